@@ -1,0 +1,29 @@
+"""terramorph: translate between satellite or aerial imagery and maps, both ways.
+
+    import terramorph
+    model = terramorph.load("runs/town/model.safetensors")
+    map_pixels = model.translate("aerial.png")          # a Raster: pixels (C, H, W), mask, grid
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "evaluate", "load", "train"]
+
+if TYPE_CHECKING:
+    from terramorph.evaluation import evaluate
+    from terramorph.training import train
+    from terramorph.translate import load
+
+# The names are resolved on first use: `terramorph --help` must not wait for torch to be imported.
+_HOMES = {"evaluate": "terramorph.evaluation", "load": "terramorph.translate", "train": "terramorph.training"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'terramorph' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,236 @@
+"""A bundle: one .safetensors file with a generator's weights and everything needed to use them correctly.
+
+The tensors are the generator's state; the header's metadata holds one JSON document under the key `terramorph`.
+No pickle is written or read.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from terramorph import __version__
+from terramorph.errors import BundleError, ConfigError, StorageError
+from terramorph.networks import build_network, describe_network
+from terramorph.pixels import Scaling
+
+FORMAT = 1
+MODELS_FOLDER = Path("models")
+Mode = Literal["paper", "raster"]
+Direction = Literal["AtoB", "BtoA"]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Bands(_Frozen):
+    """What one side of the translation holds.
+
+    Attributes:
+        names: one per band, in order.
+        dtype, low, high: how stored values become [-1, 1]; see `terramorph.pixels.Scaling`.
+    """
+
+    names: tuple[str, ...]
+    dtype: str = "uint8"
+    low: float = 0.0
+    high: float = 255.0
+
+    @property
+    def count(self) -> int:
+        """Number of bands."""
+        return len(self.names)
+
+    @property
+    def scaling(self) -> Scaling:
+        """The straight line from stored values to [-1, 1]."""
+        return Scaling(self.dtype, self.low, self.high)
+
+
+class Architecture(_Frozen):
+    """A name in `terramorph.networks.NETWORKS` and the fields that build it again."""
+
+    name: str
+    settings: dict[str, Any]
+
+
+class Header(_Frozen):
+    """What a bundle says of itself.
+
+    Attributes:
+        format: version of this document, `FORMAT`.
+        made_by: the terramorph version that wrote it.
+        architecture: the generator.
+        direction: which side of the training pairs was the source.
+        source, target: the bands and value ranges of both sides.
+        size: side in pixels of the square crops it was trained on, and that evaluation resizes to.
+        stride: input sizes are extended to a multiple of this many pixels.
+        halo: pixels on each side that an output pixel depends on; None if not bounded.
+        mode: the mode used unless another is asked for. `paper`: batch statistics and live dropout;
+            `raster`: fixed statistics, no dropout.
+        recalibrated: whether the normalisation statistics were averaged over the training set after training.
+        ground_resolution: metres per pixel of the training crops, None if not known.
+        recipe: the resolved training configuration, empty if the weights came from elsewhere.
+        data: where the training pairs came from: a fingerprint and counts.
+        scores: figures of the last evaluation, by name.
+        note: free text, such as a licence or where the weights came from.
+    """
+
+    format: int = FORMAT
+    made_by: str = __version__
+    architecture: Architecture
+    direction: Direction = "AtoB"
+    source: Bands
+    target: Bands
+    size: int = 256
+    stride: int = 1
+    halo: int | None = None
+    mode: Mode = "raster"
+    recalibrated: bool = False
+    ground_resolution: float | None = None
+    recipe: dict[str, Any] = {}
+    data: dict[str, Any] = {}
+    scores: dict[str, float | None] = {}
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A generator and what it says of itself.
+
+    Attributes:
+        network: the generator in evaluation mode, float32, on the CPU.
+        header: everything needed to use it.
+        path: the file it was loaded from, None if it was not.
+    """
+
+    network: nn.Module
+    header: Header
+    path: Path | None = None
+
+    @staticmethod
+    def of(network: nn.Module, name: str, *, source: Bands, target: Bands, **header: Any) -> Bundle:
+        """Makes a bundle of a network built from the catalogue under `name`."""
+        return Bundle(
+            network.eval(),
+            Header(
+                architecture=Architecture(name=name, settings=describe_network(network)),
+                source=source,
+                target=target,
+                stride=network.stride,
+                halo=network.halo,
+                **header,
+            ),
+        )
+
+    def save(self, path: str | Path) -> Path:
+        """Writes the file; it appears whole or not at all.
+
+        Raises:
+            StorageError: if it cannot be written.
+        """
+        path = Path(path)
+        tensors = {name: t.detach().cpu().contiguous() for name, t in self.network.state_dict().items()}
+        partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_file(tensors, partial, metadata={"terramorph": self.header.model_dump_json()})
+            partial.replace(path)
+        except (OSError, SafetensorError) as error:
+            partial.unlink(missing_ok=True)
+            raise StorageError(f"The bundle {path} could not be written: {error}; free some space or choose another folder.") from error
+        return path
+
+
+def read_header(path: str | Path) -> Header:
+    """Reads what a bundle says of itself without its weights.
+
+    Raises:
+        BundleError: if the file is missing, truncated, too new, or not a bundle.
+    """
+    path = find_bundle(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError, struct.error) as error:
+        raise BundleError(f"{path} is damaged or not a .safetensors file ({error}); copy or make it again.") from error
+    if "terramorph" not in metadata:
+        raise BundleError(f"{path} holds weights but no terramorph header; use `terramorph import` to make a bundle of it.")
+    try:
+        document = json.loads(metadata["terramorph"])
+        version = document.get("format") if isinstance(document, dict) else None
+        if isinstance(version, int) and version > FORMAT:
+            raise BundleError(
+                f"{path} was written by terramorph {document.get('made_by', '?')} in bundle format {version}, and this is "
+                f"terramorph {__version__} with format {FORMAT}; upgrade terramorph to use it."
+            )
+        return Header.model_validate(document)
+    except (json.JSONDecodeError, ValidationError) as error:
+        detail = error.errors()[0]["loc"] if isinstance(error, ValidationError) else error
+        raise BundleError(f"The header of {path} does not say what a bundle must ({detail}); make the bundle again.") from error
+
+
+def load_bundle(path: str | Path) -> Bundle:
+    """Reads a bundle.
+
+    Args:
+        path: a file, or a bare name that is looked up in the folder `models` (`models/NAME.safetensors`).
+
+    Raises:
+        BundleError: if the file is missing, truncated, too new, not a bundle, or a tensor does not fit its network.
+    """
+    path = find_bundle(path)
+    header = read_header(path)
+    try:
+        network = build_network(header.architecture.name, **header.architecture.settings)
+    except (ConfigError, TypeError) as error:
+        raise BundleError(f"{path} describes a network that cannot be built: {error}") from error
+    expected = network.state_dict()
+    with safe_open(path, framework="pt") as file:
+        names = set(file.keys())
+        for name in sorted(expected.keys() | names):
+            if name not in names:
+                raise BundleError(f"{path} lacks the tensor {name}; make the bundle again.")
+            if name not in expected:
+                raise BundleError(f"{path} holds a tensor {name} that {header.architecture.name} does not have; make the bundle again.")
+            tensor = file.get_tensor(name)
+            if tensor.shape != expected[name].shape or tensor.dtype != expected[name].dtype:
+                raise BundleError(
+                    f"The tensor {name} in {path} is {tensor.dtype} {tuple(tensor.shape)} and {header.architecture.name} "
+                    f"needs {expected[name].dtype} {tuple(expected[name].shape)}; make the bundle again."
+                )
+            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+                raise BundleError(f"The tensor {name} in {path} holds values that are not finite; use an earlier checkpoint.")
+            expected[name].copy_(tensor)
+    return Bundle(network.eval().requires_grad_(False), header, path)
+
+
+def find_bundle(path: str | Path) -> Path:
+    """The file a path or a bare name means.
+
+    Raises:
+        BundleError: if there is none; the sentence lists the names in the models folder.
+    """
+    given = Path(path)
+    if given.is_dir() and (given / "model.safetensors").is_file():
+        return given / "model.safetensors"
+    if given.is_file():
+        return given
+    if given.name == str(path):
+        named = MODELS_FOLDER / f"{given.name.removesuffix('.safetensors')}.safetensors"
+        if named.is_file():
+            return named
+    known = sorted(p.stem for p in MODELS_FOLDER.glob("*.safetensors"))
+    hint = f"the folder {MODELS_FOLDER} holds {', '.join(known)}" if known else f"there is no bundle in the folder {MODELS_FOLDER}"
+    raise BundleError(f"There is no bundle {given}: it is not a file, and {hint}.")

@@ -1,0 +1,127 @@
+"""`terramorph`: the verbs, and the one table from errors to exit codes.
+
+Nothing here imports torch: `terramorph --help` answers at once. Each verb imports what it needs when it runs.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated, NoReturn
+
+import typer
+
+from terramorph import __version__
+from terramorph.cli import demo, doctor, evaluate, export, import_, info, recalibrate, train, translate
+from terramorph.cli.interrupt import Terminated, terminate_as_exception
+from terramorph.errors import InputError, TerramorphError
+
+BAD_INPUT, FAILURE, INTERRUPTED, TERMINATED = 2, 1, 130, 143
+_AGAIN = "run again with --debug for the traceback"
+
+app = typer.Typer(
+    name="terramorph",
+    help="Translate between satellite or aerial imagery and maps, both ways.",
+    epilog="Example: terramorph demo --out demo-out",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for _verb in (train, evaluate, translate, info, recalibrate, export, import_, demo, doctor):
+    app.command(_verb.NAME, epilog=_verb.EXAMPLE)(_verb.run)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"terramorph {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error; may stand anywhere in the line.")
+    ] = False,
+) -> None:
+    """Translate between satellite or aerial imagery and maps, both ways."""
+
+
+def exit_code(error: BaseException) -> int:
+    """The exit code an error ends the program with."""
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED
+    if isinstance(error, Terminated):
+        return TERMINATED
+    if isinstance(error, InputError) or _is_usage(error):
+        return BAD_INPUT
+    return FAILURE
+
+
+def sentence(error: BaseException) -> str:
+    """What to tell about an error: one line without a traceback."""
+    if isinstance(error, KeyboardInterrupt | Terminated):
+        return "Stopped."
+    if _is_usage(error):
+        context = getattr(error, "ctx", None)
+        hint = f" See `{context.command_path} --help`." if context is not None else ""
+        return _one_line(error.format_message()).rstrip(".") + "." + hint  # type: ignore[attr-defined]
+    if isinstance(error, typer.Abort):
+        return "Stopped."
+    if isinstance(error, TerramorphError):
+        return _one_line(str(error))
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return f"There is not enough memory for this; use a smaller --batch-size or smaller images, or {_AGAIN}."
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror}; {_AGAIN}."
+    detail = _one_line(str(error))[:300].rstrip(".")
+    return f"Unexpected {type(error).__name__}{': ' + detail if detail else ''}; {_AGAIN}."
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs one command line (without the program's name) and returns its exit code."""
+    words = list(arguments)
+    end = words.index("--") if "--" in words else len(words)
+    debug = "--debug" in words[:end]
+    words = [word for i, word in enumerate(words) if i >= end or word != "--debug"]
+    try:
+        with terminate_as_exception():
+            code = app(words, prog_name="terramorph", standalone_mode=False)
+            sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except BrokenPipeError:
+        # The reader of our output went away (`terramorph info ... | head -1`): nothing to tell, and no one to tell it to.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILURE
+    except BaseException as error:
+        if isinstance(error, SystemExit | GeneratorExit):
+            raise
+        if debug:
+            traceback.print_exc()
+        if not getattr(error, "already_told", False):
+            print(f"terramorph: {sentence(error)}", file=sys.stderr)
+        return exit_code(error)
+
+
+def main() -> NoReturn:
+    """The program `terramorph`."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def _is_usage(error: BaseException) -> bool:
+    # Typer's usage errors share no public base across its releases; all of them format their own message.
+    return hasattr(error, "format_message") and getattr(error, "exit_code", None) == BAD_INPUT
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""What is printed: text, tables, and progress that reads well in a terminal and in a log file."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+PLAIN_SECONDS = 5.0
+"""Seconds between two progress lines where there is no terminal."""
+
+
+def console() -> Console:
+    """A console on the present standard output; no escape codes where that is no terminal or NO_COLOR is set."""
+    return Console(highlight=False, markup=False, soft_wrap=True)
+
+
+def say(text: str) -> None:
+    """Prints one line."""
+    console().print(text)
+
+
+def warn(text: str) -> None:
+    """Prints one line of warning on standard error."""
+    print(f"terramorph: warning: {text}", file=sys.stderr, flush=True)
+
+
+def show_table(title: str, rows: Iterable[tuple[str, Any]]) -> None:
+    """Prints names and values as a table of two columns; in a log file, as plain aligned lines."""
+    cells = [(name, _cell(value)) for name, value in rows]
+    target = console()
+    if not target.is_terminal:
+        width = max((len(name) for name, _ in cells), default=0)
+        print(title)
+        for name, value in cells:
+            print(f"  {name.ljust(width)}  {value}")
+        sys.stdout.flush()
+        return
+    table = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=True)
+    table.add_column(style="cyan", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in cells:
+        table.add_row(name, value)
+    target.print(table, soft_wrap=False)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: 48 s, 3 min 20 s, 5 h 02 min."""
+    whole = round(seconds)
+    if whole < 100:
+        return f"{whole} s"
+    if whole < 6000:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+class Meter:
+    """Progress of one piece of work: a bar in a terminal, a line every few seconds elsewhere.
+
+    Use as a context manager. Every update may change the total, and shows a detail beside it.
+    """
+
+    def __init__(self, label: str, total: int | None = None) -> None:
+        self.label = label
+        self._total = total
+        self._done = 0
+        self._detail = ""
+        self._bar: Progress | None = None
+        self._started = self._told = time.monotonic()
+        self._told_done = -1
+
+    def __enter__(self) -> Self:
+        self._started = self._told = time.monotonic()
+        target = console()
+        if target.is_terminal:
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=24),
+                TextColumn("{task.percentage:>3.0f} %"),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[detail]}"),
+                console=target,
+            )
+            self._task = self._bar.add_task(self.label, total=self._total, detail="")
+            self._bar.start()
+        return self
+
+    def update(self, done: int, total: int | None = None, detail: str = "") -> None:
+        """Shows how far the work is."""
+        self._done, self._detail = done, detail
+        self._total = total if total is not None else self._total
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done, total=self._total, detail=detail)
+        elif time.monotonic() - self._told >= PLAIN_SECONDS:
+            self._line()
+
+    def say(self, text: str) -> None:
+        """Prints a line above the bar."""
+        if self._bar is not None:
+            self._bar.console.print(text)
+        else:
+            print(text, flush=True)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+        elif self._done and self._done != self._told_done and time.monotonic() - self._started >= PLAIN_SECONDS:
+            self._line()
+
+    def _line(self) -> None:
+        self._told, self._told_done = time.monotonic(), self._done
+        share = f"{self._done}/{self._total} ({100 * self._done / self._total:.0f} %)" if self._total else f"{self._done}"
+        detail = f", {self._detail}" if self._detail else ""
+        print(f"{self.label}: {share}, {duration(self._told - self._started)}{detail}", flush=True)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list | tuple):
+        return ", ".join(_cell(item) for item in value) or "-"
+    return str(value)

@@ -1,0 +1,77 @@
+"""`terramorph info`: what a bundle says of itself."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from terramorph.cli.console import show_table
+
+if TYPE_CHECKING:
+    from terramorph.bundle import Bands, Header
+
+NAME = "info"
+EXAMPLE = "Example: terramorph info runs/maps/model.safetensors --json"
+
+
+def run(
+    bundle: Annotated[str, typer.Argument(help="A model.safetensors, a run's folder, or a name in the folder models.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the whole header as JSON.")] = False,
+) -> None:
+    """Print what a model is: network, direction, bands, scale, training and scores."""
+    from terramorph.bundle import find_bundle, load_bundle
+
+    path = find_bundle(bundle)
+    # The weights are read too: a file that is truncated or does not fit should not look sound here.
+    loaded = load_bundle(path)
+    header = loaded.header
+    parameters = sum(p.numel() for p in loaded.network.parameters())
+    if as_json:
+        document = {"path": str(path), "parameters": parameters, **header.model_dump(mode="json")}
+        print(json.dumps(document, indent=2))
+        return
+    show_table(str(path), _rows(path, parameters, header))
+
+
+def _rows(path: Path, parameters: int, header: Header) -> list[tuple[str, Any]]:
+    settings = ", ".join(f"{key} {value}" for key, value in header.architecture.settings.items())
+    metres = header.ground_resolution
+    rows: list[tuple[str, Any]] = [
+        ("network", header.architecture.name),
+        ("settings", settings),
+        ("parameters", f"{parameters / 1e6:.3f} million, {path.stat().st_size / 1e6:.1f} MB on disk"),
+        ("direction", header.direction),
+        ("takes", _side(header.source)),
+        ("gives", _side(header.target)),
+        ("trained at", f"{header.size} x {header.size} px" + (f", {metres:g} m/px" if metres else "")),
+        ("sizes", f"any; extended to a multiple of {header.stride} px inside"),
+        ("halo", "not bounded: tiles are blended" if header.halo is None else f"{header.halo} px"),
+        ("mode", f"{header.mode}{', statistics recalibrated' if header.recalibrated else ''}"),
+        ("made by", f"terramorph {header.made_by}, bundle format {header.format}"),
+    ]
+    rows += [(f"data: {key}", _short(value)) for key, value in header.data.items()]
+    rows += [(f"score: {key}", value) for key, value in header.scores.items()]
+    rows += [(f"recipe: {key}", value) for key, value in flatten(header.recipe)]
+    if header.note:
+        rows.append(("note", header.note))
+    return rows
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Nested settings as dotted names and values, in order."""
+    rows: list[tuple[str, Any]] = []
+    for key, value in values.items():
+        rows += flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else [(prefix + key, value)]
+    return rows
+
+
+def _side(bands: Bands) -> str:
+    return f"{bands.count} band{'s' * (bands.count != 1)} ({', '.join(bands.names)}), {bands.dtype} {bands.low:g} to {bands.high:g}"
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 100 else text[:97] + "..."

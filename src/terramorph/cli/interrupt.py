@@ -1,0 +1,78 @@
+"""SIGINT and SIGTERM: at once for short work, after the current step for training."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived. No Exception, like KeyboardInterrupt: only cleaning up should see it on its way."""
+
+
+@contextmanager
+def terminate_as_exception() -> Iterator[None]:
+    """Makes SIGTERM raise `Terminated`, so that half-written files are removed on the way out."""
+
+    def raise_terminated(number: int, frame: FrameType | None) -> None:
+        raise Terminated
+
+    with _handlers({signal.SIGTERM: raise_terminated}):
+        yield
+
+
+class StopFlag:
+    """What a long run polls after each step.
+
+    Attributes:
+        signal: the first signal that arrived, None so far.
+    """
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    def __call__(self) -> bool:
+        return self.signal is not None
+
+    @property
+    def exit_code(self) -> int:
+        """128 + the signal's number, the shell's convention."""
+        return 128 + (self.signal or 0)
+
+
+@contextmanager
+def stop_after_step(on_first: Any = None) -> Iterator[StopFlag]:
+    """Turns the first SIGINT or SIGTERM into a flag; the second does what it did before, at once.
+
+    Args:
+        on_first: called without arguments when the first signal arrives, to tell the user.
+    """
+    flag = StopFlag()
+
+    def note(number: int, frame: FrameType | None) -> None:
+        flag.signal = number
+        for each, handler in previous.items():
+            signal.signal(each, handler)
+        if on_first is not None:
+            on_first()
+
+    with _handlers({signal.SIGINT: note, signal.SIGTERM: note}) as previous:
+        yield flag
+
+
+@contextmanager
+def _handlers(wanted: dict[int, Any]) -> Iterator[dict[int, Any]]:
+    """Installs signal handlers for a while; yields what they replace. Only the main thread can do that."""
+    if threading.current_thread() is not threading.main_thread():
+        yield {}
+        return
+    previous = {number: signal.signal(number, handler) for number, handler in wanted.items()}
+    try:
+        yield previous
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

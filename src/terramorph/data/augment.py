@@ -1,0 +1,134 @@
+"""Joint augmentation of both sides: random crop, mirror, eight-fold symmetry, colour jitter of the source.
+
+Every choice is a pure function of (seed, number of the sample), so a run that is resumed, or spread over several
+processes, sees exactly what an uninterrupted single process would.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Which changes are made.
+
+    Attributes:
+        crop: side of the square that is cut out at a random place, pixels.
+        mirror: swap left and right half the time.
+        eightfold: one of the eight symmetries of the square, instead of the mirror alone.
+        jitter: brightness, contrast and (for three bands) saturation of the source are each multiplied by a factor
+            from [1 - jitter, 1 + jitter]; 0 is off.
+    """
+
+    crop: int
+    mirror: bool = True
+    eightfold: bool = False
+    jitter: float = 0.0
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What was drawn for one sample.
+
+    Attributes:
+        y, x: upper left corner of the crop, pixels.
+        mirror: left and right are swapped.
+        flip: top and bottom are swapped.
+        transpose: rows and columns are swapped, first of all.
+        brightness, contrast, saturation: factors, 1 is no change.
+    """
+
+    y: int
+    x: int
+    mirror: bool = False
+    flip: bool = False
+    transpose: bool = False
+    brightness: float = 1.0
+    contrast: float = 1.0
+    saturation: float = 1.0
+
+
+def generator_for(seed: int, stream: int, number: int) -> np.random.Generator:
+    """A generator that depends on its three arguments alone (Philox, Salmon et al. 2011).
+
+    Args:
+        seed: the run's.
+        stream: what the numbers are for, so that two uses never share them.
+        number: which sample, epoch or step.
+    """
+    return np.random.Generator(np.random.Philox(key=[seed, stream], counter=[0, 0, 0, number]))
+
+
+def draw(augmentation: Augmentation, height: int, width: int, seed: int, number: int) -> Draw:
+    """Draws the changes for the sample with this number, of an image of height x width pixels."""
+    values = generator_for(seed, 1, number).random(8)
+    spare_y, spare_x = height - augmentation.crop + 1, width - augmentation.crop + 1
+    symmetric = augmentation.eightfold
+    factors = 1.0 + augmentation.jitter * (2.0 * values[5:] - 1.0)
+    return Draw(
+        y=int(values[0] * spare_y),
+        x=int(values[1] * spare_x),
+        mirror=bool(values[2] < 0.5) and (augmentation.mirror or symmetric),
+        flip=bool(values[3] < 0.5) and symmetric,
+        transpose=bool(values[4] < 0.5) and symmetric,
+        brightness=float(factors[0]),
+        contrast=float(factors[1]),
+        saturation=float(factors[2]),
+    )
+
+
+def cut(image: np.ndarray, drawn: Draw, crop: int) -> np.ndarray:
+    """A view of (H, W, C) pixels as drawn: (crop, crop, C)."""
+    window = image[drawn.y : drawn.y + crop, drawn.x : drawn.x + crop]
+    if drawn.transpose:
+        window = window.transpose(1, 0, 2)
+    if drawn.flip:
+        window = window[::-1]
+    if drawn.mirror:
+        window = window[:, ::-1]
+    return window
+
+
+def gather(images: Tensor, index: Tensor, drawn: list[Draw], crop: int) -> Tensor:
+    """The same as `cut` for many images at once, where the images live (for accelerators).
+
+    Args:
+        images: (M, H, W, C), any dtype.
+        index: int64 (N,), which images.
+        drawn: N draws.
+        crop: pixels.
+
+    Returns:
+        (N, crop, crop, C).
+    """
+    device = images.device
+    table = torch.tensor(
+        [[d.y, d.x, d.mirror, d.flip, d.transpose] for d in drawn], dtype=torch.int64, device=device
+    ).T[:, :, None, None]
+    y, x, mirror, flip, transpose = table
+    ramp = torch.arange(crop, device=device)
+    row, column = ramp[None, :, None], ramp[None, None, :]
+    row, column = torch.where(flip.bool(), crop - 1 - row, row), torch.where(mirror.bool(), crop - 1 - column, column)
+    swap = transpose.bool()
+    row, column = torch.where(swap, column, row), torch.where(swap, row, column)
+    return images[index[:, None, None], y + row, x + column]
+
+
+def jitter_colours(unit: Tensor, drawn: list[Draw]) -> Tensor:
+    """Brightness, contrast and saturation of float (N, C, H, W) in [-1, 1], clipped to the same range."""
+
+    def factors(name: str) -> Tensor:
+        return torch.tensor([getattr(d, name) for d in drawn], device=unit.device, dtype=unit.dtype)[:, None, None, None]
+
+    light = (unit + 1.0) * factors("brightness")
+    light = torch.lerp(light.mean(dim=(1, 2, 3), keepdim=True).expand_as(light), light, factors("contrast"))
+    if unit.shape[1] == 3:
+        # Luma of ITU-R BT.601, as in the common image libraries.
+        grey = (light * light.new_tensor([0.299, 0.587, 0.114])[None, :, None, None]).sum(1, keepdim=True)
+        light = torch.lerp(grey.expand_as(light), light, factors("saturation"))
+    return (light - 1.0).clamp(-1.0, 1.0)

@@ -1,0 +1,201 @@
+"""Folders of paired images: A|B side by side in one file, or twins in two folders.
+
+Layouts that are recognised for a split S (train, val or test):
+
+    ROOT/S/x.jpg                    A on the left, B on the right
+    ROOT/S/A/x.tif  ROOT/S/B/x.png  twins, matched by name without suffix
+    ROOT/A/S/x.tif  ROOT/B/S/x.png
+    ROOT/SA/x.png   ROOT/SB/x.png   as in trainA, trainB
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from terramorph.data.pair import Pair
+from terramorph.errors import DatasetError, InputError
+from terramorph.geo import Grid
+from terramorph.raster.image import IMAGE_SUFFIXES, read_image
+from terramorph.raster.raster import Raster
+
+# Files that lie beside images and are no pairs: world files, projections, statistics, and what desktops leave behind.
+_SIDECARS = frozenset(
+    ".pgw .pngw .jgw .jpgw .jpegw .tfw .tifw .bpw .wld .w .prj .xml .ovr .map .tab .json .txt .csv .md .db .ini".split()
+)
+
+
+@dataclass(frozen=True)
+class PairFolder:
+    """The pairs of one split; a pair is read when it is asked for.
+
+    Attributes:
+        root: the dataset's folder.
+        split: train, val or test.
+        ids: one a pair, sorted.
+        files: for each pair the one file that holds both halves, or the two twins.
+        skipped: sentences about what was left out, when bad files are skipped.
+    """
+
+    root: Path
+    split: str
+    ids: tuple[str, ...]
+    files: tuple[tuple[Path, ...], ...]
+    skipped: tuple[str, ...] = field(default=())
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __iter__(self) -> Iterator[Pair]:
+        return (self.read(index) for index in range(len(self)))
+
+    def read(self, index: int) -> Pair:
+        """Reads one pair.
+
+        Raises:
+            DatasetError: if a file cannot be read, its width is odd, or twins differ in size.
+        """
+        files = self.files[index]
+        try:
+            rasters = [read_image(file) for file in files]
+        except InputError as error:
+            raise DatasetError(f"The pair {self.ids[index]} of {self.split} cannot be read: {error}") from error
+        if len(rasters) == 1:
+            a, b = _halves(rasters[0], files[0])
+        else:
+            a, b = rasters
+            if (a.height, a.width) != (b.height, b.width):
+                raise DatasetError(
+                    f"The twins {files[0]} and {files[1]} differ in size ({a.width}x{a.height} and "
+                    f"{b.width}x{b.height} px); resample one to the other."
+                )
+        return Pair(self.ids[index], a, b)
+
+    def fingerprint(self) -> str:
+        """Hex digest of every file's name and content: changes when any pixel or name does."""
+        digest = hashlib.blake2b(digest_size=16)
+        for files in self.files:
+            for file in files:
+                digest.update(file.name.encode())
+                digest.update(hashlib.blake2b(file.read_bytes(), digest_size=16).digest())
+        return digest.hexdigest()
+
+    def only(self, indices: Sequence[int], skipped: Sequence[str]) -> PairFolder:
+        """The same split with some pairs left out, and why."""
+        return PairFolder(
+            self.root,
+            self.split,
+            tuple(self.ids[i] for i in indices),
+            tuple(self.files[i] for i in indices),
+            self.skipped + tuple(skipped),
+        )
+
+
+def open_pairs(root: str | Path, split: str, *, skip_bad: bool = False) -> PairFolder:
+    """Finds the pairs of a split without decoding them.
+
+    Args:
+        root: the dataset's folder, in one of the layouts at the head of this module.
+        split: train, val or test.
+        skip_bad: leave out files that are no images or have no twin, and list them in `skipped`.
+
+    Raises:
+        DatasetError: if there is no such split, it is empty, a file is not an image, or a twin is missing.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise DatasetError(f"There is no dataset folder {root}; give the folder that holds train and val.")
+    skipped: list[str] = []
+    twins = next(
+        (
+            (a, b)
+            for a, b in (
+                (root / split / "A", root / split / "B"),
+                (root / "A" / split, root / "B" / split),
+                (root / f"{split}A", root / f"{split}B"),
+            )
+            if a.is_dir() or b.is_dir()
+        ),
+        None,
+    )
+    if twins is not None:
+        for side in twins:
+            if not side.is_dir():
+                raise DatasetError(f"The folder {side} is missing while its twin exists; every image needs both sides.")
+        pairs = _match(*(_images(side, skip_bad, skipped) for side in twins), twins, skip_bad, skipped)
+    elif (root / split).is_dir():
+        pairs = {stem: (file,) for stem, file in _images(root / split, skip_bad, skipped).items()}
+    else:
+        present = sorted(p.name for p in root.iterdir() if p.is_dir())
+        raise DatasetError(
+            f"The dataset {root} has no split {split!r}; it holds {', '.join(present) if present else 'no folders'}."
+        )
+    if not pairs:
+        raise DatasetError(f"The split {split!r} of {root} holds no pairs; put A|B images there, or choose another split.")
+    ids = tuple(sorted(pairs, key=_natural))
+    return PairFolder(root, split, ids, tuple(pairs[i] for i in ids), tuple(skipped))
+
+
+def has_split(root: str | Path, split: str) -> bool:
+    """Whether the dataset has a folder for the split, in any layout."""
+    root = Path(root)
+    return any((root / name).is_dir() for name in (split, f"A/{split}", f"{split}A"))
+
+
+def _images(folder: Path, skip_bad: bool, skipped: list[str]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for file in sorted(folder.iterdir()):
+        if file.name.startswith(".") or file.is_dir() or file.suffix.lower() in _SIDECARS:
+            continue
+        if file.suffix.lower() not in IMAGE_SUFFIXES:
+            problem = f"{file} is not an image that can be read"
+        elif file.stem in found:
+            problem = f"{file} has the same name as {found[file.stem].name}"
+        else:
+            found[file.stem] = file
+            continue
+        if not skip_bad:
+            raise DatasetError(f"{problem}; remove it, or skip such files with --skip-bad.")
+        skipped.append(f"{problem}.")
+    return found
+
+
+def _match(
+    a: dict[str, Path], b: dict[str, Path], folders: tuple[Path, Path], skip_bad: bool, skipped: list[str]
+) -> dict[str, tuple[Path, ...]]:
+    for stem in sorted(a.keys() ^ b.keys()):
+        here, missing = (a[stem], folders[1]) if stem in a else (b[stem], folders[0])
+        problem = f"{here} has no twin in {missing}"
+        if not skip_bad:
+            raise DatasetError(f"{problem}; add it, or skip such files with --skip-bad.")
+        skipped.append(f"{problem}.")
+    return {stem: (a[stem], b[stem]) for stem in a.keys() & b.keys()}
+
+
+def _halves(whole: Raster, file: Path) -> tuple[Raster, Raster]:
+    if whole.width % 2:
+        raise DatasetError(
+            f"{file} is {whole.width} px wide, which is odd and cannot be two halves side by side; "
+            "give A|B images of even width, or twin folders A and B."
+        )
+    half = whole.width // 2
+    # Only the left half can lie where the file's georeference says: the right one is the same ground again.
+    grid = whole.grid.crop(0, 0, whole.height, half) if whole.grid.is_georeferenced else Grid.pixels(whole.height, half)
+    sides = [
+        Raster(whole.pixels[:, :, x : x + half], whole.mask[:, x : x + half], grid, whole.bands) for x in (0, half)
+    ]
+    return sides[0], sides[1]
+
+
+def _natural(name: str) -> tuple[tuple[int, int | str], ...]:
+    """Sorts 2 before 10."""
+    parts: list[tuple[int, int | str]] = []
+    word = ""
+    for char in name + "\0":
+        if word and char.isdigit() != word[-1].isdigit():
+            parts.append((0, int(word)) if word.isdecimal() else (1, word))
+            word = ""
+        word += char
+    return tuple(parts)

@@ -1,0 +1,62 @@
+"""Every error that terramorph raises on purpose.
+
+    TerramorphError
+    ├── InputError (ValueError)          something given to us is wrong: the command line exits with 2
+    │   ├── ConfigError                  an unknown key, a value out of range, an unknown preset
+    │   ├── DatasetError                 a pair that cannot be used, an empty split
+    │   ├── RasterError                  an image or raster that cannot be read
+    │   ├── BundleError                  a model file that is damaged, too new, or not a bundle
+    │   └── CheckpointError              a foreign or saved checkpoint that does not fit
+    └── RunError (RuntimeError)          the work itself failed: the command line exits with 1
+        ├── TrainingDivergedError        a loss or a weight is no longer finite
+        ├── StorageError (OSError)       the disk is full or cannot be written
+        └── MissingPackageError (ImportError)   an optional package is not installed
+
+A message is one sentence or two that say what is wrong, where, and what to do.
+"""
+
+from __future__ import annotations
+
+
+class TerramorphError(Exception):
+    """The root of all errors raised on purpose."""
+
+
+class InputError(TerramorphError, ValueError):
+    """Something given to terramorph is wrong."""
+
+
+class ConfigError(InputError):
+    """A configuration cannot be used."""
+
+
+class DatasetError(InputError):
+    """A dataset, or one of its pairs, cannot be used."""
+
+
+class RasterError(InputError):
+    """An image or raster cannot be read or written as asked."""
+
+
+class BundleError(InputError):
+    """A bundle is damaged, too new, or not a bundle."""
+
+
+class CheckpointError(InputError):
+    """A checkpoint cannot be read or does not fit."""
+
+
+class RunError(TerramorphError, RuntimeError):
+    """The work itself failed."""
+
+
+class TrainingDivergedError(RunError):
+    """A loss or a weight is no longer a finite number."""
+
+
+class StorageError(RunError, OSError):
+    """Something could not be written."""
+
+
+class MissingPackageError(RunError, ImportError):
+    """An optional package is needed and not installed."""

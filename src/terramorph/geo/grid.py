@@ -1,0 +1,152 @@
+"""Grid: where a raster's pixels lie. An immutable value around odc-geo's GeoBox.
+
+GeoBox knows places on Earth. A Grid adds what it lacks: pixel grids of plain images, which have no CRS, and
+the ground resolution in metres whatever the CRS.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple, Self
+
+from affine import Affine
+from odc.geo.crs import CRS
+from odc.geo.geobox import GeoBox
+
+from terramorph.errors import RasterError
+
+WEB_MERCATOR_RADIUS = 6378137.0
+"""Radius of the sphere of EPSG:3857, in metres."""
+
+
+class Bounds(NamedTuple):
+    """The box around a grid, in CRS units (in pixels for a grid without a CRS)."""
+
+    left: float
+    bottom: float
+    right: float
+    top: float
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """The place of ``height`` x ``width`` pixels.
+
+    Attributes:
+        height: Rows, at least 1.
+        width: Columns, at least 1.
+        affine: Maps (column, row) of pixel corners to (x, y) in CRS units; (0, 0) is the outer corner of the
+            first pixel. The identity for a plain image.
+        crs: The coordinate reference system, or None for a plain image.
+
+    Raises:
+        RasterError: If a side is under 1 or the affine cannot be inverted.
+    """
+
+    height: int
+    width: int
+    affine: Affine
+    crs: CRS | None = None
+
+    def __post_init__(self) -> None:
+        """Check the fields."""
+        if self.height < 1 or self.width < 1:
+            raise RasterError(
+                f"A grid of {self.height} x {self.width} pixels is empty; give sides of at least 1."
+            )
+        values = (self.affine.a, self.affine.b, self.affine.c, self.affine.d, self.affine.e, self.affine.f)
+        if not all(math.isfinite(v) for v in values) or self.affine.determinant == 0:
+            raise RasterError(f"The grid transform {values} has no inverse; give a pixel size that is not 0.")
+
+    @classmethod
+    def pixels(cls, height: int, width: int) -> Self:
+        """A grid without a place on Earth: identity affine, no CRS."""
+        return cls(int(height), int(width), Affine.identity(), None)
+
+    @classmethod
+    def from_geobox(cls, geobox: GeoBox) -> Self:
+        """The grid of an odc-geo GeoBox."""
+        return cls(int(geobox.shape[0]), int(geobox.shape[1]), geobox.affine, geobox.crs)
+
+    @property
+    def geobox(self) -> GeoBox:
+        """The same grid as an odc-geo GeoBox (its CRS is None for a plain image)."""
+        return GeoBox((self.height, self.width), self.affine, self.crs)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(height, width)."""
+        return self.height, self.width
+
+    @property
+    def is_georeferenced(self) -> bool:
+        """True when the grid has a CRS or an affine other than the identity."""
+        return self.crs is not None or self.affine != Affine.identity()
+
+    @property
+    def resolution(self) -> tuple[float, float]:
+        """(x, y): lengths of a pixel's sides in CRS units, both positive."""
+        return math.hypot(self.affine.a, self.affine.d), math.hypot(self.affine.b, self.affine.e)
+
+    @property
+    def bounds(self) -> Bounds:
+        """The box around the grid, in CRS units."""
+        corners = [self.affine @ (x, y) for x in (0, self.width) for y in (0, self.height)]
+        xs, ys = [c[0] for c in corners], [c[1] for c in corners]
+        return Bounds(min(xs), min(ys), max(xs), max(ys))
+
+    @property
+    def ground_resolution(self) -> float | None:
+        """Side of a square with the ground area of the centre pixel, in metres; None without a CRS.
+
+        Geographic CRS are measured along the ellipsoid at the centre, web mercator is divided by its scale at
+        the centre's latitude (1 / cos latitude, on its sphere); other projected CRS are taken at their
+        nominal scale (in UTM within 0.1 % of the ground).
+        """
+        if self.crs is None:
+            return None
+        proj = self.crs.proj
+        if proj.is_geographic:
+            return self._geographic_resolution()
+        factor = float(proj.axis_info[0].unit_conversion_factor) if proj.axis_info else 1.0
+        side = math.sqrt(abs(self.affine.determinant)) * factor
+        operation = proj.coordinate_operation
+        method = operation.method_name if operation is not None else ""
+        if "Mercator" in method and "Transverse" not in method and "Oblique" not in method:
+            _, y = self.affine @ (self.width / 2, self.height / 2)
+            side /= math.cosh(y * factor / WEB_MERCATOR_RADIUS)
+        return side
+
+    def _geographic_resolution(self) -> float:
+        """Ground resolution in metres of a grid in degrees, along the ellipsoid at the centre."""
+        assert self.crs is not None
+        geod = self.crs.proj.get_geod()
+        x, y = self.affine @ (self.width / 2, self.height / 2)
+        y = min(max(y, -89.999999), 89.999999)
+        step = 1e-4
+        _, _, east = geod.inv(x - step, y, x + step, y)
+        _, _, north = geod.inv(x, y - step, x, y + step)
+        per_degree_squared = (east / (2 * step)) * (north / (2 * step))
+        return math.sqrt(abs(self.affine.determinant) * per_degree_squared)
+
+    def crop(self, y: int, x: int, height: int, width: int) -> Self:
+        """The window of ``height`` x ``width`` pixels whose first pixel is row ``y``, column ``x``.
+
+        The window may reach outside the grid (a halo does).
+
+        Raises:
+            RasterError: If a side of the window is under 1.
+        """
+        return type(self)(height, width, self.affine @ Affine.translation(x, y), self.crs)
+
+    def resized(self, height: int, width: int) -> Self:
+        """The same ground on another number of pixels.
+
+        Raises:
+            RasterError: If a side is under 1.
+        """
+        if height < 1 or width < 1:
+            raise RasterError(f"A grid of {height} x {width} pixels is empty; give sides of at least 1.")
+        scale = Affine.scale(self.width / width, self.height / height)
+        return type(self)(height, width, self.affine @ scale, self.crs)

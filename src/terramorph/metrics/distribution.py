@@ -1,0 +1,200 @@
+"""How far a set of predictions is from the set of truths: FD, KD and, with the user's own Inception weights,
+FID.
+
+FD and KD are computed on globally pooled SqueezeNet features (512-d, see `perceptual`). FD has the formula
+of FID but not its features, its scale is another, and it is never to be called FID.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from terramorph.errors import InputError, MissingPackageError
+
+INCEPTION_FILE = "pt_inception-2015-12-05-6726825d.pth"
+
+
+def frechet_distance(a: Tensor, b: Tensor) -> float:
+    """Frechet distance between the normal distributions fitted to two sets of features.
+
+    ``|mu_a - mu_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2))`` (Dowson and Landau 1982; as FID: Heusel et al.,
+    arXiv:1706.08500, eq. 6), with unbiased covariances. The trace of the root is exact and needs no general
+    matrix square root: ``S_a S_b`` has the eigenvalues of the symmetric ``S_a^(1/2) S_b S_a^(1/2)``.
+
+    With fewer than about ten times as many images as dimensions the value is biased upwards: compare only
+    values from sets of one size.
+
+    Args:
+        a: Float ``(N, D)``, N at least 2. Computed in float64 on the CPU.
+        b: Float ``(M, D)``, M at least 2.
+
+    Returns:
+        0 or more.
+
+    Raises:
+        InputError: A shape is not as above, or a value is not finite.
+    """
+    a, b = _features(a, b)
+    mean_a, mean_b = a.mean(dim=0), b.mean(dim=0)
+    cov_a, cov_b = _covariance(a - mean_a), _covariance(b - mean_b)
+    values, vectors = torch.linalg.eigh(cov_a)
+    root_a = (vectors * values.clamp(min=0.0).sqrt()) @ vectors.T
+    product = root_a @ cov_b @ root_a
+    # Symmetric up to rounding; eigh reads one triangle only, so make both the same.
+    root_trace = torch.linalg.eigvalsh((product + product.T) / 2).clamp(min=0.0).sqrt().sum()
+    distance = (mean_a - mean_b).square().sum() + cov_a.trace() + cov_b.trace() - 2 * root_trace
+    return max(float(distance), 0.0)
+
+
+def kernel_distance(
+    a: Tensor,
+    b: Tensor,
+    *,
+    subset_size: int | None = None,
+    subsets: int = 100,
+    generator: torch.Generator | None = None,
+) -> float:
+    """Unbiased squared maximum mean discrepancy under the cubic kernel ``k(x, y) = (x.y / D + 1)^3``.
+
+    The estimator of KID (Binkowski et al., arXiv:1801.01401, eq. 4), and unbiased whatever the size of the
+    sets, so it can be slightly negative. By default it uses every image once, which is deterministic. With
+    ``subset_size`` it is the mean over random subsets as KID implementations do.
+
+    Args:
+        a: Float ``(N, D)``, N at least 2. Computed in float64 on the CPU.
+        b: Float ``(M, D)``, M at least 2.
+        subset_size: Images per random subset; ``None`` uses the full sets.
+        subsets: Number of random subsets.
+        generator: Where the subsets come from (a CPU generator); needed with ``subset_size``.
+
+    Returns:
+        The squared discrepancy, zero in expectation for two samples of one distribution.
+
+    Raises:
+        InputError: A shape is not as above, a value is not finite, a subset is larger than a set, or subsets
+            are asked for without a generator.
+    """
+    a, b = _features(a, b)
+    if subset_size is None:
+        return _mmd2(a, b)
+    if generator is None:
+        raise InputError("Random subsets need a generator: pass torch.Generator().manual_seed(...).")
+    if not 2 <= subset_size <= min(len(a), len(b)) or subsets < 1:
+        raise InputError(
+            f"{subsets} subsets of {subset_size} images cannot be drawn from sets of {len(a)} and {len(b)}."
+        )
+    total = 0.0
+    for _ in range(subsets):
+        rows_a = torch.randperm(len(a), generator=generator)[:subset_size]
+        rows_b = torch.randperm(len(b), generator=generator)[:subset_size]
+        total += _mmd2(a[rows_a], b[rows_b])
+    return total / subsets
+
+
+class InceptionFid:
+    """FID (Heusel et al., arXiv:1706.08500) through torchmetrics, on pool3 of the 2015 Inception port.
+
+    Only where the user has those weights; ask `why_no_fid` first.
+    """
+
+    def __init__(self, folder: str | Path, device: str | torch.device = "cpu") -> None:
+        """Load the Inception weights.
+
+        Args:
+            folder: Holds `INCEPTION_FILE`.
+            device: Where Inception runs.
+
+        Raises:
+            InputError: The weights are missing or cannot be read.
+            MissingPackageError: torch-fidelity is not installed.
+        """
+        reason = why_no_fid(folder)
+        if reason is not None:
+            raise (InputError if _has_torch_fidelity() else MissingPackageError)(reason)
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore"
+            )  # torchmetrics warns about memory that pool3 statistics do not use
+            from torchmetrics.image.fid import FrechetInceptionDistance
+
+            try:
+                self._metric: Any = FrechetInceptionDistance(
+                    feature=2048, feature_extractor_weights_path=str(Path(folder) / INCEPTION_FILE)
+                )
+            except (RuntimeError, OSError, EOFError, KeyError, ValueError) as error:
+                raise InputError(f"{Path(folder) / INCEPTION_FILE} cannot be read: {error}") from error
+        self._metric.to(device)
+        self._device = torch.device(device)
+
+    def add(self, images: Tensor, *, real: bool) -> None:
+        """Count images in: uint8 ``(N, 3, H, W)``, ``real`` for truths."""
+        self._metric.update(images.to(self._device), real=real)
+
+    def value(self) -> float:
+        """The distance of what was counted in so far.
+
+        Raises:
+            InputError: Fewer than two images on a side.
+        """
+        try:
+            return float(self._metric.compute())
+        except RuntimeError as error:
+            raise InputError(f"FID needs two images or more on each side: {error}") from error
+
+
+def why_no_fid(folder: str | Path | None) -> str | None:
+    """A sentence that says why FID cannot be computed here, or ``None`` when it can.
+
+    Args:
+        folder: The weights folder, or ``None`` when none was given.
+    """
+    if folder is None:
+        return f"FID needs the Inception weights: give a weights folder that holds {INCEPTION_FILE}."
+    if not (Path(folder) / INCEPTION_FILE).is_file():
+        return f"FID needs the Inception weights, and there is no {INCEPTION_FILE} in {folder}."
+    if not _has_torch_fidelity():
+        return "FID goes through torchmetrics, which needs torch-fidelity, and that is not installed."
+    return None
+
+
+def _has_torch_fidelity() -> bool:
+    return importlib.util.find_spec("torch_fidelity") is not None
+
+
+def _features(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2:
+        raise InputError(
+            f"A distance between sets needs (N, D) and (M, D) with two rows or more each, but got "
+            f"{tuple(a.shape)} and {tuple(b.shape)}."
+        )
+    a, b = a.detach().to("cpu", torch.float64), b.detach().to("cpu", torch.float64)
+    if not bool(torch.isfinite(a).all() and torch.isfinite(b).all()):
+        raise InputError("A feature is not a finite number, so the distance between the sets is not defined.")
+    return a, b
+
+
+def _covariance(centred: Tensor) -> Tensor:
+    return centred.T @ centred / (len(centred) - 1)
+
+
+def _mmd2(a: Tensor, b: Tensor) -> float:
+    n, m = len(a), len(b)
+    within_a = (_kernel_sum(a, a) - float(_cubic((a * a).sum(dim=1), a.shape[1]).sum())) / (n * (n - 1))
+    within_b = (_kernel_sum(b, b) - float(_cubic((b * b).sum(dim=1), b.shape[1]).sum())) / (m * (m - 1))
+    return within_a + within_b - 2 * _kernel_sum(a, b) / (n * m)
+
+
+def _kernel_sum(a: Tensor, b: Tensor) -> float:
+    """Sum of k over all pairs, a thousand rows at a time so that memory stays bounded."""
+    blocks = (a[start : start + 1024] for start in range(0, len(a), 1024))
+    return sum((float(_cubic(rows @ b.T, a.shape[1]).sum()) for rows in blocks), 0.0)
+
+
+def _cubic(products: Tensor, dimensions: int) -> Tensor:
+    return (products / dimensions + 1.0) ** 3

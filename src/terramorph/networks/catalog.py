@@ -1,0 +1,50 @@
+"""Every network by name: one table, name -> what it is made with, what it is, and what the name fixes."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, fields
+from difflib import get_close_matches
+from typing import Any
+
+from torch import nn
+
+from terramorph.errors import ConfigError
+from terramorph.networks.patchgan import PatchGAN, PatchGANConfig
+from terramorph.networks.resnet import ResNet, ResNetConfig
+from terramorph.networks.unet import UNet, UNetConfig
+
+NETWORKS: dict[str, tuple[type[Any], type[nn.Module], dict[str, Any]]] = {
+    "unet256": (UNetConfig, UNet, {"depth": 8}),
+    "unet128": (UNetConfig, UNet, {"depth": 7}),
+    "unet64": (UNetConfig, UNet, {"depth": 6}),
+    "resnet9": (ResNetConfig, ResNet, {"blocks": 9}),
+    "resnet6": (ResNetConfig, ResNet, {"blocks": 6}),
+    "patchgan": (PatchGANConfig, PatchGAN, {}),
+    "pixelgan": (PatchGANConfig, PatchGAN, {"layers": 0}),
+}
+
+
+def build_network(name: str, **values: Any) -> nn.Module:
+    """Builds a network from its name in `NETWORKS` and the fields of its configuration.
+
+    Raises:
+        ConfigError: if the name or a field is unknown.
+    """
+    if name not in NETWORKS:
+        raise ConfigError(f"There is no network {name!r}{_nearest(name, list(NETWORKS))}.")
+    config_class, network_class, fixed = NETWORKS[name]
+    known = [field.name for field in fields(config_class)]
+    for key in values:
+        if key not in known:
+            raise ConfigError(f"The network {name} has no setting {key!r}{_nearest(key, known)}.")
+    return network_class(config_class(**{**values, **fixed}))
+
+
+def describe_network(network: nn.Module) -> dict[str, Any]:
+    """The fields that build the network again, as plain data (all of them, defaults too)."""
+    return asdict(network.config)  # type: ignore[arg-type]
+
+
+def _nearest(word: str, known: list[str]) -> str:
+    close = get_close_matches(word, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(known)}"

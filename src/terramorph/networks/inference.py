@@ -1,0 +1,103 @@
+"""Networks made ready for inference: copies whose normalisation is folded away, or measured on each image alone."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from terramorph.networks.layers import NoiseDropout
+
+
+class PerImageNorm(nn.Module):
+    """Batch normalisation with the statistics of a batch of one: each image its own, whatever the batch.
+
+    That is what a batch norm in training mode does to a single image, and instance norm with the batch norm's scale
+    and shift does the same for every image of a batch. Nothing is remembered between calls.
+    """
+
+    def __init__(self, norm: nn.BatchNorm2d) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(norm.weight.detach().clone(), requires_grad=False)
+        self.bias = nn.Parameter(norm.bias.detach().clone(), requires_grad=False)
+        self.eps = norm.eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) with H * W > 1 -> the same shape."""
+        return nn.functional.instance_norm(x, weight=self.weight, bias=self.bias, eps=self.eps)
+
+
+def per_image_statistics(network: nn.Module, *, dropout: bool) -> nn.Module:
+    """A copy for paper mode: the statistics of each image alone, and dropout live or not.
+
+    Args:
+        network: a generator; it is not changed.
+        dropout: whether `NoiseDropout` stays live in the copy although it is in evaluation mode.
+    """
+    ready = copy.deepcopy(network).eval().requires_grad_(False)
+    for parent in list(ready.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.BatchNorm2d):
+                setattr(parent, name, PerImageNorm(child))
+            elif isinstance(child, NoiseDropout):
+                child.train(dropout)
+    return ready
+
+
+def folded_convolution(conv: nn.Conv2d | nn.ConvTranspose2d, norm: nn.Module) -> tuple[Tensor, Tensor | None]:
+    """Weight and bias of a convolution that does what this one and the norm after it do together.
+
+    Args:
+        conv: ungrouped.
+        norm: a BatchNorm2d with fixed statistics, or an Identity.
+
+    Returns:
+        The weight in the shape of conv's, and the bias (out,), float32; the bias is None where there is none to add.
+    """
+    weight = conv.weight.detach().float()
+    bias = None if conv.bias is None else conv.bias.detach().float()
+    if isinstance(norm, nn.Identity):
+        return weight.clone(), None if bias is None else bias.clone()
+    assert isinstance(norm, nn.BatchNorm2d)
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    # In float64: a channel that hardly varies has a scale of up to 300 and would cost digits.
+    scale = norm.weight.detach().double() / torch.sqrt(norm.running_var.double() + norm.eps)
+    shape = (1, -1, 1, 1) if isinstance(conv, nn.ConvTranspose2d) else (-1, 1, 1, 1)
+    shift = norm.bias.detach().double() - norm.running_mean.double() * scale
+    if bias is not None:
+        shift += bias.double() * scale
+    return (weight.double() * scale.view(shape)).float(), shift.float()
+
+
+def fold_batchnorm(network: nn.Module) -> nn.Module:
+    """A copy for raster mode in which every batch norm is folded into the convolution before it.
+
+    Works on networks of the catalogue: sequences in which a norm follows its convolution, and the lists of a U-Net.
+    Dropout is off. Where there is no batch norm the copy is just that.
+    """
+    ready = copy.deepcopy(network).eval().requires_grad_(False)
+    for parent in list(ready.modules()):
+        if isinstance(parent, nn.Sequential):
+            for index in range(1, len(parent)):
+                conv, norm = parent[index - 1], parent[index]
+                if isinstance(norm, nn.BatchNorm2d) and isinstance(conv, nn.Conv2d | nn.ConvTranspose2d):
+                    _fold(conv, norm)
+                    parent[index] = nn.Identity()
+        for convs, norms in (("down", "down_norm"), ("up", "up_norm")):
+            lists = getattr(parent, convs, None), getattr(parent, norms, None)
+            if isinstance(lists[0], nn.ModuleList) and isinstance(lists[1], nn.ModuleList):
+                for index, (conv, norm) in enumerate(zip(*lists, strict=True)):
+                    if isinstance(norm, nn.BatchNorm2d):
+                        assert isinstance(conv, nn.Conv2d | nn.ConvTranspose2d)
+                        _fold(conv, norm)
+                        lists[1][index] = nn.Identity()
+    return ready
+
+
+def _fold(conv: nn.Conv2d | nn.ConvTranspose2d, norm: nn.BatchNorm2d) -> None:
+    weight, bias = folded_convolution(conv, norm)
+    assert bias is not None
+    conv.weight = nn.Parameter(weight, requires_grad=False)
+    conv.bias = nn.Parameter(bias, requires_grad=False)

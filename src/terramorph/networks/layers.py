@@ -1,0 +1,119 @@
+"""Layers that the networks share: normalisation by name, dropout with its own generator, padding to a stride."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from terramorph.errors import ConfigError
+
+Norm = Literal["batch", "instance", "none"]
+
+
+def make_norm(norm: Norm, channels: int) -> nn.Module:
+    """The normalisation after a convolution of `channels` outputs (batch: affine; instance: not affine)."""
+    if norm == "batch":
+        return nn.BatchNorm2d(channels)
+    if norm == "instance":
+        return InstanceNorm(channels)
+    if norm == "none":
+        return nn.Identity()
+    raise ConfigError(f"The norm {norm!r} is unknown; use batch, instance or none.")
+
+
+class InstanceNorm(nn.Module):
+    """Instance normalisation without affine parameters (Ulyanov et al. 2016, arXiv:1607.08022).
+
+    A single pixel per channel has no spread and becomes 0, as in frameworks that do not refuse it: the innermost
+    layers of a U-Net on its smallest input are 1x1.
+    """
+
+    def __init__(self, channels: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.channels = channels
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> the same shape, every (H, W) plane at mean 0 and variance 1."""
+        if x.shape[-1] * x.shape[-2] == 1 and not torch.onnx.is_in_onnx_export():
+            return torch.zeros_like(x)
+        return nn.functional.instance_norm(x, eps=self.eps)
+
+
+class NoiseDropout(nn.Module):
+    """Dropout as the noise input of a conditional GAN (Isola et al. 2017, section 3.2).
+
+    It draws from `generator`, never from the global state, so that a run can be repeated and resumed; without a
+    generator it uses torch's default one. It is live when `live` is True, which follows train() and eval() but can
+    also be set on its own: paper mode samples with dropout in a network that is otherwise being evaluated.
+    """
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+        self.generator: torch.Generator | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape -> the same shape; in training mode a share p of the values is 0 and the rest grow by 1/(1-p)."""
+        if not self.training or self.p == 0.0:
+            return x
+        keep = torch.empty_like(x).bernoulli_(1.0 - self.p, generator=self.generator)
+        return x * keep.div_(1.0 - self.p)
+
+
+def set_noise(network: nn.Module, generator: torch.Generator | None) -> None:
+    """Makes every dropout of the network draw from the generator (which must live on the network's device)."""
+    for module in network.modules():
+        if isinstance(module, NoiseDropout):
+            module.generator = generator
+
+
+def reflected(length: int, before: int, after: int, device: torch.device | None = None) -> Tensor:
+    """Indices that extend [0, length) by reflection, as often as needed: int64 (before + length + after,).
+
+    torch's own reflection pad cannot reach further than the image is long; this one can.
+    """
+    period = max(2 * (length - 1), 1)
+    index = torch.arange(-before, length + after, device=device).remainder(period)
+    return torch.where(index >= length, period - index, index)
+
+
+def on_stride(run: Callable[[Tensor], Tensor], x: Tensor, stride: int) -> Tensor:
+    """Runs a network that needs multiples of `stride` on any size.
+
+    The image is extended by reflection at the bottom and right, and the result is cropped back.
+
+    Args:
+        run: the network; (N, C, H, W) -> (N, D, H, W) for H and W that are multiples of the stride.
+        x: (N, C, H, W), any H and W from 1.
+        stride: pixels.
+
+    Returns:
+        (N, D, H, W) with the input's H and W.
+    """
+    height, width = x.shape[-2:]
+    extra_rows, extra_columns = -height % stride, -width % stride
+    if extra_rows == 0 and extra_columns == 0:
+        return run(x)
+    # One index per axis and only where it is needed: index_select keeps the memory format.
+    if extra_rows:
+        x = x.index_select(2, reflected(height, 0, extra_rows, x.device))
+    if extra_columns:
+        x = x.index_select(3, reflected(width, 0, extra_columns, x.device))
+    return run(x)[..., :height, :width]
+
+
+def initialize(network: nn.Module, generator: torch.Generator, gain: float = 0.02) -> None:
+    """Weights from N(0, gain), as the pix2pix paper's appendix 6.2: norm scales around 1, every bias 0."""
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+                module.weight.normal_(0.0, gain, generator=generator)
+                if module.bias is not None:
+                    module.bias.zero_()
+            elif isinstance(module, nn.BatchNorm2d):
+                module.weight.normal_(1.0, gain, generator=generator)
+                module.bias.zero_()

@@ -1,0 +1,110 @@
+"""The residual generator of Johnson et al. 2016 (arXiv:1603.08155), as used by pix2pix and CycleGAN."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from terramorph.errors import ConfigError
+from terramorph.networks.layers import NoiseDropout, Norm, make_norm, on_stride
+
+
+@dataclass(frozen=True)
+class ResNetConfig:
+    """What a residual generator is.
+
+    Attributes:
+        in_bands: bands of the source.
+        out_bands: bands of the target.
+        width: channels after the first convolution; four times as many in the blocks.
+        blocks: residual blocks, 9 for 256 px and 6 for 128 px in the paper.
+        norm: batch, instance or none.
+        dropout: share dropped inside each block.
+    """
+
+    in_bands: int = 3
+    out_bands: int = 3
+    width: int = 64
+    blocks: int = 9
+    norm: Norm = "batch"
+    dropout: float = 0.5
+
+
+class _Block(nn.Module):
+    def __init__(self, width: int, norm: Norm, dropout: float, bias: bool) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.ReflectionPad2d(1),
+            nn.Conv2d(width, width, 3, bias=bias),
+            make_norm(norm, width),
+            nn.ReLU(),
+            NoiseDropout(dropout),
+            nn.ReflectionPad2d(1),
+            nn.Conv2d(width, width, 3, bias=bias),
+            make_norm(norm, width),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.layers(x)
+
+
+class ResNet(nn.Module):
+    """Two halvings, residual blocks, two doublings; 11.4 M parameters at width 64 with 9 blocks.
+
+    Attributes:
+        stride: 4.
+        halo: pixels on each side that an output pixel can depend on, if normalisation uses fixed statistics.
+    """
+
+    def __init__(self, config: ResNetConfig) -> None:
+        super().__init__()
+        if config.blocks < 1:
+            raise ConfigError(f"A residual generator of {config.blocks} blocks is not possible; use 1 or more.")
+        self.config = config
+        self.stride = 4
+        # 3 of each 7x7; 1 + 2 of the halvings; 4 * 2 a block; 4 + 2 of the doublings' kernels, as seen at full size.
+        self.halo: int | None = 3 + 3 + 8 * config.blocks + 6 + 3 if config.norm != "instance" else None
+        width, norm = config.width, config.norm
+        bias = norm == "instance"
+        layers: list[nn.Module] = [
+            nn.ReflectionPad2d(3),
+            nn.Conv2d(config.in_bands, width, 7, bias=bias),
+            make_norm(norm, width),
+            nn.ReLU(),
+        ]
+        for _ in range(2):
+            layers += [
+                nn.Conv2d(width, 2 * width, 3, stride=2, padding=1, bias=bias),
+                make_norm(norm, 2 * width),
+                nn.ReLU(),
+            ]
+            width *= 2
+        layers += [_Block(width, norm, config.dropout, bias) for _ in range(config.blocks)]
+        for _ in range(2):
+            layers += [
+                nn.ConvTranspose2d(width, width // 2, 3, stride=2, padding=1, output_padding=1, bias=bias),
+                make_norm(norm, width // 2),
+                nn.ReLU(),
+            ]
+            width //= 2
+        layers += [nn.ReflectionPad2d(3), nn.Conv2d(width, config.out_bands, 7), nn.Tanh()]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, source: Tensor) -> Tensor:
+        """float (N, in_bands, H, W) in [-1, 1] -> (N, out_bands, H, W) in [-1, 1], any H and W."""
+        height, width = source.shape[-2:]
+        if min(height, width) < 8:  # the reflections of the 7x7 and the blocks need a few pixels to look at
+            return on_stride(self.layers, source, 8)
+        return on_stride(self.layers, source, self.stride)
+
+
+def parameter_count(network: nn.Module) -> int:
+    """Number of trainable values."""
+    return sum(p.numel() for p in network.parameters() if p.requires_grad)
+
+
+def all_finite(network: nn.Module) -> bool:
+    """Whether every parameter and buffer is a finite number."""
+    return all(bool(torch.isfinite(t).all()) for t in network.state_dict().values() if t.is_floating_point())

@@ -1,0 +1,102 @@
+"""The one place where stored values become float32 in [-1, 1], and back.
+
+Stored values are what files hold: uint8, uint16, float32 and so on, in any range. Networks see float32 in
+[-1, 1]. A `Scaling` says how one becomes the other, and travels in the bundle so that a network is never fed
+values on another scale than it was trained on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from terramorph.errors import InputError
+
+DTYPES = ("uint8", "uint16", "int16", "float32")
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """A straight line from stored values to [-1, 1].
+
+    Attributes:
+        dtype: numpy name of the stored dtype, one of `DTYPES`.
+        low: stored value that becomes -1.
+        high: stored value that becomes +1. Values outside [low, high] are clipped.
+
+    Raises:
+        InputError: if the dtype is unknown or the range is empty.
+    """
+
+    dtype: str = "uint8"
+    low: float = 0.0
+    high: float = 255.0
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise InputError(f"Pixels of dtype {self.dtype} are not supported; convert them to one of {', '.join(DTYPES)}.")
+        if not (np.isfinite(self.low) and np.isfinite(self.high) and self.high > self.low):
+            raise InputError(f"The value range {self.low}..{self.high} is empty; give a low that is under the high.")
+
+    def to_unit(self, stored: Tensor) -> Tensor:
+        """Stored values of any shape and dtype -> float32 in [-1, 1], same shape and memory format."""
+        scale = 2.0 / (self.high - self.low)
+        unit = stored.to(torch.float32).sub_(self.low).mul_(scale).sub_(1.0) if stored.dtype != torch.float32 else (
+            (stored - self.low) * scale - 1.0
+        )
+        # uint8 over its own range cannot leave [-1, 1]; the clamp is a pass over memory worth saving.
+        return unit if self == BYTE else unit.clamp_(-1.0, 1.0)
+
+    def from_unit(self, unit: Tensor) -> Tensor:
+        """Floating values in [-1, 1] of any shape -> stored values, rounded to nearest for integer dtypes."""
+        stored = (unit.to(torch.float32).clamp(-1.0, 1.0) + 1.0) * ((self.high - self.low) / 2.0) + self.low
+        dtype: torch.dtype = getattr(torch, self.dtype)
+        if dtype.is_floating_point:
+            return stored
+        return stored.round_().to(dtype)
+
+
+BYTE = Scaling()
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a training or evaluation step sees.
+
+    Attributes:
+        source: float32 (N, C_source, H, W) in [-1, 1].
+        target: float32 (N, C_target, H, W) in [-1, 1].
+        mask: float32 (N, 1, H, W), 1 where both sides hold real pixels, else 0; None when all are real.
+    """
+
+    source: Tensor
+    target: Tensor
+    mask: Tensor | None = None
+
+    def __len__(self) -> int:
+        return self.source.shape[0]
+
+
+def image_to_unit(pixels: np.ndarray, scaling: Scaling = BYTE) -> Tensor:
+    """Stored pixels (C, H, W) -> float32 (1, C, H, W) in [-1, 1].
+
+    Raises:
+        InputError: if the dtype is not the scaling's.
+    """
+    if pixels.dtype.name != scaling.dtype:
+        raise InputError(
+            f"The pixels are {pixels.dtype.name} and the model takes {scaling.dtype} from {scaling.low:g} to "
+            f"{scaling.high:g}; convert the image first."
+        )
+    return scaling.to_unit(torch.from_numpy(np.ascontiguousarray(pixels)))[None]
+
+
+def unit_to_image(unit: Tensor, scaling: Scaling = BYTE) -> np.ndarray:
+    """Floating (C, H, W) or (1, C, H, W) in [-1, 1] -> stored pixels (C, H, W)."""
+    if unit.ndim == 4:
+        unit = unit[0]
+    pixels: np.ndarray = scaling.from_unit(unit.detach().cpu()).contiguous().numpy()
+    return pixels

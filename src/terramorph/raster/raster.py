@@ -1,0 +1,126 @@
+"""Raster: pixels that never travel without their mask and their grid."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from terramorph.errors import RasterError
+from terramorph.geo.grid import Grid
+
+
+def default_bands(count: int) -> tuple[str, ...]:
+    """Names for ``count`` bands: red, green, blue for three, otherwise band1, band2, ..."""
+    if count == 3:
+        return ("red", "green", "blue")
+    return tuple(f"band{i + 1}" for i in range(count))
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Raster:
+    """Pixels, which of them hold data, and where they are.
+
+    Attributes:
+        pixels: (C, H, W), any numeric dtype, stored values.
+        mask: bool (H, W), True where the pixel holds data.
+        grid: The place of the H x W pixels.
+        bands: C names. Transparency is never a band: it is in the mask.
+
+    Raises:
+        RasterError: If shapes, dtypes or the number of names do not agree.
+    """
+
+    pixels: NDArray[Any]
+    mask: NDArray[np.bool_]
+    grid: Grid
+    bands: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """Check that the parts agree."""
+        if self.pixels.ndim != 3 or self.pixels.shape[0] < 1:
+            raise RasterError(
+                f"Pixels of shape {self.pixels.shape} are no raster; give (bands, height, width)."
+            )
+        if self.pixels.dtype.kind not in "uif":
+            raise RasterError(f"Pixels of dtype {self.pixels.dtype} are no raster; convert them to numbers.")
+        size = self.pixels.shape[1:]
+        if self.mask.shape != size or self.mask.dtype != np.bool_:
+            raise RasterError(
+                f"The mask is {self.mask.dtype} {self.mask.shape}; for these pixels it must be bool {size}."
+            )
+        if self.grid.shape != size:
+            raise RasterError(f"The grid is {self.grid.shape} (height, width) but the pixels are {size}.")
+        if len(self.bands) != self.pixels.shape[0]:
+            raise RasterError(f"{len(self.bands)} band names were given for {self.pixels.shape[0]} bands.")
+
+    @classmethod
+    def from_pixels(
+        cls,
+        pixels: NDArray[Any],
+        grid: Grid | None = None,
+        mask: NDArray[np.bool_] | None = None,
+        bands: Sequence[str] | None = None,
+    ) -> Self:
+        """A raster of an array, with defaults for the rest.
+
+        Args:
+            pixels: (C, H, W).
+            grid: Default: a pixel grid without a CRS.
+            mask: bool (H, W). Default: every pixel holds data.
+            bands: C names. Default: red, green, blue for three bands, otherwise band1, band2, ...
+
+        Raises:
+            RasterError: If shapes, dtypes or the number of names do not agree.
+        """
+        if pixels.ndim != 3:
+            raise RasterError(f"Pixels of shape {pixels.shape} are no raster; give (bands, height, width).")
+        count, height, width = pixels.shape
+        return cls(
+            pixels=pixels,
+            mask=np.ones((height, width), np.bool_) if mask is None else mask,
+            grid=Grid.pixels(height, width) if grid is None else grid,
+            bands=default_bands(count) if bands is None else tuple(bands),
+        )
+
+    @property
+    def count(self) -> int:
+        """Number of bands."""
+        return int(self.pixels.shape[0])
+
+    @property
+    def height(self) -> int:
+        """Rows."""
+        return int(self.pixels.shape[1])
+
+    @property
+    def width(self) -> int:
+        """Columns."""
+        return int(self.pixels.shape[2])
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of the stored values."""
+        return self.pixels.dtype
+
+    def crop(self, y: int, x: int, height: int, width: int) -> Self:
+        """A view of the window whose first pixel is row ``y``, column ``x``; no pixel is copied.
+
+        Raises:
+            RasterError: If the window is empty or reaches outside the raster.
+        """
+        if y < 0 or x < 0 or height < 1 or width < 1 or y + height > self.height or x + width > self.width:
+            raise RasterError(
+                f"The window y={y} x={x} height={height} width={width} does not lie inside a raster of "
+                f"{self.height} x {self.width} pixels; clip it first."
+            )
+        rows, columns = slice(y, y + height), slice(x, x + width)
+        return type(self)(
+            self.pixels[:, rows, columns],
+            self.mask[rows, columns],
+            self.grid.crop(y, x, height, width),
+            self.bands,
+        )

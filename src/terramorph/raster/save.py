@@ -1,0 +1,169 @@
+"""Writing images: each file appears whole under its final name, or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from PIL import Image
+from rasterio.crs import CRS as RasterioCRS
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+
+from terramorph.errors import RasterError, StorageError
+from terramorph.raster.raster import Raster, default_bands
+from terramorph.raster.worldfile import prj_text, world_text
+
+_TIFF_DTYPES = frozenset({"uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64"})
+_WORLD_SUFFIX = {".png": ".pgw", ".jpg": ".jgw", ".jpeg": ".jgw"}
+
+
+def write_image(raster: Raster, path: str | Path) -> None:
+    """Write a raster as PNG, JPEG or GeoTIFF, chosen by the suffix of ``path``.
+
+    A GeoTIFF (.tif, .tiff; deflate, tiled) takes any number of bands and keeps CRS, transform, band names and
+    mask. A PNG takes 1 or 3 bands of uint8, or 1 of uint16; a mask becomes its alpha channel. A JPEG
+    (quality 95, full colour resolution) takes 1 or 3 bands of uint8 and no mask. Beside a PNG or JPEG with a
+    georeferenced grid a world file (.pgw, .jgw) and, if there is a CRS, a .prj (WKT) are written; a world
+    file left there by an earlier image of that name is removed when the new one has no place.
+
+    Raises:
+        RasterError: If the format cannot hold this raster, or the suffix is not known.
+        StorageError: If the file cannot be written. No partial file is left.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix in (".tif", ".tiff"):
+        _check_tiff(raster, path)
+        _replace_whole({path: lambda temporary: _save_tiff(raster, temporary)})
+        return
+    if suffix not in _WORLD_SUFFIX:
+        raise RasterError(f"{path}: images are not written as '{path.suffix}'; use .tif, .png or .jpg.")
+    image = _pil_image(raster, path)
+    world, prj = path.with_suffix(_WORLD_SUFFIX[suffix]), path.with_suffix(".prj")
+    options: dict[str, Any] = {"compress_level": 4} if suffix == ".png" else {"quality": 95, "subsampling": 0}
+    format_name = "PNG" if suffix == ".png" else "JPEG"
+    jobs: dict[Path, Any] = {path: lambda temporary: image.save(temporary, format=format_name, **options)}
+    grid = raster.grid
+    if grid.is_georeferenced:
+        jobs[world] = lambda temporary: temporary.write_text(world_text(grid.affine), encoding="ascii")
+        if grid.crs is not None:
+            jobs[prj] = lambda temporary: temporary.write_text(prj_text(grid.crs), encoding="utf-8")
+    stale = [f for f in (world, prj) if world.is_file() and f not in jobs]
+    _replace_whole(jobs, stale)
+
+
+def _replace_whole(jobs: dict[Path, Any], stale: list[Path] | None = None) -> None:
+    """Write every file under a temporary name in its folder, then move them all into place.
+
+    Args:
+        jobs: Final path -> function that writes a file at the temporary path it is given.
+        stale: Files to remove once all is written.
+
+    Raises:
+        StorageError: If anything cannot be written; temporary files are removed.
+    """
+    temporaries = {
+        final: final.with_name(f".{final.stem}.{os.getpid()}-{secrets.token_hex(4)}.tmp{final.suffix}")
+        for final in jobs
+    }
+    current = next(iter(jobs))
+    try:
+        for final, write in jobs.items():
+            current = final
+            write(temporaries[final])
+        for final, temporary in temporaries.items():
+            current = final
+            temporary.replace(final)
+        for leftover in stale or []:
+            leftover.unlink(missing_ok=True)
+    except (OSError, RasterioError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise StorageError(
+            f"{current} cannot be written ({reason}); "
+            "check that its folder exists, is writable and has free space."
+        ) from error
+    finally:
+        for temporary in temporaries.values():
+            temporary.unlink(missing_ok=True)
+
+
+def _pil_image(raster: Raster, path: Path) -> Image.Image:
+    """The PIL image of a raster for PNG or JPEG.
+
+    Raises:
+        RasterError: If the format cannot hold it.
+    """
+    pixels, masked = raster.pixels, not bool(raster.mask.all())
+    kind = "PNG" if path.suffix.lower() == ".png" else "JPEG"
+    eight_bit = pixels.dtype == np.uint8 and raster.count in (1, 3)
+    sixteen_bit = kind == "PNG" and pixels.dtype == np.uint16 and raster.count == 1
+    if not eight_bit and not sixteen_bit:
+        raise RasterError(f"{path}: a {kind} cannot hold {raster.count} band(s) of {pixels.dtype}; use .tif.")
+    if masked and (kind == "JPEG" or sixteen_bit):
+        what = "JPEG" if kind == "JPEG" else "16-bit PNG"
+        raise RasterError(f"{path}: a {what} cannot hold pixels without data; use .tif instead.")
+    if sixteen_bit:
+        return Image.fromarray(np.ascontiguousarray(pixels[0]))
+    if masked:
+        pixels = np.concatenate([pixels, np.where(raster.mask, 255, 0).astype(np.uint8)[None]])
+    array: NDArray[Any] = pixels[0] if pixels.shape[0] == 1 else pixels.transpose(1, 2, 0)
+    return Image.fromarray(np.ascontiguousarray(array))
+
+
+def _check_tiff(raster: Raster, path: Path) -> None:
+    """Raise RasterError if a GeoTIFF cannot hold the dtype."""
+    if raster.dtype.name not in _TIFF_DTYPES:
+        raise RasterError(f"{path}: a GeoTIFF cannot hold {raster.dtype}; convert to float32 first.")
+
+
+def _save_tiff(raster: Raster, path: Path) -> None:
+    """Write a tiled, deflated GeoTIFF and check that it can be read back whole."""
+    grid = raster.grid
+    profile: dict[str, Any] = {
+        "driver": "GTiff",
+        "height": raster.height,
+        "width": raster.width,
+        "count": raster.count,
+        "dtype": raster.dtype.name,
+        "compress": "deflate",
+        "predictor": 3 if raster.dtype.kind == "f" else 2,
+        "zlevel": 6,
+        "tiled": True,
+        "blockxsize": 256,
+        "blockysize": 256,
+        "bigtiff": "if_safer",
+        "photometric": "rgb" if raster.count == 3 and raster.dtype == np.uint8 else "minisblack",
+    }
+    if grid.is_georeferenced:
+        profile["transform"] = grid.affine
+    if grid.crs is not None:
+        epsg = grid.crs.to_epsg()
+        profile["crs"] = RasterioCRS.from_epsg(epsg) if epsg else RasterioCRS.from_wkt(grid.crs.to_wkt())
+    with warnings.catch_warnings(), rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.open(path, "w", **profile) as dataset:
+            dataset.write(raster.pixels)
+            if not raster.mask.all():
+                dataset.write_mask(raster.mask)
+            if raster.bands != default_bands(raster.count):
+                for number, name in enumerate(raster.bands, start=1):
+                    dataset.set_band_description(number, name)
+        _verify_tiff(raster, path)
+
+
+def _verify_tiff(raster: Raster, path: Path) -> None:
+    """Read every block once: GDAL does not report a disk that fills up while a dataset is closed."""
+    with rasterio.open(path) as dataset:
+        for _, window in dataset.block_windows(1):
+            rows, columns = window.toslices()
+            written = dataset.read(window=window)
+            if not np.array_equal(
+                written, raster.pixels[:, rows, columns], equal_nan=raster.dtype.kind == "f"
+            ):
+                raise StorageError(f"{path} did not reach the disk whole; check its free space.")

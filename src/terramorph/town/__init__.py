@@ -1,0 +1,13 @@
+"""A procedural town: aerial image, vectors and georeference from a seed. Tests, demo and benchmarks run on
+it.
+
+    town = make_town(size_px=2048, seed=0)
+    town.aerial()      # Raster, uint8 RGB, UTM
+    town.map()         # Raster, uint8 RGB on the same grid, drawn from the same vectors
+    write_town_pairs(town, "pairs", tile=256)
+"""
+
+from terramorph.town.pairs import PairCounts, write_town_pairs
+from terramorph.town.town import Town, make_town
+
+__all__ = ["PairCounts", "Town", "make_town", "write_town_pairs"]

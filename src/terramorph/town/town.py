@@ -1,0 +1,129 @@
+"""Town: a plan with a place on Earth, seen from above and drawn as a map."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import shapely
+from affine import Affine
+from numpy.typing import NDArray
+from odc.geo.crs import CRS
+
+from terramorph.cartography import Feature, FeatureCollection, Style, classic, render
+from terramorph.errors import RasterError
+from terramorph.geo.grid import Grid
+from terramorph.raster.raster import Raster
+from terramorph.town.aerial import paint_aerial
+from terramorph.town.layout import ARTERIAL_M, HIGHWAY_M, RAIL_M, STREET_M, Plan, make_plan
+
+_ORIGIN = (392_000.0, 5_820_000.0)
+"""Easting and northing in metres of the north-west corner: near Berlin in UTM 33N, the default zone."""
+
+
+@dataclass(frozen=True, eq=False)
+class Town:
+    """A town made from a seed.
+
+    Attributes:
+        grid: Square, in UTM metres.
+        features: Everything that the map shows, in the CRS of ``grid``: building, road, arterial, highway,
+            park, water,
+            rail.
+        seed: What it was made from.
+        plan: The geometry behind both sides, in metres from the north-west corner.
+    """
+
+    grid: Grid
+    features: FeatureCollection
+    seed: int
+    plan: Plan = field(repr=False)
+
+    def aerial(self) -> Raster:
+        """The town from above: uint8 (3, H, W) RGB on ``grid``, made anew at every call, always the same."""
+        rng = np.random.default_rng([self.seed, 1])
+        pixels = paint_aerial(self.plan, self.grid.height, self.grid.resolution[0], rng)
+        return Raster.from_pixels(pixels, self.grid)
+
+    def map(self, style: Style | None = None, antialias: bool = True) -> Raster:
+        """The town as a map: uint8 (3, H, W) RGB on ``grid``.
+
+        Args:
+            style: Default: the classic style, in the palette's colours.
+            antialias: Smooth edges.
+        """
+        return render(self.features, self.grid, classic() if style is None else style, antialias)
+
+    @property
+    def heldout_window(self) -> tuple[int, int, int, int]:
+        """(y, x, height, width) in pixels of the south-east quarter, which is held out of training."""
+        top, left = self.grid.height // 2, self.grid.width // 2
+        return top, left, self.grid.height - top, self.grid.width - left
+
+    @property
+    def heldout_grid(self) -> Grid:
+        """The grid of the held-out quarter."""
+        return self.grid.crop(*self.heldout_window)
+
+    def heldout(self, raster: Raster) -> Raster:
+        """The held-out quarter of a raster on the town's grid.
+
+        Raises:
+            RasterError: If the raster is not on the town's grid.
+        """
+        if raster.grid != self.grid:
+            raise RasterError(
+                "The raster is not on the town's grid; give one from town.aerial() or town.map()."
+            )
+        return raster.crop(*self.heldout_window)
+
+
+def make_town(size_px: int = 2048, seed: int = 0, resolution: float = 1.0, epsg: int = 32633) -> Town:
+    """Make a town.
+
+    Args:
+        size_px: Side of the square in pixels, at least 64.
+        seed: The same seed makes the same town, to the pixel.
+        resolution: Metres per pixel.
+        epsg: A projected CRS in metres (UTM).
+
+    Raises:
+        RasterError: If the size or resolution is too small, or the CRS is not in metres.
+    """
+    if size_px < 64 or not resolution > 0:
+        raise RasterError(
+            f"A town of {size_px} pixels at {resolution} m/px cannot be made; "
+            "give at least 64 pixels and a resolution over 0."
+        )
+    crs = CRS(f"EPSG:{epsg}")
+    if crs.geographic or crs.units[0] not in ("metre", "meter", "m"):
+        raise RasterError(f"EPSG:{epsg} is not in metres; give a UTM zone such as 32633.")
+    affine = Affine(resolution, 0.0, _ORIGIN[0], 0.0, -resolution, _ORIGIN[1])
+    plan = make_plan(size_px * resolution, np.random.default_rng([seed, 0]))
+    return Town(Grid(size_px, size_px, affine, crs), _features(plan), seed, plan)
+
+
+def _features(plan: Plan) -> FeatureCollection:
+    """What the map shows, moved from plan metres to the CRS."""
+    scale = plan.scale
+    found: list[Feature] = []
+
+    def add(kind: str, geometries: list[shapely.Geometry], **attributes: float) -> None:
+        moved = shapely.transform(np.asarray(geometries, dtype=object), _to_crs)
+        found.extend(Feature(g, kind, attributes) for g in moved.tolist())
+
+    add("park", list(plan.parks))
+    add("water", list(plan.water))
+    add("rail", [plan.rail], width_m=max(1.6, RAIL_M * scale * 0.35))
+    add("road", list(plan.streets), width_m=STREET_M * scale)
+    add("arterial", list(plan.arterials), width_m=ARTERIAL_M * scale)
+    add("highway", list(plan.highways), width_m=HIGHWAY_M * scale)
+    footprints = shapely.transform(shapely.polygons(plan.buildings.corners()), _to_crs)
+    for footprint, height in zip(footprints.tolist(), plan.buildings.height.tolist(), strict=True):
+        found.append(Feature(footprint, "building", {"height_m": height}))
+    return FeatureCollection.of(found)
+
+
+def _to_crs(xy: NDArray[np.float64]) -> NDArray[np.float64]:
+    """CRS coordinates (N, 2) of plan coordinates (N, 2)."""
+    return np.stack([_ORIGIN[0] + xy[:, 0], _ORIGIN[1] - xy[:, 1]], 1)

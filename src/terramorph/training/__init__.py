@@ -1,0 +1,17 @@
+"""Training: configuration, recipes and the loop that runs them."""
+
+from terramorph.training.config import (
+    PRESETS,
+    TrainConfig,
+    known_keys,
+    load_config,
+    parse_assignments,
+    parse_config,
+)
+from terramorph.training.loop import Plan, Reporter, StepReport, TrainResult, resume, train
+from terramorph.training.recalibrate import recalibrate, recalibrate_network
+
+__all__ = [
+    "PRESETS", "Plan", "Reporter", "StepReport", "TrainConfig", "TrainResult", "known_keys", "load_config",
+    "parse_assignments", "parse_config", "recalibrate", "recalibrate_network", "resume", "train",
+]

@@ -1,0 +1,51 @@
+"""Where a run computes: device, precision, processes."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.strategies import DDPStrategy
+
+from terramorph.errors import ConfigError
+from terramorph.training.config import TrainConfig
+
+
+def make_fabric(config: TrainConfig) -> Fabric:
+    """Device, precision and, under torchrun, the group of processes.
+
+    Raises:
+        ConfigError: if a CUDA device is asked for where there is none, or a CUDA graph without one.
+    """
+    has_gpu = torch.cuda.is_available()
+    if config.device == "cuda" and not has_gpu:
+        raise ConfigError("There is no CUDA device here; use --device cpu, or install a CUDA build of torch.")
+    device = "cuda" if has_gpu and config.device != "cpu" else "cpu"
+    if config.launch == "graph" and device == "cpu":
+        raise ConfigError("launch=graph is a CUDA graph and there is no CUDA device in use; take launch=eager.")
+    precision = config.precision
+    if precision == "auto":
+        precision = "bf16" if native_bf16(device) else "fp32"
+    # torchrun speaks through the environment and nothing else.
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if torch.distributed.is_torchelastic_launched() else 1
+    nodes = int(os.environ.get("GROUP_WORLD_SIZE", "1")) if processes > 1 else 1
+    if config.launch == "graph" and processes > 1:
+        raise ConfigError("launch=graph is for one process; take launch=eager under torchrun.")
+    fabric = Fabric(
+        accelerator=device,
+        devices=processes,
+        num_nodes=nodes,
+        # Batch statistics belong to each process, and broadcasting them would break a second forward pass.
+        strategy=DDPStrategy(broadcast_buffers=False) if processes * nodes > 1 else "auto",
+        precision="bf16-mixed" if precision == "bf16" else "32-true",
+    )
+    fabric.launch()
+    return fabric
+
+
+def native_bf16(device: str) -> bool:
+    """Whether bfloat16 products are computed by the hardware, not emulated."""
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and torch.cpu._is_avx512_bf16_supported()

@@ -1,0 +1,30 @@
+"""A running average of weights."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+
+
+class AveragedNetwork:
+    """An exponential moving average of a network's weights (Polyak and Juditsky 1992); buffers are copied.
+
+    The decay grows as (1 + step) / (10 + step) up to its value, so that the start is forgotten.
+
+    Attributes:
+        network: the average, in evaluation mode, without gradients.
+    """
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.network = copy.deepcopy(network).eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def update(self, network: nn.Module, step: int) -> None:
+        """Moves the average towards the network after the step with this number, counted from 0."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(list(self.network.parameters()), list(network.parameters()), 1.0 - decay)
+        for ours, theirs in zip(self.network.buffers(), network.buffers(), strict=True):
+            ours.copy_(theirs)

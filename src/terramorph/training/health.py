@@ -1,0 +1,116 @@
+"""A watch for what kills GANs: a discriminator that has won, one picture for every input, numbers that are none."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from terramorph.errors import TrainingDivergedError
+
+# A discriminator that guesses has a loss of log 2 = 0.69; under this for so many steps, the generator learns
+# nothing from it any more.
+_WON, _PATIENCE = 0.02, 500
+# Share of the truths' mean distance from each other, under which translations of different inputs are one picture.
+_ONE_PICTURE = 0.02
+
+
+class Health:
+    """Warnings, each given once, and one error. Plain state, so that it survives in checkpoints."""
+
+    def __init__(self) -> None:
+        self.steps_won = 0
+        self.warned: list[str] = []
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` needs."""
+        return {"steps_won": self.steps_won, "warned": list(self.warned)}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Goes on from an earlier `state`."""
+        self.steps_won = int(state.get("steps_won", 0))
+        self.warned = list(state.get("warned", []))
+
+    def check_losses(self, step: int, losses: Mapping[str, float], steps: int, networks: Mapping[str, nn.Module]) -> list[str]:
+        """Looks at the losses of one step.
+
+        Args:
+            step: its number.
+            losses: by name.
+            steps: steps since the last look.
+            networks: searched for the tensor to blame if a loss is not finite.
+
+        Returns:
+            Warnings that were not given before.
+
+        Raises:
+            TrainingDivergedError: naming the loss and the first tensor that is not finite.
+        """
+        for name, value in losses.items():
+            if not math.isfinite(value):
+                raise TrainingDivergedError(
+                    f"At step {step} the loss {name!r} became {value} ({blame(networks)}); go on from the last good "
+                    "checkpoint with a lower optimizer.learning_rate, or with precision=fp32."
+                )
+        self.steps_won = self.steps_won + steps if losses.get("discriminator", 1.0) < _WON else 0
+        if self.steps_won >= _PATIENCE:
+            return self._once(
+                "won",
+                f"The discriminator's loss has been under {_WON} for {self.steps_won} steps: it tells every picture apart "
+                "and teaches nothing. Try a lower optimizer.discriminator_learning_rate, more augmentation "
+                "(data.eightfold=true, data.jitter=0.2), or loss.adversarial=lsgan.",
+            )
+        return []
+
+    def check_outputs(self, step: int, translated: Tensor, truth: Tensor) -> list[str]:
+        """Looks at translations (N, C, H, W) of N different inputs beside their truths."""
+        if not bool(torch.isfinite(translated).all()):
+            raise TrainingDivergedError(
+                f"At step {step} a translation holds values that are not finite; go on from the last good checkpoint "
+                "with a lower optimizer.learning_rate, or with precision=fp32."
+            )
+        if len(translated) < 2:
+            return []
+        spread, wanted = ((x - x.roll(1, 0)).abs().mean().item() for x in (translated.float(), truth.float()))
+        if spread < _ONE_PICTURE * wanted:
+            return self._once(
+                "one picture",
+                f"At step {step} the translations of {len(translated)} different inputs are nearly one picture (they "
+                f"differ by {spread:.4f}, their truths by {wanted:.4f}). Try a higher loss.l1_weight, a lower "
+                "optimizer.learning_rate, or check that the pairs are of the same ground.",
+            )
+        return []
+
+    def _once(self, name: str, warning: str) -> list[str]:
+        if name in self.warned:
+            return []
+        self.warned.append(name)
+        return [warning]
+
+
+def blame(networks: Mapping[str, nn.Module]) -> str:
+    """Names the first tensor that is not finite: a weight, a gradient or a statistic."""
+    for name, network in networks.items():
+        for key, value in network.named_parameters():
+            if not bool(torch.isfinite(value).all()):
+                return f"the weight {name}.{key} is not finite"
+            if value.grad is not None and not bool(torch.isfinite(value.grad).all()):
+                return f"the gradient of {name}.{key} is not finite"
+        for key, value in network.named_buffers():
+            if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+                return f"the statistic {name}.{key} is not finite"
+    return "every weight is still finite, so an input or the loss itself is to blame"
+
+
+def require_finite(step: int, networks: Mapping[str, nn.Module]) -> None:
+    """Raises TrainingDivergedError, naming the tensor, if a network holds a value that is not finite."""
+    for name, network in networks.items():
+        for key, value in network.state_dict().items():
+            if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+                raise TrainingDivergedError(
+                    f"At step {step} the tensor {name}.{key} is not finite; the last good checkpoint was kept. Go on from "
+                    "it with a lower optimizer.learning_rate, or with precision=fp32."
+                )

@@ -1,0 +1,458 @@
+"""The training loop. It knows no method: a recipe takes the steps, this file counts, logs, saves and resumes."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from terramorph.bundle import Bands, Bundle
+from terramorph.data import (
+    DEFAULT_CACHE,
+    Augmentation,
+    DecodedPairs,
+    Side,
+    TrainingBatches,
+    decode,
+    has_split,
+    open_pairs,
+)
+from terramorph.errors import CheckpointError, ConfigError, StorageError
+from terramorph.networks import parameter_count, set_noise
+from terramorph.pixels import Batch
+from terramorph.training.config import TrainConfig, parse_config
+from terramorph.training.devices import make_fabric
+from terramorph.training.ema import AveragedNetwork
+from terramorph.training.graph import GraphedStep
+from terramorph.training.health import Health, require_finite
+from terramorph.training.pix2pix import Pix2Pix
+from terramorph.training.recalibrate import recalibrate_network
+from terramorph.training.recipe import Recipe
+from terramorph.training.runlog import RunLog, sample_sheet
+from terramorph.training.schedule import rate_factor, total_steps
+from terramorph.training.state import CHECKPOINT, Position, load_state, read_position, save_state
+
+MODEL = "model.safetensors"
+CONFIG = "config.json"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is about to be done.
+
+    Attributes:
+        config: resolved.
+        dataset, out: folders.
+        pairs: training pairs that are used.
+        skipped: sentences about those that are not.
+        first_step, total_steps: optimizer steps done before, and in all.
+        parameters: of each network.
+        device, precision: as resolved.
+        processes: how many train together.
+    """
+
+    config: TrainConfig
+    dataset: Path
+    out: Path
+    pairs: int
+    skipped: tuple[str, ...]
+    first_step: int
+    total_steps: int
+    parameters: dict[str, int]
+    device: str
+    precision: str
+    processes: int
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """One step, or on an accelerator the last of a few.
+
+    Attributes:
+        step, total: optimizer steps done, and in all.
+        losses: by readable names.
+        images_per_second: over the last steps, all processes together.
+        eta_seconds: until the end at that pace.
+        wait_share: part of the time that was spent making batches.
+    """
+
+    step: int
+    total: int
+    losses: dict[str, float]
+    images_per_second: float
+    eta_seconds: float
+    wait_share: float
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """How a run ended: finished with a model, or stopped with a checkpoint to go on from."""
+
+    finished: bool
+    model: Path | None
+    checkpoint: Path
+    step: int
+    total: int
+
+
+class Reporter(Protocol):
+    """Who is told how it goes."""
+
+    def started(self, plan: Plan) -> None:
+        """The configuration is resolved and saved; nothing is trained yet."""
+
+    def step(self, report: StepReport) -> None:
+        """A step is done."""
+
+    def message(self, text: str) -> None:
+        """A sentence: a warning, or something that was written."""
+
+    def decoding(self, done: int, total: int) -> None:
+        """Pairs are being decoded into the cache."""
+
+
+class Silent:
+    """A reporter that says nothing."""
+
+    def started(self, plan: Plan) -> None:
+        """Nothing."""
+
+    def step(self, report: StepReport) -> None:
+        """Nothing."""
+
+    def message(self, text: str) -> None:
+        """Nothing."""
+
+    def decoding(self, done: int, total: int) -> None:
+        """Nothing."""
+
+
+def train(
+    dataset: str | Path,
+    out: str | Path,
+    config: TrainConfig | None = None,
+    *,
+    reporter: Reporter | None = None,
+    should_stop: Callable[[], bool] | None = None,
+    skip_bad: bool = False,
+    cache: str | Path = DEFAULT_CACHE,
+    dry_run: bool = False,
+) -> TrainResult:
+    """Trains from the start.
+
+    Args:
+        dataset: folder with a train split, and a val or test split for the sample sheets.
+        out: the run's folder; must not hold a run already.
+        config: resolved configuration; the preset pix2pix if None.
+        reporter: told how it goes.
+        should_stop: asked after every step; if it says True a checkpoint is written and the run ends unfinished.
+        skip_bad: leave out pairs that cannot be read, and list them.
+        cache: folder of the decoded pairs.
+        dry_run: stop after the configuration is resolved, reported and saved.
+
+    Returns:
+        How it ended. A finished run holds `model.safetensors`.
+
+    Raises:
+        ConfigError, DatasetError: before anything is trained.
+        TrainingDivergedError: if a loss is no longer finite; the last good checkpoint stays.
+        StorageError: if something cannot be written; the last good checkpoint stays.
+    """
+    out = Path(out)
+    for name in (CHECKPOINT, MODEL):
+        if (out / name).is_file():
+            raise ConfigError(f"{out} already holds a run ({name}); go on with it by --resume {out}, or choose another --out.")
+    run = _Run(Path(dataset), out, config or TrainConfig(), reporter or Silent(), skip_bad, Path(cache))
+    return run.go(should_stop, dry_run)
+
+
+def resume(
+    run: str | Path,
+    *,
+    reporter: Reporter | None = None,
+    should_stop: Callable[[], bool] | None = None,
+    cache: str | Path = DEFAULT_CACHE,
+) -> TrainResult:
+    """Goes on with a run from its last checkpoint, to the same weights as if it had never been interrupted.
+
+    Raises:
+        CheckpointError: if there is no checkpoint, it is damaged, or the pairs have changed since.
+    """
+    out = Path(run)
+    settings = _read_settings(out)
+    again = _Run(
+        Path(settings["dataset"]), out, parse_config(settings["config"]), reporter or Silent(), settings["skip_bad"], Path(cache)
+    )
+    if (out / CHECKPOINT).is_file():
+        again.restore()
+    return again.go(should_stop, dry_run=False)
+
+
+def _read_settings(out: Path) -> dict[str, Any]:
+    try:
+        settings: dict[str, Any] = json.loads((out / CONFIG).read_text())
+        return {key: settings[key] for key in ("dataset", "config", "skip_bad")}
+    except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{out} is not the folder of a run: its {CONFIG} cannot be read ({error}).") from error
+
+
+class _Run:
+    """One run, from pairs to a bundle."""
+
+    def __init__(self, dataset: Path, out: Path, config: TrainConfig, reporter: Reporter, skip_bad: bool, cache: Path) -> None:
+        self.dataset, self.out, self.config, self.reporter = dataset, out, config, reporter
+        self.skip_bad = skip_bad
+        self.fabric = make_fabric(config)
+        data = config.data
+        self.pairs = decode(
+            open_pairs(dataset, "train", skip_bad=skip_bad),
+            size=data.load_size or None,
+            resampling=data.resampling,
+            at_least=data.crop_size,
+            cache=cache,
+            skip_bad=skip_bad,
+            progress=reporter.decoding,
+        )
+        source, target = self._sides(self.pairs)
+        self.scalings = (source.scaling(data.source_range, robust=True), target.scaling(data.target_range))
+        self.samples = self._sample_batch(cache)
+        self.batches = TrainingBatches(
+            self.pairs,
+            source,
+            target,
+            self.scalings,
+            Augmentation(data.crop_size, data.mirror, data.eightfold, data.jitter),
+            config.seed,
+            self.fabric.device,
+        )
+        self.recipe: Recipe = Pix2Pix(config, len(source.bands), len(target.bands), self.fabric)
+        self.generator: nn.Module = self.recipe.networks["generator"]
+        self.noise = torch.Generator(self.fabric.device)
+        set_noise(self.generator, self.noise)
+        self.average = AveragedNetwork(self.generator, config.ema) if config.ema else None
+        self.health = Health()
+        self.per_step = config.batch_size * config.accumulate * self.fabric.world_size
+        self.total = total_steps(config.schedule, len(self.pairs), self.per_step, config.max_steps)
+        self.done = 0
+        self.saved = -1
+
+    def _sides(self, pairs: DecodedPairs) -> tuple[Side, Side]:
+        return (pairs.a, pairs.b) if self.config.direction == "AtoB" else (pairs.b, pairs.a)
+
+    def _sample_batch(self, cache: Path) -> Batch | None:
+        """The fixed validation pairs of the sample sheets: spread over the split, whole images at the crop's size."""
+        split = next((name for name in ("val", "test") if has_split(self.dataset, name)), None)
+        if split is None or self.config.log.sheet == 0:
+            return None
+        found = open_pairs(self.dataset, split, skip_bad=True)
+        chosen = np.unique(np.linspace(0, len(found) - 1, self.config.log.sheet).astype(int))
+        size = self.config.data.crop_size
+        pairs = decode(found.only([int(i) for i in chosen], []), size=size, cache=cache, skip_bad=True)
+        stored = [torch.from_numpy(np.stack(side.images)).permute(0, 3, 1, 2) for side in self._sides(pairs)]
+        unit = [scaling.to_unit(images).to(self.fabric.device) for scaling, images in zip(self.scalings, stored, strict=True)]
+        return Batch(unit[0], unit[1])
+
+    def restore(self) -> None:
+        """Goes back to the checkpoint."""
+        path = self.out / CHECKPOINT
+        position = read_position(path)
+        if position.fingerprint != self.pairs.fingerprint:
+            raise CheckpointError(
+                f"The training pairs in {self.dataset} are not those that {self.out} was started with; restore them, or "
+                "start a new run."
+            )
+        if position.processes != self.fabric.world_size:
+            raise CheckpointError(
+                f"{self.out} was trained by {position.processes} process(es) and this is {self.fabric.world_size}; resume it "
+                "with as many."
+            )
+        load_state(path, self.recipe, self.average)
+        self.health.restore(position.health)
+        self.done = self.saved = position.step
+
+    def go(self, should_stop: Callable[[], bool] | None, dry_run: bool) -> TrainResult:
+        """Steps until the end or until asked to stop."""
+        plan = self._plan()
+        if self.fabric.is_global_zero:
+            self._save_settings()
+        self.reporter.started(plan)
+        if dry_run:
+            return TrainResult(False, None, self.out / CHECKPOINT, self.done, self.total)
+        log = RunLog(self.out if self.fabric.is_global_zero else None, self.done)
+        log.event("resumed" if self.done else "started", step=self.done, total=self.total, pairs=len(self.pairs))
+        try:
+            finished = self._steps(log, should_stop or (lambda: False))
+            model = self._finish(log) if finished else None
+        finally:
+            log.close()
+        return TrainResult(finished, model, self.out / CHECKPOINT, self.done, self.total)
+
+    def _steps(self, log: RunLog, should_stop: Callable[[], bool]) -> bool:
+        config, device = self.config, self.fabric.device
+        step = GraphedStep(self.recipe, self.noise) if config.launch == "graph" else self.recipe.step
+        # Reading a loss waits for the device, so on an accelerator it is done now and then.
+        look_every = 1 if device.type == "cpu" else config.log.scalars
+        clock, waited, since = time.perf_counter(), 0.0, self.done
+        while self.done < self.total:
+            begun = time.perf_counter()
+            batches = self._batches(self.done)
+            waited += time.perf_counter() - begun
+            self.recipe.set_rate(rate_factor(config.schedule, self.done, len(self.pairs), self.per_step))
+            self.noise.manual_seed(_mixed(config.seed, self.done, self.fabric.global_rank))
+            losses = step(batches)
+            if self.average is not None:
+                self.average.update(self.generator, self.done)
+            self.done += 1
+            last = self.done == self.total
+            if self.done % look_every == 0 or last:
+                values = {name: float(value) for name, value in losses.items()}
+                for warning in self.health.check_losses(self.done, values, look_every, self.recipe.networks):
+                    self._warn(log, warning)
+                elapsed = max(time.perf_counter() - clock, 1e-9)
+                pace = (self.done - since) / elapsed
+                report = StepReport(
+                    self.done, self.total, values, pace * self.per_step, (self.total - self.done) / pace, waited / elapsed
+                )
+                self.reporter.step(report)
+                if self.done % config.log.scalars == 0 or last:
+                    log.scalars(
+                        self.done,
+                        {**values, "images per second": report.images_per_second, "wait share": report.wait_share},
+                    )
+                    clock, waited, since = time.perf_counter(), 0.0, self.done
+            if self.done % config.log.samples == 0 or last:
+                self._sheet(log)
+            stop = self._agree(should_stop())
+            if self.done % config.log.checkpoint == 0 or last or stop:
+                self._save()
+            if stop and not last:
+                log.event("stopped", step=self.done)
+                return False
+        return True
+
+    def _batches(self, step: int) -> list[Batch]:
+        size, processes = self.config.batch_size, self.fabric.world_size
+        first = step * self.per_step + self.fabric.global_rank * size
+        return [self.batches.batch(first + n * size * processes, size) for n in range(self.config.accumulate)]
+
+    def _agree(self, stop: bool) -> bool:
+        """All processes stop together, after the same step."""
+        if self.fabric.world_size == 1:
+            return stop
+        votes = self.fabric.all_reduce(torch.tensor(float(stop), device=self.fabric.device), reduce_op="sum")
+        assert isinstance(votes, Tensor)
+        return bool(votes > 0)
+
+    def _warn(self, log: RunLog, warning: str) -> None:
+        log.event("warning", step=self.done, text=warning)
+        self.reporter.message(warning)
+
+    def _sheet(self, log: RunLog) -> None:
+        if self.samples is None or not self.fabric.is_global_zero:
+            return
+        network = self.average.network if self.average is not None else self.generator
+        was = network.training
+        network.eval()
+        with torch.no_grad(), self.fabric.autocast():
+            translated = network(self.samples.source).float()
+        network.train(was)
+        for warning in self.health.check_outputs(self.done, translated, self.samples.target):
+            self._warn(log, warning)
+        try:
+            log.sheet(self.done, sample_sheet(self.samples.source, translated, self.samples.target))
+        except OSError as error:
+            raise StorageError(f"The sample sheet of step {self.done} could not be written ({error}); free some space and go on with --resume {self.out}.") from error
+
+    def _save(self) -> None:
+        if not self.fabric.is_global_zero or self.saved == self.done:
+            return
+        require_finite(self.done, self.recipe.networks)
+        position = Position(
+            self.done,
+            self.config.model_dump(mode="json"),
+            str(self.dataset),
+            self.pairs.fingerprint,
+            self.fabric.world_size,
+            self.health.state(),
+        )
+        save_state(self.out / CHECKPOINT, position, self.recipe, self.average)
+        self.saved = self.done
+
+    def _finish(self, log: RunLog) -> Path:
+        model = self.out / MODEL
+        if self.fabric.is_global_zero:
+            self._save()
+            network = self.average.network if self.average is not None else self.generator
+            count = min(self.config.recalibrate, len(self.pairs))
+            recalibrated = False
+            if count:
+                with self.fabric.autocast():
+                    recalibrated = recalibrate_network(network, (self.batches.batch(n, 1).source for n in range(count)))
+            self._bundle(network, recalibrated).save(model)
+            log.event("finished", step=self.done)
+        self.fabric.barrier()
+        return model
+
+    def _bundle(self, network: nn.Module, recalibrated: bool) -> Bundle:
+        source, target = self._sides(self.pairs)
+        bands = [
+            Bands(names=side.bands, dtype=scaling.dtype, low=scaling.low, high=scaling.high)
+            for side, scaling in zip((source, target), self.scalings, strict=True)
+        ]
+        return Bundle.of(
+            network,
+            self.config.generator.network,
+            source=bands[0],
+            target=bands[1],
+            direction=self.config.direction,
+            size=self.config.data.crop_size,
+            recalibrated=recalibrated,
+            ground_resolution=self.pairs.ground_resolution,
+            recipe=self.config.model_dump(mode="json"),
+            data={"name": self.dataset.name, "fingerprint": self.pairs.fingerprint, "pairs": len(self.pairs), "steps": self.done},
+        )
+
+    def _plan(self) -> Plan:
+        return Plan(
+            config=self.config,
+            dataset=self.dataset,
+            out=self.out,
+            pairs=len(self.pairs),
+            skipped=self.pairs.skipped,
+            first_step=self.done,
+            total_steps=self.total,
+            parameters={name: parameter_count(network) for name, network in self.recipe.networks.items()},
+            device=str(self.fabric.device),
+            precision=str(self.fabric._precision.precision),
+            processes=self.fabric.world_size,
+        )
+
+    def _save_settings(self) -> None:
+        settings = {
+            "dataset": str(self.dataset.resolve()),
+            "skip_bad": self.skip_bad,
+            "pairs": len(self.pairs),
+            "skipped": list(self.pairs.skipped),
+            "total_steps": self.total,
+            "config": self.config.model_dump(mode="json"),
+        }
+        path = self.out / CONFIG
+        partial = path.with_name(f".{path.name}.part")
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+            partial.write_text(json.dumps(settings, indent=2) + "\n")
+            partial.replace(path)
+        except OSError as error:
+            raise StorageError(f"The run's folder {self.out} cannot be written ({error}); choose another --out.") from error
+
+
+def _mixed(seed: int, step: int, rank: int) -> int:
+    """One seed from three numbers, well spread (numpy's SeedSequence)."""
+    return int(np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)[0] >> 1)

@@ -1,0 +1,94 @@
+"""Normalisation statistics averaged over the training pairs, for raster mode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from terramorph.bundle import Bundle, find_bundle, load_bundle
+from terramorph.data import DEFAULT_CACHE, Augmentation, TrainingBatches, decode, open_pairs
+from terramorph.errors import DatasetError
+
+
+def recalibrate_network(network: nn.Module, sources: Iterable[Tensor]) -> bool:
+    """Replaces every batch norm's running statistics by the average over the batches given, without dropout.
+
+    Running statistics of a run at batch 1 remember the last twenty images or so; these know all of them.
+
+    Args:
+        network: changed in place; its modes are left as they were.
+        sources: float (N, C, H, W) in [-1, 1] each.
+
+    Returns:
+        Whether the network has such statistics at all.
+    """
+    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+    if not norms:
+        return False
+    modes = {module: module.training for module in network.modules()}
+    momenta = [norm.momentum for norm in norms]
+    network.eval()
+    for norm in norms:
+        norm.train()
+        norm.reset_running_stats()
+        norm.momentum = None  # torch's word for the plain average over all batches
+    with torch.no_grad():
+        for source in sources:
+            network(source)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    for module, mode in modes.items():
+        module.training = mode
+    return True
+
+
+def recalibrate(
+    bundle: str | Path,
+    dataset: str | Path,
+    out: str | Path | None = None,
+    *,
+    images: int = 400,
+    cache: Path = DEFAULT_CACHE,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Averages a bundle's normalisation statistics over training pairs and writes it again.
+
+    Args:
+        bundle: path or bare name.
+        dataset: folder with a train split of the same bands.
+        out: where to write; the bundle's own path if None.
+        images: how many training pairs, drawn without replacement, are averaged over (all if there are fewer).
+        cache: folder of the decoded pairs.
+        progress: called with (images done, images).
+
+    Returns:
+        The path written.
+
+    Raises:
+        BundleError, DatasetError: if either cannot be used, or the bands differ.
+    """
+    loaded = load_bundle(bundle)
+    header = loaded.header
+    pairs = decode(open_pairs(dataset, "train"), size=header.size, cache=cache)
+    side = pairs.a if header.direction == "AtoB" else pairs.b
+    if len(side.bands) != header.source.count or side.dtype != header.source.dtype:
+        raise DatasetError(
+            f"The pairs of {dataset} have {len(side.bands)} bands of {side.dtype} on the source side and the bundle takes "
+            f"{header.source.count} of {header.source.dtype}; give the dataset that it was trained on."
+        )
+    scaling = header.source.scaling
+    batches = TrainingBatches(pairs, side, side, (scaling, scaling), Augmentation(header.size, mirror=False), seed=0)
+    count = min(images, len(pairs))
+
+    def sources() -> Iterable[Tensor]:
+        for number in range(count):
+            yield batches.batch(number, 1).source
+            if progress:
+                progress(number + 1, count)
+
+    done = recalibrate_network(loaded.network, sources())
+    renewed = Bundle(loaded.network, header.model_copy(update={"recalibrated": done}), loaded.path)
+    return renewed.save(out or loaded.path or find_bundle(bundle))

@@ -1,0 +1,127 @@
+"""Everything that is needed to go on after an interruption, in one file that appears whole or not at all.
+
+A checkpoint is a .safetensors file: both networks, both optimizers' moments, the running average, and in its header
+the step, the seed, the configuration and the fingerprint of the pairs. There are no states of random generators in
+it, because there are none to keep: permutation, augmentation and dropout of a step are functions of seed and step.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from terramorph.errors import CheckpointError, StorageError
+from terramorph.training.ema import AveragedNetwork
+from terramorph.training.recipe import Recipe
+
+CHECKPOINT = "checkpoint.safetensors"
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a run stands.
+
+    Attributes:
+        step: optimizer steps done.
+        config: the resolved configuration, plain data.
+        dataset: folder of the pairs.
+        fingerprint: of the training pairs.
+        processes: how many trained together.
+        health: what the watch over the training remembers.
+    """
+
+    step: int
+    config: dict[str, Any]
+    dataset: str
+    fingerprint: str
+    processes: int
+    health: dict[str, Any]
+
+
+def save_state(path: Path, position: Position, recipe: Recipe, average: AveragedNetwork | None) -> None:
+    """Writes a checkpoint. The one before it stays until the new one is whole and on the disk.
+
+    Raises:
+        StorageError: if it cannot be written; the one before it is untouched.
+    """
+    tensors: dict[str, Tensor] = {}
+    for name, network in recipe.networks.items():
+        for key, value in network.state_dict().items():
+            tensors[f"network.{name}.{key}"] = value
+    for name, optimizer in recipe.optimizers.items():
+        for index, slots in optimizer.state_dict()["state"].items():
+            for slot, value in slots.items():
+                tensors[f"optimizer.{name}.{index}.{slot}"] = value
+    if average is not None:
+        for key, value in average.network.state_dict().items():
+            tensors[f"average.{key}"] = value
+    partial = path.with_name(f".{path.name}.part")
+    try:
+        save_file(
+            {name: value.detach().cpu().contiguous() for name, value in tensors.items()},
+            partial,
+            metadata={"terramorph-checkpoint": json.dumps({"format": _FORMAT, **vars(position)})},
+        )
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except (OSError, SafetensorError) as error:
+        partial.unlink(missing_ok=True)
+        kept = f"the checkpoint before it is intact in {path}" if path.is_file() else "there is none before it"
+        raise StorageError(
+            f"The checkpoint of step {position.step} could not be written ({error}); {kept}. Free some space and go on "
+            f"with --resume {path.parent}."
+        ) from error
+
+
+def read_position(path: Path) -> Position:
+    """Where the run of a checkpoint stands.
+
+    Raises:
+        CheckpointError: if there is no checkpoint or it is damaged.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"There is no checkpoint {path}; give the folder of a run that was interrupted.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            document = json.loads((file.metadata() or {})["terramorph-checkpoint"])
+        if document.pop("format") > _FORMAT:
+            raise CheckpointError(f"The checkpoint {path} was written by a newer terramorph; upgrade to go on with it.")
+        return Position(**document)
+    except (SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{path} is damaged or not a checkpoint ({error}); start the run again.") from error
+
+
+def load_state(path: Path, recipe: Recipe, average: AveragedNetwork | None) -> None:
+    """Puts a checkpoint's tensors where they belong.
+
+    Raises:
+        CheckpointError: if a tensor is missing or does not fit.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = list(file.keys())
+            for name, network in recipe.networks.items():
+                network.load_state_dict({key: file.get_tensor(f"network.{name}.{key}") for key in network.state_dict()})
+            if average is not None:
+                average.network.load_state_dict(
+                    {key: file.get_tensor(f"average.{key}") for key in average.network.state_dict()}
+                )
+            for name, optimizer in recipe.optimizers.items():
+                state: dict[int, dict[str, Tensor]] = {}
+                prefix = f"optimizer.{name}."
+                for key in names:
+                    if key.startswith(prefix):
+                        index, slot = key.removeprefix(prefix).split(".")
+                        state.setdefault(int(index), {})[slot] = file.get_tensor(key)
+                optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    except (SafetensorError, OSError, RuntimeError) as error:
+        raise CheckpointError(f"The checkpoint {path} does not fit the run ({error}); start the run again.") from error

@@ -1,0 +1,167 @@
+"""A U-Net rearranged for inference on a CPU: the same function, in the layouts and calls that oneDNN is fastest at.
+
+What pays, measured at batch 4, bfloat16, on a 2-core machine whose matrix products bound a tile to 29 ms:
+plain bfloat16 channels_last takes 39 ms, this 30 ms.
+
+- Batch norm is folded and the activation runs inside the convolution call.
+- Weights are stored in the block layout the kernel wants; eager PyTorch reorders them in every call, which is most of
+  the time of the inner layers.
+- A 4x4 transposed convolution of stride 2 is one 2x2 convolution with four times the outputs, one set for each of the
+  four positions in a 2x2 block, and a copy that puts them in place. That copy goes straight into the buffer that
+  the skip connection shares, so nothing is concatenated. For the last layer, with its three outputs, it is 4x faster.
+- The shared buffers are kept between calls: fresh memory costs more than the arithmetic on it.
+"""
+
+from __future__ import annotations
+
+import threading
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from terramorph.networks import UNet, on_stride
+from terramorph.networks.inference import folded_convolution
+
+_LEAK = 0.2
+_KEPT_SHAPES = 2
+
+
+class _Packed:
+    """One convolution with its activation: weights in the layout of the kernel."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, stride: int, after: str, dtype: torch.dtype) -> None:
+        self.stride, self.after = stride, after
+        self.weight = weight.to(dtype).contiguous(memory_format=torch.channels_last)
+        self.bias = None if bias is None else bias.to(dtype)
+        self.packed: Tensor | None = None
+        self.slope: list[float] = [_LEAK] if after == "leaky_relu" else []
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if not _HAS_PACKING:
+            y = functional.conv2d(x, self.weight, self.bias, stride=self.stride, padding=1)
+            if self.after == "leaky_relu":
+                return functional.leaky_relu_(y, _LEAK)
+            return functional.relu_(y) if self.after == "relu" else y
+        stride = [self.stride, self.stride]
+        if self.packed is None:
+            # The layout is chosen for this input size; other sizes stay correct and lose little.
+            self.packed = torch.ops.mkldnn._reorder_convolution_weight(
+                self.weight, [1, 1], stride, [1, 1], 1, list(x.shape)
+            )
+            self.weight = torch.empty(0)
+        y = torch.ops.mkldnn._convolution_pointwise(
+            x, self.packed, self.bias, [1, 1], stride, [1, 1], 1, self.after, self.slope, ""
+        )
+        assert isinstance(y, Tensor)
+        return y
+
+
+def _has_packing() -> bool:
+    """Whether this torch has the oneDNN calls (they are what torch.compile's freezing uses, and not public)."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    return hasattr(torch.ops.mkldnn, "_reorder_convolution_weight") and hasattr(
+        torch.ops.mkldnn, "_convolution_pointwise"
+    )
+
+
+_HAS_PACKING = _has_packing()
+
+
+def _doubling(weight: Tensor) -> Tensor:
+    """(in, out, 4, 4) of a transposed convolution, stride 2, padding 1 -> (4 * out, in, 2, 2) of a plain one.
+
+    Output row 2 i + a of the former sees the input rows i - 1 + a and i + a, through the kernel rows 3 - a and 1 - a.
+    """
+    parts = []
+    for row in range(2):
+        for column in range(2):
+            rows, columns = [3 - row, 1 - row], [3 - column, 1 - column]
+            parts.append(weight[:, :, rows][:, :, :, columns].transpose(0, 1))
+    return torch.cat(parts)
+
+
+def _interleave(parts: Tensor, out: Tensor) -> None:
+    """Puts the four positions (N, 4 * C, h + 1, w + 1) in place: out (N, C, 2 h, 2 w)."""
+    height, width = out.shape[-2] // 2, out.shape[-1] // 2
+    four = parts.unflatten(1, (4, -1))
+    for row in range(2):
+        for column in range(2):
+            window = four[:, 2 * row + column, :, row : row + height, column : column + width]
+            out[:, :, row::2, column::2].copy_(window)
+
+
+class PackedUNet(nn.Module):
+    """Raster mode of a U-Net with batch norm or none, on the CPU; see the module's text for what it does differently.
+
+    Equal to the network to rounding in float32. Calls from several threads wait for each other.
+
+    Args:
+        network: it is not changed.
+        dtype: float32 or bfloat16, of weights and activations; sums are float32 in both.
+    """
+
+    def __init__(self, network: UNet, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype = dtype
+        self.stride = network.stride
+        self.out_bands = network.config.out_bands
+        self._lock = threading.Lock()
+        self._buffers: dict[tuple[int, int, int], list[Tensor]] = {}
+        last = len(network.down) - 1
+        self._down: list[_Packed] = []
+        self._widths: list[int] = []
+        for level, (conv, norm) in enumerate(zip(network.down, network.down_norm, strict=True)):
+            assert isinstance(conv, nn.Conv2d)
+            after = "leaky_relu" if level < last else "relu"
+            self._down.append(_Packed(*folded_convolution(conv, norm), 2, after, dtype))
+            self._widths.append(conv.out_channels)
+        self._up: list[_Packed] = []
+        for conv, norm in zip(network.up, network.up_norm, strict=True):
+            assert isinstance(conv, nn.ConvTranspose2d)
+            self._up.append(self._doubled(conv, norm, "relu"))
+        self._head = self._doubled(network.head, nn.Identity(), "none")
+
+    def _doubled(self, conv: nn.ConvTranspose2d, norm: nn.Module, after: str) -> _Packed:
+        weight, bias = folded_convolution(conv, norm)
+        return _Packed(_doubling(weight), None if bias is None else bias.repeat(4), 1, after, self.dtype)
+
+    def forward(self, source: Tensor) -> Tensor:
+        """float32 (N, C, H, W) in [-1, 1] -> float32 (N, D, H, W) in [-1, 1], any H and W."""
+        with self._lock:
+            return on_stride(self._run, source, self.stride)
+
+    def _run(self, source: Tensor) -> Tensor:
+        count, _, height, width = source.shape
+        x = source.to(self.dtype, memory_format=torch.channels_last)
+        skips = self._shared(count, height, width)
+        for level, conv in enumerate(self._down):
+            x = conv(x)
+            if level < len(skips):
+                # relu(leaky_relu(x)) is relu(x): what the decoder sees of the encoder.
+                torch.clamp_min(x, 0.0, out=skips[level][:, : self._widths[level]])
+        for conv in self._up:
+            shared = skips[len(skips) - 1]
+            skips = skips[:-1]
+            _interleave(conv(x), shared[:, shared.shape[1] // 2 :])
+            x = shared
+        target = torch.empty(count, self.out_bands, height, width)
+        _interleave(self._head(x), target)
+        return target.tanh_()
+
+    def _shared(self, count: int, height: int, width: int) -> list[Tensor]:
+        """One buffer a level for skip and decoder output together: (N, 2 C, H / 2**(level + 1), ...)."""
+        key = (count, height, width)
+        if key not in self._buffers:
+            while len(self._buffers) >= _KEPT_SHAPES:
+                self._buffers.pop(next(iter(self._buffers)))
+            self._buffers[key] = [
+                torch.empty(
+                    (count, 2 * channels, height >> (level + 1), width >> (level + 1)),
+                    dtype=self.dtype,
+                    memory_format=torch.channels_last,
+                )
+                for level, channels in enumerate(self._widths[:-1])
+            ]
+        return self._buffers[key]
