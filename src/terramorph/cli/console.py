@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -47,6 +47,25 @@ def show_table(title: str, rows: Iterable[tuple[str, Any]]) -> None:
     table.add_column(overflow="fold")
     for name, value in cells:
         table.add_row(name, value)
+    target.print(table, soft_wrap=False)
+
+
+def show_columns(title: str, names: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Prints a table with a heading for each column, the first one left and the others right."""
+    cells = [[_cell(value) for value in row] for row in rows]
+    target = console()
+    if not target.is_terminal:
+        widths = [max(len(row[i]) for row in [list(names), *cells]) for i in range(len(names))]
+        print(title)
+        for row in [list(names), *cells]:
+            print("  " + row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True)), sep="  ")
+        sys.stdout.flush()
+        return
+    table = Table(title=title, title_justify="left", box=None)
+    for index, name in enumerate(names):
+        table.add_column(name, justify="right" if index else "left", style=None if index else "cyan")
+    for row in cells:
+        table.add_row(*row)
     target.print(table, soft_wrap=False)
 
 

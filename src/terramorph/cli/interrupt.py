@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -45,11 +46,11 @@ class StopFlag:
 
 
 @contextmanager
-def stop_after_step(on_first: Any = None) -> Iterator[StopFlag]:
+def stop_after_step(notice: str = "") -> Iterator[StopFlag]:
     """Turns the first SIGINT or SIGTERM into a flag; the second does what it did before, at once.
 
     Args:
-        on_first: called without arguments when the first signal arrives, to tell the user.
+        notice: a line for standard error when the first signal arrives.
     """
     flag = StopFlag()
 
@@ -57,8 +58,8 @@ def stop_after_step(on_first: Any = None) -> Iterator[StopFlag]:
         flag.signal = number
         for each, handler in previous.items():
             signal.signal(each, handler)
-        if on_first is not None:
-            on_first()
+        # Not print: the signal may have arrived within one, and buffered files do not take a second writer.
+        os.write(2, f"{notice}\n".encode() if notice else b"")
 
     with _handlers({signal.SIGINT: note, signal.SIGTERM: note}) as previous:
         yield flag

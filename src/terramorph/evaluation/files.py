@@ -1,4 +1,5 @@
-"""What an evaluation writes: whole files, and predictions put aside on disk until the report needs a few of them."""
+"""What an evaluation writes: whole files, and predictions put aside on disk until the report needs a few of
+them."""
 
 from __future__ import annotations
 
@@ -30,7 +31,9 @@ def write_text(path: Path, text: str) -> None:
         partial.replace(path)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        raise StorageError(f"{path} could not be written: {error.strerror or error}; free some space.") from error
+        raise StorageError(
+            f"{path} could not be written: {error.strerror or error}; free some space."
+        ) from error
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
@@ -73,7 +76,7 @@ class Spool:
         self._shape = shape
         self._bytes = int(np.prod(shape))
         try:
-            self._file = tempfile.TemporaryFile(dir=folder)
+            self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (closed by __exit__)
         except OSError as error:
             raise StorageError(f"{folder} cannot be written: {error.strerror or error}.") from error
 

@@ -17,7 +17,9 @@ MAP_SHARE = 0.5
 SAMPLE = 64
 """Images, spread evenly over the split, that decide what the target is and what its mean colour is."""
 
-ReadTarget = Callable[[int], tuple[NDArray[np.uint8], NDArray[np.bool_]]]
+ReadTarget = Callable[[int], tuple[NDArray[np.uint8], NDArray[np.bool_]] | None]
+"""Reads target number i: uint8 ``(C, H, W)`` and its bool mask ``(H, W)``, or ``None`` where there is
+nothing usable."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +44,13 @@ def choose_floor(
 ) -> Floor:
     """Find the constant colour to compare with.
 
-    Folders of pairs do not say which side is a map, so the truth is looked at: it is one when at least `MAP_SHARE` of its
-    pixels lie within `MAP_TOLERANCE` of a palette colour. For a map the colour is land; otherwise it is the mean colour,
-    of the training split where there is one (what a model could know), else of the truth itself.
+    Folders of pairs do not say which side is a map, so the truth is looked at: it is one when at least
+    `MAP_SHARE` of its pixels lie within `MAP_TOLERANCE` of a palette colour. For a map the colour is land;
+    otherwise it is the mean colour, of the training split where there is one (what a model could know), else
+    of the truth itself.
 
     Args:
-        truth: Reads one truth: uint8 ``(C, H, W)`` and its bool mask ``(H, W)``.
+        truth: Reads one truth.
         count: Number of truths, 1 or more.
         training: The same for the training split, or ``None``.
         training_count: Number of training targets.
@@ -72,7 +75,10 @@ def _sample(read: ReadTarget, count: int) -> tuple[NDArray[np.float64], int, int
     sums: NDArray[np.float64] = np.zeros(1)
     pixels = near = bands = 0
     for index in np.unique(np.linspace(0, count - 1, min(count, SAMPLE)).round().astype(int)):
-        image, mask = read(int(index))
+        found = read(int(index))
+        if found is None:
+            continue
+        image, mask = found
         bands = image.shape[0]
         valid = image[:, mask].astype(np.int16)
         sums = sums + valid.sum(axis=1, dtype=np.float64)

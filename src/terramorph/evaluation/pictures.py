@@ -43,12 +43,14 @@ def error_map(
     colours = np.stack([np.interp(place, at, steps[:, band]) for band in range(3)])
     if mask is not None:
         colours[:, ~mask] = np.array(_MASKED)[:, None]
-    return np.rint(colours).astype(np.uint8)
+    drawn: NDArray[np.uint8] = np.rint(colours).astype(np.uint8)
+    return drawn
 
 
 def viewable(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """What can be shown of uint8 ``(C, H, W)``: three bands, the first three, or the first as grey."""
-    return image[:3] if image.shape[0] >= 3 else np.repeat(image[:1], 3, axis=0)
+    shown: NDArray[np.uint8] = image[:3] if image.shape[0] >= 3 else np.repeat(image[:1], 3, axis=0)
+    return shown
 
 
 def data_uri(image: NDArray[Any], quality: int = 90) -> str:

@@ -1,7 +1,7 @@
 """From images to the rows of protocol maps-256, for predictions and for the floor alike.
 
-A `Tally` takes 8-bit images batch by batch and gives one set of scores at the end. What it keeps per image is a few
-numbers and 512 features, so memory does not grow with the pixels of the set.
+A `Tally` takes 8-bit images batch by batch and gives one set of scores at the end. What it keeps per image
+is a few numbers and 512 features, so memory does not grow with the pixels of the set.
 """
 
 from __future__ import annotations
@@ -78,7 +78,9 @@ class Instruments:
             reason = f"SqueezeNet needs images of {_SMALLEST} px or more, and these are {size} px."
             made.reasons |= dict.fromkeys(deep, reason)
         elif weights is None:
-            reason = "No weights folder was given; with --weights DIR the SqueezeNet and LPIPS weights are read there."
+            reason = (
+                "No weights folder was given; with --weights DIR the SqueezeNet and LPIPS weights are used."
+            )
             made.reasons |= dict.fromkeys(deep, reason)
         else:
             made.lpips = Lpips.from_folder(weights).to(device)
@@ -145,7 +147,7 @@ class Tally:
                 features = self.instruments.look(_shown(prediction, truth, mask))
             assert features is not None
             self.per_image["lpips"].extend(self.instruments.lpips.distance(features, truth_features).tolist())
-            self.features.append(features.pooled.cpu())
+            self.features.append(features.pooled.expand(len(truth), -1).cpu())
             self.truth_features.append(truth_features.pooled.cpu())
         if self.count_classes and truth_classes is not None:
             valid = None if mask is None else mask[:, 0].cpu()
@@ -188,7 +190,8 @@ class Tally:
         return found, {key: text for key, text in reasons.items() if found[key] is None}
 
     def iou(self) -> dict[str, float | None] | None:
-        """IoU of each class; ``None`` for a class that does not occur, and altogether where classes do not count."""
+        """IoU of each class; ``None`` for a class that does not occur, and altogether where classes do not
+        count."""
         if not self.count_classes:
             return None
         values = class_iou(self.confusion, CLASSES)

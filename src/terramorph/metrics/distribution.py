@@ -125,7 +125,9 @@ class InceptionFid:
 
             try:
                 self._metric: Any = FrechetInceptionDistance(
-                    feature=2048, feature_extractor_weights_path=str(Path(folder) / INCEPTION_FILE)
+                    feature=2048,
+                    reset_real_features=False,
+                    feature_extractor_weights_path=str(Path(folder) / INCEPTION_FILE),
                 )
             except (RuntimeError, OSError, EOFError, KeyError, ValueError) as error:
                 raise InputError(f"{Path(folder) / INCEPTION_FILE} cannot be read: {error}") from error
@@ -135,6 +137,10 @@ class InceptionFid:
     def add(self, images: Tensor, *, real: bool) -> None:
         """Count images in: uint8 ``(N, 3, H, W)``, ``real`` for truths."""
         self._metric.update(images.to(self._device), real=real)
+
+    def forget_predictions(self) -> None:
+        """Start over with other predictions of the same truths."""
+        self._metric.reset()
 
     def value(self) -> float:
         """The distance of what was counted in so far.

@@ -196,8 +196,11 @@ def _decode_pil(image: ImageFile) -> tuple[NDArray[Any], NDArray[np.bool_]]:
 
 @contextmanager
 def _open_gdal(path: Path) -> Iterator[Any]:
-    """Open a dataset with rasterio, its warning about missing georeference silenced here only."""
-    with warnings.catch_warnings():
+    """Open a dataset with rasterio, its warning about missing georeference silenced here only.
+
+    World files are left to `read_place`: GDAL takes a damaged number in one for 0.
+    """
+    with warnings.catch_warnings(), rasterio.Env(GDAL_GEOREF_SOURCES="PAM,INTERNAL,TABFILE"):
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         with rasterio.open(path) as dataset:
             if dataset.count == 0:

@@ -83,7 +83,7 @@ def _replace_whole(jobs: dict[Path, Any], stale: list[Path] | None = None) -> No
         for leftover in stale or []:
             leftover.unlink(missing_ok=True)
     except (OSError, RasterioError) as error:
-        reason = getattr(error, "strerror", None) or error
+        reason = getattr(error, "strerror", None) or error.__cause__ or error
         raise StorageError(
             f"{current} cannot be written ({reason}); "
             "check that its folder exists, is writable and has free space."

@@ -154,7 +154,7 @@ def make_plan(extent: float, rng: np.random.Generator) -> Plan:
     districts = _districts(extent, scale, highways + arterials, rng)
     streets, parts, lots, squares = [], [], [], []
     highway_zone = shapely.union_all([h.buffer((HIGHWAY_M / 2 + 6) * scale) for h in highways])
-    street_blocked = shapely.union_all([highway_zone, green, river.buffer(6 * scale)])
+    street_blocked = shapely.union_all([highway_zone, *greens, river.buffer(6 * scale)])
     for district in districts:
         cells, lines = _street_grid(district)
         inside = shapely.intersection(lines, district.area.buffer(2.0))

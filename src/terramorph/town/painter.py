@@ -52,7 +52,7 @@ class Painter:
         for canvas, value in ((self.canvas, colour), (self.texture, texture)):
             if value is None:
                 continue
-            stroke = ink(value)
+            brush = ink(value)
             brush.setStyle(skia.Paint.kStroke_Style)
             brush.setStrokeWidth(width)
             brush.setStrokeJoin(skia.Paint.kRound_Join)

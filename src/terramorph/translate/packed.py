@@ -34,7 +34,7 @@ class _Packed:
         self.stride, self.after = stride, after
         self.weight = weight.to(dtype).contiguous(memory_format=torch.channels_last)
         self.bias = None if bias is None else bias.to(dtype)
-        self.packed: Tensor | None = None
+        self.packed: dict[torch.Size, Tensor] = {}
         self.slope: list[float] = [_LEAK] if after == "leaky_relu" else []
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -44,17 +44,22 @@ class _Packed:
                 return functional.leaky_relu_(y, _LEAK)
             return functional.relu_(y) if self.after == "relu" else y
         stride = [self.stride, self.stride]
-        if self.packed is None:
-            # The layout is chosen for this input size; other sizes stay correct and lose little.
-            self.packed = torch.ops.mkldnn._reorder_convolution_weight(
-                self.weight, [1, 1], stride, [1, 1], 1, list(x.shape)
-            )
-            self.weight = torch.empty(0)
         y = torch.ops.mkldnn._convolution_pointwise(
-            x, self.packed, self.bias, [1, 1], stride, [1, 1], 1, self.after, self.slope, ""
+            x, self._pack(x.shape), self.bias, [1, 1], stride, [1, 1], 1, self.after, self.slope, ""
         )
         assert isinstance(y, Tensor)
         return y
+
+    def _pack(self, shape: torch.Size) -> Tensor:
+        """The weight in the layout for inputs of a shape. Another shape's layout works and is up to 10x slower."""
+        if shape not in self.packed:
+            while len(self.packed) >= _KEPT_SHAPES:
+                self.packed.pop(next(iter(self.packed)))
+            stride = [self.stride, self.stride]
+            self.packed[shape] = torch.ops.mkldnn._reorder_convolution_weight(
+                self.weight, [1, 1], stride, [1, 1], 1, list(shape)
+            )
+        return self.packed[shape]
 
 
 def _has_packing() -> bool:

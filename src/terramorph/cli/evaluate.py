@@ -1,0 +1,53 @@
+"""`terramorph evaluate`: a bundle and held-out pairs make numbers, pictures and one HTML page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from terramorph.cli.choices import Device, Mode
+from terramorph.cli.console import Meter, say, show_columns
+
+NAME = "evaluate"
+EXAMPLE = "Example: terramorph evaluate runs/maps/model.safetensors data/maps --split val --out runs/maps/val"
+
+FIGURES = ("psnr", "ssim", "lpips", "acc5", "acc10", "rmse", "class_accuracy", "miou", "fd", "kd", "fid")
+
+
+def run(
+    bundle: Annotated[str, typer.Argument(help="A model.safetensors, a run's folder, or a name in the folder models.")],
+    dataset: Annotated[Path, typer.Argument(help="Folder of pairs.")],
+    out: Annotated[Path, typer.Option(help="Folder for metrics.json, report.html and predictions/.")],
+    split: Annotated[str, typer.Option(help="Which pairs: val, test or train.")] = "val",
+    weights: Annotated[Path | None, typer.Option(help="Folder of the weights that LPIPS, FD, KD and FID need.")] = None,
+    mode: Annotated[Mode | None, typer.Option(help="raster: fixed statistics; paper: batch statistics. Default: the bundle's.")] = None,
+    save_predictions: Annotated[bool, typer.Option("--save-predictions", help="Write predictions/ID.png.")] = False,
+    device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
+) -> None:
+    """Score a model on held-out pairs, beside the floor of one constant colour."""
+    from terramorph.evaluation import evaluate
+
+    with Meter("evaluating") as meter:
+        metrics = evaluate(
+            bundle,
+            dataset,
+            split=split,
+            out=out,
+            weights=weights,
+            mode=mode.value if mode else None,
+            save_predictions=save_predictions,
+            device=device.value,
+            progress=meter.update,
+        )
+    show_metrics(metrics)
+    say(f"{out / 'report.html'}: the page; {out / 'metrics.json'}: the figures.")
+
+
+def show_metrics(metrics: Mapping[str, Any]) -> None:
+    """Prints the figures beside those of the constant-colour floor."""
+    floor = metrics.get("floor", {})
+    rows = [(name, metrics.get(name), floor.get(name)) for name in FIGURES if name in metrics]
+    show_columns(f"{metrics.get('n', '?')} pairs", ("figure", "model", "one colour"), rows)

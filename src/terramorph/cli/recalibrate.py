@@ -1,0 +1,27 @@
+"""`terramorph recalibrate`: normalisation statistics averaged over the training set, for raster mode."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from terramorph.cli.console import Meter, say
+
+NAME = "recalibrate"
+EXAMPLE = "Example: terramorph recalibrate runs/maps/model.safetensors data/maps --out models/maps.safetensors"
+
+
+def run(
+    bundle: Annotated[str, typer.Argument(help="A model.safetensors, a run's folder, or a name in the folder models.")],
+    dataset: Annotated[Path, typer.Argument(help="Folder of the pairs it was trained on; its train split is read.")],
+    out: Annotated[Path | None, typer.Option(help="The bundle to write. Default: in place.")] = None,
+    images: Annotated[int, typer.Option(min=1, help="Training pairs to average over.")] = 400,
+) -> None:
+    """Average a model's normalisation statistics over its training pairs (mode raster uses them)."""
+    from terramorph.training import recalibrate
+
+    with Meter("averaging") as meter:
+        written = recalibrate(bundle, dataset, out, images=images, progress=meter.update)
+    say(f"{written}: statistics averaged.")

@@ -1,0 +1,104 @@
+"""`terramorph train`: pairs and a recipe make a bundle."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from terramorph.cli.choices import Device, Direction
+from terramorph.cli.console import say
+from terramorph.cli.interrupt import stop_after_step
+from terramorph.errors import ConfigError
+
+if TYPE_CHECKING:
+    from terramorph.training import TrainResult
+
+NAME = "train"
+EXAMPLE = (
+    "Example: terramorph train data/maps --preset pix2pix --direction AtoB --out runs/maps --set loss.l1_weight=50\n\n"
+    "To go on after an interruption: terramorph train --resume runs/maps"
+)
+
+
+def run(
+    dataset: Annotated[Path | None, typer.Argument(help="Folder of pairs: train/ and val/, A|B images or A/ and B/ twins.")] = None,
+    preset: Annotated[str, typer.Option(help="The recipe: a preset's name, or a TOML file of your own.")] = "pix2pix",
+    direction: Annotated[Direction | None, typer.Option(help="AtoB: the left half, or A/, is the source.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; ends with model.safetensors.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder.")] = None,
+    max_steps: Annotated[int | None, typer.Option(min=1, help="Stop there although the schedule is longer.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Pairs per step and process.")] = None,
+    device: Annotated[Device | None, typer.Option(help="Where to compute.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything random.")] = None,
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; may be repeated.")
+    ] = None,
+    cache: Annotated[Path | None, typer.Option(help="Folder of the decoded pairs. Default: ~/.cache/terramorph.")] = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="List and leave out pairs that cannot be read.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved configuration and stop.")] = False,
+) -> None:
+    """Train a model on pairs; a run ends with OUT/model.safetensors."""
+    changes = {
+        "direction": direction.value if direction else None,
+        "max_steps": max_steps,
+        "batch_size": batch_size,
+        "device": device.value if device else None,
+        "seed": seed,
+    }
+    given = {key: value for key, value in changes.items() if value is not None}
+    if resume is not None:
+        if dataset is not None or out is not None or given or assignments or dry_run or skip_bad:
+            raise ConfigError("--resume goes on with a run as it was started: give nothing beside it but --cache.")
+        again = resume
+        _run(lambda **how: _resume(again, cache, **how), again, cache)
+        return
+    if dataset is None or out is None:
+        missing = "DATASET" if dataset is None else "--out RUN"
+        raise ConfigError(f"{missing} is missing: give DATASET and --out RUN to start, or --resume RUN to go on.")
+    start = dataset, out
+
+    def begin(**how: Any) -> TrainResult:
+        from terramorph.data import DEFAULT_CACHE
+        from terramorph.training import load_config, parse_assignments, train
+
+        config = load_config(preset, {**parse_assignments(assignments or []), **given})
+        return train(*start, config, skip_bad=skip_bad, cache=cache or DEFAULT_CACHE, dry_run=dry_run, **how)
+
+    _run(begin, out, cache, dry_run)
+
+
+def _resume(run_folder: Path, cache: Path | None, **how: Any) -> TrainResult:
+    from terramorph.data import DEFAULT_CACHE
+    from terramorph.training import resume
+
+    return resume(run_folder, cache=cache or DEFAULT_CACHE, **how)
+
+
+def _run(work: Callable[..., TrainResult], out: Path, cache: Path | None, dry_run: bool = False) -> None:
+    """Trains until the end or a signal, and says how it went."""
+    from terramorph.cli.reporting import TrainingReporter
+
+    # Under torchrun every process runs this; the first one speaks for all.
+    first = os.environ.get("RANK", "0") == "0"
+    with TrainingReporter(quiet=not first) as reporter:
+        with stop_after_step("Stopping after this step; once more to stop at once." if first else "") as stop:
+            result = work(reporter=reporter, should_stop=stop)
+    if dry_run:
+        if first:
+            say("Nothing was trained: this was a dry run.")
+    elif result.finished:
+        if first:
+            say(f"{result.model}: {result.step} steps; `terramorph info {result.model}` prints the rest.")
+    else:
+        if first:
+            command = f"terramorph train --resume {shlex.quote(str(out))}"
+            command += f" --cache {shlex.quote(str(cache))}" if cache else ""
+            say(f"Stopped after step {result.step} of {result.total}; the checkpoint is {result.checkpoint}. Go on with: {command}")
+        # Another process of the group may have been the one that got the signal.
+        raise typer.Exit(stop.exit_code if stop() else 128 + signal.SIGTERM)

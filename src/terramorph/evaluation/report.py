@@ -1,0 +1,227 @@
+"""The page of an evaluation: one HTML file with everything inside, readable in light and dark, offline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, StrictUndefined
+from numpy.typing import NDArray
+
+from terramorph.cartography import MAP_CLASSES
+from terramorph.evaluation.pictures import ERROR_TOP, data_uri, error_gradient, error_map, viewable
+
+GROUPS = ("best", "median", "worst")
+
+# key, name, is higher better, format, what it says
+_ROWS: tuple[tuple[str, str, bool, str, str], ...] = (
+    ("miou", "Class mIoU", True, "share", "overlap with the true map classes, mean over classes"),
+    ("class_accuracy", "Class accuracy", True, "share", "pixels of the right map class"),
+    ("lpips", "LPIPS", False, "3", "perceptual distance, SqueezeNet v0.1"),
+    ("fd", "FD", False, "1", "Fréchet distance of SqueezeNet features; not FID"),
+    ("kd", "KD", False, "2", "cubic kernel distance of SqueezeNet features"),
+    ("fid", "FID", False, "1", "Fréchet Inception distance, pool3 of 2015"),
+    ("psnr", "PSNR (dB)", True, "2", "peak 255"),
+    ("ssim", "SSIM", True, "3", "Gaussian 11, sigma 1.5"),
+    ("rmse", "RMSE", False, "2", "grey levels"),
+    ("acc5", "acc5", True, "share", "pixels with every channel off by under 5 levels"),
+    ("acc10", "acc10", True, "share", "pixels with every channel off by under 10 levels"),
+)
+_KINDS = {key: kind for key, _, _, kind, _ in _ROWS}
+_NAMES = {key: name for key, name, *_ in _ROWS}
+
+
+@dataclass(frozen=True)
+class Example:
+    """One pair to show.
+
+    Attributes:
+        group: best, median or worst.
+        by: Score key that ordered the pairs.
+        id: The pair's name.
+        source: uint8 ``(C, S, S)``.
+        prediction: uint8 ``(D, S, S)``.
+        truth: uint8 ``(D, S, S)``.
+        mask: bool ``(S, S)``, True where valid.
+        values: Score key -> value of this pair.
+    """
+
+    group: str
+    by: str
+    id: str
+    source: NDArray[np.uint8]
+    prediction: NDArray[np.uint8]
+    truth: NDArray[np.uint8]
+    mask: NDArray[np.bool_]
+    values: Mapping[str, float]
+
+
+def pick_examples(errors: Sequence[float], each: int = 3) -> list[tuple[str, int]]:
+    """Choose pairs by an error that is better when lower.
+
+    Args:
+        errors: One per pair.
+        each: Pairs per group; fewer when there are not enough for three groups without repeats.
+
+    Returns:
+        (group, index) for best (best first), median (around the middle) and worst (worst first); no index
+        twice.
+    """
+    order = sorted(range(len(errors)), key=lambda i: (errors[i], i))
+    each = max(1, min(each, len(order) // 3))
+    middle = (len(order) - each) // 2
+    picks = {
+        "best": order[:each],
+        "worst": order[::-1][:each],
+        "median": order[middle : middle + each],
+    }
+    seen: set[int] = set()
+    unique: dict[str, list[int]] = {}
+    for group, indices in picks.items():
+        unique[group] = [i for i in indices if i not in seen]
+        seen.update(indices)
+    return [(group, index) for group in GROUPS for index in unique[group]]
+
+
+def render_report(document: Mapping[str, Any], examples: Sequence[Example]) -> str:
+    """The page as one string of HTML, without any reference to the network.
+
+    Args:
+        document: What ``metrics.json`` holds; see `terramorph.evaluation.evaluate`.
+        examples: Pairs to show, in order.
+    """
+    template = files("terramorph.evaluation").joinpath("report.html.j2").read_text(encoding="utf-8")
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.from_string(template).render(
+        document=document,
+        headline=[row for row in _rows(document) if row["key"] in ("miou", "lpips", "fd", "psnr")],
+        rows=_rows(document),
+        facts=_facts(document),
+        groups=_groups(examples),
+        ordered_by=_NAMES[examples[0].by] if examples else "",
+        classes=_classes(document),
+        reasons=_reasons(document["reasons"]),
+        gradient=error_gradient(),
+        error_top=ERROR_TOP,
+        floor_rgb=_css(document["floor_colour"]["value"]),
+    )
+
+
+def _rows(document: Mapping[str, Any]) -> list[dict[str, Any]]:
+    rows = []
+    for key, name, higher, kind, note in _ROWS:
+        value, floor = document[key], document["floor"][key]
+        verdict = ""
+        if value is not None and floor is not None and value != floor:
+            verdict = "better" if (value > floor) == higher else "worse"
+        spread = document["spread"].get(key)
+        ends = "" if spread is None else f"{_number(spread[0], kind)} – {_number(spread[2], kind)}"
+        rows.append(
+            {
+                "key": key,
+                "name": name,
+                "note": note,
+                "arrow": "↑" if higher else "↓",
+                "direction": "higher is better" if higher else "lower is better",
+                "value": _number(value, kind),
+                "floor": _number(floor, kind),
+                "verdict": verdict,
+                "spread": ends,
+            }
+        )
+    return rows
+
+
+def _facts(document: Mapping[str, Any]) -> list[tuple[str, str]]:
+    bundle, dataset, protocol = document["bundle"], document["dataset"], document["protocol"]
+    resolution = bundle["ground_resolution"]
+    mode = (
+        "paper: batch statistics of one image, dropout on"
+        if bundle["mode"] == "paper"
+        else "raster: fixed statistics, no dropout"
+    )
+    return [
+        ("Bundle", bundle["path"] or "in memory"),
+        ("Network", f"{bundle['network']}, {bundle['direction']}"),
+        ("Source", bundle["source"]),
+        ("Target", bundle["target"]),
+        ("Mode", mode + (", recalibrated" if bundle["recalibrated"] else "")),
+        ("Ground resolution", "not known" if resolution is None else f"{resolution:.3g} m/px"),
+        ("Pairs", f"{document['n']} of {dataset['pairs']} in {dataset['split']} of {dataset['path']}"),
+        ("Protocol", f"{protocol['name']}: {protocol['resize']}, compared as {protocol['compared_as']}"),
+        ("Floor", f"{document['floor_colour']['value']}, {document['floor_colour']['why']}"),
+        ("Took", f"{document['seconds']:.0f} s, terramorph {bundle['evaluated_by']}"),
+    ]
+
+
+def _groups(examples: Sequence[Example]) -> list[dict[str, Any]]:
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for example in examples:
+        shown = ("lpips", "psnr", "ssim", "rmse")
+        have = [key for key in shown if key in example.values]
+        groups.setdefault(example.group, []).append(
+            {
+                "id": example.id,
+                "values": [(_NAMES[key], _number(example.values[key], _KINDS[key])) for key in have],
+                "pictures": [
+                    ("input", data_uri(viewable(example.source))),
+                    ("output", data_uri(viewable(example.prediction))),
+                    ("truth", data_uri(viewable(example.truth))),
+                    ("error", data_uri(error_map(example.prediction, example.truth, example.mask))),
+                ],
+            }
+        )
+    return [{"name": name, "examples": groups[name]} for name in GROUPS if name in groups]
+
+
+def _classes(document: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+    """One row per class: swatch, share of the truth, IoU, and where its pixels went."""
+    if document["confusion"] is None:
+        return None
+    counts = np.array(document["confusion"]["rows_are_truth"], np.float64)
+    rows = []
+    for kind, line in zip(MAP_CLASSES, counts, strict=True):
+        whole = line.sum()
+        rows.append(
+            {
+                "name": kind.name,
+                "css": _css(kind.rgb),
+                "share": _number(whole / counts.sum(), "share"),
+                "iou": _number(document["class_iou"][kind.name], "share"),
+                "cells": [
+                    {
+                        "text": f"{100 * cell / whole:.0f}" if whole else "",
+                        "shade": round(float(cell / whole), 3) if whole else 0.0,
+                        "title": f"{kind.name} drawn as {other.name}: {int(cell):,} pixels",
+                    }
+                    for other, cell in zip(MAP_CLASSES, line, strict=True)
+                ],
+            }
+        )
+    return rows
+
+
+def _reasons(reasons: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Sentences, each once, with the names of what it explains."""
+    merged: dict[str, list[str]] = {}
+    for key, sentence in reasons.items():
+        merged.setdefault(sentence, []).append(_NAMES[key])
+    return [(", ".join(names), sentence) for sentence, names in merged.items()]
+
+
+def _number(value: float | None, kind: str) -> str:
+    if value is None:
+        return "–"
+    if kind == "share":
+        return f"{100 * value:.1f} %"
+    return f"{value:.{int(kind)}f}"
+
+
+def _css(colour: Sequence[int]) -> str:
+    bands = (list(colour) if len(colour) >= 3 else [colour[0]] * 3)[:3]
+    return f"rgb({bands[0]}, {bands[1]}, {bands[2]})"

@@ -1,0 +1,162 @@
+"""The cache of decoded pairs, and batches cut from it."""
+
+from __future__ import annotations
+
+import multiprocessing
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from terramorph.data import Augmentation, DecodedPairs, TrainingBatches, decode, open_pairs
+from terramorph.data.augment import Draw, cut, draw, gather, jitter_colours
+from terramorph.errors import DatasetError
+from terramorph.pixels import BYTE
+from terramorph.raster import Raster, write_image
+
+
+def _batches(pairs: DecodedPairs, **augmentation: object) -> TrainingBatches:
+    changes = Augmentation(**{"crop": 64, "mirror": False, **augmentation})  # type: ignore[arg-type]
+    return TrainingBatches(pairs, pairs.a, pairs.b, (BYTE, BYTE), changes, seed=7)
+
+
+@pytest.fixture(scope="module")
+def decoded(town_pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> DecodedPairs:
+    return decode(open_pairs(town_pairs, "train"), size=72, cache=tmp_path_factory.mktemp("cache"))
+
+
+def test_pixels_are_pil_bicubic(decoded: DecodedPairs, town_pairs: Path) -> None:
+    whole = Image.open(town_pairs / "train" / f"{decoded.ids[0]}.png").convert("RGB")
+    half = whole.crop((128, 0, 256, 128)).resize((72, 72), Image.Resampling.BICUBIC)
+    assert np.array_equal(decoded.b.images[0], np.asarray(half))
+
+
+def test_the_second_time_nothing_is_decoded(town_pairs: Path, tmp_path: Path) -> None:
+    calls: list[int] = []
+    pairs = open_pairs(town_pairs, "val")
+    first = decode(pairs, size=64, cache=tmp_path, progress=lambda done, total: calls.append(done))
+    assert calls == list(range(1, len(pairs) + 1))
+    calls.clear()
+    second = decode(pairs, size=64, cache=tmp_path, progress=lambda done, total: calls.append(done))
+    assert calls == []
+    assert all(np.array_equal(x, y) for x, y in zip(first.a.images, second.a.images, strict=True))
+
+
+def _decode_in_process(root: Path, cache: Path) -> None:
+    decode(open_pairs(root, "train"), size=64, cache=cache)
+
+
+def test_two_processes_build_the_same_entry(town_pairs: Path, tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=_decode_in_process, args=(town_pairs, tmp_path)) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(120)
+    assert [worker.exitcode for worker in workers] == [0, 0]
+    assert len([p for p in tmp_path.iterdir()]) == 1
+
+
+def test_bad_pairs_are_an_error_or_listed(town_pairs: Path, tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    (root / "train").mkdir(parents=True)
+    for file in sorted((town_pairs / "train").glob("*.png"))[:3]:
+        (root / "train" / file.name).write_bytes(file.read_bytes())
+    broken = root / "train" / "zz.png"
+    broken.write_bytes(broken.with_name(file.name).read_bytes()[:300])
+    with pytest.raises(DatasetError, match=r"zz\.png"):
+        decode(open_pairs(root, "train"), size=64, cache=tmp_path / "cache")
+    assert not [p for p in (tmp_path / "cache").iterdir()], "a failed build must leave nothing behind"
+    pairs = decode(open_pairs(root, "train"), size=64, cache=tmp_path / "cache", skip_bad=True)
+    assert len(pairs) == 3
+    assert len(pairs.skipped) == 1
+
+
+def test_a_pair_too_small_for_the_crop(town_pairs: Path, tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="128x128 px and crops of 200 px"):
+        decode(open_pairs(town_pairs, "val"), size=None, at_least=200, cache=tmp_path)
+
+
+def test_nodata_becomes_a_mask_and_ranges_ignore_it(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(1000, 2000, (1, 40, 40)).astype(np.uint16)
+    mask = np.ones((40, 40), bool)
+    mask[:, :10] = False
+    values[:, ~mask] = 65535
+    for side in "AB":
+        (tmp_path / "train" / side).mkdir(parents=True)
+        write_image(Raster.from_pixels(values, mask=mask), tmp_path / "train" / side / "x.tif")
+    pairs = decode(open_pairs(tmp_path, "train"), size=None, cache=tmp_path / "cache")
+    assert pairs.masks is not None
+    assert np.array_equal(pairs.masks[0] > 0, mask)
+    assert (pairs.a.low, pairs.a.high) == (values[:, mask].min(), values[:, mask].max())
+    scaling = pairs.b.scaling()
+    batch = TrainingBatches(pairs, pairs.a, pairs.b, (scaling, scaling), Augmentation(40, mirror=False), seed=0).batch(0, 2)
+    assert batch.mask is not None
+    assert batch.mask[0, 0, :, :10].sum() == 0
+    assert batch.mask[0, 0, :, 10:].min() == 1
+
+
+def test_batches_are_unit_range_channels_last(decoded: DecodedPairs) -> None:
+    batch = _batches(decoded).batch(0, 3)
+    for side in (batch.source, batch.target):
+        assert side.shape == (3, 3, 64, 64)
+        assert side.dtype == torch.float32
+        assert side.is_contiguous(memory_format=torch.channels_last)
+        assert side.min() >= -1
+        assert side.max() <= 1
+    assert batch.mask is None
+
+
+def test_both_sides_get_the_same_crop_and_symmetry(decoded: DecodedPairs) -> None:
+    batches = TrainingBatches(decoded, decoded.b, decoded.b, (BYTE, BYTE), Augmentation(64, eightfold=True), seed=3)
+    batch = batches.batch(0, 16)
+    assert torch.equal(batch.source, batch.target)
+
+
+def test_an_epoch_sees_every_pair_once(decoded: DecodedPairs) -> None:
+    batches = _batches(decoded)
+    count = len(decoded)
+    for epoch in range(2):
+        assert sorted(batches._pair(epoch * count + n) for n in range(count)) == list(range(count))
+    assert [batches._pair(n) for n in range(count)] != [batches._pair(count + n) for n in range(count)]
+
+
+def test_batches_do_not_depend_on_how_they_are_asked_for(decoded: DecodedPairs) -> None:
+    augmentation = {"eightfold": True, "jitter": 0.3}
+    whole = _batches(decoded, **augmentation).batch(10, 4)
+    parts = [_batches(decoded, **augmentation).batch(10 + n, 1) for n in range(4)]
+    assert torch.equal(whole.target, torch.cat([part.target for part in parts]))
+    torch.testing.assert_close(whole.source, torch.cat([part.source for part in parts]))
+
+
+def test_the_accelerator_path_cuts_what_the_cpu_path_cuts(decoded: DecodedPairs) -> None:
+    augmentation = Augmentation(64, eightfold=True)
+    images = torch.from_numpy(np.stack(decoded.a.images))
+    draws = [draw(augmentation, 72, 72, 5, n) for n in range(24)]
+    assert len({(d.mirror, d.flip, d.transpose) for d in draws}) == 8
+    index = torch.arange(24) % len(images)
+    gathered = gather(images, index, draws, 64).numpy()
+    for number, drawn in enumerate(draws):
+        assert np.array_equal(gathered[number], cut(decoded.a.images[int(index[number])], drawn, 64))
+
+
+def test_mirror_happens_half_the_time_and_crops_reach_everywhere() -> None:
+    draws = [draw(Augmentation(64), 72, 72, 0, n) for n in range(2000)]
+    assert 0.46 < np.mean([d.mirror for d in draws]) < 0.54
+    assert {d.y for d in draws} == {d.x for d in draws} == set(range(9))
+    assert not any(d.flip or d.transpose for d in draws)
+    assert not any(draw(Augmentation(64, mirror=False), 72, 72, 0, n).mirror for n in range(50))
+
+
+def test_jitter_changes_the_source_only_and_can_be_nothing(decoded: DecodedPairs) -> None:
+    plain, jittered = _batches(decoded).batch(0, 4), _batches(decoded, jitter=0.4).batch(0, 4)
+    assert torch.equal(plain.target, jittered.target)
+    assert not torch.allclose(plain.source, jittered.source, atol=0.02)
+    still = jitter_colours(plain.source, [Draw(0, 0)] * 4)
+    torch.testing.assert_close(still, plain.source, atol=1e-5, rtol=0)
+    dark = jitter_colours(plain.source, [Draw(0, 0, brightness=0.5)] * 4)
+    torch.testing.assert_close(dark, (plain.source + 1) * 0.5 - 1, atol=1e-5, rtol=0)
+    grey = jitter_colours(plain.source, [Draw(0, 0, saturation=0.0)] * 4)
+    torch.testing.assert_close(grey[:, 0], grey[:, 2])

@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import csv
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from terramorph.bundle import Bands, Bundle
+from terramorph.cartography import PALETTE
+from terramorph.errors import DatasetError, InputError
+from terramorph.evaluation import SCORE_KEYS, evaluate
+from terramorph.metrics import BACKBONE_FILE, HEADS_FILE, SqueezeNetFeatures
+from terramorph.networks import build_network
+
+SIDE = 64
+RGB = Bands(names=("red", "green", "blue"))
+
+
+def make_pairs(root: Path, split: str, count: int, seed: int = 0) -> None:
+    """Noise on the left, a map of blocks in palette colours on the right."""
+    rng = np.random.default_rng(seed)
+    (root / split).mkdir(parents=True)
+    for i in range(count):
+        blocks = PALETTE[rng.integers(0, 7, (4, 4))].repeat(SIDE // 4, 0).repeat(SIDE // 4, 1)
+        noise = rng.integers(0, 200, (SIDE, SIDE, 3), dtype=np.uint8)
+        Image.fromarray(np.concatenate((noise, blocks), axis=1)).save(root / split / f"p{i}.png")
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("pairs")
+    make_pairs(root, "val", 5)
+    make_pairs(root, "train", 2, seed=1)
+    return root
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random SqueezeNet and LPIPS weights."""
+    folder = tmp_path_factory.mktemp("weights")
+    generator = torch.Generator().manual_seed(0)
+    state = SqueezeNetFeatures().layers.state_dict()
+    torch.save(
+        {k: torch.randn(v.shape, generator=generator) * 0.1 for k, v in state.items()}, folder / BACKBONE_FILE
+    )
+    channels = (64, 128, 256, 384, 384, 512, 512)
+    heads = {
+        f"lin{k}.model.1.weight": torch.rand(1, c, 1, 1, generator=generator) for k, c in enumerate(channels)
+    }
+    torch.save(heads, folder / HEADS_FILE)
+    return folder
+
+
+def bundle(**header: Any) -> Bundle:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = build_network("unet64", width=4)
+    settings = {"source": RGB, "target": RGB, "size": SIDE, "direction": "AtoB"} | header
+    return Bundle.of(network, "unet64", **settings)
+
+
+def test_the_contract_of_metrics_json(pairs: Path, weights: Path, tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    out = tmp_path / "out"
+    found = evaluate(
+        bundle(), pairs, out=out, weights=weights, device="cpu", save_predictions=True, batch_size=2,
+        progress=lambda done, total: told.append((done, total)),
+    )  # fmt: skip
+    assert json.loads((out / "metrics.json").read_text()) == found
+    assert found["n"] == found["floor"]["n"] == 5
+    for scores in (found, found["floor"]):
+        assert set(SCORE_KEYS) <= set(scores)
+        assert {key for key in SCORE_KEYS if scores[key] is None} == {"fid"}
+    assert set(found["reasons"]) == {"fid"}
+    assert found["floor_colour"]["value"] == [232, 228, 220]
+    land = found["confusion"]["rows_are_truth"][0]
+    assert found["floor"]["class_accuracy"] == pytest.approx(sum(land) / (5 * SIDE * SIDE))
+    assert told == [(2, 5), (4, 5), (5, 5)]
+    assert sorted(p.name for p in out.iterdir()) == [
+        "metrics.json",
+        "per_image.csv",
+        "predictions",
+        "report.html",
+    ]
+
+    with (out / "per_image.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["id"] for row in rows] == [f"p{i}" for i in range(5)]
+    assert np.mean([float(row["psnr"]) for row in rows]) == pytest.approx(found["psnr"], rel=1e-4)
+
+    kept = Image.open(out / "predictions" / "p3.png")
+    truth = Image.open(pairs / "val" / "p3.png").crop((SIDE, 0, 2 * SIDE, SIDE))
+    error = np.asarray(kept, float) - np.asarray(truth, float)
+    assert np.sqrt((error**2).mean()) == pytest.approx(float(rows[3]["rmse"]), rel=1e-4)
+
+
+def test_the_page_is_complete_and_needs_no_network(pairs: Path, weights: Path, tmp_path: Path) -> None:
+    evaluate(bundle(), pairs, out=tmp_path, weights=weights, device="cpu")
+    page = (tmp_path / "report.html").read_text()
+    assert not re.search(r"https?:|src=\"(?!data:)|href=|@import|url\(", page)
+    for word in (
+        "Class mIoU",
+        "LPIPS",
+        "PSNR",
+        "FD",
+        "KD",
+        "acc5",
+        "best",
+        "median",
+        "worst",
+        "Ordered by LPIPS",
+    ):
+        assert word in page
+    assert page.count("<figure>") == 4 * 3
+    assert page.count('class="cell') == 49
+    assert "pt_inception" in page
+
+
+def test_map_to_aerial_has_no_classes_and_a_mean_colour(pairs: Path, tmp_path: Path) -> None:
+    found = evaluate(bundle(direction="BtoA"), pairs, out=tmp_path, device="cpu")
+    assert found["miou"] is found["class_iou"] is found["confusion"] is found["lpips"] is None
+    assert "palette" in found["reasons"]["miou"]
+    assert "weights" in found["reasons"]["lpips"]
+    assert "training targets" in found["floor_colour"]["why"]
+    assert all(95 <= value <= 105 for value in found["floor_colour"]["value"])
+    page = (tmp_path / "report.html").read_text()
+    assert "Ordered by RMSE" in page
+    assert "Map classes" not in page
+
+
+def test_paper_mode_repeats_with_its_seed(pairs: Path, tmp_path: Path) -> None:
+    runs = [
+        evaluate(bundle(), pairs, out=tmp_path / str(i), device="cpu", mode="paper", seed=seed, limit=2)
+        for i, seed in enumerate((1, 1))
+    ]
+    assert runs[0]["rmse"] == runs[1]["rmse"]
+    assert runs[0]["n"] == 2
+    assert runs[0]["protocol"]["batch_size_one"] is True
+
+
+def test_pairs_larger_than_the_bundle_are_resized_by_pil(tmp_path: Path) -> None:
+    make_pairs(tmp_path / "data", "val", 2)
+    found = evaluate(bundle(), tmp_path / "data", out=tmp_path / "a", device="cpu")
+    for file in (tmp_path / "data" / "val").iterdir():
+        whole = Image.open(file)
+        whole.resize((4 * SIDE, 2 * SIDE), Image.Resampling.NEAREST).save(file)
+    large = evaluate(bundle(), tmp_path / "data", out=tmp_path / "b", device="cpu")
+    assert large["n"] == 2
+    assert large["floor"]["rmse"] == pytest.approx(found["floor"]["rmse"], rel=0.05)
+
+
+def test_other_dtypes_and_bands(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for side, dtype, top in (("A", np.uint8, 255), ("B", np.uint16, 4000)):
+        (tmp_path / "d" / "val" / side).mkdir(parents=True)
+        for i in range(2):
+            Image.fromarray(rng.integers(0, top, (SIDE, SIDE)).astype(dtype)).save(
+                tmp_path / "d" / "val" / side / f"{i}.tif"
+            )
+    with torch.random.fork_rng(devices=[]):
+        network = build_network("unet64", width=4, in_bands=1, out_bands=1)
+    made = Bundle.of(
+        network, "unet64", source=Bands(names=("grey",)), size=SIDE,
+        target=Bands(names=("height",), dtype="uint16", low=0.0, high=4000.0),
+    )  # fmt: skip
+    found = evaluate(made, tmp_path / "d", out=tmp_path / "out", device="cpu", save_predictions=True)
+    assert len(found["floor_colour"]["value"]) == 1
+    assert 0 < found["rmse"] < 255
+    assert (tmp_path / "out" / "predictions" / "0.tif").is_file()
+
+
+def test_bad_pairs_are_named_or_skipped_and_listed(tmp_path: Path) -> None:
+    make_pairs(tmp_path / "data", "val", 3)
+    (tmp_path / "data" / "val" / "p1.png").write_bytes(b"broken")
+    with pytest.raises(DatasetError, match="p1"):
+        evaluate(bundle(), tmp_path / "data", out=tmp_path / "out", device="cpu")
+    found = evaluate(bundle(), tmp_path / "data", out=tmp_path / "out", device="cpu", skip_bad=True)
+    assert found["n"] == 2
+    assert len(found["dataset"]["skipped"]) == 1
+    assert "Left out" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_what_does_not_fit_is_refused(pairs: Path, tmp_path: Path) -> None:
+    four = Bands(names=("red", "green", "blue", "nir"))
+    with pytest.raises(DatasetError, match="made for 4 of uint8"):
+        evaluate(bundle(target=four), pairs, out=tmp_path, device="cpu")
+    with pytest.raises(DatasetError, match="no split 'test'"):
+        evaluate(bundle(), pairs, split="test", out=tmp_path, device="cpu")
+    with pytest.raises(InputError, match="1 or more"):
+        evaluate(bundle(), pairs, out=tmp_path, device="cpu", limit=0)

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from terramorph.errors import RasterError, StorageError
+from terramorph.raster import Raster, read_image, save, write_image
+
+RGB = np.random.default_rng(1).integers(0, 256, (3, 16, 24), dtype=np.uint8)
+
+
+def test_png_mask_is_alpha(tmp_path):
+    mask = np.ones((16, 24), bool)
+    mask[2:5] = False
+    for pixels in (RGB, RGB[:1]):
+        write_image(Raster.from_pixels(pixels, mask=mask), tmp_path / "a.png")
+        raster = read_image(tmp_path / "a.png")
+        assert np.array_equal(raster.mask, mask)
+        assert np.array_equal(raster.pixels, pixels)
+
+
+def test_jpeg_is_close_and_rgb(tmp_path):
+    smooth = np.broadcast_to(np.linspace(0, 255, 24).astype(np.uint8), (3, 16, 24)).copy()
+    write_image(Raster.from_pixels(smooth), tmp_path / "a.jpeg")
+    assert np.abs(read_image(tmp_path / "a.jpeg").pixels.astype(int) - smooth).max() < 8
+
+
+def test_uint16_gray_png(tmp_path):
+    deep = RGB[:1].astype(np.uint16) * 257
+    write_image(Raster.from_pixels(deep), tmp_path / "a.png")
+    assert np.array_equal(read_image(tmp_path / "a.png").pixels, deep)
+
+
+@pytest.mark.parametrize(
+    ("name", "pixels", "masked"),
+    [
+        ("a.jpg", RGB.astype(np.uint16), False),
+        ("a.jpg", RGB[:2], False),
+        ("a.jpg", RGB, True),
+        ("a.png", RGB.astype(np.float32), False),
+        ("a.png", RGB.astype(np.uint16), False),
+        ("a.png", np.repeat(RGB, 2, axis=0), False),
+        ("a.png", RGB[:1].astype(np.uint16), True),
+        ("a.gif", RGB, False),
+    ],
+)
+def test_what_a_format_cannot_hold_is_refused_and_tif_proposed(tmp_path, name, pixels, masked):
+    mask = np.full((16, 24), not masked)
+    with pytest.raises(RasterError, match=r"\.tif"):
+        write_image(Raster.from_pixels(pixels, mask=mask), tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tiff_refuses_half_floats(tmp_path):
+    with pytest.raises(RasterError, match="float32"):
+        write_image(Raster.from_pixels(RGB.astype(np.float16)), tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif"])
+def test_missing_folder_is_a_storage_error(tmp_path, name):
+    with pytest.raises(StorageError, match="cannot be written"):
+        write_image(Raster.from_pixels(RGB), tmp_path / "nowhere" / name)
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
+    path = tmp_path / "a.png"
+    write_image(Raster.from_pixels(RGB), path)
+
+    def fail(self, file, **options):
+        file.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", fail)
+    with pytest.raises(StorageError, match="No space left"):
+        write_image(Raster.from_pixels(255 - RGB), path)
+    assert [f.name for f in tmp_path.iterdir()] == ["a.png"]
+    assert np.array_equal(read_image(path).pixels, RGB)
+
+
+def test_a_tiff_that_did_not_reach_the_disk_is_noticed(tmp_path, monkeypatch):
+    whole = save._verify_tiff
+
+    def cut(raster, path):
+        path.write_bytes(path.read_bytes()[:-300])
+        whole(raster, path)
+
+    monkeypatch.setattr(save, "_verify_tiff", cut)
+    with pytest.raises(StorageError):
+        write_image(Raster.from_pixels(np.random.default_rng(0).random((1, 64, 64))), tmp_path / "a.tif")
+    assert list(tmp_path.iterdir()) == []
