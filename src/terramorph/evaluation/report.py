@@ -150,7 +150,7 @@ def _facts(document: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Network", f"{bundle['network']}, {bundle['direction']}"),
         ("Source", bundle["source"]),
         ("Target", bundle["target"]),
-        ("Mode", mode + (", recalibrated" if bundle["recalibrated"] else "")),
+        ("Mode", f"{mode}{', recalibrated' if bundle['recalibrated'] else ''}; {protocol['precision']}"),
         ("Ground resolution", "not known" if resolution is None else f"{resolution:.3g} m/px"),
         ("Pairs", f"{document['n']} of {dataset['pairs']} in {dataset['split']} of {dataset['path']}"),
         ("Protocol", f"{protocol['name']}: {protocol['resize']}, compared as {protocol['compared_as']}"),

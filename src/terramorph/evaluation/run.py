@@ -41,6 +41,7 @@ def evaluate(
     mode: Mode | None = None,
     save_predictions: bool = False,
     device: str = "auto",
+    precision: str = "auto",
     progress: Progress | None = None,
     limit: int | None = None,
     batch_size: int = 8,
@@ -70,6 +71,7 @@ def evaluate(
         mode: ``paper`` or ``raster``; default: the bundle's own.
         save_predictions: Keep every prediction as an image.
         device: ``auto``, ``cpu`` or ``cuda``.
+        precision: ``auto``, ``fp32`` or ``bf16``, of the translation; the metrics do not depend on it.
         progress: Called with (pairs done, pairs in all).
         limit: Only the first so many pairs.
         batch_size: Images at once in ``raster`` mode.
@@ -83,6 +85,7 @@ def evaluate(
 
     Raises:
         BundleError: The bundle cannot be read.
+        ConfigError: The mode, device or precision is unknown or not there.
         DatasetError: A pair cannot be read or does not fit the bundle, or none is left.
         InputError: A weights file is missing or damaged, or an argument is out of range.
         StorageError: The results cannot be written.
@@ -96,7 +99,7 @@ def evaluate(
     folder = _made(Path(out))
     samples = Samples(open_pairs(dataset, split, skip_bad=skip_bad), header, skip_bad)
     total = len(samples.pairs) if limit is None else min(limit, len(samples.pairs))
-    translator = Translator(model, mode=chosen, device=device, seed=seed)
+    translator = Translator(model, mode=chosen, device=device, precision=precision, seed=seed)
     judge = translator.device if translator.device.type == "cuda" else torch.device("cpu")
     floor = _floor(samples, dataset, total)
     instruments = Instruments.open(weights, bands=header.target.count, size=header.size, device=judge)
@@ -115,7 +118,7 @@ def evaluate(
             raise DatasetError(f"No pair of {split} in {dataset} can be scored: {samples.skipped[0]}")
         examples = _examples(work, spool)
     document = work.document() | {
-        "protocol": _protocol(header, chosen, seed),
+        "protocol": _protocol(header, translator, seed),
         "bundle": _bundle_facts(model, chosen),
         "dataset": {
             "path": str(dataset),
@@ -267,7 +270,7 @@ def _made(folder: Path) -> Path:
     return folder
 
 
-def _protocol(header: Header, mode: Mode, seed: int) -> dict[str, Any]:
+def _protocol(header: Header, translator: Translator, seed: int) -> dict[str, Any]:
     return {
         "name": "maps-256" if header.size == 256 else f"maps-256 at {header.size} px",
         "size": header.size,
@@ -275,9 +278,10 @@ def _protocol(header: Header, mode: Mode, seed: int) -> dict[str, Any]:
         "compared_as": "uint8",
         "features": "SqueezeNet 1.1, globally pooled, 512-d (FD is not FID)",
         "psnr_cap": 100.0,
-        "mode": mode,
-        "batch_size_one": mode == "paper",
-        "seed": seed if mode == "paper" else None,
+        "mode": translator.mode,
+        "precision": str(getattr(translator.backend, "dtype", torch.float32)).removeprefix("torch."),
+        "batch_size_one": translator.mode == "paper",
+        "seed": seed if translator.mode == "paper" else None,
     }
 
 

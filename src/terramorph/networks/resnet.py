@@ -64,8 +64,8 @@ class ResNet(nn.Module):
             raise ConfigError(f"A residual generator of {config.blocks} blocks is not possible; use 1 or more.")
         self.config = config
         self.stride = 4
-        # 3 of each 7x7; 1 + 2 of the halvings; 4 * 2 a block; 4 + 2 of the doublings' kernels, as seen at full size.
-        self.halo: int | None = 3 + 3 + 8 * config.blocks + 6 + 3 if config.norm != "instance" else None
+        # 8 a block (two 3x3 at a quarter of the size); 12 of all the rest, in the worst of the four phases.
+        self.halo: int | None = 12 + 8 * config.blocks if config.norm != "instance" else None
         width, norm = config.width, config.norm
         bias = norm == "instance"
         layers: list[nn.Module] = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 
 import torch
@@ -32,6 +33,8 @@ def make_fabric(config: TrainConfig) -> Fabric:
     nodes = int(os.environ.get("GROUP_WORLD_SIZE", "1")) if processes > 1 else 1
     if config.launch == "graph" and processes > 1:
         raise ConfigError("launch=graph is for one process; take launch=eager under torchrun.")
+    # Fabric tells about its precision on a logger of its own; the plan that a run reports says the same.
+    logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)
     fabric = Fabric(
         accelerator=device,
         devices=processes,

@@ -16,6 +16,8 @@ from terramorph.errors import TrainingDivergedError
 _WON, _PATIENCE = 0.02, 500
 # Share of the truths' mean distance from each other, under which translations of different inputs are one picture.
 _ONE_PICTURE = 0.02
+# Before this step every generator paints one picture; that is no illness.
+_YOUNG = 200
 
 
 class Health:
@@ -72,7 +74,7 @@ class Health:
                 f"At step {step} a translation holds values that are not finite; go on from the last good checkpoint "
                 "with a lower optimizer.learning_rate, or with precision=fp32."
             )
-        if len(translated) < 2:
+        if len(translated) < 2 or step < _YOUNG:
             return []
         spread, wanted = ((x - x.roll(1, 0)).abs().mean().item() for x in (translated.float(), truth.float()))
         if spread < _ONE_PICTURE * wanted:

@@ -312,7 +312,7 @@ class _Run:
             self.done += 1
             last = self.done == self.total
             if self.done % look_every == 0 or last:
-                values = {name: float(value) for name, value in losses.items()}
+                values = self._averaged(losses)
                 for warning in self.health.check_losses(self.done, values, look_every, self.recipe.networks):
                     self._warn(log, warning)
                 elapsed = max(time.perf_counter() - clock, 1e-9)
@@ -341,6 +341,14 @@ class _Run:
         size, processes = self.config.batch_size, self.fabric.world_size
         first = step * self.per_step + self.fabric.global_rank * size
         return [self.batches.batch(first + n * size * processes, size) for n in range(self.config.accumulate)]
+
+    def _averaged(self, losses: dict[str, Tensor]) -> dict[str, float]:
+        """The losses of all processes together."""
+        if self.fabric.world_size == 1:
+            return {name: float(value) for name, value in losses.items()}
+        together = self.fabric.all_reduce(torch.stack(list(losses.values())), reduce_op="mean")
+        assert isinstance(together, Tensor)
+        return dict(zip(losses, together.tolist(), strict=True))
 
     def _agree(self, stop: bool) -> bool:
         """All processes stop together, after the same step."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -116,12 +117,17 @@ def load_state(path: Path, recipe: Recipe, average: AveragedNetwork | None) -> N
                     {key: file.get_tensor(f"average.{key}") for key in average.network.state_dict()}
                 )
             for name, optimizer in recipe.optimizers.items():
+                parameters = [p for group in optimizer.param_groups for p in group["params"]]
                 state: dict[int, dict[str, Tensor]] = {}
                 prefix = f"optimizer.{name}."
                 for key in names:
                     if key.startswith(prefix):
                         index, slot = key.removeprefix(prefix).split(".")
-                        state.setdefault(int(index), {})[slot] = file.get_tensor(key)
+                        value = file.get_tensor(key)
+                        if value.ndim:
+                            # Moments lie in memory as their parameter does: a fused update walks both side by side.
+                            value = torch.empty_like(parameters[int(index)], device="cpu").copy_(value)
+                        state.setdefault(int(index), {})[slot] = value
                 optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     except (SafetensorError, OSError, RuntimeError) as error:
         raise CheckpointError(f"The checkpoint {path} does not fit the run ({error}); start the run again.") from error

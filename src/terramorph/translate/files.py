@@ -1,0 +1,271 @@
+"""Images on disk to images on disk: reading, translating and writing at the same time."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from terramorph.bundle import Bundle, Mode
+from terramorph.errors import InputError, StorageError
+from terramorph.raster import IMAGE_SUFFIXES, Raster, read_image, write_image
+from terramorph.translate.translator import WHOLE_PIXELS, Translator, load
+
+Progress = Callable[[int, int], None]
+WRITABLE = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+
+
+@dataclass(frozen=True)
+class Translated:
+    """What `translate_files` did.
+
+    Attributes:
+        written: the images, in order; its length is also that of this object.
+        skipped: one sentence for each input that was left out.
+    """
+
+    written: list[Path] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.written)
+
+    def __iter__(self) -> Iterator[Path]:
+        return iter(self.written)
+
+
+def translate_files(
+    model: Translator | Bundle | str | Path,
+    source: str | Path | Sequence[str | Path],
+    output: str | Path,
+    *,
+    mode: Mode | None = None,
+    samples: int = 1,
+    device: str = "auto",
+    precision: str = "auto",
+    seed: int = 0,
+    batch_size: int | None = None,
+    suffix: str | None = None,
+    skip_bad: bool = False,
+    any_resolution: bool = False,
+    progress: Progress | None = None,
+) -> Translated:
+    """Translates an image, a list of images, or every image of a folder.
+
+    Every input is read and checked before the first output is written. Outputs appear whole or not at all and replace
+    files of the same name; georeference, world files and masks are carried over. Neighbours in the list that have the
+    same size share passes in raster mode. Reading and writing run beside the computation, a few images ahead.
+
+    Args:
+        model: a translator, a bundle, or where one is.
+        source: an image, a folder (its images, not those of folders in it, in the order of their names), or a list.
+        output: an image path for one image, otherwise a folder, made if missing. The name of each image is kept.
+        mode, device, precision, seed, batch_size, any_resolution: see `Translator`; ignored if one is given.
+        samples: outputs of each image in paper mode; for more than one they are called NAME_1, NAME_2 ...
+        suffix: of the outputs in a folder: .png, .jpg or .tif. Default: .tif for inputs that are TIFF and for targets
+            that PNG cannot hold, otherwise .png.
+        skip_bad: leave out inputs that cannot be read or do not fit the bundle, instead of stopping.
+        progress: called with (images done, images in all).
+
+    Returns:
+        The paths written and the inputs skipped.
+
+    Raises:
+        InputError: if there is no image, an input does not fit the bundle, or two outputs would have one name.
+        RasterError: if an input cannot be read, or the output's format cannot hold the target.
+        BundleError: if the bundle cannot be read.
+        ConfigError: if more than one sample is asked for in raster mode.
+        StorageError: if an output cannot be written.
+    """
+    if isinstance(model, Translator):
+        translator = model
+    elif isinstance(model, Bundle):
+        translator = Translator(
+            model,
+            mode=mode,
+            device=device,
+            precision=precision,
+            seed=seed,
+            batch_size=batch_size,
+            any_resolution=any_resolution,
+        )
+    else:
+        translator = load(
+            model,
+            mode=mode,
+            device=device,
+            precision=precision,
+            seed=seed,
+            batch_size=batch_size,
+            any_resolution=any_resolution,
+        )
+    translator.check_samples(samples)
+    jobs = _plan(translator, source, Path(output), samples, suffix)
+    result = Translated()
+    with ThreadPoolExecutor(2, "terramorph-images") as pool:
+        good = _checked(translator, list(jobs), pool, result.skipped if skip_bad else None)
+        if not good:
+            raise InputError(f"No image of {source} can be translated: {result.skipped[0]}")
+        _make_folder(jobs[good[0]][0].parent)
+        done = 0
+        pending: deque[Future[Path]] = deque()
+        try:
+            for paths, rasters in _batches(translator, _ahead(pool, good, translator.batch_size + 2)):
+                for sample in range(samples):
+                    for path, raster in zip(
+                        paths, translator.translate_rasters(rasters, sample=sample), strict=True
+                    ):
+                        pending.append(pool.submit(_write, raster, jobs[path][sample]))
+                        while len(pending) > 2 * translator.batch_size:
+                            result.written.append(pending.popleft().result())
+                done += len(paths)
+                if progress is not None:
+                    progress(done, len(good))
+            while pending:
+                result.written.append(pending.popleft().result())
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return result
+
+
+def _plan(
+    translator: Translator,
+    source: str | Path | Sequence[str | Path],
+    output: Path,
+    samples: int,
+    suffix: str | None,
+) -> dict[Path, list[Path]]:
+    """Every input, and the outputs it gives.
+
+    Raises:
+        InputError: if there is none, or names collide.
+    """
+    if suffix is not None and suffix.lower() not in WRITABLE:
+        raise InputError(f"Images are not written as {suffix!r}; use .png, .jpg or .tif.")
+    inputs, single = _inputs(source)
+    to_file = single and output.suffix.lower() in IMAGE_SUFFIXES and not output.is_dir()
+    if to_file and output.suffix.lower() not in WRITABLE:
+        raise InputError(f"{output}: images are not written as {output.suffix}; use .png, .jpg or .tif.")
+    if not to_file and output.is_file():
+        raise InputError(f"{output} is a file, and the output of several images is a folder; choose another name.")
+    jobs: dict[Path, list[Path]] = {}
+    owner: dict[Path, Path] = {}
+    for path in inputs:
+        first = output if to_file else output / f"{path.stem}{suffix or _default_suffix(translator, path)}"
+        names = [first]
+        if samples > 1:
+            names = [first.with_name(f"{first.stem}_{n}{first.suffix}") for n in range(1, samples + 1)]
+        for name in names:
+            if name in owner:
+                raise InputError(f"{owner[name]} and {path} would both become {name}; rename one of them.")
+            owner[name] = path
+        jobs[path] = names
+    for name in owner:
+        if any(name.resolve() == path.resolve() for path in (owner[name],)) or name in jobs:
+            raise InputError(f"{name} is an input and would be replaced; choose another output.")
+    return jobs
+
+
+def _inputs(source: str | Path | Sequence[str | Path]) -> tuple[list[Path], bool]:
+    """The images meant, and whether a single one was named."""
+    if not isinstance(source, str | Path):
+        paths = list(dict.fromkeys(Path(path) for path in source))
+        if not paths:
+            raise InputError("There is no image to translate; give at least one.")
+        return paths, False
+    path = Path(source)
+    if not path.is_dir():
+        return [path], True
+    found = sorted(
+        p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file() and p.name[0] != "."
+    )
+    if not found:
+        raise InputError(
+            f"The folder {path} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))}); give one that does."
+        )
+    return found, False
+
+
+def _default_suffix(translator: Translator, path: Path) -> str:
+    target = translator.header.target
+    png = (target.dtype == "uint8" and target.count in (1, 3)) or (target.dtype == "uint16" and target.count == 1)
+    return ".tif" if not png or path.suffix.lower() in (".tif", ".tiff") else ".png"
+
+
+def _checked(
+    translator: Translator, paths: list[Path], pool: ThreadPoolExecutor, skipped: list[str] | None
+) -> list[Path]:
+    """The inputs that can be read and fit; the others raise, or are listed in `skipped`."""
+
+    def check(path: Path) -> InputError | None:
+        try:
+            _check(translator, path, read_image(path))
+        except InputError as error:
+            return error
+        return None
+
+    good = []
+    for path, error in zip(paths, pool.map(check, paths), strict=True):
+        if error is None:
+            good.append(path)
+        elif skipped is None:
+            raise error
+        else:
+            skipped.append(str(error))
+    return good
+
+
+def _check(translator: Translator, path: Path, raster: Raster) -> None:
+    try:
+        translator.check(raster)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def _ahead(pool: ThreadPoolExecutor, paths: Iterable[Path], count: int) -> Iterator[tuple[Path, Raster]]:
+    """Reads images in other threads, so many ahead; large ones only one ahead."""
+    reading: deque[tuple[Path, Future[Raster]]] = deque()
+    for path in paths:
+        reading.append((path, pool.submit(read_image, path)))
+        if len(reading) > count:
+            first, future = reading.popleft()
+            raster = future.result()
+            count = 1 if raster.mask.size > WHOLE_PIXELS else count
+            yield first, raster
+    while reading:
+        first, future = reading.popleft()
+        yield first, future.result()
+
+
+def _batches(
+    translator: Translator, images: Iterable[tuple[Path, Raster]]
+) -> Iterator[tuple[list[Path], list[Raster]]]:
+    """Neighbours of one size, at most a batch of them."""
+    paths: list[Path] = []
+    rasters: list[Raster] = []
+    for path, raster in images:
+        alike = not rasters or rasters[0].mask.shape == raster.mask.shape
+        if rasters and (not alike or len(rasters) >= translator.batch_size):
+            yield paths, rasters
+            paths, rasters = [], []
+        paths.append(path)
+        rasters.append(raster)
+    if rasters:
+        yield paths, rasters
+
+
+def _write(raster: Raster, path: Path) -> Path:
+    write_image(raster, path)
+    return path
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"The folder {folder} cannot be made ({error.strerror or error}); choose another."
+        ) from error

@@ -1,0 +1,337 @@
+"""Translator: a bundle that takes images and gives images."""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+from typing import Any, Literal, overload
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from terramorph.bundle import Bundle, Header, Mode, load_bundle
+from terramorph.errors import ConfigError, InputError
+from terramorph.pixels import image_to_unit
+from terramorph.raster import Raster, default_bands, read_image
+from terramorph.translate.backends import Backend, OnnxBackend, TorchBackend
+from terramorph.translate.windows import run_windows, spans
+
+WHOLE_PIXELS = 2**21
+"""Images of up to this many pixels go through in one pass (about 0.6 GB for a U-Net 256 in bfloat16); others in windows."""
+
+WINDOW_SIDES = 4
+"""Side of a window, in training sizes."""
+
+MAX_SCALE_RATIO = 1.5
+"""Ground resolutions further apart than this are refused: a network knows things at the size it was shown."""
+
+
+class Translator:
+    """A bundle at work.
+
+    Two modes (see docs/design.md). `raster`: fixed statistics, no dropout; the same pixels whatever the batch.
+    `paper`: the statistics of each image alone and live dropout. Its noise comes from the seed, the number of the
+    sample and the image's own values: a result can be repeated, alone or in any company, and two images do not
+    share their noise.
+
+    Attributes:
+        header: what the bundle says of itself.
+        mode: `raster` or `paper`.
+        device: where it computes.
+        batch_size: images of the training size per pass.
+
+    Args:
+        bundle: from `load_bundle`, `import_checkpoint` or a training run.
+        mode: default: the bundle's own.
+        device: `auto`, `cpu` or `cuda`.
+        precision: `auto`, `fp32` or `bf16`; see `TorchBackend`.
+        seed: of the noise in paper mode.
+        batch_size: default: what the device is fastest with. Always 1 in paper mode.
+        dropout: False turns the noise of paper mode off; the statistics stay those of each image.
+        any_resolution: True takes images whose ground resolution is far from the bundle's.
+        backend: what runs the network, instead of PyTorch; device, precision and batch size are then its own.
+
+    Raises:
+        ConfigError: if a mode, device or precision is unknown or not there.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle | Header,
+        *,
+        mode: Mode | None = None,
+        device: str | torch.device = "auto",
+        precision: str = "auto",
+        seed: int = 0,
+        batch_size: int | None = None,
+        dropout: bool = True,
+        any_resolution: bool = False,
+        backend: Backend | None = None,
+    ) -> None:
+        self.header = bundle.header if isinstance(bundle, Bundle) else bundle
+        self.mode: Mode = mode or self.header.mode
+        self.seed = seed
+        self.any_resolution = any_resolution
+        if backend is None:
+            if not isinstance(bundle, Bundle):
+                raise ConfigError("A header alone holds no network; give a bundle, or a backend that has one.")
+            backend = TorchBackend(
+                bundle.network,
+                mode=self.mode,
+                device=device,
+                precision=precision,
+                batch_size=batch_size,
+                dropout=dropout,
+            )
+        self.backend = backend
+        self.device = backend.device
+        self.batch_size = backend.batch_size
+
+    def translate_batch(self, source: Tensor, *, sample: int = 0) -> Tensor:
+        """Translates images of one size.
+
+        Args:
+            source: float32 (N, C, H, W) in [-1, 1], any H and W, on any device.
+            sample: which draw of the noise, in paper mode.
+
+        Returns:
+            float32 (N, D, H, W) in [-1, 1], on the source's device.
+
+        Raises:
+            InputError: if the shape is not that or the bands are not the bundle's.
+        """
+        bands = self.header.source.count
+        if source.ndim != 4 or source.shape[1] != bands or 0 in source.shape:
+            raise InputError(
+                f"A batch of shape {tuple(source.shape)} does not fit; the model takes (N, {bands}, height, width)."
+            )
+        if self.mode == "raster":
+            parts = [self.backend.run(part) for part in source.split(self._images_at_once(source))]
+        else:
+            parts = [self.backend.run(image, self._seed(image, sample)) for image in source.split(1)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    @overload
+    def translate(self, image: str | Path | NDArray[Any] | Raster, *, samples: Literal[1] = 1) -> Raster: ...
+    @overload
+    def translate(
+        self, image: str | Path | NDArray[Any] | Raster, *, samples: int
+    ) -> Raster | list[Raster]: ...
+    def translate(
+        self, image: str | Path | NDArray[Any] | Raster, *, samples: int = 1
+    ) -> Raster | list[Raster]:
+        """Translates one image of any size.
+
+        Up to about 2 million pixels go through in one pass. Larger ones go through in windows of four training
+        sizes; where the network's receptive field is bounded the joints are exact, otherwise windows overlap and are
+        blended linearly.
+
+        Args:
+            image: a path, a Raster, or an array (C, H, W), (H, W, C) or (H, W) of the bundle's stored dtype and range
+                (uint8 0..255 for most). An array that could be read both ways is taken as (C, H, W).
+            samples: how many outputs to draw, in paper mode.
+
+        Returns:
+            A Raster in the bundle's target dtype with the image's grid and mask; a list of them for more than one
+            sample. Pixels without data (mask False) stay without, and hold the lowest value.
+
+        Raises:
+            InputError: if bands, dtype or ground resolution do not fit the bundle.
+            RasterError: if a path cannot be read.
+            ConfigError: if more than one sample is asked for in raster mode, or less than one.
+        """
+        self.check_samples(samples)
+        raster = self.as_raster(image)
+        self.check(raster)
+        if samples == 1:
+            return self._one(raster, 0)
+        return [self._one(raster, sample) for sample in range(samples)]
+
+    def translate_rasters(self, rasters: list[Raster], *, sample: int = 0) -> list[Raster]:
+        """Translates images of any sizes; those of one size share passes in raster mode.
+
+        Raises:
+            InputError: as for `translate`.
+        """
+        for raster in rasters:
+            self.check(raster)
+        alike = len({raster.mask.shape for raster in rasters}) == 1
+        small = rasters and rasters[0].mask.size <= WHOLE_PIXELS
+        if self.mode == "paper" or len(rasters) < 2 or not alike or not small:
+            return [self._one(raster, sample) for raster in rasters]
+        units = torch.cat([self._unit(raster, slice(None), slice(None)) for raster in rasters])
+        targets = self.header.target.scaling.from_unit(self.translate_batch(units)).contiguous().numpy()
+        return [self._placed(target, raster) for target, raster in zip(targets, rasters, strict=True)]
+
+    def as_raster(self, image: str | Path | NDArray[Any] | Raster) -> Raster:
+        """What `translate` takes, as a Raster.
+
+        Raises:
+            InputError: if an array has no axis of the bundle's bands.
+            RasterError: if a path cannot be read.
+        """
+        if isinstance(image, Raster):
+            return image
+        if isinstance(image, str | Path):
+            return read_image(image)
+        pixels = np.asarray(image)
+        bands = self.header.source.count
+        if pixels.ndim == 2:
+            pixels = pixels[None]
+        if pixels.ndim != 3 or 0 in pixels.shape:
+            raise InputError(
+                f"An array of shape {pixels.shape} is no image; give ({bands}, height, width) or (height, width, {bands})."
+            )
+        if pixels.shape[0] != bands and pixels.shape[2] == bands:
+            pixels = pixels.transpose(2, 0, 1)
+        mask = np.isfinite(pixels).all(0) if pixels.dtype.kind == "f" else None
+        return Raster.from_pixels(pixels, mask=mask)
+
+    def check(self, raster: Raster) -> None:
+        """Refuses an image that the bundle was not made for.
+
+        Raises:
+            InputError: if bands, dtype or ground resolution do not fit; the sentence says what to do.
+        """
+        source = self.header.source
+        if raster.count != source.count:
+            raise InputError(
+                f"The image has {_bands(raster.count)} and the model takes {_bands(source.count)} ({', '.join(source.names)}); "
+                "pick or add bands first."
+            )
+        if raster.dtype.name != source.dtype:
+            raise InputError(
+                f"The pixels are {raster.dtype} and the model takes {source.dtype} from {source.low:g} to {source.high:g}; "
+                "convert the image first."
+            )
+        have, need = raster.grid.ground_resolution, self.header.ground_resolution
+        if have is None or need is None or self.any_resolution:
+            return
+        if max(have / need, need / have) > MAX_SCALE_RATIO:
+            raise InputError(
+                f"A pixel of the image is {have:.3g} m and the model was trained at {need:.3g} m; resample the image to "
+                f"{need:.3g} m first (or, to translate it all the same, say any_resolution)."
+            )
+
+    def check_samples(self, samples: int) -> None:
+        """Refuses a number of samples that makes no sense.
+
+        Raises:
+            ConfigError: if it is under 1, or over 1 where every sample would be the same.
+        """
+        if samples < 1:
+            raise ConfigError(f"{samples} samples cannot be drawn; ask for 1 or more.")
+        if samples > 1 and self.mode == "raster":
+            raise ConfigError(
+                f"Mode raster has no noise, so {samples} samples would be equal; ask for 1, or use mode paper."
+            )
+        if samples > 1 and not self.backend.noisy:
+            raise ConfigError(
+                f"This model has no live dropout, so {samples} samples would be equal; ask for 1."
+            )
+
+    def _one(self, raster: Raster, sample: int) -> Raster:
+        target = self.header.target
+        if raster.mask.size <= WHOLE_PIXELS:
+            unit = self.translate_batch(self._unit(raster, slice(None), slice(None)), sample=sample)
+            return self._placed(target.scaling.from_unit(unit)[0].contiguous().numpy(), raster)
+        out = np.empty((target.count, raster.height, raster.width), target.dtype)
+        size, halo, stride = self.header.size, self.header.halo, self.header.stride
+        exact = halo is not None and self.mode == "raster"
+        # Blended windows that start at multiples of 32 agree in the phase of all but the innermost layers.
+        align, overlap = stride if exact else min(stride, 32), max(size // 2, 32)
+        window = -(-WINDOW_SIDES * size // stride) * stride
+        if exact and halo is not None:
+            window = max(window, -(-(4 * halo) // stride) * stride)
+
+        def run(rows: slice, columns: slice) -> Tensor | None:
+            if not raster.mask[rows, columns].any():
+                return None
+            return self.translate_batch(self._unit(raster, rows, columns), sample=sample)[0]
+
+        def write(rows: slice, unit: Tensor) -> None:
+            out[:, rows] = target.scaling.from_unit(unit).numpy()
+
+        run_windows(
+            spans(raster.height, window, halo=halo if exact else None, align=align, overlap=overlap),
+            spans(raster.width, window, halo=halo if exact else None, align=align, overlap=overlap),
+            target.count,
+            run,
+            write,
+        )
+        return self._placed(out, raster)
+
+    def _unit(self, raster: Raster, rows: slice, columns: slice) -> Tensor:
+        """A window as float32 (1, C, h, w) in [-1, 1]; pixels without data are 0, the middle of the range."""
+        unit = image_to_unit(raster.pixels[:, rows, columns], self.header.source.scaling)
+        mask = raster.mask[rows, columns]
+        return unit if mask.all() else unit.masked_fill(torch.from_numpy(~mask), 0.0)
+
+    def _placed(self, pixels: NDArray[Any], raster: Raster) -> Raster:
+        target = self.header.target
+        if not raster.mask.all():
+            pixels[:, ~raster.mask] = target.low
+        names = target.names if len(target.names) == len(pixels) else default_bands(len(pixels))
+        return Raster(pixels, raster.mask, raster.grid, names)
+
+    def _images_at_once(self, source: Tensor) -> int:
+        """Fewer images at once when they are larger than those of training."""
+        tiles = max(1, source.shape[2] * source.shape[3] // max(self.header.size, 1) ** 2)
+        return max(1, self.batch_size // tiles)
+
+    def _seed(self, image: Tensor, sample: int) -> int:
+        if not self.backend.noisy:
+            return 0
+        values = zlib.crc32(image.detach().cpu().contiguous().numpy().tobytes())
+        return zlib.crc32(f"{self.seed} {sample}".encode(), values)
+
+
+def load(
+    path: str | Path,
+    *,
+    mode: Mode | None = None,
+    device: str | torch.device = "auto",
+    precision: str = "auto",
+    seed: int = 0,
+    batch_size: int | None = None,
+    dropout: bool = True,
+    any_resolution: bool = False,
+) -> Translator:
+    """Reads a bundle, or a network exported to ONNX, ready to translate.
+
+        model = terramorph.load("model.safetensors")
+        map_raster = model.translate("aerial.tif")
+
+    Args:
+        path: a .safetensors bundle, a run's folder, a bare name in the folder `models`, or an exported .onnx file
+            (which runs in ONNX Runtime on the CPU, in float32 and in the mode it was exported in).
+        mode, device, precision, seed, batch_size, dropout, any_resolution: see `Translator`.
+
+    Raises:
+        BundleError: if the file is missing, damaged, too new, or not a bundle.
+        ConfigError: if a mode, device or precision is unknown or not there.
+        MissingPackageError: if an .onnx file is given and onnxruntime is not installed.
+    """
+    if Path(path).suffix == ".onnx":
+        backend = OnnxBackend(path, batch_size=batch_size)
+        if mode is not None and mode != backend.header.mode:
+            raise ConfigError(
+                f"{path} was exported in mode {backend.header.mode} and has no other; export it again with --mode {mode}."
+            )
+        return Translator(backend.header, seed=seed, any_resolution=any_resolution, backend=backend)
+    return Translator(
+        load_bundle(path),
+        mode=mode,
+        device=device,
+        precision=precision,
+        seed=seed,
+        batch_size=batch_size,
+        dropout=dropout,
+        any_resolution=any_resolution,
+    )
+
+
+def _bands(count: int) -> str:
+    return f"{count} band{'s' * (count != 1)}"

@@ -1,0 +1,91 @@
+"""Configurations: presets, overrides and what is refused; and the schedule they ask for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from terramorph.errors import ConfigError
+from terramorph.training import PRESETS, load_config, parse_assignments, parse_config
+from terramorph.training.config import ScheduleConfig
+from terramorph.training.schedule import rate_factor, total_steps
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_resolve_and_survive_json(name: str) -> None:
+    config = load_config(name)
+    assert parse_config(config.model_dump(mode="json")) == config
+
+
+def test_pix2pix_is_the_paper() -> None:
+    config = load_config("pix2pix")
+    assert (config.batch_size, config.data.load_size, config.data.crop_size) == (1, 286, 256)
+    assert (config.optimizer.learning_rate, config.optimizer.betas) == (2e-4, (0.5, 0.999))
+    assert (config.loss.l1_weight, config.loss.discriminator_scale, config.generator.dropout) == (100, 0.5, 0.5)
+    assert total_steps(config.schedule, 1096, 1) == 219_200
+
+
+def test_the_tutorial_takes_40000_steps_at_a_constant_rate() -> None:
+    config = load_config("pix2pix-tf")
+    assert total_steps(config.schedule, 400, 1) == 40_000
+    assert {rate_factor(config.schedule, step, 400, 1) for step in (0, 20_000, 39_999)} == {1.0}
+    assert config.loss.discriminator_scale == 1.0
+
+
+def test_the_rate_falls_as_in_the_public_code() -> None:
+    schedule = ScheduleConfig(unit="epochs", constant=100, decay=100)
+    by_epoch = [rate_factor(schedule, epoch * 10, 10, 1) for epoch in range(200)]
+    assert by_epoch[:100] == [1.0] * 100
+    assert by_epoch[100] == pytest.approx(1 - 1 / 101)
+    assert by_epoch[199] == pytest.approx(1 / 101)
+
+
+def test_the_rate_by_steps_ends_near_zero() -> None:
+    schedule = ScheduleConfig(unit="steps", constant=10, decay=10)
+    assert [rate_factor(schedule, s, 5, 1) for s in (0, 10, 15, 19)] == pytest.approx([1.0, 1.0, 0.5, 0.1])
+
+
+def test_max_steps_cuts_short() -> None:
+    assert total_steps(ScheduleConfig(unit="epochs", constant=1, decay=1), 10, 4) == 5
+    assert total_steps(ScheduleConfig(unit="epochs", constant=1, decay=1), 10, 4, max_steps=3) == 3
+
+
+def test_an_unknown_key_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"no setting 'loss\.l1_wieght'; did you mean 'loss\.l1_weight'"):
+        load_config("pix2pix", {"loss.l1_wieght": 10})
+
+
+def test_an_unknown_preset_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="no preset 'pix2pics'; did you mean 'pix2pix'"):
+        load_config("pix2pics")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "sentence"),
+    [
+        ("batch_size", 0, "batch_size cannot be 0"),
+        ("optimizer.learning_rate", -1, r"optimizer\.learning_rate cannot be -1"),
+        ("data.crop_size", 300, "crop of 300 px does not fit in images of 286 px"),
+        ("loss.adversarial", "wgan", "loss.adversarial cannot be 'wgan'"),
+        ("batch_size.x", 1, "'batch_size' is a value, not a section"),
+    ],
+)
+def test_values_that_do_not_fit(key: str, value: object, sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        load_config("pix2pix", {key: value})
+
+
+def test_assignments_are_json_or_text() -> None:
+    assert parse_assignments(["a.b=1", "c=true", "d=[0.5, 0.9]", "e=lsgan"]) == {"a.b": 1, "c": True, "d": [0.5, 0.9], "e": "lsgan"}
+    with pytest.raises(ConfigError, match="key=value"):
+        parse_assignments(["oops"])
+
+
+def test_a_preset_of_ones_own(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text("[loss]\nl1_weight = 7\n")
+    assert load_config(path).loss.l1_weight == 7
+    path.write_text("[loss\n")
+    with pytest.raises(ConfigError, match="not valid TOML"):
+        load_config(path)

@@ -1,0 +1,282 @@
+"""Runs: what they leave behind, and that interruptions change nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from terramorph.bundle import load_bundle
+from terramorph.errors import CheckpointError, ConfigError, DatasetError, StorageError, TrainingDivergedError
+from terramorph.training import Plan, StepReport, TrainConfig, resume, train
+from terramorph.training import loop as loop_module
+
+Tiny = Callable[..., TrainConfig]
+
+
+class Listener:
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.plan: Plan | None = None
+        self.reports: list[StepReport] = []
+        self.messages: list[str] = []
+
+    def started(self, plan: Plan) -> None:
+        self.plan = plan
+
+    def step(self, report: StepReport) -> None:
+        self.reports.append(report)
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
+
+    def decoding(self, done: int, total: int) -> None:
+        pass
+
+
+def _same(one: Path, other: Path) -> bool:
+    a, b = load_file(one), load_file(other)
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def _losses(run: Path) -> list[dict[str, float]]:
+    events = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return [event for event in events if event["event"] == "step"]
+
+
+def test_a_run_leaves_all_it_should(town_pairs: Path, tmp_path: Path, tiny: Tiny) -> None:
+    listener = Listener()
+    result = train(town_pairs, tmp_path / "run", tiny(log__scalars=1, ema=0.9), reporter=listener, cache=tmp_path)
+    assert result.finished
+    assert result.model == tmp_path / "run" / "model.safetensors"
+    assert listener.plan is not None
+    assert listener.plan.total_steps == 3
+    assert [r.step for r in listener.reports] == [1, 2, 3]
+    assert {"generator", "discriminator", "l1"} <= listener.reports[0].losses.keys()
+    names = {p.name for p in (tmp_path / "run").iterdir()}
+    assert names == {"config.json", "checkpoint.safetensors", "model.safetensors", "log.jsonl", "samples", "tensorboard"}
+    assert [p.name for p in (tmp_path / "run" / "samples").iterdir()] == ["step_0000003.png"]
+    events = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert [e["event"] for e in events] == ["started", "step", "step", "step", "finished"]
+    header = load_bundle(result.model).header
+    assert (header.direction, header.size, header.recalibrated) == ("AtoB", 64, True)
+    assert header.data["pairs"] == 12
+    assert header.recipe["generator"]["width"] == 4
+
+
+def test_training_learns(town_pairs: Path, tmp_path: Path, tiny: Tiny) -> None:
+    listener = Listener()
+    config = tiny(max_steps=40, batch_size=4, optimizer__learning_rate=2e-3, generator__width=8, log__sheet=0)
+    train(town_pairs, tmp_path / "run", config, reporter=listener, cache=tmp_path)
+    first, last = ([r.losses["l1"] for r in part] for part in (listener.reports[:5], listener.reports[-5:]))
+    assert sum(last) < 0.7 * sum(first)
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_does_not(town_pairs: Path, tmp_path: Path, tiny: Tiny) -> None:
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        train(town_pairs, tmp_path / name, tiny(seed=seed), cache=tmp_path)
+    assert _same(tmp_path / "a" / "model.safetensors", tmp_path / "b" / "model.safetensors")
+    assert not _same(tmp_path / "a" / "model.safetensors", tmp_path / "c" / "model.safetensors")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_stopping_and_resuming_changes_nothing(town_pairs: Path, tmp_path: Path, tiny: Tiny, precision: str) -> None:
+    config = tiny(max_steps=5, ema=0.99, precision=precision, data__jitter=0.2, log__samples=2)
+    train(town_pairs, tmp_path / "whole", config, cache=tmp_path)
+    steps = iter([False, True])
+    stopped = train(town_pairs, tmp_path / "parts", config, should_stop=lambda: next(steps), cache=tmp_path)
+    assert (stopped.finished, stopped.step, stopped.model) == (False, 2, None)
+    assert resume(tmp_path / "parts", cache=tmp_path).finished
+    for name in ("model.safetensors", "checkpoint.safetensors"):
+        assert _same(tmp_path / "whole" / name, tmp_path / "parts" / name)
+
+
+def test_kill_9_and_resume_gives_the_same_bits(town_pairs: Path, tmp_path: Path, tiny: Tiny) -> None:
+    config = tiny(max_steps=400, log__checkpoint=3, log__scalars=1, log__samples=1000, log__sheet=0)
+    train(town_pairs, tmp_path / "whole", config, cache=tmp_path)
+    script = textwrap.dedent(
+        f"""
+        import json, pathlib
+        from terramorph.training import parse_config, train
+        config = parse_config(json.loads({config.model_dump_json()!r}))
+        train({str(town_pairs)!r}, {str(tmp_path / "killed")!r}, config, cache={str(tmp_path)!r})
+        """
+    )
+    process = subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())})
+    checkpoint = tmp_path / "killed" / "checkpoint.safetensors"
+    deadline = time.monotonic() + 120
+    while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "the run ended before it could be killed"
+    assert not (tmp_path / "killed" / "model.safetensors").exists()
+    assert resume(tmp_path / "killed", cache=tmp_path).finished
+    assert _same(tmp_path / "whole" / "model.safetensors", tmp_path / "killed" / "model.safetensors")
+    steps = [event["step"] for event in _losses(tmp_path / "killed")]
+    assert steps == list(range(1, 401)), "the log of a resumed run tells every step once"
+
+
+def test_accumulated_batches_are_one_larger_batch(town_pairs: Path, tmp_path: Path, tiny: Tiny) -> None:
+    """Without batch statistics and noise, two batches of two are a batch of four, to rounding."""
+    same = {"generator__norm": "instance", "generator__dropout": 0.0, "discriminator__norm": "instance", "precision": "fp32", "log__scalars": 1}
+    train(town_pairs, tmp_path / "one", tiny(batch_size=4, **same), cache=tmp_path)
+    train(town_pairs, tmp_path / "two", tiny(batch_size=2, accumulate=2, **same), cache=tmp_path)
+    one, two = (_losses(tmp_path / name) for name in ("one", "two"))
+    assert len(one) == len(two) == 3
+    for a, b in zip(one, two, strict=True):
+        assert [b[key] for key in ("generator", "discriminator", "l1")] == pytest.approx(
+            [a[key] for key in ("generator", "discriminator", "l1")], abs=2e-5
+        )
+
+
+def test_two_processes_are_one_with_twice_the_batch(town_pairs: Path, tmp_path: Path, tiny: Tiny) -> None:
+    same = {"generator__norm": "instance", "generator__dropout": 0.0, "discriminator__norm": "instance", "precision": "fp32", "log__scalars": 1}
+    train(town_pairs, tmp_path / "one", tiny(batch_size=4, **same), cache=tmp_path)
+    script = tmp_path / "worker.py"
+    script.write_text(
+        textwrap.dedent(
+            f"""
+            import json
+            from terramorph.training import parse_config, train
+            config = parse_config(json.loads({tiny(batch_size=2, **same).model_dump_json()!r}))
+            class Reporter:
+                def started(self, plan): assert plan.processes == 2, plan
+                def step(self, report): pass
+                def message(self, text): pass
+                def decoding(self, done, total): pass
+            train({str(town_pairs)!r}, {str(tmp_path / "two")!r}, config, reporter=Reporter(), cache={str(tmp_path)!r})
+            """
+        )
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr[-3000:]
+
+    one, two = (_losses(tmp_path / name) for name in ("one", "two"))
+    assert len(one) == len(two) == 3
+    for a, b in zip(one, two, strict=True):
+        assert [b[key] for key in ("generator", "discriminator", "l1")] == pytest.approx(
+            [a[key] for key in ("generator", "discriminator", "l1")], abs=2e-5
+        )
+
+
+def test_a_dry_run_stops_after_the_configuration(town_pairs: Path, tmp_path: Path, tiny: Tiny) -> None:
+    listener = Listener()
+    result = train(town_pairs, tmp_path / "run", tiny(), reporter=listener, cache=tmp_path, dry_run=True)
+    assert not result.finished
+    assert listener.plan is not None
+    assert listener.reports == []
+    assert [p.name for p in (tmp_path / "run").iterdir()] == ["config.json"]
+
+
+def test_a_run_is_never_overwritten(town_pairs: Path, tmp_path: Path, tiny: Tiny) -> None:
+    train(town_pairs, tmp_path / "run", tiny(max_steps=1), cache=tmp_path)
+    with pytest.raises(ConfigError, match="already holds a run"):
+        train(town_pairs, tmp_path / "run", tiny(max_steps=1), cache=tmp_path)
+
+
+def test_no_validation_split_means_no_sheets(town_pairs: Path, tmp_path: Path, tiny: Tiny) -> None:
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "train").symlink_to(town_pairs / "train")
+    assert train(tmp_path / "set", tmp_path / "run", tiny(max_steps=1), cache=tmp_path).finished
+    assert not (tmp_path / "run" / "samples").exists()
+
+
+def test_a_missing_split_is_said_before_anything_is_made(tmp_path: Path, tiny: Tiny) -> None:
+    (tmp_path / "set").mkdir()
+    with pytest.raises(DatasetError, match="no split 'train'"):
+        train(tmp_path / "set", tmp_path / "run", tiny(), cache=tmp_path)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_diverging_run_keeps_its_last_good_checkpoint(town_pairs: Path, tmp_path: Path, tiny: Tiny) -> None:
+    # A rate that overflows within a few steps, with a checkpoint at each of them.
+    config = tiny(max_steps=60, optimizer__learning_rate=1e30, precision="fp32", log__checkpoint=1)
+    with pytest.raises(TrainingDivergedError, match="not finite|became nan|became inf"):
+        train(town_pairs, tmp_path / "run", config, cache=tmp_path)
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+    kept = tmp_path / "run" / "checkpoint.safetensors"
+    if kept.exists():
+        assert all(torch.isfinite(t).all() for name, t in load_file(kept).items() if name.startswith("network."))
+
+
+def test_a_full_disk_keeps_the_checkpoint_before(
+    town_pairs: Path, tmp_path: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from terramorph.training import state
+
+    real, calls = state.save_file, []
+
+    def full(tensors: object, path: Path, metadata: object) -> None:
+        calls.append(path)
+        if len(calls) == 2:
+            Path(path).write_bytes(b"half of it")
+            raise OSError(28, "No space left on device")
+        real(tensors, path, metadata)
+
+    monkeypatch.setattr(state, "save_file", full)
+    with pytest.raises(StorageError, match=r"step 2 could not be written .*No space left.*is intact in .*checkpoint.safetensors"):
+        train(town_pairs, tmp_path / "run", tiny(log__checkpoint=1), cache=tmp_path)
+    assert not list((tmp_path / "run").glob(".*.part"))
+    monkeypatch.undo()
+    result = resume(tmp_path / "run", cache=tmp_path)
+    assert result.finished
+    train(town_pairs, tmp_path / "whole", tiny(log__checkpoint=1), cache=tmp_path)
+    assert _same(tmp_path / "whole" / "model.safetensors", tmp_path / "run" / "model.safetensors")
+
+
+def test_resuming_what_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="not the folder of a run"):
+        resume(tmp_path)
+
+
+def test_resuming_with_other_pairs_or_a_damaged_checkpoint(town_pairs: Path, tmp_path: Path, tiny: Tiny) -> None:
+    train(town_pairs, tmp_path / "run", tiny(max_steps=3), should_stop=lambda: True, cache=tmp_path)
+    config = tmp_path / "run" / "config.json"
+    text = config.read_text()
+    (tmp_path / "other" / "train").mkdir(parents=True)
+    file = min((town_pairs / "train").glob("*.png"))
+    (tmp_path / "other" / "train" / file.name).write_bytes(file.read_bytes())
+    config.write_text(text.replace(json.dumps(str(town_pairs)), json.dumps(str(tmp_path / "other"))))
+    with pytest.raises(CheckpointError, match="are not those"):
+        resume(tmp_path / "run", cache=tmp_path)
+    config.write_text(text)
+    checkpoint = tmp_path / "run" / "checkpoint.safetensors"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match="damaged"):
+        resume(tmp_path / "run", cache=tmp_path)
+
+
+def test_a_graph_and_a_gpu_need_one(town_pairs: Path, tmp_path: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match="no CUDA device here"):
+        train(town_pairs, tmp_path / "run", tiny(device="cuda"), cache=tmp_path)
+    with pytest.raises(ConfigError, match="launch=graph is a CUDA graph"):
+        train(town_pairs, tmp_path / "run", tiny(launch="graph"), cache=tmp_path)
+
+
+def test_recalibrated_statistics_are_the_average_over_the_pairs(town_pairs: Path, tmp_path: Path, tiny: Tiny) -> None:
+    from terramorph.training import recalibrate
+
+    result = train(town_pairs, tmp_path / "run", tiny(recalibrate=0), cache=tmp_path)
+    assert result.model is not None
+    before = load_bundle(result.model)
+    assert not before.header.recalibrated
+    after = load_bundle(recalibrate(result.model, town_pairs, tmp_path / "new.safetensors", cache=tmp_path))
+    assert after.header.recalibrated
+    key = "down_norm.1.running_mean"
+    assert not torch.equal(before.network.state_dict()[key], after.network.state_dict()[key])
+    for name, value in before.network.named_parameters():
+        assert torch.equal(value, dict(after.network.named_parameters())[name])
+    assert loop_module.MODEL == "model.safetensors"
