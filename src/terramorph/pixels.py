@@ -41,12 +41,17 @@ class Scaling:
         if not (np.isfinite(self.low) and np.isfinite(self.high) and self.high > self.low):
             raise InputError(f"The value range {self.low}..{self.high} is empty; give a low that is under the high.")
 
-    def to_unit(self, stored: Tensor) -> Tensor:
-        """Stored values of any shape and dtype -> float32 in [-1, 1], same shape and memory format."""
-        scale = 2.0 / (self.high - self.low)
-        unit = stored.to(torch.float32).sub_(self.low).mul_(scale).sub_(1.0) if stored.dtype != torch.float32 else (
-            (stored - self.low) * scale - 1.0
-        )
+    def to_unit(self, stored: Tensor, out: Tensor | None = None) -> Tensor:
+        """Stored values of any shape and dtype -> float32 in [-1, 1], same shape and memory format.
+
+        Args:
+            stored: the values; left as they are.
+            out: float32 memory for the result, if there is some already.
+        """
+        middle, half = (self.high + self.low) / 2.0, (self.high - self.low) / 2.0
+        # A uint8 tensor minus a number is float32 at once; other dtypes are converted first.
+        values = stored if stored.dtype == torch.uint8 else stored.to(torch.float32)
+        unit = torch.sub(values, middle, out=out).mul_(1.0 / half)
         # uint8 over its own range cannot leave [-1, 1]; the clamp is a pass over memory worth saving.
         return unit if self == BYTE else unit.clamp_(-1.0, 1.0)
 

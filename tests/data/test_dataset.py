@@ -139,7 +139,7 @@ def test_the_accelerator_path_cuts_what_the_cpu_path_cuts(decoded: DecodedPairs)
     index = torch.arange(24) % len(images)
     gathered = gather(images, index, draws, 64).numpy()
     for number, drawn in enumerate(draws):
-        assert np.array_equal(gathered[number], cut(decoded.a.images[int(index[number])], drawn, 64))
+        assert np.array_equal(gathered[number], cut(images[int(index[number])], drawn, 64).numpy())
 
 
 def test_mirror_happens_half_the_time_and_crops_reach_everywhere() -> None:

@@ -82,16 +82,13 @@ def draw(augmentation: Augmentation, height: int, width: int, seed: int, number:
     )
 
 
-def cut(image: np.ndarray, drawn: Draw, crop: int) -> np.ndarray:
-    """A view of (H, W, C) pixels as drawn: (crop, crop, C)."""
+def cut(image: Tensor, drawn: Draw, crop: int) -> Tensor:
+    """(H, W, C) pixels as drawn: (crop, crop, C); a view where nothing is flipped."""
     window = image[drawn.y : drawn.y + crop, drawn.x : drawn.x + crop]
     if drawn.transpose:
-        window = window.transpose(1, 0, 2)
-    if drawn.flip:
-        window = window[::-1]
-    if drawn.mirror:
-        window = window[:, ::-1]
-    return window
+        window = window.transpose(0, 1)
+    flips = [axis for axis, wanted in enumerate((drawn.flip, drawn.mirror)) if wanted]
+    return window.flip(flips) if flips else window
 
 
 def gather(images: Tensor, index: Tensor, drawn: list[Draw], crop: int) -> Tensor:
@@ -120,15 +117,23 @@ def gather(images: Tensor, index: Tensor, drawn: list[Draw], crop: int) -> Tenso
 
 
 def jitter_colours(unit: Tensor, drawn: list[Draw]) -> Tensor:
-    """Brightness, contrast and saturation of float (N, C, H, W) in [-1, 1], clipped to the same range."""
+    """Brightness, contrast and saturation of float (N, C, H, W) in [-1, 1], clipped to the same range.
 
-    def factors(name: str) -> Tensor:
-        return torch.tensor([getattr(d, name) for d in drawn], device=unit.device, dtype=unit.dtype)[:, None, None, None]
-
-    light = (unit + 1.0) * factors("brightness")
-    light = torch.lerp(light.mean(dim=(1, 2, 3), keepdim=True).expand_as(light), light, factors("contrast"))
-    if unit.shape[1] == 3:
-        # Luma of ITU-R BT.601, as in the common image libraries.
-        grey = (light * light.new_tensor([0.299, 0.587, 0.114])[None, :, None, None]).sum(1, keepdim=True)
-        light = torch.lerp(grey.expand_as(light), light, factors("saturation"))
-    return (light - 1.0).clamp(-1.0, 1.0)
+    The three are linear in the colours once the mean is known, so they are one small matrix per image:
+    with light x = unit + 1, b x is brighter, c b x + (1 - c) mean(b x) has less contrast, and s y + (1 - s) grey(y)
+    less colour, where grey is the luma of ITU-R BT.601 for three bands and y itself for any other number.
+    """
+    bands = unit.shape[1]
+    pixels = unit.permute(0, 2, 3, 1).flatten(1, 2)  # a view, when the memory is channels_last
+    brightness, contrast, saturation = (
+        torch.tensor([getattr(d, name) for d in drawn], device=unit.device, dtype=unit.dtype)[:, None, None]
+        for name in ("brightness", "contrast", "saturation")
+    )
+    matrix = torch.eye(bands, device=unit.device, dtype=unit.dtype).expand(len(drawn), -1, -1)
+    if bands == 3:
+        luma = unit.new_tensor([0.299, 0.587, 0.114])[:, None].expand(3, 3)
+        matrix = torch.lerp(luma.expand_as(matrix), matrix, saturation)
+    gain = brightness * contrast
+    offset = gain + (1.0 - contrast) * brightness * (pixels.mean(dim=(1, 2), keepdim=True) + 1.0) - 1.0
+    changed = torch.baddbmm(offset.expand(-1, 1, bands), pixels, gain * matrix).clamp_(-1.0, 1.0)
+    return changed.unflatten(1, unit.shape[2:]).permute(0, 3, 1, 2)

@@ -320,7 +320,8 @@ class TrainingBatches:
             if self.pairs.masks is not None:
                 stored.append(self._cut([mask[..., None] for mask in (self.pairs.masks[i] for i in index)], range(count), drawn))
         source, target = (
-            scaling.to_unit(images.permute(0, 3, 1, 2)) for scaling, images in zip(self.scalings, stored, strict=False)
+            scaling.to_unit(images, _memory(images)).permute(0, 3, 1, 2)
+            for scaling, images in zip(self.scalings, stored, strict=False)
         )
         if self.augmentation.jitter:
             source = jitter_colours(source, drawn)
@@ -336,9 +337,10 @@ class TrainingBatches:
     def _cut(self, images: list[np.ndarray], index: Any, drawn: list[Draw]) -> Tensor:
         crop = self.augmentation.crop
         stack = np.empty((len(drawn), crop, crop, images[0].shape[-1]), images[0].dtype)
-        for slot, i, d in zip(stack, index, drawn, strict=True):
-            slot[...] = cut(images[i], d, crop)
-        return torch.from_numpy(stack).to(self.device, non_blocking=True)
+        stacked = torch.from_numpy(stack)
+        for slot, i, d in zip(stacked, index, drawn, strict=True):
+            slot.copy_(cut(torch.from_numpy(images[i]), d, crop))
+        return stacked.to(self.device, non_blocking=True)
 
     def _move(self) -> list[Tensor] | None:
         stacks = [side.images for side in self.sides]
@@ -350,3 +352,12 @@ class TrainingBatches:
         if self.device.type == "cuda" and size > torch.cuda.mem_get_info(self.device)[0] // 2:
             return None
         return [torch.from_numpy(np.stack(images)).to(self.device) for images in stacks]
+
+
+def _memory(like: Tensor) -> Tensor | None:
+    """float32 memory of a tensor's shape, on huge pages.
+
+    numpy asks the system for huge pages and torch does not; with small ones, more time goes into mapping fresh
+    memory than into filling it.
+    """
+    return torch.from_numpy(np.empty(like.shape, np.float32)) if like.device.type == "cpu" else None

@@ -42,7 +42,8 @@ def build_network(name: str, **values: Any) -> nn.Module:
 
 def describe_network(network: nn.Module) -> dict[str, Any]:
     """The fields that build the network again, as plain data (all of them, defaults too)."""
-    return asdict(network.config)  # type: ignore[arg-type]
+    config: Any = network.config
+    return asdict(config)
 
 
 def _nearest(word: str, known: list[str]) -> str:

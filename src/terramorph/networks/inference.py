@@ -1,4 +1,5 @@
-"""Networks made ready for inference: copies whose normalisation is folded away, or measured on each image alone."""
+"""Networks made ready for inference: copies whose normalisation is folded away, or measured on each image
+alone."""
 
 from __future__ import annotations
 
@@ -13,8 +14,8 @@ from terramorph.networks.layers import NoiseDropout
 class PerImageNorm(nn.Module):
     """Batch normalisation with the statistics of a batch of one: each image its own, whatever the batch.
 
-    That is what a batch norm in training mode does to a single image, and instance norm with the batch norm's scale
-    and shift does the same for every image of a batch. Nothing is remembered between calls.
+    That is what a batch norm in training mode does to a single image, and instance norm with the batch
+    norm's scale and shift does the same for every image of a batch. Nothing is remembered between calls.
     """
 
     def __init__(self, norm: nn.BatchNorm2d) -> None:
@@ -53,7 +54,8 @@ def folded_convolution(conv: nn.Conv2d | nn.ConvTranspose2d, norm: nn.Module) ->
         norm: a BatchNorm2d with fixed statistics, or an Identity.
 
     Returns:
-        The weight in the shape of conv's, and the bias (out,), float32; the bias is None where there is none to add.
+        The weight in the shape of conv's, and the bias (out,), float32; the bias is None where there is none
+        to add.
     """
     weight = conv.weight.detach().float()
     bias = None if conv.bias is None else conv.bias.detach().float()
@@ -74,7 +76,8 @@ def folded_convolution(conv: nn.Conv2d | nn.ConvTranspose2d, norm: nn.Module) ->
 def fold_batchnorm(network: nn.Module) -> nn.Module:
     """A copy for raster mode in which every batch norm is folded into the convolution before it.
 
-    Works on networks of the catalogue: sequences in which a norm follows its convolution, and the lists of a U-Net.
+    Works on networks of the catalogue: sequences in which a norm follows its convolution, and the lists of a
+        U-Net.
     Dropout is off. Where there is no batch norm the copy is just that.
     """
     ready = copy.deepcopy(network).eval().requires_grad_(False)
@@ -88,7 +91,7 @@ def fold_batchnorm(network: nn.Module) -> nn.Module:
         for convs, norms in (("down", "down_norm"), ("up", "up_norm")):
             lists = getattr(parent, convs, None), getattr(parent, norms, None)
             if isinstance(lists[0], nn.ModuleList) and isinstance(lists[1], nn.ModuleList):
-                for index, (conv, norm) in enumerate(zip(*lists, strict=True)):
+                for index, (conv, norm) in enumerate(zip(lists[0], lists[1], strict=True)):
                     if isinstance(norm, nn.BatchNorm2d):
                         assert isinstance(conv, nn.Conv2d | nn.ConvTranspose2d)
                         _fold(conv, norm)

@@ -47,7 +47,8 @@ class _Block(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.layers(x)
+        y: Tensor = x + self.layers(x)
+        return y
 
 
 class ResNet(nn.Module):

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from terramorph.bundle import Header, Mode
-from terramorph.errors import BundleError, ConfigError, InputError, MissingPackageError
+from terramorph.errors import BundleError, ConfigError, MissingPackageError
 from terramorph.networks import NoiseDropout, UNet, set_noise
 from terramorph.networks.inference import fold_batchnorm, per_image_statistics
 from terramorph.translate.packed import PackedUNet
@@ -21,7 +21,8 @@ class Backend(Protocol):
 
     Attributes:
         device: where it computes.
-        batch_size: how many images of the training size it is fastest with; 1 where each image has its own noise.
+        batch_size: how many images of the training size it is fastest with; 1 where each image has its own
+            noise.
         noisy: whether the output depends on the seed.
     """
 
@@ -30,24 +31,25 @@ class Backend(Protocol):
     noisy: bool
 
     def run(self, source: Tensor, seed: int = 0) -> Tensor:
-        """float32 (N, C, H, W) in [-1, 1], any H and W -> float32 (N, D, H, W) in [-1, 1], on the same device."""
+        """float32 (N, C, H, W) in [-1, 1], any H and W -> float32 (N, D, H, W) in [-1, 1], on the same
+        device."""
         ...
 
 
 class TorchBackend:
     """PyTorch.
 
-    In raster mode batch norm is folded into the convolutions, and the weights are float32 or bfloat16 (cast once,
-    after folding; autocast would cast in every call). A U-Net on the CPU is also rearranged: see `packed`. In paper
-    mode the network runs as it is, with the statistics of each image alone.
+    In raster mode batch norm is folded into the convolutions, and the weights are float32 or bfloat16 (cast
+    once, after folding; autocast would cast in every call). A U-Net on the CPU is also rearranged: see
+    `packed`. In paper mode the network runs as it is, with the statistics of each image alone.
 
     Args:
         network: a generator; a copy is used.
         mode: `raster` or `paper`.
         device: `auto` (CUDA if there is one), `cpu`, `cuda` or `cuda:1`.
         precision: `fp32`, `bf16`, or `auto`: bf16 in raster mode where the hardware multiplies it natively
-            (AVX512_BF16, AMX, CUDA from Ampere on), otherwise fp32. Paper mode is for comparison with published
-            figures, and its `auto` is fp32.
+            (AVX512_BF16, AMX, CUDA from Ampere on), otherwise fp32. Paper mode is for comparison with
+            published figures, and its `auto` is fp32.
         batch_size: default 4 on a CPU and 16 on CUDA in raster mode; always 1 with live dropout.
         dropout: whether dropout is live in paper mode. It never is in raster mode.
 
@@ -79,40 +81,47 @@ class TorchBackend:
         default = 4 if self.device.type == "cpu" else 16
         self.batch_size = 1 if mode == "paper" else batch_size or default
         self._generator: torch.Generator | None = None
-        self._network = self._prepared(network, mode)
-
-    def _prepared(self, network: nn.Module, mode: Mode) -> nn.Module:
+        self._packed: PackedUNet | None = None
+        self._network: nn.Module | None = None
         if mode == "paper":
-            ready = per_image_statistics(network, dropout=self.noisy)
+            self._network = self._placed(per_image_statistics(network, dropout=self.noisy))
             if self.noisy:
                 self._generator = torch.Generator(self.device)
-                set_noise(ready, self._generator)
+                set_noise(self._network, self._generator)
         elif self.device.type == "cpu" and isinstance(network, UNet) and network.config.norm != "instance":
-            return PackedUNet(network, self.dtype)
+            self._packed = PackedUNet(network, self.dtype)
         else:
-            ready = fold_batchnorm(network)
-        # channels_last is what both cuDNN's tensor cores and oneDNN want; a single float32 image is faster without.
-        if self.dtype == torch.bfloat16 or mode == "raster":
-            return ready.to(self.device, self.dtype, memory_format=torch.channels_last)
-        return ready.to(self.device, self.dtype)
+            self._network = self._placed(fold_batchnorm(network))
+
+    def _placed(self, network: nn.Module) -> nn.Module:
+        network.to(self.device, self.dtype)
+        if self._memory_format == torch.channels_last:
+            for parameter in network.parameters():
+                if parameter.ndim == 4:
+                    parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+        return network
+
+    @property
+    def _memory_format(self) -> torch.memory_format:
+        """What cuDNN's tensor cores and oneDNN's bfloat16 want; float32 on a CPU does without."""
+        wanted = self.device.type == "cuda" or self.dtype == torch.bfloat16
+        return torch.channels_last if wanted else torch.contiguous_format
 
     def run(self, source: Tensor, seed: int = 0) -> Tensor:
-        """float32 (N, C, H, W) in [-1, 1], any H and W -> float32 (N, D, H, W) in [-1, 1], on the same device.
+        """float32 (N, C, H, W) in [-1, 1], any H and W -> float32 (N, D, H, W) in [-1, 1], on the same
+        device.
 
         Args:
             source: on any device.
             seed: of the noise, where dropout is live; every image of the batch gets a field of its own.
         """
         with torch.no_grad():
-            x = source.to(self.device)
-            if isinstance(self._network, PackedUNet):
-                return self._network(x).to(source.device)  # type: ignore[no-any-return]
-            if self.noisy:
-                assert self._generator is not None
+            if self._packed is not None:
+                return self._packed(source.to(self.device)).to(source.device)
+            assert self._network is not None
+            if self._generator is not None:
                 self._generator.manual_seed(seed)
-            x = x.to(self.dtype)
-            if self.device.type == "cuda" or self.dtype == torch.bfloat16:
-                x = x.contiguous(memory_format=torch.channels_last)
+            x = source.to(self.device, self.dtype).contiguous(memory_format=self._memory_format)
             y: Tensor = self._network(x)
             return y.float().contiguous().to(source.device)
 
@@ -167,7 +176,8 @@ class OnnxBackend:
         self.batch_size = 1 if self.header.mode == "paper" else batch_size or 4
 
     def run(self, source: Tensor, seed: int = 0) -> Tensor:
-        """float32 (N, C, H, W) in [-1, 1], any H and W -> float32 (N, D, H, W) in [-1, 1], on the same device."""
+        """float32 (N, C, H, W) in [-1, 1], any H and W -> float32 (N, D, H, W) in [-1, 1], on the same
+        device."""
         x = source.to("cpu", torch.float32).contiguous().numpy()
         (y,) = self._session.run(["target"], {"source": x})
         return torch.from_numpy(y).to(source.device)
@@ -188,7 +198,9 @@ def resolve_device(device: str | torch.device) -> torch.device:
     if chosen.type not in ("cpu", "cuda"):
         raise ConfigError(f"The device {chosen.type} is not supported; use auto, cpu or cuda.")
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"There is no device {chosen} here; use --device cpu, or install a CUDA build of torch.")
+        raise ConfigError(
+            f"There is no device {chosen} here; use --device cpu, or install a CUDA build of torch."
+        )
     return chosen
 
 
@@ -213,4 +225,4 @@ def has_native_bf16(device: torch.device) -> bool:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     native = any(bool(getattr(torch.cpu, name)()) for name in checks if hasattr(torch.cpu, name))
-    return native and torch.backends.mkldnn.is_available()
+    return native and bool(torch._C._has_mkldnn)

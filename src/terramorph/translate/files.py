@@ -54,18 +54,21 @@ def translate_files(
 ) -> Translated:
     """Translates an image, a list of images, or every image of a folder.
 
-    Every input is read and checked before the first output is written. Outputs appear whole or not at all and replace
-    files of the same name; georeference, world files and masks are carried over. Neighbours in the list that have the
-    same size share passes in raster mode. Reading and writing run beside the computation, a few images ahead.
+    Every input is read and checked before the first output is written. Outputs appear whole or not at all
+    and replace files of the same name; georeference, world files and masks are carried over. Neighbours in
+    the list that have the same size share passes in raster mode. Reading and writing run beside the
+    computation, a few images ahead.
 
     Args:
         model: a translator, a bundle, or where one is.
-        source: an image, a folder (its images, not those of folders in it, in the order of their names), or a list.
-        output: an image path for one image, otherwise a folder, made if missing. The name of each image is kept.
+        source: an image, a folder (its images, not those of folders in it, in the order of their names), or
+            a list.
+        output: an image path for one image, otherwise a folder, made if missing. The name of each image is
+            kept.
         mode, device, precision, seed, batch_size, any_resolution: see `Translator`; ignored if one is given.
         samples: outputs of each image in paper mode; for more than one they are called NAME_1, NAME_2 ...
-        suffix: of the outputs in a folder: .png, .jpg or .tif. Default: .tif for inputs that are TIFF and for targets
-            that PNG cannot hold, otherwise .png.
+        suffix: of the outputs in a folder: .png, .jpg or .tif. Default: .tif for inputs that are TIFF and
+            for targets that PNG cannot hold, otherwise .png.
         skip_bad: leave out inputs that cannot be read or do not fit the bundle, instead of stopping.
         progress: called with (images done, images in all).
 
@@ -73,7 +76,8 @@ def translate_files(
         The paths written and the inputs skipped.
 
     Raises:
-        InputError: if there is no image, an input does not fit the bundle, or two outputs would have one name.
+        InputError: if there is no image, an input does not fit the bundle, or two outputs would have one
+            name.
         RasterError: if an input cannot be read, or the output's format cannot hold the target.
         BundleError: if the bundle cannot be read.
         ConfigError: if more than one sample is asked for in raster mode.
@@ -150,7 +154,9 @@ def _plan(
     if to_file and output.suffix.lower() not in WRITABLE:
         raise InputError(f"{output}: images are not written as {output.suffix}; use .png, .jpg or .tif.")
     if not to_file and output.is_file():
-        raise InputError(f"{output} is a file, and the output of several images is a folder; choose another name.")
+        raise InputError(
+            f"{output} is a file, and the output of several images is a folder; choose another name."
+        )
     jobs: dict[Path, list[Path]] = {}
     owner: dict[Path, Path] = {}
     for path in inputs:
@@ -163,8 +169,9 @@ def _plan(
                 raise InputError(f"{owner[name]} and {path} would both become {name}; rename one of them.")
             owner[name] = path
         jobs[path] = names
+    given = {path.resolve() for path in jobs}
     for name in owner:
-        if any(name.resolve() == path.resolve() for path in (owner[name],)) or name in jobs:
+        if name.resolve() in given:
             raise InputError(f"{name} is an input and would be replaced; choose another output.")
     return jobs
 
@@ -191,7 +198,9 @@ def _inputs(source: str | Path | Sequence[str | Path]) -> tuple[list[Path], bool
 
 def _default_suffix(translator: Translator, path: Path) -> str:
     target = translator.header.target
-    png = (target.dtype == "uint8" and target.count in (1, 3)) or (target.dtype == "uint16" and target.count == 1)
+    png = (target.dtype == "uint8" and target.count in (1, 3)) or (
+        target.dtype == "uint16" and target.count == 1
+    )
     return ".tif" if not png or path.suffix.lower() in (".tif", ".tiff") else ".png"
 
 

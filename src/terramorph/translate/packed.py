@@ -1,14 +1,16 @@
-"""A U-Net rearranged for inference on a CPU: the same function, in the layouts and calls that oneDNN is fastest at.
+"""A U-Net rearranged for inference on a CPU: the same function, in the layouts and calls that oneDNN is
+fastest at.
 
-What pays, measured at batch 4, bfloat16, on a 2-core machine whose matrix products bound a tile to 29 ms:
+What pays, measured at batch 4 in bfloat16 on a 2-core machine whose matrix products bound a tile to 29 ms:
 plain bfloat16 channels_last takes 39 ms, this 30 ms.
 
 - Batch norm is folded and the activation runs inside the convolution call.
-- Weights are stored in the block layout the kernel wants; eager PyTorch reorders them in every call, which is most of
-  the time of the inner layers.
-- A 4x4 transposed convolution of stride 2 is one 2x2 convolution with four times the outputs, one set for each of the
-  four positions in a 2x2 block, and a copy that puts them in place. That copy goes straight into the buffer that
-  the skip connection shares, so nothing is concatenated. For the last layer, with its three outputs, it is 4x faster.
+- Weights are stored in the block layout the kernel wants; eager PyTorch reorders them in every call, which is
+  most of the time of the inner layers.
+- A 4x4 transposed convolution of stride 2 is one 2x2 convolution with four times the outputs, a set for each
+  of the four positions in a 2x2 block, and a copy that puts them in place. That copy goes straight into the
+  buffer that the skip connection shares, so nothing is concatenated. For the last layer, with its three
+  outputs, it is 4x faster.
 - The shared buffers are kept between calls: fresh memory costs more than the arithmetic on it.
 """
 
@@ -30,7 +32,9 @@ _KEPT_SHAPES = 2
 class _Packed:
     """One convolution with its activation: weights in the layout of the kernel."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, stride: int, after: str, dtype: torch.dtype) -> None:
+    def __init__(
+        self, weight: Tensor, bias: Tensor | None, stride: int, after: str, dtype: torch.dtype
+    ) -> None:
         self.stride, self.after = stride, after
         self.weight = weight.to(dtype).contiguous(memory_format=torch.channels_last)
         self.bias = None if bias is None else bias.to(dtype)
@@ -51,7 +55,8 @@ class _Packed:
         return y
 
     def _pack(self, shape: torch.Size) -> Tensor:
-        """The weight in the layout for inputs of a shape. Another shape's layout works and is up to 10x slower."""
+        """The weight in the layout for inputs of a shape. Another shape's layout works and is up to 10x
+        slower."""
         if shape not in self.packed:
             while len(self.packed) >= _KEPT_SHAPES:
                 self.packed.pop(next(iter(self.packed)))
@@ -63,8 +68,9 @@ class _Packed:
 
 
 def _has_packing() -> bool:
-    """Whether this torch has the oneDNN calls (they are what torch.compile's freezing uses, and not public)."""
-    if not torch.backends.mkldnn.is_available():
+    """Whether this torch has the oneDNN calls (they are what torch.compile's freezing uses, and not
+    public)."""
+    if not torch._C._has_mkldnn:
         return False
     return hasattr(torch.ops.mkldnn, "_reorder_convolution_weight") and hasattr(
         torch.ops.mkldnn, "_convolution_pointwise"
@@ -77,7 +83,8 @@ _HAS_PACKING = _has_packing()
 def _doubling(weight: Tensor) -> Tensor:
     """(in, out, 4, 4) of a transposed convolution, stride 2, padding 1 -> (4 * out, in, 2, 2) of a plain one.
 
-    Output row 2 i + a of the former sees the input rows i - 1 + a and i + a, through the kernel rows 3 - a and 1 - a.
+    Output row 2 i + a of the former sees the input rows i - 1 + a and i + a, through the kernel rows 3 - a
+    and 1 - a.
     """
     parts = []
     for row in range(2):
@@ -90,15 +97,16 @@ def _doubling(weight: Tensor) -> Tensor:
 def _interleave(parts: Tensor, out: Tensor) -> None:
     """Puts the four positions (N, 4 * C, h + 1, w + 1) in place: out (N, C, 2 h, 2 w)."""
     height, width = out.shape[-2] // 2, out.shape[-1] // 2
-    four = parts.unflatten(1, (4, -1))
+    four = parts.view(parts.shape[0], 4, parts.shape[1] // 4, *parts.shape[2:])
     for row in range(2):
         for column in range(2):
             window = four[:, 2 * row + column, :, row : row + height, column : column + width]
             out[:, :, row::2, column::2].copy_(window)
 
 
-class PackedUNet(nn.Module):
-    """Raster mode of a U-Net with batch norm or none, on the CPU; see the module's text for what it does differently.
+class PackedUNet:
+    """Raster mode of a U-Net with batch norm or none, on the CPU; see the module's text for what it does
+    differently.
 
     Equal to the network to rounding in float32. Calls from several threads wait for each other.
 
@@ -108,12 +116,11 @@ class PackedUNet(nn.Module):
     """
 
     def __init__(self, network: UNet, dtype: torch.dtype) -> None:
-        super().__init__()
         self.dtype = dtype
         self.stride = network.stride
         self.out_bands = network.config.out_bands
         self._lock = threading.Lock()
-        self._buffers: dict[tuple[int, int, int], list[Tensor]] = {}
+        self._shared_buffers: dict[tuple[int, int, int], list[Tensor]] = {}
         last = len(network.down) - 1
         self._down: list[_Packed] = []
         self._widths: list[int] = []
@@ -132,7 +139,7 @@ class PackedUNet(nn.Module):
         weight, bias = folded_convolution(conv, norm)
         return _Packed(_doubling(weight), None if bias is None else bias.repeat(4), 1, after, self.dtype)
 
-    def forward(self, source: Tensor) -> Tensor:
+    def __call__(self, source: Tensor) -> Tensor:
         """float32 (N, C, H, W) in [-1, 1] -> float32 (N, D, H, W) in [-1, 1], any H and W."""
         with self._lock:
             return on_stride(self._run, source, self.stride)
@@ -158,10 +165,10 @@ class PackedUNet(nn.Module):
     def _shared(self, count: int, height: int, width: int) -> list[Tensor]:
         """One buffer a level for skip and decoder output together: (N, 2 C, H / 2**(level + 1), ...)."""
         key = (count, height, width)
-        if key not in self._buffers:
-            while len(self._buffers) >= _KEPT_SHAPES:
-                self._buffers.pop(next(iter(self._buffers)))
-            self._buffers[key] = [
+        if key not in self._shared_buffers:
+            while len(self._shared_buffers) >= _KEPT_SHAPES:
+                self._shared_buffers.pop(next(iter(self._shared_buffers)))
+            self._shared_buffers[key] = [
                 torch.empty(
                     (count, 2 * channels, height >> (level + 1), width >> (level + 1)),
                     dtype=self.dtype,
@@ -169,4 +176,4 @@ class PackedUNet(nn.Module):
                 )
                 for level, channels in enumerate(self._widths[:-1])
             ]
-        return self._buffers[key]
+        return self._shared_buffers[key]

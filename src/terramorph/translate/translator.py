@@ -19,7 +19,8 @@ from terramorph.translate.backends import Backend, OnnxBackend, TorchBackend
 from terramorph.translate.windows import run_windows, spans
 
 WHOLE_PIXELS = 2**21
-"""Images of up to this many pixels go through in one pass (about 0.6 GB for a U-Net 256 in bfloat16); others in windows."""
+"""Images of up to this many pixels go through in one pass (about 0.6 GB for a U-Net 256 in bfloat16); others
+in windows."""
 
 WINDOW_SIDES = 4
 """Side of a window, in training sizes."""
@@ -31,10 +32,10 @@ MAX_SCALE_RATIO = 1.5
 class Translator:
     """A bundle at work.
 
-    Two modes (see docs/design.md). `raster`: fixed statistics, no dropout; the same pixels whatever the batch.
-    `paper`: the statistics of each image alone and live dropout. Its noise comes from the seed, the number of the
-    sample and the image's own values: a result can be repeated, alone or in any company, and two images do not
-    share their noise.
+    Two modes (see docs/design.md). `raster`: fixed statistics, no dropout; the same pixels whatever the
+    batch. `paper`: the statistics of each image alone and live dropout. Its noise comes from the seed, the
+    number of the sample and the image's own values: a result can be repeated, alone or in any company, and
+    two images do not share their noise.
 
     Attributes:
         header: what the bundle says of itself.
@@ -76,7 +77,9 @@ class Translator:
         self.any_resolution = any_resolution
         if backend is None:
             if not isinstance(bundle, Bundle):
-                raise ConfigError("A header alone holds no network; give a bundle, or a backend that has one.")
+                raise ConfigError(
+                    "A header alone holds no network; give a bundle, or a backend that has one."
+                )
             backend = TorchBackend(
                 bundle.network,
                 mode=self.mode,
@@ -105,12 +108,13 @@ class Translator:
         bands = self.header.source.count
         if source.ndim != 4 or source.shape[1] != bands or 0 in source.shape:
             raise InputError(
-                f"A batch of shape {tuple(source.shape)} does not fit; the model takes (N, {bands}, height, width)."
+                f"A batch of shape {tuple(source.shape)} does not fit; the model takes (N, {bands}, height, "
+                "width)."
             )
         if self.mode == "raster":
-            parts = [self.backend.run(part) for part in source.split(self._images_at_once(source))]
+            parts = [self.backend.run(part) for part in torch.split(source, self._images_at_once(source))]
         else:
-            parts = [self.backend.run(image, self._seed(image, sample)) for image in source.split(1)]
+            parts = [self.backend.run(image, self._seed(image, sample)) for image in torch.split(source, 1)]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     @overload
@@ -124,18 +128,19 @@ class Translator:
     ) -> Raster | list[Raster]:
         """Translates one image of any size.
 
-        Up to about 2 million pixels go through in one pass. Larger ones go through in windows of four training
-        sizes; where the network's receptive field is bounded the joints are exact, otherwise windows overlap and are
-        blended linearly.
+        Up to about 2 million pixels go through in one pass. Larger ones go through in windows of four
+        training sizes; where the network's receptive field is bounded the joints are exact, otherwise
+        windows overlap and are blended linearly.
 
         Args:
-            image: a path, a Raster, or an array (C, H, W), (H, W, C) or (H, W) of the bundle's stored dtype and range
-                (uint8 0..255 for most). An array that could be read both ways is taken as (C, H, W).
+            image: a path, a Raster, or an array (C, H, W), (H, W, C) or (H, W) of the bundle's stored dtype
+                and range (uint8 0..255 for most). An array that could be read both ways is taken as (C, H,
+                W).
             samples: how many outputs to draw, in paper mode.
 
         Returns:
-            A Raster in the bundle's target dtype with the image's grid and mask; a list of them for more than one
-            sample. Pixels without data (mask False) stay without, and hold the lowest value.
+            A Raster in the bundle's target dtype with the image's grid and mask; a list of them for more
+            than one sample. Pixels without data (mask False) stay without, and hold the lowest value.
 
         Raises:
             InputError: if bands, dtype or ground resolution do not fit the bundle.
@@ -182,7 +187,8 @@ class Translator:
             pixels = pixels[None]
         if pixels.ndim != 3 or 0 in pixels.shape:
             raise InputError(
-                f"An array of shape {pixels.shape} is no image; give ({bands}, height, width) or (height, width, {bands})."
+                f"An array of shape {pixels.shape} is no image; give ({bands}, height, width) or (height, "
+                f"width, {bands})."
             )
         if pixels.shape[0] != bands and pixels.shape[2] == bands:
             pixels = pixels.transpose(2, 0, 1)
@@ -198,12 +204,14 @@ class Translator:
         source = self.header.source
         if raster.count != source.count:
             raise InputError(
-                f"The image has {_bands(raster.count)} and the model takes {_bands(source.count)} ({', '.join(source.names)}); "
+                f"The image has {_bands(raster.count)} and the model takes {_bands(source.count)} "
+                f"({', '.join(source.names)}); "
                 "pick or add bands first."
             )
         if raster.dtype.name != source.dtype:
             raise InputError(
-                f"The pixels are {raster.dtype} and the model takes {source.dtype} from {source.low:g} to {source.high:g}; "
+                f"The pixels are {raster.dtype} and the model takes {source.dtype} from {source.low:g} to "
+                f"{source.high:g}; "
                 "convert the image first."
             )
         have, need = raster.grid.ground_resolution, self.header.ground_resolution
@@ -211,7 +219,8 @@ class Translator:
             return
         if max(have / need, need / have) > MAX_SCALE_RATIO:
             raise InputError(
-                f"A pixel of the image is {have:.3g} m and the model was trained at {need:.3g} m; resample the image to "
+                f"A pixel of the image is {have:.3g} m and the model was trained at {need:.3g} m; resample "
+                "the image to "
                 f"{need:.3g} m first (or, to translate it all the same, say any_resolution)."
             )
 
@@ -225,7 +234,8 @@ class Translator:
             raise ConfigError(f"{samples} samples cannot be drawn; ask for 1 or more.")
         if samples > 1 and self.mode == "raster":
             raise ConfigError(
-                f"Mode raster has no noise, so {samples} samples would be equal; ask for 1, or use mode paper."
+                f"Mode raster has no noise, so {samples} samples would be equal; ask for 1, or use mode "
+                "paper."
             )
         if samples > 1 and not self.backend.noisy:
             raise ConfigError(
@@ -305,8 +315,8 @@ def load(
         map_raster = model.translate("aerial.tif")
 
     Args:
-        path: a .safetensors bundle, a run's folder, a bare name in the folder `models`, or an exported .onnx file
-            (which runs in ONNX Runtime on the CPU, in float32 and in the mode it was exported in).
+        path: a .safetensors bundle, a run's folder, a bare name in the folder `models`, or an exported .onnx
+            file (which runs in ONNX Runtime on the CPU, in float32 and in the mode it was exported in).
         mode, device, precision, seed, batch_size, dropout, any_resolution: see `Translator`.
 
     Raises:
@@ -318,7 +328,8 @@ def load(
         backend = OnnxBackend(path, batch_size=batch_size)
         if mode is not None and mode != backend.header.mode:
             raise ConfigError(
-                f"{path} was exported in mode {backend.header.mode} and has no other; export it again with --mode {mode}."
+                f"{path} was exported in mode {backend.header.mode} and has no other; export it again with "
+                f"--mode {mode}."
             )
         return Translator(backend.header, seed=seed, any_resolution=any_resolution, backend=backend)
     return Translator(

@@ -15,7 +15,8 @@ class Span:
 
     Attributes:
         start, stop: pixels [start, stop) that the network sees.
-        weights: float32 (stop - start,), the share of this window in each output pixel. Over all spans they add up to 1.
+        weights: float32 (stop - start,), the share of this window in each output pixel. Over all spans they
+            add up to 1.
     """
 
     start: int
@@ -29,8 +30,9 @@ def spans(length: int, window: int, *, halo: int | None, align: int, overlap: in
     Args:
         length: pixels to cover.
         window: pixels in a window; more than the overlap, or than twice the halo, by at least `align`.
-        halo: if the receptive field is bounded: pixels that an output depends on on each side. Each output pixel then
-            comes from one window that sees all of them, and the joint is exact. None: windows are blended linearly.
+        halo: if the receptive field is bounded: pixels that an output depends on on each side. Each output
+            pixel then comes from one window that sees all of them, and the joint is exact. None: windows are
+            blended linearly.
         align: starts are multiples of this.
         overlap: pixels that neighbours share at least, where they are blended.
 
@@ -86,7 +88,8 @@ def run_windows(
     Args:
         rows, columns: windows of both axes.
         bands: of the output.
-        run: (rows, columns) -> the network's output there, float32 (bands, h, w), or None for a window to leave at 0.
+        run: (rows, columns) -> the network's output there, float32 (bands, h, w), or None for a window to
+            leave at 0.
         write: takes rows from top to bottom, and their float32 (bands, rows, width).
     """
     width = columns[-1].stop

@@ -1,0 +1,235 @@
+"""`terramorph demo`: everything once, on a procedural town, in under five minutes."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import shutil
+import time
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from terramorph.cli.choices import Device
+from terramorph.cli.console import Meter, duration, say
+from terramorph.cli.evaluate import show_metrics
+from terramorph.errors import InputError, StorageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from terramorph.raster import Raster
+    from terramorph.training import TrainConfig, TrainResult
+
+NAME = "demo"
+EXAMPLE = "Example: terramorph demo --out demo-out"
+
+MARKER = "demo.json"
+TILE = 128
+"""Side of a pair in pixels; the preset's crops are as large."""
+STRIDE = 64
+"""Step between training tiles in pixels."""
+WANTED = 0.5
+"""Class mIoU on the held-out map that the default recipe should reach."""
+STRIP = 400
+"""Side in pixels of each picture of the strip."""
+
+
+@dataclass(frozen=True)
+class Ground:
+    """The held-out quarter of the town: uint8 RGB rasters on one grid."""
+
+    aerial: Raster
+    made: Raster
+    truth: Raster
+
+
+def run(
+    out: Annotated[Path, typer.Option(help="Folder for everything the demo makes.")],
+    size: Annotated[int, typer.Option(min=512, help="Side of the town in pixels of 1 m.")] = 2048,
+    seed: Annotated[int, typer.Option(min=0, help="Another number makes another town.")] = 0,
+    steps: Annotated[int | None, typer.Option(min=1, help="Training steps. Default: the preset's.")] = None,
+    limit: Annotated[float, typer.Option(min=1, help="Seconds of training after which it is cut short.")] = 150.0,
+    device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
+) -> None:
+    """Make a town, train on three quarters of it, draw the map of the last quarter, score it: one HTML page."""
+    started = time.monotonic()
+    _claim(out)
+    heldout_aerial, heldout_truth = _make_pairs(out, size, seed)
+
+    from terramorph.evaluation import evaluate
+    from terramorph.raster import read_image
+    from terramorph.training import load_config
+    from terramorph.translate import translate_files
+
+    changes: dict[str, Any] = {"seed": seed, "device": device.value}
+    if steps is not None:
+        changes |= {"max_steps": steps}
+    config = load_config("demo", changes)
+    begun = time.monotonic()
+    result, shortened = _train(out, config, limit)
+    training = time.monotonic() - begun
+    if shortened:
+        say(f"Training was cut short at {duration(limit)}: {result.step} of {shortened} steps. A faster machine does better.")
+    bundle = str(result.model)
+
+    made = out / "map.tif"
+    with Meter("translating the held-out quarter") as meter:
+        translate_files(bundle, heldout_aerial, made, device=device.value, progress=meter.update)
+    with Meter("evaluating") as meter:
+        metrics = evaluate(
+            bundle, out / "pairs", split="val", out=out / "evaluation", device=device.value, progress=meter.update
+        )
+    ground = Ground(read_image(heldout_aerial), read_image(made), read_image(heldout_truth))
+    miou, classes = _map_scores(ground)
+    _write_strip(ground, out / "demo.png")
+    facts = {
+        "miou": miou,
+        "classes": classes,
+        "metrics": dict(metrics),
+        "steps": result.step,
+        "shortened": shortened,
+        "training": duration(training),
+        "total": duration(time.monotonic() - started),
+        "size": size,
+        "seed": seed,
+        "grid": str(ground.made.grid.crs),
+        "side": ground.made.width,
+    }
+    _write_page(out, ground, facts)
+    show_metrics(metrics)
+    verdict = "" if miou >= WANTED or steps is not None else f" (the recipe should reach {WANTED}; was it cut short?)"
+    say(f"class mIoU on the held-out map: {miou:.3f}{verdict}")
+    say(f"{made}: the map, georeferenced. {out / 'index.html'}: the page. {duration(time.monotonic() - started)} in all.")
+
+
+def _claim(out: Path) -> None:
+    """Makes the folder, or empties one that an earlier demo made.
+
+    Raises:
+        InputError: if the folder holds something else.
+    """
+    if out.is_dir() and any(out.iterdir()) and not (out / MARKER).is_file():
+        raise InputError(f"The folder {out} is not empty and no earlier demo made it; choose another --out.")
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file; choose another --out.")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / MARKER).write_text(json.dumps({"made by": "terramorph demo"}) + "\n", encoding="utf-8")
+        for folder in ("pairs", "run", "cache", "evaluation"):
+            shutil.rmtree(out / folder, ignore_errors=True)
+    except OSError as error:
+        raise StorageError(f"The folder {out} cannot be written ({error}); choose another --out.") from error
+
+
+def _make_pairs(out: Path, size: int, seed: int) -> tuple[Path, Path]:
+    """Makes the town; writes its pairs and the held-out quarter, and returns the aerial image and true map of that."""
+    from terramorph.raster import write_image
+    from terramorph.town import make_town, write_town_pairs
+
+    with Meter("making a town", 3) as meter:
+        town = make_town(size, seed)
+        meter.update(1)
+        aerial = town.aerial()
+        meter.update(2)
+        drawn = town.map()
+        meter.update(3)
+    paths = out / "aerial.tif", out / "map_true.tif"
+    with Meter("writing pairs"):
+        for raster, path in zip((aerial, drawn), paths, strict=True):
+            write_image(town.heldout(raster), path)
+        counts = write_town_pairs(town, out / "pairs", tile=TILE, stride=STRIDE, aerial=aerial, drawn=drawn)
+    say(
+        f"A town of {size} x {size} m, seed {seed}: {counts.train} pairs to train on, {counts.val} held out "
+        f"({TILE} px, 1 m/px)."
+    )
+    return paths
+
+
+def _train(out: Path, config: TrainConfig, limit: float) -> tuple[TrainResult, int]:
+    """Trains; after `limit` seconds the run is made shorter and finished where it is.
+
+    Returns:
+        How it ended, and the steps it should have had if it was cut short, else 0.
+    """
+    from terramorph.cli.reporting import TrainingReporter
+    from terramorph.training import resume, train
+
+    until = time.monotonic() + limit
+    folder, cache = out / "run", out / "cache"
+    with TrainingReporter(compact=True) as reporter:
+        result = train(
+            out / "pairs", folder, config, reporter=reporter, should_stop=lambda: time.monotonic() > until, cache=cache
+        )
+    if result.finished:
+        return result, 0
+    # The saved settings are what a resumed run goes by: with the steps done as its length, all that is left is finishing.
+    path = folder / "config.json"
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    settings["config"]["max_steps"] = result.step
+    path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    return resume(folder, cache=cache), result.total
+
+
+def _map_scores(ground: Ground) -> tuple[float, list[tuple[str, str, float]]]:
+    """Class mIoU over the whole held-out map, and each class with its colour and IoU."""
+    import torch
+
+    from terramorph.cartography import CLASSES, MAP_CLASSES, classify
+    from terramorph.metrics import class_iou, confusion_matrix, mean_iou
+
+    truth, made = (torch.from_numpy(classify(raster.pixels)) for raster in (ground.truth, ground.made))
+    confusion = confusion_matrix(truth, made, len(CLASSES))
+    values = class_iou(confusion, CLASSES)
+    colours = {c.name: "#{:02x}{:02x}{:02x}".format(*c.rgb) for c in MAP_CLASSES}
+    return mean_iou(confusion), [(name, colours[name], value) for name, value in values.items()]
+
+
+def _write_strip(ground: Ground, path: Path) -> None:
+    """Aerial, made and true side by side: the busiest corner of the ground, in one PNG of 256 colours."""
+    import numpy as np
+    from PIL import Image
+
+    side = min(STRIP, ground.truth.height)
+    parts = [raster.pixels[:, :side, :side].transpose(1, 2, 0) for raster in (ground.aerial, ground.made, ground.truth)]
+    gap = np.full((side, 8, 3), 255, np.uint8)
+    strip = np.concatenate([parts[0], gap, parts[1], gap, parts[2]], axis=1)
+    Image.fromarray(strip).quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
+
+
+def _write_page(out: Path, ground: Ground, facts: dict[str, Any]) -> None:
+    """Writes index.html; it needs no other file but for its link to the evaluation."""
+    from jinja2 import Environment, StrictUndefined
+
+    from terramorph import __version__
+
+    source = (resources.files("terramorph.cli") / "demo.html.j2").read_text(encoding="utf-8")
+    template = Environment(autoescape=True, undefined=StrictUndefined).from_string(source)
+    pictures = [
+        ("The aerial image", "what the model was given", _picture(ground.aerial.pixels, photo=True)),
+        ("The map it made", f"class mIoU {facts['miou']:.2f}", _picture(ground.made.pixels)),
+        ("The true map", "drawn from the town's vectors", _picture(ground.truth.pixels)),
+    ]
+    page = template.render(pictures=pictures, version=__version__, **facts)
+    partial = out / ".index.html.part"
+    partial.write_text(page, encoding="utf-8")
+    partial.replace(out / "index.html")
+
+
+def _picture(pixels: NDArray[np.uint8], photo: bool = False) -> str:
+    """A data URI of uint8 (3, H, W)."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    image = Image.fromarray(pixels.transpose(1, 2, 0).copy())
+    if photo:
+        image.save(buffer, "JPEG", quality=85)
+    else:
+        image.save(buffer, "PNG", optimize=True)
+    kind = "jpeg" if photo else "png"
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

@@ -1,0 +1,76 @@
+"""What only a CUDA device can show; skipped where there is none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from terramorph.training import load_config, train
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+
+_TINY = {
+    "batch_size": 2,
+    "max_steps": 6,
+    "device": "cuda",
+    "recalibrate": 2,
+    "data.load_size": 72,
+    "data.crop_size": 64,
+    "generator.network": "unet64",
+    "generator.width": 8,
+    "discriminator.width": 8,
+    "log.sheet": 2,
+    "log.scalars": 1,
+}
+
+
+def test_a_graph_takes_the_steps_that_eager_takes(town_pairs: Path, tmp_path: Path) -> None:
+    for launch in ("eager", "graph"):
+        config = load_config("pix2pix", {**_TINY, "launch": launch, "precision": "fp32", "generator.dropout": 0.0})
+        train(town_pairs, tmp_path / launch, config, cache=tmp_path)
+    eager, graph = (load_file(tmp_path / name / "model.safetensors") for name in ("eager", "graph"))
+    for key in eager:
+        torch.testing.assert_close(eager[key], graph[key], atol=2e-3, rtol=0)
+
+
+def test_dropout_differs_from_replay_to_replay(town_pairs: Path, tmp_path: Path) -> None:
+    from terramorph.networks import NoiseDropout
+
+    layer, noise = NoiseDropout(0.5).train(), torch.Generator("cuda")
+    layer.generator = noise
+    x = torch.ones(64, device="cuda")
+    graph = torch.cuda.CUDAGraph()
+    graph.register_generator_state(noise)
+    layer(x)
+    with torch.cuda.graph(graph):
+        y = layer(x)
+    drawn = []
+    for seed in (1, 2, 1):
+        noise.manual_seed(seed)
+        graph.replay()
+        drawn.append(y.clone())
+    assert not torch.equal(drawn[0], drawn[1])
+    assert torch.equal(drawn[0], drawn[2])
+
+
+def test_the_whole_set_stays_on_the_device(town_pairs: Path, tmp_path: Path) -> None:
+    from terramorph.data import Augmentation, TrainingBatches, decode, open_pairs
+    from terramorph.pixels import BYTE
+
+    pairs = decode(open_pairs(town_pairs, "train"), size=72, cache=tmp_path)
+    batches = [
+        TrainingBatches(pairs, pairs.a, pairs.b, (BYTE, BYTE), Augmentation(64, eightfold=True), 0, torch.device(name))
+        for name in ("cpu", "cuda")
+    ]
+    assert batches[1].resident is not None
+    here, there = (b.batch(5, 8) for b in batches)
+    torch.testing.assert_close(here.source, there.source.cpu(), atol=1e-6, rtol=0)
+    torch.testing.assert_close(here.target, there.target.cpu(), atol=1e-6, rtol=0)
+
+
+def test_bf16_training_with_a_graph_learns(town_pairs: Path, tmp_path: Path) -> None:
+    config = load_config("pix2pix", {**_TINY, "launch": "graph", "precision": "bf16", "max_steps": 60, "optimizer.learning_rate": 2e-3})
+    assert train(town_pairs, tmp_path / "run", config, cache=tmp_path).finished
