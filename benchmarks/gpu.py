@@ -12,6 +12,7 @@ import argparse
 import json
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -44,7 +45,15 @@ def measure(batch: int, precision: str, launch: str, seconds: float) -> dict[str
     recipe = Pix2Pix(config, 3, 3, make_fabric(config))
     random = np.random.default_rng(0)
     sides = [
-        Side([random.integers(0, 256, (286, 286, 3), dtype=np.uint8) for _ in range(64)], ("r", "g", "b"), "uint8", 0, 255, 0, 255)
+        Side(
+            [random.integers(0, 256, (286, 286, 3), dtype=np.uint8) for _ in range(64)],
+            ("r", "g", "b"),
+            "uint8",
+            0,
+            255,
+            0,
+            255,
+        )
         for _ in range(2)
     ]
     pairs = DecodedPairs(tuple(str(n) for n in range(64)), sides[0], sides[1], None, "", (), None)
@@ -97,8 +106,7 @@ def main() -> None:
         )
     Console().print(table)
     if options.json:
-        with open(options.json, "w") as file:
-            json.dump(found, file, indent=1)
+        Path(options.json).write_text(json.dumps(found, indent=1))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How many augmented 256 px pairs a second come out of the cache, beside decoding and resizing the files each time.
 
-    python benchmarks/pipeline.py
+python benchmarks/pipeline.py
 """
 
 from __future__ import annotations

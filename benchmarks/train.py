@@ -74,7 +74,10 @@ def ours(batch: int, width: int, steps: int) -> tuple[float, float]:
     from terramorph.training.devices import make_fabric
     from terramorph.training.pix2pix import Pix2Pix
 
-    config = load_config("pix2pix", {"batch_size": batch, "device": "cpu", "generator.width": width, "discriminator.width": width})
+    config = load_config(
+        "pix2pix",
+        {"batch_size": batch, "device": "cpu", "generator.width": width, "discriminator.width": width},
+    )
     recipe = Pix2Pix(config, 3, 3, make_fabric(config))
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "train").mkdir()
@@ -131,10 +134,21 @@ def main() -> None:
     found: dict[str, list[dict[str, float]]] = {row: [] for row in ROWS}
     for _ in range(options.rounds):
         for row in ROWS:
-            command = [sys.executable, __file__, "--row", row, "--width", str(options.width), "--steps", str(options.steps)]
+            command = [
+                sys.executable,
+                __file__,
+                "--row",
+                row,
+                "--width",
+                str(options.width),
+                "--steps",
+                str(options.steps),
+            ]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             found[row].append(json.loads(done.stdout.splitlines()[-1]))
-    table = Table(title=f"training, U-Net 256 and PatchGAN of width {options.width}, {torch.get_num_threads()} threads, medians")
+    table = Table(
+        title=f"training, U-Net 256 and PatchGAN of width {options.width}, {torch.get_num_threads()} threads, medians"
+    )
     for column in ("", "s / image", "ratio", "waiting for data", "peak memory, GiB"):
         table.add_column(column, justify="left" if not column else "right")
     base = median(r["seconds"] for r in found["plain eager fp32, batch 1"])

@@ -135,9 +135,7 @@ def test_folder_of_a_run(path: Path) -> None:
     assert find_bundle(path.parent) == path
 
 
-def test_a_failed_write_leaves_the_old_file(
-    bundle: Bundle, path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_write_leaves_the_old_file(bundle: Bundle, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = path.read_bytes()
 
     def full(tensors: Any, partial: Path, metadata: Any) -> None:

@@ -19,10 +19,14 @@ def test_every_byte_survives_the_round_trip() -> None:
     assert torch.equal(BYTE.from_unit(unit), stored)
 
 
-@pytest.mark.parametrize(("dtype", "low", "high"), [("uint16", 100.0, 3000.0), ("float32", -25.0, 5.0), ("int16", -500.0, 500.0)])
+@pytest.mark.parametrize(
+    ("dtype", "low", "high"), [("uint16", 100.0, 3000.0), ("float32", -25.0, 5.0), ("int16", -500.0, 500.0)]
+)
 def test_other_ranges_are_scaled_and_clipped(dtype: str, low: float, high: float) -> None:
     scaling = Scaling(dtype, low, high)
-    stored = torch.tensor([low - 50.0, low, (low + high) / 2, high, high + 50.0]).clamp_min(-600).to(getattr(torch, dtype))
+    stored = (
+        torch.tensor([low - 50.0, low, (low + high) / 2, high, high + 50.0]).clamp_min(-600).to(getattr(torch, dtype))
+    )
     unit = scaling.to_unit(stored)
     assert unit.tolist() == pytest.approx([-1.0, -1.0, 0.0, 1.0, 1.0], abs=1e-5)
     assert scaling.from_unit(unit).tolist() == pytest.approx([low, low, (low + high) / 2, high, high], abs=1e-3)

@@ -149,7 +149,9 @@ class Bundle:
             partial.replace(path)
         except (OSError, SafetensorError) as error:
             partial.unlink(missing_ok=True)
-            raise StorageError(f"The bundle {path} could not be written: {error}; free some space or choose another folder.") from error
+            raise StorageError(
+                f"The bundle {path} could not be written: {error}; free some space or choose another folder."
+            ) from error
         return path
 
 
@@ -166,19 +168,24 @@ def read_header(path: str | Path) -> Header:
     except (SafetensorError, OSError, struct.error) as error:
         raise BundleError(f"{path} is damaged or not a .safetensors file ({error}); copy or make it again.") from error
     if "terramorph" not in metadata:
-        raise BundleError(f"{path} holds weights but no terramorph header; use `terramorph import` to make a bundle of it.")
+        raise BundleError(
+            f"{path} holds weights but no terramorph header; use `terramorph import` to make a bundle of it."
+        )
     try:
         document = json.loads(metadata["terramorph"])
         version = document.get("format") if isinstance(document, dict) else None
         if isinstance(version, int) and version > FORMAT:
             raise BundleError(
-                f"{path} was written by terramorph {document.get('made_by', '?')} in bundle format {version}, and this is "
+                f"{path} was written by terramorph {document.get('made_by', '?')} in bundle format "
+                f"{version}, and this is "
                 f"terramorph {__version__} with format {FORMAT}; upgrade terramorph to use it."
             )
         return Header.model_validate(document)
     except (json.JSONDecodeError, ValidationError) as error:
         detail = error.errors()[0]["loc"] if isinstance(error, ValidationError) else error
-        raise BundleError(f"The header of {path} does not say what a bundle must ({detail}); make the bundle again.") from error
+        raise BundleError(
+            f"The header of {path} does not say what a bundle must ({detail}); make the bundle again."
+        ) from error
 
 
 def load_bundle(path: str | Path) -> Bundle:
@@ -203,15 +210,21 @@ def load_bundle(path: str | Path) -> Bundle:
             if name not in names:
                 raise BundleError(f"{path} lacks the tensor {name}; make the bundle again.")
             if name not in expected:
-                raise BundleError(f"{path} holds a tensor {name} that {header.architecture.name} does not have; make the bundle again.")
+                raise "
+                f"BundleError(
+                    f"{path} holds a tensor {name} that {header.architecture.name} does not have; make the bundle again."
+                )
             tensor = file.get_tensor(name)
-            if tensor.shape != expected[name].shape or tensor.dtype != expected[name].dtype:
+            if tensor.shape != expected[name].shape or tensor.dtype != "
+            f"expected[name].dtype:
                 raise BundleError(
                     f"The tensor {name} in {path} is {tensor.dtype} {tuple(tensor.shape)} and {header.architecture.name} "
                     f"needs {expected[name].dtype} {tuple(expected[name].shape)}; make the bundle again."
                 )
             if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-                raise BundleError(f"The tensor {name} in {path} holds values that are not finite; use an earlier checkpoint.")
+                raise BundleError(
+                    f"The tensor {name} in {path} holds values that are not finite; use an earlier checkpoint."
+                )
             expected[name].copy_(tensor)
     return Bundle(network.eval().requires_grad_(False), header, path)
 
@@ -232,5 +245,9 @@ def find_bundle(path: str | Path) -> Path:
         if named.is_file():
             return named
     known = sorted(p.stem for p in MODELS_FOLDER.glob("*.safetensors"))
-    hint = f"the folder {MODELS_FOLDER} holds {', '.join(known)}" if known else f"there is no bundle in the folder {MODELS_FOLDER}"
+    hint = (
+        f"the folder {MODELS_FOLDER} holds {', '.join(known)}"
+        if known
+        else f"there is no bundle in the folder {MODELS_FOLDER}"
+    )
     raise BundleError(f"There is no bundle {given}: it is not a file, and {hint}.")

@@ -37,7 +37,9 @@ class Scaling:
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
-            raise InputError(f"Pixels of dtype {self.dtype} are not supported; convert them to one of {', '.join(DTYPES)}.")
+            raise InputError(
+                f"Pixels of dtype {self.dtype} are not supported; convert them to one of {', '.join(DTYPES)}."
+            )
         if not (np.isfinite(self.low) and np.isfinite(self.high) and self.high > self.low):
             raise InputError(f"The value range {self.low}..{self.high} is empty; give a low that is under the high.")
 

@@ -33,9 +33,7 @@ def test_palette_colours_are_their_own_classes():
     assert classify(PALETTE[None]).tolist() == [[0, 1, 2, 3, 4, 5, 6]]
 
 
-@pytest.mark.parametrize(
-    "bad", [np.zeros((4, 4, 3)), np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8)]
-)
+@pytest.mark.parametrize("bad", [np.zeros((4, 4, 3)), np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8)])
 def test_what_is_not_rgb_is_refused(bad):
     with pytest.raises(RasterError):
         classify(bad)

@@ -47,17 +47,13 @@ def test_lines_are_as_wide_as_they_say_in_metres():
 
 def test_draw_order_is_the_styles_not_the_lists():
     area = box(X, Y - 100, X + 100, Y)
-    raster = render(
-        [Feature(LineString([(X, Y - 50), (X + 100, Y - 50)]), "road"), Feature(area, "water")], GRID
-    )
+    raster = render([Feature(LineString([(X, Y - 50), (X + 100, Y - 50)]), "road"), Feature(area, "water")], GRID)
     assert at(raster, 50, 50) == "road"
     assert at(raster, 10, 10) == "water"
 
 
 def test_holes_and_multi_parts():
-    ring = Polygon(
-        box(X + 10, Y - 90, X + 90, Y - 10).exterior, [box(X + 30, Y - 70, X + 70, Y - 30).exterior]
-    )
+    ring = Polygon(box(X + 10, Y - 90, X + 90, Y - 10).exterior, [box(X + 30, Y - 70, X + 70, Y - 30).exterior])
     raster = render(
         [Feature(MultiPolygon([ring, box(X, Y - 5, X + 5, Y)]), "park"), Feature(Point(X, Y), "park")], GRID
     )
@@ -73,9 +69,7 @@ def test_antialiasing_can_be_turned_off():
 
 def test_casing_and_own_styles():
     road = Feature(LineString([(X, Y - 50), (X + 100, Y - 50)]), "road")
-    style = Style(
-        (0, 0, 0), (StyleRule("road", (255, 255, 255), width_m=10, casing=(255, 0, 0), casing_m=5),)
-    )
+    style = Style((0, 0, 0), (StyleRule("road", (255, 255, 255), width_m=10, casing=(255, 0, 0), casing_m=5),))
     column = render([road], GRID, style, antialias=False).pixels[:, :, 50]
     assert column[:, 50].tolist() == [255, 255, 255]
     assert column[:, 42].tolist() == [255, 0, 0]
@@ -90,9 +84,7 @@ def test_degrees_are_refused():
 
 
 def test_collection_by_kind():
-    features = FeatureCollection.of(
-        [Feature(Point(0, 0), k, {"height_m": 3}) for k in ("park", "road", "park")]
-    )
+    features = FeatureCollection.of([Feature(Point(0, 0), k, {"height_m": 3}) for k in ("park", "road", "park")])
     assert len(features) == 3
     assert features.kinds == ("park", "road")
     assert len(features.kind("park")) == 2

@@ -56,7 +56,7 @@ def test_two_processes_build_the_same_entry(town_pairs: Path, tmp_path: Path) ->
     for worker in workers:
         worker.join(120)
     assert [worker.exitcode for worker in workers] == [0, 0]
-    assert len([p for p in tmp_path.iterdir()]) == 1
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_bad_pairs_are_an_error_or_listed(town_pairs: Path, tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_bad_pairs_are_an_error_or_listed(town_pairs: Path, tmp_path: Path) -> N
     broken.write_bytes(broken.with_name(file.name).read_bytes()[:300])
     with pytest.raises(DatasetError, match=r"zz\.png"):
         decode(open_pairs(root, "train"), size=64, cache=tmp_path / "cache")
-    assert not [p for p in (tmp_path / "cache").iterdir()], "a failed build must leave nothing behind"
+    assert not list((tmp_path / "cache").iterdir()), "a failed build must leave nothing behind"
     pairs = decode(open_pairs(root, "train"), size=64, cache=tmp_path / "cache", skip_bad=True)
     assert len(pairs) == 3
     assert len(pairs.skipped) == 1
@@ -92,7 +92,9 @@ def test_nodata_becomes_a_mask_and_ranges_ignore_it(tmp_path: Path) -> None:
     assert np.array_equal(pairs.masks[0] > 0, mask)
     assert (pairs.a.low, pairs.a.high) == (values[:, mask].min(), values[:, mask].max())
     scaling = pairs.b.scaling()
-    batch = TrainingBatches(pairs, pairs.a, pairs.b, (scaling, scaling), Augmentation(40, mirror=False), seed=0).batch(0, 2)
+    batch = TrainingBatches(pairs, pairs.a, pairs.b, (scaling, scaling), Augmentation(40, mirror=False), seed=0).batch(
+        0, 2
+    )
     assert batch.mask is not None
     assert batch.mask[0, 0, :, :10].sum() == 0
     assert batch.mask[0, 0, :, 10:].min() == 1
@@ -134,7 +136,7 @@ def test_batches_do_not_depend_on_how_they_are_asked_for(decoded: DecodedPairs) 
 def test_the_accelerator_path_cuts_what_the_cpu_path_cuts(decoded: DecodedPairs) -> None:
     augmentation = Augmentation(64, eightfold=True)
     images = torch.from_numpy(np.stack(decoded.a.images))
-    draws = [draw(augmentation, 72, 72, 5, n) for n in range(24)]
+    draws = [draw(augmentation, (72, 72), 5, n) for n in range(24)]
     assert len({(d.mirror, d.flip, d.transpose) for d in draws}) == 8
     index = torch.arange(24) % len(images)
     gathered = gather(images, index, draws, 64).numpy()
@@ -143,11 +145,11 @@ def test_the_accelerator_path_cuts_what_the_cpu_path_cuts(decoded: DecodedPairs)
 
 
 def test_mirror_happens_half_the_time_and_crops_reach_everywhere() -> None:
-    draws = [draw(Augmentation(64), 72, 72, 0, n) for n in range(2000)]
+    draws = [draw(Augmentation(64), (72, 72), 0, n) for n in range(2000)]
     assert 0.46 < np.mean([d.mirror for d in draws]) < 0.54
     assert {d.y for d in draws} == {d.x for d in draws} == set(range(9))
     assert not any(d.flip or d.transpose for d in draws)
-    assert not any(draw(Augmentation(64, mirror=False), 72, 72, 0, n).mirror for n in range(50))
+    assert not any(draw(Augmentation(64, mirror=False), (72, 72), 0, n).mirror for n in range(50))
 
 
 def test_jitter_changes_the_source_only_and_can_be_nothing(decoded: DecodedPairs) -> None:

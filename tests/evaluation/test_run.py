@@ -46,13 +46,9 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("weights")
     generator = torch.Generator().manual_seed(0)
     state = SqueezeNetFeatures().layers.state_dict()
-    torch.save(
-        {k: torch.randn(v.shape, generator=generator) * 0.1 for k, v in state.items()}, folder / BACKBONE_FILE
-    )
+    torch.save({k: torch.randn(v.shape, generator=generator) * 0.1 for k, v in state.items()}, folder / BACKBONE_FILE)
     channels = (64, 128, 256, 384, 384, 512, 512)
-    heads = {
-        f"lin{k}.model.1.weight": torch.rand(1, c, 1, 1, generator=generator) for k, c in enumerate(channels)
-    }
+    heads = {f"lin{k}.model.1.weight": torch.rand(1, c, 1, 1, generator=generator) for k, c in enumerate(channels)}
     torch.save(heads, folder / HEADS_FILE)
     return folder
 

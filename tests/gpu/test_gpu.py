@@ -10,7 +10,10 @@ from safetensors.torch import load_file
 
 from terramorph.training import load_config, train
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
 
 _TINY = {
     "batch_size": 2,
@@ -72,5 +75,8 @@ def test_the_whole_set_stays_on_the_device(town_pairs: Path, tmp_path: Path) -> 
 
 
 def test_bf16_training_with_a_graph_learns(town_pairs: Path, tmp_path: Path) -> None:
-    config = load_config("pix2pix", {**_TINY, "launch": "graph", "precision": "bf16", "max_steps": 60, "optimizer.learning_rate": 2e-3})
+    config = load_config(
+        "pix2pix",
+        {**_TINY, "launch": "graph", "precision": "bf16", "max_steps": 60, "optimizer.learning_rate": 2e-3},
+    )
     assert train(town_pairs, tmp_path / "run", config, cache=tmp_path).finished

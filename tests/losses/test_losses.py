@@ -29,11 +29,13 @@ def test_bce_is_the_cross_entropy_of_the_paper(logits: tuple[torch.Tensor, torch
 def test_lsgan_and_hinge(logits: tuple[torch.Tensor, torch.Tensor]) -> None:
     real, fake = logits
     torch.testing.assert_close(
-        discriminator_loss("lsgan", real, fake), functional.mse_loss(real, torch.ones_like(real)) + fake.square().mean()
+        discriminator_loss("lsgan", real, fake),
+        functional.mse_loss(real, torch.ones_like(real)) + fake.square().mean(),
     )
     torch.testing.assert_close(generator_loss("lsgan", fake), (fake - 1).square().mean())
     torch.testing.assert_close(
-        discriminator_loss("hinge", real, fake), (1 - real).clamp_min(0).mean() + (1 + fake).clamp_min(0).mean()
+        discriminator_loss("hinge", real, fake),
+        (1 - real).clamp_min(0).mean() + (1 + fake).clamp_min(0).mean(),
     )
     torch.testing.assert_close(generator_loss("hinge", fake), -fake.mean())
 

@@ -22,9 +22,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of random weights in the right shapes and names."""
     folder = tmp_path_factory.mktemp("weights")
     state = SqueezeNetFeatures().layers.state_dict()
-    torch.save(
-        {k: uniform(i, *v.shape) * 0.2 for i, (k, v) in enumerate(state.items())}, folder / BACKBONE_FILE
-    )
+    torch.save({k: uniform(i, *v.shape) * 0.2 for i, (k, v) in enumerate(state.items())}, folder / BACKBONE_FILE)
     heads = {f"lin{k}.model.1.weight": uniform(k, 1, c, 1, 1).abs() for k, c in enumerate(CHANNELS)}
     torch.save(heads, folder / HEADS_FILE)
     return folder

@@ -31,9 +31,7 @@ def test_constant_shift(shift: int, within5: float, within10: float) -> None:
     a = images(1).clamp(max=200)
     b = a + shift
     assert rmse(b, a).tolist() == [shift, shift]
-    torch.testing.assert_close(
-        psnr(b, a), torch.full((2,), 20 * math.log10(255 / shift), dtype=torch.float64)
-    )
+    torch.testing.assert_close(psnr(b, a), torch.full((2,), 20 * math.log10(255 / shift), dtype=torch.float64))
     assert acc5(b, a).tolist() == [within5] * 2
     assert acc10(a, b).tolist() == [within10] * 2
 
@@ -62,9 +60,7 @@ def test_what_lies_under_the_mask_has_no_influence() -> None:
     mask[:, :, 10:20, 5:15] = False
     other = torch.where(mask, prediction, images(6))
     for metric in (psnr, rmse, acc5, acc10, ssim):
-        torch.testing.assert_close(
-            metric(prediction, truth, mask), metric(other, truth, mask), msg=metric.__name__
-        )
+        torch.testing.assert_close(metric(prediction, truth, mask), metric(other, truth, mask), msg=metric.__name__)
         full = torch.ones_like(mask)
         torch.testing.assert_close(metric(prediction, truth, full), metric(prediction, truth))
 

@@ -122,9 +122,7 @@ def test_nodata_alpha_and_nan_become_mask(tmp_path):
     assert np.argwhere(~read_image(path).mask).tolist() == [[1, 2]]
     rgba = np.full((4, 4, 5), 255, np.uint8)
     rgba[3, 0, 3] = 0
-    with rasterio.open(
-        path, "w", count=4, dtype="uint8", photometric="rgb", alpha="yes", **profile
-    ) as dataset:
+    with rasterio.open(path, "w", count=4, dtype="uint8", photometric="rgb", alpha="yes", **profile) as dataset:
         dataset.write(rgba)
     raster = read_image(path)
     assert raster.bands == ("red", "green", "blue")
@@ -161,9 +159,7 @@ def test_place_of_png_and_jpeg_survives_the_round_trip(tmp_path, suffix):
     )
 
 
-@pytest.mark.parametrize(
-    "text", ["", "1 2 3", "1\n0\n0\n-1\nx\n3", "1 0 0 nan 1 1", "0 0 0 0 5 5", "1 2 3 4 5 6 7"]
-)
+@pytest.mark.parametrize("text", ["", "1 2 3", "1\n0\n0\n-1\nx\n3", "1 0 0 nan 1 1", "0 0 0 0 5 5", "1 2 3 4 5 6 7"])
 @pytest.mark.parametrize("name", ["a.png", "a.tif"])
 def test_damaged_world_file_is_named(tmp_path, text, name):
     Image.fromarray(HWC).save(tmp_path / name)
@@ -237,12 +233,7 @@ def png_bytes(height: int, width: int, depth: int, colour: int, rows: bytes) -> 
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(rows))
-        + chunk(b"IEND", b"")
-    )
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
 def test_bombs_are_refused_before_decoding(tmp_path):

@@ -22,7 +22,11 @@ def test_pix2pix_is_the_paper() -> None:
     config = load_config("pix2pix")
     assert (config.batch_size, config.data.load_size, config.data.crop_size) == (1, 286, 256)
     assert (config.optimizer.learning_rate, config.optimizer.betas) == (2e-4, (0.5, 0.999))
-    assert (config.loss.l1_weight, config.loss.discriminator_scale, config.generator.dropout) == (100, 0.5, 0.5)
+    assert (config.loss.l1_weight, config.loss.discriminator_scale, config.generator.dropout) == (
+        100,
+        0.5,
+        0.5,
+    )
     assert total_steps(config.schedule, 1096, 1) == 219_200
 
 
@@ -77,7 +81,12 @@ def test_values_that_do_not_fit(key: str, value: object, sentence: str) -> None:
 
 
 def test_assignments_are_json_or_text() -> None:
-    assert parse_assignments(["a.b=1", "c=true", "d=[0.5, 0.9]", "e=lsgan"]) == {"a.b": 1, "c": True, "d": [0.5, 0.9], "e": "lsgan"}
+    assert parse_assignments(["a.b=1", "c=true", "d=[0.5, 0.9]", "e=lsgan"]) == {
+        "a.b": 1,
+        "c": True,
+        "d": [0.5, 0.9],
+        "e": "lsgan",
+    }
     with pytest.raises(ConfigError, match="key=value"):
         parse_assignments(["oops"])
 

@@ -44,7 +44,10 @@ def test_a_loss_that_is_no_number_names_the_tensor() -> None:
     network = nn.Sequential(nn.Conv2d(1, 1, 1))
     with torch.no_grad():
         network[0].weight.fill_(float("nan"))
-    with pytest.raises(TrainingDivergedError, match=r"step 9 the loss 'l1' became nan \(the weight generator\.0\.weight is not finite"):
+    with pytest.raises(
+        TrainingDivergedError,
+        match=r"step 9 the loss 'l1' became nan \(the weight generator\.0\.weight is not finite",
+    ):
         Health().check_losses(9, {"l1": float("nan")}, 1, {"generator": network})
     with pytest.raises(TrainingDivergedError, match=r"generator\.0\.weight"):
         require_finite(9, {"generator": network})
@@ -53,5 +56,5 @@ def test_a_loss_that_is_no_number_names_the_tensor() -> None:
 def test_a_gradient_is_blamed_before_the_weights_it_has_not_reached() -> None:
     network = nn.Conv2d(1, 1, 1)
     network.weight.grad = torch.full_like(network.weight, float("inf"))
-    with pytest.raises(TrainingDivergedError, match="the gradient of generator.weight"):
+    with pytest.raises(TrainingDivergedError, match=r"the gradient of generator\.weight"):
         Health().check_losses(1, {"l1": float("inf")}, 1, {"generator": network})

@@ -65,7 +65,14 @@ def test_a_run_leaves_all_it_should(town_pairs: Path, tmp_path: Path, tiny: Tiny
     assert [r.step for r in listener.reports] == [1, 2, 3]
     assert {"generator", "discriminator", "l1"} <= listener.reports[0].losses.keys()
     names = {p.name for p in (tmp_path / "run").iterdir()}
-    assert names == {"config.json", "checkpoint.safetensors", "model.safetensors", "log.jsonl", "samples", "tensorboard"}
+    assert names == {
+        "config.json",
+        "checkpoint.safetensors",
+        "model.safetensors",
+        "log.jsonl",
+        "samples",
+        "tensorboard",
+    }
     assert [p.name for p in (tmp_path / "run" / "samples").iterdir()] == ["step_0000003.png"]
     events = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert [e["event"] for e in events] == ["started", "step", "step", "step", "finished"]
@@ -83,7 +90,9 @@ def test_training_learns(town_pairs: Path, tmp_path: Path, tiny: Tiny) -> None:
     assert sum(last) < 0.7 * sum(first)
 
 
-def test_the_same_seed_gives_the_same_weights_and_another_does_not(town_pairs: Path, tmp_path: Path, tiny: Tiny) -> None:
+def test_the_same_seed_gives_the_same_weights_and_another_does_not(
+    town_pairs: Path, tmp_path: Path, tiny: Tiny
+) -> None:
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         train(town_pairs, tmp_path / name, tiny(seed=seed), cache=tmp_path)
     assert _same(tmp_path / "a" / "model.safetensors", tmp_path / "b" / "model.safetensors")
@@ -113,7 +122,9 @@ def test_kill_9_and_resume_gives_the_same_bits(town_pairs: Path, tmp_path: Path,
         train({str(town_pairs)!r}, {str(tmp_path / "killed")!r}, config, cache={str(tmp_path)!r})
         """
     )
-    process = subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())})
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    )
     checkpoint = tmp_path / "killed" / "checkpoint.safetensors"
     deadline = time.monotonic() + 120
     while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
@@ -129,7 +140,13 @@ def test_kill_9_and_resume_gives_the_same_bits(town_pairs: Path, tmp_path: Path,
 
 def test_accumulated_batches_are_one_larger_batch(town_pairs: Path, tmp_path: Path, tiny: Tiny) -> None:
     """Without batch statistics and noise, two batches of two are a batch of four, to rounding."""
-    same = {"generator__norm": "instance", "generator__dropout": 0.0, "discriminator__norm": "instance", "precision": "fp32", "log__scalars": 1}
+    same = {
+        "generator__norm": "instance",
+        "generator__dropout": 0.0,
+        "discriminator__norm": "instance",
+        "precision": "fp32",
+        "log__scalars": 1,
+    }
     train(town_pairs, tmp_path / "one", tiny(batch_size=4, **same), cache=tmp_path)
     train(town_pairs, tmp_path / "two", tiny(batch_size=2, accumulate=2, **same), cache=tmp_path)
     one, two = (_losses(tmp_path / name) for name in ("one", "two"))
@@ -141,7 +158,13 @@ def test_accumulated_batches_are_one_larger_batch(town_pairs: Path, tmp_path: Pa
 
 
 def test_two_processes_are_one_with_twice_the_batch(town_pairs: Path, tmp_path: Path, tiny: Tiny) -> None:
-    same = {"generator__norm": "instance", "generator__dropout": 0.0, "discriminator__norm": "instance", "precision": "fp32", "log__scalars": 1}
+    same = {
+        "generator__norm": "instance",
+        "generator__dropout": 0.0,
+        "discriminator__norm": "instance",
+        "precision": "fp32",
+        "log__scalars": 1,
+    }
     train(town_pairs, tmp_path / "one", tiny(batch_size=4, **same), cache=tmp_path)
     script = tmp_path / "worker.py"
     script.write_text(
@@ -159,8 +182,18 @@ def test_two_processes_are_one_with_twice_the_batch(town_pairs: Path, tmp_path: 
             """
         )
     )
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        str(script),
+    ]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=240, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
     assert done.returncode == 0, done.stderr[-3000:]
 
     one, two = (_losses(tmp_path / name) for name in ("one", "two"))
@@ -203,7 +236,7 @@ def test_a_missing_split_is_said_before_anything_is_made(tmp_path: Path, tiny: T
 def test_a_diverging_run_keeps_its_last_good_checkpoint(town_pairs: Path, tmp_path: Path, tiny: Tiny) -> None:
     # A rate that overflows within a few steps, with a checkpoint at each of them.
     config = tiny(max_steps=60, optimizer__learning_rate=1e30, precision="fp32", log__checkpoint=1)
-    with pytest.raises(TrainingDivergedError, match="not finite|became nan|became inf"):
+    with pytest.raises(TrainingDivergedError, match=r"not finite|became nan|became inf"):
         train(town_pairs, tmp_path / "run", config, cache=tmp_path)
     assert not (tmp_path / "run" / "model.safetensors").exists()
     kept = tmp_path / "run" / "checkpoint.safetensors"
@@ -226,7 +259,10 @@ def test_a_full_disk_keeps_the_checkpoint_before(
         real(tensors, path, metadata)
 
     monkeypatch.setattr(state, "save_file", full)
-    with pytest.raises(StorageError, match=r"step 2 could not be written .*No space left.*is intact in .*checkpoint.safetensors"):
+    with pytest.raises(
+        StorageError,
+        match=r"step 2 could not be written .*No space left.*is intact in .*checkpoint.safetensors",
+    ):
         train(town_pairs, tmp_path / "run", tiny(log__checkpoint=1), cache=tmp_path)
     assert not list((tmp_path / "run").glob(".*.part"))
     monkeypatch.undo()
@@ -258,7 +294,9 @@ def test_resuming_with_other_pairs_or_a_damaged_checkpoint(town_pairs: Path, tmp
         resume(tmp_path / "run", cache=tmp_path)
 
 
-def test_a_graph_and_a_gpu_need_one(town_pairs: Path, tmp_path: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_graph_and_a_gpu_need_one(
+    town_pairs: Path, tmp_path: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ConfigError, match="no CUDA device here"):
         train(town_pairs, tmp_path / "run", tiny(device="cuda"), cache=tmp_path)

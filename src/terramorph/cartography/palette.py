@@ -62,9 +62,7 @@ def classify(rgb: NDArray[Any], palette: NDArray[np.uint8] = PALETTE) -> NDArray
         RasterError: If ``rgb`` is not uint8 or has no axis of three colours first or last.
     """
     if rgb.dtype != np.uint8 or rgb.ndim != 3 or 3 not in (rgb.shape[0], rgb.shape[2]):
-        raise RasterError(
-            f"Pixels of {rgb.dtype} {rgb.shape} cannot be classified; give uint8 (H, W, 3) or (3, H, W)."
-        )
+        raise RasterError(f"Pixels of {rgb.dtype} {rgb.shape} cannot be classified; give uint8 (H, W, 3) or (3, H, W).")
     last = rgb.shape[2] == 3
     height, width = rgb.shape[:2] if last else rgb.shape[1:]
     colours = palette.astype(np.float32)

@@ -18,9 +18,7 @@ from terramorph.geo.grid import Grid
 from terramorph.raster.raster import Raster
 
 
-def render(
-    features: Iterable[Feature], grid: Grid, style: Style | None = None, antialias: bool = True
-) -> Raster:
+def render(features: Iterable[Feature], grid: Grid, style: Style | None = None, antialias: bool = True) -> Raster:
     """Draw features as a map.
 
     Args:
@@ -36,9 +34,7 @@ def render(
         RasterError: If the grid is in degrees, where widths in metres have no meaning.
     """
     if grid.crs is not None and grid.crs.geographic:
-        raise RasterError(
-            f"A map cannot be drawn on a grid in degrees ({grid.crs}); use a projected CRS such as UTM."
-        )
+        raise RasterError(f"A map cannot be drawn on a grid in degrees ({grid.crs}); use a projected CRS such as UTM.")
     style = classic() if style is None else style
     by_kind: dict[str, list[Feature]] = {}
     for feature in features:

@@ -58,7 +58,11 @@ def show_columns(title: str, names: Sequence[str], rows: Iterable[Sequence[Any]]
         widths = [max(len(row[i]) for row in [list(names), *cells]) for i in range(len(names))]
         print(title)
         for row in [list(names), *cells]:
-            print("  " + row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True)), sep="  ")
+            print(
+                "  " + row[0].ljust(widths[0]),
+                *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True)),
+                sep="  ",
+            )
         sys.stdout.flush()
         return
     table = Table(title=title, title_justify="left", box=None)
@@ -137,7 +141,9 @@ class Meter:
 
     def _line(self) -> None:
         self._told, self._told_done = time.monotonic(), self._done
-        share = f"{self._done}/{self._total} ({100 * self._done / self._total:.0f} %)" if self._total else f"{self._done}"
+        share = (
+            f"{self._done}/{self._total} ({100 * self._done / self._total:.0f} %)" if self._total else f"{self._done}"
+        )
         detail = f", {self._detail}" if self._detail else ""
         print(f"{self.label}: {share}, {duration(self._told - self._started)}{detail}", flush=True)
 

@@ -75,7 +75,9 @@ def run(
     result, shortened = _train(out, config, limit)
     training = time.monotonic() - begun
     if shortened:
-        say(f"Training was cut short at {duration(limit)}: {result.step} of {shortened} steps. A faster machine does better.")
+        say(
+            f"Training was cut short at {duration(limit)}: {result.step} of {shortened} steps. A faster machine does better."
+        )
     bundle = str(result.model)
 
     made = out / "map.tif"
@@ -105,7 +107,9 @@ def run(
     show_metrics(metrics)
     verdict = "" if miou >= WANTED or steps is not None else f" (the recipe should reach {WANTED}; was it cut short?)"
     say(f"class mIoU on the held-out map: {miou:.3f}{verdict}")
-    say(f"{made}: the map, georeferenced. {out / 'index.html'}: the page. {duration(time.monotonic() - started)} in all.")
+    say(
+        f"{made}: the map, georeferenced. {out / 'index.html'}: the page. {duration(time.monotonic() - started)} in all."
+    )
 
 
 def _claim(out: Path) -> None:

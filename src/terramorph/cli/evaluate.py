@@ -23,7 +23,9 @@ def run(
     out: Annotated[Path, typer.Option(help="Folder for metrics.json, report.html and predictions/.")],
     split: Annotated[str, typer.Option(help="Which pairs: val, test or train.")] = "val",
     weights: Annotated[Path | None, typer.Option(help="Folder of the weights that LPIPS, FD, KD and FID need.")] = None,
-    mode: Annotated[Mode | None, typer.Option(help="raster: fixed statistics; paper: batch statistics. Default: the bundle's.")] = None,
+    mode: Annotated[
+        Mode | None, typer.Option(help="raster: fixed statistics; paper: batch statistics. Default: the bundle's.")
+    ] = None,
     save_predictions: Annotated[bool, typer.Option("--save-predictions", help="Write predictions/ID.png.")] = False,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
 ) -> None:

@@ -17,7 +17,9 @@ EXAMPLE = "Example: terramorph export runs/maps/model.safetensors maps.onnx --mo
 def run(
     bundle: Annotated[str, typer.Argument(help="A model.safetensors, a run's folder, or a name in the folder models.")],
     output: Annotated[Path, typer.Argument(help="The file to write, ending in .onnx.")],
-    mode: Annotated[Mode | None, typer.Option(help="raster: fixed statistics; paper: batch statistics. Default: the bundle's.")] = None,
+    mode: Annotated[
+        Mode | None, typer.Option(help="raster: fixed statistics; paper: batch statistics. Default: the bundle's.")
+    ] = None,
 ) -> None:
     """Write a bundle's network as ONNX, with free height and width and the bundle's header as metadata."""
     from terramorph.bundle import load_bundle

@@ -14,7 +14,9 @@ EXAMPLE = "Example: terramorph import latest_net_G.pth models/edges.safetensors"
 
 
 def run(
-    checkpoint: Annotated[Path, typer.Argument(help="A generator of the public PyTorch pix2pix, such as latest_net_G.pth.")],
+    checkpoint: Annotated[
+        Path, typer.Argument(help="A generator of the public PyTorch pix2pix, such as latest_net_G.pth.")
+    ],
     output: Annotated[Path, typer.Argument(help="The bundle to write, ending in .safetensors.")],
 ) -> None:
     """Make a bundle of a checkpoint of the public PyTorch pix2pix (U-Net or ResNet)."""

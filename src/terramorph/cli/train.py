@@ -27,7 +27,9 @@ EXAMPLE = (
 
 
 def run(
-    dataset: Annotated[Path | None, typer.Argument(help="Folder of pairs: train/ and val/, A|B images or A/ and B/ twins.")] = None,
+    dataset: Annotated[
+        Path | None, typer.Argument(help="Folder of pairs: train/ and val/, A|B images or A/ and B/ twins.")
+    ] = None,
     preset: Annotated[str, typer.Option(help="The recipe: a preset's name, or a TOML file of your own.")] = "pix2pix",
     direction: Annotated[Direction | None, typer.Option(help="AtoB: the left half, or A/, is the source.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; ends with model.safetensors.")] = None,
@@ -39,7 +41,9 @@ def run(
     assignments: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; may be repeated.")
     ] = None,
-    cache: Annotated[Path | None, typer.Option(help="Folder of the decoded pairs. Default: ~/.cache/terramorph.")] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder of the decoded pairs. Default: ~/.cache/terramorph.")
+    ] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="List and leave out pairs that cannot be read.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved configuration and stop.")] = False,
 ) -> None:
@@ -99,6 +103,8 @@ def _run(work: Callable[..., TrainResult], out: Path, cache: Path | None, dry_ru
         if first:
             command = f"terramorph train --resume {shlex.quote(str(out))}"
             command += f" --cache {shlex.quote(str(cache))}" if cache else ""
-            say(f"Stopped after step {result.step} of {result.total}; the checkpoint is {result.checkpoint}. Go on with: {command}")
+            say(
+                f"Stopped after step {result.step} of {result.total}; the checkpoint is {result.checkpoint}. Go on with: {command}"
+            )
         # Another process of the group may have been the one that got the signal.
         raise typer.Exit(stop.exit_code if stop() else 128 + signal.SIGTERM)

@@ -18,7 +18,9 @@ def run(
     bundle: Annotated[str, typer.Argument(help="A model.safetensors, a run's folder, or a name in the folder models.")],
     source: Annotated[Path, typer.Argument(metavar="INPUT", help="An image, or a folder of images.")],
     output: Annotated[Path, typer.Argument(help="An image (.png, .jpg, .tif), or a folder.")],
-    mode: Annotated[Mode | None, typer.Option(help="raster: fixed statistics; paper: batch statistics. Default: the bundle's.")] = None,
+    mode: Annotated[
+        Mode | None, typer.Option(help="raster: fixed statistics; paper: batch statistics. Default: the bundle's.")
+    ] = None,
     samples: Annotated[int, typer.Option(min=1, help="Draw so many outputs of each image (mode paper).")] = 1,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
 ) -> None:

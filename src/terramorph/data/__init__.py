@@ -6,6 +6,14 @@ from terramorph.data.folder import PairFolder, has_split, open_pairs
 from terramorph.data.pair import Pair
 
 __all__ = [
-    "DEFAULT_CACHE", "Augmentation", "DecodedPairs", "Pair", "PairFolder", "Side", "TrainingBatches", "decode",
-    "has_split", "open_pairs",
+    "DEFAULT_CACHE",
+    "Augmentation",
+    "DecodedPairs",
+    "Pair",
+    "PairFolder",
+    "Side",
+    "TrainingBatches",
+    "decode",
+    "has_split",
+    "open_pairs",
 ]

@@ -64,8 +64,9 @@ def generator_for(seed: int, stream: int, number: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=[seed, stream], counter=[0, 0, 0, number]))
 
 
-def draw(augmentation: Augmentation, height: int, width: int, seed: int, number: int) -> Draw:
-    """Draws the changes for the sample with this number, of an image of height x width pixels."""
+def draw(augmentation: Augmentation, shape: tuple[int, int], seed: int, number: int) -> Draw:
+    """Draws the changes for the sample with this number, of an image of (height, width) pixels."""
+    height, width = shape
     values = generator_for(seed, 1, number).random(8)
     spare_y, spare_x = height - augmentation.crop + 1, width - augmentation.crop + 1
     symmetric = augmentation.eightfold
@@ -110,7 +111,10 @@ def gather(images: Tensor, index: Tensor, drawn: list[Draw], crop: int) -> Tenso
     y, x, mirror, flip, transpose = table
     ramp = torch.arange(crop, device=device)
     row, column = ramp[None, :, None], ramp[None, None, :]
-    row, column = torch.where(flip.bool(), crop - 1 - row, row), torch.where(mirror.bool(), crop - 1 - column, column)
+    row, column = (
+        torch.where(flip.bool(), crop - 1 - row, row),
+        torch.where(mirror.bool(), crop - 1 - column, column),
+    )
     swap = transpose.bool()
     row, column = torch.where(swap, column, row), torch.where(swap, row, column)
     return images[index[:, None, None], y + row, x + column]
@@ -136,4 +140,4 @@ def jitter_colours(unit: Tensor, drawn: list[Draw]) -> Tensor:
     gain = brightness * contrast
     offset = gain + (1.0 - contrast) * brightness * (pixels.mean(dim=(1, 2), keepdim=True) + 1.0) - 1.0
     changed = torch.baddbmm(offset.expand(-1, 1, bands), pixels, gain * matrix).clamp_(-1.0, 1.0)
-    return changed.unflatten(1, unit.shape[2:]).permute(0, 3, 1, 2)
+    return changed.view(len(unit), *unit.shape[2:], bands).permute(0, 3, 1, 2)

@@ -119,14 +119,18 @@ def decode(
             cache.mkdir(parents=True, exist_ok=True)
             building = Path(tempfile.mkdtemp(prefix=".building-", dir=cache))
         except OSError as error:
-            raise StorageError(f"The cache {cache} cannot be written ({error}); choose another with --cache.") from error
+            raise StorageError(
+                f"The cache {cache} cannot be written ({error}); choose another with --cache."
+            ) from error
         try:
             _build(building, pairs, size, resampling, at_least, skip_bad, progress)
-            os.rename(building, entry)
+            building.rename(entry)
         except OSError as error:
             # Another process may have finished the same entry first; its bytes are ours.
             if not (entry / "index.json").is_file():
-                raise StorageError(f"The cache {cache} cannot be written ({error}); free some space or choose another with --cache.") from error
+                raise StorageError(
+                    f"The cache {cache} cannot be written ({error}); free some space or choose another with --cache."
+                ) from error
         finally:
             shutil.rmtree(building, ignore_errors=True)
     return _open(entry, fingerprint, pairs.skipped)
@@ -147,13 +151,22 @@ def _build(
         where = " and ".join(str(file) for file in pairs.files[index])
         for raster in (pair.a, pair.b):
             if raster.pixels.dtype.name not in DTYPES:
-                raise DatasetError(f"{where} holds {raster.pixels.dtype.name} values; convert it to one of {', '.join(DTYPES)}.")
+                raise DatasetError(
+                    f"{where} holds {raster.pixels.dtype.name} values; convert it to one of {', '.join(DTYPES)}."
+                )
             if raster.pixels.dtype.kind == "f" and not np.isfinite(raster.pixels[:, raster.mask]).all():
-                raise DatasetError(f"{where} holds values that are not finite outside its mask; fill them or declare a nodata value.")
+                raise DatasetError(
+                    f"{where} holds values that are not finite outside its mask; fill them or declare a nodata value."
+                )
         if min(height, width) < at_least:
-            raise DatasetError(f"{where} is {width}x{height} px and crops of {at_least} px are asked for; use a smaller crop or turn the resize on.")
+            raise DatasetError(
+                f"{where} is {width}x{height} px and crops of {at_least} px are asked for; use a "
+                f"smaller crop or turn the resize on."
+            )
         sides = [
-            np.nan_to_num(resize_pixels(np.where(r.mask, r.pixels, 0).astype(r.pixels.dtype), height, width, resampling))
+            np.nan_to_num(
+                resize_pixels(np.where(r.mask, r.pixels, 0).astype(r.pixels.dtype), height, width, resampling)
+            )
             for r in (pair.a, pair.b)
         ]
         mask = resize_pixels(pair.mask[None].astype(np.uint8), height, width, "nearest")[0]
@@ -186,7 +199,8 @@ def _build(
                 try:
                     sides, mask, resolution, this = future.result()
                     if kind is not None and this != kind:
-                        raise DatasetError(
+                        raise "
+                        f"DatasetError(
                             f"{' and '.join(map(str, pairs.files[index]))} holds {_describe(this)} while the pairs before it hold "
                             f"{_describe(kind)}; every pair of a dataset must have the same bands and dtypes."
                         )
@@ -215,7 +229,9 @@ def _build(
             for future in waiting:
                 future.cancel()
     if not kept or kind is None:
-        raise DatasetError(f"None of the {len(pairs)} pairs of {pairs.root / pairs.split} can be used; the first: {skipped[0]}")
+        raise DatasetError(
+            f"None of the {len(pairs)} pairs of {pairs.root / pairs.split} can be used; the first: {skipped[0]}"
+        )
     document = {
         "ids": [pairs.ids[i] for i in kept],
         "shapes": shapes,
@@ -224,7 +240,9 @@ def _build(
                 "bands": bands,
                 "dtype": dtype,
                 "limits": [float(v) for v in limits[n]] if samples[n] else [0.0, 1.0],
-                "robust": [float(v) for v in np.percentile(np.concatenate(samples[n]), (0.1, 99.9))] if samples[n] else [0.0, 1.0],
+                "robust": [float(v) for v in np.percentile(np.concatenate(samples[n]), (0.1, 99.9))]
+                if samples[n]
+                else [0.0, 1.0],
             }
             for n, (bands, dtype) in enumerate(kind)
         ],
@@ -254,7 +272,13 @@ def _open(entry: Path, fingerprint: str, skipped_before: tuple[str, ...]) -> Dec
         return arrays
 
     sides = [
-        Side(views(name, s["dtype"], len(s["bands"])), tuple(s["bands"]), s["dtype"], *s["limits"], *s["robust"])
+        Side(
+            views(name, s["dtype"], len(s["bands"])),
+            tuple(s["bands"]),
+            s["dtype"],
+            *s["limits"],
+            *s["robust"],
+        )
         for name, s in zip(("a.bin", "b.bin"), index["sides"], strict=True)
     ]
     masks = views("mask.bin", "uint8", None) if index["masked"] else None
@@ -309,7 +333,7 @@ class TrainingBatches:
         numbers = range(first, first + count)
         index = [self._pair(number) for number in numbers]
         drawn = [
-            draw(self.augmentation, *self.sides[0].images[i].shape[:2], self.seed, number)
+            draw(self.augmentation, self._height_width(i), self.seed, number)
             for i, number in zip(index, numbers, strict=True)
         ]
         if self.resident is not None:
@@ -318,7 +342,13 @@ class TrainingBatches:
         else:
             stored = [self._cut(side.images, index, drawn) for side in self.sides]
             if self.pairs.masks is not None:
-                stored.append(self._cut([mask[..., None] for mask in (self.pairs.masks[i] for i in index)], range(count), drawn))
+                stored.append(
+                    self._cut(
+                        [mask[..., None] for mask in (self.pairs.masks[i] for i in index)],
+                        range(count),
+                        drawn,
+                    )
+                )
         source, target = (
             scaling.to_unit(images, _memory(images)).permute(0, 3, 1, 2)
             for scaling, images in zip(self.scalings, stored, strict=False)
@@ -327,6 +357,10 @@ class TrainingBatches:
             source = jitter_colours(source, drawn)
         mask = stored[2].permute(0, 3, 1, 2).float() if len(stored) == 3 else None
         return Batch(source, target, mask)
+
+    def _height_width(self, index: int) -> tuple[int, int]:
+        height, width, _ = self.sides[0].images[index].shape
+        return height, width
 
     def _pair(self, number: int) -> int:
         epoch, position = divmod(number, len(self.pairs))

@@ -23,7 +23,29 @@ from terramorph.raster.raster import Raster
 
 # Files that lie beside images and are no pairs: world files, projections, statistics, and what desktops leave behind.
 _SIDECARS = frozenset(
-    ".pgw .pngw .jgw .jpgw .jpegw .tfw .tifw .bpw .wld .w .prj .xml .ovr .map .tab .json .txt .csv .md .db .ini".split()
+    [
+        ".pgw",
+        ".pngw",
+        ".jgw",
+        ".jpgw",
+        ".jpegw",
+        ".tfw",
+        ".tifw",
+        ".bpw",
+        ".wld",
+        ".w",
+        ".prj",
+        ".xml",
+        ".ovr",
+        ".map",
+        ".tab",
+        ".json",
+        ".txt",
+        ".csv",
+        ".md",
+        ".db",
+        ".ini",
+    ]
 )
 
 
@@ -124,7 +146,8 @@ def open_pairs(root: str | Path, split: str, *, skip_bad: bool = False) -> PairF
         for side in twins:
             if not side.is_dir():
                 raise DatasetError(f"The folder {side} is missing while its twin exists; every image needs both sides.")
-        pairs = _match(*(_images(side, skip_bad, skipped) for side in twins), twins, skip_bad, skipped)
+        a, b = (_images(side, skip_bad, skipped) for side in twins)
+        pairs = _match(a, b, twins, skip_bad, skipped)
     elif (root / split).is_dir():
         pairs = {stem: (file,) for stem, file in _images(root / split, skip_bad, skipped).items()}
     else:
@@ -133,7 +156,9 @@ def open_pairs(root: str | Path, split: str, *, skip_bad: bool = False) -> PairF
             f"The dataset {root} has no split {split!r}; it holds {', '.join(present) if present else 'no folders'}."
         )
     if not pairs:
-        raise DatasetError(f"The split {split!r} of {root} holds no pairs; put A|B images there, or choose another split.")
+        raise DatasetError(
+            f"The split {split!r} of {root} holds no pairs; put A|B images there, or choose another split."
+        )
     ids = tuple(sorted(pairs, key=_natural))
     return PairFolder(root, split, ids, tuple(pairs[i] for i in ids), tuple(skipped))
 

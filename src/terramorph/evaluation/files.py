@@ -31,9 +31,7 @@ def write_text(path: Path, text: str) -> None:
         partial.replace(path)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        raise StorageError(
-            f"{path} could not be written: {error.strerror or error}; free some space."
-        ) from error
+        raise StorageError(f"{path} could not be written: {error.strerror or error}; free some space.") from error
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:

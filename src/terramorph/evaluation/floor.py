@@ -39,9 +39,7 @@ class Floor:
     why: str
 
 
-def choose_floor(
-    truth: ReadTarget, count: int, training: ReadTarget | None = None, training_count: int = 0
-) -> Floor:
+def choose_floor(truth: ReadTarget, count: int, training: ReadTarget | None = None, training_count: int = 0) -> Floor:
     """Find the constant colour to compare with.
 
     Folders of pairs do not say which side is a map, so the truth is looked at: it is one when at least

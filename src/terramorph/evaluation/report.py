@@ -94,9 +94,7 @@ def render_report(document: Mapping[str, Any], examples: Sequence[Example]) -> s
         examples: Pairs to show, in order.
     """
     template = files("terramorph.evaluation").joinpath("report.html.j2").read_text(encoding="utf-8")
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(template).render(
         document=document,
         headline=[row for row in _rows(document) if row["key"] in ("miou", "lpips", "fd", "psnr")],

@@ -190,9 +190,7 @@ class _Work:
         floor_scores, _ = self.constant.scores()
         if not floor.is_map:
             reasons |= dict.fromkeys(("class_accuracy", "miou"), _why_no_classes(floor))
-        confusion = (
-            {"classes": list(CLASSES), "rows_are_truth": own.confusion.tolist()} if floor.is_map else None
-        )
+        confusion = {"classes": list(CLASSES), "rows_are_truth": own.confusion.tolist()} if floor.is_map else None
         return {
             "n": len(self.ids),
             **scores,
@@ -248,9 +246,7 @@ def _examples(work: _Work, spool: Spool) -> list[Example]:
         sample = work.samples.read(work.places[row])
         source = as_bytes(sample.source, work.samples.header.source.scaling)
         values = {name: column[row] for name, column in columns.items()}
-        examples.append(
-            Example(group, key, sample.id, source, spool.read(row), sample.truth, sample.mask, values)
-        )
+        examples.append(Example(group, key, sample.id, source, spool.read(row), sample.truth, sample.mask, values))
     return examples
 
 

@@ -81,9 +81,7 @@ class Samples:
             self.skipped.append(str(error))
             return None
         if not sample.mask.any():
-            self.skipped.append(
-                f"The pair {sample.id} of {self.pairs.split} has no pixel valid on both sides."
-            )
+            self.skipped.append(f"The pair {sample.id} of {self.pairs.split} has no pixel valid on both sides.")
             return None
         return sample
 

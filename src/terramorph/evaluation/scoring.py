@@ -78,9 +78,7 @@ class Instruments:
             reason = f"SqueezeNet needs images of {_SMALLEST} px or more, and these are {size} px."
             made.reasons |= dict.fromkeys(deep, reason)
         elif weights is None:
-            reason = (
-                "No weights folder was given; with --weights DIR the SqueezeNet and LPIPS weights are used."
-            )
+            reason = "No weights folder was given; with --weights DIR the SqueezeNet and LPIPS weights are used."
             made.reasons |= dict.fromkeys(deep, reason)
         else:
             made.lpips = Lpips.from_folder(weights).to(device)
@@ -114,9 +112,7 @@ class Tally:
     instruments: Instruments
     count_classes: bool
     per_image: dict[str, list[float]] = field(default_factory=lambda: {key: [] for key in PER_IMAGE_KEYS})
-    confusion: Tensor = field(
-        default_factory=lambda: torch.zeros(len(CLASSES), len(CLASSES), dtype=torch.int64)
-    )
+    confusion: Tensor = field(default_factory=lambda: torch.zeros(len(CLASSES), len(CLASSES), dtype=torch.int64))
     features: list[Tensor] = field(default_factory=list)
     truth_features: list[Tensor] = field(default_factory=list)
 

@@ -52,9 +52,7 @@ class Grid:
     def __post_init__(self) -> None:
         """Check the fields."""
         if self.height < 1 or self.width < 1:
-            raise RasterError(
-                f"A grid of {self.height} x {self.width} pixels is empty; give sides of at least 1."
-            )
+            raise RasterError(f"A grid of {self.height} x {self.width} pixels is empty; give sides of at least 1.")
         values = (self.affine.a, self.affine.b, self.affine.c, self.affine.d, self.affine.e, self.affine.f)
         if not all(math.isfinite(v) for v in values) or self.affine.determinant == 0:
             raise RasterError(f"The grid transform {values} has no inverse; give a pixel size that is not 0.")

@@ -32,7 +32,7 @@ IR_VERSION = 8
 def export_onnx(bundle: Bundle, path: str | Path, *, mode: Mode | None = None) -> Path:
     """Writes a bundle's network as ONNX; the file appears whole or not at all.
 
-    The input `source` is float32 (N, C, H, W) in [-1, 1] and the output `target` float32 (N, D, H, W) in [-1, 1],
+    The input `source` is float32 (N, C, H, W) and the output `target` float32 (N, D, H, W), both in [-1, 1],
     for any N, H and W from 1. The metadata property `terramorph` holds the bundle's header as JSON, with the
     exported mode.
 
@@ -73,9 +73,7 @@ def export_onnx(bundle: Bundle, path: str | Path, *, mode: Mode | None = None) -
     graph.crop(output, height, width)
     model = graph.model(onnx, bundle.header.source.count, bundle.header.target.count)
     header = bundle.header.model_copy(update={"mode": chosen})
-    onnx.helper.set_model_props(
-        model, {"terramorph": header.model_dump_json(), "mode": chosen, "dropout": "off"}
-    )
+    onnx.helper.set_model_props(model, {"terramorph": header.model_dump_json(), "mode": chosen, "dropout": "off"})
     onnx.checker.check_model(model)
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -146,9 +144,7 @@ class _Graph:
 
     def crop(self, x: str, height: str, width: str) -> None:
         """Cuts (N, D, H', W') back to (N, D, H, W); the graph's output."""
-        ends = self.add(
-            "Concat", *(self.add("Unsqueeze", side, self._vector(0)) for side in (height, width)), axis=0
-        )
+        ends = self.add("Concat", *(self.add("Unsqueeze", side, self._vector(0)) for side in (height, width)), axis=0)
         self.add("Slice", x, self.whole(0, 0), ends, self.whole(2, 3), out="target")
 
     def _vector(self, value: int) -> str:

@@ -72,9 +72,7 @@ def import_checkpoint(
             "(the file with net_G in its name)."
         )
     if kind is not None and kind != found:
-        raise CheckpointError(
-            f"{path} holds a {found}, not a {kind}; leave the kind out, or give another file."
-        )
+        raise CheckpointError(f"{path} holds a {found}, not a {kind}; leave the kind out, or give another file.")
     name, settings, renamed = _unet(state, path) if found == "unet" else _resnet(state, path)
     if dropout is not None:
         settings["dropout"] = dropout
@@ -104,9 +102,7 @@ def load_discriminator(path: str | Path) -> PatchGAN:
     path = Path(path)
     state = _read(path)
     if _kind_of(state, path) != "patchgan":
-        raise CheckpointError(
-            f"{path} holds a generator, not a discriminator; give the file with net_D in its name."
-        )
+        raise CheckpointError(f"{path} holds a generator, not a discriminator; give the file with net_D in its name.")
     prefix = "net." if "net.0.weight" in state else "model."
     numbers = sorted({int(key.split(".")[1]) for key in state})
     weight = state[f"{prefix}0.weight"]
@@ -137,9 +133,7 @@ def _read(path: Path) -> State:
                 "code; "
                 "save the network's state_dict() alone."
             ) from error
-        raise CheckpointError(
-            f"{path} is not a PyTorch checkpoint, or a damaged one; copy it again."
-        ) from error
+        raise CheckpointError(f"{path} is not a PyTorch checkpoint, or a damaged one; copy it again.") from error
     except (
         RuntimeError,
         EOFError,
@@ -149,9 +143,7 @@ def _read(path: Path) -> State:
         zipfile.BadZipFile,
         UnicodeDecodeError,
     ) as error:
-        raise CheckpointError(
-            f"{path} is not a PyTorch checkpoint, or a damaged one; copy it again."
-        ) from error
+        raise CheckpointError(f"{path} is not a PyTorch checkpoint, or a damaged one; copy it again.") from error
     if isinstance(document, Mapping) and isinstance(document.get("state_dict"), Mapping):
         document = document["state_dict"]
     tensors = isinstance(document, Mapping) and all(
@@ -159,8 +151,7 @@ def _read(path: Path) -> State:
     )
     if not tensors or not document:
         raise CheckpointError(
-            f"{path} does not hold tensors by name; give a state dict of the {_SOURCE}, such as "
-            "latest_net_G.pth."
+            f"{path} does not hold tensors by name; give a state dict of the {_SOURCE}, such as latest_net_G.pth."
         )
     state = dict(document)
     if all(key.startswith("module.") for key in state):
@@ -189,9 +180,7 @@ def _unet(state: State, path: Path) -> tuple[str, dict[str, Any], State]:
         prefixes.append(f"{prefixes[-1]}{'1' if len(prefixes) == 1 else '3'}.model.")
     depth, last = len(prefixes), len(prefixes) - 1
     if depth not in _UNETS:
-        raise CheckpointError(
-            f"{path} holds a U-Net of {depth} levels; those of 6, 7 and 8 levels are understood."
-        )
+        raise CheckpointError(f"{path} holds a U-Net of {depth} levels; those of 6, 7 and 8 levels are understood.")
     places = {f"{prefixes[0]}0": "down.0", f"{prefixes[0]}3": "head"}
     for level in range(1, depth):
         prefix, up = prefixes[level], last - level
@@ -226,21 +215,14 @@ def _resnet(state: State, path: Path) -> tuple[str, dict[str, Any], State]:
     found = [(int(m[1]), int(m[2])) for m in map(block.match, state) if m]
     blocks = sorted({number for number, _ in found})
     convolutions = sorted(
-        {
-            int(m[2])
-            for m in map(block.match, state)
-            if m and m.string.endswith("weight") and state[m.string].ndim == 4
-        }
+        {int(m[2]) for m in map(block.match, state) if m and m.string.endswith("weight") and state[m.string].ndim == 4}
     )
     if convolutions not in ([1, 5], [1, 6]):
         raise CheckpointError(
-            f"{path} holds a ResNet whose blocks are not padded by reflection; only the public default is "
-            "understood."
+            f"{path} holds a ResNet whose blocks are not padded by reflection; only the public default is understood."
         )
     if len(blocks) not in _RESNETS or blocks != list(range(10, 10 + len(blocks))):
-        raise CheckpointError(
-            f"{path} holds a ResNet of {len(blocks)} blocks; those of 6 and 9 are understood."
-        )
+        raise CheckpointError(f"{path} holds a ResNet of {len(blocks)} blocks; those of 6 and 9 are understood.")
     noisy = convolutions == [1, 6]
     inner = {1: 1, 2: 2, 6: 6, 7: 7} if noisy else {1: 1, 2: 2, 5: 6, 6: 7}
     places = {
@@ -253,9 +235,7 @@ def _resnet(state: State, path: Path) -> tuple[str, dict[str, Any], State]:
         places[f"model.{number}"] = f"layers.{number}"
     first, head = state["model.1.weight"], state.get(f"model.{after + 7}.weight")
     if head is None or first.ndim != 4:
-        raise CheckpointError(
-            f"{path} lacks the tensor model.{after + 7}.weight of its ResNet; copy it again."
-        )
+        raise CheckpointError(f"{path} lacks the tensor model.{after + 7}.weight of its ResNet; copy it again.")
     norm = "instance" if "model.1.bias" in state else "batch" if "model.2.weight" in state else "none"
     settings = {
         "in_bands": first.shape[1],
@@ -302,9 +282,7 @@ def _filled(name: str, settings: dict[str, Any], state: State, path: Path) -> nn
         if key.endswith("num_batches_tracked"):  # old files lack it, and nothing here uses it
             state.setdefault(key, torch.zeros((), dtype=torch.long))
         if key not in state:
-            raise CheckpointError(
-                f"{path} lacks the tensor that becomes {key} in {name}; copy or export it again."
-            )
+            raise CheckpointError(f"{path} lacks the tensor that becomes {key} in {name}; copy or export it again.")
         tensor = state[key]
         if tensor.shape != place.shape:
             raise CheckpointError(
@@ -312,9 +290,7 @@ def _filled(name: str, settings: dict[str, Any], state: State, path: Path) -> nn
                 f"{tuple(place.shape)}; the file is of another network."
             )
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise CheckpointError(
-                f"The tensor that becomes {key} in {path} is not finite; use an earlier checkpoint."
-            )
+            raise CheckpointError(f"The tensor that becomes {key} in {path} is not finite; use an earlier checkpoint.")
         place.copy_(tensor)
     left = sorted(state.keys() - expected.keys())
     if left:

@@ -47,4 +47,4 @@ def generator_loss(kind: AdversarialLoss, fake: Tensor, mask: Tensor | None = No
 
 
 def _weight(mask: Tensor | None, logits: Tensor) -> Tensor | None:
-    return None if mask is None else functional.adaptive_avg_pool2d(mask, logits.shape[-2:])
+    return None if mask is None else functional.adaptive_avg_pool2d(mask, (logits.shape[-2], logits.shape[-1]))

@@ -118,9 +118,7 @@ class InceptionFid:
         if reason is not None:
             raise (InputError if _has_torch_fidelity() else MissingPackageError)(reason)
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # torchmetrics warns about memory that pool3 statistics do not use
+            warnings.simplefilter("ignore")  # torchmetrics warns about memory that pool3 statistics do not use
             from torchmetrics.image.fid import FrechetInceptionDistance
 
             try:

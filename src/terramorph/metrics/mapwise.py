@@ -71,9 +71,7 @@ def class_iou(confusion: Tensor, names: Sequence[str]) -> dict[str, float]:
     """
     matrix = _matrix(confusion)
     if len(names) != len(matrix):
-        raise InputError(
-            f"There are {len(names)} class names for a confusion matrix of {len(matrix)} classes."
-        )
+        raise InputError(f"There are {len(names)} class names for a confusion matrix of {len(matrix)} classes.")
     hit = matrix.diagonal()
     union = matrix.sum(dim=0) + matrix.sum(dim=1) - hit
     return {name: float(value) for name, value in zip(names, hit / union, strict=True)}

@@ -163,9 +163,7 @@ class Lpips(nn.Module):
         names = [f"lin{k}.model.1.weight" for k in range(len(_SLICE_CHANNELS))]
         missing = [name for name in names if name not in state]
         if missing:
-            raise InputError(
-                f"{path} holds no {missing[0]!r}; it is not a set of LPIPS v0.1 SqueezeNet heads."
-            )
+            raise InputError(f"{path} holds no {missing[0]!r}; it is not a set of LPIPS v0.1 SqueezeNet heads.")
         try:
             return cls(SqueezeNetFeatures.from_folder(folder), [state[name] for name in names])
         except InputError as error:
@@ -187,9 +185,7 @@ class Lpips(nn.Module):
             InputError: A shape, dtype or range is not as above, or the shapes differ.
         """
         if a.shape != b.shape:
-            raise InputError(
-                f"LPIPS compares images of one shape, but got {tuple(a.shape)} and {tuple(b.shape)}."
-            )
+            raise InputError(f"LPIPS compares images of one shape, but got {tuple(a.shape)} and {tuple(b.shape)}.")
         return self.distance(self.features(a), self.features(b))
 
     def distance(self, a: Features, b: Features) -> Tensor:
@@ -223,8 +219,7 @@ def _check_images(images: Tensor) -> None:
         )
     if min(images.shape[-2:]) < 17:
         raise InputError(
-            f"SqueezeNet needs images of 17 pixels or more a side, but got {images.shape[-1]} x "
-            f"{images.shape[-2]}."
+            f"SqueezeNet needs images of 17 pixels or more a side, but got {images.shape[-1]} x {images.shape[-2]}."
         )
     if images.numel() and (images.min() < -1.001 or images.max() > 1.001):
         raise InputError(
@@ -236,8 +231,7 @@ def _check_images(images: Tensor) -> None:
 def _read_state(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise InputError(
-            f"There is no {path.name} in {path.parent}: LPIPS, FD and KD need {BACKBONE_FILE} and "
-            f"{HEADS_FILE} there."
+            f"There is no {path.name} in {path.parent}: LPIPS, FD and KD need {BACKBONE_FILE} and {HEADS_FILE} there."
         )
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)

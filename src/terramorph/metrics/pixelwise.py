@@ -211,6 +211,5 @@ def _check(prediction: Tensor, truth: Tensor, mask: Tensor | None) -> None:
     expected = (prediction.shape[0], 1, *prediction.shape[2:])
     if mask is not None and (mask.dtype != torch.bool or tuple(mask.shape) != expected):
         raise InputError(
-            f"The mask must be bool {expected} beside these images, but it is {mask.dtype} "
-            f"{tuple(mask.shape)}."
+            f"The mask must be bool {expected} beside these images, but it is {mask.dtype} {tuple(mask.shape)}."
         )

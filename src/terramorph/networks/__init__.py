@@ -7,7 +7,21 @@ from terramorph.networks.resnet import ResNet, ResNetConfig, all_finite, paramet
 from terramorph.networks.unet import UNet, UNetConfig
 
 __all__ = [
-    "NETWORKS", "InstanceNorm", "NoiseDropout", "PatchGAN", "PatchGANConfig", "ResNet", "ResNetConfig", "UNet",
-    "UNetConfig", "all_finite", "build_network", "describe_network", "initialize", "on_stride", "parameter_count",
-    "reflected", "set_noise",
+    "NETWORKS",
+    "InstanceNorm",
+    "NoiseDropout",
+    "PatchGAN",
+    "PatchGANConfig",
+    "ResNet",
+    "ResNetConfig",
+    "UNet",
+    "UNetConfig",
+    "all_finite",
+    "build_network",
+    "describe_network",
+    "initialize",
+    "on_stride",
+    "parameter_count",
+    "reflected",
+    "set_noise",
 ]

@@ -50,7 +50,10 @@ class PatchGAN(nn.Module):
                 nn.Conv2d(2 * width, 1, 1, bias=bias),
             )
             return
-        layers: list[nn.Module] = [nn.Conv2d(config.in_bands, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
+        layers: list[nn.Module] = [
+            nn.Conv2d(config.in_bands, width, 4, stride=2, padding=1),
+            nn.LeakyReLU(0.2),
+        ]
         inner = width
         for level in range(1, config.layers + 1):
             out = width * min(2**level, 8)

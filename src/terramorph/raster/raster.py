@@ -42,9 +42,7 @@ class Raster:
     def __post_init__(self) -> None:
         """Check that the parts agree."""
         if self.pixels.ndim != 3 or self.pixels.shape[0] < 1:
-            raise RasterError(
-                f"Pixels of shape {self.pixels.shape} are no raster; give (bands, height, width)."
-            )
+            raise RasterError(f"Pixels of shape {self.pixels.shape} are no raster; give (bands, height, width).")
         if self.pixels.dtype.kind not in "uif":
             raise RasterError(f"Pixels of dtype {self.pixels.dtype} are no raster; convert them to numbers.")
         size = self.pixels.shape[1:]

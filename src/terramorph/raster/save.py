@@ -85,8 +85,7 @@ def _replace_whole(jobs: dict[Path, Any], stale: list[Path] | None = None) -> No
     except (OSError, RasterioError) as error:
         reason = getattr(error, "strerror", None) or error.__cause__ or error
         raise StorageError(
-            f"{current} cannot be written ({reason}); "
-            "check that its folder exists, is writable and has free space."
+            f"{current} cannot be written ({reason}); check that its folder exists, is writable and has free space."
         ) from error
     finally:
         for temporary in temporaries.values():
@@ -163,7 +162,5 @@ def _verify_tiff(raster: Raster, path: Path) -> None:
         for _, window in dataset.block_windows(1):
             rows, columns = window.toslices()
             written = dataset.read(window=window)
-            if not np.array_equal(
-                written, raster.pixels[:, rows, columns], equal_nan=raster.dtype.kind == "f"
-            ):
+            if not np.array_equal(written, raster.pixels[:, rows, columns], equal_nan=raster.dtype.kind == "f"):
                 raise StorageError(f"{path} did not reach the disk whole; check its free space.")

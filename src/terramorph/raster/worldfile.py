@@ -75,9 +75,7 @@ def _read_affine(world: Path) -> Affine:
 def _read_prj(prj: Path) -> CRS:
     """The CRS of a .prj file (WKT, ESRI's dialect too)."""
     try:
-        return to_odc_crs(
-            RasterioCRS.from_wkt(prj.read_text(encoding="utf-8-sig"), morph_from_esri_dialect=True)
-        )
+        return to_odc_crs(RasterioCRS.from_wkt(prj.read_text(encoding="utf-8-sig"), morph_from_esri_dialect=True))
     except Exception as error:  # GDAL and pyproj raise classes of their own, which share no base
         raise RasterError(f"{prj}: this is no coordinate system in WKT; correct or remove it.") from error
 

@@ -94,15 +94,11 @@ def _paint_crops(painter: Painter, district: District, rng: np.random.Generator)
     while at < reach:
         wide = float(rng.uniform(50, 110))
         colour = kinds[rng.integers(len(kinds))] + rng.normal(0, 5, 3)
-        for step, (offset, width) in enumerate(
-            [(wide / 2, wide), *((o, 1.6) for o in np.arange(3.0, wide, 6.0))]
-        ):
+        for step, (offset, width) in enumerate([(wide / 2, wide), *((o, 1.6) for o in np.arange(3.0, wide, 6.0))]):
             u = at + float(offset)
             ends = [(centre.x + u * cos - v * sin, centre.y + u * sin + v * cos) for v in (-reach, reach)]
             tone = colour if step == 0 else colour * 0.9
-            painter.stroke(
-                path_of([np.asarray(ends)], closed=False), width, tone, _FIELD if step == 0 else None
-            )
+            painter.stroke(path_of([np.asarray(ends)], closed=False), width, tone, _FIELD if step == 0 else None)
         at += wide
     for canvas in (painter.canvas, painter.texture):
         canvas.restore()
@@ -177,9 +173,7 @@ def _paint_ways(painter: Painter, plan: Plan) -> None:
     for line, path in zip(plan.arterials, arterials, strict=True):
         painter.stroke(path, 1.0 * s, (214, 186, 96), None)
         for side in (-4.3, 4.3):
-            painter.stroke(
-                lines_of(beside(line, side * s)), 0.8 * s, (206, 206, 202), None, dash=(6 * s, 7 * s)
-            )
+            painter.stroke(lines_of(beside(line, side * s)), 0.8 * s, (206, 206, 202), None, dash=(6 * s, 7 * s))
     for line in plan.highways:
         path = lines_of(line)
         painter.stroke(path, (HIGHWAY_M + 5) * s, (132, 138, 96), _PLANTS)
@@ -283,9 +277,7 @@ def _paint_roofs(painter: Painter, buildings: Rects, scale: float, rng: np.rando
         painter.fill(path_of([outline[i]]), flat[i] * 1.12, (0, 60, 0))
         painter.fill(path_of([inner[i]]), flat[i] * 0.96, (0, 60, 0))
         one = buildings.take(np.array([i]))
-        spots = one.points(
-            machine_at[i, :, 0][None] * one.length[0], machine_at[i, :, 1][None] * one.depth[0]
-        )[0]
+        spots = one.points(machine_at[i, :, 0][None] * one.length[0], machine_at[i, :, 1][None] * one.depth[0])[0]
         for x, y in spots.tolist():
             painter.fill(path_of([_MACHINE * 4.0 + [x - 3, y - 3]]), flat[i] * 0.6, None)
             painter.fill(path_of([_MACHINE * 3.5 + [x - 1.5, y - 1.5]]), flat[i] * 1.1, None)

@@ -242,9 +242,7 @@ def _parks_with_ponds(extent: float, rng: np.random.Generator) -> tuple[list[Pol
     return greens, ponds
 
 
-def _districts(
-    extent: float, scale: float, lines: list[LineString], rng: np.random.Generator
-) -> list[District]:
+def _districts(extent: float, scale: float, lines: list[LineString], rng: np.random.Generator) -> list[District]:
     """The faces between main roads, each with a use and a street direction of its own."""
     frame = shapely.box(-20, -20, extent + 20, extent + 20)
     noded = shapely.union_all([*(line.intersection(frame) for line in lines), frame.exterior])
@@ -293,9 +291,7 @@ def _street_grid(district: District) -> tuple[Rects, MultiLineString]:
     return cells, MultiLineString([LineString(line) for line in lines])
 
 
-def _buildings(
-    cells: Rects, district: District, scale: float, rng: np.random.Generator
-) -> tuple[Rects, Rects]:
+def _buildings(cells: Rects, district: District, scale: float, rng: np.random.Generator) -> tuple[Rects, Rects]:
     """Buildings of all blocks of a district, and the lots they stand on; not yet cut to its area."""
     margin = STREET_M * scale / 2 + 2.5 * scale
     length, depth = district.block[0] - 2 * margin, district.block[1] - 2 * margin
@@ -322,9 +318,7 @@ def _buildings(
 
     def rects(u: Array, v: Array, size_l: Array, size_d: Array, height: Array) -> Rects:
         at = base.points(u[:, None], v[:, None])[:, 0] if n else np.zeros((0, 2))
-        return Rects(at[:, 0], at[:, 1], size_l, size_d, base.angle, height, np.full(n, code, np.int64)).take(
-            keep
-        )
+        return Rects(at[:, 0], at[:, 1], size_l, size_d, base.angle, height, np.full(n, code, np.int64)).take(keep)
 
     heights = rng.uniform(low, high, n) * max(scale, 0.6)
     return (

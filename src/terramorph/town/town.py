@@ -72,9 +72,7 @@ class Town:
             RasterError: If the raster is not on the town's grid.
         """
         if raster.grid != self.grid:
-            raise RasterError(
-                "The raster is not on the town's grid; give one from town.aerial() or town.map()."
-            )
+            raise RasterError("The raster is not on the town's grid; give one from town.aerial() or town.map().")
         return raster.crop(*self.heldout_window)
 
 

@@ -8,10 +8,23 @@ from terramorph.training.config import (
     parse_assignments,
     parse_config,
 )
-from terramorph.training.loop import Plan, Reporter, StepReport, TrainResult, resume, train
+from terramorph.training.loop import resume, train
 from terramorph.training.recalibrate import recalibrate, recalibrate_network
+from terramorph.training.reporter import Plan, Reporter, StepReport, TrainResult
 
 __all__ = [
-    "PRESETS", "Plan", "Reporter", "StepReport", "TrainConfig", "TrainResult", "known_keys", "load_config",
-    "parse_assignments", "parse_config", "recalibrate", "recalibrate_network", "resume", "train",
+    "PRESETS",
+    "Plan",
+    "Reporter",
+    "StepReport",
+    "TrainConfig",
+    "TrainResult",
+    "known_keys",
+    "load_config",
+    "parse_assignments",
+    "parse_config",
+    "recalibrate",
+    "recalibrate_network",
+    "resume",
+    "train",
 ]

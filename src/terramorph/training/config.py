@@ -1,4 +1,4 @@
-"""The training configuration: frozen and typed; TOML in, JSON out; an unknown key is an error that names the nearest."""
+"""The training configuration: frozen and typed; TOML in, JSON out; an unknown key is an error with a hint."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from terramorph.losses import AdversarialLoss
 from terramorph.networks.layers import Norm
 
 _FOLDER = resources.files("terramorph.training") / "presets"
-PRESETS: tuple[str, ...] = tuple(sorted(f.name.removesuffix(".toml") for f in _FOLDER.iterdir() if f.name.endswith(".toml")))
+PRESETS: tuple[str, ...] = tuple(
+    sorted(f.name.removesuffix(".toml") for f in _FOLDER.iterdir() if f.name.endswith(".toml"))
+)
 
 
 class _Section(BaseModel):

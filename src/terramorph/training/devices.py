@@ -7,7 +7,7 @@ import os
 
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.strategies import DDPStrategy
+from lightning_fabric.strategies.ddp import DDPStrategy
 
 from terramorph.errors import ConfigError
 from terramorph.training.config import TrainConfig
@@ -50,5 +50,5 @@ def make_fabric(config: TrainConfig) -> Fabric:
 def native_bf16(device: str) -> bool:
     """Whether bfloat16 products are computed by the hardware, not emulated."""
     if device == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and torch.cpu._is_avx512_bf16_supported()

@@ -43,10 +43,12 @@ class GraphedStep:
         return self._losses
 
     def _capture(self, batches: Sequence[Batch]) -> None:
-        self._inputs = [Batch(*(None if t is None else t.clone() for t in (b.source, b.target, b.mask))) for b in batches]  # type: ignore[arg-type]
+        self._inputs = [
+            Batch(b.source.clone(), b.target.clone(), None if b.mask is None else b.mask.clone()) for b in batches
+        ]
         before = {key: value.clone() for key, value in self._state()}
         noise = self.noise.get_state()
-        stream = torch.cuda.Stream()
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(self._WARM_UP):

@@ -36,7 +36,9 @@ class Health:
         self.steps_won = int(state.get("steps_won", 0))
         self.warned = list(state.get("warned", []))
 
-    def check_losses(self, step: int, losses: Mapping[str, float], steps: int, networks: Mapping[str, nn.Module]) -> list[str]:
+    def check_losses(
+        self, step: int, losses: Mapping[str, float], steps: int, networks: Mapping[str, nn.Module]
+    ) -> list[str]:
         """Looks at the losses of one step.
 
         Args:
@@ -61,7 +63,8 @@ class Health:
         if self.steps_won >= _PATIENCE:
             return self._once(
                 "won",
-                f"The discriminator's loss has been under {_WON} for {self.steps_won} steps: it tells every picture apart "
+                f"The discriminator's loss has been under {_WON} for {self.steps_won} steps: it "
+                f"tells every picture apart "
                 "and teaches nothing. Try a lower optimizer.discriminator_learning_rate, more augmentation "
                 "(data.eightfold=true, data.jitter=0.2), or loss.adversarial=lsgan.",
             )
@@ -101,8 +104,8 @@ def blame(networks: Mapping[str, nn.Module]) -> str:
                 return f"the weight {name}.{key} is not finite"
             if value.grad is not None and not bool(torch.isfinite(value.grad).all()):
                 return f"the gradient of {name}.{key} is not finite"
-        for key, value in network.named_buffers():
-            if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+        for key, buffer in network.named_buffers():
+            if buffer.is_floating_point() and not bool(torch.isfinite(buffer).all()):
                 return f"the statistic {name}.{key} is not finite"
     return "every weight is still finite, so an input or the loss itself is to blame"
 
@@ -112,7 +115,8 @@ def require_finite(step: int, networks: Mapping[str, nn.Module]) -> None:
     for name, network in networks.items():
         for key, value in network.state_dict().items():
             if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-                raise TrainingDivergedError(
+                raise "
+                f"TrainingDivergedError(
                     f"At step {step} the tensor {name}.{key} is not finite; the last good checkpoint was kept. Go on from "
                     "it with a lower optimizer.learning_rate, or with precision=fp32."
                 )

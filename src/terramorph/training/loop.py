@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,103 +34,13 @@ from terramorph.training.health import Health, require_finite
 from terramorph.training.pix2pix import Pix2Pix
 from terramorph.training.recalibrate import recalibrate_network
 from terramorph.training.recipe import Recipe
+from terramorph.training.reporter import Plan, Reporter, Silent, StepReport, TrainResult
 from terramorph.training.runlog import RunLog, sample_sheet
 from terramorph.training.schedule import rate_factor, total_steps
 from terramorph.training.state import CHECKPOINT, Position, load_state, read_position, save_state
 
 MODEL = "model.safetensors"
 CONFIG = "config.json"
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is about to be done.
-
-    Attributes:
-        config: resolved.
-        dataset, out: folders.
-        pairs: training pairs that are used.
-        skipped: sentences about those that are not.
-        first_step, total_steps: optimizer steps done before, and in all.
-        parameters: of each network.
-        device, precision: as resolved.
-        processes: how many train together.
-    """
-
-    config: TrainConfig
-    dataset: Path
-    out: Path
-    pairs: int
-    skipped: tuple[str, ...]
-    first_step: int
-    total_steps: int
-    parameters: dict[str, int]
-    device: str
-    precision: str
-    processes: int
-
-
-@dataclass(frozen=True)
-class StepReport:
-    """One step, or on an accelerator the last of a few.
-
-    Attributes:
-        step, total: optimizer steps done, and in all.
-        losses: by readable names.
-        images_per_second: over the last steps, all processes together.
-        eta_seconds: until the end at that pace.
-        wait_share: part of the time that was spent making batches.
-    """
-
-    step: int
-    total: int
-    losses: dict[str, float]
-    images_per_second: float
-    eta_seconds: float
-    wait_share: float
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """How a run ended: finished with a model, or stopped with a checkpoint to go on from."""
-
-    finished: bool
-    model: Path | None
-    checkpoint: Path
-    step: int
-    total: int
-
-
-class Reporter(Protocol):
-    """Who is told how it goes."""
-
-    def started(self, plan: Plan) -> None:
-        """The configuration is resolved and saved; nothing is trained yet."""
-
-    def step(self, report: StepReport) -> None:
-        """A step is done."""
-
-    def message(self, text: str) -> None:
-        """A sentence: a warning, or something that was written."""
-
-    def decoding(self, done: int, total: int) -> None:
-        """Pairs are being decoded into the cache."""
-
-
-class Silent:
-    """A reporter that says nothing."""
-
-    def started(self, plan: Plan) -> None:
-        """Nothing."""
-
-    def step(self, report: StepReport) -> None:
-        """Nothing."""
-
-    def message(self, text: str) -> None:
-        """Nothing."""
-
-    def decoding(self, done: int, total: int) -> None:
-        """Nothing."""
 
 
 def train(
@@ -168,7 +77,9 @@ def train(
     out = Path(out)
     for name in (CHECKPOINT, MODEL):
         if (out / name).is_file():
-            raise ConfigError(f"{out} already holds a run ({name}); go on with it by --resume {out}, or choose another --out.")
+            raise ConfigError(
+                f"{out} already holds a run ({name}); go on with it by --resume {out}, or choose another --out."
+            )
     run = _Run(Path(dataset), out, config or TrainConfig(), reporter or Silent(), skip_bad, Path(cache))
     return run.go(should_stop, dry_run)
 
@@ -188,7 +99,12 @@ def resume(
     out = Path(run)
     settings = _read_settings(out)
     again = _Run(
-        Path(settings["dataset"]), out, parse_config(settings["config"]), reporter or Silent(), settings["skip_bad"], Path(cache)
+        Path(settings["dataset"]),
+        out,
+        parse_config(settings["config"]),
+        reporter or Silent(),
+        settings["skip_bad"],
+        Path(cache),
     )
     if (out / CHECKPOINT).is_file():
         again.restore()
@@ -206,7 +122,9 @@ def _read_settings(out: Path) -> dict[str, Any]:
 class _Run:
     """One run, from pairs to a bundle."""
 
-    def __init__(self, dataset: Path, out: Path, config: TrainConfig, reporter: Reporter, skip_bad: bool, cache: Path) -> None:
+    def __init__(
+        self, dataset: Path, out: Path, config: TrainConfig, reporter: Reporter, skip_bad: bool, cache: Path
+    ) -> None:
         self.dataset, self.out, self.config, self.reporter = dataset, out, config, reporter
         self.skip_bad = skip_bad
         self.fabric = make_fabric(config)
@@ -256,7 +174,10 @@ class _Run:
         size = self.config.data.crop_size
         pairs = decode(found.only([int(i) for i in chosen], []), size=size, cache=cache, skip_bad=True)
         stored = [torch.from_numpy(np.stack(side.images)).permute(0, 3, 1, 2) for side in self._sides(pairs)]
-        unit = [scaling.to_unit(images).to(self.fabric.device) for scaling, images in zip(self.scalings, stored, strict=True)]
+        unit = [
+            scaling.to_unit(images).to(self.fabric.device)
+            for scaling, images in zip(self.scalings, stored, strict=True)
+        ]
         return Batch(unit[0], unit[1])
 
     def restore(self) -> None:
@@ -265,11 +186,13 @@ class _Run:
         position = read_position(path)
         if position.fingerprint != self.pairs.fingerprint:
             raise CheckpointError(
-                f"The training pairs in {self.dataset} are not those that {self.out} was started with; restore them, or "
+                f"The training pairs in {self.dataset} are not those that {self.out} was started "
+                f"with; restore them, or "
                 "start a new run."
             )
         if position.processes != self.fabric.world_size:
-            raise CheckpointError(
+            raise "
+            f"CheckpointError(
                 f"{self.out} was trained by {position.processes} process(es) and this is {self.fabric.world_size}; resume it "
                 "with as many."
             )
@@ -318,13 +241,22 @@ class _Run:
                 elapsed = max(time.perf_counter() - clock, 1e-9)
                 pace = (self.done - since) / elapsed
                 report = StepReport(
-                    self.done, self.total, values, pace * self.per_step, (self.total - self.done) / pace, waited / elapsed
+                    self.done,
+                    self.total,
+                    values,
+                    pace * self.per_step,
+                    (self.total - self.done) / pace,
+                    waited / elapsed,
                 )
                 self.reporter.step(report)
                 if self.done % config.log.scalars == 0 or last:
                     log.scalars(
                         self.done,
-                        {**values, "images per second": report.images_per_second, "wait share": report.wait_share},
+                        {
+                            **values,
+                            "images per second": report.images_per_second,
+                            "wait share": report.wait_share,
+                        },
                     )
                     clock, waited, since = time.perf_counter(), 0.0, self.done
             if self.done % config.log.samples == 0 or last:
@@ -375,8 +307,11 @@ class _Run:
             self._warn(log, warning)
         try:
             log.sheet(self.done, sample_sheet(self.samples.source, translated, self.samples.target))
-        except OSError as error:
-            raise StorageError(f"The sample sheet of step {self.done} could not be written ({error}); free some space and go on with --resume {self.out}.") from error
+        except OSError as "
+        f"error:
+            raise StorageError(
+                f"The sample sheet of step {self.done} could not be written ({error}); free some space and go on with --resume {self.out}."
+            ) from error
 
     def _save(self) -> None:
         if not self.fabric.is_global_zero or self.saved == self.done:
@@ -424,7 +359,12 @@ class _Run:
             recalibrated=recalibrated,
             ground_resolution=self.pairs.ground_resolution,
             recipe=self.config.model_dump(mode="json"),
-            data={"name": self.dataset.name, "fingerprint": self.pairs.fingerprint, "pairs": len(self.pairs), "steps": self.done},
+            data={
+                "name": self.dataset.name,
+                "fingerprint": self.pairs.fingerprint,
+                "pairs": len(self.pairs),
+                "steps": self.done,
+            },
         )
 
     def _plan(self) -> Plan:
@@ -458,7 +398,9 @@ class _Run:
             partial.write_text(json.dumps(settings, indent=2) + "\n")
             partial.replace(path)
         except OSError as error:
-            raise StorageError(f"The run's folder {self.out} cannot be written ({error}); choose another --out.") from error
+            raise StorageError(
+                f"The run's folder {self.out} cannot be written ({error}); choose another --out."
+            ) from error
 
 
 def _mixed(seed: int, step: int, rank: int) -> int:

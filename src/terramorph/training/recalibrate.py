@@ -76,7 +76,8 @@ def recalibrate(
     side = pairs.a if header.direction == "AtoB" else pairs.b
     if len(side.bands) != header.source.count or side.dtype != header.source.dtype:
         raise DatasetError(
-            f"The pairs of {dataset} have {len(side.bands)} bands of {side.dtype} on the source side and the bundle takes "
+            f"The pairs of {dataset} have {len(side.bands)} bands of {side.dtype} on the source "
+            f"side and the bundle takes "
             f"{header.source.count} of {header.source.dtype}; give the dataset that it was trained on."
         )
     scaling = header.source.scaling

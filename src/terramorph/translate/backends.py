@@ -74,9 +74,7 @@ class TorchBackend:
         self.device = resolve_device(device)
         self.dtype = resolve_precision(precision, self.device, mode)
         self.noisy = (
-            mode == "paper"
-            and dropout
-            and any(isinstance(m, NoiseDropout) and m.p > 0.0 for m in network.modules())
+            mode == "paper" and dropout and any(isinstance(m, NoiseDropout) and m.p > 0.0 for m in network.modules())
         )
         default = 4 if self.device.type == "cpu" else 16
         self.batch_size = 1 if mode == "paper" else batch_size or default
@@ -158,9 +156,7 @@ class OnnxBackend:
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
         try:
-            self._session: Any = onnxruntime.InferenceSession(
-                str(path), options, providers=["CPUExecutionProvider"]
-            )
+            self._session: Any = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its errors share no base but Exception
             raise BundleError(
                 f"{path} is damaged or not an ONNX file ({str(error).splitlines()[0]}); export it again."
@@ -198,9 +194,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
     if chosen.type not in ("cpu", "cuda"):
         raise ConfigError(f"The device {chosen.type} is not supported; use auto, cpu or cuda.")
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(
-            f"There is no device {chosen} here; use --device cpu, or install a CUDA build of torch."
-        )
+        raise ConfigError(f"There is no device {chosen} here; use --device cpu, or install a CUDA build of torch.")
     return chosen
 
 

@@ -118,9 +118,7 @@ def translate_files(
         try:
             for paths, rasters in _batches(translator, _ahead(pool, good, translator.batch_size + 2)):
                 for sample in range(samples):
-                    for path, raster in zip(
-                        paths, translator.translate_rasters(rasters, sample=sample), strict=True
-                    ):
+                    for path, raster in zip(paths, translator.translate_rasters(rasters, sample=sample), strict=True):
                         pending.append(pool.submit(_write, raster, jobs[path][sample]))
                         while len(pending) > 2 * translator.batch_size:
                             result.written.append(pending.popleft().result())
@@ -154,9 +152,7 @@ def _plan(
     if to_file and output.suffix.lower() not in WRITABLE:
         raise InputError(f"{output}: images are not written as {output.suffix}; use .png, .jpg or .tif.")
     if not to_file and output.is_file():
-        raise InputError(
-            f"{output} is a file, and the output of several images is a folder; choose another name."
-        )
+        raise InputError(f"{output} is a file, and the output of several images is a folder; choose another name.")
     jobs: dict[Path, list[Path]] = {}
     owner: dict[Path, Path] = {}
     for path in inputs:
@@ -186,21 +182,15 @@ def _inputs(source: str | Path | Sequence[str | Path]) -> tuple[list[Path], bool
     path = Path(source)
     if not path.is_dir():
         return [path], True
-    found = sorted(
-        p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file() and p.name[0] != "."
-    )
+    found = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file() and p.name[0] != ".")
     if not found:
-        raise InputError(
-            f"The folder {path} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))}); give one that does."
-        )
+        raise InputError(f"The folder {path} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))}); give one that does.")
     return found, False
 
 
 def _default_suffix(translator: Translator, path: Path) -> str:
     target = translator.header.target
-    png = (target.dtype == "uint8" and target.count in (1, 3)) or (
-        target.dtype == "uint16" and target.count == 1
-    )
+    png = (target.dtype == "uint8" and target.count in (1, 3)) or (target.dtype == "uint16" and target.count == 1)
     return ".tif" if not png or path.suffix.lower() in (".tif", ".tiff") else ".png"
 
 

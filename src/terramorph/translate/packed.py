@@ -32,9 +32,7 @@ _KEPT_SHAPES = 2
 class _Packed:
     """One convolution with its activation: weights in the layout of the kernel."""
 
-    def __init__(
-        self, weight: Tensor, bias: Tensor | None, stride: int, after: str, dtype: torch.dtype
-    ) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None, stride: int, after: str, dtype: torch.dtype) -> None:
         self.stride, self.after = stride, after
         self.weight = weight.to(dtype).contiguous(memory_format=torch.channels_last)
         self.bias = None if bias is None else bias.to(dtype)

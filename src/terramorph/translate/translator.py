@@ -77,9 +77,7 @@ class Translator:
         self.any_resolution = any_resolution
         if backend is None:
             if not isinstance(bundle, Bundle):
-                raise ConfigError(
-                    "A header alone holds no network; give a bundle, or a backend that has one."
-                )
+                raise ConfigError("A header alone holds no network; give a bundle, or a backend that has one.")
             backend = TorchBackend(
                 bundle.network,
                 mode=self.mode,
@@ -108,8 +106,7 @@ class Translator:
         bands = self.header.source.count
         if source.ndim != 4 or source.shape[1] != bands or 0 in source.shape:
             raise InputError(
-                f"A batch of shape {tuple(source.shape)} does not fit; the model takes (N, {bands}, height, "
-                "width)."
+                f"A batch of shape {tuple(source.shape)} does not fit; the model takes (N, {bands}, height, width)."
             )
         if self.mode == "raster":
             parts = [self.backend.run(part) for part in torch.split(source, self._images_at_once(source))]
@@ -120,12 +117,8 @@ class Translator:
     @overload
     def translate(self, image: str | Path | NDArray[Any] | Raster, *, samples: Literal[1] = 1) -> Raster: ...
     @overload
-    def translate(
-        self, image: str | Path | NDArray[Any] | Raster, *, samples: int
-    ) -> Raster | list[Raster]: ...
-    def translate(
-        self, image: str | Path | NDArray[Any] | Raster, *, samples: int = 1
-    ) -> Raster | list[Raster]:
+    def translate(self, image: str | Path | NDArray[Any] | Raster, *, samples: int) -> Raster | list[Raster]: ...
+    def translate(self, image: str | Path | NDArray[Any] | Raster, *, samples: int = 1) -> Raster | list[Raster]:
         """Translates one image of any size.
 
         Up to about 2 million pixels go through in one pass. Larger ones go through in windows of four
@@ -234,13 +227,10 @@ class Translator:
             raise ConfigError(f"{samples} samples cannot be drawn; ask for 1 or more.")
         if samples > 1 and self.mode == "raster":
             raise ConfigError(
-                f"Mode raster has no noise, so {samples} samples would be equal; ask for 1, or use mode "
-                "paper."
+                f"Mode raster has no noise, so {samples} samples would be equal; ask for 1, or use mode paper."
             )
         if samples > 1 and not self.backend.noisy:
-            raise ConfigError(
-                f"This model has no live dropout, so {samples} samples would be equal; ask for 1."
-            )
+            raise ConfigError(f"This model has no live dropout, so {samples} samples would be equal; ask for 1.")
 
     def _one(self, raster: Raster, sample: int) -> Raster:
         target = self.header.target

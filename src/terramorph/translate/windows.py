@@ -69,8 +69,7 @@ def spans(length: int, window: int, *, halo: int | None, align: int, overlap: in
     for start, stop, weight in zip(starts, stops, raw, strict=True):
         total[start:stop] += weight
     return [
-        Span(start, stop, weight / total[start:stop])
-        for start, stop, weight in zip(starts, stops, raw, strict=True)
+        Span(start, stop, weight / total[start:stop]) for start, stop, weight in zip(starts, stops, raw, strict=True)
     ]
 
 

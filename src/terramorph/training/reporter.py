@@ -1,0 +1,100 @@
+"""What a run tells while it goes: its plan, its steps, its end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from terramorph.training.config import TrainConfig
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is about to be done.
+
+    Attributes:
+        config: resolved.
+        dataset, out: folders.
+        pairs: training pairs that are used.
+        skipped: sentences about those that are not.
+        first_step, total_steps: optimizer steps done before, and in all.
+        parameters: of each network.
+        device, precision: as resolved.
+        processes: how many train together.
+    """
+
+    config: TrainConfig
+    dataset: Path
+    out: Path
+    pairs: int
+    skipped: tuple[str, ...]
+    first_step: int
+    total_steps: int
+    parameters: dict[str, int]
+    device: str
+    precision: str
+    processes: int
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """One step, or on an accelerator the last of a few.
+
+    Attributes:
+        step, total: optimizer steps done, and in all.
+        losses: by readable names.
+        images_per_second: over the last steps, all processes together.
+        eta_seconds: until the end at that pace.
+        wait_share: part of the time that was spent making batches.
+    """
+
+    step: int
+    total: int
+    losses: dict[str, float]
+    images_per_second: float
+    eta_seconds: float
+    wait_share: float
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """How a run ended: finished with a model, or stopped with a checkpoint to go on from."""
+
+    finished: bool
+    model: Path | None
+    checkpoint: Path
+    step: int
+    total: int
+
+
+class Reporter(Protocol):
+    """Who is told how it goes."""
+
+    def started(self, plan: Plan) -> None:
+        """The configuration is resolved and saved; nothing is trained yet."""
+
+    def step(self, report: StepReport) -> None:
+        """A step is done."""
+
+    def message(self, text: str) -> None:
+        """A sentence: a warning, or something that was written."""
+
+    def decoding(self, done: int, total: int) -> None:
+        """Pairs are being decoded into the cache."""
+
+
+class Silent:
+    """A reporter that says nothing."""
+
+    def started(self, plan: Plan) -> None:
+        """Nothing."""
+
+    def step(self, report: StepReport) -> None:
+        """Nothing."""
+
+    def message(self, text: str) -> None:
+        """Nothing."""
+
+    def decoding(self, done: int, total: int) -> None:
+        """Nothing."""

@@ -1,0 +1,153 @@
+"""Help, versions, errors and exit codes."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from terramorph import __version__
+from terramorph.cli import app as app_module
+from terramorph.cli.app import exit_code, run, sentence
+from terramorph.cli.interrupt import StopFlag, Terminated, stop_after_step
+from terramorph.errors import BundleError, ConfigError, RunError, StorageError
+
+from .conftest import Cli
+
+VERBS = ("train", "evaluate", "translate", "info", "recalibrate", "export", "import", "demo", "doctor")
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], *([verb, "--help"] for verb in VERBS)])
+def test_help_and_version_do_not_import_torch(words: list[str]) -> None:
+    code = (
+        f"import sys; sys.argv = ['terramorph', *{words!r}]\n"
+        "from terramorph.cli.app import main\n"
+        "try: main()\n"
+        "except SystemExit as end: assert not end.code, end.code\n"
+        "slow = {'torch', 'numpy', 'rasterio', 'skia'} & set(sys.modules)\n"
+        "assert not slow, slow"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    if words != ["--version"]:
+        assert "Example: terramorph " in done.stdout
+        assert "\x1b" not in done.stdout
+
+
+def test_version(cli: Cli) -> None:
+    assert cli("--version").out == f"terramorph {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["trian"], 2, "trian"),
+        (["train"], 2, "DATASET is missing"),
+        (["train", "pairs"], 2, "--out RUN is missing"),
+        (["train", "pairs", "--out", "run", "--preset", "pix2pox"], 2, "did you mean 'pix2pix'"),
+        (["train", "pairs", "--out", "run", "--device", "tpu"], 2, "tpu"),
+        (["train", "pairs", "--out", "run", "--set", "loss.l1_wait=1"], 2, "did you mean 'loss.l1_weight'"),
+        (["train", "pairs", "--out", "run", "--set", "nonsense"], 2, "key=value"),
+        (["train", "pairs", "--out", "run", "--batch-size", "0"], 2, "batch-size"),
+        (["train", "no-such-folder", "--out", "run"], 2, "no-such-folder"),
+        (["train", "--resume", "no-such-run"], 2, "no-such-run"),
+        (["train", "pairs", "--resume", "run"], 2, "--resume"),
+        (["info", "nothing"], 2, "nothing"),
+        (["info"], 2, "BUNDLE"),
+        (["evaluate", "nothing", "pairs", "--out", "out"], 2, "nothing"),
+        (["translate", "nothing", "a.png", "b.png"], 2, "nothing"),
+        (["export", "nothing", "b.txt"], 2, ".onnx"),
+        (["import", "nothing.pth", "b.txt"], 2, ".safetensors"),
+        (["import", "nothing.pth", "b.safetensors"], 2, "nothing.pth"),
+        (["recalibrate", "nothing", "pairs"], 2, "nothing"),
+    ],
+)
+def test_bad_input_is_one_sentence(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], code: int, says: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    outcome = cli(*words)
+    assert outcome.code == code
+    assert says in outcome.err
+    assert outcome.err.startswith("terramorph: ")
+    assert outcome.err.count("\n") == 1
+    assert "Traceback" not in outcome.err
+    assert outcome.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_debug_shows_the_traceback_wherever_it_stands(cli: Cli, place: int) -> None:
+    words = ["info", "nothing"]
+    words.insert(place, "--debug")
+    outcome = cli(*words)
+    assert outcome.code == 2
+    assert "Traceback (most recent call last)" in outcome.err
+    assert re.search(r"^terramorph: There is no bundle nothing", outcome.err, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "says"),
+    [
+        (ConfigError("No."), 2, "No."),
+        (BundleError("Two\nlines."), 2, "Two lines."),
+        (RunError("It broke."), 1, "It broke."),
+        (StorageError("The disk is full."), 1, "The disk is full."),
+        (OSError(28, "No space left on device", "x.png"), 1, "x.png: No space left on device; run again with --debug"),
+        (ZeroDivisionError("division by zero"), 1, "Unexpected ZeroDivisionError: division by zero; run again with"),
+        (MemoryError(), 1, "not enough memory"),
+        (KeyboardInterrupt(), 130, "Stopped."),
+        (Terminated(), 143, "Stopped."),
+    ],
+)
+def test_error_table(cli: Cli, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, says: str) -> None:
+    def fail(*words: object, **options: object) -> None:
+        raise error
+
+    assert exit_code(error) == code
+    assert says in sentence(error)
+    monkeypatch.setattr(app_module, "app", fail)
+    outcome = cli("info", "x")
+    assert outcome.code == code
+    assert outcome.err.startswith("terramorph: ")
+    assert outcome.err.count("\n") == 1
+
+
+def test_a_closed_pipe_is_no_error() -> None:
+    command = f"{sys.executable} -m terramorph.cli.app doctor | head -0"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+
+
+def test_the_first_signal_sets_the_flag_and_the_second_acts() -> None:
+    import os
+    import signal
+
+    with stop_after_step() as flag:
+        assert not flag()
+        os.kill(os.getpid(), signal.SIGINT)
+        assert flag()
+        assert flag.exit_code == 130
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            signal.pause()
+    assert not StopFlag()()
+
+
+def test_doctor(cli: Cli) -> None:
+    outcome = cli("doctor")
+    assert outcome.code == 0
+    assert outcome.err == ""
+    for word in ("python", "torch", "GDAL", "cores", "bf16", "AMX", "CUDA", "onnxruntime", "GiB"):
+        assert word in outcome.out
+    assert "\x1b" not in outcome.out
+
+
+def test_no_words_prints_the_help(cli: Cli) -> None:
+    outcome = cli()
+    assert outcome.code == 2
+    assert "Usage" in outcome.out + outcome.err
+    assert run(["--version"]) == 0

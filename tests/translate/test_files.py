@@ -1,0 +1,134 @@
+"""Images on disk to images on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from affine import Affine
+from numpy.typing import NDArray
+from odc.geo.crs import CRS
+
+from terramorph.bundle import Bands, Bundle
+from terramorph.errors import ConfigError, InputError, RasterError
+from terramorph.geo import Grid
+from terramorph.raster import Raster, read_image, write_image
+from terramorph.translate import Translator, translate_files
+
+from .conftest import make_bundle
+
+Picture = Callable[..., NDArray[np.uint8]]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, picture: Picture) -> Path:
+    """Five PNG of two sizes, a world file beside the first, and a GeoTIFF."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in range(5):
+        size = (64, 64) if number < 3 else (40, 70)
+        raster = Raster.from_pixels(picture(*size, seed=number))
+        if number == 0:
+            grid = Grid(64, 64, Affine(2.0, 0, 1000, 0, -2.0, 5000), CRS("EPSG:32618"))
+            raster = Raster.from_pixels(raster.pixels, grid)
+        write_image(raster, folder / f"{number}.png")
+    grid = Grid(64, 64, Affine(1.0, 0, 1000, 0, -1.0, 5000), CRS("EPSG:32618"))
+    mask = np.ones((64, 64), np.bool_)
+    mask[0] = False
+    write_image(Raster.from_pixels(picture(64, 64, seed=9), grid, mask), folder / "geo.tif")
+    (folder / "notes.txt").write_text("no image")
+    return folder
+
+
+def test_a_folder(bundle: Bundle, folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "deep" / "out"
+    steps = []
+    done = translate_files(bundle, folder, out, batch_size=2, progress=lambda a, b: steps.append((a, b)))
+    names = ["0.png", "1.png", "2.png", "3.png", "4.png", "geo.tif"]
+    assert [path.name for path in done] == names
+    assert (len(done), done.skipped) == (6, [])
+    assert [a for a, _ in steps] == sorted({a for a, _ in steps})
+    assert steps[-1] == (6, 6)
+    model = Translator(bundle)
+    for name in names:
+        written, expected = read_image(out / name), model.translate(folder / name)
+        assert np.array_equal(written.mask, expected.mask)
+        assert np.abs(written.pixels.astype(int) - expected.pixels).max() <= 1
+        assert written.grid == expected.grid
+    assert (out / "0.pgw").is_file()
+    assert sorted(p.name for p in out.iterdir()) == ["0.pgw", "0.png", "0.prj", *names[1:]]
+
+
+def test_an_image(bundle: Bundle, folder: Path, tmp_path: Path) -> None:
+    path = bundle.save(tmp_path / "model.safetensors")
+    for name in ("a.png", "a.jpg", "a.tif"):
+        assert translate_files(path, folder / "0.png", tmp_path / name).written == [tmp_path / name]
+        assert read_image(tmp_path / name).grid == read_image(folder / "0.png").grid
+    into = translate_files(path, folder / "1.png", tmp_path / "folder", suffix=".tif")
+    assert into.written == [tmp_path / "folder" / "1.tif"]
+    # Once more: files of the same name are replaced.
+    assert len(translate_files(path, [folder / "1.png"], tmp_path / "folder", suffix=".tif")) == 1
+
+
+def test_targets_that_png_cannot_hold(folder: Path, tmp_path: Path) -> None:
+    bundle = make_bundle(out_bands=2, header={"target": Bands(names=("vv", "vh"), dtype="float32")})
+    written = translate_files(bundle, folder / "0.png", tmp_path / "out").written
+    assert written == [tmp_path / "out" / "0.tif"]
+    assert read_image(written[0]).bands == ("vv", "vh")
+    with pytest.raises(RasterError, match=r"use \.tif"):
+        translate_files(bundle, folder / "0.png", tmp_path / "x.png")
+
+
+def test_samples(bundle: Bundle, folder: Path, tmp_path: Path) -> None:
+    done = translate_files(bundle, folder / "0.png", tmp_path / "s.png", mode="paper", samples=3)
+    assert [path.name for path in done] == ["s_1.png", "s_2.png", "s_3.png"]
+    pictures = {read_image(path).pixels.tobytes() for path in done}
+    assert len(pictures) == 3
+    with pytest.raises(ConfigError, match="would be equal"):
+        translate_files(bundle, folder / "0.png", tmp_path / "s.png", mode="raster", samples=3)
+
+
+def test_bad_inputs_stop_before_anything_is_written(bundle: Bundle, folder: Path, tmp_path: Path) -> None:
+    whole = (folder / "3.png").read_bytes()
+    (folder / "3.png").write_bytes(whole[: len(whole) // 2])
+    out = tmp_path / "out"
+    with pytest.raises(RasterError, match=r"3\.png"):
+        translate_files(bundle, folder, out)
+    assert not out.exists()
+    write_image(Raster.from_pixels(np.zeros((1, 64, 64), np.uint8)), folder / "gray.png")
+    done = translate_files(bundle, folder, out, skip_bad=True)
+    assert len(done) == 5
+    assert len(done.skipped) == 2
+    assert "3.png" in done.skipped[0]
+    assert "gray.png" in done.skipped[1]
+    assert "1 band and the model takes 3" in done.skipped[1]
+    with pytest.raises(InputError, match="No image of"):
+        translate_files(bundle, folder / "gray.png", out, skip_bad=True)
+
+
+def test_names_that_make_no_sense(bundle: Bundle, folder: Path, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(InputError, match="holds no image"):
+        translate_files(bundle, empty, tmp_path / "out")
+    with pytest.raises(InputError, match="at least one"):
+        translate_files(bundle, [], tmp_path / "out")
+    with pytest.raises(InputError, match="would be replaced"):
+        translate_files(bundle, folder / "0.png", folder / "0.png")
+    with pytest.raises(InputError, match="would be replaced"):
+        translate_files(bundle, folder, folder)
+    with pytest.raises(InputError, match="is a file"):
+        translate_files(bundle, folder, folder / "notes.txt")
+    with pytest.raises(InputError, match="not written as"):
+        translate_files(bundle, folder, tmp_path / "out", suffix=".gif")
+    with pytest.raises(InputError, match="not written as"):
+        translate_files(bundle, folder / "0.png", tmp_path / "out.webp")
+    twin = tmp_path / "twin"
+    twin.mkdir()
+    write_image(read_image(folder / "1.png"), twin / "1.jpg")
+    with pytest.raises(InputError, match="both become"):
+        translate_files(bundle, [folder / "1.png", twin / "1.jpg"], tmp_path / "out")
+    with pytest.raises(RasterError, match="does not exist"):
+        translate_files(bundle, folder / "99.png", tmp_path / "out.png")

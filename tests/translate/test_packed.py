@@ -1,0 +1,74 @@
+"""The rearranged U-Net is the same function."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from terramorph.networks import UNet
+from terramorph.translate import packed
+from terramorph.translate.packed import PackedUNet
+
+from .conftest import make_bundle
+
+
+def source(*shape: int) -> Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(1)) * 2 - 1
+
+
+def unet(**settings: object) -> UNet:
+    network = make_bundle("unet64", **settings).network  # type: ignore[arg-type]
+    assert isinstance(network, UNet)
+    return network
+
+
+@pytest.mark.parametrize("packing", [True, False])
+@pytest.mark.parametrize("norm", ["batch", "none"])
+def test_equal_in_float32(norm: str, packing: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packed, "_HAS_PACKING", packing and packed._HAS_PACKING)
+    network = unet(norm=norm, in_bands=2, out_bands=4, gain=0.05 if norm == "none" else 0.15)
+    fast = PackedUNet(network, torch.float32)
+    with torch.no_grad():
+        for shape in ((1, 2, 64, 64), (3, 2, 64, 128), (2, 2, 70, 33), (1, 2, 64, 64), (1, 2, 1, 1)):
+            x = source(*shape)
+            assert float((fast(x) - network(x)).abs().max()) < 1e-4
+
+
+def test_close_in_bfloat16() -> None:
+    network = unet(width=16)
+    with torch.no_grad():
+        difference = PackedUNet(network, torch.bfloat16)(source(2, 3, 64, 64)) - network(source(2, 3, 64, 64))
+    assert float(difference.abs().mean()) < 0.02
+
+
+def test_doubling_is_the_transposed_convolution() -> None:
+    conv = nn.ConvTranspose2d(5, 3, 4, stride=2, padding=1, bias=False).requires_grad_(False)
+    x = source(2, 5, 6, 7)
+    out = torch.empty(2, 3, 12, 14)
+    packed._interleave(functional.conv2d(x, packed._doubling(conv.weight), padding=1), out)
+    assert torch.allclose(out, conv(x), atol=1e-5)
+
+
+def test_threads_do_not_share_buffers() -> None:
+    fast = PackedUNet(unet(), torch.float32)
+    inputs = [source(1, 3, 64, 64) * scale for scale in (0.2, 0.5, 1.0)]
+    with torch.no_grad():
+        expected = [fast(x) for x in inputs]
+    wrong = []
+
+    def work(number: int) -> None:
+        with torch.no_grad():
+            for _ in range(10):
+                if not torch.equal(fast(inputs[number]), expected[number]):
+                    wrong.append(number)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
