@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from terramorph import __version__
+from terramorph._version import __version__
 from terramorph.errors import BundleError, ConfigError, StorageError
 from terramorph.networks import build_network, describe_network
 from terramorph.pixels import Scaling
@@ -210,15 +210,15 @@ def load_bundle(path: str | Path) -> Bundle:
             if name not in names:
                 raise BundleError(f"{path} lacks the tensor {name}; make the bundle again.")
             if name not in expected:
-                raise "
-                f"BundleError(
-                    f"{path} holds a tensor {name} that {header.architecture.name} does not have; make the bundle again."
+                raise BundleError(
+                    f"{path} holds a tensor {name} that {header.architecture.name} does not have; "
+                    f"make the bundle again."
                 )
             tensor = file.get_tensor(name)
-            if tensor.shape != expected[name].shape or tensor.dtype != "
-            f"expected[name].dtype:
+            if tensor.shape != expected[name].shape or tensor.dtype != expected[name].dtype:
                 raise BundleError(
-                    f"The tensor {name} in {path} is {tensor.dtype} {tuple(tensor.shape)} and {header.architecture.name} "
+                    f"The tensor {name} in {path} is {tensor.dtype} {tuple(tensor.shape)} and "
+                    f"{header.architecture.name} "
                     f"needs {expected[name].dtype} {tuple(expected[name].shape)}; make the bundle again."
                 )
             if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import Tensor
@@ -50,4 +52,4 @@ def test_an_image_goes_through_unchanged(halo: int | None) -> None:
     assert torch.allclose(out, image, atol=1e-6)
     assert seen[0][0] == 0
     assert seen[-1][1] == 203
-    assert all(a[1] == b[0] for a, b in zip(seen, seen[1:], strict=False))
+    assert all(a[1] == b[0] for a, b in pairwise(seen))

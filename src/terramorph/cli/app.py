@@ -13,7 +13,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from terramorph import __version__
+from terramorph._version import __version__
 from terramorph.cli import demo, doctor, evaluate, export, import_, info, recalibrate, train, translate
 from terramorph.cli.interrupt import Terminated, terminate_as_exception
 from terramorph.errors import InputError, TerramorphError

@@ -210,7 +210,7 @@ def _write_page(out: Path, ground: Ground, facts: dict[str, Any]) -> None:
     """Writes index.html; it needs no other file but for its link to the evaluation."""
     from jinja2 import Environment, StrictUndefined
 
-    from terramorph import __version__
+    from terramorph._version import __version__
 
     source = (resources.files("terramorph.cli") / "demo.html.j2").read_text(encoding="utf-8")
     template = Environment(autoescape=True, undefined=StrictUndefined).from_string(source)

@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from terramorph import __version__
+from terramorph._version import __version__
 from terramorph.cli.console import show_table
 
 NAME = "doctor"

@@ -28,6 +28,8 @@ def run(
     ] = None,
     save_predictions: Annotated[bool, typer.Option("--save-predictions", help="Write predictions/ID.png.")] = False,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many pairs.")] = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="List and leave out pairs that cannot be read.")] = False,
 ) -> None:
     """Score a model on held-out pairs, beside the floor of one constant colour."""
     from terramorph.evaluation import evaluate
@@ -42,6 +44,8 @@ def run(
             mode=mode.value if mode else None,
             save_predictions=save_predictions,
             device=device.value,
+            limit=limit,
+            skip_bad=skip_bad,
             progress=meter.update,
         )
     show_metrics(metrics)

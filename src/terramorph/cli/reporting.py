@@ -44,7 +44,8 @@ class TrainingReporter:
         for sentence in plan.skipped:
             warn(f"skipped: {sentence}")
         if plan.skipped:
-            warn(f"{len(plan.skipped)} pairs are skipped and {plan.pairs} are used.")
+            count = len(plan.skipped)
+            warn(f"{count} pair{'s are' if count > 1 else ' is'} skipped and {plan.pairs} are used.")
 
     def step(self, report: StepReport) -> None:
         """Moves the bar."""

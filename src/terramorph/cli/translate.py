@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from terramorph.cli.choices import Device, Mode
-from terramorph.cli.console import Meter, say
+from terramorph.cli.console import Meter, say, warn
 
 NAME = "translate"
 EXAMPLE = "Example: terramorph translate runs/maps/model.safetensors aerial.tif map.tif"
@@ -23,6 +23,11 @@ def run(
     ] = None,
     samples: Annotated[int, typer.Option(min=1, help="Draw so many outputs of each image (mode paper).")] = 1,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
+    seed: Annotated[int, typer.Option(min=0, help="Of the noise in mode paper.")] = 0,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="List and leave out images that cannot be read.")] = False,
+    any_resolution: Annotated[
+        bool, typer.Option("--any-resolution", help="Accept images of another ground resolution than the model's.")
+    ] = False,
 ) -> None:
     """Translate an image or a folder of images; georeference and world files are carried over."""
     from terramorph.translate import translate_files
@@ -35,6 +40,11 @@ def run(
             mode=mode.value if mode else None,
             samples=samples,
             device=device.value,
+            seed=seed,
+            skip_bad=skip_bad,
+            any_resolution=any_resolution,
             progress=meter.update,
         )
+    for sentence in written.skipped:
+        warn(f"skipped: {sentence}")
     say(f"{output}: {len(written)} image{'s' * (len(written) != 1)} written.")

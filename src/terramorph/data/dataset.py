@@ -199,9 +199,9 @@ def _build(
                 try:
                     sides, mask, resolution, this = future.result()
                     if kind is not None and this != kind:
-                        raise "
-                        f"DatasetError(
-                            f"{' and '.join(map(str, pairs.files[index]))} holds {_describe(this)} while the pairs before it hold "
+                        raise DatasetError(
+                            f"{' and '.join(map(str, pairs.files[index]))} holds {_describe(this)} "
+                            f"while the pairs before it hold "
                             f"{_describe(kind)}; every pair of a dataset must have the same bands and dtypes."
                         )
                 except DatasetError as error:

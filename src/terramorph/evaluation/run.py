@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from terramorph import __version__
+from terramorph._version import __version__
 from terramorph.bundle import Bands, Bundle, Header, Mode, load_bundle
 from terramorph.cartography import CLASSES
 from terramorph.data import has_split, open_pairs

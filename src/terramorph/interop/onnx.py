@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from terramorph import __version__
+from terramorph._version import __version__
 from terramorph.bundle import Bundle, Mode
 from terramorph.errors import ConfigError, MissingPackageError, StorageError
 from terramorph.networks import InstanceNorm, NoiseDropout, ResNet, UNet

@@ -115,8 +115,8 @@ def require_finite(step: int, networks: Mapping[str, nn.Module]) -> None:
     for name, network in networks.items():
         for key, value in network.state_dict().items():
             if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-                raise "
-                f"TrainingDivergedError(
-                    f"At step {step} the tensor {name}.{key} is not finite; the last good checkpoint was kept. Go on from "
+                raise TrainingDivergedError(
+                    f"At step {step} the tensor {name}.{key} is not finite; the last good "
+                    f"checkpoint was kept. Go on from "
                     "it with a lower optimizer.learning_rate, or with precision=fp32."
                 )

@@ -191,9 +191,9 @@ class _Run:
                 "start a new run."
             )
         if position.processes != self.fabric.world_size:
-            raise "
-            f"CheckpointError(
-                f"{self.out} was trained by {position.processes} process(es) and this is {self.fabric.world_size}; resume it "
+            raise CheckpointError(
+                f"{self.out} was trained by {position.processes} process(es) and this is "
+                f"{self.fabric.world_size}; resume it "
                 "with as many."
             )
         load_state(path, self.recipe, self.average)
@@ -307,10 +307,10 @@ class _Run:
             self._warn(log, warning)
         try:
             log.sheet(self.done, sample_sheet(self.samples.source, translated, self.samples.target))
-        except OSError as "
-        f"error:
+        except OSError as error:
             raise StorageError(
-                f"The sample sheet of step {self.done} could not be written ({error}); free some space and go on with --resume {self.out}."
+                f"The sample sheet of step {self.done} could not be written ({error}); free some "
+                f"space and go on with --resume {self.out}."
             ) from error
 
     def _save(self) -> None:

@@ -240,8 +240,8 @@ class Translator:
         out = np.empty((target.count, raster.height, raster.width), target.dtype)
         size, halo, stride = self.header.size, self.header.halo, self.header.stride
         exact = halo is not None and self.mode == "raster"
-        # Blended windows that start at multiples of 32 agree in the phase of all but the innermost layers.
-        align, overlap = stride if exact else min(stride, 32), max(size // 2, 32)
+        # Windows that start at multiples of the stride see every layer in the same phase.
+        overlap = max(size // 2, 32)
         window = -(-WINDOW_SIDES * size // stride) * stride
         if exact and halo is not None:
             window = max(window, -(-(4 * halo) // stride) * stride)
@@ -255,8 +255,8 @@ class Translator:
             out[:, rows] = target.scaling.from_unit(unit).numpy()
 
         run_windows(
-            spans(raster.height, window, halo=halo if exact else None, align=align, overlap=overlap),
-            spans(raster.width, window, halo=halo if exact else None, align=align, overlap=overlap),
+            spans(raster.height, window, halo=halo if exact else None, align=stride, overlap=overlap),
+            spans(raster.width, window, halo=halo if exact else None, align=stride, overlap=overlap),
             target.count,
             run,
             write,

@@ -1,0 +1,181 @@
+"""The verbs at work: train, stop, resume, evaluate, translate, info, import, export, recalibrate, demo."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from terramorph.raster import read_image
+
+from .conftest import TINY, Cli, start
+
+
+def test_train_dry_run_prints_the_configuration_and_trains_nothing(cli: Cli, town_pairs: Path, tmp_path: Path) -> None:
+    outcome = cli(
+        "train", town_pairs, "--out", tmp_path / "run", "--cache", tmp_path / "cache", "--dry-run", *TINY, "--seed", 7
+    )
+    assert outcome.code == 0, outcome.err
+    assert re.search(r"^  generator\.width +8$", outcome.out, re.MULTILINE)
+    assert re.search(r"^  seed +7$", outcome.out, re.MULTILINE)
+    assert re.search(r"^  pairs +12 from ", outcome.out, re.MULTILINE)
+    assert "dry run" in outcome.out
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_train_evaluate_translate(cli: Cli, trained: Path, town_pairs: Path, tmp_path: Path) -> None:
+    assert (trained / "model.safetensors").is_file()
+    bundle = trained / "model.safetensors"
+
+    outcome = cli("evaluate", bundle, town_pairs, "--split", "val", "--out", tmp_path / "val", "--save-predictions")
+    assert outcome.code == 0, outcome.err
+    assert "miou" in outcome.out
+    metrics = json.loads((tmp_path / "val" / "metrics.json").read_text())
+    assert metrics["n"] == 4
+    assert set(metrics["floor"]) >= {"psnr", "ssim", "miou"}
+    assert (tmp_path / "val" / "report.html").is_file()
+    assert len(list((tmp_path / "val" / "predictions").glob("*.png"))) == 4
+
+    image = np.asarray(Image.open(next((town_pairs / "val").iterdir())))[:100, :90]
+    Image.fromarray(image).save(tmp_path / "a.png")
+    (tmp_path / "a.pgw").write_text("2\n0\n0\n-2\n400001\n5000001\n")
+    outcome = cli("translate", bundle, tmp_path / "a.png", tmp_path / "b.tif")
+    assert outcome.code == 0, outcome.err
+    made = read_image(tmp_path / "b.tif")
+    assert made.pixels.shape == (3, 100, 90)
+    assert made.grid.affine == read_image(tmp_path / "a.png").grid.affine
+    assert outcome.out == f"{tmp_path / 'b.tif'}: 1 image written.\n"
+
+    outcome = cli("translate", bundle, tmp_path / "a.png", tmp_path / "many", "--mode", "paper", "--samples", 2)
+    assert outcome.code == 0, outcome.err
+    assert len(list((tmp_path / "many").glob("*.png"))) == 2
+
+
+def test_evaluate_of_a_missing_split_is_bad_input(cli: Cli, trained: Path, town_pairs: Path, tmp_path: Path) -> None:
+    outcome = cli("evaluate", trained, town_pairs, "--split", "test", "--out", tmp_path / "out")
+    assert outcome.code == 2
+    assert "test" in outcome.err
+    assert outcome.err.count("\n") == 1
+
+
+def test_info(cli: Cli, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = cli("info", trained)
+    assert table.code == 0
+    assert re.search(r"^  network +unet64$", table.out, re.MULTILINE)
+    assert re.search(r"^  recipe: generator\.width +8$", table.out, re.MULTILINE)
+    document = json.loads(cli("info", trained / "model.safetensors", "--json").out)
+    assert document["architecture"]["name"] == "unet64"
+    assert document["source"]["names"] and document["direction"] == "AtoB"
+    assert document["parameters"] > 0
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models").mkdir()
+    shutil.copy(trained / "model.safetensors", tmp_path / "models" / "town.safetensors")
+    assert cli("info", "town").code == 0
+    wrong = cli("info", "twon")
+    assert wrong.code == 2
+    assert "town" in wrong.err
+
+
+def test_a_damaged_bundle_is_one_sentence(cli: Cli, trained: Path, tmp_path: Path) -> None:
+    whole = (trained / "model.safetensors").read_bytes()
+    (tmp_path / "half.safetensors").write_bytes(whole[: len(whole) // 2])
+    outcome = cli("info", tmp_path / "half.safetensors")
+    assert outcome.code == 2
+    assert "half.safetensors" in outcome.err
+    assert outcome.err.count("\n") == 1
+
+
+def test_a_second_run_does_not_replace_the_first(cli: Cli, trained: Path, town_pairs: Path) -> None:
+    outcome = cli("train", town_pairs, "--out", trained, *TINY)
+    assert outcome.code == 2
+    assert "--resume" in outcome.err
+
+
+def test_recalibrate(cli: Cli, trained: Path, town_pairs: Path, tmp_path: Path) -> None:
+    out = tmp_path / "again.safetensors"
+    outcome = cli("recalibrate", trained, town_pairs, "--out", out, "--images", 4)
+    assert outcome.code == 0, outcome.err
+    assert json.loads(cli("info", out, "--json").out)["recalibrated"] is True
+
+
+def test_export(cli: Cli, trained: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    out = tmp_path / "net.onnx"
+    outcome = cli("export", trained, out, "--mode", "raster")
+    assert outcome.code == 0, outcome.err
+    assert out.is_file()
+    assert cli("export", trained, tmp_path / "net.pt").code == 2
+
+
+def test_skip_bad_lists_what_it_skips(cli: Cli, town_pairs: Path, tmp_path: Path) -> None:
+    pairs = tmp_path / "pairs"
+    shutil.copytree(town_pairs, pairs)
+    bad = sorted((pairs / "train").iterdir())[0]
+    bad.write_bytes(b"no image")
+    words = ["train", pairs, "--out", tmp_path / "run", "--cache", tmp_path / "cache", "--dry-run", *TINY]
+    refused = cli(*words)
+    assert refused.code == 2
+    assert bad.name in refused.err
+    skipped = cli(*words, "--skip-bad")
+    assert skipped.code == 0, skipped.err
+    assert bad.name in skipped.err
+    assert "1 pair is skipped and 11 are used" in skipped.err
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_writes_a_checkpoint_and_resume_goes_on(
+    cli: Cli, town_pairs: Path, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    run = tmp_path / "run"
+    process = start("train", town_pairs, "--out", run, "--cache", tmp_path / "cache", "--max-steps", 100000, *TINY)
+    deadline = time.monotonic() + 120
+    log = run / "log.jsonl"
+    while not (log.is_file() and '"step": 50' in log.read_text()):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == code, err
+    assert f"terramorph train --resume {run}" in out
+    assert "Traceback" not in err
+    assert "\x1b" not in out + err
+    assert not (run / "model.safetensors").exists()
+
+    settings = json.loads((run / "config.json").read_text())
+    stopped = int(re.search(r"Stopped after step (\d+) of", out)[1])  # type: ignore[index]
+    settings["config"]["max_steps"] = stopped + 2
+    (run / "config.json").write_text(json.dumps(settings))
+    outcome = cli("train", "--resume", run, "--cache", tmp_path / "cache")
+    assert outcome.code == 0, outcome.err
+    assert (run / "model.safetensors").is_file()
+
+
+def test_demo_at_a_small_scale(cli: Cli, tmp_path: Path) -> None:
+    out = tmp_path / "demo"
+    words = ["demo", "--out", out, "--size", 512, "--steps", 2]
+    outcome = cli(*words)
+    assert outcome.code == 0, outcome.err
+    assert re.search(r"class mIoU on the held-out map: 0\.\d{3}$", outcome.out, re.MULTILINE)
+    page = (out / "index.html").read_text()
+    assert page.count("<img src=\"data:image/") == 3
+    assert 'href="evaluation/report.html"' in page
+    assert (out / "evaluation" / "report.html").is_file()
+    made, aerial = read_image(out / "map.tif"), read_image(out / "aerial.tif")
+    assert made.grid == aerial.grid
+    assert made.grid.crs is not None
+    assert cli(*words).code == 0  # an earlier demo is replaced
+
+
+def test_demo_leaves_other_peoples_folders_alone(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "letter.txt").write_text("dear")
+    outcome = cli("demo", "--out", tmp_path)
+    assert outcome.code == 2
+    assert (tmp_path / "letter.txt").is_file()
