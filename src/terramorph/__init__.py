@@ -1,8 +1,9 @@
 """terramorph: translate between satellite or aerial imagery and maps, both ways.
 
-import terramorph
-model = terramorph.load("runs/town/model.safetensors")
-map_pixels = model.translate("aerial.png")          # a Raster: pixels (C, H, W), mask, grid
+The public names are `load`, `train` and `evaluate`:
+
+    model = terramorph.load("runs/town/model.safetensors")
+    drawn = model.translate("aerial.png")    # a Raster: pixels (C, H, W), mask, grid
 """
 
 from __future__ import annotations

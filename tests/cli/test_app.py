@@ -56,7 +56,7 @@ def test_version(cli: Cli) -> None:
         (["train", "--resume", "no-such-run"], 2, "no-such-run"),
         (["train", "pairs", "--resume", "run"], 2, "--resume"),
         (["info", "nothing"], 2, "nothing"),
-        (["info"], 2, "BUNDLE"),
+        (["info"], 2, "bundle"),
         (["evaluate", "nothing", "pairs", "--out", "out"], 2, "nothing"),
         (["translate", "nothing", "a.png", "b.png"], 2, "nothing"),
         (["export", "nothing", "b.txt"], 2, ".onnx"),

@@ -5,6 +5,7 @@ Nothing here imports torch: `terramorph --help` answers at once. Each verb impor
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import traceback
@@ -89,6 +90,8 @@ def run(arguments: Sequence[str]) -> int:
     words = list(arguments)
     end = words.index("--") if "--" in words else len(words)
     debug = "--debug" in words[:end]
+    # Fabric announces its precision there; the plan we print says it.
+    logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.DEBUG if debug else logging.WARNING)
     words = [word for i, word in enumerate(words) if i >= end or word != "--debug"]
     try:
         with terminate_as_exception():
