@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -123,17 +124,13 @@ def test_a_closed_pipe_is_no_error() -> None:
 
 
 def test_the_first_signal_sets_the_flag_and_the_second_acts() -> None:
-    import os
-    import signal
-
     with stop_after_step() as flag:
         assert not flag()
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
         assert flag()
         assert flag.exit_code == 130
         with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
-            signal.pause()
+            signal.raise_signal(signal.SIGINT)
     assert not StopFlag()()
 
 

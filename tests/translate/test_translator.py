@@ -184,7 +184,7 @@ def test_windows_of_a_bounded_network_are_exact(picture: Picture, monkeypatch: p
 
 
 def test_windows_of_an_unbounded_network_are_blended(picture: Picture, monkeypatch: pytest.MonkeyPatch) -> None:
-    bundle = make_bundle(header={"size": 64})
+    bundle = make_bundle(gain=0.08)
     model = Translator(bundle, precision="fp32")
     pixels = picture(300, 520)
     mask = np.ones((300, 520), np.bool_)
@@ -194,8 +194,8 @@ def test_windows_of_an_unbounded_network_are_blended(picture: Picture, monkeypat
     parts = model.translate(placed(pixels, mask=mask))
     assert parts.grid == whole.grid
     assert not parts.pixels[:, ~mask].any()
-    # Far from the ends of the windows the bounded part of the field sees the same.
-    assert np.abs(whole.pixels.astype(int) - parts.pixels).mean() < 8
+    difference = np.abs(whole.pixels.astype(int) - parts.pixels)
+    assert difference.mean() < 0.1 * whole.pixels.std()
     again = Translator(bundle, mode="paper").translate(placed(pixels, mask=mask))
     assert again.pixels.shape == whole.pixels.shape
 

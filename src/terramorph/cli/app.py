@@ -99,7 +99,7 @@ def run(arguments: Sequence[str]) -> int:
             sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except BrokenPipeError:
-        # The reader of our output went away (`terramorph info ... | head -1`): nothing to tell, and no one to tell it to.
+        # The reader of our output went away (`terramorph info ... | head -1`): there is no one left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILURE
     except BaseException as error:

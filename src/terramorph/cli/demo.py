@@ -17,6 +17,7 @@ import typer
 from terramorph.cli.choices import Device
 from terramorph.cli.console import Meter, duration, say
 from terramorph.cli.evaluate import show_metrics
+from terramorph.cli.pace import use_fastest_threads
 from terramorph.errors import InputError, StorageError
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def run(
     size: Annotated[int, typer.Option(min=512, help="Side of the town in pixels of 1 m.")] = 2048,
     seed: Annotated[int, typer.Option(min=0, help="Another number makes another town.")] = 0,
     steps: Annotated[int | None, typer.Option(min=1, help="Training steps. Default: the preset's.")] = None,
-    limit: Annotated[float, typer.Option(min=1, help="Seconds of training after which it is cut short.")] = 150.0,
+    limit: Annotated[float, typer.Option(min=1, help="Seconds of training after which it is cut short.")] = 180.0,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
 ) -> None:
     """Make a town, train on three quarters of it, draw the map of the last quarter, score it: one HTML page."""
@@ -71,12 +72,19 @@ def run(
     if steps is not None:
         changes |= {"max_steps": steps}
     config = load_config("demo", changes)
+    paces = use_fastest_threads(config)
+    if paces:
+        shown = ", ".join(
+            f"{pace:.1f} images/s with {count} thread{'s' * (count > 1)}" for count, pace in paces.items()
+        )
+        say(f"Pace of training: {shown}; the faster is taken.")
     begun = time.monotonic()
     result, shortened = _train(out, config, limit)
     training = time.monotonic() - begun
     if shortened:
         say(
-            f"Training was cut short at {duration(limit)}: {result.step} of {shortened} steps. A faster machine does better."
+            f"Training was cut short after {duration(limit)}, {result.step} of {shortened} steps; a faster machine "
+            "does better."
         )
     bundle = str(result.model)
 
@@ -107,9 +115,8 @@ def run(
     show_metrics(metrics)
     verdict = "" if miou >= WANTED or steps is not None else f" (the recipe should reach {WANTED}; was it cut short?)"
     say(f"class mIoU on the held-out map: {miou:.3f}{verdict}")
-    say(
-        f"{made}: the map, georeferenced. {out / 'index.html'}: the page. {duration(time.monotonic() - started)} in all."
-    )
+    say(f"{made}: the map, georeferenced. {out / 'index.html'}: the page.")
+    say(f"{duration(time.monotonic() - started)} in all.")
 
 
 def _claim(out: Path) -> None:
@@ -172,7 +179,7 @@ def _train(out: Path, config: TrainConfig, limit: float) -> tuple[TrainResult, i
         )
     if result.finished:
         return result, 0
-    # The saved settings are what a resumed run goes by: with the steps done as its length, all that is left is finishing.
+    # A resumed run goes by its saved settings: with the steps done as its length, only finishing is left.
     path = folder / "config.json"
     settings = json.loads(path.read_text(encoding="utf-8"))
     settings["config"]["max_steps"] = result.step

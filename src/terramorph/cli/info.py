@@ -69,7 +69,8 @@ def flatten(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 
 
 def _side(bands: Bands) -> str:
-    return f"{bands.count} band{'s' * (bands.count != 1)} ({', '.join(bands.names)}), {bands.dtype} {bands.low:g} to {bands.high:g}"
+    names = f"{bands.count} band{'s' * (bands.count != 1)} ({', '.join(bands.names)})"
+    return f"{names}, {bands.dtype} {bands.low:g} to {bands.high:g}"
 
 
 def _short(value: Any) -> str:

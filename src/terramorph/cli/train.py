@@ -90,9 +90,9 @@ def _run(work: Callable[..., TrainResult], out: Path, cache: Path | None, dry_ru
 
     # Under torchrun every process runs this; the first one speaks for all.
     first = os.environ.get("RANK", "0") == "0"
-    with TrainingReporter(quiet=not first) as reporter:
-        with stop_after_step("Stopping after this step; once more to stop at once." if first else "") as stop:
-            result = work(reporter=reporter, should_stop=stop)
+    notice = "Stopping after this step; once more to stop at once." if first else ""
+    with TrainingReporter(quiet=not first) as reporter, stop_after_step(notice) as stop:
+        result = work(reporter=reporter, should_stop=stop)
     if dry_run:
         if first:
             say("Nothing was trained: this was a dry run.")
@@ -103,8 +103,7 @@ def _run(work: Callable[..., TrainResult], out: Path, cache: Path | None, dry_ru
         if first:
             command = f"terramorph train --resume {shlex.quote(str(out))}"
             command += f" --cache {shlex.quote(str(cache))}" if cache else ""
-            say(
-                f"Stopped after step {result.step} of {result.total}; the checkpoint is {result.checkpoint}. Go on with: {command}"
-            )
+            say(f"Stopped after step {result.step} of {result.total}; the checkpoint is {result.checkpoint}.")
+            say(f"Go on with: {command}")
         # Another process of the group may have been the one that got the signal.
         raise typer.Exit(stop.exit_code if stop() else 128 + signal.SIGTERM)

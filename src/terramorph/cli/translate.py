@@ -24,7 +24,9 @@ def run(
     samples: Annotated[int, typer.Option(min=1, help="Draw so many outputs of each image (mode paper).")] = 1,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
     seed: Annotated[int, typer.Option(min=0, help="Of the noise in mode paper.")] = 0,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="List and leave out images that cannot be read.")] = False,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="List and leave out images that cannot be read.")
+    ] = False,
     any_resolution: Annotated[
         bool, typer.Option("--any-resolution", help="Accept images of another ground resolution than the model's.")
     ] = False,

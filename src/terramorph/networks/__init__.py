@@ -1,9 +1,9 @@
 """Generators and discriminators. They know tensors only."""
 
-from terramorph.networks.catalog import NETWORKS, build_network, describe_network
+from terramorph.networks.catalog import NETWORKS, build_network, describe_network, parameter_count
 from terramorph.networks.layers import InstanceNorm, NoiseDropout, initialize, on_stride, reflected, set_noise
 from terramorph.networks.patchgan import PatchGAN, PatchGANConfig
-from terramorph.networks.resnet import ResNet, ResNetConfig, all_finite, parameter_count
+from terramorph.networks.resnet import ResNet, ResNetConfig
 from terramorph.networks.unet import UNet, UNetConfig
 
 __all__ = [
@@ -16,7 +16,6 @@ __all__ = [
     "ResNetConfig",
     "UNet",
     "UNetConfig",
-    "all_finite",
     "build_network",
     "describe_network",
     "initialize",

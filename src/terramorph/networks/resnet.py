@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from terramorph.errors import ConfigError
@@ -99,13 +98,3 @@ class ResNet(nn.Module):
         if min(height, width) < 8:  # the reflections of the 7x7 and the blocks need a few pixels to look at
             return on_stride(self.layers, source, 8)
         return on_stride(self.layers, source, self.stride)
-
-
-def parameter_count(network: nn.Module) -> int:
-    """Number of trainable values."""
-    return sum(p.numel() for p in network.parameters() if p.requires_grad)
-
-
-def all_finite(network: nn.Module) -> bool:
-    """Whether every parameter and buffer is a finite number."""
-    return all(bool(torch.isfinite(t).all()) for t in network.state_dict().values() if t.is_floating_point())

@@ -1,0 +1,131 @@
+"""An exported file computes what PyTorch computes, at every size."""
+
+from __future__ import annotations
+
+import builtins
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from terramorph.bundle import Bands, Bundle, Header
+from terramorph.errors import BundleError, ConfigError, MissingPackageError, StorageError
+from terramorph.interop import export_onnx
+from terramorph.networks import build_network, initialize
+from terramorph.translate import OnnxBackend, Translator, load
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+
+def make(name: str, norm: str = "batch", gain: float = 0.1) -> Bundle:
+    generator = torch.Generator().manual_seed(3)
+    network = build_network(name, width=4, norm=norm, in_bands=2)
+    initialize(network, generator, gain=gain)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(0.0, 0.3, generator=generator)
+            module.running_var.uniform_(0.3, 2.0, generator=generator)
+    source, target = Bands(names=("vv", "vh")), Bands(names=("red", "green", "blue"))
+    return Bundle.of(network.requires_grad_(False), name, source=source, target=target, size=64)
+
+
+def images(*shape: int) -> Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+@pytest.mark.parametrize("mode", ["raster", "paper"])
+@pytest.mark.parametrize(
+    ("name", "norm"), [("unet64", "batch"), ("unet64", "instance"), ("resnet6", "batch"), ("resnet6", "none")]
+)
+def test_equals_torch_at_any_size(name: str, norm: str, mode: Any, tmp_path: Path) -> None:
+    bundle = make(name, norm)
+    path = export_onnx(bundle, tmp_path / "model.onnx", mode=mode)
+    exported = OnnxBackend(path, threads=1)
+    model = Translator(bundle, mode=mode, precision="fp32", device="cpu", dropout=False)
+    for shape in ((1, 2, 64, 64), (3, 2, 40, 70), (1, 2, 130, 65), (2, 2, 5, 9)):
+        x = images(*shape)
+        y = exported.run(x)
+        assert y.shape == (shape[0], 3, *shape[2:])
+        assert float((y - model.translate_batch(x)).abs().max()) < 1e-3
+
+
+def test_metadata_and_names(tmp_path: Path) -> None:
+    bundle = make("unet64")
+    path = export_onnx(bundle, tmp_path / "deep" / "model.onnx", mode="paper")
+    model = onnx.load(str(path))
+    properties = {entry.key: entry.value for entry in model.metadata_props}
+    assert Header.model_validate(json.loads(properties["terramorph"])).mode == "paper"
+    assert (properties["mode"], properties["dropout"]) == ("paper", "off")
+    shapes = [
+        [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]
+        for value in (model.graph.input[0], model.graph.output[0])
+    ]
+    assert shapes == [["batch", 2, "height", "width"], ["batch", 3, "height", "width"]]
+    assert list(path.parent.iterdir()) == [path]
+    again = export_onnx(bundle, tmp_path / "again.onnx", mode="paper")
+    assert again.read_bytes() == path.read_bytes()
+
+
+def test_a_translator_on_an_exported_file(tmp_path: Path) -> None:
+    bundle = make("unet64")
+    path = export_onnx(bundle, tmp_path / "model.onnx")
+    model = load(path)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 50, 90), np.uint8)
+    expected = Translator(bundle, precision="fp32", device="cpu").translate(pixels).pixels
+    assert np.abs(model.translate(pixels).pixels.astype(int) - expected).max() <= 1
+    with pytest.raises(ConfigError, match="exported in mode raster"):
+        load(path, mode="paper")
+
+
+def test_files_that_are_not_exported_bundles(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="There is no file"):
+        OnnxBackend(tmp_path / "none.onnx")
+    (tmp_path / "bad.onnx").write_bytes(b"not ONNX")
+    with pytest.raises(BundleError, match="damaged or not an ONNX file"):
+        load(tmp_path / "bad.onnx")
+    path = export_onnx(make("unet64"), tmp_path / "model.onnx")
+    model = onnx.load(str(path))
+    del model.metadata_props[:]
+    onnx.save(model, str(path))
+    with pytest.raises(BundleError, match="does not hold the terramorph header"):
+        load(path)
+
+
+def test_no_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def without(name: str, *args: Any, **kwargs: Any) -> Any:
+        if name in ("onnx", "onnxruntime"):
+            raise ImportError(name)
+        return real(name, *args, **kwargs)
+
+    path = export_onnx(make("unet64"), tmp_path / "model.onnx")
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(MissingPackageError, match=r"terramorph\[onnx\]"):
+        export_onnx(make("unet64"), tmp_path / "other.onnx")
+    with pytest.raises(MissingPackageError, match=r"terramorph\[onnx\]"):
+        OnnxBackend(path)
+
+
+def test_only_generators(tmp_path: Path) -> None:
+    network = build_network("patchgan", width=4)
+    bands = Bands(names=("a",) * 6)
+    made = make("unet64")
+    with pytest.raises(ConfigError, match="PatchGAN is not exported"):
+        export_onnx(Bundle(network, made.header.model_copy(update={"source": bands})), tmp_path / "x.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Path, target: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(StorageError, match="No space left"):
+        export_onnx(make("unet64"), tmp_path / "x.onnx")
+    assert not list(tmp_path.iterdir())

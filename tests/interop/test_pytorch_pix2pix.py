@@ -1,0 +1,195 @@
+"""Public checkpoints give what the public networks give."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from terramorph.bundle import load_bundle
+from terramorph.errors import CheckpointError
+from terramorph.interop import import_checkpoint, load_discriminator
+from terramorph.translate import Translator
+
+from .reference import PublicPatchGAN, PublicResNet, PublicUNet, scrambled
+
+SHARED = Path(__file__).parents[3] / "shared" / "data" / "interop"
+shared = [pytest.mark.shared, pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data is not here")]
+
+
+def images(*shape: int) -> Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+def saved(state: Any, folder: Path, name: str = "latest_net_G.pth") -> Path:
+    torch.save(state, folder / name)
+    return folder / name
+
+
+def furthest(a: Tensor | np.ndarray[Any, Any], b: Tensor | np.ndarray[Any, Any]) -> float:
+    return float(np.abs(np.asarray(a) - np.asarray(b)).max())
+
+
+@pytest.mark.parametrize("parallel", [False, True])
+@pytest.mark.parametrize(
+    ("depth", "bands", "out", "kind"),
+    [(8, 3, 3, "batch"), (7, 1, 3, "instance"), (6, 4, 1, "none"), (7, 2, 2, "batch")],
+)
+def test_unet(depth: int, bands: int, out: int, kind: str, parallel: bool, tmp_path: Path) -> None:
+    public = scrambled(PublicUNet(bands, out, depth, 3, kind))
+    state = public.state_dict()
+    if parallel:
+        state = {f"module.{key}": tensor for key, tensor in state.items()}  # type: ignore[assignment]
+    bundle = import_checkpoint(saved(state, tmp_path))
+    assert bundle.header.architecture.name == f"unet{2**depth}"
+    assert bundle.header.size == 2**depth
+    assert (bundle.header.source.count, bundle.header.target.count) == (bands, out)
+    settings = bundle.header.architecture.settings
+    assert (settings["width"], settings["depth"], settings["norm"]) == (3, depth, kind)
+    # At twice the stride: instance norm in PyTorch refuses the single pixel that is left otherwise.
+    x = images(1, bands, 2**depth * 2, 2**depth)
+    assert furthest(bundle.network(x), public(x)) < 1e-4
+    again = load_bundle(bundle.save(tmp_path / "model.safetensors"))
+    assert torch.equal(again.network(x), bundle.network(x))
+
+
+@pytest.mark.parametrize("dropout", [False, True])
+@pytest.mark.parametrize(("blocks", "kind"), [(9, "instance"), (6, "batch"), (6, "none")])
+def test_resnet(blocks: int, kind: str, dropout: bool, tmp_path: Path) -> None:
+    public = scrambled(PublicResNet(2, 3, blocks, 4, kind, dropout), gain=0.05)
+    bundle = import_checkpoint(saved(public.state_dict(), tmp_path), kind="resnet")
+    assert bundle.header.architecture.name == f"resnet{blocks}"
+    settings = bundle.header.architecture.settings
+    assert (settings["norm"], settings["dropout"]) == (kind, 0.5 if dropout else 0.0)
+    x = images(2, 2, 32, 48)
+    assert furthest(bundle.network(x), public(x)) < 1e-4
+
+
+def test_batch_statistics(tmp_path: Path) -> None:
+    public = scrambled(PublicUNet(3, 3, 6, 4, "batch"))
+    bundle = import_checkpoint(saved(public.state_dict(), tmp_path), mode="paper", dropout=0.0)
+    for module in public.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.train()
+    x = images(1, 3, 64, 64)
+    assert furthest(Translator(bundle).translate_batch(x), public(x)) < 1e-4
+
+
+@pytest.mark.parametrize(("levels", "kind"), [(3, "batch"), (1, "instance"), (4, "none")])
+def test_discriminator(levels: int, kind: str, tmp_path: Path) -> None:
+    public = scrambled(PublicPatchGAN(5, 4, levels, kind))
+    path = saved(public.state_dict(), tmp_path, "latest_net_D.pth")
+    x = images(1, 5, 64, 80)
+    assert furthest(load_discriminator(path)(x), public(x)) < 1e-4
+    with pytest.raises(CheckpointError, match="holds a discriminator"):
+        import_checkpoint(path)
+
+
+def test_pixel_discriminator(tmp_path: Path) -> None:
+    layers = [nn.Conv2d(6, 4, 1), nn.LeakyReLU(0.2), nn.Conv2d(4, 8, 1, bias=False), nn.BatchNorm2d(8)]
+    net = scrambled(nn.Sequential(*layers, nn.LeakyReLU(0.2), nn.Conv2d(8, 1, 1, bias=False)))
+    path = saved({f"net.{key}": tensor for key, tensor in net.state_dict().items()}, tmp_path)
+    x = images(1, 6, 8, 8)
+    assert furthest(load_discriminator(path)(x), net(x)) < 1e-5
+
+
+class Malice:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (Path("pwned"),)
+
+
+def test_what_is_no_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "x.pth"
+    with pytest.raises(CheckpointError, match="There is no checkpoint"):
+        import_checkpoint(path)
+    good = saved(PublicUNet(3, 3, 6, 2, "batch").state_dict(), tmp_path, "good.pth").read_bytes()
+    for junk in (b"", b"text", b"\x89PNG\r\n", b"PK\x03\x04 not a zip", good[:1000], good[: len(good) - 100]):
+        path.write_bytes(junk)
+        with pytest.raises(CheckpointError, match="not a PyTorch checkpoint"):
+            import_checkpoint(path)
+    path.write_bytes(pickle.dumps(Malice()))
+    with pytest.raises(CheckpointError):
+        import_checkpoint(path)
+    saved({"a": Malice()}, tmp_path, "x.pth")
+    with pytest.raises(CheckpointError, match="could run code"):
+        import_checkpoint(path)
+    assert not Path("pwned").exists()
+    for state in ([1, 2], {}, {"epoch": 3}, {3: torch.zeros(1)}):
+        saved(state, tmp_path, "x.pth")
+        with pytest.raises(CheckpointError, match="does not hold tensors by name"):
+            import_checkpoint(path)
+
+
+def test_what_does_not_fit(tmp_path: Path) -> None:
+    state = dict(scrambled(PublicUNet(3, 3, 6, 2, "batch")).state_dict())
+    inner = "model.model.1.model.2.weight"
+
+    def refuse(words: str, **changes: Any) -> None:
+        changed = {**state, **{key.replace("__", "."): value for key, value in changes.items()}}
+        changed = {key: value for key, value in changed.items() if value is not None}
+        with pytest.raises(CheckpointError, match=words):
+            import_checkpoint(saved(changed, tmp_path))
+
+    refuse("not named as in the public", model__model__0__weight=None)
+    refuse("lacks the tensor", model__model__3__weight=None)
+    refuse("lacks the tensor that becomes head.bias", model__model__3__bias=None)
+    refuse("that its network does not have", model__model__9__weight=torch.zeros(1))
+    refuse(r"down_norm.1.weight has shape \(5,\)", **{inner: torch.zeros(5)})
+    refuse("down_norm.1.weight .* not finite", **{inner: torch.full((4,), float("inf"))})
+    with pytest.raises(CheckpointError, match="holds a unet, not a resnet"):
+        import_checkpoint(saved(state, tmp_path), kind="resnet")
+    with pytest.raises(CheckpointError, match="U-Net of 5 levels"):
+        import_checkpoint(saved(PublicUNet(3, 3, 5, 2, "batch").state_dict(), tmp_path))
+    with pytest.raises(CheckpointError, match="ResNet of 3 blocks"):
+        import_checkpoint(saved(PublicResNet(3, 3, 3, 2, "batch", False).state_dict(), tmp_path))
+    with pytest.raises(CheckpointError, match="holds a generator"):
+        load_discriminator(saved(state, tmp_path))
+
+
+def test_wrapped_and_old_files(tmp_path: Path) -> None:
+    public = scrambled(PublicUNet(3, 3, 6, 2, "batch"))
+    state = {key: value for key, value in public.state_dict().items() if "num_batches" not in key}
+    bundle = import_checkpoint(saved({"state_dict": state, "epoch": 3}, tmp_path), note="mine")
+    x = images(1, 3, 64, 64)
+    assert furthest(bundle.network(x), public(x)) < 1e-4
+    assert bundle.header.note == "mine"
+    old = dict(scrambled(PublicUNet(3, 3, 6, 2, "instance")).state_dict())
+    old["model.model.1.model.2.running_mean"] = torch.zeros(4)
+    assert import_checkpoint(saved(old, tmp_path)).header.architecture.settings["norm"] == "instance"
+
+
+class TestShared:
+    """The files beside the project."""
+
+    pytestmark = shared
+
+    @pytest.fixture
+    def source(self) -> Tensor:
+        pixels = np.asarray(Image.open(SHARED / "input.png")).astype(np.float32)
+        return torch.from_numpy(pixels.transpose(2, 0, 1) / 127.5 - 1.0)[None]
+
+    @pytest.mark.parametrize("name", ["unet256_ngf8", "resnet9_ngf8_instance"])
+    def test_generators(self, name: str, source: Tensor) -> None:
+        bundle = import_checkpoint(SHARED / f"{name}_net_G.pth")
+        expected = np.load(SHARED / f"{name}_eval.npy")
+        assert furthest(bundle.network(source)[0], expected) < 1e-4
+        fast = Translator(bundle, precision="fp32", device="cpu").translate_batch(source)[0]
+        assert furthest(fast, expected) < 1e-4
+
+    def test_batch_statistics(self, source: Tensor) -> None:
+        bundle = import_checkpoint(SHARED / "unet256_ngf8_net_G.pth")
+        expected = np.load(SHARED / "unet256_ngf8_batchstats.npy")
+        model = Translator(bundle, mode="paper", dropout=False, device="cpu")
+        assert furthest(model.translate_batch(source)[0], expected) < 1e-4
+
+    def test_discriminator(self, source: Tensor) -> None:
+        network = load_discriminator(SHARED / "patchgan_ndf8_net_D.pth")
+        expected = np.load(SHARED / "patchgan_ndf8_eval.npy")
+        assert furthest(network(torch.cat([source, source], 1))[0], expected) < 1e-4
