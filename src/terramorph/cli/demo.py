@@ -202,12 +202,15 @@ def _map_scores(ground: Ground) -> tuple[float, list[tuple[str, str, float]]]:
 
 
 def _write_strip(ground: Ground, path: Path) -> None:
-    """Aerial, made and true side by side: the busiest corner of the ground, in one PNG of 256 colours."""
+    """Aerial, made and true side by side: the middle of the ground, in one PNG of 256 colours."""
     import numpy as np
     from PIL import Image
 
     side = min(STRIP, ground.truth.height)
-    parts = [raster.pixels[:, :side, :side].transpose(1, 2, 0) for raster in (ground.aerial, ground.made, ground.truth)]
+    start = (ground.truth.height - side) // 2
+    middle = slice(start, start + side)
+    rasters = (ground.aerial, ground.made, ground.truth)
+    parts = [raster.pixels[:, middle, middle].transpose(1, 2, 0) for raster in rasters]
     gap = np.full((side, 8, 3), 255, np.uint8)
     strip = np.concatenate([parts[0], gap, parts[1], gap, parts[2]], axis=1)
     Image.fromarray(strip).quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)

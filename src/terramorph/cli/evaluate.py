@@ -55,5 +55,8 @@ def run(
 def show_metrics(metrics: Mapping[str, Any]) -> None:
     """Prints the figures beside those of the constant-colour floor."""
     floor = metrics.get("floor", {})
-    rows = [(name, metrics.get(name), floor.get(name)) for name in FIGURES if name in metrics]
+    rows = [(name, metrics[name], floor.get(name)) for name in FIGURES if metrics.get(name) is not None]
     show_columns(f"{metrics.get('n', '?')} pairs", ("figure", "model", "one colour"), rows)
+    missing = [name for name in FIGURES if name in metrics and metrics[name] is None]
+    if missing:
+        say(f"Not computed: {', '.join(missing)}; metrics.json says why.")

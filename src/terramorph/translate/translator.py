@@ -19,7 +19,7 @@ from terramorph.translate.backends import Backend, OnnxBackend, TorchBackend
 from terramorph.translate.windows import run_windows, spans
 
 WHOLE_PIXELS = 2**21
-"""Images of up to this many pixels go through in one pass (about 0.6 GB for a U-Net 256 in bfloat16); others
+"""Images of up to this many pixels go through in one pass (about 0.5 GB for a U-Net 256 in bfloat16); others
 in windows."""
 
 WINDOW_SIDES = 4
