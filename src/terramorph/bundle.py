@@ -83,7 +83,7 @@ class Header(_Frozen):
         ground_resolution: metres per pixel of the training crops, None if not known.
         recipe: the resolved training configuration, empty if the weights came from elsewhere.
         data: where the training pairs came from: a fingerprint and counts.
-        scores: figures of the last evaluation, by name.
+        scores: figures of the last evaluation that was recorded (`evaluate --record`), by split and name.
         note: free text, such as a licence or where the weights came from.
     """
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from terramorph.bundle import Bands, Bundle
+from terramorph.bundle import Bands, Bundle, load_bundle
 from terramorph.cartography import PALETTE
 from terramorph.errors import DatasetError, InputError
 from terramorph.evaluation import SCORE_KEYS, evaluate
@@ -190,3 +190,13 @@ def test_what_does_not_fit_is_refused(pairs: Path, tmp_path: Path) -> None:
         evaluate(bundle(), pairs, split="test", out=tmp_path, device="cpu")
     with pytest.raises(InputError, match="1 or more"):
         evaluate(bundle(), pairs, out=tmp_path, device="cpu", limit=0)
+
+
+def test_recorded_scores_are_in_the_bundle_and_others_are_not(pairs: Path, tmp_path: Path) -> None:
+    path = bundle().save(tmp_path / "model.safetensors")
+    scores = evaluate(path, pairs, out=tmp_path / "out")
+    assert load_bundle(path).header.scores == {}
+    evaluate(path, pairs, out=tmp_path / "out", record=True)
+    recorded = load_bundle(path).header.scores
+    assert recorded["val psnr"] == pytest.approx(scores["psnr"])
+    assert recorded["val lpips"] is None

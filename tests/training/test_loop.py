@@ -318,3 +318,28 @@ def test_recalibrated_statistics_are_the_average_over_the_pairs(town_pairs: Path
     for name, value in before.network.named_parameters():
         assert torch.equal(value, dict(after.network.named_parameters())[name])
     assert loop_module.MODEL == "model.safetensors"
+
+
+def test_another_length_can_be_given_when_resuming(town_pairs: Path, tmp_path: Path, tiny: Tiny) -> None:
+    train(town_pairs, tmp_path / "run", tiny(max_steps=5), should_stop=lambda: True, cache=tmp_path)
+    shorter = resume(tmp_path / "run", cache=tmp_path, max_steps=1)
+    assert (shorter.finished, shorter.step, shorter.total) == (True, 1, 1)
+
+
+def test_recalibration_takes_batches_of_the_size_trained_with(town_pairs: Path, tmp_path: Path, tiny: Tiny) -> None:
+    """Statistics of the same images in batches of one would miss how images differ from each other."""
+    from terramorph.data import Augmentation, TrainingBatches, decode, open_pairs
+    from terramorph.training import recalibrate, recalibrate_network
+
+    result = train(town_pairs, tmp_path / "run", tiny(batch_size=4, ema=0.9), cache=tmp_path)
+    assert result.model is not None
+    new = load_bundle(recalibrate(result.model, town_pairs, tmp_path / "new.safetensors", images=12, cache=tmp_path))
+    pairs = decode(open_pairs(town_pairs, "train"), size=64, cache=tmp_path)
+    scaling = new.header.source.scaling
+    batches = TrainingBatches(pairs, pairs.a, pairs.a, (scaling, scaling), Augmentation(64, mirror=False), seed=0)
+    by_four, by_one = (load_bundle(result.model).network for _ in range(2))
+    recalibrate_network(by_four, (batches.batch(4 * n, 4).source for n in range(3)))
+    recalibrate_network(by_one, (batches.batch(n, 1).source for n in range(12)))
+    key = "up_norm.0.running_var"
+    torch.testing.assert_close(new.network.state_dict()[key], by_four.state_dict()[key])
+    assert not torch.allclose(new.network.state_dict()[key], by_one.state_dict()[key], rtol=0.05)

@@ -179,12 +179,8 @@ def _train(out: Path, config: TrainConfig, limit: float) -> tuple[TrainResult, i
         )
     if result.finished:
         return result, 0
-    # A resumed run goes by its saved settings: with the steps done as its length, only finishing is left.
-    path = folder / "config.json"
-    settings = json.loads(path.read_text(encoding="utf-8"))
-    settings["config"]["max_steps"] = result.step
-    path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-    return resume(folder, cache=cache), result.total
+    # With the steps done as its length, only finishing is left.
+    return resume(folder, cache=cache, max_steps=result.step), result.total
 
 
 def _map_scores(ground: Ground) -> tuple[float, list[tuple[str, str, float]]]:

@@ -78,8 +78,12 @@ def _backends() -> list[tuple[str, str]]:
         rows.append(("backend onnxruntime", f"{onnxruntime.__version__} ({providers})"))
     except ImportError:
         rows.append(("backend onnxruntime", "not installed: pip install 'terramorph[onnx]'"))
-    exporter = all(_version(name) != "not installed" for name in ("onnx", "onnxscript"))
-    rows.append(("ONNX export", "yes" if exporter else "not installed: pip install 'terramorph[onnx]'"))
+    rows.append(
+        (
+            "ONNX export",
+            "yes" if _version("onnx") != "not installed" else "not installed: pip install 'terramorph[onnx]'",
+        )
+    )
     return rows
 
 

@@ -29,6 +29,7 @@ def run(
     save_predictions: Annotated[bool, typer.Option("--save-predictions", help="Write predictions/ID.png.")] = False,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many pairs.")] = None,
+    record: Annotated[bool, typer.Option("--record", help="Write the scores into the bundle, for `info`.")] = False,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="List and leave out pairs that cannot be read.")] = False,
 ) -> None:
     """Score a model on held-out pairs, beside the floor of one constant colour."""
@@ -46,6 +47,7 @@ def run(
             device=device.value,
             limit=limit,
             skip_bad=skip_bad,
+            record=record,
             progress=meter.update,
         )
     show_metrics(metrics)

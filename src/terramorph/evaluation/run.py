@@ -23,7 +23,7 @@ from terramorph.evaluation.files import Spool, write_csv, write_json, write_text
 from terramorph.evaluation.floor import MAP_SHARE, MAP_TOLERANCE, Floor, ReadTarget, choose_floor
 from terramorph.evaluation.report import Example, pick_examples, render_report
 from terramorph.evaluation.samples import Sample, Samples, as_bytes
-from terramorph.evaluation.scoring import Instruments, Tally, classes_of
+from terramorph.evaluation.scoring import SCORE_KEYS, Instruments, Tally, classes_of
 from terramorph.pixels import BYTE
 from terramorph.raster import Raster, default_bands, write_image
 from terramorph.translate import Translator
@@ -47,6 +47,7 @@ def evaluate(
     batch_size: int = 8,
     seed: int = 0,
     skip_bad: bool = False,
+    record: bool = False,
 ) -> dict[str, Any]:
     """Translate the source side of a split and compare with the truth, by protocol maps-256.
 
@@ -77,6 +78,7 @@ def evaluate(
         batch_size: Images at once in ``raster`` mode.
         seed: Of the noise in ``paper`` mode.
         skip_bad: Leave out pairs that cannot be read and list them, instead of stopping.
+        record: Write the scores into the bundle's own file, where `terramorph info` shows them.
 
     Returns:
         What ``metrics.json`` holds: n, psnr, ssim, lpips, acc5, acc10, rmse, class_accuracy, miou, fd, kd,
@@ -131,6 +133,10 @@ def evaluate(
     write_csv(folder / "per_image.csv", work.ids, work.own.per_image)
     write_text(folder / "report.html", render_report(document, examples))
     write_json(folder / "metrics.json", document)
+    if record and model.path is not None:
+        scores = {key: document[key] for key in SCORE_KEYS if key in document}
+        header = header.model_copy(update={"scores": {f"{split} {key}": value for key, value in scores.items()}})
+        replace(model, header=header).save(model.path)
     return document
 
 

@@ -128,7 +128,7 @@ class TrainConfig(_Section):
         precision: bf16 (mixed) or fp32; auto takes bf16 where the hardware computes it natively.
         ema: decay of the running average of the generator's weights, which then is what the bundle holds; 0 is off.
         launch: `eager`, `graph` (the whole step as one CUDA graph: no launch overhead at batch 1) or `compile`.
-        recalibrate: batches to average the normalisation statistics over at the end; 0 keeps the running ones.
+        recalibrate: images to average the normalisation statistics over at the end; 0 keeps the running ones.
     """
 
     method: Literal["pix2pix"] = "pix2pix"
@@ -141,7 +141,7 @@ class TrainConfig(_Section):
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     ema: float = Field(0.0, ge=0.0, lt=1.0)
     launch: Literal["eager", "graph", "compile"] = "eager"
-    recalibrate: int = Field(200, ge=0)
+    recalibrate: int = Field(400, ge=0)
     data: DataConfig = DataConfig()
     generator: GeneratorConfig = GeneratorConfig()
     discriminator: DiscriminatorConfig = DiscriminatorConfig()

@@ -90,18 +90,27 @@ def resume(
     reporter: Reporter | None = None,
     should_stop: Callable[[], bool] | None = None,
     cache: str | Path = DEFAULT_CACHE,
+    max_steps: int | None = None,
 ) -> TrainResult:
     """Goes on with a run from its last checkpoint, to the same weights as if it had never been interrupted.
+
+    Args:
+        run: its folder.
+        reporter, should_stop, cache: as in `train`.
+        max_steps: another length than the run was started with; steps done already finish it where it is.
 
     Raises:
         CheckpointError: if there is no checkpoint, it is damaged, or the pairs have changed since.
     """
     out = Path(run)
     settings = _read_settings(out)
+    config = parse_config(settings["config"])
+    if max_steps is not None:
+        config = config.model_copy(update={"max_steps": max_steps})
     again = _Run(
         Path(settings["dataset"]),
         out,
-        parse_config(settings["config"]),
+        config,
         reporter or Silent(),
         settings["skip_bad"],
         Path(cache),
@@ -333,11 +342,12 @@ class _Run:
         if self.fabric.is_global_zero:
             self._save()
             network = self.average.network if self.average is not None else self.generator
-            count = min(self.config.recalibrate, len(self.pairs))
+            images, size = min(self.config.recalibrate, len(self.pairs)), self.config.batch_size
             recalibrated = False
-            if count:
+            if images:
+                sources = (self.batches.batch(n * size, size).source for n in range(max(1, images // size)))
                 with self.fabric.autocast():
-                    recalibrated = recalibrate_network(network, (self.batches.batch(n, 1).source for n in range(count)))
+                    recalibrated = recalibrate_network(network, sources)
             self._bundle(network, recalibrated).save(model)
             log.event("finished", step=self.done)
         self.fabric.barrier()

@@ -20,7 +20,8 @@ def recalibrate_network(network: nn.Module, sources: Iterable[Tensor]) -> bool:
 
     Args:
         network: changed in place; its modes are left as they were.
-        sources: float (N, C, H, W) in [-1, 1] each.
+        sources: float (N, C, H, W) in [-1, 1] each, with the N of training: the variance of a batch of one leaves out
+            how images differ, and a network that was trained on larger ones does not fit it.
 
     Returns:
         Whether the network has such statistics at all.
@@ -62,7 +63,7 @@ def recalibrate(
         out: where to write; the bundle's own path if None.
         images: how many training pairs, drawn without replacement, are averaged over (all if there are fewer).
         cache: folder of the decoded pairs.
-        progress: called with (images done, images).
+        progress: called with (batches done, batches).
 
     Returns:
         The path written.
@@ -81,12 +82,13 @@ def recalibrate(
             f"{header.source.count} of {header.source.dtype}; give the dataset that it was trained on."
         )
     scaling = header.source.scaling
+    size = int(header.recipe.get("batch_size", 1))
     batches = TrainingBatches(pairs, side, side, (scaling, scaling), Augmentation(header.size, mirror=False), seed=0)
-    count = min(images, len(pairs))
+    count = max(1, min(images, len(pairs)) // size)
 
     def sources() -> Iterable[Tensor]:
         for number in range(count):
-            yield batches.batch(number, 1).source
+            yield batches.batch(number * size, size).source
             if progress:
                 progress(number + 1, count)
 
