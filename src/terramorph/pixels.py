@@ -74,8 +74,8 @@ class Batch:
     """What a training or evaluation step sees.
 
     Attributes:
-        source: float32 (N, C_source, H, W) in [-1, 1].
-        target: float32 (N, C_target, H, W) in [-1, 1].
+        source: float32 (N, C_source, H, W) in [-1, 1]; 0, the middle of the range, where the mask is 0.
+        target: float32 (N, C_target, H, W) in [-1, 1]; likewise.
         mask: float32 (N, 1, H, W), 1 where both sides hold real pixels, else 0; None when all are real.
     """
 

@@ -133,9 +133,10 @@ def test_batches_do_not_depend_on_how_they_are_asked_for(decoded: DecodedPairs) 
     torch.testing.assert_close(whole.source, torch.cat([part.source for part in parts]))
 
 
-def test_the_accelerator_path_cuts_what_the_cpu_path_cuts(decoded: DecodedPairs) -> None:
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_the_accelerator_path_cuts_what_the_cpu_path_cuts(decoded: DecodedPairs, dtype: str) -> None:
     augmentation = Augmentation(64, eightfold=True)
-    images = torch.from_numpy(np.stack(decoded.a.images))
+    images = torch.from_numpy(np.stack(decoded.a.images).astype(dtype))
     draws = [draw(augmentation, (72, 72), 5, n) for n in range(24)]
     assert len({(d.mirror, d.flip, d.transpose) for d in draws}) == 8
     index = torch.arange(24) % len(images)

@@ -74,6 +74,16 @@ def test_the_whole_set_stays_on_the_device(town_pairs: Path, tmp_path: Path) -> 
     torch.testing.assert_close(here.target, there.target.cpu(), atol=1e-6, rtol=0)
 
 
+def test_sixteen_bits_are_cut_on_the_device(town_pairs: Path) -> None:
+    from terramorph.data.augment import Augmentation, draw, gather
+
+    images = torch.arange(2 * 72 * 72 * 3, dtype=torch.int32).remainder(65536).to(torch.uint16).view(2, 72, 72, 3)
+    draws = [draw(Augmentation(64, eightfold=True), (72, 72), 0, n) for n in range(8)]
+    index = torch.arange(8) % 2
+    here, there = gather(images, index, draws, 64), gather(images.cuda(), index.cuda(), draws, 64)
+    assert torch.equal(here.float(), there.float().cpu())
+
+
 def test_bf16_training_with_a_graph_learns(town_pairs: Path, tmp_path: Path) -> None:
     config = load_config(
         "pix2pix",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -12,14 +13,20 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
+from torch.nn import functional
 
 from terramorph.bundle import load_bundle
+from terramorph.data import Augmentation, TrainingBatches, decode, open_pairs
 from terramorph.errors import CheckpointError, ConfigError, DatasetError, StorageError, TrainingDivergedError
-from terramorph.training import Plan, StepReport, TrainConfig, resume, train
-from terramorph.training import loop as loop_module
+from terramorph.pixels import Batch
+from terramorph.training import Plan, StepReport, TrainConfig, recalibrate, recalibrate_network, resume, train
+from terramorph.training.pix2pix import Pix2Pix
+from terramorph.training.state import read_position
 
 Tiny = Callable[..., TrainConfig]
 
@@ -129,6 +136,7 @@ def test_kill_9_and_resume_gives_the_same_bits(town_pairs: Path, tmp_path: Path,
     deadline = time.monotonic() + 120
     while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
+    time.sleep(random.uniform(0.0, 0.3))  # any step, in the middle of it or of writing a checkpoint
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL, "the run ended before it could be killed"
     assert not (tmp_path / "killed" / "model.safetensors").exists()
@@ -233,15 +241,28 @@ def test_a_missing_split_is_said_before_anything_is_made(tmp_path: Path, tiny: T
     assert not (tmp_path / "run").exists()
 
 
-def test_a_diverging_run_keeps_its_last_good_checkpoint(town_pairs: Path, tmp_path: Path, tiny: Tiny) -> None:
-    # A rate that overflows within a few steps, with a checkpoint at each of them.
-    config = tiny(max_steps=60, optimizer__learning_rate=1e30, precision="fp32", log__checkpoint=1)
-    with pytest.raises(TrainingDivergedError, match=r"not finite|became nan|became inf"):
-        train(town_pairs, tmp_path / "run", config, cache=tmp_path)
+def test_a_diverging_run_keeps_its_last_good_checkpoint(
+    town_pairs: Path, tmp_path: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Pix2Pix.step
+
+    def poisoned(self: Pix2Pix, batches: list[Batch]) -> dict[str, torch.Tensor]:
+        calls.append(1)
+        if len(calls) == 4:
+            with torch.no_grad():
+                self.networks["generator"].head.weight.fill_(float("nan"))
+        return real(self, batches)
+
+    calls: list[int] = []
+    monkeypatch.setattr(Pix2Pix, "step", poisoned)
+    with pytest.raises(TrainingDivergedError, match=r"step 4 the loss '.*' became nan \(the weight generator\."):
+        train(town_pairs, tmp_path / "run", tiny(max_steps=9, log__checkpoint=1, log__sheet=0), cache=tmp_path)
     assert not (tmp_path / "run" / "model.safetensors").exists()
     kept = tmp_path / "run" / "checkpoint.safetensors"
-    if kept.exists():
-        assert all(torch.isfinite(t).all() for name, t in load_file(kept).items() if name.startswith("network."))
+    assert read_position(kept).step == 3
+    assert all(torch.isfinite(t).all() for t in load_file(kept).values())
+    monkeypatch.undo()
+    assert resume(tmp_path / "run", cache=tmp_path).finished
 
 
 def test_a_full_disk_keeps_the_checkpoint_before(
@@ -305,8 +326,6 @@ def test_a_graph_and_a_gpu_need_one(
 
 
 def test_recalibrated_statistics_are_the_average_over_the_pairs(town_pairs: Path, tmp_path: Path, tiny: Tiny) -> None:
-    from terramorph.training import recalibrate
-
     result = train(town_pairs, tmp_path / "run", tiny(recalibrate=0), cache=tmp_path)
     assert result.model is not None
     before = load_bundle(result.model)
@@ -315,9 +334,17 @@ def test_recalibrated_statistics_are_the_average_over_the_pairs(town_pairs: Path
     assert after.header.recalibrated
     key = "down_norm.1.running_mean"
     assert not torch.equal(before.network.state_dict()[key], after.network.state_dict()[key])
+    # The first normalised layer by hand: the average of its input's mean over the batches.
+    pairs = decode(open_pairs(town_pairs, "train"), size=72, cache=tmp_path)
+    scaling = before.header.source.scaling
+    batches = TrainingBatches(pairs, pairs.a, pairs.a, (scaling, scaling), Augmentation(64, mirror=False), seed=0)
+    means = []
+    for n in range(6):
+        first = before.network.down[0](batches.batch(2 * n, 2).source)
+        means.append(before.network.down[1](functional.leaky_relu(first, 0.2)).mean(dim=(0, 2, 3)))
+    torch.testing.assert_close(after.network.state_dict()[key], torch.stack(means).mean(0), atol=1e-4, rtol=1e-3)
     for name, value in before.network.named_parameters():
         assert torch.equal(value, dict(after.network.named_parameters())[name])
-    assert loop_module.MODEL == "model.safetensors"
 
 
 def test_another_length_can_be_given_when_resuming(town_pairs: Path, tmp_path: Path, tiny: Tiny) -> None:
@@ -328,9 +355,6 @@ def test_another_length_can_be_given_when_resuming(town_pairs: Path, tmp_path: P
 
 def test_recalibration_takes_batches_of_the_size_trained_with(town_pairs: Path, tmp_path: Path, tiny: Tiny) -> None:
     """Statistics of the same images in batches of one would miss how images differ from each other."""
-    from terramorph.data import Augmentation, TrainingBatches, decode, open_pairs
-    from terramorph.training import recalibrate, recalibrate_network
-
     result = train(town_pairs, tmp_path / "run", tiny(batch_size=4, ema=0.9), cache=tmp_path)
     assert result.model is not None
     new = load_bundle(recalibrate(result.model, town_pairs, tmp_path / "new.safetensors", images=12, cache=tmp_path))
@@ -343,3 +367,37 @@ def test_recalibration_takes_batches_of_the_size_trained_with(town_pairs: Path, 
     key = "up_norm.0.running_var"
     torch.testing.assert_close(new.network.state_dict()[key], by_four.state_dict()[key])
     assert not torch.allclose(new.network.state_dict()[key], by_one.state_dict()[key], rtol=0.05)
+
+
+def test_a_setting_changed_behind_the_checkpoint_is_refused(town_pairs: Path, tmp_path: Path, tiny: Tiny) -> None:
+    train(town_pairs, tmp_path / "run", tiny(), should_stop=lambda: True, cache=tmp_path)
+    config = tmp_path / "run" / "config.json"
+    config.write_text(config.read_text().replace('"l1_weight": 100.0', '"l1_weight": 1.0'))
+    with pytest.raises(CheckpointError, match=r"loss\.l1_weight .* is not what the checkpoint was trained with"):
+        resume(tmp_path / "run", cache=tmp_path)
+
+
+def test_a_validation_split_of_another_kind_is_refused_before_training(
+    town_pairs: Path, tmp_path: Path, tiny: Tiny
+) -> None:
+    (tmp_path / "set" / "val").mkdir(parents=True)
+    (tmp_path / "set" / "train").symlink_to(town_pairs / "train")
+    Image.fromarray(np.zeros((128, 256), np.uint8)).save(tmp_path / "set" / "val" / "grey.png")
+    with pytest.raises(DatasetError, match=r"split val of .* has 1 bands of uint8 and that of train has 3"):
+        train(tmp_path / "set", tmp_path / "run", tiny(), cache=tmp_path)
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_lies_under_the_mask_is_not_learnt_from(town_pairs: Path, tmp_path: Path, tiny: Tiny) -> None:
+    """Two sets that differ only where there is no data train to the same weights."""
+    for name, hole in (("dark", 0), ("bright", 255)):
+        (tmp_path / name / "train").mkdir(parents=True)
+        for file in sorted((town_pairs / "train").glob("*.png"))[:4]:
+            pixels = np.asarray(Image.open(file).convert("RGBA")).copy()
+            pixels[30:60, 20:80] = hole
+            pixels[30:60, 148:208] = hole
+            pixels[30:60, 20:80, 3] = pixels[30:60, 148:208, 3] = 0
+            Image.fromarray(pixels).save(tmp_path / name / "train" / file.name)
+        config = tiny(data__load_size=0, data__crop_size=64, precision="fp32")
+        train(tmp_path / name, tmp_path / f"run-{name}", config, cache=tmp_path)
+    assert _same(tmp_path / "run-dark" / "model.safetensors", tmp_path / "run-bright" / "model.safetensors")

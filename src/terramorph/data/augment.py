@@ -104,6 +104,8 @@ def gather(images: Tensor, index: Tensor, drawn: list[Draw], crop: int) -> Tenso
     Returns:
         (N, crop, crop, C).
     """
+    if images.dtype == torch.uint16:  # which CUDA does not index; its bits do not mind another name
+        return gather(images.view(torch.int16), index, drawn, crop).view(torch.uint16)
     device = images.device
     table = torch.tensor(
         [[d.y, d.x, d.mirror, d.flip, d.transpose] for d in drawn], dtype=torch.int64, device=device

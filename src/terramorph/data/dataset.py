@@ -75,8 +75,10 @@ class TrainingBatches:
         )
         if self.augmentation.jitter:
             source = jitter_colours(source, drawn)
-        mask = stored[2].permute(0, 3, 1, 2).float() if len(stored) == 3 else None
-        return Batch(source, target, mask)
+        if len(stored) == 2:
+            return Batch(source, target)
+        mask = stored[2].permute(0, 3, 1, 2).float()
+        return Batch(source.mul_(mask), target.mul_(mask), mask)
 
     def _height_width(self, index: int) -> tuple[int, int]:
         height, width, _ = self.sides[0].images[index].shape

@@ -133,7 +133,7 @@ class TrainConfig(_Section):
 
     method: Literal["pix2pix"] = "pix2pix"
     direction: Direction = "AtoB"
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)
     batch_size: int = Field(1, ge=1)
     accumulate: int = Field(1, ge=1)
     max_steps: int = Field(0, ge=0)
@@ -165,7 +165,10 @@ def load_config(preset: str | Path = "pix2pix", overrides: Mapping[str, Any] | N
     if where in PRESETS:
         text = (_FOLDER / f"{where}.toml").read_text()
     elif where.endswith(".toml") and Path(where).is_file():
-        text = Path(where).read_text()
+        try:
+            text = Path(where).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"The preset {where} cannot be read as text ({error}); save it as UTF-8.") from error
     else:
         close = get_close_matches(where, PRESETS, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(PRESETS)}, or give a .toml file."

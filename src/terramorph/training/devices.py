@@ -28,10 +28,11 @@ def make_fabric(config: TrainConfig) -> Fabric:
     precision = config.precision
     if precision == "auto":
         precision = "bf16" if native_bf16(device) else "fp32"
-    # torchrun speaks through the environment and nothing else.
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if torch.distributed.is_torchelastic_launched() else 1
-    nodes = int(os.environ.get("GROUP_WORLD_SIZE", "1")) if processes > 1 else 1
-    if config.launch == "graph" and processes > 1:
+    processes = nodes = 1
+    if torch.distributed.is_torchelastic_launched():  # torchrun speaks through the environment and nothing else
+        processes = int(os.environ["LOCAL_WORLD_SIZE"])
+        nodes = int(os.environ["WORLD_SIZE"]) // processes
+    if config.launch == "graph" and processes * nodes > 1:
         raise ConfigError("launch=graph is for one process; take launch=eager under torchrun.")
     # Fabric tells about its precision on a logger of its own; the plan that a run reports says the same.
     logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)

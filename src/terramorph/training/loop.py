@@ -23,7 +23,7 @@ from terramorph.data import (
     has_split,
     open_pairs,
 )
-from terramorph.errors import CheckpointError, ConfigError, StorageError
+from terramorph.errors import CheckpointError, ConfigError, DatasetError, StorageError
 from terramorph.networks import parameter_count, set_noise
 from terramorph.pixels import Batch
 from terramorph.training.config import TrainConfig, parse_config
@@ -178,10 +178,16 @@ class _Run:
         split = next((name for name in ("val", "test") if has_split(self.dataset, name)), None)
         if split is None or self.config.log.sheet == 0:
             return None
-        found = open_pairs(self.dataset, split, skip_bad=True)
+        found = open_pairs(self.dataset, split, skip_bad=self.skip_bad)
         chosen = np.unique(np.linspace(0, len(found) - 1, self.config.log.sheet).astype(int))
         size = self.config.data.crop_size
-        pairs = decode(found.only([int(i) for i in chosen], []), size=size, cache=cache, skip_bad=True)
+        pairs = decode(found.only([int(i) for i in chosen], []), size=size, cache=cache, skip_bad=self.skip_bad)
+        for name, ours, theirs in (("A", self.pairs.a, pairs.a), ("B", self.pairs.b, pairs.b)):
+            if (len(ours.bands), ours.dtype) != (len(theirs.bands), theirs.dtype):
+                raise DatasetError(
+                    f"Side {name} of the split {split} of {self.dataset} has {len(theirs.bands)} bands of {theirs.dtype} "
+                    f"and that of train has {len(ours.bands)} of {ours.dtype}; both splits must be of one kind."
+                )
         stored = [torch.from_numpy(np.stack(side.images)).permute(0, 3, 1, 2) for side in self._sides(pairs)]
         unit = [
             scaling.to_unit(images).to(self.fabric.device)
@@ -204,6 +210,12 @@ class _Run:
                 f"{self.out} was trained by {position.processes} process(es) and this is "
                 f"{self.fabric.world_size}; resume it "
                 "with as many."
+            )
+        changed = _difference(position.config, self.config.model_dump(mode="json"))
+        if changed:
+            raise CheckpointError(
+                f"The setting {changed} in {self.out / CONFIG} is not what the checkpoint was trained with; put it back, "
+                "or start a new run."
             )
         load_state(path, self.recipe, self.average)
         self.health.restore(position.health)
@@ -411,6 +423,19 @@ class _Run:
             raise StorageError(
                 f"The run's folder {self.out} cannot be written ({error}); choose another --out."
             ) from error
+
+
+def _difference(one: dict[str, Any], other: dict[str, Any]) -> str:
+    """The first setting, by its dotted key, that two configurations disagree on; their length may differ."""
+    for key in one.keys() | other.keys():
+        a, b = one.get(key), other.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            inner = _difference(a, b)
+            if inner:
+                return f"{key}.{inner}"
+        elif a != b and key != "max_steps":
+            return key
+    return ""
 
 
 def _mixed(seed: int, step: int, rank: int) -> int:

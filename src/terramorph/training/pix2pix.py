@@ -86,7 +86,7 @@ class Pix2Pix:
             with torch.set_grad_enabled(one):
                 translated = generate(batch.source)
             real = discriminate(torch.cat([batch.source, batch.target], dim=1))
-            fake = discriminate(torch.cat([batch.source, translated.detach()], dim=1))
+            fake = discriminate(torch.cat([batch.source, _shown(translated.detach(), batch)], dim=1))
             judged = discriminator_loss(self.loss.adversarial, real, fake, batch.mask)
             self.fabric.backward(judged * (self.loss.discriminator_scale * share))
             _add(totals, "discriminator", judged.detach() * (0.5 * share))
@@ -102,7 +102,7 @@ class Pix2Pix:
                 translated = generate(batch.source)
             assert translated is not None
             with self.fabric.autocast():
-                fake = judge(torch.cat([batch.source, translated], dim=1))
+                fake = judge(torch.cat([batch.source, _shown(translated, batch)], dim=1))
             fooled = generator_loss(self.loss.adversarial, fake, batch.mask)
             distance = l1_loss(translated, batch.target, batch.mask)
             self.fabric.backward((fooled + self.loss.l1_weight * distance) * share)
@@ -124,6 +124,11 @@ class Pix2Pix:
         """It is this network's turn to learn: the discriminator is frozen while the generator does."""
         self.networks["discriminator"].requires_grad_(name == "discriminator")
         self.optimizers[name].zero_grad(set_to_none=True)
+
+
+def _shown(translated: Tensor, batch: Batch) -> Tensor:
+    """What the discriminator is shown: under the mask the same nothing that it sees on real pairs."""
+    return translated if batch.mask is None else translated * batch.mask
 
 
 def _add(totals: dict[str, Tensor], name: str, value: Tensor) -> None:
