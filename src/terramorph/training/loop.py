@@ -20,10 +20,9 @@ from terramorph.data import (
     Side,
     TrainingBatches,
     decode,
-    has_split,
     open_pairs,
 )
-from terramorph.errors import CheckpointError, ConfigError, DatasetError, StorageError
+from terramorph.errors import CheckpointError, ConfigError, StorageError
 from terramorph.networks import parameter_count, set_noise
 from terramorph.pixels import Batch
 from terramorph.training.config import TrainConfig, parse_config
@@ -36,6 +35,7 @@ from terramorph.training.recalibrate import recalibrate_network
 from terramorph.training.recipe import Recipe
 from terramorph.training.reporter import Plan, Reporter, Silent, StepReport, TrainResult
 from terramorph.training.runlog import RunLog, sample_sheet
+from terramorph.training.samples import fixed_samples
 from terramorph.training.schedule import rate_factor, total_steps
 from terramorph.training.state import CHECKPOINT, Position, load_state, read_position, save_state
 
@@ -149,7 +149,7 @@ class _Run:
         )
         source, target = self._sides(self.pairs)
         self.scalings = (source.scaling(data.source_range, robust=True), target.scaling(data.target_range))
-        self.samples = self._sample_batch(cache)
+        self.samples = fixed_samples(dataset, config, self.pairs, self.scalings, skip_bad, cache, self.fabric.device)
         self.batches = TrainingBatches(
             self.pairs,
             source,
@@ -173,28 +173,6 @@ class _Run:
     def _sides(self, pairs: DecodedPairs) -> tuple[Side, Side]:
         return (pairs.a, pairs.b) if self.config.direction == "AtoB" else (pairs.b, pairs.a)
 
-    def _sample_batch(self, cache: Path) -> Batch | None:
-        """The fixed validation pairs of the sample sheets: spread over the split, whole images at the crop's size."""
-        split = next((name for name in ("val", "test") if has_split(self.dataset, name)), None)
-        if split is None or self.config.log.sheet == 0:
-            return None
-        found = open_pairs(self.dataset, split, skip_bad=self.skip_bad)
-        chosen = np.unique(np.linspace(0, len(found) - 1, self.config.log.sheet).astype(int))
-        size = self.config.data.crop_size
-        pairs = decode(found.only([int(i) for i in chosen], []), size=size, cache=cache, skip_bad=self.skip_bad)
-        for name, ours, theirs in (("A", self.pairs.a, pairs.a), ("B", self.pairs.b, pairs.b)):
-            if (len(ours.bands), ours.dtype) != (len(theirs.bands), theirs.dtype):
-                raise DatasetError(
-                    f"Side {name} of the split {split} of {self.dataset} has {len(theirs.bands)} bands of {theirs.dtype} "
-                    f"and that of train has {len(ours.bands)} of {ours.dtype}; both splits must be of one kind."
-                )
-        stored = [torch.from_numpy(np.stack(side.images)).permute(0, 3, 1, 2) for side in self._sides(pairs)]
-        unit = [
-            scaling.to_unit(images).to(self.fabric.device)
-            for scaling, images in zip(self.scalings, stored, strict=True)
-        ]
-        return Batch(unit[0], unit[1])
-
     def restore(self) -> None:
         """Goes back to the checkpoint."""
         path = self.out / CHECKPOINT
@@ -214,8 +192,8 @@ class _Run:
         changed = _difference(position.config, self.config.model_dump(mode="json"))
         if changed:
             raise CheckpointError(
-                f"The setting {changed} in {self.out / CONFIG} is not what the checkpoint was trained with; put it back, "
-                "or start a new run."
+                f"The setting {changed} in {self.out / CONFIG} is not what the checkpoint was trained with; put it "
+                "back, or start a new run."
             )
         load_state(path, self.recipe, self.average)
         self.health.restore(position.health)
