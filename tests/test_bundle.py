@@ -102,6 +102,52 @@ def test_header_that_says_something_else(path: Path) -> None:
         load_bundle(path)
 
 
+def described(**changes: Any) -> dict[str, Any]:
+    settings = {"in_bands": 2, "out_bands": 3, "width": 4, "depth": 6, "norm": "batch", "dropout": 0.5}
+    settings |= changes
+    return {"name": "unet64", "settings": {key: value for key, value in settings.items() if value is not None}}
+
+
+BAND = {"names": ["a", "b"], "dtype": "float32", "low": -25.0, "high": 5.0}
+
+
+@pytest.mark.parametrize(
+    ("header", "words"),
+    [
+        ({"size": 0}, "size"),
+        ({"size": -256}, "size"),
+        ({"stride": 0}, "stride"),
+        ({"stride": 32}, "stride 32 .* is 64"),
+        ({"halo": -1}, "halo"),
+        ({"halo": 7}, "halo 7 .* is None"),
+        ({"ground_resolution": 0.0}, "ground_resolution"),
+        ({"ground_resolution": float("nan")}, "ground_resolution"),
+        ({"source": {**BAND, "low": 5.0}}, "source.*5.0..5.0 is empty"),
+        ({"source": {**BAND, "high": float("inf")}}, "source.*is empty"),
+        ({"source": {**BAND, "dtype": "uint64"}}, "source.*uint64"),
+        ({"source": {**BAND, "names": []}}, "source.names"),
+        ({"target": {"names": ["red"]}}, "target has 1 band names .* out_bands 3"),
+        ({"target": {"names": ["a", "b", "c", "d"]}}, "target has 4 band names .* out_bands 3"),
+        ({"architecture": described(in_bands=None)}, "names 2 bands .* in_bands 3"),
+        ({"architecture": described(in_bands=0)}, "in_bands is 0"),
+        ({"architecture": described(width=-4)}, "width is -4"),
+        ({"architecture": described(width=4.5)}, "width is 4.5"),
+        ({"architecture": described(dropout=3)}, "dropout is 3"),
+        ({"architecture": described(norm="layer")}, "'layer'"),
+        ({"architecture": described(width=2**40)}, "cannot be built|needs"),
+        ({"architecture": {"name": "patchgan", "settings": {}}}, "no generator"),
+    ],
+)
+def test_headers_that_cannot_be_true(path: Path, header: dict[str, Any], words: str) -> None:
+    rewrite(path, header=header)
+    with pytest.raises(BundleError, match=words) as told:
+        load_bundle(path)
+    assert "\n" not in str(told.value)
+    if header != {"architecture": described(width=2**40)}:
+        with pytest.raises(BundleError, match=words):
+            read_header(path)
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

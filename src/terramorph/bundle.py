@@ -7,20 +7,21 @@ No pickle is written or read.
 from __future__ import annotations
 
 import json
-import os
+import math
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from terramorph._version import __version__
-from terramorph.errors import BundleError, ConfigError, StorageError
+from terramorph.atomic import atomic
+from terramorph.errors import BundleError
 from terramorph.networks import build_network, describe_network
 from terramorph.pixels import Scaling
 
@@ -40,12 +41,20 @@ class Bands(_Frozen):
     Attributes:
         names: one per band, in order.
         dtype, low, high: how stored values become [-1, 1]; see `terramorph.pixels.Scaling`.
+
+    Raises:
+        ValidationError: if there is no name, the dtype is unknown, or low is not under high.
     """
 
-    names: tuple[str, ...]
+    names: tuple[str, ...] = Field(min_length=1)
     dtype: str = "uint8"
     low: float = 0.0
     high: float = 255.0
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        _ = self.scaling  # refuses an unknown dtype and an empty range
+        return self
 
     @property
     def count(self) -> int:
@@ -63,6 +72,17 @@ class Architecture(_Frozen):
 
     name: str
     settings: dict[str, Any]
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        for key in ("in_bands", "out_bands", "width"):
+            value = self.settings.get(key, 1)
+            if type(value) is not int or value < 1:
+                raise ValueError(f"{key} is {value!r} and must be a whole number from 1")
+        dropout = self.settings.get("dropout", 0.0)
+        if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0.0 <= dropout <= 1.0:
+            raise ValueError(f"dropout is {dropout!r} and must be a share from 0 to 1")
+        return self
 
 
 class Header(_Frozen):
@@ -85,6 +105,9 @@ class Header(_Frozen):
         data: where the training pairs came from: a fingerprint and counts.
         scores: figures of the last evaluation that was recorded (`evaluate --record`), by split and name.
         note: free text, such as a licence or where the weights came from.
+
+    Raises:
+        ValidationError: if a value is out of range, or the bands are not as many as the generator takes and gives.
     """
 
     format: int = FORMAT
@@ -93,16 +116,25 @@ class Header(_Frozen):
     direction: Direction = "AtoB"
     source: Bands
     target: Bands
-    size: int = 256
-    stride: int = 1
-    halo: int | None = None
+    size: int = Field(256, gt=0)
+    stride: int = Field(1, gt=0)
+    halo: int | None = Field(None, ge=0)
     mode: Mode = "raster"
     recalibrated: bool = False
-    ground_resolution: float | None = None
+    ground_resolution: float | None = Field(None, gt=0, allow_inf_nan=False)
     recipe: dict[str, Any] = {}
     data: dict[str, Any] = {}
     scores: dict[str, float | None] = {}
     note: str = ""
+
+    @model_validator(mode="after")
+    def _bands_fit(self) -> Self:
+        for side, key in ((self.source, "in_bands"), (self.target, "out_bands")):
+            wanted = self.architecture.settings.get(key, side.count)
+            if side.count != wanted:
+                which = "source" if side is self.source else "target"
+                raise ValueError(f"the {which} has {side.count} band names and the network has {key} {wanted}")
+        return self
 
 
 @dataclass(frozen=True)
@@ -142,16 +174,10 @@ class Bundle:
         """
         path = Path(path)
         tensors = {name: t.detach().cpu().contiguous() for name, t in self.network.state_dict().items()}
-        partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            save_file(tensors, partial, metadata={"terramorph": self.header.model_dump_json()})
-            partial.replace(path)
-        except (OSError, SafetensorError) as error:
-            partial.unlink(missing_ok=True)
-            raise StorageError(
-                f"The bundle {path} could not be written: {error}; free some space or choose another folder."
-            ) from error
+        with atomic(
+            path, f"The bundle {path} could not be written", failures=(SafetensorError,), make_folder=True
+        ) as part:
+            save_file(tensors, part, metadata={"terramorph": self.header.model_dump_json()})
         return path
 
 
@@ -159,9 +185,17 @@ def read_header(path: str | Path) -> Header:
     """Reads what a bundle says of itself without its weights.
 
     Raises:
-        BundleError: if the file is missing, truncated, too new, or not a bundle.
+        BundleError: if the file is missing, truncated, too new, or not a bundle, or what it says of its network cannot
+            be true.
     """
     path = find_bundle(path)
+    header = _read_document(path)
+    _described_network(path, header)
+    return header
+
+
+def _read_document(path: Path) -> Header:
+    """The header, each value of it in range."""
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -182,10 +216,49 @@ def read_header(path: str | Path) -> Header:
             )
         return Header.model_validate(document)
     except (json.JSONDecodeError, ValidationError) as error:
-        detail = error.errors()[0]["loc"] if isinstance(error, ValidationError) else error
+        detail = _first(error) if isinstance(error, ValidationError) else error
         raise BundleError(
             f"The header of {path} does not say what a bundle must ({detail}); make the bundle again."
         ) from error
+
+
+def _first(error: ValidationError) -> str:
+    """The first thing that is wrong, as `source.low: what`."""
+    wrong = error.errors()[0]
+    where = ".".join(str(part) for part in wrong["loc"])
+    what = wrong["msg"].removeprefix("Value error, ").rstrip(".")
+    return f"{where}: {what}" if where else what
+
+
+def _described_network(path: Path, header: Header) -> nn.Module:
+    """The network that a header describes, without memory for its weights (on torch's device `meta`).
+
+    Raises:
+        BundleError: if there can be none, or its stride and halo are not those of the header.
+    """
+    name = header.architecture.name
+    try:
+        with torch.device("meta"):
+            network = build_network(name, **header.architecture.settings)
+    except (RuntimeError, ValueError, TypeError, ArithmeticError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        raise BundleError(f"{path} describes a network that cannot be built: {reason}.") from error
+    for key in ("stride", "halo"):
+        said, true = getattr(header, key), getattr(network, key, math.nan)
+        if said != true:
+            raise BundleError(
+                f"The header of {path} says {key} {said} and that of its {name} is {true}; make the bundle again."
+                if true is not math.nan
+                else f"The network {name} that {path} describes is no generator; make the bundle again."
+            )
+    settings = describe_network(network)
+    for key, side in (("in_bands", header.source), ("out_bands", header.target)):
+        if settings[key] != side.count:  # where the header leaves the setting out
+            raise BundleError(
+                f"The header of {path} names {side.count} bands and the network has {key} {settings[key]}; make the "
+                "bundle again."
+            )
+    return network
 
 
 def load_bundle(path: str | Path) -> Bundle:
@@ -195,15 +268,13 @@ def load_bundle(path: str | Path) -> Bundle:
         path: a file, or a bare name that is looked up in the folder `models` (`models/NAME.safetensors`).
 
     Raises:
-        BundleError: if the file is missing, truncated, too new, not a bundle, or a tensor does not fit its network.
+        BundleError: as for `read_header`, or if a tensor does not fit its network.
     """
     path = find_bundle(path)
-    header = read_header(path)
-    try:
-        network = build_network(header.architecture.name, **header.architecture.settings)
-    except (ConfigError, TypeError) as error:
-        raise BundleError(f"{path} describes a network that cannot be built: {error}") from error
+    header = _read_document(path)
+    network = _described_network(path, header)
     expected = network.state_dict()
+    state: dict[str, Tensor] = {}
     with safe_open(path, framework="pt") as file:
         names = set(file.keys())
         for name in sorted(expected.keys() | names):
@@ -225,7 +296,12 @@ def load_bundle(path: str | Path) -> Bundle:
                 raise BundleError(
                     f"The tensor {name} in {path} holds values that are not finite; use an earlier checkpoint."
                 )
-            expected[name].copy_(tensor)
+            state[name] = tensor
+    # Only now is there memory for the network, for it is known to be the size of the file.
+    network = network.to_empty(device="cpu")
+    with torch.no_grad():
+        for name, place in network.state_dict().items():
+            place.copy_(state[name])
     return Bundle(network.eval().requires_grad_(False), header, path)
 
 

@@ -13,8 +13,10 @@ import pytest
 from terramorph import __version__
 from terramorph.cli import app as app_module
 from terramorph.cli.app import exit_code, run, sentence
-from terramorph.cli.interrupt import StopFlag, Terminated, stop_after_step
+from terramorph.cli.interrupt import StopFlag, StoppedBefore, Terminated, stop_after_step
+from terramorph.cli.reporting import TrainingReporter
 from terramorph.errors import BundleError, ConfigError, RunError, StorageError
+from terramorph.pixels import native_bf16
 
 from .conftest import Cli
 
@@ -56,6 +58,14 @@ def test_version(cli: Cli) -> None:
         (["train", "no-such-folder", "--out", "run"], 2, "no-such-folder"),
         (["train", "--resume", "no-such-run"], 2, "no-such-run"),
         (["train", "pairs", "--resume", "run"], 2, "--resume"),
+        (["train", "--resume", "run", "--batch-size", "2"], 2, "nothing beside it but --max-steps and --cache"),
+        (["train", "--resume", "no-such-run", "--max-steps", "2"], 2, "no-such-run"),
+        (["train", "pairs", "--out", "run", "--seed", "99999999999999999999"], 2, "9223372036854775807"),
+        (["translate", "nothing", "a.png", "b.png", "--seed", "99999999999999999999"], 2, "9223372036854775807"),
+        (["demo", "--out", "demo", "--seed", "99999999999999999999"], 2, "9223372036854775807"),
+        (["translate", "nothing", "a.png", "b.png", "--precision", "fp16"], 2, "fp16"),
+        (["evaluate", "nothing", "pairs", "--out", "out", "--precision", "fp16"], 2, "fp16"),
+        (["import", "nothing.pth", "b.safetensors", "--mode", "sketch"], 2, "sketch"),
         (["info", "nothing"], 2, "nothing"),
         (["info"], 2, "bundle"),
         (["evaluate", "nothing", "pairs", "--out", "out"], 2, "nothing"),
@@ -102,6 +112,7 @@ def test_debug_shows_the_traceback_wherever_it_stands(cli: Cli, place: int) -> N
         (MemoryError(), 1, "not enough memory"),
         (KeyboardInterrupt(), 130, "Stopped."),
         (Terminated(), 143, "Stopped."),
+        (StoppedBefore("Nothing was trained.", 143), 143, "Nothing was trained."),
     ],
 )
 def test_error_table(cli: Cli, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, says: str) -> None:
@@ -134,10 +145,25 @@ def test_the_first_signal_sets_the_flag_and_the_second_acts() -> None:
     assert not StopFlag()()
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_while_pairs_are_decoded_ends_the_run(
+    number: int, code: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with stop_after_step("Stopping after this step.") as flag, TrainingReporter(stop=flag) as reporter:
+        reporter.decoding(1, 9)
+        signal.raise_signal(number)
+        with pytest.raises(StoppedBefore, match="nothing was trained") as told:
+            reporter.decoding(2, 9)
+    assert exit_code(told.value) == code
+    assert capfd.readouterr().err == ""  # there is no step to stop after
+
+
 def test_doctor(cli: Cli) -> None:
     outcome = cli("doctor")
     assert outcome.code == 0
     assert outcome.err == ""
+    word = "native" if native_bf16("cpu") else "emulated"
+    assert re.search(rf"^  bf16 on the processor +{word}", outcome.out, re.MULTILINE)
     for word in ("python", "torch", "GDAL", "cores", "bf16", "AMX", "CUDA", "onnxruntime", "GiB"):
         assert word in outcome.out
     assert "\x1b" not in outcome.out

@@ -11,10 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from terramorph.cli.reporting import TrainingReporter
 from terramorph.raster import read_image
 
+from ..interop.reference import PublicUNet, scrambled
 from .conftest import TINY, Cli, start
 
 
@@ -34,7 +37,18 @@ def test_train_evaluate_translate(cli: Cli, trained: Path, town_pairs: Path, tmp
     assert (trained / "model.safetensors").is_file()
     bundle = trained / "model.safetensors"
 
-    outcome = cli("evaluate", bundle, town_pairs, "--split", "val", "--out", tmp_path / "val", "--save-predictions")
+    outcome = cli(
+        "evaluate",
+        bundle,
+        town_pairs,
+        "--split",
+        "val",
+        "--out",
+        tmp_path / "val",
+        "--save-predictions",
+        "--precision",
+        "fp32",
+    )
     assert outcome.code == 0, outcome.err
     assert "miou" in outcome.out
     metrics = json.loads((tmp_path / "val" / "metrics.json").read_text())
@@ -46,7 +60,7 @@ def test_train_evaluate_translate(cli: Cli, trained: Path, town_pairs: Path, tmp
     image = np.asarray(Image.open(next((town_pairs / "val").iterdir())))[:100, :90]
     Image.fromarray(image).save(tmp_path / "a.png")
     (tmp_path / "a.pgw").write_text("2\n0\n0\n-2\n400001\n5000001\n")
-    outcome = cli("translate", bundle, tmp_path / "a.png", tmp_path / "b.tif")
+    outcome = cli("translate", bundle, tmp_path / "a.png", tmp_path / "b.tif", "--precision", "bf16")
     assert outcome.code == 0, outcome.err
     made = read_image(tmp_path / "b.tif")
     assert made.pixels.shape == (3, 100, 90)
@@ -101,9 +115,20 @@ def test_a_second_run_does_not_replace_the_first(cli: Cli, trained: Path, town_p
 
 def test_recalibrate(cli: Cli, trained: Path, town_pairs: Path, tmp_path: Path) -> None:
     out = tmp_path / "again.safetensors"
-    outcome = cli("recalibrate", trained, town_pairs, "--out", out, "--images", 4)
+    outcome = cli("recalibrate", trained, town_pairs, "--out", out, "--images", 4, "--cache", tmp_path / "cache")
     assert outcome.code == 0, outcome.err
+    assert any((tmp_path / "cache").iterdir())
     assert json.loads(cli("info", out, "--json").out)["recalibrated"] is True
+
+
+def test_recalibrate_leaves_bad_pairs_out_if_told(cli: Cli, trained: Path, town_pairs: Path, tmp_path: Path) -> None:
+    pairs = tmp_path / "pairs"
+    shutil.copytree(town_pairs, pairs)
+    min((pairs / "train").iterdir()).write_bytes(b"no image")
+    words = ["recalibrate", trained, pairs, "--out", tmp_path / "b.safetensors", "--cache", tmp_path / "cache"]
+    assert cli(*words).code == 2
+    outcome = cli(*words, "--skip-bad")
+    assert outcome.code == 0, outcome.err
 
 
 def test_export(cli: Cli, trained: Path, tmp_path: Path) -> None:
@@ -150,13 +175,43 @@ def test_a_signal_writes_a_checkpoint_and_resume_goes_on(
     assert "\x1b" not in out + err
     assert not (run / "model.safetensors").exists()
 
-    settings = json.loads((run / "config.json").read_text())
+    assert "Stopping after this step" in err
     stopped = int(re.search(r"Stopped after step (\d+) of", out)[1])  # type: ignore[index]
-    settings["config"]["max_steps"] = stopped + 2
-    (run / "config.json").write_text(json.dumps(settings))
-    outcome = cli("train", "--resume", run, "--cache", tmp_path / "cache")
+    outcome = cli("train", "--resume", run, "--cache", tmp_path / "cache", "--max-steps", stopped + 2)
     assert outcome.code == 0, outcome.err
     assert (run / "model.safetensors").is_file()
+
+
+def test_a_signal_while_pairs_are_decoded_stops_at_once(cli: Cli, town_pairs: Path, tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        real, seen = TrainingReporter.decoding, []
+
+        def interrupted(self: TrainingReporter, done: int, total: int) -> None:
+            seen.append(done)
+            if done == 3:
+                signal.raise_signal(signal.SIGTERM)
+            real(self, done, total)
+
+        patch.setattr(TrainingReporter, "decoding", interrupted)
+        outcome = cli("train", town_pairs, "--out", tmp_path / "run", "--cache", tmp_path / "cache", *TINY)
+    assert outcome.code == 143
+    assert outcome.err.startswith("terramorph: Stopped before the first step: nothing was trained")
+    assert outcome.err.count("\n") == 1
+    assert seen == [1, 2, 3]
+    assert not (tmp_path / "run" / "log.jsonl").exists()
+
+
+def test_import_names_the_mode(cli: Cli, tmp_path: Path) -> None:
+    torch.save(scrambled(PublicUNet(3, 3, 6, 3, "batch")).state_dict(), tmp_path / "latest_net_G.pth")
+    out = tmp_path / "edges.safetensors"
+    outcome = cli("import", tmp_path / "latest_net_G.pth", out)
+    assert outcome.code == 0, outcome.err
+    assert "default mode is raster" in outcome.out
+    assert "--mode paper" in outcome.out
+    outcome = cli("import", tmp_path / "latest_net_G.pth", out, "--mode", "paper", "--direction", "BtoA")
+    assert "default mode is paper" in outcome.out
+    document = json.loads(cli("info", out, "--json").out)
+    assert (document["mode"], document["direction"]) == ("paper", "BtoA")
 
 
 def test_demo_at_a_small_scale(cli: Cli, tmp_path: Path) -> None:

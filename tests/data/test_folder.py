@@ -7,10 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from affine import Affine
+from odc.geo.crs import CRS
 from PIL import Image
 
-from terramorph.data import open_pairs
+from terramorph.data import decode, open_pairs
 from terramorph.errors import DatasetError
+from terramorph.geo import Grid
 from terramorph.raster import Raster, write_image
 
 
@@ -113,3 +116,80 @@ def test_the_fingerprint_follows_content_and_not_place(tmp_path: Path, town_pair
     pixels[0, 0, 0] ^= 1
     Image.fromarray(pixels).save(first)
     assert open_pairs(tmp_path / "copy", "train").fingerprint() != before
+
+
+def test_the_fingerprint_follows_the_files_beside_an_image(tmp_path: Path) -> None:
+    for name in ("x.png", "xx.png"):
+        _picture(tmp_path / "train" / name)
+    pairs = open_pairs(tmp_path, "train")
+    seen = [pairs.fingerprint()]
+    for name in ("x.pgw", "x.prj", "x.png.aux.xml", "x.png.msk", "xx.wld"):
+        (tmp_path / "train" / name).write_text(f"1 0 0 -1 5 5 {name}")
+        seen.append(pairs.fingerprint())
+    (tmp_path / "train" / "x.pgw").write_text("2 0 0 -2 5 5")
+    seen.append(pairs.fingerprint())
+    assert len(set(seen)) == len(seen)
+    for name in ("x.png.ovr", "notes.txt", "y.pgw"):
+        (tmp_path / "train" / name).write_text("of no matter")
+        assert pairs.fingerprint() == seen[-1], name
+    assert open_pairs(tmp_path, "train").ids == ("x", "xx"), "what lies beside images is no image"
+
+
+@pytest.mark.parametrize("how", ["dangling", "forbidden"])
+def test_an_unreadable_file_is_named_or_skipped(tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    _picture(tmp_path / "set" / "train" / "1.png")
+    bad = tmp_path / "set" / "train" / "2.png"
+    if how == "dangling":
+        bad.symlink_to(tmp_path / "gone.png")
+    else:  # permissions do not stop root, so the refusal is played
+        _picture(bad)
+        for name in ("open", "read_bytes"):
+            real = getattr(Path, name)
+
+            def refuse(self: Path, *args: object, real: object = real, **kwargs: object) -> object:
+                if self.name == bad.name:
+                    raise PermissionError(13, "Permission denied", str(self))
+                return real(self, *args, **kwargs)  # type: ignore[operator]
+
+            monkeypatch.setattr(Path, name, refuse)
+    with pytest.raises(DatasetError, match=r"2\.png"):
+        decode(open_pairs(tmp_path / "set", "train"), size=16, cache=tmp_path / "cache")
+    found = open_pairs(tmp_path / "set", "train", skip_bad=True)
+    decoded = decode(found, size=16, cache=tmp_path / "cache", skip_bad=True)
+    assert decoded.ids == ("1",)
+    assert "2.png" in decoded.skipped[0]
+
+
+def _twins(root: Path, a: Grid | None, b: Grid | None) -> Path:
+    for side, grid in (("A", a), ("B", b)):
+        (root / "train" / side).mkdir(parents=True)
+        write_image(Raster.from_pixels(np.zeros((3, 32, 32), np.uint8), grid), root / "train" / side / "x.tif")
+    return root
+
+
+def _grid(x: float = 500_000.0, epsg: int = 32633, step: float = 2.0) -> Grid:
+    return Grid(32, 32, Affine(step, 0, x, 0, -step, 4_000_000), CRS(f"EPSG:{epsg}"))
+
+
+def test_twins_on_other_ground_name_both(tmp_path: Path) -> None:
+    moved = open_pairs(_twins(tmp_path / "moved", _grid(), _grid(500_003.0)), "train")
+    with pytest.raises(DatasetError, match=r"A/x\.tif and .*B/x\.tif do not lie on the same ground.* 1\.5 px"):
+        moved.read(0)
+    coarser = open_pairs(_twins(tmp_path / "coarser", _grid(), _grid(step=2.1)), "train")
+    with pytest.raises(DatasetError, match="same ground"):
+        coarser.read(0)
+    other = open_pairs(_twins(tmp_path / "crs", _grid(), _grid(epsg=32634)), "train")
+    with pytest.raises(DatasetError, match=r"A/x\.tif and .*B/x\.tif differ in CRS \(EPSG:32633 and EPSG:32634\)"):
+        other.read(0)
+
+
+def test_twins_share_one_grid(tmp_path: Path) -> None:
+    for name, a, b in (
+        ("near", _grid(), _grid(500_000.9)),
+        ("first", _grid(), None),
+        ("second", None, _grid()),
+        ("neither", None, None),
+    ):
+        pair = open_pairs(_twins(tmp_path / name, a, b), "train").read(0)
+        wanted = Grid.pixels(32, 32) if name == "neither" else _grid()
+        assert pair.a.grid == pair.b.grid == wanted, name

@@ -56,7 +56,8 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bundle(**header: Any) -> Bundle:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = build_network("unet64", width=4)
+        bands = [header.get(side, RGB).count for side in ("source", "target")]
+        network = build_network("unet64", width=4, in_bands=bands[0], out_bands=bands[1])
     settings = {"source": RGB, "target": RGB, "size": SIDE, "direction": "AtoB"} | header
     return Bundle.of(network, "unet64", **settings)
 

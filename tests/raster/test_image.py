@@ -135,6 +135,36 @@ def test_nodata_alpha_and_nan_become_mask(tmp_path):
     assert np.argwhere(~read_image(path).mask).tolist() == [[2, 0]]
 
 
+def test_a_pixel_is_valid_where_every_band_is(tmp_path):
+    path = tmp_path / "a.tif"
+    profile = {"driver": "GTiff", "height": 4, "width": 5, "transform": GRID.affine}
+    values = np.ones((2, 4, 5), np.float32)
+    values[0, 1, 2], values[1, 3, 0] = -9999, -9999
+    with rasterio.open(path, "w", count=2, dtype="float32", nodata=-9999, **profile) as dataset:
+        dataset.write(values)
+    assert np.argwhere(~read_image(path).mask).tolist() == [[1, 2], [3, 0]]
+
+
+def test_nodata_of_colours_is_the_whole_colour(tmp_path):
+    path = tmp_path / "a.tif"
+    profile = {"driver": "GTiff", "height": 4, "width": 5, "transform": GRID.affine}
+    colours = np.full((3, 4, 5), 9, np.uint8)
+    colours[:, 0, 0], colours[1:, 2, 2] = 0, 0
+    with rasterio.open(path, "w", count=3, dtype="uint8", nodata=0, photometric="rgb", **profile) as dataset:
+        dataset.write(colours)
+    assert np.argwhere(~read_image(path).mask).tolist() == [[0, 0]], "pure red is a colour"
+
+
+def test_nodata_and_alpha_both_count(tmp_path):
+    path = tmp_path / "a.tif"
+    profile = {"driver": "GTiff", "height": 4, "width": 5, "transform": GRID.affine}
+    values = np.full((4, 4, 5), 255, np.uint8)
+    values[:3, 1, 1], values[3, 2, 3] = 7, 0
+    with rasterio.open(path, "w", count=4, dtype="uint8", nodata=7, photometric="rgb", alpha="yes", **profile) as made:
+        made.write(values)
+    assert np.argwhere(~read_image(path).mask).tolist() == [[1, 1], [2, 3]]
+
+
 @pytest.mark.parametrize(
     ("name", "world"),
     [("a.jpg", "a.jgw"), ("a.jpg", "a.jpgw"), ("a.png", "a.PGW"), ("a.png", "a.pngw"), ("a.tif", "a.tfw"),

@@ -52,6 +52,16 @@ def test_what_a_format_cannot_hold_is_refused_and_tif_proposed(tmp_path, name, p
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_a_format_cannot_hold_is_known_before_there_is_an_image():
+    for name in ("a.png", "a.jpg"):
+        with pytest.raises(RasterError, match=r"use \.tif"):
+            save.check_format(name, bands=3, dtype="float32")
+        save.check_format(name, bands=3, dtype="uint8", side=65500)
+    with pytest.raises(RasterError, match="longer than 65500"):
+        save.check_format("a.jpg", bands=3, dtype="uint8", side=65501)
+    save.check_format("a.tif", bands=9, dtype="float32", masked=True, side=10**6)
+
+
 def test_tiff_refuses_half_floats(tmp_path):
     with pytest.raises(RasterError, match="float32"):
         write_image(Raster.from_pixels(RGB.astype(np.float16)), tmp_path / "a.tif")
@@ -86,6 +96,6 @@ def test_a_tiff_that_did_not_reach_the_disk_is_noticed(tmp_path, monkeypatch):
         whole(raster, path)
 
     monkeypatch.setattr(save, "_verify_tiff", cut)
-    with pytest.raises(StorageError):
+    with pytest.raises(StorageError, match=r"/a\.tif cannot be written"):
         write_image(Raster.from_pixels(np.random.default_rng(0).random((1, 64, 64))), tmp_path / "a.tif")
     assert list(tmp_path.iterdir()) == []

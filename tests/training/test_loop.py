@@ -358,7 +358,7 @@ def test_recalibration_takes_batches_of_the_size_trained_with(town_pairs: Path, 
     result = train(town_pairs, tmp_path / "run", tiny(batch_size=4, ema=0.9), cache=tmp_path)
     assert result.model is not None
     new = load_bundle(recalibrate(result.model, town_pairs, tmp_path / "new.safetensors", images=12, cache=tmp_path))
-    pairs = decode(open_pairs(town_pairs, "train"), size=64, cache=tmp_path)
+    pairs = decode(open_pairs(town_pairs, "train"), size=72, cache=tmp_path)
     scaling = new.header.source.scaling
     batches = TrainingBatches(pairs, pairs.a, pairs.a, (scaling, scaling), Augmentation(64, mirror=False), seed=0)
     by_four, by_one = (load_bundle(result.model).network for _ in range(2))

@@ -13,6 +13,7 @@ from torch import nn
 
 from terramorph.bundle import Bands, Bundle
 from terramorph.networks import build_network, initialize
+from terramorph.raster import default_bands
 
 RGB = Bands(names=("red", "green", "blue"))
 
@@ -29,7 +30,11 @@ def make_bundle(
             module.running_mean.normal_(0.0, 0.3, generator=generator)
             module.running_var.uniform_(0.3, 2.0, generator=generator)
     network.requires_grad_(False)
-    return Bundle.of(network, name, **{"source": RGB, "target": RGB, "size": 64, **(header or {})})
+    sides = {
+        side: Bands(names=default_bands(settings[key])) if key in settings else RGB
+        for side, key in (("source", "in_bands"), ("target", "out_bands"))
+    }
+    return Bundle.of(network, name, **{**sides, "size": 64, **(header or {})})
 
 
 @pytest.fixture

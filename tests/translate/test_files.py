@@ -132,3 +132,55 @@ def test_names_that_make_no_sense(bundle: Bundle, folder: Path, tmp_path: Path) 
         translate_files(bundle, [folder / "1.png", twin / "1.jpg"], tmp_path / "out")
     with pytest.raises(RasterError, match="does not exist"):
         translate_files(bundle, folder / "99.png", tmp_path / "out.png")
+
+
+@pytest.mark.parametrize("name", ["out.gif", "out.bmp", "out.webp", "out.JP2", "out.vrt", "out.avif"])
+def test_an_image_of_a_kind_that_is_not_written(bundle: Bundle, folder: Path, tmp_path: Path, name: str) -> None:
+    for source in (folder / "0.png", [folder / "0.png"]):
+        with pytest.raises(InputError, match=r"are not written as \..*; use \.png, \.jpg or \.tif"):
+            translate_files(bundle, source, tmp_path / name)
+    assert not (tmp_path / name).exists()
+
+
+@pytest.mark.parametrize("name", ["two_out.png", "two_out.tif", "two_out.gif"])
+def test_several_images_do_not_become_one(bundle: Bundle, folder: Path, tmp_path: Path, name: str) -> None:
+    for source in (folder, [folder / "0.png", folder / "1.png"]):
+        with pytest.raises(InputError, match="is the name of one image, and there are several"):
+            translate_files(bundle, source, tmp_path / name)
+        assert not (tmp_path / name).exists()
+    assert translate_files(bundle, [folder / "0.png"], tmp_path / "one.png").written == [tmp_path / "one.png"]
+    (tmp_path / name).mkdir()
+    assert len(translate_files(bundle, [folder / "0.png", folder / "1.png"], tmp_path / name)) == 2
+
+
+def test_what_a_format_cannot_hold_is_refused_before_translating(
+    bundle: Bundle, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    floats = make_bundle(header={"target": Bands(names=("a", "b", "c"), dtype="float32")})
+    two = make_bundle(out_bands=2)
+
+    def translated(*values: object, **how: object) -> None:
+        raise AssertionError("it was translated")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Translator, "translate_rasters", translated)
+        out = tmp_path / "out"
+        with pytest.raises(RasterError, match=r"cannot hold 3 band.* of float32; use \.tif"):
+            translate_files(floats, folder / "0.png", tmp_path / "a.png")
+        with pytest.raises(RasterError, match=r"cannot hold 3 band.* of float32; use \.tif"):
+            translate_files(floats, folder, out, suffix=".png", skip_bad=True)
+        with pytest.raises(RasterError, match=r"cannot hold 2 band.* of uint8; use \.tif"):
+            translate_files(two, folder / "0.png", tmp_path / "a.jpg")
+        for source, where, suffix in ((folder / "geo.tif", tmp_path / "a.jpg", None), (folder, out, ".jpg")):
+            with pytest.raises(RasterError, match=r"pixels without data; use \.tif"):
+                translate_files(bundle, source, where, suffix=suffix)
+        assert not out.exists()
+    done = translate_files(bundle, folder, out, suffix=".jpg", skip_bad=True)
+    assert (len(done), len(done.skipped)) == (5, 1)
+
+
+def test_the_refusal_of_a_ground_resolution_speaks_to_both(folder: Path, tmp_path: Path) -> None:
+    fine = make_bundle(header={"ground_resolution": 0.25})
+    with pytest.raises(InputError, match=r"--any-resolution \(in Python any_resolution=True\)\.$"):
+        translate_files(fine, folder / "0.png", tmp_path / "out.png")
+    assert len(translate_files(fine, folder / "0.png", tmp_path / "out.png", any_resolution=True)) == 1

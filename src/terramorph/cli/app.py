@@ -16,7 +16,7 @@ import typer
 
 from terramorph._version import __version__
 from terramorph.cli import demo, doctor, evaluate, export, import_, info, recalibrate, train, translate
-from terramorph.cli.interrupt import Terminated, terminate_as_exception
+from terramorph.cli.interrupt import StoppedBefore, Terminated, terminate_as_exception
 from terramorph.errors import InputError, TerramorphError
 
 BAD_INPUT, FAILURE, INTERRUPTED, TERMINATED = 2, 1, 130, 143
@@ -59,6 +59,8 @@ def exit_code(error: BaseException) -> int:
         return INTERRUPTED
     if isinstance(error, Terminated):
         return TERMINATED
+    if isinstance(error, StoppedBefore):
+        return error.exit_code
     if isinstance(error, InputError) or _is_usage(error):
         return BAD_INPUT
     return FAILURE
@@ -74,7 +76,7 @@ def sentence(error: BaseException) -> str:
         return _one_line(error.format_message()).rstrip(".") + "." + hint  # type: ignore[attr-defined]
     if isinstance(error, typer.Abort):
         return "Stopped."
-    if isinstance(error, TerramorphError):
+    if isinstance(error, TerramorphError | StoppedBefore):
         return _one_line(str(error))
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return f"There is not enough memory for this; use a smaller --batch-size or smaller images, or {_AGAIN}."

@@ -19,9 +19,21 @@ class Direction(StrEnum):
     BtoA = "BtoA"
 
 
+class Precision(StrEnum):
+    """What numbers a network is computed in."""
+
+    auto = "auto"
+    fp32 = "fp32"
+    bf16 = "bf16"
+
+
 class Device(StrEnum):
     """Where the work is done."""
 
     auto = "auto"
     cpu = "cpu"
     cuda = "cuda"
+
+
+MAX_SEED = 2**63 - 1
+"""The largest seed that every generator takes."""

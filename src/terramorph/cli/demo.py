@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from terramorph.cli.choices import Device
+from terramorph.atomic import atomic
+from terramorph.cli.choices import MAX_SEED, Device
 from terramorph.cli.console import Meter, duration, say
 from terramorph.cli.evaluate import show_metrics
 from terramorph.cli.pace import use_fastest_threads
@@ -53,7 +54,7 @@ class Ground:
 def run(
     out: Annotated[Path, typer.Option(help="Folder for everything the demo makes.")],
     size: Annotated[int, typer.Option(min=512, help="Side of the town in pixels of 1 m.")] = 2048,
-    seed: Annotated[int, typer.Option(min=0, help="Another number makes another town.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Another number makes another town.")] = 0,
     steps: Annotated[int | None, typer.Option(min=1, help="Training steps. Default: the preset's.")] = None,
     limit: Annotated[float, typer.Option(min=1, help="Seconds of training after which it is cut short.")] = 180.0,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
@@ -131,9 +132,12 @@ def _claim(out: Path) -> None:
         raise InputError(f"{out} is a file; choose another --out.")
     try:
         out.mkdir(parents=True, exist_ok=True)
-        (out / MARKER).write_text(json.dumps({"made by": "terramorph demo"}) + "\n", encoding="utf-8")
+        with atomic(out / MARKER) as part:
+            part.write_text(json.dumps({"made by": "terramorph demo"}) + "\n", encoding="utf-8")
         for folder in ("pairs", "run", "cache", "evaluation"):
             shutil.rmtree(out / folder, ignore_errors=True)
+    except StorageError:
+        raise
     except OSError as error:
         raise StorageError(f"The folder {out} cannot be written ({error}); choose another --out.") from error
 
@@ -209,7 +213,8 @@ def _write_strip(ground: Ground, path: Path) -> None:
     parts = [raster.pixels[:, middle, middle].transpose(1, 2, 0) for raster in rasters]
     gap = np.full((side, 8, 3), 255, np.uint8)
     strip = np.concatenate([parts[0], gap, parts[1], gap, parts[2]], axis=1)
-    Image.fromarray(strip).quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
+    with atomic(path) as part:
+        Image.fromarray(strip).quantize(256, dither=Image.Dither.NONE).save(part, format="PNG", optimize=True)
 
 
 def _write_page(out: Path, ground: Ground, facts: dict[str, Any]) -> None:
@@ -226,9 +231,8 @@ def _write_page(out: Path, ground: Ground, facts: dict[str, Any]) -> None:
         ("The true map", "drawn from the town's vectors", _picture(ground.truth.pixels)),
     ]
     page = template.render(pictures=pictures, version=__version__, **facts)
-    partial = out / ".index.html.part"
-    partial.write_text(page, encoding="utf-8")
-    partial.replace(out / "index.html")
+    with atomic(out / "index.html") as part:
+        part.write_text(page, encoding="utf-8")
 
 
 def _picture(pixels: NDArray[np.uint8], photo: bool = False) -> str:

@@ -39,14 +39,15 @@ def _versions() -> list[tuple[str, str]]:
 def _processor() -> list[tuple[str, str]]:
     import torch
 
+    from terramorph.pixels import native_bf16
+
     flags = _cpu_flags()
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    native = "amx_bf16" in flags or "avx512_bf16" in flags or "bf16" in flags
     return [
         ("processor cores", f"{usable} usable of {os.cpu_count()}, torch uses {torch.get_num_threads()}"),
         ("vector units", torch.backends.cpu.get_cpu_capability()),
         ("AVX-512", _yes("avx512f" in flags, flags)),
-        ("bf16 on the processor", _yes(native, flags, "native", "emulated: train with precision=fp32")),
+        ("bf16 on the processor", "native" if native_bf16("cpu") else "emulated: train with precision=fp32"),
         ("AMX", _yes("amx_tile" in flags, flags)),
         ("memory", _memory()),
     ]
@@ -55,6 +56,8 @@ def _processor() -> list[tuple[str, str]]:
 def _devices() -> list[tuple[str, str]]:
     import torch
 
+    from terramorph.pixels import native_bf16
+
     if not torch.cuda.is_available():
         built = "torch was built without it" if torch.version.cuda is None else "no device or driver found"
         rows = [("CUDA", f"no ({built})")]
@@ -62,7 +65,7 @@ def _devices() -> list[tuple[str, str]]:
         rows = []
         for index in range(torch.cuda.device_count()):
             device = torch.cuda.get_device_properties(index)
-            bf16 = "bf16" if device.major >= 8 else "no bf16"
+            bf16 = "bf16" if native_bf16(torch.device("cuda", index)) else "no bf16"
             rows.append((f"CUDA {index}", f"{device.name}, {device.total_memory / 2**30:.0f} GiB, {bf16}"))
     present = torch.backends.mps.is_available()
     rows.append(("MPS", "present, not used by terramorph" if present else "no"))
@@ -119,8 +122,8 @@ def _cpu_flags() -> frozenset[str]:
     return frozenset()
 
 
-def _yes(present: bool, flags: frozenset[str], yes: str = "yes", no: str = "no") -> str:
-    return (yes if present else no) if flags else "unknown"
+def _yes(present: bool, flags: frozenset[str]) -> str:
+    return ("yes" if present else "no") if flags else "unknown"
 
 
 def _memory() -> str:

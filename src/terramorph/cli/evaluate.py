@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from terramorph.cli.choices import Device, Mode
+from terramorph.cli.choices import Device, Mode, Precision
 from terramorph.cli.console import Meter, say, show_columns
 
 NAME = "evaluate"
@@ -28,6 +28,9 @@ def run(
     ] = None,
     save_predictions: Annotated[bool, typer.Option("--save-predictions", help="Write predictions/ID.png.")] = False,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
+    precision: Annotated[
+        Precision, typer.Option(help="Of the translation. auto: bf16 in mode raster where it is native.")
+    ] = Precision.auto,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many pairs.")] = None,
     record: Annotated[bool, typer.Option("--record", help="Write the scores into the bundle, for `info`.")] = False,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="List and leave out pairs that cannot be read.")] = False,
@@ -45,6 +48,7 @@ def run(
             mode=mode.value if mode else None,
             save_predictions=save_predictions,
             device=device.value,
+            precision=precision.value,
             limit=limit,
             skip_bad=skip_bad,
             record=record,

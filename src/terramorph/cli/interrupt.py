@@ -26,15 +26,31 @@ def terminate_as_exception() -> Iterator[None]:
         yield
 
 
+class StoppedBefore(BaseException):
+    """A signal arrived while a run was being made ready. No Exception, for the same reason.
+
+    Attributes:
+        exit_code: 128 + the signal's number.
+        already_told: whether another process says the sentence.
+    """
+
+    def __init__(self, sentence: str, exit_code: int, already_told: bool = False) -> None:
+        super().__init__(sentence)
+        self.exit_code = exit_code
+        self.already_told = already_told
+
+
 class StopFlag:
     """What a long run polls after each step.
 
     Attributes:
         signal: the first signal that arrived, None so far.
+        stepping: whether steps are being taken. Before, whoever asks can stop at once.
     """
 
     def __init__(self) -> None:
         self.signal: int | None = None
+        self.stepping = False
 
     def __call__(self) -> bool:
         return self.signal is not None
@@ -50,7 +66,7 @@ def stop_after_step(notice: str = "") -> Iterator[StopFlag]:
     """Turns the first SIGINT or SIGTERM into a flag; the second does what it did before, at once.
 
     Args:
-        notice: a line for standard error when the first signal arrives.
+        notice: a line for standard error when the first signal arrives while steps are being taken.
     """
     flag = StopFlag()
 
@@ -59,7 +75,7 @@ def stop_after_step(notice: str = "") -> Iterator[StopFlag]:
         for each, handler in previous.items():
             signal.signal(each, handler)
         # Not print: the signal may have arrived within one, and buffered files do not take a second writer.
-        os.write(2, f"{notice}\n".encode() if notice else b"")
+        os.write(2, f"{notice}\n".encode() if notice and flag.stepping else b"")
 
     with _handlers({signal.SIGINT: note, signal.SIGTERM: note}) as previous:
         yield flag

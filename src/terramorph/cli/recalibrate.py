@@ -18,10 +18,23 @@ def run(
     dataset: Annotated[Path, typer.Argument(help="Folder of the pairs it was trained on; its train split is read.")],
     out: Annotated[Path | None, typer.Option(help="The bundle to write. Default: in place.")] = None,
     images: Annotated[int, typer.Option(min=1, help="Training pairs to average over.")] = 400,
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder of the decoded pairs. Default: ~/.cache/terramorph.")
+    ] = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out pairs that cannot be read.")] = False,
 ) -> None:
     """Average a model's normalisation statistics over its training pairs (mode raster uses them)."""
+    from terramorph.data import DEFAULT_CACHE
     from terramorph.training import recalibrate
 
     with Meter("averaging") as meter:
-        written = recalibrate(bundle, dataset, out, images=images, progress=meter.update)
+        written = recalibrate(
+            bundle,
+            dataset,
+            out,
+            images=images,
+            cache=cache or DEFAULT_CACHE,
+            skip_bad=skip_bad,
+            progress=meter.update,
+        )
     say(f"{written}: statistics averaged.")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Self
 
 from terramorph.cli.console import Meter, duration, say, show_table, warn
 from terramorph.cli.info import flatten
+from terramorph.cli.interrupt import StopFlag, StoppedBefore
 
 if TYPE_CHECKING:
     from terramorph.training import Plan, StepReport
@@ -18,9 +19,14 @@ class TrainingReporter:
     Args:
         quiet: say nothing at all; for the other processes of a group.
         compact: leave the table of the configuration out.
+        stop: asked while the run is made ready; the loop asks it after each step.
+
+    Raises:
+        StoppedBefore: from `decoding` and `started`, if asked to stop before there is a step.
     """
 
-    def __init__(self, *, quiet: bool = False, compact: bool = False) -> None:
+    def __init__(self, *, quiet: bool = False, compact: bool = False, stop: StopFlag | None = None) -> None:
+        self._stop = stop or StopFlag()
         self._quiet = quiet
         self._compact = compact
         self._meter: Meter | None = None
@@ -36,6 +42,8 @@ class TrainingReporter:
 
     def started(self, plan: Plan) -> None:
         """Prints what is about to be done."""
+        self._stop_before(f"; the checkpoint of step {plan.first_step} is as it was." if plan.first_step else ".")
+        self._stop.stepping = True
         self._end()
         if self._quiet:
             return
@@ -66,8 +74,15 @@ class TrainingReporter:
 
     def decoding(self, done: int, total: int) -> None:
         """Moves the bar of the pairs that are decoded."""
+        self._stop_before("; a run that was there before is as it was.")
         if not self._quiet:
             self._at("decoding pairs").update(done, total)
+
+    def _stop_before(self, rest: str) -> None:
+        if self._stop():
+            raise StoppedBefore(
+                f"Stopped before the first step: nothing was trained{rest}", self._stop.exit_code, self._quiet
+            )
 
     def _at(self, phase: str) -> Meter:
         if self._meter is None or self._phase != phase:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from terramorph.cli.choices import Device, Direction
+from terramorph.cli.choices import MAX_SEED, Device, Direction
 from terramorph.cli.console import say
 from terramorph.cli.interrupt import stop_after_step
 from terramorph.errors import ConfigError
@@ -37,7 +37,7 @@ def run(
     max_steps: Annotated[int | None, typer.Option(min=1, help="Stop there although the schedule is longer.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Pairs per step and process.")] = None,
     device: Annotated[Device | None, typer.Option(help="Where to compute.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything random.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, max=MAX_SEED, help="Seed of everything random.")] = None,
     assignments: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; may be repeated.")
     ] = None,
@@ -57,10 +57,13 @@ def run(
     }
     given = {key: value for key, value in changes.items() if value is not None}
     if resume is not None:
-        if dataset is not None or out is not None or given or assignments or dry_run or skip_bad:
-            raise ConfigError("--resume goes on with a run as it was started: give nothing beside it but --cache.")
+        others = given.keys() - {"max_steps"}
+        if dataset is not None or out is not None or others or assignments or dry_run or skip_bad:
+            raise ConfigError(
+                "--resume goes on with a run as it was started: give nothing beside it but --max-steps and --cache."
+            )
         again = resume
-        _run(lambda **how: _resume(again, cache, **how), again, cache)
+        _run(lambda **how: _resume(again, cache, max_steps, **how), again, cache)
         return
     if dataset is None or out is None:
         missing = "DATASET" if dataset is None else "--out RUN"
@@ -77,11 +80,11 @@ def run(
     _run(begin, out, cache, dry_run)
 
 
-def _resume(run_folder: Path, cache: Path | None, **how: Any) -> TrainResult:
+def _resume(run_folder: Path, cache: Path | None, max_steps: int | None, **how: Any) -> TrainResult:
     from terramorph.data import DEFAULT_CACHE
     from terramorph.training import resume
 
-    return resume(run_folder, cache=cache or DEFAULT_CACHE, **how)
+    return resume(run_folder, cache=cache or DEFAULT_CACHE, max_steps=max_steps, **how)
 
 
 def _run(work: Callable[..., TrainResult], out: Path, cache: Path | None, dry_run: bool = False) -> None:
@@ -91,7 +94,7 @@ def _run(work: Callable[..., TrainResult], out: Path, cache: Path | None, dry_ru
     # Under torchrun every process runs this; the first one speaks for all.
     first = os.environ.get("RANK", "0") == "0"
     notice = "Stopping after this step; once more to stop at once." if first else ""
-    with TrainingReporter(quiet=not first) as reporter, stop_after_step(notice) as stop:
+    with stop_after_step(notice) as stop, TrainingReporter(quiet=not first, stop=stop) as reporter:
         result = work(reporter=reporter, should_stop=stop)
     if dry_run:
         if first:

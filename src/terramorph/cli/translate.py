@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from terramorph.cli.choices import Device, Mode
+from terramorph.cli.choices import MAX_SEED, Device, Mode, Precision
 from terramorph.cli.console import Meter, say, warn
 
 NAME = "translate"
@@ -23,7 +23,10 @@ def run(
     ] = None,
     samples: Annotated[int, typer.Option(min=1, help="Draw so many outputs of each image (mode paper).")] = 1,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
-    seed: Annotated[int, typer.Option(min=0, help="Of the noise in mode paper.")] = 0,
+    precision: Annotated[
+        Precision, typer.Option(help="auto: bf16 in mode raster where it is native, otherwise fp32.")
+    ] = Precision.auto,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of the noise in mode paper.")] = 0,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="List and leave out images that cannot be read.")
     ] = False,
@@ -42,6 +45,7 @@ def run(
             mode=mode.value if mode else None,
             samples=samples,
             device=device.value,
+            precision=precision.value,
             seed=seed,
             skip_bad=skip_bad,
             any_resolution=any_resolution,

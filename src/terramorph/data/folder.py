@@ -11,8 +11,9 @@ Layouts that are recognised for a split S (train, val or test):
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from terramorph.data.pair import Pair
@@ -21,32 +22,28 @@ from terramorph.geo import Grid
 from terramorph.raster.image import IMAGE_SUFFIXES, read_image
 from terramorph.raster.raster import Raster
 
-# Files that lie beside images and are no pairs: world files, projections, statistics, and what desktops leave behind.
-_SIDECARS = frozenset(
-    [
-        ".pgw",
-        ".pngw",
-        ".jgw",
-        ".jpgw",
-        ".jpegw",
-        ".tfw",
-        ".tifw",
-        ".bpw",
-        ".wld",
-        ".w",
-        ".prj",
-        ".xml",
-        ".ovr",
-        ".map",
-        ".tab",
-        ".json",
-        ".txt",
-        ".csv",
-        ".md",
-        ".db",
-        ".ini",
-    ]
+# What changes how the image of the same stem is read: world files, projections, MapInfo's place ...
+_WORLD_FILES = (
+    "pgw",
+    "pngw",
+    "jgw",
+    "jpgw",
+    "jpegw",
+    "tfw",
+    "tifw",
+    "tiffw",
+    "bpw",
+    "bmpw",
+    "webpw",
+    "wpw",
+    "wld",
+    "w",
 )
+_PLACES = frozenset(f".{name}" for name in (*_WORLD_FILES, "prj", "tab"))
+# ... and the image whose whole name they extend: nodata, CRS and band names by GDAL, and masks.
+_EXTENSIONS = (".aux.xml", ".msk")
+# Files that lie beside images and are no pairs: those, statistics, and what desktops leave behind.
+_SIDECARS = _PLACES | {".xml", ".msk", ".aux", ".ovr", ".map", ".json", ".txt", ".csv", ".md", ".db", ".ini"}
 
 
 @dataclass(frozen=True)
@@ -77,7 +74,7 @@ class PairFolder:
         """Reads one pair.
 
         Raises:
-            DatasetError: if a file cannot be read, its width is odd, or twins differ in size.
+            DatasetError: if a file cannot be read, its width is odd, or twins differ in size or ground.
         """
         files = self.files[index]
         try:
@@ -93,15 +90,24 @@ class PairFolder:
                     f"The twins {files[0]} and {files[1]} differ in size ({a.width}x{a.height} and "
                     f"{b.width}x{b.height} px); resample one to the other."
                 )
+            grid = _one_grid(a.grid, b.grid, files)
+            a, b = replace(a, grid=grid), replace(b, grid=grid)
         return Pair(self.ids[index], a, b)
 
     def fingerprint(self) -> str:
-        """Hex digest of every file's name and content: changes when any pixel or name does."""
+        """Hex digest of every file's name and content: changes when any pixel, name, place or mask does.
+
+        World files, .prj, .aux.xml and .msk beside an image count as part of it. A file that cannot be read counts as
+        such, and is reported by `read`.
+        """
         digest = hashlib.blake2b(digest_size=16)
+        beside = {folder: _beside(folder) for folder in {file.parent for files in self.files for file in files}}
         for files in self.files:
             for file in files:
-                digest.update(file.name.encode())
-                digest.update(hashlib.blake2b(file.read_bytes(), digest_size=16).digest())
+                names = beside[file.parent]
+                for part in (file, *sorted({*names[file.name], *names[file.stem]})):
+                    digest.update(part.name.encode(errors="surrogateescape"))
+                    digest.update(_content(part))
         return digest.hexdigest()
 
     def only(self, indices: Sequence[int], skipped: Sequence[str]) -> PairFolder:
@@ -163,6 +169,30 @@ def open_pairs(root: str | Path, split: str, *, skip_bad: bool = False) -> PairF
     return PairFolder(root, split, ids, tuple(pairs[i] for i in ids), tuple(skipped))
 
 
+def _beside(folder: Path) -> defaultdict[str, list[Path]]:
+    """Sidecars in a folder by the name or the stem of their image, from one listing."""
+    found: defaultdict[str, list[Path]] = defaultdict(list)
+    try:
+        files = list(folder.iterdir())
+    except OSError:
+        return found
+    for file in files:
+        if file.suffix.lower() in _PLACES:
+            found[file.stem].append(file)
+        extension = next((known for known in _EXTENSIONS if file.name.lower().endswith(known)), None)
+        if extension:
+            found[file.name[: -len(extension)]].append(file)
+    return found
+
+
+def _content(file: Path) -> bytes:
+    """Digest of a file's bytes, or a mark in its place where they cannot be read."""
+    try:
+        return hashlib.blake2b(file.read_bytes(), digest_size=16).digest()
+    except OSError:
+        return b"cannot be read"
+
+
 def has_split(root: str | Path, split: str) -> bool:
     """Whether the dataset has a folder for the split, in any layout."""
     root = Path(root)
@@ -171,7 +201,13 @@ def has_split(root: str | Path, split: str) -> bool:
 
 def _images(folder: Path, skip_bad: bool, skipped: list[str]) -> dict[str, Path]:
     found: dict[str, Path] = {}
-    for file in sorted(folder.iterdir()):
+    try:
+        files = sorted(folder.iterdir())
+    except OSError as error:
+        raise DatasetError(
+            f"The folder {folder} cannot be listed ({error.strerror}); check its permissions."
+        ) from error
+    for file in files:
         if file.name.startswith(".") or file.is_dir() or file.suffix.lower() in _SIDECARS:
             continue
         if file.suffix.lower() not in IMAGE_SUFFIXES:
@@ -197,6 +233,27 @@ def _match(
             raise DatasetError(f"{problem}; add it, or skip such files with --skip-bad.")
         skipped.append(f"{problem}.")
     return {stem: (a[stem], b[stem]) for stem in a.keys() & b.keys()}
+
+
+def _one_grid(a: Grid, b: Grid, files: Sequence[Path]) -> Grid:
+    """The grid of twins of one size: that of the one whose place is known, or of the first where both agree."""
+    if a.crs is None or b.crs is None:
+        return b if (b.crs is not None, b.is_georeferenced) > (a.crs is not None, a.is_georeferenced) else a
+    if a.crs != b.crs and not a.crs.proj.equals(b.crs.proj, ignore_axis_order=True):
+        raise DatasetError(
+            f"The twins {files[0]} and {files[1]} differ in CRS ({a.crs} and {b.crs}); reproject one to the other."
+        )
+    corners = [(x, y) for x in (0, a.width) for y in (0, a.height)]
+    moved = [~a.affine @ (b.affine @ corner) for corner in corners]
+    apart = max(
+        abs(p - q) for there, here in zip(moved, corners, strict=True) for p, q in zip(there, here, strict=True)
+    )
+    if apart > 0.5:
+        raise DatasetError(
+            f"The twins {files[0]} and {files[1]} do not lie on the same ground, their corners are up to {apart:.4g} "
+            "px apart; resample one to the grid of the other."
+        )
+    return a
 
 
 def _halves(whole: Raster, file: Path) -> tuple[Raster, Raster]:

@@ -16,6 +16,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from terramorph.atomic import atomic
 from terramorph.errors import StorageError
 
 
@@ -25,13 +26,8 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         StorageError: The file cannot be written.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        partial.write_text(text, encoding="utf-8", newline="")
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise StorageError(f"{path} could not be written: {error.strerror or error}; free some space.") from error
+    with atomic(path) as part:
+        part.write_text(text, encoding="utf-8", newline="")
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:

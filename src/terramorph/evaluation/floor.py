@@ -61,7 +61,7 @@ def choose_floor(truth: ReadTarget, count: int, training: ReadTarget | None = No
     where = "the truths themselves (there is no training split)"
     if training is not None and training_count:
         other_sums, other_pixels, _, other_bands = _sample(training, training_count)
-        if other_pixels and other_bands == bands:
+        if other_pixels and bands in (0, other_bands):
             sums, pixels = other_sums, other_pixels
             where = f"{min(training_count, SAMPLE)} training targets"
     colour = tuple(int(v) for v in np.rint(sums / max(pixels, 1)))
@@ -69,11 +69,14 @@ def choose_floor(truth: ReadTarget, count: int, training: ReadTarget | None = No
 
 
 def _sample(read: ReadTarget, count: int) -> tuple[NDArray[np.float64], int, int, int]:
-    """Channel sums, valid pixels, map-like pixels, and bands of a sample."""
+    """Channel sums, valid pixels, map-like pixels, and bands of a sample; the rest is tried if it holds nothing."""
     sums: NDArray[np.float64] = np.zeros(1)
     pixels = near = bands = 0
-    for index in np.unique(np.linspace(0, count - 1, min(count, SAMPLE)).round().astype(int)):
-        found = read(int(index))
+    spread = [int(i) for i in np.unique(np.linspace(0, count - 1, min(count, SAMPLE)).round())]
+    for number, index in enumerate([*spread, *sorted(set(range(count)) - set(spread))]):
+        if number >= len(spread) and pixels:
+            break
+        found = read(index)
         if found is None:
             continue
         image, mask = found

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from terramorph._version import __version__
-from terramorph.bundle import Bands, Bundle, Header, Mode, load_bundle
+from terramorph.bundle import Bands, Bundle, Mode, load_bundle
 from terramorph.cartography import CLASSES
 from terramorph.data import has_split, open_pairs
-from terramorph.errors import DatasetError, InputError, StorageError
+from terramorph.errors import BundleError, DatasetError, InputError, StorageError
 from terramorph.evaluation.files import Spool, write_csv, write_json, write_text
 from terramorph.evaluation.floor import MAP_SHARE, MAP_TOLERANCE, Floor, ReadTarget, choose_floor
 from terramorph.evaluation.report import Example, pick_examples, render_report
@@ -51,10 +51,11 @@ def evaluate(
 ) -> dict[str, Any]:
     """Translate the source side of a split and compare with the truth, by protocol maps-256.
 
-    Both sides are resized to the bundle's training size by PIL's bicubic filter in their stored dtype;
-    predictions and truths are compared as uint8 (a target of another dtype is brought to 0..255 by the
-    bundle's scaling). Beside every score stands the floor: what one constant colour reaches (see
-    `terramorph.evaluation.floor`).
+    Both sides are resized to the bundle's training size by PIL's bicubic filter in their stored dtype; for
+    a bundle that was trained on crops at the scale of the files (``data.load_size = 0``) the centre of that
+    size is cut out instead, and only smaller pairs are resized (``protocol`` says what was done). Predictions
+    and truths are compared as uint8 (a target of another dtype is brought to 0..255 by the bundle's scaling).
+    Beside every score stands the floor: what one constant colour reaches (see `terramorph.evaluation.floor`).
 
     In ``paper`` mode (batch statistics and dropout) images go through one at a time, and the noise comes
     from the seed.
@@ -86,7 +87,7 @@ def evaluate(
         class_iou, confusion, floor_colour, protocol, bundle and dataset facts.
 
     Raises:
-        BundleError: The bundle cannot be read.
+        BundleError: The bundle cannot be read, or is an exported .onnx file.
         ConfigError: The mode, device or precision is unknown or not there.
         DatasetError: A pair cannot be read or does not fit the bundle, or none is left.
         InputError: A weights file is missing or damaged, or an argument is out of range.
@@ -95,6 +96,10 @@ def evaluate(
     if batch_size < 1 or (limit is not None and limit < 1):
         raise InputError(f"batch_size is {batch_size} and limit is {limit}; both must be 1 or more.")
     started = time.monotonic()
+    if not isinstance(bundle, Bundle) and Path(bundle).suffix.lower() == ".onnx":
+        raise BundleError(
+            f"{bundle} is an exported network and evaluate takes bundles; give the .safetensors file it was made from."
+        )
     model = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
     header = model.header
     chosen: Mode = mode or header.mode
@@ -120,7 +125,7 @@ def evaluate(
             raise DatasetError(f"No pair of {split} in {dataset} can be scored: {samples.skipped[0]}")
         examples = _examples(work, spool)
     document = work.document() | {
-        "protocol": _protocol(header, translator, seed),
+        "protocol": _protocol(samples, work.ids, translator, seed),
         "bundle": _bundle_facts(model, chosen),
         "dataset": {
             "path": str(dataset),
@@ -171,10 +176,12 @@ class _Work:
         self.ids.extend(sample.id for sample in samples)
         header = self.samples.header
         stored = torch.from_numpy(np.stack([sample.source for sample in samples]))
-        unit = self.translator.translate_batch(header.source.scaling.to_unit(stored)).float().cpu()
+        masks = torch.from_numpy(np.stack([sample.mask for sample in samples]))[:, None]
+        # Under the mask the network sees what it saw there in training: the middle of the range.
+        source = header.source.scaling.to_unit(stored) * masks
+        unit = self.translator.translate_batch(source).float().cpu()
         prediction = BYTE.from_unit(unit).to(self.judge)
         truth = torch.from_numpy(np.stack([sample.truth for sample in samples])).to(self.judge)
-        masks = torch.from_numpy(np.stack([sample.mask for sample in samples]))[:, None]
         mask = None if bool(masks.all()) else masks.to(self.judge)
         seen = self.instruments.look(truth)
         classes = classes_of(truth) if self.floor.is_map else None
@@ -211,7 +218,7 @@ class _Work:
 
 def _floor(samples: Samples, dataset: str | Path, total: int) -> Floor:
     """The floor's colour. What cannot be read is reported when its turn comes; here it is stepped over."""
-    peek = replace(samples, skipped=[])
+    peek = samples.peek()
     if samples.pairs.split == "train" or not has_split(dataset, "train"):
         return choose_floor(_target_of(peek), total)
     try:
@@ -272,11 +279,19 @@ def _made(folder: Path) -> Path:
     return folder
 
 
-def _protocol(header: Header, translator: Translator, seed: int) -> dict[str, Any]:
+def _protocol(samples: Samples, ids: list[str], translator: Translator, seed: int) -> dict[str, Any]:
+    size = samples.header.size
+    name, resize = "maps-256" if size == 256 else f"maps-256 at {size} px", "PIL bicubic, stored dtype"
+    if samples.native:
+        name = f"maps-256 at {size} px and the scale of the files"
+        enlarged = len(samples.enlarged.intersection(ids))
+        resize = f"none, the centre of {size} px is cut out" + (
+            f"; {enlarged} of {len(ids)} pairs with a side under that: {resize}" if enlarged else ""
+        )
     return {
-        "name": "maps-256" if header.size == 256 else f"maps-256 at {header.size} px",
-        "size": header.size,
-        "resize": "PIL bicubic, stored dtype",
+        "name": name,
+        "size": size,
+        "resize": resize,
         "compared_as": "uint8",
         "features": "SqueezeNet 1.1, globally pooled, 512-d (FD is not FID)",
         "psnr_cap": 100.0,

@@ -1,9 +1,9 @@
-"""Pairs as the protocol sees them: both sides resized, the truth as 8-bit, checked against what the bundle
+"""Pairs as the protocol sees them: both sides resized (or cut), the truth as 8-bit, checked against what the bundle
 takes."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from terramorph.data import PairFolder
 from terramorph.errors import DatasetError, InputError
 from terramorph.pixels import BYTE, Scaling
 from terramorph.raster import Raster
-from terramorph.raster.resample import resize_pixels
+from terramorph.raster.resample import resize_masked
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,24 @@ class Samples:
         header: Says the direction, the size, and what bands and dtypes both sides must have.
         skip_bad: Leave out pairs that cannot be read instead of raising.
         skipped: A sentence for each pair that `usable` left out.
+        enlarged: Ids of the pairs that were too small to be cut at their own scale (see `native`).
     """
 
     pairs: PairFolder
     header: Header
     skip_bad: bool = False
     skipped: list[str] = field(default_factory=list)
+    enlarged: set[str] = field(default_factory=set)
+
+    @property
+    def native(self) -> bool:
+        """Whether the bundle was trained on crops at the scale of the files (``data.load_size = 0``).
+
+        Then the centre of ``size`` x ``size`` px is cut out and nothing is rescaled; only a pair with a side under that
+        is resized as in the protocol.
+        """
+        data = self.header.recipe.get("data")
+        return isinstance(data, dict) and data.get("load_size") == 0
 
     def read(self, index: int) -> Sample:
         """Read one pair.
@@ -63,9 +75,20 @@ class Samples:
         _check(source, self.header.source, f"{what}: its source side")
         _check(target, self.header.target, f"{what}: its target side")
         size = self.header.size
-        mask = resize_pixels(pair.mask[None].astype(np.uint8), size, size, "nearest")[0].astype(np.bool_)
-        truth = as_bytes(_resized(target, size), self.header.target.scaling)
-        return Sample(pair.id, _resized(source, size), truth, mask)
+        if self.native and min(source.height, source.width) >= size:
+            y, x = (source.height - size) // 2, (source.width - size) // 2
+            source, target = source.crop(y, x, size, size), target.crop(y, x, size, size)
+        elif self.native:
+            self.enlarged.add(pair.id)
+        (stored, valid), (shown, shown_valid) = (
+            resize_masked(side.pixels, side.mask, size, size) for side in (source, target)
+        )
+        truth = as_bytes(np.ascontiguousarray(shown), self.header.target.scaling)
+        return Sample(pair.id, np.ascontiguousarray(stored), truth, valid & shown_valid)
+
+    def peek(self) -> Samples:
+        """The same pairs for a look ahead: what cannot be used is stepped over, and not listed here."""
+        return replace(self, skip_bad=True, skipped=[], enlarged=set())
 
     def usable(self, index: int) -> Sample | None:
         """The pair, or ``None`` and a line in `skipped` where it cannot count.
@@ -92,12 +115,6 @@ def as_bytes(stored: NDArray[Any], scaling: Scaling) -> NDArray[np.uint8]:
         return stored
     shown: NDArray[np.uint8] = BYTE.from_unit(scaling.to_unit(torch.from_numpy(stored))).numpy()
     return shown
-
-
-def _resized(raster: Raster, size: int) -> NDArray[Any]:
-    filled = np.where(raster.mask, raster.pixels, 0).astype(raster.pixels.dtype)
-    resized: NDArray[Any] = np.ascontiguousarray(np.nan_to_num(resize_pixels(filled, size, size, "bicubic")))
-    return resized
 
 
 def _check(raster: Raster, wanted: Bands, what: str) -> None:

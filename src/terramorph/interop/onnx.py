@@ -11,7 +11,6 @@ for samples with live dropout use `terramorph translate --mode paper --samples`.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from terramorph._version import __version__
+from terramorph.atomic import atomic
 from terramorph.bundle import Bundle, Mode
-from terramorph.errors import ConfigError, MissingPackageError, StorageError
+from terramorph.errors import ConfigError, MissingPackageError
 from terramorph.networks import InstanceNorm, NoiseDropout, ResNet, UNet
 from terramorph.networks.inference import PerImageNorm, fold_batchnorm, per_image_statistics
 
@@ -75,17 +75,8 @@ def export_onnx(bundle: Bundle, path: str | Path, *, mode: Mode | None = None) -
     header = bundle.header.model_copy(update={"mode": chosen})
     onnx.helper.set_model_props(model, {"terramorph": header.model_dump_json(), "mode": chosen, "dropout": "off"})
     onnx.checker.check_model(model)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(model.SerializeToString())
-        partial.replace(path)
-    except OSError as error:
-        raise StorageError(
-            f"{path} could not be written: {error}; free some space or choose another folder."
-        ) from error
-    finally:
-        partial.unlink(missing_ok=True)
+    with atomic(path, make_folder=True) as part:
+        part.write_bytes(model.SerializeToString())
     return path
 
 

@@ -9,7 +9,7 @@ A mask (N, 1, H, W) of the image weighs each patch by the share of real pixels u
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal
 
 from torch import Tensor
 from torch.nn import functional
@@ -17,7 +17,8 @@ from torch.nn import functional
 from terramorph.losses.reconstruction import masked_mean
 
 AdversarialLoss = Literal["bce", "lsgan", "hinge"]
-ADVERSARIAL: tuple[str, ...] = get_args(AdversarialLoss)
+# The logit from which on a discriminator takes a patch for real.
+UNDECIDED: dict[AdversarialLoss, float] = {"bce": 0.0, "lsgan": 0.5, "hinge": 0.0}
 
 
 def discriminator_loss(kind: AdversarialLoss, real: Tensor, fake: Tensor, mask: Tensor | None = None) -> Tensor:

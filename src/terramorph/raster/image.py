@@ -23,8 +23,8 @@ from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
-from rasterio.enums import ColorInterp
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.errors import NodataShadowWarning, NotGeoreferencedWarning, RasterioError
 
 from terramorph.errors import RasterError
 from terramorph.geo.grid import Grid
@@ -39,6 +39,7 @@ MAX_PIXELS = 1_500_000_000
 far under a legitimate mosaic (10^9); a small file that claims more than this is refused before it is
 decoded."""
 
+_COLOURS = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 _PIL_MODES = {
     "1": (1, "uint8"),
     "L": (1, "uint8"),
@@ -196,12 +197,14 @@ def _decode_pil(image: ImageFile) -> tuple[NDArray[Any], NDArray[np.bool_]]:
 
 @contextmanager
 def _open_gdal(path: Path) -> Iterator[Any]:
-    """Open a dataset with rasterio, its warning about missing georeference silenced here only.
+    """Open a dataset with rasterio, two of its warnings silenced here only: a missing georeference is no fault, and
+    `_gdal_mask` takes nodata and alpha together.
 
     World files are left to `read_place`: GDAL takes a damaged number in one for 0.
     """
     with warnings.catch_warnings(), rasterio.Env(GDAL_GEOREF_SOURCES="PAM,INTERNAL,TABFILE"):
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        warnings.simplefilter("ignore", NodataShadowWarning)
         with rasterio.open(path) as dataset:
             if dataset.count == 0:
                 raise RasterError(f"{path} holds no bands of its own; give one of the images inside it.")
@@ -222,7 +225,7 @@ def _read_gdal(path: Path) -> Raster:
         if not keep:
             raise RasterError(f"{path} holds nothing but an alpha band; give an image with colours.")
         pixels = dataset.read(keep)
-        mask = dataset.dataset_mask() != 0
+        mask = _gdal_mask(dataset, keep)
         if palette:
             pixels, opaque = _expand_palette(pixels[0], dataset.colormap(keep[0]))
             mask &= opaque
@@ -239,6 +242,31 @@ def _read_gdal(path: Path) -> Raster:
     count, height, width = pixels.shape
     bands = default_bands(count) if palette or not all(names) else tuple(str(n) for n in names)
     return Raster(pixels, mask, Grid(height, width, affine, crs), bands)
+
+
+def _gdal_mask(dataset: Any, keep: list[int]) -> NDArray[np.bool_]:
+    """Mask (H, W): True where every kept band holds data and no alpha band is 0.
+
+    Red, green and blue of uint8 are one colour and not three measurements, so their nodata value means the colour that
+    has it in all three: with nodata 0, black holds no data and pure red does.
+    """
+    mask = np.ones((dataset.height, dataset.width), np.bool_)
+    colour = np.zeros_like(mask)
+    has_colour = False
+    for band, kind in enumerate(dataset.colorinterp, start=1):
+        if kind == ColorInterp.alpha:
+            mask &= dataset.read(band) != 0
+            continue
+        if band not in keep or MaskFlags.all_valid in dataset.mask_flag_enums[band - 1]:
+            valid = np.ones_like(mask)
+        else:
+            valid = dataset.read_masks(band) != 0
+        if kind in _COLOURS and dataset.dtypes[band - 1] == "uint8":
+            colour |= valid
+            has_colour = True
+        else:
+            mask &= valid
+    return mask & colour if has_colour else mask
 
 
 def _expand_palette(

@@ -40,3 +40,47 @@ def resize_pixels(pixels: np.ndarray, height: int, width: int, method: Resamplin
         limits = np.iinfo(pixels.dtype)
         resized = np.clip(np.rint(resized), limits.min, limits.max)
     return resized.astype(pixels.dtype)
+
+
+MIN_WEIGHT = 0.99
+"""Share of real pixels, by the filter's weights, above which a resized pixel is real."""
+
+
+def resize_masked(
+    pixels: np.ndarray, mask: np.ndarray, height: int, width: int, method: Resampling = "bicubic"
+) -> tuple[np.ndarray, np.ndarray]:
+    """Resizes pixels of which some hold no data, so that nothing of those reaches the others.
+
+    Normalised convolution (Knutsson and Westin 1993, doi:10.1109/CVPR.1993.341081): the filter sums over real pixels
+    only, and is divided by the sum of its weights there.
+
+    Args:
+        pixels: (C, H, W), any dtype; finite where the mask is True, anything elsewhere.
+        mask: bool (H, W), True where the pixel holds data.
+        height, width: of the result, pixels.
+        method: the filter.
+
+    Returns:
+        (C, height, width) of the same dtype, and its mask, bool (height, width), True where more than `MIN_WEIGHT` of
+        the filter's weights fall on real pixels. Elsewhere each band holds the mean of its real pixels (0 if there are
+        none). With a mask that is True throughout, just what `resize_pixels` gives.
+    """
+    if mask.all():
+        return resize_pixels(pixels, height, width, method), np.ones((height, width), np.bool_)
+    means = pixels[:, mask].mean(axis=1, dtype=np.float64) if mask.any() else np.zeros(len(pixels))
+    if np.issubdtype(pixels.dtype, np.integer):
+        means = np.rint(means)
+    fill = means.astype(pixels.dtype)[:, None, None]
+    filled = np.where(mask, pixels, fill)
+    if method == "nearest" or mask.shape == (height, width):
+        resized_mask = resize_pixels(mask[None].astype(np.uint8), height, width, "nearest")[0] > 0
+        return np.where(resized_mask, resize_pixels(filled, height, width, method), fill), resized_mask
+    weight = resize_pixels(mask[None].astype(np.float32), height, width, method)
+    resized_mask = weight[0] > MIN_WEIGHT
+    # About the mean, so that what is masked adds 0 to the sum, and a constant stays exactly itself.
+    deviation = resize_pixels((filled - means[:, None, None]).astype(np.float32), height, width, method)
+    values = means[:, None, None] + deviation / np.where(resized_mask, weight, 1.0)
+    if np.issubdtype(pixels.dtype, np.integer):
+        limits = np.iinfo(pixels.dtype)
+        values = np.clip(np.rint(values), limits.min, limits.max)
+    return np.where(resized_mask, values.astype(pixels.dtype), fill), resized_mask

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 import warnings
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,14 @@ from PIL import Image
 from rasterio.crs import CRS as RasterioCRS
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
+from terramorph.atomic import atomic
 from terramorph.errors import RasterError, StorageError
 from terramorph.raster.raster import Raster, default_bands
 from terramorph.raster.worldfile import prj_text, world_text
 
 _TIFF_DTYPES = frozenset({"uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64"})
+_JPEG_SIDE = 65500
+"""Pixels along a side that libjpeg writes at most."""
 _WORLD_SUFFIX = {".png": ".pgw", ".jpg": ".jgw", ".jpeg": ".jgw"}
 
 
@@ -37,14 +39,18 @@ def write_image(raster: Raster, path: str | Path) -> None:
         StorageError: If the file cannot be written. No partial file is left.
     """
     path = Path(path)
+    check_format(
+        path,
+        bands=raster.count,
+        dtype=raster.dtype.name,
+        masked=not bool(raster.mask.all()),
+        side=max(raster.height, raster.width),
+    )
     suffix = path.suffix.lower()
     if suffix in (".tif", ".tiff"):
-        _check_tiff(raster, path)
         _replace_whole({path: lambda temporary: _save_tiff(raster, temporary)})
         return
-    if suffix not in _WORLD_SUFFIX:
-        raise RasterError(f"{path}: images are not written as '{path.suffix}'; use .tif, .png or .jpg.")
-    image = _pil_image(raster, path)
+    image = _pil_image(raster)
     world, prj = path.with_suffix(_WORLD_SUFFIX[suffix]), path.with_suffix(".prj")
     options: dict[str, Any] = {"compress_level": 4} if suffix == ".png" else {"quality": 95, "subsampling": 0}
     format_name = "PNG" if suffix == ".png" else "JPEG"
@@ -58,6 +64,38 @@ def write_image(raster: Raster, path: str | Path) -> None:
     _replace_whole(jobs, stale)
 
 
+def check_format(path: str | Path, *, bands: int, dtype: str, masked: bool = False, side: int = 1) -> None:
+    """Refuse a file name whose format cannot hold an image: what `write_image` would say, before there is one.
+
+    Args:
+        path: Its suffix tells the format.
+        bands: Of the image.
+        dtype: Its numpy name.
+        masked: Whether some pixels have no data.
+        side: Pixels along the longer side.
+
+    Raises:
+        RasterError: If the format cannot hold the image, or the suffix is not known.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix in (".tif", ".tiff"):
+        if dtype not in _TIFF_DTYPES:
+            raise RasterError(f"{path}: a GeoTIFF cannot hold {dtype}; convert to float32 first.")
+        return
+    if suffix not in _WORLD_SUFFIX:
+        raise RasterError(f"{path}: images are not written as '{path.suffix}'; use .tif, .png or .jpg.")
+    kind = "PNG" if suffix == ".png" else "JPEG"
+    sixteen_bit = kind == "PNG" and dtype == "uint16" and bands == 1
+    if not (dtype == "uint8" and bands in (1, 3)) and not sixteen_bit:
+        raise RasterError(f"{path}: a {kind} cannot hold {bands} band(s) of {dtype}; use .tif.")
+    if masked and (kind == "JPEG" or sixteen_bit):
+        what = "JPEG" if kind == "JPEG" else "16-bit PNG"
+        raise RasterError(f"{path}: a {what} cannot hold pixels without data; use .tif instead.")
+    if kind == "JPEG" and side > _JPEG_SIDE:
+        raise RasterError(f"{path}: a JPEG cannot be longer than {_JPEG_SIDE} pixels; use .tif instead.")
+
+
 def _replace_whole(jobs: dict[Path, Any], stale: list[Path] | None = None) -> None:
     """Write every file under a temporary name in its folder, then move them all into place.
 
@@ -68,57 +106,26 @@ def _replace_whole(jobs: dict[Path, Any], stale: list[Path] | None = None) -> No
     Raises:
         StorageError: If anything cannot be written; temporary files are removed.
     """
-    temporaries = {
-        final: final.with_name(f".{final.stem}.{os.getpid()}-{secrets.token_hex(4)}.tmp{final.suffix}")
-        for final in jobs
-    }
-    current = next(iter(jobs))
-    try:
+    advice = "check that its folder exists, is writable and has free space"
+    with ExitStack() as whole:
         for final, write in jobs.items():
-            current = final
-            write(temporaries[final])
-        for final, temporary in temporaries.items():
-            current = final
-            temporary.replace(final)
-        for leftover in stale or []:
+            write(whole.enter_context(atomic(final, advice=advice, failures=(RasterioError,))))
+    for leftover in stale or []:
+        try:
             leftover.unlink(missing_ok=True)
-    except (OSError, RasterioError) as error:
-        reason = getattr(error, "strerror", None) or error.__cause__ or error
-        raise StorageError(
-            f"{current} cannot be written ({reason}); check that its folder exists, is writable and has free space."
-        ) from error
-    finally:
-        for temporary in temporaries.values():
-            temporary.unlink(missing_ok=True)
+        except OSError as error:
+            raise StorageError(
+                f"{leftover} is of an earlier image and cannot be removed ({error.strerror})."
+            ) from error
 
 
-def _pil_image(raster: Raster, path: Path) -> Image.Image:
-    """The PIL image of a raster for PNG or JPEG.
-
-    Raises:
-        RasterError: If the format cannot hold it.
-    """
-    pixels, masked = raster.pixels, not bool(raster.mask.all())
-    kind = "PNG" if path.suffix.lower() == ".png" else "JPEG"
-    eight_bit = pixels.dtype == np.uint8 and raster.count in (1, 3)
-    sixteen_bit = kind == "PNG" and pixels.dtype == np.uint16 and raster.count == 1
-    if not eight_bit and not sixteen_bit:
-        raise RasterError(f"{path}: a {kind} cannot hold {raster.count} band(s) of {pixels.dtype}; use .tif.")
-    if masked and (kind == "JPEG" or sixteen_bit):
-        what = "JPEG" if kind == "JPEG" else "16-bit PNG"
-        raise RasterError(f"{path}: a {what} cannot hold pixels without data; use .tif instead.")
-    if sixteen_bit:
-        return Image.fromarray(np.ascontiguousarray(pixels[0]))
-    if masked:
+def _pil_image(raster: Raster) -> Image.Image:
+    """The PIL image of a raster that a PNG or JPEG can hold."""
+    pixels = raster.pixels
+    if not raster.mask.all():
         pixels = np.concatenate([pixels, np.where(raster.mask, 255, 0).astype(np.uint8)[None]])
     array: NDArray[Any] = pixels[0] if pixels.shape[0] == 1 else pixels.transpose(1, 2, 0)
     return Image.fromarray(np.ascontiguousarray(array))
-
-
-def _check_tiff(raster: Raster, path: Path) -> None:
-    """Raise RasterError if a GeoTIFF cannot hold the dtype."""
-    if raster.dtype.name not in _TIFF_DTYPES:
-        raise RasterError(f"{path}: a GeoTIFF cannot hold {raster.dtype}; convert to float32 first.")
 
 
 def _save_tiff(raster: Raster, path: Path) -> None:
@@ -163,4 +170,4 @@ def _verify_tiff(raster: Raster, path: Path) -> None:
             rows, columns = window.toslices()
             written = dataset.read(window=window)
             if not np.array_equal(written, raster.pixels[:, rows, columns], equal_nan=raster.dtype.kind == "f"):
-                raise StorageError(f"{path} did not reach the disk whole; check its free space.")
+                raise OSError("it did not reach the disk whole")

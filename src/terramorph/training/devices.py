@@ -10,6 +10,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 
 from terramorph.errors import ConfigError
+from terramorph.pixels import native_bf16
 from terramorph.training.config import TrainConfig
 
 
@@ -46,10 +47,3 @@ def make_fabric(config: TrainConfig) -> Fabric:
     )
     fabric.launch()
     return fabric
-
-
-def native_bf16(device: str) -> bool:
-    """Whether bfloat16 products are computed by the hardware, not emulated."""
-    if device == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and torch.cpu._is_avx512_bf16_supported()

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from terramorph.atomic import atomic
 from terramorph.bundle import Bands, Bundle
 from terramorph.data import (
     DEFAULT_CACHE,
@@ -22,7 +23,7 @@ from terramorph.data import (
     decode,
     open_pairs,
 )
-from terramorph.errors import CheckpointError, ConfigError, StorageError
+from terramorph.errors import CheckpointError, ConfigError
 from terramorph.networks import parameter_count, set_noise
 from terramorph.pixels import Batch
 from terramorph.training.config import TrainConfig, parse_config
@@ -304,13 +305,7 @@ class _Run:
         network.train(was)
         for warning in self.health.check_outputs(self.done, translated, self.samples.target):
             self._warn(log, warning)
-        try:
-            log.sheet(self.done, sample_sheet(self.samples.source, translated, self.samples.target))
-        except OSError as error:
-            raise StorageError(
-                f"The sample sheet of step {self.done} could not be written ({error}); free some "
-                f"space and go on with --resume {self.out}."
-            ) from error
+        log.sheet(self.done, sample_sheet(self.samples.source, translated, self.samples.target))
 
     def _save(self) -> None:
         if not self.fabric.is_global_zero or self.saved == self.done:
@@ -391,16 +386,13 @@ class _Run:
             "total_steps": self.total,
             "config": self.config.model_dump(mode="json"),
         }
-        path = self.out / CONFIG
-        partial = path.with_name(f".{path.name}.part")
-        try:
-            self.out.mkdir(parents=True, exist_ok=True)
-            partial.write_text(json.dumps(settings, indent=2) + "\n")
-            partial.replace(path)
-        except OSError as error:
-            raise StorageError(
-                f"The run's folder {self.out} cannot be written ({error}); choose another --out."
-            ) from error
+        with atomic(
+            self.out / CONFIG,
+            f"The run's folder {self.out} cannot be written",
+            "choose another --out",
+            make_folder=True,
+        ) as part:
+            part.write_text(json.dumps(settings, indent=2) + "\n")
 
 
 def _difference(one: dict[str, Any], other: dict[str, Any]) -> str:

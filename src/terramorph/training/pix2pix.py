@@ -14,7 +14,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from terramorph.losses import discriminator_loss, generator_loss, l1_loss
+from terramorph.losses import UNDECIDED, discriminator_loss, generator_loss, l1_loss
 from terramorph.networks import build_network, initialize
 from terramorph.pixels import Batch
 from terramorph.training.config import TrainConfig
@@ -31,6 +31,7 @@ class Pix2Pix:
 
     def __init__(self, config: TrainConfig, source_bands: int, target_bands: int, fabric: Fabric) -> None:
         self.loss = config.loss
+        self.undecided = UNDECIDED[config.loss.adversarial]
         self.fabric = fabric
         generator = build_network(
             config.generator.network,
@@ -90,8 +91,8 @@ class Pix2Pix:
             judged = discriminator_loss(self.loss.adversarial, real, fake, batch.mask)
             self.fabric.backward(judged * (self.loss.discriminator_scale * share))
             _add(totals, "discriminator", judged.detach() * (0.5 * share))
-            _add(totals, "real accepted", (real.detach() > 0).float().mean() * share)
-            _add(totals, "fake accepted", (fake.detach() > 0).float().mean() * share)
+            _add(totals, "real accepted", (real.detach() > self.undecided).float().mean() * share)
+            _add(totals, "fake accepted", (fake.detach() > self.undecided).float().mean() * share)
         self.optimizers["discriminator"].step()
 
         self._turn("generator")

@@ -53,9 +53,13 @@ def recalibrate(
     *,
     images: int = 400,
     cache: Path = DEFAULT_CACHE,
+    skip_bad: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Averages a bundle's normalisation statistics over training pairs and writes it again.
+
+    The pairs are resized and cut as the bundle's recipe says they were in training; without a recipe, whole pairs are
+    resized to the bundle's size.
 
     Args:
         bundle: path or bare name.
@@ -63,6 +67,7 @@ def recalibrate(
         out: where to write; the bundle's own path if None.
         images: how many training pairs, drawn without replacement, are averaged over (all if there are fewer).
         cache: folder of the decoded pairs.
+        skip_bad: leave out pairs that cannot be read.
         progress: called with (batches done, batches).
 
     Returns:
@@ -73,7 +78,16 @@ def recalibrate(
     """
     loaded = load_bundle(bundle)
     header = loaded.header
-    pairs = decode(open_pairs(dataset, "train"), size=header.size, cache=cache)
+    data = header.recipe.get("data", {})
+    crop = int(data.get("crop_size", header.size))
+    pairs = decode(
+        open_pairs(dataset, "train", skip_bad=skip_bad),
+        size=int(data.get("load_size", header.size)) or None,
+        resampling=data.get("resampling", "bicubic"),
+        at_least=crop,
+        cache=cache,
+        skip_bad=skip_bad,
+    )
     side = pairs.a if header.direction == "AtoB" else pairs.b
     if len(side.bands) != header.source.count or side.dtype != header.source.dtype:
         raise DatasetError(
@@ -83,7 +97,7 @@ def recalibrate(
         )
     scaling = header.source.scaling
     size = int(header.recipe.get("batch_size", 1))
-    batches = TrainingBatches(pairs, side, side, (scaling, scaling), Augmentation(header.size, mirror=False), seed=0)
+    batches = TrainingBatches(pairs, side, side, (scaling, scaling), Augmentation(crop, mirror=False), seed=0)
     count = max(1, min(images, len(pairs)) // size)
 
     def sources() -> Iterable[Tensor]:

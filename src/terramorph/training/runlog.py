@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from terramorph.atomic import atomic
+from terramorph.errors import StorageError
 from terramorph.pixels import unit_to_image
 
 
@@ -21,6 +24,9 @@ class RunLog:
     Args:
         folder: the run's, or None to write nothing.
         step: steps already done; later lines of an interrupted run are taken out, for they will be written again.
+
+    Raises:
+        StorageError: from every method, if something cannot be written.
     """
 
     def __init__(self, folder: Path | None, step: int = 0) -> None:
@@ -30,15 +36,36 @@ class RunLog:
         from torch.utils.tensorboard import SummaryWriter
 
         path = folder / "log.jsonl"
-        if path.is_file():
-            lines = path.read_text().splitlines()
-            path.write_text("".join(line + "\n" for line in lines if _step_of(line) <= step))
-        self._lines = path.open("a")
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step or None)
+        with self._storing(f"The log {path}"):
+            if path.is_file():
+                lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+                with atomic(path) as part:
+                    part.write_text("".join(line + "\n" for line in lines if _step_of(line) <= step), encoding="utf-8")
+            self._lines = path.open("a", encoding="utf-8")
+            try:
+                # TensorBoard drops what it has from this step on; scalars of the last one done are not written again.
+                self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+            except BaseException:
+                self._lines.close()
+                raise
+
+    @contextmanager
+    def _storing(self, what: str) -> Iterator[None]:
+        """Says how to go on when the disk is full."""
+        try:
+            yield
+        except OSError as error:
+            reason = error.__cause__ if isinstance(error, StorageError) else error
+            raise StorageError(
+                f"{what} could not be written ({getattr(reason, 'strerror', None) or reason}); free some space and go "
+                f"on with --resume {self.folder}."
+            ) from error
 
     def event(self, kind: str, **values: Any) -> None:
         """One line of log.jsonl."""
-        if self.folder is not None:
+        if self.folder is None:
+            return
+        with self._storing(f"The log {self.folder / 'log.jsonl'}"):
             self._lines.write(json.dumps({"event": kind, **values}) + "\n")
             self._lines.flush()
 
@@ -47,23 +74,28 @@ class RunLog:
         if self.folder is None:
             return
         self.event("step", step=step, **values)
-        for name, value in values.items():
-            self._board.add_scalar(name, value, step)
+        with self._storing(f"The TensorBoard scalars of step {step}"):
+            for name, value in values.items():
+                self._board.add_scalar(name, value, step)
 
     def sheet(self, step: int, sheet: np.ndarray) -> None:
         """A sample sheet, uint8 (H, W, 3)."""
         if self.folder is None:
             return
-        samples = self.folder / "samples"
-        samples.mkdir(exist_ok=True)
-        Image.fromarray(sheet).save(samples / f"step_{step:07d}.png")
-        self._board.add_image("input | output | truth", sheet, step, dataformats="HWC")
+        with self._storing(f"The sample sheet of step {step}"):
+            with atomic(self.folder / "samples" / f"step_{step:07d}.png", make_folder=True) as part:
+                Image.fromarray(sheet).save(part, format="PNG")
+            self._board.add_image("input | output | truth", sheet, step, dataformats="HWC")
 
     def close(self) -> None:
-        """Flushes and closes."""
-        if self.folder is not None:
-            self._lines.close()
-            self._board.close()
+        """Flushes and closes both; what was on its way out of a full disk is said again."""
+        if self.folder is None:
+            return
+        with self._storing(f"The log of {self.folder}"):
+            try:
+                self._lines.close()
+            finally:
+                self._board.close()
 
 
 def _step_of(line: str) -> int:

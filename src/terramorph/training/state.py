@@ -8,7 +8,6 @@ it, because there are none to keep: permutation, augmentation and dropout of a s
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from terramorph.errors import CheckpointError, StorageError
+from terramorph.atomic import atomic
+from terramorph.errors import CheckpointError
 from terramorph.training.ema import AveragedNetwork
 from terramorph.training.recipe import Recipe
 
@@ -64,23 +64,18 @@ def save_state(path: Path, position: Position, recipe: Recipe, average: Averaged
     if average is not None:
         for key, value in average.network.state_dict().items():
             tensors[f"average.{key}"] = value
-    partial = path.with_name(f".{path.name}.part")
-    try:
+    kept = f"the checkpoint before it is intact in {path}" if path.is_file() else "there is none before it"
+    with atomic(
+        path,
+        f"The checkpoint of step {position.step} could not be written",
+        f"{kept}, so free some space and go on with --resume {path.parent}",
+        failures=(SafetensorError,),
+    ) as part:
         save_file(
             {name: value.detach().cpu().contiguous() for name, value in tensors.items()},
-            partial,
+            part,
             metadata={"terramorph-checkpoint": json.dumps({"format": _FORMAT, **vars(position)})},
         )
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except (OSError, SafetensorError) as error:
-        partial.unlink(missing_ok=True)
-        kept = f"the checkpoint before it is intact in {path}" if path.is_file() else "there is none before it"
-        raise StorageError(
-            f"The checkpoint of step {position.step} could not be written ({error}); {kept}. Free some space and go on "
-            f"with --resume {path.parent}."
-        ) from error
 
 
 def read_position(path: Path) -> Position:

@@ -13,6 +13,7 @@ from terramorph.bundle import Header, Mode
 from terramorph.errors import BundleError, ConfigError, MissingPackageError
 from terramorph.networks import NoiseDropout, UNet, set_noise
 from terramorph.networks.inference import fold_batchnorm, per_image_statistics
+from terramorph.pixels import native_bf16
 from terramorph.translate.packed import PackedUNet
 
 
@@ -210,13 +211,4 @@ def resolve_precision(precision: str, device: torch.device, mode: Mode) -> torch
         return torch.bfloat16
     if precision != "auto":
         raise ConfigError(f"There is no precision {precision!r}; use auto, fp32 or bf16.")
-    return torch.bfloat16 if mode == "raster" and has_native_bf16(device) else torch.float32
-
-
-def has_native_bf16(device: torch.device) -> bool:
-    """Whether the device multiplies bfloat16 in hardware; where it is emulated, float32 is faster."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    native = any(bool(getattr(torch.cpu, name)()) for name in checks if hasattr(torch.cpu, name))
-    return native and bool(torch._C._has_mkldnn)
+    return torch.bfloat16 if mode == "raster" and native_bf16(device) else torch.float32

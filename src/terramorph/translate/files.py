@@ -11,10 +11,20 @@ from pathlib import Path
 from terramorph.bundle import Bundle, Mode
 from terramorph.errors import InputError, StorageError
 from terramorph.raster import IMAGE_SUFFIXES, Raster, read_image, write_image
+from terramorph.raster.save import check_format
 from terramorph.translate.translator import WHOLE_PIXELS, Translator, load
 
 Progress = Callable[[int, int], None]
 WRITABLE = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+# fmt: off
+IMAGE_LIKE = IMAGE_SUFFIXES | {
+    ".apng", ".asc", ".avif", ".bil", ".bip", ".bsq", ".cog", ".dds", ".dib", ".ecw", ".eps", ".exr", ".geotiff",
+    ".gif", ".grd", ".gtiff", ".hdr", ".heic", ".heif", ".ico", ".img", ".j2k", ".jfif", ".jp2", ".jpe", ".jpx",
+    ".jxl", ".kea", ".mbtiles", ".nc", ".pbm", ".pcx", ".pdf", ".pgm", ".pmtiles", ".pnm", ".ppm", ".psd", ".sid",
+    ".svg", ".tga", ".vrt",
+}
+# fmt: on
+"""Suffixes, in lower case, with which a name means an image, not a folder."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +74,7 @@ def translate_files(
         source: an image, a folder (its images, not those of folders in it, in the order of their names), or
             a list.
         output: an image path for one image, otherwise a folder, made if missing. The name of each image is
-            kept.
+            kept. A name that ends like an image's is never a folder's, unless there is that folder.
         mode, device, precision, seed, batch_size, any_resolution: see `Translator`; ignored if one is given.
         samples: outputs of each image in paper mode; for more than one they are called NAME_1, NAME_2 ...
         suffix: of the outputs in a folder: .png, .jpg or .tif. Default: .tif for inputs that are TIFF and
@@ -78,7 +88,7 @@ def translate_files(
     Raises:
         InputError: if there is no image, an input does not fit the bundle, or two outputs would have one
             name.
-        RasterError: if an input cannot be read, or the output's format cannot hold the target.
+        RasterError: if an input cannot be read, or an output's format cannot hold its translation.
         BundleError: if the bundle cannot be read.
         ConfigError: if more than one sample is asked for in raster mode.
         StorageError: if an output cannot be written.
@@ -109,7 +119,7 @@ def translate_files(
     jobs = _plan(translator, source, Path(output), samples, suffix)
     result = Translated()
     with ThreadPoolExecutor(2, "terramorph-images") as pool:
-        good = _checked(translator, list(jobs), pool, result.skipped if skip_bad else None)
+        good = _checked(translator, jobs, pool, result.skipped if skip_bad else None)
         if not good:
             raise InputError(f"No image of {source} can be translated: {result.skipped[0]}")
         _make_folder(jobs[good[0]][0].parent)
@@ -143,20 +153,24 @@ def _plan(
     """Every input, and the outputs it gives.
 
     Raises:
-        InputError: if there is none, or names collide.
+        InputError: if there is none, names collide, or a format cannot hold the bundle's target.
     """
     if suffix is not None and suffix.lower() not in WRITABLE:
         raise InputError(f"Images are not written as {suffix!r}; use .png, .jpg or .tif.")
     inputs, single = _inputs(source)
-    to_file = single and output.suffix.lower() in IMAGE_SUFFIXES and not output.is_dir()
+    to_file = output.suffix.lower() in IMAGE_LIKE and not output.is_dir()
+    if to_file and not single:
+        raise InputError(f"{output} is the name of one image, and there are several to write; give a folder.")
     if to_file and output.suffix.lower() not in WRITABLE:
         raise InputError(f"{output}: images are not written as {output.suffix}; use .png, .jpg or .tif.")
     if not to_file and output.is_file():
         raise InputError(f"{output} is a file, and the output of several images is a folder; choose another name.")
     jobs: dict[Path, list[Path]] = {}
     owner: dict[Path, Path] = {}
+    target = translator.header.target
     for path in inputs:
         first = output if to_file else output / f"{path.stem}{suffix or _default_suffix(translator, path)}"
+        check_format(first, bands=target.count, dtype=target.dtype)
         names = [first]
         if samples > 1:
             names = [first.with_name(f"{first.stem}_{n}{first.suffix}") for n in range(1, samples + 1)]
@@ -173,12 +187,12 @@ def _plan(
 
 
 def _inputs(source: str | Path | Sequence[str | Path]) -> tuple[list[Path], bool]:
-    """The images meant, and whether a single one was named."""
+    """The images meant, and whether it is a single one that was named."""
     if not isinstance(source, str | Path):
         paths = list(dict.fromkeys(Path(path) for path in source))
         if not paths:
             raise InputError("There is no image to translate; give at least one.")
-        return paths, False
+        return paths, len(paths) == 1
     path = Path(source)
     if not path.is_dir():
         return [path], True
@@ -195,19 +209,28 @@ def _default_suffix(translator: Translator, path: Path) -> str:
 
 
 def _checked(
-    translator: Translator, paths: list[Path], pool: ThreadPoolExecutor, skipped: list[str] | None
+    translator: Translator, jobs: dict[Path, list[Path]], pool: ThreadPoolExecutor, skipped: list[str] | None
 ) -> list[Path]:
-    """The inputs that can be read and fit; the others raise, or are listed in `skipped`."""
+    """The inputs that can be read, fit, and can be written as named; the others raise, or are listed in `skipped`."""
+    target = translator.header.target
 
     def check(path: Path) -> InputError | None:
         try:
-            _check(translator, path, read_image(path))
+            raster = read_image(path)
+            _check(translator, path, raster)
+            check_format(
+                jobs[path][0],
+                bands=target.count,
+                dtype=target.dtype,
+                masked=not bool(raster.mask.all()),
+                side=max(raster.mask.shape),
+            )
         except InputError as error:
             return error
         return None
 
     good = []
-    for path, error in zip(paths, pool.map(check, paths), strict=True):
+    for path, error in zip(jobs, pool.map(check, jobs), strict=True):
         if error is None:
             good.append(path)
         elif skipped is None:

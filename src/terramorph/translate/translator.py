@@ -213,8 +213,8 @@ class Translator:
         if max(have / need, need / have) > MAX_SCALE_RATIO:
             raise InputError(
                 f"A pixel of the image is {have:.3g} m and the model was trained at {need:.3g} m; resample "
-                "the image to "
-                f"{need:.3g} m first (or, to translate it all the same, say any_resolution)."
+                f"the image to {need:.3g} m first, or translate it all the same with --any-resolution (in Python "
+                "any_resolution=True)."
             )
 
     def check_samples(self, samples: int) -> None:

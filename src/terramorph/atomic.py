@@ -1,0 +1,114 @@
+"""Files that appear whole under their final name, or not at all.
+
+Whatever is written goes to a part beside its target, `.NAME.PID-HOST-NUMBER.part`, which is brought to the disk and
+then takes the target's place. What stood there before stays until that moment. Parts that killed processes left
+behind are swept when something is written into their folder again.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import platform
+import re
+import time
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from terramorph.errors import StorageError, TerramorphError
+
+SWEEP_SHARE = 0.05
+"""Largest part of the time that goes into listing one folder: a folder of 100 000 images is not listed for each."""
+
+# A process id means nothing on another machine that shares the folder.
+_HOST = f"{zlib.crc32(platform.node().encode()):08x}"
+_PART = re.compile(rf"\..+\.(\d+)-{_HOST}-(\d+)\.part")
+_number = itertools.count()
+_writing: set[tuple[int, int]] = set()
+_swept: dict[Path, tuple[float, float]] = {}
+
+
+@contextmanager
+def atomic(
+    path: str | Path,
+    failed: str | None = None,
+    advice: str = "free some space or choose another folder",
+    *,
+    failures: tuple[type[Exception], ...] = (),
+    make_folder: bool = False,
+) -> Iterator[Path]:
+    """A place to write a file at; at the end of the block it becomes `path`.
+
+        with atomic(path) as part:
+            part.write_text(text)
+
+    If the block raises anything, or the file cannot be brought to the disk, the part is removed and what was at `path`
+    before is untouched. Of several that are nested, none takes its place before the innermost block is through.
+
+    Args:
+        path: the file to write or replace.
+        failed: how the sentence of an error begins; default: "PATH cannot be written".
+        advice: how it ends, without the full stop.
+        failures: what else than OSError means that the file could not be written, in a library's own terms.
+        make_folder: make the folder if it is missing.
+
+    Yields:
+        A path in the same folder, at which there is no file yet.
+
+    Raises:
+        StorageError: if the block, or bringing the file to the disk, ends in an OSError or one of `failures`. Errors of
+            terramorph's own pass as they are.
+    """
+    path = Path(path)
+    number = next(_number)
+    expected: tuple[type[Exception], ...] = (OSError, *failures)
+    part = path.with_name(f".{path.name}.{os.getpid()}-{_HOST}-{number}.part")
+    _writing.add((os.getpid(), number))
+    try:
+        if make_folder:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path.parent)
+        yield part
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
+        part.replace(path)
+    except TerramorphError:
+        raise
+    except expected as error:
+        reason = getattr(error, "strerror", None) or error.__cause__ or error
+        raise StorageError(f"{failed or f'{path} cannot be written'} ({reason}); {advice}.") from error
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        _writing.discard((os.getpid(), number))
+
+
+def _sweep(folder: Path) -> None:
+    """Removes the parts in a folder whose process is gone."""
+    begun = time.monotonic()
+    last, cost = _swept.get(folder, (0.0, 0.0))
+    if folder in _swept and begun - last < cost / SWEEP_SHARE:
+        return
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            match = _PART.fullmatch(entry.name)
+            if match and not _is_written(int(match[1]), int(match[2])):
+                with suppress(OSError):
+                    Path(entry.path).unlink()
+    now = time.monotonic()
+    _swept[folder] = now, now - begun
+
+
+def _is_written(process: int, number: int) -> bool:
+    """Whether a part of this machine may still be growing."""
+    if process == os.getpid():
+        return (process, number) in _writing  # else it is of an earlier process that had our number
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True  # it exists and is another user's
+    return True

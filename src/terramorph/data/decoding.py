@@ -1,0 +1,214 @@
+"""Decoding pairs with all cores into the files of one cache entry."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from terramorph.data.folder import PairFolder
+from terramorph.errors import DatasetError, InputError
+from terramorph.pixels import DTYPES
+from terramorph.raster.image import probe_image
+from terramorph.raster.raster import Raster, default_bands
+from terramorph.raster.resample import Resampling, resize_masked
+
+Progress = Callable[[int, int], None]
+Kind = tuple[tuple[int, str], ...]
+"""Bands and dtype of each side."""
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    """One pair, decoded: sides (C, H, W), mask uint8 (H, W), metres per pixel, kind, and band names of each side."""
+
+    sides: tuple[np.ndarray, np.ndarray]
+    mask: np.ndarray
+    resolution: float | None
+    kind: Kind
+    names: tuple[tuple[str, ...], ...]
+
+
+class _Statistics:
+    """The range of one side's valid values, and its percentiles from a sample of them."""
+
+    def __init__(self) -> None:
+        self.low, self.high = np.inf, -np.inf
+        self.sample: list[np.ndarray] = []
+
+    def add(self, valid: np.ndarray) -> None:
+        """Valid pixels (N, C) of one pair."""
+        if valid.size:
+            self.low, self.high = min(self.low, float(valid.min())), max(self.high, float(valid.max()))
+            self.sample.append(valid[:: max(1, len(valid) // 256)].astype(np.float32).ravel())
+
+    def document(self) -> dict[str, list[float]]:
+        """For the index; a side without a valid pixel gets 0..1."""
+        if not self.sample:
+            return {"limits": [0.0, 1.0], "robust": [0.0, 1.0]}
+        robust = np.percentile(np.concatenate(self.sample), (0.1, 99.9))
+        return {"limits": [self.low, self.high], "robust": [float(value) for value in robust]}
+
+
+class Builder:
+    """Decodes pairs with all cores, and writes them in order into the files of one cache entry."""
+
+    def __init__(
+        self, pairs: PairFolder, size: int | None, resampling: Resampling, at_least: int, skip_bad: bool
+    ) -> None:
+        self.pairs, self.skip_bad = pairs, skip_bad
+        self.size, self.resampling, self.at_least = size, resampling, at_least
+        self.kind = self._usual_kind() if skip_bad else None
+        self.names: tuple[tuple[str, ...], ...] | None = None
+
+    def build(self, folder: Path, progress: Progress | None) -> None:
+        """Writes a.bin, b.bin, mask.bin and index.json."""
+        ids: list[str] = []
+        shapes: list[tuple[int, ...]] = []
+        skipped: list[str] = []
+        resolutions: list[float] = []
+        statistics = (_Statistics(), _Statistics())
+        masked = False
+        with (
+            (folder / "a.bin").open("wb") as file_a,
+            (folder / "b.bin").open("wb") as file_b,
+            (folder / "mask.bin").open("wb") as file_mask,
+        ):
+            for index, future in enumerate(self._ahead()):
+                if progress:
+                    progress(index + 1, len(self.pairs))
+                try:
+                    decoded = self._of_one_kind(index, future.result())
+                except DatasetError as error:
+                    if not self.skip_bad:
+                        raise
+                    skipped.append(str(error))
+                    continue
+                for side, file, seen in zip(decoded.sides, (file_a, file_b), statistics, strict=True):
+                    interleaved = np.ascontiguousarray(side.transpose(1, 2, 0))
+                    file.write(interleaved.tobytes())
+                    seen.add(interleaved[decoded.mask > 0])
+                file_mask.write(decoded.mask.tobytes())
+                masked |= not decoded.mask.all()
+                ids.append(self.pairs.ids[index])
+                shapes.append(decoded.mask.shape)
+                if decoded.resolution:
+                    resolutions.append(decoded.resolution)
+        if self.kind is None or self.names is None:
+            where = self.pairs.root / self.pairs.split
+            raise DatasetError(f"None of the {len(self.pairs)} pairs of {where} can be used; the first: {skipped[0]}")
+        document = {
+            "ids": ids,
+            "shapes": shapes,
+            "sides": [
+                {"bands": names, "dtype": dtype, **seen.document()}
+                for names, (_, dtype), seen in zip(self.names, self.kind, statistics, strict=True)
+            ],
+            "masked": bool(masked),
+            "skipped": skipped,
+            "ground_resolution": float(np.median(resolutions)) if resolutions else None,
+        }
+        (folder / "index.json").write_text(json.dumps(document))
+        # Before the entry gets its name: after a power cut a name must not stand for bytes that never arrived.
+        for name in ("a.bin", "b.bin", "mask.bin", "index.json"):
+            to_disk(folder / name)
+
+    def _usual_kind(self) -> Kind | None:
+        """The kind of most pairs, by their headers: the one that is kept when others are left out."""
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            kinds = Counter(kind for kind in pool.map(_probed, self.pairs.files) if kind is not None)
+        return kinds.most_common(1)[0][0] if kinds else None
+
+    def _ahead(self) -> Iterator[Future[_Decoded]]:
+        """Every pair's future in order, with a bounded number of them at work or waiting to be written."""
+        workers = min(8, os.cpu_count() or 1)
+        waiting: deque[Future[_Decoded]] = deque()
+        with ThreadPoolExecutor(workers) as pool:
+            try:
+                for index in range(len(self.pairs)):
+                    waiting.append(pool.submit(self._load, index))
+                    if len(waiting) > 4 * workers:
+                        yield waiting.popleft()
+                while waiting:
+                    yield waiting.popleft()
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+    def _of_one_kind(self, index: int, decoded: _Decoded) -> _Decoded:
+        if self.kind is not None and decoded.kind != self.kind:
+            others = "most pairs" if self.skip_bad else "the pairs before it"
+            raise DatasetError(
+                f"{self._where(index)} holds {_describe(decoded.kind)} while {others} hold {_describe(self.kind)}; "
+                "every pair of a dataset must have as many bands, of the same dtypes."
+            )
+        self.kind = decoded.kind
+        # Names are kept only where all pairs agree on them.
+        self.names = tuple(
+            before if before == now else default_bands(len(now))
+            for before, now in zip(self.names or decoded.names, decoded.names, strict=True)
+        )
+        return decoded
+
+    def _load(self, index: int) -> _Decoded:
+        pair = self.pairs.read(index)
+        height, width = (self.size, self.size) if self.size else (pair.a.height, pair.a.width)
+        if min(height, width) < self.at_least:
+            raise DatasetError(
+                f"{self._where(index)} is {width}x{height} px and crops of {self.at_least} px are asked for; "
+                "use a smaller crop or turn the resize on."
+            )
+        resolution = pair.a.grid.ground_resolution
+        (a, valid_a), (b, valid_b) = (self._resized(side, index, height, width) for side in (pair.a, pair.b))
+        return _Decoded(
+            (a, b),
+            (valid_a & valid_b).astype(np.uint8),
+            resolution * pair.a.height / height if resolution else None,
+            tuple((raster.count, raster.pixels.dtype.name) for raster in (pair.a, pair.b)),
+            (pair.a.bands, pair.b.bands),
+        )
+
+    def _resized(self, raster: Raster, index: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+        pixels = raster.pixels
+        if pixels.dtype.name not in DTYPES:
+            raise DatasetError(
+                f"{self._where(index)} holds {pixels.dtype.name} values; convert it to one of {', '.join(DTYPES)}."
+            )
+        if pixels.dtype.kind == "f" and not (np.isfinite(pixels) | ~raster.mask).all():
+            raise DatasetError(
+                f"{self._where(index)} holds values that are not finite outside its mask; fill them or declare a "
+                "nodata value."
+            )
+        return resize_masked(pixels, raster.mask, height, width, self.resampling)
+
+    def _where(self, index: int) -> str:
+        return " and ".join(str(file) for file in self.pairs.files[index])
+
+
+def _probed(files: tuple[Path, ...]) -> Kind | None:
+    """The kind of a pair by the headers of its files; None where they cannot be used."""
+    try:
+        probes = [probe_image(file) for file in files]
+    except InputError:
+        return None
+    kind = tuple((bands, dtype) for _, _, bands, dtype in (probes * 2)[:2])
+    return kind if all(dtype in DTYPES for _, dtype in kind) else None
+
+
+def _describe(kind: Kind) -> str:
+    return " | ".join(f"{bands} band{'' if bands == 1 else 's'} of {dtype}" for bands, dtype in kind)
+
+
+def to_disk(path: Path) -> None:
+    """Waits until a file, or what a folder lists, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,165 @@
+"""What may go wrong with the cache: nodata, pairs of several kinds, damaged and abandoned entries."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from odc.geo.crs import CRS
+from PIL import Image
+
+from terramorph.data import DecodedPairs, decode, open_pairs
+from terramorph.errors import DatasetError
+from terramorph.raster import Raster, write_image
+
+
+def _side(path: Path, pixels: np.ndarray, mask: np.ndarray | None = None, bands: tuple[str, ...] | None = None) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_image(Raster.from_pixels(pixels, mask=mask, bands=bands), path)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_nodata_does_not_reach_its_neighbours_or_the_range(tmp_path: Path, dtype: str) -> None:
+    holes = [np.ones((40, 40), bool) for _ in "AB"]
+    holes[0][:, :10], holes[1][30:] = False, False
+    for side, mask in zip("AB", holes, strict=True):
+        pixels = np.full((2, 40, 40), 150, dtype)
+        pixels[:, ~mask] = 0 if side == "A" else 255
+        _side(tmp_path / "train" / side / "x.tif", pixels, mask)
+    pairs = decode(open_pairs(tmp_path, "train"), size=26, cache=tmp_path / "cache")
+    assert pairs.masks is not None
+    assert not pairs.masks[0][:, :6].any()
+    assert not pairs.masks[0][20:].any()
+    assert pairs.masks[0][:18, 9:].all()
+    for side in (pairs.a, pairs.b):
+        assert (side.images[0] == 150).all(), "valid pixels and the fill alike"
+        assert (side.low, side.high, side.robust_low, side.robust_high) == (150, 150, 150, 150)
+
+
+def test_values_that_are_not_finite_are_refused_outside_the_mask_only(tmp_path: Path) -> None:
+    pixels = np.ones((1, 16, 16), np.float32)
+    pixels[0, 3, 3] = np.nan
+    for side in "AB":
+        _side(tmp_path / "train" / side / "x.tif", pixels)
+    pairs = decode(open_pairs(tmp_path, "train"), size=16, cache=tmp_path / "cache")
+    assert pairs.masks is not None
+    assert np.argwhere(pairs.masks[0] == 0).tolist() == [[3, 3]]
+
+
+@pytest.fixture
+def one_grey_first(tmp_path: Path) -> Path:
+    """0.png is grey, 1 to 3 are in colour."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "set" / "train").mkdir(parents=True)
+    for i in range(4):
+        pixels = rng.integers(0, 256, (32, 64) if i == 0 else (32, 64, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "set" / "train" / f"{i}.png")
+    return tmp_path / "set"
+
+
+def test_the_kind_of_most_pairs_is_kept(one_grey_first: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        DatasetError, match=r"1\.png holds 3 bands of uint8 .* while the pairs before it hold 1 band of"
+    ):
+        decode(open_pairs(one_grey_first, "train"), size=16, cache=tmp_path / "cache")
+    (one_grey_first / "train" / "1.png").write_bytes(b"no image at all")
+    pairs = decode(open_pairs(one_grey_first, "train"), size=16, cache=tmp_path / "cache", skip_bad=True)
+    assert pairs.ids == ("2", "3")
+    assert len(pairs.skipped) == 2
+    assert "0.png holds 1 band of uint8" in pairs.skipped[0]
+    assert "most pairs hold 3 bands" in pairs.skipped[0]
+
+
+def test_the_kind_of_most_twins_is_kept(tmp_path: Path) -> None:
+    for i in range(3):
+        _side(tmp_path / "set" / "train" / "A" / f"{i}.tif", np.ones((1 if i else 2, 16, 16), np.uint16))
+        _side(tmp_path / "set" / "train" / "B" / f"{i}.png", np.ones((3, 16, 16), np.uint8))
+    pairs = decode(open_pairs(tmp_path / "set", "train", skip_bad=True), size=16, cache=tmp_path / "c", skip_bad=True)
+    assert pairs.ids == ("1", "2")
+    assert (pairs.a.dtype, pairs.b.dtype) == ("uint16", "uint8")
+
+
+def test_band_names_are_no_part_of_the_kind(tmp_path: Path) -> None:
+    for i, names in enumerate((("vv", "vh"), ("vv", "vh"), ("VV", "VH"))):
+        _side(tmp_path / "set" / "train" / "A" / f"{i}.tif", np.ones((2, 16, 16), np.uint16), bands=names)
+        _side(tmp_path / "set" / "train" / "B" / f"{i}.tif", np.ones((1, 16, 16), np.uint16), bands=("height",))
+    pairs = decode(open_pairs(tmp_path / "set", "train"), size=16, cache=tmp_path / "cache")
+    assert len(pairs) == 3
+    assert (pairs.a.bands, pairs.b.bands) == (("band1", "band2"), ("height",))
+
+
+def _same(one: DecodedPairs, other: DecodedPairs) -> bool:
+    images = (zip(x.images, y.images, strict=True) for x, y in ((one.a, other.a), (one.b, other.b)))
+    return one.ids == other.ids and all(np.array_equal(x, y) for side in images for x, y in side)
+
+
+@pytest.mark.parametrize("damage", ["cut", "gone", "index cut", "index gone", "index nonsense"])
+def test_a_damaged_entry_is_built_again(town_pairs: Path, tmp_path: Path, damage: str) -> None:
+    pairs = open_pairs(town_pairs, "val")
+    whole = decode(pairs, size=32, cache=tmp_path / "whole")
+    decode(pairs, size=32, cache=tmp_path / "cache")
+    (entry,) = (tmp_path / "cache").iterdir()
+    if damage == "cut":
+        os.truncate(entry / "b.bin", 1000)
+    elif damage == "gone":
+        (entry / "a.bin").unlink()
+    elif damage == "index cut":
+        (entry / "index.json").write_text((entry / "index.json").read_text()[:50])
+    elif damage == "index gone":
+        (entry / "index.json").unlink()
+    else:
+        (entry / "index.json").write_text('{"shapes": 7}')
+    calls: list[int] = []
+    assert _same(decode(pairs, size=32, cache=tmp_path / "cache", progress=lambda done, _: calls.append(done)), whole)
+    assert calls == [1, 2, 3, 4]
+    calls.clear()
+    assert _same(decode(pairs, size=32, cache=tmp_path / "cache", progress=lambda done, _: calls.append(done)), whole)
+    assert calls == []
+    assert list((tmp_path / "cache").iterdir()) == [entry]
+
+
+def test_what_was_left_half_built_long_ago_is_removed(town_pairs: Path, tmp_path: Path) -> None:
+    long_ago = time.time() - 3 * 24 * 3600
+    for name in ("old", "new", "busy"):
+        (tmp_path / f".building-{name}").mkdir()
+        (tmp_path / f".building-{name}" / "a.bin").write_bytes(b"x")
+        if name != "busy":
+            os.utime(tmp_path / f".building-{name}" / "a.bin", None if name == "new" else (long_ago, long_ago))
+        if name != "new":
+            os.utime(tmp_path / f".building-{name}", (long_ago, long_ago))
+    decode(open_pairs(town_pairs, "val"), size=32, cache=tmp_path)
+    assert sorted(p.name for p in tmp_path.glob(".building-*")) == [".building-busy", ".building-new"]
+
+
+def test_a_place_that_changes_names_another_entry(town_pairs: Path, tmp_path: Path) -> None:
+    file = tmp_path / "set" / "val" / "x.png"
+    file.parent.mkdir(parents=True)
+    shutil.copy(min((town_pairs / "val").glob("*.png")), file)
+    file.with_suffix(".prj").write_text(CRS("EPSG:32633").to_wkt())
+    for step in (1.0, 2.0):
+        file.with_suffix(".pgw").write_text(f"{step} 0 0 {-step} 500000 4000000")
+        pairs = decode(open_pairs(tmp_path / "set", "val"), size=64, cache=tmp_path / "cache")
+        assert pairs.ground_resolution == pytest.approx(2 * step)
+
+
+def _decode_in_process(root: Path, cache: Path) -> None:
+    decode(open_pairs(root, "train"), size=64, cache=cache)
+
+
+def test_processes_that_meet_a_damaged_entry_agree(town_pairs: Path, tmp_path: Path) -> None:
+    _decode_in_process(town_pairs, tmp_path)
+    (entry,) = tmp_path.iterdir()
+    os.truncate(entry / "a.bin", 10)
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=_decode_in_process, args=(town_pairs, tmp_path)) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(120)
+    assert [worker.exitcode for worker in workers] == [0, 0, 0]
+    assert list(tmp_path.iterdir()) == [entry]

@@ -1,0 +1,104 @@
+"""Files appear whole or not at all, whatever happens on the way."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from terramorph import atomic as atomic_module
+from terramorph.atomic import atomic
+from terramorph.errors import ConfigError, StorageError
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "a.txt"
+    path.write_text("before")
+    return path
+
+
+def test_the_file_is_on_the_disk_and_then_in_place(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced = []
+    monkeypatch.setattr(atomic_module.os, "fsync", lambda number: synced.append(path.read_text()))
+    with atomic(path) as part:
+        assert part.parent == path.parent
+        assert f".{os.getpid()}-" in part.name
+        assert re.fullmatch(r"\..*\.part", part.name)
+        part.write_text("after")
+        assert path.read_text() == "before"
+    assert synced == ["before"]
+    assert path.read_text() == "after"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def fail(path: Path, error: BaseException) -> None:
+    with atomic(path) as part:
+        part.write_text("half")
+        raise error
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), ValueError("no"), ConfigError("no"), SystemExit(3)])
+def test_an_exception_passes_and_the_part_is_removed(path: Path, error: BaseException) -> None:
+    with pytest.raises(type(error)):
+        fail(path, error)
+    assert path.read_text() == "before"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_failed_write_is_a_sentence(path: Path) -> None:
+    with pytest.raises(StorageError) as told:
+        fail(path, OSError(28, "No space left on device"))
+    assert str(told.value) == (
+        f"{path} cannot be written (No space left on device); free some space or choose another folder."
+    )
+    with pytest.raises(StorageError, match=r"^The letter is lost \(full\); buy a disk\.$"):  # noqa: SIM117
+        with atomic(path, "The letter is lost", "buy a disk", failures=(ZeroDivisionError,)):
+            raise ZeroDivisionError("full")
+    assert path.read_text() == "before"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_missing_folder(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "er" / "a.txt"
+    with pytest.raises(StorageError, match="cannot be written"), atomic(path) as part:
+        part.write_text("x")
+    with atomic(path, make_folder=True) as part:
+        part.write_text("x")
+    assert path.read_text() == "x"
+    with pytest.raises(StorageError, match=r"b\.txt cannot be written"):  # noqa: SIM117
+        with atomic(path / "b.txt", make_folder=True) as part:
+            part.write_text("x")
+
+
+def test_parts_of_killed_processes_are_swept_and_others_stay(path: Path) -> None:
+    code = (
+        "import os, sys\n"
+        "from terramorph.atomic import atomic\n"
+        "with atomic(sys.argv[1]) as part:\n"
+        "    part.write_text('half')\n"
+        "    print(part, flush=True)\n"
+        "    sys.stdin.read(1)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    part_of_other = Path(process.stdout.readline().strip())
+    with atomic(path) as part:
+        part.write_text("first")
+    assert part_of_other.is_file()  # its process still writes it
+    process.kill()
+    process.communicate()
+    assert part_of_other.is_file()
+    elsewhere = path.with_name(".a.txt.1-00000000-0.part")  # of another machine that shares the folder
+    elsewhere.write_text("half")
+    with atomic(path) as part, atomic(path) as twin:
+        part.write_text("second")
+        twin.write_text("third")
+    assert path.read_text() == "second"
+    assert sorted(path.parent.iterdir()) == sorted([path, elsewhere])
