@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from terramorph import atomic as atomic_module
-from terramorph.atomic import atomic
+from terramorph.atomic import _swept, atomic
 from terramorph.errors import ConfigError, StorageError
 
 
@@ -92,6 +92,7 @@ def test_parts_of_killed_processes_are_swept_and_others_stay(path: Path) -> None
     with atomic(path) as part:
         part.write_text("first")
     assert part_of_other.is_file()  # its process still writes it
+    _swept.clear()  # as in a process that has not been here yet
     process.kill()
     process.communicate()
     assert part_of_other.is_file()
@@ -100,5 +101,10 @@ def test_parts_of_killed_processes_are_swept_and_others_stay(path: Path) -> None
     with atomic(path) as part, atomic(path) as twin:
         part.write_text("second")
         twin.write_text("third")
+        _swept.clear()
+        with atomic(path.with_name("b.txt")) as another:
+            another.write_text("fourth")
+        assert part.is_file(), "a part that is being written was swept"
+        path.with_name("b.txt").unlink()
     assert path.read_text() == "second"
     assert sorted(path.parent.iterdir()) == sorted([path, elsewhere])

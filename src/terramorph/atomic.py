@@ -2,7 +2,7 @@
 
 Whatever is written goes to a part beside its target, `.NAME.PID-HOST-NUMBER.part`, which is brought to the disk and
 then takes the target's place. What stood there before stays until that moment. Parts that killed processes left
-behind are swept when something is written into their folder again.
+behind are swept when another process first writes into their folder.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import itertools
 import os
 import platform
 import re
-import time
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,15 +18,12 @@ from pathlib import Path
 
 from terramorph.errors import StorageError, TerramorphError
 
-SWEEP_SHARE = 0.05
-"""Largest part of the time that goes into listing one folder: a folder of 100 000 images is not listed for each."""
-
 # A process id means nothing on another machine that shares the folder.
 _HOST = f"{zlib.crc32(platform.node().encode()):08x}"
 _PART = re.compile(rf"\..+\.(\d+)-{_HOST}-(\d+)\.part")
 _number = itertools.count()
 _writing: set[tuple[int, int]] = set()
-_swept: dict[Path, tuple[float, float]] = {}
+_swept: set[Path] = set()
 
 
 @contextmanager
@@ -86,19 +82,16 @@ def atomic(
 
 
 def _sweep(folder: Path) -> None:
-    """Removes the parts in a folder whose process is gone."""
-    begun = time.monotonic()
-    last, cost = _swept.get(folder, (0.0, 0.0))
-    if folder in _swept and begun - last < cost / SWEEP_SHARE:
+    """Removes the parts in a folder whose process is gone; once per folder, so that many files are not many listings."""
+    if folder in _swept:
         return
+    _swept.add(folder)
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             match = _PART.fullmatch(entry.name)
             if match and not _is_written(int(match[1]), int(match[2])):
                 with suppress(OSError):
                     Path(entry.path).unlink()
-    now = time.monotonic()
-    _swept[folder] = now, now - begun
 
 
 def _is_written(process: int, number: int) -> bool:
