@@ -82,7 +82,7 @@ def atomic(
 
 
 def _sweep(folder: Path) -> None:
-    """Removes the parts in a folder whose process is gone; once per folder, so that many files are not many listings."""
+    """Removes the parts in a folder whose process is gone; once a folder, or many files would be many listings."""
     if folder in _swept:
         return
     _swept.add(folder)
