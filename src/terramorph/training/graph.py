@@ -47,7 +47,6 @@ class GraphedStep:
             Batch(b.source.clone(), b.target.clone(), None if b.mask is None else b.mask.clone()) for b in batches
         ]
         before = {key: value.clone() for key, value in self._state()}
-        noise = self.noise.get_state()
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
@@ -61,7 +60,7 @@ class GraphedStep:
         # Moments that did not exist before the warm-up start from zero, as Adam's do.
         for key, value in self._state():
             value.copy_(before[key]) if key in before else value.zero_()
-        self.noise.set_state(noise)
+        self.noise.manual_seed(self.noise.initial_seed())  # the step about to be replayed draws from its start
         self._graph = graph
 
     def _state(self) -> Iterator[tuple[str, Tensor]]:
