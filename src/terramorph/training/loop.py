@@ -314,7 +314,6 @@ class _Run:
         position = Position(
             self.done,
             self.config.model_dump(mode="json"),
-            str(self.dataset),
             self.pairs.fingerprint,
             self.fabric.world_size,
             self.health.state(),

@@ -33,7 +33,6 @@ class Position:
     Attributes:
         step: optimizer steps done.
         config: the resolved configuration, plain data.
-        dataset: folder of the pairs.
         fingerprint: of the training pairs.
         processes: how many trained together.
         health: what the watch over the training remembers.
@@ -41,7 +40,6 @@ class Position:
 
     step: int
     config: dict[str, Any]
-    dataset: str
     fingerprint: str
     processes: int
     health: dict[str, Any]
