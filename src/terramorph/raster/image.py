@@ -7,7 +7,6 @@ stored, because a mask or a twin beside them is stored in the same order.
 from __future__ import annotations
 
 import struct
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,10 +23,11 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 from rasterio.enums import ColorInterp, MaskFlags
-from rasterio.errors import NodataShadowWarning, NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
 
 from terramorph.errors import RasterError
 from terramorph.geo.grid import Grid
+from terramorph.raster.quiet import quiet
 from terramorph.raster.raster import Raster, default_bands
 from terramorph.raster.worldfile import read_place, to_odc_crs
 
@@ -202,13 +202,10 @@ def _open_gdal(path: Path) -> Iterator[Any]:
 
     World files are left to `read_place`: GDAL takes a damaged number in one for 0.
     """
-    with warnings.catch_warnings(), rasterio.Env(GDAL_GEOREF_SOURCES="PAM,INTERNAL,TABFILE"):
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        warnings.simplefilter("ignore", NodataShadowWarning)
-        with rasterio.open(path) as dataset:
-            if dataset.count == 0:
-                raise RasterError(f"{path} holds no bands of its own; give one of the images inside it.")
-            yield dataset
+    with quiet(), rasterio.Env(GDAL_GEOREF_SOURCES="PAM,INTERNAL,TABFILE"), rasterio.open(path) as dataset:
+        if dataset.count == 0:
+            raise RasterError(f"{path} holds no bands of its own; give one of the images inside it.")
+        yield dataset
 
 
 def _gdal_bands(dataset: Any) -> tuple[list[int], bool]:

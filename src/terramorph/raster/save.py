@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,11 @@ import rasterio
 from numpy.typing import NDArray
 from PIL import Image
 from rasterio.crs import CRS as RasterioCRS
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
 
 from terramorph.atomic import atomic
 from terramorph.errors import RasterError, StorageError
+from terramorph.raster.quiet import quiet
 from terramorph.raster.raster import Raster, default_bands
 from terramorph.raster.worldfile import prj_text, world_text
 
@@ -151,8 +151,7 @@ def _save_tiff(raster: Raster, path: Path) -> None:
     if grid.crs is not None:
         epsg = grid.crs.to_epsg()
         profile["crs"] = RasterioCRS.from_epsg(epsg) if epsg else RasterioCRS.from_wkt(grid.crs.to_wkt())
-    with warnings.catch_warnings(), rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+    with quiet(), rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
         with rasterio.open(path, "w", **profile) as dataset:
             dataset.write(raster.pixels)
             if not raster.mask.all():

@@ -1,0 +1,38 @@
+"""rasterio's remarks about files without a place or with several masks, which are no news here, kept silent."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rasterio.errors import NodataShadowWarning, NotGeoreferencedWarning
+
+_lock = threading.Lock()
+_inside = 0
+_silence = warnings.catch_warnings()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silences them for a while, in whatever threads.
+
+    Python's list of warning filters belongs to all threads, and two that save and restore it at the same time undo each
+    other. So the first one in saves it and the last one out restores it.
+    """
+    global _inside, _silence
+    with _lock:
+        if _inside == 0:
+            _silence = warnings.catch_warnings()
+            _silence.__enter__()
+            for remark in (NotGeoreferencedWarning, NodataShadowWarning):
+                warnings.simplefilter("ignore", remark)
+        _inside += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _inside -= 1
+            if _inside == 0:
+                _silence.__exit__(None, None, None)
