@@ -30,6 +30,15 @@ from terramorph.training.state import read_position
 
 Tiny = Callable[..., TrainConfig]
 
+# Without batch statistics and noise, a batch is the sum of its parts.
+NO_STATISTICS = {
+    "generator__norm": "instance",
+    "generator__dropout": 0.0,
+    "discriminator__norm": "instance",
+    "precision": "fp32",
+    "log__scalars": 1,
+}
+
 
 class Listener:
     """Keeps what it is told."""
@@ -60,6 +69,16 @@ def _same(one: Path, other: Path) -> bool:
 def _losses(run: Path) -> list[dict[str, float]]:
     events = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     return [event for event in events if event["event"] == "step"]
+
+
+def _assert_same_losses(first: Path, second: Path, steps: int) -> None:
+    """Two runs told the same losses at every step, to rounding."""
+    one, two = _losses(first), _losses(second)
+    assert len(one) == len(two) == steps
+    for a, b in zip(one, two, strict=True):
+        assert [b[key] for key in ("generator", "discriminator", "l1")] == pytest.approx(
+            [a[key] for key in ("generator", "discriminator", "l1")], abs=2e-5
+        )
 
 
 def test_a_run_leaves_all_it_should(town_pairs: Path, tmp_path: Path, tiny: Tiny) -> None:
@@ -148,39 +167,20 @@ def test_kill_9_and_resume_gives_the_same_bits(town_pairs: Path, tmp_path: Path,
 
 def test_accumulated_batches_are_one_larger_batch(town_pairs: Path, tmp_path: Path, tiny: Tiny) -> None:
     """Without batch statistics and noise, two batches of two are a batch of four, to rounding."""
-    same = {
-        "generator__norm": "instance",
-        "generator__dropout": 0.0,
-        "discriminator__norm": "instance",
-        "precision": "fp32",
-        "log__scalars": 1,
-    }
-    train(town_pairs, tmp_path / "one", tiny(batch_size=4, **same), cache=tmp_path)
-    train(town_pairs, tmp_path / "two", tiny(batch_size=2, accumulate=2, **same), cache=tmp_path)
-    one, two = (_losses(tmp_path / name) for name in ("one", "two"))
-    assert len(one) == len(two) == 3
-    for a, b in zip(one, two, strict=True):
-        assert [b[key] for key in ("generator", "discriminator", "l1")] == pytest.approx(
-            [a[key] for key in ("generator", "discriminator", "l1")], abs=2e-5
-        )
+    train(town_pairs, tmp_path / "one", tiny(batch_size=4, **NO_STATISTICS), cache=tmp_path)
+    train(town_pairs, tmp_path / "two", tiny(batch_size=2, accumulate=2, **NO_STATISTICS), cache=tmp_path)
+    _assert_same_losses(tmp_path / "one", tmp_path / "two", steps=3)
 
 
 def test_two_processes_are_one_with_twice_the_batch(town_pairs: Path, tmp_path: Path, tiny: Tiny) -> None:
-    same = {
-        "generator__norm": "instance",
-        "generator__dropout": 0.0,
-        "discriminator__norm": "instance",
-        "precision": "fp32",
-        "log__scalars": 1,
-    }
-    train(town_pairs, tmp_path / "one", tiny(batch_size=4, **same), cache=tmp_path)
+    train(town_pairs, tmp_path / "one", tiny(batch_size=4, **NO_STATISTICS), cache=tmp_path)
     script = tmp_path / "worker.py"
     script.write_text(
         textwrap.dedent(
             f"""
             import json
             from terramorph.training import parse_config, train
-            config = parse_config(json.loads({tiny(batch_size=2, **same).model_dump_json()!r}))
+            config = parse_config(json.loads({tiny(batch_size=2, **NO_STATISTICS).model_dump_json()!r}))
             class Reporter:
                 def started(self, plan): assert plan.processes == 2, plan
                 def step(self, report): pass
@@ -204,12 +204,7 @@ def test_two_processes_are_one_with_twice_the_batch(town_pairs: Path, tmp_path: 
     )
     assert done.returncode == 0, done.stderr[-3000:]
 
-    one, two = (_losses(tmp_path / name) for name in ("one", "two"))
-    assert len(one) == len(two) == 3
-    for a, b in zip(one, two, strict=True):
-        assert [b[key] for key in ("generator", "discriminator", "l1")] == pytest.approx(
-            [a[key] for key in ("generator", "discriminator", "l1")], abs=2e-5
-        )
+    _assert_same_losses(tmp_path / "one", tmp_path / "two", steps=3)
 
 
 def test_a_dry_run_stops_after_the_configuration(town_pairs: Path, tmp_path: Path, tiny: Tiny) -> None:

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from terramorph.bundle import Bundle, Mode
@@ -95,19 +96,9 @@ def translate_files(
     """
     if isinstance(model, Translator):
         translator = model
-    elif isinstance(model, Bundle):
-        translator = Translator(
-            model,
-            mode=mode,
-            device=device,
-            precision=precision,
-            seed=seed,
-            batch_size=batch_size,
-            any_resolution=any_resolution,
-        )
     else:
-        translator = load(
-            model,
+        make = partial(Translator, model) if isinstance(model, Bundle) else partial(load, model)
+        translator = make(
             mode=mode,
             device=device,
             precision=precision,
