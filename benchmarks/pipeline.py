@@ -17,7 +17,8 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from terramorph.data import Augmentation, TrainingBatches, decode, open_pairs
+from terramorph.data import Augmentation, TrainingBatches, decode
+from terramorph.pairs import open_pairs
 from terramorph.pixels import BYTE
 
 

@@ -68,7 +68,8 @@ def ours(batch: int, width: int, steps: int) -> tuple[float, float]:
     import numpy as np
     from PIL import Image
 
-    from terramorph.data import Augmentation, TrainingBatches, decode, open_pairs
+    from terramorph.data import Augmentation, TrainingBatches, decode
+    from terramorph.pairs import open_pairs
     from terramorph.pixels import BYTE
     from terramorph.training import load_config
     from terramorph.training.devices import make_fabric

@@ -13,8 +13,9 @@ import pytest
 from odc.geo.crs import CRS
 from PIL import Image
 
-from terramorph.data import DecodedPairs, decode, open_pairs
+from terramorph.data import DecodedPairs, decode
 from terramorph.errors import DatasetError
+from terramorph.pairs import open_pairs
 from terramorph.raster import Raster, write_image
 
 

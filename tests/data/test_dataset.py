@@ -10,9 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
-from terramorph.data import Augmentation, DecodedPairs, TrainingBatches, decode, open_pairs
+from terramorph.data import Augmentation, DecodedPairs, TrainingBatches, decode
 from terramorph.data.augment import Draw, cut, draw, gather, jitter_colours
 from terramorph.errors import DatasetError
+from terramorph.pairs import open_pairs
 from terramorph.pixels import BYTE
 from terramorph.raster import Raster, write_image
 

@@ -11,11 +11,12 @@ import torch
 from PIL import Image
 
 from terramorph.bundle import Bands, Bundle, load_bundle
-from terramorph.data import Augmentation, TrainingBatches, decode, open_pairs
+from terramorph.data import Augmentation, TrainingBatches, decode
 from terramorph.errors import BundleError, DatasetError
 from terramorph.evaluation import evaluate
 from terramorph.evaluation.samples import Samples
 from terramorph.networks import build_network
+from terramorph.pairs import open_pairs
 from terramorph.raster import Raster, write_image
 from terramorph.training import recalibrate, recalibrate_network
 

@@ -60,7 +60,8 @@ def test_dropout_differs_from_replay_to_replay(town_pairs: Path, tmp_path: Path)
 
 
 def test_the_whole_set_stays_on_the_device(town_pairs: Path, tmp_path: Path) -> None:
-    from terramorph.data import Augmentation, TrainingBatches, decode, open_pairs
+    from terramorph.data import Augmentation, TrainingBatches, decode
+    from terramorph.pairs import open_pairs
     from terramorph.pixels import BYTE
 
     pairs = decode(open_pairs(town_pairs, "train"), size=72, cache=tmp_path)

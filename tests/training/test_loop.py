@@ -21,8 +21,9 @@ from safetensors.torch import load_file
 from torch.nn import functional
 
 from terramorph.bundle import load_bundle
-from terramorph.data import Augmentation, TrainingBatches, decode, open_pairs
+from terramorph.data import Augmentation, TrainingBatches, decode
 from terramorph.errors import CheckpointError, ConfigError, DatasetError, StorageError, TrainingDivergedError
+from terramorph.pairs import open_pairs
 from terramorph.pixels import Batch
 from terramorph.training import Plan, StepReport, TrainConfig, recalibrate, recalibrate_network, resume, train
 from terramorph.training.pix2pix import Pix2Pix

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from terramorph.data.decoding import Builder, Progress, to_disk
-from terramorph.data.folder import PairFolder
 from terramorph.errors import StorageError
+from terramorph.pairs.folder import PairFolder
 from terramorph.pixels import Scaling
 from terramorph.raster.resample import Resampling
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from terramorph.data.folder import PairFolder
 from terramorph.errors import DatasetError, InputError
+from terramorph.pairs.folder import PairFolder
 from terramorph.pixels import DTYPES
 from terramorph.raster.image import probe_image
 from terramorph.raster.raster import Raster, default_bands

@@ -17,13 +17,13 @@ from torch import Tensor
 from terramorph._version import __version__
 from terramorph.bundle import Bands, Bundle, Mode, load_bundle
 from terramorph.cartography import CLASSES
-from terramorph.data import has_split, open_pairs
 from terramorph.errors import BundleError, DatasetError, InputError, StorageError
 from terramorph.evaluation.files import Spool, write_csv, write_json, write_text
 from terramorph.evaluation.floor import MAP_SHARE, MAP_TOLERANCE, Floor, ReadTarget, choose_floor
 from terramorph.evaluation.report import Example, pick_examples, render_report
 from terramorph.evaluation.samples import Sample, Samples, as_bytes
 from terramorph.evaluation.scoring import SCORE_KEYS, Instruments, Tally, classes_of
+from terramorph.pairs import has_split, open_pairs
 from terramorph.pixels import BYTE
 from terramorph.raster import Raster, default_bands, write_image
 from terramorph.translate import Translator

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from terramorph.bundle import Bands, Header
-from terramorph.data import PairFolder
 from terramorph.errors import DatasetError, InputError
+from terramorph.pairs import PairFolder
 from terramorph.pixels import BYTE, Scaling
 from terramorph.raster import Raster
 from terramorph.raster.resample import resize_masked

@@ -14,17 +14,10 @@ from torch import Tensor, nn
 
 from terramorph.atomic import atomic
 from terramorph.bundle import Bands, Bundle
-from terramorph.data import (
-    DEFAULT_CACHE,
-    Augmentation,
-    DecodedPairs,
-    Side,
-    TrainingBatches,
-    decode,
-    open_pairs,
-)
+from terramorph.data import DEFAULT_CACHE, Augmentation, DecodedPairs, Side, TrainingBatches, decode
 from terramorph.errors import CheckpointError, ConfigError
 from terramorph.networks import parameter_count, set_noise
+from terramorph.pairs import open_pairs
 from terramorph.pixels import Batch
 from terramorph.training.config import TrainConfig, parse_config
 from terramorph.training.devices import make_fabric

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from terramorph.bundle import Bundle, find_bundle, load_bundle
-from terramorph.data import DEFAULT_CACHE, Augmentation, TrainingBatches, decode, open_pairs
+from terramorph.data import DEFAULT_CACHE, Augmentation, TrainingBatches, decode
 from terramorph.errors import DatasetError
+from terramorph.pairs import open_pairs
 
 
 def recalibrate_network(network: nn.Module, sources: Iterable[Tensor]) -> bool:

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from terramorph.data import DecodedPairs, decode, has_split, open_pairs
+from terramorph.data import DecodedPairs, decode
 from terramorph.errors import DatasetError
+from terramorph.pairs import has_split, open_pairs
 from terramorph.pixels import Batch, Scaling
 from terramorph.training.config import TrainConfig
 

@@ -16,9 +16,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from terramorph.data.pair import Pair
 from terramorph.errors import DatasetError, InputError
 from terramorph.geo import Grid
+from terramorph.pairs.pair import Pair
 from terramorph.raster.image import IMAGE_SUFFIXES, read_image
 from terramorph.raster.raster import Raster
 

@@ -11,9 +11,10 @@ from affine import Affine
 from odc.geo.crs import CRS
 from PIL import Image
 
-from terramorph.data import decode, open_pairs
+from terramorph.data import decode
 from terramorph.errors import DatasetError
 from terramorph.geo import Grid
+from terramorph.pairs import open_pairs
 from terramorph.raster import Raster, write_image
 
 
