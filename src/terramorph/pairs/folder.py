@@ -18,6 +18,7 @@ from pathlib import Path
 
 from terramorph.errors import DatasetError, InputError
 from terramorph.geo import Grid
+from terramorph.pairs.manifest import Manifest, load_manifest
 from terramorph.pairs.pair import Pair
 from terramorph.raster.image import IMAGE_SUFFIXES, read_image
 from terramorph.raster.raster import Raster
@@ -56,6 +57,7 @@ class PairFolder:
         ids: one a pair, sorted.
         files: for each pair the one file that holds both halves, or the two twins.
         skipped: sentences about what was left out, when bad files are skipped.
+        manifest: of a prepared dataset, which knows where its pairs lie; None for others.
     """
 
     root: Path
@@ -63,6 +65,7 @@ class PairFolder:
     ids: tuple[str, ...]
     files: tuple[tuple[Path, ...], ...]
     skipped: tuple[str, ...] = field(default=())
+    manifest: Manifest | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -92,6 +95,9 @@ class PairFolder:
                 )
             grid = _one_grid(a.grid, b.grid, files)
             a, b = replace(a, grid=grid), replace(b, grid=grid)
+        known = self.manifest.grid_of(self.split, self.ids[index]) if self.manifest else None
+        if known is not None and known.shape == a.grid.shape and not a.grid.is_georeferenced:
+            a, b = replace(a, grid=known), replace(b, grid=known)
         return Pair(self.ids[index], a, b)
 
     def fingerprint(self) -> str:
@@ -108,16 +114,17 @@ class PairFolder:
                 for part in (file, *sorted({*names[file.name], *names[file.stem]})):
                     digest.update(part.name.encode(errors="surrogateescape"))
                     digest.update(_content(part))
+        if self.manifest:
+            digest.update(self.manifest.model_dump_json().encode())
         return digest.hexdigest()
 
     def only(self, indices: Sequence[int], skipped: Sequence[str]) -> PairFolder:
         """The same split with some pairs left out, and why."""
-        return PairFolder(
-            self.root,
-            self.split,
-            tuple(self.ids[i] for i in indices),
-            tuple(self.files[i] for i in indices),
-            self.skipped + tuple(skipped),
+        return replace(
+            self,
+            ids=tuple(self.ids[i] for i in indices),
+            files=tuple(self.files[i] for i in indices),
+            skipped=self.skipped + tuple(skipped),
         )
 
 
@@ -166,7 +173,7 @@ def open_pairs(root: str | Path, split: str, *, skip_bad: bool = False) -> PairF
             f"The split {split!r} of {root} holds no pairs; put A|B images there, or choose another split."
         )
     ids = tuple(sorted(pairs, key=_natural))
-    return PairFolder(root, split, ids, tuple(pairs[i] for i in ids), tuple(skipped))
+    return PairFolder(root, split, ids, tuple(pairs[i] for i in ids), tuple(skipped), load_manifest(root))
 
 
 def _beside(folder: Path) -> defaultdict[str, list[Path]]:

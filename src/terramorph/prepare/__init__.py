@@ -1,1 +1,12 @@
-"""From what people have to pairs: planned on a grid, judged, split by place, written with a manifest. No torch."""
+"""From what people have to pairs: planned on a grid, judged, split by place, written with a manifest. No torch.
+
+prepare("data/town", [Inputs("ortho.tif", "streets.gpkg")], Options(scale=Scale(resolution=0.6)))
+inspect("data/town")     # a page about it
+"""
+
+from terramorph.prepare.build import prepare
+from terramorph.prepare.options import Inputs, Opening, Options
+from terramorph.prepare.plan import Scale
+from terramorph.prepare.split import SplitRule
+
+__all__ = ["Inputs", "Opening", "Options", "Scale", "SplitRule", "prepare"]

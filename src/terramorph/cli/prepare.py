@@ -1,0 +1,187 @@
+"""`terramorph prepare`: rasters, tiles and vectors make a dataset of pairs; `prepare inspect`, a page about one."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Annotated, Self
+
+import typer
+
+from terramorph.cli.console import Meter, say, show_table
+from terramorph.errors import ConfigError
+
+if TYPE_CHECKING:
+    from terramorph.pairs import Manifest
+    from terramorph.prepare import Inputs, Options
+
+NAME = "prepare"
+EXAMPLE = (
+    "Examples: terramorph prepare data/town --source ortho.tif --target streets.gpkg --resolution 0.6 | "
+    "terramorph prepare inspect data/town"
+)
+
+
+class Split(StrEnum):
+    """How pairs are divided."""
+
+    blocks = "blocks"
+    by_list = "by-list"
+    by_area = "by-area"
+
+
+def run(
+    words: Annotated[
+        list[str], typer.Argument(metavar="OUT | inspect DATASET", help="Folder to make; or the word inspect and one.")
+    ],
+    source: Annotated[
+        list[str] | None,
+        typer.Option(help="Imagery: GeoTIFF, VRT, mosaic, tile folder, MBTiles, PMTiles, URL with {z}/{x}/{y}."),
+    ] = None,
+    target: Annotated[
+        list[str] | None, typer.Option(help="Map: as --source, or vectors, which are drawn. One for each --source.")
+    ] = None,
+    pairs: Annotated[list[str] | None, typer.Option(help="A folder of pairs made elsewhere, in their place.")] = None,
+    name: Annotated[list[str] | None, typer.Option(help="Begins the ids of an area's pairs; default: by file.")] = None,
+    tile: Annotated[int, typer.Option(help="Side of a pair's image, px.")] = 256,
+    resolution: Annotated[float | None, typer.Option(help="Metres on the ground a pixel.")] = None,
+    zoom: Annotated[int | None, typer.Option(help="Web-mercator zoom, for tiles of 256 px.")] = None,
+    pixel_grid: Annotated[
+        bool, typer.Option("--pixel-grid", help="Cut along the source's own pixels, nothing resampled (the default).")
+    ] = False,
+    overlap: Annotated[int, typer.Option(help="Pixels that neighbouring tiles share.")] = 0,
+    bounds: Annotated[str | None, typer.Option(help="west,south,east,north in degrees: only this part.")] = None,
+    split: Annotated[Split, typer.Option(help="By blocks of ground, a list of ids, or polygons.")] = Split.blocks,
+    split_file: Annotated[
+        Path | None, typer.Option(help="by-list: CSV of id,split. by-area: polygons with an attribute split.")
+    ] = None,
+    fractions: Annotated[str, typer.Option(help="Shares of train,val,test for blocks.")] = "0.8,0.1,0.1",
+    block: Annotated[int | None, typer.Option(help="Tiles along the side of a block.")] = None,
+    buffer: Annotated[
+        float | None, typer.Option(help="Metres between tiles of two splits; default: they do not touch.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the drawing of blocks.")] = 0,
+    style: Annotated[str, typer.Option(help="Of drawn vectors: classic, osm, classes, or a TOML file.")] = "classic",
+    table: Annotated[
+        str | None, typer.Option(help="What vectors are: osm, protomaps, plain, or a TOML file; default: by content.")
+    ] = None,
+    kind: Annotated[str | None, typer.Option(help="Class of all vectors of a file that does not tell.")] = None,
+    register: Annotated[bool, typer.Option("--register", help="Move the map by its consistent shift.")] = False,
+    clean_labels: Annotated[bool, typer.Option("--clean-labels", help="Paint over text on the map.")] = False,
+    max_nodata: Annotated[float, typer.Option(help="Leave out pairs with more pixels without data.")] = 0.1,
+    drop_blank: Annotated[
+        float | None, typer.Option(help="Leave out pairs of which a side is one colour on more than this share.")
+    ] = None,
+    drop_duplicates: Annotated[
+        bool, typer.Option("--drop-duplicates", help="Keep one of pairs that look alike.")
+    ] = False,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="List and leave out tiles that cannot be read.")] = False,
+    source_crs: Annotated[str | None, typer.Option(help="EPSG:n of sources that do not say it.")] = None,
+    target_crs: Annotated[str | None, typer.Option(help="EPSG:n of targets that do not say it.")] = None,
+    layout: Annotated[str | None, typer.Option(help="Of tile folders; default: by content.")] = None,
+    terms: Annotated[str | None, typer.Option(help="Licence or terms under which tiles of a server are used.")] = None,
+    cache: Annotated[Path | None, typer.Option(help="Folder for tiles of a server; default: in OUT.")] = None,
+) -> None:
+    """Make training pairs of what there is: georeferenced, judged, divided by place. Run again to go on, or to add."""
+    if words[0] == "inspect" and len(words) == 2:
+        return _inspect(Path(words[1]))
+    if len(words) != 1:
+        raise ConfigError(
+            f"{' '.join(words)!r} is not one folder; write `terramorph prepare OUT --source ... --target ...` or "
+            "`terramorph prepare inspect DATASET`."
+        )
+    from terramorph.prepare import Inputs, Opening, Options, Scale, SplitRule
+
+    if pixel_grid and (resolution is not None or zoom is not None):
+        raise ConfigError("--pixel-grid means the source's own pixels; leave out --resolution and --zoom.")
+    shares = _numbers("--fractions", fractions, 3)
+    box = None if bounds is None else _numbers("--bounds", bounds, 4)
+    options = Options(
+        tile=tile,
+        overlap=overlap,
+        scale=Scale(resolution, zoom),
+        bounds=None if box is None else (box[0], box[1], box[2], box[3]),
+        split=SplitRule(split.value, (shares[0], shares[1], shares[2]), block, buffer, split_file, seed),
+        register=register,
+        clean_labels=clean_labels,
+        max_nodata=max_nodata,
+        drop_blank=drop_blank,
+        drop_duplicates=drop_duplicates,
+        skip_bad=skip_bad,
+        opening=Opening(source_crs, target_crs, style, table, kind, layout, terms, cache),
+    )
+    return _prepare(Path(words[0]), _areas(source or [], target or [], pairs or [], name or [], Inputs), options)
+
+
+def _areas(
+    sources: list[str], targets: list[str], pairs: list[str], names: list[str], inputs: type[Inputs]
+) -> list[Inputs]:
+    """The areas that the options name, in their order."""
+    if len(sources) != len(targets):
+        raise ConfigError(f"There are {len(sources)} --source and {len(targets)} --target; each needs the other.")
+    sides: list[tuple[str, str | None]] = [*zip(sources, targets, strict=True), *((folder, None) for folder in pairs)]
+    if names and len(names) != len(sides):
+        raise ConfigError(f"There are {len(names)} --name for {len(sides)} areas; name all of them or none.")
+    given: list[str | None] = [*names] if names else [None] * len(sides)
+    return [inputs(a, b, called) for (a, b), called in zip(sides, given, strict=True)]
+
+
+def _prepare(out: Path, areas: list[Inputs], options: Options) -> None:
+    from terramorph.prepare import prepare
+
+    with _Steps() as steps:
+        manifest = prepare(out, areas, options, progress=steps.update)
+    show_manifest(out, manifest)
+
+
+def _inspect(dataset: Path) -> None:
+    from terramorph.prepare import inspect, summary
+
+    page = inspect(dataset)
+    show_table(str(dataset), summary(dataset).items())
+    say(f"{page}: the page.")
+
+
+def show_manifest(out: Path, manifest: Manifest) -> None:
+    """Prints what a dataset holds."""
+    show_table(str(out), manifest.counts.items())
+    for area in manifest.areas:
+        if area.shift is not None:
+            say(f"{area.name}: the map was moved by {-area.shift[0]:g}, {-area.shift[1]:g} px to fit the source.")
+    say(f"`terramorph prepare inspect {out}` makes a page about it; QGIS opens {out / 'footprints.parquet'}.")
+
+
+def _numbers(option: str, text: str, count: int) -> list[float]:
+    try:
+        found = [float(part) for part in text.split(",")]
+    except ValueError:
+        found = []
+    if len(found) != count:
+        raise ConfigError(f"{option} {text!r}: give {count} numbers with commas between them.")
+    return found
+
+
+class _Steps:
+    """A meter for each step in turn."""
+
+    def __init__(self) -> None:
+        self._meter: Meter | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def update(self, step: str, done: int, total: int) -> None:
+        """Shows how far a step is; another name begins another meter."""
+        if self._meter is None or self._meter.label != step:
+            self.__exit__(None, None, None)
+            self._meter = Meter(step, total)
+            self._meter.__enter__()
+        self._meter.update(done, total)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._meter is not None:
+            self._meter.__exit__(kind, error, trace)
+            self._meter = None

@@ -1,0 +1,36 @@
+"""Geometries from one CRS to another."""
+
+from __future__ import annotations
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from odc.geo.crs import CRS
+from odc.geo.geom import Geometry
+
+
+def project(geometry: Geometry, crs: CRS | str) -> Geometry:
+    """A geometry with each of its points in another CRS; itself if it is in that CRS already.
+
+    Args:
+        geometry: with a CRS. Long edges that bend should be given more points first (`Geometry.segmented`).
+        crs: the other CRS; longitude or easting comes first in both.
+
+    Raises:
+        ValueError: if the geometry has no CRS.
+    """
+    if geometry.crs is None:
+        raise ValueError("a geometry without a CRS cannot be projected")
+    crs = CRS(crs)
+    return geometry if geometry.crs == crs else Geometry(project_shapes([geometry.geom], geometry.crs, crs)[0], crs)
+
+
+def project_shapes(shapes: NDArray[np.object_] | list[shapely.Geometry], of: CRS, to: CRS) -> NDArray[np.object_]:
+    """Shapely geometries (N,) in another CRS, as `project` does."""
+    transformer = of.transformer_to_crs(to, always_xy=True)
+
+    def moved(xy: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.stack(transformer(xy[:, 0], xy[:, 1]), axis=1)
+
+    found: NDArray[np.object_] = shapely.transform(np.asarray(shapes, dtype=object), moved)
+    return found

@@ -1,0 +1,159 @@
+"""The manifest: what a prepared dataset is, from what it was made, and where each of its pairs lies.
+
+`manifest.json` stands at the head of a prepared dataset; the measurements of every pair, and of those that were left
+out, are in `footprints.parquet` beside it (GeoParquet 1.1, one row a tile, which QGIS opens).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from affine import Affine
+from odc.geo.crs import CRS
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from terramorph.atomic import atomic
+from terramorph.errors import DatasetError
+from terramorph.geo import Grid
+
+MANIFEST = "manifest.json"
+FOOTPRINTS = "footprints.parquet"
+SPLITS = ("train", "val", "test")
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="null")
+
+
+class GridRecord(_Record):
+    """A Grid as plain data.
+
+    Attributes:
+        height, width: pixels.
+        affine: a, b, c, d, e, f of `Grid.affine`, CRS units.
+        crs: `EPSG:n` or WKT; None for a grid without one.
+    """
+
+    height: int = Field(ge=1)
+    width: int = Field(ge=1)
+    affine: tuple[float, float, float, float, float, float]
+    crs: str | None
+
+    @classmethod
+    def of(cls, grid: Grid) -> Self:
+        """The record of a grid."""
+        a = grid.affine
+        return cls(
+            height=grid.height,
+            width=grid.width,
+            affine=(a.a, a.b, a.c, a.d, a.e, a.f),
+            crs=None if grid.crs is None else str(grid.crs),
+        )
+
+    def grid(self) -> Grid:
+        """The grid of the record."""
+        return Grid(self.height, self.width, Affine(*self.affine), None if self.crs is None else CRS(self.crs))
+
+
+class SideRecord(_Record):
+    """One input of an area.
+
+    Attributes:
+        path: as it was given: a file, a folder or a URL template.
+        fingerprint: blake2b of its content, hexadecimal.
+        bands: names.
+        dtype: numpy name.
+        range: 1st and 99th percentile of its values, medians over the pairs; for the scaling of deep images.
+        licence: what the file says of its terms, or what the user named.
+    """
+
+    path: str
+    fingerprint: str
+    bands: tuple[str, ...]
+    dtype: str
+    range: tuple[float, float] | None = None
+    licence: str | None = None
+
+
+class AreaRecord(_Record):
+    """A source and a target over one piece of ground, cut on one grid.
+
+    Attributes:
+        name: begins the ids of its pairs.
+        source, target: what it was cut from; equal for pairs that came as pairs.
+        grid: the grid that tiles are windows of; None for pairs that came as pairs.
+        shift: (dx, dy) in pixels by which the target was found to lie off the source, and was moved back.
+    """
+
+    name: str
+    source: SideRecord
+    target: SideRecord
+    grid: GridRecord | None
+    shift: tuple[float, float] | None = None
+
+
+class Manifest(_Record):
+    """What a prepared dataset is.
+
+    Attributes:
+        format, version: of this file.
+        terramorph: version of the program.
+        settings: everything that was asked for, defaults included, as plain data.
+        ground_resolution: metres per pixel, the median over areas; None without a place on Earth.
+        areas: the inputs.
+        counts: pairs a split, tiles left out a reason.
+        pairs: split -> id -> (number of its area, y, x of its first pixel on the area's grid).
+        tile: side of a pair's image in pixels; None for pairs that came as pairs.
+    """
+
+    format: Literal["terramorph pairs"] = "terramorph pairs"
+    version: Literal[1] = 1
+    terramorph: str
+    settings: dict[str, Any]
+    ground_resolution: float | None
+    tile: int | None
+    areas: tuple[AreaRecord, ...]
+    counts: dict[str, int]
+    pairs: dict[str, dict[str, tuple[int, int, int]]]
+
+    def grid_of(self, split: str, pair: str) -> Grid | None:
+        """The grid of a pair; None where it is not known to the manifest or has no place."""
+        place = self.pairs.get(split, {}).get(pair)
+        if place is None or self.tile is None:
+            return None
+        area, y, x = place
+        record = self.areas[area].grid
+        return None if record is None else record.grid().crop(y, x, self.tile, self.tile)
+
+    def save(self, root: Path) -> None:
+        """Writes `manifest.json` into a dataset.
+
+        Raises:
+            StorageError: if it cannot be written.
+        """
+        with atomic(root / MANIFEST) as part:
+            part.write_text(self.model_dump_json(indent=1), encoding="utf-8")
+
+
+def load_manifest(root: str | Path) -> Manifest | None:
+    """The manifest of a dataset; None if it has none, as folders of pairs from elsewhere.
+
+    Raises:
+        DatasetError: if there is one that cannot be understood.
+    """
+    path = Path(root) / MANIFEST
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(f"{path} cannot be read ({error}); restore it or remove it.") from error
+    try:
+        return Manifest.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise DatasetError(
+            f"{path} is not a manifest this version understands ({where}: {first['msg']}); restore it or remove it."
+        ) from error

@@ -1,0 +1,230 @@
+"""From inputs to a dataset: planned, divided, read in strips, cut on all cores, and gone on with after any stop."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from terramorph.errors import ConfigError, InputError
+from terramorph.pairs import has_split, open_pairs
+from terramorph.pairs.manifest import SPLITS, AreaRecord, GridRecord, Manifest, SideRecord
+from terramorph.prepare.cut import Place, cut, unread, value_range
+from terramorph.prepare.finish import finish
+from terramorph.prepare.jobs import FolderJob, GridJob, Job, MapLook, Part
+from terramorph.prepare.journal import FOLDER, Journal, Row, locked
+from terramorph.prepare.labels import map_palette
+from terramorph.prepare.options import Inputs, Options
+from terramorph.prepare.places import area_places
+from terramorph.prepare.plan import Area, plan_grid
+from terramorph.prepare.registration import consistent_shift, estimate_shift
+from terramorph.prepare.sides import open_side
+from terramorph.raster import Raster
+from terramorph.raster.source import Source
+
+Progress = Callable[[str, int, int], None]
+"""Called with the name of a step, how much of it is done, and of how much."""
+
+_SAMPLES = 64
+"""Tiles of an area looked at before it is cut, for its common shift and the colours of its map."""
+
+
+def prepare(
+    out: str | Path, inputs: Sequence[Inputs], options: Options | None = None, progress: Progress | None = None
+) -> Manifest:
+    """Makes a dataset of pairs, or goes on making it, or adds areas to it.
+
+    Args:
+        out: folder of the dataset: train, val and test, `manifest.json` and `footprints.parquet`.
+        inputs: one or more areas.
+        options: how pairs are cut, judged and divided.
+        progress: told how far each step is.
+
+    Returns:
+        The manifest, which is also written.
+
+    Raises:
+        InputError: if an input cannot be used, or the dataset was begun otherwise.
+        StorageError: if something cannot be written; what is there already stays, and the same call goes on from it.
+    """
+    out, options = Path(out), options or Options()
+    tell = progress or (lambda step, done, total: None)
+    named = _named(inputs)
+    journal = Journal(out, options.plain())
+    with locked(out), ExitStack() as opened:
+        for one in named:
+            plan = _plan_folder if one.target is None else _plan_grid
+            job = plan(one, out, options, journal, opened, tell)
+            journal.add_area(job.record)
+            _cut_area(job, out, options, journal, tell)
+        return finish(out, journal, options, tell)
+
+
+def _named(inputs: Sequence[Inputs]) -> list[Inputs]:
+    """Inputs with names that differ."""
+    if not inputs:
+        raise ConfigError("There is nothing to prepare; give --source and --target, or --pairs.")
+    named = [replace(one, name=one.name or _stem(one.source)) for one in inputs]
+    names = [str(one.name) for one in named]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"Two areas would be called {name}; tell them apart with --name.")
+        if not name.replace("-", "").replace("_", "").isalnum():
+            raise ConfigError(f"An area cannot be called {name!r}; use letters, digits, - and _.")
+    return named
+
+
+def _stem(source: str) -> str:
+    """A name for an area from the name of its source."""
+    last = source.rstrip("/").rsplit("/", 1)[-1].split("?")[0].split(".")[0]
+    return "".join(c if c.isalnum() or c in "-_" else "-" for c in last).strip("-") or "area"
+
+
+def _plan_grid(one: Inputs, out: Path, options: Options, journal: Journal, opened: ExitStack, tell: Progress) -> Job:
+    """Opens an area's sides, lays its grid and divides its tiles."""
+    name, how, cache = str(one.name), options.opening, out / FOLDER / "tiles"
+    zoom = options.scale.zoom
+    source = opened.enter_context(open_side(one.source, how.source_crs, how, zoom, cache))
+    target = opened.enter_context(open_side(str(one.target), how.target_crs, how, zoom, cache))
+    area = Area(name, source, target, plan_grid(source, target, options.scale, options.tile, options.ground))
+    places = area_places(area, options, journal)
+    # On a map that we draw ourselves there is no text.
+    labelled = target.grid is not None and _may_have_labels(np.dtype(target.dtype).name, len(target.bands))
+    samples = []
+    deep = any(np.dtype(side.dtype) != np.uint8 for side in (source, target))
+    if labelled or deep or options.register:
+        chosen = _spread(places)
+        for done, place in enumerate(chosen, start=1):
+            grid = area.grid.crop(place.y, place.x, options.tile, options.tile)
+            samples.append((source.read(grid), target.read(grid)))
+            tell(f"sampling {name}", done, len(chosen))
+    record = AreaRecord(
+        name=name,
+        source=_side(one.source, source, [a for a, _ in samples]),
+        target=_side(str(one.target), target, [b for _, b in samples]),
+        grid=GridRecord.of(area.grid),
+        shift=_common_shift(samples) if options.register else None,
+    )
+    return GridJob(record, places, area, options.tile, _look(samples, options) if labelled else None)
+
+
+def _plan_folder(one: Inputs, out: Path, options: Options, journal: Journal, opened: ExitStack, tell: Progress) -> Job:
+    """Finds the pairs of a folder that is paired already."""
+    root, name = Path(one.source), str(one.name)
+    folders = {split: open_pairs(root, split, skip_bad=options.skip_bad) for split in SPLITS if has_split(root, split)}
+    if not folders:
+        open_pairs(root, "train")  # says what is wrong
+    places = [
+        Place(f"{name}_{pair}", name, split, None, row, 0, 0, 0)
+        for split, folder in folders.items()
+        for row, pair in enumerate(folder.ids)
+    ]
+    samples = []
+    chosen = _spread(places)
+    for done, place in enumerate(chosen, start=1):
+        pair = folders[str(place.split)].read(place.row)
+        samples.append((pair.a, pair.b))
+        tell(f"sampling {name}", done, len(chosen))
+    b = samples[0][1]
+    digest = "".join(folder.fingerprint() for folder in folders.values())
+    sides = [
+        SideRecord(
+            path=one.source,
+            fingerprint=digest,
+            bands=side[0].bands,
+            dtype=side[0].dtype.name,
+            range=value_range(side),
+        )
+        for side in zip(*samples, strict=True)
+    ]
+    shift = _common_shift(samples) if options.register else None
+    record = AreaRecord(name=name, source=sides[0], target=sides[1], grid=None, shift=shift)
+    look = _look(samples, options) if _may_have_labels(b.dtype.name, b.count) else None
+    return FolderJob(record, places, folders, look)
+
+
+def _side(path: str, source: Source, samples: list[Raster]) -> SideRecord:
+    return SideRecord(
+        path=path,
+        fingerprint=source.fingerprint(),
+        bands=source.bands,
+        dtype=np.dtype(source.dtype).name,
+        range=value_range(samples),
+        licence=source.licence,
+    )
+
+
+def _may_have_labels(dtype: str, bands: int) -> bool:
+    """Whether a target may be a picture of a map with text on it."""
+    return dtype == "uint8" and bands == 3
+
+
+def _spread(places: list[Place]) -> list[Place]:
+    """Some places, evenly over an area, in reading order."""
+    return [places[i] for i in np.unique(np.linspace(0, len(places) - 1, _SAMPLES).astype(int))]
+
+
+def _look(samples: list[tuple[Raster, Raster]], options: Options) -> MapLook:
+    return MapLook(map_palette([target.pixels for _, target in samples]), options.clean_labels)
+
+
+def _common_shift(samples: list[tuple[Raster, Raster]]) -> tuple[float, float] | None:
+    """The part of the sides' shift, in pixels, that is the same all over; None where there is none to be found."""
+    masks = [source.mask & target.mask for source, target in samples]
+    shifts = [
+        estimate_shift(source.pixels, target.pixels, mask)
+        for (source, target), mask in zip(samples, masks, strict=True)
+        if mask.mean() > 0.5
+    ]
+    common = consistent_shift(shifts)
+    return None if common is None else (round(common.dx, 2), round(common.dy, 2))
+
+
+def _cut_area(job: Job, out: Path, options: Options, journal: Journal, tell: Progress) -> None:
+    """Cuts what is not cut yet: one strip is read while the tiles of the one before are judged and written."""
+    name = job.record.name
+    done = {row["id"] for row in journal.rows(name)}
+    left = [place for place in job.places if place.id not in done]
+    finished, total = len(job.places) - len(left), len(job.places)
+    tell(f"cutting {name}", finished, total)
+    strips = job.strips(left)
+    with ThreadPoolExecutor(os.cpu_count()) as workers, ThreadPoolExecutor(1) as reader:
+        ahead: list[Future[list[Part | Row]]] = []
+
+        def finished_row(part: Part | Row) -> Row:
+            return cut(*part, job.record, out, options) if isinstance(part, Part) else part
+
+        def read_on() -> None:
+            strip = next(strips, None)
+            if strip is not None:
+                ahead.append(reader.submit(_load, job, strip, options.skip_bad))
+
+        read_on()
+        while ahead:
+            parts = ahead.pop(0).result()
+            read_on()
+            rows = list(
+                workers.map(
+                    lambda part: cut(*part, job.record, out, options) if isinstance(part, Part) else part, parts
+                )
+            )
+            journal.add_rows(name, rows)
+            finished += len(rows)
+            tell(f"cutting {name}", finished, total)
+
+
+def _load(job: Job, strip: list[Place], skip_bad: bool) -> list[Part | Row]:
+    """The parts of a strip; rows in the place of those that cannot be read, if such are skipped."""
+    try:
+        return list(job.load(strip))
+    except InputError as error:
+        if not skip_bad:
+            raise
+        if len(strip) == 1:
+            return [unread(strip[0], str(error))]
+    return [part for place in strip for part in _load(job, [place], skip_bad)]

@@ -1,0 +1,138 @@
+"""Cutting one tile: judged, and written unless it is left out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from terramorph.pairs.manifest import AreaRecord
+from terramorph.prepare.journal import Row
+from terramorph.prepare.measure import MEASURE_NAMES, measure_pair
+from terramorph.prepare.options import Options
+from terramorph.raster import Raster, write_image
+
+
+@dataclass(frozen=True)
+class Place:
+    """A tile to be cut.
+
+    Attributes:
+        id: of the pair.
+        area: name of its area.
+        split: train, val or test; None for a tile that is judged and not written.
+        dropped: why it is not written, where that is known before: `buffer`, `unlisted`, `outside`.
+        row, col: in the lattice.
+        y, x: first pixel on the area's grid.
+    """
+
+    id: str
+    area: str
+    split: str | None
+    dropped: str | None
+    row: int
+    col: int
+    y: int
+    x: int
+
+    def files(self, out: Path, twins: bool) -> tuple[Path, ...]:
+        """Where the pair's images go."""
+        if self.split is None:
+            return ()
+        folder = out / self.split
+        if twins:
+            return folder / "A" / f"{self.id}.tif", folder / "B" / f"{self.id}.tif"
+        return (folder / f"{self.id}.png",)
+
+
+def side_by_side(source: Raster, target: Raster) -> bool:
+    """Whether both sides fit into one A|B image: uint8, of the same 1 or 3 bands."""
+    return source.dtype == target.dtype == np.uint8 and source.count == target.count and source.count in (1, 3)
+
+
+def cut(
+    place: Place,
+    source: Raster,
+    target: Raster,
+    labels: NDArray[np.bool_] | None,
+    area: AreaRecord,
+    out: Path,
+    options: Options,
+) -> Row:
+    """Measures a pair and writes it.
+
+    Args:
+        place: which tile.
+        source, target: its two sides on one grid, (C, H, W).
+        labels: bool (H, W), True where the target shows text or icons, before any cleaning; None if not looked for.
+        area: the tile's; its ranges of values make deep images comparable.
+        out: the dataset.
+        options: what to leave out.
+
+    Returns:
+        The tile's row of the journal.
+
+    Raises:
+        StorageError: if an image cannot be written.
+    """
+    measures = measure_pair(
+        source,
+        target,
+        labels=math.nan if labels is None else float(labels.mean()),
+        source_range=area.source.range,
+        target_range=area.target.range,
+    )
+    row: Row = {**asdict(place), **asdict(measures)}
+    if place.dropped is None:
+        row["dropped"] = _unwanted(row, options)
+    if row["dropped"] is None:
+        write_pair(place, source, target, out)
+    else:
+        row["split"] = None
+    return row
+
+
+def write_pair(place: Place, source: Raster, target: Raster, out: Path) -> None:
+    """Writes a pair's images: A|B as PNG, or GeoTIFF twins where one image cannot hold both.
+
+    Raises:
+        StorageError: if an image cannot be written.
+    """
+    twins = not side_by_side(source, target)
+    files = place.files(out, twins)
+    if twins:
+        write_image(source, files[0])
+        write_image(target, files[1])
+        return
+    pixels = np.concatenate([source.pixels, target.pixels], axis=2)
+    mask = np.concatenate([source.mask, target.mask], axis=1)
+    write_image(Raster.from_pixels(pixels, mask=mask), files[0])
+
+
+def _unwanted(row: Row, options: Options) -> str | None:
+    """Why a judged pair is left out; None if it stays."""
+    if row["nodata"] > options.max_nodata:
+        return "nodata"
+    limit = options.drop_blank
+    if limit is not None and max(row["source_blank"], row["target_blank"]) > limit:
+        return "blank"
+    return None
+
+
+def unread(place: Place, why: str) -> Row:
+    """The row of a tile that could not be read and is skipped."""
+    measures = {name: 0 if name == "hash" else math.nan for name in MEASURE_NAMES}
+    return {**asdict(place), **measures, "split": None, "dropped": "unreadable", "note": why}
+
+
+def value_range(sides: Sequence[Raster]) -> tuple[float, float] | None:
+    """1st and 99th percentile of the real values of deep images; None for 8 bits, whose range is known."""
+    values = [side.pixels[:, side.mask].ravel() for side in sides if side.dtype != np.uint8]
+    if not values or not sum(v.size for v in values):
+        return None
+    low, high = np.percentile(np.concatenate(values), (1, 99))
+    return float(low), float(high)

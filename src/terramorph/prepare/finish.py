@@ -1,0 +1,177 @@
+"""The end of a preparation: look-alikes found, footprints and manifest written."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import geopandas
+import numpy as np
+import pandas
+from affine import Affine
+from numpy.typing import NDArray
+from pyarrow import ArrowException
+
+from terramorph._version import __version__
+from terramorph.atomic import atomic
+from terramorph.errors import DatasetError
+from terramorph.geo import Grid
+from terramorph.pairs.manifest import FOOTPRINTS, SPLITS, AreaRecord, Manifest
+from terramorph.prepare.cut import Place
+from terramorph.prepare.journal import Journal, Row
+from terramorph.prepare.measure import MEASURE_NAMES, near_duplicates
+from terramorph.prepare.options import Options
+from terramorph.prepare.plan import Tiles, tile_boxes
+from terramorph.prepare.registration import Shift, consistent_shift
+
+SHIFT_BLOCK = 4
+"""Tiles along the side of a block whose common shift is reported."""
+_BLANK = 0.98
+"""Share of one colour over which a tile resembles every other blank one, and is no duplicate of it."""
+
+
+def finish(out: Path, journal: Journal, options: Options, tell: Callable[[str, int, int], None]) -> Manifest:
+    """Writes `footprints.parquet` and `manifest.json` of all areas of a journal.
+
+    Args:
+        out: the dataset.
+        journal: every area in it is cut.
+        options: whether look-alikes are left out.
+        tell: told how far it is.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        DatasetError: if not one pair was kept.
+        StorageError: if a file cannot be written.
+    """
+    tell("writing the manifest", 0, 1)
+    rows = _in_order([row for area in journal.areas for row in journal.rows(area.name)])
+    _mark_duplicates(rows)
+    if options.drop_duplicates:
+        _drop_duplicates(rows, out)
+    kept = [row for row in rows if row["split"] is not None]
+    counts = Counter(str(row["split"]) for row in kept) + Counter(
+        f"left out: {row['dropped']}" for row in rows if row["dropped"] is not None
+    )
+    if not kept:
+        reasons = ", ".join(f"{count} {name}" for name, count in counts.items())
+        raise DatasetError(f"No pair was kept ({reasons}); relax --max-nodata or --drop-blank, or look at the split.")
+    numbers = {area.name: number for number, area in enumerate(journal.areas)}
+    placed = all(area.grid is not None for area in journal.areas)
+    manifest = Manifest(
+        terramorph=__version__,
+        settings=options.plain(),
+        ground_resolution=_ground_resolution(journal.areas),
+        tile=options.tile if placed else None,
+        areas=tuple(journal.areas),
+        counts=dict(counts),
+        pairs={
+            split: {row["id"]: (numbers[row["area"]], row["y"], row["x"]) for row in kept if row["split"] == split}
+            for split in SPLITS
+            if counts[split]
+        },
+    )
+    _write_footprints(out, rows, journal.areas, options.tile)
+    manifest.save(out)
+    tell("writing the manifest", 1, 1)
+    return manifest
+
+
+def _in_order(rows: list[Row]) -> list[Row]:
+    """Each tile once, the last that was written of it."""
+    return list({row["id"]: row for row in rows}.values())
+
+
+def _ground_resolution(areas: Sequence[AreaRecord]) -> float | None:
+    """Median metres per pixel over the areas that have a place."""
+    found = [area.grid.grid().ground_resolution for area in areas if area.grid is not None]
+    known = [value for value in found if value is not None]
+    return float(np.median(known)) if known else None
+
+
+def _mark_duplicates(rows: list[Row]) -> None:
+    """Numbers the groups of pairs whose sources look alike, from 1; None for those that stand alone."""
+    candidates = [row for row in rows if row["split"] is not None and row["source_blank"] < _BLANK]
+    groups = near_duplicates(np.array([row["hash"] for row in candidates], np.uint64))
+    members = np.bincount(groups, minlength=1) if len(groups) else np.zeros(1, np.int64)
+    numbers = np.cumsum(members > 1)
+    for row in rows:
+        row["duplicates"] = None
+    for row, group in zip(candidates, groups.tolist(), strict=True):
+        if members[group] > 1:
+            row["duplicates"] = int(numbers[group])
+
+
+def _drop_duplicates(rows: list[Row], out: Path) -> None:
+    """Keeps one of each group: of test before val before train, so that what is scored is not trained on."""
+    groups: defaultdict[int, list[Row]] = defaultdict(list)
+    for row in rows:
+        if row["duplicates"] is not None:
+            groups[row["duplicates"]].append(row)
+    for members in groups.values():
+        for row in sorted(members, key=lambda r: -SPLITS.index(r["split"]))[1:]:
+            place = Place(**{key: row[key] for key in Place.__dataclass_fields__})
+            for file in (*place.files(out, True), *place.files(out, False)):
+                file.unlink(missing_ok=True)
+            row["split"], row["dropped"] = None, "duplicate"
+
+
+def _write_footprints(out: Path, rows: list[Row], areas: Sequence[AreaRecord], tile: int) -> None:
+    """One row a tile, kept or not, with its polygon and its measurements."""
+    by_area: defaultdict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        by_area[row["area"]].append(row)
+    systems = {None if area.grid is None else area.grid.crs for area in areas}
+    common = systems.pop() if len(systems) == 1 else "EPSG:4326"
+    frames = [_frame(area, by_area[area.name], tile, common) for area in areas if by_area[area.name]]
+    frame = geopandas.GeoDataFrame(pandas.concat(frames, ignore_index=True), geometry="geometry", crs=common)
+    path = out / FOOTPRINTS
+    with atomic(path, failures=(ArrowException,)) as part:
+        frame.to_parquet(part, index=False, compression="zstd")
+
+
+def _frame(area: AreaRecord, rows: list[Row], tile: int, common: str | None) -> geopandas.GeoDataFrame:
+    """The table of one area, in the common CRS."""
+    columns: dict[str, Any] = {key: [row[key] for row in rows] for key in ("id", "area", "split", "dropped")}
+    columns |= {key: np.array([row[key] for row in rows], np.int32) for key in ("row", "col", "y", "x")}
+    for key in MEASURE_NAMES:
+        values = [row[key] for row in rows]
+        columns[key] = [f"{v:016x}" for v in values] if key == "hash" else np.array(values, np.float64)
+    columns["duplicates"] = pandas.array([row["duplicates"] for row in rows], dtype="Int32")
+    columns["note"] = [row.get("note") for row in rows]
+    grid = None if area.grid is None else area.grid.grid()
+    metres = np.nan if grid is None or grid.ground_resolution is None else grid.ground_resolution
+    columns["dx_m"], columns["dy_m"] = columns["dx"] * metres, columns["dy"] * metres
+    columns |= _block_shifts(rows)
+    if grid is None:
+        geometry: Any = geopandas.GeoSeries([None] * len(rows), crs=common)
+        return geopandas.GeoDataFrame(columns, geometry=geometry, crs=common)
+    if not grid.is_georeferenced:
+        grid = Grid(grid.height, grid.width, Affine.scale(1, -1), None)  # rows of a plain image run down
+    tiles = Tiles(*(columns[key] for key in ("row", "col", "y", "x")))
+    frame = geopandas.GeoDataFrame(columns, geometry=tile_boxes(grid, tiles, tile), crs=_crs(grid))
+    if frame.crs is not None and common is not None:
+        return frame.to_crs(common)
+    return frame if frame.crs is None and common is None else frame.set_geometry([None] * len(rows), crs=common)
+
+
+def _crs(grid: Grid) -> str | None:
+    return None if grid.crs is None else str(grid.crs)
+
+
+def _block_shifts(rows: list[Row]) -> dict[str, NDArray[np.float64]]:
+    """The common shift of the tiles of each block, in pixels, with its confidence; NaN where there is none."""
+    blocks: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
+    for index, row in enumerate(rows):
+        blocks[row["row"] // SHIFT_BLOCK, row["col"] // SHIFT_BLOCK].append(index)
+    found = np.full((3, len(rows)), np.nan)
+    for members in blocks.values():
+        shifts = [Shift(rows[i]["dx"], rows[i]["dy"], rows[i]["confidence"]) for i in members]
+        common = consistent_shift([s for s in shifts if np.isfinite(s.dx)])
+        if common is not None:
+            found[:, members] = np.array([common.dx, common.dy, common.confidence])[:, None]
+    return dict(zip(("block_dx", "block_dy", "block_confidence"), found, strict=True))

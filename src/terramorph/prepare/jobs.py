@@ -1,0 +1,186 @@
+"""Where the pairs of an area come from: two sides on a grid, or a folder that is paired already."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from affine import Affine
+from numpy.typing import NDArray
+
+from terramorph.geo import Grid
+from terramorph.pairs import PairFolder
+from terramorph.pairs.manifest import AreaRecord
+from terramorph.prepare.cut import Place
+from terramorph.prepare.labels import MARGIN, remove_labels
+from terramorph.prepare.plan import Area
+from terramorph.prepare.registration import shift_raster
+from terramorph.raster import Raster
+from terramorph.raster.source import Source
+
+STRIP_PIXELS = 1 << 23
+"""About how many pixels of each side are read at once: 24 MB of RGB. Several rows of tiles share one margin, and a few
+strips on their way stay small."""
+
+
+class Part(NamedTuple):
+    """A pair as it was read.
+
+    Attributes:
+        place: which tile.
+        source, target: on one grid, (C, H, W).
+        labels: bool (H, W), True where the target showed text or icons; None if not looked for.
+    """
+
+    place: Place
+    source: Raster
+    target: Raster
+    labels: NDArray[np.bool_] | None
+
+
+class Job(Protocol):
+    """An area that is being prepared."""
+
+    @property
+    def record(self) -> AreaRecord:
+        """What the journal knows of it."""
+        ...
+
+    @property
+    def places(self) -> list[Place]:
+        """All its tiles, in reading order."""
+        ...
+
+    def strips(self, left: Sequence[Place]) -> Iterator[list[Place]]:
+        """Tiles that are best read together, in reading order."""
+        ...
+
+    def load(self, strip: list[Place]) -> list[Part]:
+        """Reads the tiles of a strip.
+
+        Raises:
+            InputError: if one cannot be read.
+        """
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class MapLook:
+    """What is done about text and icons on a target.
+
+    Attributes:
+        palette: uint8 (K, 3), the flat colours of the map.
+        clean: whether they are painted over.
+    """
+
+    palette: NDArray[np.uint8]
+    clean: bool
+
+    def apply(self, target: Raster) -> tuple[Raster, NDArray[np.bool_]]:
+        """A target (3, H, W), painted over if asked, and where it showed labels, bool (H, W)."""
+        found = remove_labels(target.pixels, self.palette)
+        return replace(target, pixels=found.rgb) if self.clean else target, found.mask
+
+
+@dataclass(frozen=True, eq=False)
+class GridJob:
+    """Two sides that are cut on one grid.
+
+    Attributes:
+        record, places: see `Job`.
+        area: the sides and their grid.
+        tile: side in pixels.
+        look: None for a target on which no labels are looked for.
+    """
+
+    record: AreaRecord
+    places: list[Place]
+    area: Area
+    tile: int
+    look: MapLook | None
+
+    def strips(self, left: Sequence[Place]) -> Iterator[list[Place]]:
+        """Whole rows of tiles where a side must be decoded from the top, else about squares of tiles."""
+        sequential = self.area.source.sequential or self.area.target.sequential
+        square = max(1, math.isqrt(STRIP_PIXELS) // self.tile)
+        across = self.area.grid.width if sequential else square * self.tile
+        high, wide = max(1, STRIP_PIXELS // (self.tile * across)), across // self.tile + 1 if sequential else square
+        for _, rows in groupby(left, key=lambda place: place.row // high):
+            members = sorted(rows, key=lambda place: place.col // wide)  # stable: still row by row
+            yield from (list(strip) for _, strip in groupby(members, key=lambda place: place.col // wide))
+
+    def load(self, strip: list[Place]) -> list[Part]:
+        """Reads both sides of a strip at once, each in a thread of its own."""
+        y, x = min(place.y for place in strip), min(place.x for place in strip)
+        height = max(place.y for place in strip) + self.tile - y
+        width = max(place.x for place in strip) + self.tile - x
+        # Labels reach over the edges of tiles: the target is read with a margin, so that a tile does not depend on
+        # which others are read with it.
+        halo = MARGIN if self.look else 0
+        window = self.area.grid.crop(y - halo, x - halo, height + 2 * halo, width + 2 * halo)
+        with ThreadPoolExecutor(1) as beside:
+            source_read = beside.submit(self.area.source.read, self.area.grid.crop(y, x, height, width))
+            target = read_shifted(self.area.target, window, self.record.shift)
+            labels = None
+            if self.look:
+                target, labels = self.look.apply(target)
+            source = source_read.result()
+        return [
+            Part(
+                place,
+                source.crop(place.y - y, place.x - x, self.tile, self.tile),
+                target.crop(halo + place.y - y, halo + place.x - x, self.tile, self.tile),
+                None
+                if labels is None
+                else labels[halo + place.y - y :, halo + place.x - x :][: self.tile, : self.tile],
+            )
+            for place in strip
+        ]
+
+
+@dataclass(frozen=True, eq=False)
+class FolderJob:
+    """Pairs that came as pairs; they keep their split and their size.
+
+    Attributes:
+        record, places: see `Job`.
+        folders: split -> its pairs.
+        look: None for targets on which no labels are looked for.
+    """
+
+    record: AreaRecord
+    places: list[Place]
+    folders: dict[str, PairFolder]
+    look: MapLook | None
+
+    def strips(self, left: Sequence[Place]) -> Iterator[list[Place]]:
+        """A few pairs at a time."""
+        yield from (list(left[begin : begin + 16]) for begin in range(0, len(left), 16))
+
+    def load(self, strip: list[Place]) -> list[Part]:
+        """Reads pairs, with all cores."""
+        with ThreadPoolExecutor() as pool:
+            return list(pool.map(self._load, strip))
+
+    def _load(self, place: Place) -> Part:
+        assert place.split is not None
+        pair = self.folders[place.split].read(place.row)
+        target, labels = pair.b, None
+        if self.record.shift is not None:
+            target = shift_raster(target, *self.record.shift)
+        if self.look:
+            target, labels = self.look.apply(target)
+        return Part(place, pair.a, target, labels)
+
+
+def read_shifted(target: Source, grid: Grid, shift: tuple[float, float] | None) -> Raster:
+    """What a target shows of the ground of a grid, when it is known to lie off by a shift in pixels."""
+    if shift is None:
+        return target.read(grid)
+    moved = Grid(grid.height, grid.width, grid.affine @ Affine.translation(*shift), grid.crs)
+    return replace(target.read(moved), grid=grid)

@@ -1,0 +1,157 @@
+"""What has been done so far: a folder `.prepare` in the dataset, from which an interrupted preparation goes on.
+
+.prepare/settings.json   what was asked for
+.prepare/areas.json      the areas in the order in which they were first named
+.prepare/NAME.jsonl      one line a finished tile of an area: its place, split and measurements
+.prepare/lock            held by the process at work
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from terramorph.atomic import atomic
+from terramorph.errors import DatasetError, StorageError
+from terramorph.pairs.manifest import AreaRecord
+
+FOLDER = ".prepare"
+Row = dict[str, Any]
+"""One tile: id, area, split, dropped, row, col, y, x and the measurements; plain values."""
+
+
+class Journal:
+    """The record of one dataset's preparation. Used from one thread.
+
+    Args:
+        out: the dataset's folder; made if missing.
+        settings: plain data; must be what the dataset was begun with.
+
+    Raises:
+        DatasetError: if the dataset was begun with other settings, or the folder holds something else.
+        StorageError: if it cannot be written.
+    """
+
+    def __init__(self, out: Path, settings: dict[str, Any]) -> None:
+        self.folder = out / FOLDER
+        self._refuse_foreign(out)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(f"The folder {out} cannot be made ({error.strerror}); choose another one.") from error
+        begun = self._json("settings.json")
+        settings = json.loads(json.dumps(settings))
+        if begun is None:
+            self._save("settings.json", settings)
+        elif begun != settings:
+            name = next(k for k in sorted({*begun, *settings}) if begun.get(k) != settings.get(k))
+            raise DatasetError(
+                f"{out} was begun with other settings ({name}: {begun.get(name)!r}, now {settings.get(name)!r}); give "
+                "the same ones to go on, or choose another folder."
+            )
+        self.areas: list[AreaRecord] = [AreaRecord.model_validate(a) for a in self._json("areas.json") or []]
+
+    def add_area(self, area: AreaRecord) -> None:
+        """Notes an area, before any of its tiles.
+
+        Raises:
+            DatasetError: if an area of that name was made from other files.
+        """
+        for known in self.areas:
+            if known.name == area.name:
+                if known != area:
+                    raise DatasetError(
+                        f"The files of area {area.name} are no longer those it was begun with ({known.source.path}, "
+                        f"{known.target.path}); restore them, or choose another folder or --name."
+                    )
+                return
+        self.areas.append(area)
+        self._save("areas.json", [json.loads(a.model_dump_json()) for a in self.areas])
+
+    def rows(self, area: str) -> list[Row]:
+        """The finished tiles of an area, in the order they were finished; a line cut short by a crash is left out."""
+        try:
+            text = (self.folder / f"{area}.jsonl").read_bytes()
+        except FileNotFoundError:
+            return []
+        found = []
+        for line in text.split(b"\n")[:-1]:
+            try:
+                found.append(json.loads(line))
+            except ValueError:
+                continue
+        return found
+
+    def add_rows(self, area: str, rows: Iterable[Row]) -> None:
+        """Appends finished tiles; on the disk when it returns.
+
+        Raises:
+            StorageError: if they cannot be written.
+        """
+        path = self.folder / f"{area}.jsonl"
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        try:
+            with path.open("ab") as file:
+                # What a crash cut short gets an end of line of its own.
+                if file.tell() and not _ends_with_newline(path):
+                    file.write(b"\n")
+                file.write(text.encode())
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise StorageError(
+                f"{path} cannot be written ({error.strerror}); free some space and run the same command again, it goes "
+                "on from here."
+            ) from error
+
+    def _json(self, name: str) -> Any:
+        path = self.folder / name
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise DatasetError(f"{path} is damaged ({error}); remove {self.folder.parent} and begin anew.") from error
+
+    def _save(self, name: str, value: Any) -> None:
+        with atomic(self.folder / name) as part:
+            part.write_text(json.dumps(value, indent=1), encoding="utf-8")
+
+    def _refuse_foreign(self, out: Path) -> None:
+        """A folder that holds something else must not be mixed with."""
+        try:
+            strangers = [] if self.folder.is_dir() else [p.name for p in out.iterdir() if not p.name.startswith(".")]
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise DatasetError(f"{out} is not a folder that can be used ({error.strerror}); choose another.") from error
+        if strangers:
+            raise DatasetError(
+                f"{out} already holds {strangers[0]} and was not begun by prepare; choose an empty or new folder."
+            )
+
+
+@contextmanager
+def locked(out: Path) -> Iterator[None]:
+    """Holds the dataset for this process; the system lets go of it when the process ends, however it ends.
+
+    Raises:
+        DatasetError: if another process prepares into the same folder.
+    """
+    with (out / FOLDER / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise DatasetError(f"Another process is preparing {out}; wait for it or choose another folder.") from None
+        yield
+
+
+def _ends_with_newline(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) == b"\n"

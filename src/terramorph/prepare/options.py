@@ -1,0 +1,124 @@
+"""What a preparation is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from odc.geo.geom import Geometry, box
+
+from terramorph.errors import ConfigError
+from terramorph.prepare.plan import Scale
+from terramorph.prepare.split import SplitRule
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """One area's two sides, as they are named by the user.
+
+    Attributes:
+        source: file, tile folder, archive or URL template of the imagery; or a folder of pairs.
+        target: likewise of the map; vectors are drawn. None if the source is a folder of pairs.
+        name: begins the ids of the area's pairs; None: the stem of the source.
+    """
+
+    source: str
+    target: str | None = None
+    name: str | None = None
+
+
+@dataclass(frozen=True)
+class Opening:
+    """How sides are opened.
+
+    Attributes:
+        source_crs, target_crs: `EPSG:n` for a side that has a place and no CRS.
+        style: of drawn vectors: classic, osm, classes, or a TOML file.
+        table: of drawn vectors, which tags and layers are which class: osm, protomaps, plain, or a TOML file; None: by
+            their content.
+        kind: class of all vectors of a file without tags.
+        layout: of a folder of tiles; None: by its content.
+        terms: licence or terms of use under which tiles are taken from a server.
+        cache: folder for tiles from a server; None: inside the dataset.
+    """
+
+    source_crs: str | None = None
+    target_crs: str | None = None
+    style: str = "classic"
+    table: str | None = None
+    kind: str | None = None
+    layout: str | None = None
+    terms: str | None = None
+    cache: Path | None = None
+
+
+@dataclass(frozen=True)
+class Options:
+    """How pairs are cut, judged and divided.
+
+    Attributes:
+        tile: side of a pair's image in pixels.
+        overlap: pixels that neighbouring tiles share.
+        scale: resolution or zoom; neither: the source's own pixels.
+        bounds: west, south, east, north in degrees, to which areas are limited.
+        split: how pairs are divided.
+        register: move the target by the consistent part of its shift against the source.
+        clean_labels: paint over text and icons on the target.
+        max_nodata: pairs with a larger share of pixels without data are left out.
+        drop_blank: pairs of which one side shows a single colour on more than this share are left out; None: none.
+        drop_duplicates: of pairs that look alike, only one is kept.
+        skip_bad: leave out, and list, tiles that cannot be read, instead of stopping.
+        opening: how sides are opened.
+
+    Raises:
+        ConfigError: if a value is out of range.
+    """
+
+    tile: int = 256
+    overlap: int = 0
+    scale: Scale = field(default_factory=Scale)
+    bounds: tuple[float, float, float, float] | None = None
+    split: SplitRule = field(default_factory=SplitRule)
+    register: bool = False
+    clean_labels: bool = False
+    max_nodata: float = 0.1
+    drop_blank: float | None = None
+    drop_duplicates: bool = False
+    skip_bad: bool = False
+    opening: Opening = field(default_factory=Opening)
+
+    def __post_init__(self) -> None:
+        """Check the fields."""
+        if not 16 <= self.tile <= 8192:
+            raise ConfigError(f"Tiles of {self.tile} px cannot be cut; give 16 to 8192, such as 256.")
+        if not 0 <= self.overlap < self.tile:
+            raise ConfigError(f"An overlap of {self.overlap} px does not fit tiles of {self.tile} px; give less.")
+        for name, value in (("max-nodata", self.max_nodata), ("drop-blank", self.drop_blank)):
+            if value is not None and not 0 <= value <= 1:
+                raise ConfigError(f"--{name} is a share from 0 to 1; {value} is none.")
+        if self.bounds is not None:
+            west, south, east, north = self.bounds
+            if not (-180 <= west < east <= 180 and -90 <= south < north <= 90):
+                raise ConfigError(
+                    f"--bounds {self.bounds} are no box; give west,south,east,north in degrees, such as "
+                    "11.2,43.7,11.3,43.8."
+                )
+
+    @property
+    def ground(self) -> Geometry | None:
+        """The bounds as a geometry in longitude and latitude."""
+        return None if self.bounds is None else box(*self.bounds, "EPSG:4326")
+
+    def plain(self) -> dict[str, Any]:
+        """Everything as plain data."""
+
+        def simple(value: Any) -> Any:
+            if isinstance(value, dict):
+                return {k: simple(v) for k, v in value.items()}
+            if isinstance(value, Path):
+                return str(value)
+            return list(value) if isinstance(value, tuple) else value
+
+        plain: dict[str, Any] = simple(asdict(self))
+        return plain

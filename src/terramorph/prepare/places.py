@@ -1,0 +1,136 @@
+"""Which tiles an area has, which split each belongs to, and which must be left out to keep splits apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from odc.geo.crs import CRS
+
+from terramorph.errors import DatasetError
+from terramorph.geo import Grid, project, project_shapes
+from terramorph.pairs.manifest import SPLITS, AreaRecord
+from terramorph.prepare.cut import Place
+from terramorph.prepare.journal import Journal
+from terramorph.prepare.options import Options
+from terramorph.prepare.plan import Area, Tiles, plan_tiles, tile_boxes
+from terramorph.prepare.split import (
+    NONE,
+    SplitRule,
+    assign_polygons,
+    draw_blocks,
+    keep_apart,
+    read_list,
+    read_polygons,
+)
+
+
+def area_places(area: Area, options: Options, journal: Journal) -> list[Place]:
+    """The tiles of an area with their splits, row by row.
+
+    Args:
+        area: planned, not yet cut or partly cut.
+        options: tile, overlap and the rule.
+        journal: its areas before this one are finished; their tiles stay as they are, and this area's keep away.
+
+    Raises:
+        DatasetError: if a list or polygons cannot be used.
+    """
+    rule, tile = options.split, options.tile
+    tiles = plan_tiles(area.grid, tile, options.overlap)
+    digits = max(2, len(str(max(int(tiles.row.max()), int(tiles.col.max())) + 1)))
+    ids = [
+        f"{area.name}_{row + 1:0{digits}d}_{col + 1:0{digits}d}"
+        for row, col in zip(tiles.row.tolist(), tiles.col.tolist(), strict=True)
+    ]
+    boxes = tile_boxes(area.grid, tiles, tile)
+    codes, reasons = _divided(area, ids, tiles, boxes, rule)
+    names = [record.name for record in journal.areas]
+    before = journal.areas[: names.index(area.name)] if area.name in names else journal.areas
+    earlier, earlier_codes = _earlier(area.grid, before, journal, tile)
+    # Tiles of a list may touch, whoever wrote it wants those; they never overlap.
+    buffer = 0.0 if rule.method == "by-list" and rule.buffer is None else rule.buffer
+    close = keep_apart(
+        np.concatenate([earlier, boxes]),
+        np.concatenate([earlier_codes, codes]),
+        None if buffer is None else buffer * _units_per_metre(area.grid),
+        np.arange(len(earlier) + len(boxes)) < len(earlier),
+    )[len(earlier) :]
+    reasons[close & (codes != NONE)] = "buffer"
+    codes[close] = NONE
+    return [
+        Place(i, area.name, None if code == NONE else SPLITS[code], why or None, row, col, y, x)
+        for i, code, why, row, col, y, x in zip(
+            ids, codes.tolist(), reasons.tolist(), *(part.tolist() for part in tiles), strict=True
+        )
+    ]
+
+
+def _divided(
+    area: Area, ids: list[str], tiles: Tiles, boxes: NDArray[np.object_], rule: SplitRule
+) -> tuple[NDArray[np.int8], NDArray[np.object_]]:
+    """The split of every tile by the rule alone, and why a tile has none ('' where it has one)."""
+    reasons = np.full(len(ids), "", dtype=object)
+    if rule.file is None:
+        return draw_blocks(tiles, rule, area.name), reasons
+    if rule.method == "by-list":
+        listed = read_list(rule.file)
+        codes = np.array([listed.get(i, NONE) for i in ids], np.int8)
+        if (codes == NONE).all():
+            raise DatasetError(
+                f"The list {rule.file} names none of the tiles of {area.name}; its ids look like {ids[0]}."
+            )
+        reasons[codes == NONE] = "unlisted"
+        return codes, reasons
+    polygons, of, crs = read_polygons(rule.file)
+    codes, across = assign_polygons(boxes, _projected(polygons, crs, area.grid.crs), of)
+    reasons[codes == NONE] = "outside"
+    reasons[across] = "buffer"
+    return codes, reasons
+
+
+def _units_per_metre(grid: Grid) -> float:
+    """CRS units in a metre on the ground; 1 without a CRS, where a buffer is in the grid's own units."""
+    ground = grid.ground_resolution
+    return 1.0 if ground is None else float(np.sqrt(abs(grid.affine.determinant))) / ground
+
+
+def _projected(polygons: NDArray[np.object_], crs: CRS | None, to: CRS | None) -> NDArray[np.object_]:
+    """Polygons in another CRS; as they are where either has none."""
+    if crs is None or to is None or crs == to:
+        return polygons
+    return project_shapes(polygons, crs, to)
+
+
+def _earlier(
+    grid: Grid, before: Sequence[AreaRecord], journal: Journal, tile: int
+) -> tuple[NDArray[np.object_], NDArray[np.int8]]:
+    """Footprints (N,) in a grid's CRS, and splits (N,), of the tiles of earlier areas that may share its ground."""
+    boxes: list[NDArray[np.object_]] = []
+    codes: list[int] = []
+    for record in before:
+        if record.grid is None:
+            continue
+        other = record.grid.grid()
+        if not _one_plane(grid, other):
+            continue
+        rows = [row for row in journal.rows(record.name) if row["split"] is not None]
+        if not rows:
+            continue
+        place = [np.array([row[key] for row in rows], np.int32) for key in ("row", "col", "y", "x")]
+        boxes.append(_projected(tile_boxes(other, Tiles(*place), tile), other.crs, grid.crs))
+        codes.extend(SPLITS.index(row["split"]) for row in rows)
+    joined = np.concatenate(boxes) if boxes else np.empty(0, dtype=object)
+    return joined, np.array(codes, np.int8)
+
+
+def _one_plane(a: Grid, b: Grid) -> bool:
+    """Whether two grids can share ground: near each other on Earth, or both in the same unnamed plane."""
+    if a.crs is None or b.crs is None:
+        # World files without a CRS tell of one plane; plain images each have their own.
+        return a.crs is None and b.crs is None and a.is_georeferenced and b.is_georeferenced
+    near = [project(g.geobox.extent, "EPSG:4326").boundingbox for g in (a, b)]
+    boxes = [shapely.box(n.left - 0.1, n.bottom - 0.1, n.right + 0.1, n.top + 0.1) for n in near]
+    return bool(boxes[0].intersects(boxes[1]))

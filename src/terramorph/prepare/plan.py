@@ -1,0 +1,283 @@
+"""Where tiles will lie: one grid for both sides of an area, and the tiles on it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import shapely
+from affine import Affine
+from numpy.typing import NDArray
+from odc.geo.crs import CRS
+from odc.geo.geom import Geometry, box
+
+from terramorph.errors import ConfigError, DatasetError
+from terramorph.geo import Grid, project
+from terramorph.raster.source import Source
+
+ZOOM_0 = 2 * math.pi * 6378137.0 / 256
+"""CRS units per pixel of the one 256 px tile that shows the world in EPSG:3857 (OGC Two Dimensional Tile Matrix Set,
+WebMercatorQuad)."""
+MAX_TILES = 5_000_000
+"""Most tiles of one area: over that the zoom or the resolution is more likely a slip than a wish."""
+_MERCATOR = "EPSG:3857"
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How finely the ground is cut; with neither, on the source's own pixels.
+
+    Attributes:
+        resolution: metres on the ground per pixel, in the source's CRS if that is in metres (and not web mercator,
+            whose metres shrink towards the poles), else in the UTM zone of the area.
+        zoom: web-mercator zoom, counted for tiles of 256 px, in EPSG:3857 and aligned to its tiles.
+
+    Raises:
+        ConfigError: if both are given, or one is out of range.
+    """
+
+    resolution: float | None = None
+    zoom: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the fields."""
+        if self.resolution is not None and self.zoom is not None:
+            raise ConfigError("Both a resolution and a zoom are given; give one of them.")
+        if self.resolution is not None and not (math.isfinite(self.resolution) and self.resolution > 0):
+            raise ConfigError(f"A resolution of {self.resolution} m is none; give metres per pixel, such as 0.6.")
+        if self.zoom is not None and not 0 <= self.zoom <= 24:
+            raise ConfigError(f"Zoom {self.zoom} is out of range; give 0 to 24, such as 17.")
+
+
+@dataclass(frozen=True, eq=False)
+class Area:
+    """A source and a target on one grid.
+
+    Attributes:
+        name: begins the ids of its pairs.
+        source, target: where pixels come from.
+        grid: what tiles are windows of.
+    """
+
+    name: str
+    source: Source
+    target: Source
+    grid: Grid
+
+
+class Tiles(NamedTuple):
+    """The tiles of a grid, row by row; int32 arrays (N,).
+
+    Attributes:
+        row, col: place in the lattice.
+        y, x: first pixel on the grid.
+    """
+
+    row: NDArray[np.int32]
+    col: NDArray[np.int32]
+    y: NDArray[np.int32]
+    x: NDArray[np.int32]
+
+
+def plan_tiles(grid: Grid, tile: int, overlap: int) -> Tiles:
+    """All whole tiles of a grid; what is left over at the right and at the bottom is not cut.
+
+    Args:
+        grid: of the area.
+        tile: side in pixels.
+        overlap: pixels that neighbours share, 0 <= overlap < tile.
+
+    Raises:
+        DatasetError: if not one tile fits, or more than `MAX_TILES` do.
+    """
+    step = tile - overlap
+    rows, columns = ((side - tile) // step + 1 if side >= tile else 0 for side in grid.shape)
+    if rows * columns < 1:
+        raise DatasetError(
+            f"The ground that both sides cover is {grid.width} x {grid.height} pixels, smaller than one tile of "
+            f"{tile} px; use a smaller --tile or a finer --resolution."
+        )
+    if rows * columns > MAX_TILES:
+        raise DatasetError(
+            f"The area would make {rows * columns:,} tiles, over the limit of {MAX_TILES:,}; use a coarser "
+            "--resolution or --zoom, or limit the area with --bounds."
+        )
+    row, col = (part.ravel().astype(np.int32) for part in np.mgrid[0:rows, 0:columns])
+    return Tiles(row, col, row * np.int32(step), col * np.int32(step))
+
+
+def plan_grid(source: Source, target: Source, scale: Scale, tile: int, bounds: Geometry | None = None) -> Grid:
+    """The grid on which both sides of an area are read: the ground they share.
+
+    Args:
+        source: the imagery; without a `scale` its own pixels are the grid.
+        target: the other side.
+        scale: how finely.
+        tile: pixels; at a zoom, the grid begins at a multiple of it from the corner of the world.
+        bounds: limits the area; any CRS.
+
+    Raises:
+        DatasetError: if the sides share no ground, one has no place while the other has, or neither a scale nor
+            pixels of a source are there to begin from.
+    """
+    _check_places(source, target, scale)
+    if scale.resolution is None and scale.zoom is None:
+        return _pixel_grid(source, target, bounds)
+    shared = _shared_ground(source, target, bounds)
+    if scale.zoom is not None:
+        return _zoom_grid(project(shared, _MERCATOR), scale.zoom, tile)
+    assert scale.resolution is not None
+    crs = _metric_crs(shared)
+    b, size = project(shared, crs).boundingbox, scale.resolution
+    left, top = math.floor(b.left / size + 1e-6), math.ceil(b.top / size - 1e-6)
+    right, bottom = math.ceil(b.right / size - 1e-6), math.floor(b.bottom / size + 1e-6)
+    # Multiples of the resolution: areas side by side, cut on different days, then share one lattice of pixels.
+    affine = Affine(size, 0.0, left * size, 0.0, -size, top * size)
+    return Grid(max(top - bottom, 1), max(right - left, 1), affine, crs)
+
+
+def _check_places(source: Source, target: Source, scale: Scale) -> None:
+    """Refuses sides that cannot be laid on each other."""
+    for side, other, option in ((source, target, "--source-crs"), (target, source, "--target-crs")):
+        if side.extent.crs is None and (other.extent.crs is not None or scale != Scale()):
+            what = "a place but no CRS" if side.grid is not None and side.grid.is_georeferenced else "no place on Earth"
+            raise DatasetError(
+                f"{side.name} has {what}, so it cannot be laid on the ground; put a .prj or world file beside it, "
+                f"or name its CRS with {option} EPSG:n."
+            )
+    if scale == Scale() and source.grid is None:
+        raise DatasetError(
+            f"{source.name} has no pixels of its own to cut along; give --resolution in metres or --zoom."
+        )
+
+
+def _shared_ground(source: Source, target: Source, bounds: Geometry | None) -> Geometry:
+    """What both extents (and the bounds) cover, in the source's CRS."""
+    ground, crs = source.extent, source.extent.crs
+    other = _in_crs(target.extent, crs)
+    shared = ground & other
+    if shared.is_empty or shared.area <= 0:
+        raise DatasetError(_apart(source, target, other))
+    if bounds is not None:
+        shared = shared & _in_crs(bounds, crs)
+        if shared.is_empty or shared.area <= 0:
+            raise DatasetError(
+                f"The ground that {source.name} and {target.name} share lies outside --bounds; give west, south, "
+                "east, north in degrees."
+            )
+    return shared
+
+
+def _in_crs(geometry: Geometry, crs: CRS | None) -> Geometry:
+    """A geometry in another CRS; extents of whole worlds are cut to what web mercator shows."""
+    if geometry.crs == crs or crs is None or geometry.crs is None:
+        return geometry
+    # Long edges bend when projected: more points along them keep the shape.
+    side = max(geometry.boundingbox.span_x, geometry.boundingbox.span_y)
+    return project(geometry.segmented(side / 16), crs)
+
+
+def _apart(source: Source, target: Source, other: Geometry) -> str:
+    """The sentence for sides that share no ground, with the likely reason where one can be told."""
+    ours, theirs = source.extent.boundingbox, other.boundingbox
+    where = (
+        f"{source.name} covers x {ours.left:.6g} to {ours.right:.6g}, y {ours.bottom:.6g} to {ours.top:.6g} and "
+        f"{target.name} x {theirs.left:.6g} to {theirs.right:.6g}, y {theirs.bottom:.6g} to {theirs.top:.6g}"
+    )
+    if source.extent.crs is not None and target.extent.crs is not None:
+        for side, fixed, moved in ((source, target.extent, source.extent), (target, source.extent, target.extent)):
+            if moved.crs.geographic and _touches_swapped(moved, fixed):
+                return (
+                    f"The sides share no ground ({where}), but would if x and y of {side.name} were exchanged: its "
+                    "longitude and latitude are swapped; write longitude first."
+                )
+    return f"The sides share no ground: {where}; give files of the same place, or name the right CRS of each."
+
+
+def _touches_swapped(moved: Geometry, fixed: Geometry) -> bool:
+    """Whether a box in degrees meets another extent once its axes are exchanged."""
+    b = moved.boundingbox
+    if max(abs(b.left), abs(b.right)) > 90:
+        return False
+    swapped = box(b.bottom, b.left, b.top, b.right, moved.crs)
+    return bool(swapped.intersects(_in_crs(fixed, moved.crs)))
+
+
+def _pixel_grid(source: Source, target: Source, bounds: Geometry | None) -> Grid:
+    """The window of the source's own grid that the target covers too."""
+    own = source.grid
+    assert own is not None
+    if not own.is_georeferenced:
+        if target.grid is None or target.grid.shape != own.shape:
+            size = "none" if target.grid is None else f"{target.grid.width} x {target.grid.height}"
+            raise DatasetError(
+                f"{source.name} ({own.width} x {own.height} px) and {target.name} ({size} px) have no place on Earth "
+                "and differ in size, so they cannot be laid on each other; give world files, or images of one size."
+            )
+        return own
+    shared = _shared_ground(source, target, bounds)
+    inverse = ~own.affine
+    corners = shapely.get_coordinates(shared.geom)
+    columns = inverse.a * corners[:, 0] + inverse.b * corners[:, 1] + inverse.c
+    rows = inverse.d * corners[:, 0] + inverse.e * corners[:, 1] + inverse.f
+    # Whole pixels inside; a thousandth of a pixel is rounding and not ground.
+    left, top = (max(0, math.ceil(v.min() - 1e-3)) for v in (columns, rows))
+    right = min(own.width, math.floor(columns.max() + 1e-3))
+    bottom = min(own.height, math.floor(rows.max() + 1e-3))
+    if right <= left or bottom <= top:
+        raise DatasetError(f"{source.name} and {target.name} share less than a pixel of ground.")
+    return own.crop(top, left, bottom - top, right - left)
+
+
+def _zoom_grid(shared: Geometry, zoom: int, tile: int) -> Grid:
+    """The web-mercator pixels that cover a piece of ground, out to multiples of a tile from the world's corner."""
+    size, edge = ZOOM_0 / 2**zoom, 128 * ZOOM_0
+    b, side = shared.boundingbox, 256 << zoom
+    left, top = (math.floor((v + edge) / size / tile + 1e-6) * tile for v in (b.left, -b.top))
+    right, bottom = (math.ceil((v + edge) / size / tile - 1e-6) * tile for v in (b.right, -b.bottom))
+    left, top, right, bottom = max(left, 0), max(top, 0), min(right, side), min(bottom, side)
+    affine = Affine(size, 0.0, left * size - edge, 0.0, -size, edge - top * size)
+    if right <= left or bottom <= top:
+        raise DatasetError(f"At zoom {zoom} the area is smaller than a pixel; use a larger --zoom.")
+    return Grid(bottom - top, right - left, affine, CRS(_MERCATOR))
+
+
+def _metric_crs(shared: Geometry) -> CRS:
+    """The CRS in which metres are metres on the ground: the one at hand, or the UTM zone of the middle."""
+    crs: CRS = shared.crs
+    operation = crs.proj.coordinate_operation
+    method = operation.method_name if operation is not None else ""
+    mercator = "Mercator" in method and "Transverse" not in method and "Oblique" not in method
+    metres = bool(crs.proj.axis_info) and float(crs.proj.axis_info[0].unit_conversion_factor) == 1.0
+    if not crs.geographic and metres and not mercator:
+        return crs
+    middle = project(shared.centroid, "EPSG:4326").coords[0]
+    zone = min(max(int((middle[0] + 180) // 6) + 1, 1), 60)
+    if not -80 <= middle[1] <= 84:
+        raise DatasetError(
+            f"At latitude {middle[1]:.4g} there is no UTM zone to measure metres in; reproject the source to a "
+            "polar CRS."
+        )
+    return CRS(f"EPSG:{(32600 if middle[1] >= 0 else 32700) + zone}")
+
+
+def tile_boxes(grid: Grid, tiles: Tiles, tile: int) -> NDArray[np.object_]:
+    """The footprints of tiles.
+
+    Args:
+        grid: the area's.
+        tiles: N tiles on it.
+        tile: side in pixels.
+
+    Returns:
+        shapely polygons (N,), in the grid's CRS.
+    """
+    corners = np.array([(0, 0), (1, 0), (1, 1), (0, 1), (0, 0)], np.float64) * tile
+    x = tiles.x[:, None] + corners[None, :, 0]
+    y = tiles.y[:, None] + corners[None, :, 1]
+    a = grid.affine
+    rings = np.stack([a.a * x + a.b * y + a.c, a.d * x + a.e * y + a.f], axis=-1)
+    boxes: NDArray[np.object_] = shapely.polygons(rings)
+    return boxes

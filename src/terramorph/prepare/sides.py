@@ -1,0 +1,40 @@
+"""Opening the sides of an area: rasters as they are, vectors to be drawn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from odc.geo.crs import CRS
+
+from terramorph.cartography import VectorSource, is_vector, load_style
+from terramorph.errors import ConfigError
+from terramorph.prepare.options import Opening
+from terramorph.raster.open import open_source
+from terramorph.raster.source import Source
+
+
+def open_side(spec: str, crs: str | None, how: Opening, zoom: int | None, cache: Path) -> Source:
+    """Opens one side.
+
+    Args:
+        spec: file, folder, archive or URL template.
+        crs: `EPSG:n` for a side that has a place and no CRS.
+        how: style, table and terms.
+        zoom: of tiles; None: their largest.
+        cache: where tiles of a server are kept unless `how` says another place.
+
+    Raises:
+        RasterError: if it cannot be opened.
+        ConfigError: if the CRS is none.
+    """
+    place = None if crs is None else _crs(crs)
+    if is_vector(spec):
+        return VectorSource(spec, load_style(how.style), crs=place, table=how.table, kind=how.kind)
+    return open_source(spec, zoom=zoom, crs=place, terms=how.terms, cache=how.cache or cache, layout=how.layout)
+
+
+def _crs(text: str) -> CRS:
+    try:
+        return CRS(text)
+    except Exception as error:  # pyproj's own errors share no base with ours
+        raise ConfigError(f"{text!r} is no coordinate system; give one such as EPSG:32633.") from error

@@ -1,0 +1,221 @@
+"""Splits by place: train, val and test share no ground, and keep a distance from each other."""
+
+from __future__ import annotations
+
+import csv
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import geopandas
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from odc.geo.crs import CRS
+
+from terramorph.errors import ConfigError, DatasetError
+from terramorph.pairs.manifest import SPLITS
+from terramorph.prepare.plan import Tiles
+
+NONE = -1
+"""The code of a tile that belongs to no split."""
+_CODE = {name: code for code, name in enumerate(SPLITS)}
+_BLOCKS_WANTED = 30
+_LARGEST_BLOCK = 8
+
+
+@dataclass(frozen=True)
+class SplitRule:
+    """How tiles are divided.
+
+    Attributes:
+        method: `blocks` of ground drawn by the seed; `by-list`, a file of ids; `by-area`, a file of polygons.
+        fractions: shares of train, val and test for `blocks`.
+        block: tiles along the side of a block; None: as large as leaves about 30 blocks, at most 8.
+        buffer: metres (CRS units where there is no CRS) that tiles of two splits must lie apart; None: any distance
+            over 0 for blocks and polygons, while tiles of a list may touch. They never overlap.
+        file: the list (CSV with the columns id and split) or the polygons (any vector file with an attribute split).
+        seed: of the drawing.
+
+    Raises:
+        ConfigError: if the parts do not fit together.
+    """
+
+    method: Literal["blocks", "by-list", "by-area"] = "blocks"
+    fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
+    block: int | None = None
+    buffer: float | None = None
+    file: Path | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the fields."""
+        if any(not 0 <= f <= 1 for f in self.fractions) or abs(sum(self.fractions) - 1) > 1e-6:
+            raise ConfigError(f"The shares {self.fractions} of train, val and test must lie in 0 to 1 and add up to 1.")
+        if self.method != "blocks" and self.file is None:
+            what = "a CSV file with the columns id and split" if self.method == "by-list" else "a file of polygons"
+            raise ConfigError(f"A split {self.method} needs --split-file, {what}.")
+        if self.method == "blocks" and self.file is not None:
+            raise ConfigError("A --split-file goes with --split by-list or by-area; blocks are drawn by the seed.")
+        if self.block is not None and self.block < 1:
+            raise ConfigError(f"A block of {self.block} tiles is none; give at least 1.")
+        if self.buffer is not None and not self.buffer >= 0:
+            raise ConfigError(f"A buffer of {self.buffer} m is none; give 0 or more.")
+
+
+def draw_blocks(tiles: Tiles, rule: SplitRule, name: str) -> NDArray[np.int8]:
+    """Gives whole blocks of tiles to test, val and train.
+
+    Blocks are drawn in an order of the seed and the area's name alone, so areas that are added later change nothing.
+
+    Args:
+        tiles: of one area, N.
+        rule: shares, block size, seed.
+        name: of the area.
+
+    Returns:
+        int8 (N,), places in `SPLITS`.
+    """
+    count = len(tiles.row)
+    block = rule.block or int(np.clip(np.sqrt(count / _BLOCKS_WANTED), 1, _LARGEST_BLOCK))
+    keys = (tiles.row // block).astype(np.int64) << 32 | (tiles.col // block)
+    _, member = np.unique(keys, return_inverse=True)
+    sizes = np.bincount(member)
+    order = np.random.default_rng([rule.seed, zlib.crc32(name.encode())]).permutation(len(sizes))
+    filled = np.cumsum(sizes[order])
+    codes = np.full(len(sizes), _CODE["train"], np.int8)
+    begin = 0
+    for split in ("test", "val"):
+        share = rule.fractions[_CODE[split]]
+        if share <= 0:
+            continue
+        target = (filled[begin - 1] if begin else 0) + share * count
+        end = int(np.searchsorted(filled, target - 0.5 * sizes.mean())) + 1
+        end = min(max(end, begin + 1), len(order))
+        codes[order[begin:end]] = _CODE[split]
+        begin = end
+        if begin >= len(order):
+            break
+    return codes[member]
+
+
+def read_list(path: Path) -> Mapping[str, int]:
+    """The ids of a list and their splits.
+
+    Raises:
+        DatasetError: if the file cannot be read, has other columns, or names another split.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = [[cell.strip() for cell in row] for row in csv.reader(file) if row]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DatasetError(f"The list {path} cannot be read ({error}); give a CSV of id,split.") from error
+    if rows and rows[0][:2] == ["id", "split"]:
+        rows = rows[1:]
+    found: dict[str, int] = {}
+    for number, row in enumerate(rows, start=1):
+        if len(row) != 2 or row[1] not in _CODE:
+            raise DatasetError(
+                f"The list {path} has {','.join(row)!r} as entry {number}; write an id and one of {', '.join(SPLITS)}."
+            )
+        if found.setdefault(row[0], _CODE[row[1]]) != _CODE[row[1]]:
+            raise DatasetError(f"The list {path} gives {row[0]} to two splits; keep one of the lines.")
+    if not found:
+        raise DatasetError(f"The list {path} is empty; write one id,split a line.")
+    return found
+
+
+def read_polygons(path: Path) -> tuple[NDArray[np.object_], NDArray[np.int8], CRS | None]:
+    """Polygons and their splits.
+
+    Returns:
+        shapely polygons (N,), int8 (N,) places in `SPLITS`, and their CRS.
+
+    Raises:
+        DatasetError: if the file cannot be read, has no attribute split, or names another split.
+    """
+    try:
+        frame = geopandas.read_file(path)
+    except Exception as error:  # pyogrio's and fiona's errors share no base
+        raise DatasetError(f"The polygons {path} cannot be read ({error}); give GeoJSON or GeoPackage.") from error
+    if "split" not in frame.columns or frame.empty:
+        raise DatasetError(f"{path} has no polygons with an attribute split; add it, one of {', '.join(SPLITS)}.")
+    wrong = [str(s) for s in frame["split"] if s not in _CODE]
+    if wrong:
+        raise DatasetError(f"{path} gives a polygon to the split {wrong[0]!r}; use one of {', '.join(SPLITS)}.")
+    crs = None if frame.crs is None else CRS(frame.crs.to_wkt())
+    codes = np.array([_CODE[s] for s in frame["split"]], np.int8)
+    return np.asarray(frame.geometry.values, dtype=object), codes, crs
+
+
+def assign_polygons(
+    boxes: NDArray[np.object_], polygons: NDArray[np.object_], codes: NDArray[np.int8]
+) -> tuple[NDArray[np.int8], NDArray[np.bool_]]:
+    """Gives tiles to the polygons that hold them whole.
+
+    Tiles that touch no polygon go to train if no polygon is named train, else to none. Tiles that lie partly in a
+    polygon belong to none.
+
+    Args:
+        boxes: N footprints.
+        polygons: M, in the same CRS.
+        codes: of the polygons, int8 (M,).
+
+    Returns:
+        int8 (N,) places in `SPLITS` or `NONE`, and bool (N,), True where a tile lies across the edge of a polygon.
+    """
+    fallback = NONE if (codes == _CODE["train"]).any() else _CODE["train"]
+    found = np.full(len(boxes), fallback, np.int8)
+    tree = shapely.STRtree(boxes)
+    across = np.zeros(len(boxes), np.bool_)
+    for code in np.unique(codes):
+        whole = shapely.union_all(shapely.make_valid(polygons[codes == code]))
+        touched = tree.query(whole, predicate="intersects")
+        touched = touched[
+            shapely.area(shapely.intersection(boxes[touched], whole)) > 1e-9 * shapely.area(boxes[touched])
+        ]
+        inside = touched[shapely.covered_by(boxes[touched], shapely.buffer(whole, 1e-9))]
+        found[inside] = code
+        across[np.setdiff1d(touched, inside)] = True
+    found[across] = NONE
+    return found, across
+
+
+def keep_apart(
+    boxes: NDArray[np.object_],
+    codes: NDArray[np.int8],
+    buffer: float | None,
+    fixed: NDArray[np.bool_] | None = None,
+) -> NDArray[np.bool_]:
+    """Which tiles must be left out so that no two splits come within a buffer of each other.
+
+    Test stands before val, and val before train: of two tiles too close together the latter is left out. Tiles that are
+    `fixed` stand before all others.
+
+    Args:
+        boxes: N footprints in one plane; metres, or CRS units.
+        codes: places in `SPLITS`, or `NONE`, int8 (N,).
+        buffer: least distance; at 0, tiles may touch and not overlap; None: they may not even touch.
+        fixed: bool (N,), tiles that stay whatever the others do.
+
+    Returns:
+        bool (N,), True for tiles to be left out.
+    """
+    fixed = np.zeros(len(boxes), np.bool_) if fixed is None else fixed
+    close = np.zeros(len(boxes), np.bool_)
+    # A hair off each side, or neighbours whose edges are equal but for rounding would overlap.
+    side = np.sqrt(shapely.area(boxes))
+    shrunk = shapely.buffer(boxes, -1e-6 * side, join_style="mitre")
+    reach = 1e-5 * float(side.max(initial=0.0)) if buffer is None else buffer
+    kept = fixed & (codes != NONE)
+    for split in ("test", "val", "train"):
+        mine = (codes == _CODE[split]) & ~fixed
+        others = kept & (codes != _CODE[split])
+        if mine.any() and others.any():
+            candidates = np.flatnonzero(mine)
+            pairs = shapely.STRtree(shrunk[others]).query(shrunk[candidates], predicate="dwithin", distance=reach)
+            close[candidates[np.unique(pairs[0])]] = True
+        kept |= mine & ~close
+    return close
