@@ -106,6 +106,14 @@ def test_a_side_without_crs_or_place() -> None:
     assert plan_grid(Side("m.jpg", placed), Side("n.jpg", placed), Scale(), 256) == placed
 
 
+def test_a_world_of_tiles_is_cut_to_the_other_side() -> None:
+    world = box(-2.0e7, -2.0e7, 2.0e7, 2.0e7, "EPSG:3857")
+    local = Side("a.tif", utm(0, 0))
+    assert plan_grid(local, Side("tiles", None, world), Scale(), 256) == local.grid
+    drawn = plan_grid(Side("tiles", None, world), local, Scale(zoom=15), 256)
+    assert drawn == plan_grid(local, Side("tiles", None, world), Scale(zoom=15), 256)
+
+
 def test_vectors_alone_need_a_scale() -> None:
     ground = box(11.25, 43.76, 11.26, 43.77, "EPSG:4326")
     with pytest.raises(DatasetError, match="--resolution"):

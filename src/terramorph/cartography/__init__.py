@@ -1,20 +1,32 @@
 """Vectors -> styled map pixels; the palette and the classes of a map. No torch."""
 
 from terramorph.cartography.features import Feature, FeatureCollection
+from terramorph.cartography.kinds import KINDS
 from terramorph.cartography.palette import CLASSES, MAP_CLASSES, PALETTE, MapClass, classify
-from terramorph.cartography.render import render
-from terramorph.cartography.style import Style, StyleRule, classic
+from terramorph.cartography.render import render, render_shapes
+from terramorph.cartography.shapes import Shapes
+from terramorph.cartography.source import VectorSource, is_vector
+from terramorph.cartography.style import Style, StyleRule, classic, load_style
+from terramorph.cartography.table import Table, load_table
 
 __all__ = [
     "CLASSES",
+    "KINDS",
     "MAP_CLASSES",
     "PALETTE",
     "Feature",
     "FeatureCollection",
     "MapClass",
+    "Shapes",
     "Style",
     "StyleRule",
+    "Table",
+    "VectorSource",
     "classic",
     "classify",
+    "is_vector",
+    "load_style",
+    "load_table",
     "render",
+    "render_shapes",
 ]

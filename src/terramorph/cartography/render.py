@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-import shapely
 import skia
 from numpy.typing import NDArray
-from shapely.geometry.base import BaseGeometry
 
 from terramorph.cartography.features import Feature
+from terramorph.cartography.paths import make_path
+from terramorph.cartography.shapes import Shapes
 from terramorph.cartography.style import RGB, Style, StyleRule, classic
 from terramorph.errors import RasterError
 from terramorph.geo.grid import Grid
 from terramorph.raster.raster import Raster
+
+ZOOM_0 = 156543.03392804097
+"""Metres a pixel at zoom 0: the equator on 256 pixels."""
 
 
 def render(features: Iterable[Feature], grid: Grid, style: Style | None = None, antialias: bool = True) -> Raster:
     """Draw features as a map.
 
     Args:
-        features: In the CRS of ``grid``, units metres. What lies outside the grid is cut off.
-        grid: Where and how finely to draw; the CRS units must be metres (or pixels, for a pixel grid).
+        features: In the CRS of ``grid``. What lies outside the grid is cut off.
+        grid: Where and how finely to draw; projected, or a pixel grid (its units are then taken for metres).
         style: Order and look of the kinds; default `classic`.
-        antialias: Smooth edges. Without it every pixel has exactly a colour of the style.
+        antialias: Smooth edges, unless the style forbids it. Without it every pixel has exactly a colour of the style.
 
     Returns:
         uint8 (3, H, W) RGB on ``grid``, no pixel masked.
@@ -33,41 +37,149 @@ def render(features: Iterable[Feature], grid: Grid, style: Style | None = None, 
     Raises:
         RasterError: If the grid is in degrees, where widths in metres have no meaning.
     """
-    if grid.crs is not None and grid.crs.geographic:
-        raise RasterError(f"A map cannot be drawn on a grid in degrees ({grid.crs}); use a projected CRS such as UTM.")
-    style = classic() if style is None else style
-    by_kind: dict[str, list[Feature]] = {}
-    for feature in features:
-        by_kind.setdefault(feature.kind, []).append(feature)
+    return render_shapes(Shapes.from_features(features), grid, classic() if style is None else style, antialias)
+
+
+def render_shapes(shapes: Shapes, grid: Grid, style: Style, antialias: bool = True) -> Raster:
+    """Draw shapes as a map: as `render`, for many features at once and again and again.
+
+    Args:
+        shapes: In the CRS of ``grid``.
+        grid: As for `render`.
+        style: Order and look of the kinds.
+        antialias: As for `render`.
+
+    Returns:
+        uint8 (3, H, W) RGB on ``grid``, no pixel masked.
+
+    Raises:
+        RasterError: If the grid is in degrees.
+    """
+    metres = metres_per_pixel(grid)
+    smooth = antialias and style.antialias
+    shapes = shapes.take(shapes.inside(*box_around(grid, drawing_margin(style, metres, shapes))))
+    xy, kinds = _in_pixels(shapes.xy, grid), shapes.kinds
+    number = {name: i for i, name in enumerate(shapes.names)}
 
     canvas_pixels = np.empty((grid.height, grid.width, 4), np.uint8)
     surface = skia.Surface(canvas_pixels, colorType=skia.kRGBA_8888_ColorType)
     canvas = surface.getCanvas()
     canvas.clear(skia.Color(*style.background))
     for rule in style.rules:
-        if rule.kind in by_kind:
-            _draw_kind(canvas, by_kind[rule.kind], grid, rule, antialias)
+        if rule.kind not in number:
+            continue
+        chosen = kinds == number[rule.kind]
+        if rule.geometry != "any":
+            chosen &= shapes.areas == (rule.geometry == "area")
+        rows = np.flatnonzero(chosen)
+        if len(rows):
+            _draw(canvas, _groups(shapes, xy, rows, rule, metres), rule, metres, smooth)
     surface.flushAndSubmit()
     rgb = np.ascontiguousarray(canvas_pixels[..., :3].transpose(2, 0, 1))
     return Raster.from_pixels(rgb, grid)
 
 
-def _draw_kind(canvas: Any, features: list[Feature], grid: Grid, rule: StyleRule, antialias: bool) -> None:
-    """Draw all features of one kind: every casing first, so that crossings stay open."""
-    metres_per_pixel = float(np.sqrt(abs(grid.affine.determinant)))
-    shapes: list[tuple[Any, bool, float]] = []
-    for feature in features:
-        width = (feature.width_m or rule.width_m) / metres_per_pixel
-        for path, is_line in geometry_paths(feature.geometry, grid):
-            shapes.append((path, is_line, max(width, rule.min_width_px)))
-    casing = rule.casing_m / metres_per_pixel
+def metres_per_pixel(grid: Grid) -> float:
+    """Side of a pixel on the ground in metres; of a pixel grid, in its units.
+
+    Raises:
+        RasterError: If the grid is in degrees.
+    """
+    if grid.crs is None:
+        return math.sqrt(abs(grid.affine.determinant))
+    if grid.crs.geographic:
+        raise RasterError(f"A map cannot be drawn on a grid in degrees ({grid.crs}); use a projected CRS such as UTM.")
+    resolution = grid.ground_resolution
+    assert resolution is not None
+    return resolution
+
+
+def zoom_of(metres: float) -> float:
+    """The zoom of widths in pixels, from metres a pixel on the ground."""
+    return math.log2(ZOOM_0 / metres)
+
+
+def drawing_margin(style: Style, metres: float, shapes: Shapes | None = None, widest_m: float = 0.0) -> float:
+    """How far outside a grid a feature may lie and still reach into it, in pixels.
+
+    Args:
+        style: What is drawn.
+        metres: Metres a pixel.
+        shapes: What is drawn with it, where it is known.
+        widest_m: The widest line there may be, in metres, where it is not.
+    """
+    if shapes is not None and len(shapes) and not np.isnan(shapes.widths_m).all():
+        widest_m = max(widest_m, float(np.nanmax(shapes.widths_m)))
+    widest = max(
+        (_line_width(rule, max(widest_m, rule.width_m), metres) / 2 + _casing_px(rule, metres) for rule in style.rules),
+        default=0.0,
+    )
+    return widest + 2
+
+
+def box_around(grid: Grid, margin_px: float) -> tuple[float, float, float, float]:
+    """(left, bottom, right, top) in CRS units around a grid and ``margin_px`` pixels on every side of it."""
+    margin = margin_px * max(grid.resolution)
+    left, bottom, right, top = grid.bounds
+    return left - margin, bottom - margin, right + margin, top + margin
+
+
+def _in_pixels(xy: NDArray[np.float64], grid: Grid) -> NDArray[np.float32]:
+    """float32 (P, 2) in pixels of ``grid`` of CRS coordinates (P, 2)."""
+    inverse = ~grid.affine
+    pixels = np.empty(xy.shape, np.float32)
+    pixels[:, 0] = inverse.a * xy[:, 0] + inverse.b * xy[:, 1] + inverse.c
+    pixels[:, 1] = inverse.d * xy[:, 0] + inverse.e * xy[:, 1] + inverse.f
+    return pixels
+
+
+def _line_width(rule: StyleRule, width_m: float, metres: float) -> float:
+    """Width in pixels of a line that is ``width_m`` metres wide."""
+    if rule.width_px:
+        zooms, pixels = zip(*rule.width_px, strict=True)
+        return max(float(np.interp(zoom_of(metres), zooms, pixels)), rule.min_width_px)
+    return max(width_m / metres, rule.min_width_px)
+
+
+def _casing_px(rule: StyleRule, metres: float) -> float:
+    """Width in pixels of a rule's casing on each side; 0 without one."""
+    return 0.0 if rule.casing is None else max(rule.casing_m / metres, rule.min_casing_px)
+
+
+def _groups(
+    shapes: Shapes, xy: NDArray[np.float32], rows: NDArray[np.int64], rule: StyleRule, metres: float
+) -> list[tuple[Any, float | None]]:
+    """(path, width in pixels, None for areas): one path for all areas, and one for all lines of a width."""
+    found: list[tuple[Any, float | None]] = []
+    areas = rows[shapes.areas[rows]]
+    if len(areas):
+        found.append((_path(shapes, xy, areas), None))
+    lines = rows[~shapes.areas[rows]]
+    widths_m = shapes.widths_m[lines]
+    widths_m = np.where(np.isnan(widths_m), rule.width_m, widths_m)
+    for width_m in np.unique(widths_m).tolist():
+        width = _line_width(rule, width_m, metres)
+        if width > 0:
+            found.append((_path(shapes, xy, lines[widths_m == width_m]), width))
+    return found
+
+
+def _path(shapes: Shapes, xy: NDArray[np.float32], rows: NDArray[np.int64]) -> Any:
+    """One Skia path of rows of shapes, with their points already in pixels."""
+    counts = np.diff(shapes.starts)[rows]
+    starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    points = np.arange(starts[-1]) + np.repeat(shapes.starts[:-1][rows] - starts[:-1], counts)
+    return make_path(xy[points], starts)
+
+
+def _draw(canvas: Any, groups: list[tuple[Any, float | None]], rule: StyleRule, metres: float, antialias: bool) -> None:
+    """Draw all features of one rule: every casing first, so that crossings stay open."""
+    casing = _casing_px(rule, metres)
     if rule.casing is not None and casing > 0:
-        for path, is_line, width in shapes:
-            edge = _paint(rule.casing, (width if is_line else 0) + 2 * casing, antialias)
-            canvas.drawPath(path, edge)
-    fill = _paint(rule.fill, None, antialias)
-    for path, is_line, width in shapes:
-        canvas.drawPath(path, _paint(rule.fill, width, antialias) if is_line else fill)
+        for path, width in groups:
+            canvas.drawPath(path, _paint(rule.casing, (width or 0) + 2 * casing, antialias))
+    for path, width in groups:
+        canvas.drawPath(path, _paint(rule.fill, width, antialias))
 
 
 def _paint(colour: RGB, stroke_px: float | None, antialias: bool) -> Any:
@@ -81,43 +193,3 @@ def _paint(colour: RGB, stroke_px: float | None, antialias: bool) -> Any:
         paint.setStrokeCap(skia.Paint.kRound_Cap)
         paint.setStrokeJoin(skia.Paint.kRound_Join)
     return paint
-
-
-def geometry_paths(geometry: BaseGeometry, grid: Grid) -> list[tuple[Any, bool]]:
-    """Skia paths of a geometry, in pixels of ``grid``.
-
-    Args:
-        geometry: Polygons, lines or collections of them, in CRS units; points are left out.
-        grid: The grid whose pixels are meant.
-
-    Returns:
-        (path, whether it is a line) for every part. Polygon holes are kept (even-odd filling).
-    """
-    inverse = ~grid.affine
-    found: list[tuple[Any, bool]] = []
-    for part in _parts(geometry):
-        is_line = part.geom_type in ("LineString", "LinearRing")
-        path = skia.Path()
-        if not is_line:
-            path.setFillType(skia.PathFillType.kEvenOdd)
-        rings = [part] if is_line else [part.exterior, *part.interiors]
-        for ring in rings:
-            path.addPoly(_points(shapely.get_coordinates(ring), inverse), not is_line)
-        found.append((path, is_line))
-    return found
-
-
-def _points(xy: NDArray[np.float64], inverse: Any) -> list[Any]:
-    """Skia points in pixels of CRS coordinates (N, 2)."""
-    x = inverse.a * xy[:, 0] + inverse.b * xy[:, 1] + inverse.c
-    y = inverse.d * xy[:, 0] + inverse.e * xy[:, 1] + inverse.f
-    return [skia.Point(px, py) for px, py in zip(x.tolist(), y.tolist(), strict=True)]
-
-
-def _parts(geometry: BaseGeometry) -> list[Any]:
-    """Single polygons and lines of any geometry, empty ones left out."""
-    if geometry.is_empty:
-        return []
-    if hasattr(geometry, "geoms"):
-        return [p for g in geometry.geoms for p in _parts(g)]
-    return [geometry] if geometry.geom_type in ("Polygon", "LineString", "LinearRing") else []

@@ -1,13 +1,20 @@
-"""Styles: in which order kinds of features are drawn, and how. Plain values."""
+"""Styles: in which order kinds of features are drawn, and how. Plain values, and the TOML files that hold them."""
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
 
-from terramorph.cartography.palette import MAP_CLASSES
+from terramorph.cartography.kinds import KINDS
+from terramorph.cartography.tomlfile import check_keys, check_kind, load_toml, number
+from terramorph.errors import ConfigError
 
 RGB = tuple[int, int, int]
-_COLOUR: dict[str, RGB] = {c.name: c.rgb for c in MAP_CLASSES}
+GEOMETRIES = ("any", "line", "area")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +28,10 @@ class StyleRule:
         min_width_px: Lines are drawn at least this wide, in pixels, so that they survive at coarse scales.
         casing: Colour of an outline under lines or around polygons, or None.
         casing_m: Width of the casing on each side, in metres.
+        width_px: Width of lines in pixels by zoom, as (zoom, pixels) in rising order; between two zooms it is
+            interpolated, beyond them it stays. It wins over every width in metres. Empty: metres count.
+        min_casing_px: The casing is drawn at least this wide on each side, in pixels.
+        geometry: ``line`` or ``area`` where the rule applies to these only, otherwise ``any``.
     """
 
     kind: str
@@ -29,6 +40,9 @@ class StyleRule:
     min_width_px: float = 1.0
     casing: RGB | None = None
     casing_m: float = 0.0
+    width_px: tuple[tuple[float, float], ...] = ()
+    min_casing_px: float = 0.0
+    geometry: str = "any"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +51,26 @@ class Style:
 
     Attributes:
         background: Colour where no feature is.
-        rules: Draw order. Kinds without a rule are not drawn.
+        rules: Draw order. Kinds without a rule are not drawn. A kind may have one rule for its areas and one for its
+            lines, at different places of the order.
         name: For people.
+        antialias: Smooth edges. Without it every pixel has exactly a colour of the style.
     """
 
     background: RGB
     rules: tuple[StyleRule, ...]
     name: str = "custom"
+    antialias: bool = True
 
     def rule(self, kind: str) -> StyleRule | None:
-        """The rule of a kind, or None."""
+        """The first rule of a kind, or None."""
         return next((r for r in self.rules if r.kind == kind), None)
+
+
+@lru_cache(maxsize=1)
+def _classic() -> Style:
+    """The style classic, read once."""
+    return load_style("classic")
 
 
 def classic(casing: bool = False) -> Style:
@@ -58,20 +81,90 @@ def classic(casing: bool = False) -> Style:
             are outside
             the palette, so maps that are scored by class leave them off.
     """
-    line: RGB | None = (214, 208, 196) if casing else None
-    orange: RGB | None = (226, 142, 38) if casing else None
-    yellow: RGB | None = (228, 200, 92) if casing else None
-    return Style(
-        name="classic",
-        background=_COLOUR["land"],
-        rules=(
-            StyleRule("land", _COLOUR["land"]),
-            StyleRule("park", _COLOUR["park"]),
-            StyleRule("water", _COLOUR["water"], width_m=20.0),
-            StyleRule("building", _COLOUR["building"]),
-            StyleRule("rail", (218, 214, 208), width_m=2.0, min_width_px=1.0),
-            StyleRule("road", _COLOUR["road"], width_m=9.0, casing=line, casing_m=0.8),
-            StyleRule("arterial", _COLOUR["arterial"], width_m=18.0, casing=yellow, casing_m=1.0),
-            StyleRule("highway", _COLOUR["highway"], width_m=30.0, casing=orange, casing_m=1.2),
-        ),
+    style = _classic()
+    if not casing:
+        return style
+    lines: dict[str, tuple[RGB, float]] = {
+        "road": ((214, 208, 196), 0.8),
+        "arterial": ((228, 200, 92), 1.0),
+        "highway": ((226, 142, 38), 1.2),
+    }
+    rules = tuple(
+        dataclasses.replace(r, casing=lines[r.kind][0], casing_m=lines[r.kind][1]) if r.kind in lines else r
+        for r in style.rules
     )
+    return dataclasses.replace(style, rules=rules)
+
+
+def load_style(name_or_path: str | Path) -> Style:
+    """A style that comes with the package, or a user's own.
+
+    Args:
+        name_or_path: ``classic``, ``osm``, ``classes``, or the path of a .toml file: ``background``, ``name``,
+            ``antialias``, and in draw order tables ``[[rule]]`` with ``kinds`` (one or several), ``fill`` and the other
+            fields of `StyleRule`. Colours are "#rrggbb"; ``width_px`` is a table of zoom = pixels, where
+            zoom = log2(156543.034 / metres a pixel).
+
+    Raises:
+        ConfigError: If there is no such style, it is not TOML, or it holds an unknown key or kind or an impossible
+            value.
+    """
+    values, where = load_toml(name_or_path, "styles")
+    where = f"Style {where}"
+    check_keys(values, ("name", "background", "antialias", "rule"), where)
+    if "background" not in values or not isinstance(values.get("rule"), list):
+        raise ConfigError(f'{where} is not whole; give background = "#rrggbb" and at least one [[rule]].')
+    antialias = values.get("antialias", True)
+    if not isinstance(antialias, bool):
+        raise ConfigError(f"{where}: antialias is {antialias!r}; it must be true or false.")
+    rules = [r for i, entry in enumerate(values["rule"], 1) for r in _rules(entry, f"{where}, rule {i}")]
+    name = str(values.get("name", Path(name_or_path).stem))
+    return Style(_colour(values["background"], f"{where}: background"), tuple(rules), name, antialias)
+
+
+def _rules(entry: Any, where: str) -> list[StyleRule]:
+    """The rules of one table [[rule]]: one for each of its kinds."""
+    fields = [f.name for f in dataclasses.fields(StyleRule) if f.name != "kind"]
+    check_keys(entry, ("kinds", *fields), where)
+    kinds = entry.get("kinds")
+    kinds = [kinds] if isinstance(kinds, str) else kinds
+    if not isinstance(kinds, list) or not kinds or "fill" not in entry:
+        raise ConfigError(f'{where} is not whole; give kinds = ["road"] and fill = "#rrggbb".')
+    if "width_m" in entry and "width_px" in entry:
+        raise ConfigError(f"{where} has width_m and width_px; give one of them.")
+    values: dict[str, Any] = {}
+    for key in entry:
+        place = f"{where}: {key}"
+        if key in ("fill", "casing"):
+            values[key] = _colour(entry[key], place)
+        elif key == "width_px":
+            values[key] = _by_zoom(entry[key], place)
+        elif key == "geometry":
+            if entry[key] not in GEOMETRIES:
+                raise ConfigError(f"{place} is {entry[key]!r}; it must be one of {', '.join(GEOMETRIES)}.")
+            values[key] = entry[key]
+        elif key != "kinds":
+            values[key] = number(entry[key], place)
+    return [StyleRule(kind=check_kind(k, KINDS, where), **values) for k in kinds]
+
+
+def _colour(value: Any, where: str) -> RGB:
+    """RGB of "#rrggbb"."""
+    if not isinstance(value, str) or not re.fullmatch(r"#[0-9a-fA-F]{6}", value):
+        raise ConfigError(f'{where} is {value!r}; a colour is written "#rrggbb".')
+    return int(value[1:3], 16), int(value[3:5], 16), int(value[5:7], 16)
+
+
+def _by_zoom(value: Any, where: str) -> tuple[tuple[float, float], ...]:
+    """(zoom, pixels) in rising order, of a table or of one number for all zooms."""
+    if not isinstance(value, dict):
+        return ((0.0, number(value, where)),)
+    try:
+        pairs = sorted((float(zoom), number(px, where)) for zoom, px in value.items())
+    except ValueError as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"{where} has the keys {', '.join(value)}; they must be zooms, such as 14 = 3.0.") from error
+    if not pairs:
+        raise ConfigError(f"{where} is empty; give at least one zoom, such as 14 = 3.0.")
+    return tuple(pairs)

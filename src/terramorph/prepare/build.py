@@ -5,24 +5,24 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from terramorph.errors import ConfigError, InputError
+from terramorph.errors import ConfigError, DatasetError, InputError
 from terramorph.pairs import has_split, open_pairs
 from terramorph.pairs.manifest import SPLITS, AreaRecord, GridRecord, Manifest, SideRecord
-from terramorph.prepare.cut import Place, cut, unread, value_range
+from terramorph.prepare.cut import Cut, Place, add_block_shifts, correlation, cut, make_folders, unread, value_range
 from terramorph.prepare.finish import finish
 from terramorph.prepare.jobs import FolderJob, GridJob, Job, MapLook, Part
-from terramorph.prepare.journal import FOLDER, Journal, Row, locked
+from terramorph.prepare.journal import FOLDER, Journal, locked
 from terramorph.prepare.labels import map_palette
 from terramorph.prepare.options import Inputs, Options
 from terramorph.prepare.places import area_places
 from terramorph.prepare.plan import Area, plan_grid
-from terramorph.prepare.registration import consistent_shift, estimate_shift
+from terramorph.prepare.registration import MIN_CONFIDENCE, locate_common
 from terramorph.prepare.sides import open_side
 from terramorph.raster import Raster
 from terramorph.raster.source import Source
@@ -95,13 +95,14 @@ def _plan_grid(one: Inputs, out: Path, options: Options, journal: Journal, opene
     places = area_places(area, options, journal)
     # On a map that we draw ourselves there is no text.
     labelled = target.grid is not None and _may_have_labels(np.dtype(target.dtype).name, len(target.bands))
-    samples = []
+    samples: list[tuple[Raster, Raster]] = []
     deep = any(np.dtype(side.dtype) != np.uint8 for side in (source, target))
     if labelled or deep or options.register:
         chosen = _spread(places)
         for done, place in enumerate(chosen, start=1):
             grid = area.grid.crop(place.y, place.x, options.tile, options.tile)
-            samples.append((source.read(grid), target.read(grid)))
+            with suppress(InputError) if options.skip_bad else nullcontext():
+                samples.append((source.read(grid), target.read(grid)))
             tell(f"sampling {name}", done, len(chosen))
     record = AreaRecord(
         name=name,
@@ -127,9 +128,12 @@ def _plan_folder(one: Inputs, out: Path, options: Options, journal: Journal, ope
     samples = []
     chosen = _spread(places)
     for done, place in enumerate(chosen, start=1):
-        pair = folders[str(place.split)].read(place.row)
-        samples.append((pair.a, pair.b))
+        with suppress(InputError) if options.skip_bad else nullcontext():
+            pair = folders[str(place.split)].read(place.row)
+            samples.append((pair.a, pair.b))
         tell(f"sampling {name}", done, len(chosen))
+    if not samples:
+        raise DatasetError(f"None of the pairs of {root} that were looked at can be read; give another folder.")
     b = samples[0][1]
     digest = "".join(folder.fingerprint() for folder in folders.values())
     sides = [
@@ -175,14 +179,13 @@ def _look(samples: list[tuple[Raster, Raster]], options: Options) -> MapLook:
 
 def _common_shift(samples: list[tuple[Raster, Raster]]) -> tuple[float, float] | None:
     """The part of the sides' shift, in pixels, that is the same all over; None where there is none to be found."""
-    masks = [source.mask & target.mask for source, target in samples]
-    shifts = [
-        estimate_shift(source.pixels, target.pixels, mask)
-        for (source, target), mask in zip(samples, masks, strict=True)
-        if mask.mean() > 0.5
-    ]
-    common = consistent_shift(shifts)
-    return None if common is None else (round(common.dx, 2), round(common.dy, 2))
+    surfaces = [s for s in (correlation(source, target) for source, target in samples) if s is not None]
+    # Pairs of a folder may differ in size, and small ones in how far a shift can be looked for.
+    surfaces = [s for s in surfaces if s.shape == surfaces[0].shape]
+    if not surfaces:
+        return None
+    common = locate_common(surfaces)
+    return None if common.confidence < MIN_CONFIDENCE else (round(common.dx, 2), round(common.dy, 2))
 
 
 def _cut_area(job: Job, out: Path, options: Options, journal: Journal, tell: Progress) -> None:
@@ -192,34 +195,31 @@ def _cut_area(job: Job, out: Path, options: Options, journal: Journal, tell: Pro
     left = [place for place in job.places if place.id not in done]
     finished, total = len(job.places) - len(left), len(job.places)
     tell(f"cutting {name}", finished, total)
+    make_folders(left, out)
     strips = job.strips(left)
     with ThreadPoolExecutor(os.cpu_count()) as workers, ThreadPoolExecutor(1) as reader:
-        ahead: list[Future[list[Part | Row]]] = []
-
-        def finished_row(part: Part | Row) -> Row:
-            return cut(*part, job.record, out, options) if isinstance(part, Part) else part
+        ahead: list[Future[list[Part | Cut]]] = []
 
         def read_on() -> None:
             strip = next(strips, None)
             if strip is not None:
                 ahead.append(reader.submit(_load, job, strip, options.skip_bad))
 
+        def judged(part: Part | Cut) -> Cut:
+            return cut(*part, job.record, out, options) if isinstance(part, Part) else part
+
         read_on()
         while ahead:
             parts = ahead.pop(0).result()
             read_on()
-            rows = list(
-                workers.map(
-                    lambda part: cut(*part, job.record, out, options) if isinstance(part, Part) else part, parts
-                )
-            )
+            rows = add_block_shifts(list(workers.map(judged, parts)))
             journal.add_rows(name, rows)
             finished += len(rows)
             tell(f"cutting {name}", finished, total)
 
 
-def _load(job: Job, strip: list[Place], skip_bad: bool) -> list[Part | Row]:
-    """The parts of a strip; rows in the place of those that cannot be read, if such are skipped."""
+def _load(job: Job, strip: list[Place], skip_bad: bool) -> list[Part | Cut]:
+    """The parts of a strip; in the place of those that cannot be read, if such are skipped, what became of them."""
     try:
         return list(job.load(strip))
     except InputError as error:

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from terramorph.errors import StorageError
 from terramorph.pairs.manifest import AreaRecord
 from terramorph.prepare.journal import Row
 from terramorph.prepare.measure import MEASURE_NAMES, measure_pair
 from terramorph.prepare.options import Options
+from terramorph.prepare.registration import LEAST_SHIFT, Shift, correlate, locate, locate_common
 from terramorph.raster import Raster, write_image
+
+SHIFT_BLOCK = 4
+"""Tiles along the side of a block whose common shift is told."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,18 @@ def side_by_side(source: Raster, target: Raster) -> bool:
     return source.dtype == target.dtype == np.uint8 and source.count == target.count and source.count in (1, 3)
 
 
+class Cut(NamedTuple):
+    """What became of a tile.
+
+    Attributes:
+        row: for the journal.
+        surface: the correlation of its sides, see `correlate`; None where there is nothing to correlate.
+    """
+
+    row: Row
+    surface: NDArray[np.float32] | None
+
+
 def cut(
     place: Place,
     source: Raster,
@@ -62,7 +81,7 @@ def cut(
     area: AreaRecord,
     out: Path,
     options: Options,
-) -> Row:
+) -> Cut:
     """Measures a pair and writes it.
 
     Args:
@@ -73,15 +92,14 @@ def cut(
         out: the dataset.
         options: what to leave out.
 
-    Returns:
-        The tile's row of the journal.
-
     Raises:
         StorageError: if an image cannot be written.
     """
+    surface = correlation(source, target)
     measures = measure_pair(
         source,
         target,
+        shift=Shift(math.nan, math.nan, 0.0) if surface is None else locate(surface),
         labels=math.nan if labels is None else float(labels.mean()),
         source_range=area.source.range,
         target_range=area.target.range,
@@ -93,7 +111,45 @@ def cut(
         write_pair(place, source, target, out)
     else:
         row["split"] = None
-    return row
+    return Cut(row, surface)
+
+
+def correlation(source: Raster, target: Raster) -> NDArray[np.float32] | None:
+    """`correlate` of two sides; None where they are too small or mostly without data."""
+    mask = source.mask & target.mask
+    reach = min(16, min(mask.shape) // 4)
+    if reach < LEAST_SHIFT or mask.mean() < 0.5:
+        return None
+    return correlate(source.pixels, target.pixels, None if mask.all() else mask, reach)
+
+
+def add_block_shifts(cuts: Sequence[Cut]) -> list[Row]:
+    """The rows of tiles that were read together, with the common shift of the tiles of each block, in pixels.
+
+    What single tiles do not show, the sum of their correlations may. A block is `SHIFT_BLOCK` tiles wide and high.
+    """
+    blocks: defaultdict[tuple[int, int], list[Cut]] = defaultdict(list)
+    for one in cuts:
+        blocks[one.row["row"] // SHIFT_BLOCK, one.row["col"] // SHIFT_BLOCK].append(one)
+    for members in blocks.values():
+        surfaces = [one.surface for one in members if one.surface is not None]
+        shift = locate_common(surfaces) if surfaces else Shift(math.nan, math.nan, 0.0)
+        for one in members:
+            one.row.update(block_dx=shift.dx, block_dy=shift.dy, block_confidence=shift.confidence)
+    return [one.row for one in cuts]
+
+
+def make_folders(places: Sequence[Place], out: Path) -> None:
+    """Makes the folders that pairs will be written into.
+
+    Raises:
+        StorageError: if one cannot be made.
+    """
+    for split in {place.split for place in places if place.split is not None}:
+        try:
+            (out / split).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(f"{out / split} cannot be made ({error.strerror}); choose another folder.") from error
 
 
 def write_pair(place: Place, source: Raster, target: Raster, out: Path) -> None:
@@ -105,6 +161,8 @@ def write_pair(place: Place, source: Raster, target: Raster, out: Path) -> None:
     twins = not side_by_side(source, target)
     files = place.files(out, twins)
     if twins:
+        for file in files:
+            file.parent.mkdir(exist_ok=True)
         write_image(source, files[0])
         write_image(target, files[1])
         return
@@ -123,10 +181,10 @@ def _unwanted(row: Row, options: Options) -> str | None:
     return None
 
 
-def unread(place: Place, why: str) -> Row:
-    """The row of a tile that could not be read and is skipped."""
+def unread(place: Place, why: str) -> Cut:
+    """What becomes of a tile that could not be read and is skipped."""
     measures = {name: 0 if name == "hash" else math.nan for name in MEASURE_NAMES}
-    return {**asdict(place), **measures, "split": None, "dropped": "unreadable", "note": why}
+    return Cut({**asdict(place), **measures, "split": None, "dropped": "unreadable", "note": why}, None)
 
 
 def value_range(sides: Sequence[Raster]) -> tuple[float, float] | None:

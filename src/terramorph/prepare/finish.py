@@ -11,7 +11,6 @@ import geopandas
 import numpy as np
 import pandas
 from affine import Affine
-from numpy.typing import NDArray
 from pyarrow import ArrowException
 
 from terramorph._version import __version__
@@ -24,10 +23,7 @@ from terramorph.prepare.journal import Journal, Row
 from terramorph.prepare.measure import MEASURE_NAMES, near_duplicates
 from terramorph.prepare.options import Options
 from terramorph.prepare.plan import Tiles, tile_boxes
-from terramorph.prepare.registration import Shift, consistent_shift
 
-SHIFT_BLOCK = 4
-"""Tiles along the side of a block whose common shift is reported."""
 _BLANK = 0.98
 """Share of one colour over which a tile resembles every other blank one, and is no duplicate of it."""
 
@@ -141,12 +137,13 @@ def _frame(area: AreaRecord, rows: list[Row], tile: int, common: str | None) -> 
     for key in MEASURE_NAMES:
         values = [row[key] for row in rows]
         columns[key] = [f"{v:016x}" for v in values] if key == "hash" else np.array(values, np.float64)
+    for key in ("block_dx", "block_dy", "block_confidence"):
+        columns[key] = np.array([row[key] for row in rows], np.float64)
     columns["duplicates"] = pandas.array([row["duplicates"] for row in rows], dtype="Int32")
     columns["note"] = [row.get("note") for row in rows]
     grid = None if area.grid is None else area.grid.grid()
     metres = np.nan if grid is None or grid.ground_resolution is None else grid.ground_resolution
     columns["dx_m"], columns["dy_m"] = columns["dx"] * metres, columns["dy"] * metres
-    columns |= _block_shifts(rows)
     if grid is None:
         geometry: Any = geopandas.GeoSeries([None] * len(rows), crs=common)
         return geopandas.GeoDataFrame(columns, geometry=geometry, crs=common)
@@ -161,17 +158,3 @@ def _frame(area: AreaRecord, rows: list[Row], tile: int, common: str | None) -> 
 
 def _crs(grid: Grid) -> str | None:
     return None if grid.crs is None else str(grid.crs)
-
-
-def _block_shifts(rows: list[Row]) -> dict[str, NDArray[np.float64]]:
-    """The common shift of the tiles of each block, in pixels, with its confidence; NaN where there is none."""
-    blocks: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
-    for index, row in enumerate(rows):
-        blocks[row["row"] // SHIFT_BLOCK, row["col"] // SHIFT_BLOCK].append(index)
-    found = np.full((3, len(rows)), np.nan)
-    for members in blocks.values():
-        shifts = [Shift(rows[i]["dx"], rows[i]["dy"], rows[i]["confidence"]) for i in members]
-        common = consistent_shift([s for s in shifts if np.isfinite(s.dx)])
-        if common is not None:
-            found[:, members] = np.array([common.dx, common.dy, common.confidence])[:, None]
-    return dict(zip(("block_dx", "block_dy", "block_confidence"), found, strict=True))

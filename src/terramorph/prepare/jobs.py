@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from terramorph.geo import Grid
 from terramorph.pairs import PairFolder
 from terramorph.pairs.manifest import AreaRecord
-from terramorph.prepare.cut import Place
+from terramorph.prepare.cut import SHIFT_BLOCK, Place
 from terramorph.prepare.labels import MARGIN, remove_labels
 from terramorph.prepare.plan import Area
 from terramorph.prepare.registration import shift_raster
@@ -107,9 +107,10 @@ class GridJob:
     def strips(self, left: Sequence[Place]) -> Iterator[list[Place]]:
         """Whole rows of tiles where a side must be decoded from the top, else about squares of tiles."""
         sequential = self.area.source.sequential or self.area.target.sequential
-        square = max(1, math.isqrt(STRIP_PIXELS) // self.tile)
+        square = _blocks(math.isqrt(STRIP_PIXELS) // self.tile)
         across = self.area.grid.width if sequential else square * self.tile
-        high, wide = max(1, STRIP_PIXELS // (self.tile * across)), across // self.tile + 1 if sequential else square
+        high = _blocks(STRIP_PIXELS // (self.tile * across))
+        wide = self.area.grid.width if sequential else square
         for _, rows in groupby(left, key=lambda place: place.row // high):
             members = sorted(rows, key=lambda place: place.col // wide)  # stable: still row by row
             yield from (list(strip) for _, strip in groupby(members, key=lambda place: place.col // wide))
@@ -141,6 +142,11 @@ class GridJob:
             )
             for place in strip
         ]
+
+
+def _blocks(tiles: int) -> int:
+    """So many tiles or less, but at least one: whole blocks whose shift is told together, if one fits."""
+    return max(1, tiles - tiles % SHIFT_BLOCK if tiles >= SHIFT_BLOCK else tiles)
 
 
 @dataclass(frozen=True, eq=False)

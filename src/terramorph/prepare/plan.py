@@ -22,7 +22,7 @@ ZOOM_0 = 2 * math.pi * 6378137.0 / 256
 WebMercatorQuad)."""
 MAX_TILES = 5_000_000
 """Most tiles of one area: over that the zoom or the resolution is more likely a slip than a wish."""
-_MERCATOR = "EPSG:3857"
+_MERCATOR, _DEGREES = "EPSG:3857", "EPSG:4326"
 
 
 @dataclass(frozen=True)
@@ -155,14 +155,12 @@ def _check_places(source: Source, target: Source, scale: Scale) -> None:
 
 def _shared_ground(source: Source, target: Source, bounds: Geometry | None) -> Geometry:
     """What both extents (and the bounds) cover, in the source's CRS."""
-    ground, crs = source.extent, source.extent.crs
-    other = _in_crs(target.extent, crs)
-    shared = ground & other
-    if shared.is_empty or shared.area <= 0:
-        raise DatasetError(_apart(source, target, other))
+    shared = _intersection(source.extent, target.extent)
+    if shared is None:
+        raise DatasetError(_apart(source, target))
     if bounds is not None:
-        shared = shared & _in_crs(bounds, crs)
-        if shared.is_empty or shared.area <= 0:
+        shared = _intersection(shared, bounds)
+        if shared is None:
             raise DatasetError(
                 f"The ground that {source.name} and {target.name} share lies outside --bounds; give west, south, "
                 "east, north in degrees."
@@ -170,23 +168,37 @@ def _shared_ground(source: Source, target: Source, bounds: Geometry | None) -> G
     return shared
 
 
-def _in_crs(geometry: Geometry, crs: CRS | None) -> Geometry:
-    """A geometry in another CRS; extents of whole worlds are cut to what web mercator shows."""
-    if geometry.crs == crs or crs is None or geometry.crs is None:
-        return geometry
-    # Long edges bend when projected: more points along them keep the shape.
-    side = max(geometry.boundingbox.span_x, geometry.boundingbox.span_y)
-    return project(geometry.segmented(side / 16), crs)
+def _intersection(a: Geometry, b: Geometry) -> Geometry | None:
+    """What two extents share, in the CRS of the first; None where that is nothing.
+
+    The smaller is moved to the CRS of the larger: a whole world has no shape in a UTM zone.
+    """
+    if a.crs is None or b.crs is None or a.crs == b.crs:
+        shared = a & b
+    elif project(a, _DEGREES).area <= project(b, _DEGREES).area:
+        shared = _bent(_bent(a, b.crs) & b, a.crs)
+    else:
+        shared = a & _bent(b, a.crs)
+    return None if shared.is_empty or not shared.area > 0 else shared
 
 
-def _apart(source: Source, target: Source, other: Geometry) -> str:
+def _bent(geometry: Geometry, crs: CRS) -> Geometry:
+    """A geometry in another CRS. Long edges bend when they are projected: points along them keep the shape."""
+    if geometry.is_empty:
+        return Geometry(geometry.geom, crs)
+    return project(geometry.segmented(max(geometry.boundingbox.span_x, geometry.boundingbox.span_y) / 16), crs)
+
+
+def _apart(source: Source, target: Source) -> str:
     """The sentence for sides that share no ground, with the likely reason where one can be told."""
-    ours, theirs = source.extent.boundingbox, other.boundingbox
+    placed = source.extent.crs is not None and target.extent.crs is not None
+    boxes = [side.extent for side in (source, target)]
+    ours, theirs = (project(b, _DEGREES).boundingbox if placed else b.boundingbox for b in boxes)
     where = (
         f"{source.name} covers x {ours.left:.6g} to {ours.right:.6g}, y {ours.bottom:.6g} to {ours.top:.6g} and "
         f"{target.name} x {theirs.left:.6g} to {theirs.right:.6g}, y {theirs.bottom:.6g} to {theirs.top:.6g}"
     )
-    if source.extent.crs is not None and target.extent.crs is not None:
+    if placed:
         for side, fixed, moved in ((source, target.extent, source.extent), (target, source.extent, target.extent)):
             if moved.crs.geographic and _touches_swapped(moved, fixed):
                 return (
@@ -202,7 +214,7 @@ def _touches_swapped(moved: Geometry, fixed: Geometry) -> bool:
     if max(abs(b.left), abs(b.right)) > 90:
         return False
     swapped = box(b.bottom, b.left, b.top, b.right, moved.crs)
-    return bool(swapped.intersects(_in_crs(fixed, moved.crs)))
+    return _intersection(swapped, fixed) is not None
 
 
 def _pixel_grid(source: Source, target: Source, bounds: Geometry | None) -> Grid:
@@ -253,7 +265,7 @@ def _metric_crs(shared: Geometry) -> CRS:
     metres = bool(crs.proj.axis_info) and float(crs.proj.axis_info[0].unit_conversion_factor) == 1.0
     if not crs.geographic and metres and not mercator:
         return crs
-    middle = project(shared.centroid, "EPSG:4326").coords[0]
+    middle = project(shared.centroid, _DEGREES).coords[0]
     zone = min(max(int((middle[0] + 180) // 6) + 1, 1), 60)
     if not -80 <= middle[1] <= 84:
         raise DatasetError(

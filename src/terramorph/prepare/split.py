@@ -22,7 +22,6 @@ from terramorph.prepare.plan import Tiles
 NONE = -1
 """The code of a tile that belongs to no split."""
 _CODE = {name: code for code, name in enumerate(SPLITS)}
-_BLOCKS_WANTED = 30
 _LARGEST_BLOCK = 8
 
 
@@ -33,7 +32,8 @@ class SplitRule:
     Attributes:
         method: `blocks` of ground drawn by the seed; `by-list`, a file of ids; `by-area`, a file of polygons.
         fractions: shares of train, val and test for `blocks`.
-        block: tiles along the side of a block; None: as large as leaves about 30 blocks, at most 8.
+        block: tiles along the side of a block; None: one block makes the smaller of val and
+            test, and at most 8, for every block loses the tiles around it.
         buffer: metres (CRS units where there is no CRS) that tiles of two splits must lie apart; None: any distance
             over 0 for blocks and polygons, while tiles of a list may touch. They never overlap.
         file: the list (CSV with the columns id and split) or the polygons (any vector file with an attribute split).
@@ -79,7 +79,7 @@ def draw_blocks(tiles: Tiles, rule: SplitRule, name: str) -> NDArray[np.int8]:
         int8 (N,), places in `SPLITS`.
     """
     count = len(tiles.row)
-    block = rule.block or int(np.clip(np.sqrt(count / _BLOCKS_WANTED), 1, _LARGEST_BLOCK))
+    block = rule.block or _block_size(count, rule.fractions)
     keys = (tiles.row // block).astype(np.int64) << 32 | (tiles.col // block)
     _, member = np.unique(keys, return_inverse=True)
     sizes = np.bincount(member)
@@ -99,6 +99,12 @@ def draw_blocks(tiles: Tiles, rule: SplitRule, name: str) -> NDArray[np.int8]:
         if begin >= len(order):
             break
     return codes[member]
+
+
+def _block_size(count: int, fractions: tuple[float, float, float]) -> int:
+    """Tiles along the side of a block, where none is named."""
+    held_out = [share for share in fractions[1:] if share > 0]
+    return int(np.clip(round(float(np.sqrt(min(held_out, default=1.0) * count))), 1, _LARGEST_BLOCK))
 
 
 def read_list(path: Path) -> Mapping[str, int]:

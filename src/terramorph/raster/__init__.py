@@ -1,14 +1,22 @@
 """Pixels with a place. The only home of rasterio. No torch."""
 
 from terramorph.raster.image import IMAGE_SUFFIXES, MAX_PIXELS, probe_image, read_image
+from terramorph.raster.image_source import ImageSource
+from terramorph.raster.open import open_source
 from terramorph.raster.raster import Raster, default_bands
 from terramorph.raster.save import write_image
+from terramorph.raster.source import Source
+from terramorph.raster.tiles import TileSource
 
 __all__ = [
     "IMAGE_SUFFIXES",
     "MAX_PIXELS",
+    "ImageSource",
     "Raster",
+    "Source",
+    "TileSource",
     "default_bands",
+    "open_source",
     "probe_image",
     "read_image",
     "write_image",

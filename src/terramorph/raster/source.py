@@ -25,13 +25,23 @@ class Source(Protocol):
         licence: What is known of the terms of use, for the manifest; None where nothing is.
     """
 
-    name: str
-    grid: Grid | None
-    extent: Geometry
-    bands: tuple[str, ...]
-    dtype: np.dtype[Any]
-    sequential: bool
     licence: str | None
+
+    @property
+    def name(self) -> str:
+        """See above; likewise the others."""
+        ...
+
+    @property
+    def grid(self) -> Grid | None: ...
+    @property
+    def extent(self) -> Geometry: ...
+    @property
+    def bands(self) -> tuple[str, ...]: ...
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+    @property
+    def sequential(self) -> bool: ...
 
     def read(self, grid: Grid) -> Raster:
         """The pixels on a grid.

@@ -1,4 +1,14 @@
-"""World files and .prj files: the place of a PNG or JPEG, beside it.
+"""The place of an image from the files beside it: .aux.xml, world file and .prj, MapInfo's .tab, OziExplorer's .map.
+
+The first of these that gives an affine is taken, in this order:
+
+1. ``IMAGE.aux.xml`` (GDAL's PAM) with a GeoTransform;
+2. a world file (.jgw .pgw .tfw .bpw, .jpgw ..., .wld, .w);
+3. a .tab that is of an image;
+4. a .map that OziExplorer would read.
+
+The CRS of the first two comes from a .prj, else from the SRS in the .aux.xml, else from a .tab or .map that puts the
+image in the same place. What a GeoTIFF says itself comes before all of them.
 
 A world file holds six numbers, A D B E C F, one a line. C and F are the place of the *centre* of the first
 pixel (ESRI's convention, kept by GDAL, SAS.Planet and OziExplorer); a Grid's affine starts at its outer
@@ -9,12 +19,15 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from xml.etree import ElementTree
 
 from affine import Affine
 from odc.geo.crs import CRS
 from rasterio.crs import CRS as RasterioCRS
 
 from terramorph.errors import RasterError
+from terramorph.raster.crs import to_odc_crs
+from terramorph.raster.mapfile import find_map_file, read_map_file, read_text
 
 _SHORT = {
     ".jpg": (".jgw", ".jpgw", ".jpegw"),
@@ -30,60 +43,129 @@ _SHORT = {
 def find_world_file(path: Path) -> Path | None:
     """The world file beside an image, or None. Lower and upper case suffixes are both seen."""
     suffix = path.suffix.lower()
-    for candidate in (*_SHORT.get(suffix, ()), ".wld", ".w"):
-        for cased in (candidate, candidate.upper()):
-            found = path.with_suffix(cased)
-            if found.is_file():
-                return found
+    return _beside(path, *_SHORT.get(suffix, (f"{suffix}w",)), ".wld", ".w")
+
+
+def place_files(path: Path) -> list[Path]:
+    """The files beside an image that may say its place, in the order of their names."""
+    found = (find_world_file(path), _beside(path, ".prj"), _aux_file(path), find_map_file(path))
+    return sorted(file for file in found if file is not None)
+
+
+def read_place(path: Path, shape: tuple[int, int] | None = None) -> tuple[Affine, CRS | None] | None:
+    """Affine and CRS of an image from the files beside it, or None where none of them says its place.
+
+    Args:
+        path: of the image.
+        shape: (height, width) of the image, pixels; a .map made for an image of another size is refused.
+
+    Raises:
+        RasterError: If the file that is taken is damaged, or the .prj cannot be understood.
+    """
+    aux, world = _aux_file(path), find_world_file(path)
+    affine = _aux_affine(aux) if aux else None
+    if affine is None and world is not None:
+        affine = _read_affine(world)
+    if affine is not None:
+        return affine, read_crs(path) or _crs_of_map(path, affine, shape)
+    beside = find_map_file(path)
+    return None if beside is None else read_map_file(beside, shape)
+
+
+def read_crs(path: Path) -> CRS | None:
+    """The CRS that a .prj or an .aux.xml beside an image gives, or None.
+
+    Raises:
+        RasterError: If it cannot be understood.
+    """
+    prj = _beside(path, ".prj")
+    if prj is not None:
+        return _parse_crs(prj, read_text(prj))
+    aux = _aux_file(path)
+    text = None if aux is None else _aux_root(aux).findtext("SRS")
+    return _parse_crs(aux, text) if aux is not None and text and text.strip() else None
+
+
+def _beside(path: Path, *suffixes: str) -> Path | None:
+    """The first file of the same name with one of these suffixes, in lower or upper case."""
+    for suffix in suffixes:
+        for cased in (suffix, suffix.upper()):
+            if path.stem and path.with_suffix(cased).is_file():
+                return path.with_suffix(cased)
     return None
 
 
-def read_place(path: Path) -> tuple[Affine, CRS | None] | None:
-    """Affine and CRS of an image from the files beside it, or None where there is no world file.
+def _aux_file(path: Path) -> Path | None:
+    """The .aux.xml of an image."""
+    aux = path.with_name(f"{path.name}.aux.xml")
+    return aux if aux.is_file() else None
 
-    The CRS comes from a .prj file of the same name and is None without one.
 
-    Raises:
-        RasterError: If the world file does not hold six usable numbers, or the .prj cannot be understood.
-    """
-    world = find_world_file(path)
-    if world is None:
+def _aux_root(aux: Path) -> ElementTree.Element:
+    """The tree of an .aux.xml."""
+    try:
+        return ElementTree.parse(aux).getroot()
+    except (OSError, ElementTree.ParseError, LookupError, ValueError) as error:
+        raise RasterError(f"{aux}: this is no XML ({error}); correct or remove it.") from error
+
+
+def _aux_affine(aux: Path) -> Affine | None:
+    """The affine of an .aux.xml, or None if it holds none."""
+    text = _aux_root(aux).findtext("GeoTransform")
+    if text is None:
         return None
-    affine = _read_affine(world)
-    for suffix in (".prj", ".PRJ"):
-        prj = path.with_suffix(suffix)
-        if prj.is_file():
-            return affine, _read_prj(prj)
-    return affine, None
+    try:
+        numbers = [float(word) for word in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) != 6 or not all(math.isfinite(n) for n in numbers):
+        raise RasterError(f"{aux}: the GeoTransform must hold six numbers; correct or remove it.")
+    return _invertible(aux, Affine.from_gdal(*numbers))
 
 
 def _read_affine(world: Path) -> Affine:
     """The affine of a world file, in CRS units, from pixel corners."""
     try:
-        words = world.read_text(encoding="utf-8-sig").split()
+        words = read_text(world).split()
         numbers = [float(word if "." in word else word.replace(",", ".")) for word in words]
-    except (OSError, UnicodeDecodeError, ValueError):
+    except ValueError:
         numbers = []
     if len(numbers) != 6 or not all(math.isfinite(n) for n in numbers):
         raise RasterError(f"{world}: a world file must hold six numbers, one a line; correct or remove it.")
     a, d, b, e, c, f = numbers
-    if a * e - b * d == 0:
-        raise RasterError(f"{world}: the pixel size in this world file is 0; correct or remove it.")
-    return Affine(a, b, c - (a + b) / 2, d, e, f - (d + e) / 2)
+    return _invertible(world, Affine(a, b, c - (a + b) / 2, d, e, f - (d + e) / 2))
 
 
-def _read_prj(prj: Path) -> CRS:
-    """The CRS of a .prj file (WKT, ESRI's dialect too)."""
+def _invertible(file: Path, affine: Affine) -> Affine:
+    """The affine, if its pixels have a size."""
+    if affine.determinant == 0:
+        raise RasterError(f"{file}: the pixel size in this file is 0; correct or remove it.")
+    return affine
+
+
+def _crs_of_map(path: Path, affine: Affine, shape: tuple[int, int] | None) -> CRS | None:
+    """The CRS of a .tab or .map, if in it an affine from elsewhere means the same place to within a pixel."""
+    beside = find_map_file(path)
+    if beside is None:
+        return None
     try:
-        return to_odc_crs(RasterioCRS.from_wkt(prj.read_text(encoding="utf-8-sig"), morph_from_esri_dialect=True))
+        other, crs = read_map_file(beside, shape)
+    except RasterError:
+        return None  # the place is known without it
+    height, width = shape or (256, 256)
+    for corner in ((0, 0), (width, 0), (0, height), (width, height)):
+        x, y = ~other @ (affine @ corner)
+        if math.hypot(x - corner[0], y - corner[1]) > 1:
+            return None
+    return crs
+
+
+def _parse_crs(file: Path, text: str) -> CRS:
+    """The CRS of a text (WKT, ESRI's dialect too)."""
+    try:
+        return to_odc_crs(RasterioCRS.from_wkt(text, morph_from_esri_dialect=True))
     except Exception as error:  # GDAL and pyproj raise classes of their own, which share no base
-        raise RasterError(f"{prj}: this is no coordinate system in WKT; correct or remove it.") from error
-
-
-def to_odc_crs(crs: RasterioCRS) -> CRS:
-    """odc-geo's CRS of rasterio's; by EPSG code where it has one, so that equal systems compare equal."""
-    epsg = crs.to_epsg()
-    return CRS(f"EPSG:{epsg}") if epsg else CRS(crs.to_wkt())
+        raise RasterError(f"{file}: this is no coordinate system in WKT; correct or remove it.") from error
 
 
 def world_text(affine: Affine) -> str:

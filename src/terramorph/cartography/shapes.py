@@ -1,0 +1,206 @@
+"""Shapes: many features as columns of numbers, one row a line or a ring, ready to be drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+from terramorph.cartography.features import Feature
+
+_LINES = (1, 2)  # shapely's type numbers: line, linear ring
+_POLYGON = 3
+_COLLECTIONS = (4, 5, 6, 7)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shapes:
+    """R rows, each a line or one ring of a polygon. Outer rings run counterclockwise and holes clockwise.
+
+    Rings of one kind are filled together by the winding rule, so a hole needs no tie to its polygon, and polygons that
+    overlap do not cancel.
+
+    Attributes:
+        xy: float64 (P, 2), CRS units.
+        starts: int64 (R + 1,), where each row starts in ``xy``. A ring ends on the point it starts on.
+        kinds: int64 (R,), indices into ``names``.
+        names: Kinds.
+        areas: bool (R,), True for rings of polygons.
+        widths_m: float64 (R,), width of a line in metres, NaN where unknown.
+        bounds: float64 (R, 4), left, bottom, right, top.
+        skipped: Features with a kind that no line or polygon could be made of.
+    """
+
+    xy: NDArray[np.float64]
+    starts: NDArray[np.int64]
+    kinds: NDArray[np.int64]
+    names: tuple[str, ...]
+    areas: NDArray[np.bool_]
+    widths_m: NDArray[np.float64]
+    bounds: NDArray[np.float64]
+    skipped: int = 0
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self.kinds)
+
+    @classmethod
+    def of(
+        cls,
+        xy: NDArray[np.float64],
+        starts: NDArray[np.int64],
+        kinds: NDArray[np.int64],
+        names: Sequence[str],
+        areas: NDArray[np.bool_],
+        widths_m: NDArray[np.float64],
+        skipped: int = 0,
+    ) -> Self:
+        """Shapes with their bounds. Every row must hold at least one point; rows that are not finite are left out."""
+        if len(kinds) == 0:
+            bounds = np.zeros((0, 4))
+        else:
+            low, high = np.minimum.reduceat(xy, starts[:-1]), np.maximum.reduceat(xy, starts[:-1])
+            bounds = np.concatenate([low, high], axis=1)
+        shapes = cls(xy, starts, kinds, tuple(names), areas, widths_m, bounds, skipped)
+        finite = np.isfinite(bounds).all(axis=1)
+        if finite.all():
+            return shapes
+        return replace(shapes.take(np.flatnonzero(finite)), skipped=skipped + int((~finite).sum()))
+
+    @classmethod
+    def empty(cls) -> Self:
+        """No rows."""
+        none = np.zeros(0)
+        return cls.of(np.zeros((0, 2)), np.zeros(1, np.int64), none.astype(int), (), none.astype(bool), none)
+
+    @classmethod
+    def from_features(cls, features: Iterable[Feature]) -> Self:
+        """The shapes of features, in the order of their kinds' first appearance."""
+        listed = list(features)
+        names = tuple(dict.fromkeys(f.kind for f in listed))
+        number = {name: i for i, name in enumerate(names)}
+        geometries = np.empty(len(listed), object)
+        geometries[:] = [f.geometry for f in listed]
+        kinds = np.array([number[f.kind] for f in listed], np.int64)
+        widths = np.array([np.nan if f.width_m is None else f.width_m for f in listed], np.float64)
+        return cls.from_geometries(geometries, kinds, names, widths)
+
+    @classmethod
+    def from_geometries(
+        cls, geometries: NDArray[Any], kinds: NDArray[np.int64], names: Sequence[str], widths_m: NDArray[np.float64]
+    ) -> Self:
+        """The shapes of shapely geometries. Z and M are dropped; points, None and what is empty count as skipped.
+
+        Args:
+            geometries: object (N,).
+            kinds: int64 (N,), indices into ``names``.
+            names: Kinds.
+            widths_m: float64 (N,), NaN where unknown.
+        """
+        simple, owner = _simple_parts(geometries)
+        types = shapely.get_type_id(simple)
+        is_line, is_polygon = np.isin(types, _LINES), types == _POLYGON
+        rings, ring_owner = shapely.get_rings(simple[is_polygon], return_index=True)
+        outer = np.ones(len(rings), np.bool_)
+        outer[1:] = ring_owner[1:] != ring_owner[:-1]
+        rows = np.concatenate([simple[is_line], rings])
+        owners = np.concatenate([owner[is_line], owner[is_polygon][ring_owner]]).astype(np.int64)
+        areas = np.repeat([False, True], [int(is_line.sum()), len(rings)])
+        counts = shapely.get_num_coordinates(rows)
+        xy, starts = shapely.get_coordinates(rows), np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        wanted = np.concatenate([np.zeros(int(is_line.sum())), np.where(outer, 1, -1)])
+        xy = oriented(xy, starts, wanted)
+        skipped = len(geometries) - len(np.unique(owners))
+        return cls.of(xy, starts, kinds[owners], names, areas, widths_m[owners], skipped)
+
+    def take(self, rows: NDArray[np.int64]) -> Self:
+        """The chosen rows, in that order."""
+        counts = np.diff(self.starts)[rows]
+        starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        points = np.arange(starts[-1]) + np.repeat(self.starts[:-1][rows] - starts[:-1], counts)
+        return replace(
+            self,
+            xy=self.xy[points],
+            starts=starts,
+            kinds=self.kinds[rows],
+            areas=self.areas[rows],
+            widths_m=self.widths_m[rows],
+            bounds=self.bounds[rows],
+        )
+
+    def inside(self, left: float, bottom: float, right: float, top: float) -> NDArray[np.int64]:
+        """int64 (K,): rows whose bounds touch a box in CRS units."""
+        b = self.bounds
+        return np.flatnonzero((b[:, 0] <= right) & (b[:, 2] >= left) & (b[:, 1] <= top) & (b[:, 3] >= bottom))
+
+    def moved(self, xy: NDArray[np.float64]) -> Self:
+        """The same rows with other coordinates (P, 2); rows that are no longer finite are left out and counted."""
+        return type(self).of(xy, self.starts, self.kinds, self.names, self.areas, self.widths_m, self.skipped)
+
+    @classmethod
+    def join(cls, parts: Sequence[Shapes]) -> Self:
+        """All rows, in order."""
+        names = tuple(dict.fromkeys(n for p in parts for n in p.names))
+        number = {name: i for i, name in enumerate(names)}
+        if not parts:
+            return cls.empty()
+        offsets = np.cumsum([0, *(len(p.xy) for p in parts)])
+        starts = [p.starts[:-1] + o for p, o in zip(parts, offsets[:-1], strict=True)]
+        kinds = [np.array([number[n] for n in p.names], np.int64)[p.kinds] for p in parts]
+        return cls(
+            np.concatenate([p.xy for p in parts]),
+            np.concatenate([*starts, offsets[-1:]]).astype(np.int64),
+            np.concatenate(kinds),
+            names,
+            np.concatenate([p.areas for p in parts]),
+            np.concatenate([p.widths_m for p in parts]),
+            np.concatenate([p.bounds for p in parts]),
+            sum(p.skipped for p in parts),
+        )
+
+
+def _simple_parts(geometries: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Single geometries that are not empty, and which input each comes from. Collections are taken apart."""
+    owner = np.flatnonzero(~(shapely.is_missing(geometries) | shapely.is_empty(geometries)))
+    parts = geometries[owner]
+    while np.isin(shapely.get_type_id(parts), _COLLECTIONS).any():
+        parts, index = shapely.get_parts(parts, return_index=True)
+        owner = owner[index]
+    keep = ~shapely.is_empty(parts)
+    return parts[keep], owner[keep]
+
+
+def signed_areas(xy: NDArray[np.float64], starts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """float64 (R,): twice the area of closed rows, positive where they run counterclockwise (y up)."""
+    if len(starts) < 2:
+        return np.zeros(0)
+    counts = np.diff(starts)
+    local = xy - np.repeat(xy[starts[:-1]], counts, axis=0)  # far from the origin the products would lose digits
+    cross = np.zeros(len(xy))
+    cross[:-1] = local[:-1, 0] * local[1:, 1] - local[1:, 0] * local[:-1, 1]
+    cross[starts[1:] - 1] = 0
+    return np.asarray(np.add.reduceat(cross, starts[:-1]))
+
+
+def oriented(xy: NDArray[np.float64], starts: NDArray[np.int64], wanted: NDArray[Any]) -> NDArray[np.float64]:
+    """The same rows, turned around where they run the wrong way.
+
+    Args:
+        xy: float64 (P, 2), y up.
+        starts: int64 (R + 1,).
+        wanted: (R,): 1 for counterclockwise, -1 for clockwise, 0 for either.
+    """
+    wrong = np.flatnonzero(signed_areas(xy, starts) * wanted < 0)
+    if len(wrong) == 0:
+        return xy
+    counts = np.diff(starts)[wrong]
+    first = np.repeat(starts[:-1][wrong], counts)
+    begin = np.repeat(np.cumsum(counts) - counts, counts)
+    step = np.arange(counts.sum()) - begin
+    turned = xy.copy()
+    turned[first + step] = xy[first + np.repeat(counts, counts) - 1 - step]
+    return turned

@@ -1,0 +1,249 @@
+"""A vector file as a source of map pixels: drawn on any projected grid."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+import sqlite3
+import threading
+import zipfile
+from collections import OrderedDict
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from odc.geo.crs import CRS
+from odc.geo.geom import Geometry, box
+
+from terramorph.cartography.render import drawing_margin, metres_per_pixel, render_shapes
+from terramorph.cartography.shapes import Shapes
+from terramorph.cartography.style import Style
+from terramorph.cartography.table import Table, load_table, one_kind
+from terramorph.cartography.tilefile import TileFile
+from terramorph.cartography.vectorfile import GdalFile, VectorFile
+from terramorph.errors import RasterError
+from terramorph.geo.grid import Grid
+from terramorph.raster.raster import Raster
+
+WIDEST_M = 100.0
+"""Lines that are wider than this, in metres, may be missed where they only reach into a window."""
+
+_BLOCK_PX = 1024  # windows within one block of this many pixels are drawn from features that are read once
+_KEPT = 4
+_SHAPEFILE = (".shp", ".shx", ".dbf", ".prj", ".cpg")
+_GEOJSON = re.compile(rb'"type"\s*:\s*"(FeatureCollection|Feature|GeometryCollection|(Multi)?(Polygon|LineString))"')
+
+
+class VectorSource:
+    """A vector file, drawn where it is asked for. A `terramorph.raster.source.Source`; threads may share it.
+
+    What is read for a window is kept for its neighbours: features of at most four blocks of some windows each.
+    GeoJSON and OpenStreetMap files have no index; they are read whole, once, and stay in memory.
+
+    Attributes:
+        name: The path.
+        extent: The box around its features, in its own CRS.
+        grid: None: any projected grid is as good.
+        bands: red, green, blue.
+        dtype: uint8.
+        sequential: False.
+        style: How it is drawn.
+        table: What gives features their kinds.
+        skipped: Features that were read, have a kind, and could not be drawn: of an unknown or an empty geometry, or
+            without coordinates in the CRS of a grid. One that is read twice counts twice.
+        licence: The attribution of an archive of tiles, or that of OpenStreetMap.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        style: Style,
+        *,
+        crs: CRS | str | int | None = None,
+        table: str | Path | None = None,
+        layer: str | None = None,
+        kind: str | None = None,
+    ) -> None:
+        """Open a file.
+
+        Args:
+            path: GeoPackage, GeoJSON, FlatGeobuf, Shapefile (.shp or .zip), OpenStreetMap (.osm.pbf, .osm), or vector
+                tiles (.pmtiles, .mbtiles, z/x/y.mvt).
+            style: How to draw it: `load_style`.
+            crs: Takes the place of the file's own CRS.
+            table: Name or file of the table that gives features their kinds: `load_table`. Chosen by layers and
+                attributes if None.
+            layer: Read this layer only.
+            kind: All of the file is of this kind; no table is asked.
+
+        Raises:
+            RasterError: If the file is missing, is no vector file, has no CRS, or no feature of it gets a kind.
+            ConfigError: If the table cannot be used or the kind is unknown.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise RasterError(f"{path} {'is a folder' if path.is_dir() else 'does not exist'}; check the path.")
+        if not is_vector(path):
+            raise RasterError(
+                f"{path} is not a vector file; give a GeoPackage, GeoJSON, FlatGeobuf, Shapefile, .osm.pbf "
+                "or vector tiles."
+            )
+        if kind is not None and table is not None:
+            raise RasterError(f"{path}: kind= and table= were both given; give one of them.")
+        chosen: Table | None = one_kind(kind) if kind is not None else None
+        chosen = load_table(table) if table is not None else chosen
+        self.name = str(path)
+        self.path, self.style = path, style
+        self.grid: Grid | None = None
+        self.bands: tuple[str, ...] = ("red", "green", "blue")
+        self.dtype: np.dtype[Any] = np.dtype(np.uint8)
+        self.sequential = False
+        own = None if crs is None else CRS(crs)
+        tiles = _is_tiles(path)
+        self._file: VectorFile = TileFile(path, chosen, layer) if tiles else GdalFile(path, chosen, layer, own)
+        self.table = self._file.table
+        self.licence: str | None = self._file.licence
+        self.extent: Geometry = box(*self._file.bounds, self._file.crs)
+        self.skipped = 0
+        self._own_crs, self._layer = own, layer
+        self._kept: OrderedDict[tuple[Any, ...], Shapes] = OrderedDict()
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def read(self, grid: Grid) -> Raster:
+        """Draw the features on a grid.
+
+        Args:
+            grid: In a projected CRS.
+
+        Returns:
+            uint8 (3, H, W) RGB, no pixel masked; the background of the style where there is no feature.
+
+        Raises:
+            RasterError: If the grid has no CRS or one in degrees, or the file cannot be read.
+        """
+        if grid.crs is None:
+            raise RasterError(f"{self.name} cannot be drawn on a grid without a CRS; give the image a place first.")
+        metres = metres_per_pixel(grid)
+        return render_shapes(self._shapes(grid, metres), grid, self.style)
+
+    def _shapes(self, grid: Grid, metres: float) -> Shapes:
+        """The features around the blocks that a grid touches."""
+        with self._lock:
+            if self._closed:
+                raise RasterError(f"{self.name} was closed; open it again.")
+            pixel = max(grid.resolution)
+            side = 2.0 ** math.ceil(math.log2(max(*grid.shape, _BLOCK_PX) * pixel))
+            bounds = grid.bounds
+            first = math.floor(bounds.left / side), math.floor(bounds.bottom / side)
+            last = math.ceil(bounds.right / side), math.ceil(bounds.top / side)
+            store = (str(grid.crs), self._file.level(metres), side, round(math.log2(metres), 1))
+            for key, shapes in self._kept.items():
+                if (
+                    key[0] == store
+                    and key[1] <= first[0]
+                    and key[2] <= first[1]
+                    and key[3] >= last[0]
+                    and key[4] >= last[1]
+                ):
+                    self._kept.move_to_end(key)
+                    return shapes
+            margin = 1.1 * pixel * drawing_margin(self.style, metres, widest_m=WIDEST_M)
+            around = (
+                first[0] * side - margin,
+                first[1] * side - margin,
+                last[0] * side + margin,
+                last[1] * side + margin,
+            )
+            shapes = self._file.read(around, grid.crs, metres)
+            self.skipped += shapes.skipped
+            self._kept[(store, *first, *last)] = shapes
+            if len(self._kept) > _KEPT:
+                self._kept.popitem(last=False)
+            return shapes
+
+    def fingerprint(self) -> str:
+        """Hex digest (blake2b, 16 bytes) of the file (all parts of a Shapefile), of style, table and CRS."""
+        digest = hashlib.blake2b(digest_size=16)
+        parts = [self.path]
+        if self.path.suffix.lower() == ".shp":
+            parts = [
+                p
+                for s in _SHAPEFILE
+                for p in (self.path.with_suffix(s), self.path.with_suffix(s.upper()))
+                if p.exists()
+            ]
+        for part in parts:
+            with part.open("rb") as file:
+                while chunk := file.read(1 << 20):
+                    digest.update(chunk)
+        digest.update(repr((self.style, self.table.content, str(self._own_crs), self._layer)).encode())
+        return digest.hexdigest()
+
+    def close(self) -> None:
+        """Forget what was read. Reading afterwards is an error."""
+        with self._lock:
+            self._closed = True
+            self._kept.clear()
+
+    def __enter__(self) -> Self:
+        """The source itself."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """`close`."""
+        self.close()
+
+
+def is_vector(path: str | Path) -> bool:
+    """Whether a file is a vector file that `VectorSource` reads.
+
+    It is told by its suffix, and by its content where a suffix is shared with images (.pmtiles, .mbtiles, .gpkg) or
+    with anything (.json, .zip, .pbf).
+    """
+    if "://" in str(path):
+        return False
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix in (".geojson", ".geojsonl", ".fgb", ".shp", ".osm", ".mvt"):
+        return True
+    if suffix not in (".gpkg", ".json", ".zip", ".pbf", ".pmtiles", ".mbtiles") or not path.is_file():
+        return False
+    try:
+        with path.open("rb") as file:
+            head = file.read(1 << 16)
+        if suffix == ".gpkg":
+            return bool(_sql(path, "SELECT 1 FROM gpkg_contents WHERE data_type = 'features'"))
+        if suffix == ".mbtiles":
+            return _sql(path, "SELECT value FROM metadata WHERE name = 'format'") == [("pbf",)]
+        if suffix == ".zip":
+            with zipfile.ZipFile(path) as archive:
+                return any(name.lower().endswith(".shp") for name in archive.namelist())
+    except (OSError, sqlite3.Error, zipfile.BadZipFile):
+        return False
+    if suffix == ".pmtiles":
+        return head[:7] == b"PMTiles" and len(head) > 99 and head[99] == 1
+    if suffix == ".json":
+        return _GEOJSON.search(head) is not None
+    return _is_osm(head) or path.stem.isdigit()
+
+
+def _is_osm(head: bytes) -> bool:
+    """Whether a file starts as an OpenStreetMap PBF does."""
+    return b"OSMHeader" in head[:32]
+
+
+def _is_tiles(path: Path) -> bool:
+    """Whether a vector file holds tiles."""
+    if path.suffix.lower() == ".pbf":
+        with path.open("rb") as file:
+            return not _is_osm(file.read(32))
+    return path.suffix.lower() in (".pmtiles", ".mbtiles", ".mvt")
+
+
+def _sql(path: Path, query: str) -> list[Any]:
+    """What a query of an SQLite file gives."""
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+        return connection.execute(query).fetchall()

@@ -1,0 +1,210 @@
+"""Tables: from the tags and layers of a file to kinds and widths. The words are in TOML files, not here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from terramorph.cartography.kinds import KINDS
+from terramorph.cartography.style import GEOMETRIES
+from terramorph.cartography.tomlfile import check_keys, check_kind, load_toml, number
+from terramorph.errors import ConfigError
+
+ANY = "*"
+"""Stands for any value of an attribute."""
+
+NO_KIND = -1
+
+Column = Sequence[Any] | NDArray[Any]
+"""Values of an attribute, one a feature: text or None."""
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """One entry of a table.
+
+    Attributes:
+        layers: Patterns of layer names, in lower case; empty for every layer.
+        geometry: ``line``, ``area`` or ``any``.
+        keys: Attributes that are asked in this order.
+        kinds: Kind by value of the attribute; `ANY` for every value that is not named.
+        widths_m: Width of a line in metres by value.
+        kind: Kind of every feature of the layers; None where ``kinds`` decides.
+        width_m: Width of all lines in metres, where ``widths_m`` has none.
+        without: Values by attribute; a feature that has one of them is left out for good.
+    """
+
+    layers: tuple[str, ...]
+    geometry: str
+    keys: tuple[str, ...]
+    kinds: Mapping[str, str]
+    widths_m: Mapping[str, float]
+    kind: str | None
+    width_m: float | None
+    without: Mapping[str, frozenset[str]]
+
+    def fits_layer(self, layer: str) -> bool:
+        """Whether it speaks of this layer."""
+        return not self.layers or any(fnmatchcase(layer.lower(), pattern) for pattern in self.layers)
+
+    def can_match(self, layer: str, fields: Iterable[str]) -> bool:
+        """Whether a feature of this layer, with these attributes, may get a kind here."""
+        return self.fits_layer(layer) and (self.kind is not None or bool(set(self.keys) & set(fields)))
+
+
+class Assigned(NamedTuple):
+    """What a table says of N features.
+
+    Attributes:
+        kinds: int64 (N,), places in `KINDS`, or `NO_KIND`.
+        widths_m: float64 (N,), NaN where the table has none.
+    """
+
+    kinds: NDArray[np.int64]
+    widths_m: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Entries in the order in which they are tried; the first that knows a feature's value decides.
+
+    Attributes:
+        name: For people.
+        matches: The entries.
+    """
+
+    name: str
+    matches: tuple[Match, ...]
+
+    @property
+    def keys(self) -> frozenset[str]:
+        """All attributes that are asked for."""
+        return frozenset(k for m in self.matches for k in (*m.keys, *m.without))
+
+    @property
+    def content(self) -> tuple[Any, ...]:
+        """All that decides, in plain values whose text is the same in every process."""
+        found = []
+        for m in self.matches:
+            without = sorted((key, sorted(values)) for key, values in m.without.items())
+            by_value = (sorted(m.kinds.items()), sorted(m.widths_m.items()))
+            found.append((m.layers, m.geometry, m.keys, *by_value, m.kind, m.width_m, without))
+        return tuple(found)
+
+    def can_match(self, layer: str, fields: Iterable[str]) -> bool:
+        """Whether a feature of this layer, with these attributes, may get a kind."""
+        fields = tuple(fields)
+        return any(m.can_match(layer, fields) for m in self.matches)
+
+    def assign(self, layer: str, columns: Mapping[str, Column], areas: NDArray[np.bool_]) -> Assigned:
+        """Kinds and widths of the features of a layer.
+
+        Args:
+            layer: Name of the layer.
+            columns: Values by attribute, N each: text or None.
+            areas: bool (N,): True for polygons, False for lines.
+        """
+        kinds = np.full(len(areas), NO_KIND, np.int64)
+        widths = np.full(len(areas), np.nan)
+        open_rows = np.ones(len(areas), np.bool_)
+        for match in self.matches:
+            if not match.can_match(layer, columns):
+                continue
+            rows = np.flatnonzero(
+                open_rows if match.geometry == "any" else open_rows & (areas == (match.geometry == "area"))
+            )
+            for row in rows.tolist():
+                found = _kind_of(match, columns, row)
+                if found is not None:
+                    open_rows[row] = False
+                    kinds[row], widths[row] = found
+        return Assigned(kinds, widths)
+
+
+def _kind_of(match: Match, columns: Mapping[str, Column], row: int) -> tuple[int, float] | None:
+    """(place in KINDS or NO_KIND, width in metres or NaN) of one feature; None where the entry does not know it."""
+    kind, width = match.kind, match.width_m
+    if kind is None:
+        for key in match.keys:
+            value = columns[key][row] if key in columns else None
+            if value is None or value == "":
+                continue
+            kind = match.kinds.get(value) or match.kinds.get(ANY)
+            if kind is not None:
+                width = match.widths_m.get(value, width)
+                break
+        else:
+            return None
+    for key, values in match.without.items():
+        if key in columns and columns[key][row] in values:
+            return NO_KIND, np.nan
+    return KINDS.index(kind), np.nan if width is None else width
+
+
+def one_kind(kind: str) -> Table:
+    """The table of a file whose whole content is one kind.
+
+    Raises:
+        ConfigError: If the kind is unknown.
+    """
+    check_kind(kind, KINDS, "kind=")
+    return Table(kind, (Match((), "any", (), {}, {}, kind, None, {}),))
+
+
+def load_table(name_or_path: str | Path) -> Table:
+    """A table that comes with the package, or a user's own.
+
+    Args:
+        name_or_path: ``osm``, ``protomaps``, ``plain``, or the path of a .toml file of the same form.
+
+    Raises:
+        ConfigError: If there is no such table, it is not TOML, or it holds an unknown key or kind or an impossible
+            value.
+    """
+    values, where = load_toml(name_or_path, "tables")
+    where = f"Table {where}"
+    check_keys(values, ("name", "match"), where)
+    if not isinstance(values.get("match"), list) or not values["match"]:
+        raise ConfigError(f"{where} has no entries; give at least one [[match]].")
+    matches = tuple(_match(entry, f"{where}, match {i}") for i, entry in enumerate(values["match"], 1))
+    return Table(str(values.get("name", Path(name_or_path).stem)), matches)
+
+
+def _match(entry: Any, where: str) -> Match:
+    """One table [[match]]."""
+    check_keys(entry, ("layers", "geometry", "keys", "kinds", "kind", "width_m", "without"), where)
+    geometry, keys = entry.get("geometry", "any"), _words(entry.get("keys", []), f"{where}: keys")
+    if geometry not in GEOMETRIES:
+        raise ConfigError(f"{where}: geometry is {geometry!r}; it must be one of {', '.join(GEOMETRIES)}.")
+    if ("kind" in entry) == bool(keys) or bool(keys) != ("kinds" in entry):
+        raise ConfigError(f"{where} must have either kind, or keys and [match.kinds].")
+    kinds = entry.get("kinds", {})
+    widths = entry.get("width_m", {})
+    without = entry.get("without", {})
+    for name, value in (("kinds", kinds), ("without", without)):
+        if not isinstance(value, dict):
+            raise ConfigError(f"{where}: {name} is {value!r}; it must be a table.")
+    by_value = isinstance(widths, dict)
+    return Match(
+        layers=tuple(w.lower() for w in _words(entry.get("layers", []), f"{where}: layers")),
+        geometry=geometry,
+        keys=keys,
+        kinds={str(v): check_kind(k, KINDS, f"{where}: {v}") for v, k in kinds.items()},
+        widths_m={str(v): number(w, f"{where}: width_m of {v}") for v, w in widths.items()} if by_value else {},
+        kind=check_kind(entry["kind"], KINDS, where) if "kind" in entry else None,
+        width_m=None if by_value else number(widths, f"{where}: width_m"),
+        without={str(k): frozenset(_words(v, f"{where}: without {k}")) for k, v in without.items()},
+    )
+
+
+def _words(value: Any, where: str) -> tuple[str, ...]:
+    """A list of words."""
+    if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
+        raise ConfigError(f'{where} is {value!r}; it must be a list of words, such as ["roads"].')
+    return tuple(value)

@@ -1,0 +1,245 @@
+"""Finding the text and icons on a map and painting them over from their surroundings. No model.
+
+A map is made of flat areas; writing is what stands out against the flat areas beside it. Every pixel is compared
+with the nearest of them: where it is much darker or more colourful in parts the size of letters or signs, it is ink.
+What lies within a halo's width of ink is then painted with the flat colour nearest to it, roads are led on under
+names along them, and the pixels that changed by this are the label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from terramorph.errors import RasterError
+from terramorph.prepare.roads import lead_roads
+
+MARGIN = 128
+"""The labels at a pixel, and what they are painted over with, depend on pixels up to this far away."""
+
+FLAT = 8  # grey levels across 3 x 3 pixels of a flat area; JPEG moves them by a few
+_INK = 30  # grey levels below the nearest flat areas from which a pixel is ink
+_FAINT = 12  # grey levels below the nearest flat areas up to which a pixel may be one of them
+_PALE = 244  # a pixel with all bands from here on may be halo
+_LETTER = 28  # px: ink shorter than this may have any shape
+_WORD = 96  # px: ink longer than this is no label
+_STROKE = 3.0  # px of ink for each px of length, below which long ink is a line and not a word
+_HALO = 3  # px around ink that a halo may reach
+_SNAP = 14  # grey levels from a palette colour within which a flat colour is taken for it
+_BLOCK = 2048  # columns at a time
+
+
+class Cleaned(NamedTuple):
+    """A map without labels.
+
+    Attributes:
+        rgb: uint8 (3, H, W).
+        mask: bool (H, W), True where a label was painted over.
+    """
+
+    rgb: NDArray[np.uint8]
+    mask: NDArray[np.bool_]
+
+
+def map_palette(samples: Iterable[NDArray[np.uint8]], most: int = 24) -> NDArray[np.uint8]:
+    """The flat colours of a map style, from samples of it.
+
+    Args:
+        samples: uint8 (3, H, W) each; a few dozen tiles tell more than one.
+        most: At most this many colours.
+
+    Returns:
+        uint8 (K, 3), the most frequent first: colours of areas at least seven pixels across, more than 6 grey levels
+        apart, each at least 0.1 % of such areas.
+
+    Raises:
+        RasterError: If a sample is not uint8 (3, H, W).
+    """
+    counts, sums = np.zeros(1 << 18), np.zeros((3, 1 << 18))
+    for sample in samples:
+        image = _interleaved(sample)
+        wide = cv2.erode(_flat(image).astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+        six = (image[wide] >> 2).astype(np.int32)
+        bins = six[:, 0] << 12 | six[:, 1] << 6 | six[:, 2]
+        counts += np.bincount(bins, minlength=counts.size)
+        for total, band in zip(sums, image[wide].T, strict=True):
+            total += np.bincount(bins, weights=band, minlength=counts.size)
+    ranked = np.argsort(counts, kind="stable")[::-1][: 16 * most]
+    ranked = ranked[counts[ranked] > counts.sum() * 1e-3]
+    colours: list[NDArray[np.float64]] = []
+    for colour in np.rint(sums[:, ranked] / counts[ranked]).T:
+        if all(np.abs(colour - other).max() > 6 for other in colours):
+            colours.append(colour)
+    return np.array(colours[:most], np.uint8).reshape(-1, 3)
+
+
+def find_labels(rgb: NDArray[np.uint8], palette: NDArray[np.uint8] | None = None) -> NDArray[np.bool_]:
+    """The pixels of a map that text and icons cover.
+
+    Args:
+        rgb: uint8 (3, H, W).
+        palette: uint8 (K, 3), as `map_palette` gives it. Default: that of the image itself.
+
+    Returns:
+        bool (H, W).
+
+    Raises:
+        RasterError: If the map is not uint8 (3, H, W).
+    """
+    return remove_labels(rgb, palette).mask
+
+
+def clean_labels(
+    rgb: NDArray[np.uint8], mask: NDArray[np.bool_] | None = None, palette: NDArray[np.uint8] | None = None
+) -> NDArray[np.uint8]:
+    """A map with its labels painted over; every other pixel as it was.
+
+    Args:
+        rgb: uint8 (3, H, W).
+        mask: bool (H, W), what to paint over. Default: what `find_labels` finds.
+        palette: As for `find_labels`.
+
+    Returns:
+        uint8 (3, H, W).
+
+    Raises:
+        RasterError: If the map is not uint8 (3, H, W), or the mask has another size.
+    """
+    if mask is None:
+        return remove_labels(rgb, palette).rgb
+    image = _interleaved(rgb)
+    if mask.shape != image.shape[:2]:
+        raise RasterError(f"The mask is {mask.shape} and the map {image.shape[:2]}; give one of the map's size.")
+    painted = _paint(image, mask, _large(_flat(image)), map_palette([rgb]) if palette is None else palette)
+    image[mask] = painted[mask]
+    return np.ascontiguousarray(image.transpose(2, 0, 1))
+
+
+def remove_labels(rgb: NDArray[np.uint8], palette: NDArray[np.uint8] | None = None) -> Cleaned:
+    """Find labels and paint them over, in one go; wide images are worked on in blocks.
+
+    Args:
+        rgb: uint8 (3, H, W).
+        palette: As for `find_labels`.
+
+    Raises:
+        RasterError: If the map is not uint8 (3, H, W).
+    """
+    palette = map_palette([rgb]) if palette is None else palette
+    image = _interleaved(rgb)
+    mask = np.zeros(image.shape[:2], np.bool_)
+    cleaned = rgb.copy()
+    for left in range(0, image.shape[1], _BLOCK):
+        start, right = max(left - MARGIN, 0), min(left + _BLOCK, image.shape[1])
+        window = np.ascontiguousarray(image[:, start : right + MARGIN])
+        painted, found = _remove(window, palette)
+        inner = slice(left - start, right - start)
+        mask[:, left:right] = found[:, inner]
+        cleaned[:, :, left:right][:, found[:, inner]] = painted[:, inner][found[:, inner]].T
+    return Cleaned(cleaned, mask)
+
+
+def _remove(image: NDArray[np.uint8], palette: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """The map (H, W, 3) without labels, and where it changed (H, W)."""
+    flat = _flat(image)
+    sure = _large(flat)
+    below = _below(image, sure)
+    ink = _ink(below)
+    if not ink.any():
+        return image, np.zeros(flat.shape, np.bool_)
+    area = _around(ink)
+    free = area & ~(flat & (below.max(axis=2) < _FAINT) & (image.min(axis=2) < _PALE))
+    painted = _paint(image, free, flat & ~free, palette)
+    lead_roads(painted, image, area, free, flat & ~area, ink, palette)
+    moved = cv2.absdiff(image, painted).max(axis=2) > _CHANGED
+    return painted, free & moved
+
+
+_CHANGED = 6  # grey levels; what painting moves less is left as it was
+
+
+def _interleaved(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The map as (H, W, 3), a copy."""
+    if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[0] != 3:
+        raise RasterError(f"Labels are found on uint8 (3, H, W) maps, not on {rgb.dtype} {rgb.shape}; convert it.")
+    return np.ascontiguousarray(rgb.transpose(1, 2, 0))
+
+
+def _flat(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """bool (H, W): where the 3 x 3 pixels around are one colour."""
+    square = np.ones((3, 3), np.uint8)
+    spread = cv2.subtract(cv2.dilate(image, square), cv2.erode(image, square))
+    return np.asarray(cv2.inRange(spread, (0, 0, 0), (FLAT, FLAT, FLAT)) > 0)
+
+
+def _large(flat: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Flat areas too large to be part of a letter or an icon."""
+    _, parts, stats, _ = cv2.connectedComponentsWithStats(flat.astype(np.uint8), connectivity=4)
+    longest = np.maximum(stats[:, cv2.CC_STAT_WIDTH], stats[:, cv2.CC_STAT_HEIGHT])
+    large = longest >= _LETTER
+    large[0] = False
+    return np.asarray(large[parts])
+
+
+def _nearest(image: NDArray[np.uint8], known: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Every pixel (H, W, 3) with the colour of the nearest known one; the image itself where none is known."""
+    if not known.any():
+        return image
+    _, numbers = cv2.distanceTransformWithLabels(
+        (~known).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    table = np.zeros((int(numbers.max()) + 1, 3), np.uint8)
+    table[numbers[known]] = image[known]
+    return np.asarray(table[numbers])
+
+
+def _below(image: NDArray[np.uint8], sure: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """(H, W, 3): by how much each band lies below those of the flat areas beside it."""
+    return np.asarray(cv2.subtract(cv2.erode(_nearest(image, sure), np.ones((7, 7), np.uint8)), image))
+
+
+def _ink(below: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """bool (H, W): what lies far below the flat areas beside it, in parts of a label's size."""
+    ink = np.maximum(below[..., 0], below[..., 1]) >= _INK  # yellow lines around areas are dark in blue alone
+    _, parts, stats, _ = cv2.connectedComponentsWithStats(ink.astype(np.uint8), connectivity=8)
+    longest = np.maximum(stats[:, cv2.CC_STAT_WIDTH], stats[:, cv2.CC_STAT_HEIGHT])
+    area = stats[:, cv2.CC_STAT_AREA]
+    good = (longest <= _LETTER) | (longest <= _WORD) & (area >= _STROKE * longest)
+    good &= area >= 3
+    good[0] = False
+    return np.asarray(good[parts])
+
+
+def _around(ink: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Ink with its halo and what it encloses."""
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * _HALO + 1, 2 * _HALO + 1))
+    area = cv2.dilate(ink.astype(np.uint8), disc)
+    return np.asarray(cv2.morphologyEx(area, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8)) > 0)
+
+
+def _paint(
+    image: NDArray[np.uint8], area: NDArray[np.bool_], known: NDArray[np.bool_], palette: NDArray[np.uint8]
+) -> NDArray[np.uint8]:
+    """The map (H, W, 3) with an area painted from the known pixels around it."""
+    painted = image.copy()
+    near = _nearest(image, known & ~area)
+    painted[area] = _snapped(near[area], palette)
+    return painted
+
+
+def _snapped(colours: NDArray[np.uint8], palette: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Colours (N, 3), each replaced by the palette colour nearest to it where that is near."""
+    if not len(palette) or not len(colours):
+        return colours
+    best = np.full(len(colours), _SNAP + 1, np.int16)
+    snapped = colours.copy()
+    for colour in palette.astype(np.int16):
+        distance: NDArray[Any] = np.abs(colours - colour).max(axis=1)
+        closer = distance < best
+        best[closer] = distance[closer]
+        snapped[closer] = colour
+    return snapped

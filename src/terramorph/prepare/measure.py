@@ -1,0 +1,265 @@
+"""What can be said of a pair by looking at its pixels: numbers that are written down whether or not a pair is kept.
+
+All measures but the shift are taken on 8 bits: uint8 as it is, anything else stretched between given or robust limits.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from terramorph.errors import DatasetError, RasterError
+from terramorph.prepare.registration import LEAST_SHIFT, Shift, estimate_shift
+from terramorph.raster.raster import Raster
+
+_SAME = 8
+"""Levels of 255 by which every band of a pixel may differ from the commonest colour and still be of it: JPEG noise."""
+
+_VEIL = 140
+"""Level of 255 that cloud and thick haze exceed in red, green and blue. Bright ground exceeds it too, but seldom over a
+patch without a shadow, a joint or a car."""
+
+_PATCH = 15
+"""Side in pixels of the patches that must be bright throughout to count as veiled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measures:
+    """The numbers of one pair; `MEASURE_NAMES` are its columns.
+
+    Attributes:
+        nodata: Share 0 to 1 of the pixels that hold no data on the source's or the target's side.
+        source_blank: Share 0 to 1 of the source's valid pixels within 8 of 255 levels of its commonest colour, in its
+            first four bands. 1 where nothing is valid.
+        target_blank: The same of the target.
+        source_detail: Mean gradient of the source's mean band, in levels of 255 per pixel: 0 a plain area, about
+            2 a built-up map, about 8 a built-up photograph. 0 where nothing is valid.
+        target_detail: The same of the target.
+        haze: Share 0 to 1 of the source's valid pixels in patches of 15 px that are bright throughout in red, green
+            and blue: cloud, thick haze, and also snow, bright sand and large white roofs. A rough estimate. NaN where
+            the source has no bands named so.
+        labels: Share 0 to 1 of the target under lettering and icons, as given. NaN where it was not.
+        dx: Columns in pixels that the target lies to the right of the source. NaN for tiles too small to tell.
+        dy: Rows in pixels that the target lies below the source. NaN for tiles too small to tell.
+        confidence: 0 to 1, of dx and dy; see `Shift`.
+        hash: Difference hash of the source, 64 bits; see `near_duplicates`.
+    """
+
+    nodata: float
+    source_blank: float
+    target_blank: float
+    source_detail: float
+    target_detail: float
+    haze: float
+    labels: float
+    dx: float
+    dy: float
+    confidence: float
+    hash: int
+
+
+MEASURE_NAMES: tuple[str, ...] = tuple(f.name for f in fields(Measures))
+"""Names of the measures in the order in which tables list them."""
+
+
+def measure_pair(
+    source: Raster,
+    target: Raster,
+    *,
+    shift: Shift | None = None,
+    labels: float = math.nan,
+    source_range: tuple[float, float] | None = None,
+    target_range: tuple[float, float] | None = None,
+    max_shift: float = 16,
+) -> Measures:
+    """Measure one pair.
+
+    Args:
+        source: Imagery, any dtype and number of bands.
+        target: The map on the same pixels, any dtype and number of bands.
+        shift: If it is known already. Default: estimated.
+        labels: Share 0 to 1 of the target under lettering and icons.
+        source_range: Stored values (low, high) that become 0 and 255 where the dtype is not uint8. Give that of the
+            whole source: the default, the tile's own 1st and 99th percentiles, makes noise in a blank tile look like
+            detail.
+        target_range: The same for the target.
+        max_shift: Range in pixels in which the shift is looked for, at most a quarter of the shorter side.
+
+    Raises:
+        RasterError: If the sizes differ or the range is under `LEAST_SHIFT`.
+    """
+    if source.grid.shape != target.grid.shape:
+        raise RasterError(
+            f"Sides of {source.grid.shape} and {target.grid.shape} pixels cannot be compared; read both on one grid."
+        )
+    valid = source.mask & target.mask
+    full = bool(valid.all())
+    reach = min(max_shift, min(source.grid.shape) // 4)
+    if shift is None and reach < LEAST_SHIFT <= max_shift:
+        shift = Shift(math.nan, math.nan, 0.0)
+    elif shift is None:
+        shift = estimate_shift(source.pixels, target.pixels, None if full else valid, reach)
+    photo = _to_levels(source, source_range)
+    drawn = _to_levels(target, target_range)
+    grey = _mean_band(photo)
+    return Measures(
+        nodata=1 - float(valid.mean()),
+        source_blank=_blank(photo, source.mask),
+        target_blank=_blank(drawn, target.mask),
+        source_detail=_detail(grey, source.mask),
+        target_detail=_detail(_mean_band(drawn), target.mask),
+        haze=_haze(photo, source),
+        labels=labels,
+        dx=shift.dx,
+        dy=shift.dy,
+        confidence=shift.confidence,
+        hash=_difference_hash(grey),
+    )
+
+
+def near_duplicates(
+    hashes: NDArray[np.uint64], max_distance: int = 3, ignore: NDArray[np.bool_] | None = None
+) -> NDArray[np.int64]:
+    """Group pictures whose hashes differ in few bits.
+
+    Exact: two hashes at most ``max_distance`` bits apart agree in at least one of ``max_distance + 1`` pieces, so only
+    those that share a piece are compared. Groups chain: where a is near b and b near c, all three are one group.
+
+    Args:
+        hashes: uint64 (N,), of `Measures`.
+        max_distance: Bits, 0 to 7.
+        ignore: bool (N,), True for pictures that are near none: blank ones, whose hashes are all alike or noise.
+
+    Returns:
+        int64 (N,): the group of each picture, numbered from 0 in order of first appearance. A picture without a
+        near duplicate has a group of its own.
+
+    Raises:
+        DatasetError: If ``max_distance`` is out of range.
+    """
+    if not 0 <= max_distance <= 7:
+        raise DatasetError(f"Near duplicates up to {max_distance} bits apart cannot be looked for; give 0 to 7.")
+    values = np.asarray(hashes, np.uint64)
+    kept = np.arange(len(values)) if ignore is None else np.flatnonzero(~ignore)
+    distinct, member = np.unique(values[kept], return_inverse=True)
+    root = _components(_close_pairs(distinct, max_distance), len(distinct))
+    label = len(distinct) + np.arange(len(values))
+    label[kept] = root[member]
+    _, first, group = np.unique(label, return_index=True, return_inverse=True)
+    number = np.empty(len(first), np.int64)
+    number[np.argsort(first)] = np.arange(len(first))
+    return number[group]
+
+
+def _close_pairs(distinct: NDArray[np.uint64], max_distance: int) -> NDArray[np.int64]:
+    """Pairs (P, 2) of indices of distinct hashes at most ``max_distance`` bits apart; some are listed twice."""
+    edges = np.linspace(0, 64, max_distance + 2).astype(np.int64)
+    found = [np.empty((0, 2), np.int64)]
+    for low, high in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
+        piece = (distinct >> np.uint64(low)) & np.uint64((1 << (high - low)) - 1)
+        order = np.argsort(piece, kind="stable")
+        piece, sorted_hashes = piece[order], distinct[order]
+        left = np.arange(len(order) - 1)
+        for step in range(1, len(order)):
+            left = left[left < len(order) - step]
+            left = left[piece[left] == piece[left + step]]
+            if len(left) == 0:
+                break
+            near = left[np.bitwise_count(sorted_hashes[left] ^ sorted_hashes[left + step]) <= max_distance]
+            found.append(np.stack([order[near], order[near + step]], 1))
+    return np.concatenate(found)
+
+
+def _components(pairs: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """For each of ``count`` nodes the smallest index among those it is connected with."""
+    root = np.arange(count)
+    while True:
+        before = root.copy()
+        least = np.minimum(root[pairs[:, 0]], root[pairs[:, 1]])
+        np.minimum.at(root, root[pairs[:, 0]], least)
+        np.minimum.at(root, root[pairs[:, 1]], least)
+        root = root[root]
+        if np.array_equal(root, before):
+            return root
+
+
+def _to_levels(raster: Raster, limits: tuple[float, float] | None) -> NDArray[np.uint8]:
+    """Pixels as 8 bits, uint8 (C, H, W), 0 where there is no data."""
+    if raster.dtype == np.uint8:
+        pixels: NDArray[np.uint8] = raster.pixels
+        return pixels if raster.mask.all() else np.where(raster.mask, pixels, np.uint8(0))
+    valid = raster.pixels[:, raster.mask]
+    if valid.size == 0:
+        return np.zeros(raster.pixels.shape, np.uint8)
+    low, high = (float(v) for v in (np.percentile(valid, (1, 99)) if limits is None else limits))
+    filled = np.where(raster.mask, raster.pixels, low).astype(np.float64)
+    scale = 255 / (high - low) if high > low else 0.0
+    levels: NDArray[np.uint8] = np.rint(((filled - low) * scale).clip(0, 255)).astype(np.uint8)
+    return levels
+
+
+def _mean_band(levels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The mean over bands, uint8 (H, W)."""
+    if len(levels) == 1:
+        only: NDArray[np.uint8] = levels[0]
+        return only
+    total = levels[0].astype(np.float32)
+    for band in levels[1:]:
+        total += band
+    mean: NDArray[np.uint8] = cv2.convertScaleAbs(total, alpha=1 / len(levels))
+    return mean
+
+
+def _blank(levels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> float:
+    """Share of the valid pixels that are of the commonest colour.
+
+    The commonest of 16 levels a band is found first; then pixels are counted around the mean of its own, because noise
+    may lie across a border between levels.
+    """
+    bands = levels[:4] if mask.all() else levels[:4, mask]
+    if bands.size == 0:
+        return 1.0
+    code = np.zeros(bands.shape[1:], np.uint16)
+    for band in bands:
+        code = (code << np.uint16(4)) | (band >> np.uint8(4))
+    commonest = code == np.bincount(code.ravel()).argmax()
+    same = np.ones_like(commonest)
+    for band in bands:
+        centre = float(band[commonest].mean())
+        same &= (band >= centre - _SAME) & (band <= centre + _SAME)
+    return float(same.mean())
+
+
+def _detail(grey: NDArray[np.uint8], mask: NDArray[np.bool_]) -> float:
+    """Mean gradient over the valid pixels whose neighbours are valid, in levels per pixel."""
+    inner = cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8))
+    gx, gy = cv2.Sobel(grey, cv2.CV_32F, 1, 0, scale=1 / 8), cv2.Sobel(grey, cv2.CV_32F, 0, 1, scale=1 / 8)
+    return float(cv2.mean(cv2.magnitude(gx, gy), inner)[0])
+
+
+def _haze(levels: NDArray[np.uint8], raster: Raster) -> float:
+    """Share of the valid pixels in patches without any dark pixel in any colour.
+
+    Over open ground some pixel near any other is dark in some colour, but not through a veil: the dark channel of He,
+    Sun and Tang, Single Image Haze Removal Using Dark Channel Prior, 2009.
+    """
+    names = [name.lower() for name in raster.bands]
+    if not {"red", "green", "blue"} <= set(names) or not raster.mask.any():
+        return math.nan
+    red, green, blue = (levels[names.index(name)] for name in ("red", "green", "blue"))
+    darkest = cv2.min(cv2.min(red, green), blue)
+    darkest[~raster.mask] = 0
+    patch = np.ones((_PATCH, _PATCH), np.uint8)
+    veiled = cv2.morphologyEx(darkest, cv2.MORPH_OPEN, patch) > _VEIL
+    return float(veiled.sum() / raster.mask.sum())
+
+
+def _difference_hash(grey: NDArray[Any]) -> int:
+    """64 bits: whether each of 8 x 8 cells is darker than its right neighbour. 0 for a constant picture."""
+    cells = cv2.resize(grey, (9, 8), interpolation=cv2.INTER_AREA).astype(np.int16)
+    return int.from_bytes(np.packbits(cells[:, 1:] > cells[:, :-1]).tobytes(), "big")

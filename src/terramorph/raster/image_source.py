@@ -1,0 +1,321 @@
+"""ImageSource: one image file as a source of pixels, read in windows and never whole.
+
+Memory. What is held is GDAL's cache of decoded blocks (64 MiB for the process) and the pixels asked for. Exceptions are
+kinds that cannot be decoded in parts: a progressive JPEG (its coefficients, 3 to 6 bytes a pixel), WebP (3 or 4 bytes),
+and the rare ones that are read as `read_image` does (BMP that is not plain 24 bit, PNG under 8 bits of grey), of which
+images over `MAX_WHOLE` pixels are refused.
+
+Decoders. Everything is decoded by GDAL, so that it can be read in parts, and is bit for bit what `read_image` gives,
+but for colour JPEG. GDAL's libjpeg interpolates subsampled colour (4:2:0) more smoothly than the one that `read_image`
+uses and does not hold to its bits otherwise: brightness is the same, colour differs along edges.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import struct
+import threading
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from affine import Affine
+from numpy.typing import NDArray
+from odc.geo.crs import CRS
+from odc.geo.geom import Geometry, polygon
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.PngImagePlugin import PngImageFile
+from rasterio.enums import Resampling as GdalResampling
+from rasterio.windows import Window
+
+from terramorph.errors import RasterError
+from terramorph.geo.grid import Grid
+from terramorph.raster.crs import to_odc_crs
+from terramorph.raster.dataset import band_names, dataset_dtype, dataset_place, named_errors, read_dataset
+from terramorph.raster.handles import Handles
+from terramorph.raster.image import MAX_PIXELS, pil_plugin, probe_image, read_image
+from terramorph.raster.mapfile import calibrated_image, fit_affine, read_map_file
+from terramorph.raster.raster import Raster, default_bands
+from terramorph.raster.resample import Resampling
+from terramorph.raster.warp import Footprint, footprint, kernel_reach, warp, window_offset
+from terramorph.raster.worldfile import place_files, read_place
+
+MAX_WHOLE = 16_000_000
+"""Most pixels of an image of a kind that has to be decoded whole."""
+MAX_RATIO = 300
+"""Decoded bytes to one stored, above which an image of more than `MAX_PIXELS` pixels in one stream is taken for a bomb.
+Photographs reach 20 and maps in flat colours 200; deflate reaches 1032."""
+MAX_BLOCK = 2**28
+"""Most bytes of one block, the least that can be decoded."""
+MAX_SHRINK = 400
+"""Most pixels of the image along one pixel of a grid that is read."""
+
+_WARP_PIXELS = 2**19
+"""Source pixels that are warped at once. Small, because only pieces without masked pixels and away from the edge are
+warped as they are; the others take 16 bytes and more a pixel."""
+_CACHED_BYTES = 24 * 2**20
+"""Decoded rows of a sequential image that may be asked for piece by piece: GDAL's cache holds them, and those of
+another image."""
+_SEQUENTIAL = frozenset({"JPEG", "PNG", "BMP", "GIF", "WEBP"})
+_GDAL_RESAMPLING = {
+    "bicubic": GdalResampling.cubic,
+    "bilinear": GdalResampling.bilinear,
+    "nearest": GdalResampling.nearest,
+}
+_LICENCE_TAGS = ("TIFFTAG_COPYRIGHT", "EXIF_Copyright", "Copyright", "copyright", "LICENSE", "license")
+
+
+class ImageSource:
+    """A GeoTIFF, COG, VRT, JPEG, PNG, BMP or whatever else GDAL reads, by grid. A `Source`.
+
+    The place is what the file says itself, else what lies beside it (`worldfile` says in which order). Ground control
+    points become an affine where one meets them to within half a pixel; otherwise the image is warped by them and that
+    is what is stored, as far as this source goes. A file without a place has a pixel grid.
+
+    Where a grid is not a window of the source's own, pixels are moved by `warp`: with ``resampling``, its kernel
+    widened where pixels become larger, so that nothing aliases; always from full resolution, overviews are not used.
+    A pixel made from masked ones, or from beyond the edge, is masked.
+
+    May be read from several threads at once: each has a handle of its own while it reads, but images that can only be
+    decoded from the top (``sequential``) have one, for which threads queue.
+
+    Attributes:
+        name, grid, extent, bands, dtype, sequential, licence: as `Source` says.
+        resampling: the filter of the warp.
+    """
+
+    name: str
+    grid: Grid
+    extent: Geometry
+    bands: tuple[str, ...]
+    dtype: np.dtype[Any]
+    sequential: bool
+    licence: str | None
+
+    def __init__(self, path: str | Path, *, crs: CRS | None = None, resampling: Resampling = "bicubic") -> None:
+        """Open the file and read its header; no pixel is decoded.
+
+        Args:
+            path: of the image, or of the .map (OziExplorer) or .tab (MapInfo) beside it, which then says the place.
+            crs: used where the file has a place but does not say in which CRS. A CRS that the file gives comes first.
+            resampling: "nearest" keeps the colours of a map in classes.
+
+        Raises:
+            RasterError: If the file is missing, a folder, empty, not an image or of a kind that is not read; holds
+                complex numbers, or bands of several types; claims more pixels than its size can hold; or a file beside
+                it that says its place is damaged.
+        """
+        self.name = str(path)
+        self.resampling: Resampling = resampling
+        self.licence = None
+        image = calibrated_image(Path(path))
+        self._path = image or Path(path)
+        self._calibration = Path(path) if image else None
+        self._lock = threading.Lock()
+        self._whole: Raster | None = None
+        self._handles: Handles | None = None
+        self._files = [self._path]
+        self._closed = False
+        if _is_whole_kind(self._path):
+            shape, place = self._open_whole()
+        else:
+            with named_errors(self._path):
+                shape, place = self._open_dataset()
+        if self._calibration:
+            place = read_map_file(self._calibration, shape)
+        affine, own_crs = place or (Affine.identity(), None)
+        self.grid = Grid(*shape, affine, own_crs or (crs if place else None))
+        corners = [affine @ corner for corner in ((0, 0), (shape[1], 0), shape[::-1], (0, shape[0]), (0, 0))]
+        self.extent = polygon(corners, self.grid.crs)
+
+    def read(self, grid: Grid) -> Raster:
+        """The pixels on a grid, as `Source` says.
+
+        Raises:
+            RasterError: If the file is damaged or truncated there, was closed, has no CRS and the grid has one (or the
+                reverse), or is over `MAX_SHRINK` times finer than the grid.
+        """
+        if self._closed:
+            raise RasterError(f"{self.name} was closed; open it again.")
+        if (self.grid.crs is None) != (grid.crs is None):
+            raise RasterError(self._crs_advice(grid))
+        offset = window_offset(self.grid, grid)
+        if offset is not None:
+            return self._window(*offset, grid)
+        pixels = np.zeros((len(self.bands), *grid.shape), self.dtype)
+        mask = np.zeros(grid.shape, np.bool_)
+        self._warp_into(pixels, mask, grid)
+        return Raster(pixels, mask, grid, self.bands)
+
+    def fingerprint(self) -> str:
+        """Hex digest (blake2b, 16 bytes) of the file, of those it refers to, and of those beside it that place it."""
+        beside = [self._calibration] if self._calibration else place_files(self._path)
+        others = sorted({*self._files, *beside} - {self._path})
+        whole = hashlib.blake2b(digest_size=16)
+        for file in [self._path, *others]:
+            if file.is_file():
+                with named_errors(file), file.open("rb") as opened:
+                    whole.update(hashlib.file_digest(opened, hashlib.blake2b).digest())
+        return whole.hexdigest()
+
+    def close(self) -> None:
+        """Close files. Reading afterwards is an error."""
+        self._closed = True
+        self._whole = None
+        if self._handles is not None:
+            self._handles.close()
+
+    def __enter__(self) -> Self:
+        """The source itself."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """`close`."""
+        self.close()
+
+    def _open_dataset(self) -> tuple[tuple[int, int], tuple[Affine, CRS | None] | None]:
+        """Shape and place of what GDAL opens."""
+        handles = Handles(self._path, single=False)
+        try:
+            with handles.lend() as dataset:
+                self.sequential = dataset.driver in _SEQUENTIAL
+                _check_claims(self._path, dataset, self.sequential)
+                self.bands, self.dtype = band_names(dataset), dataset_dtype(dataset)
+                tags = dataset.tags()
+                self.licence = next((tags[key].strip() for key in _LICENCE_TAGS if tags.get(key, "").strip()), None)
+                self._files = [Path(file) for file in dataset.files]
+                shape = (int(dataset.height), int(dataset.width))
+                place = None if self._calibration else dataset_place(dataset, self._path)
+                gcps, gcp_crs = dataset.gcps
+        finally:
+            handles.close()
+        by_points = None
+        if place is None and gcps and not self._calibration:
+            place_crs = to_odc_crs(gcp_crs) if gcp_crs else None
+            affine, off = fit_affine(np.array([(point.col, point.row, point.x, point.y) for point in gcps]))
+            if affine is not None and off <= 0.5:
+                place = affine, place_crs
+            else:
+                by_points = _GDAL_RESAMPLING[self.resampling]
+        self._handles = Handles(self._path, single=self.sequential, gcp_resampling=by_points)
+        if by_points is not None:
+            with self._handles.lend() as dataset:
+                self.bands = band_names(dataset)
+                shape, place = (int(dataset.height), int(dataset.width)), (dataset.transform, place_crs)
+        return shape, place
+
+    def _open_whole(self) -> tuple[tuple[int, int], tuple[Affine, CRS | None] | None]:
+        """Shape and place of an image that is decoded whole, once its first pixels are asked for."""
+        height, width, count, dtype = probe_image(self._path)
+        if height * width > MAX_WHOLE:
+            raise RasterError(
+                f"{self._path} is of a kind that can only be decoded whole and claims {height} x {width} pixels, over "
+                f"the limit of {MAX_WHOLE:,}; convert it to GeoTIFF: gdal_translate -co TILED=YES -co COMPRESS=DEFLATE"
+            )
+        self.bands, self.dtype, self.sequential = default_bands(count), np.dtype(dtype), False
+        shape = (height, width)
+        return shape, None if self._calibration else read_place(self._path, shape)
+
+    def _stored(self, y: int, x: int, height: int, width: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Stored pixels and mask of a window that lies inside."""
+        if self._handles is not None:
+            with named_errors(self._path), self._handles.lend() as dataset:
+                return read_dataset(dataset, Window(x, y, width, height))
+        with self._lock:
+            if self._whole is None:
+                self._whole = read_image(self._path)
+            cut = self._whole.crop(y, x, height, width)
+        return cut.pixels, cut.mask
+
+    def _window(self, y: int, x: int, grid: Grid) -> Raster:
+        """Stored pixels of a window; outside the image they are 0 and masked."""
+        top, left = max(y, 0), max(x, 0)
+        bottom, right = min(y + grid.height, self.grid.height), min(x + grid.width, self.grid.width)
+        if (top, left, bottom, right) == (y, x, y + grid.height, x + grid.width):
+            return Raster(*self._stored(y, x, grid.height, grid.width), grid, self.bands)
+        pixels = np.zeros((len(self.bands), *grid.shape), self.dtype)
+        mask = np.zeros(grid.shape, np.bool_)
+        if bottom > top and right > left:
+            rows, columns = slice(top - y, bottom - y), slice(left - x, right - x)
+            pixels[:, rows, columns], mask[rows, columns] = self._stored(top, left, bottom - top, right - left)
+        return Raster(pixels, mask, grid, self.bands)
+
+    def _warp_into(self, pixels: NDArray[Any], mask: NDArray[np.bool_], grid: Grid) -> None:
+        """Warp to a grid, in halves where that takes too many source pixels at once, the top ones first."""
+        place = footprint(self.grid, grid)
+        if place is None:
+            return
+        if max(place.step_x, place.step_y) > MAX_SHRINK:
+            raise RasterError(
+                f"{self.name}: one pixel of the grid asked for is {max(place.step_x, place.step_y):.0f} of its own "
+                f"wide, over the limit of {MAX_SHRINK}; ask for a finer grid."
+            )
+        y, x, height, width = self._needed(place)
+        if height < 1 or width < 1:
+            return
+        if height * width > _WARP_PIXELS and grid.height * grid.width > 1:
+            # Pieces side by side decode the same rows of a sequential image: they must still be in the cache.
+            row = self.grid.width * len(self.bands) * self.dtype.itemsize
+            rows_first = self.sequential and height * row > _CACHED_BYTES
+            if grid.height > 1 and (rows_first or grid.height >= grid.width):
+                half = grid.height // 2
+                self._warp_into(pixels[:, :half], mask[:half], grid.crop(0, 0, half, grid.width))
+                self._warp_into(pixels[:, half:], mask[half:], grid.crop(half, 0, grid.height - half, grid.width))
+            else:
+                half = grid.width // 2
+                self._warp_into(pixels[..., :half], mask[:, :half], grid.crop(0, 0, grid.height, half))
+                self._warp_into(pixels[..., half:], mask[:, half:], grid.crop(0, half, grid.height, grid.width - half))
+            return
+        stored, real = self._stored(y, x, height, width)
+        warped = warp(Raster(stored, real, self.grid.crop(y, x, height, width), self.bands), grid, self.resampling)
+        pixels[...], mask[...] = warped.pixels, warped.mask
+
+    def _needed(self, place: Footprint) -> tuple[int, int, int, int]:
+        """The window (y, x, height, width) that warping to a footprint looks at; empty where it misses the image."""
+        around = kernel_reach(place, self.resampling) + 1
+        top, left = (max(math.floor(side) - around, 0) for side in (place.top, place.left))
+        bottom = min(math.ceil(place.bottom) + around, self.grid.height)
+        right = min(math.ceil(place.right) + around, self.grid.width)
+        return top, left, bottom - top, right - left
+
+    def _crs_advice(self, grid: Grid) -> str:
+        """Why pixels of this image cannot be had on a grid, where only one of the two has a CRS."""
+        if grid.crs is None:
+            return f"{self.name} is in {self.grid.crs} and the grid asked for has no CRS; give the other image one too."
+        if self.grid.is_georeferenced:
+            return (
+                f"{self.name} has a place but does not say in which CRS; say it (EPSG:3857 for what SAS.Planet exports "
+                "of most maps), or lay a .prj beside it."
+            )
+        return f"{self.name} does not say where on Earth it is; lay a world file, .map or .tab beside it."
+
+
+def _is_whole_kind(path: Path) -> bool:
+    """Whether an image is of a kind that GDAL cannot read in parts, or not as `read_image` does."""
+    plugin = pil_plugin(path)
+    with path.open("rb") as file:
+        head = file.read(34).ljust(34, b"\0")
+    if plugin is PngImageFile:
+        return head[24] < 8 and head[25] == 0
+    if plugin is BmpImageFile:
+        bits, compression = struct.unpack("<HI", head[28:34])
+        return (bits, compression) != (24, 0)
+    return False
+
+
+def _check_claims(path: Path, dataset: Any, sequential: bool) -> None:
+    """Refuse what would fill memory or time for nothing."""
+    pixel = sum(np.dtype(name).itemsize for name in dataset.dtypes)
+    claimed, stored = dataset.height * dataset.width * pixel, path.stat().st_size
+    if sequential and dataset.height * dataset.width > MAX_PIXELS and claimed > MAX_RATIO * stored:
+        raise RasterError(
+            f"{path} claims {dataset.height} x {dataset.width} pixels in {stored:,} bytes, which no image worth "
+            "reading does; cut it into smaller pieces if it is meant."
+        )
+    rows, columns = dataset.block_shapes[0]
+    if rows * columns * pixel > MAX_BLOCK and dataset.driver != "VRT":
+        raise RasterError(
+            f"{path} is stored in blocks of {rows} x {columns} pixels, too large to be read in parts; convert it: "
+            f"gdal_translate -co TILED=YES {path.name} tiled.tif"
+        )

@@ -1,0 +1,286 @@
+"""Calibration files: OziExplorer's .map and MapInfo's .tab, which place an image by a few points.
+
+Points are given in degrees or in the units of a projection, at pixel corners: (0, 0) is the outer corner of the first
+pixel, as SAS.Planet writes them and GDAL reads them. An affine is fitted to them by least squares, and must meet them
+to within half a pixel.
+
+OziExplorer knows one Mercator. SAS.Planet writes web mercator (EPSG:3857) and world mercator (EPSG:3395) alike as
+"Mercator" on "WGS 84"; pixels are square in only one of the two, which tells them apart.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from affine import Affine
+from numpy.typing import NDArray
+from odc.geo.crs import CRS
+from pyproj import Transformer
+from rasterio.errors import RasterioError
+
+from terramorph.errors import RasterError
+from terramorph.raster.crs import to_odc_crs
+from terramorph.raster.quiet import quiet
+
+_OZI = "OziExplorer Map Data File"
+_MERCATORS = ("EPSG:3857", "EPSG:3395", "EPSG:4326")
+_TAB_SYSTEMS = {
+    ("10", "157"): ("EPSG:3857",),
+    ("10", "104"): ("EPSG:3395",),
+    ("1", "104"): ("EPSG:4326", "EPSG:3857", "EPSG:3395"),  # what SAS.Planet once wrote for all three
+}
+_NUMBER = r"\s*(-?[\d.]+(?:[eE][-+]?\d+)?)\s*"
+_TAB_POINT = re.compile(rf"^\s*\({_NUMBER},{_NUMBER}\)\s*\({_NUMBER},{_NUMBER}\)", re.MULTILINE)
+_MAX_OFF = 0.5
+"""Pixels by which a point may miss the fitted affine."""
+_OZI_ROUNDING = 0.5e-4 / 60
+"""Degrees that are lost where minutes are written to four decimals."""
+_SQUARE = 1e-3
+"""Shares of a pixel's side by which two candidates must differ to be told apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Calibration:
+    """What a calibration file says.
+
+    Attributes:
+        image: name of the image, without folders.
+        points: (N, 4) of column, row, x, y.
+        degrees: whether x and y are longitude and latitude, in degrees.
+        systems: CRSs that the image may be in.
+        size: (height, width) of the image in pixels, or None if it is not said.
+        rounding: what x and y may be off because of how they are written, in their units.
+    """
+
+    image: str
+    points: NDArray[np.float64]
+    degrees: bool
+    systems: tuple[CRS, ...]
+    size: tuple[int, int] | None = None
+    rounding: float = 0.0
+
+
+def find_map_file(path: Path) -> Path | None:
+    """The .tab, or else the .map, beside an image that calibrates it, or None.
+
+    Files of other programs with these suffixes, and those of another image that lies beside it, are passed over.
+    """
+    for suffix in (".tab", ".TAB", ".map", ".MAP"):
+        beside = path.with_suffix(suffix) if path.stem else path
+        if beside == path or not beside.is_file():
+            continue
+        text = _calibration_text(beside)
+        if text is not None:
+            image = path.with_name(_image_name(text) or path.name)
+            if image.name.lower() == path.name.lower() or not image.is_file():
+                return beside
+    return None
+
+
+def calibrated_image(path: Path) -> Path | None:
+    """The image that a .map or .tab is of; None where ``path`` is no calibration file.
+
+    Raises:
+        RasterError: If that image is not beside it.
+    """
+    text = _calibration_text(path) if path.suffix.lower() in (".map", ".tab") and path.is_file() else None
+    if text is None:
+        return None
+    name = _image_name(text) or ""
+    for file in sorted(path.parent.iterdir()):
+        if file.name.lower() == name.lower() and file.is_file():
+            return file
+    raise RasterError(f"{path} is of the image '{name}', which does not lie beside it; put it there.")
+
+
+def read_map_file(file: Path, shape: tuple[int, int] | None = None) -> tuple[Affine, CRS]:
+    """The affine and the CRS of a calibration file.
+
+    Args:
+        file: .map or .tab.
+        shape: (height, width) of the image, to be compared with what the file says.
+
+    Raises:
+        RasterError: If the file is damaged, is of an image of another size, is in a coordinate system that is not
+            read, or no affine meets its points to within half a pixel.
+    """
+    text = _calibration_text(file) or ""
+    try:
+        said = _read_ozi(file, text) if text.startswith(_OZI) else _read_tab(file, text)
+    except (ValueError, IndexError) as error:
+        if isinstance(error, RasterError):
+            raise
+        raise RasterError(f"{file}: this calibration file is damaged ({error}); correct or remove it.") from error
+    if shape is not None and said.size is not None and said.size != shape:
+        raise RasterError(
+            f"{file} is of an image of {said.size[0]} x {said.size[1]} pixels and the image has {shape[0]} x "
+            f"{shape[1]}; export both again, or remove it."
+        )
+    fits = []
+    for crs in said.systems:
+        affine, off = fit_affine(_projected(said, crs))
+        if affine is not None and off <= _MAX_OFF + _rounding_pixels(said):
+            squareness = abs(math.log(math.hypot(affine.a, affine.d) / math.hypot(affine.b, affine.e)))
+            fits.append((squareness, affine, crs))
+    if not fits:
+        raise RasterError(
+            f"{file}: its {len(said.points)} points fit no straight grid to within half a pixel; warp the image to a "
+            "GeoTIFF (gdalwarp), or remove the file."
+        )
+    squarest = min(squareness for squareness, _, _ in fits)
+    return next((affine, crs) for squareness, affine, crs in fits if squareness <= squarest + _SQUARE)
+
+
+def fit_affine(points: NDArray[np.float64]) -> tuple[Affine | None, float]:
+    """The affine that meets points best.
+
+    Args:
+        points: (N, 4) of column, row, x, y; two points make an upright grid, three or more any affine.
+
+    Returns:
+        The affine, and how far the point that is worst met is off, in pixels. (None, inf) where the points do not
+        span a grid.
+    """
+    pixels, places = points[:, :2], points[:, 2:]
+    if len(points) < 2 or not np.isfinite(points).all() or (np.ptp(points, axis=0) == 0).any():
+        return None, math.inf
+    middle, home = pixels.mean(axis=0), places.mean(axis=0)
+    if len(points) == 2:
+        a, e = (places[1] - places[0]) / (pixels[1] - pixels[0])
+        turn = np.array([[a, 0.0], [0.0, e]])
+    else:
+        solved, _, rank, _ = np.linalg.lstsq(pixels - middle, places - home, rcond=1e-9)
+        turn = solved.T
+        if rank < 2:
+            return None, math.inf
+    if abs(np.linalg.det(turn)) < 1e-12 * np.abs(turn).max() ** 2:
+        return None, math.inf
+    start = home - turn @ middle
+    misses = (places - home) @ np.linalg.inv(turn).T - (pixels - middle)
+    (a, b), (d, e) = turn.tolist()
+    return Affine(a, b, float(start[0]), d, e, float(start[1])), float(np.hypot(*misses.T).max())
+
+
+def read_text(file: Path) -> str:
+    """The text of a small file: UTF-8, with or without a mark, or UTF-16 with one; anything else as Latin-1.
+
+    Raises:
+        RasterError: If it cannot be read.
+    """
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise RasterError(f"{file} cannot be opened ({error.strerror}); check its permissions.") from error
+    encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError:
+        return content.decode("latin-1")
+
+
+def _calibration_text(file: Path) -> str | None:
+    """The text of a file, if it calibrates an image."""
+    with file.open("rb") as opened:
+        head = opened.read(256).lstrip(b"\xef\xbb\xbf \r\n\t").lower()
+    if not head.startswith((_OZI.lower().encode(), b"!table")):
+        return None
+    text = read_text(file).lstrip("\ufeff \r\n\t")
+    raster_table = re.search(r'^\s*type\s+"raster"', text, re.MULTILINE | re.IGNORECASE)
+    return text if text.startswith(_OZI) or raster_table else None
+
+
+def _image_name(text: str) -> str | None:
+    """The name of the image in a calibration file, without folders."""
+    if text.startswith(_OZI):
+        lines = text.splitlines()
+        name = lines[2].strip() if len(lines) > 2 else ""
+    else:
+        found = re.search(r'^\s*file\s+"([^"]*)"', text, re.MULTILINE | re.IGNORECASE)
+        name = found.group(1) if found else ""
+    return name.replace("\\", "/").rpartition("/")[2] or None
+
+
+def _read_ozi(file: Path, text: str) -> _Calibration:
+    """What a .map says."""
+    lines = [[field.strip() for field in line.split(",")] for line in text.splitlines()]
+    datum = lines[4][0]
+    projection = next((line[1] for line in lines if line[0] == "Map Projection" and len(line) > 1), "")
+    points = [line for line in lines if re.fullmatch(r"Point\d+", line[0]) and len(line) > 11 and line[2] and line[3]]
+    degrees = all(line[6] and line[9] for line in points)
+    if degrees:
+        places = [(*map(float, line[2:4]), _degrees(line[9:12]), _degrees(line[6:9])) for line in points]
+    else:
+        places = [tuple(float(field) for field in (line[2], line[3], line[14], line[15])) for line in points]
+    size = next((line for line in lines if line[0] == "IWH" and len(line) > 3), None)
+    systems: tuple[CRS, ...]
+    if datum == "WGS 84" and projection == "Mercator" and degrees:
+        systems = tuple(CRS(name) for name in _MERCATORS)
+    elif datum == "WGS 84" and projection == "Latitude/Longitude" and degrees:
+        systems = (CRS("EPSG:4326"),)
+    else:
+        systems = (_gdal_crs(file, f"{projection} on {datum}"),)
+    return _Calibration(
+        image=_image_name(text) or "",
+        points=np.array(places, np.float64).reshape(-1, 4),
+        degrees=degrees,
+        systems=systems,
+        size=None if size is None else (int(size[3]), int(size[2])),
+        rounding=_OZI_ROUNDING if degrees else 0.0,
+    )
+
+
+def _degrees(fields: list[str]) -> float:
+    """Degrees, minutes and a letter as one number."""
+    value = float(fields[0]) + float(fields[1]) / 60
+    return -value if fields[2].upper() in ("S", "W") else value
+
+
+def _gdal_crs(file: Path, what: str) -> CRS:
+    """The CRS that GDAL understands of a .map."""
+    try:
+        with quiet(), rasterio.open(file) as dataset:
+            crs = dataset.crs or dataset.gcps[1]
+    except RasterioError:
+        crs = None
+    if crs is None:
+        raise RasterError(f"{file}: the coordinate system '{what}' is not known; save the image as a GeoTIFF instead.")
+    return to_odc_crs(crs)
+
+
+def _read_tab(file: Path, text: str) -> _Calibration:
+    """What a .tab says."""
+    points = [[float(number) for number in found] for found in _TAB_POINT.findall(text)]
+    found = re.search(r"CoordSys\s+Earth\s+Projection\s+(\d+)\s*,\s*(\d+)", text, re.IGNORECASE)
+    names = _TAB_SYSTEMS.get(found.groups()) if found else None  # type: ignore[arg-type]
+    if names is None:
+        line = next((line.strip() for line in text.splitlines() if "coordsys" in line.lower()), "no CoordSys")
+        raise RasterError(
+            f"{file}: its coordinate system ({line}) is not one that is read; save the image as a GeoTIFF instead."
+        )
+    degrees = names[0] == "EPSG:4326" or re.search(r'Units\s+"degree"', text, re.IGNORECASE) is not None
+    return _Calibration(
+        image=_image_name(text) or "",
+        points=np.array(points, np.float64).reshape(-1, 4)[:, [2, 3, 0, 1]],
+        degrees=degrees,
+        systems=tuple(CRS(name) for name in names),
+    )
+
+
+def _projected(said: _Calibration, crs: CRS) -> NDArray[np.float64]:
+    """The points of a calibration, with places in a CRS."""
+    if not said.degrees or crs.geographic:
+        return said.points
+    base = crs.proj.geodetic_crs
+    x, y = Transformer.from_crs(base, crs.proj, always_xy=True).transform(said.points[:, 2], said.points[:, 3])
+    return np.column_stack([said.points[:, :2], x, y])
+
+
+def _rounding_pixels(said: _Calibration) -> float:
+    """What a calibration loses because of how its places are written, in pixels."""
+    spans = np.ptp(said.points, axis=0)
+    return float(said.rounding * np.max(spans[:2] / np.maximum(spans[2:], 1e-12)))

@@ -1,0 +1,278 @@
+"""Folders of tiles, one file a tile: the web's z/x/y, and what SAS.Planet, gdal2tiles and Mobile Atlas Creator write.
+
+    layout        file of tile x, y of zoom z                           known as
+    xyz           z/x/y.png                                             XYZ, MOBAC, OsmAnd (y.png.tile)
+    tms           z/x/(2^z - 1 - y).png                                 TMS, gdal2tiles
+    zyx           z/y/x.png                                             SAS.Planet's "GlobalMapper Bing"
+    sas           z(z+1)/(x div 1024)/xX/(y div 1024)/yY.png            SAS.Planet
+    googlemv      (z+1)/t....png, a letter q r t s a zoom               SAS.Planet's "GoogleMV"
+    earthslicer   .../(z+1)-x-y.png                                     SAS.Planet's "EarthSlicer 1.95"
+    gmt           zZ/y/x.png                                            SAS.Planet's "GlobalMapper Tiles"
+    gmt-aux       zZ/y_x.png                                            SAS.Planet's "GlobalMapper Aux"
+
+The file name generators of SAS.Planet's public source are what these were read from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from terramorph.errors import RasterError
+from terramorph.raster.tiles.reader import VECTOR_ADVICE
+from terramorph.raster.tiles.scheme import TileBox, check_tile
+
+_IMAGE = re.compile(r"(?i)(.+)\.(?:png|jpg|jpeg|webp)(?:\.tile)?")
+"""Paths of images, and of OsmAnd's, whose second suffix hides them from galleries."""
+_VECTOR_SUFFIXES = (".pbf", ".mvt")
+_DATABASES = {".sqlitedb": "SQLite", ".sdb": "BerkeleyDB"}
+
+Number = tuple[int, int, int]
+"""(zoom, x, y), rows from the north."""
+
+
+class Layout(NamedTuple):
+    """How paths name tiles.
+
+    Attributes:
+        pattern: of the path below the folder, without its suffix, with / between its parts.
+        number: the tile's number, from the pattern's groups.
+    """
+
+    pattern: re.Pattern[str]
+    number: Callable[[tuple[str, ...]], Number]
+
+
+def _quadrants(groups: tuple[str, ...]) -> Number:
+    """t and a letter for each zoom, the coarsest first: q is north-west, r north-east, t south-west, s south-east."""
+    letters = groups[0][1:].lower()
+    x = y = 0
+    for letter in letters:
+        x = 2 * x + (letter in "rs")
+        y = 2 * y + (letter in "ts")
+    return len(letters), x, y
+
+
+def _ints(groups: tuple[str, ...]) -> Number:
+    first, second, third = groups
+    return int(first), int(second), int(third)
+
+
+def _flipped(groups: tuple[str, ...]) -> Number:
+    zoom, x, y = _ints(groups)
+    return zoom, x, (1 << min(zoom, 62)) - 1 - y
+
+
+def _row_first(groups: tuple[str, ...]) -> Number:
+    zoom, y, x = _ints(groups)
+    return zoom, x, y
+
+
+def _from_one(groups: tuple[str, ...]) -> Number:
+    zoom, x, y = _ints(groups)
+    return zoom - 1, x, y
+
+
+_PLAIN = re.compile(r"(\d{1,2})/(\d+)/(\d+)")
+LAYOUTS: dict[str, Layout] = {
+    "xyz": Layout(_PLAIN, _ints),
+    "tms": Layout(_PLAIN, _flipped),
+    "zyx": Layout(_PLAIN, _row_first),
+    "sas": Layout(re.compile(r"z(\d{1,2})/\d+/x(\d+)/\d+/y(\d+)", re.IGNORECASE), _from_one),
+    "googlemv": Layout(re.compile(r"\d{1,2}/(t[qrst]*)", re.IGNORECASE), _quadrants),
+    "earthslicer": Layout(re.compile(r"(?:[^/]+/)+(\d{2})-(\d+)-(\d+)"), _from_one),
+    "gmt": Layout(re.compile(r"z(\d{1,2})/(\d+)/(\d+)", re.IGNORECASE), _row_first),
+    "gmt-aux": Layout(re.compile(r"z(\d{1,2})/(\d+)_(\d+)", re.IGNORECASE), _row_first),
+}
+"""Layouts by the name that ``layout`` takes."""
+
+_TOLD = tuple(name for name in LAYOUTS if name not in ("tms", "zyx"))
+"""Layouts that paths alone tell apart; of those that look like xyz, others have to be asked for."""
+
+
+class FolderTiles:
+    """A `TileReader` of a folder, listed once when it is opened.
+
+    Files that are no images, and images whose path names no tile (a preview, a legend), are no tiles and are passed
+    over.
+
+    Args:
+        folder: with the tiles.
+        layout: a key of `LAYOUTS`; default: told by the paths. Paths z/x/y are taken for xyz, or for tms where a
+            tilemapresource.xml or the "scheme" of a metadata.json says so.
+
+    Attributes:
+        layout: the layout it is read in.
+
+    Raises:
+        RasterError: If it is no folder of tiles, holds vector tiles or a database, or several layouts.
+    """
+
+    def __init__(self, folder: str | Path, layout: str | None = None) -> None:
+        self.name = str(folder)
+        self._folder = Path(folder)
+        if layout is not None and layout not in LAYOUTS:
+            raise RasterError(f"{layout!r} is no layout of tiles; give one of {', '.join(LAYOUTS)}.")
+        metadata = _metadata(self._folder)
+        listed = list(_walk(str(self._folder), ""))
+        if layout is None and (self._folder / "tilemapresource.xml").is_file():
+            _check_srs(self._folder / "tilemapresource.xml")
+            layout = "tms"
+        if layout is None and metadata.get("scheme") == "tms":
+            layout = "tms"
+        self.layout, self._paths = _recognise(self._folder, listed, layout)
+        self.zooms: tuple[int, ...] = tuple(sorted(self._paths))
+        self.licence: str | None = metadata.get("attribution") or metadata.get("license") or None
+
+    def box(self, zoom: int) -> TileBox:
+        """The box around the tiles there are."""
+        numbers = self._paths[zoom]
+        columns, rows = [x for x, _ in numbers], [y for _, y in numbers]
+        return TileBox(min(columns), min(rows), max(columns) + 1, max(rows) + 1)
+
+    def first(self, zoom: int) -> tuple[int, int]:
+        """Some tile that there is."""
+        return next(iter(self._paths[zoom]))
+
+    def has(self, zoom: int, x: int, y: int) -> bool:
+        """Whether the tile was listed."""
+        return (x, y) in self._paths.get(zoom, {})
+
+    def read(self, zoom: int, x: int, y: int) -> bytes | None:
+        """The file's bytes."""
+        path = self._paths.get(zoom, {}).get((x, y))
+        if path is None:
+            return None
+        try:
+            return (self._folder / path).read_bytes()
+        except OSError as error:
+            raise RasterError(
+                f"{self._folder / path} cannot be read ({error.strerror}); leave the folder alone while it is read."
+            ) from error
+
+    def fingerprint(self) -> str:
+        """Of the tiles' names, sizes and bytes, in the order of their names."""
+        digest = hashlib.blake2b(digest_size=16)
+        tiles = [(path, zoom, *number) for zoom, paths in self._paths.items() for number, path in paths.items()]
+        for path, zoom, x, y in sorted(tiles):
+            data = self.read(zoom, x, y) or b""
+            digest.update(f"{path}\0{len(data)}\0".encode("utf-8", "surrogateescape"))
+            digest.update(data)
+        return digest.hexdigest()
+
+    def close(self) -> None:
+        """Nothing is kept open."""
+
+
+def _walk(folder: str, below: str) -> Iterator[str]:
+    """Paths of all files below a folder, with / between the parts, without hidden ones; in order of their names."""
+    try:
+        with os.scandir(folder) as found:
+            entries = sorted((entry.name, entry.is_dir()) for entry in found if not entry.name.startswith("."))
+    except OSError as error:
+        raise RasterError(f"{folder} cannot be listed ({error.strerror}); check its permissions.") from error
+    for name, is_folder in entries:
+        if is_folder:
+            yield from _walk(f"{folder}/{name}", f"{below}{name}/")
+        else:
+            yield below + name
+
+
+def _stem(path: str) -> str | None:
+    """The path of a tile without suffixes, or None for a file that is no image."""
+    match = _IMAGE.fullmatch(path)
+    return match[1] if match else None
+
+
+def _recognise(
+    folder: Path, listed: list[str], layout: str | None
+) -> tuple[str, dict[int, dict[tuple[int, int], str]]]:
+    """The layout, and the path of every tile by zoom and (x, y)."""
+    images = [(path, stem) for path in listed if (stem := _stem(path)) is not None]
+    names = _TOLD if layout is None else (layout,)
+    found = {name: [m for path, stem in images if (m := _match(name, path, stem))] for name in names}
+    held = [name for name, matches in found.items() if matches]
+    if not held:
+        raise RasterError(_no_tiles(folder, listed, bool(images), layout))
+    if len(held) > 1:
+        counts = " and ".join(f"{name} ({len(found[name])} files)" for name in held)
+        raise RasterError(f"{folder} holds tiles laid out as {counts}; name one of them with --layout.")
+    paths: dict[int, dict[tuple[int, int], str]] = {}
+    for path, (zoom, x, y) in found[held[0]]:
+        check_tile(f"{folder / path}", zoom, x, y)
+        other = paths.setdefault(zoom, {}).setdefault((x, y), path)
+        if other != path:
+            raise RasterError(f"{folder / other} and {folder / path} are the same tile; remove one of them.")
+    return held[0], paths
+
+
+def _match(name: str, path: str, stem: str) -> tuple[str, Number] | None:
+    """A path and the tile it names in a layout, or None."""
+    match = LAYOUTS[name].pattern.fullmatch(stem)
+    return (path, LAYOUTS[name].number(match.groups())) if match else None
+
+
+def _no_tiles(folder: Path, listed: list[str], images: bool, layout: str | None) -> str:
+    """Why a folder is no folder of tiles."""
+    for path in listed:
+        suffix = Path(path).suffix.lower()
+        if suffix in _VECTOR_SUFFIXES:
+            return f"{folder} {VECTOR_ADVICE}"
+        if suffix in _DATABASES:
+            return (
+                f"{folder} is a cache of SAS.Planet kept in {_DATABASES[suffix]} files, which are not read; "
+                "copy it to the SAS.Planet format or to MBTiles with SAS.Planet's cache manager."
+            )
+    if layout is not None:
+        return f"{folder} holds no tiles laid out as {layout}, such as {_EXAMPLES[layout]}; name another layout."
+    below = sorted({path.split("/")[0] for path in listed if _inner(path)})
+    if below:
+        return f"{folder} holds folders of tiles ({', '.join(below[:5])}); give one of them."
+    what = "no image whose path is that of a tile" if images else "no PNG, JPEG or WebP file"
+    return f"{folder} holds {what}, such as {_EXAMPLES['xyz']} or {_EXAMPLES['sas']}; give a folder of tiles or a file."
+
+
+def _inner(path: str) -> bool:
+    """Whether a path without its first part is that of a tile."""
+    stem = _stem(path.partition("/")[2])
+    return stem is not None and any(LAYOUTS[name].pattern.fullmatch(stem) for name in _TOLD)
+
+
+_EXAMPLES = {
+    "xyz": "17/70406/42987.png",
+    "tms": "17/70406/88084.png",
+    "zyx": "17/42987/70406.png",
+    "sas": "z18/68/x70406/41/y42987.jpg",
+    "googlemv": "18/trtqtrqtsstttqtrst.jpg",
+    "earthslicer": "18-070406-042987.jpg",
+    "gmt": "z17/42987/70406.jpg",
+    "gmt-aux": "z17/42987_70406.jpg",
+}
+
+
+def _metadata(folder: Path) -> dict[str, str]:
+    """The texts of a metadata.json beside the tiles, as mb-util and tippecanoe write it; empty where there is none."""
+    path = folder / "metadata.json"
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise RasterError(f"{path} is not JSON ({error}); correct or remove it.") from error
+    return {k: v for k, v in found.items() if isinstance(v, str)} if isinstance(found, dict) else {}
+
+
+def _check_srs(path: Path) -> None:
+    """Refuses a tilemapresource.xml of another tiling than web mercator's."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise RasterError(f"{path} cannot be read ({error.strerror}); check its permissions.") from error
+    match = re.search(r"<SRS>\s*([^<]*?)\s*</SRS>", text)
+    if match and match[1] and not re.fullmatch(r"(?i)(EPSG|OSGEO):(3857|900913|41001|3785)", match[1]):
+        raise RasterError(f"{path} says the tiles are in {match[1]}; only tiles of web mercator (EPSG:3857) are read.")

@@ -1,0 +1,68 @@
+"""TileReader: where the bytes of tiles come from."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Protocol
+
+from terramorph.errors import RasterError
+from terramorph.raster.tiles.scheme import TileBox
+
+VECTOR_ADVICE = "holds vector tiles; give it as --target to be drawn."
+"""How the sentence ends that refuses vector tiles."""
+
+
+class TileReader(Protocol):
+    """Encoded tiles, numbered as on the web (rows from the north). May be asked from several threads at once.
+
+    Attributes:
+        name: Path or URL, as messages call it.
+        licence: What is known of the terms of use, or None.
+        zooms: The zooms that there are tiles of, ascending; at least one.
+    """
+
+    name: str
+    licence: str | None
+    zooms: tuple[int, ...]
+
+    def box(self, zoom: int) -> TileBox:
+        """The tiles of one of the zooms, or a box around them."""
+        ...
+
+    def first(self, zoom: int) -> tuple[int, int] | None:
+        """(x, y) of some tile of one of the zooms; None where that is not known without asking a server."""
+        ...
+
+    def has(self, zoom: int, x: int, y: int) -> bool:
+        """Whether there may be such a tile."""
+        ...
+
+    def read(self, zoom: int, x: int, y: int) -> bytes | None:
+        """The encoded image of a tile, or None where there is none.
+
+        Raises:
+            RasterError: If it is there and cannot be had.
+        """
+        ...
+
+    def fingerprint(self) -> str:
+        """Hex digest (blake2b, 16 bytes) of the content."""
+        ...
+
+    def close(self) -> None:
+        """Close files and connections."""
+        ...
+
+
+def file_fingerprint(path: Path) -> str:
+    """Hex digest (blake2b, 16 bytes) of a file's bytes.
+
+    Raises:
+        RasterError: If the file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+    except OSError as error:
+        raise RasterError(f"{path} cannot be read ({error.strerror}); check its permissions.") from error

@@ -1,0 +1,218 @@
+"""Tiles from a server, asked politely: slowly, one at a time, by name, and never twice for the same tile."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import threading
+import time
+from pathlib import Path
+
+import urllib3
+
+from terramorph._version import __version__
+from terramorph.atomic import atomic
+from terramorph.errors import RasterError
+from terramorph.raster.tiles.reader import VECTOR_ADVICE
+from terramorph.raster.tiles.scheme import MAX_ZOOM, TileBox, whole_world
+
+USER_AGENT = f"terramorph/{__version__}"
+"""What servers are told about who asks."""
+
+REQUESTS_PER_SECOND = 2.0
+"""The pace at which a server is asked unless told otherwise."""
+
+_ABSENT = (204, 404, 410)
+_AGAIN = (429, 500, 502, 503, 504)
+_KINDS = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"RIFF": ".webp"}
+_NONE = ".none"
+_SECRET = re.compile(r"(?i)([?&][^=&]*(?:key|token|secret|sig|auth|pass)[^=&]*=)[^&{}]+")
+
+
+class _Patience(urllib3.Retry):
+    """Retries that wait before the first repetition too; urllib3's own does not."""
+
+    def get_backoff_time(self) -> float:
+        """Seconds before the next repetition."""
+        waited = float(self.backoff_factor) * 2.0 ** (len(self.history) - 1)
+        return min(waited, float(self.backoff_max))
+
+
+class ServerTiles:
+    """A `TileReader` of a URL with {z}, {x} and {y}, or {-y} for rows from the south.
+
+    What was fetched stays in a folder, as z/x/y of its kind, so that a later run asks for nothing again; that there is
+    no tile (404, 204, 410 or nothing in the answer) is kept too. The folder can be read as `FolderTiles`. Values in the
+    URL that look like keys are in no message, name, fingerprint or file.
+
+    Args:
+        template: the URL.
+        zoom: of the tiles to ask for.
+        terms: the licence or terms of use that allow it; a text for people.
+        cache: folder for what was fetched; each template has a folder of its own in it.
+        rate: requests a second, at most.
+        retries: how often a request is repeated that failed on the way or was answered with 429, 500, 502, 503 or 504.
+            It waits for as long as the answer's Retry-After says.
+        backoff: seconds before the first repetition where there is no Retry-After; it doubles with each.
+
+    Attributes:
+        folder: where the tiles are kept.
+
+    Raises:
+        RasterError: If the template, zoom, terms or cache are missing or cannot be used.
+        StorageError: If the cache cannot be written.
+    """
+
+    def __init__(
+        self,
+        template: str,
+        zoom: int | None,
+        terms: str | None,
+        cache: str | Path | None,
+        *,
+        rate: float = REQUESTS_PER_SECOND,
+        retries: int = 5,
+        backoff: float = 1.0,
+    ) -> None:
+        self.name = _SECRET.sub(r"\1...", template)
+        _check_template(self.name)
+        if not (terms and terms.strip()):
+            raise RasterError(
+                f"{self.name}: name the licence or terms of use with --terms; tiles are not free to take."
+            )
+        if zoom is None or not 0 <= zoom <= MAX_ZOOM:
+            raise RasterError(f"{self.name}: name the zoom of the tiles, 0 to {MAX_ZOOM}, with --zoom.")
+        if cache is None:
+            raise RasterError(f"{self.name}: name a folder that keeps the fetched tiles with --cache.")
+        if not rate > 0:
+            raise RasterError(f"{self.name}: {rate} requests a second are none; give a rate above 0.")
+        self.licence: str | None = terms.strip()
+        self.zooms: tuple[int, ...] = (zoom,)
+        self._template = template
+        self._interval = 1 / rate
+        self._lock = threading.Lock()
+        self._next = 0.0
+        retry = _Patience(
+            total=retries,
+            redirect=3,
+            backoff_factor=backoff,
+            status_forcelist=_AGAIN,
+            allowed_methods=("GET",),
+            raise_on_status=False,
+        )
+        timeout = urllib3.Timeout(connect=15, read=60)
+        self._pool = urllib3.PoolManager(headers={"User-Agent": USER_AGENT}, retries=retry, timeout=timeout)
+        self.folder = Path(cache) / hashlib.blake2b(self.name.encode(), digest_size=8).hexdigest()
+        about = {"source": self.name, "attribution": self.licence, "scheme": "xyz"}
+        with atomic(self.folder / "metadata.json", make_folder=True) as part:
+            part.write_text(json.dumps(about, indent=1, ensure_ascii=False), encoding="utf-8")
+
+    def box(self, zoom: int) -> TileBox:
+        """The whole world."""
+        return whole_world(zoom)
+
+    def first(self, zoom: int) -> None:
+        """Not known without asking."""
+        return
+
+    def has(self, zoom: int, x: int, y: int) -> bool:
+        """True: the server may have it."""
+        return True
+
+    def read(self, zoom: int, x: int, y: int) -> bytes | None:
+        """The tile from the cache, or else from the server, which is asked for one tile at a time.
+
+        Raises:
+            RasterError: If the server refuses, fails after all repetitions, or answers with something else.
+            StorageError: If the cache cannot be written.
+        """
+        stem = self.folder / str(zoom) / str(x) / str(y)
+        cached = _cached(stem)
+        if cached is not None:
+            return cached or None
+        with self._lock:
+            cached = _cached(stem)  # another thread may have fetched it meanwhile
+            if cached is not None:
+                return cached or None
+            data = self._fetch(zoom, x, y)
+            suffix = _suffix(data, f"{self.name} at {zoom}/{x}/{y}") if data else _NONE
+            with atomic(stem.with_name(stem.name + suffix), make_folder=True) as part:
+                part.write_bytes(data)
+        return data or None
+
+    def fingerprint(self) -> str:
+        """Of the template without keys, the zoom and the terms: what a server holds is not known."""
+        text = json.dumps([self.name, self.zooms[0], self.licence])
+        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._pool.clear()
+
+    def _fetch(self, zoom: int, x: int, y: int) -> bytes:
+        """The body of a tile, empty where there is none. Called by one thread at a time."""
+        row = (1 << zoom) - 1 - y
+        url = self._template.replace("{z}", str(zoom)).replace("{x}", str(x))
+        url = url.replace("{y}", str(y)).replace("{-y}", str(row))
+        where = f"{self.name} at {zoom}/{x}/{y}"
+        time.sleep(max(0.0, self._next - time.monotonic()))
+        try:
+            answer = self._pool.request("GET", url)
+        except urllib3.exceptions.HTTPError as error:
+            reason = getattr(error, "reason", None) or error
+            raise RasterError(
+                f"{where} cannot be reached ({type(reason).__name__}); check the address and the connection and run "
+                "again: what was fetched is kept."
+            ) from None  # the library's message holds the URL with its keys
+        finally:
+            self._next = time.monotonic() + self._interval
+        if answer.status in _ABSENT:
+            return b""
+        if answer.status != 200:
+            raise RasterError(f"{where} {_refusal(answer.status)}")
+        return answer.data
+
+
+def _check_template(template: str) -> None:
+    """Refuses a URL without places for a tile's number, or with others than those."""
+    named = set(re.findall(r"\{([^{}]*)\}", template))
+    if not {"z", "x"} <= named or not named & {"y", "-y"}:
+        raise RasterError(f"{template} names no tiles; write {{z}}, {{x}} and {{y}} where a tile's numbers belong.")
+    unknown = sorted(named - {"z", "x", "y", "-y"})
+    if unknown:
+        raise RasterError(
+            f"{template} has {{{unknown[0]}}}, which is not known; write {{z}}, {{x}}, {{y}} or {{-y}}, and one of the "
+            "server's names where it has several."
+        )
+
+
+def _cached(stem: Path) -> bytes | None:
+    """A kept tile, empty where it is known that there is none, or None where nothing is known."""
+    for suffix in (*_KINDS.values(), _NONE):
+        try:
+            return stem.with_name(stem.name + suffix).read_bytes()
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise RasterError(f"{stem}{suffix} cannot be read ({error.strerror}); check its permissions.") from error
+    return None
+
+
+def _suffix(data: bytes, where: str) -> str:
+    """The suffix of a kind of image."""
+    for start, suffix in _KINDS.items():
+        if data.startswith(start):
+            return suffix
+    if data.startswith(b"\x1f\x8b") or data[:1] == b"\x1a":
+        raise RasterError(f"{where} {VECTOR_ADVICE}")
+    raise RasterError(f"{where} is no PNG, JPEG or WebP; open the address in a browser to see what the server says.")
+
+
+def _refusal(status: int) -> str:
+    """The end of a sentence about an answer."""
+    if status in (401, 403):
+        return f"is refused by the server ({status}); check the key in the address and that its terms allow this."
+    if status == 429:
+        return "is refused because of too many requests (429); wait, and run again: what was fetched is kept."
+    return f"was answered with {status}; run again later: what was fetched is kept."

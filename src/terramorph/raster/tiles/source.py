@@ -1,0 +1,212 @@
+"""TileSource: a pyramid of tiles as one raster."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+from odc.geo.crs import CRS
+from odc.geo.geom import box
+from PIL import Image
+
+from terramorph.errors import RasterError
+from terramorph.geo.grid import Grid
+from terramorph.raster.raster import Raster, default_bands
+from terramorph.raster.tiles.decode import TILE_SIZES, Tile, decode_tile
+from terramorph.raster.tiles.reader import TileReader
+from terramorph.raster.tiles.scheme import WEB_MERCATOR, TileBox, pixel_grid
+from terramorph.raster.warp import footprint, kernel_reach, warp, window_offset
+
+_KEPT_TILES = 128
+"""Decoded tiles that stay in memory: a strip of neighbouring windows asks for each several times."""
+
+
+class TileSource:
+    """A `Source` of the tiles of one zoom: uint8 red, green, blue; no tile, or alpha 0, is masked.
+
+    Where pixels are asked for that are at least twice as large, a coarser zoom of the reader is used if it has every
+    tile there, and averages of the tiles otherwise, so that memory is in proportion to what is asked for.
+
+    Args:
+        reader: where the tiles come from; closed with the source.
+        zoom: default: the finest there is.
+        tile_size: side of a tile in pixels, 256 or 512; default: that of some tile, or 256 where a server has them.
+        crs: EPSG:3857 (default), or EPSG:3395 for tiles of Yandex.
+
+    Attributes:
+        zoom: the zoom.
+        tile_size: side of a tile, pixels.
+
+    Raises:
+        RasterError: If there is no such zoom, the CRS is another, or the tile that is looked at cannot be decoded. The
+            reader is closed then.
+    """
+
+    sequential = False
+
+    def __init__(
+        self, reader: TileReader, zoom: int | None = None, *, tile_size: int | None = None, crs: CRS | None = None
+    ) -> None:
+        self.name = reader.name
+        self.licence = reader.licence
+        self.bands = default_bands(3)
+        self.dtype = np.dtype(np.uint8)
+        self._reader = reader
+        self._decoded = lru_cache(maxsize=_KEPT_TILES)(self._decode)
+        try:
+            self._crs = WEB_MERCATOR if crs is None else crs
+            if self._crs.epsg not in (3857, 3395):
+                raise RasterError(
+                    f"{self.name}: tiles are in EPSG:3857 or EPSG:3395 and not in {crs}; give one of these."
+                )
+            self.zoom = reader.zooms[-1] if zoom is None else zoom
+            if self.zoom not in reader.zooms:
+                held = ", ".join(map(str, reader.zooms))
+                raise RasterError(f"{self.name} has no tiles of zoom {self.zoom}; it has {held}.")
+            self._box = reader.box(self.zoom)
+            self.tile_size = self._size_of_some_tile() if tile_size is None else tile_size
+        except BaseException:
+            reader.close()
+            raise
+        self._grid = pixel_grid(self.zoom, self._box, self.tile_size, self._crs)
+        self.grid: Grid | None = self._grid
+        self.extent = box(*self._grid.bounds, crs=self._crs)
+
+    def read(self, grid: Grid) -> Raster:
+        """The pixels on a grid; see `Source.read`.
+
+        Raises:
+            RasterError: If the grid has no CRS, or a tile is damaged, of another size, or cannot be had.
+        """
+        offset = window_offset(self._grid, grid)
+        if offset is not None:
+            y, x = offset[0] + self._box.top * self.tile_size, offset[1] + self._box.left * self.tile_size
+            return self._window(self.zoom, 1, y, x, grid)
+        place = footprint(self._grid, grid)
+        if place is None:
+            return self._nothing(grid)
+        halvings = math.floor(math.log2(max(min(place.step_x, place.step_y), 1)) + 1e-6)
+        halvings = min(halvings, self.zoom, self.tile_size.bit_length() - 1)
+        world = pixel_grid(self.zoom - halvings, TileBox(0, 0, 1, 1), self.tile_size, self._crs)
+        place = footprint(world, grid)
+        if place is None:
+            return self._nothing(grid)
+        reach = kernel_reach(place)
+        # Pixels outside the tiles there are would only be masked ones: they need not be made.
+        held = footprint(world, self._grid)
+        assert held is not None
+        left = math.floor(max(place.left - reach, held.left - reach))
+        top = math.floor(max(place.top - reach, held.top - reach))
+        right = math.ceil(min(place.right + reach, held.right + reach))
+        bottom = math.ceil(min(place.bottom + reach, held.bottom + reach))
+        if right <= left or bottom <= top:
+            return self._nothing(grid)
+        around = world.crop(top, left, bottom - top, right - left)
+        zoom = self._complete_zoom(halvings, top, left, around)
+        return warp(self._window(zoom, 1 << (halvings - (self.zoom - zoom)), top, left, around), grid)
+
+    def fingerprint(self) -> str:
+        """Of the content of the reader, of all zooms."""
+        return self._reader.fingerprint()
+
+    def close(self) -> None:
+        """Closes the reader."""
+        self._decoded.cache_clear()
+        self._reader.close()
+
+    def __enter__(self) -> Self:
+        """The source itself."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """`close`."""
+        self.close()
+
+    def _nothing(self, grid: Grid) -> Raster:
+        """No real pixel."""
+        return Raster(np.zeros((3, *grid.shape), np.uint8), np.zeros(grid.shape, np.bool_), grid, self.bands)
+
+    def _complete_zoom(self, halvings: int, top: int, left: int, grid: Grid) -> int:
+        """The coarsest zoom from which pixels 2^halvings times the own can be had and that has every tile there."""
+        for finer in range(halvings):
+            zoom, size = self.zoom - halvings + finer, self.tile_size >> finer
+            if zoom not in self._reader.zooms:
+                continue
+            steps = halvings - finer
+            tiles = _tiles_under(top, left, grid, size).meet(
+                TileBox(
+                    self._box.left >> steps,
+                    self._box.top >> steps,
+                    -(-self._box.right >> steps),
+                    -(-self._box.bottom >> steps),
+                )
+            )
+            numbers = ((x, y) for y in range(tiles.top, tiles.bottom) for x in range(tiles.left, tiles.right))
+            if all(self._reader.has(zoom, x, y) for x, y in numbers):
+                return zoom
+        return self.zoom
+
+    def _window(self, zoom: int, shrink: int, top: int, left: int, grid: Grid) -> Raster:
+        """Tiles of a zoom, each made ``shrink`` times smaller, put together.
+
+        Args:
+            zoom: of the tiles.
+            shrink: a power of 2, at most the tile size.
+            top, left: first pixel, counted from the north-west corner of the world in shrunk pixels.
+            grid: of the result.
+        """
+        raster = self._nothing(grid)
+        pixels, mask = raster.pixels, raster.mask
+        size = self.tile_size // shrink
+        held = self._box if zoom == self.zoom else self._reader.box(zoom)
+        tiles = _tiles_under(top, left, grid, size).meet(held)
+        for row in range(tiles.top, tiles.bottom):
+            for column in range(tiles.left, tiles.right):
+                tile = self._decoded(zoom, column, row)
+                if tile is None:
+                    continue
+                colours, opaque = _shrink(*tile, shrink) if shrink > 1 else tile
+                y, x = row * size - top, column * size - left
+                y0, x0, y1, x1 = max(y, 0), max(x, 0), min(y + size, grid.height), min(x + size, grid.width)
+                inside = np.s_[y0 - y : y1 - y, x0 - x : x1 - x]
+                if opaque is None:
+                    pixels[:, y0:y1, x0:x1] = colours[inside].transpose(2, 0, 1)
+                    mask[y0:y1, x0:x1] = True
+                else:
+                    pixels[:, y0:y1, x0:x1] = np.where(opaque[inside], colours[inside].transpose(2, 0, 1), 0)
+                    mask[y0:y1, x0:x1] = opaque[inside]
+        return raster
+
+    def _decode(self, zoom: int, x: int, y: int) -> Tile | None:
+        """One tile's pixels."""
+        data = self._reader.read(zoom, x, y)
+        return None if data is None else decode_tile(data, f"{self.name}: tile {zoom}/{x}/{y}", self.tile_size)
+
+    def _size_of_some_tile(self) -> int:
+        """Side of the first tile, pixels."""
+        number = self._reader.first(self.zoom)
+        if number is None:
+            return TILE_SIZES[0]
+        data = self._reader.read(self.zoom, *number)
+        where = f"{self.name}: tile {self.zoom}/{number[0]}/{number[1]}"
+        if data is None:
+            raise RasterError(f"{where} is listed and is not there; copy the archive again.")
+        return int(decode_tile(data, where)[0].shape[0])
+
+
+def _tiles_under(top: int, left: int, grid: Grid, size: int) -> TileBox:
+    """The tiles of ``size`` pixels a side that a grid touches whose first pixel is at row ``top``, column ``left``."""
+    return TileBox(left // size, top // size, -(-(left + grid.width) // size), -(-(top + grid.height) // size))
+
+
+def _shrink(colours: NDArray[np.uint8], opaque: NDArray[np.bool_] | None, factor: int) -> Tile:
+    """Means of factor x factor pixels of a tile; real where all of them are."""
+    means = np.asarray(Image.fromarray(colours).reduce(factor))
+    if opaque is None:
+        return means, None
+    size = len(means)
+    whole: NDArray[np.bool_] = np.logical_and.reduce(opaque.reshape(size, factor, size, factor), axis=(1, 3))
+    return means, whole

@@ -1,0 +1,215 @@
+"""Warping: pixels moved from one grid to another, in whatever CRS, with nothing of what is masked reaching the rest."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from odc.geo.crs import CRS
+from pyproj import Transformer
+from rasterio.enums import Resampling as GdalResampling
+from rasterio.warp import reproject
+
+from terramorph.errors import RasterError
+from terramorph.geo.grid import Grid
+from terramorph.raster.raster import Raster
+from terramorph.raster.resample import MIN_WEIGHT, Resampling
+
+_GDAL = {
+    "bicubic": GdalResampling.cubic,
+    "bilinear": GdalResampling.bilinear,
+    "nearest": GdalResampling.nearest,
+}
+_RADIUS = {"bicubic": 2, "bilinear": 1, "nearest": 1}
+_WHOLE = 1e-3
+"""Pixels by which a window may miss whole pixels and still be one."""
+_LATTICE = 21
+"""Points a side at which a grid's place in another CRS is measured."""
+
+
+class Footprint(NamedTuple):
+    """Where a grid lies on another one, in that one's pixels.
+
+    Attributes:
+        left, top, right, bottom: The box around it; 0 is the outer corner of the first pixel.
+        step_x, step_y: Pixels of the other grid to one pixel of this, along the other's axes, in the middle.
+    """
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+    step_x: float
+    step_y: float
+
+
+def window_offset(own: Grid, grid: Grid) -> tuple[int, int] | None:
+    """(y, x) of the first pixel of ``grid`` on ``own`` if it is a window of it, else None.
+
+    A window has the same CRS and pixel size and is offset by whole pixels to within 0.001. It may reach outside.
+    """
+    if own.crs != grid.crs:
+        return None
+    to_own = ~own.affine @ grid.affine
+    x, y = to_own @ (0, 0)
+    column, row = round(x), round(y)
+    for right, down in ((0, 0), (grid.width, 0), (0, grid.height), (grid.width, grid.height)):
+        at_x, at_y = to_own @ (right, down)
+        if abs(at_x - column - right) > _WHOLE or abs(at_y - row - down) > _WHOLE:
+            return None
+    return row, column
+
+
+def footprint(own: Grid, grid: Grid) -> Footprint | None:
+    """Where ``grid`` lies on ``own``, to a few thousandths; None where no point of it has a place there.
+
+    Raises:
+        RasterError: If one of them has a CRS and the other has none.
+    """
+    if (own.crs is None) != (grid.crs is None):
+        raise RasterError("Of two grids one has a CRS and the other has none; give the CRS of both.")
+    columns = np.linspace(0, grid.width, _LATTICE)
+    rows = np.linspace(0, grid.height, _LATTICE)
+    x, y = _transform(own, grid, *np.meshgrid(columns, rows))
+    seen = np.isfinite(x) & np.isfinite(y)
+    if not seen.any():
+        return None
+    middle = grid.width / 2 + np.array([-0.5, 0.5, 0, 0]), grid.height / 2 + np.array([0, 0, -0.5, 0.5])
+    at_x, at_y = _transform(own, grid, *middle)
+    step_x = math.hypot(at_x[1] - at_x[0], at_x[3] - at_x[2])
+    step_y = math.hypot(at_y[1] - at_y[0], at_y[3] - at_y[2])
+    if not (math.isfinite(step_x) and math.isfinite(step_y)):
+        step_x, step_y = np.ptp(x[seen]) / grid.width, np.ptp(y[seen]) / grid.height
+    return Footprint(
+        float(x[seen].min()), float(y[seen].min()), float(x[seen].max()), float(y[seen].max()), step_x, step_y
+    )
+
+
+def kernel_reach(place: Footprint, method: Resampling = "bicubic") -> int:
+    """Source pixels beyond a footprint that warping to it looks at."""
+    return math.ceil(_RADIUS[method] * max(place.step_x, place.step_y, 1.0)) + 2
+
+
+def warp(raster: Raster, grid: Grid, method: Resampling = "bicubic") -> Raster:
+    """The pixels on another grid. Anti-aliased where that is coarser.
+
+    Normalised convolution, as in `resize_masked`: the filter sums over real pixels only. The filter's width depends
+    on the two grids' pixel sizes and not on the windows, so that windows warped one by one fit together. GDAL may
+    approximate the projection to within 0.125 source pixels.
+
+    Args:
+        raster: the source; outside it there are no real pixels.
+        grid: the target; with a CRS where the source has one.
+        method: the filter.
+
+    Returns:
+        Pixels of the same dtype, masked where not more than `MIN_WEIGHT` of the filter's weights fall on real pixels;
+        masked pixels hold 0.
+
+    Raises:
+        RasterError: If one grid has a CRS and the other has none, or GDAL cannot transform between them.
+    """
+    place = footprint(raster.grid, grid)
+    reach = kernel_reach(place, method) if place else 0
+    if place is None or not _touches(place, raster.grid, reach) or not raster.mask.any():
+        pixels = np.zeros((raster.count, *grid.shape), raster.dtype)
+        return Raster(pixels, np.zeros(grid.shape, np.bool_), grid, raster.bands)
+    inside = (
+        place.left >= reach
+        and place.top >= reach
+        and place.right <= raster.width - reach
+        and place.bottom <= raster.height - reach
+    )
+    if inside and raster.mask.all():
+        pixels = _reproject(raster.pixels, raster.grid, grid, place, method)
+        return Raster(pixels, np.ones(grid.shape, np.bool_), grid, raster.bands)
+    pixels, mask = _warp_masked(raster, grid, place, method, reach)
+    return Raster(pixels, mask, grid, raster.bands)
+
+
+def _touches(place: Footprint, grid: Grid, reach: int) -> bool:
+    """Whether a footprint and a little more meets a grid."""
+    return (
+        place.right > -reach
+        and place.bottom > -reach
+        and place.left < grid.width + reach
+        and place.top < grid.height + reach
+    )
+
+
+def _warp_masked(
+    raster: Raster, grid: Grid, place: Footprint, method: Resampling, reach: int
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Pixels and mask of a raster of which some pixels, or all around it, are not real."""
+    exact = raster.dtype.itemsize > 2
+    float_type = np.float64 if exact else np.float32
+    means = raster.pixels[:, raster.mask].mean(axis=1, dtype=np.float64)[:, None, None]
+    # A border of masked pixels, because GDAL takes what is outside a source for no reason to doubt what is near it.
+    shape = (raster.count + 1, raster.height + 2 * reach, raster.width + 2 * reach)
+    stack = np.zeros(shape, float_type)
+    core = stack[:, reach : reach + raster.height, reach : reach + raster.width]
+    # About the mean, so that what is masked adds 0 to the sum, and a constant stays exactly itself.
+    np.subtract(raster.pixels, means, out=core[:-1], where=raster.mask, casting="unsafe")
+    core[-1] = raster.mask
+    padded = raster.grid.crop(-reach, -reach, shape[1], shape[2])
+    warped = _reproject(stack, padded, grid, place, method)
+    weight = warped[-1]
+    mask = np.abs(weight - 1) < 1 - MIN_WEIGHT
+    values = means + warped[:-1] / np.where(mask, weight, 1)
+    if np.issubdtype(raster.dtype, np.integer):
+        limits = np.iinfo(raster.dtype)
+        values = np.clip(np.rint(values), limits.min, limits.max)
+    return np.where(mask, values, 0).astype(raster.dtype), mask
+
+
+def _reproject(pixels: NDArray[Any], own: Grid, grid: Grid, place: Footprint, method: Resampling) -> NDArray[Any]:
+    """GDAL's warp, (C, H, W) of the same dtype."""
+    target = np.zeros((len(pixels), *grid.shape), pixels.dtype)
+    # Two grids without a CRS, or of the same one, differ by an affine alone; any projected CRS says so.
+    same = own.crs == grid.crs
+    source_crs, target_crs = ("EPSG:3857", "EPSG:3857") if same else (_wkt(own.crs), _wkt(grid.crs))
+    try:
+        reproject(
+            pixels,
+            target,
+            src_transform=own.affine,
+            src_crs=source_crs,
+            dst_transform=grid.affine,
+            dst_crs=target_crs,
+            resampling=_GDAL[method],
+            XSCALE=repr(min(1.0, 1 / place.step_x)),
+            YSCALE=repr(min(1.0, 1 / place.step_y)),
+        )
+    except Exception as error:  # rasterio passes GDAL's classes of errors, which share no base with its own
+        raise RasterError(
+            f"The pixels cannot be moved from {own.crs} to {grid.crs} ({error}); choose another CRS."
+        ) from error
+    return target
+
+
+def _wkt(crs: CRS | None) -> str:
+    """The text of a CRS that GDAL is given."""
+    assert crs is not None
+    return f"EPSG:{crs.epsg}" if crs.epsg else str(crs.to_wkt())
+
+
+def _transform(own: Grid, grid: Grid, columns: NDArray[Any], rows: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Pixel coordinates on ``own`` of pixel coordinates on ``grid``."""
+    x, y = _apply(grid.affine, columns, rows)
+    if own.crs != grid.crs:
+        x, y = _transformer(_wkt(grid.crs), _wkt(own.crs)).transform(x, y)
+    return _apply(~own.affine, np.asarray(x), np.asarray(y))
+
+
+def _apply(affine: Any, x: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """An affine of arrays."""
+    return affine.a * x + affine.b * y + affine.c, affine.d * x + affine.e * y + affine.f
+
+
+@lru_cache(maxsize=64)
+def _transformer(source: str, target: str) -> Transformer:
+    """PROJ's way from one CRS to another, east first; it keeps a context for each thread itself."""
+    return Transformer.from_crs(source, target, always_xy=True)

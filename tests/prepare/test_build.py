@@ -1,0 +1,336 @@
+"""From two rasters to a dataset: whole, resumed, extended, refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+from dataclasses import replace
+from pathlib import Path
+
+import geopandas
+import numpy as np
+import pandas
+import pytest
+import shapely
+from affine import Affine
+
+from terramorph.errors import ConfigError, DatasetError, InputError, RasterError
+from terramorph.geo import Grid
+from terramorph.pairs import load_manifest, open_pairs
+from terramorph.pairs.manifest import SPLITS
+from terramorph.prepare import Inputs, Opening, Options, Scale, SplitRule, prepare
+from terramorph.raster import Raster, read_image, write_image
+from terramorph.town import Town, make_town
+
+ANY = SplitRule(fractions=(0.6, 0.2, 0.2))
+
+
+@pytest.fixture(scope="module")
+def town() -> Town:
+    return make_town(size_px=640, seed=5)
+
+
+@pytest.fixture(scope="module")
+def sides(town: Town, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    folder = tmp_path_factory.mktemp("sides")
+    write_image(town.aerial(), folder / "ortho.tif")
+    write_image(town.map(), folder / "map.tif")
+    return str(folder / "ortho.tif"), str(folder / "map.tif")
+
+
+def footprints(out: Path) -> geopandas.GeoDataFrame:
+    return geopandas.read_parquet(out / "footprints.parquet")
+
+
+def content(out: Path) -> dict[str, bytes]:
+    return {str(f.relative_to(out)): f.read_bytes() for f in sorted(out.rglob("*.png"))}
+
+
+def test_pairs_are_the_pixels_of_both_sides(town: Town, sides: tuple[str, str], tmp_path: Path) -> None:
+    out = tmp_path / "ds"
+    manifest = prepare(out, [Inputs(*sides)], Options(tile=64, split=ANY))
+    aerial, drawn = town.aerial(), town.map()
+    seen = 0
+    for split in SPLITS:
+        folder = open_pairs(out, split)
+        assert len(folder) == manifest.counts[split] > 0
+        for pair in folder:
+            _, y, x = manifest.pairs[split][pair.id]
+            assert np.array_equal(pair.a.pixels, aerial.crop(y, x, 64, 64).pixels)
+            assert np.array_equal(pair.b.pixels, drawn.crop(y, x, 64, 64).pixels)
+            assert pair.a.grid == pair.b.grid == town.grid.crop(y, x, 64, 64)
+            seen += 1
+    table = footprints(out)
+    assert len(table) == 100
+    assert table["split"].notna().sum() == seen
+    assert table.crs == "EPSG:32633"
+    first = table.set_index("id").loc["ortho_01_02"]
+    assert shapely.equals(
+        shapely.normalize(first.geometry), shapely.normalize(town.grid.crop(0, 64, 64, 64).geobox.extent.geom)
+    )
+    assert manifest.ground_resolution == pytest.approx(1.0)
+    assert load_manifest(out) == manifest
+
+
+@pytest.mark.parametrize("overlap", [0, 24])
+def test_no_ground_is_shared_between_splits(sides: tuple[str, str], tmp_path: Path, overlap: int) -> None:
+    out = tmp_path / "ds"
+    prepare(out, [Inputs(*sides)], Options(tile=64, overlap=overlap, split=replace(ANY, buffer=10.0)))
+    table = footprints(out)
+    whole = {split: table[table["split"] == split].union_all() for split in SPLITS}
+    assert all(not ground.is_empty for ground in whole.values())
+    for a, b in (("train", "val"), ("train", "test"), ("val", "test")):
+        assert whole[a].distance(whole[b]) >= 10 - 1e-3
+
+
+def test_an_area_added_later_shares_no_ground_with_the_first(sides: tuple[str, str], tmp_path: Path) -> None:
+    out = tmp_path / "ds"
+    options = Options(tile=64, split=ANY)
+    prepare(out, [Inputs(*sides, "one")], options)
+    before = content(out)
+    prepare(out, [Inputs(*sides, "one"), Inputs(*sides, "two")], options)
+    assert before.items() <= content(out).items()
+    table = footprints(out)
+    whole = {split: table[table["split"] == split].union_all() for split in SPLITS}
+    for a, b in (("train", "val"), ("train", "test"), ("val", "test")):
+        assert whole[a].distance(whole[b]) > 0
+    assert (table[table["area"] == "two"]["dropped"] == "buffer").any()
+
+
+def test_vectors_are_drawn_on_the_source_grid(town: Town, sides: tuple[str, str], tmp_path: Path) -> None:
+    kinds = ("park", "water", "building")
+    chosen = [f for f in town.features if f.kind in kinds]
+    frame = geopandas.GeoDataFrame(
+        {"kind": [f.kind for f in chosen]}, geometry=[f.geometry for f in chosen], crs="EPSG:32633"
+    )
+    frame.to_file(tmp_path / "town.gpkg")
+    out = tmp_path / "ds"
+    prepare(out, [Inputs(sides[0], str(tmp_path / "town.gpkg"))], Options(tile=64, split=ANY))
+    pair = open_pairs(out, "train").read(0)
+    colours = {tuple(c) for c in pair.b.pixels.reshape(3, -1).T.tolist()}
+    assert (242, 241, 235) in colours
+    assert np.array_equal(pair.a.pixels, town.aerial().crop(*pixel_place(out, pair.id), 64, 64).pixels)
+
+
+def pixel_place(out: Path, pair: str) -> tuple[int, int]:
+    row = footprints(out).set_index("id").loc[pair]
+    return int(row["y"]), int(row["x"])
+
+
+def test_deep_images_become_twins(town: Town, sides: tuple[str, str], tmp_path: Path) -> None:
+    deep = Raster.from_pixels(town.aerial().pixels[:1].astype(np.uint16) * 37, town.grid)
+    write_image(deep, tmp_path / "pan.tif")
+    out = tmp_path / "ds"
+    manifest = prepare(out, [Inputs(str(tmp_path / "pan.tif"), sides[1])], Options(tile=64, split=ANY))
+    assert manifest.areas[0].source.range is not None
+    pair = open_pairs(out, "train").read(0)
+    y, x = pixel_place(out, pair.id)
+    assert pair.a.dtype == np.uint16
+    assert np.array_equal(pair.a.pixels, deep.crop(y, x, 64, 64).pixels)
+    assert pair.a.grid == town.grid.crop(y, x, 64, 64)
+
+
+def test_another_crs_is_warped_to_the_source(town: Town, sides: tuple[str, str], tmp_path: Path) -> None:
+    out = tmp_path / "ds"
+    options = Options(tile=64, scale=Scale(zoom=17), split=ANY, max_nodata=0.0)
+    manifest = prepare(out, [Inputs(*sides)], options)
+    assert manifest.areas[0].grid.crs == "EPSG:3857"
+    assert manifest.ground_resolution == pytest.approx(0.727, abs=0.01)
+    table = footprints(out)
+    assert (table["dropped"] == "nodata").any()
+    assert table[table["split"].notna()]["nodata"].max() == 0
+
+
+def test_a_planted_shift_is_found_and_taken_back(town: Town, tmp_path: Path) -> None:
+    aerial, drawn = town.aerial(), town.map()
+    moved = Grid(640, 640, drawn.grid.affine @ Affine.translation(4, -3), drawn.grid.crs)
+    write_image(aerial, tmp_path / "ortho.tif")
+    # The map is filed 4 px too far east and 3 px too far north.
+    write_image(Raster.from_pixels(drawn.pixels, moved), tmp_path / "map.tif")
+    inputs = Inputs(str(tmp_path / "ortho.tif"), str(tmp_path / "map.tif"))
+    rule = Options(tile=128, split=SplitRule(fractions=(1.0, 0.0, 0.0)))
+    prepare(tmp_path / "as-is", [inputs], rule)
+    table = footprints(tmp_path / "as-is")
+    sure = table[table["confidence"] > 0.5]
+    assert np.abs(sure["dx"].median() - 4) < 0.5
+    assert np.abs(sure["dy"].median() + 3) < 0.5
+    assert sure["dx_m"].median() == pytest.approx(sure["dx"].median())
+    assert np.abs(table["block_dx"] - 4).max() < 0.5
+    manifest = prepare(tmp_path / "registered", [inputs], replace(rule, register=True))
+    assert manifest.areas[0].shift == pytest.approx((4, -3), abs=0.5)
+    table = footprints(tmp_path / "registered")
+    sure = table[table["confidence"] > 0.5]
+    assert np.hypot(sure["dx"], sure["dy"]).median() < 0.5
+
+
+def test_pairs_made_elsewhere_keep_split_and_pixels(town_pairs: Path, tmp_path: Path) -> None:
+    out = tmp_path / "ds"
+    manifest = prepare(out, [Inputs(str(town_pairs), name="old")])
+    assert {k: v for k, v in manifest.counts.items() if k in SPLITS} == {"train": 12, "val": 4}
+    for split in ("train", "val"):
+        for old, new in zip(open_pairs(town_pairs, split), open_pairs(out, split), strict=True):
+            assert new.id == f"old_{old.id}"
+            assert np.array_equal(old.b.pixels, new.b.pixels)
+    assert footprints(out)["confidence"].max() > 0.5
+
+
+def test_left_out_are_listed_with_their_measures(town: Town, sides: tuple[str, str], tmp_path: Path) -> None:
+    aerial = town.aerial()
+    aerial.pixels[:, :128, :128] = 77
+    mask = np.ones((640, 640), np.bool_)
+    mask[:64, 576:] = False
+    write_image(Raster.from_pixels(aerial.pixels, town.grid, mask), tmp_path / "ortho.tif")
+    out = tmp_path / "ds"
+    rule = Options(tile=64, split=SplitRule(fractions=(1.0, 0.0, 0.0)), drop_blank=0.99)
+    manifest = prepare(out, [Inputs(str(tmp_path / "ortho.tif"), sides[1])], rule)
+    table = footprints(out).set_index("id")
+    assert table.loc["ortho_01_01", "dropped"] == table.loc["ortho_02_02", "dropped"] == "blank"
+    assert table.loc["ortho_01_10", "dropped"] == "nodata"
+    assert table.loc["ortho_01_10", "nodata"] == 1
+    assert manifest.counts["left out: nodata"] == 1
+    assert not list(out.rglob("ortho_01_01.*"))
+
+
+def test_duplicates_are_told_and_left_out(town: Town, tmp_path: Path) -> None:
+    aerial, drawn = town.aerial(), town.map()
+    aerial.pixels[:, 128:192, 128:192] = aerial.pixels[:, 384:448, 384:448]
+    write_image(aerial, tmp_path / "ortho.tif")
+    write_image(drawn, tmp_path / "map.tif")
+    inputs = Inputs(str(tmp_path / "ortho.tif"), str(tmp_path / "map.tif"))
+    rule = Options(tile=64, split=SplitRule(fractions=(1.0, 0.0, 0.0)))
+    prepare(tmp_path / "all", [inputs], rule)
+    table = footprints(tmp_path / "all").set_index("id")
+    assert table.loc["ortho_03_03", "duplicates"] == table.loc["ortho_07_07", "duplicates"]
+    prepare(tmp_path / "one", [inputs], replace(rule, drop_duplicates=True))
+    table = footprints(tmp_path / "one").set_index("id")
+    assert (table.loc[["ortho_03_03", "ortho_07_07"], "dropped"] == "duplicate").sum() == 1
+    assert len(open_pairs(tmp_path / "one", "train")) == table["split"].notna().sum()
+
+
+def test_lists_and_polygons_divide(town: Town, sides: tuple[str, str], tmp_path: Path) -> None:
+    names = tmp_path / "list.csv"
+    names.write_text("id,split\northo_01_01,train\northo_01_02,test\northo_05_05,val\n")
+    prepare(tmp_path / "listed", [Inputs(*sides)], Options(tile=64, split=SplitRule("by-list", file=names)))
+    table = footprints(tmp_path / "listed").set_index("id")
+    assert table["split"].dropna().to_dict() == {"ortho_01_01": "train", "ortho_01_02": "test", "ortho_05_05": "val"}
+    assert (table["dropped"] == "unlisted").sum() == 97
+    box = shapely.box(*town.grid.crop(320, 0, 320, 640).bounds)
+    frame = geopandas.GeoDataFrame({"split": ["test"]}, geometry=[box], crs="EPSG:32633").to_crs("EPSG:4326")
+    frame.to_file(tmp_path / "areas.geojson")
+    rule = SplitRule("by-area", file=tmp_path / "areas.geojson")
+    prepare(tmp_path / "areas", [Inputs(*sides)], Options(tile=64, split=rule))
+    table = footprints(tmp_path / "areas").set_index("id")
+    # Reprojected edges are not straight to the last millimetre, so the tiles along them may fall out.
+    assert set(table[table["row"] > 5]["split"]) <= {"test", None}
+    assert (table[table["row"] > 5]["split"] == "test").sum() >= 3 * 8
+    assert set(table[table["row"] < 4]["split"]) == {"train"}
+
+
+SCRIPT = """
+    import os, signal, sys
+    from terramorph.prepare import *
+    import terramorph.prepare.build as build
+    build.os.cpu_count = lambda: 1
+    import terramorph.prepare.jobs as jobs
+    jobs.STRIP_PIXELS = 64 * 64 * 16
+    killed = int(sys.argv[4])
+    def progress(step, done, total):
+        if step.startswith("cutting") and done >= killed:
+            os.kill(os.getpid(), signal.SIGKILL)
+    prepare(sys.argv[1], [Inputs(sys.argv[2], sys.argv[3])], Options(tile=64), progress)
+"""
+
+
+def test_kill_and_go_on_gives_the_same_dataset(sides: tuple[str, str], tmp_path: Path) -> None:
+    prepare(tmp_path / "whole", [Inputs(*sides)], Options(tile=64))
+    for at in (0, 16, 64):
+        arguments = [sys.executable, "-c", textwrap.dedent(SCRIPT), str(tmp_path / "killed"), *sides, str(at)]
+        assert subprocess.run(arguments, check=False).returncode == -signal.SIGKILL
+        assert not (tmp_path / "killed" / "manifest.json").exists()
+    done: list[int] = []
+    prepare(tmp_path / "killed", [Inputs(*sides)], Options(tile=64), lambda step, d, t: done.append(d))
+    assert content(tmp_path / "killed") == content(tmp_path / "whole")
+    numbers = [
+        footprints(tmp_path / name).drop(columns=["geometry", "block_dx", "block_dy", "block_confidence"])
+        for name in ("killed", "whole")
+    ]
+    assert numbers[0].set_index("id").sort_index().equals(numbers[1].set_index("id").sort_index())
+    assert not list((tmp_path / "killed").rglob("*.part"))
+
+
+def test_a_journal_cut_short_is_gone_on_with(sides: tuple[str, str], tmp_path: Path) -> None:
+    out = tmp_path / "ds"
+    prepare(out, [Inputs(*sides)], Options(tile=64))
+    expected = content(out)
+    journal = out / ".prepare" / "ortho.jsonl"
+    journal.write_bytes(journal.read_bytes()[:-100])
+    shutil.rmtree(out / "train")
+    journal.write_bytes(b"".join(journal.read_bytes().splitlines(keepends=True)[:3]) + b'{"id": "or')
+    for file in out.rglob("*.png"):
+        file.unlink()
+    prepare(out, [Inputs(*sides)], Options(tile=64))
+    first = {json.loads(line)["id"] for line in journal.read_bytes().splitlines()[:3]}
+    assert {k: v for k, v in expected.items() if Path(k).stem not in first} == content(out)
+
+
+def test_other_settings_or_files_are_refused(sides: tuple[str, str], town: Town, tmp_path: Path) -> None:
+    out = tmp_path / "ds"
+    mine = [tmp_path / "ortho.tif", tmp_path / "map.tif"]
+    for file, side in zip(mine, sides, strict=True):
+        shutil.copy(side, file)
+    prepare(out, [Inputs(*map(str, mine))], Options(tile=64))
+    expected = content(out)
+    with pytest.raises(DatasetError, match=r"begun with other settings \(tile: 64, now 128\)"):
+        prepare(out, [Inputs(*map(str, mine))], Options(tile=128))
+    write_image(make_town(size_px=640, seed=6).map(), mine[1])
+    with pytest.raises(DatasetError, match="no longer those it was begun with"):
+        prepare(out, [Inputs(*map(str, mine))], Options(tile=64))
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.doc").write_text("")
+    with pytest.raises(DatasetError, match=r"already holds thesis\.doc"):
+        prepare(tmp_path / "full", [Inputs(*sides)], Options(tile=64))
+    assert content(out) == expected
+
+
+def test_inputs_that_cannot_be_used(sides: tuple[str, str], tmp_path: Path) -> None:
+    out = tmp_path / "ds"
+    with pytest.raises(ConfigError, match="nothing to prepare"):
+        prepare(out, [])
+    with pytest.raises(ConfigError, match=r"called ortho; tell them apart"):
+        prepare(out, [Inputs(*sides), Inputs(*sides)])
+    with pytest.raises(RasterError, match=r"missing\.tif does not exist"):
+        prepare(out, [Inputs(str(tmp_path / "missing.tif"), sides[1])])
+    with pytest.raises(ConfigError, match="no coordinate system"):
+        prepare(tmp_path / "b", [Inputs(*sides)], Options(opening=Opening(source_crs="EPSG:banana")))
+    for wrong in ({"tile": 4}, {"overlap": 256}, {"max_nodata": 2.0}, {"bounds": (1, 1, 0, 2)}):
+        with pytest.raises(ConfigError):
+            Options(**wrong)
+
+
+def damaged(sides: tuple[str, str], folder: Path) -> str:
+    """The map with its last blocks cut off."""
+    data = Path(sides[1]).read_bytes()
+    image = read_image(sides[1])
+    write_image(Raster.from_pixels(image.pixels, image.grid), folder / "cut.tif")
+    data = (folder / "cut.tif").read_bytes()
+    (folder / "cut.tif").write_bytes(data[: int(len(data) * 0.55)])
+    return str(folder / "cut.tif")
+
+
+def test_a_damaged_file_stops_with_its_name_or_is_skipped(sides: tuple[str, str], tmp_path: Path) -> None:
+    png = tmp_path / "map.png"
+    write_image(read_image(sides[1]), png)
+    data = png.read_bytes()
+    png.write_bytes(data[: int(len(data) * 0.6)])
+    rule = Options(tile=64, split=SplitRule(fractions=(1.0, 0.0, 0.0)))
+    with pytest.raises(InputError, match=r"map\.png"):
+        prepare(tmp_path / "ds", [Inputs(sides[0], str(png))], rule)
+    manifest = prepare(tmp_path / "skipped", [Inputs(sides[0], str(png))], replace(rule, skip_bad=True))
+    table = footprints(tmp_path / "skipped")
+    lost = table[table["dropped"] == "unreadable"]
+    assert 0 < len(lost) == manifest.counts["left out: unreadable"] < 100
+    assert lost["note"].str.contains("map.png").all()
