@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import signal
 import subprocess
@@ -233,8 +232,6 @@ def test_lists_and_polygons_divide(town: Town, sides: tuple[str, str], tmp_path:
 SCRIPT = """
     import os, signal, sys
     from terramorph.prepare import *
-    import terramorph.prepare.build as build
-    build.os.cpu_count = lambda: 1
     import terramorph.prepare.jobs as jobs
     jobs.STRIP_PIXELS = 64 * 64 * 16
     killed = int(sys.argv[4])
@@ -245,7 +242,10 @@ SCRIPT = """
 """
 
 
-def test_kill_and_go_on_gives_the_same_dataset(sides: tuple[str, str], tmp_path: Path) -> None:
+def test_kill_and_go_on_gives_the_same_dataset(
+    sides: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("terramorph.prepare.jobs.STRIP_PIXELS", 64 * 64 * 16)
     prepare(tmp_path / "whole", [Inputs(*sides)], Options(tile=64))
     for at in (0, 16, 64):
         arguments = [sys.executable, "-c", textwrap.dedent(SCRIPT), str(tmp_path / "killed"), *sides, str(at)]
@@ -254,11 +254,12 @@ def test_kill_and_go_on_gives_the_same_dataset(sides: tuple[str, str], tmp_path:
     done: list[int] = []
     prepare(tmp_path / "killed", [Inputs(*sides)], Options(tile=64), lambda step, d, t: done.append(d))
     assert content(tmp_path / "killed") == content(tmp_path / "whole")
-    numbers = [
-        footprints(tmp_path / name).drop(columns=["geometry", "block_dx", "block_dy", "block_confidence"])
+    killed, whole = (
+        footprints(tmp_path / name).drop(columns="geometry").set_index("id").sort_index()
         for name in ("killed", "whole")
-    ]
-    assert numbers[0].set_index("id").sort_index().equals(numbers[1].set_index("id").sort_index())
+    )
+    # Fourier transforms differ in the last bits with where arrays lie in memory.
+    pandas.testing.assert_frame_equal(killed, whole, rtol=1e-4, atol=1e-4)
     assert not list((tmp_path / "killed").rglob("*.part"))
 
 
@@ -273,8 +274,8 @@ def test_a_journal_cut_short_is_gone_on_with(sides: tuple[str, str], tmp_path: P
     for file in out.rglob("*.png"):
         file.unlink()
     prepare(out, [Inputs(*sides)], Options(tile=64))
-    first = {json.loads(line)["id"] for line in journal.read_bytes().splitlines()[:3]}
-    assert {k: v for k, v in expected.items() if Path(k).stem not in first} == content(out)
+    assert content(out) == expected
+    assert len(footprints(out)) == 100
 
 
 def test_other_settings_or_files_are_refused(sides: tuple[str, str], town: Town, tmp_path: Path) -> None:

@@ -192,16 +192,19 @@ def _cut_area(job: Job, out: Path, options: Options, journal: Journal, tell: Pro
     """Cuts what is not cut yet: one strip is read while the tiles of the one before are judged and written."""
     name = job.record.name
     done = {row["id"] for row in journal.rows(name)}
-    left = [place for place in job.places if place.id not in done]
+    # A strip is cut whole or again: what is found on a tile may depend a little on its neighbours in the strip, and a
+    # preparation that was stopped must end as one that was not.
+    strips = [strip for strip in job.strips() if not all(place.id in done for place in strip)]
+    left = [place for strip in strips for place in strip]
     finished, total = len(job.places) - len(left), len(job.places)
     tell(f"cutting {name}", finished, total)
     make_folders(left, out)
-    strips = job.strips(left)
+    following = iter(strips)
     with ThreadPoolExecutor(os.cpu_count()) as workers, ThreadPoolExecutor(1) as reader:
         ahead: list[Future[list[Part | Cut]]] = []
 
         def read_on() -> None:
-            strip = next(strips, None)
+            strip = next(following, None)
             if strip is not None:
                 ahead.append(reader.submit(_load, job, strip, options.skip_bad))
 

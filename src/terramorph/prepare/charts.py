@@ -66,10 +66,9 @@ def histogram(
     if (known & kept).any():
         median = float(np.median(values[known & kept]))
         x = left + median / high * (width - left - 8)
-        anchor = ("start", 4) if x < width / 2 else ("end", -4)
+        side, gap = ("start", 4) if x < width / 2 else ("end", -4)
         svg.append(f'<path class="median" d="M{x:.1f} {base}V8"/>')
-        svg.append(f'<text class="strong" x="{x + anchor[1]:.1f}" y="15" text-anchor="{anchor[0]}">'
-                   f'median {write(median)}</text>')  # fmt: skip
+        svg.append(f'<text class="strong" x="{x + gap:.1f}" y="15" text-anchor="{side}">median {write(median)}</text>')
     return "".join([*svg, "</svg>"])
 
 

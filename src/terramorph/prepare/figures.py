@@ -53,7 +53,7 @@ def figures_of(found: Footprints, images: Images, parts: dict[str, NDArray[np.fl
         "offset_agreement": None if common is None else common.confidence,
         "duplicates": len(groups),
         "leaks": sum(bool(table["leak"][members[0]]) for members in groups),
-        "suspicious": int((sum(parts.values())[kept] > 0).sum()),
+        "suspicious": int((np.sum(list(parts.values()), axis=0)[kept] > 0).sum()),
     }
 
 
@@ -76,76 +76,105 @@ def offsets_in_words(found: Footprints) -> list[str]:
         mine = found.table["area"] == area.name
         sure = int((mine & np.isfinite(confident_shift(found.table))).sum())
         common = common_shift(found.table, mine)
-        grid = None if area.grid is None else area.grid.grid()
-        metres = None if grid is None else grid.ground_resolution
-        was = (
-            ""
-            if area.shift is None
-            else f" It was moved back by {direction(*area.shift, metres)} before; this is the rest."
-        )
+        metres = None if area.grid is None else area.grid.grid().ground_resolution
         if common is None:
-            why = "too few tiles tell a shift" if sure < 3 else "tiles do not agree on one"
-            sentences.append(
-                f"{area.name}: no consistent offset, {why} ({sure:,} of {int(mine.sum()):,} are sure).{was}"
+            why = "too few tiles tell a shift" if sure < 3 else "the tiles that tell a shift do not agree on one"
+            text = f"{area.name}: no consistent offset; {why} ({sure:,} of {int(mine.sum()):,} tell one)."
+        else:
+            off = float(np.hypot(common.dx, common.dy))
+            ground = "" if metres is None else f" ({length(off * metres)})"
+            where = "lies in place" if off < 0.5 else f"lies {off:.1f} px{ground} off the source"
+            text = (
+                f"{area.name}: the target {where}, {direction(common.dx, common.dy, metres)}; "
+                f"{percent(common.confidence)} of the {sure:,} tiles that tell a shift agree to within 1 px."
             )
-            continue
-        off = np.hypot(common.dx, common.dy)
-        where = (
-            "lies in place"
-            if off < 0.5
-            else f"lies {off:.1f} px{'' if metres is None else f' ({length(off * metres)})'} off the source"
-        )
-        sentences.append(
-            f"{area.name}: the target {where}, {direction(common.dx, common.dy, metres)}: {percent(common.confidence)} "
-            f"of the {sure:,} tiles that tell a shift agree to within 1 px.{was}"
-        )
+        if area.shift is not None:
+            text += f" It was moved back before, having lain {direction(*area.shift, metres)}; this is what remains."
+        sentences.append(text)
     return sentences
 
 
 def findings(found: Footprints, figures: dict[str, Any], unreadable: list[str]) -> list[tuple[bool, str]]:
-    """What stands out, the bad first: (whether it is bad, sentence)."""
-    settings, said = found.manifest.settings, []
+    """What stands out, the bad first.
 
-    def over(name: str, limit: float) -> bool:
-        return figures[name] is not None and figures[name] > limit
+    Args:
+        found: the dataset.
+        figures: of `figures_of`.
+        unreadable: sentences about pairs that were to be shown and could not be read.
 
-    if figures["leaks"]:
-        said.append((True, f"{figures['leaks']:,} groups of look-alikes reach over several splits, so that what is scored "
-                     "may have been trained on; prepare with --drop-duplicates."))  # fmt: skip
-    if figures["missing"]:
-        said.append((True, f"{figures['missing']:,} pairs have no image; run the same prepare command again."))
+    Returns:
+        (whether it spoils the dataset, sentence).
+    """
+    return [(True, text) for text in _faults(found, figures, unreadable)] + [
+        (False, text) for text in _remarks(found, figures)
+    ]
+
+
+def _faults(found: Footprints, figures: dict[str, Any], unreadable: list[str]) -> list[str]:
+    """What spoils a dataset."""
+    said = []
+    if count := figures["leaks"]:
+        said.append(
+            f"{_many(count, 'group')} of look-alikes reach{'es' if count == 1 else ''} over several splits, so that "
+            "what is scored may have been trained on; prepare with --drop-duplicates."
+        )
+    if count := figures["missing"]:
+        said.append(f"{_many(count, 'pair')} named by the manifest {_has(count)} no image; put back what was removed.")
     if unreadable:
-        said.append((True, f"{len(unreadable)} of the pairs on this page cannot be read: {unreadable[0]}"))
+        said.append(f"{_many(len(unreadable), 'pair')} on this page cannot be shown: {unreadable[0]}")
     known = {name for pairs in found.manifest.pairs.values() for name in pairs}
     if known != set(found.table["id"][found.table["kept"]]):
+        said.append("manifest.json and footprints.parquet name different pairs; run the same prepare command again.")
+    offset, metres = figures["offset"], found.manifest.ground_resolution
+    if offset is not None and np.hypot(*offset) >= 1:
         said.append(
-            (True, "manifest.json and footprints.parquet name different pairs; run the same prepare command again.")
+            f"The targets lie off their sources, {direction(offset[0], offset[1], metres)}, in "
+            f"{percent(figures['offset_agreement'])} of the tiles that tell a shift; prepare with --register."
         )
-    if figures["offset"] is not None and np.hypot(*figures["offset"]) >= 1:
-        dx, dy = figures["offset"]
-        said.append((True, f"The targets lie {direction(dx, dy, found.manifest.ground_resolution)} of their sources in "
-                     f"{percent(figures['offset_agreement'])} of the tiles that tell a shift; prepare with --register."))  # fmt: skip
-    elif over("misregistered", 0.05):
-        said.append((True, f"{percent(figures['misregistered'])} of the pairs that tell a shift are misregistered, without a "
-                     "direction that most agree on; see the shift field."))  # fmt: skip
-    if over("labelled", 0.1) and not settings.get("clean_labels"):
-        said.append((False, f"{percent(figures['labelled'])} of the targets show text or icons on more than 2 % of their "
-                     "ground; --clean-labels paints them over."))  # fmt: skip
-    if over("blank", 0.1):
-        said.append((False, f"{percent(figures['blank'])} of the pairs are over 90 % of one colour on a side; --drop-blank "
-                     "leaves such out."))  # fmt: skip
-    if over("hazy", 0.05):
-        said.append((False, f"{percent(figures['hazy'])} of the sources have haze or cloud on more than a tenth."))
-    if count := figures["left_out"].get("unreadable"):
-        said.append((False, f"{count:,} tiles could not be read and were left out; they are listed below."))
-    if figures["strangers"]:
+    elif _over(figures, "misregistered", 0.05):
         said.append(
-            (False, f"{figures['strangers']:,} images are not in the manifest, and are used in training all the same.")
-        )
-    if empty := [split for split, count in figures["pairs"].items() if not count]:
-        said.append((False, f"There are no pairs in {' and '.join(empty)}."))
-    if any(side.licence is None for area in found.manifest.areas for side in (area.source, area.target)):
-        said.append(
-            (False, "The terms of some sources are not known; settle them before the dataset or a model is passed on.")
+            f"{percent(figures['misregistered'])} of the pairs that tell a shift are misregistered, in no direction "
+            "that most agree on; see the shift field."
         )
     return said
+
+
+def _remarks(found: Footprints, figures: dict[str, Any]) -> list[str]:
+    """What is worth knowing of a dataset."""
+    said = []
+    if _over(figures, "labelled", 0.1) and not found.manifest.settings.get("clean_labels"):
+        said.append(
+            f"{percent(figures['labelled'])} of the targets show text or icons on more than 2 % of their ground; "
+            "--clean-labels paints them over."
+        )
+    if _over(figures, "blank", 0.1):
+        said.append(
+            f"{percent(figures['blank'])} of the pairs have a side that is over 90 % one colour; --drop-blank leaves "
+            "such pairs out."
+        )
+    if _over(figures, "hazy", 0.05):
+        said.append(f"{percent(figures['hazy'])} of the sources have haze or cloud on more than a tenth.")
+    if count := figures["left_out"].get("unreadable"):
+        said.append(f"{_many(count, 'tile')} could not be read and {'was' if count == 1 else 'were'} left out.")
+    if count := figures["strangers"]:
+        said.append(
+            f"{_many(count, 'image')} in the folders {'is' if count == 1 else 'are'} not in the manifest, and would be "
+            "trained on all the same."
+        )
+    if empty := [split for split, count in figures["pairs"].items() if not count]:
+        said.append(f"There are no pairs in {' and '.join(empty)}.")
+    if any(side.licence is None for area in found.manifest.areas for side in (area.source, area.target)):
+        said.append("The terms of some sources are not known; settle them before the dataset or a model is passed on.")
+    return said
+
+
+def _over(figures: dict[str, Any], name: str, limit: float) -> bool:
+    return figures[name] is not None and figures[name] > limit
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+def _has(count: int) -> str:
+    return "has" if count == 1 else "have"

@@ -17,7 +17,7 @@ from terramorph.pairs.manifest import FOOTPRINTS, SPLITS, Manifest, load_manifes
 from terramorph.prepare.measure import MEASURE_NAMES
 
 _TEXTS = ("id", "area", "split", "dropped", "note")
-_NUMBERS = (*(name for name in MEASURE_NAMES if name != "hash"), "block_dx", "block_dy")
+_NUMBERS = (*(name for name in MEASURE_NAMES if name != "hash"), "block_dx", "block_dy", "block_confidence")
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,10 +27,10 @@ class Footprints:
     Attributes:
         root: the dataset.
         manifest: its manifest.
-        table: columns (N,): the texts `id`, `area`, `split`, `dropped`, `note` ('' for none); the measures and
-            `block_dx`, `block_dy` as float64 (NaN for none); `row`, `col` int64; `duplicates` int64, the number of
-            the group of look-alikes (0 for none); bool `kept`; bool `leak`, kept with a look-alike kept in another
-            split; bool `twin`, kept with look-alikes in its own split alone.
+        table: columns (N,): the texts `id`, `area`, `split`, `dropped`, `note` ('' for none); the measures,
+            `block_dx`, `block_dy` and `block_confidence` as float64 (NaN for none); `row`, `col` int64; `duplicates`
+            int64, the number of the group of look-alikes (0 for none); bool `kept`; bool `leak`, kept with a
+            look-alike kept in another split; bool `twin`, kept with look-alikes in its own split alone.
         polygons: shapely (N,), None where a tile has no place.
         crs: of the polygons; None for none.
     """

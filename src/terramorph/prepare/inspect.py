@@ -47,8 +47,8 @@ _MEASURES: tuple[tuple[str, str, str, float | None, bool], ...] = (
 def inspect(dataset: str | Path, out: Path | None = None) -> Path:
     """Writes a page about a prepared dataset, complete in one file.
 
-    The pairs shown as best are those without any ground for doubt whose place is surest, those shown as suspicious
-    have the highest suspicion; `terramorph.prepare.suspicion` says what that is. Only pairs on the page are read.
+    Pairs are shown by their suspicion, the highest and the lowest; `terramorph.prepare.suspicion` says what that is.
+    Only the pairs on the page are read.
 
     Args:
         dataset: folder made by `prepare`.
@@ -169,16 +169,16 @@ def _sheets(
     """The cards of both sheets, and why some have no pictures."""
     table, groups = found.table, found.groups()
     suspicion = np.sum(list(parts.values()), axis=0)
-    choice = choose(table, suspicion, BEST, WORST)
+    best, worst = choose(table, parts, BEST, WORST)
     cleaned, problems = bool(found.manifest.settings.get("clean_labels")), []
     sheets: dict[str, list[dict[str, Any]]] = {"worst": [], "best": []}
-    for name, members in (("worst", choice.worst), ("best", choice.best)):
+    for name, members in (("worst", worst), ("best", best)):
         for number, i in enumerate(members, start=1):
             split, pair = str(table["split"][i]), str(table["id"][i])
             pictures = images.pictures(split, pair)
             if isinstance(pictures, str):
                 problems.append(pictures)
-            alike = look_alikes(table["id"], table["split"], groups.get(int(table["duplicates"][i]), []), i)
+            alike = look_alikes(table, groups.get(int(table["duplicates"][i]), []), i)
             sheets[name].append(
                 {
                     "number": number,
@@ -246,8 +246,9 @@ def _scatter(found: Footprints) -> dict[str, Any] | None:
 
 def _leaks(found: Footprints, images: Images) -> list[dict[str, Any]]:
     """Groups of look-alikes over several splits: their members, with a picture a split of the first groups."""
-    table, leaks = found.table, []
-    for number, members in found.groups().items():
+    table = found.table
+    leaks: list[dict[str, Any]] = []
+    for members in found.groups().values():
         if not table["leak"][members[0]]:
             continue
         by_split = {split: [str(table["id"][i]) for i in members if table["split"][i] == split] for split in SPLITS}
@@ -258,7 +259,7 @@ def _leaks(found: Footprints, images: Images) -> list[dict[str, Any]]:
                 shown = images.pictures(split, names[0])
                 if not isinstance(shown, str):
                     pictures.append((f"{names[0]} ({split})", shown[0][1]))
-        leaks.append({"number": number, "members": by_split, "pictures": pictures})
+        leaks.append({"members": by_split, "pictures": pictures})
         if len(leaks) == _LEAKS:
             break
     return leaks

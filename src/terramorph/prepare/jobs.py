@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -56,7 +56,7 @@ class Job(Protocol):
         """All its tiles, in reading order."""
         ...
 
-    def strips(self, left: Sequence[Place]) -> Iterator[list[Place]]:
+    def strips(self) -> Iterator[list[Place]]:
         """Tiles that are best read together, in reading order."""
         ...
 
@@ -104,14 +104,14 @@ class GridJob:
     tile: int
     look: MapLook | None
 
-    def strips(self, left: Sequence[Place]) -> Iterator[list[Place]]:
+    def strips(self) -> Iterator[list[Place]]:
         """Whole rows of tiles where a side must be decoded from the top, else about squares of tiles."""
         sequential = self.area.source.sequential or self.area.target.sequential
         square = _blocks(math.isqrt(STRIP_PIXELS) // self.tile)
         across = self.area.grid.width if sequential else square * self.tile
         high = _blocks(STRIP_PIXELS // (self.tile * across))
         wide = self.area.grid.width if sequential else square
-        for _, rows in groupby(left, key=lambda place: place.row // high):
+        for _, rows in groupby(self.places, key=lambda place: place.row // high):
             members = sorted(rows, key=lambda place: place.col // wide)  # stable: still row by row
             yield from (list(strip) for _, strip in groupby(members, key=lambda place: place.col // wide))
 
@@ -120,8 +120,7 @@ class GridJob:
         y, x = min(place.y for place in strip), min(place.x for place in strip)
         height = max(place.y for place in strip) + self.tile - y
         width = max(place.x for place in strip) + self.tile - x
-        # Labels reach over the edges of tiles: the target is read with a margin, so that a tile does not depend on
-        # which others are read with it.
+        # Labels reach over the edges of tiles: the target is read with a margin.
         halo = MARGIN if self.look else 0
         window = self.area.grid.crop(y - halo, x - halo, height + 2 * halo, width + 2 * halo)
         with ThreadPoolExecutor(1) as beside:
@@ -164,9 +163,9 @@ class FolderJob:
     folders: dict[str, PairFolder]
     look: MapLook | None
 
-    def strips(self, left: Sequence[Place]) -> Iterator[list[Place]]:
+    def strips(self) -> Iterator[list[Place]]:
         """A few pairs at a time."""
-        yield from (list(left[begin : begin + 16]) for begin in range(0, len(left), 16))
+        yield from (self.places[begin : begin + 16] for begin in range(0, len(self.places), 16))
 
     def load(self, strip: list[Place]) -> list[Part]:
         """Reads pairs, with all cores."""

@@ -20,8 +20,9 @@ from PIL import Image
 
 from terramorph.geo import Grid
 from terramorph.prepare.charts import nice_floor
-from terramorph.prepare.finish import SHIFT_BLOCK
+from terramorph.prepare.cut import SHIFT_BLOCK
 from terramorph.prepare.footprints import Footprints
+from terramorph.prepare.registration import MIN_CONFIDENCE
 from terramorph.prepare.suspicion import direction, length
 
 MOST_SHAPES = 5000
@@ -103,11 +104,11 @@ class View:
         scale = min((width - 2 * _PAD) / across, (height - 2 * _PAD) / along, _LARGEST_TILE / tile)
         metres = None
         if crs is not None:
-            unit = Grid(1, 1, Affine(1e-4, 0, middle_x, 0, -1e-4, middle_y), crs).ground_resolution
-            metres = None if unit is None else unit * 1e4 / np.sqrt(squeeze) / scale
+            side = Grid(1, 1, Affine(1e-4, 0, middle_x, 0, -1e-4, middle_y), crs).ground_resolution
+            metres = None if side is None else side * 1e4 / np.sqrt(squeeze) / scale
         pad_x, pad_y = _PAD / (scale * squeeze), _PAD / scale
         size = (max(across * scale, 160.0) + 2 * _PAD, along * scale + 2 * _PAD)
-        return cls(left - pad_x, top + pad_y, scale * squeeze, scale, *size, metres, unit)
+        return cls(left - pad_x, top + pad_y, scale * squeeze, scale, size[0], size[1], metres, unit)
 
     def place(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
         """Points (..., 2) in CRS units as SVG units."""
@@ -143,16 +144,19 @@ def area_maps(
         polygons, local = found.polygons[chosen], {int(i): n for n, i in enumerate(chosen)}
         plain = not _record_grids(found, names)
         view = View.of(polygons, found.crs, width, height, "px" if plain else "units")
-        table = {key: found.table[key][chosen] for key in ("area", "row", "col", "block_dx", "block_dy")}
+        table = {
+            key: found.table[key][chosen] for key in ("area", "row", "col", "block_dx", "block_dy", "block_confidence")
+        }
         blocks = np.stack([np.unique(table["area"], return_inverse=True)[1] << 24 | table["row"] // SHIFT_BLOCK,
                            table["col"] // SHIFT_BLOCK], axis=1)  # fmt: skip
         shifts = np.stack([table["block_dx"], table["block_dy"]], axis=1)
+        shifts[~(table["block_confidence"] >= MIN_CONFIDENCE)] = np.nan
         field = shift_field(view, polygons, blocks, shifts, metres.get(names[0]))
         svg = split_map(
             view,
             polygons,
             kinds[chosen],
-            None if titles is None else [titles[i] for i in chosen],
+            None if titles is None else [titles[i] for i in chosen.tolist()],
             [(local[i], text) for i, text in marks.items() if i in local],
         )
         title = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
@@ -250,6 +254,17 @@ def shift_field(
     svg.append(f'<path class="arrow" d="{_arrow(x, y, enlarged * said, 0)}"/>')
     svg.append(f'<text x="{x - 8:.1f}" y="{y + 4:.1f}" text-anchor="end">{said:g} px{ground}</text>')
     return "".join([*svg, _scale_bar(view), "</svg>"])
+
+
+def _block_shifts(found: Footprints, chosen: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Blocks, int64 (N, 2), and their shifts, float64 (N, 2), NaN where they cannot be told, of some tiles."""
+    table = {key: found.table[key][chosen] for key in ("area", "row", "col")}
+    area = np.unique(table["area"], return_inverse=True)[1].astype(np.int64)
+    # Far apart, so that halving block numbers never joins areas.
+    blocks = np.stack([(area << 40) + table["row"] // SHIFT_BLOCK, table["col"] // SHIFT_BLOCK], axis=1)
+    shifts = np.stack([found.table["block_dx"][chosen], found.table["block_dy"][chosen]], axis=1)
+    shifts[~(found.table["block_confidence"][chosen] >= MIN_CONFIDENCE)] = np.nan
+    return blocks, shifts
 
 
 def _clusters(found: Footprints, placed: NDArray[np.bool_]) -> list[list[str]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from PIL import Image
 from terramorph.errors import DatasetError, InputError
 from terramorph.pairs import PairFolder, open_pairs
 from terramorph.pairs.manifest import AreaRecord, Manifest
+from terramorph.prepare.registration import MIN_CONFIDENCE
 from terramorph.raster import Raster
 
 _SIDE = 256
@@ -72,7 +72,7 @@ class Images:
         return [
             ("source", jpeg_uri(source)),
             ("target", jpeg_uri(target)),
-            ("its edges on the source", jpeg_uri(edges_over(source, target))),
+            ("its edges on the source", jpeg_uri(edges_over(source, target, pair.b.mask))),
         ]
 
     def _area(self, split: str, name: str) -> AreaRecord | None:
@@ -80,33 +80,39 @@ class Images:
         return self._manifest.areas[number] if 0 <= number < len(self._manifest.areas) else None
 
 
-@dataclass(frozen=True)
-class Choice:
-    """The pairs to be shown, as places in the table.
+def choose(
+    table: Mapping[str, NDArray[Any]], parts: Mapping[str, NDArray[np.float64]], best: int, worst: int
+) -> tuple[list[int], list[int]]:
+    """The pairs to be shown.
 
-    Attributes:
-        best: from the best.
-        worst: from the most suspicious.
-    """
-
-    best: list[int]
-    worst: list[int]
-
-
-def choose(table: Mapping[str, NDArray[Any]], suspicion: NDArray[np.float64], best: int, worst: int) -> Choice:
-    """The most suspicious pairs, and those that are best beyond doubt: not suspicious, and surest of their place.
+    Of the suspicious ones at most a third have the same chief ground, as long as there are others: a dozen blank maps
+    tell no more than four. The best are those of which one can tell how they lie, the least suspicious and surest first.
 
     Args:
         table: columns (N,) of the footprints, with `kept` bool.
-        suspicion: float64 (N,).
-        best, worst: how many of each at most.
+        parts: of the suspicion, see `parts_of`.
+        best, worst: how many of each at most; none is both.
+
+    Returns:
+        Places in the table of the best and of the most suspicious, each in order.
     """
+    names = list(parts)
+    suspicion = np.sum([parts[name] for name in names], axis=0)
+    chief = np.argmax([parts[name] for name in names], axis=0)
     kept = np.flatnonzero(table["kept"])
     doubted = kept[suspicion[kept] > 0]
-    doubted = doubted[np.argsort(-suspicion[doubted], kind="stable")][:worst]
-    good = kept[suspicion[kept] == 0]
-    good = good[np.argsort(-np.nan_to_num(table["confidence"][good]), kind="stable")][:best]
-    return Choice(good.tolist(), doubted.tolist())
+    doubted = doubted[np.argsort(-suspicion[doubted], kind="stable")]
+    rank = np.zeros(len(doubted), np.int64)
+    for ground in range(len(names)):
+        mine = chief[doubted] == ground
+        rank[mine] = np.arange(mine.sum())
+    common = rank >= -(-worst // 3)
+    chosen = doubted[np.argsort(common, kind="stable")][:worst]
+    chosen = chosen[np.argsort(-suspicion[chosen], kind="stable")]
+    rest = np.setdiff1d(kept, chosen)
+    sure = np.nan_to_num(table["confidence"][rest])
+    rest = rest[np.lexsort((-sure, suspicion[rest], sure < MIN_CONFIDENCE))]
+    return rest[:best].tolist(), chosen.tolist()
 
 
 def viewable(raster: Raster, limits: tuple[float, float] | None) -> NDArray[np.uint8]:
@@ -137,16 +143,25 @@ def viewable(raster: Raster, limits: tuple[float, float] | None) -> NDArray[np.u
     return small
 
 
-def edges_over(source: NDArray[np.uint8], target: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The edges of one picture drawn on another, uint8 (h, w, 3) both: a target out of place shows at once."""
+def edges_over(source: NDArray[np.uint8], target: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """The edges of one picture drawn on another, uint8 (h, w, 3) both: a target out of place shows at once.
+
+    Args:
+        source: drawn on.
+        target: whose edges are drawn.
+        mask: bool (H, W), of any size, True where the target holds data.
+    """
     strength = np.zeros(target.shape[:2], np.float32)
     smooth = cv2.GaussianBlur(target, (3, 3), 0)
     for band in cv2.split(smooth):
         gx, gy = cv2.Sobel(band, cv2.CV_32F, 1, 0, scale=1 / 8), cv2.Sobel(band, cv2.CV_32F, 0, 1, scale=1 / 8)
         strength = np.maximum(strength, cv2.magnitude(gx, gy))
-    # A ridge is at least as strong as what lies around it; the faintest tenth of a level is compression.
+    # Where it is nearly as strong as anything around it; the faintest edges are traces of compression.
     ridge = strength >= cv2.dilate(strength, np.ones((3, 3), np.uint8)) * 0.8
-    drawn = ridge & (strength > max(2.0, float(np.percentile(strength, 80))))
+    height, width = target.shape[:2]
+    valid = cv2.resize(mask.astype(np.uint8) * 255, (width, height), interpolation=cv2.INTER_AREA) == 255
+    inside = cv2.erode(valid.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+    drawn = inside & ridge & (strength > max(2.0, float(np.percentile(strength, 80))))
     faded = source.astype(np.float32) * 0.75 + 40
     faded[drawn] = _LINE
     over: NDArray[np.uint8] = faded.clip(0, 255).astype(np.uint8)
@@ -160,9 +175,10 @@ def jpeg_uri(picture: NDArray[np.uint8]) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def look_alikes(ids: Sequence[str], splits: Sequence[str], members: Sequence[int], index: int) -> str:
-    """The other members of a group as words, those of other splits first."""
-    others = sorted((i for i in members if i != index), key=lambda i: splits[i] == splits[index])
+def look_alikes(table: Mapping[str, NDArray[Any]], members: Sequence[int], index: int) -> str:
+    """The other members of a group of look-alikes as words, those of other splits first."""
+    ids, splits = table["id"], table["split"]
+    others = sorted((i for i in members if i != index), key=lambda i: bool(splits[i] == splits[index]))
     named = ", ".join(f"{ids[i]} ({splits[i]})" for i in others[:2])
     return named + (f" and {len(others) - 2} more" if len(others) > 2 else "")
 

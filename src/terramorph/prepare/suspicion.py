@@ -118,10 +118,11 @@ def percent(share: float) -> str:
     if not np.isfinite(share):
         return "–"
     value = 100 * share
-    if value == 0 or value >= 9.95:
-        # What is not all of it is never rounded to all.
-        return f"{min(value, 99.9):.1f} %" if 99.5 <= value < 100 else f"{value:.0f} %"
-    return "under 0.1 %" if value < 0.05 else f"{value:.1f} %"
+    if 0 < value < 0.05:
+        return "under 0.1 %"
+    # What is not all of it is never rounded to all.
+    text = f"{min(value, 99.9):.1f}" if value < 9.95 or 99.5 <= value < 100 else f"{value:.0f}"
+    return f"{text.removesuffix('.0')} %"
 
 
 def length(metres: float) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,10 @@ class Handles:
             try:
                 yield handle.dataset
             except BaseException:
+                # GDAL may have told of several errors, of which rasterio raises one and keeps the next for whatever
+                # this thread does next, on whichever file: it is heard here.
+                with suppress(Exception):
+                    _ = handle.dataset.colorinterp
                 handle.close()  # a decoder that failed may be anywhere in its file
                 raise
             with self._lock:

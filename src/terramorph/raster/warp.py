@@ -15,6 +15,7 @@ from rasterio.warp import reproject
 
 from terramorph.errors import RasterError
 from terramorph.geo.grid import Grid
+from terramorph.raster.quiet import quiet
 from terramorph.raster.raster import Raster
 from terramorph.raster.resample import MIN_WEIGHT, Resampling
 
@@ -172,17 +173,18 @@ def _reproject(pixels: NDArray[Any], own: Grid, grid: Grid, place: Footprint, me
     same = own.crs == grid.crs
     source_crs, target_crs = ("EPSG:3857", "EPSG:3857") if same else (_wkt(own.crs), _wkt(grid.crs))
     try:
-        reproject(
-            pixels,
-            target,
-            src_transform=own.affine,
-            src_crs=source_crs,
-            dst_transform=grid.affine,
-            dst_crs=target_crs,
-            resampling=_GDAL[method],
-            XSCALE=repr(min(1.0, 1 / place.step_x)),
-            YSCALE=repr(min(1.0, 1 / place.step_y)),
-        )
+        with quiet():
+            reproject(
+                pixels,
+                target,
+                src_transform=own.affine,
+                src_crs=source_crs,
+                dst_transform=grid.affine,
+                dst_crs=target_crs,
+                resampling=_GDAL[method],
+                XSCALE=repr(min(1.0, 1 / place.step_x)),
+                YSCALE=repr(min(1.0, 1 / place.step_y)),
+            )
     except Exception as error:  # rasterio passes GDAL's classes of errors, which share no base with its own
         raise RasterError(
             f"The pixels cannot be moved from {own.crs} to {grid.crs} ({error}); choose another CRS."

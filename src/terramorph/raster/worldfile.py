@@ -37,6 +37,8 @@ _SHORT = {
     ".tiff": (".tfw", ".tiffw", ".tifw"),
     ".bmp": (".bpw", ".bmpw"),
     ".webp": (".webpw", ".wpw"),
+    ".gif": (".gfw", ".gifw"),
+    ".jp2": (".j2w", ".jp2w"),
 }
 
 

@@ -99,7 +99,7 @@ def plant_labels(
         for _ in range(rng.poisson(_PER_TILE[kind] * density * tiles) if kind in kinds else 0):
             way: _Way | None = _Way(float(rng.uniform(0, drawn.width)), float(rng.uniform(0, drawn.height)))
             if kind in _ROOM:
-                way = _on_line(mains if kind == "shield" else streets, float(rng.uniform(*_ROOM[kind])), rng)
+                way = _on_line(drawn, mains if kind == "shield" else streets, float(rng.uniform(*_ROOM[kind])), rng)
             stamp = None if way is None else _MAKERS[kind](rng, way)
             if way is not None and stamp is not None:
                 _lay(rgb, taken, stamp, way)
@@ -120,18 +120,30 @@ def _lines(drawn: Raster, features: FeatureCollection, kinds: tuple[str, ...]) -
     return [shapely.transform(p, to_pixels) for p in parts if p.geom_type == "LineString"]
 
 
-def _on_line(lines: list[shapely.LineString], room: float, rng: np.random.Generator) -> _Way | None:
-    """A place on one of the lines, long lines more often, with ``room`` px of straight line to both sides."""
+def _on_line(
+    drawn: Raster, lines: list[shapely.LineString], room: float, rng: np.random.Generator
+) -> _Way | None:
+    """A place on one of the lines, long lines more often, where it runs straight for ``room`` px to both sides and no
+    other road lies over it; None where none is found."""
     long = [line for line in lines if line.length > 2 * room]
     lengths = np.array([line.length for line in long])
     for _ in range(4 if long else 0):
         line = long[int(rng.choice(len(long), p=lengths / lengths.sum()))]
         at = float(rng.uniform(room, line.length - room))
         steps = shapely.get_coordinates(shapely.line_interpolate_point(line, at + room * np.linspace(-1, 1, 5)))
-        if np.abs(steps - np.linspace(steps[0], steps[-1], 5)).max() <= _BENT:
+        straight = np.abs(steps - np.linspace(steps[0], steps[-1], 5)).max() <= _BENT
+        if straight and _open(drawn, np.linspace(steps[0], steps[-1], int(room))):
             east, south = steps[-1] - steps[0]
             return _Way(float(steps[2, 0]), float(steps[2, 1]), float(np.arctan2(south, east)), room)
     return None
+
+
+def _open(drawn: Raster, points: NDArray[np.float64]) -> bool:
+    """Whether the map has one colour at all of these pixels (x, y) that it shows."""
+    x, y = np.floor(points).astype(int).T
+    shown = (x >= 0) & (y >= 0) & (x < drawn.width) & (y < drawn.height)
+    colours = drawn.pixels[:, y[shown], x[shown]].astype(np.int16)
+    return bool(shown.any() and (colours.max(axis=1) - colours.min(axis=1)).max() <= CHANGED)
 
 
 def _lay(rgb: NDArray[np.uint8], taken: NDArray[np.bool_], stamp: _Stamp, way: _Way) -> None:
