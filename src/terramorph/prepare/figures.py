@@ -134,7 +134,7 @@ def _faults(found: Footprints, figures: dict[str, Any], unreadable: list[str]) -
     elif _over(figures, "misregistered", 0.05):
         said.append(
             f"{percent(figures['misregistered'])} of the pairs that tell a shift are misregistered, in no direction "
-            "that most agree on; see the shift field."
+            f"that most agree on; {percent(figures['confident'])} of all pairs tell one."
         )
     return said
 

@@ -152,9 +152,8 @@ def _remove(image: NDArray[np.uint8], palette: NDArray[np.uint8]) -> tuple[NDArr
     if not ink.any():
         return image, np.zeros(flat.shape, np.bool_)
     area = _around(ink)
-    free = area & ~(sure & (below.max(axis=2) < _FAINT) & (image.min(axis=2) < _PALE))
-    wide = cv2.dilate(area.astype(np.uint8), np.ones((7, 7), np.uint8)) > 0
-    painted = _paint(image, free, (sure | flat & ~wide) & ~free, palette)
+    free = area & ~(flat & (below.max(axis=2) < _FAINT) & (image.min(axis=2) < _PALE))
+    painted = _paint(image, free, flat & ~free, palette)
     lead_on(painted, image, area, free, flat & ~area, palette)
     moved = cv2.absdiff(image, painted).max(axis=2) > _CHANGED
     return painted, free & moved

@@ -1,48 +1,27 @@
-"""Leading roads and shores on under the labels that hide them.
+"""Leading edges of roads, water and parks on under the labels that hide them.
 
-Around a label the ground, roads, water and parks take turns. What meets the outline of the label in one stretch ends
-at the straight line between the ends of that stretch; what meets it in two narrow stretches that face each other is
-a road that passes below.
+Around a label the colours of the map take turns. Where one changes to another, an edge runs under the label, and it
+comes out again on another side: two such places belong together where the same two colours meet and the straight
+line between them goes on in the direction of the edge at both. These lines divide what the label hides.
 """
 
 from __future__ import annotations
 
-from itertools import combinations
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-REACH = 44
-"""Pixels outside a label that are looked at."""
-
 _GAP = 11  # px between the words of one name
 _LONGEST = 150  # px: labels beyond this are left to their nearest colours
-_WIDEST = 46  # px of outline that a road may cross
 _AWAY = 2  # px from a label at which its outline is followed
 _NEAR = 10  # grey levels from a palette colour
-_ALIKE = 16  # grey levels between palette colours that are told apart by nearness alone, as houses are from land
-_SHORT = 1  # px outside the label for which a road must go on straight at one end, which may be a junction
-_LONG = 12  # and at the other
-_SLENDER = 1.0  # and how many times the road's width
-
-
-class _Port(NamedTuple):
-    """A stretch of one colour on the outline of a label: points int32 (N, 2) as x, y, and the number of the colour."""
-
-    points: NDArray[np.int32]
-    colour: int
-
-    @property
-    def centre(self) -> NDArray[np.float64]:
-        """(x, y)."""
-        return np.asarray(self.points.mean(axis=0))
-
-    @property
-    def width(self) -> float:
-        """Distance of its ends."""
-        return float(np.hypot(*(self.points[-1] - self.points[0])))
+_ALIKE = 16  # grey levels between palette colours that are not led on but left to nearness, as houses on land
+_SHORTEST = 3  # px of outline of the shortest stretch of one colour
+_STEPS = (1, 3, 5, 7, 9, 11)  # px from the outline at which a line is looked at
+_BESIDE = 3  # px to both sides of it
+_WEAKER, _STRONGER = 0.3, 0.8  # shares of pixels there of the right colour, at the worse and the better end
 
 
 class Colours:
@@ -50,7 +29,7 @@ class Colours:
 
     Attributes:
         palette: uint8 (K, 3).
-        group: (K,): colours alike have the number of the most frequent one among them.
+        group: int64 (K,): colours that are alike have the number of the most frequent one among them.
     """
 
     def __init__(self, palette: NDArray[np.uint8]) -> None:
@@ -66,6 +45,24 @@ class Colours:
         distance: NDArray[Any] = np.abs(pixels[:, None].astype(np.int16) - self.palette.astype(np.int16)).max(axis=2)
         best = distance.argmin(axis=1)
         return np.where(distance[np.arange(len(best)), best] <= _NEAR, self.group[best], -1)
+
+
+class _Ring(NamedTuple):
+    """An outline around a label.
+
+    Attributes:
+        points: int32 (N, 2), x and y.
+        groups: int64 (N,), the colour at each.
+        edges: int64 (M,), the places where another colour begins.
+    """
+
+    points: NDArray[np.int32]
+    groups: NDArray[np.int64]
+    edges: NDArray[np.int64]
+
+    def pair(self, edge: int) -> tuple[int, int]:
+        """The colours before and behind an edge."""
+        return int(self.groups[edge - 1]), int(self.groups[edge])
 
 
 def lead_on(
@@ -91,68 +88,58 @@ def lead_on(
         return
     whole = cv2.morphologyEx(area.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((_GAP, _GAP), np.uint8))
     count, parts, stats, _ = cv2.connectedComponentsWithStats(whole, connectivity=8)
+    room = _AWAY + _STEPS[-1] + 4
     for number in range(1, count):
         left, top, width, height = stats[number, :4].tolist()
         if max(width, height) > _LONGEST:
             continue
-        window = (
-            slice(max(top - REACH, 0), top + height + REACH),
-            slice(max(left - REACH, 0), left + width + REACH),
-        )
+        window = slice(max(top - room, 0), top + height + room), slice(max(left - room, 0), left + width + room)
         label = parts[window] == number
-        ports = _ports(image[window], label, plain[window], colours)
-        if len(ports) < 2:
+        wanted = _divide(label, image[window], plain[window], colours)
+        if wanted is None:
             continue
         inside = label & free[window]
         now = np.full(label.shape, -1)
         now[inside] = colours.of(painted[window][inside])
-        wanted = np.full(label.shape, -1, np.int16)
-        for port in sorted(ports, key=lambda p: -len(p.points)):
-            cv2.fillPoly(wanted, [port.points], port.colour)
-        _share_rest(wanted, ports)
-        for strip, colour in _strips(image[window], ports, colours):
-            wanted[strip > 0] = colour
-        change = inside & (wanted >= 0) & (wanted != now)
+        change = inside & (wanted != now)
         painted[window][change] = palette[wanted[change]]
 
 
-def _share_rest(wanted: NDArray[np.int16], ports: list[_Port]) -> None:
-    """Give what no stretch cuts off to the nearest one that is not of the longest one's colour, in place."""
-    longest = max(ports, key=lambda p: len(p.points)).colour
-    seeds = np.full(wanted.shape, -1, np.int16)
-    for port in ports:
-        if port.colour != longest:
-            seeds[port.points[:, 1], port.points[:, 0]] = port.colour
-    _, numbers = cv2.distanceTransformWithLabels(
-        (seeds < 0).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
-    )
-    table = np.zeros(int(numbers.max()) + 1, np.int16)
-    table[numbers[seeds >= 0]] = seeds[seeds >= 0]
-    rest = wanted < 0
-    wanted[rest] = table[numbers[rest]]
-
-
-def _ports(
-    view: NDArray[np.uint8], label: NDArray[np.bool_], plain: NDArray[np.bool_], colours: Colours
-) -> list[_Port]:
-    """The stretches of one colour along the outline of a label; none where it is all one colour."""
+def _divide(
+    label: NDArray[np.bool_], view: NDArray[np.uint8], plain: NDArray[np.bool_], colours: Colours
+) -> NDArray[np.int16] | None:
+    """The colour (H, W) that each pixel of a label hides, by number; None where all around it is one colour."""
     contours, _ = cv2.findContours(label.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     body = np.zeros(label.shape, np.uint8)
     cv2.fillConvexPoly(body, cv2.convexHull(np.concatenate(contours)), 1)
-    body = cv2.dilate(body, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * _AWAY + 1, 2 * _AWAY + 1)))
-    outline = cv2.findContours(body, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0][0][:, 0]
-    found = colours.of(view[outline[:, 1], outline[:, 0]])
-    found[~plain[outline[:, 1], outline[:, 0]]] = -1
-    sure = np.flatnonzero(found >= 0)
-    if len(sure) < 8:
-        return []
-    found = found[_closest(len(found), sure)]
-    changes = np.flatnonzero(found != np.roll(found, 1))
-    if len(changes) < 2:
-        return []
-    outline, found = np.roll(outline, -changes[0], axis=0), np.roll(found, -changes[0])
-    pieces = np.split(np.arange(len(found)), changes[1:] - changes[0])
-    return [_Port(outline[p].astype(np.int32), int(found[p[0]])) for p in pieces if len(p) >= 3]
+    ring = _ring(body, _AWAY, view, plain, colours)
+    if ring is None or len(ring.edges) < 2:
+        return None
+    walls = np.zeros(label.shape, np.uint8)
+    cv2.fillPoly(walls, [ring.points], 1)
+    for one, other in _matches(ring, view, colours):
+        cv2.line(walls, ring.points[one].tolist(), ring.points[other].tolist(), 0, 1, cv2.LINE_4)
+    return _fill(walls, ring)
+
+
+def _ring(
+    body: NDArray[np.uint8], away: int, view: NDArray[np.uint8], plain: NDArray[np.bool_], colours: Colours
+) -> _Ring | None:
+    """The outline some pixels away from a label; None where too little of it is known."""
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * away + 1, 2 * away + 1))
+    points = cv2.findContours(cv2.dilate(body, disc), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0][0][:, 0]
+    groups = colours.of(view[points[:, 1], points[:, 0]])
+    groups[~plain[points[:, 1], points[:, 0]]] = -1
+    for _ in range(2):  # the second time without the stretches that were too short
+        sure = np.flatnonzero(groups >= 0)
+        if len(sure) < 8:
+            return None
+        full = groups[_closest(len(groups), sure)]
+        edges = np.flatnonzero(full != np.roll(full, 1))
+        for start, length in zip(edges, np.diff(edges, append=edges[:1] + len(full)), strict=True):
+            if length < _SHORTEST:
+                groups[np.arange(start, start + length) % len(groups)] = -1
+    return _Ring(points, full, edges)
 
 
 def _closest(count: int, chosen: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -163,30 +150,82 @@ def _closest(count: int, chosen: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.asarray(np.where(first, around[after - 1], around[after]) % count)
 
 
-def _strips(view: NDArray[np.uint8], ports: list[_Port], colours: Colours) -> list[tuple[NDArray[np.uint8], int]]:
-    """(mask, colour) of the straight pieces of road between ports that face each other, the widest first."""
-    found = []
-    ground = max(ports, key=lambda p: len(p.points)).colour
-    narrow = [p for p in ports if len(p.points) <= _WIDEST and p.colour != ground]
-    for one, other in combinations(narrow, 2):
-        axis = other.centre - one.centre
-        length = float(np.hypot(*axis))
-        if one.colour != other.colour or length < 4:
-            continue
-        runs = sorted((_run(view, one, -axis / length, colours), _run(view, other, axis / length, colours)))
-        width = (one.width + other.width) / 2
-        if runs[0] < _SHORT or runs[1] < min(max(_LONG, _SLENDER * width), REACH - 4):
-            continue
-        strip = np.zeros(view.shape[:2], np.uint8)
-        cv2.fillConvexPoly(strip, cv2.convexHull(np.concatenate([one.points, other.points])), 1)
-        found.append((width, strip, one.colour))
-    found.sort(key=lambda item: -item[0])
-    return [(strip, colour) for _, strip, colour in found]
+def _matches(ring: _Ring, view: NDArray[np.uint8], colours: Colours) -> list[tuple[int, int]]:
+    """Pairs of edges that are two ends of one edge, the best first, none of their lines crossing another."""
+    edges = ring.edges.tolist()
+    rated = []
+    for i, one in enumerate(edges):
+        for other in edges[i + 1 :]:
+            if ring.pair(one) == ring.pair(other)[::-1]:
+                scores = _straight(ring, one, other, view, colours)
+                if min(scores) >= _WEAKER and max(scores) >= _STRONGER:
+                    rated.append((-sum(scores), one, other))
+    kept: list[tuple[int, int]] = []
+    for _, one, other in sorted(rated):
+        if not any(_cross((one, other), pair) for pair in kept):
+            kept.append((one, other))
+    return kept + _closed(ring, kept)
 
 
-def _run(view: NDArray[np.uint8], port: _Port, outward: NDArray[np.float64], colours: Colours) -> int:
-    """For how many pixels, `REACH` at most, the road goes on straight outside a port."""
-    x, y = np.rint(port.centre + outward * np.arange(1, REACH)[:, None]).astype(int).T
-    inside = (x >= 0) & (y >= 0) & (x < view.shape[1]) & (y < view.shape[0])
-    off = colours.of(view[y[inside], x[inside]]) != port.colour
-    return int(off.argmax()) if off.any() else len(off)
+def _straight(
+    ring: _Ring, one: int, other: int, view: NDArray[np.uint8], colours: Colours
+) -> tuple[float, float]:
+    """How well the line between two edges goes on as an edge outside, at each end: shares of the pixels beside it."""
+    step = (ring.points[other] - ring.points[one]).astype(np.float64)
+    along = step / max(float(np.hypot(*step)), 1.0)
+    across = np.array([-along[1], along[0]])  # to the right of the way from one to the other, y down
+    before, behind = ring.pair(one)
+    scores = []
+    for edge, outward in ((one, -along), (other, along)):
+        line = ring.points[edge] + outward * np.array(_STEPS, np.float64)[:, None]
+        found = []
+        for side, wanted in ((-_BESIDE, before), (_BESIDE, behind)):
+            x, y = np.rint(line + side * across).astype(int).T
+            shown = (x >= 0) & (y >= 0) & (x < view.shape[1]) & (y < view.shape[0])
+            found.append((colours.of(view[y[shown], x[shown]]) == wanted).sum() / len(_STEPS))
+        scores.append(float(min(found)))
+    return scores[0], scores[1]
+
+
+def _cross(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Whether two lines between places on a ring cross or meet."""
+    if set(one) & set(other):
+        return True
+    low, high = sorted(one)
+    return (low < other[0] < high) != (low < other[1] < high)
+
+
+def _closed(ring: _Ring, kept: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Lines that cut off the stretches which end under the label, the narrowest first."""
+    taken = list(kept)
+    while True:
+        free = [e for e in ring.edges.tolist() if all(e not in pair for pair in taken)]
+        pairs = [
+            (float(np.hypot(*(ring.points[a] - ring.points[b]))), a, b)
+            for a, b in zip(free, free[1:] + free[:1], strict=True)
+            if a != b and ring.pair(a) == ring.pair(b)[::-1] and not any(_cross((a, b), pair) for pair in taken)
+        ]
+        if not pairs:
+            return taken[len(kept) :]
+        _, a, b = min(pairs)
+        taken.append((a, b))
+
+
+def _fill(walls: NDArray[np.uint8], ring: _Ring) -> NDArray[np.int16]:
+    """Every pixel with the colour of the nearest piece of outline in its own part; walls with the nearest at all."""
+    height, width = walls.shape
+    _, parts = cv2.connectedComponents(walls, connectivity=4)
+    x, y = ring.points.T
+    wanted = np.full((height, width), -1, np.int16)
+    owner = parts[y, x]
+    for part in range(1, int(parts.max()) + 1):
+        groups = ring.groups[owner == part]
+        if len(groups):
+            values, counts = np.unique(groups, return_counts=True)
+            wanted[parts == part] = values[counts.argmax()]
+    _, numbers = cv2.distanceTransformWithLabels(
+        (wanted < 0).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    table = np.zeros(int(numbers.max()) + 1, np.int16)
+    table[numbers[wanted >= 0]] = wanted[wanted >= 0]
+    return np.asarray(table[numbers])

@@ -16,7 +16,6 @@ from PIL import Image
 from terramorph.errors import DatasetError, InputError
 from terramorph.pairs import PairFolder, open_pairs
 from terramorph.pairs.manifest import AreaRecord, Manifest
-from terramorph.prepare.registration import MIN_CONFIDENCE
 from terramorph.raster import Raster
 
 _SIDE = 256
@@ -86,7 +85,7 @@ def choose(
     """The pairs to be shown.
 
     Of the suspicious ones at most a third have the same chief ground, as long as there are others: a dozen blank maps
-    tell no more than four. The best are those of which one can tell how they lie, the least suspicious and surest first.
+    tell no more than four. The best are the least suspicious, in steps of 0.1, and of equals those that lie surest.
 
     Args:
         table: columns (N,) of the footprints, with `kept` bool.
@@ -110,8 +109,7 @@ def choose(
     chosen = doubted[np.argsort(common, kind="stable")][:worst]
     chosen = chosen[np.argsort(-suspicion[chosen], kind="stable")]
     rest = np.setdiff1d(kept, chosen)
-    sure = np.nan_to_num(table["confidence"][rest])
-    rest = rest[np.lexsort((-sure, suspicion[rest], sure < MIN_CONFIDENCE))]
+    rest = rest[np.lexsort((-np.nan_to_num(table["confidence"][rest]), np.round(suspicion[rest], 1)))]
     return rest[:best].tolist(), chosen.tolist()
 
 

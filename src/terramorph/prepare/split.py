@@ -80,24 +80,22 @@ def draw_blocks(tiles: Tiles, rule: SplitRule, name: str) -> NDArray[np.int8]:
     """
     count = len(tiles.row)
     block = rule.block or _block_size(count, rule.fractions)
-    keys = (tiles.row // block).astype(np.int64) << 32 | (tiles.col // block)
-    _, member = np.unique(keys, return_inverse=True)
+    places, member = np.unique(np.stack([tiles.row // block, tiles.col // block]), axis=1, return_inverse=True)
     sizes = np.bincount(member)
-    order = np.random.default_rng([rule.seed, zlib.crc32(name.encode())]).permutation(len(sizes))
-    filled = np.cumsum(sizes[order])
+    left = np.random.default_rng([rule.seed, zlib.crc32(name.encode())]).permutation(len(sizes))
     codes = np.full(len(sizes), _CODE["train"], np.int8)
-    begin = 0
     for split in ("test", "val"):
         share = rule.fractions[_CODE[split]]
-        if share <= 0:
+        if share <= 0 or len(left) == 0:
             continue
-        target = (filled[begin - 1] if begin else 0) + share * count
-        end = int(np.searchsorted(filled, target - 0.5 * sizes.mean())) + 1
-        end = min(max(end, begin + 1), len(order))
-        codes[order[begin:end]] = _CODE[split]
-        begin = end
-        if begin >= len(order):
-            break
+        # Blocks beside one of another held-out split would lose a side to the distance between them: they come last.
+        taken = places[:, codes != _CODE["train"]]
+        beside = (np.abs(places[:, left, None] - taken[:, None, :]).max(axis=0) <= 1).any(axis=1)
+        left = left[np.argsort(beside, kind="stable")]
+        filled = np.cumsum(sizes[left])
+        count_of = max(1, int(np.searchsorted(filled, share * count - 0.5 * sizes.mean())) + 1)
+        codes[left[:count_of]] = _CODE[split]
+        left = left[count_of:]
     return codes[member]
 
 
