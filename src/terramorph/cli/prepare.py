@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Self
 
 import typer
 
-from terramorph.cli.console import Meter, say, show_table
+from terramorph.cli.console import Meter, say, show_table, warn
 from terramorph.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -133,6 +133,10 @@ def _prepare(out: Path, areas: list[Inputs], options: Options) -> None:
     with _Steps() as steps:
         manifest = prepare(out, areas, options, progress=steps.update)
     show_manifest(out, manifest)
+    wanted = zip(("train", "val", "test"), options.split.fractions, strict=True)
+    empty = [split for split, share in wanted if share > 0 and not manifest.counts.get(split)]
+    if options.split.method == "blocks" and empty and all(area.grid for area in manifest.areas):
+        warn(f"there is no pair for {' and '.join(empty)}; use a smaller --block, another --seed or more ground.")
 
 
 def _inspect(dataset: Path) -> None:

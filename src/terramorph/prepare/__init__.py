@@ -6,7 +6,8 @@ inspect("data/town")     # a page about it
 
 from terramorph.prepare.build import prepare
 from terramorph.prepare.options import Inputs, Opening, Options
+from terramorph.prepare.page import inspect, summary
 from terramorph.prepare.plan import Scale
 from terramorph.prepare.split import SplitRule
 
-__all__ = ["Inputs", "Opening", "Options", "Scale", "SplitRule", "prepare"]
+__all__ = ["Inputs", "Opening", "Options", "Scale", "SplitRule", "inspect", "prepare", "summary"]

@@ -15,7 +15,7 @@ from terramorph.pairs.manifest import SPLITS, AreaRecord
 from terramorph.prepare.cut import Place
 from terramorph.prepare.journal import Journal
 from terramorph.prepare.options import Options
-from terramorph.prepare.plan import Area, Tiles, plan_tiles, tile_boxes
+from terramorph.prepare.plan import Area, Tiles, covered_share, plan_tiles, tile_boxes
 from terramorph.prepare.split import (
     NONE,
     SplitRule,
@@ -46,7 +46,13 @@ def area_places(area: Area, options: Options, journal: Journal) -> list[Place]:
         for row, col in zip(tiles.row.tolist(), tiles.col.tolist(), strict=True)
     ]
     boxes = tile_boxes(area.grid, tiles, tile)
-    codes, reasons = _divided(area, ids, tiles, boxes, rule)
+    # A block that lies off the ground would be a split without pairs.
+    on_ground = covered_share(area, boxes) >= 1 - options.max_nodata - 1e-3
+    codes, reasons = np.full(len(ids), NONE, np.int8), np.full(len(ids), "nodata", dtype=object)
+    if on_ground.any():
+        chosen = [i for i, on in zip(ids, on_ground.tolist(), strict=True) if on]
+        some = Tiles(*(part[on_ground] for part in tiles))
+        codes[on_ground], reasons[on_ground] = _divided(area, chosen, some, boxes[on_ground], rule)
     names = [record.name for record in journal.areas]
     before = journal.areas[: names.index(area.name)] if area.name in names else journal.areas
     earlier, earlier_codes = _earlier(area.grid, before, journal, tile)

@@ -275,6 +275,25 @@ def _metric_crs(shared: Geometry) -> CRS:
     return CRS(f"EPSG:{(32600 if middle[1] >= 0 else 32700) + zone}")
 
 
+def covered_share(area: Area, boxes: NDArray[np.object_]) -> NDArray[np.float64]:
+    """How much of each tile lies on ground that both sides may cover.
+
+    Args:
+        area: its sides say what they cover; holes in that are not known before pixels are read.
+        boxes: N footprints, in the CRS of the area's grid.
+
+    Returns:
+        shares 0 to 1, float64 (N,); 1 for an area without a place.
+    """
+    shared = _intersection(area.source.extent, area.target.extent)
+    crs = area.grid.crs
+    if shared is None or crs is None or shared.crs is None:
+        return np.ones(len(boxes))
+    ground = shared if shared.crs == crs else _bent(shared, crs)
+    shares: NDArray[np.float64] = shapely.area(shapely.intersection(boxes, ground.geom)) / shapely.area(boxes)
+    return shares
+
+
 def tile_boxes(grid: Grid, tiles: Tiles, tile: int) -> NDArray[np.object_]:
     """The footprints of tiles.
 

@@ -7,21 +7,23 @@ line between them goes on in the direction of the edge at both. These lines divi
 
 from __future__ import annotations
 
+from itertools import combinations
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+_OUTSIDE = -2  # stands for the colour of what lies outside the image
 _GAP = 11  # px between the words of one name
 _LONGEST = 150  # px: labels beyond this are left to their nearest colours
-_AWAY = 2  # px from a label at which its outline is followed
+_AWAY = (2, 4, 6)  # px from a label at which its outline is followed, until all edges go on
 _NEAR = 10  # grey levels from a palette colour
 _ALIKE = 16  # grey levels between palette colours that are not led on but left to nearness, as houses on land
 _SHORTEST = 3  # px of outline of the shortest stretch of one colour
 _STEPS = (1, 3, 5, 7, 9, 11)  # px from the outline at which a line is looked at
-_BESIDE = 3  # px to both sides of it
-_WEAKER, _STRONGER = 0.3, 0.8  # shares of pixels there of the right colour, at the worse and the better end
+_BESIDE = 2  # px to both sides of it
+_STRONG = 0.6  # share of pixels there of the right colours that makes a line an edge
 
 
 class Colours:
@@ -52,7 +54,7 @@ class _Ring(NamedTuple):
 
     Attributes:
         points: int32 (N, 2), x and y.
-        groups: int64 (N,), the colour at each.
+        groups: int64 (N,), the colour at each, `_OUTSIDE` along the border of the image.
         edges: int64 (M,), the places where another colour begins.
     """
 
@@ -88,7 +90,7 @@ def lead_on(
         return
     whole = cv2.morphologyEx(area.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((_GAP, _GAP), np.uint8))
     count, parts, stats, _ = cv2.connectedComponentsWithStats(whole, connectivity=8)
-    room = _AWAY + _STEPS[-1] + 4
+    room = _AWAY[-1] + _STEPS[-1] + 4
     for number in range(1, count):
         left, top, width, height = stats[number, :4].tolist()
         if max(width, height) > _LONGEST:
@@ -112,12 +114,24 @@ def _divide(
     contours, _ = cv2.findContours(label.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     body = np.zeros(label.shape, np.uint8)
     cv2.fillConvexPoly(body, cv2.convexHull(np.concatenate(contours)), 1)
-    ring = _ring(body, _AWAY, view, plain, colours)
-    if ring is None or len(ring.edges) < 2:
+    axis = np.linalg.eigh(np.cov(np.argwhere(label)[:, ::-1].T))[1][:, 1]  # the label's direction, that of most names
+    best: tuple[int, _Ring, list[tuple[int, int]]] | None = None
+    for away in _AWAY:
+        ring = _ring(body, away, view, plain, colours)
+        if ring is None or len(ring.edges) < 2:
+            continue
+        pairs = _matches(ring, view, colours, axis)
+        loose = len(ring.edges) - 2 * len(pairs)
+        if best is None or loose < best[0]:
+            best = loose, ring, pairs
+        if loose <= 0:
+            break
+    if best is None:
         return None
+    _, ring, pairs = best
     walls = np.zeros(label.shape, np.uint8)
     cv2.fillPoly(walls, [ring.points], 1)
-    for one, other in _matches(ring, view, colours):
+    for one, other in pairs + _closed(ring, pairs):
         cv2.line(walls, ring.points[one].tolist(), ring.points[other].tolist(), 0, 1, cv2.LINE_4)
     return _fill(walls, ring)
 
@@ -130,8 +144,9 @@ def _ring(
     points = cv2.findContours(cv2.dilate(body, disc), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0][0][:, 0]
     groups = colours.of(view[points[:, 1], points[:, 0]])
     groups[~plain[points[:, 1], points[:, 0]]] = -1
+    groups[((points == 0) | (points == np.array(view.shape[1::-1]) - 1)).any(axis=1)] = _OUTSIDE
     for _ in range(2):  # the second time without the stretches that were too short
-        sure = np.flatnonzero(groups >= 0)
+        sure = np.flatnonzero(groups != -1)
         if len(sure) < 8:
             return None
         full = groups[_closest(len(groups), sure)]
@@ -150,41 +165,45 @@ def _closest(count: int, chosen: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.asarray(np.where(first, around[after - 1], around[after]) % count)
 
 
-def _matches(ring: _Ring, view: NDArray[np.uint8], colours: Colours) -> list[tuple[int, int]]:
+def _matches(
+    ring: _Ring, view: NDArray[np.uint8], colours: Colours, axis: NDArray[np.float64]
+) -> list[tuple[int, int]]:
     """Pairs of edges that are two ends of one edge, the best first, none of their lines crossing another."""
-    edges = ring.edges.tolist()
+    edges = [e for e in ring.edges.tolist() if _OUTSIDE not in ring.pair(e)]
     rated = []
-    for i, one in enumerate(edges):
-        for other in edges[i + 1 :]:
-            if ring.pair(one) == ring.pair(other)[::-1]:
-                scores = _straight(ring, one, other, view, colours)
-                if min(scores) >= _WEAKER and max(scores) >= _STRONGER:
-                    rated.append((-sum(scores), one, other))
+    for one, other in combinations(edges, 2):
+        alike = sum(a == b for a, b in zip(ring.pair(one), ring.pair(other)[::-1], strict=True))
+        if alike:
+            scores = _straight(ring, one, other, view, colours), _straight(ring, other, one, view, colours)
+            if max(scores) >= _STRONG:
+                rated.append((-alike, -sum(scores), one, other))
     kept: list[tuple[int, int]] = []
-    for _, one, other in sorted(rated):
+    for _, _, one, other in sorted(rated):
         if not any(_cross((one, other), pair) for pair in kept):
             kept.append((one, other))
-    return kept + _closed(ring, kept)
+    border = np.flatnonzero(ring.groups == _OUTSIDE).tolist()
+    for edge in edges if border else []:
+        ends = [e for e in border if _straight(ring, edge, e, view, colours) >= _STRONG]
+        ends = [e for e in ends if not any(_cross((edge, e), pair) for pair in kept)]
+        if ends:
+            steps = (ring.points[ends] - ring.points[edge]).astype(np.float64)
+            along = np.abs(steps @ axis) / np.maximum(np.hypot(*steps.T), 1.0)
+            kept.append((edge, ends[int(along.argmax())]))
+    return kept
 
 
-def _straight(
-    ring: _Ring, one: int, other: int, view: NDArray[np.uint8], colours: Colours
-) -> tuple[float, float]:
-    """How well the line between two edges goes on as an edge outside, at each end: shares of the pixels beside it."""
-    step = (ring.points[other] - ring.points[one]).astype(np.float64)
-    along = step / max(float(np.hypot(*step)), 1.0)
-    across = np.array([-along[1], along[0]])  # to the right of the way from one to the other, y down
-    before, behind = ring.pair(one)
-    scores = []
-    for edge, outward in ((one, -along), (other, along)):
-        line = ring.points[edge] + outward * np.array(_STEPS, np.float64)[:, None]
-        found = []
-        for side, wanted in ((-_BESIDE, before), (_BESIDE, behind)):
-            x, y = np.rint(line + side * across).astype(int).T
-            shown = (x >= 0) & (y >= 0) & (x < view.shape[1]) & (y < view.shape[0])
-            found.append((colours.of(view[y[shown], x[shown]]) == wanted).sum() / len(_STEPS))
-        scores.append(float(min(found)))
-    return scores[0], scores[1]
+def _straight(ring: _Ring, edge: int, end: int, view: NDArray[np.uint8], colours: Colours) -> float:
+    """How well the line from an end to an edge goes on as that edge outside: share of the pixels beside it."""
+    outward = (ring.points[edge] - ring.points[end]).astype(np.float64)
+    outward /= max(float(np.hypot(*outward)), 1.0)
+    left = np.array([outward[1], -outward[0]])  # of the way outward, y down
+    line = ring.points[edge] + outward * np.array(_STEPS, np.float64)[:, None]
+    shares = []
+    for side, wanted in zip((-_BESIDE, _BESIDE), ring.pair(edge), strict=True):
+        x, y = np.rint(line + side * left).astype(int).T
+        shown = (x >= 0) & (y >= 0) & (x < view.shape[1]) & (y < view.shape[0])
+        shares.append((colours.of(view[y[shown], x[shown]]) == wanted).sum() / len(_STEPS))
+    return float(min(shares))
 
 
 def _cross(one: tuple[int, int], other: tuple[int, int]) -> bool:
@@ -199,7 +218,8 @@ def _closed(ring: _Ring, kept: list[tuple[int, int]]) -> list[tuple[int, int]]:
     """Lines that cut off the stretches which end under the label, the narrowest first."""
     taken = list(kept)
     while True:
-        free = [e for e in ring.edges.tolist() if all(e not in pair for pair in taken)]
+        loose = [e for e in ring.edges.tolist() if all(e not in pair for pair in taken)]
+        free = [e for e in loose if _OUTSIDE not in ring.pair(e)]
         pairs = [
             (float(np.hypot(*(ring.points[a] - ring.points[b]))), a, b)
             for a, b in zip(free, free[1:] + free[:1], strict=True)
@@ -212,20 +232,27 @@ def _closed(ring: _Ring, kept: list[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def _fill(walls: NDArray[np.uint8], ring: _Ring) -> NDArray[np.int16]:
-    """Every pixel with the colour of the nearest piece of outline in its own part; walls with the nearest at all."""
-    height, width = walls.shape
+    """Every pixel with the colour of the nearest piece of outline around its own part, walls like what is beside."""
     _, parts = cv2.connectedComponents(walls, connectivity=4)
     x, y = ring.points.T
-    wanted = np.full((height, width), -1, np.int16)
-    owner = parts[y, x]
-    for part in range(1, int(parts.max()) + 1):
-        groups = ring.groups[owner == part]
-        if len(groups):
-            values, counts = np.unique(groups, return_counts=True)
-            wanted[parts == part] = values[counts.argmax()]
+    owner = np.where(ring.groups >= 0, parts[y, x], 0)
+    wanted = np.full(walls.shape, -1, np.int16)
+    for part in np.unique(owner[owner > 0]).tolist():
+        here, groups = parts == part, ring.groups[owner == part].astype(np.int16)
+        if (groups == groups[0]).all():
+            wanted[here] = groups[0]
+        else:
+            seeds = np.full(walls.shape, -1, np.int16)
+            seeds[y[owner == part], x[owner == part]] = groups
+            wanted[here] = _spread(seeds)[here]
+    return _spread(wanted)
+
+
+def _spread(seeds: NDArray[np.int16]) -> NDArray[np.int16]:
+    """Every pixel with the value of the nearest seed, which are those from 0 on; at least one."""
     _, numbers = cv2.distanceTransformWithLabels(
-        (wanted < 0).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
+        (seeds < 0).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
     )
     table = np.zeros(int(numbers.max()) + 1, np.int16)
-    table[numbers[wanted >= 0]] = wanted[wanted >= 0]
+    table[numbers[seeds >= 0]] = seeds[seeds >= 0]
     return np.asarray(table[numbers])

@@ -20,7 +20,7 @@ def open_side(spec: str, crs: str | None, how: Opening, zoom: int | None, cache:
         spec: file, folder, archive or URL template.
         crs: `EPSG:n` for a side that has a place and no CRS.
         how: style, table and terms.
-        zoom: of tiles; None: their largest.
+        zoom: at which tiles of a server are asked for; folders and archives give what suits the grid.
         cache: where tiles of a server are kept unless `how` says another place.
 
     Raises:
@@ -30,7 +30,10 @@ def open_side(spec: str, crs: str | None, how: Opening, zoom: int | None, cache:
     place = None if crs is None else _crs(crs)
     if is_vector(spec):
         return VectorSource(spec, load_style(how.style), crs=place, table=how.table, kind=how.kind)
-    return open_source(spec, zoom=zoom, crs=place, terms=how.terms, cache=how.cache or cache, layout=how.layout)
+    served = spec.lower().startswith(("http://", "https://"))
+    return open_source(
+        spec, zoom=zoom if served else None, crs=place, terms=how.terms, cache=how.cache or cache, layout=how.layout
+    )
 
 
 def _crs(text: str) -> CRS:

@@ -19,11 +19,11 @@ from odc.geo.crs import CRS
 from PIL import Image
 
 from terramorph.geo import Grid
-from terramorph.prepare.charts import nice_floor
 from terramorph.prepare.cut import SHIFT_BLOCK
-from terramorph.prepare.footprints import Footprints
+from terramorph.prepare.page.charts import nice_floor
+from terramorph.prepare.page.footprints import Footprints
+from terramorph.prepare.page.suspicion import direction, length
 from terramorph.prepare.registration import MIN_CONFIDENCE
-from terramorph.prepare.suspicion import direction, length
 
 MOST_SHAPES = 5000
 """Over so many tiles on a map they are painted as a picture, without a shape and a tooltip each."""

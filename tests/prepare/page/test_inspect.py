@@ -20,9 +20,9 @@ from PIL import Image
 
 from terramorph.errors import DatasetError, StorageError
 from terramorph.pairs.manifest import AreaRecord, GridRecord, Manifest, SideRecord
-from terramorph.prepare.charts import histogram, nice_ceiling, nice_floor
-from terramorph.prepare.inspect import inspect, summary
-from terramorph.prepare.suspicion import direction, length, percent
+from terramorph.prepare.page.charts import histogram, nice_ceiling, nice_floor
+from terramorph.prepare.page.inspect import inspect, summary
+from terramorph.prepare.page.suspicion import direction, length, percent
 from terramorph.raster import Raster, write_image
 
 TILE, COLUMNS, ROWS = 32, 8, 6
@@ -100,7 +100,11 @@ def _dataset(
     side = _side("aerial.tif", "CC-BY 4.0", "uint16") if deep else _side("aerial.tif", "CC-BY 4.0")
     manifest = Manifest(
         terramorph="0.0",
-        settings={"tile": TILE, "split": {"method": "blocks", "fractions": [0.8, 0.1, 0.1]}, "clean_labels": False},
+        settings={
+            "overlap": 0,
+            "split": {"method": "blocks", "fractions": [0.8, 0.1, 0.1]},
+            "clean_labels": False,
+        },
         ground_resolution=0.5,
         tile=TILE,
         areas=(
@@ -191,6 +195,8 @@ def test_page_is_one_file_that_needs_nothing_else(tmp_path: Path) -> None:
     assert "CC-BY 4.0" in text
     assert "ab" * 16 in text
     assert "split.fractions 0.8, 0.1, 0.1" in text
+    assert "clean_labels no" in text
+    assert "overlap 0" in text
     picture = Image.open(io.BytesIO(base64.b64decode(outline.sources[0].split(",")[1])))
     assert picture.size == (TILE, TILE)
 

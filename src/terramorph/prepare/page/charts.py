@@ -44,7 +44,7 @@ def histogram(
     for count in _count_ticks(int((good + rest).max())):
         y = base - scale * math.sqrt(count)
         svg.append(f'<path class="rule" d="M{left} {y:.1f}H{width - 8:.0f}"/>')
-        svg.append(f'<text x="{left - 5}" y="{y + 3.5:.1f}" text-anchor="end">{count:,}</text>')
+        svg.append(f'<text x="{left - 5}" y="{y + 3.5:.1f}" text-anchor="end">{_counted(count)}</text>')
     for i, (a, b) in enumerate(zip(good.tolist(), rest.tolist(), strict=True)):
         if a + b == 0:
             continue
@@ -104,27 +104,7 @@ def scatter(
         notes.append(f"{len(drawn):,} of {int(inside.sum()):,} tiles are drawn, evenly chosen.")
     if not inside.all():
         notes.append(f"{int((~inside).sum()):,} tiles lie beyond {reach} px and outside the picture.")
-    svg = [f'<svg class="chart" viewBox="0 0 {side:.0f} {side:.0f}" role="img">']
-    low, high = at(-reach), at(reach)
-    svg.append(f'<rect class="field" x="{low:.1f}" y="{low:.1f}" width="{high - low:.1f}" height="{high - low:.1f}"/>')
-    step = max(1, int(nice_ceiling(reach / 2)) if reach > 2 else 1)
-    for tick in range(-reach // step * step, reach + 1, step):
-        if abs(tick) > reach:
-            continue
-        p = at(tick)
-        kind = "axis" if tick == 0 else "rule"
-        svg.append(f'<path class="{kind}" d="M{p:.1f} {low:.1f}V{high:.1f}M{low:.1f} {p:.1f}H{high:.1f}"/>')
-        svg.append(f'<text x="{p:.1f}" y="{high + 15:.1f}" text-anchor="middle">{_signed(tick)}</text>')
-        svg.append(f'<text x="{low - 6:.1f}" y="{p + 4:.1f}" text-anchor="end">{_signed(tick)}</text>')
-        if metres is not None:
-            text = _signed(round(tick * metres, 2))
-            svg.append(f'<text x="{p:.1f}" y="{low - 7:.1f}" text-anchor="middle">{text}</text>')
-            svg.append(f'<text x="{high + 6:.1f}" y="{p + 4:.1f}">{text}</text>')
-    svg.append(f'<text x="{side / 2:.0f}" y="{side - 8:.0f}" text-anchor="middle">px to the right →</text>')
-    middle = side / 2
-    svg.append(f'<text transform="translate(11 {middle:.0f}) rotate(90)" text-anchor="middle">px down →</text>')
-    if metres is not None:
-        svg.append(f'<text x="{side / 2:.0f}" y="14" text-anchor="middle">m to the right →</text>')
+    svg = _plane(side, edge, reach, scale, metres)
     opacity = 0.6 if len(drawn) < 400 else 0.3
     points = "".join(f"M{at(dx[i]):.1f} {at(dy[i]):.1f}h0" for i in drawn.tolist())
     svg.append(f'<path class="points" stroke-opacity="{opacity}" d="{points}"/>')
@@ -150,6 +130,40 @@ def nice_floor(value: float) -> float:
 def _count_ticks(most: int) -> list[int]:
     """The largest count and about a quarter of it, which on the scale of roots is halfway."""
     return sorted({most, max(1, round(most / 4))})
+
+
+def _plane(side: float, edge: float, reach: int, scale: float, metres: float | None) -> list[str]:
+    """The opening of a scatter plot: its field, its rules a pixel or more apart, and their numbers."""
+
+    def at(value: float) -> float:
+        return side / 2 + scale * value
+
+    svg = [f'<svg class="chart" viewBox="0 0 {side:.0f} {side:.0f}" role="img">']
+    low, high = at(-reach), at(reach)
+    svg.append(f'<rect class="field" x="{low:.1f}" y="{low:.1f}" width="{high - low:.1f}" height="{high - low:.1f}"/>')
+    step = max(1, int(nice_ceiling(reach / 2)) if reach > 2 else 1)
+    for tick in range(-reach // step * step, reach + 1, step):
+        if abs(tick) > reach:
+            continue
+        p = at(tick)
+        kind = "axis" if tick == 0 else "rule"
+        svg.append(f'<path class="{kind}" d="M{p:.1f} {low:.1f}V{high:.1f}M{low:.1f} {p:.1f}H{high:.1f}"/>')
+        svg.append(f'<text x="{p:.1f}" y="{high + 15:.1f}" text-anchor="middle">{_signed(tick)}</text>')
+        svg.append(f'<text x="{low - 6:.1f}" y="{p + 4:.1f}" text-anchor="end">{_signed(tick)}</text>')
+        if metres is not None:
+            text = _signed(round(tick * metres, 2))
+            svg.append(f'<text x="{p:.1f}" y="{low - 7:.1f}" text-anchor="middle">{text}</text>')
+            svg.append(f'<text x="{high + 6:.1f}" y="{p + 4:.1f}">{text}</text>')
+    svg.append(f'<text x="{side / 2:.0f}" y="{side - 8:.0f}" text-anchor="middle">px to the right →</text>')
+    middle = side / 2
+    svg.append(f'<text transform="translate(11 {middle:.0f}) rotate(90)" text-anchor="middle">px down →</text>')
+    if metres is not None:
+        svg.append(f'<text x="{side / 2:.0f}" y="14" text-anchor="middle">m to the right →</text>')
+    return svg
+
+
+def _counted(count: int) -> str:
+    return f"{count:,}" if count < 10_000 else f"{count / 1000:,.0f}k"
 
 
 def _signed(value: float) -> str:

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from terramorph._version import __version__
 from terramorph.atomic import atomic
 from terramorph.pairs.manifest import SPLITS, SideRecord
-from terramorph.prepare.charts import histogram, scatter
-from terramorph.prepare.figures import common_shift, figures_of, findings, offsets_in_words
-from terramorph.prepare.footprints import Footprints, read_footprints
-from terramorph.prepare.mapview import COLOURS, MOST_SHAPES, area_maps
+from terramorph.prepare.page.charts import histogram, scatter
+from terramorph.prepare.page.figures import common_shift, figures_of, findings, offsets_in_words
+from terramorph.prepare.page.footprints import Footprints, read_footprints
+from terramorph.prepare.page.mapview import COLOURS, MOST_SHAPES, area_maps
+from terramorph.prepare.page.sheets import Images, choose, look_alikes
+from terramorph.prepare.page.suspicion import confident_shift, direction, in_words, length, parts_of, percent
 from terramorph.prepare.registration import MIN_CONFIDENCE
-from terramorph.prepare.sheets import Images, choose, look_alikes
-from terramorph.prepare.suspicion import confident_shift, direction, in_words, length, parts_of, percent
 
 PAGE = "inspect.html"
 BEST, WORST = 8, 12
@@ -47,7 +47,7 @@ _MEASURES: tuple[tuple[str, str, str, float | None, bool], ...] = (
 def inspect(dataset: str | Path, out: Path | None = None) -> Path:
     """Writes a page about a prepared dataset, complete in one file.
 
-    Pairs are shown by their suspicion, the highest and the lowest; `terramorph.prepare.suspicion` says what that is.
+    Pairs are shown by their suspicion, the highest and the lowest; `suspicion.py` says what that is.
     Only the pairs on the page are read.
 
     Args:
@@ -67,7 +67,7 @@ def inspect(dataset: str | Path, out: Path | None = None) -> Path:
     figures = figures_of(found, images, parts)
     sheets, unreadable = _sheets(found, images, parts)
     marks = {card["index"]: str(card["number"]) for card in sheets["worst"]}
-    template = files("terramorph.prepare").joinpath("inspect.html.j2").read_text(encoding="utf-8")
+    template = files("terramorph.prepare.page").joinpath("inspect.html.j2").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"percent": percent, "length": length}
     text = environment.from_string(template).render(
@@ -126,7 +126,8 @@ def _flat(settings: dict[str, Any], before: str = "") -> list[tuple[str, str]]:
         elif isinstance(value, list):
             flat.append((before + name, ", ".join(str(v) for v in value)))
         else:
-            flat.append((before + name, {None: "–", True: "yes", False: "no"}.get(value, str(value))))
+            plain = "–" if value is None else ("no", "yes")[value] if isinstance(value, bool) else str(value)
+            flat.append((before + name, plain))
     return flat
 
 

@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terramorph.pairs.manifest import SPLITS
-from terramorph.prepare.footprints import Footprints
+from terramorph.prepare.page.footprints import Footprints
+from terramorph.prepare.page.sheets import Images
+from terramorph.prepare.page.suspicion import confident_shift, direction, length, percent
 from terramorph.prepare.registration import MIN_CONFIDENCE, Shift, consistent_shift
-from terramorph.prepare.sheets import Images
-from terramorph.prepare.suspicion import confident_shift, direction, length, percent
 
 
 def figures_of(found: Footprints, images: Images, parts: dict[str, NDArray[np.float64]]) -> dict[str, Any]:
-    """The figures that `terramorph.prepare.inspect.summary` gives.
+    """The figures that `terramorph.prepare.page.inspect.summary` gives.
 
     Args:
         found: the dataset.
