@@ -172,7 +172,7 @@ def test_pairs_made_elsewhere_keep_split_and_pixels(town_pairs: Path, tmp_path: 
     assert {k: v for k, v in manifest.counts.items() if k in SPLITS} == {"train": 12, "val": 4}
     for split in ("train", "val"):
         for old, new in zip(open_pairs(town_pairs, split), open_pairs(out, split), strict=True):
-            assert new.id == f"old_{old.id}"
+            assert new.id == f"old_{split}_{old.id}"
             assert np.array_equal(old.b.pixels, new.b.pixels)
     assert footprints(out)["confidence"].max() > 0.5
 

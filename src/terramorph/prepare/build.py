@@ -121,7 +121,7 @@ def _plan_folder(one: Inputs, out: Path, options: Options, journal: Journal, ope
     if not folders:
         open_pairs(root, "train")  # says what is wrong
     places = [
-        Place(f"{name}_{pair}", name, split, None, row, 0, 0, 0)
+        Place(f"{name}_{split}_{pair}", name, split, None, row, 0, 0, 0)
         for split, folder in folders.items()
         for row, pair in enumerate(folder.ids)
     ]
