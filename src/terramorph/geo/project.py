@@ -34,3 +34,10 @@ def project_shapes(shapes: NDArray[np.object_] | list[shapely.Geometry], of: CRS
 
     found: NDArray[np.object_] = shapely.transform(np.asarray(shapes, dtype=object), moved)
     return found
+
+
+def project_extent(geometry: Geometry, crs: CRS | str) -> Geometry:
+    """An extent in another CRS, with points along its long edges, which bend, so that it keeps its shape."""
+    if geometry.is_empty or geometry.crs == CRS(crs):
+        return Geometry(geometry.geom, CRS(crs))
+    return project(geometry.segmented(max(geometry.boundingbox.span_x, geometry.boundingbox.span_y) / 16), crs)

@@ -14,7 +14,7 @@ from odc.geo.crs import CRS
 from odc.geo.geom import Geometry, box
 
 from terramorph.errors import ConfigError, DatasetError
-from terramorph.geo import Grid, project
+from terramorph.geo import Grid, grid_at, project, project_extent
 from terramorph.raster.source import Source
 
 ZOOM_0 = 2 * math.pi * 6378137.0 / 256
@@ -129,13 +129,7 @@ def plan_grid(source: Source, target: Source, scale: Scale, tile: int, bounds: G
     if scale.zoom is not None:
         return _zoom_grid(project(shared, _MERCATOR), scale.zoom, tile)
     assert scale.resolution is not None
-    crs = _metric_crs(shared)
-    b, size = project(shared, crs).boundingbox, scale.resolution
-    left, top = math.floor(b.left / size + 1e-6), math.ceil(b.top / size - 1e-6)
-    right, bottom = math.ceil(b.right / size - 1e-6), math.floor(b.bottom / size + 1e-6)
-    # Multiples of the resolution: areas side by side, cut on different days, then share one lattice of pixels.
-    affine = Affine(size, 0.0, left * size, 0.0, -size, top * size)
-    return Grid(max(top - bottom, 1), max(right - left, 1), affine, crs)
+    return grid_at(shared, scale.resolution)
 
 
 def _check_places(source: Source, target: Source, scale: Scale) -> None:
@@ -176,17 +170,10 @@ def _intersection(a: Geometry, b: Geometry) -> Geometry | None:
     if a.crs is None or b.crs is None or a.crs == b.crs:
         shared = a & b
     elif project(a, _DEGREES).area <= project(b, _DEGREES).area:
-        shared = _bent(_bent(a, b.crs) & b, a.crs)
+        shared = project_extent(project_extent(a, b.crs) & b, a.crs)
     else:
-        shared = a & _bent(b, a.crs)
+        shared = a & project_extent(b, a.crs)
     return None if shared.is_empty or not shared.area > 0 else shared
-
-
-def _bent(geometry: Geometry, crs: CRS) -> Geometry:
-    """A geometry in another CRS. Long edges bend when they are projected: points along them keep the shape."""
-    if geometry.is_empty:
-        return Geometry(geometry.geom, crs)
-    return project(geometry.segmented(max(geometry.boundingbox.span_x, geometry.boundingbox.span_y) / 16), crs)
 
 
 def _apart(source: Source, target: Source) -> str:
@@ -256,25 +243,6 @@ def _zoom_grid(shared: Geometry, zoom: int, tile: int) -> Grid:
     return Grid(bottom - top, right - left, affine, CRS(_MERCATOR))
 
 
-def _metric_crs(shared: Geometry) -> CRS:
-    """The CRS in which metres are metres on the ground: the one at hand, or the UTM zone of the middle."""
-    crs: CRS = shared.crs
-    operation = crs.proj.coordinate_operation
-    method = operation.method_name if operation is not None else ""
-    mercator = "Mercator" in method and "Transverse" not in method and "Oblique" not in method
-    metres = bool(crs.proj.axis_info) and float(crs.proj.axis_info[0].unit_conversion_factor) == 1.0
-    if not crs.geographic and metres and not mercator:
-        return crs
-    middle = project(shared.centroid, _DEGREES).coords[0]
-    zone = min(max(int((middle[0] + 180) // 6) + 1, 1), 60)
-    if not -80 <= middle[1] <= 84:
-        raise DatasetError(
-            f"At latitude {middle[1]:.4g} there is no UTM zone to measure metres in; reproject the source to a "
-            "polar CRS."
-        )
-    return CRS(f"EPSG:{(32600 if middle[1] >= 0 else 32700) + zone}")
-
-
 def covered_share(area: Area, boxes: NDArray[np.object_]) -> NDArray[np.float64]:
     """How much of each tile lies on ground that both sides may cover.
 
@@ -289,7 +257,7 @@ def covered_share(area: Area, boxes: NDArray[np.object_]) -> NDArray[np.float64]
     crs = area.grid.crs
     if shared is None or crs is None or shared.crs is None:
         return np.ones(len(boxes))
-    ground = shared if shared.crs == crs else _bent(shared, crs)
+    ground = shared if shared.crs == crs else project_extent(shared, crs)
     shares: NDArray[np.float64] = shapely.area(shapely.intersection(boxes, ground.geom)) / shapely.area(boxes)
     return shares
 

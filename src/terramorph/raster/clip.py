@@ -1,0 +1,108 @@
+"""A source cut to an area."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from typing import Any, Self
+
+import numpy as np
+import shapely
+from odc.geo.geom import Geometry
+from rasterio.features import geometry_mask
+
+from terramorph.errors import RasterError
+from terramorph.geo import Grid, project_extent
+from terramorph.raster.raster import Raster
+from terramorph.raster.source import Source
+
+
+class ClippedSource:
+    """A `Source` of which only an area is shown; pixels whose centre lies outside are masked, and not read at all where
+    a whole window does.
+
+    Attributes:
+        licence: of the source.
+
+    Args:
+        source: with a place on Earth; it is closed with this one.
+        area: with a CRS, or without one if the source has none either.
+
+    Raises:
+        RasterError: If the area does not touch the source.
+    """
+
+    def __init__(self, source: Source, area: Geometry) -> None:
+        """Check that they meet."""
+        self._source, self._area = source, area
+        self.licence = source.licence
+        own = source.extent
+        if (own.crs is None) != (area.crs is None):
+            raise RasterError(f"{source.name} has no CRS, so no area can be found on it; give it a .prj or --crs.")
+        self._extent = own & (area if own.crs is None else project_extent(area, own.crs))
+        if self._extent.is_empty:
+            raise RasterError(f"The area lies outside {source.name}; give one on its ground.")
+
+    @property
+    def name(self) -> str:
+        """Of the source."""
+        return self._source.name
+
+    @property
+    def grid(self) -> Grid | None:
+        """Of the source, whole."""
+        return self._source.grid
+
+    @property
+    def extent(self) -> Geometry:
+        """What source and area share, in the source's CRS."""
+        return self._extent
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """Of the source."""
+        return self._source.bands
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the source."""
+        return self._source.dtype
+
+    @property
+    def sequential(self) -> bool:
+        """Of the source."""
+        return self._source.sequential
+
+    def read(self, grid: Grid) -> Raster:
+        """The source on a grid, masked outside the area."""
+        local = self._area.geom if grid.crs is None else project_extent(self._area, grid.crs).geom
+        box = grid.geobox.extent.geom
+        if not shapely.intersects(local, box):
+            shape = (len(self.bands), *grid.shape)
+            return Raster(np.zeros(shape, self.dtype), np.zeros(grid.shape, np.bool_), grid, self.bands)
+        raster = self._source.read(grid)
+        if shapely.covers(local, box):
+            return raster
+        return replace(raster, mask=raster.mask & geometry_mask([local], grid.shape, grid.affine, invert=True))
+
+    def fingerprint(self) -> str:
+        """Of the source and the area."""
+        return f"{self._source.fingerprint()}-{_digest(self._area)}"
+
+    def close(self) -> None:
+        """Closes the source."""
+        self._source.close()
+
+    def __enter__(self) -> Self:
+        """The source itself."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """`close`."""
+        self.close()
+
+
+def _digest(geometry: Geometry) -> str:
+    """A short digest of a geometry and its CRS, equal for equal ones."""
+    text = f"{geometry.crs}{shapely.to_wkb(geometry.geom, hex=True)}"
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
