@@ -8,6 +8,7 @@ from terramorph.prepare.build import prepare
 from terramorph.prepare.options import Inputs, Opening, Options
 from terramorph.prepare.page import inspect, summary
 from terramorph.prepare.plan import Scale
+from terramorph.prepare.sides import open_side
 from terramorph.prepare.split import SplitRule
 
-__all__ = ["Inputs", "Opening", "Options", "Scale", "SplitRule", "inspect", "prepare", "summary"]
+__all__ = ["Inputs", "Opening", "Options", "Scale", "SplitRule", "inspect", "open_side", "prepare", "summary"]

@@ -4,32 +4,43 @@ A map is made of flat areas; writing is what stands out against the flat areas b
 with the nearest of them: where it is much darker or more colourful in parts the size of letters or signs, it is ink.
 What lies within a halo's width of ink is then painted with the flat colour nearest to it, roads are led on under
 names along them, and the pixels that changed by this are the label.
+
+    palette = map_palette(samples)
+    cleaned, mask = remove_labels(rgb, palette)
+    share = mask.mean()
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from terramorph.errors import RasterError
+from terramorph.prepare.colours import Colours
 from terramorph.prepare.roads import lead_on
 
 MARGIN = 128
-"""The labels at a pixel, and what they are painted over with, depend on pixels up to this far away."""
+"""Pixels around a window that must be given with it for its labels to be found and painted as in the whole map."""
 
-FLAT = 8  # grey levels across 3 x 3 pixels of a flat area; JPEG moves them by a few
-_INK = 30  # grey levels below the nearest flat areas from which a pixel is ink
+_FLAT = 8  # grey levels across 3 x 3 pixels of a flat area; JPEG moves them by a few
+_INK = 45  # grey levels below the nearest flat areas, in red or green, from which a pixel is ink
+_INK_BLUE = 130  # and in blue, where yellow outlines are dark too
+_NEAR = 8  # grey levels from a palette colour
+_DRAWN = 0.5  # dark pixels of the map's own colours beside an ink pixel, above which it is the rim of what they draw
 _FAINT = 12  # grey levels below the nearest flat areas up to which a pixel may be one of them
 _PALE = 244  # a pixel with all bands from here on may be halo
 _LETTER = 28  # px: ink shorter than this may have any shape
+_PLATE = 44  # px: flat areas shorter than this may be the inside of an icon or a shield
 _WORD = 96  # px: ink longer than this is no label
 _STROKE = 3.0  # px of ink for each px of length, below which long ink is a line and not a word
 _HALO = 3  # px around ink that a halo may reach
+_EDGE = 11  # px across: edges of flat areas are mixed with what is that near
 _SNAP = 14  # grey levels from a palette colour within which a flat colour is taken for it
+_CHANGED = 6  # grey levels; what painting moves less is left as it was
 _BLOCK = 2048  # columns at a time
 
 
@@ -68,13 +79,19 @@ def map_palette(samples: Iterable[NDArray[np.uint8]], most: int = 24) -> NDArray
         counts += np.bincount(bins, minlength=counts.size)
         for total, band in zip(sums, image[wide].T, strict=True):
             total += np.bincount(bins, weights=band, minlength=counts.size)
-    ranked = np.argsort(counts, kind="stable")[::-1][: 16 * most]
-    ranked = ranked[counts[ranked] > counts.sum() * 1e-3]
-    colours: list[NDArray[np.float64]] = []
-    for colour in np.rint(sums[:, ranked] / counts[ranked]).T:
-        if all(np.abs(colour - other).max() > 6 for other in colours):
-            colours.append(colour)
-    return np.array(colours[:most], np.uint8).reshape(-1, 3)
+    bins = np.argsort(counts, kind="stable")[::-1]
+    bins = bins[counts[bins] > counts.sum() * 1e-5]
+    colours = np.rint(sums[:, bins] / counts[bins]).T
+    share = counts[bins] / max(counts.sum(), 1.0)
+    leaders: list[int] = []
+    for k in range(len(bins)):
+        near = [j for j in leaders if np.abs(colours[k] - colours[j]).max() <= 6]
+        if near:
+            share[near[0]] += share[k]
+        elif len(leaders) < 4 * most:
+            leaders.append(k)
+    kept = sorted((j for j in leaders if share[j] >= 1e-3), key=lambda j: -share[j])[:most]
+    return np.asarray(colours[kept].astype(np.uint8).reshape(-1, 3))
 
 
 def find_labels(rgb: NDArray[np.uint8], palette: NDArray[np.uint8] | None = None) -> NDArray[np.bool_]:
@@ -88,7 +105,7 @@ def find_labels(rgb: NDArray[np.uint8], palette: NDArray[np.uint8] | None = None
         bool (H, W).
 
     Raises:
-        RasterError: If the map is not uint8 (3, H, W).
+        RasterError: If the map is not uint8 (3, H, W), or the palette not uint8 (K, 3).
     """
     return remove_labels(rgb, palette).mask
 
@@ -107,14 +124,16 @@ def clean_labels(
         uint8 (3, H, W).
 
     Raises:
-        RasterError: If the map is not uint8 (3, H, W), or the mask has another size.
+        RasterError: If the map is not uint8 (3, H, W), the palette not uint8 (K, 3), or the mask has another size.
     """
     if mask is None:
         return remove_labels(rgb, palette).rgb
     image = _interleaved(rgb)
     if mask.shape != image.shape[:2]:
         raise RasterError(f"The mask is {mask.shape} and the map {image.shape[:2]}; give one of the map's size.")
-    painted = _paint(image, mask, _large(_flat(image)), map_palette([rgb]) if palette is None else palette)
+    colours = _colours(rgb, palette)
+    painted = _paint(image, mask, _large(image, _flat(image), colours), colours)
+    lead_on(painted, image, mask, mask, colours)
     image[mask] = painted[mask]
     return np.ascontiguousarray(image.transpose(2, 0, 1))
 
@@ -127,39 +146,45 @@ def remove_labels(rgb: NDArray[np.uint8], palette: NDArray[np.uint8] | None = No
         palette: As for `find_labels`.
 
     Raises:
-        RasterError: If the map is not uint8 (3, H, W).
+        RasterError: If the map is not uint8 (3, H, W), or the palette not uint8 (K, 3).
     """
-    palette = map_palette([rgb]) if palette is None else palette
+    colours = _colours(rgb, palette)
     image = _interleaved(rgb)
     mask = np.zeros(image.shape[:2], np.bool_)
     cleaned = rgb.copy()
     for left in range(0, image.shape[1], _BLOCK):
         start, right = max(left - MARGIN, 0), min(left + _BLOCK, image.shape[1])
         window = np.ascontiguousarray(image[:, start : right + MARGIN])
-        painted, found = _remove(window, palette)
+        painted, found = _remove(window, colours)
         inner = slice(left - start, right - start)
         mask[:, left:right] = found[:, inner]
         cleaned[:, :, left:right][:, found[:, inner]] = painted[:, inner][found[:, inner]].T
     return Cleaned(cleaned, mask)
 
 
-def _remove(image: NDArray[np.uint8], palette: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+def _remove(image: NDArray[np.uint8], colours: Colours) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """The map (H, W, 3) without labels, and where it changed (H, W)."""
     flat = _flat(image)
-    sure = _large(flat)
+    sure = _large(image, flat, colours)
     below = _below(image, sure)
-    ink = _ink(below)
+    ink = _ink(image, below, colours)
     if not ink.any():
         return image, np.zeros(flat.shape, np.bool_)
     area = _around(ink)
-    free = area & ~(flat & (below.max(axis=2) < _FAINT) & (image.min(axis=2) < _PALE))
-    painted = _paint(image, free, flat & ~free, palette)
-    lead_on(painted, image, area, free, flat & ~area, palette)
-    moved = cv2.absdiff(image, painted).max(axis=2) > _CHANGED
+    free = area & ~(flat & (_highest(below) < _FAINT) & (_highest(~image) > 255 - _PALE))
+    painted = _paint(image, free, flat & ~free, colours)
+    lead_on(painted, image, area, free, colours)
+    moved = _highest(cv2.absdiff(image, painted)) > _CHANGED
     return painted, free & moved
 
 
-_CHANGED = 6  # grey levels; what painting moves less is left as it was
+def _colours(rgb: NDArray[np.uint8], palette: NDArray[np.uint8] | None) -> Colours:
+    """The palette with its table; that of the map itself where none is given."""
+    if palette is None:
+        return Colours(map_palette([rgb]))
+    if palette.dtype != np.uint8 or palette.ndim != 2 or palette.shape[1] != 3:
+        raise RasterError(f"A palette is uint8 (colours, 3), not {palette.dtype} {palette.shape}; take map_palette's.")
+    return Colours(palette)
 
 
 def _interleaved(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -173,15 +198,20 @@ def _flat(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """bool (H, W): where the 3 x 3 pixels around are one colour."""
     square = np.ones((3, 3), np.uint8)
     spread = cv2.subtract(cv2.dilate(image, square), cv2.erode(image, square))
-    return np.asarray(cv2.inRange(spread, (0, 0, 0), (FLAT, FLAT, FLAT)) > 0)
+    return np.asarray(cv2.inRange(spread, (0, 0, 0), (_FLAT, _FLAT, _FLAT)) > 0)
 
 
-def _large(flat: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Flat areas too large to be part of a letter or an icon."""
+def _large(image: NDArray[np.uint8], flat: NDArray[np.bool_], colours: Colours) -> NDArray[np.bool_]:
+    """Flat areas too large to be part of a letter, an icon or, where their colour is not the map's, a shield."""
     _, parts, stats, _ = cv2.connectedComponentsWithStats(flat.astype(np.uint8), connectivity=4)
     longest = np.maximum(stats[:, cv2.CC_STAT_WIDTH], stats[:, cv2.CC_STAT_HEIGHT])
-    large = longest >= _LETTER
+    large = longest >= _PLATE
     large[0] = False
+    for k in (1 + np.flatnonzero((longest[1:] >= _LETTER) & ~large[1:])).tolist():
+        left, top, width, height = stats[k, :4].tolist()
+        window = slice(top, top + height), slice(left, left + width)
+        colour = np.rint(image[window][parts[window] == k].mean(axis=0)).astype(np.uint8)
+        large[k] = colour.min() < _PALE and bool(colours.number(colour, _NEAR) >= 0)
     return np.asarray(large[parts])
 
 
@@ -192,24 +222,42 @@ def _nearest(image: NDArray[np.uint8], known: NDArray[np.bool_]) -> NDArray[np.u
     _, numbers = cv2.distanceTransformWithLabels(
         (~known).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
     )
-    table = np.zeros((int(numbers.max()) + 1, 3), np.uint8)
-    table[numbers[known]] = image[known]
-    return np.asarray(table[numbers])
+    packed = cv2.cvtColor(image, cv2.COLOR_RGB2RGBA).view(np.uint32)[..., 0]  # one gather instead of three
+    table = np.zeros(int(numbers.max()) + 1, np.uint32)
+    table[numbers[known]] = packed[known]
+    return np.ascontiguousarray(table[numbers][..., None].view(np.uint8)[..., :3])
+
+
+def _highest(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(H, W): the highest band of each pixel (H, W, 3); much faster than a maximum over a short axis."""
+    return np.maximum(np.maximum(image[..., 0], image[..., 1]), image[..., 2])
 
 
 def _below(image: NDArray[np.uint8], sure: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """(H, W, 3): by how much each band lies below those of the flat areas beside it."""
-    return np.asarray(cv2.subtract(cv2.erode(_nearest(image, sure), np.ones((7, 7), np.uint8)), image))
+    """(H, W, 3): by how much each band lies below the flat areas beside it; away from them, below the lightest around.
+
+    Between a dark road and light land, letters are compared with the land, and mixed edges of the road with the road.
+    """
+    close, far = np.ones((_EDGE, _EDGE), np.uint8), np.ones((2 * _EDGE + 1, 2 * _EDGE + 1), np.uint8)
+    nearest = _nearest(image, sure)
+    touching = cv2.erode(np.where(sure[..., None], image, np.uint8(255)), close)
+    apart = cv2.dilate(sure.astype(np.uint8), close) == 0
+    beside = np.where(apart[..., None], cv2.dilate(nearest, far), cv2.min(nearest, touching))
+    return np.asarray(cv2.subtract(beside, image))
 
 
-def _ink(below: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """bool (H, W): what lies far below the flat areas beside it, in parts of a label's size."""
-    ink = np.maximum(below[..., 0], below[..., 1]) >= _INK  # yellow lines around areas are dark in blue alone
-    _, parts, stats, _ = cv2.connectedComponentsWithStats(ink.astype(np.uint8), connectivity=8)
+def _ink(image: NDArray[np.uint8], below: NDArray[np.uint8], colours: Colours) -> NDArray[np.bool_]:
+    """bool (H, W): what lies far below the flat areas beside it, in parts of a label's size that are no map colour."""
+    dark = (np.maximum(below[..., 0], below[..., 1]) >= _INK) | (below[..., 2] >= _INK_BLUE)
+    drawn = np.zeros_like(dark)
+    drawn[dark] = colours.number(image[dark], _NEAR) >= 0
+    _, parts, stats, _ = cv2.connectedComponentsWithStats((dark & ~drawn).astype(np.uint8), connectivity=8)
     longest = np.maximum(stats[:, cv2.CC_STAT_WIDTH], stats[:, cv2.CC_STAT_HEIGHT])
     area = stats[:, cv2.CC_STAT_AREA]
     good = (longest <= _LETTER) | (longest <= _WORD) & (area >= _STROKE * longest)
     good &= area >= 3
+    beside = cv2.dilate(parts.astype(np.float32), np.ones((3, 3), np.uint8))[drawn].astype(np.int32)
+    good &= np.bincount(beside, minlength=len(good)) <= _DRAWN * area  # not the rim of something small on the map
     good[0] = False
     return np.asarray(good[parts])
 
@@ -222,24 +270,10 @@ def _around(ink: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _paint(
-    image: NDArray[np.uint8], area: NDArray[np.bool_], known: NDArray[np.bool_], palette: NDArray[np.uint8]
+    image: NDArray[np.uint8], area: NDArray[np.bool_], known: NDArray[np.bool_], colours: Colours
 ) -> NDArray[np.uint8]:
     """The map (H, W, 3) with an area painted from the known pixels around it."""
     painted = image.copy()
     near = _nearest(image, known & ~area)
-    painted[area] = _snapped(near[area], palette)
+    painted[area] = colours.snapped(near[area], _SNAP)
     return painted
-
-
-def _snapped(colours: NDArray[np.uint8], palette: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Colours (N, 3), each replaced by the palette colour nearest to it where that is near."""
-    if not len(palette) or not len(colours):
-        return colours
-    best = np.full(len(colours), _SNAP + 1, np.int16)
-    snapped = colours.copy()
-    for colour in palette.astype(np.int16):
-        distance: NDArray[Any] = np.abs(colours - colour).max(axis=1)
-        closer = distance < best
-        best[closer] = distance[closer]
-        snapped[closer] = colour
-    return snapped

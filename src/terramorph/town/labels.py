@@ -26,8 +26,10 @@ LABEL_KINDS: tuple[str, ...] = ("place", "street", "shield", "poi", "arrow", "nu
 CHANGED = 8
 """A pixel belongs to a label where planting moved one of its bands by more grey levels than this."""
 
-_PER_TILE = {"place": 0.35, "street": 4.5, "shield": 0.6, "poi": 2.5, "arrow": 2.0, "number": 2.5}
+_PER_TILE = {"place": 0.2, "street": 4.5, "shield": 0.6, "poi": 2.5, "arrow": 2.0, "number": 2.5}
 _ROOM = {"street": (45, 75), "shield": (15, 15), "arrow": (12, 12)}  # px of straight road to both sides
+_CLEAR = {"place": 0.0, "street": 0.0, "shield": 0.0, "poi": 18.0, "arrow": 0.0, "number": 12.0}  # px off roads
+_STREETS, _MAINS = ("road", "arterial"), ("highway", "arterial")  # kinds of features
 _SPARE = 8  # px of road that a street's name leaves free at both ends
 _BENT = 2.5  # px off the straight
 _SUPER = 4  # icons and arrows are drawn this much larger and then reduced
@@ -36,19 +38,32 @@ _POI = ((66, 133, 244), (232, 113, 10), (219, 68, 55), (30, 142, 62), (95, 99, 1
 _PLATES = (((26, 87, 178), _WHITE), ((188, 40, 36), _WHITE), ((255, 255, 255), (50, 50, 50)), ((20, 120, 80), _WHITE))
 _FIRST = ("Linden", "Market", "Church", "Mill", "River", "Garden", "Station", "Oak", "Königs", "Сервис", "Базарная")
 _LAST = {"Сервис": ("-роуд",), "Базарная": (" ул.",)}
-_SHOPS = ("Bakery", "Hotel Visava", "City Clinic", "Café Rosa", "Museum", "Pharmacy", "Школа", "Магазин", "咖啡店", "Bank")
+_SHOPS = (
+    "Bakery",
+    "Hotel Visava",
+    "City Clinic",
+    "Café Rosa",
+    "Museum",
+    "Pharmacy",
+    "Школа",
+    "Магазин",
+    "咖啡店",
+    "Bank",
+)
 _PLACES = ("Altstadt", "Riverside", "New Town", "Нижний посад", "Westend", "中央区", "Old Harbour")
 
 
 class _Stamp(NamedTuple):
-    """A label before it is laid on the map: float32 layers (h, w) in [0, 1], each with a colour, lowest first."""
+    """A label before it is laid on the map: float32 layers (h, w) in [0, 1], each with a colour, lowest first; and the
+    (x, y) in it that lies on its place, by default its middle."""
 
     layers: tuple[tuple[NDArray[np.float32], tuple[int, int, int]], ...]
+    anchor: tuple[int, int] | None = None
 
     @property
     def cover(self) -> NDArray[np.bool_]:
         """bool (h, w): where anything shows."""
-        return np.max([layer for layer, _ in self.layers], axis=0) > 0.02
+        return np.asarray(np.max([layer for layer, _ in self.layers], axis=0) > 0.02)
 
 
 class _Way(NamedTuple):
@@ -93,11 +108,12 @@ def plant_labels(
     rng = np.random.default_rng(seed)
     rgb = np.ascontiguousarray(drawn.pixels.transpose(1, 2, 0))
     taken = np.zeros(rgb.shape[:2], np.bool_)
-    streets, mains = (_lines(drawn, features, names) for names in (("road", "arterial"), ("highway", "arterial")))
+    streets, mains, all_roads = (_lines(drawn, features, kinds) for kinds in (_STREETS, _MAINS, _STREETS + _MAINS))
+    roads = shapely.STRtree(all_roads)
     tiles = drawn.height * drawn.width / 256**2
     for kind in LABEL_KINDS:
         for _ in range(rng.poisson(_PER_TILE[kind] * density * tiles) if kind in kinds else 0):
-            way: _Way | None = _Way(float(rng.uniform(0, drawn.width)), float(rng.uniform(0, drawn.height)))
+            way: _Way | None = _off_roads(drawn, roads, _CLEAR[kind], rng)
             if kind in _ROOM:
                 way = _on_line(drawn, mains if kind == "shield" else streets, float(rng.uniform(*_ROOM[kind])), rng)
             stamp = None if way is None else _MAKERS[kind](rng, way)
@@ -120,9 +136,16 @@ def _lines(drawn: Raster, features: FeatureCollection, kinds: tuple[str, ...]) -
     return [shapely.transform(p, to_pixels) for p in parts if p.geom_type == "LineString"]
 
 
-def _on_line(
-    drawn: Raster, lines: list[shapely.LineString], room: float, rng: np.random.Generator
-) -> _Way | None:
+def _off_roads(drawn: Raster, roads: shapely.STRtree, clear: float, rng: np.random.Generator) -> _Way:
+    """A place ``clear`` px off the middle of any road, as far as one is found."""
+    for _ in range(12):
+        way = _Way(float(rng.uniform(0, drawn.width)), float(rng.uniform(0, drawn.height)))
+        if not len(roads.query(shapely.Point(way.x, way.y), predicate="dwithin", distance=clear)):
+            break
+    return way
+
+
+def _on_line(drawn: Raster, lines: list[shapely.LineString], room: float, rng: np.random.Generator) -> _Way | None:
     """A place on one of the lines, long lines more often, where it runs straight for ``room`` px to both sides and no
     other road lies over it; None where none is found."""
     long = [line for line in lines if line.length > 2 * room]
@@ -149,7 +172,8 @@ def _open(drawn: Raster, points: NDArray[np.float64]) -> bool:
 def _lay(rgb: NDArray[np.uint8], taken: NDArray[np.bool_], stamp: _Stamp, way: _Way) -> None:
     """Lay a stamp on the map, centred; not at all where another label would be touched."""
     height, width = stamp.cover.shape
-    top, left = round(way.y - height / 2), round(way.x - width / 2)
+    x, y = (width / 2, height / 2) if stamp.anchor is None else stamp.anchor
+    top, left = round(way.y - y), round(way.x - x)
     rows = slice(max(top, 0), min(top + height, rgb.shape[0]))
     columns = slice(max(left, 0), min(left + width, rgb.shape[1]))
     if rows.start >= rows.stop or columns.start >= columns.stop:
@@ -172,7 +196,7 @@ def _text(text: str, size: int, weight: int) -> NDArray[np.float32]:
     cv2.putText(canvas, text, (size, 2 * size), 255, face, size, weight)
     rows, columns = np.nonzero(canvas.any(axis=1))[0], np.nonzero(canvas.any(axis=0))[0]
     inked = canvas[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    return np.pad(inked.astype(np.float32) / 255, 4)
+    return np.pad(inked.astype(np.float32) / np.float32(255), 4)
 
 
 def _with_halo(ink: NDArray[np.float32], colour: tuple[int, int, int], halo: float, turn: float = 0.0) -> _Stamp:
@@ -218,7 +242,7 @@ def _number(rng: np.random.Generator, way: _Way) -> _Stamp:
 def _reduced(canvas: NDArray[np.uint8]) -> NDArray[np.float32]:
     """A canvas drawn `_SUPER` times too large, as coverage in [0, 1]."""
     small = cv2.resize(canvas, None, fx=1 / _SUPER, fy=1 / _SUPER, interpolation=cv2.INTER_AREA)
-    return np.asarray(small, np.float32) / 255
+    return np.asarray(small, np.float32) / np.float32(255)
 
 
 def _poi(rng: np.random.Generator, way: _Way) -> _Stamp:
@@ -248,7 +272,7 @@ def _poi(rng: np.random.Generator, way: _Way) -> _Stamp:
     white = np.zeros_like(ink)
     white[:30, :30] = _reduced(sign)
     stamp = _with_halo(ink, _POI[int(rng.integers(len(_POI)))], float(rng.choice((1, 2))))
-    return _Stamp((*stamp.layers, (white, _WHITE)))
+    return _Stamp((*stamp.layers, (white, _WHITE)), (15, 15))
 
 
 def _shield(rng: np.random.Generator, way: _Way) -> _Stamp:

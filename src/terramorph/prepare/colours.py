@@ -1,0 +1,62 @@
+"""Which colour of a map's palette a pixel has, looked up in a table."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_ALIKE = 16
+"""Grey levels between palette colours up to which they are one group, as houses and the land around them are."""
+
+
+class Colours:
+    """A palette, with a table of the nearest of its colours for every pixel value (in steps of 4 grey levels).
+
+    Attributes:
+        palette: uint8 (K, 3), the most frequent first, K < 255.
+        group: int16 (K,): the number of the most frequent colour that each is alike.
+    """
+
+    def __init__(self, palette: NDArray[np.uint8]) -> None:
+        self.palette = palette
+        self.group = np.arange(len(palette), dtype=np.int16)
+        for k, colour in enumerate(palette.astype(np.int16)):
+            leaders = [j for j in range(k) if self.group[j] == j and np.abs(colour - palette[j]).max() <= _ALIKE]
+            self.group[k] = leaders[0] if leaders else k
+        self._nearest, self._distance = _table(palette.tobytes())
+
+    def number(self, pixels: NDArray[np.uint8], within: int) -> NDArray[np.int16]:
+        """The palette colour of pixels (..., 3) as int16 (...); -1 where none is within so many grey levels."""
+        six = pixels >> 2
+        place = (six[..., 0].astype(np.int32) << 12) | (six[..., 1].astype(np.int32) << 6) | six[..., 2]
+        return np.where(self._distance[place] <= within, self._nearest[place], np.int16(-1))
+
+    def groups(self, pixels: NDArray[np.uint8], within: int) -> NDArray[np.int16]:
+        """The group of pixels (..., 3) as int16 (...); -1 where no colour is within so many grey levels."""
+        return np.append(self.group, np.int16(-1))[self.number(pixels, within)]
+
+    def snapped(self, pixels: NDArray[np.uint8], within: int) -> NDArray[np.uint8]:
+        """Pixels (..., 3), each replaced by the palette colour within so many grey levels of it."""
+        number = self.number(pixels, within)
+        if not len(self.palette):
+            return pixels
+        return np.where((number >= 0)[..., None], self.palette[number], pixels)
+
+
+@lru_cache(maxsize=8)
+def _table(palette: bytes) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
+    """For every colour of 6 bits a band, the nearest of a palette and the largest difference of a band from it."""
+    levels = np.arange(64, dtype=np.int16) * 4 + 2
+    nearest = np.full((64, 64, 64), -1, np.int16)
+    distance = np.full((64, 64, 64), 256, np.int16)
+    for k, (red, green, blue) in enumerate(np.frombuffer(palette, np.uint8).reshape(-1, 3).astype(np.int16)):
+        apart: NDArray[Any] = np.maximum(
+            np.maximum(np.abs(levels - red)[:, None, None], np.abs(levels - green)[None, :, None]),
+            np.abs(levels - blue)[None, None, :],
+        )
+        closer = apart < distance
+        nearest[closer], distance[closer] = k, apart[closer]
+    return nearest.ravel(), distance.ravel()
