@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from terramorph.prepare.colours import Colours
-from terramorph.prepare.named import named_road
-from terramorph.prepare.outline import REACH, Ring, closed, matches, ring_around
+from terramorph.prepare.labels.colours import Colours
+from terramorph.prepare.labels.named import named_road
+from terramorph.prepare.labels.outline import REACH, Ring, closed, matches, ring_around
 
 _LONGEST = 230  # px: labels beyond this are left to their nearest colours
 _SMALLEST = 4  # px: and so are those under this

@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terramorph.errors import RasterError
-from terramorph.prepare.colours import Colours
-from terramorph.prepare.roads import lead_on
+from terramorph.prepare.labels.colours import Colours
+from terramorph.prepare.labels.roads import lead_on
 
 MARGIN = 128
 """Pixels around a window that must be given with it for its labels to be found and painted as in the whole map."""
