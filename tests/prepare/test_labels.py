@@ -8,8 +8,8 @@ import pytest
 
 from terramorph.cartography import PALETTE, classify
 from terramorph.errors import RasterError
-from terramorph.prepare import labels
 from terramorph.prepare.labels import MARGIN, clean_labels, find_labels, map_palette, remove_labels
+from terramorph.prepare.labels import clean as labels
 from terramorph.raster import read_image
 from terramorph.town import make_town
 from terramorph.town.labels import CHANGED, LABEL_KINDS, plant_labels
