@@ -148,6 +148,31 @@ class Meter:
         print(f"{self.label}: {share}, {duration(self._told - self._started)}{detail}", flush=True)
 
 
+class Steps:
+    """A meter for each step in turn."""
+
+    def __init__(self) -> None:
+        self._meter: Meter | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def update(self, step: str, done: int, total: int) -> None:
+        """Shows how far a step is; another name begins another meter."""
+        if self._meter is None or self._meter.label != step:
+            self.__exit__(None, None, None)
+            self._meter = Meter(step, total)
+            self._meter.__enter__()
+        self._meter.update(done, total)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._meter is not None:
+            self._meter.__exit__(kind, error, trace)
+            self._meter = None
+
+
 def _cell(value: Any) -> str:
     if value is None:
         return "-"

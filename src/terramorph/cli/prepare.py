@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from terramorph.cli.console import Meter, say, show_table, warn
+from terramorph.cli.console import Steps, say, show_table, warn
 from terramorph.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 
 NAME = "prepare"
 EXAMPLE = (
-    "Examples: terramorph prepare data/town --source ortho.tif --target streets.gpkg --resolution 0.6 | "
+    "Example: terramorph prepare data/town --source ortho.tif --target streets.gpkg --resolution 0.6 | "
     "terramorph prepare inspect data/town"
 )
 
@@ -130,7 +129,7 @@ def _areas(
 def _prepare(out: Path, areas: list[Inputs], options: Options) -> None:
     from terramorph.prepare import prepare
 
-    with _Steps() as steps:
+    with Steps() as steps:
         manifest = prepare(out, areas, options, progress=steps.update)
     show_manifest(out, manifest)
     wanted = zip(("train", "val", "test"), options.split.fractions, strict=True)
@@ -164,28 +163,3 @@ def _numbers(option: str, text: str, count: int) -> list[float]:
     if len(found) != count:
         raise ConfigError(f"{option} {text!r}: give {count} numbers with commas between them.")
     return found
-
-
-class _Steps:
-    """A meter for each step in turn."""
-
-    def __init__(self) -> None:
-        self._meter: Meter | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def update(self, step: str, done: int, total: int) -> None:
-        """Shows how far a step is; another name begins another meter."""
-        if self._meter is None or self._meter.label != step:
-            self.__exit__(None, None, None)
-            self._meter = Meter(step, total)
-            self._meter.__enter__()
-        self._meter.update(done, total)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._meter is not None:
-            self._meter.__exit__(kind, error, trace)
-            self._meter = None

@@ -1,7 +1,8 @@
 """Where: grids and windows. No pixels, no torch."""
 
+from terramorph.geo.cover import Cover, Span, Window
 from terramorph.geo.grid import Bounds, Grid
 from terramorph.geo.project import project, project_extent, project_shapes
 from terramorph.geo.scale import grid_at
 
-__all__ = ["Bounds", "Grid", "grid_at", "project", "project_extent", "project_shapes"]
+__all__ = ["Bounds", "Cover", "Grid", "Span", "Window", "grid_at", "project", "project_extent", "project_shapes"]

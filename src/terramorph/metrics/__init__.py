@@ -10,6 +10,7 @@ from terramorph.metrics.distribution import (
 from terramorph.metrics.mapwise import class_accuracy, class_iou, confusion_matrix, mean_iou
 from terramorph.metrics.perceptual import BACKBONE_FILE, HEADS_FILE, Features, Lpips, SqueezeNetFeatures
 from terramorph.metrics.pixelwise import PSNR_CAP, acc5, acc10, accuracy_within, psnr, rmse, ssim
+from terramorph.metrics.seams import seam_ratio, tiling_agreement
 
 __all__ = [
     "BACKBONE_FILE",
@@ -31,6 +32,8 @@ __all__ = [
     "mean_iou",
     "psnr",
     "rmse",
+    "seam_ratio",
     "ssim",
+    "tiling_agreement",
     "why_no_fid",
 ]

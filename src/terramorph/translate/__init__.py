@@ -1,7 +1,25 @@
-"""A bundle at work: images in, images out, each with its mask and its place on Earth."""
+"""A bundle at work: images, lists of images, and whole rasters.
 
+model = load("model.safetensors")
+map_raster = model.translate("aerial.tif")
+sweep(model, "ortho.tif", "map.tif")      # of any size, in bounded memory
+"""
+
+from terramorph.translate.area import read_area
 from terramorph.translate.backends import Backend, OnnxBackend, TorchBackend
 from terramorph.translate.files import Translated, translate_files
+from terramorph.translate.sweep import SweepOptions, sweep
 from terramorph.translate.translator import Translator, load
 
-__all__ = ["Backend", "OnnxBackend", "TorchBackend", "Translated", "Translator", "load", "translate_files"]
+__all__ = [
+    "Backend",
+    "OnnxBackend",
+    "SweepOptions",
+    "TorchBackend",
+    "Translated",
+    "Translator",
+    "load",
+    "read_area",
+    "sweep",
+    "translate_files",
+]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,12 +22,14 @@ class Backend(Protocol):
     """Runs a generator on batches.
 
     Attributes:
+        name: which it is and in what precision; results of one name are equal.
         device: where it computes.
         batch_size: how many images of the training size it is fastest with; 1 where each image has its own
             noise.
         noisy: whether the output depends on the seed.
     """
 
+    name: str
     device: torch.device
     batch_size: int
     noisy: bool
@@ -74,6 +77,7 @@ class TorchBackend:
             raise ConfigError(f"A batch of {batch_size} images is not possible; use 1 or more.")
         self.device = resolve_device(device)
         self.dtype = resolve_precision(precision, self.device, mode)
+        self.name = f"torch {self.device.type} {str(self.dtype).removeprefix('torch.')}"
         self.noisy = (
             mode == "paper" and dropout and any(isinstance(m, NoiseDropout) and m.p > 0.0 for m in network.modules())
         )
@@ -169,6 +173,7 @@ class OnnxBackend:
             raise BundleError(
                 f"{path} does not hold the terramorph header; export it again with `terramorph export`."
             ) from error
+        self.name = f"onnxruntime {hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()}"
         self.device = torch.device("cpu")
         self.batch_size = 1 if self.header.mode == "paper" else batch_size or 4
 

@@ -1,0 +1,285 @@
+"""Cover: windows that cover a grid too large for one pass, and how their outputs become one image again.
+
+A network whose receptive field is bounded gives, away from the border of a window, what it would give on the
+whole; each output pixel is then taken from one window. Any other gives each window pixels of its own, and where
+windows overlap they are blended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from terramorph.errors import ConfigError
+
+
+@dataclass(frozen=True, eq=False)
+class Span:
+    """One window along one axis.
+
+    Attributes:
+        start, stop: Pixels [start, stop) that the network sees.
+        first, last: Pixels [first, last) of these that its output is used for.
+        weights: float32 (stop - start,), read-only, the share of this window in each output pixel, 0 outside
+            the pixels used. Over all spans of an axis they add up to 1.
+    """
+
+    start: int
+    stop: int
+    first: int
+    last: int
+    weights: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Window:
+    """One window of a cover.
+
+    Attributes:
+        number: From 0, row by row.
+        row, column: Which of the cover's `rows` and `columns` it is made of.
+        y, x: The first row and column of pixels that the network sees. They lie in the grid.
+        height, width: Pixels that the network sees.
+        core_y, core_x: The first row and column of pixels that its output is used for.
+        core_height, core_width: Pixels that its output is used for.
+    """
+
+    number: int
+    row: int
+    column: int
+    y: int
+    x: int
+    height: int
+    width: int
+    core_y: int
+    core_x: int
+    core_height: int
+    core_width: int
+
+    @property
+    def seen(self) -> tuple[slice, slice]:
+        """(rows, columns) of the grid that the network sees."""
+        return slice(self.y, self.y + self.height), slice(self.x, self.x + self.width)
+
+    @property
+    def core(self) -> tuple[slice, slice]:
+        """(rows, columns) of the grid that the window's output is used for."""
+        return slice(self.core_y, self.core_y + self.core_height), slice(self.core_x, self.core_x + self.core_width)
+
+    @property
+    def inner(self) -> tuple[slice, slice]:
+        """(rows, columns) of the core within the window: ``output[:, *window.inner]`` is what `Cover.join` takes."""
+        top, left = self.core_y - self.y, self.core_x - self.x
+        return slice(top, top + self.core_height), slice(left, left + self.core_width)
+
+
+@dataclass(frozen=True)
+class Cover:
+    """Windows over the pixels of a grid, as a plan: a value that is compared, hashed and written down.
+
+    Windows start at multiples of ``align`` and all have the full side, unless the grid is smaller: those at
+    the border of the grid are moved inside. (The last may miss less than ``align`` pixels of it.)
+
+    Attributes:
+        height, width: Pixels to cover.
+        window: Side of a window in pixels; more than the overlap, or than twice the halo, by at least
+            ``align``.
+        halo: If the receptive field is bounded: pixels that an output depends on on each side. Each output
+            pixel then comes from one window that sees all of them, and the joint is exact. None: windows are
+            blended linearly, over half the overlap in the middle of what they share.
+        overlap: Pixels that neighbours share at least, where they are blended; of no effect with a halo.
+        align: Starts are multiples of this.
+        offset: (y, x), multiples of ``align``: the lattice of windows begins at minus this. Another tiling of
+            the same ground; two that agree have no seams.
+
+    Raises:
+        ConfigError: If a side is under 1, a window leaves no room for a step, or an offset does not fit.
+    """
+
+    height: int
+    width: int
+    window: int
+    halo: int | None = None
+    overlap: int = 0
+    align: int = 1
+    offset: tuple[int, int] = (0, 0)
+
+    def __post_init__(self) -> None:
+        """Check the fields."""
+        if min(self.height, self.width, self.window, self.align) < 1 or min(self.overlap, self.halo or 0) < 0:
+            raise ConfigError(f"{self} has a side under 1 or a share under 0; give sizes in pixels.")
+        if max(self.height, self.width) > self.window and self.step < self.align:
+            raise ConfigError(
+                f"A window of {self.window} pixels is too small for {self._shared} shared with its neighbour in "
+                f"steps of {self.align}; make it {self._shared + self.align} or larger."
+            )
+        if any(value < 0 or value % self.align for value in self.offset):
+            raise ConfigError(f"The offset {self.offset} is no multiple of {self.align} pixels, where windows start.")
+
+    @property
+    def step(self) -> int:
+        """Pixels from one window to the next, but for those at the border of the grid."""
+        return (self.window - self._shared) // self.align * self.align
+
+    @cached_property
+    def rows(self) -> tuple[Span, ...]:
+        """The windows from top to bottom."""
+        return self._spans(self.height, self.offset[0])
+
+    @cached_property
+    def columns(self) -> tuple[Span, ...]:
+        """The windows from left to right."""
+        return self._spans(self.width, self.offset[1])
+
+    @property
+    def borders(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """(rows, columns): where a seam would be. y lies between the pixel rows y - 1 and y.
+
+        With a halo, where the output passes from one window to the next. Where windows are blended, both ends
+        and the middle of each overlap.
+        """
+        return _borders(self.rows), _borders(self.columns)
+
+    def __len__(self) -> int:
+        """Number of windows."""
+        return len(self.rows) * len(self.columns)
+
+    def windows(self) -> Iterator[Window]:
+        """Every window, row by row."""
+        for row, down in enumerate(self.rows):
+            for column, across in enumerate(self.columns):
+                yield Window(
+                    number=row * len(self.columns) + column,
+                    row=row,
+                    column=column,
+                    y=down.start,
+                    x=across.start,
+                    height=down.stop - down.start,
+                    width=across.stop - across.start,
+                    core_y=down.first,
+                    core_x=across.first,
+                    core_height=down.last - down.first,
+                    core_width=across.last - across.first,
+                )
+
+    def join(
+        self, parts: Callable[[Window], NDArray[Any] | None], bands: int
+    ) -> Iterator[tuple[slice, NDArray[np.float32], NDArray[np.float32]]]:
+        """The outputs of all windows as one image: rows from top to bottom, as soon as they are final.
+
+        Memory is one row of windows in float32, whatever the height. Each window is asked for once, in the
+        order of `windows`, and not before the rows above it have been taken.
+
+        Args:
+            parts: Gives a window's output on its core, any real dtype (bands, core_height, core_width), or
+                None for a window without one. Its share then goes to the windows that overlap it.
+            bands: Of the output.
+
+        Yields:
+            (rows, values, weight). values: float32 (bands, h, width) of these rows, 0 where no window has an
+            output. weight: float32 (h, width) in 0..1, the share of the windows that had one: 0 where there
+            is no value, under 1 where a neighbour is missing. Both may be written to.
+
+        Raises:
+            ValueError: If a part has another shape.
+        """
+        windows = self.windows()
+        rest = np.zeros((bands + 1, 0, self.width), np.float32)
+        for row, down in enumerate(self.rows):
+            # The last plane is the weight.
+            band = np.zeros(
+                (bands + 1, max(down.last - down.first, rest.shape[1]), self.width),
+                np.float32,
+            )
+            band[:, : rest.shape[1]] = rest
+            for across in self.columns:
+                self._add(
+                    band[:, : down.last - down.first, across.first : across.last],
+                    next(windows),
+                    parts,
+                )
+            final = (self.rows[row + 1].first if row + 1 < len(self.rows) else down.last) - down.first
+            values, weight = band[:-1, :final], band[-1, :final]
+            # Shares add up to 1 but for rounding, so what lacks no window is left as it is.
+            lacking = (weight > 0.0) & (weight < 1.0 - 1e-6)
+            if lacking.any():
+                values[:, lacking] /= weight[lacking]
+            rest = band[:, final:]
+            yield slice(down.first, down.first + final), values, weight
+
+    def _add(
+        self,
+        band: NDArray[np.float32],
+        window: Window,
+        parts: Callable[[Window], NDArray[Any] | None],
+    ) -> None:
+        """Adds a window's part, and its weight as one more plane, to float32 (bands + 1, h, w)."""
+        part = parts(window)
+        if part is None:
+            return
+        expected = (len(band) - 1, window.core_height, window.core_width)
+        if part.shape != expected:
+            raise ValueError(f"the part of window {window.number} is {part.shape}, but its core is {expected}")
+        rows, columns = window.inner
+        weight = self.rows[window.row].weights[rows, None] * self.columns[window.column].weights[columns]
+        band[:-1] += part * weight
+        band[-1] += weight
+
+    @property
+    def _fade(self) -> int:
+        """Pixels over which one window fades into the next. What is shared beyond is left to the window that sees
+        farther: near its border an output lacks half of what it depends on."""
+        return self.overlap // 2 if self.halo is None else 0
+
+    @property
+    def _shared(self) -> int:
+        return self.overlap if self.halo is None else 2 * self.halo
+
+    def _spans(self, length: int, offset: int) -> tuple[Span, ...]:
+        if length <= self.window:
+            return (_span(0, length, 0, length, np.ones(length, np.float32)),)
+        last = -(-(length - self.window) // self.align) * self.align
+        lattice = range(-(offset % self.step), last + self.step, self.step)
+        starts = sorted({min(max(start, 0), last) for start in lattice})
+        stops = [min(start + self.window, length) for start in starts]
+        # The middle between two windows is farthest from the border of both; at least a halo where there is one.
+        middles = [(start + stop) // 2 for start, stop in zip(starts[1:], stops[:-1], strict=True)]
+        half = self._fade // 2
+        firsts, ends = (
+            [0, *(m - half for m in middles)],
+            [*(m + half for m in middles), length],
+        )
+        total = np.zeros(length, np.float32)
+        raw = []
+        for start, stop, first, end in zip(starts, stops, firsts, ends, strict=True):
+            weight = np.zeros(stop - start, np.float32)
+            used = weight[first - start : end - start]
+            used[:] = 1.0
+            if half and first > 0:
+                used[: 2 * half] *= (np.arange(2 * half, dtype=np.float32) + 0.5) / (2 * half)
+            if half and end < length:
+                used[-2 * half :] *= (np.arange(2 * half, dtype=np.float32)[::-1] + 0.5) / (2 * half)
+            total[start:stop] += weight
+            raw.append(weight)
+        return tuple(
+            _span(start, stop, first, end, weight / total[start:stop])
+            for start, stop, first, end, weight in zip(starts, stops, firsts, ends, raw, strict=True)
+        )
+
+
+def _span(start: int, stop: int, first: int, last: int, weights: NDArray[np.float32]) -> Span:
+    weights.flags.writeable = False
+    return Span(start, stop, first, last, weights)
+
+
+def _borders(spans: tuple[Span, ...]) -> tuple[int, ...]:
+    found = set()
+    for span, following in pairwise(spans):
+        found |= {following.first, span.last, (following.first + span.last) // 2}
+    return tuple(sorted(found))

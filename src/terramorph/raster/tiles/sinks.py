@@ -1,0 +1,234 @@
+"""Where encoded tiles go: a folder z/x/y, MBTiles 1.3, PMTiles 3. Each appears whole under its name, or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Literal, Protocol
+
+from pmtiles.tile import Compression, TileType, zxy_to_tileid
+from pmtiles.writer import Writer
+
+from terramorph.atomic import atomic
+from terramorph.errors import RasterError, StorageError, TerramorphError
+
+Kind = Literal["xyz", "mbtiles", "pmtiles"]
+Format = Literal["png", "jpg", "webp"]
+
+_MBTILES_ID = 0x4D504258
+_PMTILES_TYPES = {"png": TileType.PNG, "jpg": TileType.JPEG, "webp": TileType.WEBP}
+
+
+@dataclass(frozen=True)
+class About:
+    """What an archive says of its tiles.
+
+    Attributes:
+        name: for people.
+        format: of the tiles.
+        min_zoom, max_zoom: the zooms there are.
+        bounds: (west, south, east, north), degrees (EPSG:4326).
+        attribution: terms of use, or None.
+    """
+
+    name: str
+    format: Format
+    min_zoom: int
+    max_zoom: int
+    bounds: tuple[float, float, float, float]
+    attribution: str | None
+
+    @property
+    def center(self) -> tuple[float, float, int]:
+        """Longitude and latitude in degrees, and the zoom at which to begin."""
+        west, south, east, north = self.bounds
+        return round((west + east) / 2, 7), round((south + north) / 2, 7), self.min_zoom
+
+
+class TileSink(Protocol):
+    """Takes encoded tiles in any order, each once, from one thread."""
+
+    def put(self, zoom: int, x: int, y: int, data: bytes) -> None:
+        """One tile; rows are counted from the north."""
+        ...
+
+    def finish(self, about: About) -> None:
+        """After the last tile."""
+        ...
+
+
+def open_sink(kind: Kind, path: Path, format: Format) -> AbstractContextManager[TileSink]:
+    """A new archive, which takes its place at the end of the block. Whatever the block raises leaves nothing behind.
+
+    Raises:
+        RasterError: If a folder of tiles is asked for where there is something already.
+        StorageError: If it cannot be written.
+    """
+    if kind == "xyz":
+        return _open_folder(path, format)
+    return _open_mbtiles(path) if kind == "mbtiles" else _open_pmtiles(path)
+
+
+class _Folder:
+    """Files z/x/y.png and a tilejson.json (TileJSON 3.0.0)."""
+
+    def __init__(self, root: Path, suffix: str) -> None:
+        self._root = root
+        self._suffix = suffix
+        self._made: set[Path] = set()
+
+    def put(self, zoom: int, x: int, y: int, data: bytes) -> None:
+        folder = self._root / str(zoom) / str(x)
+        if folder not in self._made:
+            folder.mkdir(parents=True)
+            self._made.add(folder)
+        (folder / f"{y}.{self._suffix}").write_bytes(data)
+
+    def finish(self, about: About) -> None:
+        facts: dict[str, Any] = {
+            "tilejson": "3.0.0",
+            "name": about.name,
+            "tiles": [f"{{z}}/{{x}}/{{y}}.{self._suffix}"],
+            "scheme": "xyz",
+            "minzoom": about.min_zoom,
+            "maxzoom": about.max_zoom,
+            "bounds": about.bounds,
+            "center": about.center,
+        }
+        if about.attribution is not None:
+            facts["attribution"] = about.attribution
+        text = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
+        (self._root / "tilejson.json").write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def _open_folder(path: Path, format: Format) -> Iterator[_Folder]:
+    """Built in a hidden folder beside its place and moved there whole."""
+    try:
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise RasterError(f"{path} is there already and not empty; remove it or name another folder.")
+        building = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+        try:
+            root = building / path.name  # the outer folder is for its maker's eyes only, and the tiles are for all
+            root.mkdir()
+            yield _Folder(root, format)
+            if sys.platform != "win32":
+                os.sync()
+            root.replace(path)
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+    except TerramorphError:
+        raise
+    except OSError as error:
+        raise StorageError(
+            f"{path} cannot be written ({error.strerror or error}); free some space or choose another folder."
+        ) from error
+
+
+class _MBTiles:
+    """Rows of a database; rows of tiles are counted from the south."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        # The file is nobody's until it is whole, so that it needs no journal.
+        for setting in ("journal_mode = OFF", "synchronous = OFF", f"application_id = {_MBTILES_ID}"):
+            connection.execute(f"PRAGMA {setting}")
+        connection.execute("CREATE TABLE metadata (name text, value text)")
+        connection.execute(
+            "CREATE TABLE tiles (zoom_level integer, tile_column integer, tile_row integer, tile_data blob)"
+        )
+        connection.execute("CREATE UNIQUE INDEX tile_index ON tiles (zoom_level, tile_column, tile_row)")
+
+    def put(self, zoom: int, x: int, y: int, data: bytes) -> None:
+        self._connection.execute("INSERT INTO tiles VALUES (?, ?, ?, ?)", (zoom, x, (1 << zoom) - 1 - y, data))
+
+    def finish(self, about: About) -> None:
+        facts = {
+            "name": about.name,
+            "format": about.format,
+            "bounds": ",".join(f"{degrees:.7f}" for degrees in about.bounds),
+            "center": "{:.7f},{:.7f},{}".format(*about.center),
+            "minzoom": str(about.min_zoom),
+            "maxzoom": str(about.max_zoom),
+            "type": "overlay",
+        }
+        if about.attribution is not None:
+            facts["attribution"] = about.attribution
+        self._connection.executemany("INSERT INTO metadata VALUES (?, ?)", facts.items())
+        self._connection.commit()
+
+
+@contextmanager
+def _open_mbtiles(path: Path) -> Iterator[_MBTiles]:
+    with atomic(path, failures=(sqlite3.Error,)) as part, closing(sqlite3.connect(part)) as connection:
+        yield _MBTiles(connection)
+
+
+class _PMTiles:
+    """Tiles wait in a file without a name until all are there: PMTiles stores them along a curve, coarse zooms first.
+
+    Args:
+        file: where the archive goes.
+        folder: where there is room for the tiles.
+    """
+
+    def __init__(self, file: IO[bytes], folder: Path) -> None:
+        self._file = file
+        self._folder = folder
+        self._waiting = tempfile.TemporaryFile(dir=folder)
+        self._places: list[tuple[int, int, int]] = []
+        self._end = 0
+
+    def put(self, zoom: int, x: int, y: int, data: bytes) -> None:
+        self._waiting.write(data)
+        self._places.append((zxy_to_tileid(zoom, x, y), self._end, len(data)))
+        self._end += len(data)
+
+    def finish(self, about: About) -> None:
+        writer = Writer(self._file)
+        writer.tile_f.close()
+        with tempfile.TemporaryFile(dir=self._folder) as ordered:
+            writer.tile_f = ordered  # of the library's own choice is the system's temporary folder, which may be small
+            for number, offset, length in sorted(self._places):
+                self._waiting.seek(offset)
+                writer.write_tile(number, self._waiting.read(length))
+            self.close()
+            writer.finalize(_pmtiles_header(about), _pmtiles_metadata(about))
+
+    def close(self) -> None:
+        """Lets go of what waits."""
+        self._waiting.close()
+
+
+def _pmtiles_header(about: About) -> dict[str, Any]:
+    """What the library does not find out itself."""
+    center = about.center
+    header = {
+        "tile_type": _PMTILES_TYPES[about.format],
+        "tile_compression": Compression.NONE,
+        "center_lon_e7": round(center[0] * 1e7),
+        "center_lat_e7": round(center[1] * 1e7),
+        "center_zoom": center[2],
+    }
+    for key, degrees in zip(("min_lon", "min_lat", "max_lon", "max_lat"), about.bounds, strict=True):
+        header[f"{key}_e7"] = round(degrees * 1e7)
+    return header
+
+
+def _pmtiles_metadata(about: About) -> dict[str, str]:
+    facts = {"name": about.name, "type": "overlay"}
+    return facts if about.attribution is None else {**facts, "attribution": about.attribution}
+
+
+@contextmanager
+def _open_pmtiles(path: Path) -> Iterator[_PMTiles]:
+    with atomic(path) as part, part.open("wb") as file, closing(_PMTiles(file, path.parent)) as sink:
+        yield sink

@@ -1,0 +1,304 @@
+"""Any source as web-map tiles: the finest zoom is read from it, and each coarser one made from the four tiles below.
+
+The finest zoom goes by from the top, a few rows of tiles at a time. A tile is encoded and, halved, laid into its parent
+at once; a parent is done when both rows below it are. So the source is read once, and what is held is a row or two of
+unfinished parents at every zoom: about 2 KiB for each column of pixels of a colour raster.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from affine import Affine
+from numpy.typing import NDArray
+from PIL import Image
+from pyproj import Transformer
+
+from terramorph.errors import RasterError
+from terramorph.geo.grid import Grid
+from terramorph.raster.source import Source
+from terramorph.raster.tiles.scheme import MAX_ZOOM, TileBox, pixel_grid, whole_world
+from terramorph.raster.tiles.sinks import About, Format, Kind, TileSink, open_sink
+from terramorph.raster.warp import footprint
+
+Progress = Callable[[int, int], None]
+"""Called with what is done, and of how much."""
+
+SIZE = 256
+"""Side of a tile, pixels."""
+
+_TOGETHER = 4
+"""Tiles along a side of what is read at once: 1024 pixels."""
+_MARGIN = 0.005
+"""Share of its size by which a source may reach beyond the box measured around it: edges are curved."""
+_ALIGNED = 0.01
+"""Pixels by which a source's edge may miss that of a tile and still lie along it."""
+_SAVING: dict[Format, dict[str, Any]] = {
+    "png": {"format": "PNG", "compress_level": 6},
+    "jpg": {"format": "JPEG", "quality": 90, "subsampling": 0},
+    "webp": {"format": "WEBP", "quality": 90, "method": 2},
+}
+
+Pixels = NDArray[np.uint8]
+Mask = NDArray[np.bool_]
+
+
+def write_tiles(
+    source: Source,
+    path: str | Path,
+    *,
+    kind: Kind,
+    name: str,
+    min_zoom: int | None = None,
+    max_zoom: int | None = None,
+    format: Format = "png",
+    attribution: str | None = None,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> None:
+    """Write a source as tiles of 256 pixels in web mercator (EPSG:3857).
+
+    Tiles without data are left out; where pixels of a tile have none it gets alpha. A pixel of a coarser zoom is the
+    mean of those of the four below it that have data, and has none where none has. The same source gives the same
+    bytes.
+
+    Args:
+        source: 1 or 3 bands of uint8, in any CRS.
+        path: of the file (it is replaced), or of the folder (it must be new, or empty).
+        kind: "xyz" is a folder z/x/y with a tilejson.json.
+        name: what the archive calls itself.
+        min_zoom: default: where the whole source fits on a tile.
+        max_zoom: default: whose pixels are nearest to the source's own, within a factor of 1.42.
+        format: PNG keeps every value; JPEG and WebP are of quality 90. A JPEG has no alpha.
+        attribution: terms of use, for people.
+        threads: that encode; default: one a core.
+        progress: told of tiles of the finest zoom: (done, in all); those that are empty count.
+
+    Raises:
+        RasterError: If the source has no CRS, other bands or another dtype; cannot be read; has no data; or pixels
+            without data are to become JPEG. If there is no such zoom, or something lies where the folder is to be.
+        StorageError: If it cannot be written. Nothing is left behind.
+    """
+    path = Path(path)
+    _check(source)
+    ground = _ground(source)
+    low, high = _zooms(source, ground, min_zoom, max_zoom)
+    box = _tile_box(ground, high)
+    if format == "jpg":
+        _check_edges(source, ground, low)
+    with ThreadPoolExecutor(threads or os.cpu_count() or 1, "terramorph-encode") as pool:
+        with open_sink(kind, path, format) as sink:
+            pyramid = _Pyramid(source.name, sink, pool, format, low, high, box)
+            try:
+                _feed(pyramid, source, high, box, progress or (lambda done, total: None))
+                west, south, east, north = pyramid.finish()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+            sink.finish(About(name, format, low, high, (west, south, east, north), attribution))
+
+
+def _check(source: Source) -> None:
+    """Refuses what is no picture with a place."""
+    if source.extent.crs is None:
+        raise RasterError(f"{source.name} has no CRS, so there is no telling where its tiles lie; georeference it.")
+    if len(source.bands) not in (1, 3):
+        raise RasterError(f"{source.name} has {len(source.bands)} bands; tiles are made of 1 or 3: choose some.")
+    if source.dtype != np.uint8:
+        raise RasterError(f"{source.name} holds {source.dtype}; tiles hold uint8: bring it to 0 ... 255 first.")
+
+
+def _ground(source: Source) -> Grid:
+    """A grid around the source: its own, or one laid around what it may cover."""
+    if source.grid is not None:
+        return source.grid
+    left, bottom, right, top = source.extent.boundingbox
+    affine = Affine(right - left, 0, left, 0, bottom - top, top)
+    return Grid(1, 1, affine, source.extent.crs)
+
+
+def _place(ground: Grid, zoom: int) -> Any:
+    """Where it lies among the pixels of a zoom."""
+    return footprint(pixel_grid(zoom, whole_world(zoom), SIZE), ground)
+
+
+def _zooms(source: Source, ground: Grid, low: int | None, high: int | None) -> tuple[int, int]:
+    """The coarsest zoom and the finest."""
+    place = _place(ground, 0)
+    if place is None:
+        raise RasterError(f"{source.name} lies nowhere on web maps, which end at 85 degrees of latitude.")
+    if high is None:
+        if source.grid is None:
+            raise RasterError(f"{source.name} is drawn at any scale; say the finest zoom.")
+        high = min(max(round(-math.log2(math.sqrt(place.step_x * place.step_y))), 0), MAX_ZOOM)
+    if low is None:
+        side = max(place.right - place.left, place.bottom - place.top) / SIZE
+        low = min(max(math.floor(-math.log2(side)), 0), high)
+    if not 0 <= low <= high <= MAX_ZOOM:
+        raise RasterError(f"Zooms {low} to {high} are none; give two of 0 to {MAX_ZOOM}, the coarser one first.")
+    return low, high
+
+
+def _tile_box(ground: Grid, zoom: int) -> TileBox:
+    """The tiles that a source may touch; at least one."""
+    place = _place(ground, zoom)
+    wide, high = _MARGIN * (place.right - place.left) + 1, _MARGIN * (place.bottom - place.top) + 1
+    count = 1 << zoom
+
+    def first(side: float) -> int:
+        return min(max(math.floor(side / SIZE), 0), count - 1)
+
+    left, top = first(place.left - wide), first(place.top - high)
+    return TileBox(left, top, first(place.right + wide) + 1, first(place.bottom + high) + 1)
+
+
+def _check_edges(source: Source, ground: Grid, zoom: int) -> None:
+    """Refuses JPEG early where tiles at the edge cannot be full."""
+    sides = [side / SIZE for side in _place(ground, zoom)[:4]]
+    if any(abs(side - round(side)) * SIZE > _ALIGNED for side in sides):
+        raise _no_jpeg(source.name, f"the edges of its tiles at zoom {zoom}")
+
+
+def _no_jpeg(name: str, where: str) -> RasterError:
+    return RasterError(f"{name} has no data for some pixels at {where}, and a JPEG cannot say so; use png or webp.")
+
+
+def _feed(pyramid: _Pyramid, source: Source, zoom: int, box: TileBox, tell: Progress) -> None:
+    """Reads the finest zoom."""
+    done, total = 0, (box.right - box.left) * (box.bottom - box.top)
+    # What is decoded from the top is read in whole rows, or every window would begin at the top again.
+    high, wide = (1, box.right - box.left) if source.sequential else (_TOGETHER, _TOGETHER)
+    for top in range(box.top, box.bottom, high):
+        bottom = min(top + high, box.bottom)
+        for left in range(box.left, box.right, wide):
+            window = TileBox(left, top, min(left + wide, box.right), bottom)
+            raster = source.read(pixel_grid(zoom, window, SIZE))
+            for row, column, y, x in _corners(window):
+                tile = np.s_[y : y + SIZE, x : x + SIZE]
+                pyramid.add(zoom, column, row, raster.pixels[:, *tile], raster.mask[tile])
+            done += (window.right - window.left) * (window.bottom - window.top)
+            tell(done, total)
+        for row in range(top, bottom):
+            pyramid.row_done(zoom, row)
+
+
+def _corners(window: TileBox) -> Iterator[tuple[int, int, int, int]]:
+    """Row and column of each tile, and the first row and column of its pixels."""
+    for row in range(window.top, window.bottom):
+        for column in range(window.left, window.right):
+            yield row, column, (row - window.top) * SIZE, (column - window.left) * SIZE
+
+
+class _Pyramid:
+    """Tiles of the finest zoom in, encoded tiles of all zooms out.
+
+    Args:
+        name: of the source, for messages.
+        sink: takes the tiles, in the same order each time.
+        pool: encodes them.
+        format: of the tiles.
+        low, high: the coarsest and the finest zoom.
+        box: the tiles of the finest.
+    """
+
+    def __init__(
+        self, name: str, sink: TileSink, pool: ThreadPoolExecutor, format: Format, low: int, high: int, box: TileBox
+    ) -> None:
+        self._name, self._sink, self._pool, self._format = name, sink, pool, format
+        self._low, self._high, self._box = low, high, box
+        self._parents: dict[tuple[int, int], dict[int, tuple[Pixels, Mask]]] = {}
+        self._encoding: deque[tuple[int, int, int, Future[bytes]]] = deque()
+        self._held: tuple[int, int, int, int] | None = None
+
+    def add(self, zoom: int, x: int, y: int, pixels: Pixels, mask: Mask) -> None:
+        """A tile: pixels (C, 256, 256) and mask (256, 256)."""
+        if not mask.any():
+            return
+        if self._format == "jpg" and not mask.all():
+            raise _no_jpeg(self._name, f"tile {zoom}/{x}/{y}")
+        if zoom == self._high:
+            self._widen(x, y, mask)
+        if zoom > self._low:
+            self._lay(zoom - 1, x, y, *_halved(pixels, mask))
+        self._encoding.append((zoom, x, y, self._pool.submit(_encode, pixels, mask, self._format)))
+        while len(self._encoding) > 8 * _TOGETHER:
+            self._put()
+
+    def row_done(self, zoom: int, y: int) -> None:
+        """No tile of this row will come any more: its parents may be whole, and theirs."""
+        last = (self._box.bottom - 1) >> (self._high - zoom)
+        if zoom == self._low or (y % 2 == 0 and y != last):
+            return
+        for x, (pixels, mask) in sorted(self._parents.pop((zoom - 1, y // 2), {}).items(), key=lambda item: item[0]):
+            self.add(zoom - 1, x, y // 2, pixels, mask)
+        self.row_done(zoom - 1, y // 2)
+
+    def finish(self) -> tuple[float, float, float, float]:
+        """After the last row: hands over what is left. The bounds of the pixels with data, degrees."""
+        while self._encoding:
+            self._put()
+        if self._held is None:
+            raise RasterError(f"{self._name} has no pixel with data on web maps; there are no tiles to write.")
+        left, top, right, bottom = self._held
+        affine = pixel_grid(self._high, whole_world(self._high), SIZE).affine
+        to_degrees = Transformer.from_crs(3857, 4326, always_xy=True)
+        west, south = to_degrees.transform(*(affine @ (left, bottom)))
+        east, north = to_degrees.transform(*(affine @ (right, top)))
+        return round(west, 7), round(south, 7), round(east, 7), round(north, 7)
+
+    def _lay(self, zoom: int, x: int, y: int, pixels: Pixels, mask: Mask) -> None:
+        """A halved tile into its quarter of the parent."""
+        row = self._parents.setdefault((zoom, y // 2), {})
+        if x // 2 not in row:
+            row[x // 2] = np.zeros((len(pixels), SIZE, SIZE), np.uint8), np.zeros((SIZE, SIZE), np.bool_)
+        half = SIZE // 2
+        quarter = np.s_[y % 2 * half :, x % 2 * half :]
+        parent, real = row[x // 2]
+        parent[:, *quarter][:, :half, :half] = pixels
+        real[quarter][:half, :half] = mask
+
+    def _widen(self, x: int, y: int, mask: Mask) -> None:
+        """Takes a tile's pixels with data into the box around all of them."""
+        columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
+        left, top = x * SIZE + int(columns[0]), y * SIZE + int(rows[0])
+        right, bottom = x * SIZE + int(columns[-1]) + 1, y * SIZE + int(rows[-1]) + 1
+        held = self._held or (left, top, right, bottom)
+        self._held = min(held[0], left), min(held[1], top), max(held[2], right), max(held[3], bottom)
+
+    def _put(self) -> None:
+        """The oldest tile into the archive."""
+        zoom, x, y, data = self._encoding.popleft()
+        self._sink.put(zoom, x, y, data.result())
+
+
+def _halved(pixels: Pixels, mask: Mask) -> tuple[Pixels, Mask]:
+    """Means of the real ones of 2 x 2 pixels, rounded, (C, H/2, W/2); real where any is, and 0 elsewhere."""
+    count = _of_four(mask.astype(np.uint16))
+    total = _of_four(np.where(mask, pixels, 0).astype(np.uint16))
+    means = (total + count // 2) // np.maximum(count, 1)
+    return means.astype(np.uint8), count > 0
+
+
+def _of_four(values: NDArray[np.uint16]) -> NDArray[np.uint16]:
+    """Sums of 2 x 2."""
+    rows = values[..., ::2, :] + values[..., 1::2, :]
+    return np.asarray(rows[..., ::2] + rows[..., 1::2])
+
+
+def _encode(pixels: Pixels, mask: Mask, format: Format) -> bytes:
+    """One tile, with alpha where pixels have no data."""
+    bands = pixels
+    if not mask.all():
+        bands = np.concatenate([np.where(mask, pixels, 0), np.where(mask, 255, 0).astype(np.uint8)[None]])
+    array = bands[0] if len(bands) == 1 else bands.transpose(1, 2, 0)
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(array)).save(buffer, **_SAVING[format])
+    return buffer.getvalue()

@@ -1,0 +1,280 @@
+"""Cloud Optimized GeoTIFFs of any size, written from rows as they come.
+
+A COG starts with its overviews, which are known last. So the rows go into an uncompressed GeoTIFF first, which costs
+disk and hardly any time; GDAL makes the overviews there and then writes the COG in one pass. Memory is in proportion to
+the width: a row of blocks, twice, and GDAL's cache of 64 MiB.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import rasterio
+from numpy.typing import DTypeLike, NDArray
+from rasterio.crs import CRS as RasterioCRS
+from rasterio.enums import Resampling
+from rasterio.errors import RasterioError
+from rasterio.shutil import copy as gdal_copy
+from rasterio.windows import Window
+
+from terramorph._version import __version__
+from terramorph.atomic import atomic
+from terramorph.errors import RasterError
+from terramorph.geo.grid import Grid
+from terramorph.raster.dataset import gdal_session
+from terramorph.raster.raster import default_bands
+from terramorph.raster.save import check_format
+
+Strip = tuple[slice, NDArray[Any], NDArray[np.bool_]]
+"""Rows of a raster: which, their pixels (C, h, W), and their mask, bool (h, W), True where they hold data."""
+Progress = Callable[[int, int], None]
+"""Called with what is done, and of how much."""
+
+BLOCK = 512
+"""Side of the blocks, pixels; also the most that the coarsest overview measures."""
+
+_THREADS = {"NUM_THREADS": "ALL_CPUS"}
+_INCOMPLETE = "it did not reach the disk whole"
+
+
+def write_cog(
+    path: str | Path,
+    grid: Grid,
+    bands: Sequence[str],
+    dtype: DTypeLike,
+    strips: Iterable[Strip],
+    *,
+    tags: Mapping[str, str] | None = None,
+    masked: bool,
+    compress: Literal["deflate", "zstd", "lzw"] = "deflate",
+    overviews: Literal["average", "nearest"] = "average",
+    scratch: str | Path | None = None,
+    progress: Progress | None = None,
+) -> None:
+    """Write a Cloud Optimized GeoTIFF from strips of rows.
+
+    It has blocks of `BLOCK` pixels, overviews down to one block, CRS, transform, band names, and a mask where
+    ``masked``. Pixels without data hold 0, and blocks of nothing else take no room. What was written is read back and
+    compared, because GDAL does not tell of a disk that fills up late.
+
+    Args:
+        path: of the file, .tif or .tiff; it is replaced.
+        grid: where the pixels are.
+        bands: their C names.
+        dtype: of the pixels; a type that GeoTIFF has.
+        strips: from the top, without gaps, of any heights, each of the full width. They are asked for one by one, and
+            an array may be used again once the next strip is asked for.
+        tags: metadata of the file, beside TIFFTAG_SOFTWARE.
+        masked: whether pixels may be without data.
+        compress: a lossless compression.
+        overviews: how they are made; "nearest" keeps the values of classes.
+        scratch: folder for the uncompressed file; default: beside ``path``. It takes 4/3 of the raw pixels' size.
+        progress: told of rows written and rows read back: (done, 2 x height).
+
+    Raises:
+        RasterError: If strips and grid do not agree, or a GeoTIFF cannot hold such pixels.
+        StorageError: If it cannot be written. Nothing is left behind.
+    """
+    path, stored = Path(path), np.dtype(dtype)
+    if path.suffix.lower() not in (".tif", ".tiff"):
+        raise RasterError(f"{path}: a Cloud Optimized GeoTIFF is called .tif; give such a name.")
+    check_format(path, bands=len(bands), dtype=stored.name)
+    tell = progress or (lambda done, total: None)
+    software = f"terramorph {__version__}"
+    with (
+        gdal_session(),
+        rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True, GDAL_NUM_THREADS="ALL_CPUS"),
+        atomic(path, failures=(RasterioError,)) as part,
+    ):
+        # Named as a part, so that it is swept as one where a process is killed.
+        name = part.name.replace(path.name, f"{path.name}.scratch", 1)
+        raw = (Path(scratch) if scratch is not None else part.parent) / name
+        try:
+            profile = _profile(grid, len(bands), stored)
+            rows = _block_rows(path, grid, len(bands), stored, strips, masked)
+            digests = _write_raw(raw, profile, rows, grid.height, masked, tell)
+            with _gdal_errors():
+                _finish_raw(raw, grid, bands, {"TIFFTAG_SOFTWARE": software, **(tags or {})}, overviews)
+                _copy(raw, part, compress)
+        finally:
+            with suppress(OSError):
+                raw.unlink(missing_ok=True)
+        with _gdal_errors():
+            _verify(part, digests, masked, tell)
+
+
+@contextmanager
+def _gdal_errors() -> Iterator[None]:
+    """Turns GDAL's own classes of errors, which rasterio passes and which share no base with its own, into OSError."""
+    try:
+        yield
+    except (OSError, RasterioError):
+        raise
+    except Exception as error:
+        raise OSError(str(error)) from error
+
+
+def _profile(grid: Grid, count: int, dtype: np.dtype[Any]) -> dict[str, Any]:
+    """What the uncompressed GeoTIFF is created with."""
+    profile: dict[str, Any] = {
+        "driver": "GTiff",
+        "height": grid.height,
+        "width": grid.width,
+        "count": count,
+        "dtype": dtype.name,
+        "tiled": True,
+        "blockxsize": BLOCK,
+        "blockysize": BLOCK,
+        "bigtiff": "if_safer",
+        "sparse_ok": True,
+        "photometric": "rgb" if count == 3 and dtype == np.uint8 else "minisblack",
+    }
+    if grid.is_georeferenced:
+        profile["transform"] = grid.affine
+    if grid.crs is not None:
+        epsg = grid.crs.to_epsg()
+        profile["crs"] = RasterioCRS.from_epsg(epsg) if epsg else RasterioCRS.from_wkt(grid.crs.to_wkt())
+    return profile
+
+
+def _block_rows(
+    path: Path, grid: Grid, count: int, dtype: np.dtype[Any], strips: Iterable[Strip], masked: bool
+) -> Iterator[tuple[int, NDArray[Any], NDArray[np.bool_]]]:
+    """Strips of any heights as rows of whole blocks.
+
+    Yields:
+        First row; pixels (C, h, W), 0 where masked; mask, bool (h, W); h is `BLOCK` but for the last. The arrays are
+        used again.
+    """
+    pixels = np.zeros((count, min(BLOCK, grid.height), grid.width), dtype)
+    mask = np.zeros(pixels.shape[1:], np.bool_)
+    top = filled = 0
+    for rows, values, real in strips:
+        _check_strip(path, grid, pixels, masked, top + filled, rows, values, real)
+        taken = 0
+        while taken < values.shape[1]:
+            high = min(pixels.shape[1] - filled, values.shape[1] - taken)
+            into, out = slice(filled, filled + high), slice(taken, taken + high)
+            np.copyto(pixels[:, into], values[:, out])
+            mask[into] = real[out]
+            pixels[:, into][:, ~mask[into]] = 0
+            filled, taken = filled + high, taken + high
+            if filled == pixels.shape[1] or top + filled == grid.height:
+                yield top, pixels[:, :filled], mask[:filled]
+                top, filled = top + filled, 0
+    if top != grid.height:
+        raise RasterError(f"{path}: {top + filled} rows were given of {grid.height}; give all of them.")
+
+
+def _check_strip(
+    path: Path,
+    grid: Grid,
+    pixels: NDArray[Any],
+    masked: bool,
+    at: int,
+    rows: slice,
+    values: NDArray[Any],
+    real: NDArray[np.bool_],
+) -> None:
+    """Refuses a strip that is not the next one, or is of another kind."""
+    high = values.shape[1] if values.ndim == 3 else -1
+    if rows.start != at or rows.stop - rows.start != high or rows.stop > grid.height:
+        raise RasterError(f"{path}: rows {rows.start} to {rows.stop} were given where {at} of {grid.height} is next.")
+    if values.shape != (len(pixels), high, grid.width) or real.shape != (high, grid.width):
+        raise RasterError(
+            f"{path}: pixels {values.shape} and mask {real.shape} were given for {len(pixels)} bands of rows "
+            f"{rows.start} to {rows.stop}, {grid.width} wide."
+        )
+    if values.dtype != pixels.dtype:
+        raise RasterError(f"{path}: pixels of {values.dtype} were given for a file of {pixels.dtype}; convert them.")
+    if not masked and not real.all():
+        raise RasterError(f"{path}: rows {rows.start} to {rows.stop} have pixels without data; say that it is masked.")
+
+
+def _write_raw(
+    raw: Path,
+    profile: dict[str, Any],
+    block_rows: Iterable[tuple[int, NDArray[Any], NDArray[np.bool_]]],
+    height: int,
+    masked: bool,
+    tell: Progress,
+) -> list[bytes]:
+    """Writes full resolution, uncompressed; blocks without data are passed over. A digest of each row of blocks."""
+    digests = []
+    with rasterio.open(raw, "w", **profile) as dataset:
+        if masked:  # there is a mask even where every block is passed over
+            dataset.write_mask(np.zeros((1, 1), np.bool_), window=Window(0, 0, 1, 1))
+        for top, pixels, mask in block_rows:
+            digests.append(_digest(pixels, mask))
+            for left in range(0, pixels.shape[2], BLOCK):
+                columns = slice(left, left + BLOCK)
+                if not mask[:, columns].any():
+                    continue
+                window = Window(left, top, mask[:, columns].shape[1], len(mask))
+                dataset.write(pixels[..., columns], window=window)
+                if masked:
+                    dataset.write_mask(mask[:, columns], window=window)
+            tell(top + len(mask), 2 * height)
+    return digests
+
+
+def _finish_raw(raw: Path, grid: Grid, bands: Sequence[str], tags: Mapping[str, str], overviews: str) -> None:
+    """Adds overviews, band names and metadata."""
+    factors: list[int] = []
+    while max(grid.height, grid.width) / (1 << len(factors)) > BLOCK:
+        factors.append(2 << len(factors))
+    with rasterio.Env(SPARSE_OK_OVERVIEW="YES"), rasterio.open(raw, "r+") as dataset:
+        dataset.update_tags(**tags)
+        if tuple(bands) != default_bands(len(bands)):
+            for number, name in enumerate(bands, start=1):
+                dataset.set_band_description(number, name)
+        if factors:
+            dataset.build_overviews(factors, Resampling[overviews])
+
+
+def _copy(raw: Path, part: Path, compress: str) -> None:
+    """Writes the COG."""
+    gdal_copy(
+        raw,
+        part,
+        driver="COG",
+        BLOCKSIZE=BLOCK,
+        COMPRESS=compress.upper(),
+        PREDICTOR="YES",
+        OVERVIEWS="FORCE_USE_EXISTING",
+        SPARSE_OK="YES",
+        BIGTIFF="IF_SAFER",
+        **_THREADS,
+    )
+
+
+def _verify(part: Path, digests: Sequence[bytes], masked: bool, tell: Progress) -> None:
+    """Reads everything once: GDAL does not report a disk that fills up while a dataset is closed."""
+    with rasterio.open(part, **_THREADS) as dataset:
+        levels = len(dataset.overviews(1))
+        height = int(dataset.height)
+        for top, digest in zip(range(0, height, BLOCK), digests, strict=True):
+            window = Window(0, top, dataset.width, min(BLOCK, height - top))
+            pixels = dataset.read(window=window)
+            mask = dataset.read_masks(1, window=window) != 0 if masked else np.ones(pixels.shape[1:], np.bool_)
+            if _digest(pixels, mask) != digest:
+                raise OSError(_INCOMPLETE)
+            tell(height + top + len(mask), 2 * height)
+    for level in range(levels):
+        with rasterio.open(part, OVERVIEW_LEVEL=level, **_THREADS) as dataset:
+            for top in range(0, dataset.height, BLOCK):
+                dataset.read(window=Window(0, top, dataset.width, min(BLOCK, dataset.height - top)))
+
+
+def _digest(pixels: NDArray[Any], mask: NDArray[np.bool_]) -> bytes:
+    """Of pixels (C, h, W) and mask (h, W)."""
+    digest = hashlib.blake2b(digest_size=16)
+    for band in pixels:
+        digest.update(np.ascontiguousarray(band).data)
+    digest.update(np.ascontiguousarray(mask).data)
+    return digest.digest()

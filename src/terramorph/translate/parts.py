@@ -1,0 +1,141 @@
+"""What a sweep has done so far: one file a window, in a folder beside the output, from which it goes on.
+
+.NAME.parts/plan.json      what is being made, of what, with what
+.NAME.parts/000012.npz     a window's pixels, its mask if some are missing, the spread of its draws
+.NAME.parts/000013.none    a window without data
+.NAME.parts/lock           held by the process at work
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from terramorph.atomic import atomic
+from terramorph.errors import InputError, StorageError
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """A translated window.
+
+    Attributes:
+        pixels: (C, h, w) in the bundle's target dtype.
+        mask: bool (h, w), True where there is data.
+        spread: float32 (1, h, w), the standard deviation of several draws in stored units; None for one draw.
+    """
+
+    pixels: NDArray[Any]
+    mask: NDArray[np.bool_]
+    spread: NDArray[np.float32] | None = None
+
+
+class Parts:
+    """The parts of one output.
+
+    Args:
+        output: what is being made; the folder lies beside it.
+        plan: plain data. Parts of another plan are thrown away, for they do not fit.
+
+    Raises:
+        StorageError: if the folder cannot be made.
+    """
+
+    def __init__(self, output: Path, plan: dict[str, Any]) -> None:
+        self.folder = output.with_name(f".{output.name}.parts")
+        plan = json.loads(json.dumps(plan))
+        try:
+            if self.folder.exists() and self._plan() != plan:
+                shutil.rmtree(self.folder)
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(
+                f"The folder {self.folder} for unfinished work cannot be made ({error.strerror}); choose another "
+                "output."
+            ) from error
+        with atomic(self.folder / "plan.json") as file:
+            file.write_text(json.dumps(plan, indent=1), encoding="utf-8")
+
+    def done(self) -> set[int]:
+        """Numbers of the windows that are finished."""
+        return {int(file.stem) for file in self.folder.iterdir() if file.suffix in (".npz", ".none")}
+
+    def save(self, number: int, part: Part | None) -> None:
+        """Keeps a window's result; None for a window without data.
+
+        Raises:
+            StorageError: if it cannot be written.
+        """
+        if part is None:
+            with atomic(self.folder / f"{number:06d}.none") as file:
+                file.touch()
+            return
+        arrays: dict[str, NDArray[Any]] = {"pixels": part.pixels}
+        if not part.mask.all():
+            arrays["mask"] = np.packbits(part.mask)
+        if part.spread is not None:
+            arrays["spread"] = part.spread
+        with (
+            atomic(
+                self.folder / f"{number:06d}.npz", advice="free some space and run again, it goes on from here"
+            ) as file,
+            file.open("wb") as stream,
+        ):
+            np.savez(stream, allow_pickle=False, **arrays)
+
+    def load(self, number: int) -> Part | None:
+        """A window's result; None for a window without data.
+
+        Raises:
+            InputError: if it is damaged; it is removed, so that it is made again.
+        """
+        if (self.folder / f"{number:06d}.none").exists():
+            return None
+        path = self.folder / f"{number:06d}.npz"
+        try:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+                pixels = file["pixels"]
+                shape = pixels.shape[1:]
+                mask = np.ones(shape, np.bool_)
+                if "mask" in file:
+                    mask = np.unpackbits(file["mask"], count=mask.size).reshape(shape).astype(np.bool_)
+                return Part(pixels, mask, file.get("spread"))
+        except (OSError, ValueError, KeyError, BadZipFile, EOFError) as error:
+            path.unlink(missing_ok=True)
+            raise InputError(f"{path} was damaged ({error}) and is removed; run the same command again.") from error
+
+    def remove(self) -> None:
+        """Removes the folder, once the output stands."""
+        with suppress(OSError):
+            shutil.rmtree(self.folder)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Holds the folder for this process; the system lets go of it when the process ends, however it ends.
+
+        Raises:
+            InputError: if another process makes the same output.
+        """
+        with (self.folder / "lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise InputError(
+                    f"Another process is making {self.folder.name[1:-6]}; wait for it or choose another output."
+                ) from None
+            yield
+
+    def _plan(self) -> Any:
+        with suppress(OSError, ValueError):
+            return json.loads((self.folder / "plan.json").read_text(encoding="utf-8"))
+        return None

@@ -1,0 +1,244 @@
+"""Whole rasters: the same as one pass, whatever the windows; resumed, clipped, scaled, written as GeoTIFF and tiles."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from odc.geo.crs import CRS
+from odc.geo.geom import box
+from rasterio.enums import ColorInterp
+
+from terramorph.bundle import Bundle
+from terramorph.errors import ConfigError, InputError, StorageError
+from terramorph.geo import Grid
+from terramorph.raster import Raster, TileSource, open_source, read_image, write_image
+from terramorph.translate import SweepOptions, Translator, sweep
+from terramorph.translate.parts import Parts
+
+from .conftest import make_bundle
+
+UTM = CRS("EPSG:32633")
+PLACE = Affine(1.0, 0.0, 4e5, 0.0, -1.0, 5.8e6)
+
+
+@pytest.fixture
+def ortho(picture, tmp_path: Path) -> Path:
+    """300 x 420 px at 1 m, with a hole of no data."""
+    pixels = picture(300, 420)
+    mask = np.ones((300, 420), np.bool_)
+    mask[40:150, 30:200] = False
+    write_image(Raster.from_pixels(pixels, Grid(300, 420, PLACE, UTM), mask), tmp_path / "ortho.tif")
+    return tmp_path / "ortho.tif"
+
+
+def bounded() -> Bundle:
+    """A network whose receptive field is bounded."""
+    bundle = make_bundle("resnet6", norm="batch")
+    assert bundle.header.halo is not None
+    return bundle
+
+
+def made(path: Path) -> Raster:
+    return read_image(path)
+
+
+def test_a_small_raster_is_what_translate_gives(bundle: Bundle, ortho: Path, tmp_path: Path) -> None:
+    translator = Translator(bundle, precision="fp32")
+    sweep(translator, ortho, tmp_path / "map.tif")
+    expected, got = translator.translate(ortho), made(tmp_path / "map.tif")
+    assert np.array_equal(got.pixels[:, got.mask], expected.pixels[:, expected.mask])
+    assert np.array_equal(got.mask, expected.mask)
+    assert got.grid == expected.grid
+    assert not list(tmp_path.glob(".map*"))
+
+
+def test_bounded_networks_do_not_see_the_windows(ortho: Path, tmp_path: Path) -> None:
+    translator = Translator(bounded(), precision="fp32")
+    halo = translator.header.halo
+    assert halo is not None
+    whole = translator.translate(ortho)
+    for number, options in enumerate(
+        (
+            SweepOptions(window=4 * halo),
+            SweepOptions(window=4 * halo + 40, offset=(12, 28)),
+            SweepOptions(window=6 * halo),
+        )
+    ):
+        sweep(translator, ortho, tmp_path / f"{number}.tif", options)
+        got = made(tmp_path / f"{number}.tif")
+        # The same numbers added up in another order: a level where one lay at a half.
+        off = np.abs(got.pixels.astype(int) - whole.pixels)[:, got.mask]
+        assert off.max() <= 1
+        assert (off > 0).mean() < 1e-3
+
+
+def test_blended_windows_agree_with_another_tiling(ortho: Path, tmp_path: Path) -> None:
+    translator = Translator(make_bundle(gain=0.02), precision="fp32")
+    results = []
+    for number, offset in enumerate(((0, 0), (64, 64))):
+        sweep(translator, ortho, tmp_path / f"{number}.tif", SweepOptions(window=192, overlap=64, offset=offset))
+        results.append(made(tmp_path / f"{number}.tif"))
+    assert np.array_equal(results[0].mask, results[1].mask)
+    off = np.abs(results[0].pixels.astype(int) - results[1].pixels)[:, results[0].mask]
+    assert 0 < off.mean() < 4
+
+
+def test_empty_windows_cost_nothing(bundle: Bundle, ortho: Path, tmp_path: Path, monkeypatch) -> None:
+    seen = []
+    translator = Translator(bundle, precision="fp32")
+    run = translator.translate_window
+    monkeypatch.setattr(translator, "translate_window", lambda r, s=0: seen.append(r.grid) or run(r, s))
+    corner = box(400000, 5799936, 400064, 5800000, UTM)
+    options = SweepOptions(window=128, overlap=32, area=corner)
+    sweep(translator, ortho, tmp_path / "map.tif", options)
+    assert len(seen) == 1
+    got = made(tmp_path / "map.tif")
+    assert got.mask[:40, :64].all()
+    assert not got.mask[64:].any()
+    assert not got.mask[:, 64:].any()
+
+
+SCRIPT = """
+    import os, signal, sys
+    from terramorph.translate import *
+    def progress(step, done, total):
+        if step == sys.argv[4] and done >= int(sys.argv[5]):
+            os.kill(os.getpid(), signal.SIGKILL)
+    translator = load(sys.argv[1], precision="fp32")
+    sweep(translator, sys.argv[2], sys.argv[3], SweepOptions(window=128, overlap=32), progress)
+"""
+
+
+def test_kill_and_go_on_gives_the_same_pixels(bundle: Bundle, ortho: Path, tmp_path: Path, monkeypatch) -> None:
+    bundle.save(tmp_path / "model.safetensors")
+    from terramorph.translate import load
+
+    translator = load(tmp_path / "model.safetensors", precision="fp32")
+    sweep(translator, ortho, tmp_path / "whole.tif", SweepOptions(window=128, overlap=32))
+    target = tmp_path / "killed.tif"
+    for step, at in (("translating", 2), ("translating", 5), ("joining", 0)):
+        words = [str(tmp_path / "model.safetensors"), str(ortho), str(target), step, str(at)]
+        done = subprocess.run([sys.executable, "-c", textwrap.dedent(SCRIPT), *words], check=False)
+        assert done.returncode == -signal.SIGKILL
+        assert not target.exists()
+    seen = []
+    run = translator.translate_window
+    monkeypatch.setattr(translator, "translate_window", lambda r, s=0: seen.append(r.grid) or run(r, s))
+    sweep(translator, ortho, target, SweepOptions(window=128, overlap=32))
+    assert not seen  # all was done before the third kill
+    assert np.array_equal(made(target).pixels, made(tmp_path / "whole.tif").pixels)
+    assert not (tmp_path / ".killed.tif.parts").exists()
+
+
+def test_another_plan_begins_anew_and_a_damaged_part_is_made_again(bundle: Bundle, ortho: Path, tmp_path: Path) -> None:
+    translator = Translator(bundle, precision="fp32")
+    options = SweepOptions(window=128, overlap=32)
+
+    def stop(step: str, done: int, total: int) -> None:
+        if step == "joining":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sweep(translator, ortho, tmp_path / "map.tif", options, stop)
+    folder = tmp_path / ".map.tif.parts"
+    damaged = folder / "000003.npz"
+    damaged.write_bytes(damaged.read_bytes()[:500])
+    with pytest.raises(InputError, match=r"000003\.npz was damaged .* run the same command again"):
+        sweep(translator, ortho, tmp_path / "map.tif", options)
+    sweep(translator, ortho, tmp_path / "map.tif", options)
+    with pytest.raises(KeyboardInterrupt):
+        sweep(translator, ortho, tmp_path / "map.tif", options, stop)
+    before = Parts(tmp_path / "map.tif", {"other": 1}).done()
+    assert before == set()
+
+
+def test_scale_is_brought_to_the_models_or_refused(ortho: Path, picture, tmp_path: Path) -> None:
+    bundle = make_bundle(header={"ground_resolution": 1.25})
+    translator = Translator(bundle, precision="fp32")
+    sweep(translator, ortho, tmp_path / "coarse.tif")
+    got = made(tmp_path / "coarse.tif")
+    assert got.grid.resolution == pytest.approx((1.25, 1.25))
+    assert got.grid.crs == UTM
+    sweep(translator, ortho, tmp_path / "back.tif", SweepOptions(match_source=True))
+    assert made(tmp_path / "back.tif").grid == read_image(ortho).grid
+
+    far = Translator(make_bundle(header={"ground_resolution": 2.0}), precision="fp32")
+    with pytest.raises(
+        InputError, match=r"is 1 m and the model .* 2 m; bring it to that with --resolution 2"
+    ):
+        sweep(far, ortho, tmp_path / "no.tif")
+    sweep(far, ortho, tmp_path / "two.tif", SweepOptions(resolution=2.0))
+    assert made(tmp_path / "two.tif").grid.resolution == pytest.approx((2.0, 2.0))
+
+    write_image(Raster.from_pixels(picture(80, 80)), tmp_path / "plain.tif")
+    with pytest.raises(InputError, match="no place on Earth"):
+        sweep(far, tmp_path / "plain.tif", tmp_path / "no.tif", SweepOptions(resolution=2.0))
+    four = Raster.from_pixels(picture(80, 80, bands=4), Grid(80, 80, PLACE, UTM))
+    write_image(four, tmp_path / "four.tif")
+    with pytest.raises(InputError, match="4 bands and the model takes 3"):
+        sweep(translator, tmp_path / "four.tif", tmp_path / "no.tif")
+    assert not (tmp_path / "no.tif").exists()
+
+
+def test_tiles_come_out_on_the_worlds_grid(bundle: Bundle, ortho: Path, tmp_path: Path) -> None:
+    translator = Translator(bundle, precision="fp32")
+    sweep(translator, ortho, tmp_path / "map.tif")
+    for kind in ("mbtiles", "pmtiles", "xyz"):
+        out = tmp_path / f"map.{kind}"
+        sweep(translator, ortho, out, SweepOptions(kind=kind))
+        with open_source(out) as tiles, open_source(tmp_path / "map.tif") as whole:
+            assert isinstance(tiles, TileSource)
+            grid = tiles.grid
+            shown, expected = tiles.read(grid), whole.read(grid)
+            both = shown.mask & expected.mask
+            assert both.sum() > 0.95 * expected.mask.sum()
+            assert np.abs(shown.pixels.astype(int) - expected.pixels)[:, both].max() <= 1
+        assert not list(tmp_path.glob(f".map.{kind}*"))
+
+
+def test_the_spread_of_draws(ortho: Path, tmp_path: Path) -> None:
+    bundle = make_bundle(header={"mode": "paper"})
+    translator = Translator(bundle, mode="paper", precision="fp32")
+    options = SweepOptions(samples=3, uncertainty=tmp_path / "std.tif")
+    sweep(translator, ortho, tmp_path / "map.tif", options)
+    draws = translator.translate(ortho, samples=3)
+    stack = np.stack([d.pixels for d in draws]).astype(np.float32)
+    spread = made(tmp_path / "std.tif")
+    assert spread.dtype == np.float32
+    expected = stack.std(axis=0, ddof=1).mean(axis=0)
+    assert np.allclose(spread.pixels[0][spread.mask], expected[spread.mask], atol=1e-3)
+    assert np.array_equal(made(tmp_path / "map.tif").pixels[:, spread.mask], draws[0].pixels[:, spread.mask])
+    with pytest.raises(ConfigError, match="needs several draws"):
+        SweepOptions(uncertainty=tmp_path / "std.tif")
+    with pytest.raises(ConfigError, match="would be equal"):
+        sweep(Translator(bundle, mode="raster"), ortho, tmp_path / "no.tif", options)
+
+
+def test_the_output_says_where_it_is_from(bundle: Bundle, ortho: Path, tmp_path: Path) -> None:
+    sweep(Translator(bundle, precision="fp32"), ortho, tmp_path / "map.tif")
+    with rasterio.open(tmp_path / "map.tif") as file:
+        tags = file.tags()
+        assert tags["TERRAMORPH_SOURCE"].endswith("ortho.tif")
+        assert "unet64" in tags["TERRAMORPH_BUNDLE"]
+        assert file.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+        assert file.colorinterp[:3] == (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
+
+
+def test_unreadable_blocks_are_named_and_gone_on_from(bundle: Bundle, ortho: Path, tmp_path: Path) -> None:
+    whole = ortho.read_bytes()
+    translator = Translator(bundle, precision="fp32")
+    ortho.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises((InputError, StorageError), match=r"ortho\.tif"):
+        sweep(translator, ortho, tmp_path / "map.tif", SweepOptions(window=128, overlap=32))
+    assert not (tmp_path / "map.tif").exists()
+    ortho.write_bytes(whole)
+    sweep(translator, ortho, tmp_path / "map.tif", SweepOptions(window=128, overlap=32))
+    assert made(tmp_path / "map.tif").mask.any()
