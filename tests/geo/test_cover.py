@@ -111,12 +111,12 @@ def test_rows_come_from_the_top_without_waiting() -> None:
         asked.append(window)
         return np.ones((1, window.core_height, window.core_width), np.float32)
 
-    for rows, values, _ in cover.join(part, 1):
+    for rows, values, _ in cover.join(part, 1, rows=32):
         assert rows.start == bottom
         assert values.shape == (1, rows.stop - rows.start, 300)
-        # No more than the row of windows that ends these rows has been asked for.
-        assert asked[-1].y == cover.rows[len(asked) // len(cover.columns) - 1].start
-        assert asked[-1].y <= rows.start < asked[-1].y + 128
+        # Whole rows of windows have been asked for, and none that these rows do not touch.
+        assert len(asked) % len(cover.columns) == 0
+        assert asked[-1].core_y < rows.stop <= asked[-1].core_y + asked[-1].core_height
         bottom = rows.stop
     assert bottom == 1000
     assert asked == list(cover.windows())

@@ -149,9 +149,9 @@ def test_another_plan_begins_anew_and_a_damaged_part_is_made_again(bundle: Bundl
     with pytest.raises(KeyboardInterrupt):
         sweep(translator, ortho, tmp_path / "map.tif", options, stop)
     folder = tmp_path / ".map.tif.parts"
-    damaged = folder / "000003.npz"
+    damaged = folder / "000003.npy"
     damaged.write_bytes(damaged.read_bytes()[:500])
-    with pytest.raises(InputError, match=r"000003\.npz was damaged .* run the same command again"):
+    with pytest.raises(InputError, match=r"000003\.npy was damaged .* run the same command again"):
         sweep(translator, ortho, tmp_path / "map.tif", options)
     sweep(translator, ortho, tmp_path / "map.tif", options)
     with pytest.raises(KeyboardInterrupt):

@@ -7,10 +7,11 @@ windows overlap they are blended.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any
 
 import numpy as np
@@ -169,17 +170,18 @@ class Cover:
                 )
 
     def join(
-        self, parts: Callable[[Window], NDArray[Any] | None], bands: int
+        self, parts: Callable[[Window], NDArray[Any] | None], bands: int, rows: int = 256
     ) -> Iterator[tuple[slice, NDArray[np.float32], NDArray[np.float32]]]:
         """The outputs of all windows as one image: rows from top to bottom, as soon as they are final.
 
-        Memory is one row of windows in float32, whatever the height. Each window is asked for once, in the
-        order of `windows`, and not before the rows above it have been taken.
+        Each window is asked for once, in the order of `windows`, not before the rows above it have been taken, and is
+        let go of after its last row. What is added up is a few rows of the whole width; parts may be memory-mapped.
 
         Args:
             parts: Gives a window's output on its core, any real dtype (bands, core_height, core_width), or
                 None for a window without one. Its share then goes to the windows that overlap it.
             bands: Of the output.
+            rows: At most so many at a time.
 
         Yields:
             (rows, values, weight). values: float32 (bands, h, width) of these rows, 0 where no window has an
@@ -189,47 +191,47 @@ class Cover:
         Raises:
             ValueError: If a part has another shape.
         """
-        windows = self.windows()
-        rest = np.zeros((bands + 1, 0, self.width), np.float32)
-        for row, down in enumerate(self.rows):
+        windows, following = self.windows(), deque(self.rows)
+        live: list[tuple[Window, NDArray[Any]]] = []
+        for top in range(0, self.height, rows):
+            bottom = min(top + rows, self.height)
+            live = [(window, part) for window, part in live if window.core_y + window.core_height > top]
+            while following and following[0].first < bottom:
+                following.popleft()
+                live += [(w, part) for w, part in self._row(windows, parts, bands) if part is not None]
             # The last plane is the weight.
-            band = np.zeros(
-                (bands + 1, max(down.last - down.first, rest.shape[1]), self.width),
-                np.float32,
-            )
-            band[:, : rest.shape[1]] = rest
-            for across in self.columns:
-                self._add(
-                    band[:, : down.last - down.first, across.first : across.last],
-                    next(windows),
-                    parts,
-                )
-            final = (self.rows[row + 1].first if row + 1 < len(self.rows) else down.last) - down.first
-            values, weight = band[:-1, :final], band[-1, :final]
-            # Shares add up to 1 but for rounding, so what lacks no window is left as it is.
+            band = np.zeros((bands + 1, bottom - top, self.width), np.float32)
+            for window, part in live:
+                self._add(band, top, window, part)
+            values, weight = band[:-1], band[-1]
+            # Shares add up to 1 but for rounding, so only what lacks a window is scaled.
             lacking = (weight > 0.0) & (weight < 1.0 - 1e-6)
             if lacking.any():
                 values[:, lacking] /= weight[lacking]
-            rest = band[:, final:]
-            yield slice(down.first, down.first + final), values, weight
+            yield slice(top, bottom), values, weight
 
-    def _add(
-        self,
-        band: NDArray[np.float32],
-        window: Window,
-        parts: Callable[[Window], NDArray[Any] | None],
-    ) -> None:
-        """Adds a window's part, and its weight as one more plane, to float32 (bands + 1, h, w)."""
-        part = parts(window)
-        if part is None:
+    def _row(
+        self, windows: Iterator[Window], parts: Callable[[Window], NDArray[Any] | None], bands: int
+    ) -> Iterator[tuple[Window, NDArray[Any] | None]]:
+        """The next row of windows and their parts."""
+        for window in islice(windows, len(self.columns)):
+            part, expected = parts(window), (bands, window.core_height, window.core_width)
+            if part is not None and part.shape != expected:
+                raise ValueError(f"the part of window {window.number} is {part.shape}, but its core is {expected}")
+            yield window, part
+
+    def _add(self, band: NDArray[np.float32], top: int, window: Window, part: NDArray[Any]) -> None:
+        """Adds a window's part, and its weight as one more plane, to rows from `top`, float32 (bands + 1, h, width)."""
+        first = max(window.core_y, top)
+        last = min(window.core_y + window.core_height, top + band.shape[1])
+        if first >= last:
             return
-        expected = (len(band) - 1, window.core_height, window.core_width)
-        if part.shape != expected:
-            raise ValueError(f"the part of window {window.number} is {part.shape}, but its core is {expected}")
         rows, columns = window.inner
-        weight = self.rows[window.row].weights[rows, None] * self.columns[window.column].weights[columns]
-        band[:-1] += part * weight
-        band[-1] += weight
+        down = self.rows[window.row].weights[rows][first - window.core_y : last - window.core_y]
+        weight = down[:, None] * self.columns[window.column].weights[columns]
+        place = band[:, first - top : last - top, window.core_x : window.core_x + window.core_width]
+        place[:-1] += part[:, first - window.core_y : last - window.core_y] * weight
+        place[-1] += weight
 
     @property
     def _fade(self) -> int:

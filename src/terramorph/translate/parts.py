@@ -13,10 +13,8 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from zipfile import BadZipFile
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,19 +23,17 @@ from terramorph.atomic import atomic
 from terramorph.errors import InputError, StorageError
 
 
-@dataclass(frozen=True, eq=False)
-class Part:
+class Part(NamedTuple):
     """A translated window.
 
     Attributes:
-        pixels: (C, h, w) in the bundle's target dtype.
-        mask: bool (h, w), True where there is data.
-        spread: float32 (1, h, w), the standard deviation of several draws in stored units; None for one draw.
+        pixels: (C + 1, h, w) in the bundle's target dtype; the last band is 1 where there is data, else 0.
+        spread: float32 (2, h, w), the standard deviation of several draws in stored units, and likewise a band that
+            tells of data; None for one draw.
     """
 
     pixels: NDArray[Any]
-    mask: NDArray[np.bool_]
-    spread: NDArray[np.float32] | None = None
+    spread: NDArray[np.float32] | None
 
 
 class Parts:
@@ -68,7 +64,8 @@ class Parts:
 
     def done(self) -> set[int]:
         """Numbers of the windows that are finished."""
-        return {int(file.stem) for file in self.folder.iterdir() if file.suffix in (".npz", ".none")}
+        names = (file.name.split(".") for file in self.folder.iterdir())
+        return {int(name[0]) for name in names if name[0].isdigit() and name[1:] in (["npy"], ["none"])}
 
     def save(self, number: int, part: Part | None) -> None:
         """Keeps a window's result; None for a window without data.
@@ -80,39 +77,30 @@ class Parts:
             with atomic(self.folder / f"{number:06d}.none") as file:
                 file.touch()
             return
-        arrays: dict[str, NDArray[Any]] = {"pixels": part.pixels}
-        if not part.mask.all():
-            arrays["mask"] = np.packbits(part.mask)
         if part.spread is not None:
-            arrays["spread"] = part.spread
-        with (
-            atomic(
-                self.folder / f"{number:06d}.npz", advice="free some space and run again, it goes on from here"
-            ) as file,
-            file.open("wb") as stream,
-        ):
-            np.savez(stream, allow_pickle=False, **arrays)
+            self._save(f"{number:06d}.spread.npy", part.spread)
+        self._save(f"{number:06d}.npy", part.pixels)  # last: it says that the window is done
 
-    def load(self, number: int) -> Part | None:
-        """A window's result; None for a window without data.
+    def load(self, number: int, spread: bool = False) -> NDArray[Any] | None:
+        """A window's pixels or their spread, memory-mapped, as in `Part`; None for a window without data.
 
         Raises:
             InputError: if it is damaged; it is removed, so that it is made again.
         """
         if (self.folder / f"{number:06d}.none").exists():
             return None
-        path = self.folder / f"{number:06d}.npz"
+        path = self.folder / (f"{number:06d}.spread.npy" if spread else f"{number:06d}.npy")
         try:
-            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-                pixels = file["pixels"]
-                shape = pixels.shape[1:]
-                mask = np.ones(shape, np.bool_)
-                if "mask" in file:
-                    mask = np.unpackbits(file["mask"], count=mask.size).reshape(shape).astype(np.bool_)
-                return Part(pixels, mask, file.get("spread"))
-        except (OSError, ValueError, KeyError, BadZipFile, EOFError) as error:
-            path.unlink(missing_ok=True)
+            mapped: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            (self.folder / f"{number:06d}.npy").unlink(missing_ok=True)
             raise InputError(f"{path} was damaged ({error}) and is removed; run the same command again.") from error
+        return mapped
+
+    def _save(self, name: str, array: NDArray[Any]) -> None:
+        advice = "free some space and run again, it goes on from here"
+        with atomic(self.folder / name, advice=advice) as file, file.open("wb") as stream:
+            np.save(stream, array, allow_pickle=False)
 
     def remove(self) -> None:
         """Removes the folder, once the output stands."""

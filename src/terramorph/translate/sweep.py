@@ -222,12 +222,14 @@ def _reader(source: Source, grid: Grid) -> Callable[[Window], Raster]:
 def _translated(translator: Translator, raster: Raster, window: Window, samples: int) -> Part:
     """One window through the network, as often as asked, cut to what is used of it."""
     rows, columns = window.inner
+    real = raster.mask[None, rows, columns]
     draws = [translator.translate_window(raster, sample)[:, rows, columns] for sample in range(samples)]
     spread = None
     if samples > 1:
         stack = np.stack(draws).astype(np.float32)
-        spread = stack.std(axis=0, ddof=1).mean(axis=0, keepdims=True)
-    return Part(draws[0], raster.mask[rows, columns], spread)
+        deviation = stack.std(axis=0, ddof=1).mean(axis=0, keepdims=True)
+        spread = np.concatenate([deviation, real.astype(np.float32)])
+    return Part(np.concatenate([draws[0], real.astype(draws[0].dtype)]), spread)
 
 
 def _assemble(
@@ -284,15 +286,7 @@ def _joined(
     target = header.target
     bands = 1 if spread else target.count
 
-    def load(window: Window) -> NDArray[np.float32] | None:
-        part = parts.load(window.number)
-        if part is None:
-            return None
-        values = part.spread if spread else part.pixels
-        assert values is not None
-        return np.concatenate([values.astype(np.float32), part.mask[None].astype(np.float32)])
-
-    for rows, values, weight in cover.join(load, bands + 1):
+    for rows, values, weight in cover.join(lambda window: parts.load(window.number, spread), bands + 1):
         pixels, mask = values[:bands], (values[bands] > 0.5) & (weight > 0)
         if not spread:
             stored = np.rint(pixels) if np.dtype(target.dtype).kind in "ui" else pixels

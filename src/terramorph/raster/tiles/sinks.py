@@ -177,13 +177,14 @@ class _PMTiles:
 
     Args:
         file: where the archive goes.
-        folder: where there is room for the tiles.
+        waiting: where the tiles wait; closed as soon as none does.
+        folder: where there is room for them once more.
     """
 
-    def __init__(self, file: IO[bytes], folder: Path) -> None:
+    def __init__(self, file: IO[bytes], waiting: IO[bytes], folder: Path) -> None:
         self._file = file
+        self._waiting = waiting
         self._folder = folder
-        self._waiting = tempfile.TemporaryFile(dir=folder)
         self._places: list[tuple[int, int, int]] = []
         self._end = 0
 
@@ -200,12 +201,8 @@ class _PMTiles:
             for number, offset, length in sorted(self._places):
                 self._waiting.seek(offset)
                 writer.write_tile(number, self._waiting.read(length))
-            self.close()
+            self._waiting.close()
             writer.finalize(_pmtiles_header(about), _pmtiles_metadata(about))
-
-    def close(self) -> None:
-        """Lets go of what waits."""
-        self._waiting.close()
 
 
 def _pmtiles_header(about: About) -> dict[str, Any]:
@@ -230,5 +227,9 @@ def _pmtiles_metadata(about: About) -> dict[str, str]:
 
 @contextmanager
 def _open_pmtiles(path: Path) -> Iterator[_PMTiles]:
-    with atomic(path) as part, part.open("wb") as file, closing(_PMTiles(file, path.parent)) as sink:
-        yield sink
+    with (
+        atomic(path) as part,
+        part.open("wb") as file,
+        tempfile.TemporaryFile(dir=path.parent) as waiting,
+    ):
+        yield _PMTiles(file, waiting, path.parent)

@@ -94,16 +94,18 @@ def write_tiles(
     box = _tile_box(ground, high)
     if format == "jpg":
         _check_edges(source, ground, low)
-    with ThreadPoolExecutor(threads or os.cpu_count() or 1, "terramorph-encode") as pool:
-        with open_sink(kind, path, format) as sink:
-            pyramid = _Pyramid(source.name, sink, pool, format, low, high, box)
-            try:
-                _feed(pyramid, source, high, box, progress or (lambda done, total: None))
-                west, south, east, north = pyramid.finish()
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-            sink.finish(About(name, format, low, high, (west, south, east, north), attribution))
+    with (
+        ThreadPoolExecutor(threads or os.cpu_count() or 1, "terramorph-encode") as pool,
+        open_sink(kind, path, format) as sink,
+    ):
+        pyramid = _Pyramid(source.name, sink, pool, format, low, high, box)
+        try:
+            _feed(pyramid, source, high, box, progress or (lambda done, total: None))
+            bounds = pyramid.finish()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+        sink.finish(About(name, format, low, high, bounds, attribution))
 
 
 def _check(source: Source) -> None:
