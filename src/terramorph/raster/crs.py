@@ -22,3 +22,9 @@ def to_odc_crs(crs: RasterioCRS) -> CRS:
     if sphere and terms.get("k", 1) == 1 and not any(terms.get(key, 0) for key in ("lon_0", "lat_ts", "x_0", "y_0")):
         return CRS("EPSG:3857")
     return CRS(crs.to_wkt())
+
+
+def to_rasterio_crs(crs: CRS) -> RasterioCRS:
+    """rasterio's CRS of odc-geo's, by EPSG code where it has one."""
+    epsg = crs.to_epsg()
+    return RasterioCRS.from_epsg(epsg) if epsg else RasterioCRS.from_wkt(crs.to_wkt())

@@ -10,11 +10,11 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from PIL import Image
-from rasterio.crs import CRS as RasterioCRS
 from rasterio.errors import RasterioError
 
 from terramorph.atomic import atomic
 from terramorph.errors import RasterError, StorageError
+from terramorph.raster.crs import to_rasterio_crs
 from terramorph.raster.quiet import quiet
 from terramorph.raster.raster import Raster, default_bands
 from terramorph.raster.worldfile import prj_text, world_text
@@ -149,8 +149,7 @@ def _save_tiff(raster: Raster, path: Path) -> None:
     if grid.is_georeferenced:
         profile["transform"] = grid.affine
     if grid.crs is not None:
-        epsg = grid.crs.to_epsg()
-        profile["crs"] = RasterioCRS.from_epsg(epsg) if epsg else RasterioCRS.from_wkt(grid.crs.to_wkt())
+        profile["crs"] = to_rasterio_crs(grid.crs)
     with quiet(), rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
         with rasterio.open(path, "w", **profile) as dataset:
             dataset.write(raster.pixels)

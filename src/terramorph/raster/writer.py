@@ -16,7 +16,6 @@ from typing import Any, Literal
 import numpy as np
 import rasterio
 from numpy.typing import DTypeLike, NDArray
-from rasterio.crs import CRS as RasterioCRS
 from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
 from rasterio.shutil import copy as gdal_copy
@@ -26,6 +25,7 @@ from terramorph._version import __version__
 from terramorph.atomic import atomic
 from terramorph.errors import RasterError
 from terramorph.geo.grid import Grid
+from terramorph.raster.crs import to_rasterio_crs
 from terramorph.raster.dataset import gdal_session
 from terramorph.raster.raster import default_bands
 from terramorph.raster.save import check_format
@@ -137,8 +137,7 @@ def _profile(grid: Grid, count: int, dtype: np.dtype[Any]) -> dict[str, Any]:
     if grid.is_georeferenced:
         profile["transform"] = grid.affine
     if grid.crs is not None:
-        epsg = grid.crs.to_epsg()
-        profile["crs"] = RasterioCRS.from_epsg(epsg) if epsg else RasterioCRS.from_wkt(grid.crs.to_wkt())
+        profile["crs"] = to_rasterio_crs(grid.crs)
     return profile
 
 
