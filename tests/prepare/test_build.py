@@ -24,6 +24,7 @@ from terramorph.pairs.manifest import SPLITS
 from terramorph.prepare import Inputs, Opening, Options, Scale, SplitRule, prepare
 from terramorph.raster import Raster, read_image, write_image
 from terramorph.town import Town, make_town
+from terramorph.town.labels import plant_labels
 
 ANY = SplitRule(fractions=(0.6, 0.2, 0.2))
 
@@ -312,16 +313,6 @@ def test_inputs_that_cannot_be_used(sides: tuple[str, str], tmp_path: Path) -> N
             Options(**wrong)
 
 
-def damaged(sides: tuple[str, str], folder: Path) -> str:
-    """The map with its last blocks cut off."""
-    data = Path(sides[1]).read_bytes()
-    image = read_image(sides[1])
-    write_image(Raster.from_pixels(image.pixels, image.grid), folder / "cut.tif")
-    data = (folder / "cut.tif").read_bytes()
-    (folder / "cut.tif").write_bytes(data[: int(len(data) * 0.55)])
-    return str(folder / "cut.tif")
-
-
 def test_a_damaged_file_stops_with_its_name_or_is_skipped(sides: tuple[str, str], tmp_path: Path) -> None:
     png = tmp_path / "map.png"
     write_image(read_image(sides[1]), png)
@@ -335,3 +326,60 @@ def test_a_damaged_file_stops_with_its_name_or_is_skipped(sides: tuple[str, str]
     lost = table[table["dropped"] == "unreadable"]
     assert 0 < len(lost) == manifest.counts["left out: unreadable"] < 100
     assert lost["note"].str.contains("map.png").all()
+
+
+def test_areas_of_another_kind_or_scale_are_refused_before_anything_is_written(
+    town: Town, sides: tuple[str, str], tmp_path: Path
+) -> None:
+    out = tmp_path / "ds"
+    rule = Options(tile=64, split=SplitRule(fractions=(1.0, 0.0, 0.0)))
+    prepare(out, [Inputs(*sides)], rule)
+    expected = content(out)
+    deep = Raster.from_pixels(town.aerial().pixels[:1].astype(np.uint16), town.grid)
+    write_image(deep, tmp_path / "pan.tif")
+    with pytest.raises(DatasetError, match=r"pan \(.*\) has 1 bands of uint16 and that of ortho 3 of uint8"):
+        prepare(out, [Inputs(str(tmp_path / "pan.tif"), sides[1])], rule)
+    coarse = Raster.from_pixels(town.aerial().pixels, Grid(640, 640, town.grid.affine @ Affine.scale(2), town.grid.crs))
+    write_image(coarse, tmp_path / "coarse.tif")
+    with pytest.raises(DatasetError, match=r"A pixel of coarse is 2 m and one of ortho 1 m; give one --resolution"):
+        prepare(out, [Inputs(str(tmp_path / "coarse.tif"), str(tmp_path / "coarse.tif"))], rule)
+    prepare(out, [Inputs(*sides)], rule)
+    assert content(out) == expected
+
+
+def test_labels_at_the_edge_of_the_map_take_no_colour_from_outside(town: Town, tmp_path: Path) -> None:
+    labelled, _ = plant_labels(town.map(), town.features, seed=7, density=2.0)
+    write_image(town.aerial(), tmp_path / "ortho.tif")
+    write_image(labelled, tmp_path / "map.tif")
+    rule = Options(tile=64, split=SplitRule(fractions=(1.0, 0.0, 0.0)), clean_labels=True)
+    manifest = prepare(tmp_path / "ds", [Inputs(str(tmp_path / "ortho.tif"), str(tmp_path / "map.tif"))], rule)
+    assert footprints(tmp_path / "ds")["labels"].max() > 0.05
+    turned_black = 0
+    for pair in open_pairs(tmp_path / "ds", "train"):
+        _, y, x = manifest.pairs["train"][pair.id]
+        before = labelled.crop(y, x, 64, 64).pixels.max(axis=0)
+        turned_black += int(((pair.b.pixels.max(axis=0) < 30) & (before >= 30)).sum())
+    assert turned_black == 0
+
+
+def test_options_for_vectors_are_refused_where_there_are_none(sides: tuple[str, str], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="are for vectors, and ortho has none"):
+        prepare(tmp_path / "ds", [Inputs(*sides)], Options(opening=Opening(style="osm")))
+
+
+def test_where_nothing_is_kept_the_reason_is_said(sides: tuple[str, str], tmp_path: Path) -> None:
+    box = shapely.box(0, 0, 1, 1)
+    geopandas.GeoDataFrame({"split": ["train"]}, geometry=[box], crs="EPSG:32633").to_file(tmp_path / "far.gpkg")
+    rule = SplitRule("by-area", file=tmp_path / "far.gpkg")
+    with pytest.raises(DatasetError, match="polygons of the split do not cover this ground"):
+        prepare(tmp_path / "ds", [Inputs(*sides)], Options(tile=64, split=rule))
+    both = geopandas.GeoDataFrame({"split": ["train", "val"]}, geometry=[box, box], crs="EPSG:32633")
+    both.to_file(tmp_path / "both.gpkg")
+    rule = SplitRule("by-area", file=tmp_path / "both.gpkg")
+    with pytest.raises(DatasetError, match="polygons of train and of val overlap"):
+        prepare(tmp_path / "other", [Inputs(*sides)], Options(tile=64, split=rule))
+
+
+def test_one_block_is_trained_on(sides: tuple[str, str], tmp_path: Path) -> None:
+    manifest = prepare(tmp_path / "ds", [Inputs(*sides)], Options(tile=64, split=SplitRule(block=1000)))
+    assert manifest.counts == {"train": 100}

@@ -171,9 +171,7 @@ def test_scale_is_brought_to_the_models_or_refused(ortho: Path, picture, tmp_pat
     assert made(tmp_path / "back.tif").grid == read_image(ortho).grid
 
     far = Translator(make_bundle(header={"ground_resolution": 2.0}), precision="fp32")
-    with pytest.raises(
-        InputError, match=r"is 1 m and the model .* 2 m; bring it to that with --resolution 2"
-    ):
+    with pytest.raises(InputError, match=r"is 1 m and the model .* 2 m; bring it to that with --resolution 2"):
         sweep(far, ortho, tmp_path / "no.tif")
     sweep(far, ortho, tmp_path / "two.tif", SweepOptions(resolution=2.0))
     assert made(tmp_path / "two.tif").grid.resolution == pytest.approx((2.0, 2.0))

@@ -153,7 +153,7 @@ def one_kind(kind: str) -> Table:
     Raises:
         ConfigError: If the kind is unknown.
     """
-    check_kind(kind, KINDS, "kind=")
+    check_kind(kind, KINDS, "--kind")
     return Table(kind, (Match((), "any", (), {}, {}, kind, None, {}),))
 
 

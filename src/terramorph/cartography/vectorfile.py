@@ -99,12 +99,14 @@ class GdalFile:
             self.driver, found = _look(path, layer)
         except (DataSourceError, DataLayerError) as error:
             raise RasterError(_cannot_open(path, error)) from error
+        if found and not any(info["features"] for _, info in found):
+            raise RasterError(f"{path} has no features; give a file with some.")
         self._layers = [_Layer(n, _crs_of(path, n, info["crs"], crs), tuple(info["fields"])) for n, info in found]
         fields = {name: tuple(info["fields"]) for name, info in found}
         self.table = table or _choose(self.driver, fields)
         self._seen = fields
         if path.suffix.lower() == ".shp" and table is None and not _beside(path, ".dbf"):
-            raise RasterError(f"{path} has no .dbf beside it, which holds its attributes; copy it too, or give kind=.")
+            raise RasterError(f"{path} has no .dbf beside it, which holds its attributes; copy it too, or give --kind.")
         self._used = [each for each in self._layers if self.table.can_match(each.name, self._known(each))]
         if not self._used:
             raise RasterError(no_kind_message(path, self.table, fields))
@@ -233,7 +235,7 @@ def _crs_of(path: Path, layer: str, found: str | None, given: CRS | None) -> CRS
         return given
     if found is None:
         beside = " (the .prj beside a Shapefile)" if path.suffix.lower() == ".shp" else ""
-        raise RasterError(f"{path}, layer {layer}: has no CRS{beside}; give it with crs=, such as 'EPSG:4326'.")
+        raise RasterError(f"{path}, layer {layer}: has no CRS{beside}; name it with --target-crs, such as EPSG:4326.")
     return CRS(found)
 
 
@@ -249,8 +251,8 @@ def no_kind_message(path: Path, table: Table, layers: Mapping[str, Iterable[str]
     """What is said of a file none of whose features gets a kind."""
     seen = "; ".join(f"{name} ({', '.join(sorted(fields)[:12]) or 'no attributes'})" for name, fields in layers.items())
     return (
-        f"{path}: the table {table.name!r} gives no feature a kind. Its layers and attributes are {seen}. Give kind= "
-        "if all of it is one kind, such as 'building', or table= with a .toml file that names them."
+        f"{path}: the table {table.name!r} gives no feature a kind. Its layers and attributes are {seen}. Give --kind "
+        "if all of it is one kind, such as building, or --table with a .toml file that names them."
     )
 
 
@@ -287,7 +289,8 @@ def _check_degrees(path: Path, crs: CRS, box: Iterable[float]) -> None:
     if crs.geographic and (max(abs(bottom), abs(top)) > 90.001 or max(abs(left), abs(right)) > 540):
         raise RasterError(
             f"{path} reaches from x={left:g}, y={bottom:g} to x={right:g}, y={top:g}, which are no longitudes and "
-            f"latitudes ({crs}); if they are swapped, write longitude first, if they are metres, give crs=."
+            f"latitudes ({crs}); if they are swapped, write longitude first, if they are metres, name "
+            "the CRS with --target-crs."
         )
 
 

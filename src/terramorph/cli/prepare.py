@@ -150,6 +150,8 @@ def show_manifest(out: Path, manifest: Manifest) -> None:
     """Prints what a dataset holds."""
     show_table(str(out), manifest.counts.items())
     for area in manifest.areas:
+        if area.shift is None and manifest.settings["register"]:
+            say(f"{area.name}: no shift was found that is the same all over; the map stays where it is.")
         if area.shift is not None:
             say(f"{area.name}: the map was moved by {-area.shift[0]:g}, {-area.shift[1]:g} px to fit the source.")
     say(f"`terramorph prepare inspect {out}` makes a page about it; QGIS opens {out / 'footprints.parquet'}.")

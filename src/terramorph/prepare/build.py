@@ -91,6 +91,9 @@ def _plan_grid(one: Inputs, out: Path, options: Options, journal: Journal, opene
     zoom = options.scale.zoom
     source = opened.enter_context(open_side(one.source, how.source_crs, how, zoom, cache))
     target = opened.enter_context(open_side(str(one.target), how.target_crs, how, zoom, cache))
+    drawn = source.grid is None or target.grid is None
+    if not drawn and (how.style, how.table, how.kind) != ("classic", None, None):
+        raise ConfigError(f"--style, --table and --kind are for vectors, and {name} has none; leave them out.")
     area = Area(name, source, target, plan_grid(source, target, options.scale, options.tile, options.ground))
     places = area_places(area, options, journal)
     # On a map that we draw ourselves there is no text.

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,7 +104,7 @@ def cut(
         source_range=area.source.range,
         target_range=area.target.range,
     )
-    row: Row = {**asdict(place), **asdict(measures)}
+    row: Row = {**asdict(place), **_rounded(asdict(measures))}
     if place.dropped is None:
         row["dropped"] = _unwanted(row, options)
     if row["dropped"] is None:
@@ -112,6 +112,11 @@ def cut(
     else:
         row["split"] = None
     return Cut(row, surface)
+
+
+def _rounded(values: dict[str, Any]) -> dict[str, Any]:
+    """Measures to four decimals: the rest changes with where arrays lie in memory, and a dataset should not."""
+    return {name: round(value, 4) if isinstance(value, float) else value for name, value in values.items()}
 
 
 def correlation(source: Raster, target: Raster) -> NDArray[np.float32] | None:
@@ -135,7 +140,7 @@ def add_block_shifts(cuts: Sequence[Cut]) -> list[Row]:
         surfaces = [one.surface for one in members if one.surface is not None]
         shift = locate_common(surfaces) if surfaces else Shift(math.nan, math.nan, 0.0)
         for one in members:
-            one.row.update(block_dx=shift.dx, block_dy=shift.dy, block_confidence=shift.confidence)
+            one.row.update(_rounded({"block_dx": shift.dx, "block_dy": shift.dy, "block_confidence": shift.confidence}))
     return [one.row for one in cuts]
 
 

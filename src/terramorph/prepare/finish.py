@@ -50,12 +50,10 @@ def finish(out: Path, journal: Journal, options: Options, tell: Callable[[str, i
     if options.drop_duplicates:
         _drop_duplicates(rows, out)
     kept = [row for row in rows if row["split"] is not None]
-    counts = Counter(str(row["split"]) for row in kept) + Counter(
-        f"left out: {row['dropped']}" for row in rows if row["dropped"] is not None
-    )
+    splits = sorted((row["split"] for row in kept), key=SPLITS.index)
+    counts = Counter([*splits, *(f"left out: {row['dropped']}" for row in rows if row["dropped"] is not None)])
     if not kept:
-        reasons = ", ".join(f"{count} {name}" for name, count in counts.items())
-        raise DatasetError(f"No pair was kept ({reasons}); relax --max-nodata or --drop-blank, or look at the split.")
+        raise DatasetError(_nothing_kept(counts))
     numbers = {area.name: number for number, area in enumerate(journal.areas)}
     placed = all(area.grid is not None for area in journal.areas)
     manifest = Manifest(
@@ -75,6 +73,23 @@ def finish(out: Path, journal: Journal, options: Options, tell: Callable[[str, i
     manifest.save(out)
     tell("writing the manifest", 1, 1)
     return manifest
+
+
+_ADVICE = {
+    "nodata": "a side has no data there: check its zoom or URL and --bounds, or raise --max-nodata",
+    "blank": "raise --drop-blank",
+    "buffer": "the ground is too small for its splits: use a smaller --tile, --buffer 0, or other --fractions",
+    "unlisted": "the list of the split names none of them",
+    "outside": "the polygons of the split do not cover this ground",
+    "unreadable": "a file is damaged",
+}
+
+
+def _nothing_kept(counts: Counter[str]) -> str:
+    """What is said where every tile was left out."""
+    reasons = ", ".join(f"{count} {name}" for name, count in counts.items())
+    commonest = counts.most_common(1)[0][0].removeprefix("left out: ") if counts else ""
+    return f"No pair was kept ({reasons}); {_ADVICE.get(commonest, 'look at what was left out')}."
 
 
 def _in_order(rows: list[Row]) -> list[Row]:

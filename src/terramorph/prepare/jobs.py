@@ -83,8 +83,14 @@ class MapLook:
 
     def apply(self, target: Raster) -> tuple[Raster, NDArray[np.bool_]]:
         """A target (3, H, W), painted over if asked, and where it showed labels, bool (H, W)."""
-        found = remove_labels(target.pixels, self.palette)
-        return replace(target, pixels=found.rgb) if self.clean else target, found.mask
+        # What is masked holds any value, often black, and must not be painted over what is beside it.
+        ground = self.palette[0] if len(self.palette) else np.zeros(3, np.uint8)
+        shown = np.where(target.mask, target.pixels, ground[:, None, None])
+        found = remove_labels(shown, self.palette)
+        labels = found.mask & target.mask
+        if not self.clean:
+            return target, labels
+        return replace(target, pixels=np.where(labels, found.rgb, target.pixels)), labels
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,6 +21,8 @@ from terramorph.errors import DatasetError, StorageError
 from terramorph.pairs.manifest import AreaRecord
 
 FOLDER = ".prepare"
+MOST_APART = 1.1
+"""Ground resolutions of areas may differ by this ratio: that of web mercator changes with latitude."""
 Row = dict[str, Any]
 """One tile: id, area, split, dropped, row, col, y, x and the measurements; plain values."""
 
@@ -49,10 +51,9 @@ class Journal:
         if begun is None:
             self._save("settings.json", settings)
         elif begun != settings:
-            name = next(k for k in sorted({*begun, *settings}) if begun.get(k) != settings.get(k))
             raise DatasetError(
-                f"{out} was begun with other settings ({name}: {begun.get(name)!r}, now {settings.get(name)!r}); give "
-                "the same ones to go on, or choose another folder."
+                f"{out} was begun with other settings ({_difference(begun, settings)}); give the same ones to go "
+                "on, or choose another folder."
             )
         self.areas: list[AreaRecord] = [AreaRecord.model_validate(a) for a in self._json("areas.json") or []]
 
@@ -60,7 +61,8 @@ class Journal:
         """Notes an area, before any of its tiles.
 
         Raises:
-            DatasetError: if an area of that name was made from other files.
+            DatasetError: if an area of that name was made from other files, or its pairs would be of another kind than
+                those of the areas before it.
         """
         for known in self.areas:
             if known.name == area.name:
@@ -70,6 +72,8 @@ class Journal:
                         f"{known.target.path}); restore them, or choose another folder or --name."
                     )
                 return
+        if self.areas:
+            _refuse_other_kind(self.areas[0], area)
         self.areas.append(area)
         self._save("areas.json", [json.loads(a.model_dump_json()) for a in self.areas])
 
@@ -149,6 +153,31 @@ def locked(out: Path) -> Iterator[None]:
         except OSError:
             raise DatasetError(f"Another process is preparing {out}; wait for it or choose another folder.") from None
         yield
+
+
+def _difference(begun: dict[str, Any], now: dict[str, Any]) -> str:
+    """The first setting that differs: its name, what it was, what it is."""
+    name = next(k for k in sorted({*begun, *now}) if begun.get(k) != now.get(k))
+    was, is_now = begun.get(name), now.get(name)
+    if isinstance(was, dict) and isinstance(is_now, dict):
+        return _difference(was, is_now)
+    return f"{name}: {was!r}, now {is_now!r}"
+
+
+def _refuse_other_kind(first: AreaRecord, area: AreaRecord) -> None:
+    """All pairs of a dataset have the same bands, of the same dtypes, at about the same ground resolution."""
+    for which, a, b in (("source", first.source, area.source), ("target", first.target, area.target)):
+        if (len(a.bands), a.dtype) != (len(b.bands), b.dtype):
+            raise DatasetError(
+                f"The {which} of {area.name} ({b.path}) has {len(b.bands)} bands of {b.dtype} and that of {first.name} "
+                f"{len(a.bands)} of {a.dtype}; pairs of different kinds do not train together, make a dataset of each."
+            )
+    have, other = (None if r.grid is None else r.grid.grid().ground_resolution for r in (first, area))
+    if have and other and max(have / other, other / have) > MOST_APART:
+        raise DatasetError(
+            f"A pixel of {area.name} is {other:.3g} m and one of {first.name} {have:.3g} m; give one --resolution "
+            "for all, or make a dataset of each."
+        )
 
 
 def _ends_with_newline(path: Path) -> bool:

@@ -136,10 +136,14 @@ def _check_places(source: Source, target: Source, scale: Scale) -> None:
     """Refuses sides that cannot be laid on each other."""
     for side, other, option in ((source, target, "--source-crs"), (target, source, "--target-crs")):
         if side.extent.crs is None and (other.extent.crs is not None or scale != Scale()):
-            what = "a place but no CRS" if side.grid is not None and side.grid.is_georeferenced else "no place on Earth"
+            if side.grid is not None and not side.grid.is_georeferenced:
+                raise DatasetError(
+                    f"{side.name} has no place on Earth, so it cannot be laid on the ground; put its world file "
+                    f"beside it (and name its CRS with {option} EPSG:n if there is no .prj)."
+                )
             raise DatasetError(
-                f"{side.name} has {what}, so it cannot be laid on the ground; put a .prj or world file beside it, "
-                f"or name its CRS with {option} EPSG:n."
+                f"{side.name} has a place but no CRS, so it cannot be laid on the ground; name it with {option} "
+                "EPSG:n, or put a .prj beside it."
             )
     if scale == Scale() and source.grid is None:
         raise DatasetError(

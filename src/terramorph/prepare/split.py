@@ -6,6 +6,7 @@ import csv
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Literal
 
@@ -59,6 +60,8 @@ class SplitRule:
             raise ConfigError(f"A split {self.method} needs --split-file, {what}.")
         if self.method == "blocks" and self.file is not None:
             raise ConfigError("A --split-file goes with --split by-list or by-area; blocks are drawn by the seed.")
+        if self.seed < 0:
+            raise ConfigError(f"A seed of {self.seed} is none; give 0 or more.")
         if self.block is not None and self.block < 1:
             raise ConfigError(f"A block of {self.block} tiles is none; give at least 1.")
         if self.buffer is not None and not self.buffer >= 0:
@@ -94,6 +97,8 @@ def draw_blocks(tiles: Tiles, rule: SplitRule, name: str) -> NDArray[np.int8]:
         left = left[np.argsort(beside, kind="stable")]
         filled = np.cumsum(sizes[left])
         count_of = max(1, int(np.searchsorted(filled, share * count - 0.5 * sizes.mean())) + 1)
+        if rule.fractions[_CODE["train"]] > 0:
+            count_of = min(count_of, len(left) - 1)  # train goes last, and not without
         codes[left[:count_of]] = _CODE[split]
         left = left[count_of:]
     return codes[member]
@@ -138,7 +143,7 @@ def read_polygons(path: Path) -> tuple[NDArray[np.object_], NDArray[np.int8], CR
         shapely polygons (N,), int8 (N,) places in `SPLITS`, and their CRS.
 
     Raises:
-        DatasetError: if the file cannot be read, has no attribute split, or names another split.
+        DatasetError: if the file cannot be read, has no attribute split, names another split, or gives ground to two.
     """
     try:
         frame = geopandas.read_file(path)
@@ -149,6 +154,12 @@ def read_polygons(path: Path) -> tuple[NDArray[np.object_], NDArray[np.int8], CR
     wrong = [str(s) for s in frame["split"] if s not in _CODE]
     if wrong:
         raise DatasetError(f"{path} gives a polygon to the split {wrong[0]!r}; use one of {', '.join(SPLITS)}.")
+    for a, b in combinations(frame["split"].unique(), 2):
+        shared = frame[frame["split"] == a].union_all().intersection(frame[frame["split"] == b].union_all())
+        if shared.area > 0:
+            raise DatasetError(
+                f"{path}: polygons of {a} and of {b} overlap; ground belongs to one split, cut them apart."
+            )
     crs = None if frame.crs is None else CRS(frame.crs.to_wkt())
     codes = np.array([_CODE[s] for s in frame["split"]], np.int8)
     return np.asarray(frame.geometry.values, dtype=object), codes, crs
