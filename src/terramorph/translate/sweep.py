@@ -286,7 +286,9 @@ def _joined(
     target = header.target
     bands = 1 if spread else target.count
 
-    for rows, values, weight in cover.join(lambda window: parts.load(window.number, spread), bands + 1):
+    # Fewer rows at a time of a wider raster, so that memory does not grow with it.
+    high = max(16, min(256, (1 << 22) // cover.width))
+    for rows, values, weight in cover.join(lambda window: parts.load(window.number, spread), bands + 1, high):
         pixels, mask = values[:bands], (values[bands] > 0.5) & (weight > 0)
         if not spread:
             stored = np.rint(pixels) if np.dtype(target.dtype).kind in "ui" else pixels
