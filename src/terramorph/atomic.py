@@ -7,6 +7,7 @@ behind are swept when another process first writes into their folder.
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import os
 import platform
@@ -79,6 +80,22 @@ def atomic(
         with suppress(OSError):
             part.unlink(missing_ok=True)
         _writing.discard((os.getpid(), number))
+
+
+@contextmanager
+def locked(path: Path, busy: Exception) -> Iterator[None]:
+    """Holds a lock file for this process; the system lets go of it when the process ends, however it ends.
+
+    Args:
+        path: the file, in a folder that exists.
+        busy: raised if another process holds it.
+    """
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise busy from None
+        yield
 
 
 def _sweep(folder: Path) -> None:

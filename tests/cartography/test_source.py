@@ -28,7 +28,7 @@ from terramorph.geo import Grid
 UTM = CRS("EPSG:32633")
 X, Y = 392_000, 5_820_000
 GRID = Grid(256, 256, Affine(2, 0, X, 0, -2, Y), UTM)
-SHARED = Path("/work/shared/data/geo")
+SHARED = Path(__file__).parents[3] / "shared" / "data" / "geo"
 
 
 def frame(crs="EPSG:32633"):

@@ -17,7 +17,7 @@ from terramorph.pairs.manifest import SPLITS, AreaRecord, GridRecord, Manifest, 
 from terramorph.prepare.cut import Cut, Place, add_block_shifts, correlation, cut, make_folders, unread, value_range
 from terramorph.prepare.finish import finish
 from terramorph.prepare.jobs import FolderJob, GridJob, Job, MapLook, Part
-from terramorph.prepare.journal import FOLDER, Journal, locked
+from terramorph.prepare.journal import FOLDER, Journal, held
 from terramorph.prepare.labels import map_palette
 from terramorph.prepare.options import Inputs, Options
 from terramorph.prepare.places import area_places
@@ -56,7 +56,7 @@ def prepare(
     tell = progress or (lambda step, done, total: None)
     named = _named(inputs)
     journal = Journal(out, options.plain())
-    with locked(out), ExitStack() as opened:
+    with held(out), ExitStack() as opened:
         for one in named:
             plan = _plan_folder if one.target is None else _plan_grid
             job = plan(one, out, options, journal, opened, tell)

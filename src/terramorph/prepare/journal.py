@@ -8,15 +8,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from terramorph.atomic import atomic
+from terramorph.atomic import atomic, locked
 from terramorph.errors import DatasetError, StorageError
 from terramorph.pairs.manifest import AreaRecord
 
@@ -140,19 +139,14 @@ class Journal:
             )
 
 
-@contextmanager
-def locked(out: Path) -> Iterator[None]:
-    """Holds the dataset for this process; the system lets go of it when the process ends, however it ends.
+def held(out: Path) -> AbstractContextManager[None]:
+    """Holds the dataset for this process.
 
     Raises:
-        DatasetError: if another process prepares into the same folder.
+        DatasetError: on entering, if another process prepares into the same folder.
     """
-    with (out / FOLDER / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise DatasetError(f"Another process is preparing {out}; wait for it or choose another folder.") from None
-        yield
+    busy = DatasetError(f"Another process is preparing {out}; wait for it or choose another folder.")
+    return locked(out / FOLDER / "lock", busy)
 
 
 def _difference(begun: dict[str, Any], now: dict[str, Any]) -> str:

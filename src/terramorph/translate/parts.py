@@ -8,18 +8,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from terramorph.atomic import atomic
+from terramorph.atomic import atomic, locked
 from terramorph.errors import InputError, StorageError
 
 
@@ -107,21 +105,15 @@ class Parts:
         with suppress(OSError):
             shutil.rmtree(self.folder)
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Holds the folder for this process; the system lets go of it when the process ends, however it ends.
+    def locked(self) -> AbstractContextManager[None]:
+        """Holds the folder for this process.
 
         Raises:
-            InputError: if another process makes the same output.
+            InputError: on entering, if another process makes the same output.
         """
-        with (self.folder / "lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise InputError(
-                    f"Another process is making {self.folder.name[1:-6]}; wait for it or choose another output."
-                ) from None
-            yield
+        name = self.folder.name[1:-6]
+        busy = InputError(f"Another process is making {name}; wait for it or choose another output.")
+        return locked(self.folder / "lock", busy)
 
     def _plan(self) -> Any:
         with suppress(OSError, ValueError):

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from odc.geo.geom import Geometry
 
 from terramorph._version import __version__
@@ -25,7 +24,7 @@ from terramorph.geo import Cover, Grid, Window, grid_at
 from terramorph.raster import ImageSource, Raster, Source, open_source
 from terramorph.raster.clip import ClippedSource
 from terramorph.raster.tiles.write import write_tiles
-from terramorph.raster.writer import write_cog
+from terramorph.raster.writer import Strip, write_cog
 from terramorph.translate.parts import Part, Parts
 from terramorph.translate.translator import MAX_SCALE_RATIO, WHOLE_PIXELS, Translator
 
@@ -274,9 +273,6 @@ def _assemble(
                 attribution=source.licence,
                 progress=lambda done, total: tell("writing tiles", done, total),
             )
-
-
-Strip = tuple[slice, NDArray[Any], NDArray[np.bool_]]
 
 
 def _joined(
