@@ -162,3 +162,19 @@ def test_refusals() -> None:
         Cover(0, 10, 100)
     with pytest.raises(ValueError, match=r"window 0 is \(1, 3, 3\), but its core is \(1, 5, 5\)"):
         next(Cover(5, 5, 8).join(lambda w: np.zeros((1, 3, 3)), 1))
+
+
+@pytest.mark.parametrize("halo", [None, 20])
+def test_cells_blended_one_by_one_are_what_is_joined(halo: int | None) -> None:
+    cover = Cover(500, 330, 128, halo=halo, overlap=32, align=4)
+    image = noise(2, 500, 330)
+    parts = [(window, image[:, *window.seen][:, *window.inner] + window.number) for window in cover.windows()]
+    whole = np.concatenate([values for _, values, _ in cover.join(lambda w: parts[w.number][1], 2)], axis=1)
+    count = np.zeros((500, 330), int)
+    for rows in cover.cells[0]:
+        for columns in cover.cells[1]:
+            values, _ = cover.blend(parts, rows, columns, 2)
+            assert np.array_equal(values, whole[:, rows, columns])
+            count[rows, columns] += 1
+    assert (count == 1).all()
+    assert len(cover.cells[0]) * len(cover.cells[1]) == len(cover)

@@ -8,7 +8,7 @@ windows overlap they are blended.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice, pairwise
@@ -147,6 +147,11 @@ class Cover:
         """
         return _borders(self.rows), _borders(self.columns)
 
+    @property
+    def cells(self) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+        """(rows, columns): the grid cut in pieces, one a window and the middle of its core."""
+        return _cells(self.rows), _cells(self.columns)
+
     def __len__(self) -> int:
         """Number of windows."""
         return len(self.rows) * len(self.columns)
@@ -199,16 +204,32 @@ class Cover:
             while following and following[0].first < bottom:
                 following.popleft()
                 live += [(w, part) for w, part in self._row(windows, parts, bands) if part is not None]
-            # The last plane is the weight.
-            band = np.zeros((bands + 1, bottom - top, self.width), np.float32)
-            for window, part in live:
-                self._add(band, top, window, part)
-            values, weight = band[:-1], band[-1]
-            # Shares add up to 1 but for rounding, so only what lacks a window is scaled.
-            lacking = (weight > 0.0) & (weight < 1.0 - 1e-6)
-            if lacking.any():
-                values[:, lacking] /= weight[lacking]
-            yield slice(top, bottom), values, weight
+            rows_now = slice(top, bottom)
+            yield rows_now, *self.blend(live, rows_now, slice(0, self.width), bands)
+
+    def blend(
+        self, parts: Iterable[tuple[Window, NDArray[Any]]], rows: slice, columns: slice, bands: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """One piece of the image from the windows whose cores meet it.
+
+        Args:
+            parts: Windows with their outputs, as `join` takes them; others than those that meet do nothing.
+            rows, columns: The piece, in pixels of the grid.
+            bands: Of the output.
+
+        Returns:
+            (values, weight) as `join` yields them.
+        """
+        # The last plane is the weight.
+        piece = np.zeros((bands + 1, rows.stop - rows.start, columns.stop - columns.start), np.float32)
+        for window, part in parts:
+            self._add(piece, rows, columns, window, part)
+        values, weight = piece[:-1], piece[-1]
+        # Shares add up to 1 but for rounding, so only what lacks a window is scaled.
+        lacking = (weight > 0.0) & (weight < 1.0 - 1e-6)
+        if lacking.any():
+            values[:, lacking] /= weight[lacking]
+        return values, weight
 
     def _row(
         self, windows: Iterator[Window], parts: Callable[[Window], NDArray[Any] | None], bands: int
@@ -220,17 +241,20 @@ class Cover:
                 raise ValueError(f"the part of window {window.number} is {part.shape}, but its core is {expected}")
             yield window, part
 
-    def _add(self, band: NDArray[np.float32], top: int, window: Window, part: NDArray[Any]) -> None:
-        """Adds a window's part, and its weight as one more plane, to rows from `top`, float32 (bands + 1, h, width)."""
-        first = max(window.core_y, top)
-        last = min(window.core_y + window.core_height, top + band.shape[1])
-        if first >= last:
+    def _add(self, piece: NDArray[np.float32], rows: slice, columns: slice, window: Window, part: NDArray[Any]) -> None:
+        """Adds a window's part, and its weight as one more plane, to a piece, float32 (bands + 1, h, w)."""
+        top, bottom = max(window.core_y, rows.start), min(window.core_y + window.core_height, rows.stop)
+        left, right = max(window.core_x, columns.start), min(window.core_x + window.core_width, columns.stop)
+        if top >= bottom or left >= right:
             return
-        rows, columns = window.inner
-        down = self.rows[window.row].weights[rows][first - window.core_y : last - window.core_y]
-        weight = down[:, None] * self.columns[window.column].weights[columns]
-        place = band[:, first - top : last - top, window.core_x : window.core_x + window.core_width]
-        place[:-1] += part[:, first - window.core_y : last - window.core_y] * weight
+        down, across = self.rows[window.row], self.columns[window.column]
+        weight = (
+            down.weights[top - down.start : bottom - down.start, None]
+            * across.weights[left - across.start : right - across.start]
+        )
+        place = piece[:, top - rows.start : bottom - rows.start, left - columns.start : right - columns.start]
+        own = slice(top - window.core_y, bottom - window.core_y), slice(left - window.core_x, right - window.core_x)
+        place[:-1] += part[:, *own] * weight
         place[-1] += weight
 
     @property
@@ -278,6 +302,11 @@ class Cover:
 def _span(start: int, stop: int, first: int, last: int, weights: NDArray[np.float32]) -> Span:
     weights.flags.writeable = False
     return Span(start, stop, first, last, weights)
+
+
+def _cells(spans: tuple[Span, ...]) -> tuple[slice, ...]:
+    middles = [(span.last + following.first) // 2 for span, following in pairwise(spans)]
+    return tuple(slice(*ends) for ends in pairwise([spans[0].first, *middles, spans[-1].last]))
 
 
 def _borders(spans: tuple[Span, ...]) -> tuple[int, ...]:

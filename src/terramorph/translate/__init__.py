@@ -6,6 +6,7 @@ sweep(model, "ortho.tif", "map.tif")      # of any size, in bounded memory
 """
 
 from terramorph.translate.area import read_area
+from terramorph.translate.arrays import translate_array
 from terramorph.translate.backends import Backend, OnnxBackend, TorchBackend
 from terramorph.translate.files import Translated, translate_files
 from terramorph.translate.sweep import SweepOptions, sweep
@@ -21,5 +22,6 @@ __all__ = [
     "load",
     "read_area",
     "sweep",
+    "translate_array",
     "translate_files",
 ]

@@ -1,0 +1,183 @@
+"""An xarray DataArray as a source of pixels, in memory or lazy."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import odc.geo.xr  # noqa: F401  (gives every DataArray its .odc)
+import xarray
+from numpy.typing import NDArray
+from odc.geo.geom import Geometry
+
+from terramorph.errors import RasterError
+from terramorph.geo.grid import Grid
+from terramorph.raster.raster import Raster, default_bands
+from terramorph.raster.warp import footprint, kernel_reach, warp, window_offset
+
+
+@dataclass(frozen=True)
+class ArrayLayout:
+    """Where the pixels of an array lie and what they mean, without the pixels.
+
+    Attributes:
+        grid: of the array.
+        bands: names.
+        dtype: of the pixels.
+        nodata: the value of pixels without data, or None.
+    """
+
+    grid: Grid
+    bands: tuple[str, ...]
+    dtype: np.dtype[Any]
+    nodata: float | None
+
+    def needed(self, grid: Grid) -> tuple[slice, slice] | None:
+        """(rows, columns) of the array on which the pixels of a grid depend; None where it lies outside."""
+        offset = window_offset(self.grid, grid)
+        if offset is not None:
+            top, left = offset
+            bottom, right = top + grid.height, left + grid.width
+        else:
+            place = footprint(self.grid, grid)
+            if place is None:
+                return None
+            around = kernel_reach(place) + 1
+            top, left = math.floor(place.top) - around, math.floor(place.left) - around
+            bottom, right = math.ceil(place.bottom) + around, math.ceil(place.right) + around
+        rows = slice(max(top, 0), min(bottom, self.grid.height))
+        columns = slice(max(left, 0), min(right, self.grid.width))
+        return (rows, columns) if rows.stop > rows.start and columns.stop > columns.start else None
+
+    def placed(self, stored: NDArray[Any] | None, where: tuple[slice, slice] | None, grid: Grid) -> Raster:
+        """The pixels on a grid.
+
+        Args:
+            stored: (C, h, w), the array's pixels there.
+            where: what of the array is `needed`.
+            grid: to read.
+        """
+        count = len(self.bands)
+        if stored is None or where is None:
+            return Raster(np.zeros((count, *grid.shape), self.dtype), np.zeros(grid.shape, np.bool_), grid, self.bands)
+        rows, columns = where
+        own = self.grid.crop(rows.start, columns.start, rows.stop - rows.start, columns.stop - columns.start)
+        raster = Raster(stored, self._real(stored), own, self.bands)
+        if own == grid:
+            return raster
+        offset = window_offset(own, grid)
+        if offset is None:
+            return warp(raster, grid)
+        top, left = -offset[0], -offset[1]
+        pixels, mask = np.zeros((count, *grid.shape), self.dtype), np.zeros(grid.shape, np.bool_)
+        inside = slice(top, top + own.height), slice(left, left + own.width)
+        pixels[:, *inside], mask[inside] = stored, raster.mask
+        return Raster(pixels, mask, grid, self.bands)
+
+    def _real(self, stored: NDArray[Any]) -> NDArray[np.bool_]:
+        """Where pixels hold data, bool (H, W)."""
+        missing: NDArray[np.bool_] = np.isnan(stored) if stored.dtype.kind == "f" else np.zeros(stored.shape, np.bool_)
+        if self.nodata is not None:
+            missing = np.logical_or(missing, stored == self.nodata)
+        colour = len(stored) == 3 and stored.dtype == np.uint8
+        found: NDArray[np.bool_] = ~(missing.all(axis=0) if colour else missing.any(axis=0))
+        return found
+
+
+class ArraySource:
+    """The pixels of a DataArray that has a CRS. A `Source`.
+
+    The place comes from its coordinates and its CRS as odc-geo or rioxarray keep them. Pixels without data are those of
+    the nodata value (``nodata`` or ``_FillValue``; for three bands of uint8 only where all three have it, for they are
+    one colour), and NaN.
+
+    Attributes:
+        name, grid, extent, bands, dtype, sequential, licence: as `Source` says.
+        array: the DataArray, with its bands in front: (band, y, x). Lazy if it was.
+        layout: what is known without the pixels.
+
+    Args:
+        array: (band, y, x), (y, x, band) or (y, x), whatever the dimensions are called.
+
+    Raises:
+        RasterError: If it has no CRS, or its coordinates are not those of a grid, or it has more dimensions.
+    """
+
+    licence: str | None = None
+    sequential = False
+
+    def __init__(self, array: xarray.DataArray) -> None:
+        self.name = str(array.name) if array.name is not None else "the array"
+        geobox, spatial = array.odc.geobox, array.odc.spatial_dims
+        if spatial is None or geobox is None or geobox.crs is None:
+            raise RasterError(
+                f"{self.name} does not say where it is; give it x and y coordinates and a CRS, with "
+                ".rio.write_crs(...) or .odc.assign_crs(...)."
+            )
+        others = [str(name) for name in array.dims if name not in spatial]
+        if len(others) > 1:
+            raise RasterError(
+                f"{self.name} has the dimensions {', '.join(map(str, array.dims))}; choose one of {others[0]}, so that "
+                "bands, y and x are left."
+            )
+        if not others:
+            others = ["band"]
+            array = array.expand_dims("band")
+        self.array = array.transpose(others[0], *spatial)
+        nodata = array.odc.nodata
+        self.layout = ArrayLayout(
+            grid=Grid.from_geobox(geobox),
+            bands=_band_names(self.array, others[0]),
+            dtype=array.dtype,
+            nodata=None if nodata is None or math.isnan(nodata) else float(nodata),
+        )
+        self.grid, self.bands, self.dtype = self.layout.grid, self.layout.bands, self.layout.dtype
+        self.extent: Geometry = geobox.extent
+
+    @property
+    def lazy(self) -> bool:
+        """Whether the pixels are still to be computed, by dask."""
+        return self.array.chunks is not None
+
+    def read(self, grid: Grid) -> Raster:
+        """The pixels on a grid, as `Source` says; what is lazy is computed.
+
+        Raises:
+            RasterError: If the grid has no CRS.
+        """
+        where = self.layout.needed(grid)
+        stored = None if where is None else np.asarray(self.array.data[:, *where])
+        return self.layout.placed(stored, where, grid)
+
+    def fingerprint(self) -> str:
+        """Hex digest (blake2b, 16 bytes) of the pixels and their place; of a lazy array, of how it is computed."""
+        digest = hashlib.blake2b(repr(self.layout).encode(), digest_size=16)
+        if self.lazy:
+            digest.update(str(self.array.data.name).encode())
+        else:
+            digest.update(np.ascontiguousarray(self.array.values).data)
+        return digest.hexdigest()
+
+    def close(self) -> None:
+        """Nothing: the array is its owner's."""
+
+    def __enter__(self) -> Self:
+        """The source itself."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """`close`."""
+
+
+def _band_names(array: xarray.DataArray, dimension: str) -> tuple[str, ...]:
+    """Names from the band coordinate, from rioxarray's long_name, or the usual ones."""
+    count = array.sizes[dimension]
+    if dimension in array.coords and array.coords[dimension].dtype.kind in "UO":
+        return tuple(str(name) for name in array.coords[dimension].values)
+    long = array.attrs.get("long_name")
+    if isinstance(long, tuple | list) and len(long) == count:
+        return tuple(map(str, long))
+    return default_bands(count)

@@ -1,0 +1,135 @@
+"""DataArrays in and out: the pixels of a sweep, the place kept, nothing computed before it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import odc.geo.xr  # noqa: F401
+import pytest
+import xarray
+from affine import Affine
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+from odc.geo.xr import wrap_xr
+
+from terramorph.bundle import Bundle
+from terramorph.errors import InputError, RasterError
+from terramorph.raster import open_source
+from terramorph.translate import SweepOptions, Translator, sweep, translate_array
+
+Picture = Callable[..., NDArray[np.uint8]]
+UTM = GeoBox((300, 420), Affine(1, 0, 392000, 0, -1, 5820000), "EPSG:32633")
+WINDOW = {"window": 192, "overlap": 64}
+
+
+def wrapped(pixels: NDArray[Any], box: GeoBox = UTM, **more: Any) -> xarray.DataArray:
+    return wrap_xr(pixels, box, dims=("band", "y", "x"), axis=1, **more)
+
+
+@pytest.fixture
+def array(picture: Picture) -> xarray.DataArray:
+    return wrapped(picture(300, 420))
+
+
+@pytest.fixture
+def model(bundle: Bundle) -> Translator:
+    return Translator(bundle, precision="fp32")
+
+
+def test_the_pixels_are_those_of_a_sweep(model: Translator, array: xarray.DataArray, tmp_path: Path) -> None:
+    array.odc.write_cog(str(tmp_path / "in.tif"))
+    sweep(model, tmp_path / "in.tif", tmp_path / "out.tif", SweepOptions(**WINDOW))
+    made = translate_array(model, array, **WINDOW)
+    with open_source(tmp_path / "out.tif") as swept:
+        assert swept.grid is not None
+        assert np.array_equal(made.values, swept.read(swept.grid).pixels)
+    assert made.odc.geobox == UTM
+    assert made.dims == ("band", "y", "x")
+    assert list(made.band.values) == ["red", "green", "blue"]
+
+
+def test_a_lazy_array_stays_lazy_and_ends_the_same(model: Translator, array: xarray.DataArray) -> None:
+    lazy = translate_array(model, array.chunk({"y": 100, "x": 100}), **WINDOW)
+    assert lazy.chunks is not None
+    assert len(lazy.chunks[1]) > 1
+    assert lazy.odc.geobox == UTM
+    assert np.array_equal(lazy.compute(scheduler="threads").values, translate_array(model, array, **WINDOW).values)
+
+
+def test_a_part_of_a_lazy_result_reads_its_part_of_the_source_only(model: Translator, array: xarray.DataArray) -> None:
+    import dask.array
+
+    asked: list[Any] = []
+
+    def tell(block: NDArray[Any], block_info: Any = None) -> NDArray[Any]:
+        asked.append(block_info[0]["chunk-location"][1:])
+        return block
+
+    data = dask.array.from_array(array.values, chunks=(3, 60, 60)).map_blocks(tell, dtype=np.uint8)
+    asked.clear()  # of what dask tried to learn the kind of the result
+    lazy = translate_array(model, array.copy(data=data), **WINDOW)
+    assert not asked
+    lazy[:, :10, :10].compute(scheduler="synchronous")
+    assert asked
+    assert max(column for _, column in asked) < 6  # of seven columns of chunks
+
+
+def test_other_orders_of_dimensions(model: Translator, array: xarray.DataArray) -> None:
+    last = array.transpose("y", "x", "band")
+    made = translate_array(model, last, **WINDOW)
+    assert made.dims == ("y", "x", "band")
+    assert np.array_equal(made.transpose("band", "y", "x").values, translate_array(model, array, **WINDOW).values)
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_nodata_stays_nodata_and_reaches_nobody(model: Translator, array: xarray.DataArray, lazy: bool) -> None:
+    pixels = np.maximum(array.values, 1)
+    pixels[:, :, 200:] = 0
+    holes = wrapped(pixels, nodata=0)
+    made = translate_array(model, holes.chunk({"y": 150, "x": 210}) if lazy else holes, **WINDOW)
+    assert made.odc.nodata == 0
+    assert (made.values[:, :, 200:] == 0).all()
+    assert (made.values[:, :, :200] > 0).all()
+    dark = translate_array(model, wrapped(np.where(pixels == 0, 255, pixels).astype(np.uint8)), **WINDOW)
+    far = slice(0, 100)
+    assert np.array_equal(made.values[:, :, far], np.maximum(dark.values[:, :, far], 1))
+
+
+def test_an_array_of_another_scale_is_brought_to_the_models(bundle: Bundle, array: xarray.DataArray) -> None:
+    header = bundle.header.model_copy(update={"ground_resolution": 2.0})
+    model = Translator(Bundle(header=header, network=bundle.network), precision="fp32")
+    with pytest.raises(InputError, match="--resolution 2"):
+        translate_array(model, array)
+    made = translate_array(model, array, resolution=2.0)
+    assert made.odc.geobox.resolution.x == pytest.approx(2.0, abs=0.01)
+    assert made.odc.nodata == 0
+    back = translate_array(model, array, resolution=2.0, match_source=True)
+    assert back.odc.geobox == UTM
+    assert abs(float(back.mean()) - float(made.mean())) < 5
+
+
+def test_what_does_not_fit_is_refused(model: Translator, array: xarray.DataArray) -> None:
+    with pytest.raises(RasterError, match="write_crs"):
+        translate_array(model, xarray.DataArray(array.values, dims=("band", "y", "x")))
+    with pytest.raises(InputError, match="2 bands"):
+        translate_array(model, array[:2])
+    with pytest.raises(InputError, match="float64"):
+        translate_array(model, array.astype(float))
+    with pytest.raises(RasterError, match="choose one of time"):
+        translate_array(model, array.expand_dims("time"))
+
+
+def test_rioxarray_reads_and_writes_it(model: Translator, array: xarray.DataArray, tmp_path: Path) -> None:
+    rioxarray = pytest.importorskip("rioxarray")
+    array.odc.write_cog(str(tmp_path / "in.tif"))
+    with rioxarray.open_rasterio(tmp_path / "in.tif", chunks=128) as opened:
+        made = translate_array(model, opened, **WINDOW)
+        made.rio.to_raster(tmp_path / "out.tif")
+        assert made.rio.crs == opened.rio.crs
+        assert made.rio.transform() == opened.rio.transform()
+    with open_source(tmp_path / "out.tif") as written:
+        assert written.grid is not None
+        assert np.array_equal(written.read(written.grid).pixels, translate_array(model, array, **WINDOW).values)
