@@ -79,9 +79,11 @@ class ArrayLayout:
 
     def _real(self, stored: NDArray[Any]) -> NDArray[np.bool_]:
         """Where pixels hold data, bool (H, W)."""
-        missing: NDArray[np.bool_] = np.isnan(stored) if stored.dtype.kind == "f" else np.zeros(stored.shape, np.bool_)
+        missing: NDArray[np.bool_] = np.zeros(stored.shape, np.bool_)
+        if stored.dtype.kind == "f":
+            np.isnan(stored, out=missing)
         if self.nodata is not None:
-            missing = np.logical_or(missing, stored == self.nodata)
+            np.logical_or(missing, stored == self.nodata, out=missing)
         colour = len(stored) == 3 and stored.dtype == np.uint8
         found: NDArray[np.bool_] = ~(missing.all(axis=0) if colour else missing.any(axis=0))
         return found
