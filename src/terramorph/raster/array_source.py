@@ -85,7 +85,7 @@ class ArrayLayout:
         if self.nodata is not None:
             np.logical_or(missing, stored == self.nodata, out=missing)
         colour = len(stored) == 3 and stored.dtype == np.uint8
-        found: NDArray[np.bool_] = ~(missing.all(axis=0) if colour else missing.any(axis=0))
+        found: NDArray[np.bool_] = np.logical_not(np.all(missing, axis=0) if colour else np.any(missing, axis=0))
         return found
 
 
