@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from terramorph import atomic as atomic_module
-from terramorph.atomic import _swept, atomic
+from terramorph.atomic import HOST, _swept, atomic, atomic_folder
 from terramorph.errors import ConfigError, StorageError
 
 
@@ -108,3 +108,25 @@ def test_parts_of_killed_processes_are_swept_and_others_stay(path: Path) -> None
         path.with_name("b.txt").unlink()
     assert path.read_text() == "second"
     assert sorted(path.parent.iterdir()) == sorted([path, elsewhere])
+
+
+def fill(path: Path, error: BaseException) -> None:
+    with atomic_folder(path) as part:
+        (part / "a.txt").write_text("half")
+        raise error
+
+
+def test_folders_appear_whole_and_those_of_dead_processes_are_swept(tmp_path: Path) -> None:
+    left = tmp_path / f".map.{2**22 + 1}-{HOST}-0.part"
+    (left / "3" / "1").mkdir(parents=True)
+    elsewhere = tmp_path / f".map.{2**22 + 1}-00000000-0.part"
+    elsewhere.mkdir()
+    with pytest.raises(ConfigError, match="no"):
+        fill(tmp_path / "map", ConfigError("no"))
+    assert list(tmp_path.iterdir()) == [elsewhere]
+    with atomic_folder(tmp_path / "map") as part:
+        (part / "a.txt").write_text("whole")
+        assert not (tmp_path / "map").exists()
+    assert (tmp_path / "map" / "a.txt").read_text() == "whole"
+    with pytest.raises(StorageError, match="cannot be written"), atomic_folder(tmp_path / "map"):
+        pass

@@ -2,7 +2,7 @@
 
 Whatever is written goes to a part beside its target, `.NAME.PID-HOST-NUMBER.part`, which is brought to the disk and
 then takes the target's place. What stood there before stays until that moment. Parts that killed processes left
-behind are swept when another process first writes into their folder.
+behind are swept when another process first writes into their folder. Folders are made in the same way.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import itertools
 import os
 import platform
 import re
+import shutil
+import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,9 +21,10 @@ from pathlib import Path
 
 from terramorph.errors import StorageError, TerramorphError
 
-# A process id means nothing on another machine that shares the folder.
-_HOST = f"{zlib.crc32(platform.node().encode()):08x}"
-_PART = re.compile(rf"\..+\.(\d+)-{_HOST}-(\d+)\.part")
+HOST = f"{zlib.crc32(platform.node().encode()):08x}"
+"""This machine: a process id means nothing on another one that shares the folder."""
+
+_PART = re.compile(rf"\..+\.(\d+)-{HOST}-(\d+)\.part")
 _number = itertools.count()
 _writing: set[tuple[int, int]] = set()
 _swept: set[Path] = set()
@@ -59,27 +62,42 @@ def atomic(
             terramorph's own pass as they are.
     """
     path = Path(path)
-    number = next(_number)
     expected: tuple[type[Exception], ...] = (OSError, *failures)
-    part = path.with_name(f".{path.name}.{os.getpid()}-{_HOST}-{number}.part")
-    _writing.add((os.getpid(), number))
     try:
         if make_folder:
             path.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(path.parent)
-        yield part
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
-        part.replace(path)
+        with _part(path) as part:
+            yield part
+            with part.open("rb+") as file:
+                os.fsync(file.fileno())
+            part.replace(path)
     except TerramorphError:
         raise
     except expected as error:
         reason = getattr(error, "strerror", None) or error.__cause__ or error
         raise StorageError(f"{failed or f'{path} cannot be written'} ({reason}); {advice}.") from error
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
-        _writing.discard((os.getpid(), number))
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """A new folder to fill; at the end of the block it becomes `path`, where there is nothing or an empty folder.
+
+    Raises:
+        StorageError: as `atomic`.
+    """
+    try:
+        with _part(path) as part:
+            part.mkdir()
+            yield part
+            if sys.platform != "win32":
+                os.sync()
+            part.replace(path)
+    except TerramorphError:
+        raise
+    except OSError as error:
+        raise StorageError(
+            f"{path} cannot be written ({error.strerror or error}); free some space or choose another folder."
+        ) from error
 
 
 @contextmanager
@@ -98,6 +116,29 @@ def locked(path: Path, busy: Exception) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _part(path: Path) -> Iterator[Path]:
+    """The name of a part beside a target. What is still there after the block is removed."""
+    number = next(_number)
+    part = path.with_name(f".{path.name}.{os.getpid()}-{HOST}-{number}.part")
+    _writing.add((os.getpid(), number))
+    try:
+        _sweep(path.parent)
+        yield part
+    finally:
+        _remove(part)
+        _writing.discard((os.getpid(), number))
+
+
+def _remove(part: Path) -> None:
+    """Removes a file or a folder, as far as that is possible."""
+    if part.is_dir() and not part.is_symlink():
+        shutil.rmtree(part, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
 def _sweep(folder: Path) -> None:
     """Removes the parts in a folder whose process is gone; once a folder, or many files would be many listings."""
     if folder in _swept:
@@ -107,14 +148,18 @@ def _sweep(folder: Path) -> None:
         for entry in entries:
             match = _PART.fullmatch(entry.name)
             if match and not _is_written(int(match[1]), int(match[2])):
-                with suppress(OSError):
-                    Path(entry.path).unlink()
+                _remove(Path(entry.path))
 
 
 def _is_written(process: int, number: int) -> bool:
     """Whether a part of this machine may still be growing."""
     if process == os.getpid():
         return (process, number) in _writing  # else it is of an earlier process that had our number
+    return is_running(process)
+
+
+def is_running(process: int) -> bool:
+    """Whether there is a process of this number on this machine."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from terramorph.errors import RasterError
 from terramorph.raster.crs import to_odc_crs
 from terramorph.raster.quiet import quiet
 from terramorph.raster.raster import default_bands
+from terramorph.raster.storage import Remote, sentence
 from terramorph.raster.worldfile import read_crs, read_place
 
 GDAL_OPTIONS = {
@@ -39,7 +40,7 @@ _COLOURS = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 
 
 @contextmanager
-def named_errors(path: Path) -> Iterator[None]:
+def named_errors(path: Path | Remote) -> Iterator[None]:
     """Turn whatever a decoder raises into a RasterError that names the file."""
     try:
         yield
@@ -69,6 +70,8 @@ def named_errors(path: Path) -> Iterator[None]:
                 f"{path} is a progressive JPEG, which can only be decoded whole, and too large for that; save it as a "
                 "baseline JPEG or as a GeoTIFF."
             ) from error
+        if isinstance(path, Remote):
+            raise RasterError(sentence(path, "read", reason)) from error
         raise RasterError(
             f"{path} cannot be read as an image, it is damaged, truncated or of an unknown kind ({reason}); "
             "copy it again or remove it."
@@ -76,10 +79,10 @@ def named_errors(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def gdal_session() -> Iterator[None]:
-    """GDAL with our settings, for this thread and while it reads; two of rasterio's warnings are silenced here only: a
-    missing georeference is no fault, and `read_dataset` takes nodata and alpha together."""
-    with quiet(), rasterio.Env(**GDAL_OPTIONS):
+def gdal_session(options: Mapping[str, Any] | None = None) -> Iterator[None]:
+    """GDAL with our settings and more, for this thread and while it reads; two of rasterio's warnings are silenced here
+    only: a missing georeference is no fault, and `read_dataset` takes nodata and alpha together."""
+    with quiet(), rasterio.Env(**GDAL_OPTIONS, **(options or {})):
         yield
 
 
@@ -95,7 +98,7 @@ def open_dataset(path: Path) -> Iterator[Any]:
         yield dataset
 
 
-def check_dataset(dataset: Any, path: Path) -> None:
+def check_dataset(dataset: Any, path: Path | Remote) -> None:
     """Refuse a dataset that is no image.
 
     Raises:
@@ -133,16 +136,16 @@ def dataset_dtype(dataset: Any) -> np.dtype[Any]:
     return np.dtype("uint8" if palette else dataset.dtypes[keep[0] - 1])
 
 
-def dataset_place(dataset: Any, path: Path) -> tuple[Affine, CRS | None] | None:
-    """Affine and CRS of a dataset: what it says itself (PAM's .aux.xml included), else what lies beside it.
+def dataset_place(dataset: Any, path: Path | Remote) -> tuple[Affine, CRS | None] | None:
+    """Affine and CRS of a dataset: what it says itself (PAM's .aux.xml included), else what lies beside a file.
 
     Raises:
         RasterError: If a file beside it is damaged.
     """
     crs = to_odc_crs(dataset.crs) if dataset.crs else None
     if dataset.driver not in _PLACELESS and dataset.transform != Affine.identity():
-        return dataset.transform, crs or read_crs(path)
-    place = read_place(path, (dataset.height, dataset.width))
+        return dataset.transform, crs or (read_crs(path) if isinstance(path, Path) else None)
+    place = None if isinstance(path, Remote) else read_place(path, (dataset.height, dataset.width))
     return None if place is None else (place[0], place[1] or crs)
 
 

@@ -14,6 +14,7 @@ from rasterio.vrt import WarpedVRT
 
 from terramorph.errors import RasterError
 from terramorph.raster.dataset import band_layout, check_dataset, gdal_session
+from terramorph.raster.storage import Remote
 
 
 class Handles:
@@ -24,16 +25,26 @@ class Handles:
     readers queue: a second would begin at the top again, and jump back and forth.
     """
 
-    def __init__(self, path: Path, *, single: bool, gcp_resampling: GdalResampling | None = None) -> None:
+    def __init__(
+        self,
+        path: Path | Remote,
+        *,
+        single: bool,
+        gcp_resampling: GdalResampling | None = None,
+        overview: int | None = None,
+    ) -> None:
         """Nothing is opened yet.
 
         Args:
             path: of the file.
             single: whether there is one handle for all.
             gcp_resampling: how to warp by the file's ground control points; None reads it as it is stored.
+            overview: number of the overview that is read, from 0; None reads the image itself.
         """
         self._path = path
+        self._options = path.gdal_options if isinstance(path, Remote) else {}
         self._gcp_resampling = gcp_resampling
+        self._overview = overview
         self._turn = threading.Lock() if single else nullcontext()
         self._lock = threading.Lock()
         self._idle: list[_Handle] = []
@@ -46,13 +57,13 @@ class Handles:
         Raises:
             RasterError: If the file cannot be used, or the handles were closed.
         """
-        with self._turn, gdal_session():
+        with self._turn, gdal_session(self._options):
             with self._lock:
                 if self._closed:
                     raise RasterError(f"{self._path} was closed; open it again.")
                 handle = self._idle.pop() if self._idle else None
             if handle is None:
-                handle = _Handle(self._path, self._gcp_resampling)
+                handle = _Handle(self._path, self._gcp_resampling, self._overview)
             try:
                 yield handle.dataset
             except BaseException:
@@ -80,10 +91,12 @@ class Handles:
 class _Handle:
     """One open dataset, warped by its ground control points if asked."""
 
-    def __init__(self, path: Path, gcp_resampling: GdalResampling | None) -> None:
+    def __init__(self, path: Path | Remote, gcp_resampling: GdalResampling | None, overview: int | None) -> None:
         """Opens it."""
+        name = path.gdal_name if isinstance(path, Remote) else path
+        level = {} if overview is None else {"OVERVIEW_LEVEL": overview}
         with ExitStack() as stack:
-            self.dataset = stack.enter_context(rasterio.open(path))
+            self.dataset = stack.enter_context(rasterio.open(name, **level))
             check_dataset(self.dataset, path)
             if gcp_resampling is not None:
                 self.dataset = stack.enter_context(_by_control_points(self.dataset, gcp_resampling))

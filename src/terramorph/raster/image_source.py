@@ -32,22 +32,27 @@ from rasterio.windows import Window
 from terramorph.errors import RasterError
 from terramorph.geo.grid import Grid
 from terramorph.raster.crs import to_odc_crs
-from terramorph.raster.dataset import band_names, dataset_dtype, dataset_place, named_errors, read_dataset
+from terramorph.raster.dataset import (
+    band_layout,
+    band_names,
+    dataset_dtype,
+    dataset_place,
+    named_errors,
+    read_dataset,
+)
 from terramorph.raster.handles import Handles
-from terramorph.raster.image import MAX_PIXELS, pil_plugin, probe_image, read_image
+from terramorph.raster.image import pil_plugin, probe_image, read_image
+from terramorph.raster.limits import check_claims
 from terramorph.raster.mapfile import calibrated_image, fit_affine, read_map_file
+from terramorph.raster.overviews import LEFT, Level, Overviews
 from terramorph.raster.raster import Raster, default_bands
 from terramorph.raster.resample import Resampling
+from terramorph.raster.storage import Remote, as_remote, from_gdal
 from terramorph.raster.warp import Footprint, footprint, kernel_reach, warp, window_offset
 from terramorph.raster.worldfile import place_files, read_place
 
 MAX_WHOLE = 16_000_000
 """Most pixels of an image of a kind that has to be decoded whole."""
-MAX_RATIO = 300
-"""Decoded bytes to one stored, above which an image of more than `MAX_PIXELS` pixels in one stream is taken for a bomb.
-Photographs reach 20 and maps in flat colours 200; deflate reaches 1032."""
-MAX_BLOCK = 2**28
-"""Most bytes of one block, the least that can be decoded."""
 MAX_SHRINK = 400
 """Most pixels of the image along one pixel of a grid that is read."""
 
@@ -74,8 +79,12 @@ class ImageSource:
     is what is stored, as far as this source goes. A file without a place has a pixel grid.
 
     Where a grid is not a window of the source's own, pixels are moved by `warp`: with ``resampling``, its kernel
-    widened where pixels become larger, so that nothing aliases; always from full resolution, overviews are not used.
+    widened where pixels become larger, so that nothing aliases. Where they become several times larger, the file's
+    overviews are read in place of full resolution if they hold means (`overviews`); not for "nearest", nor palettes.
     A pixel made from masked ones, or from beyond the edge, is masked.
+
+    On object storage and web servers images are read that can be read in parts, and nothing that lies beside them: no
+    world file, .aux.xml, .ovr or .msk.
 
     May be read from several threads at once: each has a handle of its own while it reads, but images that can only be
     decoded from the top (``sequential``) have one, for which threads queue.
@@ -93,32 +102,41 @@ class ImageSource:
     sequential: bool
     licence: str | None
 
-    def __init__(self, path: str | Path, *, crs: CRS | None = None, resampling: Resampling = "bicubic") -> None:
+    def __init__(
+        self, path: str | Path | Remote, *, crs: CRS | None = None, resampling: Resampling = "bicubic"
+    ) -> None:
         """Open the file and read its header; no pixel is decoded.
 
         Args:
-            path: of the image, or of the .map (OziExplorer) or .tab (MapInfo) beside it, which then says the place.
+            path: of the image, or of the .map (OziExplorer) or .tab (MapInfo) beside it, which then says the place; or
+                its URL (`storage.Remote`).
             crs: used where the file has a place but does not say in which CRS. A CRS that the file gives comes first.
             resampling: "nearest" keeps the colours of a map in classes.
 
         Raises:
             RasterError: If the file is missing, a folder, empty, not an image or of a kind that is not read; holds
                 complex numbers, or bands of several types; claims more pixels than its size can hold; or a file beside
-                it that says its place is damaged.
+                it that says its place is damaged; or a server cannot be asked, or the image on it cannot be read in
+                parts.
+            MissingPackageError: If it is on object storage and the package for that is not installed.
         """
+        if not isinstance(path, Remote):
+            path = as_remote(path) or Path(path)
         self.name = str(path)
         self.resampling: Resampling = resampling
         self.licence = None
-        image = calibrated_image(Path(path))
-        self._path = image or Path(path)
-        self._calibration = Path(path) if image else None
+        image = calibrated_image(path) if isinstance(path, Path) else None
+        self._path = image or path
+        self._calibration = path if image and isinstance(path, Path) else None
         self._lock = threading.Lock()
         self._whole: Raster | None = None
         self._handles: Handles | None = None
-        self._files = [self._path]
+        self._overview_count = 0
+        self._overviews: Overviews | None = None
+        self._files: list[Path | Remote] = [self._path]
         self._closed = False
-        if _is_whole_kind(self._path):
-            shape, place = self._open_whole()
+        if isinstance(self._path, Path) and _is_whole_kind(self._path):
+            shape, place = self._open_whole(self._path)
         else:
             with named_errors(self._path):
                 shape, place = self._open_dataset()
@@ -145,16 +163,23 @@ class ImageSource:
             return self._window(*offset, grid)
         pixels = np.zeros((len(self.bands), *grid.shape), self.dtype)
         mask = np.zeros(grid.shape, np.bool_)
-        self._warp_into(pixels, mask, grid)
+        self._warp_into(pixels, mask, grid, self._level(grid))
         return Raster(pixels, mask, grid, self.bands)
 
     def fingerprint(self) -> str:
-        """Hex digest (blake2b, 16 bytes) of the file, of those it refers to, and of those beside it that place it."""
-        beside = [self._calibration] if self._calibration else place_files(self._path)
-        others = sorted({*self._files, *beside} - {self._path})
+        """Hex digest (blake2b, 16 bytes) of the file, of those it refers to, and of those beside it that place it.
+
+        Of what is on a server, of the checksum that the server gives: nothing is downloaded.
+        """
+        beside: list[Path] = []
+        if isinstance(self._path, Path):
+            beside = [self._calibration] if self._calibration else place_files(self._path)
+        others = sorted({*self._files, *beside} - {self._path}, key=str)
         whole = hashlib.blake2b(digest_size=16)
         for file in [self._path, *others]:
-            if file.is_file():
+            if isinstance(file, Remote):
+                whole.update(file.identity().encode())
+            elif file.is_file():
                 with named_errors(file), file.open("rb") as opened:
                     whole.update(hashlib.file_digest(opened, hashlib.blake2b).digest())
         return whole.hexdigest()
@@ -163,8 +188,9 @@ class ImageSource:
         """Close files. Reading afterwards is an error."""
         self._closed = True
         self._whole = None
-        if self._handles is not None:
-            self._handles.close()
+        for files in (self._handles, self._overviews):
+            if files is not None:
+                files.close()
 
     def __enter__(self) -> Self:
         """The source itself."""
@@ -180,14 +206,18 @@ class ImageSource:
         try:
             with handles.lend() as dataset:
                 self.sequential = dataset.driver in _SEQUENTIAL
-                _check_claims(self._path, dataset, self.sequential)
+                check_claims(self._path, dataset, self.sequential)
                 self.bands, self.dtype = band_names(dataset), dataset_dtype(dataset)
                 tags = dataset.tags()
                 self.licence = next((tags[key].strip() for key in _LICENCE_TAGS if tags.get(key, "").strip()), None)
-                self._files = [Path(file) for file in dataset.files]
+                remote = isinstance(self._path, Remote)
+                self._files = [from_gdal(file) if remote else Path(file) for file in dataset.files]
                 shape = (int(dataset.height), int(dataset.width))
                 place = None if self._calibration else dataset_place(dataset, self._path)
                 gcps, gcp_crs = dataset.gcps
+                palette = band_layout(dataset)[1]
+                if not (self.sequential or palette or self.resampling == "nearest"):
+                    self._overview_count = len(dataset.overviews(1))
         finally:
             handles.close()
         by_points = None
@@ -203,19 +233,31 @@ class ImageSource:
             with self._handles.lend() as dataset:
                 self.bands = band_names(dataset)
                 shape, place = (int(dataset.height), int(dataset.width)), (dataset.transform, place_crs)
+            self._overview_count = 0
         return shape, place
 
-    def _open_whole(self) -> tuple[tuple[int, int], tuple[Affine, CRS | None] | None]:
+    def _open_whole(self, path: Path) -> tuple[tuple[int, int], tuple[Affine, CRS | None] | None]:
         """Shape and place of an image that is decoded whole, once its first pixels are asked for."""
-        height, width, count, dtype = probe_image(self._path)
+        height, width, count, dtype = probe_image(path)
         if height * width > MAX_WHOLE:
             raise RasterError(
-                f"{self._path} is of a kind that can only be decoded whole and claims {height} x {width} pixels, over "
+                f"{path} is of a kind that can only be decoded whole and claims {height} x {width} pixels, over "
                 f"the limit of {MAX_WHOLE:,}; convert it to GeoTIFF: gdal_translate -co TILED=YES -co COMPRESS=DEFLATE"
             )
         self.bands, self.dtype, self.sequential = default_bands(count), np.dtype(dtype), False
         shape = (height, width)
-        return shape, None if self._calibration else read_place(self._path, shape)
+        return shape, None if self._calibration else read_place(path, shape)
+
+    def _level(self, grid: Grid) -> Level:
+        """What to warp to a grid: the image, or an overview."""
+        place, full = footprint(self.grid, grid), Level(self.grid, self._stored)
+        step = min(place.step_x, place.step_y) if place else 1.0
+        if not self._overview_count or step < LEFT:
+            return full
+        with self._lock:
+            if self._overviews is None:
+                self._overviews = Overviews(self._path, full, self._overview_count)
+        return self._overviews.pick(step)
 
     def _stored(self, y: int, x: int, height: int, width: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """Stored pixels and mask of a window that lies inside."""
@@ -224,6 +266,7 @@ class ImageSource:
                 return read_dataset(dataset, Window(x, y, width, height))
         with self._lock:
             if self._whole is None:
+                assert isinstance(self._path, Path)
                 self._whole = read_image(self._path)
             cut = self._whole.crop(y, x, height, width)
         return cut.pixels, cut.mask
@@ -241,9 +284,9 @@ class ImageSource:
             pixels[:, rows, columns], mask[rows, columns] = self._stored(top, left, bottom - top, right - left)
         return Raster(pixels, mask, grid, self.bands)
 
-    def _warp_into(self, pixels: NDArray[Any], mask: NDArray[np.bool_], grid: Grid) -> None:
+    def _warp_into(self, pixels: NDArray[Any], mask: NDArray[np.bool_], grid: Grid, level: Level) -> None:
         """Warp to a grid, in halves where that takes too many source pixels at once, the top ones first."""
-        place = footprint(self.grid, grid)
+        place = footprint(level.grid, grid)
         if place is None:
             return
         if max(place.step_x, place.step_y) > MAX_SHRINK:
@@ -251,7 +294,7 @@ class ImageSource:
                 f"{self.name}: one pixel of the grid asked for is {max(place.step_x, place.step_y):.0f} of its own "
                 f"wide, over the limit of {MAX_SHRINK}; ask for a finer grid."
             )
-        y, x, height, width = self._needed(place)
+        y, x, height, width = self._needed(place, level.grid)
         if height < 1 or width < 1:
             return
         if height * width > _WARP_PIXELS and grid.height * grid.width > 1:
@@ -260,23 +303,25 @@ class ImageSource:
             rows_first = self.sequential and height * row > _CACHED_BYTES
             if grid.height > 1 and (rows_first or grid.height >= grid.width):
                 half = grid.height // 2
-                self._warp_into(pixels[:, :half], mask[:half], grid.crop(0, 0, half, grid.width))
-                self._warp_into(pixels[:, half:], mask[half:], grid.crop(half, 0, grid.height - half, grid.width))
+                top, rest = grid.crop(0, 0, half, grid.width), grid.crop(half, 0, grid.height - half, grid.width)
+                self._warp_into(pixels[:, :half], mask[:half], top, level)
+                self._warp_into(pixels[:, half:], mask[half:], rest, level)
             else:
                 half = grid.width // 2
-                self._warp_into(pixels[..., :half], mask[:, :half], grid.crop(0, 0, grid.height, half))
-                self._warp_into(pixels[..., half:], mask[:, half:], grid.crop(0, half, grid.height, grid.width - half))
+                left, rest = grid.crop(0, 0, grid.height, half), grid.crop(0, half, grid.height, grid.width - half)
+                self._warp_into(pixels[..., :half], mask[:, :half], left, level)
+                self._warp_into(pixels[..., half:], mask[:, half:], rest, level)
             return
-        stored, real = self._stored(y, x, height, width)
-        warped = warp(Raster(stored, real, self.grid.crop(y, x, height, width), self.bands), grid, self.resampling)
+        window = Raster(*level.read(y, x, height, width), level.grid.crop(y, x, height, width), self.bands)
+        warped = warp(window, grid, self.resampling)
         pixels[...], mask[...] = warped.pixels, warped.mask
 
-    def _needed(self, place: Footprint) -> tuple[int, int, int, int]:
+    def _needed(self, place: Footprint, own: Grid) -> tuple[int, int, int, int]:
         """The window (y, x, height, width) that warping to a footprint looks at; empty where it misses the image."""
         around = kernel_reach(place, self.resampling) + 1
         top, left = (max(math.floor(side) - around, 0) for side in (place.top, place.left))
-        bottom = min(math.ceil(place.bottom) + around, self.grid.height)
-        right = min(math.ceil(place.right) + around, self.grid.width)
+        bottom = min(math.ceil(place.bottom) + around, own.height)
+        right = min(math.ceil(place.right) + around, own.width)
         return top, left, bottom - top, right - left
 
     def _crs_advice(self, grid: Grid) -> str:
@@ -302,20 +347,3 @@ def _is_whole_kind(path: Path) -> bool:
         bits, compression = struct.unpack("<HI", head[28:34])
         return (bits, compression) != (24, 0)
     return False
-
-
-def _check_claims(path: Path, dataset: Any, sequential: bool) -> None:
-    """Refuse what would fill memory or time for nothing."""
-    pixel = sum(np.dtype(name).itemsize for name in dataset.dtypes)
-    claimed, stored = dataset.height * dataset.width * pixel, path.stat().st_size
-    if sequential and dataset.height * dataset.width > MAX_PIXELS and claimed > MAX_RATIO * stored:
-        raise RasterError(
-            f"{path} claims {dataset.height} x {dataset.width} pixels in {stored:,} bytes, which no image worth "
-            "reading does; cut it into smaller pieces if it is meant."
-        )
-    rows, columns = dataset.block_shapes[0]
-    if rows * columns * pixel > MAX_BLOCK and dataset.driver != "VRT":
-        raise RasterError(
-            f"{path} is stored in blocks of {rows} x {columns} pixels, too large to be read in parts; convert it: "
-            f"gdal_translate -co TILED=YES {path.name} tiled.tif"
-        )

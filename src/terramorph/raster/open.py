@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
 
 from odc.geo.crs import CRS
 
 from terramorph.errors import RasterError
 from terramorph.raster.image_source import ImageSource
 from terramorph.raster.source import Source
+from terramorph.raster.storage import Remote, as_remote
 from terramorph.raster.tiles import FolderTiles, MBTiles, PMTiles, ServerTiles, TileSource
 
-_URL = re.compile(r"(?i)https?://")
 _VECTORS = frozenset(
     {".geojson", ".geojsonl", ".shp", ".fgb", ".osm", ".parquet", ".geoparquet", ".kml", ".gml", ".pbf"}
 )
+_FILES = frozenset({".tif", ".tiff", ".vrt", ".jp2", ".pmtiles", ".mbtiles"})
 _DATABASES = frozenset({".sqlitedb", ".rmaps", ".sdb"})
 
 
@@ -30,8 +31,10 @@ def open_source(
 ) -> Source:
     """Opens an image, a folder of tiles, an MBTiles or PMTiles file, or the tiles of a server.
 
+    Images and PMTiles may be on object storage or on a web server: what is asked for is read, and not the whole file.
+
     Args:
-        spec: a path, or a URL with {z}, {x} and {y}.
+        spec: a path; a URL with {z}, {x} and {y}; or one of a file, s3://bucket/ortho.tif, gs://, az:// or https://.
         zoom: of tiles; default: the finest there is. A URL needs one. Nothing to images.
         crs: of an image that does not say it itself; for tiles EPSG:3857 (default) or EPSG:3395.
         terms: licence or terms of use; a URL needs them, and elsewhere they stand for what the source says itself.
@@ -41,6 +44,7 @@ def open_source(
     Raises:
         RasterError: If there is nothing there, or nothing that is read, or something is missing to read it.
         StorageError: If the cache cannot be written.
+        MissingPackageError: If the package for such a URL is not installed.
     """
     source = _open(spec, zoom, crs, terms, cache, layout)
     if terms and terms.strip():
@@ -52,9 +56,12 @@ def _open(
     spec: str | Path, zoom: int | None, crs: CRS | None, terms: str | None, cache: Path | None, layout: str | None
 ) -> Source:
     """`open_source`, without the terms of what is no server."""
-    if isinstance(spec, str) and _URL.match(spec):
+    if isinstance(spec, str) and spec.lower().startswith(("http://", "https://")) and not _is_file(spec):
         size = 512 if "@2x" in spec else None
         return TileSource(ServerTiles(spec, zoom, terms, cache), zoom, tile_size=size, crs=crs)
+    remote = as_remote(spec)
+    if remote is not None:
+        return _open_remote(remote, zoom, crs)
     path = Path(spec)
     if path.is_dir():
         return TileSource(FolderTiles(path, layout), zoom, crs=crs)
@@ -72,3 +79,20 @@ def _open(
     if suffix in _VECTORS:
         raise RasterError(f"{path} holds vectors; give it as --target to be drawn.")
     return ImageSource(path, crs=crs)
+
+
+def _is_file(url: str) -> bool:
+    """Whether a URL is of one file, and not of the tiles of a server."""
+    return "{" not in url and PurePosixPath(urlsplit(url).path).suffix.lower() in _FILES
+
+
+def _open_remote(remote: Remote, zoom: int | None, crs: CRS | None) -> Source:
+    """What can be read in parts."""
+    suffix = remote.suffix.lower()
+    if suffix == ".pmtiles":
+        return TileSource(PMTiles(remote), zoom, crs=crs)
+    if suffix == ".mbtiles":
+        raise RasterError(f"{remote} is a database, which cannot be read in parts; copy it here, or make it PMTiles.")
+    if suffix in _VECTORS:
+        raise RasterError(f"{remote} holds vectors, which are read here only; copy it here.")
+    return ImageSource(remote, crs=crs)

@@ -1,24 +1,32 @@
 """What a sweep has done so far: one file a window, in a folder beside the output, from which it goes on.
 
-.NAME.parts/plan.json      what is being made, of what, with what
-.NAME.parts/000012.npz     a window's pixels, its mask if some are missing, the spread of its draws
-.NAME.parts/000013.none    a window without data
-.NAME.parts/lock           held by the process at work
+.NAME.parts/plan.json           what is being made, of what, with what
+.NAME.parts/000012.npy          a window's pixels, and its mask
+.NAME.parts/000012.spread.npy   the spread of its draws, if there are several
+.NAME.parts/000013.none         a window without data
+.NAME.parts/lock                held by the process at work
+
+Beside an output on object storage the folder lies there too, so that several machines fill it together.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
-from contextlib import AbstractContextManager, suppress
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from terramorph.atomic import atomic, locked
-from terramorph.errors import InputError, StorageError
+from terramorph.errors import InputError, StorageError, TerramorphError
+from terramorph.raster.lease import leased
+from terramorph.raster.storage import Remote
 
 
 class Part(NamedTuple):
@@ -35,34 +43,43 @@ class Part(NamedTuple):
 
 
 class Parts:
-    """The parts of one output.
+    """The parts of one output. May be pickled, and used by several processes at once, of which one holds the lock.
 
     Args:
-        output: what is being made; the folder lies beside it.
+        output: what is being made (`raster.storage.location`); the folder lies beside it.
         plan: plain data. Parts of another plan are thrown away, for they do not fit.
 
+    Attributes:
+        folder: where the parts lie.
+
     Raises:
+        InputError: if another process makes the same output by another plan.
         StorageError: if the folder cannot be made.
     """
 
-    def __init__(self, output: Path, plan: dict[str, Any]) -> None:
+    def __init__(self, output: Path | Remote, plan: dict[str, Any]) -> None:
         self.folder = output.with_name(f".{output.name}.parts")
-        plan = json.loads(json.dumps(plan))
-        try:
-            if self.folder.exists() and self._plan() != plan:
-                shutil.rmtree(self.folder)
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StorageError(
-                f"The folder {self.folder} for unfinished work cannot be made ({error.strerror}); choose another "
-                "output."
-            ) from error
-        with atomic(self.folder / "plan.json") as file:
-            file.write_text(json.dumps(plan, indent=1), encoding="utf-8")
+        self._name = output.name
+        self._store = _Local(self.folder) if isinstance(self.folder, Path) else _Stored(self.folder)
+        self._store.make()
+        document = json.dumps(plan, indent=1).encode()
+        if self._store.find("plan.json") != document:
+            with self.locked():
+                self._store.clear()
+                self._store.write("plan.json", document)
+
+    @property
+    def scratch(self) -> Path:
+        """A folder on this machine for what the output is joined in; it is removed with the parts, or by `locked`."""
+        return self._store.scratch
 
     def done(self) -> set[int]:
-        """Numbers of the windows that are finished."""
-        names = (file.name.split(".") for file in self.folder.iterdir())
+        """Numbers of the windows that are finished.
+
+        Raises:
+            StorageError: if the folder cannot be listed.
+        """
+        names = (name.split(".") for name in self._store.names())
         return {int(name[0]) for name in names if name[0].isdigit() and name[1:] in (["npy"], ["none"])}
 
     def save(self, number: int, part: Part | None) -> None:
@@ -72,12 +89,11 @@ class Parts:
             StorageError: if it cannot be written.
         """
         if part is None:
-            with atomic(self.folder / f"{number:06d}.none") as file:
-                file.touch()
+            self._store.write(f"{number:06d}.none", b"")
             return
         if part.spread is not None:
-            self._save(f"{number:06d}.spread.npy", part.spread)
-        self._save(f"{number:06d}.npy", part.pixels)  # last: it says that the window is done
+            self._store.write(f"{number:06d}.spread.npy", _bytes(part.spread))
+        self._store.write(f"{number:06d}.npy", _bytes(part.pixels))  # last: it says that the window is done
 
     def load(self, number: int, spread: bool = False) -> NDArray[Any] | None:
         """A window's pixels or their spread, memory-mapped, as in `Part`; None for a window without data.
@@ -85,37 +101,178 @@ class Parts:
         Raises:
             InputError: if it is damaged; it is removed, so that it is made again.
         """
-        if (self.folder / f"{number:06d}.none").exists():
-            return None
-        path = self.folder / (f"{number:06d}.spread.npy" if spread else f"{number:06d}.npy")
+        name = f"{number:06d}.spread.npy" if spread else f"{number:06d}.npy"
         try:
-            mapped: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+            array = self._store.array(name)
+        except TerramorphError:
+            raise
         except (OSError, ValueError, EOFError) as error:
-            (self.folder / f"{number:06d}.npy").unlink(missing_ok=True)
-            raise InputError(f"{path} was damaged ({error}) and is removed; run the same command again.") from error
-        return mapped
-
-    def _save(self, name: str, array: NDArray[Any]) -> None:
-        advice = "free some space and run again, it goes on from here"
-        with atomic(self.folder / name, advice=advice) as file, file.open("wb") as stream:
-            np.save(stream, array, allow_pickle=False)
+            if isinstance(error, FileNotFoundError) and self._store.find(f"{number:06d}.none") is not None:
+                return None
+            self._store.delete(f"{number:06d}.npy")
+            raise InputError(
+                f"{self.folder / name} was damaged ({error}) and is removed; run the same command again."
+            ) from error
+        return array
 
     def remove(self) -> None:
         """Removes the folder, once the output stands."""
         with suppress(OSError):
-            shutil.rmtree(self.folder)
+            self._store.remove()
 
     def locked(self) -> AbstractContextManager[None]:
-        """Holds the folder for this process.
+        """Holds the folder for this process; on object storage as `raster.lease` does.
 
         Raises:
             InputError: on entering, if another process makes the same output.
         """
-        name = self.folder.name[1:-6]
-        busy = InputError(f"Another process is making {name}; wait for it or choose another output.")
-        return locked(self.folder / "lock", busy)
+        return self._store.locked(self._name)
 
-    def _plan(self) -> Any:
-        with suppress(OSError, ValueError):
-            return json.loads((self.folder / "plan.json").read_text(encoding="utf-8"))
+
+def _bytes(array: NDArray[Any]) -> bytes:
+    """An array as a .npy file."""
+    stream = io.BytesIO()
+    np.save(stream, array, allow_pickle=False)
+    return stream.getvalue()
+
+
+class _Store(Protocol):
+    """A folder of files."""
+
+    @property
+    def scratch(self) -> Path: ...
+    def make(self) -> None: ...
+    def names(self) -> Iterable[str]: ...
+    def find(self, name: str) -> bytes | None: ...
+    def write(self, name: str, data: bytes) -> None: ...
+    def array(self, name: str) -> NDArray[Any]: ...
+    def delete(self, name: str) -> None: ...
+    def clear(self) -> None: ...
+    def remove(self) -> None: ...
+    def locked(self, name: str) -> AbstractContextManager[None]: ...
+
+
+class _Local:
+    """A folder on a disk, which is its own scratch."""
+
+    def __init__(self, folder: Path) -> None:
+        self.scratch = folder
+
+    def make(self) -> None:
+        """The folder, if it is not there."""
+        try:
+            self.scratch.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(
+                f"The folder {self.scratch} for unfinished work cannot be made ({error.strerror}); choose another "
+                "output."
+            ) from error
+
+    def names(self) -> Iterable[str]:
+        """Of its files."""
+        return (file.name for file in self.scratch.iterdir())
+
+    def find(self, name: str) -> bytes | None:
+        """The content of a file, if there is one."""
+        with suppress(FileNotFoundError):
+            return (self.scratch / name).read_bytes()
         return None
+
+    def write(self, name: str, data: bytes) -> None:
+        """A file, whole or not at all."""
+        with atomic(self.scratch / name, advice="free some space and run again, it goes on from here") as file:
+            file.write_bytes(data)
+
+    def array(self, name: str) -> NDArray[Any]:
+        """A file's array, memory-mapped."""
+        mapped: NDArray[Any] = np.load(self.scratch / name, mmap_mode="r", allow_pickle=False)
+        return mapped
+
+    def delete(self, name: str) -> None:
+        """Removes a file, if it is there."""
+        (self.scratch / name).unlink(missing_ok=True)
+
+    def clear(self) -> None:
+        """Removes all but the lock."""
+        for file in self.scratch.iterdir():
+            if file.name != "lock":
+                file.unlink()
+
+    def remove(self) -> None:
+        """Removes the folder."""
+        shutil.rmtree(self.scratch)
+
+    def locked(self, name: str) -> AbstractContextManager[None]:
+        """Holds the lock file."""
+        busy = InputError(f"Another process is making {name}; wait for it or choose another output.")
+        return locked(self.scratch / "lock", busy)
+
+
+class _Stored:
+    """A folder on object storage. Its scratch is in the system's temporary folder (which TMPDIR names)."""
+
+    def __init__(self, folder: Remote) -> None:
+        self._folder = folder
+        self._scratch: Path | None = None
+
+    @property
+    def scratch(self) -> Path:
+        """Made when it is first needed."""
+        if self._scratch is None:
+            self._scratch = Path(tempfile.mkdtemp(prefix="terramorph-"))
+        return self._scratch
+
+    def make(self) -> None:
+        """There are no folders there, but names."""
+
+    def names(self) -> Iterable[str]:
+        """Of its objects."""
+        return self._folder.names()
+
+    def find(self, name: str) -> bytes | None:
+        """The content of an object, if there is one."""
+        return (self._folder / name).find_bytes()
+
+    def write(self, name: str, data: bytes) -> None:
+        """An object, in one request."""
+        (self._folder / name).write_bytes(data)
+
+    def array(self, name: str) -> NDArray[Any]:
+        """An object's array, memory-mapped from a copy that goes when the array does."""
+        data = self.find(name)
+        if data is None:
+            raise FileNotFoundError("it is not there")
+        copy = self.scratch / name
+        copy.write_bytes(data)
+        try:
+            mapped: NDArray[Any] = np.load(copy, mmap_mode="r", allow_pickle=False)
+        finally:
+            copy.unlink()  # what is mapped stays on the disk until it is let go of
+        return mapped
+
+    def delete(self, name: str) -> None:
+        """Removes an object, if it is there."""
+        (self._folder / name).unlink()
+
+    def clear(self) -> None:
+        """Removes all but the lock."""
+        self._folder.remove_all(but="lock")
+
+    def remove(self) -> None:
+        """Removes the objects, and the scratch."""
+        self._drop_scratch()
+        self._folder.remove_all()
+
+    @contextmanager
+    def locked(self, name: str) -> Iterator[None]:
+        """Holds the lock object."""
+        try:
+            with leased(self._folder / "lock", name):
+                yield
+        finally:
+            self._drop_scratch()
+
+    def _drop_scratch(self) -> None:
+        if self._scratch is not None:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+            self._scratch = None

@@ -25,7 +25,8 @@ from pmtiles.tile import (
     zxy_to_tileid,
 )
 
-from terramorph.errors import RasterError
+from terramorph.errors import RasterError, TerramorphError
+from terramorph.raster.storage import Remote
 from terramorph.raster.tiles.reader import VECTOR_ADVICE, file_fingerprint
 from terramorph.raster.tiles.scheme import MAX_ZOOM, TileBox, check_tile, tiles_of_degrees
 
@@ -152,7 +153,7 @@ class MBTiles:
 
 
 class PMTiles:
-    """A `TileReader` of a PMTiles file (version 3), mapped into memory.
+    """A `TileReader` of a PMTiles file (version 3): mapped into memory, or on a server that is asked for ranges of it.
 
     Args:
         path: the file.
@@ -161,18 +162,17 @@ class PMTiles:
         RasterError: If it is damaged, no PMTiles file, holds no tiles, or tiles that are no PNG, JPEG or WebP.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path | Remote) -> None:
         self.name = str(path)
-        self._path = Path(path)
+        self._path = path if isinstance(path, Remote) else Path(path)
         try:
-            with self._path.open("rb") as file:
-                self._bytes: Callable[[int, int], bytes] | None = MmapSource(file)
+            self._bytes: Callable[[int, int], bytes] | None = _ranges(self._path)
             self._header = deserialize_header(self._get(0, 127))
             self._directory = lru_cache(maxsize=256)(self._parse_directory)
             metadata = self._metadata()
             self._check()
             self.zooms: tuple[int, ...] = self._zooms()
-        except RasterError:
+        except TerramorphError:
             raise
         except Exception as error:  # the library raises whatever it meets in damaged bytes
             raise RasterError(
@@ -299,3 +299,12 @@ class PMTiles:
             return None
 
         return search(self._directory(self._header["root_offset"], self._header["root_length"]))
+
+
+def _ranges(path: Path | Remote) -> Callable[[int, int], bytes]:
+    """What gives so many bytes from an offset on."""
+    if isinstance(path, Remote):
+        return lambda offset, length: path.read_bytes(offset, offset + length) if length else b""
+    with path.open("rb") as file:
+        mapped: Callable[[int, int], bytes] = MmapSource(file)
+    return mapped

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from terramorph.errors import RasterError
+from terramorph.raster.storage import Remote
 from terramorph.raster.tiles.scheme import TileBox
 
 VECTOR_ADVICE = "holds vector tiles; give it as --target to be drawn."
@@ -55,12 +56,14 @@ class TileReader(Protocol):
         ...
 
 
-def file_fingerprint(path: Path) -> str:
-    """Hex digest (blake2b, 16 bytes) of a file's bytes.
+def file_fingerprint(path: Path | Remote) -> str:
+    """Hex digest (blake2b, 16 bytes) of a file's bytes, or of what a server says of them.
 
     Raises:
         RasterError: If the file cannot be read.
     """
+    if isinstance(path, Remote):
+        return hashlib.blake2b(path.identity().encode(), digest_size=16).hexdigest()
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()

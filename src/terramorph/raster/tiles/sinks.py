@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import sqlite3
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
@@ -17,8 +14,8 @@ from typing import IO, Any, Literal, Protocol
 from pmtiles.tile import Compression, TileType, zxy_to_tileid
 from pmtiles.writer import Writer
 
-from terramorph.atomic import atomic
-from terramorph.errors import RasterError, StorageError, TerramorphError
+from terramorph.atomic import atomic, atomic_folder
+from terramorph.errors import RasterError
 
 Kind = Literal["xyz", "mbtiles", "pmtiles"]
 Format = Literal["png", "jpg", "webp"]
@@ -112,25 +109,10 @@ class _Folder:
 @contextmanager
 def _open_folder(path: Path, format: Format) -> Iterator[_Folder]:
     """Built in a hidden folder beside its place and moved there whole."""
-    try:
+    with atomic_folder(path) as root:
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise RasterError(f"{path} is there already and not empty; remove it or name another folder.")
-        building = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
-        try:
-            root = building / path.name  # the outer folder is for its maker's eyes only, and the tiles are for all
-            root.mkdir()
-            yield _Folder(root, format)
-            if sys.platform != "win32":
-                os.sync()
-            root.replace(path)
-        finally:
-            shutil.rmtree(building, ignore_errors=True)
-    except TerramorphError:
-        raise
-    except OSError as error:
-        raise StorageError(
-            f"{path} cannot be written ({error.strerror or error}); free some space or choose another folder."
-        ) from error
+        yield _Folder(root, format)
 
 
 class _MBTiles:

@@ -1,0 +1,56 @@
+"""Parts of a sweep on a disk: kept, found again, thrown away with their plan. On object storage: see test_storage."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from terramorph.errors import InputError, StorageError
+from terramorph.translate.parts import Part, Parts
+
+PART = Part(np.arange(48, dtype=np.uint8).reshape(3, 4, 4), np.ones((2, 4, 4), np.float32))
+
+
+def test_parts_are_found_again(tmp_path: Path) -> None:
+    parts = Parts(tmp_path / "map.tif", {"a": (1, 2)})
+    parts.save(3, PART)
+    parts.save(1_234_567, None)
+    for again in (parts, Parts(tmp_path / "map.tif", {"a": (1, 2)}), pickle.loads(pickle.dumps(parts))):
+        assert again.done() == {3, 1_234_567}
+        got, spread = again.load(3), again.load(3, spread=True)
+        assert isinstance(got, np.memmap)
+        assert isinstance(spread, np.memmap)
+        assert np.array_equal(got, PART.pixels)
+        assert np.array_equal(spread, PART.spread)
+        assert again.load(1_234_567) is again.load(1_234_567, spread=True) is None
+    assert parts.scratch == parts.folder == tmp_path / ".map.tif.parts"
+    assert Parts(tmp_path / "map.tif", {"a": (1, 3)}).done() == set()
+    parts.remove()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_part_that_is_missing_or_damaged_is_made_again(tmp_path: Path) -> None:
+    parts = Parts(tmp_path / "map.tif", {})
+    for damage in (b"", b"\x93NUMPY", b"nonsense" * 20):
+        parts.save(3, PART)
+        (parts.folder / "000003.npy").write_bytes(damage)
+        with pytest.raises(InputError, match=r"000003\.npy was damaged .* run the same command again"):
+            parts.load(3)
+        assert parts.done() == set()
+    with pytest.raises(InputError, match=r"000004\.npy was damaged"):
+        parts.load(4)
+
+
+def test_one_process_at_a_time_and_its_parts_are_safe(tmp_path: Path) -> None:
+    parts = Parts(tmp_path / "map.tif", {"a": 1})
+    parts.save(3, PART)
+    with parts.locked():
+        with pytest.raises(InputError, match=r"Another process is making map\.tif; wait for it"):
+            Parts(tmp_path / "map.tif", {"a": 2})
+        assert parts.done() == {3}
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match="for unfinished work cannot be made"):
+        Parts(tmp_path / "file" / "map.tif", {})
