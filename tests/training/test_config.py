@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from terramorph.errors import ConfigError
-from terramorph.training import PRESETS, load_config, parse_assignments, parse_config
+from terramorph.training import PRESETS, known_keys, load_config, parse_assignments, parse_config
 from terramorph.training.config import ScheduleConfig
 from terramorph.training.schedule import rate_factor, total_steps
 
@@ -73,11 +73,74 @@ def test_an_unknown_preset_names_the_nearest() -> None:
         ("data.crop_size", 300, "crop of 300 px does not fit in images of 286 px"),
         ("loss.adversarial", "wgan", "loss.adversarial cannot be 'wgan'"),
         ("batch_size.x", 1, "'batch_size' is a value, not a section"),
+        ("loss.perceptual", 1.0, r"loss cannot be used: loss\.perceptual needs a folder .*loss\.perceptual_weights\.$"),
+        ("loss.r1_every", 0, r"loss\.r1_every cannot be 0"),
+        ("discriminator.scales", 0, r"discriminator\.scales cannot be 0"),
+        ("discriminator.layers", 7, r"discriminator\.layers cannot be 7"),
+        ("generator.upsampling", "bilinear", r"generator\.upsampling cannot be 'bilinear'"),
+        ("data.diffaugment", "color,blur", r"data\.diffaugment cannot be 'color,blur': there is no 'blur'"),
     ],
 )
 def test_values_that_do_not_fit(key: str, value: object, sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
         load_config("pix2pix", {key: value})
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"generator.network": "resnet9", "generator.skips": False}, r"skips=false is for U-Nets, and resnet9"),
+        ({"loss.adversarial": "none", "loss.r1": 1.0}, r"loss\.r1 is of a discriminator"),
+        ({"loss.adversarial": "none", "loss.feature_matching": 10}, r"loss\.feature_matching is of a discriminator"),
+        ({"loss.adversarial": "none", "loss.l1_weight": 0}, "nothing is left to learn from"),
+        ({"loss.adversarial": "none", "data.diffaugment": "color"}, "diffaugment is for a discriminator"),
+        ({"launch": "graph", "loss.r1": 1.0}, r"loss\.r1 changes some; take launch=eager"),
+        ({"launch": "graph", "loss.perceptual": 1.0, "loss.perceptual_weights": "w"}, "take launch=eager"),
+        ({"discriminator.layers": 6, "discriminator.scales": 2}, "needs images of 384 px, and data.crop_size is 256"),
+    ],
+)
+def test_settings_that_do_not_go_together(changes: dict[str, object], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence) as told:
+        load_config("pix2pix", changes)
+    assert "{" not in str(told.value), "a sentence, not a dump of the section"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ("loss.feature_matchin", "loss.feature_matching"),
+        ("loss.perceptual_weight", "loss.perceptual_weights"),
+        ("discriminator.spectralnorm", "discriminator.spectral_norm"),
+        ("discriminator.scale", "discriminator.scales"),
+        ("generator.upsample", "generator.upsampling"),
+        ("generator.skip", "generator.skips"),
+        ("data.diff_augment", "data.diffaugment"),
+    ],
+)
+def test_the_switches_are_known_by_name(wrong: str, right: str) -> None:
+    assert right in known_keys()
+    with pytest.raises(ConfigError, match=rf"did you mean '{right}'"):
+        load_config("pix2pix", {wrong: 1})
+
+
+def test_switches_survive_json_and_their_absence_is_their_default() -> None:
+    changes = {
+        "generator.upsampling": "pixelshuffle",
+        "generator.skips": False,
+        "discriminator.conditional": False,
+        "discriminator.scales": 2,
+        "loss.feature_matching": 10,
+        "loss.r1": 0.5,
+        "data.diffaugment": "color, cutout",
+    }
+    config = load_config("pix2pix", changes)
+    assert config.data.diffaugments == ("color", "cutout")
+    values = config.model_dump(mode="json")
+    assert parse_config(values) == config
+    for key in changes:
+        section, name = key.split(".")
+        del values[section][name]
+    assert parse_config(values) == load_config("pix2pix")
 
 
 def test_assignments_are_json_or_text() -> None:

@@ -18,6 +18,26 @@ def test_a_discriminator_that_has_won_is_told_once() -> None:
     assert "discriminator_learning_rate" in warnings[0]
 
 
+def test_the_first_warning_is_the_verdict_and_is_remembered() -> None:
+    health = Health()
+    assert health.verdict is None
+    told = [w for step in range(600) for w in health.check_losses(step, {"discriminator": 0.001}, 1, {})]
+    assert health.verdict == told[0]
+    truth = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert health.check_outputs(700, truth[:1].expand(4, -1, -1, -1), truth)
+    assert health.verdict == told[0]
+    again = Health()
+    again.restore(health.state())
+    assert again.verdict == told[0]
+    again.restore({"steps_won": 3, "warned": ["won"]})
+    assert again.verdict is None, "a checkpoint from before there were verdicts"
+
+
+def test_without_a_discriminator_none_has_won() -> None:
+    health = Health()
+    assert [w for step in range(600) for w in health.check_losses(step, {"l1": 0.0}, 1, {})] == []
+
+
 def test_one_good_step_starts_the_count_again() -> None:
     health = Health()
     for step in range(2000):

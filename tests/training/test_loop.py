@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
 from terramorph.bundle import load_bundle
@@ -174,14 +174,15 @@ def test_accumulated_batches_are_one_larger_batch(town_pairs: Path, tmp_path: Pa
 
 
 def test_two_processes_are_one_with_twice_the_batch(town_pairs: Path, tmp_path: Path, tiny: Tiny) -> None:
-    train(town_pairs, tmp_path / "one", tiny(batch_size=4, **NO_STATISTICS), cache=tmp_path)
+    settings = {**NO_STATISTICS, "loss__r1": 0.5, "loss__r1_every": 2}
+    train(town_pairs, tmp_path / "one", tiny(batch_size=4, **settings), cache=tmp_path)
     script = tmp_path / "worker.py"
     script.write_text(
         textwrap.dedent(
             f"""
             import json
             from terramorph.training import parse_config, train
-            config = parse_config(json.loads({tiny(batch_size=2, **NO_STATISTICS).model_dump_json()!r}))
+            config = parse_config(json.loads({tiny(batch_size=2, **settings).model_dump_json()!r}))
             class Reporter:
                 def started(self, plan): assert plan.processes == 2, plan
                 def step(self, report): pass
@@ -242,12 +243,12 @@ def test_a_diverging_run_keeps_its_last_good_checkpoint(
 ) -> None:
     real = Pix2Pix.step
 
-    def poisoned(self: Pix2Pix, batches: list[Batch]) -> dict[str, torch.Tensor]:
+    def poisoned(self: Pix2Pix, batches: list[Batch], number: int) -> dict[str, torch.Tensor]:
         calls.append(1)
         if len(calls) == 4:
             with torch.no_grad():
                 self.networks["generator"].head.weight.fill_(float("nan"))
-        return real(self, batches)
+        return real(self, batches, number)
 
     calls: list[int] = []
     monkeypatch.setattr(Pix2Pix, "step", poisoned)
@@ -347,6 +348,99 @@ def test_another_length_can_be_given_when_resuming(town_pairs: Path, tmp_path: P
     train(town_pairs, tmp_path / "run", tiny(max_steps=5), should_stop=lambda: True, cache=tmp_path)
     shorter = resume(tmp_path / "run", cache=tmp_path, max_steps=1)
     assert (shorter.finished, shorter.step, shorter.total) == (True, 1, 1)
+
+
+def test_a_finished_run_goes_on_to_a_longer_one(town_pairs: Path, tmp_path: Path, tiny: Tiny) -> None:
+    """As a run of that length from the start, to the bit; until then its model is the one it had."""
+    settings = {"ema": 0.9, "schedule__unit": "steps", "schedule__constant": 100, "schedule__decay": 0}
+    train(town_pairs, tmp_path / "whole", tiny(max_steps=6, **settings), cache=tmp_path)
+    run = tmp_path / "run"
+    train(town_pairs, run, tiny(max_steps=2, **settings), cache=tmp_path)
+    first = (run / "model.safetensors").read_bytes()
+    steps = iter([False, True])
+    assert not resume(run, cache=tmp_path, max_steps=6, should_stop=lambda: next(steps)).finished
+    assert (run / "model.safetensors").read_bytes() == first
+    assert resume(run, cache=tmp_path).step == 6
+    for name in ("model.safetensors", "checkpoint.safetensors"):
+        assert _same(tmp_path / "whole" / name, run / name)
+    assert load_bundle(run).header.data["steps"] == 6
+
+
+def test_an_error_on_the_way_to_a_longer_run_leaves_its_model(
+    town_pairs: Path, tmp_path: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    train(town_pairs, run, tiny(max_steps=2), cache=tmp_path)
+    before = {name: (run / name).read_bytes() for name in ("model.safetensors", "checkpoint.safetensors")}
+    real = Pix2Pix.step
+
+    def poisoned(self: Pix2Pix, batches: list[Batch], number: int) -> dict[str, torch.Tensor]:
+        losses = real(self, batches, number)
+        return {**losses, "l1": losses["l1"] * float("nan")} if number == 3 else losses
+
+    monkeypatch.setattr(Pix2Pix, "step", poisoned)
+    with pytest.raises(TrainingDivergedError, match="step 4 the loss 'l1' became nan"):
+        resume(run, cache=tmp_path, max_steps=6)
+    assert {name: (run / name).read_bytes() for name in before} == before
+
+
+def test_a_run_from_before_there_were_switches_goes_on(town_pairs: Path, tmp_path: Path, tiny: Tiny) -> None:
+    """Its config.json and its checkpoint know nothing of them."""
+    train(town_pairs, tmp_path / "whole", tiny(max_steps=4), cache=tmp_path)
+    run, steps = tmp_path / "run", iter([False, True])
+    train(town_pairs, run, tiny(max_steps=4), should_stop=lambda: next(steps), cache=tmp_path)
+    old = json.loads((run / "config.json").read_text())
+    for section, keys in {
+        "data": ["diffaugment"],
+        "generator": ["skips", "upsampling"],
+        "discriminator": ["conditional", "spectral_norm", "scales"],
+        "loss": ["l2_weight", "feature_matching", "r1", "r1_every", "perceptual", "perceptual_weights"],
+    }.items():
+        for key in keys:
+            del old["config"][section][key]
+    (run / "config.json").write_text(json.dumps(old))
+    position = read_position(run / "checkpoint.safetensors")
+    header = {"format": 1, **vars(position), "config": old["config"], "health": {"steps_won": 0, "warned": []}}
+    tensors = load_file(run / "checkpoint.safetensors")
+    save_file(tensors, run / "checkpoint.safetensors", metadata={"terramorph-checkpoint": json.dumps(header)})
+    assert resume(run, cache=tmp_path).finished
+    assert _same(tmp_path / "whole" / "model.safetensors", run / "model.safetensors")
+
+
+def test_what_a_run_has_cost(town_pairs: Path, tmp_path: Path, tiny: Tiny) -> None:
+    result = train(town_pairs, tmp_path / "run", tiny(max_steps=3), cache=tmp_path)
+    cost = result.cost
+    assert cost is not None
+    assert cost.seconds_per_image is not None
+    assert 0.0 < cost.seconds_per_image < 10.0
+    assert cost.peak_memory > 2**20
+    assert cost.parameters.keys() == {"generator", "discriminator"}
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert lines[-1]["event"] == "finished"
+    assert lines[-1]["parameters"] == cost.parameters
+    one = train(town_pairs, tmp_path / "one", tiny(max_steps=1), cache=tmp_path).cost
+    assert one is not None
+    assert one.seconds_per_image is None, "the first step is warming up"
+
+
+def test_a_caller_learns_why_a_run_is_dead_and_ends_it(
+    town_pairs: Path, tmp_path: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("terramorph.training.health._WON", 100.0)
+    monkeypatch.setattr("terramorph.training.health._PATIENCE", 3)
+    listener = Listener()
+    result = train(
+        town_pairs,
+        tmp_path / "run",
+        tiny(max_steps=9, log__sheet=0),
+        reporter=listener,
+        should_stop=lambda: listener.reports[-1].verdict is not None,
+        cache=tmp_path,
+    )
+    assert (result.finished, result.step) == (False, 3)
+    assert result.verdict == listener.messages[0]
+    assert "tells every picture apart" in result.verdict
+    assert resume(tmp_path / "run", cache=tmp_path).verdict == result.verdict
 
 
 def test_recalibration_takes_batches_of_the_size_trained_with(town_pairs: Path, tmp_path: Path, tiny: Tiny) -> None:

@@ -1,6 +1,31 @@
 """Losses: functions of tensors, aware of masks."""
 
-from terramorph.losses.adversarial import UNDECIDED, AdversarialLoss, discriminator_loss, generator_loss
-from terramorph.losses.reconstruction import l1_loss, masked_mean
+from terramorph.losses.adversarial import (
+    UNDECIDED,
+    AdversarialLoss,
+    by_scale,
+    discriminator_loss,
+    generator_loss,
+    share_accepted,
+)
+from terramorph.losses.diffaugment import DIFFAUGMENTS, PairChange, draw_change
+from terramorph.losses.features import feature_matching_loss
+from terramorph.losses.penalty import r1_penalty
+from terramorph.losses.reconstruction import l1_loss, l2_loss, masked_mean
 
-__all__ = ["UNDECIDED", "AdversarialLoss", "discriminator_loss", "generator_loss", "l1_loss", "masked_mean"]
+__all__ = [
+    "DIFFAUGMENTS",
+    "UNDECIDED",
+    "AdversarialLoss",
+    "PairChange",
+    "by_scale",
+    "discriminator_loss",
+    "draw_change",
+    "feature_matching_loss",
+    "generator_loss",
+    "l1_loss",
+    "l2_loss",
+    "masked_mean",
+    "r1_penalty",
+    "share_accepted",
+]

@@ -4,26 +4,55 @@
 - `lsgan`: least squares with labels 1 and 0, Mao et al. 2017 (arXiv:1611.04076), equation 9 without its factor 1/2.
 - `hinge`: Lim and Ye 2017 (arXiv:1705.02894); Miyato et al. 2018 (arXiv:1802.05957), equations 16 and 17.
 
-A mask (N, 1, H, W) of the image weighs each patch by the share of real pixels under its centre.
+A discriminator of several scales gives several maps of logits, and its losses are added up: Wang et al. 2018
+(arXiv:1711.11585), equation 3. A mask (N, 1, H, W) of the image weighs each patch by the share of real pixels under
+its centre.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import reduce
+from operator import add
 from typing import Literal
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
-from terramorph.losses.reconstruction import masked_mean
+from terramorph.losses.reconstruction import masked_mean, pooled_mask
 
 AdversarialLoss = Literal["bce", "lsgan", "hinge"]
+# One map of logits, or one a scale.
+Logits = Tensor | Sequence[Tensor]
 # The logit from which on a discriminator takes a patch for real.
 UNDECIDED: dict[AdversarialLoss, float] = {"bce": 0.0, "lsgan": 0.5, "hinge": 0.0}
 
 
-def discriminator_loss(kind: AdversarialLoss, real: Tensor, fake: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Sum of the loss on real and on made pairs."""
-    weight = _weight(mask, real)
+def discriminator_loss(kind: AdversarialLoss, real: Logits, fake: Logits, mask: Tensor | None = None) -> Tensor:
+    """Sum of the loss on real and on made pairs, over all scales."""
+    return reduce(add, (_told_apart(kind, r, f, mask) for r, f in zip(by_scale(real), by_scale(fake), strict=True)))
+
+
+def generator_loss(kind: AdversarialLoss, fake: Logits, mask: Tensor | None = None) -> Tensor:
+    """How far the discriminator is from taking the made pairs for real, over all scales."""
+    return reduce(add, (_fooled(kind, logits, mask) for logits in by_scale(fake)))
+
+
+def share_accepted(kind: AdversarialLoss, logits: Logits) -> Tensor:
+    """Share of the patches that are taken for real, the mean over scales."""
+    maps = by_scale(logits)
+    shares = [(one.detach() > UNDECIDED[kind]).float().mean() for one in maps]
+    return shares[0] if len(maps) == 1 else torch.stack(shares).mean()
+
+
+def by_scale(logits: Logits) -> Sequence[Tensor]:
+    """The maps of logits as a sequence, of one if there is one scale."""
+    return (logits,) if isinstance(logits, Tensor) else logits
+
+
+def _told_apart(kind: AdversarialLoss, real: Tensor, fake: Tensor, mask: Tensor | None) -> Tensor:
+    weight = pooled_mask(mask, real)
     real, fake = real.float(), fake.float()
     if kind == "bce":
         losses = functional.softplus(-real) + functional.softplus(fake)
@@ -34,9 +63,8 @@ def discriminator_loss(kind: AdversarialLoss, real: Tensor, fake: Tensor, mask: 
     return masked_mean(losses, weight)
 
 
-def generator_loss(kind: AdversarialLoss, fake: Tensor, mask: Tensor | None = None) -> Tensor:
-    """How far the discriminator is from taking the made pairs for real."""
-    weight = _weight(mask, fake)
+def _fooled(kind: AdversarialLoss, fake: Tensor, mask: Tensor | None) -> Tensor:
+    weight = pooled_mask(mask, fake)
     fake = fake.float()
     if kind == "bce":
         losses = functional.softplus(-fake)
@@ -45,7 +73,3 @@ def generator_loss(kind: AdversarialLoss, fake: Tensor, mask: Tensor | None = No
     else:
         losses = -fake
     return masked_mean(losses, weight)
-
-
-def _weight(mask: Tensor | None, logits: Tensor) -> Tensor | None:
-    return None if mask is None else functional.adaptive_avg_pool2d(mask, (logits.shape[-2], logits.shape[-1]))

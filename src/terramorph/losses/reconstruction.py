@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 
 def masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:
@@ -11,6 +12,11 @@ def masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:
     if mask is None:
         return values.mean()
     return (values * mask).sum() / (mask.sum() * values.shape[1]).clamp_min(1.0)
+
+
+def pooled_mask(mask: Tensor | None, maps: Tensor) -> Tensor | None:
+    """The share of real pixels under each place of maps (N, C, h, w) of the image: (N, 1, h, w)."""
+    return None if mask is None else functional.adaptive_avg_pool2d(mask, (maps.shape[-2], maps.shape[-1]))
 
 
 def l1_loss(translated: Tensor, truth: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -21,3 +27,8 @@ def l1_loss(translated: Tensor, truth: Tensor, mask: Tensor | None = None) -> Te
         mask: (N, 1, H, W), 1 where pixels count; None counts all.
     """
     return masked_mean(torch.abs(translated.float() - truth.float()), mask)
+
+
+def l2_loss(translated: Tensor, truth: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Mean squared error in float32, a scalar, of the arguments of `l1_loss`; blurs more than it does."""
+    return masked_mean((translated.float() - truth.float()).square(), mask)

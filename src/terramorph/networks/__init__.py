@@ -1,21 +1,30 @@
 """Generators and discriminators. They know tensors only."""
 
 from terramorph.networks.catalog import NETWORKS, build_network, describe_network, parameter_count
-from terramorph.networks.layers import InstanceNorm, NoiseDropout, initialize, on_stride, reflected, set_noise
+from terramorph.networks.discriminators import MultiScale, build_discriminator
+from terramorph.networks.layers import InstanceNorm, NoiseDropout, Norm, initialize, on_stride, reflected, set_noise
 from terramorph.networks.patchgan import PatchGAN, PatchGANConfig
 from terramorph.networks.resnet import ResNet, ResNetConfig
-from terramorph.networks.unet import UNet, UNetConfig
+from terramorph.networks.unet import EncoderDecoder, UNet, UNetConfig
+from terramorph.networks.upsampling import ResizeConv, SubpixelConv, Upsampling
 
 __all__ = [
     "NETWORKS",
+    "EncoderDecoder",
     "InstanceNorm",
+    "MultiScale",
     "NoiseDropout",
+    "Norm",
     "PatchGAN",
     "PatchGANConfig",
     "ResNet",
     "ResNetConfig",
+    "ResizeConv",
+    "SubpixelConv",
     "UNet",
     "UNetConfig",
+    "Upsampling",
+    "build_discriminator",
     "build_network",
     "describe_network",
     "initialize",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, fields
 from difflib import get_close_matches
 from typing import Any
@@ -11,12 +12,12 @@ from torch import nn
 from terramorph.errors import ConfigError
 from terramorph.networks.patchgan import PatchGAN, PatchGANConfig
 from terramorph.networks.resnet import ResNet, ResNetConfig
-from terramorph.networks.unet import UNet, UNetConfig
+from terramorph.networks.unet import UNetConfig, make_unet
 
-NETWORKS: dict[str, tuple[type[Any], type[nn.Module], dict[str, Any]]] = {
-    "unet256": (UNetConfig, UNet, {"depth": 8}),
-    "unet128": (UNetConfig, UNet, {"depth": 7}),
-    "unet64": (UNetConfig, UNet, {"depth": 6}),
+NETWORKS: dict[str, tuple[type[Any], Callable[[Any], nn.Module], dict[str, Any]]] = {
+    "unet256": (UNetConfig, make_unet, {"depth": 8}),
+    "unet128": (UNetConfig, make_unet, {"depth": 7}),
+    "unet64": (UNetConfig, make_unet, {"depth": 6}),
     "resnet9": (ResNetConfig, ResNet, {"blocks": 9}),
     "resnet6": (ResNetConfig, ResNet, {"blocks": 6}),
     "patchgan": (PatchGANConfig, PatchGAN, {}),
@@ -32,12 +33,12 @@ def build_network(name: str, **values: Any) -> nn.Module:
     """
     if name not in NETWORKS:
         raise ConfigError(f"There is no network {name!r}{_nearest(name, list(NETWORKS))}.")
-    config_class, network_class, fixed = NETWORKS[name]
+    config_class, make, fixed = NETWORKS[name]
     known = [field.name for field in fields(config_class)]
     for key in values:
         if key not in known:
             raise ConfigError(f"The network {name} has no setting {key!r}{_nearest(key, known)}.")
-    return network_class(config_class(**{**values, **fixed}))
+    return make(config_class(**{**values, **fixed}))
 
 
 def describe_network(network: nn.Module) -> dict[str, Any]:

@@ -1,14 +1,20 @@
-"""Networks made ready for inference: copies whose normalisation is folded away, or measured on each image
-alone."""
+"""Networks made ready for inference: copies whose normalisation is folded away, or measured on each image alone.
+
+Whatever form a generator was trained in, its copy is a `UNet` or a `ResNet` of plain and transposed convolutions, so
+that what runs or exports it needs to know no other.
+"""
 
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from terramorph.networks.layers import NoiseDropout
+from terramorph.networks.unet import EncoderDecoder, UNet
+from terramorph.networks.upsampling import ResizeConv, SubpixelConv
 
 
 class PerImageNorm(nn.Module):
@@ -36,7 +42,7 @@ def per_image_statistics(network: nn.Module, *, dropout: bool) -> nn.Module:
         network: a generator; it is not changed.
         dropout: whether `NoiseDropout` stays live in the copy although it is in evaluation mode.
     """
-    ready = copy.deepcopy(network).eval().requires_grad_(False)
+    ready = _plain(network)
     for parent in list(ready.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.BatchNorm2d):
@@ -76,11 +82,10 @@ def folded_convolution(conv: nn.Conv2d | nn.ConvTranspose2d, norm: nn.Module) ->
 def fold_batchnorm(network: nn.Module) -> nn.Module:
     """A copy for raster mode in which every batch norm is folded into the convolution before it.
 
-    Works on networks of the catalogue: sequences in which a norm follows its convolution, and the lists of a
-        U-Net.
+    Works on networks of the catalogue: sequences in which a norm follows its convolution, and the lists of a U-Net.
     Dropout is off. Where there is no batch norm the copy is just that.
     """
-    ready = copy.deepcopy(network).eval().requires_grad_(False)
+    ready = _plain(network)
     for parent in list(ready.modules()):
         if isinstance(parent, nn.Sequential):
             for index in range(1, len(parent)):
@@ -97,6 +102,27 @@ def fold_batchnorm(network: nn.Module) -> nn.Module:
                         _fold(conv, norm)
                         lists[1][index] = nn.Identity()
     return ready
+
+
+def _plain(network: nn.Module) -> nn.Module:
+    """A frozen copy in which every upsampling is a transposed convolution, and every encoder-decoder a `UNet`."""
+    plain = copy.deepcopy(network).eval().requires_grad_(False)
+    for parent in list(plain.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, ResizeConv | SubpixelConv):
+                setattr(parent, name, child.transposed())
+    if not isinstance(plain, EncoderDecoder) or isinstance(plain, UNet):
+        return plain
+    if not plain.config.skips:  # a decoder that does not see the encoder is one whose weights for it are 0
+        for conv in (*plain.up[1:], plain.head):
+            assert isinstance(conv, nn.ConvTranspose2d)
+            conv.in_channels *= 2
+            conv.weight = nn.Parameter(torch.cat([torch.zeros_like(conv.weight), conv.weight]), requires_grad=False)
+    with torch.device("meta"):
+        unet = UNet(replace(plain.config, skips=True, upsampling="transposed"))
+    for name, child in plain.named_children():
+        setattr(unet, name, child)
+    return unet.eval()
 
 
 def _fold(conv: nn.Conv2d | nn.ConvTranspose2d, norm: nn.BatchNorm2d) -> None:

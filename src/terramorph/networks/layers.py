@@ -7,8 +7,11 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+from torch.nn.utils.parametrize import is_parametrized, remove_parametrizations
 
 from terramorph.errors import ConfigError
+from terramorph.networks.upsampling import SubpixelConv
 
 Norm = Literal["batch", "instance", "none"]
 
@@ -107,13 +110,27 @@ def on_stride(run: Callable[[Tensor], Tensor], x: Tensor, stride: int) -> Tensor
 
 
 def initialize(network: nn.Module, generator: torch.Generator, gain: float = 0.02) -> None:
-    """Weights from N(0, gain), as the pix2pix paper's appendix 6.2: norm scales around 1, every bias 0."""
+    """Weights from N(0, gain), as the pix2pix paper's appendix 6.2: norm scales around 1, every bias 0.
+
+    The four pixels of a `SubpixelConv` start alike, and the singular vectors that spectral normalisation follows
+    come from the generator too.
+    """
     with torch.no_grad():
         for module in network.modules():
             if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+                spectral = is_parametrized(module, "weight")
+                if spectral:
+                    remove_parametrizations(module, "weight", leave_parametrized=False)
                 module.weight.normal_(0.0, gain, generator=generator)
                 if module.bias is not None:
                     module.bias.zero_()
+                if spectral:
+                    with torch.random.fork_rng(devices=[]):  # it draws from the global state and from no other
+                        torch.default_generator.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+                        spectral_norm(module)
             elif isinstance(module, nn.BatchNorm2d):
                 module.weight.normal_(1.0, gain, generator=generator)
                 module.bias.zero_()
+        for module in network.modules():
+            if isinstance(module, SubpixelConv):
+                module.tie()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
 
 from terramorph.errors import ConfigError
 from terramorph.networks.layers import Norm, make_norm
@@ -19,12 +20,15 @@ class PatchGANConfig:
         width: channels after the first convolution.
         layers: stride-2 convolutions; 3 judges 70x70 patches, 1 judges 16x16, 5 judges 286x286, 0 single pixels.
         norm: batch, instance or none.
+        spectral_norm: divide every weight by its largest singular value (Miyato et al. 2018, arXiv:1802.05957,
+            equation 8), which bounds how steep the discriminator is; a norm is then not needed.
     """
 
     in_bands: int = 6
     width: int = 64
     layers: int = 3
     norm: Norm = "batch"
+    spectral_norm: bool = False
 
 
 class PatchGAN(nn.Module):
@@ -38,10 +42,11 @@ class PatchGAN(nn.Module):
         if not 0 <= config.layers <= 6:
             raise ConfigError(f"A PatchGAN of {config.layers} layers is not possible; use 0 (single pixels) to 6.")
         self.config = config
-        bias = config.norm == "instance"
+        # As in the public networks, but that those of spectral normalisation alone need one to be shifted at all.
+        bias = config.norm == "instance" or (config.spectral_norm and config.norm == "none")
         width = config.width
         if config.layers == 0:
-            self.layers = nn.Sequential(
+            self._build(
                 nn.Conv2d(config.in_bands, width, 1),
                 nn.LeakyReLU(0.2),
                 nn.Conv2d(width, 2 * width, 1, bias=bias),
@@ -65,9 +70,25 @@ class PatchGAN(nn.Module):
             ]
             inner = out
         layers.append(nn.Conv2d(inner, 1, 4, stride=1, padding=1))
+        self._build(*layers)
+
+    def _build(self, *layers: nn.Module) -> None:
         self.layers = nn.Sequential(*layers)
+        if self.config.spectral_norm:
+            for layer in self.layers:
+                if isinstance(layer, nn.Conv2d):
+                    spectral_norm(layer)
 
     def forward(self, pair: Tensor) -> Tensor:
         """float (N, in_bands, H, W), source and target stacked -> logits (N, 1, h, w), one a patch."""
         logits: Tensor = self.layers(pair)
         return logits
+
+    def features(self, pair: Tensor) -> list[list[Tensor]]:
+        """What it sees on the way: one list, for its one scale, of every activation and, last, the logits."""
+        seen = []
+        for layer in self.layers:
+            pair = layer(pair)
+            if isinstance(layer, nn.LeakyReLU):
+                seen.append(pair)
+        return [[*seen, pair]]

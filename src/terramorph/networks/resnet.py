@@ -8,6 +8,10 @@ from torch import Tensor, nn
 
 from terramorph.errors import ConfigError
 from terramorph.networks.layers import NoiseDropout, Norm, make_norm, on_stride
+from terramorph.networks.upsampling import Upsampling, make_upsampling
+
+# Pixels that an output pixel sees beyond those of the blocks, by upsampling.
+_HALO: dict[Upsampling, int] = {"transposed": 12, "resize": 15, "pixelshuffle": 18}
 
 
 @dataclass(frozen=True)
@@ -21,6 +25,7 @@ class ResNetConfig:
         blocks: residual blocks, 9 for 256 px and 6 for 128 px in the paper.
         norm: batch, instance or none.
         dropout: share dropped inside each block.
+        upsampling: how the two doublings are made: transposed, resize or pixelshuffle.
     """
 
     in_bands: int = 3
@@ -29,6 +34,7 @@ class ResNetConfig:
     blocks: int = 9
     norm: Norm = "batch"
     dropout: float = 0.5
+    upsampling: Upsampling = "transposed"
 
 
 class _Block(nn.Module):
@@ -64,8 +70,9 @@ class ResNet(nn.Module):
             raise ConfigError(f"A residual generator of {config.blocks} blocks is not possible; use 1 or more.")
         self.config = config
         self.stride = 4
-        # 8 a block (two 3x3 at a quarter of the size); 12 of all the rest, in the worst of the four phases.
-        self.halo: int | None = 12 + 8 * config.blocks if config.norm != "instance" else None
+        # 8 a block (two 3x3 at a quarter of the size); then all the rest, in the worst of the four phases.
+        rest = _HALO.get(config.upsampling, 0)
+        self.halo: int | None = rest + 8 * config.blocks if config.norm != "instance" else None
         width, norm = config.width, config.norm
         bias = norm == "instance"
         layers: list[nn.Module] = [
@@ -84,7 +91,7 @@ class ResNet(nn.Module):
         layers += [_Block(width, norm, config.dropout, bias) for _ in range(config.blocks)]
         for _ in range(2):
             layers += [
-                nn.ConvTranspose2d(width, width // 2, 3, stride=2, padding=1, output_padding=1, bias=bias),
+                make_upsampling(config.upsampling, width, width // 2, kernel=3, bias=bias),
                 make_norm(norm, width // 2),
                 nn.ReLU(),
             ]

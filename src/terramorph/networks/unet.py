@@ -1,4 +1,4 @@
-"""The U-Net generator of pix2pix (Isola et al. 2017, arXiv:1611.07004, appendix 6.1)."""
+"""The U-Net generator of pix2pix (Isola et al. 2017, arXiv:1611.07004, appendix 6.1), and what it is compared with."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from terramorph.errors import ConfigError
 from terramorph.networks.layers import NoiseDropout, Norm, make_norm, on_stride
+from terramorph.networks.upsampling import Upsampling, make_upsampling
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,8 @@ class UNetConfig:
         depth: number of halvings; 8 is U-Net 256, 7 is U-Net 128. The stride is 2**depth pixels.
         norm: batch, instance or none. The outermost and innermost convolutions have none.
         dropout: share dropped in the up layers that have eight times the width (depth - 5 of them).
+        skips: whether the decoder sees the encoder at every resolution; without, it is the paper's encoder-decoder.
+        upsampling: how the decoder doubles the size: transposed, resize or pixelshuffle.
     """
 
     in_bands: int = 3
@@ -31,13 +34,12 @@ class UNetConfig:
     depth: int = 8
     norm: Norm = "batch"
     dropout: float = 0.5
+    skips: bool = True
+    upsampling: Upsampling = "transposed"
 
 
-class UNet(nn.Module):
-    """Encoder and decoder with a skip connection at every resolution.
-
-    54.414 M parameters at width 64, depth 8, 3 to 3 bands. Layer for layer the network of the public PyTorch
-    implementation, so its checkpoints fit (see `terramorph.interop`).
+class EncoderDecoder(nn.Module):
+    """Encoder and decoder, with or without skip connections, and with any upsampling.
 
     Attributes:
         stride: the input is extended to a multiple of this, 2**depth.
@@ -63,17 +65,18 @@ class UNet(nn.Module):
             # The public networks keep a bias by the kind of norm alone, whether or not a norm follows.
             self.down.append(nn.Conv2d(inner, out, 4, stride=2, padding=1, bias=bias))
             self.down_norm.append(nn.Identity() if plain else make_norm(config.norm, out))
+        seen = 2 if config.skips else 1  # how many maps of a level the decoder looks at
         self.up = nn.ModuleList()
         self.up_norm = nn.ModuleList()
         self.up_dropout = nn.ModuleList()
         for level in range(last, 0, -1):
-            inner = widths[level] * (1 if level == last else 2)
+            inner = widths[level] * (1 if level == last else seen)
             out = widths[level - 1]
-            self.up.append(nn.ConvTranspose2d(inner, out, 4, stride=2, padding=1, bias=bias))
+            self.up.append(make_upsampling(config.upsampling, inner, out, kernel=4, bias=bias))
             self.up_norm.append(make_norm(config.norm, out))
             noisy = 4 <= level < last
             self.up_dropout.append(NoiseDropout(config.dropout if noisy else 0.0))
-        self.head = nn.ConvTranspose2d(2 * config.width, config.out_bands, 4, stride=2, padding=1)
+        self.head = make_upsampling(config.upsampling, seen * config.width, config.out_bands, kernel=4, bias=True)
 
     def forward(self, source: Tensor) -> Tensor:
         """float (N, in_bands, H, W) in [-1, 1] -> (N, out_bands, H, W) in [-1, 1], any H and W."""
@@ -88,5 +91,19 @@ class UNet(nn.Module):
         skips.pop()
         for conv, norm, dropout in zip(self.up, self.up_norm, self.up_dropout, strict=True):
             x = dropout(norm(conv(functional.relu(x))))
-            x = torch.cat([skips.pop(), x], dim=1)
+            if self.config.skips:
+                x = torch.cat([skips.pop(), x], dim=1)
         return torch.tanh(self.head(functional.relu(x)))
+
+
+class UNet(EncoderDecoder):
+    """The paper's form: transposed convolutions, and a skip connection at every resolution.
+
+    54.414 M parameters at width 64, depth 8, 3 to 3 bands. Layer for layer the network of the public PyTorch
+    implementation, so its checkpoints fit (see `terramorph.interop`).
+    """
+
+
+def make_unet(config: UNetConfig) -> EncoderDecoder:
+    """A `UNet` where the configuration is the paper's, so that its type says what its layers are."""
+    return (UNet if config.skips and config.upsampling == "transposed" else EncoderDecoder)(config)

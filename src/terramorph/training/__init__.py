@@ -8,12 +8,14 @@ from terramorph.training.config import (
     parse_assignments,
     parse_config,
 )
+from terramorph.training.cost import Cost
 from terramorph.training.loop import resume, train
 from terramorph.training.recalibrate import recalibrate, recalibrate_network
 from terramorph.training.reporter import Plan, Reporter, StepReport, TrainResult
 
 __all__ = [
     "PRESETS",
+    "Cost",
     "Plan",
     "Reporter",
     "StepReport",

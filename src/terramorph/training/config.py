@@ -10,12 +10,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from terramorph.bundle import Direction
 from terramorph.errors import ConfigError
-from terramorph.losses import AdversarialLoss
-from terramorph.networks.layers import Norm
+from terramorph.losses import DIFFAUGMENTS
+from terramorph.networks import Norm, Upsampling
 
 _FOLDER = resources.files("terramorph.training") / "presets"
 PRESETS: tuple[str, ...] = tuple(
@@ -37,6 +37,8 @@ class DataConfig(_Section):
         mirror: swap left and right half the time.
         eightfold: one of the eight symmetries of the square instead.
         jitter: strength of the colour jitter of the source, 0 is off.
+        diffaugment: differentiable augmentation of real and of made pairs before the discriminator, a comma list of
+            color, translation and cutout (Zhao et al. 2020, arXiv:2006.10738); one change for both sides of a pair.
         source_range, target_range: stored values that become -1 and 1, for dtypes other than uint8; measured from
             the training pairs if not given.
     """
@@ -47,6 +49,7 @@ class DataConfig(_Section):
     mirror: bool = True
     eightfold: bool = False
     jitter: float = Field(0.0, ge=0.0, lt=1.0)
+    diffaugment: str = ""
     source_range: tuple[float, float] | None = None
     target_range: tuple[float, float] | None = None
 
@@ -56,31 +59,134 @@ class DataConfig(_Section):
             raise ValueError(f"a crop of {self.crop_size} px does not fit in images of {self.load_size} px")
         return self
 
+    @field_validator("diffaugment")
+    @classmethod
+    def _known(cls, names: str) -> str:
+        for name in _listed(names):
+            if name not in DIFFAUGMENTS:
+                raise ValueError(f"there is no {name!r}; give a comma list of {', '.join(DIFFAUGMENTS)}")
+        return names
+
+    @property
+    def diffaugments(self) -> tuple[str, ...]:
+        """The names in `diffaugment`."""
+        return _listed(self.diffaugment)
+
 
 class GeneratorConfig(_Section):
-    """A network of the catalogue by name, its width in channels, norm, and share of dropout."""
+    """What translates.
+
+    Attributes:
+        network: a generator of the catalogue.
+        width: channels after its first convolution.
+        norm: batch, instance or none.
+        dropout: share that is dropped.
+        skips: whether a U-Net's decoder sees its encoder at every resolution; false is the encoder-decoder that the
+            pix2pix paper compares with (Isola et al. 2017, section 4.3). Residual generators have none to leave out.
+        upsampling: transposed convolutions as in the paper; `resize`, nearest neighbour and a 3x3 convolution (Odena et
+            al. 2016); `pixelshuffle` (Shi et al. 2016, arXiv:1609.05158), started by ICNR (Aitken et al. 2017,
+            arXiv:1707.02937).
+    """
 
     network: Literal["unet256", "unet128", "unet64", "resnet9", "resnet6"] = "unet256"
     width: int = Field(64, ge=1)
     norm: Norm = "batch"
     dropout: float = Field(0.5, ge=0.0, lt=1.0)
+    skips: bool = True
+    upsampling: Upsampling = "transposed"
+
+    @model_validator(mode="after")
+    def _has_skips(self) -> GeneratorConfig:
+        if not self.skips and self.network.startswith("resnet"):
+            raise ValueError(
+                f"generator.skips=false is for U-Nets, and {self.network} has no skip connections over its length"
+            )
+        return self
+
+    def settings(self) -> dict[str, Any]:
+        """What `terramorph.networks.build_network` takes beside the name."""
+        return self.model_dump(exclude={"network"} | ({"skips"} if self.network.startswith("resnet") else set()))
 
 
 class DiscriminatorConfig(_Section):
-    """A discriminator of the catalogue, its width, its stride-2 layers (0 for single pixels) and its norm."""
+    """What judges.
+
+    Attributes:
+        network: patchgan, or pixelgan for single pixels.
+        width: channels after its first convolution.
+        layers: its stride-2 convolutions: 0 judges single pixels, 1 patches of 16x16, 3 of 70x70, 5 of 286x286 (Isola
+            et al. 2017, section 4.4).
+        norm: batch, instance or none.
+        conditional: whether it sees the source beside the image; false: the image alone (Isola et al. 2017, section
+            4.2).
+        spectral_norm: spectral normalisation of its weights (Miyato et al. 2018, arXiv:1802.05957); norm=none goes well
+            with it.
+        scales: how many of them there are, each on the pair halved once more; 2 is a two-scale form of pix2pixHD's
+            (Wang et al. 2018, arXiv:1711.11585, section 3.2).
+    """
 
     network: Literal["patchgan", "pixelgan"] = "patchgan"
     width: int = Field(64, ge=1)
     layers: int = Field(3, ge=0, le=6)
     norm: Norm = "batch"
+    conditional: bool = True
+    spectral_norm: bool = False
+    scales: int = Field(1, ge=1, le=4)
+
+    @property
+    def least_size(self) -> int:
+        """Side of the smallest image it gives a logit for, at every scale, pixels."""
+        layers = 0 if self.network == "pixelgan" else self.layers
+        return int((3 * 2**layers if layers else 1) * 2 ** (self.scales - 1))
+
+    def settings(self) -> dict[str, Any]:
+        """What `terramorph.networks.build_discriminator` takes beside the name and the bands."""
+        return self.model_dump(exclude={"network", "conditional"})
 
 
 class LossConfig(_Section):
-    """The kind of adversarial loss, the weight of the L1 term, and the factor on the discriminator's loss."""
+    """What is minimised.
 
-    adversarial: AdversarialLoss = "bce"
+    Attributes:
+        adversarial: bce, lsgan or hinge; `none` trains no discriminator, and none is built.
+        l1_weight, l2_weight: of the mean absolute and the mean squared error; 0 is off.
+        feature_matching: weight of the distance between a discriminator's features of the made and of the real pair,
+            0 is off and 10 is the paper's (Wang et al. 2018, arXiv:1711.11585, equations 4 and 5).
+        r1: gamma of the penalty on the discriminator's slope at real pairs, 0 is off (Mescheder et al. 2018,
+            arXiv:1801.04406, equation 9); discriminator_scale does not scale it.
+        r1_every: steps from one such penalty to the next; it then weighs as many times more (Karras et al. 2020,
+            arXiv:1912.04958, section 3.1).
+        perceptual: weight of the LPIPS distance to the truth, 0 is off (Johnson et al. 2016, arXiv:1603.08155; in the
+            form of Zhang et al. 2018, arXiv:1801.03924, equation 1).
+        perceptual_weights: folder of its features, squeeze.backbone.pth and lpips_squeeze_v01.pth, which are not
+            brought along.
+        discriminator_scale: factor on the discriminator's loss.
+    """
+
+    adversarial: Literal["bce", "lsgan", "hinge", "none"] = "bce"
     l1_weight: float = Field(100.0, ge=0.0)
+    l2_weight: float = Field(0.0, ge=0.0)
+    feature_matching: float = Field(0.0, ge=0.0)
+    r1: float = Field(0.0, ge=0.0)
+    r1_every: int = Field(16, ge=1)
+    perceptual: float = Field(0.0, ge=0.0)
+    perceptual_weights: str = ""
     discriminator_scale: float = Field(0.5, gt=0.0)
+
+    @model_validator(mode="after")
+    def _fits(self) -> LossConfig:
+        if self.perceptual and not self.perceptual_weights:
+            raise ValueError("loss.perceptual needs a folder of feature weights; give it by loss.perceptual_weights")
+        if self.adversarial == "none":
+            for key in ("feature_matching", "r1"):
+                if getattr(self, key):
+                    raise ValueError(f"loss.{key} is of a discriminator, and loss.adversarial=none has none")
+            if not (self.l1_weight or self.l2_weight or self.perceptual):
+                raise ValueError(
+                    "nothing is left to learn from; give loss.l1_weight, loss.l2_weight, loss.perceptual or another "
+                    "loss.adversarial"
+                )
+        return self
 
 
 class OptimizerConfig(_Section):
@@ -150,6 +256,22 @@ class TrainConfig(_Section):
     schedule: ScheduleConfig = ScheduleConfig()
     log: LogConfig = LogConfig()
 
+    @model_validator(mode="after")
+    def _fits_together(self) -> TrainConfig:
+        if self.launch == "graph" and self.loss.r1:
+            raise ValueError("launch=graph repeats one step and loss.r1 changes some; take launch=eager")
+        if self.launch == "graph" and self.loss.perceptual:
+            raise ValueError("launch=graph never waits for the device and loss.perceptual does; take launch=eager")
+        if self.loss.adversarial == "none":
+            if self.data.diffaugments:
+                raise ValueError("data.diffaugment is for a discriminator, and loss.adversarial=none has none")
+        elif self.data.crop_size < self.discriminator.least_size:
+            raise ValueError(
+                f"a discriminator of {self.discriminator.layers} layers and {self.discriminator.scales} scale(s) needs "
+                f"images of {self.discriminator.least_size} px, and data.crop_size is {self.data.crop_size}"
+            )
+        return self
+
 
 def load_config(preset: str | Path = "pix2pix", overrides: Mapping[str, Any] | None = None) -> TrainConfig:
     """Resolves a preset and what is changed of it.
@@ -204,6 +326,8 @@ def parse_config(values: Mapping[str, Any]) -> TrainConfig:
             hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known_keys())}."
             raise ConfigError(f"There is no setting {key!r}; {hint}") from error
         reason = first["msg"].removeprefix("Value error, ")
+        if isinstance(first["input"], Mapping):  # a whole section: its settings do not go together
+            raise ConfigError(f"The settings of {key or 'the configuration'} cannot be used: {reason}.") from error
         raise ConfigError(f"The setting {key or 'configuration'} cannot be {first['input']!r}: {reason}.") from error
 
 
@@ -223,6 +347,10 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
         except json.JSONDecodeError:
             values[key.strip()] = text
     return values
+
+
+def _listed(names: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in names.split(",") if name.strip())
 
 
 def known_keys() -> list[str]:

@@ -18,21 +18,19 @@ class GraphedStep:
     exactly the steps an eager one takes.
 
     Args:
-        recipe: whose step it is.
-        noise: the generator that dropout draws from; reseeding it between replays works as in an eager run.
+        recipe: whose step it is; reseeding its noise between replays works as in an eager run.
     """
 
     _WARM_UP = 3
 
-    def __init__(self, recipe: Recipe, noise: torch.Generator) -> None:
+    def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
-        self.noise = noise
         self._graph: torch.cuda.CUDAGraph | None = None
         self._inputs: list[Batch] = []
         self._losses: dict[str, Tensor] = {}
 
-    def __call__(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
-        """One step; the losses are overwritten by the next one."""
+    def __call__(self, batches: Sequence[Batch], number: int = 0) -> dict[str, Tensor]:
+        """One step, the same whatever its number; the losses are overwritten by the next one."""
         if self._graph is None:
             self._capture(batches)
         for held, new in zip(self._inputs, batches, strict=True):
@@ -54,13 +52,14 @@ class GraphedStep:
                 self.recipe.step(self._inputs)
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        graph.register_generator_state(self.noise)
+        graph.register_generator_state(self.recipe.noise)
         with torch.cuda.graph(graph):
             self._losses = self.recipe.step(self._inputs)
         # Moments that did not exist before the warm-up start from zero, as Adam's do.
         for key, value in self._state():
             value.copy_(before[key]) if key in before else value.zero_()
-        self.noise.manual_seed(self.noise.initial_seed())  # the step about to be replayed draws from its start
+        noise = self.recipe.noise
+        noise.manual_seed(noise.initial_seed())  # the step about to be replayed draws from its start
         self._graph = graph
 
     def _state(self) -> Iterator[tuple[str, Tensor]]:

@@ -21,20 +21,26 @@ _YOUNG = 200
 
 
 class Health:
-    """Warnings, each given once, and one error. Plain state, so that it survives in checkpoints."""
+    """Warnings, each given once, and one error. Plain state, so that it survives in checkpoints.
+
+    Attributes:
+        verdict: the first warning, which is why the run is thought dead; None if there was none.
+    """
 
     def __init__(self) -> None:
         self.steps_won = 0
         self.warned: list[str] = []
+        self.verdict: str | None = None
 
     def state(self) -> dict[str, Any]:
         """What `restore` needs."""
-        return {"steps_won": self.steps_won, "warned": list(self.warned)}
+        return {"steps_won": self.steps_won, "warned": list(self.warned), "verdict": self.verdict}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Goes on from an earlier `state`."""
         self.steps_won = int(state.get("steps_won", 0))
         self.warned = list(state.get("warned", []))
+        self.verdict = state.get("verdict")
 
     def check_losses(
         self, step: int, losses: Mapping[str, float], steps: int, networks: Mapping[str, nn.Module]
@@ -93,6 +99,7 @@ class Health:
         if name in self.warned:
             return []
         self.warned.append(name)
+        self.verdict = self.verdict or warning
         return [warning]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,10 @@ from terramorph.atomic import atomic
 from terramorph.bundle import Bands, Bundle
 from terramorph.data import DEFAULT_CACHE, Augmentation, DecodedPairs, Side, TrainingBatches, decode
 from terramorph.errors import CheckpointError, ConfigError
-from terramorph.networks import parameter_count, set_noise
 from terramorph.pairs import open_pairs
 from terramorph.pixels import Batch
 from terramorph.training.config import TrainConfig, parse_config
+from terramorph.training.cost import Meter
 from terramorph.training.devices import make_fabric
 from terramorph.training.ema import AveragedNetwork
 from terramorph.training.graph import GraphedStep
@@ -31,7 +32,7 @@ from terramorph.training.reporter import Plan, Reporter, Silent, StepReport, Tra
 from terramorph.training.runlog import RunLog, sample_sheet
 from terramorph.training.samples import fixed_samples
 from terramorph.training.schedule import rate_factor, total_steps
-from terramorph.training.state import CHECKPOINT, Position, load_state, read_position, save_state
+from terramorph.training.state import CHECKPOINT, Position, load_state, read_position, require_same, save_state
 
 MODEL = "model.safetensors"
 CONFIG = "config.json"
@@ -91,7 +92,8 @@ def resume(
     Args:
         run: its folder.
         reporter, should_stop, cache: as in `train`.
-        max_steps: another length than the run was started with; steps done already finish it where it is.
+        max_steps: another length than the run was started with. A finished run goes on to a longer one as if it had
+            never stopped, and keeps its model until the new one is written; steps done already finish it where it is.
 
     Raises:
         CheckpointError: if there is no checkpoint, it is damaged, or the pairs have changed since.
@@ -155,10 +157,9 @@ class _Run:
         )
         self.recipe: Recipe = Pix2Pix(config, len(source.bands), len(target.bands), self.fabric)
         self.generator: nn.Module = self.recipe.networks["generator"]
-        self.noise = torch.Generator(self.fabric.device)
-        set_noise(self.generator, self.noise)
         self.average = AveragedNetwork(self.generator, config.ema) if config.ema else None
         self.health = Health()
+        self.meter = Meter(self.fabric.device, self.recipe.networks)
         self.per_step = config.batch_size * config.accumulate * self.fabric.world_size
         self.total = total_steps(config.schedule, len(self.pairs), self.per_step, config.max_steps)
         self.done = 0
@@ -171,24 +172,7 @@ class _Run:
         """Goes back to the checkpoint."""
         path = self.out / CHECKPOINT
         position = read_position(path)
-        if position.fingerprint != self.pairs.fingerprint:
-            raise CheckpointError(
-                f"The training pairs in {self.dataset} are not those that {self.out} was started "
-                f"with; restore them, or "
-                "start a new run."
-            )
-        if position.processes != self.fabric.world_size:
-            raise CheckpointError(
-                f"{self.out} was trained by {position.processes} process(es) and this is "
-                f"{self.fabric.world_size}; resume it "
-                "with as many."
-            )
-        changed = _difference(position.config, self.config.model_dump(mode="json"))
-        if changed:
-            raise CheckpointError(
-                f"The setting {changed} in {self.out / CONFIG} is not what the checkpoint was trained with; put it "
-                "back, or start a new run."
-            )
+        require_same(position, self.config, self.pairs.fingerprint, self.fabric.world_size, self.out / CONFIG)
         load_state(path, self.recipe, self.average)
         self.health.restore(position.health)
         self.done = self.saved = position.step
@@ -200,7 +184,7 @@ class _Run:
             self._save_settings()
         self.reporter.started(plan)
         if dry_run:
-            return TrainResult(False, None, self.out / CHECKPOINT, self.done, self.total)
+            return self._result(False, None)
         log = RunLog(self.out if self.fabric.is_global_zero else None, self.done)
         log.event("resumed" if self.done else "started", step=self.done, total=self.total, pairs=len(self.pairs))
         try:
@@ -208,27 +192,33 @@ class _Run:
             model = self._finish(log) if finished else None
         finally:
             log.close()
-        return TrainResult(finished, model, self.out / CHECKPOINT, self.done, self.total)
+        return self._result(finished, model)
+
+    def _result(self, finished: bool, model: Path | None) -> TrainResult:
+        checkpoint, cost = self.out / CHECKPOINT, self.meter.cost()
+        return TrainResult(finished, model, checkpoint, self.done, self.total, self.health.verdict, cost)
 
     def _steps(self, log: RunLog, should_stop: Callable[[], bool]) -> bool:
         config, device = self.config, self.fabric.device
-        step = GraphedStep(self.recipe, self.noise) if config.launch == "graph" else self.recipe.step
+        step = GraphedStep(self.recipe) if config.launch == "graph" else self.recipe.step
         # Reading a loss waits for the device, so on an accelerator it is done now and then.
         look_every = 1 if device.type == "cpu" else config.log.scalars
         clock, waited, since = time.perf_counter(), 0.0, self.done
         while self.done < self.total:
-            begun = time.perf_counter()
-            batches = self._batches(self.done)
-            waited += time.perf_counter() - begun
-            self.recipe.set_rate(rate_factor(config.schedule, self.done, len(self.pairs), self.per_step))
-            self.noise.manual_seed(_mixed(config.seed, self.done, self.fabric.global_rank))
-            losses = step(batches)
-            if self.average is not None:
-                self.average.update(self.generator, self.done)
-            self.done += 1
-            last = self.done == self.total
-            if self.done % look_every == 0 or last:
-                values = self._averaged(losses)
+            with self.meter.step(self.per_step):
+                begun = time.perf_counter()
+                batches = self._batches(self.done)
+                waited += time.perf_counter() - begun
+                self.recipe.set_rate(rate_factor(config.schedule, self.done, len(self.pairs), self.per_step))
+                self.recipe.noise.manual_seed(_mixed(config.seed, self.done, self.fabric.global_rank))
+                losses = step(batches, self.done)
+                if self.average is not None:
+                    self.average.update(self.generator, self.done)
+                self.done += 1
+                last = self.done == self.total
+                looking = self.done % look_every == 0 or last
+                values = self._averaged(losses) if looking else {}
+            if looking:
                 for warning in self.health.check_losses(self.done, values, look_every, self.recipe.networks):
                     self._warn(log, warning)
                 elapsed = max(time.perf_counter() - clock, 1e-9)
@@ -237,20 +227,15 @@ class _Run:
                     self.done,
                     self.total,
                     values,
-                    pace * self.per_step,
-                    (self.total - self.done) / pace,
-                    waited / elapsed,
+                    images_per_second=pace * self.per_step,
+                    eta_seconds=(self.total - self.done) / pace,
+                    wait_share=waited / elapsed,
+                    verdict=self.health.verdict,
                 )
                 self.reporter.step(report)
                 if self.done % config.log.scalars == 0 or last:
-                    log.scalars(
-                        self.done,
-                        {
-                            **values,
-                            "images per second": report.images_per_second,
-                            "wait share": report.wait_share,
-                        },
-                    )
+                    rates = {"images per second": report.images_per_second, "wait share": report.wait_share}
+                    log.scalars(self.done, {**values, **rates})
                     clock, waited, since = time.perf_counter(), 0.0, self.done
             if self.done % config.log.samples == 0 or last:
                 self._sheet(log)
@@ -326,7 +311,7 @@ class _Run:
                 with self.fabric.autocast():
                     recalibrated = recalibrate_network(network, sources)
             self._bundle(network, recalibrated).save(model)
-            log.event("finished", step=self.done)
+            log.event("finished", step=self.done, verdict=self.health.verdict, **asdict(self.meter.cost()))
         self.fabric.barrier()
         return model
 
@@ -363,7 +348,7 @@ class _Run:
             skipped=self.pairs.skipped,
             first_step=self.done,
             total_steps=self.total,
-            parameters={name: parameter_count(network) for name, network in self.recipe.networks.items()},
+            parameters=self.meter.cost().parameters,
             device=str(self.fabric.device),
             precision=str(self.fabric._precision.precision),
             processes=self.fabric.world_size,
@@ -385,19 +370,6 @@ class _Run:
             make_folder=True,
         ) as part:
             part.write_text(json.dumps(settings, indent=2) + "\n")
-
-
-def _difference(one: dict[str, Any], other: dict[str, Any]) -> str:
-    """The first setting, by its dotted key, that two configurations disagree on; their length may differ."""
-    for key in one.keys() | other.keys():
-        a, b = one.get(key), other.get(key)
-        if isinstance(a, dict) and isinstance(b, dict):
-            inner = _difference(a, b)
-            if inner:
-                return f"{key}.{inner}"
-        elif a != b and key != "max_steps":
-            return key
-    return ""
 
 
 def _mixed(seed: int, step: int, rank: int) -> int:

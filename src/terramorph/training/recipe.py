@@ -17,13 +17,23 @@ class Recipe(Protocol):
     Attributes:
         networks: every network by name; `generator` is the one that is bundled.
         optimizers: by name.
+        noise: what everything random in a step is drawn from; the loop seeds it before each.
     """
 
     networks: dict[str, nn.Module]
     optimizers: dict[str, torch.optim.Optimizer]
+    noise: torch.Generator
 
-    def step(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
-        """Updates every network once from one or more batches; returns losses by readable names (0-d, detached)."""
+    def step(self, batches: Sequence[Batch], number: int = 0) -> dict[str, Tensor]:
+        """Updates every network once.
+
+        Args:
+            batches: one or more, whose gradients are averaged.
+            number: of the step, counted from 0, for what is not done at every one.
+
+        Returns:
+            Losses by readable names, 0-d and detached.
+        """
 
     def set_rate(self, factor: float) -> None:
         """Sets every learning rate to its base times the factor."""

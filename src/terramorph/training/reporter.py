@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from terramorph.training.config import TrainConfig
+from terramorph.training.cost import Cost
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class StepReport:
         images_per_second: over the last steps, all processes together.
         eta_seconds: until the end at that pace.
         wait_share: part of the time that was spent making batches.
+        verdict: why the run is thought dead, as in `TrainResult`; None while it is not.
     """
 
     step: int
@@ -55,17 +57,31 @@ class StepReport:
     images_per_second: float
     eta_seconds: float
     wait_share: float
+    verdict: str | None = None
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """How a run ended: finished with a model, or stopped with a checkpoint to go on from."""
+    """How a run ended: finished with a model, or stopped with a checkpoint to go on from.
+
+    Attributes:
+        finished: whether all steps are done.
+        model: the bundle of a finished run.
+        checkpoint: what to go on from.
+        step, total: optimizer steps done, and in all.
+        verdict: the first warning of `Health`: why the run is thought dead, although it was let go on. A caller that
+            wants to end such a run looks for it in the `StepReport`s and says so in `should_stop`. A run whose numbers
+            are no longer finite has no result: it raises TrainingDivergedError.
+        cost: of what this call did.
+    """
 
     finished: bool
     model: Path | None
     checkpoint: Path
     step: int
     total: int
+    verdict: str | None = None
+    cost: Cost | None = None
 
 
 class Reporter(Protocol):

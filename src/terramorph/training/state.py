@@ -19,6 +19,7 @@ from torch import Tensor
 
 from terramorph.atomic import atomic
 from terramorph.errors import CheckpointError
+from terramorph.training.config import TrainConfig, parse_config
 from terramorph.training.ema import AveragedNetwork
 from terramorph.training.recipe import Recipe
 
@@ -94,6 +95,36 @@ def read_position(path: Path) -> Position:
         raise CheckpointError(f"{path} is damaged or not a checkpoint ({error}); start the run again.") from error
 
 
+def require_same(position: Position, config: TrainConfig, fingerprint: str, processes: int, settings: Path) -> None:
+    """Checks that a run goes on as it was begun, but for how long and from where it reads feature weights.
+
+    Args:
+        position: of its checkpoint.
+        config, fingerprint, processes: what it would go on with.
+        settings: the file that the configuration was read from.
+
+    Raises:
+        CheckpointError: naming what has changed.
+    """
+    if position.fingerprint != fingerprint:
+        raise CheckpointError(
+            f"The training pairs that {settings} names are not those that the run was started with; restore them, or "
+            "start a new run."
+        )
+    if position.processes != processes:
+        raise CheckpointError(
+            f"{settings.parent} was trained by {position.processes} process(es) and this is {processes}; resume it "
+            "with as many."
+        )
+    # Parsed first: a setting that is younger than the checkpoint had its default in it.
+    changed = _difference(parse_config(position.config).model_dump(mode="json"), config.model_dump(mode="json"))
+    if changed:
+        raise CheckpointError(
+            f"The setting {changed} in {settings} is not what the checkpoint was trained with; put it back, or start a "
+            "new run."
+        )
+
+
 def load_state(path: Path, recipe: Recipe, average: AveragedNetwork | None) -> None:
     """Puts a checkpoint's tensors where they belong.
 
@@ -124,3 +155,13 @@ def load_state(path: Path, recipe: Recipe, average: AveragedNetwork | None) -> N
                 optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     except (SafetensorError, OSError, RuntimeError) as error:
         raise CheckpointError(f"The checkpoint {path} does not fit the run ({error}); start the run again.") from error
+
+
+def _difference(one: dict[str, Any], other: dict[str, Any]) -> str:
+    """The first setting, by its dotted key, that two configurations disagree on; "" if there is none."""
+    for key, value in one.items():
+        if isinstance(value, dict) and (inner := _difference(value, other[key])):
+            return f"{key}.{inner}"
+        if not isinstance(value, dict) and value != other[key] and key not in ("max_steps", "perceptual_weights"):
+            return key
+    return ""

@@ -1,0 +1,53 @@
+"""What judges a pair: one patch discriminator, or several that look at it at different sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from terramorph.errors import ConfigError
+from terramorph.networks.catalog import build_network
+from terramorph.networks.patchgan import PatchGAN
+
+
+class MultiScale(nn.Module):
+    """Patch discriminators of one architecture, each on the pair halved once more than for the one before it.
+
+    Wang et al. 2018 (pix2pixHD, arXiv:1711.11585), section 3.2, equation 3. The coarser ones see more ground at once.
+
+    Args:
+        discriminators: the first sees the pair in full.
+    """
+
+    def __init__(self, discriminators: Sequence[PatchGAN]) -> None:
+        super().__init__()
+        self.scales = nn.ModuleList(discriminators)
+
+    def forward(self, pair: Tensor) -> list[Tensor]:
+        """float (N, in_bands, H, W) -> logits (N, 1, h, w) of every scale, finest first."""
+        return [scale[-1] for scale in self.features(pair)]
+
+    def features(self, pair: Tensor) -> list[list[Tensor]]:
+        """What every scale sees on the way: its activations and, last, its logits."""
+        seen = []
+        for number, discriminator in enumerate(self.scales):
+            pair = functional.avg_pool2d(pair, 2) if number else pair
+            assert isinstance(discriminator, PatchGAN)
+            seen += discriminator.features(pair)
+        return seen
+
+
+def build_discriminator(name: str, *, scales: int = 1, **values: Any) -> PatchGAN | MultiScale:
+    """A discriminator of the catalogue, or as many of them as there are scales.
+
+    Raises:
+        ConfigError: if the name or a field is unknown, or the network is a generator.
+    """
+    built = [build_network(name, **values) for _ in range(scales)]
+    discriminators = [network for network in built if isinstance(network, PatchGAN)]
+    if len(discriminators) != scales or not scales:
+        raise ConfigError(f"{scales} scale(s) of {name} are no discriminator; use patchgan or pixelgan, and 1 or more.")
+    return discriminators[0] if scales == 1 else MultiScale(discriminators)

@@ -1,0 +1,67 @@
+"""What training costs: time an image, memory, parameters."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from terramorph.networks import parameter_count
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a run, or the part of it that one call did, has cost.
+
+    Attributes:
+        seconds_per_image: of the steps with their batches, without sheets, checkpoints and the first step, which warms
+            up; all processes together. None if there was no second step.
+        peak_memory: bytes; on CUDA the most that tensors took during the call, on a CPU the most that this process has
+            ever held.
+        parameters: trainable values of each network.
+    """
+
+    seconds_per_image: float | None
+    peak_memory: int
+    parameters: dict[str, int]
+
+
+class Meter:
+    """Measures a `Cost` while steps are taken.
+
+    Args:
+        device: where.
+        networks: what is trained, by name.
+    """
+
+    def __init__(self, device: torch.device, networks: Mapping[str, nn.Module]) -> None:
+        self._device = device
+        self._parameters = {name: parameter_count(network) for name, network in networks.items()}
+        self._begun: float | None = None
+        self._seconds, self._images = 0.0, 0
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+
+    @contextmanager
+    def step(self, images: int) -> Iterator[None]:
+        """Around a step of so many images."""
+        first = self._begun is None
+        begun = self._begun = time.perf_counter()
+        yield
+        if not first:
+            self._seconds += time.perf_counter() - begun
+            self._images += images
+
+    def cost(self) -> Cost:
+        """Of all steps so far."""
+        if self._device.type == "cuda":
+            peak = torch.cuda.max_memory_allocated(self._device)
+        else:  # macOS counts bytes where Linux counts KiB
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        return Cost(self._seconds / self._images if self._images else None, peak, self._parameters)
