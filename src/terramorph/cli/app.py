@@ -15,7 +15,20 @@ from typing import Annotated, NoReturn
 import typer
 
 from terramorph._version import __version__
-from terramorph.cli import demo, doctor, evaluate, export, import_, info, prepare, recalibrate, train, translate
+from terramorph.cli import (
+    compare,
+    demo,
+    doctor,
+    evaluate,
+    export,
+    import_,
+    info,
+    prepare,
+    recalibrate,
+    train,
+    translate,
+    tune,
+)
 from terramorph.cli.interrupt import StoppedBefore, Terminated, terminate_as_exception
 from terramorph.errors import InputError, TerramorphError
 
@@ -31,7 +44,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _verb in (prepare, train, evaluate, translate, info, recalibrate, export, import_, demo, doctor):
+for _verb in (prepare, train, evaluate, tune, compare, translate, info, recalibrate, export, import_, demo, doctor):
     app.command(_verb.NAME, epilog=_verb.EXAMPLE)(_verb.run)
 
 

@@ -1,0 +1,119 @@
+"""`terramorph compare`: what each change of a recipe is worth, over several seeds."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from terramorph.cli.console import say
+from terramorph.cli.interrupt import StopFlag, stop_after_step
+from terramorph.cli.reporting import TrainingReporter
+from terramorph.errors import ConfigError
+
+if TYPE_CHECKING:
+    from terramorph.study.record import Record
+    from terramorph.training import StepReport
+
+NAME = "compare"
+EXAMPLE = (
+    "Example: terramorph compare data/maps --study pix2pix-paper --out studies/paper\n\n"
+    "On a small machine: terramorph compare data/maps --study improvements --images 4000 --set data.crop_size=128 "
+    "--set generator.network=unet128 --set generator.width=32 --out studies/small"
+)
+
+
+def run(
+    dataset: Annotated[Path, typer.Argument(help="Folder of pairs.")],
+    study: Annotated[str, typer.Option(help="pix2pix-paper, improvements, or a TOML file of your own.")],
+    out: Annotated[Path, typer.Option(help="Folder of the study; the same command goes on with it.")],
+    seeds: Annotated[int | None, typer.Option(min=1, help="Runs of each variant. Default: the study's.")] = None,
+    images: Annotated[int | None, typer.Option(min=1, help="Budget of each run, in training images.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Budget of each run, in minutes; noisy.")] = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change one setting of the base and so of all; repeatable."),
+    ] = None,
+    weights: Annotated[Path | None, typer.Option(help="Folder of the weights that LPIPS, FD and FID need.")] = None,
+    mlflow: Annotated[bool, typer.Option("--mlflow", help="Keep the runs in OUT/mlflow.db too.")] = False,
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder of the decoded pairs. Default: ~/.cache/terramorph.")
+    ] = None,
+) -> None:
+    """Train a recipe and named changes of it under one budget, and say what each change is worth: one HTML page."""
+    from terramorph.data import DEFAULT_CACHE
+    from terramorph.study import compare, load_study
+    from terramorph.study.tracking import MlflowTracking
+    from terramorph.training import parse_assignments
+
+    if images is not None and minutes is not None:
+        raise ConfigError("The budget is either --images or --minutes; give one of them.")
+    settings = parse_assignments(assignments or [])
+    resolved = load_study(study, settings=settings, images=images, minutes=minutes, seeds=seeds, weights=weights)
+    runs = resolved.seeds * len(resolved.variants)
+    say(f"{len(resolved.variants)} variants with {resolved.seeds} seed(s): {runs} runs of {resolved.budget}.")
+    for sentence in resolved.left_out:
+        say(sentence)
+    with (
+        stop_after_step("Stopping after this step; once more to stop at once.") as stop,
+        _ComparisonReporter(stop) as reporter,
+    ):
+        document = compare(
+            dataset,
+            resolved,
+            out,
+            weights=weights,
+            cache=cache or DEFAULT_CACHE,
+            reporter=reporter,
+            should_stop=stop,
+            tracker=MlflowTracking(out, resolved.name) if mlflow else None,
+        )
+    _show(document)
+    say(f"{out / 'comparison.html'}: the page; {out / 'comparison.json'}: the figures.")
+    if not document["finished"]:
+        again = shlex.join(["terramorph", *sys.argv[1:]])
+        say(f"Stopped; {document['over']} of {runs} runs are over. Go on with: {again}")
+        raise typer.Exit(stop.exit_code if stop() else 128 + signal.SIGTERM)
+
+
+def _show(document: dict[str, Any]) -> None:
+    """Prints the conclusions."""
+    from terramorph.study.compare_sentences import conclude
+
+    for conclusion in conclude(document):
+        say(f"- {conclusion.text}")
+
+
+class _ComparisonReporter(TrainingReporter):
+    """Says which run it is, and shows the progress of each."""
+
+    def __init__(self, stop: StopFlag) -> None:
+        super().__init__(compact=True, stop=stop)
+
+    def run(self, name: str, number: int, total: int) -> None:
+        """Prints which run begins."""
+        self._end()
+        say(f"run {number} of {total}: {name}")
+
+    def step(self, report: StepReport) -> None:
+        """Moves the bar; a run that the clock ends has no number of steps to move towards."""
+        from terramorph.study.definition import UNENDING
+
+        if report.total < UNENDING:
+            super().step(report)
+        else:
+            self._at("training").update(report.step, detail=f"{report.images_per_second:.1f} images/s")
+
+    def scoring(self, done: int, total: int) -> None:
+        """Moves the bar of the pairs that are scored."""
+        self._at("scoring").update(done, total)
+
+    def ended(self, name: str, record: Record) -> None:
+        """Prints how a run ended, where that is not as it should."""
+        self._end()
+        if record.state != "done":
+            say(f"{name} {record.state}: {record.reason}")

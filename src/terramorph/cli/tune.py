@@ -1,0 +1,168 @@
+"""`terramorph tune`: many trainings beside each other find better settings than a preset's."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Annotated, Self
+
+import typer
+
+from terramorph.cli.choices import MAX_SEED, Device, Direction
+from terramorph.cli.console import Meter, say, show_columns, warn
+from terramorph.cli.interrupt import StopFlag, stop_after_step
+from terramorph.errors import ConfigError
+
+if TYPE_CHECKING:
+    from terramorph.study import TuneResult
+
+NAME = "tune"
+EXAMPLE = (
+    "Example: terramorph tune data/maps --preset pix2pix --direction AtoB --out studies/maps --budget 2h\n\n"
+    "The same command goes on where it was, and several at once work together.\n\n"
+    "To confirm the best on pairs that tuning never saw: terramorph tune --out studies/maps --report"
+)
+_UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def run(
+    out: Annotated[Path, typer.Option(help="Folder of the study; ends with best.toml and report.html.")],
+    dataset: Annotated[
+        Path | None, typer.Argument(help="Folder of pairs: train/, and val/ or test/ for the confirmation.")
+    ] = None,
+    preset: Annotated[str, typer.Option(help="What to improve: a preset's name, or a TOML file.")] = "pix2pix",
+    direction: Annotated[Direction | None, typer.Option(help="AtoB: the left half, or A/, is the source.")] = None,
+    trials: Annotated[int, typer.Option(help="Trials in all, those of earlier calls included.")] = 40,
+    budget: Annotated[str | None, typer.Option(help="Time this call may take, such as 90m or 2h.")] = None,
+    images: Annotated[
+        int | None, typer.Option(help="Images a full trial sees. Default: the preset's whole schedule.")
+    ] = None,
+    rungs: Annotated[int, typer.Option(help="Times a trial is scored on its way; 1 prunes nothing.")] = 3,
+    objective: Annotated[
+        list[str] | None,
+        typer.Option(help="Metric that ranks trials, such as lpips, fd or miou; repeat it for a Pareto front."),
+    ] = None,
+    space: Annotated[Path | None, typer.Option(help="TOML file of what may be changed.")] = None,
+    jobs: Annotated[int, typer.Option(help="Processes of this machine.")] = 1,
+    storage: Annotated[
+        str | None, typer.Option(help="URL of a database that machines share. Default: a file in OUT.")
+    ] = None,
+    weights: Annotated[Path | None, typer.Option(help="Folder with the weights of LPIPS and FD.")] = None,
+    mlflow: Annotated[bool, typer.Option("--mlflow", help="Keep every trial in OUT/mlflow.db too.")] = False,
+    device: Annotated[Device | None, typer.Option(help="Where to compute.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, max=MAX_SEED, help="Seed of everything random.")] = None,
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting of the preset.")
+    ] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder of the decoded pairs. Default: ~/.cache/terramorph.")
+    ] = None,
+    report: Annotated[
+        bool, typer.Option("--report", help="Begin no trial: confirm the best over three seeds, and write the page.")
+    ] = False,
+) -> None:
+    """Search for better settings of a preset; poor trials are left early, the best becomes a preset and a bundle."""
+    from terramorph.data import DEFAULT_CACHE
+    from terramorph.study import StudyOptions, confirm_study, tune
+    from terramorph.training import load_config, parse_assignments
+
+    where = cache or DEFAULT_CACHE
+    notice = "Stopping after this step; once more to stop at once."
+    if report:
+        with stop_after_step(notice) as stop, _Progress("confirmation", stop) as shown:
+            result = confirm_study(out, storage=storage, weights=weights, reporter=shown, should_stop=stop, cache=where)
+        _show_confirmation(result)
+    else:
+        if dataset is None:
+            raise ConfigError("DATASET is missing: give the folder of pairs, or --report for a study that was begun.")
+        options = StudyOptions(
+            objectives=tuple(objective or ()),
+            trials=trials,
+            budget=None if budget is None else parse_duration(budget),
+            images=images,
+            rungs=rungs,
+            jobs=jobs,
+            space=space,
+            storage=storage,
+            weights=weights,
+            mlflow=mlflow,
+        )
+        changes = {"direction": direction and direction.value, "device": device and device.value, "seed": seed}
+        given = {key: value for key, value in changes.items() if value is not None}
+        config = load_config(preset, {**parse_assignments(assignments or []), **given})
+        with stop_after_step(notice) as stop, _Progress("trials", stop) as shown:
+            result = tune(dataset, out, config, options, reporter=shown, should_stop=stop, cache=where)
+        _show_study(result)
+    if stop():
+        raise typer.Exit(stop.exit_code)
+
+
+def parse_duration(text: str) -> float:
+    """`90s`, `30m`, `2h`, `1h30m` or `1d` in seconds.
+
+    Raises:
+        ConfigError: if it is none of these.
+    """
+    parts = re.findall(r"(\d+(?:\.\d+)?)\s*(min|[smhd])", text)
+    if not parts or re.sub(r"\s", "", text) != "".join(number + unit for number, unit in parts):
+        raise ConfigError(f"The budget {text!r} is no time; write it as 90s, 30m, 2h or 1h30m.")
+    return sum(float(number) * _UNITS[unit] for number, unit in parts)
+
+
+class _Progress:
+    """Shows how a study goes; implements `terramorph.study.TuneReporter`."""
+
+    def __init__(self, label: str, stop: StopFlag) -> None:
+        self._meter, self._stop = Meter(label), stop
+
+    def __enter__(self) -> Self:
+        self._meter.__enter__()
+        self._stop.stepping = True
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._meter.__exit__(kind, error, trace)
+
+    def progress(self, done: int, total: int, detail: str) -> None:
+        self._meter.update(done, total, detail)
+
+    def message(self, text: str) -> None:
+        self._meter.say(text)
+
+
+def _show_study(result: TuneResult) -> None:
+    """Says where the study stands and how to go on."""
+    plan, best = result.plan, result.best
+    ended = sum(trial.state != "running" for trial in result.trials)
+    left = "" if result.finished else "; the same command goes on"
+    say(f"{ended} of {result.wanted} trials have ended{left}. The page: {result.out / 'report.html'}")
+    if best is None:
+        warn(f"no trial has come to the last rung of {plan.rungs.last} images yet.")
+        return
+    rows = [
+        (name, trial.number, *(trial.score(metric) for metric in plan.objectives), trial.at)
+        for name, trial in (("best", best), ("the preset", result.default))
+        if trial is not None
+    ]
+    show_columns(f"on {plan.tuned_on}", ("", "trial", *plan.objectives, "images"), rows)
+    say(f"{result.out / 'best.toml'} and {result.out / 'best.safetensors'} are the best trial's preset and bundle.")
+    if result.confirmation is None and not best.is_preset:
+        say(f"To confirm it on pairs that tuning never saw: terramorph tune --out {result.out} --report")
+
+
+def _show_confirmation(result: TuneResult) -> None:
+    """Prints the best trial against the preset."""
+    if result.confirmation is None:
+        said = "no trial is better than the preset itself" if result.best and result.best.is_preset else "not done yet"
+        say(f"Nothing is confirmed: {said}. The page: {result.out / 'report.html'}")
+        return
+    rows = [
+        (name, sum(one.default) / len(one.default), sum(one.best) / len(one.best), one.effect.difference, one.verdict)
+        for name, one in result.confirmation.metrics.items()
+    ]
+    title = f"{result.confirmation.pairs} pairs of {result.confirmation.split}, never seen by tuning"
+    show_columns(title, ("", "preset", "best", "difference", "verdict"), rows)
+    say(f"The page: {result.out / 'report.html'}")

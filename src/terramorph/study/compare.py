@@ -1,0 +1,316 @@
+"""Train every variant of a study under one budget with several seeds, score all runs, and say what each change is
+worth."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from terramorph.atomic import atomic, locked
+from terramorph.data import DEFAULT_CACHE
+from terramorph.errors import ConfigError, StorageError, TrainingDivergedError
+from terramorph.metrics import Lpips
+from terramorph.pairs import open_pairs
+from terramorph.study.compare_report import render_comparison
+from terramorph.study.comparison import make_comparison
+from terramorph.study.definition import BASE, Study, Variant, load_study
+from terramorph.study.examples import keep_examples
+from terramorph.study.record import SCORES, PeakMemory, Record, read_record, write_record
+from terramorph.study.run import flat_settings, read_scores, require_same, score, seconds_per_image, train_for, train_to
+from terramorph.study.tracking import NoTracking, Tracker
+from terramorph.training import Plan, Reporter, StepReport, TrainConfig, TrainResult
+from terramorph.training.loop import CONFIG, MODEL
+from terramorph.training.reporter import Silent
+
+STUDY = "study.json"
+FIGURES = "comparison.json"
+PAGE = "comparison.html"
+
+
+class StudyReporter(Reporter, Protocol):
+    """Who is told how a study goes, and within it how each run goes."""
+
+    def run(self, name: str, number: int, total: int) -> None:
+        """A run is about to be trained or scored: number `number` of `total`, from 1."""
+
+    def scoring(self, done: int, total: int) -> None:
+        """Pairs are being scored."""
+
+    def ended(self, name: str, record: Record) -> None:
+        """A run is done, has diverged, or was refused."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a study.
+
+    Attributes:
+        variant: what is trained.
+        seed: number of the repetition, from 0.
+        folder: OUT/runs/NAME-seedN.
+    """
+
+    variant: Variant
+    seed: int
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """Also that of its folder."""
+        return self.folder.name
+
+    @property
+    def config(self) -> TrainConfig:
+        """With the seed of this repetition."""
+        config = self.variant.config
+        return config.model_copy(update={"seed": config.seed + self.seed})
+
+
+def compare(
+    dataset: str | Path,
+    study: Study | str | Path,
+    out: str | Path,
+    *,
+    weights: str | Path | None = None,
+    cache: str | Path = DEFAULT_CACHE,
+    reporter: StudyReporter | None = None,
+    should_stop: Callable[[], bool] | None = None,
+    tracker: Tracker | None = None,
+) -> dict[str, Any]:
+    """Goes through a study, or goes on with it.
+
+    All variants are trained with the first seed, then all with the next, so that what is there is comparable at any
+    time; `comparison.json` and `comparison.html` are written after each run. A run with the same number has the same
+    seed in every variant, and so the same order of the same pairs. Every run's folder is one of
+    `terramorph.training.train`, with a config.json of its own, and is complete without the study. A run that diverges
+    is a row with a reason, and the study goes on.
+
+    A study may gain changes and seeds later; it is refused if a run that was made would be another one now.
+
+    Args:
+        dataset: folder of pairs with a train split and the one that the study names.
+        study: what to compare, or its name or file.
+        out: folder for everything.
+        weights: folder of feature weights for LPIPS, FD and FID.
+        cache: folder of the decoded pairs.
+        reporter: told how it goes.
+        should_stop: asked after every step; if it says True the run writes a checkpoint and the study ends unfinished.
+        tracker: keeps the runs elsewhere too.
+
+    Returns:
+        What comparison.json holds; its `finished` says whether all runs are over.
+
+    Raises:
+        ConfigError: the study or `out` cannot be used, or the base cannot be trained as configured.
+        DatasetError: a split is missing, or a pair cannot be read.
+        InputError: the feature weights are missing or damaged.
+        StorageError: something cannot be written.
+    """
+    dataset, out = Path(dataset), Path(out)
+    study = study if isinstance(study, Study) else load_study(study, weights=weights)
+    feature_weights = None if weights is None else Path(weights).resolve()
+    if feature_weights is not None:
+        Lpips.from_folder(feature_weights)  # what is missing there is better said before the first run than after it
+    for split in ("train", study.split):
+        open_pairs(dataset, split)
+    jobs = jobs_of(study, out)
+    stop = should_stop or (lambda: False)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"The folder {out} cannot be made ({error.strerror}); choose another --out.") from error
+    with locked(
+        out / ".lock", ConfigError(f"Another process is at work on {out}; wait for it, or choose another --out.")
+    ):
+        _claim(out, study, dataset, jobs)
+        worker = _Worker(
+            study, dataset, feature_weights, Path(cache), reporter or _SilentStudy(), tracker or NoTracking()
+        )
+        document = publish(study, dataset, out, jobs)
+        for number, job in enumerate(jobs, 1):
+            if worker.is_through(job):
+                continue
+            if stop():
+                break
+            worker.reporter.run(job.name, number, len(jobs))
+            over = worker.go(job, stop)
+            document = publish(study, dataset, out, jobs)
+            if not over:
+                break
+        return document
+
+
+def jobs_of(study: Study, out: Path) -> list[Job]:
+    """All runs of a study in the order they are made: seed by seed, the base first."""
+    return [
+        Job(variant, seed, out / "runs" / f"{variant.name}-seed{seed}")
+        for seed in range(study.seeds)
+        for variant in study.variants
+    ]
+
+
+def publish(study: Study, dataset: Path, out: Path, jobs: list[Job]) -> dict[str, Any]:
+    """Writes comparison.json and comparison.html from what the runs' folders hold, and returns the former."""
+    document = make_comparison(study, dataset, [(job.variant.name, job.seed, job.folder) for job in jobs])
+    with atomic(out / FIGURES) as part:
+        part.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    with atomic(out / PAGE) as part:
+        part.write_text(render_comparison(document, out), encoding="utf-8")
+    return document
+
+
+def _claim(out: Path, study: Study, dataset: Path, jobs: list[Job]) -> None:
+    """Writes study.json, or checks that what `out` holds is of this study."""
+    mine = {
+        "study": study.name,
+        "dataset": str(dataset.resolve()),
+        "split": study.split,
+        "images": study.images,
+        "minutes": study.minutes,
+    }
+    if (out / STUDY).is_file():
+        try:
+            there = json.loads((out / STUDY).read_text(encoding="utf-8"))
+            changed = next((key for key in mine if there[key] != mine[key]), None)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ConfigError(f"{out / STUDY} cannot be read ({error}); choose another --out.") from error
+        if changed is not None:
+            raise ConfigError(
+                f"{out} holds another study: its {changed} is {there[changed]!r} and now is {mine[changed]!r}; choose "
+                "another --out."
+            )
+    elif any(out.joinpath("runs").glob("*")):
+        raise ConfigError(f"{out} holds runs that are not of a study; choose another --out.")
+    for job in jobs:
+        if (job.folder / CONFIG).is_file():
+            require_same(job.folder, dataset, job.config)
+    with atomic(out / STUDY) as part:
+        part.write_text(json.dumps(mine, indent=2) + "\n", encoding="utf-8")
+
+
+class _Worker:
+    """Brings one run after another to its end."""
+
+    def __init__(
+        self, study: Study, dataset: Path, weights: Path | None, cache: Path, reporter: StudyReporter, tracker: Tracker
+    ) -> None:
+        self.study, self.dataset, self.weights, self.cache = study, dataset, weights, cache
+        self.reporter, self.tracker = reporter, tracker
+        self.weights_name = None if weights is None else str(weights)
+
+    def is_through(self, job: Job) -> bool:
+        """Whether a run need not be touched; what was refused is tried again, for its settings may be others now."""
+        record = read_record(job.folder)
+        return record.state == "diverged" or (record.state == "done" and record.weights == self.weights_name)
+
+    def go(self, job: Job, stop: Callable[[], bool]) -> bool:
+        """Trains and scores a run; False if it was stopped before its end."""
+        with self.tracker.run(job.name, flat_settings(job.config)) as tracked:
+            record = self._trained(job, stop)
+            if record.state == "trained":
+                record = self._scored(job, record)
+                tracked.log_metrics(read_scores(job.folder / SCORES).overall, record.step * job.variant.per_step)
+        if record.is_over:
+            self.reporter.ended(job.name, record)
+        return record.is_over
+
+    def _trained(self, job: Job, stop: Callable[[], bool]) -> Record:
+        watch = _Watch(self.reporter, job.folder)
+        peak = PeakMemory()
+        try:
+            result = self._train(job, watch, stop)
+        except TrainingDivergedError as error:
+            record = replace(read_record(job.folder), state="diverged", step=watch.at, reason=str(error))
+        except ConfigError as error:
+            if job.variant.name == BASE:
+                raise
+            record = replace(read_record(job.folder), state="refused", reason=str(error))
+        else:
+            record = replace(
+                read_record(job.folder), state="trained" if result.finished else "training", step=result.step
+            )
+        if watch.stepped:
+            record = replace(record, memory=peak.bytes())
+        pace = seconds_per_image(job.folder)
+        if pace is not None:
+            record = replace(record, train_seconds=pace * record.step * job.variant.per_step)
+        write_record(job.folder, record)
+        return record
+
+    def _train(self, job: Job, watch: _Watch, stop: Callable[[], bool]) -> TrainResult:
+        share = job.variant.share
+        if self.study.images is not None:
+            images = math.ceil(self.study.images * share)
+            return train_to(
+                job.folder, self.dataset, job.config, images=images, reporter=watch, should_stop=stop, cache=self.cache
+            )
+        assert self.study.minutes is not None
+        minutes = self.study.minutes * share
+        return train_for(
+            job.folder, self.dataset, job.config, minutes=minutes, reporter=watch, should_stop=stop, cache=self.cache
+        )
+
+    def _scored(self, job: Job, record: Record) -> Record:
+        begun = time.monotonic()
+        device = job.config.device
+        score(
+            job.folder,
+            self.dataset,
+            self.study.split,
+            job.folder / SCORES,
+            weights=self.weights,
+            device=device,
+            progress=self.reporter.scoring,
+        )
+        if job.seed == 0:
+            keep_examples(job.folder, job.folder / MODEL, self.dataset, self.study.split, device)
+        seconds = time.monotonic() - begun
+        record = replace(record, state="done", score_seconds=seconds, weights=self.weights_name)
+        write_record(job.folder, record)
+        return record
+
+
+class _Watch:
+    """Passes a run's reports on, and keeps what its record needs.
+
+    Attributes:
+        at: the last step that was reported.
+        stepped: whether a step was taken.
+    """
+
+    def __init__(self, reporter: Reporter, folder: Path) -> None:
+        self._reporter, self._folder = reporter, folder
+        self.at, self.stepped = 0, False
+
+    def started(self, plan: Plan) -> None:
+        self.at = plan.first_step
+        write_record(self._folder, replace(read_record(self._folder), state="training", parameters=plan.parameters))
+        self._reporter.started(plan)
+
+    def step(self, report: StepReport) -> None:
+        self.at, self.stepped = report.step, True
+        self._reporter.step(report)
+
+    def message(self, text: str) -> None:
+        self._reporter.message(text)
+
+    def decoding(self, done: int, total: int) -> None:
+        self._reporter.decoding(done, total)
+
+
+class _SilentStudy(Silent):
+    """A reporter that says nothing."""
+
+    def run(self, name: str, number: int, total: int) -> None:
+        """Nothing."""
+
+    def scoring(self, done: int, total: int) -> None:
+        """Nothing."""
+
+    def ended(self, name: str, record: Record) -> None:
+        """Nothing."""

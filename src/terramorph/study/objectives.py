@@ -1,0 +1,86 @@
+"""What trials are ranked by: metrics of held-out pairs, and whether they can be computed at all.
+
+Losses do not rank GANs: the discriminator's says how the two networks stand to each other, and the generator's is
+measured by a discriminator that differs from trial to trial.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+
+from terramorph.bundle import Bands, Bundle
+from terramorph.errors import ConfigError
+from terramorph.evaluation import evaluate
+from terramorph.networks import build_network
+from terramorph.pairs import open_pairs
+from terramorph.study.run import METRICS
+from terramorph.training import TrainConfig
+
+PREFERRED = ("lpips", "miou", "ssim")
+"""The objective is the first of these that can be computed, if none is asked for."""
+_LOOK = 8  # pairs of the untrained trial
+
+
+def choose_objectives(
+    asked: Sequence[str], dataset: Path, split: str, preset: TrainConfig, weights: Path | None
+) -> tuple[str, ...]:
+    """The metrics asked for, or the best one that can be computed, found out by scoring an untrained network.
+
+    Args:
+        asked: metrics; empty to choose.
+        dataset, split: what trials are scored on.
+        preset: says direction, size and network.
+        weights: folder with the weights of deep features.
+
+    Raises:
+        ConfigError: if a metric is unknown, named twice, or cannot be computed here.
+        InputError: if the weights are damaged.
+        DatasetError: if the pairs do not fit the network.
+    """
+    for name in asked:
+        if name not in METRICS:
+            close = get_close_matches(name, METRICS, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(METRICS)}."
+            raise ConfigError(f"There is no metric {name!r}; {hint}")
+    if len(set(asked)) < len(asked):
+        raise ConfigError(f"The objectives {', '.join(asked)} name a metric twice; name each once.")
+    with tempfile.TemporaryDirectory() as folder:
+        document = evaluate(
+            _untrained(dataset, split, preset),
+            dataset,
+            split=split,
+            out=folder,
+            weights=weights,
+            limit=_LOOK,
+            device=preset.device,
+        )
+    for name in asked:
+        if document[name] is None:
+            raise ConfigError(f"The objective {name} cannot be computed here: {document['reasons'][name]}")
+    return tuple(asked) or (next(name for name in PREFERRED if document[name] is not None),)
+
+
+def _untrained(dataset: Path, split: str, preset: TrainConfig) -> Bundle:
+    """A bundle as a trial ends with, in everything but its weights and width."""
+    pair = open_pairs(dataset, split).read(0)
+    sides = (pair.a, pair.b) if preset.direction == "AtoB" else (pair.b, pair.a)
+    given = (preset.data.source_range, preset.data.target_range)
+    bands = []
+    for side, limits in zip(sides, given, strict=True):
+        whole = (0.0, 255.0) if side.pixels.dtype == "uint8" else (float(side.pixels.min()), float(side.pixels.max()))
+        low, high = limits or whole
+        bands.append(Bands(names=side.bands, dtype=str(side.pixels.dtype), low=low, high=max(high, low + 1e-6)))
+    settings = preset.generator.settings() | {"width": 2}
+    network = build_network(preset.generator.network, in_bands=bands[0].count, out_bands=bands[1].count, **settings)
+    return Bundle.of(
+        network,
+        preset.generator.network,
+        source=bands[0],
+        target=bands[1],
+        direction=preset.direction,
+        size=preset.data.crop_size,
+        recipe=preset.model_dump(mode="json"),
+    )

@@ -1,0 +1,193 @@
+"""What a study is about: settled before its first trial, kept in STUDY/study.json, and the same for all who join in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from terramorph.atomic import atomic
+from terramorph.errors import ConfigError, StorageError
+from terramorph.study.objectives import choose_objectives
+from terramorph.study.rungs import Rungs, stretched, whole_length
+from terramorph.study.space import Space, changed, load_space, space_of
+from terramorph.study.splits import choose_splits, link_pairs
+from terramorph.study.waiting import in_turn
+from terramorph.training import TrainConfig, parse_config
+
+PLAN = "study.json"
+TUNING = "tuning"
+IN_FOLDER = "a file of its own"
+"""Where trials are kept, in words, if no database is named."""
+
+
+@dataclass(frozen=True)
+class StudyOptions:
+    """What is asked of a study.
+
+    Attributes:
+        objectives: metrics of the tuning pairs; the first one ranks and prunes trials, several give a Pareto front.
+            Empty for LPIPS, mIoU or SSIM, the first that can be computed.
+        trials: in all, those of earlier calls and other processes included.
+        budget: seconds this call may take; None for no limit.
+        images: that a trial sees if it is never pruned; None for the preset's whole schedule.
+        rungs: times a trial is scored on the way; 1 to prune nothing.
+        jobs: processes of this machine.
+        space: TOML file of what may be changed; None for the default space.
+        storage: URL of a database that machines share; None for an SQLite file in the study's folder.
+        weights: folder with the weights of LPIPS and FD.
+        mlflow: keep every trial in an MLflow store too.
+    """
+
+    objectives: tuple[str, ...] = ()
+    trials: int = 40
+    budget: float | None = None
+    images: int | None = None
+    rungs: int = 3
+    jobs: int = 1
+    space: Path | None = None
+    storage: str | None = None
+    weights: Path | None = None
+    mlflow: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("trials", "jobs", "rungs"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be 1 or more.")
+        if self.budget is not None and self.budget <= 0:
+            raise ConfigError(f"The budget is {self.budget:g} s; it must be more than nothing.")
+        if self.images is not None and self.images < 1:
+            raise ConfigError(f"images is {self.images}; it must be 1 or more.")
+
+
+@dataclass(frozen=True)
+class StudyPlan:
+    """What all trials of a study have in common.
+
+    Attributes:
+        dataset: folder of pairs, absolute.
+        preset: what trials change; its own values are trial 0.
+        objectives: metrics, the first of which ranks.
+        rungs: images at which trials are scored.
+        space: what may be changed.
+        tuned_on: what the pairs are that trials are scored on, in words.
+        confirmed_on: the split that only the confirmation is scored on.
+        storage: whether the trials are in a file of the study or in a database.
+    """
+
+    dataset: Path
+    preset: TrainConfig
+    objectives: tuple[str, ...]
+    rungs: Rungs
+    space: Space
+    tuned_on: str
+    confirmed_on: str
+    storage: str
+
+    def config_of(self, values: Mapping[str, Any]) -> TrainConfig:
+        """The configuration of a trial with these settings.
+
+        Raises:
+            ConfigError: if they do not fit together.
+        """
+        return stretched(changed(self.preset, values), self.rungs.last)
+
+    def plain(self) -> dict[str, Any]:
+        """As plain data, by names that a sentence can use."""
+        return {
+            "dataset": str(self.dataset),
+            "preset": self.preset.model_dump(mode="json"),
+            "objectives": list(self.objectives),
+            "images": list(self.rungs.images),
+            "space": self.space.plain(),
+            "tuned on": self.tuned_on,
+            "confirmed on": self.confirmed_on,
+            "storage": self.storage,
+        }
+
+
+def make_plan(dataset: Path, out: Path, preset: TrainConfig, options: StudyOptions) -> StudyPlan:
+    """Settles a new study and prepares its pairs, or checks that an old one is about the same.
+
+    Raises:
+        ConfigError: if the space, an objective or the number of images cannot be used, or OUT is another study.
+        DatasetError: if there are no pairs to tune or to confirm on.
+        StorageError: if OUT cannot be written.
+    """
+    space = load_space(options.space)
+    space.check(preset, "The default space" if options.space is None else f"The space {options.space}")
+    splits = choose_splits(dataset, preset.seed)
+    folder = out / TUNING
+    with in_turn(out / "lock"):
+        if (out / PLAN).is_file():
+            _same(load_plan(out).plain(), {"dataset": str(dataset.resolve())}, out)
+        link_pairs(dataset, splits, folder)
+    objectives = choose_objectives(options.objectives, folder, "val", preset, options.weights)
+    images = options.images or whole_length(preset, len(splits.train))
+    rungs = Rungs.of(images, options.rungs)
+    step = preset.accumulate * max([preset.batch_size, *space.samples("batch_size")])
+    if rungs.images[0] < step:
+        raise ConfigError(
+            f"The first rung of {rungs.images[0]} images is less than one step of {step}; give more images or fewer "
+            "rungs."
+        )
+    source = "the val split" if splits.tuning_split == "val" else "train, held out from the trials"
+    plan = StudyPlan(
+        dataset=dataset.resolve(),
+        preset=preset,
+        objectives=objectives,
+        rungs=rungs,
+        space=space,
+        tuned_on=f"{len(splits.tuning)} pairs of {source}",
+        confirmed_on=splits.confirmation,
+        storage="a database" if options.storage else IN_FOLDER,
+    )
+    with in_turn(out / "lock"):
+        if (out / PLAN).is_file():
+            _same(load_plan(out).plain(), plan.plain(), out)
+        else:
+            with atomic(out / PLAN) as part:
+                part.write_text(json.dumps(plan.plain(), indent=1) + "\n", encoding="utf-8")
+    return plan
+
+
+def load_plan(out: Path) -> StudyPlan:
+    """The plan of a study that was begun.
+
+    Raises:
+        ConfigError: if there is none.
+        StorageError: if it cannot be understood.
+    """
+    path = out / PLAN
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        return StudyPlan(
+            dataset=Path(values["dataset"]),
+            preset=parse_config(values["preset"]),
+            objectives=tuple(values["objectives"]),
+            rungs=Rungs(tuple(values["images"])),
+            space=space_of(values["space"], str(path)),
+            tuned_on=values["tuned on"],
+            confirmed_on=values["confirmed on"],
+            storage=values["storage"],
+        )
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"{out} holds no study ({PLAN} is missing); begin one with terramorph tune DATASET."
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StorageError(f"{path} cannot be understood ({error}); restore it, or choose another --out.") from error
+
+
+def _same(theirs: dict[str, Any], ours: dict[str, Any], out: Path) -> None:
+    """Raises ConfigError for the first thing in which two studies differ."""
+    for key, value in ours.items():
+        if theirs[key] != value:
+            short = isinstance(value, str | list) and len(str(value)) < 200
+            said = f" ({theirs[key]} there, {value} here)" if short else ""
+            raise ConfigError(
+                f"{out} is a study with another {key}{said}; go on with what it was begun with, or choose another "
+                "--out."
+            )

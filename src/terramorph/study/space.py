@@ -1,0 +1,282 @@
+"""What `tune` may change: settings by their dotted key, each with a range or choices, some only under a condition.
+
+A space is a TOML file (`space.toml` beside this file is the default one):
+
+    "optimizer.learning_rate" = { low = 3e-5, high = 3e-3, log = true }
+    "loss.adversarial"        = { choices = ["bce", "lsgan", "hinge"] }
+    "discriminator.layers"    = { low = 1, high = 4, when = { "discriminator.network" = "patchgan" } }
+
+A range of two whole numbers stays whole. What `when` names is another key of the space, or a setting of the preset.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from terramorph.errors import ConfigError
+from terramorph.study.run import flat_settings
+from terramorph.training import TrainConfig, known_keys, parse_config
+
+if TYPE_CHECKING:
+    from optuna import Trial
+
+RATIO = "optimizer.discriminator_ratio"
+"""The one key that is no setting: the discriminator's learning rate over the generator's. A ratio is searched better
+than two rates, for what makes a GAN unstable is their proportion (Heusel et al. 2017, two time-scale update rule)."""
+
+_GENERATOR_RATE, _DISCRIMINATOR_RATE = "optimizer.learning_rate", "optimizer.discriminator_learning_rate"
+_RANGE, _CHOICES = {"low", "high", "log", "when"}, {"choices", "when"}
+
+
+@dataclass(frozen=True)
+class Range:
+    """Numbers from low to high, both included; evenly in their logarithm if `log`."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    def suggest(self, trial: Trial, key: str) -> Any:
+        """A number of a trial."""
+        if isinstance(self.low, int) and isinstance(self.high, int):
+            return trial.suggest_int(key, self.low, self.high, log=self.log)
+        return trial.suggest_float(key, self.low, self.high, log=self.log)
+
+    def label(self, value: Any) -> Any:
+        """A setting's value as a trial keeps it; None if it is not in the range."""
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        return value if number and self.low <= value <= self.high else None
+
+    def samples(self) -> tuple[Any, ...]:
+        """Values that stand for all others where settings are checked."""
+        return (self.low, self.high)
+
+
+@dataclass(frozen=True)
+class Choices:
+    """A few values; a list among them is kept as JSON, for a trial's storage takes plain values only."""
+
+    values: tuple[Any, ...]
+
+    def suggest(self, trial: Trial, key: str) -> Any:
+        """A choice of a trial."""
+        labels = [self.label(value) for value in self.values]
+        return self.values[labels.index(trial.suggest_categorical(key, labels))]
+
+    def label(self, value: Any) -> Any:
+        """A setting's value as a trial keeps it; None if it is not among the choices."""
+        if value not in self.values:
+            return None
+        return json.dumps(value) if isinstance(value, list) else value
+
+    def samples(self) -> tuple[Any, ...]:
+        """All of them."""
+        return self.values
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A key, what it may be, and what other settings have to be for it to matter."""
+
+    key: str
+    domain: Range | Choices
+    when: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+
+    def applies(self, settings: Mapping[str, Any]) -> bool:
+        """Whether its condition holds."""
+        return all(settings.get(key) in allowed for key, allowed in self.when.items())
+
+
+@dataclass(frozen=True)
+class Space:
+    """Parameters, each after those that its condition names."""
+
+    parameters: tuple[Parameter, ...]
+
+    def suggest(self, trial: Trial, preset: TrainConfig) -> dict[str, Any]:
+        """The settings of a trial that differ from the preset's, by dotted key."""
+        settings = _settings(preset)
+        values: dict[str, Any] = {}
+        for parameter in self.parameters:
+            if parameter.applies(settings | values):
+                values[parameter.key] = parameter.domain.suggest(trial, parameter.key)
+        return values
+
+    def values_of(self, preset: TrainConfig) -> dict[str, Any]:
+        """The preset's own values, for those parameters that matter to it and in whose domain they lie."""
+        settings = _settings(preset)
+        return {
+            p.key: settings[p.key]
+            for p in self.parameters
+            if p.applies(settings) and p.domain.label(settings[p.key]) is not None
+        }
+
+    def labels(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Values as a trial keeps them."""
+        return {p.key: p.domain.label(values[p.key]) for p in self.parameters if p.key in values}
+
+    def samples(self, key: str) -> tuple[Any, ...]:
+        """Values that stand for all of a key; none if it is not in the space."""
+        return next((p.domain.samples() for p in self.parameters if p.key == key), ())
+
+    def check(self, preset: TrainConfig, where: str) -> None:
+        """Raises ConfigError for the first value that the configuration refuses beside the preset's others."""
+        for parameter in self.parameters:
+            for value in parameter.domain.samples():
+                try:
+                    changed(preset, {parameter.key: value})
+                except ConfigError as error:
+                    raise ConfigError(f"{where}, {parameter.key}: {error}") from error
+
+    def plain(self) -> dict[str, dict[str, Any]]:
+        """As entries that `space_of` reads."""
+        return {
+            p.key: {
+                **({"choices": list(p.domain.values)} if isinstance(p.domain, Choices) else vars(p.domain)),
+                "when": {key: list(allowed) for key, allowed in p.when.items()},
+            }
+            for p in self.parameters
+        }
+
+
+def changed(config: TrainConfig, values: Mapping[str, Any]) -> TrainConfig:
+    """A configuration with some settings changed, `RATIO` among them.
+
+    Raises:
+        ConfigError: if a value does not fit.
+    """
+    settings = flat_settings(config) | {key: value for key, value in values.items() if key != RATIO}
+    if RATIO in values:
+        settings[_DISCRIMINATOR_RATE] = values[RATIO] * settings[_GENERATOR_RATE]
+    nested: dict[str, Any] = {}
+    for key, value in settings.items():
+        *sections, name = key.split(".")
+        place = nested
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[name] = value
+    return parse_config(nested)
+
+
+def load_space(path: str | Path | None = None) -> Space:
+    """Reads a space, or the default one.
+
+    Raises:
+        ConfigError: if the file cannot be read, holds nothing, names an unknown key, or a range or condition makes no
+            sense.
+    """
+    where = "The default space" if path is None else f"The space {path}"
+    try:
+        if path is None:
+            text = resources.files("terramorph.study").joinpath("space.toml").read_text(encoding="utf-8")
+        else:
+            text = Path(path).read_text(encoding="utf-8")
+        entries = _entries(tomllib.loads(text), "")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{where} cannot be read ({getattr(error, 'strerror', None) or error}).") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{where} is not valid TOML: {error}.") from error
+    return space_of(entries, where)
+
+
+def space_of(entries: Mapping[str, Any], where: str) -> Space:
+    """A space from its keys and what stands under them.
+
+    Raises:
+        ConfigError: as `load_space`; `where` begins its sentence.
+    """
+    if not entries:
+        raise ConfigError(f'{where} is empty; give a key at least, such as "loss.l1_weight" = {{ low = 1, high = 9 }}.')
+    if {RATIO, _DISCRIMINATOR_RATE} <= entries.keys():
+        raise ConfigError(
+            f"{where} has both {RATIO} and {_DISCRIMINATOR_RATE}, and one follows from the other; keep one."
+        )
+    return Space(_in_order([_parameter(key, entry, where) for key, entry in entries.items()], where))
+
+
+def _settings(config: TrainConfig) -> dict[str, Any]:
+    settings = flat_settings(config)
+    rate = settings[_GENERATOR_RATE]
+    return settings | {RATIO: (settings[_DISCRIMINATOR_RATE] or rate) / rate}
+
+
+def _entries(table: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """Keys and what stands under them, whether the dots of a key are quoted or open tables."""
+    found: dict[str, Any] = {}
+    for name, value in table.items():
+        if isinstance(value, dict) and value and all(isinstance(inner, dict) for inner in value.values()):
+            found |= _entries(value, f"{prefix}{name}.")
+        else:
+            found[prefix + name] = value
+    return found
+
+
+def _parameter(key: str, entry: Any, where: str) -> Parameter:
+    _known(key, where)
+    if not isinstance(entry, dict) or not ("choices" in entry or {"low", "high"} <= entry.keys()):
+        raise ConfigError(f"{where}, {key}: give {{ low = ..., high = ... }} or {{ choices = [...] }}.")
+    allowed = _CHOICES if "choices" in entry else _RANGE
+    for name in entry:
+        if name not in allowed:
+            raise ConfigError(f"{where}, {key}: {name!r} is not one of {', '.join(sorted(allowed))}.")
+    when = entry.get("when", {})
+    if not isinstance(when, dict):
+        raise ConfigError(f'{where}, {key}: when is {when!r}; write when = {{ "loss.adversarial" = "bce" }}.')
+    for other in when:
+        _known(other, f"{where}, {key}, when")
+    conditions = {other: tuple(v) if isinstance(v, list) else (v,) for other, v in when.items()}
+    domain = _choices(entry["choices"]) if "choices" in entry else _range(entry)
+    if isinstance(domain, str):
+        raise ConfigError(f"{where}, {key}: {domain}")
+    return Parameter(key, domain, conditions)
+
+
+def _range(entry: Mapping[str, Any]) -> Range | str:
+    """A range, or what is wrong with it."""
+    low, high, log = entry["low"], entry["high"], entry.get("log", False)
+    if any(isinstance(end, bool) or not isinstance(end, int | float) for end in (low, high)):
+        return f"low and high are {low!r} and {high!r}; both must be numbers."
+    if not isinstance(log, bool):
+        return f"log is {log!r}; it must be true or false."
+    if not low < high:
+        return f"low is {low} and high is {high}; low must be the smaller one."
+    if log and low <= 0:
+        return f"a logarithmic range cannot begin at {low}; give a low above 0, or log = false."
+    return Range(low, high, log)
+
+
+def _choices(values: Any) -> Choices | str:
+    """Choices, or what is wrong with them."""
+    if not isinstance(values, list) or not values:
+        return f"choices is {values!r}; it must be a list of at least one value."
+    if len({json.dumps(value) for value in values}) < len(values):
+        return f"a value occurs twice among {values!r}."
+    return Choices(tuple(values))
+
+
+def _known(key: str, where: str) -> None:
+    known = [*known_keys(), RATIO]
+    if key not in known:
+        close = get_close_matches(key, known, n=1, cutoff=0.4)
+        hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}."
+        raise ConfigError(f"{where}: there is no setting {key!r}; {hint}")
+
+
+def _in_order(parameters: list[Parameter], where: str) -> tuple[Parameter, ...]:
+    """Each parameter after those that its condition names."""
+    waiting, ordered = list(parameters), list[Parameter]()
+    while waiting:
+        keys = {p.key for p in waiting}
+        ready = [p for p in waiting if not keys & p.when.keys()]
+        if not ready:
+            raise ConfigError(f"{where}: the conditions of {' and '.join(sorted(keys))} wait for each other.")
+        ordered += ready
+        waiting = [p for p in waiting if p not in ready]
+    return tuple(ordered)

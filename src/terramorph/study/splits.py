@@ -1,0 +1,159 @@
+"""Which pairs tuning looks at, and which it never sees.
+
+A study chooses among many trials by their scores on some pairs, so those scores are too good: the winner is partly the
+one that the pairs happened to favour. What is said of the winner in the end must come from other pairs.
+
+    the dataset has          trials train on      are scored on        the confirmation is scored on
+    train, val and test      train                val                  test
+    train and val            a part of train      the rest of train    val
+    train and test           a part of train      the rest of train    test
+
+The pairs of tuning are links in a folder of their own, STUDY/tuning.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from terramorph.errors import DatasetError, StorageError
+from terramorph.pairs import PairFolder, has_split, load_manifest, open_pairs
+
+SHARE = 0.15
+"""Of the training pairs, what is held out for tuning where there is no val split to spare."""
+MOST = 200
+"""Pairs that a trial is scored on at most: scoring would otherwise take longer than a small rung."""
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Ids of the pairs a study uses.
+
+    Attributes:
+        train: what trials train on.
+        tuning: what they are scored on, and the split it is taken from.
+        tuning_split: train or val.
+        confirmation: the split that only the confirmation is scored on.
+    """
+
+    train: tuple[str, ...]
+    tuning: tuple[str, ...]
+    tuning_split: str
+    confirmation: str
+
+
+def choose_splits(dataset: Path, seed: int) -> Splits:
+    """Chooses by the table above; of a prepared dataset the held-out part is one piece of ground in each area.
+
+    Args:
+        dataset: its folder.
+        seed: of what is drawn by chance.
+
+    Raises:
+        DatasetError: if there is no split besides train, or train has fewer than 4 pairs.
+    """
+    train = open_pairs(dataset, "train")
+    has_val, has_test = (has_split(dataset, name) for name in ("val", "test"))
+    if not has_val and not has_test:
+        raise DatasetError(
+            f"{dataset} has no split besides train, so nothing could confirm what tuning finds; add val or test."
+        )
+    if has_val and has_test:
+        val = _drawn(open_pairs(dataset, "val").ids, MOST, seed)
+        return Splits(train.ids, val, "val", "test")
+    if len(train) < 4:
+        raise DatasetError(
+            f"The train split of {dataset} has {len(train)} pairs, too few to hold some out for tuning; add pairs, or "
+            "both a val and a test split."
+        )
+    count = min(max(2, round(SHARE * len(train))), MOST)
+    kept, held_out = _by_place(train, count) or _by_chance(train, count, seed)
+    return Splits(kept, held_out, "train", "val" if has_val else "test")
+
+
+def link_pairs(dataset: Path, splits: Splits, folder: Path) -> None:
+    """Makes a dataset of links: `folder`/train and `folder`/val with the pairs of tuning. Nothing if it is there.
+
+    Raises:
+        StorageError: if links cannot be made.
+    """
+    if folder.is_dir():
+        return
+    part = folder.with_name(f".{folder.name}.part")
+    try:
+        shutil.rmtree(part, ignore_errors=True)
+        manifest = load_manifest(dataset)
+        places: dict[str, dict[str, tuple[int, int, int]]] = {}
+        for name, split, ids in (("train", "train", splits.train), ("val", splits.tuning_split, splits.tuning)):
+            pairs = open_pairs(dataset, split)
+            number = {pair: number for number, pair in enumerate(pairs.ids)}
+            _link(pairs, [number[pair] for pair in ids], part / name)
+            known = manifest.pairs.get(split, {}) if manifest else {}
+            places[name] = {pair: known[pair] for pair in ids if pair in known}
+        if manifest is not None:
+            manifest.model_copy(update={"pairs": places}).save(part)
+        part.rename(folder)
+    except OSError as error:
+        raise StorageError(
+            f"The pairs of tuning cannot be linked into {folder} ({error.strerror or error}); choose another --out."
+        ) from error
+
+
+def _drawn(ids: Sequence[str], count: int, seed: int) -> tuple[str, ...]:
+    """At most so many of the ids, by chance, in their order."""
+    if len(ids) <= count:
+        return tuple(ids)
+    places = np.random.default_rng(seed).choice(len(ids), count, replace=False)
+    return tuple(ids[place] for place in sorted(places))
+
+
+def _by_chance(train: PairFolder, count: int, seed: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    held_out = _drawn(train.ids, count, seed)
+    return tuple(pair for pair in train.ids if pair not in set(held_out)), held_out
+
+
+def _by_place(train: PairFolder, count: int) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+    """The southern end of each area is held out, and what overlaps it is left out; None where places are not known."""
+    manifest = train.manifest
+    if manifest is None or manifest.tile is None:
+        return None
+    areas: dict[int, list[tuple[int, str]]] = {}
+    for pair in train.ids:
+        place = manifest.pairs.get("train", {}).get(pair)
+        if place is None:
+            return None
+        areas.setdefault(place[0], []).append((place[1], pair))
+    kept, held_out = set[str](), set[str]()
+    for rows in areas.values():
+        wanted = max(1, round(count * len(rows) / len(train)))
+        border = sorted((y for y, _ in rows), reverse=True)[min(wanted, len(rows)) - 1]
+        held_out |= {pair for y, pair in rows if y >= border}
+        kept |= {pair for y, pair in rows if y + manifest.tile <= border}
+    if len(kept) < len(train) // 2 or len(held_out) < 2:
+        return None  # one row of tiles has no southern end
+    return (
+        tuple(pair for pair in train.ids if pair in kept),
+        _drawn([pair for pair in train.ids if pair in held_out], MOST, 0),
+    )
+
+
+def _link(pairs: PairFolder, numbers: Sequence[int], folder: Path) -> None:
+    """Links the files of some pairs, and what lies beside them under their names: world files, masks."""
+    beside: dict[Path, dict[str, list[Path]]] = {}
+    for number in numbers:
+        files = pairs.files[number]
+        for file, side in zip(files, ("A", "B") if len(files) == 2 else ("",), strict=True):
+            if file.parent not in beside:
+                found: dict[str, list[Path]] = {}
+                for other in file.parent.iterdir():
+                    found.setdefault(other.name.split(".")[0], []).append(other)
+                beside[file.parent] = found
+            into = folder / side
+            into.mkdir(parents=True, exist_ok=True)
+            for other in beside[file.parent][file.name.split(".")[0]]:
+                if other == file or other.name.startswith((f"{file.name}.", f"{file.stem}.")):
+                    (into / other.name).symlink_to(other.resolve())

@@ -1,0 +1,170 @@
+"""What a change is worth: its effect with an interval over seeds and images, and when that is a verdict.
+
+A metric has a value for every run (seed) and, most of them, for every image. Two things vary that are not the change:
+a run with another seed ends elsewhere, and other images would be easier for one variant than for another. The noise of
+seeds is as large as many published improvements (Bouthillier et al. 2021, "Accounting for Variance in Machine Learning
+Benchmarks", MLSys 3), so an interval without it is far too narrow. The effect is the mean over images and seeds of
+variant minus base, and its variance has a part for each:
+
+- *images*: the differences are paired by image and averaged over seeds, and images are resampled 2000 times for all
+  runs together (Efron and Tibshirani 1993, chapter 6), with n/(n-1), the factor that resampling underestimates by.
+- *seeds*: three runs have ten different resamples, with 2/3 of the variance and the tails of a normal distribution;
+  a 95 % interval made of them holds the truth about 80 % of the time. So seeds are not resampled. The variance of the
+  runs' means is pooled over all variants of the study (Dunnett 1955, "A Multiple Comparison Procedure for Comparing
+  Several Treatments with a Control", JASA 50), and the interval is Student's t with the pooled degrees of freedom. A
+  variant that varies more than the pool counts with its own variance: pooling alone would call the noise of an
+  unstable variant an effect.
+
+Both parts are added, with degrees of freedom by Satterthwaite (1946). What images and seeds do together is in both and
+so counted twice, which makes the interval a little too wide rather than too narrow. Metrics of the whole set (mIoU,
+FD) have one number a run: their intervals are over seeds alone, on these very images.
+
+A page with many changes and metrics shows a false verdict sooner or later; Holm's correction (1979, "A Simple
+Sequentially Rejective Multiple Test Procedure", Scand. J. Statist. 6) over all of them keeps the chance of even one at
+5 %. `tests/study/test_statistics.py` checks these rates by simulation, for variances that are equal and that are not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+LEVEL = 0.05
+"""Chance of any false verdict in a study, and one minus the coverage of an interval."""
+DRAWS = 2000
+"""Samples of images."""
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(128)
+
+Verdict = Literal["better", "worse", "no difference shown", "one seed: no verdict"]
+
+
+@dataclass(frozen=True)
+class Effect:
+    """A variant minus the base, in units of the metric.
+
+    Attributes:
+        difference: mean over seeds and images.
+        low, high: the 95 % interval, not corrected for how many there are.
+        p: chance of a difference at least as large if there were none; None with one seed.
+        over: what the interval covers.
+        seeds: runs of the base and of the variant behind it.
+    """
+
+    difference: float
+    low: float
+    high: float
+    p: float | None
+    over: Literal["seeds and images", "seeds", "images", "nothing"]
+    seeds: tuple[int, int]
+
+
+def effects(
+    arms: Mapping[str, NDArray[np.float64]], base: str, rng: np.random.Generator, draws: int = DRAWS
+) -> dict[str, Effect]:
+    """The effect of every variant on one metric.
+
+    Args:
+        arms: variant -> float64 (S, N): S runs by N images in one order, or (S, 1) for a metric of the whole set. S may
+            differ.
+        base: the variant that the others are compared with.
+        rng: of the resampling of images.
+        draws: samples of images.
+
+    Returns:
+        Variant -> effect, for all but the base.
+    """
+    runs = {name: values.mean(axis=1) for name, values in arms.items()}
+    repeated = [means for means in runs.values() if len(means) > 1]
+    freedom = sum(len(means) - 1 for means in repeated)
+    pooled = sum(float(((means - means.mean()) ** 2).sum()) for means in repeated) / freedom if freedom else 0.0
+    count = arms[base].shape[1]
+    weights = rng.multinomial(count, np.full(count, 1 / count), size=draws) / count if count > 1 else None
+    found = {}
+    for name in arms:
+        if name == base:
+            continue
+        seeds = len(runs[base]), len(runs[name])
+        judged = min(seeds) > 1
+        by_image = arms[name].mean(axis=0) - arms[base].mean(axis=0)
+        images = 0.0 if weights is None else float((weights @ by_image).var()) * count / (count - 1)
+        of_seeds = sum(_variance_of_mean(runs[arm], pooled) for arm in (base, name)) if judged else 0.0
+        difference = float(by_image.mean())
+        error = math.sqrt(images + of_seeds)
+        degrees = _satterthwaite((of_seeds, freedom), (images, count - 1))
+        reach = t_quantile(1 - LEVEL / 2, degrees) * error
+        p = None if not judged else two_sided(difference / error, degrees) if error else float(difference == 0)
+        over: Literal["seeds and images", "seeds", "images", "nothing"]
+        if judged:
+            over = "seeds" if weights is None else "seeds and images"
+        else:
+            over = "nothing" if weights is None else "images"
+        found[name] = Effect(difference, difference - reach, difference + reach, p, over, seeds)
+    return found
+
+
+def verdict(effect: Effect, corrected: float | None, higher_is_better: bool) -> Verdict:
+    """What may be said of an effect, given its corrected p."""
+    if corrected is None:
+        return "one seed: no verdict"
+    if corrected > LEVEL:
+        return "no difference shown"
+    return "better" if (effect.difference > 0) == higher_is_better else "worse"
+
+
+def holm(chances: Sequence[float]) -> list[float]:
+    """Holm's correction: p values that may be compared with one level, however many there are."""
+    order = sorted(range(len(chances)), key=lambda i: chances[i])
+    corrected = [0.0] * len(chances)
+    largest = 0.0
+    for rank, i in enumerate(order):
+        largest = max(largest, min(1.0, chances[i] * (len(chances) - rank)))
+        corrected[i] = largest
+    return corrected
+
+
+def two_sided(t: float, degrees: float) -> float:
+    """P(|T| >= |t|) of Student's distribution.
+
+    With T = sqrt(v) tan(a) its density is proportional to cos(a)^(v - 1), which is smooth and integrated by Gauss and
+    Legendre; relative error under 1e-6 for 1 to 1000 degrees of freedom. More than that are taken as 1000.
+    """
+    v = min(degrees, 1000.0)
+    start = math.atan(abs(t) / math.sqrt(v))
+    # Beyond forty standard deviations of the angle there is nothing left to add.
+    end = min(math.pi / 2, start + 40 / math.sqrt(v))
+    angles = start + (end - start) * (_NODES + 1) / 2
+    tail = float((_WEIGHTS * np.cos(angles) ** (v - 1)).sum()) * (end - start) / 2
+    whole = math.sqrt(math.pi) / 2 * math.exp(math.lgamma(v / 2) - math.lgamma((v + 1) / 2))
+    return min(1.0, tail / whole)
+
+
+def t_quantile(level: float, degrees: float) -> float:
+    """The value that Student's distribution stays under with probability `level`, 0.5 or more.
+
+    By Newton's method from 0: the tail is convex there, so that every step ends short of the value.
+    """
+    v = min(degrees, 1000.0)
+    highest = math.exp(math.lgamma((v + 1) / 2) - math.lgamma(v / 2)) / math.sqrt(v * math.pi)
+    value = 0.0
+    while True:
+        density = highest * math.pow(1 + value**2 / v, -(v + 1) / 2)
+        step = (two_sided(value, v) / 2 - (1 - level)) / density
+        value += step
+        if step <= 1e-9 * value:
+            return value
+
+
+def _variance_of_mean(means: NDArray[np.float64], pooled: float) -> float:
+    """Of the mean over the seeds of one arm."""
+    return max(float(means.var(ddof=1)), pooled) / len(means)
+
+
+def _satterthwaite(*parts: tuple[float, int]) -> float:
+    """Degrees of freedom of a sum of variances, each with its own; 1 if there is nothing to add."""
+    below = sum(value**2 / degrees for value, degrees in parts if value > 0)
+    return float(sum(value for value, _ in parts) ** 2 / below) if below > 0 else 1.0

@@ -1,0 +1,171 @@
+"""Where the runs of a study are kept besides its own folder: nowhere, or in an MLflow store of their own.
+
+TensorBoard's files stand in every run's folder anyway (`terramorph.training.runlog`). MLflow adds one place in which
+all runs of a study can be sorted and set beside each other: `mlflow ui --backend-store-uri sqlite:///OUT/mlflow.db`.
+No server is needed to write it, and nothing is sent anywhere.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+from terramorph.errors import MissingPackageError, StorageError
+from terramorph.study.waiting import in_turn
+
+_PARAMETERS_AT_ONCE = 100  # MLflow takes no more in one call
+
+
+class TrackedRun(Protocol):
+    """One run while it goes."""
+
+    def log_metrics(self, values: Mapping[str, float | None], step: int) -> None:
+        """Scores or losses after so many images; those that are None or not finite are left out."""
+
+    def log_artifact(self, path: Path, folder: str = "") -> None:
+        """A file of the run, such as its sample sheet or its bundle; `folder` groups them."""
+
+
+class Tracker(Protocol):
+    """Who keeps runs."""
+
+    def run(self, name: str, parameters: Mapping[str, Any]) -> AbstractContextManager[TrackedRun]:
+        """A run for as long as the block lasts; one of the same name goes on.
+
+        Args:
+            name: of the run, unique among those of this tracker.
+            parameters: what it is run with, by dotted key; the same whenever it goes on.
+        """
+
+
+class NoTracking:
+    """A tracker that keeps nothing."""
+
+    @contextmanager
+    def run(self, name: str, parameters: Mapping[str, Any]) -> Iterator[TrackedRun]:
+        """Nothing."""
+        yield self
+
+    def log_metrics(self, values: Mapping[str, float | None], step: int) -> None:
+        """Nothing."""
+
+    def log_artifact(self, path: Path, folder: str = "") -> None:
+        """Nothing."""
+
+
+class MlflowTracking:
+    """Runs in an MLflow store: the SQLite file OUT/mlflow.db, and OUT/mlflow-artifacts beside it.
+
+    Several processes may write into one store.
+
+    Args:
+        out: folder of the study.
+        experiment: name that its runs stand under.
+
+    Raises:
+        MissingPackageError: if MLflow is not installed.
+        StorageError: from here and every method, if the store cannot be read or written.
+    """
+
+    def __init__(self, out: Path, experiment: str) -> None:
+        out = out.resolve()
+        self.store = out / "mlflow.db"
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # MLflow looks there, and only while it is imported
+        logging.getLogger("mlflow").setLevel(logging.WARNING)
+        logging.getLogger("alembic").setLevel(logging.WARNING)
+        with _quiet():
+            try:
+                from mlflow import MlflowClient
+            except ImportError as error:
+                raise MissingPackageError(
+                    "MLflow is not installed; install it with pip install 'terramorph[mlflow]'."
+                ) from error
+            # Two processes that make the tables of a new store at once get in each other's way.
+            with in_turn(out / "mlflow.lock"), self._storing():
+                self._client = MlflowClient(tracking_uri=f"sqlite:///{self.store}")
+                known = self._client.get_experiment_by_name(experiment)
+                self._experiment = (
+                    known.experiment_id
+                    if known is not None
+                    else self._client.create_experiment(experiment, (out / "mlflow-artifacts").as_uri())
+                )
+
+    @contextmanager
+    def run(self, name: str, parameters: Mapping[str, Any]) -> Iterator[TrackedRun]:
+        """A run in the store: FINISHED after the block, or FAILED if the block raises."""
+        from mlflow.entities import Param
+
+        with _quiet(), self._storing():
+            quoted = name.replace("'", "\\'")
+            known = self._client.search_runs([self._experiment], f"attributes.run_name = '{quoted}'", max_results=1)
+            run = known[0] if known else self._client.create_run(self._experiment, run_name=name)
+            number = run.info.run_id
+            self._client.update_run(number, status="RUNNING")
+            listed = [Param(key, str(value)) for key, value in parameters.items()]
+            for first in range(0, len(listed), _PARAMETERS_AT_ONCE):
+                self._client.log_batch(number, params=listed[first : first + _PARAMETERS_AT_ONCE])
+        status = "FAILED"
+        try:
+            yield _MlflowRun(self, number)
+            status = "FINISHED"
+        finally:
+            with _quiet(), self._storing():
+                self._client.set_terminated(number, status)
+
+    @contextmanager
+    def _storing(self) -> Iterator[None]:
+        """MLflow's errors and the database's, as one sentence."""
+        from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
+
+        try:
+            yield
+        except (MlflowException, SQLAlchemyError, OSError) as error:
+            if isinstance(error, StorageError):
+                raise
+            reason = " ".join(str(error).split())[:200].rstrip(".")
+            raise StorageError(
+                f"The MLflow store {self.store} cannot be used ({reason}); make it writable, or track without it."
+            ) from error
+
+
+class _MlflowRun:
+    """A run of an MLflow store."""
+
+    def __init__(self, store: MlflowTracking, number: str) -> None:
+        self._store, self._number = store, number
+
+    def log_metrics(self, values: Mapping[str, float | None], step: int) -> None:
+        """Into the store, at once."""
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        listed = [
+            Metric(key.replace(" ", "_"), float(value), now, step)
+            for key, value in values.items()
+            if value is not None and math.isfinite(value)
+        ]
+        with _quiet(), self._store._storing():
+            self._store._client.log_batch(self._number, metrics=listed)
+
+    def log_artifact(self, path: Path, folder: str = "") -> None:
+        """A copy into the store's own folder."""
+        with _quiet(), self._store._storing():
+            self._store._client.log_artifact(self._number, str(path), folder or None)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Holds back what MLflow and the libraries beneath it say about each other's deprecated parts."""
+    with warnings.catch_warnings():
+        for category in (DeprecationWarning, PendingDeprecationWarning, FutureWarning, ResourceWarning):
+            warnings.simplefilter("ignore", category)
+        warnings.filterwarnings("ignore", message=r".*`?noload`? loader strategy")
+        yield

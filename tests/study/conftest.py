@@ -1,0 +1,40 @@
+"""A study that trains in a second or two."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+BASE = """
+[base]
+preset = "pix2pix"
+[base.settings]
+batch_size = 2
+device = "cpu"
+recalibrate = 2
+data = { load_size = 72, crop_size = 64 }
+generator = { network = "unet64", width = 4 }
+discriminator = { width = 4 }
+log.sheet = 2
+"""
+
+
+@pytest.fixture(scope="session")
+def write_study(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Writes a study's TOML: changes, and what stands at its head and in its budget."""
+
+    def write(
+        changes: str = '[[change]]\nname = "lsgan"\nsettings.loss.adversarial = "lsgan"\nsource = "Mao et al."\n',
+        *,
+        head: str = 'seeds = 2\nmetrics = ["psnr", "miou"]\n',
+        budget: str = "images = 6",
+        name: str = "small.toml",
+        base: str = BASE,
+    ) -> Path:
+        path = tmp_path_factory.mktemp("study") / name
+        path.write_text(f"{head}{base}[budget]\n{budget}\n{changes}")
+        return path
+
+    return write

@@ -1,0 +1,488 @@
+"""Studies at work: tiny trainings on the town, killed, shared, confirmed, and everything that can be asked wrongly."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import sqlite3
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import typer
+from typer.testing import CliRunner
+
+from terramorph.bundle import load_bundle
+from terramorph.cli import tune as command
+from terramorph.errors import ConfigError, MissingPackageError, StorageError, TerramorphError
+from terramorph.pairs import open_pairs
+from terramorph.study import StudyOptions, TuneResult, confirm_study, trials, tune, tune_charts
+from terramorph.study.plan import IN_FOLDER, StudyPlan, load_plan
+from terramorph.study.rungs import Rungs
+from terramorph.study.space import load_space
+from terramorph.study.tracking import NoTracking
+from terramorph.study.trial import Trial
+from terramorph.study.trials import Trials
+from terramorph.training import TrainConfig, health, load_config
+
+optuna = pytest.importorskip("optuna")
+
+SPACE = """
+"optimizer.learning_rate" = { low = 1e-5, high = 1e-2, log = true }
+"loss.l1_weight" = { low = 1.0, high = 300.0, log = true }
+"batch_size" = { choices = [1, 2] }
+"""
+TINY = {
+    "batch_size": 2,
+    "device": "cpu",
+    "recalibrate": 2,
+    "data.load_size": 72,
+    "data.crop_size": 64,
+    "generator.network": "unet64",
+    "generator.width": 4,
+    "discriminator.width": 4,
+    "discriminator.layers": 1,
+    "log.sheet": 2,
+}
+
+
+MODULE = sys.modules["terramorph.study.tune"]  # the package's attribute of that name is the function
+
+
+class Told:
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+
+    def progress(self, done: int, total: int, detail: str) -> None:
+        self.last = (done, total, detail)
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
+
+
+def tiny(**changes: Any) -> TrainConfig:
+    return load_config("pix2pix", {**TINY, **{key.replace("__", "."): value for key, value in changes.items()}})
+
+
+@pytest.fixture(scope="module")
+def space(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("space") / "space.toml"
+    path.write_text(SPACE)
+    return path
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def study(town_pairs: Path, space: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> TuneResult:
+    """Five trials of at most 18 images."""
+    out = tmp_path_factory.mktemp("study") / "study"
+    return tune(town_pairs, out, tiny(), StudyOptions(trials=5, images=18, space=space), cache=cache)
+
+
+def test_a_study_ends_with_a_preset_a_bundle_and_a_page(study: TuneResult, town_pairs: Path) -> None:
+    assert study.finished
+    assert [trial.number for trial in study.trials] == [0, 1, 2, 3, 4]
+    assert study.default is not None
+    assert study.default.number == 0
+    assert study.best is not None
+    assert study.plan.objectives == ("miou",)
+    complete = [trial for trial in study.trials if trial.state == "complete"]
+    assert study.best.score("miou") == max(trial.score("miou") for trial in complete)
+    assert all(sorted(trial.scores) == [2, 6, 18] for trial in complete)
+
+    found = load_config(study.out / "best.toml")
+    assert found == study.plan.config_of(study.best.values)
+    header = load_bundle(study.out / "best.safetensors").header
+    assert header.recipe["optimizer"] == found.model_dump(mode="json")["optimizer"]
+    assert header.data["steps"] == 18 // found.batch_size
+
+    page = (study.out / "report.html").read_text()
+    assert "http" not in page.replace("http://www.w3.org", "")
+    assert page.count("<svg") == 1 + 3  # history and a slice for each parameter
+    assert page.count("data:image/webp") >= 2
+    tuned = {name: open_pairs(study.out / "tuning", name).ids for name in ("train", "val")}
+    assert sorted((*tuned["train"], *tuned["val"])) == sorted(open_pairs(town_pairs, "train").ids)
+
+
+def test_a_pruned_trial_says_why_and_keeps_its_checkpoint(study: TuneResult) -> None:
+    pruned = [trial for trial in study.trials if trial.state == "pruned"]
+    assert pruned
+    for trial in pruned:
+        assert "is not among the best third of" in trial.reason
+        assert (study.out / "trials" / trial.folder / "run" / "checkpoint.safetensors").is_file()
+        assert trial.reason in (study.out / "report.html").read_text()
+
+
+def test_a_study_that_is_done_is_not_done_again_and_can_be_made_longer(
+    study: TuneResult, town_pairs: Path, space: Path, cache: Path
+) -> None:
+    options, told = StudyOptions(trials=5, images=18, space=space), Told()
+    again = tune(town_pairs, study.out, tiny(), options, reporter=told, cache=cache)
+    assert told.messages == []
+    assert again.trials == study.trials
+    longer = tune(town_pairs, study.out, tiny(), replace(options, trials=6), reporter=told, cache=cache)
+    assert len(longer.trials) == 6
+    assert [message[:8] for message in told.messages] == ["trial 5 "]
+
+
+def test_the_confirmation_is_on_pairs_that_tuning_never_saw(
+    town_pairs: Path, space: Path, cache: Path, tmp_path: Path
+) -> None:
+    options = StudyOptions(trials=2, images=4, rungs=1, space=space, objectives=("rmse",))
+    found = tune(town_pairs, tmp_path, tiny(optimizer__learning_rate=1e-6), options, cache=cache)
+    assert found.confirmation is None
+    assert found.best is not None
+    assert not found.best.is_preset
+    confirmed = confirm_study(tmp_path, cache=cache).confirmation
+    assert confirmed is not None
+    assert (confirmed.split, confirmed.pairs) == ("val", 4)
+    assert len(set(confirmed.metrics["rmse"].best)) == 3
+    runs = sorted(path.name for path in (tmp_path / "confirm").glob("trial-*"))
+    assert runs == [f"trial-000{trial}-seed-{seed}" for trial in (0, 1) for seed in (1, 2, 3)]
+    for path in (tmp_path / "confirm").glob("trial-*/scores/metrics.json"):
+        assert json.loads(path.read_text())["dataset"]["split"] == "val"
+    page = (tmp_path / "report.html").read_text()
+    assert "which no trial was ever scored on" in page
+    assert confirmed.metrics["rmse"].verdict in page
+
+
+def test_several_objectives_give_a_front(town_pairs: Path, space: Path, cache: Path, tmp_path: Path) -> None:
+    options = StudyOptions(trials=3, images=6, rungs=2, space=space, objectives=("miou", "rmse"))
+    found = tune(town_pairs, tmp_path, tiny(), options, cache=cache)
+    assert found.best in found.front
+    assert "Pareto front" in (tmp_path / "report.html").read_text()
+
+
+def test_what_health_declares_dead_is_pruned_with_the_reason(
+    town_pairs: Path, space: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "_YOUNG", 0)
+    monkeypatch.setattr(health, "_ONE_PICTURE", 1e9)
+    options = StudyOptions(trials=1, images=6, rungs=2, space=space)
+    found = tune(town_pairs, tmp_path / "one", tiny(), options, cache=cache)
+    assert (found.trials[0].state, found.best) == ("pruned", None)
+    assert "are nearly one picture" in found.trials[0].reason
+    monkeypatch.undo()
+    found = tune(town_pairs, tmp_path / "two", tiny(optimizer__learning_rate=1e30), options, cache=cache)
+    assert found.trials[0].state == "pruned"
+    assert "became nan" in found.trials[0].reason or "not finite" in found.trials[0].reason
+
+
+def test_a_trial_that_cannot_be_trained_has_failed_and_the_study_goes_on(
+    town_pairs: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space, told = tmp_path / "space.toml", Told()
+    space.write_text('"loss.adversarial" = { choices = ["none"] }\n"loss.r1" = { choices = [1.0] }')
+    options = StudyOptions(trials=3, images=4, rungs=1, space=space)
+    train_to = MODULE.train_to  # type: ignore[attr-defined]
+
+    def without_memory(*words: Any, **named: Any) -> Any:
+        if len(told.messages) == 0:
+            raise torch.OutOfMemoryError("no room")
+        return train_to(*words, **named)
+
+    monkeypatch.setattr(MODULE, "train_to", without_memory)
+    found = tune(town_pairs, tmp_path / "study", tiny(), options, reporter=told, cache=cache)
+    assert [trial.state for trial in found.trials] == ["failed"] * 3
+    assert found.trials[0].reason == "no room"
+    assert "loss.adversarial=none has none" in found.trials[1].reason
+    assert len(told.messages) == 3
+    assert found.best is None
+
+
+def test_a_study_stops_between_steps_and_goes_on(town_pairs: Path, space: Path, cache: Path, tmp_path: Path) -> None:
+    steps = iter([False] * 6 + [True] * 9)
+    options = StudyOptions(trials=1, images=18, space=space)
+    found = tune(town_pairs, tmp_path, tiny(), options, should_stop=lambda: next(steps), cache=cache)
+    assert [trial.state for trial in found.trials] == ["running"]
+    assert not found.finished
+    stopped = max(found.trials[0].scores)
+    found = tune(town_pairs, tmp_path, tiny(), options, cache=cache)
+    assert [trial.state for trial in found.trials] == ["complete"]
+    log = (tmp_path / "trials" / "0000" / "run" / "log.jsonl").read_text()
+    assert log.count('"event": "started"') == 1
+    assert stopped in found.trials[0].scores
+
+
+def _kill_a_worker_at_work(out: Path) -> None:
+    """Waits for the first score and kills a process that may be at anything then."""
+    while not list(out.glob("trials/*/scores/metrics.json")):
+        time.sleep(0.01)
+    os.kill(multiprocessing.active_children()[0].pid or 0, signal.SIGKILL)
+
+
+def test_no_trial_is_done_twice_and_a_killed_process_loses_a_rung_at_most(
+    town_pairs: Path, space: Path, cache: Path, tmp_path: Path
+) -> None:
+    options, told = StudyOptions(trials=4, images=36, jobs=2, space=space), Told()
+    killer = threading.Thread(target=_kill_a_worker_at_work, args=(tmp_path,))
+    killer.start()
+    tune(town_pairs, tmp_path, tiny(), options, reporter=told, cache=cache)
+    killer.join()
+    assert "A process of the study was killed; its trial is taken up by the next call." in told.messages
+    before = {trial.number: trial for trial in Trials(tmp_path, load_plan(tmp_path)).all()}
+
+    found = tune(town_pairs, tmp_path, tiny(), replace(options, jobs=1), cache=cache)
+    assert found.finished
+    assert [trial.number for trial in found.trials] == [0, 1, 2, 3]
+    assert len({json.dumps(trial.values) for trial in found.trials}) == 4
+    for trial in found.trials:
+        folder, earlier = tmp_path / "trials" / trial.folder, before.get(trial.number)
+        lines = [json.loads(line) for line in (folder / "run" / "log.jsonl").read_text().splitlines()]
+        begun = [line["step"] for line in lines if line["event"] in ("started", "resumed")]
+        size = found.plan.config_of(trial.values).batch_size
+        assert begun == sorted({0, *begun})
+        if earlier is not None:
+            assert trial.scores.items() >= earlier.scores.items()
+            assert all(step * size in (0, *trial.scores) for step in begun)
+
+
+@pytest.fixture
+def plan(space: Path, tmp_path: Path) -> StudyPlan:
+    return StudyPlan(tmp_path, tiny(), ("ssim",), Rungs((2, 6, 18)), load_space(space), "2 pairs", "val", IN_FOLDER)
+
+
+def test_trials_are_held_by_one_and_taken_up_when_let_go(plan: StudyPlan, tmp_path: Path) -> None:
+    one, other = Trials(tmp_path, plan, wanted=2), Trials(tmp_path, plan, wanted=2)
+    with one.take() as first, other.take() as second, one.take() as third:
+        assert first is not None
+        assert second is not None
+        assert (first.trial.number, second.trial.number, third) == (0, 1, None)
+        one.record(first, 2, {"ssim": 0.5})
+        one.spend(first, 1.0)
+    with other.take() as again:
+        assert again is not None
+        assert (again.trial.number, again.scores) == (0, {2: {"ssim": 0.5}})
+        other.record(again, 18, {"ssim": 0.6})
+        other.spend(again, 2.0)
+        listed = one._study.get_trials()[0]
+        other.finish(again, "complete")
+    with ExitStack() as held:  # a process that listed it as running before it ended
+        assert one._hold(held, optuna.trial.Trial(one._study, listed._trial_id)) is None
+    with one.take() as rest:
+        assert rest is not None
+        assert rest.trial.number == 1
+        one.finish(rest, "pruned", "Because.")
+    assert [(trial.state, trial.seconds) for trial in one.all()] == [("complete", 3.0), ("pruned", 0.0)]
+
+
+def test_a_process_that_dies_while_a_trial_is_handed_out_loses_none(
+    plan: StudyPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = Trials(tmp_path, plan, wanted=1)
+    with monkeypatch.context() as patched:
+        patched.setattr(Trials, "_hold", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            found.take().__enter__()
+    with found.take() as taken:
+        assert taken is not None
+        assert (taken.trial.number, taken.trial.is_preset) == (0, True)
+
+
+def test_finished_trials_outlive_their_storage(plan: StudyPlan, tmp_path: Path) -> None:
+    found = Trials(tmp_path, plan, wanted=3)
+    for number, state in enumerate(("complete", "pruned", "failed")):
+        with found.take() as taken:
+            assert taken is not None
+            found.record(taken, 18, {"ssim": number / 10, "rmse": None})
+            found.finish(taken, state, "" if number == 0 else "Because.")
+    before = found.all()
+    (tmp_path / "trials.db").unlink()
+    again = Trials(tmp_path, plan, wanted=4)
+    assert again.all() == before
+    assert again.front() == [0]
+    with again.take() as taken:
+        assert taken is not None
+        assert (taken.trial.number, taken.trial.is_preset) == (3, False)
+
+
+def test_a_storage_that_is_locked_or_damaged_is_one_sentence(
+    plan: StudyPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trials, "WAIT", 0.1)
+    found = Trials(tmp_path, plan, wanted=3)
+    with found.take() as taken, closing(sqlite3.connect(tmp_path / "trials.db")) as other:
+        assert taken is not None
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(StorageError, match=r"storage sqlite:.*database is locked.*finished trials are kept in"):
+            found.record(taken, 2, {"ssim": 0.5})
+    (tmp_path / "trials.db").write_bytes(b"no database" * 1000)
+    with pytest.raises(StorageError, match=r"cannot be used .*; finished trials are kept"):
+        Trials(tmp_path, plan)
+
+
+def test_a_storage_of_another_study_and_a_url_that_is_none_are_refused(plan: StudyPlan, tmp_path: Path) -> None:
+    Trials(tmp_path, plan)
+    with pytest.raises(ConfigError, match=r"holds a study .* with another objectives"):
+        Trials(tmp_path, replace(plan, objectives=("rmse",)))
+    with pytest.raises(ConfigError, match="are in a file of its own; name with --storage"):
+        Trials(tmp_path, plan, "sqlite://")
+    shared = replace(plan, storage="a database")
+    with pytest.raises(ConfigError, match="not a URL as SQLAlchemy takes it"):
+        Trials(tmp_path, shared, "nonsense")
+    with pytest.raises(ConfigError, match=r"The storage oracle\+nothing://me:\*\*\*@host/it cannot be opened"):
+        Trials(tmp_path, shared, "oracle+nothing://me:secret@host/it")
+    assert Trials(tmp_path, shared, f"sqlite:///{tmp_path / 'elsewhere.db'}").all() == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"objectives": ("lpips",)}, r"The objective lpips cannot be computed here: .*--weights"),
+        ({"objectives": ("fd", "ssim")}, r"The objective fd cannot be computed here: .*--weights"),
+        ({"objectives": ("mious",)}, "There is no metric 'mious'; did you mean 'miou'"),
+        ({"objectives": ("ssim", "ssim")}, "name a metric twice"),
+        ({"images": 12}, "The first rung of 1 images is less than one step of 2"),
+        ({"images": 3}, "3 images are too few for 3 rungs"),
+        ({"budget": 1e-3}, "The budget of 0 s ends before the first rung of 2 images"),
+        ({"space": Path("nowhere.toml")}, "nowhere.toml cannot be read"),
+    ],
+)
+def test_what_cannot_be_tuned_is_said_before_training(
+    town_pairs: Path, space: Path, cache: Path, tmp_path: Path, changes: dict[str, Any], sentence: str
+) -> None:
+    options = replace(StudyOptions(trials=1, images=18, space=space), **changes)
+    with pytest.raises(ConfigError, match=sentence):
+        tune(town_pairs, tmp_path / "study", tiny(), options, cache=cache)
+    assert not list((tmp_path / "study").glob("trials/*/run"))
+
+
+def test_a_target_that_is_no_map_has_no_miou(town_pairs: Path, space: Path, cache: Path, tmp_path: Path) -> None:
+    options = StudyOptions(trials=1, images=18, space=space, objectives=("miou",))
+    with pytest.raises(ConfigError, match=r"The objective miou cannot be computed here: .*does not look like a map"):
+        tune(town_pairs, tmp_path, tiny(direction="BtoA"), options, cache=cache)
+
+
+def test_a_folder_of_another_study_is_refused(
+    study: TuneResult, town_pairs: Path, space: Path, cache: Path, tmp_path: Path
+) -> None:
+    options = StudyOptions(trials=5, images=18, space=space)
+    (tmp_path / "other").symlink_to(town_pairs)
+    copied = tmp_path / "copy"
+    for split in ("train", "val"):
+        (copied / split).mkdir(parents=True)
+        for file in (town_pairs / split).iterdir():
+            (copied / split / file.name).symlink_to(file)
+    with pytest.raises(ConfigError, match="is a study with another dataset"):
+        tune(copied, study.out, tiny(), options, cache=cache)
+    with pytest.raises(ConfigError, match="is a study with another preset"):
+        tune(town_pairs, study.out, tiny(ema=0.5), options, cache=cache)
+    with pytest.raises(ConfigError, match=r"is a study with another images \(\[2, 6, 18\] there, \[3, 9, 27\] here\)"):
+        tune(town_pairs, study.out, tiny(), replace(options, images=27), cache=cache)
+
+
+def test_without_optuna_the_extra_is_named(town_pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(MissingPackageError, match=r"terramorph\[study\]"):
+        tune(town_pairs, tmp_path / "study", tiny())
+    assert not (tmp_path / "study").exists()
+
+
+@pytest.mark.parametrize("name", ["trials", "jobs", "rungs", "images", "budget"])
+def test_nothing_of_anything_is_no_study(name: str) -> None:
+    with pytest.raises(ConfigError, match=name):
+        StudyOptions(**{name: 0})
+
+
+def test_a_pace_that_the_budget_cannot_hold_is_told_after_seconds(
+    town_pairs: Path, space: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(MODULE, "_PACE_KNOWN", 0.0)
+    options = StudyOptions(trials=1, images=9_000_000, budget=600, space=space)
+    begun = time.monotonic()
+    with pytest.raises(ConfigError, match=r"at [\d.]+ images/s ends before the first rung of 1000000 images"):
+        tune(town_pairs, tmp_path, tiny(), options, cache=cache)
+    assert time.monotonic() - begun < 60
+    assert (tmp_path / "trials" / "0000" / "run" / "checkpoint.safetensors").is_file()
+
+
+APP = typer.Typer()
+APP.command(command.NAME, epilog=command.EXAMPLE)(command.run)
+
+
+def test_what_decides_is_found_to_matter(plan: StudyPlan) -> None:
+    random = np.random.default_rng(0)
+    tried = []
+    for number in range(16):
+        rate, weight = 10 ** random.uniform(-5, -2), random.uniform(1, 300)
+        values = {"optimizer.learning_rate": rate, "loss.l1_weight": weight, "batch_size": 1 + number % 2}
+        scores = {2: {"ssim": -abs(np.log10(rate) + 3)}}
+        tried.append(Trial(number, "pruned", number == 0, f"{number:04d}", values if number else {}, scores, "", 1.0))
+    found = tune_charts.importance(tried, plan)
+    assert found[0][0] == "optimizer.learning_rate"
+    assert sum(share for _, share in found) == pytest.approx(1.0)
+    assert found[0][1] > 0.6
+    assert tune_charts.importance(tried[:7], plan) == []
+
+
+def _cli(*words: object) -> Any:
+    return CliRunner().invoke(APP, [str(word) for word in words])
+
+
+def test_the_command_line(town_pairs: Path, space: Path, cache: Path, tmp_path: Path) -> None:
+    sets = [word for key, value in TINY.items() for word in ("--set", f"{key}={value}")]
+    words = [town_pairs, "--out", tmp_path / "s", "--trials", 1, "--images", 4, "--rungs", 1, "--space", space]
+    done = _cli(*words, "--cache", cache, "--budget", "1h", *sets)
+    assert done.exit_code == 0, done.output
+    assert "1 of 1 trials have ended. The page: " in done.output
+    done = _cli("--out", tmp_path / "s", "--report", "--cache", cache)
+    assert done.exit_code == 0, done.output
+    assert "no trial is better than the preset itself" in done.output
+    assert isinstance(_cli("--out", tmp_path / "s").exception, ConfigError)
+    missing = _cli("--out", tmp_path / "none", "--report").exception
+    assert isinstance(missing, TerramorphError)
+    assert "holds no study" in str(missing)
+
+
+def test_a_budget_is_written_as_people_do() -> None:
+    assert [command.parse_duration(text) for text in ("90s", "30m", "2h", "1h30m", "1.5 min", "1d")] == [
+        90, 1800, 7200, 5400, 90, 86400,
+    ]  # fmt: skip
+    for text in ("2", "h", "two hours", "2h or so", ""):
+        with pytest.raises(ConfigError, match="is no time; write it as"):
+            command.parse_duration(text)
+
+
+def test_the_tracker_gets_parameters_scores_sheets_and_the_bundle(
+    town_pairs: Path, space: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[Any] = []
+
+    class Kept(NoTracking):
+        def __init__(self, out: Path, experiment: str) -> None:
+            kept.append((out, experiment))
+
+        @contextmanager
+        def run(self, name: str, parameters: Mapping[str, Any]) -> Iterator[Kept]:
+            kept.append((name, parameters["loss.l1_weight"]))
+            yield self
+
+        def log_metrics(self, values: Mapping[str, float | None], step: int) -> None:
+            kept.append((step, values["miou"]))
+
+        def log_artifact(self, path: Path, folder: str = "") -> None:
+            kept.append((folder, path.suffix))
+
+    monkeypatch.setattr(MODULE, "MlflowTracking", Kept)
+    options = StudyOptions(trials=1, images=4, rungs=1, space=space, mlflow=True)
+    found = tune(town_pairs, tmp_path, tiny(), options, cache=cache)
+    score = found.trials[0].score("miou")
+    assert kept == [
+        (tmp_path, "tune"), ("trial 0", 100.0), (4, score), ("samples", ".png"), ("", ".safetensors"),
+    ]  # fmt: skip
