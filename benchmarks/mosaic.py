@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,8 @@ from terramorph.bundle import Bands, Bundle, load_bundle
 from terramorph.networks import build_network
 from terramorph.raster import open_source
 from terramorph.town import make_town
-from terramorph.translate import SweepOptions, Translator, sweep
+from terramorph.translate import Translator, sweep
+from terramorph.translate.windows import Stages
 
 TILE_GFLOP = 12.1
 """Of a U-Net 256 of full width on 256 x 256 px, multiplications and additions counted apart."""
@@ -150,21 +152,14 @@ def _usual(image: Path, bundle: Path, limit: int) -> dict[str, float]:
 
 
 def _sweep(image: Path, bundle: Path) -> dict[str, float]:
-    """Seconds a step of a sweep; reading and writing parts run beside the computing."""
-    stages: dict[str, float] = {}
-    last = ["", time.perf_counter()]
-
-    def tell(step: str, done: int, total: int) -> None:
-        now = time.perf_counter()
-        stages[step] = stages.get(step, 0.0) + now - last[1]
-        last[:] = [step, now]
-
+    """Seconds at work, by what was done; reading and writing parts run beside the computing."""
+    begun = time.perf_counter()
+    translator = Translator(load_bundle(bundle), any_resolution=True)
+    load = time.perf_counter() - begun
+    stages = Stages()
     with tempfile.TemporaryDirectory() as folder:
-        translator = Translator(load_bundle(bundle), any_resolution=True)
-        stages["load"] = time.perf_counter() - last[1]
-        last[1] = time.perf_counter()
-        sweep(translator, image, Path(folder) / "map.tif", SweepOptions(), tell)
-    return stages
+        sweep(translator, image, Path(folder) / "map.tif", stages=stages)
+    return {"load": load, **{name.removesuffix("_s"): seconds for name, seconds in asdict(stages).items()}}
 
 
 if __name__ == "__main__":

@@ -35,5 +35,13 @@ class Device(StrEnum):
     cuda = "cuda"
 
 
+class Backend(StrEnum):
+    """What runs a network."""
+
+    torch = "torch"
+    onnxruntime = "onnxruntime"
+    openvino = "openvino"
+
+
 MAX_SEED = 2**63 - 1
 """The largest seed that every generator takes."""

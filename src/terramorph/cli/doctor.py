@@ -1,4 +1,4 @@
-"""`terramorph doctor`: what this machine offers."""
+"""`terramorph doctor`: what this machine offers, and what is fastest on it."""
 
 from __future__ import annotations
 
@@ -6,20 +6,111 @@ import os
 import platform
 import shutil
 import sys
+import tempfile
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from terramorph._version import __version__
-from terramorph.cli.console import show_table
+from terramorph.cli.console import Meter, say, show_columns, show_table
+
+if TYPE_CHECKING:
+    from terramorph.translate.bench import Speed
 
 NAME = "doctor"
-EXAMPLE = "Example: terramorph doctor"
+EXAMPLE = "Example: terramorph doctor | terramorph doctor --bench maps.safetensors --bench maps-int8.onnx"
+
+REFUSED = "int8, refused"
 
 
-def run() -> None:
-    """Print what this machine offers: versions, processor, devices, backends, disk."""
+def run(
+    bench: Annotated[
+        list[str] | None,
+        typer.Option(metavar="MODEL", help="Measure a bundle or an exported .onnx here; may be given several times."),
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=0.0, help="About how long a model is measured.")] = 20.0,
+) -> None:
+    """Print what this machine offers: versions, processor, devices, backends, disk; or measure what is fastest."""
+    if bench:
+        _bench(bench, seconds)
+        return
     show_table("terramorph doctor", [*_versions(), *_processor(), *_devices(), *_backends(), *_disk()])
+
+
+def _bench(models: list[str], seconds: float) -> None:
+    """Measures every model, shows all in one table, and remembers what PyTorch is fastest with."""
+    from terramorph.translate.tuning import cores, processor
+
+    found = [(model, speed) for model in models for speed in _speeds(model, seconds)]
+    measured = [(model, speed) for model, speed in found if not speed.missing]
+    first = measured[0][1].tiles
+    names = ("backend", "precision", "threads", "batch", "tiles / s", "window, MPx / s", "ratio")
+    rows = [
+        (s.backend, s.precision, s.tuning.threads, s.tuning.batch_size, s.tiles, s.megapixels, s.tiles / first)
+        for _, s in measured
+    ]
+    show_columns(f"{processor()}, {cores()} cores, ratios to the first row", names, rows)
+    for sentence in dict.fromkeys(speed.missing for _, speed in found if speed.missing):
+        say(sentence)
+    for sentence in _advice(measured):
+        say(sentence)
+
+
+def _speeds(model: str, seconds: float) -> list[Speed]:
+    from terramorph.bundle import load_bundle
+    from terramorph.errors import MissingPackageError
+    from terramorph.interop import export_onnx
+    from terramorph.translate import OnnxBackend
+    from terramorph.translate.bench import measure, ways_of_bundle, ways_of_exported
+    from terramorph.translate.tuning import remember
+
+    with Meter(f"measuring {Path(model).name}") as meter, tempfile.TemporaryDirectory() as folder:
+        if Path(model).suffix == ".onnx":
+            opened = OnnxBackend(model, accept_quality_loss=True)
+            called = {None: "fp32", "refused": REFUSED}.get(opened.quality, "int8")
+            ways, header = ways_of_exported(Path(model), called), opened.header
+        else:
+            bundle = load_bundle(model)
+            ways, header = ways_of_bundle(bundle), bundle.header
+            try:
+                exported = export_onnx(bundle, Path(folder) / "model.onnx", mode="raster")
+                ways += ways_of_exported(exported)
+            except MissingPackageError as error:
+                meter.say(str(error))
+        speeds = []
+        for speed in measure(ways, header, seconds):
+            speeds.append(speed)
+            meter.update(len(speeds), len(ways))
+            if speed.backend == "torch":
+                remember(header, speed.precision, speed.tuning)
+    return speeds
+
+
+def _advice(measured: list[tuple[str, Speed]]) -> list[str]:
+    """The last sentences: what is fastest here, and how to use it. What was refused is not advised."""
+    kept = [one for one in measured if one[1].precision != REFUSED]
+    if not kept:
+        return ["This file lost too much in 8 bits when it was made; use the bundle that it was made from."]
+    model, best = max(kept, key=lambda one: one[1].tiles)
+    exported = model if model.endswith(".onnx") else "model.onnx"
+    how = f"terramorph translate {model} INPUT OUTPUT --precision {best.precision}"
+    if not best.backend.startswith("torch"):
+        how = f"terramorph translate {exported} INPUT OUTPUT --backend {best.backend}"
+        how += f" --precision {best.precision}" if best.precision == "bf16" else ""
+        how = how if exported == model else f"terramorph export {model} {exported}, then {how}"
+    said = [f"Fastest here: {best.backend} in {best.precision}. {how}"]
+    if any(speed.backend == "torch" for _, speed in measured):
+        said.append(
+            "The batch and the threads that PyTorch is fastest with are remembered for this machine and network."
+        )
+    if not any(speed.precision in ("int8", REFUSED) for _, speed in measured):
+        said.append(
+            "8 bits were not measured: make a file with terramorph export MODEL OUT.onnx --int8 --calibrate PAIRS, and "
+            "give it as another --bench."
+        )
+    return said
 
 
 def _versions() -> list[tuple[str, str]]:
@@ -81,6 +172,9 @@ def _backends() -> list[tuple[str, str]]:
         rows.append(("backend onnxruntime", f"{onnxruntime.__version__} ({providers})"))
     except ImportError:
         rows.append(("backend onnxruntime", "not installed: pip install 'terramorph[onnx]'"))
+    openvino = _version("openvino")
+    missing = "not installed: pip install 'terramorph[openvino]'"
+    rows.append(("backend openvino", missing if openvino == "not installed" else openvino))
     rows.append(
         (
             "ONNX export",

@@ -1,17 +1,27 @@
-"""`terramorph export`: ONNX out."""
+"""`terramorph export`: ONNX out, in float32 or in 8 bits."""
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from terramorph.cli.choices import Mode
-from terramorph.cli.console import say
+from terramorph.cli.console import Meter, say, warn
+
+if TYPE_CHECKING:
+    from terramorph.bundle import Bundle
+    from terramorph.interop import QualityLoss
 
 NAME = "export"
-EXAMPLE = "Example: terramorph export runs/maps/model.safetensors maps.onnx --mode raster"
+EXAMPLE = (
+    "Example: terramorph export runs/maps/model.safetensors maps.onnx --mode raster | "
+    "terramorph export runs/maps/model.safetensors maps-int8.onnx --int8 --calibrate data/maps"
+)
+SCORED = 500
+"""Pairs of val on which the loss of quality is measured; both networks take minutes for more."""
 
 
 def run(
@@ -20,13 +30,67 @@ def run(
     mode: Annotated[
         Mode | None, typer.Option(help="raster: fixed statistics; paper: batch statistics. Default: the bundle's.")
     ] = None,
+    int8: Annotated[bool, typer.Option("--int8", help="In 8 bits, for mode raster; needs --calibrate.")] = False,
+    calibrate: Annotated[
+        Path | None, typer.Option(help="Pairs: ranges are measured on train, the loss of quality on val.")
+    ] = None,
+    images: Annotated[int, typer.Option(min=1, help="Training pairs on which ranges are measured.")] = 100,
+    cache: Annotated[Path | None, typer.Option(help="Folder of decoded pairs. Default: as for `train`.")] = None,
 ) -> None:
     """Write a bundle's network as ONNX, with free height and width and the bundle's header as metadata."""
     from terramorph.bundle import load_bundle
-    from terramorph.errors import InputError
+    from terramorph.errors import ConfigError, InputError
     from terramorph.interop import export_onnx
 
     if output.suffix != ".onnx":
         raise InputError(f"An exported network's name ends in .onnx, and {output} does not; choose another name.")
-    export_onnx(load_bundle(bundle), output, mode=mode.value if mode else None)
+    if int8 != (calibrate is not None):
+        raise ConfigError("--int8 and --calibrate DATASET go together: 8 bits are fitted to training pairs.")
+    if not int8:
+        export_onnx(load_bundle(bundle), output, mode=mode.value if mode else None)
+    elif mode == Mode.paper:
+        raise ConfigError("8 bits are for mode raster, whose statistics are fixed; leave out --mode paper.")
+    else:
+        assert calibrate is not None
+        _eight_bits(load_bundle(bundle), output, calibrate, images, cache)
     say(f"{output}: {output.stat().st_size / 1e6:.1f} MB")
+
+
+def _eight_bits(bundle: Bundle, output: Path, dataset: Path, images: int, cache: Path | None) -> None:
+    """Quantises, measures the loss and notes it. A file of that name is replaced only when all of this is done."""
+    from terramorph.atomic import atomic
+    from terramorph.data import DEFAULT_CACHE
+    from terramorph.interop import export_int8, note_quality
+    from terramorph.pairs import has_split
+
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder) / output.name
+        with Meter("calibrating") as meter:
+            export_int8(bundle, made, dataset, images=images, cache=cache or DEFAULT_CACHE, progress=meter.update)
+        if has_split(dataset, "val"):
+            loss = _loss(bundle, made, dataset, Path(folder))
+            note_quality(made, loss)
+            say(f"8 bits for 32: {loss}.")
+            if loss.refused:
+                warn(f"{output} lost too much and is marked as refused; it is used only with --accept-quality-loss.")
+        else:
+            warn(f"{dataset} has no split val, so what 8 bits cost was not measured.")
+        with atomic(output, make_folder=True) as part:
+            part.write_bytes(made.read_bytes())
+
+
+def _loss(bundle: Bundle, made: Path, dataset: Path, folder: Path) -> QualityLoss:
+    """Scores the float32 export and the 8-bit one on the same pairs, in the same runtime."""
+    from terramorph.interop import QualityLoss, export_onnx
+
+    before = _scores(export_onnx(bundle, folder / "float32.onnx", mode="raster"), dataset, "scoring float32")
+    after = _scores(made, dataset, "scoring int8")
+    names = ("miou", "class_accuracy", "psnr")
+    return QualityLoss("val", after["n"], {name: before[name] for name in names}, {name: after[name] for name in names})
+
+
+def _scores(network: Path, dataset: Path, label: str) -> dict[str, Any]:
+    from terramorph.evaluation import evaluate
+
+    with Meter(label) as meter, tempfile.TemporaryDirectory() as folder:
+        return evaluate(network, dataset, split="val", out=folder, limit=SCORED, progress=meter.update)

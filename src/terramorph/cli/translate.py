@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import signal
+from dataclasses import replace
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from terramorph.cli.choices import MAX_SEED, Device, Mode, Precision
+from terramorph.cli.choices import MAX_SEED, Backend, Device, Mode, Precision
 from terramorph.cli.console import Meter, Steps, say, warn
+from terramorph.cli.interrupt import StoppedBefore
 from terramorph.errors import ConfigError
 
+if TYPE_CHECKING:
+    from terramorph.prepare import Opening
+    from terramorph.translate import SweepOptions
+
 NAME = "translate"
+_GO_ON = "run the same command again, it goes on from here"
 EXAMPLE = (
     "Example: terramorph translate runs/maps/model.safetensors ortho.tif map.tif | "
-    "terramorph translate runs/maps/model.safetensors city.mbtiles map.pmtiles --resolution 1"
+    "terramorph translate runs/maps/model.safetensors city.mbtiles map.pmtiles --resolution 1 | "
+    "terramorph translate maps country.vrt country.tif --scheduler tcp://10.0.0.1:8786"
 )
 
 
@@ -29,14 +39,19 @@ class Kind(StrEnum):
 
 
 def run(
-    bundle: Annotated[str, typer.Argument(help="A model.safetensors, a run's folder, or a name in the folder models.")],
+    bundle: Annotated[
+        str, typer.Argument(help="A model.safetensors, a run's folder, a name in the folder models, or an .onnx.")
+    ],
     source: Annotated[
         str,
         typer.Argument(
             metavar="INPUT", help="A raster of any size or kind that `prepare` takes; or a folder of images."
         ),
     ],
-    output: Annotated[Path, typer.Argument(help="A GeoTIFF, .mbtiles, .pmtiles, an image, or a folder of images.")],
+    output: Annotated[
+        Path,
+        typer.Argument(help="A GeoTIFF, .mbtiles or .pmtiles, here or s3://BUCKET/NAME; an image or a folder of them."),
+    ],
     mode: Annotated[
         Mode | None, typer.Option(help="raster: fixed statistics; paper: batch statistics. Default: the bundle's.")
     ] = None,
@@ -58,6 +73,13 @@ def run(
     precision: Annotated[
         Precision, typer.Option(help="auto: bf16 in mode raster where it is native, otherwise fp32.")
     ] = Precision.auto,
+    backend: Annotated[
+        Backend | None,
+        typer.Option(help="What runs it: torch for bundles; onnxruntime (default) or openvino for an .onnx."),
+    ] = None,
+    accept_quality_loss: Annotated[
+        bool, typer.Option("--accept-quality-loss", help="Take an 8-bit .onnx that lost too much when it was made.")
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of the noise in mode paper.")] = 0,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="List and leave out images of a folder that cannot be read.")
@@ -65,21 +87,28 @@ def run(
     any_resolution: Annotated[
         bool, typer.Option("--any-resolution", help="Accept input of another ground resolution than the model's.")
     ] = False,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Compute on the workers of a Dask scheduler, tcp://HOST:PORT (docs/scale.md).")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="Compute in so many processes here.")] = None,
 ) -> None:
     """Translate a raster of any size, an image, or a folder of images; every pixel's place is kept."""
     settings: dict[str, Any] = {
         "mode": mode.value if mode else None,
         "device": device.value,
         "precision": precision.value,
+        "backend": backend.value if backend else None,
+        "accept_quality_loss": accept_quality_loss,
         "seed": seed,
         "any_resolution": any_resolution or resolution is not None,
     }
     # Several draws without their spread are several images, as NAME_1, NAME_2 ...
     several = samples > 1 and uncertainty is None
     kind = to or (None if several else _kind_of(source, output))
+    clustered = scheduler is not None or workers is not None
     if kind is not None:
-        from terramorph.prepare import Opening, open_side
-        from terramorph.translate import SweepOptions, load, read_area, sweep
+        from terramorph.prepare import Opening
+        from terramorph.translate import SweepOptions, read_area
 
         if skip_bad:
             raise ConfigError("--skip-bad is for folders of images; a raster is translated whole or not at all.")
@@ -91,26 +120,93 @@ def run(
             uncertainty=uncertainty,
             kind=kind.value,
         )
-        translator = load(bundle, **settings)
-        how, cache = Opening(style=style, terms=terms), output.with_name(f".{output.name}.tiles")
-        with open_side(source, crs, how, zoom, cache) as opened, Steps() as steps:
-            sweep(translator, opened, output, options, progress=steps.update)
+        imagery = _Imagery(
+            source, crs, Opening(style=style, terms=terms), zoom, output.with_name(f".{output.name}.tiles")
+        )
+        try:
+            if clustered:
+                _sweep_on_cluster(bundle, settings, imagery, output, options, scheduler, workers)
+            else:
+                _sweep(bundle, settings, imagery, output, options)
+        except KeyboardInterrupt:  # typer would end without a word
+            raise StoppedBefore(f"Stopped: {output} is not finished; {_GO_ON}.", 128 + signal.SIGINT) from None
         say(f"{output}: 1 image written.")
         return
+    if clustered:
+        raise ConfigError("--scheduler and --workers are for rasters of any size; leave them out for images.")
     if resolution is not None or match_source or area is not None or uncertainty is not None:
         raise ConfigError(
             f"--resolution, --match-source, --area and --uncertainty are for rasters with a place; {output} is no "
             "GeoTIFF or tile archive."
         )
-    from terramorph.translate import translate_files
+    from terramorph.translate import load, translate_files
 
+    translator = load(bundle, **settings)
     with Meter("translating") as meter:
-        written = translate_files(
-            bundle, source, output, samples=samples, skip_bad=skip_bad, progress=meter.update, **settings
-        )
+        written = translate_files(translator, source, output, samples=samples, skip_bad=skip_bad, progress=meter.update)
     for sentence in written.skipped:
         warn(f"skipped: {sentence}")
     say(f"{output}: {len(written)} image{'s' * (len(written) != 1)} written.")
+
+
+class _Imagery(NamedTuple):
+    """What `open_side` takes."""
+
+    spec: str
+    crs: str | None
+    how: Opening
+    zoom: int | None
+    cache: Path
+
+    def seen_from_elsewhere(self) -> _Imagery:
+        """The same for a process that works in another folder."""
+        how = replace(self.how, style=_absolute(self.how.style))
+        return self._replace(spec=_absolute(self.spec), how=how, cache=self.cache.absolute())
+
+
+def _sweep(bundle: str, settings: dict[str, Any], imagery: _Imagery, output: Path, options: SweepOptions) -> None:
+    """In this process."""
+    from terramorph.prepare import open_side
+    from terramorph.translate import load, sweep
+
+    translator = load(bundle, **settings)
+    with open_side(*imagery) as source, Steps() as steps:
+        sweep(translator, source, output, options, steps.update)
+
+
+def _sweep_on_cluster(
+    bundle: str,
+    settings: dict[str, Any],
+    imagery: _Imagery,
+    output: Path,
+    options: SweepOptions,
+    scheduler: str | None,
+    workers: int | None,
+) -> None:
+    """On workers that open bundle and source for themselves."""
+    from terramorph.prepare import open_side
+    from terramorph.translate import load, sweep
+    from terramorph.translate.cluster import Cluster, OnCluster
+
+    cluster = Cluster(scheduler, workers)
+    # Here the model is only asked what it is; a machine that hands out windows may have no GPU.
+    translator = load(bundle, **{**settings, "device": "cpu", "precision": "fp32"})
+    with open_side(*imagery) as source, cluster, Steps() as steps:
+        model = partial(load, _absolute_bundle(bundle), **settings)
+        engine = OnCluster(cluster, model, partial(open_side, *imagery.seen_from_elsewhere()))
+        sweep(translator, source, output, options, steps.update, engine)
+
+
+def _absolute(spec: str) -> str:
+    """A path that is there, from the root; what is no path stays as it is."""
+    return str(Path(spec).absolute()) if Path(spec).exists() else spec
+
+
+def _absolute_bundle(bundle: str) -> str:
+    """Likewise for a bundle, which may be a name in the folder of models."""
+    from terramorph.bundle import find_bundle
+
+    return bundle if "://" in bundle else str(find_bundle(bundle).absolute())
 
 
 def _kind_of(source: str, output: Path) -> Kind | None:

@@ -7,7 +7,7 @@ sweep(model, "ortho.tif", "map.tif")      # of any size, in bounded memory
 
 from terramorph.translate.area import read_area
 from terramorph.translate.arrays import translate_array
-from terramorph.translate.backends import Backend, OnnxBackend, TorchBackend
+from terramorph.translate.backends import Backend, OnnxBackend, OpenVinoBackend, TorchBackend
 from terramorph.translate.files import Translated, translate_files
 from terramorph.translate.sweep import SweepOptions, sweep
 from terramorph.translate.translator import Translator, load
@@ -15,6 +15,7 @@ from terramorph.translate.translator import Translator, load
 __all__ = [
     "Backend",
     "OnnxBackend",
+    "OpenVinoBackend",
     "SweepOptions",
     "TorchBackend",
     "Translated",

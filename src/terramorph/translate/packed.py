@@ -26,7 +26,6 @@ from terramorph.networks import UNet, on_stride
 from terramorph.networks.inference import folded_convolution
 
 _LEAK = 0.2
-_KEPT_SHAPES = 2
 
 
 class _Packed:
@@ -36,7 +35,7 @@ class _Packed:
         self.stride, self.after = stride, after
         self.weight = weight.to(dtype).contiguous(memory_format=torch.channels_last)
         self.bias = None if bias is None else bias.to(dtype)
-        self.packed: dict[torch.Size, Tensor] = {}
+        self._shape: torch.Size | None = None
         self.slope: list[float] = [_LEAK] if after == "leaky_relu" else []
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -53,16 +52,17 @@ class _Packed:
         return y
 
     def _pack(self, shape: torch.Size) -> Tensor:
-        """The weight in the layout for inputs of a shape. Another shape's layout works and is up to 10x
-        slower."""
-        if shape not in self.packed:
-            while len(self.packed) >= _KEPT_SHAPES:
-                self.packed.pop(next(iter(self.packed)))
+        """The weight in the layout for inputs of a shape. Another shape's layout works and is up to 10x slower.
+
+        There is one copy of the weight, in the last layout asked for: going to another is exact, takes about as long as
+        one tile, and happens once for a raster, whose windows are all of one shape.
+        """
+        if shape != self._shape:
+            plain = self.weight if self._shape is None else self.weight.to_dense()
             stride = [self.stride, self.stride]
-            self.packed[shape] = torch.ops.mkldnn._reorder_convolution_weight(
-                self.weight, [1, 1], stride, [1, 1], 1, list(shape)
-            )
-        return self.packed[shape]
+            self.weight = torch.ops.mkldnn._reorder_convolution_weight(plain, [1, 1], stride, [1, 1], 1, list(shape))
+            self._shape = shape
+        return self.weight
 
 
 def _has_packing() -> bool:
@@ -109,16 +109,18 @@ class PackedUNet:
     Equal to the network to rounding in float32. Calls from several threads wait for each other.
 
     Args:
-        network: it is not changed.
+        network: one that `fits`; it is not changed.
         dtype: float32 or bfloat16, of weights and activations; sums are float32 in both.
     """
 
-    def __init__(self, network: UNet, dtype: torch.dtype) -> None:
+    def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
+        assert isinstance(network, UNet)
         self.dtype = dtype
         self.stride = network.stride
         self.out_bands = network.config.out_bands
         self._lock = threading.Lock()
-        self._shared_buffers: dict[tuple[int, int, int], list[Tensor]] = {}
+        self._shared_shape: tuple[int, int, int] | None = None
+        self._shared_buffers: list[Tensor] = []
         last = len(network.down) - 1
         self._down: list[_Packed] = []
         self._widths: list[int] = []
@@ -131,7 +133,15 @@ class PackedUNet:
         for conv, norm in zip(network.up, network.up_norm, strict=True):
             assert isinstance(conv, nn.ConvTranspose2d)
             self._up.append(self._doubled(conv, norm, "relu"))
+        assert isinstance(network.head, nn.ConvTranspose2d)
         self._head = self._doubled(network.head, nn.Identity(), "none")
+
+    @staticmethod
+    def fits(network: nn.Module) -> bool:
+        """Whether a network can be rearranged so: a U-Net without instance norm whose layers double by 4x4 kernels."""
+        if not isinstance(network, UNet) or network.config.norm == "instance":
+            return False
+        return all(getattr(conv, "kernel_size", None) == (4, 4) for conv in (*network.up, network.head))
 
     def _doubled(self, conv: nn.ConvTranspose2d, norm: nn.Module, after: str) -> _Packed:
         weight, bias = folded_convolution(conv, norm)
@@ -162,11 +172,9 @@ class PackedUNet:
 
     def _shared(self, count: int, height: int, width: int) -> list[Tensor]:
         """One buffer a level for skip and decoder output together: (N, 2 C, H / 2**(level + 1), ...)."""
-        key = (count, height, width)
-        if key not in self._shared_buffers:
-            while len(self._shared_buffers) >= _KEPT_SHAPES:
-                self._shared_buffers.pop(next(iter(self._shared_buffers)))
-            self._shared_buffers[key] = [
+        if (count, height, width) != self._shared_shape:
+            self._shared_buffers = []  # gone before the new ones come
+            self._shared_buffers = [
                 torch.empty(
                     (count, 2 * channels, height >> (level + 1), width >> (level + 1)),
                     dtype=self.dtype,
@@ -174,4 +182,5 @@ class PackedUNet:
                 )
                 for level, channels in enumerate(self._widths[:-1])
             ]
-        return self._shared_buffers[key]
+            self._shared_shape = (count, height, width)
+        return self._shared_buffers

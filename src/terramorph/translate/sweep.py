@@ -1,36 +1,30 @@
 """Whole rasters of any size: windows are read, translated and kept one by one, then joined into the output.
 
-Reading, computing and writing run beside each other. Every window's result is a file of its own, so a sweep that was
-stopped goes on where it was, and ends with the same pixels. Memory does not depend on the size of the raster.
+Every window's result is a file of its own, so a sweep that was stopped goes on where it was, and ends with the same
+pixels; and it does not matter which process made it, here or on a cluster. Memory does not depend on the size of the
+raster.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Protocol
 
 import numpy as np
 from odc.geo.geom import Geometry
 
-from terramorph._version import __version__
-from terramorph.bundle import Header
 from terramorph.errors import ConfigError, InputError
-from terramorph.geo import Cover, Grid, Window, grid_at
-from terramorph.raster import ImageSource, Raster, Source, open_source
+from terramorph.geo import Cover, Grid, grid_at
+from terramorph.raster import Source, open_source
 from terramorph.raster.clip import ClippedSource
-from terramorph.raster.tiles.write import write_tiles
-from terramorph.raster.writer import Strip, write_cog
-from terramorph.translate.parts import Part, Parts
+from terramorph.raster.storage import Remote, location, placed
+from terramorph.translate.assemble import Assembly, Kind, Progress
+from terramorph.translate.parts import Parts
 from terramorph.translate.translator import MAX_SCALE_RATIO, WHOLE_PIXELS, Translator
-
-Progress = Callable[[str, int, int], None]
-"""Called with the name of a step, how much of it is done, and of how much."""
-Kind = Literal["cog", "xyz", "mbtiles", "pmtiles"]
+from terramorph.translate.windows import Bench, Job, Stages, identity, translate_windows
 
 SAME_SCALE = 1.02
 """Ground resolutions this close count as equal: the source is not resampled."""
@@ -72,21 +66,76 @@ class SweepOptions:
             raise ConfigError("Tiles lie on the world's own grid; leave out --match-source.")
 
 
+class Engine(Protocol):
+    """What computes the windows of a sweep: this process, or a cluster (`Remote`).
+
+    Attributes:
+        backend: what runs the network, by name; results of one name are equal.
+    """
+
+    @property
+    def backend(self) -> str:
+        """See above."""
+        ...
+
+    def compute(self, job: Job, stages: Stages, tell: Callable[[int, int], None]) -> None:
+        """Makes every part of a job that is not there.
+
+        Args:
+            job: the windows, and where their parts go.
+            stages: the seconds of each step are added to it.
+            tell: called with the number of windows that are done, and of all.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Here:
+    """The engine that is this process."""
+
+    translator: Translator
+    source: Source
+
+    @property
+    def backend(self) -> str:
+        """See `Engine`."""
+        return self.translator.backend.name
+
+    def compute(self, job: Job, stages: Stages, tell: Callable[[int, int], None]) -> None:
+        """See `Engine`."""
+        done = job.parts.done()
+        count, total = len(done), len(job.cover)
+        tell(count, total)
+
+        def computed(more: int) -> None:
+            nonlocal count
+            count += more
+            tell(count, total)
+
+        bench = Bench(self.translator, self.source, job.grid, job.parts, job.samples)
+        translate_windows(bench, job.left(done), stages, computed)
+
+
 def sweep(
     translator: Translator,
     source: Source | str | Path,
     output: str | Path,
     options: SweepOptions | None = None,
     progress: Progress | None = None,
-) -> Path:
+    engine: Engine | None = None,
+    stages: Stages | None = None,
+) -> Path | Remote:
     """Translates a raster of any size into a Cloud Optimized GeoTIFF or web-map tiles.
 
     Args:
         translator: made with `any_resolution=True` where `options.resolution` is given.
         source: what `open_source` takes, or a source.
-        output: file or folder to make. Unfinished work lies beside it in `.NAME.parts`, and is gone on with.
+        output: file or folder to make, or an s3:// URL. Unfinished work lies beside it in `.NAME.parts`, and is gone on
+            with.
         options: scale, area, draws and kind of output.
         progress: told how far each step is.
+        engine: what computes the windows; None: this process.
+        stages: filled with the seconds of each step.
 
     Returns:
         The output.
@@ -94,8 +143,11 @@ def sweep(
     Raises:
         InputError: if bands, dtype or ground resolution do not fit the bundle, or a part of the source cannot be read.
         StorageError: if something cannot be written; what is done stays, and the same call goes on from it.
+        RunError: if a cluster fails for good; likewise.
     """
-    output, options = Path(output), options or SweepOptions()
+    place, options, stages = location(output), options or SweepOptions(), stages or Stages()
+    if engine is not None and isinstance(place, Path):
+        place = place.absolute()  # workers may stand in another folder
     tell = progress or (lambda step, done, total: None)
     translator.check_samples(options.samples)
     with ExitStack() as opened:
@@ -104,12 +156,26 @@ def sweep(
         translator.check_kind(len(whole.bands), np.dtype(whole.dtype).name)
         seen = whole if options.area is None else ClippedSource(whole, options.area)
         cover = plan_cover(translator, grid, options)
-        parts = Parts(output, _plan(translator, seen, grid, cover, options))
+        engine = engine or Here(translator, seen)
+        plan = {
+            **identity(translator, seen, engine.backend),
+            "grid": [grid.height, grid.width, *grid.affine[:6], str(grid.crs)],
+            "cover": str(cover),
+            "samples": options.samples,
+        }
+        parts = Parts(place, plan)
+        job = Job(plan, grid, cover, parts, options.area, options.samples, seen.sequential)
         with parts.locked():
-            _compute(translator, seen, grid, cover, parts, options, tell)
-            _assemble(translator.header, whole, grid, cover, parts, output, options, tell)
+            engine.compute(job, stages, lambda done, total: tell("translating", done, total))
+            assembly = Assembly(translator.header, whole, grid, cover, parts, tell, stages)
+            back = whole.grid if options.match_source and whole.grid != grid else None
+            with placed(place, parts.scratch) as made:
+                assembly.write(made, options.kind, back)
+            if options.uncertainty is not None:
+                with placed(location(options.uncertainty), parts.scratch) as made:
+                    assembly.write_spread(made)
         parts.remove()
-    return output
+    return place
 
 
 def work_grid(source: Source, translator: Translator, resolution: float | None) -> Grid:
@@ -150,155 +216,3 @@ def plan_cover(translator: Translator, grid: Grid, options: SweepOptions) -> Cov
     if window is None and grid.height * grid.width <= WHOLE_PIXELS:
         window = max(grid.height, grid.width)
     return translator.cover(grid.height, grid.width, window=window, overlap=options.overlap, offset=options.offset)
-
-
-def _plan(translator: Translator, source: Source, grid: Grid, cover: Cover, options: SweepOptions) -> dict[str, Any]:
-    """What makes two sweeps the same, to the last pixel."""
-    return {
-        "terramorph": __version__,
-        "bundle": translator.digest,
-        "source": source.fingerprint(),
-        "grid": [grid.height, grid.width, *grid.affine[:6], str(grid.crs)],
-        "cover": str(cover),
-        "mode": translator.mode,
-        "backend": translator.backend.name,
-        "seed": translator.seed,
-        "samples": options.samples,
-    }
-
-
-def _compute(
-    translator: Translator,
-    source: Source,
-    grid: Grid,
-    cover: Cover,
-    parts: Parts,
-    options: SweepOptions,
-    tell: Progress,
-) -> None:
-    """Translates the windows that are not done: one is computed while the next are read and the last are written."""
-    done = parts.done()
-    left = [window for window in cover.windows() if window.number not in done]
-    count = len(left) + len(done)
-    tell("translating", len(done), count)
-    reads = _reader(source, grid)
-    with ThreadPoolExecutor(1, "terramorph-read") as reader, ThreadPoolExecutor(1, "terramorph-write") as writer:
-        ahead = deque(reader.submit(reads, window) for window in left[:2])
-        writing: deque[Future[None]] = deque()
-        try:
-            for number, window in enumerate(left):
-                raster = ahead.popleft().result()
-                if number + 2 < len(left):
-                    ahead.append(reader.submit(reads, left[number + 2]))
-                part = _translated(translator, raster, window, options.samples) if raster.mask.any() else None
-                writing.append(writer.submit(parts.save, window.number, part))
-                while len(writing) > 2:
-                    writing.popleft().result()
-                tell("translating", len(done) + number + 1, count)
-            while writing:
-                writing.popleft().result()
-        except BaseException:
-            reader.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def _reader(source: Source, grid: Grid) -> Callable[[Window], Raster]:
-    """Reads windows; where rows can only be decoded from the top, whole rows of windows at once."""
-    if not source.sequential:
-        return lambda w: source.read(grid.crop(w.y, w.x, w.height, w.width))
-    strip: list[tuple[int, int, Raster]] = []
-
-    def read(window: Window) -> Raster:
-        if not strip or strip[0][:2] != (window.y, window.height):
-            strip.clear()
-            rows = source.read(grid.crop(window.y, 0, window.height, grid.width))
-            strip.append((window.y, window.height, rows))
-        return strip[0][2].crop(0, window.x, window.height, window.width)
-
-    return read
-
-
-def _translated(translator: Translator, raster: Raster, window: Window, samples: int) -> Part:
-    """One window through the network, as often as asked, cut to what is used of it."""
-    rows, columns = window.inner
-    real = raster.mask[None, rows, columns]
-    draws = [translator.translate_window(raster, sample)[:, rows, columns] for sample in range(samples)]
-    spread = None
-    if samples > 1:
-        stack = np.stack(draws).astype(np.float32)
-        deviation = stack.std(axis=0, ddof=1).mean(axis=0, keepdims=True)
-        spread = np.concatenate([deviation, real.astype(np.float32)])
-    return Part(np.concatenate([draws[0], real.astype(draws[0].dtype)]), spread)
-
-
-def _assemble(
-    header: Header,
-    source: Source,
-    grid: Grid,
-    cover: Cover,
-    parts: Parts,
-    output: Path,
-    options: SweepOptions,
-    tell: Progress,
-) -> None:
-    """Joins the parts into the output, and the spread into its own file."""
-    tags = {
-        "TERRAMORPH_VERSION": __version__,
-        "TERRAMORPH_BUNDLE": f"{header.architecture.name}, {header.direction}, made by {header.made_by}",
-        "TERRAMORPH_SOURCE": source.name,
-    }
-    if source.licence:
-        tags["TERRAMORPH_SOURCE_LICENCE"] = source.licence
-    back = source.grid if options.match_source and source.grid not in (None, grid) else None
-    direct = options.kind == "cog" and back is None
-    first = output if direct else parts.folder / "whole.tif"
-    names, dtype = header.target.names, np.dtype(header.target.dtype)
-    write_cog(first, grid, names, dtype, _joined(header, cover, parts, tell, "joining"), tags=tags, masked=True)
-    if options.uncertainty is not None:
-        strips = _joined(header, cover, parts, tell, "joining the spread", spread=True)
-        write_cog(
-            options.uncertainty, grid, ("standard deviation",), np.dtype(np.float32), strips, tags=tags, masked=True
-        )
-    if direct:
-        return
-    with ImageSource(first) as made:
-        if back is not None:
-            write_cog(output, back, names, dtype, _strips(made, back, tell), tags=tags, masked=True)
-        elif options.kind != "cog":
-            write_tiles(
-                made,
-                output,
-                kind=options.kind,
-                name=output.stem,
-                attribution=source.licence,
-                progress=lambda done, total: tell("writing tiles", done, total),
-            )
-
-
-def _joined(
-    header: Header, cover: Cover, parts: Parts, tell: Progress, step: str, spread: bool = False
-) -> Iterator[Strip]:
-    """Rows of the output from the top: (rows, pixels (C, h, W) in the stored dtype, mask bool (h, W))."""
-    target = header.target
-    bands = 1 if spread else target.count
-
-    # Fewer rows at a time of a wider raster, so that memory does not grow with it.
-    high = max(16, min(256, (1 << 22) // cover.width))
-    for rows, values, weight in cover.join(lambda window: parts.load(window.number, spread), bands + 1, high):
-        pixels, mask = values[:bands], (values[bands] > 0.5) & (weight > 0)
-        if not spread:
-            stored = np.rint(pixels) if np.dtype(target.dtype).kind in "ui" else pixels
-            pixels = stored.astype(target.dtype)
-            pixels[:, ~mask] = np.asarray(target.low, target.dtype)
-        yield rows, pixels, mask
-        tell(step, rows.stop, cover.height)
-
-
-def _strips(made: Source, grid: Grid, tell: Progress) -> Iterator[Strip]:
-    """A raster on another grid, in rows from the top."""
-    high = max(16, (1 << 22) // grid.width)
-    for top in range(0, grid.height, high):
-        rows = slice(top, min(top + high, grid.height))
-        raster = made.read(grid.crop(top, 0, rows.stop - top, grid.width))
-        yield rows, raster.pixels, raster.mask
-        tell("bringing it to the source's grid", rows.stop, grid.height)

@@ -1,0 +1,226 @@
+"""A bundle's network as ONNX in 8 bits: quantised after training, on calibration pairs.
+
+Weights are int8, one scale an output channel; what flows between the layers is uint8, one scale a tensor, measured on
+training images (Jacob et al. 2018, arXiv:1712.05877, equation 1: real = scale * (stored - zero point)). The range of a
+tensor is that of 99.999 % of its values. The first and the last convolution stay in float32: the one
+decides what is seen at all, the other makes the pixels, and together they are a small part of the arithmetic.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from terramorph.bundle import Bundle, Header
+from terramorph.data import DEFAULT_CACHE, Augmentation, TrainingBatches, decode
+from terramorph.errors import ConfigError, DatasetError, InputError, MissingPackageError
+from terramorph.interop.onnx import build_model, write_model
+from terramorph.pairs import open_pairs
+
+QUANTISED = ("Conv", "Relu", "LeakyRelu", "Concat", "DepthToSpace", "Add")
+MAX_MIOU_LOSS = 0.01
+"""Of mIoU, 0 to 1; an 8-bit network that loses more is refused as a default."""
+MAX_PSNR_LOSS = 0.2
+"""In dB, where the target is no map and has no classes."""
+
+
+@dataclass(frozen=True)
+class QualityLoss:
+    """What 8 bits cost, on pairs that neither was made from.
+
+    Attributes:
+        split, pairs: what was scored.
+        before, after: figures of the float32 and of the 8-bit network, by name: miou, class_accuracy, psnr; None where
+            the target has no classes.
+    """
+
+    split: str
+    pairs: int
+    before: dict[str, float | None]
+    after: dict[str, float | None]
+
+    @property
+    def refused(self) -> bool:
+        """Whether mIoU fell by more than `MAX_MIOU_LOSS`; without classes, PSNR by more than `MAX_PSNR_LOSS`."""
+        name, limit = ("miou", MAX_MIOU_LOSS) if self.before.get("miou") is not None else ("psnr", MAX_PSNR_LOSS)
+        before, after = self.before.get(name), self.after.get(name)
+        return before is None or after is None or not before - after <= limit
+
+    def __str__(self) -> str:
+        changes = [
+            f"{name} {before:.4g} to {after:.4g}"
+            for name, before in self.before.items()
+            if before is not None and (after := self.after.get(name)) is not None
+        ]
+        return f"{', '.join(changes)} on {self.pairs} pairs of {self.split}"
+
+
+def export_int8(
+    bundle: Bundle,
+    path: str | Path,
+    dataset: str | Path,
+    *,
+    images: int = 100,
+    cache: Path = DEFAULT_CACHE,
+    skip_bad: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Writes a bundle's network in 8 bits, for raster mode; the file appears whole or not at all.
+
+    Inputs, outputs and metadata are those of `export_onnx`, and the property `quality` is `unmeasured` until
+    `note_quality` says more. ONNX Runtime and OpenVINO run it.
+
+    Args:
+        bundle: with a U-Net, or a ResNet with batch norm.
+        path: the file to write.
+        dataset: folder of pairs; its train split is resized and cut as it was in training.
+        images: how many pairs of it the ranges are measured on (all if there are fewer).
+        cache: folder of the decoded pairs.
+        skip_bad: leave out pairs that cannot be read.
+        progress: called with (images done, images).
+
+    Raises:
+        MissingPackageError: if onnx or onnxruntime is not installed.
+        ConfigError: if the network is of another kind.
+        DatasetError: if the pairs cannot be used, or are not of the bundle's bands and dtype.
+        InputError: if the number of images is under 1.
+        StorageError: if the file cannot be written.
+    """
+    if images < 1:
+        raise InputError(f"{images} images measure no range; calibrate on 1 or more.")
+    try:
+        import onnx
+        from onnxruntime import quantization
+    except ImportError as error:
+        raise MissingPackageError(
+            "Quantising needs the packages onnx and onnxruntime; install them with pip install 'terramorph[onnx]'."
+        ) from error
+    model = build_model(bundle, "raster")
+    sources = _Sources(bundle.header, dataset, images, cache, skip_bad, progress)
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        plain, made = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
+        plain.write_bytes(model.SerializeToString())
+        quantization.quantize_static(
+            plain,
+            made,
+            sources,
+            quant_format=quantization.QuantFormat.QDQ,
+            op_types_to_quantize=list(QUANTISED),
+            nodes_to_exclude=_kept_in_float(model),
+            per_channel=True,
+            activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
+            calibrate_method=quantization.CalibrationMethod.Percentile,
+            # One image at a time: the values of all layers of a hundred would not fit in memory.
+            extra_options={"CalibStridedMinMax": 1},
+        )
+        quantised = onnx.load(str(made))
+    properties = {entry.key: entry.value for entry in model.metadata_props}
+    onnx.helper.set_model_props(quantised, {**properties, "quality": "unmeasured"})
+    return write_model(quantised, path)
+
+
+def note_quality(path: str | Path, loss: QualityLoss) -> None:
+    """Writes into an 8-bit file what it cost, and whether it is kept or refused.
+
+    Raises:
+        StorageError: if the file cannot be written.
+    """
+    import onnx
+
+    model = onnx.load(str(path))
+    properties = {entry.key: entry.value for entry in model.metadata_props}
+    scores = json.dumps({"split": loss.split, "pairs": loss.pairs, "float32": loss.before, "int8": loss.after})
+    marks = {"quality": "refused" if loss.refused else "kept", "quality_loss": str(loss), "quality_scores": scores}
+    onnx.helper.set_model_props(model, {**properties, **marks})
+    write_model(model, path)
+
+
+def _kept_in_float(model: Any) -> list[str]:
+    """Names of the nodes before the first convolution and from the last layer on.
+
+    The last layer is all convolutions that the last activation feeds: four where it is a doubled one.
+    """
+    nodes = list(model.graph.node)
+    kinds = [node.op_type for node in nodes]
+    if "Conv" not in kinds:
+        raise ConfigError("This network has no convolution that could be in 8 bits; export it without --int8.")
+    first, last = kinds.index("Conv"), len(kinds) - 1 - kinds[::-1].index("Conv")
+    source = nodes[last].input[0]
+    start = next(place for place, node in enumerate(nodes) if node.op_type == "Conv" and source in node.input)
+    return [node.name for node in (*nodes[: first + 1], *nodes[start:])]
+
+
+class _Sources:
+    """Training images as ONNX Runtime's calibration reads them: one at a time, by number."""
+
+    def __init__(
+        self,
+        header: Header,
+        dataset: str | Path,
+        images: int,
+        cache: Path,
+        skip_bad: bool,
+        progress: Callable[[int, int], None] | None,
+    ) -> None:
+        data = header.recipe.get("data", {})
+        crop = int(data.get("crop_size", header.size))
+        pairs = decode(
+            open_pairs(dataset, "train", skip_bad=skip_bad),
+            size=int(data.get("load_size", header.size)) or None,
+            resampling=data.get("resampling", "bicubic"),
+            at_least=crop,
+            cache=cache,
+            skip_bad=skip_bad,
+        )
+        side = pairs.a if header.direction == "AtoB" else pairs.b
+        if len(side.bands) != header.source.count or side.dtype != header.source.dtype:
+            raise DatasetError(
+                f"The pairs of {dataset} have {len(side.bands)} bands of {side.dtype} on the source side and the "
+                f"bundle takes {header.source.count} of {header.source.dtype}; give the dataset that it was trained on."
+            )
+        scaling = header.source.scaling
+        self._batches = TrainingBatches(pairs, side, side, (scaling, scaling), Augmentation(crop, mirror=False), seed=0)
+        self._count = min(images, len(pairs))
+        self._progress, self._stdout = progress, sys.stdout
+        self._numbers = iter(range(self._count))
+
+    def __len__(self) -> int:
+        return self._count
+
+    def set_range(self, start_index: int, end_index: int) -> None:
+        """Which images come next."""
+        self._numbers = iter(range(start_index, min(end_index, self._count)))
+
+    def get_next(self) -> dict[str, NDArray[np.float32]] | None:
+        """float32 (1, C, H, W) in [-1, 1] by the input's name, or None at the end."""
+        number = next(self._numbers, None)
+        if number is None:
+            return None
+        if self._progress is not None:
+            with redirect_stdout(self._stdout):  # `_quiet` is for others
+                self._progress(number + 1, self._count)
+        return {"source": self._batches.batch(number, 1).source.contiguous().numpy()}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what ONNX Runtime's quantisation prints and the advice that it logs to the root logger."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logging.disable(before)

@@ -1,0 +1,64 @@
+"""ONNX Runtime as a backend."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from terramorph.errors import MissingPackageError
+from terramorph.translate.backends.exported import check_file, damaged, digest, read_header
+
+
+class OnnxBackend:
+    """ONNX Runtime on a file that `terramorph.interop.export_onnx` or `export_int8` wrote.
+
+    Attributes:
+        header: what the bundle said of itself; its mode is the exported one.
+        quality: of an 8-bit file: kept, refused or unmeasured; None in float32.
+
+    Args:
+        path: the .onnx file.
+        threads: of ONNX Runtime within one operation; 0 lets it choose.
+        batch_size: how many images `Translator` gives it at once; 1 in paper mode.
+        accept_quality_loss: take an 8-bit file whose quality was refused when it was made.
+
+    Raises:
+        MissingPackageError: if onnxruntime is not installed.
+        BundleError: if the file is missing or damaged, has no terramorph header, or its quality was refused.
+    """
+
+    noisy = False
+
+    def __init__(
+        self, path: str | Path, *, threads: int = 0, batch_size: int | None = None, accept_quality_loss: bool = False
+    ) -> None:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise MissingPackageError(
+                "ONNX Runtime is not installed; install it with pip install 'terramorph[onnx]'."
+            ) from error
+        path = Path(path)
+        check_file(path)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        try:
+            self._session: Any = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # its errors share no base but Exception
+            raise damaged(path, error) from error
+        properties = self._session.get_modelmeta().custom_metadata_map
+        self.header = read_header(path, properties, accept_quality_loss=accept_quality_loss)
+        self.quality: str | None = properties.get("quality")
+        self.name = f"onnxruntime {digest(path)}"
+        self.device = torch.device("cpu")
+        self.batch_size = 1 if self.header.mode == "paper" else batch_size or 4
+
+    def run(self, source: Tensor, seed: int = 0) -> Tensor:
+        """float32 (N, C, H, W) in [-1, 1], any H and W -> float32 (N, D, H, W) in [-1, 1], on the same device."""
+        x = source.to("cpu", torch.float32).contiguous().numpy()
+        (y,) = self._session.run(["target"], {"source": x})
+        return torch.from_numpy(y).to(source.device)

@@ -1,0 +1,68 @@
+"""What a backend is, and what the names of devices and precisions mean."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from terramorph.bundle import Mode
+from terramorph.errors import ConfigError
+from terramorph.pixels import native_bf16
+
+
+class Backend(Protocol):
+    """Runs a generator on batches.
+
+    Attributes:
+        name: which it is and in what precision; results of one name are equal.
+        device: where it computes.
+        batch_size: how many images of the training size it is fastest with; 1 where each image has its own
+            noise.
+        noisy: whether the output depends on the seed.
+    """
+
+    name: str
+    device: torch.device
+    batch_size: int
+    noisy: bool
+
+    def run(self, source: Tensor, seed: int = 0) -> Tensor:
+        """float32 (N, C, H, W) in [-1, 1], any H and W -> float32 (N, D, H, W) in [-1, 1], on the same
+        device."""
+        ...
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """The device a name means; `auto` is CUDA if there is one.
+
+    Raises:
+        ConfigError: if the name is unknown or there is no such device.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise ConfigError(f"There is no device {device!r}; use auto, cpu or cuda.") from error
+    if chosen.type not in ("cpu", "cuda"):
+        raise ConfigError(f"The device {chosen.type} is not supported; use auto, cpu or cuda.")
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"There is no device {chosen} here; use --device cpu, or install a CUDA build of torch.")
+    return chosen
+
+
+def resolve_precision(precision: str, device: torch.device, mode: Mode) -> torch.dtype:
+    """float32 or bfloat16, by name or by what the hardware is good at.
+
+    Raises:
+        ConfigError: if the name is unknown.
+    """
+    if precision in ("fp32", "float32"):
+        return torch.float32
+    if precision in ("bf16", "bfloat16"):
+        return torch.bfloat16
+    if precision != "auto":
+        raise ConfigError(f"There is no precision {precision!r}; use auto, fp32 or bf16.")
+    return torch.bfloat16 if mode == "raster" and native_bf16(device) else torch.float32

@@ -1,0 +1,131 @@
+"""What a worker of a cluster does: it opens the model and the source once, and then window after window."""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from odc.geo.geom import Geometry
+
+from terramorph.errors import InputError, TerramorphError
+from terramorph.geo import Grid
+from terramorph.raster import Source
+from terramorph.raster.clip import ClippedSource
+from terramorph.translate.parts import Parts
+from terramorph.translate.translator import Translator
+from terramorph.translate.windows import Bench, Stages, Unit, identity, translate_windows
+
+_WHAT = {"terramorph": "version of terramorph", "source": "content of the source", "bundle": "content of the bundle"}
+_benches: dict[str, Bench] = {}
+_opening = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a worker needs to know of a sweep. Small: it travels with every window.
+
+    Attributes:
+        model: opens the bundle there.
+        source: opens the source there.
+        area, grid, parts, samples, plan: of the `Job`.
+        threads: that the network computes with; None: as many as the worker was started with.
+    """
+
+    model: Callable[[], Translator]
+    source: Callable[[], Source]
+    area: Geometry | None
+    grid: Grid
+    parts: Parts
+    samples: int
+    plan: dict[str, Any]
+    threads: int | None
+
+    @property
+    def key(self) -> str:
+        """The same for the same sweep."""
+        return hashlib.blake2b(f"{self.parts.folder} {self.plan}".encode(), digest_size=16).hexdigest()
+
+
+def translate_unit(task: Task, unit: Unit) -> tuple[str, Stages]:
+    """Translates windows on a worker.
+
+    Returns:
+        The worker's address, and the seconds it took.
+    """
+    from distributed import get_worker
+
+    worker, stages = get_worker(), Stages()
+    with _sendable_errors():
+        # In each of Dask's threads: OpenMP keeps the number for the thread that set it.
+        torch.set_num_threads(task.threads or worker.state.nthreads)
+        with _opening:
+            if task.key not in _benches:
+                _benches.clear()  # of a sweep whose client was killed
+                _benches[task.key] = open_bench(task, worker.address)
+            bench = _benches[task.key]
+        translate_windows(bench, [unit], stages, lambda more: None)
+    return worker.address, stages
+
+
+def dask_setup(worker: Any) -> None:
+    """Called by Dask as a local worker starts. Ctrl-C reaches every process of a terminal, and is for the one that was
+    started from there."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def forget(key: str) -> None:
+    """Lets a worker go of a sweep."""
+    bench = _benches.pop(key, None)
+    if bench is not None:
+        bench.source.close()
+
+
+def backend_name(model: Callable[[], Translator]) -> str:
+    """What runs the network on a worker."""
+    with _sendable_errors():
+        return model().backend.name
+
+
+def open_bench(task: Task, worker: str) -> Bench:
+    """Opens bundle and source, and makes sure that they are those of the sweep.
+
+    Raises:
+        InputError: if they are not, or the folder for the parts is not there.
+    """
+    try:
+        task.parts.done()
+    except (OSError, TerramorphError) as error:
+        raise InputError(
+            f"The worker {worker} does not see the folder {task.parts.folder}; put the output where all machines share "
+            "a folder, or on object storage."
+        ) from error
+    try:
+        translator, source = task.model(), task.source()
+        if task.area is not None:
+            source = ClippedSource(source, task.area)
+        mine = identity(translator, source, translator.backend.name)
+    except TerramorphError as error:
+        raise type(error)(f"On the worker {worker}: {error}") from error
+    for what, value in mine.items():
+        if value != task.plan[what]:
+            raise InputError(
+                f"The worker {worker} has another {_WHAT.get(what, what)} than this sweep ({value} and not "
+                f"{task.plan[what]}); give all machines the same files, and workers of one kind."
+            )
+    return Bench(translator, source, task.grid, task.parts, task.samples)
+
+
+@contextmanager
+def _sendable_errors() -> Iterator[None]:
+    """Takes from errors what caused them, for that may be of a kind that cannot be sent: GDAL's is."""
+    try:
+        yield
+    except TerramorphError as error:
+        error.__cause__ = error.__context__ = None
+        raise

@@ -1,0 +1,203 @@
+"""Backends: they compute the same, are asked for by name, and what is fastest is remembered."""
+
+from __future__ import annotations
+
+import builtins
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from terramorph.bundle import Bundle
+from terramorph.errors import BundleError, ConfigError, MissingPackageError
+from terramorph.interop import export_onnx
+from terramorph.translate import OpenVinoBackend, TorchBackend, Translator, load
+from terramorph.translate.backends import openvino as openvino_backend
+from terramorph.translate.bench import Way, measure, ways_of_bundle, ways_of_exported
+from terramorph.translate.packed import PackedUNet
+from terramorph.translate.tuning import Tuning, remember, remembered
+
+from .conftest import make_bundle
+
+
+def images(*shape: int) -> Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+@pytest.fixture
+def exported(bundle: Bundle, tmp_path: Path) -> Path:
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("openvino")
+    return export_onnx(bundle, tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize("mode", ["raster", "paper"])
+@pytest.mark.parametrize("name", ["unet64", "resnet6"])
+def test_openvino_equals_torch(name: str, mode: Any, tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    pytest.importorskip("openvino")
+    bundle = make_bundle(name, gain=0.1)
+    fast = OpenVinoBackend(export_onnx(bundle, tmp_path / "model.onnx", mode=mode), precision="fp32", threads=1)
+    plain = Translator(bundle, mode=mode, precision="fp32", device="cpu", dropout=False)
+    shapes = [(1, 3, 64, 64), (2, 3, 64, 64), (1, 3, 70, 33)] if name == "unet64" else [(2, 3, 40, 24)]
+    for shape in shapes:
+        assert float((fast.run(images(*shape)) - plain.translate_batch(images(*shape))).abs().max()) < 1e-4
+
+
+def test_openvino_in_bfloat16(bundle: Bundle, exported: Path) -> None:
+    fast = OpenVinoBackend(exported, precision="bf16", threads=1)
+    plain = TorchBackend(bundle.network, device="cpu", precision="fp32")
+    difference = fast.run(images(2, 3, 64, 64)) - plain.run(images(2, 3, 64, 64))
+    assert float(difference.abs().mean()) < 0.02
+    assert fast.name != OpenVinoBackend(exported, precision="fp32").name
+
+
+def test_openvino_keeps_a_few_shapes_and_results_of_earlier_calls(exported: Path) -> None:
+    fast = OpenVinoBackend(exported, precision="fp32", threads=1)
+    first = fast.run(images(1, 3, 64, 64))
+    kept = first.clone()
+    for side in (64, 128, 192):
+        fast.run(-images(1, 3, side, 64))
+    assert torch.equal(first, kept)
+    assert len(fast._compiled) == openvino_backend.KEPT_SHAPES
+    assert torch.equal(fast.run(images(1, 3, 64, 64)), kept)
+
+
+def test_load_takes_a_backend_by_name(bundle: Bundle, exported: Path, tmp_path: Path) -> None:
+    path = bundle.save(tmp_path / "model.safetensors")
+    x = images(1, 3, 64, 64)
+    default, fast = load(exported), load(exported, backend="openvino", precision="fp32")
+    assert (default.backend.name.split()[0], fast.backend.name.split()[0]) == ("onnxruntime", "openvino")
+    assert float((fast.translate_batch(x) - default.translate_batch(x)).abs().max()) < 1e-4
+    assert load(path, backend="torch").backend.name.startswith("torch")
+    refused: list[tuple[Path, dict[str, Any], str]] = [
+        (path, {"backend": "openvino"}, "does not run bundles"),
+        (exported, {"backend": "torch"}, "does not run exported files"),
+        (exported, {"backend": "abacus"}, "does not run exported files"),
+        (exported, {"device": "cuda"}, "runs on the CPU"),
+        (exported, {"precision": "bf16"}, "does not compute"),
+        (exported, {"backend": "openvino", "precision": "int3"}, "no precision"),
+        (exported, {"backend": "openvino", "mode": "paper"}, "exported in mode raster"),
+    ]
+    for which, settings, sentence in refused:
+        with pytest.raises(ConfigError, match=sentence):
+            load(which, **settings)
+
+
+def test_openvino_on_what_is_no_exported_bundle(exported: Path, tmp_path: Path) -> None:
+    import onnx
+
+    with pytest.raises(BundleError, match="There is no file"):
+        load(tmp_path / "none.onnx", backend="openvino")
+    (tmp_path / "bad.onnx").write_bytes(b"not ONNX")
+    with pytest.raises(BundleError, match="damaged or not an ONNX file"):
+        load(tmp_path / "bad.onnx", backend="openvino")
+    model = onnx.load(str(exported))
+    del model.metadata_props[:]
+    onnx.save(model, str(exported))
+    with pytest.raises(BundleError, match="does not hold the terramorph header"):
+        load(exported, backend="openvino")
+
+
+def test_a_refused_file_wants_to_be_accepted(exported: Path) -> None:
+    import onnx
+
+    model = onnx.load(str(exported))
+    properties = {entry.key: entry.value for entry in model.metadata_props}
+    onnx.helper.set_model_props(model, {**properties, "quality": "refused", "quality_loss": "miou 0.4 to 0.3"})
+    onnx.save(model, str(exported))
+    for name in ("onnxruntime", "openvino"):
+        with pytest.raises(BundleError, match=r"miou 0.4 to 0.3.*accept_quality_loss=True"):
+            load(exported, backend=name)  # type: ignore[arg-type]
+        load(exported, backend=name, accept_quality_loss=True)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="8 bits"):
+        load(exported, backend="openvino", precision="bf16", accept_quality_loss=True)
+
+
+def test_no_openvino(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def without(name: str, *args: Any, **kwargs: Any) -> Any:
+        if name == "openvino":
+            raise ImportError(name)
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(MissingPackageError, match=r"terramorph\[openvino\]"):
+        load(exported, backend="openvino")
+
+
+@pytest.mark.parametrize(
+    ("settings", "packed"),
+    [({}, True), ({"skips": False}, True), ({"upsampling": "resize"}, True), ({"upsampling": "pixelshuffle"}, False)],
+)
+def test_every_form_of_a_unet_runs(settings: dict[str, Any], packed: bool) -> None:
+    network = make_bundle(**settings).network
+    backend = TorchBackend(network, device="cpu", precision="fp32")
+    assert isinstance(backend._packed, PackedUNet) is packed
+    with torch.no_grad():
+        assert float((backend.run(images(2, 3, 64, 64)) - network(images(2, 3, 64, 64))).abs().max()) < 1e-4
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_pixels_do_not_depend_on_what_was_run_before(bundle: Bundle, precision: str) -> None:
+    fresh = TorchBackend(bundle.network, device="cpu", precision=precision)
+    used = TorchBackend(bundle.network, device="cpu", precision=precision)
+    for shape in ((3, 3, 64, 128), (1, 3, 192, 64)):
+        used.run(images(*shape))
+    assert torch.equal(used.run(images(2, 3, 64, 64)), fresh.run(images(2, 3, 64, 64)))
+
+
+def test_what_is_fastest_is_remembered_for_one_network_and_precision(bundle: Bundle, tmp_path: Path) -> None:
+    notes = tmp_path / "deep" / "tuned.json"
+    header = bundle.header
+    assert remembered(header, "fp32", notes) is None
+    remember(header, "fp32", Tuning(8, 2), notes)
+    remember(header, "bf16", Tuning(2, 1), notes)
+    assert remembered(header, "fp32", notes) == Tuning(8, 2)
+    assert remembered(header, "bf16", notes) == Tuning(2, 1)
+    assert remembered(make_bundle(width=8).header, "fp32", notes) is None
+    for damaged in ("", "[]", "{", notes.read_text().replace('"threads": 2', '"threads": 0')):
+        notes.write_text(damaged)
+        assert remembered(header, "fp32", notes) is None
+
+
+def test_load_uses_what_is_remembered(bundle: Bundle, tmp_path: Path) -> None:
+    path, notes = bundle.save(tmp_path / "model.safetensors"), tmp_path / "tuned.json"
+    settings: dict[str, Any] = {"device": "cpu", "precision": "fp32", "tuned": notes}
+    assert load(path, **settings).batch_size == 4
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        remember(bundle.header, "fp32", Tuning(7, 1), notes)
+        assert load(path, **settings).batch_size == 7
+        assert torch.get_num_threads() == 1
+        remember(bundle.header, "fp32", Tuning(7, 2), notes)
+        load(path, **settings)
+        assert torch.get_num_threads() == 1  # never more than allowed
+    finally:
+        torch.set_num_threads(threads)
+    assert load(path, batch_size=3, **settings).batch_size == 3
+    assert load(path, mode="paper", **settings).batch_size == 1
+
+
+def test_every_way_is_measured(bundle: Bundle, exported: Path) -> None:
+    threads = torch.get_num_threads()
+    ways = [*ways_of_bundle(bundle), *ways_of_exported(exported)]
+    speeds = list(measure(ways, bundle.header.model_copy(update={"size": 16}), 0.0))
+    assert {speed.backend for speed in speeds} == {"torch eager", "torch", "onnxruntime", "openvino"}
+    assert len(speeds) == len(ways)
+    assert all(speed.tiles > 0 and not speed.missing for speed in speeds)
+    assert speeds[0].megapixels is not None  # there was nothing faster yet
+    assert torch.get_num_threads() == threads
+
+
+def test_a_way_that_is_not_installed_is_listed(bundle: Bundle) -> None:
+    def make() -> Any:
+        raise MissingPackageError("It is not installed.")
+
+    (speed,) = measure([Way("abacus", "fp32", make, (1,))], bundle.header, 0.0)
+    assert (speed.backend, speed.missing, speed.tiles) == ("abacus", "It is not installed.", 0.0)

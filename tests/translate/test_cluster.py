@@ -1,0 +1,327 @@
+"""Sweeps on a cluster: the same bytes as here with as many threads, whatever happens to workers and scheduler."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import cloudpickle
+import numpy as np
+import pytest
+import torch
+from affine import Affine
+from odc.geo.crs import CRS
+from odc.geo.geom import box
+from PIL import Image
+
+from terramorph.cli.app import run
+from terramorph.errors import ConfigError, InputError, MissingPackageError, RunError
+from terramorph.geo import Grid
+from terramorph.raster import Raster, open_source, read_image, write_image
+from terramorph.translate import SweepOptions, Translator, load, sweep
+from terramorph.translate import cluster as module
+from terramorph.translate.cluster import Cluster, OnCluster
+from terramorph.translate.parts import Part, Parts
+from terramorph.translate.windows import Stages, identity
+from terramorph.translate.worker import Task, open_bench
+
+from .conftest import make_bundle
+
+UTM = CRS("EPSG:32633")
+OPTIONS = SweepOptions(window=128, overlap=32)
+
+# Asyncio's transports are closed by the collector where a process at their other end was killed.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    """As each of the workers has: oneDNN adds in another order with another number of threads."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """Three workers here, used by all tests: one that was killed is started again."""
+    with Cluster(workers=3) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def ortho(picture, tmp_path: Path) -> Path:
+    """300 x 420 px at 1 m, with a hole of no data: 24 windows."""
+    mask = np.ones((300, 420), np.bool_)
+    mask[40:150, 30:200] = False
+    grid = Grid(300, 420, Affine(1.0, 0.0, 4e5, 0.0, -1.0, 5.8e6), UTM)
+    write_image(Raster.from_pixels(picture(300, 420), grid, mask), tmp_path / "ortho.tif")
+    return tmp_path / "ortho.tif"
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Callable[[], Translator]:
+    """Opens a bundle, here and on a worker."""
+    path = make_bundle(header={"mode": "paper"}).save(tmp_path / "model.safetensors")
+    return partial(load, path, precision="fp32", mode="raster")
+
+
+def bytes_here(model: Callable[[], Translator], source: Path, options: SweepOptions = OPTIONS) -> bytes:
+    """What one process makes."""
+    return sweep(model(), source, source.parent / "here.tif", options).read_bytes()
+
+
+def test_parts_and_output_are_those_of_one_process(cluster: Cluster, model, ortho: Path, tmp_path: Path) -> None:
+    model = partial(load, tmp_path / "model.safetensors", precision="fp32", mode="paper")
+    engine = OnCluster(cluster, model, partial(open_source, ortho))
+    made = {}
+    for name, how in (("here", None), ("there", engine)):
+        output, spread = tmp_path / name / "map.tif", tmp_path / name / "std.tif"
+        output.parent.mkdir()
+        area = box(400050, 5799700, 400420, 5799950, UTM)
+        options = SweepOptions(window=128, overlap=32, samples=2, uncertainty=spread, area=area)
+        parts: dict[str, bytes] = {}
+
+        def look(step: str, done: int, total: int, folder=output.parent / ".map.tif.parts", parts=parts) -> None:
+            if step == "joining" and not parts:
+                parts.update((file.name, file.read_bytes()) for file in folder.iterdir())
+
+        stages = Stages()
+        sweep(model(), ortho, output, options, look, how, stages)
+        assert min(stages.read_s, stages.compute_s, stages.write_s, stages.join_s, stages.finish_s) > 0
+        made[name] = parts, output.read_bytes(), spread.read_bytes()
+    assert len(made["here"][0]) > 20
+    assert any(name.endswith(".none") for name in made["here"][0])
+    assert made["here"] == made["there"]
+
+
+def test_rows_of_what_is_decoded_from_the_top(cluster: Cluster, model, picture, tmp_path: Path) -> None:
+    path = tmp_path / "ortho.png"
+    Image.fromarray(picture(300, 420).transpose(1, 2, 0)).save(path)
+    engine = OnCluster(cluster, model, partial(open_source, path))
+    there = sweep(model(), path, tmp_path / "there.tif", OPTIONS, engine=engine)
+    assert there.read_bytes() == bytes_here(model, path)
+
+
+def test_a_worker_killed_in_the_middle(cluster: Cluster, model, ortho: Path, tmp_path: Path) -> None:
+    workers = list(cluster.client.run(os.getpid).values())
+    told = []
+
+    def kill(step: str, done: int, total: int) -> None:
+        if step == "translating" and done == 4:
+            os.kill(workers[0], signal.SIGKILL)
+        told.append((step, done, total))
+
+    engine = OnCluster(cluster, model, partial(open_source, ortho))
+    there = sweep(model(), ortho, tmp_path / "there.tif", OPTIONS, kill, engine)
+    assert [done for step, done, _ in told if step == "translating"] == list(range(25))
+    assert there.read_bytes() == bytes_here(model, ortho)
+
+
+def test_a_window_that_hangs_is_done_by_another_worker(cluster: Cluster, model, ortho: Path, tmp_path: Path) -> None:
+    taken, release = tmp_path / "taken", tmp_path / "release"
+
+    def hanging() -> Translator:
+        translator = model()
+        translate = translator.translate_window
+
+        def once(raster: Raster, sample: int = 0) -> np.ndarray:
+            try:
+                taken.touch(exist_ok=False)
+            except FileExistsError:
+                return translate(raster, sample)
+            while not release.exists():
+                time.sleep(0.05)
+            return translate(raster, sample)
+
+        translator.translate_window = once  # type: ignore[method-assign]
+        return translator
+
+    engine = OnCluster(cluster, hanging, partial(open_source, ortho))
+    there = sweep(model(), ortho, tmp_path / "there.tif", OPTIONS, engine=engine)
+    release.touch()
+    assert taken.exists()
+    assert there.read_bytes() == bytes_here(model, ortho)
+
+
+def test_a_window_that_cannot_be_read_ends_it_and_the_others_stay(
+    cluster: Cluster, model, ortho: Path, tmp_path: Path
+) -> None:
+    whole = ortho.read_bytes()
+    ortho.write_bytes(whole[: len(whole) * 97 // 100])  # the last block: by then others are done
+    engine = OnCluster(cluster, model, partial(open_source, ortho))
+    with pytest.raises(InputError, match=r"ortho\.tif cannot be read"):
+        sweep(model(), ortho, tmp_path / "there.tif", OPTIONS, engine=engine)
+    assert list((tmp_path / ".there.tif.parts").glob("*.n*"))
+    ortho.write_bytes(whole)
+    there = sweep(model(), ortho, tmp_path / "there.tif", OPTIONS, engine=engine)
+    assert there.read_bytes() == bytes_here(model, ortho)
+
+
+def test_workers_that_see_other_things_say_so(cluster: Cluster, model, ortho: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    other = tmp_path / "other" / "model.safetensors"
+    make_bundle(gain=0.3).save(other)
+    opened = partial(open_source, ortho)
+    bf16 = partial(load, tmp_path / "model.safetensors", precision="bf16", mode="raster")
+    translator = model()
+    for engine, sentence in (
+        (OnCluster(cluster, partial(load, other, precision="fp32"), opened), "another content of the bundle"),
+        (
+            OnCluster(cluster, model, partial(open_source, tmp_path / "not.tif")),
+            r"On the worker tcp.*not\.tif does not",
+        ),
+        (OnCluster(cluster, partial(load, tmp_path / "not.safetensors"), opened), "There is no bundle"),
+        (OnCluster(cluster, model, partial(_same, open_source(ortho))), "cannot be sent to a worker"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            sweep(translator, ortho, tmp_path / "no.tif", OPTIONS, engine=engine)
+    assert OnCluster(cluster, bf16, opened).backend == "torch cpu bfloat16"
+
+
+class Unseen(Parts):
+    """Parts in a folder that is another one on each machine."""
+
+    def done(self) -> set[int]:
+        return set()
+
+    def save(self, number: int, part: Part | None) -> None:
+        pass
+
+
+def test_parts_that_are_written_elsewhere_are_missed(
+    cluster: Cluster, model, ortho: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    monkeypatch.setattr(sys.modules["terramorph.translate.sweep"], "Parts", Unseen)
+    monkeypatch.setattr(module, "PATIENCE", 0.0)
+    engine = OnCluster(cluster, model, partial(open_source, ortho))
+    with pytest.raises(InputError, match=r"has a folder .*\.map\.tif\.parts of its own"):
+        sweep(model(), ortho, tmp_path / "map.tif", OPTIONS, engine=engine)
+    cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+
+
+def test_a_worker_without_the_folder_says_so(model, ortho: Path, tmp_path: Path) -> None:
+    translator, source = model(), open_source(ortho)
+    parts = Parts(tmp_path / "map.tif", {})
+    parts.remove()
+    task = Task(model, partial(open_source, ortho), None, source.grid, parts, 1, {}, None)
+    with pytest.raises(InputError, match=r"The worker tcp://a:1 does not see the folder .*\.map\.tif\.parts"):
+        open_bench(task, "tcp://a:1")
+    (tmp_path / ".map.tif.parts").mkdir()
+    plan = identity(translator, source, "torch cuda bfloat16")
+    with pytest.raises(InputError, match=r"another backend than this sweep \(torch cpu float32 and not torch cuda"):
+        open_bench(replace(task, plan=plan), "tcp://a:1")
+
+
+@contextmanager
+def dask(kind: str, *words: object) -> Iterator[subprocess.Popen[bytes]]:
+    """A scheduler or worker in a process of its own."""
+    words = (sys.executable, "-m", f"distributed.cli.dask_{kind}", *words, "--no-dashboard")
+    process = subprocess.Popen(list(map(str, words)), stderr=subprocess.DEVNULL)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def test_a_scheduler_that_is_restarted(model, ortho: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    port = free_port()
+    address = f"tcp://127.0.0.1:{port}"
+    scheduler_words = ("scheduler", "--host", "127.0.0.1", "--port", port)
+    worker_words = ("worker", address, "--no-nanny", "--nthreads", 1, "--local-directory", tmp_path / "dask")
+    with ExitStack() as started:
+        first = started.enter_context(dask(*scheduler_words))
+        with Cluster(address) as cluster:
+            engine = OnCluster(cluster, model, partial(open_source, ortho))
+            with monkeypatch.context() as hasty:
+                hasty.setattr(module, "PATIENCE", 0.1)
+                with pytest.raises(RunError, match=f"has had no worker .* `dask worker {address}`"):
+                    sweep(model(), ortho, tmp_path / "there.tif", OPTIONS, engine=engine)
+            workers = [started.enter_context(dask(*worker_words))]
+            counts = []
+
+            def restart(step: str, done: int, total: int) -> None:
+                counts.append(done)
+                if step == "translating" and done == 5 and len(workers) == 1:
+                    first.kill()
+                    first.wait()
+                    started.enter_context(dask(*scheduler_words))
+                    workers.append(started.enter_context(dask(*worker_words)))
+
+            there = sweep(model(), ortho, tmp_path / "there.tif", OPTIONS, restart, engine)
+            assert len(workers) == 2
+            monkeypatch.setattr(module, "PATIENCE", 0.1)
+            monkeypatch.setattr(module, "_CONNECT", 0.5)
+        assert there.read_bytes() == bytes_here(model, ortho)
+    with pytest.raises(InputError, match=rf"Nobody answers at the scheduler's address {address}; start one"):
+        Cluster(address).__enter__()
+
+
+def test_a_lost_scheduler_is_given_up_at_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    lost = Cluster(scheduler=f"tcp://127.0.0.1:{free_port()}")
+    monkeypatch.setattr(module, "PATIENCE", 0.1)
+    monkeypatch.setattr(module, "_CONNECT", 0.3)
+    with pytest.raises(RunError, match="is gone and has not come back; start it and run the same command again"):
+        lost.reconnect()
+
+
+def test_what_is_no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    for given, sentence in (
+        ({}, "made of something"),
+        ({"scheduler": "tcp://a:1", "workers": 1}, "--scheduler or --workers and not both"),
+        ({"workers": 0}, "0 workers do nothing; give --workers 1 or more"),
+    ):
+        with pytest.raises(ConfigError, match=sentence):
+            Cluster(**given)
+    with pytest.raises(InputError, match="Nobody answers at the scheduler's address nonsense://"):
+        Cluster("nonsense://x").__enter__()
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(MissingPackageError, match=r"terramorph\[cluster\]"):
+        Cluster(workers=1).__enter__()
+
+
+def test_the_command_line_stops_and_goes_on(model, ortho: Path, tmp_path: Path, capfd, monkeypatch) -> None:
+    words = ["translate", "model.safetensors", "ortho.tif", "map.tif", "--mode", "raster", "--precision", "fp32"]
+    big = Image.fromarray(np.tile(read_image(ortho).pixels.transpose(1, 2, 0), (8, 5, 1)))
+    big.save(tmp_path / "ortho.tif")
+    started = subprocess.Popen(
+        [sys.executable, "-m", "terramorph.cli.app", *words, "--workers", "1"],
+        cwd=tmp_path, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    parts = tmp_path / ".map.tif.parts"
+    while started.poll() is None and not list(parts.glob("*.npy")):
+        time.sleep(0.02)
+    os.killpg(started.pid, signal.SIGINT)  # as a terminal does
+    _, err = started.communicate()  # until the workers have closed it too
+    sentence = "terramorph: Stopped: map.tif is not finished; run the same command again, it goes on from here.\n"
+    assert (started.returncode, err) == (130, sentence)
+    assert list(parts.glob("*.npy"))
+    monkeypatch.chdir(tmp_path)
+    assert run(words) == 0
+    for more, sentence in (
+        (["--workers", "0"], "0 workers do nothing"),
+        (["--workers", "1", "--scheduler", "tcp://a:1"], "and not both"),
+    ):
+        assert run([*words, *more]) == 2
+        assert sentence in capfd.readouterr().err
+    assert run(["translate", "model.safetensors", "ortho.tif", "images", "--workers", "1"]) == 2
+    assert "leave them out for images" in capfd.readouterr().err
+
+
+def _same(value: object) -> object:
+    return value
