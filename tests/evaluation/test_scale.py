@@ -12,7 +12,7 @@ from PIL import Image
 
 from terramorph.bundle import Bands, Bundle, load_bundle
 from terramorph.data import Augmentation, TrainingBatches, decode
-from terramorph.errors import BundleError, DatasetError
+from terramorph.errors import DatasetError
 from terramorph.evaluation import evaluate
 from terramorph.evaluation.samples import Samples
 from terramorph.networks import build_network
@@ -92,12 +92,6 @@ def test_a_bad_pair_is_reported_when_its_turn_comes(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="p64-2"):
         evaluate(bundle(), root, out=tmp_path / "out", device="cpu", batch_size=1, progress=lambda *at: told.append(at))
     assert told == [(1, 3), (2, 3)]
-
-
-def test_an_exported_network_is_told_from_a_bundle(tmp_path: Path) -> None:
-    (tmp_path / "maps.onnx").write_bytes(b"onnx")
-    with pytest.raises(BundleError, match=r"maps\.onnx is an exported network and evaluate takes bundles"):
-        evaluate(tmp_path / "maps.onnx", tmp_path, out=tmp_path / "out")
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,9 @@ FIGURES = ("psnr", "ssim", "lpips", "acc5", "acc10", "rmse", "class_accuracy", "
 
 
 def run(
-    bundle: Annotated[str, typer.Argument(help="A model.safetensors, a run's folder, or a name in the folder models.")],
+    bundle: Annotated[
+        str, typer.Argument(help="A model.safetensors, a run's folder, a name in the folder models, or an .onnx.")
+    ],
     dataset: Annotated[Path, typer.Argument(help="Folder of pairs.")],
     out: Annotated[Path, typer.Option(help="Folder for metrics.json, report.html and predictions/.")],
     split: Annotated[str, typer.Option(help="Which pairs: val, test or train.")] = "val",
@@ -34,6 +36,12 @@ def run(
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many pairs.")] = None,
     record: Annotated[bool, typer.Option("--record", help="Write the scores into the bundle, for `info`.")] = False,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="List and leave out pairs that cannot be read.")] = False,
+    discuss: Annotated[
+        bool, typer.Option("--discuss", help="Write discussion.html: what the model gets right and wrong.")
+    ] = False,
+    samples: Annotated[
+        int, typer.Option(min=1, help="With --discuss and --mode paper: draws of each image that are compared.")
+    ] = 1,
 ) -> None:
     """Score a model on held-out pairs, beside the floor of one constant colour."""
     from terramorph.evaluation import evaluate
@@ -52,10 +60,14 @@ def run(
             limit=limit,
             skip_bad=skip_bad,
             record=record,
+            discuss=discuss,
+            samples=samples,
             progress=meter.update,
         )
     show_metrics(metrics)
     say(f"{out / 'report.html'}: the page; {out / 'metrics.json'}: the figures.")
+    if discuss:
+        say(f"{out / 'discussion.html'}: what is right and wrong; {out / 'discussion.json'}: its figures.")
 
 
 def show_metrics(metrics: Mapping[str, Any]) -> None:

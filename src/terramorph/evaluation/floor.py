@@ -55,7 +55,7 @@ def choose_floor(truth: ReadTarget, count: int, training: ReadTarget | None = No
     """
     sums, pixels, near, bands = _sample(truth, count)
     share = near / pixels if bands == 3 and pixels else None
-    if share is not None and share >= MAP_SHARE:
+    if looks_like_map(share):
         land = tuple(int(v) for v in PALETTE[CLASSES.index("land")])
         return Floor(land, True, share, "the land colour of the map palette")
     where = "the truths themselves (there is no training split)"
@@ -66,6 +66,22 @@ def choose_floor(truth: ReadTarget, count: int, training: ReadTarget | None = No
             where = f"{min(training_count, SAMPLE)} training targets"
     colour = tuple(int(v) for v in np.rint(sums / max(pixels, 1)))
     return Floor(colour, False, share, f"the mean colour of {where}")
+
+
+def map_share(read: ReadTarget, count: int) -> float | None:
+    """Share of sampled pixels near a palette colour, 0 to 1; ``None`` where there are not three bands or no pixels.
+
+    Args:
+        read: Reads one image of either side.
+        count: Number of images, 1 or more.
+    """
+    _, pixels, near, bands = _sample(read, count)
+    return near / pixels if bands == 3 and pixels else None
+
+
+def looks_like_map(share: float | None) -> bool:
+    """Whether a side with this `map_share` is taken for a map."""
+    return share is not None and share >= MAP_SHARE
 
 
 def _sample(read: ReadTarget, count: int) -> tuple[NDArray[np.float64], int, int, int]:

@@ -37,12 +37,26 @@ def error_map(
         uint8 ``(3, H, W)``.
     """
     error = np.abs(prediction.astype(np.float32) - truth.astype(np.float32)).mean(axis=0)
-    place = np.clip(error / ERROR_TOP, 0.0, 1.0)
+    if mask is not None:
+        error[~mask] = np.nan
+    return magma(error / ERROR_TOP)
+
+
+def magma(place: NDArray[Any]) -> NDArray[np.uint8]:
+    """Numbers from 0 (dark) to 1 and more (light) as colours; grey where NaN.
+
+    Args:
+        place: floating ``(H, W)``.
+
+    Returns:
+        uint8 ``(3, H, W)``.
+    """
     steps = np.array([[int(step[i : i + 2], 16) for i in (0, 2, 4)] for step in _MAGMA], np.float64)
     at = np.linspace(0.0, 1.0, len(steps))
-    colours = np.stack([np.interp(place, at, steps[:, band]) for band in range(3)])
-    if mask is not None:
-        colours[:, ~mask] = np.array(_MASKED)[:, None]
+    known = np.isfinite(place)
+    inside = np.where(known, place, 0.0).clip(0.0, 1.0)
+    colours = np.stack([np.interp(inside, at, steps[:, band]) for band in range(3)])
+    colours[:, ~known] = np.array(_MASKED)[:, None]
     drawn: NDArray[np.uint8] = np.rint(colours).astype(np.uint8)
     return drawn
 

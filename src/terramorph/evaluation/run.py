@@ -17,16 +17,18 @@ from torch import Tensor
 from terramorph._version import __version__
 from terramorph.bundle import Bands, Bundle, Mode, load_bundle
 from terramorph.cartography import CLASSES
-from terramorph.errors import BundleError, DatasetError, InputError, StorageError
+from terramorph.errors import ConfigError, DatasetError, InputError, StorageError
+from terramorph.evaluation.discuss import Evidence, MapSide, Setting, pairs_again, write_discussion
+from terramorph.evaluation.facts import bundle_facts, protocol_facts, why_no_classes
 from terramorph.evaluation.files import Spool, write_csv, write_json, write_text
-from terramorph.evaluation.floor import MAP_SHARE, MAP_TOLERANCE, Floor, ReadTarget, choose_floor
+from terramorph.evaluation.floor import Floor, ReadTarget, choose_floor, looks_like_map, map_share
 from terramorph.evaluation.report import Example, pick_examples, render_report
 from terramorph.evaluation.samples import Sample, Samples, as_bytes
 from terramorph.evaluation.scoring import SCORE_KEYS, Instruments, Tally, classes_of
 from terramorph.pairs import has_split, open_pairs
 from terramorph.pixels import BYTE
 from terramorph.raster import Raster, default_bands, write_image
-from terramorph.translate import Translator
+from terramorph.translate import Translator, load
 
 Progress = Callable[[int, int], None]
 
@@ -48,6 +50,8 @@ def evaluate(
     seed: int = 0,
     skip_bad: bool = False,
     record: bool = False,
+    discuss: bool = False,
+    samples: int = 1,
 ) -> dict[str, Any]:
     """Translate the source side of a split and compare with the truth, by protocol maps-256.
 
@@ -62,10 +66,12 @@ def evaluate(
 
     Written to ``out``, each file whole or not at all: ``metrics.json`` (what is returned), ``per_image.csv``,
     ``report.html`` (one self-contained page) and, if asked for, ``predictions/ID.png`` (``.tif`` where the
-    target is not 1 or 3 bands of uint8). Memory does not grow with the set.
+    target is not 1 or 3 bands of uint8). With ``discuss``, ``discussion.html`` and ``discussion.json`` say what the
+    model gets right and wrong (see `terramorph.evaluation.discuss`). Memory does not grow with the set, but for a few
+    numbers an image.
 
     Args:
-        bundle: A bundle, or where one is.
+        bundle: A bundle, or where one is, or an exported .onnx file, which has the mode it was exported in.
         dataset: A folder of pairs, as `terramorph.data.open_pairs` takes.
         split: Which split to evaluate.
         out: A folder, made if missing.
@@ -80,6 +86,8 @@ def evaluate(
         seed: Of the noise in ``paper`` mode.
         skip_bad: Leave out pairs that cannot be read and list them, instead of stopping.
         record: Write the scores into the bundle's own file, where `terramorph info` shows them.
+        discuss: Explain the scores by what the images hold.
+        samples: Draws of each image in ``paper`` mode, whose disagreement is discussed; the first is the one scored.
 
     Returns:
         What ``metrics.json`` holds: n, psnr, ssim, lpips, acc5, acc10, rmse, class_accuracy, miou, fd, kd,
@@ -87,32 +95,37 @@ def evaluate(
         class_iou, confusion, floor_colour, protocol, bundle and dataset facts.
 
     Raises:
-        BundleError: The bundle cannot be read, or is an exported .onnx file.
-        ConfigError: The mode, device or precision is unknown or not there.
+        BundleError: The bundle or exported network cannot be read.
+        ConfigError: The mode, device or precision is unknown or not there; scores are to be recorded in an exported
+            network; or there are to be several samples where they would be equal or nothing is discussed.
         DatasetError: A pair cannot be read or does not fit the bundle, or none is left.
         InputError: A weights file is missing or damaged, or an argument is out of range.
         StorageError: The results cannot be written.
     """
     if batch_size < 1 or (limit is not None and limit < 1):
         raise InputError(f"batch_size is {batch_size} and limit is {limit}; both must be 1 or more.")
-    started = time.monotonic()
-    if not isinstance(bundle, Bundle) and Path(bundle).suffix.lower() == ".onnx":
-        raise BundleError(
-            f"{bundle} is an exported network and evaluate takes bundles; give the .safetensors file it was made from."
+    if samples > 1 and not discuss:
+        raise ConfigError(
+            f"{samples} samples are drawn for the discussion of where they disagree; ask for it with --discuss."
         )
-    model = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
-    header = model.header
-    chosen: Mode = mode or header.mode
+    started = time.monotonic()
+    translator, model = _opened(bundle, mode, device, precision, seed)
+    if record and model is None:
+        raise ConfigError(f"{bundle} is an exported network and cannot hold scores; leave out --record.")
+    translator.check_samples(samples)
+    header = translator.header
     folder = _made(Path(out))
-    samples = Samples(open_pairs(dataset, split, skip_bad=skip_bad), header, skip_bad)
-    total = len(samples.pairs) if limit is None else min(limit, len(samples.pairs))
-    translator = Translator(model, mode=chosen, device=device, precision=precision, seed=seed)
+    pairs = Samples(open_pairs(dataset, split, skip_bad=skip_bad), header, skip_bad)
+    total = len(pairs.pairs) if limit is None else min(limit, len(pairs.pairs))
     judge = translator.device if translator.device.type == "cuda" else torch.device("cpu")
-    floor = _floor(samples, dataset, total)
+    floor = _floor(pairs, dataset, total)
     instruments = Instruments.open(weights, bands=header.target.count, size=header.size, device=judge)
-    work = _Work(samples, translator, judge, instruments, floor)
+    ask_source = discuss and not floor.is_map
+    shares = (floor.map_share, map_share(_side_of(pairs.peek(), "source"), total) if ask_source else None)
+    evidence = Evidence(header.size, _map_side(*shares), samples) if discuss else None
+    work = _Work(pairs, translator, judge, instruments, floor, evidence)
     with Spool(folder, (header.target.count, header.size, header.size)) as spool:
-        step = 1 if chosen == "paper" else batch_size
+        step = 1 if translator.mode == "paper" else batch_size
         for first in range(0, total, step):
             work.batch(
                 range(first, min(first + step, total)),
@@ -122,27 +135,43 @@ def evaluate(
             if progress is not None:
                 progress(min(first + step, total), total)
         if not work.ids:
-            raise DatasetError(f"No pair of {split} in {dataset} can be scored: {samples.skipped[0]}")
+            raise DatasetError(f"No pair of {split} in {dataset} can be scored: {pairs.skipped[0]}")
         examples = _examples(work, spool)
-    document = work.document() | {
-        "protocol": _protocol(samples, work.ids, translator, seed),
-        "bundle": _bundle_facts(model, chosen),
-        "dataset": {
-            "path": str(dataset),
-            "split": split,
-            "pairs": len(samples.pairs),
-            "skipped": [*samples.pairs.skipped, *samples.skipped],
-        },
-        "seconds": round(time.monotonic() - started, 1),
-    }
-    write_csv(folder / "per_image.csv", work.ids, work.own.per_image)
-    write_text(folder / "report.html", render_report(document, examples))
-    write_json(folder / "metrics.json", document)
-    if record and model.path is not None:
-        scores = {key: document[key] for key in SCORE_KEYS if key in document}
-        header = header.model_copy(update={"scores": {f"{split} {key}": value for key, value in scores.items()}})
-        replace(model, header=header).save(model.path)
+        document = work.document() | {
+            "protocol": protocol_facts(pairs, work.ids, translator, seed),
+            "bundle": bundle_facts(header, model.path if model else Path(str(bundle)), translator.mode),
+            "dataset": {
+                "path": str(dataset),
+                "split": split,
+                "pairs": len(pairs.pairs),
+                "skipped": [*pairs.pairs.skipped, *pairs.skipped],
+            },
+            "seconds": round(time.monotonic() - started, 1),
+        }
+        write_csv(folder / "per_image.csv", work.ids, work.own.per_image)
+        write_text(folder / "report.html", render_report(document, examples))
+        write_json(folder / "metrics.json", document)
+        if record and model is not None and model.path is not None:
+            scores = {key: document[key] for key in SCORE_KEYS if key in document}
+            header = header.model_copy(update={"scores": {f"{split} {key}": value for key, value in scores.items()}})
+            replace(model, header=header).save(model.path)
+        if evidence is not None:
+            write_discussion(
+                folder, evidence, work.own.per_image, pairs_again(pairs, work.places, spool, evidence),
+                Setting(translator.mode, translator.backend.noisy, shares, header.ground_resolution, seed),
+                work.facts(document["seconds"]) | {"dataset": str(dataset), "split": split},
+            )  # fmt: skip
     return document
+
+
+def _opened(
+    bundle: Bundle | str | Path, mode: Mode | None, device: str, precision: str, seed: int
+) -> tuple[Translator, Bundle | None]:
+    """The translator, and the bundle it was made from; an exported network has none."""
+    if not isinstance(bundle, Bundle) and Path(bundle).suffix == ".onnx":
+        return load(bundle, mode=mode, device=device, precision=precision, seed=seed), None
+    model = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
+    return Translator(model, mode=mode, device=device, precision=precision, seed=seed), model
 
 
 class _Work:
@@ -155,10 +184,12 @@ class _Work:
         judge: torch.device,
         instruments: Instruments,
         floor: Floor,
+        evidence: Evidence | None,
     ) -> None:
         header = samples.header
         self.samples, self.translator, self.judge = samples, translator, judge
-        self.instruments, self.floor = instruments, floor
+        self.instruments, self.floor, self.evidence = instruments, floor, evidence
+        self.drawing = 0.0  # seconds for the draws after the first
         self.ids: list[str] = []
         self.places: list[int] = []
         self.own, self.constant = Tally(instruments, floor.is_map), Tally(instruments, floor.is_map)
@@ -189,8 +220,36 @@ class _Work:
         self.own.add_fid(prediction, truth, mask)
         self.constant.add(self.plain.expand_as(truth), truth, mask, seen, self.plain_features, classes)
         spool.append(prediction.cpu().numpy())
+        if self.evidence is not None:
+            self._discuss(self.evidence, samples, source, prediction.cpu())
         if keep is not None:
             _save(keep, samples, unit, header.target)
+
+    def _discuss(self, evidence: Evidence, samples: list[Sample], source: Tensor, prediction: Tensor) -> None:
+        """Draw the other samples, and count all in."""
+        started = time.monotonic()
+        others = [
+            BYTE.from_unit(self.translator.translate_batch(source, sample=number).float().cpu())
+            for number in range(1, evidence.draws)
+        ]
+        self.drawing += time.monotonic() - started
+        draws = torch.stack([prediction, *others], dim=1).numpy()
+        for sample, drawn in zip(samples, draws, strict=True):
+            stored = as_bytes(sample.source, self.samples.header.source.scaling)
+            evidence.add(stored, sample.truth, drawn, sample.mask)
+
+    def facts(self, spent: float) -> dict[str, Any]:
+        """What the head of a discussion says; ``spent``: seconds since the start."""
+        others = self.drawing + (self.evidence.seconds if self.evidence is not None else 0.0)
+        header = self.samples.header
+        return {
+            "n": len(self.ids),
+            "network": header.architecture.name,
+            "direction": header.direction,
+            "evaluated_by": __version__,
+            "evaluation_seconds": round(spent - others, 2),
+            "drawing_seconds": round(self.drawing, 2),
+        }
 
     def document(self) -> dict[str, Any]:
         """The scores as plain data."""
@@ -202,7 +261,7 @@ class _Work:
             self.instruments.fid.add(self.plain.expand(2, 3, -1, -1), real=False)
         floor_scores, _ = self.constant.scores()
         if not floor.is_map:
-            reasons |= dict.fromkeys(("class_accuracy", "miou"), _why_no_classes(floor))
+            reasons |= dict.fromkeys(("class_accuracy", "miou"), why_no_classes(floor))
         confusion = {"classes": list(CLASSES), "rows_are_truth": own.confusion.tolist()} if floor.is_map else None
         return {
             "n": len(self.ids),
@@ -220,29 +279,30 @@ def _floor(samples: Samples, dataset: str | Path, total: int) -> Floor:
     """The floor's colour. What cannot be read is reported when its turn comes; here it is stepped over."""
     peek = samples.peek()
     if samples.pairs.split == "train" or not has_split(dataset, "train"):
-        return choose_floor(_target_of(peek), total)
+        return choose_floor(_side_of(peek, "truth"), total)
     try:
         training = Samples(open_pairs(dataset, "train", skip_bad=True), samples.header, skip_bad=True)
     except DatasetError:
-        return choose_floor(_target_of(peek), total)
-    return choose_floor(_target_of(peek), total, _target_of(training), len(training.pairs))
+        return choose_floor(_side_of(peek, "truth"), total)
+    return choose_floor(_side_of(peek, "truth"), total, _side_of(training, "truth"), len(training.pairs))
 
 
-def _target_of(samples: Samples) -> ReadTarget:
+def _side_of(samples: Samples, side: MapSide) -> ReadTarget:
     def read(index: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]] | None:
         sample = samples.usable(index)
-        return None if sample is None else (sample.truth, sample.mask)
+        if sample is None:
+            return None
+        image = sample.truth if side == "truth" else as_bytes(sample.source, samples.header.source.scaling)
+        return image, sample.mask
 
     return read
 
 
-def _why_no_classes(floor: Floor) -> str:
-    if floor.map_share is None:
-        return "Map classes are colours, and the target does not have three bands."
-    return (
-        f"The target does not look like a map of the palette: {floor.map_share:.0%} of its pixels lie within "
-        f"{MAP_TOLERANCE} grey levels of a palette colour, and {MAP_SHARE:.0%} would have to."
-    )
+def _map_side(truth: float | None, source: float | None) -> MapSide | None:
+    """Which side supplies the classes, by the shares of pixels that are near a palette colour."""
+    if looks_like_map(truth):
+        return "truth"
+    return "source" if looks_like_map(source) else None
 
 
 def _spread(values: list[float]) -> list[float]:
@@ -277,43 +337,3 @@ def _made(folder: Path) -> Path:
     except OSError as error:
         raise StorageError(f"The folder {folder} cannot be made: {error.strerror or error}.") from error
     return folder
-
-
-def _protocol(samples: Samples, ids: list[str], translator: Translator, seed: int) -> dict[str, Any]:
-    size = samples.header.size
-    name, resize = "maps-256" if size == 256 else f"maps-256 at {size} px", "PIL bicubic, stored dtype"
-    if samples.native:
-        name = f"maps-256 at {size} px and the scale of the files"
-        enlarged = len(samples.enlarged.intersection(ids))
-        resize = f"none, the centre of {size} px is cut out" + (
-            f"; {enlarged} of {len(ids)} pairs with a side under that: {resize}" if enlarged else ""
-        )
-    return {
-        "name": name,
-        "size": size,
-        "resize": resize,
-        "compared_as": "uint8",
-        "features": "SqueezeNet 1.1, globally pooled, 512-d (FD is not FID)",
-        "psnr_cap": 100.0,
-        "mode": translator.mode,
-        "precision": str(getattr(translator.backend, "dtype", torch.float32)).removeprefix("torch."),
-        "batch_size_one": translator.mode == "paper",
-        "seed": seed if translator.mode == "paper" else None,
-    }
-
-
-def _bundle_facts(bundle: Bundle, mode: Mode) -> dict[str, Any]:
-    header = bundle.header
-    return {
-        "path": None if bundle.path is None else str(bundle.path),
-        "network": header.architecture.name,
-        "direction": header.direction,
-        "source": f"{header.source.count} x {header.source.dtype} ({', '.join(header.source.names)})",
-        "target": f"{header.target.count} x {header.target.dtype} ({', '.join(header.target.names)})",
-        "size": header.size,
-        "mode": mode,
-        "recalibrated": header.recalibrated,
-        "ground_resolution": header.ground_resolution,
-        "made_by": header.made_by,
-        "evaluated_by": __version__,
-    }

@@ -1,0 +1,325 @@
+"""Where draws of paper mode disagree, and whether that says where they are wrong."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from terramorph.evaluation.discuss.charts import COLOURS, Series, plot
+from terramorph.evaluation.discuss.section import (
+    Figure,
+    Pictured,
+    Section,
+    Sentence,
+    between,
+    counted,
+    p_value,
+    percent,
+    percent_tick,
+    signed,
+)
+from terramorph.evaluation.discuss.statistics import (
+    ALPHA,
+    FEW,
+    Interval,
+    mean_interval,
+    rank_correlation,
+    rank_correlation_p,
+    ratio_intervals,
+)
+from terramorph.evaluation.discuss.views import Look
+from terramorph.evaluation.pictures import ERROR_TOP, data_uri, error_gradient, magma, viewable
+
+BOUNDS = (0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 48.0)
+"""Grey levels: where one group of disagreement ends and the next begins."""
+REMOVED = tuple(k / 20 for k in range(20))
+"""Shares of the pixels that the sparsification curve leaves out."""
+_PICTURED = 3
+_SURE = 6  # images for a verdict: with fewer, even one sign in all of them may be chance at 5 %
+_LEAST = 0.0005  # share of the pixels of a group that is drawn
+
+
+@dataclass
+class DrawCounts:
+    """Disagreement and error of each image.
+
+    The disagreement of a pixel is the standard deviation of its draws (``ddof = 1``, mean over bands); its error is
+    the absolute error of their mean (mean over bands). Both are grey levels.
+
+    Attributes:
+        draws: How many there are of each image.
+        pixels, spread, error: float64 ``(13,)`` an image: number of pixels by groups of disagreement, and sums.
+        rho: Spearman's correlation over the pixels of an image; NaN where the draws agree or the error is the same
+            everywhere.
+        curves: float64 ``(2, 20)`` an image: mean error of what is left where the most disagreeing pixels, and where
+            the most wrong ones, are left out.
+        most: The images whose draws disagree most, at most three: mean disagreement, place in the rows, and float32
+            ``(H, W)`` of disagreement and error.
+    """
+
+    draws: int
+    pixels: list[NDArray[np.float64]] = field(default_factory=list)
+    spread: list[NDArray[np.float64]] = field(default_factory=list)
+    error: list[NDArray[np.float64]] = field(default_factory=list)
+    rho: list[float] = field(default_factory=list)
+    curves: list[NDArray[np.float64]] = field(default_factory=list)
+    most: list[tuple[float, int, NDArray[np.float32], NDArray[np.float32]]] = field(default_factory=list)
+
+    def add(self, draws: NDArray[np.uint8], truth: NDArray[np.uint8], mask: NDArray[np.bool_]) -> None:
+        """Count one image.
+
+        Args:
+            draws: uint8 ``(N, C, H, W)``, N >= 2.
+            truth: uint8 ``(C, H, W)``.
+            mask: bool ``(H, W)``, True where pixels count.
+        """
+        spread, error = spread_and_error(draws, truth)
+        s, e = spread[mask].astype(np.float64), error[mask].astype(np.float64)
+        group = np.searchsorted(BOUNDS, s, side="right")
+        count = len(BOUNDS) + 1
+        self.pixels.append(np.bincount(group, minlength=count).astype(np.float64))
+        self.spread.append(np.bincount(group, s, minlength=count).astype(np.float64))
+        self.error.append(np.bincount(group, e, minlength=count).astype(np.float64))
+        rho = rank_correlation(s, e)
+        self.rho.append(np.nan if rho is None else rho)
+        self.curves.append(np.stack((sparsified(e, s), sparsified(e, e))))
+        self.most.append((float(s.mean()), len(self.rho) - 1, spread, error))
+        self.most = sorted(self.most, key=lambda item: -item[0])[:_PICTURED]
+
+
+def spread_and_error(
+    draws: NDArray[np.uint8], truth: NDArray[np.uint8]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Disagreement and error of every pixel, float32 ``(H, W)`` each; shapes as in `DrawCounts.add`."""
+    values = draws.astype(np.float32)
+    error: NDArray[np.float32] = np.abs(values.mean(axis=0) - truth).mean(axis=0)
+    return values.std(axis=0, ddof=1).mean(axis=0), error
+
+
+def sparsified(error: NDArray[np.float64], by: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean error of what is left when the pixels with the largest ``by`` are left out, for each of `REMOVED` (the
+    sparsification curve of Ilg et al., arXiv:1802.07095).
+
+    Args:
+        error, by: float64 ``(N,)``, N >= 1.
+
+    Returns:
+        float64 ``(20,)``.
+    """
+    rising = np.cumsum(error[np.argsort(by, kind="stable")])
+    left = np.maximum(1, np.rint(len(error) * (1 - np.array(REMOVED))).astype(np.int64))
+    curve: NDArray[np.float64] = rising[left - 1] / left
+    return curve
+
+
+def no_draws_section(mode: str, draws: int, noisy: bool) -> Section:
+    """Why nothing is said about disagreement, and how to get it."""
+    if mode != "paper":
+        text = f"Mode {mode} has no noise: there is {draws} draw of each image, and nothing that could disagree; with "
+        text += "--mode paper --samples 5 draws are compared."
+    elif not noisy:
+        text = (
+            f"This model has no live dropout, so there is {draws} draw of each image and nothing that could disagree."
+        )
+    else:
+        text = f"There is {draws} draw of each image, and it takes 2 to disagree; give --samples 5."
+    return Section("draws", "Where draws disagree", [Sentence(text, {"draws": draws})])
+
+
+def draws_section(counts: DrawCounts, look: Look, generator: np.random.Generator) -> Section:
+    """Calibration, sparsification, correlations, and a verdict.
+
+    Args:
+        counts: Of all images.
+        look: Shows a pair again.
+        generator: Draws the resamplings.
+    """
+    pixels, spread, error = (np.stack(side) for side in (counts.pixels, counts.spread, counts.error))
+    groups = ratio_intervals(error, pixels, generator)
+    middles = spread.sum(axis=0) / np.maximum(pixels.sum(axis=0), 1)
+    rho = np.array([value for value in counts.rho if np.isfinite(value)])
+    curves = np.stack(counts.curves)
+    gain = _gain(curves.mean(axis=0))
+    whole_spread, whole_error = (float(side.sum() / pixels.sum()) for side in (spread, error))
+    within = mean_interval(rho, generator) if len(rho) else None
+    data = {
+        "draws": counts.draws,
+        "mean_disagreement": whole_spread,
+        "mean_error": whole_error,
+        "calibration": [
+            {"disagreement": float(x), "pixels": int(n), "error": asdict(one)}
+            for x, n, one in zip(middles, pixels.sum(axis=0), groups, strict=True)
+            if one is not None
+        ],
+        "rho_per_image": [None if np.isnan(value) else value for value in counts.rho],
+        "rho": None if within is None else asdict(within),
+        "sparsification": {"removed": list(REMOVED), "by_disagreement": curves.mean(axis=0)[0].tolist(),
+                           "by_error": curves.mean(axis=0)[1].tolist(), "gain": gain},
+    }  # fmt: skip
+    said = [_first(counts, whole_spread, whole_error), *_verdict(within, len(rho)), *_across(counts, data)]
+    if gain is not None:
+        half = REMOVED.index(0.5)
+        start, left, best = (
+            float(v) for v in (curves[:, 0, 0].mean(), curves[:, 0, half].mean(), curves[:, 1, half].mean())
+        )
+        text = (
+            "Leaving out the half of the pixels that the draws disagree on most lowers the mean error from "
+            f"{start:.1f} to {left:.1f}; knowing the truth it would be {best:.1f}. Over the whole curve that is "
+            f"{percent(gain)} of what can be gained."
+        )
+        said.append(Sentence(text, {"all": start, "half_left": left, "oracle": best, "gain": gain}, "sparsification"))
+    figures = [
+        _calibration(groups, middles, pixels, counts.draws),
+        _sparsification(curves.mean(axis=0)),
+        _pictures(counts, look),
+    ]
+    return Section("draws", "Where draws disagree", said, figures, data)
+
+
+def _first(counts: DrawCounts, spread: float, error: float) -> Sentence:
+    expected = expected_error(spread, counts.draws)
+    verdict = "too sure" if error > expected else "sure enough"
+    text = (
+        f"{counts.draws} draws of an image differ by {spread:.2f} grey levels (standard deviation, mean over pixels "
+        f"and bands), and their mean is off by {error:.2f}. Were the truth one more draw, it would be off by about "
+        f"{expected:.2f}: the draws are {verdict}."
+    )
+    values = {"draws": counts.draws, "disagreement": spread, "error": error, "expected": expected}
+    return Sentence(text, values, "calibration")
+
+
+def expected_error(spread: float, draws: int) -> float:
+    """How far the mean of so many draws would be off if the truth were one more, all normal with this standard
+    deviation: ``E|x| = sqrt(2 / pi) sigma``, with ``sigma^2 = spread^2 (1 + 1 / draws)``."""
+    return math.sqrt(2 / math.pi * (1 + 1 / draws)) * spread
+
+
+def _verdict(rho: Interval | None, images: int) -> list[Sentence]:
+    """Within an image."""
+    if rho is None:
+        text = f"In {images} images the draws differ, so nothing can be predicted from them."
+        return [Sentence(text, {"images": images}, "calibration")]
+    if images < _SURE or rho.low is None or rho.high is None:
+        text = (
+            f"Spearman's rho of disagreement and error over the pixels of an image is {signed(rho.mean)}, mean of "
+            f"{counted(images, 'image')}; for a verdict on whether one predicts the other it takes {_SURE}."
+        )
+        return [Sentence(text, {"images": images, **asdict(rho)}, "calibration")]
+    size = abs(rho.mean)
+    how = "weakly" if size < 0.3 else "moderately" if size < 0.6 else "strongly"
+    verdict = (
+        f"predicts error within an image, {how}"
+        if rho.low > 0
+        else "predicts the absence of error within an image"
+        if rho.high < 0
+        else "is not shown to predict error within an image"
+    )
+    text = (
+        f"Disagreement {verdict}: Spearman's rho over the pixels of an image is {between(rho, signed)}, mean "
+        f"of {images} images (1 would be a perfect order, 0 none)."
+    )
+    return [Sentence(text, {"images": images, **asdict(rho)}, "calibration")]
+
+
+def _across(counts: DrawCounts, data: dict[str, object]) -> list[Sentence]:
+    """From image to image."""
+    means = [
+        np.array([part.sum() / n.sum() for part, n in zip(side, counts.pixels, strict=True)])
+        for side in (counts.spread, counts.error)
+    ]
+    count = len(means[0])
+    rho = rank_correlation(*means)
+    if count < FEW or rho is None:
+        text = (
+            f"Whether the images with more disagreement are the worse ones is not tested: that takes {FEW} "
+            f"images, not {count}."
+        )
+        return [Sentence(text, {"n": count, "needed": FEW}, "calibration")]
+    p = rank_correlation_p(rho, count)
+    data |= {"rho_across_images": rho, "p_across_images": p}
+    verdict = "are" if p < ALPHA and rho > 0 else "are not shown to be"
+    text = (
+        f"Images with more disagreement {verdict} the worse ones: rho {signed(rho)} over {count} images, {p_value(p)}."
+    )
+    return [Sentence(text, {"rho": rho, "p": p, "n": count}, "calibration")]
+
+
+def _gain(curves: NDArray[np.float64]) -> float | None:
+    """What disagreement gains over a random order, of what the order of the errors would; ``None`` where that is 0."""
+    areas = (curves[:, :1] - curves).sum(axis=1)
+    return float(areas[0] / areas[1]) if areas[1] > 1e-9 else None
+
+
+def _calibration(
+    groups: Sequence[Interval | None], middles: NDArray[np.float64], pixels: NDArray[np.float64], draws: int
+) -> Figure:
+    shares = pixels.sum(axis=0) / pixels.sum()
+    known = [(k, one) for k, one in enumerate(groups) if one is not None and shares[k] >= _LEAST]
+    points = Series(
+        x=[float(middles[k]) for k, _ in known],
+        y=[one.mean for _, one in known],
+        low=[one.low for _, one in known],
+        high=[one.high for _, one in known],
+        titles=[
+            f"{middles[k]:.1f}: error {between(one, '{:.1f}'.format)}, {percent(shares[k])} of pixels"
+            for k, one in known
+        ],
+    )
+    last = max(points.x)
+    normal = Series(x=[0.0, last], y=[0.0, expected_error(last, draws)], marks=False)
+    svg = plot(
+        [points, normal],
+        x_name="disagreement, grey levels",
+        y_name="mean absolute error",
+        write_y="{:g}".format,
+        x_labels=_ticks(last),
+        from_zero=True,
+    )
+    caption = (
+        "Calibration: the mean absolute error of pixels by their disagreement (bars: 95 %, images resampled). On the "
+        "line the truth would lie like one more draw, all being normal; above it the draws are too sure."
+    )
+    names = [("measured", COLOURS[0]), ("were the truth one more draw", COLOURS[1])]
+    return Figure("calibration", "charts", caption, charts=[("", svg)], legend=names)
+
+
+def _pictures(counts: DrawCounts, look: Look) -> Figure:
+    gallery = []
+    for mean, row, spread, error in counts.most:
+        view, top = look(row), max(float(np.percentile(spread, 99)), 1.0)
+        pictures = [
+            ("source", data_uri(viewable(view.source))),
+            ("one draw", data_uri(viewable(view.prediction))),
+            (f"disagreement, 0 to {top:.1f}", data_uri(magma(spread / top))),
+            (f"error of the mean, 0 to {ERROR_TOP}", data_uri(magma(error / ERROR_TOP))),
+        ]
+        gallery.append(Pictured(f"{view.id}: disagreement {mean:.1f} grey levels", pictures))
+    caption = "The images whose draws disagree most, each on a scale of its own; errors on one scale; grey levels."
+    return Figure("draws-pictures", "gallery", caption, gallery=gallery, legend=[("none to much", error_gradient())])
+
+
+def _ticks(last: float) -> list[tuple[float, str]]:
+    step = next((s for s in (1, 2, 5, 10, 20, 50) if last / s <= 6), 100)
+    return [(float(x), f"{x:g}") for x in range(0, int(last) + 1, step)]
+
+
+def _sparsification(curves: NDArray[np.float64]) -> Figure:
+    series = [
+        *(Series(x=REMOVED, y=curve.tolist(), marks=False) for curve in curves),
+        Series(x=(REMOVED[0], REMOVED[-1]), y=(float(curves[0, 0]), float(curves[0, 0])), marks=False),
+    ]
+    svg = plot(
+        series,
+        x_name="left out",
+        y_name="mean error of the rest",
+        write_y="{:g}".format,
+        x_labels=[(x, percent_tick(x)) for x in (0.0, 0.25, 0.5, 0.75)],
+        from_zero=True,
+    )
+    caption = "Sparsification: the mean error of what is left when pixels are left out, mean over images."
+    names = list(zip(("most disagreement first", "largest error first", "at random"), COLOURS, strict=False))
+    return Figure("sparsification", "charts", caption, charts=[("", svg)], legend=names)

@@ -1,0 +1,260 @@
+"""What is left out and what is made up: pieces of roads, buildings and water that only one side has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from terramorph.cartography import CLASSES
+from terramorph.evaluation.discuss.roads import ROADS, near
+from terramorph.evaluation.discuss.section import Cell, Figure, Pictured, Section, Sentence, between, counted, percent
+from terramorph.evaluation.discuss.statistics import Interval, ratio_intervals
+from terramorph.evaluation.discuss.views import KEPT, MADE_UP, MISSED, Look, blended, heat, legend
+from terramorph.evaluation.pictures import data_uri, viewable
+
+LEAST = 12
+"""Pixels of the smallest piece that counts."""
+MARGIN = 2
+"""Pixels: what lies this near to the same kind on the other side is no piece."""
+_EXAMPLES = 2
+_BLOCKS = 32  # cells a side of the maps over the place within the image
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What pieces are looked for.
+
+    Attributes:
+        name: In sentences.
+        classes: Indices into `CLASSES`.
+        areal: Whether lines a pixel or two wide are no part of it. The blurred rim of a white road on land has the
+            colour of buildings.
+    """
+
+    name: str
+    classes: tuple[int, ...]
+    areal: bool
+
+
+KINDS: tuple[Kind, ...] = (
+    Kind("roads", ROADS, areal=False),
+    Kind("buildings", (CLASSES.index("building"),), areal=True),
+    Kind("water", (CLASSES.index("water"),), areal=True),
+)
+_COLUMNS = ("true", "omitted", "omitted_pieces", "drawn", "made_up", "made_up_pieces")
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """One kind in one image, each bool ``(H, W)``.
+
+    Attributes:
+        true, drawn: Where it is on either side.
+        omitted, made_up: Pieces of the truth with nothing like them drawn near, and the reverse.
+        counts: By `_COLUMNS`: pixels and numbers of pieces.
+    """
+
+    true: NDArray[np.bool_]
+    drawn: NDArray[np.bool_]
+    omitted: NDArray[np.bool_]
+    made_up: NDArray[np.bool_]
+    counts: NDArray[np.int64]
+
+
+@dataclass
+class PieceCounts:
+    """What is counted over a set, for each of `KINDS`.
+
+    Attributes:
+        size: Side of the images.
+        rows: int64 ``(3, 6)`` an image: `Pieces.counts`.
+        places: int64 ``(3, 4, size, size)``: how often a place held the true kind, an omitted piece, the drawn kind, a
+            made-up piece.
+    """
+
+    size: int
+    rows: list[NDArray[np.int64]] = field(default_factory=list)
+    places: NDArray[np.int64] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.places = np.zeros((len(KINDS), 4, self.size, self.size), np.int64)
+
+    def add(self, truth: NDArray[np.uint8], prediction: NDArray[np.uint8], mask: NDArray[np.bool_]) -> None:
+        """Count one image: class indices uint8 ``(H, W)``, and where they count, bool ``(H, W)``."""
+        found = [pieces_of(kind, truth, prediction, mask) for kind in KINDS]
+        self.rows.append(np.stack([one.counts for one in found]))
+        for place, one in zip(self.places, found, strict=True):
+            place += np.stack((one.true, one.omitted, one.drawn, one.made_up))
+
+
+def pieces_of(kind: Kind, truth: NDArray[np.uint8], prediction: NDArray[np.uint8], mask: NDArray[np.bool_]) -> Pieces:
+    """Find the pieces of a kind that only one side has.
+
+    A piece is a connected component (of eight neighbours) of at least `LEAST` pixels, all of them more than `MARGIN`
+    from the kind on the other side.
+
+    Args:
+        kind: Roads, buildings or water.
+        truth, prediction: Class indices, uint8 ``(H, W)``.
+        mask: bool ``(H, W)``, True where pixels count.
+    """
+    true, drawn = (_solid(np.isin(side, kind.classes) & mask, kind.areal) for side in (truth, prediction))
+    omitted, lost = _components(true & ~near(drawn, MARGIN))
+    made_up, extra = _components(drawn & ~near(true, MARGIN))
+    counts = np.array([true.sum(), omitted.sum(), lost, drawn.sum(), made_up.sum(), extra], np.int64)
+    return Pieces(true, drawn, omitted, made_up, counts)
+
+
+def _solid(mask: NDArray[np.bool_], areal: bool) -> NDArray[np.bool_]:
+    if not areal:
+        return mask
+    solid: NDArray[np.bool_] = cv2.morphologyEx(
+        mask.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8), borderType=cv2.BORDER_REPLICATE
+    ).astype(np.bool_)
+    return solid
+
+
+def _components(mask: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], int]:
+    """The components that are large enough, and their number."""
+    _, label, facts, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    large = facts[:, cv2.CC_STAT_AREA] >= LEAST
+    large[0] = False
+    return large[label], int(large.sum())
+
+
+def pieces_section(counts: PieceCounts, look: Look, generator: np.random.Generator) -> Section:
+    """Omissions and hallucinations with maps of examples and of where in the image they lie.
+
+    Args:
+        counts: Of all images.
+        look: Shows a pair again.
+        generator: Draws the resamplings.
+    """
+    rows = np.stack(counts.rows).astype(np.float64)
+    sentences, body, data = [], [], {}
+    for number, kind in enumerate(KINDS):
+        one = dict(zip(_COLUMNS, rows[:, number].T, strict=True))
+        omitted = ratio_intervals(one["omitted"][:, None], one["true"][:, None], generator)[0]
+        made_up = ratio_intervals(one["made_up"][:, None], one["drawn"][:, None], generator)[0]
+        whole = {name: int(values.sum()) for name, values in one.items()}
+        data[kind.name] = {
+            **{name if "pieces" in name else f"{name}_px": count for name, count in whole.items()},
+            "omitted_share": None if omitted is None else asdict(omitted),
+            "made_up_share": None if made_up is None else asdict(made_up),
+        }
+        sentences.append(_said(kind.name, whole, omitted, made_up))
+        body.append(
+            [
+                Cell(kind.name, kind.name),
+                *_cells(whole["true"], whole["omitted_pieces"], omitted),
+                *_cells(whole["drawn"], whole["made_up_pieces"], made_up),
+            ]
+        )
+    figures = [_table(body), *_maps(_examples(rows, look)), *_place_maps(_places(counts))]
+    return Section("pieces", "What is omitted and what is made up", sentences, figures, data)
+
+
+def _said(name: str, whole: dict[str, int], omitted: Interval | None, made_up: Interval | None) -> Sentence:
+    left = (
+        "the truths hold none"
+        if omitted is None
+        else f"{between(omitted, percent)} of the true pixels are omitted, in "
+        f"{counted(whole['omitted_pieces'], 'piece')}"
+    )
+    extra = (
+        "none was drawn"
+        if made_up is None
+        else f"{between(made_up, percent)} of the drawn pixels are made up, in "
+        f"{counted(whole['made_up_pieces'], 'piece')}"
+    )
+    text = f"{name.capitalize()}: {left} ({whole['true']:,} px true); {extra} ({whole['drawn']:,} px drawn)."
+    return Sentence(text, dict(whole), "pieces")
+
+
+def _table(body: list[list[Cell]]) -> Figure:
+    caption = (
+        f"A piece is a connected component of {LEAST} px or more, all of it more than {MARGIN} px from the same kind "
+        "on the other side. Of buildings and water, what is under 3 px wide is left out: the blurred rims of roads "
+        "have the colour of buildings. Brackets: 95 %, images resampled."
+    )
+    head = ["Kind", "True pixels", "Pieces omitted", "Omitted", "Drawn pixels", "Pieces made up", "Made up"]
+    return Figure("pieces", "table", caption, head=head, body=body)
+
+
+def _maps(gallery: list[Pictured]) -> list[Figure]:
+    if not gallery:
+        return []
+    caption = "The pairs with most pixels omitted and made up, each kind in turn."
+    colours = legend(("kept", KEPT), ("omitted", MISSED), ("made up", MADE_UP))
+    return [Figure("piece-maps", "gallery", caption, gallery=gallery, legend=colours)]
+
+
+def _place_maps(gallery: list[Pictured]) -> list[Figure]:
+    if not gallery:
+        return []
+    caption = (
+        "Where in the image pieces are omitted (share of the true pixels at that place) and made up (share of the "
+        f"drawn ones), in {_BLOCKS} x {_BLOCKS} cells: dark is none, the lightest is the figure below; grey, never "
+        "there."
+    )
+    return [Figure("piece-places", "gallery", caption, gallery=gallery)]
+
+
+def _cells(pixels: int, pieces: int, share: Interval | None) -> list[Cell]:
+    shown = Cell("–", None) if share is None else Cell(between(share, percent), share.mean)
+    return [Cell(f"{pixels:,}", pixels), Cell(f"{pieces:,}", pieces), shown]
+
+
+def _examples(rows: NDArray[np.float64], look: Look) -> list[Pictured]:
+    """For each kind the images with most of it wrong."""
+    shown = []
+    wrong = rows[:, :, _COLUMNS.index("omitted")] + rows[:, :, _COLUMNS.index("made_up")]
+    for number, kind in enumerate(KINDS):
+        order = np.argsort(-wrong[:, number], kind="stable")[:_EXAMPLES]
+        for row in (int(i) for i in order if wrong[i, number] > 0):
+            view = look(row)
+            assert view.truth_classes is not None
+            assert view.prediction_classes is not None
+            pieces = pieces_of(kind, view.truth_classes, view.prediction_classes, view.mask)
+            layers = [(pieces.true & ~pieces.omitted, KEPT), (pieces.omitted, MISSED), (pieces.made_up, MADE_UP)]
+            omitted, made_up = int(pieces.omitted.sum()), int(pieces.made_up.sum())
+            pictures = [
+                ("source", data_uri(viewable(view.source))),
+                ("truth", data_uri(view.truth)),
+                ("prediction", data_uri(view.prediction)),
+                ("where", data_uri(blended(view.source, layers))),
+            ]
+            title = f"{kind.name}, {view.id}: {omitted:,} px omitted, {made_up:,} px made up"
+            shown.append(Pictured(title, pictures))
+    return shown
+
+
+def _places(counts: PieceCounts) -> list[Pictured]:
+    """Maps over the place in the image: omitted of true, and made up of drawn."""
+    shown = []
+    for kind, (true, omitted, drawn, made_up) in zip(KINDS, counts.places, strict=True):
+        pictures = []
+        for name, part, whole in (("omitted", omitted, true), ("made up", made_up, drawn)):
+            below = in_blocks(whole, _BLOCKS)
+            if not below.any():
+                continue
+            share = np.divide(in_blocks(part, _BLOCKS), below, out=np.full(below.shape, np.nan), where=below > 0)
+            # A cell that held little says little, and would set the scale.
+            top = max(float(np.nanpercentile(share, 98)), 1e-3)
+            pictures.append((f"{name}, up to {percent(top)}", data_uri(heat(share, top))))
+        if pictures:
+            shown.append(Pictured(kind.name, pictures))
+    return shown
+
+
+def in_blocks(values: NDArray[np.int64] | NDArray[np.float64], blocks: int) -> NDArray[np.float64]:
+    """Sums over a grid of at most so many cells a side: ``(S, S)`` -> float64 ``(cells, cells)``."""
+    side = -(-len(values) // blocks)
+    starts: Sequence[int] = range(0, len(values), side)
+    rows = np.add.reduceat(values.astype(np.float64), starts, axis=0)
+    summed: NDArray[np.float64] = np.add.reduceat(rows, starts, axis=1)
+    return summed

@@ -1,0 +1,65 @@
+"""What stands beside the scores: the protocol, the bundle, and why there are no classes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from terramorph._version import __version__
+from terramorph.bundle import Header, Mode
+from terramorph.evaluation.floor import MAP_SHARE, MAP_TOLERANCE, Floor
+from terramorph.evaluation.samples import Samples
+from terramorph.translate import Translator
+
+
+def protocol_facts(samples: Samples, ids: list[str], translator: Translator, seed: int) -> dict[str, Any]:
+    """How it was measured: of the pairs that were counted, ``ids``."""
+    size = samples.header.size
+    name, resize = "maps-256" if size == 256 else f"maps-256 at {size} px", "PIL bicubic, stored dtype"
+    if samples.native:
+        name = f"maps-256 at {size} px and the scale of the files"
+        enlarged = len(samples.enlarged.intersection(ids))
+        resize = f"none, the centre of {size} px is cut out" + (
+            f"; {enlarged} of {len(ids)} pairs with a side under that: {resize}" if enlarged else ""
+        )
+    return {
+        "name": name,
+        "size": size,
+        "resize": resize,
+        "compared_as": "uint8",
+        "features": "SqueezeNet 1.1, globally pooled, 512-d (FD is not FID)",
+        "psnr_cap": 100.0,
+        "mode": translator.mode,
+        "precision": str(getattr(translator.backend, "dtype", torch.float32)).removeprefix("torch."),
+        "batch_size_one": translator.mode == "paper",
+        "seed": seed if translator.mode == "paper" else None,
+    }
+
+
+def bundle_facts(header: Header, path: Path | None, mode: Mode) -> dict[str, Any]:
+    """What was evaluated; ``path`` is ``None`` for a bundle in memory."""
+    return {
+        "path": None if path is None else str(path),
+        "network": header.architecture.name,
+        "direction": header.direction,
+        "source": f"{header.source.count} x {header.source.dtype} ({', '.join(header.source.names)})",
+        "target": f"{header.target.count} x {header.target.dtype} ({', '.join(header.target.names)})",
+        "size": header.size,
+        "mode": mode,
+        "recalibrated": header.recalibrated,
+        "ground_resolution": header.ground_resolution,
+        "made_by": header.made_by,
+        "evaluated_by": __version__,
+    }
+
+
+def why_no_classes(floor: Floor) -> str:
+    """Why the target has no class figures."""
+    if floor.map_share is None:
+        return "Map classes are colours, and the target does not have three bands."
+    return (
+        f"The target does not look like a map of the palette: {floor.map_share:.0%} of its pixels lie within "
+        f"{MAP_TOLERANCE} grey levels of a palette colour, and {MAP_SHARE:.0%} would have to."
+    )

@@ -1,0 +1,190 @@
+"""`evaluate` with a discussion: both directions, and every kind of set that leaves something unsaid."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from terramorph.bundle import Bands, Bundle
+from terramorph.cartography import CLASSES, PALETTE
+from terramorph.errors import ConfigError, StorageError
+from terramorph.evaluation import evaluate
+from terramorph.networks import build_network
+from terramorph.raster import Raster, write_image
+
+SIDE = 64
+RGB = Bands(names=("red", "green", "blue"))
+GREY = Bands(names=("grey",))
+
+
+def make_pairs(folder: Path, count: int, classes: int = 7) -> Path:
+    """Noise of many brightnesses on the left, a map of blocks on the right."""
+    rng = np.random.default_rng(0)
+    (folder / "val").mkdir(parents=True)
+    for i in range(count):
+        blocks = PALETTE[rng.integers(0, classes, (8, 8))].repeat(SIDE // 8, 0).repeat(SIDE // 8, 1)
+        noise = rng.integers(0, 60 + 4 * i, (SIDE, SIDE, 3), dtype=np.uint8)
+        Image.fromarray(np.concatenate((noise, blocks), axis=1)).save(folder / "val" / f"p{i}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_pairs(tmp_path_factory.mktemp("pairs"), 32)
+
+
+def bundle(**header: Any) -> Bundle:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        bands = [header.get(side, RGB).count for side in ("source", "target")]
+        network = build_network("unet64", width=4, in_bands=bands[0], out_bands=bands[1])
+    return Bundle.of(network, "unet64", **({"source": RGB, "target": RGB, "size": SIDE, "direction": "AtoB"} | header))
+
+
+def discussed(out: Path, pairs: Path, made: Bundle, **settings: Any) -> tuple[dict[str, Any], str, dict[str, str]]:
+    """discussion.json, the page, and the sentences of each section."""
+    evaluate(made, pairs, out=out, device="cpu", discuss=True, **settings)
+    document = json.loads((out / "discussion.json").read_text())
+    said: dict[str, str] = {}
+    for sentence in document["sentences"]:
+        said[sentence["section"]] = said.get(sentence["section"], "") + sentence["text"] + " "
+    return document, (out / "discussion.html").read_text(), said
+
+
+def test_aerial_to_map_has_every_section(pairs: Path, tmp_path: Path) -> None:
+    document, _, said = discussed(tmp_path, pairs, bundle())
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert list(said) == ["content", "confusions", "roads", "pieces", "places", "worst", "draws", "limits"]
+    assert document["about"]["map_side"] == "truth"
+    assert document["confusions"]["matrix"]["rows_are_truth"] == metrics["confusion"]["rows_are_truth"]
+    assert document["content"]["n"] == document["worst"]["n"] == 32
+    assert "Mode raster has no noise" in said["draws"]
+    assert "32 images" in said["limits"]
+    for sentence in document["sentences"]:
+        assert sentence["values"], sentence["text"]
+        assert re.search(r"\d", sentence["text"])
+
+
+def test_the_page_is_complete_needs_no_network_and_every_figure_is_numbered(pairs: Path, tmp_path: Path) -> None:
+    document, page, _ = discussed(tmp_path, pairs, bundle())
+    assert not re.search(r"https?:|src=\"(?!data:)|href=\"(?!#)|@import|url\(", page)
+    assert set(re.findall(r'href="#([\w-]+)"', page)) <= set(re.findall(r'id="([\w-]+)"', page))
+    captions = [int(number) for number in re.findall(r"<b>Figure (\d+)\.</b>", page)]
+    assert captions == list(range(1, len(captions) + 1))
+    referred = {sentence["figure"] for sentence in document["sentences"]} - {None}
+    assert referred <= set(captions)
+    assert not re.search(
+        r"\bnan\b|\bNone\b|\binf\b", re.sub(r"data:[^\"]*|<script>.*</script>", "", page, flags=re.DOTALL)
+    )
+
+
+def test_the_predictions_and_scores_are_those_without_a_discussion(pairs: Path, tmp_path: Path) -> None:
+    plain = evaluate(bundle(), pairs, out=tmp_path / "a", device="cpu", limit=3)
+    more = evaluate(bundle(), pairs, out=tmp_path / "b", device="cpu", limit=3, discuss=True)
+    assert {k: v for k, v in plain.items() if k != "seconds"} == {k: v for k, v in more.items() if k != "seconds"}
+    assert not (tmp_path / "a" / "discussion.html").exists()
+    assert sorted(p.name for p in (tmp_path / "b").iterdir()) == [
+        "discussion.html", "discussion.json", "metrics.json", "per_image.csv", "report.html",
+    ]  # fmt: skip
+
+
+def test_the_scores_are_safe_when_the_discussion_cannot_be_written(pairs: Path, tmp_path: Path) -> None:
+    (tmp_path / "discussion.html").mkdir()
+    with pytest.raises(StorageError, match=r"discussion\.html"):
+        evaluate(bundle(), pairs, out=tmp_path, device="cpu", limit=1, discuss=True)
+    assert json.loads((tmp_path / "metrics.json").read_text())["n"] == 1
+
+
+def test_map_to_aerial_speaks_of_the_sources_classes(pairs: Path, tmp_path: Path) -> None:
+    document, _, said = discussed(tmp_path, pairs, bundle(direction="BtoA"))
+    assert list(said) == ["content", "classes", "places", "worst", "draws", "limits"]
+    assert document["about"]["map_side"] == "source"
+    assert "truth is no map" in said["classes"]
+    assert set(document["places"]["by_class"]) == set(CLASSES)
+    assert any(f["covariate"] == "water" for f in document["content"]["findings"])
+
+
+@pytest.mark.parametrize("bands", [RGB, GREY])
+def test_where_neither_side_is_a_map(bands: Bands, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for side in "AB":
+        (tmp_path / "d" / "val" / side).mkdir(parents=True)
+        for i in range(31):
+            image = rng.integers(0, 60 + 5 * i, (SIDE, SIDE, bands.count), dtype=np.uint8)
+            Image.fromarray(image.squeeze()).save(tmp_path / "d" / "val" / side / f"{i}.png")
+    document, page, said = discussed(tmp_path / "out", tmp_path / "d", bundle(source=bands, target=bands))
+    assert document["about"]["map_side"] is None
+    assert "edges, brightness and contrast alone" in said["classes"]
+    assert {f["covariate"] for f in document["content"]["findings"]} == {"edges", "brightness", "contrast"}
+    assert "Neither side is a map." in page
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_one_or_two_pairs_are_shown_without_a_verdict(count: int, tmp_path: Path) -> None:
+    root = make_pairs(tmp_path / "d", count)
+    document, page, said = discussed(tmp_path / "out", root, bundle(), mode="paper", samples=2)
+    assert "no score is tested" in said["content"]
+    assert "nothing is said" in said["worst"]
+    assert "is not tested" in said["places"]
+    assert "for a verdict" in said["draws"]
+    assert document["about"]["n"] == count
+    assert 'id="confusion-crops"' in page
+
+
+def test_a_map_of_one_class(tmp_path: Path) -> None:
+    root = make_pairs(tmp_path / "d", 2, classes=1)
+    _, _, said = discussed(tmp_path / "out", root, bundle())
+    assert "truths hold no road" in said["roads"]
+    assert "the truths hold none" in said["pieces"]
+    assert "one class, land, on 100 %" in said["places"]
+
+
+def test_draws_are_compared_in_paper_mode(pairs: Path, tmp_path: Path) -> None:
+    document, page, said = discussed(tmp_path, pairs, bundle(), mode="paper", samples=3, limit=6)
+    alone = evaluate(bundle(), pairs, out=tmp_path / "alone", device="cpu", mode="paper", limit=6)
+    assert json.loads((tmp_path / "metrics.json").read_text())["rmse"] == alone["rmse"]  # the first draw is scored
+    assert document["draws"]["draws"] == document["about"]["samples"] == 3
+    assert document["draws"]["mean_disagreement"] > 0
+    assert "3 draws of an image differ by" in said["draws"]
+    assert 'id="calibration"' in page
+    _, _, said = discussed(tmp_path / "one", pairs, bundle(), mode="paper", limit=1)
+    assert "it takes 2 to disagree; give --samples 5" in said["draws"]
+
+
+def test_a_map_in_another_style_is_doubted(tmp_path: Path) -> None:
+    (tmp_path / "d" / "val").mkdir(parents=True)
+    white = np.full((SIDE, 2 * SIDE, 3), 254, np.uint8)
+    white[:20, SIDE:] = PALETTE[CLASSES.index("park")]
+    Image.fromarray(white).save(tmp_path / "d" / "val" / "p.png")
+    _, _, said = discussed(tmp_path / "out", tmp_path / "d", bundle())
+    assert "By its colours 69 % of the truth would be roads" in said["content"]
+
+
+def test_samples_that_make_no_sense_are_refused_before_any_work(pairs: Path, tmp_path: Path) -> None:
+    for settings, word in (
+        ({"discuss": True, "samples": 4}, "Mode raster has no noise"),
+        ({"discuss": True, "samples": 0}, "0 samples"),
+        ({"samples": 4, "mode": "paper"}, "--discuss"),
+    ):
+        with pytest.raises(ConfigError, match=word):
+            evaluate(bundle(), pairs, out=tmp_path / "out", device="cpu", **settings)
+    assert not (tmp_path / "out").exists()
+
+
+def test_masked_pixels_are_in_no_count(tmp_path: Path) -> None:
+    mask = np.ones((SIDE, SIDE), bool)
+    mask[:, : SIDE // 2] = False
+    for side in "AB":
+        (tmp_path / "d" / "val" / side).mkdir(parents=True)
+        pixels = PALETTE[np.where(mask, CLASSES.index("land"), CLASSES.index("water"))].transpose(2, 0, 1).copy()
+        write_image(Raster.from_pixels(pixels, mask=mask), tmp_path / "d" / "val" / side / "x.tif")
+    document, _, _ = discussed(tmp_path / "out", tmp_path / "d", bundle())
+    assert {name: one["share"] for name, one in document["places"]["by_class"].items()} == {"land": 1.0}
+    assert document["pieces"]["water"]["true_px"] == 0
