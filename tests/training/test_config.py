@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -161,3 +162,15 @@ def test_a_preset_of_ones_own(tmp_path: Path) -> None:
     path.write_text("[loss\n")
     with pytest.raises(ConfigError, match="not valid TOML"):
         load_config(path)
+
+
+def test_the_configuration_of_a_run_is_a_preset(tmp_path: Path) -> None:
+    config = load_config("pix2pix", {"loss.l1_weight": 7.0, "seed": 3})
+    saved = tmp_path / "config.json"
+    saved.write_text(json.dumps({"dataset": "data/maps", "config": config.model_dump(mode="json")}))
+    assert load_config(saved) == config
+    assert load_config(saved, {"seed": 4}).seed == 4
+    for text in ("{}", "[]", "{", '{"config": 3}'):
+        saved.write_text(text)
+        with pytest.raises(ConfigError, match=r"config\.json (is not the config\.json of a run|holds no settings)"):
+            load_config(saved)

@@ -30,7 +30,7 @@ def run(
     dataset: Annotated[
         Path | None, typer.Argument(help="Folder of pairs: train/ and val/, A|B images or A/ and B/ twins.")
     ] = None,
-    preset: Annotated[str, typer.Option(help="The recipe: a preset's name, or a TOML file of your own.")] = "pix2pix",
+    preset: Annotated[str, typer.Option(help="A preset's name, a TOML file, or a run's config.json.")] = "pix2pix",
     direction: Annotated[Direction | None, typer.Option(help="AtoB: the left half, or A/, is the source.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; ends with model.safetensors.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder.")] = None,

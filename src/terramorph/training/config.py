@@ -277,28 +277,13 @@ def load_config(preset: str | Path = "pix2pix", overrides: Mapping[str, Any] | N
     """Resolves a preset and what is changed of it.
 
     Args:
-        preset: a name in `PRESETS`, or the path of a TOML file of one's own.
+        preset: a name in `PRESETS`, the path of a TOML file of one's own, or that of the config.json in a run's folder.
         overrides: dotted keys and values, such as {"optimizer.learning_rate": 1e-4}.
 
     Raises:
         ConfigError: if the preset is unknown, a key is unknown (the nearest is named), or a value does not fit.
     """
-    where = str(preset)
-    if where in PRESETS:
-        text = (_FOLDER / f"{where}.toml").read_text()
-    elif where.endswith(".toml") and Path(where).is_file():
-        try:
-            text = Path(where).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"The preset {where} cannot be read as text ({error}); save it as UTF-8.") from error
-    else:
-        close = get_close_matches(where, PRESETS, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(PRESETS)}, or give a .toml file."
-        raise ConfigError(f"There is no preset {where!r}; {hint}")
-    try:
-        values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"The preset {where} is not valid TOML: {error}.") from error
+    values = _preset(str(preset))
     for key, value in (overrides or {}).items():
         *sections, name = key.split(".")
         place = values
@@ -308,6 +293,38 @@ def load_config(preset: str | Path = "pix2pix", overrides: Mapping[str, Any] | N
                 raise ConfigError(f"The setting {key!r} does not exist: {section!r} is a value, not a section.")
         place[name] = value
     return parse_config(values)
+
+
+def _preset(where: str) -> dict[str, Any]:
+    """What a preset says, before it is checked."""
+    if where in PRESETS:
+        return tomllib.loads((_FOLDER / f"{where}.toml").read_text())
+    if not where.endswith((".toml", ".json")) or not Path(where).is_file():
+        close = get_close_matches(where, PRESETS, n=1)
+        hint = (
+            f"did you mean {close[0]!r}?"
+            if close
+            else f"known are {', '.join(PRESETS)}, or give a .toml file or a run's config.json."
+        )
+        raise ConfigError(f"There is no preset {where!r}; {hint}")
+    try:
+        text = Path(where).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"The preset {where} cannot be read as text ({error}); save it as UTF-8.") from error
+    if where.endswith(".toml"):
+        try:
+            return tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError(f"The preset {where} is not valid TOML: {error}.") from error
+    try:
+        config = json.loads(text)["config"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"The preset {where} is not the config.json of a run; give that, a .toml file or a preset's name."
+        ) from error
+    if not isinstance(config, dict):
+        raise ConfigError(f"The preset {where} holds no settings; give a run's config.json, or a .toml file.")
+    return config
 
 
 def parse_config(values: Mapping[str, Any]) -> TrainConfig:
