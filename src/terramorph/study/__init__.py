@@ -1,9 +1,20 @@
 """Many runs beside each other: what to change, and what each change is worth."""
 
 from terramorph.study.compare import compare
+from terramorph.study.compare_sentences import conclude
 from terramorph.study.conclusion import TuneResult, confirm_study
 from terramorph.study.definition import STUDIES, Study, load_study
 from terramorph.study.plan import StudyOptions
 from terramorph.study.tune import tune
 
-__all__ = ["STUDIES", "Study", "StudyOptions", "TuneResult", "compare", "confirm_study", "load_study", "tune"]
+__all__ = [
+    "STUDIES",
+    "Study",
+    "StudyOptions",
+    "TuneResult",
+    "compare",
+    "conclude",
+    "confirm_study",
+    "load_study",
+    "tune",
+]
