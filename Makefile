@@ -1,7 +1,8 @@
-# make demo    a procedural town, a small model, its map of unseen ground, one HTML page (at most 5 minutes on 2 cores)
-# make test    the test suite
-# make check   style, types, import rules, then the test suite
-# make clean   removes the virtual environment and everything that was made
+# make demo       a procedural town, a small model, its map of unseen ground, one HTML page (at most 5 minutes on 2 cores)
+# make test       the test suite
+# make notebooks  runs notebooks/ from top to bottom
+# make check      style, types, import rules, then the test suite
+# make clean      removes the virtual environment and everything that was made
 #
 # All of them make .venv first, with the versions in constraints.txt.
 #   PYTHON=python3.12                 another interpreter, 3.11 or newer
@@ -20,7 +21,7 @@ STAMP       := .venv/.installed
 PIP         := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt \
                $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: demo test static check clean
+.PHONY: demo test notebooks static check clean
 .DEFAULT_GOAL := test
 
 demo: $(STAMP)
@@ -28,6 +29,9 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	@$(BIN)/python -m pytest $(ARGS)
+
+notebooks: $(STAMP)
+	@$(BIN)/python -m pytest --nbmake --nbmake-timeout=600 -o timeout=900 notebooks
 
 static: $(STAMP)
 	@$(BIN)/ruff check --quiet .
