@@ -177,6 +177,7 @@ class Bundle:
         with atomic(
             path, f"The bundle {path} could not be written", failures=(SafetensorError,), make_folder=True
         ) as part:
+            part.touch()  # with the rights that files get here; safetensors alone would make it private
             save_file(tensors, part, metadata={"terramorph": self.header.model_dump_json()})
         return path
 

@@ -161,7 +161,9 @@ def test_a_window_that_cannot_be_read_ends_it_and_the_others_stay(
         sweep(model(), ortho, tmp_path / "there.tif", OPTIONS, engine=engine)
     assert list((tmp_path / ".there.tif.parts").glob("*.n*"))
     ortho.write_bytes(whole)
-    there = sweep(model(), ortho, tmp_path / "there.tif", OPTIONS, engine=engine)
+    with pytest.raises(InputError, match="another source"):
+        sweep(model(), ortho, tmp_path / "there.tif", OPTIONS, engine=engine)
+    there = sweep(model(), ortho, tmp_path / "there.tif", replace(OPTIONS, restart=True), engine=engine)
     assert there.read_bytes() == bytes_here(model, ortho)
 
 

@@ -27,7 +27,11 @@ def test_parts_are_found_again(tmp_path: Path) -> None:
         assert np.array_equal(spread, PART.spread)
         assert again.load(1_234_567) is again.load(1_234_567, spread=True) is None
     assert parts.scratch == parts.folder == tmp_path / ".map.tif.parts"
-    assert Parts(tmp_path / "map.tif", {"a": (1, 3)}).done() == set()
+    with pytest.raises(InputError, match=r"map\.tif\.parts holds 2 windows of .* another a; .* with --restart"):
+        Parts(tmp_path / "map.tif", {"a": (1, 3)})
+    assert parts.done() == {3, 1_234_567}
+    assert Parts(tmp_path / "map.tif", {"a": (1, 3)}, restart=True).done() == set()
+    assert Parts(tmp_path / "map.tif", {"a": (1, 4)}).done() == set()  # there was nothing to lose
     parts.remove()
     assert not list(tmp_path.iterdir())
 

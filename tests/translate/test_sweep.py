@@ -17,11 +17,12 @@ from odc.geo.geom import box
 from rasterio.enums import ColorInterp
 
 from terramorph.bundle import Bundle
-from terramorph.errors import ConfigError, InputError, StorageError
+from terramorph.errors import ConfigError, InputError, RasterError, StorageError
 from terramorph.geo import Grid
 from terramorph.raster import Raster, TileSource, open_source, read_image, write_image
 from terramorph.translate import SweepOptions, Translator, sweep
 from terramorph.translate.parts import Parts
+from terramorph.translate.sweep import work_grid
 
 from .conftest import make_bundle
 
@@ -138,7 +139,7 @@ def test_kill_and_go_on_gives_the_same_pixels(bundle: Bundle, ortho: Path, tmp_p
     assert not (tmp_path / ".killed.tif.parts").exists()
 
 
-def test_another_plan_begins_anew_and_a_damaged_part_is_made_again(bundle: Bundle, ortho: Path, tmp_path: Path) -> None:
+def test_another_plan_is_refused_and_a_damaged_part_is_made_again(bundle: Bundle, ortho: Path, tmp_path: Path) -> None:
     translator = Translator(bundle, precision="fp32")
     options = SweepOptions(window=128, overlap=32)
 
@@ -156,8 +157,10 @@ def test_another_plan_begins_anew_and_a_damaged_part_is_made_again(bundle: Bundl
     sweep(translator, ortho, tmp_path / "map.tif", options)
     with pytest.raises(KeyboardInterrupt):
         sweep(translator, ortho, tmp_path / "map.tif", options, stop)
-    before = Parts(tmp_path / "map.tif", {"other": 1}).done()
-    assert before == set()
+    other = SweepOptions(window=192, overlap=32)
+    with pytest.raises(InputError, match=r"windows of an unfinished translation with another cover; .* --restart"):
+        sweep(translator, ortho, tmp_path / "map.tif", other)
+    assert Parts(tmp_path / "map.tif", {}, restart=True).done() == set()
 
 
 def test_scale_is_brought_to_the_models_or_refused(ortho: Path, picture, tmp_path: Path) -> None:
@@ -240,3 +243,80 @@ def test_unreadable_blocks_are_named_and_gone_on_from(bundle: Bundle, ortho: Pat
     ortho.write_bytes(whole)
     sweep(translator, ortho, tmp_path / "map.tif", SweepOptions(window=128, overlap=32))
     assert made(tmp_path / "map.tif").mask.any()
+
+
+def test_what_could_not_be_written_is_refused_before_the_first_window(
+    bundle: Bundle, ortho: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    translator = Translator(bundle, precision="fp32")
+    monkeypatch.setattr(translator, "translate_window", lambda *_: pytest.fail("a window was computed"))
+    whole = ortho.read_bytes()
+    (tmp_path / "tiles").mkdir()
+    (tmp_path / "tiles" / "notes.txt").touch()
+    plain = tmp_path / "plain.png"
+    write_image(Raster.from_pixels(read_image(ortho).pixels), plain)
+    (tmp_path / "link.tif").symlink_to(ortho)
+    for source, output, options, sentence in (
+        (ortho, ortho, SweepOptions(), r"ortho\.tif is what is translated, and would be replaced"),
+        (tmp_path / "link.tif", ortho, SweepOptions(), r"ortho\.tif is what is translated, and would be replaced"),
+        (ortho, "map.png", SweepOptions(), r"GeoTIFF is called \.tif, and .*map\.png is not"),
+        (ortho, "map.tif", SweepOptions(kind="pmtiles"), r"PMTiles archive is called \.pmtiles, and .*map\.tif is not"),
+        (ortho, "map.pmtiles", SweepOptions(kind="mbtiles"), r"MBTiles archive is called \.mbtiles"),
+        (ortho, "map.tif", SweepOptions(kind="xyz"), r"A folder of tiles is not called \.tif"),
+        (ortho, "tiles", SweepOptions(kind="xyz"), "tiles is there already and not empty"),
+        (plain, "map.pmtiles", SweepOptions(kind="pmtiles"), r"plain\.png has no CRS"),
+    ):
+        with pytest.raises((InputError, RasterError), match=sentence):
+            sweep(translator, source, tmp_path / output, options)
+    noisy = Translator(make_bundle(dropout=0.5), precision="fp32", mode="paper")
+    monkeypatch.setattr(noisy, "translate_window", lambda *_: pytest.fail("a window was computed"))
+    for spread, sentence in (
+        ("map.tif", "cannot be the output and its uncertainty too"),
+        ("std.png", r"std\.png is not"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            sweep(noisy, ortho, tmp_path / "map.tif", SweepOptions(samples=2, uncertainty=tmp_path / spread))
+    with pytest.raises(ConfigError, match="only the spread is kept; name its file"):
+        SweepOptions(samples=2)
+    assert ortho.read_bytes() == whole
+    assert not list(tmp_path.glob(".*.parts"))
+
+
+def test_the_output_of_an_area_is_no_larger_than_it(bundle: Bundle, ortho: Path, tmp_path: Path) -> None:
+    translator = Translator(bundle, precision="fp32")
+    area = box(400200, 5799800, 400300, 5799900, UTM)
+    sweep(translator, ortho, tmp_path / "whole.tif", SweepOptions(window=320))
+    sweep(translator, ortho, tmp_path / "part.tif", SweepOptions(area=area, match_source=True))
+    part, own = made(tmp_path / "part.tif"), read_image(ortho).grid
+    assert part.grid == own.crop(64, 192, 136, 108)  # from a multiple of the stride on
+    assert part.mask.sum() == 100 * 100
+    assert part.mask[36:, 8:].all()
+
+
+def test_pixels_that_are_not_square_are_warped(bundle: Bundle, picture, tmp_path: Path) -> None:
+    translator = Translator(bundle, precision="fp32")
+    grid = Grid(200, 300, Affine(1.0, 0.0, 4e5, 0.0, -2.0, 5.8e6), UTM)
+    degrees = Grid(200, 300, Affine(1e-5, 0.0, 15.0, 0.0, -1e-5, 60.0), CRS("EPSG:4326"))
+    mirrored = Grid(200, 300, Affine(1.0, 0.0, 4e5, 0.0, 1.0, 5.8e6), UTM)
+    for number, (own, square) in enumerate(
+        ((grid, False), (degrees, False), (mirrored, False), (Grid(300, 420, PLACE, UTM), True))
+    ):
+        assert own.is_square is square
+        path = tmp_path / f"{number}.tif"
+        write_image(Raster.from_pixels(picture(own.height, own.width), own), path)
+        sweep(translator, path, tmp_path / f"made{number}.tif")
+        got = made(tmp_path / f"made{number}.tif").grid
+        assert got.is_square
+        assert (got == own) is square
+        assert got.ground_resolution == pytest.approx(own.ground_resolution, rel=0.01)
+
+
+def test_grids_out_of_all_reason_are_refused(bundle: Bundle, ortho: Path, tmp_path: Path) -> None:
+    translator = Translator(bundle, precision="fp32", any_resolution=True)
+    with pytest.raises(InputError, match=r"is 1 m, and nothing is to be seen at 0\.001 m; give a coarser --resolution"):
+        sweep(translator, ortho, tmp_path / "no.tif", SweepOptions(resolution=0.001))
+    world = Grid(2**24, 2**24, Affine(2.0, 0.0, 0.0, 0.0, -2.0, 0.0), UTM)
+    with open_source(ortho) as source:
+        source.grid = world  # type: ignore[misc]
+        with pytest.raises(InputError, match=r"16,777,216 x 16,777,216 pixels; .* --area"):
+            work_grid(source, translator, None)

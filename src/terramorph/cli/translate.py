@@ -18,7 +18,7 @@ from terramorph.errors import ConfigError
 
 if TYPE_CHECKING:
     from terramorph.prepare import Opening
-    from terramorph.translate import SweepOptions
+    from terramorph.translate import SweepOptions, Translator
 
 NAME = "translate"
 _GO_ON = "run the same command again, it goes on from here"
@@ -87,12 +87,17 @@ def run(
     any_resolution: Annotated[
         bool, typer.Option("--any-resolution", help="Accept input of another ground resolution than the model's.")
     ] = False,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Throw away what another, unfinished translation to OUTPUT has made.")
+    ] = False,
     scheduler: Annotated[
         str | None, typer.Option(help="Compute on the workers of a Dask scheduler, tcp://HOST:PORT (docs/scale.md).")
     ] = None,
     workers: Annotated[int | None, typer.Option(help="Compute in so many processes here.")] = None,
 ) -> None:
     """Translate a raster of any size, an image, or a folder of images; every pixel's place is kept."""
+    from terramorph.raster.storage import as_remote
+
     settings: dict[str, Any] = {
         "mode": mode.value if mode else None,
         "device": device.value,
@@ -103,8 +108,10 @@ def run(
         "any_resolution": any_resolution or resolution is not None,
     }
     # Several draws without their spread are several images, as NAME_1, NAME_2 ...
-    several = samples > 1 and uncertainty is None
+    several = samples > 1 and uncertainty is None and to is None
     kind = to or (None if several else _kind_of(source, output))
+    if kind is None and as_remote(output) is not None:
+        raise ConfigError(f"{as_remote(output)} is no GeoTIFF or tile archive; name it .tif, .mbtiles or .pmtiles.")
     clustered = scheduler is not None or workers is not None
     if kind is not None:
         from terramorph.prepare import Opening
@@ -119,10 +126,9 @@ def run(
             samples=samples,
             uncertainty=uncertainty,
             kind=kind.value,
+            restart=restart,
         )
-        imagery = _Imagery(
-            source, crs, Opening(style=style, terms=terms), zoom, output.with_name(f".{output.name}.tiles")
-        )
+        imagery = _Imagery(source, crs, Opening(style=style, terms=terms), zoom, _tile_cache(output))
         try:
             if clustered:
                 _sweep_on_cluster(bundle, settings, imagery, output, options, scheduler, workers)
@@ -134,11 +140,20 @@ def run(
         return
     if clustered:
         raise ConfigError("--scheduler and --workers are for rasters of any size; leave them out for images.")
-    if resolution is not None or match_source or area is not None or uncertainty is not None:
-        raise ConfigError(
-            f"--resolution, --match-source, --area and --uncertainty are for rasters with a place; {output} is no "
-            "GeoTIFF or tile archive."
-        )
+    placed = {
+        "--resolution": resolution is not None,
+        "--match-source": match_source,
+        "--area": area is not None,
+        "--uncertainty": uncertainty is not None,
+        "--crs": crs is not None,
+        "--zoom": zoom is not None,
+        "--terms": terms is not None,
+        "--style": style != "classic",
+        "--restart": restart,
+    }
+    if any(placed.values()):
+        given = " and ".join(name for name, is_given in placed.items() if is_given)
+        raise ConfigError(f"For {given} the output must be a GeoTIFF or a tile archive, and {output} is neither.")
     from terramorph.translate import load, translate_files
 
     translator = load(bundle, **settings)
@@ -164,14 +179,32 @@ class _Imagery(NamedTuple):
         return self._replace(spec=_absolute(self.spec), how=how, cache=self.cache.absolute())
 
 
+def _tile_cache(output: Path) -> Path:
+    """Where tiles of a server are kept until the output stands: beside it, if that is on this machine."""
+    from terramorph.data import DEFAULT_CACHE
+    from terramorph.raster.storage import as_remote
+
+    folder = DEFAULT_CACHE if as_remote(output) is not None else output.parent
+    return folder / f".{output.name}.tiles"
+
+
 def _sweep(bundle: str, settings: dict[str, Any], imagery: _Imagery, output: Path, options: SweepOptions) -> None:
     """In this process."""
     from terramorph.prepare import open_side
     from terramorph.translate import load, sweep
 
     translator = load(bundle, **settings)
+    _warn_of_instance_norm(translator)
     with open_side(*imagery) as source, Steps() as steps:
         sweep(translator, source, output, options, steps.update)
+
+
+def _warn_of_instance_norm(translator: Translator) -> None:
+    if translator.header.architecture.settings.get("norm") == "instance":
+        warn(
+            "this network has instance norm, which looks at the statistics of each window: where windows differ in "
+            "content, their tones may differ too. Batch norm has no such effect."
+        )
 
 
 def _sweep_on_cluster(
@@ -191,6 +224,7 @@ def _sweep_on_cluster(
     cluster = Cluster(scheduler, workers)
     # Here the model is only asked what it is; a machine that hands out windows may have no GPU.
     translator = load(bundle, **{**settings, "device": "cpu", "precision": "fp32"})
+    _warn_of_instance_norm(translator)
     with open_side(*imagery) as source, cluster, Steps() as steps:
         model = partial(load, _absolute_bundle(bundle), **settings)
         engine = OnCluster(cluster, model, partial(open_side, *imagery.seen_from_elsewhere()))

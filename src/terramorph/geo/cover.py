@@ -84,8 +84,8 @@ class Window:
 class Cover:
     """Windows over the pixels of a grid, as a plan: a value that is compared, hashed and written down.
 
-    Windows start at multiples of ``align`` and all have the full side, unless the grid is smaller: those at
-    the border of the grid are moved inside. (The last may miss less than ``align`` pixels of it.)
+    Windows start at multiples of ``align`` and have the full side, but for the last of a row or column, which ends
+    with the grid: it is smaller, though always larger than what it shares.
 
     Attributes:
         height, width: Pixels to cover.
@@ -272,7 +272,7 @@ class Cover:
             return (_span(0, length, 0, length, np.ones(length, np.float32)),)
         last = -(-(length - self.window) // self.align) * self.align
         lattice = range(-(offset % self.step), last + self.step, self.step)
-        starts = sorted({min(max(start, 0), last) for start in lattice})
+        starts = sorted({max(start, 0) for start in lattice})
         stops = [min(start + self.window, length) for start in starts]
         # The middle between two windows is farthest from the border of both; at least a halo where there is one.
         middles = [(start + stop) // 2 for start, stop in zip(starts[1:], stops[:-1], strict=True)]

@@ -19,6 +19,9 @@ from terramorph.errors import RasterError
 WEB_MERCATOR_RADIUS = 6378137.0
 """Radius of the sphere of EPSG:3857, in metres."""
 
+SQUARE = 1.1
+"""A pixel whose sides differ by less than this factor is square."""
+
 
 class Bounds(NamedTuple):
     """The box around a grid, in CRS units (in pixels for a grid without a CRS)."""
@@ -93,6 +96,20 @@ class Grid:
         corners = [self.affine @ (x, y) for x in (0, self.width) for y in (0, self.height)]
         xs, ys = [c[0] for c in corners], [c[1] for c in corners]
         return Bounds(min(xs), min(ys), max(xs), max(ys))
+
+    @property
+    def is_square(self) -> bool:
+        """Whether a pixel's sides on the ground differ by less than a tenth, and the image is not mirrored (south up).
+
+        Without a CRS, where there is no telling, it is.
+        """
+        if self.crs is None:
+            return True
+        x, y = self.resolution
+        if self.crs.proj.is_geographic:
+            _, latitude = self.affine @ (self.width / 2, self.height / 2)
+            x *= math.cos(math.radians(min(max(latitude, -89.9), 89.9)))
+        return max(x / y, y / x) < SQUARE and self.affine.determinant < 0
 
     @property
     def ground_resolution(self) -> float | None:

@@ -147,6 +147,11 @@ class ImageSource:
         corners = [affine @ corner for corner in ((0, 0), (shape[1], 0), shape[::-1], (0, shape[0]), (0, 0))]
         self.extent = polygon(corners, self.grid.crs)
 
+    @property
+    def files(self) -> tuple[Path | Remote, ...]:
+        """The file, and those that it refers to (a VRT)."""
+        return tuple(self._files)
+
     def read(self, grid: Grid) -> Raster:
         """The pixels on a grid, as `Source` says.
 

@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from terramorph._version import __version__
-from terramorph.bundle import Header
 from terramorph.geo import Cover, Grid
 from terramorph.raster import ImageSource, Source
 from terramorph.raster.tiles.write import write_tiles
 from terramorph.raster.writer import Strip, write_cog
 from terramorph.translate.parts import Parts
+from terramorph.translate.translator import Translator
 from terramorph.translate.windows import Stages
 
 Progress = Callable[[str, int, int], None]
@@ -30,7 +30,7 @@ class Assembly:
     """What the parts of a sweep are joined with.
 
     Attributes:
-        header: of the bundle.
+        translator: made the parts.
         source: what the output says it is from.
         grid: of the parts together.
         cover: the windows, a part each.
@@ -39,7 +39,7 @@ class Assembly:
         stages: the seconds of joining and finishing are added to it.
     """
 
-    header: Header
+    translator: Translator
     source: Source
     grid: Grid
     cover: Cover
@@ -89,7 +89,7 @@ class Assembly:
         dtype: DTypeLike | None = None,
     ) -> None:
         """Writes a GeoTIFF; bands and dtype are the bundle's unless given."""
-        target = self.header.target
+        target = self.translator.header.target
         begun = joined = time.perf_counter()
 
         def progress(done: int, total: int) -> None:
@@ -113,10 +113,12 @@ class Assembly:
         self.stages.finish_s += time.perf_counter() - joined
 
     def _tags(self) -> dict[str, str]:
-        header = self.header
+        header = self.translator.header
         tags = {
             "TERRAMORPH_VERSION": __version__,
             "TERRAMORPH_BUNDLE": f"{header.architecture.name}, {header.direction}, made by {header.made_by}",
+            "TERRAMORPH_BUNDLE_DIGEST": self.translator.digest,
+            "TERRAMORPH_MODE": self.translator.mode,
             "TERRAMORPH_SOURCE": self.source.name,
         }
         if self.source.licence:
@@ -125,7 +127,7 @@ class Assembly:
 
     def _joined(self, step: str, spread: bool = False) -> Iterator[Strip]:
         """Rows of the output from the top: (rows, pixels (C, h, W) in the stored dtype, mask bool (h, W))."""
-        target, cover = self.header.target, self.cover
+        target, cover = self.translator.header.target, self.cover
         bands = 1 if spread else target.count
         # Fewer rows at a time of a wider raster, so that memory does not grow with it.
         high = max(16, min(256, (1 << 22) // cover.width))

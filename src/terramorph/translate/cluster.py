@@ -36,6 +36,9 @@ PATIENCE = 120.0
 """Seconds until a scheduler answers that did before, until a worker joins, and until a part is seen that was written on
 another machine (a shared folder may show it late)."""
 
+FIRST_WINDOW = 600.0
+"""Seconds after which something is taken to be stuck before any window has come back to compare it with."""
+
 _CONNECT = 10.0
 _PULSE = 1.0
 _GO_ON = "run the same command again, it goes on from here"
@@ -65,6 +68,8 @@ class Cluster:
         if workers is not None and workers < 1:
             raise ConfigError(f"{workers} workers do nothing; give --workers 1 or more.")
         self._address, self._count = scheduler, workers
+        # Of the machine, before anything else in this process takes fewer.
+        self._threads = None if workers is None else max(1, torch.get_num_threads() // workers)
         self._opened = ExitStack()
         self._client: Any = None
 
@@ -76,7 +81,7 @@ class Cluster:
     @property
     def threads(self) -> int | None:
         """Threads that each worker computes with; None: as many as it was started with."""
-        return None if self._count is None else max(1, torch.get_num_threads() // self._count)
+        return self._threads
 
     @property
     def client(self) -> Any:
@@ -274,7 +279,7 @@ class _Round:
             raise self._cluster.deserted()
         room = IN_FLIGHT * max(workers, 1) - len(self._running)
         fresh = list(islice(self._left, max(room, 0)))
-        if room > 0 and not fresh and self._slowest and now - self._moved > 2 * self._slowest:
+        if room > 0 and not fresh and now - self._moved > (2 * self._slowest or FIRST_WINDOW):
             # Nothing else is left, and something is slow or stuck: another worker may be faster.
             fresh = [unit for unit, _ in self._running.values() if unit not in self._doubled]
             self._doubled.update(fresh)

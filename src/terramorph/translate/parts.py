@@ -47,24 +47,28 @@ class Parts:
 
     Args:
         output: what is being made (`raster.storage.location`); the folder lies beside it.
-        plan: plain data. Parts of another plan are thrown away, for they do not fit.
+        plan: plain data.
+        restart: throw away the parts of another plan.
 
     Attributes:
         folder: where the parts lie.
 
     Raises:
-        InputError: if another process makes the same output by another plan.
+        InputError: if the folder holds parts of another plan, or another process makes the same output.
         StorageError: if the folder cannot be made.
     """
 
-    def __init__(self, output: Path | Remote, plan: dict[str, Any]) -> None:
+    def __init__(self, output: Path | Remote, plan: dict[str, Any], restart: bool = False) -> None:
         self.folder = output.with_name(f".{output.name}.parts")
         self._name = output.name
         self._store = _Local(self.folder) if isinstance(self.folder, Path) else _Stored(self.folder)
         self._store.make()
         document = json.dumps(plan, indent=1).encode()
-        if self._store.find("plan.json") != document:
+        there = self._store.find("plan.json")
+        if there != document:
             with self.locked():
+                if there is not None and not restart:
+                    self._require_none(there, plan)
                 self._store.clear()
                 self._store.write("plan.json", document)
 
@@ -81,6 +85,25 @@ class Parts:
         """
         names = (name.split(".") for name in self._store.names())
         return {int(name[0]) for name in names if name[0].isdigit() and name[1:] in (["npy"], ["none"])}
+
+    def _require_none(self, there: bytes, plan: dict[str, Any]) -> None:
+        """Refuses to throw away what somebody may still want.
+
+        Raises:
+            InputError: if there are parts.
+        """
+        count = len(self.done())
+        if not count:
+            return
+        try:
+            other = json.loads(there)
+            changed = [key for key in plan if other.get(key) != plan[key]]
+        except (ValueError, AttributeError):
+            changed = ["plan"]
+        raise InputError(
+            f"{self.folder} holds {count} windows of an unfinished translation with another {' and '.join(changed)}; "
+            "go on with it by the command that began it, or throw them away with --restart."
+        )
 
     def save(self, number: int, part: Part | None) -> None:
         """Keeps a window's result; None for a window without data.

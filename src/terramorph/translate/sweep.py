@@ -7,6 +7,7 @@ raster.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -22,9 +23,16 @@ from terramorph.raster import Source, open_source
 from terramorph.raster.clip import ClippedSource
 from terramorph.raster.storage import Remote, location, placed
 from terramorph.translate.assemble import Assembly, Kind, Progress
+from terramorph.translate.outputs import check_outputs
 from terramorph.translate.parts import Parts
 from terramorph.translate.translator import MAX_SCALE_RATIO, WHOLE_PIXELS, Translator
 from terramorph.translate.windows import Bench, Job, Stages, identity, translate_windows
+
+MAX_PIXELS = 10**13
+"""Of a grid to translate: thirty countries of the size of Germany at 1 m."""
+
+MAX_REFINEMENT = 16.0
+"""A source's pixels are made smaller by no more than this."""
 
 SAME_SCALE = 1.02
 """Ground resolutions this close count as equal: the source is not resampled."""
@@ -41,6 +49,7 @@ class SweepOptions:
         samples: draws for each pixel, in mode paper; the first is the output.
         uncertainty: where the standard deviation of the draws goes, a GeoTIFF.
         kind: of the output.
+        restart: throw away what an unfinished sweep to the same output has made, if it was another one.
         window: side of the windows in pixels; None: see `Translator.cover`.
         overlap: pixels that windows share, where the network's field is not bounded; None: likewise.
         offset: (y, x) by which the lattice of windows is moved: another tiling of the same ground.
@@ -52,6 +61,7 @@ class SweepOptions:
     samples: int = 1
     uncertainty: Path | None = None
     kind: Kind = "cog"
+    restart: bool = False
     window: int | None = None
     overlap: int | None = None
     offset: tuple[int, int] = (0, 0)
@@ -62,6 +72,8 @@ class SweepOptions:
             raise ConfigError(f"A resolution of {self.resolution} m is none; give metres per pixel, such as 0.6.")
         if self.uncertainty is not None and self.samples < 2:
             raise ConfigError("A spread needs several draws; give --samples of 2 or more, in mode paper.")
+        if self.samples > 1 and self.uncertainty is None:
+            raise ConfigError("Of several draws of a raster only the spread is kept; name its file with --uncertainty.")
         if self.match_source and self.kind != "cog":
             raise ConfigError("Tiles lie on the world's own grid; leave out --match-source.")
 
@@ -141,7 +153,8 @@ def sweep(
         The output.
 
     Raises:
-        InputError: if bands, dtype or ground resolution do not fit the bundle, or a part of the source cannot be read.
+        InputError: if bands, dtype or ground resolution do not fit the bundle, an output would replace the source or
+            cannot be of its kind, the parts of another sweep lie there, or a part of the source cannot be read.
         StorageError: if something cannot be written; what is done stays, and the same call goes on from it.
         RunError: if a cluster fails for good; likewise.
     """
@@ -152,23 +165,27 @@ def sweep(
     translator.check_samples(options.samples)
     with ExitStack() as opened:
         whole = source if not isinstance(source, str | Path) else opened.enter_context(open_source(source))
-        grid = work_grid(whole, translator, options.resolution)
         translator.check_kind(len(whole.bands), np.dtype(whole.dtype).name)
         seen = whole if options.area is None else ClippedSource(whole, options.area)
+        grid = work_grid(seen, translator, options.resolution)
+        check_outputs(place, options.uncertainty, options.kind, whole, translator.header, grid)
         cover = plan_cover(translator, grid, options)
         engine = engine or Here(translator, seen)
+        tell("looking at the source", 0, 1)  # all of it, for the fingerprint
         plan = {
             **identity(translator, seen, engine.backend),
             "grid": [grid.height, grid.width, *grid.affine[:6], str(grid.crs)],
             "cover": str(cover),
             "samples": options.samples,
         }
-        parts = Parts(place, plan)
+        tell("looking at the source", 1, 1)
+        parts = Parts(place, plan, options.restart)
         job = Job(plan, grid, cover, parts, options.area, options.samples, seen.sequential)
         with parts.locked():
             engine.compute(job, stages, lambda done, total: tell("translating", done, total))
-            assembly = Assembly(translator.header, whole, grid, cover, parts, tell, stages)
-            back = whole.grid if options.match_source and whole.grid != grid else None
+            assembly = Assembly(translator, whole, grid, cover, parts, tell, stages)
+            back = own_grid(seen, translator) if options.match_source else None
+            back = None if back == grid else back
             with placed(place, parts.scratch) as made:
                 assembly.write(made, options.kind, back)
             if options.uncertainty is not None:
@@ -179,34 +196,70 @@ def sweep(
 
 
 def work_grid(source: Source, translator: Translator, resolution: float | None) -> Grid:
-    """The grid on which the network sees a source: the source's own where that is of the right scale.
+    """The grid on which the network sees a source: the source's own where that is of the right scale and its pixels
+    are square.
 
     Args:
-        source: with or without a place.
+        source: with or without a place; of one that is cut to an area, no more than that is covered.
         translator: knows the ground resolution it was trained at, or does not.
         resolution: metres per pixel, in place of that.
 
     Raises:
         InputError: if the source's scale is more than `MAX_SCALE_RATIO` off and no resolution is given, or it has no
-            pixels and there is nothing to tell their size.
+            pixels and there is nothing to tell their size, or the grid would be out of all reason.
     """
-    own = source.grid
+    grid = _work_grid(source, translator, resolution)
+    if grid.height * grid.width > MAX_PIXELS:
+        raise InputError(
+            f"{source.name} would be {grid.width:,} x {grid.height:,} pixels; give the ground that is wanted with "
+            "--area, or a coarser --resolution."
+        )
+    return grid
+
+
+def own_grid(source: Source, translator: Translator) -> Grid | None:
+    """The grid of a source's own pixels, cut to where it has any; it starts at a multiple of the network's stride.
+
+    So the network sees every layer in the same phase as without the cut.
+    """
+    own, stride = source.grid, translator.header.stride
+    if own is None or not isinstance(source, ClippedSource):
+        return own
+    box = source.extent.boundingbox
+    corners = [~own.affine @ (x, y) for x in (box.left, box.right) for y in (box.bottom, box.top)]
+    xs, ys = [x for x, _ in corners], [y for _, y in corners]
+    left, top = (max(0, math.floor(min(values) / stride) * stride) for values in (xs, ys))
+    right, bottom = min(own.width, math.ceil(max(xs))), min(own.height, math.ceil(max(ys)))
+    return own.crop(top, left, max(bottom - top, 1), max(right - left, 1))
+
+
+def _work_grid(source: Source, translator: Translator, resolution: float | None) -> Grid:
+    own = own_grid(source, translator)
     have = None if own is None else own.ground_resolution
     need = resolution if resolution is not None else translator.header.ground_resolution
     if own is None and need is None:
         raise InputError(f"{source.name} has no pixels of its own and the model knows no scale; give --resolution.")
     if resolution is not None and own is not None and have is None:
         raise InputError(f"{source.name} has no place on Earth, so it has no metres; leave out --resolution.")
-    if own is not None and (have is None or need is None or (resolution is None and translator.any_resolution)):
+    if own is not None and (have is None or (resolution is None and translator.any_resolution)):
         return own
-    assert need is not None
+    if need is None:
+        assert own is not None
+        assert have is not None
+        return own if own.is_square else grid_at(source.extent, have)
     if have is not None and resolution is None and max(have / need, need / have) > MAX_SCALE_RATIO:
         raise InputError(
             f"A pixel of {source.name} is {have:.3g} m and the model was trained at {need:.3g} m; bring it to that "
             f"with --resolution {need:.3g}, or translate it as it is with --any-resolution."
         )
-    if own is not None and have is not None and max(have / need, need / have) < SAME_SCALE:
-        return own
+    if own is not None and have is not None:
+        if have / need > MAX_REFINEMENT:
+            raise InputError(
+                f"A pixel of {source.name} is {have:.3g} m, and nothing is to be seen at {need:.3g} m; give a coarser "
+                "--resolution."
+            )
+        if max(have / need, need / have) < SAME_SCALE and own.is_square:
+            return own
     return grid_at(source.extent, need)
 
 

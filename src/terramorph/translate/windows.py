@@ -125,10 +125,10 @@ class Bench:
 
     def translate(self, raster: Raster, window: Window) -> Part | None:
         """One window through the network, as often as asked, cut to what is used of it; None where there is no data."""
-        if not raster.mask.any():
-            return None
         rows, columns = window.inner
         real = raster.mask[None, rows, columns]
+        if not real.any():
+            return None
         draws = [self.translator.translate_window(raster, i)[:, rows, columns] for i in range(self.samples)]
         spread = None
         if self.samples > 1:

@@ -62,13 +62,13 @@ def translate_unit(task: Task, unit: Unit) -> tuple[str, Stages]:
 
     worker, stages = get_worker(), Stages()
     with _sendable_errors():
-        # In each of Dask's threads: OpenMP keeps the number for the thread that set it.
-        torch.set_num_threads(task.threads or worker.state.nthreads)
         with _opening:
             if task.key not in _benches:
                 _benches.clear()  # of a sweep whose client was killed
                 _benches[task.key] = open_bench(task, worker.address)
             bench = _benches[task.key]
+        # In each of Dask's threads: OpenMP keeps the number for the thread that set it.
+        torch.set_num_threads(task.threads or worker.state.nthreads)
         translate_windows(bench, [unit], stages, lambda more: None)
     return worker.address, stages
 

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
+from odc.geo.crs import CRS
 from PIL import Image
 from pyproj import Transformer
 
@@ -88,7 +89,7 @@ def write_tiles(
         StorageError: If it cannot be written. Nothing is left behind.
     """
     path = Path(path)
-    _check(source)
+    check_tiles(source.name, source.extent.crs, len(source.bands), source.dtype)
     ground = _ground(source)
     low, high = _zooms(source, ground, min_zoom, max_zoom)
     box = _tile_box(ground, high)
@@ -108,14 +109,18 @@ def write_tiles(
         sink.finish(About(name, format, low, high, bounds, attribution))
 
 
-def _check(source: Source) -> None:
-    """Refuses what is no picture with a place."""
-    if source.extent.crs is None:
-        raise RasterError(f"{source.name} has no CRS, so there is no telling where its tiles lie; georeference it.")
-    if len(source.bands) not in (1, 3):
-        raise RasterError(f"{source.name} has {len(source.bands)} bands; tiles are made of 1 or 3: choose some.")
-    if source.dtype != np.uint8:
-        raise RasterError(f"{source.name} holds {source.dtype}; tiles hold uint8: bring it to 0 ... 255 first.")
+def check_tiles(name: str, crs: CRS | None, bands: int, dtype: np.dtype[Any]) -> None:
+    """Refuses what is no picture with a place: what `write_tiles` would say, before there is a source.
+
+    Raises:
+        RasterError: If there is no CRS, or other bands or another dtype than tiles hold.
+    """
+    if crs is None:
+        raise RasterError(f"{name} has no CRS, so there is no telling where its tiles lie; georeference it.")
+    if bands not in (1, 3):
+        raise RasterError(f"{name} has {bands} bands; tiles are made of 1 or 3: choose some.")
+    if dtype != np.uint8:
+        raise RasterError(f"{name} holds {dtype}; tiles hold uint8: bring it to 0 ... 255 first.")
 
 
 def _ground(source: Source) -> Grid:

@@ -46,6 +46,8 @@ class OnnxBackend:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
+        # The arena keeps the most that was ever asked for: measured on windows of 1536 px, 2.2 GB instead of 1.5.
+        options.enable_cpu_mem_arena = False
         try:
             self._session: Any = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its errors share no base but Exception
