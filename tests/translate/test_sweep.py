@@ -14,6 +14,7 @@ import rasterio
 from affine import Affine
 from odc.geo.crs import CRS
 from odc.geo.geom import box
+from PIL import Image, ImageFilter
 from rasterio.enums import ColorInterp
 
 from terramorph.bundle import Bundle
@@ -171,7 +172,13 @@ def test_scale_is_brought_to_the_models_or_refused(ortho: Path, picture, tmp_pat
     assert got.grid.resolution == pytest.approx((1.25, 1.25))
     assert got.grid.crs == UTM
     sweep(translator, ortho, tmp_path / "back.tif", SweepOptions(match_source=True))
-    assert made(tmp_path / "back.tif").grid == read_image(ortho).grid
+    back, own = made(tmp_path / "back.tif"), read_image(ortho)
+    assert back.grid == own.grid
+    assert not back.mask[~own.mask].any()
+    lost = own.mask & ~back.mask
+    assert lost.sum() < 3 * 2 * (300 + 420 + 110 + 170)  # at most three pixels along every border
+    inner = np.asarray(Image.fromarray(np.pad(own.mask, 3)).filter(ImageFilter.MinFilter(7)))[3:-3, 3:-3]
+    assert back.mask[inner].all()
 
     far = Translator(make_bundle(header={"ground_resolution": 2.0}), precision="fp32")
     with pytest.raises(InputError, match=r"is 1 m and the model .* 2 m; bring it to that with --resolution 2"):

@@ -46,7 +46,7 @@ from terramorph.raster.limits import check_claims
 from terramorph.raster.mapfile import calibrated_image, fit_affine, read_map_file
 from terramorph.raster.overviews import LEFT, Level, Overviews
 from terramorph.raster.raster import Raster, default_bands
-from terramorph.raster.resample import Resampling
+from terramorph.raster.resample import MIN_WEIGHT, Resampling
 from terramorph.raster.storage import Remote, as_remote, from_gdal
 from terramorph.raster.warp import Footprint, footprint, kernel_reach, warp, window_offset
 from terramorph.raster.worldfile import place_files, read_place
@@ -92,6 +92,7 @@ class ImageSource:
     Attributes:
         name, grid, extent, bands, dtype, sequential, licence: as `Source` says.
         resampling: the filter of the warp.
+        least: see `warp`.
     """
 
     name: str
@@ -103,7 +104,12 @@ class ImageSource:
     licence: str | None
 
     def __init__(
-        self, path: str | Path | Remote, *, crs: CRS | None = None, resampling: Resampling = "bicubic"
+        self,
+        path: str | Path | Remote,
+        *,
+        crs: CRS | None = None,
+        resampling: Resampling = "bicubic",
+        least: float = MIN_WEIGHT,
     ) -> None:
         """Open the file and read its header; no pixel is decoded.
 
@@ -112,6 +118,7 @@ class ImageSource:
                 its URL (`storage.Remote`).
             crs: used where the file has a place but does not say in which CRS. A CRS that the file gives comes first.
             resampling: "nearest" keeps the colours of a map in classes.
+            least: of the filter's weights that must fall on real pixels for a warped pixel to be one.
 
         Raises:
             RasterError: If the file is missing, a folder, empty, not an image or of a kind that is not read; holds
@@ -124,6 +131,7 @@ class ImageSource:
             path = as_remote(path) or Path(path)
         self.name = str(path)
         self.resampling: Resampling = resampling
+        self.least = least
         self.licence = None
         image = calibrated_image(path) if isinstance(path, Path) else None
         self._path = image or path
@@ -318,7 +326,7 @@ class ImageSource:
                 self._warp_into(pixels[..., half:], mask[:, half:], rest, level)
             return
         window = Raster(*level.read(y, x, height, width), level.grid.crop(y, x, height, width), self.bands)
-        warped = warp(window, grid, self.resampling)
+        warped = warp(window, grid, self.resampling, self.least)
         pixels[...], mask[...] = warped.pixels, warped.mask
 
     def _needed(self, place: Footprint, own: Grid) -> tuple[int, int, int, int]:

@@ -94,7 +94,7 @@ def kernel_reach(place: Footprint, method: Resampling = "bicubic") -> int:
     return math.ceil(_RADIUS[method] * max(place.step_x, place.step_y, 1.0)) + 2
 
 
-def warp(raster: Raster, grid: Grid, method: Resampling = "bicubic") -> Raster:
+def warp(raster: Raster, grid: Grid, method: Resampling = "bicubic", least: float = MIN_WEIGHT) -> Raster:
     """The pixels on another grid. Anti-aliased where that is coarser.
 
     Normalised convolution, as in `resize_masked`: the filter sums over real pixels only. The filter's width depends
@@ -105,9 +105,10 @@ def warp(raster: Raster, grid: Grid, method: Resampling = "bicubic") -> Raster:
         raster: the source; outside it there are no real pixels.
         grid: the target; with a CRS where the source has one.
         method: the filter.
+        least: of the filter's weights that must fall on real pixels, 0 to 1.
 
     Returns:
-        Pixels of the same dtype, masked where not more than `MIN_WEIGHT` of the filter's weights fall on real pixels;
+        Pixels of the same dtype, masked where not more than ``least`` of the filter's weights fall on real pixels;
         masked pixels hold 0.
 
     Raises:
@@ -127,7 +128,7 @@ def warp(raster: Raster, grid: Grid, method: Resampling = "bicubic") -> Raster:
     if inside and raster.mask.all():
         pixels = _reproject(raster.pixels, raster.grid, grid, place, method)
         return Raster(pixels, np.ones(grid.shape, np.bool_), grid, raster.bands)
-    pixels, mask = _warp_masked(raster, grid, place, method, reach)
+    pixels, mask = _warp_masked(raster, grid, place, method, reach, least)
     return Raster(pixels, mask, grid, raster.bands)
 
 
@@ -142,7 +143,7 @@ def _touches(place: Footprint, grid: Grid, reach: int) -> bool:
 
 
 def _warp_masked(
-    raster: Raster, grid: Grid, place: Footprint, method: Resampling, reach: int
+    raster: Raster, grid: Grid, place: Footprint, method: Resampling, reach: int, least: float
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """Pixels and mask of a raster of which some pixels, or all around it, are not real."""
     exact = raster.dtype.itemsize > 2
@@ -158,7 +159,7 @@ def _warp_masked(
     padded = raster.grid.crop(-reach, -reach, shape[1], shape[2])
     warped = _reproject(stack, padded, grid, place, method)
     weight = warped[-1]
-    mask = np.abs(weight - 1) < 1 - MIN_WEIGHT
+    mask = np.abs(weight - 1) < 1 - least
     values = means + warped[:-1] / np.where(mask, weight, 1)
     if np.issubdtype(raster.dtype, np.integer):
         limits = np.iinfo(raster.dtype)
