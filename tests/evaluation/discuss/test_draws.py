@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from terramorph.evaluation.discuss.calibration import seen_from_the_others
 from terramorph.evaluation.discuss.draws import (
     DrawCounts,
     draws_section,
@@ -10,6 +11,7 @@ from terramorph.evaluation.discuss.draws import (
     sparsified,
     spread_and_error,
 )
+from terramorph.evaluation.discuss.section import Section
 from terramorph.evaluation.discuss.views import View
 
 SIDE = 32
@@ -44,14 +46,53 @@ def test_spread_and_error_by_hand() -> None:
     assert error.item() == pytest.approx((2 + 10) / 2)
 
 
-def test_a_truth_that_is_one_more_draw_is_as_far_off_as_expected() -> None:
-    rng, counts = np.random.default_rng(0), DrawCounts(4)
-    for _ in range(6):
-        *draws, truth = rng.normal(128, 12, (5, 1, SIDE, SIDE)).round().clip(0, 255).astype(np.uint8)
-        counts.add(np.stack(draws), truth, EVERYWHERE)
-    sentence = draws_section(counts, look, np.random.default_rng(0)).sentences[0]
-    # Four draws underestimate a standard deviation by 8 % on average (the c4 of control charts).
-    assert sentence.values["error"] == pytest.approx(sentence.values["expected"] / 0.921, rel=0.03)
+def spoken(draws: int, farther: float, images: int = 12, off: float = 0.0) -> Section:
+    """A section of draws whose truth has so many times their standard deviation, which itself differs by place."""
+    rng, counts = np.random.default_rng(draws), DrawCounts(draws)
+    for _ in range(images):
+        scale = rng.uniform(4, 16, (1, SIDE, SIDE))
+        made = 128 + rng.normal(0, 1, (draws, 1, SIDE, SIDE)) * scale
+        truth = 128 + off + rng.normal(0, farther, (1, SIDE, SIDE)) * scale
+        counts.add(*(side.round().clip(0, 255).astype(np.uint8) for side in (made, truth)), EVERYWHERE)
+    return draws_section(counts, look, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("draws", [2, 3, 5, 10])
+def test_draws_that_the_truth_could_be_one_of_are_neither_too_sure_nor_too_unsure(draws: int) -> None:
+    section = spoken(draws, farther=1)
+    said, data = section.sentences[0], section.data["calibration"]
+    assert said.text.endswith("over 12 images: they are not shown to be too sure or too unsure.")
+    assert data["error"] == pytest.approx(data["reference"], rel=0.02)
+    # Neither are those that happen to agree on a pixel.
+    assert len(data["groups"]) == 0 if draws == 2 else len(data["groups"]) > 5
+    for group in data["groups"]:
+        if group["share"] > 0.02:
+            assert group["error"]["mean"] == pytest.approx(group["reference"], rel=0.1)
+
+
+@pytest.mark.parametrize("draws", [2, 3, 5, 10])
+@pytest.mark.parametrize(
+    ("farther", "off", "verdict"), [(1.3, 0.0, "too sure"), (1.0, 8.0, "too sure"), (0.7, 0.0, "too unsure")]
+)
+def test_draws_that_are_too_sure_or_too_unsure(draws: int, farther: float, off: float, verdict: str) -> None:
+    section = spoken(draws, farther, off=off)
+    assert section.sentences[0].text.endswith(f": the draws are {verdict}.")
+    low, high = (section.data["calibration"]["difference"][end] for end in ("low", "high"))
+    assert low > 0 if verdict == "too sure" else high < 0
+
+
+def test_a_few_images_do_not_say_whether_draws_are_too_sure() -> None:
+    said = spoken(5, farther=3, images=5).sentences[0].text
+    assert said.endswith("for a verdict on whether they are too sure it takes 6 images, not 5.")
+
+
+def test_what_all_but_one_say_by_hand() -> None:
+    draws = np.array([[[[10]]], [[[14]]], [[[30]]]], np.uint8)
+    found = list(seen_from_the_others(draws, np.array([[[20]]], np.uint8)))
+    spreads, errors, references = ([plane.item() for plane in planes] for planes in zip(*found, strict=True))
+    assert spreads == pytest.approx([16 / np.sqrt(2), 20 / np.sqrt(2), 4 / np.sqrt(2)], rel=1e-5)
+    assert errors == pytest.approx([2, 0, 8], abs=1e-4)
+    assert references == pytest.approx([12, 6, 18], rel=1e-5)
 
 
 def test_a_sparsification_curve() -> None:
@@ -69,7 +110,7 @@ def test_disagreement_that_tells_the_error_is_found() -> None:
     assert "predicts error within an image" in " ".join(s.text for s in section.sentences)
     assert section.data["rho"]["low"] > 0.2
     assert 0.3 < section.data["sparsification"]["gain"] < 1
-    errors = [group["error"]["mean"] for group in section.data["calibration"]]
+    errors = [group["error"]["mean"] for group in section.data["calibration"]["groups"]]
     assert errors[-1] > 3 * errors[0]
     assert len(section.figures[-1].gallery) == 3
 
@@ -95,7 +136,8 @@ def test_masked_pixels_do_not_count() -> None:
     mask[:, 8:] = False
     counts = DrawCounts(5)
     counts.add(draws, truth, mask)
-    assert counts.pixels[0].sum() == 8 * SIDE
+    assert counts.pixels == [8 * SIDE]
+    assert counts.others[0][0].sum() == 5 * 8 * SIDE
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from terramorph.evaluation.discuss.calibration import (
+    SURE,
+    calibration,
+    calibration_figure,
+    calibration_sentence,
+    count_image,
+)
 from terramorph.evaluation.discuss.charts import COLOURS, Series, plot
 from terramorph.evaluation.discuss.section import (
     Figure,
@@ -29,18 +34,13 @@ from terramorph.evaluation.discuss.statistics import (
     mean_interval,
     rank_correlation,
     rank_correlation_p,
-    ratio_intervals,
 )
 from terramorph.evaluation.discuss.views import Look
 from terramorph.evaluation.pictures import ERROR_TOP, data_uri, error_gradient, magma, viewable
 
-BOUNDS = (0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 48.0)
-"""Grey levels: where one group of disagreement ends and the next begins."""
 REMOVED = tuple(k / 20 for k in range(20))
 """Shares of the pixels that the sparsification curve leaves out."""
 _PICTURED = 3
-_SURE = 6  # images for a verdict: with fewer, even one sign in all of them may be chance at 5 %
-_LEAST = 0.0005  # share of the pixels of a group that is drawn
 
 
 @dataclass
@@ -52,7 +52,9 @@ class DrawCounts:
 
     Attributes:
         draws: How many there are of each image.
-        pixels, spread, error: float64 ``(13,)`` an image: number of pixels by groups of disagreement, and sums.
+        pixels: Number of pixels of each image.
+        spread, error: Their means over the pixels of each image.
+        others: float64 ``(4, 13)`` an image, from `terramorph.evaluation.discuss.calibration.count_image`.
         rho: Spearman's correlation over the pixels of an image; NaN where the draws agree or the error is the same
             everywhere.
         curves: float64 ``(2, 20)`` an image: mean error of what is left where the most disagreeing pixels, and where
@@ -62,9 +64,10 @@ class DrawCounts:
     """
 
     draws: int
-    pixels: list[NDArray[np.float64]] = field(default_factory=list)
-    spread: list[NDArray[np.float64]] = field(default_factory=list)
-    error: list[NDArray[np.float64]] = field(default_factory=list)
+    pixels: list[int] = field(default_factory=list)
+    spread: list[float] = field(default_factory=list)
+    error: list[float] = field(default_factory=list)
+    others: list[NDArray[np.float64]] = field(default_factory=list)
     rho: list[float] = field(default_factory=list)
     curves: list[NDArray[np.float64]] = field(default_factory=list)
     most: list[tuple[float, int, NDArray[np.float32], NDArray[np.float32]]] = field(default_factory=list)
@@ -79,11 +82,10 @@ class DrawCounts:
         """
         spread, error = spread_and_error(draws, truth)
         s, e = spread[mask].astype(np.float64), error[mask].astype(np.float64)
-        group = np.searchsorted(BOUNDS, s, side="right")
-        count = len(BOUNDS) + 1
-        self.pixels.append(np.bincount(group, minlength=count).astype(np.float64))
-        self.spread.append(np.bincount(group, s, minlength=count).astype(np.float64))
-        self.error.append(np.bincount(group, e, minlength=count).astype(np.float64))
+        self.pixels.append(len(s))
+        self.spread.append(float(s.mean()))
+        self.error.append(float(e.mean()))
+        self.others.append(count_image(draws, truth, mask))
         rho = rank_correlation(s, e)
         self.rho.append(np.nan if rho is None else rho)
         self.curves.append(np.stack((sparsified(e, s), sparsified(e, e))))
@@ -138,29 +140,27 @@ def draws_section(counts: DrawCounts, look: Look, generator: np.random.Generator
         look: Shows a pair again.
         generator: Draws the resamplings.
     """
-    pixels, spread, error = (np.stack(side) for side in (counts.pixels, counts.spread, counts.error))
-    groups = ratio_intervals(error, pixels, generator)
-    middles = spread.sum(axis=0) / np.maximum(pixels.sum(axis=0), 1)
+    calibrated = calibration(counts.draws, np.stack(counts.others), generator)
     rho = np.array([value for value in counts.rho if np.isfinite(value)])
     curves = np.stack(counts.curves)
     gain = _gain(curves.mean(axis=0))
-    whole_spread, whole_error = (float(side.sum() / pixels.sum()) for side in (spread, error))
+    spread, error = (float(np.average(side, weights=counts.pixels)) for side in (counts.spread, counts.error))
     within = mean_interval(rho, generator) if len(rho) else None
     data = {
         "draws": counts.draws,
-        "mean_disagreement": whole_spread,
-        "mean_error": whole_error,
-        "calibration": [
-            {"disagreement": float(x), "pixels": int(n), "error": asdict(one)}
-            for x, n, one in zip(middles, pixels.sum(axis=0), groups, strict=True)
-            if one is not None
-        ],
+        "mean_disagreement": spread,
+        "mean_error": error,
+        "calibration": calibrated,
         "rho_per_image": [None if np.isnan(value) else value for value in counts.rho],
         "rho": None if within is None else asdict(within),
         "sparsification": {"removed": list(REMOVED), "by_disagreement": curves.mean(axis=0)[0].tolist(),
                            "by_error": curves.mean(axis=0)[1].tolist(), "gain": gain},
     }  # fmt: skip
-    said = [_first(counts, whole_spread, whole_error), *_verdict(within, len(rho)), *_across(counts, data)]
+    said = [
+        calibration_sentence(counts.draws, len(counts.others), spread, error, calibrated),
+        *_verdict(within, len(rho)),
+        *_across(counts, data),
+    ]
     if gain is not None:
         half = REMOVED.index(0.5)
         start, left, best = (
@@ -172,30 +172,11 @@ def draws_section(counts: DrawCounts, look: Look, generator: np.random.Generator
             f"{percent(gain)} of what can be gained."
         )
         said.append(Sentence(text, {"all": start, "half_left": left, "oracle": best, "gain": gain}, "sparsification"))
-    figures = [
-        _calibration(groups, middles, pixels, counts.draws),
-        _sparsification(curves.mean(axis=0)),
-        _pictures(counts, look),
-    ]
+    calibrated_figure = calibration_figure(calibrated)
+    figures = [_sparsification(curves.mean(axis=0)), _pictures(counts, look)]
+    if calibrated_figure is not None:
+        figures.insert(0, calibrated_figure)
     return Section("draws", "Where draws disagree", said, figures, data)
-
-
-def _first(counts: DrawCounts, spread: float, error: float) -> Sentence:
-    expected = expected_error(spread, counts.draws)
-    verdict = "too sure" if error > expected else "sure enough"
-    text = (
-        f"{counts.draws} draws of an image differ by {spread:.2f} grey levels (standard deviation, mean over pixels "
-        f"and bands), and their mean is off by {error:.2f}. Were the truth one more draw, it would be off by about "
-        f"{expected:.2f}: the draws are {verdict}."
-    )
-    values = {"draws": counts.draws, "disagreement": spread, "error": error, "expected": expected}
-    return Sentence(text, values, "calibration")
-
-
-def expected_error(spread: float, draws: int) -> float:
-    """How far the mean of so many draws would be off if the truth were one more, all normal with this standard
-    deviation: ``E|x| = sqrt(2 / pi) sigma``, with ``sigma^2 = spread^2 (1 + 1 / draws)``."""
-    return math.sqrt(2 / math.pi * (1 + 1 / draws)) * spread
 
 
 def _verdict(rho: Interval | None, images: int) -> list[Sentence]:
@@ -203,10 +184,10 @@ def _verdict(rho: Interval | None, images: int) -> list[Sentence]:
     if rho is None:
         text = f"In {images} images the draws differ, so nothing can be predicted from them."
         return [Sentence(text, {"images": images}, "calibration")]
-    if images < _SURE or rho.low is None or rho.high is None:
+    if images < SURE or rho.low is None or rho.high is None:
         text = (
             f"Spearman's rho of disagreement and error over the pixels of an image is {signed(rho.mean)}, mean of "
-            f"{counted(images, 'image')}; for a verdict on whether one predicts the other it takes {_SURE}."
+            f"{counted(images, 'image')}; for a verdict on whether one predicts the other it takes {SURE}."
         )
         return [Sentence(text, {"images": images, **asdict(rho)}, "calibration")]
     size = abs(rho.mean)
@@ -227,12 +208,8 @@ def _verdict(rho: Interval | None, images: int) -> list[Sentence]:
 
 def _across(counts: DrawCounts, data: dict[str, object]) -> list[Sentence]:
     """From image to image."""
-    means = [
-        np.array([part.sum() / n.sum() for part, n in zip(side, counts.pixels, strict=True)])
-        for side in (counts.spread, counts.error)
-    ]
-    count = len(means[0])
-    rho = rank_correlation(*means)
+    count = len(counts.spread)
+    rho = rank_correlation(np.array(counts.spread), np.array(counts.error))
     if count < FEW or rho is None:
         text = (
             f"Whether the images with more disagreement are the worse ones is not tested: that takes {FEW} "
@@ -254,39 +231,6 @@ def _gain(curves: NDArray[np.float64]) -> float | None:
     return float(areas[0] / areas[1]) if areas[1] > 1e-9 else None
 
 
-def _calibration(
-    groups: Sequence[Interval | None], middles: NDArray[np.float64], pixels: NDArray[np.float64], draws: int
-) -> Figure:
-    shares = pixels.sum(axis=0) / pixels.sum()
-    known = [(k, one) for k, one in enumerate(groups) if one is not None and shares[k] >= _LEAST]
-    points = Series(
-        x=[float(middles[k]) for k, _ in known],
-        y=[one.mean for _, one in known],
-        low=[one.low for _, one in known],
-        high=[one.high for _, one in known],
-        titles=[
-            f"{middles[k]:.1f}: error {between(one, '{:.1f}'.format)}, {percent(shares[k])} of pixels"
-            for k, one in known
-        ],
-    )
-    last = max(points.x)
-    normal = Series(x=[0.0, last], y=[0.0, expected_error(last, draws)], marks=False)
-    svg = plot(
-        [points, normal],
-        x_name="disagreement, grey levels",
-        y_name="mean absolute error",
-        write_y="{:g}".format,
-        x_labels=_ticks(last),
-        from_zero=True,
-    )
-    caption = (
-        "Calibration: the mean absolute error of pixels by their disagreement (bars: 95 %, images resampled). On the "
-        "line the truth would lie like one more draw, all being normal; above it the draws are too sure."
-    )
-    names = [("measured", COLOURS[0]), ("were the truth one more draw", COLOURS[1])]
-    return Figure("calibration", "charts", caption, charts=[("", svg)], legend=names)
-
-
 def _pictures(counts: DrawCounts, look: Look) -> Figure:
     gallery = []
     for mean, row, spread, error in counts.most:
@@ -300,11 +244,6 @@ def _pictures(counts: DrawCounts, look: Look) -> Figure:
         gallery.append(Pictured(f"{view.id}: disagreement {mean:.1f} grey levels", pictures))
     caption = "The images whose draws disagree most, each on a scale of its own; errors on one scale; grey levels."
     return Figure("draws-pictures", "gallery", caption, gallery=gallery, legend=[("none to much", error_gradient())])
-
-
-def _ticks(last: float) -> list[tuple[float, str]]:
-    step = next((s for s in (1, 2, 5, 10, 20, 50) if last / s <= 6), 100)
-    return [(float(x), f"{x:g}") for x in range(0, int(last) + 1, step)]
 
 
 def _sparsification(curves: NDArray[np.float64]) -> Figure:
