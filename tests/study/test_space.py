@@ -10,7 +10,7 @@ from terramorph.errors import ConfigError, DatasetError
 from terramorph.pairs import load_manifest, open_pairs
 from terramorph.pairs.manifest import Manifest
 from terramorph.study.rungs import Rungs, promoted, stretched, whole_length
-from terramorph.study.space import RATIO, Space, changed, load_space
+from terramorph.study.space import RATIO, Range, Space, changed, load_space
 from terramorph.study.splits import choose_splits, link_pairs
 from terramorph.training import PRESETS, load_config
 from terramorph.training.schedule import total_steps
@@ -116,6 +116,42 @@ def test_a_choice_that_the_configuration_refuses_is_named(tmp_path: Path) -> Non
         space.check(PRESET, "The space x")
     with pytest.raises(ConfigError, match="cannot be read"):
         load_space(tmp_path / "nowhere.toml")
+
+
+def test_what_a_condition_asks_for_is_set_before_a_value_is_checked(tmp_path: Path) -> None:
+    plain = load_config("demo", {"loss.adversarial": "none", "data.diffaugment": ""})
+    text = """
+        "loss.adversarial" = { choices = ["none", "bce"] }
+        "loss.r1" = { choices = [0.0, 10.0], when = { "loss.adversarial" = ["none", "bce"] } }
+        "loss.r1_every" = { choices = [4], when = { "loss.r1" = 10.0 } }
+        "loss.feature_matching" = { choices = [5.0], when = { "loss.adversarial" = "bce" } }
+        "discriminator.layers" = { choices = [77], when = { "discriminator.network" = "pixelgan" } }
+        """
+    with pytest.raises(ConfigError, match=r"x, loss\.r1: .*loss\.adversarial=none has none"):
+        _space(tmp_path, text).check(plain, "x")  # the condition holds for the preset as it is
+    _space(tmp_path, text.replace('["none", "bce"] } }', '"bce" } }')).check(plain, "x")
+    with pytest.raises(ConfigError, match=r"x, loss\.feature_matching: .*cannot be -5"):
+        _space(tmp_path, text.replace("5.0", "-5.0").replace('["none", "bce"] } }', '"bce" } }')).check(plain, "x")
+
+
+def test_the_default_space_leaves_out_what_a_preset_cannot_be_trained_with() -> None:
+    whole = {p.key: p.domain for p in load_space().parameters}
+    plain = load_config("demo", {"loss.adversarial": "none", "data.diffaugment": ""})
+    found = {p.key: p.domain for p in load_space().fitted(plain).parameters}
+    assert {"optimizer.learning_rate", "loss.l1_weight", "generator.width"} < found.keys()
+    assert not [key for key in found if "discriminator" in key or "adversarial" in key or "r1" in key]
+    small = load_config("demo", {"data.crop_size": 32, "data.load_size": 36})
+    found = {p.key: p.domain for p in load_space().fitted(small).parameters}
+    assert found == whole | {"discriminator.layers": Range(1, 3)}
+    graph = load_config("demo", {"launch": "graph"})
+    found = {p.key: p.domain for p in load_space().fitted(graph).parameters}
+    assert whole.keys() - found.keys() == {"loss.r1", "loss.r1_every"}
+
+
+def test_a_range_with_fractions_is_no_range_of_a_whole_number(tmp_path: Path) -> None:
+    space = _space(tmp_path, "batch_size = { low = 1.0, high = 3.0 }")
+    with pytest.raises(ConfigError, match=r"x, batch_size: the range from 1\.0 to 3\.0 .* low = 1, high = 3\.$"):
+        space.check(PRESET, "x")
 
 
 def test_rungs_end_at_the_whole_length_and_are_thirds() -> None:

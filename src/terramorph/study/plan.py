@@ -117,7 +117,10 @@ def make_plan(dataset: Path, out: Path, preset: TrainConfig, options: StudyOptio
         StorageError: if OUT cannot be written.
     """
     space = load_space(options.space)
-    space.check(preset, "The default space" if options.space is None else f"The space {options.space}")
+    if options.space is None:
+        space = space.fitted(preset)
+    else:
+        space.check(preset, f"The space {options.space}")
     splits = choose_splits(dataset, preset.seed)
     folder = out / TUNING
     with in_turn(out / "lock"):

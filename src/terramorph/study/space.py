@@ -6,15 +6,16 @@ A space is a TOML file (`space.toml` beside this file is the default one):
     "loss.adversarial"        = { choices = ["bce", "lsgan", "hinge"] }
     "discriminator.layers"    = { low = 1, high = 4, when = { "discriminator.network" = "patchgan" } }
 
-A range of two whole numbers stays whole. What `when` names is another key of the space, or a setting of the preset.
+A range of two whole numbers stays whole. What `when` names is another key of the space, or a setting of the preset; a
+parameter's own key stands for what the preset has there.
 """
 
 from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
@@ -56,7 +57,17 @@ class Range:
 
     def samples(self) -> tuple[Any, ...]:
         """Values that stand for all others where settings are checked."""
-        return (self.low, self.high)
+        if isinstance(self.low, int) and isinstance(self.high, int):
+            return (self.low, self.high)
+        # The ends may be whole; what lies at this share between them hardly ever is.
+        return (self.low, self.low + 0.381966 * (self.high - self.low), self.high)
+
+    def kept(self, fits: Callable[[Any], bool]) -> Range | None:
+        """The part of it that fits, from its first to its last whole number; None if there is nothing to choose."""
+        if not (isinstance(self.low, int) and isinstance(self.high, int)):
+            return self if all(fits(value) for value in self.samples()) else None
+        fitting = [value for value in range(self.low, self.high + 1) if fits(value)]
+        return Range(fitting[0], fitting[-1], self.log) if len(fitting) > 1 else None
 
 
 @dataclass(frozen=True)
@@ -79,6 +90,11 @@ class Choices:
     def samples(self) -> tuple[Any, ...]:
         """All of them."""
         return self.values
+
+    def kept(self, fits: Callable[[Any], bool]) -> Choices | None:
+        """Those that fit; None if there is nothing to choose between."""
+        fitting = tuple(value for value in self.values if fits(value))
+        return Choices(fitting) if len(fitting) > 1 else None
 
 
 @dataclass(frozen=True)
@@ -127,13 +143,52 @@ class Space:
         return next((p.domain.samples() for p in self.parameters if p.key == key), ())
 
     def check(self, preset: TrainConfig, where: str) -> None:
-        """Raises ConfigError for the first value that the configuration refuses beside the preset's others."""
+        """Raises ConfigError for the first value that the configuration refuses beside the preset's others.
+
+        What the condition of a parameter asks for is set first; one whose condition can never hold is not looked at.
+        """
         for parameter in self.parameters:
-            for value in parameter.domain.samples():
-                try:
-                    changed(preset, {parameter.key: value})
-                except ConfigError as error:
-                    raise ConfigError(f"{where}, {parameter.key}: {error}") from error
+            domain, ways = parameter.domain, self._ways(parameter, preset)
+            for value in domain.samples():
+                error = _refusal(preset, ways, {parameter.key: value})
+                if error is None:
+                    continue
+                if isinstance(domain, Range) and value not in (domain.low, domain.high):
+                    raise ConfigError(
+                        f"{where}, {parameter.key}: the range from {domain.low} to {domain.high} holds numbers that "
+                        f"the setting does not take ({str(error).rstrip('.')}); for whole numbers write low = "
+                        f"{round(domain.low)}, high = {round(domain.high)}."
+                    ) from error
+                raise ConfigError(f"{where}, {parameter.key}: {error}") from error
+
+    def fitted(self, preset: TrainConfig) -> Space:
+        """Without values that cannot be used with a preset, and without parameters that this leaves no choice of."""
+        kept: list[Parameter] = []
+        for parameter in self.parameters:
+            ways = Space(tuple(kept))._ways(parameter, preset)
+
+            def fits(value: Any, key: str = parameter.key, ways: Sequence[Mapping[str, Any]] = ways) -> bool:
+                return _refusal(preset, ways, {key: value}) is None
+
+            domain = parameter.domain.kept(fits) if ways else None
+            if domain is not None:
+                kept.append(replace(parameter, domain=domain))
+        return Space(tuple(kept))
+
+    def _ways(self, parameter: Parameter, preset: TrainConfig) -> list[dict[str, Any]]:
+        """What has to be changed of a preset for the condition of a parameter to hold: each way to do it, or none."""
+        settings = _settings(preset)
+        ways: list[dict[str, Any]] = [{}]
+        for key, allowed in parameter.when.items():
+            if settings.get(key) in allowed:
+                continue
+            other = next((p for p in self.parameters if p.key == key != parameter.key), None)
+            if other is None:
+                return []
+            usable = [value for value in allowed if other.domain.label(value) is not None]
+            before = self._ways(other, preset)
+            ways = [way | first | {key: value} for way in ways for first in before for value in usable]
+        return ways
 
     def plain(self) -> dict[str, dict[str, Any]]:
         """As entries that `space_of` reads."""
@@ -163,6 +218,19 @@ def changed(config: TrainConfig, values: Mapping[str, Any]) -> TrainConfig:
             place = place.setdefault(section, {})
         place[name] = value
     return parse_config(nested)
+
+
+def _refusal(preset: TrainConfig, ways: Sequence[Mapping[str, Any]], values: Mapping[str, Any]) -> ConfigError | None:
+    """Why a configuration refuses values in every one of some ways; None if it takes them in one."""
+    first: ConfigError | None = None
+    for way in ways:
+        try:
+            changed(preset, {**way, **values})
+        except ConfigError as error:
+            first = first or error
+        else:
+            return None
+    return first
 
 
 def load_space(path: str | Path | None = None) -> Space:
@@ -274,7 +342,7 @@ def _in_order(parameters: list[Parameter], where: str) -> tuple[Parameter, ...]:
     waiting, ordered = list(parameters), list[Parameter]()
     while waiting:
         keys = {p.key for p in waiting}
-        ready = [p for p in waiting if not keys & p.when.keys()]
+        ready = [p for p in waiting if not keys & (p.when.keys() - {p.key})]
         if not ready:
             raise ConfigError(f"{where}: the conditions of {' and '.join(sorted(keys))} wait for each other.")
         ordered += ready
