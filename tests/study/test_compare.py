@@ -131,6 +131,23 @@ def test_nothing_is_done_twice_and_a_study_may_grow(
     )
 
 
+def test_runs_that_are_done_keep_no_checkpoint(
+    finished: Path, write_study: WriteStudy, town_pairs: Path, cache: Path
+) -> None:
+    assert not list(finished.glob("runs/*/checkpoint.safetensors"))
+    before = files(finished)
+    left = finished / "runs/base-seed0/checkpoint.safetensors"
+    left.write_bytes(b"as after a kill")
+    (finished / "runs/lsgan-seed0/record.json").unlink()
+    compare(town_pairs, load_study(write_study(LSGAN + BROKEN)), finished, cache=cache)
+    assert not left.exists()
+    after = files(finished)
+    assert {name: when for name, when in after.items() if name.endswith("model.safetensors")} == {
+        name: when for name, when in before.items() if name.endswith("model.safetensors")
+    }
+    assert read(finished)["finished"] is True
+
+
 @pytest.mark.parametrize("steps", [1, 5])
 def test_what_was_stopped_goes_on_to_the_same_scores(
     steps: int, write_study: WriteStudy, town_pairs: Path, cache: Path, tmp_path: Path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from terramorph.errors import CheckpointError, ConfigError, InputError
 from terramorph.study.run import (
     METRICS,
     finished_steps,
+    first_warning,
     flat_settings,
     read_log,
     read_scores,
@@ -79,6 +81,35 @@ def test_what_was_trained_that_far_is_left_alone(run: Path, config: TrainConfig,
     for images in (2, 6):
         assert train_to(run, town_pairs, config, images=images, cache=run.parent / "cache").step == 3
     assert (run / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_a_finished_run_needs_no_checkpoint_and_cannot_grow_without(
+    run: Path, config: TrainConfig, town_pairs: Path, tmp_path: Path
+) -> None:
+    out, cache = shutil.copytree(run, tmp_path / "run"), run.parent / "cache"
+    (out / "checkpoint.safetensors").unlink()
+    before = (out / "model.safetensors").stat().st_mtime_ns
+    assert train_to(out, town_pairs, config, images=5, cache=cache).step == 3
+    assert train_for(out, town_pairs, config, minutes=60, cache=cache).step == 3
+    with pytest.raises(ConfigError, match=r"finished after 3 steps, and its checkpoint was deleted .* delete the fol"):
+        train_to(out, town_pairs, config, images=8, cache=cache)
+    other = load_config("pix2pix", {**flat_settings(config), "loss.l1_weight": 5.0})
+    with pytest.raises(ConfigError, match=r"loss\.l1_weight = 100\.0, and 5\.0 is wanted"):
+        train_to(out, town_pairs, other, images=5)
+    with pytest.raises(ConfigError, match=r"loss\.l1_weight = 100\.0, and 5\.0 is wanted"):
+        train_for(out, town_pairs, other, minutes=1)
+    assert (out / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_the_features_of_a_perceptual_loss_may_move(
+    run: Path, config: TrainConfig, town_pairs: Path, tmp_path: Path
+) -> None:
+    moved = load_config("pix2pix", {**flat_settings(config), "loss.perceptual_weights": "/elsewhere"})
+    require_same(run, town_pairs, moved)
+    assert train_to(run, town_pairs, moved, images=5).step == 3
+    out = shutil.copytree(run, tmp_path / "run")
+    train_to(out, town_pairs, moved, images=8, cache=run.parent / "cache")
+    assert json.loads((out / "config.json").read_text())["config"]["loss"]["perceptual_weights"] == "/elsewhere"
 
 
 def test_a_run_is_repeated_from_its_configuration_alone(run: Path, tmp_path: Path) -> None:
@@ -148,3 +179,10 @@ def test_seconds_per_image_come_from_the_log(run: Path, tmp_path: Path) -> None:
     (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"event": "st')
     assert seconds_per_image(tmp_path) == pytest.approx((10 / 20 + 10 / 5) / 20)
     assert len(read_log(tmp_path)) == 3
+
+
+def test_the_first_warning_of_the_health_checks_comes_from_the_log(run: Path, tmp_path: Path) -> None:
+    assert first_warning(run) == first_warning(tmp_path) == ""
+    lines = [{"event": "warning", "step": step, "text": text} for step, text in ((5, "Won."), (9, "One picture."))]
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert first_warning(tmp_path) == "Won."

@@ -26,6 +26,7 @@ from terramorph.study.tracking import NoTracking, Tracker
 from terramorph.training import Plan, Reporter, StepReport, TrainConfig, TrainResult
 from terramorph.training.loop import CONFIG, MODEL
 from terramorph.training.reporter import Silent
+from terramorph.training.state import CHECKPOINT
 
 STUDY = "study.json"
 FIGURES = "comparison.json"
@@ -90,7 +91,8 @@ def compare(
     `terramorph.training.train`, with a config.json of its own, and is complete without the study. A run that diverges
     is a row with a reason, and the study goes on.
 
-    A study may gain changes and seeds later; it is refused if a run that was made would be another one now.
+    A study may gain changes and seeds later; it is refused if a run that was made would be another one now. A run that
+    is scored keeps its model and loses its checkpoint, which is four times as large: its budget cannot grow.
 
     Args:
         dataset: folder of pairs with a train split and the one that the study names.
@@ -134,6 +136,7 @@ def compare(
         document = publish(study, dataset, out, jobs)
         for number, job in enumerate(jobs, 1):
             if worker.is_through(job):
+                _drop_checkpoint(job)
                 continue
             if stop():
                 break
@@ -272,7 +275,20 @@ class _Worker:
         seconds = time.monotonic() - begun
         record = replace(record, state="done", score_seconds=seconds, weights=self.weights_name)
         write_record(job.folder, record)
+        _drop_checkpoint(job)
         return record
+
+
+def _drop_checkpoint(job: Job) -> None:
+    """Deletes what a run that is done would go on from; that of one that diverged stays, to find out why."""
+    if read_record(job.folder).state != "done":
+        return
+    try:
+        (job.folder / CHECKPOINT).unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"The checkpoint of {job.folder} cannot be deleted ({error.strerror}); make the folder writable."
+        ) from error
 
 
 class _Watch:

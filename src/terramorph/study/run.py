@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from terramorph.atomic import atomic
 from terramorph.bundle import read_header
 from terramorph.data import DEFAULT_CACHE
 from terramorph.errors import BundleError, CheckpointError, ConfigError, InputError
@@ -35,6 +36,9 @@ METRICS: dict[str, bool] = {
     "fid": False,
 }
 """For each metric of an evaluation, whether higher is better."""
+PERCEPTUAL_WEIGHTS = "loss.perceptual_weights"
+"""The setting that says where a folder lies, and nothing of the run."""
+_MAY_DIFFER = ("max_steps", PERCEPTUAL_WEIGHTS)
 
 
 @dataclass(frozen=True)
@@ -66,8 +70,9 @@ def train_to(
 ) -> TrainResult:
     """Starts a run, or goes on with it, until so many images have been seen.
 
-    The number of images is rounded up to whole steps. A run that has been there already is left as it is; one that was
-    shorter goes on from its checkpoint, and `model.safetensors` becomes that of the longer run.
+    The number of images is rounded up to whole steps. A run whose model has been there already is left as it is, with
+    or without its checkpoint; one that was shorter goes on from it, and `model.safetensors` becomes that of the longer
+    run.
 
     Args:
         out: the run's folder.
@@ -80,8 +85,8 @@ def train_to(
         How it ended; unfinished if `should_stop` said so.
 
     Raises:
-        ConfigError: if the folder holds a run of another configuration or dataset, the budget is less than one step,
-            or the schedule ends before it.
+        ConfigError: if the folder holds a run of another configuration or dataset, or a shorter one whose checkpoint
+            was deleted; if the budget is less than one step, or the schedule ends before it.
         TrainingDivergedError, DatasetError, CheckpointError, StorageError: as `train` and `resume`.
     """
     per_step = config.batch_size * config.accumulate
@@ -94,13 +99,20 @@ def train_to(
             f"The schedule ends after {longest} steps and {images} images are {steps}; lengthen schedule.constant or "
             "schedule.decay."
         )
-    if not (out / CHECKPOINT).is_file():
-        wanted = config.model_copy(update={"max_steps": steps})
-        return train(dataset, out, wanted, reporter=reporter, should_stop=should_stop, cache=cache)
-    require_same(out, dataset, config)
     done = finished_steps(out)
+    if done is not None or (out / CHECKPOINT).is_file():
+        require_same(out, dataset, config)
     if done is not None and done >= steps:
         return TrainResult(True, out / MODEL, out / CHECKPOINT, done, done)
+    if not (out / CHECKPOINT).is_file():
+        if done is not None:
+            raise ConfigError(
+                f"{out} holds a run that is finished after {done} steps, and its checkpoint was deleted then, so it "
+                f"cannot go on to {steps}; delete the folder, and it is trained from the start."
+            )
+        wanted = config.model_copy(update={"max_steps": steps})
+        return train(dataset, out, wanted, reporter=reporter, should_stop=should_stop, cache=cache)
+    _find_features(out, config)
     return resume(out, reporter=reporter, should_stop=should_stop, cache=cache, max_steps=steps)
 
 
@@ -119,12 +131,13 @@ def train_for(
     Only steps count: decoding pairs, writing the model and scoring do not. How many steps fit depends on what else the
     machine does, so a budget in minutes is noisy and does not end with the same weights twice.
     """
-    steps, pace = 0, 0.0
-    if (out / CHECKPOINT).is_file():
+    steps, pace, done = 0, 0.0, finished_steps(out)
+    if done is not None or (out / CHECKPOINT).is_file():
         require_same(out, dataset, config)
+    if (out / CHECKPOINT).is_file():
         steps, pace = read_position(out / CHECKPOINT).step, seconds_per_image(out) or 0.0
-        if finished_steps(out) == steps:
-            return TrainResult(True, out / MODEL, out / CHECKPOINT, steps, steps)
+    if done is not None and done >= steps:
+        return TrainResult(True, out / MODEL, out / CHECKPOINT, done, done)
     clock = _Clock(60 * minutes - steps * config.batch_size * config.accumulate * pace)
     asked = should_stop or (lambda: False)
 
@@ -132,6 +145,7 @@ def train_for(
         return asked() or clock.is_over()
 
     if steps:
+        _find_features(out, config)
         result = resume(out, reporter=reporter, should_stop=stop, cache=cache)
     else:
         result = train(dataset, out, config, reporter=reporter, should_stop=stop, cache=cache)
@@ -201,6 +215,8 @@ def read_scores(folder: Path) -> Scores:
 def require_same(out: Path, dataset: Path, config: TrainConfig) -> None:
     """Checks that a run's folder holds a run of this configuration and dataset, whatever its length.
 
+    Where the features of a perceptual loss lie may differ too, as it may when training goes on.
+
     Raises:
         ConfigError: naming the first setting that differs.
         CheckpointError: if its config.json cannot be read.
@@ -211,7 +227,7 @@ def require_same(out: Path, dataset: Path, config: TrainConfig) -> None:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{out} is not the folder of a run: its {CONFIG} cannot be read ({error}).") from error
     ours, theirs = flat_settings(config), flat_settings(there)
-    changed = next((key for key in ours if key != "max_steps" and ours[key] != theirs[key]), None)
+    changed = next((key for key in ours if key not in _MAY_DIFFER and ours[key] != theirs[key]), None)
     if changed is not None:
         raise ConfigError(
             f"{out} holds a run with {changed} = {theirs[changed]!r}, and {ours[changed]!r} is wanted; choose another "
@@ -219,6 +235,15 @@ def require_same(out: Path, dataset: Path, config: TrainConfig) -> None:
         )
     if pairs != str(dataset.resolve()):
         raise ConfigError(f"{out} holds a run on {pairs}, and {dataset} is wanted; choose another folder.")
+
+
+def _find_features(out: Path, config: TrainConfig) -> None:
+    """Writes where the features of a perceptual loss lie now into the config.json that a run goes on by."""
+    saved: dict[str, Any] = json.loads((out / CONFIG).read_text(encoding="utf-8"))
+    if saved["config"]["loss"]["perceptual_weights"] != config.loss.perceptual_weights:
+        saved["config"]["loss"]["perceptual_weights"] = config.loss.perceptual_weights
+        with atomic(out / CONFIG) as part:
+            part.write_text(json.dumps(saved, indent=2) + "\n", encoding="utf-8")
 
 
 def flat_settings(config: TrainConfig) -> dict[str, Any]:
@@ -252,6 +277,11 @@ def seconds_per_image(out: Path) -> float | None:
             seconds += (line["step"] - last) / line["images per second"]
             last = line["step"]
     return seconds / last if last else None
+
+
+def first_warning(out: Path) -> str:
+    """Why a run is thought dead, as `TrainResult.verdict`, from its log; "" where health checks found nothing."""
+    return next((str(line["text"]) for line in read_log(out) if line.get("event") == "warning"), "")
 
 
 def read_log(out: Path) -> list[dict[str, Any]]:
