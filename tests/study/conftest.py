@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from terramorph.training import TrainConfig, load_config
 
 BASE = """
 [base]
@@ -38,3 +41,37 @@ def write_study(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
         return path
 
     return write
+
+
+TINY = {
+    "batch_size": 2,
+    "device": "cpu",
+    "recalibrate": 2,
+    "data.load_size": 72,
+    "data.crop_size": 64,
+    "generator.network": "unet64",
+    "generator.width": 4,
+    "discriminator.width": 4,
+    "discriminator.layers": 1,
+    "log.sheet": 2,
+}
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Callable[..., TrainConfig]:
+    """A preset that trains in a moment; changes are given with __ for the dot of a key."""
+
+    def make(**changes: Any) -> TrainConfig:
+        return load_config("pix2pix", {**TINY, **{key.replace("__", "."): value for key, value in changes.items()}})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tune_space(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a small study may change."""
+    path = tmp_path_factory.mktemp("space") / "space.toml"
+    path.write_text(
+        '"optimizer.learning_rate" = { low = 1e-5, high = 1e-2, log = true }\n"batch_size" = { choices = [1, 2] }\n'
+    )
+    return path

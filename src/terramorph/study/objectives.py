@@ -7,9 +7,11 @@ measured by a discriminator that differs from trial to trial.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 from terramorph.bundle import Bands, Bundle
 from terramorph.errors import ConfigError
@@ -17,6 +19,7 @@ from terramorph.evaluation import evaluate
 from terramorph.networks import build_network
 from terramorph.pairs import open_pairs
 from terramorph.study.run import METRICS
+from terramorph.study.splits import Splits, link_pairs
 from terramorph.training import TrainConfig
 
 PREFERRED = ("lpips", "miou", "ssim")
@@ -25,13 +28,13 @@ _LOOK = 8  # pairs of the untrained trial
 
 
 def choose_objectives(
-    asked: Sequence[str], dataset: Path, split: str, preset: TrainConfig, weights: Path | None
+    asked: Sequence[str], dataset: Path, splits: Splits, preset: TrainConfig, weights: Path | None
 ) -> tuple[str, ...]:
     """The metrics asked for, or the best one that can be computed, found out by scoring an untrained network.
 
     Args:
         asked: metrics; empty to choose.
-        dataset, split: what trials are scored on.
+        dataset, splits: what trials are scored on.
         preset: says direction, size and network.
         weights: folder with the weights of deep features.
 
@@ -48,19 +51,30 @@ def choose_objectives(
     if len(set(asked)) < len(asked):
         raise ConfigError(f"The objectives {', '.join(asked)} name a metric twice; name each once.")
     with tempfile.TemporaryDirectory() as folder:
-        document = evaluate(
-            _untrained(dataset, split, preset),
-            dataset,
-            split=split,
-            out=folder,
-            weights=weights,
-            limit=_LOOK,
-            device=preset.device,
-        )
-    for name in asked:
+        pairs = Path(folder) / "pairs"
+        link_pairs(dataset, replace(splits, train=(), tuning=splits.tuning[:_LOOK]), pairs)
+        document = _look(pairs, "val", preset, weights, folder)
+    _require(asked, document)
+    return tuple(asked) or (next(name for name in PREFERRED if document[name] is not None),)
+
+
+def require_objectives(
+    objectives: Sequence[str], dataset: Path, split: str, preset: TrainConfig, weights: Path | None
+) -> None:
+    """Finds out in the same way whether the objectives can be computed on a split; arguments and errors likewise."""
+    with tempfile.TemporaryDirectory() as folder:
+        _require(objectives, _look(dataset, split, preset, weights, folder))
+
+
+def _look(dataset: Path, split: str, preset: TrainConfig, weights: Path | None, out: str) -> dict[str, Any]:
+    network = _untrained(dataset, split, preset)
+    return evaluate(network, dataset, split=split, out=out, weights=weights, limit=_LOOK, device=preset.device)
+
+
+def _require(objectives: Sequence[str], document: Mapping[str, Any]) -> None:
+    for name in objectives:
         if document[name] is None:
             raise ConfigError(f"The objective {name} cannot be computed here: {document['reasons'][name]}")
-    return tuple(asked) or (next(name for name in PREFERRED if document[name] is not None),)
 
 
 def _untrained(dataset: Path, split: str, preset: TrainConfig) -> Bundle:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ class StudyOptions:
         jobs: processes of this machine.
         space: TOML file of what may be changed; None for the default space.
         storage: URL of a database that machines share; None for an SQLite file in the study's folder.
-        weights: folder with the weights of LPIPS and FD.
+        weights: folder with the weights of LPIPS and FD; None for the one that was given last.
         mlflow: keep every trial in an MLflow store too.
     """
 
@@ -75,6 +75,7 @@ class StudyPlan:
         tuned_on: what the pairs are that trials are scored on, in words.
         confirmed_on: the split that only the confirmation is scored on.
         storage: whether the trials are in a file of the study or in a database.
+        weights: folder with the weights of LPIPS and FD, absolute; no part of what a study is about.
     """
 
     dataset: Path
@@ -85,6 +86,7 @@ class StudyPlan:
     tuned_on: str
     confirmed_on: str
     storage: str
+    weights: Path | None = None
 
     def config_of(self, values: Mapping[str, Any]) -> TrainConfig:
         """The configuration of a trial with these settings.
@@ -95,7 +97,7 @@ class StudyPlan:
         return stretched(changed(self.preset, values), self.rungs.last)
 
     def plain(self) -> dict[str, Any]:
-        """As plain data, by names that a sentence can use."""
+        """What makes it this study, as plain data, by names that a sentence can use."""
         return {
             "dataset": str(self.dataset),
             "preset": self.preset.model_dump(mode="json"),
@@ -109,12 +111,11 @@ class StudyPlan:
 
 
 def make_plan(dataset: Path, out: Path, preset: TrainConfig, options: StudyOptions) -> StudyPlan:
-    """Settles a new study and prepares its pairs, or checks that an old one is about the same.
+    """Settles a new study, or checks that an old one is about the same; writes nothing.
 
     Raises:
         ConfigError: if the space, an objective or the number of images cannot be used, or OUT is another study.
         DatasetError: if there are no pairs to tune or to confirm on.
-        StorageError: if OUT cannot be written.
     """
     space = load_space(options.space)
     if options.space is None:
@@ -122,12 +123,11 @@ def make_plan(dataset: Path, out: Path, preset: TrainConfig, options: StudyOptio
     else:
         space.check(preset, f"The space {options.space}")
     splits = choose_splits(dataset, preset.seed)
-    folder = out / TUNING
-    with in_turn(out / "lock"):
-        if (out / PLAN).is_file():
-            _same(load_plan(out).plain(), {"dataset": str(dataset.resolve())}, out)
-        link_pairs(dataset, splits, folder)
-    objectives = choose_objectives(options.objectives, folder, "val", preset, options.weights)
+    begun = load_plan(out) if (out / PLAN).is_file() else None
+    if begun is not None:
+        _same(begun.plain(), {"dataset": str(dataset.resolve())}, out)
+    weights = options.weights.resolve() if options.weights else begun.weights if begun else None
+    objectives = choose_objectives(options.objectives, dataset, splits, preset, weights)
     images = options.images or whole_length(preset, len(splits.train))
     rungs = Rungs.of(images, options.rungs)
     step = preset.accumulate * max([preset.batch_size, *space.samples("batch_size")])
@@ -146,14 +146,44 @@ def make_plan(dataset: Path, out: Path, preset: TrainConfig, options: StudyOptio
         tuned_on=f"{len(splits.tuning)} pairs of {source}",
         confirmed_on=splits.confirmation,
         storage="a database" if options.storage else IN_FOLDER,
+        weights=weights,
     )
+    if begun is not None:
+        _same(begun.plain(), plan.plain(), out)
+    return plan
+
+
+def keep_plan(out: Path, plan: StudyPlan) -> None:
+    """Binds OUT to a study that has passed every check: links its pairs and writes study.json, if that is not done.
+
+    Raises:
+        ConfigError: if OUT has become another study since.
+        StorageError: if OUT cannot be written.
+    """
+    splits = choose_splits(plan.dataset, plan.preset.seed)
     with in_turn(out / "lock"):
         if (out / PLAN).is_file():
-            _same(load_plan(out).plain(), plan.plain(), out)
+            begun = load_plan(out)
+            _same(begun.plain(), plan.plain(), out)
+            link_pairs(plan.dataset, splits, out / TUNING)
+            _keep_weights(out, begun, plan.weights)
         else:
-            with atomic(out / PLAN) as part:
-                part.write_text(json.dumps(plan.plain(), indent=1) + "\n", encoding="utf-8")
-    return plan
+            # Links without a study are those of a call that came to nothing, and may be of another dataset.
+            link_pairs(plan.dataset, splits, out / TUNING, anew=True)
+            _write(out, plan)
+
+
+def keep_weights(out: Path, weights: Path) -> StudyPlan:
+    """Remembers where the weights of LPIPS and FD are, for calls that do not say so.
+
+    Returns:
+        The plan with them.
+
+    Raises:
+        ConfigError, StorageError: as `load_plan`, or if OUT cannot be written.
+    """
+    with in_turn(out / "lock"):
+        return _keep_weights(out, load_plan(out), weights.resolve())
 
 
 def load_plan(out: Path) -> StudyPlan:
@@ -175,6 +205,7 @@ def load_plan(out: Path) -> StudyPlan:
             tuned_on=values["tuned on"],
             confirmed_on=values["confirmed on"],
             storage=values["storage"],
+            weights=Path(values["weights"]) if values.get("weights") else None,
         )
     except FileNotFoundError as error:
         raise ConfigError(
@@ -182,6 +213,20 @@ def load_plan(out: Path) -> StudyPlan:
         ) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StorageError(f"{path} cannot be understood ({error}); restore it, or choose another --out.") from error
+
+
+def _write(out: Path, plan: StudyPlan) -> None:
+    weights = None if plan.weights is None else str(plan.weights)
+    with atomic(out / PLAN) as part:
+        part.write_text(json.dumps(plan.plain() | {"weights": weights}, indent=1) + "\n", encoding="utf-8")
+
+
+def _keep_weights(out: Path, plan: StudyPlan, weights: Path | None) -> StudyPlan:
+    if weights is None or weights == plan.weights:
+        return plan
+    plan = replace(plan, weights=weights)
+    _write(out, plan)
+    return plan
 
 
 def _same(theirs: dict[str, Any], ours: dict[str, Any], out: Path) -> None:

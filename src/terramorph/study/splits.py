@@ -75,13 +75,19 @@ def choose_splits(dataset: Path, seed: int) -> Splits:
     return Splits(kept, held_out, "train", "val" if has_val else "test")
 
 
-def link_pairs(dataset: Path, splits: Splits, folder: Path) -> None:
-    """Makes a dataset of links: `folder`/train and `folder`/val with the pairs of tuning. Nothing if it is there.
+def link_pairs(dataset: Path, splits: Splits, folder: Path, *, anew: bool = False) -> None:
+    """Makes a dataset of links: `folder`/train and `folder`/val with the pairs of tuning.
+
+    Args:
+        dataset: where the pairs are.
+        splits: which they are.
+        folder: left as it is if it is there.
+        anew: made again if it is there.
 
     Raises:
         StorageError: if links cannot be made.
     """
-    if folder.is_dir():
+    if folder.is_dir() and not anew:
         return
     part = folder.with_name(f".{folder.name}.part")
     try:
@@ -96,6 +102,8 @@ def link_pairs(dataset: Path, splits: Splits, folder: Path) -> None:
             places[name] = {pair: known[pair] for pair in ids if pair in known}
         if manifest is not None:
             manifest.model_copy(update={"pairs": places}).save(part)
+        if folder.is_dir():
+            shutil.rmtree(folder)
         part.rename(folder)
     except OSError as error:
         raise StorageError(

@@ -26,7 +26,7 @@ import torch
 from terramorph.data import DEFAULT_CACHE
 from terramorph.errors import ConfigError, TrainingDivergedError
 from terramorph.study.conclusion import TuneResult, conclude
-from terramorph.study.plan import TUNING, StudyOptions, StudyPlan, make_plan
+from terramorph.study.plan import TUNING, StudyOptions, StudyPlan, keep_plan, make_plan
 from terramorph.study.run import METRICS, flat_settings, score, train_to
 from terramorph.study.rungs import promoted
 from terramorph.study.tracking import MlflowTracking, NoTracking, TrackedRun, Tracker
@@ -73,6 +73,8 @@ def tune(
     out, options = Path(out), options or StudyOptions()
     deadline = None if options.budget is None else time.time() + options.budget
     plan = make_plan(Path(dataset), out, preset or TrainConfig(), options)
+    Trials(out, plan, options.storage)  # one that cannot be opened must not bind the folder
+    keep_plan(out, plan)
     job = _Job(out, plan, options, deadline, Path(cache))
     asked, listener = should_stop or (lambda: False), reporter or SilentTuning()
     if options.jobs == 1:
@@ -199,7 +201,7 @@ class _Climb:
         )
         if watch.dead or not result.finished:
             return None
-        out, weights = self.taken.folder / "scores", self.job.options.weights
+        out, weights = self.taken.folder / "scores", self.job.plan.weights
         return score(run, data, "val", out, weights=weights, device=self.config.device).overall
 
     def _end(self, state: str, reason: str = "") -> None:
