@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 import sys
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from terramorph.study import STUDIES, compare, load_study
 from terramorph.study.compare_sentences import conclude
 from terramorph.study.record import Record, read_record, write_record
 from terramorph.study.run import flat_settings, seconds_per_image, train_to
-from terramorph.training import TrainConfig, TrainResult
+from terramorph.training import TrainConfig, TrainResult, parse_assignments
 
 WriteStudy = Callable[..., Path]
 
@@ -247,7 +248,7 @@ def test_the_command(
     verb.command(command.NAME, epilog=command.EXAMPLE)(command.run)
     out = tmp_path / "out"
     arguments = [str(town_pairs), "--study", str(write_study()), "--out", str(out), "--cache", str(cache)]
-    arguments += ["--images", "4", "--seeds", "1", "--set", "loss.l1_weight=50"]
+    arguments += ["--images", "4", "--seeds", "1", "--set", "loss.l1_weight=50", "--split", "train"]
     with monkeypatch.context() as stopped:
         stopped.setattr("terramorph.cli.interrupt.StopFlag.__call__", lambda flag: flag.stepping)
         with pytest.raises(SystemExit) as ended:
@@ -261,8 +262,24 @@ def test_the_command(
     assert str(out / "comparison.html") in printed
     config = json.loads((out / "runs/lsgan-seed0/config.json").read_text())["config"]
     assert (config["loss"]["l1_weight"], config["max_steps"]) == (50.0, 2)
+    assert read(out)["split"] == "train"
     with pytest.raises(ConfigError, match="either --images or --minutes"):
         verb([*arguments, "--minutes", "3"], standalone_mode=False)
+
+
+def test_runs_are_scored_on_val_or_on_test_without_val_or_on_what_is_asked_for(
+    write_study: WriteStudy, town_pairs: Path, cache: Path, tmp_path: Path
+) -> None:
+    pairs = shutil.copytree(town_pairs, tmp_path / "pairs")
+    shutil.move(pairs / "val", pairs / "test")
+    stop: dict[str, Any] = {"cache": cache, "should_stop": lambda: True}
+    assert compare(town_pairs, load_study(write_study()), tmp_path / "a", **stop)["split"] == "val"
+    assert compare(pairs, load_study(write_study()), tmp_path / "b", **stop)["split"] == "test"
+    assert compare(pairs, load_study(write_study(), split="train"), tmp_path / "c", **stop)["split"] == "train"
+    with pytest.raises(DatasetError, match="has no split 'val'"):
+        compare(pairs, load_study(write_study(), split="val"), tmp_path / "d", **stop)
+    with pytest.raises(ConfigError, match="its split is 'test' and now is 'train'"):
+        compare(pairs, load_study(write_study(), split="train"), tmp_path / "b", **stop)
 
 
 def test_a_budget_of_minutes(write_study: WriteStudy, town_pairs: Path, cache: Path, tmp_path: Path) -> None:
@@ -359,3 +376,37 @@ def test_the_studies_that_come_along(tmp_path: Path) -> None:
     assert [sentence.split()[0] for sentence in without.left_out] == ["perceptual", "added-8-perceptual"]
     last = flat_settings(without.variants[-1].config)
     assert (last["ema"], last["generator.upsampling"], last["discriminator.scales"]) == (0.999, "resize", 2)
+
+
+def test_changes_of_a_study_that_comes_along_are_left_out_where_they_do_not_fit(
+    write_study: WriteStudy, tmp_path: Path
+) -> None:
+    small = {"data.load_size": 72, "data.crop_size": 64, "generator.network": "unet64"}
+    paper = load_study("pix2pix-paper", settings=small)
+    assert "patch-286" not in {variant.name for variant in paper.variants}
+    assert [sentence.split(": ", 1)[0] for sentence in paper.left_out] == ["patch-286 is left out"]
+    assert "needs images of 96 px" in paper.left_out[0]
+    better = load_study("improvements", settings={**small, "loss.adversarial": "lsgan"}, weights=tmp_path)
+    assert better.left_out == (
+        "lsgan is left out: it is the same configuration as base.",
+        "added-4-lsgan is left out: it is the same configuration as added-3-resize.",
+    )
+    own = '[[change]]\nname = "patch-286"\nsettings.discriminator.layers = 5\n'
+    with pytest.raises(ConfigError, match=r"The change 'patch-286' of .* needs images of 96 px"):
+        load_study(write_study(own))
+    needing = '[[change]]\nname = "seen"\nsettings.loss = { perceptual = 1.0, perceptual_weights = "{weights}" }\n'
+    more = '[[change]]\nname = "more"\nadds_to = "seen"\nsettings.ema = 0.9\n'
+    assert load_study(write_study(needing + more + LSGAN)).left_out == (
+        "seen is left out: it needs feature weights, given by --weights DIR.",
+        "more is left out: it adds to seen.",
+    )
+    with pytest.raises(ConfigError, match=r"No change of .* can be made: seen is left out"):
+        load_study(write_study(needing))
+
+
+def test_the_example_of_the_help_asks_for_no_more_than_its_settings_can() -> None:
+    words = shlex.split(command.EXAMPLE.rsplit("terramorph ", 1)[1])
+    settings = parse_assignments([words[at + 1] for at, word in enumerate(words) if word == "--set"])
+    config = load_study("improvements", settings=settings, images=4000).variants[0].config
+    assert (config.data.load_size, config.data.crop_size) == (143, 128)
+    assert config.generator.network == "unet128"

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 NAME = "compare"
 EXAMPLE = (
     "Example: terramorph compare data/maps --study pix2pix-paper --out studies/paper\n\n"
-    "On a small machine: terramorph compare data/maps --study improvements --images 4000 --set data.crop_size=128 "
-    "--set generator.network=unet128 --set generator.width=32 --out studies/small"
+    "On a small machine: terramorph compare data/maps --study improvements --images 4000 --set data.load_size=143 "
+    "--set data.crop_size=128 --set generator.network=unet128 --set generator.width=32 --out studies/small"
 )
 
 
@@ -34,6 +34,9 @@ def run(
     seeds: Annotated[int | None, typer.Option(min=1, help="Runs of each variant. Default: the study's.")] = None,
     images: Annotated[int | None, typer.Option(min=1, help="Budget of each run, in training images.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Budget of each run, in minutes; noisy.")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="What runs are scored on. Default: the study's; val, or test if there is no val.")
+    ] = None,
     assignments: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change one setting of the base and so of all; repeatable."),
@@ -53,7 +56,9 @@ def run(
     if images is not None and minutes is not None:
         raise ConfigError("The budget is either --images or --minutes; give one of them.")
     settings = parse_assignments(assignments or [])
-    resolved = load_study(study, settings=settings, images=images, minutes=minutes, seeds=seeds, weights=weights)
+    resolved = load_study(
+        study, settings=settings, images=images, minutes=minutes, seeds=seeds, weights=weights, split=split
+    )
     runs = resolved.seeds * len(resolved.variants)
     say(f"{len(resolved.variants)} variants with {resolved.seeds} seed(s): {runs} runs of {resolved.budget}.")
     for sentence in resolved.left_out:

@@ -15,7 +15,7 @@ from terramorph.atomic import atomic, locked
 from terramorph.data import DEFAULT_CACHE
 from terramorph.errors import ConfigError, StorageError, TrainingDivergedError
 from terramorph.metrics import Lpips
-from terramorph.pairs import open_pairs
+from terramorph.pairs import has_split, open_pairs
 from terramorph.study.compare_report import render_comparison
 from terramorph.study.comparison import make_comparison
 from terramorph.study.definition import BASE, Study, Variant, load_study
@@ -92,10 +92,10 @@ def compare(
     is a row with a reason, and the study goes on.
 
     A study may gain changes and seeds later; it is refused if a run that was made would be another one now. A run that
-    is scored keeps its model and loses its checkpoint, which is four times as large: its budget cannot grow.
+    is scored keeps its model and loses its checkpoint, which is several times as large: its budget cannot grow.
 
     Args:
-        dataset: folder of pairs with a train split and the one that the study names.
+        dataset: folder of pairs with a train split and the one that the study names, or else val or test.
         study: what to compare, or its name or file.
         out: folder for everything.
         weights: folder of feature weights for LPIPS, FD and FID.
@@ -118,6 +118,8 @@ def compare(
     feature_weights = None if weights is None else Path(weights).resolve()
     if feature_weights is not None:
         Lpips.from_folder(feature_weights)  # what is missing there is better said before the first run than after it
+    if not study.split:
+        study = replace(study, split="val" if has_split(dataset, "val") or not has_split(dataset, "test") else "test")
     for split in ("train", study.split):
         open_pairs(dataset, split)
     jobs = jobs_of(study, out)

@@ -1,6 +1,6 @@
 """What a study compares: a base recipe, named changes of it, a budget and seeds; read from TOML, or shipped by name.
 
-seeds = 3                      # optional, as are split and metrics
+seeds = 3                      # optional, as are split (val, or test where there is no val) and metrics
 [base]
 preset = "pix2pix"             # a preset, or a TOML file of one's own
 settings.data.crop_size = 128
@@ -88,9 +88,10 @@ class Study:
         images: the budget of every run in training images, or None.
         minutes: the budget of every run in minutes of training, or None.
         seeds: runs of every variant; run k has the seed of the configuration plus k.
-        split: what runs are scored on.
+        split: what runs are scored on; "" for val, or test of a dataset without val.
         metrics: what is compared.
-        left_out: a sentence for each change that needs weights that are not given.
+        left_out: a sentence for each change that cannot be made: it needs weights that are not given, or, in a study
+            that comes along, does not go together with the base's settings.
     """
 
     name: str
@@ -116,6 +117,7 @@ def load_study(
     minutes: float | None = None,
     seeds: int | None = None,
     weights: str | Path | None = None,
+    split: str | None = None,
 ) -> Study:
     """Reads a study and resolves all its configurations.
 
@@ -124,6 +126,9 @@ def load_study(
         settings: dotted keys and values for the base, and so for all.
         images, minutes, seeds: in place of those of the file.
         weights: folder of feature weights, for settings that hold `{weights}`, and for LPIPS and FD.
+        split: what runs are scored on, in place of that of the file.
+
+    A change of a study that comes along is left out where it cannot be used with `settings`; one in a file is an error.
 
     Raises:
         ConfigError: one sentence about the first thing that is wrong; for an unknown key it names the nearest.
@@ -145,18 +150,23 @@ def load_study(
         raise ConfigError(f"seeds of {where} cannot be {count!r}; give 1 or more, and 3 for verdicts.")
     given = None if weights is None else str(Path(weights).resolve())
     shared = {**_flat(_table(base, "settings", where)), **(settings or {})}
-    variants, left_out = _variants(values.get("change", []), base.get("preset", "pix2pix"), shared, given, where)
+    comes_along = str(study) in STUDIES
+    variants, left_out = _variants(
+        values.get("change", []), base.get("preset", "pix2pix"), shared, given, where, comes_along
+    )
     fitted = tuple(_fitted(variant, images, where) for variant in variants)
-    _require_different(fitted, where)
+    fitted, same = _different(fitted, where, comes_along)
+    if len(fitted) < 2:
+        raise ConfigError(f"No change of {where} can be made: {(left_out + same)[0]}")
     return Study(
         Path(study).stem if str(study).endswith(".toml") else str(study),
         fitted,
         images,
         None if minutes is None else float(minutes),
         count,
-        str(values.get("split", "val")),
+        str(values.get("split", "")) if split is None else split,
         _metrics(values, weights, where),
-        left_out,
+        left_out + same,
     )
 
 
@@ -222,7 +232,7 @@ def _metrics(values: Mapping[str, Any], weights: str | Path | None, where: str) 
 
 
 def _variants(
-    changes: Any, preset: str, shared: dict[str, Any], weights: str | None, where: str
+    changes: Any, preset: str, shared: dict[str, Any], weights: str | None, where: str, comes_along: bool
 ) -> tuple[list[Variant], tuple[str, ...]]:
     """The base and every change that can be made, and sentences about those that cannot."""
     if not isinstance(changes, list) or not changes:
@@ -233,8 +243,11 @@ def _variants(
         name, own, adds_to = _change(change, where)
         if name in made or name in left_out:
             raise ConfigError(f"The name {name!r} stands twice in {where}; every change needs its own, and not 'base'.")
-        if adds_to in left_out or (weights is None and any(WEIGHTS in str(value) for value in own.values())):
+        if weights is None and any(WEIGHTS in str(value) for value in own.values()):
             left_out[name] = f"{name} is left out: it needs feature weights, given by --weights DIR."
+            continue
+        if adds_to in left_out:
+            left_out[name] = f"{name} is left out: it adds to {adds_to}."
             continue
         if adds_to and adds_to not in made:
             close = get_close_matches(adds_to, made, n=1)
@@ -248,7 +261,10 @@ def _variants(
         try:
             config = load_config(preset, {**shared, **together})
         except ConfigError as error:
-            raise ConfigError(f"The change {name!r} of {where}: {error}") from error
+            if not comes_along:
+                raise ConfigError(f"The change {name!r} of {where}: {error}") from error
+            left_out[name] = f"{name} is left out: {error}"
+            continue
         share = change.get("share", made[adds_to].share if adds_to else 1.0)
         if isinstance(share, bool) or not isinstance(share, int | float) or share <= 0:
             raise ConfigError(
@@ -293,14 +309,21 @@ def _fitted(variant: Variant, images: int | None, where: str) -> Variant:
     return replace(variant, config=variant.config.model_copy(update=changed))
 
 
-def _require_different(variants: tuple[Variant, ...], where: str) -> None:
-    """No two variants may be the same configuration: nothing would be compared."""
-    seen: dict[str, str] = {}
+def _different(
+    variants: tuple[Variant, ...], where: str, comes_along: bool
+) -> tuple[tuple[Variant, ...], tuple[str, ...]]:
+    """The variants, and sentences about those left out: no two may be one configuration, or nothing is compared."""
+    seen: dict[str, Variant] = {}
+    same = []
     for variant in variants:
         content = json.dumps([variant.share, flat_settings(variant.config)], sort_keys=True)
-        if content in seen:
+        other = seen.setdefault(content, variant)
+        if other is variant:
+            continue
+        if not comes_along:
             raise ConfigError(
-                f"{variant.name!r} in {where} is the same configuration as {seen[content]!r}; change a setting of it, "
-                "or take it out."
+                f"{variant.name!r} in {where} is the same configuration as {other.name!r}; change a setting of it, or "
+                "take it out."
             )
-        seen[content] = variant.name
+        same.append(f"{variant.name} is left out: it is the same configuration as {other.name}.")
+    return tuple(seen.values()), tuple(same)
