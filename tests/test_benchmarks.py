@@ -35,3 +35,19 @@ def test_every_row_of_the_training_table_runs() -> None:
         done = _run("train.py", "--row", row, "--width", "4", "--steps", "1")
         assert done.returncode == 0, done.stderr
         assert '"seconds"' in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "rows"),
+    [
+        (["memory.py", "--sides", "1200", "--width", "4"], ["1,200"]),
+        (["scale.py", "--side", "900", "--width", "4"], ["1.00x"]),
+        (["mosaic.py", "--width", "4", "--side", "1024", "--plain-tiles", "2"], ["sweep"]),
+        (["backends.py", "--width", "4", "--seconds", "0.5"], ["torch eager", "int8"]),
+    ],
+)
+def test_tables_of_whole_rasters(words: list[str], rows: list[str]) -> None:
+    done = _run(*words)
+    assert done.returncode == 0, done.stderr
+    for row in rows:
+        assert row in done.stdout

@@ -20,7 +20,10 @@ from terramorph.pixels import native_bf16
 
 from .conftest import Cli
 
-VERBS = ("train", "evaluate", "translate", "info", "recalibrate", "export", "import", "demo", "doctor")
+VERBS = (
+    "prepare", "train", "evaluate", "translate", "compare", "tune", "info", "recalibrate", "export", "import", "demo",
+    "doctor",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("words", [["--help"], ["--version"], *([verb, "--help"] for verb in VERBS)])

@@ -12,11 +12,13 @@ import textwrap
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from affine import Affine
 from odc.geo.crs import CRS
 
@@ -192,6 +194,21 @@ def test_a_sweep_from_there_to_there_is_the_one_here(
     assert str(made) == "s3://town/deep/map.tif"
     assert same("s3://town/deep/map.tif", tmp_path / "map.tif")
     assert s3.find("town") == ["town/deep/map.tif", "town/ortho.tif"]
+
+
+def test_a_cluster_reads_and_writes_there(s3: Any, ortho: Path, bundle: Bundle, tmp_path: Path) -> None:
+    pytest.importorskip("distributed")
+    from terramorph.translate.cluster import Cluster, OnCluster
+
+    torch.set_num_threads(1)  # as the worker has
+    bundle.save(tmp_path / "model.safetensors")
+    model = partial(load, tmp_path / "model.safetensors", precision="fp32")
+    sweep(model(), ortho, tmp_path / "map.tif", OPTIONS)
+    with Cluster(workers=1) as cluster:  # its worker finds the server by the environment, as this process does
+        engine = OnCluster(cluster, model, partial(open_source, "s3://town/ortho.tif"))
+        sweep(model(), "s3://town/ortho.tif", "s3://town/map.tif", OPTIONS, engine=engine)
+    assert same("s3://town/map.tif", tmp_path / "map.tif")
+    assert s3.find("town") == ["town/map.tif", "town/ortho.tif"]
 
 
 SCRIPT = """

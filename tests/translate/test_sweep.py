@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 import subprocess
 import sys
@@ -126,7 +128,7 @@ def test_kill_and_go_on_gives_the_same_pixels(bundle: Bundle, ortho: Path, tmp_p
     translator = load(tmp_path / "model.safetensors", precision="fp32")
     sweep(translator, ortho, tmp_path / "whole.tif", SweepOptions(window=128, overlap=32))
     target = tmp_path / "killed.tif"
-    for step, at in (("translating", 2), ("translating", 5), ("joining", 0)):
+    for step, at in (("translating", 2), ("translating", 5), ("joining", 0), ("writing", 0)):
         words = [str(tmp_path / "model.safetensors"), str(ortho), str(target), step, str(at)]
         done = subprocess.run([sys.executable, "-c", textwrap.dedent(SCRIPT), *words], check=False)
         assert done.returncode == -signal.SIGKILL
@@ -135,9 +137,37 @@ def test_kill_and_go_on_gives_the_same_pixels(bundle: Bundle, ortho: Path, tmp_p
     run = translator.translate_window
     monkeypatch.setattr(translator, "translate_window", lambda r, s=0: seen.append(r.grid) or run(r, s))
     sweep(translator, ortho, target, SweepOptions(window=128, overlap=32))
-    assert not seen  # all was done before the third kill
+    assert not seen  # all was done before the last kills
     assert np.array_equal(made(target).pixels, made(tmp_path / "whole.tif").pixels)
     assert not (tmp_path / ".killed.tif.parts").exists()
+
+
+def test_a_full_disk_is_a_sentence_and_the_same_call_goes_on(
+    bundle: Bundle, ortho: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    translator, options = Translator(bundle, precision="fp32"), SweepOptions(window=128, overlap=32)
+    sweep(translator, ortho, tmp_path / "whole.tif", options)
+    room = iter(range(8))
+
+    def full(file: int) -> None:
+        if next(room, None) is None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as little:
+        little.setattr("terramorph.atomic.os.fsync", full)
+        with pytest.raises(StorageError, match="No space left on device"):
+            sweep(translator, ortho, tmp_path / "map.tif", options)
+    assert not (tmp_path / "map.tif").exists()
+    told: list[int] = []
+    sweep(
+        translator,
+        ortho,
+        tmp_path / "map.tif",
+        options,
+        lambda step, done, _: told.append(done) if step == "translating" else None,
+    )
+    assert told[0] >= 5
+    assert (tmp_path / "map.tif").read_bytes() == (tmp_path / "whole.tif").read_bytes()
 
 
 def test_another_plan_is_refused_and_a_damaged_part_is_made_again(bundle: Bundle, ortho: Path, tmp_path: Path) -> None:

@@ -1,0 +1,111 @@
+"""`translate` of rasters of any size: its options, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from odc.geo.crs import CRS
+from odc.geo.geom import box
+
+from terramorph.geo import project_extent
+from terramorph.raster import open_source, read_image, write_image
+from terramorph.town import Town
+
+from .conftest import Cli
+
+
+@pytest.fixture
+def ortho(small_town: Town, tmp_path: Path) -> Path:
+    """512 x 512 px at 1 m, UTM."""
+    write_image(small_town.aerial(), tmp_path / "ortho.tif")
+    return tmp_path / "ortho.tif"
+
+
+def area_of(ortho: Path, folder: Path) -> Path:
+    """A square of 100 m in its middle, in degrees."""
+    grid = read_image(ortho).grid
+    x, y = grid.affine @ (200, 200)
+    shape = project_extent(box(x, y - 100, x + 100, y, grid.crs), CRS("EPSG:4326"))
+    path = folder / "area.geojson"
+    feature = {"type": "Feature", "properties": {}, "geometry": shape.json}
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))
+    return path
+
+
+def test_a_raster_with_every_option(cli: Cli, trained: Path, ortho: Path, tmp_path: Path) -> None:
+    area, grid = area_of(ortho, tmp_path), read_image(ortho).grid
+    made = tmp_path / "map.tif"
+    words = ["translate", trained, ortho, made, "--resolution", 2, "--match-source", "--area", area]
+    outcome = cli(*words)
+    assert outcome.code == 0, outcome.err
+    got = read_image(made)
+    assert got.grid.resolution == (1.0, 1.0)
+    assert 9000 < got.mask.sum() < 10500
+    with open_source(made) as source:
+        assert source.extent.boundingbox.left >= grid.bounds.left
+    spread = tmp_path / "std.tif"
+    outcome = cli(
+        "translate", trained, ortho, made, "--mode", "paper", "--samples", 2, "--uncertainty", spread, "--area", area
+    )
+    assert outcome.code == 0, outcome.err
+    assert read_image(spread).pixels.max() > 0
+    for name, more in (("map.pmtiles", []), ("map.mbtiles", []), ("tiles", ["--to", "xyz"])):
+        outcome = cli("translate", trained, ortho, tmp_path / name, *more)
+        assert outcome.code == 0, outcome.err
+        with open_source(tmp_path / name) as source:
+            assert source.read(grid.crop(128, 128, 64, 64)).mask.all()
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["ORTHO", "ORTHO"], "is what is translated, and would be replaced"),
+        (["ORTHO", "map.tif", "--to", "pmtiles"], "PMTiles archive is called .pmtiles"),
+        (["ORTHO", "map.png", "--to", "cog"], "GeoTIFF is called .tif"),
+        (["ORTHO", "s3://bucket/map"], "s3://bucket/map is no GeoTIFF or tile archive"),
+        (["ORTHO", "map.png", "--crs", "EPSG:3857"], "For --crs the output must be a GeoTIFF"),
+        (["ORTHO", "map.png", "--restart", "--area", "a.geojson"], "For --area and --restart the output"),
+        (["ORTHO", "map.tif", "--resolution", "0.00001"], "nothing is to be seen at 1e-05 m"),
+        (["ORTHO", "map.tif", "--resolution", "0"], "A resolution of 0.0 m is none"),
+        (["ORTHO", "map.tif", "--area", "nowhere.geojson"], "nowhere.geojson cannot be read"),
+        (["ORTHO", "map.tif", "--samples", "2", "--to", "cog"], "only the spread is kept"),
+        (["ORTHO", "map.tif", "--skip-bad"], "--skip-bad is for folders of images"),
+        (["ORTHO", "map.pmtiles", "--match-source"], "leave out --match-source"),
+        (["nothing.tif", "map.tif"], "nothing.tif"),
+        (["CUT", "map.tif"], "cut.tif"),
+        (["GREY", "map.tif"], "The image has 1 band"),
+        (["ORTHO", "map.tif", "--backend", "openvino"], "does not run bundles"),
+    ],
+)
+def test_what_is_refused_is_one_sentence(
+    cli: Cli, trained: Path, ortho: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list, sentence: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = ortho.read_bytes()
+    (tmp_path / "cut.tif").write_bytes(before[: len(before) // 2])
+    aerial = read_image(ortho)
+    write_image(type(aerial).from_pixels(aerial.pixels[:1], aerial.grid), tmp_path / "grey.tif")
+    names = {"ORTHO": ortho, "CUT": tmp_path / "cut.tif", "GREY": tmp_path / "grey.tif"}
+    outcome = cli("translate", trained, *(names.get(word, word) for word in words))
+    assert outcome.code == 2, outcome.err
+    assert sentence in outcome.err.replace("\n", " ")
+    assert "Traceback" not in outcome.err
+    assert ortho.read_bytes() == before
+    assert not (tmp_path / "map.tif").exists()
+
+
+def test_instance_norm_is_warned_of(cli: Cli, trained: Path, ortho: Path, tmp_path: Path) -> None:
+    from terramorph.bundle import Bands, Bundle
+    from terramorph.networks import build_network
+
+    rgb = Bands(names=("red", "green", "blue"))
+    network = build_network("unet64", width=4, norm="instance")
+    Bundle.of(network, "unet64", source=rgb, target=rgb, size=64).save(tmp_path / "instance.safetensors")
+    outcome = cli("translate", tmp_path / "instance.safetensors", ortho, tmp_path / "map.tif")
+    assert outcome.code == 0, outcome.err
+    assert "instance norm" in outcome.err
+    assert np.ptp(read_image(tmp_path / "map.tif").pixels) > 0
+    assert "instance norm" not in cli("translate", trained, ortho, tmp_path / "map.tif").err
