@@ -160,9 +160,22 @@ def _show_confirmation(result: TuneResult) -> None:
         say(f"Nothing is confirmed: {said}. The page: {result.out / 'report.html'}")
         return
     rows = [
-        (name, sum(one.default) / len(one.default), sum(one.best) / len(one.best), one.effect.difference, one.verdict)
+        (
+            name if one.is_objective else f"{name} (secondary)",
+            _mean(one.default),
+            _mean(one.best),
+            None if one.effect is None else one.effect.difference,
+            one.verdict or "nothing to compare",
+        )
         for name, one in result.confirmation.metrics.items()
     ]
     title = f"{result.confirmation.pairs} pairs of {result.confirmation.split}, never seen by tuning"
-    show_columns(title, ("", "preset", "best", "difference", "verdict"), rows)
+    if rows:
+        show_columns(title, ("", "preset", "best", "difference", "verdict"), rows)
+    for said in result.confirmation.diverged:
+        say(said)
     say(f"The page: {result.out / 'report.html'}")
+
+
+def _mean(values: tuple[float, ...]) -> float | str:
+    return sum(values) / len(values) if values else "diverged"

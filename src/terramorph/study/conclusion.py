@@ -13,11 +13,11 @@ from terramorph.atomic import atomic
 from terramorph.data import DEFAULT_CACHE
 from terramorph.errors import StorageError
 from terramorph.study.confirm import Confirmation, confirm, confirmation_of
-from terramorph.study.plan import StudyPlan, load_plan
+from terramorph.study.plan import StudyPlan, keep_weights, load_plan
 from terramorph.study.run import METRICS
 from terramorph.study.trial import Trial
 from terramorph.study.trials import Trials
-from terramorph.study.tune_reporter import SilentTuning, TuneReporter
+from terramorph.study.tune_reporter import TuneReporter
 from terramorph.training.loop import MODEL
 
 PRESET, BUNDLE, PAGE = "best.toml", "best.safetensors", "report.html"
@@ -103,32 +103,25 @@ def confirm_study(
 
     Args:
         out: the study's folder.
-        storage, weights, cache: as the study was begun with.
+        storage, cache: as the study was begun with.
+        weights: folder with the weights of LPIPS and FD, which is remembered; None for the one that was given last.
         reporter: told how it goes.
         should_stop: asked after every step; what is there then is kept, and the next call goes on.
 
     Raises:
-        ConfigError: if there is no study, or another process confirms it.
-        TrainingDivergedError: if a run comes to no end.
+        ConfigError: if there is no study, another process confirms it, or an objective cannot be computed.
         DatasetError, StorageError: as training and evaluation.
     """
     out = Path(out)
     plan = load_plan(out)
+    if weights is not None:
+        plan = keep_weights(out, weights)
     trials = Trials(out, plan, storage)
-    known, front, listener = trials.all(), trials.front(), reporter or SilentTuning()
+    known, front = trials.all(), trials.front()
     result = conclude(out, plan, known, front, len(known))
-    if result.best is None or result.best.is_preset or result.confirmation is not None:
+    if result.best is None or result.best.is_preset:
         return result
-    confirm(
-        out,
-        plan,
-        known,
-        result.best,
-        weights=weights,
-        progress=listener.progress,
-        should_stop=should_stop,
-        cache=cache,
-    )
+    confirm(out, plan, known, result.best, reporter=reporter, should_stop=should_stop, cache=cache)
     return conclude(out, plan, known, front, len(known))
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 from terramorph._version import __version__
 from terramorph.evaluation.pictures import data_uri
 from terramorph.study import tune_charts as charts
+from terramorph.study.confirm import SEEDS
 from terramorph.study.run import METRICS, flat_settings
 from terramorph.study.trial import Trial
 
@@ -47,6 +48,7 @@ def render_study(result: TuneResult) -> str:
         settings=_settings(result),
         confirmation=result.confirmation,
         confirmed=_confirmed(result),
+        seeds=SEEDS,
         charts={
             "history": Markup(charts.history(trials, plan, best)),
             "pareto": Markup(charts.pareto(trials, plan, result.front, best)),
@@ -69,27 +71,30 @@ def _settings(result: TuneResult) -> list[tuple[str, str, str]]:
 
 
 def _confirmed(result: TuneResult) -> list[dict[str, Any]]:
-    """Rows of the confirmation, the objectives first."""
+    """Rows of the confirmation."""
     if result.confirmation is None:
         return []
-    found = result.confirmation.metrics
-    order = [name for name in result.plan.objectives if name in found]
-    order += [name for name in found if name not in order]
-    return [
-        {
-            "name": name,
-            "arrow": "↑" if METRICS[name] else "↓",
-            "default": _spread(found[name].default),
-            "best": _spread(found[name].best),
-            "difference": f"{found[name].effect.difference:+.4g}",
-            "interval": f"{found[name].effect.low:+.3g} to {found[name].effect.high:+.3g}",
-            "verdict": found[name].verdict,
-        }
-        for name in order
-    ]
+    rows = []
+    for name, one in result.confirmation.metrics.items():
+        effect = one.effect
+        rows.append(
+            {
+                "name": name,
+                "arrow": "↑" if METRICS[name] else "↓",
+                "secondary": not one.is_objective,
+                "default": _spread(one.default),
+                "best": _spread(one.best),
+                "difference": "–" if effect is None else f"{effect.difference:+.4g}",
+                "interval": "–" if effect is None else f"{effect.low:+.3g} to {effect.high:+.3g}",
+                "verdict": one.verdict or "nothing to compare",
+            }
+        )
+    return rows
 
 
 def _spread(values: tuple[float, ...]) -> str:
+    if not values:
+        return "diverged"
     deviation = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
     return f"{np.mean(values):.4g} ± {deviation:.2g}"
 
