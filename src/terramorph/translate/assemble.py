@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import DTypeLike, NDArray
 
 from terramorph._version import __version__
-from terramorph.geo import Cover, Grid
+from terramorph.geo import Cover, Grid, Window
 from terramorph.raster import ImageSource, Source
 from terramorph.raster.tiles.write import write_tiles
 from terramorph.raster.writer import Strip, write_cog
+from terramorph.translate.memory import release_pages
 from terramorph.translate.parts import Parts
 from terramorph.translate.translator import Translator
 from terramorph.translate.windows import Stages
@@ -131,9 +133,17 @@ class Assembly:
         target, cover = self.translator.header.target, self.cover
         bands = 1 if spread else target.count
         # Fewer rows at a time of a wider raster, so that memory does not grow with it.
-        high = max(16, min(256, (1 << 22) // cover.width))
+        high = max(16, min(256, (1 << 21) // cover.width))
+        opened: deque[NDArray[Any]] = deque(maxlen=2 * len(cover.columns))  # no more are in use at once
+
+        def load(window: Window) -> NDArray[Any] | None:
+            part = self.parts.load(window.number, spread)
+            if part is not None:
+                opened.append(part)
+            return part
+
         self.tell(step, 0, cover.height)
-        for rows, values, weight in cover.join(lambda w: self.parts.load(w.number, spread), bands + 1, high):
+        for rows, values, weight in cover.join(load, bands + 1, high):
             pixels, mask = values[:bands], (values[bands] > 0.5) & (weight > 0)
             if not spread:
                 stored = np.rint(pixels) if np.dtype(target.dtype).kind in "ui" else pixels
@@ -141,6 +151,8 @@ class Assembly:
                 pixels[:, ~mask] = np.asarray(target.low, target.dtype)
             self.tell(step, rows.stop, cover.height)
             yield rows, pixels, mask
+            for part in opened:
+                release_pages(part)
 
     def _strips(self, made: Source, grid: Grid) -> Iterator[Strip]:
         """A raster on another grid, in rows from the top."""

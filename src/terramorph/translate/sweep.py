@@ -23,6 +23,7 @@ from terramorph.raster import Source, open_source
 from terramorph.raster.clip import ClippedSource
 from terramorph.raster.storage import Remote, location, placed
 from terramorph.translate.assemble import Assembly, Kind, Progress
+from terramorph.translate.memory import release_freed_memory
 from terramorph.translate.outputs import check_outputs
 from terramorph.translate.parts import Parts
 from terramorph.translate.translator import MAX_SCALE_RATIO, WHOLE_PIXELS, Translator
@@ -126,6 +127,9 @@ class Here:
 
         bench = Bench(self.translator, self.source, job.grid, job.parts, job.samples)
         translate_windows(bench, job.left(done), stages, computed)
+        # Joining wants memory too, and comes after.
+        self.translator.backend.release()
+        release_freed_memory()
 
 
 def sweep(

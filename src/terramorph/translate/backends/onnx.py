@@ -64,3 +64,6 @@ class OnnxBackend:
         x = source.to("cpu", torch.float32).contiguous().numpy()
         (y,) = self._session.run(["target"], {"source": x})
         return torch.from_numpy(y).to(source.device)
+
+    def release(self) -> None:
+        """Nothing is kept between calls."""

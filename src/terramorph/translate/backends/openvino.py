@@ -90,6 +90,11 @@ class OpenVinoBackend:
             y = torch.from_numpy(request.get_output_tensor(0).data).clone()
         return y.to(source.device)
 
+    def release(self) -> None:
+        """Lets go of the compiled networks."""
+        with self._lock:
+            self._compiled.clear()
+
     def _request(self, shape: tuple[int, ...]) -> Any:
         """What runs inputs of a shape."""
         if shape not in self._compiled:

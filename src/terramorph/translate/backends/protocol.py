@@ -33,6 +33,10 @@ class Backend(Protocol):
         device."""
         ...
 
+    def release(self) -> None:
+        """Lets go of what is kept between calls to be faster; the next call makes it again."""
+        ...
+
 
 def resolve_device(device: str | torch.device) -> torch.device:
     """The device a name means; `auto` is CUDA if there is one.

@@ -104,3 +104,8 @@ class TorchBackend:
             x = source.to(self.device, self.dtype).contiguous(memory_format=self._memory_format)
             y: Tensor = self._network(x)
             return y.float().contiguous().to(source.device)
+
+    def release(self) -> None:
+        """Lets go of the buffers."""
+        if self._packed is not None:
+            self._packed.release()
