@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
 import sys
 from pathlib import Path
 
@@ -54,7 +55,21 @@ def test_a_run_of_the_same_name_goes_on_and_one_that_raises_has_failed(tracker: 
     assert found == [(0.1,), (0.2,)]
     with pytest.raises(ValueError, match="boom"), tracker.run("trial 2", {}):
         raise ValueError("boom")
-    assert ("trial 2", "FAILED") in _rows(tracker.store, "select name, status from runs")
+    with tracker.run("trial 3", {}) as run:
+        run.fail("It came to nothing.")
+    statuses = _rows(tracker.store, "select name, status from runs")
+    assert {("trial 2", "FAILED"), ("trial 3", "FAILED")} <= set(statuses)
+    assert _rows(tracker.store, "select value from tags where key = 'reason'") == [("It came to nothing.",)]
+
+
+def test_mlflow_says_nothing_of_its_own(tmp_path: Path) -> None:
+    pytest.importorskip("mlflow")
+    code = (
+        "import sys; from pathlib import Path; from terramorph.study.tracking import MlflowTracking\n"
+        "with MlflowTracking(Path(sys.argv[1]), 'tune').run('trial 0', {'a': 1}) as run: run.log_metrics({'b': 1.0}, 1)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "")
 
 
 def test_a_store_that_cannot_be_used_is_one_sentence(tmp_path: Path) -> None:
@@ -74,4 +89,5 @@ def test_no_tracking_keeps_nothing(tmp_path: Path) -> None:
     with NoTracking().run("trial 0", PARAMETERS) as run:
         run.log_metrics({"miou": 0.5}, 1)
         run.log_artifact(tmp_path / "not there")
+        run.fail("It came to nothing.")
     assert list(tmp_path.iterdir()) == []

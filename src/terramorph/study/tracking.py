@@ -32,6 +32,9 @@ class TrackedRun(Protocol):
     def log_artifact(self, path: Path, folder: str = "") -> None:
         """A file of the run, such as its sample sheet or its bundle; `folder` groups them."""
 
+    def fail(self, reason: str) -> None:
+        """The run came to nothing, one sentence why."""
+
 
 class Tracker(Protocol):
     """Who keeps runs."""
@@ -59,6 +62,9 @@ class NoTracking:
     def log_artifact(self, path: Path, folder: str = "") -> None:
         """Nothing."""
 
+    def fail(self, reason: str) -> None:
+        """Nothing."""
+
 
 class MlflowTracking:
     """Runs in an MLflow store: the SQLite file OUT/mlflow.db, and OUT/mlflow-artifacts beside it.
@@ -78,8 +84,6 @@ class MlflowTracking:
         out = out.resolve()
         self.store = out / "mlflow.db"
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # MLflow looks there, and only while it is imported
-        logging.getLogger("mlflow").setLevel(logging.WARNING)
-        logging.getLogger("alembic").setLevel(logging.WARNING)
         with _quiet():
             try:
                 from mlflow import MlflowClient
@@ -87,6 +91,8 @@ class MlflowTracking:
                 raise MissingPackageError(
                     "MLflow is not installed; install it with pip install 'terramorph[mlflow]'."
                 ) from error
+            for name in ("mlflow", "alembic"):  # after the import, which sets levels of its own
+                logging.getLogger(name).setLevel(logging.WARNING)
             # Two processes that make the tables of a new store at once get in each other's way.
             with in_turn(out / "mlflow.lock"), self._storing():
                 self._client = MlflowClient(tracking_uri=f"sqlite:///{self.store}")
@@ -99,7 +105,7 @@ class MlflowTracking:
 
     @contextmanager
     def run(self, name: str, parameters: Mapping[str, Any]) -> Iterator[TrackedRun]:
-        """A run in the store: FINISHED after the block, or FAILED if the block raises."""
+        """A run in the store: FINISHED after the block, or FAILED if it came to nothing or the block raises."""
         from mlflow.entities import Param
 
         with _quiet(), self._storing():
@@ -111,10 +117,10 @@ class MlflowTracking:
             listed = [Param(key, str(value)) for key, value in parameters.items()]
             for first in range(0, len(listed), _PARAMETERS_AT_ONCE):
                 self._client.log_batch(number, params=listed[first : first + _PARAMETERS_AT_ONCE])
-        status = "FAILED"
+        status, tracked = "FAILED", _MlflowRun(self, number)
         try:
-            yield _MlflowRun(self, number)
-            status = "FINISHED"
+            yield tracked
+            status = "FAILED" if tracked.failed else "FINISHED"
         finally:
             with _quiet(), self._storing():
                 self._client.set_terminated(number, status)
@@ -137,10 +143,15 @@ class MlflowTracking:
 
 
 class _MlflowRun:
-    """A run of an MLflow store."""
+    """A run of an MLflow store.
+
+    Attributes:
+        failed: whether it came to nothing.
+    """
 
     def __init__(self, store: MlflowTracking, number: str) -> None:
         self._store, self._number = store, number
+        self.failed = False
 
     def log_metrics(self, values: Mapping[str, float | None], step: int) -> None:
         """Into the store, at once."""
@@ -159,6 +170,12 @@ class _MlflowRun:
         """A copy into the store's own folder."""
         with _quiet(), self._store._storing():
             self._store._client.log_artifact(self._number, str(path), folder or None)
+
+    def fail(self, reason: str) -> None:
+        """As a tag, at once; the status follows at the run's end."""
+        self.failed = True
+        with _quiet(), self._store._storing():
+            self._store._client.set_tag(self._number, "reason", reason)
 
 
 @contextmanager
