@@ -1,27 +1,26 @@
-"""Studies: what they may say, how they go through and go on, and what their page claims."""
+"""Studies: how they go through and go on, and what their page claims."""
 
 from __future__ import annotations
 
 import json
 import re
-import shlex
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import typer
 
-from terramorph.atomic import locked
 from terramorph.cli import compare as command
-from terramorph.errors import ConfigError, DatasetError, InputError, StorageError
-from terramorph.study import STUDIES, compare, load_study
+from terramorph.errors import ConfigError, InputError
+from terramorph.study import compare, load_study
+from terramorph.study.compare_report import render_comparison
 from terramorph.study.compare_sentences import conclude
-from terramorph.study.record import Record, read_record, write_record
-from terramorph.study.run import flat_settings, seconds_per_image, train_to
-from terramorph.training import TrainConfig, TrainResult, parse_assignments
+from terramorph.study.comparison import make_comparison
+from terramorph.study.record import PeakMemory, Record, read_record, write_record
+from terramorph.study.run import seconds_per_image
 
 WriteStudy = Callable[..., Path]
 
@@ -214,26 +213,55 @@ def test_shares_of_the_budget_and_seeds_as_changes(
     assert seconds_per_image(tmp_path / "out/runs/half-seed0") is not None
 
 
-def test_a_change_that_cannot_be_trained_is_a_row(
-    write_study: WriteStudy, town_pairs: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_change_that_is_trained_on_a_metric_gets_no_verdict_on_it(
+    finished: Path, write_study: WriteStudy, town_pairs: Path
 ) -> None:
-    def refusing(out: Path, dataset: Path, config: TrainConfig, **how: Any) -> TrainResult:
-        if config.loss.adversarial == refused:
-            raise ConfigError("These settings do not go together.")
-        return train_to(out, dataset, config, **how)
+    seen = LSGAN.replace(
+        'settings.loss.adversarial = "lsgan"', 'settings.loss = { perceptual = 1.0, perceptual_weights = "{weights}" }'
+    )
+    study = load_study(write_study(seen, head='seeds = 2\nmetrics = ["lpips", "psnr"]\n'), weights=finished)
+    runs = [(name, seed, finished / f"runs/{name}-seed{seed}") for seed in (0, 1) for name in ("base", "lsgan")]
+    for number, (_, _, folder) in enumerate(runs):
+        figures = folder / "scores/metrics.json"
+        figures.write_text(json.dumps({**json.loads(figures.read_text()), "lpips": 0.4 - 0.1 * (number % 2)}))
+    document = make_comparison(study, town_pairs, runs)
+    verdicts = {row["metric"]: (row["corrected"], row["verdict"]) for row in document["effects"]}
+    assert verdicts["lpips"] == (None, "trained on this metric")
+    assert verdicts["psnr"][0] == document["effects"][1]["p"]
+    assert document["comparisons"] == 1
+    (said,) = [conclusion.text for conclusion in conclude(document)]
+    assert said.endswith("; on lpips (−0.1, −0.1 to −0.1) it is trained on this metric.")
+    page = render_comparison(document, finished)
+    assert '<td class="trained on this metric">trained on this metric</td>' in page
+    assert said in re.sub(r"<[^>]+>", "", page)
+    document["effects"] = document["effects"][:1]
+    assert conclude(document)[0].text.startswith("lsgan has no verdict; on lpips (")
 
-    monkeypatch.setattr(sys.modules["terramorph.study.compare"], "train_to", refusing)
-    study = load_study(write_study(LSGAN), seeds=1)
-    refused = "lsgan"
-    document = compare(town_pairs, study, tmp_path / "out", cache=cache)
-    assert [run["state"] for run in document["runs"]] == ["done", "refused"]
-    assert document["finished"] is True
-    assert [said.text for said in conclude(document)] == [
-        "lsgan could not be trained: These settings do not go together."
-    ]
-    refused = "bce"
-    with pytest.raises(ConfigError, match="do not go together"):
-        compare(town_pairs, study, tmp_path / "other", cache=cache)
+
+def test_a_page_of_figures_without_what_newer_ones_have(finished: Path) -> None:
+    document = read(finished)
+    for variant in document["variants"]:
+        del variant["warned"]
+    for run in document["runs"]:
+        del run["verdict"], run["memory_is_own"]
+    page = render_comparison(document, finished)
+    if document["runs"][0]["memory"]:
+        assert "by the process, with what the runs before it left there" in page
+        assert "by the process beyond what it held before" in (finished / "comparison.html").read_text()
+
+
+def test_seconds_an_image_leave_out_the_first_step_and_memory_the_runs_before(finished: Path, tmp_path: Path) -> None:
+    run = read(finished)["runs"][0]
+    log = [json.loads(line) for line in (finished / run["folder"] / "log.jsonl").read_text().splitlines()]
+    assert run["seconds_per_image"] == log[-1]["seconds_per_image"]
+    assert run["train_seconds"] == pytest.approx(run["seconds_per_image"] * 6)
+    held = torch.ones(2**26)  # 256 MiB
+    peak = PeakMemory()
+    taken = torch.ones(2**24)
+    found = peak.bytes()
+    if found is None:
+        pytest.skip("this system does not tell")
+    assert taken.nbytes <= found + 2**22 < held.nbytes
 
 
 def test_the_command(
@@ -267,146 +295,8 @@ def test_the_command(
         verb([*arguments, "--minutes", "3"], standalone_mode=False)
 
 
-def test_runs_are_scored_on_val_or_on_test_without_val_or_on_what_is_asked_for(
-    write_study: WriteStudy, town_pairs: Path, cache: Path, tmp_path: Path
-) -> None:
-    pairs = shutil.copytree(town_pairs, tmp_path / "pairs")
-    shutil.move(pairs / "val", pairs / "test")
-    stop: dict[str, Any] = {"cache": cache, "should_stop": lambda: True}
-    assert compare(town_pairs, load_study(write_study()), tmp_path / "a", **stop)["split"] == "val"
-    assert compare(pairs, load_study(write_study()), tmp_path / "b", **stop)["split"] == "test"
-    assert compare(pairs, load_study(write_study(), split="train"), tmp_path / "c", **stop)["split"] == "train"
-    with pytest.raises(DatasetError, match="has no split 'val'"):
-        compare(pairs, load_study(write_study(), split="val"), tmp_path / "d", **stop)
-    with pytest.raises(ConfigError, match="its split is 'test' and now is 'train'"):
-        compare(pairs, load_study(write_study(), split="train"), tmp_path / "b", **stop)
-
-
 def test_a_budget_of_minutes(write_study: WriteStudy, town_pairs: Path, cache: Path, tmp_path: Path) -> None:
     study = load_study(write_study(LSGAN, budget="minutes = 1e-9"), seeds=1)
     document = compare(town_pairs, study, tmp_path / "out", cache=cache)
     assert document["budget"] == "1e-09 minutes"
     assert [run["step"] for run in document["runs"]] == [1, 1]
-
-
-def test_bad_places(write_study: WriteStudy, town_pairs: Path, tmp_path: Path) -> None:
-    study = load_study(write_study())
-    with pytest.raises(DatasetError, match="has no split 'nowhere'"):
-        compare(town_pairs, load_study(write_study(head='split = "nowhere"\n')), tmp_path / "out")
-    with pytest.raises(InputError, match="weights"):
-        compare(town_pairs, study, tmp_path / "out", weights=tmp_path / "weights")
-    assert not (tmp_path / "out").exists()
-    (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match="cannot be made"):
-        compare(town_pairs, study, tmp_path / "file")
-    (tmp_path / "out").mkdir()
-    with (
-        locked(tmp_path / "out/.lock", RuntimeError()),
-        pytest.raises(ConfigError, match="Another process is at work"),
-    ):
-        compare(town_pairs, study, tmp_path / "out")
-
-
-@pytest.mark.parametrize(
-    ("how", "message"),
-    [
-        ({"changes": ""}, "nothing to compare"),
-        ({"changes": LSGAN + LSGAN}, "name 'lsgan' stands twice"),
-        ({"changes": LSGAN.replace('"lsgan"\nsettings', '"base"\nsettings')}, "name 'base' stands twice"),
-        ({"changes": '[[change]]\nname = "same"\nsettings.loss.l1_weight = 100.0\n'}, "same configuration as 'base'"),
-        ({"changes": '[[change]]\nname = "a/b"\n'}, "cannot name a folder"),
-        ({"changes": "[[change]]\nsettings.ema = 0.9\n"}, "has no name"),
-        ({"changes": '[[change]]\nname = "x"\nsetings.ema = 0.9\n'}, "did you mean 'change.settings'"),
-        ({"changes": '[[change]]\nname = "x"\nsettings = 3\n'}, "must be a table"),
-        (
-            {"changes": '[[change]]\nname = "x"\nsettings.loss.l1_wight = 3\n'},
-            "change 'x' .* did you mean 'loss.l1_weight'",
-        ),
-        (
-            {"changes": '[[change]]\nname = "x"\nadds_to = "lsgn"\n' + LSGAN},
-            "'x' .* adds to 'lsgn', which does not stand",
-        ),
-        ({"changes": '[[change]]\nname = "x"\nshare = 0\n'}, "is no part of a budget"),
-        ({"budget": "imags = 4"}, "did you mean 'budget.images'"),
-        ({"budget": "images = 1"}, "less than one step of 'base', which takes 2"),
-        ({"budget": "images = 2.5"}, "cannot be 2.5"),
-        ({"budget": "minutes = -1"}, "cannot be -1"),
-        ({"budget": ""}, "either images or minutes"),
-        ({"budget": "images = 4\nminutes = 4"}, "either images or minutes"),
-        ({"head": "sedes = 3\n"}, "did you mean 'seeds'"),
-        ({"head": "seeds = 0\n"}, "cannot be 0; give 1 or more"),
-        ({"head": 'metrics = ["miuo"]\n'}, "did you mean 'miou'"),
-        ({"head": 'metrics = ["miou", "miou"]\n'}, "list of different names"),
-        ({"head": 'metrics = ["lpips"]\n'}, "metric lpips .* needs feature weights; give --weights"),
-        ({"head": 'metrics = ["fd"]\n'}, "metric fd .* needs feature weights"),
-        ({"base": '[base]\npreset = "pix2pixx"\n'}, "did you mean 'pix2pix'"),
-        ({"base": "base = 3\n"}, "base in .* must be a table"),
-        ({"head": "seeds = = 3\n"}, "not valid TOML"),
-    ],
-)
-def test_studies_that_cannot_be(how: dict[str, str], message: str, write_study: WriteStudy) -> None:
-    with pytest.raises(ConfigError, match=message) as caught:
-        load_study(write_study(**how))
-    assert "\n" not in str(caught.value)
-
-
-def test_studies_that_are_not_there(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="did you mean 'pix2pix-paper'"):
-        load_study("pix2pix-papr")
-    with pytest.raises(ConfigError, match="cannot be read"):
-        load_study(tmp_path / "none.toml")
-
-
-def test_the_studies_that_come_along(tmp_path: Path) -> None:
-    assert STUDIES == ("improvements", "pix2pix-paper")
-    for name in STUDIES:
-        small = {"data.crop_size": 128, "generator.network": "unet128", "generator.width": 32}
-        study = load_study(name, settings=small, images=4000, weights=tmp_path)
-        assert not study.left_out
-        assert all(variant.source for variant in study.variants[1:])
-        assert all(variant.config.data.crop_size == 128 for variant in study.variants)
-        for variant in study.variants:
-            schedule = variant.config.schedule
-            assert (schedule.unit, schedule.constant, schedule.decay) == ("steps", 2000, 2000)
-    paper = {variant.name: variant.config for variant in load_study("pix2pix-paper").variants}
-    assert [paper[name].discriminator.layers for name in ("patch-1", "patch-16", "base", "patch-286")] == [0, 1, 3, 5]
-    assert paper["encoder-decoder-l1"].generator.skips is False
-    assert paper["encoder-decoder-l1"].loss.adversarial == "none"
-    without = load_study("improvements")
-    assert [sentence.split()[0] for sentence in without.left_out] == ["perceptual", "added-8-perceptual"]
-    last = flat_settings(without.variants[-1].config)
-    assert (last["ema"], last["generator.upsampling"], last["discriminator.scales"]) == (0.999, "resize", 2)
-
-
-def test_changes_of_a_study_that_comes_along_are_left_out_where_they_do_not_fit(
-    write_study: WriteStudy, tmp_path: Path
-) -> None:
-    small = {"data.load_size": 72, "data.crop_size": 64, "generator.network": "unet64"}
-    paper = load_study("pix2pix-paper", settings=small)
-    assert "patch-286" not in {variant.name for variant in paper.variants}
-    assert [sentence.split(": ", 1)[0] for sentence in paper.left_out] == ["patch-286 is left out"]
-    assert "needs images of 96 px" in paper.left_out[0]
-    better = load_study("improvements", settings={**small, "loss.adversarial": "lsgan"}, weights=tmp_path)
-    assert better.left_out == (
-        "lsgan is left out: it is the same configuration as base.",
-        "added-4-lsgan is left out: it is the same configuration as added-3-resize.",
-    )
-    own = '[[change]]\nname = "patch-286"\nsettings.discriminator.layers = 5\n'
-    with pytest.raises(ConfigError, match=r"The change 'patch-286' of .* needs images of 96 px"):
-        load_study(write_study(own))
-    needing = '[[change]]\nname = "seen"\nsettings.loss = { perceptual = 1.0, perceptual_weights = "{weights}" }\n'
-    more = '[[change]]\nname = "more"\nadds_to = "seen"\nsettings.ema = 0.9\n'
-    assert load_study(write_study(needing + more + LSGAN)).left_out == (
-        "seen is left out: it needs feature weights, given by --weights DIR.",
-        "more is left out: it adds to seen.",
-    )
-    with pytest.raises(ConfigError, match=r"No change of .* can be made: seen is left out"):
-        load_study(write_study(needing))
-
-
-def test_the_example_of_the_help_asks_for_no_more_than_its_settings_can() -> None:
-    words = shlex.split(command.EXAMPLE.rsplit("terramorph ", 1)[1])
-    settings = parse_assignments([words[at + 1] for at, word in enumerate(words) if word == "--set"])
-    config = load_study("improvements", settings=settings, images=4000).variants[0].config
-    assert (config.data.load_size, config.data.crop_size) == (143, 128)
-    assert config.generator.network == "unet128"

@@ -122,3 +122,5 @@ class _ComparisonReporter(TrainingReporter):
         self._end()
         if record.state != "done":
             say(f"{name} {record.state}: {record.reason}")
+        elif record.verdict:
+            say(f"{name} is unhealthy: {record.verdict}")

@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
+
 from terramorph.atomic import atomic, locked
 from terramorph.data import DEFAULT_CACHE
 from terramorph.errors import ConfigError, StorageError, TrainingDivergedError
@@ -20,8 +22,18 @@ from terramorph.study.compare_report import render_comparison
 from terramorph.study.comparison import make_comparison
 from terramorph.study.definition import BASE, Study, Variant, load_study
 from terramorph.study.examples import keep_examples
-from terramorph.study.record import SCORES, PeakMemory, Record, read_record, write_record
-from terramorph.study.run import flat_settings, read_scores, require_same, score, seconds_per_image, train_for, train_to
+from terramorph.study.record import SCORES, PeakMemory, Record, State, read_record, write_record
+from terramorph.study.run import (
+    PERCEPTUAL_WEIGHTS,
+    first_warning,
+    flat_settings,
+    read_scores,
+    require_same,
+    score,
+    seconds_per_image,
+    train_for,
+    train_to,
+)
 from terramorph.study.tracking import NoTracking, Tracker
 from terramorph.training import Plan, Reporter, StepReport, TrainConfig, TrainResult
 from terramorph.training.loop import CONFIG, MODEL
@@ -215,37 +227,56 @@ class _Worker:
 
     def go(self, job: Job, stop: Callable[[], bool]) -> bool:
         """Trains and scores a run; False if it was stopped before its end."""
-        with self.tracker.run(job.name, flat_settings(job.config)) as tracked:
+        # Where a folder lies is no setting, and what is kept of a run stays as it is.
+        settings = {key: value for key, value in flat_settings(job.config).items() if key != PERCEPTUAL_WEIGHTS}
+        with self.tracker.run(job.name, settings) as tracked:
             record = self._trained(job, stop)
             if record.state == "trained":
                 record = self._scored(job, record)
+            if record.state == "done":
                 tracked.log_metrics(read_scores(job.folder / SCORES).overall, record.step * job.variant.per_step)
+                tracked.log_artifact(job.folder / MODEL)
+            elif record.is_over:
+                tracked.fail(record.reason)
+            for sheet in sorted((job.folder / "samples").glob("*.png"))[-1:]:
+                tracked.log_artifact(sheet, "samples")
         if record.is_over:
             self.reporter.ended(job.name, record)
         return record.is_over
 
     def _trained(self, job: Job, stop: Callable[[], bool]) -> Record:
         watch = _Watch(self.reporter, job.folder)
-        peak = PeakMemory()
+        peak, pace = PeakMemory(), None
         try:
             result = self._train(job, watch, stop)
         except TrainingDivergedError as error:
             record = replace(read_record(job.folder), state="diverged", step=watch.at, reason=str(error))
-        except ConfigError as error:
-            if job.variant.name == BASE:
-                raise
-            record = replace(read_record(job.folder), state="refused", reason=str(error))
+        except (ConfigError, torch.OutOfMemoryError) as error:
+            record = self._refused(job, error)
         else:
-            record = replace(
-                read_record(job.folder), state="trained" if result.finished else "training", step=result.step
-            )
+            state: State = "trained" if result.finished else "training"
+            record = replace(read_record(job.folder), state=state, step=result.step, reason="")
+            if watch.first == 0 and result.cost is not None:
+                pace = result.cost.seconds_per_image
+        if watch.stepped or record.seconds_per_image is None:
+            record = replace(record, seconds_per_image=pace or seconds_per_image(job.folder))
         if watch.stepped:
-            record = replace(record, memory=peak.bytes())
-        pace = seconds_per_image(job.folder)
-        if pace is not None:
-            record = replace(record, train_seconds=pace * record.step * job.variant.per_step)
+            record = replace(record, memory=peak.bytes(), memory_is_own=True)
+        if record.seconds_per_image is not None:
+            record = replace(record, train_seconds=record.seconds_per_image * record.step * job.variant.per_step)
+        record = replace(record, verdict=first_warning(job.folder))
         write_record(job.folder, record)
         return record
+
+    def _refused(self, job: Job, error: Exception) -> Record:
+        """The record of a run that cannot be made; without the base there is nothing to compare."""
+        reason = str(error)
+        if isinstance(error, torch.OutOfMemoryError):
+            said = ". ".join(" ".join(reason.split()).rstrip(".").split(". ")[:2])
+            reason = f"{job.name} ran out of memory ({said}); lower batch_size or data.crop_size of the whole study."
+        if job.variant.name == BASE:
+            raise ConfigError(reason) from error
+        return replace(read_record(job.folder), state="refused", reason=reason)
 
     def _train(self, job: Job, watch: _Watch, stop: Callable[[], bool]) -> TrainResult:
         share = job.variant.share
@@ -262,20 +293,19 @@ class _Worker:
 
     def _scored(self, job: Job, record: Record) -> Record:
         begun = time.monotonic()
-        device = job.config.device
-        score(
-            job.folder,
-            self.dataset,
-            self.study.split,
-            job.folder / SCORES,
-            weights=self.weights,
-            device=device,
-            progress=self.reporter.scoring,
-        )
-        if job.seed == 0:
-            keep_examples(job.folder, job.folder / MODEL, self.dataset, self.study.split, device)
-        seconds = time.monotonic() - begun
-        record = replace(record, state="done", score_seconds=seconds, weights=self.weights_name)
+        device, split = job.config.device, self.study.split
+        told = self.reporter.scoring
+        try:
+            score(
+                job.folder, self.dataset, split, job.folder / SCORES, weights=self.weights, device=device, progress=told
+            )
+            if job.seed == 0:
+                keep_examples(job.folder, job.folder / MODEL, self.dataset, split, device)
+        except torch.OutOfMemoryError as error:
+            record = self._refused(job, error)
+        else:
+            seconds = time.monotonic() - begun
+            record = replace(record, state="done", score_seconds=seconds, weights=self.weights_name)
         write_record(job.folder, record)
         _drop_checkpoint(job)
         return record
@@ -297,16 +327,18 @@ class _Watch:
     """Passes a run's reports on, and keeps what its record needs.
 
     Attributes:
+        first: steps done before; None before the start.
         at: the last step that was reported.
         stepped: whether a step was taken.
     """
 
     def __init__(self, reporter: Reporter, folder: Path) -> None:
         self._reporter, self._folder = reporter, folder
+        self.first: int | None = None
         self.at, self.stepped = 0, False
 
     def started(self, plan: Plan) -> None:
-        self.at = plan.first_step
+        self.first = self.at = plan.first_step
         write_record(self._folder, replace(read_record(self._folder), state="training", parameters=plan.parameters))
         self._reporter.started(plan)
 

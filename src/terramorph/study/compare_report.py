@@ -46,6 +46,7 @@ def render_comparison(document: Mapping[str, Any], out: Path) -> str:
         plots=_plots(document, shown),
         curves=_curves(document, out),
         examples=_examples(document, out),
+        memory_is_own=all(run.get("memory_is_own") for run in document["runs"] if run["memory"]),
         names=[variant["name"] for variant in document["variants"]],
     )
 

@@ -8,6 +8,9 @@ from typing import Any, Literal
 
 from terramorph.study.definition import BASE
 
+TRAINED_ON = "trained on this metric"
+"""In place of a verdict."""
+
 Kind = Literal["better", "worse", "mixed", "none", "open"]
 
 
@@ -34,19 +37,22 @@ class Conclusion:
 def conclude(document: Mapping[str, Any]) -> list[Conclusion]:
     """A sentence for every change that has runs which are over: first those that are better, last those left open.
 
+    Before all stands why there is nothing to compare with, if every run of the base that is over diverged.
+
     Args:
         document: from `make_comparison`.
     """
-    found = []
+    found, base = [], []
     for variant in document["variants"]:
         if variant["name"] == BASE:
+            base = _without_base(variant)
             continue
         rows = [row for row in document["effects"] if row["variant"] == variant["name"]]
         said = _without_runs(variant) if not rows else _with_runs(variant, rows)
         if said is not None:
             found.append(said)
     order: list[Kind] = ["better", "mixed", "worse", "none", "open"]
-    return sorted(found, key=lambda conclusion: order.index(conclusion.kind))
+    return base + sorted(found, key=lambda conclusion: order.index(conclusion.kind))
 
 
 def anchor(variant: str, metric: str = "") -> str:
@@ -62,6 +68,13 @@ def signed(value: float) -> str:
 def plain(value: float) -> str:
     """To four figures."""
     return f"{value:.4g}".replace("-", "−")
+
+
+def _without_base(base: Mapping[str, Any]) -> list[Conclusion]:
+    if base["done"] or not base["diverged"]:
+        return []
+    text = f" diverged with every seed so far, so no change can be compared with it: {base['diverged'][0]['reason']}"
+    return [Conclusion(BASE, "open", (("The ", ""), (BASE, anchor(BASE)), (text, "")))]
 
 
 def _without_runs(variant: Mapping[str, Any]) -> Conclusion | None:
@@ -80,6 +93,7 @@ def _with_runs(variant: Mapping[str, Any], rows: Sequence[dict[str, Any]]) -> Co
     name = variant["name"]
     by_verdict = {word: [row for row in rows if row["verdict"] == word] for word in ("better", "worse")}
     rest = [row for row in rows if row["verdict"] == "no difference shown"]
+    learned = [row for row in rows if row["verdict"] == TRAINED_ON]
     pieces: list[tuple[str, str]]
     kind: Kind
     if by_verdict["better"] or by_verdict["worse"]:
@@ -98,10 +112,15 @@ def _with_runs(variant: Mapping[str, Any], rows: Sequence[dict[str, Any]]) -> Co
             (" on ", ""),
             *_listed(rest),
         ]
-    else:
+    elif len(learned) < len(rows):
         kind = "open"
         pieces = [("One seed, so no verdict on ", ""), (name, anchor(name))]
-        pieces += [(": beside the base it has ", ""), *_listed(rows)]
+        pieces += [(": beside the base it has ", ""), *_listed([row for row in rows if row not in learned])]
+    else:
+        kind = "open"
+        pieces = [(name, anchor(name)), (" has no verdict", "")]
+    if learned:
+        pieces += [("; on ", ""), *_listed(learned), (f" it is {TRAINED_ON}", "")]
     pieces += [(f"{_failures(variant)}.", "")]
     return Conclusion(name, kind, tuple(pieces))
 

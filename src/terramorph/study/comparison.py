@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from terramorph._version import __version__
 from terramorph.errors import InputError
+from terramorph.study.compare_sentences import TRAINED_ON
 from terramorph.study.definition import BASE, Study
 from terramorph.study.record import SCORES, Record, read_record
 from terramorph.study.run import METRICS, Scores, flat_settings, read_scores, seconds_per_image
@@ -52,7 +53,7 @@ def make_comparison(study: Study, dataset: Path, runs: Sequence[Run]) -> dict[st
         "budget": study.budget,
         "seeds": study.seeds,
         "level": LEVEL,
-        "comparisons": sum(effect["p"] is not None for effect in found),
+        "comparisons": sum(effect["corrected"] is not None for effect in found),
         "finished": all(record.is_over for record in records.values()),
         "over": sum(record.is_over for record in records.values()),
         "left_out": list(study.left_out),
@@ -80,7 +81,7 @@ def _run(run: Run, record: Record, scores: Scores | None) -> dict[str, Any]:
         "seed": seed,
         "folder": f"runs/{folder.name}",
         **asdict(record),
-        "seconds_per_image": seconds_per_image(folder),
+        "seconds_per_image": record.seconds_per_image or seconds_per_image(folder),
         "scores": None if scores is None else scores.overall,
     }
 
@@ -105,6 +106,7 @@ def _variant(study: Study, number: int, runs: Sequence[dict[str, Any]]) -> dict[
             for run in own
             if run["state"] == "diverged"
         ],
+        "warned": [{"seed": run["seed"], "verdict": run["verdict"]} for run in own if run["verdict"]],
         "refused": next((run["reason"] for run in own if run["state"] == "refused"), None),
         "means": {key: _mean([run["scores"][key] for run in done]) for key in METRICS},
         "seconds_per_image": _mean([run["seconds_per_image"] for run in own]),
@@ -129,7 +131,8 @@ def _metric(key: str, scores: dict[Run, Scores]) -> dict[str, Any]:
 
 
 def _effects(study: Study, scores: dict[Run, Scores]) -> list[dict[str, Any]]:
-    """Every change on every metric; p is corrected over all of them."""
+    """Every change on every metric; p is corrected over all of them that can have a verdict."""
+    trained_on = _trained_on(study)
     rows = []
     for metric in study.metrics:
         arms = _arms(study, scores, metric)
@@ -137,7 +140,9 @@ def _effects(study: Study, scores: dict[Run, Scores]) -> list[dict[str, Any]]:
             continue
         for name, effect in effects(arms, BASE, np.random.default_rng(0)).items():
             rows.append((name, metric, effect))
-    judged = [i for i, (_, _, effect) in enumerate(rows) if effect.p is not None]
+    judged = [
+        i for i, (name, metric, effect) in enumerate(rows) if effect.p is not None and (name, metric) not in trained_on
+    ]
     corrected = dict(zip(judged, holm([rows[i][2].p or 0.0 for i in judged]), strict=True))
     return [
         {
@@ -145,10 +150,19 @@ def _effects(study: Study, scores: dict[Run, Scores]) -> list[dict[str, Any]]:
             "metric": metric,
             **asdict(effect),
             "corrected": corrected.get(i),
-            "verdict": verdict(effect, corrected.get(i), METRICS[metric]),
+            "verdict": TRAINED_ON
+            if (name, metric) in trained_on
+            else verdict(effect, corrected.get(i), METRICS[metric]),
         }
         for i, (name, metric, effect) in enumerate(rows)
     ]
+
+
+def _trained_on(study: Study) -> set[tuple[str, str]]:
+    """Changes whose loss is the metric itself where that of the base is not, or the other way round: of them the metric
+    says how well they learned for the examination."""
+    weights = {variant.name: variant.config.loss.perceptual for variant in study.variants}
+    return {(name, "lpips") for name, weight in weights.items() if weight != weights[BASE]}
 
 
 def _arms(study: Study, scores: dict[Run, Scores], metric: str) -> dict[str, NDArray[np.float64]]:
