@@ -68,6 +68,12 @@ def tiny() -> Callable[..., TrainConfig]:
 
 
 @pytest.fixture(scope="session")
+def tiny_words() -> list[str]:
+    """The same on the command line."""
+    return [word for key, value in TINY.items() for word in ("--set", f"{key}={value}")]
+
+
+@pytest.fixture(scope="session")
 def tune_space(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What a small study may change."""
     path = tmp_path_factory.mktemp("space") / "space.toml"

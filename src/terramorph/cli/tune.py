@@ -12,7 +12,7 @@ import typer
 from terramorph.cli.choices import MAX_SEED, Device, Direction
 from terramorph.cli.console import Meter, say, show_columns, warn
 from terramorph.cli.interrupt import StopFlag, stop_after_step
-from terramorph.errors import ConfigError
+from terramorph.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
     from terramorph.study import TuneResult
@@ -96,6 +96,8 @@ def run(
         _show_study(result)
     if stop():
         raise typer.Exit(stop.exit_code)
+    if result.why_none and result.ended == len(result.trials):
+        raise RunError(result.why_none)
 
 
 def parse_duration(text: str) -> float:
@@ -136,11 +138,11 @@ class _Progress:
 def _show_study(result: TuneResult) -> None:
     """Says where the study stands and how to go on."""
     plan, best = result.plan, result.best
-    ended = sum(trial.state != "running" for trial in result.trials)
     left = "" if result.finished else "; the same command goes on"
-    say(f"{ended} of {result.wanted} trials have ended{left}. The page: {result.out / 'report.html'}")
+    say(f"{result.ended} of {result.wanted} trials have ended{left}. The page: {result.out / 'report.html'}")
     if best is None:
-        warn(f"no trial has come to the last rung of {plan.rungs.last} images yet.")
+        if not result.why_none or result.ended < len(result.trials):
+            warn(result.why_none or f"no trial has come to the last rung of {plan.rungs.last} images yet.")
         return
     rows = [
         (name, trial.number, *(trial.score(metric) for metric in plan.objectives), trial.at)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +23,7 @@ from terramorph.study.tune_reporter import TuneReporter
 from terramorph.training.loop import MODEL
 
 PRESET, BUNDLE, PAGE = "best.toml", "best.safetensors", "report.html"
+_NUMBER = re.compile(r"[-+]?\d[\d.]*(e[-+]?\d+)?")
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,25 @@ class TuneResult:
     def finished(self) -> bool:
         """Whether every trial has ended."""
         return len(self.trials) >= self.wanted and all(trial.state != "running" for trial in self.trials)
+
+    @property
+    def ended(self) -> int:
+        """How many trials have ended, however they did."""
+        return sum(trial.state != "running" for trial in self.trials)
+
+    @property
+    def why_none(self) -> str:
+        """What became of the trials that ended, if none of them came to the last rung: their commonest reason."""
+        reasons = [trial.reason for trial in self.trials if trial.state != "running"]
+        if self.best is not None or not reasons:
+            return ""
+        kinds = [_NUMBER.sub("", reason) for reason in reasons]  # "At step 3 ..." and "At step 7 ..." are one
+        kind, times = Counter(kinds).most_common(1)[0]
+        often = f"the reason of {times}" if times < len(reasons) else "the reason"
+        return (
+            f"None of the {len(reasons)} trials that have ended came to the last rung of {self.plan.rungs.last} "
+            f"images; {often}: {reasons[kinds.index(kind)]}"
+        )
 
     @property
     def default(self) -> Trial | None:

@@ -11,6 +11,10 @@ if TYPE_CHECKING:
 
 # Attributes of a trial in the storage.
 PRESET, FOLDER, VALUES, SCORES, REASON, SECONDS = "preset", "folder", "values", "scores", "reason", "seconds"
+OWNER = "owner"
+"""The study's folder it was handed out in, where several share a database."""
+SILENCE = "Nothing was heard of its machine for too long."
+"""Why a trial failed that another machine had to end."""
 
 
 @dataclass(frozen=True)
@@ -49,14 +53,15 @@ class Trial:
 
 def trial_of(frozen: FrozenTrial) -> Trial:
     attributes = frozen.user_attrs
+    state = next((name for name, state in states().items() if state is frozen.state), "running")
     return Trial(
         number=frozen.number,
-        state=next((name for name, state in states().items() if state is frozen.state), "running"),
+        state=state,
         is_preset=bool(attributes.get(PRESET, False)),
         folder=attributes.get(FOLDER, f"{frozen.number:04d}"),
         values=attributes.get(VALUES, {}),
         scores={int(images): scores for images, scores in attributes.get(SCORES, {}).items()},
-        reason=attributes.get(REASON, ""),
+        reason=attributes.get(REASON, SILENCE if state == "failed" else ""),
         seconds=attributes.get(SECONDS, 0.0),
     )
 

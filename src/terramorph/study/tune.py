@@ -30,7 +30,7 @@ from terramorph.study.plan import TUNING, StudyOptions, StudyPlan, keep_plan, ma
 from terramorph.study.run import METRICS, flat_settings, score, train_to
 from terramorph.study.rungs import promoted
 from terramorph.study.tracking import MlflowTracking, NoTracking, TrackedRun, Tracker
-from terramorph.study.trials import Taken, Trials, require_optuna
+from terramorph.study.trials import GivenUp, Taken, Trials, require_optuna
 from terramorph.study.tune_reporter import SilentTuning, TuneReporter
 from terramorph.training import Plan, StepReport, TrainConfig
 
@@ -82,9 +82,11 @@ def tune(
     else:
         _work_together(job, listener, asked)
     trials = Trials(out, plan, options.storage)
-    if deadline is not None and time.time() >= deadline and not any(trial.scores for trial in trials.all()):
+    known = trials.all()
+    begun = any(trial.scores or trial.state != "running" for trial in known)
+    if deadline is not None and time.time() >= deadline and not begun:
         raise _too_small(options.budget, plan, "")
-    return conclude(out, plan, trials.all(), trials.front(), options.trials)
+    return conclude(out, plan, known, trials.front(), options.trials)
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,12 @@ def _work(job: _Job, listener: TuneReporter, asked: Callable[[], bool]) -> None:
                 listener.message(f"trial {taken.trial.number} is failed: {error}")
                 continue
             with tracker.run(f"trial {taken.trial.number}", flat_settings(config)) as tracked:
-                _Climb(job, trials, taken, config, tracked, listener, over).go()
+                try:
+                    _Climb(job, trials, taken, config, tracked, listener, over).go()
+                except GivenUp:
+                    listener.message(
+                        f"trial {taken.trial.number} was given up by another machine, which heard nothing."
+                    )
 
 
 class _Climb:

@@ -48,6 +48,7 @@ def render_study(result: TuneResult) -> str:
         settings=_settings(result),
         confirmation=result.confirmation,
         confirmed=_confirmed(result),
+        why_none=result.why_none,
         seeds=SEEDS,
         charts={
             "history": Markup(charts.history(trials, plan, best)),
