@@ -48,7 +48,7 @@ def run(
     storage: Annotated[
         str | None, typer.Option(help="URL of a database that machines share. Default: a file in OUT.")
     ] = None,
-    weights: Annotated[Path | None, typer.Option(help="Folder with the weights of LPIPS and FD.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="Folder with the weights of LPIPS and FD; remembered.")] = None,
     mlflow: Annotated[bool, typer.Option("--mlflow", help="Keep every trial in OUT/mlflow.db too.")] = False,
     device: Annotated[Device | None, typer.Option(help="Where to compute.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, max=MAX_SEED, help="Seed of everything random.")] = None,
