@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terramorph.evaluation.discuss.charts import COLOURS, Series, plot
-from terramorph.evaluation.discuss.section import Figure, Sentence, between, counted, percent, signed
-from terramorph.evaluation.discuss.statistics import Interval, ratio_intervals
+from terramorph.evaluation.discuss.section import Figure, Sentence, between, counted, p_value, percent, signed
+from terramorph.evaluation.discuss.statistics import ALPHA, Interval, ratio_intervals
 
 BOUNDS = (0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 48.0)
 """Grey levels: where one group of disagreement ends and the next begins."""
@@ -24,6 +24,7 @@ GROUPS = len(BOUNDS) + 1
 SURE = 6
 """Images for a verdict: with fewer, even one sign in all of them may be chance at 5 %."""
 _LEAST = 0.0005  # share of the pixels of a group that is drawn
+_EXCHANGES = 4000  # behind a p value
 _ONE_OUT = 3  # draws of which all but one can disagree
 
 Plane = NDArray[np.float32]
@@ -74,16 +75,61 @@ def count_image(draws: NDArray[np.uint8], truth: NDArray[np.uint8], mask: NDArra
     return sums
 
 
-def calibration(draws: int, counted_images: NDArray[np.float64], generator: np.random.Generator) -> dict[str, Any]:
+def changing_places(draws: NDArray[np.uint8], truth: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """How much farther off the truth is than a draw, and what that would be were each draw the truth and that a draw.
+
+    Args:
+        draws, truth, mask: As in `count_image`.
+
+    Returns:
+        float64 ``(N + 1,)``: error minus reference, summed over pixels, first of the truth and then of the draws.
+    """
+    values = np.concatenate((truth[None], draws))[:, :, mask].astype(np.float32)
+    count, total = len(draws), values.sum(axis=0)
+    off = np.zeros((count + 1, count + 1))
+    for a in range(count + 1):
+        for b in range(count + 1):
+            if a != b:  # from a to the mean of all but a and b
+                distance = np.abs(count * values[a] + values[b] - total) / (count - 1)
+                off[a, b] = float(distance.mean(axis=0).sum(dtype=np.float64))
+    farther: NDArray[np.float64] = (off.sum(axis=1) - off.sum(axis=0)) / count
+    return farther
+
+
+def chance(farther: NDArray[np.float64], generator: np.random.Generator) -> float:
+    """Two-sided p value of the truth's being farther off or nearer than a draw.
+
+    A truth that is one more draw may change places with any of them in any image. That holds however the differences
+    are distributed, where an interval from a few images is too narrow, the more so as one truth varies more than the
+    mean of several draws.
+
+    Args:
+        farther: float64 ``(N, D + 1)``, from `changing_places`.
+        generator: Draws the places.
+    """
+    images, places = farther.shape
+    chosen = generator.integers(places, size=(_EXCHANGES, images))
+    sums = farther[np.arange(images), chosen].sum(axis=1)
+    seen = float(farther[:, 0].sum())
+    slack = 1e-9 * float(np.abs(farther).sum())
+    tails = ((sums >= seen - slack).sum(), (sums <= seen + slack).sum())
+    return min(1.0, 2 * (1 + int(min(tails))) / (1 + _EXCHANGES))
+
+
+def calibration(
+    draws: int, counted_images: NDArray[np.float64], farther: NDArray[np.float64], generator: np.random.Generator
+) -> dict[str, Any]:
     """Plain data of the error of all draws but one, and of its reference.
 
     Args:
         draws: Of each image.
         counted_images: float64 ``(N, 4, 13)``, from `count_image`.
+        farther: float64 ``(N, draws + 1)``, from `changing_places`.
         generator: Draws the resamplings.
 
     Returns:
-        ``error`` and ``reference`` over all pixels; ``difference``, the interval of one minus the other; and ``groups``
+        ``error`` and ``reference`` over all pixels; ``difference``, the interval of one minus the other, and its ``p``
+        by `chance`; and ``groups``
         of `disagreement`, `share` of the pixels, `error` with its interval, and `reference`; with two draws none, for
         one draw disagrees with nothing.
     """
@@ -97,6 +143,7 @@ def calibration(draws: int, counted_images: NDArray[np.float64], generator: np.r
         "error": float(error.sum()) / total,
         "reference": float(reference.sum()) / total,
         "difference": asdict(difference),
+        "p": chance(farther, generator),
         "groups": [
             {
                 "disagreement": float(spread[:, k].sum() / pixels[:, k].sum()),
@@ -111,7 +158,8 @@ def calibration(draws: int, counted_images: NDArray[np.float64], generator: np.r
 
 
 def calibration_sentence(draws: int, images: int, spread: float, error: float, data: dict[str, Any]) -> Sentence:
-    """Whether the draws are too sure, or too unsure; neither unless the interval of the difference leaves out 0.
+    """Whether the draws are too sure, or too unsure; neither unless the interval of the difference leaves out 0 and its
+    p value is small.
 
     Args:
         draws: Of each image.
@@ -122,12 +170,12 @@ def calibration_sentence(draws: int, images: int, spread: float, error: float, d
     difference = Interval(**data["difference"])
     if images < SURE or difference.low is None or difference.high is None:
         verdict = f"; for a verdict on whether they are too sure it takes {SURE} images, not {images}"
-    elif difference.low > 0:
-        verdict = ": the draws are too sure"
-    elif difference.high < 0:
-        verdict = ": the draws are too unsure"
+    elif difference.low > 0 and data["p"] < ALPHA:
+        verdict = f", {p_value(data['p'])}: the draws are too sure"
+    elif difference.high < 0 and data["p"] < ALPHA:
+        verdict = f", {p_value(data['p'])}: the draws are too unsure"
     else:
-        verdict = ": they are not shown to be too sure or too unsure"
+        verdict = f", {p_value(data['p'])}: they are not shown to be too sure or too unsure"
     text = (
         f"{draws} draws of an image differ by {spread:.2f} grey levels (standard deviation, mean over pixels and "
         f"bands), and their mean is off by {error:.2f}. The mean of all draws but one is {data['error']:.2f} from the "
@@ -136,6 +184,7 @@ def calibration_sentence(draws: int, images: int, spread: float, error: float, d
     )
     values = {"draws": draws, "disagreement": spread, "error": error, "images": images}
     values |= {"error_from_others": data["error"], "reference": data["reference"], "difference": data["difference"]}
+    values["p"] = data["p"]
     return Sentence(text, values, "calibration")
 
 

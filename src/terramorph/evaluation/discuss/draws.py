@@ -12,6 +12,7 @@ from terramorph.evaluation.discuss.calibration import (
     calibration,
     calibration_figure,
     calibration_sentence,
+    changing_places,
     count_image,
 )
 from terramorph.evaluation.discuss.charts import COLOURS, Series, plot
@@ -55,6 +56,7 @@ class DrawCounts:
         pixels: Number of pixels of each image.
         spread, error: Their means over the pixels of each image.
         others: float64 ``(4, 13)`` an image, from `terramorph.evaluation.discuss.calibration.count_image`.
+        farther: float64 ``(N + 1,)`` an image, from `terramorph.evaluation.discuss.calibration.changing_places`.
         rho: Spearman's correlation over the pixels of an image; NaN where the draws agree or the error is the same
             everywhere.
         curves: float64 ``(2, 20)`` an image: mean error of what is left where the most disagreeing pixels, and where
@@ -68,6 +70,7 @@ class DrawCounts:
     spread: list[float] = field(default_factory=list)
     error: list[float] = field(default_factory=list)
     others: list[NDArray[np.float64]] = field(default_factory=list)
+    farther: list[NDArray[np.float64]] = field(default_factory=list)
     rho: list[float] = field(default_factory=list)
     curves: list[NDArray[np.float64]] = field(default_factory=list)
     most: list[tuple[float, int, NDArray[np.float32], NDArray[np.float32]]] = field(default_factory=list)
@@ -86,6 +89,7 @@ class DrawCounts:
         self.spread.append(float(s.mean()))
         self.error.append(float(e.mean()))
         self.others.append(count_image(draws, truth, mask))
+        self.farther.append(changing_places(draws, truth, mask))
         rho = rank_correlation(s, e)
         self.rho.append(np.nan if rho is None else rho)
         self.curves.append(np.stack((sparsified(e, s), sparsified(e, e))))
@@ -140,7 +144,7 @@ def draws_section(counts: DrawCounts, look: Look, generator: np.random.Generator
         look: Shows a pair again.
         generator: Draws the resamplings.
     """
-    calibrated = calibration(counts.draws, np.stack(counts.others), generator)
+    calibrated = calibration(counts.draws, np.stack(counts.others), np.stack(counts.farther), generator)
     rho = np.array([value for value in counts.rho if np.isfinite(value)])
     curves = np.stack(counts.curves)
     gain = _gain(curves.mean(axis=0))
