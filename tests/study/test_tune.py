@@ -441,7 +441,7 @@ def test_the_command_line(town_pairs: Path, space: Path, cache: Path, tmp_path: 
     done = _cli(*words, "--cache", cache, "--budget", "1h", *sets)
     assert done.exit_code == 0, done.output
     assert "1 of 1 trials have ended. The page: " in done.output
-    done = _cli("--out", tmp_path / "s", "--report", "--cache", cache)
+    done = _cli("report", "--out", tmp_path / "s", "--cache", cache)
     assert done.exit_code == 0, done.output
     assert "no trial is better than the preset itself" in done.output
     assert isinstance(_cli("--out", tmp_path / "s").exception, ConfigError)

@@ -29,7 +29,10 @@ _UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 def run(
     out: Annotated[Path, typer.Option(help="Folder of the study; ends with best.toml and report.html.")],
     dataset: Annotated[
-        Path | None, typer.Argument(help="Folder of pairs: train/, and val/ or test/ for the confirmation.")
+        Path | None,
+        typer.Argument(
+            help="Folder of pairs: train/, and val/ or test/ for the confirmation. Or `report`: as --report."
+        ),
     ] = None,
     preset: Annotated[str, typer.Option(help="What to improve: a preset's name, or a TOML file.")] = "pix2pix",
     direction: Annotated[Direction | None, typer.Option(help="AtoB: the left half, or A/, is the source.")] = None,
@@ -67,6 +70,8 @@ def run(
     from terramorph.study import StudyOptions, confirm_study, tune
     from terramorph.training import load_config, parse_assignments
 
+    if dataset == Path("report") and not dataset.exists():  # `tune report --out STUDY`, as one may say it
+        report, dataset = True, None
     where = cache or DEFAULT_CACHE
     notice = "Stopping after this step; once more to stop at once."
     if report:
