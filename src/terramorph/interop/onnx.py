@@ -1,8 +1,7 @@
 """A bundle's network as ONNX, for any batch, height and width.
 
-The graph is written node by node, not traced: padding to the stride and cropping back then work for every
-    size, in
-the file as in PyTorch, and the file does not change with the version of torch's exporter.
+The graph is written node by node, not traced: padding to the stride and cropping back then work for every size, in the
+file as in PyTorch, and the file does not change with the version of torch's exporter.
 
 In raster mode batch norm is folded into the convolutions. In paper mode every image is normalised by its own
 statistics. **Dropout is off in both**: a file whose output is random could not be compared with anything;

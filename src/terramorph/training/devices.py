@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 
@@ -46,4 +47,12 @@ def make_fabric(config: TrainConfig) -> Fabric:
         precision="bf16-mixed" if precision == "bf16" else "32-true",
     )
     fabric.launch()
+    if processes * nodes > 1:
+        atexit.register(_leave_group)
     return fabric
+
+
+def _leave_group() -> None:
+    """Ends the group's threads: where the interpreter ends before them, the process may be aborted."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
