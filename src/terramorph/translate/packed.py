@@ -153,7 +153,7 @@ class PackedUNet:
             return on_stride(self._run, source, self.stride)
 
     def release(self) -> None:
-        """Lets go of the buffers, some 300 MB for windows of 1536 px."""
+        """Lets go of the buffers, some 200 MB for windows of 1280 px."""
         with self._lock:
             self._shared_shape, self._shared_buffers = None, []
 

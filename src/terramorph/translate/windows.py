@@ -21,8 +21,12 @@ from odc.geo.geom import Geometry
 from terramorph._version import __version__
 from terramorph.geo import Cover, Grid, Window
 from terramorph.raster import Raster, Source
+from terramorph.translate.memory import release_freed_memory
 from terramorph.translate.parts import Part, Parts
 from terramorph.translate.translator import Translator
+
+TRIMMED = 4
+"""Windows after which freed memory is given back: their layers' outputs leave gaps, which grow to hundreds of MB."""
 
 Unit = tuple[Window, ...]
 """Windows that are read at once: one, or a row of them where a source can only be decoded from the top."""
@@ -172,7 +176,7 @@ def translate_windows(bench: Bench, units: Iterable[Unit], stages: Stages, tell:
         with stages.timed("write_s"):
             bench.parts.save(window.number, part)
 
-    coming = iter(units)
+    coming, computed = iter(units), 0
     # No more than is needed to stay ahead: a row of windows takes as much memory as all of them.
     depth = 1 if bench.source.sequential else 2
     with ThreadPoolExecutor(1, "terramorph-read") as reader, ThreadPoolExecutor(1, "terramorph-write") as writer:
@@ -188,6 +192,9 @@ def translate_windows(bench: Bench, units: Iterable[Unit], stages: Stages, tell:
                     writing.append(writer.submit(keep, window, part))
                     while len(writing) > 2:
                         writing.popleft().result()
+                    computed += 1
+                    if computed % TRIMMED == 0:
+                        release_freed_memory()
                     tell(1)
             for written in writing:
                 written.result()
