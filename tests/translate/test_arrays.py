@@ -120,6 +120,9 @@ def test_what_does_not_fit_is_refused(model: Translator, array: xarray.DataArray
         translate_array(model, array.astype(float))
     with pytest.raises(RasterError, match="choose one of time"):
         translate_array(model, array.expand_dims("time"))
+    for other in (array.values, array.to_dataset(name="ortho")):
+        with pytest.raises(InputError, match=rf"A {type(other).__name__} is no DataArray"):
+            translate_array(model, other)  # type: ignore[arg-type]
 
 
 def test_rioxarray_reads_and_writes_it(model: Translator, array: xarray.DataArray, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from odc.geo.xr import wrap_xr
 
 from terramorph.bundle import Bands
-from terramorph.errors import MissingPackageError
+from terramorph.errors import InputError, MissingPackageError
 from terramorph.geo import Cover, Grid, Window
 from terramorph.raster import Raster, default_bands
 from terramorph.raster.array_source import ArrayLayout, ArraySource
@@ -51,9 +51,14 @@ def translate_array(
 
     Raises:
         RasterError: If the array has no CRS or is no raster.
-        InputError: If bands, dtype or ground resolution do not fit the bundle.
+        InputError: If it is no DataArray, or bands, dtype or ground resolution do not fit the bundle.
         MissingPackageError: If the array is lazy and dask cannot be imported whole.
     """
+    if not isinstance(array, xarray.DataArray):
+        raise InputError(
+            f"A {type(array).__name__} is no DataArray; of a Dataset pick one variable or use .to_dataarray(), and "
+            "give a plain array to Translator.translate."
+        )
     source = ArraySource(array)
     translator.check_kind(len(source.bands), source.dtype.name)
     grid = work_grid(source, translator, resolution)
