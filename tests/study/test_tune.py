@@ -35,6 +35,8 @@ from terramorph.study.trial import Trial
 from terramorph.study.trials import Trials
 from terramorph.training import TrainConfig, health, load_config
 
+from .conftest import TINY
+
 optuna = pytest.importorskip("optuna")
 
 SPACE = """
@@ -42,19 +44,6 @@ SPACE = """
 "loss.l1_weight" = { low = 1.0, high = 300.0, log = true }
 "batch_size" = { choices = [1, 2] }
 """
-TINY = {
-    "batch_size": 2,
-    "device": "cpu",
-    "recalibrate": 2,
-    "data.load_size": 72,
-    "data.crop_size": 64,
-    "generator.network": "unet64",
-    "generator.width": 4,
-    "discriminator.width": 4,
-    "discriminator.layers": 1,
-    "log.sheet": 2,
-}
-
 
 MODULE = sys.modules["terramorph.study.tune"]  # the package's attribute of that name is the function
 
