@@ -1,5 +1,6 @@
 """Pairs as tensors: decoded into a cache, cut into augmented batches."""
 
+from terramorph.data.as_trained import batches_as_trained
 from terramorph.data.augment import Augmentation
 from terramorph.data.cache import DEFAULT_CACHE, DecodedPairs, Side, decode
 from terramorph.data.dataset import TrainingBatches
@@ -10,5 +11,6 @@ __all__ = [
     "DecodedPairs",
     "Side",
     "TrainingBatches",
+    "batches_as_trained",
     "decode",
 ]

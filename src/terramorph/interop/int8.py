@@ -23,10 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terramorph.bundle import Bundle, Header
-from terramorph.data import DEFAULT_CACHE, Augmentation, TrainingBatches, decode
-from terramorph.errors import ConfigError, DatasetError, InputError, MissingPackageError
+from terramorph.data import DEFAULT_CACHE, batches_as_trained
+from terramorph.errors import ConfigError, InputError, MissingPackageError
 from terramorph.interop.onnx import build_model, write_model
-from terramorph.pairs import open_pairs
 
 QUANTISED = ("Conv", "Relu", "LeakyRelu", "Concat", "DepthToSpace", "Add")
 MAX_MIOU_LOSS = 0.01
@@ -174,25 +173,18 @@ class _Sources:
         skip_bad: bool,
         progress: Callable[[int, int], None] | None,
     ) -> None:
-        data = header.recipe.get("data", {})
-        crop = int(data.get("crop_size", header.size))
-        pairs = decode(
-            open_pairs(dataset, "train", skip_bad=skip_bad),
-            size=int(data.get("load_size", header.size)) or None,
-            resampling=data.get("resampling", "bicubic"),
-            at_least=crop,
+        self._batches = batches_as_trained(
+            dataset,
+            header.recipe,
+            size=header.size,
+            direction=header.direction,
+            bands=header.source.count,
+            dtype=header.source.dtype,
+            scaling=header.source.scaling,
             cache=cache,
             skip_bad=skip_bad,
         )
-        side = pairs.a if header.direction == "AtoB" else pairs.b
-        if len(side.bands) != header.source.count or side.dtype != header.source.dtype:
-            raise DatasetError(
-                f"The pairs of {dataset} have {len(side.bands)} bands of {side.dtype} on the source side and the "
-                f"bundle takes {header.source.count} of {header.source.dtype}; give the dataset that it was trained on."
-            )
-        scaling = header.source.scaling
-        self._batches = TrainingBatches(pairs, side, side, (scaling, scaling), Augmentation(crop, mirror=False), seed=0)
-        self._count = min(images, len(pairs))
+        self._count = min(images, len(self._batches.pairs))
         self._progress, self._stdout = progress, sys.stdout
         self._numbers = iter(range(self._count))
 

@@ -9,9 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from terramorph.bundle import Bundle, find_bundle, load_bundle
-from terramorph.data import DEFAULT_CACHE, Augmentation, TrainingBatches, decode
-from terramorph.errors import DatasetError
-from terramorph.pairs import open_pairs
+from terramorph.data import DEFAULT_CACHE, batches_as_trained
 
 
 def recalibrate_network(network: nn.Module, sources: Iterable[Tensor]) -> bool:
@@ -79,27 +77,19 @@ def recalibrate(
     """
     loaded = load_bundle(bundle)
     header = loaded.header
-    data = header.recipe.get("data", {})
-    crop = int(data.get("crop_size", header.size))
-    pairs = decode(
-        open_pairs(dataset, "train", skip_bad=skip_bad),
-        size=int(data.get("load_size", header.size)) or None,
-        resampling=data.get("resampling", "bicubic"),
-        at_least=crop,
+    batches = batches_as_trained(
+        dataset,
+        header.recipe,
+        size=header.size,
+        direction=header.direction,
+        bands=header.source.count,
+        dtype=header.source.dtype,
+        scaling=header.source.scaling,
         cache=cache,
         skip_bad=skip_bad,
     )
-    side = pairs.a if header.direction == "AtoB" else pairs.b
-    if len(side.bands) != header.source.count or side.dtype != header.source.dtype:
-        raise DatasetError(
-            f"The pairs of {dataset} have {len(side.bands)} bands of {side.dtype} on the source "
-            f"side and the bundle takes "
-            f"{header.source.count} of {header.source.dtype}; give the dataset that it was trained on."
-        )
-    scaling = header.source.scaling
     size = int(header.recipe.get("batch_size", 1))
-    batches = TrainingBatches(pairs, side, side, (scaling, scaling), Augmentation(crop, mirror=False), seed=0)
-    count = max(1, min(images, len(pairs)) // size)
+    count = max(1, min(images, len(batches.pairs)) // size)
 
     def sources() -> Iterable[Tensor]:
         for number in range(count):

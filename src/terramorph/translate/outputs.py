@@ -45,7 +45,7 @@ def check_outputs(
         check_tiles(source.name, grid.crs, target.count, np.dtype(target.dtype))
     if kind == "xyz" and _holds_something(output):
         raise InputError(f"{output} is there already and not empty; remove it or name another folder.")
-    given = {_real(file): str(file) for file in (source.name, *getattr(source, "files", ()))}
+    given = {_real(file) for file in (source.name, *getattr(source, "files", ()))}
     places = [output]
     if spread is not None:
         _check_name(Path(spread), "cog")

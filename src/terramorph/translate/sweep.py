@@ -80,10 +80,10 @@ class SweepOptions:
 
 
 class Engine(Protocol):
-    """What computes the windows of a sweep: this process, or a cluster (`Remote`).
+    """What computes the windows of a sweep: this process, or a cluster (`cluster.OnCluster`).
 
     Attributes:
-        backend: what runs the network, by name; results of one name are equal.
+        backend: what runs the network, by name; with as many threads, results of one name are equal.
     """
 
     @property

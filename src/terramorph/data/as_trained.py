@@ -1,0 +1,59 @@
+"""The training pairs of a finished model once more, as its recipe resized and cut them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from terramorph.data.augment import Augmentation
+from terramorph.data.cache import decode
+from terramorph.data.dataset import TrainingBatches
+from terramorph.errors import DatasetError
+from terramorph.pairs import open_pairs
+from terramorph.pixels import Scaling
+
+
+def batches_as_trained(
+    dataset: str | Path,
+    recipe: Mapping[str, Any],
+    *,
+    size: int,
+    direction: str,
+    bands: int,
+    dtype: str,
+    scaling: Scaling,
+    cache: Path,
+    skip_bad: bool,
+) -> TrainingBatches:
+    """Batches of the source side (their target is the source too), for measuring what a model sees.
+
+    Args:
+        dataset: folder with a train split.
+        recipe: what the bundle's header says of its training; without one, whole pairs are resized to ``size``.
+        size: the bundle's.
+        direction: AtoB or BtoA.
+        bands, dtype, scaling: of the bundle's source.
+        cache: folder of the decoded pairs.
+        skip_bad: leave out pairs that cannot be read.
+
+    Raises:
+        DatasetError: if the pairs cannot be used, or are not of these bands and dtype.
+    """
+    data = recipe.get("data", {})
+    crop = int(data.get("crop_size", size))
+    pairs = decode(
+        open_pairs(dataset, "train", skip_bad=skip_bad),
+        size=int(data.get("load_size", size)) or None,
+        resampling=data.get("resampling", "bicubic"),
+        at_least=crop,
+        cache=cache,
+        skip_bad=skip_bad,
+    )
+    side = pairs.a if direction == "AtoB" else pairs.b
+    if len(side.bands) != bands or side.dtype != dtype:
+        raise DatasetError(
+            f"The pairs of {dataset} have {len(side.bands)} bands of {side.dtype} on the source side and the bundle "
+            f"takes {bands} of {dtype}; give the dataset that it was trained on."
+        )
+    return TrainingBatches(pairs, side, side, (scaling, scaling), Augmentation(crop, mirror=False), seed=0)
