@@ -33,6 +33,7 @@ from terramorph.losses import (
 from terramorph.networks import MultiScale, PatchGAN, build_discriminator, build_network, initialize, set_noise
 from terramorph.pixels import Batch
 from terramorph.training.config import TrainConfig
+from terramorph.training.optimizer import Adam
 from terramorph.training.perceptual import PerceptualLoss
 
 
@@ -86,7 +87,7 @@ class Pix2Pix:
             initialize(network, random)
             network.to(fabric.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
             rate = self._rates[name]
-            optimizer = torch.optim.Adam(
+            optimizer = Adam(
                 network.parameters(),
                 # A CUDA graph reads the rate from memory at each replay, so it must be a tensor there.
                 lr=torch.tensor(rate, device=fabric.device) if on_gpu else rate,
