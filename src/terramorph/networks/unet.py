@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from terramorph.errors import ConfigError
+from terramorph.networks.convolutions import HalvingConv2d
 from terramorph.networks.layers import NoiseDropout, Norm, make_norm, on_stride
 from terramorph.networks.upsampling import Upsampling, make_upsampling
 
@@ -63,7 +64,7 @@ class EncoderDecoder(nn.Module):
             inner = widths[level - 1] if level else config.in_bands
             plain = level in (0, last)
             # The public networks keep a bias by the kind of norm alone, whether or not a norm follows.
-            self.down.append(nn.Conv2d(inner, out, 4, stride=2, padding=1, bias=bias))
+            self.down.append(HalvingConv2d(inner, out, bias=bias))
             self.down_norm.append(nn.Identity() if plain else make_norm(config.norm, out))
         seen = 2 if config.skips else 1  # how many maps of a level the decoder looks at
         self.up = nn.ModuleList()

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from terramorph.errors import ConfigError
+from terramorph.networks.convolutions import KERNEL, DoublingConv2d
 
 Upsampling = Literal["transposed", "resize", "pixelshuffle"]
 
@@ -38,6 +39,8 @@ def make_upsampling(kind: Upsampling, inner: int, out: int, *, kernel: int, bias
     Raises:
         ConfigError: if the kind is unknown.
     """
+    if kind == "transposed" and kernel == KERNEL:
+        return DoublingConv2d(inner, out, bias=bias)
     if kind == "transposed":
         return nn.ConvTranspose2d(inner, out, kernel, stride=2, padding=1, output_padding=kernel % 2, bias=bias)
     if kind == "resize":

@@ -1,0 +1,86 @@
+"""The matrix form of a U-Net's convolutions is the convolution."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional
+
+from terramorph.networks import convolutions
+from terramorph.networks.convolutions import DoublingConv2d, HalvingConv2d
+
+
+@pytest.fixture
+def products(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Which rearrangements were made: empty if a layer took torch's own convolution."""
+    made: list[str] = []
+    for name in ("_unfolded", "_folded"):
+        plain = getattr(convolutions, name)
+        monkeypatch.setattr(
+            convolutions, name, lambda *args, name=name, plain=plain: (made.append(name), plain(*args))[1]
+        )
+    return made
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (2, 4, 8), (4, 2, 2)])
+@pytest.mark.parametrize("bias", [False, True])
+def test_halving_equals_a_convolution_forwards_and_backwards(
+    shape: tuple[int, int, int], bias: bool, products: list[str]
+) -> None:
+    random = torch.Generator().manual_seed(0)
+    layer = HalvingConv2d(64, 80, bias=bias).double().to(memory_format=torch.channels_last)
+    source = torch.randn((shape[0], 64, *shape[1:]), generator=random, dtype=torch.float64)
+    _agree(layer, source, lambda x, w, b: functional.conv2d(x, w, b, stride=2, padding=1))
+    assert products == ["_unfolded", "_folded"]
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 4), (2, 1, 3), (4, 1, 1)])
+@pytest.mark.parametrize("bias", [False, True])
+def test_doubling_equals_a_transposed_convolution_forwards_and_backwards(
+    shape: tuple[int, int, int], bias: bool, products: list[str]
+) -> None:
+    random = torch.Generator().manual_seed(0)
+    layer = DoublingConv2d(80, 64, bias=bias).double().to(memory_format=torch.channels_last)
+    source = torch.randn((shape[0], 80, *shape[1:]), generator=random, dtype=torch.float64)
+    _agree(layer, source, lambda x, w, b: functional.conv_transpose2d(x, w, b, stride=2, padding=1))
+    assert products == ["_folded", "_unfolded"]
+
+
+def _agree(layer: torch.nn.Module, source: torch.Tensor, plain) -> None:
+    results = []
+    for run in (layer, lambda x: plain(x, layer.weight, layer.bias)):
+        x = source.clone(memory_format=torch.channels_last).requires_grad_()
+        layer.zero_grad()
+        y = run(x)
+        (y * torch.linspace(-1, 1, y.numel(), dtype=y.dtype).view(y.shape)).sum().backward()
+        results.append([y, x.grad, *(p.grad for p in layer.parameters())])
+    for ours, torchs in zip(*results, strict=True):
+        # Sums over four windows are kept in fp32, whatever comes in.
+        torch.testing.assert_close(ours, torchs, rtol=1e-5, atol=1e-5)
+
+
+def test_many_pixels_inference_and_odd_sides_take_torchs_convolution(products: list[str]) -> None:
+    halving, doubling = HalvingConv2d(64, 64, bias=False), DoublingConv2d(64, 64, bias=False)
+    halving(torch.rand(1, 64, 16, 16))
+    doubling(torch.rand(1, 64, 8, 8))
+    assert halving(torch.rand(1, 64, 5, 5)).shape == (1, 64, 2, 2)
+    with torch.no_grad():
+        halving(torch.rand(1, 64, 4, 4))
+        doubling(torch.rand(1, 64, 2, 2))
+    assert not products
+    halving(torch.rand(1, 64, 4, 4))
+    assert products
+
+
+def test_bf16_is_as_near_to_fp32_as_torchs_convolution_is() -> None:
+    random = torch.Generator().manual_seed(0)
+    layer = DoublingConv2d(256, 64, bias=False)
+    x = torch.randn((1, 256, 2, 2), generator=random)
+    truth = layer(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        ours = layer(x)
+        with torch.no_grad():
+            theirs = layer(x)
+    error, usual = ((y.float() - truth).pow(2).mean().sqrt().item() for y in (ours, theirs))
+    assert ours.dtype == torch.bfloat16
+    assert error < 1.5 * usual
