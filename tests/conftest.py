@@ -2,13 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from terramorph.town import Town, make_town, write_town_pairs
+from terramorph.training import TrainConfig, load_config
+
+TINY = {
+    "batch_size": 2,
+    "device": "cpu",
+    "recalibrate": 2,
+    "data.load_size": 72,
+    "data.crop_size": 64,
+    "generator.network": "unet64",
+    "generator.width": 4,
+    "discriminator.width": 4,
+    "log.sheet": 2,
+}
+"""Settings of a model that trains in a moment."""
+
+
+def make_tiny(**changes: Any) -> TrainConfig:
+    """The preset pix2pix made tiny; changes are given with __ for the dot of a key."""
+    return load_config("pix2pix", {**TINY, **{key.replace("__", "."): value for key, value in changes.items()}})
+
+
+def tiny_settings(**changes: Any) -> list[str]:
+    """The same as words of the command line."""
+    settings = {**TINY, **{key.replace("__", "."): value for key, value in changes.items()}}
+    return [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
 
 
 @pytest.fixture(autouse=True)
@@ -31,3 +57,9 @@ def town_pairs(small_town: Town, tmp_path_factory: pytest.TempPathFactory) -> Pa
     folder = tmp_path_factory.mktemp("town_pairs")
     write_town_pairs(small_town, folder, tile=128)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Callable[..., TrainConfig]:
+    """Makes a configuration that trains in a moment; see `make_tiny`."""
+    return make_tiny

@@ -13,12 +13,9 @@ import pytest
 
 from terramorph.cli.app import run
 
-TINY = [
-    "--preset", "pix2pix", "--direction", "AtoB", "--batch-size", "2", "--device", "cpu",
-    "--set", "data.load_size=72", "--set", "data.crop_size=64", "--set", "generator.network=unet64",
-    "--set", "generator.width=8", "--set", "discriminator.width=8", "--set", "discriminator.layers=2",
-    "--set", "recalibrate=4", "--set", "log.sheet=2",
-]  # fmt: skip
+from ..conftest import tiny_settings
+
+TINY = ["--preset", "pix2pix", "--direction", "AtoB", *tiny_settings()]
 
 
 @dataclass(frozen=True)

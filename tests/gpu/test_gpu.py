@@ -10,24 +10,14 @@ from safetensors.torch import load_file
 
 from terramorph.training import load_config, train
 
+from ..conftest import TINY
+
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
 ]
 
-_TINY = {
-    "batch_size": 2,
-    "max_steps": 6,
-    "device": "cuda",
-    "recalibrate": 2,
-    "data.load_size": 72,
-    "data.crop_size": 64,
-    "generator.network": "unet64",
-    "generator.width": 8,
-    "discriminator.width": 8,
-    "log.sheet": 2,
-    "log.scalars": 1,
-}
+_TINY = {**TINY, "max_steps": 6, "device": "cuda", "generator.width": 8, "discriminator.width": 8, "log.scalars": 1}
 
 
 def test_a_graph_takes_the_steps_that_eager_takes(town_pairs: Path, tmp_path: Path) -> None:

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-
-from terramorph.training import TrainConfig, load_config
 
 BASE = """
 [base]
@@ -41,36 +38,6 @@ def write_study(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
         return path
 
     return write
-
-
-TINY = {
-    "batch_size": 2,
-    "device": "cpu",
-    "recalibrate": 2,
-    "data.load_size": 72,
-    "data.crop_size": 64,
-    "generator.network": "unet64",
-    "generator.width": 4,
-    "discriminator.width": 4,
-    "discriminator.layers": 1,
-    "log.sheet": 2,
-}
-
-
-@pytest.fixture(scope="session")
-def tiny() -> Callable[..., TrainConfig]:
-    """A preset that trains in a moment; changes are given with __ for the dot of a key."""
-
-    def make(**changes: Any) -> TrainConfig:
-        return load_config("pix2pix", {**TINY, **{key.replace("__", "."): value for key, value in changes.items()}})
-
-    return make
-
-
-@pytest.fixture(scope="session")
-def tiny_words() -> list[str]:
-    """The same on the command line."""
-    return [word for key, value in TINY.items() for word in ("--set", f"{key}={value}")]
 
 
 @pytest.fixture(scope="session")

@@ -26,25 +26,12 @@ from terramorph.study.run import (
 )
 from terramorph.training import TrainConfig, load_config, resume
 
+from ..conftest import make_tiny
+
 
 @pytest.fixture(scope="module")
 def config() -> TrainConfig:
-    """U-Net 64 of width 4 on crops of 64 px, two pairs a step."""
-    return load_config(
-        "pix2pix",
-        {
-            "batch_size": 2,
-            "device": "cpu",
-            "recalibrate": 2,
-            "data.load_size": 72,
-            "data.crop_size": 64,
-            "generator.network": "unet64",
-            "generator.width": 4,
-            "discriminator.width": 4,
-            "log.sheet": 0,
-            "log.scalars": 1,
-        },
-    )
+    return make_tiny(log__sheet=0, log__scalars=1)
 
 
 @pytest.fixture(scope="module")

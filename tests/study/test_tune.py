@@ -33,9 +33,10 @@ from terramorph.study.space import load_space
 from terramorph.study.tracking import NoTracking
 from terramorph.study.trial import Trial
 from terramorph.study.trials import Trials
-from terramorph.training import TrainConfig, health, load_config
+from terramorph.training import health, load_config
 
-from .conftest import TINY
+from ..conftest import make_tiny as tiny
+from ..conftest import tiny_settings
 
 optuna = pytest.importorskip("optuna")
 
@@ -59,10 +60,6 @@ class Told:
 
     def message(self, text: str) -> None:
         self.messages.append(text)
-
-
-def tiny(**changes: Any) -> TrainConfig:
-    return load_config("pix2pix", {**TINY, **{key.replace("__", "."): value for key, value in changes.items()}})
 
 
 @pytest.fixture(scope="module")
@@ -425,9 +422,8 @@ def _cli(*words: object) -> Any:
 
 
 def test_the_command_line(town_pairs: Path, space: Path, cache: Path, tmp_path: Path) -> None:
-    sets = [word for key, value in TINY.items() for word in ("--set", f"{key}={value}")]
     words = [town_pairs, "--out", tmp_path / "s", "--trials", 1, "--images", 4, "--rungs", 1, "--space", space]
-    done = _cli(*words, "--cache", cache, "--budget", "1h", *sets)
+    done = _cli(*words, "--cache", cache, "--budget", "1h", *tiny_settings())
     assert done.exit_code == 0, done.output
     assert "1 of 1 trials have ended. The page: " in done.output
     done = _cli("report", "--out", tmp_path / "s", "--cache", cache)

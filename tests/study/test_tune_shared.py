@@ -21,6 +21,8 @@ from terramorph.study.trial import SILENCE
 from terramorph.study.trials import GivenUp, Trials
 from terramorph.training import TrainConfig, health
 
+from ..conftest import tiny_settings
+
 pytest.importorskip("optuna")
 
 Tiny = Callable[..., TrainConfig]
@@ -113,10 +115,9 @@ def test_a_study_of_which_nothing_comes_says_why_and_ends_with_1(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-    tiny_words: list[str],
 ) -> None:
     words = ["tune", str(town_pairs), "--out", str(tmp_path / "s"), "--space", str(tune_space), "--images", "6"]
-    words += ["--rungs", "2", "--trials", "3", "--cache", str(tmp_path / "cache"), *tiny_words]
+    words += ["--rungs", "2", "--trials", "3", "--cache", str(tmp_path / "cache"), *tiny_settings()]
     monkeypatch.setattr(health, "_YOUNG", 0)
     monkeypatch.setattr(health, "_ONE_PICTURE", 1e9)
     assert app.run(words) == 1

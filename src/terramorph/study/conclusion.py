@@ -3,84 +3,24 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
-from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from terramorph.atomic import atomic
 from terramorph.data import DEFAULT_CACHE
 from terramorph.errors import StorageError
-from terramorph.study.confirm import Confirmation, confirm, confirmation_of
+from terramorph.study.confirm import confirm, confirmation_of
 from terramorph.study.plan import StudyPlan, keep_weights, load_plan
-from terramorph.study.run import METRICS
 from terramorph.study.trial import Trial
 from terramorph.study.trials import Trials
+from terramorph.study.tune_report import render_study
 from terramorph.study.tune_reporter import TuneReporter
+from terramorph.study.tune_result import TuneResult, best_of
 from terramorph.training.loop import MODEL
 
 PRESET, BUNDLE, PAGE = "best.toml", "best.safetensors", "report.html"
-_NUMBER = re.compile(r"[-+]?\d[\d.]*(e[-+]?\d+)?")
-
-
-@dataclass(frozen=True)
-class TuneResult:
-    """How a study stands.
-
-    Attributes:
-        out: its folder.
-        plan: what it is about.
-        trials: every trial that was begun.
-        best: the best of those that were scored at the last rung, by the first objective; None so far.
-        front: those that no other is better than in every objective.
-        wanted: trials in all.
-        confirmation: of the best against the preset on the split that tuning never saw; None so far.
-    """
-
-    out: Path
-    plan: StudyPlan
-    trials: tuple[Trial, ...]
-    best: Trial | None
-    front: tuple[Trial, ...]
-    wanted: int
-    confirmation: Confirmation | None
-
-    @property
-    def finished(self) -> bool:
-        """Whether every trial has ended."""
-        return len(self.trials) >= self.wanted and all(trial.state != "running" for trial in self.trials)
-
-    @property
-    def ended(self) -> int:
-        """How many trials have ended, however they did."""
-        return sum(trial.state != "running" for trial in self.trials)
-
-    @property
-    def why_none(self) -> str:
-        """What became of the trials that ended, if none of them came to the last rung: their commonest reason."""
-        reasons = [trial.reason for trial in self.trials if trial.state != "running"]
-        if self.best is not None or not reasons:
-            return ""
-        kinds = [_NUMBER.sub("", reason) for reason in reasons]  # "At step 3 ..." and "At step 7 ..." are one
-        kind, times = Counter(kinds).most_common(1)[0]
-        often = f"the reason of {times}" if times < len(reasons) else "the reason"
-        return (
-            f"None of the {len(reasons)} trials that have ended came to the last rung of {self.plan.rungs.last} "
-            f"images; {often}: {reasons[kinds.index(kind)]}"
-        )
-
-    @property
-    def default(self) -> Trial | None:
-        """The preset's own trial."""
-        return next((trial for trial in self.trials if trial.is_preset), None)
-
-    @property
-    def worst(self) -> Trial | None:
-        """The poorest of the trials that were scored at all, each at the last rung it came to."""
-        return _best(self.trials, self.plan, sign=-1)
 
 
 def conclude(out: Path, plan: StudyPlan, trials: Sequence[Trial], front: Sequence[int], wanted: int) -> TuneResult:
@@ -89,10 +29,8 @@ def conclude(out: Path, plan: StudyPlan, trials: Sequence[Trial], front: Sequenc
     Raises:
         StorageError: if they cannot be written, or the best trial's bundle is gone.
     """
-    from terramorph.study.tune_report import render_study
-
     complete = [trial for trial in trials if trial.state == "complete"]
-    best = _best(complete, plan)
+    best = best_of(complete, plan)
     confirmation = None if best is None else confirmation_of(out, plan, trials, best)
     on_front = tuple(trial for trial in complete if trial.number in front)
     result = TuneResult(out, plan, tuple(trials), best, on_front, wanted, confirmation)
@@ -145,13 +83,6 @@ def confirm_study(
         return result
     confirm(out, plan, known, result.best, reporter=reporter, should_stop=should_stop, cache=cache)
     return conclude(out, plan, known, front, len(known))
-
-
-def _best(trials: Sequence[Trial], plan: StudyPlan, sign: int = 1) -> Trial | None:
-    name = plan.objectives[0]
-    upward = sign if METRICS[name] else -sign
-    known = [(value, trial) for trial in trials if (value := trial.score(name)) is not None]
-    return max(known, key=lambda pair: (upward * pair[0], -pair[1].number))[1] if known else None
 
 
 def _as_toml(result: TuneResult, best: Trial) -> str:

@@ -25,13 +25,14 @@ import torch
 
 from terramorph.data import DEFAULT_CACHE
 from terramorph.errors import ConfigError, TrainingDivergedError
-from terramorph.study.conclusion import TuneResult, conclude
+from terramorph.study.conclusion import conclude
 from terramorph.study.plan import TUNING, StudyOptions, StudyPlan, keep_plan, make_plan
 from terramorph.study.run import METRICS, flat_settings, score, train_to
 from terramorph.study.rungs import promoted
 from terramorph.study.tracking import MlflowTracking, NoTracking, TrackedRun, Tracker
 from terramorph.study.trials import GivenUp, Taken, Trials, require_optuna
 from terramorph.study.tune_reporter import SilentTuning, TuneReporter
+from terramorph.study.tune_result import TuneResult
 from terramorph.training import Plan, StepReport, TrainConfig
 
 _PACE_KNOWN = 5.0  # seconds of steps after which the time that a rung takes can be told

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from jinja2 import Environment, StrictUndefined
@@ -18,9 +18,7 @@ from terramorph.study import tune_charts as charts
 from terramorph.study.confirm import SEEDS
 from terramorph.study.run import METRICS, flat_settings
 from terramorph.study.trial import Trial
-
-if TYPE_CHECKING:
-    from terramorph.study.conclusion import TuneResult
+from terramorph.study.tune_result import TuneResult
 
 _ROWS = 4
 """Pairs that are shown of a sample sheet."""
