@@ -1,6 +1,8 @@
-"""How fast pix2pix trains and translates on a CUDA device: ratios to plain eager fp32 in the same run.
+"""How fast pix2pix trains on a CUDA device: our step with its input pipeline, launched one kernel at a time (eager), as
+one CUDA graph, or compiled; ratios to eager fp32 at batch 1 in the same run.
 
-    python benchmarks/gpu.py
+    python benchmarks/gpu.py                 the paper's networks; `benchmarks/translate.py --device cuda` translates
+    python benchmarks/gpu.py --seconds 0.2 --width 8 --rows graph   a quick look
 
 Aims on one H200-class GPU: the paper's recipe at batch 1 at 150 iterations/s or more, and batch 16 in bf16 at 1,500
 images/s or more. Without a CUDA device it refuses.
@@ -20,7 +22,6 @@ from rich.console import Console
 from rich.table import Table
 
 from terramorph.data import Augmentation, DecodedPairs, Side, TrainingBatches
-from terramorph.networks import set_noise
 from terramorph.pixels import BYTE
 from terramorph.training import load_config
 from terramorph.training.devices import make_fabric
@@ -35,13 +36,15 @@ ROWS = {
     "graph bf16, batch 1": (1, "bf16", "graph"),
     "eager bf16, batch 16": (16, "bf16", "eager"),
     "graph bf16, batch 16": (16, "bf16", "graph"),
+    "compile bf16, batch 16": (16, "bf16", "compile"),
 }
 
 
-def measure(batch: int, precision: str, launch: str, seconds: float) -> dict[str, float]:
+def measure(batch: int, precision: str, launch: str, width: int, seconds: float) -> dict[str, float]:
     """Iterations and images a second, with batches cut and augmented on the device, and peak memory in GiB."""
     torch.cuda.reset_peak_memory_stats()
-    config = load_config("pix2pix", {"batch_size": batch, "device": "cuda", "precision": precision, "launch": launch})
+    settings = {"batch_size": batch, "device": "cuda", "precision": precision, "launch": launch}
+    config = load_config("pix2pix", {**settings, "generator.width": width, "discriminator.width": width})
     recipe = Pix2Pix(config, 3, 3, make_fabric(config))
     random = np.random.default_rng(0)
     sides = [
@@ -58,9 +61,7 @@ def measure(batch: int, precision: str, launch: str, seconds: float) -> dict[str
     ]
     pairs = DecodedPairs(tuple(str(n) for n in range(64)), sides[0], sides[1], None, "", (), None)
     batches = TrainingBatches(pairs, *sides, (BYTE, BYTE), Augmentation(256), 0, torch.device("cuda"))
-    noise = torch.Generator("cuda")
-    set_noise(recipe.networks["generator"], noise)
-    step = GraphedStep(recipe, noise) if launch == "graph" else recipe.step
+    step = GraphedStep(recipe) if launch == "graph" else recipe.step
     done = 0
 
     def run(limit: float) -> float:
@@ -69,14 +70,14 @@ def measure(batch: int, precision: str, launch: str, seconds: float) -> dict[str
         begun, before = time.perf_counter(), done
         while time.perf_counter() - begun < limit:
             for _ in range(10):
-                noise.manual_seed(done)
+                recipe.noise.manual_seed(done)
                 losses = step([batches.batch(done * batch, batch)])
                 done += 1
             torch.cuda.synchronize()
         assert all(torch.isfinite(value) for value in losses.values()), losses
         return (done - before) / (time.perf_counter() - begun)
 
-    run(2.0)
+    run(min(2.0, seconds))
     rate = run(seconds)
     peak = torch.cuda.max_memory_allocated() / 2**30
     return {"iterations": rate, "images": rate * batch, "peak": peak}
@@ -86,12 +87,14 @@ def main() -> None:
     """Prints the table, or refuses."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=8.0, help="how long each row is measured")
+    parser.add_argument("--width", type=int, default=64, help="channels of both networks")
+    parser.add_argument("--rows", choices=("eager", "graph", "compile"), nargs="+", help="only these ways to launch")
     parser.add_argument("--json", help="file to write the figures to")
     options = parser.parse_args()
     if not torch.cuda.is_available():
         sys.exit("There is no CUDA device here; run this benchmark on a machine with one, with a CUDA build of torch.")
-    torch.backends.cudnn.benchmark = True
-    found = {row: measure(*settings, options.seconds) for row, settings in ROWS.items()}
+    chosen = {row: settings for row, settings in ROWS.items() if not options.rows or settings[2] in options.rows}
+    found = {row: measure(*settings, options.width, options.seconds) for row, settings in chosen.items()}
     table = Table(title=f"pix2pix training at 256 px, {torch.cuda.get_device_name()}, torch {torch.__version__}")
     for column in ("", "iterations / s", "images / s", "ratio", "peak memory, GiB"):
         table.add_column(column, justify="left" if not column else "right")

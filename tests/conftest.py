@@ -1,4 +1,4 @@
-"""Fixtures that every part of the suite shares: a small town and its pairs, made once."""
+"""Fixtures that every part of the suite shares: a small town, its pairs, and weights for LPIPS, made once."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from terramorph.metrics import BACKBONE_FILE, HEADS_FILE, SqueezeNetFeatures
 from terramorph.town import Town, make_town, write_town_pairs
 from terramorph.training import TrainConfig, load_config
 
@@ -63,3 +64,16 @@ def town_pairs(small_town: Town, tmp_path_factory: pytest.TempPathFactory) -> Pa
 def tiny() -> Callable[..., TrainConfig]:
     """Makes a configuration that trains in a moment; see `make_tiny`."""
     return make_tiny
+
+
+@pytest.fixture(scope="session")
+def feature_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the SqueezeNet and LPIPS weights that `--weights` takes, of random numbers."""
+    folder = tmp_path_factory.mktemp("feature_weights")
+    generator = torch.Generator().manual_seed(0)
+    state = SqueezeNetFeatures().layers.state_dict()
+    torch.save({k: torch.randn(v.shape, generator=generator) * 0.1 for k, v in state.items()}, folder / BACKBONE_FILE)
+    channels = (64, 128, 256, 384, 384, 512, 512)
+    heads = {f"lin{k}.model.1.weight": torch.rand(1, c, 1, 1, generator=generator) for k, c in enumerate(channels)}
+    torch.save(heads, folder / HEADS_FILE)
+    return folder

@@ -179,6 +179,13 @@ def test_bare_name(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_folder_of_a_run(path: Path) -> None:
     assert find_bundle(path.parent) == path
+    folder = path.parent.with_name("not yet")
+    folder.mkdir()
+    with pytest.raises(BundleError, match=r"is a folder without model\.safetensors, .* give a \.safetensors file or"):
+        find_bundle(folder)
+    (folder / "checkpoint.safetensors").touch()
+    with pytest.raises(BundleError, match=r"no model\.safetensors yet; go on with `.* train --resume '.*not yet'`"):
+        find_bundle(folder)
 
 
 def test_a_failed_write_leaves_the_old_file(bundle: Bundle, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

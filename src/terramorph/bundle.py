@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,8 @@ from terramorph.pixels import Scaling
 
 FORMAT = 1
 MODELS_FOLDER = Path("models")
+# What a run leaves in its folder: the bundle at its end, and until then what it goes on from.
+_MODEL, _CHECKPOINT = "model.safetensors", "checkpoint.safetensors"
 Mode = Literal["paper", "raster"]
 Direction = Literal["AtoB", "BtoA"]
 
@@ -243,7 +246,9 @@ def _described_network(path: Path, header: Header) -> nn.Module:
             network = build_network(name, **header.architecture.settings)
     except (RuntimeError, ValueError, TypeError, ArithmeticError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        raise BundleError(f"{path} describes a network that cannot be built: {reason}.") from error
+        raise BundleError(
+            f"{path} describes a network that cannot be built ({reason}); make the bundle again."
+        ) from error
     for key in ("stride", "halo"):
         said, true = getattr(header, key), getattr(network, key, math.nan)
         if said != true:
@@ -307,24 +312,30 @@ def load_bundle(path: str | Path) -> Bundle:
 
 
 def find_bundle(path: str | Path) -> Path:
-    """The file a path or a bare name means.
+    """The file that a path, a run's folder or a bare name means.
 
     Raises:
-        BundleError: if there is none; the sentence lists the names in the models folder.
+        BundleError: if there is none; the sentence lists the names in the models folder, or says how an unfinished run
+            goes on.
     """
     given = Path(path)
-    if given.is_dir() and (given / "model.safetensors").is_file():
-        return given / "model.safetensors"
+    if (given / _MODEL).is_file():
+        return given / _MODEL
     if given.is_file():
         return given
     if given.name == str(path):
         named = MODELS_FOLDER / f"{given.name.removesuffix('.safetensors')}.safetensors"
         if named.is_file():
             return named
+    if (given / _CHECKPOINT).is_file():
+        raise BundleError(
+            f"The run in {given} has no {_MODEL} yet; go on with `terramorph train --resume {shlex.quote(str(given))}`."
+        )
+    what = f"it is a folder without {_MODEL}" if given.is_dir() else "it is not a file"
     known = sorted(p.stem for p in MODELS_FOLDER.glob("*.safetensors"))
     hint = (
-        f"the folder {MODELS_FOLDER} holds {', '.join(known)}"
+        f"the folder {MODELS_FOLDER} holds {', '.join(known)}; give one of these, a .safetensors file"
         if known
-        else f"there is no bundle in the folder {MODELS_FOLDER}"
+        else f"there is no bundle in the folder {MODELS_FOLDER}; give a .safetensors file"
     )
-    raise BundleError(f"There is no bundle {given}: it is not a file, and {hint}.")
+    raise BundleError(f"There is no bundle {given}: {what}, and {hint} or the folder of a finished run.")

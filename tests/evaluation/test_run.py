@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from terramorph.bundle import Bands, Bundle, load_bundle
 from terramorph.cartography import PALETTE
 from terramorph.errors import DatasetError, InputError
 from terramorph.evaluation import SCORE_KEYS, evaluate
-from terramorph.metrics import BACKBONE_FILE, HEADS_FILE, SqueezeNetFeatures
+from terramorph.metrics import INCEPTION_FILE, InceptionFeatures
 from terramorph.networks import build_network
 
 SIDE = 64
@@ -40,19 +41,6 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Random SqueezeNet and LPIPS weights."""
-    folder = tmp_path_factory.mktemp("weights")
-    generator = torch.Generator().manual_seed(0)
-    state = SqueezeNetFeatures().layers.state_dict()
-    torch.save({k: torch.randn(v.shape, generator=generator) * 0.1 for k, v in state.items()}, folder / BACKBONE_FILE)
-    channels = (64, 128, 256, 384, 384, 512, 512)
-    heads = {f"lin{k}.model.1.weight": torch.rand(1, c, 1, 1, generator=generator) for k, c in enumerate(channels)}
-    torch.save(heads, folder / HEADS_FILE)
-    return folder
-
-
 def bundle(**header: Any) -> Bundle:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -62,11 +50,11 @@ def bundle(**header: Any) -> Bundle:
     return Bundle.of(network, "unet64", **settings)
 
 
-def test_the_contract_of_metrics_json(pairs: Path, weights: Path, tmp_path: Path) -> None:
+def test_the_contract_of_metrics_json(pairs: Path, feature_weights: Path, tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
     out = tmp_path / "out"
     found = evaluate(
-        bundle(), pairs, out=out, weights=weights, device="cpu", save_predictions=True, batch_size=2,
+        bundle(), pairs, out=out, weights=feature_weights, device="cpu", save_predictions=True, batch_size=2,
         progress=lambda done, total: told.append((done, total)),
     )  # fmt: skip
     assert json.loads((out / "metrics.json").read_text()) == found
@@ -97,8 +85,21 @@ def test_the_contract_of_metrics_json(pairs: Path, weights: Path, tmp_path: Path
     assert np.sqrt((error**2).mean()) == pytest.approx(float(rows[3]["rmse"]), rel=1e-4)
 
 
-def test_the_page_is_complete_and_needs_no_network(pairs: Path, weights: Path, tmp_path: Path) -> None:
-    evaluate(bundle(), pairs, out=tmp_path, weights=weights, device="cpu")
+def test_fid_is_computed_where_inceptions_weights_are(pairs: Path, feature_weights: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(feature_weights, tmp_path / "weights")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        torch.save(InceptionFeatures().trunk.state_dict(), folder / INCEPTION_FILE)
+    found = evaluate(bundle(), pairs, out=tmp_path / "out", weights=folder, device="cpu", batch_size=2, limit=3)
+    assert found["reasons"] == {}
+    assert 0 < found["fid"] != found["floor"]["fid"] > 0
+    (folder / INCEPTION_FILE).write_bytes(b"")
+    with pytest.raises(InputError, match="pt_inception"):
+        evaluate(bundle(), pairs, out=tmp_path / "out", weights=folder, device="cpu")
+
+
+def test_the_page_is_complete_and_needs_no_network(pairs: Path, feature_weights: Path, tmp_path: Path) -> None:
+    evaluate(bundle(), pairs, out=tmp_path, weights=feature_weights, device="cpu")
     page = (tmp_path / "report.html").read_text()
     assert not re.search(r"https?:|src=\"(?!data:)|href=|@import|url\(", page)
     for word in (

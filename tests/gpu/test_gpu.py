@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -81,3 +83,11 @@ def test_bf16_training_with_a_graph_learns(town_pairs: Path, tmp_path: Path) -> 
         {**_TINY, "launch": "graph", "precision": "bf16", "max_steps": 60, "optimizer.learning_rate": 2e-3},
     )
     assert train(town_pairs, tmp_path / "run", config, cache=tmp_path).finished
+
+
+def test_the_benchmark_runs() -> None:
+    script = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
+    words = ["--seconds", "0.2", "--width", "8", "--rows", "eager", "graph"]
+    done = subprocess.run([sys.executable, str(script), *words], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("batch") == 6

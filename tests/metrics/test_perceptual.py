@@ -17,19 +17,8 @@ def uniform(seed: int, *shape: int) -> Tensor:
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1
 
 
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of random weights in the right shapes and names."""
-    folder = tmp_path_factory.mktemp("weights")
-    state = SqueezeNetFeatures().layers.state_dict()
-    torch.save({k: uniform(i, *v.shape) * 0.2 for i, (k, v) in enumerate(state.items())}, folder / BACKBONE_FILE)
-    heads = {f"lin{k}.model.1.weight": uniform(k, 1, c, 1, 1).abs() for k, c in enumerate(CHANNELS)}
-    torch.save(heads, folder / HEADS_FILE)
-    return folder
-
-
-def test_features_have_the_documented_shapes(weights: Path) -> None:
-    found = SqueezeNetFeatures.from_folder(weights)(uniform(0, 2, 3, 64, 48))
+def test_features_have_the_documented_shapes(feature_weights: Path) -> None:
+    found = SqueezeNetFeatures.from_folder(feature_weights)(uniform(0, 2, 3, 64, 48))
     assert [t.shape[1] for t in found.slices] == list(CHANNELS)
     assert [tuple(t.shape[2:]) for t in found.slices] == [
         (31, 23),
@@ -44,23 +33,23 @@ def test_features_have_the_documented_shapes(weights: Path) -> None:
     torch.testing.assert_close(found.pooled, found.slices[-1].mean(dim=(2, 3)))
 
 
-def test_identical_is_zero_different_is_not(weights: Path) -> None:
-    lpips = Lpips.from_folder(weights)
+def test_identical_is_zero_different_is_not(feature_weights: Path) -> None:
+    lpips = Lpips.from_folder(feature_weights)
     a, b = uniform(1, 2, 3, 32, 32), uniform(2, 2, 3, 32, 32)
     assert lpips(a, a).tolist() == [0.0, 0.0]
     assert bool((lpips(a, b) > 0).all())
     torch.testing.assert_close(lpips(a, b), lpips(b, a))
 
 
-def test_one_image_is_compared_with_all(weights: Path) -> None:
-    lpips = Lpips.from_folder(weights)
+def test_one_image_is_compared_with_all(feature_weights: Path) -> None:
+    lpips = Lpips.from_folder(feature_weights)
     one, many = uniform(3, 1, 3, 32, 32), uniform(4, 3, 3, 32, 32)
     found = lpips.distance(lpips.features(one), lpips.features(many))
     torch.testing.assert_close(found, lpips(one.expand(3, -1, -1, -1), many))
 
 
-def test_wrong_images_are_refused(weights: Path) -> None:
-    lpips = Lpips.from_folder(weights)
+def test_wrong_images_are_refused(feature_weights: Path) -> None:
+    lpips = Lpips.from_folder(feature_weights)
     a = uniform(5, 1, 3, 32, 32)
     with pytest.raises(InputError, match=r"\[-1, 1\]"):
         lpips(a * 255, a)
@@ -72,7 +61,7 @@ def test_wrong_images_are_refused(weights: Path) -> None:
         lpips.features(a[..., :10])
 
 
-def test_missing_and_wrong_files_are_named(weights: Path, tmp_path: Path) -> None:
+def test_missing_and_wrong_files_are_named(feature_weights: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=HEADS_FILE):
         Lpips.from_folder(tmp_path)
     (tmp_path / HEADS_FILE).write_bytes(b"not a checkpoint")
@@ -81,7 +70,7 @@ def test_missing_and_wrong_files_are_named(weights: Path, tmp_path: Path) -> Non
     torch.save({"other": torch.zeros(1)}, tmp_path / HEADS_FILE)
     with pytest.raises(InputError, match="holds no 'lin0"):
         Lpips.from_folder(tmp_path)
-    (tmp_path / HEADS_FILE).write_bytes((weights / HEADS_FILE).read_bytes())
+    (tmp_path / HEADS_FILE).write_bytes((feature_weights / HEADS_FILE).read_bytes())
     with pytest.raises(InputError, match=BACKBONE_FILE):
         Lpips.from_folder(tmp_path)
     torch.save({"0.weight": torch.zeros(1)}, tmp_path / BACKBONE_FILE)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch.nn import functional
 
-from terramorph.networks import convolutions
+from terramorph.networks import build_network, convolutions
 from terramorph.networks.convolutions import DoublingConv2d, HalvingConv2d
+from terramorph.networks.inference import fold_batchnorm
 
 
 @pytest.fixture
@@ -55,8 +58,7 @@ def _agree(layer: torch.nn.Module, source: torch.Tensor, plain) -> None:
         (y * torch.linspace(-1, 1, y.numel(), dtype=y.dtype).view(y.shape)).sum().backward()
         results.append([y, x.grad, *(p.grad for p in layer.parameters())])
     for ours, torchs in zip(*results, strict=True):
-        # Sums over four windows are kept in fp32, whatever comes in.
-        torch.testing.assert_close(ours, torchs, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(ours, torchs)
 
 
 def test_many_pixels_inference_and_odd_sides_take_torchs_convolution(products: list[str]) -> None:
@@ -72,15 +74,43 @@ def test_many_pixels_inference_and_odd_sides_take_torchs_convolution(products: l
     assert products
 
 
-def test_bf16_is_as_near_to_fp32_as_torchs_convolution_is() -> None:
+@pytest.mark.parametrize("bias", [False, True])
+def test_bf16_is_as_near_to_fp32_as_torchs_convolution_is(bias: bool) -> None:
     random = torch.Generator().manual_seed(0)
-    layer = DoublingConv2d(256, 64, bias=False)
-    x = torch.randn((1, 256, 2, 2), generator=random)
-    truth = layer(x)
-    with torch.autocast("cpu", torch.bfloat16):
-        ours = layer(x)
-        with torch.no_grad():
-            theirs = layer(x)
-    error, usual = ((y.float() - truth).pow(2).mean().sqrt().item() for y in (ours, theirs))
-    assert ours.dtype == torch.bfloat16
-    assert error < 1.5 * usual
+    for layer, side in ((DoublingConv2d(256, 64, bias=bias), 2), (HalvingConv2d(256, 64, bias=bias), 4)):
+        x = torch.randn((1, 256, side, side), generator=random)
+        truth = layer(x)
+        with torch.autocast("cpu", torch.bfloat16):
+            ours = layer(x)
+            with torch.no_grad():
+                theirs = layer(x)
+        error, usual = ((y.float() - truth).pow(2).mean().sqrt().item() for y in (ours, theirs))
+        assert ours.dtype == theirs.dtype == torch.bfloat16
+        assert error < 1.5 * usual
+
+
+def test_weights_in_any_order_and_copies_for_inference(products: list[str]) -> None:
+    network = build_network("unet64", width=64)
+    x = torch.rand((1, 3, 64, 64), generator=torch.Generator().manual_seed(0))
+    usual = network.eval()(x)
+    made = len(products)
+    assert made, "the innermost layers have weights enough"
+    copied = copy.deepcopy(network).to(memory_format=torch.channels_last)
+    torch.testing.assert_close(copied(x), usual, atol=1e-5, rtol=0)
+    assert len(products) == 2 * made
+    torch.testing.assert_close(fold_batchnorm(network)(x), usual, atol=1e-5, rtol=0)
+    assert len(products) == 2 * made, "what is only run takes torch's convolution"
+
+
+@pytest.mark.filterwarnings("ignore")  # torch.compile warns of what it does itself
+def test_it_can_be_compiled() -> None:
+    network = build_network("unet64", width=64, dropout=0.0)
+    x = torch.rand((2, 3, 64, 64), generator=torch.Generator().manual_seed(0))
+    compiled = torch.compile(network, backend="aot_eager", fullgraph=True)
+    gradients = []
+    for run in (network, compiled):
+        network.zero_grad()
+        run(x).square().sum().backward()
+        gradients.append([p.grad.clone() for p in network.parameters()])
+    for eager, graph in zip(*gradients, strict=True):
+        torch.testing.assert_close(eager, graph, atol=1e-3, rtol=1e-3)

@@ -9,13 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 import typer
 from typer.testing import CliRunner
 
 from terramorph.cli import tune as command
 from terramorph.errors import ConfigError
-from terramorph.metrics.perceptual import BACKBONE_FILE, HEADS_FILE, SqueezeNetFeatures
 from terramorph.study import StudyOptions, confirm_study, tune
 from terramorph.study.confirm import _judged
 from terramorph.study.record import read_record
@@ -25,19 +23,6 @@ from terramorph.training import TrainConfig
 pytest.importorskip("optuna")
 
 Tiny = Callable[..., TrainConfig]
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Random SqueezeNet and LPIPS weights."""
-    folder = tmp_path_factory.mktemp("weights")
-    generator = torch.Generator().manual_seed(0)
-    state = SqueezeNetFeatures().layers.state_dict()
-    torch.save({k: torch.randn(v.shape, generator=generator) * 0.1 for k, v in state.items()}, folder / BACKBONE_FILE)
-    channels = (64, 128, 256, 384, 384, 512, 512)
-    heads = {f"lin{k}.model.1.weight": torch.rand(1, c, 1, 1, generator=generator) for k, c in enumerate(channels)}
-    torch.save(heads, folder / HEADS_FILE)
-    return folder
 
 
 @pytest.fixture
@@ -51,11 +36,11 @@ def _forget_weights(out: Path) -> None:
 
 
 def test_the_confirmation_is_of_the_objective(
-    town_pairs: Path, options: StudyOptions, tiny: Tiny, weights: Path, tmp_path: Path
+    town_pairs: Path, options: StudyOptions, tiny: Tiny, feature_weights: Path, tmp_path: Path
 ) -> None:
     out, cache = tmp_path / "study", tmp_path / "cache"
     # The first objective makes the preset, which hardly learns, the poorer one; the other needs weights.
-    options = replace(options, objectives=("rmse", "lpips"), weights=weights)
+    options = replace(options, objectives=("rmse", "lpips"), weights=feature_weights)
     found = tune(town_pairs, out, tiny(optimizer__learning_rate=1e-7), options, cache=cache)
     assert found.best is not None
     assert not found.best.is_preset
@@ -79,12 +64,12 @@ def test_the_confirmation_is_of_the_objective(
 
 
 def test_weights_that_are_given_later_score_the_confirmation_anew(
-    town_pairs: Path, options: StudyOptions, tiny: Tiny, weights: Path, tmp_path: Path
+    town_pairs: Path, options: StudyOptions, tiny: Tiny, feature_weights: Path, tmp_path: Path
 ) -> None:
     out, cache = tmp_path / "study", tmp_path / "cache"
     tune(town_pairs, out, tiny(optimizer__learning_rate=1e-7), options, cache=cache)
     before = confirm_study(out, cache=cache).confirmation
-    after = confirm_study(out, weights=weights, cache=cache).confirmation
+    after = confirm_study(out, weights=feature_weights, cache=cache).confirmation
     assert before is not None
     assert after is not None
     assert after.metrics.keys() - before.metrics.keys() == {"lpips", "fd", "kd"}

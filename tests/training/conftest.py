@@ -1,33 +1,34 @@
-"""A configuration that trains in a second, and feature weights that know nothing."""
+"""A configuration that trains in a second, and what is looked at in the runs it makes."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from terramorph.metrics import BACKBONE_FILE, HEADS_FILE, SqueezeNetFeatures
 from terramorph.training import TrainConfig
+
+Tiny = Callable[..., TrainConfig]
 
 
 @pytest.fixture(scope="session")
-def tiny(tiny: Callable[..., TrainConfig]) -> Callable[..., TrainConfig]:
+def tiny(tiny: Tiny) -> Tiny:
     """The suite's, and three steps long."""
     return lambda **changes: tiny(**{"max_steps": 3, **changes})
 
 
-@pytest.fixture(scope="session")
-def feature_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the files that LPIPS reads, of random numbers."""
-    folder = tmp_path_factory.mktemp("feature_weights")
-    random = torch.Generator().manual_seed(0)
-    state = SqueezeNetFeatures().layers.state_dict()
-    torch.save(
-        {key: torch.randn(value.shape, generator=random) * 0.05 for key, value in state.items()}, folder / BACKBONE_FILE
-    )
-    channels = (64, 128, 256, 384, 384, 512, 512)
-    heads = {f"lin{k}.model.1.weight": torch.rand(1, n, 1, 1, generator=random) for k, n in enumerate(channels)}
-    torch.save(heads, folder / HEADS_FILE)
-    return folder
+def same_weights(one: Path, other: Path) -> bool:
+    """Whether two .safetensors files hold the same tensors to the bit."""
+    a, b = load_file(one), load_file(other)
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def losses_of(run: Path) -> list[dict[str, Any]]:
+    """The logged steps of a run."""
+    events = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return [event for event in events if event["event"] == "step"]

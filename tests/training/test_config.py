@@ -71,6 +71,9 @@ def test_an_unknown_preset_names_the_nearest() -> None:
     [
         ("batch_size", 0, "batch_size cannot be 0"),
         ("optimizer.learning_rate", -1, r"optimizer\.learning_rate cannot be -1"),
+        ("optimizer.learning_rate", float("inf"), r"optimizer\.learning_rate cannot be inf: .*finite"),
+        ("optimizer.betas", [0.5, 1.0], r"optimizer\.betas\.1 cannot be 1\.0: .*less than 1"),
+        ("data.source_range", [5, 3], r"data\.source_range cannot be \[5, 3\]: .*give a lower and a higher one"),
         ("data.crop_size", 300, "crop of 300 px does not fit in images of 286 px"),
         ("loss.adversarial", "wgan", "loss.adversarial cannot be 'wgan'"),
         ("batch_size.x", 1, "'batch_size' is a value, not a section"),

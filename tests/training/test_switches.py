@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from terramorph.pixels import Batch
 from terramorph.training import TrainConfig, resume, train
 from terramorph.training.pix2pix import Pix2Pix
 
-Tiny = Callable[..., TrainConfig]
+from .conftest import Tiny, losses_of, same_weights
 
 SWITCHES: dict[str, dict[str, Any]] = {
     "hinge with spectral norm": {
@@ -39,16 +38,6 @@ SWITCHES: dict[str, dict[str, Any]] = {
 }
 
 
-def _same(one: Path, other: Path) -> bool:
-    a, b = load_file(one), load_file(other)
-    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
-
-
-def _losses(run: Path) -> list[dict[str, float]]:
-    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    return [line for line in lines if line["event"] == "step"]
-
-
 @pytest.mark.parametrize("name", SWITCHES)
 def test_stopping_and_resuming_changes_nothing(name: str, town_pairs: Path, tmp_path: Path, tiny: Tiny) -> None:
     config = tiny(**{"max_steps": 3, "precision": "bf16", "log__sheet": 0, "ema": 0.9, **SWITCHES[name]})
@@ -57,7 +46,7 @@ def test_stopping_and_resuming_changes_nothing(name: str, town_pairs: Path, tmp_
     assert not train(town_pairs, tmp_path / "parts", config, should_stop=lambda: next(steps), cache=tmp_path).finished
     assert resume(tmp_path / "parts", cache=tmp_path).finished
     for file in ("model.safetensors", "checkpoint.safetensors"):
-        assert _same(tmp_path / "whole" / file, tmp_path / "parts" / file)
+        assert same_weights(tmp_path / "whole" / file, tmp_path / "parts" / file)
     bundle = load_bundle(tmp_path / "parts")
     assert bundle.header.recalibrated
     assert bool(torch.isfinite(bundle.network(torch.zeros(1, 3, 64, 64))).all())
@@ -69,7 +58,7 @@ def test_what_each_switch_tells(town_pairs: Path, tmp_path: Path, tiny: Tiny) ->
         config = tiny(**{"max_steps": 4, "log__sheet": 0, "log__scalars": 1, **SWITCHES[name]})
         result = train(town_pairs, tmp_path / name, config, cache=tmp_path)
         assert result.cost is not None
-        told[name] = _losses(tmp_path / name), result.cost.parameters
+        told[name] = losses_of(tmp_path / name), result.cost.parameters
     lines, parameters = told["no discriminator"]
     assert lines[0].keys() - {"event", "step", "images per second", "wait share"} == {"l1", "l2"}
     assert parameters.keys() == {"generator"}
@@ -184,7 +173,7 @@ def test_a_perceptual_loss_pulls_towards_the_truth(
     }
     config = tiny(max_steps=12, loss__perceptual=1.0, loss__perceptual_weights=str(feature_weights), **settings)
     result = train(town_pairs, tmp_path / "run", config, cache=tmp_path)
-    told = [line["perceptual"] for line in _losses(tmp_path / "run")]
+    told = [line["perceptual"] for line in losses_of(tmp_path / "run")]
     assert sum(told[-3:]) < 0.9 * sum(told[:3])
     assert result.model is not None
     assert not any("squeeze" in key for key in load_file(result.model)), "feature weights are not bundled"

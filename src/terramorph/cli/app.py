@@ -105,8 +105,8 @@ def run(arguments: Sequence[str]) -> int:
     words = list(arguments)
     end = words.index("--") if "--" in words else len(words)
     debug = "--debug" in words[:end]
-    # Fabric announces its precision there; the plan we print says it.
-    logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.DEBUG if debug else logging.WARNING)
+    # What Fabric tells there, training silences unless a level was given.
+    logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.DEBUG if debug else logging.NOTSET)
     words = [word for i, word in enumerate(words) if i >= end or word != "--debug"]
     try:
         with terminate_as_exception():

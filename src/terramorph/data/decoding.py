@@ -68,7 +68,17 @@ class Builder:
         self.names: tuple[tuple[str, ...], ...] | None = None
 
     def build(self, folder: Path, progress: Progress | None) -> None:
-        """Writes a.bin, b.bin, mask.bin and index.json."""
+        """Writes a.bin, b.bin, mask.bin and index.json.
+
+        Args:
+            folder: that of the entry, empty.
+            progress: called with (pairs done, pairs in all).
+
+        Raises:
+            DatasetError: if a pair cannot be read, is too small, holds values that cannot be used, or is of
+                another kind than the others; or, where bad pairs are left out, if none is left.
+            OSError: if the folder cannot be written; `decode` says what to do then.
+        """
         ids: list[str] = []
         shapes: list[tuple[int, ...]] = []
         skipped: list[str] = []

@@ -72,7 +72,9 @@ class Spool:
         try:
             self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (closed by __exit__)
         except OSError as error:
-            raise StorageError(f"{folder} cannot be written: {error.strerror or error}.") from error
+            raise StorageError(
+                f"{folder} cannot be written ({error.strerror or error}); choose another --out or free some space."
+            ) from error
 
     def append(self, images: NDArray[np.uint8]) -> None:
         """Put images aside: uint8 ``(N, *shape)``.

@@ -135,7 +135,10 @@ def evaluate(
             if progress is not None:
                 progress(min(first + step, total), total)
         if not work.ids:
-            raise DatasetError(f"No pair of {split} in {dataset} can be scored: {pairs.skipped[0]}")
+            raise DatasetError(
+                f"No pair of {split} in {dataset} can be scored; mend them or choose another --split. The first: "
+                f"{pairs.skipped[0]}"
+            )
         examples = _examples(work, spool)
         document = work.document() | {
             "protocol": protocol_facts(pairs, work.ids, translator, seed),
@@ -335,5 +338,7 @@ def _made(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StorageError(f"The folder {folder} cannot be made: {error.strerror or error}.") from error
+        raise StorageError(
+            f"The folder {folder} cannot be made ({error.strerror or error}); choose another --out or free some space."
+        ) from error
     return folder

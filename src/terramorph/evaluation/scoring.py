@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from terramorph.cartography import CLASSES, classify
-from terramorph.errors import InputError, MissingPackageError
+from terramorph.errors import InputError
 from terramorph.metrics import (
     Features,
     InceptionFid,
@@ -66,7 +66,8 @@ class Instruments:
             device: Where the networks run.
 
         Raises:
-            InputError: The folder was given and a SqueezeNet or LPIPS file is missing or damaged.
+            InputError: The folder was given and a SqueezeNet or LPIPS file is missing or damaged, or the Inception
+                weights are there and damaged.
         """
         made = cls()
         deep = ("lpips", "fd", "kd")
@@ -83,13 +84,10 @@ class Instruments:
         else:
             made.lpips = Lpips.from_folder(weights).to(device)
         no_fid = why_no_fid(weights)
-        if no_fid is None and weights is not None:
-            try:
-                made.fid = InceptionFid(weights, device)
-            except MissingPackageError as error:
-                no_fid = str(error)
         if no_fid is not None:
             made.reasons["fid"] = no_fid
+        elif weights is not None:
+            made.fid = InceptionFid(weights, device)
         return made
 
     @torch.inference_mode()

@@ -22,7 +22,7 @@ from terramorph.atomic import atomic
 from terramorph.bundle import Bundle, Mode
 from terramorph.errors import ConfigError, MissingPackageError
 from terramorph.networks import InstanceNorm, NoiseDropout, ResNet, UNet
-from terramorph.networks.inference import PerImageNorm, fold_batchnorm, per_image_statistics
+from terramorph.networks.inference import PerImageNorm, doubling_kernels, fold_batchnorm, per_image_statistics
 
 OPSET = 17
 IR_VERSION = 8
@@ -194,15 +194,14 @@ class _Graph:
         A 4x4 kernel of stride 2 and padding 1 is written as four 2x2 convolutions, one for each pixel of a 2x2 block,
         and a shuffle that puts them in place: the same sums, for which runtimes have faster kernels, above all in 8
         bits.
-        Output row 2 i + a sees the input rows i - 1 + a and i + a, through the kernel rows 3 - a and 1 - a.
         """
         if conv.kernel_size != (4, 4) or not isinstance(norm, nn.Identity):
             y = self.module(norm, self.module(conv, x, name), f"{name}.norm")
             return self.add("Relu", y) if relu else y
         bias = [] if conv.bias is None else [self.weight(f"{name}.bias", conv.bias)]
         parts = []
-        for row, column in ((0, 0), (0, 1), (1, 0), (1, 1)):
-            kernel = conv.weight[:, :, [3 - row, 1 - row]][:, :, :, [3 - column, 1 - column]].transpose(0, 1)
+        for number, kernel in enumerate(doubling_kernels(conv.weight)):
+            row, column = divmod(number, 2)
             inputs = [x, self.weight(f"{name}.weight.{row}{column}", kernel), *bias]
             pads = [1 - row, 1 - column, row, column]
             part = self.add("Conv", *inputs, kernel_shape=[2, 2], strides=[1, 1], pads=pads)

@@ -267,7 +267,10 @@ def _filled(name: str, settings: dict[str, Any], state: State, path: Path) -> nn
     try:
         network = build_network(name, **settings)
     except ConfigError as error:
-        raise CheckpointError(f"{path} describes a network that cannot be built: {error}") from error
+        raise CheckpointError(
+            f"{path} describes a network that cannot be built ({str(error).rstrip('.')}); give a checkpoint of the "
+            f"{_SOURCE}."
+        ) from error
     expected = network.state_dict()
     for key, place in expected.items():
         if key.endswith("num_batches_tracked"):  # old files lack it, and nothing here uses it

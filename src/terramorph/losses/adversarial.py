@@ -1,12 +1,12 @@
-"""Adversarial losses on patch logits (N, 1, h, w), each a float32 scalar.
+"""Adversarial losses on patch logits, float (N, 1, h, w) of any range; each loss is a float32 scalar.
 
 - `bce`: cross-entropy with the non-saturating generator loss, Goodfellow et al. 2014 (arXiv:1406.2661), as in pix2pix.
 - `lsgan`: least squares with labels 1 and 0, Mao et al. 2017 (arXiv:1611.04076), equation 9 without its factor 1/2.
 - `hinge`: Lim and Ye 2017 (arXiv:1705.02894); Miyato et al. 2018 (arXiv:1802.05957), equations 16 and 17.
 
 A discriminator of several scales gives several maps of logits, and its losses are added up: Wang et al. 2018
-(arXiv:1711.11585), equation 3. A mask (N, 1, H, W) of the image weighs each patch by the share of real pixels under
-its centre.
+(arXiv:1711.11585), equation 3. A mask of the image, float (N, 1, H, W) of 0 and 1, weighs each patch by the share of
+real pixels under its centre.
 """
 
 from __future__ import annotations
@@ -30,24 +30,53 @@ UNDECIDED: dict[AdversarialLoss, float] = {"bce": 0.0, "lsgan": 0.5, "hinge": 0.
 
 
 def discriminator_loss(kind: AdversarialLoss, real: Logits, fake: Logits, mask: Tensor | None = None) -> Tensor:
-    """Sum of the loss on real and on made pairs, over all scales."""
+    """Sum of the loss on real and on made pairs, over all scales.
+
+    Args:
+        kind: which loss; see the module's text.
+        real, fake: logits of as many scales, those of a scale alike in shape.
+        mask: of the image; None counts all patches.
+
+    Returns:
+        float32 scalar, 0 or more.
+
+    Raises:
+        ValueError: if there are more scales of one than of the other.
+    """
     return reduce(add, (_told_apart(kind, r, f, mask) for r, f in zip(by_scale(real), by_scale(fake), strict=True)))
 
 
 def generator_loss(kind: AdversarialLoss, fake: Logits, mask: Tensor | None = None) -> Tensor:
-    """How far the discriminator is from taking the made pairs for real, over all scales."""
+    """How far the discriminator is from taking the made pairs for real, over all scales.
+
+    Args:
+        kind: which loss; see the module's text.
+        fake: logits of the made pairs.
+        mask: of the image; None counts all patches.
+
+    Returns:
+        float32 scalar, 0 or more; with `hinge`, minus the mean logit, of any sign.
+    """
     return reduce(add, (_fooled(kind, logits, mask) for logits in by_scale(fake)))
 
 
 def share_accepted(kind: AdversarialLoss, logits: Logits) -> Tensor:
-    """Share of the patches that are taken for real, the mean over scales."""
+    """Share of the patches that are taken for real, the mean over scales; without a gradient.
+
+    Args:
+        kind: says from which logit on that is so, `UNDECIDED`.
+        logits: one map, or one a scale.
+
+    Returns:
+        float32 scalar in [0, 1].
+    """
     maps = by_scale(logits)
     shares = [(one.detach() > UNDECIDED[kind]).float().mean() for one in maps]
     return shares[0] if len(maps) == 1 else torch.stack(shares).mean()
 
 
 def by_scale(logits: Logits) -> Sequence[Tensor]:
-    """The maps of logits as a sequence, of one if there is one scale."""
+    """The maps of logits, float (N, 1, h, w) each, as a sequence: of one if there is one scale."""
     return (logits,) if isinstance(logits, Tensor) else logits
 
 

@@ -7,7 +7,6 @@ of FID but not its features, its scale is another, and it is never to be called 
 
 from __future__ import annotations
 
-import importlib.util
 import warnings
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from terramorph.errors import InputError, MissingPackageError
-
-INCEPTION_FILE = "pt_inception-2015-12-05-6726825d.pth"
+from terramorph.errors import InputError
+from terramorph.metrics.inception import INCEPTION_FILE, InceptionFeatures
 
 
 def frechet_distance(a: Tensor, b: Tensor) -> float:
@@ -98,7 +96,7 @@ def kernel_distance(
 
 
 class InceptionFid:
-    """FID (Heusel et al., arXiv:1706.08500) through torchmetrics, on pool3 of the 2015 Inception port.
+    """FID (Heusel et al., arXiv:1706.08500) through torchmetrics, on the features of `InceptionFeatures`.
 
     Only where the user has those weights; ask `why_no_fid` first.
     """
@@ -111,29 +109,23 @@ class InceptionFid:
             device: Where Inception runs.
 
         Raises:
-            InputError: The weights are missing or cannot be read.
-            MissingPackageError: torch-fidelity is not installed.
+            InputError: The weights are missing or damaged, or are others.
         """
-        reason = why_no_fid(folder)
-        if reason is not None:
-            raise (InputError if _has_torch_fidelity() else MissingPackageError)(reason)
+        inception = InceptionFeatures.from_folder(folder)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torchmetrics warns about memory that pool3 statistics do not use
             from torchmetrics.image.fid import FrechetInceptionDistance
 
-            try:
-                self._metric: Any = FrechetInceptionDistance(
-                    feature=2048,
-                    reset_real_features=False,
-                    feature_extractor_weights_path=str(Path(folder) / INCEPTION_FILE),
-                )
-            except (RuntimeError, OSError, EOFError, KeyError, ValueError) as error:
-                raise InputError(f"{Path(folder) / INCEPTION_FILE} cannot be read: {error}") from error
+            self._metric: Any = FrechetInceptionDistance(feature=inception, reset_real_features=False)
         self._metric.to(device)
         self._device = torch.device(device)
 
     def add(self, images: Tensor, *, real: bool) -> None:
-        """Count images in: uint8 ``(N, 3, H, W)``, ``real`` for truths."""
+        """Count images in: uint8 ``(N, 3, H, W)``, ``real`` for truths.
+
+        Raises:
+            InputError: The shape or the dtype is not as above.
+        """
         self._metric.update(images.to(self._device), real=real)
 
     def forget_predictions(self) -> None:
@@ -146,10 +138,10 @@ class InceptionFid:
         Raises:
             InputError: Fewer than two images on a side.
         """
-        try:
-            return float(self._metric.compute())
-        except RuntimeError as error:
-            raise InputError(f"FID needs two images or more on each side: {error}") from error
+        counts = [int(self._metric.real_features_num_samples), int(self._metric.fake_features_num_samples)]
+        if min(counts) < 2:
+            raise InputError(f"FID needs two images or more on each side, and got {counts[0]} and {counts[1]}.")
+        return float(self._metric.compute())
 
 
 def why_no_fid(folder: str | Path | None) -> str | None:
@@ -162,13 +154,7 @@ def why_no_fid(folder: str | Path | None) -> str | None:
         return f"FID needs the Inception weights: give a weights folder that holds {INCEPTION_FILE}."
     if not (Path(folder) / INCEPTION_FILE).is_file():
         return f"FID needs the Inception weights, and there is no {INCEPTION_FILE} in {folder}."
-    if not _has_torch_fidelity():
-        return "FID goes through torchmetrics, which needs torch-fidelity, and that is not installed."
     return None
-
-
-def _has_torch_fidelity() -> bool:
-    return importlib.util.find_spec("torch_fidelity") is not None
 
 
 def _features(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:

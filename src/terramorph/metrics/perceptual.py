@@ -163,12 +163,14 @@ class Lpips(nn.Module):
         names = [f"lin{k}.model.1.weight" for k in range(len(_SLICE_CHANNELS))]
         missing = [name for name in names if name not in state]
         if missing:
-            raise InputError(f"{path} holds no {missing[0]!r}; it is not a set of LPIPS v0.1 SqueezeNet heads.")
+            raise InputError(
+                f"{path} holds no {missing[0]!r} and is not a set of LPIPS v0.1 SqueezeNet heads; download it again."
+            )
         try:
             return cls(SqueezeNetFeatures.from_folder(folder), [state[name] for name in names])
         except InputError as error:
             if "heads must" in str(error):
-                raise InputError(f"{path} does not fit: {error}") from error
+                raise InputError(f"{path} does not fit ({str(error).rstrip('.')}); download it again.") from error
             raise
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
@@ -231,14 +233,15 @@ def _check_images(images: Tensor) -> None:
 def _read_state(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise InputError(
-            f"There is no {path.name} in {path.parent}: LPIPS, FD and KD need {BACKBONE_FILE} and {HEADS_FILE} there."
+            f"There is no {path.name} in {path.parent}; LPIPS, FD and KD need {BACKBONE_FILE} and {HEADS_FILE}, so "
+            "give the folder that holds both (--weights)."
         )
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
         raise InputError(f"{path} cannot be read as a PyTorch state dict; download it again.") from error
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise InputError(f"{path} is not a state dict of tensors.")
+        raise InputError(f"{path} is not a state dict of tensors; download it again.")
     return dict(state)
 
 
@@ -246,4 +249,4 @@ def _load(network: nn.Module, state: dict[str, Tensor], path: Path) -> None:
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
-        raise InputError(f"{path} does not hold the features of SqueezeNet 1.1: {error}") from error
+        raise InputError(f"{path} does not hold the features of SqueezeNet 1.1; download it again.") from error

@@ -19,13 +19,18 @@ KERNEL = 4
 
 
 class HalvingConv2d(nn.Conv2d):
-    """A 4x4 convolution of stride 2 and padding 1: (N, inner, H, W) -> (N, out, H / 2, W / 2), H and W even."""
+    """A 4x4 convolution of stride 2 and padding 1.
+
+    Args:
+        inner, out: channels.
+        bias: whether there is one.
+    """
 
     def __init__(self, inner: int, out: int, *, bias: bool) -> None:
         super().__init__(inner, out, KERNEL, stride=2, padding=1, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """float (N, inner, H, W) -> (N, out, H / 2, W / 2)."""
+        """float (N, inner, H, W) -> (N, out, H // 2, W // 2)."""
         count, _, height, width = x.shape
         if height % 2 or width % 2 or not _by_product(x, self.weight, count * (height // 2) * (width // 2)):
             return super().forward(x)
@@ -35,27 +40,32 @@ class HalvingConv2d(nn.Conv2d):
 
 
 class DoublingConv2d(nn.ConvTranspose2d):
-    """A 4x4 transposed convolution of stride 2 and padding 1: (N, inner, H, W) -> (N, out, 2 H, 2 W)."""
+    """A 4x4 transposed convolution of stride 2 and padding 1.
+
+    Args:
+        inner, out: channels.
+        bias: whether there is one.
+    """
 
     def __init__(self, inner: int, out: int, *, bias: bool) -> None:
         super().__init__(inner, out, KERNEL, stride=2, padding=1, bias=bias)
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
-        """float (N, inner, H, W) -> (N, out, 2 H, 2 W)."""
+        """float (N, inner, H, W) -> (N, out, 2 H, 2 W), or of the `output_size` that torch's layer takes."""
         count, inner, height, width = x.shape
         if output_size is not None or not _by_product(x, self.weight, count * height * width):
             return super().forward(x, output_size)
         patches = x.permute(0, 2, 3, 1).reshape(-1, inner) @ self.weight.permute(0, 2, 3, 1).flatten(1)
         doubled: Tensor = _Fold.apply(patches, count, height, width)  # type: ignore[no-untyped-call]
         if self.bias is not None:
-            doubled = doubled + self.bias
+            doubled = doubled + self.bias.to(doubled.dtype)
         return doubled.permute(0, 3, 1, 2)
 
 
 def _by_product(x: Tensor, weight: Tensor, pixels: int) -> bool:
     """Whether the product is the faster form: on the CPU, in training, and with 4,096 weights or more a pixel.
 
-    Measured on AVX512-BF16 and with the paper's widths; about where the two are level.
+    Measured on AVX512-BF16 with weights in channels_last and the paper's widths; about where the two are level.
     """
     learning = torch.is_grad_enabled() and weight.requires_grad
     return learning and x.device.type == "cpu" and weight.numel() >= 4096 * pixels
@@ -95,8 +105,9 @@ def _unfolded(x: Tensor) -> Tensor:
 
 def _folded(patches: Tensor, count: int, height: int, width: int) -> Tensor:
     windows = patches.reshape(count, height, width, KERNEL, KERNEL, -1)
-    # Four values meet in a pixel: in fp32, so that bf16 is rounded once, as in a convolution.
-    total = windows.new_zeros((count, 2 * height + 2, 2 * width + 2, windows.shape[-1]), dtype=torch.float32)
+    # Four values meet in a pixel: in fp32 at least, so that bf16 is rounded once, as in a convolution.
+    dtype = torch.promote_types(patches.dtype, torch.float32)
+    total = windows.new_zeros((count, 2 * height + 2, 2 * width + 2, windows.shape[-1]), dtype=dtype)
     for row in range(KERNEL):
         for column in range(KERNEL):
             total[:, row : row + 2 * height : 2, column : column + 2 * width : 2] += windows[:, :, :, row, column]

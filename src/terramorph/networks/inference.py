@@ -79,6 +79,25 @@ def folded_convolution(conv: nn.Conv2d | nn.ConvTranspose2d, norm: nn.Module) ->
     return (weight.double() * scale.view(shape)).float(), shift.float()
 
 
+def doubling_kernels(weight: Tensor) -> Tensor:
+    """The plain convolutions that a 4x4 transposed one is: one for each pixel of the 2x2 block it makes of a pixel.
+
+    Output row 2 i + a sees the input rows i - 1 + a and i + a, through the kernel rows 3 - a and 1 - a; columns alike.
+
+    Args:
+        weight: (inner, out, 4, 4) of a transposed convolution of stride 2 and padding 1.
+
+    Returns:
+        (4, out, inner, 2, 2), for the pixels (0, 0), (0, 1), (1, 0) and (1, 1) of a block.
+    """
+    kernels = []
+    for row in range(2):
+        for column in range(2):
+            rows, columns = [3 - row, 1 - row], [3 - column, 1 - column]
+            kernels.append(weight[:, :, rows][:, :, :, columns].transpose(0, 1))
+    return torch.stack(kernels)
+
+
 def fold_batchnorm(network: nn.Module) -> nn.Module:
     """A copy for raster mode in which every batch norm is folded into the convolution before it.
 

@@ -17,7 +17,15 @@ Norm = Literal["batch", "instance", "none"]
 
 
 def make_norm(norm: Norm, channels: int) -> nn.Module:
-    """The normalisation after a convolution of `channels` outputs (batch: affine; instance: not affine)."""
+    """The normalisation after a convolution: (N, channels, H, W) -> the same shape.
+
+    Args:
+        norm: batch (affine, with running statistics), instance (neither) or none, which changes nothing.
+        channels: of the convolution's output.
+
+    Raises:
+        ConfigError: if the norm is unknown.
+    """
     if norm == "batch":
         return nn.BatchNorm2d(channels)
     if norm == "instance":
@@ -30,8 +38,10 @@ def make_norm(norm: Norm, channels: int) -> nn.Module:
 class InstanceNorm(nn.Module):
     """Instance normalisation without affine parameters (Ulyanov et al. 2016, arXiv:1607.08022).
 
-    A single pixel per channel has no spread and becomes 0, as in frameworks that do not refuse it: the innermost
-    layers of a U-Net on its smallest input are 1x1.
+    A plane of a single pixel is its own mean and becomes 0, where torch would refuse it. Of the networks here only a
+    discriminator of single pixels can come to that, on an image of one: what `on_stride` extends has two pixels a side
+    or more wherever there is a norm (the innermost layer of a U-Net, which is 1x1 then, has none), and planes of one
+    pixel are too small for the 4x4 kernel that follows in every other discriminator.
     """
 
     def __init__(self, channels: int, eps: float = 1e-5) -> None:
@@ -40,8 +50,8 @@ class InstanceNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> the same shape, every (H, W) plane at mean 0 and variance 1."""
-        if x.shape[-1] * x.shape[-2] == 1 and not torch.onnx.is_in_onnx_export():
+        """float (N, C, H, W) -> the same shape, every (H, W) plane of several pixels at mean 0 and variance 1."""
+        if x.shape[-1] * x.shape[-2] == 1:
             return torch.zeros_like(x)
         return nn.functional.instance_norm(x, eps=self.eps)
 

@@ -187,7 +187,7 @@ def _read(study: str | Path) -> tuple[str, dict[str, Any]]:
     try:
         return f"the study {where}", tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"The study {where} is not valid TOML: {error}.") from error
+        raise ConfigError(f"The study {where} is not valid TOML ({error}); correct it there.") from error
 
 
 def _check_keys(values: Mapping[str, Any], known: tuple[str, ...], where: str, prefix: str) -> None:

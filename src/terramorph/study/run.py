@@ -225,7 +225,10 @@ def require_same(out: Path, dataset: Path, config: TrainConfig) -> None:
         saved: dict[str, Any] = json.loads((out / CONFIG).read_text(encoding="utf-8"))
         there, pairs = parse_config(saved["config"]), str(saved["dataset"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{out} is not the folder of a run: its {CONFIG} cannot be read ({error}).") from error
+        raise CheckpointError(
+            f"{out} is not the folder of a run: its {CONFIG} cannot be read ({error}); choose another folder, or "
+            "delete that one."
+        ) from error
     ours, theirs = flat_settings(config), flat_settings(there)
     changed = next((key for key in ours if key not in _MAY_DIFFER and ours[key] != theirs[key]), None)
     if changed is not None:

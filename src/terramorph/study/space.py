@@ -248,9 +248,10 @@ def load_space(path: str | Path | None = None) -> Space:
             text = Path(path).read_text(encoding="utf-8")
         entries = _entries(tomllib.loads(text), "")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{where} cannot be read ({getattr(error, 'strerror', None) or error}).") from error
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"{where} cannot be read ({reason}); give a TOML file in UTF-8.") from error
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{where} is not valid TOML: {error}.") from error
+        raise ConfigError(f"{where} is not valid TOML ({error}); correct it there.") from error
     return space_of(entries, where)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -23,8 +23,11 @@ PRESETS: tuple[str, ...] = tuple(
 )
 
 
+_Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class DataConfig(_Section):
@@ -58,6 +61,13 @@ class DataConfig(_Section):
         if 0 < self.load_size < self.crop_size:
             raise ValueError(f"a crop of {self.crop_size} px does not fit in images of {self.load_size} px")
         return self
+
+    @field_validator("source_range", "target_range")
+    @classmethod
+    def _rises(cls, ends: tuple[float, float] | None) -> tuple[float, float] | None:
+        if ends is not None and ends[0] >= ends[1]:
+            raise ValueError("the first value becomes -1 and the second 1; give a lower and a higher one")
+        return ends
 
     @field_validator("diffaugment")
     @classmethod
@@ -194,7 +204,7 @@ class OptimizerConfig(_Section):
 
     learning_rate: float = Field(2e-4, gt=0.0)
     discriminator_learning_rate: float | None = Field(None, gt=0.0)
-    betas: tuple[float, float] = (0.5, 0.999)
+    betas: tuple[_Decay, _Decay] = (0.5, 0.999)
 
 
 class ScheduleConfig(_Section):

@@ -25,6 +25,8 @@ def make_fabric(config: TrainConfig) -> Fabric:
     if config.device == "cuda" and not has_gpu:
         raise ConfigError("There is no CUDA device here; use --device cpu, or install a CUDA build of torch.")
     device = "cuda" if has_gpu and config.device != "cpu" else "cpu"
+    if device == "cuda":
+        torch.backends.cudnn.benchmark = True  # every batch of a run has one shape: the search pays for itself at once
     if config.launch == "graph" and device == "cpu":
         raise ConfigError("launch=graph is a CUDA graph and there is no CUDA device in use; take launch=eager.")
     precision = config.precision
@@ -36,8 +38,10 @@ def make_fabric(config: TrainConfig) -> Fabric:
         nodes = int(os.environ["WORLD_SIZE"]) // processes
     if config.launch == "graph" and processes * nodes > 1:
         raise ConfigError("launch=graph is for one process; take launch=eager under torchrun.")
-    # Fabric tells about its precision on a logger of its own; the plan that a run reports says the same.
-    logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)
+    # Fabric tells about its precision on a logger of its own; the plan that a run reports says the same. Who gives that
+    # logger a level wants to read it.
+    log = logging.getLogger("lightning_fabric.utilities.rank_zero")
+    log.setLevel(log.level or logging.WARNING)
     fabric = Fabric(
         accelerator=device,
         devices=processes,

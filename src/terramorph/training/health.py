@@ -77,7 +77,18 @@ class Health:
         return []
 
     def check_outputs(self, step: int, translated: Tensor, truth: Tensor) -> list[str]:
-        """Looks at translations (N, C, H, W) of N different inputs beside their truths."""
+        """Looks at translations of N different inputs beside their truths.
+
+        Args:
+            step: its number.
+            translated, truth: float (N, C, H, W) in [-1, 1].
+
+        Returns:
+            Warnings that were not given before.
+
+        Raises:
+            TrainingDivergedError: if a translation holds a value that is not finite.
+        """
         if not bool(torch.isfinite(translated).all()):
             raise TrainingDivergedError(
                 f"At step {step} a translation holds values that are not finite; go on from the last good checkpoint "

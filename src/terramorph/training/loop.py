@@ -97,12 +97,13 @@ def resume(
 
     Raises:
         CheckpointError: if there is no checkpoint, it is damaged, or the pairs have changed since.
+        ConfigError: if max_steps is negative.
     """
     out = Path(run)
     settings = _read_settings(out)
     config = parse_config(settings["config"])
     if max_steps is not None:
-        config = config.model_copy(update={"max_steps": max_steps})
+        config = parse_config({**settings["config"], "max_steps": max_steps})
     again = _Run(
         Path(settings["dataset"]),
         out,
@@ -118,10 +119,13 @@ def resume(
 
 def _read_settings(out: Path) -> dict[str, Any]:
     try:
-        settings: dict[str, Any] = json.loads((out / CONFIG).read_text())
+        settings: dict[str, Any] = json.loads((out / CONFIG).read_text(encoding="utf-8"))
         return {key: settings[key] for key in ("dataset", "config", "skip_bad")}
-    except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{out} is not the folder of a run: its {CONFIG} cannot be read ({error}).") from error
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{out} is not the folder of a run: its {CONFIG} cannot be read ({error}); give the --out of a run that "
+            "was started."
+        ) from error
 
 
 class _Run:
@@ -369,7 +373,7 @@ class _Run:
             "choose another --out",
             make_folder=True,
         ) as part:
-            part.write_text(json.dumps(settings, indent=2) + "\n")
+            part.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
 def _mixed(seed: int, step: int, rank: int) -> int:

@@ -1,4 +1,4 @@
-"""Adam (Kingma and Ba 2015, arXiv:1412.6980), as fast as it can be had for weights in channels_last."""
+"""Adam (Kingma and Ba 2015, arXiv:1412.6980), as fast as it can be had for weights in channels_last on a CPU."""
 
 from __future__ import annotations
 
@@ -11,20 +11,25 @@ from torch import Tensor
 class Adam(torch.optim.Adam):
     """torch's Adam, whose fused CPU kernel is shown channels_last tensors in the order they lie in memory.
 
-    Adam is the same for every element, so order does not matter to it; but the kernel of the CPU (torch 2.13) takes
-    contiguous tensors alone, and would copy every weight, gradient and moment there and back at each step, which takes
-    several times as long as the step itself. State and state_dict keep the shapes of the parameters.
+    For channels_last tensors the kernel (torch 2.13) makes copies at each step, which take several times as long as the
+    step itself; and it pairs elements by their place in memory, so that tensors of one parameter which lie differently
+    give a wrong step without a word. Adam is the same for every element: here all four are laid out as the weight is,
+    and shown as the plain tensors that they are in that order.
+
+    State and state_dict keep the shapes of the parameters.
     """
 
+    # Not public, and the one place where torch gathers what a step works on.
     def _init_group(self, group: dict[str, Any], *lists: list[Tensor]) -> bool:
         has_complex: bool = super()._init_group(group, *lists)  # type: ignore[no-untyped-call]
-        for tensors in lists:
-            tensors[:] = [as_stored(tensor) for tensor in tensors]
+        weights, gradients, means, squares, *_ = lists
+        for index, weight in enumerate(weights):
+            for tensors, slot in ((gradients, None), (means, "exp_avg"), (squares, "exp_avg_sq")):
+                if tensors[index].stride() != weight.stride():
+                    tensors[index] = torch.empty_like(weight).copy_(tensors[index])
+                    if slot:
+                        self.state[weight][slot] = tensors[index]
+            if weight.device.type == "cpu" and weight.is_contiguous(memory_format=torch.channels_last):
+                for tensors in (weights, gradients, means, squares):
+                    tensors[index] = tensors[index].permute(0, 2, 3, 1)
         return has_complex
-
-
-def as_stored(tensor: Tensor) -> Tensor:
-    """A view of a channels_last tensor (N, C, H, W) as (N, H, W, C), which is contiguous; any other as it is."""
-    if tensor.is_contiguous() or not tensor.is_contiguous(memory_format=torch.channels_last):
-        return tensor
-    return tensor.permute(0, 2, 3, 1)

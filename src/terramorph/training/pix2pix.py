@@ -96,8 +96,11 @@ class Pix2Pix:
                 capturable=on_gpu,
             )
             self._wrapped[name], self.optimizers[name] = fabric.setup(network, optimizer, move_to_device=False)
+        # Its own gradients are not wanted in the generator's turn, so there is nothing to share with other processes.
+        self._frozen_judge: nn.Module | None = self.judge
         if config.launch == "compile":
             self._wrapped = {name: torch.compile(wrapped) for name, wrapped in self._wrapped.items()}  # type: ignore[misc]
+            self._frozen_judge = None if self.judge is None else torch.compile(self.judge)  # type: ignore[assignment]
 
     def step(self, batches: Sequence[Batch], number: int = 0) -> dict[str, Tensor]:
         """One update of each network; see `Recipe.step`.
@@ -156,16 +159,15 @@ class Pix2Pix:
 
     def _adversarial_terms(self, batch: Batch, made: Tensor) -> dict[str, tuple[float, Tensor]]:
         """What D says of the translations: weights and values by name."""
-        # Straight to the module: its own gradients are not wanted here, so there is nothing to share with others.
         judge = self.judge
-        if judge is None:
+        if judge is None or self._frozen_judge is None:
             return {}
         change = self._change(batch)
         mask = change.moved_mask(batch.mask)
         with self.fabric.autocast():
             pair = self._pair(batch, _shown(made, batch), change)
             if not self.loss.feature_matching:
-                return {"generator": (1.0, generator_loss(self.kind, judge(pair), mask))}
+                return {"generator": (1.0, generator_loss(self.kind, self._frozen_judge(pair), mask))}
             seen = judge.features(pair)
             with torch.no_grad():
                 wanted = judge.features(self._pair(batch, batch.target, change))

@@ -70,7 +70,7 @@ def recalibrate(
         progress: called with (batches done, batches).
 
     Returns:
-        The path written.
+        The path written. Recorded scores are gone from it: they were another network's.
 
     Raises:
         BundleError, DatasetError: if either cannot be used, or the bands differ.
@@ -98,5 +98,6 @@ def recalibrate(
                 progress(number + 1, count)
 
     done = recalibrate_network(loaded.network, sources())
-    renewed = Bundle(loaded.network, header.model_copy(update={"recalibrated": done}), loaded.path)
+    # What was scored was the network with its old statistics.
+    renewed = Bundle(loaded.network, header.model_copy(update={"recalibrated": done, "scores": {}}), loaded.path)
     return renewed.save(out or loaded.path or find_bundle(bundle))

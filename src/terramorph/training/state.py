@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -25,6 +24,7 @@ from terramorph.training.recipe import Recipe
 
 CHECKPOINT = "checkpoint.safetensors"
 _FORMAT = 1
+_MOMENTS = {"step", "exp_avg", "exp_avg_sq"}
 
 
 @dataclass(frozen=True)
@@ -141,19 +141,17 @@ def load_state(path: Path, recipe: Recipe, average: AveragedNetwork | None) -> N
                     {key: file.get_tensor(f"average.{key}") for key in average.network.state_dict()}
                 )
             for name, optimizer in recipe.optimizers.items():
-                parameters = [p for group in optimizer.param_groups for p in group["params"]]
+                count = sum(len(group["params"]) for group in optimizer.param_groups)
                 state: dict[int, dict[str, Tensor]] = {}
                 prefix = f"optimizer.{name}."
                 for key in names:
                     if key.startswith(prefix):
                         index, slot = key.removeprefix(prefix).split(".")
-                        value = file.get_tensor(key)
-                        if value.ndim:
-                            # Moments lie in memory as their parameter does: a fused update walks both side by side.
-                            value = torch.empty_like(parameters[int(index)], device="cpu").copy_(value)
-                        state.setdefault(int(index), {})[slot] = value
+                        state.setdefault(int(index), {})[slot] = file.get_tensor(key)
+                if state.keys() != set(range(count)) or any(_MOMENTS - slots.keys() for slots in state.values()):
+                    raise RuntimeError(f"the moments of the {name}'s optimizer are not all there")
                 optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    except (SafetensorError, OSError, RuntimeError) as error:
+    except (SafetensorError, OSError, RuntimeError, IndexError, ValueError) as error:
         raise CheckpointError(f"The checkpoint {path} does not fit the run ({error}); start the run again.") from error
 
 

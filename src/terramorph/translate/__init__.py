@@ -9,8 +9,9 @@ from terramorph.translate.area import read_area
 from terramorph.translate.arrays import translate_array
 from terramorph.translate.backends import Backend, OnnxBackend, OpenVinoBackend, TorchBackend
 from terramorph.translate.files import Translated, translate_files
+from terramorph.translate.loading import load
 from terramorph.translate.sweep import SweepOptions, sweep
-from terramorph.translate.translator import Translator, load
+from terramorph.translate.translator import Translator
 
 __all__ = [
     "Backend",

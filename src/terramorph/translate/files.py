@@ -13,7 +13,8 @@ from terramorph.bundle import Bundle, Mode
 from terramorph.errors import InputError, StorageError
 from terramorph.raster import IMAGE_SUFFIXES, Raster, read_image, write_image
 from terramorph.raster.save import check_format
-from terramorph.translate.translator import WHOLE_PIXELS, Translator, load
+from terramorph.translate.loading import load
+from terramorph.translate.translator import WHOLE_PIXELS, Translator
 
 Progress = Callable[[int, int], None]
 WRITABLE = (".png", ".jpg", ".jpeg", ".tif", ".tiff")

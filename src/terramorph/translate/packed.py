@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from terramorph.networks import UNet, on_stride
-from terramorph.networks.inference import folded_convolution
+from terramorph.networks.inference import doubling_kernels, folded_convolution
 
 _LEAK = 0.2
 
@@ -76,20 +76,6 @@ def _has_packing() -> bool:
 
 
 _HAS_PACKING = _has_packing()
-
-
-def _doubling(weight: Tensor) -> Tensor:
-    """(in, out, 4, 4) of a transposed convolution, stride 2, padding 1 -> (4 * out, in, 2, 2) of a plain one.
-
-    Output row 2 i + a of the former sees the input rows i - 1 + a and i + a, through the kernel rows 3 - a
-    and 1 - a.
-    """
-    parts = []
-    for row in range(2):
-        for column in range(2):
-            rows, columns = [3 - row, 1 - row], [3 - column, 1 - column]
-            parts.append(weight[:, :, rows][:, :, :, columns].transpose(0, 1))
-    return torch.cat(parts)
 
 
 def _interleave(parts: Tensor, out: Tensor) -> None:
@@ -145,7 +131,8 @@ class PackedUNet:
 
     def _doubled(self, conv: nn.ConvTranspose2d, norm: nn.Module, after: str) -> _Packed:
         weight, bias = folded_convolution(conv, norm)
-        return _Packed(_doubling(weight), None if bias is None else bias.repeat(4), 1, after, self.dtype)
+        four = doubling_kernels(weight).flatten(0, 1)
+        return _Packed(four, None if bias is None else bias.repeat(4), 1, after, self.dtype)
 
     def __call__(self, source: Tensor) -> Tensor:
         """float32 (N, C, H, W) in [-1, 1] -> float32 (N, D, H, W) in [-1, 1], any H and W."""

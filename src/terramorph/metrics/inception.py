@@ -1,0 +1,292 @@
+"""The Inception-v3 behind FID: uint8 images in, 2048 features out, in plain torch.
+
+FID is defined on one network with one set of weights (Heusel et al., arXiv:1706.08500): the TensorFlow graph of
+2015-12-05, ported to PyTorch as `INCEPTION_FILE`. It is Inception-v3 (Szegedy et al., arXiv:1512.00567) with
+three habits of that graph, and figures are comparable with published ones only if all are kept: images are
+resized without half pixel centres, average pools do not count the padding, and the last block pools by maximum.
+
+The tables below say what each block is made of, under the names that the file has.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from terramorph.errors import InputError
+
+INCEPTION_FILE = "pt_inception-2015-12-05-6726825d.pth"
+
+_SIDE = 299
+_EPSILON = 0.001  # of batch normalisation, as TensorFlow's
+_COUNTER = "num_batches_tracked"  # of batch normalisation in training; some versions of the file have it
+
+
+@dataclass(frozen=True)
+class Conv:
+    """A line of a table: convolution, normalisation, ReLU. Padded to keep the size, but for a stride of 2, which
+    has no padding."""
+
+    name: str
+    channels: int
+    height: int = 1
+    width: int = 1
+    stride: int = 1
+
+
+# A branch is a sequence of convolutions and pools; two convolutions in a tuple both look at what came before,
+# and their outputs are stacked. A block is its branches side by side, stacked in this order.
+Pool = Callable[[Tensor], Tensor]
+Branch = tuple[Conv | tuple[Conv, Conv] | Pool, ...]
+
+
+def average(x: Tensor) -> Tensor:
+    """3x3 means, of the pixels that are there: at the border padding is not counted."""
+    return F.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False)
+
+
+def maximum(x: Tensor) -> Tensor:
+    """3x3 maxima, of the same size."""
+    return F.max_pool2d(x, 3, stride=1, padding=1)
+
+
+def halve(x: Tensor) -> Tensor:
+    """3x3 maxima of every second pixel."""
+    return F.max_pool2d(x, 3, stride=2)
+
+
+def _a(pooled: int) -> tuple[Branch, ...]:
+    return (
+        (Conv("branch1x1", 64),),
+        (Conv("branch5x5_1", 48), Conv("branch5x5_2", 64, 5, 5)),
+        (Conv("branch3x3dbl_1", 64), Conv("branch3x3dbl_2", 96, 3, 3), Conv("branch3x3dbl_3", 96, 3, 3)),
+        (average, Conv("branch_pool", pooled)),
+    )
+
+
+def _b() -> tuple[Branch, ...]:
+    return (
+        (Conv("branch3x3", 384, 3, 3, stride=2),),
+        (Conv("branch3x3dbl_1", 64), Conv("branch3x3dbl_2", 96, 3, 3), Conv("branch3x3dbl_3", 96, 3, 3, stride=2)),
+        (halve,),
+    )
+
+
+def _c(narrow: int) -> tuple[Branch, ...]:
+    return (
+        (Conv("branch1x1", 192),),
+        (Conv("branch7x7_1", narrow), Conv("branch7x7_2", narrow, 1, 7), Conv("branch7x7_3", 192, 7, 1)),
+        (
+            Conv("branch7x7dbl_1", narrow),
+            Conv("branch7x7dbl_2", narrow, 7, 1),
+            Conv("branch7x7dbl_3", narrow, 1, 7),
+            Conv("branch7x7dbl_4", narrow, 7, 1),
+            Conv("branch7x7dbl_5", 192, 1, 7),
+        ),
+        (average, Conv("branch_pool", 192)),
+    )
+
+
+def _d() -> tuple[Branch, ...]:
+    return (
+        (Conv("branch3x3_1", 192), Conv("branch3x3_2", 320, 3, 3, stride=2)),
+        (
+            Conv("branch7x7x3_1", 192),
+            Conv("branch7x7x3_2", 192, 1, 7),
+            Conv("branch7x7x3_3", 192, 7, 1),
+            Conv("branch7x7x3_4", 192, 3, 3, stride=2),
+        ),
+        (halve,),
+    )
+
+
+def _e(pool: Pool) -> tuple[Branch, ...]:
+    return (
+        (Conv("branch1x1", 320),),
+        (Conv("branch3x3_1", 384), (Conv("branch3x3_2a", 384, 1, 3), Conv("branch3x3_2b", 384, 3, 1))),
+        (
+            Conv("branch3x3dbl_1", 448),
+            Conv("branch3x3dbl_2", 384, 3, 3),
+            (Conv("branch3x3dbl_3a", 384, 1, 3), Conv("branch3x3dbl_3b", 384, 3, 1)),
+        ),
+        (pool, Conv("branch_pool", 192)),
+    )
+
+
+class ConvNorm(nn.Module):
+    """Convolution without bias, batch normalisation by fixed statistics, ReLU."""
+
+    def __init__(self, channels_in: int, shape: Conv, *, padded: bool = True) -> None:
+        super().__init__()
+        padding = (shape.height // 2, shape.width // 2) if padded and shape.stride == 1 else 0
+        kernel = (shape.height, shape.width)
+        self.conv = nn.Conv2d(channels_in, shape.channels, kernel, shape.stride, padding, bias=False)
+        self.bn = nn.BatchNorm2d(shape.channels, eps=_EPSILON)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """float32 ``(N, channels_in, H, W)`` -> float32 ``(N, channels, H', W')``, never negative."""
+        return F.relu(self.bn(self.conv(x)))
+
+
+class Block(nn.Module):
+    """Branches side by side; the convolutions are children under their names in the table."""
+
+    def __init__(self, channels_in: int, branches: tuple[Branch, ...]) -> None:
+        super().__init__()
+        self.branches = branches
+        for branch in branches:
+            channels = channels_in
+            for step in branch:
+                convs = (step,) if isinstance(step, Conv) else step if isinstance(step, tuple) else ()
+                for conv in convs:
+                    self.add_module(conv.name, ConvNorm(channels, conv))
+                channels = sum(conv.channels for conv in convs) or channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        """float32 ``(N, channels_in, H, W)`` -> float32 ``(N, channels of all branches, H', W')``."""
+        return torch.cat([self._along(branch, x) for branch in self.branches], dim=1)
+
+    def _along(self, branch: Branch, x: Tensor) -> Tensor:
+        for step in branch:
+            if isinstance(step, Conv):
+                x = self.get_submodule(step.name)(x)
+            elif isinstance(step, tuple):
+                x = torch.cat([self.get_submodule(conv.name)(x) for conv in step], dim=1)
+            else:
+                x = step(x)
+        return x
+
+
+class InceptionFeatures(nn.Module):
+    """Inception-v3 up to its global average pool ("pool3"), for FID.
+
+    Attributes:
+        trunk: The layers under the names of the file, so that its state dict fits without ``fc``.
+        num_features: 2048; torchmetrics asks for it.
+    """
+
+    num_features = 2048
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk = nn.Sequential(
+            OrderedDict[str, nn.Module](
+                Conv2d_1a_3x3=ConvNorm(3, Conv("", 32, 3, 3, stride=2)),
+                Conv2d_2a_3x3=ConvNorm(32, Conv("", 32, 3, 3), padded=False),
+                Conv2d_2b_3x3=ConvNorm(32, Conv("", 64, 3, 3)),
+                MaxPool_1=nn.MaxPool2d(3, stride=2),
+                Conv2d_3b_1x1=ConvNorm(64, Conv("", 80)),
+                Conv2d_4a_3x3=ConvNorm(80, Conv("", 192, 3, 3), padded=False),
+                MaxPool_2=nn.MaxPool2d(3, stride=2),
+                Mixed_5b=Block(192, _a(32)),
+                Mixed_5c=Block(256, _a(64)),
+                Mixed_5d=Block(288, _a(64)),
+                Mixed_6a=Block(288, _b()),
+                Mixed_6b=Block(768, _c(128)),
+                Mixed_6c=Block(768, _c(160)),
+                Mixed_6d=Block(768, _c(160)),
+                Mixed_6e=Block(768, _c(192)),
+                Mixed_7a=Block(768, _d()),
+                Mixed_7b=Block(1280, _e(average)),
+                Mixed_7c=Block(2048, _e(maximum)),
+            )
+        )
+        self.eval().requires_grad_(False)
+
+    @classmethod
+    def from_folder(cls, folder: str | Path) -> InceptionFeatures:
+        """Read `INCEPTION_FILE` from a folder. The classifier ``fc``, which the file may hold, is left out.
+
+        Raises:
+            InputError: The file is missing or damaged, or holds other weights.
+        """
+        path = Path(folder) / INCEPTION_FILE
+        state = _read(path)
+        network = cls()
+        own = network.trunk.state_dict()
+        _check(state, {name: value for name, value in own.items() if not name.endswith(_COUNTER)}, path)
+        network.trunk.load_state_dict(own | state)
+        return network
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Look at images.
+
+        Args:
+            images: uint8 ``(N, 3, H, W)``, red, green, blue, of any size.
+
+        Returns:
+            float32 ``(N, 2048)``, 0 or more.
+
+        Raises:
+            InputError: The shape or the dtype is not as above.
+        """
+        if images.ndim != 4 or images.shape[1] != 3 or images.dtype != torch.uint8:
+            raise InputError(
+                f"Inception looks at uint8 images (N, 3, H, W), but got {images.dtype} {tuple(images.shape)}."
+            )
+        x = (resize(images.float(), _SIDE) - 128) / 128
+        features: Tensor = self.trunk(x).mean(dim=(2, 3))
+        return features
+
+
+def resize(images: Tensor, side: int) -> Tensor:
+    """Bilinear resizing as TensorFlow 1 did it, when FID was defined.
+
+    Pixel ``i`` of the result is taken at ``i * n / side`` of the ``n`` pixels there were (`resize_bilinear` with
+    neither ``align_corners`` nor ``half_pixel_centers``), and nothing is averaged where an image gets smaller. Other
+    ways of resizing are better and give another FID.
+
+    Args:
+        images: float32 ``(N, C, H, W)``.
+        side: Pixels a side of the result.
+
+    Returns:
+        float32 ``(N, C, side, side)``.
+    """
+    for dim in (2, 3):
+        count = images.shape[dim]
+        places = torch.arange(side, dtype=torch.float32, device=images.device) * (count / side)
+        before = places.long().clamp(max=count - 1)
+        low, high = images.index_select(dim, before), images.index_select(dim, (before + 1).clamp(max=count - 1))
+        share = places - before
+        images = torch.lerp(low, high, share.view(-1, 1) if dim == 2 else share)
+    return images
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise InputError(f"There is no {path.name} in {path.parent}, and FID needs it there.")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # the unpickler answers damage with almost any exception there is
+        raise InputError(f"{path} cannot be read as a PyTorch state dict; download it again.") from error
+    if not isinstance(state, Mapping) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
+    ):
+        raise InputError(f"{path} is not a state dict of tensors; put the Inception weights for FID in its place.")
+    return {name: value for name, value in state.items() if not name.startswith("fc.") and not name.endswith(_COUNTER)}
+
+
+def _check(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse what does not fit in one sentence that names the first difference."""
+    other = "the Inception weights for FID; put these in its place."
+    for name, value in expected.items():
+        if name not in state:
+            raise InputError(f"{path} has no {name!r}, so it does not hold {other}")
+        if state[name].shape != value.shape:
+            raise InputError(
+                f"{path} has {name!r} of shape {tuple(state[name].shape)} instead of {tuple(value.shape)}, "
+                f"so it does not hold {other}"
+            )
+        if not bool(torch.isfinite(state[name]).all()):
+            raise InputError(f"{path} has a number in {name!r} that is not finite; download it again.")
+    # Other weights of Inception-v3 have the same names and more, such as those of an auxiliary classifier.
+    for name in state:
+        if name not in expected:
+            raise InputError(f"{path} has {name!r} too, so it does not hold {other}")
