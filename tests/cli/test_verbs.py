@@ -26,7 +26,7 @@ def test_train_dry_run_prints_the_configuration_and_trains_nothing(cli: Cli, tow
         "train", town_pairs, "--out", tmp_path / "run", "--cache", tmp_path / "cache", "--dry-run", *TINY, "--seed", 7
     )
     assert outcome.code == 0, outcome.err
-    assert re.search(r"^  generator\.width +8$", outcome.out, re.MULTILINE)
+    assert re.search(r"^  generator\.width +4$", outcome.out, re.MULTILINE)
     assert re.search(r"^  seed +7$", outcome.out, re.MULTILINE)
     assert re.search(r"^  pairs +12 from ", outcome.out, re.MULTILINE)
     assert "dry run" in outcome.out
@@ -83,7 +83,7 @@ def test_info(cli: Cli, trained: Path, tmp_path: Path, monkeypatch: pytest.Monke
     table = cli("info", trained)
     assert table.code == 0
     assert re.search(r"^  network +unet64$", table.out, re.MULTILINE)
-    assert re.search(r"^  recipe: generator\.width +8$", table.out, re.MULTILINE)
+    assert re.search(r"^  recipe: generator\.width +4$", table.out, re.MULTILINE)
     document = json.loads(cli("info", trained / "model.safetensors", "--json").out)
     assert document["architecture"]["name"] == "unet64"
     assert len(document["source"]["names"]) == 3

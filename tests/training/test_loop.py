@@ -23,6 +23,8 @@ from terramorph.errors import ConfigError, DatasetError
 from terramorph.pairs import open_pairs
 from terramorph.training import Plan, StepReport, recalibrate, recalibrate_network, resume, train
 from terramorph.training.devices import make_fabric
+from terramorph.training.health import Health
+from terramorph.training.samples import fixed_samples
 
 from .conftest import Tiny, losses_of, same_weights
 
@@ -268,6 +270,32 @@ def test_a_caller_learns_why_a_run_is_dead_and_ends_it(
     assert result.verdict == listener.messages[0]
     assert "tells every picture apart" in result.verdict
     assert resume(tmp_path / "run", cache=tmp_path).verdict == result.verdict
+
+
+def test_sheets_show_what_the_bundle_would_do_and_change_nothing(
+    town_pairs: Path, tmp_path: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[torch.Tensor] = []
+    check = Health.check_outputs
+
+    def watched(self: Health, step: int, translated: torch.Tensor, truth: torch.Tensor) -> list[str]:
+        shown.append(translated)
+        return check(self, step, translated, truth)
+
+    monkeypatch.setattr(Health, "check_outputs", watched)
+    for name, every in (("often", 1), ("rarely", 100)):
+        config = tiny(precision="fp32", log__samples=every, recalibrate=12)
+        model = train(town_pairs, tmp_path / name, config, cache=tmp_path).model
+    assert same_weights(tmp_path / "often" / "model.safetensors", tmp_path / "rarely" / "model.safetensors")
+    # All 12 training pairs go into both here, so the last sheet is of the bundle to the last bit.
+    bundle = load_bundle(model)
+    scalings = (bundle.header.source.scaling, bundle.header.target.scaling)
+    pairs = decode(open_pairs(town_pairs, "train"), size=72, cache=tmp_path)
+    samples = fixed_samples(town_pairs, config, pairs, scalings, False, tmp_path, torch.device("cpu"))
+    assert samples is not None
+    with torch.no_grad():
+        wanted = bundle.network.eval()(samples.source)
+    torch.testing.assert_close(shown[-1], wanted, atol=1e-4, rtol=0)
 
 
 def test_recalibration_takes_batches_of_the_size_trained_with(town_pairs: Path, tmp_path: Path, tiny: Tiny) -> None:

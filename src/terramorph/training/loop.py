@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from terramorph.training.ema import AveragedNetwork
 from terramorph.training.graph import GraphedStep
 from terramorph.training.health import Health, require_finite
 from terramorph.training.pix2pix import Pix2Pix
-from terramorph.training.recalibrate import recalibrate_network
+from terramorph.training.recalibrate import recalibrate_network, recalibrated
 from terramorph.training.recipe import Recipe
 from terramorph.training.reporter import Plan, Reporter, Silent, StepReport, TrainResult
 from terramorph.training.runlog import RunLog, sample_sheet
@@ -36,6 +37,8 @@ from terramorph.training.state import CHECKPOINT, Position, load_state, read_pos
 
 MODEL = "model.safetensors"
 CONFIG = "config.json"
+_SHEET_IMAGES = 32
+"""Pairs that a sample sheet's statistics are averaged over: enough to see, and a second at batch 1 on a CPU."""
 
 
 def train(
@@ -282,7 +285,10 @@ class _Run:
         network = self.average.network if self.average is not None else self.generator
         was = network.training
         network.eval()
-        with torch.no_grad(), self.fabric.autocast():
+        # Running statistics trail behind weights that move; a sheet shows what a bundle made now would do.
+        sources = self._calibration(_SHEET_IMAGES)
+        fitting = recalibrated(network, sources) if self.config.recalibrate else nullcontext()
+        with torch.no_grad(), self.fabric.autocast(), fitting:
             translated = network(self.samples.source).float()
         network.train(was)
         for warning in self.health.check_outputs(self.done, translated, self.samples.target):
@@ -303,18 +309,20 @@ class _Run:
         save_state(self.out / CHECKPOINT, position, self.recipe, self.average)
         self.saved = self.done
 
+    def _calibration(self, most: int | None = None) -> Iterator[Tensor]:
+        """Sources that statistics are averaged over: `recalibrate` of them in batches, `most` at most."""
+        size = self.config.batch_size
+        images = min(self.config.recalibrate, len(self.pairs), most or self.config.recalibrate)
+        return (self.batches.batch(n * size, size).source for n in range(max(1, images // size)))
+
     def _finish(self, log: RunLog) -> Path:
         model = self.out / MODEL
         if self.fabric.is_global_zero:
             self._save()
             network = self.average.network if self.average is not None else self.generator
-            images, size = min(self.config.recalibrate, len(self.pairs)), self.config.batch_size
-            recalibrated = False
-            if images:
-                sources = (self.batches.batch(n * size, size).source for n in range(max(1, images // size)))
-                with self.fabric.autocast():
-                    recalibrated = recalibrate_network(network, sources)
-            self._bundle(network, recalibrated).save(model)
+            with self.fabric.autocast():
+                measured = bool(self.config.recalibrate) and recalibrate_network(network, self._calibration())
+            self._bundle(network, measured).save(model)
             log.event("finished", step=self.done, verdict=self.health.verdict, **asdict(self.meter.cost()))
         self.fabric.barrier()
         return model

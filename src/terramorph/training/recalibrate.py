@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -43,6 +44,25 @@ def recalibrate_network(network: nn.Module, sources: Iterable[Tensor]) -> bool:
     for module, mode in modes.items():
         module.training = mode
     return True
+
+
+@contextmanager
+def recalibrated(network: nn.Module, sources: Iterable[Tensor]) -> Iterator[None]:
+    """The network as `recalibrate_network` makes it, and afterwards as it was.
+
+    Args:
+        network: its statistics are put back to the last bit.
+        sources: as there.
+    """
+    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+    before = [{name: buffer.clone() for name, buffer in norm.named_buffers()} for norm in norms]
+    recalibrate_network(network, sources)
+    try:
+        yield
+    finally:
+        for norm, buffers in zip(norms, before, strict=True):
+            for name, buffer in norm.named_buffers():
+                buffer.copy_(buffers[name])
 
 
 def recalibrate(
