@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 from terramorph.networks import build_network, convolutions
-from terramorph.networks.convolutions import DoublingConv2d, HalvingConv2d
+from terramorph.networks.convolutions import DoublingConv2d, HalvingConv2d, join
 from terramorph.networks.inference import fold_batchnorm
 
 
@@ -114,3 +114,20 @@ def test_it_can_be_compiled() -> None:
         gradients.append([p.grad.clone() for p in network.parameters()])
     for eager, graph in zip(*gradients, strict=True):
         torch.testing.assert_close(eager, graph, atol=1e-3, rtol=1e-3)
+
+
+def test_what_is_joined_has_whole_gradients() -> None:
+    random = torch.Generator().manual_seed(0)
+    one, other = (torch.randn((2, c, 6, 4), generator=random).to(memory_format=torch.channels_last) for c in (3, 5))
+    seen = []
+    for way in (join, lambda *parts: torch.cat(parts, dim=1)):
+        parts = [part.clone().requires_grad_() for part in (one, other)]
+        for part in parts:
+            part.register_hook(seen.append)
+        joined = way(*parts)
+        (joined * torch.arange(joined.numel(), dtype=torch.float32).view(joined.shape)).sum().backward()
+        seen.append(joined)
+    for ours, torchs in zip(seen[:3], seen[3:], strict=True):
+        assert torch.equal(ours, torchs)
+    assert all(gradient.is_contiguous(memory_format=torch.channels_last) for gradient in seen[:2])
+    assert torch.equal(join(one, other), seen[-1].detach()), "without gradients too"

@@ -1,4 +1,5 @@
-"""The convolutions of a U-Net, 4x4 of stride 2, quick to train where they have many weights and few pixels.
+"""The convolutions of a U-Net, 4x4 of stride 2, quick to train where they have many weights and few pixels; and what
+joins its skip connections.
 
 The innermost layers of a U-Net 256 hold 44 of its 54 million weights and see 64 pixels and fewer. There a convolution
 of torch on the CPU (oneDNN) spends its time bringing the weights into its own order and back. Written as a matrix
@@ -62,6 +63,14 @@ class DoublingConv2d(nn.ConvTranspose2d):
         return doubled.permute(0, 3, 1, 2)
 
 
+def join(one: Tensor, other: Tensor) -> Tensor:
+    """Two maps (N, C, H, W) and (N, D, H, W) one behind the other: (N, C + D, H, W)."""
+    if one.device.type == "cpu" and torch.is_grad_enabled() and (one.requires_grad or other.requires_grad):
+        joined: Tensor = _Join.apply(one, other)  # type: ignore[no-untyped-call]
+        return joined
+    return torch.cat([one, other], dim=1)
+
+
 def _by_product(x: Tensor, weight: Tensor, pixels: int) -> bool:
     """Whether the product is the faster form: on the CPU, in training, and with 4,096 weights or more a pixel.
 
@@ -69,6 +78,21 @@ def _by_product(x: Tensor, weight: Tensor, pixels: int) -> bool:
     """
     learning = torch.is_grad_enabled() and weight.requires_grad
     return learning and x.device.type == "cpu" and weight.numel() >= 4096 * pixels
+
+
+class _Join(Function):
+    """A concatenation whose gradients are whole: torch's are views into one, over which the next steps are slow."""
+
+    @staticmethod
+    def forward(context: Any, one: Tensor, other: Tensor) -> Tensor:
+        context.channels = one.shape[1]
+        return torch.cat([one, other], dim=1)
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        parts = gradient[:, : context.channels], gradient[:, context.channels :]
+        first, second = (part.contiguous(memory_format=torch.channels_last) for part in parts)
+        return first, second
 
 
 class _Unfold(Function):

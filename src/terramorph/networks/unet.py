@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from terramorph.errors import ConfigError
-from terramorph.networks.convolutions import HalvingConv2d
+from terramorph.networks.convolutions import HalvingConv2d, join
 from terramorph.networks.layers import NoiseDropout, Norm, make_norm, on_stride
 from terramorph.networks.upsampling import Upsampling, make_upsampling
 
@@ -93,7 +93,7 @@ class EncoderDecoder(nn.Module):
         for conv, norm, dropout in zip(self.up, self.up_norm, self.up_dropout, strict=True):
             x = dropout(norm(conv(functional.relu(x))))
             if self.config.skips:
-                x = torch.cat([skips.pop(), x], dim=1)
+                x = join(skips.pop(), x)
         return torch.tanh(self.head(functional.relu(x)))
 
 

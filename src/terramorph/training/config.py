@@ -325,7 +325,7 @@ def _preset(where: str) -> dict[str, Any]:
         try:
             return tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
-            raise ConfigError(f"The preset {where} is not valid TOML: {error}.") from error
+            raise ConfigError(f"The preset {where} is not valid TOML ({error}); correct it there.") from error
     try:
         config = json.loads(text)["config"]
     except (ValueError, KeyError, TypeError) as error:
