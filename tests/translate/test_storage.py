@@ -36,6 +36,9 @@ fsspec = pytest.importorskip("fsspec")
 pytest.importorskip("s3fs")
 pytest.importorskip("moto")
 
+# Connections that s3fs keeps open are closed whenever they are collected, which may be in another test.
+pytestmark = pytest.mark.filterwarnings("ignore:.*<socket.socket:pytest.PytestUnraisableExceptionWarning")
+
 GRID = Grid(300, 420, Affine(1.0, 0.0, 4e5, 0.0, -1.0, 5.8e6), CRS("EPSG:32633"))
 OPTIONS = SweepOptions(window=128, overlap=32)
 

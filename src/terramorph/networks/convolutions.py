@@ -1,7 +1,7 @@
 """The convolutions of a U-Net, 4x4 of stride 2, quick to train where they have many weights and few pixels; and what
 joins its skip connections.
 
-The innermost layers of a U-Net 256 hold 44 of its 54 million weights and see 64 pixels and fewer. There a convolution
+The innermost layers of a U-Net 256 hold 46 of its 54 million weights and see 64 pixels and fewer. There a convolution
 of torch on the CPU (oneDNN) spends its time bringing the weights into its own order and back. Written as a matrix
 product with the weights as they lie in memory (im2col: Chellapilla, Puri, Simard 2006) the same layer is learnt two to
 three times as fast; where there are more pixels than that, gathering their neighbourhoods costs more than it saves.
