@@ -12,10 +12,13 @@
         ├── StorageError (OSError)       the disk is full or cannot be written
         └── MissingPackageError (ImportError)   an optional package is not installed
 
-A message is one sentence or two that say what is wrong, where, and what to do.
+A message is one sentence or two that say what is wrong, where, and what to do. What is doubtful but can be used is no
+error: it is told by `warn` and the work goes on.
 """
 
 from __future__ import annotations
+
+import warnings
 
 
 class TerramorphError(Exception):
@@ -60,3 +63,12 @@ class StorageError(RunError, OSError):
 
 class MissingPackageError(RunError, ImportError):
     """An optional package is needed and not installed."""
+
+
+class InputWarning(UserWarning):
+    """Something given to terramorph is doubtful, and is used all the same."""
+
+
+def warn(sentence: str) -> None:
+    """Issue an `InputWarning`. The command line prints each sentence once, on standard error."""
+    warnings.warn(sentence, InputWarning, stacklevel=3)

@@ -15,7 +15,7 @@ from terramorph.cli import app as app_module
 from terramorph.cli.app import exit_code, run, sentence
 from terramorph.cli.interrupt import StopFlag, StoppedBefore, Terminated, stop_after_step
 from terramorph.cli.reporting import TrainingReporter
-from terramorph.errors import BundleError, ConfigError, RunError, StorageError
+from terramorph.errors import BundleError, ConfigError, RunError, StorageError, warn
 from terramorph.pixels import native_bf16
 
 from .conftest import Cli
@@ -41,6 +41,18 @@ def test_help_and_version_do_not_import_torch(words: list[str]) -> None:
     if words != ["--version"]:
         assert "Example: terramorph " in done.stdout
         assert "\x1b" not in done.stdout
+
+
+def test_warnings_are_printed_once_and_end_nothing(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def open_twice(*_: object, **__: object) -> int:
+        for _ in range(2):
+            warn("a.tif has no\nnodata value.")
+        return 0
+
+    monkeypatch.setattr(app_module, "app", open_twice)
+    outcome = cli("info", "x")
+    assert outcome.code == 0
+    assert outcome.err == "terramorph: warning: a.tif has no nodata value.\n"
 
 
 def test_version(cli: Cli) -> None:

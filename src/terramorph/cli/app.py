@@ -9,8 +9,10 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Sequence
-from typing import Annotated, NoReturn
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -29,8 +31,9 @@ from terramorph.cli import (
     translate,
     tune,
 )
+from terramorph.cli.console import warn
 from terramorph.cli.interrupt import StoppedBefore, Terminated, terminate_as_exception
-from terramorph.errors import InputError, TerramorphError
+from terramorph.errors import InputError, InputWarning, TerramorphError
 
 BAD_INPUT, FAILURE, INTERRUPTED, TERMINATED = 2, 1, 130, 143
 _AGAIN = "run again with --debug for the traceback"
@@ -109,7 +112,7 @@ def run(arguments: Sequence[str]) -> int:
     logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.DEBUG if debug else logging.NOTSET)
     words = [word for i, word in enumerate(words) if i >= end or word != "--debug"]
     try:
-        with terminate_as_exception():
+        with terminate_as_exception(), _warnings_printed():
             code = app(words, prog_name="terramorph", standalone_mode=False)
             sys.stdout.flush()
         return code if isinstance(code, int) else 0
@@ -125,6 +128,25 @@ def run(arguments: Sequence[str]) -> int:
         if not getattr(error, "already_told", False):
             print(f"terramorph: {sentence(error)}", file=sys.stderr)
         return exit_code(error)
+
+
+@contextmanager
+def _warnings_printed() -> Iterator[None]:
+    """Print each `InputWarning` once, as one line on standard error."""
+    told: set[str] = set()
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def print_once(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+            if not issubclass(category, InputWarning):
+                show(message, category, *where, **more)
+            elif str(message) not in told:
+                told.add(str(message))
+                warn(_one_line(str(message)))
+
+        warnings.simplefilter("always", InputWarning)
+        warnings.showwarning = print_once
+        yield
 
 
 def main() -> NoReturn:
