@@ -21,10 +21,11 @@ from terramorph.bundle import Bundle, load_bundle
 from terramorph.data import Augmentation, TrainingBatches, decode
 from terramorph.errors import ConfigError, DatasetError
 from terramorph.pairs import open_pairs
-from terramorph.training import Plan, StepReport, recalibrate, recalibrate_network, resume, train
+from terramorph.training import Plan, StepReport, Validation, recalibrate, recalibrate_network, resume, train
 from terramorph.training.devices import make_fabric
 from terramorph.training.health import Health
-from terramorph.training.samples import fixed_samples
+from terramorph.training.reporter import Silent
+from terramorph.training.validation import open_validation
 
 from .conftest import Tiny, losses_of, same_weights
 
@@ -38,13 +39,14 @@ NO_STATISTICS = {
 }
 
 
-class Listener:
+class Listener(Silent):
     """Keeps what it is told."""
 
     def __init__(self) -> None:
         self.plan: Plan | None = None
         self.reports: list[StepReport] = []
         self.messages: list[str] = []
+        self.validations: list[Validation] = []
 
     def started(self, plan: Plan) -> None:
         self.plan = plan
@@ -55,8 +57,8 @@ class Listener:
     def message(self, text: str) -> None:
         self.messages.append(text)
 
-    def decoding(self, done: int, total: int) -> None:
-        pass
+    def validated(self, validation: Validation) -> None:
+        self.validations.append(validation)
 
 
 def _assert_same_losses(first: Path, second: Path, steps: int) -> None:
@@ -89,7 +91,8 @@ def test_a_run_leaves_all_it_should(town_pairs: Path, tmp_path: Path, tiny: Tiny
     }
     assert [p.name for p in (tmp_path / "run" / "samples").iterdir()] == ["step_0000003.png"]
     events = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
-    assert [e["event"] for e in events] == ["started", "step", "step", "step", "finished"]
+    assert [e["event"] for e in events] == ["started", "step", "step", "step", "validation", "finished"]
+    assert listener.validations[0].scores == {key: events[4][key] for key in ("psnr", "ssim")}
     header = load_bundle(result.model).header
     assert (header.direction, header.size, header.recalibrated) == ("AtoB", 64, True)
     assert header.data["pairs"] == 12
@@ -134,6 +137,7 @@ def test_two_processes_are_one_with_twice_the_batch(town_pairs: Path, tmp_path: 
                 def started(self, plan): assert plan.processes == 2, plan
                 def step(self, report): pass
                 def message(self, text): pass
+                def validated(self, validation): pass
                 def decoding(self, done, total): pass
             train({str(town_pairs)!r}, {str(tmp_path / "two")!r}, config, reporter=Reporter(), cache={str(tmp_path)!r})
             """
@@ -291,10 +295,10 @@ def test_sheets_show_what_the_bundle_would_do_and_change_nothing(
     bundle = load_bundle(model)
     scalings = (bundle.header.source.scaling, bundle.header.target.scaling)
     pairs = decode(open_pairs(town_pairs, "train"), size=72, cache=tmp_path)
-    samples = fixed_samples(town_pairs, config, pairs, scalings, False, tmp_path, torch.device("cpu"))
-    assert samples is not None
+    held_out = open_validation(town_pairs, config, pairs, scalings, False, tmp_path, torch.device("cpu"))
+    assert held_out is not None
     with torch.no_grad():
-        wanted = bundle.network.eval()(samples.source)
+        wanted = bundle.network.eval()(held_out.source)
     torch.testing.assert_close(shown[-1], wanted, atol=1e-4, rtol=0)
 
 

@@ -85,7 +85,7 @@ def test_a_full_disk_under_tensorboard_and_the_sheets(run: Path, monkeypatch: py
     with monkeypatch.context() as patch:
         patch.setattr(runlog.Image.Image, "save", full)
         with pytest.raises(StorageError, match=f"The sample sheet of step 1 {GO_ON}"):
-            log.sheet(1, np.zeros((8, 24, 3), np.uint8))
+            log.validation(1, {}, np.zeros((8, 24, 3), np.uint8))
     assert not list((run / "samples").iterdir())
     log.close()
 

@@ -60,7 +60,7 @@ def test_what_each_switch_tells(town_pairs: Path, tmp_path: Path, tiny: Tiny) ->
         assert result.cost is not None
         told[name] = losses_of(tmp_path / name), result.cost.parameters
     lines, parameters = told["no discriminator"]
-    assert lines[0].keys() - {"event", "step", "images per second", "wait share"} == {"l1", "l2"}
+    assert lines[0].keys() - {"event", "step", "time", "images per second", "wait share"} == {"l1", "l2"}
     assert parameters.keys() == {"generator"}
     lines, _ = told["two scales and feature matching"]
     assert lines[0]["features"] > 0.0

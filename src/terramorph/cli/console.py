@@ -12,8 +12,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-PLAIN_SECONDS = 5.0
-"""Seconds between two progress lines where there is no terminal."""
+PLAIN_SECONDS, MOST_SECONDS = 5.0, 600.0
+"""Seconds between two progress lines where there is no terminal: at first, and at most. Each gap is twice the one
+before, so an hour is told in ten lines or so."""
 
 
 def console() -> Console:
@@ -84,7 +85,7 @@ def duration(seconds: float) -> str:
 
 
 class Meter:
-    """Progress of one piece of work: a bar in a terminal, a line every few seconds elsewhere.
+    """Progress of one piece of work: a bar in a terminal, a line now and then elsewhere.
 
     Use as a context manager. Every update may change the total, and shows a detail beside it.
     """
@@ -97,6 +98,7 @@ class Meter:
         self._bar: Progress | None = None
         self._started = self._told = time.monotonic()
         self._told_done = -1
+        self._gap = PLAIN_SECONDS
 
     def __enter__(self) -> Self:
         self._started = self._told = time.monotonic()
@@ -121,7 +123,8 @@ class Meter:
         self._total = total if total is not None else self._total
         if self._bar is not None:
             self._bar.update(self._task, completed=done, total=self._total, detail=detail)
-        elif time.monotonic() - self._told >= PLAIN_SECONDS:
+        elif time.monotonic() - self._told >= self._gap:
+            self._gap = min(2 * self._gap, MOST_SECONDS)
             self._line()
 
     def say(self, text: str) -> None:

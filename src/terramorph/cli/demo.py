@@ -18,7 +18,6 @@ from terramorph.atomic import atomic
 from terramorph.cli.choices import MAX_SEED, Device
 from terramorph.cli.console import Meter, duration, say
 from terramorph.cli.evaluate import show_metrics
-from terramorph.cli.pace import use_fastest_threads
 from terramorph.errors import InputError, StorageError
 
 if TYPE_CHECKING:
@@ -73,7 +72,7 @@ def run(
     if steps is not None:
         changes |= {"max_steps": steps}
     config = load_config("demo", changes)
-    paces = use_fastest_threads(config)
+    paces = _use_fastest_threads(config)
     if paces:
         shown = ", ".join(
             f"{pace:.1f} images/s with {count} thread{'s' * (count > 1)}" for count, pace in paces.items()
@@ -185,6 +184,30 @@ def _train(out: Path, config: TrainConfig, limit: float) -> tuple[TrainResult, i
         return result, 0
     # With the steps done as its length, only finishing is left.
     return resume(folder, cache=cache, max_steps=result.step), result.total
+
+
+def _use_fastest_threads(config: TrainConfig) -> dict[int, float]:
+    """Try one thread and all threads, and leave torch with the faster.
+
+    Threads that wait for each other at every layer are slower than one when another program holds a core.
+
+    Returns:
+        Images per second by number of threads; empty where there is nothing to choose.
+    """
+    import torch
+
+    from terramorph.training.pace import images_per_second
+
+    every = torch.get_num_threads()
+    if config.device == "cuda" or torch.cuda.is_available() or every == 1:
+        return {}
+    with Meter("measuring the pace", 2) as meter:
+        paces = {}
+        for threads in (1, every):
+            paces[threads] = images_per_second(config, threads=threads)
+            meter.update(len(paces))
+    torch.set_num_threads(max(paces, key=lambda threads: paces[threads]))
+    return paces
 
 
 def _map_scores(ground: Ground) -> tuple[float, list[tuple[str, str, float]]]:

@@ -10,7 +10,12 @@ from terramorph.cli.info import flatten
 from terramorph.cli.interrupt import StopFlag, StoppedBefore
 
 if TYPE_CHECKING:
-    from terramorph.training import Plan, StepReport
+    from terramorph.training import Plan, StepReport, TrainConfig, Validation
+
+MEASURED_STEPS = 500
+"""Runs of fewer steps are not measured before they start."""
+LONG, SHORTER = 3600.0, ("medium", "small")
+"""Seconds from which on shorter presets are named, and those presets; their schedules are in steps."""
 
 
 class TrainingReporter:
@@ -18,17 +23,21 @@ class TrainingReporter:
 
     Args:
         quiet: say nothing at all; for the other processes of a group.
-        compact: leave the table of the configuration out.
+        compact: leave the plan out.
+        verbose: print the whole configuration, every loss, and every validation.
         stop: asked while the run is made ready; the loop asks it after each step.
 
     Raises:
         StoppedBefore: from `decoding` and `started`, if asked to stop before there is a step.
     """
 
-    def __init__(self, *, quiet: bool = False, compact: bool = False, stop: StopFlag | None = None) -> None:
+    def __init__(
+        self, *, quiet: bool = False, compact: bool = False, verbose: bool = False, stop: StopFlag | None = None
+    ) -> None:
         self._stop = stop or StopFlag()
         self._quiet = quiet
-        self._compact = compact
+        self._compact, self._verbose = compact, verbose
+        self._scores = ""
         self._meter: Meter | None = None
         self._phase = ""
 
@@ -48,7 +57,7 @@ class TrainingReporter:
         if self._quiet:
             return
         if not self._compact:
-            show_plan(plan)
+            show_plan(plan, self._verbose)
         for sentence in plan.skipped:
             warn(f"skipped: {sentence}")
         if plan.skipped:
@@ -59,9 +68,17 @@ class TrainingReporter:
         """Moves the bar."""
         if self._quiet:
             return
-        losses = "  ".join(f"{name} {value:.3f}" for name, value in report.losses.items())
+        shown = report.losses if self._verbose else {k: v for k, v in report.losses.items() if k == "l1"}
+        losses = "".join(f"  {name} {value:.3f}" for name, value in shown.items())
         pace = f"{report.images_per_second:.1f} images/s  {duration(report.eta_seconds)} to go"
-        self._at("training").update(report.step, report.total, f"{pace}  {losses}")
+        self._at("training").update(report.step, report.total, f"{pace}{losses}{self._scores}")
+
+    def validated(self, validation: Validation) -> None:
+        """Shows the scores of held-out pairs beside the bar."""
+        told = [f"{name.upper()} {value:.3g}" for name, value in validation.scores.items()]
+        self._scores = f"  held-out {' '.join(told)}" if told else ""
+        if self._verbose:
+            self.message(f"step {validation.step}:{self._scores}")
 
     def message(self, text: str) -> None:
         """Prints a sentence above the bar."""
@@ -96,19 +113,41 @@ class TrainingReporter:
             self._meter = None
 
 
-def show_plan(plan: Plan) -> None:
-    """Prints a training plan: counts first, then the resolved configuration."""
+def show_plan(plan: Plan, verbose: bool = False) -> None:
+    """Prints a training plan: counts, where to look, how long it will take; the resolved configuration if asked."""
     steps = f"{plan.total_steps}" + (f", {plan.first_step} of them done" if plan.first_step else "")
     networks = ", ".join(f"{name} {count / 1e6:.3f} million" for name, count in plan.parameters.items())
     together = f", {plan.processes} processes" if plan.processes > 1 else ""
-    show_table(
-        "plan",
-        [
-            ("pairs", f"{plan.pairs} from {plan.dataset}"),
-            ("run", str(plan.out)),
-            ("steps", steps),
-            ("parameters", networks),
-            ("computed", f"on {plan.device}, {plan.precision}{together}"),
-        ],
-    )
-    show_table("configuration", flatten(plan.config.model_dump()))
+    rows = [
+        ("pairs", f"{plan.pairs} from {plan.dataset}"),
+        ("run", str(plan.out)),
+        ("steps", steps),
+        ("parameters", networks),
+        ("computed", f"on {plan.device}, {plan.precision}{together}"),
+        ("page", str(plan.out / "run.html")),
+    ]
+    time_needed = _time_needed(plan)
+    show_table("plan", [*rows, *([("time", time_needed)] if time_needed else [])])
+    if verbose:
+        show_table("configuration", flatten(plan.config.model_dump()))
+
+
+def _time_needed(plan: Plan) -> str:
+    """About how long a run takes here, and shorter presets where that is long; empty for a short run."""
+    from terramorph.training import PRESETS, load_config
+    from terramorph.training.pace import images_per_second
+
+    if plan.total_steps < MEASURED_STEPS or plan.first_step or plan.processes > 1:
+        return ""
+
+    def seconds(config: TrainConfig, steps: int) -> float:
+        return steps * config.batch_size * config.accumulate / images_per_second(config, plan.bands)
+
+    needed = seconds(plan.config, plan.total_steps)
+    told = f"about {duration(needed)} here"
+    for name in (name for name in SHORTER if name in PRESETS and needed > LONG):
+        other = load_config(name, {"direction": plan.config.direction, "device": plan.config.device})
+        shorter = seconds(other, other.schedule.constant + other.schedule.decay)
+        if shorter < needed / 2:
+            told += f"; --preset {name}: about {duration(shorter)}"
+    return told

@@ -46,6 +46,9 @@ def run(
     ] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="List and leave out pairs that cannot be read.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved configuration and stop.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Print the configuration, every loss and score.")
+    ] = False,
 ) -> None:
     """Train a model on pairs; a run ends with OUT/model.safetensors."""
     changes = {
@@ -63,7 +66,7 @@ def run(
                 "--resume goes on with a run as it was started: give nothing beside it but --max-steps and --cache."
             )
         again = resume
-        _run(lambda **how: _resume(again, cache, max_steps, **how), again, cache)
+        _run(lambda **how: _resume(again, cache, max_steps, **how), again, cache, verbose=verbose)
         return
     if dataset is None or out is None:
         missing = "DATASET" if dataset is None else "--out RUN"
@@ -77,7 +80,7 @@ def run(
         config = load_config(preset, {**parse_assignments(assignments or []), **given})
         return train(*start, config, skip_bad=skip_bad, cache=cache or DEFAULT_CACHE, dry_run=dry_run, **how)
 
-    _run(begin, out, cache, dry_run)
+    _run(begin, out, cache, dry_run, verbose)
 
 
 def _resume(run_folder: Path, cache: Path | None, max_steps: int | None, **how: Any) -> TrainResult:
@@ -87,14 +90,19 @@ def _resume(run_folder: Path, cache: Path | None, max_steps: int | None, **how: 
     return resume(run_folder, cache=cache or DEFAULT_CACHE, max_steps=max_steps, **how)
 
 
-def _run(work: Callable[..., TrainResult], out: Path, cache: Path | None, dry_run: bool = False) -> None:
+def _run(
+    work: Callable[..., TrainResult], out: Path, cache: Path | None, dry_run: bool = False, verbose: bool = False
+) -> None:
     """Trains until the end or a signal, and says how it went."""
     from terramorph.cli.reporting import TrainingReporter
 
     # Under torchrun every process runs this; the first one speaks for all.
     first = os.environ.get("RANK", "0") == "0"
     notice = "Stopping after this step; once more to stop at once." if first else ""
-    with stop_after_step(notice) as stop, TrainingReporter(quiet=not first, stop=stop) as reporter:
+    with (
+        stop_after_step(notice) as stop,
+        TrainingReporter(quiet=not first, verbose=verbose or dry_run, stop=stop) as reporter,
+    ):
         result = work(reporter=reporter, should_stop=stop)
     if dry_run:
         if first:

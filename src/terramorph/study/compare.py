@@ -35,7 +35,7 @@ from terramorph.study.run import (
     train_to,
 )
 from terramorph.study.tracking import NoTracking, Tracker
-from terramorph.training import Plan, Reporter, StepReport, TrainConfig, TrainResult
+from terramorph.training import Plan, Reporter, StepReport, TrainConfig, TrainResult, Validation
 from terramorph.training.loop import CONFIG, MODEL
 from terramorph.training.reporter import Silent
 from terramorph.training.state import CHECKPOINT
@@ -345,6 +345,9 @@ class _Watch:
     def step(self, report: StepReport) -> None:
         self.at, self.stepped = report.step, True
         self._reporter.step(report)
+
+    def validated(self, validation: Validation) -> None:
+        self._reporter.validated(validation)
 
     def message(self, text: str) -> None:
         self._reporter.message(text)

@@ -34,6 +34,7 @@ from terramorph.study.trials import GivenUp, Taken, Trials, require_optuna
 from terramorph.study.tune_reporter import SilentTuning, TuneReporter
 from terramorph.study.tune_result import TuneResult
 from terramorph.training import Plan, StepReport, TrainConfig
+from terramorph.training.reporter import Silent
 
 _PACE_KNOWN = 5.0  # seconds of steps after which the time that a rung takes can be told
 _TELL_EVERY = 0.5
@@ -222,10 +223,8 @@ class _Climb:
         self.listener.message(f"{ended}: {reason}" if reason else f"{ended}.")
 
 
-class _Watch:
+class _Watch(Silent):
     """Listens to a training run for what ends a trial: the health's verdict, or a rung that the budget cannot hold.
-
-    Implements `terramorph.training.Reporter`.
 
     Attributes:
         dead: the health's sentence, once there is one.
@@ -266,9 +265,6 @@ class _Watch:
         if not self.dead:
             self.dead = text
             self.climb.trials.doom(self.climb.taken, text)
-
-    def decoding(self, done: int, total: int) -> None:
-        """Nothing."""
 
 
 def _too_small(budget: float | None, plan: StudyPlan, pace: str) -> ConfigError:

@@ -12,6 +12,7 @@ from terramorph.training.cost import Cost
 from terramorph.training.loop import resume, train
 from terramorph.training.recalibrate import recalibrate, recalibrate_network
 from terramorph.training.reporter import Plan, Reporter, StepReport, TrainResult
+from terramorph.training.validation import Validation
 
 __all__ = [
     "PRESETS",
@@ -21,6 +22,7 @@ __all__ = [
     "StepReport",
     "TrainConfig",
     "TrainResult",
+    "Validation",
     "known_keys",
     "load_config",
     "parse_assignments",

@@ -221,13 +221,34 @@ class ScheduleConfig(_Section):
         return self
 
 
+class StopConfig(_Section):
+    """Early stopping: a run ends when a held-out score no longer rises, and the bundle holds the best weights.
+
+    Attributes:
+        patience: validations in a row (one every log.samples steps) without a better score; 0 is off.
+        metric: ssim or psnr, means over log.validation held-out pairs. Both prefer a blur to a texture: for maps they
+            are a fair guide, for photographs they stop an adversarial run too early.
+    """
+
+    patience: int = Field(0, ge=0)
+    metric: Literal["ssim", "psnr"] = "ssim"
+
+
 class LogConfig(_Section):
-    """How often things are written, in steps: scalars, sample sheets, checkpoints; and the pairs on a sheet."""
+    """How often things are written.
+
+    Attributes:
+        scalars, checkpoint: steps from one to the next.
+        samples: steps from one validation, with its sample sheet, to the next.
+        sheet: held-out pairs on a sheet.
+        validation: held-out pairs that are scored; 0 scores those on the sheet.
+    """
 
     scalars: int = Field(50, ge=1)
     samples: int = Field(1000, ge=1)
     checkpoint: int = Field(1000, ge=1)
     sheet: int = Field(6, ge=0)
+    validation: int = Field(24, ge=0)
 
 
 class TrainConfig(_Section):
@@ -264,10 +285,13 @@ class TrainConfig(_Section):
     loss: LossConfig = LossConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
+    stop: StopConfig = StopConfig()
     log: LogConfig = LogConfig()
 
     @model_validator(mode="after")
     def _fits_together(self) -> TrainConfig:
+        if self.stop.patience and not max(self.log.validation, self.log.sheet):
+            raise ValueError("stop.patience needs held-out pairs; give log.validation of 1 or more")
         if self.launch == "graph" and self.loss.r1:
             raise ValueError("launch=graph repeats one step and loss.r1 changes some; take launch=eager")
         if self.launch == "graph" and self.loss.perceptual:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+from collections.abc import Mapping
 
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
+from torch import Tensor
 
 from terramorph.errors import ConfigError
 from terramorph.pixels import native_bf16
@@ -54,6 +56,24 @@ def make_fabric(config: TrainConfig) -> Fabric:
     if processes * nodes > 1:
         atexit.register(_leave_group)
     return fabric
+
+
+def averaged(fabric: Fabric, losses: Mapping[str, Tensor]) -> dict[str, float]:
+    """The losses of all processes together, 0-d each."""
+    if fabric.world_size == 1:
+        return {name: float(value) for name, value in losses.items()}
+    together = fabric.all_reduce(torch.stack(list(losses.values())), reduce_op="mean")
+    assert isinstance(together, Tensor)
+    return dict(zip(losses, together.tolist(), strict=True))
+
+
+def any_process(fabric: Fabric, answer: bool) -> bool:
+    """Whether a process of the group says True: all of them stop after the same step."""
+    if fabric.world_size == 1:
+        return answer
+    votes = fabric.all_reduce(torch.tensor(float(answer), device=fabric.device), reduce_op="sum")
+    assert isinstance(votes, Tensor)
+    return bool(votes > 0)
 
 
 def _leave_group() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -11,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from terramorph.atomic import atomic
@@ -22,23 +22,27 @@ from terramorph.pairs import open_pairs
 from terramorph.pixels import Batch
 from terramorph.training.config import TrainConfig, parse_config
 from terramorph.training.cost import Meter
-from terramorph.training.devices import make_fabric
+from terramorph.training.devices import any_process, averaged, make_fabric
 from terramorph.training.ema import AveragedNetwork
 from terramorph.training.graph import GraphedStep
 from terramorph.training.health import Health, require_finite
+from terramorph.training.notebook import default_reporter
 from terramorph.training.pix2pix import Pix2Pix
 from terramorph.training.recalibrate import recalibrate_network, recalibrated
 from terramorph.training.recipe import Recipe
-from terramorph.training.reporter import Plan, Reporter, Silent, StepReport, TrainResult
-from terramorph.training.runlog import RunLog, sample_sheet
-from terramorph.training.samples import fixed_samples
+from terramorph.training.reporter import Plan, Reporter, StepReport, TrainResult
+from terramorph.training.runlog import RunLog
 from terramorph.training.schedule import rate_factor, total_steps
 from terramorph.training.state import CHECKPOINT, Position, load_state, read_position, require_same, save_state
+from terramorph.training.stopping import EarlyStopping
+from terramorph.training.validation import open_validation
 
 MODEL = "model.safetensors"
+BEST = "best.safetensors"
+"""The bundle of the best validation of a run with early stopping."""
 CONFIG = "config.json"
-_SHEET_IMAGES = 32
-"""Pairs that a sample sheet's statistics are averaged over: enough to see, and a second at batch 1 on a CPU."""
+_VALIDATION_IMAGES = 32
+"""Training pairs that a validation's statistics are averaged over: enough to see, and a second at batch 1 on a CPU."""
 
 
 def train(
@@ -58,7 +62,7 @@ def train(
         dataset: folder with a train split, and a val or test split for the sample sheets.
         out: the run's folder; must not hold a run already.
         config: resolved configuration; the preset pix2pix if None.
-        reporter: told how it goes.
+        reporter: told how it goes; None shows it in a notebook, and says nothing elsewhere.
         should_stop: asked after every step; if it says True a checkpoint is written and the run ends unfinished.
         skip_bad: leave out pairs that cannot be read, and list them.
         cache: folder of the decoded pairs.
@@ -78,7 +82,7 @@ def train(
             raise ConfigError(
                 f"{out} already holds a run ({name}); go on with it by --resume {out}, or choose another --out."
             )
-    run = _Run(Path(dataset), out, config or TrainConfig(), reporter or Silent(), skip_bad, Path(cache))
+    run = _Run(Path(dataset), out, config or TrainConfig(), reporter or default_reporter(), skip_bad, Path(cache))
     return run.go(should_stop, dry_run)
 
 
@@ -111,7 +115,7 @@ def resume(
         Path(settings["dataset"]),
         out,
         config,
-        reporter or Silent(),
+        reporter or default_reporter(),
         settings["skip_bad"],
         Path(cache),
     )
@@ -152,7 +156,9 @@ class _Run:
         )
         source, target = self._sides(self.pairs)
         self.scalings = (source.scaling(data.source_range, robust=True), target.scaling(data.target_range))
-        self.samples = fixed_samples(dataset, config, self.pairs, self.scalings, skip_bad, cache, self.fabric.device)
+        self.validator = open_validation(
+            dataset, config, self.pairs, self.scalings, skip_bad, cache, self.fabric.device
+        )
         self.batches = TrainingBatches(
             self.pairs,
             source,
@@ -166,6 +172,7 @@ class _Run:
         self.generator: nn.Module = self.recipe.networks["generator"]
         self.average = AveragedNetwork(self.generator, config.ema) if config.ema else None
         self.health = Health()
+        self.stopping = EarlyStopping(config.stop)
         self.meter = Meter(self.fabric.device, self.recipe.networks)
         self.per_step = config.batch_size * config.accumulate * self.fabric.world_size
         self.total = total_steps(config.schedule, len(self.pairs), self.per_step, config.max_steps)
@@ -182,6 +189,7 @@ class _Run:
         require_same(position, self.config, self.pairs.fingerprint, self.fabric.world_size, self.out / CONFIG)
         load_state(path, self.recipe, self.average)
         self.health.restore(position.health)
+        self.stopping.restore(position.stopping)
         self.done = self.saved = position.step
 
     def go(self, should_stop: Callable[[], bool] | None, dry_run: bool) -> TrainResult:
@@ -211,7 +219,7 @@ class _Run:
         # Reading a loss waits for the device, so on an accelerator it is done now and then.
         look_every = 1 if device.type == "cpu" else config.log.scalars
         clock, waited, since = time.perf_counter(), 0.0, self.done
-        while self.done < self.total:
+        while self.done < self.total and not any_process(self.fabric, self.stopping.over):
             with self.meter.step(self.per_step):
                 begun = time.perf_counter()
                 batches = self._batches(self.done)
@@ -224,7 +232,7 @@ class _Run:
                 self.done += 1
                 last = self.done == self.total
                 looking = self.done % look_every == 0 or last
-                values = self._averaged(losses) if looking else {}
+                values = averaged(self.fabric, losses) if looking else {}
             if looking:
                 for warning in self.health.check_losses(self.done, values, look_every, self.recipe.networks):
                     self._warn(log, warning)
@@ -245,8 +253,8 @@ class _Run:
                     log.scalars(self.done, {**values, **rates})
                     clock, waited, since = time.perf_counter(), 0.0, self.done
             if self.done % config.log.samples == 0 or last:
-                self._sheet(log)
-            stop = self._agree(should_stop())
+                self._validate(log)
+            stop = any_process(self.fabric, should_stop())
             if self.done % config.log.checkpoint == 0 or last or stop:
                 self._save()
             if stop and not last:
@@ -259,41 +267,27 @@ class _Run:
         first = step * self.per_step + self.fabric.global_rank * size
         return [self.batches.batch(first + n * size * processes, size) for n in range(self.config.accumulate)]
 
-    def _averaged(self, losses: dict[str, Tensor]) -> dict[str, float]:
-        """The losses of all processes together."""
-        if self.fabric.world_size == 1:
-            return {name: float(value) for name, value in losses.items()}
-        together = self.fabric.all_reduce(torch.stack(list(losses.values())), reduce_op="mean")
-        assert isinstance(together, Tensor)
-        return dict(zip(losses, together.tolist(), strict=True))
-
-    def _agree(self, stop: bool) -> bool:
-        """All processes stop together, after the same step."""
-        if self.fabric.world_size == 1:
-            return stop
-        votes = self.fabric.all_reduce(torch.tensor(float(stop), device=self.fabric.device), reduce_op="sum")
-        assert isinstance(votes, Tensor)
-        return bool(votes > 0)
-
     def _warn(self, log: RunLog, warning: str) -> None:
         log.event("warning", step=self.done, text=warning)
         self.reporter.message(warning)
 
-    def _sheet(self, log: RunLog) -> None:
-        if self.samples is None or not self.fabric.is_global_zero:
+    def _validate(self, log: RunLog) -> None:
+        if self.validator is None or not self.fabric.is_global_zero:
             return
         network = self.average.network if self.average is not None else self.generator
-        was = network.training
-        network.eval()
-        # Running statistics trail behind weights that move; a sheet shows what a bundle made now would do.
-        sources = self._calibration(_SHEET_IMAGES)
+        # Running statistics trail behind weights that move; a validation is of what a bundle made now would do.
+        sources = self._calibration(_VALIDATION_IMAGES)
         fitting = recalibrated(network, sources) if self.config.recalibrate else nullcontext()
-        with torch.no_grad(), self.fabric.autocast(), fitting:
-            translated = network(self.samples.source).float()
-        network.train(was)
-        for warning in self.health.check_outputs(self.done, translated, self.samples.target):
+        with self.fabric.autocast(), fitting:
+            found = self.validator.validate(network, self.done)
+            if self.stopping.improved(found.scores) and self.config.stop.patience:
+                was = network.training
+                self._bundle(network, bool(self.config.recalibrate)).save(self.out / BEST)
+                network.train(was)  # a bundle's network is in evaluation mode
+        for warning in self.health.check_outputs(self.done, found.translated, found.truth):
             self._warn(log, warning)
-        log.sheet(self.done, sample_sheet(self.samples.source, translated, self.samples.target))
+        log.validation(self.done, found.scores, found.sheet)
+        self.reporter.validated(found)
 
     def _save(self) -> None:
         if not self.fabric.is_global_zero or self.saved == self.done:
@@ -305,6 +299,7 @@ class _Run:
             self.pairs.fingerprint,
             self.fabric.world_size,
             self.health.state(),
+            self.stopping.state(),
         )
         save_state(self.out / CHECKPOINT, position, self.recipe, self.average)
         self.saved = self.done
@@ -319,10 +314,14 @@ class _Run:
         model = self.out / MODEL
         if self.fabric.is_global_zero:
             self._save()
-            network = self.average.network if self.average is not None else self.generator
-            with self.fabric.autocast():
-                measured = bool(self.config.recalibrate) and recalibrate_network(network, self._calibration())
-            self._bundle(network, measured).save(model)
+            if self.config.stop.patience:
+                with atomic(model, f"The model {model} could not be written") as part:
+                    shutil.copyfile(self.out / BEST, part)
+            else:
+                network = self.average.network if self.average is not None else self.generator
+                with self.fabric.autocast():
+                    measured = bool(self.config.recalibrate) and recalibrate_network(network, self._calibration())
+                self._bundle(network, measured).save(model)
             log.event("finished", step=self.done, verdict=self.health.verdict, **asdict(self.meter.cost()))
         self.fabric.barrier()
         return model
@@ -363,6 +362,7 @@ class _Run:
             parameters=self.meter.cost().parameters,
             device=str(self.fabric.device),
             precision=str(self.fabric._precision.precision),
+            bands=(len(self._sides(self.pairs)[0].bands), len(self._sides(self.pairs)[1].bands)),
             processes=self.fabric.world_size,
         )
 

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from terramorph.training.config import TrainConfig
 from terramorph.training.cost import Cost
+from terramorph.training.validation import Validation
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Plan:
         first_step, total_steps: optimizer steps done before, and in all.
         parameters: of each network.
         device, precision: as resolved.
+        bands: of source and target.
         processes: how many train together.
     """
 
@@ -35,6 +37,7 @@ class Plan:
     parameters: dict[str, int]
     device: str
     precision: str
+    bands: tuple[int, int]
     processes: int
 
 
@@ -65,7 +68,7 @@ class TrainResult:
     """How a run ended: finished with a model, or stopped with a checkpoint to go on from.
 
     Attributes:
-        finished: whether all steps are done.
+        finished: whether all steps are done, or early stopping ended the run.
         model: the bundle of a finished run.
         checkpoint: what to go on from.
         step, total: optimizer steps done, and in all.
@@ -93,6 +96,9 @@ class Reporter(Protocol):
     def step(self, report: StepReport) -> None:
         """A step is done."""
 
+    def validated(self, validation: Validation) -> None:
+        """Held-out pairs were translated and scored."""
+
     def message(self, text: str) -> None:
         """A sentence: a warning, or something that was written."""
 
@@ -100,13 +106,16 @@ class Reporter(Protocol):
         """Pairs are being decoded into the cache."""
 
 
-class Silent:
-    """A reporter that says nothing."""
+class Silent(Reporter):
+    """A reporter that says nothing; a base for those that say little."""
 
     def started(self, plan: Plan) -> None:
         """Nothing."""
 
     def step(self, report: StepReport) -> None:
+        """Nothing."""
+
+    def validated(self, validation: Validation) -> None:
         """Nothing."""
 
     def message(self, text: str) -> None:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
 from terramorph.atomic import atomic
 from terramorph.errors import StorageError
-from terramorph.pixels import unit_to_image
 
 
 class RunLog:
@@ -62,30 +60,37 @@ class RunLog:
             ) from error
 
     def event(self, kind: str, **values: Any) -> None:
-        """One line of log.jsonl."""
+        """One line of log.jsonl, with the time (seconds since 1970)."""
         if self.folder is None:
             return
         with self._storing(f"The log {self.folder / 'log.jsonl'}"):
-            self._lines.write(json.dumps({"event": kind, **values}) + "\n")
+            self._lines.write(json.dumps({"event": kind, **values, "time": round(time.time(), 3)}) + "\n")
             self._lines.flush()
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Losses and rates of a step, by readable names."""
-        if self.folder is None:
-            return
         self.event("step", step=step, **values)
-        with self._storing(f"The TensorBoard scalars of step {step}"):
-            for name, value in values.items():
-                self._board.add_scalar(name, value, step)
+        self._plot(step, values)
 
-    def sheet(self, step: int, sheet: np.ndarray) -> None:
-        """A sample sheet, uint8 (H, W, 3)."""
-        if self.folder is None:
+    def validation(self, step: int, scores: Mapping[str, float], sheet: np.ndarray | None) -> None:
+        """Scores of held-out pairs, and a sample sheet, uint8 (H, W, 3)."""
+        if scores:
+            self.event("validation", step=step, **scores)
+            self._plot(step, {f"held-out {name}": value for name, value in scores.items()})
+        if self.folder is None or sheet is None:
             return
         with self._storing(f"The sample sheet of step {step}"):
             with atomic(self.folder / "samples" / f"step_{step:07d}.png", make_folder=True) as part:
                 Image.fromarray(sheet).save(part, format="PNG")
             self._board.add_image("input | output | truth", sheet, step, dataformats="HWC")
+
+    def _plot(self, step: int, values: Mapping[str, float]) -> None:
+        """Points of TensorBoard's curves."""
+        if self.folder is None:
+            return
+        with self._storing(f"The TensorBoard scalars of step {step}"):
+            for name, value in values.items():
+                self._board.add_scalar(name, value, step)
 
     def close(self) -> None:
         """Flushes and closes both; what was on its way out of a full disk is said again."""
@@ -103,19 +108,3 @@ def _step_of(line: str) -> int:
         return int(json.loads(line).get("step", 0))
     except (json.JSONDecodeError, AttributeError):
         return 2**62  # half a line, from a run that was killed while writing it
-
-
-def sample_sheet(source: Tensor, translated: Tensor, truth: Tensor) -> np.ndarray:
-    """Rows of input | output | truth.
-
-    Args:
-        source, translated, truth: float (N, C, H, W) in [-1, 1]; the first three bands are shown, or the first as grey.
-
-    Returns:
-        uint8 (N * H, 3 * W, 3).
-    """
-    columns = []
-    for images in (source, translated, truth):
-        shown = images[:, :3] if images.shape[1] >= 3 else images[:, :1].expand(-1, 3, -1, -1)
-        columns.append(torch.cat(list(shown.float()), dim=1))
-    return unit_to_image(torch.cat(columns, dim=2)).transpose(1, 2, 0)

@@ -8,7 +8,7 @@ it, because there are none to keep: permutation, augmentation and dropout of a s
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ class Position:
         fingerprint: of the training pairs.
         processes: how many trained together.
         health: what the watch over the training remembers.
+        stopping: what early stopping remembers; empty without it.
     """
 
     step: int
@@ -44,6 +45,7 @@ class Position:
     fingerprint: str
     processes: int
     health: dict[str, Any]
+    stopping: dict[str, Any] = field(default_factory=dict)
 
 
 def save_state(path: Path, position: Position, recipe: Recipe, average: AveragedNetwork | None) -> None:

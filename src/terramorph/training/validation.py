@@ -1,0 +1,134 @@
+"""How a run does on held-out pairs while it trains: scores, and sample sheets of the same pairs every time."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from terramorph.data import DecodedPairs, decode
+from terramorph.errors import DatasetError
+from terramorph.metrics import psnr, ssim
+from terramorph.pairs import has_split, open_pairs
+from terramorph.pixels import BYTE, Scaling, unit_to_image
+from terramorph.training.config import TrainConfig
+
+_BATCH = 8
+"""Pairs that are translated at once."""
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What held-out pairs say of a network.
+
+    Attributes:
+        step: optimizer steps done.
+        scores: `psnr` (dB) and `ssim`, means over the pairs, on 256 levels of the target's range.
+        translated, truth: float32 (N, C, H, W) in [-1, 1].
+        sheet: uint8 (N * H, 3 * W, 3), rows of input | output | truth; None if none was asked for.
+    """
+
+    step: int
+    scores: dict[str, float]
+    translated: Tensor
+    truth: Tensor
+    sheet: np.ndarray | None
+
+
+class Validator:
+    """Pairs spread evenly over the val split (or test, without one), whole images at the size of the crops.
+
+    Attributes:
+        source, target: float32 (N, C, H, W) in [-1, 1].
+        mask: bool (N, 1, H, W), True where both sides hold data; None where all do.
+        sheet: indices of the pairs that a sheet shows.
+    """
+
+    def __init__(self, source: Tensor, target: Tensor, mask: Tensor | None, sheet: int) -> None:
+        self.source, self.target, self.mask = source, target, mask
+        self.sheet = _spread(len(source), sheet)
+
+    @torch.no_grad()
+    def validate(self, network: nn.Module, step: int) -> Validation:
+        """Translate and score the pairs; the network's mode is put back afterwards.
+
+        Args:
+            network: the generator, with the statistics that a bundle would have.
+            step: optimizer steps done.
+        """
+        was = network.training
+        network.eval()
+        translated = torch.cat([network(piece).float() for piece in torch.split(self.source, _BATCH)])
+        network.train(was)
+        made, truth = (BYTE.from_unit(images) for images in (translated, self.target))
+        scores = {}
+        for name, metric in (("psnr", psnr), ("ssim", ssim)):
+            values = [value for value in metric(made, truth, self.mask).tolist() if math.isfinite(value)]
+            if values:
+                scores[name] = math.fsum(values) / len(values)
+        shown = self.source[self.sheet], translated[self.sheet], self.target[self.sheet]
+        return Validation(step, scores, translated, self.target, sample_sheet(*shown) if self.sheet else None)
+
+
+def open_validation(
+    dataset: Path,
+    config: TrainConfig,
+    training: DecodedPairs,
+    scalings: tuple[Scaling, Scaling],
+    skip_bad: bool,
+    cache: Path,
+    device: torch.device,
+) -> Validator | None:
+    """The held-out pairs of a run: config.log.validation of them, and at least config.log.sheet.
+
+    Returns:
+        None if both are 0 or there is no split to take them from.
+
+    Raises:
+        DatasetError: if a pair cannot be read, or the split is of another kind than the training pairs.
+    """
+    split = next((name for name in ("val", "test") if has_split(dataset, name)), None)
+    wanted = max(config.log.validation, config.log.sheet)
+    if split is None or wanted == 0:
+        return None
+    found = open_pairs(dataset, split, skip_bad=skip_bad)
+    size = config.data.crop_size
+    pairs = decode(found.only(_spread(len(found), wanted), []), size=size, cache=cache, skip_bad=skip_bad)
+    for name, ours, theirs in (("A", training.a, pairs.a), ("B", training.b, pairs.b)):
+        if (len(ours.bands), ours.dtype) != (len(theirs.bands), theirs.dtype):
+            raise DatasetError(
+                f"Side {name} of the split {split} of {dataset} has {len(theirs.bands)} bands of {theirs.dtype} and "
+                f"that of train has {len(ours.bands)} of {ours.dtype}; both splits must be of one kind."
+            )
+    sides = (pairs.a, pairs.b) if config.direction == "AtoB" else (pairs.b, pairs.a)
+    stored = [torch.from_numpy(np.stack(side.images)).permute(0, 3, 1, 2) for side in sides]
+    source, target = (scaling.to_unit(images).to(device) for scaling, images in zip(scalings, stored, strict=True))
+    if pairs.masks is None:
+        return Validator(source, target, None, config.log.sheet)
+    mask = torch.from_numpy(np.stack(pairs.masks))[:, None].bool().to(device)
+    return Validator(source * mask, target, mask, config.log.sheet)
+
+
+def sample_sheet(source: Tensor, translated: Tensor, truth: Tensor) -> np.ndarray:
+    """Rows of input | output | truth.
+
+    Args:
+        source, translated, truth: float (N, C, H, W) in [-1, 1]; the first three bands are shown, or the first as grey.
+
+    Returns:
+        uint8 (N * H, 3 * W, 3).
+    """
+    columns = []
+    for images in (source, translated, truth):
+        shown = images[:, :3] if images.shape[1] >= 3 else images[:, :1].expand(-1, 3, -1, -1)
+        columns.append(torch.cat(list(shown.float()), dim=1))
+    return unit_to_image(torch.cat(columns, dim=2)).transpose(1, 2, 0)
+
+
+def _spread(length: int, count: int) -> list[int]:
+    """At most `count` indices, evenly over a length."""
+    return [int(i) for i in np.unique(np.linspace(0, length - 1, count).astype(int))] if count else []
