@@ -219,7 +219,8 @@ class _Run:
         # Reading a loss waits for the device, so on an accelerator it is done now and then.
         look_every = 1 if device.type == "cpu" else config.log.scalars
         clock, waited, since = time.perf_counter(), 0.0, self.done
-        while self.done < self.total and not any_process(self.fabric, self.stopping.over):
+        patient = bool(config.stop.patience)
+        while self.done < self.total and not (patient and any_process(self.fabric, self.stopping.over)):
             with self.meter.step(self.per_step):
                 begun = time.perf_counter()
                 batches = self._batches(self.done)

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from terramorph.evaluation.discuss.charts import Series, plot
 from terramorph.evaluation.discuss.covariates import COVARIATES, Covariate
 from terramorph.evaluation.discuss.scores import SCORES, Score, leading
 from terramorph.evaluation.discuss.section import (
@@ -31,6 +30,7 @@ from terramorph.evaluation.discuss.statistics import (
     rank_correlation,
     rank_correlation_p,
 )
+from terramorph.report.charts import Series, plot
 
 BINS = 5
 _PER_BIN = 6  # images, at least

@@ -15,7 +15,6 @@ from terramorph.evaluation.discuss.calibration import (
     changing_places,
     count_image,
 )
-from terramorph.evaluation.discuss.charts import COLOURS, Series, plot
 from terramorph.evaluation.discuss.section import (
     Figure,
     Pictured,
@@ -38,6 +37,7 @@ from terramorph.evaluation.discuss.statistics import (
 )
 from terramorph.evaluation.discuss.views import Look
 from terramorph.evaluation.pictures import ERROR_TOP, data_uri, error_gradient, magma, viewable
+from terramorph.report.charts import COLOURS, Series, plot
 
 REMOVED = tuple(k / 20 for k in range(20))
 """Shares of the pixels that the sparsification curve leaves out."""
