@@ -86,6 +86,7 @@ def test_a_run_leaves_all_it_should(town_pairs: Path, tmp_path: Path, tiny: Tiny
         "checkpoint.safetensors",
         "model.safetensors",
         "log.jsonl",
+        "run.html",
         "samples",
         "tensorboard",
     }

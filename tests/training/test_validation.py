@@ -91,6 +91,25 @@ def test_early_stopping_without_held_out_pairs_is_refused() -> None:
         parse_config({"stop": {"patience": 3}, "log": {"sheet": 0, "validation": 0}})
 
 
+def test_a_run_has_a_page_from_its_first_sheet_on(town_pairs: Path, tmp_path: Path, tiny: Tiny) -> None:
+    run = tmp_path / "run"
+    pages = []
+
+    class Reader(Silent):
+        def validated(self, validation: Any) -> None:
+            pages.append((run / "run.html").read_text(encoding="utf-8"))
+
+    train(town_pairs, run, tiny(log__samples=2, log__scalars=1), reporter=Reader(), cache=tmp_path)
+    pages.append((run / "run.html").read_text(encoding="utf-8"))
+    assert [page.count("http-equiv") for page in pages] == [1, 1, 0]  # reloaded while it trains
+    assert "2 of 3" in pages[0]
+    assert "samples/step_0000002.png" in pages[0]
+    assert "3 of 3" in pages[-1]
+    for name in ("SSIM", "PSNR", "L1", "generator", "discriminator"):
+        assert f'aria-label="{name}' in pages[-1]
+    assert "http://" not in pages[-1]
+
+
 class _Kernel:
     kernel = object()
 

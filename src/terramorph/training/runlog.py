@@ -1,4 +1,4 @@
-"""What a run leaves behind to look at: log.jsonl, TensorBoard scalars, and sample sheets."""
+"""What a run leaves behind to look at: log.jsonl, TensorBoard scalars, sample sheets, and run.html."""
 
 from __future__ import annotations
 
@@ -14,6 +14,10 @@ from PIL import Image
 
 from terramorph.atomic import atomic
 from terramorph.errors import StorageError
+from terramorph.training.page import PAGE, write_page
+
+_PAGE_EVERY = 30.0
+"""Seconds from one writing of the page to the next, between validations."""
 
 
 class RunLog:
@@ -29,6 +33,7 @@ class RunLog:
 
     def __init__(self, folder: Path | None, step: int = 0) -> None:
         self.folder = folder
+        self._page_written = time.monotonic()
         if folder is None:
             return
         from torch.utils.tensorboard import SummaryWriter
@@ -71,6 +76,8 @@ class RunLog:
         """Losses and rates of a step, by readable names."""
         self.event("step", step=step, **values)
         self._plot(step, values)
+        if time.monotonic() - self._page_written > _PAGE_EVERY:
+            self._page()
 
     def validation(self, step: int, scores: Mapping[str, float], sheet: np.ndarray | None) -> None:
         """Scores of held-out pairs, and a sample sheet, uint8 (H, W, 3)."""
@@ -83,6 +90,7 @@ class RunLog:
             with atomic(self.folder / "samples" / f"step_{step:07d}.png", make_folder=True) as part:
                 Image.fromarray(sheet).save(part, format="PNG")
             self._board.add_image("input | output | truth", sheet, step, dataformats="HWC")
+        self._page()
 
     def _plot(self, step: int, values: Mapping[str, float]) -> None:
         """Points of TensorBoard's curves."""
@@ -101,6 +109,14 @@ class RunLog:
                 self._lines.close()
             finally:
                 self._board.close()
+        self._page()
+
+    def _page(self) -> None:
+        if self.folder is None:
+            return
+        self._page_written = time.monotonic()
+        with self._storing(f"The page {self.folder / PAGE}"):
+            write_page(self.folder)
 
 
 def _step_of(line: str) -> int:

@@ -1,0 +1,100 @@
+"""run.html: a run's page. It is made from log.jsonl and samples/ alone, whenever the run writes something."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from datetime import datetime
+from importlib import resources
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from terramorph.atomic import atomic
+from terramorph.report.charts import Series, plot
+
+PAGE = "run.html"
+_POINTS = 160
+"""Points of a curve; more are averaged."""
+_NAMES = {"ssim": "SSIM", "psnr": "PSNR, dB", "l1": "L1", "l2": "L2"}
+_SCORES = ("ssim", "psnr")
+_ENDS = {"finished": "finished", "stopped": "stopped; it can be resumed"}
+
+
+def write_page(folder: Path) -> None:
+    """Write a run's page anew.
+
+    Args:
+        folder: of the run, with log.jsonl.
+
+    Raises:
+        OSError: if it cannot be read or written.
+    """
+    from jinja2 import Environment, StrictUndefined
+
+    events = [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    source = (resources.files("terramorph.training") / "run.html.j2").read_text(encoding="utf-8")
+    template = Environment(autoescape=True, undefined=StrictUndefined).from_string(source)
+    sheets = sorted(path.name for path in (folder / "samples").glob("step_*.png"))
+    page = template.render(name=folder.resolve().name, sheets=sheets[::-1], **_facts(events))
+    with atomic(folder / PAGE) as part:
+        part.write_text(page, encoding="utf-8")
+
+
+def _facts(events: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What the page says."""
+    steps = [event for event in events if event["event"] == "step"]
+    validations = [event for event in events if event["event"] == "validation"]
+    last = events[-1] if events else {}
+    total = max((event["total"] for event in events if event["event"] in ("started", "resumed")), default=0)
+    done = steps[-1]["step"] if steps else 0
+    running = last.get("event") not in _ENDS
+    # A gap before a resumption is no training.
+    spent = sum(
+        b.get("time", 0.0) - a.get("time", b.get("time", 0.0)) for a, b in pairwise(events) if b["event"] != "resumed"
+    )
+    figures = [("step", f"{done:,} of {total:,}"), ("time", _duration(spent))]
+    if running and steps and (pace := _steps_per_second(steps)):
+        figures.append(("to go", _duration((total - done) / pace)))
+    if validations:
+        figures += [
+            (f"held-out {_NAMES[key]}", f"{validations[-1][key]:.3g}") for key in _SCORES if key in validations[-1]
+        ]
+    keys = dict.fromkeys(key for event in steps for key in event if key not in ("event", "step", "time"))
+    return {
+        "state": "training" if running else _ENDS[last["event"]],
+        "running": running,
+        "updated": datetime.now().strftime("%Y-%m-%d %H:%M:%S"),
+        "figures": figures,
+        "warnings": [event["text"] for event in events if event["event"] == "warning"],
+        "held_out": [_chart(validations, key) for key in _SCORES if any(key in event for event in validations)],
+        "losses": [_chart(steps, key) for key in keys],
+    }
+
+
+def _chart(events: Sequence[dict[str, Any]], key: str) -> tuple[str, str]:
+    """The name of a quantity, and its curve over the steps."""
+    points = [(float(e["step"]), float(e[key])) for e in events if key in e and math.isfinite(e[key])]
+    width = math.ceil(len(points) / _POINTS) or 1
+    groups = [points[i : i + width] for i in range(0, len(points), width)]
+    x, y = ([math.fsum(point[axis] for point in group) / len(group) for group in groups] for axis in (0, 1))
+    labels = [(x[0], f"{x[0]:,.0f}"), (x[-1], f"{x[-1]:,.0f}")] if len(x) > 1 else [(x[0], f"{x[0]:,.0f}")]
+    name = _NAMES.get(key, key)
+    chart = plot(
+        [Series(x, y, marks=len(x) < 12)], x_name="step", y_name=name, write_y="{:.3g}".format, x_labels=labels
+    )
+    return name, chart
+
+
+def _steps_per_second(steps: Sequence[dict[str, Any]]) -> float | None:
+    """Of the last steps that were logged."""
+    first, last = steps[max(len(steps) - 5, 0)], steps[-1]
+    seconds = last.get("time", 0.0) - first.get("time", 0.0)
+    return (last["step"] - first["step"]) / seconds if seconds > 0 else None
+
+
+def _duration(seconds: float) -> str:
+    """Hours and minutes, or minutes and seconds."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min {rest:02d} s"
