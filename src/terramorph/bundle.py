@@ -6,7 +6,6 @@ No pickle is written or read.
 
 from __future__ import annotations
 
-import json
 import math
 import shlex
 import struct
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 
 from terramorph._version import __version__
 from terramorph.atomic import atomic
+from terramorph.documents import parse_json
 from terramorph.errors import BundleError
 from terramorph.networks import build_network, describe_network
 from terramorph.pixels import Scaling
@@ -210,7 +210,7 @@ def _read_document(path: Path) -> Header:
             f"{path} holds weights but no terramorph header; use `terramorph import` to make a bundle of it."
         )
     try:
-        document = json.loads(metadata["terramorph"])
+        document = parse_json(metadata["terramorph"])
         version = document.get("format") if isinstance(document, dict) else None
         if isinstance(version, int) and version > FORMAT:
             raise BundleError(
@@ -219,7 +219,7 @@ def _read_document(path: Path) -> Header:
                 f"terramorph {__version__} with format {FORMAT}; upgrade terramorph to use it."
             )
         return Header.model_validate(document)
-    except (json.JSONDecodeError, ValidationError) as error:
+    except (ValueError, ValidationError) as error:
         detail = _first(error) if isinstance(error, ValidationError) else error
         raise BundleError(
             f"The header of {path} does not say what a bundle must ({detail}); make the bundle again."

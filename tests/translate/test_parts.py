@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from terramorph.errors import InputError, StorageError
 from terramorph.translate.parts import Part, Parts
 
+SHAPE, SPREAD = ((3, 4, 4), "uint8"), ((2, 4, 4), "float32")
 PART = Part(np.arange(48, dtype=np.uint8).reshape(3, 4, 4), np.ones((2, 4, 4), np.float32))
 
 
@@ -20,12 +22,12 @@ def test_parts_are_found_again(tmp_path: Path) -> None:
     parts.save(1_234_567, None)
     for again in (parts, Parts(tmp_path / "map.tif", {"a": (1, 2)}), pickle.loads(pickle.dumps(parts))):
         assert again.done() == {3, 1_234_567}
-        got, spread = again.load(3), again.load(3, spread=True)
+        got, spread = again.load(3, *SHAPE), again.load(3, *SPREAD, spread=True)
         assert isinstance(got, np.memmap)
         assert isinstance(spread, np.memmap)
         assert np.array_equal(got, PART.pixels)
         assert np.array_equal(spread, PART.spread)
-        assert again.load(1_234_567) is again.load(1_234_567, spread=True) is None
+        assert again.load(1_234_567, *SHAPE) is again.load(1_234_567, *SPREAD, spread=True) is None
     assert parts.scratch == parts.folder == tmp_path / ".map.tif.parts"
     with pytest.raises(InputError, match=r"map\.tif\.parts holds 2 windows of .* another a; .* with --restart"):
         Parts(tmp_path / "map.tif", {"a": (1, 3)})
@@ -38,14 +40,22 @@ def test_parts_are_found_again(tmp_path: Path) -> None:
 
 def test_a_part_that_is_missing_or_damaged_is_made_again(tmp_path: Path) -> None:
     parts = Parts(tmp_path / "map.tif", {})
-    for damage in (b"", b"\x93NUMPY", b"nonsense" * 20):
+    header = b"\x93NUMPY\x01\x00v\x00{'descr': ("  # an open bracket: numpy's tokenizer gives up
+    others = [_npy(np.zeros(shape, dtype)) for shape, dtype in (((3, 4, 5), "uint8"), ((3, 4, 4), "int16"))]
+    for damage in (b"", b"\x93NUMPY", b"nonsense" * 20, header.ljust(200), *others):
         parts.save(3, PART)
         (parts.folder / "000003.npy").write_bytes(damage)
         with pytest.raises(InputError, match=r"000003\.npy was damaged .* run the same command again"):
-            parts.load(3)
+            parts.load(3, *SHAPE)
         assert parts.done() == set()
     with pytest.raises(InputError, match=r"000004\.npy was damaged"):
-        parts.load(4)
+        parts.load(4, *SHAPE)
+
+
+def _npy(array: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, array)
+    return stream.getvalue()
 
 
 def test_one_process_at_a_time_and_its_parts_are_safe(tmp_path: Path) -> None:

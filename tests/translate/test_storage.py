@@ -256,16 +256,17 @@ def test_what_was_killed_there_goes_on(
 def test_parts_there(s3: Any) -> None:
     parts = Parts(location("s3://town/map.tif"), {"a": 1})
     part = Part(np.arange(48, dtype=np.uint8).reshape(3, 4, 4), np.ones((2, 4, 4), np.float32))
+    shape = ((3, 4, 4), "uint8")
     with parts.locked():
         parts.save(3, part)
         parts.save(4, None)
         assert parts.done() == Parts(location("s3://town/map.tif"), {"a": 1}).done() == {3, 4}
-        got, spread = parts.load(3), parts.load(3, spread=True)
+        got, spread = parts.load(3, *shape), parts.load(3, (2, 4, 4), "float32", spread=True)
         assert got is not None
         assert spread is not None
         assert np.array_equal(got, part.pixels)
         assert np.array_equal(spread, np.ones((2, 4, 4)))
-        assert parts.load(4) is None
+        assert parts.load(4, *shape) is None
         scratch = parts.scratch
         assert not list(scratch.iterdir())
         with pytest.raises(InputError, match=r"is making map\.tif"):
@@ -273,7 +274,7 @@ def test_parts_there(s3: Any) -> None:
     assert not scratch.exists()
     s3.pipe_file("town/.map.tif.parts/000003.npy", b"\x93NUMPY")
     with pytest.raises(InputError, match=r"s3://town/\.map\.tif\.parts/000003\.npy was damaged .* same command"):
-        parts.load(3)
+        parts.load(3, *shape)
     assert parts.done() == {4}
     assert Parts(location("s3://town/map.tif"), {"a": 2}, restart=True).done() == set()
     parts.remove()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 import tempfile
 import time
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from terramorph.data.decoding import Builder, Progress, to_disk
+from terramorph.documents import parse_json
 from terramorph.errors import StorageError
 from terramorph.pairs.folder import PairFolder
 from terramorph.pixels import Scaling
@@ -194,7 +194,7 @@ def _open(entry: Path, fingerprint: str, skipped_before: tuple[str, ...]) -> Dec
         _DamagedError: it is missing, a file has not the size that the index says, or the index cannot be read.
     """
     try:
-        index = json.loads((entry / "index.json").read_text())
+        index = parse_json((entry / "index.json").read_text())
         pixels = sum(height * width for height, width in index["shapes"])
         widths = [len(side["bands"]) * np.dtype(side["dtype"]).itemsize for side in index["sides"]]
         for name, width in zip(("a.bin", "b.bin", "mask.bin"), (*widths, 1), strict=True):

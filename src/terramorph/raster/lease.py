@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from terramorph.atomic import HOST, is_running
+from terramorph.documents import parse_json
 from terramorph.errors import InputError, StorageError
 from terramorph.raster.storage import Remote
 
@@ -74,7 +75,7 @@ def _is_abandoned(lock: Remote, content: bytes) -> bool:
     if said is None:
         return True
     try:
-        holder = json.loads(said)
+        holder = parse_json(said)
         machine, process, token = holder["machine"], int(holder["process"]), holder["token"]
     except (ValueError, TypeError, KeyError):
         machine, process, token = None, 0, None

@@ -15,6 +15,7 @@ import torch
 
 from terramorph.atomic import atomic, locked
 from terramorph.data import DEFAULT_CACHE
+from terramorph.documents import parse_json
 from terramorph.errors import ConfigError, StorageError, TrainingDivergedError
 from terramorph.metrics import Lpips
 from terramorph.pairs import has_split, open_pairs
@@ -192,7 +193,7 @@ def _claim(out: Path, study: Study, dataset: Path, jobs: list[Job]) -> None:
     }
     if (out / STUDY).is_file():
         try:
-            there = json.loads((out / STUDY).read_text(encoding="utf-8"))
+            there = parse_json((out / STUDY).read_text(encoding="utf-8"))
             changed = next((key for key in mine if there[key] != mine[key]), None)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ConfigError(f"{out / STUDY} cannot be read ({error}); choose another --out.") from error

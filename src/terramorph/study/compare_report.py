@@ -3,7 +3,6 @@ file."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from terramorph.documents import parse_json
 from terramorph.evaluation.pictures import data_uri
 from terramorph.study.compare_charts import Curve, curves_plot, effect_plot
 from terramorph.study.compare_sentences import anchor, conclude, plain, signed
@@ -78,7 +78,7 @@ def _curves(document: Mapping[str, Any], out: Path) -> list[tuple[str, Markup]]:
 def _curve(run: Path) -> Curve:
     """(images seen, L1) from a run's log."""
     try:
-        config = json.loads((run / "config.json").read_text(encoding="utf-8"))["config"]
+        config = parse_json((run / "config.json").read_text(encoding="utf-8"))["config"]
     except (OSError, ValueError, KeyError):
         return []
     per_step = config["batch_size"] * config["accumulate"]

@@ -19,7 +19,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -27,6 +26,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from terramorph.documents import parse_toml
 from terramorph.errors import ConfigError
 from terramorph.study.run import METRICS, flat_settings
 from terramorph.training import TrainConfig, load_config
@@ -185,8 +185,8 @@ def _read(study: str | Path) -> tuple[str, dict[str, Any]]:
         hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(STUDIES)}, or give a .toml file."
         raise ConfigError(f"There is no study {where!r}; {hint}")
     try:
-        return f"the study {where}", tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        return f"the study {where}", parse_toml(text)
+    except ValueError as error:
         raise ConfigError(f"The study {where} is not valid TOML ({error}); correct it there.") from error
 
 

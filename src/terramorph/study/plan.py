@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from terramorph.atomic import atomic
+from terramorph.documents import parse_json
 from terramorph.errors import ConfigError, StorageError
 from terramorph.study.objectives import choose_objectives
 from terramorph.study.rungs import Rungs, stretched, whole_length
@@ -195,7 +196,7 @@ def load_plan(out: Path) -> StudyPlan:
     """
     path = out / PLAN
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = parse_json(path.read_text(encoding="utf-8"))
         return StudyPlan(
             dataset=Path(values["dataset"]),
             preset=parse_config(values["preset"]),

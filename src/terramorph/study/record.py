@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 
 from terramorph.atomic import atomic
+from terramorph.documents import parse_json
 
 RECORD = "record.json"
 SCORES = "scores"
@@ -60,7 +61,7 @@ class Record:
 def read_record(run: Path) -> Record:
     """A run's record; that of a run that waits if there is none or it cannot be read."""
     try:
-        return Record(**json.loads((run / RECORD).read_text(encoding="utf-8")))
+        return Record(**parse_json((run / RECORD).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return Record()
 

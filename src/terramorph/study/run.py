@@ -14,6 +14,7 @@ from typing import Any
 from terramorph.atomic import atomic
 from terramorph.bundle import read_header
 from terramorph.data import DEFAULT_CACHE
+from terramorph.documents import parse_json
 from terramorph.errors import BundleError, CheckpointError, ConfigError, InputError
 from terramorph.evaluation import evaluate
 from terramorph.pairs import open_pairs
@@ -200,7 +201,7 @@ def read_scores(folder: Path) -> Scores:
         InputError: if its files are missing or damaged.
     """
     try:
-        document: dict[str, Any] = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        document: dict[str, Any] = parse_json((folder / "metrics.json").read_text(encoding="utf-8"))
         with (folder / "per_image.csv").open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
         ids = [row.pop("id") for row in rows]
@@ -222,7 +223,7 @@ def require_same(out: Path, dataset: Path, config: TrainConfig) -> None:
         CheckpointError: if its config.json cannot be read.
     """
     try:
-        saved: dict[str, Any] = json.loads((out / CONFIG).read_text(encoding="utf-8"))
+        saved: dict[str, Any] = parse_json((out / CONFIG).read_text(encoding="utf-8"))
         there, pairs = parse_config(saved["config"]), str(saved["dataset"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
@@ -242,7 +243,7 @@ def require_same(out: Path, dataset: Path, config: TrainConfig) -> None:
 
 def _find_features(out: Path, config: TrainConfig) -> None:
     """Writes where the features of a perceptual loss lie now into the config.json that a run goes on by."""
-    saved: dict[str, Any] = json.loads((out / CONFIG).read_text(encoding="utf-8"))
+    saved: dict[str, Any] = parse_json((out / CONFIG).read_text(encoding="utf-8"))
     if saved["config"]["loss"]["perceptual_weights"] != config.loss.perceptual_weights:
         saved["config"]["loss"]["perceptual_weights"] = config.loss.perceptual_weights
         with atomic(out / CONFIG) as part:
@@ -296,7 +297,7 @@ def read_log(out: Path) -> list[dict[str, Any]]:
     lines = []
     for line in text.splitlines():
         try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError:
+            lines.append(parse_json(line))
+        except ValueError:
             continue
     return [line for line in lines if isinstance(line, dict)]

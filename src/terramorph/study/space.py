@@ -13,7 +13,6 @@ parameter's own key stands for what the preset has there.
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
@@ -21,6 +20,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from terramorph.documents import parse_toml
 from terramorph.errors import ConfigError
 from terramorph.study.run import flat_settings
 from terramorph.training import TrainConfig, known_keys, parse_config
@@ -246,11 +246,11 @@ def load_space(path: str | Path | None = None) -> Space:
             text = resources.files("terramorph.study").joinpath("space.toml").read_text(encoding="utf-8")
         else:
             text = Path(path).read_text(encoding="utf-8")
-        entries = _entries(tomllib.loads(text), "")
+        entries = _entries(parse_toml(text), "")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(f"{where} cannot be read ({reason}); give a TOML file in UTF-8.") from error
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:
         raise ConfigError(f"{where} is not valid TOML ({error}); correct it there.") from error
     return space_of(entries, where)
 

@@ -29,6 +29,7 @@ from uuid import uuid4
 import numpy as np
 
 from terramorph.atomic import atomic, locked
+from terramorph.documents import parse_json
 from terramorph.errors import ConfigError, MissingPackageError, StorageError, TerramorphError
 from terramorph.study.plan import IN_FOLDER, StudyPlan
 from terramorph.study.run import METRICS
@@ -303,7 +304,7 @@ class Trials:
         """Puts the finished trials of an earlier storage, now lost, into a new one."""
         for path in sorted((self.out / "trials").glob("*/trial.json")):
             try:
-                record = json.loads(path.read_text(encoding="utf-8"))
+                record = parse_json(path.read_text(encoding="utf-8"))
                 self._study.add_trial(from_record(record))
             except (OSError, ValueError, KeyError) as error:
                 raise StorageError(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import tomllib
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from importlib import resources
@@ -13,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from terramorph.bundle import Direction
+from terramorph.documents import parse_json, parse_toml
 from terramorph.errors import ConfigError
 from terramorph.losses import DIFFAUGMENTS
 from terramorph.networks import Norm, Upsampling
@@ -332,7 +331,7 @@ def load_config(preset: str | Path = "pix2pix", overrides: Mapping[str, Any] | N
 def _preset(where: str) -> dict[str, Any]:
     """What a preset says, before it is checked."""
     if where in PRESETS:
-        return tomllib.loads((_FOLDER / f"{where}.toml").read_text())
+        return parse_toml((_FOLDER / f"{where}.toml").read_text())
     if not where.endswith((".toml", ".json")) or not Path(where).is_file():
         close = get_close_matches(where, PRESETS, n=1)
         hint = (
@@ -347,11 +346,11 @@ def _preset(where: str) -> dict[str, Any]:
         raise ConfigError(f"The preset {where} cannot be read as text ({error}); save it as UTF-8.") from error
     if where.endswith(".toml"):
         try:
-            return tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
+            return parse_toml(text)
+        except ValueError as error:
             raise ConfigError(f"The preset {where} is not valid TOML ({error}); correct it there.") from error
     try:
-        config = json.loads(text)["config"]
+        config = parse_json(text)["config"]
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             f"The preset {where} is not the config.json of a run; give that, a .toml file or a preset's name."
@@ -394,8 +393,8 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
         if not equals or not key:
             raise ConfigError(f"{assignment!r} is not a setting; write key=value, such as loss.l1_weight=10.")
         try:
-            values[key.strip()] = json.loads(text)
-        except json.JSONDecodeError:
+            values[key.strip()] = parse_json(text)
+        except ValueError:
             values[key.strip()] = text
     return values
 

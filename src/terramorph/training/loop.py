@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from terramorph.atomic import atomic
 from terramorph.bundle import Bands, Bundle
 from terramorph.data import DEFAULT_CACHE, Augmentation, DecodedPairs, Side, TrainingBatches, decode
+from terramorph.documents import parse_json
 from terramorph.errors import CheckpointError, ConfigError
 from terramorph.pairs import open_pairs
 from terramorph.pixels import Batch
@@ -126,7 +127,7 @@ def resume(
 
 def _read_settings(out: Path) -> dict[str, Any]:
     try:
-        settings: dict[str, Any] = json.loads((out / CONFIG).read_text(encoding="utf-8"))
+        settings: dict[str, Any] = parse_json((out / CONFIG).read_text(encoding="utf-8"))
         return {key: settings[key] for key in ("dataset", "config", "skip_bad")}
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from datetime import datetime
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from terramorph.atomic import atomic
+from terramorph.documents import parse_json
 from terramorph.report.charts import Series, plot
 
 PAGE = "run.html"
@@ -33,7 +33,7 @@ def write_page(folder: Path) -> None:
     """
     from jinja2 import Environment, StrictUndefined
 
-    events = [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    events = [parse_json(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     source = (resources.files("terramorph.training") / "run.html.j2").read_text(encoding="utf-8")
     template = Environment(autoescape=True, undefined=StrictUndefined).from_string(source)
     sheets = sorted(path.name for path in (folder / "samples").glob("step_*.png"))

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from terramorph.atomic import atomic
+from terramorph.documents import parse_json
 from terramorph.errors import StorageError
 from terramorph.training.page import PAGE, write_page
 
@@ -121,6 +122,6 @@ class RunLog:
 
 def _step_of(line: str) -> int:
     try:
-        return int(json.loads(line).get("step", 0))
-    except (json.JSONDecodeError, AttributeError):
+        return int(parse_json(line).get("step", 0))
+    except (ValueError, AttributeError):
         return 2**62  # half a line, from a run that was killed while writing it

@@ -137,7 +137,8 @@ class Assembly:
         opened: deque[NDArray[Any]] = deque(maxlen=2 * len(cover.columns))  # no more are in use at once
 
         def load(window: Window) -> NDArray[Any] | None:
-            part = self.parts.load(window.number, spread)
+            shape = (bands + 1, window.core_height, window.core_width)
+            part = self.parts.load(window.number, shape, "float32" if spread else target.dtype, spread)
             if part is not None:
                 opened.append(part)
             return part

@@ -18,15 +18,20 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from terramorph.atomic import atomic, locked
+from terramorph.documents import parse_json
 from terramorph.errors import InputError, StorageError, TerramorphError
 from terramorph.raster.lease import leased
 from terramorph.raster.storage import Remote
+
+_DAMAGE = (OSError, ValueError, EOFError, SyntaxError, TokenError, OverflowError, MemoryError, TypeError)
+"""What numpy raises at a .npy file that is not one."""
 
 
 class Part(NamedTuple):
@@ -96,7 +101,7 @@ class Parts:
         if not count:
             return
         try:
-            other = json.loads(there)
+            other = parse_json(there)
             changed = [key for key in plan if other.get(key) != plan[key]]
         except (ValueError, AttributeError):
             changed = ["plan"]
@@ -118,8 +123,13 @@ class Parts:
             self._store.write(f"{number:06d}.spread.npy", _bytes(part.spread))
         self._store.write(f"{number:06d}.npy", _bytes(part.pixels))  # last: it says that the window is done
 
-    def load(self, number: int, spread: bool = False) -> NDArray[Any] | None:
+    def load(self, number: int, shape: tuple[int, int, int], dtype: str, spread: bool = False) -> NDArray[Any] | None:
         """A window's pixels or their spread, memory-mapped, as in `Part`; None for a window without data.
+
+        Args:
+            number: of the window.
+            shape, dtype: that the array must have.
+            spread: whether the spread is wanted.
 
         Raises:
             InputError: if it is damaged; it is removed, so that it is made again.
@@ -127,9 +137,11 @@ class Parts:
         name = f"{number:06d}.spread.npy" if spread else f"{number:06d}.npy"
         try:
             array = self._store.array(name)
+            if (array.shape, array.dtype) != (shape, np.dtype(dtype)):
+                raise ValueError(f"it holds {array.dtype} {array.shape} in place of {dtype} {shape}")
         except TerramorphError:
             raise
-        except (OSError, ValueError, EOFError) as error:
+        except _DAMAGE as error:
             if isinstance(error, FileNotFoundError) and self._store.find(f"{number:06d}.none") is not None:
                 return None
             self._store.delete(f"{number:06d}.npy")

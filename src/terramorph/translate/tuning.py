@@ -20,6 +20,7 @@ import torch
 from terramorph.atomic import atomic
 from terramorph.bundle import Header
 from terramorph.data import DEFAULT_CACHE
+from terramorph.documents import parse_json
 
 TUNED = DEFAULT_CACHE / "tuned.json"
 
@@ -85,7 +86,7 @@ def _name(header: Header, precision: str) -> str:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        notes = json.loads(file.read_text(encoding="utf-8"))
+        notes = parse_json(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return notes if isinstance(notes, dict) else {}
