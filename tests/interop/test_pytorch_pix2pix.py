@@ -36,16 +36,14 @@ def furthest(a: Tensor | np.ndarray[Any, Any], b: Tensor | np.ndarray[Any, Any])
     return float(np.abs(np.asarray(a) - np.asarray(b)).max())
 
 
-@pytest.mark.parametrize("parallel", [False, True])
+@pytest.mark.parametrize("wrapped", ["", "module.", "_orig_mod.", "_orig_mod.module.", "module._orig_mod."])
 @pytest.mark.parametrize(
     ("depth", "bands", "out", "kind"),
     [(8, 3, 3, "batch"), (7, 1, 3, "instance"), (6, 4, 1, "none"), (7, 2, 2, "batch")],
 )
-def test_unet(depth: int, bands: int, out: int, kind: str, parallel: bool, tmp_path: Path) -> None:
+def test_unet(depth: int, bands: int, out: int, kind: str, wrapped: str, tmp_path: Path) -> None:
     public = scrambled(PublicUNet(bands, out, depth, 3, kind))
-    state = public.state_dict()
-    if parallel:
-        state = {f"module.{key}": tensor for key, tensor in state.items()}  # type: ignore[assignment]
+    state = {f"{wrapped}{key}": tensor for key, tensor in public.state_dict().items()}
     bundle = import_checkpoint(saved(state, tmp_path))
     assert bundle.header.architecture.name == f"unet{2**depth}"
     assert bundle.header.size == 2**depth
@@ -160,6 +158,8 @@ def test_wrapped_and_old_files(tmp_path: Path) -> None:
     x = images(1, 3, 64, 64)
     assert furthest(bundle.network(x), public(x)) < 1e-4
     assert bundle.header.note == "mine"
+    inner = {key.replace("model.model.1.", "model.model.1._orig_mod."): value for key, value in state.items()}
+    assert furthest(import_checkpoint(saved(inner, tmp_path)).network(x), public(x)) < 1e-4
     old = dict(scrambled(PublicUNet(3, 3, 6, 2, "instance")).state_dict())
     old["model.model.1.model.2.running_mean"] = torch.zeros(4)
     assert import_checkpoint(saved(old, tmp_path)).header.architecture.settings["norm"] == "instance"

@@ -116,7 +116,7 @@ def load_discriminator(path: str | Path) -> PatchGAN:
 
 
 def _read(path: Path) -> State:
-    """The state dict of a file, without the prefix that DataParallel adds.
+    """The state dict of a file, without the prefixes that DataParallel and torch.compile add.
 
     Raises:
         CheckpointError: if it cannot be read, or holds anything but tensors by name.
@@ -144,8 +144,9 @@ def _read(path: Path) -> State:
         raise CheckpointError(
             f"{path} does not hold tensors by name; give a state dict of the {_SOURCE}, such as latest_net_G.pth."
         )
-    state = dict(document)
-    if all(key.startswith("module.") for key in state):
+    # torch.compile names what it wraps _orig_mod, wherever that stands; DataParallel wraps the whole.
+    state = {key.replace("_orig_mod.", ""): value for key, value in document.items()}
+    while all(key.startswith("module.") for key in state):
         state = {key.removeprefix("module."): value for key, value in state.items()}
     return state
 
