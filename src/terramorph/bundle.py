@@ -169,14 +169,24 @@ class Bundle:
             ),
         )
 
-    def save(self, path: str | Path) -> Path:
+    def save(self, path: str | Path, *, half: bool = False) -> Path:
         """Writes the file; it appears whole or not at all.
+
+        Args:
+            path: of the file.
+            half: keep the weights as float16, in half the bytes; they are float32 again once loaded.
 
         Raises:
             StorageError: if it cannot be written.
+            BundleError: if a value is too large for float16.
         """
         path = Path(path)
         tensors = {name: t.detach().cpu().contiguous() for name, t in self.network.state_dict().items()}
+        if half:
+            tensors = {name: t.half() if t.dtype == torch.float32 else t for name, t in tensors.items()}
+            for name, tensor in tensors.items():
+                if not bool(torch.isfinite(tensor).all()):
+                    raise BundleError(f"The tensor {name} has values that float16 cannot hold; save {path} as float32.")
         with atomic(
             path, f"The bundle {path} could not be written", failures=(SafetensorError,), make_folder=True
         ) as part:
@@ -292,6 +302,8 @@ def load_bundle(path: str | Path) -> Bundle:
                     f"make the bundle again."
                 )
             tensor = file.get_tensor(name)
+            if tensor.dtype == torch.float16:
+                tensor = tensor.float()
             if tensor.shape != expected[name].shape or tensor.dtype != expected[name].dtype:
                 raise BundleError(
                     f"The tensor {name} in {path} is {tensor.dtype} {tuple(tensor.shape)} and "

@@ -2,7 +2,9 @@
 
 from terramorph.networks.catalog import NETWORKS, build_network, describe_network, parameter_count
 from terramorph.networks.discriminators import MultiScale, build_discriminator
+from terramorph.networks.efficientnet_lite import EfficientNetLite
 from terramorph.networks.layers import InstanceNorm, NoiseDropout, Norm, initialize, on_stride, reflected, set_noise
+from terramorph.networks.lite_unet import LiteUNet, LiteUNetConfig
 from terramorph.networks.patchgan import PatchGAN, PatchGANConfig
 from terramorph.networks.resnet import ResNet, ResNetConfig
 from terramorph.networks.unet import EncoderDecoder, UNet, UNetConfig
@@ -10,8 +12,11 @@ from terramorph.networks.upsampling import ResizeConv, SubpixelConv, Upsampling
 
 __all__ = [
     "NETWORKS",
+    "EfficientNetLite",
     "EncoderDecoder",
     "InstanceNorm",
+    "LiteUNet",
+    "LiteUNetConfig",
     "MultiScale",
     "NoiseDropout",
     "Norm",

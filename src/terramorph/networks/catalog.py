@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from terramorph.errors import ConfigError
+from terramorph.networks.lite_unet import LiteUNet, LiteUNetConfig
 from terramorph.networks.patchgan import PatchGAN, PatchGANConfig
 from terramorph.networks.resnet import ResNet, ResNetConfig
 from terramorph.networks.unet import UNetConfig, make_unet
@@ -20,6 +21,7 @@ NETWORKS: dict[str, tuple[type[Any], Callable[[Any], nn.Module], dict[str, Any]]
     "unet64": (UNetConfig, make_unet, {"depth": 6}),
     "resnet9": (ResNetConfig, ResNet, {"blocks": 9}),
     "resnet6": (ResNetConfig, ResNet, {"blocks": 6}),
+    "lite-unet": (LiteUNetConfig, LiteUNet, {}),
     "patchgan": (PatchGANConfig, PatchGAN, {}),
     "pixelgan": (PatchGANConfig, PatchGAN, {"layers": 0}),
 }

@@ -1,0 +1,123 @@
+"""The generator on EfficientNet-Lite2: its head for maps, its noise, and that it is the network of known weights."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from terramorph.bundle import Bands, Bundle, load_bundle
+from terramorph.errors import ConfigError
+from terramorph.networks import LiteUNet, LiteUNetConfig, build_network
+from terramorph.networks.inference import fold_batchnorm
+
+SHARED = Path(__file__).parents[3] / "shared" / "models"
+
+
+def _network(**settings: int) -> LiteUNet:
+    torch.manual_seed(0)
+    network = LiteUNet(LiteUNetConfig(**{"width": 10, **settings}))
+    if network.config.colours:
+        network.palette.copy_(torch.rand(network.palette.shape) * 2 - 1)
+    return network.eval()
+
+
+def _image(*shape: int) -> Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(1)) * 2 - 1
+
+
+@pytest.mark.parametrize("size", [(64, 96), (50, 34), (7, 3)])
+@pytest.mark.parametrize("bands", [(3, 3), (4, 1)])
+def test_any_size_and_bands(size: tuple[int, int], bands: tuple[int, int]) -> None:
+    network = _network(in_bands=bands[0], out_bands=bands[1])
+    with torch.no_grad():
+        made = network(_image(2, bands[0], *size))
+    assert made.shape == (2, bands[1], *size)
+    assert float(made.abs().max()) <= 1.0
+
+
+def test_a_map_is_a_mixture_of_the_palette_and_scores_say_of_what() -> None:
+    network = _network(colours=5)
+    with torch.no_grad():
+        for parameter in (network.head.weight, network.head.bias):
+            parameter[5:] = 0.0  # no residual
+        network.head.weight[:5] *= 1e4  # the softmax decides
+        source = _image(1, 3, 64, 64)
+        made, scores = network(source), network.scores(source)
+    assert scores.shape == (1, 5, 64, 64)
+    chosen = network.palette[scores.argmax(dim=1)].permute(0, 3, 1, 2)
+    sure = scores.topk(2, dim=1).values.diff(dim=1).abs() > 20.0
+    assert sure.float().mean() > 0.5
+    assert torch.allclose(torch.where(sure, made - chosen, 0.0), torch.zeros(()), atol=1e-4)
+    with pytest.raises(ConfigError, match="palette"):
+        _network().scores(source)
+
+
+def test_noise_changes_the_picture_and_none_is_zero() -> None:
+    network = _network(noise=4)
+    source, noise = _image(1, 3, 64, 64), torch.randn(1, 4, 64, 64)
+    with torch.no_grad():
+        plain = network(source)
+        assert torch.equal(network(source, torch.zeros(1, 4, 64, 64)), plain)
+        assert float((network(source, noise) - plain).abs().max()) > 1e-4
+
+
+def test_folding_changes_nothing_but_the_layers() -> None:
+    network = _network(colours=3)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(0.0, 0.1)
+            module.running_var.uniform_(0.5, 2.0)
+    folded = fold_batchnorm(network)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+    with torch.no_grad():
+        assert torch.allclose(folded(_image(1, 3, 64, 64)), network(_image(1, 3, 64, 64)), atol=1e-4)
+
+
+def test_a_bundle_of_half_the_size_says_the_same(tmp_path: Path) -> None:
+    network = _network(colours=3)
+    bands = Bands(names=("red", "green", "blue"))
+    bundle = Bundle.of(network, "lite-unet", source=bands, target=bands)
+    whole = bundle.save(tmp_path / "whole.safetensors")
+    half = bundle.save(tmp_path / "half.safetensors", half=True)
+    assert half.stat().st_size < 0.55 * whole.stat().st_size
+    with torch.no_grad():
+        made = [load_bundle(path).network(_image(1, 3, 64, 64)) for path in (whole, half)]
+    assert made[1].dtype == torch.float32
+    assert torch.allclose(made[0], made[1], atol=2e-2)
+
+
+@pytest.mark.shared
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the shared models are not here")
+@pytest.mark.parametrize(
+    ("name", "settings"), [("s2m", {"width": 125, "colours": 12}), ("m2s", {"width": 150, "noise": 4})]
+)
+def test_it_is_the_network_of_known_weights(name: str, settings: dict[str, int]) -> None:
+    network = build_network("lite-unet", **settings).eval()
+    network.load_state_dict(_renamed(load_file(SHARED / f"maps_{name}_trial.safetensors"), network.state_dict()))
+    known = {key: torch.from_numpy(value).float() for key, value in np.load(SHARED / f"parity_{name}.npz").items()}
+    with torch.no_grad():
+        made = network(known["x"], known["z"] if settings.get("noise") else None)
+    assert float((made - known["y"].clamp(-1, 1)).abs().max()) < 2e-3
+
+
+def _renamed(weights: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights under the names of our layers; counters of batches are left as they are."""
+    steps, halves = {"16": 0, "8": 1, "4": 2, "2": 3}, {"a": 0, "b": 1}
+    state = dict(own)
+    for key, value in weights.items():
+        key = re.sub(r"^u(\d+)\.([ab])", lambda m: f"up.{steps[m[1]]}.{halves[m[2]]}", key)
+        key = re.sub(r"^enc\.", "encoder.", re.sub(r"^full\.", "detail.", key)).replace(".f.", ".layers.")
+        key = re.sub(r"\.c\.weight$", ".0.weight", key)
+        if found := re.match(r"(.*)\.(conv|bn)\.(\w+)$", key):
+            before, layer, what = found.groups()
+            padded = before.startswith("encoder") and f"{before}.0.weight" not in own  # a convolution after its padding
+            key = f"{before}.{padded + (layer == 'bn')}.{what}"
+        assert key in own, key
+        state[key] = value.float()
+    return state
