@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from terramorph._version import __version__
 from terramorph.atomic import atomic
-from terramorph.documents import parse_json
+from terramorph.documents import DocumentError, parse_json_object
 from terramorph.errors import BundleError
 from terramorph.networks import build_network, describe_network
 from terramorph.pixels import Scaling
@@ -220,8 +220,8 @@ def _read_document(path: Path) -> Header:
             f"{path} holds weights but no terramorph header; use `terramorph import` to make a bundle of it."
         )
     try:
-        document = parse_json(metadata["terramorph"])
-        version = document.get("format") if isinstance(document, dict) else None
+        document = parse_json_object(metadata["terramorph"])
+        version = document.get("format")
         if isinstance(version, int) and version > FORMAT:
             raise BundleError(
                 f"{path} was written by terramorph {document.get('made_by', '?')} in bundle format "
@@ -229,7 +229,7 @@ def _read_document(path: Path) -> Header:
                 f"terramorph {__version__} with format {FORMAT}; upgrade terramorph to use it."
             )
         return Header.model_validate(document)
-    except (ValueError, ValidationError) as error:
+    except (DocumentError, ValidationError) as error:
         detail = _first(error) if isinstance(error, ValidationError) else error
         raise BundleError(
             f"The header of {path} does not say what a bundle must ({detail}); make the bundle again."

@@ -1,31 +1,78 @@
-"""JSON and TOML from files: whatever is wrong with a document is a ValueError, also that it is nested too deeply."""
+"""JSON and TOML as text from a file that anybody may have written or damaged.
+
+Every reader parses here. Whatever is wrong with a text is a `DocumentError`, whose message its caller completes to a
+sentence with the name of the file.
+"""
 
 from __future__ import annotations
 
 import json
 import tomllib
-from typing import Any
+from typing import Any, TypeVar
+
+MAX_DEPTH = 64
+"""Levels of lists and objects within each other; deeper ones would overflow the stack of whoever walks them."""
+
+
+class DocumentError(ValueError):
+    """A text is not what it should be; the message is the reason alone."""
 
 
 def parse_json(text: str | bytes) -> Any:
-    """What a JSON document holds.
+    """The value of a JSON text.
 
     Raises:
-        ValueError: if it is not JSON, not UTF-8, or nested more deeply than the interpreter's stack.
+        DocumentError: if it is not JSON, or nested more than `MAX_DEPTH` levels deep.
     """
     try:
-        return json.loads(text)
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
+        return _bounded(json.loads(text))
+    except RecursionError:
+        raise DocumentError(_TOO_DEEP) from None
+    except ValueError as error:
+        raise DocumentError(str(error)) from error
+
+
+def parse_json_object(text: str | bytes) -> dict[str, Any]:
+    """The object of a JSON text.
+
+    Raises:
+        DocumentError: as `parse_json`; if the text holds another kind of value.
+    """
+    value = parse_json(text)
+    if not isinstance(value, dict):
+        raise DocumentError(f"a JSON object is expected, not {_NAMES.get(type(value), 'a number')}")
+    return value
 
 
 def parse_toml(text: str) -> dict[str, Any]:
-    """What a TOML document holds.
+    """The table of a TOML text.
 
     Raises:
-        ValueError: if it is not TOML, or nested more deeply than the interpreter's stack.
+        DocumentError: if it is not TOML, or nested more than `MAX_DEPTH` levels deep.
     """
     try:
-        return tomllib.loads(text)
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
+        return _bounded(tomllib.loads(text))
+    except RecursionError:
+        raise DocumentError(_TOO_DEEP) from None
+    except ValueError as error:
+        raise DocumentError(str(error)) from error
+
+
+_T = TypeVar("_T")
+_TOO_DEEP = f"it is nested more than {MAX_DEPTH} levels deep"
+_NAMES: dict[type, str] = {list: "a list", str: "a string", bool: "true or false", type(None): "null"}
+
+
+def _bounded(value: _T) -> _T:
+    """The value, unless it is too deep. Without recursion: dotted keys of TOML nest without limit."""
+    level: list[Any] = [value]
+    for _ in range(MAX_DEPTH):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+        if not level:
+            return value
+    raise ValueError(_TOO_DEEP)

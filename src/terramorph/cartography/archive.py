@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import html
-import json
 import math
 import os
 import re
@@ -17,6 +16,7 @@ from typing import Any, Protocol
 from pmtiles.reader import Reader
 from pmtiles.tile import Compression, TileType
 
+from terramorph.documents import DocumentError, parse_json_object
 from terramorph.errors import RasterError
 
 Degrees = tuple[float, float, float, float]
@@ -110,8 +110,8 @@ class MbtilesArchive:
         try:
             metadata = dict(self._rows("SELECT name, value FROM metadata"))
             found = self._rows("SELECT MIN(zoom_level), MAX(zoom_level) FROM tiles")[0]
-            content = json.loads(metadata.get("json", "{}"))
-        except (sqlite3.Error, json.JSONDecodeError) as error:
+            content = parse_json_object(metadata.get("json", "{}"))
+        except (sqlite3.Error, DocumentError) as error:
             raise RasterError(f"{path} is not a whole MBTiles file ({error}); copy it again.") from error
         if metadata.get("format") != "pbf" or found[0] is None:
             raise RasterError(f"{path} does not hold vector tiles; read it as an image source.")

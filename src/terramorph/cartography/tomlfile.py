@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import tomllib
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from terramorph.documents import DocumentError, parse_toml
 from terramorph.errors import ConfigError
 
 
@@ -38,7 +38,7 @@ def load_toml(name_or_path: str | Path, folder: str) -> tuple[dict[str, Any], st
     text, names = str(name_or_path), builtin_names(folder)
     if text in names:
         content = resources.files("terramorph.cartography").joinpath(folder, f"{text}.toml").read_text("utf-8")
-        return tomllib.loads(content), text
+        return parse_toml(content), text
     path = Path(name_or_path)
     word = folder.removesuffix("s")
     if path.suffix.lower() != ".toml" and not path.exists():
@@ -46,10 +46,10 @@ def load_toml(name_or_path: str | Path, folder: str) -> tuple[dict[str, Any], st
             f"There is no {word} {text!r}{nearest(text, names)}; give one of {', '.join(names)}, or a .toml file."
         )
     try:
-        return tomllib.loads(path.read_text("utf-8-sig")), text
+        return parse_toml(path.read_text("utf-8-sig")), text
     except OSError as error:
         raise ConfigError(f"The {word} {path} cannot be read ({error.strerror}); check the path.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (DocumentError, UnicodeDecodeError) as error:
         raise ConfigError(f"The {word} {path} is not valid TOML ({error}); correct it there.") from error
 
 

@@ -194,11 +194,17 @@ def _common_shift(samples: list[tuple[Raster, Raster]]) -> tuple[float, float] |
 def _cut_area(job: Job, out: Path, options: Options, journal: Journal, tell: Progress) -> None:
     """Cuts what is not cut yet: one strip is read while the tiles of the one before are judged and written."""
     name = job.record.name
-    done = {row["id"] for row in journal.rows(name)}
+    rows = journal.rows(name)
+    done = {row.id for row in rows}
     # A strip is cut whole or again: what is found on a tile may depend a little on its neighbours in the strip, and a
-    # preparation that was stopped must end as one that was not.
-    strips = [strip for strip in job.strips() if not all(place.id in done for place in strip)]
+    # preparation that was stopped must end as one that was not, its journal included.
+    every = list(job.strips())
+    order = {place.id: number for number, place in enumerate(place for strip in every for place in strip)}
+    strips = [strip for strip in every if not all(place.id in done for place in strip)]
     left = [place for strip in strips for place in strip]
+    stay = order.keys() - {place.id for place in left}
+    rows = [row for row in rows if row.id in stay]
+    journal.replace_rows(name, rows)
     finished, total = len(job.places) - len(left), len(job.places)
     tell(f"cutting {name}", finished, total)
     make_folders(left, out)
@@ -218,10 +224,12 @@ def _cut_area(job: Job, out: Path, options: Options, journal: Journal, tell: Pro
         while ahead:
             parts = ahead.pop(0).result()
             read_on()
-            rows = add_block_shifts(list(workers.map(judged, parts)))
-            journal.add_rows(name, rows)
-            finished += len(rows)
+            cuts = add_block_shifts(list(workers.map(judged, parts)))
+            journal.add_rows(name, cuts)
+            finished += len(cuts)
             tell(f"cutting {name}", finished, total)
+    if left and any(order[row.id] > order[left[0].id] for row in rows):  # a line in the middle was damaged
+        journal.replace_rows(name, sorted(journal.rows(name), key=lambda row: order[row.id]))
 
 
 def _load(job: Job, strip: list[Place], skip_bad: bool) -> list[Part | Cut]:

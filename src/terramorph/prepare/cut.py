@@ -104,18 +104,18 @@ def cut(
         source_range=area.source.range,
         target_range=area.target.range,
     )
-    row: Row = {**asdict(place), **_rounded(asdict(measures))}
+    row = Row(**asdict(place), **_rounded(asdict(measures)))
     if place.dropped is None:
-        row["dropped"] = _unwanted(row, options)
-    if row["dropped"] is None:
+        row.dropped = _unwanted(row, options)
+    if row.dropped is None:
         write_pair(place, source, target, out)
     else:
-        row["split"] = None
+        row.split = None
     return Cut(row, surface)
 
 
 def _rounded(values: dict[str, Any]) -> dict[str, Any]:
-    """Measures to four decimals: the rest changes with where arrays lie in memory, and a dataset should not."""
+    """Measures to four decimals, which is what they are good for."""
     return {name: round(value, 4) if isinstance(value, float) else value for name, value in values.items()}
 
 
@@ -135,12 +135,13 @@ def add_block_shifts(cuts: Sequence[Cut]) -> list[Row]:
     """
     blocks: defaultdict[tuple[int, int], list[Cut]] = defaultdict(list)
     for one in cuts:
-        blocks[one.row["row"] // SHIFT_BLOCK, one.row["col"] // SHIFT_BLOCK].append(one)
+        blocks[one.row.row // SHIFT_BLOCK, one.row.col // SHIFT_BLOCK].append(one)
     for members in blocks.values():
         surfaces = [one.surface for one in members if one.surface is not None]
         shift = locate_common(surfaces) if surfaces else Shift(math.nan, math.nan, 0.0)
         for one in members:
-            one.row.update(_rounded({"block_dx": shift.dx, "block_dy": shift.dy, "block_confidence": shift.confidence}))
+            row, near = one.row, _rounded(asdict(shift))
+            row.block_dx, row.block_dy, row.block_confidence = near["dx"], near["dy"], near["confidence"]
     return [one.row for one in cuts]
 
 
@@ -178,10 +179,10 @@ def write_pair(place: Place, source: Raster, target: Raster, out: Path) -> None:
 
 def _unwanted(row: Row, options: Options) -> str | None:
     """Why a judged pair is left out; None if it stays."""
-    if row["nodata"] > options.max_nodata:
+    if row.nodata > options.max_nodata:
         return "nodata"
     limit = options.drop_blank
-    if limit is not None and max(row["source_blank"], row["target_blank"]) > limit:
+    if limit is not None and max(row.source_blank, row.target_blank) > limit:
         return "blank"
     return None
 
@@ -189,7 +190,8 @@ def _unwanted(row: Row, options: Options) -> str | None:
 def unread(place: Place, why: str) -> Cut:
     """What becomes of a tile that could not be read and is skipped."""
     measures = {name: 0 if name == "hash" else math.nan for name in MEASURE_NAMES}
-    return Cut({**asdict(place), **measures, "split": None, "dropped": "unreadable", "note": why}, None)
+    left_out = {**asdict(place), "split": None, "dropped": "unreadable", "note": why}
+    return Cut(Row(**left_out, **measures, block_confidence=math.nan), None)
 
 
 def value_range(sides: Sequence[Raster]) -> tuple[float, float] | None:

@@ -45,13 +45,13 @@ def finish(out: Path, journal: Journal, options: Options, tell: Callable[[str, i
         StorageError: if a file cannot be written.
     """
     tell("writing the manifest", 0, 1)
-    rows = _in_order([row for area in journal.areas for row in journal.rows(area.name)])
+    rows = [row for area in journal.areas for row in journal.rows(area.name)]
     _mark_duplicates(rows)
     if options.drop_duplicates:
         _drop_duplicates(rows, out)
-    kept = [row for row in rows if row["split"] is not None]
-    splits = sorted((row["split"] for row in kept), key=SPLITS.index)
-    counts = Counter([*splits, *(f"left out: {row['dropped']}" for row in rows if row["dropped"] is not None)])
+    kept = [row for row in rows if row.split is not None]
+    splits = sorted((str(row.split) for row in kept), key=SPLITS.index)
+    counts = Counter([*splits, *(f"left out: {row.dropped}" for row in rows if row.dropped is not None)])
     if not kept:
         raise DatasetError(_nothing_kept(counts))
     numbers = {area.name: number for number, area in enumerate(journal.areas)}
@@ -64,7 +64,7 @@ def finish(out: Path, journal: Journal, options: Options, tell: Callable[[str, i
         areas=tuple(journal.areas),
         counts=dict(counts),
         pairs={
-            split: {row["id"]: (numbers[row["area"]], row["y"], row["x"]) for row in kept if row["split"] == split}
+            split: {row.id: (numbers[row.area], row.y, row.x) for row in kept if row.split == split}
             for split in SPLITS
             if counts[split]
         },
@@ -92,11 +92,6 @@ def _nothing_kept(counts: Counter[str]) -> str:
     return f"No pair was kept ({reasons}); {_ADVICE.get(commonest, 'look at what was left out')}."
 
 
-def _in_order(rows: list[Row]) -> list[Row]:
-    """Each tile once, the last that was written of it."""
-    return list({row["id"]: row for row in rows}.values())
-
-
 def _ground_resolution(areas: Sequence[AreaRecord]) -> float | None:
     """Median metres per pixel over the areas that have a place."""
     found = [area.grid.grid().ground_resolution for area in areas if area.grid is not None]
@@ -106,36 +101,34 @@ def _ground_resolution(areas: Sequence[AreaRecord]) -> float | None:
 
 def _mark_duplicates(rows: list[Row]) -> None:
     """Numbers the groups of pairs whose sources look alike, from 1; None for those that stand alone."""
-    candidates = [row for row in rows if row["split"] is not None and row["source_blank"] < _BLANK]
-    groups = near_duplicates(np.array([row["hash"] for row in candidates], np.uint64))
+    candidates = [row for row in rows if row.split is not None and row.source_blank < _BLANK]
+    groups = near_duplicates(np.array([row.hash for row in candidates], np.uint64))
     members = np.bincount(groups, minlength=1) if len(groups) else np.zeros(1, np.int64)
     numbers = np.cumsum(members > 1)
-    for row in rows:
-        row["duplicates"] = None
     for row, group in zip(candidates, groups.tolist(), strict=True):
         if members[group] > 1:
-            row["duplicates"] = int(numbers[group])
+            row.duplicates = int(numbers[group])
 
 
 def _drop_duplicates(rows: list[Row], out: Path) -> None:
     """Keeps one of each group: of test before val before train, so that what is scored is not trained on."""
     groups: defaultdict[int, list[Row]] = defaultdict(list)
     for row in rows:
-        if row["duplicates"] is not None:
-            groups[row["duplicates"]].append(row)
+        if row.duplicates is not None:
+            groups[row.duplicates].append(row)
     for members in groups.values():
-        for row in sorted(members, key=lambda r: -SPLITS.index(r["split"]))[1:]:
-            place = Place(**{key: row[key] for key in Place.__dataclass_fields__})
+        for row in sorted(members, key=lambda r: -SPLITS.index(str(r.split)))[1:]:
+            place = Place(**row.model_dump(include=set(Place.__dataclass_fields__)))
             for file in (*place.files(out, True), *place.files(out, False)):
                 file.unlink(missing_ok=True)
-            row["split"], row["dropped"] = None, "duplicate"
+            row.split, row.dropped = None, "duplicate"
 
 
 def _write_footprints(out: Path, rows: list[Row], areas: Sequence[AreaRecord], tile: int) -> None:
     """One row a tile, kept or not, with its polygon and its measurements."""
     by_area: defaultdict[str, list[Row]] = defaultdict(list)
     for row in rows:
-        by_area[row["area"]].append(row)
+        by_area[row.area].append(row)
     systems = {None if area.grid is None else area.grid.crs for area in areas}
     common = systems.pop() if len(systems) == 1 else "EPSG:4326"
     frames = [_frame(area, by_area[area.name], tile, common) for area in areas if by_area[area.name]]
@@ -147,15 +140,18 @@ def _write_footprints(out: Path, rows: list[Row], areas: Sequence[AreaRecord], t
 
 def _frame(area: AreaRecord, rows: list[Row], tile: int, common: str | None) -> geopandas.GeoDataFrame:
     """The table of one area, in the common CRS."""
-    columns: dict[str, Any] = {key: [row[key] for row in rows] for key in ("id", "area", "split", "dropped")}
-    columns |= {key: np.array([row[key] for row in rows], np.int32) for key in ("row", "col", "y", "x")}
+
+    def column(key: str) -> list[Any]:
+        return [getattr(row, key) for row in rows]
+
+    columns: dict[str, Any] = {key: column(key) for key in ("id", "area", "split", "dropped")}
+    columns |= {key: np.array(column(key), np.int32) for key in ("row", "col", "y", "x")}
     for key in MEASURE_NAMES:
-        values = [row[key] for row in rows]
-        columns[key] = [f"{v:016x}" for v in values] if key == "hash" else np.array(values, np.float64)
+        columns[key] = [f"{v:016x}" for v in column(key)] if key == "hash" else np.array(column(key), np.float64)
     for key in ("block_dx", "block_dy", "block_confidence"):
-        columns[key] = np.array([row[key] for row in rows], np.float64)
-    columns["duplicates"] = pandas.array([row["duplicates"] for row in rows], dtype="Int32")
-    columns["note"] = [row.get("note") for row in rows]
+        columns[key] = np.array(column(key), np.float64)
+    columns["duplicates"] = pandas.array(column("duplicates"), dtype="Int32")
+    columns["note"] = column("note")
     grid = None if area.grid is None else area.grid.grid()
     metres = np.nan if grid is None or grid.ground_resolution is None else grid.ground_resolution
     columns["dx_m"], columns["dy_m"] = columns["dx"] * metres, columns["dy"] * metres

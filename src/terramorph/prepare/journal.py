@@ -9,21 +9,72 @@
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Iterable
-from contextlib import AbstractContextManager
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, suppress
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from terramorph.atomic import atomic, locked
+from terramorph.documents import parse_json
 from terramorph.errors import DatasetError, StorageError
 from terramorph.pairs.manifest import AreaRecord
 
 FOLDER = ".prepare"
 MOST_APART = 1.1
 """Ground resolutions of areas may differ by this ratio: that of web mercator changes with latitude."""
-Row = dict[str, Any]
-"""One tile: id, area, split, dropped, row, col, y, x and the measurements; plain values."""
+_INT32, _UINT64 = 2**31 - 1, 2**64 - 1
+
+
+def _inside(name: str) -> str:
+    """The id of a pair, which names files of the dataset and none elsewhere."""
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "\0" in name or not path.name:
+        raise ValueError("it is no name of a pair")
+    return name
+
+
+class Row(BaseModel):
+    """One finished tile: a `Place`, its `Measures`, and what is told of it later.
+
+    Attributes:
+        id, area, split, dropped, row, col, y, x: of `Place`; split None and dropped the reason where it was left out.
+        nodata, source_blank, target_blank, source_detail, target_detail, haze, labels, dx, dy, confidence, hash: of
+            `Measures`; NaN for none.
+        block_dx, block_dy, block_confidence: the common `Shift` of the tiles of its block.
+        note: why it could not be read.
+        duplicates: number of its group of look-alikes from 1, None for none; not in the journal.
+    """
+
+    model_config = ConfigDict(ser_json_inf_nan="constants")
+
+    id: Annotated[str, AfterValidator(_inside)]
+    area: str
+    split: Literal["train", "val", "test"] | None
+    dropped: str | None
+    row: int = Field(ge=0, le=_INT32)
+    col: int = Field(ge=0, le=_INT32)
+    y: int = Field(ge=0, le=_INT32)
+    x: int = Field(ge=0, le=_INT32)
+    nodata: float
+    source_blank: float
+    target_blank: float
+    source_detail: float
+    target_detail: float
+    haze: float
+    labels: float
+    dx: float
+    dy: float
+    confidence: float
+    hash: int = Field(ge=0, le=_UINT64)
+    block_dx: float = math.nan
+    block_dy: float = math.nan
+    block_confidence: float = 0.0
+    note: str | None = None
+    duplicates: int | None = Field(default=None, exclude=True)
 
 
 class Journal:
@@ -46,7 +97,9 @@ class Journal:
         except OSError as error:
             raise StorageError(f"The folder {out} cannot be made ({error.strerror}); choose another one.") from error
         begun = self._json("settings.json")
-        settings = json.loads(json.dumps(settings))
+        if not isinstance(begun, dict | None):
+            raise self._damaged("settings.json", "it does not hold settings")
+        settings = parse_json(json.dumps(settings))
         if begun is None:
             self._save("settings.json", settings)
         elif begun != settings:
@@ -54,7 +107,10 @@ class Journal:
                 f"{out} was begun with other settings ({_difference(begun, settings)}); give the same ones to go "
                 "on, or choose another folder."
             )
-        self.areas: list[AreaRecord] = [AreaRecord.model_validate(a) for a in self._json("areas.json") or []]
+        try:
+            self.areas: list[AreaRecord] = [AreaRecord.model_validate(a) for a in self._json("areas.json") or ()]
+        except (ValidationError, TypeError) as error:
+            raise self._damaged("areas.json", "it does not list areas") from error
 
     def add_area(self, area: AreaRecord) -> None:
         """Notes an area, before any of its tiles.
@@ -74,21 +130,37 @@ class Journal:
         if self.areas:
             _refuse_other_kind(self.areas[0], area)
         self.areas.append(area)
-        self._save("areas.json", [json.loads(a.model_dump_json()) for a in self.areas])
+        self._save("areas.json", [a.model_dump(mode="json") for a in self.areas])
 
     def rows(self, area: str) -> list[Row]:
-        """The finished tiles of an area, in the order they were finished; a line cut short by a crash is left out."""
+        """The finished tiles of an area, each once, in the order they were finished.
+
+        A line that a crash cut short, or that is none of a tile of the area, is left out: its tile is cut again.
+        """
         try:
             text = (self.folder / f"{area}.jsonl").read_bytes()
         except FileNotFoundError:
             return []
-        found = []
+        except OSError as error:
+            raise self._damaged(f"{area}.jsonl", error.strerror) from error
+        found: dict[str, Row] = {}
         for line in text.split(b"\n")[:-1]:
-            try:
-                found.append(json.loads(line))
-            except ValueError:
-                continue
-        return found
+            with suppress(ValidationError):
+                row = Row.model_validate_json(line)
+                if row.area == area:
+                    found[row.id] = row
+        return list(found.values())
+
+    def replace_rows(self, area: str, rows: Sequence[Row]) -> None:
+        """Writes the finished tiles of an area anew, where the file does not say just that.
+
+        Raises:
+            StorageError: if they cannot be written.
+        """
+        path, text = self.folder / f"{area}.jsonl", _lines(rows)
+        if path.exists() and path.read_bytes() != text:
+            with atomic(path) as part:
+                part.write_bytes(text)
 
     def add_rows(self, area: str, rows: Iterable[Row]) -> None:
         """Appends finished tiles; on the disk when it returns.
@@ -97,13 +169,9 @@ class Journal:
             StorageError: if they cannot be written.
         """
         path = self.folder / f"{area}.jsonl"
-        text = "".join(json.dumps(row) + "\n" for row in rows)
         try:
             with path.open("ab") as file:
-                # What a crash cut short gets an end of line of its own.
-                if file.tell() and not _ends_with_newline(path):
-                    file.write(b"\n")
-                file.write(text.encode())
+                file.write(_lines(rows))
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
@@ -115,11 +183,14 @@ class Journal:
     def _json(self, name: str) -> Any:
         path = self.folder / name
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
+            return parse_json(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
-            raise DatasetError(f"{path} is damaged ({error}); remove {self.folder.parent} and begin anew.") from error
+            raise self._damaged(name, error) from error
+
+    def _damaged(self, name: str, why: object) -> DatasetError:
+        return DatasetError(f"{self.folder / name} is damaged ({why}); remove {self.folder.parent} and begin anew.")
 
     def _save(self, name: str, value: Any) -> None:
         with atomic(self.folder / name) as part:
@@ -174,7 +245,5 @@ def _refuse_other_kind(first: AreaRecord, area: AreaRecord) -> None:
         )
 
 
-def _ends_with_newline(path: Path) -> bool:
-    with path.open("rb") as file:
-        file.seek(-1, os.SEEK_END)
-        return file.read(1) == b"\n"
+def _lines(rows: Iterable[Row]) -> bytes:
+    return "".join(row.model_dump_json() + "\n" for row in rows).encode()

@@ -122,12 +122,12 @@ def _earlier(
         other = record.grid.grid()
         if not _one_plane(grid, other):
             continue
-        rows = [row for row in journal.rows(record.name) if row["split"] is not None]
+        rows = [row for row in journal.rows(record.name) if row.split is not None]
         if not rows:
             continue
-        place = [np.array([row[key] for row in rows], np.int32) for key in ("row", "col", "y", "x")]
+        place = [np.array([getattr(row, key) for row in rows], np.int32) for key in ("row", "col", "y", "x")]
         boxes.append(_projected(tile_boxes(other, Tiles(*place), tile), other.crs, grid.crs))
-        codes.extend(SPLITS.index(row["split"]) for row in rows)
+        codes.extend(SPLITS.index(str(row.split)) for row in rows)
     joined = np.concatenate(boxes) if boxes else np.empty(0, dtype=object)
     return joined, np.array(codes, np.int8)
 

@@ -105,7 +105,7 @@ def correlate(
     _check(a, b, mask, radius)
     weight = _full_weight(height, width) if mask is None else _weight(mask)
     cross = cv2.mulSpectrums(_spectrum(b, mask, weight), _spectrum(a, mask, weight), 0, conjB=True)
-    magnitude = cv2.magnitude(cross[..., 0], cross[..., 1])
+    magnitude = _length(cross[..., 0], cross[..., 1])
     total = float(magnitude.sum(dtype=np.float64))
     if total == 0:
         return np.zeros((2 * radius + 1, 2 * radius + 1), np.float32)
@@ -273,9 +273,15 @@ def _edge_field(side: NDArray[Any], mask: NDArray[np.bool_] | None) -> NDArray[n
         energy += gx + gy
     sine *= 2
     strength = cv2.sqrt(energy)
-    length = strength / ((strength + 2 * cv2.mean(strength)[0]) * cv2.magnitude(cosine, sine) + 1e-12)
+    length = strength / ((strength + 2 * cv2.mean(strength)[0]) * _length(cosine, sine) + 1e-12)
     field: NDArray[np.float32] = cv2.merge([cosine * length, sine * length])
     return field
+
+
+def _length(x: NDArray[np.float32], y: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Lengths of vectors. The last bits of cv2.magnitude change with where its arrays lie in memory."""
+    length: NDArray[np.float32] = np.sqrt(x * x + y * y)
+    return length
 
 
 @lru_cache(maxsize=4)

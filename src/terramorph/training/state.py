@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from terramorph.atomic import atomic
-from terramorph.documents import parse_json
+from terramorph.documents import DocumentError, parse_json_object
 from terramorph.errors import CheckpointError
 from terramorph.training.config import TrainConfig, parse_config
 from terramorph.training.ema import AveragedNetwork
@@ -90,11 +90,11 @@ def read_position(path: Path) -> Position:
         raise CheckpointError(f"There is no checkpoint {path}; give the folder of a run that was interrupted.")
     try:
         with safe_open(path, framework="pt") as file:
-            document = parse_json((file.metadata() or {})["terramorph-checkpoint"])
+            document = parse_json_object((file.metadata() or {})["terramorph-checkpoint"])
         if document.pop("format") > _FORMAT:
             raise CheckpointError(f"The checkpoint {path} was written by a newer terramorph; upgrade to go on with it.")
         return Position(**document)
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+    except (SafetensorError, OSError, KeyError, TypeError, DocumentError) as error:
         raise CheckpointError(f"{path} is damaged or not a checkpoint ({error}); start the run again.") from error
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import json
 import sqlite3
 import threading
 import zlib
@@ -25,6 +24,7 @@ from pmtiles.tile import (
     zxy_to_tileid,
 )
 
+from terramorph.documents import parse_json
 from terramorph.errors import RasterError, TerramorphError
 from terramorph.raster.storage import Remote
 from terramorph.raster.tiles.reader import VECTOR_ADVICE, file_fingerprint
@@ -251,7 +251,7 @@ class PMTiles:
         text = self._get(self._header["metadata_offset"], self._header["metadata_length"])
         if not text:
             return {}
-        found = json.loads(gzip.decompress(text) if text.startswith(_GZIP) else text)
+        found = parse_json(gzip.decompress(text) if text.startswith(_GZIP) else text)
         return found if isinstance(found, dict) else {}
 
     def _parse_directory(self, offset: int, length: int) -> list[Entry]:

@@ -16,13 +16,13 @@ The file name generators of SAS.Planet's public source are what these were read 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from terramorph.documents import parse_json
 from terramorph.errors import RasterError
 from terramorph.raster.tiles.reader import VECTOR_ADVICE
 from terramorph.raster.tiles.scheme import TileBox, check_tile
@@ -261,7 +261,7 @@ def _metadata(folder: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
     try:
-        found = json.loads(path.read_text(encoding="utf-8-sig"))
+        found = parse_json(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise RasterError(f"{path} is not JSON ({error}); correct or remove it.") from error
     return {k: v for k, v in found.items() if isinstance(v, str)} if isinstance(found, dict) else {}
