@@ -11,7 +11,7 @@ import shlex
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -21,10 +21,14 @@ from torch import Tensor, nn
 
 from terramorph._version import __version__
 from terramorph.atomic import atomic
+from terramorph.bands import Units, band_order
 from terramorph.documents import DocumentError, parse_json_object
 from terramorph.errors import BundleError
 from terramorph.networks import build_network, describe_network
 from terramorph.pixels import Scaling
+
+if TYPE_CHECKING:
+    from terramorph.raster import Raster
 
 FORMAT = 1
 MODELS_FOLDER = Path("models")
@@ -32,6 +36,9 @@ MODELS_FOLDER = Path("models")
 _MODEL, _CHECKPOINT = "model.safetensors", "checkpoint.safetensors"
 Mode = Literal["paper", "raster"]
 Direction = Literal["AtoB", "BtoA"]
+
+
+_Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class _Frozen(BaseModel):
@@ -44,19 +51,29 @@ class Bands(_Frozen):
     Attributes:
         names: one per band, in order.
         dtype, low, high: how stored values become [-1, 1]; see `terramorph.pixels.Scaling`.
+        scales, offsets: what stored values mean, value = stored x scale + offset, one a band; None: themselves, or it
+            is not known.
 
     Raises:
-        ValidationError: if there is no name, the dtype is unknown, or low is not under high.
+        ValidationError: if there is no name, the dtype is unknown, low is not under high, or scales and offsets are not
+            one a band.
     """
 
     names: tuple[str, ...] = Field(min_length=1)
     dtype: str = "uint8"
     low: float = 0.0
     high: float = 255.0
+    scales: tuple[_Finite, ...] | None = None
+    offsets: tuple[_Finite, ...] | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         _ = self.scaling  # refuses an unknown dtype and an empty range
+        if self.scales is not None and 0 in self.scales:
+            raise ValueError("a scale of 0 leaves nothing of the values")
+        for values in (self.scales, self.offsets):
+            if (values is None) != (self.scales is None) or (values is not None and len(values) != len(self.names)):
+                raise ValueError("scales and offsets are given together, one a band")
         return self
 
     @property
@@ -68,6 +85,24 @@ class Bands(_Frozen):
     def scaling(self) -> Scaling:
         """The straight line from stored values to [-1, 1]."""
         return Scaling(self.dtype, self.low, self.high)
+
+    @property
+    def units(self) -> Units | None:
+        """What stored values mean, where it is known."""
+        return None if self.scales is None or self.offsets is None else Units(self.scales, self.offsets)
+
+    @property
+    def physical(self) -> tuple[float, float] | None:
+        """The range in the units of the first band; None where they are not known."""
+        if self.scales is None or self.offsets is None:
+            return None
+        low, high = (value * self.scales[0] + self.offsets[0] for value in (self.low, self.high))
+        return low, high
+
+    def fit(self, raster: Raster) -> Raster | None:
+        """A raster's bands in this order, by name, and its stored values in these units; None where bands differ."""
+        order = band_order(raster.bands, self.names)
+        return None if order is None else raster.arranged(order, self.units)
 
 
 class Architecture(_Frozen):

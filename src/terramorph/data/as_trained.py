@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from terramorph.bands import band_order
 from terramorph.data.augment import Augmentation
 from terramorph.data.cache import decode
 from terramorph.data.dataset import TrainingBatches
@@ -20,7 +21,7 @@ def batches_as_trained(
     *,
     size: int,
     direction: str,
-    bands: int,
+    bands: Sequence[str],
     dtype: str,
     scaling: Scaling,
     cache: Path,
@@ -33,7 +34,7 @@ def batches_as_trained(
         recipe: what the bundle's header says of its training; without one, whole pairs are resized to ``size``.
         size: the bundle's.
         direction: AtoB or BtoA.
-        bands, dtype, scaling: of the bundle's source.
+        bands, dtype, scaling: of the bundle's source; bands by name.
         cache: folder of the decoded pairs.
         skip_bad: leave out pairs that cannot be read.
 
@@ -51,9 +52,10 @@ def batches_as_trained(
         skip_bad=skip_bad,
     )
     side = pairs.a if direction == "AtoB" else pairs.b
-    if len(side.bands) != bands or side.dtype != dtype:
+    if band_order(side.bands, bands) != list(range(len(side.bands))) or side.dtype != dtype:
         raise DatasetError(
-            f"The pairs of {dataset} have {len(side.bands)} bands of {side.dtype} on the source side and the bundle "
-            f"takes {bands} of {dtype}; give the dataset that it was trained on."
+            f"The pairs of {dataset} have {len(side.bands)} bands of {side.dtype} on the source side "
+            f"({', '.join(side.bands)}) and the bundle takes {len(bands)} of {dtype} ({', '.join(bands)}); give the "
+            "dataset that it was trained on."
         )
     return TrainingBatches(pairs, side, side, (scaling, scaling), Augmentation(crop, mirror=False), seed=0)

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
+from terramorph.bands import default_bands
 from terramorph.errors import DatasetError, InputError
 from terramorph.pairs.folder import PairFolder
 from terramorph.pixels import DTYPES
 from terramorph.raster.image import probe_image
-from terramorph.raster.raster import Raster, default_bands
+from terramorph.raster.raster import Raster
 from terramorph.raster.resample import Resampling, resize_masked
 
 Progress = Callable[[int, int], None]

@@ -72,8 +72,8 @@ class Samples:
         pair = self.pairs.read(index)
         source, target = pair.sides(self.header.direction)
         what = f"The pair {pair.id} of {self.pairs.split}"
-        _check(source, self.header.source, f"{what}: its source side")
-        _check(target, self.header.target, f"{what}: its target side")
+        source = _fitted(source, self.header.source, f"{what}: its source side")
+        target = _fitted(target, self.header.target, f"{what}: its target side")
         size = self.header.size
         if self.native and min(source.height, source.width) >= size:
             y, x = (source.height - size) // 2, (source.width - size) // 2
@@ -117,9 +117,13 @@ def as_bytes(stored: NDArray[Any], scaling: Scaling) -> NDArray[np.uint8]:
     return shown
 
 
-def _check(raster: Raster, wanted: Bands, what: str) -> None:
-    if raster.count != wanted.count or raster.pixels.dtype.name != wanted.dtype:
+def _fitted(raster: Raster, wanted: Bands, what: str) -> Raster:
+    """A side's bands in the bundle's order, and its values in the bundle's units."""
+    fitted = wanted.fit(raster)
+    if fitted is None or raster.dtype.name != wanted.dtype:
         raise DatasetError(
-            f"{what} has {raster.count} bands of {raster.pixels.dtype.name}, and the bundle was made for "
-            f"{wanted.count} of {wanted.dtype}; evaluate on pairs of the kind it was trained on."
+            f"{what} has {raster.count} bands of {raster.dtype.name} ({', '.join(raster.bands)}), and the bundle was "
+            f"made for {wanted.count} of {wanted.dtype} ({', '.join(wanted.names)}); evaluate on pairs of the kind it "
+            "was trained on."
         )
+    return fitted

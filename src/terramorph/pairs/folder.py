@@ -273,7 +273,8 @@ def _halves(whole: Raster, file: Path) -> tuple[Raster, Raster]:
     # Only the left half can lie where the file's georeference says: the right one is the same ground again.
     grid = whole.grid.crop(0, 0, whole.height, half) if whole.grid.is_georeferenced else Grid.pixels(whole.height, half)
     sides = [
-        Raster(whole.pixels[:, :, x : x + half], whole.mask[:, x : x + half], grid, whole.bands) for x in (0, half)
+        Raster(whole.pixels[:, :, x : x + half], whole.mask[:, x : x + half], grid, whole.bands, whole.units)
+        for x in (0, half)
     ]
     return sides[0], sides[1]
 

@@ -204,7 +204,7 @@ def shift_raster(raster: Raster, dx: float, dy: float) -> Raster:
         inside = np.outer(rows == rows.clip(0, raster.height - 1), columns == columns.clip(0, raster.width - 1))
         source = np.ix_(rows.clip(0, raster.height - 1), columns.clip(0, raster.width - 1))
         pixels = np.stack([band[source] for band in raster.pixels])
-        return Raster(pixels, raster.mask[source] & inside, raster.grid, raster.bands)
+        return Raster(pixels, raster.mask[source] & inside, raster.grid, raster.bands, raster.units)
     whole = cv2.erode(
         raster.mask.astype(np.uint8), np.ones((3, 3), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=0
     )
@@ -213,7 +213,7 @@ def shift_raster(raster: Raster, dx: float, dy: float) -> Raster:
     moved = [
         cv2.warpAffine(np.where(raster.mask, band, 0).astype(np.float64), move, size, **flags) for band in raster.pixels
     ]
-    return Raster(_to_dtype(np.stack(moved), raster.dtype), mask, raster.grid, raster.bands)
+    return Raster(_to_dtype(np.stack(moved), raster.dtype), mask, raster.grid, raster.bands, raster.units)
 
 
 def _to_dtype(values: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[Any]:

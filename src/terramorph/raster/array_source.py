@@ -13,9 +13,11 @@ import xarray
 from numpy.typing import NDArray
 from odc.geo.geom import Geometry
 
+from terramorph.bands import Units, default_bands
 from terramorph.errors import RasterError
 from terramorph.geo.grid import Grid
-from terramorph.raster.raster import Raster, default_bands
+from terramorph.raster.raster import Raster
+from terramorph.raster.values import settle
 from terramorph.raster.warp import footprint, kernel_reach, warp, window_offset
 
 
@@ -28,12 +30,14 @@ class ArrayLayout:
         bands: names.
         dtype: of the pixels.
         nodata: the value of pixels without data, or None.
+        units: what stored values mean; None: themselves.
     """
 
     grid: Grid
     bands: tuple[str, ...]
     dtype: np.dtype[Any]
     nodata: float | None
+    units: Units | None = None
 
     def needed(self, grid: Grid) -> tuple[slice, slice] | None:
         """(rows, columns) of the array on which the pixels of a grid depend; None where it lies outside."""
@@ -62,10 +66,11 @@ class ArrayLayout:
         """
         count = len(self.bands)
         if stored is None or where is None:
-            return Raster(np.zeros((count, *grid.shape), self.dtype), np.zeros(grid.shape, np.bool_), grid, self.bands)
+            pixels, mask = np.zeros((count, *grid.shape), self.dtype), np.zeros(grid.shape, np.bool_)
+            return Raster(pixels, mask, grid, self.bands, self.units)
         rows, columns = where
         own = self.grid.crop(rows.start, columns.start, rows.stop - rows.start, columns.stop - columns.start)
-        raster = Raster(stored, self._real(stored), own, self.bands)
+        raster = Raster(*settle(stored, self._valid(stored)), own, self.bands, self.units)
         if own == grid:
             return raster
         offset = window_offset(own, grid)
@@ -74,30 +79,26 @@ class ArrayLayout:
         top, left = -offset[0], -offset[1]
         pixels, mask = np.zeros((count, *grid.shape), self.dtype), np.zeros(grid.shape, np.bool_)
         inside = slice(top, top + own.height), slice(left, left + own.width)
-        pixels[:, *inside], mask[inside] = stored, raster.mask
-        return Raster(pixels, mask, grid, self.bands)
+        pixels[:, *inside], mask[inside] = raster.pixels, raster.mask
+        return Raster(pixels, mask, grid, self.bands, self.units)
 
-    def _real(self, stored: NDArray[Any]) -> NDArray[np.bool_]:
-        """Where pixels hold data, bool (H, W)."""
-        missing: NDArray[np.bool_] = np.zeros(stored.shape, np.bool_)
-        if stored.dtype.kind == "f":
-            np.isnan(stored, out=missing)
+    def _valid(self, stored: NDArray[Any]) -> NDArray[np.bool_]:
+        """Where bands hold data, bool (C, H, W)."""
+        valid: NDArray[np.bool_] = np.isfinite(stored)
         if self.nodata is not None:
-            np.logical_or(missing, stored == self.nodata, out=missing)
-        colour = len(stored) == 3 and stored.dtype == np.uint8
-        found: NDArray[np.bool_] = np.logical_not(np.all(missing, axis=0) if colour else np.any(missing, axis=0))
-        return found
+            valid &= stored != self.nodata
+        return valid
 
 
 class ArraySource:
     """The pixels of a DataArray that has a CRS. A `Source`.
 
-    The place comes from its coordinates and its CRS as odc-geo or rioxarray keep them. Pixels without data are those of
-    the nodata value (``nodata`` or ``_FillValue``; for three bands of uint8 only where all three have it, for they are
-    one colour), and NaN.
+    The place comes from its coordinates and its CRS as odc-geo or rioxarray keep them. Pixels without data are those
+    that have the nodata value (``nodata`` or ``_FillValue``) or NaN in every band. Where the values are still stored
+    ones, ``scale_factor`` and ``add_offset`` say what they mean.
 
     Attributes:
-        name, grid, extent, bands, dtype, sequential, licence: as `Source` says.
+        name, grid, extent, bands, dtype, units, sequential, licence: as `Source` says.
         array: the DataArray, with its bands in front: (band, y, x). Lazy if it was.
         layout: what is known without the pixels.
 
@@ -135,8 +136,10 @@ class ArraySource:
             bands=_band_names(self.array, others[0]),
             dtype=array.dtype,
             nodata=None if nodata is None or math.isnan(nodata) else float(nodata),
+            units=_units(self.array),
         )
         self.grid, self.bands, self.dtype = self.layout.grid, self.layout.bands, self.layout.dtype
+        self.units = self.layout.units
         self.extent: Geometry = geobox.extent
 
     @property
@@ -183,3 +186,14 @@ def _band_names(array: xarray.DataArray, dimension: str) -> tuple[str, ...]:
     if isinstance(long, tuple | list) and len(long) == count:
         return tuple(map(str, long))
     return default_bands(count)
+
+
+def _units(array: xarray.DataArray) -> Units | None:
+    """From the attributes that CF conventions name, which rioxarray keeps; one for all bands or one each."""
+    count = len(array)
+    scale, offset = (
+        np.ravel(array.attrs.get(name, default)) for name, default in (("scale_factor", 1.0), ("add_offset", 0.0))
+    )
+    if scale.dtype.kind not in "uif" or offset.dtype.kind not in "uif" or {len(scale), len(offset)} - {1, count}:
+        return None
+    return Units.of(np.broadcast_to(scale, count).tolist(), np.broadcast_to(offset, count).tolist())

@@ -11,6 +11,7 @@ import shapely
 from odc.geo.geom import Geometry
 from rasterio.features import geometry_mask
 
+from terramorph.bands import Units
 from terramorph.errors import RasterError
 from terramorph.geo import Grid, project_extent
 from terramorph.raster.raster import Raster
@@ -69,6 +70,11 @@ class ClippedSource:
         return self._source.dtype
 
     @property
+    def units(self) -> Units | None:
+        """Of the source."""
+        return self._source.units
+
+    @property
     def sequential(self) -> bool:
         """Of the source."""
         return self._source.sequential
@@ -79,7 +85,7 @@ class ClippedSource:
         box = grid.geobox.extent.geom
         if not shapely.intersects(local, box):
             shape = (len(self.bands), *grid.shape)
-            return Raster(np.zeros(shape, self.dtype), np.zeros(grid.shape, np.bool_), grid, self.bands)
+            return Raster(np.zeros(shape, self.dtype), np.zeros(grid.shape, np.bool_), grid, self.bands, self.units)
         raster = self._source.read(grid)
         if shapely.covers(local, box):
             return raster

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import rasterio
+from rasterio.enums import ColorInterp
 from rasterio.enums import Resampling as GdalResampling
 from rasterio.vrt import WarpedVRT
 
 from terramorph.errors import RasterError
-from terramorph.raster.dataset import band_layout, check_dataset, gdal_session
+from terramorph.raster.dataset import gdal_session
 from terramorph.raster.storage import Remote
 
 
@@ -97,7 +98,6 @@ class _Handle:
         level = {} if overview is None else {"OVERVIEW_LEVEL": overview}
         with ExitStack() as stack:
             self.dataset = stack.enter_context(rasterio.open(name, **level))
-            check_dataset(self.dataset, path)
             if gcp_resampling is not None:
                 self.dataset = stack.enter_context(_by_control_points(self.dataset, gcp_resampling))
             self._stack = stack.pop_all()
@@ -111,7 +111,7 @@ def _by_control_points(dataset: Any, resampling: GdalResampling) -> WarpedVRT:
     """A dataset on the upright grid that GDAL lays around its ground control points."""
     # Without a CRS the points lie on a plane, which any projected one stands for.
     crs = dataset.gcps[1] or "EPSG:3857"
-    with_alpha = len(band_layout(dataset)[0]) < dataset.count
+    with_alpha = ColorInterp.alpha in dataset.colorinterp
     return WarpedVRT(
         dataset,
         src_crs=crs,

@@ -20,14 +20,8 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from terramorph.errors import RasterError
 from terramorph.geo.grid import Grid
-from terramorph.raster.dataset import (
-    band_names,
-    dataset_dtype,
-    dataset_place,
-    named_errors,
-    open_dataset,
-    read_dataset,
-)
+from terramorph.raster.dataset import dataset_place, named_errors, open_dataset
+from terramorph.raster.layout import ReadOptions, layout_of, picked
 from terramorph.raster.raster import Raster
 from terramorph.raster.worldfile import read_place
 
@@ -48,16 +42,17 @@ _PIL_MODES = {
 }
 
 
-def read_image(path: str | Path) -> Raster:
+def read_image(path: str | Path, options: ReadOptions | None = None) -> Raster:
     """Read a whole image into memory.
 
-    Palettes are expanded to red, green, blue. Transparency (alpha 0), nodata, mask bands and non-finite
-    values become False in the mask; alpha is never kept as a band. 1-bit images become uint8 0 and 255. The
-    grid comes from the file itself, or from the files beside it (`worldfile` says which); otherwise it is a pixel
-    grid.
+    Palettes are expanded to red, green, blue. Transparency (alpha 0), mask bands, and nodata and non-finite values
+    in every band become False in the mask (`values.settle`); alpha is never kept as a band. 1-bit images become uint8
+    0 and 255. The grid comes from the file itself, or from the files beside it (`worldfile` says which); otherwise it
+    is a pixel grid.
 
     Args:
         path: PNG, JPEG, BMP, WebP, TIFF or anything else that GDAL reads.
+        options: which bands, and what is no data, where the file does not say it.
 
     Returns:
         Pixels (C, H, W) in the dtype of the file (uint8, uint16, int16, float32 ...).
@@ -66,18 +61,19 @@ def read_image(path: str | Path) -> Raster:
         RasterError: If the file is missing, empty, truncated, damaged, not an image, has more than
             `MAX_PIXELS` pixels, or has a damaged world file beside it.
     """
-    path = Path(path)
+    path, options = Path(path), options or ReadOptions()
     plugin = pil_plugin(path)
     with named_errors(path):
         if plugin is None:
-            return _read_gdal(path)
+            return _read_gdal(path, options)
         with plugin(path) as image:
             _check_size(path, image.height, image.width)
             pixels, mask = _decode_pil(image)
+    pixels, mask, bands = picked(pixels, mask, path, options)
     place = read_place(path, mask.shape)
     height, width = mask.shape
     grid = Grid.pixels(height, width) if place is None else Grid(height, width, *place)
-    return Raster.from_pixels(pixels, grid, mask)
+    return Raster(pixels, mask, grid, bands)
 
 
 def probe_image(path: str | Path) -> tuple[int, int, int, str]:
@@ -97,7 +93,8 @@ def probe_image(path: str | Path) -> tuple[int, int, int, str]:
     with named_errors(path):
         if plugin is None:
             with open_dataset(path) as dataset:
-                return dataset.height, dataset.width, len(band_names(dataset)), dataset_dtype(dataset).name
+                layout = layout_of(dataset, path, ReadOptions())
+                return dataset.height, dataset.width, len(layout.names), layout.dtype.name
         with plugin(path) as image:
             bands, dtype = _PIL_MODES.get(image.mode, (3, "uint8"))
             return image.height, image.width, bands, dtype
@@ -166,12 +163,13 @@ def _decode_pil(image: ImageFile) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     return np.ascontiguousarray(array.transpose(2, 0, 1)), mask
 
 
-def _read_gdal(path: Path) -> Raster:
+def _read_gdal(path: Path, options: ReadOptions) -> Raster:
     """Read through GDAL."""
     with open_dataset(path) as dataset:
         _check_size(path, dataset.height, dataset.width)
-        pixels, mask = read_dataset(dataset)
-        place, bands = dataset_place(dataset, path), band_names(dataset)
+        layout = layout_of(dataset, path, options)
+        pixels, mask = layout.read(dataset)
+        place = dataset_place(dataset, path)
     height, width = mask.shape
     grid = Grid.pixels(height, width) if place is None else Grid(height, width, *place)
-    return Raster(pixels, mask, grid, bands)
+    return Raster(pixels, mask, grid, layout.names, layout.units)

@@ -29,25 +29,21 @@ from PIL.PngImagePlugin import PngImageFile
 from rasterio.enums import Resampling as GdalResampling
 from rasterio.windows import Window
 
-from terramorph.errors import RasterError
+from terramorph.bands import Units
+from terramorph.errors import RasterError, warn
 from terramorph.geo.grid import Grid
 from terramorph.raster.crs import to_odc_crs
-from terramorph.raster.dataset import (
-    band_layout,
-    band_names,
-    dataset_dtype,
-    dataset_place,
-    named_errors,
-    read_dataset,
-)
+from terramorph.raster.dataset import dataset_place, named_errors
 from terramorph.raster.handles import Handles
 from terramorph.raster.image import pil_plugin, probe_image, read_image
+from terramorph.raster.layout import Layout, ReadOptions, layout_of, picked, sample_blocks
 from terramorph.raster.limits import check_claims
 from terramorph.raster.mapfile import calibrated_image, fit_affine, read_map_file
 from terramorph.raster.overviews import LEFT, Level, Overviews
-from terramorph.raster.raster import Raster, default_bands
+from terramorph.raster.raster import Raster
 from terramorph.raster.resample import MIN_WEIGHT, Resampling
 from terramorph.raster.storage import Remote, as_remote, from_gdal
+from terramorph.raster.values import count_classes
 from terramorph.raster.warp import Footprint, footprint, kernel_reach, warp, window_offset
 from terramorph.raster.worldfile import place_files, read_place
 
@@ -90,8 +86,9 @@ class ImageSource:
     decoded from the top (``sequential``) have one, for which threads queue.
 
     Attributes:
-        name, grid, extent, bands, dtype, sequential, licence: as `Source` says.
-        resampling: the filter of the warp.
+        name, grid, extent, bands, dtype, units, sequential, licence: as `Source` says.
+        resampling: the filter of the warp; "nearest" for palettes and what else holds classes.
+        options: as given.
         least: see `warp`.
     """
 
@@ -100,6 +97,7 @@ class ImageSource:
     extent: Geometry
     bands: tuple[str, ...]
     dtype: np.dtype[Any]
+    units: Units | None
     sequential: bool
     licence: str | None
 
@@ -110,6 +108,7 @@ class ImageSource:
         crs: CRS | None = None,
         resampling: Resampling = "bicubic",
         least: float = MIN_WEIGHT,
+        options: ReadOptions | None = None,
     ) -> None:
         """Open the file and read its header; no pixel is decoded.
 
@@ -119,6 +118,7 @@ class ImageSource:
             crs: used where the file has a place but does not say in which CRS. A CRS that the file gives comes first.
             resampling: "nearest" keeps the colours of a map in classes.
             least: of the filter's weights that must fall on real pixels for a warped pixel to be one.
+            options: which bands, and what their values mean, where the file does not say it.
 
         Raises:
             RasterError: If the file is missing, a folder, empty, not an image or of a kind that is not read; holds
@@ -130,14 +130,18 @@ class ImageSource:
         if not isinstance(path, Remote):
             path = as_remote(path) or Path(path)
         self.name = str(path)
-        self.resampling: Resampling = resampling
+        self.options = options or ReadOptions()
+        self.resampling: Resampling = "nearest" if self.options.categorical else resampling
         self.least = least
+        self.units: Units | None = None
         self.licence = None
         image = calibrated_image(path) if isinstance(path, Path) else None
         self._path = image or path
         self._calibration = path if image and isinstance(path, Path) else None
         self._lock = threading.Lock()
         self._whole: Raster | None = None
+        self._layout: Layout | None = None
+        self._kind_known = self.options.categorical is not None
         self._handles: Handles | None = None
         self._overview_count = 0
         self._overviews: Overviews | None = None
@@ -174,10 +178,11 @@ class ImageSource:
         offset = window_offset(self.grid, grid)
         if offset is not None:
             return self._window(*offset, grid)
+        self._look_for_classes()
         pixels = np.zeros((len(self.bands), *grid.shape), self.dtype)
         mask = np.zeros(grid.shape, np.bool_)
         self._warp_into(pixels, mask, grid, self._level(grid))
-        return Raster(pixels, mask, grid, self.bands)
+        return Raster(pixels, mask, grid, self.bands, self.units)
 
     def fingerprint(self) -> str:
         """Hex digest (blake2b, 16 bytes) of the file, of those it refers to, and of those beside it that place it.
@@ -189,6 +194,8 @@ class ImageSource:
             beside = [self._calibration] if self._calibration else place_files(self._path)
         others = sorted({*self._files, *beside} - {self._path}, key=str)
         whole = hashlib.blake2b(digest_size=16)
+        if self.options != ReadOptions():
+            whole.update(repr(self.options).encode())
         for file in [self._path, *others]:
             if isinstance(file, Remote):
                 whole.update(file.identity().encode())
@@ -220,7 +227,7 @@ class ImageSource:
             with handles.lend() as dataset:
                 self.sequential = dataset.driver in _SEQUENTIAL
                 check_claims(self._path, dataset, self.sequential)
-                self.bands, self.dtype = band_names(dataset), dataset_dtype(dataset)
+                self._use(layout_of(dataset, self._path, self.options))
                 tags = dataset.tags()
                 self.licence = next((tags[key].strip() for key in _LICENCE_TAGS if tags.get(key, "").strip()), None)
                 remote = isinstance(self._path, Remote)
@@ -228,8 +235,7 @@ class ImageSource:
                 shape = (int(dataset.height), int(dataset.width))
                 place = None if self._calibration else dataset_place(dataset, self._path)
                 gcps, gcp_crs = dataset.gcps
-                palette = band_layout(dataset)[1]
-                if not (self.sequential or palette or self.resampling == "nearest"):
+                if not (self.sequential or self.resampling == "nearest"):
                     self._overview_count = len(dataset.overviews(1))
         finally:
             handles.close()
@@ -244,20 +250,46 @@ class ImageSource:
         self._handles = Handles(self._path, single=self.sequential, gcp_resampling=by_points)
         if by_points is not None:
             with self._handles.lend() as dataset:
-                self.bands = band_names(dataset)
+                self._use(layout_of(dataset, self._path, self.options))
                 shape, place = (int(dataset.height), int(dataset.width)), (dataset.transform, place_crs)
             self._overview_count = 0
         return shape, place
 
+    def _use(self, layout: Layout) -> None:
+        """Takes over what is read of the file."""
+        self._layout = layout
+        self.bands, self.dtype, self.units = layout.names, layout.dtype, layout.units
+        if layout.palette and self.options.categorical is None:
+            self.resampling, self._kind_known = "nearest", True
+
+    def _look_for_classes(self) -> None:
+        """Before pixels are moved for the first time: whether they are classes, which must not be mixed."""
+        with self._lock:
+            if self._kind_known:
+                return
+            self._kind_known = True
+        layout = self._layout
+        if layout is None or self._handles is None or len(layout.numbers) > 1 or layout.dtype.kind == "f":
+            return
+        with named_errors(self._path), self._handles.lend() as dataset:
+            found = count_classes(sample_blocks(dataset, layout.numbers[0]))
+        if found is not None and self.resampling != "nearest":
+            self.resampling, self._overview_count = "nearest", 0
+            warn(
+                f"{self.name} holds {found} values, as rasters of classes do: its pixels are moved by nearest "
+                "neighbour; say categorical=False as it is opened if they are measurements."
+            )
+
     def _open_whole(self, path: Path) -> tuple[tuple[int, int], tuple[Affine, CRS | None] | None]:
         """Shape and place of an image that is decoded whole, once its first pixels are asked for."""
         height, width, count, dtype = probe_image(path)
+        blank = np.zeros((count, 1, 1), dtype), np.ones((1, 1), np.bool_)
         if height * width > MAX_WHOLE:
             raise RasterError(
                 f"{path} is of a kind that can only be decoded whole and claims {height} x {width} pixels, over "
                 f"the limit of {MAX_WHOLE:,}; convert it to GeoTIFF: gdal_translate -co TILED=YES -co COMPRESS=DEFLATE"
             )
-        self.bands, self.dtype, self.sequential = default_bands(count), np.dtype(dtype), False
+        self.bands, self.dtype, self.sequential = picked(*blank, path, self.options)[2], np.dtype(dtype), False
         shape = (height, width)
         return shape, None if self._calibration else read_place(path, shape)
 
@@ -269,18 +301,19 @@ class ImageSource:
             return full
         with self._lock:
             if self._overviews is None:
-                self._overviews = Overviews(self._path, full, self._overview_count)
+                assert self._layout is not None
+                self._overviews = Overviews(self._path, full, self._overview_count, self._layout)
         return self._overviews.pick(step)
 
     def _stored(self, y: int, x: int, height: int, width: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """Stored pixels and mask of a window that lies inside."""
-        if self._handles is not None:
+        if self._handles is not None and self._layout is not None:
             with named_errors(self._path), self._handles.lend() as dataset:
-                return read_dataset(dataset, Window(x, y, width, height))
+                return self._layout.read(dataset, Window(x, y, width, height))
         with self._lock:
             if self._whole is None:
                 assert isinstance(self._path, Path)
-                self._whole = read_image(self._path)
+                self._whole = read_image(self._path, self.options)
             cut = self._whole.crop(y, x, height, width)
         return cut.pixels, cut.mask
 
@@ -289,13 +322,13 @@ class ImageSource:
         top, left = max(y, 0), max(x, 0)
         bottom, right = min(y + grid.height, self.grid.height), min(x + grid.width, self.grid.width)
         if (top, left, bottom, right) == (y, x, y + grid.height, x + grid.width):
-            return Raster(*self._stored(y, x, grid.height, grid.width), grid, self.bands)
+            return Raster(*self._stored(y, x, grid.height, grid.width), grid, self.bands, self.units)
         pixels = np.zeros((len(self.bands), *grid.shape), self.dtype)
         mask = np.zeros(grid.shape, np.bool_)
         if bottom > top and right > left:
             rows, columns = slice(top - y, bottom - y), slice(left - x, right - x)
             pixels[:, rows, columns], mask[rows, columns] = self._stored(top, left, bottom - top, right - left)
-        return Raster(pixels, mask, grid, self.bands)
+        return Raster(pixels, mask, grid, self.bands, self.units)
 
     def _warp_into(self, pixels: NDArray[Any], mask: NDArray[np.bool_], grid: Grid, level: Level) -> None:
         """Warp to a grid, in halves where that takes too many source pixels at once, the top ones first."""

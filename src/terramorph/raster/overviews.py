@@ -13,10 +13,12 @@ from affine import Affine
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
+from terramorph.bands import default_bands
 from terramorph.geo.grid import Grid
-from terramorph.raster.dataset import named_errors, read_dataset
+from terramorph.raster.dataset import named_errors
 from terramorph.raster.handles import Handles
-from terramorph.raster.raster import Raster, default_bands
+from terramorph.raster.layout import Layout
+from terramorph.raster.raster import Raster
 from terramorph.raster.storage import Remote
 from terramorph.raster.warp import footprint, kernel_reach, warp
 
@@ -55,15 +57,16 @@ class Overviews:
         path: of the image.
         full: the image itself.
         count: how many it has; GDAL counts them from the finest.
+        layout: what of each is read.
 
     Raises:
         RasterError: If one cannot be read.
     """
 
-    def __init__(self, path: Path | Remote, full: Level, count: int) -> None:
+    def __init__(self, path: Path | Remote, full: Level, count: int, layout: Layout) -> None:
         self._full = full
         self._handles = [Handles(path, single=False, overview=number) for number in range(count)]
-        levels = [_opened(path, full.grid, handles) for handles in self._handles]
+        levels = [_opened(path, full.grid, handles, layout) for handles in self._handles]
         self._levels = levels if levels and _holds_means(full, levels[0]) else []
 
     def pick(self, step: float) -> Level:
@@ -84,20 +87,20 @@ class Overviews:
             handles.close()
 
 
-def _opened(path: Path | Remote, own: Grid, handles: Handles) -> Level:
+def _opened(path: Path | Remote, own: Grid, handles: Handles, layout: Layout) -> Level:
     """An overview of an image on a grid."""
     with named_errors(path), handles.lend() as dataset:
         height, width = int(dataset.height), int(dataset.width)
     scale = Affine.scale(own.width / width, own.height / height)
-    return Level(Grid(height, width, own.affine @ scale, own.crs), partial(_read, path, handles))
+    return Level(Grid(height, width, own.affine @ scale, own.crs), partial(_read, path, handles, layout))
 
 
 def _read(
-    path: Path | Remote, handles: Handles, y: int, x: int, height: int, width: int
+    path: Path | Remote, handles: Handles, layout: Layout, y: int, x: int, height: int, width: int
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """A window of an overview."""
     with named_errors(path), handles.lend() as dataset:
-        return read_dataset(dataset, Window(x, y, width, height))
+        return layout.read(dataset, Window(x, y, width, height))
 
 
 def _holds_means(full: Level, overview: Level) -> bool:

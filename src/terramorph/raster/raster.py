@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from terramorph.bands import Units, default_bands
 from terramorph.errors import RasterError
 from terramorph.geo.grid import Grid
-
-
-def default_bands(count: int) -> tuple[str, ...]:
-    """Names for ``count`` bands: red, green, blue for three, otherwise band1, band2, ..."""
-    if count == 3:
-        return ("red", "green", "blue")
-    return tuple(f"band{i + 1}" for i in range(count))
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -29,6 +23,7 @@ class Raster:
         mask: bool (H, W), True where the pixel holds data.
         grid: The place of the H x W pixels.
         bands: C names. Transparency is never a band: it is in the mask.
+        units: what stored values mean, where the file says so; None: themselves.
 
     Raises:
         RasterError: If shapes, dtypes or the number of names do not agree.
@@ -38,6 +33,7 @@ class Raster:
     mask: NDArray[np.bool_]
     grid: Grid
     bands: tuple[str, ...]
+    units: Units | None = None
 
     def __post_init__(self) -> None:
         """Check that the parts agree."""
@@ -121,4 +117,20 @@ class Raster:
             self.mask[rows, columns],
             self.grid.crop(y, x, height, width),
             self.bands,
+            self.units,
         )
+
+    def arranged(self, order: Sequence[int], units: Units | None = None) -> Self:
+        """Bands in another order, or some of them.
+
+        Args:
+            order: the index of each band.
+            units: to which stored values are converted; None, or where they say nothing of their own: as they are.
+        """
+        own = self.units.pick(order) if self.units else None
+        if list(order) == list(range(self.count)) and (None in (own, units) or own == units):
+            return self
+        pixels = self.pixels[list(order)]
+        if own and units:
+            pixels, own = own.convert(pixels, units), units
+        return replace(self, pixels=pixels, bands=tuple(self.bands[i] for i in order), units=own)

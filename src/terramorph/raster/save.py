@@ -13,10 +13,11 @@ from PIL import Image
 from rasterio.errors import RasterioError
 
 from terramorph.atomic import atomic
+from terramorph.bands import default_bands
 from terramorph.errors import RasterError, StorageError
 from terramorph.raster.crs import to_rasterio_crs
 from terramorph.raster.quiet import quiet
-from terramorph.raster.raster import Raster, default_bands
+from terramorph.raster.raster import Raster
 from terramorph.raster.worldfile import prj_text, world_text
 
 _TIFF_DTYPES = frozenset({"uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64"})
@@ -29,7 +30,7 @@ def write_image(raster: Raster, path: str | Path) -> None:
     """Write a raster as PNG, JPEG or GeoTIFF, chosen by the suffix of ``path``.
 
     A GeoTIFF (.tif, .tiff; deflate, tiled) takes any number of bands and keeps CRS, transform, band names and
-    mask. A PNG takes 1 or 3 bands of uint8, or 1 of uint16; a mask becomes its alpha channel. A JPEG
+    mask, scale and offset. A PNG takes 1 or 3 bands of uint8, or 1 of uint16; a mask becomes its alpha channel. A JPEG
     (quality 95, full colour resolution) takes 1 or 3 bands of uint8 and no mask. Beside a PNG or JPEG with a
     georeferenced grid a world file (.pgw, .jgw) and, if there is a CRS, a .prj (WKT) are written; a world
     file left there by an earlier image of that name is removed when the new one has no place.
@@ -158,6 +159,8 @@ def _save_tiff(raster: Raster, path: Path) -> None:
             if raster.bands != default_bands(raster.count):
                 for number, name in enumerate(raster.bands, start=1):
                     dataset.set_band_description(number, name)
+            if raster.units:
+                dataset.scales, dataset.offsets = raster.units.scales, raster.units.offsets
         _verify_tiff(raster, path)
 
 

@@ -7,6 +7,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 from odc.geo.geom import Geometry
 
+from terramorph.bands import Units
 from terramorph.geo.grid import Grid
 from terramorph.raster.raster import Raster
 
@@ -21,6 +22,7 @@ class Source(Protocol):
         extent: The ground it may cover, in its own CRS (CRS None for an image without a place).
         bands: Names of the bands that `read` gives.
         dtype: Of the pixels that `read` gives.
+        units: What they mean, where it is said; None: themselves.
         sequential: True where rows can only be decoded from the top (JPEG, PNG): read it in full-width strips.
         licence: What is known of the terms of use, for the manifest; None where nothing is.
     """
@@ -40,6 +42,8 @@ class Source(Protocol):
     def bands(self) -> tuple[str, ...]: ...
     @property
     def dtype(self) -> np.dtype[Any]: ...
+    @property
+    def units(self) -> Units | None: ...
     @property
     def sequential(self) -> bool: ...
 

@@ -118,7 +118,7 @@ def warp(raster: Raster, grid: Grid, method: Resampling = "bicubic", least: floa
     reach = kernel_reach(place, method) if place else 0
     if place is None or not _touches(place, raster.grid, reach) or not raster.mask.any():
         pixels = np.zeros((raster.count, *grid.shape), raster.dtype)
-        return Raster(pixels, np.zeros(grid.shape, np.bool_), grid, raster.bands)
+        return Raster(pixels, np.zeros(grid.shape, np.bool_), grid, raster.bands, raster.units)
     inside = (
         place.left >= reach
         and place.top >= reach
@@ -127,9 +127,9 @@ def warp(raster: Raster, grid: Grid, method: Resampling = "bicubic", least: floa
     )
     if inside and raster.mask.all():
         pixels = _reproject(raster.pixels, raster.grid, grid, place, method)
-        return Raster(pixels, np.ones(grid.shape, np.bool_), grid, raster.bands)
+        return Raster(pixels, np.ones(grid.shape, np.bool_), grid, raster.bands, raster.units)
     pixels, mask = _warp_masked(raster, grid, place, method, reach, least)
-    return Raster(pixels, mask, grid, raster.bands)
+    return Raster(pixels, mask, grid, raster.bands, raster.units)
 
 
 def _touches(place: Footprint, grid: Grid, reach: int) -> bool:

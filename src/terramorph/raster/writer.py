@@ -23,11 +23,11 @@ from rasterio.windows import Window
 
 from terramorph._version import __version__
 from terramorph.atomic import atomic
+from terramorph.bands import Units, default_bands
 from terramorph.errors import RasterError
 from terramorph.geo.grid import Grid
 from terramorph.raster.crs import to_rasterio_crs
 from terramorph.raster.dataset import gdal_session
-from terramorph.raster.raster import default_bands
 from terramorph.raster.save import check_format
 
 Strip = tuple[slice, NDArray[Any], NDArray[np.bool_]]
@@ -49,6 +49,7 @@ def write_cog(
     dtype: DTypeLike,
     strips: Iterable[Strip],
     *,
+    units: Units | None = None,
     tags: Mapping[str, str] | None = None,
     masked: bool,
     compress: Literal["deflate", "zstd", "lzw"] = "deflate",
@@ -69,6 +70,7 @@ def write_cog(
         dtype: of the pixels; a type that GeoTIFF has.
         strips: from the top, without gaps, of any heights, each of the full width. They are asked for one by one, and
             an array may be used again once the next strip is asked for.
+        units: what stored values mean; None: themselves.
         tags: metadata of the file, beside TIFFTAG_SOFTWARE.
         masked: whether pixels may be without data.
         compress: a lossless compression.
@@ -99,7 +101,7 @@ def write_cog(
             rows = _block_rows(path, grid, len(bands), stored, strips, masked)
             digests = _write_raw(raw, profile, rows, grid.height, masked, tell)
             with _gdal_errors():
-                _finish_raw(raw, grid, bands, {"TIFFTAG_SOFTWARE": software, **(tags or {})}, overviews)
+                _finish_raw(raw, grid, bands, units, {"TIFFTAG_SOFTWARE": software, **(tags or {})}, overviews)
                 _copy(raw, part, compress)
         finally:
             with suppress(OSError):
@@ -222,8 +224,10 @@ def _write_raw(
     return digests
 
 
-def _finish_raw(raw: Path, grid: Grid, bands: Sequence[str], tags: Mapping[str, str], overviews: str) -> None:
-    """Adds overviews, band names and metadata."""
+def _finish_raw(
+    raw: Path, grid: Grid, bands: Sequence[str], units: Units | None, tags: Mapping[str, str], overviews: str
+) -> None:
+    """Adds overviews, band names, units and metadata."""
     factors: list[int] = []
     while max(grid.height, grid.width) / (1 << len(factors)) > BLOCK:
         factors.append(2 << len(factors))
@@ -232,6 +236,8 @@ def _finish_raw(raw: Path, grid: Grid, bands: Sequence[str], tags: Mapping[str, 
         if tuple(bands) != default_bands(len(bands)):
             for number, name in enumerate(bands, start=1):
                 dataset.set_band_description(number, name)
+        if units:
+            dataset.scales, dataset.offsets = units.scales, units.offsets
         if factors:
             dataset.build_overviews(factors, Resampling[overviews])
 

@@ -102,7 +102,7 @@ def recalibrate(
         header.recipe,
         size=header.size,
         direction=header.direction,
-        bands=header.source.count,
+        bands=header.source.names,
         dtype=header.source.dtype,
         scaling=header.source.scaling,
         cache=cache,

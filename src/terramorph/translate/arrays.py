@@ -60,7 +60,7 @@ def translate_array(
             "give a plain array to Translator.translate."
         )
     source = ArraySource(array)
-    translator.check_kind(len(source.bands), source.dtype.name)
+    translator.check_kind(source.bands, source.dtype.name, source.units)
     grid = work_grid(source, translator, resolution)
     cover = plan_cover(translator, grid, SweepOptions(resolution=resolution, window=window, overlap=overlap))
     gaps = source.layout.nodata is not None or source.dtype.kind == "f" or grid != source.grid

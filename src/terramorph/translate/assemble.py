@@ -108,6 +108,7 @@ class Assembly:
             bands or target.names,
             dtype or target.dtype,
             strips,
+            units=None if bands else target.units,
             tags=self._tags(),
             masked=True,
             progress=progress,

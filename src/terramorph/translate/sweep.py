@@ -169,7 +169,7 @@ def sweep(
     translator.check_samples(options.samples)
     with ExitStack() as opened:
         whole = source if not isinstance(source, str | Path) else opened.enter_context(open_source(source))
-        translator.check_kind(len(whole.bands), np.dtype(whole.dtype).name)
+        translator.check_kind(whole.bands, np.dtype(whole.dtype).name, whole.units)
         seen = whole if options.area is None else ClippedSource(whole, options.area)
         grid = work_grid(seen, translator, options.resolution)
         check_outputs(place, options.uncertainty, options.kind, whole, translator.header, grid)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import zlib
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -12,11 +14,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from terramorph.bands import Units, band_order
 from terramorph.bundle import Bundle, Header, Mode
-from terramorph.errors import ConfigError, InputError
+from terramorph.errors import ConfigError, InputError, warn
+from terramorph.geo import Grid
 from terramorph.geo.cover import Cover, Window
 from terramorph.pixels import image_to_unit
 from terramorph.raster import Raster, default_bands, read_image
+from terramorph.raster.values import Suspects, settle
 from terramorph.translate.backends import Backend, TorchBackend
 
 WHOLE_PIXELS = 2**21
@@ -189,7 +194,14 @@ class Translator:
             )
         if pixels.shape[0] != bands and pixels.shape[2] == bands:
             pixels = pixels.transpose(2, 0, 1)
-        mask = np.isfinite(pixels).all(0) if pixels.dtype.kind == "f" else None
+        elif pixels.shape[0] != bands and pixels.shape[2] < min(8, *pixels.shape[:2]):
+            raise InputError(
+                f"An array of shape {pixels.shape} holds {pixels.shape[2]} bands along its last axis and the model "
+                f"takes {bands} ({', '.join(self.header.source.names)}); pick them, such as array[..., :{bands}]."
+            )
+        if pixels.dtype.kind != "f":
+            return Raster.from_pixels(pixels)
+        pixels, mask = settle(pixels, np.isfinite(pixels))
         return Raster.from_pixels(pixels, mask=mask)
 
     def check(self, raster: Raster) -> None:
@@ -198,7 +210,7 @@ class Translator:
         Raises:
             InputError: if bands, dtype or ground resolution do not fit; the sentence says what to do.
         """
-        self.check_kind(raster.count, raster.dtype.name)
+        self.check_kind(raster.bands, raster.dtype.name, raster.units)
         have, need = raster.grid.ground_resolution, self.header.ground_resolution
         if have is None or need is None or self.any_resolution:
             return
@@ -209,22 +221,39 @@ class Translator:
                 "any_resolution=True)."
             )
 
-    def check_kind(self, bands: int, dtype: str) -> None:
-        """Refuses images of other bands or another dtype than the bundle's.
+    def check_kind(self, bands: Sequence[str], dtype: str, units: Units | None = None) -> None:
+        """Refuses images of other bands or another dtype than the bundle's, and warns where one's units only are known.
+
+        Args:
+            bands: names. Those that the bundle takes are picked and ordered by them.
+            dtype: of the stored values.
+            units: what these mean.
 
         Raises:
             InputError: if they do not fit; the sentence says what to do.
         """
         source = self.header.source
-        if bands != source.count:
+        if band_order(bands, source.names) is None:
+            have = f"the bands {', '.join(bands)}" if len(bands) == source.count else _bands(len(bands))
             raise InputError(
-                f"The image has {_bands(bands)} and the model takes {_bands(source.count)} "
-                f"({', '.join(source.names)}); pick or add bands first."
+                f"The image has {have} and the model takes {_bands(source.count)} "
+                f"({', '.join(source.names)}); pick those that the model takes, in its order (bands=1,2,3 as it is "
+                "opened)."
             )
         if dtype != source.dtype:
             raise InputError(
                 f"The pixels are {dtype} and the model takes {source.dtype} from {source.low:g} to {source.high:g}; "
                 "convert the image first."
+            )
+        if units and not source.units:
+            warn(
+                f"The image says that its values have {units}, and the model does not know those of what it was "
+                "trained on: stored values are used as they are."
+            )
+        elif source.units and not units:
+            warn(
+                f"The image does not say scale and offset of its values, which are taken to be those of what the model "
+                f"was trained on: {source.units}."
             )
 
     def check_samples(self, samples: int) -> None:
@@ -246,7 +275,7 @@ class Translator:
         """Translates a piece of a raster in one pass, without looking at its scale or filling its gaps.
 
         Args:
-            raster: (C, H, W) of the bundle's source, small enough for one pass.
+            raster: (C, H, W) that `check_kind` lets pass, small enough for one pass.
             sample: which draw of the noise, in paper mode.
 
         Returns:
@@ -308,8 +337,15 @@ class Translator:
 
     def _unit(self, raster: Raster, rows: slice, columns: slice) -> Tensor:
         """A window as float32 (1, C, h, w) in [-1, 1]; pixels without data are 0, the middle of the range."""
-        unit = image_to_unit(raster.pixels[:, rows, columns], self.header.source.scaling)
-        mask = raster.mask[rows, columns]
+        source, mask = self.header.source, raster.mask[rows, columns]
+        part = replace(raster, pixels=raster.pixels[:, rows, columns], mask=mask, grid=Grid.pixels(*mask.shape))
+        if source.dtype != "uint8":
+            suspects = Suspects()
+            suspects.add(part.pixels[:, mask])
+            suspects.tell("the image")
+        fitted = source.fit(part)
+        assert fitted is not None  # `check_kind` has refused it
+        unit = image_to_unit(fitted.pixels, source.scaling)
         return unit if mask.all() else unit.masked_fill(torch.from_numpy(~mask), 0.0)
 
     def _placed(self, pixels: NDArray[Any], raster: Raster) -> Raster:
@@ -317,7 +353,7 @@ class Translator:
         if not raster.mask.all():
             pixels[:, ~raster.mask] = target.low
         names = target.names if len(target.names) == len(pixels) else default_bands(len(pixels))
-        return Raster(pixels, raster.mask, raster.grid, names)
+        return Raster(pixels, raster.mask, raster.grid, names, target.units)
 
     def _images_at_once(self, source: Tensor) -> int:
         """Fewer images at once when they are larger than those of training."""

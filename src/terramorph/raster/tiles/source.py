@@ -12,9 +12,10 @@ from odc.geo.crs import CRS
 from odc.geo.geom import box
 from PIL import Image
 
+from terramorph.bands import default_bands
 from terramorph.errors import RasterError
 from terramorph.geo.grid import Grid
-from terramorph.raster.raster import Raster, default_bands
+from terramorph.raster.raster import Raster
 from terramorph.raster.tiles.decode import TILE_SIZES, Tile, decode_tile
 from terramorph.raster.tiles.reader import TileReader
 from terramorph.raster.tiles.scheme import WEB_MERCATOR, TileBox, pixel_grid
@@ -46,6 +47,7 @@ class TileSource:
     """
 
     sequential = False
+    units = None
 
     def __init__(
         self, reader: TileReader, zoom: int | None = None, *, tile_size: int | None = None, crs: CRS | None = None

@@ -1,0 +1,235 @@
+"""Which bands of a dataset are read, as what, and how: told by the dataset itself unless it is said otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.windows import Window
+
+from terramorph.bands import Units, colour_of, default_bands
+from terramorph.errors import RasterError, warn
+from terramorph.raster.storage import Remote
+from terramorph.raster.values import is_alpha, is_value, settle
+
+_TRANSPARENT = frozenset({"PNG", "WEBP", "GIF"})
+"""Drivers of formats of which alpha is always one."""
+_NAMED = {kind: kind.name for kind in (ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.nir)}
+_PLACES, _SIDE = 3, 64
+"""Places along each side where values are looked at, and their size, pixels."""
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """How an image is read where it does not say it itself, or wrongly.
+
+    Attributes:
+        bands: numbers, from 1, of the bands that are read, in this order; None: all but alpha, in their own.
+        names: what these bands are called; None: as the file calls them.
+        nodata: stored value of pixels without data, beside the one that the file declares.
+        raw: scale and offset of the file are left aside.
+        categorical: values are classes, and are never mixed: pixels are moved by nearest neighbour. None: palettes are,
+            and single bands of few whole values.
+
+    Raises:
+        RasterError: if a band is under 1 or named twice.
+    """
+
+    bands: tuple[int, ...] | None = None
+    names: tuple[str, ...] | None = None
+    nodata: float | None = None
+    raw: bool = False
+    categorical: bool | None = None
+
+    def __post_init__(self) -> None:
+        """Check the bands."""
+        if self.bands is not None and (not self.bands or min(self.bands) < 1 or len(set(self.bands)) < len(self.bands)):
+            raise RasterError(f"Bands {self.bands} cannot be picked; they are counted from 1, each once.")
+
+    def chosen(self, count: int, path: Path | Remote) -> tuple[int, ...]:
+        """The numbers of the bands, of a file that has ``count``.
+
+        Raises:
+            RasterError: if it has no band of such a number.
+        """
+        chosen = self.bands or tuple(range(1, count + 1))
+        if max(chosen) > count:
+            raise RasterError(f"{path} has {count} band{'s' * (count != 1)} and no band {max(chosen)}; pick others.")
+        return chosen
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What of a dataset is read.
+
+    Attributes:
+        numbers: of the bands, from 1, in the order in which they are given.
+        names: of what is given.
+        alpha: numbers of the bands that are one.
+        palette: whether the only band is of indices, which become red, green and blue.
+        dtype: of what is given.
+        units: what stored values mean; None: themselves.
+        nodata: see `ReadOptions`.
+    """
+
+    numbers: tuple[int, ...]
+    names: tuple[str, ...]
+    alpha: tuple[int, ...]
+    palette: bool
+    dtype: np.dtype[Any]
+    units: Units | None
+    nodata: float | None
+
+    def read(self, dataset: Any, window: Window | None = None) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Decode a dataset, or a window that lies inside it.
+
+        Returns:
+            Stored pixels (C, H, W) without alpha, palettes expanded to red, green and blue; and the mask (H, W), True
+            where any band holds data and no alpha is 0. What a single band lacks `settle` fills.
+        """
+        pixels = dataset.read(list(self.numbers), window=window)
+        mask: NDArray[np.bool_] | None = None
+        valid = self._valid(dataset, pixels, window)
+        if valid is not None:
+            pixels, mask = settle(pixels, valid)
+        mask = np.ones(pixels.shape[1:], np.bool_) if mask is None else mask
+        for band in self.alpha:
+            mask &= dataset.read(band, window=window) != 0
+        if self.palette:
+            pixels, opaque = _expand_palette(pixels[0], dataset.colormap(self.numbers[0]))
+            mask &= opaque
+        return pixels, mask
+
+    def _valid(self, dataset: Any, pixels: NDArray[Any], window: Window | None) -> NDArray[np.bool_] | None:
+        """Where bands hold data, bool (C, H, W), without a look at alpha; None: everywhere."""
+        flags = [dataset.mask_flag_enums[number - 1] for number in self.numbers]
+        valid: NDArray[np.bool_] | None = None
+        shared = None
+        for i, (number, kinds) in enumerate(zip(self.numbers, flags, strict=True)):
+            if MaskFlags.all_valid in kinds or MaskFlags.alpha in kinds:
+                continue
+            if valid is None:
+                valid = np.ones(pixels.shape, np.bool_)
+            if MaskFlags.per_dataset in kinds:
+                shared = dataset.read_masks(number, window=window) != 0 if shared is None else shared
+                valid[i] = shared
+            else:
+                valid[i] = dataset.read_masks(number, window=window) != 0
+        if self.nodata is not None:
+            valid = (True if valid is None else valid) & ~is_value(pixels, self.nodata)
+        if pixels.dtype.kind == "f":
+            finite = np.isfinite(pixels)
+            if not finite.all():
+                valid = finite if valid is None else valid & finite
+        return valid
+
+
+def layout_of(dataset: Any, path: Path | Remote, options: ReadOptions) -> Layout:
+    """What of a dataset is read. An alpha of a format in which it may be anything is looked at in nine places.
+
+    Raises:
+        RasterError: If it has no bands, nothing but alpha, complex numbers, bands of several types, or not those that
+            are asked for.
+    """
+    if dataset.count == 0:
+        raise RasterError(f"{path} holds no bands of its own; give one of the images inside it.")
+    kinds = dataset.colorinterp
+    tagged = [i + 1 for i, kind in enumerate(kinds) if kind == ColorInterp.alpha]
+    alpha = tuple(n for n in tagged if n not in (options.bands or ()) and _is_alpha(dataset, n))
+    numbers = options.chosen(dataset.count, path) if options.bands else None
+    if numbers is None:
+        numbers = tuple(n for n in range(1, dataset.count + 1) if n not in alpha)
+        for number in {*tagged} - {*alpha}:
+            warn(
+                f"Band {number} of {path} is tagged as alpha and holds a spread of values: it is read as near "
+                f"infrared. If it is, tag it so (gdal_edit.py -colorinterp_{number} undefined); else pick the others."
+            )
+    if not numbers:
+        raise RasterError(f"{path} holds nothing but an alpha band; give an image with colours.")
+    types = sorted({dataset.dtypes[n - 1] for n in numbers})
+    if any("complex" in name for name in types):
+        raise RasterError(f"{path} holds complex numbers; take their magnitude first.")
+    if len(types) > 1:
+        raise RasterError(f"{path} holds bands of several types ({', '.join(types)}); convert them to one.")
+    palette = len(numbers) == 1 and kinds[numbers[0] - 1] == ColorInterp.palette
+    scales, offsets = ([values[n - 1] for n in numbers] for values in (dataset.scales, dataset.offsets))
+    return Layout(
+        numbers=numbers,
+        names=_checked_names(options.names, path, 3 if palette else len(numbers)) or _names(dataset, numbers, palette),
+        alpha=alpha,
+        palette=palette,
+        dtype=np.dtype("uint8" if palette else types[0]),
+        units=None if palette or options.raw else Units.of(scales, offsets),
+        nodata=options.nodata,
+    )
+
+
+def sample_blocks(dataset: Any, band: int) -> list[NDArray[Any]]:
+    """Values of a band in up to nine places; all of a small one."""
+    high, wide = (side if side <= _PLACES * _SIDE else _SIDE for side in dataset.shape)
+    tops, lefts = (
+        sorted({(side - size) * i // (_PLACES - 1) for i in range(_PLACES)})
+        for side, size in zip(dataset.shape, (high, wide), strict=True)
+    )
+    return [dataset.read(band, window=Window(left, top, wide, high)) for top in tops for left in lefts]
+
+
+def picked(
+    pixels: NDArray[Any], mask: NDArray[np.bool_], path: Path, options: ReadOptions
+) -> tuple[NDArray[Any], NDArray[np.bool_], tuple[str, ...]]:
+    """Bands and nodata as asked for, of an image (C, H, W) that was decoded whole; and the bands' names."""
+    numbers = options.chosen(len(pixels), path)
+    names = default_bands(len(pixels))
+    if options.bands:
+        pixels = pixels[[n - 1 for n in numbers]]
+    if options.nodata is not None:
+        pixels, valid = settle(pixels, ~is_value(pixels, options.nodata))
+        mask = mask & valid
+    return pixels, mask, _checked_names(options.names, path, len(pixels)) or tuple(names[n - 1] for n in numbers)
+
+
+def _checked_names(names: Sequence[str] | None, path: Path | Remote, count: int) -> tuple[str, ...] | None:
+    if names is not None and len(names) != count:
+        raise RasterError(
+            f"Of {path} {count} band{'s are' if count != 1 else ' is'} read and {len(names)} are needed "
+            f"({', '.join(names)}); pick as many."
+        )
+    return None if names is None else tuple(names)
+
+
+def _is_alpha(dataset: Any, number: int) -> bool:
+    """Whether a band that is tagged as alpha is one: by its name, its format, or its values."""
+    said = dataset.descriptions[number - 1]
+    if said and (colour_of(said) or "alpha" in said.lower()):
+        return colour_of(said) is None
+    return dataset.driver in _TRANSPARENT or is_alpha(sample_blocks(dataset, number))
+
+
+def _names(dataset: Any, numbers: Sequence[int], palette: bool) -> tuple[str, ...]:
+    """Descriptions, else the colours that bands are tagged as; where there is neither, the usual names."""
+    if palette:
+        return default_bands(3)
+    kinds = dataset.colorinterp
+    said = [
+        dataset.descriptions[n - 1] or ("nir" if kinds[n - 1] == ColorInterp.alpha else _NAMED.get(kinds[n - 1]))
+        for n in numbers
+    ]
+    if not any(said):
+        return default_bands(len(numbers)) if len(numbers) == dataset.count else tuple(f"band{n}" for n in numbers)
+    return tuple(str(name or f"band{n}") for name, n in zip(said, numbers, strict=True))
+
+
+def _expand_palette(
+    index: NDArray[Any], colormap: dict[int, tuple[int, int, int, int]]
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """RGB (3, H, W) and opacity (H, W) of palette indices (H, W)."""
+    table = np.zeros((max(int(index.max(initial=0)), *colormap) + 1, 4), np.uint8)
+    for key, colour in colormap.items():
+        table[key] = colour
+    rgba = table[index]
+    return np.ascontiguousarray(rgba[..., :3].transpose(2, 0, 1)), rgba[..., 3] != 0

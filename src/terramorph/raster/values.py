@@ -1,0 +1,116 @@
+"""What stored values tell of themselves: which hold no data, and whether a band is an alpha or one of classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from terramorph.errors import warn
+
+_USUAL = (-9999.0, -99999.0, -999999.0, -999.0, 9999.0, 99999.0, -32768.0, -32767.0, 32767.0, 65535.0, -2147483648.0)
+_HUGE = 1e19
+"""Magnitude from which a float holds no measurement: 1e20, 9.97e36 (netCDF), 3.4e38."""
+_MOST_CLASSES = 32
+
+
+def settle(pixels: NDArray[Any], valid: NDArray[np.bool_]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Pixels of which some bands hold no data. A pixel holds data where any band does, as GDAL's dataset mask says.
+
+    In such a pixel, 0 and whatever 8 bits hold are measurements (near infrared of water). Any other nodata value, and
+    what is not finite, would reach far beyond all others: the mean of the pixel's other bands stands for it.
+
+    Args:
+        pixels: (C, H, W).
+        valid: bool (C, H, W), False where a band has its nodata value or is not finite.
+
+    Returns:
+        Pixels of the same dtype, and the mask (H, W).
+    """
+    mask: NDArray[np.bool_] = np.any(valid, axis=0)
+    if pixels.dtype == np.uint8 or valid.all():
+        return pixels, mask
+    holes = mask & ~valid & (pixels != 0)
+    if not holes.any():
+        return pixels, mask
+    at = holes.any(axis=0)
+    known = valid[:, at]
+    mean = np.where(known, pixels[:, at], 0).sum(axis=0, dtype=np.float64) / known.sum(axis=0)
+    settled = pixels.copy()
+    settled[:, at] = np.where(holes[:, at], mean if pixels.dtype.kind == "f" else np.rint(mean), pixels[:, at])
+    return settled, mask
+
+
+def is_value(pixels: NDArray[Any], value: float) -> NDArray[np.bool_]:
+    """Where pixels hold a value; of floats to 6 digits, of huge ones to 3, for few write out -3.4028235e38."""
+    if pixels.dtype.kind != "f":
+        found: NDArray[np.bool_] = pixels == value
+        return found
+    close: NDArray[np.bool_] = np.isclose(pixels, value, rtol=1e-3 if abs(value) > _HUGE else 1e-6, atol=0)
+    return close
+
+
+class Suspects:
+    """Looks for values that are likely to mean no data and are not declared: the usual ones, far from all others."""
+
+    def __init__(self) -> None:
+        self._usual: set[float] = set()
+        self._low, self._high = np.inf, -np.inf
+
+    def add(self, values: NDArray[Any]) -> None:
+        """Values of pixels with data, of any shape."""
+        while values.size and values.dtype != np.uint8:
+            ends = float(values.min()), float(values.max())
+            usual = [v for v in ends if v in _USUAL or abs(v) >= _HUGE]
+            if not usual:
+                self._low, self._high = min(self._low, ends[0]), max(self._high, ends[1])
+                return
+            self._usual.update(usual)
+            values = values[~np.isin(values, usual)]
+
+    def found(self) -> list[float]:
+        """Values farther from all others than these are from each other."""
+        far = self._high - self._low
+        near = (v for v in sorted(self._usual) if max(self._low - v, v - self._high) > far)
+        return [] if far < 0 else list(near)
+
+    def tell(self, where: str) -> None:
+        """Warns of what was found."""
+        for value in self.found():
+            warn(
+                f"Some values of {where} are {value:g}, far from all others, and likely mean no data; declare it "
+                f"(gdal_edit.py -a_nodata {value:g}), or say nodata={value:g} as it is opened."
+            )
+
+
+def is_alpha(blocks: Sequence[NDArray[Any]]) -> bool:
+    """Whether a band that is tagged as alpha is one, by blocks of its values.
+
+    Most of what an alpha lets show has a single opacity, and edges the rest. Near infrared, which many programs store
+    as a fourth band that GDAL calls alpha, has none that most pixels share.
+    """
+    values = np.concatenate([block.ravel() for block in blocks])
+    shown = values[values != 0]
+    if not shown.size:
+        return True
+    return bool(np.unique(shown, return_counts=True)[1].max() * 2 > shown.size)
+
+
+def count_classes(blocks: Sequence[NDArray[Any]]) -> int | None:
+    """How many classes a band holds, by blocks (h, w) of its values; None where these are measurements.
+
+    Classes are few, and from one to the next it is not always a single step, as it is where something is measured
+    in few steps.
+    """
+    values = np.unique(np.concatenate([block.ravel() for block in blocks]))
+    if not 2 <= len(values) <= _MOST_CLASSES:
+        return None
+    if len(values) == 2:
+        return 2
+    steps = np.concatenate(
+        [np.abs(np.diff(np.searchsorted(values, block), axis=axis)).ravel() for block in blocks for axis in (0, 1)]
+    )
+    steps = steps[steps > 0]
+    return len(values) if steps.size and (steps > 1).mean() > 0.05 else None
