@@ -11,7 +11,8 @@ from typing import Any, Literal, Self
 
 from affine import Affine
 from odc.geo.crs import CRS
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pyproj.exceptions import CRSError
 
 from terramorph.atomic import atomic
 from terramorph.errors import DatasetError
@@ -39,6 +40,14 @@ class GridRecord(_Record):
     width: int = Field(ge=1)
     affine: tuple[float, float, float, float, float, float]
     crs: str | None
+
+    @model_validator(mode="after")
+    def _is_a_grid(self) -> Self:
+        try:
+            self.grid()
+        except CRSError:
+            raise ValueError(f"there is no CRS {self.crs!r}") from None
+        return self
 
     @classmethod
     def of(cls, grid: Grid) -> Self:
@@ -116,6 +125,12 @@ class Manifest(_Record):
     areas: tuple[AreaRecord, ...]
     counts: dict[str, int]
     pairs: dict[str, dict[str, tuple[int, int, int]]]
+
+    @model_validator(mode="after")
+    def _names_its_areas(self) -> Self:
+        if any(not 0 <= area < len(self.areas) for pairs in self.pairs.values() for area, _, _ in pairs.values()):
+            raise ValueError("a pair is of an area that is not listed")
+        return self
 
     def grid_of(self, split: str, pair: str) -> Grid | None:
         """The grid of a pair; None where it is not known to the manifest or has no place."""

@@ -102,9 +102,9 @@ class Journal:
         settings = parse_json(json.dumps(settings))
         if begun is None:
             self._save("settings.json", settings)
-        elif begun != settings:
+        elif changed := _difference(begun, settings):
             raise DatasetError(
-                f"{out} was begun with other settings ({_difference(begun, settings)}); give the same ones to go "
+                f"{out} was begun with other settings ({changed}); give the same ones to go "
                 "on, or choose another folder."
             )
         try:
@@ -221,12 +221,15 @@ def held(out: Path) -> AbstractContextManager[None]:
 
 
 def _difference(begun: dict[str, Any], now: dict[str, Any]) -> str:
-    """The first setting that differs: its name, what it was, what it is."""
-    name = next(k for k in sorted({*begun, *now}) if begun.get(k) != now.get(k))
-    was, is_now = begun.get(name), now.get(name)
-    if isinstance(was, dict) and isinstance(is_now, dict):
-        return _difference(was, is_now)
-    return f"{name}: {was!r}, now {is_now!r}"
+    """The first setting that differs: its name, what it was, what it is; "" for none. A missing one is None."""
+    for name in sorted({*begun, *now}):
+        was, is_now = begun.get(name), now.get(name)
+        if isinstance(was, dict) and isinstance(is_now, dict):
+            if inner := _difference(was, is_now):
+                return inner
+        elif was != is_now:
+            return f"{name}: {was!r}, now {is_now!r}"
+    return ""
 
 
 def _refuse_other_kind(first: AreaRecord, area: AreaRecord) -> None:

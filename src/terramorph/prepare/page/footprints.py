@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from odc.geo.crs import CRS
 from pyarrow import ArrowException
+from pyproj.exceptions import CRSError
 
 from terramorph.errors import DatasetError
 from terramorph.pairs.manifest import FOOTPRINTS, SPLITS, Manifest, load_manifest
@@ -79,7 +80,7 @@ def read_footprints(root: str | Path) -> Footprints:
         crs = None if frame.crs is None else CRS(frame.crs.to_wkt())
     except FileNotFoundError:
         raise DatasetError(f"{path} is missing; run the same prepare command again, which writes it anew.") from None
-    except (OSError, ArrowException, KeyError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ArrowException, CRSError, KeyError, ValueError, TypeError, AttributeError) as error:
         reason = f"no column {error}" if isinstance(error, KeyError) else str(error).strip().split("\n")[0]
         raise DatasetError(
             f"{path} cannot be read ({reason}); run the same prepare command again, which writes it anew."
