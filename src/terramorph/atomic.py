@@ -7,7 +7,6 @@ behind are swept when another process first writes into their folder. Folders ar
 
 from __future__ import annotations
 
-import fcntl
 import itertools
 import os
 import platform
@@ -20,6 +19,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from terramorph.errors import StorageError, TerramorphError
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
 
 HOST = f"{zlib.crc32(platform.node().encode()):08x}"
 """This machine: a process id means nothing on another one that shares the folder."""
@@ -110,7 +114,10 @@ def locked(path: Path, busy: Exception) -> Iterator[None]:
     """
     with path.open("w") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if sys.platform == "win32":
+                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+            else:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise busy from None
         yield
@@ -159,7 +166,9 @@ def _is_written(process: int, number: int) -> bool:
 
 
 def is_running(process: int) -> bool:
-    """Whether there is a process of this number on this machine."""
+    """Whether there is a process of this number on this machine; on Windows, where asking would end it, yes."""
+    if sys.platform == "win32":
+        return True
     try:
         os.kill(process, 0)
     except ProcessLookupError:

@@ -5,20 +5,21 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import odc.geo.xr  # noqa: F401  (gives every DataArray its .odc)
-import xarray
 from numpy.typing import NDArray
 from odc.geo.geom import Geometry
 
 from terramorph.bands import Units, default_bands
-from terramorph.errors import RasterError
+from terramorph.errors import MissingPackageError, RasterError
 from terramorph.geo.grid import Grid
 from terramorph.raster.raster import Raster
 from terramorph.raster.values import settle
 from terramorph.raster.warp import footprint, kernel_reach, warp, window_offset
+
+if TYPE_CHECKING:
+    import xarray
 
 
 @dataclass(frozen=True)
@@ -107,12 +108,19 @@ class ArraySource:
 
     Raises:
         RasterError: If it has no CRS, or its coordinates are not those of a grid, or it has more dimensions.
+        MissingPackageError: If dask, which odc-geo needs to know the place of a DataArray, is not installed.
     """
 
     licence: str | None = None
     sequential = False
 
     def __init__(self, array: xarray.DataArray) -> None:
+        try:
+            import odc.geo.xr  # noqa: F401  (gives every DataArray its .odc)
+        except ImportError as error:
+            raise MissingPackageError(
+                "DataArrays need dask, which is not installed; install it with pip install 'terramorph[cluster]'."
+            ) from error
         self.name = str(array.name) if array.name is not None else "the array"
         geobox, spatial = array.odc.geobox, array.odc.spatial_dims
         if spatial is None or geobox is None or geobox.crs is None:

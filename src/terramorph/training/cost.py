@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -23,7 +22,7 @@ class Cost:
         seconds_per_image: of the steps with their batches, without sheets, checkpoints and the first step, which warms
             up; all processes together. None if there was no second step.
         peak_memory: bytes; on CUDA the most that tensors took during the call, on a CPU the most that this process has
-            ever held.
+            ever held (0 on Windows, which does not tell).
         parameters: trainable values of each network.
     """
 
@@ -62,6 +61,10 @@ class Meter:
         """Of all steps so far."""
         if self._device.type == "cuda":
             peak = torch.cuda.max_memory_allocated(self._device)
+        elif sys.platform == "win32":
+            peak = 0
         else:  # macOS counts bytes where Linux counts KiB
+            import resource
+
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
         return Cost(self._seconds / self._images if self._images else None, peak, self._parameters)

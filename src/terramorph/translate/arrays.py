@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray
 from numpy.typing import NDArray
-from odc.geo.xr import wrap_xr
 
 from terramorph.bundle import Bands
-from terramorph.errors import InputError, MissingPackageError
+from terramorph.errors import InputError
 from terramorph.geo import Cover, Grid, Window
 from terramorph.raster import Raster, default_bands
 from terramorph.raster.array_source import ArrayLayout, ArraySource
 from terramorph.translate.sweep import SweepOptions, plan_cover, work_grid
 from terramorph.translate.translator import Translator
+
+if TYPE_CHECKING:
+    import xarray
 
 
 def translate_array(
@@ -52,14 +53,18 @@ def translate_array(
     Raises:
         RasterError: If the array has no CRS or is no raster.
         InputError: If it is no DataArray, or bands, dtype or ground resolution do not fit the bundle.
-        MissingPackageError: If the array is lazy and dask cannot be imported whole.
+        MissingPackageError: If dask is not installed.
     """
+    import xarray
+
     if not isinstance(array, xarray.DataArray):
         raise InputError(
             f"A {type(array).__name__} is no DataArray; of a Dataset pick one variable or use .to_dataarray(), and "
             "give a plain array to Translator.translate."
         )
     source = ArraySource(array)
+    from odc.geo.xr import wrap_xr
+
     translator.check_kind(source.bands, source.dtype.name, source.units)
     grid = work_grid(source, translator, resolution)
     cover = plan_cover(translator, grid, SweepOptions(resolution=resolution, window=window, overlap=overlap))
@@ -119,13 +124,9 @@ def _at_once(work: _Work, grid: Grid, source: ArraySource) -> NDArray[Any]:
 
 def _lazily(work: _Work, grid: Grid, source: ArraySource) -> Any:
     """A dask array (C, H, W), one chunk a window."""
-    try:
-        import dask
-        import dask.array
-    except ImportError as error:
-        raise MissingPackageError(
-            "A lazy array needs dask, which is not installed; install it with pip install 'terramorph[cluster]'."
-        ) from error
+    import dask
+    import dask.array
+
     shared = dask.delayed(work)
     windows = {(window.row, window.column): window for window in work.cover.windows()}
     parts = {}
