@@ -111,6 +111,10 @@ def test_another_configuration_is_refused(run: Path, config: TrainConfig, town_p
         train_to(run, town_pairs, other, images=6)
     with pytest.raises(ConfigError, match=r"holds a run on .* is wanted"):
         require_same(run, tmp_path, config)
+    moved = shutil.copytree(run, tmp_path / "moved")
+    settings = json.loads((moved / "config.json").read_text())
+    (moved / "config.json").write_text(json.dumps({**settings, "dataset": str(tmp_path / "gone")}))
+    require_same(moved, town_pairs, config)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(CheckpointError, match="cannot be read"):
         require_same(tmp_path, town_pairs, config)

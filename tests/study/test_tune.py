@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import sqlite3
 import sys
@@ -192,16 +193,23 @@ def test_a_trial_that_cannot_be_trained_has_failed_and_the_study_goes_on(
     assert found.best is None
 
 
-def test_a_study_stops_between_steps_and_goes_on(town_pairs: Path, space: Path, cache: Path, tmp_path: Path) -> None:
+def test_a_study_stops_between_steps_and_goes_on_though_its_data_set_was_moved(
+    town_pairs: Path, space: Path, cache: Path, tmp_path: Path
+) -> None:
     steps = iter([False] * 6 + [True] * 9)
     options = StudyOptions(trials=1, images=18, space=space)
-    found = tune(town_pairs, tmp_path, tiny(), options, should_stop=lambda: next(steps), cache=cache)
+    here, there, out = tmp_path / "here", tmp_path / "there", tmp_path / "study"
+    shutil.copytree(town_pairs, here)
+    found = tune(here, out, tiny(), options, should_stop=lambda: next(steps), cache=cache)
     assert [trial.state for trial in found.trials] == ["running"]
     assert not found.finished
     stopped = max(found.trials[0].scores)
-    found = tune(town_pairs, tmp_path, tiny(), options, cache=cache)
+    with pytest.raises(ConfigError, match="another dataset"):
+        tune(town_pairs, out, tiny(), options, cache=cache)
+    here.rename(there)
+    found = tune(there, out, tiny(), options, cache=cache)
     assert [trial.state for trial in found.trials] == ["complete"]
-    log = (tmp_path / "trials" / "0000" / "run" / "log.jsonl").read_text()
+    log = (out / "trials" / "0000" / "run" / "log.jsonl").read_text()
     assert log.count('"event": "started"') == 1
     assert stopped in found.trials[0].scores
 

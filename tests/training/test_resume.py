@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -165,6 +166,26 @@ def test_resuming_with_other_pairs_or_a_damaged_checkpoint(town_pairs: Path, tmp
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
     with pytest.raises(CheckpointError, match="damaged"):
         resume(tmp_path / "run", cache=tmp_path)
+
+
+def test_a_run_goes_on_where_its_data_set_was_moved(town_pairs: Path, tmp_path: Path, tiny: Tiny) -> None:
+    shutil.copytree(town_pairs, tmp_path / "here")
+    train(tmp_path / "here", tmp_path / "run", tiny(max_steps=3), should_stop=lambda: True, cache=tmp_path)
+    (tmp_path / "here").rename(tmp_path / "there")
+    with pytest.raises(CheckpointError, match="new folder"):
+        resume(tmp_path / "run", cache=tmp_path)
+    min((tmp_path / "there" / "train").glob("*.png")).rename(tmp_path / "held.png")
+    with pytest.raises(CheckpointError, match="are not those"):
+        resume(tmp_path / "run", tmp_path / "there", cache=tmp_path)
+    name = min((town_pairs / "train").glob("*.png")).name
+    (tmp_path / "held.png").rename(tmp_path / "there" / "train" / name)
+    moved = resume(tmp_path / "run", tmp_path / "there", cache=tmp_path, max_steps=2)
+    assert moved.finished
+    assert resume(tmp_path / "run", cache=tmp_path, max_steps=3).step == 3  # its new place is remembered
+    whole = train(town_pairs, tmp_path / "whole", tiny(max_steps=3), cache=tmp_path)
+    assert whole.model is not None
+    assert moved.model is not None
+    assert same_weights(whole.model, moved.model)
 
 
 def test_another_length_can_be_given_when_resuming(town_pairs: Path, tmp_path: Path, tiny: Tiny) -> None:

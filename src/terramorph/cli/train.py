@@ -33,7 +33,9 @@ def run(
     preset: Annotated[str, typer.Option(help="A preset's name, a TOML file, or a run's config.json.")] = "pix2pix",
     direction: Annotated[Direction | None, typer.Option(help="AtoB: the left half, or A/, is the source.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; ends with model.safetensors.")] = None,
-    resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder.")] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Go on with the run in this folder; DATASET only if it was moved.")
+    ] = None,
     max_steps: Annotated[int | None, typer.Option(min=1, help="Stop there although the schedule is longer.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Pairs per step and process.")] = None,
     device: Annotated[Device | None, typer.Option(help="Where to compute.")] = None,
@@ -61,12 +63,13 @@ def run(
     given = {key: value for key, value in changes.items() if value is not None}
     if resume is not None:
         others = given.keys() - {"max_steps"}
-        if dataset is not None or out is not None or others or assignments or dry_run or skip_bad:
+        if out is not None or others or assignments or dry_run or skip_bad:
             raise ConfigError(
-                "--resume goes on with a run as it was started: give nothing beside it but --max-steps and --cache."
+                "--resume goes on with a run as it was started: give nothing beside it but --max-steps, --cache, and "
+                "DATASET if that was moved."
             )
         again = resume
-        _run(lambda **how: _resume(again, cache, max_steps, **how), again, cache, verbose=verbose)
+        _run(lambda **how: _resume(again, dataset, cache, max_steps, **how), again, cache, verbose=verbose)
         return
     if dataset is None or out is None:
         missing = "DATASET" if dataset is None else "--out RUN"
@@ -83,11 +86,13 @@ def run(
     _run(begin, out, cache, dry_run, verbose)
 
 
-def _resume(run_folder: Path, cache: Path | None, max_steps: int | None, **how: Any) -> TrainResult:
+def _resume(
+    run_folder: Path, dataset: Path | None, cache: Path | None, max_steps: int | None, **how: Any
+) -> TrainResult:
     from terramorph.data import DEFAULT_CACHE
     from terramorph.training import resume
 
-    return resume(run_folder, cache=cache or DEFAULT_CACHE, max_steps=max_steps, **how)
+    return resume(run_folder, dataset, cache=cache or DEFAULT_CACHE, max_steps=max_steps, **how)
 
 
 def _run(

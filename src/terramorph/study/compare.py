@@ -28,6 +28,7 @@ from terramorph.study.run import (
     PERCEPTUAL_WEIGHTS,
     first_warning,
     flat_settings,
+    is_same_folder,
     read_scores,
     require_same,
     score,
@@ -194,6 +195,8 @@ def _claim(out: Path, study: Study, dataset: Path, jobs: list[Job]) -> None:
     if (out / STUDY).is_file():
         try:
             there = parse_json((out / STUDY).read_text(encoding="utf-8"))
+            if is_same_folder(there["dataset"], dataset):
+                there["dataset"] = mine["dataset"]
             changed = next((key for key in mine if there[key] != mine[key]), None)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ConfigError(f"{out / STUDY} cannot be read ({error}); choose another --out.") from error

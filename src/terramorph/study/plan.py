@@ -12,6 +12,7 @@ from terramorph.atomic import atomic
 from terramorph.documents import parse_json
 from terramorph.errors import ConfigError, StorageError
 from terramorph.study.objectives import choose_objectives
+from terramorph.study.run import is_same_folder
 from terramorph.study.rungs import Rungs, stretched, whole_length
 from terramorph.study.space import Space, changed, load_space, space_of
 from terramorph.study.splits import choose_splits, link_pairs
@@ -166,7 +167,10 @@ def keep_plan(out: Path, plan: StudyPlan) -> None:
         if (out / PLAN).is_file():
             begun = load_plan(out)
             _same(begun.plain(), plan.plain(), out)
-            link_pairs(plan.dataset, splits, out / TUNING)
+            moved = begun.dataset != plan.dataset
+            link_pairs(plan.dataset, splits, out / TUNING, anew=moved)
+            if moved:
+                _write(out, begun := replace(begun, dataset=plan.dataset))
             _keep_weights(out, begun, plan.weights)
         else:
             # Links without a study are those of a call that came to nothing, and may be of another dataset.
@@ -233,7 +237,7 @@ def _keep_weights(out: Path, plan: StudyPlan, weights: Path | None) -> StudyPlan
 def _same(theirs: dict[str, Any], ours: dict[str, Any], out: Path) -> None:
     """Raises ConfigError for the first thing in which two studies differ."""
     for key, value in ours.items():
-        if theirs[key] != value:
+        if theirs[key] != value and not (key == "dataset" and is_same_folder(theirs[key], Path(value))):
             short = isinstance(value, str | list) and len(str(value)) < 200
             said = f" ({theirs[key]} there, {value} here)" if short else ""
             raise ConfigError(

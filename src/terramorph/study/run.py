@@ -114,7 +114,7 @@ def train_to(
         wanted = config.model_copy(update={"max_steps": steps})
         return train(dataset, out, wanted, reporter=reporter, should_stop=should_stop, cache=cache)
     _find_features(out, config)
-    return resume(out, reporter=reporter, should_stop=should_stop, cache=cache, max_steps=steps)
+    return resume(out, dataset, reporter=reporter, should_stop=should_stop, cache=cache, max_steps=steps)
 
 
 def train_for(
@@ -147,12 +147,12 @@ def train_for(
 
     if steps:
         _find_features(out, config)
-        result = resume(out, reporter=reporter, should_stop=stop, cache=cache)
+        result = resume(out, dataset, reporter=reporter, should_stop=stop, cache=cache)
     else:
         result = train(dataset, out, config, reporter=reporter, should_stop=stop, cache=cache)
     if result.finished or not clock.is_over():
         return result
-    return resume(out, cache=cache, max_steps=result.step)
+    return resume(out, dataset, cache=cache, max_steps=result.step)
 
 
 class _Clock:
@@ -237,8 +237,16 @@ def require_same(out: Path, dataset: Path, config: TrainConfig) -> None:
             f"{out} holds a run with {changed} = {theirs[changed]!r}, and {ours[changed]!r} is wanted; choose another "
             "folder, or delete that one."
         )
-    if pairs != str(dataset.resolve()):
+    if not is_same_folder(pairs, dataset):
         raise ConfigError(f"{out} holds a run on {pairs}, and {dataset} is wanted; choose another folder.")
+
+
+def is_same_folder(recorded: str, dataset: Path) -> bool:
+    """Whether a data set is the one that was recorded, or has taken its place: that of a folder that is gone.
+
+    What trains on with it checks its content.
+    """
+    return recorded == str(dataset.resolve()) or not Path(recorded).exists()
 
 
 def _find_features(out: Path, config: TrainConfig) -> None:

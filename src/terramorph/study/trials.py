@@ -106,7 +106,9 @@ class Trials:
             raise ConfigError(f"The trials of {out} are in {plan.storage}; name with --storage what it was begun with.")
         self.url = _url(url or f"sqlite:///{out.resolve() / 'trials.db'}")
         self._is_shared = url is not None
-        identity = plan.plain() | {"dataset": plan.dataset.name}  # machines may see it under different paths
+        # Machines may see a data set under different paths; in a study's own folder its study.json has been compared.
+        identity = plan.plain() | {"dataset": plan.dataset.name}
+        compared = [key for key in identity if self._is_shared or key != "dataset"]
         with self._turn():
             self._study = self._open(out.resolve().name)
             self._owner = self._name() if self._is_shared else ""
@@ -118,8 +120,9 @@ class Trials:
                 if not any(PRESET in trial.user_attrs for trial in refilled):
                     own = plan.space.labels(plan.space.values_of(plan.preset))
                     self._study.enqueue_trial(own, user_attrs={PRESET: True})
-            elif known != identity:
-                different = next(key for key in identity if known.get(key) != identity[key])
+            elif different := next(
+                (key for key in identity if key in compared and known.get(key) != identity[key]), ""
+            ):
                 raise ConfigError(
                     f"The storage {self.url} holds a study {self._study.study_name} with another {different}; choose "
                     "another --out or --storage."

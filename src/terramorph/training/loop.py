@@ -89,6 +89,7 @@ def train(
 
 def resume(
     run: str | Path,
+    dataset: str | Path | None = None,
     *,
     reporter: Reporter | None = None,
     should_stop: Callable[[], bool] | None = None,
@@ -99,12 +100,14 @@ def resume(
 
     Args:
         run: its folder.
+        dataset: where its data set lies now, if it was moved; the pairs must be the same.
         reporter, should_stop, cache: as in `train`.
         max_steps: another length than the run was started with. A finished run goes on to a longer one as if it had
             never stopped, and keeps its model until the new one is written; steps done already finish it where it is.
 
     Raises:
-        CheckpointError: if there is no checkpoint, it is damaged, or the pairs have changed since.
+        CheckpointError: if there is no checkpoint, it is damaged, the pairs have changed since, or are not where they
+            were.
         ConfigError: if max_steps is negative.
     """
     out = Path(run)
@@ -112,8 +115,14 @@ def resume(
     config = parse_config(settings["config"])
     if max_steps is not None:
         config = parse_config({**settings["config"], "max_steps": max_steps})
+    pairs = Path(dataset or settings["dataset"])
+    if dataset is None and not pairs.is_dir():
+        raise CheckpointError(
+            f"The data set {pairs} of the run {out} is not there; name its new folder beside --resume {out} (in Python "
+            "resume(run, dataset))."
+        )
     again = _Run(
-        Path(settings["dataset"]),
+        pairs,
         out,
         config,
         reporter or default_reporter(),
