@@ -272,7 +272,7 @@ def test_damaged_archives_are_named(tiles, tmp_path):
     with pytest.raises(RasterError, match="not a whole PMTiles"):
         VectorSource(path, classic())
     with pytest.raises(RasterError, match="not a whole MBTiles"):
-        MbtilesArchive(path)
+        MbtilesArchive(path.rename(tmp_path / "town.mbtiles"))
 
 
 def test_one_kind_tables_and_what_has_no_kind(tmp_path):

@@ -2,6 +2,7 @@
 
 from terramorph.cartography.features import Feature, FeatureCollection
 from terramorph.cartography.kinds import KINDS
+from terramorph.cartography.ogr import read_polygons
 from terramorph.cartography.palette import CLASSES, MAP_CLASSES, PALETTE, MapClass, classify
 from terramorph.cartography.render import render, render_shapes
 from terramorph.cartography.shapes import Shapes
@@ -27,6 +28,7 @@ __all__ = [
     "is_vector",
     "load_style",
     "load_table",
+    "read_polygons",
     "render",
     "render_shapes",
 ]

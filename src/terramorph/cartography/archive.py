@@ -5,22 +5,39 @@ from __future__ import annotations
 import gzip
 import html
 import math
-import os
 import re
 import sqlite3
 import zlib
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
-from pmtiles.reader import Reader
-from pmtiles.tile import Compression, TileType
+from pmtiles.tile import (
+    Compression,
+    Entry,
+    TileType,
+    deserialize_directory,
+    deserialize_header,
+    find_tile,
+    zxy_to_tileid,
+)
 
-from terramorph.documents import DocumentError, parse_json_object
+from terramorph.cartography.mvt import decode_tile
+from terramorph.documents import parse_json_object
 from terramorph.errors import RasterError
+
+MOST_BYTES = 64 << 20
+"""The most that one tile or directory may hold when it is unpacked; the largest of real archives hold some MiB."""
+
+MOST_ZOOM = 30
 
 Degrees = tuple[float, float, float, float]
 _WORLD = (-180.0, -85.0511287798066, 180.0, 85.0511287798066)
+
+
+class NotVectors(RasterError):
+    """An archive of tiles that are images."""
 
 
 class TileArchive(Protocol):
@@ -42,6 +59,10 @@ class TileArchive(Protocol):
         """A tile, not compressed, or None where there is none; y counts from the north."""
         ...
 
+    def some_tile(self) -> bytes | None:
+        """Any tile, not compressed, or None where there is none."""
+        ...
+
 
 def open_archive(path: Path) -> TileArchive:
     """The archive in a file.
@@ -56,7 +77,7 @@ def open_archive(path: Path) -> TileArchive:
 
 
 class PmtilesArchive:
-    """A PMTiles file, version 3."""
+    """A PMTiles file, version 3 (https://github.com/protomaps/PMTiles/blob/main/spec/v3/spec.md)."""
 
     def __init__(self, path: Path) -> None:
         """Read the header.
@@ -65,40 +86,74 @@ class PmtilesArchive:
             RasterError: If the file is damaged or does not hold vector tiles.
         """
         self.path = path
-        try:
-            self._reader = Reader(self._bytes)
-            header = self._reader.header()
-            metadata: dict[str, Any] = self._reader.metadata()
-        except Exception as error:  # the package lets struct.error, KeyError, zlib.error and its own classes through
-            raise RasterError(f"{path} is not a whole PMTiles file ({error}); copy it again.") from error
-        if header["tile_type"] != TileType.MVT:
-            raise RasterError(f"{path} holds images, not vector tiles; read it as an image source.")
+        with self._errors():
+            self._size = path.stat().st_size
+            self._header = header = deserialize_header(self._bytes(0, 127))
+            metadata = parse_json_object(unpacked(self._bytes(header["metadata_offset"], header["metadata_length"])))
+        self.zooms = _checked_zooms(path, header["min_zoom"], header["max_zoom"])
         if header["tile_compression"] not in (Compression.GZIP, Compression.NONE, Compression.UNKNOWN):
             name = header["tile_compression"].name.lower()
             raise RasterError(f"{path}: its tiles are compressed with {name}; convert them to gzip with `pmtiles`.")
-        self.zooms = (int(header["min_zoom"]), int(header["max_zoom"]))
-        west, south, east, north = (header[f"{k}_e7"] / 1e7 for k in ("min_lon", "min_lat", "max_lon", "max_lat"))
-        self.bounds: Degrees = (west, south, east, north) if west < east and south < north else _WORLD
-        self.layers = tuple(str(layer.get("id")) for layer in metadata.get("vector_layers", []))
+        stated = tuple(header[f"{key}_e7"] / 1e7 for key in ("min_lon", "min_lat", "max_lon", "max_lat"))
+        self.bounds = stated if _are_bounds(stated) else _WORLD
+        self.layers = _layer_names(metadata)
         self.licence = plain_text(metadata.get("attribution"))
-
-    def _bytes(self, offset: int, length: int) -> bytes:
-        """A part of the file; opened anew, so that threads do not share a place in it."""
-        with self.path.open("rb") as file:
-            file.seek(offset)
-            data = file.read(length)
-        if len(data) < length and offset > 0:
-            raise EOFError(f"it ends at {offset + len(data)}, before {offset + length}")
-        return data
+        if not (header["tile_type"] == TileType.MVT or (header["tile_type"] == TileType.UNKNOWN and self._looks_so())):
+            raise NotVectors(f"{path} holds images, not vector tiles; read it as an image source.")
 
     def tile(self, zoom: int, x: int, y: int) -> bytes | None:
         """A tile."""
-        data = self._reader.get(zoom, x, y)
-        return None if data is None else unpacked(data)
+        number = zxy_to_tileid(zoom, x, y)
+        with self._errors():
+            return self._find(lambda entries: find_tile(entries, number))
+
+    def some_tile(self) -> bytes | None:
+        """The first tile."""
+        with self._errors():
+            return self._find(lambda entries: entries[0] if entries else None)
+
+    def _looks_so(self) -> bool:
+        return holds_vectors(self.some_tile() or b"")
+
+    def _find(self, choose: Callable[[list[Entry]], Entry | None]) -> bytes | None:
+        """The tile that is come to by choosing an entry of each directory."""
+        header = self._header
+        offset, length = header["root_offset"], header["root_length"]
+        for _ in range(4):
+            entry = choose(self._directory(offset, length))
+            if entry is None:
+                return None
+            if entry.run_length > 0:
+                return unpacked(self._bytes(header["tile_data_offset"] + entry.offset, entry.length))
+            offset, length = header["leaf_directory_offset"] + entry.offset, entry.length
+        return None
+
+    def _directory(self, offset: int, length: int) -> list[Entry]:
+        """A directory; the package unpacks without a bound, so it gets what is unpacked already, wrapped up again."""
+        entries: list[Entry] = deserialize_directory(gzip.compress(unpacked(self._bytes(offset, length)), 0))
+        return entries
+
+    def _bytes(self, offset: int, length: int) -> bytes:
+        """A part of the file; opened anew, so that threads do not share a place in it."""
+        if offset + length > self._size:
+            raise EOFError(f"it ends at {self._size}, before {offset + length}")
+        with self.path.open("rb") as file:
+            file.seek(offset)
+            return file.read(length)
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """What the package and zlib say of a damaged file, as our error."""
+        try:
+            yield
+        except RasterError:
+            raise
+        except Exception as error:  # struct.error, KeyError, TypeError, zlib.error and classes of its own
+            raise RasterError(f"{self.path} is not a whole PMTiles file ({error}); copy it again.") from error
 
 
 class MbtilesArchive:
-    """An MBTiles file."""
+    """An MBTiles file (https://github.com/mapbox/mbtiles-spec/blob/master/1.3/spec.md)."""
 
     def __init__(self, path: Path) -> None:
         """Read the metadata.
@@ -107,35 +162,57 @@ class MbtilesArchive:
             RasterError: If the file is damaged or does not hold vector tiles.
         """
         self.path = path
+        metadata = {}
+        if query(path, "SELECT 1 FROM sqlite_master WHERE name = 'metadata'"):
+            metadata = {str(name): str(value) for name, value in query(path, "SELECT name, value FROM metadata")}
+        first, last = query(path, "SELECT MIN(zoom_level), MAX(zoom_level) FROM tiles")[0]
         try:
-            metadata = dict(self._rows("SELECT name, value FROM metadata"))
-            found = self._rows("SELECT MIN(zoom_level), MAX(zoom_level) FROM tiles")[0]
-            content = parse_json_object(metadata.get("json", "{}"))
-        except (sqlite3.Error, DocumentError) as error:
-            raise RasterError(f"{path} is not a whole MBTiles file ({error}); copy it again.") from error
-        if metadata.get("format") != "pbf" or found[0] is None:
-            raise RasterError(f"{path} does not hold vector tiles; read it as an image source.")
-        self.zooms = (int(found[0]), int(found[1]))
+            vectors = holds_vectors(self.some_tile() or b"")
+        except OSError:
+            vectors = metadata.get("format") in ("pbf", "mvt")
+        if not vectors:
+            raise NotVectors(f"{path} does not hold vector tiles; read it as an image source.")
+        self.zooms = _checked_zooms(path, first, last)
+        self.bounds = self._bounds_of_tiles()
         try:
-            west, south, east, north = (float(v) for v in metadata.get("bounds", "").split(","))
-            self.bounds: Degrees = (west, south, east, north)
+            west, south, east, north = (float(v) for v in metadata["bounds"].split(","))
+            if _are_bounds((west, south, east, north)):
+                self.bounds = _common(self.bounds, (west, south, east, north)) or self.bounds
+        except (KeyError, ValueError):
+            pass  # the tiles tell, only less closely
+        try:
+            self.layers = _layer_names(parse_json_object(metadata.get("json", "{}")))
         except ValueError:
-            self.bounds = _WORLD
-        self.layers = tuple(str(layer.get("id")) for layer in content.get("vector_layers", []))
+            self.layers = ()  # so do they of the layers
         self.licence = plain_text(metadata.get("attribution"))
 
-    def _rows(self, query: str, values: tuple[int, ...] = ()) -> list[Any]:
-        """What a query gives, through a connection of its own: SQLite's belong to one thread."""
-        with closing(sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
-            return connection.execute(query, values).fetchall()
+    def _bounds_of_tiles(self) -> Degrees:
+        """What the tiles of the last zoom cover."""
+        zoom = self.zooms[1]
+        ends = query(
+            self.path,
+            "SELECT MIN(tile_column), MAX(tile_column), MIN(tile_row), MAX(tile_row) FROM tiles WHERE zoom_level = ?",
+            zoom,
+        )[0]
+        side = 1 << zoom
+        if not all(isinstance(end, int) and 0 <= end < side for end in ends):
+            raise RasterError(f"{self.path} has tiles of zoom {zoom} outside of the world; write it again.")
+        left, right, low, high = ends
+        south, north = _latitude(zoom, side - low), _latitude(zoom, side - 1 - high)
+        return left * 360 / side - 180, south, (right + 1) * 360 / side - 180, north
 
     def tile(self, zoom: int, x: int, y: int) -> bytes | None:
         """A tile; the file counts rows from the south."""
-        rows = self._rows(
-            "SELECT tile_data FROM tiles WHERE zoom_level = ? AND tile_column = ? AND tile_row = ?",
-            (zoom, x, (1 << zoom) - 1 - y),
-        )
-        return unpacked(rows[0][0]) if rows else None
+        where = "WHERE zoom_level = ? AND tile_column = ? AND tile_row = ?"
+        return self._tile(where, zoom, x, (1 << zoom) - 1 - y)
+
+    def some_tile(self) -> bytes | None:
+        """The first tile that is stored."""
+        return self._tile("LIMIT 1")
+
+    def _tile(self, where: str, *values: int) -> bytes | None:
+        rows = query(self.path, f"SELECT CAST(tile_data AS BLOB) FROM tiles {where}", *values)
+        return unpacked(rows[0][0]) if rows and rows[0][0] is not None else None
 
 
 class SingleTile:
@@ -149,10 +226,11 @@ class SingleTile:
         """
         self.path = path
         words = (*path.parts[-3:-1], path.name.split(".")[0])
-        if len(words) != 3 or not all(w.isdigit() for w in words) or int(words[0]) > 30:
+        if len(words) != 3 or not all(w.isdigit() for w in words) or int(words[0]) > MOST_ZOOM:
             raise RasterError(f"{path}: a single vector tile has its place in its path; name it z/x/y.mvt.")
-        self.number = (int(words[0]), int(words[1]), int(words[2]))
-        zoom, x, y = self.number
+        zoom, x, y = self.number = (int(words[0]), int(words[1]), int(words[2]))
+        if max(x, y) >= 1 << zoom:
+            raise RasterError(f"{path}: zoom {zoom} has no tile {x}/{y}; name it z/x/y.mvt.")
         self.zooms = (zoom, zoom)
         north, south = _latitude(zoom, y), _latitude(zoom, y + 1)
         side = 360 / (1 << zoom)
@@ -162,7 +240,11 @@ class SingleTile:
 
     def tile(self, zoom: int, x: int, y: int) -> bytes | None:
         """The tile, if it is that one."""
-        return unpacked(self.path.read_bytes()) if (zoom, x, y) == self.number else None
+        return self.some_tile() if (zoom, x, y) == self.number else None
+
+    def some_tile(self) -> bytes | None:
+        """The tile."""
+        return unpacked(self.path.read_bytes())
 
 
 def _latitude(zoom: int, y: int) -> float:
@@ -170,18 +252,73 @@ def _latitude(zoom: int, y: int) -> float:
     return math.degrees(math.atan(math.sinh(math.pi * (1 - 2 * y / (1 << zoom)))))
 
 
-def unpacked(data: bytes) -> bytes:
-    """A tile without its compression, which is told by its first bytes.
+def query(path: Path, sql: str, *values: int) -> list[Any]:
+    """All rows that an SQLite file gives, through a connection of its own: SQLite's belong to one thread.
 
     Raises:
-        OSError: If it is damaged.
+        RasterError: If it gives none, being damaged or of another kind.
     """
     try:
-        if data[:2] == b"\x1f\x8b":
-            return gzip.decompress(data)
-        return zlib.decompress(data) if data[:2] in (b"\x78\x9c", b"\x78\xda", b"\x78\x01") else data
-    except (EOFError, zlib.error) as error:
-        raise OSError(os.EX_DATAERR, str(error)) from error
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            return connection.execute(sql, values).fetchall()
+    except (sqlite3.Error, ValueError, OverflowError) as error:  # also text that is not UTF-8
+        name = "MBTiles" if path.suffix.lower() == ".mbtiles" else "SQLite"
+        raise RasterError(f"{path} is not a whole {name} file ({error}); copy it again.") from error
+
+
+def holds_vectors(tile: bytes) -> bool:
+    """Whether a tile that is not compressed is one of vectors."""
+    try:
+        return bool(decode_tile(tile))
+    except ValueError:
+        return False
+
+
+def unpacked(data: bytes) -> bytes:
+    """Data without their compression, which is told by the first bytes; others are given back.
+
+    Raises:
+        OSError: If they are damaged, or hold more than `MOST_BYTES`.
+    """
+    if data[:2] != b"\x1f\x8b" and data[:2] not in (b"\x78\x9c", b"\x78\xda", b"\x78\x01"):
+        return data
+    unpacker = zlib.decompressobj(wbits=47)  # gzip or zlib
+    try:
+        found = unpacker.decompress(data, MOST_BYTES)
+    except zlib.error as error:
+        raise OSError(str(error)) from error
+    if not unpacker.eof:
+        raise OSError("it ends early" if len(found) < MOST_BYTES else f"it holds more than {MOST_BYTES >> 20} MiB")
+    return found
+
+
+def _checked_zooms(path: Path, first: Any, last: Any) -> tuple[int, int]:
+    """First and last zoom.
+
+    Raises:
+        RasterError: If they are none.
+    """
+    if not (isinstance(first, int) and isinstance(last, int) and 0 <= first <= last <= MOST_ZOOM):
+        raise RasterError(f"{path} has zooms from {first!r} to {last!r}; write it again with zooms 0 to {MOST_ZOOM}.")
+    return first, last
+
+
+def _are_bounds(box: tuple[float, ...]) -> TypeGuard[Degrees]:
+    """Whether west, south, east and north are a place."""
+    west, south, east, north = box
+    return -180 <= west < east <= 180 and -90 <= south < north <= 90
+
+
+def _common(one: Degrees, other: Degrees) -> Degrees | None:
+    """What two boxes have in common."""
+    box = max(one[0], other[0]), max(one[1], other[1]), min(one[2], other[2]), min(one[3], other[3])
+    return box if box[0] < box[2] and box[1] < box[3] else None
+
+
+def _layer_names(metadata: dict[str, Any]) -> tuple[str, ...]:
+    """Names of layers in metadata."""
+    layers = metadata.get("vector_layers")
+    return tuple(str(e.get("id")) for e in layers if isinstance(e, dict)) if isinstance(layers, list) else ()
 
 
 def plain_text(markup: Any) -> str | None:

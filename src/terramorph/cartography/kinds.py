@@ -28,5 +28,8 @@ GROUND = (
 WAYS = ("secondary", "ramp", "service", "pedestrian", "track", "path", "runway", "rail", "tram")
 """Lines that are none of the seven classes; a pedestrian way or a runway may be an area too."""
 
-KINDS: tuple[str, ...] = (*CLASSES, *GROUND, *WAYS)
-"""Every kind: the seven classes of the palette, and what the styles draw in one of their colours or in its own."""
+KINDS: tuple[str, ...] = (*CLASSES, *GROUND, *WAYS, "coastline")
+"""Every kind: the seven classes of the palette, what the styles draw in one of their colours or in its own, and
+coastlines, which make water on their right."""
+
+COASTLINE = KINDS.index("coastline")

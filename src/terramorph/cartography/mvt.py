@@ -67,7 +67,7 @@ def decode_tile(data: bytes) -> list[TileLayer]:
     """
     try:
         return [_layer(content) for number, content in _fields(data) if number == 3]
-    except (IndexError, TypeError, UnicodeDecodeError, struct.error) as error:
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, struct.error) as error:
         raise ValueError(f"not a vector tile: {error}") from error
 
 
@@ -77,6 +77,8 @@ def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
     while at < end:
         key, at = _varint(data, at)
         wire = key & 7
+        if key < 8:
+            raise ValueError("field 0")
         if wire == 0:
             value, at = _varint(data, at)
             yield key >> 3, value
@@ -129,9 +131,14 @@ def _layer(data: bytes) -> TileLayer:
             name = content.decode()
         elif number == 5:
             extent = content
+    if not 0 < extent < 1 << 31:
+        raise ValueError(f"extent {extent}")
     areas = np.array(kinds, np.int64) == _POLYGON
     xy, starts, owner = _geometry(geometries, areas)
-    return TileLayer(name, extent, areas, _tag_rows(tags), keys, values, xy, starts, owner)
+    rows = _tag_rows(tags)
+    if (rows < 0).any() or (rows[:, 1] >= len(keys)).any() or (rows[:, 2] >= len(values)).any():
+        raise ValueError("a tag that there is not")
+    return TileLayer(name, extent, areas, rows, keys, values, xy, starts, owner)
 
 
 def _value(data: bytes) -> str:
@@ -192,6 +199,8 @@ def _geometry(
             at += 1
             if command == _CLOSE:
                 continue
+            if count == 0:
+                raise ValueError("a command without points")
             if command == _MOVE_TO:
                 starts.append(pairs)
                 owner.append(feature)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import math
+import mmap
 import re
-import sqlite3
 import threading
 import zipfile
 from collections import OrderedDict
-from contextlib import closing
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,14 +16,17 @@ import numpy as np
 from odc.geo.crs import CRS
 from odc.geo.geom import Geometry, box
 
+from terramorph.cartography.archive import NotVectors, open_archive, query
+from terramorph.cartography.ogr import zipped_vectors
 from terramorph.cartography.render import drawing_margin, metres_per_pixel, render_shapes
 from terramorph.cartography.shapes import Shapes
 from terramorph.cartography.style import Style
 from terramorph.cartography.table import Table, load_table, one_kind
 from terramorph.cartography.tilefile import TileFile
 from terramorph.cartography.vectorfile import GdalFile, VectorFile
-from terramorph.errors import RasterError
+from terramorph.errors import InputError, RasterError, warn
 from terramorph.geo.grid import Grid
+from terramorph.raster.open import VECTOR_SUFFIXES
 from terramorph.raster.raster import Raster
 
 WIDEST_M = 100.0
@@ -32,8 +34,12 @@ WIDEST_M = 100.0
 
 _BLOCK_PX = 1024  # windows within one block of this many pixels are drawn from features that are read once
 _KEPT = 4
-_SHAPEFILE = (".shp", ".shx", ".dbf", ".prj", ".cpg")
-_GEOJSON = re.compile(rb'"type"\s*:\s*"(FeatureCollection|Feature|GeometryCollection|(Multi)?(Polygon|LineString))"')
+_SHARED = frozenset({".gpkg", ".json", ".zip", ".pbf", ".pmtiles", ".mbtiles", ".tab", ".vrt"})
+_PARTS = {".shp": (".shx", ".dbf", ".prj", ".cpg"), ".tab": (".dat", ".map", ".id"), ".mif": (".mid",)}
+_GEOJSON = re.compile(
+    rb'"type"\s*:\s*"(FeatureCollection|Feature|GeometryCollection|Topology|(Multi)?(Polygon|LineString))"|"esriGeometry'
+)
+_RASTER = re.compile(rb'type\s+"raster"', re.IGNORECASE)
 
 
 class VectorSource:
@@ -69,8 +75,9 @@ class VectorSource:
         """Open a file.
 
         Args:
-            path: GeoPackage, GeoJSON, FlatGeobuf, Shapefile (.shp or .zip), OpenStreetMap (.osm.pbf, .osm), or vector
-                tiles (.pmtiles, .mbtiles, z/x/y.mvt).
+            path: GeoPackage, GeoJSON, FlatGeobuf, Shapefile, FileGDB (a folder), GeoParquet, KML, GML, DXF, MapInfo
+                (.tab, .mif), GPX, a .zip with one of them, OpenStreetMap (.osm.pbf, .osm), or vector tiles (.pmtiles,
+                .mbtiles, z/x/y.mvt).
             style: How to draw it: `load_style`.
             crs: Takes the place of the file's own CRS.
             table: Name or file of the table that gives features their kinds: `load_table`. Chosen by layers and
@@ -83,8 +90,8 @@ class VectorSource:
             ConfigError: If the table cannot be used or the kind is unknown.
         """
         path = Path(path)
-        if not path.is_file():
-            raise RasterError(f"{path} {'is a folder' if path.is_dir() else 'does not exist'}; check the path.")
+        if not path.exists():
+            raise RasterError(f"{path} does not exist; check the path.")
         if not is_vector(path):
             raise RasterError(
                 f"{path} is not a vector file; give a GeoPackage, GeoJSON, FlatGeobuf, Shapefile, .osm.pbf "
@@ -107,11 +114,14 @@ class VectorSource:
         self.table = self._file.table
         self.licence: str | None = self._file.licence
         self.extent: Geometry = box(*self._file.bounds, self._file.crs)
-        self.skipped = 0
+        self.skipped = self._file.skipped
+        self._told_gap = False
         self._own_crs, self._layer = own, layer
         self._kept: OrderedDict[tuple[Any, ...], Shapes] = OrderedDict()
         self._lock = threading.Lock()
         self._closed = False
+        self._told_skipped = 0
+        self._tell_skipped()
 
     def read(self, grid: Grid) -> Raster:
         """Draw the features on a grid.
@@ -128,7 +138,9 @@ class VectorSource:
         if grid.crs is None:
             raise RasterError(f"{self.name} cannot be drawn on a grid without a CRS; give the image a place first.")
         metres = metres_per_pixel(grid)
-        return render_shapes(self._shapes(grid, metres), grid, self.style)
+        shapes = self._shapes(grid, metres)
+        self._tell_gap(shapes, grid)
+        return render_shapes(shapes, grid, self.style)
 
     def _shapes(self, grid: Grid, metres: float) -> Shapes:
         """The features around the blocks that a grid touches."""
@@ -160,23 +172,36 @@ class VectorSource:
             )
             shapes = self._file.read(around, grid.crs, metres)
             self.skipped += shapes.skipped
+            if self._told_skipped == 0:
+                self._tell_skipped()
             self._kept[(store, *first, *last)] = shapes
             if len(self._kept) > _KEPT:
                 self._kept.popitem(last=False)
             return shapes
 
+    def _tell_skipped(self) -> None:
+        """Say how many features were not drawn, where that was not said."""
+        if self.skipped > self._told_skipped:
+            self._told_skipped = self.skipped
+            noun = "feature has" if self.skipped == 1 else "features have"
+            warn(f"{self.name}: {self.skipped} {noun} a geometry that cannot be drawn; the map lacks them.")
+
+    def _tell_gap(self, shapes: Shapes, grid: Grid) -> None:
+        """Say that a coastline breaks off on a grid; once."""
+        if self._told_gap or "coastline" not in shapes.names:
+            return
+        rows = shapes.inside(*grid.bounds)
+        rows = rows[shapes.areas[rows] & (shapes.kinds[rows] == shapes.names.index("coastline"))]
+        if len(rows):
+            self._told_gap = True
+            left, bottom, right, top = shapes.bounds[rows[0]]
+            place = f"x={(left + right) / 2:.0f}, y={(bottom + top) / 2:.0f} ({grid.crs})"
+            warn(f"{self.name}: a coastline breaks off near {place}, and the sea around it is not drawn.")
+
     def fingerprint(self) -> str:
         """Hex digest (blake2b, 16 bytes) of the file (all parts of a Shapefile), of style, table and CRS."""
         digest = hashlib.blake2b(digest_size=16)
-        parts = [self.path]
-        if self.path.suffix.lower() == ".shp":
-            parts = [
-                p
-                for s in _SHAPEFILE
-                for p in (self.path.with_suffix(s), self.path.with_suffix(s.upper()))
-                if p.exists()
-            ]
-        for part in parts:
+        for part in _files(self.path):
             with part.open("rb") as file:
                 while chunk := file.read(1 << 20):
                     digest.update(chunk)
@@ -186,6 +211,8 @@ class VectorSource:
     def close(self) -> None:
         """Forget what was read. Reading afterwards is an error."""
         with self._lock:
+            if not self._closed:
+                self._tell_skipped()
             self._closed = True
             self._kept.clear()
 
@@ -201,33 +228,50 @@ class VectorSource:
 def is_vector(path: str | Path) -> bool:
     """Whether a file is a vector file that `VectorSource` reads.
 
-    It is told by its suffix, and by its content where a suffix is shared with images (.pmtiles, .mbtiles, .gpkg) or
-    with anything (.json, .zip, .pbf).
+    It is told by its suffix, and by its content where a suffix is shared with images (.pmtiles, .mbtiles, .gpkg, .tab,
+    .vrt) or with anything (.json, .zip, .pbf).
     """
     if "://" in str(path):
         return False
     path = Path(path)
     suffix = path.suffix.lower()
-    if suffix in (".geojson", ".geojsonl", ".fgb", ".shp", ".osm", ".mvt"):
+    if path.is_dir():
+        return suffix == ".gdb" or next(path.glob("*.gdbtable"), None) is not None
+    if suffix in VECTOR_SUFFIXES - _SHARED:
         return True
-    if suffix not in (".gpkg", ".json", ".zip", ".pbf", ".pmtiles", ".mbtiles") or not path.is_file():
+    if suffix not in _SHARED or not path.is_file():
         return False
     try:
-        with path.open("rb") as file:
-            head = file.read(1 << 16)
-        if suffix == ".gpkg":
-            return bool(_sql(path, "SELECT 1 FROM gpkg_contents WHERE data_type = 'features'"))
-        if suffix == ".mbtiles":
-            return _sql(path, "SELECT value FROM metadata WHERE name = 'format'") == [("pbf",)]
-        if suffix == ".zip":
-            with zipfile.ZipFile(path) as archive:
-                return any(name.lower().endswith(".shp") for name in archive.namelist())
-    except (OSError, sqlite3.Error, zipfile.BadZipFile):
+        return _holds_vectors(path, suffix)
+    except (InputError, OSError, zipfile.BadZipFile, ValueError):
         return False
+
+
+def _holds_vectors(path: Path, suffix: str) -> bool:
+    """Whether the content of a file is vectors."""
+    with path.open("rb") as file:
+        head = file.read(1 << 16)
+    if suffix == ".gpkg":
+        return bool(query(path, "SELECT 1 FROM gpkg_contents WHERE data_type = 'features'"))
+    if suffix == ".mbtiles" or (suffix == ".pmtiles" and head[:7] == b"PMTiles" and head[99:100] == b"\0"):
+        try:
+            open_archive(path)
+        except NotVectors:
+            return False
+        except RasterError:
+            return True  # it is damaged, which is said where it is read
+        return True
     if suffix == ".pmtiles":
-        return head[:7] == b"PMTiles" and len(head) > 99 and head[99] == 1
+        return head[:7] == b"PMTiles" and head[99:100] == b"\1"
+    if suffix == ".zip":
+        return bool(zipped_vectors(path))
     if suffix == ".json":
-        return _GEOJSON.search(head) is not None
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return _GEOJSON.search(content) is not None
+    if suffix == ".tab":
+        return b"!table" in head and _RASTER.search(head) is None
+    if suffix == ".vrt":
+        return b"<OGRVRTDataSource" in head
     return _is_osm(head) or path.stem.isdigit()
 
 
@@ -244,7 +288,9 @@ def _is_tiles(path: Path) -> bool:
     return path.suffix.lower() in (".pmtiles", ".mbtiles", ".mvt")
 
 
-def _sql(path: Path, query: str) -> list[Any]:
-    """What a query of an SQLite file gives."""
-    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
-        return connection.execute(query).fetchall()
+def _files(path: Path) -> list[Path]:
+    """The files that a vector file consists of."""
+    if path.is_dir():
+        return sorted(p for p in path.rglob("*") if p.is_file() and p.suffix != ".lock")
+    others = _PARTS.get(path.suffix.lower(), ())
+    return [path, *(p for s in others for p in (path.with_suffix(s), path.with_suffix(s.upper())) if p.exists())]

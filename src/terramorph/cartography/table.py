@@ -97,6 +97,10 @@ class Table:
             found.append((m.layers, m.geometry, m.keys, *by_value, m.kind, m.width_m, without))
         return tuple(found)
 
+    def values_of(self, kind: str) -> list[tuple[str, str]]:
+        """(attribute, value) pairs that give a kind."""
+        return [(key, value) for m in self.matches for value, k in m.kinds.items() if k == kind for key in m.keys]
+
     def can_match(self, layer: str, fields: Iterable[str]) -> bool:
         """Whether a feature of this layer, with these attributes, may get a kind."""
         fields = tuple(fields)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from terramorph.cartography.render import zoom_of
 from terramorph.cartography.shapes import Shapes
 from terramorph.cartography.table import Table, load_table
 from terramorph.cartography.vectorfile import Box, no_kind_message, project, project_box
-from terramorph.errors import RasterError
+from terramorph.errors import InputError, RasterError
 
 HALF = math.pi * 6378137.0
 """Half the side of the web mercator square, in metres."""
@@ -37,7 +38,10 @@ class TileFile:
         crs: EPSG:3857.
         table: What gives features their kinds.
         licence: The archive's attribution.
+        skipped: 0.
     """
+
+    skipped = 0
 
     def __init__(self, path: Path, table: Table | None, layer: str | None) -> None:
         """Open the archive and look at one tile.
@@ -74,8 +78,10 @@ class TileFile:
         side = 1 << zoom
         x = int((west + east + 360) / 720 * side)
         sine = math.sin(math.radians((south + north) / 2))
-        y = int((0.5 - math.atanh(sine) / (2 * math.pi)) * side)
-        return self._layers(zoom, min(x, side - 1), min(max(y, 0), side - 1))
+        y = int((0.5 - math.atanh(min(max(sine, -0.999999), 0.999999)) / (2 * math.pi)) * side)
+        return self._layers(zoom, min(x, side - 1), min(max(y, 0), side - 1)) or self._decoded(
+            "a tile", self._archive.some_tile
+        )
 
     def level(self, metres: float) -> int:
         """The zoom that suits so many metres a pixel, the same all over the archive."""
@@ -113,11 +119,17 @@ class TileFile:
 
     def _layers(self, zoom: int, x: int, y: int) -> list[TileLayer]:
         """The decoded layers of a tile."""
+        return self._decoded(f"tile {zoom}/{x}/{y}", lambda: self._archive.tile(zoom, x, y))
+
+    def _decoded(self, name: str, get: Callable[[], bytes | None]) -> list[TileLayer]:
+        """The layers of what is got."""
         try:
-            data = self._archive.tile(zoom, x, y)
+            data = get()
             layers = [] if data is None else decode_tile(data)
-        except (OSError, ValueError, EOFError) as error:
-            raise RasterError(f"{self.path}: tile {zoom}/{x}/{y} is damaged ({error}); copy the file again.") from error
+        except (OSError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise RasterError(f"{self.path}: {name} is damaged ({error}); copy the file again.") from error
         return [layer for layer in layers if self._only in (None, layer.name)]
 
     def _shapes(self, layer: TileLayer, zoom: int, x: int, y: int) -> Shapes:

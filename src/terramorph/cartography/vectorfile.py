@@ -1,22 +1,23 @@
-"""Vector files that GDAL reads (GeoPackage, GeoJSON, FlatGeobuf, Shapefile, OpenStreetMap), as shapes with kinds."""
+"""Vector files that GDAL or pyarrow reads, as shapes with kinds."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-import pyogrio
 import pyproj
 import shapely
 from numpy.typing import NDArray
 from odc.geo.crs import CRS
-from pyogrio.errors import DataLayerError, DataSourceError
 
-from terramorph.cartography.kinds import KINDS
+from terramorph.cartography.coast import Coast
+from terramorph.cartography.kinds import COASTLINE, KINDS
+from terramorph.cartography.ogr import INDEXED, Columns, Layer, open_layers
 from terramorph.cartography.shapes import Shapes
 from terramorph.cartography.table import Table, load_table
 from terramorph.errors import RasterError
@@ -24,7 +25,6 @@ from terramorph.errors import RasterError
 Box = tuple[float, float, float, float]
 """Left, bottom, right, top."""
 
-_WHOLE = ("OSM", "GeoJSON", "GeoJSONSeq")
 _OSM_KEYS = frozenset({"highway", "building", "landuse", "natural", "waterway", "railway", "leisure"})
 _OTHER_TAGS = re.compile(r'"((?:[^"\\]|\\.)*)"=>"((?:[^"\\]|\\.)*)"')
 
@@ -34,19 +34,17 @@ class VectorFile(Protocol):
 
     Attributes:
         crs: Of ``bounds``.
-        bounds: What it covers.
+        bounds: What it covers; the box around its features.
         table: What gives features their kinds.
         licence: What is known of the terms of use.
+        skipped: Features with a kind that could not be drawn, of those read when it was opened.
     """
 
     crs: CRS
+    bounds: Box
     table: Table
     licence: str | None
-
-    @property
-    def bounds(self) -> Box:
-        """What it covers, in ``crs``."""
-        ...
+    skipped: int
 
     def level(self, metres: float) -> int:
         """Which of several stores of features is read for so many metres a pixel; 0 where there is one."""
@@ -66,26 +64,36 @@ class VectorFile(Protocol):
         ...
 
 
-class _Layer(NamedTuple):
-    """What is known of a layer before it is read."""
+class _Features(NamedTuple):
+    """Features of a layer that have a kind.
 
-    name: str
-    crs: CRS
-    fields: tuple[str, ...]
+    Attributes:
+        geometries: object (N,), shapely geometries; empty where one cannot be read.
+        kinds: int64 (N,), places in `KINDS`.
+        widths_m: float64 (N,).
+    """
+
+    geometries: NDArray[Any]
+    kinds: NDArray[np.int64]
+    widths_m: NDArray[np.float64]
+
+    def shapes(self) -> Shapes:
+        """They, ready to be drawn."""
+        return Shapes.from_geometries(self.geometries, self.kinds, KINDS, self.widths_m)
 
 
 class GdalFile:
-    """A file that GDAL reads.
+    """A file that GDAL or pyarrow reads.
 
-    GeoPackage, FlatGeobuf and Shapefile are read around the box that is asked for. GeoJSON and OpenStreetMap have no
-    index: they are read whole, once, and stay in memory as columns.
+    What has an index of places is read around the box that is asked for. All else (GeoJSON, OpenStreetMap, KML, GML,
+    DXF, GeoParquet ...) is read whole, once, and stays in memory as columns. Coastlines are read at once in any case.
     """
 
     def __init__(self, path: Path, table: Table | None, layer: str | None, crs: CRS | None) -> None:
         """Look at the layers.
 
         Args:
-            path: The file, or a .zip with a Shapefile.
+            path: The file, a FileGDB, or a .zip with one of them.
             table: None: chosen by layers and attributes.
             layer: Read this layer only.
             crs: Takes the place of the file's own.
@@ -94,103 +102,118 @@ class GdalFile:
             RasterError: If the file cannot be read, has no CRS, or no feature of it gets a kind.
         """
         self.path = path
-        self._whole: dict[str, Shapes] = {}
-        try:
-            self.driver, found = _look(path, layer)
-        except (DataSourceError, DataLayerError) as error:
-            raise RasterError(_cannot_open(path, error)) from error
-        if found and not any(info["features"] for _, info in found):
+        if path.suffix.lower() == ".shp" and not _beside(path, ".shx"):
+            raise RasterError(f"{path} has no .shx beside it; copy all parts of it (.shp .shx .dbf .prj) together.")
+        self._layers = [(each, _crs_of(each, crs)) for each in open_layers(path, layer)]
+        self.driver = self._layers[0][0].driver
+        if not any(each.features for each, _ in self._layers):
             raise RasterError(f"{path} has no features; give a file with some.")
-        self._layers = [_Layer(n, _crs_of(path, n, info["crs"], crs), tuple(info["fields"])) for n, info in found]
-        fields = {name: tuple(info["fields"]) for name, info in found}
-        self.table = table or _choose(self.driver, fields)
-        self._seen = fields
+        self._seen = {each.name: each.fields for each, _ in self._layers}
+        self.table = table or _choose(self.driver, self._seen)
         if path.suffix.lower() == ".shp" and table is None and not _beside(path, ".dbf"):
             raise RasterError(f"{path} has no .dbf beside it, which holds its attributes; copy it too, or give --kind.")
-        self._used = [each for each in self._layers if self.table.can_match(each.name, self._known(each))]
+        self._used = [(each, own) for each, own in self._layers if self.table.can_match(each.name, self._known(each))]
         if not self._used:
-            raise RasterError(no_kind_message(path, self.table, fields))
-        self.crs = self._used[0].crs
+            raise RasterError(no_kind_message(path, self.table, self._seen))
+        self.crs = self._used[0][1]
         self.licence = "ODbL 1.0, © OpenStreetMap contributors" if self.driver == "OSM" else None
-        if self.driver not in _WHOLE:
-            self._bounds = self._bounds_of_layers()
+        self._whole: dict[str, Shapes] = {}
+        self.skipped = 0
+        if self.driver in INDEXED:
             self._check_kinds()
-
-    @property
-    def bounds(self) -> Box:
-        """What the features cover; a file without an index is read for it."""
-        if self.driver in _WHOLE:
-            boxes = [project_box(_hull(s), each.crs, self.crs) for each in self._used if len(s := self._all(each))]
-            return _around(boxes)
-        return self._bounds
+            self.bounds = self._bounds_of_layers()
+            coasts = [self._coastlines(layer, own) for layer, own in self._used]
+        else:
+            features = [self._features(layer) for layer, _ in self._used]
+            self._whole = {layer.name: f.shapes() for (layer, _), f in zip(self._used, features, strict=True)}
+            self.bounds = self._bounds_of_shapes()
+            self.skipped = sum(shapes.skipped for shapes in self._whole.values())
+            coasts = [self._lines(f, own) for (_, own), f in zip(self._used, features, strict=True)]
+        lines = np.concatenate(coasts)
+        self._coast = Coast(lines, self.bounds) if len(lines) else None
 
     def level(self, metres: float) -> int:
         """Always 0."""
         return 0
 
     def read(self, box: Box, crs: CRS, metres: float) -> Shapes:
-        """The shapes whose bounds touch a box. As `VectorFile.read`."""
+        """The shapes whose bounds touch a box, with the sea. As `VectorFile.read`."""
         parts = []
-        for layer in self._used:
-            local = project_box(box, crs, layer.crs)
-            if self.driver in _WHOLE:
-                whole = self._all(layer)
-                part = whole.take(whole.inside(*local))
+        for layer, own in self._used:
+            local = project_box(box, crs, own)
+            if self.driver in INDEXED:
+                part = self._features(layer, box=local).shapes()
             else:
-                part = self._read(layer, local)
-            parts.append(part.moved(project(part.xy, layer.crs, crs)))
+                whole = self._whole[layer.name]
+                part = replace(whole.take(whole.inside(*local)), skipped=0)
+            part = part.take(np.flatnonzero(part.kinds != COASTLINE))
+            parts.append(part.moved(project(part.xy, own, crs)))
+        if self._coast is not None:
+            sea, gaps = self._coast.sea(project_box(box, crs, self.crs))
+            kinds = np.array([KINDS.index("water")] * len(sea) + [COASTLINE] * len(gaps), np.int64)
+            part = _Features(np.array([*sea, *gaps], object), kinds, np.full(len(kinds), np.nan)).shapes()
+            parts.append(part.moved(project(part.xy, self.crs, crs)))
         return Shapes.join(parts)
 
-    def _known(self, layer: _Layer) -> frozenset[str]:
+    def _known(self, layer: Layer) -> frozenset[str]:
         """Attributes that may be found in a layer."""
         return self.table.keys if "other_tags" in layer.fields else frozenset(layer.fields)
 
-    def _all(self, layer: _Layer) -> Shapes:
-        """All shapes of a layer, read at the first call."""
-        if not self._whole:
-            self._whole = {each.name: self._read(each, None) for each in self._used}
-            if not any(len(shapes) for shapes in self._whole.values()):
-                raise RasterError(no_kind_message(self.path, self.table, self._seen))
-            for each in self._used:
-                if len(self._whole[each.name]):
-                    _check_degrees(self.path, each.crs, _hull(self._whole[each.name]))
-        return self._whole[layer.name]
-
-    def _read(self, layer: _Layer, box: Box | None) -> Shapes:
-        """The shapes of a layer that have a kind, in its CRS."""
-        columns, wkb = self._columns(layer, bbox=box)
-        geometries = shapely.from_wkb(wkb, on_invalid="ignore")
-        unknown = np.array([g is not None for g in wkb], np.bool_) & shapely.is_missing(geometries)
+    def _features(self, layer: Layer, *, box: Box | None = None, where: str | None = None) -> _Features:
+        """The features of a layer that have a kind, in its CRS."""
+        columns, geometries = layer.read(self._wanted(layer), box, where)
         dimensions = shapely.get_dimensions(geometries)
-        keep = np.flatnonzero((dimensions > 0) | unknown)
-        columns = {key: [values[i] for i in keep] for key, values in columns.items()}
+        keep = np.flatnonzero((dimensions > 0) | (shapely.is_empty(geometries)))
+        columns = {key: [values[i] for i in keep] for key, values in self._unpacked(columns).items()}
         kinds, widths = self.table.assign(layer.name, columns, dimensions[keep] == 2)
         chosen = kinds >= 0
-        return Shapes.from_geometries(geometries[keep][chosen], kinds[chosen], KINDS, widths[chosen])
+        return _Features(geometries[keep][chosen], kinds[chosen], widths[chosen])
 
-    def _columns(self, layer: _Layer, **options: Any) -> tuple[dict[str, list[str | None]], NDArray[Any]]:
-        """Attributes that the table asks for, as text, and WKB (None where it was not asked for)."""
-        keys = self.table.keys
-        wanted = [f for f in layer.fields if f in keys or f == "other_tags"]
-        try:
-            meta, _, wkb, values = pyogrio.raw.read(
-                self.path, layer=layer.name, columns=wanted, force_2d=True, **options
-            )
-        except (DataSourceError, DataLayerError, ValueError) as error:
-            raise RasterError(f"{self.path}, layer {layer.name}: cannot be read ({error}); copy it again.") from error
-        columns = {str(f): _text(v) for f, v in zip(meta["fields"], values, strict=True)}
+    def _wanted(self, layer: Layer) -> list[str]:
+        """Attributes that the table asks for."""
+        return [f for f in layer.fields if f in self.table.keys or f == "other_tags"]
+
+    def _unpacked(self, columns: Columns) -> Columns:
+        """Columns, with those that GDAL packs into one."""
         if "other_tags" in columns:
-            for key, column in _other_tags(columns.pop("other_tags"), keys - columns.keys()).items():
-                columns[key] = column
-        return columns, wkb
+            columns |= _other_tags(columns.pop("other_tags"), self.table.keys - columns.keys())
+        return columns
+
+    def _coastlines(self, layer: Layer, crs: CRS) -> NDArray[Any]:
+        """`_lines` of the coastlines of a layer, wherever they lie."""
+        tests = []
+        for key, value in self.table.values_of(KINDS[COASTLINE]):
+            if key in layer.fields:
+                tests.append(f"\"{key}\" = '{value}'")
+            elif "other_tags" in layer.fields:
+                tests.append(f'other_tags LIKE \'%"{key}"=>"{value}"%\'')
+        if not tests:
+            return np.zeros(0, object)
+        return self._lines(self._features(layer, where=" OR ".join(tests)), crs)
+
+    def _lines(self, features: _Features, crs: CRS) -> NDArray[Any]:
+        """object (N,): coastlines in the file's CRS, with land on their left.
+
+        The rings of areas run as their writer likes them, and only an OpenStreetMap file has kept them as they were;
+        elsewhere an area is an island.
+        """
+        parts = features.geometries[features.kinds == COASTLINE]
+        while np.isin(shapely.get_type_id(parts), (5, 6, 7)).any():
+            parts = shapely.get_parts(parts)
+        areas = shapely.get_type_id(parts) == 3
+        islands = parts[areas] if self.driver == "OSM" else shapely.orient_polygons(parts[areas])
+        lines = np.concatenate([parts[shapely.get_type_id(parts) == 1], shapely.get_exterior_ring(islands)])
+        if crs == self.crs or len(lines) == 0:
+            return lines
+        return np.asarray(shapely.transform(lines, lambda xy: project(xy, crs, self.crs)))
 
     def _check_kinds(self) -> None:
         """Refuse a file none of whose features gets a kind; most files show one among the first features."""
-        for limit in ({"max_features": 2000}, {}):
-            for layer in self._used:
+        for most in (2000, None):
+            for layer, _ in self._used:
                 if not self.table.keys.intersection(layer.fields):
                     return  # the layer's name alone decides
-                columns, _ = self._columns(layer, read_geometry=False, **limit)
+                columns = self._unpacked(layer.attributes(self._wanted(layer), most))
                 rows = len(next(iter(columns.values())))
                 for areas in (False, True):
                     if (self.table.assign(layer.name, columns, np.full(rows, areas)).kinds >= 0).any():
@@ -199,44 +222,39 @@ class GdalFile:
 
     def _bounds_of_layers(self) -> Box:
         """What the layers cover, from their headers."""
-        boxes = []
-        for layer in self._used:
-            box = pyogrio.read_info(self.path, layer=layer.name, force_total_bounds=True)["total_bounds"]
-            if box is not None and np.isfinite(box).all():
-                _check_degrees(self.path, layer.crs, box)
-                boxes.append(
-                    project_box((float(box[0]), float(box[1]), float(box[2]), float(box[3])), layer.crs, self.crs)
-                )
+        return self._around([(box, own) for layer, own in self._used if (box := layer.bounds(exact=True))])
+
+    def _bounds_of_shapes(self) -> Box:
+        """What was read covers; at a coast also what an OpenStreetMap file says that it covers."""
+        boxes = [(_hull(s), own) for layer, own in self._used if len(s := self._whole[layer.name])]
+        if not boxes:
+            raise RasterError(no_kind_message(self.path, self.table, self._seen))
+        layer, own = self._used[0]
+        at_a_coast = any((shapes.kinds == COASTLINE).any() for shapes in self._whole.values())
+        if at_a_coast and self.driver == "OSM" and (stated := layer.bounds(exact=False)):
+            boxes.append((stated, own))
+        return self._around(boxes)
+
+    def _around(self, boxes: list[tuple[Box, CRS]]) -> Box:
+        """The box around boxes, in the file's CRS."""
         if not boxes:
             raise RasterError(f"{self.path} has no features; give a file with some.")
-        return _around(boxes)
+        for box, own in boxes:
+            _check_degrees(self.path, own, box)
+        lefts, bottoms, rights, tops = zip(*(project_box(box, own, self.crs) for box, own in boxes), strict=True)
+        return min(lefts), min(bottoms), max(rights), max(tops)
 
 
-def _look(path: Path, only: str | None) -> tuple[str, list[tuple[str, dict[str, Any]]]]:
-    """The driver, and layers that may hold lines or polygons, with what GDAL says of them."""
-    names = pyogrio.list_layers(path)
-    if only is not None and only not in names[:, 0]:
-        raise RasterError(f"{path} has no layer {only!r}; it has {', '.join(map(str, names[:, 0]))}.")
-    found, driver = [], ""
-    for name, kind in names.tolist():
-        if kind is None or "Point" in kind or only not in (None, name):
-            continue
-        info = pyogrio.read_info(path, layer=name)
-        driver = info["driver"]
-        found.append((str(name), info))
-    if not found:
-        raise RasterError(f"{path} holds no lines or polygons; its layers are {', '.join(map(str, names[:, 0]))}.")
-    return driver, found
-
-
-def _crs_of(path: Path, layer: str, found: str | None, given: CRS | None) -> CRS:
+def _crs_of(layer: Layer, given: CRS | None) -> CRS:
     """The CRS of a layer."""
     if given is not None:
         return given
-    if found is None:
-        beside = " (the .prj beside a Shapefile)" if path.suffix.lower() == ".shp" else ""
-        raise RasterError(f"{path}, layer {layer}: has no CRS{beside}; name it with --target-crs, such as EPSG:4326.")
-    return CRS(found)
+    if layer.crs is None:
+        beside = " (the .prj beside a Shapefile)" if layer.path.suffix.lower() == ".shp" else ""
+        raise RasterError(
+            f"{layer.path}, layer {layer.name}: has no CRS{beside}; name it with --target-crs, such as EPSG:4326."
+        )
+    return layer.crs
 
 
 def _choose(driver: str, layers: Mapping[str, Iterable[str]]) -> Table:
@@ -256,21 +274,9 @@ def no_kind_message(path: Path, table: Table, layers: Mapping[str, Iterable[str]
     )
 
 
-def _cannot_open(path: Path, error: Exception) -> str:
-    """What is said of a file that GDAL does not open."""
-    if path.suffix.lower() == ".shp" and not _beside(path, ".shx"):
-        return f"{path} has no .shx beside it; copy all parts of the Shapefile (.shp .shx .dbf .prj) together."
-    return f"{path} cannot be read as a vector file, it is damaged or of an unknown kind ({error}); copy it again."
-
-
 def _beside(path: Path, suffix: str) -> bool:
     """Whether a part of a Shapefile is there."""
     return path.with_suffix(suffix).exists() or path.with_suffix(suffix.upper()).exists()
-
-
-def _text(values: NDArray[Any]) -> list[str | None]:
-    """A column as text; None where there is no value."""
-    return [None if v is None or v != v else str(v) for v in values.tolist()]
 
 
 def _other_tags(column: list[str | None], wanted: Iterable[str]) -> dict[str, list[str | None]]:
@@ -298,12 +304,6 @@ def _hull(shapes: Shapes) -> Box:
     """The box around all shapes."""
     low, high = shapes.bounds[:, :2].min(0), shapes.bounds[:, 2:].max(0)
     return float(low[0]), float(low[1]), float(high[0]), float(high[1])
-
-
-def _around(boxes: list[Box]) -> Box:
-    """The box around boxes."""
-    lefts, bottoms, rights, tops = zip(*boxes, strict=True)
-    return min(lefts), min(bottoms), max(rights), max(tops)
 
 
 def project(xy: NDArray[np.float64], source: CRS, target: CRS) -> NDArray[np.float64]:

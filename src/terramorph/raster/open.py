@@ -13,9 +13,41 @@ from terramorph.raster.source import Source
 from terramorph.raster.storage import Remote, as_remote
 from terramorph.raster.tiles import FolderTiles, MBTiles, PMTiles, ServerTiles, TileSource
 
-_VECTORS = frozenset(
-    {".geojson", ".geojsonl", ".shp", ".fgb", ".osm", ".parquet", ".geoparquet", ".kml", ".gml", ".pbf"}
+VECTOR_SUFFIXES = frozenset(
+    {
+        *(
+            ".geojson",
+            ".geojsonl",
+            ".geojsons",
+            ".ndjson",
+            ".topojson",
+            ".shp",
+            ".fgb",
+            ".gdb",
+            ".parquet",
+            ".geoparquet",
+        ),
+        *(".osm", ".pbf", ".mvt", ".kml", ".kmz", ".gml", ".gpx", ".dxf", ".dgn", ".mif", ".tab", ".jml", ".e00"),
+    }
 )
+"""Suffixes of files that hold nothing but vectors, or, as .tab, have a place in a raster's world only beside one."""
+
+_VECTOR_ADVICE = "holds vectors, which `terramorph prepare --target` draws as a map; an image is needed here."
+_OTHER_ADVICE = {
+    **dict.fromkeys((".dwg",), "is an AutoCAD drawing, which is not read; save it as DXF"),
+    **dict.fromkeys(
+        (".mdb", ".accdb"), "is a database of Microsoft Access, which is not read; export its layers as GeoPackage"
+    ),
+    **dict.fromkeys(
+        (".qgs", ".qgz", ".qlr", ".lyr", ".lyrx", ".mxd", ".aprx"),
+        "says where data are and holds none; give the file that it names",
+    ),
+    **dict.fromkeys(
+        (".csv", ".tsv", ".xls", ".xlsx", ".ods"), "is a table; make a GeoPackage of it with QGIS, and give that"
+    ),
+    **dict.fromkeys((".shx", ".dbf", ".sbn", ".cpg"), "is a part of a Shapefile; give the .shp beside it"),
+    **dict.fromkeys((".gdbtable", ".gdbtablx"), "is a part of a FileGDB; give the folder that ends in .gdb"),
+}
 _FILES = frozenset({".tif", ".tiff", ".vrt", ".jp2", ".pmtiles", ".mbtiles"})
 _DATABASES = frozenset({".sqlitedb", ".rmaps", ".sdb"})
 
@@ -64,6 +96,7 @@ def _open(
         return _open_remote(remote, zoom, crs)
     path = Path(spec)
     if path.is_dir():
+        _refuse_vectors(path)
         return TileSource(FolderTiles(path, layout), zoom, crs=crs)
     if not path.exists():
         raise RasterError(f"{path} does not exist; check the path, or give a URL with {{z}}, {{x}} and {{y}}.")
@@ -76,9 +109,29 @@ def _open(
         return TileSource(PMTiles(path), zoom, crs=crs)
     if suffix in _DATABASES:
         raise RasterError(f"{path} is a tile database of a kind that is not read; convert it to MBTiles.")
-    if suffix in _VECTORS:
-        raise RasterError(f"{path} holds vectors; give it as --target to be drawn.")
+    if suffix in VECTOR_SUFFIXES:
+        raise RasterError(f"{path} {_VECTOR_ADVICE}")
+    if suffix in _OTHER_ADVICE:
+        raise RasterError(f"{path} {_OTHER_ADVICE[suffix]}.")
     return ImageSource(path, crs=crs)
+
+
+def _refuse_vectors(folder: Path) -> None:
+    """Say what to do with a folder of vector files or vector tiles.
+
+    Raises:
+        RasterError: If it is one.
+    """
+    if folder.suffix.lower() == ".gdb":
+        raise RasterError(f"{folder} {_VECTOR_ADVICE}")
+    files = sorted(p.name for p in folder.iterdir() if p.suffix.lower() in VECTOR_SUFFIXES and not p.stem.isdigit())
+    if files:
+        raise RasterError(f"{folder} is a folder of vector files; give one of them: {', '.join(files[:5])}.")
+    if next(folder.glob("*/*/*.pbf"), None) or next(folder.glob("*/*/*.mvt"), None):
+        raise RasterError(
+            f"{folder} is a folder of vector tiles; pack them into one file: tile-join -o {folder.name}.mbtiles "
+            f"{folder.name}"
+        )
 
 
 def _is_file(url: str) -> bool:
@@ -93,6 +146,6 @@ def _open_remote(remote: Remote, zoom: int | None, crs: CRS | None) -> Source:
         return TileSource(PMTiles(remote), zoom, crs=crs)
     if suffix == ".mbtiles":
         raise RasterError(f"{remote} is a database, which cannot be read in parts; copy it here, or make it PMTiles.")
-    if suffix in _VECTORS:
+    if suffix in VECTOR_SUFFIXES:
         raise RasterError(f"{remote} holds vectors, which are read here only; copy it here.")
     return ImageSource(remote, crs=crs)

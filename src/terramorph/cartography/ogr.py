@@ -1,0 +1,290 @@
+"""Vector files as GDAL (through pyogrio) and GeoParquet hold them: layers, attributes as text, flat geometries."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+import zipfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+from xml.sax.saxutils import escape, quoteattr
+
+import numpy as np
+import pyogrio
+import pyproj
+import shapely
+from numpy.typing import NDArray
+from odc.geo.crs import CRS
+from pyogrio.errors import DataSourceError, GeometryError
+
+from terramorph.cartography.archive import query
+from terramorph.cartography.footprints import read_wkb
+from terramorph.documents import parse_json
+from terramorph.errors import InputError, RasterError
+from terramorph.geo import project_shapes
+from terramorph.raster.open import VECTOR_SUFFIXES
+
+INDEXED = ("GPKG", "FlatGeobuf", "ESRI Shapefile", "OpenFileGDB", "MapInfo File", "SQLite")
+"""Drivers that find what lies in a box without reading all there is."""
+
+_INDEXED_BY_SUFFIX = {".gpkg": "GPKG", ".fgb": "FlatGeobuf", ".shp": "ESRI Shapefile", ".gdb": "OpenFileGDB"}
+_PARQUET = (".parquet", ".geoparquet")
+Columns = dict[str, list[str | None]]
+
+# What GDAL remarks about a file goes to a log of ours or nowhere: on the terminal it stands beside no file's name.
+pyogrio.set_gdal_config_options({"CPL_LOG": os.devnull})
+warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"pyogrio\.")
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A layer that may hold lines or polygons.
+
+    Attributes:
+        path: The file, for people.
+        source: What GDAL opens.
+        driver: GDAL's name of the format.
+        name: Its name.
+        crs: Its CRS, or None.
+        fields: Names of attributes.
+        features: How many features it holds; -1 where the format does not say.
+    """
+
+    path: Path
+    source: str | bytes
+    driver: str
+    name: str
+    crs: CRS | None
+    fields: tuple[str, ...]
+    features: int
+
+    def bounds(self, *, exact: bool) -> tuple[float, float, float, float] | None:
+        """Left, bottom, right, top in its CRS; None where there is none, or, unless ``exact``, none at hand."""
+        with library_errors(self.path):
+            box = pyogrio.read_info(self.source, layer=self.name, force_total_bounds=exact)["total_bounds"]
+        if box is None or not np.isfinite(box).all():
+            return None
+        left, bottom, right, top = (float(v) for v in box)
+        return left, bottom, right, top
+
+    def read(
+        self, fields: Iterable[str], box: tuple[float, ...] | None = None, where: str | None = None
+    ) -> tuple[Columns, NDArray[Any]]:
+        """Attributes as text, and geometries in its CRS.
+
+        Args:
+            fields: Attributes to read.
+            box: Only what touches left, bottom, right, top.
+            where: Only what meets a condition in SQL. GeoParquet is read whole in either case.
+
+        Returns:
+            Columns of N values, and object (N,): shapely geometries in two dimensions, or None.
+        """
+        with library_errors(self.path):
+            if self.driver == "Parquet":
+                return _read_parquet(self.path, list(fields))
+            options: dict[str, Any] = {} if box is None else {"bbox": box}
+            options |= {} if where is None else {"where": where}
+            meta, _, wkb, values = pyogrio.raw.read(
+                self.source, layer=self.name, columns=list(fields), force_2d=True, **options
+            )
+            return _texts(meta["fields"], values), read_wkb(wkb)
+
+    def attributes(self, fields: Iterable[str], most: int | None = None) -> Columns:
+        """Attributes as text, of the first features only where ``most`` is given."""
+        with library_errors(self.path):
+            meta, _, _, values = pyogrio.raw.read(
+                self.source, layer=self.name, columns=list(fields), read_geometry=False, max_features=most
+            )
+            return _texts(meta["fields"], values)
+
+
+@contextmanager
+def library_errors(path: Path) -> Iterator[None]:
+    """What pyogrio, shapely, pyproj and pyarrow say of a file that they cannot read, as our error.
+
+    Raises:
+        RasterError: In the place of theirs.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except (RuntimeError, ValueError, OSError, ArithmeticError, LookupError, TypeError, MemoryError) as error:
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise RasterError(
+            f"{path} cannot be read as a vector file, it is damaged or of an unknown kind ({reason}); copy it again."
+        ) from error
+    except Exception as error:  # GEOSException and pyproj's errors share no base but this
+        raise RasterError(f"{path} holds what cannot be used ({error}); copy it again.") from error
+
+
+def open_layers(path: Path, only: str | None = None) -> list[Layer]:
+    """The layers of a file that may hold lines or polygons.
+
+    Raises:
+        RasterError: If the file cannot be read or has no such layer.
+    """
+    if path.suffix.lower() in _PARQUET:
+        return [_parquet_layer(path)]
+    with library_errors(path):
+        source = _source_of(path)
+        try:
+            opened, names = _listed(source)
+        except GeometryError:  # a layer of surfaces only, which pyogrio has no name for
+            return [_as_unknown(path, source, name) for name in _names_of(path) if only in (None, name)]
+    if only is not None and only not in (name for name, _ in names):
+        raise RasterError(f"{path} has no layer {only!r}; it has {', '.join(str(name) for name, _ in names)}.")
+    found = []
+    for name, kind in names:
+        if kind is None or "Point" in kind or only not in (None, name):
+            continue
+        with library_errors(path):
+            found.append(_layer(path, opened, name))
+    if not found:
+        held = ", ".join(str(name) for name, _ in names) or "none"
+        raise RasterError(f"{path} holds no lines or polygons; its layers are {held}.")
+    return found
+
+
+def read_polygons(path: Path) -> tuple[Any, CRS | None]:
+    """All polygons of a file in two dimensions, as one shapely geometry (empty where there is none), and its CRS.
+
+    Layers of other CRS are projected to that of the first one. Rings of lines are no polygons.
+
+    Raises:
+        RasterError: If the file cannot be read, or some of its layers have a CRS and others have none.
+    """
+    found: list[Any] = []
+    first: CRS | None = None
+    for layer in open_layers(path):
+        parts = layer.read([])[1]
+        while np.isin(shapely.get_type_id(parts), (4, 5, 6, 7)).any():
+            parts = shapely.get_parts(parts)
+        parts = parts[shapely.area(parts) > 0]
+        if len(parts) == 0:
+            continue
+        with library_errors(path):
+            first = first if found else layer.crs
+            if (layer.crs is None) != (first is None):
+                raise RasterError(f"{path} has layers with a CRS and others without; give a file with one CRS.")
+            if first is not None and layer.crs != first:
+                parts = project_shapes(parts, layer.crs, first)
+            found.extend(shapely.make_valid(parts))
+    with library_errors(path):
+        return shapely.union_all(found), first
+
+
+def _listed(source: str) -> tuple[str | bytes, list[list[Any]]]:
+    """What GDAL opens, and (name, type of geometry) of its layers."""
+    try:
+        return source, pyogrio.list_layers(source).tolist()
+    except DataSourceError:
+        # GDAL looks for what makes GeoJSON at its beginning only, and a WFS writes links and numbers there.
+        found = parse_json(Path(source).read_bytes()) if source.lower().endswith("json") else None
+        if not (isinstance(found, dict) and "features" in found):
+            raise
+        named = {key: found[key] for key in ("type", "crs", "features") if key in found} | {"name": Path(source).stem}
+        bare = json.dumps(named).encode()
+        return bare, pyogrio.list_layers(bare).tolist()
+
+
+def _layer(path: Path, source: str | bytes, name: str) -> Layer:
+    """What GDAL says of a layer."""
+    info = pyogrio.read_info(source, layer=name)
+    crs = None if info["crs"] is None else CRS(info["crs"])
+    return Layer(path, source, info["driver"], str(name), crs, tuple(map(str, info["fields"])), int(info["features"]))
+
+
+def _as_unknown(path: Path, source: str, name: str) -> Layer:
+    """A layer whose type of geometry pyogrio does not know, through a virtual one that does not state it."""
+    virtual = (
+        f"<OGRVRTDataSource><OGRVRTLayer name={quoteattr(name)}><SrcDataSource>{escape(source)}</SrcDataSource>"
+        f"<SrcLayer>{escape(name)}</SrcLayer><GeometryType>wkbUnknown</GeometryType></OGRVRTLayer></OGRVRTDataSource>"
+    )
+    return replace(_layer(path, virtual, name), driver=_INDEXED_BY_SUFFIX.get(path.suffix.lower(), "OGR_VRT"))
+
+
+def _names_of(path: Path) -> list[str]:
+    """Names of layers, where pyogrio does not list them."""
+    if path.suffix.lower() == ".gpkg":
+        return [str(row[0]) for row in query(path, "SELECT table_name FROM gpkg_geometry_columns")]
+    return [path.stem]
+
+
+def _source_of(path: Path) -> str:
+    """What GDAL opens for a path: a file inside of a zip has a name of its own.
+
+    Raises:
+        RasterError: If a zip holds several vector files.
+    """
+    whole = str(path.absolute())
+    if path.suffix.lower() != ".zip":
+        return whole
+    inside = zipped_vectors(path)
+    folders = {str(PurePosixPath(name).parent) for name in inside}
+    if len(inside) > 1 and len(folders) == 1 and all(name.lower().endswith(".shp") for name in inside):
+        inside = sorted(folders)
+    if len(inside) == 1 and inside[0].lower().endswith(_PARQUET):
+        raise RasterError(f"{path} holds {inside[0]}, which is read unpacked only; unpack it and give that.")
+    if len(inside) > 1:
+        raise RasterError(f"{path} holds several vector files ({', '.join(inside[:5])}); unpack it and give one.")
+    return f"/vsizip/{whole}/{inside[0]}" if inside and inside[0] != "." else f"/vsizip/{whole}"
+
+
+def zipped_vectors(path: Path) -> list[str]:
+    """Names of the vector files in a zip; a FileGDB is one. None where what it holds are images with their metadata.
+
+    Raises:
+        OSError: If it cannot be read.
+        zipfile.BadZipFile: If it is none.
+    """
+    with zipfile.ZipFile(path) as archive:
+        names = [name for name in archive.namelist() if not name.startswith("__MACOSX/")]
+    bases = {name[: name.lower().index(".gdb/") + 4] for name in names if ".gdb/" in name.lower()}
+    files = [name for name in names if ".gdb/" not in name.lower()]
+    suffixes = {name: PurePosixPath(name).suffix.lower() for name in files}
+    images = any(suffix in (".tif", ".tiff", ".jp2", ".img", ".vrt", ".png", ".jpg") for suffix in suffixes.values())
+    wanted = VECTOR_SUFFIXES - ({".kml", ".gml", ".tab", ".gpx"} if images else set())
+    return sorted(bases) + [name for name, suffix in suffixes.items() if suffix in wanted or suffix == ".gpkg"]
+
+
+def _texts(fields: Iterable[Any], values: Iterable[NDArray[Any]]) -> Columns:
+    """Columns as text; None where there is no value."""
+    return {
+        str(field): [None if v is None or (isinstance(v, float) and v != v) else str(v) for v in column.tolist()]
+        for field, column in zip(fields, values, strict=True)
+    }
+
+
+def _parquet_layer(path: Path) -> Layer:
+    """The one layer of a GeoParquet file (https://geoparquet.org, version 1.1)."""
+    from pyarrow import parquet
+
+    with library_errors(path):
+        file = parquet.ParquetFile(path)
+        schema, rows = file.schema_arrow, file.metadata.num_rows
+        stated = (schema.metadata or {}).get(b"geo")
+        if stated is None:
+            raise RasterError(f"{path} is a table without geometry; give GeoParquet, or another format with geometry.")
+        geo = parse_json(stated)
+        column = geo["columns"][geo["primary_column"]]
+        # Without a word about it the CRS is longitude and latitude; null says that it is not known.
+        projjson = column.get("crs", pyproj.CRS("OGC:CRS84").to_json_dict())
+        crs = None if projjson is None else CRS(pyproj.CRS.from_json_dict(projjson))
+        fields = tuple(name for name in schema.names if name not in geo["columns"])
+        return Layer(path, str(path), "Parquet", path.stem, crs, fields, rows)
+
+
+def _read_parquet(path: Path, fields: list[str]) -> tuple[Columns, NDArray[Any]]:
+    """`Layer.read` of a GeoParquet file."""
+    import geopandas
+
+    frame = geopandas.read_parquet(path)
+    values = (frame[field].astype(object).where(frame[field].notna(), None).to_numpy(object) for field in fields)
+    columns = _texts(fields, values)
+    return columns, np.asarray(shapely.force_2d(frame.geometry.to_numpy(object)), object)

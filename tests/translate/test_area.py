@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import geopandas
+import pytest
+import shapely
+from odc.geo.crs import CRS
+
+from terramorph.errors import InputError
+from terramorph.translate import read_area
+
+SQUARE = shapely.box(11, 48, 12, 49)
+
+
+def write(path, *shapes, **options):
+    geopandas.GeoDataFrame({"n": range(len(shapes))}, geometry=list(shapes), crs=4326).to_file(path, **options)
+    return path
+
+
+@pytest.mark.parametrize("suffix", ["geojson", "kml", "gpkg", "shp"])
+def test_heights_are_dropped(tmp_path, suffix):
+    area = read_area(write(tmp_path / f"a.{suffix}", shapely.force_3d(SQUARE, 12.0), engine="pyogrio"))
+    assert area.crs == CRS("EPSG:4326")
+    assert not area.geom.has_z
+    assert area.geom.symmetric_difference(SQUARE).area < 1e-12
+
+
+def test_polygons_of_any_kind_are_one_area_and_what_crosses_itself_is_mended(tmp_path):
+    holed = shapely.Polygon(SQUARE.exterior, [shapely.box(11.4, 48.4, 11.6, 48.6).exterior])
+    bow = shapely.Polygon([(13, 48), (14, 49), (14, 48), (13, 49)])
+    group = shapely.GeometryCollection([shapely.box(20, 48, 21, 49), shapely.Point(0, 0)])
+    area = read_area(write(tmp_path / "a.geojson", holed, shapely.MultiPolygon([bow]), group, shapely.Point(1, 1)))
+    assert area.geom.is_valid
+    assert area.geom.area == pytest.approx(0.96 + 0.5 + 1)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [shapely.Point(11, 48), SQUARE.exterior, shapely.LineString([(1, 1), (2, 2)]), shapely.MultiPoint([(1, 1)])],
+)
+def test_lines_and_points_are_no_area(tmp_path, shape):
+    with pytest.raises(InputError, match=r"holds no (polygon|lines)"):
+        read_area(write(tmp_path / "a.geojson", shape))
+
+
+def test_what_cannot_be_read_is_named(tmp_path):
+    with pytest.raises(InputError, match="does not exist"):
+        read_area(tmp_path / "none.geojson")
+    (tmp_path / "a.geojson").write_text("hello")
+    with pytest.raises(InputError, match="cannot be read"):
+        read_area(tmp_path / "a.geojson")
