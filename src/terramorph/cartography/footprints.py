@@ -65,11 +65,17 @@ def _retype(data: bytearray, at: int, depth: int) -> int:
     return at
 
 
+def simple_parts(geometries: NDArray[Any]) -> NDArray[Any]:
+    """object (M,): points, lines and polygons that are not empty; collections are taken apart."""
+    parts = geometries
+    while (shapely.get_type_id(parts) >= 4).any():
+        parts = shapely.get_parts(parts)
+    return np.asarray(parts[~(shapely.is_missing(parts) | shapely.is_empty(parts))], object)
+
+
 def _flat(geometry: Any) -> Any:
     """The faces of a geometry as one area, beside what else it holds. Upright faces cover nothing and are left out."""
-    parts = np.array([geometry], object)
-    while np.isin(shapely.get_type_id(parts), (4, 5, _MULTI_POLYGON, _COLLECTION)).any():
-        parts = shapely.get_parts(parts)
+    parts = simple_parts(np.array([geometry], object))
     faces = shapely.get_type_id(parts) == _POLYGON
     faces_with_area = parts[faces & (shapely.area(parts) > 0)]
     area = shapely.union_all(shapely.make_valid(faces_with_area))

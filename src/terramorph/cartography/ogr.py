@@ -22,7 +22,7 @@ from odc.geo.crs import CRS
 from pyogrio.errors import DataSourceError, GeometryError
 
 from terramorph.cartography.archive import query
-from terramorph.cartography.footprints import read_wkb
+from terramorph.cartography.footprints import read_wkb, simple_parts
 from terramorph.documents import parse_json
 from terramorph.errors import InputError, RasterError
 from terramorph.geo import project_shapes
@@ -34,6 +34,11 @@ INDEXED = ("GPKG", "FlatGeobuf", "ESRI Shapefile", "OpenFileGDB", "MapInfo File"
 _INDEXED_BY_SUFFIX = {".gpkg": "GPKG", ".fgb": "FlatGeobuf", ".shp": "ESRI Shapefile", ".gdb": "OpenFileGDB"}
 _PARQUET = (".parquet", ".geoparquet")
 Columns = dict[str, list[str | None]]
+
+_LIBRARY_ERRORS = (
+    *(RuntimeError, ValueError, OSError, ArithmeticError, LookupError, TypeError, MemoryError, zipfile.BadZipFile),
+    *(shapely.errors.ShapelyError, pyproj.exceptions.ProjError),
+)
 
 # What GDAL remarks about a file goes to a log of ours or nowhere: on the terminal it stands beside no file's name.
 pyogrio.set_gdal_config_options({"CPL_LOG": os.devnull})
@@ -114,13 +119,11 @@ def library_errors(path: Path) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except (RuntimeError, ValueError, OSError, ArithmeticError, LookupError, TypeError, MemoryError) as error:
+    except _LIBRARY_ERRORS as error:
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise RasterError(
             f"{path} cannot be read as a vector file, it is damaged or of an unknown kind ({reason}); copy it again."
         ) from error
-    except Exception as error:  # GEOSException and pyproj's errors share no base but this
-        raise RasterError(f"{path} holds what cannot be used ({error}); copy it again.") from error
 
 
 def open_layers(path: Path, only: str | None = None) -> list[Layer]:
@@ -162,10 +165,10 @@ def read_polygons(path: Path) -> tuple[Any, CRS | None]:
     found: list[Any] = []
     first: CRS | None = None
     for layer in open_layers(path):
-        parts = layer.read([])[1]
-        while np.isin(shapely.get_type_id(parts), (4, 5, 6, 7)).any():
-            parts = shapely.get_parts(parts)
-        parts = parts[shapely.area(parts) > 0]
+        geometries = layer.read([])[1]
+        with library_errors(path):
+            parts = simple_parts(shapely.make_valid(simple_parts(geometries)))
+            parts = parts[shapely.area(parts) > 0]
         if len(parts) == 0:
             continue
         with library_errors(path):
@@ -174,7 +177,7 @@ def read_polygons(path: Path) -> tuple[Any, CRS | None]:
                 raise RasterError(f"{path} has layers with a CRS and others without; give a file with one CRS.")
             if first is not None and layer.crs != first:
                 parts = project_shapes(parts, layer.crs, first)
-            found.extend(shapely.make_valid(parts))
+            found.extend(parts)
     with library_errors(path):
         return shapely.union_all(found), first
 

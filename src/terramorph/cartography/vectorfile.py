@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from odc.geo.crs import CRS
 
 from terramorph.cartography.coast import Coast
+from terramorph.cartography.footprints import simple_parts
 from terramorph.cartography.kinds import COASTLINE, KINDS
 from terramorph.cartography.ogr import INDEXED, Columns, Layer, open_layers
 from terramorph.cartography.shapes import Shapes
@@ -197,9 +198,7 @@ class GdalFile:
         The rings of areas run as their writer likes them, and only an OpenStreetMap file has kept them as they were;
         elsewhere an area is an island.
         """
-        parts = features.geometries[features.kinds == COASTLINE]
-        while np.isin(shapely.get_type_id(parts), (5, 6, 7)).any():
-            parts = shapely.get_parts(parts)
+        parts = simple_parts(features.geometries[features.kinds == COASTLINE])
         areas = shapely.get_type_id(parts) == 3
         islands = parts[areas] if self.driver == "OSM" else shapely.orient_polygons(parts[areas])
         lines = np.concatenate([parts[shapely.get_type_id(parts) == 1], shapely.get_exterior_ring(islands)])
