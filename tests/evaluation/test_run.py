@@ -173,6 +173,16 @@ def test_other_dtypes_and_bands(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "predictions" / "0.tif").is_file()
 
 
+def test_predictions_of_pairs_in_folders_keep_their_paths(pairs: Path, tmp_path: Path) -> None:
+    for folder in ("north", "south"):
+        shutil.copytree(pairs / "val", tmp_path / "d" / "val" / folder)
+    evaluate(bundle(), tmp_path / "d", out=tmp_path / "out", device="cpu", save_predictions=True)
+    made = (tmp_path / "out" / "predictions").rglob("*.png")
+    names = {path.relative_to(tmp_path / "out" / "predictions").as_posix() for path in made}
+    assert names == {f"{folder}/p{i}.png" for folder in ("north", "south") for i in range(5)}
+    assert "south/p4," in (tmp_path / "out" / "per_image.csv").read_text()
+
+
 def test_bad_pairs_are_named_or_skipped_and_listed(tmp_path: Path) -> None:
     make_pairs(tmp_path / "data", "val", 3)
     (tmp_path / "data" / "val" / "p1.png").write_bytes(b"broken")

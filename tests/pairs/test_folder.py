@@ -194,3 +194,55 @@ def test_twins_share_one_grid(tmp_path: Path) -> None:
         pair = open_pairs(_twins(tmp_path / name, a, b), "train").read(0)
         wanted = Grid.pixels(32, 32) if name == "neither" else _grid()
         assert pair.a.grid == pair.b.grid == wanted, name
+
+
+def test_folders_below_the_split_are_read(tmp_path: Path) -> None:
+    for number, name in enumerate(("0", "north/0", "north/deep/1", "south/0")):
+        _picture(tmp_path / "train" / f"{name}.png", seed=number)
+    _picture(tmp_path / "train" / ".cache" / "9.png")
+    (tmp_path / "train" / "notes").mkdir()
+    (tmp_path / "train" / "notes" / "model.pkl").write_bytes(b"no image")
+    pairs = open_pairs(tmp_path, "train")
+    assert pairs.ids == ("0", "north/0", "north/deep/1", "south/0")
+    contents = {pair.a.pixels.tobytes() for pair in pairs}
+    assert len(contents) == 4
+    decoded = decode(pairs, size=None, cache=tmp_path / "cache")
+    assert decoded.ids == pairs.ids
+    (tmp_path / "train" / "south").rename(tmp_path / "train" / "west")
+    moved = open_pairs(tmp_path, "train")
+    assert moved.fingerprint() != pairs.fingerprint()
+    assert decode(moved, size=None, cache=tmp_path / "cache").ids[-1] == "west/0"
+
+
+@pytest.mark.parametrize(
+    "layout", ["val/{side}/{name}", "{side}/val/{name}", "val{side}/{name}", "val/{above}{side}/{stem}"]
+)
+def test_twins_in_folders_are_matched_by_their_paths(tmp_path: Path, layout: str) -> None:
+    for seed, name in enumerate(("x1", "north/x1", "south/x1")):
+        above, _, stem = name.rpartition("/")
+        for side, suffix in (("A", "jpg"), ("B", "png")):
+            path = layout.format(side=side, name=name, above=f"{above}/" if above else "", stem=stem)
+            _picture(tmp_path / f"{path}.{suffix}", 32, 32, 2 * seed + (side == "B"))
+    pairs = open_pairs(tmp_path, "val")
+    assert pairs.ids == ("north/x1", "south/x1", "x1")
+    assert [[file.suffix for file in files] for files in pairs.files] == [[".jpg", ".png"]] * 3
+    assert len({pairs.read(index).b.pixels.tobytes() for index in range(3)}) == 3
+    pairs.files[0][1].unlink()
+    with pytest.raises(DatasetError, match=r"north.*x1\.jpg has no twin in .*north"):
+        open_pairs(tmp_path, "val")
+
+
+def test_twins_under_other_names_are_no_pairs(tmp_path: Path) -> None:
+    for side in ("images", "maps"):
+        for name in "12":
+            _picture(tmp_path / "train" / side / f"{name}.png", 32, 32)
+    with pytest.raises(DatasetError, match="images of the same names, as twins do; call them A and B"):
+        open_pairs(tmp_path, "train")
+
+
+def test_folders_that_are_links_are_followed_once(tmp_path: Path) -> None:
+    _picture(tmp_path / "elsewhere" / "1.png")
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "train")
+    assert open_pairs(tmp_path, "train").ids == ("linked/1",)

@@ -182,6 +182,21 @@ def test_pairs_made_elsewhere_keep_split_and_pixels(town_pairs: Path, tmp_path: 
     assert footprints(out)["confidence"].max() > 0.5
 
 
+def test_pairs_in_folders_keep_their_paths(town_pairs: Path, tmp_path: Path) -> None:
+    files = sorted((town_pairs / "train").iterdir())[:3]
+    for file, name in zip(files, ("1", "north/1", "south/1"), strict=True):
+        into = tmp_path / "pairs" / "train" / f"{name}.png"
+        into.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, into)
+    manifest = prepare(tmp_path / "ds", [Inputs(str(tmp_path / "pairs"), name="old")])
+    made = open_pairs(tmp_path / "ds", "train")
+    assert set(made.ids) == set(manifest.pairs["train"]) == {f"old_train_{i}" for i in ("1", "north/1", "south/1")}
+    old = open_pairs(tmp_path / "pairs", "train")
+    for new in made:
+        before = old.read(old.ids.index(new.id.removeprefix("old_train_")))
+        assert np.array_equal(before.a.pixels, new.a.pixels)
+
+
 def test_left_out_are_listed_with_their_measures(town: Town, sides: tuple[str, str], tmp_path: Path) -> None:
     aerial = town.aerial()
     aerial.pixels[:, :128, :128] = 77

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from terramorph.pairs import open_pairs
 from terramorph.study import StudyOptions, objectives, tune
 from terramorph.study.plan import keep_plan, keep_weights, load_plan, make_plan
 from terramorph.study.space import Range
+from terramorph.study.splits import choose_splits, link_pairs
 from terramorph.town import Town, write_town_pairs
 from terramorph.training import TrainConfig
 
@@ -49,6 +51,21 @@ def test_a_call_that_comes_to_nothing_binds_the_folder_to_nothing(
     assert found.trials[0].state == "complete"
     linked = {path.resolve().parent for path in (out / "tuning").glob("*/*.png")}
     assert linked == {town_pairs.resolve() / "train"}
+
+
+def test_pairs_in_folders_are_linked_by_their_paths(town_pairs: Path, tmp_path: Path) -> None:
+    for folder in ("north", "south"):
+        for side in "AB":
+            shutil.copytree(town_pairs / "train", tmp_path / "d" / "train" / side / folder)
+    shutil.copytree(town_pairs / "val", tmp_path / "d" / "val" / "east")
+    splits = choose_splits(tmp_path / "d", 0)
+    link_pairs(tmp_path / "d", splits, tmp_path / "tuning")
+    linked = open_pairs(tmp_path / "tuning", "train")
+    assert linked.ids == splits.train
+    for index, pair in enumerate(linked.ids):
+        assert [path.resolve() for path in linked.files[index]] == [
+            (tmp_path / "d" / "train" / side / f"{pair}.png").resolve() for side in "AB"
+        ]
 
 
 def test_links_that_a_killed_call_left_are_made_again_and_those_of_a_study_stay(

@@ -327,11 +327,12 @@ def _examples(work: _Work, spool: Spool) -> list[Example]:
 
 
 def _save(folder: Path, samples: list[Sample], unit: Tensor, target: Bands) -> None:
-    _made(folder)
     suffix = ".png" if target.dtype == "uint8" and target.count in (1, 3) else ".tif"
     names = target.names if len(target.names) == target.count else default_bands(target.count)
     for sample, image in zip(samples, target.scaling.from_unit(unit).numpy(), strict=True):
-        write_image(Raster.from_pixels(image, bands=names), folder / f"{sample.id}{suffix}")
+        path = folder / f"{sample.id}{suffix}"
+        _made(path.parent)
+        write_image(Raster.from_pixels(image, bands=names), path)
 
 
 def _made(folder: Path) -> Path:

@@ -6,6 +6,9 @@ Layouts that are recognised for a split S (train, val or test):
     ROOT/S/A/x.tif  ROOT/S/B/x.png  twins, matched by name without suffix
     ROOT/A/S/x.tif  ROOT/B/S/x.png
     ROOT/SA/x.png   ROOT/SB/x.png   as in trainA, trainB
+
+Folders within these are read too: x may be FOLDER/x, which then is the pair's id. In ROOT/S, the folders A and B of
+twins may stand at any depth.
 """
 
 from __future__ import annotations
@@ -13,14 +16,15 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from terramorph.errors import DatasetError, InputError
+from terramorph.errors import DatasetError, InputError, RasterError
 from terramorph.geo import Grid
 from terramorph.pairs.manifest import Manifest, load_manifest
 from terramorph.pairs.pair import Pair
-from terramorph.raster.image import IMAGE_SUFFIXES, read_image
+from terramorph.raster.image import IMAGE_SUFFIXES, files_below, probe_image, read_image
 from terramorph.raster.raster import Raster
 
 # What changes how the image of the same stem is read: world files, projections, MapInfo's place ...
@@ -44,6 +48,7 @@ _PLACES = frozenset(f".{name}" for name in (*_WORLD_FILES, "prj", "tab"))
 # ... and the image whose whole name they extend: nodata, CRS and band names by GDAL, and masks.
 _EXTENSIONS = (".aux.xml", ".msk")
 # Files that lie beside images and are no pairs: those, statistics, and what desktops leave behind.
+_SIDES = ("A", "B")
 _SIDECARS = _PLACES | {".xml", ".msk", ".aux", ".ovr", ".map", ".json", ".txt", ".csv", ".md", ".db", ".ini"}
 
 
@@ -54,7 +59,7 @@ class PairFolder:
     Attributes:
         root: the dataset's folder.
         split: train, val or test.
-        ids: one a pair, sorted.
+        ids: one a pair, sorted: the path of its file below the split (or the side), without suffix.
         files: for each pair the one file that holds both halves, or the two twins.
         skipped: sentences about what was left out, when bad files are skipped.
         manifest: of a prepared dataset, which knows where its pairs lie; None for others.
@@ -108,7 +113,9 @@ class PairFolder:
         """
         digest = hashlib.blake2b(digest_size=16)
         beside = {folder: _beside(folder) for folder in {file.parent for files in self.files for file in files}}
-        for files in self.files:
+        for pair, files in zip(self.ids, self.files, strict=True):
+            if "/" in pair:
+                digest.update(pair.encode(errors="surrogateescape"))
             for file in files:
                 names = beside[file.parent]
                 for part in (file, *sorted({*names[file.name], *names[file.stem]})):
@@ -146,23 +153,16 @@ def open_pairs(root: str | Path, split: str, *, skip_bad: bool = False) -> PairF
     twins = next(
         (
             (a, b)
-            for a, b in (
-                (root / split / "A", root / split / "B"),
-                (root / "A" / split, root / "B" / split),
-                (root / f"{split}A", root / f"{split}B"),
-            )
+            for a, b in ((root / "A" / split, root / "B" / split), (root / f"{split}A", root / f"{split}B"))
             if a.is_dir() or b.is_dir()
         ),
         None,
     )
-    if twins is not None:
-        for side in twins:
-            if not side.is_dir():
-                raise DatasetError(f"The folder {side} is missing while its twin exists; every image needs both sides.")
-        a, b = (_images(side, skip_bad, skipped) for side in twins)
-        pairs = _match(a, b, twins, skip_bad, skipped)
+    if twins is not None and not any((root / split / side).is_dir() for side in _SIDES):
+        sides = [_named(_images(side, skip_bad, skipped), side, skip_bad, skipped) for side in twins]
+        pairs = _match(sides[0], sides[1], twins, skip_bad, skipped)
     elif (root / split).is_dir():
-        pairs = {stem: (file,) for stem, file in _images(root / split, skip_bad, skipped).items()}
+        pairs = _in_split(root / split, skip_bad, skipped)
     else:
         present = sorted(p.name for p in root.iterdir() if p.is_dir())
         raise DatasetError(
@@ -206,40 +206,110 @@ def has_split(root: str | Path, split: str) -> bool:
     return any((root / name).is_dir() for name in (split, f"A/{split}", f"{split}A"))
 
 
-def _images(folder: Path, skip_bad: bool, skipped: list[str]) -> dict[str, Path]:
-    found: dict[str, Path] = {}
+def _in_split(folder: Path, skip_bad: bool, skipped: list[str]) -> dict[str, tuple[Path, ...]]:
+    """The pairs of ROOT/S: A|B images at any depth, and twins in folders A and B at any depth."""
+    whole: list[Path] = []
+    twins: dict[tuple[Path, Path], tuple[list[Path], list[Path]]] = {}
+    for file in _images(folder, skip_bad, skipped):
+        at = next((p for p in reversed(file.parents) if p.name in _SIDES and folder in p.parents), None)
+        if at is None:
+            whole.append(file)
+        else:
+            both = at.with_name("A"), at.with_name("B")
+            twins.setdefault(both, ([], []))[_SIDES.index(at.name)].append(file)
+    _refuse_unnamed_twins(whole)
+    pairs: dict[str, tuple[Path, ...]] = {
+        name: (file,) for name, file in _named(whole, folder, skip_bad, skipped).items()
+    }
+    for both, found in twins.items():
+        sides = [_named(files, side, skip_bad, skipped) for files, side in zip(found, both, strict=True)]
+        above = both[0].parent.relative_to(folder)
+        for name, files in _match(sides[0], sides[1], both, skip_bad, skipped).items():
+            full = (above / name).as_posix()
+            if full not in pairs:
+                pairs[full] = files
+            else:
+                _leave_out(f"{files[0]} has the same name as {pairs[full][0]}", skip_bad, skipped)
+    return pairs
+
+
+def _refuse_unnamed_twins(files: Sequence[Path]) -> None:
+    """Two folders of images of the same names that are not wide are twins, which halves would tear apart."""
+    folders: defaultdict[Path, dict[str, Path]] = defaultdict(dict)
+    for file in files:
+        folders[file.parent][file.stem] = file
+    alike: defaultdict[frozenset[str], list[Path]] = defaultdict(list)
+    for folder, images in folders.items():
+        alike[frozenset(images)].append(folder)
+    for names, several in alike.items():
+        with suppress(RasterError):  # what cannot be read is said when its turn comes
+            if len(several) > 1 and all(_is_narrow(folders[folder][min(names)]) for folder in several):
+                raise DatasetError(
+                    f"The folders {several[0]} and {several[1]} hold images of the same names, as twins do; call them "
+                    "A and B."
+                )
+
+
+def _is_narrow(file: Path) -> bool:
+    """Whether its halves would be less than three quarters as wide as high."""
+    height, width, _, _ = probe_image(file)
+    return width < 1.5 * height
+
+
+def _images(folder: Path, skip_bad: bool, skipped: list[str]) -> list[Path]:
+    """The images of a folder and of those in it.
+
+    Raises:
+        DatasetError: if one cannot be listed, or something else lies among the images.
+    """
+    if not folder.is_dir():
+        raise DatasetError(f"The folder {folder} is missing while its twin exists; every image needs both sides.")
     try:
-        files = sorted(folder.iterdir())
+        files = [file for file in files_below(folder) if file.suffix.lower() not in _SIDECARS]
     except OSError as error:
         raise DatasetError(
-            f"The folder {folder} cannot be listed ({error.strerror}); check its permissions."
+            f"The folder {error.filename or folder} cannot be listed ({error.strerror}); check its permissions."
         ) from error
+    images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
+    among = {folder, *(file.parent for file in images)}
     for file in files:
-        if file.name.startswith(".") or file.is_dir() or file.suffix.lower() in _SIDECARS:
-            continue
-        if file.suffix.lower() not in IMAGE_SUFFIXES:
-            problem = f"{file} is not an image that can be read"
-        elif file.stem in found:
-            problem = f"{file} has the same name as {found[file.stem].name}"
+        if file.suffix.lower() not in IMAGE_SUFFIXES and file.parent in among:
+            _leave_out(f"{file} is not an image that can be read", skip_bad, skipped)
+    return images
+
+
+def _named(files: Sequence[Path], folder: Path, skip_bad: bool, skipped: list[str]) -> dict[str, Path]:
+    """Images by their paths below a folder, without suffix."""
+    found: dict[str, Path] = {}
+    for file in files:
+        name = (file.parent.relative_to(folder) / file.stem).as_posix()
+        if name in found:
+            _leave_out(f"{file} has the same name as {found[name].name}", skip_bad, skipped)
         else:
-            found[file.stem] = file
-            continue
-        if not skip_bad:
-            raise DatasetError(f"{problem}; remove it, or skip such files with --skip-bad.")
-        skipped.append(f"{problem}.")
+            found[name] = file
     return found
+
+
+def _leave_out(problem: str, skip_bad: bool, skipped: list[str]) -> None:
+    if not skip_bad:
+        raise DatasetError(f"{problem}; remove it, or skip such files with --skip-bad.")
+    skipped.append(f"{problem}.")
 
 
 def _match(
     a: dict[str, Path], b: dict[str, Path], folders: tuple[Path, Path], skip_bad: bool, skipped: list[str]
 ) -> dict[str, tuple[Path, ...]]:
-    for stem in sorted(a.keys() ^ b.keys()):
-        here, missing = (a[stem], folders[1]) if stem in a else (b[stem], folders[0])
-        problem = f"{here} has no twin in {missing}"
+    for side in folders:
+        if not side.is_dir():
+            raise DatasetError(f"The folder {side} is missing while its twin exists; every image needs both sides.")
+    for name in sorted(a.keys() ^ b.keys()):
+        here, missing = (a[name], folders[1]) if name in a else (b[name], folders[0])
+        problem = f"{here} has no twin in {(missing / name).parent}"
         if not skip_bad:
             raise DatasetError(f"{problem}; add it, or skip such files with --skip-bad.")
         skipped.append(f"{problem}.")
-    return {stem: (a[stem], b[stem]) for stem in a.keys() & b.keys()}
+    # In the order of the files: that of a set would differ from one process to the next.
+    return {name: (a[name], b[name]) for name in a if name in b}
 
 
 def _one_grid(a: Grid, b: Grid, files: Sequence[Path]) -> Grid:

@@ -152,10 +152,14 @@ def make_folders(places: Sequence[Place], out: Path) -> None:
         StorageError: if one cannot be made.
     """
     for split in {place.split for place in places if place.split is not None}:
-        try:
-            (out / split).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StorageError(f"{out / split} cannot be made ({error.strerror}); choose another folder.") from error
+        _make(out / split)
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"{folder} cannot be made ({error.strerror}); choose another folder.") from error
 
 
 def write_pair(place: Place, source: Raster, target: Raster, out: Path) -> None:
@@ -166,9 +170,9 @@ def write_pair(place: Place, source: Raster, target: Raster, out: Path) -> None:
     """
     twins = not side_by_side(source, target)
     files = place.files(out, twins)
+    for file in files:
+        _make(file.parent)
     if twins:
-        for file in files:
-            file.parent.mkdir(exist_ok=True)
         write_image(source, files[0])
         write_image(target, files[1])
         return

@@ -6,6 +6,7 @@ stored, because a mask or a twin beside them is stored in the same order.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,29 @@ _PIL_MODES = {
     "I;16": (1, "uint16"),
     "I;16B": (1, "uint16"),
 }
+
+
+def files_below(folder: Path) -> list[Path]:
+    """The files of a folder and of those in it, hidden ones left out, a folder before those in it, by their names.
+
+    Folders that are links are followed, each once.
+
+    Raises:
+        OSError: if a folder cannot be listed.
+    """
+    found: list[Path] = []
+    seen: set[Path] = set()
+    ahead = [folder]
+    while ahead:
+        here = ahead.pop()
+        if (real := here.resolve()) in seen:
+            continue
+        seen.add(real)
+        with os.scandir(here) as listed:
+            entries = sorted((entry for entry in listed if entry.name[0] != "."), key=lambda entry: entry.name)
+        found += [here / entry.name for entry in entries if not entry.is_dir()]
+        ahead += [here / entry.name for entry in reversed(entries) if entry.is_dir()]
+    return found
 
 
 def read_image(path: str | Path, options: ReadOptions | None = None) -> Raster:

@@ -153,14 +153,14 @@ def _link(pairs: PairFolder, numbers: Sequence[int], folder: Path) -> None:
     """Links the files of some pairs, and what lies beside them under their names: world files, masks."""
     beside: dict[Path, dict[str, list[Path]]] = {}
     for number in numbers:
-        files = pairs.files[number]
+        files, above = pairs.files[number], Path(pairs.ids[number]).parent
         for file, side in zip(files, ("A", "B") if len(files) == 2 else ("",), strict=True):
             if file.parent not in beside:
                 found: dict[str, list[Path]] = {}
                 for other in file.parent.iterdir():
                     found.setdefault(other.name.split(".")[0], []).append(other)
                 beside[file.parent] = found
-            into = folder / side
+            into = folder / side / above
             into.mkdir(parents=True, exist_ok=True)
             for other in beside[file.parent][file.name.split(".")[0]]:
                 if other == file or other.name.startswith((f"{file.name}.", f"{file.stem}.")):
