@@ -18,6 +18,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from terramorph import processor
 from terramorph.bundle import Bands, Bundle
 from terramorph.data import Augmentation, TrainingBatches, decode
 from terramorph.interop import export_int8, export_onnx
@@ -27,7 +28,6 @@ from terramorph.pixels import BYTE
 from terramorph.town import make_town, write_town_pairs
 from terramorph.training.recalibrate import recalibrate_network
 from terramorph.translate.bench import Way, measure, ways_of_bundle, ways_of_exported
-from terramorph.translate.tuning import cores, processor
 
 
 def make_bundle(network: str, width: int, source: torch.Tensor) -> Bundle:
@@ -51,11 +51,10 @@ def report(bundle: Bundle, ways: list[Way], tiles: torch.Tensor, seconds: float)
     """Measures and prints the table."""
     with torch.no_grad():
         expected = bundle.network(tiles)
-    table = Table(title=f"{bundle.header.architecture.name} on {processor()}, {cores()} cores")
+    table = Table(title=f"{bundle.header.architecture.name} on {processor.name()}, {processor.cores()} cores")
     for name in (
         "backend",
         "precision",
-        "threads",
         "batch",
         "ms / tile",
         "ratio",
@@ -77,8 +76,7 @@ def report(bundle: Bundle, ways: list[Way], tiles: torch.Tensor, seconds: float)
         table.add_row(
             speed.backend,
             speed.precision,
-            str(speed.tuning.threads),
-            str(speed.tuning.batch_size),
+            str(speed.batch),
             f"{1000 / speed.tiles:.1f}",
             f"{speed.tiles / first.tiles:.2f}",
             f"{1000 * bundle.header.size**2 / 1e6 / speed.megapixels:.1f}",

@@ -10,8 +10,10 @@ import pytest
 import torch
 
 from terramorph.metrics import BACKBONE_FILE, HEADS_FILE, SqueezeNetFeatures
+from terramorph.processor import native_bf16
 from terramorph.town import Town, make_town, write_town_pairs
 from terramorph.training import TrainConfig, load_config
+from terramorph.translate import tuning
 
 TINY = {
     "batch_size": 2,
@@ -27,6 +29,10 @@ TINY = {
 """Settings of a model that trains in a moment."""
 
 
+needs_bf16 = pytest.mark.skipif(not native_bf16("cpu"), reason="bf16 is emulated on this processor")
+"""For tests of bf16 where there is nothing to learn from emulating it."""
+
+
 def make_tiny(**changes: Any) -> TrainConfig:
     """The preset pix2pix made tiny; changes are given with __ for the dot of a key."""
     return load_config("pix2pix", {**TINY, **{key.replace("__", "."): value for key, value in changes.items()}})
@@ -36,6 +42,14 @@ def tiny_settings(**changes: Any) -> list[str]:
     """The same as words of the command line."""
     settings = {**TINY, **{key.replace("__", "."): value for key, value in changes.items()}}
     return [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _notes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What is measured in the suite stays out of the notes of whoever runs it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tuning, "TUNED", tmp_path_factory.mktemp("notes") / "tuned.json")
+        yield
 
 
 @pytest.fixture(autouse=True)

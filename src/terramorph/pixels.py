@@ -69,24 +69,6 @@ class Scaling:
 BYTE = Scaling()
 
 
-def native_bf16(device: str | torch.device) -> bool:
-    """Whether a device multiplies bfloat16 in hardware; where it is emulated, float32 is faster.
-
-    Args:
-        device: `cpu`, `cuda`, or one of several, as `cuda:1`.
-    """
-    device = torch.device(device)
-    if device.type == "cuda":
-        if not torch.cuda.is_available():
-            return False
-        with torch.cuda.device(device):
-            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if not torch._C._has_mkldnn or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        return False
-    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(bool(getattr(torch.cpu, name)()) for name in checks if hasattr(torch.cpu, name))
-
-
 @dataclass(frozen=True)
 class Batch:
     """What a training or evaluation step sees.

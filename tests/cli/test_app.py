@@ -16,7 +16,7 @@ from terramorph.cli.app import exit_code, run, sentence
 from terramorph.cli.interrupt import StopFlag, StoppedBefore, Terminated, stop_after_step
 from terramorph.cli.reporting import TrainingReporter
 from terramorph.errors import BundleError, ConfigError, RunError, StorageError, warn
-from terramorph.pixels import native_bf16
+from terramorph.processor import native_bf16
 
 from .conftest import Cli
 
@@ -179,7 +179,7 @@ def test_doctor(cli: Cli) -> None:
     assert outcome.err == ""
     word = "native" if native_bf16("cpu") else "emulated"
     assert re.search(rf"^  bf16 on the processor +{word}", outcome.out, re.MULTILINE)
-    for word in ("python", "torch", "GDAL", "cores", "bf16", "AMX", "CUDA", "onnxruntime", "GiB"):
+    for word in ("python", "torch", "GDAL", "cores", "bf16", "vector units", "CUDA", "onnxruntime", "GiB"):
         assert word in outcome.out
     assert "\x1b" not in outcome.out
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,6 @@ from PIL import Image
 
 from terramorph.interop import int8
 from terramorph.translate import OnnxBackend, tuning
-from terramorph.translate.tuning import Tuning
 
 from .conftest import Cli
 
@@ -84,12 +84,19 @@ def test_what_eight_bits_refuse(cli: Cli, trained: Path, tmp_path: Path, words: 
 
 
 def test_what_is_fastest_here(cli: Cli, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    noted: list[tuple[str, Tuning]] = []
-    monkeypatch.setattr(tuning, "remember", lambda header, precision, found: noted.append((precision, found)))
+    monkeypatch.setattr(tuning, "TUNED", tmp_path / "tuned.json")
     outcome = cli("doctor", "--bench", trained, "--seconds", 0)
     assert outcome.code == 0, outcome.err
-    for word in ("torch eager", "onnxruntime", "tiles / s", "Fastest here: ", "8 bits were not measured"):
+    for word in (
+        "torch eager",
+        "torch folded",
+        "onnxruntime",
+        "tiles / s",
+        "Fastest here: ",
+        "8 bits were not measured",
+    ):
         assert word in outcome.out
-    assert noted[0][0] == "fp32"
-    assert all(found.batch_size in (1, 2, 4, 8) for _, found in noted)
+    assert all(found.batch_size in (1, 2, 4, 8) for found in tuning.notes_of_this_machine().values())
+    outcome = cli("doctor")
+    assert re.search(r"U-Net 64, width \d+, 3 to 3 bands, fp32 +(rearranged|plain torch)", outcome.out)
     assert cli("doctor", "--bench", tmp_path / "none.onnx").code == 2

@@ -17,7 +17,7 @@ from terramorph.networks.inference import fold_batchnorm
 def products(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Which rearrangements were made: empty if a layer took torch's own convolution."""
     made: list[str] = []
-    for name in ("_unfolded", "_folded"):
+    for name in ("neighbourhoods", "_folded"):
         plain = getattr(convolutions, name)
         monkeypatch.setattr(
             convolutions, name, lambda *args, name=name, plain=plain: (made.append(name), plain(*args))[1]
@@ -34,7 +34,7 @@ def test_halving_equals_a_convolution_forwards_and_backwards(
     layer = HalvingConv2d(64, 80, bias=bias).double().to(memory_format=torch.channels_last)
     source = torch.randn((shape[0], 64, *shape[1:]), generator=random, dtype=torch.float64)
     _agree(layer, source, lambda x, w, b: functional.conv2d(x, w, b, stride=2, padding=1))
-    assert products == ["_unfolded", "_folded"]
+    assert products == ["neighbourhoods", "_folded"]
 
 
 @pytest.mark.parametrize("shape", [(1, 4, 4), (2, 1, 3), (4, 1, 1)])
@@ -46,7 +46,7 @@ def test_doubling_equals_a_transposed_convolution_forwards_and_backwards(
     layer = DoublingConv2d(80, 64, bias=bias).double().to(memory_format=torch.channels_last)
     source = torch.randn((shape[0], 80, *shape[1:]), generator=random, dtype=torch.float64)
     _agree(layer, source, lambda x, w, b: functional.conv_transpose2d(x, w, b, stride=2, padding=1))
-    assert products == ["_folded", "_unfolded"]
+    assert products == ["_folded", "neighbourhoods"]
 
 
 def _agree(layer: torch.nn.Module, source: torch.Tensor, plain) -> None:

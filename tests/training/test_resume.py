@@ -25,10 +25,11 @@ from terramorph.training import resume, train
 from terramorph.training.pix2pix import Pix2Pix
 from terramorph.training.state import read_position
 
+from ..conftest import needs_bf16
 from .conftest import Tiny, losses_of, same_weights
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=needs_bf16)])
 def test_stopping_and_resuming_changes_nothing(town_pairs: Path, tmp_path: Path, tiny: Tiny, precision: str) -> None:
     config = tiny(max_steps=5, ema=0.99, precision=precision, data__jitter=0.2, log__samples=2)
     train(town_pairs, tmp_path / "whole", config, cache=tmp_path)

@@ -40,7 +40,7 @@ SWITCHES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", SWITCHES)
 def test_stopping_and_resuming_changes_nothing(name: str, town_pairs: Path, tmp_path: Path, tiny: Tiny) -> None:
-    config = tiny(**{"max_steps": 3, "precision": "bf16", "log__sheet": 0, "ema": 0.9, **SWITCHES[name]})
+    config = tiny(**{"max_steps": 3, "precision": "auto", "log__sheet": 0, "ema": 0.9, **SWITCHES[name]})
     train(town_pairs, tmp_path / "whole", config, cache=tmp_path)
     steps = iter([False, True])
     assert not train(town_pairs, tmp_path / "parts", config, should_stop=lambda: next(steps), cache=tmp_path).finished

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import builtins
+import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +12,18 @@ import pytest
 import torch
 from torch import Tensor
 
+from terramorph import processor
 from terramorph.bundle import Bundle
-from terramorph.errors import BundleError, ConfigError, MissingPackageError
+from terramorph.errors import BundleError, ConfigError, InputWarning, MissingPackageError
 from terramorph.interop import export_onnx
-from terramorph.translate import OpenVinoBackend, TorchBackend, Translator, load
+from terramorph.networks import EncoderDecoder
+from terramorph.translate import OpenVinoBackend, TorchBackend, Translator, load, tuning
 from terramorph.translate.backends import openvino as openvino_backend
 from terramorph.translate.bench import Way, measure, ways_of_bundle, ways_of_exported
-from terramorph.translate.packed import PackedUNet
-from terramorph.translate.tuning import Tuning, remember, remembered
+from terramorph.translate.cpu_unet import CpuUNet
+from terramorph.translate.tuning import Tuning, best_form, notes_of_this_machine, remember, remembered
 
+from ..conftest import needs_bf16
 from .conftest import make_bundle
 
 
@@ -47,6 +52,7 @@ def test_openvino_equals_torch(name: str, mode: Any, tmp_path: Path) -> None:
         assert float((fast.run(images(*shape)) - plain.translate_batch(images(*shape))).abs().max()) < 1e-4
 
 
+@needs_bf16
 def test_openvino_in_bfloat16(bundle: Bundle, exported: Path) -> None:
     fast = OpenVinoBackend(exported, precision="bf16", threads=1)
     plain = TorchBackend(bundle.network, device="cpu", precision="fp32")
@@ -131,18 +137,18 @@ def test_no_openvino(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "packed"),
+    ("settings", "rearranged"),
     [({}, True), ({"skips": False}, True), ({"upsampling": "resize"}, True), ({"upsampling": "pixelshuffle"}, False)],
 )
-def test_every_form_of_a_unet_runs(settings: dict[str, Any], packed: bool) -> None:
+def test_every_form_of_a_unet_runs(settings: dict[str, Any], rearranged: bool) -> None:
     network = make_bundle(**settings).network
     backend = TorchBackend(network, device="cpu", precision="fp32")
-    assert isinstance(backend._packed, PackedUNet) is packed
+    assert isinstance(backend._cpu_unet, CpuUNet) is rearranged
     with torch.no_grad():
         assert float((backend.run(images(2, 3, 64, 64)) - network(images(2, 3, 64, 64))).abs().max()) < 1e-4
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=needs_bf16)])
 def test_pixels_do_not_depend_on_what_was_run_before(bundle: Bundle, precision: str) -> None:
     fresh = TorchBackend(bundle.network, device="cpu", precision=precision)
     used = TorchBackend(bundle.network, device="cpu", precision=precision)
@@ -151,53 +157,98 @@ def test_pixels_do_not_depend_on_what_was_run_before(bundle: Bundle, precision: 
     assert torch.equal(used.run(images(2, 3, 64, 64)), fresh.run(images(2, 3, 64, 64)))
 
 
-def test_what_is_fastest_is_remembered_for_one_network_and_precision(bundle: Bundle, tmp_path: Path) -> None:
-    notes = tmp_path / "deep" / "tuned.json"
-    header = bundle.header
-    assert remembered(header, "fp32", notes) is None
-    remember(header, "fp32", Tuning(8, 2), notes)
-    remember(header, "bf16", Tuning(2, 1), notes)
-    assert remembered(header, "fp32", notes) == Tuning(8, 2)
-    assert remembered(header, "bf16", notes) == Tuning(2, 1)
-    assert remembered(make_bundle(width=8).header, "fp32", notes) is None
-    for damaged in ("", "[]", "{", notes.read_text().replace('"threads": 2', '"threads": 0')):
+@pytest.fixture
+def notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where this test's measurements are kept."""
+    monkeypatch.setattr(tuning, "TUNED", tmp_path / "deep" / "tuned.json")
+    return tuning.TUNED
+
+
+def unet(**settings: Any) -> EncoderDecoder:
+    network = make_bundle(**settings).network
+    assert isinstance(network, EncoderDecoder)
+    return network
+
+
+def test_what_is_fastest_is_remembered_for_one_network_and_precision(notes: Path) -> None:
+    network = unet()
+    assert remembered(network, torch.float32) is None
+    remember(network, torch.float32, Tuning(True, 8))
+    remember(network, torch.bfloat16, Tuning(False, 2))
+    assert remembered(network, torch.float32) == Tuning(True, 8)
+    assert remembered(network, torch.bfloat16) == Tuning(False, 2)
+    assert set(notes_of_this_machine()) == {f"U-Net 64, width 4, 3 to 3 bands, {name}" for name in ("fp32", "bf16")}
+    assert remembered(unet(width=8), torch.float32) is None
+    whole = notes.read_text()
+    for damaged in ("", "[]", "{", whole.replace('"batch_size": 8', '"batch_size": 0'), whole.replace("true", "1")):
         notes.write_text(damaged)
-        assert remembered(header, "fp32", notes) is None
+        assert remembered(network, torch.float32) is None
 
 
-def test_load_uses_what_is_remembered(bundle: Bundle, tmp_path: Path) -> None:
-    path, notes = bundle.save(tmp_path / "model.safetensors"), tmp_path / "tuned.json"
-    settings: dict[str, Any] = {"device": "cpu", "precision": "fp32", "tuned": notes}
-    assert load(path, **settings).batch_size == 4
+@pytest.mark.parametrize("slow", [False, True])
+def test_the_faster_form_is_found_once(slow: bool, notes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuning, "WORTH_MEASURING", 0)
+    monkeypatch.setattr(tuning, "fastest_runs", partial(tuning.fastest_runs, seconds=0.0))
+    made = []
+
+    def make(rearranged: bool) -> tuning.Run:
+        made.append(rearranged)
+        return lambda x: time.sleep(0.02 if rearranged is slow else 0.0) or x
+
+    for _ in range(2):
+        assert best_form(unet(), torch.float32, make) == Tuning(rearranged=not slow)
+    assert made == [False, True]
+    assert notes.is_file()
+
+
+def test_notes_that_cannot_be_written_stop_nothing(notes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuning, "WORTH_MEASURING", 0)
+    notes.parent.write_text("a file where the folder should be")
+    network = unet()
+    backend = TorchBackend(network, device="cpu", precision="fp32")
+    with torch.no_grad():
+        assert float((backend.run(images(1, 3, 64, 64)) - network(images(1, 3, 64, 64))).abs().max()) < 1e-4
+
+
+def test_what_is_remembered_is_used_and_the_process_left_alone(bundle: Bundle, tmp_path: Path, notes: Path) -> None:
+    path = bundle.save(tmp_path / "model.safetensors")
+    load_fp32 = partial(load, path, device="cpu", precision="fp32")
     threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(2)
-        remember(bundle.header, "fp32", Tuning(7, 1), notes)
-        assert load(path, **settings).batch_size == 7
-        assert torch.get_num_threads() == 1
-        remember(bundle.header, "fp32", Tuning(7, 2), notes)
-        load(path, **settings)
-        assert torch.get_num_threads() == 1  # never more than allowed
-    finally:
-        torch.set_num_threads(threads)
-    assert load(path, batch_size=3, **settings).batch_size == 3
-    assert load(path, mode="paper", **settings).batch_size == 1
+    assert load_fp32().batch_size == 4
+    assert isinstance(bundle.network, EncoderDecoder)
+    remember(bundle.network, torch.float32, Tuning(False, 7))
+    translator = load_fp32()
+    assert translator.batch_size == 7
+    assert isinstance(translator.backend, TorchBackend)
+    assert translator.backend._cpu_unet is None
+    assert load_fp32(batch_size=3).batch_size == 3
+    assert load_fp32(mode="paper").batch_size == 1
+    assert torch.get_num_threads() == threads
+
+
+def test_emulated_bf16_runs_as_plain_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processor, "_bf16_on_cpu", lambda: False)
+    network = unet()
+    with pytest.warns(InputWarning, match="emulated"):
+        backend = TorchBackend(network, device="cpu", precision="bf16")
+    assert backend._cpu_unet is None
+    with torch.no_grad():
+        difference = backend.run(images(1, 3, 64, 64)) - network(images(1, 3, 64, 64))
+    assert float(difference.abs().mean()) < 0.02
 
 
 def test_every_way_is_measured(bundle: Bundle, exported: Path) -> None:
-    threads = torch.get_num_threads()
     ways = [*ways_of_bundle(bundle), *ways_of_exported(exported)]
     speeds = list(measure(ways, bundle.header.model_copy(update={"size": 16}), 0.0))
-    assert {speed.backend for speed in speeds} == {"torch eager", "torch", "onnxruntime", "openvino"}
+    assert {speed.backend for speed in speeds} == {"torch eager", "torch folded", "torch", "onnxruntime", "openvino"}
     assert len(speeds) == len(ways)
     assert all(speed.tiles > 0 and not speed.missing for speed in speeds)
     assert speeds[0].megapixels is not None  # there was nothing faster yet
-    assert torch.get_num_threads() == threads
 
 
 def test_a_way_that_is_not_installed_is_listed(bundle: Bundle) -> None:
     def make() -> Any:
         raise MissingPackageError("It is not installed.")
 
-    (speed,) = measure([Way("abacus", "fp32", make, (1,))], bundle.header, 0.0)
+    (speed,) = measure([Way("abacus", "fp32", make)], bundle.header, 0.0)
     assert (speed.backend, speed.missing, speed.tiles) == ("abacus", "It is not installed.", 0.0)

@@ -172,7 +172,6 @@ def test_workers_that_see_other_things_say_so(cluster: Cluster, model, ortho: Pa
     other = tmp_path / "other" / "model.safetensors"
     make_bundle(gain=0.3).save(other)
     opened = partial(open_source, ortho)
-    bf16 = partial(load, tmp_path / "model.safetensors", precision="bf16", mode="raster")
     translator = model()
     for engine, sentence in (
         (OnCluster(cluster, partial(load, other, precision="fp32"), opened), "another content of the bundle"),
@@ -185,7 +184,7 @@ def test_workers_that_see_other_things_say_so(cluster: Cluster, model, ortho: Pa
     ):
         with pytest.raises(InputError, match=sentence):
             sweep(translator, ortho, tmp_path / "no.tif", OPTIONS, engine=engine)
-    assert OnCluster(cluster, bf16, opened).backend == "torch cpu bfloat16"
+    assert OnCluster(cluster, model, opened).backend == model().backend.name
 
 
 class Unseen(Parts):

@@ -23,6 +23,7 @@ from terramorph.pixels import image_to_unit, unit_to_image
 from terramorph.raster import Raster, write_image
 from terramorph.translate import Translator, translator
 
+from ..conftest import needs_bf16
 from .conftest import RGB, make_bundle
 
 Picture = Callable[..., NDArray[np.uint8]]
@@ -44,7 +45,7 @@ def test_raster_mode_is_the_network(bundle: Bundle, picture: Picture) -> None:
     assert target.mask.all()
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=needs_bf16)])
 @pytest.mark.parametrize("name", ["unet64", "resnet6"])
 def test_same_pixels_whatever_the_batch(name: str, precision: str, picture: Picture) -> None:
     bundle = make_bundle(name, gain=0.15 if name == "unet64" else 0.05)

@@ -41,17 +41,14 @@ def run(
 
 def _bench(models: list[str], seconds: float) -> None:
     """Measures every model, shows all in one table, and remembers what PyTorch is fastest with."""
-    from terramorph.translate.tuning import cores, processor
+    from terramorph import processor
 
     found = [(model, speed) for model in models for speed in _speeds(model, seconds)]
     measured = [(model, speed) for model, speed in found if not speed.missing]
     first = measured[0][1].tiles
-    names = ("backend", "precision", "threads", "batch", "tiles / s", "window, MPx / s", "ratio")
-    rows = [
-        (s.backend, s.precision, s.tuning.threads, s.tuning.batch_size, s.tiles, s.megapixels, s.tiles / first)
-        for _, s in measured
-    ]
-    show_columns(f"{processor()}, {cores()} cores, ratios to the first row", names, rows)
+    names = ("backend", "precision", "batch", "tiles / s", "window, MPx / s", "ratio")
+    rows = [(s.backend, s.precision, s.batch, s.tiles, s.megapixels, s.tiles / first) for _, s in measured]
+    show_columns(f"{processor.name()}, {processor.cores()} cores, ratios to the first row", names, rows)
     for sentence in dict.fromkeys(speed.missing for _, speed in found if speed.missing):
         say(sentence)
     for sentence in _advice(measured):
@@ -63,8 +60,7 @@ def _speeds(model: str, seconds: float) -> list[Speed]:
     from terramorph.errors import MissingPackageError
     from terramorph.interop import export_onnx
     from terramorph.translate import OnnxBackend
-    from terramorph.translate.bench import measure, ways_of_bundle, ways_of_exported
-    from terramorph.translate.tuning import remember
+    from terramorph.translate.bench import measure, remember_fastest, ways_of_bundle, ways_of_exported
 
     with Meter(f"measuring {Path(model).name}") as meter, tempfile.TemporaryDirectory() as folder:
         if Path(model).suffix == ".onnx":
@@ -83,8 +79,8 @@ def _speeds(model: str, seconds: float) -> list[Speed]:
         for speed in measure(ways, header, seconds):
             speeds.append(speed)
             meter.update(len(speeds), len(ways))
-            if speed.backend == "torch":
-                remember(header, speed.precision, speed.tuning)
+        if Path(model).suffix != ".onnx":
+            remember_fastest(bundle, speeds)
     return speeds
 
 
@@ -102,9 +98,7 @@ def _advice(measured: list[tuple[str, Speed]]) -> list[str]:
         how = how if exported == model else f"terramorph export {model} {exported}, then {how}"
     said = [f"Fastest here: {best.backend} in {best.precision}. {how}"]
     if any(speed.backend == "torch" for _, speed in measured):
-        said.append(
-            "The batch and the threads that PyTorch is fastest with are remembered for this machine and network."
-        )
+        said.append("The form and the batch that PyTorch is fastest with are remembered for this machine and network.")
     if not any(speed.precision in ("int8", REFUSED) for _, speed in measured):
         said.append(
             "8 bits were not measured: make a file with terramorph export MODEL OUT.onnx --int8 --calibrate PAIRS, and "
@@ -130,24 +124,34 @@ def _versions() -> list[tuple[str, str]]:
 def _processor() -> list[tuple[str, str]]:
     import torch
 
-    from terramorph.pixels import native_bf16
+    from terramorph import processor
 
-    flags = _cpu_flags()
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    native = processor.native_bf16("cpu")
     return [
-        ("processor cores", f"{usable} usable of {os.cpu_count()}, torch uses {torch.get_num_threads()}"),
-        ("vector units", torch.backends.cpu.get_cpu_capability()),
-        ("AVX-512", _yes("avx512f" in flags, flags)),
-        ("bf16 on the processor", "native" if native_bf16("cpu") else "emulated: train with precision=fp32"),
-        ("AMX", _yes("amx_tile" in flags, flags)),
+        ("processor", processor.name()),
+        ("processor cores", f"{processor.cores()} usable of {os.cpu_count()}, torch uses {torch.get_num_threads()}"),
+        ("vector units", processor.vector_units()),
+        ("bf16 on the processor", "native, used by precision=auto" if native else "emulated, precision=auto is fp32"),
         ("memory", _memory()),
+        *_tuned(),
     ]
+
+
+def _tuned() -> list[tuple[str, str]]:
+    """A row for each network that was measured on this machine."""
+    from terramorph.translate.tuning import notes_of_this_machine
+
+    forms = {True: "rearranged, with matrix products", False: "plain torch"}
+    rows = [
+        (name, f"{forms[one.rearranged]}, batches of {one.batch_size}") for name, one in notes_of_this_machine().items()
+    ]
+    return rows or [("U-Nets", "not measured here yet; the first use of one does")]
 
 
 def _devices() -> list[tuple[str, str]]:
     import torch
 
-    from terramorph.pixels import native_bf16
+    from terramorph.processor import native_bf16
 
     if not torch.cuda.is_available():
         built = "torch was built without it" if torch.version.cuda is None else "no device or driver found"
@@ -201,23 +205,6 @@ def _version(package: str) -> str:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return "not installed"
-
-
-def _cpu_flags() -> frozenset[str]:
-    """The processor's flags as Linux lists them; empty elsewhere."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return frozenset()
-    for line in lines:
-        name, _, value = line.partition(":")
-        if name.strip() in ("flags", "Features"):
-            return frozenset(value.split())
-    return frozenset()
-
-
-def _yes(present: bool, flags: frozenset[str]) -> str:
-    return ("yes" if present else "no") if flags else "unknown"
 
 
 def _memory() -> str:

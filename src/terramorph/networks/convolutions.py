@@ -101,7 +101,7 @@ class _Unfold(Function):
     @staticmethod
     def forward(context: Any, x: Tensor) -> Tensor:
         context.shape = x.shape
-        return _unfolded(x)
+        return neighbourhoods(x, KERNEL, 2)
 
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> Tensor:
@@ -118,13 +118,14 @@ class _Fold(Function):
 
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        return _unfolded(gradient), None, None, None
+        return neighbourhoods(gradient, KERNEL, 2), None, None, None
 
 
-def _unfolded(x: Tensor) -> Tensor:
-    count, height, width, channels = x.shape
-    windows = functional.pad(x, (0, 0, 1, 1, 1, 1)).unfold(1, KERNEL, 2).unfold(2, KERNEL, 2)
-    return windows.permute(0, 1, 2, 4, 5, 3).reshape(count * (height // 2) * (width // 2), KERNEL * KERNEL * channels)
+def neighbourhoods(x: Tensor, kernel: int, stride: int) -> Tensor:
+    """What a convolution with padding 1 looks at: (N, H, W, C) -> (N * h * w, kernel * kernel * C)."""
+    windows = functional.pad(x, (0, 0, 1, 1, 1, 1)).unfold(1, kernel, stride).unfold(2, kernel, stride)
+    count, height, width, channels = windows.shape[:4]
+    return windows.permute(0, 1, 2, 4, 5, 3).reshape(count * height * width, kernel * kernel * channels)
 
 
 def _folded(patches: Tensor, count: int, height: int, width: int) -> Tensor:

@@ -13,7 +13,7 @@ from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor
 
 from terramorph.errors import ConfigError
-from terramorph.pixels import native_bf16
+from terramorph.processor import native_bf16, warn_of_emulation
 from terramorph.training.config import TrainConfig
 
 
@@ -34,6 +34,8 @@ def make_fabric(config: TrainConfig) -> Fabric:
     precision = config.precision
     if precision == "auto":
         precision = "bf16" if native_bf16(device) else "fp32"
+    elif precision == "bf16":
+        warn_of_emulation(device)
     processes = nodes = 1
     if torch.distributed.is_torchelastic_launched():  # torchrun speaks through the environment and nothing else
         processes = int(os.environ["LOCAL_WORLD_SIZE"])

@@ -1,4 +1,4 @@
-"""From a file to a translator that is ready: bundles and exported networks, with what is fastest on this machine."""
+"""From a file to a translator that is ready: bundles and exported networks."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ import torch
 
 from terramorph.bundle import Mode, load_bundle
 from terramorph.errors import ConfigError
-from terramorph.translate.backends import BackendName, TorchBackend, open_exported
+from terramorph.translate.backends import BackendName, open_exported
 from terramorph.translate.memory import release_freed_memory
 from terramorph.translate.translator import Translator
-from terramorph.translate.tuning import TUNED, remembered
 
 
 def load(
@@ -26,7 +25,6 @@ def load(
     any_resolution: bool = False,
     backend: BackendName | None = None,
     accept_quality_loss: bool = False,
-    tuned: Path = TUNED,
 ) -> Translator:
     """Reads a bundle, or a network exported to ONNX, ready to translate.
 
@@ -39,7 +37,6 @@ def load(
         mode, device, precision, seed, batch_size, dropout, any_resolution: see `Translator`.
         backend: `torch` runs bundles; `onnxruntime` (the default for them) and `openvino` run exported files.
         accept_quality_loss: take an 8-bit file whose quality was refused when it was made.
-        tuned: where `terramorph doctor --bench` keeps what is fastest on this machine; see `translate.tuning`.
 
     Raises:
         BundleError: if the file is missing, damaged, too new, or not a bundle, or its quality was refused.
@@ -69,19 +66,6 @@ def load(
         dropout=dropout,
         any_resolution=any_resolution,
     )
-    # The bundle's float32 weights are gone by now, and much of what the packed ones were made from.
+    # The bundle's float32 weights are gone by now, and much of what the prepared ones were made from.
     release_freed_memory()
-    if batch_size is None and translator.mode == "raster" and translator.device.type == "cpu":
-        _tune(translator, tuned)
     return translator
-
-
-def _tune(translator: Translator, notes: Path) -> None:
-    """Takes the batch and the threads that were measured on this machine, if there is a note of them."""
-    backend = translator.backend
-    precision = "bf16" if isinstance(backend, TorchBackend) and backend.dtype == torch.bfloat16 else "fp32"
-    tuning = remembered(translator.header, precision, notes)
-    if tuning is not None:
-        translator.batch_size = tuning.batch_size
-        # Fewer threads than were allowed (OMP_NUM_THREADS) are never turned into more.
-        torch.set_num_threads(min(tuning.threads, torch.get_num_threads()))

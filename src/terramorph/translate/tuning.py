@@ -1,28 +1,37 @@
-"""Which batch and how many threads PyTorch is fastest with on this machine: measured on request, then remembered.
+"""Which form of a network and which batch PyTorch is fastest with on this CPU: measured once, then remembered.
 
-`terramorph doctor --bench MODEL` measures and `load` uses it. A note holds for one processor, number of cores, version
-of torch, network and precision; elsewhere, and before there is one, the defaults of `TorchBackend` hold. It is about
-time alone: with another batch or number of threads the network's sums are the same to float32 rounding.
+The first time that a U-Net is made ready here, a second is spent on comparing its two forms (`best_form`); `terramorph
+doctor --bench MODEL` measures batches as well. A note holds for one processor, number of cores, version of torch,
+network and precision. It is about time alone: with another form or batch the network's sums are the same to float32
+rounding.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import platform
+import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from terramorph import processor
 from terramorph.atomic import atomic
-from terramorph.bundle import Header
 from terramorph.data import DEFAULT_CACHE
 from terramorph.documents import parse_json
+from terramorph.errors import StorageError
+from terramorph.networks import EncoderDecoder
 
 TUNED = DEFAULT_CACHE / "tuned.json"
+
+DEFAULT_BATCH = 4
+WORTH_MEASURING = 1_000_000
+"""Weights of a network from which its forms are compared: a smaller one is done in a few milliseconds in either."""
+
+Run = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -30,63 +39,101 @@ class Tuning:
     """What is fastest.
 
     Attributes:
+        rearranged: whether a U-Net runs as a `CpuUNet`, not as the plain network with batch norm folded.
         batch_size: images of the training size per pass.
-        threads: of PyTorch in this process.
     """
 
-    batch_size: int
-    threads: int
+    rearranged: bool = True
+    batch_size: int = DEFAULT_BATCH
 
 
-def remembered(header: Header, precision: str, file: Path = TUNED) -> Tuning | None:
-    """What was measured here for such a network; None if nothing was, or the file cannot be read.
+def best_form(network: EncoderDecoder, dtype: torch.dtype, make: Callable[[bool], Run]) -> Tuning:
+    """What is remembered for a network; if nothing is, its two forms are timed on one image and the result is noted.
 
     Args:
-        header: says the network.
-        precision: fp32 or bf16.
-        file: the notes.
+        network: to be run on the CPU in raster mode.
+        dtype: that it is to be run in.
+        make: prepares one form, given `Tuning.rearranged`.
     """
-    try:
-        tuning = Tuning(**_read(file)[_name(header, precision)])
-        return tuning if min(tuning.batch_size, tuning.threads) >= 1 else None
-    except (KeyError, TypeError):
-        return None
+    if dtype == torch.bfloat16 and not processor.native_bf16("cpu"):
+        return Tuning(rearranged=False)  # emulated products are slower still than emulated convolutions
+    found = remembered(network, dtype)
+    if found is not None or sum(weight.numel() for weight in network.parameters()) < WORTH_MEASURING:
+        return found or Tuning()
+    with torch.no_grad():
+        image = torch.zeros(1, network.config.in_bands, max(network.stride, 256), max(network.stride, 256))
+        plain, rearranged = fastest_runs([make(False), make(True)], image, seconds=1.0)
+    tuning = Tuning(rearranged=rearranged < plain)
+    with suppress(StorageError):  # then it is measured again next time
+        remember(network, dtype, tuning)
+    return tuning
 
 
-def remember(header: Header, precision: str, tuning: Tuning, file: Path = TUNED) -> None:
+def fastest_runs(runs: Sequence[Run], source: Tensor, seconds: float) -> list[float]:
+    """Seconds of the fastest call of each, taken in turn: what else the machine does only ever adds.
+
+    Args:
+        runs: what is compared.
+        source: what they are called with.
+        seconds: about how long to go on after a first call of each, which does not count.
+    """
+    for run in runs:
+        run(source)
+    fastest, end = [float("inf")] * len(runs), time.perf_counter() + seconds
+    while True:
+        for number, run in enumerate(runs):
+            start = time.perf_counter()
+            run(source)
+            fastest[number] = min(fastest[number], time.perf_counter() - start)
+        if time.perf_counter() > end:
+            return fastest
+
+
+def remembered(network: EncoderDecoder, dtype: torch.dtype) -> Tuning | None:
+    """What was measured here for such a network; None if nothing was, or the file cannot be read."""
+    return notes_of_this_machine().get(_called(network, dtype))
+
+
+def remember(network: EncoderDecoder, dtype: torch.dtype, tuning: Tuning) -> None:
     """Notes what is fastest for such a network on this machine.
 
     Raises:
         StorageError: if the file cannot be written.
     """
-    notes = _read(file) | {_name(header, precision): asdict(tuning)}
-    with atomic(file, make_folder=True) as part:
+    here = notes_of_this_machine() | {_called(network, dtype): tuning}
+    notes = _read() | {_machine(): {called: asdict(one) for called, one in here.items()}}
+    with atomic(TUNED, make_folder=True) as part:
         part.write_text(json.dumps(notes, indent=1), encoding="utf-8")
 
 
-def processor() -> str:
-    """The processor's name."""
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+def notes_of_this_machine() -> dict[str, Tuning]:
+    """What was measured here, by network and precision."""
+    here = _read().get(_machine())
+    found = {}
+    for called, note in here.items() if isinstance(here, dict) else ():
+        match note:
+            case {"rearranged": bool(rearranged), "batch_size": int(batch_size)} if batch_size >= 1:
+                found[called] = Tuning(rearranged, batch_size)
+    return found
 
 
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _called(network: EncoderDecoder, dtype: torch.dtype) -> str:
+    """What of a network its speed depends on."""
+    config, precision = network.config, "bf16" if dtype == torch.bfloat16 else "fp32"
+    size, bands = 2**config.depth, f"{config.in_bands} to {config.out_bands} bands"
+    return f"U-Net {size}, width {config.width}, {bands}, {precision}"
 
 
-def _name(header: Header, precision: str) -> str:
-    network = header.architecture
-    settings = " ".join(f"{key}={value}" for key, value in sorted(network.settings.items()))
-    return f"{processor()}, {cores()} cores, torch {torch.__version__}, {network.name} {settings}, {precision}"
+def _machine() -> str:
+    # A limit on oneDNN's instructions shows in what it makes of bfloat16.
+    bf16 = "native" if processor.native_bf16("cpu") else "emulated"
+    units = f"{processor.vector_units()}, bf16 {bf16}"
+    return f"{processor.name()}, {processor.cores()} cores, {units}, torch {torch.__version__}"
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _read() -> dict[str, Any]:
     try:
-        notes = parse_json(file.read_text(encoding="utf-8"))
+        notes = parse_json(TUNED.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return notes if isinstance(notes, dict) else {}

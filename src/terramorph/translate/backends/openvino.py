@@ -114,9 +114,7 @@ def _properties(model: Any) -> dict[str, str]:
 
 def _resolve(path: Path, precision: str, mode: Mode, eight_bit: bool) -> torch.dtype:
     """float32 or bfloat16; float32 beside 8 bits."""
+    if eight_bit and precision in ("bf16", "bfloat16"):
+        raise ConfigError(f"{path} is in 8 bits, and the rest of it in float32; leave out --precision {precision}.")
     dtype = resolve_precision(precision, torch.device("cpu"), mode)
-    if eight_bit and dtype == torch.bfloat16:
-        if precision != "auto":
-            raise ConfigError(f"{path} is in 8 bits, and the rest of it in float32; leave out --precision {precision}.")
-        return torch.float32
-    return dtype
+    return torch.float32 if eight_bit else dtype

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from terramorph.bundle import Mode
 from terramorph.errors import ConfigError
-from terramorph.pixels import native_bf16
+from terramorph.processor import native_bf16, warn_of_emulation
 
 
 class Backend(Protocol):
@@ -58,7 +58,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
 
 
 def resolve_precision(precision: str, device: torch.device, mode: Mode) -> torch.dtype:
-    """float32 or bfloat16, by name or by what the hardware is good at.
+    """float32 or bfloat16, by name or by what the hardware is good at. bfloat16 that is emulated gives a warning.
 
     Raises:
         ConfigError: if the name is unknown.
@@ -66,6 +66,7 @@ def resolve_precision(precision: str, device: torch.device, mode: Mode) -> torch
     if precision in ("fp32", "float32"):
         return torch.float32
     if precision in ("bf16", "bfloat16"):
+        warn_of_emulation(device)
         return torch.bfloat16
     if precision != "auto":
         raise ConfigError(f"There is no precision {precision!r}; use auto, fp32 or bf16.")

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
 from terramorph.bundle import Mode
 from terramorph.errors import ConfigError
-from terramorph.networks import NoiseDropout, set_noise
+from terramorph.networks import EncoderDecoder, NoiseDropout, UNet, set_noise
 from terramorph.networks.inference import fold_batchnorm, per_image_statistics
 from terramorph.translate.backends.protocol import resolve_device, resolve_precision
-from terramorph.translate.packed import PackedUNet
+from terramorph.translate.cpu_unet import CpuUNet
+from terramorph.translate.tuning import Tuning, best_form
 
 
 class TorchBackend:
     """PyTorch.
 
     In raster mode batch norm is folded into the convolutions, and the weights are float32 or bfloat16 (cast
-    once, after folding; autocast would cast in every call). A U-Net on the CPU is also rearranged: see
-    `packed`. In paper mode the network runs as it is, with the statistics of each image alone.
+    once, after folding; autocast would cast in every call). A U-Net on the CPU is also rearranged (see `cpu_unet`)
+    where that is faster (see `tuning`). In paper mode the network runs as it is, with the statistics of each image
+    alone.
 
     Args:
         network: a generator; a copy is used.
@@ -26,9 +31,10 @@ class TorchBackend:
         device: `auto` (CUDA if there is one), `cpu`, `cuda` or `cuda:1`.
         precision: `fp32`, `bf16`, or `auto`: bf16 in raster mode where the hardware multiplies it natively
             (AVX512_BF16, AMX, CUDA from Ampere on), otherwise fp32. Paper mode is for comparison with
-            published figures, and its `auto` is fp32.
-        batch_size: default 4 on a CPU and 16 on CUDA in raster mode; always 1 with live dropout.
+            published figures, and its `auto` is fp32. Asked for where it is emulated, bf16 works, slowly.
+        batch_size: default in raster mode what was measured on this CPU, or 4; 16 on CUDA. Always 1 in paper mode.
         dropout: whether dropout is live in paper mode. It never is in raster mode.
+        rearranged: whether a U-Net on the CPU is; default what is faster here.
 
     Raises:
         ConfigError: if the device or precision is unknown or not there, or the batch size is under 1.
@@ -43,6 +49,7 @@ class TorchBackend:
         precision: str = "auto",
         batch_size: int | None = None,
         dropout: bool = True,
+        rearranged: bool | None = None,
     ) -> None:
         if mode not in ("raster", "paper"):
             raise ConfigError(f"There is no mode {mode!r}; use raster or paper.")
@@ -54,24 +61,38 @@ class TorchBackend:
         self.noisy = (
             mode == "paper" and dropout and any(isinstance(m, NoiseDropout) and m.p > 0.0 for m in network.modules())
         )
-        default = 4 if self.device.type == "cpu" else 16
-        self.batch_size = 1 if mode == "paper" else batch_size or default
+        self.batch_size = 1 if mode == "paper" else batch_size or 16
         self._generator: torch.Generator | None = None
-        self._packed: PackedUNet | None = None
+        self._cpu_unet: CpuUNet | None = None
         self._network: nn.Module | None = None
         if mode == "paper":
             self._network = self._placed(per_image_statistics(network, dropout=self.noisy))
             if self.noisy:
                 self._generator = torch.Generator(self.device)
                 set_noise(self._network, self._generator)
-            return
-        # The paper's U-Net is packed without another copy of its weights; other forms become one when they are folded.
-        on_cpu = self.device.type == "cpu"
-        plain = network if on_cpu and PackedUNet.fits(network) else fold_batchnorm(network)
-        if on_cpu and PackedUNet.fits(plain):
-            self._packed = PackedUNet(plain, self.dtype)
+        elif self.device.type == "cpu":
+            self._make_for_cpu(network, batch_size, rearranged)
         else:
-            self._network = self._placed(plain)
+            self._network = self._placed(fold_batchnorm(network))
+
+    def _make_for_cpu(self, network: nn.Module, batch_size: int | None, rearranged: bool | None) -> None:
+        tuning = Tuning(rearranged=False)
+        # The paper's U-Net is rearranged without another copy of its weights; other forms become one when folded.
+        plain = network if isinstance(network, UNet) else fold_batchnorm(network)
+        if isinstance(network, EncoderDecoder) and CpuUNet.fits(network):
+            form = partial(self._form, plain)
+            tuning = best_form(network, self.dtype, form) if rearranged is None else Tuning(rearranged)
+        self.batch_size = batch_size or tuning.batch_size
+        if tuning.rearranged:
+            self._cpu_unet = CpuUNet(plain, self.dtype)
+        else:
+            self._network = self._placed(fold_batchnorm(plain))
+
+    def _form(self, network: nn.Module, rearranged: bool) -> Callable[[Tensor], Tensor]:
+        if rearranged:
+            return CpuUNet(network, self.dtype)
+        placed = self._placed(fold_batchnorm(network))
+        return lambda x: placed(x.to(self.dtype, memory_format=self._memory_format))
 
     def _placed(self, network: nn.Module) -> nn.Module:
         network.to(self.device, self.dtype)
@@ -96,8 +117,8 @@ class TorchBackend:
             seed: of the noise, where dropout is live; every image of the batch gets a field of its own.
         """
         with torch.no_grad():
-            if self._packed is not None:
-                return self._packed(source.to(self.device)).to(source.device)
+            if self._cpu_unet is not None:
+                return self._cpu_unet(source.to(self.device)).to(source.device)
             assert self._network is not None
             if self._generator is not None:
                 self._generator.manual_seed(seed)
@@ -107,5 +128,5 @@ class TorchBackend:
 
     def release(self) -> None:
         """Lets go of the buffers."""
-        if self._packed is not None:
-            self._packed.release()
+        if self._cpu_unet is not None:
+            self._cpu_unet.release()

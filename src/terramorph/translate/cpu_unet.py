@@ -1,17 +1,16 @@
-"""A U-Net rearranged for inference on a CPU: the same function, in the layouts and calls that oneDNN is
-fastest at.
+"""A U-Net rearranged for inference on a CPU: the same function, in calls that torch is fast at for every input's shape.
 
-What pays, measured at batch 4 in bfloat16 on a 2-core machine whose matrix products bound a tile to 29 ms:
-plain bfloat16 channels_last takes 39 ms, this 30 ms.
-
-- Batch norm is folded and the activation runs inside the convolution call.
-- Weights are stored in the block layout the kernel wants; eager PyTorch reorders them in every call, which is
-  most of the time of the inner layers.
+- Batch norm is folded into the convolutions, and activations lie in channels_last.
+- The inner layers, which have many weights and few pixels, are matrix products: a convolution of torch (oneDNN) brings
+  all weights into an order of its own in every call, which takes longer than the arithmetic.
 - A 4x4 transposed convolution of stride 2 is one 2x2 convolution with four times the outputs, a set for each
   of the four positions in a 2x2 block, and a copy that puts them in place. That copy goes straight into the
   buffer that the skip connection shares, so nothing is concatenated. For the last layer, with its three
   outputs, it is 4x faster.
 - The shared buffers are kept between calls: fresh memory costs more than the arithmetic on it.
+
+Weights in oneDNN's own order would save another tenth at batches of four. That order is another one for every shape of
+input, though, and the first image of a shape then takes twice as long as all of this; so there is none.
 """
 
 from __future__ import annotations
@@ -22,60 +21,38 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from terramorph.networks import UNet, on_stride
+from terramorph.networks import EncoderDecoder, UNet, on_stride
+from terramorph.networks.convolutions import neighbourhoods
 from terramorph.networks.inference import doubling_kernels, folded_convolution
 
 _LEAK = 0.2
 
+PRODUCT_FROM = 2**15
+"""Weights for a pixel of output from which a layer is a product. Measured with and without AVX-512: between 2**13 and
+2**16 the whole network takes the same time."""
 
-class _Packed:
-    """One convolution with its activation: weights in the layout of the kernel."""
+
+class _Convolution:
+    """One convolution with padding 1 and its activation."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, stride: int, after: str, dtype: torch.dtype) -> None:
         self.stride, self.after = stride, after
         self.weight = weight.to(dtype).contiguous(memory_format=torch.channels_last)
         self.bias = None if bias is None else bias.to(dtype)
-        self._shape: torch.Size | None = None
-        self.slope: list[float] = [_LEAK] if after == "leaky_relu" else []
 
     def __call__(self, x: Tensor) -> Tensor:
-        if not _HAS_PACKING:
+        """(N, C, H, W) in channels_last -> (N, D, h, w), likewise."""
+        kernel = self.weight.shape[-1]
+        height, width = ((side + 2 - kernel) // self.stride + 1 for side in x.shape[2:])
+        if self.weight.numel() >= PRODUCT_FROM * len(x) * height * width:
+            rows = neighbourhoods(x.permute(0, 2, 3, 1), kernel, self.stride)
+            y = functional.linear(rows, self.weight.permute(0, 2, 3, 1).flatten(1), self.bias)
+            y = y.view(len(x), height, width, -1).permute(0, 3, 1, 2)
+        else:
             y = functional.conv2d(x, self.weight, self.bias, stride=self.stride, padding=1)
-            if self.after == "leaky_relu":
-                return functional.leaky_relu_(y, _LEAK)
-            return functional.relu_(y) if self.after == "relu" else y
-        stride = [self.stride, self.stride]
-        y = torch.ops.mkldnn._convolution_pointwise(
-            x, self._pack(x.shape), self.bias, [1, 1], stride, [1, 1], 1, self.after, self.slope, ""
-        )
-        assert isinstance(y, Tensor)
-        return y
-
-    def _pack(self, shape: torch.Size) -> Tensor:
-        """The weight in the layout for inputs of a shape. Another shape's layout works and is up to 10x slower.
-
-        There is one copy of the weight, in the last layout asked for: going to another is exact, takes about as long as
-        one tile, and happens once for a raster, whose windows are all of one shape.
-        """
-        if shape != self._shape:
-            plain = self.weight if self._shape is None else self.weight.to_dense()
-            stride = [self.stride, self.stride]
-            self.weight = torch.ops.mkldnn._reorder_convolution_weight(plain, [1, 1], stride, [1, 1], 1, list(shape))
-            self._shape = shape
-        return self.weight
-
-
-def _has_packing() -> bool:
-    """Whether this torch has the oneDNN calls (they are what torch.compile's freezing uses, and not
-    public)."""
-    if not torch._C._has_mkldnn:
-        return False
-    return hasattr(torch.ops.mkldnn, "_reorder_convolution_weight") and hasattr(
-        torch.ops.mkldnn, "_convolution_pointwise"
-    )
-
-
-_HAS_PACKING = _has_packing()
+        if self.after == "leaky_relu":
+            return functional.leaky_relu_(y, _LEAK)
+        return functional.relu_(y) if self.after == "relu" else y
 
 
 def _interleave(parts: Tensor, out: Tensor) -> None:
@@ -88,14 +65,14 @@ def _interleave(parts: Tensor, out: Tensor) -> None:
             out[:, :, row::2, column::2].copy_(window)
 
 
-class PackedUNet:
+class CpuUNet:
     """Raster mode of a U-Net with batch norm or none, on the CPU; see the module's text for what it does
     differently.
 
     Equal to the network to rounding in float32. Calls from several threads wait for each other.
 
     Args:
-        network: one that `fits`; it is not changed.
+        network: a U-Net that `fits`; it is not changed.
         dtype: float32 or bfloat16, of weights and activations; sums are float32 in both.
     """
 
@@ -108,14 +85,14 @@ class PackedUNet:
         self._shared_shape: tuple[int, int, int] | None = None
         self._shared_buffers: list[Tensor] = []
         last = len(network.down) - 1
-        self._down: list[_Packed] = []
+        self._down: list[_Convolution] = []
         self._widths: list[int] = []
         for level, (conv, norm) in enumerate(zip(network.down, network.down_norm, strict=True)):
             assert isinstance(conv, nn.Conv2d)
             after = "leaky_relu" if level < last else "relu"
-            self._down.append(_Packed(*folded_convolution(conv, norm), 2, after, dtype))
+            self._down.append(_Convolution(*folded_convolution(conv, norm), 2, after, dtype))
             self._widths.append(conv.out_channels)
-        self._up: list[_Packed] = []
+        self._up: list[_Convolution] = []
         for conv, norm in zip(network.up, network.up_norm, strict=True):
             assert isinstance(conv, nn.ConvTranspose2d)
             self._up.append(self._doubled(conv, norm, "relu"))
@@ -124,15 +101,15 @@ class PackedUNet:
 
     @staticmethod
     def fits(network: nn.Module) -> bool:
-        """Whether a network can be rearranged so: a U-Net without instance norm whose layers double by 4x4 kernels."""
-        if not isinstance(network, UNet) or network.config.norm == "instance":
+        """Whether a network, once folded, can be rearranged so: its layers double by 4x4 kernels, its norm is fixed."""
+        if not isinstance(network, EncoderDecoder):
             return False
-        return all(getattr(conv, "kernel_size", None) == (4, 4) for conv in (*network.up, network.head))
+        return network.config.norm != "instance" and network.config.upsampling != "pixelshuffle"
 
-    def _doubled(self, conv: nn.ConvTranspose2d, norm: nn.Module, after: str) -> _Packed:
+    def _doubled(self, conv: nn.ConvTranspose2d, norm: nn.Module, after: str) -> _Convolution:
         weight, bias = folded_convolution(conv, norm)
         four = doubling_kernels(weight).flatten(0, 1)
-        return _Packed(four, None if bias is None else bias.repeat(4), 1, after, self.dtype)
+        return _Convolution(four, None if bias is None else bias.repeat(4), 1, after, self.dtype)
 
     def __call__(self, source: Tensor) -> Tensor:
         """float32 (N, C, H, W) in [-1, 1] -> float32 (N, D, H, W) in [-1, 1], any H and W."""

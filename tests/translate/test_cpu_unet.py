@@ -11,8 +11,8 @@ from torch.nn import functional
 
 from terramorph.networks import UNet
 from terramorph.networks.inference import doubling_kernels
-from terramorph.translate import packed
-from terramorph.translate.packed import PackedUNet
+from terramorph.translate import cpu_unet
+from terramorph.translate.cpu_unet import CpuUNet
 
 from .conftest import make_bundle
 
@@ -27,12 +27,12 @@ def unet(**settings: object) -> UNet:
     return network
 
 
-@pytest.mark.parametrize("packing", [True, False])
+@pytest.mark.parametrize("products", ["none", "some", "all"])
 @pytest.mark.parametrize("norm", ["batch", "none"])
-def test_equal_in_float32(norm: str, packing: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packed, "_HAS_PACKING", packing and packed._HAS_PACKING)
+def test_equal_in_float32(norm: str, products: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu_unet, "PRODUCT_FROM", {"none": 2**40, "some": 2**4, "all": 0}[products])
     network = unet(norm=norm, in_bands=2, out_bands=4, gain=0.05 if norm == "none" else 0.15)
-    fast = PackedUNet(network, torch.float32)
+    fast = CpuUNet(network, torch.float32)
     with torch.no_grad():
         for shape in ((1, 2, 64, 64), (3, 2, 64, 128), (2, 2, 70, 33), (1, 2, 64, 64), (1, 2, 1, 1)):
             x = source(*shape)
@@ -42,20 +42,32 @@ def test_equal_in_float32(norm: str, packing: bool, monkeypatch: pytest.MonkeyPa
 def test_close_in_bfloat16() -> None:
     network = unet(width=16)
     with torch.no_grad():
-        difference = PackedUNet(network, torch.bfloat16)(source(2, 3, 64, 64)) - network(source(2, 3, 64, 64))
+        difference = CpuUNet(network, torch.bfloat16)(source(2, 3, 64, 64)) - network(source(2, 3, 64, 64))
     assert float(difference.abs().mean()) < 0.02
+
+
+def test_a_change_of_shape_costs_nothing() -> None:
+    # Not a matter of layouts that are made for one shape: weights stay as they lie.
+    fast = CpuUNet(unet(width=16), torch.float32)
+    weights = [conv.weight for conv in (*fast._down, *fast._up, fast._head)]
+    with torch.no_grad():
+        for shape in ((1, 3, 64, 64), (4, 3, 64, 128)):
+            fast(source(*shape))
+    assert all(
+        conv.weight is weight for conv, weight in zip((*fast._down, *fast._up, fast._head), weights, strict=True)
+    )
 
 
 def test_doubling_is_the_transposed_convolution() -> None:
     conv = nn.ConvTranspose2d(5, 3, 4, stride=2, padding=1, bias=False).requires_grad_(False)
     x = source(2, 5, 6, 7)
     out = torch.empty(2, 3, 12, 14)
-    packed._interleave(functional.conv2d(x, doubling_kernels(conv.weight).flatten(0, 1), padding=1), out)
+    cpu_unet._interleave(functional.conv2d(x, doubling_kernels(conv.weight).flatten(0, 1), padding=1), out)
     assert torch.allclose(out, conv(x), atol=1e-5)
 
 
 def test_threads_do_not_share_buffers() -> None:
-    fast = PackedUNet(unet(), torch.float32)
+    fast = CpuUNet(unet(), torch.float32)
     inputs = [source(1, 3, 64, 64) * scale for scale in (0.2, 0.5, 1.0)]
     with torch.no_grad():
         expected = [fast(x) for x in inputs]
