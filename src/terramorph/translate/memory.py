@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 def release_freed_memory() -> None:
     """Asks the C library for the pages that it keeps between small things that live on; glibc alone can be asked.
 
-    After a U-Net 256 was loaded and packed, these are 150 to 300 MB of 520 to 660, which stay until the end otherwise.
+    After a U-Net 256 was made ready, these are 150 to 300 MB of 520 to 660, which stay until the end otherwise.
     """
     if not sys.platform.startswith("linux"):
         return
