@@ -12,6 +12,8 @@ from terramorph.cli.interrupt import StopFlag, StoppedBefore
 if TYPE_CHECKING:
     from terramorph.training import Plan, StepReport, TrainConfig, Validation
 
+AFRESH = 4
+"""Tensors that start afresh and are named."""
 MEASURED_STEPS = 500
 """Runs of fewer steps are not measured before they start."""
 LONG, SHORTER = 3600.0, ("medium", "small")
@@ -126,6 +128,11 @@ def show_plan(plan: Plan, verbose: bool = False) -> None:
         ("computed", f"on {plan.device}, {plan.precision}{together}"),
         ("page", str(plan.out / "run.html")),
     ]
+    if plan.config.start.model:
+        rows.append(("starts from", plan.config.start.model))
+    if plan.afresh:
+        more = f" and {len(plan.afresh) - AFRESH} more" if len(plan.afresh) > AFRESH else ""
+        rows.append(("afresh", ", ".join(plan.afresh[:AFRESH]) + more))
     time_needed = _time_needed(plan)
     show_table("plan", [*rows, *([("time", time_needed)] if time_needed else [])])
     if verbose:

@@ -30,11 +30,21 @@ def run(
     dataset: Annotated[
         Path | None, typer.Argument(help="Folder of pairs: train/ and val/, A|B images or A/ and B/ twins.")
     ] = None,
-    preset: Annotated[str, typer.Option(help="A preset's name, a TOML file, or a run's config.json.")] = "pix2pix",
+    preset: Annotated[
+        str | None, typer.Option(help="A preset's name, a TOML file, or a run's config.json. Default: pix2pix.")
+    ] = None,
     direction: Annotated[Direction | None, typer.Option(help="AtoB: the left half, or A/, is the source.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; ends with model.safetensors.")] = None,
     resume: Annotated[
         Path | None, typer.Option(help="Go on with the run in this folder; DATASET only if it was moved.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--from", help="Start from this model's weights; its own recipe is the preset then.")
+    ] = None,
+    partial: Annotated[bool, typer.Option("--partial", help="With --from: start what does not fit afresh.")] = False,
+    freeze: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN", help="Weights of the generator that are not trained, as down.*; repeatable."),
     ] = None,
     max_steps: Annotated[int | None, typer.Option(min=1, help="Stop there although the schedule is longer.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Pairs per step and process.")] = None,
@@ -59,11 +69,13 @@ def run(
         "batch_size": batch_size,
         "device": device.value if device else None,
         "seed": seed,
+        "start.partial": partial or None,
+        "start.freeze": freeze,
     }
     given = {key: value for key, value in changes.items() if value is not None}
     if resume is not None:
         others = given.keys() - {"max_steps"}
-        if out is not None or others or assignments or dry_run or skip_bad:
+        if out is not None or model is not None or others or assignments or dry_run or skip_bad:
             raise ConfigError(
                 "--resume goes on with a run as it was started: give nothing beside it but --max-steps, --cache, and "
                 "DATASET if that was moved."
@@ -78,9 +90,13 @@ def run(
 
     def begin(**how: Any) -> TrainResult:
         from terramorph.data import DEFAULT_CACHE
-        from terramorph.training import load_config, parse_assignments, train
+        from terramorph.training import config_of, load_config, parse_assignments, train
 
-        config = load_config(preset, {**parse_assignments(assignments or []), **given})
+        changed = {**parse_assignments(assignments or []), **given}
+        if model is not None and preset is None:
+            config = config_of(model, changed)
+        else:
+            config = load_config(preset or "pix2pix", {**changed, "start.model": model or ""})
         return train(*start, config, skip_bad=skip_bad, cache=cache or DEFAULT_CACHE, dry_run=dry_run, **how)
 
     _run(begin, out, cache, dry_run, verbose)

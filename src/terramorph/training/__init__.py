@@ -9,6 +9,7 @@ from terramorph.training.config import (
     parse_config,
 )
 from terramorph.training.cost import Cost
+from terramorph.training.finetune import config_of
 from terramorph.training.loop import resume, train
 from terramorph.training.recalibrate import recalibrate, recalibrate_network
 from terramorph.training.reporter import Plan, Reporter, StepReport, TrainResult
@@ -23,6 +24,7 @@ __all__ = [
     "TrainConfig",
     "TrainResult",
     "Validation",
+    "config_of",
     "known_keys",
     "load_config",
     "parse_assignments",

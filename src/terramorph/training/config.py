@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from importlib import resources
@@ -220,6 +221,21 @@ class ScheduleConfig(_Section):
         return self
 
 
+class StartConfig(_Section):
+    """What a run starts from; see `terramorph.training.finetune`.
+
+    Attributes:
+        model: a bundle, a run's folder or a name in the folder `models`; empty for random weights.
+        partial: start layers that do not fit afresh, instead of refusing them.
+        freeze: patterns (as of file names) of the generator's weights that are not trained, such as "down.*". Their
+            normalisation statistics are measured all the same.
+    """
+
+    model: str = ""
+    partial: bool = False
+    freeze: tuple[str, ...] = ()
+
+
 class StopConfig(_Section):
     """Early stopping: a run ends when a held-out score no longer rises, and the bundle holds the best weights.
 
@@ -284,6 +300,7 @@ class TrainConfig(_Section):
     loss: LossConfig = LossConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
+    start: StartConfig = StartConfig()
     stop: StopConfig = StopConfig()
     log: LogConfig = LogConfig()
 
@@ -306,17 +323,20 @@ class TrainConfig(_Section):
         return self
 
 
-def load_config(preset: str | Path = "pix2pix", overrides: Mapping[str, Any] | None = None) -> TrainConfig:
+def load_config(
+    preset: str | Path | Mapping[str, Any] = "pix2pix", overrides: Mapping[str, Any] | None = None
+) -> TrainConfig:
     """Resolves a preset and what is changed of it.
 
     Args:
-        preset: a name in `PRESETS`, the path of a TOML file of one's own, or that of the config.json in a run's folder.
+        preset: a name in `PRESETS`, the path of a TOML file of one's own, or that of the config.json in a run's folder;
+            or what such a file holds.
         overrides: dotted keys and values, such as {"optimizer.learning_rate": 1e-4}.
 
     Raises:
         ConfigError: if the preset is unknown, a key is unknown (the nearest is named), or a value does not fit.
     """
-    values = _preset(str(preset))
+    values = copy.deepcopy(dict(preset)) if isinstance(preset, Mapping) else _preset(str(preset))
     for key, value in (overrides or {}).items():
         *sections, name = key.split(".")
         place = values

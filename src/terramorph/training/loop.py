@@ -374,6 +374,7 @@ class _Run:
             device=str(self.fabric.device),
             precision=str(self.fabric._precision.precision),
             bands=(len(self._sides(self.pairs)[0].bands), len(self._sides(self.pairs)[1].bands)),
+            afresh=self.recipe.afresh,
             processes=self.fabric.world_size,
         )
 

@@ -33,6 +33,7 @@ from terramorph.losses import (
 from terramorph.networks import MultiScale, PatchGAN, build_discriminator, build_network, initialize, set_noise
 from terramorph.pixels import Batch
 from terramorph.training.config import TrainConfig
+from terramorph.training.finetune import load_start
 from terramorph.training.optimizer import Adam
 from terramorph.training.perceptual import PerceptualLoss
 
@@ -83,12 +84,14 @@ class Pix2Pix:
             "discriminator": config.optimizer.discriminator_learning_rate or config.optimizer.learning_rate,
         }
         on_gpu = fabric.device.type == "cuda"
-        for name, network in self.networks.items():
+        for network in self.networks.values():
             initialize(network, random)
+        self.afresh = load_start(self.networks, config.start, source_bands)
+        for name, network in self.networks.items():
             network.to(fabric.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
             rate = self._rates[name]
             optimizer = Adam(
-                network.parameters(),
+                [weight for weight in network.parameters() if weight.requires_grad],
                 # A CUDA graph reads the rate from memory at each replay, so it must be a tensor there.
                 lr=torch.tensor(rate, device=fabric.device) if on_gpu else rate,
                 betas=config.optimizer.betas,

@@ -18,11 +18,13 @@ class Recipe(Protocol):
         networks: every network by name; `generator` is the one that is bundled.
         optimizers: by name.
         noise: what everything random in a step is drawn from; the loop seeds it before each.
+        afresh: names of the tensors that do not come from the model that the run starts from; empty without one.
     """
 
     networks: dict[str, nn.Module]
     optimizers: dict[str, torch.optim.Optimizer]
     noise: torch.Generator
+    afresh: tuple[str, ...]
 
     def step(self, batches: Sequence[Batch], number: int = 0) -> dict[str, Tensor]:
         """Updates every network once.

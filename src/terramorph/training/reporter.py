@@ -24,6 +24,7 @@ class Plan:
         parameters: of each network.
         device, precision: as resolved.
         bands: of source and target.
+        afresh: tensors that the model it starts from does not fill.
         processes: how many train together.
     """
 
@@ -38,6 +39,7 @@ class Plan:
     device: str
     precision: str
     bands: tuple[int, int]
+    afresh: tuple[str, ...]
     processes: int
 
 

@@ -1,0 +1,141 @@
+"""Fine-tuning: a run that starts from the weights of a model instead of random ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from terramorph.bundle import find_bundle, load_bundle, read_header
+from terramorph.errors import CheckpointError, ConfigError
+from terramorph.training.config import StartConfig, TrainConfig, load_config
+from terramorph.training.state import CHECKPOINT
+
+_SHOWN = 3
+"""Layers that a sentence names."""
+
+
+def config_of(model: str | Path, changes: Mapping[str, Any] | None = None) -> TrainConfig:
+    """The configuration that a model goes on with: its recipe, or the preset pix2pix with its network.
+
+    Args:
+        model: a bundle, a run's folder, or a name in the folder `models`.
+        changes: dotted keys and values, as `load_config` takes them.
+
+    Raises:
+        BundleError: if the model cannot be read.
+        ConfigError: if its network is none that is trained, or a change does not fit.
+    """
+    header = read_header(model)
+    values: dict[str, Any] = {
+        "direction": header.direction,
+        **(changes or {}),
+        "start.model": str(find_bundle(model).resolve()),
+    }
+    for key, side in (("data.source_range", header.source), ("data.target_range", header.target)):
+        if side.dtype != "uint8":
+            values.setdefault(key, (side.low, side.high))
+    if header.recipe:
+        recipe = {key: value for key, value in header.recipe.items() if key != "start"}
+        return load_config(recipe, {"max_steps": 0, **values})
+    settings = header.architecture.settings
+    known = [key for key in ("width", "norm", "dropout", "skips", "upsampling") if key in settings]
+    if header.architecture.name.startswith("resnet"):
+        known = [key for key in known if key != "skips"]
+    own = {f"generator.{key}": settings[key] for key in known}
+    return load_config("pix2pix", {"generator.network": header.architecture.name, **own, **values})
+
+
+def load_start(networks: Mapping[str, nn.Module], start: StartConfig, source_bands: int) -> tuple[str, ...]:
+    """Fill networks with the weights that a run starts from, and freeze what is not trained.
+
+    The generator comes from the bundle; a discriminator from the checkpoint beside it, where there is one. A first
+    convolution for another number of source bands is adapted with `partial`: bands in common keep their weights, a new
+    one starts as their mean.
+
+    Args:
+        networks: by name; changed in place.
+        start: what to start from.
+        source_bands: of the generator.
+
+    Returns:
+        Names of the tensors that start afresh, with the network before them.
+
+    Raises:
+        BundleError: if the model cannot be read.
+        CheckpointError: if layers do not fit and `partial` is not set.
+        ConfigError: if a pattern of `freeze` fits no layer.
+    """
+    afresh: list[str] = []
+    if start.model:
+        given = {"generator": load_bundle(start.model).network.state_dict(), **_discriminator(start.model, networks)}
+        for name, weights in given.items():
+            adapted = _adapted(weights, networks[name].state_dict(), source_bands) if start.partial else weights
+            afresh += _fill(name, networks[name], adapted, start)
+    generator = networks["generator"]
+    for pattern in start.freeze:
+        frozen = [weight for key, weight in generator.named_parameters() if fnmatchcase(key, pattern)]
+        if not frozen:
+            names = ", ".join(key for key, _ in list(generator.named_parameters())[:_SHOWN])
+            raise ConfigError(f"start.freeze names no weight of the generator by {pattern!r}; they are {names}, ...")
+        for weight in frozen:
+            weight.requires_grad_(False)
+    if not any(weight.requires_grad for weight in generator.parameters()):
+        raise ConfigError("start.freeze leaves nothing of the generator to train; freeze less.")
+    return tuple(afresh)
+
+
+def _fill(name: str, network: nn.Module, weights: Mapping[str, Tensor], start: StartConfig) -> list[str]:
+    """Copy what fits; the names of what does not."""
+    own = network.state_dict()
+    fits = {key for key, value in own.items() if key in weights and weights[key].shape == value.shape}
+    missing = [f"{name}.{key}" for key in own if key not in fits]
+    beyond = [key for key in weights if key not in own]
+    if (missing or beyond) and not start.partial:
+        told = [f"{key} is {_shape(weights, key)} there and {_shape(own, key)} here"
+                for key in dict.fromkeys([key.removeprefix(f"{name}.") for key in missing] + beyond)]  # fmt: skip
+        more = f" and {len(told) - _SHOWN} more" if len(told) > _SHOWN else ""
+        raise CheckpointError(
+            f"{start.model} does not fit the {name}: {'; '.join(told[:_SHOWN])}{more}. Train with the settings of that "
+            "model, or set start.partial=true, which starts such layers afresh."
+        )
+    with torch.no_grad():
+        for key in fits:
+            own[key].copy_(weights[key])
+    return missing
+
+
+def _shape(state: Mapping[str, Tensor], key: str) -> str:
+    return str(tuple(state[key].shape)) if key in state else "missing"
+
+
+def _adapted(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], source_bands: int) -> dict[str, Tensor]:
+    """Weights whose first convolutions take another number of source bands."""
+    adapted = dict(weights)
+    for key, value in weights.items():
+        wanted = own[key].shape if key in own else value.shape
+        if value.ndim == 4 and wanted[1] == source_bands != value.shape[1] and wanted[0] == value.shape[0]:
+            common, new = value[:, :source_bands], max(0, source_bands - value.shape[1])
+            wider = torch.cat([common, value.mean(dim=1, keepdim=True).expand(-1, new, -1, -1)], dim=1)
+            adapted[key] = wider * (value.shape[1] / source_bands)  # as strong as before
+    return adapted
+
+
+def _discriminator(model: str, networks: Mapping[str, nn.Module]) -> dict[str, dict[str, Tensor]]:
+    """The discriminator in the checkpoint beside a bundle, if there is one and one is wanted."""
+    path = find_bundle(model).parent / CHECKPOINT
+    if "discriminator" not in networks or not path.is_file():
+        return {}
+    prefix = "network.discriminator."
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = [key for key in file.keys() if key.startswith(prefix)]  # noqa: SIM118
+            found = {key.removeprefix(prefix): file.get_tensor(key) for key in names}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error}); remove it to start without it.") from error
+    return {"discriminator": found} if found else {}
