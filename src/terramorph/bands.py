@@ -61,6 +61,11 @@ def colours_first(names: Sequence[str]) -> list[int]:
     return first + [i for i in range(len(names)) if i not in first]
 
 
+def same_bands(one: Sequence[str], other: Sequence[str]) -> bool:
+    """Whether two sides have bands of the same names, in the same order."""
+    return [_key(name) for name in one] == [_key(name) for name in other]
+
+
 def _key(name: str) -> str:
     return colour_of(name) or name.strip().lower()
 
@@ -70,15 +75,27 @@ class Units:
     """What stored values mean: value = stored x scale + offset, band by band.
 
     Attributes:
-        scales, offsets: one a band.
+        scales, offsets: one a band, finite; no scale is 0.
+
+    Raises:
+        ValueError: if they are not.
     """
 
     scales: tuple[float, ...]
     offsets: tuple[float, ...]
 
+    def __post_init__(self) -> None:
+        """Check the fields."""
+        if not np.isfinite([*self.scales, *self.offsets]).all() or 0 in self.scales:
+            raise ValueError("scales and offsets must be finite, and no scale 0")
+        if len(self.scales) != len(self.offsets):
+            raise ValueError("there must be a scale and an offset for each band")
+
     @classmethod
     def of(cls, scales: Sequence[float], offsets: Sequence[float]) -> Self | None:
-        """None where stored values are what they mean."""
+        """None where stored values are what they mean, or what is said of them is no number."""
+        if not np.isfinite([*scales, *offsets]).all() or 0 in scales:
+            return None
         if all(s == 1 for s in scales) and all(o == 0 for o in offsets):
             return None
         return cls(tuple(map(float, scales)), tuple(map(float, offsets)))

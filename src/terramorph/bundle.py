@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 import shlex
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -38,9 +39,6 @@ Mode = Literal["paper", "raster"]
 Direction = Literal["AtoB", "BtoA"]
 
 
-_Finite = Annotated[float, Field(allow_inf_nan=False)]
-
-
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -51,30 +49,29 @@ class Bands(_Frozen):
     Attributes:
         names: one per band, in order.
         dtype, low, high: how stored values become [-1, 1]; see `terramorph.pixels.Scaling`.
-        scales, offsets: what stored values mean, value = stored x scale + offset, one a band; None: themselves, or it
-            is not known.
+        units: what stored values mean, scale and offset of each band; None: themselves, or it is not known.
 
     Raises:
-        ValidationError: if there is no name, the dtype is unknown, low is not under high, or scales and offsets are not
-            one a band.
+        ValidationError: if there is no name, the dtype is unknown, low is not under high, or units are not one a band.
     """
 
     names: tuple[str, ...] = Field(min_length=1)
     dtype: str = "uint8"
     low: float = 0.0
     high: float = 255.0
-    scales: tuple[_Finite, ...] | None = None
-    offsets: tuple[_Finite, ...] | None = None
+    units: Units | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         _ = self.scaling  # refuses an unknown dtype and an empty range
-        if self.scales is not None and 0 in self.scales:
-            raise ValueError("a scale of 0 leaves nothing of the values")
-        for values in (self.scales, self.offsets):
-            if (values is None) != (self.scales is None) or (values is not None and len(values) != len(self.names)):
-                raise ValueError("scales and offsets are given together, one a band")
+        if self.units and len(self.units.scales) != len(self.names):
+            raise ValueError("scales and offsets are given one a band")
         return self
+
+    @classmethod
+    def of(cls, names: Sequence[str], scaling: Scaling, units: Units | None = None) -> Self:
+        """Bands by names, range and units."""
+        return cls(names=tuple(names), dtype=scaling.dtype, low=scaling.low, high=scaling.high, units=units)
 
     @property
     def count(self) -> int:
@@ -87,16 +84,11 @@ class Bands(_Frozen):
         return Scaling(self.dtype, self.low, self.high)
 
     @property
-    def units(self) -> Units | None:
-        """What stored values mean, where it is known."""
-        return None if self.scales is None or self.offsets is None else Units(self.scales, self.offsets)
-
-    @property
     def physical(self) -> tuple[float, float] | None:
         """The range in the units of the first band; None where they are not known."""
-        if self.scales is None or self.offsets is None:
+        if self.units is None:
             return None
-        low, high = (value * self.scales[0] + self.offsets[0] for value in (self.low, self.high))
+        low, high = (value * self.units.scales[0] + self.units.offsets[0] for value in (self.low, self.high))
         return low, high
 
     def fit(self, raster: Raster) -> Raster | None:

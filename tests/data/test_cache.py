@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,9 @@ import pytest
 from odc.geo.crs import CRS
 from PIL import Image
 
+from terramorph.bands import Units
 from terramorph.data import DecodedPairs, decode
-from terramorph.errors import DatasetError
+from terramorph.errors import DatasetError, InputWarning
 from terramorph.pairs import open_pairs
 from terramorph.raster import Raster, write_image
 
@@ -86,12 +88,51 @@ def test_the_kind_of_most_twins_is_kept(tmp_path: Path) -> None:
 
 
 def test_band_names_are_no_part_of_the_kind(tmp_path: Path) -> None:
-    for i, names in enumerate((("vv", "vh"), ("vv", "vh"), ("VV", "VH"))):
+    for i, names in enumerate((("vv", "vh"), ("VV", "VH"), ("hh", "hv"))):
         _side(tmp_path / "set" / "train" / "A" / f"{i}.tif", np.ones((2, 16, 16), np.uint16), bands=names)
         _side(tmp_path / "set" / "train" / "B" / f"{i}.tif", np.ones((1, 16, 16), np.uint16), bands=("height",))
     pairs = decode(open_pairs(tmp_path / "set", "train"), size=16, cache=tmp_path / "cache")
     assert len(pairs) == 3
     assert (pairs.a.bands, pairs.b.bands) == (("band1", "band2"), ("height",))
+
+
+def test_every_pair_has_the_bands_and_units_of_the_first(tmp_path: Path) -> None:
+    pixels = np.arange(3 * 16 * 16, dtype=np.uint16).reshape(3, 16, 16)
+    sides = [
+        Raster.from_pixels(pixels, bands=("red", "nir", "blue")),
+        Raster.from_pixels(pixels[::-1] + np.uint16(1000), bands=("Blue", "NIR", "Red")),
+    ]
+    for i, (side, offset) in enumerate(zip(sides, (0.0, -0.1), strict=True)):
+        for name in "AB":
+            (tmp_path / "set" / "train" / name).mkdir(parents=True, exist_ok=True)
+            held = replace(side, units=Units((1e-4,) * 3, (offset,) * 3))
+            write_image(held, tmp_path / "set" / "train" / name / f"{i}.tif")
+    pairs = decode(open_pairs(tmp_path / "set", "train"), size=16, cache=tmp_path / "cache")
+    assert (pairs.a.bands, pairs.a.units) == (("red", "nir", "blue"), Units((1e-4,) * 3, (0.0,) * 3))
+    assert np.array_equal(pairs.a.images[0], pairs.a.images[1])
+    assert (pairs.a.low, pairs.a.high) == (0, 767)
+    second = decode(open_pairs(tmp_path / "set", "train").only([1], []), size=16, cache=tmp_path / "cache")
+    assert second.a.bands == ("Blue", "NIR", "Red")
+    assert np.array_equal(second.a.like(pairs.a)[0], pairs.a.images[0]), "another split is brought to the first"
+    for name in "AB":
+        write_image(sides[0], tmp_path / "set" / "train" / name / "1.tif")
+    with pytest.warns(InputWarning, match="only some say scale and offset"):
+        decode(open_pairs(tmp_path / "set", "train"), size=16, cache=tmp_path / "cache")
+
+
+def test_undeclared_nodata_is_told_where_a_range_is_measured_and_can_be_named(tmp_path: Path) -> None:
+    pixels = np.linspace(100, 300, 400, dtype=np.float32).reshape(1, 20, 20)
+    pixels[0, :2] = -9999
+    for side in "AB":
+        _side(tmp_path / "train" / side / "x.tif", pixels)
+    pairs = decode(open_pairs(tmp_path, "train"), size=26, cache=tmp_path / "cache")
+    with pytest.warns(InputWarning, match="-9999"):
+        pairs.a.scaling()
+    assert pairs.a.scaling((0, 300)).low == 0, "who gives a range knows it"
+    named = decode(open_pairs(tmp_path, "train", nodata=-9999), size=26, cache=tmp_path / "cache")
+    assert named.a.scaling().low > 100
+    assert named.masks is not None
+    assert not named.masks[0][:2].any()
 
 
 def _same(one: DecodedPairs, other: DecodedPairs) -> bool:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from terramorph.errors import InputWarning
-from terramorph.raster.values import Suspects
+from terramorph.raster.values import Suspects, tell_suspects
 
 
 def suspects(*parts: np.ndarray) -> list[float]:
@@ -38,5 +38,5 @@ def test_what_may_be_measured_is_not_found():
 def test_a_suspect_is_told():
     found = Suspects()
     found.add(np.append(HEIGHTS, np.float32(-9999)))
-    with pytest.warns(InputWarning, match=r"the image are -9999, .*nodata=-9999"):
-        found.tell("the image")
+    with pytest.warns(InputWarning, match=r"the image are -9999, .*give it as nodata"):
+        tell_suspects(found.found(), "the image")

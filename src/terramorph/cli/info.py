@@ -70,7 +70,11 @@ def flatten(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 
 def _side(bands: Bands) -> str:
     names = f"{bands.count} band{'s' * (bands.count != 1)} ({', '.join(bands.names)})"
-    return f"{names}, {bands.dtype} {bands.low:g} to {bands.high:g}"
+    stored = f"{names}, {bands.dtype} {bands.low:g} to {bands.high:g}"
+    if bands.units is None or bands.physical is None:
+        return stored
+    low, high = bands.physical
+    return f"{stored}, which is {low:g} to {high:g} ({bands.units})"
 
 
 def _short(value: Any) -> str:

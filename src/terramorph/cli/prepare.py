@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from terramorph.cli.console import Steps, say, show_table, warn
+from terramorph.cli.reading import Classes, sides
 from terramorph.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -78,6 +79,16 @@ def run(
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="List and leave out tiles that cannot be read.")] = False,
     source_crs: Annotated[str | None, typer.Option(help="EPSG:n of sources that do not say it.")] = None,
     target_crs: Annotated[str | None, typer.Option(help="EPSG:n of targets that do not say it.")] = None,
+    bands: Annotated[
+        list[str] | None, typer.Option(help="Bands of sources by number, in order, such as 3,2,1; or target=1,2,3.")
+    ] = None,
+    nodata: Annotated[
+        list[str] | None, typer.Option(help="Value without data that files do not declare; or target=0 for a side.")
+    ] = None,
+    raw: Annotated[bool, typer.Option("--raw", help="Stored values, without the files' scale and offset.")] = False,
+    categorical: Annotated[
+        Classes | None, typer.Option(help="Sides that hold classes, which are never mixed; default: by content.")
+    ] = None,
     layout: Annotated[str | None, typer.Option(help="Of tile folders; default: by content.")] = None,
     terms: Annotated[str | None, typer.Option(help="Licence or terms under which tiles of a server are used.")] = None,
     cache: Annotated[Path | None, typer.Option(help="Folder for tiles of a server; default: in OUT.")] = None,
@@ -108,7 +119,17 @@ def run(
         drop_blank=drop_blank,
         drop_duplicates=drop_duplicates,
         skip_bad=skip_bad,
-        opening=Opening(source_crs, target_crs, style, table, kind, layout, terms, cache),
+        opening=Opening(
+            source_crs,
+            target_crs,
+            style,
+            table,
+            kind,
+            layout,
+            terms,
+            cache,
+            *sides(bands or [], nodata or [], raw, categorical),
+        ),
     )
     return _prepare(Path(words[0]), _areas(source or [], target or [], pairs or [], name or [], Inputs), options)
 

@@ -14,10 +14,12 @@ import typer
 from terramorph.cli.choices import MAX_SEED, Backend, Device, Mode, Precision
 from terramorph.cli.console import Meter, Steps, say, warn
 from terramorph.cli.interrupt import StoppedBefore
+from terramorph.cli.reading import read_options
 from terramorph.errors import ConfigError
 
 if TYPE_CHECKING:
     from terramorph.prepare import Opening
+    from terramorph.raster import ReadOptions
     from terramorph.translate import SweepOptions, Translator
 
 NAME = "translate"
@@ -66,6 +68,11 @@ def run(
     area: Annotated[Path | None, typer.Option(help="Polygons (GeoJSON, GeoPackage): only there.")] = None,
     to: Annotated[Kind | None, typer.Option(help="Kind of output. Default: by its name.")] = None,
     crs: Annotated[str | None, typer.Option(help="EPSG:n of an input that does not say it.")] = None,
+    bands: Annotated[
+        str | None, typer.Option(help="Bands of the input by number, in the model's order, such as 3,2,1.")
+    ] = None,
+    nodata: Annotated[str | None, typer.Option(help="Value without data that the input does not declare.")] = None,
+    raw: Annotated[bool, typer.Option("--raw", help="Stored values, without the file's scale and offset.")] = False,
     zoom: Annotated[int | None, typer.Option(help="Of the tiles of a server.")] = None,
     terms: Annotated[str | None, typer.Option(help="Licence or terms under which tiles of a server are used.")] = None,
     style: Annotated[str, typer.Option(help="Of vectors as input: classic, osm, classes, or a TOML file.")] = "classic",
@@ -107,6 +114,7 @@ def run(
         "seed": seed,
         "any_resolution": any_resolution or resolution is not None,
     }
+    reading = read_options(bands, nodata, raw)
     # Several draws without their spread are several images, as NAME_1, NAME_2 ...
     several = samples > 1 and uncertainty is None and to is None
     kind = to or (None if several else _kind_of(source, output))
@@ -128,7 +136,7 @@ def run(
             kind=kind.value,
             restart=restart,
         )
-        imagery = _Imagery(source, crs, Opening(style=style, terms=terms), zoom, _tile_cache(output))
+        imagery = _Imagery(source, crs, Opening(style=style, terms=terms), zoom, _tile_cache(output), reading)
         try:
             if clustered:
                 _sweep_on_cluster(bundle, settings, imagery, output, options, scheduler, workers)
@@ -158,7 +166,9 @@ def run(
 
     translator = load(bundle, **settings)
     with Meter("translating") as meter:
-        written = translate_files(translator, source, output, samples=samples, skip_bad=skip_bad, progress=meter.update)
+        written = translate_files(
+            translator, source, output, samples=samples, skip_bad=skip_bad, options=reading, progress=meter.update
+        )
     for sentence in written.skipped:
         warn(f"skipped: {sentence}")
     say(f"{output}: {len(written)} image{'s' * (len(written) != 1)} written.")
@@ -172,6 +182,12 @@ class _Imagery(NamedTuple):
     how: Opening
     zoom: int | None
     cache: Path
+    options: ReadOptions
+
+    def for_model(self, translator: Translator) -> _Imagery:
+        """The same with the names of the model's bands, if bands are picked: their order is the user's."""
+        names = translator.header.source.names if self.options.bands else None
+        return self._replace(options=replace(self.options, names=names))
 
     def seen_from_elsewhere(self) -> _Imagery:
         """The same for a process that works in another folder."""
@@ -195,7 +211,7 @@ def _sweep(bundle: str, settings: dict[str, Any], imagery: _Imagery, output: Pat
 
     translator = load(bundle, **settings)
     _warn_of_instance_norm(translator)
-    with open_side(*imagery) as source, Steps() as steps:
+    with open_side(*imagery.for_model(translator)) as source, Steps() as steps:
         sweep(translator, source, output, options, steps.update)
 
 
@@ -225,6 +241,7 @@ def _sweep_on_cluster(
     # Here the model is only asked what it is; a machine that hands out windows may have no GPU.
     translator = load(bundle, **{**settings, "device": "cpu", "precision": "fp32"})
     _warn_of_instance_norm(translator)
+    imagery = imagery.for_model(translator)
     with open_side(*imagery) as source, cluster, Steps() as steps:
         model = partial(load, _absolute_bundle(bundle), **settings)
         engine = OnCluster(cluster, model, partial(open_side, *imagery.seen_from_elsewhere()))

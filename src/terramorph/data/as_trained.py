@@ -44,7 +44,7 @@ def batches_as_trained(
     data = recipe.get("data", {})
     crop = int(data.get("crop_size", size))
     pairs = decode(
-        open_pairs(dataset, "train", skip_bad=skip_bad),
+        open_pairs(dataset, "train", skip_bad=skip_bad, nodata=data.get("nodata")),
         size=int(data.get("load_size", size)) or None,
         resampling=data.get("resampling", "bicubic"),
         at_least=crop,

@@ -13,14 +13,16 @@ from typing import Any
 
 import numpy as np
 
+from terramorph.bands import Units, band_order
 from terramorph.data.decoding import Builder, Progress, to_disk
 from terramorph.documents import parse_json
 from terramorph.errors import StorageError
 from terramorph.pairs.folder import PairFolder
 from terramorph.pixels import Scaling
 from terramorph.raster.resample import Resampling
+from terramorph.raster.values import tell_suspects
 
-CACHE_FORMAT = 2
+CACHE_FORMAT = 3
 DEFAULT_CACHE = Path.home() / ".cache" / "terramorph"
 ABANDONED = 24 * 3600.0
 """Seconds after which an unfinished entry that nobody writes to is removed."""
@@ -41,6 +43,8 @@ class Side:
         dtype: numpy name.
         low, high: smallest and largest stored value.
         robust_low, robust_high: the 0.1 and 99.9 percentiles, from a sample of the pixels.
+        units: what stored values mean; None: themselves.
+        suspects: values that are likely to mean no data; see `raster.values.Suspects`.
     """
 
     images: list[np.ndarray]
@@ -50,6 +54,17 @@ class Side:
     high: float
     robust_low: float
     robust_high: float
+    units: Units | None = None
+    suspects: tuple[float, ...] = ()
+
+    def like(self, other: Side) -> list[np.ndarray]:
+        """The images with bands in the order of another side, and values in its units."""
+        order = band_order(self.bands, other.bands) or list(range(len(self.bands)))
+        images = [image[..., order] for image in self.images]
+        if self.units and other.units:
+            own = self.units.pick(order)
+            images = [np.moveaxis(own.convert(np.moveaxis(image, -1, 0), other.units), 0, -1) for image in images]
+        return images
 
     def scaling(self, wanted: tuple[float, float] | None = None, *, robust: bool = False) -> Scaling:
         """Stored values <-> [-1, 1]: the whole dtype for uint8, else the wanted or the measured range."""
@@ -57,6 +72,7 @@ class Side:
             return Scaling(self.dtype, *wanted)
         if self.dtype == "uint8":
             return Scaling()
+        tell_suspects(self.suspects, "the pairs")
         low, high = (self.robust_low, self.robust_high) if robust else (self.low, self.high)
         return Scaling(self.dtype, low, high if high > low else low + 1.0)
 
@@ -116,7 +132,7 @@ def decode(
         StorageError: if the cache cannot be written.
     """
     fingerprint = pairs.fingerprint()
-    asked = f"{CACHE_FORMAT} {fingerprint} {size} {resampling} {at_least} {skip_bad} {len(pairs)}"
+    asked = f"{CACHE_FORMAT} {fingerprint} {size} {resampling} {at_least} {skip_bad} {len(pairs)} {pairs.nodata}"
     entry = cache / hashlib.blake2b(asked.encode(), digest_size=12).hexdigest()
     # More than twice only if other processes replace the same damaged entry at this moment.
     for _ in range(3):
@@ -224,8 +240,12 @@ def _mapped(entry: Path, index: dict[str, Any], fingerprint: str, skipped_before
             views(name, s["dtype"], len(s["bands"])),
             tuple(s["bands"]),
             s["dtype"],
-            *s["limits"],
-            *s["robust"],
+            low=s["limits"][0],
+            high=s["limits"][1],
+            robust_low=s["robust"][0],
+            robust_high=s["robust"][1],
+            units=Units(*map(tuple, s["units"])) if s["units"] else None,
+            suspects=tuple(s["suspects"]),
         )
         for name, s in zip(("a.bin", "b.bin"), index["sides"], strict=True)
     ]

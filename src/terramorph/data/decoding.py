@@ -9,16 +9,20 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
+from typing import Any
 
 import numpy as np
 
-from terramorph.bands import default_bands
-from terramorph.errors import DatasetError, InputError
+from terramorph.bands import Units, band_order, default_bands, same_bands
+from terramorph.errors import DatasetError, InputError, warn
+from terramorph.geo import Grid
 from terramorph.pairs.folder import PairFolder
 from terramorph.pixels import DTYPES
 from terramorph.raster.image import probe_image
 from terramorph.raster.raster import Raster
 from terramorph.raster.resample import Resampling, resize_masked
+from terramorph.raster.values import Suspects
 
 Progress = Callable[[int, int], None]
 Kind = tuple[tuple[int, str], ...]
@@ -27,21 +31,37 @@ Kind = tuple[tuple[int, str], ...]
 
 @dataclass(frozen=True)
 class _Decoded:
-    """One pair, decoded: sides (C, H, W), mask uint8 (H, W), metres per pixel, kind, and band names of each side."""
+    """One pair, decoded: sides of C bands, mask uint8 (H, W), metres per pixel, and the kind."""
 
-    sides: tuple[np.ndarray, np.ndarray]
+    sides: tuple[Raster, Raster]
     mask: np.ndarray
     resolution: float | None
     kind: Kind
-    names: tuple[tuple[str, ...], ...]
 
 
 class _Statistics:
-    """The range of one side's valid values, and its percentiles from a sample of them."""
+    """The range of one side's valid values, and its percentiles from a sample of them; its bands and their units."""
 
     def __init__(self) -> None:
+        self.names: tuple[str, ...] = ()
+        self.units: Units | None = None
         self.low, self.high = np.inf, -np.inf
         self.sample: list[np.ndarray] = []
+
+    def fit(self, side: Raster) -> Raster:
+        """A side with its bands in the order of the first pair's, and its values in that one's units."""
+        if not self.names:
+            self.names, self.units = side.bands, side.units
+            return side
+        order = band_order(side.bands, self.names) or range(side.count)
+        fitted = side.arranged(order, self.units)
+        if fitted.units != self.units:
+            given = " and ".join(str(units or "none") for units in (self.units, fitted.units))
+            warn(f"Of the pairs only some say scale and offset of their values ({given}): they are mixed as stored.")
+        # Names are kept only where all pairs agree on them.
+        if not same_bands(fitted.bands, self.names):
+            self.names = default_bands(side.count)
+        return fitted
 
     def add(self, valid: np.ndarray) -> None:
         """Valid pixels (N, C) of one pair."""
@@ -49,12 +69,14 @@ class _Statistics:
             self.low, self.high = min(self.low, float(valid.min())), max(self.high, float(valid.max()))
             self.sample.append(valid[:: max(1, len(valid) // 256)].astype(np.float32).ravel())
 
-    def document(self) -> dict[str, list[float]]:
-        """For the index; a side without a valid pixel gets 0..1."""
+    def document(self) -> dict[str, Any]:
+        """For the index; a side without a valid pixel gets the range 0..1."""
+        units = (self.units.scales, self.units.offsets) if self.units else None
+        about: dict[str, Any] = {"bands": self.names, "units": units}
         if not self.sample:
-            return {"limits": [0.0, 1.0], "robust": [0.0, 1.0]}
+            return {**about, "limits": [0.0, 1.0], "robust": [0.0, 1.0]}
         robust = np.percentile(np.concatenate(self.sample), (0.1, 99.9))
-        return {"limits": [self.low, self.high], "robust": [float(value) for value in robust]}
+        return {**about, "limits": [self.low, self.high], "robust": [float(value) for value in robust]}
 
 
 class Builder:
@@ -66,7 +88,8 @@ class Builder:
         self.pairs, self.skip_bad = pairs, skip_bad
         self.size, self.resampling, self.at_least = size, resampling, at_least
         self.kind = self._usual_kind() if skip_bad else None
-        self.names: tuple[tuple[str, ...], ...] | None = None
+        self.suspects = (Suspects(), Suspects())
+        self.lock = Lock()
 
     def build(self, folder: Path, progress: Progress | None) -> None:
         """Writes a.bin, b.bin, mask.bin and index.json.
@@ -102,7 +125,7 @@ class Builder:
                     skipped.append(str(error))
                     continue
                 for side, file, seen in zip(decoded.sides, (file_a, file_b), statistics, strict=True):
-                    interleaved = np.ascontiguousarray(side.transpose(1, 2, 0))
+                    interleaved = np.ascontiguousarray(seen.fit(side).pixels.transpose(1, 2, 0))
                     file.write(interleaved.tobytes())
                     seen.add(interleaved[decoded.mask > 0])
                 file_mask.write(decoded.mask.tobytes())
@@ -111,15 +134,15 @@ class Builder:
                 shapes.append(decoded.mask.shape)
                 if decoded.resolution:
                     resolutions.append(decoded.resolution)
-        if self.kind is None or self.names is None:
+        if self.kind is None:
             where = self.pairs.root / self.pairs.split
             raise DatasetError(f"None of the {len(self.pairs)} pairs of {where} can be used; the first: {skipped[0]}")
         document = {
             "ids": ids,
             "shapes": shapes,
             "sides": [
-                {"bands": names, "dtype": dtype, **seen.document()}
-                for names, (_, dtype), seen in zip(self.names, self.kind, statistics, strict=True)
+                {"dtype": dtype, **seen.document(), "suspects": suspects.found()}
+                for (_, dtype), seen, suspects in zip(self.kind, statistics, self.suspects, strict=True)
             ],
             "masked": bool(masked),
             "skipped": skipped,
@@ -160,11 +183,6 @@ class Builder:
                 "every pair of a dataset must have as many bands, of the same dtypes."
             )
         self.kind = decoded.kind
-        # Names are kept only where all pairs agree on them.
-        self.names = tuple(
-            before if before == now else default_bands(len(now))
-            for before, now in zip(self.names or decoded.names, decoded.names, strict=True)
-        )
         return decoded
 
     def _load(self, index: int) -> _Decoded:
@@ -176,16 +194,19 @@ class Builder:
                 "use a smaller crop or turn the resize on."
             )
         resolution = pair.a.grid.ground_resolution
-        (a, valid_a), (b, valid_b) = (self._resized(side, index, height, width) for side in (pair.a, pair.b))
+        a, b = (self._resized(side, index, height, width) for side in (pair.a, pair.b))
+        for side, suspects in zip((pair.a, pair.b), self.suspects, strict=True):
+            if side.dtype != np.uint8:  # before the filter makes other values of them
+                with self.lock:
+                    suspects.add(side.pixels[:, side.mask])
         return _Decoded(
             (a, b),
-            (valid_a & valid_b).astype(np.uint8),
+            (a.mask & b.mask).astype(np.uint8),
             resolution * pair.a.height / height if resolution else None,
-            tuple((raster.count, raster.pixels.dtype.name) for raster in (pair.a, pair.b)),
-            (pair.a.bands, pair.b.bands),
+            tuple((raster.count, raster.dtype.name) for raster in (pair.a, pair.b)),
         )
 
-    def _resized(self, raster: Raster, index: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    def _resized(self, raster: Raster, index: int, height: int, width: int) -> Raster:
         pixels = raster.pixels
         if pixels.dtype.name not in DTYPES:
             raise DatasetError(
@@ -196,7 +217,8 @@ class Builder:
                 f"{self._where(index)} holds values that are not finite outside its mask; fill them or declare a "
                 "nodata value."
             )
-        return resize_masked(pixels, raster.mask, height, width, self.resampling)
+        resized, mask = resize_masked(pixels, raster.mask, height, width, self.resampling)
+        return Raster(resized, mask, Grid.pixels(height, width), raster.bands, raster.units)
 
     def _where(self, index: int) -> str:
         return " and ".join(str(file) for file in self.pairs.files[index])

@@ -53,6 +53,12 @@ class Samples:
     skipped: list[str] = field(default_factory=list)
     enlarged: set[str] = field(default_factory=set)
 
+    def __post_init__(self) -> None:
+        """What meant no data in training means it here."""
+        data = self.header.recipe.get("data")
+        if isinstance(data, dict) and data.get("nodata") is not None:
+            self.pairs = replace(self.pairs, nodata=data["nodata"])
+
     @property
     def native(self) -> bool:
         """Whether the bundle was trained on crops at the scale of the files (``data.load_size = 0``).

@@ -25,6 +25,7 @@ from terramorph.geo import Grid
 from terramorph.pairs.manifest import Manifest, load_manifest
 from terramorph.pairs.pair import Pair
 from terramorph.raster.image import IMAGE_SUFFIXES, files_below, probe_image, read_image
+from terramorph.raster.layout import ReadOptions
 from terramorph.raster.raster import Raster
 
 # What changes how the image of the same stem is read: world files, projections, MapInfo's place ...
@@ -63,6 +64,7 @@ class PairFolder:
         files: for each pair the one file that holds both halves, or the two twins.
         skipped: sentences about what was left out, when bad files are skipped.
         manifest: of a prepared dataset, which knows where its pairs lie; None for others.
+        nodata: stored value of pixels without data, beside what files declare.
     """
 
     root: Path
@@ -71,6 +73,7 @@ class PairFolder:
     files: tuple[tuple[Path, ...], ...]
     skipped: tuple[str, ...] = field(default=())
     manifest: Manifest | None = None
+    nodata: float | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -86,7 +89,7 @@ class PairFolder:
         """
         files = self.files[index]
         try:
-            rasters = [read_image(file) for file in files]
+            rasters = [read_image(file, ReadOptions(nodata=self.nodata)) for file in files]
         except InputError as error:
             raise DatasetError(f"The pair {self.ids[index]} of {self.split} cannot be read: {error}") from error
         if len(rasters) == 1:
@@ -135,13 +138,14 @@ class PairFolder:
         )
 
 
-def open_pairs(root: str | Path, split: str, *, skip_bad: bool = False) -> PairFolder:
+def open_pairs(root: str | Path, split: str, *, skip_bad: bool = False, nodata: float | None = None) -> PairFolder:
     """Finds the pairs of a split without decoding them.
 
     Args:
         root: the dataset's folder, in one of the layouts at the head of this module.
         split: train, val or test.
         skip_bad: leave out files that are no images or have no twin, and list them in `skipped`.
+        nodata: see `PairFolder`.
 
     Raises:
         DatasetError: if there is no such split, it is empty, a file is not an image, or a twin is missing.
@@ -173,7 +177,7 @@ def open_pairs(root: str | Path, split: str, *, skip_bad: bool = False) -> PairF
             f"The split {split!r} of {root} holds no pairs; put A|B images there, or choose another split."
         )
     ids = tuple(sorted(pairs, key=_natural))
-    return PairFolder(root, split, ids, tuple(pairs[i] for i in ids), tuple(skipped), load_manifest(root))
+    return PairFolder(root, split, ids, tuple(pairs[i] for i in ids), tuple(skipped), load_manifest(root), nodata)
 
 
 def _beside(folder: Path) -> defaultdict[str, list[Path]]:

@@ -15,8 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pyproj.exceptions import CRSError
 
 from terramorph.atomic import atomic
+from terramorph.bands import Units, band_order
 from terramorph.errors import DatasetError
 from terramorph.geo import Grid
+from terramorph.raster.raster import Raster
 
 MANIFEST = "manifest.json"
 FOOTPRINTS = "footprints.parquet"
@@ -75,6 +77,7 @@ class SideRecord(_Record):
         dtype: numpy name.
         range: 1st and 99th percentile of its values, medians over the pairs; for the scaling of deep images.
         licence: what the file says of its terms, or what the user named.
+        units: what stored values mean; None: themselves. Pairs are stored in the units of the first area.
     """
 
     path: str
@@ -83,6 +86,11 @@ class SideRecord(_Record):
     dtype: str
     range: tuple[float, float] | None = None
     licence: str | None = None
+    units: Units | None = None
+
+    def fit(self, raster: Raster) -> Raster:
+        """A raster's bands in this order, and its values in these units."""
+        return raster.arranged(band_order(raster.bands, self.bands) or range(raster.count), self.units)
 
 
 class AreaRecord(_Record):

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from terramorph.errors import ConfigError, DatasetError, InputError
+from terramorph.bands import colours_first
+from terramorph.errors import ConfigError, DatasetError, InputError, warn
 from terramorph.pairs import has_split, open_pairs
 from terramorph.pairs.manifest import SPLITS, AreaRecord, GridRecord, Manifest, SideRecord
 from terramorph.prepare.cut import Cut, Place, add_block_shifts, correlation, cut, make_folders, unread, value_range
@@ -26,6 +27,7 @@ from terramorph.prepare.registration import MIN_CONFIDENCE, locate_common
 from terramorph.prepare.sides import open_side
 from terramorph.raster import Raster
 from terramorph.raster.source import Source
+from terramorph.raster.values import Suspects, tell_suspects
 
 Progress = Callable[[str, int, int], None]
 """Called with the name of a step, how much of it is done, and of how much."""
@@ -89,8 +91,8 @@ def _plan_grid(one: Inputs, out: Path, options: Options, journal: Journal, opene
     """Opens an area's sides, lays its grid and divides its tiles."""
     name, how, cache = str(one.name), options.opening, out / FOLDER / "tiles"
     zoom = options.scale.zoom
-    source = opened.enter_context(open_side(one.source, how.source_crs, how, zoom, cache))
-    target = opened.enter_context(open_side(str(one.target), how.target_crs, how, zoom, cache))
+    source = opened.enter_context(open_side(one.source, how.source_crs, how, zoom, cache, how.source))
+    target = opened.enter_context(open_side(str(one.target), how.target_crs, how, zoom, cache, how.target))
     drawn = source.grid is None or target.grid is None
     if not drawn and (how.style, how.table, how.kind) != ("classic", None, None):
         raise ConfigError(f"--style, --table and --kind are for vectors, and {name} has none; leave them out.")
@@ -107,10 +109,19 @@ def _plan_grid(one: Inputs, out: Path, options: Options, journal: Journal, opene
             with suppress(InputError) if options.skip_bad else nullcontext():
                 samples.append((source.read(grid), target.read(grid)))
             tell(f"sampling {name}", done, len(chosen))
+    first = _first(journal, name)
+    sides = [
+        _measured(_side(path, side, getattr(first, which, None), bool(picked.bands)), read)
+        for which, path, side, picked, read in (
+            ("source", one.source, source, how.source, [a for a, _ in samples]),
+            ("target", str(one.target), target, how.target, [b for _, b in samples]),
+        )
+    ]
+    samples = [(sides[0].fit(a), sides[1].fit(b)) for a, b in samples]
     record = AreaRecord(
         name=name,
-        source=_side(one.source, source, [a for a, _ in samples]),
-        target=_side(str(one.target), target, [b for _, b in samples]),
+        source=sides[0],
+        target=sides[1],
         grid=GridRecord.of(area.grid),
         shift=_common_shift(samples) if options.register else None,
     )
@@ -119,8 +130,14 @@ def _plan_grid(one: Inputs, out: Path, options: Options, journal: Journal, opene
 
 def _plan_folder(one: Inputs, out: Path, options: Options, journal: Journal, opened: ExitStack, tell: Progress) -> Job:
     """Finds the pairs of a folder that is paired already."""
-    root, name = Path(one.source), str(one.name)
-    folders = {split: open_pairs(root, split, skip_bad=options.skip_bad) for split in SPLITS if has_split(root, split)}
+    root, name, how = Path(one.source), str(one.name), options.opening
+    if how.source.bands or how.target.bands:
+        raise ConfigError(f"Bands are picked of rasters, and {root} is a folder of pairs; leave them out.")
+    folders = {
+        split: open_pairs(root, split, skip_bad=options.skip_bad, nodata=how.source.nodata)
+        for split in SPLITS
+        if has_split(root, split)
+    }
     if not folders:
         open_pairs(root, "train")  # says what is wrong
     places = [
@@ -137,33 +154,56 @@ def _plan_folder(one: Inputs, out: Path, options: Options, journal: Journal, ope
         tell(f"sampling {name}", done, len(chosen))
     if not samples:
         raise DatasetError(f"None of the pairs of {root} that were looked at can be read; give another folder.")
-    b = samples[0][1]
     digest = "".join(folder.fingerprint() for folder in folders.values())
+    first = _first(journal, name)
     sides = [
-        SideRecord(
-            path=one.source,
-            fingerprint=digest,
-            bands=side[0].bands,
-            dtype=side[0].dtype.name,
-            range=value_range(side),
-        )
-        for side in zip(*samples, strict=True)
+        _measured(_record(one.source, digest, side[0], getattr(first, which, None), False), side)
+        for which, side in zip(("source", "target"), zip(*samples, strict=True), strict=True)
     ]
+    samples = [(sides[0].fit(a), sides[1].fit(b)) for a, b in samples]
+    b = samples[0][1]
     shift = _common_shift(samples) if options.register else None
     record = AreaRecord(name=name, source=sides[0], target=sides[1], grid=None, shift=shift)
     look = _look(samples, options) if _may_have_labels(b.dtype.name, b.count) else None
-    return FolderJob(record, places, folders, look)
+    return FolderJob(record, places, folders, look, bool(how.target.categorical))
 
 
-def _side(path: str, source: Source, samples: list[Raster]) -> SideRecord:
-    return SideRecord(
-        path=path,
-        fingerprint=source.fingerprint(),
-        bands=source.bands,
-        dtype=np.dtype(source.dtype).name,
-        range=value_range(samples),
-        licence=source.licence,
-    )
+def _first(journal: Journal, name: str) -> AreaRecord | None:
+    """The area that the others of a dataset follow; None for that one itself."""
+    return next((area for area in journal.areas[:1] if area.name != name), None)
+
+
+def _side(path: str, source: Source, first: SideRecord | None, picked: bool) -> SideRecord:
+    return _record(path, source.fingerprint(), source, first, picked).model_copy(update={"licence": source.licence})
+
+
+def _record(path: str, fingerprint: str, side: Source | Raster, first: SideRecord | None, picked: bool) -> SideRecord:
+    """What is known of a side: red, green and blue come first, unless bands were picked; and what holds for the first
+    area of a dataset, order and units, holds for all."""
+    order = list(range(len(side.bands))) if picked else colours_first(side.bands)
+    bands, units = tuple(side.bands[i] for i in order), side.units.pick(order) if side.units else None
+    if first and not picked and set(first.bands) == set(bands):
+        bands = first.bands
+    if first and first.units != units:
+        if units and first.units:
+            units = first.units
+        else:
+            known, other = (path, first.path) if units else (first.path, path)
+            warn(
+                f"{known} says that its values have {units or first.units}, and {other} says nothing of the kind: "
+                "their stored values are mixed as they are."
+            )
+    return SideRecord(path=path, fingerprint=fingerprint, bands=bands, dtype=np.dtype(side.dtype).name, units=units)
+
+
+def _measured(side: SideRecord, samples: Sequence[Raster]) -> SideRecord:
+    """With the range of some tiles; what looks like undeclared nodata there is told."""
+    fitted = [side.fit(sample) for sample in samples]
+    suspects = Suspects()
+    for sample in samples:
+        suspects.add(sample.pixels[:, sample.mask])
+    tell_suspects(suspects.found(), side.path)
+    return side.model_copy(update={"range": value_range(fitted)})
 
 
 def _may_have_labels(dtype: str, bands: int) -> bool:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from terramorph.bands import band_order, default_bands
 from terramorph.errors import StorageError
 from terramorph.pairs.manifest import AreaRecord
 from terramorph.prepare.journal import Row
@@ -57,8 +58,12 @@ class Place:
 
 
 def side_by_side(source: Raster, target: Raster) -> bool:
-    """Whether both sides fit into one A|B image: uint8, of the same 1 or 3 bands."""
-    return source.dtype == target.dtype == np.uint8 and source.count == target.count and source.count in (1, 3)
+    """Whether both sides fit into one A|B image: uint8, of 1 or 3 bands, which are grey or red, green, blue."""
+    same = source.dtype == target.dtype == np.uint8 and source.count == target.count and source.count in (1, 3)
+    return same and all(
+        side.units is None and band_order(side.bands, default_bands(side.count)) == list(range(side.count))
+        for side in (source, target)
+    )
 
 
 class Cut(NamedTuple):

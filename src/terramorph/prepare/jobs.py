@@ -131,11 +131,11 @@ class GridJob:
         window = self.area.grid.crop(y - halo, x - halo, height + 2 * halo, width + 2 * halo)
         with ThreadPoolExecutor(1) as beside:
             source_read = beside.submit(self.area.source.read, self.area.grid.crop(y, x, height, width))
-            target = read_shifted(self.area.target, window, self.record.shift)
+            target = self.record.target.fit(read_shifted(self.area.target, window, self.record.shift))
             labels = None
             if self.look:
                 target, labels = self.look.apply(target)
-            source = source_read.result()
+            source = self.record.source.fit(source_read.result())
         return [
             Part(
                 place,
@@ -162,12 +162,14 @@ class FolderJob:
         record, places: see `Job`.
         folders: split -> its pairs.
         look: None for targets on which no labels are looked for.
+        categorical: whether targets hold classes, and are moved by whole pixels.
     """
 
     record: AreaRecord
     places: list[Place]
     folders: dict[str, PairFolder]
     look: MapLook | None
+    categorical: bool = False
 
     def strips(self) -> Iterator[list[Place]]:
         """A few pairs at a time."""
@@ -181,12 +183,13 @@ class FolderJob:
     def _load(self, place: Place) -> Part:
         assert place.split is not None
         pair = self.folders[place.split].read(place.row)
-        target, labels = pair.b, None
+        target, labels = self.record.target.fit(pair.b), None
         if self.record.shift is not None:
-            target = shift_raster(target, *self.record.shift)
+            dx, dy = self.record.shift
+            target = shift_raster(target, *((round(dx), round(dy)) if self.categorical else (dx, dy)))
         if self.look:
             target, labels = self.look.apply(target)
-        return Part(place, pair.a, target, labels)
+        return Part(place, self.record.source.fit(pair.a), target, labels)
 
 
 def read_shifted(target: Source, grid: Grid, shift: tuple[float, float] | None) -> Raster:

@@ -22,6 +22,7 @@ from terramorph.atomic import atomic, locked
 from terramorph.documents import parse_json
 from terramorph.errors import DatasetError, StorageError
 from terramorph.pairs.manifest import AreaRecord
+from terramorph.prepare.options import Options
 
 FOLDER = ".prepare"
 MOST_APART = 1.1
@@ -102,7 +103,7 @@ class Journal:
         settings = parse_json(json.dumps(settings))
         if begun is None:
             self._save("settings.json", settings)
-        elif changed := _difference(begun, settings):
+        elif changed := _difference(_completed(begun), settings):
             raise DatasetError(
                 f"{out} was begun with other settings ({changed}); give the same ones to go "
                 "on, or choose another folder."
@@ -208,6 +209,17 @@ class Journal:
             raise DatasetError(
                 f"{out} already holds {strangers[0]} and was not begun by prepare; choose an empty or new folder."
             )
+
+
+def _completed(begun: Any) -> Any:
+    """What a dataset was begun with, and the defaults of options that there were not yet."""
+    return _over(json.loads(json.dumps(Options().plain())), begun) if isinstance(begun, dict) else begun
+
+
+def _over(under: dict[str, Any], upper: dict[str, Any]) -> dict[str, Any]:
+    both = under.keys() & upper.keys()
+    within = {k: _over(under[k], upper[k]) for k in both if isinstance(under[k], dict) and isinstance(upper[k], dict)}
+    return {**under, **upper, **within}
 
 
 def held(out: Path) -> AbstractContextManager[None]:

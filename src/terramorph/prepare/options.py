@@ -11,6 +11,7 @@ from odc.geo.geom import Geometry, box
 from terramorph.errors import ConfigError
 from terramorph.prepare.plan import Scale
 from terramorph.prepare.split import SplitRule
+from terramorph.raster.layout import ReadOptions
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Opening:
         layout: of a folder of tiles; None: by its content.
         terms: licence or terms of use under which tiles are taken from a server.
         cache: folder for tiles from a server; None: inside the dataset.
+        source, target: which bands of images are read, and what their values mean.
     """
 
     source_crs: str | None = None
@@ -51,6 +53,8 @@ class Opening:
     layout: str | None = None
     terms: str | None = None
     cache: Path | None = None
+    source: ReadOptions = field(default_factory=ReadOptions)
+    target: ReadOptions = field(default_factory=ReadOptions)
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,14 @@ from odc.geo.crs import CRS
 from terramorph.cartography import VectorSource, is_vector, load_style
 from terramorph.errors import ConfigError
 from terramorph.prepare.options import Opening
+from terramorph.raster.layout import ReadOptions
 from terramorph.raster.open import open_source
 from terramorph.raster.source import Source
 
 
-def open_side(spec: str, crs: str | None, how: Opening, zoom: int | None, cache: Path) -> Source:
+def open_side(
+    spec: str, crs: str | None, how: Opening, zoom: int | None, cache: Path, options: ReadOptions | None = None
+) -> Source:
     """Opens one side.
 
     Args:
@@ -22,6 +25,7 @@ def open_side(spec: str, crs: str | None, how: Opening, zoom: int | None, cache:
         how: style, table and terms.
         zoom: at which tiles of a server are asked for; folders and archives give what suits the grid.
         cache: where tiles of a server are kept unless `how` says another place.
+        options: of an image: which bands, and what their values mean.
 
     Raises:
         RasterError: if it cannot be opened.
@@ -29,10 +33,18 @@ def open_side(spec: str, crs: str | None, how: Opening, zoom: int | None, cache:
     """
     place = None if crs is None else _crs(crs)
     if is_vector(spec):
+        if options and (options.bands or options.categorical):
+            raise ConfigError(f"{spec} holds vectors, and bands and categorical are of images; leave them out.")
         return VectorSource(spec, load_style(how.style), crs=place, table=how.table, kind=how.kind)
     served = spec.lower().startswith(("http://", "https://"))
     return open_source(
-        spec, zoom=zoom if served else None, crs=place, terms=how.terms, cache=how.cache or cache, layout=how.layout
+        spec,
+        zoom=zoom if served else None,
+        crs=place,
+        terms=how.terms,
+        cache=how.cache or cache,
+        layout=how.layout,
+        options=options,
     )
 
 

@@ -3,6 +3,7 @@
 from terramorph.bands import default_bands
 from terramorph.raster.image import IMAGE_SUFFIXES, MAX_PIXELS, probe_image, read_image
 from terramorph.raster.image_source import ImageSource
+from terramorph.raster.layout import ReadOptions
 from terramorph.raster.open import open_source
 from terramorph.raster.raster import Raster
 from terramorph.raster.save import write_image
@@ -14,6 +15,7 @@ __all__ = [
     "MAX_PIXELS",
     "ImageSource",
     "Raster",
+    "ReadOptions",
     "Source",
     "TileSource",
     "default_bands",

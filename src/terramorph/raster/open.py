@@ -9,6 +9,7 @@ from odc.geo.crs import CRS
 
 from terramorph.errors import RasterError
 from terramorph.raster.image_source import ImageSource
+from terramorph.raster.layout import ReadOptions
 from terramorph.raster.source import Source
 from terramorph.raster.storage import Remote, as_remote
 from terramorph.raster.tiles import FolderTiles, MBTiles, PMTiles, ServerTiles, TileSource
@@ -60,6 +61,7 @@ def open_source(
     terms: str | None = None,
     cache: Path | None = None,
     layout: str | None = None,
+    options: ReadOptions | None = None,
 ) -> Source:
     """Opens an image, a folder of tiles, an MBTiles or PMTiles file, or the tiles of a server.
 
@@ -72,20 +74,30 @@ def open_source(
         terms: licence or terms of use; a URL needs them, and elsewhere they stand for what the source says itself.
         cache: folder for what is fetched from a server; a URL needs it.
         layout: of a folder of tiles, one of `tiles.LAYOUTS`; default: told by the folder's content.
+        options: of an image: which bands, and what their values mean.
 
     Raises:
         RasterError: If there is nothing there, or nothing that is read, or something is missing to read it.
         StorageError: If the cache cannot be written.
         MissingPackageError: If the package for such a URL is not installed.
     """
-    source = _open(spec, zoom, crs, terms, cache, layout)
+    source = _open(spec, zoom, crs, terms, cache, layout, options)
+    if isinstance(source, TileSource) and options and (options.bands or options.categorical):
+        source.close()
+        raise RasterError(f"{source.name} holds tiles; bands and categorical are of images, leave them out.")
     if terms and terms.strip():
         source.licence = terms.strip()
     return source
 
 
 def _open(
-    spec: str | Path, zoom: int | None, crs: CRS | None, terms: str | None, cache: Path | None, layout: str | None
+    spec: str | Path,
+    zoom: int | None,
+    crs: CRS | None,
+    terms: str | None,
+    cache: Path | None,
+    layout: str | None,
+    options: ReadOptions | None,
 ) -> Source:
     """`open_source`, without the terms of what is no server."""
     if isinstance(spec, str) and spec.lower().startswith(("http://", "https://")) and not _is_file(spec):
@@ -93,7 +105,7 @@ def _open(
         return TileSource(ServerTiles(spec, zoom, terms, cache), zoom, tile_size=size, crs=crs)
     remote = as_remote(spec)
     if remote is not None:
-        return _open_remote(remote, zoom, crs)
+        return _open_remote(remote, zoom, crs, options)
     path = Path(spec)
     if path.is_dir():
         _refuse_vectors(path)
@@ -113,7 +125,7 @@ def _open(
         raise RasterError(f"{path} {_VECTOR_ADVICE}")
     if suffix in _OTHER_ADVICE:
         raise RasterError(f"{path} {_OTHER_ADVICE[suffix]}.")
-    return ImageSource(path, crs=crs)
+    return ImageSource(path, crs=crs, options=options)
 
 
 def _refuse_vectors(folder: Path) -> None:
@@ -139,7 +151,7 @@ def _is_file(url: str) -> bool:
     return "{" not in url and PurePosixPath(urlsplit(url).path).suffix.lower() in _FILES
 
 
-def _open_remote(remote: Remote, zoom: int | None, crs: CRS | None) -> Source:
+def _open_remote(remote: Remote, zoom: int | None, crs: CRS | None, options: ReadOptions | None) -> Source:
     """What can be read in parts."""
     suffix = remote.suffix.lower()
     if suffix == ".pmtiles":
@@ -148,4 +160,4 @@ def _open_remote(remote: Remote, zoom: int | None, crs: CRS | None) -> Source:
         raise RasterError(f"{remote} is a database, which cannot be read in parts; copy it here, or make it PMTiles.")
     if suffix in VECTOR_SUFFIXES:
         raise RasterError(f"{remote} holds vectors, which are read here only; copy it here.")
-    return ImageSource(remote, crs=crs)
+    return ImageSource(remote, crs=crs, options=options)

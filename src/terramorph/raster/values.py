@@ -76,13 +76,14 @@ class Suspects:
         near = (v for v in sorted(self._usual) if max(self._low - v, v - self._high) > far)
         return [] if far < 0 else list(near)
 
-    def tell(self, where: str) -> None:
-        """Warns of what was found."""
-        for value in self.found():
-            warn(
-                f"Some values of {where} are {value:g}, far from all others, and likely mean no data; declare it "
-                f"(gdal_edit.py -a_nodata {value:g}), or say nodata={value:g} as it is opened."
-            )
+
+def tell_suspects(values: Sequence[float], where: str) -> None:
+    """Warns of values that `Suspects` found."""
+    for value in values:
+        warn(
+            f"Some values of {where} are {value:g}, far from all others, and likely mean no data; declare it "
+            f"(gdal_edit.py -a_nodata {value:g}), or give it as nodata."
+        )
 
 
 def is_alpha(blocks: Sequence[NDArray[Any]]) -> bool:

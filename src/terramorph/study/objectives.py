@@ -18,6 +18,7 @@ from terramorph.errors import ConfigError
 from terramorph.evaluation import evaluate
 from terramorph.networks import build_network
 from terramorph.pairs import open_pairs
+from terramorph.pixels import Scaling
 from terramorph.study.run import METRICS
 from terramorph.study.splits import Splits, link_pairs
 from terramorph.training import TrainConfig
@@ -79,14 +80,14 @@ def _require(objectives: Sequence[str], document: Mapping[str, Any]) -> None:
 
 def _untrained(dataset: Path, split: str, preset: TrainConfig) -> Bundle:
     """A bundle as a trial ends with, in everything but its weights and width."""
-    pair = open_pairs(dataset, split).read(0)
+    pair = open_pairs(dataset, split, nodata=preset.data.nodata).read(0)
     sides = (pair.a, pair.b) if preset.direction == "AtoB" else (pair.b, pair.a)
     given = (preset.data.source_range, preset.data.target_range)
     bands = []
     for side, limits in zip(sides, given, strict=True):
         whole = (0.0, 255.0) if side.pixels.dtype == "uint8" else (float(side.pixels.min()), float(side.pixels.max()))
         low, high = limits or whole
-        bands.append(Bands(names=side.bands, dtype=str(side.pixels.dtype), low=low, high=max(high, low + 1e-6)))
+        bands.append(Bands.of(side.bands, Scaling(side.dtype.name, low, max(high, low + 1e-6)), side.units))
     settings = preset.generator.settings() | {"width": 2}
     network = build_network(preset.generator.network, in_bands=bands[0].count, out_bands=bands[1].count, **settings)
     return Bundle.of(

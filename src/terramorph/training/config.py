@@ -44,6 +44,7 @@ class DataConfig(_Section):
             color, translation and cutout (Zhao et al. 2020, arXiv:2006.10738); one change for both sides of a pair.
         source_range, target_range: stored values that become -1 and 1, for dtypes other than uint8; measured from
             the training pairs if not given.
+        nodata: stored value of pixels without data, where files do not declare it.
     """
 
     load_size: int = Field(286, ge=0)
@@ -55,6 +56,7 @@ class DataConfig(_Section):
     diffaugment: str = ""
     source_range: tuple[float, float] | None = None
     target_range: tuple[float, float] | None = None
+    nodata: float | None = None
 
     @model_validator(mode="after")
     def _crop_fits(self) -> DataConfig:

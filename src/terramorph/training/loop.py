@@ -156,7 +156,7 @@ class _Run:
         self.fabric = make_fabric(config)
         data = config.data
         self.pairs = decode(
-            open_pairs(dataset, "train", skip_bad=skip_bad),
+            open_pairs(dataset, "train", skip_bad=skip_bad, nodata=data.nodata),
             size=data.load_size or None,
             resampling=data.resampling,
             at_least=data.crop_size,
@@ -340,7 +340,7 @@ class _Run:
     def _bundle(self, network: nn.Module, recalibrated: bool) -> Bundle:
         source, target = self._sides(self.pairs)
         bands = [
-            Bands(names=side.bands, dtype=scaling.dtype, low=scaling.low, high=scaling.high)
+            Bands.of(side.bands, scaling, side.units)
             for side, scaling in zip((source, target), self.scalings, strict=True)
         ]
         return Bundle.of(

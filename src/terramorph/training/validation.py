@@ -95,7 +95,7 @@ def open_validation(
     wanted = max(config.log.validation, config.log.sheet)
     if split is None or wanted == 0:
         return None
-    found = open_pairs(dataset, split, skip_bad=skip_bad)
+    found = open_pairs(dataset, split, skip_bad=skip_bad, nodata=config.data.nodata)
     size = config.data.crop_size
     pairs = decode(found.only(_spread(len(found), wanted), []), size=size, cache=cache, skip_bad=skip_bad)
     for name, ours, theirs in (("A", training.a, pairs.a), ("B", training.b, pairs.b)):
@@ -104,8 +104,9 @@ def open_validation(
                 f"Side {name} of the split {split} of {dataset} has {len(theirs.bands)} bands of {theirs.dtype} and "
                 f"that of train has {len(ours.bands)} of {ours.dtype}; both splits must be of one kind."
             )
-    sides = (pairs.a, pairs.b) if config.direction == "AtoB" else (pairs.b, pairs.a)
-    stored = [torch.from_numpy(np.stack(side.images)).permute(0, 3, 1, 2) for side in sides]
+    sides = [pairs.a.like(training.a), pairs.b.like(training.b)]
+    sides = sides if config.direction == "AtoB" else sides[::-1]
+    stored = [torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2) for images in sides]
     source, target = (scaling.to_unit(images).to(device) for scaling, images in zip(scalings, stored, strict=True))
     if pairs.masks is None:
         return Validator(source, target, None, config.log.sheet)

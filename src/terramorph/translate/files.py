@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 from terramorph.bundle import Bundle, Mode
 from terramorph.errors import InputError, StorageError
-from terramorph.raster import IMAGE_SUFFIXES, Raster, read_image, write_image
+from terramorph.raster import IMAGE_SUFFIXES, Raster, ReadOptions, read_image, write_image
 from terramorph.raster.save import check_format
 from terramorph.translate.loading import load
 from terramorph.translate.translator import WHOLE_PIXELS, Translator
@@ -62,6 +62,7 @@ def translate_files(
     suffix: str | None = None,
     skip_bad: bool = False,
     any_resolution: bool = False,
+    options: ReadOptions | None = None,
     progress: Progress | None = None,
 ) -> Translated:
     """Translates an image, a list of images, or every image of a folder.
@@ -82,6 +83,7 @@ def translate_files(
         suffix: of the outputs in a folder: .png, .jpg or .tif. Default: .tif for inputs that are TIFF and
             for targets that PNG cannot hold, otherwise .png.
         skip_bad: leave out inputs that cannot be read or do not fit the bundle, instead of stopping.
+        options: which bands of the images are read, in the model's order, and what their values mean.
         progress: called with (images done, images in all).
 
     Returns:
@@ -108,17 +110,20 @@ def translate_files(
             any_resolution=any_resolution,
         )
     translator.check_samples(samples)
+    if options and options.bands:
+        options = replace(options, names=translator.header.source.names)
+    read = partial(read_image, options=options)
     jobs = _plan(translator, source, Path(output), samples, suffix)
     result = Translated()
     with ThreadPoolExecutor(2, "terramorph-images") as pool:
-        good = _checked(translator, jobs, pool, result.skipped if skip_bad else None)
+        good = _checked(translator, jobs, pool, read, result.skipped if skip_bad else None)
         if not good:
             raise InputError(f"No image of {source} can be translated: {result.skipped[0]}")
         _make_folder(jobs[good[0]][0].parent)
         done = 0
         pending: deque[Future[Path]] = deque()
         try:
-            for paths, rasters in _batches(translator, _ahead(pool, good, translator.batch_size + 2)):
+            for paths, rasters in _batches(translator, _ahead(pool, read, good, translator.batch_size + 2)):
                 for sample in range(samples):
                     for path, raster in zip(paths, translator.translate_rasters(rasters, sample=sample), strict=True):
                         pending.append(pool.submit(_write, raster, jobs[path][sample]))
@@ -201,14 +206,18 @@ def _default_suffix(translator: Translator, path: Path) -> str:
 
 
 def _checked(
-    translator: Translator, jobs: dict[Path, list[Path]], pool: ThreadPoolExecutor, skipped: list[str] | None
+    translator: Translator,
+    jobs: dict[Path, list[Path]],
+    pool: ThreadPoolExecutor,
+    read: Callable[[Path], Raster],
+    skipped: list[str] | None,
 ) -> list[Path]:
     """The inputs that can be read, fit, and can be written as named; the others raise, or are listed in `skipped`."""
     target = translator.header.target
 
     def check(path: Path) -> InputError | None:
         try:
-            raster = read_image(path)
+            raster = read(path)
             _check(translator, path, raster)
             check_format(
                 jobs[path][0],
@@ -239,11 +248,13 @@ def _check(translator: Translator, path: Path, raster: Raster) -> None:
         raise InputError(f"{path}: {error}") from error
 
 
-def _ahead(pool: ThreadPoolExecutor, paths: Iterable[Path], count: int) -> Iterator[tuple[Path, Raster]]:
+def _ahead(
+    pool: ThreadPoolExecutor, read: Callable[[Path], Raster], paths: Iterable[Path], count: int
+) -> Iterator[tuple[Path, Raster]]:
     """Reads images in other threads, so many ahead; large ones only one ahead."""
     reading: deque[tuple[Path, Future[Raster]]] = deque()
     for path in paths:
-        reading.append((path, pool.submit(read_image, path)))
+        reading.append((path, pool.submit(read, path)))
         if len(reading) > count:
             first, future = reading.popleft()
             raster = future.result()

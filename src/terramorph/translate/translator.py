@@ -21,7 +21,7 @@ from terramorph.geo import Grid
 from terramorph.geo.cover import Cover, Window
 from terramorph.pixels import image_to_unit
 from terramorph.raster import Raster, default_bands, read_image
-from terramorph.raster.values import Suspects, settle
+from terramorph.raster.values import Suspects, settle, tell_suspects
 from terramorph.translate.backends import Backend, TorchBackend
 
 WHOLE_PIXELS = 2**21
@@ -342,7 +342,7 @@ class Translator:
         if source.dtype != "uint8":
             suspects = Suspects()
             suspects.add(part.pixels[:, mask])
-            suspects.tell("the image")
+            tell_suspects(suspects.found(), "the image")
         fitted = source.fit(part)
         assert fitted is not None  # `check_kind` has refused it
         unit = image_to_unit(fitted.pixels, source.scaling)

@@ -1,0 +1,68 @@
+"""Options that say how an image is read where its file does not say it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from terramorph.errors import ConfigError
+
+if TYPE_CHECKING:
+    from terramorph.raster import ReadOptions
+
+
+class Classes(StrEnum):
+    """Which sides hold classes."""
+
+    source = "source"
+    target = "target"
+    both = "both"
+    none = "none"
+
+
+def read_options(bands: str | None, nodata: str | None, raw: bool, categorical: bool | None = None) -> ReadOptions:
+    """The options of one image, from their words.
+
+    Raises:
+        InputError: if a word is no number.
+    """
+    from terramorph.raster import ReadOptions
+
+    try:
+        picked = None if bands is None else tuple(int(word) for word in bands.split(","))
+    except ValueError:
+        raise ConfigError(f"--bands {bands!r}: give numbers from 1 with commas between them, such as 3,2,1.") from None
+    try:
+        value = None if nodata is None else float(nodata)
+    except ValueError:
+        raise ConfigError(f"--nodata {nodata!r} is no number; give one such as -9999.") from None
+    return ReadOptions(bands=picked, nodata=value, raw=raw, categorical=categorical)
+
+
+def sides(
+    bands: Sequence[str], nodata: Sequence[str], raw: bool, categorical: Classes | None
+) -> tuple[ReadOptions, ReadOptions]:
+    """The options of a source and a target, from words such as `3,2,1` and `target=-9999`.
+
+    Without a side, bands are the source's, and nodata is both sides'.
+    """
+    picked = _by_side("--bands", bands, ("source",))
+    values = _by_side("--nodata", nodata, ("source", "target"))
+    kinds = {
+        side: None if categorical is None else categorical in (Classes.both, Classes(side))
+        for side in ("source", "target")
+    }
+    source, target = (read_options(picked.get(s), values.get(s), raw, kinds[s]) for s in ("source", "target"))
+    return source, target
+
+
+def _by_side(option: str, words: Sequence[str], default: Sequence[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for word in words:
+        side, is_sided, value = word.rpartition("=")
+        if is_sided and side not in ("source", "target"):
+            raise ConfigError(f"{option} {word!r}: before = stands source or target.")
+        for name in [side] if is_sided else default:
+            found[name] = value
+    return found
