@@ -8,12 +8,15 @@ values on another scale than it was trained on.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from terramorph.errors import InputError
+
+if TYPE_CHECKING:  # a bundle's header is read without torch: only what handles tensors imports it
+    import torch
+    from torch import Tensor
 
 DTYPES = ("uint8", "uint16", "int16", "float32")
 
@@ -50,6 +53,8 @@ class Scaling:
             stored: the values; left as they are.
             out: float32 memory for the result, if there is some already.
         """
+        import torch
+
         middle, half = (self.high + self.low) / 2.0, (self.high - self.low) / 2.0
         # A uint8 tensor minus a number is float32 at once; other dtypes are converted first.
         values = stored if stored.dtype == torch.uint8 else stored.to(torch.float32)
@@ -59,6 +64,8 @@ class Scaling:
 
     def from_unit(self, unit: Tensor) -> Tensor:
         """Floating values in [-1, 1] of any shape -> stored values, rounded to nearest for integer dtypes."""
+        import torch
+
         stored = (unit.to(torch.float32).clamp(-1.0, 1.0) + 1.0) * ((self.high - self.low) / 2.0) + self.low
         dtype: torch.dtype = getattr(torch, self.dtype)
         if dtype.is_floating_point:
@@ -98,6 +105,8 @@ def image_to_unit(pixels: np.ndarray, scaling: Scaling = BYTE) -> Tensor:
             f"The pixels are {pixels.dtype.name} and the model takes {scaling.dtype} from {scaling.low:g} to "
             f"{scaling.high:g}; convert the image first."
         )
+    import torch
+
     return scaling.to_unit(torch.from_numpy(np.ascontiguousarray(pixels)))[None]
 
 

@@ -43,6 +43,17 @@ def test_help_and_version_do_not_import_torch(words: list[str]) -> None:
         assert "\x1b" not in done.stdout
 
 
+def test_info_imports_no_torch(trained: Path) -> None:
+    code = (
+        "import sys\nfrom terramorph.cli.app import run\n"
+        f"assert run(['info', {str(trained)!r}]) == 0\n"
+        "slow = {'torch', 'rasterio', 'odc', 'pandas', 'PIL'} & set(sys.modules)\n"
+        "assert not slow, slow"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_warnings_are_printed_once_and_end_nothing(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     def open_twice(*_: object, **__: object) -> int:
         for _ in range(2):

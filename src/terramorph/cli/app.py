@@ -5,6 +5,7 @@ Nothing here imports torch: `terramorph --help` answers at once. Each verb impor
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import sys
@@ -151,7 +152,11 @@ def _warnings_printed() -> Iterator[None]:
 
 def main() -> NoReturn:
     """The program `terramorph`."""
-    sys.exit(run(sys.argv[1:]))
+    # Python's cycle collector would walk all that torch consists of many times while it is imported, and at the end.
+    gc.set_threshold(20_000)
+    code = run(sys.argv[1:])
+    gc.freeze()
+    sys.exit(code)
 
 
 def _is_usage(error: BaseException) -> bool:

@@ -11,7 +11,7 @@ import typer
 from terramorph.cli.console import show_table
 
 if TYPE_CHECKING:
-    from terramorph.bundle import Bands, Header
+    from terramorph.header import Bands, Header
 
 NAME = "info"
 EXAMPLE = "Example: terramorph info runs/maps/model.safetensors --json"
@@ -22,13 +22,10 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole header as JSON.")] = False,
 ) -> None:
     """Print what a model is: network, direction, bands, scale, training and scores."""
-    from terramorph.bundle import find_bundle, load_bundle
+    from terramorph.header import find_bundle, parameter_count, read_header
 
     path = find_bundle(bundle)
-    # The weights are read too: a file that is truncated or does not fit should not look sound here.
-    loaded = load_bundle(path)
-    header = loaded.header
-    parameters = sum(p.numel() for p in loaded.network.parameters())
+    header, parameters = read_header(path), parameter_count(path)
     if as_json:
         document = {"path": str(path), "parameters": parameters, **header.model_dump(mode="json")}
         print(json.dumps(document, indent=2))

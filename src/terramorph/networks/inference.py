@@ -70,13 +70,13 @@ def folded_convolution(conv: nn.Conv2d | nn.ConvTranspose2d, norm: nn.Module) ->
     assert isinstance(norm, nn.BatchNorm2d)
     assert norm.running_mean is not None
     assert norm.running_var is not None
-    # In float64: a channel that hardly varies has a scale of up to 300 and would cost digits.
+    # In float64: a channel that hardly varies has a scale of up to 300 and would cost the shift digits.
     scale = norm.weight.detach().double() / torch.sqrt(norm.running_var.double() + norm.eps)
     shape = (1, -1, 1, 1) if isinstance(conv, nn.ConvTranspose2d) else (-1, 1, 1, 1)
     shift = norm.bias.detach().double() - norm.running_mean.double() * scale
     if bias is not None:
         shift += bias.double() * scale
-    return (weight.double() * scale.view(shape)).float(), shift.float()
+    return weight * scale.float().view(shape), shift.float()
 
 
 def doubling_kernels(weight: Tensor) -> Tensor:
@@ -90,12 +90,10 @@ def doubling_kernels(weight: Tensor) -> Tensor:
     Returns:
         (4, out, inner, 2, 2), for the pixels (0, 0), (0, 1), (1, 0) and (1, 1) of a block.
     """
-    kernels = []
-    for row in range(2):
-        for column in range(2):
-            rows, columns = [3 - row, 1 - row], [3 - column, 1 - column]
-            kernels.append(weight[:, :, rows][:, :, :, columns].transpose(0, 1))
-    return torch.stack(kernels)
+    inner, out = weight.shape[:2]
+    # Kernel row 3 - a - 2 k as two digits: flipped, they are k and a.
+    digits = weight.reshape(inner, out, 2, 2, 2, 2).flip(2, 3, 4, 5)
+    return digits.permute(3, 5, 1, 0, 2, 4).reshape(4, out, inner, 2, 2)
 
 
 def fold_batchnorm(network: nn.Module) -> nn.Module:

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from terramorph.atomic import atomic
-from terramorph.bundle import read_header
 from terramorph.data import DEFAULT_CACHE
 from terramorph.documents import parse_json
 from terramorph.errors import BundleError, CheckpointError, ConfigError, InputError
 from terramorph.evaluation import evaluate
+from terramorph.header import read_header
 from terramorph.pairs import open_pairs
 from terramorph.training import Reporter, TrainConfig, TrainResult, parse_config, resume, train
 from terramorph.training.loop import CONFIG, MODEL

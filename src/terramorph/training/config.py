@@ -11,9 +11,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from terramorph.bundle import Direction
 from terramorph.documents import parse_json, parse_toml
 from terramorph.errors import ConfigError
+from terramorph.header import Direction
 from terramorph.losses import DIFFAUGMENTS
 from terramorph.networks import Norm, Upsampling
 

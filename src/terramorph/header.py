@@ -1,0 +1,240 @@
+"""What a bundle says of itself: everything needed to use its weights. Read without torch.
+
+A bundle's metadata holds one JSON document under the key `terramorph`; `Header` is that document.
+"""
+
+from __future__ import annotations
+
+import math
+import shlex
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from safetensors import SafetensorError, safe_open
+
+from terramorph._version import __version__
+from terramorph.bands import Units, band_order
+from terramorph.documents import DocumentError, parse_json_object
+from terramorph.errors import BundleError
+from terramorph.pixels import Scaling
+
+if TYPE_CHECKING:
+    from terramorph.raster import Raster
+
+FORMAT = 1
+MODELS_FOLDER = Path("models")
+# What a run leaves in its folder: the bundle at its end, and until then what it goes on from.
+_MODEL, _CHECKPOINT = "model.safetensors", "checkpoint.safetensors"
+_KEPT = ("running_mean", "running_var", "num_batches_tracked", "palette")
+Mode = Literal["paper", "raster"]
+Direction = Literal["AtoB", "BtoA"]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Bands(_Frozen):
+    """What one side of the translation holds.
+
+    Attributes:
+        names: one per band, in order.
+        dtype, low, high: how stored values become [-1, 1]; see `terramorph.pixels.Scaling`.
+        units: what stored values mean, scale and offset of each band; None: themselves, or it is not known.
+
+    Raises:
+        ValidationError: if there is no name, the dtype is unknown, low is not under high, or units are not one a band.
+    """
+
+    names: tuple[str, ...] = Field(min_length=1)
+    dtype: str = "uint8"
+    low: float = 0.0
+    high: float = 255.0
+    units: Units | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        _ = self.scaling  # refuses an unknown dtype and an empty range
+        if self.units and len(self.units.scales) != len(self.names):
+            raise ValueError("scales and offsets are given one a band")
+        return self
+
+    @classmethod
+    def of(cls, names: Sequence[str], scaling: Scaling, units: Units | None = None) -> Self:
+        """Bands by names, range and units."""
+        return cls(names=tuple(names), dtype=scaling.dtype, low=scaling.low, high=scaling.high, units=units)
+
+    @property
+    def count(self) -> int:
+        """Number of bands."""
+        return len(self.names)
+
+    @property
+    def scaling(self) -> Scaling:
+        """The straight line from stored values to [-1, 1]."""
+        return Scaling(self.dtype, self.low, self.high)
+
+    @property
+    def physical(self) -> tuple[float, float] | None:
+        """The range in the units of the first band; None where they are not known."""
+        if self.units is None:
+            return None
+        low, high = (value * self.units.scales[0] + self.units.offsets[0] for value in (self.low, self.high))
+        return low, high
+
+    def fit(self, raster: Raster) -> Raster | None:
+        """A raster's bands in this order, by name, and its stored values in these units; None where bands differ."""
+        order = band_order(raster.bands, self.names)
+        return None if order is None else raster.arranged(order, self.units)
+
+
+class Architecture(_Frozen):
+    """A name in `terramorph.networks.NETWORKS` and the fields that build it again."""
+
+    name: str
+    settings: dict[str, Any]
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        for key in ("in_bands", "out_bands", "width"):
+            value = self.settings.get(key, 1)
+            if type(value) is not int or value < 1:
+                raise ValueError(f"{key} is {value!r} and must be a whole number from 1")
+        dropout = self.settings.get("dropout", 0.0)
+        if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0.0 <= dropout <= 1.0:
+            raise ValueError(f"dropout is {dropout!r} and must be a share from 0 to 1")
+        return self
+
+
+class Header(_Frozen):
+    """What a bundle says of itself.
+
+    Attributes:
+        format: version of this document, `FORMAT`.
+        made_by: the terramorph version that wrote it.
+        architecture: the generator.
+        direction: which side of the training pairs was the source.
+        source, target: the bands and value ranges of both sides.
+        size: side in pixels of the square crops it was trained on, and that evaluation resizes to.
+        stride: input sizes are extended to a multiple of this many pixels.
+        halo: pixels on each side that an output pixel depends on; None if not bounded.
+        mode: the mode used unless another is asked for. `paper`: batch statistics and live dropout;
+            `raster`: fixed statistics, no dropout.
+        recalibrated: whether the normalisation statistics were averaged over the training set after training.
+        ground_resolution: metres per pixel of the training crops, None if not known.
+        recipe: the resolved training configuration, empty if the weights came from elsewhere.
+        data: where the training pairs came from: a fingerprint and counts.
+        scores: figures of the last evaluation that was recorded (`evaluate --record`), by split and name.
+        note: free text, such as a licence or where the weights came from.
+
+    Raises:
+        ValidationError: if a value is out of range, or the bands are not as many as the generator takes and gives.
+    """
+
+    format: int = FORMAT
+    made_by: str = __version__
+    architecture: Architecture
+    direction: Direction = "AtoB"
+    source: Bands
+    target: Bands
+    size: int = Field(256, gt=0)
+    stride: int = Field(1, gt=0)
+    halo: int | None = Field(None, ge=0)
+    mode: Mode = "raster"
+    recalibrated: bool = False
+    ground_resolution: float | None = Field(None, gt=0, allow_inf_nan=False)
+    recipe: dict[str, Any] = {}
+    data: dict[str, Any] = {}
+    scores: dict[str, float | None] = {}
+    note: str = ""
+
+    @model_validator(mode="after")
+    def _bands_fit(self) -> Self:
+        for side, key in ((self.source, "in_bands"), (self.target, "out_bands")):
+            wanted = self.architecture.settings.get(key, side.count)
+            if side.count != wanted:
+                which = "source" if side is self.source else "target"
+                raise ValueError(f"the {which} has {side.count} band names and the network has {key} {wanted}")
+        return self
+
+
+def read_header(path: str | Path) -> Header:
+    """Reads what a bundle says of itself without its weights.
+
+    Raises:
+        BundleError: if the file is missing, truncated, too new, or not a bundle, or a value is out of range. Whether
+            its network can be built is known once the bundle is loaded.
+    """
+    path = find_bundle(path)
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError, struct.error) as error:
+        raise BundleError(f"{path} is damaged or not a .safetensors file ({error}); copy or make it again.") from error
+    if "terramorph" not in metadata:
+        raise BundleError(
+            f"{path} holds weights but no terramorph header; use `terramorph import` to make a bundle of it."
+        )
+    try:
+        document = parse_json_object(metadata["terramorph"])
+        version = document.get("format")
+        if isinstance(version, int) and version > FORMAT:
+            raise BundleError(
+                f"{path} was written by terramorph {document.get('made_by', '?')} in bundle format "
+                f"{version}, and this is "
+                f"terramorph {__version__} with format {FORMAT}; upgrade terramorph to use it."
+            )
+        return Header.model_validate(document)
+    except (DocumentError, ValidationError) as error:
+        detail = _first(error) if isinstance(error, ValidationError) else error
+        raise BundleError(
+            f"The header of {path} does not say what a bundle must ({detail}); make the bundle again."
+        ) from error
+
+
+def _first(error: ValidationError) -> str:
+    """The first thing that is wrong, as `source.low: what`."""
+    wrong = error.errors()[0]
+    where = ".".join(str(part) for part in wrong["loc"])
+    what = wrong["msg"].removeprefix("Value error, ").rstrip(".")
+    return f"{where}: {what}" if where else what
+
+
+def parameter_count(path: str | Path) -> int:
+    """Number of values that training changes in a bundle's network: all tensors but those that are only kept."""
+    with safe_open(path, framework="numpy") as file:
+        shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118  (no mapping)
+    return sum(math.prod(shape) for name, shape in shapes.items() if name.rpartition(".")[2] not in _KEPT)
+
+
+def find_bundle(path: str | Path) -> Path:
+    """The file that a path, a run's folder or a bare name means.
+
+    Raises:
+        BundleError: if there is none; the sentence lists the names in the models folder, or says how an unfinished run
+            goes on.
+    """
+    given = Path(path)
+    if (given / _MODEL).is_file():
+        return given / _MODEL
+    if given.is_file():
+        return given
+    if given.name == str(path):
+        named = MODELS_FOLDER / f"{given.name.removesuffix('.safetensors')}.safetensors"
+        if named.is_file():
+            return named
+    if (given / _CHECKPOINT).is_file():
+        raise BundleError(
+            f"The run in {given} has no {_MODEL} yet; go on with `terramorph train --resume {shlex.quote(str(given))}`."
+        )
+    what = f"it is a folder without {_MODEL}" if given.is_dir() else "it is not a file"
+    known = sorted(p.stem for p in MODELS_FOLDER.glob("*.safetensors"))
+    hint = (
+        f"the folder {MODELS_FOLDER} holds {', '.join(known)}; give one of these, a .safetensors file"
+        if known
+        else f"there is no bundle in the folder {MODELS_FOLDER}; give a .safetensors file"
+    )
+    raise BundleError(f"There is no bundle {given}: {what}, and {hint} or the folder of a finished run.")
