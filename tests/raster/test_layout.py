@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +188,26 @@ def test_palettes_are_of_classes(tmp_path):
         dataset.write_colormap(1, {0: (0, 0, 0, 255), 2: (255, 0, 0, 255), 5: (0, 0, 255, 255)})
     with ImageSource(path) as source:
         assert len(np.unique(source.read(FINER).pixels.reshape(3, -1), axis=1).T) == 3
+
+
+@pytest.mark.parametrize("bits", [1, 4])
+def test_classes_of_few_bits_are_never_mixed(tmp_path, bits):
+    shades = Image.fromarray(labels()[0] > 0) if bits == 1 else Image.fromarray(labels()[0]).quantize(4)
+    shades.save(tmp_path / "a.png", bits=bits)
+    (tmp_path / "a.pgw").write_text("1\n0\n0\n-1\n500000.5\n3999999.5\n")
+    (tmp_path / "a.prj").write_text(CRS("EPSG:32633").to_wkt())
+    with ImageSource(tmp_path / "a.png") as source:
+        own = {tuple(colour) for colour in source.read(source.grid).pixels.reshape(len(source.bands), -1).T}
+        with pytest.warns(InputWarning) if bits == 1 else nullcontext():
+            moved = source.read(FINER)
+    assert {tuple(colour) for colour in moved.pixels.reshape(len(moved.bands), -1).T} == own
+
+
+def test_noise_of_few_steps_is_no_class(tmp_path):
+    noise = RNG.integers(90, 110, (1, 64, 64)).astype(np.uint8)
+    with ImageSource(written(tmp_path / "a.tif", noise)) as source:
+        source.read(FINER)
+        assert source.resampling == "bicubic"
 
 
 def test_measurements_of_few_steps_are_no_classes(tmp_path):

@@ -63,6 +63,8 @@ def test_bands_of_an_array_are_told_by_their_coordinates(bundle: Bundle) -> None
     one, other = (translate_array(model, array) for array in arrays)
     assert isinstance(one, xarray.DataArray)
     assert np.array_equal(one, other)
+    four = xarray.concat([arrays[1].isel(band=[0]).assign_coords(band=["nir"]), arrays[1]], "band")
+    assert np.array_equal(translate_array(model, four.chunk({"y": 40})), one)
 
 
 def test_a_model_of_blue_green_red_takes_red_green_blue() -> None:

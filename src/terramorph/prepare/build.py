@@ -131,8 +131,8 @@ def _plan_grid(one: Inputs, out: Path, options: Options, journal: Journal, opene
 def _plan_folder(one: Inputs, out: Path, options: Options, journal: Journal, opened: ExitStack, tell: Progress) -> Job:
     """Finds the pairs of a folder that is paired already."""
     root, name, how = Path(one.source), str(one.name), options.opening
-    if how.source.bands or how.target.bands:
-        raise ConfigError(f"Bands are picked of rasters, and {root} is a folder of pairs; leave them out.")
+    if how.source.bands or how.target.bands or how.source.raw:
+        raise ConfigError(f"Bands and raw values are of rasters, and {root} is a folder of pairs; leave them out.")
     folders = {
         split: open_pairs(root, split, skip_bad=options.skip_bad, nodata=how.source.nodata)
         for split in SPLITS

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from terramorph.bands import colour_of
 from terramorph.errors import DatasetError, RasterError
 from terramorph.prepare.registration import LEAST_SHIFT, Shift, estimate_shift
 from terramorph.raster.raster import Raster
@@ -248,7 +249,7 @@ def _haze(levels: NDArray[np.uint8], raster: Raster) -> float:
     Over open ground some pixel near any other is dark in some colour, but not through a veil: the dark channel of He,
     Sun and Tang, Single Image Haze Removal Using Dark Channel Prior, 2009.
     """
-    names = [name.lower() for name in raster.bands]
+    names = [colour_of(name) for name in raster.bands]
     if not {"red", "green", "blue"} <= set(names) or not raster.mask.any():
         return math.nan
     red, green, blue = (levels[names.index(name)] for name in ("red", "green", "blue"))

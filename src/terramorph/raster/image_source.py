@@ -268,11 +268,13 @@ class ImageSource:
             if self._kind_known:
                 return
             self._kind_known = True
-        layout = self._layout
-        if layout is None or self._handles is None or len(layout.numbers) > 1 or layout.dtype.kind == "f":
+        if len(self.bands) > 1 or self.dtype.kind == "f":
             return
-        with named_errors(self._path), self._handles.lend() as dataset:
-            found = count_classes(sample_blocks(dataset, layout.numbers[0]))
+        if self._handles is None or self._layout is None:
+            found = count_classes([self._stored(0, 0, *self.grid.shape)[0][0]])
+        else:
+            with named_errors(self._path), self._handles.lend() as dataset:
+                found = count_classes(sample_blocks(dataset, self._layout.numbers[0]))
         if found is not None and self.resampling != "nearest":
             self.resampling, self._overview_count = "nearest", 0
             warn(

@@ -13,7 +13,9 @@ from terramorph.errors import warn
 _USUAL = (-9999.0, -99999.0, -999999.0, -999.0, 9999.0, 99999.0, -32768.0, -32767.0, 32767.0, 65535.0, -2147483648.0)
 _HUGE = 1e19
 """Magnitude from which a float holds no measurement: 1e20, 9.97e36 (netCDF), 3.4e38."""
-_MOST_CLASSES = 32
+_MOST_CLASSES = 64
+_FLAT = 0.6
+"""Share of neighbours of the same value, over which a band may hold classes: noise has less."""
 
 
 def settle(pixels: NDArray[Any], valid: NDArray[np.bool_]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
@@ -102,8 +104,8 @@ def is_alpha(blocks: Sequence[NDArray[Any]]) -> bool:
 def count_classes(blocks: Sequence[NDArray[Any]]) -> int | None:
     """How many classes a band holds, by blocks (h, w) of its values; None where these are measurements.
 
-    Classes are few, and from one to the next it is not always a single step, as it is where something is measured
-    in few steps.
+    Classes are few, neighbours mostly of the same, and from one to the next it is not always a single step, as it is
+    where something is measured in few steps.
     """
     values = np.unique(np.concatenate([block.ravel() for block in blocks]))
     if not 2 <= len(values) <= _MOST_CLASSES:
@@ -113,5 +115,5 @@ def count_classes(blocks: Sequence[NDArray[Any]]) -> int | None:
     steps = np.concatenate(
         [np.abs(np.diff(np.searchsorted(values, block), axis=axis)).ravel() for block in blocks for axis in (0, 1)]
     )
-    steps = steps[steps > 0]
-    return len(values) if steps.size and (steps > 1).mean() > 0.05 else None
+    changed = steps[steps > 0]
+    return len(values) if changed.size < (1 - _FLAT) * steps.size and (changed > 1).mean() > 0.05 else None

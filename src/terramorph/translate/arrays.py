@@ -76,6 +76,9 @@ def translate_array(
     band = next((name for name in array.dims if name not in spatial), "band")
     made = wrap_xr(pixels, grid.geobox, dims=(band, *spatial), axis=1, nodata=work.nodata)
     made = made.assign_coords({band: list(names)}).rename(array.name)
+    units = work.target.units
+    if units and len({*units.scales}) == len({*units.offsets}) == 1:
+        made = made.assign_attrs(scale_factor=units.scales[0], add_offset=units.offsets[0])
     if match_source and grid != source.grid:
         made = made.odc.reproject(source.grid.geobox, resampling="cubic").assign_coords({band: list(names)})
     return made.transpose(*array.dims) if array.ndim == 3 else made
