@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
+import pyproj
 import pytest
 from affine import Affine
 from odc.geo.crs import CRS
@@ -51,7 +52,9 @@ def test_georeferenced_means_crs_or_transform():
 
 def test_ground_resolution_by_crs():
     assert Grid.pixels(2, 2).ground_resolution is None
-    assert UTM.ground_resolution == pytest.approx(0.5)
+    # 0.5 of grid on the central meridian, where UTM's scale is 0.9996.
+    middle = Grid(10, 10, Affine(0.5, 0, 500_000 - 2.5, 0, -0.5, 5e6), CRS("EPSG:32633"))
+    assert middle.ground_resolution == pytest.approx(0.5 / 0.9996, rel=1e-6)
     # Google zoom 17 over Brooklyn: 1.194 m at the equator, times cos(latitude).
     latitude = math.radians(40.7)
     y = 6378137.0 * math.asinh(math.tan(latitude))
@@ -60,8 +63,33 @@ def test_ground_resolution_by_crs():
     # One degree of latitude at 60 N is 111,412 m, of longitude 55,800 m (WGS 84).
     degrees = Grid(100, 100, Affine(1e-5, 0, 10 - 5e-4, 0, -1e-5, 60 + 5e-4), CRS("EPSG:4326"))
     assert degrees.ground_resolution == pytest.approx(1e-5 * math.sqrt(111_412 * 55_800), rel=1e-4)
-    feet = Grid(10, 10, Affine(1, 0, 0, 0, -1, 0), CRS("EPSG:2263"))
-    assert feet.ground_resolution == pytest.approx(0.3048006, rel=1e-6)
+    feet = Grid(10, 10, Affine(1, 0, 984_250, 0, -1, 200_000), CRS("EPSG:2263"))
+    assert feet.ground_resolution == pytest.approx(0.3048006, rel=1e-3)
+
+
+BOUND_MERCATOR = "+proj=merc +lon_0=10 +ellps=WGS84 +towgs84=0,0,0 +units=m"
+
+
+@pytest.mark.parametrize(
+    ("crs", "x", "y", "metres"),
+    [
+        ("EPSG:3857", 1_500_000, 6_200_000, 0.66188),
+        ("EPSG:3857+5773", 1_500_000, 6_200_000, 0.66188),
+        (BOUND_MERCATOR, 500_000, 7_500_000, 0.56216),
+        ("EPSG:3388", 200_000, 4_000_000, 0.97455),  # standard parallel 42
+        ("+proj=merc +lat_ts=60 +a=3396190 +b=3376200 +units=m", 0, 2_228_840, 1.0),  # Mars
+        ("EPSG:32633+5773", 500_000, 5_000_000, 1.0004),
+        ("EPSG:3031", 0, 0, 1.0281),  # polar stereographic, true at 71 S
+        ("EPSG:3035", 2_821_000, 1_810_000, 1.0),  # equal area
+    ],
+)
+def test_lengths_are_divided_by_the_scale_of_the_projection(crs: str, x: float, y: float, metres: float) -> None:
+    grid = Grid(200, 200, Affine(1, 0, x - 100, 0, -1, y + 100), CRS(pyproj.CRS(crs).to_wkt()))
+    assert grid.ground_resolution == pytest.approx(metres, rel=2e-3)
+
+
+def test_where_a_projection_is_not_defined_lengths_are_taken_as_they_are() -> None:
+    assert Grid(2, 2, Affine(3, 0, 1e12, 0, -3, 1e12), CRS("EPSG:3035")).ground_resolution == pytest.approx(3)
 
 
 @pytest.mark.parametrize(

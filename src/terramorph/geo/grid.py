@@ -15,9 +15,7 @@ from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 
 from terramorph.errors import RasterError
-
-WEB_MERCATOR_RADIUS = 6378137.0
-"""Radius of the sphere of EPSG:3857, in metres."""
+from terramorph.geo.crs import point_scale, unit_in_metres
 
 SQUARE = 1.1
 """A pixel whose sides differ by less than this factor is square."""
@@ -115,23 +113,17 @@ class Grid:
     def ground_resolution(self) -> float | None:
         """Side of a square with the ground area of the centre pixel, in metres; None without a CRS.
 
-        Geographic CRS are measured along the ellipsoid at the centre, web mercator is divided by its scale at
-        the centre's latitude (1 / cos latitude, on its sphere); other projected CRS are taken at their
-        nominal scale (in UTM within 0.1 % of the ground).
+        Geographic CRS are measured along the ellipsoid at the centre; lengths in a projected CRS are divided by its
+        scale there (Mercator at 60 degrees: 2; UTM: 0.9996 to 1.001). Where a projection is not defined at the
+        centre, its lengths are taken as they are.
         """
         if self.crs is None:
             return None
-        proj = self.crs.proj
-        if proj.is_geographic:
+        if self.crs.proj.is_geographic:
             return self._geographic_resolution()
-        factor = float(proj.axis_info[0].unit_conversion_factor) if proj.axis_info else 1.0
-        side = math.sqrt(abs(self.affine.determinant)) * factor
-        operation = proj.coordinate_operation
-        method = operation.method_name if operation is not None else ""
-        if "Mercator" in method and "Transverse" not in method and "Oblique" not in method:
-            _, y = self.affine @ (self.width / 2, self.height / 2)
-            side /= math.cosh(y * factor / WEB_MERCATOR_RADIUS)
-        return side
+        scale = point_scale(self.crs, *(self.affine @ (self.width / 2, self.height / 2)))
+        area = abs(self.affine.determinant) / (scale.areal if scale else 1.0)
+        return math.sqrt(area) * unit_in_metres(self.crs)
 
     def _geographic_resolution(self) -> float:
         """Ground resolution in metres of a grid in degrees, along the ellipsoid at the centre."""

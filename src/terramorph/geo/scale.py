@@ -9,7 +9,8 @@ from odc.geo.crs import CRS
 from odc.geo.geom import Geometry
 
 from terramorph.errors import RasterError
-from terramorph.geo.grid import Grid
+from terramorph.geo.crs import is_mercator, point_scale, unit_in_metres
+from terramorph.geo.grid import SQUARE, Grid
 from terramorph.geo.project import project, project_extent
 
 
@@ -23,8 +24,8 @@ def grid_at(ground: Geometry, resolution: float) -> Grid:
         resolution: metres on the ground per pixel.
 
     Returns:
-        A grid in the ground's CRS if that is in metres (and not web mercator, whose metres shrink towards the poles),
-        else in the UTM zone of its middle.
+        A grid in the ground's CRS if its metres are metres on the ground, else in the UTM zone of its middle
+        (`metric_crs`).
 
     Raises:
         RasterError: if the middle lies where there is no UTM zone.
@@ -40,16 +41,17 @@ def grid_at(ground: Geometry, resolution: float) -> Grid:
 def metric_crs(ground: Geometry) -> CRS:
     """The CRS in which metres are metres on the ground: the one at hand, or the UTM zone of the middle.
 
+    The one at hand is taken if it is projected, in metres, no Mercator (whose scale at one place is not that of the
+    next), and enlarges the ground at the middle by less than a tenth in every direction.
+
     Raises:
         RasterError: if the middle lies where there is no UTM zone.
     """
     crs: CRS = ground.crs
-    operation = crs.proj.coordinate_operation
-    method = operation.method_name if operation is not None else ""
-    mercator = "Mercator" in method and "Transverse" not in method and "Oblique" not in method
-    metres = bool(crs.proj.axis_info) and float(crs.proj.axis_info[0].unit_conversion_factor) == 1.0
-    if not crs.geographic and metres and not mercator:
-        return crs
+    if crs.projected and unit_in_metres(crs) == 1.0 and not is_mercator(crs):
+        scale = point_scale(crs, *ground.centroid.coords[0])
+        if scale is None or 1 / SQUARE < scale.smallest <= scale.largest < SQUARE:
+            return crs
     east, north = project(ground.centroid, "EPSG:4326").coords[0]
     if not -80 <= north <= 84:
         raise RasterError(

@@ -25,6 +25,8 @@ GDAL_OPTIONS = {
     "GDAL_GEOREF_SOURCES": "PAM,INTERNAL",
     # GDAL's way of decoding a whole PNG at once takes a truncated one for whole, and holds it in memory.
     "GDAL_PNG_WHOLE_IMAGE_OPTIM": "NO",
+    # Datum parameters of a file count though GDAL knows the datum's name.
+    "OSR_STRIP_TOWGS84": "NO",
     "GDAL_CACHEMAX": 64 * 2**20,
 }
 """GDAL's settings while we read. Its cache of decoded blocks, bytes, is one for the process and not one for each file;

@@ -26,7 +26,7 @@ from odc.geo.crs import CRS
 from rasterio.crs import CRS as RasterioCRS
 
 from terramorph.errors import RasterError
-from terramorph.raster.crs import to_odc_crs
+from terramorph.raster.crs import to_odc_crs, to_rasterio_crs
 from terramorph.raster.mapfile import find_map_file, read_map_file, read_text
 
 _SHORT = {
@@ -178,8 +178,12 @@ def world_text(affine: Affine) -> str:
 
 
 def prj_text(crs: CRS) -> str:
-    """The text of a .prj file: ESRI's WKT, or WKT 2 for a CRS which that cannot express."""
+    """The text of a .prj file: ESRI's WKT; GDAL's for a CRS with datum parameters of its own, which ESRI's leaves out;
+    WKT 2 for one which neither can express.
+    """
     try:
+        if crs.proj.is_bound:
+            return str(to_rasterio_crs(crs).to_wkt(version="WKT1_GDAL"))
         return str(crs.proj.to_wkt("WKT1_ESRI"))
     except Exception:  # pyproj raises CRSError or returns None where the dialect has no word for it
         return str(crs.to_wkt())

@@ -13,7 +13,8 @@ from affine import Affine
 from odc.geo.crs import CRS
 
 from terramorph.errors import RasterError
-from terramorph.geo.grid import WEB_MERCATOR_RADIUS, Grid
+from terramorph.geo.crs import WEB_MERCATOR_RADIUS
+from terramorph.geo.grid import Grid
 
 WEB_MERCATOR = CRS("EPSG:3857")
 """The CRS of tiles of which nothing else is said."""

@@ -1,0 +1,88 @@
+"""What a CRS says of its plane, whatever is wrapped around it: a vertical part, datum parameters of its own."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import pyproj
+from odc.geo.crs import CRS
+from pyproj.exceptions import ProjError
+
+WEB_MERCATOR_RADIUS = 6378137.0
+"""Radius of the sphere of EPSG:3857, in metres."""
+
+
+class PointScale(NamedTuple):
+    """How a projection enlarges the ground at a point: lengths in the CRS to those on the ground (Tissot's indicatrix).
+
+    Attributes:
+        largest, smallest: in the direction of most and of least enlargement.
+        areal: of areas.
+    """
+
+    largest: float
+    smallest: float
+    areal: float
+
+
+def plane(crs: pyproj.CRS) -> pyproj.CRS:
+    """The horizontal CRS without a vertical part and without the transformation that it is bound to."""
+    while crs.is_bound or crs.is_compound:
+        inner = crs.source_crs if crs.is_bound else crs.sub_crs_list[0]
+        if inner is None:
+            break
+        crs = inner
+    return crs
+
+
+def horizontal(crs: pyproj.CRS) -> pyproj.CRS:
+    """The CRS without a vertical part; datum parameters of its own (TOWGS84, BOUNDCRS) stay."""
+    if crs.is_compound:
+        return horizontal(crs.sub_crs_list[0])
+    if crs.is_bound and crs.source_crs is not None and crs.source_crs.is_compound:
+        return pyproj.crs.BoundCRS(
+            source_crs=horizontal(crs.source_crs),
+            target_crs=crs.target_crs,
+            transformation=crs.coordinate_operation,
+        )
+    return crs.to_2d()
+
+
+def is_mercator(crs: CRS) -> bool:
+    """Whether a CRS is a Mercator about the equator, of whatever ellipsoid: its metres shrink towards the poles."""
+    operation = plane(crs.proj).coordinate_operation
+    name = operation.method_name if operation is not None else ""
+    return "Mercator" in name and "Transverse" not in name and "Oblique" not in name
+
+
+def unit_in_metres(crs: CRS) -> float:
+    """Metres to one unit of a projected CRS."""
+    axes = plane(crs.proj).axis_info
+    return float(axes[0].unit_conversion_factor) if axes else 1.0
+
+
+def point_scale(crs: CRS, x: float, y: float) -> PointScale | None:
+    """The scale of a projected CRS at a point, in its units; None where the projection is not defined.
+
+    Web mercator's is that of its sphere.
+    """
+    projection = _projection(plane(crs.proj))
+    if projection is None:
+        return None
+    try:
+        longitude, latitude = projection(x, y, inverse=True, errcheck=True)
+        factors = projection.get_factors(longitude, latitude, errcheck=True)
+    except ProjError:
+        return None
+    scale = PointScale(float(factors.tissot_semimajor), float(factors.tissot_semiminor), float(factors.areal_scale))
+    return scale if all(0 < value < 1e6 for value in scale) else None
+
+
+@lru_cache(maxsize=64)
+def _projection(crs: pyproj.CRS) -> pyproj.Proj | None:
+    """PROJ's projection of a CRS; None where PROJ has no formula of it (a local CRS of a building site)."""
+    try:
+        return pyproj.Proj(crs) if crs.is_projected else None
+    except ProjError:
+        return None
