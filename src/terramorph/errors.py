@@ -13,16 +13,27 @@
         └── MissingPackageError (ImportError)   an optional package is not installed
 
 A message is one sentence or two that say what is wrong, where, and what to do. What is doubtful but can be used is no
-error: it is told by `warn` and the work goes on.
+error: it is told by `warn` and the work goes on. Keys and passwords in the addresses that a message names are left out.
 """
 
 from __future__ import annotations
 
 import warnings
+from typing import Any
+
+from terramorph.redaction import redact_text
 
 
 class TerramorphError(Exception):
     """The root of all errors raised on purpose."""
+
+    def __init__(self, *args: object) -> None:
+        """Take keys and passwords out of the message: what a library says of an address may end with one."""
+        super().__init__(*(redact_text(arg) if isinstance(arg, str) else arg for arg in args))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Make it again from its message: a worker's error comes back, though `StorageError` has two layouts."""
+        return type(self), self.args, self.__dict__ or None
 
 
 class InputError(TerramorphError, ValueError):
@@ -71,4 +82,4 @@ class InputWarning(UserWarning):
 
 def warn(sentence: str) -> None:
     """Issue an `InputWarning`. The command line prints each sentence once, on standard error."""
-    warnings.warn(sentence, InputWarning, stacklevel=3)
+    warnings.warn(redact_text(sentence), InputWarning, stacklevel=3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import threading
 import time
@@ -14,7 +15,8 @@ from PIL import Image
 
 from terramorph import __version__
 from terramorph.errors import RasterError
-from terramorph.raster import open_source
+from terramorph.prepare import Inputs, Opening, Options, Scale, SplitRule, inspect, prepare
+from terramorph.raster import Raster, open_source, write_image
 from terramorph.raster.tiles import FolderTiles, ServerTiles, TileSource
 from terramorph.raster.tiles.scheme import TileBox, pixel_grid
 
@@ -31,13 +33,14 @@ class Server:
     """Answers from lists, the last answer again and again, and remembers who asked what."""
 
     def __init__(self):
-        self.answers, self.asked, self.agents = {}, [], set()
+        self.answers, self.asked, self.agents, self.logins = {}, [], set(), set()
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self):
                 outer.asked.append(self.path)
                 outer.agents.add(self.headers["User-Agent"])
+                outer.logins.add(self.headers["Authorization"])
                 answers = outer.answers.get(self.path, [(404, b"no", {})])
                 status, body, headers = answers.pop(0) if len(answers) > 1 else answers[0]
                 self.send_response(status)
@@ -195,3 +198,53 @@ def test_a_server_of_other_sizes_is_noticed(server, tmp_path):
     server.put("/0/0/0.png", (200, png(1, 512)))
     with TileSource(tiles(server, tmp_path, zoom=0)) as source, pytest.raises(RasterError, match="512 x 512"):
         source.read(source.grid)
+
+
+def test_a_login_before_the_host_is_sent_and_not_told(server, tmp_path):
+    server.put("/0/0/0.png", (200, png(1)))
+    with_login = server.url.replace("http://", "http://me:p%40ss@")
+    reader = ServerTiles(with_login + "/{z}/{x}/{y}.png", 0, "CC0", tmp_path)
+    assert reader.read(0, 0, 0) == png(1)
+    assert server.logins == {"Basic " + base64.b64encode(b"me:p@ss").decode()}
+    assert reader.name == server.url + "/{z}/{x}/{y}.png"
+
+
+def test_repetitions_are_logged_without_the_key(server, tmp_path, caplog):
+    reader = tiles(server, tmp_path, "/{z}/{x}/{y}.png?key=SECRET", retries=1)
+    server.close()
+    with pytest.raises(RasterError, match="cannot be reached"):
+        reader.read(Z, X, Y)
+    assert "Retrying" in caplog.text
+    assert "SECRET" not in caplog.text
+    server.__init__()  # for the fixture to close
+
+
+@pytest.mark.parametrize("secret", ["?key={}", "?a=1&appid={}", "?token={}", "@"])
+def test_no_file_of_a_dataset_holds_a_key(server, tmp_path, secret):
+    grid = pixel_grid(Z, TileBox(X, Y, X + 1, Y + 1), 256)
+    target = Raster(
+        np.full((3, 64, 64), 9, np.uint8), np.ones((64, 64), bool), grid.crop(0, 0, 64, 64), ("r", "g", "b")
+    )
+    write_image(target, tmp_path / "map.tif")
+
+    def once(key):
+        query = secret.format(key) if secret != "@" else ""
+        server.put(f"/{Z}/{X}/{Y}.png{query}", (200, png(10)))
+        url = server.url if query else server.url.replace("//", f"//me:{key}@")
+        spec = f"{url}/{{z}}/{{x}}/{{y}}.png{query}"
+        options = Options(
+            tile=64, scale=Scale(zoom=Z), split=SplitRule(fractions=(1, 0, 0)), opening=Opening(terms="CC0")
+        )
+        prepare(tmp_path / "out", [Inputs(spec, str(tmp_path / "map.tif"), "town")], options)
+        inspect(tmp_path / "out")
+        files = {f: f.read_bytes() for f in (tmp_path / "out").rglob("*") if f.is_file()}
+        assert not any(key.encode() in content or key in str(f) for f, content in files.items())
+        return files
+
+    first = once("SECRET")
+    areas = tmp_path / "out" / ".prepare" / "areas.json"
+    assert server.url in areas.read_text()
+    # What an earlier version wrote is read and mended, and another key for the same address is the same source.
+    areas.write_text(areas.read_text().replace("...", "SECRET"))
+    assert once("OTHER") == first
+    assert len(server.asked) == 1

@@ -35,6 +35,7 @@ from terramorph.cli import (
 from terramorph.cli.console import warn
 from terramorph.cli.interrupt import StoppedBefore, Terminated, terminate_as_exception
 from terramorph.errors import InputError, InputWarning, TerramorphError
+from terramorph.redaction import redact_text
 
 BAD_INPUT, FAILURE, INTERRUPTED, TERMINATED = 2, 1, 130, 143
 _AGAIN = "run again with --debug for the traceback"
@@ -125,9 +126,9 @@ def run(arguments: Sequence[str]) -> int:
         if isinstance(error, SystemExit | GeneratorExit):
             raise
         if debug:
-            traceback.print_exc()
+            print(redact_text(traceback.format_exc()), file=sys.stderr, end="")
         if not getattr(error, "already_told", False):
-            print(f"terramorph: {sentence(error)}", file=sys.stderr)
+            print(f"terramorph: {redact_text(sentence(error))}", file=sys.stderr)
         return exit_code(error)
 
 

@@ -7,11 +7,11 @@ out, are in `footprints.parquet` beside it (GeoParquet 1.1, one row a tile, whic
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from affine import Affine
 from odc.geo.crs import CRS
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pyproj.exceptions import CRSError
 
 from terramorph.atomic import atomic
@@ -19,6 +19,7 @@ from terramorph.bands import Units, band_order
 from terramorph.errors import DatasetError
 from terramorph.geo import Grid
 from terramorph.raster.raster import Raster
+from terramorph.redaction import redact
 
 MANIFEST = "manifest.json"
 FOOTPRINTS = "footprints.parquet"
@@ -71,7 +72,7 @@ class SideRecord(_Record):
     """One input of an area.
 
     Attributes:
-        path: as it was given: a file, a folder or a URL template.
+        path: as it was given, without keys and passwords: a file, a folder or a URL template.
         fingerprint: blake2b of its content, hexadecimal.
         bands: names.
         dtype: numpy name.
@@ -80,7 +81,7 @@ class SideRecord(_Record):
         units: what stored values mean; None: themselves. Pairs are stored in the units of the first area.
     """
 
-    path: str
+    path: Annotated[str, AfterValidator(redact)]
     fingerprint: str
     bands: tuple[str, ...]
     dtype: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, nullcontext, suppress
@@ -28,6 +29,7 @@ from terramorph.prepare.sides import open_side
 from terramorph.raster import Raster
 from terramorph.raster.source import Source
 from terramorph.raster.values import Suspects, tell_suspects
+from terramorph.redaction import redact
 
 Progress = Callable[[str, int, int], None]
 """Called with the name of a step, how much of it is done, and of how much."""
@@ -83,7 +85,7 @@ def _named(inputs: Sequence[Inputs]) -> list[Inputs]:
 
 def _stem(source: str) -> str:
     """A name for an area from the name of its source."""
-    last = source.rstrip("/").rsplit("/", 1)[-1].split("?")[0].split(".")[0]
+    last = re.split(r"[?#]", redact(source))[0].rstrip("/").rsplit("/", 1)[-1].split(".")[0]
     return "".join(c if c.isalnum() or c in "-_" else "-" for c in last).strip("-") or "area"
 
 

@@ -112,6 +112,8 @@ class Journal:
             self.areas: list[AreaRecord] = [AreaRecord.model_validate(a) for a in self._json("areas.json") or ()]
         except (ValidationError, TypeError) as error:
             raise self._damaged("areas.json", "it does not list areas") from error
+        if self.areas and self._json("areas.json") != self._areas():  # an earlier version kept keys in addresses
+            self._save("areas.json", self._areas())
 
     def add_area(self, area: AreaRecord) -> None:
         """Notes an area, before any of its tiles.
@@ -131,7 +133,7 @@ class Journal:
         if self.areas:
             _refuse_other_kind(self.areas[0], area)
         self.areas.append(area)
-        self._save("areas.json", [a.model_dump(mode="json") for a in self.areas])
+        self._save("areas.json", self._areas())
 
     def rows(self, area: str) -> list[Row]:
         """The finished tiles of an area, each once, in the order they were finished.
@@ -180,6 +182,9 @@ class Journal:
                 f"{path} cannot be written ({error.strerror}); free some space and run the same command again, it goes "
                 "on from here."
             ) from error
+
+    def _areas(self) -> list[dict[str, Any]]:
+        return [area.model_dump(mode="json") for area in self.areas]
 
     def _json(self, name: str) -> Any:
         path = self.folder / name

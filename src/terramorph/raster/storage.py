@@ -18,6 +18,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from terramorph.errors import InputError, MissingPackageError, RasterError, StorageError, TerramorphError
+from terramorph.redaction import redact_text
 
 _URL = re.compile(r"(?i)(s3|gs|az|https?)://?([^/].*)")
 _GDAL = {"s3": "/vsis3/", "gs": "/vsigs/", "az": "/vsiaz/", "http": "/vsicurl/", "https": "/vsicurl/"}
@@ -243,7 +244,9 @@ class Remote:
         except TerramorphError:
             raise
         except Exception as error:  # the classes of botocore, aiohttp and the like share no base
-            raise kind(sentence(self, doing, str(error).strip() or type(error).__name__)) from error
+            told = sentence(self, doing, str(error).strip() or type(error).__name__)
+            # An error that names the whole URL is not shown beneath ours.
+            raise kind(told) from (error if redact_text(str(error)) == str(error) else None)
 
 
 def sentence(remote: Remote, doing: str, reason: str) -> str:

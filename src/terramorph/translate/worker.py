@@ -7,7 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -38,7 +38,7 @@ class Task:
     """
 
     model: Callable[[], Translator]
-    source: Callable[[], Source]
+    source: Callable[[], Source] = field(repr=False)  # a URL may have a key in it, and Dask logs what fails
     area: Geometry | None
     grid: Grid
     parts: Parts

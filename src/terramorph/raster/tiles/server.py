@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
 import threading
 import time
 from pathlib import Path
+from urllib.parse import unquote
 
 import urllib3
 
@@ -16,6 +18,7 @@ from terramorph.atomic import atomic
 from terramorph.errors import RasterError
 from terramorph.raster.tiles.reader import VECTOR_ADVICE
 from terramorph.raster.tiles.scheme import MAX_ZOOM, TileBox, whole_world
+from terramorph.redaction import RedactedLog, redact
 
 USER_AGENT = f"terramorph/{__version__}"
 """What servers are told about who asks."""
@@ -27,7 +30,10 @@ _ABSENT = (204, 404, 410)
 _AGAIN = (429, 500, 502, 503, 504)
 _KINDS = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"RIFF": ".webp"}
 _NONE = ".none"
-_SECRET = re.compile(r"(?i)([?&][^=&]*(?:key|token|secret|sig|auth|pass)[^=&]*=)[^&{}]+")
+
+
+# It warns of every repetition, with the address.
+logging.getLogger("urllib3.connectionpool").addFilter(RedactedLog())
 
 
 class _Patience(urllib3.Retry):
@@ -43,8 +49,9 @@ class ServerTiles:
     """A `TileReader` of a URL with {z}, {x} and {y}, or {-y} for rows from the south.
 
     What was fetched stays in a folder, as z/x/y of its kind, so that a later run asks for nothing again; that there is
-    no tile (404, 204, 410 or nothing in the answer) is kept too. The folder can be read as `FolderTiles`. Values in the
-    URL that look like keys are in no message, name, fingerprint or file.
+    no tile (404, 204, 410 or nothing in the answer) is kept too. The folder can be read as `FolderTiles`. A user and
+    password before the host (https://user:password@host) are sent as HTTP Basic. Secrets of the URL are in no message,
+    name, fingerprint or file (see `redact`).
 
     Args:
         template: the URL.
@@ -75,7 +82,7 @@ class ServerTiles:
         retries: int = 5,
         backoff: float = 1.0,
     ) -> None:
-        self.name = _SECRET.sub(r"\1...", template)
+        self.name = redact(template)
         _check_template(self.name)
         if not (terms and terms.strip()):
             raise RasterError(
@@ -89,7 +96,7 @@ class ServerTiles:
             raise RasterError(f"{self.name}: {rate} requests a second are none; give a rate above 0.")
         self.licence: str | None = terms.strip()
         self.zooms: tuple[int, ...] = (zoom,)
-        self._template = template
+        self._template, headers = _with_login(template)
         self._interval = 1 / rate
         self._lock = threading.Lock()
         self._next = 0.0
@@ -102,7 +109,7 @@ class ServerTiles:
             raise_on_status=False,
         )
         timeout = urllib3.Timeout(connect=15, read=60)
-        self._pool = urllib3.PoolManager(headers={"User-Agent": USER_AGENT}, retries=retry, timeout=timeout)
+        self._pool = urllib3.PoolManager(headers={"User-Agent": USER_AGENT, **headers}, retries=retry, timeout=timeout)
         self.folder = Path(cache) / hashlib.blake2b(self.name.encode(), digest_size=8).hexdigest()
         about = {"source": self.name, "attribution": self.licence, "scheme": "xyz"}
         with atomic(self.folder / "metadata.json", make_folder=True) as part:
@@ -172,6 +179,16 @@ class ServerTiles:
         if answer.status != 200:
             raise RasterError(f"{where} {_refusal(answer.status)}")
         return answer.data
+
+
+def _with_login(template: str) -> tuple[str, dict[str, str]]:
+    """The URL without user and password, and the header that they become."""
+    scheme, slashes, rest = template.partition("://")
+    login, at, host = rest.partition("/")[0].rpartition("@")
+    if not at:
+        return template, {}
+    bare = scheme + slashes + host + rest[len(login) + 1 + len(host) :]
+    return bare, urllib3.make_headers(basic_auth=unquote(login))
 
 
 def _check_template(template: str) -> None:
