@@ -38,6 +38,7 @@ Columns = dict[str, list[str | None]]
 _LIBRARY_ERRORS = (
     *(RuntimeError, ValueError, OSError, ArithmeticError, LookupError, TypeError, MemoryError, zipfile.BadZipFile),
     *(shapely.errors.ShapelyError, pyproj.exceptions.ProjError),
+    UnboundLocalError,  # pyogrio's, of a CRS that is not UTF-8
 )
 
 # What GDAL remarks about a file goes to a log of ours or nowhere: on the terminal it stands beside no file's name.
