@@ -103,6 +103,16 @@ def test_a_zip_of_several_files_is_refused_with_their_names_and_one_of_images_is
     assert not is_vector(tmp_path / "image.zip")
 
 
+def test_gml_and_spatialite_under_their_other_suffixes(tmp_path):
+    frame().to_file(tmp_path / "a.gml", engine="pyogrio")
+    xml = (tmp_path / "a.gml").rename(tmp_path / "a.xml")
+    assert share_of_house(xml) > 0.98
+    (tmp_path / "style.xml").write_text("<style/>")
+    assert not is_vector(tmp_path / "style.xml")
+    frame().to_file(tmp_path / "a.sqlite", driver="SQLite", engine="pyogrio")
+    assert share_of_house(tmp_path / "a.sqlite") > 0.98
+
+
 def test_geojson_that_says_late_what_it_is(tmp_path):
     frame(4326).to_file(tmp_path / "a.geojson")
     path = tmp_path / "wfs.json"
@@ -111,10 +121,10 @@ def test_geojson_that_says_late_what_it_is(tmp_path):
 
 
 def test_what_is_not_read_is_refused_with_what_to_do(tmp_path):
-    for name in ("a.dwg", "a.mdb", "a.qgz", "a.csv", "a.dbf"):
+    for name in ("a.dwg", "a.mdb", "a.qgz", "a.csv", "a.dbf", "a.json", "a.tab"):
         (tmp_path / name).write_bytes(b"x")
         assert not is_vector(tmp_path / name)
-        with pytest.raises(RasterError, match=r"; (save|export|give|make) "):
+        with pytest.raises(RasterError, match=r"; (save|export|give|make|convert) "):
             open_source(tmp_path / name)
     (tmp_path / "a.gml").write_text("x")
     with pytest.raises(RasterError, match="prepare"):

@@ -31,6 +31,7 @@ MOST_BYTES = 64 << 20
 """The most that one tile or directory may hold when it is unpacked; the largest of real archives hold some MiB."""
 
 MOST_ZOOM = 30
+_KEPT = 64
 
 Degrees = tuple[float, float, float, float]
 _WORLD = (-180.0, -85.0511287798066, 180.0, 85.0511287798066)
@@ -86,6 +87,7 @@ class PmtilesArchive:
             RasterError: If the file is damaged or does not hold vector tiles.
         """
         self.path = path
+        self._directories: dict[tuple[int, int], list[Entry]] = {}
         with self._errors():
             self._size = path.stat().st_size
             self._header = header = deserialize_header(self._bytes(0, 127))
@@ -130,7 +132,12 @@ class PmtilesArchive:
 
     def _directory(self, offset: int, length: int) -> list[Entry]:
         """A directory; the package unpacks without a bound, so it gets what is unpacked already, wrapped up again."""
-        entries: list[Entry] = deserialize_directory(gzip.compress(unpacked(self._bytes(offset, length)), 0))
+        entries = self._directories.get((offset, length))
+        if entries is None:
+            entries = deserialize_directory(gzip.compress(unpacked(self._bytes(offset, length)), 0))
+            if len(self._directories) >= _KEPT:
+                self._directories.clear()
+            self._directories[offset, length] = entries
         return entries
 
     def _bytes(self, offset: int, length: int) -> bytes:

@@ -253,7 +253,7 @@ def zipped_vectors(path: Path) -> list[str]:
     files = [name for name in names if ".gdb/" not in name.lower()]
     suffixes = {name: PurePosixPath(name).suffix.lower() for name in files}
     images = any(suffix in (".tif", ".tiff", ".jp2", ".img", ".vrt", ".png", ".jpg") for suffix in suffixes.values())
-    wanted = VECTOR_SUFFIXES - ({".kml", ".gml", ".tab", ".gpx"} if images else set())
+    wanted = VECTOR_SUFFIXES - {".kml", ".gml", ".gpx"} if images else VECTOR_SUFFIXES | {".tab"}
     return sorted(bases) + [name for name, suffix in suffixes.items() if suffix in wanted or suffix == ".gpkg"]
 
 

@@ -34,7 +34,7 @@ WIDEST_M = 100.0
 
 _BLOCK_PX = 1024  # windows within one block of this many pixels are drawn from features that are read once
 _KEPT = 4
-_SHARED = frozenset({".gpkg", ".json", ".zip", ".pbf", ".pmtiles", ".mbtiles", ".tab", ".vrt"})
+_SHARED = frozenset({".gpkg", ".json", ".zip", ".pbf", ".pmtiles", ".mbtiles", ".tab", ".vrt", ".xml", ".sqlite"})
 _PARTS = {".shp": (".shx", ".dbf", ".prj", ".cpg"), ".tab": (".dat", ".map", ".id"), ".mif": (".mid",)}
 _GEOJSON = re.compile(
     rb'"type"\s*:\s*"(FeatureCollection|Feature|GeometryCollection|Topology|(Multi)?(Polygon|LineString))"|"esriGeometry'
@@ -229,7 +229,7 @@ def is_vector(path: str | Path) -> bool:
     """Whether a file is a vector file that `VectorSource` reads.
 
     It is told by its suffix, and by its content where a suffix is shared with images (.pmtiles, .mbtiles, .gpkg, .tab,
-    .vrt) or with anything (.json, .zip, .pbf).
+    .vrt) or with anything (.json, .xml, .sqlite, .zip, .pbf).
     """
     if "://" in str(path):
         return False
@@ -270,6 +270,10 @@ def _holds_vectors(path: Path, suffix: str) -> bool:
             return _GEOJSON.search(content) is not None
     if suffix == ".tab":
         return b"!table" in head and _RASTER.search(head) is None
+    if suffix == ".xml":
+        return b"//www.opengis.net/gml" in head
+    if suffix == ".sqlite":
+        return bool(query(path, "SELECT 1 FROM geometry_columns"))
     if suffix == ".vrt":
         return b"<OGRVRTDataSource" in head
     return _is_osm(head) or path.stem.isdigit()

@@ -14,40 +14,25 @@ from terramorph.raster.source import Source
 from terramorph.raster.storage import Remote, as_remote
 from terramorph.raster.tiles import FolderTiles, MBTiles, PMTiles, ServerTiles, TileSource
 
-VECTOR_SUFFIXES = frozenset(
-    {
-        *(
-            ".geojson",
-            ".geojsonl",
-            ".geojsons",
-            ".ndjson",
-            ".topojson",
-            ".shp",
-            ".fgb",
-            ".gdb",
-            ".parquet",
-            ".geoparquet",
-        ),
-        *(".osm", ".pbf", ".mvt", ".kml", ".kmz", ".gml", ".gpx", ".dxf", ".dgn", ".mif", ".tab", ".jml", ".e00"),
-    }
-)
-"""Suffixes of files that hold nothing but vectors, or, as .tab, have a place in a raster's world only beside one."""
+_ON_THE_WEB = frozenset({".geojson", ".geojsonl", ".geojsons", ".ndjson", ".topojson", ".kml", ".kmz", ".gml", ".gpx"})
+_IN_GIS = frozenset({".shp", ".fgb", ".gdb", ".parquet", ".geoparquet", ".mif", ".dxf", ".dgn", ".jml", ".e00"})
+VECTOR_SUFFIXES = _ON_THE_WEB | _IN_GIS | {".osm", ".pbf", ".mvt"}
+"""Suffixes of files that hold vectors and never an image."""
 
 _VECTOR_ADVICE = "holds vectors, which `terramorph prepare --target` draws as a map; an image is needed here."
-_OTHER_ADVICE = {
-    **dict.fromkeys((".dwg",), "is an AutoCAD drawing, which is not read; save it as DXF"),
-    **dict.fromkeys(
-        (".mdb", ".accdb"), "is a database of Microsoft Access, which is not read; export its layers as GeoPackage"
-    ),
-    **dict.fromkeys(
-        (".qgs", ".qgz", ".qlr", ".lyr", ".lyrx", ".mxd", ".aprx"),
-        "says where data are and holds none; give the file that it names",
-    ),
-    **dict.fromkeys(
-        (".csv", ".tsv", ".xls", ".xlsx", ".ods"), "is a table; make a GeoPackage of it with QGIS, and give that"
-    ),
-    **dict.fromkeys((".shx", ".dbf", ".sbn", ".cpg"), "is a part of a Shapefile; give the .shp beside it"),
-    **dict.fromkeys((".gdbtable", ".gdbtablx"), "is a part of a FileGDB; give the folder that ends in .gdb"),
+_ADVICE = {
+    suffix: advice
+    for suffixes, advice in (
+        (".dwg", "is an AutoCAD drawing, which is not read; save it as DXF"),
+        (".mdb .accdb", "is a database of Microsoft Access, which is not read; export its layers as GeoPackage"),
+        (".json", "is no GeoJSON, TopoJSON or Esri JSON; convert it to GeoPackage with a program that reads it"),
+        (".csv .tsv .xls .xlsx .ods", "is a table; make a GeoPackage of it with QGIS and give that"),
+        (".qgs .qgz .qlr .lyr .lyrx .mxd .aprx", "says where data are and holds none; give the file that it names"),
+        (".tab", "says where an image or vectors lie; give the image, or the .tab as --target if they are vectors"),
+        (".shx .dbf .sbn .cpg", "is a part of a Shapefile; give the .shp beside it"),
+        (".gdbtable .gdbtablx", "is a part of a FileGDB; give the folder that ends in .gdb"),
+    )
+    for suffix in suffixes.split()
 }
 _FILES = frozenset({".tif", ".tiff", ".vrt", ".jp2", ".pmtiles", ".mbtiles"})
 _DATABASES = frozenset({".sqlitedb", ".rmaps", ".sdb"})
@@ -123,8 +108,8 @@ def _open(
         raise RasterError(f"{path} is a tile database of a kind that is not read; convert it to MBTiles.")
     if suffix in VECTOR_SUFFIXES:
         raise RasterError(f"{path} {_VECTOR_ADVICE}")
-    if suffix in _OTHER_ADVICE:
-        raise RasterError(f"{path} {_OTHER_ADVICE[suffix]}.")
+    if suffix in _ADVICE:
+        raise RasterError(f"{path} {_ADVICE[suffix]}.")
     return ImageSource(path, crs=crs, options=options)
 
 
