@@ -195,7 +195,7 @@ def test_what_is_nothing_to_open(tmp_path):
     Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "a.png")
     for name, sentence in {
         "none.tif": "does not exist; check the path",
-        "a.geojson": "holds vectors; give it as --target",
+        "a.geojson": "holds vectors",
         "a.sqlitedb": "convert it to MBTiles",
         "folder": "holds no PNG, JPEG or WebP file",
     }.items():
