@@ -47,9 +47,13 @@ def test_a_raster_with_every_option(cli: Cli, trained: Path, ortho: Path, tmp_pa
     with open_source(made) as source:
         assert source.extent.boundingbox.left >= grid.bounds.left
     spread = tmp_path / "std.tif"
-    outcome = cli(
-        "translate", trained, ortho, made, "--mode", "paper", "--samples", 2, "--uncertainty", spread, "--area", area
-    )
+    words = ["translate", trained, ortho, made, "--mode", "paper", "--samples", 2, "--uncertainty", spread]
+    before = made.read_bytes()
+    outcome = cli(*words, "--area", area)
+    assert outcome.code == 2
+    assert "map.tif would be replaced" in outcome.err
+    assert made.read_bytes() == before
+    outcome = cli(*words, "--area", area, "--overwrite")
     assert outcome.code == 0, outcome.err
     assert read_image(spread).pixels.max() > 0
     for name, more in (("map.pmtiles", []), ("map.mbtiles", []), ("tiles", ["--to", "xyz"])):

@@ -68,8 +68,20 @@ def test_an_image(bundle: Bundle, folder: Path, tmp_path: Path) -> None:
         assert read_image(tmp_path / name).grid == read_image(folder / "0.png").grid
     into = translate_files(path, folder / "1.png", tmp_path / "folder", suffix=".tif")
     assert into.written == [tmp_path / "folder" / "1.tif"]
-    # Once more: files of the same name are replaced.
-    assert len(translate_files(path, [folder / "1.png"], tmp_path / "folder", suffix=".tif")) == 1
+
+
+def test_what_is_there_is_replaced_only_if_that_is_allowed(bundle: Bundle, folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in ("1.png", "3.png"):
+        (out / name).write_bytes(b"the work of weeks")
+    for source, target in ((folder, out), (folder / "1.png", out), (folder / "0.png", out / "1.png")):
+        with pytest.raises(InputError, match=r"out/1\.png.* would be replaced; .*overwrite"):
+            translate_files(bundle, source, target)
+    assert sorted(path.name for path in out.iterdir()) == ["1.png", "3.png"]
+    assert (out / "3.png").read_bytes() == b"the work of weeks"
+    assert len(translate_files(bundle, folder, out, overwrite=True)) == 6
+    assert read_image(out / "3.png").count == 3
 
 
 def test_targets_that_png_cannot_hold(folder: Path, tmp_path: Path) -> None:

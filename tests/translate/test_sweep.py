@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from terramorph.errors import ConfigError, InputError, RasterError, StorageError
 from terramorph.geo import Grid
 from terramorph.raster import Raster, TileSource, open_source, read_image, write_image
 from terramorph.translate import SweepOptions, Translator, sweep
+from terramorph.translate.assemble import Kind
 from terramorph.translate.parts import Parts
 from terramorph.translate.sweep import work_grid
 
@@ -170,14 +172,14 @@ def test_a_full_disk_is_a_sentence_and_the_same_call_goes_on(
     assert (tmp_path / "map.tif").read_bytes() == (tmp_path / "whole.tif").read_bytes()
 
 
+def stop(step: str, done: int, total: int) -> None:
+    if step == "joining":
+        raise KeyboardInterrupt
+
+
 def test_another_plan_is_refused_and_a_damaged_part_is_made_again(bundle: Bundle, ortho: Path, tmp_path: Path) -> None:
     translator = Translator(bundle, precision="fp32")
     options = SweepOptions(window=128, overlap=32)
-
-    def stop(step: str, done: int, total: int) -> None:
-        if step == "joining":
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
         sweep(translator, ortho, tmp_path / "map.tif", options, stop)
     folder = tmp_path / ".map.tif.parts"
@@ -187,11 +189,40 @@ def test_another_plan_is_refused_and_a_damaged_part_is_made_again(bundle: Bundle
         sweep(translator, ortho, tmp_path / "map.tif", options)
     sweep(translator, ortho, tmp_path / "map.tif", options)
     with pytest.raises(KeyboardInterrupt):
-        sweep(translator, ortho, tmp_path / "map.tif", options, stop)
+        sweep(translator, ortho, tmp_path / "map.tif", replace(options, overwrite=True), stop)
     other = SweepOptions(window=192, overlap=32)
     with pytest.raises(InputError, match=r"windows of an unfinished translation with another cover; .* --restart"):
         sweep(translator, ortho, tmp_path / "map.tif", other)
     assert Parts(tmp_path / "map.tif", {}, restart=True).done() == set()
+
+
+@pytest.mark.parametrize("kind", ["cog", "mbtiles", "pmtiles"])
+def test_what_is_there_is_replaced_only_if_that_is_allowed(
+    bundle: Bundle, ortho: Path, tmp_path: Path, kind: Kind
+) -> None:
+    translator, out = Translator(bundle, precision="fp32"), tmp_path / f"map.{'tif' if kind == 'cog' else kind}"
+    out.write_bytes(b"the work of weeks")
+    options = SweepOptions(kind=kind, window=128, overlap=32)
+
+    told: list[str] = []
+    with pytest.raises(InputError, match=rf"{out.name} would be replaced; .*overwrite"):
+        sweep(translator, ortho, out, options, lambda step, done, total: told.append(step))
+    assert told == []
+    assert [path.read_bytes() for path in tmp_path.glob("*map*")] == [b"the work of weeks"]
+    allowed = replace(options, overwrite=True)
+    with pytest.raises(KeyboardInterrupt):
+        sweep(translator, ortho, out, allowed, stop)
+    assert out.read_bytes() == b"the work of weeks"
+    sweep(translator, ortho, out, options)  # it was allowed when this was begun
+    with open_source(out) as source:
+        assert source.read(source.grid).mask.any()
+
+
+def test_an_uncertainty_that_is_there_is_not_replaced(bundle: Bundle, ortho: Path, tmp_path: Path) -> None:
+    (tmp_path / "std.tif").write_bytes(b"the work of weeks")
+    options = SweepOptions(samples=2, uncertainty=tmp_path / "std.tif")
+    with pytest.raises(InputError, match=r"std\.tif would be replaced"):
+        sweep(Translator(bundle, mode="paper"), ortho, tmp_path / "map.tif", options)
 
 
 def test_scale_is_brought_to_the_models_or_refused(ortho: Path, picture, tmp_path: Path) -> None:

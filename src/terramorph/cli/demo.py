@@ -90,7 +90,7 @@ def run(
 
     made = out / "map.tif"
     with Meter("translating the held-out quarter") as meter:
-        translate_files(bundle, heldout_aerial, made, device=device.value, progress=meter.update)
+        translate_files(bundle, heldout_aerial, made, device=device.value, overwrite=True, progress=meter.update)
     with Meter("evaluating") as meter:
         metrics = evaluate(
             bundle, out / "pairs", split="val", out=out / "evaluation", device=device.value, progress=meter.update

@@ -97,6 +97,7 @@ def run(
     restart: Annotated[
         bool, typer.Option("--restart", help="Throw away what another, unfinished translation to OUTPUT has made.")
     ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that are there already.")] = False,
     scheduler: Annotated[
         str | None, typer.Option(help="Compute on the workers of a Dask scheduler, tcp://HOST:PORT (docs/scale.md).")
     ] = None,
@@ -135,6 +136,7 @@ def run(
             uncertainty=uncertainty,
             kind=kind.value,
             restart=restart,
+            overwrite=overwrite,
         )
         imagery = _Imagery(source, crs, Opening(style=style, terms=terms), zoom, _tile_cache(output), reading)
         try:
@@ -167,7 +169,14 @@ def run(
     translator = load(bundle, **settings)
     with Meter("translating") as meter:
         written = translate_files(
-            translator, source, output, samples=samples, skip_bad=skip_bad, options=reading, progress=meter.update
+            translator,
+            source,
+            output,
+            samples=samples,
+            skip_bad=skip_bad,
+            options=reading,
+            overwrite=overwrite,
+            progress=meter.update,
         )
     for sentence in written.skipped:
         warn(f"skipped: {sentence}")

@@ -127,6 +127,18 @@ class Remote:
             except FileNotFoundError:
                 return None
 
+    def exists(self) -> bool:
+        """Whether there is such a file.
+
+        Raises:
+            StorageError: If it cannot be asked for.
+        """
+        with self._told("read", StorageError):
+            try:
+                return bool(self._system.info(self._key)["type"] == "file")
+            except FileNotFoundError:
+                return False
+
     def write_bytes(self, data: bytes) -> None:
         """Writes or replaces it, in one request.
 

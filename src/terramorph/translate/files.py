@@ -14,6 +14,7 @@ from terramorph.errors import InputError, StorageError
 from terramorph.raster import IMAGE_SUFFIXES, Raster, ReadOptions, read_image, write_image
 from terramorph.raster.save import check_format
 from terramorph.translate.loading import load
+from terramorph.translate.outputs import refuse_present
 from terramorph.translate.translator import WHOLE_PIXELS, Translator
 
 Progress = Callable[[int, int], None]
@@ -63,14 +64,14 @@ def translate_files(
     skip_bad: bool = False,
     any_resolution: bool = False,
     options: ReadOptions | None = None,
+    overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Translated:
     """Translates an image, a list of images, or every image of a folder.
 
-    Every input is read and checked before the first output is written. Outputs appear whole or not at all
-    and replace files of the same name; georeference, world files and masks are carried over. Neighbours in
-    the list that have the same size share passes in raster mode. Reading and writing run beside the
-    computation, a few images ahead.
+    Every input is read and checked before the first output is written. Outputs appear whole or not at all;
+    georeference, world files and masks are carried over. Neighbours in the list that have the same size share passes in
+    raster mode. Reading and writing run beside the computation, a few images ahead.
 
     Args:
         model: a translator, a bundle, or where one is.
@@ -84,14 +85,15 @@ def translate_files(
             for targets that PNG cannot hold, otherwise .png.
         skip_bad: leave out inputs that cannot be read or do not fit the bundle, instead of stopping.
         options: which bands of the images are read, in the model's order, and what their values mean.
+        overwrite: replace outputs that are there already.
         progress: called with (images done, images in all).
 
     Returns:
         The paths written and the inputs skipped.
 
     Raises:
-        InputError: if there is no image, an input does not fit the bundle, or two outputs would have one
-            name.
+        InputError: if there is no image, an input does not fit the bundle, two outputs would have one name, or one is
+            there already and may not be replaced.
         RasterError: if an input cannot be read, or an output's format cannot hold its translation.
         BundleError: if the bundle cannot be read.
         ConfigError: if more than one sample is asked for in raster mode.
@@ -114,6 +116,8 @@ def translate_files(
         options = replace(options, names=translator.header.source.names)
     read = partial(read_image, options=options)
     jobs = _plan(translator, source, Path(output), samples, suffix)
+    if not overwrite:
+        refuse_present([name for names in jobs.values() for name in names])
     result = Translated()
     with ThreadPoolExecutor(2, "terramorph-images") as pool:
         good = _checked(translator, jobs, pool, read, result.skipped if skip_bad else None)

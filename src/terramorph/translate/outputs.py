@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -21,7 +22,13 @@ _CALLED = {"cog": "A Cloud Optimized GeoTIFF", "mbtiles": "An MBTiles archive", 
 
 
 def check_outputs(
-    output: Path | Remote, spread: Path | None, kind: Kind, source: Source, header: Header, grid: Grid
+    output: Path | Remote,
+    spread: Path | None,
+    kind: Kind,
+    source: Source,
+    header: Header,
+    grid: Grid,
+    overwrite: bool,
 ) -> None:
     """Refuses outputs that cannot be written as asked, or would replace what they are made from.
 
@@ -32,9 +39,11 @@ def check_outputs(
         source: what is translated.
         header: of the bundle.
         grid: on which the network sees the source.
+        overwrite: files that are there may be replaced.
 
     Raises:
-        InputError: if a name does not fit its kind, two are one, or a folder of tiles is not empty.
+        InputError: if a name does not fit its kind, two are one, a folder of tiles is not empty, or a file is there
+            and may not be replaced.
         RasterError: if the kind cannot hold the bundle's target.
     """
     _check_name(output, kind)
@@ -55,6 +64,23 @@ def check_outputs(
             raise InputError(f"{place} is what is translated, and would be replaced; choose another output.")
     if len({_real(place) for place in places}) < len(places):
         raise InputError(f"{output} cannot be the output and its uncertainty too; give the latter a name of its own.")
+    if not overwrite and kind != "xyz":
+        refuse_present(places)
+
+
+def refuse_present(outputs: Sequence[Path | Remote]) -> None:
+    """Refuses outputs that are there already.
+
+    Raises:
+        InputError: naming the first, and how many there are.
+    """
+    there = [output for output in outputs if output.exists()]
+    if there:
+        others = f" and {len(there) - 1} other{'s' * (len(there) > 2)}" if len(there) > 1 else ""
+        raise InputError(
+            f"{there[0]}{others} would be replaced; choose another output, or allow it with --overwrite "
+            "(in Python overwrite=True)."
+        )
 
 
 def _check_name(output: Path | Remote, kind: Kind) -> None:

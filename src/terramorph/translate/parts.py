@@ -47,6 +47,15 @@ class Part(NamedTuple):
     spread: NDArray[np.float32] | None
 
 
+def is_begun(output: Path | Remote) -> bool:
+    """Whether unfinished work of an output lies beside it."""
+    return (_folder(output) / "plan.json").exists()
+
+
+def _folder(output: Path | Remote) -> Path | Remote:
+    return output.with_name(f".{output.name}.parts")
+
+
 class Parts:
     """The parts of one output. May be pickled, and used by several processes at once, of which one holds the lock.
 
@@ -64,7 +73,7 @@ class Parts:
     """
 
     def __init__(self, output: Path | Remote, plan: dict[str, Any], restart: bool = False) -> None:
-        self.folder = output.with_name(f".{output.name}.parts")
+        self.folder = _folder(output)
         self._name = output.name
         self._store = _Local(self.folder) if isinstance(self.folder, Path) else _Stored(self.folder)
         self._store.make()

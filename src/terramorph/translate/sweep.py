@@ -25,7 +25,7 @@ from terramorph.raster.storage import Remote, location, placed
 from terramorph.translate.assemble import Assembly, Kind, Progress
 from terramorph.translate.memory import release_freed_memory
 from terramorph.translate.outputs import check_outputs
-from terramorph.translate.parts import Parts
+from terramorph.translate.parts import Parts, is_begun
 from terramorph.translate.translator import MAX_SCALE_RATIO, WHOLE_PIXELS, Translator
 from terramorph.translate.windows import Bench, Job, Stages, identity, translate_windows
 
@@ -51,6 +51,7 @@ class SweepOptions:
         uncertainty: where the standard deviation of the draws goes, a GeoTIFF.
         kind: of the output.
         restart: throw away what an unfinished sweep to the same output has made, if it was another one.
+        overwrite: replace outputs that are there already.
         window: side of the windows in pixels; None: see `Translator.cover`.
         overlap: pixels that windows share, where the network's field is not bounded; None: likewise.
         offset: (y, x) by which the lattice of windows is moved: another tiling of the same ground.
@@ -63,6 +64,7 @@ class SweepOptions:
     uncertainty: Path | None = None
     kind: Kind = "cog"
     restart: bool = False
+    overwrite: bool = False
     window: int | None = None
     overlap: int | None = None
     offset: tuple[int, int] = (0, 0)
@@ -158,7 +160,8 @@ def sweep(
 
     Raises:
         InputError: if bands, dtype or ground resolution do not fit the bundle, an output would replace the source or
-            cannot be of its kind, the parts of another sweep lie there, or a part of the source cannot be read.
+            what is there or cannot be of its kind, the parts of another sweep lie there, or a part of the source cannot
+            be read.
         StorageError: if something cannot be written; what is done stays, and the same call goes on from it.
         RunError: if a cluster fails for good; likewise.
     """
@@ -172,7 +175,9 @@ def sweep(
         translator.check_kind(whole.bands, np.dtype(whole.dtype).name, whole.units)
         seen = whole if options.area is None else ClippedSource(whole, options.area)
         grid = work_grid(seen, translator, options.resolution)
-        check_outputs(place, options.uncertainty, options.kind, whole, translator.header, grid)
+        # Whoever began what lies unfinished beside it has agreed.
+        overwrite = options.overwrite or (is_begun(place) and not options.restart)
+        check_outputs(place, options.uncertainty, options.kind, whole, translator.header, grid, overwrite)
         cover = plan_cover(translator, grid, options)
         engine = engine or Here(translator, seen)
         tell("looking at the source", 0, 1)  # all of it, for the fingerprint
