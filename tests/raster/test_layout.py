@@ -106,6 +106,14 @@ def test_an_alpha_with_soft_edges_is_a_mask(tmp_path, opacity):
     assert np.array_equal(both(written(tmp_path / "a.tif", values, photometric="rgb", alpha="yes")).mask, values[3] > 0)
 
 
+def test_an_alpha_that_fades_widely_is_a_mask(tmp_path):
+    values = near_infrared()
+    rows, columns = np.indices((300, 250))
+    inside = np.minimum.reduce([rows, columns, 299 - rows, 249 - columns])
+    values[3] = (inside * 4).clip(0, 255)
+    assert np.array_equal(both(written(tmp_path / "a.tif", values, photometric="rgb", alpha="yes")).mask, inside > 0)
+
+
 def test_what_an_alpha_says_of_itself_comes_before_its_values(tmp_path):
     values = near_infrared()
     names = ("red", "green", "blue", "alpha")

@@ -173,7 +173,7 @@ def sample_blocks(dataset: Any, band: int) -> list[NDArray[Any]]:
     """Values of a band in up to nine places; all of a small one."""
     high, wide = (side if side <= _PLACES * _SIDE else _SIDE for side in dataset.shape)
     tops, lefts = (
-        sorted({(side - size) * i // (_PLACES - 1) for i in range(_PLACES)})
+        sorted({(side - size) * (2 * i + 1) // (2 * _PLACES) for i in range(_PLACES)})
         for side, size in zip(dataset.shape, (high, wide), strict=True)
     )
     return [dataset.read(band, window=Window(left, top, wide, high)) for top in tops for left in lefts]
