@@ -235,7 +235,9 @@ def test_surfaces():
     """Geometries that shapely does not know are walked by hand."""
     face = shapely.to_wkb(shapely.Polygon([(0, 0), (9, 0), (9, 9)]))
     surface = b"\x01\x0f\x00\x00\x00\x02\x00\x00\x00" + face * 2
-    collection = b"\x01\x07\x00\x00\x00\x02\x00\x00\x00" + surface * 2
+    arcs = b"\x01\x08\x00\x00\x00\x05\x00\x00\x00" + np.array([0, 0, 1, 1, 2, 0, 1, -1, 0, 0], "<f8").tobytes()
+    curved = b"\x01\x0a\x00\x00\x00\x01\x00\x00\x00" + arcs
+    collection = b"\x01\x07\x00\x00\x00\x03\x00\x00\x00" + surface * 2 + curved
 
     def parse(data: bytes) -> object:
         with library_errors(Path("a.gpkg")):

@@ -33,6 +33,8 @@ INDEXED = ("GPKG", "FlatGeobuf", "ESRI Shapefile", "OpenFileGDB", "MapInfo File"
 
 _INDEXED_BY_SUFFIX = {".gpkg": "GPKG", ".fgb": "FlatGeobuf", ".shp": "ESRI Shapefile", ".gdb": "OpenFileGDB"}
 _PARQUET = (".parquet", ".geoparquet")
+Box = tuple[float, float, float, float]
+"""Left, bottom, right, top."""
 Columns = dict[str, list[str | None]]
 
 _LIBRARY_ERRORS = (
@@ -58,6 +60,7 @@ class Layer:
         crs: Its CRS, or None.
         fields: Names of attributes.
         features: How many features it holds; -1 where the format does not say.
+        stated: What it covers in its CRS, where the file says so.
     """
 
     path: Path
@@ -67,18 +70,17 @@ class Layer:
     crs: CRS | None
     fields: tuple[str, ...]
     features: int
+    stated: Box | None
 
-    def bounds(self, *, exact: bool) -> tuple[float, float, float, float] | None:
-        """Left, bottom, right, top in its CRS; None where there is none, or, unless ``exact``, none at hand."""
+    def bounds(self) -> Box | None:
+        """What it covers in its CRS, if need be by reading all of it; None where that is nothing."""
+        if self.stated is not None:
+            return self.stated
         with library_errors(self.path):
-            box = pyogrio.read_info(self.source, layer=self.name, force_total_bounds=exact)["total_bounds"]
-        if box is None or not np.isfinite(box).all():
-            return None
-        left, bottom, right, top = (float(v) for v in box)
-        return left, bottom, right, top
+            return _box(pyogrio.read_info(self.source, layer=self.name, force_total_bounds=True)["total_bounds"])
 
     def read(
-        self, fields: Iterable[str], box: tuple[float, ...] | None = None, where: str | None = None
+        self, fields: Iterable[str], box: Box | None = None, where: str | None = None
     ) -> tuple[Columns, NDArray[Any]]:
         """Attributes as text, and geometries in its CRS.
 
@@ -201,7 +203,16 @@ def _layer(path: Path, source: str | bytes, name: str) -> Layer:
     """What GDAL says of a layer."""
     info = pyogrio.read_info(source, layer=name)
     crs = None if info["crs"] is None else CRS(info["crs"])
-    return Layer(path, source, info["driver"], str(name), crs, tuple(map(str, info["fields"])), int(info["features"]))
+    fields, count = tuple(map(str, info["fields"])), int(info["features"])
+    return Layer(path, source, info["driver"], str(name), crs, fields, count, _box(info["total_bounds"]))
+
+
+def _box(stated: Any) -> Box | None:
+    """Bounds as GDAL gives them, or None where they are none."""
+    if stated is None or not np.isfinite(stated).all():
+        return None
+    left, bottom, right, top = (float(v) for v in stated)
+    return left, bottom, right, top
 
 
 def _as_unknown(path: Path, source: str, name: str) -> Layer:
@@ -281,14 +292,17 @@ def _parquet_layer(path: Path) -> Layer:
         projjson = column.get("crs", pyproj.CRS("OGC:CRS84").to_json_dict())
         crs = None if projjson is None else CRS(pyproj.CRS.from_json_dict(projjson))
         fields = tuple(name for name in schema.names if name not in geo["columns"])
-        return Layer(path, str(path), "Parquet", path.stem, crs, fields, rows)
+        return Layer(path, str(path), "Parquet", path.stem, crs, fields, rows, None)
 
 
 def _read_parquet(path: Path, fields: list[str]) -> tuple[Columns, NDArray[Any]]:
     """`Layer.read` of a GeoParquet file."""
     import geopandas
+    from pyarrow import ArrowException
 
-    frame = geopandas.read_parquet(path)
-    values = (frame[field].astype(object).where(frame[field].notna(), None).to_numpy(object) for field in fields)
-    columns = _texts(fields, values)
-    return columns, np.asarray(shapely.force_2d(frame.geometry.to_numpy(object)), object)
+    try:
+        frame = geopandas.read_parquet(path)
+        values = [frame[field].astype(object).where(frame[field].notna(), None).to_numpy(object) for field in fields]
+    except ArrowException as error:
+        raise ValueError(str(error)) from error
+    return _texts(fields, values), np.asarray(shapely.force_2d(frame.geometry.to_numpy(object)), object)

@@ -13,10 +13,11 @@ from odc.geo.crs import CRS
 from terramorph.cartography.archive import open_archive
 from terramorph.cartography.kinds import KINDS
 from terramorph.cartography.mvt import TileLayer, decode_tile
+from terramorph.cartography.ogr import Box
 from terramorph.cartography.render import zoom_of
 from terramorph.cartography.shapes import Shapes
 from terramorph.cartography.table import Table, load_table
-from terramorph.cartography.vectorfile import Box, no_kind_message, project, project_box
+from terramorph.cartography.vectorfile import no_kind_message, project, project_box
 from terramorph.errors import InputError, RasterError
 
 HALF = math.pi * 6378137.0

@@ -18,13 +18,10 @@ from odc.geo.crs import CRS
 from terramorph.cartography.coast import Coast
 from terramorph.cartography.footprints import simple_parts
 from terramorph.cartography.kinds import COASTLINE, KINDS
-from terramorph.cartography.ogr import INDEXED, Columns, Layer, open_layers
+from terramorph.cartography.ogr import INDEXED, Box, Columns, Layer, open_layers
 from terramorph.cartography.shapes import Shapes
 from terramorph.cartography.table import Table, load_table
 from terramorph.errors import RasterError
-
-Box = tuple[float, float, float, float]
-"""Left, bottom, right, top."""
 
 _OSM_KEYS = frozenset({"highway", "building", "landuse", "natural", "waterway", "railway", "leisure"})
 _OTHER_TAGS = re.compile(r'"((?:[^"\\]|\\.)*)"=>"((?:[^"\\]|\\.)*)"')
@@ -221,7 +218,7 @@ class GdalFile:
 
     def _bounds_of_layers(self) -> Box:
         """What the layers cover, from their headers."""
-        return self._around([(box, own) for layer, own in self._used if (box := layer.bounds(exact=True))])
+        return self._around([(box, own) for layer, own in self._used if (box := layer.bounds())])
 
     def _bounds_of_shapes(self) -> Box:
         """What was read covers; at a coast also what an OpenStreetMap file says that it covers."""
@@ -230,8 +227,8 @@ class GdalFile:
             raise RasterError(no_kind_message(self.path, self.table, self._seen))
         layer, own = self._used[0]
         at_a_coast = any((shapes.kinds == COASTLINE).any() for shapes in self._whole.values())
-        if at_a_coast and self.driver == "OSM" and (stated := layer.bounds(exact=False)):
-            boxes.append((stated, own))
+        if at_a_coast and self.driver == "OSM" and layer.stated:
+            boxes.append((layer.stated, own))
         return self._around(boxes)
 
     def _around(self, boxes: list[tuple[Box, CRS]]) -> Box:
@@ -309,8 +306,19 @@ def project(xy: NDArray[np.float64], source: CRS, target: CRS) -> NDArray[np.flo
     """Coordinates (P, 2) in another CRS; infinite where it has none for them. Longitude or easting comes first."""
     if source == target or len(xy) == 0:
         return xy
-    transformer = pyproj.Transformer.from_crs(source.proj, target.proj, always_xy=True)
-    return np.stack(transformer.transform(xy[:, 0], xy[:, 1]), axis=1)
+    return np.stack(_transformer(source, target).transform(xy[:, 0], xy[:, 1]), axis=1)
+
+
+def _transformer(source: CRS, target: CRS) -> pyproj.Transformer:
+    """From one CRS to another.
+
+    Raises:
+        RasterError: If there is no way, as from the Moon to the Earth.
+    """
+    try:
+        return pyproj.Transformer.from_crs(source.proj, target.proj, always_xy=True)
+    except pyproj.exceptions.ProjError as error:
+        raise RasterError(f"There is no way from the CRS {source} to {target}; give the right one.") from error
 
 
 def project_box(box: Box, source: CRS, target: CRS) -> Box:
@@ -321,8 +329,10 @@ def project_box(box: Box, source: CRS, target: CRS) -> Box:
     """
     if source == target:
         return box
-    transformer = pyproj.Transformer.from_crs(source.proj, target.proj, always_xy=True)
-    found = transformer.transform_bounds(*box, densify_pts=21)
+    try:
+        found = _transformer(source, target).transform_bounds(*box, densify_pts=21)
+    except pyproj.exceptions.ProjError:
+        found = (math.nan,) * 4
     if not all(math.isfinite(v) for v in found):
         raise RasterError(f"The place {box} ({source}) has no coordinates in {target}; use a CRS that reaches there.")
     return found[0], found[1], found[2], found[3]
