@@ -16,7 +16,6 @@ from terramorph.study.run import (
     finished_steps,
     first_warning,
     flat_settings,
-    read_log,
     read_scores,
     require_same,
     score,
@@ -25,6 +24,7 @@ from terramorph.study.run import (
     train_to,
 )
 from terramorph.training import TrainConfig, load_config, resume
+from terramorph.training.page import read_log
 
 from ..conftest import make_tiny
 
@@ -163,7 +163,7 @@ def test_seconds_per_image_come_from_the_log(run: Path, tmp_path: Path) -> None:
     assert (seconds_per_image(run) or 0) > 0
     assert seconds_per_image(tmp_path) is None
     lines = [
-        {"event": "started", "step": 0},
+        {"event": "started", "step": 0, "total": 20},
         {"event": "step", "step": 10, "images per second": 20.0},
         {"event": "step", "step": 20, "images per second": 5.0},
     ]

@@ -17,7 +17,7 @@ from terramorph.study.compare_charts import Curve, curves_plot, effect_plot
 from terramorph.study.compare_sentences import anchor, conclude, plain, signed
 from terramorph.study.definition import BASE
 from terramorph.study.examples import EXAMPLES, read_example
-from terramorph.study.run import read_log
+from terramorph.training.page import read_log
 
 
 def render_comparison(document: Mapping[str, Any], out: Path) -> str:
@@ -82,7 +82,7 @@ def _curve(run: Path) -> Curve:
     except (OSError, ValueError, KeyError):
         return []
     per_step = config["batch_size"] * config["accumulate"]
-    return [(line["step"] * per_step, line["l1"]) for line in read_log(run) if line.get("event") == "step"]
+    return [(line["step"] * per_step, line["l1"]) for line in read_log(run) if "l1" in line]
 
 
 def _examples(document: Mapping[str, Any], out: Path) -> list[tuple[str, list[str | None]]]:

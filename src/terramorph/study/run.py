@@ -20,6 +20,7 @@ from terramorph.header import read_header
 from terramorph.pairs import open_pairs
 from terramorph.training import Reporter, TrainConfig, TrainResult, parse_config, resume, train
 from terramorph.training.loop import CONFIG, MODEL
+from terramorph.training.page import read_log
 from terramorph.training.schedule import total_steps
 from terramorph.training.state import CHECKPOINT, read_position
 
@@ -285,7 +286,7 @@ def seconds_per_image(out: Path) -> float | None:
     """
     seconds, last = 0.0, 0
     for line in read_log(out):
-        if line.get("event") == "step":
+        if line["event"] == "step" and line.get("images per second", 0) > 0:
             seconds += (line["step"] - last) / line["images per second"]
             last = line["step"]
     return seconds / last if last else None
@@ -293,19 +294,4 @@ def seconds_per_image(out: Path) -> float | None:
 
 def first_warning(out: Path) -> str:
     """Why a run is thought dead, as `TrainResult.verdict`, from its log; "" where health checks found nothing."""
-    return next((str(line["text"]) for line in read_log(out) if line.get("event") == "warning"), "")
-
-
-def read_log(out: Path) -> list[dict[str, Any]]:
-    """The lines of a run's log.jsonl; half a line at its end, from a run that was killed, is left out."""
-    try:
-        text = (out / "log.jsonl").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return []
-    lines = []
-    for line in text.splitlines():
-        try:
-            lines.append(parse_json(line))
-        except ValueError:
-            continue
-    return [line for line in lines if isinstance(line, dict)]
+    return next((line["text"] for line in read_log(out) if line["event"] == "warning"), "")

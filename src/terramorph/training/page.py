@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from importlib import resources
 from itertools import pairwise
@@ -18,8 +19,35 @@ PAGE = "run.html"
 _POINTS = 160
 """Points of a curve; more are averaged."""
 _NAMES = {"ssim": "SSIM", "psnr": "PSNR, dB", "l1": "L1", "l2": "L2"}
+_MOST = 1e15
+"""Magnitude of numbers that a log may hold."""
 _SCORES = ("ssim", "psnr")
 _ENDS = {"finished": "finished", "stopped": "stopped; it can be resumed"}
+
+
+def read_log(run: Path) -> list[dict[str, Any]]:
+    """The lines of a run's log.jsonl. Half a line, from a run that was killed, and damaged ones are left out."""
+    try:
+        text = (run / "log.jsonl").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    lines = []
+    for line in text.splitlines():
+        with suppress(ValueError):
+            lines.append(parse_json(line))
+    return [line for line in lines if isinstance(line, dict) and _is_event(line)]
+
+
+def _is_event(line: dict[str, Any]) -> bool:
+    """Whether a line of the log says what lines of its kind say, and a step has numbers alone."""
+    kind, wanted = line.get("event"), {"started": "total", "resumed": "total", "step": "step", "validation": "step"}
+    numbers = [line[key] for key in line if key != "event" and (kind in ("step", "validation") or key == "time")]
+    return (
+        isinstance(kind, str)
+        and (kind not in wanted or type(line.get(wanted[kind])) is int)
+        and (kind != "warning" or isinstance(line.get("text"), str))
+        and all(type(number) in (int, float) and abs(number) < _MOST for number in numbers)
+    )
 
 
 def write_page(folder: Path) -> None:
@@ -33,7 +61,7 @@ def write_page(folder: Path) -> None:
     """
     from jinja2 import Environment, StrictUndefined
 
-    events = [parse_json(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    events = read_log(folder)
     source = (resources.files("terramorph.training") / "run.html.j2").read_text(encoding="utf-8")
     template = Environment(autoescape=True, undefined=StrictUndefined).from_string(source)
     sheets = sorted(path.name for path in (folder / "samples").glob("step_*.png"))
@@ -75,7 +103,7 @@ def _facts(events: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def _chart(events: Sequence[dict[str, Any]], key: str) -> tuple[str, str]:
     """The name of a quantity, and its curve over the steps."""
-    points = [(float(e["step"]), float(e[key])) for e in events if key in e and math.isfinite(e[key])]
+    points = [(float(e["step"]), float(e[key])) for e in events if key in e]
     width = math.ceil(len(points) / _POINTS) or 1
     groups = [points[i : i + width] for i in range(0, len(points), width)]
     x, y = ([math.fsum(point[axis] for point in group) / len(group) for group in groups] for axis in (0, 1))
