@@ -5,7 +5,7 @@ import shutil
 import sqlite3
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import geopandas
@@ -22,7 +22,7 @@ from terramorph.cartography import CLASSES, PALETTE, VectorSource, classic, clas
 from terramorph.cartography.archive import MbtilesArchive
 from terramorph.cartography.mvt import decode_tile
 from terramorph.cartography.vectorfile import project_box
-from terramorph.errors import ConfigError, RasterError
+from terramorph.errors import ConfigError, InputWarning, RasterError
 from terramorph.geo import Grid
 
 UTM = CRS("EPSG:32633")
@@ -195,8 +195,8 @@ def tiles(tmp_path_factory):
     return found
 
 
-def as_pmtiles(tiles, path, layers=("land", "buildings", "roads")):
-    west, south, east, north = frame("EPSG:4326").total_bounds
+def as_pmtiles(tiles, path, layers=("land", "buildings", "roads"), bounds=None):
+    west, south, east, north = frame("EPSG:4326").total_bounds if bounds is None else bounds
     with path.open("wb") as file:
         writer = Writer(file)
         for number, data in sorted(tiles.items(), key=lambda t: zxy_to_tileid(*t[0])):
@@ -228,6 +228,19 @@ def test_vector_tiles_are_drawn_whatever_the_metadata_calls_their_layers(tiles, 
         assert source.table.name == "protomaps"
         covers_the_town(source)
         assert source.licence == ("Town & Sons" if suffix == "pmtiles" else None)
+
+
+@pytest.mark.parametrize("bounds", [(0, 0, 0, 0), (-180, -85, 180, 85), (52, 13, 53, 14)])
+def test_the_tiles_that_there_are_count_and_not_what_a_header_states(tiles, tmp_path, bounds):
+    path = tmp_path / "town.pmtiles"
+    as_pmtiles(tiles, path, bounds=bounds)
+    beside = bounds[0] == 52
+    with pytest.warns(InputWarning, match="states bounds") if beside else nullcontext():
+        source = VectorSource(path, classic())
+    check(source.read(GRID))
+    left, bottom, right, top = project_box(source.extent.boundingbox.bbox, source.extent.crs, UTM)
+    assert X - 3000 < left < X < right < X + 3000
+    assert Y - 3000 < bottom < Y < top < Y + 3000
 
 
 def test_no_seam_shows_where_tiles_meet(tiles, tmp_path):

@@ -20,18 +20,20 @@ from pmtiles.tile import (
     deserialize_directory,
     deserialize_header,
     find_tile,
+    tileid_to_zxy,
     zxy_to_tileid,
 )
 
 from terramorph.cartography.mvt import decode_tile
 from terramorph.documents import parse_json_object
-from terramorph.errors import RasterError
+from terramorph.errors import RasterError, warn
 
 MOST_BYTES = 64 << 20
 """The most that one tile or directory may hold when it is unpacked; the largest of real archives hold some MiB."""
 
 MOST_ZOOM = 30
 _KEPT = 64
+_WALKED = 20_000
 
 Degrees = tuple[float, float, float, float]
 _WORLD = (-180.0, -85.0511287798066, 180.0, 85.0511287798066)
@@ -97,7 +99,7 @@ class PmtilesArchive:
             name = header["tile_compression"].name.lower()
             raise RasterError(f"{path}: its tiles are compressed with {name}; convert them to gzip with `pmtiles`.")
         stated = tuple(header[f"{key}_e7"] / 1e7 for key in ("min_lon", "min_lat", "max_lon", "max_lat"))
-        self.bounds = stated if _are_bounds(stated) else _WORLD
+        self.bounds = self._bounds(stated if _are_bounds(stated) else _WORLD)
         self.layers = _layer_names(metadata)
         self.licence = plain_text(metadata.get("attribution"))
         if not (header["tile_type"] == TileType.MVT or (header["tile_type"] == TileType.UNKNOWN and self._looks_so())):
@@ -113,6 +115,43 @@ class PmtilesArchive:
         """The first tile."""
         with self._errors():
             return self._find(lambda entries: entries[0] if entries else None)
+
+    def _bounds(self, stated: Degrees) -> Degrees:
+        """What the tiles of the last zoom cover, within what the header states where that is the same ground.
+
+        Of archives with more than `_WALKED` entries the header is believed.
+        """
+        zoom = self.zooms[1]
+        side = 1 << zoom
+        numbers: list[int] = []
+        with self._errors():
+            for entry in self._entries():
+                if len(numbers) > _WALKED:
+                    return stated
+                numbers += range(entry.tile_id, entry.tile_id + min(entry.run_length, _WALKED))
+            first = zxy_to_tileid(zoom, 0, 0)
+            tiles = [tileid_to_zxy(n) for n in numbers if n >= first]
+        tiles = [tile for tile in tiles if tile[0] == zoom]
+        if not tiles:
+            return stated
+        _, columns, rows = zip(*tiles, strict=True)
+        left, right = min(columns) * 360 / side - 180, (max(columns) + 1) * 360 / side - 180
+        there = (left, _latitude(zoom, max(rows) + 1), right, _latitude(zoom, min(rows)))
+        common = _common(stated, there)
+        if common is None:
+            warn(f"{self.path} states bounds where it has no tiles; the tiles that there are count.")
+        return common or there
+
+    def _entries(self) -> Iterator[Entry]:
+        """The entries of tiles, in order."""
+        waiting = [(self._header["root_offset"], self._header["root_length"], 0)]
+        while waiting:
+            offset, length, depth = waiting.pop()
+            for entry in self._directory(offset, length):
+                if entry.run_length > 0:
+                    yield entry
+                elif depth < 3:
+                    waiting.append((self._header["leaf_directory_offset"] + entry.offset, entry.length, depth + 1))
 
     def _looks_so(self) -> bool:
         return holds_vectors(self.some_tile() or b"")
