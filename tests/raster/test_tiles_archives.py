@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
 import sqlite3
+import warnings
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -14,10 +17,12 @@ from PIL import Image
 from pmtiles.tile import Compression, TileType, zxy_to_tileid
 from pmtiles.writer import Writer
 from pyproj import Transformer
+from tests.fuzz import MUTATIONS, only_ours
 
-from terramorph.errors import RasterError
+from terramorph.errors import InputWarning, RasterError
 from terramorph.raster import TileSource, open_source
 from terramorph.raster.tiles import MBTiles, PMTiles
+from terramorph.raster.tiles.decode import decode_tile
 from terramorph.raster.tiles.scheme import TileBox, pixel_grid
 
 Z, X, Y = 15, 17601, 10746
@@ -58,10 +63,15 @@ def write_mbtiles(path, tiles, metadata=(), drop=None):
     return path
 
 
-def write_pmtiles(path, tiles, kind=TileType.PNG, **metadata):
+def degrees_of(grid):
     to_degrees = Transformer.from_crs(3857, 4326, always_xy=True)
-    west, south = to_degrees.transform(GRID.bounds.left, GRID.bounds.bottom)
-    east, north = to_degrees.transform(GRID.bounds.right, GRID.bounds.top)
+    west, south = to_degrees.transform(grid.bounds.left, grid.bounds.bottom)
+    east, north = to_degrees.transform(grid.bounds.right, grid.bounds.top)
+    return west, south, east, north
+
+
+def write_pmtiles(path, tiles, kind=TileType.PNG, bounds=None, **metadata):
+    west, south, east, north = bounds or degrees_of(GRID)
     header = {"tile_type": kind, "tile_compression": Compression.NONE, "center_zoom": 0}
     for name, value in zip(("min_lon", "min_lat", "max_lon", "max_lat"), (west, south, east, north), strict=True):
         header[f"{name}_e7"] = int(value * 1e7)
@@ -132,7 +142,7 @@ def test_pmtiles_with_leaf_directories_and_repeated_tiles(tmp_path):
     sea, land = b"sea", {(x, y): random.bytes(random.integers(1, 400)) for x in range(40, 160) for y in range(160)}
     many = {(8, x, y): land.get((x, y), sea) for x in range(160) for y in range(160)} | {(7, 0, 0): b"all"}
     reader = PMTiles(write_pmtiles(tmp_path / "a.pmtiles", many))
-    assert reader._header["leaf_directory_length"] > 0
+    assert reader.header["leaf_directory_length"] > 0
     assert reader.zooms == (7, 8)
     for key in [(8, 0, 0), (8, 99, 159), (8, 100, 0), (8, 159, 159), (8, 131, 77), (7, 0, 0)]:
         assert reader.read(*key) == many[key]
@@ -145,12 +155,14 @@ def test_pmtiles_with_leaf_directories_and_repeated_tiles(tmp_path):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"drop": "metadata"}, "has tiles but no metadata table"),
         ({"drop": "tiles"}, "has no table of tiles"),
-        ({"metadata": {"format": "pbf"}}, "vector tiles; give it as --target to be drawn"),
-        ({"tiles": {(3, 1, 1): gzip.compress(b"mvt")}}, "vector tiles; give it as --target to be drawn"),
+        (
+            {"metadata": {"format": "pbf"}, "tiles": {(3, 1, 1): b"mvt"}},
+            "vector tiles; give it as --target to be drawn",
+        ),
+        ({"tiles": {(3, 1, 1): gzip.compress(b"\x1a\x03mvt")}}, "vector tiles; give it as --target to be drawn"),
         ({"tiles": {}}, "holds no tiles"),
-        ({"tiles": {(31, 9, 1): b"x"}}, r"zooms \[31\], not all of which there are"),
+        ({"tiles": {(31, 9, 1): b"x"}}, r"zooms \[31\], not all of 0 to 30"),
         ({"tiles": {(3, 9, 1): b"x"}}, "tile x=9 y=1 of zoom 3, and there is no such tile"),
     ],
 )
@@ -221,3 +233,174 @@ def test_tiles_of_yandex_lie_elsewhere(tmp_path):
     reader.close()
     with pytest.raises(RasterError, match="closed"):
         reader.read(Z, X, Y)
+
+
+WRONG_BOUNDS = [(0, 0, 0, 0), (-180, -85, 180, 85), (10, 50, 10.1, 50.1), (61.0, 13.0, 62.0, 14.0)]
+
+
+@pytest.mark.parametrize("bounds", WRONG_BOUNDS)
+@pytest.mark.parametrize("kind", ["mbtiles", "pmtiles", "folder"])
+def test_tiles_decide_where_they_lie_and_other_bounds_are_told(tmp_path, kind, bounds):
+    path = tmp_path / f"a.{kind}"
+    if kind == "pmtiles":
+        write_pmtiles(path, tiles(), bounds=bounds)
+    elif kind == "mbtiles":
+        write_mbtiles(path, tiles(), {"bounds": ",".join(map(str, bounds))})
+    else:
+        write_folder(path, tiles(), bounds=bounds)
+    with pytest.warns(InputWarning, match=r"gives bounds .*; the tiles lie in 13\.37"):
+        source = open_source(path)
+    with source:
+        assert source.grid == GRID
+        assert source.read(GRID).mask.sum() == 5 * 256 * 256
+
+
+def write_folder(path, tiles, suffix=".png", **about):
+    for (z, x, y), data in tiles.items():
+        (path / f"{z}/{x}").mkdir(parents=True, exist_ok=True)
+        (path / f"{z}/{x}/{y}{suffix}").write_bytes(data)
+    (path / "tilejson.json").write_text(json.dumps(about))
+    return path
+
+
+@pytest.mark.parametrize("kind", ["mbtiles", "folder"])
+def test_rows_counted_from_the_other_side_are_found_by_the_bounds(tmp_path, kind):
+    turned = {(z, x, 2**z - 1 - y): data for (z, x, y), data in tiles().items()}
+    path, bounds = tmp_path / f"a.{kind}", degrees_of(GRID)
+    if kind == "mbtiles":
+        write_mbtiles(path, turned, {"bounds": ",".join(map(str, bounds)), "scheme": "xyz"})
+    else:
+        write_folder(path, turned, bounds=list(bounds))
+    with pytest.warns(InputWarning, match="rows of tiles are counted from the"):
+        source = open_source(path)
+    with source:
+        assert source.grid == GRID
+        assert np.array_equal(source.read(GRID).pixels, expected()[0])
+
+
+def test_the_word_scheme_does_not_turn_rows(tmp_path):
+    about = {"scheme": "xyz", "bounds": ",".join(map(str, degrees_of(GRID)))}
+    with open_source(write_mbtiles(tmp_path / "a.mbtiles", tiles(), about)) as source:
+        assert source.grid == GRID
+    with pytest.warns(InputWarning, match="scheme xyz and no bounds"):
+        source = open_source(write_mbtiles(tmp_path / "b.mbtiles", tiles(), {"scheme": "xyz"}))
+    with source:
+        assert source.grid == GRID
+
+
+@pytest.mark.parametrize("kind", ["mbtiles", "pmtiles", "folder"])
+def test_a_stray_tile_of_a_finer_zoom_does_not_count(tmp_path, kind):
+    path, many = tmp_path / f"a.{kind}", {key: data for key, data in tiles().items() if key[0] == Z}
+    many[Z + 2, X * 4 + 1, Y * 4 + 1] = many[Z + 3, X * 8 + 2, Y * 8 + 2] = png(np.full((3, 256, 256), 9, np.uint8))
+    {"mbtiles": write_mbtiles, "pmtiles": write_pmtiles, "folder": write_folder}[kind](path, many)
+    with pytest.warns(InputWarning, match=rf"zoom {Z + 3} \(1 of them\), zoom {Z + 2} .* cover little"):
+        source = open_source(path)
+    with source:
+        assert source.grid == GRID
+    for zoom, shape in ((Z, GRID.shape), (Z + 3, (256, 256))):
+        with open_source(path, zoom=zoom) as source:
+            assert (source.zoom, source.grid.shape) == (zoom, shape)
+    with pytest.raises(RasterError, match="has no tiles of zoom 3"):
+        open_source(path, zoom=3)
+    with pytest.warns(InputWarning, match="cover little"):
+        source = open_source(path, zoom=3, any_zoom=True)
+    with source:
+        assert source.zoom == Z
+
+
+def test_a_finer_zoom_of_part_of_the_ground_counts(tmp_path):
+    many = {key: data for key, data in tiles().items() if key[0] == Z}
+    many |= {(Z + 1, 2 * X + x, 2 * Y + y): many[Z, X, Y] for x in range(3) for y in range(4)}
+    with open_source(write_mbtiles(tmp_path / "a.mbtiles", many)) as source:
+        assert source.zoom == Z + 1
+
+
+def test_mbtiles_without_metadata(tmp_path):
+    path = write_mbtiles(tmp_path / "a.mbtiles", tiles(), drop="metadata")
+    with pytest.warns(InputWarning, match="no metadata table"):
+        source = open_source(path)
+    with source:
+        assert np.array_equal(source.read(GRID).pixels, expected()[0])
+
+
+def test_mbtiles_of_compressed_pictures_with_text_for_numbers(tmp_path):
+    path = tmp_path / "a.mbtiles"
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE metadata (name, value)")
+        connection.execute("CREATE TABLE tiles (zoom_level, tile_column, tile_row, tile_data)")
+        rows = [(str(z), str(x), f"{2**z - 1 - y}", gzip.compress(data, 1)) for (z, x, y), data in tiles().items()]
+        connection.executemany("INSERT INTO tiles VALUES (?, ?, ?, ?)", rows)
+    connection.close()
+    with open_source(path) as source:
+        assert (source.zoom, source.grid) == (Z, GRID)
+        assert np.array_equal(source.read(GRID).pixels, expected()[0])
+
+
+@pytest.mark.parametrize("column", ["zoom_level", "tile_column", "tile_row", "tile_data"])
+@pytest.mark.parametrize(
+    "value", ["NULL", "'x'", "-1", "1e300", "X'ff00'", "9223372036854775807", "3.5", "zeroblob(9)"]
+)
+@pytest.mark.parametrize("which", ["1=1", f"zoom_level = {Z - 1}", "rowid = 3"])
+def test_mbtiles_with_values_of_any_type(tmp_path, column, value, which):
+    path = write_mbtiles(tmp_path / "a.mbtiles", tiles())
+    with sqlite3.connect(path) as connection:
+        connection.execute("DROP INDEX tile_index")
+        connection.execute(f"UPDATE tiles SET {column} = {value} WHERE {which}")
+    connection.close()
+    with warnings.catch_warnings(), suppress(RasterError):
+        warnings.simplefilter("ignore")
+        with open_source(path) as source:
+            source.read(GRID)
+
+
+def test_names_for_fine_screens(tmp_path):
+    fine = {key: png(np.zeros((3, 512, 512), np.uint8)) for key in tiles()}
+    with open_source(write_folder(tmp_path / "a", fine, "@2x.png")) as source:
+        assert (source.tile_size, source.zoom) == (512, Z)
+
+
+def test_the_index_of_any_pmtiles_is_read_as_the_package_reads_it(tmp_path):
+    random = np.random.default_rng(1)
+    for number in range(20):
+        zoom = int(random.integers(0, 7))
+        left, top = random.integers(0, 1 << zoom, 2).tolist()
+        right, bottom = (int(random.integers(side, 1 << zoom)) + 1 for side in (left, top))
+        # A few contents, so that runs are long.
+        many = {
+            (zoom, x, y): bytes([int(random.integers(0, 2)), 1])
+            for x in range(left, right)
+            for y in range(top, bottom)
+            if random.random() < 0.9 or number % 2
+        } or {(zoom, 0, 0): b"x"}
+        reader = PMTiles(write_pmtiles(tmp_path / f"{number}.pmtiles", many))
+        xs, ys = [x for _, x, _ in many], [y for _, _, y in many]
+        assert reader.zooms == (zoom,)
+        assert reader.box(zoom) == TileBox(min(xs), min(ys), max(xs) + 1, max(ys) + 1)
+        assert all(reader.read(*key) == data for key, data in many.items())
+        assert (zoom, *reader.first(zoom)) in many
+        reader.close()
+
+
+@pytest.mark.parametrize("kind", ["mbtiles", "pmtiles"])
+def test_mutated_archives_are_read_or_refused(tmp_path, kind):
+    path, small = tmp_path / f"a.{kind}", png(np.zeros((3, 256, 256), np.uint8))
+    few = {(z, 5 >> 3 - z, 3 >> 3 - z): small for z in range(4)}
+    (write_mbtiles if kind == "mbtiles" else write_pmtiles)(path, few)
+    grid = pixel_grid(3, TileBox(5, 3, 6, 4), 256)
+
+    def parse(data):
+        path.write_bytes(data)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with open_source(path) as source:
+                source.read(grid)
+
+    assert 10 < only_ours(parse, path.read_bytes(), count=MUTATIONS) < MUTATIONS
+
+
+def test_a_webp_that_claims_to_be_large_is_not_opened():
+    for name, place, value in (("VP8X", 24, b"\xff\x3f\0\xff\x3f\0"), ("VP8L", 21, b"\xff\xff\xff\x0f")):
+        data = bytearray(b"RIFF\0\0\0\0WEBP" + name.encode() + bytes(40))
+        data[place : place + len(value)] = value
+        with pytest.raises(RasterError, match="is 16384 x 16384 pixels"):
+            decode_tile(bytes(data), "tile")

@@ -106,7 +106,7 @@ def test_the_finest_zoom_is_what_warping_gives(tmp_path, town, kind):
         write_tiles(source, path, kind=kind, name="Town", attribution="© us")
         with TileSource(KINDS[kind](path)) as made:
             assert made.zoom == 17  # 1.19 m on the equator, and 0.73 m at the town's latitude
-            assert made.licence == (None if kind == "xyz" else "© us")
+            assert made.licence == "© us"
             for window in windows:
                 found = made.read(window.grid)
                 assert np.array_equal(found.mask, window.mask)

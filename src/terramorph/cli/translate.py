@@ -73,7 +73,7 @@ def run(
     ] = None,
     nodata: Annotated[str | None, typer.Option(help="Value without data that the input does not declare.")] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Stored values, without the file's scale and offset.")] = False,
-    zoom: Annotated[int | None, typer.Option(help="Of the tiles of a server.")] = None,
+    zoom: Annotated[int | None, typer.Option(help="Of tiles; default: the finest that covers the ground.")] = None,
     terms: Annotated[str | None, typer.Option(help="Licence or terms under which tiles of a server are used.")] = None,
     style: Annotated[str, typer.Option(help="Of vectors as input: classic, osm, classes, or a TOML file.")] = "classic",
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,

@@ -93,8 +93,10 @@ def _plan_grid(one: Inputs, out: Path, options: Options, journal: Journal, opene
     """Opens an area's sides, lays its grid and divides its tiles."""
     name, how, cache = str(one.name), options.opening, out / FOLDER / "tiles"
     zoom = options.scale.zoom
-    source = opened.enter_context(open_side(one.source, how.source_crs, how, zoom, cache, how.source))
-    target = opened.enter_context(open_side(str(one.target), how.target_crs, how, zoom, cache, how.target))
+    source = opened.enter_context(open_side(one.source, how.source_crs, how, zoom, cache, how.source, any_zoom=True))
+    target = opened.enter_context(
+        open_side(str(one.target), how.target_crs, how, zoom, cache, how.target, any_zoom=True)
+    )
     drawn = source.grid is None or target.grid is None
     if not drawn and (how.style, how.table, how.kind) != ("classic", None, None):
         raise ConfigError(f"--style, --table and --kind are for vectors, and {name} has none; leave them out.")

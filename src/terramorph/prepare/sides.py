@@ -15,7 +15,13 @@ from terramorph.raster.source import Source
 
 
 def open_side(
-    spec: str, crs: str | None, how: Opening, zoom: int | None, cache: Path, options: ReadOptions | None = None
+    spec: str,
+    crs: str | None,
+    how: Opening,
+    zoom: int | None,
+    cache: Path,
+    options: ReadOptions | None = None,
+    any_zoom: bool = False,
 ) -> Source:
     """Opens one side.
 
@@ -23,9 +29,10 @@ def open_side(
         spec: file, folder, archive or URL template.
         crs: `EPSG:n` for a side that has a place and no CRS.
         how: style, table and terms.
-        zoom: at which tiles of a server are asked for; folders and archives give what suits the grid.
+        zoom: of tiles; a server needs one. Default: the finest that covers the ground.
         cache: where tiles of a server are kept unless `how` says another place.
         options: of an image: which bands, and what their values mean.
+        any_zoom: take the default where a folder or an archive has no tiles of that zoom.
 
     Raises:
         RasterError: if it cannot be opened.
@@ -36,10 +43,10 @@ def open_side(
         if options and (options.bands or options.categorical):
             raise ConfigError(f"{spec} holds vectors, and bands and categorical are of images; leave them out.")
         return VectorSource(spec, load_style(how.style), crs=place, table=how.table, kind=how.kind)
-    served = spec.lower().startswith(("http://", "https://"))
     return open_source(
         spec,
-        zoom=zoom if served else None,
+        zoom=zoom,
+        any_zoom=any_zoom,
         crs=place,
         terms=how.terms,
         cache=how.cache or cache,

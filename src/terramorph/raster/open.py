@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
@@ -42,6 +45,7 @@ def open_source(
     spec: str | Path,
     *,
     zoom: int | None = None,
+    any_zoom: bool = False,
     crs: CRS | None = None,
     terms: str | None = None,
     cache: Path | None = None,
@@ -54,7 +58,8 @@ def open_source(
 
     Args:
         spec: a path; a URL with {z}, {x} and {y}; or one of a file, s3://bucket/ortho.tif, gs://, az:// or https://.
-        zoom: of tiles; default: the finest there is. A URL needs one. Nothing to images.
+        zoom: of tiles; default: the finest that covers the ground. A URL needs one. Nothing to images.
+        any_zoom: take the default where a folder or an archive has no tiles of that zoom.
         crs: of an image that does not say it itself; for tiles EPSG:3857 (default) or EPSG:3395.
         terms: licence or terms of use; a URL needs them, and elsewhere they stand for what the source says itself.
         cache: folder for what is fetched from a server; a URL needs it.
@@ -66,7 +71,8 @@ def open_source(
         StorageError: If the cache cannot be written.
         MissingPackageError: If the package for such a URL is not installed.
     """
-    source = _open(spec, zoom, crs, terms, cache, layout, options)
+    as_tiles = partial(TileSource, zoom=zoom, any_zoom=any_zoom, crs=crs)
+    source = _open(spec, as_tiles, zoom, crs, terms, cache, layout, options)
     if isinstance(source, TileSource) and options and (options.bands or options.categorical):
         source.close()
         raise RasterError(f"{source.name} holds tiles; bands and categorical are of images, leave them out.")
@@ -77,6 +83,7 @@ def open_source(
 
 def _open(
     spec: str | Path,
+    as_tiles: Callable[..., TileSource],
     zoom: int | None,
     crs: CRS | None,
     terms: str | None,
@@ -86,24 +93,24 @@ def _open(
 ) -> Source:
     """`open_source`, without the terms of what is no server."""
     if isinstance(spec, str) and spec.lower().startswith(("http://", "https://")) and not _is_file(spec):
-        size = 512 if "@2x" in spec else None
-        return TileSource(ServerTiles(spec, zoom, terms, cache), zoom, tile_size=size, crs=crs)
+        size = 512 if re.search(r"@2x|\{r\}", spec) else None
+        return as_tiles(ServerTiles(spec, zoom, terms, cache), tile_size=size)
     remote = as_remote(spec)
     if remote is not None:
-        return _open_remote(remote, zoom, crs, options)
+        return _open_remote(remote, as_tiles, crs, options)
     path = Path(spec)
     if path.is_dir():
         _refuse_vectors(path)
-        return TileSource(FolderTiles(path, layout), zoom, crs=crs)
+        return as_tiles(FolderTiles(path, layout))
     if not path.exists():
         raise RasterError(f"{path} does not exist; check the path, or give a URL with {{z}}, {{x}} and {{y}}.")
     if layout is not None:
         raise RasterError(f"{path} is a file, and a layout is of folders of tiles; leave it out.")
     suffix = path.suffix.lower()
     if suffix == ".mbtiles":
-        return TileSource(MBTiles(path), zoom, crs=crs)
+        return as_tiles(MBTiles(path))
     if suffix == ".pmtiles":
-        return TileSource(PMTiles(path), zoom, crs=crs)
+        return as_tiles(PMTiles(path))
     if suffix in _DATABASES:
         raise RasterError(f"{path} is a tile database of a kind that is not read; convert it to MBTiles.")
     if suffix in VECTOR_SUFFIXES:
@@ -136,11 +143,13 @@ def _is_file(url: str) -> bool:
     return "{" not in url and PurePosixPath(urlsplit(url).path).suffix.lower() in _FILES
 
 
-def _open_remote(remote: Remote, zoom: int | None, crs: CRS | None, options: ReadOptions | None) -> Source:
+def _open_remote(
+    remote: Remote, as_tiles: Callable[..., TileSource], crs: CRS | None, options: ReadOptions | None
+) -> Source:
     """What can be read in parts."""
     suffix = remote.suffix.lower()
     if suffix == ".pmtiles":
-        return TileSource(PMTiles(remote), zoom, crs=crs)
+        return as_tiles(PMTiles(remote))
     if suffix == ".mbtiles":
         raise RasterError(f"{remote} is a database, which cannot be read in parts; copy it here, or make it PMTiles.")
     if suffix in VECTOR_SUFFIXES:

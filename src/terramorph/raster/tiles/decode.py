@@ -21,6 +21,11 @@ _KINDS = ("PNG", "JPEG", "WEBP")
 _DEEP = ("I;16", "I;16B", "I", "F")
 
 
+def is_picture(data: bytes) -> bool:
+    """Whether a tile begins as PNG, JPEG or WebP do."""
+    return data.startswith((b"\x89PNG", b"\xff\xd8\xff")) or (data[:4] == b"RIFF" and data[8:12] == b"WEBP")
+
+
 def decode_tile(data: bytes, where: str, size: int | None = None) -> Tile:
     """Decodes a PNG, JPEG or WebP tile. Grey and palettes become red, green, blue; alpha 0 becomes the mask.
 
@@ -33,6 +38,7 @@ def decode_tile(data: bytes, where: str, size: int | None = None) -> Tile:
         RasterError: If it is damaged, no image of these kinds, of another size, or of more than 8 bits a band.
     """
     try:
+        _check_webp(data, where)
         with Image.open(io.BytesIO(data), formats=_KINDS) as image:
             _check_shape(image, data, where, size)
             transparent = image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info
@@ -46,6 +52,22 @@ def decode_tile(data: bytes, where: str, size: int | None = None) -> Tile:
         return decoded, None
     mask = decoded[..., 3] != 0
     return np.ascontiguousarray(decoded[..., :3]), None if mask.all() else mask
+
+
+def _check_webp(data: bytes, where: str) -> None:
+    """Refuses a WebP that claims to be large: its pixels, unlike others', are made room for as it is opened."""
+    if data[12:16] == b"VP8X":
+        sides = (int.from_bytes(data[at : at + 3], "little") + 1 for at in (24, 27))
+    elif data[12:16] == b"VP8L":
+        bits = int.from_bytes(data[21:25], "little")
+        sides = ((bits >> shift & 0x3FFF) + 1 for shift in (0, 14))
+    elif data[12:16] == b"VP8 ":
+        sides = (int.from_bytes(data[at : at + 2], "little") & 0x3FFF for at in (26, 28))
+    else:
+        return
+    width, height = sides
+    if max(width, height) > TILE_SIZES[-1]:
+        raise RasterError(f"{where} is {width} x {height} pixels; give tiles of one size, 256 or 512.")
 
 
 def _check_shape(image: Any, data: bytes, where: str, size: int | None) -> None:

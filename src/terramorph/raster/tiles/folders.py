@@ -20,15 +20,16 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from terramorph.documents import parse_json
-from terramorph.errors import RasterError
-from terramorph.raster.tiles.reader import VECTOR_ADVICE
-from terramorph.raster.tiles.scheme import TileBox, check_tile
+from terramorph.errors import RasterError, warn
+from terramorph.raster.tiles.reader import VECTOR_ADVICE, covering_zoom
+from terramorph.raster.tiles.scheme import TileBox, check_tile, likeness, stated_box, tell_bounds
 
-_IMAGE = re.compile(r"(?i)(.+)\.(?:png|jpg|jpeg|webp)(?:\.tile)?")
-"""Paths of images, and of OsmAnd's, whose second suffix hides them from galleries."""
+_IMAGE = re.compile(r"(?i)(.+?)(?:@[23]x)?\.(?:png|jpg|jpeg|webp)(?:\.tile)?")
+"""Paths of images, of those for fine screens (y@2x.png), and of OsmAnd's, whose second suffix hides them from
+galleries."""
 _VECTOR_SUFFIXES = (".pbf", ".mvt")
 _DATABASES = {".sqlitedb": "SQLite", ".sdb": "BerkeleyDB"}
 
@@ -125,9 +126,41 @@ class FolderTiles:
             layout = "tms"
         if layout is None and metadata.get("scheme") == "tms":
             layout = "tms"
+        told = layout is None
         self.layout, self._paths = _recognise(self._folder, listed, layout)
+        self._bounds = metadata.get("bounds")
+        if told and self.layout == "xyz":
+            self._find_north()
         self.zooms: tuple[int, ...] = tuple(sorted(self._paths))
-        self.licence: str | None = metadata.get("attribution") or metadata.get("license") or None
+        licence = metadata.get("attribution") or metadata.get("license")
+        self.licence: str | None = licence if isinstance(licence, str) else None
+
+    def _find_north(self) -> None:
+        """Counts rows from the south where only that lies in the bounds of the metadata."""
+        zoom = max(self._paths)
+        box, stated, side = self.box(zoom), stated_box(self._bounds, zoom), 1 << zoom
+        turned = TileBox(box.left, side - box.bottom, box.right, side - box.top)
+        if stated is not None and likeness(turned, stated) > 2 * likeness(box, stated):
+            warn(
+                f"{self.name}: rows of tiles are counted from the south (layout tms), to lie in the metadata's bounds."
+            )
+            self.layout = "tms"
+            self._paths = {
+                zoom: {(x, (1 << zoom) - 1 - y): path for (x, y), path in paths.items()}
+                for zoom, paths in self._paths.items()
+            }
+
+    def default_zoom(self) -> int:
+        """See `TileReader`; and says where the metadata's bounds differ."""
+        counts = {zoom: len(paths) for zoom, paths in self._paths.items()}
+        zoom = covering_zoom(self.name, counts, self._parents)
+        tell_bounds(f"{self.name}: the metadata", self._bounds, zoom, self.box(zoom))
+        return zoom
+
+    def _parents(self, zoom: int, coarser: int) -> int:
+        """Number of tiles of a coarser zoom over those of a zoom."""
+        steps = zoom - coarser
+        return len({(x >> steps, y >> steps) for x, y in self._paths[zoom]})
 
     def box(self, zoom: int) -> TileBox:
         """The box around the tiles there are."""
@@ -255,16 +288,17 @@ _EXAMPLES = {
 }
 
 
-def _metadata(folder: Path) -> dict[str, str]:
-    """The texts of a metadata.json beside the tiles, as mb-util and tippecanoe write it; empty where there is none."""
-    path = folder / "metadata.json"
-    if not path.is_file():
-        return {}
-    try:
-        found = parse_json(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
-        raise RasterError(f"{path} is not JSON ({error}); correct or remove it.") from error
-    return {k: v for k, v in found.items() if isinstance(v, str)} if isinstance(found, dict) else {}
+def _metadata(folder: Path) -> dict[str, Any]:
+    """A tilejson.json beside the tiles, or metadata.json as mb-util and tippecanoe write it; empty without one."""
+    for path in (folder / "metadata.json", folder / "tilejson.json"):
+        if not path.is_file():
+            continue
+        try:
+            found = parse_json(path.read_text(encoding="utf-8-sig"))
+        except (OSError, ValueError) as error:
+            raise RasterError(f"{path} is not JSON ({error}); correct or remove it.") from error
+        return found if isinstance(found, dict) else {}
+    return {}
 
 
 def _check_srs(path: Path) -> None:

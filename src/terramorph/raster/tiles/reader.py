@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
-from terramorph.errors import RasterError
+from terramorph.errors import RasterError, warn
 from terramorph.raster.storage import Remote
 from terramorph.raster.tiles.scheme import TileBox
 
@@ -26,6 +27,10 @@ class TileReader(Protocol):
     name: str
     licence: str | None
     zooms: tuple[int, ...]
+
+    def default_zoom(self) -> int:
+        """The finest zoom that covers the ground; warns of finer ones, and of bounds that tiles do not lie in."""
+        ...
 
     def box(self, zoom: int) -> TileBox:
         """The tiles of one of the zooms, or a box around them."""
@@ -54,6 +59,30 @@ class TileReader(Protocol):
     def close(self) -> None:
         """Close files and connections."""
         ...
+
+
+def covering_zoom(name: str, counts: Mapping[int, int], parents: Callable[[int, int], int]) -> int:
+    """The finest zoom that is no stray: that covers half of what any coarser zoom with more tiles does, or more.
+
+    Args:
+        name: of the archive, for the warning about finer ones.
+        counts: number of tiles by zoom.
+        parents: of a zoom and a coarser one, the number of the coarser one's tiles that lie over tiles of the zoom.
+    """
+    strays: list[str] = []
+    for zoom in sorted(counts, reverse=True):
+        if not any(
+            coarser < zoom and count > counts[zoom] and 2 * parents(zoom, coarser) < count
+            for coarser, count in counts.items()
+        ):
+            break
+        strays.append(f"zoom {zoom} ({counts[zoom]} of them)")
+    if strays:
+        warn(
+            f"{name}: tiles of {', '.join(strays)} cover little of the ground; those of zoom {zoom} "
+            f"({counts[zoom]}) are read: name a zoom to read another."
+        )
+    return zoom
 
 
 def file_fingerprint(path: Path | Remote) -> str:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from affine import Affine
 from odc.geo.crs import CRS
 
-from terramorph.errors import RasterError
+from terramorph.errors import RasterError, warn
 from terramorph.geo.crs import WEB_MERCATOR_RADIUS
 from terramorph.geo.grid import Grid
 
@@ -46,6 +46,22 @@ class TileBox(NamedTuple):
             min(self.right, other.right),
             min(self.bottom, other.bottom),
         )
+
+    def around(self, other: TileBox | None) -> TileBox:
+        """The box around both."""
+        if other is None:
+            return self
+        return TileBox(
+            min(self.left, other.left),
+            min(self.top, other.top),
+            max(self.right, other.right),
+            max(self.bottom, other.bottom),
+        )
+
+    @property
+    def size(self) -> int:
+        """Number of tiles."""
+        return max(self.right - self.left, 0) * max(self.bottom - self.top, 0)
 
 
 def whole_world(zoom: int) -> TileBox:
@@ -100,3 +116,47 @@ def tiles_of_degrees(zoom: int, west: float, south: float, east: float, north: f
     left, top = min(inside(left), count - 1), min(inside(top), count - 1)
     right, bottom = math.ceil(column(east) - edge), math.ceil(row(south) - edge)
     return TileBox(left, top, max(inside(right), left + 1), max(inside(bottom), top + 1))
+
+
+def likeness(a: TileBox, b: TileBox) -> float:
+    """The share, 0 to 1, that two boxes have in common of what they cover together."""
+    common = a.meet(b).size
+    return common / (a.size + b.size - common)
+
+
+def stated_box(bounds: object, zoom: int) -> TileBox | None:
+    """The tiles in bounds as an archive states them: west, south, east, north in degrees, as numbers or as text.
+
+    None where they are no such thing, or have no extent.
+    """
+    try:
+        values = bounds.split(",") if isinstance(bounds, str) else list(bounds)  # type: ignore[call-overload]
+        west, south, east, north = (float(value) for value in values)
+    except (TypeError, ValueError):
+        return None
+    if not (-180 <= west < east <= 180 and -90 <= south < north <= 90):
+        return None
+    return tiles_of_degrees(zoom, west, south, east, north)
+
+
+def tell_bounds(name: str, bounds: object, zoom: int, box: TileBox) -> None:
+    """Warns where the bounds that an archive states are not those of its tiles.
+
+    Args:
+        name: what states them.
+        bounds: as `stated_box` takes them.
+        zoom, box: the tiles that there are.
+    """
+    stated = stated_box(bounds, zoom)
+    if bounds is None or (stated is not None and likeness(stated, box) >= 0.5):
+        return
+    west, north = degrees_of_corner(zoom, box.left, box.top)
+    east, south = degrees_of_corner(zoom, box.right, box.bottom)
+    tiles = f"{west:.5g}, {south:.5g}, {east:.5g}, {north:.5g}"
+    warn(f"{name} gives bounds {str(bounds)[:80]}; the tiles lie in {tiles}, which counts.")
+
+
+def degrees_of_corner(zoom: int, x: int, y: int) -> tuple[float, float]:
+    """Longitude and latitude (EPSG:4326) of the north-west corner of a tile of EPSG:3857."""
+    side = 1 << zoom
+    return x / side * 360 - 180, math.degrees(math.atan(math.sinh(math.pi * (1 - 2 * y / side))))

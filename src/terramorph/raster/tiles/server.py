@@ -46,7 +46,7 @@ class _Patience(urllib3.Retry):
 
 
 class ServerTiles:
-    """A `TileReader` of a URL with {z}, {x} and {y}, or {-y} for rows from the south.
+    """A `TileReader` of a URL with {z}, {x} and {y}, or {-y} for rows from the south; {r} stands for @2x, 512 pixels.
 
     What was fetched stays in a folder, as z/x/y of its kind, so that a later run asks for nothing again; that there is
     no tile (404, 204, 410 or nothing in the answer) is kept too. The folder can be read as `FolderTiles`. A user and
@@ -96,7 +96,7 @@ class ServerTiles:
             raise RasterError(f"{self.name}: {rate} requests a second are none; give a rate above 0.")
         self.licence: str | None = terms.strip()
         self.zooms: tuple[int, ...] = (zoom,)
-        self._template, headers = _with_login(template)
+        self._template, headers = _with_login(template.replace("{r}", "@2x"))
         self._interval = 1 / rate
         self._lock = threading.Lock()
         self._next = 0.0
@@ -114,6 +114,10 @@ class ServerTiles:
         about = {"source": self.name, "attribution": self.licence, "scheme": "xyz"}
         with atomic(self.folder / "metadata.json", make_folder=True) as part:
             part.write_text(json.dumps(about, indent=1, ensure_ascii=False), encoding="utf-8")
+
+    def default_zoom(self) -> int:
+        """The zoom that is asked for."""
+        return self.zooms[0]
 
     def box(self, zoom: int) -> TileBox:
         """The whole world."""
@@ -196,7 +200,7 @@ def _check_template(template: str) -> None:
     named = set(re.findall(r"\{([^{}]*)\}", template))
     if not {"z", "x"} <= named or not named & {"y", "-y"}:
         raise RasterError(f"{template} names no tiles; write {{z}}, {{x}} and {{y}} where a tile's numbers belong.")
-    unknown = sorted(named - {"z", "x", "y", "-y"})
+    unknown = sorted(named - {"z", "x", "y", "-y", "r"})
     if unknown:
         raise RasterError(
             f"{template} has {{{unknown[0]}}}, which is not known; write {{z}}, {{x}}, {{y}} or {{-y}}, and one of the "

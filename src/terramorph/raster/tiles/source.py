@@ -33,7 +33,8 @@ class TileSource:
 
     Args:
         reader: where the tiles come from; closed with the source.
-        zoom: default: the finest there is.
+        zoom: default: the finest that covers the ground.
+        any_zoom: take the default where there is no such zoom.
         tile_size: side of a tile in pixels, 256 or 512; default: that of some tile, or 256 where a server has them.
         crs: EPSG:3857 (default), or EPSG:3395 for tiles of Yandex.
 
@@ -50,7 +51,13 @@ class TileSource:
     units = None
 
     def __init__(
-        self, reader: TileReader, zoom: int | None = None, *, tile_size: int | None = None, crs: CRS | None = None
+        self,
+        reader: TileReader,
+        zoom: int | None = None,
+        *,
+        any_zoom: bool = False,
+        tile_size: int | None = None,
+        crs: CRS | None = None,
     ) -> None:
         self.name = reader.name
         self.licence = reader.licence
@@ -64,7 +71,9 @@ class TileSource:
                 raise RasterError(
                     f"{self.name}: tiles are in EPSG:3857 or EPSG:3395 and not in {crs}; give one of these."
                 )
-            self.zoom = reader.zooms[-1] if zoom is None else zoom
+            if zoom is None or (any_zoom and zoom not in reader.zooms):
+                zoom = reader.default_zoom()
+            self.zoom = zoom
             if self.zoom not in reader.zooms:
                 held = ", ".join(map(str, reader.zooms))
                 raise RasterError(f"{self.name} has no tiles of zoom {self.zoom}; it has {held}.")

@@ -1,0 +1,199 @@
+"""MBTiles: tiles as rows of an SQLite database (https://github.com/mapbox/mbtiles-spec/blob/master/1.3/spec.md)."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from terramorph.errors import RasterError, warn
+from terramorph.raster.tiles.decode import is_picture
+from terramorph.raster.tiles.reader import VECTOR_ADVICE, covering_zoom, file_fingerprint
+from terramorph.raster.tiles.scheme import MAX_ZOOM, TileBox, check_tile, likeness, stated_box, tell_bounds
+from terramorph.raster.tiles.unpack import unpacked
+
+
+class MBTilesFile:
+    """Tiles of any kind, as bytes. Opened for reading only, with a connection for each thread.
+
+    Rows are counted from the south, as the format says. Where that lies off the bounds in the metadata, and rows from
+    the north lie on them, they are counted from the north, with a warning.
+
+    Args:
+        path: the file.
+
+    Attributes:
+        name: of the file.
+        metadata: its names and values; empty where there is none.
+        zooms: as `TileReader` says.
+
+    Raises:
+        RasterError: If it is no MBTiles file, or holds no tiles.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.name = str(path)
+        self._path = Path(path)
+        self._thread = threading.local()
+        self._connections: list[sqlite3.Connection] = []
+        self._lock = threading.Lock()
+        self._closed = False
+        self._from_north = False
+        try:
+            self.metadata = self._open()
+        except BaseException:
+            self.close()
+            raise
+        self.licence: str | None = self.metadata.get("attribution") or self.metadata.get("license") or None
+
+    def _open(self) -> dict[str, str]:
+        """Looks for everything that reading relies on; the metadata."""
+        tables = {row[0] for row in self._ask("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')")}
+        if "tiles" not in tables:
+            raise RasterError(f"{self.name} has no table of tiles, so it is no MBTiles file; give another.")
+        columns = ("zoom_level", "tile_column", "tile_row")
+        kinds = self._ask(f"SELECT {', '.join(f'typeof({column})' for column in columns)} FROM tiles LIMIT 1")
+        if not kinds:
+            raise RasterError(f"{self.name} holds no tiles; give another file.")
+        # Numbers that are text cannot be looked up by the index; numbers can.
+        cast = [c if kind == "integer" else f"CAST({c} AS INTEGER)" for c, kind in zip(columns, kinds[0], strict=True)]
+        self._zoom, self._column, self._row = cast
+        self._one = f"FROM tiles WHERE {self._zoom} = ? AND {self._column} = ? AND {self._row} = ?"
+        self._counts = dict(self._ask(f"SELECT {self._zoom}, COUNT(*) FROM tiles GROUP BY 1 ORDER BY 1"))
+        zooms = list(self._counts)
+        if any(not isinstance(zoom, int) or not 0 <= zoom <= MAX_ZOOM for zoom in zooms):
+            raise RasterError(
+                f"{self.name} has tiles of zooms {zooms[:40]}, not all of 0 to {MAX_ZOOM}; write it again."
+            )
+        self.zooms: tuple[int, ...] = tuple(zooms)
+        if "metadata" not in tables:
+            warn(
+                f"{self.name} has no metadata table; its rows of tiles are counted from the south, as MBTiles has them."
+            )
+            return {}
+        metadata = {str(key): str(value) for key, value in self._ask("SELECT name, value FROM metadata")}
+        self._find_north(metadata)
+        return metadata
+
+    def _find_north(self, metadata: dict[str, str]) -> None:
+        """From which side rows are counted."""
+        zoom = max(self._counts, key=lambda zoom: self._counts[zoom])
+        wanted = stated_box(metadata.get("bounds"), zoom)
+        if wanted is not None:
+            box, side = self.box(zoom), 1 << zoom
+            flipped = TileBox(box.left, side - box.bottom, box.right, side - box.top)
+            if likeness(flipped, wanted) > 2 * likeness(box, wanted):
+                self._from_north = True
+                warn(
+                    f"{self.name}: rows of tiles are counted from the north, against the format, to lie in its bounds."
+                )
+        elif metadata.get("scheme", "").lower() == "xyz":
+            warn(
+                f"{self.name} says scheme xyz and no bounds; its rows are counted from the south, as MBTiles has them."
+            )
+
+    def default_zoom(self) -> int:
+        """See `TileReader`; and says where the metadata's bounds differ."""
+        zoom = covering_zoom(self.name, self._counts, self._parents)
+        tell_bounds(f"{self.name}: the metadata", self.metadata.get("bounds"), zoom, self.box(zoom))
+        return zoom
+
+    def _parents(self, zoom: int, coarser: int) -> int:
+        """Number of tiles of a coarser zoom over those of a zoom."""
+        places = f"SELECT DISTINCT {self._column} >> ?, {self._row} >> ? FROM tiles WHERE {self._zoom} = ?"
+        steps = zoom - coarser
+        return int(self._ask(f"SELECT COUNT(*) FROM ({places})", steps, steps, zoom)[0][0])
+
+    def box(self, zoom: int) -> TileBox:
+        """The box around the tiles there are; the metadata's bounds may be anything."""
+        ends = self._ask(
+            f"SELECT min({self._column}), max({self._column}), min({self._row}), max({self._row}) FROM tiles "
+            f"WHERE {self._zoom} = ?",
+            zoom,
+        )[0]
+        if not all(isinstance(end, int) for end in ends):
+            raise RasterError(f"{self.name} has numbers of tiles that are none ({ends}); write it again.")
+        left, right, low, high = ends
+        first, last = sorted((self._turned(zoom, low), self._turned(zoom, high)))
+        check_tile(self.name, zoom, left, first)
+        check_tile(self.name, zoom, right, last)
+        return TileBox(left, first, right + 1, last + 1)
+
+    def first(self, zoom: int) -> tuple[int, int]:
+        """Some tile that there is."""
+        rows = self._ask(f"SELECT {self._column}, {self._row} FROM tiles WHERE {self._zoom} = ? LIMIT 1", zoom)
+        if not rows or not all(isinstance(number, int) for number in rows[0]):
+            raise RasterError(f"{self.name} has numbers of tiles that are none ({rows}); write it again.")
+        return rows[0][0], self._turned(zoom, rows[0][1])
+
+    def has(self, zoom: int, x: int, y: int) -> bool:
+        """Whether there is such a row."""
+        return bool(self._ask(f"SELECT 1 {self._one}", zoom, x, self._turned(zoom, y)))
+
+    def read(self, zoom: int, x: int, y: int) -> bytes | None:
+        """The row's bytes, not compressed."""
+        found = self._ask(f"SELECT CAST(tile_data AS BLOB) {self._one}", zoom, x, self._turned(zoom, y))
+        if not found or found[0][0] is None:
+            return None
+        try:
+            return unpacked(bytes(found[0][0]))
+        except OSError as error:
+            raise RasterError(f"{self.name}: tile {zoom}/{x}/{y} is damaged ({error}); copy it again.") from error
+
+    def fingerprint(self) -> str:
+        """Of the file's bytes."""
+        return file_fingerprint(self._path)
+
+    def close(self) -> None:
+        """Closes every thread's connection."""
+        with self._lock:
+            self._closed = True
+            while self._connections:
+                self._connections.pop().close()
+
+    def _turned(self, zoom: int, row: int) -> int:
+        """The row from the north of one as the file counts, and the other way round."""
+        return row if self._from_north else (1 << zoom) - 1 - row
+
+    def _ask(self, question: str, *values: int) -> list[Any]:
+        """All rows of an answer."""
+        try:
+            return self._connection().execute(question, values).fetchall()
+        except (sqlite3.Error, ValueError, OverflowError) as error:  # also text that is not UTF-8
+            raise RasterError(
+                f"{self.name} cannot be read as MBTiles ({error}); it is damaged or of another kind: copy it again."
+            ) from error
+
+    def _connection(self) -> sqlite3.Connection:
+        """This thread's connection."""
+        connection: sqlite3.Connection | None = getattr(self._thread, "connection", None)
+        if connection is None:
+            uri = f"file:{quote(str(self._path.absolute()))}?mode=ro"
+            # `close` closes the connections of all threads, and none is used by two.
+            connection = sqlite3.connect(uri, uri=True, check_same_thread=False)
+            with self._lock:
+                if self._closed:
+                    connection.close()
+                    raise sqlite3.ProgrammingError("it was closed")
+                self._connections.append(connection)
+            self._thread.connection = connection
+        return connection
+
+
+class MBTiles(MBTilesFile):
+    """A `TileReader` of an MBTiles file with pictures.
+
+    Raises:
+        RasterError: If it is no MBTiles file, holds no tiles, or vector tiles.
+    """
+
+    def _open(self) -> dict[str, str]:
+        metadata = super()._open()
+        zoom = self.zooms[-1]
+        data = self.read(zoom, *self.first(zoom)) or b""
+        vectors = metadata.get("format", "").lower() in ("pbf", "mvt") or data[:1] == b"\x1a"
+        if vectors and not is_picture(data):
+            raise RasterError(f"{self.name} {VECTOR_ADVICE}")
+        return metadata

@@ -1,0 +1,338 @@
+"""PMTiles: tiles in one file, in the order of a Hilbert curve, with an index.
+
+Version 3 (https://github.com/protomaps/PMTiles/blob/main/spec/v3/spec.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pmtiles.reader import MmapSource
+from pmtiles.tile import Compression, TileType, deserialize_header, tileid_to_zxy, zxy_to_tileid
+
+from terramorph.documents import parse_json
+from terramorph.errors import RasterError, TerramorphError
+from terramorph.raster.storage import Remote
+from terramorph.raster.tiles.reader import VECTOR_ADVICE, covering_zoom, file_fingerprint
+from terramorph.raster.tiles.scheme import MAX_ZOOM, TileBox, tell_bounds, tiles_of_degrees
+from terramorph.raster.tiles.unpack import unpacked
+
+_SCANNED = 16 << 20
+"""Bytes of an index that is looked through for what the header may say wrongly; some million tiles."""
+_LEVELS = 4
+
+Numbers = NDArray[np.int64]
+
+
+class _Directory(NamedTuple):
+    """Entries of the index, int64 (N,) each: first tile, tiles from there on (0: another directory), place."""
+
+    tile: Numbers
+    run: Numbers
+    offset: Numbers
+    length: Numbers
+
+
+class PMTilesFile:
+    """Tiles of any kind, as bytes: of a file that is mapped into memory, or on a server that is asked for ranges of it.
+
+    The zooms and places of tiles are those in the index, whatever the header says, unless the index is huge.
+
+    Args:
+        path: the file.
+
+    Attributes:
+        name: of the file.
+        header: as the package `pmtiles` names what is in it.
+        metadata: the JSON object in it.
+        zooms: as `TileReader` says.
+
+    Raises:
+        RasterError: If it is damaged, no PMTiles file, or holds no tiles.
+    """
+
+    def __init__(self, path: str | Path | Remote) -> None:
+        self.name = str(path)
+        self._path = path if isinstance(path, Remote) else Path(path)
+        self._directory = lru_cache(maxsize=256)(self._parse_directory)
+        with self._errors():
+            self._bytes: Callable[[int, int], bytes] | None = _ranges(self._path)
+            self.header: dict[str, Any] = deserialize_header(self._get(0, 127))
+            self.metadata = self._metadata()
+            self._check()
+            self._whole = self.header["leaf_directory_length"] <= _SCANNED
+            self._counts, self._boxes = self._summary() if self._whole else ({}, {})
+            self.zooms: tuple[int, ...] = tuple(sorted(self._counts)) or self._stated_zooms()
+        if not self.zooms:
+            raise RasterError(f"{self.name} holds no tiles; give another file.")
+        attribution = self.metadata.get("attribution") or self.metadata.get("license")
+        self.licence: str | None = str(attribution) if attribution else None
+
+    @property
+    def bounds(self) -> tuple[float, ...]:
+        """West, south, east, north in degrees, as the header has them."""
+        return tuple(self.header[f"{key}_e7"] / 1e7 for key in ("min_lon", "min_lat", "max_lon", "max_lat"))
+
+    def _check(self) -> None:
+        """Refuses compression that is not read."""
+        if self.header["tile_compression"] not in (Compression.NONE, Compression.UNKNOWN, Compression.GZIP):
+            raise RasterError(f"{self.name} has tiles that are compressed, and not with gzip; convert them to gzip.")
+        if self.header["internal_compression"] not in (Compression.NONE, Compression.GZIP):
+            raise RasterError(f"{self.name} has a compressed index that is not gzip; write it with gzip.")
+
+    def default_zoom(self) -> int:
+        """See `TileReader`; and says where the header's bounds differ."""
+        if not self._whole:
+            return self.zooms[-1]
+        zoom = covering_zoom(self.name, self._counts, self._parents)
+        tell_bounds(f"{self.name}: the header", self.bounds, zoom, self.box(zoom))
+        return zoom
+
+    def box(self, zoom: int) -> TileBox:
+        """The box around the tiles there are; of a huge index, the tiles that the header's bounds touch."""
+        if self._whole:
+            return self._boxes[zoom]
+        return tiles_of_degrees(zoom, *self.bounds)
+
+    def first(self, zoom: int) -> tuple[int, int]:
+        """The first tile of the zoom along the file's Hilbert curve."""
+        number = self._first_id(zoom)
+        if number is None:
+            raise RasterError(f"{self.name} has no tile of zoom {zoom}; copy it again.")
+        _, x, y = tileid_to_zxy(number)
+        return x, y
+
+    def has(self, zoom: int, x: int, y: int) -> bool:
+        """Whether the index has it."""
+        return self._find(zoom, x, y) is not None
+
+    def read(self, zoom: int, x: int, y: int) -> bytes | None:
+        """The bytes that the index points at, not compressed."""
+        place = self._find(zoom, x, y)
+        if place is None:
+            return None
+        data = self._get(self.header["tile_data_offset"] + place[0], place[1])
+        if len(data) != place[1]:
+            raise RasterError(f"{self.name} ends before its tile {zoom}/{x}/{y}; copy it again.")
+        try:
+            return unpacked(data)
+        except OSError as error:
+            raise RasterError(f"{self.name}: tile {zoom}/{x}/{y} is damaged ({error}); copy it again.") from error
+
+    def fingerprint(self) -> str:
+        """Of the file's bytes."""
+        return file_fingerprint(self._path)
+
+    def close(self) -> None:
+        """Lets go of the map."""
+        self._bytes = None
+        self._directory.cache_clear()
+
+    def _get(self, offset: int, length: int) -> bytes:
+        """Bytes of the file."""
+        source = self._bytes
+        if source is None:
+            raise RasterError(f"{self.name} was closed; open it again.")
+        return source(offset, length)
+
+    def _metadata(self) -> dict[str, Any]:
+        """What the file says of itself."""
+        text = unpacked(self._get(self.header["metadata_offset"], self.header["metadata_length"]))
+        found = parse_json(text) if text else {}
+        return found if isinstance(found, dict) else {}
+
+    def _root(self) -> _Directory:
+        return self._directory(self.header["root_offset"], self.header["root_length"])
+
+    def _leaf(self, entry: tuple[int, ...]) -> _Directory:
+        return self._directory(self.header["leaf_directory_offset"] + entry[2], entry[3])
+
+    def _parse_directory(self, offset: int, length: int) -> _Directory:
+        """One directory of the index: columns of variable-length integers, one after the other."""
+        data = np.frombuffer(unpacked(self._get(offset, length)), np.uint8)
+        ends = np.flatnonzero(data < 128)
+        if not len(ends):
+            raise ValueError("its index ends early")
+        begins = np.concatenate([[0], ends[:-1] + 1])
+        place = np.arange(ends[-1] + 1) - np.repeat(begins, ends + 1 - begins)
+        septets = (data[: ends[-1] + 1] & 127).astype(np.int64) << (7 * np.minimum(place, 8))
+        values = np.add.reduceat(septets, begins)
+        count = int(values[0])
+        if len(values) != 4 * count + 1:
+            raise ValueError("its index ends early")
+        steps, run, size, start = values[1:].reshape(4, count)
+        tile, fresh = np.cumsum(steps), start > 0
+        if count and (not fresh[0] or (steps < 0).any() or (run < 0).any() or (start < 0).any()):
+            raise ValueError("its index has numbers that are none")
+        # 0 stands for: right behind the one before.
+        group = np.cumsum(fresh) - 1
+        before = np.cumsum(size) - size
+        offsets = (start[fresh] - 1 - before[fresh])[group] + before if count else start
+        return _Directory(tile, run, offsets, size)
+
+    def _find(self, zoom: int, x: int, y: int) -> tuple[int, int] | None:
+        """Offset and length of a tile's bytes, or None."""
+        if not (0 <= x < 1 << zoom and 0 <= y < 1 << zoom):
+            return None
+        number = zxy_to_tileid(zoom, x, y)
+        with self._errors():
+            directory = self._root()
+            for _ in range(_LEVELS):
+                at = int(np.searchsorted(directory.tile, number, "right")) - 1
+                if at < 0:
+                    return None
+                tile, run, offset, length = (int(column[at]) for column in directory)
+                if run:
+                    return (offset, length) if number < tile + run else None
+                directory = self._leaf((tile, run, offset, length))
+        raise RasterError(f"{self.name} has an index of more than {_LEVELS} levels; write it again.")
+
+    def _directories(self, low: int = 0, end: int = 1 << 62) -> Iterator[_Directory]:
+        """The directories with tiles from a number to before another, and others around them, in their order."""
+
+        def below(directory: _Directory, level: int) -> Iterator[_Directory]:
+            yield directory
+            following = np.append(directory.tile[1:], 1 << 62)
+            leaves = (directory.run == 0) & (following > low) & (directory.tile < end)
+            if leaves.any() and level == _LEVELS:
+                raise ValueError(f"its index has more than {_LEVELS} levels")
+            for at in np.flatnonzero(leaves):
+                yield from below(self._leaf(tuple(int(column[at]) for column in directory)), level + 1)
+
+        return below(self._root(), 1)
+
+    def _tiles(self, low: int, end: int, directory: _Directory) -> tuple[Numbers, Numbers]:
+        """First tiles and ends of a directory's runs between two numbers, counted from the first number."""
+        first, last = np.maximum(directory.tile, low), np.minimum(directory.tile + directory.run, end)
+        some = first < last
+        return first[some] - low, last[some] - low
+
+    def _summary(self) -> tuple[dict[int, int], dict[int, TileBox]]:
+        """How many tiles each zoom has, and the box around them."""
+        counts: dict[int, int] = {}
+        boxes: dict[int, TileBox] = {}
+        for number, directory in enumerate(self._directories()):
+            if number > 1 << 14:
+                raise ValueError("its index has more directories than tiles need")
+            for zoom in range(MAX_ZOOM + 1):
+                first, last = self._tiles(*_ids(zoom), directory)
+                if len(first):
+                    counts[zoom] = counts.get(zoom, 0) + int((last - first).sum())
+                    boxes[zoom] = _box_of_runs(zoom, first, last).around(boxes.get(zoom))
+        return counts, boxes
+
+    def _parents(self, zoom: int, coarser: int) -> int:
+        """Number of tiles of a coarser zoom over those of a zoom."""
+        steps, low, end = 2 * (zoom - coarser), *_ids(zoom)
+        count, reached = 0, -1
+        for directory in self._directories(low, end):
+            for first, last in zip(*self._tiles(low, end, directory), strict=True):
+                above = max(int(first) >> steps, reached + 1)
+                reached = max(reached, int(last - 1) >> steps)
+                count += max(reached - above + 1, 0)
+        return count
+
+    def _stated_zooms(self) -> tuple[int, ...]:
+        """The zooms between the header's that there are tiles of."""
+        stated = range(self.header["min_zoom"], min(self.header["max_zoom"], MAX_ZOOM) + 1)
+        return tuple(zoom for zoom in stated if self._first_id(zoom) is not None)
+
+    def _first_id(self, zoom: int) -> int | None:
+        """The smallest tile id of a zoom."""
+        low, end = _ids(zoom)
+        with self._errors():
+            for directory in self._directories(low, end):
+                first, _ = self._tiles(low, end, directory)
+                if len(first):
+                    return low + int(first[0])
+        return None
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """What the package, numpy and zlib say of a damaged file, as our error."""
+        try:
+            yield
+        except TerramorphError:
+            raise
+        except Exception as error:  # the package raises whatever it meets in damaged bytes
+            raise RasterError(
+                f"{self.name} cannot be read as PMTiles version 3 ({type(error).__name__} {error}); copy it again."
+            ) from error
+
+
+class PMTiles(PMTilesFile):
+    """A `TileReader` of a PMTiles file with pictures.
+
+    Raises:
+        RasterError: If it is damaged, no PMTiles file, holds no tiles, or tiles that are no PNG, JPEG or WebP.
+    """
+
+    def _check(self) -> None:
+        kind = self.header["tile_type"]
+        if kind in (TileType.MVT, TileType.MLT):
+            raise RasterError(f"{self.name} {VECTOR_ADVICE}")
+        if kind == TileType.AVIF:
+            raise RasterError(f"{self.name} holds AVIF tiles; PNG, JPEG and WebP are read: convert it.")
+        super()._check()
+
+
+def _ids(zoom: int) -> tuple[int, int]:
+    """The number of a zoom's first tile, and that of the next zoom's."""
+    return ((1 << 2 * zoom) - 1) // 3, ((1 << 2 * zoom + 2) - 1) // 3
+
+
+def _box_of_runs(zoom: int, first: Numbers, last: Numbers) -> TileBox:
+    """The box around runs [first, last) along a zoom's Hilbert curve; int64 (N,), N > 0.
+
+    A run is taken apart into squares: whole quarters of quarters of the curve.
+    """
+    boxes: list[TileBox] = []
+    for step in range(zoom + 1):
+        front = np.minimum(last, -(-first // 4) * 4)
+        back = np.maximum(front, last // 4 * 4)
+        if step == zoom:  # one tile: the world
+            front = back = last
+        squares = [(side + k)[side + k < end] for side, end in ((first, front), (back, last)) for k in range(4)]
+        found = np.concatenate(squares)
+        if len(found):
+            x, y = _hilbert(zoom - step, found)
+            ends = int(x.min()), int(y.min()), int(x.max()) + 1, int(y.max()) + 1
+            boxes.append(TileBox(*(end << step for end in ends)))
+        inner = front < back
+        first, last = front[inner] // 4, back[inner] // 4
+        if not len(first):
+            break
+    whole = boxes[0]
+    for box in boxes[1:]:
+        whole = whole.around(box)
+    return whole
+
+
+def _hilbert(zoom: int, number: Numbers) -> tuple[Numbers, Numbers]:
+    """x and y of places on the Hilbert curve of 2^zoom x 2^zoom."""
+    x, y, rest = np.zeros_like(number), np.zeros_like(number), number.copy()
+    for level in range(zoom):
+        side = 1 << level
+        right = (rest // 2) & 1
+        down = (rest ^ right) & 1
+        turned = (down == 0) & (right == 1)
+        x, y = np.where(turned, side - 1 - x, x), np.where(turned, side - 1 - y, y)
+        x, y = np.where(down == 0, y, x), np.where(down == 0, x, y)
+        x, y = x + side * right, y + side * down
+        rest //= 4
+    return x, y
+
+
+def _ranges(path: Path | Remote) -> Callable[[int, int], bytes]:
+    """What gives so many bytes from an offset on."""
+    if isinstance(path, Remote):
+        return lambda offset, length: path.read_bytes(offset, offset + length) if length else b""
+    with path.open("rb") as file:
+        mapped: Callable[[int, int], bytes] = MmapSource(file)
+    return mapped
