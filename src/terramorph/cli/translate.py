@@ -97,6 +97,10 @@ def run(
     restart: Annotated[
         bool, typer.Option("--restart", help="Throw away what another, unfinished translation to OUTPUT has made.")
     ] = False,
+    pairs: Annotated[
+        bool | None,
+        typer.Option("--pairs/--no-pairs", help="Whether images are A|B pairs, of which one half is translated."),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that are there already.")] = False,
     scheduler: Annotated[
         str | None, typer.Option(help="Compute on the workers of a Dask scheduler, tcp://HOST:PORT (docs/scale.md).")
@@ -137,6 +141,7 @@ def run(
             kind=kind.value,
             restart=restart,
             overwrite=overwrite,
+            pairs=pairs,
         )
         imagery = _Imagery(source, crs, Opening(style=style, terms=terms), zoom, _tile_cache(output), reading)
         try:
@@ -176,6 +181,7 @@ def run(
             skip_bad=skip_bad,
             options=reading,
             overwrite=overwrite,
+            pairs=pairs,
             progress=meter.update,
         )
     for sentence in written.skipped:

@@ -93,7 +93,7 @@ class PairFolder:
         except InputError as error:
             raise DatasetError(f"The pair {self.ids[index]} of {self.split} cannot be read: {error}") from error
         if len(rasters) == 1:
-            a, b = _halves(rasters[0], files[0])
+            a, b = halves(rasters[0], files[0])
         else:
             a, b = rasters
             if (a.height, a.width) != (b.height, b.width):
@@ -337,7 +337,12 @@ def _one_grid(a: Grid, b: Grid, files: Sequence[Path]) -> Grid:
     return a
 
 
-def _halves(whole: Raster, file: Path) -> tuple[Raster, Raster]:
+def halves(whole: Raster, file: Path) -> tuple[Raster, Raster]:
+    """The sides (C, H, W) of an A|B image (C, H, 2 W); only the left one may have a place.
+
+    Raises:
+        DatasetError: if the width is odd.
+    """
     if whole.width % 2:
         raise DatasetError(
             f"{file} is {whole.width} px wide, which is odd and cannot be two halves side by side; "

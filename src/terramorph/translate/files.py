@@ -12,9 +12,11 @@ from pathlib import Path
 from terramorph.bundle import Bundle, Mode
 from terramorph.errors import InputError, StorageError
 from terramorph.raster import IMAGE_SUFFIXES, Raster, ReadOptions, read_image, write_image
+from terramorph.raster.image import files_below
 from terramorph.raster.save import check_format
 from terramorph.translate.loading import load
 from terramorph.translate.outputs import refuse_present
+from terramorph.translate.paired import pairs_among, source_half, without_targets
 from terramorph.translate.translator import WHOLE_PIXELS, Translator
 
 Progress = Callable[[int, int], None]
@@ -65,6 +67,7 @@ def translate_files(
     any_resolution: bool = False,
     options: ReadOptions | None = None,
     overwrite: bool = False,
+    pairs: bool | None = None,
     progress: Progress | None = None,
 ) -> Translated:
     """Translates an image, a list of images, or every image of a folder.
@@ -75,10 +78,9 @@ def translate_files(
 
     Args:
         model: a translator, a bundle, or where one is.
-        source: an image, a folder (its images, not those of folders in it, in the order of their names), or
-            a list.
-        output: an image path for one image, otherwise a folder, made if missing. The name of each image is
-            kept. A name that ends like an image's is never a folder's, unless there is that folder.
+        source: an image, a folder (its images and those of folders in it, in the order of their names), or a list.
+        output: an image path for one image, otherwise a folder, made if missing. The name of each image is kept, and
+            below a folder its path. A name that ends like an image's is never a folder's, unless there is that folder.
         mode, device, precision, seed, batch_size, any_resolution: see `Translator`; ignored if one is given.
         samples: outputs of each image in paper mode; for more than one they are called NAME_1, NAME_2 ...
         suffix: of the outputs in a folder: .png, .jpg or .tif. Default: .tif for inputs that are TIFF and
@@ -86,6 +88,8 @@ def translate_files(
         skip_bad: leave out inputs that cannot be read or do not fit the bundle, instead of stopping.
         options: which bands of the images are read, in the model's order, and what their values mean.
         overwrite: replace outputs that are there already.
+        pairs: True: the inputs are A|B pairs, of which the side is translated that the model takes; False: they are
+            not, and are translated whole; None: pairs are recognised (`paired`).
         progress: called with (images done, images in all).
 
     Returns:
@@ -114,8 +118,13 @@ def translate_files(
     translator.check_samples(samples)
     if options and options.bands:
         options = replace(options, names=translator.header.source.names)
-    read = partial(read_image, options=options)
-    jobs = _plan(translator, source, Path(output), samples, suffix)
+    jobs = _plan(translator, source, Path(output), samples, suffix, pairs)
+    halved = pairs_among(list(jobs), source if isinstance(source, str | Path) else "The list", translator.header, pairs)
+
+    def read(path: Path) -> Raster:
+        raster = read_image(path, options)
+        return source_half(raster, path, translator.header) if path in halved else raster
+
     if not overwrite:
         refuse_present([name for names in jobs.values() for name in names])
     result = Translated()
@@ -123,7 +132,8 @@ def translate_files(
         good = _checked(translator, jobs, pool, read, result.skipped if skip_bad else None)
         if not good:
             raise InputError(f"No image of {source} can be translated: {result.skipped[0]}")
-        _make_folder(jobs[good[0]][0].parent)
+        for folder in {jobs[path][0].parent for path in good}:
+            _make_folder(folder)
         done = 0
         pending: deque[Future[Path]] = deque()
         try:
@@ -150,6 +160,7 @@ def _plan(
     output: Path,
     samples: int,
     suffix: str | None,
+    pairs: bool | None,
 ) -> dict[Path, list[Path]]:
     """Every input, and the outputs it gives.
 
@@ -158,7 +169,10 @@ def _plan(
     """
     if suffix is not None and suffix.lower() not in WRITABLE:
         raise InputError(f"Images are not written as {suffix!r}; use .png, .jpg or .tif.")
-    inputs, single = _inputs(source)
+    inputs, single = _inputs(source, output)
+    above = Path(source) if isinstance(source, str | Path) and not single else None
+    if above is not None and pairs is not False:
+        inputs = without_targets(inputs, above, translator.header)
     to_file = output.suffix.lower() in IMAGE_LIKE and not output.is_dir()
     if to_file and not single:
         raise InputError(f"{output} is the name of one image, and there are several to write; give a folder.")
@@ -170,7 +184,8 @@ def _plan(
     owner: dict[Path, Path] = {}
     target = translator.header.target
     for path in inputs:
-        first = output if to_file else output / f"{path.stem}{suffix or _default_suffix(translator, path)}"
+        into = output if above is None else output / path.parent.relative_to(above)
+        first = output if to_file else into / f"{path.stem}{suffix or _default_suffix(translator, path)}"
         check_format(first, bands=target.count, dtype=target.dtype)
         names = [first]
         if samples > 1:
@@ -187,7 +202,7 @@ def _plan(
     return jobs
 
 
-def _inputs(source: str | Path | Sequence[str | Path]) -> tuple[list[Path], bool]:
+def _inputs(source: str | Path | Sequence[str | Path], output: Path) -> tuple[list[Path], bool]:
     """The images meant, and whether it is a single one that was named."""
     if not isinstance(source, str | Path):
         paths = list(dict.fromkeys(Path(path) for path in source))
@@ -197,7 +212,15 @@ def _inputs(source: str | Path | Sequence[str | Path]) -> tuple[list[Path], bool
     path = Path(source)
     if not path.is_dir():
         return [path], True
-    found = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file() and p.name[0] != ".")
+    made = output.resolve()
+    try:
+        found = [
+            file
+            for file in files_below(path)
+            if file.suffix.lower() in IMAGE_SUFFIXES and (made == path.resolve() or made not in file.resolve().parents)
+        ]
+    except OSError as error:
+        raise InputError(f"The folder {error.filename or path} cannot be listed ({error.strerror}).") from error
     if not found:
         raise InputError(f"The folder {path} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))}); give one that does.")
     return found, False

@@ -25,6 +25,7 @@ from terramorph.raster.storage import Remote, location, placed
 from terramorph.translate.assemble import Assembly, Kind, Progress
 from terramorph.translate.memory import release_freed_memory
 from terramorph.translate.outputs import check_outputs
+from terramorph.translate.paired import refuse_pair
 from terramorph.translate.parts import Parts, is_begun
 from terramorph.translate.translator import MAX_SCALE_RATIO, WHOLE_PIXELS, Translator
 from terramorph.translate.windows import Bench, Job, Stages, identity, translate_windows
@@ -52,6 +53,7 @@ class SweepOptions:
         kind: of the output.
         restart: throw away what an unfinished sweep to the same output has made, if it was another one.
         overwrite: replace outputs that are there already.
+        pairs: False: the source is no A|B pair, though it may look like one; else such a one is refused.
         window: side of the windows in pixels; None: see `Translator.cover`.
         overlap: pixels that windows share, where the network's field is not bounded; None: likewise.
         offset: (y, x) by which the lattice of windows is moved: another tiling of the same ground.
@@ -65,6 +67,7 @@ class SweepOptions:
     kind: Kind = "cog"
     restart: bool = False
     overwrite: bool = False
+    pairs: bool | None = None
     window: int | None = None
     overlap: int | None = None
     offset: tuple[int, int] = (0, 0)
@@ -175,6 +178,8 @@ def sweep(
         translator.check_kind(whole.bands, np.dtype(whole.dtype).name, whole.units)
         seen = whole if options.area is None else ClippedSource(whole, options.area)
         grid = work_grid(seen, translator, options.resolution)
+        if options.pairs is not False:
+            refuse_pair(whole, translator.header)
         # Whoever began what lies unfinished beside it has agreed.
         overwrite = options.overwrite or (is_begun(place) and not options.restart)
         check_outputs(place, options.uncertainty, options.kind, whole, translator.header, grid, overwrite)

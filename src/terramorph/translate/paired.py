@@ -1,0 +1,173 @@
+"""Pairs among the images to translate: of A|B images and of twins, only the side is meant that the model takes."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+
+from terramorph.bundle import Header
+from terramorph.errors import DatasetError, InputError, RasterError, warn
+from terramorph.pairs import load_manifest
+from terramorph.pairs.folder import halves
+from terramorph.pairs.manifest import SPLITS
+from terramorph.raster import Raster, Source
+from terramorph.raster.image import probe_image, read_image
+
+_LOOKED_AT = 8
+"""Images whose halves are laid on each other."""
+_SIDE = 512
+"""Pixels along a half at which that is done."""
+_APART = 2.0
+"""Pixels by which the halves of a pair may lie off each other. Those of a photograph show other ground: their edges
+agree with confidence in 1 % of cases, and then anywhere within 16 px."""
+
+
+def source_half(raster: Raster, path: Path, header: Header) -> Raster:
+    """The half of an A|B image (C, H, 2 W) that a model takes, (C, H, W).
+
+    Raises:
+        DatasetError: if the width is odd.
+    """
+    return halves(raster, path)[header.direction == "BtoA"]
+
+
+def without_targets(images: Sequence[Path], folder: Path, header: Header) -> list[Path]:
+    """The images of a folder without the target sides of twins, which are in folders B or trainB beside A or trainA."""
+    sides: defaultdict[tuple[str, ...], dict[str, dict[str, Path]]] = defaultdict(lambda: {"A": {}, "B": {}})
+    for image in images:
+        parts = image.relative_to(folder).with_suffix("").parts
+        at = next((i for i, part in enumerate(parts[:-1]) if part[-1] in "AB" and part[:-1] in ("", *SPLITS)), None)
+        if at is not None:
+            sides[*parts[:at], parts[at][:-1]][parts[at][-1]]["/".join(parts[at + 1 :])] = image
+    target = "B" if header.direction == "AtoB" else "A"
+    left = {path for both in sides.values() if both["A"].keys() == both["B"].keys() for path in both[target].values()}
+    if left:
+        warn(f"{folder} holds pairs of images: those of side {target}, which the model makes, are left out.")
+    return [image for image in images if image not in left]
+
+
+def pairs_among(images: Sequence[Path], source: object, header: Header, wanted: bool | None) -> frozenset[Path]:
+    """The A|B images among some.
+
+    Args:
+        images: the inputs.
+        source: what they are called in messages.
+        header: of the bundle.
+        wanted: True: all of them are; False: none is; None: those are that a prepared dataset names, and all where each
+            is twice as wide as high and its halves show the same ground.
+
+    Raises:
+        InputError: if it cannot be told of images that look like pairs.
+    """
+    if wanted is not None:
+        return frozenset(images if wanted else ())
+    found = _recognised(images, header)
+    if found is None:
+        raise InputError(f"{source} may hold A|B pairs, for each image is twice as wide as high; {_SAY}.")
+    if found:
+        side = "left" if header.direction == "AtoB" else "right"
+        warn(f"{source} holds A|B pairs: their {side} halves are translated, which is the side that the model takes.")
+    return frozenset(found)
+
+
+def refuse_pair(source: Source, header: Header) -> None:
+    """Refuses a raster that is an A|B image: both halves would be translated, the map as if it were the ground.
+
+    Raises:
+        InputError: if it is one, or may be.
+    """
+    grid = source.grid
+    image = next((file for file in getattr(source, "files", ()) if isinstance(file, Path)), None)
+    if image is None or grid is None or grid.is_georeferenced or grid.height * grid.width > _LARGEST:
+        return
+    found = _recognised([image], header)
+    if found is None:
+        raise InputError(f"{image} may be an A|B pair, for it is twice as wide as high; {_SAY}.")
+    if found:
+        raise InputError(
+            f"{image} is an A|B pair, of which the model takes one side; name the output .png, and that is translated."
+        )
+
+
+_SAY = "say whether that is so with --pairs or --no-pairs (in Python pairs=True or pairs=False)"
+_LARGEST = 1 << 24
+"""Pixels of an A|B image; what is larger is not looked at."""
+
+
+def _recognised(images: Sequence[Path], header: Header) -> set[Path] | None:
+    """The A|B images among some; None where it cannot be told."""
+    found = _named(images)
+    rest = [image for image in images if image not in found]
+    sizes = [size for size in map(_size, rest) if size is not None] if all(map(_may_be_double, rest)) else []
+    if sizes and _show_the_same(rest):
+        return found | set(rest)
+    below_split = any(part in SPLITS for image in rest for part in image.absolute().parts[-3:-1])
+    of_training = len(sizes) > 1 and {height for height, _ in sizes} <= _training_sizes(header)
+    return None if sizes and (below_split or of_training) else found
+
+
+def _named(images: Sequence[Path]) -> set[Path]:
+    """The A|B images of prepared datasets, by the manifests in the folders above them."""
+    known: dict[Path, tuple[Path, frozenset[str]] | None] = {}
+    found = set()
+    for image in images:
+        here = image.absolute().with_suffix("")
+        if here.parent not in known:
+            known[here.parent] = _split_above(here.parent)
+        split = known[here.parent]
+        if split is not None and here.relative_to(split[0]).as_posix() in split[1]:
+            found.add(image)
+    return found
+
+
+def _split_above(folder: Path) -> tuple[Path, frozenset[str]] | None:
+    """The folder of the split of a prepared dataset that a folder is or is in, and the ids of its pairs."""
+    for split in (folder, *folder.parents[:-1]):
+        if (split.parent / "manifest.json").is_file():
+            with suppress(DatasetError):  # some other program's manifest
+                manifest = load_manifest(split.parent)
+                return split, frozenset(manifest.pairs.get(split.name, ()) if manifest else ())
+    return None
+
+
+def _size(image: Path) -> tuple[int, int] | None:
+    """Height and width; None of what cannot be read, which is said when its turn comes."""
+    with suppress(RasterError):
+        return probe_image(image)[:2]
+    return None
+
+
+def _may_be_double(image: Path) -> bool:
+    """Whether an image is exactly twice as wide as high, or cannot be read."""
+    size = _size(image)
+    return size is None or size[1] == 2 * size[0]
+
+
+def _training_sizes(header: Header) -> set[int]:
+    """The heights that a model's training pairs may have."""
+    data = header.recipe.get("data")
+    given = [data.get(key) for key in ("load_size", "crop_size")] if isinstance(data, dict) else []
+    return {header.size, *(size for size in given if isinstance(size, int))}
+
+
+def _show_the_same(images: Sequence[Path]) -> bool:
+    """Whether the halves of most images show the same edges at the same place."""
+    from terramorph.prepare.registration import LEAST_SHIFT, MIN_CONFIDENCE, estimate_shift
+
+    alike = seen = 0
+    for number in sorted({int(n) for n in np.linspace(0, len(images) - 1, _LOOKED_AT)}):
+        with suppress(InputError):
+            a, b = halves(read_image(images[number]), images[number])
+            step = max(1, a.height // _SIDE)
+            if min(a.mask.shape) // step < 4 * LEAST_SHIFT:
+                continue
+            mask = (a.mask & b.mask)[::step, ::step]
+            reach = min(16, min(mask.shape) // 4)
+            shift = estimate_shift(a.pixels[:, ::step, ::step], b.pixels[:, ::step, ::step], mask, reach)
+            seen += 1
+            alike += shift.confidence >= MIN_CONFIDENCE and max(abs(shift.dx), abs(shift.dy)) <= _APART
+    return 2 * alike > seen
