@@ -42,13 +42,6 @@ def test_kind_is_told_by_content_not_by_name(tmp_path):
     assert np.array_equal(read_image(tmp_path / "a.jpg").pixels, RGB)
 
 
-def test_exif_orientation_does_not_turn_the_pixels(tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.fromarray(HWC).save(tmp_path / "a.jpg", exif=exif)
-    assert read_image(tmp_path / "a.jpg").pixels.shape == (3, 20, 30)
-
-
 def test_modes_of_png(tmp_path):
     path = tmp_path / "a.png"
     gray = HWC[..., 0]

@@ -18,7 +18,7 @@ from rasterio.shutil import copy
 
 from terramorph.errors import RasterError
 from terramorph.geo import Grid
-from terramorph.raster import ImageSource, Raster, Source, image_source, limits, read_image, write_image
+from terramorph.raster import ImageSource, Raster, Source, image_source, limits, read_image, stored, write_image
 from terramorph.raster.quiet import quiet
 from terramorph.raster.resample import resize_pixels
 
@@ -412,7 +412,7 @@ def test_bombs_and_blocks_too_large_are_refused(tmp_path, monkeypatch):
         ImageSource(tmp_path / "flat.png")
     Image.fromarray(HWC).save(tmp_path / "fine.png")
     ImageSource(tmp_path / "fine.png").close()
-    monkeypatch.setattr(image_source, "MAX_WHOLE", 99)
+    monkeypatch.setattr(stored, "MAX_WHOLE", 99)
     Image.fromarray(HWC[..., 0] > 9).save(tmp_path / "bits.png")
     with pytest.raises(RasterError, match=r"bits\.png .* convert it to GeoTIFF"):
         ImageSource(tmp_path / "bits.png")

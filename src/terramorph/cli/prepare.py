@@ -89,6 +89,10 @@ def run(
     categorical: Annotated[
         Classes | None, typer.Option(help="Sides that hold classes, which are never mixed; default: by content.")
     ] = None,
+    height: Annotated[
+        float | None, typer.Option(help="Metres of the ground of a scene placed by RPCs; default: their mean.")
+    ] = None,
+    dem: Annotated[str | None, typer.Option(help="Raster of ground heights, for scenes placed by RPCs.")] = None,
     layout: Annotated[str | None, typer.Option(help="Of tile folders; default: by content.")] = None,
     terms: Annotated[str | None, typer.Option(help="Licence or terms under which tiles of a server are used.")] = None,
     cache: Annotated[Path | None, typer.Option(help="Folder for tiles of a server; default: in OUT.")] = None,
@@ -128,7 +132,7 @@ def run(
             layout,
             terms,
             cache,
-            *sides(bands or [], nodata or [], raw, categorical),
+            *sides(bands or [], nodata or [], raw, categorical, height, dem),
         ),
     )
     return _prepare(Path(words[0]), _areas(source or [], target or [], pairs or [], name or [], Inputs), options)

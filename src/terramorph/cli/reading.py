@@ -21,7 +21,14 @@ class Classes(StrEnum):
     none = "none"
 
 
-def read_options(bands: str | None, nodata: str | None, raw: bool, categorical: bool | None = None) -> ReadOptions:
+def read_options(
+    bands: str | None,
+    nodata: str | None,
+    raw: bool,
+    categorical: bool | None = None,
+    height: float | None = None,
+    dem: str | None = None,
+) -> ReadOptions:
     """The options of one image, from their words.
 
     Raises:
@@ -37,11 +44,16 @@ def read_options(bands: str | None, nodata: str | None, raw: bool, categorical: 
         value = None if nodata is None else float(nodata)
     except ValueError:
         raise ConfigError(f"--nodata {nodata!r} is no number; give one such as -9999.") from None
-    return ReadOptions(bands=picked, nodata=value, raw=raw, categorical=categorical)
+    return ReadOptions(bands=picked, nodata=value, raw=raw, categorical=categorical, height=height, dem=dem)
 
 
 def sides(
-    bands: Sequence[str], nodata: Sequence[str], raw: bool, categorical: Classes | None
+    bands: Sequence[str],
+    nodata: Sequence[str],
+    raw: bool,
+    categorical: Classes | None,
+    height: float | None = None,
+    dem: str | None = None,
 ) -> tuple[ReadOptions, ReadOptions]:
     """The options of a source and a target, from words such as `3,2,1` and `target=-9999`.
 
@@ -53,7 +65,9 @@ def sides(
         side: None if categorical is None else categorical in (Classes.both, Classes(side))
         for side in ("source", "target")
     }
-    source, target = (read_options(picked.get(s), values.get(s), raw, kinds[s]) for s in ("source", "target"))
+    source, target = (
+        read_options(picked.get(s), values.get(s), raw, kinds[s], height, dem) for s in ("source", "target")
+    )
     return source, target
 
 

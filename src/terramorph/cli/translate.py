@@ -73,6 +73,10 @@ def run(
     ] = None,
     nodata: Annotated[str | None, typer.Option(help="Value without data that the input does not declare.")] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Stored values, without the file's scale and offset.")] = False,
+    height: Annotated[
+        float | None, typer.Option(help="Metres of the ground of a scene placed by RPCs; default: their mean.")
+    ] = None,
+    dem: Annotated[str | None, typer.Option(help="Raster of ground heights, for scenes placed by RPCs.")] = None,
     zoom: Annotated[int | None, typer.Option(help="Of tiles; default: the finest that covers the ground.")] = None,
     terms: Annotated[str | None, typer.Option(help="Licence or terms under which tiles of a server are used.")] = None,
     style: Annotated[str, typer.Option(help="Of vectors as input: classic, osm, classes, or a TOML file.")] = "classic",
@@ -119,7 +123,7 @@ def run(
         "seed": seed,
         "any_resolution": any_resolution or resolution is not None,
     }
-    reading = read_options(bands, nodata, raw)
+    reading = read_options(bands, nodata, raw, height=height, dem=dem)
     # Several draws without their spread are several images, as NAME_1, NAME_2 ...
     several = samples > 1 and uncertainty is None and to is None
     kind = to or (None if several else _kind_of(source, output))

@@ -22,7 +22,7 @@ from terramorph.pixels import Scaling
 from terramorph.raster.resample import Resampling
 from terramorph.raster.values import tell_suspects
 
-CACHE_FORMAT = 3
+CACHE_FORMAT = 4
 DEFAULT_CACHE = Path.home() / ".cache" / "terramorph"
 ABANDONED = 24 * 3600.0
 """Seconds after which an unfinished entry that nobody writes to is removed."""

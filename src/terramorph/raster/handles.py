@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+from xml.etree import ElementTree
 
 import rasterio
-from rasterio.enums import ColorInterp
-from rasterio.enums import Resampling as GdalResampling
+from rasterio.shutil import copy
 from rasterio.vrt import WarpedVRT
 
 from terramorph.errors import RasterError
 from terramorph.raster.dataset import gdal_session
 from terramorph.raster.storage import Remote
+
+DEM = "dem"
+"""Of what a file is warped by: the raster of heights; all other keys are for `WarpedVRT`."""
 
 
 class Handles:
@@ -31,7 +35,7 @@ class Handles:
         path: Path | Remote,
         *,
         single: bool,
-        gcp_resampling: GdalResampling | None = None,
+        warping: Mapping[str, Any] | None = None,
         overview: int | None = None,
     ) -> None:
         """Nothing is opened yet.
@@ -39,12 +43,12 @@ class Handles:
         Args:
             path: of the file.
             single: whether there is one handle for all.
-            gcp_resampling: how to warp by the file's ground control points; None reads it as it is stored.
+            warping: what `WarpedVRT` is given, where the file is warped as it is read; None: it is read as stored.
             overview: number of the overview that is read, from 0; None reads the image itself.
         """
         self._path = path
         self._options = path.gdal_options if isinstance(path, Remote) else {}
-        self._gcp_resampling = gcp_resampling
+        self._warping = warping
         self._overview = overview
         self._turn = threading.Lock() if single else nullcontext()
         self._lock = threading.Lock()
@@ -64,7 +68,7 @@ class Handles:
                     raise RasterError(f"{self._path} was closed; open it again.")
                 handle = self._idle.pop() if self._idle else None
             if handle is None:
-                handle = _Handle(self._path, self._gcp_resampling, self._overview)
+                handle = _Handle(self._path, self._warping, self._overview)
             try:
                 yield handle.dataset
             except BaseException:
@@ -90,16 +94,20 @@ class Handles:
 
 
 class _Handle:
-    """One open dataset, warped by its ground control points if asked."""
+    """One open dataset, warped if asked."""
 
-    def __init__(self, path: Path | Remote, gcp_resampling: GdalResampling | None, overview: int | None) -> None:
+    def __init__(self, path: Path | Remote, warping: Mapping[str, Any] | None, overview: int | None) -> None:
         """Opens it."""
         name = path.gdal_name if isinstance(path, Remote) else path
         level = {} if overview is None else {"OVERVIEW_LEVEL": overview}
         with ExitStack() as stack:
             self.dataset = stack.enter_context(rasterio.open(name, **level))
-            if gcp_resampling is not None:
-                self.dataset = stack.enter_context(_by_control_points(self.dataset, gcp_resampling))
+            if warping is not None:
+                how = {key: value for key, value in warping.items() if key != DEM}
+                self.dataset = stack.enter_context(WarpedVRT(self.dataset, **how))
+                if DEM in warping:
+                    heights = _on_heights(self.dataset, name, warping[DEM])
+                    self.dataset = stack.enter_context(rasterio.open(heights))
             self._stack = stack.pop_all()
 
     def close(self) -> None:
@@ -107,16 +115,22 @@ class _Handle:
         self._stack.close()
 
 
-def _by_control_points(dataset: Any, resampling: GdalResampling) -> WarpedVRT:
-    """A dataset on the upright grid that GDAL lays around its ground control points."""
-    # Without a CRS the points lie on a plane, which any projected one stands for.
-    crs = dataset.gcps[1] or "EPSG:3857"
-    with_alpha = ColorInterp.alpha in dataset.colorinterp
-    return WarpedVRT(
-        dataset,
-        src_crs=crs,
-        crs=crs,
-        resampling=resampling,
-        tolerance=0,
-        add_alpha=not with_alpha and dataset.nodata is None,
-    )
+def _on_heights(warped: WarpedVRT, name: str | Path, dem: str) -> str:
+    """A scene that is warped by RPCs at one height, warped at the heights of a raster instead: the text of a VRT.
+
+    `WarpedVRT` would do it alone, but for writing the raster's path in capitals.
+    """
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "scene.vrt"
+        copy(warped, file, driver="VRT")
+        tree = ElementTree.parse(file)
+    scene, formula, offset = (tree.find(f".//{tag}") for tag in ("SourceDataset", "RPCTransformer", "HeightOffset"))
+    assert scene is not None
+    assert formula is not None
+    assert offset is not None
+    scene.text = str(Path(name).absolute()) if isinstance(name, Path) else name
+    scene.set("relativeToVRT", "0")
+    for key, value in (("DEMPath", dem), ("DEMInterpolation", "bilinear"), ("DEMMissingValue", offset.text)):
+        ElementTree.SubElement(formula, key).text = value
+    offset.text = "0"  # it would be added to the heights
+    return ElementTree.tostring(tree.getroot(), encoding="unicode")

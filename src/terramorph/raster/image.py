@@ -1,17 +1,20 @@
 """Reading images: PNG, JPEG, BMP and WebP through PIL, TIFF and all the rest through GDAL.
 
-Kinds are told by a file's first bytes, not by its name. EXIF is ignored: pixels stay in the order they are
-stored, because a mask or a twin beside them is stored in the same order.
+Kinds are told by a file's first bytes, not by its name. An image without a place is turned as its EXIF says, as
+every viewer shows it; one with a place keeps the order of its pixels, which its place is of.
 """
 
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from affine import Affine
 from numpy.typing import NDArray
+from odc.geo.crs import CRS
 from PIL import Image
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.ImageFile import ImageFile
@@ -23,6 +26,7 @@ from terramorph.errors import RasterError
 from terramorph.geo.grid import Grid
 from terramorph.raster.dataset import dataset_place, named_errors, open_dataset
 from terramorph.raster.layout import ReadOptions, layout_of, picked
+from terramorph.raster.orientation import exif_orientation, upright, upright_shape
 from terramorph.raster.raster import Raster
 from terramorph.raster.worldfile import read_place
 
@@ -94,10 +98,7 @@ def read_image(path: str | Path, options: ReadOptions | None = None) -> Raster:
             _check_size(path, image.height, image.width)
             pixels, mask = _decode_pil(image)
     pixels, mask, bands = picked(pixels, mask, path, options)
-    place = read_place(path, mask.shape)
-    height, width = mask.shape
-    grid = Grid.pixels(height, width) if place is None else Grid(height, width, *place)
-    return Raster(pixels, mask, grid, bands)
+    return _placed(Raster.from_pixels(pixels, mask=mask, bands=bands), path, read_place(path, mask.shape))
 
 
 def probe_image(path: str | Path) -> tuple[int, int, int, str]:
@@ -118,10 +119,17 @@ def probe_image(path: str | Path) -> tuple[int, int, int, str]:
         if plugin is None:
             with open_dataset(path) as dataset:
                 layout = layout_of(dataset, path, ReadOptions())
-                return dataset.height, dataset.width, len(layout.names), layout.dtype.name
-        with plugin(path) as image:
-            bands, dtype = _PIL_MODES.get(image.mode, (3, "uint8"))
-            return image.height, image.width, bands, dtype
+                shape, bands, dtype = (dataset.height, dataset.width), len(layout.names), layout.dtype.name
+                orientation = exif_orientation(path)
+                if orientation != 1 and (dataset_place(dataset, path) or dataset.gcps[0] or dataset.rpcs):
+                    orientation = 1
+        else:
+            with plugin(path) as image:
+                shape, (bands, dtype) = (image.height, image.width), _PIL_MODES.get(image.mode, (3, "uint8"))
+            orientation = exif_orientation(path)
+            if orientation != 1 and read_place(path, shape):
+                orientation = 1
+    return *upright_shape(shape, orientation), bands, dtype
 
 
 def pil_plugin(path: Path) -> type[ImageFile] | None:
@@ -193,7 +201,15 @@ def _read_gdal(path: Path, options: ReadOptions) -> Raster:
         _check_size(path, dataset.height, dataset.width)
         layout = layout_of(dataset, path, options)
         pixels, mask = layout.read(dataset)
-        place = dataset_place(dataset, path)
-    height, width = mask.shape
-    grid = Grid.pixels(height, width) if place is None else Grid(height, width, *place)
-    return Raster(pixels, mask, grid, layout.names, layout.units)
+        place, otherwise = dataset_place(dataset, path), dataset.gcps[0] or dataset.rpcs
+    raster = replace(Raster.from_pixels(pixels, mask=mask, bands=layout.names), units=layout.units)
+    return raster if otherwise and place is None else _placed(raster, path, place)
+
+
+def _placed(raster: Raster, path: Path, place: tuple[Affine, CRS | None] | None) -> Raster:
+    """A raster of a file's pixels at its place, or upright where there is none."""
+    if place is not None:
+        return replace(raster, grid=Grid(raster.height, raster.width, *place))
+    orientation = exif_orientation(path)
+    pixels, mask = upright(raster.pixels, orientation), upright(raster.mask, orientation)
+    return replace(raster, pixels=pixels, mask=mask, grid=Grid.pixels(*mask.shape))

@@ -3,7 +3,7 @@
 Memory. What is held is GDAL's cache of decoded blocks (64 MiB for the process) and the pixels asked for. Exceptions are
 kinds that cannot be decoded in parts: a progressive JPEG (its coefficients, 3 to 6 bytes a pixel), WebP (3 or 4 bytes),
 and the rare ones that are read as `read_image` does (BMP that is not plain 24 bit, PNG under 8 bits of grey), of which
-images over `MAX_WHOLE` pixels are refused.
+images over `stored.MAX_WHOLE` pixels are refused.
 
 Decoders. Everything is decoded by GDAL, so that it can be read in parts, and is bit for bit what `read_image` gives,
 but for colour JPEG. GDAL's libjpeg interpolates subsampled colour (4:2:0) more smoothly than the one that `read_image`
@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-import struct
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,31 +24,23 @@ from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.crs import CRS
 from odc.geo.geom import Geometry, polygon
-from PIL.BmpImagePlugin import BmpImageFile
-from PIL.PngImagePlugin import PngImageFile
-from rasterio.enums import Resampling as GdalResampling
-from rasterio.windows import Window
 
 from terramorph.bands import Units
 from terramorph.errors import RasterError, warn
 from terramorph.geo.grid import Grid
-from terramorph.raster.crs import to_odc_crs
-from terramorph.raster.dataset import dataset_place, named_errors
-from terramorph.raster.handles import Handles
-from terramorph.raster.image import pil_plugin, probe_image, read_image
-from terramorph.raster.layout import Layout, ReadOptions, layout_of, picked, sample_blocks
-from terramorph.raster.limits import check_claims
-from terramorph.raster.mapfile import calibrated_image, fit_affine, read_map_file
+from terramorph.raster.dataset import named_errors
+from terramorph.raster.layout import ReadOptions
+from terramorph.raster.mapfile import calibrated_image, read_map_file
+from terramorph.raster.orientation import orientation_between, stored_window, upright, upright_grid
 from terramorph.raster.overviews import LEFT, Level, Overviews
 from terramorph.raster.raster import Raster
 from terramorph.raster.resample import MIN_WEIGHT, Resampling
-from terramorph.raster.storage import Remote, as_remote, from_gdal
+from terramorph.raster.storage import Remote, as_remote
+from terramorph.raster.stored import open_stored
 from terramorph.raster.values import count_classes
 from terramorph.raster.warp import Footprint, footprint, kernel_reach, warp, window_offset
-from terramorph.raster.worldfile import place_files, read_place
+from terramorph.raster.worldfile import place_files
 
-MAX_WHOLE = 16_000_000
-"""Most pixels of an image of a kind that has to be decoded whole."""
 MAX_SHRINK = 400
 """Most pixels of the image along one pixel of a grid that is read."""
 
@@ -58,13 +50,6 @@ warped as they are; the others take 16 bytes and more a pixel."""
 _CACHED_BYTES = 24 * 2**20
 """Decoded rows of a sequential image that may be asked for piece by piece: GDAL's cache holds them, and those of
 another image."""
-_SEQUENTIAL = frozenset({"JPEG", "PNG", "BMP", "GIF", "WEBP"})
-_GDAL_RESAMPLING = {
-    "bicubic": GdalResampling.cubic,
-    "bilinear": GdalResampling.bilinear,
-    "nearest": GdalResampling.nearest,
-}
-_LICENCE_TAGS = ("TIFFTAG_COPYRIGHT", "EXIF_Copyright", "Copyright", "copyright", "LICENSE", "license")
 
 
 class ImageSource:
@@ -72,7 +57,8 @@ class ImageSource:
 
     The place is what the file says itself, else what lies beside it (`worldfile` says in which order). Ground control
     points become an affine where one meets them to within half a pixel; otherwise the image is warped by them and that
-    is what is stored, as far as this source goes. A file without a place has a pixel grid.
+    is what is stored, as far as this source goes. So is a scene placed by RPCs (orthorectified, at the height or by the
+    heights of ``options``) or by geolocation arrays. A file without a place has a pixel grid, turned as its EXIF says.
 
     Where a grid is not a window of the source's own, pixels are moved by `warp`: with ``resampling``, its kernel
     widened where pixels become larger, so that nothing aliases. Where they become several times larger, the file's
@@ -133,25 +119,20 @@ class ImageSource:
         self.options = options or ReadOptions()
         self.resampling: Resampling = "nearest" if self.options.categorical else resampling
         self.least = least
-        self.units: Units | None = None
-        self.licence = None
         image = calibrated_image(path) if isinstance(path, Path) else None
         self._path = image or path
         self._calibration = path if image and isinstance(path, Path) else None
         self._lock = threading.Lock()
-        self._whole: Raster | None = None
-        self._layout: Layout | None = None
         self._kind_known = self.options.categorical is not None
-        self._handles: Handles | None = None
-        self._overview_count = 0
         self._overviews: Overviews | None = None
-        self._files: list[Path | Remote] = [self._path]
         self._closed = False
-        if isinstance(self._path, Path) and _is_whole_kind(self._path):
-            shape, place = self._open_whole(self._path)
-        else:
-            with named_errors(self._path):
-                shape, place = self._open_dataset()
+        file = open_stored(self._path, self.options, self.resampling, placed=self._calibration is not None)
+        self._file = file
+        self.bands, self.dtype, self.units = file.bands, file.dtype, file.units
+        self.sequential, self.licence = file.sequential, file.licence
+        if file.layout and file.layout.palette and not self._kind_known:
+            self.resampling, self._kind_known = "nearest", True
+        shape, place = file.shape, file.place
         if self._calibration:
             place = read_map_file(self._calibration, shape)
         affine, own_crs = place or (Affine.identity(), None)
@@ -162,7 +143,7 @@ class ImageSource:
     @property
     def files(self) -> tuple[Path | Remote, ...]:
         """The file, and those that it refers to (a VRT)."""
-        return tuple(self._files)
+        return tuple(self._file.files)
 
     def read(self, grid: Grid) -> Raster:
         """The pixels on a grid, as `Source` says.
@@ -178,6 +159,9 @@ class ImageSource:
         offset = window_offset(self.grid, grid)
         if offset is not None:
             return self._window(*offset, grid)
+        turned = self._turned(grid)
+        if turned is not None:
+            return turned
         self._look_for_classes()
         pixels = np.zeros((len(self.bands), *grid.shape), self.dtype)
         mask = np.zeros(grid.shape, np.bool_)
@@ -192,7 +176,7 @@ class ImageSource:
         beside: list[Path] = []
         if isinstance(self._path, Path):
             beside = [self._calibration] if self._calibration else place_files(self._path)
-        others = sorted({*self._files, *beside} - {self._path}, key=str)
+        others = sorted({*self._file.files, *beside} - {self._path}, key=str)
         whole = hashlib.blake2b(digest_size=16)
         if self.options != ReadOptions():
             whole.update(repr(self.options).encode())
@@ -207,10 +191,9 @@ class ImageSource:
     def close(self) -> None:
         """Close files. Reading afterwards is an error."""
         self._closed = True
-        self._whole = None
-        for files in (self._handles, self._overviews):
-            if files is not None:
-                files.close()
+        self._file.close()
+        if self._overviews is not None:
+            self._overviews.close()
 
     def __enter__(self) -> Self:
         """The source itself."""
@@ -220,116 +203,55 @@ class ImageSource:
         """`close`."""
         self.close()
 
-    def _open_dataset(self) -> tuple[tuple[int, int], tuple[Affine, CRS | None] | None]:
-        """Shape and place of what GDAL opens."""
-        handles = Handles(self._path, single=False)
-        try:
-            with handles.lend() as dataset:
-                self.sequential = dataset.driver in _SEQUENTIAL
-                check_claims(self._path, dataset, self.sequential)
-                self._use(layout_of(dataset, self._path, self.options))
-                tags = dataset.tags()
-                self.licence = next((tags[key].strip() for key in _LICENCE_TAGS if tags.get(key, "").strip()), None)
-                remote = isinstance(self._path, Remote)
-                self._files = [from_gdal(file) if remote else Path(file) for file in dataset.files]
-                shape = (int(dataset.height), int(dataset.width))
-                place = None if self._calibration else dataset_place(dataset, self._path)
-                gcps, gcp_crs = dataset.gcps
-                if not (self.sequential or self.resampling == "nearest"):
-                    self._overview_count = len(dataset.overviews(1))
-        finally:
-            handles.close()
-        by_points = None
-        if place is None and gcps and not self._calibration:
-            place_crs = to_odc_crs(gcp_crs) if gcp_crs else None
-            affine, off = fit_affine(np.array([(point.col, point.row, point.x, point.y) for point in gcps]))
-            if affine is not None and off <= 0.5:
-                place = affine, place_crs
-            else:
-                by_points = _GDAL_RESAMPLING[self.resampling]
-        self._handles = Handles(self._path, single=self.sequential, gcp_resampling=by_points)
-        if by_points is not None:
-            with self._handles.lend() as dataset:
-                self._use(layout_of(dataset, self._path, self.options))
-                shape, place = (int(dataset.height), int(dataset.width)), (dataset.transform, place_crs)
-            self._overview_count = 0
-        return shape, place
-
-    def _use(self, layout: Layout) -> None:
-        """Takes over what is read of the file."""
-        self._layout = layout
-        self.bands, self.dtype, self.units = layout.names, layout.dtype, layout.units
-        if layout.palette and self.options.categorical is None:
-            self.resampling, self._kind_known = "nearest", True
-
     def _look_for_classes(self) -> None:
         """Before pixels are moved for the first time: whether they are classes, which must not be mixed."""
         with self._lock:
             if self._kind_known:
                 return
             self._kind_known = True
-        if len(self.bands) > 1 or self.dtype.kind == "f":
-            return
-        if self._handles is None or self._layout is None:
-            found = count_classes([self._stored(0, 0, *self.grid.shape)[0][0]])
-        else:
-            with named_errors(self._path), self._handles.lend() as dataset:
-                found = count_classes(sample_blocks(dataset, self._layout.numbers[0]))
+        sample = self._file.sample()
+        found = count_classes(sample) if sample else None
         if found is not None and self.resampling != "nearest":
-            self.resampling, self._overview_count = "nearest", 0
+            self.resampling = "nearest"
             warn(
                 f"{self.name} holds {found} values, as rasters of classes do: its pixels are moved by nearest "
                 "neighbour; say categorical=False as it is opened if they are measurements."
             )
 
-    def _open_whole(self, path: Path) -> tuple[tuple[int, int], tuple[Affine, CRS | None] | None]:
-        """Shape and place of an image that is decoded whole, once its first pixels are asked for."""
-        height, width, count, dtype = probe_image(path)
-        blank = np.zeros((count, 1, 1), dtype), np.ones((1, 1), np.bool_)
-        if height * width > MAX_WHOLE:
-            raise RasterError(
-                f"{path} is of a kind that can only be decoded whole and claims {height} x {width} pixels, over "
-                f"the limit of {MAX_WHOLE:,}; convert it to GeoTIFF: gdal_translate -co TILED=YES -co COMPRESS=DEFLATE"
-            )
-        self.bands, self.dtype, self.sequential = picked(*blank, path, self.options)[2], np.dtype(dtype), False
-        shape = (height, width)
-        return shape, None if self._calibration else read_place(path, shape)
-
     def _level(self, grid: Grid) -> Level:
         """What to warp to a grid: the image, or an overview."""
-        place, full = footprint(self.grid, grid), Level(self.grid, self._stored)
+        place, full = footprint(self.grid, grid), Level(self.grid, self._file.read)
         step = min(place.step_x, place.step_y) if place else 1.0
-        if not self._overview_count or step < LEFT:
+        layout = self._file.layout
+        if not self._file.overview_count or layout is None or self.resampling == "nearest" or step < LEFT:
             return full
         with self._lock:
             if self._overviews is None:
-                assert self._layout is not None
-                self._overviews = Overviews(self._path, full, self._overview_count, self._layout)
+                self._overviews = Overviews(self._path, full, self._file.overview_count, layout)
         return self._overviews.pick(step)
 
-    def _stored(self, y: int, x: int, height: int, width: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """Stored pixels and mask of a window that lies inside."""
-        if self._handles is not None and self._layout is not None:
-            with named_errors(self._path), self._handles.lend() as dataset:
-                return self._layout.read(dataset, Window(x, y, width, height))
-        with self._lock:
-            if self._whole is None:
-                assert isinstance(self._path, Path)
-                self._whole = read_image(self._path, self.options)
-            cut = self._whole.crop(y, x, height, width)
-        return cut.pixels, cut.mask
+    def _turned(self, grid: Grid) -> Raster | None:
+        """Stored pixels, mirrored or turned by right angles, if a grid is a window of the own one so; else None."""
+        orientation = orientation_between(self.grid, grid)
+        offset = window_offset(upright_grid(self.grid, orientation), grid)
+        if offset is None:
+            return None
+        y, x, height, width = stored_window(self.grid.shape, orientation, (*offset, *grid.shape))
+        raster = self._window(y, x, self.grid.crop(y, x, height, width))
+        pixels, mask = upright(raster.pixels, orientation), upright(raster.mask, orientation)
+        return replace(raster, pixels=pixels, mask=mask, grid=grid)
 
     def _window(self, y: int, x: int, grid: Grid) -> Raster:
         """Stored pixels of a window; outside the image they are 0 and masked."""
         top, left = max(y, 0), max(x, 0)
         bottom, right = min(y + grid.height, self.grid.height), min(x + grid.width, self.grid.width)
         if (top, left, bottom, right) == (y, x, y + grid.height, x + grid.width):
-            return Raster(*self._stored(y, x, grid.height, grid.width), grid, self.bands, self.units)
+            return Raster(*self._file.read(y, x, grid.height, grid.width), grid, self.bands, self.units)
         pixels = np.zeros((len(self.bands), *grid.shape), self.dtype)
         mask = np.zeros(grid.shape, np.bool_)
         if bottom > top and right > left:
             rows, columns = slice(top - y, bottom - y), slice(left - x, right - x)
-            pixels[:, rows, columns], mask[rows, columns] = self._stored(top, left, bottom - top, right - left)
+            pixels[:, rows, columns], mask[rows, columns] = self._file.read(top, left, bottom - top, right - left)
         return Raster(pixels, mask, grid, self.bands, self.units)
 
     def _warp_into(self, pixels: NDArray[Any], mask: NDArray[np.bool_], grid: Grid, level: Level) -> None:
@@ -382,16 +304,3 @@ class ImageSource:
                 "of most maps), or lay a .prj beside it."
             )
         return f"{self.name} does not say where on Earth it is; lay a world file, .map or .tab beside it."
-
-
-def _is_whole_kind(path: Path) -> bool:
-    """Whether an image is of a kind that GDAL cannot read in parts, or not as `read_image` does."""
-    plugin = pil_plugin(path)
-    with path.open("rb") as file:
-        head = file.read(34).ljust(34, b"\0")
-    if plugin is PngImageFile:
-        return head[24] < 8 and head[25] == 0
-    if plugin is BmpImageFile:
-        bits, compression = struct.unpack("<HI", head[28:34])
-        return (bits, compression) != (24, 0)
-    return False

@@ -35,6 +35,8 @@ class ReadOptions:
         raw: scale and offset of the file are left aside.
         categorical: values are classes, and are never mixed: pixels are moved by nearest neighbour. None: palettes are,
             and single bands of few whole values.
+        height: metres above the ellipsoid of the ground of a scene placed by RPCs; None: their mean.
+        dem: raster of the heights of the ground of such a scene, in metres.
 
     Raises:
         RasterError: if a band is under 1 or named twice.
@@ -45,6 +47,8 @@ class ReadOptions:
     nodata: float | None = None
     raw: bool = False
     categorical: bool | None = None
+    height: float | None = None
+    dem: str | None = None
 
     def __post_init__(self) -> None:
         """Check the bands."""

@@ -1,0 +1,132 @@
+"""The eight ways in which a rectangle of pixels may lie: EXIF's orientations, 1 to 8, of arrays, windows and grids.
+
+An orientation says how stored pixels lie to upright ones. 1: as stored; 2: mirrored left to right; 3: turned by 180
+degrees; 4: mirrored top to bottom; 5: transposed; 6: to be turned clockwise; 7: transposed and turned by 180 degrees;
+8: to be turned anticlockwise. From 5 on, height and width change places.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from affine import Affine
+from numpy.typing import NDArray
+from PIL.Image import Exif
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+from terramorph.geo.grid import Grid
+
+_TAG = 0x112
+_STEPS = {
+    1: (1, 0, 0, 1),
+    2: (-1, 0, 0, 1),
+    3: (-1, 0, 0, -1),
+    4: (1, 0, 0, -1),
+    5: (0, 1, 1, 0),
+    6: (0, 1, -1, 0),
+    7: (0, -1, -1, 0),
+    8: (0, -1, 1, 0),
+}
+"""By orientation: stored column and row that one column, then one row, of the upright image steps, as (column by
+column, column by row, row by column, row by row)."""
+_Value = TypeVar("_Value", bound=np.generic)
+
+
+def exif_orientation(path: Path) -> int:
+    """The orientation that a JPEG, PNG, WebP or TIFF says in its EXIF (or in its TIFF tag); 1 where it says none."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(16)
+        if head.startswith(b"\x89PNG"):
+            found = _of_png(path)
+        else:
+            plugin = (
+                JpegImageFile
+                if head.startswith(b"\xff\xd8\xff")
+                else WebPImageFile
+                if head[:4] == b"RIFF" and head[8:12] == b"WEBP"
+                else TiffImageFile
+                if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+                else None
+            )
+            if plugin is None:
+                return 1
+            with plugin(path) as image:
+                found = image.getexif().get(_TAG)
+    except Exception:  # EXIF is written by anyone; PIL raises whatever its parts do
+        return 1
+    return found if found in _STEPS else 1
+
+
+def upright_shape(shape: tuple[int, int], orientation: int) -> tuple[int, int]:
+    """(height, width) once a rectangle of such a shape stands upright, and back."""
+    return shape if orientation < 5 else (shape[1], shape[0])
+
+
+def upright(array: NDArray[_Value], orientation: int) -> NDArray[_Value]:
+    """An array (..., H, W) in an orientation, as it looks upright."""
+    if orientation >= 5:
+        array = np.swapaxes(array, -1, -2)
+    if orientation in (2, 3, 6, 7):
+        array = array[..., ::-1]
+    if orientation in (3, 4, 7, 8):
+        array = array[..., ::-1, :]
+    return np.ascontiguousarray(array)
+
+
+def upright_grid(grid: Grid, orientation: int) -> Grid:
+    """The grid of the same pixels once their array is `upright`."""
+    a, b, d, e = _STEPS[orientation]
+    x, y = (grid.width if a + b < 0 else 0), (grid.height if d + e < 0 else 0)
+    height, width = upright_shape(grid.shape, orientation)
+    return Grid(height, width, grid.affine @ Affine(a, b, x, d, e, y), grid.crs)
+
+
+def north_up(grid: Grid) -> Grid:
+    """The grid of the same pixels with north up and east to the right; itself where its rows run askew."""
+    return next((g for g in (upright_grid(grid, k) for k in _STEPS) if _is_north_up(g.affine)), grid)
+
+
+def orientation_between(own: Grid, grid: Grid) -> int:
+    """The orientation in which pixels of ``own`` are stored, seen from a grid of the same pixel size; 1 if unknown."""
+    step = ~own.affine @ grid.affine
+    found = (step.a, step.b, step.d, step.e)
+    return next((k for k, of in _STEPS.items() if np.allclose(found, of, atol=1e-6)), 1)
+
+
+def stored_window(
+    shape: tuple[int, int], orientation: int, window: tuple[int, int, int, int]
+) -> tuple[int, int, int, int]:
+    """The window (y, x, height, width) of a stored image of a shape that becomes a window of the upright one."""
+    y, x, height, width = window
+    full = upright_shape(shape, orientation)
+    if orientation in (2, 3, 6, 7):
+        x = full[1] - x - width
+    if orientation in (3, 4, 7, 8):
+        y = full[0] - y - height
+    return (y, x, height, width) if orientation < 5 else (x, y, width, height)
+
+
+def _is_north_up(affine: Affine) -> bool:
+    """Whether columns run east and rows south, to a ten-thousandth of a pixel each."""
+    straight = abs(affine.d) < 1e-4 * abs(affine.a) and abs(affine.b) < 1e-4 * abs(affine.e)
+    return bool(straight and affine.a > 0 > affine.e)
+
+
+def _of_png(path: Path) -> int | None:
+    """The orientation in a PNG's eXIf, which may stand behind its pixels, where PIL would decode them to find it."""
+    with path.open("rb") as file:
+        file.seek(8)
+        while len(head := file.read(8)) == 8:
+            length = int.from_bytes(head[:4], "big")
+            if head[4:] == b"eXIf":
+                exif = Exif()
+                exif.load(file.read(min(length, 2**20)))
+                found: int | None = exif.get(_TAG)
+                return found
+            file.seek(length + 4, 1)
+    return None
