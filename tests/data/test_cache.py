@@ -186,7 +186,7 @@ def test_a_place_that_changes_names_another_entry(town_pairs: Path, tmp_path: Pa
     for step in (1.0, 2.0):
         file.with_suffix(".pgw").write_text(f"{step} 0 0 {-step} 500000 4000000")
         pairs = decode(open_pairs(tmp_path / "set", "val"), size=64, cache=tmp_path / "cache")
-        assert pairs.ground_resolution == pytest.approx(2 * step)
+        assert pairs.ground_resolution == pytest.approx(2 * step, rel=1e-3)
 
 
 def _decode_in_process(root: Path, cache: Path) -> None:
