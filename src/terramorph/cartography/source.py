@@ -243,7 +243,7 @@ def is_vector(path: str | Path) -> bool:
         return False
     try:
         return _holds_vectors(path, suffix)
-    except (InputError, OSError, zipfile.BadZipFile, ValueError):
+    except (InputError, OSError, zipfile.BadZipFile, RuntimeError, ValueError):  # zipfile lets the last two through
         return False
 
 
