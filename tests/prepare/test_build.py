@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import pytest
 import shapely
 from affine import Affine
 
-from terramorph.errors import ConfigError, DatasetError, InputError, RasterError
+from terramorph.errors import ConfigError, DatasetError, InputError, InputWarning, RasterError
 from terramorph.geo import Grid
 from terramorph.pairs import load_manifest, open_pairs
 from terramorph.pairs.manifest import SPLITS
@@ -472,3 +473,15 @@ def test_where_nothing_is_kept_the_reason_is_said(sides: tuple[str, str], tmp_pa
 def test_one_block_is_trained_on(sides: tuple[str, str], tmp_path: Path) -> None:
     manifest = prepare(tmp_path / "ds", [Inputs(*sides)], Options(tile=64, split=SplitRule(block=1000)))
     assert manifest.counts == {"train": 100}
+
+
+def test_too_few_pairs_are_told_with_what_would_give_more(sides: tuple[str, str], tmp_path: Path) -> None:
+    with pytest.warns(InputWarning, match=r"pairs? to train on: too few.*--tile 80 about 4 times.*--overlap 80"):
+        prepare(tmp_path / "few", [Inputs(*sides)], Options(tile=160, split=ANY))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        manifest = prepare(tmp_path / "more", [Inputs(*sides)], Options(tile=32, split=ANY))
+    assert manifest.counts["train"] >= 50
+    folder = tmp_path / "few"
+    with pytest.warns(InputWarning, match="put more of them into the folder"):
+        prepare(tmp_path / "again", [Inputs(str(folder))])

@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from terramorph.bundle import Bundle, load_bundle
 from terramorph.data import Augmentation, TrainingBatches, decode
-from terramorph.errors import ConfigError, DatasetError
+from terramorph.errors import ConfigError, DatasetError, InputWarning
 from terramorph.pairs import open_pairs
 from terramorph.training import Plan, StepReport, Validation, recalibrate, recalibrate_network, resume, train
 from terramorph.training.devices import make_fabric
@@ -168,6 +168,13 @@ def test_a_dry_run_stops_after_the_configuration(town_pairs: Path, tmp_path: Pat
     assert listener.plan is not None
     assert listener.reports == []
     assert [p.name for p in (tmp_path / "run").iterdir()] == ["config.json"]
+
+
+def test_too_few_pairs_are_told(town_pairs: Path, tmp_path: Path, tiny: Tiny) -> None:
+    with pytest.warns(
+        InputWarning, match=r"^12 pairs to train on: too few.* more ground, smaller or overlapping tiles"
+    ):
+        train(town_pairs, tmp_path / "run", tiny(), cache=tmp_path / "cache", dry_run=True)
 
 
 def test_no_validation_split_means_no_sheets(town_pairs: Path, tmp_path: Path, tiny: Tiny) -> None:

@@ -20,7 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from terramorph.errors import DatasetError, InputError, RasterError
+from terramorph.errors import DatasetError, InputError, RasterError, warn
 from terramorph.geo import Grid
 from terramorph.pairs.manifest import Manifest, load_manifest
 from terramorph.pairs.pair import Pair
@@ -51,6 +51,23 @@ _EXTENSIONS = (".aux.xml", ".msk")
 # Files that lie beside images and are no pairs: those, statistics, and what desktops leave behind.
 _SIDES = ("A", "B")
 _SIDECARS = _PLACES | {".xml", ".msk", ".aux", ".ovr", ".map", ".json", ".txt", ".csv", ".md", ".db", ".ini"}
+
+
+FEW = 50
+"""Training pairs under which a model learns little but them. The smallest set of the pix2pix paper (Isola et al. 2017)
+has 91, and those of facades and maps 400 and 1,096."""
+
+
+def warn_if_few(count: int, advice: str) -> None:
+    """Tells of a training split that is too small.
+
+    Args:
+        count: its pairs.
+        advice: a sentence about what gives more.
+    """
+    if count < FEW:
+        pairs = f"{count} pair{'s' * (count != 1)}"
+        warn(f"{pairs} to train on: too few, a model learns them by heart and fails elsewhere. {advice}")
 
 
 @dataclass(frozen=True)

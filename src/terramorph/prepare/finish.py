@@ -17,6 +17,7 @@ from terramorph._version import __version__
 from terramorph.atomic import atomic
 from terramorph.errors import DatasetError
 from terramorph.geo import Grid
+from terramorph.pairs import warn_if_few
 from terramorph.pairs.manifest import FOOTPRINTS, SPLITS, AreaRecord, Manifest
 from terramorph.prepare.cut import Place
 from terramorph.prepare.journal import Journal, Row
@@ -72,7 +73,19 @@ def finish(out: Path, journal: Journal, options: Options, tell: Callable[[str, i
     _write_footprints(out, rows, journal.areas, options.tile)
     manifest.save(out)
     tell("writing the manifest", 1, 1)
+    warn_if_few(counts["train"], _more(options, placed))
     return manifest
+
+
+def _more(options: Options, placed: bool) -> str:
+    """What would give more pairs."""
+    if not placed:
+        return "Some hundred are usual; put more of them into the folder."
+    finer = "a finer --resolution" if options.scale.zoom is None else f"--zoom {options.scale.zoom + 1}"
+    overlap = "" if options.overlap else f", --overlap {options.tile // 2} about 4 times as many"
+    smaller = f"--tile {options.tile // 2} about 4 times as many" if options.tile >= 128 else ""
+    tiles = f"{smaller}{overlap}".removeprefix(", ")
+    return f"Some hundred are usual; more ground gives more, {tiles + ', ' if tiles else ''}and so does {finer}."
 
 
 _ADVICE = {

@@ -19,7 +19,7 @@ from terramorph.bundle import Bands, Bundle
 from terramorph.data import DEFAULT_CACHE, Augmentation, DecodedPairs, Side, TrainingBatches, decode
 from terramorph.documents import parse_json
 from terramorph.errors import CheckpointError, ConfigError
-from terramorph.pairs import open_pairs
+from terramorph.pairs import open_pairs, warn_if_few
 from terramorph.pixels import Batch
 from terramorph.training.config import TrainConfig, parse_config
 from terramorph.training.cost import Meter
@@ -164,6 +164,8 @@ class _Run:
             skip_bad=skip_bad,
             progress=reporter.decoding,
         )
+        if self.fabric.is_global_zero:
+            warn_if_few(len(self.pairs), "Some hundred are usual; prepare more ground, smaller or overlapping tiles.")
         source, target = self._sides(self.pairs)
         self.scalings = (source.scaling(data.source_range, robust=True), target.scaling(data.target_range))
         self.validator = open_validation(
