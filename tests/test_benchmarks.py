@@ -51,3 +51,10 @@ def test_tables_of_whole_rasters(words: list[str], rows: list[str]) -> None:
     assert done.returncode == 0, done.stderr
     for row in rows:
         assert row in done.stdout
+
+
+def test_the_table_of_starts_has_a_row_a_line() -> None:
+    done = _run("start.py", "--width", "4", "--rounds", "1")
+    assert done.returncode == 0, done.stderr
+    for row in ("import torch", "info", "translate PNG", "translate GeoTIFF"):
+        assert row in done.stdout

@@ -8,9 +8,10 @@ The public names are `load`, `train` and `evaluate`:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from terramorph._version import __version__
+from terramorph.imports import lazily
 
 __all__ = ["__version__", "evaluate", "load", "train"]
 
@@ -20,12 +21,6 @@ if TYPE_CHECKING:
     from terramorph.translate import load
 
 # The names are resolved on first use: `terramorph --help` must not wait for torch to be imported.
-_HOMES = {"evaluate": "terramorph.evaluation", "load": "terramorph.translate", "train": "terramorph.training"}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'terramorph' has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(_HOMES[name]), name)
+__getattr__ = lazily(
+    __name__, {"evaluate": "terramorph.evaluation", "load": "terramorph.translate", "train": "terramorph.training"}
+)

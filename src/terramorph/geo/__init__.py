@@ -1,5 +1,10 @@
 """Where: grids and windows. No pixels, no torch."""
 
+from terramorph.imports import import_without
+
+# odc-geo asks dask only whether coordinates are lazy; they never are here.
+import_without("odc.geo", "dask")
+
 from terramorph.geo.cover import Cover, Span, Window
 from terramorph.geo.grid import Bounds, Grid
 from terramorph.geo.project import project, project_extent, project_shapes

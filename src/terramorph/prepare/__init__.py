@@ -4,11 +4,34 @@ prepare("data/town", [Inputs("ortho.tif", "streets.gpkg")], Options(scale=Scale(
 inspect("data/town")     # a page about it
 """
 
-from terramorph.prepare.build import prepare
-from terramorph.prepare.options import Inputs, Opening, Options
-from terramorph.prepare.page import inspect, summary
-from terramorph.prepare.plan import Scale
-from terramorph.prepare.sides import open_side
-from terramorph.prepare.split import SplitRule
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from terramorph.imports import lazily
+
+if TYPE_CHECKING:
+    from terramorph.prepare.build import prepare
+    from terramorph.prepare.options import Inputs, Opening, Options
+    from terramorph.prepare.page import inspect, summary
+    from terramorph.prepare.plan import Scale
+    from terramorph.prepare.sides import open_side
+    from terramorph.prepare.split import SplitRule
 
 __all__ = ["Inputs", "Opening", "Options", "Scale", "SplitRule", "inspect", "open_side", "prepare", "summary"]
+
+# Translating opens its source here, and needs none of what cuts and judges pairs.
+__getattr__ = lazily(
+    __name__,
+    {
+        "Inputs": "terramorph.prepare.options",
+        "Opening": "terramorph.prepare.options",
+        "Options": "terramorph.prepare.options",
+        "Scale": "terramorph.prepare.plan",
+        "SplitRule": "terramorph.prepare.split",
+        "inspect": "terramorph.prepare.page",
+        "open_side": "terramorph.prepare.sides",
+        "prepare": "terramorph.prepare.build",
+        "summary": "terramorph.prepare.page",
+    },
+)

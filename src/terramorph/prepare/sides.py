@@ -6,9 +6,9 @@ from pathlib import Path
 
 from odc.geo.crs import CRS
 
-from terramorph.cartography import VectorSource, is_vector, load_style
 from terramorph.errors import ConfigError
 from terramorph.prepare.options import Opening
+from terramorph.raster.image import IMAGE_SUFFIXES
 from terramorph.raster.layout import ReadOptions
 from terramorph.raster.open import open_source
 from terramorph.raster.source import Source
@@ -39,10 +39,13 @@ def open_side(
         ConfigError: if the CRS is none.
     """
     place = None if crs is None else _crs(crs)
-    if is_vector(spec):
-        if options and (options.bands or options.categorical):
-            raise ConfigError(f"{spec} holds vectors, and bands and categorical are of images; leave them out.")
-        return VectorSource(spec, load_style(how.style), crs=place, table=how.table, kind=how.kind)
+    if Path(spec).suffix.lower() not in IMAGE_SUFFIXES:
+        from terramorph.cartography import VectorSource, is_vector, load_style  # half a second
+
+        if is_vector(spec):
+            if options and (options.bands or options.categorical):
+                raise ConfigError(f"{spec} holds vectors, and bands and categorical are of images; leave them out.")
+            return VectorSource(spec, load_style(how.style), crs=place, table=how.table, kind=how.kind)
     return open_source(
         spec,
         zoom=zoom,

@@ -10,7 +10,6 @@ from itertools import combinations
 from pathlib import Path
 from typing import Literal
 
-import geopandas
 import numpy as np
 import shapely
 from numpy.typing import NDArray
@@ -145,6 +144,8 @@ def read_polygons(path: Path) -> tuple[NDArray[np.object_], NDArray[np.int8], CR
     Raises:
         DatasetError: if the file cannot be read, has no attribute split, names another split, or gives ground to two.
     """
+    import geopandas
+
     try:
         frame = geopandas.read_file(path)
     except Exception as error:  # pyogrio's and fiona's errors share no base

@@ -1,5 +1,11 @@
 """Pixels with a place. The only home of rasterio. No torch."""
 
+from terramorph.imports import import_without
+
+# rasterio takes credentials from boto3 if it is installed; GDAL finds them itself.
+import_without("rasterio", "boto3")
+import_without("odc.geo", "dask")
+
 from terramorph.bands import default_bands
 from terramorph.raster.image import IMAGE_SUFFIXES, MAX_PIXELS, probe_image, read_image
 from terramorph.raster.image_source import ImageSource

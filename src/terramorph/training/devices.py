@@ -6,15 +6,18 @@ import atexit
 import logging
 import os
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import torch
-from lightning_fabric import Fabric
-from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor
 
 from terramorph.errors import ConfigError
+from terramorph.imports import import_without
 from terramorph.processor import native_bf16, warn_of_emulation
 from terramorph.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 def make_fabric(config: TrainConfig) -> Fabric:
@@ -23,6 +26,10 @@ def make_fabric(config: TrainConfig) -> Fabric:
     Raises:
         ConfigError: if a CUDA device is asked for where there is none, or a CUDA graph without one.
     """
+    import_without("lightning_fabric", "torchmetrics")  # of which it asks the version only
+    from lightning_fabric import Fabric
+    from lightning_fabric.strategies.ddp import DDPStrategy
+
     has_gpu = torch.cuda.is_available()
     if config.device == "cuda" and not has_gpu:
         raise ConfigError("There is no CUDA device here; use --device cpu, or install a CUDA build of torch.")

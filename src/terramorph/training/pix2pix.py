@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import reduce
 from operator import add
+from typing import TYPE_CHECKING
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from terramorph.losses import (
@@ -36,6 +36,9 @@ from terramorph.training.config import TrainConfig
 from terramorph.training.finetune import load_start
 from terramorph.training.optimizer import Adam
 from terramorph.training.perceptual import PerceptualLoss
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 class Pix2Pix:

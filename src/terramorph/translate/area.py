@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-
-from odc.geo.geom import Geometry
+from typing import TYPE_CHECKING
 
 from terramorph.errors import InputError
+
+if TYPE_CHECKING:
+    from odc.geo.geom import Geometry
 
 
 def read_area(path: Path) -> Geometry:
@@ -17,6 +19,8 @@ def read_area(path: Path) -> Geometry:
     """
     if not path.exists():
         raise InputError(f"The area {path} cannot be read, it does not exist; check the path.")
+    from odc.geo.geom import Geometry
+
     from terramorph.cartography import read_polygons  # GDAL's vectors are read for few commands
 
     polygons, crs = read_polygons(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -83,19 +84,21 @@ class Translator:
         self.mode: Mode = mode or self.header.mode
         self.seed = seed
         self.any_resolution = any_resolution
-        if backend is None:
-            if not isinstance(bundle, Bundle):
-                raise ConfigError("A header alone holds no network; give a bundle, or a backend that has one.")
-            backend = TorchBackend(
-                bundle.network,
-                mode=self.mode,
-                device=device,
-                precision=precision,
-                batch_size=batch_size,
-                dropout=dropout,
-            )
-        self.backend = backend
-        self.digest = _digest(bundle)
+        with ThreadPoolExecutor(1) as beside:
+            digest = beside.submit(_digest, bundle)
+            if backend is None:
+                if not isinstance(bundle, Bundle):
+                    raise ConfigError("A header alone holds no network; give a bundle, or a backend that has one.")
+                backend = TorchBackend(
+                    bundle.network,
+                    mode=self.mode,
+                    device=device,
+                    precision=precision,
+                    batch_size=batch_size,
+                    dropout=dropout,
+                )
+            self.backend = backend
+            self.digest = digest.result()
         self.device = backend.device
         self.batch_size = backend.batch_size
 

@@ -1,0 +1,41 @@
+"""What is imported late, and what not at all: a command's start is mostly imports."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any
+
+
+def lazily(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
+    """A package's `__getattr__` that imports the home of a public name when it is first asked for.
+
+    Args:
+        package: its `__name__`.
+        homes: name -> module.
+    """
+
+    def find(name: str) -> Any:
+        if name not in homes:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(import_module(homes[name]), name)
+
+    return find
+
+
+def import_without(library: str, *optional: str) -> None:
+    """Imports a library without packages that it imports whenever they are installed, and works without.
+
+    Args:
+        library: if it is imported already, nothing happens.
+        optional: packages that cost more than they give; those that are imported already stay.
+    """
+    hidden = [name for name in optional if name not in sys.modules] if library not in sys.modules else []
+    for name in hidden:
+        sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        import_module(library)
+    finally:
+        for name in hidden:
+            del sys.modules[name]

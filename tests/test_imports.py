@@ -1,0 +1,41 @@
+"""What importing a part of terramorph brings along, and what it must not."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+FOR_FEW = {
+    "boto3", "dask", "matplotlib", "torchmetrics", "tensorboard", "lightning_fabric", "pandas", "geopandas", "pyarrow",
+    "pyogrio", "xarray", "scipy", "sympy", "cv2", "skia",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("line", "others"),
+    [
+        ("from terramorph.training import train, resume, load_config, recalibrate", set()),
+        ("from terramorph.translate import load, sweep, translate_files, translate_array, read_area", set()),
+        ("from terramorph.raster import open_source, write_image", {"torch"}),
+        ("import terramorph.raster\nfrom terramorph.prepare import Opening, open_side", {"torch"}),
+        ("import terramorph.prepare", {"torch", "rasterio", "odc"}),
+        ("import terramorph", {"torch", "rasterio", "odc", "numpy"}),
+    ],
+)
+def test_an_import_brings_what_it_needs(line: str, others: set[str]) -> None:
+    code = f"import sys\n{line}\nslow = {FOR_FEW | others!r} & set(sys.modules)\nassert not slow, slow"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_import_without_leaves_packages_as_they_were() -> None:
+    code = (
+        "import sys, terramorph.raster, rasterio.session\n"
+        "assert rasterio.session.boto3 is None and 'boto3' not in sys.modules\n"
+        "import boto3\n"
+        "assert boto3.Session\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
