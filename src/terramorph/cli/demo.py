@@ -8,7 +8,6 @@ import json
 import shutil
 import time
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -242,18 +241,15 @@ def _write_strip(ground: Ground, path: Path) -> None:
 
 def _write_page(out: Path, ground: Ground, facts: dict[str, Any]) -> None:
     """Writes index.html; it needs no other file but for its link to the evaluation."""
-    from jinja2 import Environment, StrictUndefined
-
     from terramorph._version import __version__
+    from terramorph.report.pages import render_page
 
-    source = (resources.files("terramorph.cli") / "demo.html.j2").read_text(encoding="utf-8")
-    template = Environment(autoescape=True, undefined=StrictUndefined).from_string(source)
     pictures = [
         ("The aerial image", "what the model was given", _picture(ground.aerial.pixels, photo=True)),
         ("The map it made", f"class mIoU {facts['miou']:.2f}", _picture(ground.made.pixels)),
         ("The true map", "drawn from the town's vectors", _picture(ground.truth.pixels)),
     ]
-    page = template.render(pictures=pictures, version=__version__, **facts)
+    page = render_page("terramorph.cli", "demo.html.j2", pictures=pictures, version=__version__, **facts)
     with atomic(out / "index.html") as part:
         part.write_text(page, encoding="utf-8")
 

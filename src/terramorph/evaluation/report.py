@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined
 from numpy.typing import NDArray
 
 from terramorph.cartography import MAP_CLASSES
 from terramorph.evaluation.pictures import ERROR_TOP, data_uri, error_gradient, error_map, viewable
+from terramorph.report.pages import render_page
 
 GROUPS = ("best", "median", "worst")
 
@@ -21,14 +20,14 @@ _ROWS: tuple[tuple[str, str, bool, str, str], ...] = (
     ("miou", "Class mIoU", True, "share", "overlap with the true map classes, mean over classes"),
     ("class_accuracy", "Class accuracy", True, "share", "pixels of the right map class"),
     ("lpips", "LPIPS", False, "3", "perceptual distance, SqueezeNet v0.1"),
-    ("fd", "FD", False, "1", "Fréchet distance of SqueezeNet features; not FID"),
-    ("kd", "KD", False, "2", "cubic kernel distance of SqueezeNet features"),
+    ("fd", "Fréchet distance", False, "1", "of SqueezeNet features of {n} pairs; not FID, and lower with more pairs"),
+    ("kd", "Kernel distance", False, "2", "cubic, of SqueezeNet features of {n} pairs"),
     ("fid", "FID", False, "1", "Fréchet Inception distance, pool3 of 2015"),
     ("psnr", "PSNR (dB)", True, "2", "peak 255"),
     ("ssim", "SSIM", True, "3", "Gaussian 11, sigma 1.5"),
     ("rmse", "RMSE", False, "2", "grey levels"),
-    ("acc5", "acc5", True, "share", "pixels with every channel off by under 5 levels"),
-    ("acc10", "acc10", True, "share", "pixels with every channel off by under 10 levels"),
+    ("acc5", "Pixels within 5", True, "share", "every channel off by under 5 levels"),
+    ("acc10", "Pixels within 10", True, "share", "every channel off by under 10 levels"),
 )
 _KINDS = {key: kind for key, _, _, kind, _ in _ROWS}
 _NAMES = {key: name for key, name, *_ in _ROWS}
@@ -93,11 +92,11 @@ def render_report(document: Mapping[str, Any], examples: Sequence[Example]) -> s
         document: What ``metrics.json`` holds; see `terramorph.evaluation.evaluate`.
         examples: Pairs to show, in order.
     """
-    template = files("terramorph.evaluation").joinpath("report.html.j2").read_text(encoding="utf-8")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(template).render(
+    return render_page(
+        "terramorph.evaluation",
+        "report.html.j2",
         document=document,
-        headline=[row for row in _rows(document) if row["key"] in ("miou", "lpips", "fd", "psnr")],
+        headline=[row for row in _rows(document) if row["key"] in ("miou", "lpips", "fd", "psnr", "ssim")],
         rows=_rows(document),
         facts=_facts(document),
         groups=_groups(examples),
@@ -123,7 +122,7 @@ def _rows(document: Mapping[str, Any]) -> list[dict[str, Any]]:
             {
                 "key": key,
                 "name": name,
-                "note": note,
+                "note": note.format(n=document["n"]),
                 "arrow": "↑" if higher else "↓",
                 "direction": "higher is better" if higher else "lower is better",
                 "value": _number(value, kind),

@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
-from importlib import resources
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from terramorph.atomic import atomic
 from terramorph.documents import parse_json
 from terramorph.report.charts import Series, plot
+from terramorph.report.pages import render_page
 
 PAGE = "run.html"
 _POINTS = 160
@@ -59,13 +59,11 @@ def write_page(folder: Path) -> None:
     Raises:
         OSError: if it cannot be read or written.
     """
-    from jinja2 import Environment, StrictUndefined
-
     events = read_log(folder)
-    source = (resources.files("terramorph.training") / "run.html.j2").read_text(encoding="utf-8")
-    template = Environment(autoescape=True, undefined=StrictUndefined).from_string(source)
     sheets = sorted(path.name for path in (folder / "samples").glob("step_*.png"))
-    page = template.render(name=folder.resolve().name, sheets=sheets[::-1], **_facts(events))
+    page = render_page(
+        "terramorph.training", "run.html.j2", name=folder.resolve().name, sheets=sheets[::-1], **_facts(events)
+    )
     with atomic(folder / PAGE) as part:
         part.write_text(page, encoding="utf-8")
 
