@@ -6,6 +6,7 @@ import io
 import json
 import resource
 import sqlite3
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,9 +19,9 @@ from pyproj import Transformer
 
 from terramorph.errors import RasterError, StorageError
 from terramorph.geo.grid import Grid
-from terramorph.raster import ImageSource, Raster, TileSource, write_image
+from terramorph.raster import ImageSource, Raster, TileSource, open_source, write_image
 from terramorph.raster.tiles import FolderTiles, MBTiles, PMTiles
-from terramorph.raster.tiles.scheme import TileBox, pixel_grid
+from terramorph.raster.tiles.scheme import HALF_WORLD, TileBox, pixel_grid
 from terramorph.raster.tiles.write import write_tiles
 from terramorph.town import make_town
 
@@ -366,3 +367,64 @@ def test_a_full_disk_is_a_sentence_and_leaves_nothing(tmp_path, kind):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert list(tmp_path.iterdir()) == []
+
+
+def across(tmp_path, crs, name="line.tif"):
+    """An image across the line at 17 S, whose rows and columns are those of its CRS."""
+    smooth = np.asarray(
+        Image.fromarray(np.random.default_rng(4).integers(0, 256, (48, 64, 3), dtype=np.uint8)).resize(
+            (256, 192), Image.Resampling.BICUBIC
+        )
+    )
+    turns = {
+        "EPSG:4326": (179.99, -17.0, 1e-4),
+        "EPSG:3857": (20037000.0, -1900000.0, 10.0),
+        "EPSG:3832": (3338000.0, -1900000.0, 10.0),
+    }
+    if crs == "west":
+        x, y, step, crs = -180.01, -17.0, 1e-4, "EPSG:4326"
+    elif crs == "EPSG:32760":
+        x, y = Transformer.from_crs(4326, 32760, always_xy=True).transform(179.99, -17.0)
+        step = 10.0
+    else:
+        x, y, step = turns[crs]
+    grid = Grid(192, 256, Affine(step, 0, x, 0, -step, y), CRS(crs))
+    path = tmp_path / name
+    write_image(Raster(smooth.transpose(2, 0, 1), np.ones(grid.shape, bool), grid, ("red", "green", "blue")), path)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["xyz", "mbtiles", "pmtiles"])
+@pytest.mark.parametrize("crs", ["EPSG:4326", "west", "EPSG:3857", "EPSG:3832", "EPSG:32760"])
+def test_ground_across_180_degrees_is_written_and_read_on_both_sides(tmp_path, crs, kind):
+    made = tmp_path / f"made.{kind}"
+    with open_source(across(tmp_path, crs)) as source:
+        write_tiles(source, made, kind=kind, name="Line")
+        with open_source(made) as tiles:
+            count = 1 << tiles.zoom
+            assert tiles.grid.width < 4 * 256 + 512
+            assert tiles.grid.bounds.left < HALF_WORLD < tiles.grid.bounds.right
+            reader = KINDS[kind](made)
+            rows = range(reader.box(tiles.zoom).top, reader.box(tiles.zoom).bottom)
+            assert all(any(reader.has(tiles.zoom, x, y) for y in rows) for x in (0, count - 1))
+            reader.close()
+            # What is read back on the source's own pixels is the source, seen through pixels of another size.
+            back = tiles.read(source.grid)
+            wanted = source.read(source.grid)
+            assert back.mask[4:-4, 4:-4].all()
+            off = np.abs(back.pixels[:, 8:-8, 8:-8].astype(int) - wanted.pixels[:, 8:-8, 8:-8])
+            assert off.mean() < 12
+
+
+def test_pixels_across_180_degrees_are_those_of_any_ground(tmp_path):
+    with open_source(across(tmp_path, "EPSG:4326")) as source:
+        here = source.read(source.grid)
+        turned = replace(source.grid, affine=Affine.translation(-360, 0) @ source.grid.affine)
+        assert np.array_equal(source.read(turned).pixels, here.pixels)
+        for crs, x, y in (("EPSG:3857", 20037000.0, -1922000.0), ("EPSG:3857", -20037000.0, -1922000.0)):
+            grid = Grid(60, 60, Affine(10, 0, x, 0, -10, y), CRS(crs))
+            turn = -2 * HALF_WORLD if x > 0 else 2 * HALF_WORLD
+            other = replace(grid, affine=Affine.translation(turn, 0) @ grid.affine)
+            first, second = source.read(grid), source.read(other)
+            assert first.mask.all()
+            assert np.abs(first.pixels.astype(int) - second.pixels).max() <= 1

@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 from odc.geo.crs import CRS
 from odc.geo.geom import Geometry
 
+from terramorph.geo.period import nearest, period
+
 
 def project(geometry: Geometry, crs: CRS | str) -> Geometry:
     """A geometry with each of its points in another CRS; itself if it is in that CRS already.
@@ -26,13 +28,21 @@ def project(geometry: Geometry, crs: CRS | str) -> Geometry:
 
 
 def project_shapes(shapes: NDArray[np.object_] | list[shapely.Geometry], of: CRS, to: CRS) -> NDArray[np.object_]:
-    """Shapely geometries (N,) in another CRS, as `project` does."""
-    transformer = of.transformer_to_crs(to, always_xy=True)
+    """Shapely geometries (N,) in another CRS, as `project` does. What crosses 180 degrees stays in one piece."""
+    transformer, turn = of.transformer_to_crs(to, always_xy=True), period(to)
+    given = np.asarray(shapes, dtype=object)
 
     def moved(xy: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.stack(transformer(xy[:, 0], xy[:, 1]), axis=1)
 
-    found: NDArray[np.object_] = shapely.transform(np.asarray(shapes, dtype=object), moved)
+    found: NDArray[np.object_] = shapely.transform(given, moved)
+    if turn is not None:
+        for at in np.flatnonzero(np.ptp(shapely.bounds(found)[:, ::2], axis=1) > turn / 2):
+            # Torn apart, unless it is as wide as it looks.
+            middle, _ = transformer(*np.array(shapely.bounds(given[at])).reshape(2, 2).mean(0)[:, None])
+            found[at] = shapely.transform(
+                found[at], lambda xy, x=float(middle[0]): np.stack([nearest(xy[:, 0], x, turn), xy[:, 1]], axis=1)
+            )
     return found
 
 

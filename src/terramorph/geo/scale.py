@@ -57,5 +57,5 @@ def metric_crs(ground: Geometry) -> CRS:
         raise RasterError(
             f"At latitude {north:.4g} there is no UTM zone to measure metres in; reproject the source to a polar CRS."
         )
-    zone = min(max(int((east + 180) // 6) + 1, 1), 60)
+    zone = int((east + 180) % 360 // 6) + 1
     return CRS(f"EPSG:{(32600 if north >= 0 else 32700) + zone}")

@@ -11,12 +11,14 @@ import geopandas
 import numpy as np
 import pandas
 from affine import Affine
+from odc.geo.crs import CRS
 from pyarrow import ArrowException
 
 from terramorph._version import __version__
 from terramorph.atomic import atomic
 from terramorph.errors import DatasetError
-from terramorph.geo import Grid
+from terramorph.geo import Grid, project_shapes
+from terramorph.geo.period import cut_at_line
 from terramorph.pairs import warn_if_few
 from terramorph.pairs.manifest import FOOTPRINTS, SPLITS, AreaRecord, Manifest
 from terramorph.prepare.cut import Place
@@ -174,11 +176,9 @@ def _frame(area: AreaRecord, rows: list[Row], tile: int, common: str | None) -> 
     if not grid.is_georeferenced:
         grid = Grid(grid.height, grid.width, Affine.scale(1, -1), None)  # rows of a plain image run down
     tiles = Tiles(*(columns[key] for key in ("row", "col", "y", "x")))
-    frame = geopandas.GeoDataFrame(columns, geometry=tile_boxes(grid, tiles, tile), crs=_crs(grid))
-    if frame.crs is not None and common is not None:
-        return frame.to_crs(common)
-    return frame if frame.crs is None and common is None else frame.set_geometry([None] * len(rows), crs=common)
-
-
-def _crs(grid: Grid) -> str | None:
-    return None if grid.crs is None else str(grid.crs)
+    shapes = tile_boxes(grid, tiles, tile)
+    if grid.crs is not None and common is not None:
+        shapes = cut_at_line(project_shapes(shapes, grid.crs, CRS(common)), CRS(common))
+    elif grid.crs is not None or common is not None:
+        shapes = np.full(len(rows), None, dtype=object)
+    return geopandas.GeoDataFrame(columns, geometry=shapes, crs=common)

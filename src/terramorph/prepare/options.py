@@ -65,7 +65,7 @@ class Options:
         tile: side of a pair's image in pixels.
         overlap: pixels that neighbouring tiles share.
         scale: resolution or zoom; neither: the source's own pixels.
-        bounds: west, south, east, north in degrees, to which areas are limited.
+        bounds: west, south, east, north in degrees, to which areas are limited; across 180 degrees west is the greater.
         split: how pairs are divided.
         register: move the target by the consistent part of its shift against the source.
         clean_labels: paint over text and icons on the target.
@@ -103,7 +103,7 @@ class Options:
                 raise ConfigError(f"--{name} is a share from 0 to 1; {value} is none.")
         if self.bounds is not None:
             west, south, east, north = self.bounds
-            if not (-180 <= west < east <= 180 and -90 <= south < north <= 90):
+            if not (-180 <= west <= 180 and -180 <= east <= 360 and west != east and -90 <= south < north <= 90):
                 raise ConfigError(
                     f"--bounds {self.bounds} are no box; give west,south,east,north in degrees, such as "
                     "11.2,43.7,11.3,43.8."
@@ -112,7 +112,10 @@ class Options:
     @property
     def ground(self) -> Geometry | None:
         """The bounds as a geometry in longitude and latitude."""
-        return None if self.bounds is None else box(*self.bounds, "EPSG:4326")
+        if self.bounds is None:
+            return None
+        west, south, east, north = self.bounds
+        return box(west, south, east if west < east else east + 360, north, "EPSG:4326")
 
     def plain(self) -> dict[str, Any]:
         """Everything as plain data."""

@@ -8,9 +8,11 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 from odc.geo.crs import CRS
+from odc.geo.geom import Geometry
 
 from terramorph.errors import DatasetError
 from terramorph.geo import Grid, project, project_shapes
+from terramorph.geo.period import beside
 from terramorph.pairs.manifest import SPLITS, AreaRecord
 from terramorph.prepare.cut import Place
 from terramorph.prepare.journal import Journal
@@ -91,7 +93,7 @@ def _divided(
         reasons[codes == NONE] = "unlisted"
         return codes, reasons
     polygons, of, crs = read_polygons(rule.file)
-    codes, across = assign_polygons(boxes, _projected(polygons, crs, area.grid.crs), of)
+    codes, across = assign_polygons(boxes, _projected(polygons, crs, area.grid), of)
     reasons[codes == NONE] = "outside"
     reasons[across] = "buffer"
     return codes, reasons
@@ -103,11 +105,11 @@ def _units_per_metre(grid: Grid) -> float:
     return 1.0 if ground is None else float(np.sqrt(abs(grid.affine.determinant))) / ground
 
 
-def _projected(polygons: NDArray[np.object_], crs: CRS | None, to: CRS | None) -> NDArray[np.object_]:
-    """Polygons in another CRS; as they are where either has none."""
-    if crs is None or to is None or crs == to:
+def _projected(polygons: NDArray[np.object_], crs: CRS | None, to: Grid) -> NDArray[np.object_]:
+    """Polygons in a grid's CRS, and there on its side of 180 degrees; as they are where either has no CRS."""
+    if crs is None or to.crs is None:
         return polygons
-    return project_shapes(polygons, crs, to)
+    return beside(polygons if crs == to.crs else project_shapes(polygons, crs, to.crs), to.geobox.extent)
 
 
 def _earlier(
@@ -126,7 +128,7 @@ def _earlier(
         if not rows:
             continue
         place = [np.array([getattr(row, key) for row in rows], np.int32) for key in ("row", "col", "y", "x")]
-        boxes.append(_projected(tile_boxes(other, Tiles(*place), tile), other.crs, grid.crs))
+        boxes.append(_projected(tile_boxes(other, Tiles(*place), tile), other.crs, grid))
         codes.extend(SPLITS.index(str(row.split)) for row in rows)
     joined = np.concatenate(boxes) if boxes else np.empty(0, dtype=object)
     return joined, np.array(codes, np.int8)
@@ -137,6 +139,7 @@ def _one_plane(a: Grid, b: Grid) -> bool:
     if a.crs is None or b.crs is None:
         # World files without a CRS tell of one plane; plain images each have their own.
         return a.crs is None and b.crs is None and a.is_georeferenced and b.is_georeferenced
-    near = [project(g.geobox.extent, "EPSG:4326").boundingbox for g in (a, b)]
+    places = [project(g.geobox.extent, "EPSG:4326") for g in (a, b)]
+    near = [places[0].boundingbox, Geometry(beside(np.array([places[1].geom]), places[0])[0], "EPSG:4326").boundingbox]
     boxes = [shapely.box(n.left - 0.1, n.bottom - 0.1, n.right + 0.1, n.top + 0.1) for n in near]
     return bool(boxes[0].intersects(boxes[1]))

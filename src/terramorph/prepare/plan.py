@@ -15,6 +15,7 @@ from odc.geo.geom import Geometry, box
 
 from terramorph.errors import ConfigError, DatasetError
 from terramorph.geo import Grid, grid_at, project, project_extent
+from terramorph.geo.period import beside, meet
 from terramorph.raster.source import Source
 
 ZOOM_0 = 2 * math.pi * 6378137.0 / 256
@@ -172,11 +173,12 @@ def _intersection(a: Geometry, b: Geometry) -> Geometry | None:
     The smaller is moved to the CRS of the larger: a whole world has no shape in a UTM zone.
     """
     if a.crs is None or b.crs is None or a.crs == b.crs:
-        shared = a & b
+        shared = a & b if a.crs is None or b.crs is None else meet(a, b)
     elif project(a, _DEGREES).area <= project(b, _DEGREES).area:
-        shared = project_extent(project_extent(a, b.crs) & b, a.crs)
+        moved = project_extent(meet(project_extent(a, b.crs), b), a.crs)
+        shared = moved if moved.is_empty else Geometry(beside(np.array([moved.geom], dtype=object), a)[0], a.crs)
     else:
-        shared = a & project_extent(b, a.crs)
+        shared = meet(a, project_extent(b, a.crs))
     return None if shared.is_empty or not shared.area > 0 else shared
 
 
@@ -240,7 +242,7 @@ def _zoom_grid(shared: Geometry, zoom: int, tile: int) -> Grid:
     b, side = shared.boundingbox, 256 << zoom
     left, top = (math.floor((v + edge) / size / tile + 1e-6) * tile for v in (b.left, -b.top))
     right, bottom = (math.ceil((v + edge) / size / tile - 1e-6) * tile for v in (b.right, -b.bottom))
-    left, top, right, bottom = max(left, 0), max(top, 0), min(right, side), min(bottom, side)
+    top, right, bottom = max(top, 0), min(right, left + side), min(bottom, side)
     affine = Affine(size, 0.0, left * size - edge, 0.0, -size, edge - top * size)
     if right <= left or bottom <= top:
         raise DatasetError(f"At zoom {zoom} the area is smaller than a pixel; use a larger --zoom.")
@@ -262,6 +264,7 @@ def covered_share(area: Area, boxes: NDArray[np.object_]) -> NDArray[np.float64]
     if shared is None or crs is None or shared.crs is None:
         return np.ones(len(boxes))
     ground = shared if shared.crs == crs else project_extent(shared, crs)
+    ground = Geometry(beside(np.array([ground.geom], dtype=object), area.grid.geobox.extent)[0], crs)
     shares: NDArray[np.float64] = shapely.area(shapely.intersection(boxes, ground.geom)) / shapely.area(boxes)
     return shares
 

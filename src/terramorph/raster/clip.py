@@ -14,6 +14,7 @@ from rasterio.features import geometry_mask
 from terramorph.bands import Units
 from terramorph.errors import RasterError
 from terramorph.geo import Grid, project_extent
+from terramorph.geo.period import beside, meet
 from terramorph.raster.raster import Raster
 from terramorph.raster.source import Source
 
@@ -40,7 +41,7 @@ class ClippedSource:
         own = source.extent
         if (own.crs is None) != (area.crs is None):
             raise RasterError(f"{source.name} has no CRS, so no area can be found on it; give it a .prj or --crs.")
-        self._extent = own & (area if own.crs is None else project_extent(area, own.crs))
+        self._extent = own & area if own.crs is None else meet(own, project_extent(area, own.crs))
         if self._extent.is_empty:
             raise RasterError(f"The area lies outside {source.name}; give one on its ground.")
 
@@ -82,7 +83,8 @@ class ClippedSource:
     def read(self, grid: Grid) -> Raster:
         """The source on a grid, masked outside the area."""
         local = self._area.geom if grid.crs is None else project_extent(self._area, grid.crs).geom
-        box = grid.geobox.extent.geom
+        ground = grid.geobox.extent
+        box, local = ground.geom, local if grid.crs is None else beside(np.array([local], dtype=object), ground)[0]
         if not shapely.intersects(local, box):
             shape = (len(self.bands), *grid.shape)
             return Raster(np.zeros(shape, self.dtype), np.zeros(grid.shape, np.bool_), grid, self.bands, self.units)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
+from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.crs import CRS
 from pyproj import Transformer
@@ -15,6 +17,7 @@ from rasterio.warp import reproject
 
 from terramorph.errors import RasterError
 from terramorph.geo.grid import Grid
+from terramorph.geo.period import nearest, period
 from terramorph.raster.quiet import quiet
 from terramorph.raster.raster import Raster
 from terramorph.raster.resample import MIN_WEIGHT, Resampling
@@ -54,7 +57,7 @@ def window_offset(own: Grid, grid: Grid) -> tuple[int, int] | None:
     """
     if own.crs != grid.crs:
         return None
-    to_own = ~own.affine @ grid.affine
+    to_own = ~own.affine @ turned_to(grid, own).affine
     x, y = to_own @ (0, 0)
     column, row = round(x), round(y)
     for right, down in ((0, 0), (grid.width, 0), (0, grid.height), (grid.width, grid.height)):
@@ -64,8 +67,21 @@ def window_offset(own: Grid, grid: Grid) -> tuple[int, int] | None:
     return row, column
 
 
+def turned_to(grid: Grid, own: Grid) -> Grid:
+    """A grid moved by whole turns around the Earth to where another of its CRS lies."""
+    turn = period(grid.crs)
+    if turn is None:
+        return grid
+    middle, _ = grid.affine @ (grid.width / 2, grid.height / 2)
+    theirs, _ = own.affine @ (own.width / 2, own.height / 2)
+    off = turn * round((theirs - middle) / turn)
+    return grid if off == 0 else replace(grid, affine=Affine.translation(off, 0) @ grid.affine)
+
+
 def footprint(own: Grid, grid: Grid) -> Footprint | None:
     """Where ``grid`` lies on ``own``, to a few thousandths; None where no point of it has a place there.
+
+    A grid across 180 degrees has one place, which may reach beyond the end of ``own``.
 
     Raises:
         RasterError: If one of them has a CRS and the other has none.
@@ -169,10 +185,36 @@ def _warp_masked(
 
 def _reproject(pixels: NDArray[Any], own: Grid, grid: Grid, place: Footprint, method: Resampling) -> NDArray[Any]:
     """GDAL's warp, (C, H, W) of the same dtype."""
+    if own.crs == grid.crs:
+        # Two grids without a CRS, or of the same one, differ by an affine alone; any projected CRS says so.
+        return _gdal_warp(pixels, turned_to(own, grid), grid, "EPSG:3857", "EPSG:3857", place, method)
+    crs = _wkt(own.crs), _wkt(grid.crs)
+    # GDAL ends a projection at 180 degrees from its middle; each side is taken from the source moved to that side. What
+    # is in degrees it turns itself.
+    turns = [0.0] if own.crs is not None and own.crs.geographic else _turns(own, grid)
+    parts = (replace(own, affine=Affine.translation(-off, 0) @ own.affine) for off in turns)
+    found = [_gdal_warp(pixels, part, grid, *crs, place, method) for part in parts]
+    return found[0] if len(found) == 1 else np.asarray(sum(found[1:], start=found[0]))
+
+
+def _turns(own: Grid, grid: Grid) -> list[float]:
+    """By how much, whole turns, the source's x differs from what PROJ gives for the pixels of a grid."""
+    turn = period(own.crs)
+    if turn is None:
+        return [0.0]
+    lattice = np.meshgrid(np.linspace(0, grid.width, _LATTICE), np.linspace(0, grid.height, _LATTICE))
+    columns, rows = _transform(own, grid, *lattice)
+    x, _ = _apply(own.affine, columns, rows)
+    plain, _ = _transformer(_wkt(grid.crs), _wkt(own.crs)).transform(*_apply(grid.affine, *lattice))
+    off = np.round((x - plain) / turn)
+    return [float(k) * turn for k in np.unique(off[np.isfinite(off)])] or [0.0]
+
+
+def _gdal_warp(
+    pixels: NDArray[Any], own: Grid, grid: Grid, source_crs: str, target_crs: str, place: Footprint, method: Resampling
+) -> NDArray[Any]:
+    """One call of GDAL; what it does not reach is 0."""
     target = np.zeros((len(pixels), *grid.shape), pixels.dtype)
-    # Two grids without a CRS, or of the same one, differ by an affine alone; any projected CRS says so.
-    same = own.crs == grid.crs
-    source_crs, target_crs = ("EPSG:3857", "EPSG:3857") if same else (_wkt(own.crs), _wkt(grid.crs))
     try:
         with quiet():
             reproject(
@@ -201,9 +243,22 @@ def _wkt(crs: CRS | None) -> str:
 
 def _transform(own: Grid, grid: Grid, columns: NDArray[Any], rows: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Pixel coordinates on ``own`` of pixel coordinates on ``grid``."""
+    turn = period(own.crs)
     x, y = _apply(grid.affine, columns, rows)
+    middle, at = grid.affine @ (grid.width / 2, grid.height / 2)
     if own.crs != grid.crs:
-        x, y = _transformer(_wkt(grid.crs), _wkt(own.crs)).transform(x, y)
+        transform = _transformer(_wkt(grid.crs), _wkt(own.crs)).transform
+        x, y = transform(x, y)
+        middle = float(transform(middle, at)[0])
+    if turn is not None and math.isfinite(middle):
+        # The middle where own lies, and all else around the middle.
+        theirs, _ = own.affine @ (own.width / 2, own.height / 2)
+        middle += turn * round((theirs - middle) / turn)
+        if own.crs != grid.crs:
+            x = nearest(np.asarray(x), middle, turn)
+        else:
+            start, _ = grid.affine @ (grid.width / 2, grid.height / 2)
+            x = x + (middle - start)
     return _apply(~own.affine, np.asarray(x), np.asarray(y))
 
 

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 from terramorph.documents import parse_json
 from terramorph.errors import RasterError, warn
 from terramorph.raster.tiles.reader import VECTOR_ADVICE, covering_zoom
-from terramorph.raster.tiles.scheme import TileBox, check_tile, likeness, stated_box, tell_bounds
+from terramorph.raster.tiles.scheme import TileBox, box_of_halves, check_tile, likeness, stated_box, tell_bounds
 
 _IMAGE = re.compile(r"(?i)(.+?)(?:@[23]x)?\.(?:png|jpg|jpeg|webp)(?:\.tile)?")
 """Paths of images, of those for fine screens (y@2x.png), and of OsmAnd's, whose second suffix hides them from
@@ -164,9 +164,13 @@ class FolderTiles:
 
     def box(self, zoom: int) -> TileBox:
         """The box around the tiles there are."""
-        numbers = self._paths[zoom]
-        columns, rows = [x for x, _ in numbers], [y for _, y in numbers]
-        return TileBox(min(columns), min(rows), max(columns) + 1, max(rows) + 1)
+        halves: list[TileBox | None] = []
+        for east in (False, True):
+            numbers = [(x, y) for x, y in self._paths[zoom] if (x >= (1 << zoom) // 2) == east]
+            columns, rows = [x for x, _ in numbers], [y for _, y in numbers]
+            box = TileBox(min(columns), min(rows), max(columns) + 1, max(rows) + 1) if numbers else None
+            halves.append(box)
+        return box_of_halves(zoom, *halves)
 
     def first(self, zoom: int) -> tuple[int, int]:
         """Some tile that there is."""

@@ -11,7 +11,15 @@ from urllib.parse import quote
 from terramorph.errors import RasterError, warn
 from terramorph.raster.tiles.decode import is_picture
 from terramorph.raster.tiles.reader import VECTOR_ADVICE, covering_zoom, file_fingerprint
-from terramorph.raster.tiles.scheme import MAX_ZOOM, TileBox, check_tile, likeness, stated_box, tell_bounds
+from terramorph.raster.tiles.scheme import (
+    MAX_ZOOM,
+    TileBox,
+    box_of_halves,
+    check_tile,
+    likeness,
+    stated_box,
+    tell_bounds,
+)
 from terramorph.raster.tiles.unpack import unpacked
 
 
@@ -108,18 +116,28 @@ class MBTilesFile:
 
     def box(self, zoom: int) -> TileBox:
         """The box around the tiles there are; the metadata's bounds may be anything."""
+        half = (1 << zoom) // 2
+        west, east = self._box_between(zoom, -(1 << 62), half - 1), self._box_between(zoom, half, 1 << 62)
+        if west is None and east is None:
+            raise RasterError(f"{self.name} has no columns of tiles at zoom {zoom}; write it again.")
+        return box_of_halves(zoom, west, east)
+
+    def _box_between(self, zoom: int, first: int, last: int) -> TileBox | None:
+        """The box around tiles of some columns."""
         ends = self._ask(
             f"SELECT min({self._column}), max({self._column}), min({self._row}), max({self._row}) FROM tiles "
-            f"WHERE {self._zoom} = ?",
-            zoom,
+            f"WHERE {self._zoom} = ? AND NOT ({self._column} < ? OR {self._column} > ?)",
+            *(zoom, first, last),
         )[0]
+        if ends == (None, None, None, None):
+            return None
         if not all(isinstance(end, int) for end in ends):
             raise RasterError(f"{self.name} has numbers of tiles that are none ({ends}); write it again.")
         left, right, low, high = ends
-        first, last = sorted((self._turned(zoom, low), self._turned(zoom, high)))
-        check_tile(self.name, zoom, left, first)
-        check_tile(self.name, zoom, right, last)
-        return TileBox(left, first, right + 1, last + 1)
+        top, bottom = sorted((self._turned(zoom, low), self._turned(zoom, high)))
+        check_tile(self.name, zoom, left, top)
+        check_tile(self.name, zoom, right, bottom)
+        return TileBox(left, top, right + 1, bottom + 1)
 
     def first(self, zoom: int) -> tuple[int, int]:
         """Some tile that there is."""

@@ -20,7 +20,7 @@ from terramorph.documents import parse_json
 from terramorph.errors import RasterError, TerramorphError
 from terramorph.raster.storage import Remote
 from terramorph.raster.tiles.reader import VECTOR_ADVICE, covering_zoom, file_fingerprint
-from terramorph.raster.tiles.scheme import MAX_ZOOM, TileBox, tell_bounds, tiles_of_degrees
+from terramorph.raster.tiles.scheme import MAX_ZOOM, TileBox, box_of_halves, tell_bounds, tiles_of_degrees
 from terramorph.raster.tiles.unpack import unpacked
 
 _SCANNED = 16 << 20
@@ -216,7 +216,7 @@ class PMTilesFile:
     def _summary(self) -> tuple[dict[int, int], dict[int, TileBox]]:
         """How many tiles each zoom has, and the box around them."""
         counts: dict[int, int] = {}
-        boxes: dict[int, TileBox] = {}
+        boxes: dict[tuple[int, bool], TileBox] = {}
         for number, directory in enumerate(self._directories()):
             if number > 1 << 14:
                 raise ValueError("its index has more directories than tiles need")
@@ -224,8 +224,10 @@ class PMTilesFile:
                 first, last = self._tiles(*_ids(zoom), directory)
                 if len(first):
                     counts[zoom] = counts.get(zoom, 0) + int((last - first).sum())
-                    boxes[zoom] = _box_of_runs(zoom, first, last).around(boxes.get(zoom))
-        return counts, boxes
+                    for box in _squares(zoom, first, last):
+                        half = zoom, box.left >= (1 << zoom) // 2
+                        boxes[half] = box.around(boxes.get(half))
+        return counts, {z: box_of_halves(z, boxes.get((z, False)), boxes.get((z, True))) for z in counts}
 
     def _parents(self, zoom: int, coarser: int) -> int:
         """Number of tiles of a coarser zoom over those of a zoom."""
@@ -287,31 +289,27 @@ def _ids(zoom: int) -> tuple[int, int]:
     return ((1 << 2 * zoom) - 1) // 3, ((1 << 2 * zoom + 2) - 1) // 3
 
 
-def _box_of_runs(zoom: int, first: Numbers, last: Numbers) -> TileBox:
-    """The box around runs [first, last) along a zoom's Hilbert curve; int64 (N,), N > 0.
+def _squares(zoom: int, first: Numbers, last: Numbers) -> Iterator[TileBox]:
+    """Boxes around runs [first, last) along a zoom's Hilbert curve, int64 (N,): none on both sides of longitude 0.
 
     A run is taken apart into squares: whole quarters of quarters of the curve.
     """
-    boxes: list[TileBox] = []
     for step in range(zoom + 1):
         front = np.minimum(last, -(-first // 4) * 4)
         back = np.maximum(front, last // 4 * 4)
-        if step == zoom:  # one tile: the world
+        if step >= zoom - 1:  # four tiles are the world
             front = back = last
         squares = [(side + k)[side + k < end] for side, end in ((first, front), (back, last)) for k in range(4)]
-        found = np.concatenate(squares)
-        if len(found):
-            x, y = _hilbert(zoom - step, found)
-            ends = int(x.min()), int(y.min()), int(x.max()) + 1, int(y.max()) + 1
-            boxes.append(TileBox(*(end << step for end in ends)))
+        x, y = _hilbert(zoom - step, np.concatenate(squares))
+        for east in (False, True):
+            half = (x >= (1 << zoom - step) // 2) == east
+            if half.any():
+                ends = x[half].min(), y[half].min(), x[half].max() + 1, y[half].max() + 1
+                yield TileBox(*(int(end) << step for end in ends))
         inner = front < back
         first, last = front[inner] // 4, back[inner] // 4
         if not len(first):
-            break
-    whole = boxes[0]
-    for box in boxes[1:]:
-        whole = whole.around(box)
-    return whole
+            return
 
 
 def _hilbert(zoom: int, number: Numbers) -> tuple[Numbers, Numbers]:

@@ -64,6 +64,22 @@ class TileBox(NamedTuple):
         return max(self.right - self.left, 0) * max(self.bottom - self.top, 0)
 
 
+def box_of_halves(zoom: int, west: TileBox | None, east: TileBox | None) -> TileBox:
+    """The box around tiles, from those around them on either side of longitude 0; one of them may be None.
+
+    Where they lie together around 180 degrees, columns go on beyond the last one.
+    """
+    if west is None or east is None:
+        box = west or east
+        assert box is not None
+        return box
+    count = 1 << zoom
+    across = west._replace(left=west.left + count, right=west.right + count)
+    if zoom > 1 and across.left == east.right and east.left - west.right > count // 2:
+        return east.around(across)
+    return west.around(east)
+
+
 def whole_world(zoom: int) -> TileBox:
     """Every tile of a zoom."""
     return TileBox(0, 0, 1 << zoom, 1 << zoom)
@@ -127,16 +143,19 @@ def likeness(a: TileBox, b: TileBox) -> float:
 def stated_box(bounds: object, zoom: int) -> TileBox | None:
     """The tiles in bounds as an archive states them: west, south, east, north in degrees, as numbers or as text.
 
-    None where they are no such thing, or have no extent.
+    None where they are no such thing, or have no extent. West may be greater than east: ground across 180 degrees.
     """
     try:
         values = bounds.split(",") if isinstance(bounds, str) else list(bounds)  # type: ignore[call-overload]
         west, south, east, north = (float(value) for value in values)
     except (TypeError, ValueError):
         return None
-    if not (-180 <= west < east <= 180 and -90 <= south < north <= 90):
+    if not (max(abs(west), abs(east)) <= 180 and west != east and -90 <= south < north <= 90):
         return None
-    return tiles_of_degrees(zoom, west, south, east, north)
+    if west < east:
+        return tiles_of_degrees(zoom, west, south, east, north)
+    before, after = (tiles_of_degrees(zoom, *ends) for ends in ((west, south, 180, north), (-180, south, east, north)))
+    return before._replace(right=after.right + (1 << zoom))
 
 
 def tell_bounds(name: str, bounds: object, zoom: int, box: TileBox) -> None:
@@ -148,7 +167,9 @@ def tell_bounds(name: str, bounds: object, zoom: int, box: TileBox) -> None:
         zoom, box: the tiles that there are.
     """
     stated = stated_box(bounds, zoom)
-    if bounds is None or (stated is not None and likeness(stated, box) >= 0.5):
+    # Bounds that may not wrap around are the whole world's where ground lies across 180 degrees.
+    shown = [box, box._replace(left=0, right=1 << zoom)] if box.right > 1 << zoom else [box]
+    if bounds is None or (stated is not None and max(likeness(stated, one) for one in shown) >= 0.5):
         return
     west, north = degrees_of_corner(zoom, box.left, box.top)
     east, south = degrees_of_corner(zoom, box.right, box.bottom)
@@ -156,7 +177,7 @@ def tell_bounds(name: str, bounds: object, zoom: int, box: TileBox) -> None:
     warn(f"{name} gives bounds {str(bounds)[:80]}; the tiles lie in {tiles}, which counts.")
 
 
-def degrees_of_corner(zoom: int, x: int, y: int) -> tuple[float, float]:
+def degrees_of_corner(zoom: int, x: float, y: float) -> tuple[float, float]:
     """Longitude and latitude (EPSG:4326) of the north-west corner of a tile of EPSG:3857."""
     side = 1 << zoom
     return x / side * 360 - 180, math.degrees(math.atan(math.sinh(math.pi * (1 - 2 * y / side))))

@@ -18,7 +18,7 @@ from terramorph.geo.grid import Grid
 from terramorph.raster.raster import Raster
 from terramorph.raster.tiles.decode import TILE_SIZES, Tile, decode_tile
 from terramorph.raster.tiles.reader import TileReader
-from terramorph.raster.tiles.scheme import WEB_MERCATOR, TileBox, pixel_grid
+from terramorph.raster.tiles.scheme import WEB_MERCATOR, TileBox, pixel_grid, whole_world
 from terramorph.raster.warp import footprint, kernel_reach, warp, window_offset
 
 _KEPT_TILES = 128
@@ -101,7 +101,12 @@ class TileSource:
             return self._nothing(grid)
         halvings = math.floor(math.log2(max(min(place.step_x, place.step_y), 1)) + 1e-6)
         halvings = min(halvings, self.zoom, self.tile_size.bit_length() - 1)
-        world = pixel_grid(self.zoom - halvings, TileBox(0, 0, 1, 1), self.tile_size, self._crs)
+        world = pixel_grid(self.zoom - halvings, whole_world(self.zoom - halvings), self.tile_size, self._crs)
+        across = 0
+        if self._box.right > 1 << self.zoom:
+            # One turn of the world with the tiles in its middle.
+            across = ((self._box.left + self._box.right) * self.tile_size >> halvings + 1) - world.width // 2
+            world = world.crop(0, across, *world.shape)
         place = footprint(world, grid)
         if place is None:
             return self._nothing(grid)
@@ -116,8 +121,8 @@ class TileSource:
         if right <= left or bottom <= top:
             return self._nothing(grid)
         around = world.crop(top, left, bottom - top, right - left)
-        zoom = self._complete_zoom(halvings, top, left, around)
-        return warp(self._window(zoom, 1 << (halvings - (self.zoom - zoom)), top, left, around), grid)
+        zoom = self._complete_zoom(halvings, top, left + across, around)
+        return warp(self._window(zoom, 1 << (halvings - (self.zoom - zoom)), top, left + across, around), grid)
 
     def fingerprint(self) -> str:
         """Of the content of the reader, of all zooms."""
@@ -156,7 +161,7 @@ class TileSource:
                 )
             )
             numbers = ((x, y) for y in range(tiles.top, tiles.bottom) for x in range(tiles.left, tiles.right))
-            if all(self._reader.has(zoom, x, y) for x, y in numbers):
+            if all(self._reader.has(zoom, x % (1 << zoom), y) for x, y in numbers):
                 return zoom
         return self.zoom
 
@@ -176,7 +181,7 @@ class TileSource:
         tiles = _tiles_under(top, left, grid, size).meet(held)
         for row in range(tiles.top, tiles.bottom):
             for column in range(tiles.left, tiles.right):
-                tile = self._decoded(zoom, column, row)
+                tile = self._decoded(zoom, column % (1 << zoom), row)
                 if tile is None:
                     continue
                 colours, opaque = _shrink(*tile, shrink) if shrink > 1 else tile

@@ -21,12 +21,11 @@ from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.crs import CRS
 from PIL import Image
-from pyproj import Transformer
 
 from terramorph.errors import RasterError
 from terramorph.geo.grid import Grid
 from terramorph.raster.source import Source
-from terramorph.raster.tiles.scheme import MAX_ZOOM, TileBox, pixel_grid, whole_world
+from terramorph.raster.tiles.scheme import MAX_ZOOM, TileBox, degrees_of_corner, pixel_grid, whole_world
 from terramorph.raster.tiles.sinks import About, Format, Kind, TileSink, open_sink
 from terramorph.raster.warp import footprint
 
@@ -40,6 +39,8 @@ _TOGETHER = 4
 """Tiles along a side of what is read at once: 1024 pixels."""
 _MARGIN = 0.005
 """Share of its size by which a source may reach beyond the box measured around it: edges are curved."""
+_EDGE_PIXELS = 1
+"""Pixels by which a source may miss the line of 180 degrees and still end at it."""
 _ALIGNED = 0.01
 """Pixels by which a source's edge may miss that of a tile and still lie along it."""
 _SAVING: dict[Format, dict[str, Any]] = {
@@ -155,16 +156,20 @@ def _zooms(source: Source, ground: Grid, low: int | None, high: int | None) -> t
 
 
 def _tile_box(ground: Grid, zoom: int) -> TileBox:
-    """The tiles that a source may touch; at least one."""
+    """The tiles that a source may touch; at least one. Columns of one across 180 degrees go on beyond the last."""
     place = _place(ground, zoom)
     wide, high = _MARGIN * (place.right - place.left) + 1, _MARGIN * (place.bottom - place.top) + 1
     count = 1 << zoom
 
-    def first(side: float) -> int:
+    def row(side: float) -> int:
         return min(max(math.floor(side / SIZE), 0), count - 1)
 
-    left, top = first(place.left - wide), first(place.top - high)
-    return TileBox(left, top, first(place.right + wide) + 1, first(place.bottom + high) + 1)
+    left, right = math.floor((place.left - wide) / SIZE), math.floor((place.right + wide) / SIZE) + 1
+    if left < 0 and place.left > -_EDGE_PIXELS:  # nothing but the margin lies beyond the line
+        left = 0
+    if right > count and place.right < count * SIZE + _EDGE_PIXELS:
+        right = count
+    return TileBox(left, row(place.top - high), min(right, left + count), row(place.bottom + high) + 1)
 
 
 def _check_edges(source: Source, ground: Grid, zoom: int) -> None:
@@ -183,16 +188,22 @@ def _feed(pyramid: _Pyramid, source: Source, zoom: int, box: TileBox, tell: Prog
     done, total = 0, (box.right - box.left) * (box.bottom - box.top)
     # What is decoded from the top is read in whole rows, or every window would begin at the top again.
     high, wide = (1, box.right - box.left) if source.sequential else (_TOGETHER, _TOGETHER)
+    count = 1 << zoom
     for top in range(box.top, box.bottom, high):
         bottom = min(top + high, box.bottom)
-        for left in range(box.left, box.right, wide):
-            window = TileBox(left, top, min(left + wide, box.right), bottom)
-            raster = source.read(pixel_grid(zoom, window, SIZE))
+        left = box.left
+        while left < box.right:
+            # No window reaches across the line.
+            window = TileBox(left, top, min(left + wide, box.right, left - left % count + count), bottom)
+            turn = left // count * count
+            raster = source.read(pixel_grid(zoom, window._replace(left=left - turn, right=window.right - turn), SIZE))
             for row, column, y, x in _corners(window):
                 tile = np.s_[y : y + SIZE, x : x + SIZE]
-                pyramid.add(zoom, column, row, raster.pixels[:, *tile], raster.mask[tile])
+                pyramid.widen(column, row, raster.mask[tile])
+                pyramid.add(zoom, column % count, row, raster.pixels[:, *tile], raster.mask[tile])
             done += (window.right - window.left) * (window.bottom - window.top)
             tell(done, total)
+            left = window.right
         for row in range(top, bottom):
             pyramid.row_done(zoom, row)
 
@@ -231,8 +242,6 @@ class _Pyramid:
             return
         if self._format == "jpg" and not mask.all():
             raise _no_jpeg(self._name, f"tile {zoom}/{x}/{y}")
-        if zoom == self._high:
-            self._widen(x, y, mask)
         if zoom > self._low:
             self._lay(zoom - 1, x, y, *_halved(pixels, mask))
         self._encoding.append((zoom, x, y, self._pool.submit(_encode, pixels, mask, self._format)))
@@ -254,11 +263,11 @@ class _Pyramid:
             self._put()
         if self._held is None:
             raise RasterError(f"{self._name} has no pixel with data on web maps; there are no tiles to write.")
-        left, top, right, bottom = self._held
-        affine = pixel_grid(self._high, whole_world(self._high), SIZE).affine
-        to_degrees = Transformer.from_crs(3857, 4326, always_xy=True)
-        west, south = to_degrees.transform(*(affine @ (left, bottom)))
-        east, north = to_degrees.transform(*(affine @ (right, top)))
+        left, top, right, bottom = (side / SIZE for side in self._held)
+        west, north = degrees_of_corner(self._high, left, top)
+        east, south = degrees_of_corner(self._high, right, bottom)
+        if west < -180 or east > 180:  # bounds of TileJSON and MBTiles do not wrap around
+            west, east = -180.0, 180.0
         return round(west, 7), round(south, 7), round(east, 7), round(north, 7)
 
     def _lay(self, zoom: int, x: int, y: int, pixels: Pixels, mask: Mask) -> None:
@@ -272,8 +281,10 @@ class _Pyramid:
         parent[:, *quarter][:, :half, :half] = pixels
         real[quarter][:half, :half] = mask
 
-    def _widen(self, x: int, y: int, mask: Mask) -> None:
-        """Takes a tile's pixels with data into the box around all of them."""
+    def widen(self, x: int, y: int, mask: Mask) -> None:
+        """Takes the pixels with data of a tile of the finest zoom into the box around all of them."""
+        if not mask.any():
+            return
         columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
         left, top = x * SIZE + int(columns[0]), y * SIZE + int(rows[0])
         right, bottom = x * SIZE + int(columns[-1]) + 1, y * SIZE + int(rows[-1]) + 1

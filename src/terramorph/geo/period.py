@@ -1,0 +1,91 @@
+"""The line of 180 degrees: coordinates that go on beyond it, and those that begin again on its other side.
+
+A geographic or cylindrical CRS gives the same ground again after one turn around the Earth. What crosses the line is
+kept in one piece, with coordinates that go on; places are compared, and pixels found, up to whole turns.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from odc.geo.crs import CRS
+from odc.geo.geom import Geometry
+
+
+def period(crs: CRS | None) -> float | None:
+    """CRS units of x in one turn around the Earth; None for a CRS without a turn."""
+    return None if crs is None else _period(str(crs))
+
+
+@lru_cache(maxsize=64)
+def _period(name: str) -> float | None:
+    crs = CRS(name)
+    if crs.geographic:
+        factor = float(crs.proj.axis_info[0].unit_conversion_factor) if crs.proj.axis_info else np.pi / 180
+        return round(2 * np.pi / factor, 9)
+    operation = crs.proj.coordinate_operation
+    method = operation.method_name if operation is not None else ""
+    if "Transverse" in method or "Oblique" in method or not ("Mercator" in method or "Cylindrical" in method):
+        return None
+    x, _ = CRS("EPSG:4326").transformer_to_crs(crs, always_xy=True)(np.array([10.0, 11.0, 12.0]), np.zeros(3))
+    return float(360 * np.median(np.diff(x)))
+
+
+def nearest(x: NDArray[Any], to: float, turn: float | None) -> NDArray[Any]:
+    """Coordinates moved by whole turns to within half a turn of another; as they are without a turn."""
+    return x if turn is None else x + turn * np.round((to - x) / turn)
+
+
+def beside(shapes: NDArray[np.object_], other: Geometry) -> NDArray[np.object_]:
+    """Shapely geometries (N,) in another's CRS, each of their parts moved by whole turns to where the other lies."""
+    turn = period(other.crs)
+    if turn is None or other.is_empty or not len(shapes):
+        return shapes
+    box = other.boundingbox
+    middle = (box.left + box.right) / 2
+    bounds = shapely.bounds(shapes)
+    if (abs((bounds[:, 0] + bounds[:, 2]) / 2 - middle) <= turn / 2).all() and (
+        bounds[:, 2] - bounds[:, 0] < turn / 2
+    ).all():
+        return shapes
+
+    def moved(shape: Any) -> Any:
+        parts = shapely.get_parts(shape)
+        ends = shapely.bounds(parts)
+        centres = (ends[:, 0] + ends[:, 2]) / 2
+        off = nearest(centres, middle, turn) - centres
+        pairs = zip(parts, off.tolist(), strict=True)
+        return shapely.union_all([shapely.transform(part, lambda xy, o=o: xy + np.array([o, 0])) for part, o in pairs])
+
+    found = np.empty(len(shapes), dtype=object)
+    found[:] = [moved(shape) if len(shapely.get_parts(shape)) else shape for shape in shapes]
+    return found
+
+
+def meet(a: Geometry, b: Geometry) -> Geometry:
+    """What two geometries of one CRS have in common, where the first lies."""
+    return Geometry(shapely.intersection(a.geom, beside(np.array([b.geom], dtype=object), a)[0]), a.crs)
+
+
+def cut_at_line(shapes: NDArray[np.object_], crs: CRS | None) -> NDArray[np.object_]:
+    """Shapely geometries (N,) within one turn: what lies beyond the line is a part of its own on its other side."""
+    turn = period(crs)
+    if turn is None or not len(shapes):
+        return shapes
+    bounds = shapely.bounds(shapes)
+    beyond = (bounds[:, 0] < -turn / 2 - 1e-9 * turn) | (bounds[:, 2] > turn / 2 + 1e-9 * turn)
+    found = shapes.copy()
+    for at in np.flatnonzero(beyond):
+        pieces = []
+        for k in (-1, 0, 1):
+            world = shapely.box((k - 0.5) * turn, -1e9, (k + 0.5) * turn, 1e9)
+            piece = shapely.intersection(shapes[at], world)
+            if piece.area > 0:
+                pieces.append(shapely.transform(piece, lambda xy, k=k: xy - np.array([k * turn, 0])))
+        polygons = shapely.get_parts(np.array(pieces, dtype=object))
+        found[at] = shapely.multipolygons(polygons) if len(polygons) > 1 else polygons[0]
+    return found
