@@ -95,6 +95,7 @@ def test_an_area_cut_at_the_line_finds_its_ground(tmp_path):
         assert clipped.read(clipped.grid).mask.sum() == pytest.approx(150 * 40, rel=0.02)
 
 
-def test_bounds_that_are_none():
+@pytest.mark.parametrize("bounds", [(10, 0, 10, 1), (10, 0, 9, 1), (-190, 0, 9, 1), (0, 2, 1, 1)])
+def test_bounds_that_are_none(bounds):
     with pytest.raises(ConfigError, match="bounds"):
-        Options(bounds=(10, 0, 10, 1))
+        Options(bounds=bounds)

@@ -103,7 +103,9 @@ class Options:
                 raise ConfigError(f"--{name} is a share from 0 to 1; {value} is none.")
         if self.bounds is not None:
             west, south, east, north = self.bounds
-            if not (-180 <= west <= 180 and -180 <= east <= 360 and west != east and -90 <= south < north <= 90):
+            # Across 180 degrees, unless that is more than half the Earth: then west and east were exchanged.
+            wide = east - west if west < east else (east + 360 - west) * 2
+            if not (-180 <= west <= 180 and -180 <= east <= 360 and 0 < wide <= 360 and -90 <= south < north <= 90):
                 raise ConfigError(
                     f"--bounds {self.bounds} are no box; give west,south,east,north in degrees, such as "
                     "11.2,43.7,11.3,43.8."
