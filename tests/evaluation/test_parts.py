@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from terramorph.cartography import CLASSES, PALETTE
-from terramorph.errors import InputError
+from terramorph.cartography import CLASSES, CLASSIC, MAP_CLASSES, PALETTE, load_style
+from terramorph.errors import ConfigError, InputError, InputWarning
+from terramorph.evaluation.classes import find_classes
 from terramorph.evaluation.files import Spool, write_csv, write_json
-from terramorph.evaluation.floor import choose_floor
+from terramorph.evaluation.floor import choose_floor, sampled
 from terramorph.evaluation.pictures import data_uri, error_map
 from terramorph.evaluation.report import pick_examples
 from terramorph.evaluation.scoring import SCORE_KEYS, Instruments, Tally, classes_of
+from terramorph.evaluation.verdicts import against_floor
 
 CPU = torch.device("cpu")
 
@@ -23,35 +25,115 @@ def of_classes(index: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(PALETTE[index].transpose(2, 0, 1))
 
 
-def test_a_map_is_known_by_its_colours_and_its_floor_is_land() -> None:
-    image = of_classes(np.random.default_rng(0).integers(0, 7, (16, 16)))
-    floor = choose_floor(lambda i: (image, np.ones((16, 16), bool)), 5)
-    assert floor.is_map
-    assert floor.map_share == 1.0
-    assert floor.colour == (232, 228, 220)
+def with_mask(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return image, np.ones(image.shape[1:], bool)
 
 
-def test_the_floor_of_anything_else_is_the_mean_of_the_training_split() -> None:
-    mask = np.ones((8, 8), bool)
-    truth, training = np.full((3, 8, 8), 60, np.uint8), np.full((3, 8, 8), 90, np.uint8)
-    alone = choose_floor(lambda i: (truth, mask), 3)
-    assert (alone.is_map, alone.colour) == (False, (60, 60, 60))
-    assert "truths themselves" in alone.why
-    known = choose_floor(lambda i: (truth, mask), 3, lambda i: (training, mask), 100)
-    assert known.colour == (90, 90, 90)
-    assert "64 training targets" in known.why
+def drawn(colours: list[tuple[int, int, int]], shares: list[float], noise: int = 0) -> np.ndarray:
+    """A map (3, 64, 64) of horizontal stripes, with noise as of a JPEG."""
+    index = np.searchsorted(np.cumsum(shares)[:-1], (np.arange(64) + 0.5) / 64)
+    image = np.array(colours)[index].repeat(64, 0).reshape(64, 64, 3).transpose(2, 0, 1)
+    image = image + np.random.default_rng(0).integers(-noise, noise + 1, (1, 64, 64))
+    return np.ascontiguousarray(image.clip(0, 255).astype(np.uint8))
 
 
-def test_the_floor_steps_over_unreadable_and_masked() -> None:
+OTHER = [(248, 249, 250), (255, 255, 255), (253, 226, 147), (157, 192, 250)]
+
+
+def test_the_floor_of_a_map_is_its_ground_whatever_the_style() -> None:
+    other = [with_mask(drawn(OTHER, [0.7, 0.1, 0.1, 0.1]))]
+    assert choose_floor(other, "1 training targets", find_classes(other).palette).colour == OTHER[0]
+    land = [with_mask(drawn([c.rgb for c in MAP_CLASSES], [0.6, 0.1, 0.1, 0.05, 0.05, 0.05, 0.05], noise=1))]
+    found = find_classes(land)
+    assert found.palette is CLASSIC
+    assert choose_floor(land, "1 training targets", found.palette).colour == (232, 228, 220)
+
+
+def test_the_floor_is_the_constant_colour_with_the_best_psnr() -> None:
+    mixed = np.zeros((3, 8, 8), np.uint8)
+    mixed[:, :5] = 90
+    mixed[:, 5:7] = 140
+    floor = choose_floor([with_mask(mixed)], "7 training targets")
+    candidates = [np.rint(mixed.mean((1, 2))), np.full(3, 90.0)]
+    errors = [((mixed - colour[:, None, None]) ** 2).mean() for colour in candidates]
+    assert floor.colour == tuple(candidates[int(np.argmin(errors))])
+    assert "7 training targets" in floor.why
+
+
+def test_what_is_looked_at_steps_over_unreadable_and_masked() -> None:
     image, mask = np.full((1, 4, 4), 10, np.uint8), np.ones((4, 4), bool)
     image[:, :2], mask[:2] = 250, False
-    floor = choose_floor(lambda i: None if i == 0 else (image, mask), 2)
-    assert floor.colour == (10,)
-    assert floor.map_share is None
+    images = sampled(lambda i: None if i < 90 else (image, mask) if i == 93 else (image, ~np.ones((4, 4), bool)), 100)
+    assert len(images) == 1
+    assert choose_floor(images, "1 target").colour == (10,)
+    assert len(sampled(lambda i: (image, mask), 1000)) == 64
+
+
+def test_a_map_of_another_style_is_not_scored_by_the_classic_palette() -> None:
+    other = [with_mask(drawn(OTHER, [0.7, 0.1, 0.1, 0.1]))]
+    found = find_classes(other)
+    assert found.palette is not None
+    assert not found.palette.named
+    assert {c.rgb for c in found.palette.classes} == set(OTHER)
+    again = found.palette.colours[found.palette.classify(other[0][0])]
+    assert np.array_equal(again.transpose(2, 0, 1), other[0][0])
+    asked = find_classes(other, asked="classic")
+    assert asked.palette is None
+    assert "classic" in asked.why
+
+
+def test_a_map_is_scored_by_the_style_that_it_was_drawn_in() -> None:
+    style = load_style("osm")
+    forest = next(rule.fill for rule in style.rules if rule.kind == "forest")
+    image = [with_mask(drawn([style.background, forest, (255, 255, 255)], [0.5, 0.3, 0.2]))]
+    for found in (find_classes(image, declared="osm"), find_classes(image, asked="osm")):
+        assert found.palette is not None
+        assert found.palette.named
+        assert set(np.unique(found.palette.classify(image[0][0]))) == {
+            CLASSES.index(k) for k in ("land", "road", "park")
+        }
+    with pytest.warns(InputWarning, match="moved.toml"):
+        found = find_classes(image, declared="moved.toml")
+    assert found.palette is not None
+    assert not found.palette.named
+    with pytest.raises(ConfigError):
+        find_classes(image, asked="moved.toml")
+
+
+def test_photographs_and_single_bands_have_no_classes() -> None:
+    rng = np.random.default_rng(0)
+    smooth = (rng.normal(90, 25, (3, 64, 64))).clip(0, 255).astype(np.uint8)
+    assert find_classes([with_mask(smooth)]).palette is None
+    assert find_classes([with_mask(smooth[:1])]).share is None
+    assert find_classes([]).palette is None
+
+
+def test_better_than_the_floor_takes_an_interval_that_leaves_out_zero() -> None:
+    rng = np.random.default_rng(0)
+    truth = torch.from_numpy(np.stack([of_classes(rng.integers(0, 7, (32, 32))) for _ in range(12)]))
+    constant = truth.float().mean((2, 3), keepdim=True).expand_as(truth).to(torch.uint8)
+    near = (truth.int() + torch.randint(-30, 30, truth.shape)).clamp(0, 255).to(torch.uint8)
+    white = constant.clone()
+    white[::2] += 1  # nearer in some images, farther in others
+
+    def tally(prediction: torch.Tensor, count: int = 12) -> Tally:
+        made = Tally(Instruments(), CLASSIC)
+        made.add(prediction[:count], truth[:count], None, None, truth_classes=classes_of(truth[:count], CLASSIC))
+        return made
+
+    found = against_floor(tally(near), tally(constant))
+    assert {found[key]["verdict"] for key in ("psnr", "rmse", "acc10", "miou", "class_accuracy")} == {"better"}
+    assert found["miou"]["low"] <= found["miou"]["difference"] <= found["miou"]["high"]
+    values = [tally(near).scores()[0]["miou"], tally(constant).scores()[0]["miou"]]
+    assert found["miou"]["difference"] == pytest.approx((values[0] or 0) - (values[1] or 0))
+    assert {one["verdict"] for one in against_floor(tally(constant), tally(near)).values()} == {"worse"}
+    assert against_floor(tally(constant), tally(constant))["rmse"]["verdict"] == "not shown"
+    assert against_floor(tally(white), tally(constant))["acc10"]["verdict"] == "not shown"
+    assert against_floor(tally(near, 3), tally(constant, 3))["rmse"]["verdict"] == "not shown"
 
 
 def test_without_weights_every_missing_score_has_its_reason() -> None:
-    tally = Tally(Instruments.open(None, bands=3, size=32, device=CPU), count_classes=False)
+    tally = Tally(Instruments.open(None, bands=3, size=32, device=CPU))
     image = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
     tally.add(image, image, None, None)
     scores, reasons = tally.scores()
@@ -78,11 +160,13 @@ def test_classes_count_only_where_valid() -> None:
     mask = torch.ones(2, 1, 16, 16, dtype=torch.bool)
     mask[..., :8] = False
     prediction = torch.where(mask, truth, 255 - truth)
-    tally = Tally(Instruments(), count_classes=True)
-    tally.add(prediction, truth, mask, None, truth_classes=classes_of(truth))
+    tally = Tally(Instruments(), CLASSIC)
+    tally.add(prediction, truth, mask, None, truth_classes=classes_of(truth, CLASSIC))
     scores, _ = tally.scores()
     assert scores["class_accuracy"] == scores["miou"] == 1.0
-    assert int(tally.confusion.sum()) == 2 * 16 * 8
+    confusion = tally.confusion()
+    assert confusion is not None
+    assert int(confusion.sum()) == 2 * 16 * 8
     assert set(tally.iou() or {}) == set(CLASSES)
 
 

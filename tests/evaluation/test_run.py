@@ -28,7 +28,7 @@ def make_pairs(root: Path, split: str, count: int, seed: int = 0) -> None:
     rng = np.random.default_rng(seed)
     (root / split).mkdir(parents=True)
     for i in range(count):
-        blocks = PALETTE[rng.integers(0, 7, (4, 4))].repeat(SIDE // 4, 0).repeat(SIDE // 4, 1)
+        blocks = PALETTE[rng.choice(7, (4, 4), p=(0.4, *[0.1] * 6))].repeat(SIDE // 4, 0).repeat(SIDE // 4, 1)
         noise = rng.integers(0, 200, (SIDE, SIDE, 3), dtype=np.uint8)
         Image.fromarray(np.concatenate((noise, blocks), axis=1)).save(root / split / f"p{i}.png")
 
@@ -130,6 +130,26 @@ def test_map_to_aerial_has_no_classes_and_a_mean_colour(pairs: Path, tmp_path: P
     page = (tmp_path / "report.html").read_text()
     assert "Ordered by RMSE" in page
     assert "Map classes" not in page
+
+
+def test_a_map_of_another_style_has_other_classes_in_numbers_and_page(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    colours = np.array([(248, 249, 250), (255, 255, 255), (157, 192, 250)], np.uint8)
+    for split, count in (("train", 2), ("val", 2)):
+        (tmp_path / "d" / split).mkdir(parents=True)
+        for i in range(count):
+            blocks = colours[rng.choice(3, (4, 4), p=(0.7, 0.1, 0.2))].repeat(SIDE // 4, 0).repeat(SIDE // 4, 1)
+            noise = rng.integers(0, 200, (SIDE, SIDE, 3), dtype=np.uint8)
+            Image.fromarray(np.concatenate((noise, blocks), axis=1)).save(tmp_path / "d" / split / f"p{i}.png")
+    found = evaluate(bundle(), tmp_path / "d", out=tmp_path / "out", device="cpu")
+    assert found["floor_colour"]["value"] == [248, 249, 250]
+    assert found["palette"]["name"] == "measured"
+    assert set(found["class_iou"]) == set(found["confusion"]["classes"]) == {"#f8f9fa", "#ffffff", "#9dc0fa"}
+    assert "#9dc0fa" in (tmp_path / "out" / "report.html").read_text()
+    found = evaluate(bundle(), tmp_path / "d", out=tmp_path / "classic", style="classic", device="cpu")
+    assert found["miou"] is found["confusion"] is None
+    assert "classic" in found["reasons"]["miou"]
+    assert "Map classes" not in (tmp_path / "classic" / "report.html").read_text()
 
 
 def test_paper_mode_repeats_with_its_seed(pairs: Path, tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from terramorph.study.statistics import Effect, effects, holm, t_quantile, two_sided, verdict
+from terramorph.evaluation.discuss.statistics import holm
+from terramorph.study.statistics import Effect, effects, t_quantile, two_sided, verdict
 
 
 @dataclass(frozen=True)

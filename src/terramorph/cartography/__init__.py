@@ -3,21 +3,34 @@
 from terramorph.cartography.features import Feature, FeatureCollection
 from terramorph.cartography.kinds import KINDS
 from terramorph.cartography.ogr import read_polygons
-from terramorph.cartography.palette import CLASSES, MAP_CLASSES, PALETTE, MapClass, classify
+from terramorph.cartography.palette import (
+    CLASSES,
+    CLASSIC,
+    MAP_CLASSES,
+    NEAR,
+    PALETTE,
+    MapClass,
+    Palette,
+    classify,
+    measure_palette,
+)
 from terramorph.cartography.render import render, render_shapes
 from terramorph.cartography.shapes import Shapes
 from terramorph.cartography.source import VectorSource, is_vector
-from terramorph.cartography.style import Style, StyleRule, classic, load_style
+from terramorph.cartography.style import Style, StyleRule, classic, load_style, palette_of
 from terramorph.cartography.table import Table, load_table
 
 __all__ = [
     "CLASSES",
+    "CLASSIC",
     "KINDS",
     "MAP_CLASSES",
+    "NEAR",
     "PALETTE",
     "Feature",
     "FeatureCollection",
     "MapClass",
+    "Palette",
     "Shapes",
     "Style",
     "StyleRule",
@@ -28,6 +41,8 @@ __all__ = [
     "is_vector",
     "load_style",
     "load_table",
+    "measure_palette",
+    "palette_of",
     "read_polygons",
     "render",
     "render_shapes",

@@ -7,6 +7,8 @@ as they stand in the JPEG files.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -45,7 +47,106 @@ PALETTE: NDArray[np.uint8] = np.array([c.rgb for c in MAP_CLASSES], np.uint8)
 """uint8 (7, 3): RGB by class index. Read-only."""
 PALETTE.setflags(write=False)
 
+NEAR = 4
+"""Grey levels: a pixel fits a palette when every channel is this near to a colour, as flat fills in a JPEG are."""
+_APART = 6  # grey levels between the colours of a measured palette and what is counted to each
+_LEAST = 0.005  # share of all pixels that makes a colour one of a measured palette
+_MOST = 12  # colours of a measured palette
+_EVEN = 2  # grey levels between neighbours in a flat fill
+
 _CHUNK = 1 << 16  # pixels at a time: 7 float32 scores each stay within a core's cache
+
+
+@dataclass(frozen=True)
+class Palette:
+    """Colours, and the map class that each stands for.
+
+    Attributes:
+        name: Of the style, or ``measured``.
+        classes: The classes, each with the colour it is shown in.
+        colours: uint8 ``(K, 3)``, RGB.
+        index: uint8 ``(K,)``, the class of each colour.
+    """
+
+    name: str
+    classes: tuple[MapClass, ...]
+    colours: NDArray[np.uint8]
+    index: NDArray[np.uint8]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Class names by index."""
+        return tuple(one.name for one in self.classes)
+
+    @property
+    def named(self) -> bool:
+        """Whether the classes are the seven of protocol maps-256, and not just colours."""
+        return self.names == CLASSES
+
+    def classify(self, rgb: NDArray[Any]) -> NDArray[np.uint8]:
+        """The class of the colour nearest to each pixel: uint8 ``(3, H, W)`` or ``(H, W, 3)`` -> uint8 ``(H, W)``."""
+        found: NDArray[np.uint8] = self.index[classify(rgb, self.colours)]
+        return found
+
+    def near(self, pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        """Whether each of uint8 ``(N, 3)`` is within `NEAR` of a colour, bool ``(N,)``."""
+        like = np.zeros(len(pixels), np.bool_)
+        for colour in self.colours:
+            like |= _within(pixels, colour, NEAR)
+        return like
+
+
+CLASSIC = Palette("classic", MAP_CLASSES, PALETTE, np.arange(len(MAP_CLASSES), dtype=np.uint8))
+"""The palette of protocol maps-256."""
+
+
+def measure_palette(images: Sequence[tuple[NDArray[np.uint8], NDArray[np.bool_]]]) -> tuple[Palette | None, float]:
+    """The flat colours that maps are drawn in, most frequent first; what they stand for is not known.
+
+    Only pixels like their lower and right neighbour count, which are many in a drawing and few in a photograph.
+
+    Args:
+        images: uint8 ``(3, H, W)`` and bool ``(H, W)``, True where valid; all together a sample of a set.
+
+    Returns:
+        A palette whose classes are called by their colours, as ``#f8f9fa``, or None with fewer than two colours; and
+        the share of valid pixels that lie in flat fills of these colours, 0 to 1.
+    """
+    parts = [image[:, _flat(image) & mask].T for image, mask in images]
+    rest = np.concatenate(parts) if parts else np.empty((0, 3), np.uint8)
+    total = sum(int(mask.sum()) for _, mask in images)
+    found, covered = list[NDArray[np.uint8]](), 0
+    while len(rest) and len(found) < _MOST:
+        values, counts = np.unique(rest.astype(np.int64) @ (1 << 16, 1 << 8, 1), return_counts=True)
+        code = int(values[counts.argmax()])
+        colour = np.array((code >> 16, code >> 8 & 255, code & 255), np.uint8)
+        like = _within(rest, colour, _APART)
+        if like.sum() < _LEAST * total:
+            break
+        found.append(colour)
+        covered += int(like.sum())
+        rest = rest[~like]
+    if len(found) < 2:
+        return None, covered / max(total, 1)
+    colours = np.stack(found)
+    classes = tuple(MapClass("#{:02x}{:02x}{:02x}".format(*c), (int(c[0]), int(c[1]), int(c[2]))) for c in colours)
+    return Palette("measured", classes, colours, np.arange(len(found), dtype=np.uint8)), covered / total
+
+
+def _flat(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Where uint8 ``(3, H, W)`` is like its lower and its right neighbour."""
+    values = image.astype(np.int16)
+    flat = np.zeros(image.shape[1:], np.bool_)
+    here = values[:, :-1, :-1]
+    down, right = np.abs(values[:, 1:, :-1] - here), np.abs(values[:, :-1, 1:] - here)
+    flat[:-1, :-1] = np.maximum(down, right).max(axis=0) <= _EVEN
+    return flat
+
+
+def _within(pixels: NDArray[np.uint8], colour: NDArray[np.uint8], levels: int) -> NDArray[np.bool_]:
+    """Whether every channel of uint8 ``(N, 3)`` is within so many levels of a colour."""
+    near: NDArray[np.bool_] = np.abs(pixels.astype(np.int16) - colour.astype(np.int16)).max(axis=1) <= levels
+    return near
 
 
 def classify(rgb: NDArray[Any], palette: NDArray[np.uint8] = PALETTE) -> NDArray[np.uint8]:

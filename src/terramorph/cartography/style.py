@@ -9,7 +9,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from terramorph.cartography.kinds import KINDS
+from terramorph.cartography.palette import CLASSES, MapClass, Palette
 from terramorph.cartography.tomlfile import check_keys, check_kind, load_toml, number
 from terramorph.errors import ConfigError
 
@@ -94,6 +97,32 @@ def classic(casing: bool = False) -> Style:
         for r in style.rules
     )
     return dataclasses.replace(style, rules=rules)
+
+
+def palette_of(style: Style) -> Palette:
+    """The palette of the maps that a style draws: its colours, each of the class that classic draws that kind as.
+
+    What classic leaves out (paths, ground of special use) is land. Where kinds of two classes have one colour, the
+    classes' own kinds come first, and then the order of the style.
+    """
+    like = {rule.fill: rule.kind for rule in reversed(_classic().rules) if rule.kind in CLASSES}
+    class_of = {rule.kind: like.get(rule.fill, "land") for rule in _classic().rules}
+    rules = sorted(style.rules, key=lambda rule: rule.kind not in CLASSES)
+    colours = {style.background: "land"}
+    own = {"land": style.background}
+    for rule in rules:
+        kind = class_of.get(rule.kind, "land")
+        colours.setdefault(rule.fill, kind)
+        own.setdefault(kind, rule.fill)
+        if rule.casing is not None:
+            colours.setdefault(rule.casing, kind)
+    places = {name: place for place, name in enumerate(CLASSES)}
+    return Palette(
+        style.name,
+        tuple(MapClass(name, own.get(name, style.background)) for name in CLASSES),
+        np.array(list(colours), np.uint8),
+        np.array([places[kind] for kind in colours.values()], np.uint8),
+    )
 
 
 def load_style(name_or_path: str | Path) -> Style:

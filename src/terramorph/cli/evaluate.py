@@ -25,6 +25,10 @@ def run(
     out: Annotated[Path, typer.Option(help="Folder for metrics.json, report.html and predictions/.")],
     split: Annotated[str, typer.Option(help="Which pairs: val, test or train.")] = "val",
     weights: Annotated[Path | None, typer.Option(help="Folder of the weights that LPIPS, FD, KD and FID need.")] = None,
+    style: Annotated[
+        str | None,
+        typer.Option(help="Of the map side, for its classes: classic, osm or a .toml file. Default: what fits."),
+    ] = None,
     mode: Annotated[
         Mode | None, typer.Option(help="raster: fixed statistics; paper: batch statistics. Default: the bundle's.")
     ] = None,
@@ -53,6 +57,7 @@ def run(
             split=split,
             out=out,
             weights=weights,
+            style=style,
             mode=mode.value if mode else None,
             save_predictions=save_predictions,
             device=device.value,
@@ -72,9 +77,13 @@ def run(
 
 def show_metrics(metrics: Mapping[str, Any]) -> None:
     """Prints the figures beside those of the constant-colour floor."""
-    floor = metrics.get("floor", {})
-    rows = [(name, metrics[name], floor.get(name)) for name in FIGURES if metrics.get(name) is not None]
-    show_columns(f"{metrics.get('n', '?')} pairs", ("figure", "model", "one colour"), rows)
+    floor, verdicts = metrics.get("floor", {}), metrics.get("against_floor", {})
+    rows = [
+        (name, metrics[name], floor.get(name), verdicts.get(name, {}).get("verdict", ""))
+        for name in FIGURES
+        if metrics.get(name) is not None
+    ]
+    show_columns(f"{metrics.get('n', '?')} pairs", ("figure", "model", "one colour", "model is"), rows)
     missing = [name for name in FIGURES if name in metrics and metrics[name] is None]
     if missing:
         say(f"Not computed: {', '.join(missing)}; metrics.json says why.")

@@ -1,4 +1,4 @@
-"""What stands beside the scores: the protocol, the bundle, and why there are no classes."""
+"""What stands beside the scores: the protocol, the bundle and the map classes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 from terramorph._version import __version__
 from terramorph.bundle import Header, Mode
-from terramorph.evaluation.floor import MAP_SHARE, MAP_TOLERANCE, Floor
+from terramorph.evaluation.classes import Classes
 from terramorph.evaluation.samples import Samples
 from terramorph.translate import Translator
 
@@ -55,11 +55,12 @@ def bundle_facts(header: Header, path: Path | None, mode: Mode) -> dict[str, Any
     }
 
 
-def why_no_classes(floor: Floor) -> str:
-    """Why the target has no class figures."""
-    if floor.map_share is None:
-        return "Map classes are colours, and the target does not have three bands."
-    return (
-        f"The target does not look like a map of the palette: {floor.map_share:.0%} of its pixels lie within "
-        f"{MAP_TOLERANCE} grey levels of a palette colour, and {MAP_SHARE:.0%} would have to."
-    )
+def palette_facts(classes: Classes) -> dict[str, Any]:
+    """The map classes and their colours, or why there are none."""
+    palette = classes.palette
+    return {
+        "name": None if palette is None else palette.name,
+        "share": classes.share,
+        "why": classes.why,
+        "classes": [] if palette is None else [{"name": one.name, "rgb": list(one.rgb)} for one in palette.classes],
+    }

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from terramorph.cartography import MAP_CLASSES
 from terramorph.evaluation.pictures import ERROR_TOP, data_uri, error_gradient, error_map, viewable
 from terramorph.report.pages import render_page
 
@@ -113,9 +112,7 @@ def _rows(document: Mapping[str, Any]) -> list[dict[str, Any]]:
     rows = []
     for key, name, higher, kind, note in _ROWS:
         value, floor = document[key], document["floor"][key]
-        verdict = ""
-        if value is not None and floor is not None and value != floor:
-            verdict = "better" if (value > floor) == higher else "worse"
+        verdict = document["against_floor"].get(key, {}).get("verdict", "")
         spread = document["spread"].get(key)
         ends = "" if spread is None else f"{_number(spread[0], kind)} – {_number(spread[2], kind)}"
         rows.append(
@@ -180,23 +177,24 @@ def _classes(document: Mapping[str, Any]) -> list[dict[str, Any]] | None:
     """One row per class: swatch, share of the truth, IoU, and where its pixels went."""
     if document["confusion"] is None:
         return None
+    kinds = document["palette"]["classes"]
     counts = np.array(document["confusion"]["rows_are_truth"], np.float64)
     rows = []
-    for kind, line in zip(MAP_CLASSES, counts, strict=True):
+    for kind, line in zip(kinds, counts, strict=True):
         whole = line.sum()
         rows.append(
             {
-                "name": kind.name,
-                "css": _css(kind.rgb),
+                "name": kind["name"],
+                "css": _css(kind["rgb"]),
                 "share": _number(whole / counts.sum(), "share"),
-                "iou": _number(document["class_iou"][kind.name], "share"),
+                "iou": _number(document["class_iou"][kind["name"]], "share"),
                 "cells": [
                     {
                         "text": f"{100 * cell / whole:.0f}" if whole else "",
                         "shade": round(float(cell / whole), 3) if whole else 0.0,
-                        "title": f"{kind.name} drawn as {other.name}: {int(cell):,} pixels",
+                        "title": f"{kind['name']} drawn as {other['name']}: {int(cell):,} pixels",
                     }
-                    for other, cell in zip(MAP_CLASSES, line, strict=True)
+                    for other, cell in zip(kinds, line, strict=True)
                 ],
             }
         )

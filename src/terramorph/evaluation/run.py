@@ -5,27 +5,28 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from terramorph._version import __version__
 from terramorph.bundle import Bands, Bundle, Mode, load_bundle
-from terramorph.cartography import CLASSES
 from terramorph.errors import ConfigError, DatasetError, InputError, StorageError
+from terramorph.evaluation.classes import Classes, find_classes
 from terramorph.evaluation.discuss import Evidence, MapSide, Setting, pairs_again, write_discussion
-from terramorph.evaluation.facts import bundle_facts, protocol_facts, why_no_classes
+from terramorph.evaluation.facts import bundle_facts, palette_facts, protocol_facts
 from terramorph.evaluation.files import Spool, write_csv, write_json, write_text
-from terramorph.evaluation.floor import Floor, ReadTarget, choose_floor, looks_like_map, map_share
+from terramorph.evaluation.floor import Floor, Image, Read, choose_floor, sampled
 from terramorph.evaluation.report import Example, pick_examples, render_report
 from terramorph.evaluation.samples import Sample, Samples, as_bytes
 from terramorph.evaluation.scoring import SCORE_KEYS, Instruments, Tally, classes_of
-from terramorph.pairs import has_split, open_pairs
+from terramorph.evaluation.verdicts import against_floor
+from terramorph.pairs import has_split, load_manifest, open_pairs
 from terramorph.pixels import BYTE
 from terramorph.raster import Raster, default_bands, write_image
 from terramorph.translate import Translator, load
@@ -40,6 +41,7 @@ def evaluate(
     split: str = "val",
     out: str | Path,
     weights: str | Path | None = None,
+    style: str | None = None,
     mode: Mode | None = None,
     save_predictions: bool = False,
     device: str = "auto",
@@ -75,6 +77,8 @@ def evaluate(
         dataset: A folder of pairs, as `terramorph.data.open_pairs` takes.
         split: Which split to evaluate.
         out: A folder, made if missing.
+        style: In which the map side is drawn, a name or a .toml file, for its classes. Default: the data set's own, the
+            classic one, or the flat colours of the training targets, whichever fits (see `find_classes`).
         weights: A folder with the SqueezeNet and LPIPS weights (and the Inception weights, for FID).
         mode: ``paper`` or ``raster``; default: the bundle's own.
         save_predictions: Keep every prediction as an image.
@@ -91,13 +95,14 @@ def evaluate(
 
     Returns:
         What ``metrics.json`` holds: n, psnr, ssim, lpips, acc5, acc10, rmse, class_accuracy, miou, fd, kd,
-        fid; ``floor`` with the same keys; ``reasons`` with a sentence for each value that is ``None``;
-        class_iou, confusion, floor_colour, protocol, bundle and dataset facts.
+        fid; ``floor`` with the same keys; ``against_floor`` with intervals and verdicts; ``reasons`` with a sentence
+        for each value that is ``None``; class_iou, confusion, palette, floor_colour, and facts of protocol, bundle and
+        dataset.
 
     Raises:
         BundleError: The bundle or exported network cannot be read.
-        ConfigError: The mode, device or precision is unknown or not there; scores are to be recorded in an exported
-            network; or there are to be several samples where they would be equal or nothing is discussed.
+        ConfigError: The mode, device, precision or style is unknown or not there; scores are to be recorded in an
+            exported network; or there are to be several samples where they would be equal or nothing is discussed.
         DatasetError: A pair cannot be read or does not fit the bundle, or none is left.
         InputError: A weights file is missing or damaged, or an argument is out of range.
         StorageError: The results cannot be written.
@@ -118,12 +123,22 @@ def evaluate(
     pairs = Samples(open_pairs(dataset, split, skip_bad=skip_bad), header, skip_bad)
     total = len(pairs.pairs) if limit is None else min(limit, len(pairs.pairs))
     judge = translator.device if translator.device.type == "cuda" else torch.device("cpu")
-    floor = _floor(pairs, dataset, total)
+    seen, count, where = _looked_at(pairs, dataset, total)
+    targets = sampled(_side_of(seen, "truth"), count)
+    manifest = load_manifest(dataset)
+    declared = None if manifest is None else str(manifest.settings.get("style", "classic"))
+    classes = find_classes(targets, declared, style)
+    floor = choose_floor(targets, f"{len(targets)} {where}", classes.palette)
     instruments = Instruments.open(weights, bands=header.target.count, size=header.size, device=judge)
-    ask_source = discuss and not floor.is_map
-    shares = (floor.map_share, map_share(_side_of(pairs.peek(), "source"), total) if ask_source else None)
-    evidence = Evidence(header.size, _map_side(*shares), samples) if discuss else None
-    work = _Work(pairs, translator, judge, instruments, floor, evidence)
+    evidence: Evidence | None = None
+    shares: tuple[float | None, float | None] = (classes.share, None)
+    if discuss:
+        of_source = None
+        if classes.palette is None:
+            of_source = find_classes(sampled(_side_of(seen, "source"), count), declared, style)
+            shares = (classes.share, of_source.share)
+        evidence = _evidence(header.size, classes, of_source, samples)
+    work = _Work(pairs, translator, judge, instruments, floor, classes, evidence)
     with Spool(folder, (header.target.count, header.size, header.size)) as spool:
         step = 1 if translator.mode == "paper" else batch_size
         for first in range(0, total, step):
@@ -187,15 +202,17 @@ class _Work:
         judge: torch.device,
         instruments: Instruments,
         floor: Floor,
+        classes: Classes,
         evidence: Evidence | None,
     ) -> None:
         header = samples.header
         self.samples, self.translator, self.judge = samples, translator, judge
         self.instruments, self.floor, self.evidence = instruments, floor, evidence
+        self.classes, palette = classes, classes.palette
         self.drawing = 0.0  # seconds for the draws after the first
         self.ids: list[str] = []
         self.places: list[int] = []
-        self.own, self.constant = Tally(instruments, floor.is_map), Tally(instruments, floor.is_map)
+        self.own, self.constant = Tally(instruments, palette), Tally(instruments, palette)
         colour = torch.tensor(floor.colour, dtype=torch.uint8, device=judge).view(1, -1, 1, 1)
         self.plain = colour.expand(1, -1, header.size, header.size).contiguous()
         self.plain_features = instruments.look(self.plain)
@@ -218,7 +235,8 @@ class _Work:
         truth = torch.from_numpy(np.stack([sample.truth for sample in samples])).to(self.judge)
         mask = None if bool(masks.all()) else masks.to(self.judge)
         seen = self.instruments.look(truth)
-        classes = classes_of(truth) if self.floor.is_map else None
+        palette = self.classes.palette
+        classes = None if palette is None else classes_of(truth, palette)
         self.own.add(prediction, truth, mask, seen, truth_classes=classes)
         self.own.add_fid(prediction, truth, mask)
         self.constant.add(self.plain.expand_as(truth), truth, mask, seen, self.plain_features, classes)
@@ -263,35 +281,44 @@ class _Work:
             # Two copies of one image have the mean and covariance of any number of copies.
             self.instruments.fid.add(self.plain.expand(2, 3, -1, -1), real=False)
         floor_scores, _ = self.constant.scores()
-        if not floor.is_map:
-            reasons |= dict.fromkeys(("class_accuracy", "miou"), why_no_classes(floor))
-        confusion = {"classes": list(CLASSES), "rows_are_truth": own.confusion.tolist()} if floor.is_map else None
+        palette, counts = self.classes.palette, own.confusion()
+        confusion = None
+        if palette is None or counts is None:
+            reasons |= dict.fromkeys(("class_accuracy", "miou"), self.classes.why)
+        else:
+            confusion = {"classes": list(palette.names), "rows_are_truth": counts.tolist()}
         return {
             "n": len(self.ids),
             **scores,
             "floor": {"n": len(self.ids), **floor_scores},
+            "against_floor": against_floor(own, self.constant),
             "spread": {key: _spread(values) for key, values in own.per_image.items() if values},
             "reasons": reasons,
             "class_iou": own.iou(),
             "confusion": confusion,
-            "floor_colour": {"value": list(floor.colour), "why": floor.why, "map_share": floor.map_share},
+            "palette": palette_facts(self.classes),
+            "floor_colour": {"value": list(floor.colour), "why": floor.why},
         }
 
 
-def _floor(samples: Samples, dataset: str | Path, total: int) -> Floor:
-    """The floor's colour. What cannot be read is reported when its turn comes; here it is stepped over."""
+def _looked_at(samples: Samples, dataset: str | Path, total: int) -> tuple[Samples, int, str]:
+    """The pairs that floor and palette are measured on, how many, and what their targets are called.
+
+    They are the training pairs, which a model could know, or where there are none those that are scored. What cannot be
+    read is reported when its turn comes; here it is stepped over.
+    """
     peek = samples.peek()
-    if samples.pairs.split == "train" or not has_split(dataset, "train"):
-        return choose_floor(_side_of(peek, "truth"), total)
-    try:
-        training = Samples(open_pairs(dataset, "train", skip_bad=True), samples.header, skip_bad=True)
-    except DatasetError:
-        return choose_floor(_side_of(peek, "truth"), total)
-    return choose_floor(_side_of(peek, "truth"), total, _side_of(training, "truth"), len(training.pairs))
+    if samples.pairs.split == "train":
+        return peek, total, "training targets"
+    if has_split(dataset, "train"):
+        with suppress(DatasetError):
+            training = Samples(open_pairs(dataset, "train", skip_bad=True), samples.header, skip_bad=True)
+            return training, len(training.pairs), "training targets"
+    return peek, total, "truths themselves (there is no training split)"
 
 
-def _side_of(samples: Samples, side: MapSide) -> ReadTarget:
-    def read(index: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]] | None:
+def _side_of(samples: Samples, side: MapSide) -> Read:
+    def read(index: int) -> Image | None:
         sample = samples.usable(index)
         if sample is None:
             return None
@@ -301,11 +328,12 @@ def _side_of(samples: Samples, side: MapSide) -> ReadTarget:
     return read
 
 
-def _map_side(truth: float | None, source: float | None) -> MapSide | None:
-    """Which side supplies the classes, by the shares of pixels that are near a palette colour."""
-    if looks_like_map(truth):
-        return "truth"
-    return "source" if looks_like_map(source) else None
+def _evidence(size: int, truth: Classes, source: Classes | None, samples: int) -> Evidence:
+    """What a discussion gathers: by the seven classes of the side that shows them, if one does."""
+    for side, classes in (("truth", truth), ("source", source)):
+        if classes is not None and classes.palette is not None and classes.palette.named:
+            return Evidence(size, cast(MapSide, side), classes.palette, samples)
+    return Evidence(size, None, None, samples)
 
 
 def _spread(values: list[float]) -> list[float]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from terramorph.cartography import CLASSES, classify
+from terramorph.cartography import Palette
 from terramorph.errors import InputError
 from terramorph.metrics import (
     Features,
@@ -34,10 +34,11 @@ from terramorph.metrics import (
 )
 from terramorph.pixels import BYTE
 
-PIXEL_KEYS = ("psnr", "ssim", "acc5", "acc10", "rmse")
 PER_IMAGE_KEYS = ("psnr", "ssim", "lpips", "acc5", "acc10", "rmse")
 SET_KEYS = ("class_accuracy", "miou", "fd", "kd", "fid")
 SCORE_KEYS = (*PER_IMAGE_KEYS, *SET_KEYS)
+LOWER = ("lpips", "rmse", "fd", "kd", "fid")
+"""Scores that are better when lower."""
 _SMALLEST = 17  # pixels a side that SqueezeNet can look at
 
 
@@ -102,15 +103,15 @@ class Tally:
 
     Attributes:
         instruments: Shared between tallies of the same truths.
-        count_classes: Whether the class figures make sense, that is, whether the target is a map.
+        palette: Of the target's map classes; ``None`` where there are none.
         per_image: Score key -> one value per image, in the order of arrival.
-        confusion: int64 ``(7, 7)``, rows truth, columns prediction.
+        confusions: int64 ``(K, K)`` an image, rows truth, columns prediction.
     """
 
     instruments: Instruments
-    count_classes: bool
+    palette: Palette | None = None
     per_image: dict[str, list[float]] = field(default_factory=lambda: {key: [] for key in PER_IMAGE_KEYS})
-    confusion: Tensor = field(default_factory=lambda: torch.zeros(len(CLASSES), len(CLASSES), dtype=torch.int64))
+    confusions: list[Tensor] = field(default_factory=list)
     features: list[Tensor] = field(default_factory=list)
     truth_features: list[Tensor] = field(default_factory=list)
 
@@ -132,7 +133,7 @@ class Tally:
             mask: bool ``(N, 1, H, W)`` or ``None``. Deep features see the truth where the mask is False.
             truth_features: What `Instruments.look` says of the truth.
             features: The same of the prediction where already known (one image may stand for all).
-            truth_classes: `classes_of` the truth, where the target is a map.
+            truth_classes: `classes_of` the truth, where there is a palette.
         """
         for key, metric in (("psnr", psnr), ("ssim", ssim), ("acc5", acc5), ("acc10", acc10), ("rmse", rmse)):
             self.per_image[key].extend(metric(prediction, truth, mask).tolist())
@@ -143,9 +144,11 @@ class Tally:
             self.per_image["lpips"].extend(self.instruments.lpips.distance(features, truth_features).tolist())
             self.features.append(features.pooled.expand(len(truth), -1).cpu())
             self.truth_features.append(truth_features.pooled.cpu())
-        if self.count_classes and truth_classes is not None:
-            valid = None if mask is None else mask[:, 0].cpu()
-            self.confusion += confusion_matrix(truth_classes, classes_of(prediction), len(CLASSES), valid)
+        if self.palette is not None and truth_classes is not None:
+            valid = [None] * len(truth) if mask is None else list(mask[:, 0].cpu())
+            drawn, count = classes_of(prediction, self.palette), len(self.palette.classes)
+            for one, other, where in zip(truth_classes, drawn, valid, strict=True):
+                self.confusions.append(confusion_matrix(one, other, count, where))
 
     def add_fid(self, prediction: Tensor, truth: Tensor, mask: Tensor | None) -> None:
         """Count one batch into FID, truths and predictions."""
@@ -165,9 +168,10 @@ class Tally:
             values = self.per_image[key]
             if values:
                 found[key] = math.fsum(values) / len(values)
-        if self.count_classes and int(self.confusion.sum()):
-            found["class_accuracy"] = class_accuracy(self.confusion)
-            found["miou"] = mean_iou(self.confusion)
+        confusion = self.confusion()
+        if confusion is not None and int(confusion.sum()):
+            found["class_accuracy"] = class_accuracy(confusion)
+            found["miou"] = mean_iou(confusion)
         if self.features:
             own, real = torch.cat(self.features), torch.cat(self.truth_features)
             if len(real) >= 2:
@@ -183,18 +187,25 @@ class Tally:
                 reasons["fid"] = str(error)
         return found, {key: text for key, text in reasons.items() if found[key] is None}
 
-    def iou(self) -> dict[str, float | None] | None:
-        """IoU of each class; ``None`` for a class that does not occur, and altogether where classes do not
-        count."""
-        if not self.count_classes:
+    def confusion(self) -> Tensor | None:
+        """int64 ``(K, K)`` over the set, rows truth, columns prediction; ``None`` without classes."""
+        if self.palette is None:
             return None
-        values = class_iou(self.confusion, CLASSES)
+        count = len(self.palette.classes)
+        return sum(self.confusions, torch.zeros(count, count, dtype=torch.int64))
+
+    def iou(self) -> dict[str, float | None] | None:
+        """IoU of each class; ``None`` for a class that does not occur, and altogether without classes."""
+        confusion = self.confusion()
+        if self.palette is None or confusion is None:
+            return None
+        values = class_iou(confusion, self.palette.names)
         return {name: None if math.isnan(value) else value for name, value in values.items()}
 
 
-def classes_of(images: Tensor) -> Tensor:
+def classes_of(images: Tensor, palette: Palette) -> Tensor:
     """Map class of every pixel: uint8 ``(N, 3, H, W)`` -> int64 ``(N, H, W)`` on the CPU."""
-    return torch.stack([torch.from_numpy(classify(image)).long() for image in images.cpu().numpy()])
+    return torch.stack([torch.from_numpy(palette.classify(image)).long() for image in images.cpu().numpy()])
 
 
 def _shown(prediction: Tensor, truth: Tensor, mask: Tensor | None) -> Tensor:

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from terramorph._version import __version__
 from terramorph.errors import InputError
+from terramorph.evaluation.discuss.statistics import holm
 from terramorph.study.compare_sentences import TRAINED_ON
 from terramorph.study.definition import BASE, Study
 from terramorph.study.record import SCORES, Record, read_record
 from terramorph.study.run import METRICS, Scores, flat_settings, read_scores, seconds_per_image
-from terramorph.study.statistics import LEVEL, effects, holm, verdict
+from terramorph.study.statistics import LEVEL, effects, verdict
 
 UNITS = {"psnr": "dB", "rmse": "grey levels"}
 

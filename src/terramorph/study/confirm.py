@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from terramorph.atomic import locked
 from terramorph.data import DEFAULT_CACHE
 from terramorph.errors import ConfigError, InputError, TrainingDivergedError
+from terramorph.evaluation.discuss.statistics import holm
 from terramorph.study.objectives import require_objectives
 from terramorph.study.plan import StudyPlan
 from terramorph.study.record import SCORES, Record, read_record, write_record
 from terramorph.study.run import METRICS, Scores, read_scores, score, train_to
-from terramorph.study.statistics import Effect, Verdict, effects, holm, verdict
+from terramorph.study.statistics import Effect, Verdict, effects, verdict
 from terramorph.study.trial import Trial
 from terramorph.study.tune_reporter import SilentTuning, TuneReporter
 from terramorph.training import Plan, TrainConfig

@@ -53,7 +53,7 @@ def choose_objectives(
         raise ConfigError(f"The objectives {', '.join(asked)} name a metric twice; name each once.")
     with tempfile.TemporaryDirectory() as folder:
         pairs = Path(folder) / "pairs"
-        link_pairs(dataset, replace(splits, train=(), tuning=splits.tuning[:_LOOK]), pairs)
+        link_pairs(dataset, replace(splits, tuning=splits.tuning[:_LOOK]), pairs)
         document = _look(pairs, "val", preset, weights, folder)
     _require(asked, document)
     return tuple(asked) or (next(name for name in PREFERRED if document[name] is not None),)

@@ -27,7 +27,7 @@ Sequentially Rejective Multiple Test Procedure", Scand. J. Statist. 6) over all 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -114,17 +114,6 @@ def verdict(effect: Effect, corrected: float | None, higher_is_better: bool) -> 
     if corrected > LEVEL:
         return "no difference shown"
     return "better" if (effect.difference > 0) == higher_is_better else "worse"
-
-
-def holm(chances: Sequence[float]) -> list[float]:
-    """Holm's correction: p values that may be compared with one level, however many there are."""
-    order = sorted(range(len(chances)), key=lambda i: chances[i])
-    corrected = [0.0] * len(chances)
-    largest = 0.0
-    for rank, i in enumerate(order):
-        largest = max(largest, min(1.0, chances[i] * (len(chances) - rank)))
-        corrected[i] = largest
-    return corrected
 
 
 def two_sided(t: float, degrees: float) -> float:

@@ -15,14 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terramorph.evaluation.discuss.section import Figure, Sentence, between, counted, p_value, percent, signed
-from terramorph.evaluation.discuss.statistics import ALPHA, Interval, ratio_intervals
+from terramorph.evaluation.discuss.statistics import ALPHA, SURE, Interval, ratio_intervals
 from terramorph.report.charts import COLOURS, Series, plot
 
 BOUNDS = (0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 48.0)
 """Grey levels: where one group of disagreement ends and the next begins."""
 GROUPS = len(BOUNDS) + 1
-SURE = 6
-"""Images for a verdict: with fewer, even one sign in all of them may be chance at 5 %."""
 _LEAST = 0.0005  # share of the pixels of a group that is drawn
 _EXCHANGES = 4000  # behind a p value
 _ONE_OUT = 3  # draws of which all but one can disagree

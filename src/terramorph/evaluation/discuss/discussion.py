@@ -12,23 +12,20 @@ import numpy as np
 from jinja2 import Environment, StrictUndefined
 from numpy.typing import NDArray
 
-from terramorph.cartography import CLASSES
+from terramorph.cartography import CLASSES, NEAR
 from terramorph.evaluation.discuss.confusions import confusions_section
 from terramorph.evaluation.discuss.content import content_section
 from terramorph.evaluation.discuss.covariates import COVARIATES
 from terramorph.evaluation.discuss.draws import draws_section, no_draws_section
-from terramorph.evaluation.discuss.evidence import Evidence, MapSide
+from terramorph.evaluation.discuss.evidence import Evidence
 from terramorph.evaluation.discuss.pieces import pieces_section
 from terramorph.evaluation.discuss.places import places_section
-from terramorph.evaluation.discuss.roads import ROADS, roads_section
+from terramorph.evaluation.discuss.roads import roads_section
 from terramorph.evaluation.discuss.scores import SCORES, score_columns
 from terramorph.evaluation.discuss.section import Section, Sentence, counted, percent, signed
 from terramorph.evaluation.discuss.statistics import FEW, rank_correlation, smallest_shown
 from terramorph.evaluation.discuss.views import Look
 from terramorph.evaluation.discuss.worst import worst_section
-from terramorph.evaluation.floor import MAP_TOLERANCE
-
-_MANY_ROADS = 0.4  # share of a map; Isola et al.'s of New York have 0.1
 
 
 @dataclass(frozen=True)
@@ -38,8 +35,8 @@ class Setting:
     Attributes:
         mode: ``raster`` or ``paper``.
         noisy: Whether draws can differ.
-        map_share: Share of sampled pixels near a palette colour, of the truth and of the source; ``None`` where a side
-            does not have three bands.
+        map_share: Share of sampled pixels near a colour of their palette, of the truth and of the source; ``None``
+            where a side does not have three bands or was not asked.
         ground_resolution: Metres per pixel, or ``None``.
         seed: Of the resamplings.
     """
@@ -81,23 +78,7 @@ def discuss(
         if evidence.draws > 1
         else no_draws_section(setting.mode, evidence.draws, setting.noisy),
     ]
-    sections[0].sentences[:0] = _caution(covariates, evidence.map_side)
     return [*sections, _limits(evidence, setting, covariates, sections[0])]
-
-
-def _caution(covariates: Mapping[str, NDArray[np.float64]], side: MapSide | None) -> list[Sentence]:
-    """That the classes of a map of another style are not what they are called."""
-    if side is None:
-        return []
-    roads = float(sum(covariates[CLASSES[k]].mean() for k in ROADS))
-    if roads <= _MANY_ROADS:
-        return []
-    text = (
-        f"By its colours {percent(roads)} of the {side} would be roads, and over {percent(_MANY_ROADS)} is not "
-        "likely: this map seems drawn in a style where other things have the colour of roads. Read the names of "
-        "classes as names of colours."
-    )
-    return [Sentence(text, {"roads": roads, "likely": _MANY_ROADS}, "regions")]
 
 
 def _no_classes(evidence: Evidence, setting: Setting) -> Section:
@@ -112,8 +93,8 @@ def _no_classes(evidence: Evidence, setting: Setting) -> Section:
         else "neither is the source, and images are told apart by their edges, brightness and contrast alone"
     )
     text = (
-        f"The truth is no map (pixels near a palette colour: {', '.join(said)}), so no class can be confused, omitted "
-        f"or made up, and no road has a width to be found by; {instead}."
+        f"The truth is no map of known classes (pixels near a palette colour: {', '.join(said)}), so no class can be "
+        f"confused, omitted or made up, and no road has a width to be found by; {instead}."
     )
     values = {"map_share_of_truth": setting.map_share[0], "map_share_of_source": setting.map_share[1]}
     return Section("classes", "Classes, roads and pieces", [Sentence(text, values)])
@@ -148,11 +129,11 @@ def _limits(
     if evidence.map_side is not None:
         near = setting.map_share[evidence.map_side == "source"] or 0.0
         text = (
-            f"The class of a pixel is the nearest of {len(CLASSES)} palette colours; {percent(near)} of the pixels "
-            f"looked at are within {MAP_TOLERANCE} grey levels of one. Blurred borders pass through colours of other "
-            "classes, and a map of another style has other things in these colours."
+            f"The class of a pixel, one of {len(CLASSES)}, is that of the nearest palette colour; {percent(near)} "
+            f"of the pixels looked at are within {NEAR} grey levels of one. Blurred borders pass through colours of "
+            "other classes."
         )
-        said.append(Sentence(text, {"classes": len(CLASSES), "near": near, "within": MAP_TOLERANCE}))
+        said.append(Sentence(text, {"classes": len(CLASSES), "near": near, "within": NEAR}))
     if evidence.draws > 1:
         text = (
             f"The {evidence.draws} draws differ by the dropout of one network. What every draw gets wrong alike does "

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terramorph.evaluation.discuss.calibration import (
-    SURE,
     calibration,
     calibration_figure,
     calibration_sentence,
@@ -30,6 +29,7 @@ from terramorph.evaluation.discuss.section import (
 from terramorph.evaluation.discuss.statistics import (
     ALPHA,
     FEW,
+    SURE,
     Interval,
     mean_interval,
     rank_correlation,

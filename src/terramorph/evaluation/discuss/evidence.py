@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from terramorph.cartography import classify
+from terramorph.cartography import Palette
 from terramorph.evaluation.discuss.confusions import ConfusionCounts
 from terramorph.evaluation.discuss.covariates import map_covariates, source_covariates
 from terramorph.evaluation.discuss.draws import DrawCounts
@@ -28,7 +28,8 @@ class Evidence:
 
     Attributes:
         size: Side of the images in pixels.
-        map_side: Which side is a map and supplies the classes; ``None`` where neither is.
+        map_side: Which side is a map and supplies the seven classes; ``None`` where neither is.
+        palette: Of that side.
         draws: How many draws there are of each image.
         covariates: Key of `COVARIATES` -> one value an image.
         seconds: Spent here.
@@ -36,6 +37,7 @@ class Evidence:
 
     size: int
     map_side: MapSide | None
+    palette: Palette | None = None
     draws: int = 1
     covariates: dict[str, list[float]] = field(default_factory=dict)
     confusions: ConfusionCounts = field(default_factory=ConfusionCounts)
@@ -64,12 +66,12 @@ class Evidence:
         prediction = draws[0]
         found = source_covariates(source, mask)
         classes = None
-        if self.map_side is not None:
-            classes = classify(truth if self.map_side == "truth" else source)
+        if self.map_side is not None and self.palette is not None:
+            classes = self.palette.classify(truth if self.map_side == "truth" else source)
             roads = road_widths(classes, mask)
             found |= map_covariates(classes, mask, roads)
-        if self.map_side == "truth" and classes is not None:
-            drawn = classify(prediction)
+        if self.map_side == "truth" and self.palette is not None and classes is not None:
+            drawn = self.palette.classify(prediction)
             self.confusions.add(classes, drawn, mask)
             self.pieces.add(classes, drawn, mask)
             self.roads.add(roads, road_widths(drawn, mask))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,8 @@ ALPHA = 0.05
 """A difference is shown when its p value, corrected for the number of tests, is under this."""
 FEW = 30
 """Images; with fewer no test is made: the normal approximations below and a decile both want more."""
+SURE = 6
+"""Images for a verdict: with fewer, even one sign in all of them may be chance at 5 %."""
 REPEATS = 1000
 """Resamplings behind an interval."""
 _CELLS = 2**22  # weights held at once while resampling
@@ -125,12 +127,7 @@ def ratio_intervals(
     Returns:
         K intervals; ``None`` where a column of ``whole`` is all 0.
     """
-    count = len(part)
-    drawn: list[NDArray[np.float64]] = []
-    at_once = max(1, _CELLS // count)
-    for first in range(0, REPEATS, at_once):
-        often = generator.multinomial(count, np.full(count, 1 / count), size=min(at_once, REPEATS - first))
-        drawn.append(_ratio(often @ part, often @ whole))
+    drawn = [_ratio(often @ part, often @ whole) for often in _resampled(len(part), generator)]
     ratios, mean = np.concatenate(drawn), _ratio(part.sum(axis=0), whole.sum(axis=0))
     found: list[Interval | None] = []
     for column in range(part.shape[1]):
@@ -142,6 +139,31 @@ def ratio_intervals(
             low, high = (float(v) for v in np.nanpercentile(ratios[:, column], (2.5, 97.5)))
         found.append(Interval(float(mean[column]), low, high))
     return found
+
+
+def set_interval(
+    figure: Callable[[NDArray[np.int64]], NDArray[np.float64]], count: int, generator: np.random.Generator
+) -> Interval:
+    """A figure of a whole set with its bootstrap interval (Efron, 1979; percentiles).
+
+    Args:
+        figure: How often each image counts, int64 ``(R, count)`` -> the figure of each of R resamplings, ``(R,)``.
+        count: Images, 1 or more.
+        generator: Draws the resamplings.
+    """
+    mean = float(figure(np.ones((1, count), np.int64))[0])
+    if count < 2:
+        return Interval(mean, None, None)
+    figures = np.concatenate([figure(often) for often in _resampled(count, generator)])
+    low, high = (float(v) for v in np.nanpercentile(figures, (2.5, 97.5)))
+    return Interval(mean, low, high)
+
+
+def _resampled(count: int, generator: np.random.Generator) -> Iterator[NDArray[np.int64]]:
+    """How often each image was drawn, int64 ``(R, count)``, in parts that together are `REPEATS` resamplings."""
+    at_once = max(1, _CELLS // count)
+    for first in range(0, REPEATS, at_once):
+        yield generator.multinomial(count, np.full(count, 1 / count), size=min(at_once, REPEATS - first))
 
 
 def _ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from terramorph.cartography import classify
 from terramorph.evaluation.discuss.discussion import Setting, as_document, discuss, render_discussion
 from terramorph.evaluation.discuss.evidence import Evidence
 from terramorph.evaluation.discuss.views import Look, View
@@ -32,7 +31,8 @@ def pairs_again(samples: Samples, places: Sequence[int], spool: Spool, evidence:
     def look(row: int) -> View:
         sample, prediction = samples.read(places[row]), spool.read(row)
         source = as_bytes(sample.source, samples.header.source.scaling)
-        classes = [classify(side) if evidence.map_side == "truth" else None for side in (sample.truth, prediction)]
+        palette = evidence.palette if evidence.map_side == "truth" else None
+        classes = [None if palette is None else palette.classify(side) for side in (sample.truth, prediction)]
         return View(sample.id, source, sample.truth, prediction, sample.mask, classes[0], classes[1])
 
     return look
