@@ -53,40 +53,39 @@ def per_image_statistics(network: nn.Module, *, dropout: bool) -> nn.Module:
     return ready
 
 
-def folded_convolution(conv: nn.Conv2d | nn.ConvTranspose2d, norm: nn.Module) -> tuple[Tensor, Tensor | None]:
-    """Weight and bias of a convolution that does what this one and the norm after it do together.
+def norm_as_scale(conv: nn.Conv2d | nn.ConvTranspose2d, norm: nn.Module) -> tuple[Tensor | None, Tensor | None]:
+    """What a norm makes of the convolution before it: a scale of each output's weights, and another bias.
 
     Args:
         conv: ungrouped.
         norm: a BatchNorm2d with fixed statistics, or an Identity.
 
     Returns:
-        The weight in the shape of conv's, and the bias (out,), float32; the bias is None where there is none
-        to add.
+        Scale and bias, float32 (out,) each; None where there is nothing to scale or to add.
     """
-    weight = conv.weight.detach().float()
     bias = None if conv.bias is None else conv.bias.detach().float()
     if isinstance(norm, nn.Identity):
-        return weight.clone(), None if bias is None else bias.clone()
+        return None, None if bias is None else bias.clone()
     assert isinstance(norm, nn.BatchNorm2d)
     assert norm.running_mean is not None
     assert norm.running_var is not None
     # In float64: a channel that hardly varies has a scale of up to 300 and would cost the shift digits.
     scale = norm.weight.detach().double() / torch.sqrt(norm.running_var.double() + norm.eps)
-    shape = (1, -1, 1, 1) if isinstance(conv, nn.ConvTranspose2d) else (-1, 1, 1, 1)
     shift = norm.bias.detach().double() - norm.running_mean.double() * scale
     if bias is not None:
         shift += bias.double() * scale
-    return weight * scale.float().view(shape), shift.float()
+    return scale.float(), shift.float()
 
 
-def doubling_kernels(weight: Tensor) -> Tensor:
+def doubling_kernels(weight: Tensor, scale: Tensor | None = None, dtype: torch.dtype = torch.float32) -> Tensor:
     """The plain convolutions that a 4x4 transposed one is: one for each pixel of the 2x2 block it makes of a pixel.
 
     Output row 2 i + a sees the input rows i - 1 + a and i + a, through the kernel rows 3 - a and 1 - a; columns alike.
 
     Args:
         weight: (inner, out, 4, 4) of a transposed convolution of stride 2 and padding 1.
+        scale: (out,), of the weights of each output.
+        dtype: of the result.
 
     Returns:
         (4, out, inner, 2, 2), for the pixels (0, 0), (0, 1), (1, 0) and (1, 1) of a block.
@@ -94,9 +93,10 @@ def doubling_kernels(weight: Tensor) -> Tensor:
     inner, out = weight.shape[:2]
     # A matrix (inner, out) for each place in the kernel: transposing matrices is far faster than permuting axes.
     taps = weight.reshape(inner * out, 16).t().contiguous().view(4, 4, inner, out)
-    kernels = weight.new_empty(2, 2, out, 2, 2, inner)
+    kernels = weight.new_empty(2, 2, out, 2, 2, inner, dtype=dtype)
     for row, column, y, x in product(range(2), repeat=4):
-        kernels[row, column, :, y, x] = taps[3 - row - 2 * y, 3 - column - 2 * x].t().contiguous()
+        tap = taps[3 - row - 2 * y, 3 - column - 2 * x].t().contiguous()
+        kernels[row, column, :, y, x] = tap if scale is None else tap * scale[:, None]
     return kernels.flatten(0, 1).permute(0, 1, 4, 2, 3)
 
 
@@ -147,7 +147,9 @@ def _plain(network: nn.Module) -> nn.Module:
 
 
 def _fold(conv: nn.Conv2d | nn.ConvTranspose2d, norm: nn.BatchNorm2d) -> None:
-    weight, bias = folded_convolution(conv, norm)
+    scale, bias = norm_as_scale(conv, norm)
+    assert scale is not None
     assert bias is not None
-    conv.weight = nn.Parameter(weight, requires_grad=False)
+    shape = (1, -1, 1, 1) if isinstance(conv, nn.ConvTranspose2d) else (-1, 1, 1, 1)
+    conv.weight = nn.Parameter(conv.weight.detach().float() * scale.view(shape), requires_grad=False)
     conv.bias = nn.Parameter(bias, requires_grad=False)

@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from terramorph.networks import EncoderDecoder, UNet, on_stride
 from terramorph.networks.convolutions import neighbourhoods
-from terramorph.networks.inference import doubling_kernels, folded_convolution
+from terramorph.networks.inference import doubling_kernels, norm_as_scale
 
 _LEAK = 0.2
 
@@ -37,7 +37,7 @@ class _Convolution:
 
     def __init__(self, weight: Tensor, bias: Tensor | None, stride: int, after: str, dtype: torch.dtype) -> None:
         self.stride, self.after = stride, after
-        self.weight = weight.to(dtype).contiguous(memory_format=torch.channels_last)
+        self.weight = weight.to(dtype, memory_format=torch.channels_last)
         self.bias = None if bias is None else bias.to(dtype)
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -90,7 +90,9 @@ class CpuUNet:
         for level, (conv, norm) in enumerate(zip(network.down, network.down_norm, strict=True)):
             assert isinstance(conv, nn.Conv2d)
             after = "leaky_relu" if level < last else "relu"
-            self._down.append(_Convolution(*folded_convolution(conv, norm), 2, after, dtype))
+            scale, bias = norm_as_scale(conv, norm)
+            weight = conv.weight.detach().clone() if scale is None else conv.weight.detach() * scale.view(-1, 1, 1, 1)
+            self._down.append(_Convolution(weight, bias, 2, after, dtype))
             self._widths.append(conv.out_channels)
         self._up: list[_Convolution] = []
         for conv, norm in zip(network.up, network.up_norm, strict=True):
@@ -107,8 +109,8 @@ class CpuUNet:
         return network.config.norm != "instance" and network.config.upsampling != "pixelshuffle"
 
     def _doubled(self, conv: nn.ConvTranspose2d, norm: nn.Module, after: str) -> _Convolution:
-        weight, bias = folded_convolution(conv, norm)
-        four = doubling_kernels(weight).flatten(0, 1)
+        scale, bias = norm_as_scale(conv, norm)
+        four = doubling_kernels(conv.weight.detach(), scale, self.dtype).flatten(0, 1)
         return _Convolution(four, None if bias is None else bias.repeat(4), 1, after, self.dtype)
 
     def __call__(self, source: Tensor) -> Tensor:
