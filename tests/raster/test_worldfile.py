@@ -10,7 +10,7 @@ from PIL import Image
 from pyproj import Transformer
 
 from terramorph.errors import RasterError
-from terramorph.raster import read_image
+from terramorph.raster import open_source, read_image
 from terramorph.raster.mapfile import calibrated_image, fit_affine
 from terramorph.raster.worldfile import find_world_file, place_files, prj_text, read_crs, read_place
 
@@ -256,3 +256,33 @@ def test_fit_of_two_points_is_upright_and_of_three_any():
     assert fitted.almost_equals(Affine(2, 0, 5, 0, -2, 9), 1e-9)
     for useless in ([(0, 0, 5, 9)], [(0, 0, 1, 1), (0, 5, 3, 3)], [(0, 0, 1, 1), (1, 1, 2, 2), (2, 2, 3, 3)]):
         assert fit_affine(np.array(useless, float)) == (None, float("inf"))
+
+
+@pytest.mark.parametrize(("suffix", "page"), [("map", "cp1251"), ("tab", "cp1251"), ("tab", "utf-8"), ("map", "cp932")])
+def test_calibrations_in_the_code_page_of_their_machine(tmp_path, suffix, page):
+    name = "地図" if page == "cp932" else "Карта"
+    points = lattice(PLACE, MERCATOR)
+    text = ozi_text(points) if suffix == "map" else tab_text(points, "10, 157, 7")
+    Image.fromarray(np.zeros((HEIGHT, WIDTH, 3), np.uint8)).save(tmp_path / f"{name}.jpg")
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "other.png")
+    file = tmp_path / f"x.{suffix}"
+    file.write_bytes(text.replace("a.jpg", f"{name}.jpg").encode(page))
+    with open_source(file) as source:
+        assert source.grid.crs == MERCATOR
+        assert source.grid.affine.almost_equals(PLACE, 0.01)
+
+
+def test_where_the_name_cannot_be_read_the_only_image_of_the_stem_is_meant(tmp_path):
+    Image.fromarray(np.zeros((HEIGHT, WIDTH, 3), np.uint8)).save(tmp_path / "new.png")
+    (tmp_path / "new.map").write_text(ozi_text(lattice(PLACE, MERCATOR)).replace("a.jpg", "old.jpg"))
+    with open_source(tmp_path / "new.map") as source:
+        assert source.grid.crs == MERCATOR
+    Image.fromarray(np.zeros((HEIGHT, WIDTH, 3), np.uint8)).save(tmp_path / "new.jpg")
+    with pytest.raises(RasterError, match=r"old\.jpg"):
+        open_source(tmp_path / "new.map")
+
+
+@pytest.mark.parametrize("text", ["EPSG:32633", "epsg:32633\n", "+proj=utm +zone=33 +datum=WGS84 +units=m +no_defs"])
+def test_a_prj_may_hold_a_code_or_a_proj_string(tmp_path, text):
+    (tmp_path / "a.prj").write_text(text)
+    assert str(read_crs(tmp_path / "a.png")) == "EPSG:32633"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 import rasterio
 from affine import Affine
 from odc.geo.crs import CRS
+from pyproj.exceptions import ProjError
+from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 
 from terramorph.errors import RasterError
@@ -32,6 +35,22 @@ GDAL_OPTIONS = {
 """GDAL's settings while we read. Its cache of decoded blocks, bytes, is one for the process and not one for each file;
 left alone it would grow to a twentieth of the machine's memory."""
 
+_DECODERS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    EOFError,
+    LookupError,
+    ArithmeticError,
+    struct.error,
+    zlib.error,
+    RasterioError,
+    CPLE_BaseError,
+    ProjError,
+)
+"""What PIL, GDAL and PROJ raise of a damaged file."""
+
 _PLACELESS = frozenset({"PNG", "JPEG", "BMP", "GIF", "WEBP"})
 
 
@@ -44,17 +63,7 @@ def named_errors(path: Path | Remote) -> Iterator[None]:
         raise
     except MemoryError as error:
         raise RasterError(f"{path} does not fit into memory; cut it into smaller pieces.") from error
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        EOFError,
-        struct.error,
-        IndexError,
-        KeyError,
-        TypeError,
-        RasterioError,
-    ) as error:
+    except _DECODERS as error:
         reason = str(error.__cause__ or error)
         if "supported file format" in reason:
             raise RasterError(

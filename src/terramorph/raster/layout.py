@@ -141,7 +141,11 @@ def layout_of(dataset: Any, path: Path | Remote, options: ReadOptions) -> Layout
             are asked for.
     """
     if dataset.count == 0:
-        raise RasterError(f"{path} holds no bands of its own; give one of the images inside it.")
+        inside = [str(name) for name in dataset.subdatasets]
+        first = f"; make a GeoTIFF of one of them: gdal_translate {inside[0]} image.tif" if inside else ""
+        raise RasterError(
+            f"{path} is no image itself and holds {len(inside)} inside: {', '.join(inside)[:2000]}{first}."
+        )
     kinds = dataset.colorinterp
     tagged = [i + 1 for i, kind in enumerate(kinds) if kind == ColorInterp.alpha]
     alpha = tuple(n for n in tagged if n not in (options.bands or ()) and _is_alpha(dataset, n))

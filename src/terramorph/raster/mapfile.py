@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +23,8 @@ from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.crs import CRS
 from pyproj import Transformer
+from pyproj.exceptions import ProjError
+from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 
 from terramorph.errors import RasterError
@@ -40,6 +44,37 @@ _MAX_OFF = 0.5
 """Pixels by which a point may miss the fitted affine."""
 _OZI_ROUNDING = 0.5e-4 / 60
 """Degrees that are lost where minutes are written to four decimals."""
+_CHARSETS = {
+    "windowslatin1": "cp1252",
+    "windowslatin2": "cp1250",
+    "windowscyrillic": "cp1251",
+    "windowsgreek": "cp1253",
+    "windowsturkish": "cp1254",
+    "windowshebrew": "cp1255",
+    "windowsarabic": "cp1256",
+    "windowsbalticrim": "cp1257",
+    "windowsvietnamese": "cp1258",
+    "windowsthai": "cp874",
+    "windowsjapanese": "cp932",
+    "windowssimpchinese": "cp936",
+    "windowskorean": "cp949",
+    "windowstradchinese": "cp950",
+}
+"""MapInfo's names of code pages."""
+_CODE_PAGES = (
+    "cp1251",
+    "cp1252",
+    "cp1250",
+    "cp1253",
+    "cp1254",
+    "cp1257",
+    "cp866",
+    "cp932",
+    "gb18030",
+    "cp949",
+    "cp950",
+)
+_IMAGES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".jp2"})
 _SQUARE = 1e-3
 """Shares of a pixel's side by which two candidates must differ to be told apart."""
 
@@ -49,7 +84,6 @@ class _Calibration:
     """What a calibration file says.
 
     Attributes:
-        image: name of the image, without folders.
         points: (N, 4) of column, row, x, y.
         degrees: whether x and y are longitude and latitude, in degrees.
         systems: CRSs that the image may be in.
@@ -57,7 +91,6 @@ class _Calibration:
         rounding: what x and y may be off because of how they are written, in their units.
     """
 
-    image: str
     points: NDArray[np.float64]
     degrees: bool
     systems: tuple[CRS, ...]
@@ -76,10 +109,15 @@ def find_map_file(path: Path) -> Path | None:
             continue
         text = _calibration_text(beside)
         if text is not None:
-            image = path.with_name(_image_name(text) or path.name)
-            if image.name.lower() == path.name.lower() or not image.is_file():
+            names = _image_names(text)
+            if _alike(path.name) in map(_alike, names) or not any(path.with_name(name).is_file() for name in names):
                 return beside
     return None
+
+
+def is_calibration(path: Path) -> bool:
+    """Whether a .map or .tab places an image."""
+    return _calibration_text(path) is not None
 
 
 def calibrated_image(path: Path) -> Path | None:
@@ -91,11 +129,14 @@ def calibrated_image(path: Path) -> Path | None:
     text = _calibration_text(path) if path.suffix.lower() in (".map", ".tab") and path.is_file() else None
     if text is None:
         return None
-    name = _image_name(text) or ""
-    for file in sorted(path.parent.iterdir()):
-        if file.name.lower() == name.lower() and file.is_file():
-            return file
-    raise RasterError(f"{path} is of the image '{name}', which does not lie beside it; put it there.")
+    names = _image_names(text)
+    beside = {_alike(file.name): file for file in sorted(path.parent.iterdir()) if file.is_file()}
+    found = next((beside[_alike(name)] for name in names if _alike(name) in beside), None)
+    alone = [f for f in beside.values() if f.stem == path.stem and f.suffix.lower() in _IMAGES]
+    if found is None and len(alone) != 1:
+        name = names[0] if names else ""
+        raise RasterError(f"{path} is of the image '{name}', which does not lie beside it; put it there.")
+    return found or alone[0]
 
 
 def read_map_file(file: Path, shape: tuple[int, int] | None = None) -> tuple[Affine, CRS]:
@@ -194,15 +235,31 @@ def _calibration_text(file: Path) -> str | None:
     return text if text.startswith(_OZI) or raster_table else None
 
 
-def _image_name(text: str) -> str | None:
-    """The name of the image in a calibration file, without folders."""
+def _image_names(text: str) -> list[str]:
+    """The name of the image in a calibration file, without folders: as UTF-8, else in each code page it may be in.
+
+    The first is that of the file's own !charset.
+    """
     if text.startswith(_OZI):
         lines = text.splitlines()
         name = lines[2].strip() if len(lines) > 2 else ""
     else:
         found = re.search(r'^\s*file\s+"([^"]*)"', text, re.MULTILINE | re.IGNORECASE)
         name = found.group(1) if found else ""
-    return name.replace("\\", "/").rpartition("/")[2] or None
+    names = [name]
+    if not name.isascii():
+        said = re.search(r'^\s*!charset\s+"?([\w-]+)', text, re.MULTILINE | re.IGNORECASE)
+        own = _CHARSETS.get(said.group(1).lower()) if said else None
+        for page in (own, *_CODE_PAGES):
+            with suppress(UnicodeError):  # `read_text` gives bytes that are no UTF-8 as Latin-1
+                names += [name.encode("latin-1").decode(page)] if page else []
+    bare = [each.replace("\\", "/").rpartition("/")[2] for each in names]
+    return [each for each in dict.fromkeys([*bare[1:], *bare]) if each and "\0" not in each]
+
+
+def _alike(name: str) -> str:
+    """A file's name as it is compared: neither case nor the way an accent is written counts."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _read_ozi(file: Path, text: str) -> _Calibration:
@@ -225,7 +282,6 @@ def _read_ozi(file: Path, text: str) -> _Calibration:
     else:
         systems = (_gdal_crs(file, f"{projection} on {datum}"),)
     return _Calibration(
-        image=_image_name(text) or "",
         points=np.array(places, np.float64).reshape(-1, 4),
         degrees=degrees,
         systems=systems,
@@ -245,11 +301,12 @@ def _gdal_crs(file: Path, what: str) -> CRS:
     try:
         with quiet(), rasterio.open(file) as dataset:
             crs = dataset.crs or dataset.gcps[1]
-    except RasterioError:
-        crs = None
-    if crs is None:
+        found = to_odc_crs(crs) if crs else None
+    except (RasterioError, CPLE_BaseError, ProjError):
+        found = None
+    if found is None or not (found.geographic or found.projected):
         raise RasterError(f"{file}: the coordinate system '{what}' is not known; save the image as a GeoTIFF instead.")
-    return to_odc_crs(crs)
+    return found
 
 
 def _read_tab(file: Path, text: str) -> _Calibration:
@@ -264,7 +321,6 @@ def _read_tab(file: Path, text: str) -> _Calibration:
         )
     degrees = names[0] == "EPSG:4326" or re.search(r'Units\s+"degree"', text, re.IGNORECASE) is not None
     return _Calibration(
-        image=_image_name(text) or "",
         points=np.array(points, np.float64).reshape(-1, 4)[:, [2, 3, 0, 1]],
         degrees=degrees,
         systems=tuple(CRS(name) for name in names),

@@ -13,6 +13,7 @@ from odc.geo.crs import CRS
 from terramorph.errors import RasterError
 from terramorph.raster.image_source import ImageSource
 from terramorph.raster.layout import ReadOptions
+from terramorph.raster.mapfile import is_calibration
 from terramorph.raster.source import Source
 from terramorph.raster.storage import Remote, as_remote
 from terramorph.raster.tiles import FolderTiles, MBTiles, PMTiles, ServerTiles, TileSource
@@ -115,7 +116,7 @@ def _open(
         raise RasterError(f"{path} is a tile database of a kind that is not read; convert it to MBTiles.")
     if suffix in VECTOR_SUFFIXES:
         raise RasterError(f"{path} {_VECTOR_ADVICE}")
-    if suffix in _ADVICE:
+    if suffix in _ADVICE and not (suffix == ".tab" and is_calibration(path)):
         raise RasterError(f"{path} {_ADVICE[suffix]}.")
     return ImageSource(path, crs=crs, options=options)
 

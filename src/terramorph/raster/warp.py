@@ -59,6 +59,8 @@ def window_offset(own: Grid, grid: Grid) -> tuple[int, int] | None:
         return None
     to_own = ~own.affine @ turned_to(grid, own).affine
     x, y = to_own @ (0, 0)
+    if not (math.isfinite(x) and math.isfinite(y)):
+        return None
     column, row = round(x), round(y)
     for right, down in ((0, 0), (grid.width, 0), (0, grid.height), (grid.width, grid.height)):
         at_x, at_y = to_own @ (right, down)

@@ -163,11 +163,17 @@ def _crs_of_map(path: Path, affine: Affine, shape: tuple[int, int] | None) -> CR
 
 
 def _parse_crs(file: Path, text: str) -> CRS:
-    """The CRS of a text (WKT, ESRI's dialect too)."""
+    """The CRS of a text: WKT, ESRI's dialect too, or an authority's code or a PROJ string, as some programs write."""
+    text = text.strip().strip("\0").strip()
+    wkt = "[" in text
     try:
-        return to_odc_crs(RasterioCRS.from_wkt(text, morph_from_esri_dialect=True))
+        found = RasterioCRS.from_wkt(text, morph_from_esri_dialect=True) if wkt else RasterioCRS.from_string(text)
+        return to_odc_crs(found)
     except Exception as error:  # GDAL and pyproj raise classes of their own, which share no base
-        raise RasterError(f"{file}: this is no coordinate system in WKT; correct or remove it.") from error
+        raise RasterError(
+            f"{file}: this is no coordinate system in WKT, no code such as EPSG:32633 and no PROJ string; correct or "
+            "remove it."
+        ) from error
 
 
 def world_text(affine: Affine) -> str:
