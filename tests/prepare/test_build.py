@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import shapely
 from affine import Affine
+from odc.geo.crs import CRS
 
 from terramorph.errors import ConfigError, DatasetError, InputError, InputWarning, RasterError
 from terramorph.geo import Grid
@@ -485,3 +486,36 @@ def test_too_few_pairs_are_told_with_what_would_give_more(sides: tuple[str, str]
     folder = tmp_path / "few"
     with pytest.warns(InputWarning, match="put more of them into the folder"):
         prepare(tmp_path / "again", [Inputs(str(folder))])
+
+
+def rotated(path: Path, degrees: float) -> None:
+    """A raster of noise whose rows run askew."""
+    pixels = np.random.default_rng(3).integers(0, 255, (3, 160, 160), dtype=np.uint8)
+    affine = Affine.translation(392_000, 5_820_000) @ Affine.rotation(degrees) @ Affine.scale(1, -1)
+    write_image(Raster.from_pixels(pixels, Grid(160, 160, affine, CRS("EPSG:32633"))), path)
+
+
+def test_a_map_is_not_mirrored_by_a_source_that_is_stored_south_up(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(3).integers(0, 255, (3, 160, 160), dtype=np.uint8)
+    north = Grid(160, 160, Affine(1, 0, 392_000, 0, -1, 5_820_000), CRS("EPSG:32633"))
+    south = Grid(160, 160, Affine(1, 0, 392_000, 0, 1, 5_820_000 - 160), CRS("EPSG:32633"))
+    write_image(Raster.from_pixels(np.ascontiguousarray(pixels[:, ::-1]), south), tmp_path / "a.tif")
+    write_image(Raster.from_pixels(pixels, north), tmp_path / "b.tif")
+    rule = Options(tile=80, split=SplitRule(fractions=(1.0, 0.0, 0.0)))
+    prepare(tmp_path / "set", [Inputs(str(tmp_path / "a.tif"), str(tmp_path / "b.tif"))], rule)
+    found = list(open_pairs(tmp_path / "set", "train"))
+    assert found
+    for pair in found:
+        y, x = (round(v) for v in (5_820_000 - pair.a.grid.affine.f, pair.a.grid.affine.c - 392_000))
+        assert np.array_equal(pair.a.pixels, pixels[:, y : y + 80, x : x + 80])
+        assert np.array_equal(pair.b.pixels, pair.a.pixels)
+
+
+def test_areas_that_run_askew_of_each_other_are_not_mixed(tmp_path: Path) -> None:
+    for name, degrees in (("a", 0), ("b", 2), ("c", 30)):
+        rotated(tmp_path / f"{name}.tif", degrees)
+    straight, little, much = (Inputs(str(tmp_path / f"{n}.tif"), str(tmp_path / f"{n}.tif")) for n in "abc")
+    rule = Options(tile=80, split=SplitRule(fractions=(1.0, 0.0, 0.0)))
+    with pytest.raises(DatasetError, match="turned by 30 degrees"):
+        prepare(tmp_path / "mixed", [straight, much], rule)
+    prepare(tmp_path / "alike", [straight, little], rule)

@@ -13,6 +13,7 @@ from odc.geo.geom import Geometry, box
 from terramorph.errors import ConfigError, DatasetError
 from terramorph.geo import Grid, project
 from terramorph.prepare.plan import Scale, plan_grid, plan_tiles
+from terramorph.raster.orientation import upright_grid
 
 UTM = CRS("EPSG:32633")
 
@@ -38,6 +39,12 @@ def test_pixel_grid_is_the_window_both_cover() -> None:
     source, target = Side("a.tif", utm(0, 0)), Side("b.tif", utm(100, 300))
     grid = plan_grid(source, target, Scale(), 256)
     assert grid == source.grid.crop(300, 100, 700, 900)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_mirrored_and_turned_pixels_are_taken_with_north_up(orientation: int) -> None:
+    source, target = Side("a.tif", upright_grid(utm(0, 0), orientation)), Side("b.tif", utm(100, 300))
+    assert plan_grid(source, target, Scale(), 256) == utm(0, 0).crop(300, 100, 700, 900)
 
 
 def test_resolution_is_on_the_ground_and_anchored() -> None:

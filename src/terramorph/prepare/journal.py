@@ -21,12 +21,15 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from terramorph.atomic import atomic, locked
 from terramorph.documents import parse_json
 from terramorph.errors import DatasetError, StorageError
+from terramorph.geo import Grid
 from terramorph.pairs.manifest import AreaRecord
 from terramorph.prepare.options import Options
 
 FOLDER = ".prepare"
 MOST_APART = 1.1
 """Ground resolutions of areas may differ by this ratio: that of web mercator changes with latitude."""
+MOST_TURNED = 5.0
+"""Degrees by which the rows of two areas may run apart."""
 _INT32, _UINT64 = 2**31 - 1, 2**64 - 1
 
 
@@ -257,12 +260,30 @@ def _refuse_other_kind(first: AreaRecord, area: AreaRecord) -> None:
                 f"The {which} of {area.name} ({b.path}) has {len(b.bands)} bands of {b.dtype} and that of {first.name} "
                 f"{len(a.bands)} of {a.dtype}; pairs of different kinds do not train together, make a dataset of each."
             )
+    if first.grid is not None and area.grid is not None:
+        apart = _turned_apart(first.grid.grid(), area.grid.grid())
+        if apart is None or apart > MOST_TURNED:
+            how = "is mirrored" if apart is None else f"is turned by {apart:.0f} degrees"
+            raise DatasetError(
+                f"The pixel grid of {area.name} {how} against that of {first.name}; give one --resolution for all, "
+                "which lays north up, or make a dataset of each."
+            )
     have, other = (None if r.grid is None else r.grid.grid().ground_resolution for r in (first, area))
     if have and other and max(have / other, other / have) > MOST_APART:
         raise DatasetError(
             f"A pixel of {area.name} is {other:.3g} m and one of {first.name} {have:.3g} m; give one --resolution "
             "for all, or make a dataset of each."
         )
+
+
+def _turned_apart(a: Grid, b: Grid) -> float | None:
+    """Degrees between the rows of two grids with a CRS; None where one is mirrored, 0 where there is no CRS."""
+    if a.crs is None or b.crs is None:
+        return 0.0
+    if (a.affine.determinant < 0) != (b.affine.determinant < 0):
+        return None
+    turned = math.degrees(math.atan2(a.affine.d, a.affine.a) - math.atan2(b.affine.d, b.affine.a))
+    return abs((turned + 180) % 360 - 180)
 
 
 def _lines(rows: Iterable[Row]) -> bytes:

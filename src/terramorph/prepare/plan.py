@@ -16,6 +16,7 @@ from odc.geo.geom import Geometry, box
 from terramorph.errors import ConfigError, DatasetError
 from terramorph.geo import Grid, grid_at, project, project_extent
 from terramorph.geo.period import beside, meet
+from terramorph.raster.orientation import north_up
 from terramorph.raster.source import Source
 
 ZOOM_0 = 2 * math.pi * 6378137.0 / 256
@@ -211,9 +212,12 @@ def _touches_swapped(moved: Geometry, fixed: Geometry) -> bool:
 
 
 def _pixel_grid(source: Source, target: Source, bounds: Geometry | None) -> Grid:
-    """The window of the source's own grid that the target covers too."""
-    own = source.grid
-    assert own is not None
+    """The window of the source's own pixels that the target covers too.
+
+    Pixels that are stored mirrored or turned by right angles are taken with north up, which leaves each as it is.
+    """
+    assert source.grid is not None
+    own = source.grid if source.grid.crs is None else north_up(source.grid)
     if not own.is_georeferenced:
         if target.grid is None or target.grid.shape != own.shape:
             size = "none" if target.grid is None else f"{target.grid.width} x {target.grid.height}"
