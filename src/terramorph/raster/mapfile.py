@@ -16,12 +16,14 @@ import unicodedata
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import rasterio
 from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.crs import CRS
+from PIL import Image
 from pyproj import Transformer
 from pyproj.exceptions import ProjError
 from rasterio._err import CPLE_BaseError
@@ -164,7 +166,10 @@ def read_map_file(file: Path, shape: tuple[int, int] | None = None) -> tuple[Aff
         )
     fits = []
     for crs in said.systems:
-        affine, off = fit_affine(_projected(said, crs))
+        try:
+            affine, off = fit_affine(_projected(said, crs))
+        except ProjError as error:
+            raise RasterError(f"{file}: its coordinate system is damaged ({error}); correct or remove it.") from error
         if affine is not None and off <= _MAX_OFF + _rounding_pixels(said):
             squareness = abs(math.log(math.hypot(affine.a, affine.d) / math.hypot(affine.b, affine.e)))
             fits.append((squareness, affine, crs))
@@ -280,7 +285,8 @@ def _read_ozi(file: Path, text: str) -> _Calibration:
     elif datum == "WGS 84" and projection == "Latitude/Longitude" and degrees:
         systems = (CRS("EPSG:4326"),)
     else:
-        systems = (_gdal_crs(file, f"{projection} on {datum}"),)
+        setup = next((line[1:] for line in lines if line[0] == "Projection Setup"), [])
+        systems = (_gdal_crs(file, datum, projection, setup, points),)
     return _Calibration(
         points=np.array(places, np.float64).reshape(-1, 4),
         degrees=degrees,
@@ -296,16 +302,35 @@ def _degrees(fields: list[str]) -> float:
     return -value if fields[2].upper() in ("S", "W") else value
 
 
-def _gdal_crs(file: Path, what: str) -> CRS:
-    """The CRS that GDAL understands of a .map."""
-    try:
-        with quiet(), rasterio.open(file) as dataset:
-            crs = dataset.crs or dataset.gcps[1]
-        found = to_odc_crs(crs) if crs else None
-    except (RasterioError, CPLE_BaseError, ProjError):
-        found = None
+def _gdal_crs(file: Path, datum: str, projection: str, setup: list[str], points: list[list[str]]) -> CRS:
+    """The CRS that GDAL understands of a .map.
+
+    GDAL is given a .map of one pixel that is whole: a damaged one ends the process. It finds a UTM zone in the points.
+    """
+    numbers = [text if re.fullmatch(r"[-+]?\d+(\.\d*)?", text) else "" for text in (setup + [""] * 7)[:7]]
+    lines = [
+        f"{_OZI} Version 2.2",
+        "one pixel",
+        "pixel.png",
+        "1 ,Map Code,",
+        f"{datum},WGS 84,0,0,WGS 84",
+        f"Map Projection,{projection},PolyCal,No,AutoCalOnly,No,BSBUseWPX,No",
+        *(",".join([*line, *[""] * 17][:17]) for line in points),
+        f"Projection Setup,{','.join(numbers)},,,",
+    ]
+    found = None
+    if datum and projection and all(line.isascii() and line.isprintable() and len(line) < 300 for line in lines):
+        with TemporaryDirectory() as folder:
+            Image.new("L", (1, 1)).save(Path(folder) / "pixel.png")
+            whole = Path(folder) / "pixel.map"
+            whole.write_text("\r\n".join([*lines, ""]))
+            with suppress(RasterioError, CPLE_BaseError, ProjError), quiet(), rasterio.open(whole) as dataset:
+                crs = dataset.crs or dataset.gcps[1]
+                found = to_odc_crs(crs) if crs else None
     if found is None or not (found.geographic or found.projected):
-        raise RasterError(f"{file}: the coordinate system '{what}' is not known; save the image as a GeoTIFF instead.")
+        raise RasterError(
+            f"{file}: its coordinate system '{projection} on {datum}' is not known; save the image as a GeoTIFF."
+        )
     return found
 
 
