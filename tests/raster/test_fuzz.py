@@ -12,6 +12,9 @@ from terramorph.geo import Grid
 from terramorph.raster import Raster, open_source, read_image, write_image
 from terramorph.raster.worldfile import prj_text, world_text
 
+# rasterio cannot log what GDAL says of bytes that are no UTF-8, which has no consequences.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 UTM = CRS("EPSG:32633")
 GRID = Grid(6, 8, Affine(1, 0, 500_000, 0, -1, 5_000_000), UTM)
 PIXELS = np.arange(6 * 8 * 3, dtype=np.uint8).reshape(3, 6, 8)
