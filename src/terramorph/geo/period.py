@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from odc.geo.crs import CRS
 from odc.geo.geom import Geometry
 
+from terramorph.geo.crs import plane
+
 
 def period(crs: CRS | None) -> float | None:
     """CRS units of x in one turn around the Earth; None for a CRS without a turn."""
@@ -27,7 +29,7 @@ def _period(name: str) -> float | None:
     if crs.geographic:
         factor = float(crs.proj.axis_info[0].unit_conversion_factor) if crs.proj.axis_info else np.pi / 180
         return round(2 * np.pi / factor, 9)
-    operation = crs.proj.coordinate_operation
+    operation = plane(crs.proj).coordinate_operation
     method = operation.method_name if operation is not None else ""
     if "Transverse" in method or "Oblique" in method or not ("Mercator" in method or "Cylindrical" in method):
         return None

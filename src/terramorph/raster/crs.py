@@ -28,7 +28,7 @@ def to_odc_crs(crs: RasterioCRS) -> CRS:
     EPSG:3785, whose latitudes are those of the sphere: taken at its word, places are up to 21 km off in northing.
 
     Raises:
-        pyproj.exceptions.CRSError: If PROJ cannot read what GDAL has read.
+        pyproj.exceptions.ProjError: If PROJ cannot compute with what GDAL has read.
     """
     own = horizontal(pyproj.CRS.from_wkt(crs.to_wkt()))
     code = _equal_code(own.to_wkt(), RasterioCRS.from_wkt(own.to_wkt()).to_epsg() or own.to_epsg())
@@ -38,6 +38,8 @@ def to_odc_crs(crs: RasterioCRS) -> CRS:
     sphere = terms.get("proj") == "merc" and terms.get("R") == WEB_MERCATOR_RADIUS and terms.get("units") == "m"
     if sphere and terms.get("k", 1) == 1 and not any(terms.get(key, 0) for key in ("lon_0", "lat_ts", "x_0", "y_0")):
         return CRS("EPSG:3857")
+    if own.is_projected:
+        Transformer.from_crs(own, "EPSG:4326")  # parameters that are no projection are found out here
     return CRS(own.to_wkt())
 
 
