@@ -7,7 +7,6 @@ import html
 import math
 import re
 import sqlite3
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -27,9 +26,7 @@ from pmtiles.tile import (
 from terramorph.cartography.mvt import decode_tile
 from terramorph.documents import parse_json_object
 from terramorph.errors import RasterError, warn
-
-MOST_BYTES = 64 << 20
-"""The most that one tile or directory may hold when it is unpacked; the largest of real archives hold some MiB."""
+from terramorph.raster.tiles.unpack import unpacked
 
 MOST_ZOOM = 30
 _KEPT = 64
@@ -318,24 +315,6 @@ def holds_vectors(tile: bytes) -> bool:
         return bool(decode_tile(tile))
     except ValueError:
         return False
-
-
-def unpacked(data: bytes) -> bytes:
-    """Data without their compression, which is told by the first bytes; others are given back.
-
-    Raises:
-        OSError: If they are damaged, or hold more than `MOST_BYTES`.
-    """
-    if data[:2] != b"\x1f\x8b" and data[:2] not in (b"\x78\x9c", b"\x78\xda", b"\x78\x01"):
-        return data
-    unpacker = zlib.decompressobj(wbits=47)  # gzip or zlib
-    try:
-        found = unpacker.decompress(data, MOST_BYTES)
-    except zlib.error as error:
-        raise OSError(str(error)) from error
-    if not unpacker.eof:
-        raise OSError("it ends early" if len(found) < MOST_BYTES else f"it holds more than {MOST_BYTES >> 20} MiB")
-    return found
 
 
 def _checked_zooms(path: Path, first: Any, last: Any) -> tuple[int, int]:
