@@ -8,7 +8,7 @@
 #   PYTHON=python3.12                 another interpreter, 3.11 or newer
 #   TORCH_INDEX=URL                   another package index to take torch from, such as the one with builds for the CPU
 #   OUT=folder                        where the demo goes
-#   ARGS="tests/cli -k info"          what pytest gets
+#   ARGS="tests/cli -k info"          what pytest gets; -m 'not kills' leaves out what starts and ends processes
 
 PYTHON      ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
                  $$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \

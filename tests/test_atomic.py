@@ -75,6 +75,7 @@ def test_a_missing_folder(tmp_path: Path) -> None:
             part.write_text("x")
 
 
+@pytest.mark.kills
 def test_parts_of_killed_processes_are_swept_and_others_stay(path: Path) -> None:
     code = (
         "import os, sys\n"

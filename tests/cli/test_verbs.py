@@ -155,6 +155,7 @@ def test_skip_bad_lists_what_it_skips(cli: Cli, town_pairs: Path, tmp_path: Path
     assert "1 pair is skipped and 11 are used" in skipped.err
 
 
+@pytest.mark.kills
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_writes_a_checkpoint_and_resume_goes_on(
     cli: Cli, town_pairs: Path, tmp_path: Path, number: signal.Signals, code: int

@@ -264,6 +264,7 @@ SCRIPT = """
 """
 
 
+@pytest.mark.kills
 def test_kill_and_go_on_gives_the_same_dataset(
     sides: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -221,6 +221,7 @@ def _kill_a_worker_at_work(out: Path) -> None:
     os.kill(multiprocessing.active_children()[0].pid or 0, signal.SIGKILL)
 
 
+@pytest.mark.kills
 def test_no_trial_is_done_twice_and_a_killed_process_loses_a_rung_at_most(
     town_pairs: Path, space: Path, cache: Path, tmp_path: Path
 ) -> None:

@@ -41,6 +41,7 @@ def test_stopping_and_resuming_changes_nothing(town_pairs: Path, tmp_path: Path,
         assert same_weights(tmp_path / "whole" / name, tmp_path / "parts" / name)
 
 
+@pytest.mark.kills
 def test_kill_9_and_resume_gives_the_same_bits(town_pairs: Path, tmp_path: Path, tiny: Tiny) -> None:
     config = tiny(max_steps=400, log__checkpoint=3, log__scalars=1, log__samples=1000, log__sheet=0)
     train(town_pairs, tmp_path / "whole", config, cache=tmp_path)

@@ -110,6 +110,7 @@ def test_rows_of_what_is_decoded_from_the_top(cluster: Cluster, model, picture, 
     assert there.read_bytes() == bytes_here(model, path)
 
 
+@pytest.mark.kills
 def test_a_worker_killed_in_the_middle(cluster: Cluster, model, ortho: Path, tmp_path: Path) -> None:
     workers = list(cluster.client.run(os.getpid).values())
     told = []
@@ -240,6 +241,7 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
+@pytest.mark.kills
 def test_a_scheduler_that_is_restarted(model, ortho: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     port = free_port()
     address = f"tcp://127.0.0.1:{port}"
@@ -296,6 +298,7 @@ def test_what_is_no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
         Cluster(workers=1).__enter__()
 
 
+@pytest.mark.kills
 def test_the_command_line_stops_and_goes_on(model, ortho: Path, tmp_path: Path, capfd, monkeypatch) -> None:
     words = ["translate", "model.safetensors", "ortho.tif", "map.tif", "--mode", "raster", "--precision", "fp32"]
     big = Image.fromarray(np.tile(read_image(ortho).pixels.transpose(1, 2, 0), (8, 5, 1)))

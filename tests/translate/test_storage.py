@@ -225,6 +225,7 @@ SCRIPT = """
 """
 
 
+@pytest.mark.kills
 def test_what_was_killed_there_goes_on(
     s3: Any, ortho: Path, bundle: Bundle, close: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -123,6 +123,7 @@ SCRIPT = """
 """
 
 
+@pytest.mark.kills
 def test_kill_and_go_on_gives_the_same_pixels(bundle: Bundle, ortho: Path, tmp_path: Path, monkeypatch) -> None:
     bundle.save(tmp_path / "model.safetensors")
     from terramorph.translate import load
