@@ -10,7 +10,7 @@ from affine import Affine
 from odc.geo.crs import CRS
 from odc.geo.geom import Geometry, box
 
-from terramorph.errors import ConfigError, DatasetError
+from terramorph.errors import ConfigError, DatasetError, InputWarning
 from terramorph.geo import Grid, project
 from terramorph.prepare.plan import Scale, plan_grid, plan_tiles
 from terramorph.raster.orientation import upright_grid
@@ -110,7 +110,8 @@ def test_a_side_without_crs_or_place() -> None:
         plan_grid(Side("a.tif", utm(0, 0)), Side("m.jpg", placed), Scale(), 256)
     with pytest.raises(DatasetError, match=r"m\.jpg has no place on Earth.*--source-crs"):
         plan_grid(Side("m.jpg", Grid.pixels(5, 5)), Side("a.tif", utm(0, 0)), Scale(resolution=1), 256)
-    assert plan_grid(Side("m.jpg", placed), Side("n.jpg", placed), Scale(), 256) == placed
+    with pytest.warns(InputWarning, match="no CRS"):
+        assert plan_grid(Side("m.jpg", placed), Side("n.jpg", placed), Scale(), 256) == placed
 
 
 def test_a_world_of_tiles_is_cut_to_the_other_side() -> None:

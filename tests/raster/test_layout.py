@@ -16,7 +16,7 @@ from rasterio.enums import ColorInterp
 from terramorph.bands import Units
 from terramorph.errors import InputWarning, RasterError
 from terramorph.geo import Grid
-from terramorph.raster import ImageSource, Raster, read_image
+from terramorph.raster import ImageSource, Raster, open_source, read_image
 from terramorph.raster.layout import ReadOptions
 
 RNG = np.random.default_rng(0)
@@ -223,3 +223,13 @@ def test_measurements_of_few_steps_are_no_classes(tmp_path):
     with ImageSource(written(tmp_path / "a.tif", smooth)) as source:
         source.read(FINER)
         assert source.resampling == "bicubic"
+
+
+def test_images_inside_a_file_are_listed(tmp_path):
+    for name in ("one", "two"):
+        profile = {"driver": "GPKG", "height": 4, "width": 5, "count": 3, "dtype": "uint8", "crs": "EPSG:3857"}
+        more = {"RASTER_TABLE": name} | ({"APPEND_SUBDATASET": "YES"} if name == "two" else {})
+        with rasterio.open(tmp_path / "a.gpkg", "w", **profile, transform=Affine(2, 0, 0, 0, -2, 0), **more) as file:
+            file.write(np.zeros((3, 4, 5), np.uint8))
+    with pytest.raises(RasterError, match=r"holds 2 inside: GPKG:.*:one, GPKG:.*:two"):
+        open_source(tmp_path / "a.gpkg")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from odc.geo.crs import CRS
 from odc.geo.geom import Geometry, box
 
-from terramorph.errors import ConfigError, DatasetError
+from terramorph.errors import ConfigError, DatasetError, warn
 from terramorph.geo import Grid, grid_at, project, project_extent
 from terramorph.geo.period import beside, meet
 from terramorph.raster.orientation import north_up
@@ -226,6 +226,11 @@ def _pixel_grid(source: Source, target: Source, bounds: Geometry | None) -> Grid
                 "and differ in size, so they cannot be laid on each other; give world files, or images of one size."
             )
         return own
+    if own.crs is None:
+        warn(
+            f"{source.name} and {target.name} have a place but no CRS: their coordinates are taken to be in the same, "
+            "and the ground resolution stays unknown; give their CRS."
+        )
     shared = _shared_ground(source, target, bounds)
     inverse = ~own.affine
     corners = shapely.get_coordinates(shared.geom)

@@ -17,7 +17,7 @@ from typing import Protocol
 import numpy as np
 from odc.geo.geom import Geometry
 
-from terramorph.errors import ConfigError, InputError
+from terramorph.errors import ConfigError, InputError, warn
 from terramorph.geo import Cover, Grid, grid_at
 from terramorph.raster import Source, open_source
 from terramorph.raster.clip import ClippedSource
@@ -177,6 +177,8 @@ def sweep(
         whole = source if not isinstance(source, str | Path) else opened.enter_context(open_source(source))
         translator.check_kind(whole.bands, np.dtype(whole.dtype).name, whole.units)
         seen = whole if options.area is None else ClippedSource(whole, options.area)
+        if whole.extent.crs is None and whole.grid is not None and whole.grid.is_georeferenced:
+            warn(f"{whole.name} has a place but no CRS: it is translated as it is, at any resolution; give its CRS.")
         grid = work_grid(seen, translator, options.resolution)
         if options.pairs is not False:
             refuse_pair(whole, translator.header)
