@@ -160,7 +160,8 @@ class _DatasetImage:
         try:
             with handles.lend() as dataset:
                 self.sequential = dataset.driver in _SEQUENTIAL
-                check_claims(path, dataset, self.sequential)
+                if dataset.count:
+                    check_claims(path, dataset, self.sequential)
                 self._use(layout_of(dataset, path, options))
                 if self._layout.palette and options.categorical is None:
                     resampling = "nearest"
