@@ -331,8 +331,9 @@ def test_a_storage_of_another_study_and_a_url_that_is_none_are_refused(plan: Stu
     shared = replace(plan, storage="a database")
     with pytest.raises(ConfigError, match="not a URL as SQLAlchemy takes it"):
         Trials(tmp_path, shared, "nonsense")
-    with pytest.raises(ConfigError, match=r"The storage oracle\+nothing://me:\*\*\*@host/it cannot be opened"):
+    with pytest.raises(ConfigError, match=r"The storage oracle\+nothing://.*host/it cannot be opened") as found:
         Trials(tmp_path, shared, "oracle+nothing://me:secret@host/it")
+    assert "secret" not in str(found.value)
     assert Trials(tmp_path, shared, f"sqlite:///{tmp_path / 'elsewhere.db'}").all() == []
 
 
@@ -360,7 +361,7 @@ def test_what_cannot_be_tuned_is_said_before_training(
 
 def test_a_target_that_is_no_map_has_no_miou(town_pairs: Path, space: Path, cache: Path, tmp_path: Path) -> None:
     options = StudyOptions(trials=1, images=18, space=space, objectives=("miou",))
-    with pytest.raises(ConfigError, match=r"The objective miou cannot be computed here: .*does not look like a map"):
+    with pytest.raises(ConfigError, match=r"The objective miou cannot be computed here: No palette"):
         tune(town_pairs, tmp_path, tiny(direction="BtoA"), options, cache=cache)
 
 
