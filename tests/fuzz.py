@@ -74,14 +74,18 @@ def only_ours(parse: Callable[[bytes], object], data: bytes, seed: int = 0, coun
     Returns:
         How many mutations were refused. A test should see that it is neither 0 nor all of them.
     """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return _refused(parse, data, seed, count)
+
+
+def _refused(parse: Callable[[bytes], object], data: bytes, seed: int, count: int) -> int:
     parse(data)
     refused = 0
     for number, damaged in enumerate(mutations(data, seed, count)):
         begun = time.monotonic()
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                parse(damaged)
+            parse(damaged)
         except TerramorphError:
             refused += 1
         except Exception as error:
