@@ -28,7 +28,7 @@ demo: $(STAMP)
 	@$(BIN)/terramorph demo --out $(OUT)
 
 test: $(STAMP)
-	@$(BIN)/python -m pytest $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto $(ARGS)
 
 notebooks: $(STAMP)
 	@$(BIN)/python -m pytest --nbmake --nbmake-timeout=600 -o timeout=900 notebooks

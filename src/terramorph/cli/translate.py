@@ -105,7 +105,10 @@ def run(
         bool | None,
         typer.Option("--pairs/--no-pairs", help="Whether images are A|B pairs, of which one half is translated."),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that are there already.")] = False,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", envvar="TERRAMORPH_OVERWRITE", help="Replace outputs that are there already."),
+    ] = False,
     scheduler: Annotated[
         str | None, typer.Option(help="Compute on the workers of a Dask scheduler, tcp://HOST:PORT (docs/scale.md).")
     ] = None,

@@ -7,6 +7,7 @@ every viewer shows it; one with a place keeps the order of its pixels, which its
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from terramorph.raster.layout import ReadOptions, layout_of, picked
 from terramorph.raster.orientation import exif_orientation, upright, upright_shape
 from terramorph.raster.raster import Raster
 from terramorph.raster.worldfile import read_place
+from terramorph.raster.zipped import as_zipped, unpack
 
 IMAGE_SUFFIXES: frozenset[str] = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"})
 """File suffixes, in lower case, that folders are searched for."""
@@ -79,7 +81,7 @@ def read_image(path: str | Path, options: ReadOptions | None = None) -> Raster:
     is a pixel grid.
 
     Args:
-        path: PNG, JPEG, BMP, WebP, TIFF or anything else that GDAL reads.
+        path: PNG, JPEG, BMP, WebP, TIFF or anything else that GDAL reads, or one in a ZIP archive (`zipped`).
         options: which bands, and what is no data, where the file does not say it.
 
     Returns:
@@ -89,6 +91,13 @@ def read_image(path: str | Path, options: ReadOptions | None = None) -> Raster:
         RasterError: If the file is missing, empty, truncated, damaged, not an image, has more than
             `MAX_PIXELS` pixels, or has a damaged world file beside it.
     """
+    zipped = as_zipped(path)
+    if zipped is not None:
+        unpacked, _ = unpack(*zipped)
+        try:
+            return read_image(unpacked, options)
+        finally:
+            shutil.rmtree(unpacked.parent, ignore_errors=True)
     path, options = Path(path), options or ReadOptions()
     plugin = pil_plugin(path)
     with named_errors(path):
