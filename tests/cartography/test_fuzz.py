@@ -20,7 +20,7 @@ from odc.geo.crs import CRS
 from pmtiles.tile import Compression, TileType, zxy_to_tileid
 from pmtiles.writer import Writer
 
-from terramorph.cartography import VectorSource, archive, load_style, load_table, read_polygons
+from terramorph.cartography import VectorSource, load_style, load_table, read_polygons
 from terramorph.cartography.archive import unpacked
 from terramorph.cartography.footprints import read_wkb
 from terramorph.cartography.mvt import decode_tile
@@ -249,7 +249,7 @@ def test_surfaces():
 
 
 def test_what_is_unpacked_is_bounded(monkeypatch):
-    monkeypatch.setattr(archive, "MOST_BYTES", 1 << 20)
+    monkeypatch.setattr("terramorph.raster.tiles.unpack.MOST_BYTES", 1 << 20)
     bomb = gzip.compress(bytes((1 << 20) + 1))
     with pytest.raises(OSError, match="more than 1 MiB"):
         unpacked(bomb)

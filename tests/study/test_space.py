@@ -8,7 +8,7 @@ import pytest
 
 from terramorph.errors import ConfigError, DatasetError
 from terramorph.pairs import load_manifest, open_pairs
-from terramorph.pairs.manifest import Manifest
+from terramorph.pairs.manifest import AreaRecord, Manifest, SideRecord
 from terramorph.study.rungs import Rungs, promoted, stretched, whole_length
 from terramorph.study.space import RATIO, Range, Space, changed, load_space
 from terramorph.study.splits import choose_splits, link_pairs
@@ -225,8 +225,10 @@ def test_twins_are_linked_as_twins(tmp_path: Path) -> None:
 def test_of_a_prepared_dataset_the_southern_end_is_held_out(tmp_path: Path) -> None:
     root = _pairs(tmp_path / "pairs", train=30, val=1)
     places = {str(n): (0, 5 * (n // 3), 10 * (n % 3)) for n in range(30)}  # ten rows of three; neighbours overlap
+    side = SideRecord(path="a.tif", fingerprint="0", bands=("red", "green", "blue"), dtype="uint8")
+    area = AreaRecord(name="a", source=side, target=side, grid=None)
     Manifest(
-        terramorph="0", settings={}, ground_resolution=None, tile=10, areas=(), counts={}, pairs={"train": places}
+        terramorph="0", settings={}, ground_resolution=None, tile=10, areas=(area,), counts={}, pairs={"train": places}
     ).save(root)
     splits = choose_splits(root, seed=0)
     held_out, kept = ({places[pair][1] for pair in ids} for ids in (splits.tuning, splits.train))

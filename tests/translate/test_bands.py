@@ -47,10 +47,10 @@ def test_bands_come_in_the_order_of_the_model_every_way(bundle: Bundle, tmp_path
         path = tmp_path / f"{number}.tif"
         write_image(raster, path)
         assert np.array_equal(model.translate(path).pixels, want)
-        translate_files(model, path, tmp_path / "one.png")
-        assert np.array_equal(read_image(tmp_path / "one.png").pixels, want)
-        sweep(model, path, tmp_path / "whole.tif")
-        assert np.array_equal(read_image(tmp_path / "whole.tif").pixels, want)
+        translate_files(model, path, tmp_path / f"one{number}.png")
+        assert np.array_equal(read_image(tmp_path / f"one{number}.png").pixels, want)
+        sweep(model, path, tmp_path / f"whole{number}.tif")
+        assert np.array_equal(read_image(tmp_path / f"whole{number}.tif").pixels, want)
 
 
 def test_bands_of_an_array_are_told_by_their_coordinates(bundle: Bundle) -> None:
