@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 
-def render_page(package: str, template: str, **values: Any) -> str:
-    """Fill a template of a package. It may include what `terramorph.report` holds: viewer.html, say.
+def page_environment(package: str) -> Environment:
+    """Where a package's templates are found. They may include what `terramorph.report` holds: theme.css, viewer.html.
 
     Args:
-        package: where the template lies, such as terramorph.evaluation.
-        template: its file name.
-        values: what it names; a name without a value is an error.
+        package: where the templates lie, such as terramorph.evaluation.
     """
     from jinja2 import Environment, FunctionLoader, StrictUndefined
 
     def read(name: str) -> str:
-        home = package if name == template else "terramorph.report"
+        home = package if name.endswith(".j2") else "terramorph.report"
         return resources.files(home).joinpath(name).read_text(encoding="utf-8")
 
-    environment = Environment(
+    return Environment(
         loader=FunctionLoader(read), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    return environment.get_template(template).render(**values)
+
+
+def render_page(package: str, template: str, **values: Any) -> str:
+    """Fill a template of a package; a name without a value is an error."""
+    return page_environment(package).get_template(template).render(**values)

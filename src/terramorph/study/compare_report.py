@@ -4,15 +4,14 @@ file."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from terramorph.documents import parse_json
 from terramorph.evaluation.pictures import data_uri
+from terramorph.report.pages import page_environment
 from terramorph.study.compare_charts import Curve, curves_plot, effect_plot
 from terramorph.study.compare_sentences import anchor, conclude, plain, signed
 from terramorph.study.definition import BASE
@@ -30,13 +29,12 @@ def render_comparison(document: Mapping[str, Any], out: Path) -> str:
     Returns:
         HTML that needs nothing from outside.
     """
-    template = files("terramorph.study").joinpath("compare.html.j2").read_text(encoding="utf-8")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = page_environment("terramorph.study")
     environment.filters |= {"signed": signed, "plain": plain, "duration": _duration, "setting": _setting}
     environment.globals["anchor"] = anchor
     by_name = {(row["variant"], row["metric"]): row for row in document["effects"]}
     shown = [metric for metric in document["metrics"] if metric["missing"] is None]
-    return environment.from_string(template).render(
+    return environment.get_template("compare.html.j2").render(
         document=document,
         base=BASE,
         conclusions=conclude(document),

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
 from terramorph._version import __version__
 from terramorph.evaluation.pictures import data_uri
+from terramorph.report.pages import page_environment
 from terramorph.study import tune_charts as charts
 from terramorph.study.confirm import SEEDS
 from terramorph.study.run import METRICS, flat_settings
@@ -26,12 +25,11 @@ _ROWS = 4
 
 def render_study(result: TuneResult) -> str:
     """The page as one string of HTML, without any reference to the network."""
-    template = files("terramorph.study").joinpath("tune.html.j2").read_text(encoding="utf-8")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = page_environment("terramorph.study")
     plan, trials, best = result.plan, result.trials, result.best
     objective = plan.objectives[0]
     states = Counter(trial.state for trial in trials)
-    return environment.from_string(template).render(
+    return environment.get_template("tune.html.j2").render(
         name=result.out.resolve().name,
         version=__version__,
         plan=plan,

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from itertools import combinations
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined
 from numpy.typing import NDArray
 
 from terramorph.cartography import CLASSES, NEAR
@@ -26,6 +24,7 @@ from terramorph.evaluation.discuss.section import Section, Sentence, counted, pe
 from terramorph.evaluation.discuss.statistics import FEW, rank_correlation, smallest_shown
 from terramorph.evaluation.discuss.views import Look
 from terramorph.evaluation.discuss.worst import worst_section
+from terramorph.report.pages import page_environment
 
 
 @dataclass(frozen=True)
@@ -187,12 +186,10 @@ def render_discussion(sections: Sequence[Section], about: Mapping[str, Any], sco
         about: Facts for the head: see `terramorph.evaluation.evaluate`.
         scores: Means of the evaluation, by key; those of `SCORES` are shown.
     """
-    template = files("terramorph.evaluation").joinpath("discussion.html.j2").read_text(encoding="utf-8")
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_kept_together
-    )
+    environment = page_environment("terramorph.evaluation")
+    environment.finalize = _kept_together
     shown = [(s.name, s.write(value)) for s in SCORES if (value := scores.get(s.key)) is not None]
-    return environment.from_string(template).render(
+    return environment.get_template("discussion.html.j2").render(
         sections=sections, numbers=_numbers(sections), about=about, scores=shown
     )
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from functools import partial
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from numpy.typing import NDArray
 
@@ -22,6 +20,7 @@ from terramorph.prepare.page.mapview import COLOURS, MOST_SHAPES, area_maps
 from terramorph.prepare.page.sheets import Images, choose, look_alikes
 from terramorph.prepare.page.suspicion import confident_shift, direction, in_words, length, parts_of, percent
 from terramorph.prepare.registration import MIN_CONFIDENCE
+from terramorph.report.pages import page_environment
 
 PAGE = "inspect.html"
 BEST, WORST = 8, 12
@@ -67,10 +66,9 @@ def inspect(dataset: str | Path, out: Path | None = None) -> Path:
     figures = figures_of(found, images, parts)
     sheets, unreadable = _sheets(found, images, parts)
     marks = {card["index"]: str(card["number"]) for card in sheets["worst"]}
-    template = files("terramorph.prepare.page").joinpath("inspect.html.j2").read_text(encoding="utf-8")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = page_environment("terramorph.prepare.page")
     environment.filters |= {"percent": percent, "length": length}
-    text = environment.from_string(template).render(
+    text = environment.get_template("inspect.html.j2").render(
         name=found.root.resolve().name,
         version=__version__,
         manifest=found.manifest,
