@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 MAX_DEPTH = 64
@@ -24,12 +25,7 @@ def parse_json(text: str | bytes) -> Any:
     Raises:
         DocumentError: if it is not JSON, or nested more than `MAX_DEPTH` levels deep.
     """
-    try:
-        return _bounded(json.loads(text))
-    except RecursionError:
-        raise DocumentError(_TOO_DEEP) from None
-    except ValueError as error:
-        raise DocumentError(str(error)) from error
+    return _parsed(json.loads, text)
 
 
 def parse_json_object(text: str | bytes) -> dict[str, Any]:
@@ -50,17 +46,23 @@ def parse_toml(text: str) -> dict[str, Any]:
     Raises:
         DocumentError: if it is not TOML, or nested more than `MAX_DEPTH` levels deep.
     """
+    return _parsed(tomllib.loads, text)
+
+
+_T = TypeVar("_T")
+_Text = TypeVar("_Text", str, bytes, str | bytes)
+_TOO_DEEP = f"it is nested more than {MAX_DEPTH} levels deep"
+_NAMES: dict[type, str] = {list: "a list", str: "a string", bool: "true or false", type(None): "null"}
+
+
+def _parsed(loads: Callable[[_Text], _T], text: _Text) -> _T:
+    """What a library makes of a text, with one kind of error."""
     try:
-        return _bounded(tomllib.loads(text))
+        return _bounded(loads(text))
     except RecursionError:
         raise DocumentError(_TOO_DEEP) from None
     except ValueError as error:
         raise DocumentError(str(error)) from error
-
-
-_T = TypeVar("_T")
-_TOO_DEEP = f"it is nested more than {MAX_DEPTH} levels deep"
-_NAMES: dict[type, str] = {list: "a list", str: "a string", bool: "true or false", type(None): "null"}
 
 
 def _bounded(value: _T) -> _T:

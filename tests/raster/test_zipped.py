@@ -53,6 +53,11 @@ def test_what_lies_beside_it_places_it_and_nothing_is_left(tmp_path: Path, monke
     assert source.grid == GRID
     source.close()
     del source
+    with zipfile.ZipFile(tmp_path / "d.zip", "w") as file:
+        file.writestr("d.tif", b"II*\0 and no more")
+    for read in (open_source, read_image):
+        with pytest.raises(RasterError):
+            read(tmp_path / "d.zip")
     assert not list((tmp_path / "tmp").iterdir())
 
 

@@ -7,7 +7,6 @@ every viewer shows it; one with a place keeps the order of its pixels, which its
 from __future__ import annotations
 
 import os
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ from terramorph.raster.layout import ReadOptions, layout_of, picked
 from terramorph.raster.orientation import exif_orientation, upright, upright_shape
 from terramorph.raster.raster import Raster
 from terramorph.raster.worldfile import read_place
-from terramorph.raster.zipped import as_zipped, unpack
+from terramorph.raster.zipped import as_zipped, unpacked
 
 IMAGE_SUFFIXES: frozenset[str] = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"})
 """File suffixes, in lower case, that folders are searched for."""
@@ -93,11 +92,8 @@ def read_image(path: str | Path, options: ReadOptions | None = None) -> Raster:
     """
     zipped = as_zipped(path)
     if zipped is not None:
-        unpacked, _ = unpack(*zipped)
-        try:
-            return read_image(unpacked, options)
-        finally:
-            shutil.rmtree(unpacked.parent, ignore_errors=True)
+        with unpacked(*zipped) as (image_path, _):
+            return read_image(image_path, options)
     path, options = Path(path), options or ReadOptions()
     plugin = pil_plugin(path)
     with named_errors(path):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-import shutil
 import weakref
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
@@ -19,7 +19,7 @@ from terramorph.raster.mapfile import is_calibration
 from terramorph.raster.source import Source
 from terramorph.raster.storage import Remote, as_remote
 from terramorph.raster.tiles import FolderTiles, MBTiles, PMTiles, ServerTiles, TileSource
-from terramorph.raster.zipped import as_zipped, unpack
+from terramorph.raster.zipped import as_zipped, unpacked
 
 _ON_THE_WEB = frozenset({".geojson", ".geojsonl", ".geojsons", ".ndjson", ".topojson", ".kml", ".kmz", ".gml", ".gpx"})
 _IN_GIS = frozenset({".shp", ".fgb", ".gdb", ".parquet", ".geoparquet", ".mif", ".dxf", ".dgn", ".jml", ".e00"})
@@ -104,11 +104,12 @@ def _open(
         return _open_remote(remote, as_tiles, crs, options)
     zipped = as_zipped(spec)
     if zipped is not None:
-        image, name = unpack(*zipped)
-        source = ImageSource(image, crs=crs, options=options)
-        source.name = f"zip://{zipped[0]}!{name}"
-        weakref.finalize(source, shutil.rmtree, image.parent, ignore_errors=True)
-        return source
+        with ExitStack() as stack:
+            image, name = stack.enter_context(unpacked(*zipped))
+            source = ImageSource(image, crs=crs, options=options)
+            source.name = f"zip://{zipped[0]}!{name}"
+            weakref.finalize(source, stack.pop_all().close)
+            return source
     path = Path(spec)
     if path.is_dir():
         _refuse_vectors(path)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import re
 import shutil
-import tempfile
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 
 from terramorph.errors import RasterError
 
 _IMAGES = frozenset({".tif", ".tiff", ".png", ".jpg", ".jpeg", ".jp2", ".bmp", ".webp", ".img", ".vrt", ".gif"})
-_DAMAGE = (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, NotImplementedError, ValueError)
-"""What zipfile raises at an archive that is damaged, locked by a password, or packed in a way it does not know."""
 _NAMES = re.compile(r"(?i)(?:/vsizip/|zip://?|zip\+file://?)(.+)")
 
 
@@ -37,14 +37,15 @@ def as_zipped(spec: str | Path) -> tuple[Path, str | None] | None:
     return archive, inside or None
 
 
-def unpack(archive: Path, member: str | None) -> tuple[Path, str]:
-    """Write an image and what lies beside it into a new temporary folder, which is the caller's to remove.
+@contextmanager
+def unpacked(archive: Path, member: str | None) -> Iterator[tuple[Path, str]]:
+    """An image and what lies beside it, in a temporary folder that is gone after the block.
 
     Args:
         archive: the ZIP file.
         member: name of the image; None takes the only one.
 
-    Returns:
+    Yields:
         The image's path, alone with its companions in its folder, and its name in the archive.
 
     Raises:
@@ -52,16 +53,19 @@ def unpack(archive: Path, member: str | None) -> tuple[Path, str]:
     """
     if not archive.is_file():
         raise RasterError(f"{archive} does not exist; check the path of the archive.")
-    folder = Path(tempfile.mkdtemp(prefix="terramorph-zip-"))
-    try:
-        with zipfile.ZipFile(archive) as content:
-            name = member or _only_image(archive, content)
-            return _unpack(archive, content, name, folder), name
-    except _DAMAGE as error:
-        shutil.rmtree(folder, ignore_errors=True)
-        if isinstance(error, RasterError):
+    with TemporaryDirectory(prefix="terramorph-zip-", ignore_cleanup_errors=True) as folder:
+        try:
+            with zipfile.ZipFile(archive) as content:
+                name = member or _only_image(archive, content)
+                image = _unpack(archive, content, name, Path(folder))
+        except RasterError:
             raise
-        raise RasterError(f"{archive} cannot be unpacked ({error}); copy it again, or unpack it yourself.") from error
+        # RuntimeError: a password, or a method of packing that zipfile does not know.
+        except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, ValueError) as error:
+            raise RasterError(
+                f"{archive} cannot be unpacked ({error}); copy it again, or unpack it yourself."
+            ) from error
+        yield image, name
 
 
 def _only_image(archive: Path, content: zipfile.ZipFile) -> str:

@@ -45,8 +45,6 @@ def config_of(model: str | Path, changes: Mapping[str, Any] | None = None) -> Tr
         return load_config(recipe, {"max_steps": 0, **values})
     settings = header.architecture.settings
     known = [key for key in ("width", "norm", "dropout", "skips", "upsampling") if key in settings]
-    if header.architecture.name.startswith("resnet"):
-        known = [key for key in known if key != "skips"]
     own = {f"generator.{key}": settings[key] for key in known}
     return load_config("pix2pix", {"generator.network": header.architecture.name, **own, **values})
 
@@ -94,11 +92,10 @@ def _fill(name: str, network: nn.Module, weights: Mapping[str, Tensor], start: S
     """Copy what fits; the names of what does not."""
     own = network.state_dict()
     fits = {key for key, value in own.items() if key in weights and weights[key].shape == value.shape}
-    missing = [f"{name}.{key}" for key in own if key not in fits]
+    missing = [key for key in own if key not in fits]
     beyond = [key for key in weights if key not in own]
     if (missing or beyond) and not start.partial:
-        told = [f"{key} is {_shape(weights, key)} there and {_shape(own, key)} here"
-                for key in dict.fromkeys([key.removeprefix(f"{name}.") for key in missing] + beyond)]  # fmt: skip
+        told = [f"{key} is {_shape(weights, key)} there and {_shape(own, key)} here" for key in missing + beyond]
         more = f" and {len(told) - _SHOWN} more" if len(told) > _SHOWN else ""
         raise CheckpointError(
             f"{start.model} does not fit the {name}: {'; '.join(told[:_SHOWN])}{more}. Train with the settings of that "
@@ -107,7 +104,7 @@ def _fill(name: str, network: nn.Module, weights: Mapping[str, Tensor], start: S
     with torch.no_grad():
         for key in fits:
             own[key].copy_(weights[key])
-    return missing
+    return [f"{name}.{key}" for key in missing]
 
 
 def _shape(state: Mapping[str, Tensor], key: str) -> str:
