@@ -61,14 +61,15 @@ def test_a_run_stops_early_and_its_bundle_is_the_best(
         return found
 
     monkeypatch.setattr(Validator, "validate", scripted)
-    config = tiny(max_steps=9, stop__patience=2, log__samples=1, log__checkpoint=2, recalibrate=4)
+    monkeypatch.setattr("terramorph.training.loop._VALIDATION_IMAGES", 2)  # the bundle's statistics are of all
+    config = tiny(max_steps=9, stop__patience=2, log__samples=1, log__checkpoint=2, recalibrate=40)
     result = train(town_pairs, tmp_path / "run", config, cache=tmp_path)
     assert (result.finished, result.step, result.total) == (True, 4, 9)
     assert result.model is not None
     assert load_bundle(result.model).header.data["steps"] == 2
     monkeypatch.undo()
     # Two steps without early stopping are the best weights of that run.
-    same = train(town_pairs, tmp_path / "two", tiny(max_steps=2, log__samples=1, recalibrate=4), cache=tmp_path)
+    same = train(town_pairs, tmp_path / "two", tiny(max_steps=2, log__samples=1, recalibrate=40), cache=tmp_path)
     assert same.model is not None
     assert same_weights(result.model, same.model)
     assert resume(tmp_path / "run", cache=tmp_path).step == 4  # over is over

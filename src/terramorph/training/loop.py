@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -12,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from terramorph.atomic import atomic
-from terramorph.bundle import Bands, Bundle
+from terramorph.bundle import Bands, Bundle, load_bundle
 from terramorph.data import DEFAULT_CACHE, Augmentation, DecodedPairs, Side, TrainingBatches, decode
 from terramorph.documents import parse_json
 from terramorph.errors import CheckpointError, ConfigError
@@ -327,14 +327,14 @@ class _Run:
         model = self.out / MODEL
         if self.fabric.is_global_zero:
             self._save()
-            if self.config.stop.patience:
-                with atomic(model, f"The model {model} could not be written") as part:
-                    shutil.copyfile(self.out / BEST, part)
+            best = load_bundle(self.out / BEST) if self.config.stop.patience else None
+            if best is not None:
+                network = best.network.to(self.fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
             else:
                 network = self.average.network if self.average is not None else self.generator
-                with self.fabric.autocast():
-                    measured = bool(self.config.recalibrate) and recalibrate_network(network, self._calibration())
-                self._bundle(network, measured).save(model)
+            with self.fabric.autocast():
+                measured = bool(self.config.recalibrate) and recalibrate_network(network, self._calibration())
+            (best or self._bundle(network, measured)).save(model)
             log.event("finished", step=self.done, verdict=self.health.verdict, **asdict(self.meter.cost()))
         self.fabric.barrier()
         return model
