@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from terramorph.report import duration
+
 PLAIN_SECONDS, MOST_SECONDS = 5.0, 600.0
 """Seconds between two progress lines where there is no terminal: at first, and at most. Each gap is twice the one
 before, so an hour is told in ten lines or so."""
@@ -72,16 +74,6 @@ def show_columns(title: str, names: Sequence[str], rows: Iterable[Sequence[Any]]
     for row in cells:
         table.add_row(*row)
     target.print(table, soft_wrap=False)
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them: 48 s, 3 min 20 s, 5 h 02 min."""
-    whole = round(seconds)
-    if whole < 100:
-        return f"{whole} s"
-    if whole < 6000:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
 class Meter:

@@ -15,9 +15,10 @@ import typer
 
 from terramorph.atomic import atomic
 from terramorph.cli.choices import MAX_SEED, Device
-from terramorph.cli.console import Meter, duration, say
+from terramorph.cli.console import Meter, say
 from terramorph.cli.evaluate import show_metrics
 from terramorph.errors import InputError, StorageError
+from terramorph.report import duration
 
 if TYPE_CHECKING:
     import numpy as np

@@ -5,9 +5,10 @@ from __future__ import annotations
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from terramorph.cli.console import Meter, duration, say, show_table, warn
+from terramorph.cli.console import Meter, say, show_table, warn
 from terramorph.cli.info import flatten
 from terramorph.cli.interrupt import StopFlag, StoppedBefore
+from terramorph.report import duration
 
 if TYPE_CHECKING:
     from terramorph.training import Plan, StepReport, TrainConfig, Validation

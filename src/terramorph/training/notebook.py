@@ -10,6 +10,7 @@ from typing import Any
 
 from PIL import Image
 
+from terramorph.report import duration
 from terramorph.training.reporter import Plan, Reporter, Silent, StepReport
 from terramorph.training.validation import Validation
 
@@ -42,7 +43,7 @@ class NotebookReporter(Reporter):
         last = report.step == report.total
         if last or time.monotonic() - self._told >= _EVERY:
             losses = ", ".join(f"{name} {value:.3f}" for name, value in report.losses.items())
-            left = "done" if last else f"{report.eta_seconds / 60:.0f} min to go"
+            left = "done" if last else f"{duration(report.eta_seconds)} to go"
             pace = f"{report.images_per_second:.1f} images/s, {left}"
             self._show(
                 report.step / report.total, f"step {report.step} of {report.total}, {pace}{self._scores}", losses

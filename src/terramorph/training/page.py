@@ -12,6 +12,7 @@ from typing import Any
 
 from terramorph.atomic import atomic
 from terramorph.documents import parse_json
+from terramorph.report import duration
 from terramorph.report.charts import Series, plot
 from terramorph.report.pages import render_page
 
@@ -80,9 +81,9 @@ def _facts(events: Sequence[dict[str, Any]]) -> dict[str, Any]:
     spent = sum(
         b.get("time", 0.0) - a.get("time", b.get("time", 0.0)) for a, b in pairwise(events) if b["event"] != "resumed"
     )
-    figures = [("step", f"{done:,} of {total:,}"), ("time", _duration(spent))]
+    figures = [("step", f"{done:,} of {total:,}"), ("time", duration(spent))]
     if running and steps and (pace := _steps_per_second(steps)):
-        figures.append(("to go", _duration((total - done) / pace)))
+        figures.append(("to go", duration((total - done) / pace)))
     if validations:
         figures += [
             (f"held-out {_NAMES[key]}", f"{validations[-1][key]:.3g}") for key in _SCORES if key in validations[-1]
@@ -118,9 +119,3 @@ def _steps_per_second(steps: Sequence[dict[str, Any]]) -> float | None:
     first, last = steps[max(len(steps) - 5, 0)], steps[-1]
     seconds = last.get("time", 0.0) - first.get("time", 0.0)
     return (last["step"] - first["step"]) / seconds if seconds > 0 else None
-
-
-def _duration(seconds: float) -> str:
-    """Hours and minutes, or minutes and seconds."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min {rest:02d} s"
