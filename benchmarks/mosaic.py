@@ -29,7 +29,7 @@ from terramorph.bundle import Bands, Bundle, load_bundle
 from terramorph.networks import build_network
 from terramorph.raster import open_source
 from terramorph.town import make_town
-from terramorph.translate import Translator, sweep
+from terramorph.translate import Model, sweep
 from terramorph.translate.windows import Stages
 
 TILE_GFLOP = 12.1
@@ -154,7 +154,7 @@ def _usual(image: Path, bundle: Path, limit: int) -> dict[str, float]:
 def _sweep(image: Path, bundle: Path) -> dict[str, float]:
     """Seconds at work, by what was done; reading and writing parts run beside the computing."""
     begun = time.perf_counter()
-    translator = Translator(load_bundle(bundle), any_resolution=True)
+    translator = Model(load_bundle(bundle), any_resolution=True)
     load = time.perf_counter() - begun
     stages = Stages()
     with tempfile.TemporaryDirectory() as folder:

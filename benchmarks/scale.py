@@ -23,7 +23,7 @@ from terramorph.networks import build_network
 from terramorph.raster import open_source, write_image
 from terramorph.town import make_town
 from terramorph.translate import SweepOptions, load, sweep
-from terramorph.translate.cluster import Cluster, OnCluster
+from terramorph.translate.cluster import Cluster, DaskEngine
 from terramorph.translate.windows import Stages
 
 WINDOWS = SweepOptions(window=768)
@@ -75,7 +75,7 @@ def _timed(image: Path, bundle: Path, output: Path, count: int) -> tuple[float, 
     try:
         with Cluster(workers=count) as cluster:
             cluster.client.wait_for_workers(count)
-            engine = OnCluster(cluster, model, partial(open_source, image))
+            engine = DaskEngine(cluster, model, partial(open_source, image))
             sweep(model(), image, output, WINDOWS, tell, engine, stages)
             cpu = sum(cluster.client.run(time.process_time).values())
     finally:

@@ -16,7 +16,7 @@ from terramorph.bundle import Bands, Bundle, Header
 from terramorph.errors import BundleError, ConfigError, MissingPackageError, StorageError
 from terramorph.interop import export_onnx
 from terramorph.networks import build_network, initialize
-from terramorph.translate import OnnxBackend, Translator, load
+from terramorph.translate import Model, OnnxBackend, load
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -46,7 +46,7 @@ def test_equals_torch_at_any_size(name: str, norm: str, mode: Any, tmp_path: Pat
     bundle = make(name, norm)
     path = export_onnx(bundle, tmp_path / "model.onnx", mode=mode)
     exported = OnnxBackend(path, threads=1)
-    model = Translator(bundle, mode=mode, precision="fp32", device="cpu", dropout=False)
+    model = Model(bundle, mode=mode, precision="fp32", device="cpu", dropout=False)
     for shape in ((1, 2, 64, 64), (3, 2, 40, 70), (1, 2, 130, 65), (2, 2, 5, 9)):
         x = images(*shape)
         y = exported.run(x)
@@ -76,7 +76,7 @@ def test_a_translator_on_an_exported_file(tmp_path: Path) -> None:
     path = export_onnx(bundle, tmp_path / "model.onnx")
     model = load(path)
     pixels = np.random.default_rng(0).integers(0, 256, (2, 50, 90), np.uint8)
-    expected = Translator(bundle, precision="fp32", device="cpu").translate(pixels).pixels
+    expected = Model(bundle, precision="fp32", device="cpu").translate(pixels).pixels
     assert np.abs(model.translate(pixels).pixels.astype(int) - expected).max() <= 1
     with pytest.raises(ConfigError, match="exported in mode raster"):
         load(path, mode="paper")

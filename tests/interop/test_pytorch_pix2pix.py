@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from terramorph.bundle import load_bundle
 from terramorph.errors import CheckpointError
 from terramorph.interop import import_checkpoint, load_discriminator
-from terramorph.translate import Translator
+from terramorph.translate import Model
 
 from .reference import PublicPatchGAN, PublicResNet, PublicUNet, scrambled
 
@@ -76,7 +76,7 @@ def test_batch_statistics(tmp_path: Path) -> None:
         if isinstance(module, nn.BatchNorm2d):
             module.train()
     x = images(1, 3, 64, 64)
-    assert furthest(Translator(bundle).translate_batch(x), public(x)) < 1e-4
+    assert furthest(Model(bundle).translate_batch(x), public(x)) < 1e-4
 
 
 @pytest.mark.parametrize(("levels", "kind"), [(3, "batch"), (1, "instance"), (4, "none")])
@@ -180,13 +180,13 @@ class TestShared:
         bundle = import_checkpoint(SHARED / f"{name}_net_G.pth")
         expected = np.load(SHARED / f"{name}_eval.npy")
         assert furthest(bundle.network(source)[0], expected) < 1e-4
-        fast = Translator(bundle, precision="fp32", device="cpu").translate_batch(source)[0]
+        fast = Model(bundle, precision="fp32", device="cpu").translate_batch(source)[0]
         assert furthest(fast, expected) < 1e-4
 
     def test_batch_statistics(self, source: Tensor) -> None:
         bundle = import_checkpoint(SHARED / "unet256_ngf8_net_G.pth")
         expected = np.load(SHARED / "unet256_ngf8_batchstats.npy")
-        model = Translator(bundle, mode="paper", dropout=False, device="cpu")
+        model = Model(bundle, mode="paper", dropout=False, device="cpu")
         assert furthest(model.translate_batch(source)[0], expected) < 1e-4
 
     def test_discriminator(self, source: Tensor) -> None:

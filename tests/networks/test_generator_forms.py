@@ -160,12 +160,12 @@ def test_exported_and_translated_the_same(name: str, settings: dict[str, Any], m
     pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
     from terramorph.interop import export_onnx
-    from terramorph.translate import OnnxBackend, Translator
+    from terramorph.translate import Model, OnnxBackend
 
     network, rgb = trained(name, **settings), Bands(names=("red", "green", "blue"))
     bundle = Bundle.of(network, name, source=rgb, target=rgb, size=64)
     exported = OnnxBackend(export_onnx(bundle, tmp_path / "model.onnx", mode=mode), threads=1)
-    model = Translator(bundle, mode=mode, precision="fp32", device="cpu", dropout=False)
+    model = Model(bundle, mode=mode, precision="fp32", device="cpu", dropout=False)
     for shape in ((2, 3, 64, 64), (1, 3, 40, 70)):
         x = images(*shape)
         assert float((exported.run(x) - model.translate_batch(x)).abs().max()) < 1e-3

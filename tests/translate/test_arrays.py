@@ -18,7 +18,7 @@ from odc.geo.xr import wrap_xr
 from terramorph.bundle import Bundle
 from terramorph.errors import InputError, RasterError
 from terramorph.raster import open_source
-from terramorph.translate import SweepOptions, Translator, sweep, translate_array
+from terramorph.translate import Model, SweepOptions, sweep, translate_array
 
 Picture = Callable[..., NDArray[np.uint8]]
 UTM = GeoBox((300, 420), Affine(1, 0, 392000, 0, -1, 5820000), "EPSG:32633")
@@ -35,11 +35,11 @@ def array(picture: Picture) -> xarray.DataArray:
 
 
 @pytest.fixture
-def model(bundle: Bundle) -> Translator:
-    return Translator(bundle, precision="fp32")
+def model(bundle: Bundle) -> Model:
+    return Model(bundle, precision="fp32")
 
 
-def test_the_pixels_are_those_of_a_sweep(model: Translator, array: xarray.DataArray, tmp_path: Path) -> None:
+def test_the_pixels_are_those_of_a_sweep(model: Model, array: xarray.DataArray, tmp_path: Path) -> None:
     array.odc.write_cog(str(tmp_path / "in.tif"))
     sweep(model, tmp_path / "in.tif", tmp_path / "out.tif", SweepOptions(**WINDOW))
     made = translate_array(model, array, **WINDOW)
@@ -51,7 +51,7 @@ def test_the_pixels_are_those_of_a_sweep(model: Translator, array: xarray.DataAr
     assert list(made.band.values) == ["red", "green", "blue"]
 
 
-def test_a_lazy_array_stays_lazy_and_ends_the_same(model: Translator, array: xarray.DataArray) -> None:
+def test_a_lazy_array_stays_lazy_and_ends_the_same(model: Model, array: xarray.DataArray) -> None:
     lazy = translate_array(model, array.chunk({"y": 100, "x": 100}), **WINDOW)
     assert lazy.chunks is not None
     assert len(lazy.chunks[1]) > 1
@@ -59,7 +59,7 @@ def test_a_lazy_array_stays_lazy_and_ends_the_same(model: Translator, array: xar
     assert np.array_equal(lazy.compute(scheduler="threads").values, translate_array(model, array, **WINDOW).values)
 
 
-def test_a_part_of_a_lazy_result_reads_its_part_of_the_source_only(model: Translator, array: xarray.DataArray) -> None:
+def test_a_part_of_a_lazy_result_reads_its_part_of_the_source_only(model: Model, array: xarray.DataArray) -> None:
     import dask.array
 
     asked: list[Any] = []
@@ -77,7 +77,7 @@ def test_a_part_of_a_lazy_result_reads_its_part_of_the_source_only(model: Transl
     assert max(column for _, column in asked) < 6  # of seven columns of chunks
 
 
-def test_other_orders_of_dimensions(model: Translator, array: xarray.DataArray) -> None:
+def test_other_orders_of_dimensions(model: Model, array: xarray.DataArray) -> None:
     last = array.transpose("y", "x", "band")
     made = translate_array(model, last, **WINDOW)
     assert made.dims == ("y", "x", "band")
@@ -85,7 +85,7 @@ def test_other_orders_of_dimensions(model: Translator, array: xarray.DataArray) 
 
 
 @pytest.mark.parametrize("lazy", [False, True])
-def test_nodata_stays_nodata_and_reaches_nobody(model: Translator, array: xarray.DataArray, lazy: bool) -> None:
+def test_nodata_stays_nodata_and_reaches_nobody(model: Model, array: xarray.DataArray, lazy: bool) -> None:
     pixels = np.maximum(array.values, 1)
     pixels[:, :, 200:] = 0
     holes = wrapped(pixels, nodata=0)
@@ -100,7 +100,7 @@ def test_nodata_stays_nodata_and_reaches_nobody(model: Translator, array: xarray
 
 def test_an_array_of_another_scale_is_brought_to_the_models(bundle: Bundle, array: xarray.DataArray) -> None:
     header = bundle.header.model_copy(update={"ground_resolution": 2.0})
-    model = Translator(Bundle(header=header, network=bundle.network), precision="fp32")
+    model = Model(Bundle(header=header, network=bundle.network), precision="fp32")
     with pytest.raises(InputError, match="--resolution 2"):
         translate_array(model, array)
     made = translate_array(model, array, resolution=2.0)
@@ -111,7 +111,7 @@ def test_an_array_of_another_scale_is_brought_to_the_models(bundle: Bundle, arra
     assert abs(float(back.mean()) - float(made.mean())) < 5
 
 
-def test_what_does_not_fit_is_refused(model: Translator, array: xarray.DataArray) -> None:
+def test_what_does_not_fit_is_refused(model: Model, array: xarray.DataArray) -> None:
     with pytest.raises(RasterError, match="write_crs"):
         translate_array(model, xarray.DataArray(array.values, dims=("band", "y", "x")))
     with pytest.raises(InputError, match="2 bands"):
@@ -125,7 +125,7 @@ def test_what_does_not_fit_is_refused(model: Translator, array: xarray.DataArray
             translate_array(model, other)  # type: ignore[arg-type]
 
 
-def test_rioxarray_reads_and_writes_it(model: Translator, array: xarray.DataArray, tmp_path: Path) -> None:
+def test_rioxarray_reads_and_writes_it(model: Model, array: xarray.DataArray, tmp_path: Path) -> None:
     rioxarray = pytest.importorskip("rioxarray")
     array.odc.write_cog(str(tmp_path / "in.tif"))
     with rioxarray.open_rasterio(tmp_path / "in.tif", chunks=128) as opened:

@@ -17,7 +17,7 @@ from terramorph.bundle import Bundle
 from terramorph.errors import BundleError, ConfigError, InputWarning, MissingPackageError
 from terramorph.interop import export_onnx
 from terramorph.networks import EncoderDecoder
-from terramorph.translate import OpenVinoBackend, TorchBackend, Translator, load, tuning
+from terramorph.translate import Model, OpenVinoBackend, TorchBackend, load, tuning
 from terramorph.translate.backends import openvino as openvino_backend
 from terramorph.translate.bench import Way, measure, ways_of_bundle, ways_of_exported
 from terramorph.translate.cpu_unet import CpuUNet
@@ -46,7 +46,7 @@ def test_openvino_equals_torch(name: str, mode: Any, tmp_path: Path) -> None:
     pytest.importorskip("openvino")
     bundle = make_bundle(name, gain=0.1)
     fast = OpenVinoBackend(export_onnx(bundle, tmp_path / "model.onnx", mode=mode), precision="fp32", threads=1)
-    plain = Translator(bundle, mode=mode, precision="fp32", device="cpu", dropout=False)
+    plain = Model(bundle, mode=mode, precision="fp32", device="cpu", dropout=False)
     shapes = [(1, 3, 64, 64), (2, 3, 64, 64), (1, 3, 70, 33)] if name == "unet64" else [(2, 3, 40, 24)]
     for shape in shapes:
         assert float((fast.run(images(*shape)) - plain.translate_batch(images(*shape))).abs().max()) < 1e-4

@@ -16,7 +16,7 @@ from terramorph.bundle import Bands, Bundle
 from terramorph.errors import InputError, InputWarning
 from terramorph.geo import Grid
 from terramorph.raster import Raster, ReadOptions, read_image, write_image
-from terramorph.translate import Translator, sweep, translate_array, translate_files
+from terramorph.translate import Model, sweep, translate_array, translate_files
 
 from .conftest import make_bundle
 
@@ -37,7 +37,7 @@ def named(pixels: np.ndarray, *bands: str, units: Units | None = None) -> Raster
 
 
 def test_bands_come_in_the_order_of_the_model_every_way(bundle: Bundle, tmp_path: Path) -> None:
-    model = Translator(bundle)
+    model = Model(bundle)
     want = model.translate(PIXELS).pixels
     turned = named(PIXELS[::-1].copy(), "Blue", "Green", "Red")
     four = named(np.concatenate([PIXELS[:1] // 2, PIXELS]), "nir", "red", "green", "blue")
@@ -54,7 +54,7 @@ def test_bands_come_in_the_order_of_the_model_every_way(bundle: Bundle, tmp_path
 
 
 def test_bands_of_an_array_are_told_by_their_coordinates(bundle: Bundle) -> None:
-    model = Translator(bundle)
+    model = Model(bundle)
     box = Grid(64, 72, AFFINE, CRS("EPSG:32633")).geobox
     arrays = [
         wrap_xr(pixels, box, dims=("band", "y", "x"), axis=1).assign_coords(band=names)
@@ -69,7 +69,7 @@ def test_bands_of_an_array_are_told_by_their_coordinates(bundle: Bundle) -> None
 
 def test_a_model_of_blue_green_red_takes_red_green_blue() -> None:
     bundle = make_bundle(header={"source": Bands(names=("blue", "green", "red"))})
-    model = Translator(bundle)
+    model = Model(bundle)
     want = model.translate(named(PIXELS, "blue", "green", "red")).pixels
     assert np.array_equal(model.translate(named(PIXELS[::-1].copy(), "red", "green", "blue")).pixels, want)
 
@@ -77,29 +77,29 @@ def test_a_model_of_blue_green_red_takes_red_green_blue() -> None:
 def test_bands_that_are_not_there_are_refused_with_both_orders(bundle: Bundle, tmp_path: Path) -> None:
     write_image(named(PIXELS, "nir", "red", "green"), tmp_path / "a.tif")
     with pytest.raises(InputError, match="the bands nir, red, green and the model takes 3 bands"):
-        Translator(bundle).translate(tmp_path / "a.tif")
+        Model(bundle).translate(tmp_path / "a.tif")
     options = ReadOptions(bands=(1, 2, 3))
     translate_files(bundle, tmp_path / "a.tif", tmp_path / "b.tif", options=options)
-    want = Translator(bundle).translate(PIXELS).pixels
+    want = Model(bundle).translate(PIXELS).pixels
     assert np.array_equal(read_image(tmp_path / "b.tif").pixels, want), "who picks them decides what they are"
 
 
 def test_units_of_another_baseline_are_converted() -> None:
-    model = Translator(deep_bundle(OLD))
+    model = Model(deep_bundle(OLD))
     want = model.translate(named(DEEP, "red", "green", "blue", units=OLD)).pixels
     moved = named(DEEP[::-1] + np.uint16(1000), "blue", "green", "red", units=NEW)
     assert np.array_equal(model.translate(moved).pixels, want)
     with pytest.warns(InputWarning, match=r"taken to be those .*scale 0\.0001, offset 0"):
         assert np.array_equal(model.translate(DEEP).pixels, want)
     with pytest.warns(InputWarning, match=r"scale 0\.0001, offset -0\.1, and the model does not know"):
-        Translator(deep_bundle()).translate(moved)
+        Model(deep_bundle()).translate(moved)
 
 
 def test_units_of_the_target_are_written(tmp_path: Path) -> None:
     target = Bands(names=("height",), dtype="uint16", low=0, high=9000, units=Units((0.01,), (-10.0,)))
     bundle = make_bundle(out_bands=1, header={"target": target})
     write_image(Raster.from_pixels(PIXELS), tmp_path / "a.tif")
-    sweep(Translator(bundle), tmp_path / "a.tif", tmp_path / "b.tif")
+    sweep(Model(bundle), tmp_path / "a.tif", tmp_path / "b.tif")
     translate_files(bundle, tmp_path / "a.tif", tmp_path / "c.tif")
     for name in ("b.tif", "c.tif"):
         made = read_image(tmp_path / name)
@@ -112,18 +112,18 @@ def test_undeclared_nodata_is_told() -> None:
     pixels = DEEP.copy()
     pixels[:, :3] = 65535
     with pytest.warns(InputWarning, match="the image are 65535"):
-        Translator(deep_bundle()).translate(pixels)
+        Model(deep_bundle()).translate(pixels)
 
 
 def test_the_last_axis_of_an_array_is_told_from_bands(bundle: Bundle) -> None:
     with pytest.raises(InputError, match=r"4 bands along its last axis and the model takes 3 .*array\[\.\.\., :3\]"):
-        Translator(bundle).translate(RNG.integers(0, 256, (64, 72, 4), dtype=np.uint8))
-    assert Translator(bundle).translate(PIXELS.transpose(1, 2, 0)).mask.shape == (64, 72)
+        Model(bundle).translate(RNG.integers(0, 256, (64, 72, 4), dtype=np.uint8))
+    assert Model(bundle).translate(PIXELS.transpose(1, 2, 0)).mask.shape == (64, 72)
 
 
 def test_floats_without_data_in_one_band_are_translated() -> None:
     source = Bands(names=("a", "b"), dtype="float32", low=0, high=300)
-    model = Translator(make_bundle(in_bands=2, header={"source": source}))
+    model = Model(make_bundle(in_bands=2, header={"source": source}))
     pixels = np.full((2, 64, 64), 100, np.float32)
     want = model.translate(pixels).pixels
     pixels[1, 10:20] = np.nan

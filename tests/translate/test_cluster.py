@@ -27,12 +27,12 @@ from terramorph.cli.app import run
 from terramorph.errors import ConfigError, InputError, MissingPackageError, RunError
 from terramorph.geo import Grid
 from terramorph.raster import Raster, open_source, read_image, write_image
-from terramorph.translate import SweepOptions, Translator, load, sweep
+from terramorph.translate import Model, SweepOptions, load, sweep
 from terramorph.translate import cluster as module
-from terramorph.translate.cluster import Cluster, OnCluster
+from terramorph.translate.cluster import Cluster, DaskEngine
 from terramorph.translate.parts import Part, Parts
 from terramorph.translate.windows import Stages, identity
-from terramorph.translate.worker import Task, open_bench
+from terramorph.translate.worker import Task, open_worker
 
 from .conftest import make_bundle
 
@@ -67,20 +67,20 @@ def ortho(picture, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def model(tmp_path: Path) -> Callable[[], Translator]:
+def model(tmp_path: Path) -> Callable[[], Model]:
     """Opens a bundle, here and on a worker."""
     path = make_bundle(header={"mode": "paper"}).save(tmp_path / "model.safetensors")
     return partial(load, path, precision="fp32", mode="raster")
 
 
-def bytes_here(model: Callable[[], Translator], source: Path, options: SweepOptions = OPTIONS) -> bytes:
+def bytes_here(model: Callable[[], Model], source: Path, options: SweepOptions = OPTIONS) -> bytes:
     """What one process makes."""
     return sweep(model(), source, source.parent / "here.tif", options).read_bytes()
 
 
 def test_parts_and_output_are_those_of_one_process(cluster: Cluster, model, ortho: Path, tmp_path: Path) -> None:
     model = partial(load, tmp_path / "model.safetensors", precision="fp32", mode="paper")
-    engine = OnCluster(cluster, model, partial(open_source, ortho))
+    engine = DaskEngine(cluster, model, partial(open_source, ortho))
     made = {}
     for name, how in (("here", None), ("there", engine)):
         output, spread = tmp_path / name / "map.tif", tmp_path / name / "std.tif"
@@ -105,7 +105,7 @@ def test_parts_and_output_are_those_of_one_process(cluster: Cluster, model, orth
 def test_rows_of_what_is_decoded_from_the_top(cluster: Cluster, model, picture, tmp_path: Path) -> None:
     path = tmp_path / "ortho.png"
     Image.fromarray(picture(300, 420).transpose(1, 2, 0)).save(path)
-    engine = OnCluster(cluster, model, partial(open_source, path))
+    engine = DaskEngine(cluster, model, partial(open_source, path))
     there = sweep(model(), path, tmp_path / "there.tif", OPTIONS, engine=engine)
     assert there.read_bytes() == bytes_here(model, path)
 
@@ -120,7 +120,7 @@ def test_a_worker_killed_in_the_middle(cluster: Cluster, model, ortho: Path, tmp
             os.kill(workers[0], signal.SIGKILL)
         told.append((step, done, total))
 
-    engine = OnCluster(cluster, model, partial(open_source, ortho))
+    engine = DaskEngine(cluster, model, partial(open_source, ortho))
     there = sweep(model(), ortho, tmp_path / "there.tif", OPTIONS, kill, engine)
     assert [done for step, done, _ in told if step == "translating"] == list(range(25))
     assert there.read_bytes() == bytes_here(model, ortho)
@@ -129,7 +129,7 @@ def test_a_worker_killed_in_the_middle(cluster: Cluster, model, ortho: Path, tmp
 def test_a_window_that_hangs_is_done_by_another_worker(cluster: Cluster, model, ortho: Path, tmp_path: Path) -> None:
     taken, release = tmp_path / "taken", tmp_path / "release"
 
-    def hanging() -> Translator:
+    def hanging() -> Model:
         translator = model()
         translate = translator.translate_window
 
@@ -145,7 +145,7 @@ def test_a_window_that_hangs_is_done_by_another_worker(cluster: Cluster, model, 
         translator.translate_window = once  # type: ignore[method-assign]
         return translator
 
-    engine = OnCluster(cluster, hanging, partial(open_source, ortho))
+    engine = DaskEngine(cluster, hanging, partial(open_source, ortho))
     there = sweep(model(), ortho, tmp_path / "there.tif", OPTIONS, engine=engine)
     release.touch()
     assert taken.exists()
@@ -157,7 +157,7 @@ def test_a_window_that_cannot_be_read_ends_it_and_the_others_stay(
 ) -> None:
     whole = ortho.read_bytes()
     ortho.write_bytes(whole[: len(whole) * 97 // 100])  # the last block: by then others are done
-    engine = OnCluster(cluster, model, partial(open_source, ortho))
+    engine = DaskEngine(cluster, model, partial(open_source, ortho))
     with pytest.raises(InputError, match=r"ortho\.tif cannot be read"):
         sweep(model(), ortho, tmp_path / "there.tif", OPTIONS, engine=engine)
     assert list((tmp_path / ".there.tif.parts").glob("*.n*"))
@@ -175,17 +175,17 @@ def test_workers_that_see_other_things_say_so(cluster: Cluster, model, ortho: Pa
     opened = partial(open_source, ortho)
     translator = model()
     for engine, sentence in (
-        (OnCluster(cluster, partial(load, other, precision="fp32"), opened), "another content of the bundle"),
+        (DaskEngine(cluster, partial(load, other, precision="fp32"), opened), "another content of the bundle"),
         (
-            OnCluster(cluster, model, partial(open_source, tmp_path / "not.tif")),
+            DaskEngine(cluster, model, partial(open_source, tmp_path / "not.tif")),
             r"On the worker tcp.*not\.tif does not",
         ),
-        (OnCluster(cluster, partial(load, tmp_path / "not.safetensors"), opened), "There is no bundle"),
-        (OnCluster(cluster, model, partial(_same, open_source(ortho))), "cannot be sent to a worker"),
+        (DaskEngine(cluster, partial(load, tmp_path / "not.safetensors"), opened), "There is no bundle"),
+        (DaskEngine(cluster, model, partial(_same, open_source(ortho))), "cannot be sent to a worker"),
     ):
         with pytest.raises(InputError, match=sentence):
             sweep(translator, ortho, tmp_path / "no.tif", OPTIONS, engine=engine)
-    assert OnCluster(cluster, model, opened).backend == model().backend.name
+    assert DaskEngine(cluster, model, opened).backend == model().backend.name
 
 
 class Unseen(Parts):
@@ -204,7 +204,7 @@ def test_parts_that_are_written_elsewhere_are_missed(
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
     monkeypatch.setattr(sys.modules["terramorph.translate.sweep"], "Parts", Unseen)
     monkeypatch.setattr(module, "PATIENCE", 0.0)
-    engine = OnCluster(cluster, model, partial(open_source, ortho))
+    engine = DaskEngine(cluster, model, partial(open_source, ortho))
     with pytest.raises(InputError, match=r"has a folder .*\.map\.tif\.parts of its own"):
         sweep(model(), ortho, tmp_path / "map.tif", OPTIONS, engine=engine)
     cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
@@ -216,11 +216,11 @@ def test_a_worker_without_the_folder_says_so(model, ortho: Path, tmp_path: Path)
     parts.remove()
     task = Task(model, partial(open_source, ortho), None, source.grid, parts, 1, {}, None)
     with pytest.raises(InputError, match=r"The worker tcp://a:1 does not see the folder .*\.map\.tif\.parts"):
-        open_bench(task, "tcp://a:1")
+        open_worker(task, "tcp://a:1")
     (tmp_path / ".map.tif.parts").mkdir()
     plan = identity(translator, source, "torch cuda bfloat16")
     with pytest.raises(InputError, match=r"another backend than this sweep \(torch cpu float32 and not torch cuda"):
-        open_bench(replace(task, plan=plan), "tcp://a:1")
+        open_worker(replace(task, plan=plan), "tcp://a:1")
 
 
 @contextmanager
@@ -250,7 +250,7 @@ def test_a_scheduler_that_is_restarted(model, ortho: Path, tmp_path: Path, monke
     with ExitStack() as started:
         first = started.enter_context(dask(*scheduler_words))
         with Cluster(address) as cluster:
-            engine = OnCluster(cluster, model, partial(open_source, ortho))
+            engine = DaskEngine(cluster, model, partial(open_source, ortho))
             with monkeypatch.context() as hasty:
                 hasty.setattr(module, "PATIENCE", 0.1)
                 with pytest.raises(RunError, match=f"has had no worker .* `dask worker {address}`"):

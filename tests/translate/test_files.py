@@ -15,7 +15,7 @@ from terramorph.bundle import Bands, Bundle
 from terramorph.errors import ConfigError, InputError, RasterError
 from terramorph.geo import Grid
 from terramorph.raster import Raster, read_image, write_image
-from terramorph.translate import Translator, translate_files
+from terramorph.translate import Model, translate_files
 
 from .conftest import make_bundle
 
@@ -51,7 +51,7 @@ def test_a_folder(bundle: Bundle, folder: Path, tmp_path: Path) -> None:
     assert (len(done), done.skipped) == (6, [])
     assert [a for a, _ in steps] == sorted({a for a, _ in steps})
     assert steps[-1] == (6, 6)
-    model = Translator(bundle)
+    model = Model(bundle)
     for name in names:
         written, expected = read_image(out / name), model.translate(folder / name)
         assert np.array_equal(written.mask, expected.mask)
@@ -175,7 +175,7 @@ def test_what_a_format_cannot_hold_is_refused_before_translating(
         raise AssertionError("it was translated")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Translator, "translate_rasters", translated)
+        patch.setattr(Model, "translate_rasters", translated)
         out = tmp_path / "out"
         with pytest.raises(RasterError, match=r"cannot hold 3 band.* of float32; use \.tif"):
             translate_files(floats, folder / "0.png", tmp_path / "a.png")

@@ -15,7 +15,7 @@ from terramorph.pairs import open_pairs
 from terramorph.prepare import Inputs, Options, prepare
 from terramorph.raster import Raster, read_image, write_image
 from terramorph.town import make_town
-from terramorph.translate import SweepOptions, Translator, sweep, translate_files
+from terramorph.translate import Model, SweepOptions, sweep, translate_files
 
 from .conftest import make_bundle
 
@@ -49,7 +49,7 @@ def test_of_a_prepared_dataset_the_models_side_is_translated(dataset: Path, tmp_
         made = translate_files(bundle, dataset / "train", tmp_path / "out")
     pairs = open_pairs(dataset, "train")
     assert sorted(path.stem for path in made) == sorted(pairs.ids)
-    model = Translator(bundle)
+    model = Model(bundle)
     for pair in list(pairs)[:3]:
         source, _ = pair.sides(direction)
         expected = model.translate(Raster.from_pixels(source.pixels))
@@ -92,7 +92,7 @@ def test_what_cannot_be_told_is_asked(bundle: Bundle, tmp_path: Path) -> None:
         with pytest.raises(InputError, match=r"may hold A\|B pairs.* pairs=False"):
             translate_files(bundle, source, tmp_path / "out")
     with pytest.raises(InputError, match=r"may be an A\|B pair.* --no-pairs"):
-        sweep(Translator(bundle), in_split[0], tmp_path / "map.tif")
+        sweep(Model(bundle), in_split[0], tmp_path / "map.tif")
     assert not (tmp_path / "out").exists()
     halves = translate_files(bundle, tmp_path / "d" / "val", tmp_path / "halves", pairs=True)
     assert {read_image(path).width for path in halves} == {96}
@@ -102,8 +102,8 @@ def test_what_cannot_be_told_is_asked(bundle: Bundle, tmp_path: Path) -> None:
 def test_a_pair_is_no_raster(bundle: Bundle, dataset: Path, tmp_path: Path) -> None:
     pair = next((dataset / "train").glob("*.png"))
     with pytest.raises(InputError, match=r"is an A\|B pair, of which the model takes one side; name the output \.png"):
-        sweep(Translator(bundle), pair, tmp_path / "map.tif")
-    sweep(Translator(bundle), pair, tmp_path / "map.tif", SweepOptions(pairs=False))
+        sweep(Model(bundle), pair, tmp_path / "map.tif")
+    sweep(Model(bundle), pair, tmp_path / "map.tif", SweepOptions(pairs=False))
     assert read_image(tmp_path / "map.tif").width == 192
 
 

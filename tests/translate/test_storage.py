@@ -29,7 +29,7 @@ from terramorph.geo import Grid
 from terramorph.raster import Raster, lease, open_source, write_image
 from terramorph.raster.storage import Remote, location
 from terramorph.raster.writer import write_cog
-from terramorph.translate import SweepOptions, Translator, load, sweep
+from terramorph.translate import Model, SweepOptions, load, sweep
 from terramorph.translate.parts import Part, Parts
 
 fsspec = pytest.importorskip("fsspec")
@@ -117,8 +117,8 @@ def ortho(picture, s3: Any, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def translator(bundle: Bundle) -> Translator:
-    return Translator(bundle, precision="fp32")
+def translator(bundle: Bundle) -> Model:
+    return Model(bundle, precision="fp32")
 
 
 def same(spec: str, path: Path) -> bool:
@@ -169,7 +169,7 @@ def test_a_window_is_not_a_download(s3: Any, log: Path, tmp_path: Path) -> None:
     assert len(asked) < 12
 
 
-def test_archives_there(s3: Any, ortho: Path, translator: Translator, tmp_path: Path) -> None:
+def test_archives_there(s3: Any, ortho: Path, translator: Model, tmp_path: Path) -> None:
     for kind in ("pmtiles", "mbtiles"):
         options = SweepOptions(kind=kind)
         sweep(translator, ortho, f"s3://town/map.{kind}", options)
@@ -189,9 +189,7 @@ def test_archives_there(s3: Any, ortho: Path, translator: Translator, tmp_path: 
         open_source("s3://town/roads.geojson")
 
 
-def test_a_sweep_from_there_to_there_is_the_one_here(
-    s3: Any, ortho: Path, translator: Translator, tmp_path: Path
-) -> None:
+def test_a_sweep_from_there_to_there_is_the_one_here(s3: Any, ortho: Path, translator: Model, tmp_path: Path) -> None:
     sweep(translator, ortho, tmp_path / "map.tif", OPTIONS)
     made = sweep(translator, "s3://town/ortho.tif", Path("s3://town/deep/map.tif"), OPTIONS)
     assert str(made) == "s3://town/deep/map.tif"
@@ -201,14 +199,14 @@ def test_a_sweep_from_there_to_there_is_the_one_here(
 
 def test_a_cluster_reads_and_writes_there(s3: Any, ortho: Path, bundle: Bundle, tmp_path: Path) -> None:
     pytest.importorskip("distributed")
-    from terramorph.translate.cluster import Cluster, OnCluster
+    from terramorph.translate.cluster import Cluster, DaskEngine
 
     torch.set_num_threads(1)  # as the worker has
     bundle.save(tmp_path / "model.safetensors")
     model = partial(load, tmp_path / "model.safetensors", precision="fp32")
     sweep(model(), ortho, tmp_path / "map.tif", OPTIONS)
     with Cluster(workers=1) as cluster:  # its worker finds the server by the environment, as this process does
-        engine = OnCluster(cluster, model, partial(open_source, "s3://town/ortho.tif"))
+        engine = DaskEngine(cluster, model, partial(open_source, "s3://town/ortho.tif"))
         sweep(model(), "s3://town/ortho.tif", "s3://town/map.tif", OPTIONS, engine=engine)
     assert same("s3://town/map.tif", tmp_path / "map.tif")
     assert s3.find("town") == ["town/map.tif", "town/ortho.tif"]
@@ -315,7 +313,7 @@ def test_a_lock_is_held_until_its_holder_is_gone(
 
 
 def test_what_is_not_there_is_a_sentence(
-    s3: Any, ortho: Path, translator: Translator, close: Any, monkeypatch: pytest.MonkeyPatch
+    s3: Any, ortho: Path, translator: Model, close: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for url in ("s3://town/other.tif", "s3://city/ortho.tif"):
         with pytest.raises(RasterError, match=rf"^{url} cannot be read \(.* does not exist\); check the name"):

@@ -24,7 +24,7 @@ from terramorph.bundle import Bundle
 from terramorph.errors import ConfigError, InputError, RasterError, StorageError
 from terramorph.geo import Grid
 from terramorph.raster import Raster, TileSource, open_source, read_image, write_image
-from terramorph.translate import SweepOptions, Translator, sweep
+from terramorph.translate import Model, SweepOptions, sweep
 from terramorph.translate.assemble import Kind
 from terramorph.translate.parts import Parts
 from terramorph.translate.sweep import work_grid
@@ -57,7 +57,7 @@ def made(path: Path) -> Raster:
 
 
 def test_a_small_raster_is_what_translate_gives(bundle: Bundle, ortho: Path, tmp_path: Path) -> None:
-    translator = Translator(bundle, precision="fp32")
+    translator = Model(bundle, precision="fp32")
     sweep(translator, ortho, tmp_path / "map.tif")
     expected, got = translator.translate(ortho), made(tmp_path / "map.tif")
     assert np.array_equal(got.pixels[:, got.mask], expected.pixels[:, expected.mask])
@@ -67,7 +67,7 @@ def test_a_small_raster_is_what_translate_gives(bundle: Bundle, ortho: Path, tmp
 
 
 def test_bounded_networks_do_not_see_the_windows(ortho: Path, tmp_path: Path) -> None:
-    translator = Translator(bounded(), precision="fp32")
+    translator = Model(bounded(), precision="fp32")
     halo = translator.header.halo
     assert halo is not None
     whole = translator.translate(ortho)
@@ -87,7 +87,7 @@ def test_bounded_networks_do_not_see_the_windows(ortho: Path, tmp_path: Path) ->
 
 
 def test_blended_windows_agree_with_another_tiling(ortho: Path, tmp_path: Path) -> None:
-    translator = Translator(make_bundle(gain=0.02), precision="fp32")
+    translator = Model(make_bundle(gain=0.02), precision="fp32")
     results = []
     for number, offset in enumerate(((0, 0), (64, 64))):
         sweep(translator, ortho, tmp_path / f"{number}.tif", SweepOptions(window=192, overlap=64, offset=offset))
@@ -99,7 +99,7 @@ def test_blended_windows_agree_with_another_tiling(ortho: Path, tmp_path: Path) 
 
 def test_empty_windows_cost_nothing(bundle: Bundle, ortho: Path, tmp_path: Path, monkeypatch) -> None:
     seen = []
-    translator = Translator(bundle, precision="fp32")
+    translator = Model(bundle, precision="fp32")
     run = translator.translate_window
     monkeypatch.setattr(translator, "translate_window", lambda r, s=0: seen.append(r.grid) or run(r, s))
     corner = box(400000, 5799936, 400064, 5800000, UTM)
@@ -148,7 +148,7 @@ def test_kill_and_go_on_gives_the_same_pixels(bundle: Bundle, ortho: Path, tmp_p
 def test_a_full_disk_is_a_sentence_and_the_same_call_goes_on(
     bundle: Bundle, ortho: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    translator, options = Translator(bundle, precision="fp32"), SweepOptions(window=128, overlap=32)
+    translator, options = Model(bundle, precision="fp32"), SweepOptions(window=128, overlap=32)
     sweep(translator, ortho, tmp_path / "whole.tif", options)
     room = iter(range(8))
 
@@ -179,7 +179,7 @@ def stop(step: str, done: int, total: int) -> None:
 
 
 def test_another_plan_is_refused_and_a_damaged_part_is_made_again(bundle: Bundle, ortho: Path, tmp_path: Path) -> None:
-    translator = Translator(bundle, precision="fp32")
+    translator = Model(bundle, precision="fp32")
     options = SweepOptions(window=128, overlap=32)
     with pytest.raises(KeyboardInterrupt):
         sweep(translator, ortho, tmp_path / "map.tif", options, stop)
@@ -201,7 +201,7 @@ def test_another_plan_is_refused_and_a_damaged_part_is_made_again(bundle: Bundle
 def test_what_is_there_is_replaced_only_if_that_is_allowed(
     bundle: Bundle, ortho: Path, tmp_path: Path, kind: Kind
 ) -> None:
-    translator, out = Translator(bundle, precision="fp32"), tmp_path / f"map.{'tif' if kind == 'cog' else kind}"
+    translator, out = Model(bundle, precision="fp32"), tmp_path / f"map.{'tif' if kind == 'cog' else kind}"
     out.write_bytes(b"the work of weeks")
     options = SweepOptions(kind=kind, window=128, overlap=32)
 
@@ -223,12 +223,12 @@ def test_an_uncertainty_that_is_there_is_not_replaced(bundle: Bundle, ortho: Pat
     (tmp_path / "std.tif").write_bytes(b"the work of weeks")
     options = SweepOptions(samples=2, uncertainty=tmp_path / "std.tif")
     with pytest.raises(InputError, match=r"std\.tif would be replaced"):
-        sweep(Translator(bundle, mode="paper"), ortho, tmp_path / "map.tif", options)
+        sweep(Model(bundle, mode="paper"), ortho, tmp_path / "map.tif", options)
 
 
 def test_scale_is_brought_to_the_models_or_refused(ortho: Path, picture, tmp_path: Path) -> None:
     bundle = make_bundle(header={"ground_resolution": 1.25})
-    translator = Translator(bundle, precision="fp32")
+    translator = Model(bundle, precision="fp32")
     sweep(translator, ortho, tmp_path / "coarse.tif")
     got = made(tmp_path / "coarse.tif")
     assert got.grid.resolution == pytest.approx((1.25, 1.25))
@@ -242,7 +242,7 @@ def test_scale_is_brought_to_the_models_or_refused(ortho: Path, picture, tmp_pat
     inner = np.asarray(Image.fromarray(np.pad(own.mask, 3)).filter(ImageFilter.MinFilter(7)))[3:-3, 3:-3]
     assert back.mask[inner].all()
 
-    far = Translator(make_bundle(header={"ground_resolution": 2.0}), precision="fp32")
+    far = Model(make_bundle(header={"ground_resolution": 2.0}), precision="fp32")
     with pytest.raises(InputError, match=r"is 1 m and the model .* 2 m; bring it to that with --resolution 2"):
         sweep(far, ortho, tmp_path / "no.tif")
     sweep(far, ortho, tmp_path / "two.tif", SweepOptions(resolution=2.0))
@@ -259,7 +259,7 @@ def test_scale_is_brought_to_the_models_or_refused(ortho: Path, picture, tmp_pat
 
 
 def test_tiles_come_out_on_the_worlds_grid(bundle: Bundle, ortho: Path, tmp_path: Path) -> None:
-    translator = Translator(bundle, precision="fp32")
+    translator = Model(bundle, precision="fp32")
     sweep(translator, ortho, tmp_path / "map.tif")
     for kind in ("mbtiles", "pmtiles", "xyz"):
         out = tmp_path / f"map.{kind}"
@@ -276,7 +276,7 @@ def test_tiles_come_out_on_the_worlds_grid(bundle: Bundle, ortho: Path, tmp_path
 
 def test_the_spread_of_draws(ortho: Path, tmp_path: Path) -> None:
     bundle = make_bundle(header={"mode": "paper"})
-    translator = Translator(bundle, mode="paper", precision="fp32")
+    translator = Model(bundle, mode="paper", precision="fp32")
     options = SweepOptions(samples=3, uncertainty=tmp_path / "std.tif")
     sweep(translator, ortho, tmp_path / "map.tif", options)
     draws = translator.translate(ortho, samples=3)
@@ -289,11 +289,11 @@ def test_the_spread_of_draws(ortho: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="needs several draws"):
         SweepOptions(uncertainty=tmp_path / "std.tif")
     with pytest.raises(ConfigError, match="would be equal"):
-        sweep(Translator(bundle, mode="raster"), ortho, tmp_path / "no.tif", options)
+        sweep(Model(bundle, mode="raster"), ortho, tmp_path / "no.tif", options)
 
 
 def test_the_output_says_where_it_is_from(bundle: Bundle, ortho: Path, tmp_path: Path) -> None:
-    sweep(Translator(bundle, precision="fp32"), ortho, tmp_path / "map.tif")
+    sweep(Model(bundle, precision="fp32"), ortho, tmp_path / "map.tif")
     with rasterio.open(tmp_path / "map.tif") as file:
         tags = file.tags()
         assert tags["TERRAMORPH_SOURCE"].endswith("ortho.tif")
@@ -304,7 +304,7 @@ def test_the_output_says_where_it_is_from(bundle: Bundle, ortho: Path, tmp_path:
 
 def test_unreadable_blocks_are_named_and_gone_on_from(bundle: Bundle, ortho: Path, tmp_path: Path) -> None:
     whole = ortho.read_bytes()
-    translator = Translator(bundle, precision="fp32")
+    translator = Model(bundle, precision="fp32")
     ortho.write_bytes(whole[: len(whole) // 2])
     with pytest.raises((InputError, StorageError), match=r"ortho\.tif"):
         sweep(translator, ortho, tmp_path / "map.tif", SweepOptions(window=128, overlap=32))
@@ -317,7 +317,7 @@ def test_unreadable_blocks_are_named_and_gone_on_from(bundle: Bundle, ortho: Pat
 def test_what_could_not_be_written_is_refused_before_the_first_window(
     bundle: Bundle, ortho: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    translator = Translator(bundle, precision="fp32")
+    translator = Model(bundle, precision="fp32")
     monkeypatch.setattr(translator, "translate_window", lambda *_: pytest.fail("a window was computed"))
     whole = ortho.read_bytes()
     (tmp_path / "tiles").mkdir()
@@ -337,7 +337,7 @@ def test_what_could_not_be_written_is_refused_before_the_first_window(
     ):
         with pytest.raises((InputError, RasterError), match=sentence):
             sweep(translator, source, tmp_path / output, options)
-    noisy = Translator(make_bundle(dropout=0.5), precision="fp32", mode="paper")
+    noisy = Model(make_bundle(dropout=0.5), precision="fp32", mode="paper")
     monkeypatch.setattr(noisy, "translate_window", lambda *_: pytest.fail("a window was computed"))
     for spread, sentence in (
         ("map.tif", "cannot be the output and its uncertainty too"),
@@ -352,7 +352,7 @@ def test_what_could_not_be_written_is_refused_before_the_first_window(
 
 
 def test_the_output_of_an_area_is_no_larger_than_it(bundle: Bundle, ortho: Path, tmp_path: Path) -> None:
-    translator = Translator(bundle, precision="fp32")
+    translator = Model(bundle, precision="fp32")
     area = box(400200, 5799800, 400300, 5799900, UTM)
     sweep(translator, ortho, tmp_path / "whole.tif", SweepOptions(window=320))
     sweep(translator, ortho, tmp_path / "part.tif", SweepOptions(area=area, match_source=True))
@@ -363,7 +363,7 @@ def test_the_output_of_an_area_is_no_larger_than_it(bundle: Bundle, ortho: Path,
 
 
 def test_pixels_that_are_not_square_are_warped(bundle: Bundle, picture, tmp_path: Path) -> None:
-    translator = Translator(bundle, precision="fp32")
+    translator = Model(bundle, precision="fp32")
     grid = Grid(200, 300, Affine(1.0, 0.0, 4e5, 0.0, -2.0, 5.8e6), UTM)
     degrees = Grid(200, 300, Affine(1e-5, 0.0, 15.0, 0.0, -1e-5, 60.0), CRS("EPSG:4326"))
     mirrored = Grid(200, 300, Affine(1.0, 0.0, 4e5, 0.0, 1.0, 5.8e6), UTM)
@@ -381,7 +381,7 @@ def test_pixels_that_are_not_square_are_warped(bundle: Bundle, picture, tmp_path
 
 
 def test_grids_out_of_all_reason_are_refused(bundle: Bundle, ortho: Path, tmp_path: Path) -> None:
-    translator = Translator(bundle, precision="fp32", any_resolution=True)
+    translator = Model(bundle, precision="fp32", any_resolution=True)
     with pytest.raises(InputError, match=r"is 1 m, and nothing is to be seen at 0\.001 m; give a coarser --resolution"):
         sweep(translator, ortho, tmp_path / "no.tif", SweepOptions(resolution=0.001))
     world = Grid(2**24, 2**24, Affine(2.0, 0.0, 0.0, 0.0, -2.0, 0.0), UTM)

@@ -20,7 +20,7 @@ from terramorph.errors import ConfigError
 if TYPE_CHECKING:
     from terramorph.prepare import Opening
     from terramorph.raster import ReadOptions
-    from terramorph.translate import SweepOptions, Translator
+    from terramorph.translate import Model, SweepOptions
 
 NAME = "translate"
 _GO_ON = "run the same command again, it goes on from here"
@@ -206,7 +206,7 @@ class _Imagery(NamedTuple):
     cache: Path
     options: ReadOptions
 
-    def for_model(self, translator: Translator) -> _Imagery:
+    def for_model(self, translator: Model) -> _Imagery:
         """The same with the names of the model's bands, if bands are picked: their order is the user's."""
         names = translator.header.source.names if self.options.bands else None
         return self._replace(options=replace(self.options, names=names))
@@ -237,7 +237,7 @@ def _sweep(bundle: str, settings: dict[str, Any], imagery: _Imagery, output: Pat
         sweep(translator, source, output, options, steps.update)
 
 
-def _warn_of_instance_norm(translator: Translator) -> None:
+def _warn_of_instance_norm(translator: Model) -> None:
     if translator.header.architecture.settings.get("norm") == "instance":
         warn(
             "this network has instance norm, which looks at the statistics of each window: where windows differ in "
@@ -257,7 +257,7 @@ def _sweep_on_cluster(
     """On workers that open bundle and source for themselves."""
     from terramorph.prepare import open_side
     from terramorph.translate import load, sweep
-    from terramorph.translate.cluster import Cluster, OnCluster
+    from terramorph.translate.cluster import Cluster, DaskEngine
 
     cluster = Cluster(scheduler, workers)
     # Here the model is only asked what it is; a machine that hands out windows may have no GPU.
@@ -266,7 +266,7 @@ def _sweep_on_cluster(
     imagery = imagery.for_model(translator)
     with open_side(*imagery) as source, cluster, Steps() as steps:
         model = partial(load, _absolute_bundle(bundle), **settings)
-        engine = OnCluster(cluster, model, partial(open_side, *imagery.seen_from_elsewhere()))
+        engine = DaskEngine(cluster, model, partial(open_side, *imagery.seen_from_elsewhere()))
         sweep(translator, source, output, options, steps.update, engine)
 
 

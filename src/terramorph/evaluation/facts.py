@@ -11,10 +11,10 @@ from terramorph._version import __version__
 from terramorph.bundle import Header, Mode
 from terramorph.evaluation.classes import Classes
 from terramorph.evaluation.samples import Samples
-from terramorph.translate import Translator
+from terramorph.translate import Model
 
 
-def protocol_facts(samples: Samples, ids: list[str], translator: Translator, seed: int) -> dict[str, Any]:
+def protocol_facts(samples: Samples, ids: list[str], translator: Model, seed: int) -> dict[str, Any]:
     """How it was measured: of the pairs that were counted, ``ids``."""
     size = samples.header.size
     name, resize = "maps-256" if size == 256 else f"maps-256 at {size} px", "PIL bicubic, stored dtype"

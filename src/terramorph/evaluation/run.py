@@ -29,7 +29,7 @@ from terramorph.evaluation.verdicts import against_floor
 from terramorph.pairs import has_split, load_manifest, open_pairs
 from terramorph.pixels import BYTE
 from terramorph.raster import Raster, default_bands, write_image
-from terramorph.translate import Translator, load
+from terramorph.translate import Model, load
 
 Progress = Callable[[int, int], None]
 
@@ -184,12 +184,12 @@ def evaluate(
 
 def _opened(
     bundle: Bundle | str | Path, mode: Mode | None, device: str, precision: str, seed: int
-) -> tuple[Translator, Bundle | None]:
+) -> tuple[Model, Bundle | None]:
     """The translator, and the bundle it was made from; an exported network has none."""
     if not isinstance(bundle, Bundle) and Path(bundle).suffix == ".onnx":
         return load(bundle, mode=mode, device=device, precision=precision, seed=seed), None
     model = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
-    return Translator(model, mode=mode, device=device, precision=precision, seed=seed), model
+    return Model(model, mode=mode, device=device, precision=precision, seed=seed), model
 
 
 class _Work:
@@ -198,7 +198,7 @@ class _Work:
     def __init__(
         self,
         samples: Samples,
-        translator: Translator,
+        translator: Model,
         judge: torch.device,
         instruments: Instruments,
         floor: Floor,

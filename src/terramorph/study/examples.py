@@ -14,7 +14,7 @@ from terramorph.evaluation.samples import Samples, as_bytes
 from terramorph.pairs import open_pairs
 from terramorph.pixels import BYTE
 from terramorph.raster import Raster, read_image, write_image
-from terramorph.translate import Translator
+from terramorph.translate import Model
 
 EXAMPLES = 6
 FOLDER = "examples"
@@ -36,7 +36,7 @@ def keep_examples(run: Path, model: Path, dataset: Path, split: str, device: str
     """
     bundle = load_bundle(model)
     samples = Samples(open_pairs(dataset, split), bundle.header)
-    translator = Translator(bundle, device=device)
+    translator = Model(bundle, device=device)
     (run / FOLDER).mkdir(parents=True, exist_ok=True)
     for number, index in enumerate(chosen(len(samples.pairs))):
         sample = samples.read(index)

@@ -9,18 +9,17 @@ from terramorph.translate.area import read_area
 from terramorph.translate.arrays import translate_array
 from terramorph.translate.backends import Backend, OnnxBackend, OpenVinoBackend, TorchBackend
 from terramorph.translate.files import Translated, translate_files
-from terramorph.translate.loading import load
+from terramorph.translate.model import Model, load
 from terramorph.translate.sweep import SweepOptions, sweep
-from terramorph.translate.translator import Translator
 
 __all__ = [
     "Backend",
+    "Model",
     "OnnxBackend",
     "OpenVinoBackend",
     "SweepOptions",
     "TorchBackend",
     "Translated",
-    "Translator",
     "load",
     "read_area",
     "sweep",

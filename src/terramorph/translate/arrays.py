@@ -12,15 +12,15 @@ from terramorph.errors import InputError
 from terramorph.geo import Cover, Grid, Window
 from terramorph.raster import Raster, default_bands
 from terramorph.raster.array_source import ArrayLayout, ArraySource
+from terramorph.translate.model import Model
 from terramorph.translate.sweep import SweepOptions, plan_cover, work_grid
-from terramorph.translate.translator import Translator
 
 if TYPE_CHECKING:
     import xarray
 
 
 def translate_array(
-    translator: Translator,
+    model: Model,
     array: xarray.DataArray,
     *,
     resolution: float | None = None,
@@ -37,13 +37,13 @@ def translate_array(
     reads, so any scheduler of dask computes it in bounded memory.
 
     Args:
-        translator: in either mode; sent to dask's workers once each.
+        model: in either mode; sent to dask's workers once each.
         array: (band, y, x), (y, x, band) or (y, x) of the bundle's stored dtype, with coordinates and a CRS as
             rioxarray or odc-geo give them.
         resolution: metres per pixel at which the network sees the ground; None: what it was trained at. The array is
             brought to it.
         match_source: bring the result back to the array's own grid.
-        window, overlap: see `Translator.cover`.
+        window, overlap: see `Model.cover`.
 
     Returns:
         The bundle's target dtype, dimensions in the array's order, with coordinates, CRS and band names. Where pixels
@@ -60,16 +60,16 @@ def translate_array(
     if not isinstance(array, xarray.DataArray):
         raise InputError(
             f"A {type(array).__name__} is no DataArray; of a Dataset pick one variable or use .to_dataarray(), and "
-            "give a plain array to Translator.translate."
+            "give a plain array to Model.translate."
         )
     source = ArraySource(array)
     from odc.geo.xr import wrap_xr
 
-    translator.check_kind(source.bands, source.dtype.name, source.units)
-    grid = work_grid(source, translator, resolution)
-    cover = plan_cover(translator, grid, SweepOptions(resolution=resolution, window=window, overlap=overlap))
+    model.check_kind(source.bands, source.dtype.name, source.units)
+    grid = work_grid(source, model, resolution)
+    cover = plan_cover(model, grid, SweepOptions(resolution=resolution, window=window, overlap=overlap))
     gaps = source.layout.nodata is not None or source.dtype.kind == "f" or grid != source.grid
-    work = _Work(translator, cover, source.layout, gaps)
+    work = _Work(model, cover, source.layout, gaps)
     pixels = _lazily(work, grid, source) if source.lazy else _at_once(work, grid, source)
     names = work.target.names if len(work.target.names) == work.target.count else default_bands(work.target.count)
     spatial = array.odc.spatial_dims
@@ -87,9 +87,9 @@ def translate_array(
 class _Work:
     """What every window and every chunk of the result needs to know."""
 
-    def __init__(self, translator: Translator, cover: Cover, layout: ArrayLayout, gaps: bool) -> None:
-        self.translator, self.cover, self.layout = translator, cover, layout
-        self.target: Bands = translator.header.target
+    def __init__(self, model: Model, cover: Cover, layout: ArrayLayout, gaps: bool) -> None:
+        self.model, self.cover, self.layout = model, cover, layout
+        self.target: Bands = model.header.target
         self.nodata: float | None = None
         if gaps:
             self.nodata = float("nan") if np.dtype(self.target.dtype).kind == "f" else self.target.low
@@ -99,7 +99,7 @@ class _Work:
         if not raster.mask.any():
             return None
         rows, columns = window.inner
-        made = self.translator.translate_window(raster)[:, rows, columns]
+        made = self.model.translate_window(raster)[:, rows, columns]
         return np.concatenate([made, raster.mask[None, rows, columns].astype(made.dtype)])
 
     def stored(self, values: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArray[Any]:

@@ -18,8 +18,8 @@ from terramorph.raster import ImageSource, Source
 from terramorph.raster.tiles.write import write_tiles
 from terramorph.raster.writer import Strip, write_cog
 from terramorph.translate.memory import release_pages
+from terramorph.translate.model import Model
 from terramorph.translate.parts import Parts
-from terramorph.translate.translator import Translator
 from terramorph.translate.windows import Stages
 
 Progress = Callable[[str, int, int], None]
@@ -32,7 +32,7 @@ class Assembly:
     """What the parts of a sweep are joined with.
 
     Attributes:
-        translator: made the parts.
+        model: made the parts.
         source: what the output says it is from.
         grid: of the parts together.
         cover: the windows, a part each.
@@ -41,7 +41,7 @@ class Assembly:
         stages: the seconds of joining and finishing are added to it.
     """
 
-    translator: Translator
+    model: Model
     source: Source
     grid: Grid
     cover: Cover
@@ -92,7 +92,7 @@ class Assembly:
         dtype: DTypeLike | None = None,
     ) -> None:
         """Writes a GeoTIFF; bands and dtype are the bundle's unless given."""
-        target = self.translator.header.target
+        target = self.model.header.target
         begun = joined = time.perf_counter()
 
         def progress(done: int, total: int) -> None:
@@ -117,12 +117,12 @@ class Assembly:
         self.stages.finish_s += time.perf_counter() - joined
 
     def _tags(self) -> dict[str, str]:
-        header = self.translator.header
+        header = self.model.header
         tags = {
             "TERRAMORPH_VERSION": __version__,
             "TERRAMORPH_BUNDLE": f"{header.architecture.name}, {header.direction}, made by {header.made_by}",
-            "TERRAMORPH_BUNDLE_DIGEST": self.translator.digest,
-            "TERRAMORPH_MODE": self.translator.mode,
+            "TERRAMORPH_BUNDLE_DIGEST": self.model.digest,
+            "TERRAMORPH_MODE": self.model.mode,
             "TERRAMORPH_SOURCE": self.source.name,
         }
         if self.source.licence:
@@ -131,7 +131,7 @@ class Assembly:
 
     def _joined(self, step: str, spread: bool = False) -> Iterator[Strip]:
         """Rows of the output from the top: (rows, pixels (C, h, W) in the stored dtype, mask bool (h, W))."""
-        target, cover = self.translator.header.target, self.cover
+        target, cover = self.model.header.target, self.cover
         bands = 1 if spread else target.count
         # Fewer rows at a time of a wider raster, so that memory does not grow with it.
         high = max(16, min(256, (1 << 21) // cover.width))

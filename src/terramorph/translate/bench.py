@@ -16,7 +16,7 @@ from terramorph.networks import EncoderDecoder
 from terramorph.processor import native_bf16
 from terramorph.translate.backends import OnnxBackend, OpenVinoBackend, TorchBackend
 from terramorph.translate.cpu_unet import CpuUNet
-from terramorph.translate.translator import WINDOW_SIDES
+from terramorph.translate.model import WINDOW_SIDES
 from terramorph.translate.tuning import Run, Tuning, fastest_runs, remember
 
 BATCHES = (1, 2, 4, 8)

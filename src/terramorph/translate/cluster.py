@@ -22,7 +22,7 @@ import torch
 
 from terramorph.errors import ConfigError, InputError, MissingPackageError, RunError, TerramorphError
 from terramorph.raster import Source
-from terramorph.translate.translator import Translator
+from terramorph.translate.model import Model
 from terramorph.translate.windows import Job, Stages, Unit
 from terramorph.translate.worker import Task, backend_name, forget, translate_unit
 
@@ -48,7 +48,7 @@ class Cluster:
     """Dask workers: processes of this machine, or those of a scheduler that runs somewhere.
 
         with Cluster(workers=2) as cluster:
-            sweep(translator, source, output, engine=OnCluster(cluster, model, source))
+            sweep(translator, source, output, engine=DaskEngine(cluster, model, source))
 
     Python starts local workers by importing the main module again, so a script needs `if __name__ == "__main__":`.
 
@@ -175,7 +175,7 @@ class Cluster:
 
 
 @dataclass(frozen=True)
-class OnCluster:
+class DaskEngine:
     """The engine that is a cluster.
 
     Attributes:
@@ -185,7 +185,7 @@ class OnCluster:
     """
 
     cluster: Cluster
-    model: Callable[[], Translator]
+    model: Callable[[], Model]
     source: Callable[[], Source]
 
     @cached_property

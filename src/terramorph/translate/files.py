@@ -14,10 +14,9 @@ from terramorph.errors import InputError, StorageError
 from terramorph.raster import IMAGE_SUFFIXES, Raster, ReadOptions, read_image, write_image
 from terramorph.raster.image import files_below
 from terramorph.raster.save import check_format
-from terramorph.translate.loading import load
+from terramorph.translate.model import WHOLE_PIXELS, Model, load
 from terramorph.translate.outputs import refuse_present
 from terramorph.translate.paired import pairs_among, source_half, without_targets
-from terramorph.translate.translator import WHOLE_PIXELS, Translator
 
 Progress = Callable[[int, int], None]
 WRITABLE = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
@@ -52,7 +51,7 @@ class Translated:
 
 
 def translate_files(
-    model: Translator | Bundle | str | Path,
+    model: Model | Bundle | str | Path,
     source: str | Path | Sequence[str | Path],
     output: str | Path,
     *,
@@ -81,7 +80,7 @@ def translate_files(
         source: an image, a folder (its images and those of folders in it, in the order of their names), or a list.
         output: an image path for one image, otherwise a folder, made if missing. The name of each image is kept, and
             below a folder its path. A name that ends like an image's is never a folder's, unless there is that folder.
-        mode, device, precision, seed, batch_size, any_resolution: see `Translator`; ignored if one is given.
+        mode, device, precision, seed, batch_size, any_resolution: see `Model`; ignored if one is given.
         samples: outputs of each image in paper mode; for more than one they are called NAME_1, NAME_2 ...
         suffix: of the outputs in a folder: .png, .jpg or .tif. Default: .tif for inputs that are TIFF and
             for targets that PNG cannot hold, otherwise .png.
@@ -103,10 +102,10 @@ def translate_files(
         ConfigError: if more than one sample is asked for in raster mode.
         StorageError: if an output cannot be written.
     """
-    if isinstance(model, Translator):
+    if isinstance(model, Model):
         translator = model
     else:
-        make = partial(Translator, model) if isinstance(model, Bundle) else partial(load, model)
+        make = partial(Model, model) if isinstance(model, Bundle) else partial(load, model)
         translator = make(
             mode=mode,
             device=device,
@@ -155,7 +154,7 @@ def translate_files(
 
 
 def _plan(
-    translator: Translator,
+    translator: Model,
     source: str | Path | Sequence[str | Path],
     output: Path,
     samples: int,
@@ -226,14 +225,14 @@ def _inputs(source: str | Path | Sequence[str | Path], output: Path) -> tuple[li
     return found, False
 
 
-def _default_suffix(translator: Translator, path: Path) -> str:
+def _default_suffix(translator: Model, path: Path) -> str:
     target = translator.header.target
     png = (target.dtype == "uint8" and target.count in (1, 3)) or (target.dtype == "uint16" and target.count == 1)
     return ".tif" if not png or path.suffix.lower() in (".tif", ".tiff") else ".png"
 
 
 def _checked(
-    translator: Translator,
+    translator: Model,
     jobs: dict[Path, list[Path]],
     pool: ThreadPoolExecutor,
     read: Callable[[Path], Raster],
@@ -268,7 +267,7 @@ def _checked(
     return good
 
 
-def _check(translator: Translator, path: Path, raster: Raster) -> None:
+def _check(translator: Model, path: Path, raster: Raster) -> None:
     try:
         translator.check(raster)
     except InputError as error:
@@ -292,9 +291,7 @@ def _ahead(
         yield first, future.result()
 
 
-def _batches(
-    translator: Translator, images: Iterable[tuple[Path, Raster]]
-) -> Iterator[tuple[list[Path], list[Raster]]]:
+def _batches(translator: Model, images: Iterable[tuple[Path, Raster]]) -> Iterator[tuple[list[Path], list[Raster]]]:
     """Neighbours of one size, at most a batch of them."""
     paths: list[Path] = []
     rasters: list[Raster] = []

@@ -24,11 +24,11 @@ from terramorph.raster.clip import ClippedSource
 from terramorph.raster.storage import Remote, location, placed
 from terramorph.translate.assemble import Assembly, Kind, Progress
 from terramorph.translate.memory import release_freed_memory
+from terramorph.translate.model import MAX_SCALE_RATIO, WHOLE_PIXELS, Model
 from terramorph.translate.outputs import check_outputs
 from terramorph.translate.paired import refuse_pair
 from terramorph.translate.parts import Parts, is_begun
-from terramorph.translate.translator import MAX_SCALE_RATIO, WHOLE_PIXELS, Translator
-from terramorph.translate.windows import Bench, Job, Stages, identity, translate_windows
+from terramorph.translate.windows import Job, Stages, Worker, identity, translate_windows
 
 MAX_PIXELS = 10**13
 """Of a grid to translate: thirty countries of the size of Germany at 1 m."""
@@ -54,7 +54,7 @@ class SweepOptions:
         restart: throw away what an unfinished sweep to the same output has made, if it was another one.
         overwrite: replace outputs that are there already.
         pairs: False: the source is no A|B pair, though it may look like one; else such a one is refused.
-        window: side of the windows in pixels; None: see `Translator.cover`.
+        window: side of the windows in pixels; None: see `Model.cover`.
         overlap: pixels that windows share, where the network's field is not bounded; None: likewise.
         offset: (y, x) by which the lattice of windows is moved: another tiling of the same ground.
     """
@@ -85,7 +85,7 @@ class SweepOptions:
 
 
 class Engine(Protocol):
-    """What computes the windows of a sweep: this process, or a cluster (`cluster.OnCluster`).
+    """What computes the windows of a sweep: this process, or a cluster (`cluster.DaskEngine`).
 
     Attributes:
         backend: what runs the network, by name; with as many threads, results of one name are equal.
@@ -108,16 +108,16 @@ class Engine(Protocol):
 
 
 @dataclass(frozen=True)
-class Here:
+class LocalEngine:
     """The engine that is this process."""
 
-    translator: Translator
+    model: Model
     source: Source
 
     @property
     def backend(self) -> str:
         """See `Engine`."""
-        return self.translator.backend.name
+        return self.model.backend.name
 
     def compute(self, job: Job, stages: Stages, tell: Callable[[int, int], None]) -> None:
         """See `Engine`."""
@@ -130,15 +130,15 @@ class Here:
             count += more
             tell(count, total)
 
-        bench = Bench(self.translator, self.source, job.grid, job.parts, job.samples)
-        translate_windows(bench, job.left(done), stages, computed)
+        worker = Worker(self.model, self.source, job.grid, job.parts, job.samples)
+        translate_windows(worker, job.left(done), stages, computed)
         # Joining wants memory too, and comes after.
-        self.translator.backend.release()
+        self.model.backend.release()
         release_freed_memory()
 
 
 def sweep(
-    translator: Translator,
+    model: Model,
     source: Source | str | Path,
     output: str | Path,
     options: SweepOptions | None = None,
@@ -149,7 +149,7 @@ def sweep(
     """Translates a raster of any size into a Cloud Optimized GeoTIFF or web-map tiles.
 
     Args:
-        translator: made with `any_resolution=True` where `options.resolution` is given.
+        model: made with `any_resolution=True` where `options.resolution` is given.
         source: what `open_source` takes, or a source.
         output: file or folder to make, or an s3:// URL. Unfinished work lies beside it in `.NAME.parts`, and is gone on
             with.
@@ -172,24 +172,24 @@ def sweep(
     if engine is not None and isinstance(place, Path):
         place = place.absolute()  # workers may stand in another folder
     tell = progress or (lambda step, done, total: None)
-    translator.check_samples(options.samples)
+    model.check_samples(options.samples)
     with ExitStack() as opened:
         whole = source if not isinstance(source, str | Path) else opened.enter_context(open_source(source))
-        translator.check_kind(whole.bands, np.dtype(whole.dtype).name, whole.units)
+        model.check_kind(whole.bands, np.dtype(whole.dtype).name, whole.units)
         seen = whole if options.area is None else ClippedSource(whole, options.area)
         if whole.extent.crs is None and whole.grid is not None and whole.grid.is_georeferenced:
             warn(f"{whole.name} has a place but no CRS: it is translated as it is, at any resolution; give its CRS.")
-        grid = work_grid(seen, translator, options.resolution)
+        grid = work_grid(seen, model, options.resolution)
         if options.pairs is not False:
-            refuse_pair(whole, translator.header)
+            refuse_pair(whole, model.header)
         # Whoever began what lies unfinished beside it has agreed.
         overwrite = options.overwrite or (is_begun(place) and not options.restart)
-        check_outputs(place, options.uncertainty, options.kind, whole, translator.header, grid, overwrite)
-        cover = plan_cover(translator, grid, options)
-        engine = engine or Here(translator, seen)
+        check_outputs(place, options.uncertainty, options.kind, whole, model.header, grid, overwrite)
+        cover = plan_cover(model, grid, options)
+        engine = engine or LocalEngine(model, seen)
         tell("looking at the source", 0, 1)  # all of it, for the fingerprint
         plan = {
-            **identity(translator, seen, engine.backend),
+            **identity(model, seen, engine.backend),
             "grid": [grid.height, grid.width, *grid.affine[:6], str(grid.crs)],
             "cover": str(cover),
             "samples": options.samples,
@@ -199,8 +199,8 @@ def sweep(
         job = Job(plan, grid, cover, parts, options.area, options.samples, seen.sequential)
         with parts.locked():
             engine.compute(job, stages, lambda done, total: tell("translating", done, total))
-            assembly = Assembly(translator, whole, grid, cover, parts, tell, stages)
-            back = own_grid(seen, translator) if options.match_source else None
+            assembly = Assembly(model, whole, grid, cover, parts, tell, stages)
+            back = own_grid(seen, model) if options.match_source else None
             back = None if back == grid else back
             with placed(place, parts.scratch) as made:
                 assembly.write(made, options.kind, back)
@@ -211,20 +211,20 @@ def sweep(
     return place
 
 
-def work_grid(source: Source, translator: Translator, resolution: float | None) -> Grid:
+def work_grid(source: Source, model: Model, resolution: float | None) -> Grid:
     """The grid on which the network sees a source: the source's own where that is of the right scale and its pixels
     are square.
 
     Args:
         source: with or without a place; of one that is cut to an area, no more than that is covered.
-        translator: knows the ground resolution it was trained at, or does not.
+        model: knows the ground resolution it was trained at, or does not.
         resolution: metres per pixel, in place of that.
 
     Raises:
         InputError: if the source's scale is more than `MAX_SCALE_RATIO` off and no resolution is given, or it has no
             pixels and there is nothing to tell their size, or the grid would be out of all reason.
     """
-    grid = _work_grid(source, translator, resolution)
+    grid = _work_grid(source, model, resolution)
     if grid.height * grid.width > MAX_PIXELS:
         raise InputError(
             f"{source.name} would be {grid.width:,} x {grid.height:,} pixels; give the ground that is wanted with "
@@ -233,12 +233,12 @@ def work_grid(source: Source, translator: Translator, resolution: float | None) 
     return grid
 
 
-def own_grid(source: Source, translator: Translator) -> Grid | None:
+def own_grid(source: Source, model: Model) -> Grid | None:
     """The grid of a source's own pixels, cut to where it has any; it starts at a multiple of the network's stride.
 
     So the network sees every layer in the same phase as without the cut.
     """
-    own, stride = source.grid, translator.header.stride
+    own, stride = source.grid, model.header.stride
     if own is None or not isinstance(source, ClippedSource):
         return own
     box = source.extent.boundingbox
@@ -249,15 +249,15 @@ def own_grid(source: Source, translator: Translator) -> Grid | None:
     return own.crop(top, left, max(bottom - top, 1), max(right - left, 1))
 
 
-def _work_grid(source: Source, translator: Translator, resolution: float | None) -> Grid:
-    own = own_grid(source, translator)
+def _work_grid(source: Source, model: Model, resolution: float | None) -> Grid:
+    own = own_grid(source, model)
     have = None if own is None else own.ground_resolution
-    need = resolution if resolution is not None else translator.header.ground_resolution
+    need = resolution if resolution is not None else model.header.ground_resolution
     if own is None and need is None:
         raise InputError(f"{source.name} has no pixels of its own and the model knows no scale; give --resolution.")
     if resolution is not None and own is not None and have is None:
         raise InputError(f"{source.name} has no place on Earth, so it has no metres; leave out --resolution.")
-    if own is not None and (have is None or (resolution is None and translator.any_resolution)):
+    if own is not None and (have is None or (resolution is None and model.any_resolution)):
         return own
     if need is None:
         assert own is not None
@@ -279,9 +279,9 @@ def _work_grid(source: Source, translator: Translator, resolution: float | None)
     return grid_at(source.extent, need)
 
 
-def plan_cover(translator: Translator, grid: Grid, options: SweepOptions) -> Cover:
-    """The windows of a grid; up to `WHOLE_PIXELS` go through in one pass, as in `Translator.translate`."""
+def plan_cover(model: Model, grid: Grid, options: SweepOptions) -> Cover:
+    """The windows of a grid; up to `WHOLE_PIXELS` go through in one pass, as in `Model.translate`."""
     window = options.window
     if window is None and grid.height * grid.width <= WHOLE_PIXELS:
         window = max(grid.height, grid.width)
-    return translator.cover(grid.height, grid.width, window=window, overlap=options.overlap, offset=options.offset)
+    return model.cover(grid.height, grid.width, window=window, overlap=options.overlap, offset=options.offset)

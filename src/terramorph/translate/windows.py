@@ -22,8 +22,8 @@ from terramorph._version import __version__
 from terramorph.geo import Cover, Grid, Window
 from terramorph.raster import Raster, Source
 from terramorph.translate.memory import release_freed_memory
+from terramorph.translate.model import Model
 from terramorph.translate.parts import Part, Parts
-from terramorph.translate.translator import Translator
 
 TRIMMED = 4
 """Windows after which freed memory is given back: their layers' outputs leave gaps, which grow to hundreds of MB."""
@@ -101,11 +101,11 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Bench:
+class Worker:
     """What a process translates windows with.
 
     Attributes:
-        translator: the model.
+        model: the model.
         source: the imagery, cut to the area.
         grid: on which the network sees it.
         parts: where results go.
@@ -113,7 +113,7 @@ class Bench:
         turn: held to compute. Where a worker has several threads, the others read and write meanwhile.
     """
 
-    translator: Translator
+    model: Model
     source: Source
     grid: Grid
     parts: Parts
@@ -133,7 +133,7 @@ class Bench:
         real = raster.mask[None, rows, columns]
         if not real.any():
             return None
-        draws = [self.translator.translate_window(raster, i)[:, rows, columns] for i in range(self.samples)]
+        draws = [self.model.translate_window(raster, i)[:, rows, columns] for i in range(self.samples)]
         spread = None
         if self.samples > 1:
             stack = np.stack(draws).astype(np.float32)
@@ -142,23 +142,23 @@ class Bench:
         return Part(np.concatenate([draws[0], real.astype(draws[0].dtype)]), spread)
 
 
-def identity(translator: Translator, source: Source, backend: str) -> dict[str, Any]:
+def identity(model: Model, source: Source, backend: str) -> dict[str, Any]:
     """What decides the pixels of a window, apart from its place: processes that agree on it give the same bytes."""
     return {
         "terramorph": __version__,
-        "bundle": translator.digest,
+        "bundle": model.digest,
         "source": source.fingerprint(),
-        "mode": translator.mode,
+        "mode": model.mode,
         "backend": backend,
-        "seed": translator.seed,
+        "seed": model.seed,
     }
 
 
-def translate_windows(bench: Bench, units: Iterable[Unit], stages: Stages, tell: Callable[[int], None]) -> None:
+def translate_windows(worker: Worker, units: Iterable[Unit], stages: Stages, tell: Callable[[int], None]) -> None:
     """Translates windows and keeps them: one is computed while the next are read and the last are written.
 
     Args:
-        bench: what to do it with.
+        worker: what to do it with.
         units: the windows, in the order in which they are read.
         stages: the seconds of each step are added to it.
         tell: called with the number of windows that are computed.
@@ -170,15 +170,15 @@ def translate_windows(bench: Bench, units: Iterable[Unit], stages: Stages, tell:
 
     def read(unit: Unit) -> tuple[Unit, list[Raster]]:
         with stages.timed("read_s"):
-            return unit, bench.read(unit)
+            return unit, worker.read(unit)
 
     def keep(window: Window, part: Part | None) -> None:
         with stages.timed("write_s"):
-            bench.parts.save(window.number, part)
+            worker.parts.save(window.number, part)
 
     coming, computed = iter(units), 0
     # No more than is needed to stay ahead: a row of windows takes as much memory as all of them.
-    depth = 1 if bench.source.sequential else 2
+    depth = 1 if worker.source.sequential else 2
     with ThreadPoolExecutor(1, "terramorph-read") as reader, ThreadPoolExecutor(1, "terramorph-write") as writer:
         ahead = deque(reader.submit(read, unit) for unit in islice(coming, depth))
         writing: deque[Future[None]] = deque()
@@ -187,8 +187,8 @@ def translate_windows(bench: Bench, units: Iterable[Unit], stages: Stages, tell:
                 unit, rasters = ahead.popleft().result()
                 ahead.extend(reader.submit(read, unit) for unit in islice(coming, 1))
                 for window, raster in zip(unit, rasters, strict=True):
-                    with bench.turn, stages.timed("compute_s"):
-                        part = bench.translate(raster, window)
+                    with worker.turn, stages.timed("compute_s"):
+                        part = worker.translate(raster, window)
                     writing.append(writer.submit(keep, window, part))
                     while len(writing) > 2:
                         writing.popleft().result()

@@ -17,12 +17,12 @@ from terramorph.errors import InputError, TerramorphError
 from terramorph.geo import Grid
 from terramorph.raster import Source
 from terramorph.raster.clip import ClippedSource
+from terramorph.translate.model import Model
 from terramorph.translate.parts import Parts
-from terramorph.translate.translator import Translator
-from terramorph.translate.windows import Bench, Stages, Unit, identity, translate_windows
+from terramorph.translate.windows import Stages, Unit, Worker, identity, translate_windows
 
 _WHAT = {"terramorph": "version of terramorph", "source": "content of the source", "bundle": "content of the bundle"}
-_benches: dict[str, Bench] = {}
+_workers: dict[str, Worker] = {}
 _opening = threading.Lock()
 
 
@@ -37,7 +37,7 @@ class Task:
         threads: that the network computes with; None: as many as the worker was started with.
     """
 
-    model: Callable[[], Translator]
+    model: Callable[[], Model]
     source: Callable[[], Source] = field(repr=False)  # a URL may have a key in it, and Dask logs what fails
     area: Geometry | None
     grid: Grid
@@ -63,13 +63,13 @@ def translate_unit(task: Task, unit: Unit) -> tuple[str, Stages]:
     worker, stages = get_worker(), Stages()
     with _sendable_errors():
         with _opening:
-            if task.key not in _benches:
-                _benches.clear()  # of a sweep whose client was killed
-                _benches[task.key] = open_bench(task, worker.address)
-            bench = _benches[task.key]
+            if task.key not in _workers:
+                _workers.clear()  # of a sweep whose client was killed
+                _workers[task.key] = open_worker(task, worker.address)
+            opened = _workers[task.key]
         # In each of Dask's threads: OpenMP keeps the number for the thread that set it.
         torch.set_num_threads(task.threads or worker.state.nthreads)
-        translate_windows(bench, [unit], stages, lambda more: None)
+        translate_windows(opened, [unit], stages, lambda more: None)
     return worker.address, stages
 
 
@@ -81,18 +81,18 @@ def dask_setup(worker: Any) -> None:
 
 def forget(key: str) -> None:
     """Lets a worker go of a sweep."""
-    bench = _benches.pop(key, None)
-    if bench is not None:
-        bench.source.close()
+    opened = _workers.pop(key, None)
+    if opened is not None:
+        opened.source.close()
 
 
-def backend_name(model: Callable[[], Translator]) -> str:
+def backend_name(model: Callable[[], Model]) -> str:
     """What runs the network on a worker."""
     with _sendable_errors():
         return model().backend.name
 
 
-def open_bench(task: Task, worker: str) -> Bench:
+def open_worker(task: Task, worker: str) -> Worker:
     """Opens bundle and source, and makes sure that they are those of the sweep.
 
     Raises:
@@ -106,10 +106,10 @@ def open_bench(task: Task, worker: str) -> Bench:
             "a folder, or on object storage."
         ) from error
     try:
-        translator, source = task.model(), task.source()
+        model, source = task.model(), task.source()
         if task.area is not None:
             source = ClippedSource(source, task.area)
-        mine = identity(translator, source, translator.backend.name)
+        mine = identity(model, source, model.backend.name)
     except TerramorphError as error:
         raise type(error)(f"On the worker {worker}: {error}") from error
     for what, value in mine.items():
@@ -118,7 +118,7 @@ def open_bench(task: Task, worker: str) -> Bench:
                 f"The worker {worker} has another {_WHAT.get(what, what)} than this sweep ({value} and not "
                 f"{task.plan[what]}); give all machines the same files, and workers of one kind."
             )
-    return Bench(translator, source, task.grid, task.parts, task.samples)
+    return Worker(model, source, task.grid, task.parts, task.samples)
 
 
 @contextmanager

@@ -29,7 +29,7 @@ def open_exported(
         name: default onnxruntime.
         device: `auto` or `cpu`, for that is where they compute.
         precision: `auto`; OpenVINO takes `fp32` and `bf16`, ONNX Runtime has what the file has.
-        batch_size: how many images `Translator` gives it at once.
+        batch_size: how many images `Model` gives it at once.
         accept_quality_loss: take an 8-bit file whose quality was refused when it was made.
 
     Raises:

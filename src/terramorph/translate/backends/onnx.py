@@ -22,7 +22,7 @@ class OnnxBackend:
     Args:
         path: the .onnx file.
         threads: of ONNX Runtime within one operation; 0 lets it choose.
-        batch_size: how many images `Translator` gives it at once; 1 in paper mode.
+        batch_size: how many images `Model` gives it at once; 1 in paper mode.
         accept_quality_loss: take an 8-bit file whose quality was refused when it was made.
 
     Raises:

@@ -33,7 +33,7 @@ class OpenVinoBackend:
         path: the .onnx file.
         precision: `fp32`, `bf16`, or `auto`: as for `TorchBackend`.
         threads: 0 lets it choose.
-        batch_size: how many images `Translator` gives it at once; 1 in paper mode.
+        batch_size: how many images `Model` gives it at once; 1 in paper mode.
         accept_quality_loss: take an 8-bit file whose quality was refused when it was made.
 
     Raises:

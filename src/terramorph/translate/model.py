@@ -1,4 +1,4 @@
-"""Translator: a bundle that takes images and gives images."""
+"""Model: a bundle that takes images and gives images; `load` makes one of a file."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from terramorph.bands import Units, band_order
-from terramorph.bundle import Bundle, Header, Mode
+from terramorph.bundle import Bundle, Header, Mode, load_bundle
 from terramorph.errors import ConfigError, InputError, warn
 from terramorph.geo import Grid
 from terramorph.geo.cover import Cover, Window
 from terramorph.pixels import image_to_unit
 from terramorph.raster import Raster, default_bands, read_image
 from terramorph.raster.values import Suspects, settle, tell_suspects
-from terramorph.translate.backends import Backend, TorchBackend
+from terramorph.translate.backends import Backend, BackendName, TorchBackend, open_exported
+from terramorph.translate.memory import release_freed_memory
 
 WHOLE_PIXELS = 2**21
 """Images of up to this many pixels go through in one pass (about 0.5 GB for a U-Net 256 in bfloat16); others
@@ -37,7 +38,7 @@ MAX_SCALE_RATIO = 1.5
 """Ground resolutions further apart than this are refused: a network knows things at the size it was shown."""
 
 
-class Translator:
+class Model:
     """A bundle at work.
 
     Two modes (see docs/design.md). `raster`: fixed statistics, no dropout; the same pixels whatever the
@@ -368,6 +369,64 @@ class Translator:
             return 0
         values = zlib.crc32(image.detach().cpu().contiguous().numpy().tobytes())
         return zlib.crc32(f"{self.seed} {sample}".encode(), values)
+
+
+def load(
+    path: str | Path,
+    *,
+    mode: Mode | None = None,
+    device: str | torch.device = "auto",
+    precision: str = "auto",
+    seed: int = 0,
+    batch_size: int | None = None,
+    dropout: bool = True,
+    any_resolution: bool = False,
+    backend: BackendName | None = None,
+    accept_quality_loss: bool = False,
+) -> Model:
+    """Reads a bundle, or a network exported to ONNX, ready to translate.
+
+        model = terramorph.load("model.safetensors")
+        map_raster = model.translate("aerial.tif")
+
+    Args:
+        path: a .safetensors bundle, a run's folder, a bare name in the folder `models`, or an exported .onnx file
+            (which runs on the CPU, in the mode it was exported in).
+        mode, device, precision, seed, batch_size, dropout, any_resolution: see `Model`.
+        backend: `torch` runs bundles; `onnxruntime` (the default for them) and `openvino` run exported files.
+        accept_quality_loss: take an 8-bit file whose quality was refused when it was made.
+
+    Raises:
+        BundleError: if the file is missing, damaged, too new, or not a bundle, or its quality was refused.
+        ConfigError: if a mode, device, precision or backend is unknown, not there, or does not run such a file.
+        MissingPackageError: if the backend is not installed.
+    """
+    if Path(path).suffix == ".onnx":
+        exported = open_exported(path, backend, device, precision, batch_size, accept_quality_loss)
+        if mode is not None and mode != exported.header.mode:
+            raise ConfigError(
+                f"{path} was exported in mode {exported.header.mode} and has no other; export it again with "
+                f"--mode {mode}."
+            )
+        return Model(exported.header, seed=seed, any_resolution=any_resolution, backend=exported)
+    if backend not in (None, "torch"):
+        raise ConfigError(
+            f"The backend {backend} does not run bundles; use torch, or onnxruntime and openvino on a file that "
+            f"`terramorph export {path} model.onnx` makes."
+        )
+    model = Model(
+        load_bundle(path),
+        mode=mode,
+        device=device,
+        precision=precision,
+        seed=seed,
+        batch_size=batch_size,
+        dropout=dropout,
+        any_resolution=any_resolution,
+    )
+    # The bundle's float32 weights are gone by now, and much of what the prepared ones were made from.
+    release_freed_memory()
+    return model
 
 
 def _digest(bundle: Bundle | Header) -> str:

@@ -1,4 +1,4 @@
-"""Translator: what it takes, what it gives, and what it refuses."""
+"""Model: what it takes, what it gives, and what it refuses."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from terramorph.networks import set_noise
 from terramorph.networks.inference import per_image_statistics
 from terramorph.pixels import image_to_unit, unit_to_image
 from terramorph.raster import Raster, write_image
-from terramorph.translate import Translator, translator
+from terramorph.translate import Model
+from terramorph.translate import model as model_module
 
 from ..conftest import needs_bf16
 from .conftest import RGB, make_bundle
@@ -36,7 +37,7 @@ def placed(pixels: NDArray[Any], metres: float = 1.0, mask: NDArray[np.bool_] | 
 
 def test_raster_mode_is_the_network(bundle: Bundle, picture: Picture) -> None:
     pixels = picture(64, 96)
-    target = Translator(bundle, precision="fp32").translate(pixels)
+    target = Model(bundle, precision="fp32").translate(pixels)
     with torch.no_grad():
         expected = unit_to_image(bundle.network(image_to_unit(pixels)))
     assert target.pixels.dtype == np.uint8
@@ -50,10 +51,10 @@ def test_raster_mode_is_the_network(bundle: Bundle, picture: Picture) -> None:
 def test_same_pixels_whatever_the_batch(name: str, precision: str, picture: Picture) -> None:
     bundle = make_bundle(name, gain=0.15 if name == "unet64" else 0.05)
     units = torch.cat([image_to_unit(picture(64, 64, seed=seed)) for seed in range(5)])
-    whole = Translator(bundle, precision=precision, batch_size=5).translate_batch(units)
-    again = Translator(bundle, precision=precision, batch_size=2).translate_batch(units)
+    whole = Model(bundle, precision=precision, batch_size=5).translate_batch(units)
+    again = Model(bundle, precision=precision, batch_size=2).translate_batch(units)
     assert whole.dtype == torch.float32
-    assert torch.equal(whole, Translator(bundle, precision=precision, batch_size=5).translate_batch(units))
+    assert torch.equal(whole, Model(bundle, precision=precision, batch_size=5).translate_batch(units))
     # Kernels may sum in another order for another shape; a rounding error, at most one grey level.
     limit = 1e-5 if precision == "fp32" else 2 / 255
     assert float((whole - again).abs().max()) < limit
@@ -62,7 +63,7 @@ def test_same_pixels_whatever_the_batch(name: str, precision: str, picture: Pict
 def test_paper_mode_repeats_and_varies(picture: Picture) -> None:
     bundle = make_bundle(header={"mode": "paper"})
     first, second = picture(64, 64), picture(64, 64, seed=1)
-    model = Translator(bundle, seed=4)
+    model = Model(bundle, seed=4)
     assert model.mode == "paper"
     samples = model.translate(first, samples=3)
     assert len(samples) == 3
@@ -71,34 +72,34 @@ def test_paper_mode_repeats_and_varies(picture: Picture) -> None:
     assert np.array_equal(model.translate(first).pixels, samples[0].pixels)
     both = model.translate_batch(torch.cat([image_to_unit(second), image_to_unit(first)]))
     assert np.array_equal(unit_to_image(both[1]), samples[0].pixels)
-    assert not np.array_equal(Translator(bundle, seed=5).translate(first).pixels, samples[0].pixels)
+    assert not np.array_equal(Model(bundle, seed=5).translate(first).pixels, samples[0].pixels)
 
 
 def test_paper_mode_is_a_batch_of_one_with_noise(picture: Picture) -> None:
     bundle = make_bundle()
     unit = image_to_unit(picture(64, 64))
-    model = Translator(bundle, mode="paper", precision="fp32")
+    model = Model(bundle, mode="paper", precision="fp32")
     network = per_image_statistics(bundle.network, dropout=True)
     set_noise(network, torch.Generator().manual_seed(model._seed(unit, 0)))
     assert torch.equal(model.translate_batch(unit), network(unit))
-    still = Translator(bundle, mode="paper", precision="fp32", dropout=False)
+    still = Model(bundle, mode="paper", precision="fp32", dropout=False)
     assert torch.equal(still.translate_batch(unit), per_image_statistics(bundle.network, dropout=False)(unit))
 
 
 def test_the_bundle_is_not_changed(bundle: Bundle, picture: Picture) -> None:
     before = {key: tensor.clone() for key, tensor in bundle.network.state_dict().items()}
-    Translator(bundle, mode="paper").translate(picture(64, 64))
-    Translator(bundle, mode="raster").translate(picture(64, 64))
+    Model(bundle, mode="paper").translate(picture(64, 64))
+    Model(bundle, mode="raster").translate(picture(64, 64))
     assert all(torch.equal(before[key], tensor) for key, tensor in bundle.network.state_dict().items())
     assert not bundle.network.training
 
 
 def test_arrays_in_every_order(bundle: Bundle, picture: Picture) -> None:
-    model = Translator(bundle)
+    model = Model(bundle)
     pixels = picture(40, 72)
     expected = model.translate(pixels).pixels
     assert np.array_equal(model.translate(pixels.transpose(1, 2, 0)).pixels, expected)
-    gray = Translator(make_bundle(in_bands=1, header={"source": Bands(names=("gray",))}))
+    gray = Model(make_bundle(in_bands=1, header={"source": Bands(names=("gray",))}))
     assert gray.translate(pixels[0]).pixels.shape == (3, 40, 72)
 
 
@@ -107,17 +108,17 @@ def test_place_and_mask_are_kept(bundle: Bundle, picture: Picture) -> None:
     mask = np.ones((70, 50), np.bool_)
     mask[:20, :30] = False
     raster = placed(pixels, mask=mask)
-    target = Translator(bundle).translate(raster)
+    target = Model(bundle).translate(raster)
     assert target.grid == raster.grid
     assert np.array_equal(target.mask, mask)
     assert not target.pixels[:, ~mask].any()
     pixels[:, ~mask] = 255  # what lies under the mask must not matter
-    assert np.array_equal(Translator(bundle).translate(placed(pixels, mask=mask)).pixels, target.pixels)
+    assert np.array_equal(Model(bundle).translate(placed(pixels, mask=mask)).pixels, target.pixels)
 
 
 def test_floats_without_data(picture: Picture) -> None:
     radar = Bands(names=("vv",), dtype="float32", low=-25.0, high=5.0)
-    model = Translator(make_bundle(in_bands=1, header={"source": radar}))
+    model = Model(make_bundle(in_bands=1, header={"source": radar}))
     pixels = picture(64, 64, bands=1).astype(np.float32) / 10 - 25
     pixels[0, 3, 4] = np.nan
     target = model.translate(pixels)
@@ -127,14 +128,14 @@ def test_floats_without_data(picture: Picture) -> None:
 
 def test_other_targets(picture: Picture) -> None:
     height = Bands(names=("height",), dtype="uint16", low=0, high=3000)
-    target = Translator(make_bundle(out_bands=1, header={"target": height})).translate(picture(64, 64))
+    target = Model(make_bundle(out_bands=1, header={"target": height})).translate(picture(64, 64))
     assert target.pixels.dtype == np.uint16
     assert target.bands == ("height",)
     assert 255 < target.pixels.max() <= 3000
 
 
 def test_refusals(bundle: Bundle, picture: Picture) -> None:
-    model = Translator(bundle)
+    model = Model(bundle)
     with pytest.raises(InputError, match=r"4 bands and the model takes 3 bands \(red, green, blue\)"):
         model.translate(picture(64, 64, bands=4))
     with pytest.raises(InputError, match="uint16 and the model takes uint8"):
@@ -148,36 +149,36 @@ def test_refusals(bundle: Bundle, picture: Picture) -> None:
     with pytest.raises(ConfigError, match="would be equal"):
         model.translate(picture(64, 64), samples=2)
     with pytest.raises(ConfigError, match="would be equal"):
-        Translator(bundle, mode="paper", dropout=False).translate(picture(64, 64), samples=2)
+        Model(bundle, mode="paper", dropout=False).translate(picture(64, 64), samples=2)
     with pytest.raises(ConfigError, match="0 samples"):
         model.translate(picture(64, 64), samples=0)
     for wrong in ({"mode": "fast"}, {"device": "abacus"}, {"device": "mps"}, {"precision": "int3"}, {"batch_size": 0}):
         with pytest.raises(ConfigError):
-            Translator(bundle, **wrong)  # type: ignore[arg-type]
+            Model(bundle, **wrong)  # type: ignore[arg-type]
     if not torch.cuda.is_available():
         with pytest.raises(ConfigError, match="no device cuda"):
-            Translator(bundle, device="cuda")
+            Model(bundle, device="cuda")
 
 
 def test_ground_resolution(picture: Picture) -> None:
     bundle = make_bundle(header={"ground_resolution": 1.0})
     pixels = picture(64, 64)
-    model = Translator(bundle)
+    model = Model(bundle)
     model.translate(placed(pixels, 1.3))
     model.translate(pixels)  # not known
     with pytest.raises(InputError, match=r"is 5 m and the model was trained at 1 m; resample"):
         model.translate(placed(pixels, 5.0))
     with pytest.raises(InputError, match="resample"):
         model.translate(placed(pixels, 0.5))
-    Translator(bundle, any_resolution=True).translate(placed(pixels, 5.0))
+    Model(bundle, any_resolution=True).translate(placed(pixels, 5.0))
 
 
 def test_windows_of_a_bounded_network_are_exact(picture: Picture, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = make_bundle("resnet6", gain=0.05, width=2, header={"size": 32})
-    model = Translator(bundle, precision="fp32")
+    model = Model(bundle, precision="fp32")
     pixels = picture(343, 270)
     whole = model.translate(pixels)
-    monkeypatch.setattr(translator, "WHOLE_PIXELS", 1000)
+    monkeypatch.setattr(model_module, "WHOLE_PIXELS", 1000)
     parts = model.translate(pixels)
     difference = np.abs(whole.pixels.astype(int) - parts.pixels)
     assert difference.max() <= 1  # a rounding error may fall on either side of a grey level
@@ -186,18 +187,18 @@ def test_windows_of_a_bounded_network_are_exact(picture: Picture, monkeypatch: p
 
 def test_windows_of_an_unbounded_network_are_blended(picture: Picture, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = make_bundle(gain=0.08)
-    model = Translator(bundle, precision="fp32")
+    model = Model(bundle, precision="fp32")
     pixels = picture(300, 520)
     mask = np.ones((300, 520), np.bool_)
     mask[:, 500:] = False
     whole = model.translate(placed(pixels, mask=mask))
-    monkeypatch.setattr(translator, "WHOLE_PIXELS", 1000)
+    monkeypatch.setattr(model_module, "WHOLE_PIXELS", 1000)
     parts = model.translate(placed(pixels, mask=mask))
     assert parts.grid == whole.grid
     assert not parts.pixels[:, ~mask].any()
     difference = np.abs(whole.pixels.astype(int) - parts.pixels)
     assert difference.mean() < 0.1 * whole.pixels.std()
-    again = Translator(bundle, mode="paper").translate(placed(pixels, mask=mask))
+    again = Model(bundle, mode="paper").translate(placed(pixels, mask=mask))
     assert again.pixels.shape == whole.pixels.shape
 
 
@@ -206,7 +207,7 @@ def test_load(bundle: Bundle, picture: Picture, tmp_path: Path) -> None:
     pixels = picture(64, 64)
     write_image(Raster.from_pixels(pixels), tmp_path / "in.png")
     model = terramorph.load(path, mode="raster", device="cpu")
-    expected = Translator(bundle).translate(pixels).pixels
+    expected = Model(bundle).translate(pixels).pixels
     assert np.array_equal(model.translate(tmp_path / "in.png").pixels, expected)
     assert np.array_equal(model.translate(str(tmp_path / "in.png")).pixels, expected)
     with pytest.raises(BundleError):
@@ -216,4 +217,4 @@ def test_load(bundle: Bundle, picture: Picture, tmp_path: Path) -> None:
 def test_a_header_alone_needs_a_backend(bundle: Bundle) -> None:
     assert bundle.header.source == RGB
     with pytest.raises(ConfigError, match="no network"):
-        Translator(bundle.header)
+        Model(bundle.header)
