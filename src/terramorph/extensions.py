@@ -1,0 +1,75 @@
+"""Classes and functions from outside the package, by name: `package.module:Name`.
+
+Importing a module runs its code. So a name is followed only into modules that the caller allowed: a file that names a
+class, such as a bundle, has no say in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from functools import reduce
+from importlib import import_module
+from typing import Any
+
+from terramorph.errors import ConfigError
+
+
+def is_outside(name: str) -> bool:
+    """Whether a name is one of this kind, and not of a catalogue here."""
+    return ":" in name
+
+
+def module_of(name: str) -> str:
+    """The module of `package.module:Name`.
+
+    Raises:
+        ConfigError: if the name is not written so.
+    """
+    module, _, attribute = name.partition(":")
+    if not all(part.isidentifier() for part in (*module.split("."), *attribute.split("."))):
+        raise ConfigError(f"{name!r} is not the name of a class or function; write it as package.module:Name.")
+    return module
+
+
+def name_of(thing: Any) -> str:
+    """The name under which `resolve` finds a class or function again.
+
+    Raises:
+        ConfigError: if there is none, because it was made inside a function.
+    """
+    module, name = getattr(thing, "__module__", None), getattr(thing, "__qualname__", None)
+    if not module or not name or "<" in name:
+        raise ConfigError(
+            f"{name or thing!r} cannot be found by name; define a class or function at the top of a module."
+        )
+    return f"{module}:{name}"
+
+
+def resolve(name: str, allowed: Collection[str]) -> Any:
+    """Imports a class or function from outside the package.
+
+    Args:
+        name: `package.module:Name`.
+        allowed: modules whose code the caller lets run; a package allows those within it.
+
+    Raises:
+        ConfigError: if the name is not written so, its module is not allowed or cannot be imported, or holds no such
+            name.
+    """
+    module = module_of(name)
+    modules = {allowed} if isinstance(allowed, str) else set(allowed)
+    if not any(module == known or module.startswith(f"{known}.") for known in modules):
+        raise ConfigError(
+            f"{name} is code from outside terramorph and was not asked for; allow the module {module} if you trust it."
+        )
+    try:
+        found: Any = import_module(module)
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        raise ConfigError(
+            f"The module {module} cannot be imported ({reason}); mend it, or add its folder to PYTHONPATH."
+        ) from error
+    try:
+        return reduce(getattr, name.partition(":")[2].split("."), found)
+    except AttributeError as error:
+        raise ConfigError(f"The module {module} holds no {name.partition(':')[2]}; check the name {name}.") from error
