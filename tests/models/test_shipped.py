@@ -1,0 +1,56 @@
+"""The models in the repository are the networks that were trained: equal to outputs of the code that trained them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from terramorph.bundle import Bundle, load_bundle
+
+HERE = Path(__file__).parent
+MODELS = HERE.parents[1] / "models"
+SHARED = HERE.parents[2] / "shared" / "models"
+NAMES = ("sat2map", "map2sat")
+
+
+def _made(bundle: Bundle, source: Tensor, noise: Tensor) -> Tensor:
+    """What the network gives, in [-1, 1]."""
+    with torch.no_grad():
+        made: Tensor = bundle.network(source, noise if bundle.header.architecture.settings["noise"] else None)
+    return made
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_output_is_that_of_the_code_that_trained_it(name: str) -> None:
+    known = np.load(HERE / f"{name}.npz")
+    source = torch.from_numpy(known["source"])[None].float() / 127.5 - 1.0
+    noise = torch.from_numpy(known["noise"])[None].float() / 40.0
+    made = _made(load_bundle(MODELS / f"{name}.safetensors"), source, noise)
+    assert float((made - torch.from_numpy(known["output"])[None].float()).abs().max()) < 2e-3
+
+
+@pytest.mark.shared
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the shared models are not here")
+@pytest.mark.parametrize(("name", "key"), [("sat2map", "s2m"), ("map2sat", "m2s")])
+def test_output_on_a_real_image(name: str, key: str) -> None:
+    known = {k: torch.from_numpy(v).float() for k, v in np.load(SHARED / f"parity_{key}.npz").items()}
+    made = _made(load_bundle(MODELS / f"{name}.safetensors"), known["x"], known["z"])
+    assert float((made - known["y"].clamp(-1, 1)).abs().max()) < 2e-3
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bundle_is_small_and_says_what_it_is(name: str) -> None:
+    path = MODELS / f"{name}.safetensors"
+    header = load_bundle(path).header
+    assert path.stat().st_size <= 20_000_000
+    assert header.direction == {"sat2map": "AtoB", "map2sat": "BtoA"}[name]
+    assert header.source.names == header.target.names == ("red", "green", "blue")
+    assert (header.size, header.stride, header.halo, header.mode) == (256, 32, None, "raster")
+    assert header.recalibrated
+    assert header.ground_resolution == pytest.approx(2.12)
+    assert header.data["pairs"] == 1096
+    assert header.note == "Research and demonstration: trained on images of a map provider."
