@@ -7,6 +7,7 @@ import struct
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 
@@ -14,8 +15,9 @@ from terramorph.errors import TerramorphError
 
 MUTATIONS = int(os.environ.get("TERRAMORPH_FUZZ", "300"))
 """Mutations of each file; TERRAMORPH_FUZZ=10000 looks more closely."""
-SECONDS = 5.0
+SECONDS, MEGABYTES = 5.0, 1000
 """The most that one parse may take."""
+STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 _ABSURD = (0, 1, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF)
 _WORDS = (
     b"-1", b"0", b"1e999", b"nan", b"null", b"true", b"[]", b"{}", b'""', b"9" * 40, b"\xff\xfe", b"\x00", b"\xe9",
@@ -64,7 +66,7 @@ def _mutate(data: bytearray, random: np.random.Generator) -> bytearray:
 
 
 def only_ours(parse: Callable[[bytes], object], data: bytes, seed: int = 0, count: int = MUTATIONS) -> int:
-    """Parse mutations of a file, and fail at what is no error of ours or takes too long.
+    """Parse mutations of a file, and fail at what is no error of ours, or takes too long or too much memory.
 
     Args:
         parse: Reads the content of a file, down to its last value.
@@ -83,7 +85,7 @@ def _refused(parse: Callable[[bytes], object], data: bytes, seed: int, count: in
     parse(data)
     refused = 0
     for number, damaged in enumerate(mutations(data, seed, count)):
-        begun = time.monotonic()
+        before, begun = _restart_peak(), time.monotonic()
         try:
             parse(damaged)
         except TerramorphError:
@@ -92,4 +94,20 @@ def _refused(parse: Callable[[bytes], object], data: bytes, seed: int, count: in
             raise AssertionError(f"mutation {number} of seed {seed}: {type(error).__name__}: {error}") from error
         spent = time.monotonic() - begun
         assert spent < SECONDS, f"mutation {number} of seed {seed} took {spent:.1f} s"
+        taken = _resident("VmHWM") - before
+        assert taken < MEGABYTES, f"mutation {number} of seed {seed} took {taken} MB"
     return refused
+
+
+def _restart_peak() -> int:
+    """Makes the process's largest resident size its present one (Linux), in MB."""
+    if CLEAR.exists():
+        CLEAR.write_text("5")
+    return _resident("VmRSS")
+
+
+def _resident(key: str) -> int:
+    """A size from the process's status, in MB; 0 where there is none (not Linux)."""
+    if not STATUS.exists():
+        return 0
+    return next(int(line.split()[1]) for line in STATUS.read_text().splitlines() if line.startswith(key)) >> 10

@@ -155,7 +155,7 @@ def test_a_damaged_entry_is_built_again(town_pairs: Path, tmp_path: Path, damage
     elif damage == "index gone":
         (entry / "index.json").unlink()
     else:
-        (entry / "index.json").write_text('{"shapes": 7}')
+        (entry / "index.json").write_text('{"shapes": 7}\\n0')
     calls: list[int] = []
     assert _same(decode(pairs, size=32, cache=tmp_path / "cache", progress=lambda done, _: calls.append(done)), whole)
     assert calls == [1, 2, 3, 4]

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from terramorph.bands import Units, band_order
-from terramorph.data.decoding import Builder, Progress, to_disk
+from terramorph.data.decoding import Builder, Progress, digest_of, to_disk
 from terramorph.documents import parse_json
 from terramorph.errors import StorageError
 from terramorph.pairs.folder import PairFolder
@@ -22,7 +22,7 @@ from terramorph.pixels import Scaling
 from terramorph.raster.resample import Resampling
 from terramorph.raster.values import tell_suspects
 
-CACHE_FORMAT = 4
+CACHE_FORMAT = 5
 DEFAULT_CACHE = Path.home() / ".cache" / "terramorph"
 ABANDONED = 24 * 3600.0
 """Seconds after which an unfinished entry that nobody writes to is removed."""
@@ -207,10 +207,13 @@ def _open(entry: Path, fingerprint: str, skipped_before: tuple[str, ...]) -> Dec
     """Maps an entry's files.
 
     Raises:
-        _DamagedError: it is missing, a file has not the size that the index says, or the index cannot be read.
+        _DamagedError: it is missing, a file has not the size that the index says, or the index is not what was written.
     """
     try:
-        index = parse_json((entry / "index.json").read_text())
+        text, _, digest = (entry / "index.json").read_text().rpartition("\n")
+        if digest != digest_of(text):
+            raise _DamagedError("index.json is not what was written")
+        index = parse_json(text)
         pixels = sum(height * width for height, width in index["shapes"])
         widths = [len(side["bands"]) * np.dtype(side["dtype"]).itemsize for side in index["sides"]]
         for name, width in zip(("a.bin", "b.bin", "mask.bin"), (*widths, 1), strict=True):

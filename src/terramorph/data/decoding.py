@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections import Counter, deque
@@ -27,6 +28,11 @@ from terramorph.raster.values import Suspects
 Progress = Callable[[int, int], None]
 Kind = tuple[tuple[int, str], ...]
 """Bands and dtype of each side."""
+
+
+def digest_of(index: str) -> str:
+    """What the last line of an index says of the lines before, so that a damaged one is known."""
+    return hashlib.blake2b(index.encode(), digest_size=12).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -148,7 +154,8 @@ class Builder:
             "skipped": skipped,
             "ground_resolution": float(np.median(resolutions)) if resolutions else None,
         }
-        (folder / "index.json").write_text(json.dumps(document))
+        text = json.dumps(document)
+        (folder / "index.json").write_text(f"{text}\n{digest_of(text)}")
         # Before the entry gets its name: after a power cut a name must not stand for bytes that never arrived.
         for name in ("a.bin", "b.bin", "mask.bin", "index.json"):
             to_disk(folder / name)
