@@ -10,8 +10,10 @@ import io
 import json
 import re
 import sys
+import tomllib
 from importlib import metadata
 from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
 from typing import Any
 
 from packaging.requirements import Requirement
@@ -35,7 +37,10 @@ def _brought(name: str, known: set[str]) -> set[str]:
 
 def hide_extras() -> None:
     """From now on, imports find the base dependencies and the standard library only."""
-    base = _brought("terramorph", set())
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    base = {"terramorph"}
+    for line in project["dependencies"]:
+        _brought(Requirement(line).name, base)
     packages = metadata.packages_distributions()
     hidden = {name for name, homes in packages.items() if not base & {_plain(home) for home in homes}}
 
