@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from terramorph.evaluation.discuss.statistics import holm
+from terramorph.evaluation.statistics import holm
 from terramorph.study.statistics import Effect, effects, verdict
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from terramorph.evaluation.discuss.statistics import SURE, Interval, mean_interval, set_interval
 from terramorph.evaluation.scoring import LOWER, PER_IMAGE_KEYS, Tally
+from terramorph.evaluation.statistics import SURE, Interval, mean_interval, set_interval
 
 NOT_SHOWN = "not shown"
 

@@ -1,107 +1,189 @@
-"""Points with intervals and curves as SVG that stands in a page: no scripts, nothing from outside."""
+"""Charts as SVG that stands in a page: matplotlib in one style, whose colours are those of the page, light or dark.
+
+    figure, axes = chart(x="width, px", y="share")
+    axes.plot(...)                      # whatever matplotlib can draw, in colours of this module
+    chart_svg(figure, "share by width") # into the page
+
+Texts that are added to axes stand in colours of the page when they are added within `style`.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import io
+import re
+import warnings
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup, escape
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#7f7f7f")
+if TYPE_CHECKING:
+    import numpy as np
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+
+INK, SOFT, LINE, CARD = "#1d2327", "#5f6b73", "#e2ded5", "#fefefe"
+ACCENT, GOOD, BAD = "#1f6f5d", "#1f6f5c", "#b3402e"
+SERIES = ("#0072b2", "#d55e00", "#009e73", "#7f7f7f")
 """Of the series in order: colours that differ for the colour-blind too (Okabe and Ito, 2008)."""
-_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BASE = 340.0, 190.0, 48.0, 332.0, 12.0, 146.0
+_VARIABLES = {
+    INK: "ink", SOFT: "soft", LINE: "line", CARD: "card", ACCENT: "accent", GOOD: "good", BAD: "bad",
+    **{colour: f"series-{place}" for place, colour in enumerate(SERIES, start=1)},
+}  # fmt: skip
+_STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "terramorph",
+    "text.parse_math": False,
+    "font.size": 10.5,
+    "axes.labelsize": 10.5,
+    "figure.facecolor": "none",
+    "savefig.facecolor": "none",
+    "axes.facecolor": "none",
+    "axes.edgecolor": SOFT,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "grid.color": LINE,
+    "grid.linewidth": 0.8,
+    "text.color": SOFT,
+    "axes.labelcolor": INK,
+    "xtick.color": SOFT,
+    "ytick.color": SOFT,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "lines.linewidth": 1.6,
+    "legend.frameon": False,
+    "image.cmap": "magma",
+}
 
 
-@dataclass(frozen=True)
-class Series:
-    """Points, joined by a line.
-
-    Attributes:
-        x, y: Where the points lie.
-        low, high: Ends of their intervals; ``None`` where a point has none.
-        titles: What a point says under the pointer; empty for nothing.
-        marks: Whether the points are drawn, or the line alone.
-    """
-
-    x: Sequence[float]
-    y: Sequence[float]
-    low: Sequence[float | None] = ()
-    high: Sequence[float | None] = ()
-    titles: Sequence[str] = ()
-    marks: bool = True
+def css(colour: str) -> str:
+    """A colour of this module as a page writes it, for legends."""
+    return f"var(--{_VARIABLES[colour]})"
 
 
-def plot(
-    series: Sequence[Series],
-    *,
-    x_name: str,
-    y_name: str,
-    write_y: Callable[[float], str],
-    x_labels: Sequence[tuple[float, str]],
-    from_zero: bool = False,
-) -> str:
-    """A chart of one or more series.
+def chart(width: float = 340, height: float = 200, *, x: str = "", y: str = "") -> tuple[Figure, Axes]:
+    """An empty chart.
 
     Args:
-        series: With at least one point together.
-        x_name, y_name: What the axes are.
-        write_y: A value on the upright axis as text.
-        x_labels: (place, text) under the lower axis.
-        from_zero: Whether the upright axis begins at 0.
+        width, height: In CSS pixels; it shrinks where the page is narrower.
+        x, y: Names of the axes.
+    """
+    from matplotlib.figure import Figure
+
+    with style():
+        figure = Figure((width / 72, height / 72), layout="constrained")
+        axes = figure.add_subplot(xlabel=x, ylabel=y)
+    axes.set_prop_cycle(color=SERIES)
+    return figure, axes
+
+
+def chart_svg(figure: Figure, name: str, tips: Sequence[str] = ()) -> Markup:
+    """A figure as an SVG element without scripts, links or anything from outside.
+
+    Args:
+        figure: From `chart`.
+        name: What it shows, for those who do not see it.
+        tips: What parts say under the pointer: ``set_urls`` of a collection with ``tip:0``, ``tip:1`` and so on.
+    """
+    file = io.StringIO()
+    with style(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # the page's typefaces write it, not the one that measures
+        figure.savefig(file, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    text = file.getvalue()
+    text = text[text.index("<svg") :]
+    for pattern in (
+        r"<!--.*?-->",
+        r"<metadata>.*?</metadata>",
+        r"<style.*?</style>",
+        r' id="[A-Za-z0-9.]+_\d{1,4}"',
+        r"\n\s*",
+    ):
+        text = re.sub(pattern, " " if pattern.startswith(r"\n") else "", text, flags=re.DOTALL)
+    width = re.search(r'viewBox="0 0 ([\d.]+)', text)
+    assert width is not None
+    text = re.sub(
+        "<svg[^>]*?(viewBox=.[^\"']*.)[^>]*>",
+        rf'<svg class="chart" \1 style="max-width: {float(width[1]):.0f}px" role="img" aria-label="{escape(name)}">',
+        text,
+        count=1,
+    )
+    text = re.sub(r"font: (?:[a-z]+ |\d+ )*([\d.]+px)[^;\"]*", r"font-size: \1", text)
+    text = re.sub(r"font-family: [^;\"]*;?", "", text)
+    text = re.sub("#[0-9a-f]{6}", lambda found: _variable(found[0]), text)
+    tip = re.compile('<a xlink:href="tip:([0-9]+)"[^>]*>')
+    text = tip.sub(lambda found: f"<a><title>{escape(tips[int(found[1])])}</title>", text)
+    return Markup(text)
+
+
+def errorbars(
+    axes: Axes,
+    x: Sequence[float],
+    y: Sequence[float],
+    low: Sequence[float | None],
+    high: Sequence[float | None],
+    colour: str = SERIES[0],
+) -> None:
+    """Points joined by a line, each with the bar of its interval; ``None`` where a point has none."""
+    for place, bottom, top in zip(x, low, high, strict=True):
+        if bottom is not None and top is not None:
+            axes.plot([place, place], [bottom, top], color=colour, alpha=0.5)
+    axes.plot(x, y, color=colour, marker="o", markersize=4.5)
+
+
+def heat_map(values: NDArray[np.float64], name: str, top: float | None = None) -> Markup:
+    """Numbers over the place within an image, with their scale.
+
+    Args:
+        values: ``(H, W)``; NaN is left empty.
+        name: What they are, with the unit.
+        top: What the lightest colour means; ``None`` for the largest number.
+    """
+    figure, axes = chart(300, 240)
+    with style():
+        drawn = axes.imshow(values, vmin=None if top is None else 0, vmax=top, interpolation="nearest")
+        figure.colorbar(drawn, label=name).outline.set_visible(False)
+    axes.axis("off")
+    return chart_svg(figure, name)
+
+
+def colours(values: NDArray[Any], name: str = "magma") -> NDArray[np.uint8]:
+    """Numbers from 0 to 1 and more as colours; grey where NaN.
+
+    Args:
+        values: floating ``(H, W)``.
+        name: Of matplotlib's colour map.
 
     Returns:
-        An SVG element.
+        uint8 ``(3, H, W)``.
     """
-    low, high, ticks = _upright(series, from_zero)
-    places = [x for one in series for x in one.x] + [x for x, _ in x_labels]
-    first, last = min(places), max(places)
-    margin = 0.04 * (last - first) or 0.5
+    import numpy as np
+    from matplotlib import colormaps
 
-    def across(x: float) -> float:
-        return _LEFT + (x - first + margin) / (last - first + 2 * margin) * (_RIGHT - _LEFT)
-
-    def up(y: float) -> float:
-        return _BASE - (y - low) / (high - low) * (_BASE - _TOP)
-
-    svg = [f'<svg class="chart" viewBox="0 0 {_WIDTH:.0f} {_HEIGHT:.0f}" role="img" aria-label="{escape(y_name)}">']
-    for tick in ticks:
-        svg.append(f'<path class="rule" d="M{_LEFT} {up(tick):.1f}H{_RIGHT}"/>')
-        svg.append(f'<text x="{_LEFT - 5}" y="{up(tick) + 4:.1f}" text-anchor="end">{escape(write_y(tick))}</text>')
-    svg.append(f'<path class="axis" d="M{_LEFT} {_BASE}H{_RIGHT}"/>')
-    for x, text in x_labels:
-        svg.append(f'<text x="{across(x):.1f}" y="{_BASE + 15}" text-anchor="middle">{escape(text)}</text>')
-    svg.append(f'<text class="name" x="{_RIGHT}" y="{_HEIGHT - 10}" text-anchor="end">{escape(x_name)}</text>')
-    svg.append(f'<text class="name" x="2" y="{_HEIGHT - 10}">{escape(y_name)}</text>')
-    for number, one in enumerate(series):
-        svg += _drawn(one, COLOURS[number % len(COLOURS)], across, up)
-    return Markup("".join([*svg, "</svg>"]))
+    drawn: NDArray[np.uint8] = colormaps[name].with_extremes(bad="#808080")(np.ma.masked_invalid(values), bytes=True)
+    return np.ascontiguousarray(drawn[..., :3].transpose(2, 0, 1))
 
 
-def _upright(series: Sequence[Series], from_zero: bool) -> tuple[float, float, list[float]]:
-    """The ends of the upright axis and its ticks, a round step apart."""
-    values = [v for one in series for v in (*one.y, *one.low, *one.high) if v is not None]
-    low, high = min(values), max(values)
-    if from_zero:
-        low = min(0.0, low)
-    if high - low < 1e-9 * max(1.0, abs(high)):
-        low, high = (low, low + 1.0) if from_zero else (low - 0.5, high + 0.5)
-    power = 10.0 ** math.floor(math.log10((high - low) / 3))
-    step = next(m * power for m in (1, 2, 2.5, 5, 10, 20) if (high - low) / (m * power) <= 4)
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return first * step, last * step, [k * step for k in range(first, last + 1)]
+def gradient(name: str = "magma") -> str:
+    """The colours of `colours` from 0 to 1 as a CSS gradient."""
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    return f"linear-gradient(to right, {', '.join(to_hex(colormaps[name](step / 8)) for step in range(9))})"
 
 
-def _drawn(one: Series, colour: str, across: Callable[[float], float], up: Callable[[float], float]) -> list[str]:
-    """A series: its intervals, its line, its points."""
-    svg = []
-    for x, low, high in zip(one.x, one.low, one.high, strict=False):
-        if low is not None and high is not None:
-            svg.append(f'<path class="whisker" stroke="{colour}" d="M{across(x):.1f} {up(low):.1f}V{up(high):.1f}"/>')
-    points = list(zip(one.x, one.y, strict=True))
-    line = "L".join(f"{across(x):.1f} {up(y):.1f}" for x, y in points)
-    svg.append(f'<path class="line" stroke="{colour}" d="M{line}"/>')
-    for i, (x, y) in enumerate(points if one.marks else []):
-        title = f"<title>{escape(one.titles[i])}</title>" if one.titles else ""
-        svg.append(f'<circle fill="{colour}" cx="{across(x):.1f}" cy="{up(y):.1f}" r="3.4">{title}</circle>')
-    return svg
+def style() -> AbstractContextManager[Any]:
+    """A context in which what is drawn looks like the page."""
+    import matplotlib
+
+    return matplotlib.rc_context(_STYLE)
+
+
+def _variable(colour: str) -> str:
+    return css(colour) if colour in _VARIABLES else colour

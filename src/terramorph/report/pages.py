@@ -2,30 +2,60 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
+from terramorph.report import numbers
+
 if TYPE_CHECKING:
+    import numpy as np
     from jinja2 import Environment
+    from numpy.typing import NDArray
 
 
 def page_environment(package: str) -> Environment:
-    """Where a package's templates are found. They may include what `terramorph.report` holds: theme.css, viewer.html.
+    """Where templates are found: those of a package first, then those of `terramorph.report`.
+
+    A page extends base.html.j2 and imports macros from kit.html.j2. Functions of `terramorph.report.numbers` are
+    filters.
 
     Args:
         package: where the templates lie, such as terramorph.evaluation.
     """
     from jinja2 import Environment, FunctionLoader, StrictUndefined
 
-    def read(name: str) -> str:
-        home = package if name.endswith(".j2") else "terramorph.report"
-        return resources.files(home).joinpath(name).read_text(encoding="utf-8")
+    def read(name: str) -> str | None:
+        for home in (package, "terramorph.report"):
+            file = resources.files(home).joinpath(name)
+            if file.is_file():
+                return file.read_text(encoding="utf-8")
+        return None
 
-    return Environment(
+    environment = Environment(
         loader=FunctionLoader(read), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    named = ("number", "percent", "signed", "p_value", "length", "duration", "counted", "listed")
+    environment.filters |= {name: getattr(numbers, name) for name in named}
+    return environment
 
 
 def render_page(package: str, template: str, **values: Any) -> str:
     """Fill a template of a package; a name without a value is an error."""
     return page_environment(package).get_template(template).render(**values)
+
+
+def picture_uri(image: NDArray[np.uint8], kind: str = "WEBP", **options: Any) -> str:
+    """An image as a data URI, which needs nothing else to be shown.
+
+    Args:
+        image: uint8 ``(3, H, W)``.
+        kind: WEBP (4 to 30 kB for 256 px), JPEG, or PNG where flat colours must stay what they are.
+        options: of Pillow's writer, such as quality.
+    """
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(image.transpose(1, 2, 0).copy()).save(buffer, kind, **options)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

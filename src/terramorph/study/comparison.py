@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from terramorph._version import __version__
 from terramorph.errors import InputError
-from terramorph.evaluation.discuss.statistics import holm
+from terramorph.evaluation.statistics import holm
 from terramorph.study.compare_sentences import TRAINED_ON
 from terramorph.study.definition import BASE, Study
 from terramorph.study.record import SCORES, Record, read_record

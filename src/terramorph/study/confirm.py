@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from terramorph.atomic import locked
 from terramorph.data import DEFAULT_CACHE
 from terramorph.errors import ConfigError, InputError, TrainingDivergedError
-from terramorph.evaluation.discuss.statistics import holm
+from terramorph.evaluation.statistics import holm
 from terramorph.study.objectives import require_objectives
 from terramorph.study.plan import StudyPlan
 from terramorph.study.record import SCORES, Record, read_record, write_record

@@ -13,7 +13,7 @@ from typing import Any
 from terramorph.atomic import atomic
 from terramorph.documents import parse_json
 from terramorph.report import duration
-from terramorph.report.charts import Series, plot
+from terramorph.report.lines import Series, plot
 from terramorph.report.pages import render_page
 
 PAGE = "run.html"

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terramorph.evaluation.discuss.section import Figure, Sentence, between, counted, p_value, percent, signed
-from terramorph.evaluation.discuss.statistics import ALPHA, SURE, Interval, ratio_intervals
-from terramorph.report.charts import COLOURS, Series, plot
+from terramorph.evaluation.statistics import ALPHA, SURE, Interval, ratio_intervals
+from terramorph.report.lines import COLOURS, Series, plot
 
 BOUNDS = (0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 48.0)
 """Grey levels: where one group of disagreement ends and the next begins."""

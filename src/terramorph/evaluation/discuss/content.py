@@ -21,7 +21,7 @@ from terramorph.evaluation.discuss.section import (
     p_value,
     signed,
 )
-from terramorph.evaluation.discuss.statistics import (
+from terramorph.evaluation.statistics import (
     ALPHA,
     FEW,
     Interval,
@@ -30,7 +30,7 @@ from terramorph.evaluation.discuss.statistics import (
     rank_correlation,
     rank_correlation_p,
 )
-from terramorph.report.charts import Series, plot
+from terramorph.report.lines import Series, plot
 
 BINS = 5
 _PER_BIN = 6  # images, at least

@@ -21,9 +21,9 @@ from terramorph.evaluation.discuss.places import places_section
 from terramorph.evaluation.discuss.roads import roads_section
 from terramorph.evaluation.discuss.scores import SCORES, score_columns
 from terramorph.evaluation.discuss.section import Section, Sentence, counted, percent, signed
-from terramorph.evaluation.discuss.statistics import FEW, rank_correlation, smallest_shown
 from terramorph.evaluation.discuss.views import Look
 from terramorph.evaluation.discuss.worst import worst_section
+from terramorph.evaluation.statistics import FEW, rank_correlation, smallest_shown
 from terramorph.report.pages import page_environment
 
 

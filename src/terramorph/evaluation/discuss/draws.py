@@ -26,7 +26,9 @@ from terramorph.evaluation.discuss.section import (
     percent_tick,
     signed,
 )
-from terramorph.evaluation.discuss.statistics import (
+from terramorph.evaluation.discuss.views import Look
+from terramorph.evaluation.pictures import ERROR_TOP, data_uri, error_gradient, magma, viewable
+from terramorph.evaluation.statistics import (
     ALPHA,
     FEW,
     SURE,
@@ -35,9 +37,7 @@ from terramorph.evaluation.discuss.statistics import (
     rank_correlation,
     rank_correlation_p,
 )
-from terramorph.evaluation.discuss.views import Look
-from terramorph.evaluation.pictures import ERROR_TOP, data_uri, error_gradient, magma, viewable
-from terramorph.report.charts import COLOURS, Series, plot
+from terramorph.report.lines import COLOURS, Series, plot
 
 REMOVED = tuple(k / 20 for k in range(20))
 """Shares of the pixels that the sparsification curve leaves out."""

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from terramorph.cartography import CLASSES
 from terramorph.evaluation.discuss.roads import ROADS, near
 from terramorph.evaluation.discuss.section import Cell, Figure, Pictured, Section, Sentence, between, counted, percent
-from terramorph.evaluation.discuss.statistics import Interval, ratio_intervals
 from terramorph.evaluation.discuss.views import KEPT, MADE_UP, MISSED, Look, blended, heat, legend
 from terramorph.evaluation.pictures import data_uri, viewable
+from terramorph.evaluation.statistics import Interval, ratio_intervals
 
 LEAST = 12
 """Pixels of the smallest piece that counts."""

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from terramorph.cartography import CLASSES, MAP_CLASSES
 from terramorph.evaluation.discuss.pieces import in_blocks
 from terramorph.evaluation.discuss.section import Cell, Figure, Pictured, Section, Sentence, between, percent, signed
-from terramorph.evaluation.discuss.statistics import FEW, mean_interval, ratio_intervals
 from terramorph.evaluation.discuss.views import css, heat
 from terramorph.evaluation.pictures import data_uri, error_gradient
+from terramorph.evaluation.statistics import FEW, mean_interval, ratio_intervals
 
 _BLOCKS = 32
 _LEAST = 0.001  # share of the pixels of a class, for a sentence about it

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from terramorph.cartography import CLASSES
 from terramorph.evaluation.discuss.section import Cell, Figure, Section, Sentence, between, percent, percent_tick
-from terramorph.evaluation.discuss.statistics import Interval, ratio_intervals
-from terramorph.report.charts import COLOURS, Series, plot
+from terramorph.evaluation.statistics import Interval, ratio_intervals
+from terramorph.report.lines import COLOURS, Series, plot
 
 ROADS: tuple[int, ...] = tuple(CLASSES.index(name) for name in ("road", "highway", "arterial"))
 """Classes that are roads of some kind."""

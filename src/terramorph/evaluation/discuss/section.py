@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from terramorph.evaluation.discuss.statistics import Interval
+from terramorph.evaluation.statistics import Interval
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,9 @@ from terramorph.evaluation.discuss.section import (
     p_value,
     percent,
 )
-from terramorph.evaluation.discuss.statistics import ALPHA, FEW, holm, mann_whitney
 from terramorph.evaluation.discuss.views import Look
 from terramorph.evaluation.pictures import data_uri, error_map, viewable
+from terramorph.evaluation.statistics import ALPHA, FEW, holm, mann_whitney
 
 _SAID, _PICTURED = 3, 8  # covariates, images
 

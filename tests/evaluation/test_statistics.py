@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from terramorph.evaluation.discuss.statistics import (
+from terramorph.evaluation.statistics import (
     holm,
     mann_whitney,
     mean_interval,

@@ -1,0 +1,63 @@
+"""Tables as data: the macro ``table`` of kit.html.j2 writes them, and a click on a heading sorts them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from terramorph.report.numbers import DASH, number
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A table's cell.
+
+    Attributes:
+        text: As read.
+        order: What the column is sorted by; ``None`` for unknown, which goes last. Numbers stand at the right.
+        kind: CSS class: strong, better, worse, note (a sentence that wraps), soft.
+        colour: CSS colour of a swatch before the text.
+        shade: 0 to 1, how strongly the cell is coloured, as in a matrix.
+        below: A second, smaller line.
+        link: Where a click leads.
+        title: Shown under the pointer.
+    """
+
+    text: str
+    order: float | str | None = None
+    kind: str = ""
+    colour: str = ""
+    shade: float | None = None
+    below: str = ""
+    link: str = ""
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table.
+
+    Attributes:
+        head: Names of the columns.
+        body: Rows of cells; texts, numbers and ``None`` stand for cells that show them plainly.
+        caption: What is shown and how it was measured.
+        anchors: An id a row, for links to it; empty for none.
+    """
+
+    head: Sequence[str]
+    body: Sequence[Sequence[Cell | str | float | None]]
+    caption: str = ""
+    anchors: Sequence[str] = ()
+
+    @property
+    def rows(self) -> list[list[Cell]]:
+        """The body as cells alone."""
+        return [[_cell(value) for value in row] for row in self.body]
+
+
+def _cell(value: Cell | str | float | None) -> Cell:
+    if isinstance(value, Cell):
+        return value
+    if value is None:
+        return Cell(DASH)
+    return Cell(value, value) if isinstance(value, str) else Cell(number(value), value)

@@ -1,0 +1,124 @@
+"""What all pages are made of: charts that follow the theme, tables that sort, numbers that read well."""
+
+from __future__ import annotations
+
+import re
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from terramorph.report.charts import BAD, SERIES, chart, chart_svg, colours, css, errorbars, gradient, heat_map
+from terramorph.report.numbers import between, duration, length, listed, number, p_value, percent, signed
+from terramorph.report.pages import page_environment, picture_uri
+from terramorph.report.tables import Cell, Table
+
+
+def page(body: str, **values: object) -> str:
+    whole = '{% extends "base.html.j2" %}{% import "kit.html.j2" as kit %}{% block title %}t{% endblock %}'
+    environment = page_environment("terramorph.report")
+    return environment.from_string(f"{whole}{{% block main %}}{body}{{% endblock %}}").render(**values)
+
+
+def test_a_chart_is_one_element_in_the_colours_of_the_page() -> None:
+    figure, axes = chart(x="width <px>", y="$share$")
+    errorbars(axes, [0, 1, 2], [0.2, 0.4, 0.3], [0.1, 0.3, None], [0.3, 0.6, None], BAD)
+    axes.scatter([0, 1], [0.2, 0.4], color=SERIES[1]).set_urls(["tip:0", "tip:1"])
+    svg = chart_svg(figure, 'a "chart"', ["one & only", "two"])
+    root = ElementTree.fromstring(svg.replace("xlink:", ""))
+    assert root.tag == "svg"
+    assert root.get("aria-label") == 'a "chart"'
+    assert "var(--bad)" in svg
+    assert "var(--series-2)" in svg
+    assert BAD not in svg
+    assert [one.text for one in root.iter("title")] == ["one & only", "two"]
+    texts = [one.text for one in root.iter("text")]
+    assert "width <px>" in texts
+    assert "$share$" in texts
+    assert not re.search(r"http|<script|<style|DejaVu|href=.[^#]", svg)
+
+
+def test_equal_charts_are_equal_and_ids_never_mean_two_things() -> None:
+    def drawn(offset: float) -> str:
+        figure, axes = chart()
+        errorbars(axes, [0, 1], [offset, 1], [None, None], [None, None])
+        return str(chart_svg(figure, "c"))
+
+    assert drawn(0) == drawn(0)
+    definitions: dict[str, str] = {}
+    for svg in (drawn(0), drawn(5)):
+        for one in ElementTree.fromstring(svg.replace("xlink:", "")).iter():
+            if (name := one.get("id")) is not None:
+                text = ElementTree.tostring(one, encoding="unicode").strip()
+                assert definitions.setdefault(name, text) == text
+    assert definitions
+
+
+def test_a_map_of_numbers_has_its_scale() -> None:
+    svg = heat_map(np.array([[0.0, 1.0], [np.nan, 3.0]]), "grey levels")
+    assert svg.count("data:image/png") == 2
+    assert "grey levels" in svg
+
+
+def test_colours_rise_in_lightness_and_leave_out_what_is_unknown() -> None:
+    drawn = colours(np.array([[0.0, 0.25, 0.5, 0.75, 1.0, 7.0, np.nan]]))
+    light = drawn.astype(float).mean(axis=0)[0]
+    assert drawn.dtype == np.uint8
+    assert drawn.shape == (3, 1, 7)
+    assert (np.diff(light[:5]) > 0).all()
+    assert light[5] == light[4]
+    assert drawn[:, 0, 6].tolist() == [128] * 3
+    assert gradient().startswith("linear-gradient(")
+    assert css(BAD) == "var(--bad)"
+
+
+def test_a_table_says_texts_numbers_and_nothing() -> None:
+    table = Table(
+        ["name", "n", "mean"],
+        [["<b>", 1234, None], ["c", 5, Cell("0.25", 0.25, "strong", shade=0.5, link="#x", below="low")]],
+        "About it.",
+        anchors=["first", "second"],
+    )
+    text = page("{{ kit.table(table) }}", table=table)
+    assert "&lt;b&gt;" in text
+    assert ">1,234<" in text
+    assert 'data-order="0.25"' in text
+    assert 'id="second"' in text
+    assert 'href="#x">0.25</a>' in text
+    assert "<small>low</small>" in text
+    assert "About it." in text
+
+
+def test_a_page_opens_with_a_sentence_pictures_and_figures() -> None:
+    picture = picture_uri(np.zeros((3, 4, 4), np.uint8), "PNG")
+    opening = '{{ kit.opening("T", "about", "It works.", pictures, [("PSNR, dB", "21.0", "floor 17")]) }}'
+    text = page(opening, pictures=[("input", picture), ("output", picture), ("truth", picture)])
+    places = [text.index(part) for part in ("It works.", ">input<", ">output<", ">truth<", ">21.0<", "<dialog")]
+    assert places == sorted(places)
+    assert "prefers-color-scheme: dark" in text
+    assert not re.search(r'(?:src|href)="(?!data:|#)', text)
+
+
+def test_a_page_must_say_what_it_is() -> None:
+    with pytest.raises(Exception, match="title"):
+        page_environment("terramorph.report").from_string('{% extends "base.html.j2" %}').render()
+
+
+def test_numbers_as_people_read_them() -> None:
+    assert [number(v) for v in (1234567, 0.012345, -1.5, 12345.6, None)] == [
+        "1,234,567",
+        "0.0123",
+        "−1.5",
+        "12,346",
+        "–",
+    ]
+    shares = [percent(v) for v in (0, 0.0001, 0.5, 0.0312, 0.998, 0.9999, 1, None, -0.02)]
+    assert shares == ["0 %", "< 0.1 %", "50 %", "3.1 %", "99.8 %", "99.9 %", "100 %", "–", "−2 %"]
+    assert [signed(v) for v in (0.314, -0.314)] == ["+0.31", "−0.31"]
+    assert [p_value(v) for v in (1e-9, 0.0123, 0.5)] == ["p < 0.001", "p = 0.012", "p = 0.50"]
+    assert between(0.5, 0.25, 1, percent) == "50 % [25 %, 100 %]"
+    assert between(0.5, None, None, percent) == "50 %"
+    assert [length(v) for v in (0.5, 1.24, 2500)] == ["50 cm", "1.24 m", "2.5 km"]
+    assert [duration(v) for v in (48, 200, 18_120)] == ["48 s", "3 min 20 s", "5 h 02 min"]
+    assert listed(["a", "b", "c", "d"], 2) == "a, b and 2 more"
+    assert listed(["a"]) == "a"
