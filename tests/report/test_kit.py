@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from terramorph.report.charts import BAD, SERIES, chart, chart_svg, colours, css, errorbars, gradient, heat_map
-from terramorph.report.numbers import between, duration, length, listed, number, p_value, percent, signed
+from terramorph.report.numbers import between, distance, duration, listed, number, p_value, percent, signed
 from terramorph.report.pages import page_environment, picture_uri
 from terramorph.report.tables import Cell, Table
 
@@ -118,7 +118,7 @@ def test_numbers_as_people_read_them() -> None:
     assert [p_value(v) for v in (1e-9, 0.0123, 0.5)] == ["p < 0.001", "p = 0.012", "p = 0.50"]
     assert between(0.5, 0.25, 1, percent) == "50 % [25 %, 100 %]"
     assert between(0.5, None, None, percent) == "50 %"
-    assert [length(v) for v in (0.5, 1.24, 2500)] == ["50 cm", "1.24 m", "2.5 km"]
+    assert [distance(v) for v in (0.5, 1.24, 2500)] == ["50 cm", "1.24 m", "2.5 km"]
     assert [duration(v) for v in (48, 200, 18_120)] == ["48 s", "3 min 20 s", "5 h 02 min"]
     assert listed(["a", "b", "c", "d"], 2) == "a, b and 2 more"
     assert listed(["a"]) == "a"

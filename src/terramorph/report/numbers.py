@@ -44,7 +44,7 @@ def between(mean: float, low: float | None, high: float | None, write: Callable[
     return write(mean) if low is None or high is None else f"{write(mean)} [{write(low)}, {write(high)}]"
 
 
-def length(metres: float) -> str:
+def distance(metres: float) -> str:
     """Metres: centimetres under one, kilometres from a thousand."""
     if metres >= 1000:
         return f"{metres / 1000:.3g} km"

@@ -36,7 +36,7 @@ def page_environment(package: str) -> Environment:
     environment = Environment(
         loader=FunctionLoader(read), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    named = ("number", "percent", "signed", "p_value", "length", "duration", "counted", "listed")
+    named = ("number", "percent", "signed", "p_value", "distance", "duration", "counted", "listed")
     environment.filters |= {name: getattr(numbers, name) for name in named}
     return environment
 
