@@ -1,0 +1,125 @@
+"""Maps that can be queried: the areas of a raster of classes as polygons in a vector file."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import geopandas
+import numpy as np
+import pyogrio
+import shapely
+from numpy.typing import NDArray
+from pyogrio.errors import DataLayerError, DataSourceError
+
+from terramorph.atomic import atomic
+from terramorph.errors import InputError, warn
+from terramorph.raster.tracing import trace, zonal_means
+
+DRIVERS = {".gpkg": "GPKG", ".fgb": "FlatGeobuf", ".geojson": "GeoJSON"}
+"""Formats of vector files by suffix."""
+
+
+@dataclass(frozen=True)
+class PolygonOptions:
+    """How areas become polygons.
+
+    Attributes:
+        simplify_px: tolerance in pixels by which outlines are simplified (Visvalingam & Whyatt 1993, as a coverage:
+            neighbours keep a common edge); 0 keeps the edges of pixels.
+        least_px: areas and holes of fewer pixels are left out.
+    """
+
+    simplify_px: float = 1.0
+    least_px: float = 9.0
+
+
+def write_polygons(
+    classes: str | Path,
+    out: str | Path,
+    names: Mapping[int, str],
+    *,
+    confidence: str | Path | None = None,
+    options: PolygonOptions | None = None,
+) -> int:
+    """Writes the areas of a raster of classes as polygons, one layer with the columns class, confidence and area_m2.
+
+    Ground area is in square metres (in square units of the grid without a CRS).
+
+    Args:
+        classes: path of a raster whose first band is uint8 class indices.
+        out: .gpkg or .fgb in the raster's CRS, or .geojson in degrees (RFC 7946); it appears whole or not at all.
+        names: class index -> name, of the classes to write.
+        confidence: path of a raster on the same grid, 0 to 1, of which each polygon gets the mean; without it, NULL.
+        options: default: `PolygonOptions()`.
+
+    Returns:
+        The number of polygons.
+
+    Raises:
+        InputError: if the suffix is of another format, or a .geojson is asked for and the raster has no CRS.
+        RasterError: if a raster cannot be read.
+        StorageError: if the file cannot be written.
+    """
+    out, options = Path(out), options or PolygonOptions()
+    driver = DRIVERS.get(out.suffix.lower())
+    if driver is None:
+        raise InputError(f"{out}: polygons are written as {', '.join(DRIVERS)}; give such a name.")
+    polygons, values, grid = trace(classes, names)
+    if grid.crs is None:
+        if driver == "GeoJSON":
+            raise InputError(f"{classes} has no CRS and GeoJSON is in degrees; write .gpkg or .fgb instead.")
+        warn(f"{classes} has no CRS: {out} is in its own coordinates.")
+    pixel = abs(grid.affine.determinant)
+    large = shapely.area(polygons) >= options.least_px * pixel
+    polygons, values = polygons[large], values[large]
+    means = zonal_means(confidence, polygons) if confidence is not None else np.full(len(polygons), np.nan)
+    if options.simplify_px and len(polygons):
+        # The tolerance is the side of a triangle's area (shapely.coverage_simplify).
+        polygons = shapely.coverage_simplify(polygons, options.simplify_px * math.sqrt(pixel))
+    polygons = _without_small_holes(polygons, options.least_px * pixel)
+    ground = (grid.ground_resolution or 1.0) ** 2 / pixel
+    frame = geopandas.GeoDataFrame(
+        {
+            "class": [names[int(value)] for value in values],
+            "confidence": means.round(4),
+            "area_m2": (shapely.area(polygons) * ground).round(2),
+        },
+        geometry=polygons,
+        crs=grid.crs.proj if grid.crs is not None else None,
+    )
+    if driver == "GeoJSON":
+        frame = frame.to_crs(4326)
+    _write(frame, out, driver)
+    return len(frame)
+
+
+def _write(frame: geopandas.GeoDataFrame, out: Path, driver: str) -> None:
+    with (
+        atomic(out, failures=(DataSourceError, DataLayerError), make_folder=True) as part,
+        tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=part.parent) as folder,
+    ):
+        whole = Path(folder) / out.name  # drivers go by the suffix
+        more = {"RFC7946": "YES"} if driver == "GeoJSON" else {}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of a missing CRS, which is said already
+            pyogrio.write_dataframe(frame, whole, layer=out.stem, driver=driver, geometry_type="Polygon", **more)
+        whole.replace(part)
+
+
+def _without_small_holes(polygons: NDArray[np.object_], least: float) -> NDArray[np.object_]:
+    """Polygons without the holes of a smaller area."""
+    if not len(polygons) or not shapely.get_num_interior_rings(polygons).any():
+        return polygons
+
+    def filled(polygon: shapely.Polygon) -> shapely.Polygon:
+        holes = [ring for ring in polygon.interiors if shapely.Polygon(ring).area >= least]
+        return shapely.Polygon(polygon.exterior, holes)
+
+    out = np.empty(len(polygons), object)
+    out[:] = [filled(polygon) for polygon in polygons]
+    return out
