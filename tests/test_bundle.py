@@ -168,12 +168,12 @@ def test_wrong_tensors(path: Path, change: dict[str, torch.Tensor | None], words
 
 def test_bare_name(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(BundleError, match="no bundle in the folder models"):
+    with pytest.raises(BundleError, match=r"no bundle town: .* or a name"):
         find_bundle("town")
     bundle.save(tmp_path / "models" / "town.safetensors")
     assert find_bundle("town") == Path("models/town.safetensors")
     assert load_bundle("town").header == bundle.header
-    with pytest.raises(BundleError, match="holds town"):
+    with pytest.raises(BundleError, match="town"):
         load_bundle("city")
     with pytest.raises(BundleError, match="no bundle other/town"):
         load_bundle("other/town")
@@ -183,7 +183,7 @@ def test_folder_of_a_run(path: Path) -> None:
     assert find_bundle(path.parent) == path
     folder = path.parent.with_name("not yet")
     folder.mkdir()
-    with pytest.raises(BundleError, match=r"is a folder without model\.safetensors, .* give a \.safetensors file or"):
+    with pytest.raises(BundleError, match=r"is a folder without model\.safetensors; give a \.safetensors file"):
         find_bundle(folder)
     (folder / "checkpoint.safetensors").touch()
     with pytest.raises(BundleError, match=r"no model\.safetensors yet; go on with `.* train --resume '.*not yet'`"):

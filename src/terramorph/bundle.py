@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from terramorph.atomic import atomic
 from terramorph.errors import BundleError
 from terramorph.header import FORMAT, Architecture, Bands, Direction, Header, Mode, find_bundle, read_header
+from terramorph.models import require_own
 from terramorph.networks import build_network, describe_network
 
 __all__ = [
@@ -73,9 +74,10 @@ class Bundle:
 
         Raises:
             StorageError: if it cannot be written.
-            BundleError: if a value is too large for float16.
+            BundleError: if a value is too large for float16, or the path is that of a published model.
         """
         path = Path(path)
+        require_own(path)
         tensors = {name: t.detach().cpu().contiguous() for name, t in self.network.state_dict().items()}
         if half:
             tensors = {name: t.half() if t.dtype == torch.float32 else t for name, t in tensors.items()}
@@ -127,7 +129,7 @@ def load_bundle(path: str | Path) -> Bundle:
     """Reads a bundle.
 
     Args:
-        path: a file, or a bare name that is looked up in the folder `models` (`models/NAME.safetensors`).
+        path: a file, a run's folder, or a model's name; see `find_bundle`.
 
     Raises:
         BundleError: as for `read_header`, or if a tensor does not fit its network.

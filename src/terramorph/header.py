@@ -19,13 +19,13 @@ from terramorph._version import __version__
 from terramorph.bands import Units, band_order
 from terramorph.documents import DocumentError, parse_json_object
 from terramorph.errors import BundleError
+from terramorph.models import MODELS_FOLDER, known, named
 from terramorph.pixels import Scaling
 
 if TYPE_CHECKING:
     from terramorph.raster import Raster
 
 FORMAT = 1
-MODELS_FOLDER = Path("models")
 # What a run leaves in its folder: the bundle at its end, and until then what it goes on from.
 _MODEL, _CHECKPOINT = "model.safetensors", "checkpoint.safetensors"
 _KEPT = ("running_mean", "running_var", "num_batches_tracked", "palette")
@@ -211,30 +211,25 @@ def parameter_count(path: str | Path) -> int:
 
 
 def find_bundle(path: str | Path) -> Path:
-    """The file that a path, a run's folder or a bare name means.
+    """The file that a path, a run's folder or a model's name means: of the folder `models`, or a published one.
 
     Raises:
-        BundleError: if there is none; the sentence lists the names in the models folder, or says how an unfinished run
-            goes on.
+        BundleError: if there is none; the sentence lists the names that are known, or says how an unfinished run goes
+            on, or how a published model gets to this machine.
     """
     given = Path(path)
     if (given / _MODEL).is_file():
         return given / _MODEL
     if given.is_file():
         return given
-    if given.name == str(path):
-        named = MODELS_FOLDER / f"{given.name.removesuffix('.safetensors')}.safetensors"
-        if named.is_file():
-            return named
     if (given / _CHECKPOINT).is_file():
         raise BundleError(
             f"The run in {given} has no {_MODEL} yet; go on with `terramorph train --resume {shlex.quote(str(given))}`."
         )
+    if given.name == str(path) and (file := named(given.name)) is not None:
+        return file
     what = f"it is a folder without {_MODEL}" if given.is_dir() else "it is not a file"
-    known = sorted(p.stem for p in MODELS_FOLDER.glob("*.safetensors"))
-    hint = (
-        f"the folder {MODELS_FOLDER} holds {', '.join(known)}; give one of these, a .safetensors file"
-        if known
-        else f"there is no bundle in the folder {MODELS_FOLDER}; give a .safetensors file"
+    raise BundleError(
+        f"There is no bundle {given}: {what}; give a .safetensors file, the folder of a finished run, or a name "
+        f"({', '.join(known())}; the folder {MODELS_FOLDER} and published models)."
     )
-    raise BundleError(f"There is no bundle {given}: {what}, and {hint} or the folder of a finished run.")

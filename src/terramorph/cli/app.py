@@ -26,6 +26,7 @@ from terramorph.cli import (
     export,
     import_,
     info,
+    models,
     prepare,
     recalibrate,
     train,
@@ -49,7 +50,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _verb in (prepare, train, evaluate, tune, compare, translate, info, recalibrate, export, import_, demo, doctor):
+for _verb in (
+    prepare,
+    train,
+    evaluate,
+    tune,
+    compare,
+    translate,
+    info,
+    models,
+    recalibrate,
+    export,
+    import_,
+    demo,
+    doctor,
+):
     app.command(_verb.NAME, epilog=_verb.EXAMPLE)(_verb.run)
 
 

@@ -18,9 +18,7 @@ FIGURES = ("psnr", "ssim", "lpips", "acc5", "acc10", "rmse", "class_accuracy", "
 
 
 def run(
-    bundle: Annotated[
-        str, typer.Argument(help="A model.safetensors, a run's folder, a name in the folder models, or an .onnx.")
-    ],
+    bundle: Annotated[str, typer.Argument(help="A model.safetensors, a run's folder, a model's name, or an .onnx.")],
     dataset: Annotated[Path, typer.Argument(help="Folder of pairs.")],
     out: Annotated[Path, typer.Option(help="Folder for metrics.json, report.html and predictions/.")],
     split: Annotated[str, typer.Option(help="Which pairs: val, test or train.")] = "val",

@@ -25,7 +25,7 @@ SCORED = 500
 
 
 def run(
-    bundle: Annotated[str, typer.Argument(help="A model.safetensors, a run's folder, or a name in the folder models.")],
+    bundle: Annotated[str, typer.Argument(help="A model.safetensors, a run's folder, or a model's name.")],
     output: Annotated[Path, typer.Argument(help="The file to write, ending in .onnx.")],
     mode: Annotated[
         Mode | None, typer.Option(help="raster: fixed statistics; paper: batch statistics. Default: the bundle's.")

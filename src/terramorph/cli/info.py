@@ -18,7 +18,7 @@ EXAMPLE = "Example: terramorph info runs/maps/model.safetensors --json"
 
 
 def run(
-    bundle: Annotated[str, typer.Argument(help="A model.safetensors, a run's folder, or a name in the folder models.")],
+    bundle: Annotated[str, typer.Argument(help="A model.safetensors, a run's folder, or a model's name.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole header as JSON.")] = False,
 ) -> None:
     """Print what a model is: network, direction, bands, scale, training and scores."""

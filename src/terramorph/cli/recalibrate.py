@@ -14,7 +14,7 @@ EXAMPLE = "Example: terramorph recalibrate runs/maps/model.safetensors data/maps
 
 
 def run(
-    bundle: Annotated[str, typer.Argument(help="A model.safetensors, a run's folder, or a name in the folder models.")],
+    bundle: Annotated[str, typer.Argument(help="A model.safetensors, a run's folder, or a model's name.")],
     dataset: Annotated[Path, typer.Argument(help="Folder of the pairs it was trained on; its train split is read.")],
     out: Annotated[Path | None, typer.Option(help="The bundle to write. Default: in place.")] = None,
     images: Annotated[int, typer.Option(min=1, help="Training pairs to average over.")] = 400,

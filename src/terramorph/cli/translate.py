@@ -41,9 +41,7 @@ class Kind(StrEnum):
 
 
 def run(
-    bundle: Annotated[
-        str, typer.Argument(help="A model.safetensors, a run's folder, a name in the folder models, or an .onnx.")
-    ],
+    bundle: Annotated[str, typer.Argument(help="A model.safetensors, a run's folder, a model's name, or an .onnx.")],
     source: Annotated[
         str,
         typer.Argument(

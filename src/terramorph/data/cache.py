@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from terramorph.bands import Units, band_order
+from terramorph.cachefolder import cache_folder
 from terramorph.data.decoding import Builder, Progress, digest_of, to_disk
 from terramorph.documents import parse_json
 from terramorph.errors import StorageError
@@ -23,7 +24,7 @@ from terramorph.raster.resample import Resampling
 from terramorph.raster.values import tell_suspects
 
 CACHE_FORMAT = 5
-DEFAULT_CACHE = Path.home() / ".cache" / "terramorph"
+DEFAULT_CACHE = cache_folder()
 ABANDONED = 24 * 3600.0
 """Seconds after which an unfinished entry that nobody writes to is removed."""
 _BUILDING = ".building-"

@@ -26,6 +26,7 @@ from terramorph.evaluation.report import Example, pick_examples, render_report
 from terramorph.evaluation.samples import Sample, Samples, as_bytes
 from terramorph.evaluation.scoring import SCORE_KEYS, Instruments, Tally, classes_of
 from terramorph.evaluation.verdicts import against_floor
+from terramorph.models import require_own
 from terramorph.pairs import has_split, load_manifest, open_pairs
 from terramorph.pixels import BYTE
 from terramorph.raster import Raster, default_bands, write_image
@@ -117,6 +118,8 @@ def evaluate(
     translator, model = _opened(bundle, mode, device, precision, seed)
     if record and model is None:
         raise ConfigError(f"{bundle} is an exported network and cannot hold scores; leave out --record.")
+    if record and model is not None and model.path is not None:
+        require_own(model.path)
     translator.check_samples(samples)
     header = translator.header
     folder = _made(Path(out))

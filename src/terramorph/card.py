@@ -1,0 +1,108 @@
+"""A model card (Mitchell et al. 2019, arXiv:1810.03993) in Markdown, made of what a bundle and the registry say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from terramorph.header import Bands, Header, find_bundle, parameter_count, read_header
+from terramorph.models import Entry, registry, verify
+
+_SCORES = {
+    "psnr": "PSNR, dB (higher is better)",
+    "ssim": "SSIM (higher)",
+    "lpips": "LPIPS, SqueezeNet v0.1 (lower)",
+    "acc5": "Pixels within 5 levels (higher)",
+    "acc10": "Pixels within 10 levels (higher)",
+    "rmse": "RMSE, levels (lower)",
+    "class_accuracy": "Class accuracy (higher)",
+    "miou": "Class mIoU (higher)",
+    "fd": "Frechet distance of SqueezeNet features, not FID (lower)",
+    "kd": "Kernel distance of the same (lower)",
+    "fid": "FID (lower)",
+}
+
+
+def model_card(model: str | Path) -> str:
+    """The card of a bundle.
+
+    Args:
+        model: as `find_bundle` takes.
+
+    Returns:
+        Markdown. A published model's licence, rights and scores are those of the registry.
+
+    Raises:
+        BundleError: as for `read_header`.
+    """
+    path = find_bundle(model)
+    header = read_header(path)
+    entry = next((one for one in registry().values() if verify(path, one)), None)
+    name = entry.name if entry else str(model)
+    return "\n".join(
+        [
+            *(f"# {name}", "", entry.about if entry else f"A bundle of terramorph, {header.direction}.", ""),
+            *([f"**{header.note}**", ""] if header.note else []),
+            *("## Use", "", f"    terramorph translate {name} input.tif output.tif", "", _use(header), ""),
+            *("## What it is", "", *_table(("", ""), _facts(path, header)), ""),
+            *("## Training", "", *_training(header, entry), ""),
+            *("## Scores", "", *_scores(header, entry), ""),
+            *("## Limits", "", *_limits(header), ""),
+        ]
+    )
+
+
+def _use(header: Header) -> str:
+    metres = header.ground_resolution
+    scale = f" A pixel should be about {metres:g} m on the ground." if metres else ""
+    return f"It takes {_side(header.source)} and gives {_side(header.target)}; images of any size.{scale}"
+
+
+def _facts(path: Path, header: Header) -> list[tuple[str, Any]]:
+    settings = ", ".join(f"{key} {value}" for key, value in header.architecture.settings.items())
+    return [
+        ("Network", f"{header.architecture.name} ({settings})"),
+        ("Parameters", f"{parameter_count(path) / 1e6:.2f} million, {path.stat().st_size / 1e6:.1f} MB"),
+        ("Direction", header.direction),
+        ("Trained at", f"{header.size} px"),
+        ("Receptive field", "not bounded: windows overlap" if header.halo is None else f"{header.halo} px around"),
+        ("Mode", header.mode),
+        ("Format", f"{header.format}, terramorph {header.made_by}"),
+    ]
+
+
+def _training(header: Header, entry: Entry | None) -> list[str]:
+    rows = [(str(key), value) for key, value in header.data.items()]
+    if entry:
+        rows += [("trained on", entry.trained_on), ("rights", entry.rights), ("licence", entry.licence)]
+        rows += [("sha256", entry.sha256)]
+    return _table(("", ""), rows) if rows else ["The bundle does not say."]
+
+
+def _scores(header: Header, entry: Entry | None) -> list[str]:
+    if entry and entry.scores:
+        said = {"n": "pairs", "protocol": "protocol"}
+        return _table(("", ""), [(_SCORES.get(key, said.get(key, key)), v) for key, v in entry.scores.items()])
+    rows = [(key, value) for key, value in header.scores.items() if value is not None]
+    return _table(("", ""), rows) if rows else ["None were recorded; `terramorph evaluate` measures them."]
+
+
+def _limits(header: Header) -> list[str]:
+    lines = [
+        "- Its output is generated, not observed: it shows what is likely there, and is no source for navigation, "
+        "surveying or decisions about a place.",
+        "- Ground, sensors and map styles unlike those of the training pairs are translated badly, and nothing tells.",
+    ]
+    if header.ground_resolution:
+        lines.append("- Images of another ground resolution are refused, unless asked for all the same.")
+    return lines
+
+
+def _side(bands: Bands) -> str:
+    return f"{bands.count} band{'s' * (bands.count != 1)} of {bands.dtype} ({', '.join(bands.names)})"
+
+
+def _table(head: tuple[str, str], rows: Iterable[tuple[str, Any]]) -> list[str]:
+    cells = [tuple(str(value).replace("|", "\\|").replace("\n", " ") for value in row) for row in rows]
+    return [f"| {' | '.join(row)} |" for row in (head, ("---", "---"), *cells)]

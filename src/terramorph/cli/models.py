@@ -1,0 +1,89 @@
+"""`terramorph models`: the published models by name: list, pull, verify, card."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from terramorph.cli.console import Meter, say, show_columns
+from terramorph.errors import BundleError, ConfigError
+
+NAME = "models"
+EXAMPLE = "Example: terramorph models pull sat2map | terramorph models card sat2map > card.md"
+
+
+class Action(StrEnum):
+    """What to do with the published models."""
+
+    list = "list"
+    pull = "pull"
+    verify = "verify"
+    card = "card"
+
+
+def run(
+    action: Annotated[Action, typer.Argument(help="list them, pull or verify one, or print a card.")] = Action.list,
+    name: Annotated[
+        str | None, typer.Argument(help="Of a model; verify without it takes all, card takes any bundle.")
+    ] = None,
+    url: Annotated[
+        list[str] | None, typer.Option(help="pull: an address of the file, tried before the published ones.")
+    ] = None,
+) -> None:
+    """List the published models, fetch one, check its bytes, or print its model card as Markdown."""
+    if action is not Action.list and action is not Action.verify and name is None:
+        raise ConfigError(f"`models {action}` needs the name of a model; `terramorph models` lists them.")
+    if url and action is not Action.pull:
+        raise ConfigError("--url belongs to `models pull`.")
+    if action is Action.pull:
+        _pull(str(name), url or [])
+    elif action is Action.verify:
+        _verify(name)
+    elif action is Action.card:
+        from terramorph.card import model_card
+
+        print(model_card(str(name)), end="")
+    else:
+        _list()
+
+
+def _list() -> None:
+    from terramorph.models import places, registry
+
+    rows = []
+    for entry in registry().values():
+        found = places(entry)
+        where = str(found[0]) if found else "not on this machine" + ("" if entry.urls else ", no address yet")
+        rows.append((entry.name, f"{entry.bytes / 1e6:.1f}", f"{entry.ground_resolution:g}", where))
+    show_columns("published models", ("name", "MB", "m/px", "where"), rows)
+    for entry in registry().values():
+        say(f"{entry.name}: {entry.about} {entry.licence}")
+
+
+def _pull(name: str, urls: list[str]) -> None:
+    from terramorph.models import pull, require_entry
+
+    entry = require_entry(name)
+    with Meter(f"fetching {name}") as meter:
+        path = pull(entry, urls, progress=meter.update)
+    say(f"{path}: {name}, its sha256 is right. {entry.licence}")
+
+
+def _verify(name: str | None) -> None:
+    from terramorph.models import places, registry, require_entry, verify
+
+    entries = [require_entry(name)] if name else list(registry().values())
+    wrong = []
+    for entry in entries:
+        found = places(entry)
+        if not found:
+            say(f"{entry.name}: not on this machine.")
+        for path in found:
+            right = verify(path, entry)
+            say(f"{entry.name}: {path} {'is the published file' if right else 'is another file'}.")
+            if not right:
+                wrong.append(str(path))
+    if wrong:
+        raise BundleError(f"{', '.join(wrong)}: the sha256 is not that of the registry; remove and pull again.")

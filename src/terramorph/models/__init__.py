@@ -1,0 +1,19 @@
+"""Models by name: what is published, where its file lies on this machine, and how it gets there."""
+
+from terramorph.models.pull import pull
+from terramorph.models.registry import Entry, registry, require_entry
+from terramorph.models.store import MODELS_FOLDER, known, named, places, require_own, stored, verify
+
+__all__ = [
+    "MODELS_FOLDER",
+    "Entry",
+    "known",
+    "named",
+    "places",
+    "pull",
+    "registry",
+    "require_entry",
+    "require_own",
+    "stored",
+    "verify",
+]

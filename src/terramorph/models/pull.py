@@ -1,0 +1,171 @@
+"""A published model fetched: the download goes on where it was cut, appears whole, and is refused if it is another."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from http import HTTPStatus
+from pathlib import Path
+
+import urllib3
+
+from terramorph._version import __version__
+from terramorph.atomic import locked
+from terramorph.errors import BundleError, RunError, StorageError
+from terramorph.models.registry import Entry
+from terramorph.models.store import places, stored, verify, where_to
+from terramorph.redaction import redact
+
+Progress = Callable[[int, int], None]
+_CHUNK = 2**16
+_AGAIN = (429, 500, 502, 503, 504)
+_TRIES = 5
+"""Connections to one address that may break before the next one is tried."""
+_PATIENCE = 60.0
+"""Seconds that another process may fetch the same model without getting any further."""
+
+
+class _BusyError(Exception):
+    """Another process fetches the same model."""
+
+
+class _AddressError(Exception):
+    """An address does not give the file; the message is the reason alone."""
+
+
+def pull(entry: Entry, urls: Sequence[str] = (), *, progress: Progress | None = None, pause: float = 1.0) -> Path:
+    """Fetches a model into the cache, unless it is on this machine.
+
+    Several processes may ask at once: one fetches, the others wait for it.
+
+    Args:
+        entry: of the registry.
+        urls: http or https addresses of the file, tried before those of the registry.
+        progress: called with (bytes there, bytes in all).
+        pause: seconds before a broken connection is made again; it doubles each time.
+
+    Returns:
+        The file, of the right digest.
+
+    Raises:
+        BundleError: if no address gives the file with the right digest.
+        StorageError: if the cache cannot be written.
+        RunError: if another process that fetches it gets no further.
+    """
+    for path in places(entry):
+        if verify(path, entry):
+            return path
+    target = stored(entry)
+    addresses = [*urls, *entry.urls]
+    if not addresses:
+        raise BundleError(f"No address of the model {entry.name} is published yet; {where_to(entry)}.")
+    part = target.with_suffix(".part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        since, size = time.monotonic(), -1
+        while True:
+            with suppress(_BusyError), locked(target.with_suffix(".lock"), _BusyError()):
+                if not (target.is_file() and verify(target, entry)):
+                    _fetch(entry, addresses, part, target, progress, pause)
+                return target
+            now = part.stat().st_size if part.is_file() else 0
+            if now != size:
+                since, size = time.monotonic(), now
+            elif time.monotonic() - since > _PATIENCE:
+                raise RunError(
+                    f"Another process has been fetching {entry.name} for {_PATIENCE:.0f} s without getting any "
+                    f"further; end it and pull again, or {where_to(entry)}."
+                )
+            time.sleep(0.1)
+    except OSError as error:
+        if isinstance(error, StorageError):
+            raise
+        raise StorageError(
+            f"The cache {target.parent} cannot be written ({error.strerror or error}); mend its rights, free some "
+            "space, or set TERRAMORPH_CACHE to another folder."
+        ) from error
+
+
+def _fetch(
+    entry: Entry, addresses: Sequence[str], part: Path, target: Path, progress: Progress | None, pause: float
+) -> None:
+    """Try each address; what one began the next one goes on with."""
+    reasons = []
+    for url in addresses:
+        for _ in range(2):  # once more from the beginning, where what was there before was of another file
+            resumed = part.is_file() and part.stat().st_size > 0
+            try:
+                _download(url, entry, part, progress, pause)
+            except _AddressError as error:
+                reasons.append(f"{redact(url)} {error}")
+                break
+            if verify(part, entry):
+                with part.open("rb+") as file:
+                    os.fsync(file.fileno())
+                part.replace(target)
+                return
+            part.unlink()
+            if not resumed:
+                reasons.append(f"{redact(url)} gave another file (its sha256 is not that of the registry)")
+                break
+    raise BundleError(f"The model {entry.name} could not be fetched: {'; '.join(reasons)}; {where_to(entry)}.")
+
+
+def _download(url: str, entry: Entry, part: Path, progress: Progress | None, pause: float) -> None:
+    """Bring a part to the size of the whole, over as many connections as it takes.
+
+    Raises:
+        _AddressError: if the address refuses, gives more, or breaks off too often.
+    """
+    if not url.startswith(("https://", "http://")):
+        raise _AddressError("is no http or https address")
+    reason, broken = "ends early", 0
+    retries = urllib3.Retry(
+        total=4, connect=0, read=0, backoff_factor=pause, status_forcelist=_AGAIN, raise_on_status=False
+    )
+    with urllib3.PoolManager(retries=retries, timeout=urllib3.Timeout(connect=15, read=60)) as pool:
+        while broken < _TRIES:
+            before = part.stat().st_size if part.is_file() else 0
+            if before >= entry.bytes:
+                return
+            try:
+                _append(pool, url, entry, part, before, progress)
+            except urllib3.exceptions.HTTPError as error:
+                reason = f"cannot be reached ({type(error).__name__})"
+            now = part.stat().st_size if part.is_file() else 0
+            if now >= entry.bytes:
+                return
+            broken = 1 if now > before else broken + 1
+            time.sleep(pause * 2 ** (broken - 1))
+    raise _AddressError(reason)
+
+
+def _append(
+    pool: urllib3.PoolManager, url: str, entry: Entry, part: Path, have: int, progress: Progress | None
+) -> None:
+    """One connection: ask for what is missing, and keep what comes."""
+    headers = {"User-Agent": f"terramorph/{__version__}", **({"Range": f"bytes={have}-"} if have else {})}
+    answer = pool.request("GET", url, headers=headers, preload_content=False)
+    try:
+        if answer.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            part.unlink(missing_ok=True)
+            return
+        if answer.status not in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
+            raise _AddressError(f"answered with {answer.status}")
+        goes_on = answer.status == HTTPStatus.PARTIAL_CONTENT and answer.headers.get("Content-Range", "").startswith(
+            f"bytes {have}-"
+        )
+        with part.open("ab" if goes_on else "wb") as file:
+            size = have if goes_on else 0
+            for chunk in answer.stream(_CHUNK):
+                size += len(chunk)
+                if size > entry.bytes:
+                    file.truncate(0)
+                    raise _AddressError(f"gives more than the {entry.bytes} bytes of the published file")
+                file.write(chunk)
+                if progress is not None:
+                    progress(size, entry.bytes)
+    finally:
+        answer.close()

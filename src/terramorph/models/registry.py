@@ -1,0 +1,66 @@
+"""The published models: what `registry.toml` beside this file says of each."""
+
+from __future__ import annotations
+
+import datetime
+from functools import cache
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from terramorph.documents import parse_toml
+from terramorph.errors import BundleError
+
+REGISTRY = Path(__file__).with_name("registry.toml")
+
+
+class Entry(BaseModel):
+    """A published model.
+
+    Attributes:
+        name: what it is asked for by; only a pointer to the file of this digest.
+        about: one line on what it does.
+        file: where it lies in the project's repository.
+        sha256: of its file, hexadecimal.
+        bytes: size of its file.
+        urls: where its file can be fetched; empty if it is not published yet.
+        licence: of the weights.
+        trained_on: the data.
+        rights: whose rights lie in the data.
+        ground_resolution: metres a pixel.
+        date: of the training.
+        scores: figures by name, `n` and `protocol` among them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    about: str
+    file: str
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    bytes: int = Field(gt=0)
+    urls: tuple[str, ...] = ()
+    licence: str
+    trained_on: str
+    rights: str
+    ground_resolution: float = Field(gt=0)
+    date: datetime.date
+    scores: dict[str, float | str] = {}
+
+
+@cache
+def registry() -> dict[str, Entry]:
+    """Name -> entry, in the order of the file."""
+    document = parse_toml(REGISTRY.read_text(encoding="utf-8"))
+    return {name: Entry.model_validate({"name": name, **values}) for name, values in document.items()}
+
+
+def require_entry(name: str) -> Entry:
+    """The entry of a name.
+
+    Raises:
+        BundleError: if there is none.
+    """
+    if name not in registry():
+        raise BundleError(f"There is no published model {name}; there are {', '.join(registry())}.")
+    return registry()[name]

@@ -1,0 +1,99 @@
+"""Where a named model lies on this machine.
+
+A published model is kept under the digest of its content, so that a file can never be taken for another: its name is
+only a pointer, and what does not have the digest is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from terramorph.cachefolder import cache_folder
+from terramorph.errors import BundleError
+from terramorph.models.registry import Entry, registry
+
+MODELS_FOLDER = Path("models")
+"""In the folder where one works: a user's own models."""
+_REPOSITORY = Path(__file__).parents[3]  # where terramorph runs from a clone of it
+_SUFFIX = ".safetensors"
+
+
+def stored(entry: Entry) -> Path:
+    """Where the cache keeps a model, whether it is there or not."""
+    return cache_folder() / "models" / "sha256" / f"{entry.sha256}{_SUFFIX}"
+
+
+def places(entry: Entry) -> list[Path]:
+    """The files of a published model on this machine: in the cache, and in the repository that terramorph runs from."""
+    return [path for path in (stored(entry), _REPOSITORY / entry.file) if path.is_file()]
+
+
+def known() -> list[str]:
+    """The names that mean a model: of the folder `models`, and of the registry."""
+    return sorted({path.stem for path in MODELS_FOLDER.glob(f"*{_SUFFIX}")} | set(registry()))
+
+
+def named(name: str) -> Path | None:
+    """The file that a bare name means: in the folder `models`, or a published model; None if the name is unknown.
+
+    Raises:
+        BundleError: if a published model is not on this machine, or its file is not the one that was published.
+    """
+    stem = name.removesuffix(_SUFFIX)
+    if (own := MODELS_FOLDER / f"{stem}{_SUFFIX}").is_file():
+        return own
+    entry = registry().get(stem)
+    if entry is None:
+        return None
+    found = places(entry)
+    if not found:
+        raise BundleError(
+            f"The model {stem} is not on this machine; `terramorph models pull {stem}` fetches it, or "
+            f"{where_to(entry)}."
+        )
+    for path in found:
+        if verify(path, entry):
+            return path
+    raise BundleError(
+        f"{found[0]} is not the published file of the model {stem} (its sha256 is another); remove it, then pull "
+        f"{stem} again or {where_to(entry)}."
+    )
+
+
+def where_to(entry: Entry) -> str:
+    """What to do by hand, as the end of a sentence."""
+    return (
+        f"put its file ({entry.file} of the project's repository, {entry.bytes / 1e6:.1f} MB, sha256 "
+        f"{entry.sha256[:12]}...) at {stored(entry)}"
+    )
+
+
+def verify(path: Path, entry: Entry) -> bool:
+    """Whether a file is the published one, byte for byte.
+
+    Raises:
+        BundleError: if it cannot be read.
+    """
+    try:
+        if path.stat().st_size != entry.bytes:
+            return False
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == entry.sha256
+    except OSError as error:
+        raise BundleError(
+            f"{path} cannot be read ({error.strerror or error}); mend its rights or remove it."
+        ) from error
+
+
+def require_own(path: str | Path) -> None:
+    """Refuses to write over a published model.
+
+    Raises:
+        BundleError: if the path is that of one.
+    """
+    if not Path(path).is_file():
+        return
+    for entry in registry().values():
+        if any(place.samefile(path) for place in places(entry)):
+            raise BundleError(f"{path} is the published model {entry.name} and is not changed; write to another file.")
