@@ -12,13 +12,14 @@ import torch
 from lightning_fabric import Fabric
 from PIL import Image
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from terramorph.bundle import load_bundle
 from terramorph.errors import ConfigError, InputError
 from terramorph.pixels import Batch
 from terramorph.training import TrainConfig, resume, train
 from terramorph.training.pix2pix import Pix2Pix
+from terramorph.training.terms import Features
 
 from .conftest import Tiny, losses_of, same_weights
 
@@ -84,6 +85,10 @@ def _batch(*, masked: bool = False) -> Batch:
     return Batch(source * mask, target * mask, mask)
 
 
+def _first_layer(recipe: Pix2Pix) -> nn.Module:
+    return recipe.networks["discriminator"].get_submodule("layers.0")
+
+
 def _discriminator(recipe: Pix2Pix) -> dict[str, Tensor]:
     return {key: value.clone() for key, value in recipe.networks["discriminator"].state_dict().items()}
 
@@ -128,7 +133,7 @@ def test_unconditional_is_blind_to_the_source(tiny: Tiny) -> None:
     for conditional in (True, False):
         recipe = _recipe(tiny(discriminator__conditional=conditional))
         seen: list[Tensor] = []
-        recipe.networks["discriminator"].register_forward_hook(lambda _m, inputs, _o, seen=seen: seen.append(inputs[0]))
+        _first_layer(recipe).register_forward_hook(lambda _m, inputs, _o, seen=seen: seen.append(inputs[0]))
         batch = _batch()
         recipe.step([batch])
         first[conditional] = seen[0]
@@ -140,7 +145,7 @@ def test_augmentation_is_the_same_for_real_and_made_pairs(tiny: Tiny) -> None:
     """The source is in both, so it shows that it is one change; the generator's turn has another."""
     recipe = _recipe(tiny(data__diffaugment="translation,cutout"))
     seen: list[Tensor] = []
-    recipe.networks["discriminator"].register_forward_hook(lambda _m, inputs, _o: seen.append(inputs[0].detach()))
+    _first_layer(recipe).register_forward_hook(lambda _m, inputs, _o: seen.append(inputs[0].detach()))
     recipe.noise.manual_seed(0)
     recipe.step([_batch()])
     real, made, judged = (pair[:, :3] for pair in seen)
@@ -155,9 +160,11 @@ def test_what_lies_under_the_mask_is_not_learnt_from(name: str, tiny: Tiny) -> N
     recipe = _recipe(tiny(**{"precision": "fp32", **SWITCHES[name]}))
     recipe.noise.manual_seed(0)
     batch = _batch(masked=True)
-    made = recipe.networks["generator"](batch.source)
-    terms = {**recipe._adversarial_terms(batch, made), **recipe._distances(batch, made)}
-    slope = torch.autograd.grad(sum(weight * value for weight, value in terms.values()), made)[0]
+    made: list[Tensor] = []
+    recipe.networks["generator"].register_forward_hook(lambda _m, _i, output: made.append(output))
+    output = recipe._generate(batch)
+    features = Features(batch, output, recipe._change(batch))
+    slope = torch.autograd.grad(sum(t.weight * t.value(batch, output, features) for t in recipe.terms), made[0])[0]
     assert not slope[..., :20].any()
     assert slope[..., 20:].any()
 

@@ -3,6 +3,7 @@
 from terramorph.losses.adversarial import (
     UNDECIDED,
     AdversarialLoss,
+    Logits,
     by_scale,
     discriminator_loss,
     generator_loss,
@@ -17,6 +18,7 @@ __all__ = [
     "DIFFAUGMENTS",
     "UNDECIDED",
     "AdversarialLoss",
+    "Logits",
     "PairChange",
     "by_scale",
     "discriminator_loss",

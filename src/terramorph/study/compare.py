@@ -25,7 +25,6 @@ from terramorph.study.definition import BASE, Study, Variant, load_study
 from terramorph.study.examples import keep_examples
 from terramorph.study.record import SCORES, PeakMemory, Record, State, read_record, write_record
 from terramorph.study.run import (
-    PERCEPTUAL_WEIGHTS,
     first_warning,
     flat_settings,
     is_same_folder,
@@ -38,9 +37,10 @@ from terramorph.study.run import (
 )
 from terramorph.study.tracking import NoTracking, Tracker
 from terramorph.training import Plan, Reporter, StepReport, TrainConfig, TrainResult, Validation
-from terramorph.training.loop import CONFIG, MODEL
+from terramorph.training.config import PLACES
+from terramorph.training.loop import MODEL
 from terramorph.training.reporter import Silent
-from terramorph.training.state import CHECKPOINT
+from terramorph.training.state import CHECKPOINT, CONFIG
 
 STUDY = "study.json"
 FIGURES = "comparison.json"
@@ -232,7 +232,7 @@ class _Worker:
     def go(self, job: Job, stop: Callable[[], bool]) -> bool:
         """Trains and scores a run; False if it was stopped before its end."""
         # Where a folder lies is no setting, and what is kept of a run stays as it is.
-        settings = {key: value for key, value in flat_settings(job.config).items() if key != PERCEPTUAL_WEIGHTS}
+        settings = {key: value for key, value in flat_settings(job.config).items() if key not in PLACES}
         with self.tracker.run(job.name, settings) as tracked:
             record = self._trained(job, stop)
             if record.state == "trained":

@@ -19,10 +19,11 @@ from terramorph.evaluation import evaluate
 from terramorph.header import read_header
 from terramorph.pairs import open_pairs
 from terramorph.training import Reporter, TrainConfig, TrainResult, parse_config, resume, train
-from terramorph.training.loop import CONFIG, MODEL
+from terramorph.training.config import PLACES
+from terramorph.training.loop import MODEL
 from terramorph.training.page import read_log
 from terramorph.training.schedule import total_steps
-from terramorph.training.state import CHECKPOINT, read_position
+from terramorph.training.state import CHECKPOINT, CONFIG, read_position
 
 METRICS: dict[str, bool] = {
     "psnr": True,
@@ -38,9 +39,7 @@ METRICS: dict[str, bool] = {
     "fid": False,
 }
 """For each metric of an evaluation, whether higher is better."""
-PERCEPTUAL_WEIGHTS = "loss.perceptual_weights"
-"""The setting that says where a folder lies, and nothing of the run."""
-_MAY_DIFFER = ("max_steps", PERCEPTUAL_WEIGHTS)
+_MAY_DIFFER = {"max_steps", *PLACES}
 
 
 @dataclass(frozen=True)
@@ -114,7 +113,7 @@ def train_to(
             )
         wanted = config.model_copy(update={"max_steps": steps})
         return train(dataset, out, wanted, reporter=reporter, should_stop=should_stop, cache=cache)
-    _find_features(out, config)
+    _renew_places(out, config)
     return resume(out, dataset, reporter=reporter, should_stop=should_stop, cache=cache, max_steps=steps)
 
 
@@ -147,7 +146,7 @@ def train_for(
         return asked() or clock.is_over()
 
     if steps:
-        _find_features(out, config)
+        _renew_places(out, config)
         result = resume(out, dataset, reporter=reporter, should_stop=stop, cache=cache)
     else:
         result = train(dataset, out, config, reporter=reporter, should_stop=stop, cache=cache)
@@ -217,7 +216,7 @@ def read_scores(folder: Path) -> Scores:
 def require_same(out: Path, dataset: Path, config: TrainConfig) -> None:
     """Checks that a run's folder holds a run of this configuration and dataset, whatever its length.
 
-    Where the features of a perceptual loss lie may differ too, as it may when training goes on.
+    Where the files that a loss needs lie may differ too, as it may when training goes on.
 
     Raises:
         ConfigError: naming the first setting that differs.
@@ -250,11 +249,14 @@ def is_same_folder(recorded: str, dataset: Path) -> bool:
     return recorded == str(dataset.resolve()) or not Path(recorded).exists()
 
 
-def _find_features(out: Path, config: TrainConfig) -> None:
-    """Writes where the features of a perceptual loss lie now into the config.json that a run goes on by."""
+def _renew_places(out: Path, config: TrainConfig) -> None:
+    """Writes where the files that a loss needs lie now into the config.json that a run goes on by."""
     saved: dict[str, Any] = parse_json((out / CONFIG).read_text(encoding="utf-8"))
-    if saved["config"]["loss"]["perceptual_weights"] != config.loss.perceptual_weights:
-        saved["config"]["loss"]["perceptual_weights"] = config.loss.perceptual_weights
+    before, now = json.dumps(saved), flat_settings(config)
+    for place in PLACES:
+        section, key = place.split(".")
+        saved["config"][section][key] = now[place]
+    if json.dumps(saved) != before:
         with atomic(out / CONFIG) as part:
             part.write_text(json.dumps(saved, indent=2) + "\n", encoding="utf-8")
 

@@ -268,11 +268,14 @@ class LogConfig(_Section):
     validation: int = Field(24, ge=0)
 
 
+PLACES = frozenset({"loss.perceptual_weights"})
+"""Settings that say where a file lies and nothing of what is trained: a run goes on with others."""
+
+
 class TrainConfig(_Section):
     """Everything a run depends on besides its pairs.
 
     Attributes:
-        method: the recipe.
         direction: which side is the source.
         seed: of everything random.
         batch_size: pairs per step and process.
@@ -285,7 +288,6 @@ class TrainConfig(_Section):
         recalibrate: images to average the normalisation statistics over at the end; 0 keeps the running ones.
     """
 
-    method: Literal["pix2pix"] = "pix2pix"
     direction: Direction = "AtoB"
     seed: int = Field(0, ge=0, lt=2**63)
     batch_size: int = Field(1, ge=1)
@@ -305,6 +307,14 @@ class TrainConfig(_Section):
     start: StartConfig = StartConfig()
     stop: StopConfig = StopConfig()
     log: LogConfig = LogConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_method(cls, values: Any) -> Any:
+        """Runs and bundles once named a method, of which there is one."""
+        if isinstance(values, Mapping) and values.get("method") == "pix2pix":
+            return {key: value for key, value in values.items() if key != "method"}
+        return values
 
     @model_validator(mode="after")
     def _fits_together(self) -> TrainConfig:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from terramorph.pixels import Batch
-from terramorph.training.recipe import Recipe
+from terramorph.training.pix2pix import Pix2Pix
 
 
 class GraphedStep:
@@ -23,7 +23,7 @@ class GraphedStep:
 
     _WARM_UP = 3
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Pix2Pix) -> None:
         self.recipe = recipe
         self._graph: torch.cuda.CUDAGraph | None = None
         self._inputs: list[Batch] = []

@@ -1,23 +1,19 @@
-"""The training loop. It knows no method: a recipe takes the steps, this file counts, logs, saves and resumes."""
+"""The training loop: `Pix2Pix` takes the steps, this file counts, logs, saves and resumes."""
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from terramorph.atomic import atomic
 from terramorph.bundle import Bands, Bundle, load_bundle
 from terramorph.data import DEFAULT_CACHE, Augmentation, DecodedPairs, Side, TrainingBatches, decode
-from terramorph.documents import parse_json
 from terramorph.errors import CheckpointError, ConfigError
 from terramorph.pairs import open_pairs, warn_if_few
 from terramorph.pixels import Batch
@@ -30,18 +26,26 @@ from terramorph.training.health import Health, require_finite
 from terramorph.training.notebook import default_reporter
 from terramorph.training.pix2pix import Pix2Pix
 from terramorph.training.recalibrate import recalibrate_network, recalibrated
-from terramorph.training.recipe import Recipe
 from terramorph.training.reporter import Plan, Reporter, StepReport, TrainResult
 from terramorph.training.runlog import RunLog
 from terramorph.training.schedule import rate_factor, total_steps
-from terramorph.training.state import CHECKPOINT, Position, load_state, read_position, require_same, save_state
+from terramorph.training.state import (
+    CHECKPOINT,
+    CONFIG,
+    Position,
+    load_state,
+    read_position,
+    read_settings,
+    require_same,
+    save_settings,
+    save_state,
+)
 from terramorph.training.stopping import EarlyStopping
 from terramorph.training.validation import open_validation
 
 MODEL = "model.safetensors"
 BEST = "best.safetensors"
 """The bundle of the best validation of a run with early stopping."""
-CONFIG = "config.json"
 _VALIDATION_IMAGES = 32
 """Training pairs that a validation's statistics are averaged over: enough to see, and a second at batch 1 on a CPU."""
 
@@ -111,7 +115,7 @@ def resume(
         ConfigError: if max_steps is negative.
     """
     out = Path(run)
-    settings = _read_settings(out)
+    settings = read_settings(out)
     config = parse_config(settings["config"])
     if max_steps is not None:
         config = parse_config({**settings["config"], "max_steps": max_steps})
@@ -132,17 +136,6 @@ def resume(
     if (out / CHECKPOINT).is_file():
         again.restore()
     return again.go(should_stop, dry_run=False)
-
-
-def _read_settings(out: Path) -> dict[str, Any]:
-    try:
-        settings: dict[str, Any] = parse_json((out / CONFIG).read_text(encoding="utf-8"))
-        return {key: settings[key] for key in ("dataset", "config", "skip_bad")}
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(
-            f"{out} is not the folder of a run: its {CONFIG} cannot be read ({error}); give the --out of a run that "
-            "was started."
-        ) from error
 
 
 class _Run:
@@ -180,7 +173,7 @@ class _Run:
             config.seed,
             self.fabric.device,
         )
-        self.recipe: Recipe = Pix2Pix(config, len(source.bands), len(target.bands), self.fabric)
+        self.recipe = Pix2Pix(config, len(source.bands), len(target.bands), self.fabric)
         self.generator: nn.Module = self.recipe.networks["generator"]
         self.average = AveragedNetwork(self.generator, config.ema) if config.ema else None
         self.health = Health()
@@ -208,7 +201,15 @@ class _Run:
         """Steps until the end or until asked to stop."""
         plan = self._plan()
         if self.fabric.is_global_zero:
-            self._save_settings()
+            save_settings(
+                self.out,
+                dataset=self.dataset,
+                skip_bad=self.skip_bad,
+                pairs=len(self.pairs),
+                skipped=self.pairs.skipped,
+                total_steps=self.total,
+                config=self.config,
+            )
         self.reporter.started(plan)
         if dry_run:
             return self._result(False, None)
@@ -379,23 +380,6 @@ class _Run:
             afresh=self.recipe.afresh,
             processes=self.fabric.world_size,
         )
-
-    def _save_settings(self) -> None:
-        settings = {
-            "dataset": str(self.dataset.resolve()),
-            "skip_bad": self.skip_bad,
-            "pairs": len(self.pairs),
-            "skipped": list(self.pairs.skipped),
-            "total_steps": self.total,
-            "config": self.config.model_dump(mode="json"),
-        }
-        with atomic(
-            self.out / CONFIG,
-            f"The run's folder {self.out} cannot be written",
-            "choose another --out",
-            make_folder=True,
-        ) as part:
-            part.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
 def _mixed(seed: int, step: int, rank: int) -> int:

@@ -8,22 +8,26 @@ it, because there are none to keep: permutation, augmentation and dropout of a s
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from terramorph.atomic import atomic
-from terramorph.documents import DocumentError, parse_json_object
+from terramorph.documents import DocumentError, parse_json, parse_json_object
 from terramorph.errors import CheckpointError
-from terramorph.training.config import TrainConfig, parse_config
+from terramorph.training.config import PLACES, TrainConfig, parse_config
 from terramorph.training.ema import AveragedNetwork
-from terramorph.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from terramorph.training.pix2pix import Pix2Pix
 
 CHECKPOINT = "checkpoint.safetensors"
+CONFIG = "config.json"
 _FORMAT = 1
 _MOMENTS = {"step", "exp_avg", "exp_avg_sq"}
 
@@ -49,7 +53,52 @@ class Position:
     stopping: dict[str, Any] = field(default_factory=dict)
 
 
-def save_state(path: Path, position: Position, recipe: Recipe, average: AveragedNetwork | None) -> None:
+def save_settings(
+    out: Path,
+    *,
+    dataset: Path,
+    skip_bad: bool,
+    pairs: int,
+    skipped: Sequence[str],
+    total_steps: int,
+    config: TrainConfig,
+) -> None:
+    """Writes what `resume` needs to find its pairs again, and the resolved configuration.
+
+    Raises:
+        StorageError: if it cannot be written.
+    """
+    settings = {
+        "dataset": str(dataset.resolve()),
+        "skip_bad": skip_bad,
+        "pairs": pairs,
+        "skipped": list(skipped),
+        "total_steps": total_steps,
+        "config": config.model_dump(mode="json"),
+    }
+    with atomic(
+        out / CONFIG, f"The run's folder {out} cannot be written", "choose another --out", make_folder=True
+    ) as part:
+        part.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+
+def read_settings(out: Path) -> dict[str, Any]:
+    """What `save_settings` wrote: dataset, config and skip_bad.
+
+    Raises:
+        CheckpointError: if it cannot be read.
+    """
+    try:
+        settings: dict[str, Any] = parse_json((out / CONFIG).read_text(encoding="utf-8"))
+        return {key: settings[key] for key in ("dataset", "config", "skip_bad")}
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{out} is not the folder of a run: its {CONFIG} cannot be read ({error}); give the --out of a run that "
+            "was started."
+        ) from error
+
+
+def save_state(path: Path, position: Position, recipe: Pix2Pix, average: AveragedNetwork | None) -> None:
     """Writes a checkpoint. The one before it stays until the new one is whole and on the disk.
 
     Raises:
@@ -128,7 +177,7 @@ def require_same(position: Position, config: TrainConfig, fingerprint: str, proc
         )
 
 
-def load_state(path: Path, recipe: Recipe, average: AveragedNetwork | None) -> None:
+def load_state(path: Path, recipe: Pix2Pix, average: AveragedNetwork | None) -> None:
     """Puts a checkpoint's tensors where they belong.
 
     Raises:
@@ -158,11 +207,13 @@ def load_state(path: Path, recipe: Recipe, average: AveragedNetwork | None) -> N
         raise CheckpointError(f"The checkpoint {path} does not fit the run ({error}); start the run again.") from error
 
 
-def _difference(one: dict[str, Any], other: dict[str, Any]) -> str:
+def _difference(one: dict[str, Any], other: dict[str, Any], section: str = "") -> str:
     """The first setting, by its dotted key, that two configurations disagree on; "" if there is none."""
-    for key, value in one.items():
-        if isinstance(value, dict) and (inner := _difference(value, other[key])):
-            return f"{key}.{inner}"
-        if not isinstance(value, dict) and value != other[key] and key not in ("max_steps", "perceptual_weights"):
+    for name, value in one.items():
+        key = section + name
+        if isinstance(value, dict) and isinstance(other[name], dict):
+            if inner := _difference(value, other[name], f"{key}."):
+                return inner
+        elif value != other[name] and key != "max_steps" and key not in PLACES:
             return key
     return ""

@@ -1,0 +1,124 @@
+"""What a generator minimises: a sum of terms, each a name, a weight and a function of (batch, output, features)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from terramorph.errors import ConfigError
+from terramorph.losses import PairChange, feature_matching_loss, generator_loss, l1_loss, l2_loss
+from terramorph.metrics import Lpips
+from terramorph.pixels import Batch
+from terramorph.training.config import LossConfig, TrainConfig
+from terramorph.training.discriminators import Discriminator
+
+
+class Features:
+    """What discriminators see in a batch and in its output; computed when a term first asks for it.
+
+    Args:
+        batch: source, target and mask.
+        output: of the generator, float (N, C, H, W), 0 where the mask is.
+        change: the differentiable augmentation that real and fake pairs are shown under.
+
+    Attributes:
+        mask: of the changed pairs, (N, 1, H, W), or None.
+    """
+
+    def __init__(self, batch: Batch, output: Tensor, change: PairChange) -> None:
+        self._batch, self._output, self._change = batch, output, change
+        self._fake: dict[str, list[list[Tensor]]] = {}
+        self.mask = change.moved_mask(batch.mask)
+
+    def fake(self, discriminator: Discriminator) -> list[list[Tensor]]:
+        """Of the output: a list for each scale, of its activations and, last, its logits."""
+        if discriminator.name not in self._fake:
+            shown = discriminator.shown(self._batch, self._output, self._change)
+            self._fake[discriminator.name] = discriminator.features(shown)
+        return self._fake[discriminator.name]
+
+    @torch.no_grad()
+    def real(self, discriminator: Discriminator) -> list[list[Tensor]]:
+        """The same of the target, without gradients."""
+        return discriminator.features(discriminator.shown(self._batch, self._batch.target, self._change))
+
+
+Value: TypeAlias = Callable[[Batch, Tensor, Features], Tensor]
+
+
+@dataclass(frozen=True)
+class Term:
+    """One term of the generator's loss.
+
+    Attributes:
+        name: in logs.
+        weight: the value counts this many times; the log shows it without.
+        value: (batch, output, features) -> a 0-d tensor that the output can be learnt from. Images are float
+            (N, C, H, W) in [-1, 1], output and target 0 where `batch.mask` (N, 1, H, W) is.
+    """
+
+    name: str
+    weight: float
+    value: Value
+
+
+def generator_terms(
+    config: TrainConfig, target_bands: int, discriminators: Sequence[Discriminator], device: torch.device
+) -> list[Term]:
+    """The terms that a configuration asks for.
+
+    Raises:
+        ConfigError: if a term is asked for a target that it cannot look at.
+        InputError: if the weights of one cannot be read.
+    """
+    return [*_adversarial(config.loss, discriminators), *_distances(config.loss, target_bands, device)]
+
+
+def _adversarial(loss: LossConfig, discriminators: Sequence[Discriminator]) -> Iterator[Term]:
+    """How far each discriminator is from taking the output for real, and from seeing in it what it sees in the target.
+
+    Goodfellow et al. 2014 (arXiv:1406.2661) and the losses of `terramorph.losses.adversarial`; Wang et al. 2018
+    (arXiv:1711.11585), equation 4.
+    """
+    for one in discriminators:
+
+        def fooled(_batch: Batch, _output: Tensor, features: Features, one: Discriminator = one) -> Tensor:
+            return generator_loss(one.kind, [scale[-1] for scale in features.fake(one)], features.mask)
+
+        def matched(_batch: Batch, _output: Tensor, features: Features, one: Discriminator = one) -> Tensor:
+            fake = features.fake(one)
+            return feature_matching_loss(features.real(one), fake, features.mask)
+
+        yield Term("generator", 1.0, fooled)
+        if loss.feature_matching:
+            yield Term("features", loss.feature_matching, matched)
+
+
+def _distances(loss: LossConfig, target_bands: int, device: torch.device) -> Iterator[Term]:
+    """How far the output is from the target. L1 is logged at any weight."""
+    yield Term("l1", loss.l1_weight, lambda batch, output, _: l1_loss(output, batch.target, batch.mask))
+    if loss.l2_weight:
+        yield Term("l2", loss.l2_weight, lambda batch, output, _: l2_loss(output, batch.target, batch.mask))
+    if loss.perceptual:
+        yield Term("perceptual", loss.perceptual, _lpips(loss.perceptual_weights, target_bands, device))
+
+
+def _lpips(folder: str, bands: int, device: torch.device) -> Value:
+    """LPIPS as a loss: the idea of Johnson et al. 2016 (arXiv:1603.08155), with the distance of Zhang et al. 2018
+    (arXiv:1801.03924), equation 1, on SqueezeNet's features; the mean over pairs, float32."""
+    if bands != 3:
+        raise ConfigError(
+            f"loss.perceptual looks at red, green and blue, and the target has {bands} band(s); set it to 0."
+        )
+    lpips = Lpips.from_folder(folder).to(device)
+
+    def value(batch: Batch, output: Tensor, _: Features) -> Tensor:
+        with torch.autocast(output.device.type, enabled=False):
+            distance: Tensor = lpips(output.float(), batch.target.float()).mean()
+        return distance
+
+    return value
