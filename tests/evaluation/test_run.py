@@ -224,6 +224,11 @@ def test_what_does_not_fit_is_refused(pairs: Path, tmp_path: Path) -> None:
         evaluate(bundle(), pairs, out=tmp_path, device="cpu", limit=0)
 
 
+def test_the_report_says_what_the_bundle_notes(pairs: Path, tmp_path: Path) -> None:
+    evaluate(bundle(note="Trained on images of nobody."), pairs, out=tmp_path / "out", device="cpu")
+    assert "Trained on images of nobody." in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+
+
 def test_recorded_scores_are_in_the_bundle_and_others_are_not(pairs: Path, tmp_path: Path) -> None:
     path = bundle().save(tmp_path / "model.safetensors")
     scores = evaluate(path, pairs, out=tmp_path / "out")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,11 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from terramorph.bundle import load_bundle
 from terramorph.cli.app import run as command
 from terramorph.errors import CheckpointError, ConfigError
 from terramorph.training import config_of, resume, train
+from terramorph.training.finetune import inherited_note
 
 from .conftest import Tiny, losses_of, same_weights
 
@@ -88,6 +91,18 @@ def test_another_number_of_bands_adapts_the_first_convolution(
     before, after = load_file(model / "model.safetensors"), load_file(result.model)
     assert torch.allclose(after["down.0.weight"], before["down.0.weight"][:, :1] * 3, atol=1e-5)
     assert torch.allclose(after["up.0.weight"], before["up.0.weight"], atol=1e-5)
+
+
+def test_rights_go_along_with_the_weights(model: Path, town_pairs: Path, cache: Path, tmp_path: Path) -> None:
+    before = load_bundle(model)
+    said = replace(before, header=before.header.model_copy(update={"note": "Research only."}))
+    path = said.save(tmp_path / "said.safetensors")
+    config = config_of(path, {"max_steps": 1})
+    result = train(town_pairs, tmp_path / "run", config, cache=cache)
+    assert result.model is not None
+    assert load_bundle(result.model).header.note == "Research only."
+    path.unlink()  # while the run was going on
+    assert "not known" in inherited_note(config.start)
 
 
 def test_frozen_weights_stay(model: Path, town_pairs: Path, cache: Path, tmp_path: Path) -> None:

@@ -293,11 +293,13 @@ def test_the_spread_of_draws(ortho: Path, tmp_path: Path) -> None:
 
 
 def test_the_output_says_where_it_is_from(bundle: Bundle, ortho: Path, tmp_path: Path) -> None:
-    sweep(Model(bundle, precision="fp32"), ortho, tmp_path / "map.tif")
+    noted = replace(bundle, header=bundle.header.model_copy(update={"note": "Research only."}))
+    sweep(Model(noted, precision="fp32"), ortho, tmp_path / "map.tif")
     with rasterio.open(tmp_path / "map.tif") as file:
         tags = file.tags()
         assert tags["TERRAMORPH_SOURCE"].endswith("ortho.tif")
         assert "unet64" in tags["TERRAMORPH_BUNDLE"]
+        assert tags["TERRAMORPH_BUNDLE_NOTE"] == "Research only."
         assert file.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
         assert file.colorinterp[:3] == (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 

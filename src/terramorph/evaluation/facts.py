@@ -51,6 +51,7 @@ def bundle_facts(header: Header, path: Path | None, mode: Mode) -> dict[str, Any
         "recalibrated": header.recalibrated,
         "ground_resolution": header.ground_resolution,
         "made_by": header.made_by,
+        "note": header.note,
         "evaluated_by": __version__,
     }
 

@@ -141,6 +141,7 @@ def _facts(document: Mapping[str, Any]) -> list[tuple[str, str]]:
     )
     return [
         ("Bundle", bundle["path"] or "in memory"),
+        *([("Note", bundle["note"])] if bundle["note"] else []),
         ("Network", f"{bundle['network']}, {bundle['direction']}"),
         ("Source", bundle["source"]),
         ("Target", bundle["target"]),

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from terramorph.bundle import find_bundle, load_bundle, read_header
-from terramorph.errors import CheckpointError, ConfigError
+from terramorph.errors import BundleError, CheckpointError, ConfigError
 from terramorph.training.config import StartConfig, TrainConfig, load_config
 from terramorph.training.state import CHECKPOINT
 
@@ -86,6 +86,16 @@ def load_start(networks: Mapping[str, nn.Module], start: StartConfig, source_ban
     if not any(weight.requires_grad for weight in generator.parameters()):
         raise ConfigError("start.freeze leaves nothing of the generator to train; freeze less.")
     return tuple(afresh)
+
+
+def inherited_note(start: StartConfig) -> str:
+    """What the model that a run starts from says of itself, such as the rights in what it was trained on."""
+    if not start.model:
+        return ""
+    try:
+        return read_header(start.model).note
+    except BundleError:
+        return f"Started from {start.model}, which is gone: what it said of its rights is not known."
 
 
 def _fill(name: str, network: nn.Module, weights: Mapping[str, Tensor], start: StartConfig) -> list[str]:

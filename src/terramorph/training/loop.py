@@ -21,6 +21,7 @@ from terramorph.training.config import TrainConfig, parse_config
 from terramorph.training.cost import Meter
 from terramorph.training.devices import any_process, averaged, make_fabric
 from terramorph.training.ema import AveragedNetwork
+from terramorph.training.finetune import inherited_note
 from terramorph.training.graph import GraphedStep
 from terramorph.training.health import Health, require_finite
 from terramorph.training.notebook import default_reporter
@@ -362,6 +363,7 @@ class _Run:
                 "pairs": len(self.pairs),
                 "steps": self.done,
             },
+            note=inherited_note(self.config.start),
         )
 
     def _plan(self) -> Plan:

@@ -125,6 +125,8 @@ class Assembly:
             "TERRAMORPH_MODE": self.model.mode,
             "TERRAMORPH_SOURCE": self.source.name,
         }
+        if header.note:
+            tags["TERRAMORPH_BUNDLE_NOTE"] = header.note
         if self.source.licence:
             tags["TERRAMORPH_SOURCE_LICENCE"] = self.source.licence
         return tags
