@@ -91,7 +91,7 @@ def test_a_table_says_texts_numbers_and_nothing() -> None:
 
 def test_a_page_opens_with_a_sentence_pictures_and_figures() -> None:
     picture = picture_uri(np.zeros((3, 4, 4), np.uint8), "PNG")
-    opening = '{{ kit.opening("T", "about", "It works.", pictures, [("PSNR, dB", "21.0", "floor 17")]) }}'
+    opening = '{{ kit.opening("T", "about", "It works.", [("", pictures)], [("PSNR, dB", "21.0", "floor 17")]) }}'
     text = page(opening, pictures=[("input", picture), ("output", picture), ("truth", picture)])
     places = [text.index(part) for part in ("It works.", ">input<", ">output<", ">truth<", ">21.0<", "<dialog")]
     assert places == sorted(places)

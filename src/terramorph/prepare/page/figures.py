@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from terramorph.pairs.manifest import SPLITS
 from terramorph.prepare.page.footprints import Footprints
 from terramorph.prepare.page.sheets import Images
-from terramorph.prepare.page.suspicion import confident_shift, direction, length, percent
+from terramorph.prepare.page.suspicion import confident_shift, direction
 from terramorph.prepare.registration import MIN_CONFIDENCE, Shift, consistent_shift
+from terramorph.report.numbers import counted, distance, percent
 
 
 def figures_of(found: Footprints, images: Images, parts: dict[str, NDArray[np.float64]]) -> dict[str, Any]:
@@ -82,10 +83,11 @@ def offsets_in_words(found: Footprints) -> list[str]:
             text = f"{area.name}: no consistent offset; {why} ({sure:,} of {int(mine.sum()):,} tell one)."
         else:
             off = float(np.hypot(common.dx, common.dy))
-            ground = "" if metres is None else f" ({length(off * metres)})"
-            where = "lies in place" if off < 0.5 else f"lies {off:.1f} px{ground} off the source"
+            ground = "" if metres is None else f" ({distance(off * metres)})"
+            way = direction(common.dx, common.dy, metres)
+            where = "in place" if off < 0.05 else f"{off:.1f} px{ground} off the source, {way}"
             text = (
-                f"{area.name}: the target {where}, {direction(common.dx, common.dy, metres)}; "
+                f"{area.name}: the target lies {where}; "
                 f"{percent(common.confidence)} of the {sure:,} tiles that tell a shift agree to within 1 px."
             )
         if area.shift is not None:
@@ -94,7 +96,7 @@ def offsets_in_words(found: Footprints) -> list[str]:
     return sentences
 
 
-def findings(found: Footprints, figures: dict[str, Any], unreadable: list[str]) -> list[tuple[bool, str]]:
+def findings(found: Footprints, figures: dict[str, Any], unreadable: list[str]) -> list[tuple[str, str]]:
     """What stands out, the bad first.
 
     Args:
@@ -103,11 +105,10 @@ def findings(found: Footprints, figures: dict[str, Any], unreadable: list[str]) 
         unreadable: sentences about pairs that were to be shown and could not be read.
 
     Returns:
-        (whether it spoils the dataset, sentence).
+        (``bad`` for what spoils the dataset, else ``calm``; sentence).
     """
-    return [(True, text) for text in _faults(found, figures, unreadable)] + [
-        (False, text) for text in _remarks(found, figures)
-    ]
+    faults, remarks = _faults(found, figures, unreadable), _remarks(found, figures)
+    return [("bad", text) for text in faults] + [("calm", text) for text in remarks]
 
 
 def _faults(found: Footprints, figures: dict[str, Any], unreadable: list[str]) -> list[str]:
@@ -115,13 +116,16 @@ def _faults(found: Footprints, figures: dict[str, Any], unreadable: list[str]) -
     said = []
     if count := figures["leaks"]:
         said.append(
-            f"{_many(count, 'group')} of look-alikes reach{'es' if count == 1 else ''} over several splits, so that "
+            f"{counted(count, 'group')} of look-alikes reach{'es' if count == 1 else ''} over several splits, so that "
             "what is scored may have been trained on; prepare with --drop-duplicates."
         )
     if count := figures["missing"]:
-        said.append(f"{_many(count, 'pair')} named by the manifest {_has(count)} no image; put back what was removed.")
+        said.append(
+            f"{counted(count, 'pair')} named by the manifest {'has' if count == 1 else 'have'} no image; put back what "
+            "was removed."
+        )
     if unreadable:
-        said.append(f"{_many(len(unreadable), 'pair')} on this page cannot be shown: {unreadable[0]}")
+        said.append(f"{counted(len(unreadable), 'pair')} on this page cannot be shown: {unreadable[0]}")
     known = {name for pairs in found.manifest.pairs.values() for name in pairs}
     if known != set(found.table["id"][found.table["kept"]]):
         said.append("manifest.json and footprints.parquet name different pairs; run the same prepare command again.")
@@ -155,11 +159,11 @@ def _remarks(found: Footprints, figures: dict[str, Any]) -> list[str]:
     if _over(figures, "hazy", 0.05):
         said.append(f"{percent(figures['hazy'])} of the sources have haze or cloud on more than a tenth.")
     if count := figures["left_out"].get("unreadable"):
-        said.append(f"{_many(count, 'tile')} could not be read and {'was' if count == 1 else 'were'} left out.")
+        said.append(f"{counted(count, 'tile')} could not be read and {'was' if count == 1 else 'were'} left out.")
     if count := figures["strangers"]:
         said.append(
-            f"{_many(count, 'image')} in the folders {'is' if count == 1 else 'are'} not in the manifest, and would be "
-            "trained on all the same."
+            f"{counted(count, 'image')} in the folders {'is' if count == 1 else 'are'} not in the manifest, and would "
+            "be trained on all the same."
         )
     if empty := [split for split, count in figures["pairs"].items() if not count]:
         said.append(f"There are no pairs in {' and '.join(empty)}.")
@@ -170,11 +174,3 @@ def _remarks(found: Footprints, figures: dict[str, Any]) -> list[str]:
 
 def _over(figures: dict[str, Any], name: str, limit: float) -> bool:
     return figures[name] is not None and figures[name] > limit
-
-
-def _many(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
-
-
-def _has(count: int) -> str:
-    return "has" if count == 1 else "have"

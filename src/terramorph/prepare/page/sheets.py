@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,12 +9,13 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from terramorph.errors import DatasetError, InputError
 from terramorph.pairs import PairFolder, open_pairs
 from terramorph.pairs.manifest import AreaRecord, Manifest
 from terramorph.raster import Raster
+from terramorph.report.numbers import listed
+from terramorph.report.pages import picture_uri
 
 _SIDE = 256
 """Most pixels along a side of a picture."""
@@ -68,11 +67,8 @@ class Images:
         area = self._area(split, name)
         source = viewable(pair.a, None if area is None else area.source.range)
         target = viewable(pair.b, None if area is None else area.target.range)
-        return [
-            ("source", jpeg_uri(source)),
-            ("target", jpeg_uri(target)),
-            ("its edges on the source", jpeg_uri(edges_over(source, target, pair.b.mask))),
-        ]
+        shown = {"source": source, "target": target, "its edges": edges_over(source, target, pair.b.mask)}
+        return [(name, picture_uri(image.transpose(2, 0, 1), quality=82)) for name, image in shown.items()]
 
     def _area(self, split: str, name: str) -> AreaRecord | None:
         number = self._manifest.pairs[split][name][0]
@@ -166,19 +162,11 @@ def edges_over(source: NDArray[np.uint8], target: NDArray[np.uint8], mask: NDArr
     return over
 
 
-def jpeg_uri(picture: NDArray[np.uint8]) -> str:
-    """uint8 (h, w, 3) as a JPEG data URI, which needs nothing else to be shown."""
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "JPEG", quality=82)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
-
-
 def look_alikes(table: Mapping[str, NDArray[Any]], members: Sequence[int], index: int) -> str:
     """The other members of a group of look-alikes as words, those of other splits first."""
     ids, splits = table["id"], table["split"]
     others = sorted((i for i in members if i != index), key=lambda i: bool(splits[i] == splits[index]))
-    named = ", ".join(f"{ids[i]} ({splits[i]})" for i in others[:2])
-    return named + (f" and {len(others) - 2} more" if len(others) > 2 else "")
+    return listed([f"{ids[i]} ({splits[i]})" for i in others], 2) if others else ""
 
 
 def _stretched(pixels: NDArray[Any], mask: NDArray[np.bool_], limits: tuple[float, float] | None) -> NDArray[np.uint8]:

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terramorph.prepare.registration import MIN_CONFIDENCE
+from terramorph.report.numbers import distance, percent
 
 RAMPS: Mapping[str, tuple[float, float]] = {
     "misregistered": (1.5, 6.0),
@@ -106,27 +107,8 @@ def direction(dx: float, dy: float, metres: float | None = None) -> str:
     """A shift as words, such as `2.1 px right, 0.4 px down`; with metres per pixel, those too."""
 
     def one(value: float, ways: tuple[str, str]) -> str:
-        ground = "" if metres is None else f" ({length(abs(value) * metres)})"
+        ground = "" if metres is None else f" ({distance(abs(value) * metres)})"
         return f"{abs(value):.1f} px{ground} {ways[value > 0]}"
 
     parts = [one(v, w) for v, w in ((dx, ("left", "right")), (dy, ("up", "down"))) if abs(v) >= 0.05]
     return ", ".join(parts) or "not at all"
-
-
-def percent(share: float) -> str:
-    """A share 0 to 1 in percent, with a decimal where it is small; a dash where it is not known."""
-    if not np.isfinite(share):
-        return "–"
-    value = 100 * share
-    if 0 < value < 0.05:
-        return "under 0.1 %"
-    # What is not all of it is never rounded to all.
-    text = f"{min(value, 99.9):.1f}" if value < 9.95 or 99.5 <= value < 100 else f"{value:.0f}"
-    return f"{text.removesuffix('.0')} %"
-
-
-def length(metres: float) -> str:
-    """Metres in words: centimetres under one, kilometres from a thousand."""
-    if metres >= 1000:
-        return f"{metres / 1000:.3g} km"
-    return f"{metres:.3g} m" if metres >= 1 else f"{100 * metres:.0f} cm"
