@@ -15,6 +15,7 @@ from terramorph.cli.choices import MAX_SEED, Device, Direction
 from terramorph.cli.console import say
 from terramorph.cli.interrupt import stop_after_step
 from terramorph.errors import ConfigError
+from terramorph.extensions import is_outside, module_of
 
 if TYPE_CHECKING:
     from terramorph.training import TrainResult
@@ -24,6 +25,8 @@ EXAMPLE = (
     "Example: terramorph train data/maps --preset pix2pix --direction AtoB --out runs/maps --set loss.l1_weight=50\n\n"
     "To go on after an interruption: terramorph train --resume runs/maps"
 )
+_OUTSIDE = ("loss.terms.",)
+"""Settings that name functions and classes from outside the package."""
 
 
 def run(
@@ -53,6 +56,10 @@ def run(
     assignments: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; may be repeated.")
     ] = None,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(metavar="MODULE", help="Let code of this module run, which the run names; repeatable."),
+    ] = None,
     cache: Annotated[
         Path | None, typer.Option(help="Folder of the decoded pairs. Default: ~/.cache/terramorph.")
     ] = None,
@@ -77,11 +84,12 @@ def run(
         others = given.keys() - {"max_steps"}
         if out is not None or model is not None or others or assignments or dry_run or skip_bad:
             raise ConfigError(
-                "--resume goes on with a run as it was started: give nothing beside it but --max-steps, --cache, and "
-                "DATASET if that was moved."
+                "--resume goes on with a run as it was started: give nothing beside it but --max-steps, --allow, "
+                "--cache, and DATASET if that was moved."
             )
         again = resume
-        _run(lambda **how: _resume(again, dataset, cache, max_steps, **how), again, cache, verbose=verbose)
+        how_far = {"max_steps": max_steps, "allowed": allow or ()}
+        _run(lambda **how: _resume(again, dataset, cache, **how_far, **how), again, cache, verbose=verbose)
         return
     if dataset is None or out is None:
         missing = "DATASET" if dataset is None else "--out RUN"
@@ -92,23 +100,33 @@ def run(
         from terramorph.data import DEFAULT_CACHE
         from terramorph.training import config_of, load_config, parse_assignments, train
 
-        changed = {**parse_assignments(assignments or []), **given}
+        assigned = parse_assignments(assignments or [])
+        changed = {**assigned, **given}
+        # Who types the name of a function asks for its code to run.
+        typed = [value for key, value in assigned.items() if key.startswith(_OUTSIDE) and isinstance(value, str)]
+        allowed = [*(allow or []), *(module_of(value) for value in typed if is_outside(value))]
         if model is not None and preset is None:
             config = config_of(model, changed)
         else:
             config = load_config(preset or "pix2pix", {**changed, "start.model": model or ""})
-        return train(*start, config, skip_bad=skip_bad, cache=cache or DEFAULT_CACHE, dry_run=dry_run, **how)
+        return train(
+            *start,
+            config,
+            skip_bad=skip_bad,
+            cache=cache or DEFAULT_CACHE,
+            dry_run=dry_run,
+            allowed=allowed,
+            **how,
+        )
 
     _run(begin, out, cache, dry_run, verbose)
 
 
-def _resume(
-    run_folder: Path, dataset: Path | None, cache: Path | None, max_steps: int | None, **how: Any
-) -> TrainResult:
+def _resume(run_folder: Path, dataset: Path | None, cache: Path | None, **how: Any) -> TrainResult:
     from terramorph.data import DEFAULT_CACHE
     from terramorph.training import resume
 
-    return resume(run_folder, dataset, cache=cache or DEFAULT_CACHE, max_steps=max_steps, **how)
+    return resume(run_folder, dataset, cache=cache or DEFAULT_CACHE, **how)
 
 
 def _run(

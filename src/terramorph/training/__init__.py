@@ -13,14 +13,17 @@ from terramorph.training.finetune import config_of
 from terramorph.training.loop import resume, train
 from terramorph.training.recalibrate import recalibrate, recalibrate_network
 from terramorph.training.reporter import Plan, Reporter, StepReport, TrainResult
+from terramorph.training.terms import Features, Term
 from terramorph.training.validation import Validation
 
 __all__ = [
     "PRESETS",
     "Cost",
+    "Features",
     "Plan",
     "Reporter",
     "StepReport",
+    "Term",
     "TrainConfig",
     "TrainResult",
     "Validation",

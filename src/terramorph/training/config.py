@@ -156,6 +156,23 @@ class DiscriminatorConfig(_Section):
         return self.model_dump(exclude={"network", "conditional"})
 
 
+class OutsideTerm(_Section):
+    """A term of the generator's loss from outside the package.
+
+    Attributes:
+        function: its value, by the name `package.module:function`; see `terramorph.training.Term`.
+        weight: of it.
+    """
+
+    function: str
+    weight: float = 1.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_name(cls, values: Any) -> Any:
+        return {"function": values} if isinstance(values, str) else values
+
+
 class LossConfig(_Section):
     """What is minimised.
 
@@ -172,6 +189,7 @@ class LossConfig(_Section):
             form of Zhang et al. 2018, arXiv:1801.03924, equation 1).
         perceptual_weights: folder of its features, squeeze.backbone.pth and lpips_squeeze_v01.pth, which are not
             brought along.
+        terms: further terms of the generator's loss by name, from outside the package.
         discriminator_scale: factor on the discriminator's loss.
     """
 
@@ -183,6 +201,7 @@ class LossConfig(_Section):
     r1_every: int = Field(16, ge=1)
     perceptual: float = Field(0.0, ge=0.0)
     perceptual_weights: str = ""
+    terms: dict[str, OutsideTerm] = {}
     discriminator_scale: float = Field(0.5, gt=0.0)
 
     @model_validator(mode="after")
@@ -193,11 +212,8 @@ class LossConfig(_Section):
             for key in ("feature_matching", "r1"):
                 if getattr(self, key):
                     raise ValueError(f"loss.{key} is of a discriminator, and loss.adversarial=none has none")
-            if not (self.l1_weight or self.l2_weight or self.perceptual):
-                raise ValueError(
-                    "nothing is left to learn from; give loss.l1_weight, loss.l2_weight, loss.perceptual or another "
-                    "loss.adversarial"
-                )
+            if not (self.l1_weight or self.l2_weight or self.perceptual or self.terms):
+                raise ValueError("no term is left to learn from; give loss.l1_weight or another loss.adversarial")
         return self
 
 

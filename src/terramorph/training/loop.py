@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -27,7 +26,7 @@ from terramorph.training.health import Health, require_finite
 from terramorph.training.notebook import default_reporter
 from terramorph.training.pix2pix import Pix2Pix
 from terramorph.training.recalibrate import recalibrate_network, recalibrated
-from terramorph.training.reporter import Plan, Reporter, StepReport, TrainResult
+from terramorph.training.reporter import Plan, Reporter, Stopwatch, TrainResult
 from terramorph.training.runlog import RunLog
 from terramorph.training.schedule import rate_factor, total_steps
 from terramorph.training.state import (
@@ -42,6 +41,7 @@ from terramorph.training.state import (
     save_state,
 )
 from terramorph.training.stopping import EarlyStopping
+from terramorph.training.terms import Term, with_terms
 from terramorph.training.validation import open_validation
 
 MODEL = "model.safetensors"
@@ -61,6 +61,8 @@ def train(
     skip_bad: bool = False,
     cache: str | Path = DEFAULT_CACHE,
     dry_run: bool = False,
+    terms: Sequence[Term] = (),
+    allowed: Collection[str] = (),
 ) -> TrainResult:
     """Trains from the start.
 
@@ -73,6 +75,8 @@ def train(
         skip_bad: leave out pairs that cannot be read, and list them.
         cache: folder of the decoded pairs.
         dry_run: stop after the configuration is resolved, reported and saved.
+        terms: further terms of the generator's loss, beside those that the configuration names.
+        allowed: modules whose code may run where the configuration names it as `package.module:name`.
 
     Returns:
         How it ended. A finished run holds `model.safetensors`.
@@ -88,7 +92,9 @@ def train(
             raise ConfigError(
                 f"{out} already holds a run ({name}); go on with it by --resume {out}, or choose another --out."
             )
-    run = _Run(Path(dataset), out, config or TrainConfig(), reporter or default_reporter(), skip_bad, Path(cache))
+    config = with_terms(config or TrainConfig(), terms)
+    outside = terms, allowed
+    run = _Run(Path(dataset), out, config, reporter or default_reporter(), skip_bad, Path(cache), outside)
     return run.go(should_stop, dry_run)
 
 
@@ -100,13 +106,15 @@ def resume(
     should_stop: Callable[[], bool] | None = None,
     cache: str | Path = DEFAULT_CACHE,
     max_steps: int | None = None,
+    terms: Sequence[Term] = (),
+    allowed: Collection[str] = (),
 ) -> TrainResult:
     """Goes on with a run from its last checkpoint, to the same weights as if it had never been interrupted.
 
     Args:
         run: its folder.
         dataset: where its data set lies now, if it was moved; the pairs must be the same.
-        reporter, should_stop, cache: as in `train`.
+        reporter, should_stop, cache, terms, allowed: as in `train`.
         max_steps: another length than the run was started with. A finished run goes on to a longer one as if it had
             never stopped, and keeps its model until the new one is written; steps done already finish it where it is.
 
@@ -120,6 +128,7 @@ def resume(
     config = parse_config(settings["config"])
     if max_steps is not None:
         config = parse_config({**settings["config"], "max_steps": max_steps})
+    config = with_terms(config, terms)
     pairs = Path(dataset or settings["dataset"])
     if dataset is None and not pairs.is_dir():
         raise CheckpointError(
@@ -133,6 +142,7 @@ def resume(
         reporter or default_reporter(),
         settings["skip_bad"],
         Path(cache),
+        (terms, allowed),
     )
     if (out / CHECKPOINT).is_file():
         again.restore()
@@ -143,7 +153,14 @@ class _Run:
     """One run, from pairs to a bundle."""
 
     def __init__(
-        self, dataset: Path, out: Path, config: TrainConfig, reporter: Reporter, skip_bad: bool, cache: Path
+        self,
+        dataset: Path,
+        out: Path,
+        config: TrainConfig,
+        reporter: Reporter,
+        skip_bad: bool,
+        cache: Path,
+        outside: tuple[Sequence[Term], Collection[str]],
     ) -> None:
         self.dataset, self.out, self.config, self.reporter = dataset, out, config, reporter
         self.skip_bad = skip_bad
@@ -174,7 +191,7 @@ class _Run:
             config.seed,
             self.fabric.device,
         )
-        self.recipe = Pix2Pix(config, len(source.bands), len(target.bands), self.fabric)
+        self.recipe = Pix2Pix(config, len(source.bands), len(target.bands), self.fabric, *outside)
         self.generator: nn.Module = self.recipe.networks["generator"]
         self.average = AveragedNetwork(self.generator, config.ema) if config.ema else None
         self.health = Health()
@@ -232,13 +249,12 @@ class _Run:
         step = GraphedStep(self.recipe) if config.launch == "graph" else self.recipe.step
         # Reading a loss waits for the device, so on an accelerator it is done now and then.
         look_every = 1 if device.type == "cpu" else config.log.scalars
-        clock, waited, since = time.perf_counter(), 0.0, self.done
+        watch = Stopwatch(self.done, self.per_step)
         patient = bool(config.stop.patience)
         while self.done < self.total and not (patient and any_process(self.fabric, self.stopping.over)):
             with self.meter.step(self.per_step):
-                begun = time.perf_counter()
-                batches = self._batches(self.done)
-                waited += time.perf_counter() - begun
+                with watch.waiting():
+                    batches = self._batches(self.done)
                 self.recipe.set_rate(rate_factor(config.schedule, self.done, len(self.pairs), self.per_step))
                 self.recipe.noise.manual_seed(_mixed(config.seed, self.done, self.fabric.global_rank))
                 losses = step(batches, self.done)
@@ -251,22 +267,12 @@ class _Run:
             if looking:
                 for warning in self.health.check_losses(self.done, values, look_every, self.recipe.networks):
                     self._warn(log, warning)
-                elapsed = max(time.perf_counter() - clock, 1e-9)
-                pace = (self.done - since) / elapsed
-                report = StepReport(
-                    self.done,
-                    self.total,
-                    values,
-                    images_per_second=pace * self.per_step,
-                    eta_seconds=(self.total - self.done) / pace,
-                    wait_share=waited / elapsed,
-                    verdict=self.health.verdict,
-                )
+                report = watch.report(self.done, self.total, values, self.health.verdict)
                 self.reporter.step(report)
                 if self.done % config.log.scalars == 0 or last:
                     rates = {"images per second": report.images_per_second, "wait share": report.wait_share}
                     log.scalars(self.done, {**values, **rates})
-                    clock, waited, since = time.perf_counter(), 0.0, self.done
+                    watch.restart(self.done)
             if self.done % config.log.samples == 0 or last:
                 self._validate(log)
             stop = any_process(self.fabric, should_stop())

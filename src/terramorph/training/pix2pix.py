@@ -9,7 +9,7 @@ with the noise z given by dropout, and D updated first, then G against the updat
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import reduce
 from operator import add
 from typing import TYPE_CHECKING
@@ -24,7 +24,7 @@ from terramorph.training.config import TrainConfig
 from terramorph.training.discriminators import Discriminator
 from terramorph.training.finetune import load_start
 from terramorph.training.optimizer import Adam
-from terramorph.training.terms import Features, generator_terms
+from terramorph.training.terms import Features, Term, generator_terms
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -37,6 +37,8 @@ class Pix2Pix:
         config: the run's.
         source_bands, target_bands: counts.
         fabric: device, precision and processes.
+        terms: those of `loss.terms` that are at hand.
+        allowed: modules from outside whose code may run.
 
     Attributes:
         networks: by name; `generator` is the one that is bundled.
@@ -46,17 +48,25 @@ class Pix2Pix:
         afresh: names of the tensors that do not come from the model that the run starts from; empty without one.
 
     Raises:
-        ConfigError: if a term is asked for a target that it cannot look at.
+        ConfigError: if a term is asked for a target that it cannot look at, or is from a module that is not allowed.
         InputError: if the weights of one cannot be read.
     """
 
-    def __init__(self, config: TrainConfig, source_bands: int, target_bands: int, fabric: Fabric) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        source_bands: int,
+        target_bands: int,
+        fabric: Fabric,
+        terms: Sequence[Term] = (),
+        allowed: Collection[str] = (),
+    ) -> None:
         self.fabric = fabric
         self.noise = torch.Generator(fabric.device)
         self.discriminators: list[Discriminator] = []
         if config.loss.adversarial != "none":
             self.discriminators.append(Discriminator(config, source_bands, target_bands))
-        self.terms = generator_terms(config, target_bands, self.discriminators, fabric.device)
+        self.terms = generator_terms(config, target_bands, self.discriminators, fabric.device, terms, allowed)
         self.networks: dict[str, nn.Module] = {
             "generator": build_network(
                 config.generator.network,

@@ -209,11 +209,11 @@ def load_state(path: Path, recipe: Pix2Pix, average: AveragedNetwork | None) -> 
 
 def _difference(one: dict[str, Any], other: dict[str, Any], section: str = "") -> str:
     """The first setting, by its dotted key, that two configurations disagree on; "" if there is none."""
-    for name, value in one.items():
-        key = section + name
-        if isinstance(value, dict) and isinstance(other[name], dict):
-            if inner := _difference(value, other[name], f"{key}."):
+    for name in {**one, **other}:
+        key, value, there = section + name, one.get(name), other.get(name)
+        if isinstance(value, dict) and isinstance(there, dict):
+            if inner := _difference(value, there, f"{key}."):
                 return inner
-        elif value != other[name] and key != "max_steps" and key not in PLACES:
+        elif value != there and key != "max_steps" and key not in PLACES:
             return key
     return ""

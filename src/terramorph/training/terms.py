@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 from terramorph.errors import ConfigError
+from terramorph.extensions import resolve
 from terramorph.losses import PairChange, feature_matching_loss, generator_loss, l1_loss, l2_loss
 from terramorph.metrics import Lpips
 from terramorph.pixels import Batch
-from terramorph.training.config import LossConfig, TrainConfig
+from terramorph.training.config import LossConfig, TrainConfig, parse_config
 from terramorph.training.discriminators import Discriminator
 
 
@@ -66,16 +67,67 @@ class Term:
     value: Value
 
 
+def with_terms(config: TrainConfig, terms: Sequence[Term]) -> TrainConfig:
+    """A configuration that names further terms, as a run records them.
+
+    Raises:
+        ConfigError: if a weight is not a number.
+    """
+    if not terms:
+        return config
+    values = config.model_dump()
+    for term in terms:
+        function = f"{term.value.__module__}:{getattr(term.value, '__qualname__', type(term.value).__qualname__)}"
+        values["loss"]["terms"][term.name] = {"function": function, "weight": term.weight}
+    return parse_config(values)
+
+
 def generator_terms(
-    config: TrainConfig, target_bands: int, discriminators: Sequence[Discriminator], device: torch.device
+    config: TrainConfig,
+    target_bands: int,
+    discriminators: Sequence[Discriminator],
+    device: torch.device,
+    given: Sequence[Term] = (),
+    allowed: Collection[str] = (),
 ) -> list[Term]:
     """The terms that a configuration asks for.
 
+    Args:
+        config: the run's.
+        target_bands: count.
+        discriminators: what they say is a term.
+        device: of the training.
+        given: those of `loss.terms` that are at hand.
+        allowed: modules that the others may be imported from.
+
     Raises:
-        ConfigError: if a term is asked for a target that it cannot look at.
+        ConfigError: if a term is asked for a target that it cannot look at, has the name of another, or is from a
+            module that is not allowed or cannot be imported.
         InputError: if the weights of one cannot be read.
     """
-    return [*_adversarial(config.loss, discriminators), *_distances(config.loss, target_bands, device)]
+    terms = [*_adversarial(config.loss, discriminators), *_distances(config.loss, target_bands, device)]
+    at_hand = {term.name: term.value for term in given}
+    for name, setting in config.loss.terms.items():
+        if any(term.name == name for term in terms):
+            raise ConfigError(f"The name of loss.terms.{name} is that of a term of terramorph; choose another.")
+        value = at_hand[name] if name in at_hand else resolve(setting.function, allowed)
+        terms.append(Term(name, setting.weight, _checked(name, value)))
+    return terms
+
+
+def _checked(name: str, value: Value) -> Value:
+    """A function from outside, whose value is known to be a number."""
+
+    def checked(batch: Batch, output: Tensor, features: Features) -> Tensor:
+        found: Any = value(batch, output, features)
+        if not isinstance(found, Tensor) or found.ndim:
+            given = (
+                f"a tensor of shape {tuple(found.shape)}" if isinstance(found, Tensor) else f"{type(found).__name__}"
+            )
+            raise ConfigError(f"The loss term {name} returned {given}; return a tensor of one number, 0-d.")
+        return found
+
+    return checked
 
 
 def _adversarial(loss: LossConfig, discriminators: Sequence[Discriminator]) -> Iterator[Term]:
