@@ -50,7 +50,7 @@ def test_train_evaluate_translate(cli: Cli, trained: Path, town_pairs: Path, tmp
         "fp32",
     )
     assert outcome.code == 0, outcome.err
-    assert "miou" in outcome.out
+    assert "Mean IoU of classes" in outcome.out
     metrics = json.loads((tmp_path / "val" / "metrics.json").read_text())
     assert metrics["n"] == 4
     assert set(metrics["floor"]) >= {"psnr", "ssim", "miou"}
@@ -220,7 +220,7 @@ def test_demo_at_a_small_scale(cli: Cli, tmp_path: Path) -> None:
     words = ["demo", "--out", out, "--size", 512, "--steps", 2]
     outcome = cli(*words)
     assert outcome.code == 0, outcome.err
-    assert re.search(r"class mIoU on the held-out map: 0\.\d{3}$", outcome.out, re.MULTILINE)
+    assert re.search(r"mean IoU of classes on the held-out map: 0\.\d{3}$", outcome.out, re.MULTILINE)
     page = (out / "index.html").read_text()
     assert page.count('<img src="data:image/') == 3
     assert 'href="evaluation/report.html"' in page

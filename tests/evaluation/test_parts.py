@@ -9,15 +9,21 @@ import torch
 
 from terramorph.cartography import CLASSES, CLASSIC, MAP_CLASSES, PALETTE, load_style
 from terramorph.errors import ConfigError, InputError, InputWarning
-from terramorph.evaluation.classes import find_classes
+from terramorph.evaluation.classes import Classes, find_classes
 from terramorph.evaluation.files import Spool, write_csv, write_json
 from terramorph.evaluation.floor import choose_floor, sampled
 from terramorph.evaluation.pictures import data_uri, error_map
 from terramorph.evaluation.report import pick_examples
-from terramorph.evaluation.scoring import SCORE_KEYS, Instruments, Tally, classes_of
+from terramorph.evaluation.scoring import Instruments, Tally
 from terramorph.evaluation.verdicts import against_floor
+from terramorph.metrics import METRICS
 
 CPU = torch.device("cpu")
+MAP, NO_MAP = Classes(CLASSIC, 1.0, "it is one"), Classes(None, 0.0, "it is none")
+
+
+def instruments(classes: Classes = NO_MAP, weights: Path | None = None, bands: int = 3, size: int = 32) -> Instruments:
+    return Instruments.open(weights, classes, bands=bands, size=size, device=CPU)
 
 
 def of_classes(index: np.ndarray) -> np.ndarray:
@@ -117,8 +123,9 @@ def test_better_than_the_floor_takes_an_interval_that_leaves_out_zero() -> None:
     white[::2] += 1  # nearer in some images, farther in others
 
     def tally(prediction: torch.Tensor, count: int = 12) -> Tally:
-        made = Tally(Instruments(), CLASSIC)
-        made.add(prediction[:count], truth[:count], None, None, truth_classes=classes_of(truth[:count], CLASSIC))
+        look = instruments(MAP)
+        made = Tally(look)
+        made.add(look.view(prediction[:count]), look.view(truth[:count]), None)
         return made
 
     found = against_floor(tally(near), tally(constant))
@@ -133,25 +140,26 @@ def test_better_than_the_floor_takes_an_interval_that_leaves_out_zero() -> None:
 
 
 def test_without_weights_every_missing_score_has_its_reason() -> None:
-    tally = Tally(Instruments.open(None, bands=3, size=32, device=CPU))
-    image = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
-    tally.add(image, image, None, None)
+    look = instruments()
+    tally = Tally(look)
+    image = look.view(torch.zeros(2, 3, 32, 32, dtype=torch.uint8))
+    tally.add(image, image, None)
     scores, reasons = tally.scores()
-    assert set(scores) == set(SCORE_KEYS)
+    assert set(scores) == set(METRICS)
+    assert set(reasons) == {key for key, metric in METRICS.items() if metric.needs != "pixels"}
     assert scores["psnr"] == 100.0
-    assert {"lpips", "fd", "kd", "fid"} <= set(reasons)
     assert "Inception" in reasons["fid"]
     assert tally.iou() is None
 
 
 @pytest.mark.parametrize(("bands", "size", "word"), [(4, 32, "4"), (3, 8, "17 px")])
 def test_what_squeezenet_cannot_look_at_has_a_reason(bands: int, size: int, word: str) -> None:
-    assert word in Instruments.open(None, bands=bands, size=size, device=CPU).reasons["lpips"]
+    assert word in instruments(bands=bands, size=size).missing["features"]
 
 
 def test_a_missing_weights_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="lpips_squeeze_v01"):
-        Instruments.open(tmp_path / "nothing", bands=3, size=32, device=CPU)
+        instruments(weights=tmp_path / "nothing")
 
 
 def test_classes_count_only_where_valid() -> None:
@@ -160,8 +168,9 @@ def test_classes_count_only_where_valid() -> None:
     mask = torch.ones(2, 1, 16, 16, dtype=torch.bool)
     mask[..., :8] = False
     prediction = torch.where(mask, truth, 255 - truth)
-    tally = Tally(Instruments(), CLASSIC)
-    tally.add(prediction, truth, mask, None, truth_classes=classes_of(truth, CLASSIC))
+    look = instruments(MAP)
+    tally = Tally(look)
+    tally.add(look.view(prediction, truth, mask), look.view(truth), mask)
     scores, _ = tally.scores()
     assert scores["class_accuracy"] == scores["miou"] == 1.0
     confusion = tally.confusion()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from terramorph.errors import InputError
-from terramorph.metrics import INCEPTION_FILE, InceptionFeatures, InceptionFid
+from terramorph.metrics import INCEPTION_FILE, METRICS, InceptionFeatures
 from terramorph.metrics.inception import Block, average, maximum, resize
 
 
@@ -117,20 +118,39 @@ def test_resizing_is_that_of_tensorflow_1(height: int, width: int, side: int) ->
     np.testing.assert_allclose(found.numpy(), expected, atol=1e-3)
 
 
-def test_fid_is_zero_for_the_same_images_and_not_for_noisy_ones(folder: Path) -> None:
-    fid = InceptionFid(folder)
-    with pytest.raises(InputError, match="two images"):
-        fid.value()
+def test_fid_is_that_of_torchmetrics(inception: InceptionFeatures) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from torchmetrics.image.fid import FrechetInceptionDistance
+
+        theirs = FrechetInceptionDistance(feature=Numbered(inception))
     truth = waves(2, 3)
     noise = torch.randn(truth.shape, generator=torch.Generator().manual_seed(3))
-    fid.add(truth, real=True)
-    values = []
-    for strength in (0, 40):  # seconds each: the eigenvalues of a 2048 x 2048 matrix
-        fid.forget_predictions()
-        fid.add((truth + strength * noise).clamp(0, 255).byte(), real=False)
-        values.append(fid.value())
-    assert values[0] == pytest.approx(0.0, abs=0.01)
-    assert values[1] > 1
+    noisy = (truth + 40 * noise).clamp(0, 255).byte()
+    theirs.update(truth, real=True)
+    theirs.update(noisy, real=False)
+    fid = METRICS["fid"]
+    assert fid.figure is not None
+    features = inception(noisy), inception(truth)
+    found = fid.figure(fid.compute(*features, None))
+    assert found == pytest.approx(float(theirs.compute()), rel=1e-4)
+    assert found > 1
+    with pytest.raises(InputError, match="two images"):
+        fid.figure(fid.compute(features[0][:1], features[1][:1], None))
+
+
+class Numbered(torch.nn.Module):
+    """Features as torchmetrics takes them."""
+
+    num_features = 2048
+
+    def __init__(self, inception: InceptionFeatures) -> None:
+        super().__init__()
+        self.inception = inception
+
+    def forward(self, images: Tensor) -> Tensor:
+        found: Tensor = self.inception(images)
+        return found
 
 
 @pytest.mark.parametrize("images", [torch.zeros(1, 3, 8, 8), torch.zeros(3, 8, 8, dtype=torch.uint8)])
@@ -143,13 +163,13 @@ def test_other_images_are_refused(inception: InceptionFeatures, images: Tensor) 
 def test_a_damaged_file_is_refused(tmp_path: Path, legacy: bool) -> None:
     path = tmp_path / INCEPTION_FILE
     with pytest.raises(InputError, match="no pt_inception"):
-        InceptionFid(tmp_path)
+        InceptionFeatures.from_folder(tmp_path)
     torch.save({"a": torch.zeros(50)}, path, _use_new_zipfile_serialization=not legacy)
     whole = path.read_bytes()
     for damaged in (b"", whole[:60], whole[:-40], b"\x80\x02" + b"u" * 40, b"<html>not found</html>"):
         path.write_bytes(damaged)
         with pytest.raises(InputError, match="download it again"):
-            InceptionFid(tmp_path)
+            InceptionFeatures.from_folder(tmp_path)
 
 
 def test_other_weights_are_refused(tmp_path: Path) -> None:

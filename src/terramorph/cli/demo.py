@@ -36,7 +36,7 @@ TILE = 128
 STRIDE = 64
 """Step between training tiles in pixels."""
 WANTED = 0.5
-"""Class mIoU on the held-out map that the default recipe should reach."""
+"""Mean IoU of classes on the held-out map that the default recipe should reach."""
 STRIP = 400
 """Side in pixels of each picture of the strip."""
 
@@ -64,6 +64,7 @@ def run(
     heldout_aerial, heldout_truth = _make_pairs(out, size, seed)
 
     from terramorph.evaluation import evaluate
+    from terramorph.metrics import METRICS
     from terramorph.raster import read_image
     from terramorph.training import load_config
     from terramorph.translate import translate_files
@@ -102,6 +103,7 @@ def run(
         "miou": miou,
         "classes": classes,
         "metrics": dict(metrics),
+        "scored": METRICS.values(),
         "steps": result.step,
         "shortened": shortened,
         "training": duration(training),
@@ -114,7 +116,7 @@ def run(
     _write_page(out, ground, facts)
     show_metrics(metrics)
     verdict = "" if miou >= WANTED or steps is not None else f" (the recipe should reach {WANTED}; was it cut short?)"
-    say(f"class mIoU on the held-out map: {miou:.3f}{verdict}")
+    say(f"mean IoU of classes on the held-out map: {miou:.3f}{verdict}")
     say(f"{made}: the map, georeferenced. {out / 'index.html'}: the page.")
     say(f"{duration(time.monotonic() - started)} in all.")
 
@@ -210,18 +212,21 @@ def _use_fastest_threads(config: TrainConfig) -> dict[int, float]:
     return paces
 
 
-def _map_scores(ground: Ground) -> tuple[float, list[tuple[str, str, float]]]:
-    """Class mIoU over the whole held-out map, and each class with its colour and IoU."""
+def _map_scores(ground: Ground) -> tuple[float, list[tuple[str, str, float | None]]]:
+    """Mean IoU of classes over the whole held-out map, and each class with its colour and IoU."""
     import torch
 
     from terramorph.cartography import CLASSES, MAP_CLASSES, classify
-    from terramorph.metrics import class_iou, confusion_matrix, mean_iou
+    from terramorph.metrics import confusions, mean_iou, named_iou
 
-    truth, made = (torch.from_numpy(classify(raster.pixels)) for raster in (ground.truth, ground.made))
-    confusion = confusion_matrix(truth, made, len(CLASSES))
-    values = class_iou(confusion, CLASSES)
+    index = torch.arange(len(CLASSES))[:, None, None]
+    made, truth = (
+        torch.from_numpy(classify(raster.pixels))[None, None] == index for raster in (ground.made, ground.truth)
+    )
+    confusion = confusions(made, truth)[0]
     colours = {c.name: "#{:02x}{:02x}{:02x}".format(*c.rgb) for c in MAP_CLASSES}
-    return mean_iou(confusion), [(name, colours[name], value) for name, value in values.items()]
+    values = named_iou(confusion, CLASSES)
+    return float(mean_iou(confusion)), [(name, colours[name], value) for name, value in values.items()]
 
 
 def _write_strip(ground: Ground, path: Path) -> None:
@@ -247,7 +252,7 @@ def _write_page(out: Path, ground: Ground, facts: dict[str, Any]) -> None:
 
     pictures = [
         ("The aerial image", "what the model was given", _picture(ground.aerial.pixels, photo=True)),
-        ("The map it made", f"class mIoU {facts['miou']:.2f}", _picture(ground.made.pixels)),
+        ("The map it made", f"mean IoU {facts['miou']:.2f}", _picture(ground.made.pixels)),
         ("The true map", "drawn from the town's vectors", _picture(ground.truth.pixels)),
     ]
     page = render_page("terramorph.cli", "demo.html.j2", pictures=pictures, version=__version__, **facts)

@@ -14,8 +14,6 @@ from terramorph.cli.console import Meter, say, show_columns
 NAME = "evaluate"
 EXAMPLE = "Example: terramorph evaluate runs/maps/model.safetensors data/maps --split val --out runs/maps/val"
 
-FIGURES = ("psnr", "ssim", "lpips", "acc5", "acc10", "rmse", "class_accuracy", "miou", "fd", "kd", "fid")
-
 
 def run(
     bundle: Annotated[str, typer.Argument(help="A model.safetensors, a run's folder, a model's name, or an .onnx.")],
@@ -74,14 +72,16 @@ def run(
 
 
 def show_metrics(metrics: Mapping[str, Any]) -> None:
-    """Prints the figures beside those of the constant-colour floor."""
-    floor, verdicts = metrics.get("floor", {}), metrics.get("against_floor", {})
+    """Prints the scores beside those of the constant-colour floor."""
+    from terramorph.metrics import METRICS
+
+    floor, verdicts = metrics["floor"], metrics["against_floor"]
     rows = [
-        (name, metrics[name], floor.get(name), verdicts.get(name, {}).get("verdict", ""))
-        for name in FIGURES
-        if metrics.get(name) is not None
+        (one.label, one.said(metrics[key]), one.said(floor[key]), verdicts.get(key, {}).get("verdict", ""))
+        for key, one in METRICS.items()
+        if metrics[key] is not None
     ]
-    show_columns(f"{metrics.get('n', '?')} pairs", ("figure", "model", "one colour", "model is"), rows)
-    missing = [name for name in FIGURES if name in metrics and metrics[name] is None]
+    show_columns(f"{metrics['n']} pairs", ("metric", "model", "one colour", "model is"), rows)
+    missing = [one.name for key, one in METRICS.items() if metrics[key] is None]
     if missing:
         say(f"Not computed: {', '.join(missing)}; metrics.json says why.")

@@ -78,7 +78,9 @@ class TrainingReporter:
 
     def validated(self, validation: Validation) -> None:
         """Shows the scores of held-out pairs beside the bar."""
-        told = [f"{name.upper()} {value:.3g}" for name, value in validation.scores.items()]
+        from terramorph.metrics import METRICS
+
+        told = [f"{METRICS[key].name} {METRICS[key].said(value)}" for key, value in validation.scores.items()]
         self._scores = f"  held-out {' '.join(told)}" if told else ""
         if self._verbose:
             self.message(f"step {validation.step}:{self._scores}")

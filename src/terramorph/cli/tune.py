@@ -142,6 +142,8 @@ class _Progress:
 
 def _show_study(result: TuneResult) -> None:
     """Says where the study stands and how to go on."""
+    from terramorph.metrics import METRICS
+
     plan, best = result.plan, result.best
     left = "" if result.finished else "; the same command goes on"
     say(f"{result.ended} of {result.wanted} trials have ended{left}. The page: {result.out / 'report.html'}")
@@ -154,7 +156,8 @@ def _show_study(result: TuneResult) -> None:
         for name, trial in (("best", best), ("the preset", result.default))
         if trial is not None
     ]
-    show_columns(f"on {plan.tuned_on}", ("", "trial", *plan.objectives, "images"), rows)
+    names = [METRICS[metric].label for metric in plan.objectives]
+    show_columns(f"on {plan.tuned_on}", ("", "trial", *names, "images"), rows)
     say(f"{result.out / 'best.toml'} and {result.out / 'best.safetensors'} are the best trial's preset and bundle.")
     if result.confirmation is None and not best.is_preset:
         say(f"To confirm it on pairs that tuning never saw: terramorph tune --out {result.out} --report")
@@ -162,13 +165,15 @@ def _show_study(result: TuneResult) -> None:
 
 def _show_confirmation(result: TuneResult) -> None:
     """Prints the best trial against the preset."""
+    from terramorph.metrics import METRICS
+
     if result.confirmation is None:
         said = "no trial is better than the preset itself" if result.best and result.best.is_preset else "not done yet"
         say(f"Nothing is confirmed: {said}. The page: {result.out / 'report.html'}")
         return
     rows = [
         (
-            name if one.is_objective else f"{name} (secondary)",
+            METRICS[name].name + ("" if one.is_objective else " (secondary)"),
             _mean(one.default),
             _mean(one.best),
             None if one.effect is None else one.effect.difference,

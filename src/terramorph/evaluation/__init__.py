@@ -2,6 +2,5 @@
 
 from terramorph.evaluation.report import render_report
 from terramorph.evaluation.run import evaluate
-from terramorph.evaluation.scoring import SCORE_KEYS
 
-__all__ = ["SCORE_KEYS", "evaluate", "render_report"]
+__all__ = ["evaluate", "render_report"]

@@ -11,6 +11,7 @@ from terramorph._version import __version__
 from terramorph.bundle import Header, Mode
 from terramorph.evaluation.classes import Classes
 from terramorph.evaluation.samples import Samples
+from terramorph.metrics import PSNR_CAP
 from terramorph.translate import Model
 
 
@@ -30,7 +31,7 @@ def protocol_facts(samples: Samples, ids: list[str], translator: Model, seed: in
         "resize": resize,
         "compared_as": "uint8",
         "features": "SqueezeNet 1.1, globally pooled, 512-d (FD is not FID)",
-        "psnr_cap": 100.0,
+        "psnr_cap": PSNR_CAP,
         "mode": translator.mode,
         "precision": str(getattr(translator.backend, "dtype", torch.float32)).removeprefix("torch."),
         "batch_size_one": translator.mode == "paper",

@@ -10,26 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terramorph.evaluation.pictures import ERROR_TOP, data_uri, error_gradient, error_map, viewable
+from terramorph.metrics import METRICS, Metric
 from terramorph.report.pages import render_page
 
 GROUPS = ("best", "median", "worst")
-
-# key, name, is higher better, format, what it says
-_ROWS: tuple[tuple[str, str, bool, str, str], ...] = (
-    ("miou", "Class mIoU", True, "share", "overlap with the true map classes, mean over classes"),
-    ("class_accuracy", "Class accuracy", True, "share", "pixels of the right map class"),
-    ("lpips", "LPIPS", False, "3", "perceptual distance, SqueezeNet v0.1"),
-    ("fd", "Fréchet distance", False, "1", "of SqueezeNet features of {n} pairs; not FID, and lower with more pairs"),
-    ("kd", "Kernel distance", False, "2", "cubic, of SqueezeNet features of {n} pairs"),
-    ("fid", "FID", False, "1", "Fréchet Inception distance, pool3 of 2015"),
-    ("psnr", "PSNR (dB)", True, "2", "peak 255"),
-    ("ssim", "SSIM", True, "3", "Gaussian 11, sigma 1.5"),
-    ("rmse", "RMSE", False, "2", "grey levels"),
-    ("acc5", "Pixels within 5", True, "share", "every channel off by under 5 levels"),
-    ("acc10", "Pixels within 10", True, "share", "every channel off by under 10 levels"),
-)
-_KINDS = {key: kind for key, _, _, kind, _ in _ROWS}
-_NAMES = {key: name for key, name, *_ in _ROWS}
 
 
 @dataclass(frozen=True)
@@ -84,48 +68,45 @@ def pick_examples(errors: Sequence[float], each: int = 3) -> list[tuple[str, int
     return [(group, index) for group in GROUPS for index in unique[group]]
 
 
-def render_report(document: Mapping[str, Any], examples: Sequence[Example]) -> str:
+def render_report(
+    document: Mapping[str, Any], examples: Sequence[Example], metrics: Mapping[str, Metric] = METRICS
+) -> str:
     """The page as one string of HTML, without any reference to the network.
 
     Args:
         document: What ``metrics.json`` holds; see `terramorph.evaluation.evaluate`.
         examples: Pairs to show, in order.
+        metrics: That were scored, by key.
     """
+    rows = _rows(document, metrics)
     return render_page(
         "terramorph.evaluation",
         "report.html.j2",
         document=document,
-        headline=[row for row in _rows(document) if row["key"] in ("miou", "lpips", "fd", "psnr", "ssim")],
-        rows=_rows(document),
+        headline=[row for row in rows if row["metric"].main and row["value"] is not None],
+        rows=rows,
         facts=_facts(document),
-        groups=_groups(examples),
-        ordered_by=_NAMES[examples[0].by] if examples else "",
+        groups=_groups(examples, metrics),
+        ordered_by=metrics[examples[0].by].name if examples else "",
         classes=_classes(document),
-        reasons=_reasons(document["reasons"]),
+        reasons=_reasons(document["reasons"], metrics),
         gradient=error_gradient(),
         error_top=ERROR_TOP,
         floor_rgb=_css(document["floor_colour"]["value"]),
     )
 
 
-def _rows(document: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _rows(document: Mapping[str, Any], metrics: Mapping[str, Metric]) -> list[dict[str, Any]]:
     rows = []
-    for key, name, higher, kind, note in _ROWS:
-        value, floor = document[key], document["floor"][key]
-        verdict = document["against_floor"].get(key, {}).get("verdict", "")
+    for key, metric in metrics.items():
         spread = document["spread"].get(key)
-        ends = "" if spread is None else f"{_number(spread[0], kind)} – {_number(spread[2], kind)}"
         rows.append(
             {
-                "key": key,
-                "name": name,
-                "note": note.format(n=document["n"]),
-                "arrow": "↑" if higher else "↓",
-                "direction": "higher is better" if higher else "lower is better",
-                "value": _number(value, kind),
-                "floor": _number(floor, kind),
-                "verdict": verdict,
-                "spread": ends,
+                "metric": metric,
+                "value": document[key],
+                "floor": document["floor"][key],
+                "verdict": document["against_floor"].get(key, {}).get("verdict", ""),
+                "spread": "" if spread is None else f"{metric.said(spread[0])} – {metric.said(spread[2])}",
             }
         )
     return rows
@@ -154,15 +135,14 @@ def _facts(document: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _groups(examples: Sequence[Example]) -> list[dict[str, Any]]:
+def _groups(examples: Sequence[Example], metrics: Mapping[str, Metric]) -> list[dict[str, Any]]:
     groups: dict[str, list[dict[str, Any]]] = {}
     for example in examples:
-        shown = ("lpips", "psnr", "ssim", "rmse")
-        have = [key for key in shown if key in example.values]
+        have = [key for key in example.values if metrics[key].main or key == example.by]
         groups.setdefault(example.group, []).append(
             {
                 "id": example.id,
-                "values": [(_NAMES[key], _number(example.values[key], _KINDS[key])) for key in have],
+                "values": [(metrics[key].label, metrics[key].said(example.values[key])) for key in have],
                 "pictures": [
                     ("input", data_uri(viewable(example.source))),
                     ("output", data_uri(viewable(example.prediction))),
@@ -187,8 +167,8 @@ def _classes(document: Mapping[str, Any]) -> list[dict[str, Any]] | None:
             {
                 "name": kind["name"],
                 "css": _css(kind["rgb"]),
-                "share": _number(whole / counts.sum(), "share"),
-                "iou": _number(document["class_iou"][kind["name"]], "share"),
+                "share": METRICS["class_accuracy"].said(whole / counts.sum()),
+                "iou": METRICS["miou"].said(document["class_iou"][kind["name"]]),
                 "cells": [
                     {
                         "text": f"{100 * cell / whole:.0f}" if whole else "",
@@ -202,20 +182,12 @@ def _classes(document: Mapping[str, Any]) -> list[dict[str, Any]] | None:
     return rows
 
 
-def _reasons(reasons: Mapping[str, str]) -> list[tuple[str, str]]:
+def _reasons(reasons: Mapping[str, str], metrics: Mapping[str, Metric]) -> list[tuple[str, str]]:
     """Sentences, each once, with the names of what it explains."""
     merged: dict[str, list[str]] = {}
     for key, sentence in reasons.items():
-        merged.setdefault(sentence, []).append(_NAMES[key])
+        merged.setdefault(sentence, []).append(metrics[key].name)
     return [(", ".join(names), sentence) for sentence, names in merged.items()]
-
-
-def _number(value: float | None, kind: str) -> str:
-    if value is None:
-        return "–"
-    if kind == "share":
-        return f"{100 * value:.1f} %"
-    return f"{value:.{int(kind)}f}"
 
 
 def _css(colour: Sequence[int]) -> str:

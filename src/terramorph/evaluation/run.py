@@ -18,14 +18,15 @@ from terramorph._version import __version__
 from terramorph.bundle import Bands, Bundle, Mode, load_bundle
 from terramorph.errors import ConfigError, DatasetError, InputError, StorageError
 from terramorph.evaluation.classes import Classes, find_classes
-from terramorph.evaluation.discuss import Evidence, MapSide, Setting, pairs_again, write_discussion
+from terramorph.evaluation.discuss import Evidence, MapSide, Setting, leading, pairs_again, write_discussion
 from terramorph.evaluation.facts import bundle_facts, palette_facts, protocol_facts
 from terramorph.evaluation.files import Spool, write_csv, write_json, write_text
 from terramorph.evaluation.floor import Floor, Image, Read, choose_floor, sampled
 from terramorph.evaluation.report import Example, pick_examples, render_report
 from terramorph.evaluation.samples import Sample, Samples, as_bytes
-from terramorph.evaluation.scoring import SCORE_KEYS, Instruments, Tally, classes_of
+from terramorph.evaluation.scoring import Instruments, Tally
 from terramorph.evaluation.verdicts import against_floor
+from terramorph.metrics import METRICS
 from terramorph.models import require_own
 from terramorph.pairs import has_split, load_manifest, open_pairs
 from terramorph.pixels import BYTE
@@ -132,7 +133,7 @@ def evaluate(
     declared = None if manifest is None else str(manifest.settings.get("style", "classic"))
     classes = find_classes(targets, declared, style)
     floor = choose_floor(targets, f"{len(targets)} {where}", classes.palette)
-    instruments = Instruments.open(weights, bands=header.target.count, size=header.size, device=judge)
+    instruments = Instruments.open(weights, classes, bands=header.target.count, size=header.size, device=judge)
     evidence: Evidence | None = None
     shares: tuple[float | None, float | None] = (classes.share, None)
     if discuss:
@@ -173,7 +174,7 @@ def evaluate(
         write_text(folder / "report.html", render_report(document, examples))
         write_json(folder / "metrics.json", document)
         if record and model is not None and model.path is not None:
-            scores = {key: document[key] for key in SCORE_KEYS if key in document}
+            scores = {key: document[key] for key in METRICS}
             header = header.model_copy(update={"scores": {f"{split} {key}": value for key, value in scores.items()}})
             replace(model, header=header).save(model.path)
         if evidence is not None:
@@ -211,14 +212,14 @@ class _Work:
         header = samples.header
         self.samples, self.translator, self.judge = samples, translator, judge
         self.instruments, self.floor, self.evidence = instruments, floor, evidence
-        self.classes, palette = classes, classes.palette
+        self.classes = classes
         self.drawing = 0.0  # seconds for the draws after the first
         self.ids: list[str] = []
         self.places: list[int] = []
-        self.own, self.constant = Tally(instruments, palette), Tally(instruments, palette)
+        self.own, self.constant = Tally(instruments), Tally(instruments)
         colour = torch.tensor(floor.colour, dtype=torch.uint8, device=judge).view(1, -1, 1, 1)
         self.plain = colour.expand(1, -1, header.size, header.size).contiguous()
-        self.plain_features = instruments.look(self.plain)
+        self.plain_view = instruments.view(self.plain)
 
     def batch(self, places: range, spool: Spool, keep: Path | None) -> None:
         """Translate some pairs and count them in."""
@@ -237,12 +238,9 @@ class _Work:
         prediction = BYTE.from_unit(unit).to(self.judge)
         truth = torch.from_numpy(np.stack([sample.truth for sample in samples])).to(self.judge)
         mask = None if bool(masks.all()) else masks.to(self.judge)
-        seen = self.instruments.look(truth)
-        palette = self.classes.palette
-        classes = None if palette is None else classes_of(truth, palette)
-        self.own.add(prediction, truth, mask, seen, truth_classes=classes)
-        self.own.add_fid(prediction, truth, mask)
-        self.constant.add(self.plain.expand_as(truth), truth, mask, seen, self.plain_features, classes)
+        seen = self.instruments.view(truth)
+        self.own.add(self.instruments.view(prediction, truth, mask), seen, mask)
+        self.constant.add(self.instruments.view_constant(self.plain_view, self.plain, truth, mask), seen, mask)
         spool.append(prediction.cpu().numpy())
         if self.evidence is not None:
             self._discuss(self.evidence, samples, source, prediction.cpu())
@@ -279,26 +277,18 @@ class _Work:
         """The scores as plain data."""
         own, floor = self.own, self.floor
         scores, reasons = own.scores()
-        if self.instruments.fid is not None:
-            self.instruments.fid.forget_predictions()
-            # Two copies of one image have the mean and covariance of any number of copies.
-            self.instruments.fid.add(self.plain.expand(2, 3, -1, -1), real=False)
         floor_scores, _ = self.constant.scores()
-        palette, counts = self.classes.palette, own.confusion()
-        confusion = None
-        if palette is None or counts is None:
-            reasons |= dict.fromkeys(("class_accuracy", "miou"), self.classes.why)
-        else:
-            confusion = {"classes": list(palette.names), "rows_are_truth": counts.tolist()}
+        counts = own.confusion()
+        names = list(self.instruments.palette)
         return {
             "n": len(self.ids),
             **scores,
             "floor": {"n": len(self.ids), **floor_scores},
             "against_floor": against_floor(own, self.constant),
-            "spread": {key: _spread(values) for key, values in own.per_image.items() if values},
+            "spread": {key: _spread(values) for key, values in own.per_image.items()},
             "reasons": reasons,
             "class_iou": own.iou(),
-            "confusion": confusion,
+            "confusion": None if counts is None else {"classes": names, "rows_are_truth": counts.tolist()},
             "palette": palette_facts(self.classes),
             "floor_colour": {"value": list(floor.colour), "why": floor.why},
         }
@@ -341,19 +331,20 @@ def _evidence(size: int, truth: Classes, source: Classes | None, samples: int) -
 
 def _spread(values: list[float]) -> list[float]:
     """The 10, 50 and 90 percentiles."""
-    return [float(value) for value in np.percentile(values, (10, 50, 90))]
+    return [float(value) for value in np.nanpercentile(values, (10, 50, 90))]
 
 
 def _examples(work: _Work, spool: Spool) -> list[Example]:
     """The best, median and worst pairs with their pictures."""
-    columns = {key: values for key, values in work.own.per_image.items() if values}
-    key = "lpips" if "lpips" in columns else "rmse"
+    columns = work.own.per_image
+    by = leading(columns)
+    errors = [-value for value in columns[by.key]] if by.higher_is_better else columns[by.key]
     examples = []
-    for group, row in pick_examples(columns[key]):
+    for group, row in pick_examples(errors):
         sample = work.samples.read(work.places[row])
         source = as_bytes(sample.source, work.samples.header.source.scaling)
         values = {name: column[row] for name, column in columns.items()}
-        examples.append(Example(group, key, sample.id, source, spool.read(row), sample.truth, sample.mask, values))
+        examples.append(Example(group, by.key, sample.id, source, spool.read(row), sample.truth, sample.mask, values))
     return examples
 
 

@@ -1,68 +1,68 @@
-"""From images to the rows of protocol maps-256, for predictions and for the floor alike.
+"""From images to the scores of protocol maps-256, for predictions and for the floor alike.
 
 A `Tally` takes 8-bit images batch by batch and gives one set of scores at the end. What it keeps per image
-is a few numbers and 512 features, so memory does not grow with the pixels of the set.
+is a few numbers and features, so memory does not grow with the pixels of the set.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from terramorph.cartography import Palette
+from terramorph.cartography import CLASSES
 from terramorph.errors import InputError
+from terramorph.evaluation.classes import Classes
 from terramorph.metrics import (
+    FROZEN,
+    INCEPTION_FILE,
+    METRICS,
     Features,
-    InceptionFid,
+    InceptionFeatures,
     Lpips,
-    acc5,
-    acc10,
-    class_accuracy,
-    class_iou,
-    confusion_matrix,
-    frechet_distance,
-    kernel_distance,
-    mean_iou,
-    psnr,
-    rmse,
-    ssim,
-    why_no_fid,
+    Metric,
+    confusions,
+    named_iou,
 )
 from terramorph.pixels import BYTE
 
-PER_IMAGE_KEYS = ("psnr", "ssim", "lpips", "acc5", "acc10", "rmse")
-SET_KEYS = ("class_accuracy", "miou", "fd", "kd", "fid")
-SCORE_KEYS = (*PER_IMAGE_KEYS, *SET_KEYS)
-LOWER = ("lpips", "rmse", "fd", "kd", "fid")
-"""Scores that are better when lower."""
+ROADS = ("road", "highway", "arterial")
+"""Map classes that are roads."""
 _SMALLEST = 17  # pixels a side that SqueezeNet can look at
+
+View = dict[str, Any]
+"""A batch of images as metrics see them: by what they need."""
 
 
 @dataclass
 class Instruments:
-    """What needs weights, and why it is missing where it is.
+    """What metrics look with, and why it is missing where it is.
 
     Attributes:
-        lpips: LPIPS and the features behind FD and KD, or ``None``.
-        fid: FID, or ``None``; truths are counted in once for predictions and floor.
-        reasons: Score key -> sentence, for every score that cannot be computed.
+        look: By what metrics need: uint8 images ``(N, C, H, W)`` -> what `Metric.compute` is given.
+        missing: By the same: a sentence, where there is nothing to look with.
+        palette: Class names of the targets; empty where they are no map.
     """
 
-    lpips: Lpips | None = None
-    fid: InceptionFid | None = None
-    reasons: dict[str, str] = field(default_factory=dict)
+    look: dict[str, Callable[[Tensor], Any]] = field(default_factory=lambda: {"pixels": lambda images: images})
+    missing: dict[str, str] = field(default_factory=dict)
+    palette: tuple[str, ...] = ()
 
     @classmethod
-    def open(cls, weights: str | Path | None, *, bands: int, size: int, device: torch.device) -> Instruments:
+    def open(
+        cls, weights: str | Path | None, classes: Classes, *, bands: int, size: int, device: torch.device
+    ) -> Instruments:
         """Load what the weights folder offers for images of so many bands and pixels.
 
         Args:
             weights: Folder with the SqueezeNet and LPIPS weights, and the Inception weights if there are any.
-            bands: Bands of the target; deep features exist for 3, and for 1 shown as grey.
+            classes: Of the target.
+            bands: Of the target; deep features exist for 3, and for 1 shown as grey.
             size: Side of the compared images in pixels.
             device: Where the networks run.
 
@@ -71,146 +71,171 @@ class Instruments:
                 weights are there and damaged.
         """
         made = cls()
-        deep = ("lpips", "fd", "kd")
+        made._open_classes(classes)
         if bands not in (1, 3):
             reason = f"SqueezeNet and Inception look at 1 or 3 bands, and the target has {bands}."
-            made.reasons |= dict.fromkeys((*deep, "fid"), reason)
+            made.missing |= dict.fromkeys(FROZEN, reason)
             return made
         if size < _SMALLEST:
-            reason = f"SqueezeNet needs images of {_SMALLEST} px or more, and these are {size} px."
-            made.reasons |= dict.fromkeys(deep, reason)
+            made.missing["features"] = f"SqueezeNet needs images of {_SMALLEST} px or more, and these are {size} px."
         elif weights is None:
-            reason = "No weights folder was given; with --weights DIR the SqueezeNet and LPIPS weights are used."
-            made.reasons |= dict.fromkeys(deep, reason)
+            made.missing["features"] = "It needs the SqueezeNet and LPIPS weights, and no weights folder was given."
         else:
-            made.lpips = Lpips.from_folder(weights).to(device)
-        no_fid = why_no_fid(weights)
-        if no_fid is not None:
-            made.reasons["fid"] = no_fid
-        elif weights is not None:
-            made.fid = InceptionFid(weights, device)
+            squeezenet = Lpips.from_folder(weights).to(device)
+            made.look["features"] = lambda images: squeezenet.look(BYTE.to_unit(_colour(images)))
+        if weights is None or not (Path(weights) / INCEPTION_FILE).is_file():
+            where = "no weights folder was given" if weights is None else f"they are not in {weights}"
+            made.missing["inception"] = f"It needs the Inception weights {INCEPTION_FILE}, and {where}."
+        else:
+            inception = InceptionFeatures.from_folder(weights).to(device)
+            made.look["inception"] = lambda images: inception(_colour(images))
         return made
 
+    def _open_classes(self, classes: Classes) -> None:
+        palette = classes.palette
+        if palette is None:
+            self.missing |= {"classes": classes.why, "roads": classes.why}
+            return
+
+        def planes(images: Tensor) -> Tensor:
+            found = torch.stack([torch.from_numpy(palette.classify(image)) for image in images.cpu().numpy()])
+            return (found[:, None] == torch.arange(len(palette.classes))[:, None, None]).to(images.device)
+
+        self.palette = palette.names
+        self.look["classes"] = planes
+        if palette.named:
+            roads = [CLASSES.index(name) for name in ROADS]
+            self.look["roads"] = lambda images: planes(images)[:, roads].any(dim=1, keepdim=True)
+        else:
+            self.missing["roads"] = f"Which colours of the palette {palette.name} are roads is not known."
+
+    def of(self, needs: Collection[str]) -> Instruments:
+        """Those that metrics with these needs look with."""
+        return Instruments({need: self.look[need] for need in self.look if need in needs}, self.missing, self.palette)
+
     @torch.inference_mode()
-    def look(self, images: Tensor) -> Features | None:
-        """Deep features of uint8 ``(N, 1 or 3, H, W)``; ``None`` without weights."""
-        return None if self.lpips is None else self.lpips.features(BYTE.to_unit(_colour(images)))
+    def view(self, images: Tensor, truth: Tensor | None = None, mask: Tensor | None = None) -> View:
+        """Look at a batch, uint8 ``(N, C, H, W)``; of predictions, networks see the truth where the mask is False."""
+        shown = images if mask is None or truth is None else torch.where(mask, images, truth)
+        return {need: look(shown if need in FROZEN else images) for need, look in self.look.items()}
+
+    def view_constant(self, seen: View, plain: Tensor, truth: Tensor, mask: Tensor | None) -> View:
+        """What `view` says of one image that stands for the predictions of a whole batch.
+
+        Args:
+            seen: `view` of the image.
+            plain: The image, uint8 ``(1, C, H, W)``.
+            truth, mask: Of the batch.
+        """
+        if mask is not None and set(FROZEN) & set(self.look):
+            return self.view(plain.expand_as(truth), truth, mask)
+        return {need: _repeated(one, len(truth)) for need, one in seen.items()}
 
 
-@dataclass
 class Tally:
     """Scores of one set of predictions, gathered batch by batch.
 
-    Attributes:
+    Args:
         instruments: Shared between tallies of the same truths.
-        palette: Of the target's map classes; ``None`` where there are none.
-        per_image: Score key -> one value per image, in the order of arrival.
-        confusions: int64 ``(K, K)`` an image, rows truth, columns prediction.
+        metrics: That are scored, by key; those that lack an instrument have no score.
+
+    Attributes:
+        count: Images so far.
     """
 
-    instruments: Instruments
-    palette: Palette | None = None
-    per_image: dict[str, list[float]] = field(default_factory=lambda: {key: [] for key in PER_IMAGE_KEYS})
-    confusions: list[Tensor] = field(default_factory=list)
-    features: list[Tensor] = field(default_factory=list)
-    truth_features: list[Tensor] = field(default_factory=list)
+    def __init__(self, instruments: Instruments, metrics: Mapping[str, Metric] = METRICS) -> None:
+        self.instruments, self.metrics = instruments, metrics
+        self.count = 0
+        self._computed = {key: one for key, one in metrics.items() if one.needs in instruments.look}
+        # Metrics that are made from the same numbers share them.
+        self._kept: dict[Any, list[Tensor]] = {one.compute: [] for one in self._computed.values()}
 
     @torch.inference_mode()
-    def add(
-        self,
-        prediction: Tensor,
-        truth: Tensor,
-        mask: Tensor | None,
-        truth_features: Features | None,
-        features: Features | None = None,
-        truth_classes: Tensor | None = None,
-    ) -> None:
+    def add(self, prediction: View, truth: View, mask: Tensor | None) -> None:
         """Count one batch in.
 
         Args:
-            prediction: uint8 ``(N, C, H, W)``.
-            truth: uint8 ``(N, C, H, W)``.
-            mask: bool ``(N, 1, H, W)`` or ``None``. Deep features see the truth where the mask is False.
-            truth_features: What `Instruments.look` says of the truth.
-            features: The same of the prediction where already known (one image may stand for all).
-            truth_classes: `classes_of` the truth, where there is a palette.
+            prediction: What `Instruments.view` says of uint8 ``(N, C, H, W)``.
+            truth: The same of the truths.
+            mask: bool ``(N, 1, H, W)``, or ``None``.
         """
-        for key, metric in (("psnr", psnr), ("ssim", ssim), ("acc5", acc5), ("acc10", acc10), ("rmse", rmse)):
-            self.per_image[key].extend(metric(prediction, truth, mask).tolist())
-        if self.instruments.lpips is not None and truth_features is not None:
-            if features is None or mask is not None:
-                features = self.instruments.look(_shown(prediction, truth, mask))
-            assert features is not None
-            self.per_image["lpips"].extend(self.instruments.lpips.distance(features, truth_features).tolist())
-            self.features.append(features.pooled.expand(len(truth), -1).cpu())
-            self.truth_features.append(truth_features.pooled.cpu())
-        if self.palette is not None and truth_classes is not None:
-            valid = [None] * len(truth) if mask is None else list(mask[:, 0].cpu())
-            drawn, count = classes_of(prediction, self.palette), len(self.palette.classes)
-            for one, other, where in zip(truth_classes, drawn, valid, strict=True):
-                self.confusions.append(confusion_matrix(one, other, count, where))
+        count = len(truth["pixels"])
+        for compute, metric in {one.compute: one for one in self._computed.values()}.items():
+            found = compute(prediction[metric.needs], truth[metric.needs], mask)
+            if not isinstance(found, Tensor) or not found.ndim or len(found) != count:
+                shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+                raise InputError(
+                    f"The metric {metric.key} gives {shape} for {count} images; compute returns a tensor with a row "
+                    "for each."
+                )
+            if metric.per_image and found.ndim > 1:
+                raise InputError(
+                    f"The metric {metric.key} gives {tuple(found.shape)} for {count} images; without a figure of the "
+                    "set, compute returns one value an image."
+                )
+            self._kept[compute].append(found.cpu())
+        self.count += count
 
-    def add_fid(self, prediction: Tensor, truth: Tensor, mask: Tensor | None) -> None:
-        """Count one batch into FID, truths and predictions."""
-        if self.instruments.fid is not None:
-            self.instruments.fid.add(_colour(truth), real=True)
-            self.instruments.fid.add(_colour(_shown(prediction, truth, mask)), real=False)
+    def kept(self, metric: Metric) -> Tensor | None:
+        """What is known of each image for a metric, ``(N, ...)``; ``None`` where it is not computed."""
+        parts = self._kept.get(metric.compute)
+        return torch.cat(parts) if parts else None
+
+    @property
+    def per_image(self) -> dict[str, list[float]]:
+        """Key -> one value an image in the order of arrival, of the metrics that have them."""
+        columns = {key: self.kept(one) for key, one in self._computed.items() if one.per_image}
+        return {key: values.tolist() for key, values in columns.items() if values is not None}
 
     def scores(self) -> tuple[dict[str, float | None], dict[str, str]]:
         """The means over images and the figures of the set, and why the missing ones are missing.
 
         Returns:
-            Score key -> value or ``None`` (all of `SCORE_KEYS`), and score key -> sentence for each ``None``.
+            Key -> value or ``None``, of all metrics, and key -> sentence for each ``None``.
         """
-        reasons = dict(self.instruments.reasons)
-        found: dict[str, float | None] = dict.fromkeys(SCORE_KEYS)
-        for key in PER_IMAGE_KEYS:
-            values = self.per_image[key]
-            if values:
-                found[key] = math.fsum(values) / len(values)
-        confusion = self.confusion()
-        if confusion is not None and int(confusion.sum()):
-            found["class_accuracy"] = class_accuracy(confusion)
-            found["miou"] = mean_iou(confusion)
-        if self.features:
-            own, real = torch.cat(self.features), torch.cat(self.truth_features)
-            if len(real) >= 2:
-                found["fd"] = frechet_distance(own, real)
-                found["kd"] = kernel_distance(own, real)
-            else:
-                sentence = "A distance between sets needs two images or more, and there is one."
-                reasons |= {"fd": sentence, "kd": sentence}
-        if self.instruments.fid is not None:
+        found: dict[str, float | None] = {}
+        reasons: dict[str, str] = {}
+        for key, metric in self.metrics.items():
+            found[key] = None
+            if metric.needs not in self.instruments.look:
+                reasons[key] = self.instruments.missing[metric.needs]
+                continue
             try:
-                found["fid"] = self.instruments.fid.value()
+                value = self._score(metric)
             except InputError as error:
-                reasons["fid"] = str(error)
-        return found, {key: text for key, text in reasons.items() if found[key] is None}
+                reasons[key] = str(error)
+                continue
+            if math.isfinite(value):
+                found[key] = value
+            else:
+                reasons[key] = "No image has what it measures."
+        return found, reasons
+
+    def _score(self, metric: Metric) -> float:
+        kept = self.kept(metric)
+        if kept is None:
+            return math.nan
+        if metric.figure is not None:
+            return float(metric.figure(kept.sum(dim=0) if metric.summed else kept))
+        values = [value for value in kept.tolist() if not math.isnan(value)]
+        return math.fsum(values) / len(values) if values else math.nan
 
     def confusion(self) -> Tensor | None:
         """int64 ``(K, K)`` over the set, rows truth, columns prediction; ``None`` without classes."""
-        if self.palette is None:
-            return None
-        count = len(self.palette.classes)
-        return sum(self.confusions, torch.zeros(count, count, dtype=torch.int64))
+        parts = self._kept.get(confusions)
+        return torch.cat(parts).sum(dim=0) if parts else None
 
     def iou(self) -> dict[str, float | None] | None:
         """IoU of each class; ``None`` for a class that does not occur, and altogether without classes."""
         confusion = self.confusion()
-        if self.palette is None or confusion is None:
-            return None
-        values = class_iou(confusion, self.palette.names)
-        return {name: None if math.isnan(value) else value for name, value in values.items()}
-
-
-def classes_of(images: Tensor, palette: Palette) -> Tensor:
-    """Map class of every pixel: uint8 ``(N, 3, H, W)`` -> int64 ``(N, H, W)`` on the CPU."""
-    return torch.stack([torch.from_numpy(palette.classify(image)).long() for image in images.cpu().numpy()])
-
-
-def _shown(prediction: Tensor, truth: Tensor, mask: Tensor | None) -> Tensor:
-    return prediction if mask is None else torch.where(mask, prediction, truth)
+        return None if confusion is None else named_iou(confusion, self.instruments.palette)
 
 
 def _colour(images: Tensor) -> Tensor:
     return images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
+
+
+def _repeated(view: Any, count: int) -> Any:
+    if isinstance(view, Features):
+        return view.repeated(count)
+    return view.expand(count, *view.shape[1:])

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from terramorph.evaluation.scoring import LOWER, PER_IMAGE_KEYS, Tally
+from terramorph.evaluation.scoring import Tally
 from terramorph.evaluation.statistics import SURE, Interval, mean_interval, set_interval
+from terramorph.metrics import Metric
 
 NOT_SHOWN = "not shown"
 
@@ -17,7 +18,7 @@ NOT_SHOWN = "not shown"
 def against_floor(model: Tally, floor: Tally, seed: int = 0) -> dict[str, dict[str, Any]]:
     """Model minus floor of every score that has an interval: paired by image, images resampled (bootstrap, 95 %).
 
-    Distances between sets (FD, KD, FID) have none: their bias depends on the number of images.
+    Distances between sets of features have none: their bias depends on the number of images.
 
     Args:
         model, floor: Scores of the same images.
@@ -28,56 +29,42 @@ def against_floor(model: Tally, floor: Tally, seed: int = 0) -> dict[str, dict[s
         than six images).
     """
     generator = np.random.default_rng(seed)
-    found: dict[str, Interval] = {}
-    for key in PER_IMAGE_KEYS:
-        own, other = np.array(model.per_image[key]), np.array(floor.per_image[key])
-        if len(own) and len(own) == len(other):
-            found[key] = mean_interval(own - other, generator)
-    if model.confusions:
-        own, other = (torch.stack(tally.confusions).numpy() for tally in (model, floor))
-        for key, figure in (("class_accuracy", _accuracy), ("miou", _mean_iou)):
+    found: dict[str, dict[str, Any]] = {}
+    for key, metric in model.metrics.items():
+        interval = _interval(metric, model.kept(metric), floor.kept(metric), generator)
+        if interval is not None:
+            verdict = _verdict(interval, metric.higher_is_better) if model.count >= SURE else NOT_SHOWN
+            found[key] = {"difference": interval.mean, "low": interval.low, "high": interval.high, "verdict": verdict}
+    return found
 
-            def difference(often: NDArray[np.int64], figure: Any = figure) -> NDArray[np.float64]:
-                gain: NDArray[np.float64] = figure(often, own) - figure(often, other)
-                return gain
 
-            found[key] = set_interval(difference, len(own), generator)
-    count = len(model.per_image["rmse"])
-    return {
-        key: {
-            "difference": one.mean,
-            "low": one.low,
-            "high": one.high,
-            "verdict": _verdict(one, key not in LOWER) if count >= SURE else NOT_SHOWN,
-        }
-        for key, one in found.items()
-    }
+def _interval(
+    metric: Metric, own: torch.Tensor | None, other: torch.Tensor | None, generator: np.random.Generator
+) -> Interval | None:
+    """Of the difference; ``None`` where there is no figure or no interval."""
+    figure = metric.figure
+    if own is None or other is None or not (metric.per_image or metric.summed):
+        return None
+    if figure is None:
+        differences = (own.double() - other.double()).numpy()
+        differences = differences[np.isfinite(differences)]
+        return mean_interval(differences, generator) if len(differences) else None
+
+    def difference(often: NDArray[np.int64]) -> NDArray[np.float64]:
+        weights = torch.from_numpy(often).double()
+        sums = [
+            (weights @ kept.double().reshape(len(kept), -1)).reshape(len(often), *kept.shape[1:])
+            for kept in (own, other)
+        ]
+        gain: NDArray[np.float64] = torch.sub(*(torch.as_tensor(figure(one)) for one in sums)).numpy()
+        return gain
+
+    if not np.isfinite(difference(np.ones((1, len(own)), np.int64))).all():
+        return None
+    return set_interval(difference, len(own), generator)
 
 
 def _verdict(interval: Interval, higher_is_better: bool) -> str:
     if interval.low is None or interval.high is None or interval.low <= 0 <= interval.high:
         return NOT_SHOWN
     return "better" if (interval.mean > 0) == higher_is_better else "worse"
-
-
-def _summed(often: NDArray[np.int64], confusions: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Confusions of resampled sets, float64 ``(R, K, K)``."""
-    count, classes = confusions.shape[:2]
-    flat: NDArray[np.float64] = often.astype(np.float64) @ confusions.reshape(count, -1)
-    return flat.reshape(len(often), classes, classes)
-
-
-def _accuracy(often: NDArray[np.int64], confusions: NDArray[np.int64]) -> NDArray[np.float64]:
-    summed = _summed(often, confusions)
-    right: NDArray[np.float64] = np.trace(summed, axis1=1, axis2=2) / summed.sum(axis=(1, 2))
-    return right
-
-
-def _mean_iou(often: NDArray[np.int64], confusions: NDArray[np.int64]) -> NDArray[np.float64]:
-    """As `metrics.mean_iou`, over the classes that occur in truth or prediction."""
-    summed = _summed(often, confusions)
-    hit = np.diagonal(summed, axis1=1, axis2=2)
-    union = summed.sum(axis=1) + summed.sum(axis=2) - hit
-    shares = np.divide(hit, union, out=np.full(hit.shape, np.nan), where=union > 0)
-    mean: NDArray[np.float64] = np.nanmean(shares, axis=1)
-    return mean

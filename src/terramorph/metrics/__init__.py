@@ -1,35 +1,43 @@
-"""Figures that say how good a translation is. Tensors in, numbers out."""
+"""Figures that say how good a translation is. Tensors in, numbers out; `catalog` lists them."""
 
-from terramorph.metrics.distribution import InceptionFid, frechet_distance, kernel_distance, why_no_fid
+from terramorph.metrics.catalog import FROZEN, MAIN, METRICS, Metric, Needs, require_metric, with_own
+from terramorph.metrics.distribution import frechet_distance, kernel_distance
 from terramorph.metrics.inception import INCEPTION_FILE, InceptionFeatures
-from terramorph.metrics.mapwise import class_accuracy, class_iou, confusion_matrix, mean_iou
-from terramorph.metrics.perceptual import BACKBONE_FILE, HEADS_FILE, Features, Lpips, SqueezeNetFeatures
+from terramorph.metrics.mapwise import class_accuracy, class_iou, confusions, mean_iou, named_iou
+from terramorph.metrics.perceptual import BACKBONE_FILE, HEADS_FILE, Features, Lpips, SqueezeNetFeatures, lpips
 from terramorph.metrics.pixelwise import PSNR_CAP, acc5, acc10, accuracy_within, psnr, rmse, ssim
 from terramorph.metrics.seams import seam_ratio, tiling_agreement
 
 __all__ = [
     "BACKBONE_FILE",
+    "FROZEN",
     "HEADS_FILE",
     "INCEPTION_FILE",
+    "MAIN",
+    "METRICS",
     "PSNR_CAP",
     "Features",
     "InceptionFeatures",
-    "InceptionFid",
     "Lpips",
+    "Metric",
+    "Needs",
     "SqueezeNetFeatures",
     "acc5",
     "acc10",
     "accuracy_within",
     "class_accuracy",
     "class_iou",
-    "confusion_matrix",
+    "confusions",
     "frechet_distance",
     "kernel_distance",
+    "lpips",
     "mean_iou",
+    "named_iou",
     "psnr",
+    "require_metric",
     "rmse",
     "seam_ratio",
     "ssim",
     "tiling_agreement",
-    "why_no_fid",
+    "with_own",
 ]

@@ -1,21 +1,15 @@
-"""How far a set of predictions is from the set of truths: FD, KD and, with the user's own Inception weights,
-FID.
+"""How far a set of predictions is from the set of truths: the distances behind FD, KD and FID.
 
-FD and KD are computed on globally pooled SqueezeNet features (512-d, see `perceptual`). FD has the formula
-of FID but not its features, its scale is another, and it is never to be called FID.
+FD and KD are computed on globally pooled SqueezeNet features (512-d, see `perceptual`), FID on those of `inception`. FD
+has the formula of FID but not its features, its scale is another, and it is never to be called FID.
 """
 
 from __future__ import annotations
-
-import warnings
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from terramorph.errors import InputError
-from terramorph.metrics.inception import INCEPTION_FILE, InceptionFeatures
 
 
 def frechet_distance(a: Tensor, b: Tensor) -> float:
@@ -95,72 +89,10 @@ def kernel_distance(
     return total / subsets
 
 
-class InceptionFid:
-    """FID (Heusel et al., arXiv:1706.08500) through torchmetrics, on the features of `InceptionFeatures`.
-
-    Only where the user has those weights; ask `why_no_fid` first.
-    """
-
-    def __init__(self, folder: str | Path, device: str | torch.device = "cpu") -> None:
-        """Load the Inception weights.
-
-        Args:
-            folder: Holds `INCEPTION_FILE`.
-            device: Where Inception runs.
-
-        Raises:
-            InputError: The weights are missing or damaged, or are others.
-        """
-        inception = InceptionFeatures.from_folder(folder)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torchmetrics warns about memory that pool3 statistics do not use
-            from torchmetrics.image.fid import FrechetInceptionDistance
-
-            self._metric: Any = FrechetInceptionDistance(feature=inception, reset_real_features=False)
-        self._metric.to(device)
-        self._device = torch.device(device)
-
-    def add(self, images: Tensor, *, real: bool) -> None:
-        """Count images in: uint8 ``(N, 3, H, W)``, ``real`` for truths.
-
-        Raises:
-            InputError: The shape or the dtype is not as above.
-        """
-        self._metric.update(images.to(self._device), real=real)
-
-    def forget_predictions(self) -> None:
-        """Start over with other predictions of the same truths."""
-        self._metric.reset()
-
-    def value(self) -> float:
-        """The distance of what was counted in so far.
-
-        Raises:
-            InputError: Fewer than two images on a side.
-        """
-        counts = [int(self._metric.real_features_num_samples), int(self._metric.fake_features_num_samples)]
-        if min(counts) < 2:
-            raise InputError(f"FID needs two images or more on each side, and got {counts[0]} and {counts[1]}.")
-        return float(self._metric.compute())
-
-
-def why_no_fid(folder: str | Path | None) -> str | None:
-    """A sentence that says why FID cannot be computed here, or ``None`` when it can.
-
-    Args:
-        folder: The weights folder, or ``None`` when none was given.
-    """
-    if folder is None:
-        return f"FID needs the Inception weights: give a weights folder that holds {INCEPTION_FILE}."
-    if not (Path(folder) / INCEPTION_FILE).is_file():
-        return f"FID needs the Inception weights, and there is no {INCEPTION_FILE} in {folder}."
-    return None
-
-
 def _features(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2:
         raise InputError(
-            f"A distance between sets needs (N, D) and (M, D) with two rows or more each, but got "
+            f"A distance between sets needs features (N, D) and (M, D) of two images or more each, but got "
             f"{tuple(a.shape)} and {tuple(b.shape)}."
         )
     a, b = a.detach().to("cpu", torch.float64), b.detach().to("cpu", torch.float64)

@@ -168,10 +168,7 @@ class InceptionFeatures(nn.Module):
 
     Attributes:
         trunk: The layers under the names of the file, so that its state dict fits without ``fc``.
-        num_features: 2048; torchmetrics asks for it.
     """
-
-    num_features = 2048
 
     def __init__(self) -> None:
         super().__init__()

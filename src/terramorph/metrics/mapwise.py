@@ -1,12 +1,11 @@
 """Figures for maps: how much of what kind of ground was recognised, over a whole set.
 
-A map's pixels are first turned into class indices (the nearest palette colour; not done here), then counted
-into one confusion matrix for the set. Everything else is read from that matrix.
+A map comes as bool planes ``(N, K, H, W)``, one a class, of which one is True at each pixel. What counts of an image is
+a few numbers, which are summed over the set; the figures are read from the sums.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -15,91 +14,112 @@ from torch import Tensor
 from terramorph.errors import InputError
 
 
-def confusion_matrix(truth: Tensor, prediction: Tensor, classes: int, mask: Tensor | None = None) -> Tensor:
-    """Count pixels by true and predicted class.
+def confusions(prediction: Tensor, truth: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Count the pixels of each image by true and predicted class.
 
     Args:
-        truth: Integer class indices of any shape, 0 to ``classes - 1`` where the mask is True.
-        prediction: Integer class indices of the same shape.
-        classes: Number of classes.
-        mask: bool of the same shape, True where a pixel counts; ``None`` counts all.
+        prediction: Bool planes ``(N, K, H, W)``.
+        truth: The same.
+        mask: bool ``(N, 1, H, W)``, True where a pixel counts; ``None`` counts all.
 
     Returns:
-        int64 ``(classes, classes)``, rows truth, columns prediction. Matrices of parts of a set may be added.
+        int64 ``(N, K, K)``, rows truth, columns prediction.
 
     Raises:
-        InputError: Shapes differ, or an index is out of range.
+        InputError: A shape or dtype is not as above.
     """
-    if truth.shape != prediction.shape or (mask is not None and mask.shape != truth.shape):
-        shapes = [tuple(t.shape) for t in (truth, prediction, mask) if t is not None]
-        raise InputError(f"A confusion matrix needs tensors of one shape, but got {shapes}.")
-    if mask is not None and mask.dtype != torch.bool:
-        raise InputError(f"The mask must be bool, but it is {mask.dtype}.")
-    t, p = truth.flatten().to(torch.int64), prediction.flatten().to(torch.int64)
-    if mask is not None:
-        t, p = t[mask.flatten()], p[mask.flatten()]
-    if t.numel() and (min(t.min(), p.min()) < 0 or max(t.max(), p.max()) >= classes):
-        raise InputError(f"A class index is outside 0..{classes - 1}.")
-    return torch.bincount(t * classes + p, minlength=classes * classes).reshape(classes, classes)
+    check_planes(prediction, truth, mask)
+    counted = truth if mask is None else truth & mask
+    # Products of 0 and 1, exact in float64.
+    rows, columns = counted.flatten(2).double(), prediction.flatten(2).double()
+    return torch.bmm(rows, columns.transpose(1, 2)).to(torch.int64)
 
 
-def class_accuracy(confusion: Tensor) -> float:
+def class_accuracy(confusion: Tensor) -> Tensor:
     """Share of pixels whose class was found, 0 to 1; ``nan`` for an empty matrix.
 
     Args:
-        confusion: int64 ``(K, K)`` from `confusion_matrix`.
-
-    Raises:
-        InputError: The matrix is not square.
-    """
-    matrix = _matrix(confusion)
-    return float(matrix.trace() / matrix.sum())
-
-
-def class_iou(confusion: Tensor, names: Sequence[str]) -> dict[str, float]:
-    """Intersection over union of each class, ``TP / (TP + FP + FN)`` over the whole set.
-
-    Args:
-        confusion: int64 ``(K, K)`` from `confusion_matrix`.
-        names: K class names, in the order of the indices.
+        confusion: Counts ``(..., K, K)``, rows truth, columns prediction.
 
     Returns:
-        Name to IoU, 0 to 1; ``nan`` for a class that occurs neither in the truth nor in a prediction.
+        float64 ``(...)``.
 
     Raises:
-        InputError: The matrix is not square or does not have a row for each name.
+        InputError: The matrices are not square.
     """
     matrix = _matrix(confusion)
-    if len(names) != len(matrix):
-        raise InputError(f"There are {len(names)} class names for a confusion matrix of {len(matrix)} classes.")
-    hit = matrix.diagonal()
-    union = matrix.sum(dim=0) + matrix.sum(dim=1) - hit
-    return {name: float(value) for name, value in zip(names, hit / union, strict=True)}
+    return matrix.diagonal(dim1=-2, dim2=-1).sum(-1) / matrix.sum((-2, -1))
 
 
-def mean_iou(confusion: Tensor) -> float:
-    """Mean of the IoU over the classes that occur in the truth or in a prediction of the set.
+def class_iou(confusion: Tensor) -> Tensor:
+    """Intersection over union of each class, ``TP / (TP + FP + FN)``.
+
+    Args:
+        confusion: Counts ``(..., K, K)``, rows truth, columns prediction.
+
+    Returns:
+        float64 ``(..., K)``, 0 to 1; ``nan`` for a class that occurs neither in the truth nor in a prediction.
+
+    Raises:
+        InputError: The matrices are not square.
+    """
+    matrix = _matrix(confusion)
+    hit = matrix.diagonal(dim1=-2, dim2=-1)
+    return hit / (matrix.sum(-2) + matrix.sum(-1) - hit)
+
+
+def mean_iou(confusion: Tensor) -> Tensor:
+    """Mean of the IoU over the classes that occur in the truth or in a prediction.
 
     A class absent from both says nothing and is left out; a class that is only predicted, or only true,
     counts as 0. So one constant colour over a set in which all seven map classes occur scores its class
     accuracy divided by seven.
 
     Args:
-        confusion: int64 ``(K, K)`` from `confusion_matrix`.
+        confusion: Counts ``(..., K, K)``, rows truth, columns prediction.
 
     Returns:
-        0 to 1; ``nan`` for an empty matrix.
+        float64 ``(...)``, 0 to 1; ``nan`` for an empty matrix.
 
     Raises:
-        InputError: The matrix is not square.
+        InputError: The matrices are not square.
     """
-    matrix = _matrix(confusion)
-    values = class_iou(matrix, [str(k) for k in range(len(matrix))]).values()
-    present = [value for value in values if not math.isnan(value)]
-    return sum(present) / len(present) if present else math.nan
+    return class_iou(confusion).nanmean(-1)
+
+
+def named_iou(confusion: Tensor, names: Sequence[str]) -> dict[str, float | None]:
+    """`class_iou` of one matrix ``(K, K)`` by class name; ``None`` for a class that does not occur.
+
+    Raises:
+        InputError: The matrix is not square or does not have a row for each name.
+    """
+    values = class_iou(confusion).tolist()
+    if len(names) != len(values):
+        raise InputError(f"There are {len(names)} class names for a confusion matrix of {len(values)} classes.")
+    return {name: None if value != value else value for name, value in zip(names, values, strict=True)}
+
+
+def check_planes(prediction: Tensor, truth: Tensor, mask: Tensor | None) -> None:
+    """Refuse anything but two sets of bool planes of one shape and a mask that fits.
+
+    Raises:
+        InputError: A shape or dtype is not so.
+    """
+    if prediction.dtype != torch.bool or truth.dtype != torch.bool:
+        raise InputError(f"Maps are compared as bool planes, but got {prediction.dtype} and {truth.dtype}.")
+    if truth.ndim != 4 or prediction.shape != truth.shape:
+        raise InputError(
+            f"Maps are compared as planes (N, K, H, W) of one shape, but got {tuple(prediction.shape)} and "
+            f"{tuple(truth.shape)}."
+        )
+    expected = (truth.shape[0], 1, *truth.shape[2:])
+    if mask is not None and (mask.dtype != torch.bool or tuple(mask.shape) != expected):
+        raise InputError(
+            f"The mask must be bool {expected} beside these maps, but it is {mask.dtype} {tuple(mask.shape)}."
+        )
 
 
 def _matrix(confusion: Tensor) -> Tensor:
-    if confusion.ndim != 2 or confusion.shape[0] != confusion.shape[1]:
+    if confusion.ndim < 2 or confusion.shape[-1] != confusion.shape[-2]:
         raise InputError(f"A confusion matrix is square, but this one is {tuple(confusion.shape)}.")
     return confusion.to("cpu", torch.float64)

@@ -55,6 +55,13 @@ class Features(NamedTuple):
     """Seven float32 tensors ``(N, C_k, H_k, W_k)``, channels 64, 128, 256, 384, 384, 512, 512."""
     pooled: Tensor
     """float32 ``(N, 512)``: the last slice averaged over height and width."""
+    heads: tuple[Tensor, ...] = ()
+    """Seven float32 tensors ``(1, C_k, 1, 1)``, the weights of LPIPS; empty where only SqueezeNet looked."""
+
+    def repeated(self, count: int) -> Features:
+        """Those of a single image for each of so many, without a copy."""
+        slices = tuple(one.expand(count, -1, -1, -1) for one in self.slices)
+        return Features(slices, self.pooled.expand(count, -1), self.heads)
 
 
 class SqueezeNetFeatures(nn.Module):
@@ -188,26 +195,29 @@ class Lpips(nn.Module):
         """
         if a.shape != b.shape:
             raise InputError(f"LPIPS compares images of one shape, but got {tuple(a.shape)} and {tuple(b.shape)}.")
-        return self.distance(self.features(a), self.features(b))
+        return lpips(self.look(a), self.look(b))
 
-    def distance(self, a: Features, b: Features) -> Tensor:
-        """The same from features already computed; one side may hold a single image that is compared with
-        all.
+    def look(self, images: Tensor) -> Features:
+        """Features of images, with the heads, as `lpips` compares them; arguments as `forward`."""
+        seen: Features = self.features(images)
+        return seen._replace(heads=tuple(self.heads))
 
-        Args:
-            a: Features of N images (or of one).
-            b: Features of N images (or of one).
 
-        Returns:
-            float32 ``(N,)``, 0 or more.
-        """
-        total: Tensor | None = None
-        for left, right, head in zip(a.slices, b.slices, self.heads, strict=True):
-            difference = (_unit_length(left) - _unit_length(right)).square()
-            part = (difference * head).sum(dim=1).mean(dim=(1, 2))
-            total = part if total is None else total + part
-        assert total is not None
-        return total
+def lpips(a: Features, b: Features, mask: Tensor | None = None) -> Tensor:
+    """The distance of `Lpips` from features; one side may hold a single image that is compared with all.
+
+    Args:
+        a, b: From `Lpips.look`, of N images or of one.
+        mask: Not used: what does not count is made equal before a network looks.
+
+    Returns:
+        float32 ``(N,)``, 0 or more.
+    """
+    parts = [
+        ((_unit_length(left) - _unit_length(right)).square() * head).sum(dim=1).mean(dim=(1, 2))
+        for left, right, head in zip(a.slices, b.slices, b.heads, strict=True)
+    ]
+    return torch.stack(parts).sum(dim=0)
 
 
 def _unit_length(x: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from terramorph.documents import parse_json
 from terramorph.evaluation.pictures import data_uri
+from terramorph.metrics import METRICS
 from terramorph.report.pages import page_environment
 from terramorph.study.compare_charts import Curve, curves_plot, effect_plot
 from terramorph.study.compare_sentences import anchor, conclude, plain, signed
@@ -37,6 +38,7 @@ def render_comparison(document: Mapping[str, Any], out: Path) -> str:
     return environment.get_template("compare.html.j2").render(
         document=document,
         base=BASE,
+        metrics=METRICS,
         conclusions=conclude(document),
         effects=by_name,
         shown=shown,

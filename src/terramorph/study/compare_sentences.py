@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from terramorph.metrics import METRICS
 from terramorph.study.definition import BASE
 
 TRAINED_ON = "trained on this metric"
@@ -132,7 +133,7 @@ def _listed(rows: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
         comma = "" if number == 0 else " and " if number == len(rows) - 1 else ", "
         interval = "" if row["over"] == "nothing" else f", {signed(row['low'])} to {signed(row['high'])}"
         only = " over images alone" if row["over"] == "images" else ""
-        figure = f"{row['metric']} ({signed(row['difference'])}{interval}{only})"
+        figure = f"{METRICS[row['metric']].name} ({signed(row['difference'])}{interval}{only})"
         pieces += [(comma, ""), (figure, anchor(row["variant"], row["metric"]))]
     return pieces
 

@@ -13,13 +13,12 @@ from numpy.typing import NDArray
 from terramorph._version import __version__
 from terramorph.errors import InputError
 from terramorph.evaluation.statistics import holm
+from terramorph.metrics import METRICS
 from terramorph.study.compare_sentences import TRAINED_ON
 from terramorph.study.definition import BASE, Study
 from terramorph.study.record import SCORES, Record, read_record
-from terramorph.study.run import METRICS, Scores, flat_settings, read_scores, seconds_per_image
+from terramorph.study.run import Scores, flat_settings, read_scores, seconds_per_image
 from terramorph.study.statistics import LEVEL, effects, verdict
-
-UNITS = {"psnr": "dB", "rmse": "grey levels"}
 
 Run = tuple[str, int, Path]
 
@@ -124,8 +123,8 @@ def _metric(key: str, scores: dict[Run, Scores]) -> dict[str, Any]:
     missing = None if some else reason or ("Nothing is scored yet." if not scores else "It was not computed.")
     return {
         "key": key,
-        "higher_is_better": METRICS[key],
-        "unit": UNITS.get(key),
+        "higher_is_better": METRICS[key].higher_is_better,
+        "unit": METRICS[key].unit or None,
         "per_image": any(key in found.per_image for found in scores.values()),
         "missing": missing,
     }
@@ -153,7 +152,7 @@ def _effects(study: Study, scores: dict[Run, Scores]) -> list[dict[str, Any]]:
             "corrected": corrected.get(i),
             "verdict": TRAINED_ON
             if (name, metric) in trained_on
-            else verdict(effect, corrected.get(i), METRICS[metric]),
+            else verdict(effect, corrected.get(i), METRICS[metric].higher_is_better),
         }
         for i, (name, metric, effect) in enumerate(rows)
     ]

@@ -19,10 +19,11 @@ from terramorph.atomic import locked
 from terramorph.data import DEFAULT_CACHE
 from terramorph.errors import ConfigError, InputError, TrainingDivergedError
 from terramorph.evaluation.statistics import holm
+from terramorph.metrics import METRICS
 from terramorph.study.objectives import require_objectives
 from terramorph.study.plan import StudyPlan
 from terramorph.study.record import SCORES, Record, read_record, write_record
-from terramorph.study.run import METRICS, Scores, read_scores, score, train_to
+from terramorph.study.run import Scores, read_scores, score, train_to
 from terramorph.study.statistics import Effect, Verdict, effects, verdict
 from terramorph.study.trial import Trial
 from terramorph.study.tune_reporter import SilentTuning, TuneReporter
@@ -214,7 +215,7 @@ def _family(found: Mapping[str, Mapping[str, NDArray[np.float64]]], is_objective
         effect = tested.get(metric)
         said = None
         if effect is not None:
-            said = verdict(effect, None if effect.p is None else corrected[metric], METRICS[metric])
+            said = verdict(effect, None if effect.p is None else corrected[metric], METRICS[metric].higher_is_better)
         judged[metric] = Confirmed(default, best, effect, said, is_objective)
     return judged
 

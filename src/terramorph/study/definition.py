@@ -28,7 +28,8 @@ from typing import Any
 
 from terramorph.documents import parse_toml
 from terramorph.errors import ConfigError
-from terramorph.study.run import METRICS, flat_settings
+from terramorph.metrics import FROZEN, MAIN, METRICS, require_metric
+from terramorph.study.run import flat_settings
 from terramorph.training import TrainConfig, load_config
 
 _FOLDER = resources.files("terramorph.study") / "studies"
@@ -36,13 +37,10 @@ STUDIES: tuple[str, ...] = tuple(
     sorted(f.name.removesuffix(".toml") for f in _FOLDER.iterdir() if f.name.endswith(".toml"))
 )
 BASE = "base"
-DEFAULT_METRICS = ("miou", "lpips", "fd", "ssim", "rmse")
-"""Few that differ: every metric more makes the correction for their number stricter."""
 WEIGHTS = "{weights}"
 """In a setting: the folder of feature weights. A change that has it is left out where no folder is given."""
 UNENDING = 10**9
 """Steps in the schedule of a run that the clock ends."""
-NEED_WEIGHTS = ("lpips", "fd", "kd", "fid")
 
 _KEYS = ("seeds", "split", "metrics", "base", "budget", "change")
 _BASE_KEYS = ("preset", "settings")
@@ -213,18 +211,18 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _metrics(values: Mapping[str, Any], weights: str | Path | None, where: str) -> tuple[str, ...]:
-    """Those of the file, which must be computable; or the default ones, of which the page says what is missing."""
+    """Those of the file, which must be computable; or the main ones, of which the page says what is missing.
+
+    Few, as every metric more makes the correction for their number stricter.
+    """
     if "metrics" not in values:
-        return DEFAULT_METRICS
+        return MAIN
     asked = values["metrics"]
     if not isinstance(asked, list) or not asked or len(set(map(str, asked))) != len(asked):
         raise ConfigError(f"metrics of {where} must be a list of different names, such as ['miou', 'ssim'].")
     for metric in asked:
-        if metric not in METRICS:
-            close = get_close_matches(str(metric), METRICS, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(METRICS)}."
-            raise ConfigError(f"There is no metric {metric!r} for {where}; {hint}")
-        if metric in NEED_WEIGHTS and weights is None:
+        require_metric(metric, f" for {where}")
+        if METRICS[metric].needs in FROZEN and weights is None:
             raise ConfigError(
                 f"The metric {metric} of {where} needs feature weights; give --weights DIR or leave it out."
             )

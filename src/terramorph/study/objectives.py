@@ -9,22 +9,19 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from terramorph.bundle import Bands, Bundle
 from terramorph.errors import ConfigError
 from terramorph.evaluation import evaluate
+from terramorph.metrics import MAIN, require_metric
 from terramorph.networks import build_network
 from terramorph.pairs import open_pairs
 from terramorph.pixels import Scaling
-from terramorph.study.run import METRICS
 from terramorph.study.splits import Splits, link_pairs
 from terramorph.training import TrainConfig
 
-PREFERRED = ("lpips", "miou", "ssim")
-"""The objective is the first of these that can be computed, if none is asked for."""
 _LOOK = 8  # pairs of the untrained trial
 
 
@@ -45,10 +42,7 @@ def choose_objectives(
         DatasetError: if the pairs do not fit the network.
     """
     for name in asked:
-        if name not in METRICS:
-            close = get_close_matches(name, METRICS, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(METRICS)}."
-            raise ConfigError(f"There is no metric {name!r}; {hint}")
+        require_metric(name)
     if len(set(asked)) < len(asked):
         raise ConfigError(f"The objectives {', '.join(asked)} name a metric twice; name each once.")
     with tempfile.TemporaryDirectory() as folder:
@@ -56,7 +50,7 @@ def choose_objectives(
         link_pairs(dataset, replace(splits, tuning=splits.tuning[:_LOOK]), pairs)
         document = _look(pairs, "val", preset, weights, folder)
     _require(asked, document)
-    return tuple(asked) or (next(name for name in PREFERRED if document[name] is not None),)
+    return tuple(asked) or (next(name for name in MAIN if document[name] is not None),)
 
 
 def require_objectives(

@@ -17,6 +17,7 @@ from terramorph.documents import parse_json
 from terramorph.errors import BundleError, CheckpointError, ConfigError, InputError
 from terramorph.evaluation import evaluate
 from terramorph.header import read_header
+from terramorph.metrics import METRICS
 from terramorph.pairs import open_pairs
 from terramorph.training import Reporter, TrainConfig, TrainResult, parse_config, resume, train
 from terramorph.training.config import PLACES
@@ -25,20 +26,6 @@ from terramorph.training.page import read_log
 from terramorph.training.schedule import total_steps
 from terramorph.training.state import CHECKPOINT, CONFIG, read_position
 
-METRICS: dict[str, bool] = {
-    "psnr": True,
-    "ssim": True,
-    "lpips": False,
-    "acc5": True,
-    "acc10": True,
-    "rmse": False,
-    "class_accuracy": True,
-    "miou": True,
-    "fd": False,
-    "kd": False,
-    "fid": False,
-}
-"""For each metric of an evaluation, whether higher is better."""
 _MAY_DIFFER = {"max_steps", *PLACES}
 
 

@@ -31,8 +31,8 @@ import numpy as np
 from terramorph.atomic import atomic, locked
 from terramorph.documents import parse_json
 from terramorph.errors import ConfigError, MissingPackageError, StorageError, TerramorphError
+from terramorph.metrics import METRICS
 from terramorph.study.plan import IN_FOLDER, StudyPlan
-from terramorph.study.run import METRICS
 from terramorph.study.space import Space
 from terramorph.study.trial import (
     FOLDER,
@@ -142,7 +142,7 @@ class Trials:
         except (ImportError, ValueError, ArgumentError) as error:
             reason = " ".join(str(error).split())[:200].rstrip(".")
             raise ConfigError(f"The storage {self.url} cannot be opened ({reason}); install its driver.") from error
-        directions = ["maximize" if METRICS[metric] else "minimize" for metric in self.plan.objectives]
+        directions = ["maximize" if METRICS[metric].higher_is_better else "minimize" for metric in self.plan.objectives]
         return optuna.create_study(storage=self._storage, study_name=name, directions=directions, load_if_exists=True)
 
     def _name(self) -> str:

@@ -25,9 +25,10 @@ import torch
 
 from terramorph.data import DEFAULT_CACHE
 from terramorph.errors import ConfigError, TrainingDivergedError
+from terramorph.metrics import METRICS
 from terramorph.study.conclusion import conclude
 from terramorph.study.plan import TUNING, StudyOptions, StudyPlan, keep_plan, make_plan
-from terramorph.study.run import METRICS, flat_settings, score, train_to
+from terramorph.study.run import flat_settings, score, train_to
 from terramorph.study.rungs import promoted
 from terramorph.study.tracking import MlflowTracking, NoTracking, TrackedRun, Tracker
 from terramorph.study.trials import GivenUp, Taken, Trials, require_optuna
@@ -168,7 +169,7 @@ class _Climb:
         assert value is not None
         found = [t.score(self.objective, at) for t in self.known if t.number != self.taken.trial.number]
         rivals = [rival for rival in found if rival is not None]
-        if promoted(value, rivals, METRICS[self.objective]):
+        if promoted(value, rivals, METRICS[self.objective].higher_is_better):
             return ""
         return (
             f"After {at} images {self.objective} {value:.4g} is not among the best third of {len(rivals) + 1} trials."

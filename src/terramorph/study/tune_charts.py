@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+from terramorph.metrics import METRICS
 from terramorph.study.plan import StudyPlan
-from terramorph.study.run import METRICS
 from terramorph.study.space import Choices, Parameter
 from terramorph.study.trial import Trial
 
@@ -108,14 +108,14 @@ def history(trials: Sequence[Trial], plan: StudyPlan, best: Trial | None) -> str
     x, y = Axis.linear([trial.number for trial, _ in scored]), Axis.linear([value for _, value in scored])
     x = Axis(x.place, tuple(tick for tick in x.ticks if "." not in tick[1]))
     dots = [_dot(trial, value, x.place(trial.number), y, plan, best) for trial, value in scored]
-    better, so_far, path = (max if METRICS[objective] else min), None, ""
+    better, so_far, path = (max if METRICS[objective].higher_is_better else min), None, ""
     for trial, value in scored:
         if trial.state == "complete":
             so_far = value if so_far is None else better(so_far, value)
             across, level = at(x.place(trial.number), y.place(so_far), size)
             path += f"H{across:.1f}V{level:.1f}" if path else f"M{across:.1f} {level:.1f}"
     line = f'<path class="best-line" d="{path}H{size[0] - _RIGHT}"/>' if path else ""
-    return dots_chart(x, y, dots, size, line, f"{objective} by trial")
+    return dots_chart(x, y, dots, size, line, f"{METRICS[objective].name} by trial")
 
 
 def slices(trials: Sequence[Trial], plan: StudyPlan, best: Trial | None) -> list[tuple[str, str]]:
@@ -132,7 +132,9 @@ def slices(trials: Sequence[Trial], plan: StudyPlan, best: Trial | None) -> list
             continue
         x, y = _axis(parameter, [tested for *_, tested in shown]), Axis.linear([value for _, value, _ in shown])
         dots = [_dot(trial, value, x.place(tested), y, plan, best) for trial, value, tested in shown]
-        found.append((parameter.key, dots_chart(x, y, dots, size, note=f"{objective} over {parameter.key}")))
+        found.append(
+            (parameter.key, dots_chart(x, y, dots, size, note=f"{METRICS[objective].name} over {parameter.key}"))
+        )
     return found
 
 
@@ -168,7 +170,7 @@ def importance(trials: Sequence[Trial], plan: StudyPlan) -> list[tuple[str, floa
         for trial in trials
         if (value := trial.score(objective, first)) is not None
     ]
-    study = optuna.create_study(direction="maximize" if METRICS[objective] else "minimize")
+    study = optuna.create_study(direction="maximize" if METRICS[objective].higher_is_better else "minimize")
     for values, value in scored:
         distributions = {p.key: _distribution(p) for p in plan.space.parameters if p.key in values}
         study.add_trial(optuna.create_trial(params=plan.space.labels(values), distributions=distributions, value=value))
@@ -202,7 +204,9 @@ def _dot(trial: Trial, value: float, x: float, y: Axis, plan: StudyPlan, best: T
     kind = "complete" if trial.state == "complete" else "pruned"
     kind = "preset" if trial.is_preset else kind
     kind = "best" if best is not None and trial.number == best.number else kind
-    title = f"trial {trial.number}: {plan.objectives[0]} {value:.4g} after {trial.at} images, {trial.state}"
+    title = (
+        f"trial {trial.number}: {METRICS[plan.objectives[0]].name} {value:.4g} after {trial.at} images, {trial.state}"
+    )
     return Dot(x, y.place(value), kind, title)
 
 

@@ -12,10 +12,11 @@ from PIL import Image
 
 from terramorph._version import __version__
 from terramorph.evaluation.pictures import data_uri
+from terramorph.metrics import METRICS
 from terramorph.report.pages import page_environment
 from terramorph.study import tune_charts as charts
 from terramorph.study.confirm import SEEDS
-from terramorph.study.run import METRICS, flat_settings
+from terramorph.study.run import flat_settings
 from terramorph.study.trial import Trial
 from terramorph.study.tune_result import TuneResult
 
@@ -33,8 +34,9 @@ def render_study(result: TuneResult) -> str:
         name=result.out.resolve().name,
         version=__version__,
         plan=plan,
-        objective=objective,
-        arrow="↑" if METRICS[objective] else "↓",
+        objective=METRICS[objective].name,
+        objectives=[METRICS[name].name for name in plan.objectives],
+        arrow=METRICS[objective].arrow,
         best=best,
         default=result.default,
         at_last=lambda trial: _number(trial.score(objective, plan.rungs.last)),
@@ -76,8 +78,8 @@ def _confirmed(result: TuneResult) -> list[dict[str, Any]]:
         effect = one.effect
         rows.append(
             {
-                "name": name,
-                "arrow": "↑" if METRICS[name] else "↓",
+                "name": METRICS[name].name,
+                "arrow": METRICS[name].arrow,
                 "secondary": not one.is_objective,
                 "default": _spread(one.default),
                 "best": _spread(one.best),

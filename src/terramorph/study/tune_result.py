@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from terramorph.metrics import METRICS
 from terramorph.study.confirm import Confirmation
 from terramorph.study.plan import StudyPlan
-from terramorph.study.run import METRICS
 from terramorph.study.trial import Trial
 
 _NUMBER = re.compile(r"[-+]?\d[\d.]*(e[-+]?\d+)?")
@@ -76,6 +76,6 @@ class TuneResult:
 def best_of(trials: Sequence[Trial], plan: StudyPlan, sign: int = 1) -> Trial | None:
     """The best by the first objective of those that have a score, the earlier of equals; the worst for sign -1."""
     name = plan.objectives[0]
-    upward = sign if METRICS[name] else -sign
+    upward = sign if METRICS[name].higher_is_better else -sign
     known = [(value, trial) for trial in trials if (value := trial.score(name)) is not None]
     return max(known, key=lambda pair: (upward * pair[0], -pair[1].number))[1] if known else None

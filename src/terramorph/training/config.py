@@ -15,6 +15,7 @@ from terramorph.documents import parse_json, parse_toml
 from terramorph.errors import ConfigError
 from terramorph.header import Direction
 from terramorph.losses import DIFFAUGMENTS
+from terramorph.metrics import METRICS
 from terramorph.networks import Norm, Upsampling
 
 _FOLDER = resources.files("terramorph.training") / "presets"
@@ -259,12 +260,21 @@ class StopConfig(_Section):
 
     Attributes:
         patience: validations in a row (one every log.samples steps) without a better score; 0 is off.
-        metric: ssim or psnr, means over log.validation held-out pairs. Both prefer a blur to a texture: for maps they
-            are a fair guide, for photographs they stop an adversarial run too early.
+        metric: ssim, psnr or another of the catalogue that compares pixels, mean over log.validation held-out pairs.
+            They prefer a blur to a texture: for maps they are a fair guide, for photographs they stop an adversarial
+            run too early.
     """
 
     patience: int = Field(0, ge=0)
-    metric: Literal["ssim", "psnr"] = "ssim"
+    metric: str = "ssim"
+
+    @field_validator("metric")
+    @classmethod
+    def _compares_pixels(cls, key: str) -> str:
+        known = [metric.key for metric in METRICS.values() if metric.per_image and metric.needs == "pixels"]
+        if key not in known:
+            raise ValueError(f"it is a metric that needs pixels alone: {', '.join(known)}")
+        return key
 
 
 class LogConfig(_Section):

@@ -10,6 +10,7 @@ from typing import Any
 
 from PIL import Image
 
+from terramorph.metrics import METRICS
 from terramorph.report import duration
 from terramorph.training.reporter import Plan, Reporter, Silent, StepReport
 from terramorph.training.validation import Validation
@@ -54,7 +55,7 @@ class NotebookReporter(Reporter):
         from IPython.display import Image as Picture
         from IPython.display import display
 
-        told = ", ".join(f"{name.upper()} {value:.3g}" for name, value in validation.scores.items())
+        told = ", ".join(f"{METRICS[key].name} {METRICS[key].said(value)}" for key, value in validation.scores.items())
         self._scores = f", held-out {told}" if told else ""
         if validation.sheet is None:
             return

@@ -12,6 +12,7 @@ from typing import Any
 
 from terramorph.atomic import atomic
 from terramorph.documents import parse_json
+from terramorph.metrics import METRICS
 from terramorph.report import duration
 from terramorph.report.lines import Series, plot
 from terramorph.report.pages import render_page
@@ -19,10 +20,9 @@ from terramorph.report.pages import render_page
 PAGE = "run.html"
 _POINTS = 160
 """Points of a curve; more are averaged."""
-_NAMES = {"ssim": "SSIM", "psnr": "PSNR, dB", "l1": "L1", "l2": "L2"}
+_LOSSES = {"l1": "L1", "l2": "L2"}
 _MOST = 1e15
 """Magnitude of numbers that a log may hold."""
-_SCORES = ("ssim", "psnr")
 _ENDS = {"finished": "finished", "stopped": "stopped; it can be resumed"}
 
 
@@ -85,8 +85,9 @@ def _facts(events: Sequence[dict[str, Any]]) -> dict[str, Any]:
     if running and steps and (pace := _steps_per_second(steps)):
         figures.append(("to go", duration((total - done) / pace)))
     if validations:
+        scores = [(METRICS[key], value) for key, value in validations[-1].items() if key in METRICS]
         figures += [
-            (f"held-out {_NAMES[key]}", f"{validations[-1][key]:.3g}") for key in _SCORES if key in validations[-1]
+            (f"held-out {metric.name}", f"{metric.said(value)} {metric.unit}".strip()) for metric, value in scores
         ]
     keys = dict.fromkeys(key for event in steps for key in event if key not in ("event", "step", "time"))
     return {
@@ -95,7 +96,7 @@ def _facts(events: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "updated": datetime.now().strftime("%Y-%m-%d %H:%M:%S"),
         "figures": figures,
         "warnings": [event["text"] for event in events if event["event"] == "warning"],
-        "held_out": [_chart(validations, key) for key in _SCORES if any(key in event for event in validations)],
+        "held_out": [_chart(validations, key) for key in METRICS if any(key in event for event in validations)],
         "losses": [_chart(steps, key) for key in keys],
     }
 
@@ -107,7 +108,7 @@ def _chart(events: Sequence[dict[str, Any]], key: str) -> tuple[str, str]:
     groups = [points[i : i + width] for i in range(0, len(points), width)]
     x, y = ([math.fsum(point[axis] for point in group) / len(group) for group in groups] for axis in (0, 1))
     labels = [(x[0], f"{x[0]:,.0f}"), (x[-1], f"{x[-1]:,.0f}")] if len(x) > 1 else [(x[0], f"{x[0]:,.0f}")]
-    name = _NAMES.get(key, key)
+    name = METRICS[key].label if key in METRICS else _LOSSES.get(key, key)
     chart = plot(
         [Series(x, y, marks=len(x) < 12)], x_name="step", y_name=name, write_y="{:.3g}".format, x_labels=labels
     )

@@ -1,4 +1,4 @@
-"""Early stopping: a run ends once a held-out score has not risen for a while."""
+"""Early stopping: a run ends once a held-out score has not got better for a while."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from terramorph.metrics import METRICS
 from terramorph.training.config import StopConfig
 
 
@@ -13,7 +14,7 @@ class EarlyStopping:
     """Counts validations without a better score. Plain state, so that it survives in checkpoints.
 
     Attributes:
-        best: the best score so far.
+        best: the best score so far; of a metric that is better when lower, with its sign turned.
         waited: validations since.
     """
 
@@ -23,7 +24,8 @@ class EarlyStopping:
 
     def improved(self, scores: Mapping[str, float]) -> bool:
         """Count a validation in; whether it is the best so far."""
-        score = scores.get(self._config.metric, -math.inf)
+        value = scores.get(self._config.metric, math.nan)
+        score = -math.inf if math.isnan(value) else value if METRICS[self._config.metric].higher_is_better else -value
         better = score > self.best
         self.best, self.waited = max(score, self.best), 0 if better else self.waited + 1
         return better

@@ -12,13 +12,15 @@ from torch import Tensor, nn
 
 from terramorph.data import DecodedPairs, decode
 from terramorph.errors import DatasetError
-from terramorph.metrics import psnr, ssim
+from terramorph.metrics import METRICS
 from terramorph.pairs import has_split, open_pairs
 from terramorph.pixels import BYTE, Scaling, unit_to_image
 from terramorph.training.config import TrainConfig
 
 _BATCH = 8
 """Pairs that are translated at once."""
+SCORED = tuple(key for key, metric in METRICS.items() if metric.main and metric.per_image and metric.needs == "pixels")
+"""Metrics that need nothing but the pixels."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Validation:
 
     Attributes:
         step: optimizer steps done.
-        scores: `psnr` (dB) and `ssim`, means over the pairs, on 256 levels of the target's range.
+        scores: by key of metric, means over the pairs, on 256 levels of the target's range.
         translated, truth: float32 (N, C, H, W) in [-1, 1].
         sheet: uint8 (N * H, 3 * W, 3), rows of input | output | truth; None if none was asked for.
     """
@@ -46,10 +48,13 @@ class Validator:
         source, target: float32 (N, C, H, W) in [-1, 1].
         mask: bool (N, 1, H, W), True where both sides hold data; None where all do.
         sheet: indices of the pairs that a sheet shows.
+        metrics: keys of what is scored.
     """
 
-    def __init__(self, source: Tensor, target: Tensor, mask: Tensor | None, sheet: int) -> None:
-        self.source, self.target, self.mask = source, target, mask
+    def __init__(
+        self, source: Tensor, target: Tensor, mask: Tensor | None, sheet: int, metrics: tuple[str, ...] = SCORED
+    ) -> None:
+        self.source, self.target, self.mask, self.metrics = source, target, mask, metrics
         self.sheet = _spread(len(source), sheet)
 
     @torch.no_grad()
@@ -66,10 +71,10 @@ class Validator:
         network.train(was)
         made, truth = (BYTE.from_unit(images) for images in (translated, self.target))
         scores = {}
-        for name, metric in (("psnr", psnr), ("ssim", ssim)):
-            values = [value for value in metric(made, truth, self.mask).tolist() if math.isfinite(value)]
+        for key in self.metrics:
+            values = [value for value in METRICS[key].compute(made, truth, self.mask).tolist() if math.isfinite(value)]
             if values:
-                scores[name] = math.fsum(values) / len(values)
+                scores[key] = math.fsum(values) / len(values)
         shown = self.source[self.sheet], translated[self.sheet], self.target[self.sheet]
         return Validation(step, scores, translated, self.target, sample_sheet(*shown) if self.sheet else None)
 
@@ -108,10 +113,11 @@ def open_validation(
     sides = sides if config.direction == "AtoB" else sides[::-1]
     stored = [torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2) for images in sides]
     source, target = (scaling.to_unit(images).to(device) for scaling, images in zip(scalings, stored, strict=True))
+    metrics = tuple(dict.fromkeys((*SCORED, config.stop.metric)))
     if pairs.masks is None:
-        return Validator(source, target, None, config.log.sheet)
+        return Validator(source, target, None, config.log.sheet, metrics)
     mask = torch.from_numpy(np.stack(pairs.masks))[:, None].bool().to(device)
-    return Validator(source * mask, target, mask, config.log.sheet)
+    return Validator(source * mask, target, mask, config.log.sheet, metrics)
 
 
 def sample_sheet(source: Tensor, translated: Tensor, truth: Tensor) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terramorph.evaluation.discuss.covariates import COVARIATES, Covariate
-from terramorph.evaluation.discuss.scores import SCORES, Score, leading
+from terramorph.evaluation.discuss.scores import NOT_TESTED, SCORES, leading
 from terramorph.evaluation.discuss.section import (
     Cell,
     Figure,
@@ -30,6 +30,7 @@ from terramorph.evaluation.statistics import (
     rank_correlation,
     rank_correlation_p,
 )
+from terramorph.metrics import Metric
 from terramorph.report.lines import Series, plot
 
 BINS = 5
@@ -67,7 +68,7 @@ class Finding:
     """
 
     covariate: Covariate
-    score: Score
+    score: Metric
     rho: float
     p: float
     bins: list[Bin]
@@ -126,7 +127,7 @@ def find(covariates: Columns, scores: Columns, bins: Mapping[tuple[str, str], li
     """
     found = []
     for score in SCORES:
-        if score.key not in scores or not score.tested:
+        if score.key not in scores or score is NOT_TESTED:
             continue
         for covariate in COVARIATES:
             if covariate.key not in covariates:
@@ -176,11 +177,11 @@ def _said(findings: Sequence[Finding]) -> list[Sentence]:
         mine = [f for f in findings if f.score is score]
         shown = sorted((f for f in mine if f.shown), key=lambda f: -abs(f.rho))
         for f in shown[:_SAID]:
-            verdict = "worse" if score.worse_when(f.rho) else "better"
+            verdict = "better" if (f.rho > 0) == score.higher_is_better else "worse"
             text = (
                 f"Images with {f.covariate.more} score {verdict} in {score.name}: "
-                f"{between(f.bins[0].score, score.write)} where it is least ({_ends(f, 0)}), "
-                f"{between(f.bins[-1].score, score.write)} where it is most ({_ends(f, -1)}); Spearman's rho "
+                f"{between(f.bins[0].score, score.said)} where it is least ({_ends(f, 0)}), "
+                f"{between(f.bins[-1].score, score.said)} where it is most ({_ends(f, -1)}); Spearman's rho "
                 f"{signed(f.rho)}, {p_value(f.p)} after Holm's correction for {tests} tests."
             )
             values = {"covariate": f.covariate.key, "score": score.key, "rho": f.rho, "p": f.p, "tests": tests}
@@ -216,11 +217,11 @@ def _table(findings: Sequence[Finding]) -> Figure:
         f"correction for all {len(findings)} tests. ↓ lower is better, ↑ higher is better. PSNR orders images as RMSE "
         "does, in reverse, and is not tested again."
     )
-    head = ["Content", *(f"{_capital(score.name)} {'↑' if score.higher else '↓'}" for score in scores)]
+    head = ["Content", *(f"{_capital(score.name)} {score.arrow}" for score in scores)]
     return Figure("content", "table", caption, head=head, body=body)
 
 
-def _charted(findings: Sequence[Finding]) -> list[Score]:
+def _charted(findings: Sequence[Finding]) -> list[Metric]:
     """The score that orders the images, and the class accuracy of maps."""
     scores = list(dict.fromkeys(f.score for f in findings))
     return [score for score in scores if score is scores[0] or score.key == "class_accuracy"]
@@ -241,7 +242,7 @@ def _charts(findings: Sequence[Finding], scores: Columns) -> list[Figure]:
 
 
 def _chart(finding: Finding) -> str:
-    bins, write = finding.bins, finding.score.write
+    bins, write = finding.bins, finding.score.said
     places = list(range(len(bins)))
     one = Series(
         x=places,
@@ -258,8 +259,8 @@ def _chart(finding: Finding) -> str:
     return plot([one], x_name="middle of the group", y_name=finding.score.name, write_y=write, x_labels=labels)
 
 
-def _better(score: Score) -> str:
-    return "Higher is better." if score.higher else "Lower is better."
+def _better(score: Metric) -> str:
+    return "Higher is better." if score.higher_is_better else "Lower is better."
 
 
 def _capital(name: str) -> str:

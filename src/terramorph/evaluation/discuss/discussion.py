@@ -188,7 +188,7 @@ def render_discussion(sections: Sequence[Section], about: Mapping[str, Any], sco
     """
     environment = page_environment("terramorph.evaluation")
     environment.finalize = _kept_together
-    shown = [(s.name, s.write(value)) for s in SCORES if (value := scores.get(s.key)) is not None]
+    shown = [(s.name, s.said(value)) for s in SCORES if (value := scores.get(s.key)) is not None]
     return environment.get_template("discussion.html.j2").render(
         sections=sections, numbers=_numbers(sections), about=about, scores=shown
     )

@@ -54,7 +54,7 @@ def worst_section(covariates: Columns, scores: Columns, look: Look) -> Section:
     """
     title, score = "The worst tenth", leading(scores)
     values = scores[score.key]
-    order = np.argsort(values if score.higher else -values, kind="stable")
+    order = np.argsort(values if score.higher_is_better else -values, kind="stable")
     count = len(values)
     size = max(1, round(count / 10))
     pictures = _pictures([int(i) for i in order[: min(size, _PICTURED)]], scores, look)
@@ -84,10 +84,10 @@ def worst_section(covariates: Columns, scores: Columns, look: Look) -> Section:
         "tests": len(known),
         "differences": {c.key: asdict(one) for c, one in differences.items()},
     }
-    way = "at most" if score.higher else "at least"
-    text = f"The worst {size} of {count} images in {score.name} have {way} {score.write(limit)}; the median is "
+    way = "at most" if score.higher_is_better else "at least"
+    text = f"The worst {size} of {count} images in {score.name} have {way} {score.said(limit)}; the median is "
     first = Sentence(
-        f"{text}{score.write(float(np.median(values)))}.",
+        f"{text}{score.said(float(np.median(values)))}.",
         {"worst": size, "limit": limit, "median": float(np.median(values))},
         "worst-pictures",
     )
@@ -151,7 +151,7 @@ def _pictures(rows: Sequence[int], scores: Columns, look: Look) -> Figure:
     gallery = []
     for row in rows:
         view = look(row)
-        told = [f"{s.name} {s.write(float(scores[s.key][row]))}" for s in SCORES if s.key in scores]
+        told = [f"{s.name} {s.said(float(scores[s.key][row]))}" for s in SCORES if s.key in scores]
         pictures = [
             ("source", data_uri(viewable(view.source))),
             ("prediction", data_uri(viewable(view.prediction))),

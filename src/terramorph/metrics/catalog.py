@@ -1,0 +1,188 @@
+"""Every metric, in one table: what it is called, which way is better, what it needs and how it is computed.
+
+A new metric is one entry here. One's own, from outside, is a `Metric` too, and is given to whatever scores.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from terramorph.errors import ConfigError
+from terramorph.metrics.distribution import frechet_distance, kernel_distance
+from terramorph.metrics.mapwise import class_accuracy, confusions, mean_iou
+from terramorph.metrics.perceptual import Features, lpips
+from terramorph.metrics.pixelwise import acc5, acc10, psnr, rmse, ssim
+
+Needs = Literal["pixels", "classes", "roads", "features", "inception"]
+FROZEN: tuple[Needs, ...] = ("features", "inception")
+"""Needs that are networks with frozen weights, from a folder of the user's."""
+_NEEDS: tuple[Needs, ...] = ("pixels", "classes", "roads", *FROZEN)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A figure that says how good translations are.
+
+    Attributes:
+        key: In files and settings, a Python name.
+        name: What people say, in the middle of a sentence.
+        higher_is_better: Or lower.
+        compute: ``(prediction, truth, mask) -> Tensor (N, ...)``: of each image of a batch its value ``(N,)``, ``nan``
+            where it has none, or what the figure of the set is made from. What it is given:
+
+            - ``pixels``: uint8 ``(N, C, H, W)``
+            - ``classes``: bool ``(N, K, H, W)``, a plane a map class, one of them True at each pixel
+            - ``roads``: bool ``(N, 1, H, W)``, True on roads of all kinds
+            - ``features``: `Features` of SqueezeNet, of predictions that show the truth where the mask is False
+            - ``inception``: float32 ``(N, 2048)``, of the same
+
+            and of all of them the mask, bool ``(N, 1, H, W)``, True where a pixel counts; ``None`` where all do.
+        figure: Of the set. ``None``: the mean of the values. Else made from the sums over images of what `compute`
+            gives, ``(..., counts) -> (...)``; where a frozen network is needed, from all of it, ``(N, ...) -> ()``.
+        needs: What `compute` is given.
+        unit: Or empty.
+        format: As of `format`; with ``%`` for shares.
+        note: What it is, for a table.
+        main: Whether it is among the few that are shown first and that studies compare by default.
+    """
+
+    key: str
+    name: str
+    higher_is_better: bool
+    compute: Callable[[Any, Any, Tensor | None], Tensor]
+    figure: Callable[[Tensor], Tensor | float] | None = None
+    needs: Needs = "pixels"
+    unit: str = ""
+    format: str = ".3f"
+    note: str = ""
+    main: bool = False
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z_]\w*", self.key):
+            raise ConfigError(f"The key of a metric is a Python name, not {self.key!r}; say the rest in its name.")
+        if self.needs not in _NEEDS:
+            raise ConfigError(f"The metric {self.key} needs {self.needs!r}; known are {', '.join(_NEEDS)}.")
+
+    @property
+    def per_image(self) -> bool:
+        """Whether each image has a value, of which the score is the mean."""
+        return self.figure is None
+
+    @property
+    def summed(self) -> bool:
+        """Whether the figure of a set is made from sums over its images."""
+        return self.figure is not None and self.needs not in FROZEN
+
+    @property
+    def label(self) -> str:
+        """Name and unit, for the head of a table or an axis."""
+        name = self.name[0].upper() + self.name[1:]
+        return f"{name}, {self.unit}" if self.unit else name
+
+    @property
+    def arrow(self) -> str:
+        """Which way is better."""
+        return "↑" if self.higher_is_better else "↓"
+
+    def said(self, value: float | None) -> str:
+        """A value as text, without its unit; a dash for none."""
+        if value is None:
+            return "–"
+        text = format(value, self.format)
+        return f"{text[:-1]} %" if text.endswith("%") else text
+
+
+def _pooled(prediction: Features, truth: Features, mask: Tensor | None) -> Tensor:
+    """Float32 ``(N, 2, 512)``."""
+    return torch.stack((prediction.pooled, truth.pooled), dim=1)
+
+
+def _stacked(prediction: Tensor, truth: Tensor, mask: Tensor | None) -> Tensor:
+    """Float32 ``(N, 2, 2048)``."""
+    return torch.stack((prediction, truth), dim=1)
+
+
+def _frechet(sides: Tensor) -> float:
+    return frechet_distance(sides[:, 0], sides[:, 1])
+
+
+def _kernel(sides: Tensor) -> float:
+    return kernel_distance(sides[:, 0], sides[:, 1])
+
+
+_ALL: tuple[Metric, ...] = (
+    Metric(
+        "lpips", "LPIPS", False, lpips, needs="features", main=True, note="perceptual distance, SqueezeNet v0.1"
+    ),
+    Metric(
+        "miou", "mean IoU of classes", True, confusions, mean_iou, "classes", format=".1%", main=True,
+        note="overlap with the true map classes, mean over classes",
+    ),
+    Metric(
+        "fd", "Frechet distance", False, _pooled, _frechet, "features", format=".1f", main=True,
+        note="between sets of SqueezeNet features; not FID, and lower with more pairs",
+    ),
+    Metric("ssim", "SSIM", True, ssim, main=True, note="structural similarity, Gaussian 11, sigma 1.5"),
+    Metric("psnr", "PSNR", True, psnr, unit="dB", format=".2f", main=True, note="peak 255, at most 100"),
+    Metric(
+        "class_accuracy", "class accuracy", True, confusions, class_accuracy, "classes", format=".1%",
+        note="pixels of the right map class",
+    ),
+    Metric(
+        "kd", "kernel distance", False, _pooled, _kernel, "features", format=".2f",
+        note="cubic, between sets of SqueezeNet features",
+    ),
+    Metric(
+        "fid", "FID", False, _stacked, _frechet, "inception", format=".1f",
+        note="Frechet Inception distance, pool3 of 2015",
+    ),
+    Metric("rmse", "RMSE", False, rmse, unit="grey levels", format=".2f", note="root of the mean squared error"),
+    Metric(
+        "acc5", "pixels within 5 levels", True, acc5, format=".1%", note="every channel off by under 5 grey levels"
+    ),
+    Metric(
+        "acc10", "pixels within 10 levels", True, acc10, format=".1%", note="every channel off by under 10 grey levels"
+    ),
+)  # fmt: skip
+METRICS: dict[str, Metric] = {metric.key: metric for metric in _ALL}
+"""By key, in the order in which they are shown: first what tells most of a translation."""
+MAIN: tuple[str, ...] = tuple(metric.key for metric in _ALL if metric.main)
+
+
+def with_own(metrics: Iterable[Metric]) -> dict[str, Metric]:
+    """`METRICS` and one's own, by key.
+
+    Raises:
+        ConfigError: One of them is no `Metric`, or has the key of another.
+    """
+    known = dict(METRICS)
+    for metric in metrics:
+        if not isinstance(metric, Metric):
+            raise ConfigError(f"{metric!r} is not a metric; make a terramorph.metrics.Metric of it.")
+        if metric.key in known:
+            raise ConfigError(f"There is a metric {metric.key!r} already; choose another key for {metric.name}.")
+        known[metric.key] = metric
+    return known
+
+
+def require_metric(key: object, where: str = "") -> None:
+    """Check that there is a metric of this key.
+
+    Args:
+        key: As somebody wrote it.
+        where: For the message, as `` of FILE``.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    if key not in METRICS:
+        close = get_close_matches(str(key), METRICS, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(METRICS)}."
+        raise ConfigError(f"There is no metric {key!r}{where}; {hint}")
