@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pydantic import ValidationError
 from torch import nn
 
 from terramorph.bundle import load_bundle
@@ -47,6 +48,13 @@ def test_early_stopping_counts_validations_without_a_better_score() -> None:
     again = EarlyStopping(StopConfig(patience=2))
     again.restore(stopping.state())
     assert (again.best, again.over) == (0.3, True)
+
+
+def test_early_stopping_by_a_metric_that_is_better_when_lower() -> None:
+    stopping = EarlyStopping(StopConfig(patience=1, metric="rmse"))
+    assert [stopping.improved({"rmse": score}) for score in (20.0, 12.0, 15.0)] == [True, True, False]
+    with pytest.raises(ValidationError, match="pixels alone"):
+        StopConfig(metric="lpips")
 
 
 def test_a_run_stops_early_and_its_bundle_is_the_best(
