@@ -109,7 +109,7 @@ def test_the_page_claims_nothing_without_a_row(finished: Path) -> None:
     texts = {conclusion.variant: conclusion.text for conclusion in conclude(read(finished))}
     assert texts["broken"].startswith("broken diverged with every seed so far, after step 0")
     row = read(finished)["effects"][0]
-    assert f"psnr ({row['difference']:+.3g}".replace("-", "−") in texts["lsgan"]
+    assert f"PSNR ({row['difference']:+.3g}".replace("-", "−") in texts["lsgan"]
 
 
 def test_nothing_is_done_twice_and_a_study_may_grow(
@@ -230,12 +230,12 @@ def test_a_change_that_is_trained_on_a_metric_gets_no_verdict_on_it(
     assert verdicts["psnr"][0] == document["effects"][1]["p"]
     assert document["comparisons"] == 1
     (said,) = [conclusion.text for conclusion in conclude(document)]
-    assert said.endswith("; on lpips (−0.1, −0.1 to −0.1) it is trained on this metric.")
+    assert said.endswith("; on LPIPS (−0.1, −0.1 to −0.1) it is trained on this metric.")
     page = render_comparison(document, finished)
     assert '<td class="trained on this metric">trained on this metric</td>' in page
     assert said in re.sub(r"<[^>]+>", "", page)
     document["effects"] = document["effects"][:1]
-    assert conclude(document)[0].text.startswith("lsgan has no verdict; on lpips (")
+    assert conclude(document)[0].text.startswith("lsgan has no verdict; on LPIPS (")
 
 
 def test_a_page_of_figures_without_what_newer_ones_have(finished: Path) -> None:

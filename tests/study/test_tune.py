@@ -340,8 +340,8 @@ def test_a_storage_of_another_study_and_a_url_that_is_none_are_refused(plan: Stu
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"objectives": ("lpips",)}, r"The objective lpips cannot be computed here: .*--weights"),
-        ({"objectives": ("fd", "ssim")}, r"The objective fd cannot be computed here: .*--weights"),
+        ({"objectives": ("lpips",)}, r"The objective lpips cannot be computed here: .*SqueezeNet and LPIPS weights"),
+        ({"objectives": ("fd", "ssim")}, r"The objective fd cannot be computed here: .*SqueezeNet and LPIPS weights"),
         ({"objectives": ("mious",)}, "There is no metric 'mious'; did you mean 'miou'"),
         ({"objectives": ("ssim", "ssim")}, "name a metric twice"),
         ({"images": 12}, "The first rung of 1 images is less than one step of 2"),

@@ -94,7 +94,7 @@ def test_a_preset_that_diverges_is_a_result(
         assert record.reason.startswith("At step")
         assert f"The preset, seed {seed}, diverged: At step" in page
         assert f"The preset, seed {seed}, diverged: At step" in done.output
-    row = next(line for line in done.output.splitlines() if line.strip().startswith("rmse"))
+    row = next(line for line in done.output.splitlines() if line.strip().startswith("RMSE"))
     assert row.split()[1] == "diverged"
     assert "nothing to compare" in row
     confirmed = confirm_study(out, cache=cache).confirmation

@@ -79,13 +79,13 @@ class Instruments:
         if size < _SMALLEST:
             made.missing["features"] = f"SqueezeNet needs images of {_SMALLEST} px or more, and these are {size} px."
         elif weights is None:
-            made.missing["features"] = "It needs the SqueezeNet and LPIPS weights, and no weights folder was given."
+            made.missing["features"] = "It needs the SqueezeNet and LPIPS weights; give the folder that holds them."
         else:
             squeezenet = Lpips.from_folder(weights).to(device)
             made.look["features"] = lambda images: squeezenet.look(BYTE.to_unit(_colour(images)))
         if weights is None or not (Path(weights) / INCEPTION_FILE).is_file():
-            where = "no weights folder was given" if weights is None else f"they are not in {weights}"
-            made.missing["inception"] = f"It needs the Inception weights {INCEPTION_FILE}, and {where}."
+            where = "give the folder that holds them" if weights is None else f"they are not in {weights}"
+            made.missing["inception"] = f"It needs the Inception weights {INCEPTION_FILE}; {where}."
         else:
             inception = InceptionFeatures.from_folder(weights).to(device)
             made.look["inception"] = lambda images: inception(_colour(images))
