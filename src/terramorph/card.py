@@ -23,12 +23,15 @@ _SCORES = {
     "fid": "FID (lower)",
 }
 
+_PICTURED = "*A procedural town: what the model is given, what it makes of it, and what would be right.*"
 
-def model_card(model: str | Path) -> str:
+
+def model_card(model: str | Path, picture: str = "") -> str:
     """The card of a bundle.
 
     Args:
         model: as `find_bundle` takes.
+        picture: address of a picture of a procedural town: source, output, target.
 
     Returns:
         Markdown. A published model's licence, rights and scores are those of the registry.
@@ -45,6 +48,7 @@ def model_card(model: str | Path) -> str:
             *(f"# {name}", "", entry.about if entry else f"A bundle of terramorph, {header.direction}.", ""),
             *([f"**{header.note}**", ""] if header.note else []),
             *("## Use", "", f"    terramorph translate {name} input.tif output.tif", "", _use(header), ""),
+            *([f"![A procedural town: source, output, target]({picture})", "", _PICTURED, ""] if picture else []),
             *("## What it is", "", *_table(("", ""), _facts(path, header)), ""),
             *("## Training", "", *_training(header, entry), ""),
             *("## Scores", "", *_scores(header, entry), ""),

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import terramorph
 from terramorph.bundle import load_bundle
 from terramorph.card import model_card
+from terramorph.cli import models as commands
 from terramorph.data import cache as data_cache
 from terramorph.errors import BundleError
 from terramorph.header import find_bundle, read_header
@@ -115,7 +117,15 @@ def test_the_command_fetches_lists_and_verifies(elsewhere: Path, cli: Cli) -> No
 
 
 @pytest.mark.parametrize(
-    "words", [("pull",), ("card",), ("pull", "nothing"), ("verify", "nothing"), ("list", "--url", "http://a")]
+    "words",
+    [
+        ("pull",),
+        ("card",),
+        ("pull", "nothing"),
+        ("verify", "nothing"),
+        ("list", "--url", "http://a"),
+        ("list", "--out", "a"),
+    ],
 )
 def test_the_command_refuses_what_makes_no_sense(cli: Cli, words: tuple[str, ...]) -> None:  # noqa: F811
     assert cli("models", *words).code == 2
@@ -127,6 +137,14 @@ def test_a_card_says_licence_use_and_scores() -> None:
     assert card.startswith("# sat2map\n")
     for text in (entry.licence, entry.rights, entry.sha256, "terramorph translate sat2map", "lite-unet", "2.12 m"):
         assert text in card
+
+
+def test_a_card_with_a_picture_of_the_town(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    monkeypatch.setattr(commands, "_TOWN", 64)
+    assert cli("models", "card", FILE, "--out", tmp_path / "card").code == 0
+    with Image.open(tmp_path / "card" / "town.png") as picture:
+        assert picture.size == (3 * 64, 64)
+    assert "](town.png)" in (tmp_path / "card" / "card.md").read_text()
 
 
 def test_the_cache_is_where_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

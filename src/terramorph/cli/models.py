@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from terramorph.cli.console import Meter, say, show_columns
 from terramorph.errors import BundleError, ConfigError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+_TOWN = 512
+"""Pixels a side of a card's picture."""
 
 NAME = "models"
 EXAMPLE = "Example: terramorph models pull sat2map | terramorph models card sat2map > card.md"
@@ -28,6 +35,10 @@ def run(
     name: Annotated[
         str | None, typer.Argument(help="Of a model; verify without it takes all, card takes any bundle.")
     ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="card: a folder for card.md and town.png, a procedural town translated."),
+    ] = None,
     url: Annotated[
         list[str] | None, typer.Option(help="pull: an address of the file, tried before the published ones.")
     ] = None,
@@ -37,14 +48,14 @@ def run(
         raise ConfigError(f"`models {action}` needs the name of a model; `terramorph models` lists them.")
     if url and action is not Action.pull:
         raise ConfigError("--url belongs to `models pull`.")
+    if out and action is not Action.card:
+        raise ConfigError("--out belongs to `models card`.")
     if action is Action.pull:
         _pull(str(name), url or [])
     elif action is Action.verify:
         _verify(name)
     elif action is Action.card:
-        from terramorph.card import model_card
-
-        print(model_card(str(name)), end="")
+        _card(str(name), out)
     else:
         _list()
 
@@ -60,6 +71,41 @@ def _list() -> None:
     show_columns("published models", ("name", "MB", "m/px", "where"), rows)
     for entry in registry().values():
         say(f"{entry.name}: {entry.about} {entry.licence}")
+
+
+def _card(name: str, out: Path | None) -> None:
+    from terramorph.card import model_card
+
+    if out is None:
+        print(model_card(name), end="")
+        return
+    from terramorph.atomic import atomic
+
+    picture = _town(name)
+    with atomic(out / "town.png", make_folder=True) as part:
+        picture.save(part, "PNG")
+    with atomic(out / "card.md") as part:
+        part.write_text(model_card(name, "town.png"), encoding="utf-8")
+    say(f"{out / 'card.md'}: the card; {out / 'town.png'}: its picture.")
+
+
+def _town(name: str) -> Image.Image:
+    """A town: source, what the model makes of it, and target, beside each other."""
+    import numpy as np
+    from PIL import Image
+
+    from terramorph.town import make_town
+    from terramorph.translate import load
+
+    model = load(name)
+    town = make_town(size_px=_TOWN, seed=0, resolution=model.header.ground_resolution or 1.0)
+    source, target = (town.aerial(), town.map())[:: 1 if model.header.direction == "AtoB" else -1]
+    shown = [raster.pixels.transpose(1, 2, 0) for raster in (source, model.translate(source), target)]
+    if any(pixels.shape != shown[0].shape or pixels.dtype != np.uint8 for pixels in shown):
+        raise ConfigError(
+            f"{name} does not translate three bands of uint8; leave out --out for a card without picture."
+        )
+    return Image.fromarray(np.concatenate(shown, axis=1))
 
 
 def _pull(name: str, urls: list[str]) -> None:
