@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -29,6 +30,13 @@ def test_a_graph_takes_the_steps_that_eager_takes(town_pairs: Path, tmp_path: Pa
     eager, graph = (load_file(tmp_path / name / "model.safetensors") for name in ("eager", "graph"))
     for key in eager:
         torch.testing.assert_close(eager[key], graph[key], atol=2e-3, rtol=0)
+
+
+def test_auto_is_a_graph_where_the_losses_allow_it(town_pairs: Path, tmp_path: Path) -> None:
+    for name, more in {"graph": {}, "eager": {"loss.r1": 1.0}}.items():
+        train(town_pairs, tmp_path / name, load_config("pix2pix", {**_TINY, **more}), cache=tmp_path)
+        started = json.loads((tmp_path / name / "log.jsonl").read_text().splitlines()[0])
+        assert started["launch"] == name
 
 
 def test_dropout_differs_from_replay_to_replay(town_pairs: Path, tmp_path: Path) -> None:

@@ -98,8 +98,8 @@ def test_values_that_do_not_fit(key: str, value: object, sentence: str) -> None:
         ({"loss.adversarial": "none", "loss.feature_matching": 10}, r"loss\.feature_matching is of a discriminator"),
         ({"loss.adversarial": "none", "loss.l1_weight": 0}, "nothing is left to learn from"),
         ({"loss.adversarial": "none", "data.diffaugment": "color"}, "diffaugment is for a discriminator"),
-        ({"launch": "graph", "loss.r1": 1.0}, r"loss\.r1 changes some; take launch=eager"),
-        ({"launch": "graph", "loss.perceptual": 1.0, "loss.perceptual_weights": "w"}, "take launch=eager"),
+        ({"launch": "graph", "loss.r1": 1.0}, r"loss\.r1 changes some; take launch=auto"),
+        ({"launch": "graph", "loss.perceptual": 1.0, "loss.perceptual_weights": "w"}, "take launch=auto"),
         ({"discriminator.layers": 6, "discriminator.scales": 2}, "needs images of 384 px, and data.crop_size is 256"),
     ],
 )

@@ -214,7 +214,7 @@ class LossConfig(_Section):
                 if getattr(self, key):
                     raise ValueError(f"loss.{key} is of a discriminator, and loss.adversarial=none has none")
             if not (self.l1_weight or self.l2_weight or self.perceptual or self.terms):
-                raise ValueError("no term is left to learn from; give loss.l1_weight or another loss.adversarial")
+                raise ValueError("nothing is left to learn from; give loss.l1_weight or another loss.adversarial")
         return self
 
 
@@ -310,7 +310,8 @@ class TrainConfig(_Section):
         device: auto, cpu or cuda.
         precision: bf16 (mixed) or fp32; auto takes bf16 where the hardware computes it natively.
         ema: decay of the running average of the generator's weights, which then is what the bundle holds; 0 is off.
-        launch: `eager`, `graph` (the whole step as one CUDA graph: no launch overhead at batch 1) or `compile`.
+        launch: `eager`, `graph` (the whole step as one CUDA graph, without the overhead of launching its kernels one by
+            one) or `compile`; `auto` is graph in one process on a CUDA device where the losses allow it, else eager.
         recalibrate: images to average the normalisation statistics over at the end; 0 keeps the running ones.
     """
 
@@ -322,7 +323,7 @@ class TrainConfig(_Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     ema: float = Field(0.0, ge=0.0, lt=1.0)
-    launch: Literal["eager", "graph", "compile"] = "eager"
+    launch: Literal["auto", "eager", "graph", "compile"] = "auto"
     recalibrate: int = Field(400, ge=0)
     data: DataConfig = DataConfig()
     generator: GeneratorConfig = GeneratorConfig()
@@ -333,6 +334,15 @@ class TrainConfig(_Section):
     start: StartConfig = StartConfig()
     stop: StopConfig = StopConfig()
     log: LogConfig = LogConfig()
+
+    @property
+    def without_graph(self) -> str:
+        """Why a step cannot be a CUDA graph; "" if it can."""
+        if self.loss.r1:
+            return "launch=graph repeats one step and loss.r1 changes some"
+        if self.loss.perceptual:
+            return "launch=graph never waits for the device and loss.perceptual does"
+        return ""
 
     @model_validator(mode="before")
     @classmethod
@@ -346,10 +356,8 @@ class TrainConfig(_Section):
     def _fits_together(self) -> TrainConfig:
         if self.stop.patience and not max(self.log.validation, self.log.sheet):
             raise ValueError("stop.patience needs held-out pairs; give log.validation of 1 or more")
-        if self.launch == "graph" and self.loss.r1:
-            raise ValueError("launch=graph repeats one step and loss.r1 changes some; take launch=eager")
-        if self.launch == "graph" and self.loss.perceptual:
-            raise ValueError("launch=graph never waits for the device and loss.perceptual does; take launch=eager")
+        if self.launch == "graph" and self.without_graph:
+            raise ValueError(f"{self.without_graph}; take launch=auto")
         if self.loss.adversarial == "none":
             if self.data.diffaugments:
                 raise ValueError("data.diffaugment is for a discriminator, and loss.adversarial=none has none")

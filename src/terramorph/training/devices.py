@@ -6,7 +6,7 @@ import atexit
 import logging
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
@@ -34,10 +34,8 @@ def make_fabric(config: TrainConfig) -> Fabric:
     if config.device == "cuda" and not has_gpu:
         raise ConfigError("There is no CUDA device here; use --device cpu, or install a CUDA build of torch.")
     device = "cuda" if has_gpu and config.device != "cpu" else "cpu"
-    if device == "cuda":
-        torch.backends.cudnn.benchmark = True  # every batch of a run has one shape: the search pays for itself at once
     if config.launch == "graph" and device == "cpu":
-        raise ConfigError("launch=graph is a CUDA graph and there is no CUDA device in use; take launch=eager.")
+        raise ConfigError("launch=graph is a CUDA graph and there is no CUDA device in use; take launch=auto.")
     precision = config.precision
     if precision == "auto":
         precision = "bf16" if native_bf16(device) else "fp32"
@@ -48,7 +46,7 @@ def make_fabric(config: TrainConfig) -> Fabric:
         processes = int(os.environ["LOCAL_WORLD_SIZE"])
         nodes = int(os.environ["WORLD_SIZE"]) // processes
     if config.launch == "graph" and processes * nodes > 1:
-        raise ConfigError("launch=graph is for one process; take launch=eager under torchrun.")
+        raise ConfigError("launch=graph is for one process; take launch=auto under torchrun.")
     # Fabric tells about its precision on a logger of its own; the plan that a run reports says the same. Who gives that
     # logger a level wants to read it.
     log = logging.getLogger("lightning_fabric.utilities.rank_zero")
@@ -65,6 +63,17 @@ def make_fabric(config: TrainConfig) -> Fabric:
     if processes * nodes > 1:
         atexit.register(_leave_group)
     return fabric
+
+
+def launch_of(config: TrainConfig, fabric: Fabric) -> Literal["eager", "graph", "compile"]:
+    """How steps are launched where `config.launch` leaves it open.
+
+    Terms from outside may wait for the device, which a graph cannot; who knows that they do not sets launch=graph.
+    """
+    if config.launch != "auto":
+        return config.launch
+    alone_on_gpu = fabric.device.type == "cuda" and fabric.world_size == 1
+    return "graph" if alone_on_gpu and not config.without_graph and not config.loss.terms else "eager"
 
 
 def averaged(fabric: Fabric, losses: Mapping[str, Tensor]) -> dict[str, float]:

@@ -26,5 +26,7 @@ class AveragedNetwork:
         """Moves the average towards the network after the step with this number, counted from 0."""
         decay = min(self.decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(list(self.network.parameters()), list(network.parameters()), 1.0 - decay)
-        for ours, theirs in zip(self.network.buffers(), network.buffers(), strict=True):
-            ours.copy_(theirs)
+        for count in (False, True):  # tensors of one type are copied together
+            kinds = [[b for b in side.buffers() if b.is_floating_point() != count] for side in (self.network, network)]
+            if kinds[0]:
+                torch._foreach_copy_(kinds[0], kinds[1])

@@ -18,7 +18,7 @@ from terramorph.pairs import open_pairs, warn_if_few
 from terramorph.pixels import Batch
 from terramorph.training.config import TrainConfig, parse_config
 from terramorph.training.cost import Meter
-from terramorph.training.devices import any_process, averaged, make_fabric
+from terramorph.training.devices import any_process, averaged, launch_of, make_fabric
 from terramorph.training.ema import AveragedNetwork
 from terramorph.training.finetune import inherited_note
 from terramorph.training.graph import GraphedStep
@@ -165,6 +165,7 @@ class _Run:
         self.dataset, self.out, self.config, self.reporter = dataset, out, config, reporter
         self.skip_bad = skip_bad
         self.fabric = make_fabric(config)
+        self.launch = launch_of(config, self.fabric)
         data = config.data
         self.pairs = decode(
             open_pairs(dataset, "train", skip_bad=skip_bad, nodata=data.nodata),
@@ -232,7 +233,8 @@ class _Run:
         if dry_run:
             return self._result(False, None)
         log = RunLog(self.out if self.fabric.is_global_zero else None, self.done)
-        log.event("resumed" if self.done else "started", step=self.done, total=self.total, pairs=len(self.pairs))
+        how = {"total": self.total, "pairs": len(self.pairs), "launch": self.launch}
+        log.event("resumed" if self.done else "started", step=self.done, **how)
         try:
             finished = self._steps(log, should_stop or (lambda: False))
             model = self._finish(log) if finished else None
@@ -246,7 +248,7 @@ class _Run:
 
     def _steps(self, log: RunLog, should_stop: Callable[[], bool]) -> bool:
         config, device = self.config, self.fabric.device
-        step = GraphedStep(self.recipe) if config.launch == "graph" else self.recipe.step
+        step = GraphedStep(self.recipe) if self.launch == "graph" else self.recipe.step
         # Reading a loss waits for the device, so on an accelerator it is done now and then.
         look_every = 1 if device.type == "cpu" else config.log.scalars
         watch = Stopwatch(self.done, self.per_step)

@@ -28,6 +28,8 @@ from terramorph.training.terms import Features, Term, generator_terms
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+_SEARCHED = 64
+"""Convolutions from which on cuDNN's search for the fastest algorithms takes longer than it saves: half a minute."""
 
 
 class Pix2Pix:
@@ -83,6 +85,9 @@ class Pix2Pix:
         self.afresh = load_start(self.networks, config.start, source_bands)
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self._wrapped: dict[str, nn.Module] = {}
+        # Batches of a run have one shape, so the search pays for itself, unless there are many convolutions to search.
+        layers = sum(isinstance(m, nn.Conv2d) for network in self.networks.values() for m in network.modules())
+        torch.backends.cudnn.benchmark = layers < _SEARCHED
         for name, network in self.networks.items():
             network.to(fabric.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
             optimizer = _optimizer(name, network, config, fabric.device)
