@@ -7,21 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from terramorph.header import Bands, Header, find_bundle, parameter_count, read_header
+from terramorph.metrics import METRICS
 from terramorph.models import Entry, registry, verify
-
-_SCORES = {
-    "psnr": "PSNR, dB (higher is better)",
-    "ssim": "SSIM (higher)",
-    "lpips": "LPIPS, SqueezeNet v0.1 (lower)",
-    "acc5": "Pixels within 5 levels (higher)",
-    "acc10": "Pixels within 10 levels (higher)",
-    "rmse": "RMSE, levels (lower)",
-    "class_accuracy": "Class accuracy (higher)",
-    "miou": "Class mIoU (higher)",
-    "fd": "Frechet distance of SqueezeNet features, not FID (lower)",
-    "kd": "Kernel distance of the same (lower)",
-    "fid": "FID (lower)",
-}
 
 _PICTURED = "*A procedural town: what the model is given, what it makes of it, and what would be right.*"
 
@@ -85,11 +72,24 @@ def _training(header: Header, entry: Entry | None) -> list[str]:
 
 
 def _scores(header: Header, entry: Entry | None) -> list[str]:
-    if entry and entry.scores:
-        said = {"n": "pairs", "protocol": "protocol"}
-        return _table(("", ""), [(_SCORES.get(key, said.get(key, key)), v) for key, v in entry.scores.items()])
-    rows = [(key, value) for key, value in header.scores.items() if value is not None]
+    scores = entry.scores if entry else header.scores
+    rows = [(_named(key), _said(key, value)) for key, value in scores.items() if value is not None]
     return _table(("", ""), rows) if rows else ["None were recorded; `terramorph evaluate` measures them."]
+
+
+def _named(key: str) -> str:
+    """What people call a score; a recorded one has its split before it."""
+    split, _, figure = key.rpartition(" ")
+    metric = METRICS.get(figure)
+    if metric is None:
+        return {"n": "pairs"}.get(key, key)
+    way = "higher" if metric.higher_is_better else "lower"
+    return f"{f'{split}: ' if split else ''}{metric.name} ({way} is better)"
+
+
+def _said(key: str, value: int | float | str) -> str:
+    metric = METRICS.get(key.rpartition(" ")[2])
+    return str(value) if metric is None or isinstance(value, str) else metric.said(value)
 
 
 def _limits(header: Header) -> list[str]:

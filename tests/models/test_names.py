@@ -135,7 +135,15 @@ def test_a_card_says_licence_use_and_scores() -> None:
     card = model_card(FILE)
     entry = registry()["sat2map"]
     assert card.startswith("# sat2map\n")
-    for text in (entry.licence, entry.rights, entry.sha256, "terramorph translate sat2map", "lite-unet", "2.12 m"):
+    for text in (
+        entry.licence,
+        entry.rights,
+        entry.sha256,
+        "terramorph translate sat2map",
+        "lite-unet",
+        "2.12 m",
+        "| mean IoU of classes (higher is better) | 46.8 % |",
+    ):
         assert text in card
 
 

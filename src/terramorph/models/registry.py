@@ -45,7 +45,7 @@ class Entry(BaseModel):
     rights: str
     ground_resolution: float = Field(gt=0)
     date: datetime.date
-    scores: dict[str, float | str] = {}
+    scores: dict[str, int | float | str] = {}
 
 
 @cache
