@@ -100,11 +100,17 @@ def test_fid_is_computed_where_inceptions_weights_are(pairs: Path, feature_weigh
 def test_the_page_is_complete_and_needs_no_network(pairs: Path, feature_weights: Path, tmp_path: Path) -> None:
     evaluate(bundle(), pairs, out=tmp_path, weights=feature_weights, device="cpu")
     page = (tmp_path / "report.html").read_text()
-    assert not re.search(r"https?:|src=\"(?!data:)|href=|@import|url\(", page)
-    for word in (*(metric.label for metric in METRICS.values()), "best", "median", "worst", "Ordered by LPIPS"):
+    assert not re.search(r"https?:|src=\"(?!data:)|href=\"(?!#)|@import|url\(", page)
+    for word in (*(metric.label for metric in METRICS.values()), "Best", "Median", "Worst", "Ordered by LPIPS"):
         assert word in page
-    assert page.count("<figure>") == 4 * 3
-    assert page.count('class="cell') == 49
+    assert page.count("<small>5 pairs</small>") == 3  # distances between sets
+    # It opens with a sentence, a pair as input, output, truth and error, and figures.
+    order = [
+        page.index(part) for part in ("5 pairs cannot tell", ">input<", ">output<", ">truth<", 'class="card"', "<h2>")
+    ]
+    assert order == sorted(order)
+    assert page.count("<figure ") == 4 * (1 + 3)
+    assert page.count(" shaded") == 49
     assert "pt_inception" in page
 
 

@@ -9,9 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from terramorph.evaluation.pictures import ERROR_TOP, data_uri, error_gradient, error_map, viewable
+from terramorph.evaluation.pictures import ERROR_TOP, error_map, viewable
 from terramorph.metrics import METRICS, Metric
-from terramorph.report.pages import render_page
+from terramorph.metrics.catalog import FROZEN
+from terramorph.report.charts import gradient
+from terramorph.report.numbers import counted, percent
+from terramorph.report.pages import picture_uri, render_page
+from terramorph.report.tables import Cell, Table
 
 GROUPS = ("best", "median", "worst")
 
@@ -78,38 +82,79 @@ def render_report(
         examples: Pairs to show, in order.
         metrics: That were scored, by key.
     """
-    rows = _rows(document, metrics)
+    typical = next((one for one in examples if one.group == "median"), None) or next(iter(examples), None)
     return render_page(
         "terramorph.evaluation",
         "report.html.j2",
         document=document,
-        headline=[row for row in rows if row["metric"].main and row["value"] is not None],
-        rows=rows,
+        sentence=_sentence(document),
+        opened=[] if typical is None else [(f"The {typical.group} pair, {typical.id}", _pictures(typical))],
+        cards=_cards(document, metrics),
+        scores=_scores(document, metrics),
         facts=_facts(document),
+        floor=("colour of the floor", _css(document["floor_colour"]["value"])),
         groups=_groups(examples, metrics),
         ordered_by=metrics[examples[0].by].name if examples else "",
         classes=_classes(document),
         reasons=_reasons(document["reasons"], metrics),
-        gradient=error_gradient(),
-        error_top=ERROR_TOP,
-        floor_rgb=_css(document["floor_colour"]["value"]),
+        errors=(f"absolute error, mean over bands: none to {ERROR_TOP} grey levels or more", gradient()),
     )
 
 
-def _rows(document: Mapping[str, Any], metrics: Mapping[str, Metric]) -> list[dict[str, Any]]:
+def _sentence(document: Mapping[str, Any]) -> str:
+    """What it comes to."""
+    verdicts = [one["verdict"] for one in document["against_floor"].values()]
+    better, worse = verdicts.count("better"), verdicts.count("worse")
+    if not better + worse:
+        return f"{counted(document['n'], 'pair')} cannot tell the model from one constant colour in any score."
+    text = f"Better than one constant colour in {better} of {counted(len(verdicts), 'score')}"
+    return f"{text}, worse in {worse}." if worse else f"{text}."
+
+
+def _pairs(metric: Metric, document: Mapping[str, Any]) -> str:
+    """How many pairs a distance between sets is of, for it depends on that; empty for another score."""
+    return counted(document["n"], "pair") if metric.needs in FROZEN and not metric.per_image else ""
+
+
+def _verdict(document: Mapping[str, Any], key: str) -> str:
+    verdict: str = document["against_floor"].get(key, {}).get("verdict", "")
+    return verdict
+
+
+def _cards(document: Mapping[str, Any], metrics: Mapping[str, Metric]) -> list[tuple[str, str, str, str]]:
+    """The main figures: name, value, floor and verdict, CSS class."""
+    cards = []
+    for key, metric in metrics.items():
+        if metric.main and document[key] is not None:
+            beside = [f"floor {metric.said(document['floor'][key])}", _verdict(document, key), _pairs(metric, document)]
+            note = ", ".join(part for part in beside if part)
+            cards.append((f"{metric.label} {metric.arrow}", metric.said(document[key]), note, _verdict(document, key)))
+    return cards
+
+
+def _scores(document: Mapping[str, Any], metrics: Mapping[str, Metric]) -> Table:
     rows = []
     for key, metric in metrics.items():
-        spread = document["spread"].get(key)
+        value, floor, spread = document[key], document["floor"][key], document["spread"].get(key)
+        ends = "" if spread is None else f"{metric.said(spread[0])} – {metric.said(spread[2])}"
+        verdict = _verdict(document, key)
         rows.append(
-            {
-                "metric": metric,
-                "value": document[key],
-                "floor": document["floor"][key],
-                "verdict": document["against_floor"].get(key, {}).get("verdict", ""),
-                "spread": "" if spread is None else f"{metric.said(spread[0])} – {metric.said(spread[2])}",
-            }
+            [
+                Cell(f"{metric.label} {metric.arrow}", metric.label, below=_pairs(metric, document)),
+                Cell(metric.said(value), value, "strong"),
+                Cell(metric.said(floor), floor),
+                Cell(verdict, verdict, verdict),
+                Cell(ends, ends),
+                Cell(metric.note, metric.note, "note"),
+            ]
         )
-    return rows
+    head = ["Score", "Result", "Floor", "Than floor", "10 – 90 % of images", "What it is"]
+    caption = (
+        "Floor: what one constant colour scores for every image; a figure that is not better than it says nothing. "
+        "↑ higher is better, ↓ lower is better. The table begins with what tells most; PSNR, SSIM and pixels within 5 "
+        "levels reward blandness."
+    )
+    return Table(head, rows, caption)
 
 
 def _facts(document: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -135,51 +180,44 @@ def _facts(document: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _groups(examples: Sequence[Example], metrics: Mapping[str, Metric]) -> list[dict[str, Any]]:
-    groups: dict[str, list[dict[str, Any]]] = {}
+def _pictures(example: Example) -> list[tuple[str, str]]:
+    error = error_map(example.prediction, example.truth, example.mask)
+    shown = {"input": example.source, "output": example.prediction, "truth": example.truth, "error": error}
+    return [(name, picture_uri(viewable(image))) for name, image in shown.items()]
+
+
+def _groups(examples: Sequence[Example], metrics: Mapping[str, Metric]) -> list[tuple[str, list[tuple[str, Any]]]]:
+    """Name of a group, and rows of pictures with their titles."""
+    groups: dict[str, list[tuple[str, Any]]] = {}
     for example in examples:
         have = [key for key in example.values if metrics[key].main or key == example.by]
-        groups.setdefault(example.group, []).append(
-            {
-                "id": example.id,
-                "values": [(metrics[key].label, metrics[key].said(example.values[key])) for key in have],
-                "pictures": [
-                    ("input", data_uri(viewable(example.source))),
-                    ("output", data_uri(viewable(example.prediction))),
-                    ("truth", data_uri(viewable(example.truth))),
-                    ("error", data_uri(error_map(example.prediction, example.truth, example.mask))),
-                ],
-            }
-        )
-    return [{"name": name, "examples": groups[name]} for name in GROUPS if name in groups]
+        figures = [f"{metrics[key].label} {metrics[key].said(example.values[key])}" for key in have]
+        groups.setdefault(example.group, []).append((" · ".join([example.id, *figures]), _pictures(example)))
+    return [(name, groups[name]) for name in GROUPS if name in groups]
 
 
-def _classes(document: Mapping[str, Any]) -> list[dict[str, Any]] | None:
-    """One row per class: swatch, share of the truth, IoU, and where its pixels went."""
+def _classes(document: Mapping[str, Any]) -> Table | None:
+    """One row per class: its share of the truth, IoU, and where its pixels went."""
     if document["confusion"] is None:
         return None
     kinds = document["palette"]["classes"]
     counts = np.array(document["confusion"]["rows_are_truth"], np.float64)
     rows = []
-    for kind, line in zip(kinds, counts, strict=True):
-        whole = line.sum()
-        rows.append(
-            {
-                "name": kind["name"],
-                "css": _css(kind["rgb"]),
-                "share": METRICS["class_accuracy"].said(whole / counts.sum()),
-                "iou": METRICS["miou"].said(document["class_iou"][kind["name"]]),
-                "cells": [
-                    {
-                        "text": f"{100 * cell / whole:.0f}" if whole else "",
-                        "shade": round(float(cell / whole), 3) if whole else 0.0,
-                        "title": f"{kind['name']} drawn as {other['name']}: {int(cell):,} pixels",
-                    }
-                    for other, cell in zip(kinds, line, strict=True)
-                ],
-            }
-        )
-    return rows
+    for place, (kind, line) in enumerate(zip(kinds, counts, strict=True)):
+        whole, iou = line.sum(), document["class_iou"][kind["name"]]
+        cells = [
+            Cell(f"{100 * cell / whole:.0f}" if whole else "", cell, "own" if place == other else "",
+                 shade=float(cell / whole) if whole else 0.0,
+                 title=f"{kind['name']} drawn as {kinds[other]['name']}: {int(cell):,} pixels")
+            for other, cell in enumerate(line.tolist())
+        ]  # fmt: skip
+        share = float(whole / counts.sum())
+        first = [Cell(kind["name"], kind["name"], "strong", _css(kind["rgb"])), Cell(percent(share), share)]
+        rows.append([*first, Cell(METRICS["miou"].said(iou), iou, "strong"), *cells])
+    caption = (
+        "Rows are the truth, columns what was drawn, in percent of the row. A class is the nearest palette colour."
+    )
+    return Table(["Truth", "Of truth", "IoU", *(kind["name"] for kind in kinds)], rows, caption)
 
 
 def _reasons(reasons: Mapping[str, str], metrics: Mapping[str, Metric]) -> list[tuple[str, str]]:

@@ -46,16 +46,16 @@ def render_page(package: str, template: str, **values: Any) -> str:
     return page_environment(package).get_template(template).render(**values)
 
 
-def picture_uri(image: NDArray[np.uint8], kind: str = "WEBP", **options: Any) -> str:
+def picture_uri(image: NDArray[np.uint8], kind: str = "WEBP", quality: int = 90) -> str:
     """An image as a data URI, which needs nothing else to be shown.
 
     Args:
         image: uint8 ``(3, H, W)``.
         kind: WEBP (4 to 30 kB for 256 px), JPEG, or PNG where flat colours must stay what they are.
-        options: of Pillow's writer, such as quality.
+        quality: of WEBP and JPEG, 1 to 100.
     """
     from PIL import Image
 
     buffer = io.BytesIO()
-    Image.fromarray(image.transpose(1, 2, 0).copy()).save(buffer, kind, **options)
+    Image.fromarray(image.transpose(1, 2, 0).copy()).save(buffer, kind, quality=quality, optimize=True)
     return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

@@ -10,9 +10,8 @@ from typing import Any
 from markupsafe import Markup
 
 from terramorph.documents import parse_json
-from terramorph.evaluation.pictures import data_uri
 from terramorph.metrics import METRICS
-from terramorph.report.pages import page_environment
+from terramorph.report.pages import page_environment, picture_uri
 from terramorph.study.compare_charts import Curve, curves_plot, effect_plot
 from terramorph.study.compare_sentences import anchor, conclude, plain, signed
 from terramorph.study.definition import BASE
@@ -90,7 +89,7 @@ def _examples(document: Mapping[str, Any], out: Path) -> list[tuple[str, list[st
 
     def row(folder: str, side: str) -> list[str | None]:
         images = [read_example(out / folder, number, side) for number in range(EXAMPLES)]
-        return [None if image is None else data_uri(image) for image in images]
+        return [None if image is None else picture_uri(image) for image in images]
 
     first = {run["variant"]: run["folder"] for run in document["runs"] if run["seed"] == 0}
     rows = [("source", row(first[BASE], "source")), ("truth", row(first[BASE], "truth"))]

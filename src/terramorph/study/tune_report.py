@@ -11,9 +11,8 @@ from markupsafe import Markup
 from PIL import Image
 
 from terramorph._version import __version__
-from terramorph.evaluation.pictures import data_uri
 from terramorph.metrics import METRICS
-from terramorph.report.pages import page_environment
+from terramorph.report.pages import page_environment, picture_uri
 from terramorph.study import tune_charts as charts
 from terramorph.study.confirm import SEEDS
 from terramorph.study.run import flat_settings
@@ -120,7 +119,7 @@ def _newest(run: Path) -> str | None:
         with Image.open(path) as image:
             side = image.width // 3
             part = image.convert("RGB").crop((0, 0, image.width, min(image.height, _ROWS * side)))
-            return data_uri(np.asarray(part).transpose(2, 0, 1))
+            return picture_uri(np.asarray(part).transpose(2, 0, 1))
     return None
 
 

@@ -27,7 +27,7 @@ from terramorph.evaluation.discuss.section import (
     signed,
 )
 from terramorph.evaluation.discuss.views import Look
-from terramorph.evaluation.pictures import ERROR_TOP, data_uri, error_gradient, magma, viewable
+from terramorph.evaluation.pictures import ERROR_TOP, viewable
 from terramorph.evaluation.statistics import (
     ALPHA,
     FEW,
@@ -37,7 +37,9 @@ from terramorph.evaluation.statistics import (
     rank_correlation,
     rank_correlation_p,
 )
+from terramorph.report.charts import colours, gradient
 from terramorph.report.lines import COLOURS, Series, plot
+from terramorph.report.pages import picture_uri
 
 REMOVED = tuple(k / 20 for k in range(20))
 """Shares of the pixels that the sparsification curve leaves out."""
@@ -240,14 +242,14 @@ def _pictures(counts: DrawCounts, look: Look) -> Figure:
     for mean, row, spread, error in counts.most:
         view, top = look(row), max(float(np.percentile(spread, 99)), 1.0)
         pictures = [
-            ("source", data_uri(viewable(view.source))),
-            ("one draw", data_uri(viewable(view.prediction))),
-            (f"disagreement, 0 to {top:.1f}", data_uri(magma(spread / top))),
-            (f"error of the mean, 0 to {ERROR_TOP}", data_uri(magma(error / ERROR_TOP))),
+            ("source", picture_uri(viewable(view.source))),
+            ("one draw", picture_uri(viewable(view.prediction))),
+            (f"disagreement, 0 to {top:.1f}", picture_uri(colours(spread / top))),
+            (f"error of the mean, 0 to {ERROR_TOP}", picture_uri(colours(error / ERROR_TOP))),
         ]
         gallery.append(Pictured(f"{view.id}: disagreement {mean:.1f} grey levels", pictures))
     caption = "The images whose draws disagree most, each on a scale of its own; errors on one scale; grey levels."
-    return Figure("draws-pictures", "gallery", caption, gallery=gallery, legend=[("none to much", error_gradient())])
+    return Figure("draws-pictures", "gallery", caption, gallery=gallery, legend=[("none to much", gradient())])
 
 
 def _sparsification(curves: NDArray[np.float64]) -> Figure:

@@ -13,8 +13,9 @@ from terramorph.cartography import CLASSES
 from terramorph.evaluation.discuss.roads import ROADS, near
 from terramorph.evaluation.discuss.section import Cell, Figure, Pictured, Section, Sentence, between, counted, percent
 from terramorph.evaluation.discuss.views import KEPT, MADE_UP, MISSED, Look, blended, heat, legend
-from terramorph.evaluation.pictures import data_uri, viewable
+from terramorph.evaluation.pictures import viewable
 from terramorph.evaluation.statistics import Interval, ratio_intervals
+from terramorph.report.pages import picture_uri
 
 LEAST = 12
 """Pixels of the smallest piece that counts."""
@@ -223,10 +224,10 @@ def _examples(rows: NDArray[np.float64], look: Look) -> list[Pictured]:
             layers = [(pieces.true & ~pieces.omitted, KEPT), (pieces.omitted, MISSED), (pieces.made_up, MADE_UP)]
             omitted, made_up = int(pieces.omitted.sum()), int(pieces.made_up.sum())
             pictures = [
-                ("source", data_uri(viewable(view.source))),
-                ("truth", data_uri(view.truth)),
-                ("prediction", data_uri(view.prediction)),
-                ("where", data_uri(blended(view.source, layers))),
+                ("source", picture_uri(viewable(view.source))),
+                ("truth", picture_uri(view.truth)),
+                ("prediction", picture_uri(view.prediction)),
+                ("where", picture_uri(blended(view.source, layers))),
             ]
             title = f"{kind.name}, {view.id}: {omitted:,} px omitted, {made_up:,} px made up"
             shown.append(Pictured(title, pictures))
@@ -245,7 +246,7 @@ def _places(counts: PieceCounts) -> list[Pictured]:
             share = np.divide(in_blocks(part, _BLOCKS), below, out=np.full(below.shape, np.nan), where=below > 0)
             # A cell that held little says little, and would set the scale.
             top = max(float(np.nanpercentile(share, 98)), 1e-3)
-            pictures.append((f"{name}, up to {percent(top)}", data_uri(heat(share, top))))
+            pictures.append((f"{name}, up to {percent(top)}", picture_uri(heat(share, top))))
         if pictures:
             shown.append(Pictured(kind.name, pictures))
     return shown

@@ -11,8 +11,9 @@ from terramorph.cartography import CLASSES, MAP_CLASSES
 from terramorph.evaluation.discuss.pieces import in_blocks
 from terramorph.evaluation.discuss.section import Cell, Figure, Pictured, Section, Sentence, between, percent, signed
 from terramorph.evaluation.discuss.views import css, heat
-from terramorph.evaluation.pictures import data_uri, error_gradient
 from terramorph.evaluation.statistics import FEW, mean_interval, ratio_intervals
+from terramorph.report.charts import gradient
+from terramorph.report.pages import picture_uri
 
 _BLOCKS = 32
 _LEAST = 0.001  # share of the pixels of a class, for a sentence about it
@@ -153,10 +154,10 @@ def _map(counts: PlaceCounts) -> Figure:
     below = in_blocks(counts.valid_at, _BLOCKS)
     mean = np.divide(in_blocks(counts.error_at, _BLOCKS), below, out=np.full(below.shape, np.nan), where=below > 0)
     low, high = float(np.nanmin(mean)), float(np.nanmax(mean))
-    picture = data_uri(heat(mean - low, (high - low) or 1.0))
+    picture = picture_uri(heat(mean - low, (high - low) or 1.0))
     caption = (
         f"Mean absolute error by place within the image, in {_BLOCKS} x {_BLOCKS} cells over all images: dark is "
         f"{low:.1f} grey levels, light is {high:.1f}."
     )
     gallery = [Pictured("", [(f"{low:.1f} to {high:.1f} grey levels", picture)])]
-    return Figure("error-places", "gallery", caption, gallery=gallery, legend=[("low to high", error_gradient())])
+    return Figure("error-places", "gallery", caption, gallery=gallery, legend=[("low to high", gradient())])

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from terramorph.evaluation.pictures import magma, viewable
+from terramorph.evaluation.pictures import viewable
+from terramorph.report.charts import colours
 
 Colour = tuple[int, int, int]
 KEPT: Colour = (86, 180, 233)
@@ -75,7 +76,7 @@ def heat(values: NDArray[np.float64], top: float) -> NDArray[np.uint8]:
         uint8 ``(3, kH, kW)``.
     """
     times = max(1, _HEAT_SIDE // len(values))
-    return magma(values / top).repeat(times, axis=1).repeat(times, axis=2)
+    return colours(values / top).repeat(times, axis=1).repeat(times, axis=2)
 
 
 def crop_uri(image: NDArray[Any], times: int = 2) -> str:

@@ -22,8 +22,9 @@ from terramorph.evaluation.discuss.section import (
     percent,
 )
 from terramorph.evaluation.discuss.views import Look
-from terramorph.evaluation.pictures import data_uri, error_map, viewable
+from terramorph.evaluation.pictures import error_map, viewable
 from terramorph.evaluation.statistics import ALPHA, FEW, holm, mann_whitney
+from terramorph.report.pages import picture_uri
 
 _SAID, _PICTURED = 3, 8  # covariates, images
 
@@ -153,10 +154,10 @@ def _pictures(rows: Sequence[int], scores: Columns, look: Look) -> Figure:
         view = look(row)
         told = [f"{s.name} {s.said(float(scores[s.key][row]))}" for s in SCORES if s.key in scores]
         pictures = [
-            ("source", data_uri(viewable(view.source))),
-            ("prediction", data_uri(viewable(view.prediction))),
-            ("truth", data_uri(viewable(view.truth))),
-            ("error", data_uri(error_map(view.prediction, view.truth, view.mask))),
+            ("source", picture_uri(viewable(view.source))),
+            ("prediction", picture_uri(viewable(view.prediction))),
+            ("truth", picture_uri(viewable(view.truth))),
+            ("error", picture_uri(error_map(view.prediction, view.truth, view.mask))),
         ]
         gallery.append(Pictured(f"{view.id}: {', '.join(told)}", pictures))
     return Figure(
