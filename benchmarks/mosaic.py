@@ -27,7 +27,7 @@ from rich.table import Table
 
 from terramorph.bundle import Bands, Bundle, load_bundle
 from terramorph.networks import build_network
-from terramorph.raster import open_source
+from terramorph.sources import open_source
 from terramorph.town import make_town
 from terramorph.translate import Model, sweep
 from terramorph.translate.windows import Stages

@@ -26,7 +26,7 @@ from terramorph.cartography import Feature, load_style, render
 from terramorph.cartography.source import VectorSource
 from terramorph.geo import Grid
 from terramorph.prepare import Inputs, Options, prepare
-from terramorph.raster import open_source
+from terramorph.sources import open_source
 from terramorph.town import make_town
 
 

@@ -20,7 +20,8 @@ from rich.table import Table
 
 from terramorph.bundle import Bands, Bundle
 from terramorph.networks import build_network
-from terramorph.raster import open_source, write_image
+from terramorph.raster import write_image
+from terramorph.sources import open_source
 from terramorph.town import make_town
 from terramorph.translate import SweepOptions, load, sweep
 from terramorph.translate.cluster import Cluster, DaskEngine

@@ -18,8 +18,8 @@ FOR_FEW = {
     [
         ("from terramorph.training import train, resume, load_config, recalibrate", set()),
         ("from terramorph.translate import load, sweep, translate_files, translate_array, read_area", set()),
-        ("from terramorph.raster import open_source, write_image", {"torch"}),
-        ("import terramorph.raster\nfrom terramorph.prepare import Opening, open_side", {"torch"}),
+        ("from terramorph.raster import write_image\nfrom terramorph.sources import open_source", {"torch"}),
+        ("import terramorph.raster\nfrom terramorph.prepare import Inputs, Opening", {"torch"}),
         ("import terramorph.prepare", {"torch", "rasterio", "odc"}),
         ("import terramorph", {"torch", "rasterio", "odc", "numpy"}),
     ],

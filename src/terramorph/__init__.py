@@ -1,6 +1,6 @@
 """terramorph: translate between satellite or aerial imagery and maps, both ways.
 
-The public names are `load`, `train` and `evaluate`:
+The public names are `load`, `train`, `evaluate` and `open_source`:
 
     model = terramorph.load("runs/town/model.safetensors")
     drawn = model.translate("aerial.png")    # a Raster: pixels (C, H, W), mask, grid
@@ -13,14 +13,21 @@ from typing import TYPE_CHECKING
 from terramorph._version import __version__
 from terramorph.imports import lazily
 
-__all__ = ["__version__", "evaluate", "load", "train"]
+__all__ = ["__version__", "evaluate", "load", "open_source", "train"]
 
 if TYPE_CHECKING:
     from terramorph.evaluation import evaluate
+    from terramorph.sources import open_source
     from terramorph.training import train
     from terramorph.translate import load
 
 # The names are resolved on first use: `terramorph --help` must not wait for torch to be imported.
 __getattr__ = lazily(
-    __name__, {"evaluate": "terramorph.evaluation", "load": "terramorph.translate", "train": "terramorph.training"}
+    __name__,
+    {
+        "evaluate": "terramorph.evaluation",
+        "load": "terramorph.translate",
+        "open_source": "terramorph.sources",
+        "train": "terramorph.training",
+    },
 )

@@ -18,7 +18,7 @@ from terramorph.cartography import CLASSES, VectorSource, classify, is_vector, l
 from terramorph.cartography.footprints import read_wkb
 from terramorph.errors import InputWarning, RasterError
 from terramorph.geo import Grid
-from terramorph.raster.open import open_source
+from terramorph.sources import open_source
 
 UTM = CRS("EPSG:32633")
 X, Y = 500_000, 5_400_000
@@ -128,7 +128,7 @@ def test_what_is_not_read_is_refused_with_what_to_do(tmp_path):
         with pytest.raises(RasterError, match=r"; (save|export|give|make|convert) "):
             open_source(tmp_path / name)
     (tmp_path / "a.gml").write_text("x")
-    with pytest.raises(RasterError, match="prepare"):
+    with pytest.raises(RasterError, match=r"a\.gml cannot be read as a vector file"):
         open_source(tmp_path / "a.gml")
     folder = tmp_path / "shapes"
     folder.mkdir()

@@ -11,7 +11,8 @@ from odc.geo.crs import CRS
 from odc.geo.geom import box
 
 from terramorph.geo import project_extent
-from terramorph.raster import open_source, read_image, write_image
+from terramorph.raster import read_image, write_image
+from terramorph.sources import open_source
 from terramorph.town import Town
 
 from .conftest import Cli

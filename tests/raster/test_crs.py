@@ -10,9 +10,10 @@ from pyproj import Transformer
 from rasterio.crs import CRS as RasterioCRS
 
 from terramorph.geo import Grid
-from terramorph.raster import Raster, open_source, read_image, write_image
+from terramorph.raster import Raster, read_image, write_image
 from terramorph.raster.crs import to_odc_crs, to_rasterio_crs
 from terramorph.raster.worldfile import prj_text, read_crs
+from terramorph.sources import open_source
 
 SHIFT = "595.48,121.69,515.35,4.115,-2.9383,0.853,-3.408"
 GAUSS = (

@@ -9,8 +9,9 @@ from odc.geo.crs import CRS
 from tests.fuzz import MUTATIONS, only_ours
 
 from terramorph.geo import Grid
-from terramorph.raster import Raster, open_source, read_image, write_image
+from terramorph.raster import Raster, read_image, write_image
 from terramorph.raster.worldfile import prj_text, world_text
+from terramorph.sources import open_source
 
 # rasterio cannot log what GDAL says of bytes that are no UTF-8, which has no consequences.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

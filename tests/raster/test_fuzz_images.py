@@ -12,7 +12,8 @@ import rasterio
 from affine import Affine
 from PIL import Image
 
-from terramorph.raster import open_source, read_image
+from terramorph.raster import read_image
+from terramorph.sources import open_source
 
 from ..fuzz import only_ours
 

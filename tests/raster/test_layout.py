@@ -16,8 +16,9 @@ from rasterio.enums import ColorInterp
 from terramorph.bands import Units
 from terramorph.errors import InputWarning, RasterError
 from terramorph.geo import Grid
-from terramorph.raster import ImageSource, Raster, open_source, read_image
+from terramorph.raster import ImageSource, Raster, read_image
 from terramorph.raster.layout import ReadOptions
+from terramorph.sources import open_source
 
 RNG = np.random.default_rng(0)
 AFFINE = Affine(1, 0, 500_000, 0, -1, 4_000_000)

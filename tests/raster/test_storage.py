@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from terramorph.errors import InputError, MissingPackageError, RasterError
-from terramorph.raster import open_source
 from terramorph.raster.storage import Remote, from_gdal, location, placed
+from terramorph.sources import open_source
 
 
 @pytest.mark.parametrize("spec", ["s3://town/a/map.tif", Path("s3://town/a/map.tif"), "S3://town/a/map.tif"])

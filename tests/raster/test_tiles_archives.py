@@ -20,10 +20,11 @@ from pyproj import Transformer
 from tests.fuzz import MUTATIONS, only_ours
 
 from terramorph.errors import InputWarning, RasterError
-from terramorph.raster import TileSource, open_source
+from terramorph.raster import TileSource
 from terramorph.raster.tiles import MBTiles, PMTiles
 from terramorph.raster.tiles.decode import decode_tile
 from terramorph.raster.tiles.scheme import TileBox, pixel_grid
+from terramorph.sources import open_source
 
 Z, X, Y = 15, 17601, 10746
 SCENE = np.random.default_rng(8).integers(0, 256, (3, 512, 768), dtype=np.uint8)
@@ -155,7 +156,7 @@ def test_pmtiles_with_leaf_directories_and_repeated_tiles(tmp_path):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"drop": "tiles"}, "has no table of tiles"),
+        ({"drop": "tiles"}, "no such table: tiles"),
         (
             {"metadata": {"format": "pbf"}, "tiles": {(3, 1, 1): b"mvt"}},
             "vector tiles; give it as --target to be drawn",
@@ -197,7 +198,7 @@ def test_a_damaged_tile_is_named(tmp_path, kind):
 def test_vector_pmtiles_are_refused(tmp_path):
     path = write_pmtiles(tmp_path / "a.pmtiles", {(3, 1, 1): b"x"}, TileType.MVT)
     with pytest.raises(RasterError, match="vector tiles; give it as --target to be drawn"):
-        open_source(path)
+        PMTiles(path)
 
 
 def test_what_is_nothing_to_open(tmp_path):
@@ -207,7 +208,7 @@ def test_what_is_nothing_to_open(tmp_path):
     Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "a.png")
     for name, sentence in {
         "none.tif": "does not exist; check the path",
-        "a.geojson": "holds vectors",
+        "a.geojson": "as a vector file",
         "a.sqlitedb": "convert it to MBTiles",
         "folder": "holds no PNG, JPEG or WebP file",
     }.items():

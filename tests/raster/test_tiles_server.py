@@ -16,9 +16,10 @@ from PIL import Image
 from terramorph import __version__
 from terramorph.errors import RasterError
 from terramorph.prepare import Inputs, Opening, Options, Scale, SplitRule, inspect, prepare
-from terramorph.raster import Raster, open_source, write_image
+from terramorph.raster import Raster, write_image
 from terramorph.raster.tiles import FolderTiles, ServerTiles, TileSource
 from terramorph.raster.tiles.scheme import TileBox, pixel_grid
+from terramorph.sources import open_source
 
 Z, X, Y = 12, 2200, 1343
 

@@ -10,9 +10,10 @@ from PIL import Image
 from pyproj import Transformer
 
 from terramorph.errors import RasterError
-from terramorph.raster import open_source, read_image
+from terramorph.raster import read_image
 from terramorph.raster.mapfile import calibrated_image, fit_affine
 from terramorph.raster.worldfile import find_world_file, place_files, prj_text, read_crs, read_place
+from terramorph.sources import open_source
 
 WORLD = "0.5\n0\n0\n-0.5\n500000.25\n3999999.75\n"
 AFFINE = Affine(0.5, 0, 500_000, 0, -0.5, 4_000_000)

@@ -13,7 +13,8 @@ from PIL import Image
 
 from terramorph.errors import RasterError
 from terramorph.geo import Grid
-from terramorph.raster import Raster, open_source, read_image, write_image
+from terramorph.raster import Raster, read_image, write_image
+from terramorph.sources import open_source
 
 PIXELS = np.random.default_rng(0).integers(0, 255, (3, 20, 30), np.uint8)
 GRID = Grid(20, 30, Affine(1, 0, 500000, 0, -1, 5400000), CRS("EPSG:32633"))

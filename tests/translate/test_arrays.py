@@ -17,7 +17,7 @@ from odc.geo.xr import wrap_xr
 
 from terramorph.bundle import Bundle
 from terramorph.errors import InputError, RasterError
-from terramorph.raster import open_source
+from terramorph.sources import open_source
 from terramorph.translate import Model, SweepOptions, sweep, translate_array
 
 Picture = Callable[..., NDArray[np.uint8]]

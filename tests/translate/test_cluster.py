@@ -26,7 +26,8 @@ from PIL import Image
 from terramorph.cli.app import run
 from terramorph.errors import ConfigError, InputError, MissingPackageError, RunError
 from terramorph.geo import Grid
-from terramorph.raster import Raster, open_source, read_image, write_image
+from terramorph.raster import Raster, read_image, write_image
+from terramorph.sources import open_source
 from terramorph.translate import Model, SweepOptions, load, sweep
 from terramorph.translate import cluster as module
 from terramorph.translate.cluster import Cluster, DaskEngine

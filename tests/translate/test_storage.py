@@ -26,9 +26,10 @@ from terramorph.atomic import HOST
 from terramorph.bundle import Bundle
 from terramorph.errors import InputError, RasterError, StorageError
 from terramorph.geo import Grid
-from terramorph.raster import Raster, lease, open_source, write_image
+from terramorph.raster import Raster, lease, write_image
 from terramorph.raster.storage import Remote, location
 from terramorph.raster.writer import write_cog
+from terramorph.sources import open_source
 from terramorph.translate import Model, SweepOptions, load, sweep
 from terramorph.translate.parts import Part, Parts
 

@@ -23,7 +23,8 @@ from rasterio.enums import ColorInterp
 from terramorph.bundle import Bundle
 from terramorph.errors import ConfigError, InputError, RasterError, StorageError
 from terramorph.geo import Grid
-from terramorph.raster import Raster, TileSource, open_source, read_image, write_image
+from terramorph.raster import Raster, TileSource, read_image, write_image
+from terramorph.sources import open_source
 from terramorph.translate import Model, SweepOptions, sweep
 from terramorph.translate.assemble import Kind
 from terramorph.translate.parts import Parts

@@ -1,5 +1,6 @@
 """Vectors -> styled map pixels; the palette and the classes of a map. No torch."""
 
+from terramorph.cartography.detect import is_vector
 from terramorph.cartography.features import Feature, FeatureCollection
 from terramorph.cartography.kinds import KINDS
 from terramorph.cartography.ogr import read_polygons
@@ -16,7 +17,7 @@ from terramorph.cartography.palette import (
 )
 from terramorph.cartography.render import render, render_shapes
 from terramorph.cartography.shapes import Shapes
-from terramorph.cartography.source import VectorSource, is_vector
+from terramorph.cartography.source import VectorSource
 from terramorph.cartography.style import Style, StyleRule, classic, load_style, palette_of
 from terramorph.cartography.table import Table, load_table
 

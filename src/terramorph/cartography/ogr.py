@@ -22,11 +22,11 @@ from odc.geo.crs import CRS
 from pyogrio.errors import DataSourceError, GeometryError
 
 from terramorph.cartography.archive import query
+from terramorph.cartography.detect import zipped_vectors
 from terramorph.cartography.footprints import read_wkb, simple_parts
 from terramorph.documents import parse_json
 from terramorph.errors import InputError, RasterError
 from terramorph.geo import project_shapes
-from terramorph.raster.open import VECTOR_SUFFIXES
 
 INDEXED = ("GPKG", "FlatGeobuf", "ESRI Shapefile", "OpenFileGDB", "MapInfo File", "SQLite")
 """Drivers that find what lies in a box without reading all there is."""
@@ -249,23 +249,6 @@ def _source_of(path: Path) -> str:
     if len(inside) > 1:
         raise RasterError(f"{path} holds several vector files ({', '.join(inside[:5])}); unpack it and give one.")
     return f"/vsizip/{whole}/{inside[0]}" if inside and inside[0] != "." else f"/vsizip/{whole}"
-
-
-def zipped_vectors(path: Path) -> list[str]:
-    """Names of the vector files in a zip; a FileGDB is one. None where what it holds are images with their metadata.
-
-    Raises:
-        OSError: If it cannot be read.
-        zipfile.BadZipFile: If it is none.
-    """
-    with zipfile.ZipFile(path) as archive:
-        names = [name for name in archive.namelist() if not name.startswith("__MACOSX/")]
-    bases = {name[: name.lower().index(".gdb/") + 4] for name in names if ".gdb/" in name.lower()}
-    files = [name for name in names if ".gdb/" not in name.lower()]
-    suffixes = {name: PurePosixPath(name).suffix.lower() for name in files}
-    images = any(suffix in (".tif", ".tiff", ".jp2", ".img", ".vrt", ".png", ".jpg") for suffix in suffixes.values())
-    wanted = VECTOR_SUFFIXES - {".kml", ".gml", ".gpx"} if images else VECTOR_SUFFIXES | {".tab"}
-    return sorted(bases) + [name for name, suffix in suffixes.items() if suffix in wanted or suffix == ".gpkg"]
 
 
 def _texts(fields: Iterable[Any], values: Iterable[NDArray[Any]]) -> Columns:

@@ -4,45 +4,36 @@ from __future__ import annotations
 
 import hashlib
 import math
-import mmap
-import re
 import threading
-import zipfile
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from odc.geo.crs import CRS
 from odc.geo.geom import Geometry, box
 
-from terramorph.cartography.archive import NotVectors, open_archive, query
-from terramorph.cartography.ogr import zipped_vectors
+from terramorph.cartography.detect import is_tiles, is_vector
 from terramorph.cartography.render import drawing_margin, metres_per_pixel, render_shapes
 from terramorph.cartography.shapes import Shapes
 from terramorph.cartography.style import Style
 from terramorph.cartography.table import Table, load_table, one_kind
 from terramorph.cartography.tilefile import TileFile
 from terramorph.cartography.vectorfile import GdalFile, VectorFile
-from terramorph.errors import InputError, RasterError, warn
+from terramorph.errors import RasterError, warn
 from terramorph.geo.grid import Grid
-from terramorph.raster.open import VECTOR_SUFFIXES
 from terramorph.raster.raster import Raster
+from terramorph.raster.source import Closing
 
 WIDEST_M = 100.0
 """Lines that are wider than this, in metres, may be missed where they only reach into a window."""
 
 _BLOCK_PX = 1024  # windows within one block of this many pixels are drawn from features that are read once
 _KEPT = 4
-_SHARED = frozenset({".gpkg", ".json", ".zip", ".pbf", ".pmtiles", ".mbtiles", ".tab", ".vrt", ".xml", ".sqlite"})
 _PARTS = {".shp": (".shx", ".dbf", ".prj", ".cpg"), ".tab": (".dat", ".map", ".id"), ".mif": (".mid",)}
-_GEOJSON = re.compile(
-    rb'"type"\s*:\s*"(FeatureCollection|Feature|GeometryCollection|Topology|(Multi)?(Polygon|LineString))"|"esriGeometry'
-)
-_RASTER = re.compile(rb'type\s+"raster"', re.IGNORECASE)
 
 
-class VectorSource:
+class VectorSource(Closing):
     """A vector file, drawn where it is asked for. A `terramorph.raster.source.Source`; threads may share it.
 
     What is read for a window is kept for its neighbours: features of at most four blocks of some windows each.
@@ -109,7 +100,7 @@ class VectorSource:
         self.sequential = False
         self.units = None
         own = None if crs is None else CRS(crs)
-        tiles = _is_tiles(path)
+        tiles = is_tiles(path)
         self._file: VectorFile = TileFile(path, chosen, layer) if tiles else GdalFile(path, chosen, layer, own)
         self.table = self._file.table
         self.licence: str | None = self._file.licence
@@ -215,81 +206,6 @@ class VectorSource:
                 self._tell_skipped()
             self._closed = True
             self._kept.clear()
-
-    def __enter__(self) -> Self:
-        """The source itself."""
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        """`close`."""
-        self.close()
-
-
-def is_vector(path: str | Path) -> bool:
-    """Whether a file is a vector file that `VectorSource` reads.
-
-    It is told by its suffix, and by its content where a suffix is shared with images (.pmtiles, .mbtiles, .gpkg, .tab,
-    .vrt) or with anything (.json, .xml, .sqlite, .zip, .pbf).
-    """
-    if "://" in str(path):
-        return False
-    path = Path(path)
-    suffix = path.suffix.lower()
-    if path.is_dir():
-        return suffix == ".gdb" or next(path.glob("*.gdbtable"), None) is not None
-    if suffix in VECTOR_SUFFIXES - _SHARED:
-        return True
-    if suffix not in _SHARED or not path.is_file():
-        return False
-    try:
-        return _holds_vectors(path, suffix)
-    except (InputError, OSError, zipfile.BadZipFile, RuntimeError, ValueError):  # zipfile lets the last two through
-        return False
-
-
-def _holds_vectors(path: Path, suffix: str) -> bool:
-    """Whether the content of a file is vectors."""
-    with path.open("rb") as file:
-        head = file.read(1 << 16)
-    if suffix == ".gpkg":
-        return bool(query(path, "SELECT 1 FROM gpkg_contents WHERE data_type = 'features'"))
-    if suffix == ".mbtiles" or (suffix == ".pmtiles" and head[:7] == b"PMTiles" and head[99:100] == b"\0"):
-        try:
-            open_archive(path)
-        except NotVectors:
-            return False
-        except RasterError:
-            return True  # it is damaged, which is said where it is read
-        return True
-    if suffix == ".pmtiles":
-        return head[:7] == b"PMTiles" and head[99:100] == b"\1"
-    if suffix == ".zip":
-        return bool(zipped_vectors(path))
-    if suffix == ".json":
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            return _GEOJSON.search(content) is not None
-    if suffix == ".tab":
-        return b"!table" in head and _RASTER.search(head) is None
-    if suffix == ".xml":
-        return b"//www.opengis.net/gml" in head
-    if suffix == ".sqlite":
-        return bool(query(path, "SELECT 1 FROM geometry_columns"))
-    if suffix == ".vrt":
-        return b"<OGRVRTDataSource" in head
-    return _is_osm(head) or path.stem.isdigit()
-
-
-def _is_osm(head: bytes) -> bool:
-    """Whether a file starts as an OpenStreetMap PBF does."""
-    return b"OSMHeader" in head[:32]
-
-
-def _is_tiles(path: Path) -> bool:
-    """Whether a vector file holds tiles."""
-    if path.suffix.lower() == ".pbf":
-        with path.open("rb") as file:
-            return not _is_osm(file.read(32))
-    return path.suffix.lower() in (".pmtiles", ".mbtiles", ".mvt")
 
 
 def _files(path: Path) -> list[Path]:

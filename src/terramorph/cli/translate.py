@@ -18,8 +18,7 @@ from terramorph.cli.reading import read_options
 from terramorph.errors import ConfigError
 
 if TYPE_CHECKING:
-    from terramorph.prepare import Opening
-    from terramorph.raster import ReadOptions
+    from terramorph.raster import ReadOptions, Source
     from terramorph.translate import Model, SweepOptions
 
 NAME = "translate"
@@ -132,7 +131,6 @@ def run(
         raise ConfigError(f"{as_remote(output)} is no GeoTIFF or tile archive; name it .tif, .mbtiles or .pmtiles.")
     clustered = scheduler is not None or workers is not None
     if kind is not None:
-        from terramorph.prepare import Opening
         from terramorph.translate import SweepOptions, read_area
 
         if skip_bad:
@@ -148,7 +146,8 @@ def run(
             overwrite=overwrite,
             pairs=pairs,
         )
-        imagery = _Imagery(source, crs, Opening(style=style, terms=terms), zoom, _tile_cache(output), reading)
+        how = {"crs": crs, "style": style, "terms": terms, "zoom": zoom, "cache": _tile_cache(output)}
+        imagery = _Imagery(source, reading, how)
         try:
             if clustered:
                 _sweep_on_cluster(bundle, settings, imagery, output, options, scheduler, workers)
@@ -195,14 +194,17 @@ def run(
 
 
 class _Imagery(NamedTuple):
-    """What `open_side` takes."""
+    """What `open_source` takes."""
 
     spec: str
-    crs: str | None
-    how: Opening
-    zoom: int | None
-    cache: Path
     options: ReadOptions
+    how: dict[str, Any]
+
+    def opener(self) -> partial[Source]:
+        """Opens it; can be sent to a worker."""
+        from terramorph.sources import open_source
+
+        return partial(open_source, self.spec, self.options, **self.how)
 
     def for_model(self, translator: Model) -> _Imagery:
         """The same with the names of the model's bands, if bands are picked: their order is the user's."""
@@ -211,8 +213,8 @@ class _Imagery(NamedTuple):
 
     def seen_from_elsewhere(self) -> _Imagery:
         """The same for a process that works in another folder."""
-        how = replace(self.how, style=_absolute(self.how.style))
-        return self._replace(spec=_absolute(self.spec), how=how, cache=self.cache.absolute())
+        how = self.how | {"style": _absolute(self.how["style"]), "cache": self.how["cache"].absolute()}
+        return self._replace(spec=_absolute(self.spec), how=how)
 
 
 def _tile_cache(output: Path) -> Path:
@@ -226,12 +228,11 @@ def _tile_cache(output: Path) -> Path:
 
 def _sweep(bundle: str, settings: dict[str, Any], imagery: _Imagery, output: Path, options: SweepOptions) -> None:
     """In this process."""
-    from terramorph.prepare import open_side
     from terramorph.translate import load, sweep
 
     translator = load(bundle, **settings)
     _warn_of_instance_norm(translator)
-    with open_side(*imagery.for_model(translator)) as source, Steps() as steps:
+    with imagery.for_model(translator).opener()() as source, Steps() as steps:
         sweep(translator, source, output, options, steps.update)
 
 
@@ -253,7 +254,6 @@ def _sweep_on_cluster(
     workers: int | None,
 ) -> None:
     """On workers that open bundle and source for themselves."""
-    from terramorph.prepare import open_side
     from terramorph.translate import load, sweep
     from terramorph.translate.cluster import Cluster, DaskEngine
 
@@ -262,9 +262,9 @@ def _sweep_on_cluster(
     translator = load(bundle, **{**settings, "device": "cpu", "precision": "fp32"})
     _warn_of_instance_norm(translator)
     imagery = imagery.for_model(translator)
-    with open_side(*imagery) as source, cluster, Steps() as steps:
+    with imagery.opener()() as source, cluster, Steps() as steps:
         model = partial(load, _absolute_bundle(bundle), **settings)
-        engine = DaskEngine(cluster, model, partial(open_side, *imagery.seen_from_elsewhere()))
+        engine = DaskEngine(cluster, model, imagery.seen_from_elsewhere().opener())
         sweep(translator, source, output, options, steps.update, engine)
 
 

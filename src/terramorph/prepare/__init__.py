@@ -15,10 +15,9 @@ if TYPE_CHECKING:
     from terramorph.prepare.options import Inputs, Opening, Options
     from terramorph.prepare.page import inspect, summary
     from terramorph.prepare.plan import Scale
-    from terramorph.prepare.sides import open_side
     from terramorph.prepare.split import SplitRule
 
-__all__ = ["Inputs", "Opening", "Options", "Scale", "SplitRule", "inspect", "open_side", "prepare", "summary"]
+__all__ = ["Inputs", "Opening", "Options", "Scale", "SplitRule", "inspect", "prepare", "summary"]
 
 # Translating opens its source here, and needs none of what cuts and judges pairs.
 __getattr__ = lazily(
@@ -30,7 +29,6 @@ __getattr__ = lazily(
         "Scale": "terramorph.prepare.plan",
         "SplitRule": "terramorph.prepare.split",
         "inspect": "terramorph.prepare.page",
-        "open_side": "terramorph.prepare.sides",
         "prepare": "terramorph.prepare.build",
         "summary": "terramorph.prepare.page",
     },

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,11 +26,11 @@ from terramorph.prepare.options import Inputs, Options
 from terramorph.prepare.places import area_places
 from terramorph.prepare.plan import Area, plan_grid
 from terramorph.prepare.registration import MIN_CONFIDENCE, locate_common
-from terramorph.prepare.sides import open_side
 from terramorph.raster import Raster
 from terramorph.raster.source import Source
 from terramorph.raster.values import Suspects, tell_suspects
 from terramorph.redaction import redact
+from terramorph.sources import open_source
 
 Progress = Callable[[str, int, int], None]
 """Called with the name of a step, how much of it is done, and of how much."""
@@ -91,12 +92,20 @@ def _stem(source: str) -> str:
 
 def _plan_grid(one: Inputs, out: Path, options: Options, journal: Journal, opened: ExitStack, tell: Progress) -> Job:
     """Opens an area's sides, lays its grid and divides its tiles."""
-    name, how, cache = str(one.name), options.opening, out / FOLDER / "tiles"
-    zoom = options.scale.zoom
-    source = opened.enter_context(open_side(one.source, how.source_crs, how, zoom, cache, how.source, any_zoom=True))
-    target = opened.enter_context(
-        open_side(str(one.target), how.target_crs, how, zoom, cache, how.target, any_zoom=True)
+    name, how = str(one.name), options.opening
+    side = partial(
+        open_source,
+        zoom=options.scale.zoom,
+        any_zoom=True,
+        layout=how.layout,
+        terms=how.terms,
+        cache=how.cache or out / FOLDER / "tiles",
+        style=how.style,
+        table=how.table,
+        kind=how.kind,
     )
+    source = opened.enter_context(side(one.source, how.source, crs=how.source_crs))
+    target = opened.enter_context(side(str(one.target), how.target, crs=how.target_crs))
     drawn = source.grid is None or target.grid is None
     if not drawn and (how.style, how.table, how.kind) != ("classic", None, None):
         raise ConfigError(f"--style, --table and --kind are for vectors, and {name} has none; leave them out.")

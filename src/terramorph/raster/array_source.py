@@ -1,21 +1,26 @@
-"""An xarray DataArray as a source of pixels, in memory or lazy."""
+"""Pixels that are held already, as sources: a Raster, or an xarray DataArray in memory or lazy."""
 
 from __future__ import annotations
 
 import hashlib
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from odc.geo.crs import CRS
 from odc.geo.geom import Geometry
 
 from terramorph.bands import Units, default_bands
 from terramorph.errors import MissingPackageError, RasterError
 from terramorph.geo.grid import Grid
+from terramorph.raster.layout import ReadOptions, checked_names, picked
+from terramorph.raster.orientation import orientation_between, upright, upright_grid
 from terramorph.raster.raster import Raster
-from terramorph.raster.values import settle
+from terramorph.raster.resample import Resampling
+from terramorph.raster.source import Closing
+from terramorph.raster.values import is_value, settle
 from terramorph.raster.warp import footprint, kernel_reach, warp, window_offset
 
 if TYPE_CHECKING:
@@ -30,15 +35,17 @@ class ArrayLayout:
         grid: of the array.
         bands: names.
         dtype: of the pixels.
-        nodata: the value of pixels without data, or None.
+        nodata: values of pixels without data.
         units: what stored values mean; None: themselves.
+        resampling: how pixels are moved to other grids.
     """
 
     grid: Grid
     bands: tuple[str, ...]
     dtype: np.dtype[Any]
-    nodata: float | None
+    nodata: tuple[float, ...] = ()
     units: Units | None = None
+    resampling: Resampling = "bicubic"
 
     def needed(self, grid: Grid) -> tuple[slice, slice] | None:
         """(rows, columns) of the array on which the pixels of a grid depend; None where it lies outside."""
@@ -65,63 +72,140 @@ class ArrayLayout:
             where: what of the array is `needed`.
             grid: to read.
         """
-        count = len(self.bands)
         if stored is None or where is None:
-            pixels, mask = np.zeros((count, *grid.shape), self.dtype), np.zeros(grid.shape, np.bool_)
-            return Raster(pixels, mask, grid, self.bands, self.units)
+            return self.laid(None, grid)
         rows, columns = where
         own = self.grid.crop(rows.start, columns.start, rows.stop - rows.start, columns.stop - columns.start)
-        raster = Raster(*settle(stored, self._valid(stored)), own, self.bands, self.units)
-        if own == grid:
+        return self.laid(Raster(*settle(stored, self._valid(stored)), own, self.bands, self.units), grid)
+
+    def laid(self, raster: Raster | None, grid: Grid) -> Raster:
+        """A part of the array on a grid: stored pixels where they lie on it, mirrored or turned if need be.
+
+        Args:
+            raster: what is `needed`; None: nothing.
+            grid: to read.
+        """
+        if raster is None:
+            return self._padded(None, 0, 0, grid)
+        if raster.grid == grid:
             return raster
-        offset = window_offset(own, grid)
+        offset = window_offset(raster.grid, grid)
         if offset is None:
-            return warp(raster, grid)
-        top, left = -offset[0], -offset[1]
-        pixels, mask = np.zeros((count, *grid.shape), self.dtype), np.zeros(grid.shape, np.bool_)
-        inside = slice(top, top + own.height), slice(left, left + own.width)
-        pixels[:, *inside], mask[inside] = raster.pixels, raster.mask
+            orientation = orientation_between(raster.grid, grid)
+            turned = upright_grid(raster.grid, orientation)
+            offset = window_offset(turned, grid)
+            if offset is None:
+                return warp(raster, grid, self.resampling)
+            sides = upright(raster.pixels, orientation), upright(raster.mask, orientation)
+            raster = Raster(*sides, turned, self.bands, self.units)
+        return self._padded(raster, *offset, grid)
+
+    def _padded(self, raster: Raster | None, y: int, x: int, grid: Grid) -> Raster:
+        """The window of a raster from its row y and column x on; 0 and masked outside of it."""
+        pixels, mask = np.zeros((len(self.bands), *grid.shape), self.dtype), np.zeros(grid.shape, np.bool_)
+        if raster is not None:
+            top, left = max(y, 0), max(x, 0)
+            bottom, right = min(y + grid.height, raster.height), min(x + grid.width, raster.width)
+            to, of = ((slice(top - dy, bottom - dy), slice(left - dx, right - dx)) for dy, dx in ((y, x), (0, 0)))
+            pixels[:, *to], mask[to] = raster.pixels[:, *of], raster.mask[of]
         return Raster(pixels, mask, grid, self.bands, self.units)
 
     def _valid(self, stored: NDArray[Any]) -> NDArray[np.bool_]:
         """Where bands hold data, bool (C, H, W)."""
         valid: NDArray[np.bool_] = np.isfinite(stored)
-        if self.nodata is not None:
-            valid &= stored != self.nodata
+        for value in self.nodata:
+            valid &= ~is_value(stored, value)
         return valid
 
 
-class ArraySource:
+class _Held(Closing):
+    """What the sources of this file share.
+
+    Attributes:
+        name, grid, extent, bands, dtype, units, sequential, licence: as `Source` says.
+        layout: what is known without the pixels.
+    """
+
+    name: str
+    licence: str | None = None
+    sequential = False
+
+    def __init__(self, layout: ArrayLayout) -> None:
+        self.layout = layout
+        self.grid, self.bands, self.dtype = layout.grid, layout.bands, layout.dtype
+        self.units = layout.units
+        self.extent: Geometry = layout.grid.geobox.extent
+
+
+class RasterSource(_Held):
+    """The pixels of a Raster. A `Source`.
+
+    Args:
+        raster: with a place or without. What is not finite is masked.
+        options: as of an image.
+
+    Raises:
+        RasterError: If it lacks bands that are picked.
+    """
+
+    name = "the raster"
+
+    def __init__(self, raster: Raster, options: ReadOptions | None = None) -> None:
+        options = options or ReadOptions()
+        pixels, mask, names = picked(raster.pixels, raster.mask, self.name, options, raster.bands)
+        pixels, valid = settle(pixels, np.isfinite(pixels))
+        units = None if options.raw else raster.units
+        if units is not None and options.bands:
+            units = units.pick([number - 1 for number in options.bands])
+        self._raster = Raster(pixels, mask & valid, raster.grid, names, units)
+        method: Resampling = "nearest" if options.categorical else "bicubic"
+        super().__init__(ArrayLayout(raster.grid, names, pixels.dtype, units=units, resampling=method))
+
+    def read(self, grid: Grid) -> Raster:
+        """The pixels on a grid, as `Source` says."""
+        where = self.layout.needed(grid)
+        if where is None:
+            return self.layout.laid(None, grid)
+        rows, columns = where
+        size = rows.stop - rows.start, columns.stop - columns.start
+        return self.layout.laid(self._raster.crop(rows.start, columns.start, *size), grid)
+
+    def fingerprint(self) -> str:
+        """Hex digest (blake2b, 16 bytes) of the pixels, the mask and their place."""
+        digest = hashlib.blake2b(repr(self.layout).encode(), digest_size=16)
+        for part in (self._raster.pixels, self._raster.mask):
+            digest.update(np.ascontiguousarray(part).data)
+        return digest.hexdigest()
+
+
+class ArraySource(_Held):
     """The pixels of a DataArray that has a CRS. A `Source`.
 
     The place comes from its coordinates and its CRS as odc-geo or rioxarray keep them. Pixels without data are those
     that have the nodata value (``nodata`` or ``_FillValue``) or NaN in every band. Where the values are still stored
-    ones, ``scale_factor`` and ``add_offset`` say what they mean.
+    ones, ``scale_factor`` and ``add_offset`` say what they mean. Whole numbers with ``flag_values`` or
+    ``flag_meanings`` (CF conventions) are classes, which are never mixed.
 
     Attributes:
-        name, grid, extent, bands, dtype, units, sequential, licence: as `Source` says.
         array: the DataArray, with its bands in front: (band, y, x). Lazy if it was.
-        layout: what is known without the pixels.
 
     Args:
         array: (band, y, x), (y, x, band) or (y, x), whatever the dimensions are called.
+        options: as of an image.
+        crs: where the array has none.
 
     Raises:
-        RasterError: If it has no CRS, or its coordinates are not those of a grid, or it has more dimensions.
+        RasterError: If it has no CRS, or its coordinates are not those of a grid, or it has more dimensions, or lacks
+            bands that are picked.
         MissingPackageError: If dask, which odc-geo needs to know the place of a DataArray, is not installed.
     """
 
-    licence: str | None = None
-    sequential = False
-
-    def __init__(self, array: xarray.DataArray) -> None:
-        try:
-            import odc.geo.xr  # noqa: F401  (gives every DataArray its .odc)
-        except ImportError as error:
-            raise MissingPackageError(
-                "DataArrays need dask, which is not installed; install it with pip install 'terramorph[cluster]'."
-            ) from error
+    def __init__(self, array: xarray.DataArray, options: ReadOptions | None = None, *, crs: CRS | None = None) -> None:
+        load_odc_xarray()
+        options = options or ReadOptions()
         self.name = str(array.name) if array.name is not None else "the array"
+        if crs is not None and array.odc.crs is None:
+            array = array.odc.assign_crs(crs)
         geobox, spatial = array.odc.geobox, array.odc.spatial_dims
         if spatial is None or geobox is None or geobox.crs is None:
             raise RasterError(
@@ -137,18 +221,24 @@ class ArraySource:
         if not others:
             others = ["band"]
             array = array.expand_dims("band")
-        self.array = array.transpose(others[0], *spatial)
-        nodata = array.odc.nodata
-        self.layout = ArrayLayout(
-            grid=Grid.from_geobox(geobox),
-            bands=_band_names(self.array, others[0]),
-            dtype=array.dtype,
-            nodata=None if nodata is None or math.isnan(nodata) else float(nodata),
-            units=_units(self.array),
+        array = array.transpose(others[0], *spatial)
+        names, units = _band_names(array, others[0]), None if options.raw else _units(array)
+        indices = [number - 1 for number in options.chosen(len(array), self.name)]
+        if options.bands:
+            array, names = array.isel({others[0]: indices}), tuple(names[i] for i in indices)
+            units = units and units.pick(indices)
+        self.array = array
+        values = (array.odc.nodata, options.nodata)
+        super().__init__(
+            ArrayLayout(
+                grid=Grid.from_geobox(geobox),
+                bands=checked_names(options.names, self.name, len(names)) or names,
+                dtype=array.dtype,
+                nodata=tuple(float(value) for value in values if value is not None and not math.isnan(value)),
+                units=units,
+                resampling="nearest" if _holds_classes(array, options) else "bicubic",
+            )
         )
-        self.grid, self.bands, self.dtype = self.layout.grid, self.layout.bands, self.layout.dtype
-        self.units = self.layout.units
-        self.extent: Geometry = geobox.extent
 
     @property
     def lazy(self) -> bool:
@@ -174,15 +264,26 @@ class ArraySource:
             digest.update(np.ascontiguousarray(self.array.values).data)
         return digest.hexdigest()
 
-    def close(self) -> None:
-        """Nothing: the array is its owner's."""
 
-    def __enter__(self) -> Self:
-        """The source itself."""
-        return self
+def load_odc_xarray() -> None:
+    """Give every DataArray its `.odc`.
 
-    def __exit__(self, *error: object) -> None:
-        """`close`."""
+    Raises:
+        MissingPackageError: If dask, which odc-geo imports for it, is not installed.
+    """
+    try:
+        import odc.geo.xr  # noqa: F401
+    except ImportError as error:
+        raise MissingPackageError(
+            "DataArrays need dask, which is not installed; install it with pip install 'terramorph[cluster]'."
+        ) from error
+
+
+def _holds_classes(array: xarray.DataArray, options: ReadOptions) -> bool:
+    """Whether the values are classes: as said, or as whole numbers whose attributes say so."""
+    if options.categorical is not None:
+        return options.categorical
+    return array.dtype.kind in "ui" and not array.attrs.keys().isdisjoint(("flag_values", "flag_meanings"))
 
 
 def _band_names(array: xarray.DataArray, dimension: str) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import shapely
@@ -16,10 +16,10 @@ from terramorph.errors import RasterError
 from terramorph.geo import Grid, project_extent
 from terramorph.geo.period import beside, meet
 from terramorph.raster.raster import Raster
-from terramorph.raster.source import Source
+from terramorph.raster.source import Closing, Source
 
 
-class ClippedSource:
+class ClippedSource(Closing):
     """A `Source` of which only an area is shown; pixels whose centre lies outside are masked, and not read at all where
     a whole window does.
 
@@ -100,14 +100,6 @@ class ClippedSource:
     def close(self) -> None:
         """Closes the source."""
         self._source.close()
-
-    def __enter__(self) -> Self:
-        """The source itself."""
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        """`close`."""
-        self.close()
 
 
 def _digest(geometry: Geometry) -> str:

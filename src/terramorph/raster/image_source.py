@@ -17,7 +17,7 @@ import math
 import threading
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from affine import Affine
@@ -35,6 +35,7 @@ from terramorph.raster.orientation import orientation_between, stored_window, up
 from terramorph.raster.overviews import LEFT, Level, Overviews
 from terramorph.raster.raster import Raster
 from terramorph.raster.resample import MIN_WEIGHT, Resampling
+from terramorph.raster.source import Closing
 from terramorph.raster.storage import Remote, as_remote
 from terramorph.raster.stored import open_stored
 from terramorph.raster.values import count_classes
@@ -52,7 +53,7 @@ _CACHED_BYTES = 24 * 2**20
 another image."""
 
 
-class ImageSource:
+class ImageSource(Closing):
     """A GeoTIFF, COG, VRT, JPEG, PNG, BMP or whatever else GDAL reads, by grid. A `Source`.
 
     The place is what the file says itself, else what lies beside it (`worldfile` says in which order). Ground control
@@ -194,14 +195,6 @@ class ImageSource:
         self._file.close()
         if self._overviews is not None:
             self._overviews.close()
-
-    def __enter__(self) -> Self:
-        """The source itself."""
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        """`close`."""
-        self.close()
 
     def _look_for_classes(self) -> None:
         """Before pixels are moved for the first time: whether they are classes, which must not be mixed."""

@@ -55,7 +55,7 @@ class ReadOptions:
         if self.bands is not None and (not self.bands or min(self.bands) < 1 or len(set(self.bands)) < len(self.bands)):
             raise RasterError(f"Bands {self.bands} cannot be picked; they are counted from 1, each once.")
 
-    def chosen(self, count: int, path: Path | Remote) -> tuple[int, ...]:
+    def chosen(self, count: int, path: Path | Remote | str) -> tuple[int, ...]:
         """The numbers of the bands, of a file that has ``count``.
 
         Raises:
@@ -168,7 +168,7 @@ def layout_of(dataset: Any, path: Path | Remote, options: ReadOptions) -> Layout
     scales, offsets = ([values[n - 1] for n in numbers] for values in (dataset.scales, dataset.offsets))
     return Layout(
         numbers=numbers,
-        names=_checked_names(options.names, path, 3 if palette else len(numbers)) or _names(dataset, numbers, palette),
+        names=checked_names(options.names, path, 3 if palette else len(numbers)) or _names(dataset, numbers, palette),
         alpha=alpha,
         palette=palette,
         dtype=np.dtype("uint8" if palette else types[0]),
@@ -188,20 +188,29 @@ def sample_blocks(dataset: Any, band: int) -> list[NDArray[Any]]:
 
 
 def picked(
-    pixels: NDArray[Any], mask: NDArray[np.bool_], path: Path, options: ReadOptions
+    pixels: NDArray[Any],
+    mask: NDArray[np.bool_],
+    path: Path | str,
+    options: ReadOptions,
+    names: Sequence[str] | None = None,
 ) -> tuple[NDArray[Any], NDArray[np.bool_], tuple[str, ...]]:
     """Bands and nodata as asked for, of an image (C, H, W) that was decoded whole; and the bands' names."""
     numbers = options.chosen(len(pixels), path)
-    names = default_bands(len(pixels))
+    names = names or default_bands(len(pixels))
     if options.bands:
         pixels = pixels[[n - 1 for n in numbers]]
     if options.nodata is not None:
         pixels, valid = settle(pixels, ~is_value(pixels, options.nodata))
         mask = mask & valid
-    return pixels, mask, _checked_names(options.names, path, len(pixels)) or tuple(names[n - 1] for n in numbers)
+    return pixels, mask, checked_names(options.names, path, len(pixels)) or tuple(names[n - 1] for n in numbers)
 
 
-def _checked_names(names: Sequence[str] | None, path: Path | Remote, count: int) -> tuple[str, ...] | None:
+def checked_names(names: Sequence[str] | None, path: Path | Remote | str, count: int) -> tuple[str, ...] | None:
+    """Names that are asked for; None where none are.
+
+    Raises:
+        RasterError: if they are not as many as the bands.
+    """
     if names is not None and len(names) != count:
         raise RasterError(
             f"Of {path} {count} band{'s are' if count != 1 else ' is'} read and {len(names)} are needed "

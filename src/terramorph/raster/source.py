@@ -12,6 +12,21 @@ from terramorph.geo.grid import Grid
 from terramorph.raster.raster import Raster
 
 
+class Closing:
+    """What is closed at the end of a `with` block."""
+
+    def close(self) -> None:
+        """Close files. Reading afterwards is an error."""
+
+    def __enter__(self) -> Self:
+        """Itself."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """`close`."""
+        self.close()
+
+
 class Source(Protocol):
     """Something that gives pixels for any grid. May be read from several threads at once.
 

@@ -68,7 +68,7 @@ def translate_array(
     model.check_kind(source.bands, source.dtype.name, source.units)
     grid = work_grid(source, model, resolution)
     cover = plan_cover(model, grid, SweepOptions(resolution=resolution, window=window, overlap=overlap))
-    gaps = source.layout.nodata is not None or source.dtype.kind == "f" or grid != source.grid
+    gaps = bool(source.layout.nodata) or source.dtype.kind == "f" or grid != source.grid
     work = _Work(model, cover, source.layout, gaps)
     pixels = _lazily(work, grid, source) if source.lazy else _at_once(work, grid, source)
     names = work.target.names if len(work.target.names) == work.target.count else default_bands(work.target.count)

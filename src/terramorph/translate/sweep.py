@@ -19,9 +19,10 @@ from odc.geo.geom import Geometry
 
 from terramorph.errors import ConfigError, InputError, warn
 from terramorph.geo import Cover, Grid, grid_at
-from terramorph.raster import Source, open_source
+from terramorph.raster import Source
 from terramorph.raster.clip import ClippedSource
 from terramorph.raster.storage import Remote, location, placed
+from terramorph.sources import open_source
 from terramorph.translate.assemble import Assembly, Kind, Progress
 from terramorph.translate.memory import release_freed_memory
 from terramorph.translate.model import MAX_SCALE_RATIO, WHOLE_PIXELS, Model

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +15,7 @@ from terramorph.bands import default_bands
 from terramorph.errors import RasterError
 from terramorph.geo.grid import Grid
 from terramorph.raster.raster import Raster
+from terramorph.raster.source import Closing
 from terramorph.raster.tiles.decode import TILE_SIZES, Tile, decode_tile
 from terramorph.raster.tiles.reader import TileReader
 from terramorph.raster.tiles.scheme import WEB_MERCATOR, TileBox, pixel_grid, whole_world
@@ -25,7 +25,7 @@ _KEPT_TILES = 128
 """Decoded tiles that stay in memory: a strip of neighbouring windows asks for each several times."""
 
 
-class TileSource:
+class TileSource(Closing):
     """A `Source` of the tiles of one zoom: uint8 red, green, blue; no tile, or alpha 0, is masked.
 
     Where pixels are asked for that are at least twice as large, a coarser zoom of the reader is used if it has every
@@ -132,14 +132,6 @@ class TileSource:
         """Closes the reader."""
         self._decoded.cache_clear()
         self._reader.close()
-
-    def __enter__(self) -> Self:
-        """The source itself."""
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        """`close`."""
-        self.close()
 
     def _nothing(self, grid: Grid) -> Raster:
         """No real pixel."""

@@ -1,0 +1,131 @@
+"""Which files hold vectors, told by their names and by a look inside."""
+
+from __future__ import annotations
+
+import mmap
+import re
+import zipfile
+from pathlib import Path, PurePosixPath
+
+from terramorph.cartography.archive import NotVectors, open_archive, query
+from terramorph.errors import InputError, RasterError
+from terramorph.raster.storage import as_remote
+
+_ON_THE_WEB = frozenset({".geojson", ".geojsonl", ".geojsons", ".ndjson", ".topojson", ".kml", ".kmz", ".gml", ".gpx"})
+_IN_GIS = frozenset({".shp", ".fgb", ".gdb", ".parquet", ".geoparquet", ".mif", ".dxf", ".dgn", ".jml", ".e00"})
+VECTOR_SUFFIXES = _ON_THE_WEB | _IN_GIS | {".osm", ".pbf", ".mvt"}
+"""Suffixes of files that hold vectors and never an image."""
+
+_SHARED = frozenset({".gpkg", ".json", ".zip", ".pbf", ".pmtiles", ".mbtiles", ".tab", ".vrt", ".xml", ".sqlite"})
+_GEOJSON = re.compile(
+    rb'"type"\s*:\s*"(FeatureCollection|Feature|GeometryCollection|Topology|(Multi)?(Polygon|LineString))"|"esriGeometry'
+)
+_RASTER = re.compile(rb'type\s+"raster"', re.IGNORECASE)
+
+
+def is_vector(path: str | Path) -> bool:
+    """Whether a file is a vector file that `VectorSource` reads.
+
+    It is told by its suffix, and by its content where a suffix is shared with images (.pmtiles, .mbtiles, .gpkg, .tab,
+    .vrt) or with anything (.json, .xml, .sqlite, .zip, .pbf).
+    """
+    if "://" in str(path):
+        return False
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if path.is_dir():
+        return suffix == ".gdb" or next(path.glob("*.gdbtable"), None) is not None
+    if suffix in VECTOR_SUFFIXES - _SHARED:
+        return True
+    if suffix not in _SHARED or not path.is_file():
+        return False
+    try:
+        return _holds_vectors(path, suffix)
+    except (InputError, OSError, zipfile.BadZipFile, RuntimeError, ValueError):  # zipfile lets the last two through
+        return False
+
+
+def _holds_vectors(path: Path, suffix: str) -> bool:
+    """Whether the content of a file is vectors."""
+    with path.open("rb") as file:
+        head = file.read(1 << 16)
+    if suffix == ".gpkg":
+        return bool(query(path, "SELECT 1 FROM gpkg_contents WHERE data_type = 'features'"))
+    if suffix == ".mbtiles" or (suffix == ".pmtiles" and head[:7] == b"PMTiles" and head[99:100] == b"\0"):
+        try:
+            open_archive(path)
+        except NotVectors:
+            return False
+        except RasterError:
+            return True  # it is damaged, which is said where it is read
+        return True
+    if suffix == ".pmtiles":
+        return head[:7] == b"PMTiles" and head[99:100] == b"\1"
+    if suffix == ".zip":
+        return bool(zipped_vectors(path))
+    if suffix == ".json":
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return _GEOJSON.search(content) is not None
+    if suffix == ".tab":
+        return b"!table" in head and _RASTER.search(head) is None
+    if suffix == ".xml":
+        return b"//www.opengis.net/gml" in head
+    if suffix == ".sqlite":
+        return bool(query(path, "SELECT 1 FROM geometry_columns"))
+    if suffix == ".vrt":
+        return b"<OGRVRTDataSource" in head
+    return _is_osm(head) or path.stem.isdigit()
+
+
+def _is_osm(head: bytes) -> bool:
+    """Whether a file starts as an OpenStreetMap PBF does."""
+    return b"OSMHeader" in head[:32]
+
+
+def is_tiles(path: Path) -> bool:
+    """Whether a vector file holds tiles."""
+    if path.suffix.lower() == ".pbf":
+        with path.open("rb") as file:
+            return not _is_osm(file.read(32))
+    return path.suffix.lower() in (".pmtiles", ".mbtiles", ".mvt")
+
+
+def refuse_vectors(spec: str | Path) -> None:
+    """Say what to do with vectors in a form that is not read: on a server, several files, a folder of tiles.
+
+    Raises:
+        RasterError: If they are that.
+    """
+    remote = as_remote(spec)
+    if remote is not None:
+        if remote.suffix.lower() in VECTOR_SUFFIXES:
+            raise RasterError(f"{remote} holds vectors, which are read here only; copy it here.")
+        return
+    folder = Path(spec)
+    if not folder.is_dir():
+        return
+    files = sorted(p.name for p in folder.iterdir() if p.suffix.lower() in VECTOR_SUFFIXES and not p.stem.isdigit())
+    if files:
+        raise RasterError(f"{folder} is a folder of vector files; give one of them: {', '.join(files[:5])}.")
+    if next(folder.glob("*/*/*.pbf"), None) or next(folder.glob("*/*/*.mvt"), None):
+        raise RasterError(
+            f"{folder} is a folder of vector tiles; pack them into one file: tile-join -o {folder.name}.mbtiles "
+            f"{folder.name}"
+        )
+
+
+def zipped_vectors(path: Path) -> list[str]:
+    """Names of the vector files in a zip; a FileGDB is one. None where what it holds are images with their metadata.
+
+    Raises:
+        OSError: If it cannot be read.
+        zipfile.BadZipFile: If it is none.
+    """
+    with zipfile.ZipFile(path) as archive:
+        names = [name for name in archive.namelist() if not name.startswith("__MACOSX/")]
+    bases = {name[: name.lower().index(".gdb/") + 4] for name in names if ".gdb/" in name.lower()}
+    files = [name for name in names if ".gdb/" not in name.lower()]
+    suffixes = {name: PurePosixPath(name).suffix.lower() for name in files}
+    images = any(suffix in (".tif", ".tiff", ".jp2", ".img", ".vrt", ".png", ".jpg") for suffix in suffixes.values())
+    wanted = VECTOR_SUFFIXES - {".kml", ".gml", ".gpx"} if images else VECTOR_SUFFIXES | {".tab"}
+    return sorted(bases) + [name for name, suffix in suffixes.items() if suffix in wanted or suffix == ".gpkg"]

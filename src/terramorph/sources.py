@@ -1,0 +1,205 @@
+"""The one door to pixels: whatever is named or held, as a `Source`."""
+
+from __future__ import annotations
+
+import re
+import sys
+import weakref
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import numpy as np
+from numpy.typing import NDArray
+from odc.geo.crs import CRS
+
+from terramorph.errors import ConfigError, InputError, RasterError
+from terramorph.raster import ImageSource, Raster, ReadOptions, Source, TileSource
+from terramorph.raster.array_source import ArraySource, RasterSource
+from terramorph.raster.image import IMAGE_SUFFIXES
+from terramorph.raster.mapfile import is_calibration
+from terramorph.raster.storage import Remote, as_remote
+from terramorph.raster.tiles import FolderTiles, MBTiles, PMTiles, ServerTiles
+from terramorph.raster.zipped import as_zipped, unpacked
+
+if TYPE_CHECKING:
+    import xarray
+
+_ADVICE = {
+    suffix: advice
+    for suffixes, advice in (
+        (".dwg", "is an AutoCAD drawing, which is not read; save it as DXF"),
+        (".mdb .accdb", "is a database of Microsoft Access, which is not read; export its layers as GeoPackage"),
+        (".json", "is no GeoJSON, TopoJSON or Esri JSON; convert it to GeoPackage with a program that reads it"),
+        (".csv .tsv .xls .xlsx .ods", "is a table; make a GeoPackage of it with QGIS and give that"),
+        (".qgs .qgz .qlr .lyr .lyrx .mxd .aprx", "says where data are and holds none; give the file that it names"),
+        (".tab", "places no image and holds no vectors; give the image, or save the vectors as GeoPackage"),
+        (".shx .dbf .sbn .cpg", "is a part of a Shapefile; give the .shp beside it"),
+        (".gdbtable .gdbtablx", "is a part of a FileGDB; give the folder that ends in .gdb"),
+        (".sqlitedb .rmaps .sdb", "is a tile database of a kind that is not read; convert it to MBTiles"),
+    )
+    for suffix in suffixes.split()
+}
+_FILES = frozenset({".tif", ".tiff", ".vrt", ".jp2", ".pmtiles", ".mbtiles"})
+
+
+def open_source(
+    data: str | Path | Raster | NDArray[Any] | xarray.DataArray,
+    options: ReadOptions | None = None,
+    *,
+    crs: CRS | str | None = None,
+    zoom: int | None = None,
+    any_zoom: bool = False,
+    layout: str | None = None,
+    terms: str | None = None,
+    cache: Path | None = None,
+    style: str | Path = "classic",
+    table: str | Path | None = None,
+    kind: str | None = None,
+) -> Source:
+    """Opens an image, tiles, vectors to be drawn, or an array, as a source of pixels for any grid.
+
+        open_source("ortho.tif")                       # a GeoTIFF, COG, VRT, JPEG with a world file, ...
+        open_source("s3://bucket/ortho.tif")           # read in parts; likewise gs://, az://, https://
+        open_source("a.zip"), open_source("cache/")    # an image in an archive; a folder of tiles
+        open_source("city.mbtiles")                    # MBTiles and PMTiles, of images or of vectors
+        open_source("https://tiles.example/{z}/{x}/{y}.png", zoom=17, terms="...", cache=Path("tiles"))
+        open_source("streets.gpkg", style="osm")       # vectors, drawn
+        open_source(dataarray), open_source(raster), open_source(array)
+
+    Args:
+        data: a path or a URL; a Raster; a DataArray with a CRS, lazy or not; or an array (C, H, W) without a place.
+        options: of an image or array: which bands, and what their values mean.
+        crs: such as EPSG:32633, of what has a place and does not say its CRS; of tiles EPSG:3857 (default) or
+            EPSG:3395; it takes the place of the CRS of vectors.
+        zoom: of tiles; default: the finest that covers the ground. A server needs one. Nothing to others.
+        any_zoom: take the default where a folder or an archive has no tiles of that zoom.
+        layout: of a folder of tiles, one of `raster.tiles.LAYOUTS`; default: told by the folder's content.
+        terms: licence or terms of use; a server needs them, and elsewhere they stand for what the source says itself.
+        cache: folder for what is fetched from a server, which needs one.
+        style: how vectors are drawn: classic, osm, classes, or a TOML file.
+        table: which tags and layers of vectors are which class: osm, protomaps, plain, or a TOML file; default: told by
+            their content.
+        kind: class of all vectors of a file without tags.
+
+    Raises:
+        RasterError: If there is nothing there, or nothing that is read, or something is missing to read it.
+        ConfigError: If the CRS, style, table or kind is none, or options are given of what has none.
+        InputError: If ``data`` is of a type that holds no pixels.
+        StorageError: If the cache cannot be written.
+        MissingPackageError: If the package for such a URL, or for DataArrays, is not installed.
+    """
+    place = crs if crs is None or isinstance(crs, CRS) else _crs(crs)
+    if not isinstance(data, str | Path):
+        return _of_memory(data, options, place)
+    as_tiles = partial(TileSource, zoom=zoom, any_zoom=any_zoom, crs=place)
+    source = _drawn(data, place, style, table, kind) or _of_pixels(
+        data, as_tiles, zoom, place, terms, cache, layout, options
+    )
+    if not isinstance(source, ImageSource) and options and (options.bands or options.categorical):
+        source.close()
+        raise ConfigError(f"{source.name} is no image, and bands and categorical are of images; leave them out.")
+    if terms and terms.strip():
+        source.licence = terms.strip()
+    return source
+
+
+def _of_memory(data: Any, options: ReadOptions | None, crs: CRS | None) -> Source:
+    """A source of pixels that are held already."""
+    if isinstance(data, Raster):
+        return RasterSource(data, options)
+    if isinstance(data, np.ndarray):
+        return RasterSource(Raster.from_pixels(data), options)
+    xarray = sys.modules.get("xarray")  # whoever holds a DataArray has imported it
+    if xarray and isinstance(data, xarray.DataArray):
+        return ArraySource(data, options, crs=crs)
+    if xarray and isinstance(data, xarray.Dataset):
+        raise InputError("A Dataset holds several variables; pick one, or use .to_dataarray().")
+    raise InputError(
+        f"A {type(data).__name__} holds no pixels; give a path, a URL, a Raster, a DataArray, or an array "
+        "(bands, height, width)."
+    )
+
+
+def _drawn(
+    spec: str | Path, crs: CRS | None, style: str | Path, table: str | Path | None, kind: str | None
+) -> Source | None:
+    """Vectors, drawn; None where a path or URL is of something else."""
+    if Path(spec).suffix.lower() in IMAGE_SUFFIXES:
+        return None
+    from terramorph.cartography import VectorSource, load_style  # half a second
+    from terramorph.cartography.detect import is_vector, refuse_vectors
+
+    if is_vector(spec):
+        return VectorSource(spec, load_style(style), crs=crs, table=table, kind=kind)
+    refuse_vectors(spec)
+    return None
+
+
+def _of_pixels(
+    spec: str | Path,
+    as_tiles: Callable[..., TileSource],
+    zoom: int | None,
+    crs: CRS | None,
+    terms: str | None,
+    cache: Path | None,
+    layout: str | None,
+    options: ReadOptions | None,
+) -> Source:
+    """An image or tiles, by their path or URL."""
+    if isinstance(spec, str) and spec.lower().startswith(("http://", "https://")) and not _is_file(spec):
+        size = 512 if re.search(r"@2x|\{r\}", spec) else None
+        return as_tiles(ServerTiles(spec, zoom, terms, cache), tile_size=size)
+    remote = as_remote(spec)
+    if remote is not None:
+        return _of_remote(remote, as_tiles, crs, options)
+    zipped = as_zipped(spec)
+    if zipped is not None:
+        with ExitStack() as stack:
+            image, name = stack.enter_context(unpacked(*zipped))
+            source = ImageSource(image, crs=crs, options=options)
+            source.name = f"zip://{zipped[0]}!{name}"
+            weakref.finalize(source, stack.pop_all().close)
+            return source
+    path = Path(spec)
+    if path.is_dir():
+        return as_tiles(FolderTiles(path, layout))
+    if not path.exists():
+        raise RasterError(f"{path} does not exist; check the path, or give a URL with {{z}}, {{x}} and {{y}}.")
+    if layout is not None:
+        raise RasterError(f"{path} is a file, and a layout is of folders of tiles; leave it out.")
+    suffix = path.suffix.lower()
+    if suffix == ".mbtiles":
+        return as_tiles(MBTiles(path))
+    if suffix == ".pmtiles":
+        return as_tiles(PMTiles(path))
+    if suffix in _ADVICE and not (suffix == ".tab" and is_calibration(path)):
+        raise RasterError(f"{path} {_ADVICE[suffix]}.")
+    return ImageSource(path, crs=crs, options=options)
+
+
+def _of_remote(
+    remote: Remote, as_tiles: Callable[..., TileSource], crs: CRS | None, options: ReadOptions | None
+) -> Source:
+    """What can be read in parts."""
+    suffix = remote.suffix.lower()
+    if suffix == ".pmtiles":
+        return as_tiles(PMTiles(remote))
+    if suffix == ".mbtiles":
+        raise RasterError(f"{remote} is a database, which cannot be read in parts; copy it here, or make it PMTiles.")
+    return ImageSource(remote, crs=crs, options=options)
+
+
+def _is_file(url: str) -> bool:
+    """Whether a URL is of one file, and not of the tiles of a server."""
+    return "{" not in url and PurePosixPath(urlsplit(url).path).suffix.lower() in _FILES
+
+
+def _crs(text: str) -> CRS:
+    try:
+        return CRS(text)
+    except Exception as error:  # pyproj's own errors share no base with ours
+        raise ConfigError(f"{text!r} is no coordinate system; give one such as EPSG:32633.") from error

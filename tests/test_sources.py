@@ -1,0 +1,191 @@
+"""What `open_source` makes of whatever it is given: one door for files, tiles, servers, vectors and arrays."""
+
+from __future__ import annotations
+
+import threading
+import zipfile
+from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import odc.geo.xr  # noqa: F401
+import pytest
+import xarray
+from affine import Affine
+from odc.geo.crs import CRS
+from PIL import Image
+
+import terramorph
+from terramorph.errors import ConfigError, InputError, RasterError
+from terramorph.geo import Grid
+from terramorph.raster import Raster, ReadOptions, Source, read_image, write_image
+from terramorph.raster.tiles.write import write_tiles
+from terramorph.sources import open_source
+
+CRS_M = CRS("EPSG:3857")
+SIDE = 40075016.685578488 / 2**14
+GRID = Grid(256, 256, Affine(SIDE / 256, 0, 0, 0, -SIDE / 256, SIDE), CRS_M)
+"""Tile 14/8192/8191."""
+COORDINATES = {"y": SIDE - (np.arange(256) + 0.5) * SIDE / 256, "x": (np.arange(256) + 0.5) * SIDE / 256}
+
+
+@pytest.fixture(scope="module")
+def raster() -> Raster:
+    pixels = np.random.default_rng(1).integers(0, 256, (3, 32, 32), np.uint8).repeat(8, 1).repeat(8, 2)
+    return Raster.from_pixels(pixels, GRID)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory, raster: Raster) -> Iterator[dict[str, Callable[[], Source]]]:
+    """Name of a kind -> opens it. All hold the same pixels."""
+    root = tmp_path_factory.mktemp("sources")
+    write_image(raster, root / "a.tif")
+    image = Image.fromarray(raster.pixels.transpose(1, 2, 0))
+    image.save(root / "b.png")
+    (root / "b.pgw").write_text(
+        "\n".join(str(v) for v in (GRID.affine.a, 0, 0, GRID.affine.e, *(GRID.affine @ (0.5, 0.5))))
+    )
+    (root / "b.prj").write_text(CRS_M.to_wkt())
+    with zipfile.ZipFile(root / "c.zip", "w") as archive:
+        archive.write(root / "a.tif", "a.tif")
+    for name, kind in (("tiles", "xyz"), ("d.mbtiles", "mbtiles"), ("e.pmtiles", "pmtiles")):
+        with open_source(root / "a.tif") as source:
+            write_tiles(source, root / name, kind=kind, name="town")
+    cache = root / "cache" / "z15" / "8" / "x8192" / "7"
+    cache.mkdir(parents=True)
+    image.save(cache / "y8191.png")
+    array = xarray.DataArray(
+        raster.pixels,
+        {
+            "y": [(GRID.affine @ (0, i + 0.5))[1] for i in range(256)],
+            "x": [(GRID.affine @ (i + 0.5, 0))[0] for i in range(256)],
+        },
+        ("band", "y", "x"),
+    )
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=root / "tiles"))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}/{{z}}/{{x}}/{{y}}.png"
+    yield {
+        "GeoTIFF": lambda: open_source(root / "a.tif"),
+        "GeoTIFF, named by a string": lambda: open_source(str(root / "a.tif")),
+        "PNG with a world file": lambda: open_source(root / "b.png"),
+        "archive": lambda: open_source(root / "c.zip"),
+        "folder of tiles": lambda: open_source(root / "tiles", zoom=14),
+        "SAS.Planet's cache": lambda: open_source(root / "cache"),
+        "MBTiles": lambda: open_source(root / "d.mbtiles", zoom=14),
+        "PMTiles": lambda: open_source(root / "e.pmtiles", zoom=14),
+        "server": lambda: open_source(url, zoom=14, terms="ours", cache=root / "kept"),
+        "Raster": lambda: open_source(raster),
+        "DataArray": lambda: open_source(array.odc.assign_crs("EPSG:3857")),
+        "DataArray without a CRS": lambda: open_source(array, crs="EPSG:3857"),
+        "lazy DataArray": lambda: open_source(array.odc.assign_crs("EPSG:3857").chunk(x=100, y=100)),
+    }
+    server.shutdown()
+    server.server_close()
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+KINDS = (
+    *("GeoTIFF", "GeoTIFF, named by a string", "PNG with a world file", "archive", "folder of tiles"),
+    *("SAS.Planet's cache", "MBTiles", "PMTiles", "server", "Raster", "DataArray", "DataArray without a CRS"),
+    "lazy DataArray",
+)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_gives_its_pixels_on_a_grid(kind, files, raster):
+    with files[kind]() as source:
+        inner = GRID.crop(20, 30, 100, 120)
+        found = source.read(inner)
+        assert np.array_equal(found.pixels, raster.crop(20, 30, 100, 120).pixels)
+        assert found.mask.all()
+        assert found.grid == inner
+        outside = source.read(GRID.crop(-8, 200, 16, 80))
+        assert np.array_equal(outside.mask, np.pad(np.ones((8, 56), bool), ((8, 0), (0, 24))))
+        assert np.array_equal(outside.pixels[:, 8:, :56], raster.pixels[:, :8, 200:])
+        assert len(source.fingerprint()) >= 32
+
+
+def test_vectors_are_drawn_in_a_style(tmp_path):
+    import geopandas
+    import shapely
+
+    square = shapely.box(0, SIDE / 2, SIDE / 2, SIDE)
+    geopandas.GeoDataFrame({"kind": ["water"]}, geometry=[square], crs="EPSG:3857").to_file(tmp_path / "a.gpkg")
+    for style in ("classic", "classes"):
+        with terramorph.open_source(tmp_path / "a.gpkg", style=style, terms="by letter") as source:
+            drawn = source.read(GRID).pixels
+            assert source.licence == "by letter"
+        assert len(np.unique(drawn[:, 10:118, 10:118].reshape(3, -1), axis=1).T) == 1
+        assert not np.array_equal(drawn[:, 60, 60], drawn[:, 200, 200])
+    with pytest.raises(ConfigError, match="vectors"):
+        open_source(tmp_path / "a.gpkg", ReadOptions(bands=(1,)))
+
+
+def test_an_array_has_no_place_and_keeps_what_is_not_finite_out():
+    pixels = np.arange(2 * 4 * 5, dtype=np.float32).reshape(2, 4, 5)
+    pixels[:, 1, 2] = np.nan
+    with open_source(pixels, ReadOptions(bands=(2,), names=("height",))) as source:
+        found = source.read(source.grid)
+        assert source.grid == Grid.pixels(4, 5)
+    assert found.bands == ("height",)
+    assert np.array_equal(found.mask, np.isfinite(pixels[1]))
+    assert np.array_equal(found.pixels[0][found.mask], pixels[1][found.mask])
+
+
+@pytest.mark.parametrize("flip", [(-1, 1), (1, -1), (-1, -1)])
+def test_what_is_held_upside_down_is_read_exactly(flip, raster):
+    rows, columns = flip
+    affine = GRID.affine @ Affine.translation(256 * (columns < 0), 256 * (rows < 0)) @ Affine.scale(columns, rows)
+    other = Raster.from_pixels(raster.pixels[:, ::rows, ::columns].copy(), Grid(256, 256, affine, CRS_M))
+    with open_source(other) as source:
+        found = source.read(GRID.crop(10, 20, 30, 40))
+    assert np.array_equal(found.pixels, raster.crop(10, 20, 30, 40).pixels)
+
+
+def test_classes_are_never_mixed(raster):
+    labels = np.where(np.random.default_rng(2).random((256, 256)) < 0.5, 3, 200).astype(np.uint8)
+    half = Grid(128, 128, GRID.affine @ Affine.scale(2.03), CRS_M)
+    array = xarray.DataArray(
+        labels,
+        {
+            "y": [(GRID.affine @ (0, i + 0.5))[1] for i in range(256)],
+            "x": [(GRID.affine @ (i + 0.5, 0))[0] for i in range(256)],
+        },
+        ("y", "x"),
+    )
+    flagged = array.assign_attrs(flag_values=[3, 200], flag_meanings="water road")
+    classes = ReadOptions(categorical=True)
+    for data, options in ((flagged, None), (array, classes), (Raster.from_pixels(labels[None], GRID), classes)):
+        with open_source(data, options, crs="EPSG:3857") as source:
+            assert set(np.unique(source.read(half).pixels)) <= {0, 3, 200}
+    with open_source(array, crs="EPSG:3857") as source:
+        assert len(np.unique(source.read(half).pixels)) > 3
+
+
+def test_what_holds_no_pixels_is_refused_with_a_sentence(tmp_path, raster):
+    for wrong, match in (
+        (3, "int holds no pixels"),
+        (xarray.Dataset(), "Dataset"),
+        (np.zeros((4, 4)), "bands, height, width"),
+        (tmp_path / "nothing.tif", "does not exist"),
+    ):
+        with pytest.raises(InputError, match=match):
+            open_source(wrong)
+    with pytest.raises(ConfigError, match="EPSG"):
+        open_source(raster, crs="EPSG:nothing")
+    with pytest.raises(RasterError, match="no band 4"):
+        open_source(raster, ReadOptions(bands=(4,)))
+    with pytest.raises(RasterError, match="holds no image"):
+        read_image(_empty(tmp_path / "a.zip"))
+
+
+def _empty(path: Path) -> Path:
+    with zipfile.ZipFile(path, "w"):
+        return path
