@@ -11,9 +11,10 @@ from PIL import Image
 
 from terramorph.bundle import Bands, Bundle
 from terramorph.errors import BundleError, ConfigError
-from terramorph.evaluation import evaluate
+from terramorph.evaluation import evaluate, own_bundle
 from terramorph.interop import export_onnx
 from terramorph.networks import build_network
+from terramorph.translate import Model, load
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -44,7 +45,7 @@ def exported(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_it_scores_as_its_bundle_does(bundle: Bundle, exported: Path, pairs: Path, tmp_path: Path) -> None:
-    wanted = evaluate(bundle, pairs, out=tmp_path / "a", device="cpu", precision="fp32")
+    wanted = evaluate(Model(bundle, device="cpu", precision="fp32"), pairs)
     found = evaluate(exported, pairs, out=tmp_path / "b", discuss=True)
     assert found["rmse"] == pytest.approx(wanted["rmse"], rel=1e-3)
     assert found["bundle"]["path"] == str(exported)
@@ -54,11 +55,11 @@ def test_it_scores_as_its_bundle_does(bundle: Bundle, exported: Path, pairs: Pat
 
 def test_what_it_cannot_do_is_said_before_any_work(exported: Path, pairs: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="exported in mode raster and has no other"):
-        evaluate(exported, pairs, out=tmp_path / "out", mode="paper")
-    with pytest.raises(ConfigError, match="cannot hold scores; leave out --record"):
-        evaluate(exported, pairs, out=tmp_path / "out", record=True)
+        load(exported, mode="paper")
+    with pytest.raises(ConfigError, match="cannot hold scores"):
+        own_bundle(exported)
     with pytest.raises(ConfigError, match="no noise"):
-        evaluate(exported, pairs, out=tmp_path / "out", discuss=True, samples=3)
+        evaluate(exported, pairs, out=tmp_path / "out", discuss=3)
     assert not (tmp_path / "out").exists()
 
 

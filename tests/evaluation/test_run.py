@@ -14,10 +14,11 @@ from PIL import Image
 
 from terramorph.bundle import Bands, Bundle, load_bundle
 from terramorph.cartography import PALETTE
-from terramorph.errors import DatasetError, InputError
-from terramorph.evaluation import evaluate
+from terramorph.errors import ConfigError, DatasetError, InputError
+from terramorph.evaluation import evaluate, own_bundle, record_scores
 from terramorph.metrics import INCEPTION_FILE, METRICS, InceptionFeatures
 from terramorph.networks import build_network
+from terramorph.translate import Model, load
 
 SIDE = 64
 RGB = Bands(names=("red", "green", "blue"))
@@ -54,7 +55,7 @@ def test_the_contract_of_metrics_json(pairs: Path, feature_weights: Path, tmp_pa
     told: list[tuple[int, int]] = []
     out = tmp_path / "out"
     found = evaluate(
-        bundle(), pairs, out=out, weights=feature_weights, device="cpu", save_predictions=True, batch_size=2,
+        Model(bundle(), device="cpu", batch_size=2), pairs, out, weights=feature_weights, save_predictions=True,
         progress=lambda done, total: told.append((done, total)),
     )  # fmt: skip
     assert json.loads((out / "metrics.json").read_text()) == found
@@ -84,21 +85,37 @@ def test_the_contract_of_metrics_json(pairs: Path, feature_weights: Path, tmp_pa
     assert np.sqrt((error**2).mean()) == pytest.approx(float(rows[3]["rmse"]), rel=1e-4)
 
 
+def test_without_a_folder_the_same_numbers_are_returned_and_nothing_is_written(
+    pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = bundle().save(tmp_path / "model.safetensors")
+    written = evaluate(path, pairs, tmp_path / "out")
+    before = sorted(tmp_path.rglob("*"))
+    for model in (path, str(path), load_bundle(path), load(path)):
+        found = evaluate(model, pairs)
+        assert {**found, "seconds": 0} == {**written, "seconds": 0}
+    assert sorted(tmp_path.rglob("*")) == before
+    for settings in ({"save_predictions": True}, {"discuss": 1}):
+        with pytest.raises(ConfigError, match="give a folder"):
+            evaluate(path, pairs, **settings)  # type: ignore[arg-type]
+
+
 def test_fid_is_computed_where_inceptions_weights_are(pairs: Path, feature_weights: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(feature_weights, tmp_path / "weights")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         torch.save(InceptionFeatures().trunk.state_dict(), folder / INCEPTION_FILE)
-    found = evaluate(bundle(), pairs, out=tmp_path / "out", weights=folder, device="cpu", batch_size=2, limit=3)
+    found = evaluate(Model(bundle(), device="cpu"), pairs, out=tmp_path / "out", weights=folder, limit=3)
     assert found["reasons"] == {}
     assert 0 < found["fid"] != found["floor"]["fid"] > 0
     (folder / INCEPTION_FILE).write_bytes(b"")
     with pytest.raises(InputError, match="pt_inception"):
-        evaluate(bundle(), pairs, out=tmp_path / "out", weights=folder, device="cpu")
+        evaluate(Model(bundle(), device="cpu"), pairs, out=tmp_path / "out", weights=folder)
 
 
 def test_the_page_is_complete_and_needs_no_network(pairs: Path, feature_weights: Path, tmp_path: Path) -> None:
-    evaluate(bundle(), pairs, out=tmp_path, weights=feature_weights, device="cpu")
+    evaluate(Model(bundle(), device="cpu"), pairs, out=tmp_path, weights=feature_weights)
     page = (tmp_path / "report.html").read_text()
     assert not re.search(r"https?:|src=\"(?!data:)|href=\"(?!#)|@import|url\(", page)
     for word in (*(metric.label for metric in METRICS.values()), "Best", "Median", "Worst", "Ordered by LPIPS"):
@@ -115,7 +132,7 @@ def test_the_page_is_complete_and_needs_no_network(pairs: Path, feature_weights:
 
 
 def test_map_to_aerial_has_no_classes_and_a_mean_colour(pairs: Path, tmp_path: Path) -> None:
-    found = evaluate(bundle(direction="BtoA"), pairs, out=tmp_path, device="cpu")
+    found = evaluate(Model(bundle(direction="BtoA"), device="cpu"), pairs, out=tmp_path)
     assert found["miou"] is found["class_iou"] is found["confusion"] is found["lpips"] is None
     assert "palette" in found["reasons"]["miou"]
     assert "weights" in found["reasons"]["lpips"]
@@ -135,22 +152,19 @@ def test_a_map_of_another_style_has_other_classes_in_numbers_and_page(tmp_path: 
             blocks = colours[rng.choice(3, (4, 4), p=(0.7, 0.1, 0.2))].repeat(SIDE // 4, 0).repeat(SIDE // 4, 1)
             noise = rng.integers(0, 200, (SIDE, SIDE, 3), dtype=np.uint8)
             Image.fromarray(np.concatenate((noise, blocks), axis=1)).save(tmp_path / "d" / split / f"p{i}.png")
-    found = evaluate(bundle(), tmp_path / "d", out=tmp_path / "out", device="cpu")
+    found = evaluate(Model(bundle(), device="cpu"), tmp_path / "d", out=tmp_path / "out")
     assert found["floor_colour"]["value"] == [248, 249, 250]
     assert found["palette"]["name"] == "measured"
     assert set(found["class_iou"]) == set(found["confusion"]["classes"]) == {"#f8f9fa", "#ffffff", "#9dc0fa"}
     assert "#9dc0fa" in (tmp_path / "out" / "report.html").read_text()
-    found = evaluate(bundle(), tmp_path / "d", out=tmp_path / "classic", style="classic", device="cpu")
+    found = evaluate(Model(bundle(), device="cpu"), tmp_path / "d", out=tmp_path / "classic", style="classic")
     assert found["miou"] is found["confusion"] is None
     assert "classic" in found["reasons"]["miou"]
     assert "Map classes" not in (tmp_path / "classic" / "report.html").read_text()
 
 
 def test_paper_mode_repeats_with_its_seed(pairs: Path, tmp_path: Path) -> None:
-    runs = [
-        evaluate(bundle(), pairs, out=tmp_path / str(i), device="cpu", mode="paper", seed=seed, limit=2)
-        for i, seed in enumerate((1, 1, 2))
-    ]
+    runs = [evaluate(Model(bundle(), device="cpu", mode="paper", seed=seed), pairs, limit=2) for seed in (1, 1, 2)]
     assert runs[0]["rmse"] == runs[1]["rmse"] != runs[2]["rmse"]
     assert runs[0]["n"] == 2
     assert runs[0]["protocol"]["batch_size_one"] is True
@@ -158,11 +172,11 @@ def test_paper_mode_repeats_with_its_seed(pairs: Path, tmp_path: Path) -> None:
 
 def test_pairs_larger_than_the_bundle_are_resized_by_pil(tmp_path: Path) -> None:
     make_pairs(tmp_path / "data", "val", 2)
-    found = evaluate(bundle(), tmp_path / "data", out=tmp_path / "a", device="cpu")
+    found = evaluate(Model(bundle(), device="cpu"), tmp_path / "data", out=tmp_path / "a")
     for file in (tmp_path / "data" / "val").iterdir():
         whole = Image.open(file)
         whole.resize((4 * SIDE, 2 * SIDE), Image.Resampling.NEAREST).save(file)
-    large = evaluate(bundle(), tmp_path / "data", out=tmp_path / "b", device="cpu")
+    large = evaluate(Model(bundle(), device="cpu"), tmp_path / "data", out=tmp_path / "b")
     assert large["n"] == 2
     assert large["floor"]["rmse"] == pytest.approx(found["floor"]["rmse"], rel=0.05)
 
@@ -181,7 +195,7 @@ def test_other_dtypes_and_bands(tmp_path: Path) -> None:
         network, "unet64", source=Bands(names=("grey",)), size=SIDE,
         target=Bands(names=("height",), dtype="uint16", low=0.0, high=4000.0),
     )  # fmt: skip
-    found = evaluate(made, tmp_path / "d", out=tmp_path / "out", device="cpu", save_predictions=True)
+    found = evaluate(Model(made, device="cpu"), tmp_path / "d", out=tmp_path / "out", save_predictions=True)
     assert len(found["floor_colour"]["value"]) == 1
     assert 0 < found["rmse"] < 255
     assert (tmp_path / "out" / "predictions" / "0.tif").is_file()
@@ -190,7 +204,7 @@ def test_other_dtypes_and_bands(tmp_path: Path) -> None:
 def test_predictions_of_pairs_in_folders_keep_their_paths(pairs: Path, tmp_path: Path) -> None:
     for folder in ("north", "south"):
         shutil.copytree(pairs / "val", tmp_path / "d" / "val" / folder)
-    evaluate(bundle(), tmp_path / "d", out=tmp_path / "out", device="cpu", save_predictions=True)
+    evaluate(Model(bundle(), device="cpu"), tmp_path / "d", out=tmp_path / "out", save_predictions=True)
     made = (tmp_path / "out" / "predictions").rglob("*.png")
     names = {path.relative_to(tmp_path / "out" / "predictions").as_posix() for path in made}
     assert names == {f"{folder}/p{i}.png" for folder in ("north", "south") for i in range(5)}
@@ -201,8 +215,8 @@ def test_bad_pairs_are_named_or_skipped_and_listed(tmp_path: Path) -> None:
     make_pairs(tmp_path / "data", "val", 3)
     (tmp_path / "data" / "val" / "p1.png").write_bytes(b"broken")
     with pytest.raises(DatasetError, match="p1"):
-        evaluate(bundle(), tmp_path / "data", out=tmp_path / "out", device="cpu")
-    found = evaluate(bundle(), tmp_path / "data", out=tmp_path / "out", device="cpu", skip_bad=True)
+        evaluate(Model(bundle(), device="cpu"), tmp_path / "data", out=tmp_path / "out")
+    found = evaluate(Model(bundle(), device="cpu"), tmp_path / "data", out=tmp_path / "out", skip_bad=True)
     assert found["n"] == 2
     assert len(found["dataset"]["skipped"]) == 1
     assert "Left out" in (tmp_path / "out" / "report.html").read_text()
@@ -211,23 +225,23 @@ def test_bad_pairs_are_named_or_skipped_and_listed(tmp_path: Path) -> None:
 def test_what_does_not_fit_is_refused(pairs: Path, tmp_path: Path) -> None:
     four = Bands(names=("red", "green", "blue", "nir"))
     with pytest.raises(DatasetError, match="made for 4 of uint8"):
-        evaluate(bundle(target=four), pairs, out=tmp_path, device="cpu")
+        evaluate(Model(bundle(target=four), device="cpu"), pairs, out=tmp_path)
     with pytest.raises(DatasetError, match="no split 'test'"):
-        evaluate(bundle(), pairs, split="test", out=tmp_path, device="cpu")
-    with pytest.raises(InputError, match="1 or more"):
-        evaluate(bundle(), pairs, out=tmp_path, device="cpu", limit=0)
+        evaluate(Model(bundle(), device="cpu"), pairs, split="test", out=tmp_path)
+    with pytest.raises(InputError, match="got 0"):
+        evaluate(Model(bundle(), device="cpu"), pairs, out=tmp_path, limit=0)
 
 
 def test_the_report_says_what_the_bundle_notes(pairs: Path, tmp_path: Path) -> None:
-    evaluate(bundle(note="Trained on images of nobody."), pairs, out=tmp_path / "out", device="cpu")
+    evaluate(Model(bundle(note="Trained on images of nobody."), device="cpu"), pairs, out=tmp_path / "out")
     assert "Trained on images of nobody." in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 
 
 def test_recorded_scores_are_in_the_bundle_and_others_are_not(pairs: Path, tmp_path: Path) -> None:
     path = bundle().save(tmp_path / "model.safetensors")
-    scores = evaluate(path, pairs, out=tmp_path / "out")
+    scores = evaluate(path, pairs)
     assert load_bundle(path).header.scores == {}
-    evaluate(path, pairs, out=tmp_path / "out", record=True)
+    record_scores(own_bundle(path), "val", {key: scores[key] for key in METRICS})
     recorded = load_bundle(path).header.scores
     assert recorded["val psnr"] == pytest.approx(scores["psnr"])
     assert recorded["val lpips"] is None

@@ -19,6 +19,7 @@ from terramorph.networks import build_network
 from terramorph.pairs import open_pairs
 from terramorph.raster import Raster, write_image
 from terramorph.training import recalibrate, recalibrate_network
+from terramorph.translate import Model
 
 SIDE = 64
 RGB = Bands(names=("red", "green", "blue"))
@@ -49,7 +50,7 @@ def test_native_scale_is_cut_and_not_resized(tmp_path: Path) -> None:
     sample = samples.read(0)
     assert np.array_equal(sample.source, whole[:, 18:82, 18:82])
     assert np.array_equal(sample.truth, whole[:, 18:82, 118:182])
-    found = evaluate(bundle(NATIVE), root, out=tmp_path / "out", device="cpu")
+    found = evaluate(Model(bundle(NATIVE), device="cpu"), root, out=tmp_path / "out")
     assert found["protocol"]["resize"] == "none, the centre of 64 px is cut out"
     assert "scale of the files" in found["protocol"]["name"]
 
@@ -57,7 +58,7 @@ def test_native_scale_is_cut_and_not_resized(tmp_path: Path) -> None:
 def test_native_scale_enlarges_what_is_too_small_and_says_so(tmp_path: Path) -> None:
     make_pairs(tmp_path / "d" / "val", 1, 100)
     root = make_pairs(tmp_path / "d" / "val", 2, 50)
-    found = evaluate(bundle(NATIVE), root, out=tmp_path / "out", device="cpu")
+    found = evaluate(Model(bundle(NATIVE), device="cpu"), root, out=tmp_path / "out")
     assert found["n"] == 3
     assert "2 of 3 pairs with a side under that: PIL bicubic, stored dtype" in found["protocol"]["resize"]
 
@@ -68,7 +69,7 @@ def test_otherwise_whole_pairs_are_resized(tmp_path: Path, recipe: dict[str, Any
     sample = Samples(open_pairs(root, "val"), bundle(recipe).header).read(0)
     half = Image.open(root / "val" / "p100-0.png").crop((0, 0, 100, 100)).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
     assert np.array_equal(sample.source, np.asarray(half).transpose(2, 0, 1))
-    found = evaluate(bundle(recipe), root, out=tmp_path / "out", device="cpu")
+    found = evaluate(Model(bundle(recipe), device="cpu"), root, out=tmp_path / "out")
     assert found["protocol"]["resize"] == "PIL bicubic, stored dtype"
     assert found["protocol"]["name"] == "maps-256 at 64 px"
 
@@ -90,7 +91,7 @@ def test_a_bad_pair_is_reported_when_its_turn_comes(tmp_path: Path) -> None:
     (root / "val" / "p64-2.png").write_bytes(b"broken")
     told: list[tuple[int, int]] = []
     with pytest.raises(DatasetError, match="p64-2"):
-        evaluate(bundle(), root, out=tmp_path / "out", device="cpu", batch_size=1, progress=lambda *at: told.append(at))
+        evaluate(Model(bundle(), device="cpu", batch_size=1), root, progress=lambda *at: told.append(at))
     assert told == [(1, 3), (2, 3)]
 
 

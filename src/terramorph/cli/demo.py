@@ -67,7 +67,7 @@ def run(
     from terramorph.metrics import METRICS
     from terramorph.raster import read_image
     from terramorph.training import load_config
-    from terramorph.translate import translate_files
+    from terramorph.translate import load, translate_files
 
     changes: dict[str, Any] = {"seed": seed, "device": device.value}
     if steps is not None:
@@ -93,9 +93,8 @@ def run(
     with Meter("translating the held-out quarter") as meter:
         translate_files(bundle, heldout_aerial, made, device=device.value, overwrite=True, progress=meter.update)
     with Meter("evaluating") as meter:
-        metrics = evaluate(
-            bundle, out / "pairs", split="val", out=out / "evaluation", device=device.value, progress=meter.update
-        )
+        model = load(bundle, device=device.value)
+        metrics = evaluate(model, out / "pairs", out / "evaluation", progress=meter.update)
     ground = Ground(read_image(heldout_aerial), read_image(made), read_image(heldout_truth))
     miou, classes = _map_scores(ground)
     _write_strip(ground, out / "demo.png")

@@ -10,6 +10,7 @@ import typer
 
 from terramorph.cli.choices import Device, Mode, Precision
 from terramorph.cli.console import Meter, say, show_columns
+from terramorph.errors import ConfigError
 
 NAME = "evaluate"
 EXAMPLE = "Example: terramorph evaluate runs/maps/model.safetensors data/maps --split val --out runs/maps/val"
@@ -18,7 +19,10 @@ EXAMPLE = "Example: terramorph evaluate runs/maps/model.safetensors data/maps --
 def run(
     bundle: Annotated[str, typer.Argument(help="A model.safetensors, a run's folder, a model's name, or an .onnx.")],
     dataset: Annotated[Path, typer.Argument(help="Folder of pairs.")],
-    out: Annotated[Path, typer.Option(help="Folder for metrics.json, report.html and predictions/.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for metrics.json, report.html and predictions/. Default: none."),
+    ] = None,
     split: Annotated[str, typer.Option(help="Which pairs: val, test or train.")] = "val",
     weights: Annotated[Path | None, typer.Option(help="Folder of the weights that LPIPS, FD, KD and FID need.")] = None,
     style: Annotated[
@@ -44,28 +48,33 @@ def run(
     ] = 1,
 ) -> None:
     """Score a model on held-out pairs, beside the floor of one constant colour."""
-    from terramorph.evaluation import evaluate
+    from terramorph.evaluation import evaluate, own_bundle, record_scores
+    from terramorph.metrics import METRICS
+    from terramorph.translate import load
 
+    if samples > 1 and not discuss:
+        raise ConfigError(f"--samples {samples} draws what a discussion compares; add --discuss.")
+    held = own_bundle(bundle) if record else None
+    model = load(bundle, mode=mode.value if mode else None, device=device.value, precision=precision.value)
     with Meter("evaluating") as meter:
         metrics = evaluate(
-            bundle,
+            model,
             dataset,
+            out,
             split=split,
-            out=out,
-            weights=weights,
-            style=style,
-            mode=mode.value if mode else None,
-            save_predictions=save_predictions,
-            device=device.value,
-            precision=precision.value,
             limit=limit,
             skip_bad=skip_bad,
-            record=record,
-            discuss=discuss,
-            samples=samples,
+            style=style,
+            weights=weights,
+            save_predictions=save_predictions,
+            discuss=samples if discuss else 0,
             progress=meter.update,
         )
+    if held is not None:
+        record_scores(held, split, {key: metrics[key] for key in METRICS})
     show_metrics(metrics)
+    if out is None:
+        return
     say(f"{out / 'report.html'}: the page; {out / 'metrics.json'}: the figures.")
     if discuss:
         say(f"{out / 'discussion.html'}: what is right and wrong; {out / 'discussion.json'}: its figures.")

@@ -92,5 +92,5 @@ def _loss(bundle: Bundle, made: Path, dataset: Path, folder: Path) -> QualityLos
 def _scores(network: Path, dataset: Path, label: str) -> dict[str, Any]:
     from terramorph.evaluation import evaluate
 
-    with Meter(label) as meter, tempfile.TemporaryDirectory() as folder:
-        return evaluate(network, dataset, split="val", out=folder, limit=SCORED, progress=meter.update)
+    with Meter(label) as meter:
+        return evaluate(network, dataset, split="val", limit=SCORED, progress=meter.update)

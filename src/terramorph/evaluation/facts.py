@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from terramorph._version import __version__
-from terramorph.bundle import Header, Mode
 from terramorph.evaluation.classes import Classes
 from terramorph.evaluation.samples import Samples
 from terramorph.metrics import PSNR_CAP
 from terramorph.translate import Model
 
 
-def protocol_facts(samples: Samples, ids: list[str], translator: Model, seed: int) -> dict[str, Any]:
+def protocol_facts(samples: Samples, ids: list[str], model: Model) -> dict[str, Any]:
     """How it was measured: of the pairs that were counted, ``ids``."""
     size = samples.header.size
     name, resize = "maps-256" if size == 256 else f"maps-256 at {size} px", "PIL bicubic, stored dtype"
@@ -32,23 +30,24 @@ def protocol_facts(samples: Samples, ids: list[str], translator: Model, seed: in
         "compared_as": "uint8",
         "features": "SqueezeNet 1.1, globally pooled, 512-d (FD is not FID)",
         "psnr_cap": PSNR_CAP,
-        "mode": translator.mode,
-        "precision": str(getattr(translator.backend, "dtype", torch.float32)).removeprefix("torch."),
-        "batch_size_one": translator.mode == "paper",
-        "seed": seed if translator.mode == "paper" else None,
+        "mode": model.mode,
+        "precision": str(getattr(model.backend, "dtype", torch.float32)).removeprefix("torch."),
+        "batch_size_one": model.mode == "paper",
+        "seed": model.seed if model.mode == "paper" else None,
     }
 
 
-def bundle_facts(header: Header, path: Path | None, mode: Mode) -> dict[str, Any]:
-    """What was evaluated; ``path`` is ``None`` for a bundle in memory."""
+def bundle_facts(model: Model) -> dict[str, Any]:
+    """What was evaluated; its path is ``None`` for a bundle in memory."""
+    header = model.header
     return {
-        "path": None if path is None else str(path),
+        "path": None if model.path is None else str(model.path),
         "network": header.architecture.name,
         "direction": header.direction,
         "source": f"{header.source.count} x {header.source.dtype} ({', '.join(header.source.names)})",
         "target": f"{header.target.count} x {header.target.dtype} ({', '.join(header.target.names)})",
         "size": header.size,
-        "mode": mode,
+        "mode": model.mode,
         "recalibrated": header.recalibrated,
         "ground_resolution": header.ground_resolution,
         "made_by": header.made_by,

@@ -7,7 +7,7 @@ is a few numbers and features, so memory does not grow with the pixels of the se
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -108,10 +108,6 @@ class Instruments:
             self.look["roads"] = lambda images: planes(images)[:, roads].any(dim=1, keepdim=True)
         else:
             self.missing["roads"] = f"Which colours of the palette {palette.name} are roads is not known."
-
-    def of(self, needs: Collection[str]) -> Instruments:
-        """Those that metrics with these needs look with."""
-        return Instruments({need: self.look[need] for need in self.look if need in needs}, self.missing, self.palette)
 
     @torch.inference_mode()
     def view(self, images: Tensor, truth: Tensor | None = None, mask: Tensor | None = None) -> View:

@@ -21,6 +21,7 @@ from terramorph.pairs import open_pairs
 from terramorph.pixels import Scaling
 from terramorph.study.splits import Splits, link_pairs
 from terramorph.training import TrainConfig
+from terramorph.translate import Model
 
 _LOOK = 8  # pairs of the untrained trial
 
@@ -48,7 +49,7 @@ def choose_objectives(
     with tempfile.TemporaryDirectory() as folder:
         pairs = Path(folder) / "pairs"
         link_pairs(dataset, replace(splits, tuning=splits.tuning[:_LOOK]), pairs)
-        document = _look(pairs, "val", preset, weights, folder)
+        document = _look(pairs, "val", preset, weights)
     _require(asked, document)
     return tuple(asked) or (next(name for name in MAIN if document[name] is not None),)
 
@@ -57,13 +58,12 @@ def require_objectives(
     objectives: Sequence[str], dataset: Path, split: str, preset: TrainConfig, weights: Path | None
 ) -> None:
     """Finds out in the same way whether the objectives can be computed on a split; arguments and errors likewise."""
-    with tempfile.TemporaryDirectory() as folder:
-        _require(objectives, _look(dataset, split, preset, weights, folder))
+    _require(objectives, _look(dataset, split, preset, weights))
 
 
-def _look(dataset: Path, split: str, preset: TrainConfig, weights: Path | None, out: str) -> dict[str, Any]:
-    network = _untrained(dataset, split, preset)
-    return evaluate(network, dataset, split=split, out=out, weights=weights, limit=_LOOK, device=preset.device)
+def _look(dataset: Path, split: str, preset: TrainConfig, weights: Path | None) -> dict[str, Any]:
+    model = Model(_untrained(dataset, split, preset), device=preset.device)
+    return evaluate(model, dataset, split=split, weights=weights, limit=_LOOK)
 
 
 def _require(objectives: Sequence[str], document: Mapping[str, Any]) -> None:

@@ -25,6 +25,7 @@ from terramorph.training.loop import MODEL
 from terramorph.training.page import read_log
 from terramorph.training.schedule import total_steps
 from terramorph.training.state import CHECKPOINT, CONFIG, read_position
+from terramorph.translate import load
 
 _MAY_DIFFER = {"max_steps", *PLACES}
 
@@ -177,7 +178,8 @@ def score(
     Raises:
         BundleError, ConfigError, DatasetError, InputError, StorageError: as `evaluate`.
     """
-    evaluate(run / MODEL, dataset, split=split, out=out, weights=weights, limit=limit, device=device, progress=progress)
+    model = load(run / MODEL, device=device)
+    evaluate(model, dataset, out, split=split, weights=weights, limit=limit, progress=progress)
     return read_scores(out)
 
 

@@ -48,6 +48,7 @@ class Model:
 
     Attributes:
         header: what the bundle says of itself.
+        path: the file it was loaded from, None if it was not.
         mode: `raster` or `paper`.
         device: where it computes.
         batch_size: images of the training size per pass.
@@ -82,6 +83,7 @@ class Model:
         backend: Backend | None = None,
     ) -> None:
         self.header = bundle.header if isinstance(bundle, Bundle) else bundle
+        self.path = bundle.path if isinstance(bundle, Bundle) else None
         self.mode: Mode = mode or self.header.mode
         self.seed = seed
         self.any_resolution = any_resolution
@@ -408,7 +410,9 @@ def load(
                 f"{path} was exported in mode {exported.header.mode} and has no other; export it again with "
                 f"--mode {mode}."
             )
-        return Model(exported.header, seed=seed, any_resolution=any_resolution, backend=exported)
+        model = Model(exported.header, seed=seed, any_resolution=any_resolution, backend=exported)
+        model.path = Path(path)
+        return model
     if backend not in (None, "torch"):
         raise ConfigError(
             f"The backend {backend} does not run bundles; use torch, or onnxruntime and openvino on a file that "

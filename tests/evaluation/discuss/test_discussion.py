@@ -12,12 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
-from terramorph.bundle import Bands, Bundle
+from terramorph.bundle import Bands, Bundle, Mode
 from terramorph.cartography import CLASSES, PALETTE
 from terramorph.errors import ConfigError, StorageError
 from terramorph.evaluation import evaluate
 from terramorph.networks import build_network
 from terramorph.raster import Raster, write_image
+from terramorph.translate import Model
 
 SIDE = 64
 RGB = Bands(names=("red", "green", "blue"))
@@ -48,9 +49,11 @@ def bundle(**header: Any) -> Bundle:
     return Bundle.of(network, "unet64", **({"source": RGB, "target": RGB, "size": SIDE, "direction": "AtoB"} | header))
 
 
-def discussed(out: Path, pairs: Path, made: Bundle, **settings: Any) -> tuple[dict[str, Any], str, dict[str, str]]:
+def discussed(
+    out: Path, pairs: Path, made: Bundle, mode: Mode = "raster", **settings: Any
+) -> tuple[dict[str, Any], str, dict[str, str]]:
     """discussion.json, the page, and the sentences of each section."""
-    evaluate(made, pairs, out=out, device="cpu", discuss=True, **settings)
+    evaluate(Model(made, device="cpu", mode=mode), pairs, out, **({"discuss": 1} | settings))
     document = json.loads((out / "discussion.json").read_text())
     said: dict[str, str] = {}
     for sentence in document["sentences"]:
@@ -86,8 +89,8 @@ def test_the_page_is_complete_needs_no_network_and_every_figure_is_numbered(pair
 
 
 def test_the_predictions_and_scores_are_those_without_a_discussion(pairs: Path, tmp_path: Path) -> None:
-    plain = evaluate(bundle(), pairs, out=tmp_path / "a", device="cpu", limit=3)
-    more = evaluate(bundle(), pairs, out=tmp_path / "b", device="cpu", limit=3, discuss=True)
+    plain = evaluate(Model(bundle(), device="cpu"), pairs, out=tmp_path / "a", limit=3)
+    more = evaluate(Model(bundle(), device="cpu"), pairs, out=tmp_path / "b", limit=3, discuss=True)
     assert {k: v for k, v in plain.items() if k != "seconds"} == {k: v for k, v in more.items() if k != "seconds"}
     assert not (tmp_path / "a" / "discussion.html").exists()
     assert sorted(p.name for p in (tmp_path / "b").iterdir()) == [
@@ -98,7 +101,7 @@ def test_the_predictions_and_scores_are_those_without_a_discussion(pairs: Path, 
 def test_the_scores_are_safe_when_the_discussion_cannot_be_written(pairs: Path, tmp_path: Path) -> None:
     (tmp_path / "discussion.html").mkdir()
     with pytest.raises(StorageError, match=r"discussion\.html"):
-        evaluate(bundle(), pairs, out=tmp_path, device="cpu", limit=1, discuss=True)
+        evaluate(Model(bundle(), device="cpu"), pairs, out=tmp_path, limit=1, discuss=True)
     assert json.loads((tmp_path / "metrics.json").read_text())["n"] == 1
 
 
@@ -129,7 +132,7 @@ def test_where_neither_side_is_a_map(bands: Bands, tmp_path: Path) -> None:
 @pytest.mark.parametrize("count", [1, 2])
 def test_one_or_two_pairs_are_shown_without_a_verdict(count: int, tmp_path: Path) -> None:
     root = make_pairs(tmp_path / "d", count)
-    document, page, said = discussed(tmp_path / "out", root, bundle(), mode="paper", samples=2)
+    document, page, said = discussed(tmp_path / "out", root, bundle(), mode="paper", discuss=2)
     assert "no score is tested" in said["content"]
     assert "nothing is said" in said["worst"]
     assert "is not tested" in said["places"]
@@ -147,8 +150,8 @@ def test_a_map_of_one_class(tmp_path: Path) -> None:
 
 
 def test_draws_are_compared_in_paper_mode(pairs: Path, tmp_path: Path) -> None:
-    document, page, said = discussed(tmp_path, pairs, bundle(), mode="paper", samples=3, limit=6)
-    alone = evaluate(bundle(), pairs, out=tmp_path / "alone", device="cpu", mode="paper", limit=6)
+    document, page, said = discussed(tmp_path, pairs, bundle(), mode="paper", discuss=3, limit=6)
+    alone = evaluate(Model(bundle(), device="cpu", mode="paper"), pairs, limit=6)
     assert json.loads((tmp_path / "metrics.json").read_text())["rmse"] == alone["rmse"]  # the first draw is scored
     assert document["draws"]["draws"] == document["about"]["samples"] == 3
     assert document["draws"]["mean_disagreement"] > 0
@@ -170,13 +173,8 @@ def test_a_map_in_another_style_has_no_roads(tmp_path: Path) -> None:
 
 
 def test_samples_that_make_no_sense_are_refused_before_any_work(pairs: Path, tmp_path: Path) -> None:
-    for settings, word in (
-        ({"discuss": True, "samples": 4}, "Mode raster has no noise"),
-        ({"discuss": True, "samples": 0}, "0 samples"),
-        ({"samples": 4, "mode": "paper"}, "--discuss"),
-    ):
-        with pytest.raises(ConfigError, match=word):
-            evaluate(bundle(), pairs, out=tmp_path / "out", device="cpu", **settings)
+    with pytest.raises(ConfigError, match="Mode raster has no noise"):
+        evaluate(Model(bundle(), device="cpu"), pairs, out=tmp_path / "out", discuss=4)
     assert not (tmp_path / "out").exists()
 
 
