@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,9 @@ from numpy.typing import NDArray
 from terramorph.bands import Units, default_bands
 from terramorph.errors import RasterError
 from terramorph.geo.grid import Grid
+
+if TYPE_CHECKING:
+    import xarray
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -119,6 +123,37 @@ class Raster:
             self.bands,
             self.units,
         )
+
+    def save(self, path: str | Path) -> None:
+        """Write a GeoTIFF, PNG or JPEG, by the suffix of ``path``; the place goes along. As `write_image`.
+
+        Raises:
+            RasterError: If the format cannot hold this raster, or the suffix is not known.
+            StorageError: If the file cannot be written. No partial file is left.
+        """
+        from terramorph.raster.save import write_image
+
+        write_image(self, path)
+
+    def to_xarray(self) -> xarray.DataArray:
+        """A DataArray (band, y, x) with coordinates, CRS (as odc-geo and rioxarray keep it) and band names.
+
+        Where pixels hold no data it has a nodata value: NaN of floats; of integers 0, or the highest or lowest value of
+        the dtype, whichever no real pixel has. Integers that have them all become floats. Scale and offset stand in
+        ``scale_factor`` and ``add_offset``.
+
+        Raises:
+            MissingPackageError: If dask, which odc-geo imports for DataArrays, is not installed.
+        """
+        from terramorph.raster.export import as_xarray
+
+        return as_xarray(self)
+
+    def _repr_png_(self) -> bytes:
+        """A preview, which notebooks show."""
+        from terramorph.raster.export import as_png
+
+        return as_png(self)
 
     def arranged(self, order: Sequence[int], units: Units | None = None) -> Self:
         """Bands in another order, or some of them.

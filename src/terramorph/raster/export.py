@@ -1,0 +1,82 @@
+"""Rasters shown and handed on: a small PNG for notebooks, an xarray DataArray for everything else."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from terramorph.bands import colours_first
+from terramorph.raster.array_source import load_odc_xarray
+from terramorph.raster.raster import Raster
+
+if TYPE_CHECKING:
+    import xarray
+
+PREVIEW_PX = 1024
+"""Longest side of a preview."""
+
+
+def as_png(raster: Raster) -> bytes:
+    """A preview of at most `PREVIEW_PX` pixels a side.
+
+    Three bands and more show red, green and blue (the first three where none are named so), fewer the first as grey.
+    uint8 is shown as it is, anything else from its 2nd to its 98th percentile. Pixels without data are transparent.
+    """
+    step = max(1, max(raster.height, raster.width) // (2 * PREVIEW_PX))
+    order = colours_first(raster.bands)[:3] if raster.count > 2 else [0]
+    mask = raster.mask[::step, ::step]
+    shown = _as_bytes(raster.pixels[order, ::step, ::step], mask)
+    layers = np.concatenate([shown, mask[None] * np.uint8(255)]) if not mask.all() else shown
+    image = Image.fromarray(np.ascontiguousarray(layers[0] if len(layers) == 1 else layers.transpose(1, 2, 0)))
+    image.thumbnail((PREVIEW_PX, PREVIEW_PX))
+    packed = BytesIO()
+    image.save(packed, "PNG")
+    return packed.getvalue()
+
+
+def as_xarray(raster: Raster) -> xarray.DataArray:
+    """A DataArray (band, y, x), as `Raster.to_xarray` says."""
+    load_odc_xarray()
+    from odc.geo.xr import wrap_xr
+
+    pixels, nodata = _with_nodata(raster.pixels, raster.mask)
+    array = wrap_xr(pixels, raster.grid.geobox, dims=("band", "y", "x"), axis=1, nodata=nodata)
+    array = array.assign_coords(band=list(raster.bands))
+    if raster.units is not None:
+        scales, offsets = list(raster.units.scales), list(raster.units.offsets)
+        array = array.assign_attrs(
+            scale_factor=scales[0] if len({*scales}) == 1 else scales,
+            add_offset=offsets[0] if len({*offsets}) == 1 else offsets,
+        )
+    return array
+
+
+def _as_bytes(pixels: NDArray[Any], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Pixels (C, H, W) as uint8; stretched if they were of another type."""
+    if pixels.dtype == np.uint8:
+        return pixels
+    values = pixels.astype(np.float64)
+    real = values[:, mask]
+    real = real[np.isfinite(real)]
+    low, high = np.percentile(real, [2, 98]) if real.size else (0.0, 1.0)
+    scaled = (np.nan_to_num(values, nan=low) - low) * (255 / max(high - low, np.finfo(np.float64).tiny))
+    return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+
+
+def _with_nodata(pixels: NDArray[Any], mask: NDArray[np.bool_]) -> tuple[NDArray[Any], float | None]:
+    """Pixels that hold a value of their own where the mask is False, and that value; None where it is True all over."""
+    if mask.all():
+        return pixels, None
+    free: float | None = None
+    if pixels.dtype.kind != "f":
+        limits, real = np.iinfo(pixels.dtype), pixels[:, mask]
+        free = next((value for value in (0, limits.max, limits.min) if not (real == value).any()), None)
+    if free is None:  # NaN is the only value that no pixel can have
+        free = float("nan")
+        if pixels.dtype.kind != "f":
+            pixels = pixels.astype(np.float32 if pixels.dtype.itemsize <= 2 else np.float64)
+    return np.where(mask, pixels, np.asarray(free, pixels.dtype)), free
