@@ -113,7 +113,7 @@ def _pull(name: str, urls: list[str]) -> None:
 
     entry = require_entry(name)
     with Meter(f"fetching {name}") as meter:
-        path = pull(entry, urls, progress=meter.update)
+        path = pull(entry, urls, progress=lambda have, size: meter.update(have // 10**6, size // 10**6, "MB"))
     say(f"{path}: {name}, its sha256 is right. {entry.licence}")
 
 
