@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from terramorph.cli.choices import Device, Mode, Precision
 from terramorph.cli.console import Meter, say, show_columns
 from terramorph.errors import ConfigError
+
+if TYPE_CHECKING:
+    from terramorph.metrics import Metric
 
 NAME = "evaluate"
 EXAMPLE = "Example: terramorph evaluate runs/maps/model.safetensors data/maps --split val --out runs/maps/val"
@@ -25,6 +28,9 @@ def run(
     ] = None,
     split: Annotated[str, typer.Option(help="Which pairs: val, test or train.")] = "val",
     weights: Annotated[Path | None, typer.Option(help="Folder of the weights that LPIPS, FD, KD and FID need.")] = None,
+    metric: Annotated[
+        list[str] | None, typer.Option(metavar="MODULE:NAME", help="A metric of your own, scored too; repeatable.")
+    ] = None,
     style: Annotated[
         str | None,
         typer.Option(help="Of the map side, for its classes: classic, osm or a .toml file. Default: what fits."),
@@ -49,11 +55,14 @@ def run(
 ) -> None:
     """Score a model on held-out pairs, beside the floor of one constant colour."""
     from terramorph.evaluation import evaluate, own_bundle, record_scores
-    from terramorph.metrics import METRICS
+    from terramorph.extensions import module_of, resolve
+    from terramorph.metrics import with_own
     from terramorph.translate import load
 
     if samples > 1 and not discuss:
         raise ConfigError(f"--samples {samples} draws what a discussion compares; add --discuss.")
+    # Who types the name of a metric asks for its code to run.
+    own = [resolve(name, {module_of(name)}) for name in metric or ()]
     held = own_bundle(bundle) if record else None
     model = load(bundle, mode=mode.value if mode else None, device=device.value, precision=precision.value)
     with Meter("evaluating") as meter:
@@ -66,13 +75,14 @@ def run(
             skip_bad=skip_bad,
             style=style,
             weights=weights,
+            metrics=own,
             save_predictions=save_predictions,
             discuss=samples if discuss else 0,
             progress=meter.update,
         )
     if held is not None:
-        record_scores(held, split, {key: metrics[key] for key in METRICS})
-    show_metrics(metrics)
+        record_scores(held, split, {key: metrics[key] for key in with_own(own)})
+    show_metrics(metrics, own)
     if out is None:
         return
     say(f"{out / 'report.html'}: the page; {out / 'metrics.json'}: the figures.")
@@ -80,17 +90,18 @@ def run(
         say(f"{out / 'discussion.html'}: what is right and wrong; {out / 'discussion.json'}: its figures.")
 
 
-def show_metrics(metrics: Mapping[str, Any]) -> None:
+def show_metrics(metrics: Mapping[str, Any], own: Sequence[Metric] = ()) -> None:
     """Prints the scores beside those of the constant-colour floor."""
-    from terramorph.metrics import METRICS
+    from terramorph.metrics import with_own
 
+    known = with_own(own)
     floor, verdicts = metrics["floor"], metrics["against_floor"]
     rows = [
         (one.label, one.said(metrics[key]), one.said(floor[key]), verdicts.get(key, {}).get("verdict", ""))
-        for key, one in METRICS.items()
+        for key, one in known.items()
         if metrics[key] is not None
     ]
     show_columns(f"{metrics['n']} pairs", ("metric", "model", "one colour", "model is"), rows)
-    missing = [one.name for key, one in METRICS.items() if metrics[key] is None]
+    missing = [one.name for key, one in known.items() if metrics[key] is None]
     if missing:
         say(f"Not computed: {', '.join(missing)}; metrics.json says why.")

@@ -78,10 +78,7 @@ class TrainingReporter:
 
     def validated(self, validation: Validation) -> None:
         """Shows the scores of held-out pairs beside the bar."""
-        from terramorph.metrics import METRICS
-
-        told = [f"{METRICS[key].name} {METRICS[key].said(value)}" for key, value in validation.scores.items()]
-        self._scores = f"  held-out {' '.join(told)}" if told else ""
+        self._scores = f"  held-out {validation.said}" if validation.said else ""
         if self._verbose:
             self.message(f"step {validation.step}:{self._scores}")
 

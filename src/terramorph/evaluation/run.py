@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -256,7 +257,7 @@ class _Work:
             **scores,
             "floor": {"n": len(self.ids), **self.constant.scores()[0]},
             "against_floor": against_floor(own, self.constant),
-            "spread": {key: _spread(values) for key, values in own.per_image.items()},
+            "spread": {key: _spread(values) for key, values in own.per_image.items() if scores[key] is not None},
             "reasons": reasons,
             "class_iou": own.iou(),
             "confusion": None if counts is None else {"classes": names, "rows_are_truth": counts.tolist()},
@@ -325,7 +326,7 @@ def _examples(work: _Work, spool: Spool) -> list[Example]:
     for group, row in pick_examples(errors):
         sample = work.samples.read(work.places[row])
         source = as_bytes(sample.source, work.samples.header.source.scaling)
-        values = {name: column[row] for name, column in columns.items()}
+        values = {name: column[row] for name, column in columns.items() if not math.isnan(column[row])}
         examples.append(Example(group, by.key, sample.id, source, spool.read(row), sample.truth, sample.mask, values))
     return examples
 

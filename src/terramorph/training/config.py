@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from terramorph.documents import parse_json, parse_toml
 from terramorph.errors import ConfigError
+from terramorph.extensions import is_outside
 from terramorph.header import Direction
 from terramorph.losses import DIFFAUGMENTS
 from terramorph.metrics import METRICS
@@ -260,9 +261,9 @@ class StopConfig(_Section):
 
     Attributes:
         patience: validations in a row (one every log.samples steps) without a better score; 0 is off.
-        metric: ssim, psnr or another of the catalogue that compares pixels, mean over log.validation held-out pairs.
-            They prefer a blur to a texture: for maps they are a fair guide, for photographs they stop an adversarial
-            run too early.
+        metric: ssim, psnr or another that compares pixels, mean over log.validation held-out pairs; one from outside as
+            `package.module:NAME`. Those of the catalogue prefer a blur to a texture: for maps they are a fair guide,
+            for photographs they stop an adversarial run too early.
     """
 
     patience: int = Field(0, ge=0)
@@ -272,8 +273,8 @@ class StopConfig(_Section):
     @classmethod
     def _compares_pixels(cls, key: str) -> str:
         known = [metric.key for metric in METRICS.values() if metric.per_image and metric.needs == "pixels"]
-        if key not in known:
-            raise ValueError(f"it is a metric that needs pixels alone: {', '.join(known)}")
+        if key not in known and not is_outside(key):
+            raise ValueError(f"it is a metric that needs pixels alone: {', '.join(known)}, or package.module:NAME")
         return key
 
 

@@ -40,7 +40,7 @@ from terramorph.training.state import (
     save_settings,
     save_state,
 )
-from terramorph.training.stopping import EarlyStopping
+from terramorph.training.stopping import EarlyStopping, stopping_metric
 from terramorph.training.terms import Term, with_terms
 from terramorph.training.validation import open_validation
 
@@ -164,6 +164,7 @@ class _Run:
     ) -> None:
         self.dataset, self.out, self.config, self.reporter = dataset, out, config, reporter
         self.skip_bad = skip_bad
+        metric = stopping_metric(config.stop.metric, outside[1])
         self.fabric = make_fabric(config)
         self.launch = launch_of(config, self.fabric)
         data = config.data
@@ -181,7 +182,7 @@ class _Run:
         source, target = self._sides(self.pairs)
         self.scalings = (source.scaling(data.source_range, robust=True), target.scaling(data.target_range))
         self.validator = open_validation(
-            dataset, config, self.pairs, self.scalings, skip_bad, cache, self.fabric.device
+            dataset, config, self.pairs, self.scalings, skip_bad, cache, self.fabric.device, metric
         )
         self.batches = TrainingBatches(
             self.pairs,
@@ -196,7 +197,7 @@ class _Run:
         self.generator: nn.Module = self.recipe.networks["generator"]
         self.average = AveragedNetwork(self.generator, config.ema) if config.ema else None
         self.health = Health()
-        self.stopping = EarlyStopping(config.stop)
+        self.stopping = EarlyStopping(config.stop, metric)
         self.meter = Meter(self.fabric.device, self.recipe.networks)
         self.per_step = config.batch_size * config.accumulate * self.fabric.world_size
         self.total = total_steps(config.schedule, len(self.pairs), self.per_step, config.max_steps)

@@ -10,7 +10,6 @@ from typing import Any
 
 from PIL import Image
 
-from terramorph.metrics import METRICS
 from terramorph.report import duration
 from terramorph.training.reporter import Plan, Reporter, Silent, StepReport
 from terramorph.training.validation import Validation
@@ -55,8 +54,7 @@ class NotebookReporter(Reporter):
         from IPython.display import Image as Picture
         from IPython.display import display
 
-        told = ", ".join(f"{METRICS[key].name} {METRICS[key].said(value)}" for key, value in validation.scores.items())
-        self._scores = f", held-out {told}" if told else ""
+        self._scores = f", held-out {validation.said}" if validation.said else ""
         if validation.sheet is None:
             return
         png = io.BytesIO()

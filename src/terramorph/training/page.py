@@ -84,21 +84,34 @@ def _facts(events: Sequence[dict[str, Any]]) -> dict[str, Any]:
     figures = [("step", f"{done:,} of {total:,}"), ("time", duration(spent))]
     if running and steps and (pace := _steps_per_second(steps)):
         figures.append(("to go", duration((total - done) / pace)))
+    scored = _quantities(validations)
     if validations:
-        scores = [(METRICS[key], value) for key, value in validations[-1].items() if key in METRICS]
-        figures += [
-            (f"held-out {metric.name}", f"{metric.said(value)} {metric.unit}".strip()) for metric, value in scores
-        ]
-    keys = dict.fromkeys(key for event in steps for key in event if key not in ("event", "step", "time"))
+        last_scores = [(key, validations[-1][key]) for key in scored if key in validations[-1]]
+        figures += [(f"held-out {_name(key)}", _said(key, value)) for key, value in last_scores]
+    keys = _quantities(steps)
     return {
         "state": "training" if running else _ENDS[last["event"]],
         "running": running,
         "updated": datetime.now().strftime("%Y-%m-%d %H:%M:%S"),
         "figures": figures,
         "warnings": [event["text"] for event in events if event["event"] == "warning"],
-        "held_out": [_chart(validations, key) for key in METRICS if any(key in event for event in validations)],
+        "held_out": [_chart(validations, key) for key in scored],
         "losses": [_chart(steps, key) for key in keys],
     }
+
+
+def _quantities(events: Sequence[dict[str, Any]]) -> list[str]:
+    """What events tell of beside themselves."""
+    return list(dict.fromkeys(key for event in events for key in event if key not in ("event", "step", "time")))
+
+
+def _name(key: str) -> str:
+    """Of a loss or metric; one from outside has its key."""
+    return METRICS[key].label if key in METRICS else _LOSSES.get(key, key)
+
+
+def _said(key: str, value: float) -> str:
+    return METRICS[key].said(value) if key in METRICS else f"{value:.3g}"
 
 
 def _chart(events: Sequence[dict[str, Any]], key: str) -> tuple[str, str]:
@@ -108,7 +121,7 @@ def _chart(events: Sequence[dict[str, Any]], key: str) -> tuple[str, str]:
     groups = [points[i : i + width] for i in range(0, len(points), width)]
     x, y = ([math.fsum(point[axis] for point in group) / len(group) for group in groups] for axis in (0, 1))
     labels = [(x[0], f"{x[0]:,.0f}"), (x[-1], f"{x[-1]:,.0f}")] if len(x) > 1 else [(x[0], f"{x[0]:,.0f}")]
-    name = METRICS[key].label if key in METRICS else _LOSSES.get(key, key)
+    name = _name(key)
     chart = plot(
         [Series(x, y, marks=len(x) < 12)], x_name="step", y_name=name, write_y="{:.3g}".format, x_labels=labels
     )

@@ -12,14 +12,14 @@ from torch import Tensor, nn
 
 from terramorph.data import DecodedPairs, decode
 from terramorph.errors import DatasetError
-from terramorph.metrics import METRICS
+from terramorph.metrics import METRICS, Metric
 from terramorph.pairs import has_split, open_pairs
 from terramorph.pixels import BYTE, Scaling, unit_to_image
 from terramorph.training.config import TrainConfig
 
 _BATCH = 8
 """Pairs that are translated at once."""
-SCORED = tuple(key for key, metric in METRICS.items() if metric.main and metric.per_image and metric.needs == "pixels")
+SCORED = tuple(one for one in METRICS.values() if one.main and one.per_image and one.needs == "pixels")
 """Metrics that need nothing but the pixels."""
 
 
@@ -29,16 +29,24 @@ class Validation:
 
     Attributes:
         step: optimizer steps done.
+        metrics: what was scored.
         scores: by key of metric, means over the pairs, on 256 levels of the target's range.
         translated, truth: float32 (N, C, H, W) in [-1, 1].
         sheet: uint8 (N * H, 3 * W, 3), rows of input | output | truth; None if none was asked for.
     """
 
     step: int
+    metrics: tuple[Metric, ...]
     scores: dict[str, float]
     translated: Tensor
     truth: Tensor
     sheet: np.ndarray | None
+
+    @property
+    def said(self) -> str:
+        """The scores as text, such as `SSIM 0.512, PSNR 18.20 dB`."""
+        told = [(metric, self.scores[metric.key]) for metric in self.metrics if metric.key in self.scores]
+        return ", ".join(f"{metric.name} {metric.said(value)} {metric.unit}".rstrip() for metric, value in told)
 
 
 class Validator:
@@ -48,11 +56,11 @@ class Validator:
         source, target: float32 (N, C, H, W) in [-1, 1].
         mask: bool (N, 1, H, W), True where both sides hold data; None where all do.
         sheet: indices of the pairs that a sheet shows.
-        metrics: keys of what is scored.
+        metrics: what is scored, of pixels alone.
     """
 
     def __init__(
-        self, source: Tensor, target: Tensor, mask: Tensor | None, sheet: int, metrics: tuple[str, ...] = SCORED
+        self, source: Tensor, target: Tensor, mask: Tensor | None, sheet: int, metrics: tuple[Metric, ...] = SCORED
     ) -> None:
         self.source, self.target, self.mask, self.metrics = source, target, mask, metrics
         self.sheet = _spread(len(source), sheet)
@@ -71,12 +79,14 @@ class Validator:
         network.train(was)
         made, truth = (BYTE.from_unit(images) for images in (translated, self.target))
         scores = {}
-        for key in self.metrics:
-            values = [value for value in METRICS[key].compute(made, truth, self.mask).tolist() if math.isfinite(value)]
+        for metric in self.metrics:
+            values = [value for value in metric.compute(made, truth, self.mask).tolist() if math.isfinite(value)]
             if values:
-                scores[key] = math.fsum(values) / len(values)
+                scores[metric.key] = math.fsum(values) / len(values)
         shown = self.source[self.sheet], translated[self.sheet], self.target[self.sheet]
-        return Validation(step, scores, translated, self.target, sample_sheet(*shown) if self.sheet else None)
+        return Validation(
+            step, self.metrics, scores, translated, self.target, sample_sheet(*shown) if self.sheet else None
+        )
 
 
 def open_validation(
@@ -87,8 +97,11 @@ def open_validation(
     skip_bad: bool,
     cache: Path,
     device: torch.device,
+    metric: Metric = METRICS["ssim"],
 ) -> Validator | None:
     """The held-out pairs of a run: config.log.validation of them, and at least config.log.sheet.
+
+    The metric that stops the run is scored beside `SCORED`.
 
     Returns:
         None if both are 0 or there is no split to take them from.
@@ -113,7 +126,7 @@ def open_validation(
     sides = sides if config.direction == "AtoB" else sides[::-1]
     stored = [torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2) for images in sides]
     source, target = (scaling.to_unit(images).to(device) for scaling, images in zip(scalings, stored, strict=True))
-    metrics = tuple(dict.fromkeys((*SCORED, config.stop.metric)))
+    metrics = SCORED if metric in SCORED else (*SCORED, metric)
     if pairs.masks is None:
         return Validator(source, target, None, config.log.sheet, metrics)
     mask = torch.from_numpy(np.stack(pairs.masks))[:, None].bool().to(device)
