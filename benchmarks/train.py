@@ -35,9 +35,9 @@ ROWS = {
 
 def plain(batch: int, width: int, steps: int) -> float:
     """Seconds per image of a straightforward training loop."""
-    from terramorph.networks import build_network, initialize
+    from terramorph.networks import build_discriminator, build_network, initialize
 
-    generator, discriminator = build_network("unet256", width=width), build_network("patchgan", width=width)
+    generator, discriminator = build_network("unet256", width=width), build_discriminator("patchgan", width=width)
     for module in generator.modules():  # torch's own convolutions, not ours
         for kind in (torch.nn.Conv2d, torch.nn.ConvTranspose2d):
             if isinstance(module, kind):

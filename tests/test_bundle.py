@@ -131,12 +131,12 @@ BAND = {"names": ["a", "b"], "dtype": "float32", "low": -25.0, "high": 5.0}
         ({"target": {"names": ["a", "b", "c", "d"]}}, "target has 4 band names .* out_bands 3"),
         ({"architecture": described(in_bands=None)}, "names 2 bands .* in_bands 3"),
         ({"architecture": described(in_bands=0)}, "in_bands is 0"),
-        ({"architecture": described(width=-4)}, "width is -4"),
-        ({"architecture": described(width=4.5)}, "width is 4.5"),
-        ({"architecture": described(dropout=3)}, "dropout is 3"),
+        ({"architecture": described(width=-4)}, "width .* cannot be -4"),
+        ({"architecture": described(width=4.5)}, "width .* cannot be 4.5"),
+        ({"architecture": described(dropout=3)}, "dropout .* cannot be 3"),
         ({"architecture": described(norm="layer")}, "'layer'"),
         ({"architecture": described(width=2**40)}, "cannot be built|needs"),
-        ({"architecture": {"name": "patchgan", "settings": {}}}, "no generator"),
+        ({"architecture": {"name": "patchgan", "settings": {}}}, "no generator .patchgan"),
     ],
 )
 def test_headers_that_cannot_be_true(path: Path, header: dict[str, Any], words: str) -> None:
@@ -144,8 +144,17 @@ def test_headers_that_cannot_be_true(path: Path, header: dict[str, Any], words: 
     with pytest.raises(BundleError, match=words) as told:
         load_bundle(path)
     assert "\n" not in str(told.value)
-    needs_the_network = {"stride 32 .* is 64", "halo 7 .* is None", "names 2 bands .* in_bands 3", "'layer'"}
-    if words not in needs_the_network | {"cannot be built|needs", "no generator"}:
+    needs_the_network = (
+        "stride 32",
+        "halo 7",
+        "names 2 bands",
+        "'layer'",
+        "width",
+        "dropout",
+        "cannot be",
+        "no generator",
+    )
+    if not words.startswith(needs_the_network):
         with pytest.raises(BundleError, match=words):
             read_header(path)
 

@@ -92,20 +92,17 @@ class Bands(_Frozen):
 
 
 class Architecture(_Frozen):
-    """A name in `terramorph.networks.NETWORKS` and the fields that build it again."""
+    """The name of a generator (see `terramorph.networks.build_network`) and what builds it again."""
 
     name: str
     settings: dict[str, Any]
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        for key in ("in_bands", "out_bands", "width"):
+        for key in ("in_bands", "out_bands"):
             value = self.settings.get(key, 1)
             if type(value) is not int or value < 1:
                 raise ValueError(f"{key} is {value!r} and must be a whole number from 1")
-        dropout = self.settings.get("dropout", 0.0)
-        if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0.0 <= dropout <= 1.0:
-            raise ValueError(f"dropout is {dropout!r} and must be a share from 0 to 1")
         return self
 
 

@@ -98,5 +98,5 @@ def test_what_is_fastest_here(cli: Cli, trained: Path, tmp_path: Path, monkeypat
         assert word in outcome.out
     assert all(found.batch_size in (1, 2, 4, 8) for found in tuning.notes_of_this_machine().values())
     outcome = cli("doctor")
-    assert re.search(r"U-Net 64, width \d+, 3 to 3 bands, fp32 +(rearranged|plain torch)", outcome.out)
+    assert re.search(r"unet64, width \d+, 3 to 3 bands, fp32 +(rearranged|plain torch)", outcome.out)
     assert cli("doctor", "--bench", tmp_path / "none.onnx").code == 2

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from terramorph.bundle import Bands, Bundle, Header
 from terramorph.errors import BundleError, ConfigError, MissingPackageError, StorageError
 from terramorph.interop import export_onnx
-from terramorph.networks import build_network, initialize
+from terramorph.networks import build_discriminator, build_network, initialize
 from terramorph.translate import Model, OnnxBackend, load
 
 onnx = pytest.importorskip("onnx")
@@ -113,7 +113,7 @@ def test_no_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_only_generators(tmp_path: Path) -> None:
-    network = build_network("patchgan", width=4)
+    network = build_discriminator("patchgan", width=4)
     bands = Bands(names=("a",) * 6)
     made = make("unet64")
     with pytest.raises(ConfigError, match="PatchGAN is not exported"):

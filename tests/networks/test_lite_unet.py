@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from terramorph.bundle import Bands, Bundle, load_bundle
 from terramorph.errors import ConfigError
-from terramorph.networks import LiteUNet, LiteUNetConfig, build_network
+from terramorph.networks import LiteUNet, build_network
 from terramorph.networks.inference import fold_batchnorm
 
 SHARED = Path(__file__).parents[3] / "shared" / "models"
@@ -21,7 +21,8 @@ SHARED = Path(__file__).parents[3] / "shared" / "models"
 
 def _network(**settings: int) -> LiteUNet:
     torch.manual_seed(0)
-    network = LiteUNet(LiteUNetConfig(**{"width": 10, **settings}))
+    network = build_network("lite-unet", **{"width": 10, **settings})
+    assert isinstance(network, LiteUNet)
     if network.config.colours:
         network.palette.copy_(torch.rand(network.palette.shape) * 2 - 1)
     return network.eval()

@@ -93,7 +93,10 @@ def test_values_that_do_not_fit(key: str, value: object, sentence: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"generator.network": "resnet9", "generator.skips": False}, r"skips=false is for U-Nets, and resnet9"),
+        (
+            {"generator.network": "resnet9", "generator.skips": False},
+            r"no setting 'generator\.skips' for the generator resnet9",
+        ),
         ({"loss.adversarial": "none", "loss.r1": 1.0}, r"loss\.r1 is of a discriminator"),
         ({"loss.adversarial": "none", "loss.feature_matching": 10}, r"loss\.feature_matching is of a discriminator"),
         ({"loss.adversarial": "none", "loss.l1_weight": 0}, "nothing is left to learn from"),
@@ -177,3 +180,20 @@ def test_the_configuration_of_a_run_is_a_preset(tmp_path: Path) -> None:
         saved.write_text(text)
         with pytest.raises(ConfigError, match=r"config\.json (is not the config\.json of a run|holds no settings)"):
             load_config(saved)
+
+
+def test_a_generator_of_another_kind_leaves_the_settings_of_the_preset_behind() -> None:
+    small = {"generator.network": "unet64", "generator.width": 16}
+    assert load_config("demo", {"generator.network": "unet128"}).generator.model_dump()["width"] == 32
+    assert load_config(
+        "demo", {**small, "generator.network": "lite-unet", "generator.width": 50}
+    ).generator.arguments() == {"width": 50, "colours": 0, "noise": 0, "encoder": "imagenet"}
+    with pytest.raises(ConfigError, match=r"no setting 'generator\.norm' for the generator lite-unet"):
+        load_config("demo", {"generator.network": "lite-unet", "generator.norm": "batch"})
+    with pytest.raises(ConfigError, match=r"did you mean 'lite-unet'"):
+        load_config("demo", {"generator.network": "lite-net"})
+
+
+def test_settings_written_before_generators_had_their_own_are_read() -> None:
+    written = {"network": "resnet9", "width": 8, "norm": "batch", "dropout": 0.5, "skips": True, "upsampling": "resize"}
+    assert "skips" not in parse_config({"generator": written}).generator.model_dump()

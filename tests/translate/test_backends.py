@@ -17,10 +17,10 @@ from terramorph.bundle import Bundle
 from terramorph.errors import BundleError, ConfigError, InputWarning, MissingPackageError
 from terramorph.interop import export_onnx
 from terramorph.networks import EncoderDecoder
+from terramorph.networks.cpu_unet import CpuUNet
 from terramorph.translate import Model, OpenVinoBackend, TorchBackend, load, tuning
 from terramorph.translate.backends import openvino as openvino_backend
 from terramorph.translate.bench import Way, measure, ways_of_bundle, ways_of_exported
-from terramorph.translate.cpu_unet import CpuUNet
 from terramorph.translate.tuning import Tuning, best_form, notes_of_this_machine, remember, remembered
 
 from ..conftest import needs_bf16
@@ -143,7 +143,7 @@ def test_no_openvino(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_form_of_a_unet_runs(settings: dict[str, Any], rearranged: bool) -> None:
     network = make_bundle(**settings).network
     backend = TorchBackend(network, device="cpu", precision="fp32")
-    assert isinstance(backend._cpu_unet, CpuUNet) is rearranged
+    assert isinstance(backend._cpu_form, CpuUNet) is rearranged
     with torch.no_grad():
         assert float((backend.run(images(2, 3, 64, 64)) - network(images(2, 3, 64, 64))).abs().max()) < 1e-4
 
@@ -177,7 +177,7 @@ def test_what_is_fastest_is_remembered_for_one_network_and_precision(notes: Path
     remember(network, torch.bfloat16, Tuning(False, 2))
     assert remembered(network, torch.float32) == Tuning(True, 8)
     assert remembered(network, torch.bfloat16) == Tuning(False, 2)
-    assert set(notes_of_this_machine()) == {f"U-Net 64, width 4, 3 to 3 bands, {name}" for name in ("fp32", "bf16")}
+    assert set(notes_of_this_machine()) == {f"unet64, width 4, 3 to 3 bands, {name}" for name in ("fp32", "bf16")}
     assert remembered(unet(width=8), torch.float32) is None
     whole = notes.read_text()
     for damaged in ("", "[]", "{", whole.replace('"batch_size": 8', '"batch_size": 0'), whole.replace("true", "1")):
@@ -220,7 +220,7 @@ def test_what_is_remembered_is_used_and_the_process_left_alone(bundle: Bundle, t
     translator = load_fp32()
     assert translator.batch_size == 7
     assert isinstance(translator.backend, TorchBackend)
-    assert translator.backend._cpu_unet is None
+    assert translator.backend._cpu_form is None
     assert load_fp32(batch_size=3).batch_size == 3
     assert load_fp32(mode="paper").batch_size == 1
     assert torch.get_num_threads() == threads
@@ -231,7 +231,7 @@ def test_emulated_bf16_runs_as_plain_torch(monkeypatch: pytest.MonkeyPatch) -> N
     network = unet()
     with pytest.warns(InputWarning, match="emulated"):
         backend = TorchBackend(network, device="cpu", precision="bf16")
-    assert backend._cpu_unet is None
+    assert backend._cpu_form is None
     with torch.no_grad():
         difference = backend.run(images(1, 3, 64, 64)) - network(images(1, 3, 64, 64))
     assert float(difference.abs().mean()) < 0.02

@@ -126,8 +126,7 @@ class _Graph:
         Args:
             x: (N, C, H, W).
             stride: pixels.
-            smallest: images with a side under this are extended to a multiple of it instead, as `ResNet`
-                does.
+            smallest: pixels that a side has at least.
 
         Returns:
             The extended image, and the scalars H and W.
@@ -135,12 +134,10 @@ class _Graph:
         shape = self.add("Shape", x)
         sides = [self.add("Gather", shape, self.whole(axis), axis=0) for axis in (2, 3)]
         step = self.whole(stride)
-        if smallest > stride:
-            tiny = self.add("Less", self.add("Min", *sides), self.whole(smallest))
-            step = self.add("Where", tiny, self.whole(smallest), step)
         for axis, length in zip((2, 3), sides, strict=True):
             # Mod has the sign of the divisor for integers: -length mod step is what is missing.
             total = self.add("Add", length, self.add("Mod", self.add("Neg", length), step))
+            total = self.add("Max", total, self.whole(smallest)) if smallest > stride else total
             last = self.add("Sub", length, self.whole(1))
             period = self.add("Max", self.add("Mul", last, self.whole(2)), self.whole(1))
             index = self.add("Mod", self.add("Range", self.whole(0), total, self.whole(1)), period)
@@ -225,7 +222,9 @@ class _Graph:
 
     def _instance_norm(self, norm: InstanceNorm | PerImageNorm, x: str, name: str) -> str:
         if isinstance(norm, PerImageNorm):
-            scale, shift = norm.weight.detach(), norm.bias.detach()
+            assert norm.weight is not None
+            assert norm.bias is not None
+            scale, shift = norm.weight, norm.bias
         else:
             scale, shift = torch.ones(norm.channels), torch.zeros(norm.channels)
         inputs = self.weight(f"{name}.weight", scale), self.weight(f"{name}.bias", shift)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from terramorph.bundle import Bands, Bundle, Direction, Mode
 from terramorph.errors import CheckpointError, ConfigError
-from terramorph.networks import PatchGAN, build_network
+from terramorph.networks import PatchGAN, build_discriminator, build_network
 from terramorph.raster import default_bands
 
 Kind = Literal["unet", "resnet", "patchgan"]
@@ -75,7 +75,13 @@ def import_checkpoint(
     name, settings, renamed = _unet(state, path) if found == "unet" else _resnet(state, path)
     if dropout is not None:
         settings["dropout"] = dropout
-    network = _filled(name, settings, renamed, path)
+    try:
+        network = _filled(name, build_network(name, **settings), renamed, path)
+    except ConfigError as error:
+        raise CheckpointError(
+            f"{path} describes a network that cannot be built ({str(error).rstrip('.')}); give a checkpoint of the "
+            f"{_SOURCE}."
+        ) from error
     size = 2 ** next(d for d, n in _UNETS.items() if n == name) if found == "unet" else 256
     return Bundle.of(
         network.requires_grad_(False),
@@ -108,9 +114,10 @@ def load_discriminator(path: str | Path) -> PatchGAN:
     layers = 0 if prefix == "net." else (numbers[-1] - 2) // 3
     affine = f"{prefix}3.weight" in state
     norm = "batch" if affine else "instance" if f"{prefix}2.bias" in state else "none"
-    settings = {"in_bands": weight.shape[1], "width": weight.shape[0], "layers": layers, "norm": norm}
+    settings: dict[str, Any] = {"in_bands": weight.shape[1], "width": weight.shape[0], "layers": layers, "norm": norm}
     renamed = {"layers." + key.removeprefix(prefix): tensor for key, tensor in state.items()}
-    network = _filled("pixelgan" if layers == 0 else "patchgan", settings, renamed, path)
+    name = "pixelgan" if layers == 0 else "patchgan"
+    network = _filled(name, build_discriminator(name, **settings), renamed, path)
     assert isinstance(network, PatchGAN)
     return network.requires_grad_(False)
 
@@ -194,7 +201,6 @@ def _unet(state: State, path: Path) -> tuple[str, dict[str, Any], State]:
         "in_bands": first.shape[1],
         "out_bands": head.shape[1],
         "width": first.shape[0],
-        "depth": depth,
         "norm": norm,
         "dropout": 0.5,
     }
@@ -233,7 +239,6 @@ def _resnet(state: State, path: Path) -> tuple[str, dict[str, Any], State]:
         "in_bands": first.shape[1],
         "out_bands": head.shape[0],
         "width": first.shape[0],
-        "blocks": len(blocks),
         "norm": norm,
         "dropout": 0.5 if noisy else 0.0,
     }
@@ -259,19 +264,12 @@ def _renamed(state: State, places: Mapping[str, str], norm: str, path: Path) -> 
     return renamed
 
 
-def _filled(name: str, settings: dict[str, Any], state: State, path: Path) -> nn.Module:
+def _filled(name: str, network: nn.Module, state: State, path: Path) -> nn.Module:
     """The network with the tensors in it.
 
     Raises:
         CheckpointError: if one is missing, left over, of another shape, or not finite.
     """
-    try:
-        network = build_network(name, **settings)
-    except ConfigError as error:
-        raise CheckpointError(
-            f"{path} describes a network that cannot be built ({str(error).rstrip('.')}); give a checkpoint of the "
-            f"{_SOURCE}."
-        ) from error
     expected = network.state_dict()
     for key, place in expected.items():
         if key.endswith("num_batches_tracked"):  # old files lack it, and nothing here uses it

@@ -1,6 +1,15 @@
 """Generators and discriminators. They know tensors only."""
 
-from terramorph.networks.catalog import NETWORKS, build_network, describe_network, parameter_count
+from terramorph.networks.catalog import (
+    NETWORKS,
+    AnyGenerator,
+    build_generator,
+    build_network,
+    describe_network,
+    generator_config,
+    network_name,
+    parameter_count,
+)
 from terramorph.networks.discriminators import MultiScale, build_discriminator
 from terramorph.networks.efficientnet_lite import EfficientNetLite
 from terramorph.networks.layers import InstanceNorm, NoiseDropout, Norm, initialize, on_stride, reflected, set_noise
@@ -12,6 +21,7 @@ from terramorph.networks.upsampling import ResizeConv, SubpixelConv, Upsampling
 
 __all__ = [
     "NETWORKS",
+    "AnyGenerator",
     "EfficientNetLite",
     "EncoderDecoder",
     "InstanceNorm",
@@ -30,9 +40,12 @@ __all__ = [
     "UNetConfig",
     "Upsampling",
     "build_discriminator",
+    "build_generator",
     "build_network",
     "describe_network",
+    "generator_config",
     "initialize",
+    "network_name",
     "on_stride",
     "parameter_count",
     "reflected",

@@ -1,52 +1,128 @@
-"""Every network by name: one table, name -> what it is made with, what it is, and what the name fixes."""
+"""Every generator by name. A new one is a file and a line of `AnyGenerator`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, fields
+from collections.abc import Collection, Mapping
 from difflib import get_close_matches
-from typing import Any
+from typing import Annotated, Any, get_args
 
+from pydantic import Discriminator, Tag, ValidationError
 from torch import nn
 
 from terramorph.errors import ConfigError
-from terramorph.networks.lite_unet import LiteUNet, LiteUNetConfig
-from terramorph.networks.patchgan import PatchGAN, PatchGANConfig
-from terramorph.networks.resnet import ResNet, ResNetConfig
-from terramorph.networks.unet import UNetConfig, make_unet
+from terramorph.extensions import is_outside
+from terramorph.networks.generator import GeneratorConfig
+from terramorph.networks.lite_unet import LiteUNetConfig
+from terramorph.networks.outside import OutsideConfig
+from terramorph.networks.resnet import ResNetConfig
+from terramorph.networks.unet import UNetConfig
 
-NETWORKS: dict[str, tuple[type[Any], Callable[[Any], nn.Module], dict[str, Any]]] = {
-    "unet256": (UNetConfig, make_unet, {"depth": 8}),
-    "unet128": (UNetConfig, make_unet, {"depth": 7}),
-    "unet64": (UNetConfig, make_unet, {"depth": 6}),
-    "resnet9": (ResNetConfig, ResNet, {"blocks": 9}),
-    "resnet6": (ResNetConfig, ResNet, {"blocks": 6}),
-    "lite-unet": (LiteUNetConfig, LiteUNet, {}),
-    "patchgan": (PatchGANConfig, PatchGAN, {}),
-    "pixelgan": (PatchGANConfig, PatchGAN, {"layers": 0}),
+DEFAULT = "unet256"
+
+
+def _kind(values: Any) -> str | None:
+    """The configuration that a name asks for, by the name of its class."""
+    name = values.get("network", DEFAULT) if isinstance(values, Mapping) else getattr(values, "network", None)
+    if not isinstance(name, str):
+        return None
+    return OutsideConfig.__name__ if is_outside(name) else _CLASSES[name].__name__ if name in _CLASSES else None
+
+
+AnyGenerator = Annotated[
+    Annotated[UNetConfig, Tag("UNetConfig")]
+    | Annotated[ResNetConfig, Tag("ResNetConfig")]
+    | Annotated[LiteUNetConfig, Tag("LiteUNetConfig")]
+    | Annotated[OutsideConfig, Tag("OutsideConfig")],
+    Discriminator(_kind, custom_error_type="network", custom_error_message="there is no such generator"),
+]
+"""The settings of a generator: a union whose member `network` decides."""
+
+KINDS: tuple[type[GeneratorConfig], ...] = tuple(get_args(member)[0] for member in get_args(get_args(AnyGenerator)[0]))
+_CLASSES = {
+    name: kind
+    for kind in KINDS
+    if kind is not OutsideConfig
+    for name in get_args(kind.model_fields["network"].annotation)
 }
+NETWORKS: tuple[str, ...] = tuple(_CLASSES)
+"""The names."""
 
 
-def build_network(name: str, **values: Any) -> nn.Module:
-    """Builds a network from its name in `NETWORKS` and the fields of its configuration.
+def config_class(name: str) -> type[GeneratorConfig]:
+    """The configuration of a generator by its name.
 
     Raises:
-        ConfigError: if the name or a field is unknown.
+        ConfigError: if there is none.
     """
-    if name not in NETWORKS:
-        raise ConfigError(f"There is no network {name!r}{_nearest(name, list(NETWORKS))}.")
-    config_class, make, fixed = NETWORKS[name]
-    known = [field.name for field in fields(config_class)]
-    for key in values:
-        if key not in known:
-            raise ConfigError(f"The network {name} has no setting {key!r}{_nearest(key, known)}.")
-    return make(config_class(**{**values, **fixed}))
+    if is_outside(name):
+        return OutsideConfig
+    if name not in _CLASSES:
+        raise ConfigError(
+            f"There is no generator {name!r}{nearest(name, NETWORKS)}; one of your own is package.module:Name."
+        )
+    return _CLASSES[name]
+
+
+def generator_config(name: str, settings: Mapping[str, Any]) -> GeneratorConfig:
+    """A configuration from a name and the settings that a bundle states beside the bands.
+
+    Raises:
+        ConfigError: if the name or a setting is unknown, or a value does not fit.
+    """
+    kind = config_class(name)
+    own = {key: value for key, value in settings.items() if key not in kind.fixed}
+    values = {"settings": own} if kind is OutsideConfig else own
+    try:
+        return kind.model_validate({"network": name, **values})
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            raise ConfigError(
+                f"The generator {name} has no setting {key!r}{nearest(key, kind.model_fields)}."
+            ) from error
+        reason = first["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"{key} of the generator {name} cannot be {first['input']!r}: {reason}.") from error
+
+
+def build_generator(config: GeneratorConfig, in_bands: int, out_bands: int, allowed: Collection[str] = ()) -> nn.Module:
+    """A generator that knows what it was made from.
+
+    Args:
+        config: its settings.
+        in_bands, out_bands: of source and target.
+        allowed: modules from outside that may be imported.
+
+    Raises:
+        ConfigError: if it is from outside and not allowed, not found, or no generator.
+    """
+    network: Any = config.build(in_bands, out_bands, allowed)
+    bands = {"in_bands": in_bands, "out_bands": out_bands}
+    network.made_from = {"network": config.network, **bands, **config.arguments()}
+    return network  # type: ignore[no-any-return]
+
+
+def build_network(
+    name: str, *, in_bands: int = 3, out_bands: int = 3, allowed: Collection[str] = (), **settings: Any
+) -> nn.Module:
+    """A generator from its name and settings; see `build_generator`.
+
+    Raises:
+        ConfigError: as there; if the name or a setting is unknown, or a value does not fit.
+    """
+    return build_generator(generator_config(name, settings), in_bands, out_bands, allowed)
 
 
 def describe_network(network: nn.Module) -> dict[str, Any]:
-    """The fields that build the network again, as plain data (all of them, defaults too)."""
-    config: Any = network.config
-    return asdict(config)
+    """What `build_network` takes beside the name to build a generator again, as plain data."""
+    made_from: Any = network.made_from
+    return {key: value for key, value in made_from.items() if key != "network"}
+
+
+def network_name(network: nn.Module) -> str:
+    """The name under which a generator was built."""
+    made_from: Any = network.made_from
+    return str(made_from["network"])
 
 
 def parameter_count(network: nn.Module) -> int:
@@ -54,6 +130,7 @@ def parameter_count(network: nn.Module) -> int:
     return sum(p.numel() for p in network.parameters() if p.requires_grad)
 
 
-def _nearest(word: str, known: list[str]) -> str:
+def nearest(word: str, known: Collection[str]) -> str:
+    """The end of a sentence about an unknown word."""
     close = get_close_matches(word, known, n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(known)}"

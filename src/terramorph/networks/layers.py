@@ -60,20 +60,25 @@ class NoiseDropout(nn.Module):
     """Dropout as the noise input of a conditional GAN (Isola et al. 2017, section 3.2).
 
     It draws from `generator`, never from the global state, so that a run can be repeated and resumed; without a
-    generator it uses torch's default one. It is live when `live` is True, which follows train() and eval() but can
-    also be set on its own: paper mode samples with dropout in a network that is otherwise being evaluated.
+    generator it uses torch's default one. It follows train() and eval(), and can be set on its own: paper mode samples
+    with dropout in a network that is otherwise being evaluated.
+
+    Args:
+        p: share that is dropped.
+        planes: drop whole (H, W) planes.
     """
 
-    def __init__(self, p: float) -> None:
+    def __init__(self, p: float, *, planes: bool = False) -> None:
         super().__init__()
-        self.p = p
+        self.p, self.planes = p, planes
         self.generator: torch.Generator | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Any shape -> the same shape; in training mode a share p of the values is 0 and the rest grow by 1/(1-p)."""
         if not self.training or self.p == 0.0:
             return x
-        keep = torch.empty_like(x).bernoulli_(1.0 - self.p, generator=self.generator)
+        like = x[..., :1, :1] if self.planes else x
+        keep = torch.empty_like(like).bernoulli_(1.0 - self.p, generator=self.generator)
         return x * keep.div_(1.0 - self.p)
 
 
@@ -94,7 +99,7 @@ def reflected(length: int, before: int, after: int, device: torch.device | None 
     return torch.where(index >= length, period - index, index)
 
 
-def on_stride(run: Callable[[Tensor], Tensor], x: Tensor, stride: int) -> Tensor:
+def on_stride(run: Callable[[Tensor], Tensor], x: Tensor, stride: int, least: int = 1) -> Tensor:
     """Runs a network that needs multiples of `stride` on any size.
 
     The image is extended by reflection at the bottom and right, and the result is cropped back.
@@ -103,12 +108,15 @@ def on_stride(run: Callable[[Tensor], Tensor], x: Tensor, stride: int) -> Tensor
         run: the network; (N, C, H, W) -> (N, D, H, W) for H and W that are multiples of the stride.
         x: (N, C, H, W), any H and W from 1.
         stride: pixels.
+        least: pixels that the network needs on a side.
 
     Returns:
         (N, D, H, W) with the input's H and W.
     """
     height, width = x.shape[-2:]
-    extra_rows, extra_columns = -height % stride, -width % stride
+    extra_rows, extra_columns = (
+        max(-(-length // stride), -(-least // stride)) * stride - length for length in (height, width)
+    )
     if extra_rows == 0 and extra_columns == 0:
         return run(x)
     # One index per axis and only where it is needed: index_select keeps the memory format.

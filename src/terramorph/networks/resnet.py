@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, ClassVar, Literal
 
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from terramorph.errors import ConfigError
+from terramorph.networks.generator import GeneratorConfig
+from terramorph.networks.inference import sequential_norms
 from terramorph.networks.layers import NoiseDropout, Norm, make_norm, on_stride
 from terramorph.networks.upsampling import Upsampling, make_upsampling
 
@@ -14,27 +17,44 @@ from terramorph.networks.upsampling import Upsampling, make_upsampling
 _HALO: dict[Upsampling, int] = {"transposed": 12, "resize": 15, "pixelshuffle": 18}
 
 
-@dataclass(frozen=True)
-class ResNetConfig:
-    """What a residual generator is.
+_BLOCKS = {"resnet9": 9, "resnet6": 6}
+
+
+class ResNetConfig(GeneratorConfig):
+    """Settings of a residual generator.
 
     Attributes:
-        in_bands: bands of the source.
-        out_bands: bands of the target.
+        network: resnet9 has 9 residual blocks, for 256 px in the paper, and resnet6 has 6, for 128 px.
         width: channels after the first convolution; four times as many in the blocks.
-        blocks: residual blocks, 9 for 256 px and 6 for 128 px in the paper.
         norm: batch, instance or none.
         dropout: share dropped inside each block.
         upsampling: how the two doublings are made: transposed, resize or pixelshuffle.
     """
 
-    in_bands: int = 3
-    out_bands: int = 3
-    width: int = 64
-    blocks: int = 9
+    fixed: ClassVar[tuple[str, ...]] = ("blocks",)
+
+    network: Literal["resnet9", "resnet6"] = "resnet9"
+    width: int = Field(64, ge=1)
     norm: Norm = "batch"
-    dropout: float = 0.5
+    dropout: float = Field(0.5, ge=0.0, lt=1.0)
     upsampling: Upsampling = "transposed"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_skips(cls, values: Any) -> Any:
+        """Configurations from before state skips=true for every generator."""
+        if isinstance(values, Mapping) and values.get("skips") is True:
+            return {key: value for key, value in values.items() if key != "skips"}
+        return values
+
+    @property
+    def blocks(self) -> int:
+        """Number of residual blocks."""
+        return _BLOCKS[self.network]
+
+    def build(self, in_bands: int, out_bands: int, allowed: Collection[str] = ()) -> ResNet:
+        """See `GeneratorConfig.build`."""
+        return ResNet(self, in_bands, out_bands)
 
 
 class _Block(nn.Module):
@@ -64,20 +84,18 @@ class ResNet(nn.Module):
         halo: pixels on each side that an output pixel can depend on, if normalisation uses fixed statistics.
     """
 
-    def __init__(self, config: ResNetConfig) -> None:
+    def __init__(self, config: ResNetConfig, in_bands: int = 3, out_bands: int = 3) -> None:
         super().__init__()
-        if config.blocks < 1:
-            raise ConfigError(f"A residual generator of {config.blocks} blocks is not possible; use 1 or more.")
         self.config = config
         self.stride = 4
         # 8 a block (two 3x3 at a quarter of the size); then all the rest, in the worst of the four phases.
-        rest = _HALO.get(config.upsampling, 0)
+        rest = _HALO[config.upsampling]
         self.halo: int | None = rest + 8 * config.blocks if config.norm != "instance" else None
         width, norm = config.width, config.norm
         bias = norm == "instance"
         layers: list[nn.Module] = [
             nn.ReflectionPad2d(3),
-            nn.Conv2d(config.in_bands, width, 7, bias=bias),
+            nn.Conv2d(in_bands, width, 7, bias=bias),
             make_norm(norm, width),
             nn.ReLU(),
         ]
@@ -96,12 +114,14 @@ class ResNet(nn.Module):
                 nn.ReLU(),
             ]
             width //= 2
-        layers += [nn.ReflectionPad2d(3), nn.Conv2d(width, config.out_bands, 7), nn.Tanh()]
+        layers += [nn.ReflectionPad2d(3), nn.Conv2d(width, out_bands, 7), nn.Tanh()]
         self.layers = nn.Sequential(*layers)
 
     def forward(self, source: Tensor) -> Tensor:
         """float (N, in_bands, H, W) in [-1, 1] -> (N, out_bands, H, W) in [-1, 1], any H and W."""
-        height, width = source.shape[-2:]
-        if min(height, width) < 8:  # the reflections of the 7x7 and the blocks need a few pixels to look at
-            return on_stride(self.layers, source, 8)
-        return on_stride(self.layers, source, self.stride)
+        # The reflections of the 7x7 and the blocks need a few pixels to look at.
+        return on_stride(self.layers, source, self.stride, least=8)
+
+    def norms(self) -> Iterator[tuple[str, str]]:
+        """Names of the convolutions, and of the norms after them."""
+        return sequential_norms(self)

@@ -2,41 +2,57 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator
+from typing import ClassVar, Literal, cast
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from terramorph.errors import ConfigError
 from terramorph.networks.convolutions import HalvingConv2d, join
+from terramorph.networks.cpu_unet import CpuUNet
+from terramorph.networks.generator import GeneratorConfig
+from terramorph.networks.inference import plain
 from terramorph.networks.layers import NoiseDropout, Norm, make_norm, on_stride
 from terramorph.networks.upsampling import Upsampling, make_upsampling
 
+_DEPTHS = {"unet256": 8, "unet128": 7, "unet64": 6}
 
-@dataclass(frozen=True)
-class UNetConfig:
-    """What a U-Net is.
+
+class UNetConfig(GeneratorConfig):
+    """Settings of a U-Net.
 
     Attributes:
-        in_bands: bands of the source.
-        out_bands: bands of the target.
+        network: unet256 has 8 halvings (the paper's), unet128 7 and unet64 6. The stride is 2**depth pixels.
         width: channels after the first convolution; they double up to eight times this.
-        depth: number of halvings; 8 is U-Net 256, 7 is U-Net 128. The stride is 2**depth pixels.
         norm: batch, instance or none. The outermost and innermost convolutions have none.
         dropout: share dropped in the up layers that have eight times the width (depth - 5 of them).
-        skips: whether the decoder sees the encoder at every resolution; without, it is the paper's encoder-decoder.
-        upsampling: how the decoder doubles the size: transposed, resize or pixelshuffle.
+        skips: whether the decoder sees the encoder at every resolution; false is the encoder-decoder that the
+            pix2pix paper compares with (Isola et al. 2017, section 4.3).
+        upsampling: transposed convolutions as in the paper; `resize`, nearest neighbour and a 3x3 convolution (Odena et
+            al. 2016); `pixelshuffle` (Shi et al. 2016, arXiv:1609.05158), started by ICNR (Aitken et al. 2017,
+            arXiv:1707.02937).
     """
 
-    in_bands: int = 3
-    out_bands: int = 3
-    width: int = 64
-    depth: int = 8
+    fixed: ClassVar[tuple[str, ...]] = ("depth",)
+
+    network: Literal["unet256", "unet128", "unet64"] = "unet256"
+    width: int = Field(64, ge=1)
     norm: Norm = "batch"
-    dropout: float = 0.5
+    dropout: float = Field(0.5, ge=0.0, lt=1.0)
     skips: bool = True
     upsampling: Upsampling = "transposed"
+
+    @property
+    def depth(self) -> int:
+        """Number of halvings."""
+        return _DEPTHS[self.network]
+
+    def build(self, in_bands: int, out_bands: int, allowed: Collection[str] = ()) -> EncoderDecoder:
+        """A `UNet` where the settings are the paper's, so that its type says what its layers are."""
+        kind = UNet if self.skips and self.upsampling == "transposed" else EncoderDecoder
+        return kind(self, in_bands, out_bands)
 
 
 class EncoderDecoder(nn.Module):
@@ -49,11 +65,9 @@ class EncoderDecoder(nn.Module):
 
     halo: int | None = None
 
-    def __init__(self, config: UNetConfig) -> None:
+    def __init__(self, config: UNetConfig, in_bands: int = 3, out_bands: int = 3) -> None:
         super().__init__()
-        if not 5 <= config.depth <= 10:
-            raise ConfigError(f"A U-Net of depth {config.depth} is not possible; use a depth from 5 to 10.")
-        self.config = config
+        self.config, self.out_bands = config, out_bands
         self.stride = 2**config.depth
         widths = [config.width * min(2**level, 8) for level in range(config.depth)]
         bias = config.norm == "instance"  # a bias before batch norm does nothing; instance norm here has no affine
@@ -61,7 +75,7 @@ class EncoderDecoder(nn.Module):
         self.down = nn.ModuleList()
         self.down_norm = nn.ModuleList()
         for level, out in enumerate(widths):
-            inner = widths[level - 1] if level else config.in_bands
+            inner = widths[level - 1] if level else in_bands
             plain = level in (0, last)
             # The public networks keep a bias by the kind of norm alone, whether or not a norm follows.
             self.down.append(HalvingConv2d(inner, out, bias=bias))
@@ -77,7 +91,7 @@ class EncoderDecoder(nn.Module):
             self.up_norm.append(make_norm(config.norm, out))
             noisy = 4 <= level < last
             self.up_dropout.append(NoiseDropout(config.dropout if noisy else 0.0))
-        self.head = make_upsampling(config.upsampling, seen * config.width, config.out_bands, kernel=4, bias=True)
+        self.head = make_upsampling(config.upsampling, seen * config.width, out_bands, kernel=4, bias=True)
 
     def forward(self, source: Tensor) -> Tensor:
         """float (N, in_bands, H, W) in [-1, 1] -> (N, out_bands, H, W) in [-1, 1], any H and W."""
@@ -96,6 +110,36 @@ class EncoderDecoder(nn.Module):
                 x = join(skips.pop(), x)
         return torch.tanh(self.head(functional.relu(x)))
 
+    def norms(self) -> Iterator[tuple[str, str]]:
+        """Names of the convolutions, and of the norms after them."""
+        for side in ("down", "up"):
+            yield from (
+                (f"{side}.{level}", f"{side}_norm.{level}") for level in range(self.config.depth - (side == "up"))
+            )
+
+    def for_inference(self) -> UNet:
+        """A `UNet` that computes the same, its layers those of this network: it must be of transposed convolutions."""
+        layers = dict(self.named_children())
+        if not self.config.skips:  # a decoder that does not see the encoder is one whose weights for it are 0
+            assert isinstance(self.up, nn.ModuleList)
+            for conv in (*self.up[1:], self.head):
+                assert isinstance(conv, nn.ConvTranspose2d)
+                conv.in_channels *= 2
+                conv.weight = nn.Parameter(torch.cat([torch.zeros_like(conv.weight), conv.weight]), requires_grad=False)
+        with torch.device("meta"):
+            unet = UNet(self.config.model_copy(update={"skips": True, "upsampling": "transposed"}))
+        unet.out_bands = self.out_bands
+        for name, child in layers.items():
+            setattr(unet, name, child)
+        return unet.eval()
+
+    @property
+    def rearranged(self) -> Callable[[torch.dtype], CpuUNet] | None:
+        """Makes the fast form for a CPU; None where layers do not double by 4x4 kernels or norms are not fixed."""
+        if self.config.norm == "instance" or self.config.upsampling == "pixelshuffle":
+            return None
+        return lambda dtype: CpuUNet(self if isinstance(self, UNet) else cast(UNet, plain(self)), dtype)
+
 
 class UNet(EncoderDecoder):
     """The paper's form: transposed convolutions, and a skip connection at every resolution.
@@ -104,7 +148,6 @@ class UNet(EncoderDecoder):
     implementation, so its checkpoints fit (see `terramorph.interop`).
     """
 
-
-def make_unet(config: UNetConfig) -> EncoderDecoder:
-    """A `UNet` where the configuration is the paper's, so that its type says what its layers are."""
-    return (UNet if config.skips and config.upsampling == "transposed" else EncoderDecoder)(config)
+    def for_inference(self) -> UNet:
+        """Itself."""
+        return self

@@ -7,7 +7,7 @@
   2016, arXiv:1609.05158), started as a resize-convolution (ICNR: Aitken et al. 2017, arXiv:1707.02937).
 
 The last two are transposed convolutions of stride 2 themselves, with tied 4x4 kernels and with free 6x6 ones. They
-learn otherwise and compute the same, so that for inference `transposed()` gives what everything can run.
+learn otherwise and compute the same, so that `for_inference` gives what everything can run.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class ResizeConv(nn.Module):
         doubled: Tensor = self.conv(functional.interpolate(x, scale_factor=2.0, mode="nearest"))
         return doubled
 
-    def transposed(self) -> nn.ConvTranspose2d:
+    def for_inference(self) -> nn.ConvTranspose2d:
         """The 4x4 transposed convolution that does the same to rounding, with less than half the arithmetic."""
         weight = self.conv.weight.detach()
         twice = weight.new_tensor(_TWICE)
@@ -91,7 +91,7 @@ class SubpixelConv(nn.Module):
         four = self.conv.weight.view(-1, 4, *self.conv.weight.shape[1:])
         four.copy_(four[:, :1].expand_as(four).clone())
 
-    def transposed(self) -> nn.ConvTranspose2d:
+    def for_inference(self) -> nn.ConvTranspose2d:
         """The 6x6 transposed convolution that does the same to rounding."""
         weight = self.conv.weight.detach()
         four = weight.view(-1, 2, 2, *weight.shape[1:]).flip(-2, -1)  # (out, row, column, inner, 3, 3)

@@ -16,7 +16,7 @@ from terramorph.bundle import Bands, Bundle
 from terramorph.errors import ConfigError
 from terramorph.evaluation import evaluate
 from terramorph.metrics import MAIN, require_metric
-from terramorph.networks import build_network
+from terramorph.networks import build_generator
 from terramorph.pairs import open_pairs
 from terramorph.pixels import Scaling
 from terramorph.study.splits import Splits, link_pairs
@@ -73,7 +73,7 @@ def _require(objectives: Sequence[str], document: Mapping[str, Any]) -> None:
 
 
 def _untrained(dataset: Path, split: str, preset: TrainConfig) -> Bundle:
-    """A bundle as a trial ends with, in everything but its weights and width."""
+    """A bundle as a trial ends with, in everything but its weights."""
     pair = open_pairs(dataset, split, nodata=preset.data.nodata).read(0)
     sides = (pair.a, pair.b) if preset.direction == "AtoB" else (pair.b, pair.a)
     given = (preset.data.source_range, preset.data.target_range)
@@ -82,8 +82,7 @@ def _untrained(dataset: Path, split: str, preset: TrainConfig) -> Bundle:
         whole = (0.0, 255.0) if side.pixels.dtype == "uint8" else (float(side.pixels.min()), float(side.pixels.max()))
         low, high = limits or whole
         bands.append(Bands.of(side.bands, Scaling(side.dtype.name, low, max(high, low + 1e-6)), side.units))
-    settings = preset.generator.settings() | {"width": 2}
-    network = build_network(preset.generator.network, in_bands=bands[0].count, out_bands=bands[1].count, **settings)
+    network = build_generator(preset.generator, bands[0].count, bands[1].count)
     return Bundle.of(
         network,
         preset.generator.network,

@@ -1,18 +1,12 @@
 """Training: configuration, recipes and the loop that runs them."""
 
-from terramorph.training.config import (
-    PRESETS,
-    TrainConfig,
-    known_keys,
-    load_config,
-    parse_assignments,
-    parse_config,
-)
+from terramorph.training.config import TrainConfig
 from terramorph.training.cost import Cost
 from terramorph.training.finetune import config_of
 from terramorph.training.loop import resume, train
 from terramorph.training.recalibrate import recalibrate, recalibrate_network
 from terramorph.training.reporter import Plan, Reporter, StepReport, TrainResult
+from terramorph.training.settings import PRESETS, known_keys, load_config, parse_assignments, parse_config
 from terramorph.training.terms import Features, Term
 from terramorph.training.validation import Validation
 

@@ -1,29 +1,17 @@
-"""The training configuration: frozen and typed; TOML in, JSON out; an unknown key is an error with a hint."""
+"""The training configuration: every setting, frozen and typed. See `settings.py` for how one is read."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
-from importlib import resources
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from terramorph.documents import parse_json, parse_toml
-from terramorph.errors import ConfigError
 from terramorph.extensions import is_outside
 from terramorph.header import Direction
 from terramorph.losses import DIFFAUGMENTS
 from terramorph.metrics import METRICS
-from terramorph.networks import Norm, Upsampling
-
-_FOLDER = resources.files("terramorph.training") / "presets"
-PRESETS: tuple[str, ...] = tuple(
-    sorted(f.name.removesuffix(".toml") for f in _FOLDER.iterdir() if f.name.endswith(".toml"))
-)
-
+from terramorph.networks import AnyGenerator, Norm, UNetConfig
 
 _Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
 
@@ -85,41 +73,6 @@ class DataConfig(_Section):
     def diffaugments(self) -> tuple[str, ...]:
         """The names in `diffaugment`."""
         return _listed(self.diffaugment)
-
-
-class GeneratorConfig(_Section):
-    """What translates.
-
-    Attributes:
-        network: a generator of the catalogue.
-        width: channels after its first convolution.
-        norm: batch, instance or none.
-        dropout: share that is dropped.
-        skips: whether a U-Net's decoder sees its encoder at every resolution; false is the encoder-decoder that the
-            pix2pix paper compares with (Isola et al. 2017, section 4.3). Residual generators have none to leave out.
-        upsampling: transposed convolutions as in the paper; `resize`, nearest neighbour and a 3x3 convolution (Odena et
-            al. 2016); `pixelshuffle` (Shi et al. 2016, arXiv:1609.05158), started by ICNR (Aitken et al. 2017,
-            arXiv:1707.02937).
-    """
-
-    network: Literal["unet256", "unet128", "unet64", "resnet9", "resnet6"] = "unet256"
-    width: int = Field(64, ge=1)
-    norm: Norm = "batch"
-    dropout: float = Field(0.5, ge=0.0, lt=1.0)
-    skips: bool = True
-    upsampling: Upsampling = "transposed"
-
-    @model_validator(mode="after")
-    def _has_skips(self) -> GeneratorConfig:
-        if not self.skips and self.network.startswith("resnet"):
-            raise ValueError(
-                f"generator.skips=false is for U-Nets, and {self.network} has no skip connections over its length"
-            )
-        return self
-
-    def settings(self) -> dict[str, Any]:
-        """What `terramorph.networks.build_network` takes beside the name."""
-        return self.model_dump(exclude={"network"} | ({"skips"} if self.network.startswith("resnet") else set()))
 
 
 class DiscriminatorConfig(_Section):
@@ -314,6 +267,7 @@ class TrainConfig(_Section):
         launch: `eager`, `graph` (the whole step as one CUDA graph, without the overhead of launching its kernels one by
             one) or `compile`; `auto` is graph in one process on a CUDA device where the losses allow it, else eager.
         recalibrate: images to average the normalisation statistics over at the end; 0 keeps the running ones.
+        generator: what translates: the settings of the generator that `network` names.
     """
 
     direction: Direction = "AtoB"
@@ -327,7 +281,7 @@ class TrainConfig(_Section):
     launch: Literal["auto", "eager", "graph", "compile"] = "auto"
     recalibrate: int = Field(400, ge=0)
     data: DataConfig = DataConfig()
-    generator: GeneratorConfig = GeneratorConfig()
+    generator: AnyGenerator = UNetConfig()
     discriminator: DiscriminatorConfig = DiscriminatorConfig()
     loss: LossConfig = LossConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
@@ -370,114 +324,5 @@ class TrainConfig(_Section):
         return self
 
 
-def load_config(
-    preset: str | Path | Mapping[str, Any] = "pix2pix", overrides: Mapping[str, Any] | None = None
-) -> TrainConfig:
-    """Resolves a preset and what is changed of it.
-
-    Args:
-        preset: a name in `PRESETS`, the path of a TOML file of one's own, or that of the config.json in a run's folder;
-            or what such a file holds.
-        overrides: dotted keys and values, such as {"optimizer.learning_rate": 1e-4}.
-
-    Raises:
-        ConfigError: if the preset is unknown, a key is unknown (the nearest is named), or a value does not fit.
-    """
-    values = copy.deepcopy(dict(preset)) if isinstance(preset, Mapping) else _preset(str(preset))
-    for key, value in (overrides or {}).items():
-        *sections, name = key.split(".")
-        place = values
-        for section in sections:
-            place = place.setdefault(section, {})
-            if not isinstance(place, dict):
-                raise ConfigError(f"The setting {key!r} does not exist: {section!r} is a value, not a section.")
-        place[name] = value
-    return parse_config(values)
-
-
-def _preset(where: str) -> dict[str, Any]:
-    """What a preset says, before it is checked."""
-    if where in PRESETS:
-        return parse_toml((_FOLDER / f"{where}.toml").read_text())
-    if not where.endswith((".toml", ".json")) or not Path(where).is_file():
-        close = get_close_matches(where, PRESETS, n=1)
-        hint = (
-            f"did you mean {close[0]!r}?"
-            if close
-            else f"known are {', '.join(PRESETS)}, or give a .toml file or a run's config.json."
-        )
-        raise ConfigError(f"There is no preset {where!r}; {hint}")
-    try:
-        text = Path(where).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"The preset {where} cannot be read as text ({error}); save it as UTF-8.") from error
-    if where.endswith(".toml"):
-        try:
-            return parse_toml(text)
-        except ValueError as error:
-            raise ConfigError(f"The preset {where} is not valid TOML ({error}); correct it there.") from error
-    try:
-        config = parse_json(text)["config"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(
-            f"The preset {where} is not the config.json of a run; give that, a .toml file or a preset's name."
-        ) from error
-    if not isinstance(config, dict):
-        raise ConfigError(f"The preset {where} holds no settings; give a run's config.json, or a .toml file.")
-    return config
-
-
-def parse_config(values: Mapping[str, Any]) -> TrainConfig:
-    """Checks plain data, such as a saved config.json, and makes the configuration of it.
-
-    Raises:
-        ConfigError: one sentence about the first thing that is wrong.
-    """
-    try:
-        return TrainConfig.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "extra_forbidden":
-            close = get_close_matches(key, known_keys(), n=1, cutoff=0.4)
-            hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known_keys())}."
-            raise ConfigError(f"There is no setting {key!r}; {hint}") from error
-        reason = first["msg"].removeprefix("Value error, ")
-        if isinstance(first["input"], Mapping):  # a whole section: its settings do not go together
-            raise ConfigError(f"The settings of {key or 'the configuration'} cannot be used: {reason}.") from error
-        raise ConfigError(f"The setting {key or 'configuration'} cannot be {first['input']!r}: {reason}.") from error
-
-
-def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
-    """`["loss.l1_weight=10"]` -> `{"loss.l1_weight": 10}`; values are JSON, or else text.
-
-    Raises:
-        ConfigError: if there is no equals sign.
-    """
-    values: dict[str, Any] = {}
-    for assignment in assignments:
-        key, equals, text = assignment.partition("=")
-        if not equals or not key:
-            raise ConfigError(f"{assignment!r} is not a setting; write key=value, such as loss.l1_weight=10.")
-        try:
-            values[key.strip()] = parse_json(text)
-        except ValueError:
-            values[key.strip()] = text
-    return values
-
-
 def _listed(names: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in names.split(",") if name.strip())
-
-
-def known_keys() -> list[str]:
-    """Every setting by its dotted key."""
-
-    def walk(values: Mapping[str, Any], prefix: str) -> Iterable[str]:
-        for name, value in values.items():
-            if isinstance(value, dict):
-                yield from walk(value, f"{prefix}{name}.")
-            else:
-                yield prefix + name
-
-    return list(walk(TrainConfig().model_dump(), ""))

@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 from terramorph.bundle import find_bundle, load_bundle, read_header
 from terramorph.errors import BundleError, CheckpointError, ConfigError
-from terramorph.training.config import StartConfig, TrainConfig, load_config
+from terramorph.networks import generator_config
+from terramorph.training.config import StartConfig, TrainConfig
+from terramorph.training.settings import load_config
 from terramorph.training.state import CHECKPOINT
 
 _SHOWN = 3
@@ -43,10 +45,9 @@ def config_of(model: str | Path, changes: Mapping[str, Any] | None = None) -> Tr
     if header.recipe:
         recipe = {key: value for key, value in header.recipe.items() if key != "start"}
         return load_config(recipe, {"max_steps": 0, **values})
-    settings = header.architecture.settings
-    known = [key for key in ("width", "norm", "dropout", "skips", "upsampling") if key in settings]
-    own = {f"generator.{key}": settings[key] for key in known}
-    return load_config("pix2pix", {"generator.network": header.architecture.name, **own, **values})
+    settings = {k: v for k, v in header.architecture.settings.items() if k not in ("in_bands", "out_bands")}
+    generator = generator_config(header.architecture.name, settings).model_dump()
+    return load_config("pix2pix", {"generator": generator, **values})
 
 
 def load_start(networks: Mapping[str, nn.Module], start: StartConfig, source_bands: int) -> tuple[str, ...]:

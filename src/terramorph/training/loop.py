@@ -16,7 +16,7 @@ from terramorph.data import DEFAULT_CACHE, Augmentation, DecodedPairs, Side, Tra
 from terramorph.errors import CheckpointError, ConfigError
 from terramorph.pairs import open_pairs, warn_if_few
 from terramorph.pixels import Batch
-from terramorph.training.config import TrainConfig, parse_config
+from terramorph.training.config import TrainConfig
 from terramorph.training.cost import Meter
 from terramorph.training.devices import any_process, averaged, launch_of, make_fabric
 from terramorph.training.ema import AveragedNetwork
@@ -29,6 +29,7 @@ from terramorph.training.recalibrate import recalibrate_network, recalibrated
 from terramorph.training.reporter import Plan, Reporter, Stopwatch, TrainResult
 from terramorph.training.runlog import RunLog
 from terramorph.training.schedule import rate_factor, total_steps
+from terramorph.training.settings import parse_config
 from terramorph.training.state import (
     CHECKPOINT,
     CONFIG,

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from terramorph.losses import PairChange, draw_change
-from terramorph.networks import build_network, initialize, set_noise
+from terramorph.networks import build_generator, initialize, set_noise
 from terramorph.pixels import Batch
 from terramorph.training.config import TrainConfig
 from terramorph.training.discriminators import Discriminator
@@ -70,18 +70,14 @@ class Pix2Pix:
             self.discriminators.append(Discriminator(config, source_bands, target_bands))
         self.terms = generator_terms(config, target_bands, self.discriminators, fabric.device, terms, allowed)
         self.networks: dict[str, nn.Module] = {
-            "generator": build_network(
-                config.generator.network,
-                in_bands=source_bands,
-                out_bands=target_bands,
-                **config.generator.settings(),
-            ),
+            "generator": build_generator(config.generator, source_bands, target_bands, allowed),
             **{one.name: one.network for one in self.discriminators},
         }
         set_noise(self.networks["generator"], self.noise)
         random = torch.Generator().manual_seed(config.seed)
-        for network in self.networks.values():
-            initialize(network, random)
+        config.generator.start(self.networks["generator"], random)
+        for one in self.discriminators:
+            initialize(one.network, random)
         self.afresh = load_start(self.networks, config.start, source_bands)
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self._wrapped: dict[str, nn.Module] = {}

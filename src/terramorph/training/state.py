@@ -20,8 +20,9 @@ from torch import Tensor
 from terramorph.atomic import atomic
 from terramorph.documents import DocumentError, parse_json, parse_json_object
 from terramorph.errors import CheckpointError
-from terramorph.training.config import PLACES, TrainConfig, parse_config
+from terramorph.training.config import PLACES, TrainConfig
 from terramorph.training.ema import AveragedNetwork
+from terramorph.training.settings import parse_config
 
 if TYPE_CHECKING:
     from terramorph.training.pix2pix import Pix2Pix

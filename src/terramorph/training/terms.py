@@ -14,8 +14,9 @@ from terramorph.extensions import resolve
 from terramorph.losses import PairChange, feature_matching_loss, generator_loss, l1_loss, l2_loss
 from terramorph.metrics import Lpips
 from terramorph.pixels import Batch
-from terramorph.training.config import LossConfig, TrainConfig, parse_config
+from terramorph.training.config import LossConfig, TrainConfig
 from terramorph.training.discriminators import Discriminator
+from terramorph.training.settings import parse_config
 
 
 class Features:

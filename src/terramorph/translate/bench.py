@@ -12,10 +12,9 @@ from torch import Tensor
 
 from terramorph.bundle import Bundle, Header
 from terramorph.errors import MissingPackageError
-from terramorph.networks import EncoderDecoder
+from terramorph.networks.inference import cpu_form
 from terramorph.processor import native_bf16
 from terramorph.translate.backends import OnnxBackend, OpenVinoBackend, TorchBackend
-from terramorph.translate.cpu_unet import CpuUNet
 from terramorph.translate.model import WINDOW_SIDES
 from terramorph.translate.tuning import Run, Tuning, fastest_runs, remember
 
@@ -66,7 +65,7 @@ def ways_of_bundle(bundle: Bundle) -> list[Way]:
     """PyTorch: the plain network first, which others are compared with."""
     precisions = ("fp32", "bf16") if native_bf16("cpu") else ("fp32",)
     forms = [("torch folded", False)]
-    if CpuUNet.fits(bundle.network):
+    if cpu_form(bundle.network):
         forms.append(("torch", True))
     prepared = [
         Way(backend, precision, partial(_torch, bundle, precision, rearranged))
@@ -77,12 +76,12 @@ def ways_of_bundle(bundle: Bundle) -> list[Way]:
 
 
 def remember_fastest(bundle: Bundle, speeds: Sequence[Speed]) -> None:
-    """Notes the faster form of a U-Net and its batch, for each precision that was measured.
+    """Notes the faster form of a network that has one for the CPU, and its batch, for each precision that was measured.
 
     Raises:
         StorageError: if the note cannot be written.
     """
-    if not isinstance(bundle.network, EncoderDecoder):
+    if not cpu_form(bundle.network):
         return
     for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         ours = [s for s in speeds if s.precision == precision and s.backend in ("torch folded", "torch")]

@@ -16,14 +16,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from terramorph import processor
 from terramorph.atomic import atomic
 from terramorph.data import DEFAULT_CACHE
 from terramorph.documents import parse_json
 from terramorph.errors import StorageError
-from terramorph.networks import EncoderDecoder
+from terramorph.networks import describe_network, network_name
 
 TUNED = DEFAULT_CACHE / "tuned.json"
 
@@ -39,7 +39,7 @@ class Tuning:
     """What is fastest.
 
     Attributes:
-        rearranged: whether a U-Net runs as a `CpuUNet`, not as the plain network with batch norm folded.
+        rearranged: whether a network runs in its own form for the CPU, not as the plain network with batch norm folded.
         batch_size: images of the training size per pass.
     """
 
@@ -47,7 +47,7 @@ class Tuning:
     batch_size: int = DEFAULT_BATCH
 
 
-def best_form(network: EncoderDecoder, dtype: torch.dtype, make: Callable[[bool], Run]) -> Tuning:
+def best_form(network: nn.Module, dtype: torch.dtype, make: Callable[[bool], Run]) -> Tuning:
     """What is remembered for a network; if nothing is, its two forms are timed on one image and the result is noted.
 
     Args:
@@ -61,7 +61,8 @@ def best_form(network: EncoderDecoder, dtype: torch.dtype, make: Callable[[bool]
     if found is not None or sum(weight.numel() for weight in network.parameters()) < WORTH_MEASURING:
         return found or Tuning()
     with torch.no_grad():
-        image = torch.zeros(1, network.config.in_bands, max(network.stride, 256), max(network.stride, 256))
+        side = max(int(network.stride), 256)  # type: ignore[arg-type]
+        image = torch.zeros(1, describe_network(network)["in_bands"], side, side)
         plain, rearranged = fastest_runs([make(False), make(True)], image, seconds=1.0)
     tuning = Tuning(rearranged=rearranged < plain)
     with suppress(StorageError):  # then it is measured again next time
@@ -89,12 +90,12 @@ def fastest_runs(runs: Sequence[Run], source: Tensor, seconds: float) -> list[fl
             return fastest
 
 
-def remembered(network: EncoderDecoder, dtype: torch.dtype) -> Tuning | None:
+def remembered(network: nn.Module, dtype: torch.dtype) -> Tuning | None:
     """What was measured here for such a network; None if nothing was, or the file cannot be read."""
     return notes_of_this_machine().get(_called(network, dtype))
 
 
-def remember(network: EncoderDecoder, dtype: torch.dtype, tuning: Tuning) -> None:
+def remember(network: nn.Module, dtype: torch.dtype, tuning: Tuning) -> None:
     """Notes what is fastest for such a network on this machine.
 
     Raises:
@@ -117,11 +118,11 @@ def notes_of_this_machine() -> dict[str, Tuning]:
     return found
 
 
-def _called(network: EncoderDecoder, dtype: torch.dtype) -> str:
+def _called(network: nn.Module, dtype: torch.dtype) -> str:
     """What of a network its speed depends on."""
-    config, precision = network.config, "bf16" if dtype == torch.bfloat16 else "fp32"
-    size, bands = 2**config.depth, f"{config.in_bands} to {config.out_bands} bands"
-    return f"U-Net {size}, width {config.width}, {bands}, {precision}"
+    described, precision = describe_network(network), "bf16" if dtype == torch.bfloat16 else "fp32"
+    bands = f"{described['in_bands']} to {described['out_bands']} bands"
+    return f"{network_name(network)}, width {described.get('width')}, {bands}, {precision}"
 
 
 def _machine() -> str:

@@ -10,10 +10,9 @@ from torch import Tensor, nn
 
 from terramorph.bundle import Mode
 from terramorph.errors import ConfigError
-from terramorph.networks import EncoderDecoder, NoiseDropout, UNet, set_noise
-from terramorph.networks.inference import fold_batchnorm, per_image_statistics
+from terramorph.networks import NoiseDropout, set_noise
+from terramorph.networks.inference import CpuForm, cpu_form, fold_batchnorm, per_image_statistics
 from terramorph.translate.backends.protocol import resolve_device, resolve_precision
-from terramorph.translate.cpu_unet import CpuUNet
 from terramorph.translate.tuning import Tuning, best_form
 
 
@@ -21,8 +20,8 @@ class TorchBackend:
     """PyTorch.
 
     In raster mode batch norm is folded into the convolutions, and the weights are float32 or bfloat16 (cast
-    once, after folding; autocast would cast in every call). A U-Net on the CPU is also rearranged (see `cpu_unet`)
-    where that is faster (see `tuning`). In paper mode the network runs as it is, with the statistics of each image
+    once, after folding; autocast would cast in every call). A network that has a form of its own for the CPU runs in
+    it where that is faster (see `tuning`). In paper mode the network runs as it is, with the statistics of each image
     alone.
 
     Args:
@@ -34,7 +33,7 @@ class TorchBackend:
             published figures, and its `auto` is fp32. Asked for where it is emulated, bf16 works, slowly.
         batch_size: default in raster mode what was measured on this CPU, or 4; 16 on CUDA. Always 1 in paper mode.
         dropout: whether dropout is live in paper mode. It never is in raster mode.
-        rearranged: whether a U-Net on the CPU is; default what is faster here.
+        rearranged: whether it runs in its own form for the CPU; default what is faster here.
 
     Raises:
         ConfigError: if the device or precision is unknown or not there, or the batch size is under 1.
@@ -63,7 +62,7 @@ class TorchBackend:
         )
         self.batch_size = 1 if mode == "paper" else batch_size or 16
         self._generator: torch.Generator | None = None
-        self._cpu_unet: CpuUNet | None = None
+        self._cpu_form: CpuForm | None = None
         self._network: nn.Module | None = None
         if mode == "paper":
             self._network = self._placed(per_image_statistics(network, dropout=self.noisy))
@@ -77,20 +76,20 @@ class TorchBackend:
 
     def _make_for_cpu(self, network: nn.Module, batch_size: int | None, rearranged: bool | None) -> None:
         tuning = Tuning(rearranged=False)
-        # The paper's U-Net is rearranged without another copy of its weights; other forms become one when folded.
-        plain = network if isinstance(network, UNet) else fold_batchnorm(network)
-        if isinstance(network, EncoderDecoder) and CpuUNet.fits(network):
-            form = partial(self._form, plain)
+        rearrange = cpu_form(network)
+        if rearrange is not None:
+            form = partial(self._form, network)
             tuning = best_form(network, self.dtype, form) if rearranged is None else Tuning(rearranged)
         self.batch_size = batch_size or tuning.batch_size
-        if tuning.rearranged:
-            self._cpu_unet = CpuUNet(plain, self.dtype)
+        if rearrange is not None and tuning.rearranged:
+            self._cpu_form = rearrange(self.dtype)
         else:
-            self._network = self._placed(fold_batchnorm(plain))
+            self._network = self._placed(fold_batchnorm(network))
 
     def _form(self, network: nn.Module, rearranged: bool) -> Callable[[Tensor], Tensor]:
-        if rearranged:
-            return CpuUNet(network, self.dtype)
+        rearrange = cpu_form(network)
+        if rearranged and rearrange is not None:
+            return rearrange(self.dtype)
         placed = self._placed(fold_batchnorm(network))
         return lambda x: placed(x.to(self.dtype, memory_format=self._memory_format))
 
@@ -117,8 +116,8 @@ class TorchBackend:
             seed: of the noise, where dropout is live; every image of the batch gets a field of its own.
         """
         with torch.no_grad():
-            if self._cpu_unet is not None:
-                return self._cpu_unet(source.to(self.device)).to(source.device)
+            if self._cpu_form is not None:
+                return self._cpu_form(source.to(self.device)).to(source.device)
             assert self._network is not None
             if self._generator is not None:
                 self._generator.manual_seed(seed)
@@ -128,5 +127,5 @@ class TorchBackend:
 
     def release(self) -> None:
         """Lets go of the buffers."""
-        if self._cpu_unet is not None:
-            self._cpu_unet.release()
+        if self._cpu_form is not None:
+            self._cpu_form.release()

@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from terramorph.networks import UNet
+from terramorph.networks import UNet, build_network, cpu_unet, initialize
+from terramorph.networks.cpu_unet import CpuUNet
 from terramorph.networks.inference import doubling_kernels
-from terramorph.translate import cpu_unet
-from terramorph.translate.cpu_unet import CpuUNet
-
-from .conftest import make_bundle
 
 
 def source(*shape: int) -> Tensor:
     return torch.rand(*shape, generator=torch.Generator().manual_seed(1)) * 2 - 1
 
 
-def unet(**settings: object) -> UNet:
-    network = make_bundle("unet64", **settings).network  # type: ignore[arg-type]
+def unet(*, gain: float = 0.15, **settings: Any) -> UNet:
+    """Small, with running statistics far from those of a fresh network."""
+    generator = torch.Generator().manual_seed(5)
+    network = build_network("unet64", **{"width": 4, **settings})
+    initialize(network, generator, gain=gain)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(0.0, 0.3, generator=generator)
+            module.running_var.uniform_(0.3, 2.0, generator=generator)
     assert isinstance(network, UNet)
-    return network
+    return network.eval().requires_grad_(False)
 
 
 @pytest.mark.parametrize("products", ["none", "some", "all"])

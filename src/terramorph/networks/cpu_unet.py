@@ -16,14 +16,18 @@ input, though, and the first image of a shape then takes twice as long as all of
 from __future__ import annotations
 
 import threading
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from terramorph.networks import EncoderDecoder, UNet, on_stride
 from terramorph.networks.convolutions import neighbourhoods
 from terramorph.networks.inference import doubling_kernels, norm_as_scale
+from terramorph.networks.layers import on_stride
+
+if TYPE_CHECKING:
+    from terramorph.networks.unet import UNet
 
 _LEAK = 0.2
 
@@ -72,15 +76,14 @@ class CpuUNet:
     Equal to the network to rounding in float32. Calls from several threads wait for each other.
 
     Args:
-        network: a U-Net that `fits`; it is not changed.
+        network: with batch norm or none; it is not changed.
         dtype: float32 or bfloat16, of weights and activations; sums are float32 in both.
     """
 
-    def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
-        assert isinstance(network, UNet)
+    def __init__(self, network: UNet, dtype: torch.dtype) -> None:
         self.dtype = dtype
         self.stride = network.stride
-        self.out_bands = network.config.out_bands
+        self.out_bands = network.out_bands
         self._lock = threading.Lock()
         self._shared_shape: tuple[int, int, int] | None = None
         self._shared_buffers: list[Tensor] = []
@@ -100,13 +103,6 @@ class CpuUNet:
             self._up.append(self._doubled(conv, norm, "relu"))
         assert isinstance(network.head, nn.ConvTranspose2d)
         self._head = self._doubled(network.head, nn.Identity(), "none")
-
-    @staticmethod
-    def fits(network: nn.Module) -> bool:
-        """Whether a network, once folded, can be rearranged so: its layers double by 4x4 kernels, its norm is fixed."""
-        if not isinstance(network, EncoderDecoder):
-            return False
-        return network.config.norm != "instance" and network.config.upsampling != "pixelshuffle"
 
     def _doubled(self, conv: nn.ConvTranspose2d, norm: nn.Module, after: str) -> _Convolution:
         scale, bias = norm_as_scale(conv, norm)

@@ -1,0 +1,61 @@
+"""What a generator is: its configuration, and how a network is made of it.
+
+A generator of this package is a file with a configuration (a `GeneratorConfig`) and a module, and a line in
+`catalog.py`. The module has:
+
+- `stride: int` (the input is extended to a multiple of it), and
+- `halo: int | None` (pixels on each side that an output pixel depends on; None if not bounded by less than the image),
+
+and may have what other parts look for:
+
+- `norms() -> pairs of names`: which norm follows which convolution, so that batch norm is folded for inference
+  (`inference.fold_batchnorm`); without, it is left as it is;
+- `for_inference() -> nn.Module`: a layer, or the whole, in another form that computes the same;
+- `rearranged`: what makes a faster form for a CPU (`inference.cpu_form`), or None;
+- `overlap: int`: pixels that windows should share where the halo is not bounded;
+- `noise: int`: bands of the noise image that `forward(source, noise)` takes;
+- `scores(source, noise=None)`: class scores;
+- `fit(targets)`: what it learns of the training targets before the first step;
+- `encoder_parameters()`: of a pretrained encoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any, ClassVar
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import nn
+
+from terramorph.networks.layers import initialize
+
+
+class GeneratorConfig(BaseModel):
+    """Settings of a generator; `network` is its name.
+
+    Attributes:
+        fixed: settings that the name decides. Files from before state them, and they are not read.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    fixed: ClassVar[tuple[str, ...]] = ()
+
+    network: str
+
+    def arguments(self) -> dict[str, Any]:
+        """The settings without the name."""
+        return self.model_dump(exclude={"network"})
+
+    def build(self, in_bands: int, out_bands: int, allowed: Collection[str] = ()) -> nn.Module:
+        """The network, with whatever weights its layers start with.
+
+        Args:
+            in_bands, out_bands: of source and target.
+            allowed: modules from outside that may be imported; see `terramorph.extensions`.
+        """
+        raise NotImplementedError
+
+    def start(self, network: nn.Module, random: torch.Generator) -> None:
+        """Gives a network that was built the weights that training starts from."""
+        initialize(network, random)

@@ -1,0 +1,70 @@
+"""Generators from outside the package: any module class that takes in_bands and out_bands."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Annotated, Any
+
+import torch
+from pydantic import AfterValidator, Field
+from torch import nn
+
+from terramorph.errors import ConfigError
+from terramorph.extensions import module_of, resolve
+from terramorph.networks.generator import GeneratorConfig
+from terramorph.networks.layers import NoiseDropout
+
+
+def _well_formed(name: str) -> str:
+    module_of(name)
+    return name
+
+
+class OutsideConfig(GeneratorConfig):
+    """A class by name.
+
+    Attributes:
+        network: `package.module:Name`.
+        settings: what it takes beside in_bands and out_bands.
+    """
+
+    network: Annotated[str, AfterValidator(_well_formed)]
+    settings: dict[str, Any] = Field(default_factory=dict)
+
+    def arguments(self) -> dict[str, Any]:
+        """See `GeneratorConfig.arguments`."""
+        return dict(self.settings)
+
+    def build(self, in_bands: int, out_bands: int, allowed: Collection[str] = ()) -> nn.Module:
+        """Builds the class with weights that are always the same; its dropout becomes ours, which can be repeated.
+
+        Raises:
+            ConfigError: if the class is not allowed or not found, cannot be built, or is no generator.
+        """
+        made = resolve(self.network, allowed)
+        try:
+            with torch.random.fork_rng(devices=[]):
+                torch.default_generator.manual_seed(0)
+                network = made(in_bands=in_bands, out_bands=out_bands, **self.settings)
+        except Exception as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+            given = ", ".join(f"{key}={value!r}" for key, value in self.settings.items())
+            raise ConfigError(
+                f"{self.network} cannot be built with in_bands={in_bands}, out_bands={out_bands}"
+                f"{', ' * bool(given)}{given} ({reason})."
+            ) from error
+        if not isinstance(network, nn.Module):
+            raise ConfigError(f"{self.network} is no generator: it makes a {type(network).__name__}, not an nn.Module.")
+        stride, halo = getattr(network, "stride", None), getattr(network, "halo", "")
+        if type(stride) is not int or stride < 1:
+            raise ConfigError(f"{self.network} is no generator: its stride must be an int >= 1, got {stride!r}.")
+        if halo is not None and (type(halo) is not int or halo < 0):
+            raise ConfigError(f"{self.network} is no generator: its halo must be None or an int >= 0, got {halo!r}.")
+        for parent in list(network.modules()):
+            for name, child in list(parent.named_children()):
+                if isinstance(child, nn.Dropout | nn.Dropout2d):
+                    setattr(parent, name, NoiseDropout(child.p, planes=isinstance(child, nn.Dropout2d)))
+        return network
+
+    def start(self, network: nn.Module, random: torch.Generator) -> None:
+        """Nothing: the class has chosen its weights."""

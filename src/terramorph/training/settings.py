@@ -1,0 +1,156 @@
+"""How a training configuration is read: presets, TOML and JSON in; an unknown key is an error with a hint."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from terramorph.documents import parse_json, parse_toml
+from terramorph.errors import ConfigError
+from terramorph.networks.catalog import DEFAULT, KINDS, config_class
+from terramorph.training.config import TrainConfig
+
+_FOLDER = resources.files("terramorph.training") / "presets"
+PRESETS: tuple[str, ...] = tuple(
+    sorted(f.name.removesuffix(".toml") for f in _FOLDER.iterdir() if f.name.endswith(".toml"))
+)
+
+
+def load_config(
+    preset: str | Path | Mapping[str, Any] = "pix2pix", overrides: Mapping[str, Any] | None = None
+) -> TrainConfig:
+    """Resolves a preset and what is changed of it.
+
+    Args:
+        preset: a name in `PRESETS`, the path of a TOML file of one's own, or that of the config.json in a run's folder;
+            or what such a file holds.
+        overrides: dotted keys and values, such as {"optimizer.learning_rate": 1e-4}.
+
+    Raises:
+        ConfigError: if the preset is unknown, a key is unknown (the nearest is named), or a value does not fit.
+    """
+    values = copy.deepcopy(dict(preset)) if isinstance(preset, Mapping) else _preset(str(preset))
+    _change_generator(values, (overrides or {}).get("generator.network"))
+    for key, value in (overrides or {}).items():
+        *sections, name = key.split(".")
+        place = values
+        for section in sections:
+            place = place.setdefault(section, {})
+            if not isinstance(place, dict):
+                raise ConfigError(f"The setting {key!r} does not exist: {section!r} is a value, not a section.")
+        place[name] = value
+    return parse_config(values)
+
+
+def _change_generator(values: dict[str, Any], network: Any) -> None:
+    """Takes out a preset's settings of a generator where another kind of generator is asked for."""
+    given = values.get("generator", {})
+    if isinstance(network, str) and isinstance(given, dict):
+        before = given.get("network", DEFAULT)
+        if not isinstance(before, str) or config_class(before) is not config_class(network):
+            values["generator"] = {}
+
+
+def _preset(where: str) -> dict[str, Any]:
+    """What a preset says, before it is checked."""
+    if where in PRESETS:
+        return parse_toml((_FOLDER / f"{where}.toml").read_text())
+    if not where.endswith((".toml", ".json")) or not Path(where).is_file():
+        close = get_close_matches(where, PRESETS, n=1)
+        hint = (
+            f"did you mean {close[0]!r}?"
+            if close
+            else f"known are {', '.join(PRESETS)}, or give a .toml file or a run's config.json."
+        )
+        raise ConfigError(f"There is no preset {where!r}; {hint}")
+    try:
+        text = Path(where).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"The preset {where} cannot be read as text ({error}); save it as UTF-8.") from error
+    if where.endswith(".toml"):
+        try:
+            return parse_toml(text)
+        except ValueError as error:
+            raise ConfigError(f"The preset {where} is not valid TOML ({error}); correct it there.") from error
+    try:
+        config = parse_json(text)["config"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"The preset {where} is not the config.json of a run; give that, a .toml file or a preset's name."
+        ) from error
+    if not isinstance(config, dict):
+        raise ConfigError(f"The preset {where} holds no settings; give a run's config.json, or a .toml file.")
+    return config
+
+
+def parse_config(values: Mapping[str, Any]) -> TrainConfig:
+    """Checks plain data, such as a saved config.json, and makes the configuration of it.
+
+    Raises:
+        ConfigError: one sentence about the first thing that is wrong.
+    """
+    try:
+        return TrainConfig.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        # Of a union pydantic names the member too.
+        kinds = {kind.__name__ for kind in KINDS}
+        key = ".".join(str(part) for part in first["loc"] if part not in kinds)
+        network = _network(values)
+        if first["type"] == "network":
+            config_class(network)  # refuses it, and names the nearest
+        if first["type"] == "extra_forbidden":
+            known = known_keys(network)
+            close = get_close_matches(key, known, n=1, cutoff=0.4)
+            hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}."
+            of = f" for the generator {network}" if key.startswith("generator.") else ""
+            raise ConfigError(f"There is no setting {key!r}{of}; {hint}") from error
+        reason = first["msg"].removeprefix("Value error, ")
+        if isinstance(first["input"], Mapping):  # a whole section: its settings do not go together
+            raise ConfigError(f"The settings of {key or 'the configuration'} cannot be used: {reason}.") from error
+        raise ConfigError(f"The setting {key or 'configuration'} cannot be {first['input']!r}: {reason}.") from error
+
+
+def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
+    """`["loss.l1_weight=10"]` -> `{"loss.l1_weight": 10}`; values are JSON, or else text.
+
+    Raises:
+        ConfigError: if there is no equals sign.
+    """
+    values: dict[str, Any] = {}
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"{assignment!r} is not a setting; write key=value, such as loss.l1_weight=10.")
+        try:
+            values[key.strip()] = parse_json(text)
+        except ValueError:
+            values[key.strip()] = text
+    return values
+
+
+def known_keys(network: str = "") -> list[str]:
+    """Every setting by its dotted key; of one generator by its name, or of all."""
+
+    def walk(values: Mapping[str, Any], prefix: str) -> Iterable[str]:
+        for name, value in values.items():
+            if isinstance(value, dict):
+                yield from walk(value, f"{prefix}{name}.")
+            else:
+                yield prefix + name
+
+    kinds = [config_class(network)] if network else KINDS
+    generator = dict.fromkeys(f"generator.{name}" for kind in kinds for name in kind.model_fields)
+    return [*walk(TrainConfig().model_dump(exclude={"generator"}), ""), *generator]
+
+
+def _network(values: Mapping[str, Any]) -> str:
+    """The generator that plain data names."""
+    given = values.get("generator", {})
+    return str(given.get("network", DEFAULT)) if isinstance(given, Mapping) else DEFAULT
