@@ -17,9 +17,10 @@ from terramorph.bundle import load_bundle
 from terramorph.errors import ConfigError
 from terramorph.metrics import psnr
 from terramorph.training import resume, train
-from terramorph.training.config import StopConfig, parse_config
+from terramorph.training.config import StopConfig
 from terramorph.training.notebook import NotebookReporter, default_reporter
 from terramorph.training.reporter import Silent
+from terramorph.training.settings import parse_config
 from terramorph.training.stopping import EarlyStopping
 from terramorph.training.validation import Validator
 
