@@ -96,9 +96,15 @@ def open_source(
     if not isinstance(data, str | Path):
         return _of_memory(data, options, place)
     as_tiles = partial(TileSource, zoom=zoom, any_zoom=any_zoom, crs=place)
-    source = _drawn(data, place, style, table, kind) or _of_pixels(
-        data, as_tiles, zoom, place, terms, cache, layout, options
-    )
+    archive = _archive(data)
+    if archive is not None and not archive.vectors:
+        source: Source = as_tiles(archive)
+    elif archive is not None or _holds_vectors(data):
+        from terramorph.cartography import VectorSource, load_style  # half a second
+
+        source = VectorSource(data, load_style(style), crs=place, table=table, kind=kind)
+    else:
+        source = _of_pixels(data, as_tiles, zoom, place, terms, cache, layout, options)
     if not isinstance(source, ImageSource) and options and (options.bands or options.categorical):
         source.close()
         raise ConfigError(f"{source.name} is no image, and bands and categorical are of images; leave them out.")
@@ -124,19 +130,28 @@ def _of_memory(data: Any, options: ReadOptions | None, crs: CRS | None) -> Sourc
     )
 
 
-def _drawn(
-    spec: str | Path, crs: CRS | None, style: str | Path, table: str | Path | None, kind: str | None
-) -> Source | None:
-    """Vectors, drawn; None where a path or URL is of something else."""
-    if Path(spec).suffix.lower() in IMAGE_SUFFIXES:
+def _archive(spec: str | Path) -> MBTiles | PMTiles | None:
+    """The archive of tiles in a file here; None where a path or URL is of something else."""
+    suffix = Path(spec).suffix.lower()
+    if suffix not in (".mbtiles", ".pmtiles") or as_remote(spec) is not None or not Path(spec).is_file():
         return None
-    from terramorph.cartography import VectorSource, load_style  # half a second
-    from terramorph.cartography.detect import is_vector, refuse_vectors
+    return MBTiles(spec) if suffix == ".mbtiles" else PMTiles(spec)
+
+
+def _holds_vectors(spec: str | Path) -> bool:
+    """Whether a path or URL is of vectors.
+
+    Raises:
+        RasterError: If it is of vectors in a form that is not read.
+    """
+    if Path(spec).suffix.lower() in IMAGE_SUFFIXES:
+        return False
+    from terramorph.cartography.detect import is_vector, refuse_vectors  # half a second
 
     if is_vector(spec):
-        return VectorSource(spec, load_style(style), crs=crs, table=table, kind=kind)
+        return True
     refuse_vectors(spec)
-    return None
+    return False
 
 
 def _of_pixels(
@@ -172,10 +187,6 @@ def _of_pixels(
     if layout is not None:
         raise RasterError(f"{path} is a file, and a layout is of folders of tiles; leave it out.")
     suffix = path.suffix.lower()
-    if suffix == ".mbtiles":
-        return as_tiles(MBTiles(path))
-    if suffix == ".pmtiles":
-        return as_tiles(PMTiles(path))
     if suffix in _ADVICE and not (suffix == ".tab" and is_calibration(path)):
         raise RasterError(f"{path} {_ADVICE[suffix]}.")
     return ImageSource(path, crs=crs, options=options)

@@ -21,12 +21,12 @@ from pmtiles.tile import Compression, TileType, zxy_to_tileid
 from pmtiles.writer import Writer
 
 from terramorph.cartography import VectorSource, load_style, load_table, read_polygons
-from terramorph.cartography.archive import unpacked
 from terramorph.cartography.footprints import read_wkb
 from terramorph.cartography.mvt import decode_tile
 from terramorph.cartography.ogr import library_errors
 from terramorph.errors import RasterError, TerramorphError
 from terramorph.geo import Grid
+from terramorph.raster.tiles.reader import unpacked
 
 from ..fuzz import MUTATIONS, mutations, only_ours
 
@@ -121,6 +121,7 @@ def test_mbtiles(tile, tmp_path):
     assert 0 < only_ours(as_file(path), path.read_bytes()) < MUTATIONS
 
 
+@pytest.mark.filterwarnings("ignore::terramorph.errors.InputWarning")
 def test_mbtiles_with_values_of_other_types(tile, tmp_path):
     """Every column takes any type: the values are damaged, and the database is whole."""
     strange = (None, -1, 1.5, 1 << 62, "x", b"\xff\xfe", "[" * 3000, '{"vector_layers": 3}', "nan,1,2,3")
@@ -251,7 +252,7 @@ def test_surfaces():
 
 
 def test_what_is_unpacked_is_bounded(monkeypatch):
-    monkeypatch.setattr("terramorph.raster.tiles.unpack.MOST_BYTES", 1 << 20)
+    monkeypatch.setattr("terramorph.raster.tiles.reader.MOST_BYTES", 1 << 20)
     bomb = gzip.compress(bytes((1 << 20) + 1))
     with pytest.raises(OSError, match="more than 1 MiB"):
         unpacked(bomb)

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from terramorph.cartography import KINDS, PALETTE, classic, load_style, load_table
-from terramorph.cartography.render import drawing_margin, zoom_of
+from terramorph.cartography.render import drawing_margin
 from terramorph.errors import ConfigError
+from terramorph.geo.mercator import zoom_of
 
 
 def written(tmp_path, text):

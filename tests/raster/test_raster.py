@@ -109,12 +109,19 @@ def test_a_raster_comes_back_from_xarray(dtype, turned):
 def test_integers_that_use_every_value_are_handed_on_as_floats():
     pixels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16)
     mask = np.ones((16, 16), bool)
-    assert Raster.from_pixels(pixels).to_xarray().dtype == np.uint8
+    whole = Raster.from_pixels(pixels).to_xarray()
+    assert (whole.dtype, whole.odc.crs) == (np.uint8, None)
     mask[5, 5] = False
     array = Raster.from_pixels(pixels, mask=mask).to_xarray()
     assert array.dtype == np.float32
     assert np.array_equal(np.isfinite(array.values[0]), mask)
     assert np.array_equal(array.values[0][mask], pixels[0][mask])
+
+
+def test_a_raster_says_in_a_line_what_it_holds():
+    mask = np.arange(20).reshape(4, 5) < 10
+    text = repr(Raster.from_pixels(np.zeros((3, 4, 5), np.uint8), mask=mask))
+    assert text == "Raster(3 x 4 x 5 uint8, red, green, blue, no CRS, 50% with data)"
 
 
 def test_a_raster_is_saved_with_its_place(tmp_path):

@@ -20,10 +20,10 @@ from pyproj import Transformer
 from tests.fuzz import MUTATIONS, only_ours
 
 from terramorph.errors import InputWarning, RasterError
+from terramorph.geo.mercator import TileBox, pixel_grid
 from terramorph.raster import TileSource
 from terramorph.raster.tiles import MBTiles, PMTiles
 from terramorph.raster.tiles.decode import decode_tile
-from terramorph.raster.tiles.scheme import TileBox, pixel_grid
 from terramorph.sources import open_source
 
 Z, X, Y = 15, 17601, 10746
@@ -156,12 +156,12 @@ def test_pmtiles_with_leaf_directories_and_repeated_tiles(tmp_path):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"drop": "tiles"}, "no such table: tiles"),
+        ({"drop": "tiles"}, "has no table of tiles"),
         (
             {"metadata": {"format": "pbf"}, "tiles": {(3, 1, 1): b"mvt"}},
-            "vector tiles; give it as --target to be drawn",
+            "tile 3/1/1 is damaged .*not a vector tile",
         ),
-        ({"tiles": {(3, 1, 1): gzip.compress(b"\x1a\x03mvt")}}, "vector tiles; give it as --target to be drawn"),
+        ({"tiles": {(3, 1, 1): gzip.compress(b"\x1a\x03mvt")}}, "tile 3/1/1 is damaged .*not a vector tile"),
         ({"tiles": {}}, "holds no tiles"),
         ({"tiles": {(31, 9, 1): b"x"}}, r"zooms \[31\], not all of 0 to 30"),
         ({"tiles": {(3, 9, 1): b"x"}}, "tile x=9 y=1 of zoom 3, and there is no such tile"),
@@ -195,10 +195,13 @@ def test_a_damaged_tile_is_named(tmp_path, kind):
         source.read(GRID)
 
 
-def test_vector_pmtiles_are_refused(tmp_path):
+def test_vector_tiles_are_no_source_of_pixels(tmp_path):
     path = write_pmtiles(tmp_path / "a.pmtiles", {(3, 1, 1): b"x"}, TileType.MVT)
-    with pytest.raises(RasterError, match="vector tiles; give it as --target to be drawn"):
-        PMTiles(path)
+    with pytest.raises(RasterError, match="holds vector tiles"):
+        TileSource(PMTiles(path))
+    write_pmtiles(path, {(3, 1, 1): b"x"}, TileType.AVIF)
+    with pytest.raises(RasterError, match="holds AVIF tiles"):
+        open_source(path)
 
 
 def test_what_is_nothing_to_open(tmp_path):

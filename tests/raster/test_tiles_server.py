@@ -15,10 +15,10 @@ from PIL import Image
 
 from terramorph import __version__
 from terramorph.errors import RasterError
+from terramorph.geo.mercator import TileBox, pixel_grid
 from terramorph.prepare import Inputs, Opening, Options, Scale, SplitRule, inspect, prepare
 from terramorph.raster import Raster, write_image
 from terramorph.raster.tiles import FolderTiles, ServerTiles, TileSource
-from terramorph.raster.tiles.scheme import TileBox, pixel_grid
 from terramorph.sources import open_source
 
 Z, X, Y = 12, 2200, 1343
@@ -129,7 +129,7 @@ def test_a_busy_server_is_asked_again_when_it_says(server, tmp_path):
         ((429, b"no"), r"too many requests \(429\)"),
         ((400, b"no"), "answered with 400"),
         ((200, b"<html>no</html>"), "no PNG, JPEG or WebP"),
-        ((200, b"\x1f\x8b\x08"), "vector tiles; give it as --target"),
+        ((200, b"\x1f\x8b\x08"), "holds vector tiles"),
     ],
 )
 def test_answers_that_end_it_are_not_kept(server, tmp_path, answer, sentence):

@@ -19,9 +19,9 @@ from pyproj import Transformer
 
 from terramorph.errors import RasterError, StorageError
 from terramorph.geo.grid import Grid
+from terramorph.geo.mercator import HALF_WORLD, TileBox, pixel_grid
 from terramorph.raster import ImageSource, Raster, TileSource, write_image
 from terramorph.raster.tiles import FolderTiles, MBTiles, PMTiles
-from terramorph.raster.tiles.scheme import HALF_WORLD, TileBox, pixel_grid
 from terramorph.raster.tiles.write import write_tiles
 from terramorph.sources import open_source
 from terramorph.town import make_town

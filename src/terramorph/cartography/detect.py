@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import mmap
 import re
+import sqlite3
 import zipfile
+from contextlib import closing
 from pathlib import Path, PurePosixPath
+from typing import Any
 
-from terramorph.cartography.archive import NotVectors, open_archive, query
+from terramorph.cartography.archive import ARCHIVES, open_archive
 from terramorph.errors import InputError, RasterError
 from terramorph.raster.storage import as_remote
 
@@ -51,16 +54,9 @@ def _holds_vectors(path: Path, suffix: str) -> bool:
         head = file.read(1 << 16)
     if suffix == ".gpkg":
         return bool(query(path, "SELECT 1 FROM gpkg_contents WHERE data_type = 'features'"))
-    if suffix == ".mbtiles" or (suffix == ".pmtiles" and head[:7] == b"PMTiles" and head[99:100] == b"\0"):
-        try:
-            open_archive(path)
-        except NotVectors:
-            return False
-        except RasterError:
-            return True  # it is damaged, which is said where it is read
-        return True
-    if suffix == ".pmtiles":
-        return head[:7] == b"PMTiles" and head[99:100] == b"\1"
+    if suffix in ARCHIVES:
+        with closing(open_archive(path)) as archive:
+            return archive.vectors
     if suffix == ".zip":
         return bool(zipped_vectors(path))
     if suffix == ".json":
@@ -87,7 +83,7 @@ def is_tiles(path: Path) -> bool:
     if path.suffix.lower() == ".pbf":
         with path.open("rb") as file:
             return not _is_osm(file.read(32))
-    return path.suffix.lower() in (".pmtiles", ".mbtiles", ".mvt")
+    return path.suffix.lower() in ARCHIVES | {".mvt"}
 
 
 def refuse_vectors(spec: str | Path) -> None:
@@ -129,3 +125,16 @@ def zipped_vectors(path: Path) -> list[str]:
     images = any(suffix in (".tif", ".tiff", ".jp2", ".img", ".vrt", ".png", ".jpg") for suffix in suffixes.values())
     wanted = VECTOR_SUFFIXES - {".kml", ".gml", ".gpx"} if images else VECTOR_SUFFIXES | {".tab"}
     return sorted(bases) + [name for name, suffix in suffixes.items() if suffix in wanted or suffix == ".gpkg"]
+
+
+def query(path: Path, sql: str) -> list[Any]:
+    """All rows that an SQLite file gives, through a connection of its own: SQLite's belong to one thread.
+
+    Raises:
+        RasterError: If it gives none, being damaged or of another kind.
+    """
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            return connection.execute(sql).fetchall()
+    except (sqlite3.Error, ValueError, OverflowError) as error:  # also text that is not UTF-8
+        raise RasterError(f"{path} is not a whole SQLite file ({error}); copy it again.") from error

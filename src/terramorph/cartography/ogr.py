@@ -21,8 +21,7 @@ from numpy.typing import NDArray
 from odc.geo.crs import CRS
 from pyogrio.errors import DataSourceError, GeometryError
 
-from terramorph.cartography.archive import query
-from terramorph.cartography.detect import zipped_vectors
+from terramorph.cartography.detect import query, zipped_vectors
 from terramorph.cartography.footprints import read_wkb, simple_parts
 from terramorph.documents import parse_json
 from terramorph.errors import InputError, RasterError

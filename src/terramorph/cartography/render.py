@@ -16,10 +16,8 @@ from terramorph.cartography.shapes import Shapes
 from terramorph.cartography.style import RGB, Style, StyleRule, classic
 from terramorph.errors import RasterError
 from terramorph.geo.grid import Grid
+from terramorph.geo.mercator import zoom_of
 from terramorph.raster.raster import Raster
-
-ZOOM_0 = 156543.03392804097
-"""Metres a pixel at zoom 0: the equator on 256 pixels."""
 
 
 def render(features: Iterable[Feature], grid: Grid, style: Style | None = None, antialias: bool = True) -> Raster:
@@ -92,11 +90,6 @@ def metres_per_pixel(grid: Grid) -> float:
     resolution = grid.ground_resolution
     assert resolution is not None
     return resolution
-
-
-def zoom_of(metres: float) -> float:
-    """The zoom of widths in pixels, from metres a pixel on the ground."""
-    return math.log2(ZOOM_0 / metres)
 
 
 def drawing_margin(style: Style, metres: float, shapes: Shapes | None = None, widest_m: float = 0.0) -> float:

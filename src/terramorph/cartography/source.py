@@ -83,7 +83,8 @@ class VectorSource(Closing):
         path = Path(path)
         if not path.exists():
             raise RasterError(f"{path} does not exist; check the path.")
-        if not is_vector(path):
+        tiles = is_tiles(path)
+        if not tiles and not is_vector(path):
             raise RasterError(
                 f"{path} is not a vector file; give a GeoPackage, GeoJSON, FlatGeobuf, Shapefile, .osm.pbf "
                 "or vector tiles."
@@ -100,7 +101,6 @@ class VectorSource(Closing):
         self.sequential = False
         self.units = None
         own = None if crs is None else CRS(crs)
-        tiles = is_tiles(path)
         self._file: VectorFile = TileFile(path, chosen, layer) if tiles else GdalFile(path, chosen, layer, own)
         self.table = self._file.table
         self.licence: str | None = self._file.licence
@@ -206,6 +206,7 @@ class VectorSource(Closing):
                 self._tell_skipped()
             self._closed = True
             self._kept.clear()
+            self._file.close()
 
 
 def _files(path: Path) -> list[Path]:

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from odc.geo.crs import CRS
 
-from terramorph.cartography.archive import open_archive
+from terramorph.cartography.archive import ground, layer_names, open_archive
 from terramorph.cartography.kinds import KINDS
 from terramorph.cartography.mvt import TileLayer, decode_tile
 from terramorph.cartography.ogr import Box
-from terramorph.cartography.render import zoom_of
 from terramorph.cartography.shapes import Shapes
 from terramorph.cartography.table import Table, load_table
 from terramorph.cartography.vectorfile import no_kind_message, project, project_box
 from terramorph.errors import InputError, RasterError
-
-HALF = math.pi * 6378137.0
-"""Half the side of the web mercator square, in metres."""
+from terramorph.geo.mercator import HALF_WORLD, tiles_of_degrees, tiles_of_metres, zoom_of
+from terramorph.raster.source import Closing
 
 MOST_TILES = 1024
 """Most tiles that are read for one box."""
@@ -32,7 +29,7 @@ _PROTOMAPS = frozenset(
 )
 
 
-class TileFile:
+class TileFile(Closing):
     """An archive of vector tiles.
 
     Attributes:
@@ -57,52 +54,52 @@ class TileFile:
         """
         self.path, self.crs = path, CRS("EPSG:3857")
         self._archive = open_archive(path)
+        if not self._archive.vectors:
+            raise RasterError(f"{path} holds images, not vector tiles; read it as an image source.")
+        self._zoom = self._archive.default_zoom()
+        self._ground = ground(self._archive, self._zoom)
         self._only = layer
         self._kept: OrderedDict[tuple[int, int, int], Shapes] = OrderedDict()
         self.licence = self._archive.licence
         probe = self._probe()
-        names = tuple(dict.fromkeys([*self._archive.layers, *(part.name for part in probe)]))
+        names = tuple(dict.fromkeys([*layer_names(self._archive), *(part.name for part in probe)]))
         self.table = table or load_table("protomaps" if len(_PROTOMAPS.intersection(names)) > 1 else "plain")
         wanted = [n for n in names if layer in (None, n)]
         fields = {part.name: part.keys for part in probe}
         if not any(self.table.can_match(n, fields.get(n) or self.table.keys) for n in wanted):
             raise RasterError(no_kind_message(path, self.table, {n: fields.get(n, ()) for n in names}))
-        west, south, east, north = self._archive.bounds
+        west, south, east, north = self._ground
         self._latitude = (south + north) / 2
         limit = 85.0511287798066
         self.bounds = project_box((west, max(south, -limit), east, min(north, limit)), CRS("EPSG:4326"), self.crs)
 
     def _probe(self) -> list[TileLayer]:
         """The layers of the tile in the middle, at the last zoom."""
-        west, south, east, north = self._archive.bounds
-        zoom = self._archive.zooms[1]
-        side = 1 << zoom
-        x = int((west + east + 360) / 720 * side)
-        sine = math.sin(math.radians((south + north) / 2))
-        y = int((0.5 - math.atanh(min(max(sine, -0.999999), 0.999999)) / (2 * math.pi)) * side)
-        return self._layers(zoom, min(x, side - 1), min(max(y, 0), side - 1)) or self._decoded(
-            "a tile", self._archive.some_tile
-        )
+        west, south, east, north = self._ground
+        middle = (west + east) / 2, (south + north) / 2
+        box = tiles_of_degrees(self._zoom, *middle, *middle)
+        return self._layers(self._zoom, box.left, box.top) or self._layers(self._zoom, *self._archive.first(self._zoom))
+
+    def close(self) -> None:
+        """Close the archive."""
+        self._archive.close()
 
     def level(self, metres: float) -> int:
         """The zoom that suits so many metres a pixel, the same all over the archive."""
-        first, last = self._archive.zooms
-        return min(max(round(zoom_of(metres / math.cos(math.radians(self._latitude)))), first), last)
+        wanted = zoom_of(metres / math.cos(math.radians(self._latitude)))
+        return min((z for z in self._archive.zooms if z <= self._zoom), key=lambda zoom: abs(zoom - wanted))
 
     def read(self, box: Box, crs: CRS, metres: float) -> Shapes:
         """The shapes around a box, in its CRS. As `VectorFile.read`."""
         zoom = self.level(metres)
         left, bottom, right, top = project_box(box, crs, self.crs)
-        side = 2 * HALF / (1 << zoom)
-        last = (1 << zoom) - 1
-        columns = range(max(math.floor((left + HALF) / side), 0), min(math.floor((right + HALF) / side), last) + 1)
-        rows = range(max(math.floor((HALF - top) / side), 0), min(math.floor((HALF - bottom) / side), last) + 1)
-        if len(columns) * len(rows) > MOST_TILES:
+        tiles = tiles_of_metres(zoom, left, bottom, right, top)
+        if tiles.size > MOST_TILES:
             raise RasterError(
-                f"{self.path} has {len(columns) * len(rows)} tiles of zoom {zoom} under one window; its tiles are too "
+                f"{self.path} has {tiles.size} tiles of zoom {zoom} under one window; its tiles are too "
                 "fine for this ground resolution, use smaller windows or an archive with lower zooms."
             )
-        found = Shapes.join([self._tile(zoom, x, y) for y in rows for x in columns])
+        found = Shapes.join([self._tile(zoom, x, y) for x, y in tiles.numbers()])
         found = found.take(found.inside(left, bottom, right, top))
         return found.moved(project(found.xy, self.crs, crs))
 
@@ -120,24 +117,19 @@ class TileFile:
 
     def _layers(self, zoom: int, x: int, y: int) -> list[TileLayer]:
         """The decoded layers of a tile."""
-        return self._decoded(f"tile {zoom}/{x}/{y}", lambda: self._archive.tile(zoom, x, y))
-
-    def _decoded(self, name: str, get: Callable[[], bytes | None]) -> list[TileLayer]:
-        """The layers of what is got."""
         try:
-            data = get()
-            layers = [] if data is None else decode_tile(data)
+            layers = decode_tile(self._archive.read(zoom, x, y) or b"")
         except (OSError, ValueError) as error:
             if isinstance(error, InputError):
                 raise
-            raise RasterError(f"{self.path}: {name} is damaged ({error}); copy the file again.") from error
+            raise RasterError(f"{self.path}: tile {zoom}/{x}/{y} is damaged ({error}); copy the file again.") from error
         return [layer for layer in layers if self._only in (None, layer.name)]
 
     def _shapes(self, layer: TileLayer, zoom: int, x: int, y: int) -> Shapes:
         """The shapes of a tile's layer that have a kind."""
         kinds, widths = self.table.assign(layer.name, layer.columns(self.table.keys), layer.areas)
-        side = 2 * HALF / (1 << zoom)
-        xy = layer.xy * (side / layer.extent) + (x * side - HALF, HALF - y * side)
+        side = 2 * HALF_WORLD / (1 << zoom)
+        xy = layer.xy * (side / layer.extent) + (x * side - HALF_WORLD, HALF_WORLD - y * side)
         owner = layer.owner
         shapes = Shapes.of(xy, layer.starts, kinds[owner], KINDS, layer.areas[owner], widths[owner])
         return shapes.take(np.flatnonzero(shapes.kinds >= 0))

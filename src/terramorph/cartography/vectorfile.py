@@ -22,6 +22,7 @@ from terramorph.cartography.ogr import INDEXED, Box, Columns, Layer, open_layers
 from terramorph.cartography.shapes import Shapes
 from terramorph.cartography.table import Table, load_table
 from terramorph.errors import RasterError
+from terramorph.raster.source import Closing
 
 _OSM_KEYS = frozenset({"highway", "building", "landuse", "natural", "waterway", "railway", "leisure"})
 _OTHER_TAGS = re.compile(r'"((?:[^"\\]|\\.)*)"=>"((?:[^"\\]|\\.)*)"')
@@ -61,6 +62,10 @@ class VectorFile(Protocol):
         """
         ...
 
+    def close(self) -> None:
+        """Close what is open."""
+        ...
+
 
 class _Features(NamedTuple):
     """Features of a layer that have a kind.
@@ -80,7 +85,7 @@ class _Features(NamedTuple):
         return Shapes.from_geometries(self.geometries, self.kinds, KINDS, self.widths_m)
 
 
-class GdalFile:
+class GdalFile(Closing):
     """A file that GDAL or pyarrow reads.
 
     What has an index of places is read around the box that is asked for. All else (GeoJSON, OpenStreetMap, KML, GML,

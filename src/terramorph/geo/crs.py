@@ -9,9 +9,6 @@ import pyproj
 from odc.geo.crs import CRS
 from pyproj.exceptions import ProjError
 
-WEB_MERCATOR_RADIUS = 6378137.0
-"""Radius of the sphere of EPSG:3857, in metres."""
-
 
 class PointScale(NamedTuple):
     """How a projection enlarges the ground at a point: lengths in the CRS to those on the ground (Tissot's indicatrix).

@@ -15,13 +15,11 @@ from odc.geo.geom import Geometry, box
 
 from terramorph.errors import ConfigError, DatasetError, warn
 from terramorph.geo import Grid, grid_at, project, project_extent
+from terramorph.geo.mercator import HALF_WORLD, pixel_size
 from terramorph.geo.period import beside, meet
 from terramorph.raster.orientation import north_up
 from terramorph.raster.source import Source
 
-ZOOM_0 = 2 * math.pi * 6378137.0 / 256
-"""CRS units per pixel of the one 256 px tile that shows the world in EPSG:3857 (OGC Two Dimensional Tile Matrix Set,
-WebMercatorQuad)."""
 MAX_TILES = 5_000_000
 """Most tiles of one area: over that the zoom or the resolution is more likely a slip than a wish."""
 _MERCATOR, _DEGREES = "EPSG:3857", "EPSG:4326"
@@ -247,7 +245,7 @@ def _pixel_grid(source: Source, target: Source, bounds: Geometry | None) -> Grid
 
 def _zoom_grid(shared: Geometry, zoom: int, tile: int) -> Grid:
     """The web-mercator pixels that cover a piece of ground, out to multiples of a tile from the world's corner."""
-    size, edge = ZOOM_0 / 2**zoom, 128 * ZOOM_0
+    size, edge = pixel_size(zoom), HALF_WORLD
     b, side = shared.boundingbox, 256 << zoom
     left, top = (math.floor((v + edge) / size / tile + 1e-6) * tile for v in (b.left, -b.top))
     right, bottom = (math.ceil((v + edge) / size / tile - 1e-6) * tile for v in (b.right, -b.bottom))

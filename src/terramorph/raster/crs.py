@@ -11,7 +11,8 @@ from pyproj import Transformer
 from pyproj.exceptions import ProjError
 from rasterio.crs import CRS as RasterioCRS
 
-from terramorph.geo.crs import WEB_MERCATOR_RADIUS, horizontal
+from terramorph.geo.crs import horizontal
+from terramorph.geo.mercator import RADIUS
 
 _EQUAL = 1e-7
 """Degrees (a centimetre) by which places may differ in two CRSs that are one."""
@@ -35,7 +36,7 @@ def to_odc_crs(crs: RasterioCRS) -> CRS:
     if code:
         return CRS(f"EPSG:{code}")
     terms = crs.to_dict()
-    sphere = terms.get("proj") == "merc" and terms.get("R") == WEB_MERCATOR_RADIUS and terms.get("units") == "m"
+    sphere = terms.get("proj") == "merc" and terms.get("R") == RADIUS and terms.get("units") == "m"
     if sphere and terms.get("k", 1) == 1 and not any(terms.get(key, 0) for key in ("lon_0", "lat_ts", "x_0", "y_0")):
         return CRS("EPSG:3857")
     if own.is_projected:

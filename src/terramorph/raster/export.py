@@ -45,6 +45,8 @@ def as_xarray(raster: Raster) -> xarray.DataArray:
 
     pixels, nodata = _with_nodata(raster.pixels, raster.mask)
     array = wrap_xr(pixels, raster.grid.geobox, dims=("band", "y", "x"), axis=1, nodata=nodata)
+    if raster.grid.crs is None:
+        array.encoding.pop("grid_mapping", None)  # odc-geo warns of one without a CRS
     array = array.assign_coords(band=list(raster.bands))
     if raster.units is not None:
         scales, offsets = list(raster.units.scales), list(raster.units.offsets)

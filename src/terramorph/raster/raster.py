@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import xarray
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(frozen=True, eq=False, slots=True, repr=False)
 class Raster:
     """Pixels, which of them hold data, and where they are.
 
@@ -83,6 +83,12 @@ class Raster:
             grid=Grid.pixels(height, width) if grid is None else grid,
             bands=default_bands(count) if bands is None else tuple(bands),
         )
+
+    def __repr__(self) -> str:
+        """What it holds, without the pixels."""
+        shape = " x ".join(map(str, self.pixels.shape))
+        place = self.grid.crs if self.grid.crs is not None else "no CRS"
+        return f"Raster({shape} {self.dtype}, {', '.join(self.bands)}, {place}, {self.mask.mean():.0%} with data)"
 
     @property
     def count(self) -> int:

@@ -1,8 +1,8 @@
 """Tile archives and caches as sources: folders, MBTiles, PMTiles, servers."""
 
 from terramorph.raster.tiles.folders import LAYOUTS, FolderTiles
-from terramorph.raster.tiles.mbtiles import MBTiles, MBTilesFile
-from terramorph.raster.tiles.pmtiles import PMTiles, PMTilesFile
+from terramorph.raster.tiles.mbtiles import MBTiles
+from terramorph.raster.tiles.pmtiles import PMTiles
 from terramorph.raster.tiles.reader import TileReader
 from terramorph.raster.tiles.server import ServerTiles
 from terramorph.raster.tiles.source import TileSource
@@ -11,9 +11,7 @@ __all__ = [
     "LAYOUTS",
     "FolderTiles",
     "MBTiles",
-    "MBTilesFile",
     "PMTiles",
-    "PMTilesFile",
     "ServerTiles",
     "TileReader",
     "TileSource",

@@ -5,12 +5,9 @@
     tms           z/x/(2^z - 1 - y).png                                 TMS, gdal2tiles
     zyx           z/y/x.png                                             SAS.Planet's "GlobalMapper Bing"
     sas           z(z+1)/(x div 1024)/xX/(y div 1024)/yY.png            SAS.Planet
-    googlemv      (z+1)/t....png, a letter q r t s a zoom               SAS.Planet's "GoogleMV"
-    earthslicer   .../(z+1)-x-y.png                                     SAS.Planet's "EarthSlicer 1.95"
-    gmt           zZ/y/x.png                                            SAS.Planet's "GlobalMapper Tiles"
-    gmt-aux       zZ/y_x.png                                            SAS.Planet's "GlobalMapper Aux"
 
-The file name generators of SAS.Planet's public source are what these were read from.
+The file name generators of SAS.Planet's public source are what these were read from. docs/prepare.md says how tiles
+in its other layouts are brought into one of these.
 """
 
 from __future__ import annotations
@@ -24,8 +21,16 @@ from typing import Any, NamedTuple
 
 from terramorph.documents import parse_json
 from terramorph.errors import RasterError, warn
-from terramorph.raster.tiles.reader import VECTOR_ADVICE, covering_zoom
-from terramorph.raster.tiles.scheme import TileBox, box_of_halves, check_tile, likeness, stated_box, tell_bounds
+from terramorph.geo.mercator import TileBox, box_of_halves
+from terramorph.raster.tiles.reader import (
+    VECTOR_ADVICE,
+    check_tile,
+    covering_zoom,
+    likeness,
+    plain_text,
+    stated_box,
+    tell_bounds,
+)
 
 _IMAGE = re.compile(r"(?i)(.+?)(?:@[23]x)?\.(?:png|jpg|jpeg|webp)(?:\.tile)?")
 """Paths of images, of those for fine screens (y@2x.png), and of OsmAnd's, whose second suffix hides them from
@@ -47,16 +52,6 @@ class Layout(NamedTuple):
 
     pattern: re.Pattern[str]
     number: Callable[[tuple[str, ...]], Number]
-
-
-def _quadrants(groups: tuple[str, ...]) -> Number:
-    """t and a letter for each zoom, the coarsest first: q is north-west, r north-east, t south-west, s south-east."""
-    letters = groups[0][1:].lower()
-    x = y = 0
-    for letter in letters:
-        x = 2 * x + (letter in "rs")
-        y = 2 * y + (letter in "ts")
-    return len(letters), x, y
 
 
 def _ints(groups: tuple[str, ...]) -> Number:
@@ -85,10 +80,6 @@ LAYOUTS: dict[str, Layout] = {
     "tms": Layout(_PLAIN, _flipped),
     "zyx": Layout(_PLAIN, _row_first),
     "sas": Layout(re.compile(r"z(\d{1,2})/\d+/x(\d+)/\d+/y(\d+)", re.IGNORECASE), _from_one),
-    "googlemv": Layout(re.compile(r"\d{1,2}/(t[qrst]*)", re.IGNORECASE), _quadrants),
-    "earthslicer": Layout(re.compile(r"(?:[^/]+/)+(\d{2})-(\d+)-(\d+)"), _from_one),
-    "gmt": Layout(re.compile(r"z(\d{1,2})/(\d+)/(\d+)", re.IGNORECASE), _row_first),
-    "gmt-aux": Layout(re.compile(r"z(\d{1,2})/(\d+)_(\d+)", re.IGNORECASE), _row_first),
 }
 """Layouts by the name that ``layout`` takes."""
 
@@ -114,6 +105,8 @@ class FolderTiles:
         RasterError: If it is no folder of tiles, holds vector tiles or a database, or several layouts.
     """
 
+    vectors = False
+
     def __init__(self, folder: str | Path, layout: str | None = None) -> None:
         self.name = str(folder)
         self._folder = Path(folder)
@@ -132,8 +125,7 @@ class FolderTiles:
         if told and self.layout == "xyz":
             self._find_north()
         self.zooms: tuple[int, ...] = tuple(sorted(self._paths))
-        licence = metadata.get("attribution") or metadata.get("license")
-        self.licence: str | None = licence if isinstance(licence, str) else None
+        self.licence = plain_text(metadata.get("attribution") or metadata.get("license"))
 
     def _find_north(self) -> None:
         """Counts rows from the south where only that lies in the bounds of the metadata."""
@@ -285,10 +277,6 @@ _EXAMPLES = {
     "tms": "17/70406/88084.png",
     "zyx": "17/42987/70406.png",
     "sas": "z18/68/x70406/41/y42987.jpg",
-    "googlemv": "18/trtqtrqtsstttqtrst.jpg",
-    "earthslicer": "18-070406-042987.jpg",
-    "gmt": "z17/42987/70406.jpg",
-    "gmt-aux": "z17/42987_70406.jpg",
 }
 
 

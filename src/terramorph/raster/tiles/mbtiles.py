@@ -8,23 +8,25 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from terramorph.documents import parse_json_object
 from terramorph.errors import RasterError, warn
+from terramorph.geo.mercator import MAX_ZOOM, TileBox, box_of_halves
 from terramorph.raster.tiles.decode import is_picture
-from terramorph.raster.tiles.reader import VECTOR_ADVICE, covering_zoom, file_fingerprint
-from terramorph.raster.tiles.scheme import (
-    MAX_ZOOM,
-    TileBox,
-    box_of_halves,
+from terramorph.raster.tiles.reader import (
     check_tile,
+    covering_zoom,
+    file_fingerprint,
     likeness,
+    looks_like_vectors,
+    plain_text,
     stated_box,
     tell_bounds,
+    unpacked,
 )
-from terramorph.raster.tiles.unpack import unpacked
 
 
-class MBTilesFile:
-    """Tiles of any kind, as bytes. Opened for reading only, with a connection for each thread.
+class MBTiles:
+    """A `TileReader` of images or vectors. Opened for reading only, with a connection for each thread.
 
     Rows are counted from the south, as the format says. Where that lies off the bounds in the metadata, and rows from
     the north lie on them, they are counted from the north, with a warning.
@@ -33,9 +35,9 @@ class MBTilesFile:
         path: the file.
 
     Attributes:
-        name: of the file.
+        name, licence, zooms, vectors: as `TileReader` says.
         metadata: its names and values; empty where there is none.
-        zooms: as `TileReader` says.
+        about: the JSON object among them, which describes vectors.
 
     Raises:
         RasterError: If it is no MBTiles file, or holds no tiles.
@@ -54,7 +56,26 @@ class MBTilesFile:
         except BaseException:
             self.close()
             raise
-        self.licence: str | None = self.metadata.get("attribution") or self.metadata.get("license") or None
+        self.licence = plain_text(self.metadata.get("attribution") or self.metadata.get("license"))
+        try:
+            self.about = parse_json_object(self.metadata.get("json") or "{}")
+        except ValueError:
+            self.about = {}
+
+    @property
+    def vectors(self) -> bool:
+        """Whether some tile of the finest zoom is no picture and looks like a vector tile, or is said to be one."""
+        try:
+            data = self.read(self.zooms[-1], *self.first(self.zooms[-1])) or b""
+        except RasterError:  # it cannot be unpacked
+            data = b""
+        said = self.metadata.get("format", "").lower() in ("pbf", "mvt")
+        return not is_picture(data) and (said or looks_like_vectors(data))
+
+    @property
+    def bounds(self) -> str | None:
+        """West, south, east, north in degrees, as the metadata has them."""
+        return self.metadata.get("bounds")
 
     def _open(self) -> dict[str, str]:
         """Looks for everything that reading relies on; the metadata."""
@@ -105,7 +126,7 @@ class MBTilesFile:
     def default_zoom(self) -> int:
         """See `TileReader`; and says where the metadata's bounds differ."""
         zoom = covering_zoom(self.name, self._counts, self._parents)
-        tell_bounds(f"{self.name}: the metadata", self.metadata.get("bounds"), zoom, self.box(zoom))
+        tell_bounds(f"{self.name}: the metadata", self.bounds, zoom, self.box(zoom))
         return zoom
 
     def _parents(self, zoom: int, coarser: int) -> int:
@@ -198,20 +219,3 @@ class MBTilesFile:
                 self._connections.append(connection)
             self._thread.connection = connection
         return connection
-
-
-class MBTiles(MBTilesFile):
-    """A `TileReader` of an MBTiles file with pictures.
-
-    Raises:
-        RasterError: If it is no MBTiles file, holds no tiles, or vector tiles.
-    """
-
-    def _open(self) -> dict[str, str]:
-        metadata = super()._open()
-        zoom = self.zooms[-1]
-        data = self.read(zoom, *self.first(zoom)) or b""
-        vectors = metadata.get("format", "").lower() in ("pbf", "mvt") or data[:1] == b"\x1a"
-        if vectors and not is_picture(data):
-            raise RasterError(f"{self.name} {VECTOR_ADVICE}")
-        return metadata

@@ -18,10 +18,16 @@ from pmtiles.tile import Compression, TileType, deserialize_header, tileid_to_zx
 
 from terramorph.documents import parse_json
 from terramorph.errors import RasterError, TerramorphError
+from terramorph.geo.mercator import MAX_ZOOM, TileBox, box_of_halves, tiles_of_degrees
 from terramorph.raster.storage import Remote
-from terramorph.raster.tiles.reader import VECTOR_ADVICE, covering_zoom, file_fingerprint
-from terramorph.raster.tiles.scheme import MAX_ZOOM, TileBox, box_of_halves, tell_bounds, tiles_of_degrees
-from terramorph.raster.tiles.unpack import unpacked
+from terramorph.raster.tiles.reader import (
+    covering_zoom,
+    file_fingerprint,
+    looks_like_vectors,
+    plain_text,
+    tell_bounds,
+    unpacked,
+)
 
 _SCANNED = 16 << 20
 """Bytes of an index that is looked through for what the header may say wrongly; some million tiles."""
@@ -39,8 +45,8 @@ class _Directory(NamedTuple):
     length: Numbers
 
 
-class PMTilesFile:
-    """Tiles of any kind, as bytes: of a file that is mapped into memory, or on a server that is asked for ranges of it.
+class PMTiles:
+    """A `TileReader` of images or vectors: a file that is mapped into memory, or on a server that gives ranges of it.
 
     The zooms and places of tiles are those in the index, whatever the header says, unless the index is huge.
 
@@ -48,13 +54,13 @@ class PMTilesFile:
         path: the file.
 
     Attributes:
-        name: of the file.
+        name, licence, zooms, vectors: as `TileReader` says.
         header: as the package `pmtiles` names what is in it.
-        metadata: the JSON object in it.
-        zooms: as `TileReader` says.
+        about: the JSON object in it.
 
     Raises:
-        RasterError: If it is damaged, no PMTiles file, or holds no tiles.
+        RasterError: If it is damaged, no PMTiles file, or holds no tiles, or tiles that are neither PNG, JPEG, WebP
+            nor MVT.
     """
 
     def __init__(self, path: str | Path | Remote) -> None:
@@ -64,23 +70,32 @@ class PMTilesFile:
         with self._errors():
             self._bytes: Callable[[int, int], bytes] | None = _ranges(self._path)
             self.header: dict[str, Any] = deserialize_header(self._get(0, 127))
-            self.metadata = self._metadata()
+            self.about = self._metadata()
             self._check()
             self._whole = self.header["leaf_directory_length"] <= _SCANNED
             self._counts, self._boxes = self._summary() if self._whole else ({}, {})
             self.zooms: tuple[int, ...] = tuple(sorted(self._counts)) or self._stated_zooms()
         if not self.zooms:
             raise RasterError(f"{self.name} holds no tiles; give another file.")
-        attribution = self.metadata.get("attribution") or self.metadata.get("license")
-        self.licence: str | None = str(attribution) if attribution else None
+        self.licence = plain_text(self.about.get("attribution") or self.about.get("license"))
 
     @property
     def bounds(self) -> tuple[float, ...]:
         """West, south, east, north in degrees, as the header has them."""
         return tuple(self.header[f"{key}_e7"] / 1e7 for key in ("min_lon", "min_lat", "max_lon", "max_lat"))
 
+    @property
+    def vectors(self) -> bool:
+        """What the header says, or where it says nothing, what the first tile of the finest zoom looks like."""
+        if self.header["tile_type"] != TileType.UNKNOWN:
+            return bool(self.header["tile_type"] == TileType.MVT)
+        return looks_like_vectors(self.read(self.zooms[-1], *self.first(self.zooms[-1])) or b"")
+
     def _check(self) -> None:
-        """Refuses compression that is not read."""
+        """Refuses kinds of tiles and compression that are not read."""
+        if self.header["tile_type"] in (TileType.AVIF, TileType.MLT):
+            kind = self.header["tile_type"].name
+            raise RasterError(f"{self.name} holds {kind} tiles; PNG, JPEG, WebP and MVT are read: convert it.")
         if self.header["tile_compression"] not in (Compression.NONE, Compression.UNKNOWN, Compression.GZIP):
             raise RasterError(f"{self.name} has tiles that are compressed, and not with gzip; convert them to gzip.")
         if self.header["internal_compression"] not in (Compression.NONE, Compression.GZIP):
@@ -266,22 +281,6 @@ class PMTilesFile:
             raise RasterError(
                 f"{self.name} cannot be read as PMTiles version 3 ({type(error).__name__} {error}); copy it again."
             ) from error
-
-
-class PMTiles(PMTilesFile):
-    """A `TileReader` of a PMTiles file with pictures.
-
-    Raises:
-        RasterError: If it is damaged, no PMTiles file, holds no tiles, or tiles that are no PNG, JPEG or WebP.
-    """
-
-    def _check(self) -> None:
-        kind = self.header["tile_type"]
-        if kind in (TileType.MVT, TileType.MLT):
-            raise RasterError(f"{self.name} {VECTOR_ADVICE}")
-        if kind == TileType.AVIF:
-            raise RasterError(f"{self.name} holds AVIF tiles; PNG, JPEG and WebP are read: convert it.")
-        super()._check()
 
 
 def _ids(zoom: int) -> tuple[int, int]:

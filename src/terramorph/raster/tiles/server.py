@@ -16,8 +16,8 @@ import urllib3
 from terramorph._version import __version__
 from terramorph.atomic import atomic
 from terramorph.errors import RasterError
+from terramorph.geo.mercator import MAX_ZOOM, TileBox, whole_world
 from terramorph.raster.tiles.reader import VECTOR_ADVICE
-from terramorph.raster.tiles.scheme import MAX_ZOOM, TileBox, whole_world
 from terramorph.redaction import RedactedLog, redact
 
 USER_AGENT = f"terramorph/{__version__}"
@@ -70,6 +70,8 @@ class ServerTiles:
         RasterError: If the template, zoom, terms or cache are missing or cannot be used.
         StorageError: If the cache cannot be written.
     """
+
+    vectors = False
 
     def __init__(
         self,

@@ -14,11 +14,11 @@ from PIL import Image
 from terramorph.bands import default_bands
 from terramorph.errors import RasterError
 from terramorph.geo.grid import Grid
+from terramorph.geo.mercator import WEB_MERCATOR, TileBox, pixel_grid, whole_world
 from terramorph.raster.raster import Raster
 from terramorph.raster.source import Closing
 from terramorph.raster.tiles.decode import TILE_SIZES, Tile, decode_tile
-from terramorph.raster.tiles.reader import TileReader
-from terramorph.raster.tiles.scheme import WEB_MERCATOR, TileBox, pixel_grid, whole_world
+from terramorph.raster.tiles.reader import VECTOR_ADVICE, TileReader
 from terramorph.raster.warp import footprint, kernel_reach, warp, window_offset
 
 _KEPT_TILES = 128
@@ -66,6 +66,8 @@ class TileSource(Closing):
         self._reader = reader
         self._decoded = lru_cache(maxsize=_KEPT_TILES)(self._decode)
         try:
+            if reader.vectors:
+                raise RasterError(f"{self.name} {VECTOR_ADVICE}")
             self._crs = WEB_MERCATOR if crs is None else crs
             if self._crs.epsg not in (3857, 3395):
                 raise RasterError(
@@ -152,8 +154,7 @@ class TileSource(Closing):
                     -(-self._box.bottom >> steps),
                 )
             )
-            numbers = ((x, y) for y in range(tiles.top, tiles.bottom) for x in range(tiles.left, tiles.right))
-            if all(self._reader.has(zoom, x % (1 << zoom), y) for x, y in numbers):
+            if all(self._reader.has(zoom, x % (1 << zoom), y) for x, y in tiles.numbers()):
                 return zoom
         return self.zoom
 

@@ -24,8 +24,8 @@ from PIL import Image
 
 from terramorph.errors import RasterError
 from terramorph.geo.grid import Grid
+from terramorph.geo.mercator import MAX_ZOOM, TileBox, degrees_of_corner, pixel_grid, whole_world
 from terramorph.raster.source import Source
-from terramorph.raster.tiles.scheme import MAX_ZOOM, TileBox, degrees_of_corner, pixel_grid, whole_world
 from terramorph.raster.tiles.sinks import About, Format, Kind, TileSink, open_sink
 from terramorph.raster.warp import footprint
 

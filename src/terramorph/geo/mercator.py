@@ -7,19 +7,21 @@ same square and the same numbers in ellipsoidal mercator (EPSG:3395).
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from affine import Affine
 from odc.geo.crs import CRS
 
-from terramorph.errors import RasterError, warn
-from terramorph.geo.crs import WEB_MERCATOR_RADIUS
 from terramorph.geo.grid import Grid
+
+RADIUS = 6378137.0
+"""Radius of the sphere of EPSG:3857, in metres."""
 
 WEB_MERCATOR = CRS("EPSG:3857")
 """The CRS of tiles of which nothing else is said."""
 
-HALF_WORLD = math.pi * WEB_MERCATOR_RADIUS
+HALF_WORLD = math.pi * RADIUS
 """Half a side of the world's square, metres of either mercator."""
 
 MAX_ZOOM = 30
@@ -58,6 +60,10 @@ class TileBox(NamedTuple):
             max(self.bottom, other.bottom),
         )
 
+    def numbers(self) -> Iterator[tuple[int, int]]:
+        """(x, y) of each, row by row."""
+        return ((x, y) for y in range(self.top, self.bottom) for x in range(self.left, self.right))
+
     @property
     def size(self) -> int:
         """Number of tiles."""
@@ -85,17 +91,14 @@ def whole_world(zoom: int) -> TileBox:
     return TileBox(0, 0, 1 << zoom, 1 << zoom)
 
 
-def check_tile(where: str, zoom: int, x: int, y: int) -> None:
-    """Refuses numbers that no tile has.
+def pixel_size(zoom: float) -> float:
+    """Metres of EPSG:3857 to a pixel of tiles of 256 pixels."""
+    return 2 * HALF_WORLD / 256 / float(2.0**zoom)
 
-    Raises:
-        RasterError: If the zoom is not in 0 ... `MAX_ZOOM`, or the world of that zoom has no such tile.
-    """
-    if not 0 <= zoom <= MAX_ZOOM or not (0 <= x < 1 << zoom and 0 <= y < 1 << zoom):
-        raise RasterError(
-            f"{where} would be tile x={x} y={y} of zoom {zoom}, and there is no such tile; its layout is another one: "
-            "name it with --layout, or remove the file."
-        )
+
+def zoom_of(metres: float) -> float:
+    """The zoom, any number, at which pixels of tiles of 256 pixels have a size: the inverse of `pixel_size`."""
+    return math.log2(pixel_size(0) / metres)
 
 
 def pixel_grid(zoom: int, box: TileBox, size: int, crs: CRS = WEB_MERCATOR) -> Grid:
@@ -134,47 +137,17 @@ def tiles_of_degrees(zoom: int, west: float, south: float, east: float, north: f
     return TileBox(left, top, max(inside(right), left + 1), max(inside(bottom), top + 1))
 
 
-def likeness(a: TileBox, b: TileBox) -> float:
-    """The share, 0 to 1, that two boxes have in common of what they cover together."""
-    common = a.meet(b).size
-    return common / (a.size + b.size - common)
-
-
-def stated_box(bounds: object, zoom: int) -> TileBox | None:
-    """The tiles in bounds as an archive states them: west, south, east, north in degrees, as numbers or as text.
-
-    None where they are no such thing, or have no extent. West may be greater than east: ground across 180 degrees.
-    """
-    try:
-        values = bounds.split(",") if isinstance(bounds, str) else list(bounds)  # type: ignore[call-overload]
-        west, south, east, north = (float(value) for value in values)
-    except (TypeError, ValueError):
-        return None
-    if not (max(abs(west), abs(east)) <= 180 and west != east and -90 <= south < north <= 90):
-        return None
-    if west < east:
-        return tiles_of_degrees(zoom, west, south, east, north)
-    before, after = (tiles_of_degrees(zoom, *ends) for ends in ((west, south, 180, north), (-180, south, east, north)))
-    return before._replace(right=after.right + (1 << zoom))
-
-
-def tell_bounds(name: str, bounds: object, zoom: int, box: TileBox) -> None:
-    """Warns where the bounds that an archive states are not those of its tiles.
-
-    Args:
-        name: what states them.
-        bounds: as `stated_box` takes them.
-        zoom, box: the tiles that there are.
-    """
-    stated = stated_box(bounds, zoom)
-    # Bounds that may not wrap around are the whole world's where ground lies across 180 degrees.
-    shown = [box, box._replace(left=0, right=1 << zoom)] if box.right > 1 << zoom else [box]
-    if bounds is None or (stated is not None and max(likeness(stated, one) for one in shown) >= 0.5):
-        return
-    west, north = degrees_of_corner(zoom, box.left, box.top)
-    east, south = degrees_of_corner(zoom, box.right, box.bottom)
-    tiles = f"{west:.5g}, {south:.5g}, {east:.5g}, {north:.5g}"
-    warn(f"{name} gives bounds {str(bounds)[:80]}; the tiles lie in {tiles}, which counts.")
+def tiles_of_metres(zoom: int, left: float, bottom: float, right: float, top: float) -> TileBox:
+    """The tiles of EPSG:3857 that a box in its metres touches, edges included; empty outside of the world."""
+    count = 1 << zoom
+    first, last = ((x + HALF_WORLD) / (2 * HALF_WORLD) * count for x in (left, right))
+    upper, lower = ((HALF_WORLD - y) / (2 * HALF_WORLD) * count for y in (top, bottom))
+    return TileBox(
+        max(math.floor(first), 0),
+        max(math.floor(upper), 0),
+        min(math.floor(last) + 1, count),
+        min(math.floor(lower) + 1, count),
+    )
 
 
 def degrees_of_corner(zoom: int, x: float, y: float) -> tuple[float, float]:
