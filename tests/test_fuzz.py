@@ -18,8 +18,7 @@ from terramorph.interop import import_checkpoint
 from terramorph.pairs import open_pairs
 from terramorph.pairs.manifest import load_manifest
 from terramorph.study import load_study
-from terramorph.study.record import read_record
-from terramorph.study.run import first_warning, read_scores, seconds_per_image
+from terramorph.study.run import first_warning, read_record, seconds_per_image
 from terramorph.study.space import load_space
 from terramorph.training import load_config, resume, train
 from terramorph.training.page import read_log, write_page
@@ -27,6 +26,14 @@ from terramorph.translate.parts import Part, Parts
 
 from .conftest import make_tiny
 from .fuzz import MUTATIONS, only_ours
+
+RECORD = json.dumps(
+    {
+        "state": "done",
+        "verdict": "",
+        "scores": {"ids": ["a"], "per_image": {"psnr": [2.5]}, "overall": {"psnr": 2.5}, "reasons": {"fd": "none"}},
+    }
+).encode()
 
 
 @pytest.fixture(scope="module")
@@ -126,18 +133,7 @@ def test_what_a_run_has_written(run: Path, tmp_path: Path) -> None:
         write_page(tmp_path)
 
     only_ours(_at(tmp_path / "log.jsonl", log), (run / "log.jsonl").read_bytes())
-    only_ours(_at(tmp_path / "record.json", lambda: read_record(tmp_path)), b'{"state": "done", "verdict": ""}')
-
-
-@pytest.mark.parametrize("name", ["metrics.json", "per_image.csv"])
-def test_scores(name: str, tmp_path: Path) -> None:
-    texts = {
-        "metrics.json": json.dumps({"miou": 0.5, "fd": 2.5, "reasons": {"fid": "none"}}).encode(),
-        "per_image.csv": b"id,psnr,ssim\na,20.5,0.5\nb,21.5,0.25\n",
-    }
-    for other, text in texts.items():
-        (tmp_path / other).write_bytes(text)
-    assert only_ours(_at(tmp_path / name, lambda: read_scores(tmp_path)), texts[name]) > 0
+    only_ours(_at(tmp_path / "record.json", lambda: read_record(tmp_path)), RECORD)
 
 
 def test_parts_of_a_translation(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import sqlite3
 import sys
@@ -20,7 +19,7 @@ from terramorph.cli import compare as command
 from terramorph.cli.interrupt import StopFlag
 from terramorph.errors import ConfigError, DatasetError, InputError, StorageError, TrainingDivergedError
 from terramorph.study import compare, load_study
-from terramorph.study.compare_sentences import conclude
+from terramorph.study.comparison import conclude
 from terramorph.study.run import train_to
 from terramorph.study.tracking import MlflowTracking, NoTracking
 from terramorph.training import TrainConfig, TrainResult
@@ -106,9 +105,7 @@ def test_a_base_that_diverges_is_said_to_be_why_nothing_is_compared(
     document = compare(town_pairs, load_study(write_study(LSGAN)), tmp_path, cache=cache)
     said = "The base diverged with every seed so far, so no change can be compared with it: It blew up."
     assert [conclusion.text for conclusion in conclude(document)] == [said]
-    page = (tmp_path / "comparison.html").read_text()
-    assert "None yet" not in page
-    assert said in re.sub(r"<[^>]+>", "", page)
+    assert conclude(document)[0].html in (tmp_path / "comparison.html").read_text()
 
 
 def test_what_the_health_checks_found_is_kept_and_shown(
@@ -129,7 +126,6 @@ def test_what_the_health_checks_found_is_kept_and_shown(
     assert document["variants"][1]["warned"] == [{"seed": 0, "verdict": run["verdict"]}]
     page = (tmp_path / "comparison.html").read_text()
     assert f"unhealthy: {run['verdict']}" in page
-    assert "1 unhealthy" in page
     assert f"lsgan-seed0 is unhealthy: {run['verdict']}" in capsys.readouterr().out
 
 

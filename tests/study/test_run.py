@@ -10,18 +10,20 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from terramorph.errors import CheckpointError, ConfigError, InputError
+from terramorph.errors import CheckpointError, ConfigError
+from terramorph.metrics import METRICS
 from terramorph.study.run import (
-    METRICS,
+    Record,
     finished_steps,
     first_warning,
     flat_settings,
-    read_scores,
+    read_record,
     require_same,
     score,
     seconds_per_image,
     train_for,
     train_to,
+    write_record,
 )
 from terramorph.training import TrainConfig, load_config, resume
 from terramorph.training.page import read_log
@@ -153,10 +155,10 @@ def test_scores_are_those_of_the_evaluation(run: Path, town_pairs: Path, tmp_pat
     assert scores.overall["psnr"] == document["psnr"] == pytest.approx(sum(scores.per_image["psnr"]) / 4, rel=1e-5)
     assert scores.overall["lpips"] is None
     assert "weights" in scores.reasons["lpips"]
-    assert read_scores(tmp_path) == scores
-    (tmp_path / "per_image.csv").write_text("id,psnr\nx,many\n")
-    with pytest.raises(InputError, match="cannot be read"):
-        read_scores(tmp_path)
+    write_record(tmp_path, record := Record(state="done", scores=scores))
+    assert read_record(tmp_path) == record
+    (tmp_path / "record.json").write_text('{"state": "done", "memory_is_own": true}')  # of an earlier version
+    assert read_record(tmp_path).state == "trained"
 
 
 def test_seconds_per_image_come_from_the_log(run: Path, tmp_path: Path) -> None:

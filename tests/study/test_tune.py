@@ -138,15 +138,14 @@ def test_the_confirmation_is_on_pairs_that_tuning_never_saw(
     assert not found.best.is_preset
     confirmed = confirm_study(tmp_path, cache=cache).confirmation
     assert confirmed is not None
-    assert (confirmed.split, confirmed.pairs) == ("val", 4)
-    assert len(set(confirmed.metrics["rmse"].best)) == 3
-    runs = sorted(path.name for path in (tmp_path / "confirm").glob("trial-*"))
-    assert runs == [f"trial-000{trial}-seed-{seed}" for trial in (0, 1) for seed in (1, 2, 3)]
-    for path in (tmp_path / "confirm").glob("trial-*/scores/metrics.json"):
-        assert json.loads(path.read_text())["dataset"]["split"] == "val"
-    page = (tmp_path / "report.html").read_text()
-    assert "which no trial was ever scored on" in page
-    assert confirmed.metrics["rmse"].verdict in page
+    assert (confirmed["split"], confirmed["pairs"]) == ("val", 4)
+    runs = {(run["variant"], run["seed"]): run for run in confirmed["runs"]}
+    assert len({runs["trial-1", seed]["scores"]["rmse"] for seed in range(3)}) == 3
+    for run in runs.values():
+        folder = tmp_path / "confirm" / run["folder"]
+        assert json.loads((folder / "scores/metrics.json").read_text())["dataset"]["split"] == "val"
+        assert json.loads((folder / "config.json").read_text())["config"]["seed"] == 1 + run["seed"]
+    assert "which no trial was ever scored on" in (tmp_path / "report.html").read_text()
 
 
 def test_several_objectives_give_a_front(town_pairs: Path, space: Path, cache: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from terramorph.cli.reporting import TrainingReporter
 from terramorph.errors import ConfigError
 
 if TYPE_CHECKING:
-    from terramorph.study.record import Record
+    from terramorph.study.run import Record
     from terramorph.training import StepReport
 
 NAME = "compare"
@@ -87,7 +87,7 @@ def run(
 
 def _show(document: dict[str, Any]) -> None:
     """Prints the conclusions."""
-    from terramorph.study.compare_sentences import conclude
+    from terramorph.study.comparison import conclude
 
     for conclusion in conclude(document):
         say(f"- {conclusion.text}")

@@ -142,8 +142,6 @@ class _Progress:
 
 def _show_study(result: TuneResult) -> None:
     """Says where the study stands and how to go on."""
-    from terramorph.metrics import METRICS
-
     plan, best = result.plan, result.best
     left = "" if result.finished else "; the same command goes on"
     say(f"{result.ended} of {result.wanted} trials have ended{left}. The page: {result.out / 'report.html'}")
@@ -156,8 +154,7 @@ def _show_study(result: TuneResult) -> None:
         for name, trial in (("best", best), ("the preset", result.default))
         if trial is not None
     ]
-    names = [METRICS[metric].label for metric in plan.objectives]
-    show_columns(f"on {plan.tuned_on}", ("", "trial", *names, "images"), rows)
+    show_columns(f"on {plan.tuned_on}", ("", "trial", *plan.objectives, "images"), rows)
     say(f"{result.out / 'best.toml'} and {result.out / 'best.safetensors'} are the best trial's preset and bundle.")
     if result.confirmation is None and not best.is_preset:
         say(f"To confirm it on pairs that tuning never saw: terramorph tune --out {result.out} --report")
@@ -166,28 +163,28 @@ def _show_study(result: TuneResult) -> None:
 def _show_confirmation(result: TuneResult) -> None:
     """Prints the best trial against the preset."""
     from terramorph.metrics import METRICS
+    from terramorph.study.comparison import conclude, difference_of
 
     if result.confirmation is None:
         said = "no trial is better than the preset itself" if result.best and result.best.is_preset else "not done yet"
         say(f"Nothing is confirmed: {said}. The page: {result.out / 'report.html'}")
         return
+    document = result.confirmation
+    secondary = {metric["key"] for metric in document["metrics"] if metric["secondary"]}
+    means = [variant["means"] for variant in document["variants"]]
     rows = [
         (
-            METRICS[name].name + ("" if one.is_objective else " (secondary)"),
-            _mean(one.default),
-            _mean(one.best),
-            None if one.effect is None else one.effect.difference,
-            one.verdict or "nothing to compare",
+            f"{METRICS[key].name} (secondary)" if key in secondary else METRICS[key].name,
+            *(METRICS[key].said(mean[key]) for mean in means),
+            difference_of(row),
+            row["verdict"],
         )
-        for name, one in result.confirmation.metrics.items()
+        for row in document["effects"]
+        for key in (row["metric"],)
     ]
-    title = f"{result.confirmation.pairs} pairs of {result.confirmation.split}, never seen by tuning"
     if rows:
+        title = f"{document['pairs']} pairs of {document['split']}, never seen by tuning"
         show_columns(title, ("", "preset", "best", "difference", "verdict"), rows)
-    for said in result.confirmation.diverged:
-        say(said)
+    for conclusion in conclude(document):
+        say(f"- {conclusion.text}")
     say(f"The page: {result.out / 'report.html'}")
-
-
-def _mean(values: tuple[float, ...]) -> float | str:
-    return sum(values) / len(values) if values else "diverged"

@@ -86,7 +86,7 @@ def evaluate(
     Returns:
         What ``metrics.json`` holds: a score or ``None`` by key of metric; ``floor`` with the same keys;
         ``against_floor`` with intervals and verdicts; ``reasons`` with a sentence for each ``None``; and the rest of
-        `FACTS`.
+        `FACTS`. And, beside that, ``per_image``: the columns of ``per_image.csv``.
 
     Raises:
         BundleError: The bundle or exported network cannot be read.
@@ -110,13 +110,13 @@ def evaluate(
     work = _Work(model, samples, look_at(samples, data, total, style, discuss > 0), known, weights, discuss)
     if folder is None:
         work.through(total, progress)
-        return work.document(data, started)
+        return work.document(data, started) | work.columns()
     header = model.header
     with Spool(folder, (header.target.count, header.size, header.size)) as spool:
         work.through(total, progress, spool, folder / "predictions" if save_predictions else None)
         document = work.document(data, started)
         _write(folder, work, document, spool)
-    return document
+    return document | work.columns()
 
 
 def own_bundle(path: str | Path) -> Bundle:
@@ -240,6 +240,10 @@ class _Work:
         for sample, drawn in zip(samples, draws, strict=True):
             stored = as_bytes(sample.source, self.samples.header.source.scaling)
             evidence.add(stored, sample.truth, drawn, sample.mask)
+
+    def columns(self) -> dict[str, Any]:
+        """The ids of the pairs, and what each of them scored."""
+        return {"per_image": {"id": self.ids, **self.own.per_image}}
 
     def document(self, data: str | Path, started: float) -> dict[str, Any]:
         """Scores and `FACTS` as plain data.

@@ -1,7 +1,7 @@
 """Many runs beside each other: what to change, and what each change is worth."""
 
 from terramorph.study.compare import compare
-from terramorph.study.compare_sentences import conclude
+from terramorph.study.comparison import conclude
 from terramorph.study.conclusion import confirm_study
 from terramorph.study.definition import STUDIES, Study, load_study
 from terramorph.study.plan import StudyOptions

@@ -1,12 +1,17 @@
 """Train every variant of a study under one budget with several seeds, score all runs, and say what each change is
-worth."""
+worth.
+
+OUT/study.json           what the study is about
+OUT/runs/NAME-seedN/     a run: its training, record.json, scores/, and examples/ of the first seed
+OUT/comparison.json      the figures (comparison.py), and comparison.html, the page (compare_page.py)
+"""
 
 from __future__ import annotations
 
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,21 +24,23 @@ from terramorph.documents import parse_json
 from terramorph.errors import ConfigError, StorageError, TrainingDivergedError
 from terramorph.metrics import Lpips
 from terramorph.pairs import has_split, open_pairs
-from terramorph.study.compare_report import render_comparison
+from terramorph.study.compare_page import keep_examples, render_comparison
 from terramorph.study.comparison import make_comparison
 from terramorph.study.definition import BASE, Study, Variant, load_study
-from terramorph.study.examples import keep_examples
-from terramorph.study.record import SCORES, PeakMemory, Record, State, read_record, write_record
 from terramorph.study.run import (
+    SCORES,
+    PeakMemory,
+    Record,
     first_warning,
     flat_settings,
     is_same_folder,
-    read_scores,
+    read_record,
     require_same,
     score,
     seconds_per_image,
     train_for,
     train_to,
+    write_record,
 )
 from terramorph.study.tracking import NoTracking, Tracker
 from terramorph.training import Plan, Reporter, StepReport, TrainConfig, TrainResult, Validation
@@ -60,7 +67,7 @@ class StudyReporter(Reporter, Protocol):
         """A run is done, has diverged, or was refused."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # a key of dictionaries by itself: configurations hold some
 class Job:
     """One run of a study.
 
@@ -147,21 +154,27 @@ def compare(
     ):
         _claim(out, study, dataset, jobs)
         worker = _Worker(
-            study, dataset, feature_weights, Path(cache), reporter or _SilentStudy(), tracker or NoTracking()
+            study, dataset, feature_weights, Path(cache), reporter or _SilentStudy(), tracker or NoTracking(), jobs
         )
-        document = publish(study, dataset, out, jobs)
+        document = _publish(worker, out)
         for number, job in enumerate(jobs, 1):
             if worker.is_through(job):
-                _drop_checkpoint(job)
+                worker.drop_checkpoint(job)
                 continue
             if stop():
                 break
             worker.reporter.run(job.name, number, len(jobs))
             over = worker.go(job, stop)
-            document = publish(study, dataset, out, jobs)
+            document = _publish(worker, out)
             if not over:
                 break
         return document
+
+
+def read_comparison(study: Study, dataset: Path, out: Path) -> dict[str, Any]:
+    """What comparison.json would hold of what there is in a study's folder; nothing is trained or written."""
+    jobs = jobs_of(study, out)
+    return make_comparison(study, dataset, {job: read_record(job.folder) for job in jobs})
 
 
 def jobs_of(study: Study, out: Path) -> list[Job]:
@@ -173,9 +186,9 @@ def jobs_of(study: Study, out: Path) -> list[Job]:
     ]
 
 
-def publish(study: Study, dataset: Path, out: Path, jobs: list[Job]) -> dict[str, Any]:
-    """Writes comparison.json and comparison.html from what the runs' folders hold, and returns the former."""
-    document = make_comparison(study, dataset, [(job.variant.name, job.seed, job.folder) for job in jobs])
+def _publish(worker: _Worker, out: Path) -> dict[str, Any]:
+    """Writes comparison.json and comparison.html from the records of the runs, and returns the former."""
+    document = make_comparison(worker.study, worker.dataset, worker.records)
     with atomic(out / FIGURES) as part:
         part.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     with atomic(out / PAGE) as part:
@@ -183,7 +196,7 @@ def publish(study: Study, dataset: Path, out: Path, jobs: list[Job]) -> dict[str
     return document
 
 
-def _claim(out: Path, study: Study, dataset: Path, jobs: list[Job]) -> None:
+def _claim(out: Path, study: Study, dataset: Path, jobs: Sequence[Job]) -> None:
     """Writes study.json, or checks that what `out` holds is of this study."""
     mine = {
         "study": study.name,
@@ -215,19 +228,37 @@ def _claim(out: Path, study: Study, dataset: Path, jobs: list[Job]) -> None:
 
 
 class _Worker:
-    """Brings one run after another to its end."""
+    """Brings one run after another to its end.
+
+    Attributes:
+        records: of every run of the study, as they stand.
+    """
 
     def __init__(
-        self, study: Study, dataset: Path, weights: Path | None, cache: Path, reporter: StudyReporter, tracker: Tracker
+        self,
+        study: Study,
+        dataset: Path,
+        weights: Path | None,
+        cache: Path,
+        reporter: StudyReporter,
+        tracker: Tracker,
+        jobs: Sequence[Job],
     ) -> None:
         self.study, self.dataset, self.weights, self.cache = study, dataset, weights, cache
         self.reporter, self.tracker = reporter, tracker
         self.weights_name = None if weights is None else str(weights)
+        self.records = {job: read_record(job.folder) for job in jobs}
 
     def is_through(self, job: Job) -> bool:
         """Whether a run need not be touched; what was refused is tried again, for its settings may be others now."""
-        record = read_record(job.folder)
+        record = self.records[job]
         return record.state == "diverged" or (record.state == "done" and record.weights == self.weights_name)
+
+    def keep(self, job: Job, **changes: Any) -> Record:
+        """Changes a run's record, here and on the disk."""
+        record = self.records[job] = self.records[job].having(**changes)
+        write_record(job.folder, record)
+        return record
 
     def go(self, job: Job, stop: Callable[[], bool]) -> bool:
         """Trains and scores a run; False if it was stopped before its end."""
@@ -236,9 +267,9 @@ class _Worker:
         with self.tracker.run(job.name, settings) as tracked:
             record = self._trained(job, stop)
             if record.state == "trained":
-                record = self._scored(job, record)
-            if record.state == "done":
-                tracked.log_metrics(read_scores(job.folder / SCORES).overall, record.step * job.variant.per_step)
+                record = self._scored(job)
+            if record.scores is not None:
+                tracked.log_metrics(record.scores.overall, record.step * job.variant.per_step)
                 tracked.log_artifact(job.folder / MODEL)
             elif record.is_over:
                 tracked.fail(record.reason)
@@ -249,82 +280,72 @@ class _Worker:
         return record.is_over
 
     def _trained(self, job: Job, stop: Callable[[], bool]) -> Record:
-        watch = _Watch(self.reporter, job.folder)
-        peak, pace = PeakMemory(), None
+        watch, peak, pace = _Watch(self, job), PeakMemory(), None
+        ended: dict[str, Any]
         try:
             result = self._train(job, watch, stop)
         except TrainingDivergedError as error:
-            record = replace(read_record(job.folder), state="diverged", step=watch.at, reason=str(error))
+            ended = {"state": "diverged", "step": watch.at, "reason": str(error)}
         except (ConfigError, torch.OutOfMemoryError) as error:
-            record = self._refused(job, error)
+            ended = {"state": "refused", "reason": _refusal(job, error)}
         else:
-            state: State = "trained" if result.finished else "training"
-            record = replace(read_record(job.folder), state=state, step=result.step, reason="")
+            ended = {"state": "trained" if result.finished else "training", "step": result.step, "reason": ""}
             if watch.first == 0 and result.cost is not None:
                 pace = result.cost.seconds_per_image
+        record = self.records[job].having(**ended, scores=None, verdict=first_warning(job.folder))
         if watch.stepped or record.seconds_per_image is None:
-            record = replace(record, seconds_per_image=pace or seconds_per_image(job.folder))
+            record = record.having(seconds_per_image=pace or seconds_per_image(job.folder))
         if watch.stepped:
-            record = replace(record, memory=peak.bytes(), memory_is_own=True)
+            record = record.having(memory=peak.bytes())
         if record.seconds_per_image is not None:
-            record = replace(record, train_seconds=record.seconds_per_image * record.step * job.variant.per_step)
-        record = replace(record, verdict=first_warning(job.folder))
-        write_record(job.folder, record)
-        return record
-
-    def _refused(self, job: Job, error: Exception) -> Record:
-        """The record of a run that cannot be made; without the base there is nothing to compare."""
-        reason = str(error)
-        if isinstance(error, torch.OutOfMemoryError):
-            said = ". ".join(" ".join(reason.split()).rstrip(".").split(". ")[:2])
-            reason = f"{job.name} ran out of memory ({said}); lower batch_size or data.crop_size of the whole study."
-        if job.variant.name == BASE:
-            raise ConfigError(reason) from error
-        return replace(read_record(job.folder), state="refused", reason=reason)
+            record = record.having(train_seconds=record.seconds_per_image * record.step * job.variant.per_step)
+        return self.keep(job, **dict(record))
 
     def _train(self, job: Job, watch: _Watch, stop: Callable[[], bool]) -> TrainResult:
-        share = job.variant.share
+        how: dict[str, Any] = {"reporter": watch, "should_stop": stop, "cache": self.cache}
         if self.study.images is not None:
-            images = math.ceil(self.study.images * share)
-            return train_to(
-                job.folder, self.dataset, job.config, images=images, reporter=watch, should_stop=stop, cache=self.cache
-            )
+            images = math.ceil(self.study.images * job.variant.share)
+            return train_to(job.folder, self.dataset, job.config, images=images, **how)
         assert self.study.minutes is not None
-        minutes = self.study.minutes * share
-        return train_for(
-            job.folder, self.dataset, job.config, minutes=minutes, reporter=watch, should_stop=stop, cache=self.cache
-        )
+        return train_for(job.folder, self.dataset, job.config, minutes=self.study.minutes * job.variant.share, **how)
 
-    def _scored(self, job: Job, record: Record) -> Record:
-        begun = time.monotonic()
-        device, split = job.config.device, self.study.split
+    def _scored(self, job: Job) -> Record:
+        begun, device, split = time.monotonic(), job.config.device, self.study.split
         told = self.reporter.scoring
         try:
-            score(
+            scores = score(
                 job.folder, self.dataset, split, job.folder / SCORES, weights=self.weights, device=device, progress=told
             )
             if job.seed == 0:
-                keep_examples(job.folder, job.folder / MODEL, self.dataset, split, device)
+                keep_examples(job.folder, self.dataset, split, device)
         except torch.OutOfMemoryError as error:
-            record = self._refused(job, error)
-        else:
-            seconds = time.monotonic() - begun
-            record = replace(record, state="done", score_seconds=seconds, weights=self.weights_name)
-        write_record(job.folder, record)
-        _drop_checkpoint(job)
+            return self.keep(job, state="refused", reason=_refusal(job, error))
+        seconds = time.monotonic() - begun
+        record = self.keep(job, state="done", score_seconds=seconds, weights=self.weights_name, scores=scores)
+        self.drop_checkpoint(job)
         return record
 
+    def drop_checkpoint(self, job: Job) -> None:
+        """Deletes what a run that is done would go on from; that of one that diverged stays, to find out why."""
+        if self.records[job].state != "done":
+            return
+        try:
+            (job.folder / CHECKPOINT).unlink(missing_ok=True)
+        except OSError as error:
+            raise StorageError(
+                f"The checkpoint of {job.folder} cannot be deleted ({error.strerror}); make the folder writable."
+            ) from error
 
-def _drop_checkpoint(job: Job) -> None:
-    """Deletes what a run that is done would go on from; that of one that diverged stays, to find out why."""
-    if read_record(job.folder).state != "done":
-        return
-    try:
-        (job.folder / CHECKPOINT).unlink(missing_ok=True)
-    except OSError as error:
-        raise StorageError(
-            f"The checkpoint of {job.folder} cannot be deleted ({error.strerror}); make the folder writable."
-        ) from error
+
+def _refusal(job: Job, error: Exception) -> str:
+    """Why a run cannot be made; without the base there is nothing to compare."""
+    reason = str(error)
+    if isinstance(error, torch.OutOfMemoryError):
+        said = ". ".join(" ".join(reason.split()).rstrip(".").split(". ")[:2])
+        reason = f"{job.name} ran out of memory ({said}); lower batch_size or data.crop_size of the whole study."
+    if job.variant.name == BASE:
+        raise ConfigError(reason) from error
+    return reason
 
 
 class _Watch:
@@ -336,14 +357,14 @@ class _Watch:
         stepped: whether a step was taken.
     """
 
-    def __init__(self, reporter: Reporter, folder: Path) -> None:
-        self._reporter, self._folder = reporter, folder
+    def __init__(self, worker: _Worker, job: Job) -> None:
+        self._worker, self._job, self._reporter = worker, job, worker.reporter
         self.first: int | None = None
         self.at, self.stepped = 0, False
 
     def started(self, plan: Plan) -> None:
         self.first = self.at = plan.first_step
-        write_record(self._folder, replace(read_record(self._folder), state="training", parameters=plan.parameters))
+        self._worker.keep(self._job, state="training", parameters=plan.parameters)
         self._reporter.started(plan)
 
     def step(self, report: StepReport) -> None:

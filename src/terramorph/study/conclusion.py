@@ -31,7 +31,7 @@ def conclude(out: Path, plan: StudyPlan, trials: Sequence[Trial], front: Sequenc
     """
     complete = [trial for trial in trials if trial.state == "complete"]
     best = best_of(complete, plan)
-    confirmation = None if best is None else confirmation_of(out, plan, trials, best)
+    confirmation = None if best is None else confirmation_of(out, plan, best)
     on_front = tuple(trial for trial in complete if trial.number in front)
     result = TuneResult(out, plan, tuple(trials), best, on_front, wanted, confirmation)
     if best is not None:
@@ -81,7 +81,7 @@ def confirm_study(
     result = conclude(out, plan, known, front, len(known))
     if result.best is None or result.best.is_preset:
         return result
-    confirm(out, plan, known, result.best, reporter=reporter, should_stop=should_stop, cache=cache)
+    confirm(out, plan, result.best, reporter=reporter, should_stop=should_stop, cache=cache)
     return conclude(out, plan, known, front, len(known))
 
 

@@ -19,35 +19,82 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from terramorph.documents import parse_toml
+from pydantic import Field, field_validator, model_validator
+
 from terramorph.errors import ConfigError
-from terramorph.metrics import FROZEN, MAIN, METRICS, require_metric
-from terramorph.study.run import flat_settings
+from terramorph.metrics import FROZEN, METRICS
+from terramorph.study.run import flat, flat_settings
+from terramorph.study.tables import Table, checked, nearest, read_toml
 from terramorph.training import TrainConfig, load_config
 
-_FOLDER = resources.files("terramorph.study") / "studies"
-STUDIES: tuple[str, ...] = tuple(
-    sorted(f.name.removesuffix(".toml") for f in _FOLDER.iterdir() if f.name.endswith(".toml"))
-)
+_FOLDER = Path(str(resources.files("terramorph.study"))) / "studies"
+STUDIES: tuple[str, ...] = tuple(sorted(path.stem for path in _FOLDER.glob("*.toml")))
 BASE = "base"
+DEFAULT_METRICS = ("miou", "lpips", "fd", "ssim", "rmse")
+"""Few that differ: every metric more makes the correction for their number stricter."""
 WEIGHTS = "{weights}"
 """In a setting: the folder of feature weights. A change that has it is left out where no folder is given."""
 UNENDING = 10**9
 """Steps in the schedule of a run that the clock ends."""
-
-_KEYS = ("seeds", "split", "metrics", "base", "budget", "change")
-_BASE_KEYS = ("preset", "settings")
-_BUDGET_KEYS = ("images", "minutes")
-_CHANGE_KEYS = ("name", "settings", "adds_to", "share", "source")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 _LOGGED = 40  # points of a training curve
+
+
+class _Base(Table):
+    preset: str = "pix2pix"
+    settings: dict[str, Any] = Field(default_factory=dict)
+
+
+class _Budget(Table):
+    images: int | None = Field(None, gt=0)
+    minutes: float | None = Field(None, gt=0)
+
+
+class _Change(Table):
+    name: str
+    settings: dict[str, Any] = Field(default_factory=dict)
+    adds_to: str = ""
+    share: float | None = Field(None, gt=0)
+    source: str = ""
+
+    @field_validator("name")
+    @classmethod
+    def _names_a_folder(cls, name: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", name):
+            raise ValueError("it names a folder; use letters, digits and . _ + - only")
+        return name
+
+
+class _File(Table):
+    seeds: int = Field(3, ge=1)
+    split: str = ""
+    metrics: list[str] | None = Field(None, min_length=1)
+    base: _Base = _Base()
+    budget: _Budget = _Budget()
+    change: list[_Change] = Field(min_length=1)
+
+    @field_validator("metrics")
+    @classmethod
+    def _known_and_different(cls, metrics: list[str] | None) -> list[str] | None:
+        for metric in metrics or ():
+            if metric not in METRICS:
+                raise ValueError(f"there is no metric {metric!r}; {nearest(metric, METRICS)}")
+        if metrics is not None and len(set(metrics)) < len(metrics):
+            raise ValueError("a metric stands twice")
+        return metrics
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> _File:
+        names = [BASE, *(change.name for change in self.change)]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"the name {twice!r} stands twice; every change needs its own, and not 'base'")
+        return self
 
 
 @dataclass(frozen=True)
@@ -87,7 +134,8 @@ class Study:
         minutes: the budget of every run in minutes of training, or None.
         seeds: runs of every variant; run k has the seed of the configuration plus k.
         split: what runs are scored on; "" for val, or test of a dataset without val.
-        metrics: what is compared.
+        metrics: what is compared; verdicts are corrected for their number together.
+        secondary: more of them, corrected for each other, so that looking at them costs the former nothing.
         left_out: a sentence for each change that cannot be made: it needs weights that are not given, or, in a study
             that comes along, does not go together with the base's settings.
     """
@@ -100,6 +148,7 @@ class Study:
     split: str
     metrics: tuple[str, ...]
     left_out: tuple[str, ...] = ()
+    secondary: tuple[str, ...] = ()
 
     @property
     def budget(self) -> str:
@@ -131,184 +180,103 @@ def load_study(
     Raises:
         ConfigError: one sentence about the first thing that is wrong; for an unknown key it names the nearest.
     """
-    where, values = _read(study)
-    _check_keys(values, _KEYS, where, "")
-    base, budget = _table(values, "base", where), _table(values, "budget", where)
-    _check_keys(base, _BASE_KEYS, where, "base.")
-    _check_keys(budget, _BUDGET_KEYS, where, "budget.")
-    if images is None and minutes is None:
-        images, minutes = budget.get("images"), budget.get("minutes")
-    if (images is None) == (minutes is None):
-        raise ConfigError(f"The budget of {where} must be either images or minutes; write [budget] images = 100000.")
-    amount = images if images is not None else minutes
-    if isinstance(amount, bool) or not isinstance(amount, int if images is not None else (int, float)) or amount <= 0:
-        raise ConfigError(f"The budget of {where} cannot be {amount!r}; give a number above 0, of images a whole one.")
-    count = values.get("seeds", 3) if seeds is None else seeds
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise ConfigError(f"seeds of {where} cannot be {count!r}; give 1 or more, and 3 for verdicts.")
+    where, comes_along = f"The study {study}", str(study) in STUDIES
+    if not comes_along and not str(study).endswith(".toml"):
+        raise ConfigError(f"There is no study {str(study)!r}; {nearest(study, STUDIES)} Or give a .toml file.")
+    values = read_toml(_FOLDER / f"{study}.toml" if comes_along else Path(study), where)
+    values |= {"seeds": seeds} if seeds is not None else {}
+    values |= {"budget": {"images": images, "minutes": minutes}} if images is not None or minutes is not None else {}
+    file = checked(_File, values, where)
+    if (file.budget.images is None) == (file.budget.minutes is None):
+        raise ConfigError(f"{where}: the budget must be either images or minutes; write [budget] images = 100000.")
+    if weights is None:
+        for metric in file.metrics or ():
+            if METRICS[metric].needs in FROZEN:
+                raise ConfigError(f"{where}: the metric {metric} needs feature weights; give their folder.")
+    shared = {**flat(file.base.settings), **(settings or {})}
     given = None if weights is None else str(Path(weights).resolve())
-    shared = {**_flat(_table(base, "settings", where)), **(settings or {})}
-    comes_along = str(study) in STUDIES
-    variants, left_out = _variants(
-        values.get("change", []), base.get("preset", "pix2pix"), shared, given, where, comes_along
-    )
-    fitted = tuple(_fitted(variant, images, where) for variant in variants)
-    fitted, same = _different(fitted, where, comes_along)
+    made, left_out = _variants(file, shared, given, where, comes_along)
+    fitted, same = _different([_fitted(variant, file.budget.images, where) for variant in made], where, comes_along)
     if len(fitted) < 2:
-        raise ConfigError(f"No change of {where} can be made: {(left_out + same)[0]}")
+        raise ConfigError(f"No change of {where[0].lower() + where[1:]} can be made: {(left_out + same)[0]}")
     return Study(
         Path(study).stem if str(study).endswith(".toml") else str(study),
         fitted,
-        images,
-        None if minutes is None else float(minutes),
-        count,
-        str(values.get("split", "")) if split is None else split,
-        _metrics(values, weights, where),
+        file.budget.images,
+        file.budget.minutes,
+        file.seeds,
+        file.split if split is None else split,
+        DEFAULT_METRICS if file.metrics is None else tuple(file.metrics),
         left_out + same,
     )
 
 
-def _read(study: str | Path) -> tuple[str, dict[str, Any]]:
-    where = str(study)
-    if where in STUDIES:
-        text = (_FOLDER / f"{where}.toml").read_text(encoding="utf-8")
-    elif where.endswith(".toml"):
-        try:
-            text = Path(where).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise ConfigError(f"The study {where} cannot be read ({reason}); give a TOML file in UTF-8.") from error
-    else:
-        close = get_close_matches(where, STUDIES, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(STUDIES)}, or give a .toml file."
-        raise ConfigError(f"There is no study {where!r}; {hint}")
-    try:
-        return f"the study {where}", parse_toml(text)
-    except ValueError as error:
-        raise ConfigError(f"The study {where} is not valid TOML ({error}); correct it there.") from error
-
-
-def _check_keys(values: Mapping[str, Any], known: tuple[str, ...], where: str, prefix: str) -> None:
-    for key in values:
-        if key not in known:
-            close = get_close_matches(key, known, n=1, cutoff=0.4)
-            hint = f"did you mean {prefix + close[0]!r}?" if close else f"known are {', '.join(known)}."
-            raise ConfigError(f"There is no key {prefix + key!r} in {where}; {hint}")
-
-
-def _table(values: Mapping[str, Any], key: str, where: str) -> dict[str, Any]:
-    table = values.get(key, {})
-    if not isinstance(table, dict):
-        raise ConfigError(f"{key} in {where} must be a table, not {table!r}; write [{key}] above its keys.")
-    return table
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
-
-
-def _metrics(values: Mapping[str, Any], weights: str | Path | None, where: str) -> tuple[str, ...]:
-    """Those of the file, which must be computable; or the main ones, of which the page says what is missing.
-
-    Few, as every metric more makes the correction for their number stricter.
-    """
-    if "metrics" not in values:
-        return MAIN
-    asked = values["metrics"]
-    if not isinstance(asked, list) or not asked or len(set(map(str, asked))) != len(asked):
-        raise ConfigError(f"metrics of {where} must be a list of different names, such as ['miou', 'ssim'].")
-    for metric in asked:
-        require_metric(metric, f" for {where}")
-        if METRICS[metric].needs in FROZEN and weights is None:
-            raise ConfigError(
-                f"The metric {metric} of {where} needs feature weights; give --weights DIR or leave it out."
-            )
-    return tuple(asked)
-
-
 def _variants(
-    changes: Any, preset: str, shared: dict[str, Any], weights: str | None, where: str, comes_along: bool
+    file: _File, shared: dict[str, Any], weights: str | None, where: str, comes_along: bool
 ) -> tuple[list[Variant], tuple[str, ...]]:
     """The base and every change that can be made, and sentences about those that cannot."""
-    if not isinstance(changes, list) or not changes:
-        raise ConfigError(f"There is nothing to compare in {where}; add a [[change]] with a name and settings.")
-    made = {BASE: Variant(BASE, load_config(preset, shared), {})}
+    made = {BASE: Variant(BASE, load_config(file.base.preset, shared), {})}
     left_out: dict[str, str] = {}
-    for change in changes:
-        name, own, adds_to = _change(change, where)
-        if name in made or name in left_out:
-            raise ConfigError(f"The name {name!r} stands twice in {where}; every change needs its own, and not 'base'.")
+    for change in file.change:
+        name, below, own = change.name, change.adds_to, flat(change.settings)
         if weights is None and any(WEIGHTS in str(value) for value in own.values()):
             left_out[name] = f"{name} is left out: it needs feature weights, given by --weights DIR."
             continue
-        if adds_to in left_out:
-            left_out[name] = f"{name} is left out: it adds to {adds_to}."
+        if below in left_out:
+            left_out[name] = f"{name} is left out: it adds to {below}."
             continue
-        if adds_to and adds_to not in made:
-            close = get_close_matches(adds_to, made, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else "name a change that stands before it."
-            raise ConfigError(f"{name!r} in {where} adds to {adds_to!r}, which does not stand before it; {hint}")
-        filled = {
-            key: value.replace(WEIGHTS, weights or "") if isinstance(value, str) else value
-            for key, value in own.items()
-        }
-        together = {**(made[adds_to].settings if adds_to else {}), **filled}
+        if below and below not in made:
+            raise ConfigError(
+                f"{where}: {name!r} adds to {below!r}, which does not stand before it; {nearest(below, made)}"
+            )
+        filled = {key: v.replace(WEIGHTS, weights or "") if isinstance(v, str) else v for key, v in own.items()}
+        together = {**(made[below].settings if below else {}), **filled}
         try:
-            config = load_config(preset, {**shared, **together})
+            config = load_config(file.base.preset, {**shared, **together})
         except ConfigError as error:
             if not comes_along:
-                raise ConfigError(f"The change {name!r} of {where}: {error}") from error
+                raise ConfigError(f"{where}, change {name!r}: {error}") from error
             left_out[name] = f"{name} is left out: {error}"
             continue
-        share = change.get("share", made[adds_to].share if adds_to else 1.0)
-        if isinstance(share, bool) or not isinstance(share, int | float) or share <= 0:
-            raise ConfigError(
-                f"The share {share!r} of {name!r} in {where} is no part of a budget; give a number above 0."
-            )
-        made[name] = Variant(name, config, together, adds_to, float(share), str(change.get("source", "")))
+        share = change.share or (made[below].share if below else 1.0)
+        made[name] = Variant(name, config, together, below, share, change.source)
     return list(made.values()), tuple(left_out.values())
 
 
-def _change(change: Any, where: str) -> tuple[str, dict[str, Any], str]:
-    """Name, settings by dotted key, and what it adds to."""
-    if not isinstance(change, dict) or not isinstance(change.get("name"), str):
-        raise ConfigError(f"A change in {where} has no name; write [[change]] and name = 'short-name' below it.")
-    name = change["name"]
-    if not _NAME.fullmatch(name):
-        raise ConfigError(f"The name {name!r} in {where} cannot name a folder; use letters, digits and . _ + - only.")
-    _check_keys(change, _CHANGE_KEYS, where, "change.")
-    return name, _flat(_table(change, "settings", where)), str(change.get("adds_to", ""))
+def stretched(config: TrainConfig, steps: int) -> TrainConfig:
+    """A configuration with its schedule brought to a number of steps, the share over which the rate falls kept.
+
+    So runs see what their budget says whatever their batch size, and the rate has come down at the end of each: one
+    whose rate had not fallen would be compared half done.
+    """
+    schedule = config.schedule
+    decay = round(steps * schedule.decay / (schedule.constant + schedule.decay))
+    ending = {"unit": "steps", "constant": steps - decay, "decay": decay}
+    return config.model_copy(update={"schedule": schedule.model_copy(update=ending), "max_steps": 0})
 
 
 def _fitted(variant: Variant, images: int | None, where: str) -> Variant:
-    """The variant with its schedule stretched or shrunk to the budget, and logged often enough for a curve.
+    """The variant with its schedule brought to the budget, and logged often enough for a curve.
 
-    The share of steps over which the rate falls is that of the preset: a run whose rate had not fallen by its end would
-    be compared half done. A clock cannot be planned for, so with a budget in minutes the rate stays constant.
+    A clock cannot be planned for, so with a budget in minutes the rate stays constant.
     """
-    schedule, log = variant.config.schedule, variant.config.log
+    config = variant.config
     if images is None:
         ending = {"unit": "steps", "constant": UNENDING, "decay": 0}
-        watching = {}
-    else:
-        steps = math.ceil(images * variant.share / variant.per_step)
-        if images * variant.share < variant.per_step:
-            raise ConfigError(
-                f"The budget of {images * variant.share:g} images in {where} is less than one step of "
-                f"{variant.name!r}, which takes {variant.per_step}; give more images."
-            )
-        decay = round(steps * schedule.decay / (schedule.constant + schedule.decay))
-        ending = {"unit": "steps", "constant": steps - decay, "decay": decay}
-        watching = {"scalars": max(1, steps // _LOGGED), "samples": max(1, steps)}
-    changed = {"schedule": schedule.model_copy(update=ending), "log": log.model_copy(update=watching), "max_steps": 0}
-    return replace(variant, config=variant.config.model_copy(update=changed))
+        changes = {"schedule": config.schedule.model_copy(update=ending), "max_steps": 0}
+        return replace(variant, config=config.model_copy(update=changes))
+    if images * variant.share < variant.per_step:
+        raise ConfigError(
+            f"{where}: the budget of {images * variant.share:g} images is less than one step of {variant.name!r}, "
+            f"which takes {variant.per_step}; give more images."
+        )
+    steps = math.ceil(images * variant.share / variant.per_step)
+    log = config.log.model_copy(update={"scalars": max(1, steps // _LOGGED), "samples": max(1, steps)})
+    return replace(variant, config=stretched(config, steps).model_copy(update={"log": log}))
 
 
 def _different(
-    variants: tuple[Variant, ...], where: str, comes_along: bool
+    variants: Sequence[Variant], where: str, comes_along: bool
 ) -> tuple[tuple[Variant, ...], tuple[str, ...]]:
     """The variants, and sentences about those left out: no two may be one configuration, or nothing is compared."""
     seen: dict[str, Variant] = {}
@@ -320,7 +288,7 @@ def _different(
             continue
         if not comes_along:
             raise ConfigError(
-                f"{variant.name!r} in {where} is the same configuration as {other.name!r}; change a setting of it, or "
+                f"{where}: {variant.name!r} is the same configuration as {other.name!r}; change a setting of it, or "
                 "take it out."
             )
         same.append(f"{variant.name} is left out: it is the same configuration as {other.name}.")

@@ -1,20 +1,24 @@
-"""One run of a study: trained to a budget, going on where it was, and scored on held-out pairs."""
+"""One run of a study: trained to a budget, going on where it was, scored on held-out pairs, and what is remembered."""
 
 from __future__ import annotations
 
-import csv
+import ctypes
+import gc
 import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict
 
 from terramorph.atomic import atomic
 from terramorph.data import DEFAULT_CACHE
 from terramorph.documents import parse_json
-from terramorph.errors import BundleError, CheckpointError, ConfigError, InputError
+from terramorph.errors import BundleError, CheckpointError, ConfigError
 from terramorph.evaluation import evaluate
 from terramorph.header import read_header
 from terramorph.metrics import METRICS
@@ -27,24 +31,93 @@ from terramorph.training.schedule import total_steps
 from terramorph.training.state import CHECKPOINT, CONFIG, read_position
 from terramorph.translate import load
 
+RECORD = "record.json"
+SCORES = "scores"
+"""Folder of a run's evaluation, in the run's."""
 _MAY_DIFFER = {"max_steps", *PLACES}
 
 
-@dataclass(frozen=True)
-class Scores:
+class Scores(BaseModel):
     """What one run scored.
 
     Attributes:
         ids: the pairs, in the order of the split.
-        per_image: metric -> one value per pair, for the metrics that have them.
+        per_image: metric -> one value per pair, for the metrics that have them; None for a pair that has none.
         overall: metric -> mean over the pairs or figure of the set; None where it cannot be computed.
         reasons: metric -> a sentence for each None.
     """
 
+    model_config = ConfigDict(frozen=True)
+
     ids: list[str]
-    per_image: dict[str, list[float]]
+    per_image: dict[str, list[float | None]]
     overall: dict[str, float | None]
     reasons: dict[str, str]
+
+
+class Record(BaseModel):
+    """One run, as RUN/record.json keeps it.
+
+    Attributes:
+        state: `diverged` and `refused` (its settings do not go together) are ends as `done` is.
+        step: optimizer steps at the end; of a run that diverged, the last that was known to be good.
+        reason: why it diverged or was refused, one sentence.
+        parameters: of each network.
+        memory: bytes at most while it trained: allocated on the GPU, or resident in the process beyond what it held
+            before; None if not known.
+        seconds_per_image: of the training steps, without the first where the run was trained in one go; None if not
+            known.
+        train_seconds: in the training steps.
+        score_seconds: in the evaluation.
+        weights: folder of feature weights that it was scored with, or None.
+        verdict: why health checks think that the run is dead, although it went on to its end; "" if they do not.
+        scores: of a run that is done.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    state: Literal["waiting", "training", "trained", "done", "diverged", "refused"] = "waiting"
+    step: int = 0
+    reason: str = ""
+    parameters: dict[str, int] | None = None
+    memory: int | None = None
+    seconds_per_image: float | None = None
+    train_seconds: float | None = None
+    score_seconds: float | None = None
+    weights: str | None = None
+    verdict: str = ""
+    scores: Scores | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.state in ("done", "diverged", "refused")
+
+    def having(self, **changes: Any) -> Record:
+        """The record with some changes."""
+        return self.model_copy(update=changes)
+
+
+def read_record(run: Path) -> Record:
+    """A run's record; that of a run that waits if there is none or it cannot be read.
+
+    A run whose scores are not in its record, as those of earlier versions, is one that is trained and scored again.
+    """
+    try:
+        record = Record.model_validate(parse_json((run / RECORD).read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return Record()
+    return record.having(state="trained") if record.state == "done" and record.scores is None else record
+
+
+def write_record(run: Path, record: Record) -> None:
+    """Writes a run's record, whole or not at all.
+
+    Raises:
+        StorageError: if it cannot be written.
+    """
+    with atomic(run / RECORD, make_folder=True) as part:
+        part.write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
 
 def train_to(
@@ -88,9 +161,7 @@ def train_to(
             f"The schedule ends after {longest} steps and {images} images are {steps}; lengthen schedule.constant or "
             "schedule.decay."
         )
-    done = finished_steps(out)
-    if done is not None or (out / CHECKPOINT).is_file():
-        require_same(out, dataset, config)
+    done = _done(out, dataset, config)
     if done is not None and done >= steps:
         return TrainResult(True, out / MODEL, out / CHECKPOINT, done, done)
     if not (out / CHECKPOINT).is_file():
@@ -120,40 +191,29 @@ def train_for(
     Only steps count: decoding pairs, writing the model and scoring do not. How many steps fit depends on what else the
     machine does, so a budget in minutes is noisy and does not end with the same weights twice.
     """
-    steps, pace, done = 0, 0.0, finished_steps(out)
-    if done is not None or (out / CHECKPOINT).is_file():
-        require_same(out, dataset, config)
+    steps, pace, done = 0, 0.0, _done(out, dataset, config)
     if (out / CHECKPOINT).is_file():
         steps, pace = read_position(out / CHECKPOINT).step, seconds_per_image(out) or 0.0
     if done is not None and done >= steps:
         return TrainResult(True, out / MODEL, out / CHECKPOINT, done, done)
-    clock = _Clock(60 * minutes - steps * config.batch_size * config.accumulate * pace)
-    asked = should_stop or (lambda: False)
+    seconds, end = 60 * minutes - steps * config.batch_size * config.accumulate * pace, math.inf
+
+    def is_over() -> bool:
+        nonlocal end
+        end = min(end, time.monotonic() + seconds)  # it is first looked at after the first step
+        return time.monotonic() >= end
 
     def stop() -> bool:
-        return asked() or clock.is_over()
+        return (should_stop is not None and should_stop()) or is_over()
 
     if steps:
         _renew_places(out, config)
         result = resume(out, dataset, reporter=reporter, should_stop=stop, cache=cache)
     else:
         result = train(dataset, out, config, reporter=reporter, should_stop=stop, cache=cache)
-    if result.finished or not clock.is_over():
+    if result.finished or not is_over():
         return result
     return resume(out, dataset, cache=cache, max_steps=result.step)
-
-
-class _Clock:
-    """Runs out so many seconds after it was first looked at, which is after the first step."""
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._end: float | None = None
-
-    def is_over(self) -> bool:
-        if self._end is None:
-            self._end = time.monotonic() + self._seconds
-        return time.monotonic() >= self._end
 
 
 def score(
@@ -167,7 +227,7 @@ def score(
     device: str = "auto",
     progress: Callable[[int, int], None] | None = None,
 ) -> Scores:
-    """Scores a finished run by protocol maps-256 and reads the result back from `out`.
+    """Scores a finished run by protocol maps-256.
 
     Args:
         run: its folder.
@@ -179,27 +239,21 @@ def score(
         BundleError, ConfigError, DatasetError, InputError, StorageError: as `evaluate`.
     """
     model = load(run / MODEL, device=device)
-    evaluate(model, dataset, out, split=split, weights=weights, limit=limit, progress=progress)
-    return read_scores(out)
+    found = evaluate(model, dataset, out, split=split, weights=weights, limit=limit, progress=progress)
+    images = dict(found["per_image"])
+    ids = images.pop("id")
+    values = {
+        key: [value if math.isfinite(value) else None for value in column] for key, column in images.items() if column
+    }
+    return Scores(ids=ids, per_image=values, overall={key: found.get(key) for key in METRICS}, reasons=found["reasons"])
 
 
-def read_scores(folder: Path) -> Scores:
-    """What an evaluation wrote.
-
-    Raises:
-        InputError: if its files are missing or damaged.
-    """
-    try:
-        document: dict[str, Any] = parse_json((folder / "metrics.json").read_text(encoding="utf-8"))
-        with (folder / "per_image.csv").open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-        ids = [row.pop("id") for row in rows]
-        per_image = {key: [float(row[key]) for row in rows] for key in (rows[0] if rows else {})}
-        return Scores(ids, per_image, {key: document.get(key) for key in METRICS}, dict(document["reasons"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"The scores in {folder} cannot be read ({error}); delete the folder and they are made again."
-        ) from error
+def _done(out: Path, dataset: Path, config: TrainConfig) -> int | None:
+    """The steps behind a run's model, if it has one; a folder that holds a run must hold this one."""
+    done = finished_steps(out)
+    if done is not None or (out / CHECKPOINT).is_file():
+        require_same(out, dataset, config)
+    return done
 
 
 def require_same(out: Path, dataset: Path, config: TrainConfig) -> None:
@@ -252,14 +306,15 @@ def _renew_places(out: Path, config: TrainConfig) -> None:
 
 def flat_settings(config: TrainConfig) -> dict[str, Any]:
     """Every setting by its dotted key, as plain data."""
+    return flat(config.model_dump(mode="json"))
 
-    def walk(values: dict[str, Any], prefix: str) -> dict[str, Any]:
-        flat: dict[str, Any] = {}
-        for name, value in values.items():
-            flat |= walk(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-        return flat
 
-    return walk(config.model_dump(mode="json"), "")
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Tables within tables by dotted keys."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return found
 
 
 def finished_steps(out: Path) -> int | None:
@@ -286,3 +341,36 @@ def seconds_per_image(out: Path) -> float | None:
 def first_warning(out: Path) -> str:
     """Why a run is thought dead, as `TrainResult.verdict`, from its log; "" where health checks found nothing."""
     return next((line["text"] for line in read_log(out) if line["event"] == "warning"), "")
+
+
+class PeakMemory:
+    """The most memory that was taken since it was made: by tensors on the GPU if there is one in use, else by this
+    process beyond what it held before, so that a run does not count what runs before it left behind."""
+
+    def __init__(self) -> None:
+        self._before: int | None = None
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+        gc.collect()
+        with suppress(OSError, AttributeError):  # only Linux knows it, and not in every sandbox
+            ctypes.CDLL(None).malloc_trim(0)  # what was freed and is still held would be taken again unnoticed
+            Path("/proc/self/clear_refs").write_text("5")
+            self._before = _status("VmRSS")
+
+    def bytes(self) -> int | None:
+        """None where it is not known."""
+        if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+            return int(torch.cuda.max_memory_allocated())
+        with suppress(OSError):
+            peak = _status("VmHWM")
+            if peak is not None and self._before is not None:
+                return max(0, peak - self._before)
+        return None
+
+
+def _status(key: str) -> int | None:
+    """Bytes that Linux says of this process."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{key}:"):
+            return int(line.split()[1]) * 1024
+    return None

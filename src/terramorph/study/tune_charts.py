@@ -115,7 +115,7 @@ def history(trials: Sequence[Trial], plan: StudyPlan, best: Trial | None) -> str
             across, level = at(x.place(trial.number), y.place(so_far), size)
             path += f"H{across:.1f}V{level:.1f}" if path else f"M{across:.1f} {level:.1f}"
     line = f'<path class="best-line" d="{path}H{size[0] - _RIGHT}"/>' if path else ""
-    return dots_chart(x, y, dots, size, line, f"{METRICS[objective].name} by trial")
+    return dots_chart(x, y, dots, size, line, f"{objective} by trial")
 
 
 def slices(trials: Sequence[Trial], plan: StudyPlan, best: Trial | None) -> list[tuple[str, str]]:
@@ -132,9 +132,7 @@ def slices(trials: Sequence[Trial], plan: StudyPlan, best: Trial | None) -> list
             continue
         x, y = _axis(parameter, [tested for *_, tested in shown]), Axis.linear([value for _, value, _ in shown])
         dots = [_dot(trial, value, x.place(tested), y, plan, best) for trial, value, tested in shown]
-        found.append(
-            (parameter.key, dots_chart(x, y, dots, size, note=f"{METRICS[objective].name} over {parameter.key}"))
-        )
+        found.append((parameter.key, dots_chart(x, y, dots, size, note=f"{objective} over {parameter.key}")))
     return found
 
 
@@ -204,9 +202,7 @@ def _dot(trial: Trial, value: float, x: float, y: Axis, plan: StudyPlan, best: T
     kind = "complete" if trial.state == "complete" else "pruned"
     kind = "preset" if trial.is_preset else kind
     kind = "best" if best is not None and trial.number == best.number else kind
-    title = (
-        f"trial {trial.number}: {METRICS[plan.objectives[0]].name} {value:.4g} after {trial.at} images, {trial.state}"
-    )
+    title = f"trial {trial.number}: {plan.objectives[0]} {value:.4g} after {trial.at} images, {trial.state}"
     return Dot(x, y.place(value), kind, title)
 
 

@@ -14,6 +14,8 @@ from terramorph._version import __version__
 from terramorph.metrics import METRICS
 from terramorph.report.pages import page_environment, picture_uri
 from terramorph.study import tune_charts as charts
+from terramorph.study.compare_page import effect_table
+from terramorph.study.comparison import conclude
 from terramorph.study.confirm import SEEDS
 from terramorph.study.run import flat_settings
 from terramorph.study.trial import Trial
@@ -33,9 +35,8 @@ def render_study(result: TuneResult) -> str:
         name=result.out.resolve().name,
         version=__version__,
         plan=plan,
-        objective=METRICS[objective].name,
-        objectives=[METRICS[name].name for name in plan.objectives],
-        arrow=METRICS[objective].arrow,
+        objective=objective,
+        arrow="↑" if METRICS[objective].higher_is_better else "↓",
         best=best,
         default=result.default,
         at_last=lambda trial: _number(trial.score(objective, plan.rungs.last)),
@@ -44,7 +45,8 @@ def render_study(result: TuneResult) -> str:
         seconds=sum(trial.seconds for trial in trials),
         settings=_settings(result),
         confirmation=result.confirmation,
-        confirmed=_confirmed(result),
+        confirmed=None if result.confirmation is None else effect_table(result.confirmation),
+        said=[one.text for one in conclude(result.confirmation)] if result.confirmation else [],
         why_none=result.why_none,
         seeds=SEEDS,
         charts={
@@ -66,35 +68,6 @@ def _settings(result: TuneResult) -> list[tuple[str, str, str]]:
     # The schedule follows from the batch size: all see the same number of images.
     changed = [key for key in ours if ours[key] != theirs[key] and not key.startswith("schedule.")]
     return [(key, _said(theirs[key]), _said(ours[key])) for key in changed]
-
-
-def _confirmed(result: TuneResult) -> list[dict[str, Any]]:
-    """Rows of the confirmation."""
-    if result.confirmation is None:
-        return []
-    rows = []
-    for name, one in result.confirmation.metrics.items():
-        effect = one.effect
-        rows.append(
-            {
-                "name": METRICS[name].name,
-                "arrow": METRICS[name].arrow,
-                "secondary": not one.is_objective,
-                "default": _spread(one.default),
-                "best": _spread(one.best),
-                "difference": "–" if effect is None else f"{effect.difference:+.4g}",
-                "interval": "–" if effect is None else f"{effect.low:+.3g} to {effect.high:+.3g}",
-                "verdict": one.verdict or "nothing to compare",
-            }
-        )
-    return rows
-
-
-def _spread(values: tuple[float, ...]) -> str:
-    if not values:
-        return "diverged"
-    deviation = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
-    return f"{np.mean(values):.4g} ± {deviation:.2g}"
 
 
 def _sheets(result: TuneResult) -> list[tuple[str, str, str]]:

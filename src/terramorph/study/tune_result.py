@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from terramorph.metrics import METRICS
-from terramorph.study.confirm import Confirmation
 from terramorph.study.plan import StudyPlan
 from terramorph.study.trial import Trial
 
@@ -27,7 +27,8 @@ class TuneResult:
         best: the best of those that were scored at the last rung, by the first objective; None so far.
         front: those that no other is better than in every objective.
         wanted: trials in all.
-        confirmation: of the best against the preset on the split that tuning never saw; None so far.
+        confirmation: of the best against the preset on the split that tuning never saw, as `compare` returns it; None
+            so far.
     """
 
     out: Path
@@ -36,7 +37,7 @@ class TuneResult:
     best: Trial | None
     front: tuple[Trial, ...]
     wanted: int
-    confirmation: Confirmation | None
+    confirmation: dict[str, Any] | None
 
     @property
     def finished(self) -> bool:
