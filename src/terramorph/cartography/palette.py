@@ -43,6 +43,9 @@ MAP_CLASSES: tuple[MapClass, ...] = (
 CLASSES: tuple[str, ...] = tuple(c.name for c in MAP_CLASSES)
 """Class names by index."""
 
+ROADS: tuple[int, ...] = tuple(CLASSES.index(name) for name in ("road", "highway", "arterial"))
+"""Indices of the classes that are roads of some kind."""
+
 PALETTE: NDArray[np.uint8] = np.array([c.rgb for c in MAP_CLASSES], np.uint8)
 """uint8 (7, 3): RGB by class index. Read-only."""
 PALETTE.setflags(write=False)

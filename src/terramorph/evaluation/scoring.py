@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from terramorph.cartography import CLASSES
+from terramorph.cartography import ROADS
 from terramorph.errors import InputError
 from terramorph.evaluation.classes import Classes
 from terramorph.metrics import (
@@ -31,8 +31,6 @@ from terramorph.metrics import (
 )
 from terramorph.pixels import BYTE
 
-ROADS = ("road", "highway", "arterial")
-"""Map classes that are roads."""
 _SMALLEST = 17  # pixels a side that SqueezeNet can look at
 
 View = dict[str, Any]
@@ -47,11 +45,18 @@ class Instruments:
         look: By what metrics need: uint8 images ``(N, C, H, W)`` -> what `Metric.compute` is given.
         missing: By the same: a sentence, where there is nothing to look with.
         palette: Class names of the targets; empty where they are no map.
+        roads: Whether it is known which of the classes are roads.
     """
 
     look: dict[str, Callable[[Tensor], Any]] = field(default_factory=lambda: {"pixels": lambda images: images})
     missing: dict[str, str] = field(default_factory=dict)
     palette: tuple[str, ...] = ()
+    roads: bool = False
+
+    @property
+    def needs(self) -> set[str]:
+        """What metrics may need."""
+        return {*self.look, *(("roads",) if self.roads else ())}
 
     @classmethod
     def open(
@@ -103,17 +108,18 @@ class Instruments:
 
         self.palette = palette.names
         self.look["classes"] = planes
-        if palette.named:
-            roads = [CLASSES.index(name) for name in ROADS]
-            self.look["roads"] = lambda images: planes(images)[:, roads].any(dim=1, keepdim=True)
-        else:
+        self.roads = palette.named
+        if not palette.named:
             self.missing["roads"] = f"Which colours of the palette {palette.name} are roads is not known."
 
     @torch.inference_mode()
     def view(self, images: Tensor, truth: Tensor | None = None, mask: Tensor | None = None) -> View:
         """Look at a batch, uint8 ``(N, C, H, W)``; of predictions, networks see the truth where the mask is False."""
         shown = images if mask is None or truth is None else torch.where(mask, images, truth)
-        return {need: look(shown if need in FROZEN else images) for need, look in self.look.items()}
+        seen: View = {need: look(shown if need in FROZEN else images) for need, look in self.look.items()}
+        if self.roads:
+            seen["roads"] = seen["classes"][:, list(ROADS)].any(dim=1, keepdim=True)
+        return seen
 
     def view_constant(self, seen: View, plain: Tensor, truth: Tensor, mask: Tensor | None) -> View:
         """What `view` says of one image that stands for the predictions of a whole batch.
@@ -142,7 +148,7 @@ class Tally:
     def __init__(self, instruments: Instruments, metrics: Mapping[str, Metric] = METRICS) -> None:
         self.instruments, self.metrics = instruments, metrics
         self.count = 0
-        self._computed = {key: one for key, one in metrics.items() if one.needs in instruments.look}
+        self._computed = {key: one for key, one in metrics.items() if one.needs in instruments.needs}
         # Metrics that are made from the same numbers share them.
         self._kept: dict[Any, list[Tensor]] = {one.compute: [] for one in self._computed.values()}
 
@@ -193,7 +199,7 @@ class Tally:
         reasons: dict[str, str] = {}
         for key, metric in self.metrics.items():
             found[key] = None
-            if metric.needs not in self.instruments.look:
+            if metric.needs not in self.instruments.needs:
                 reasons[key] = self.instruments.missing[metric.needs]
                 continue
             try:

@@ -19,6 +19,7 @@ from terramorph.metrics.distribution import frechet_distance, kernel_distance
 from terramorph.metrics.mapwise import class_accuracy, confusions, mean_iou
 from terramorph.metrics.perceptual import Features, lpips
 from terramorph.metrics.pixelwise import acc5, acc10, psnr, rmse, ssim
+from terramorph.metrics.shapes import TOLERANCE, boundary_f1, boundary_hits, centre_line_hits, line_f1
 
 Needs = Literal["pixels", "classes", "roads", "features", "inception"]
 FROZEN: tuple[Needs, ...] = ("features", "inception")
@@ -131,6 +132,14 @@ _ALL: tuple[Metric, ...] = (
     ),
     Metric("ssim", "SSIM", True, ssim, main=True, note="structural similarity, Gaussian 11, sigma 1.5"),
     Metric("psnr", "PSNR", True, psnr, unit="dB", format=".2f", main=True, note="peak 255, at most 100"),
+    Metric(
+        "boundary_f1", "boundary F1", True, boundary_hits, boundary_f1, "classes", format=".1%",
+        note=f"borders of map classes within {TOLERANCE} px of each other, mean over classes",
+    ),
+    Metric(
+        "cldice", "clDice of roads", True, centre_line_hits, line_f1, "roads", format=".1%",
+        note="centre lines of roads that lie on roads of the other side: what is broken or missing, whatever its width",
+    ),
     Metric(
         "class_accuracy", "class accuracy", True, confusions, class_accuracy, "classes", format=".1%",
         note="pixels of the right map class",

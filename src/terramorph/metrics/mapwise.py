@@ -29,10 +29,11 @@ def confusions(prediction: Tensor, truth: Tensor, mask: Tensor | None = None) ->
         InputError: A shape or dtype is not as above.
     """
     check_planes(prediction, truth, mask)
-    counted = truth if mask is None else truth & mask
-    # Products of 0 and 1, exact in float64.
-    rows, columns = counted.flatten(2).double(), prediction.flatten(2).double()
-    return torch.bmm(rows, columns.transpose(1, 2)).to(torch.int64)
+    count, classes = truth.shape[:2]
+    cells = _index(truth).long() * classes + _index(prediction)
+    cells += torch.arange(count, device=cells.device)[:, None, None] * classes**2
+    counted = cells.flatten() if mask is None else cells[mask[:, 0]]
+    return torch.bincount(counted, minlength=count * classes**2).reshape(count, classes, classes)
 
 
 def class_accuracy(confusion: Tensor) -> Tensor:
@@ -117,6 +118,14 @@ def check_planes(prediction: Tensor, truth: Tensor, mask: Tensor | None) -> None
         raise InputError(
             f"The mask must be bool {expected} beside these maps, but it is {mask.dtype} {tuple(mask.shape)}."
         )
+
+
+def _index(planes: Tensor) -> Tensor:
+    """Class of each pixel: uint8 ``(N, H, W)``. Some ten times as fast as `argmax` over planes."""
+    index = torch.zeros_like(planes[:, 0], dtype=torch.uint8)
+    for place in range(1, planes.shape[1]):
+        index += planes[:, place].to(torch.uint8) * place
+    return index
 
 
 def _matrix(confusion: Tensor) -> Tensor:

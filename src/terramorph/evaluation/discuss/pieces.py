@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from terramorph.cartography import CLASSES
-from terramorph.evaluation.discuss.roads import ROADS, near
+from terramorph.cartography import CLASSES, ROADS
+from terramorph.evaluation.discuss.roads import near
 from terramorph.evaluation.discuss.section import Cell, Figure, Pictured, Section, Sentence, between, counted, percent
 from terramorph.evaluation.discuss.views import KEPT, MADE_UP, MISSED, Look, blended, heat, legend
 from terramorph.evaluation.pictures import viewable

@@ -9,13 +9,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from terramorph.cartography import CLASSES
+from terramorph.cartography import ROADS
 from terramorph.evaluation.discuss.section import Cell, Figure, Section, Sentence, between, percent, percent_tick
 from terramorph.evaluation.statistics import Interval, ratio_intervals
 from terramorph.report.lines import COLOURS, Series, plot
 
-ROADS: tuple[int, ...] = tuple(CLASSES.index(name) for name in ("road", "highway", "arterial"))
-"""Classes that are roads of some kind."""
 TOLERANCE = 2
 """Pixels: a road counts as found when one was drawn this near."""
 BOUNDS = (2.5, 4.5, 6.5, 9.5)
