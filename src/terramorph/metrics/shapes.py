@@ -58,8 +58,8 @@ def centre_line_hits(prediction: Tensor, truth: Tensor, mask: Tensor | None = No
         mask: bool ``(N, 1, H, W)``, True where a pixel counts; ``None`` counts all.
 
     Returns:
-        int64 ``(N, 4)``: pixels of predicted centre lines on true roads, all predicted ones, true ones on predicted roads, all
-        true ones.
+        int64 ``(N, 4)``: pixels of predicted centre lines on true roads, all predicted ones, true ones on predicted
+        roads, all true ones.
 
     Raises:
         InputError: A shape or dtype is not as above.
