@@ -1,18 +1,21 @@
-"""Ranks, tests and intervals: what separates a finding from a coincidence."""
+"""Tests and intervals: what separates a finding from a coincidence. SciPy's, and a bootstrap over images."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from terramorph.report.numbers import between, number
+
 ALPHA = 0.05
 """A difference is shown when its p value, corrected for the number of tests, is under this."""
 FEW = 30
-"""Images; with fewer no test is made: the normal approximations below and a decile both want more."""
+"""Images; with fewer no test is made: the approximations below and a decile both want more."""
 SURE = 6
 """Images for a verdict: with fewer, even one sign in all of them may be chance at 5 %."""
 REPEATS = 1000
@@ -33,55 +36,48 @@ class Interval:
     low: float | None
     high: float | None
 
+    def said(self, write: Callable[[float], str] = number) -> str:
+        """``0.31 [0.28, 0.34]``."""
+        return between(self.mean, self.low, self.high, write)
 
-def ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Ranks from 1, float64 ``(N,)``; equal values share the mean of their ranks."""
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    shared: NDArray[np.float64] = (last - (counts - 1) / 2)[place]
-    return shared
+    def beyond_zero(self) -> bool:
+        """Whether it leaves out 0."""
+        return self.low is not None and self.high is not None and not self.low <= 0 <= self.high
 
 
-def rank_correlation(x: NDArray[np.float64], y: NDArray[np.float64]) -> float | None:
-    """Spearman's rho, the correlation of the ranks, -1 to 1; ``None`` where one side is constant.
+def plain(interval: Interval | None) -> dict[str, Any] | None:
+    """An interval as plain data."""
+    return None if interval is None else asdict(interval)
+
+
+def rank_correlation(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[float, float] | None:
+    """Spearman's rho, -1 to 1, and its two-sided p value; ``None`` where one side is constant.
 
     Args:
         x, y: float64 ``(N,)``.
     """
-    a, b = ranks(x) - (len(x) + 1) / 2, ranks(y) - (len(y) + 1) / 2
-    scale = math.sqrt(float(a @ a) * float(b @ b))
-    return None if scale == 0 else float(a @ b) / scale
+    if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return None
+    from scipy import stats
 
-
-def rank_correlation_p(rho: float, count: int) -> float:
-    """Two-sided p value of Spearman's rho over ``count`` pairs, 2 or more.
-
-    Under permutation the variance of rho is exactly ``1 / (count - 1)``, with ties or without; the distribution is
-    taken as normal (Kendall, "Rank Correlation Methods", 1948, chapter 5).
-    """
-    return _two_sided(rho * math.sqrt(count - 1))
+    found = stats.spearmanr(x, y)
+    return float(found.statistic), float(found.pvalue)
 
 
 def mann_whitney(a: NDArray[np.float64], b: NDArray[np.float64]) -> tuple[float, float]:
-    """Whether values of one group tend to be larger than those of another (Mann and Whitney, 1947).
+    """Whether values of one group tend to be larger than those of another.
 
     Args:
-        a, b: float64 ``(N,)`` and ``(M,)``, neither empty.
+        a, b: float64 ``(N,)`` and ``(M,)``, neither empty, not all equal.
 
     Returns:
         ``U / (N M)``, the probability that one of ``a`` exceeds one of ``b`` (ties count half), 0 to 1; and the
-        two-sided p value of its normal approximation, with correction for ties and continuity.
+        two-sided p value.
     """
-    n, m = len(a), len(b)
-    both = np.concatenate((a, b))
-    u = float(ranks(both)[:n].sum()) - n * (n + 1) / 2
-    ties = np.unique(both, return_counts=True)[1].astype(np.float64)
-    total = n + m
-    variance = n * m / 12 * (total + 1 - float((ties**3 - ties).sum()) / (total * (total - 1)))
-    if variance <= 0:
-        return 0.5, 1.0
-    distance = max(abs(u - n * m / 2) - 0.5, 0.0)
-    return u / (n * m), _two_sided(distance / math.sqrt(variance))
+    from scipy import stats
+
+    found = stats.mannwhitneyu(a, b, method="asymptotic")
+    return float(found.statistic) / (len(a) * len(b)), float(found.pvalue)
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -98,12 +94,11 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def smallest_shown(count: int, tests: int) -> float:
-    """The size of Spearman's rho that ``count`` pairs can just show when ``tests`` are made."""
-    low, high = 0.0, 1.0
-    for _ in range(40):
-        middle = (low + high) / 2
-        low, high = (middle, high) if tests * rank_correlation_p(middle, count) > ALPHA else (low, middle)
-    return high
+    """The size of Spearman's rho that ``count`` pairs, 3 or more, can just show when ``tests`` are made."""
+    from scipy import stats
+
+    t = float(stats.t.ppf(1 - ALPHA / tests / 2, count - 2))
+    return t / math.sqrt(count - 2 + t**2)
 
 
 def mean_interval(values: NDArray[np.float64], generator: np.random.Generator) -> Interval:
@@ -169,7 +164,3 @@ def _resampled(count: int, generator: np.random.Generator) -> Iterator[NDArray[n
 def _ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
     ratio: NDArray[np.float64] = np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
     return ratio
-
-
-def _two_sided(z: float) -> float:
-    return math.erfc(abs(z) / math.sqrt(2))

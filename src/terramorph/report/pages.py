@@ -34,7 +34,13 @@ def page_environment(package: str) -> Environment:
         return None
 
     environment = Environment(
-        loader=FunctionLoader(read), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FunctionLoader(read),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        # No line ends between a number and its percent sign.
+        finalize=lambda value: value.replace(" %", "\u00a0%") if isinstance(value, str) else value,
     )
     named = ("number", "percent", "signed", "p_value", "distance", "duration", "counted", "listed")
     environment.filters |= {name: getattr(numbers, name) for name in named}

@@ -33,13 +33,17 @@ class Cell:
     title: str = ""
 
 
+Row = list[Cell | str | float | None]
+"""Texts, numbers and ``None`` stand for cells that show them plainly."""
+
+
 @dataclass(frozen=True)
 class Table:
     """A table.
 
     Attributes:
         head: Names of the columns.
-        body: Rows of cells; texts, numbers and ``None`` stand for cells that show them plainly.
+        body: Rows.
         caption: What is shown and how it was measured.
         anchors: An id a row, for links to it; empty for none.
     """

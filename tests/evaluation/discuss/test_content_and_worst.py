@@ -1,18 +1,23 @@
 from __future__ import annotations
 
-import re
 from itertools import pairwise
 
 import numpy as np
 import pytest
 
 from terramorph.cartography import CLASSES
-from terramorph.evaluation.discuss.content import binned, content_section
+from terramorph.evaluation.discuss.content import (
+    binned,
+    content_section,
+    content_tests,
+    leading,
+    score_columns,
+    worst_section,
+    worst_tests,
+)
 from terramorph.evaluation.discuss.covariates import map_covariates, on_border, source_covariates
 from terramorph.evaluation.discuss.roads import road_widths
-from terramorph.evaluation.discuss.scores import leading, score_columns
-from terramorph.evaluation.discuss.views import View
-from terramorph.evaluation.discuss.worst import worst_section
+from terramorph.evaluation.discuss.section import Columns, Finding, View, correct
 
 SIDE = 16
 EVERYWHERE = np.ones((SIDE, SIDE), bool)
@@ -56,7 +61,7 @@ def test_many_images_without_a_class_are_the_first_group() -> None:
     assert sum(one.count for one in binned(np.repeat([0.0, 1, 2], (5, 90, 5)), share, rng)) == 100
 
 
-def columns(count: int, effect: float) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+def columns(count: int, effect: float) -> tuple[Columns, Columns]:
     """Water that matters as much as said, and brightness that does not."""
     rng = np.random.default_rng(1)
     covariates = {"water": rng.uniform(0, 1, count), "brightness": rng.normal(100, 10, count), "park": np.zeros(count)}
@@ -64,49 +69,64 @@ def columns(count: int, effect: float) -> tuple[dict[str, np.ndarray], dict[str,
     return covariates, {"rmse": rmse, "psnr": -rmse}
 
 
-def test_what_matters_is_said_and_what_does_not_is_not() -> None:
+def judged(covariates: Columns, scores: Columns) -> tuple[dict[tuple[str, ...], Finding], list[Finding]]:
+    tests, _ = content_tests(covariates, scores, np.random.default_rng(0))
+    tests += worst_tests(covariates, scores)
+    correct(tests)
+    return {(test.section, *test.subject): test for test in tests}, tests
+
+
+def test_what_matters_is_shown_and_what_does_not_is_not() -> None:
     covariates, scores = columns(80, effect=5)
-    section = content_section(covariates, scores, np.random.default_rng(0))
-    said = [sentence.text for sentence in section.sentences]
-    assert said[0].startswith("Images with more water score worse in RMSE: ")
-    assert "after Holm's correction for 2 tests" in said[0]
-    assert said[1].startswith("No dependence of RMSE is shown on brightness: ")
-    findings = {(f["covariate"], f["score"]): f["shown"] for f in section.data["findings"]}
-    assert findings == {("water", "rmse"): True, ("brightness", "rmse"): False}  # PSNR would only repeat it
+    found, tests = judged(covariates, scores)
+    # PSNR would only repeat RMSE, and a constant content tells nothing.
+    assert set(found) == {("content", "water", "rmse"), ("content", "brightness", "rmse"),
+                          ("worst", "water"), ("worst", "brightness")}  # fmt: skip
+    assert [key for key, test in found.items() if test.shown] == [("content", "water", "rmse"), ("worst", "water")]
+    assert found["content", "water", "rmse"].sentence.startswith("Images with more water score worse in RMSE: ")
+    _, bins = content_tests(covariates, scores, np.random.default_rng(0))
+    section = content_section(tests, bins, 80, leading(scores))
+    assert section.table is not None
+    assert [(row[0].text, row[1].kind) for row in section.table.rows] == [
+        ("Share of water", "strong"),
+        ("Brightness", ""),
+    ]
+    assert len(section.charts) == 2
     assert set(section.data["bins"]["water"]) == {"rmse", "psnr"}
+
+
+def test_tests_are_corrected_together() -> None:
+    _, tests = judged(*columns(80, effect=5))
+    least = min(tests, key=lambda test: test.p)
+    assert least.corrected == pytest.approx(4 * least.p)
 
 
 def test_higher_is_better_turns_the_sentence() -> None:
     covariates, scores = columns(80, effect=5)
-    section = content_section(covariates, {"class_accuracy": scores["rmse"] / 100}, np.random.default_rng(0))
-    assert section.sentences[0].text.startswith("Images with more water score better in class accuracy")
+    found, _ = judged(covariates, {"class_accuracy": scores["rmse"] / 100})
+    assert found["content", "water", "class_accuracy"].text.startswith("Images with more water score better in class")
 
 
 def test_the_worst_tenth_has_what_makes_it_worst() -> None:
     covariates, scores = columns(80, effect=20)
-    section = worst_section(covariates, scores, look)
-    said = [sentence.text for sentence in section.sentences]
-    assert said[0].startswith("The worst 8 of 80 images in RMSE have at least ")
-    assert said[1].startswith("Share of water: the worst have more of it")
-    assert said[2].startswith("No difference is shown in brightness")
-    assert len(section.figures[-1].gallery) == 8
-    assert section.figures[-1].gallery[0].title.startswith(f"p{scores['rmse'].argmax()}: RMSE")
-
-
-def test_where_nothing_matters_no_difference_is_shown() -> None:
-    section = worst_section(*columns(80, effect=0), look)
-    assert section.sentences[1].text.startswith("No difference is shown in water and brightness")
+    found, tests = judged(covariates, scores)
+    assert found["worst", "water"].effect > 0.9
+    section = worst_section(tests, covariates, scores, look)
+    assert section.data["worst"] == len(section.gallery) == 8
+    assert section.gallery[0][0].startswith(f"p{scores['rmse'].argmax()}: RMSE")
+    assert [name for name, _ in section.gallery[0][1]] == ["input", "output", "truth", "error"]
+    differences = section.data["differences"]
+    assert differences["water"]["worst"] > differences["water"]["rest"]
+    assert differences["brightness"]["p"] > 0.05
 
 
 @pytest.mark.parametrize("count", [1, 2, 29])
-def test_few_images_are_told_apart_by_no_test(count: int) -> None:
+def test_few_images_are_shown_without_a_test(count: int) -> None:
     covariates, scores = columns(count, effect=20)
-    for section in (
-        content_section(covariates, scores, np.random.default_rng(0)),
-        worst_section(covariates, scores, look),
-    ):
-        assert len(section.sentences) == 1
-        assert re.match(rf"{count} images?, under 30: no", section.sentences[0].text)
+    assert "under 30" in content_section([], {}, count, leading(scores)).facts[0]
+    section = worst_section([], covariates, scores, look)
+    assert section.table is None
+    assert len(section.gallery) == max(1, round(count / 10))
 
 
 def test_scores_of_images() -> None:

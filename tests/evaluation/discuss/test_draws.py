@@ -3,22 +3,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from terramorph.evaluation.discuss.calibration import (
-    calibration,
-    calibration_sentence,
-    changing_places,
-    count_image,
-    seen_from_the_others,
-)
+from terramorph.evaluation.discuss.calibration import changing_places, count_image, seen_from_the_others
 from terramorph.evaluation.discuss.draws import (
     DrawCounts,
+    draw_data,
+    draw_tests,
     draws_section,
     no_draws_section,
     sparsified,
     spread_and_error,
 )
-from terramorph.evaluation.discuss.section import Section
-from terramorph.evaluation.discuss.views import View
+from terramorph.evaluation.discuss.section import Finding, Section, View, correct
 
 SIDE = 32
 EVERYWHERE = np.ones((SIDE, SIDE), bool)
@@ -52,7 +47,16 @@ def test_spread_and_error_by_hand() -> None:
     assert error.item() == pytest.approx((2 + 10) / 2)
 
 
-def spoken(draws: int, farther: float, images: int = 12, off: float = 0.0) -> Section:
+def told(counts: DrawCounts, seed: int = 0) -> tuple[Section, Finding | None]:
+    """The section, and the test of the calibration if it holds."""
+    data = draw_data(counts, np.random.default_rng(seed))
+    tests = draw_tests(data)
+    correct(tests)
+    shown = [test for test in tests if test.subject == ("calibration",) and test.shown]
+    return draws_section(counts, data, tests, look), shown[0] if shown else None
+
+
+def spoken(draws: int, farther: float, images: int = 12, off: float = 0.0) -> tuple[Section, Finding | None]:
     """A section of draws whose truth has so many times their standard deviation, which itself differs by place."""
     rng, counts = np.random.default_rng(draws), DrawCounts(draws)
     for _ in range(images):
@@ -60,14 +64,15 @@ def spoken(draws: int, farther: float, images: int = 12, off: float = 0.0) -> Se
         made = 128 + rng.normal(0, 1, (draws, 1, SIDE, SIDE)) * scale
         truth = 128 + off + rng.normal(0, farther, (1, SIDE, SIDE)) * scale
         counts.add(*(side.round().clip(0, 255).astype(np.uint8) for side in (made, truth)), EVERYWHERE)
-    return draws_section(counts, look, np.random.default_rng(0))
+    return told(counts)
 
 
 @pytest.mark.parametrize("draws", [2, 3, 5, 10])
 def test_draws_that_the_truth_could_be_one_of_are_neither_too_sure_nor_too_unsure(draws: int) -> None:
-    section = spoken(draws, farther=1)
-    said, data = section.sentences[0], section.data["calibration"]
-    assert said.text.endswith(": they are not shown to be too sure or too unsure.")
+    section, shown = spoken(draws, farther=1)
+    data = section.data["calibration"]
+    assert shown is None
+    assert "not shown to be too sure" in section.facts[0]
     assert data["error"] == pytest.approx(data["reference"], rel=0.02)
     # Neither are those that happen to agree on a pixel.
     assert len(data["groups"]) == 0 if draws == 2 else len(data["groups"]) > 5
@@ -81,31 +86,32 @@ def test_draws_that_the_truth_could_be_one_of_are_neither_too_sure_nor_too_unsur
     ("farther", "off", "verdict"), [(1.3, 0.0, "too sure"), (1.0, 8.0, "too sure"), (0.7, 0.0, "too unsure")]
 )
 def test_draws_that_are_too_sure_or_too_unsure(draws: int, farther: float, off: float, verdict: str) -> None:
-    section = spoken(draws, farther, off=off)
-    assert section.sentences[0].text.endswith(f": the draws are {verdict}.")
+    section, shown = spoken(draws, farther, off=off)
+    assert shown is not None
+    assert (shown.effect > 0) == (verdict == "too sure")
+    assert section.facts[0].endswith(f"they are {verdict}.")
     low, high = (section.data["calibration"]["difference"][end] for end in ("low", "high"))
     assert low > 0 if verdict == "too sure" else high < 0
 
 
 def test_a_few_images_do_not_say_whether_draws_are_too_sure() -> None:
-    said = spoken(5, farther=3, images=5).sentences[0].text
-    assert said.endswith("for a verdict on whether they are too sure it takes 6 images, not 5.")
+    section, shown = spoken(5, farther=3, images=5)
+    assert shown is None
+    assert "it takes 6 images" in section.facts[0]
 
 
 @pytest.mark.parametrize(("images", "draws"), [(6, 2), (6, 5), (15, 5)])
 def test_few_calibrated_sets_in_a_hundred_get_a_verdict(images: int, draws: int) -> None:
     # Noise that all pixels of a draw share, so that an image is one sample of it: an interval alone is wrong in 15 %.
     rng, given, whole = np.random.default_rng(1), 0, np.ones((8, 8), bool)
-    for _ in range(100):
-        counts, farther = [], []
+    for seed in range(100):
+        counts = DrawCounts(draws)
         for _ in range(images):
             values = 128 + rng.normal(0, 6, (draws + 1, 1, 8, 8)) + rng.normal(0, 9, (draws + 1, 1, 1, 1))
             truth, *made = values.round().clip(0, 255).astype(np.uint8)
-            counts.append(count_image(np.stack(made), truth, whole))
-            farther.append(changing_places(np.stack(made), truth, whole))
-        data = calibration(draws, np.stack(counts), np.stack(farther), rng)
-        said = calibration_sentence(draws, images, 0.0, 0.0, data).text
-        given += "not shown" not in said
+            counts.add(np.stack(made), truth, whole)
+        tests = draw_tests(draw_data(counts, np.random.default_rng(seed)))
+        given += sum(test.p < 0.05 for test in tests)
     assert given <= 10  # 5 are expected at most, and over 10 in 1 % of all hundreds
 
 
@@ -139,28 +145,28 @@ def test_a_sparsification_curve() -> None:
 
 
 def test_disagreement_that_tells_the_error_is_found() -> None:
-    section = draws_section(gathered(8, told=True), look, np.random.default_rng(0))
-    assert "predicts error within an image" in " ".join(s.text for s in section.sentences)
+    section, _ = told(gathered(8, told=True))
+    assert "disagreement predicts error" in section.facts[1]
     assert section.data["rho"]["low"] > 0.2
     assert 0.3 < section.data["sparsification"]["gain"] < 1
     errors = [group["error"]["mean"] for group in section.data["calibration"]["groups"]]
     assert errors[-1] > 3 * errors[0]
-    assert len(section.figures[-1].gallery) == 3
+    assert len(section.gallery) == 3
+    assert len(section.charts) == 2
 
 
 def test_what_the_draws_agree_on_may_be_wrong() -> None:
     truth = np.random.default_rng(0).integers(0, 256, (3, SIDE, SIDE), dtype=np.uint8)
     counts = DrawCounts(3)
     counts.add(np.full((3, 3, SIDE, SIDE), 9, np.uint8), truth, EVERYWHERE)
-    section = draws_section(counts, look, np.random.default_rng(0))
-    assert "In 0 images the draws differ" in section.sentences[1].text
+    section, _ = told(counts)
+    assert section.data["rho"] is None
+    assert "do not differ" in section.facts[1]
 
 
 def test_a_few_images_are_no_verdict() -> None:
-    section = draws_section(gathered(3, told=True), look, np.random.default_rng(0))
-    said = " ".join(s.text for s in section.sentences)
-    assert "for a verdict on whether one predicts the other it takes 6" in said
-    assert "predicts error" not in said
+    section, _ = told(gathered(3, told=True))
+    assert "a verdict takes 6 images" in section.facts[1]
 
 
 def test_masked_pixels_do_not_count() -> None:
@@ -175,7 +181,7 @@ def test_masked_pixels_do_not_count() -> None:
 
 @pytest.mark.parametrize(
     ("mode", "noisy", "word"),
-    [("raster", True, "--mode paper --samples 5"), ("paper", True, "--samples 5"), ("paper", False, "no live dropout")],
+    [("raster", True, "mode paper"), ("paper", True, "samples"), ("paper", False, "no noise")],
 )
 def test_why_there_are_no_draws(mode: str, noisy: bool, word: str) -> None:
-    assert word in no_draws_section(mode, 1, noisy).sentences[0].text
+    assert word in no_draws_section(mode, noisy).facts[0]

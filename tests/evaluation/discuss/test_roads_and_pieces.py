@@ -50,17 +50,17 @@ def test_recall_and_precision_by_width() -> None:
     assert groups["1–2"]["recall"]["mean"] == groups["1–2"]["precision"]["mean"] == 0
     assert groups["7–9"]["recall"]["mean"] == groups["7–9"]["precision"]["mean"] == 1
     assert groups["3–4"]["recall"] is None
-    said = " ".join(sentence.text for sentence in section.sentences)
-    assert "7–9 px (3.5–4.5 m) wide are found best, to 100 %" in said
-    assert "1–2 px (0.5–1 m) wide worst, to 0.0 %" in said
+    assert section.table is not None
+    assert [row[0].text for row in section.table.rows][3] == "7–9 px (3.5–4.5 m)"
+    assert len(section.charts) == 1
 
 
 def test_no_roads_are_a_sentence() -> None:
     counts = RoadCounts()
     counts.add(road_widths(land(), EVERYWHERE), road_widths(land(), EVERYWHERE))
     section = roads_section(counts, None, np.random.default_rng(0))
-    assert "hold no road" in section.sentences[0].text
-    assert section.figures == []
+    assert "hold no road" in section.facts[0]
+    assert section.table is None
 
 
 def test_pieces_that_only_one_side_has() -> None:

@@ -14,14 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from terramorph.evaluation.discuss.section import Figure, Sentence, between, counted, p_value, percent, signed
-from terramorph.evaluation.statistics import ALPHA, SURE, Interval, ratio_intervals
-from terramorph.report.lines import COLOURS, Series, plot
+from terramorph.evaluation.statistics import ratio_intervals
 
 BOUNDS = (0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 48.0)
 """Grey levels: where one group of disagreement ends and the next begins."""
 GROUPS = len(BOUNDS) + 1
-_LEAST = 0.0005  # share of the pixels of a group that is drawn
 _EXCHANGES = 4000  # behind a p value
 _ONE_OUT = 3  # draws of which all but one can disagree
 
@@ -153,74 +150,3 @@ def calibration(
             if one is not None
         ],
     }
-
-
-def calibration_sentence(draws: int, images: int, spread: float, error: float, data: dict[str, Any]) -> Sentence:
-    """Whether the draws are too sure, or too unsure; neither unless the interval of the difference leaves out 0 and its
-    p value is small.
-
-    Args:
-        draws: Of each image.
-        images: How many there are.
-        spread, error: Of all draws, means over pixels.
-        data: From `calibration`.
-    """
-    difference = Interval(**data["difference"])
-    if images < SURE or difference.low is None or difference.high is None:
-        verdict = f"; for a verdict on whether they are too sure it takes {SURE} images, not {images}"
-    elif difference.low > 0 and data["p"] < ALPHA:
-        verdict = f", {p_value(data['p'])}: the draws are too sure"
-    elif difference.high < 0 and data["p"] < ALPHA:
-        verdict = f", {p_value(data['p'])}: the draws are too unsure"
-    else:
-        verdict = f", {p_value(data['p'])}: they are not shown to be too sure or too unsure"
-    text = (
-        f"{draws} draws of an image differ by {spread:.2f} grey levels (standard deviation, mean over pixels and "
-        f"bands), and their mean is off by {error:.2f}. The mean of all draws but one is {data['error']:.2f} from the "
-        f"truth and {data['reference']:.2f} from the draw left out, a difference of {between(difference, signed)} over "
-        f"{counted(images, 'image')}{verdict}."
-    )
-    values = {"draws": draws, "disagreement": spread, "error": error, "images": images}
-    values |= {"error_from_others": data["error"], "reference": data["reference"], "difference": data["difference"]}
-    values["p"] = data["p"]
-    return Sentence(text, values, "calibration")
-
-
-def calibration_figure(data: dict[str, Any]) -> Figure | None:
-    """Error by disagreement, for the truth and for draws in its place; ``None`` where there are no groups."""
-    groups = [group for group in data["groups"] if group["share"] >= _LEAST]
-    if not groups:
-        return None
-    errors = [Interval(**group["error"]) for group in groups]
-    places = [group["disagreement"] for group in groups]
-    truth = Series(
-        x=places,
-        y=[one.mean for one in errors],
-        low=[one.low for one in errors],
-        high=[one.high for one in errors],
-        titles=[
-            f"{group['disagreement']:.1f}: error {between(one, '{:.1f}'.format)}, a draw {group['reference']:.1f}, "
-            f"{percent(group['share'])} of pixels"
-            for group, one in zip(groups, errors, strict=True)
-        ],
-    )
-    reference = Series(x=places, y=[group["reference"] for group in groups], marks=False)
-    svg = plot(
-        [truth, reference],
-        x_name="disagreement, grey levels",
-        y_name="mean absolute error",
-        write_y="{:g}".format,
-        x_labels=_ticks(max(places)),
-        from_zero=True,
-    )
-    caption = (
-        "Calibration: how far the truth is from the mean of all draws but one, by how much these disagree (bars: 95 %, "
-        "images resampled); and how far the draw left out is. Where the truth is farther, the draws are too sure."
-    )
-    names = [("the truth", COLOURS[0]), ("the draw left out", COLOURS[1])]
-    return Figure("calibration", "charts", caption, charts=[("", svg)], legend=names)
-
-
-def _ticks(last: float) -> list[tuple[float, str]]:
-    step = next((s for s in (1, 2, 5, 10, 20, 50) if last / s <= 6), 100)
-    return [(float(x), f"{x:g}") for x in range(0, int(last) + 1, step)]

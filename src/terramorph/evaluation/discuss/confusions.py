@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import cv2
 import numpy as np
@@ -11,9 +10,9 @@ from numpy.typing import NDArray
 
 from terramorph.cartography import CLASSES, MAP_CLASSES
 from terramorph.evaluation.discuss.covariates import on_border
-from terramorph.evaluation.discuss.section import Cell, Figure, Pictured, Section, Sentence, percent
-from terramorph.evaluation.discuss.views import MADE_UP, Look, View, blended, crop_uri, css, legend
-from terramorph.evaluation.pictures import viewable
+from terramorph.evaluation.discuss.section import MADE_UP, Look, Pictures, Section, blended, css
+from terramorph.report.numbers import percent
+from terramorph.report.tables import Cell, Row, Table
 
 COMMONEST = 5
 """Confusions that are shown."""
@@ -49,23 +48,33 @@ def _counted(truth: NDArray[np.uint8], prediction: NDArray[np.uint8], where: NDA
 
 
 def confusions_section(counts: ConfusionCounts, look: Look) -> Section:
-    """The commonest confusions with crops.
+    """All confusions, and crops of the commonest.
 
     Args:
         counts: Of all images.
         look: Shows a pair again.
     """
-    title = "Which class is taken for which"
-    images = np.stack(counts.images)
+    title, images = "Which class is taken for which", np.stack(counts.images)
     whole: NDArray[np.int64] = images.sum(axis=0)
     wrong = whole.copy()
     np.fill_diagonal(wrong, 0)
     total, missed = int(whole.sum()), int(wrong.sum())
     if not missed:
-        text = f"All {total:,} pixels have the class of the truth."
-        return Section("confusions", title, [Sentence(text, {"pixels": total, "wrong": 0})])
+        return Section("confusions", title, [f"All {total:,} pixels have the class of the truth."])
     near = int(counts.at_border.sum() - np.trace(counts.at_border))
-    data: dict[str, Any] = {
+    order = np.argsort(-wrong, axis=None, kind="stable")[:COMMONEST]
+    commonest = [(int(i) // len(CLASSES), int(i) % len(CLASSES)) for i in order if wrong.flat[i] > 0]
+    a, b = commonest[0]
+    fact = (
+        f"{percent(missed / total)} of the pixels have the wrong class, {percent(near / missed)} of these on "
+        f"the border of two classes (as {percent(counts.border / total)} of all); most often {CLASSES[a]} is drawn "
+        f"as {CLASSES[b]}, {percent(wrong[a, b] / missed)} of what is wrong."
+    )
+    gallery = []
+    for a, b in commonest:
+        most = np.argsort(-images[:, a, b], kind="stable")[:_CROPS]
+        gallery += [_crop(look, row, a, b) for row in most.tolist() if images[row, a, b] > 0]
+    data = {
         "pixels": total,
         "wrong": missed,
         "wrong_at_border": near,
@@ -73,84 +82,34 @@ def confusions_section(counts: ConfusionCounts, look: Look) -> Section:
         "matrix": {"classes": list(CLASSES), "rows_are_truth": whole.tolist()},
         "at_border": counts.at_border.tolist(),
     }
-    text = (
-        f"{percent(missed / total)} of {total:,} pixels have the wrong class. {percent(near / missed)} of these lie "
-        f"on the border of two classes of the truth, as {percent(counts.border / total)} of all pixels do."
-    )
-    values: dict[str, Any] = {"wrong": missed / total, "at_border": near / missed, "border": counts.border / total}
-    order = np.argsort(-wrong, axis=None, kind="stable")[:COMMONEST]
-    commonest = [(int(i) // len(CLASSES), int(i) % len(CLASSES)) for i in order if wrong.flat[i] > 0]
-    sentences = [Sentence(text, values, "confusions")]
-    for a, b in commonest:
-        share, at_border = int(whole[a, b]) / missed, int(counts.at_border[a, b]) / int(whole[a, b])
-        text = (
-            f"{CLASSES[a].capitalize()} drawn as {CLASSES[b]} is {percent(share)} of what is wrong, and "
-            f"{percent(whole[a, b] / whole[a].sum())} of all {CLASSES[a]}; {percent(at_border)} of it lies on borders."
-        )
-        values = {
-            "truth": CLASSES[a],
-            "drawn": CLASSES[b],
-            "pixels": int(whole[a, b]),
-            "of_wrong": share,
-            "of_truth": float(whole[a, b] / whole[a].sum()),
-            "at_border": at_border,
-        }
-        sentences.append(Sentence(text, values, "confusion-crops"))
     return Section(
-        "confusions", title, sentences, [_table(whole, counts.at_border), _crops(commonest, images, look)], data
-    )
+        "confusions", title, [fact], data, _table(whole, wrong, counts.at_border), gallery=gallery,
+        gallery_caption=f"The commonest confusions where there is most of each: crops of {_CROP} px at most.",
+        legend=[("confused so", css(MADE_UP))],
+    )  # fmt: skip
 
 
-def _table(whole: NDArray[np.int64], at_border: NDArray[np.int64]) -> Figure:
-    wrong = int(whole.sum() - np.trace(whole))
-    body = []
-    for a, b in zip(*np.nonzero(whole), strict=True):
-        if a == b:
-            continue
-        pixels = int(whole[a, b])
-        of_truth, on_borders = pixels / int(whole[a].sum()), int(at_border[a, b]) / pixels
-        body.append(
-            [
-                Cell(CLASSES[a], CLASSES[a], css=css(MAP_CLASSES[a].rgb)),
-                Cell(CLASSES[b], CLASSES[b], css=css(MAP_CLASSES[b].rgb)),
-                Cell(f"{pixels:,}", pixels),
-                Cell(percent(pixels / wrong), pixels),
-                Cell(percent(of_truth), of_truth),
-                Cell(percent(on_borders), on_borders),
-            ]
-        )
-    body.sort(key=lambda row: -float(row[2].order or 0))
+def _table(whole: NDArray[np.int64], wrong: NDArray[np.int64], at_border: NDArray[np.int64]) -> Table:
+    body: list[Row] = []
+    pairs = list(zip(*(side.tolist() for side in np.nonzero(wrong)), strict=True))
+    for a, b in sorted(pairs, key=lambda pair: -int(wrong[pair])):
+        pixels = int(wrong[a, b])
+        shares = [pixels / int(wrong.sum()), pixels / int(whole[a].sum()), int(at_border[a, b]) / pixels]
+        kinds = [Cell(MAP_CLASSES[k].name, MAP_CLASSES[k].name, colour=css(MAP_CLASSES[k].rgb)) for k in (a, b)]
+        body.append([*kinds, pixels, *(Cell(percent(share), share) for share in shares)])
     caption = "All confusions. On a border: with another class among the eight neighbours in the truth."
-    head = ["Truth", "Drawn as", "Pixels", "Of what is wrong", "Of this truth", "On a border"]
-    return Figure("confusions", "table", caption, head=head, body=body)
+    return Table(["Truth", "Drawn as", "Pixels", "Of what is wrong", "Of this truth", "On a border"], body, caption)
 
 
-def _crops(commonest: list[tuple[int, int]], images: NDArray[np.int64], look: Look) -> Figure:
-    gallery = []
-    for a, b in commonest:
-        order = np.argsort(-images[:, a, b], kind="stable")[:_CROPS]
-        for row in (int(i) for i in order if images[i, a, b] > 0):
-            gallery.append(_crop(look(row), a, b))
-    caption = f"The commonest confusions where there is most of each: crops of {_CROP} px at most."
-    return Figure("confusion-crops", "gallery", caption, gallery=gallery, legend=legend(("confused so", MADE_UP)))
-
-
-def _crop(view: View, a: int, b: int) -> Pictured:
+def _crop(look: Look, row: int, a: int, b: int) -> tuple[str, Pictures]:
     """The window of an image that holds most pixels of class ``a`` drawn as ``b``."""
-    assert view.truth_classes is not None
-    assert view.prediction_classes is not None
-    confused = (view.truth_classes == a) & (view.prediction_classes == b) & view.mask
+    view = look(row)
+    truth, drawn = view.classes
+    confused = (truth == a) & (drawn == b) & view.mask
     side = min(_CROP, *confused.shape)
     sums = cv2.integral(confused.astype(np.uint8))
     inside = sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side]
     y, x = (int(v) for v in np.unravel_index(int(inside.argmax()), inside.shape))
     window = (slice(None), slice(y, y + side), slice(x, x + side))
-    where = blended(view.truth, [(confused, MADE_UP)])
-    pictures = [
-        ("source", viewable(view.source)),
-        ("truth", view.truth),
-        ("prediction", view.prediction),
-        ("where", where),
-    ]
     title = f"{CLASSES[a]} drawn as {CLASSES[b]}: {int(inside.max()):,} px of this crop of {view.id}"
-    return Pictured(title, [(name, crop_uri(image[window])) for name, image in pictures])
+    return title, view.pictures("where", blended(view.truth, [(confused, MADE_UP)]), window)

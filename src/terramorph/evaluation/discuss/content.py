@@ -1,4 +1,4 @@
-"""The score by content: which images are easy, and which are hard."""
+"""The score by content: which images are easy and which are hard, and what the worst of them have in common."""
 
 from __future__ import annotations
 
@@ -6,49 +6,30 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
+import torch
+from markupsafe import Markup
 from numpy.typing import NDArray
 
 from terramorph.evaluation.discuss.covariates import COVARIATES, Covariate
-from terramorph.evaluation.discuss.scores import NOT_TESTED, SCORES, leading
-from terramorph.evaluation.discuss.section import (
-    Cell,
-    Figure,
-    Section,
-    Sentence,
-    between,
-    counted,
-    listed,
-    p_value,
-    signed,
-)
-from terramorph.evaluation.statistics import (
-    ALPHA,
-    FEW,
-    Interval,
-    holm,
-    mean_interval,
-    rank_correlation,
-    rank_correlation_p,
-)
-from terramorph.metrics import Metric
-from terramorph.report.lines import Series, plot
+from terramorph.evaluation.discuss.section import Columns, Finding, Look, Section
+from terramorph.evaluation.statistics import FEW, Interval, mann_whitney, mean_interval, rank_correlation
+from terramorph.metrics import METRICS, Metric
+from terramorph.report.charts import chart, chart_svg, errorbars
+from terramorph.report.numbers import counted, p_value, percent, signed
+from terramorph.report.tables import Cell, Row, Table
 
+SCORES: tuple[Metric, ...] = tuple(METRICS[key] for key in ("lpips", "rmse", "psnr", "class_accuracy", "miou"))
+"""In the order in which they are preferred for ordering images by quality."""
+NOT_TESTED = METRICS["psnr"]
+"""It orders images as RMSE does, in reverse, so the tests of one would repeat those of the other."""
 BINS = 5
 _PER_BIN = 6  # images, at least
-_SAID, _CHARTED = 3, 6  # covariates a score
-
-Columns = Mapping[str, NDArray[np.float64]]
+_CHARTED, _PICTURED = 6, 8  # covariates, images
 
 
 @dataclass(frozen=True)
 class Bin:
-    """Images with alike covariates.
-
-    Attributes:
-        low, high: The least and the largest covariate among them.
-        count: How many they are.
-        score: Their mean score.
-    """
+    """Images with alike covariates: the least and the largest, how many there are, and their mean score."""
 
     low: float
     high: float
@@ -56,90 +37,37 @@ class Bin:
     score: Interval
 
 
-@dataclass(frozen=True)
-class Finding:
-    """How a score goes with a covariate.
-
-    Attributes:
-        covariate, score: Which.
-        rho: Spearman's rank correlation.
-        p: Two-sided, corrected for all tests of the discussion's table (Holm).
-        bins: Means of the score, the covariate rising.
-    """
-
-    covariate: Covariate
-    score: Metric
-    rho: float
-    p: float
-    bins: list[Bin]
-
-    @property
-    def shown(self) -> bool:
-        """Whether it is more than a coincidence."""
-        return self.p < ALPHA
+Bins = Mapping[tuple[str, str], Sequence[Bin]]
+"""By the keys of covariate and score."""
 
 
-def content_section(covariates: Columns, scores: Columns, generator: np.random.Generator) -> Section:
-    """Correlations of every score with every covariate, and means over bins.
+def score_columns(per_image: Mapping[str, Sequence[float]], confusions: Sequence[NDArray[np.int64]]) -> Columns:
+    """The scores that there are, by key of `SCORES`, each float64 ``(N,)``.
 
     Args:
-        covariates: By key of `COVARIATES`, float64 ``(N,)`` each.
-        scores: By key of `SCORES`, float64 ``(N,)`` each.
-        generator: Draws the resamplings.
+        per_image: Columns of the evaluation; empty ones are left out.
+        confusions: int64 ``(7, 7)`` an image, or none where the target is no map.
     """
-    title = "The score by content"
-    count = len(next(iter(scores.values())))
-    if count < FEW:
-        text = f"{counted(count, 'image')}, under {FEW}: no score is tested against what the images hold."
-        return Section("content", title, [Sentence(text, {"n": count, "needed": FEW})])
-    bins = {
-        (name, key): binned(content, values, generator)
-        for name, content in covariates.items()
-        for key, values in scores.items()
-    }
-    findings = find(covariates, scores, bins)
-    if not findings:
-        text = f"All {count} images hold the same in every measure, or score the same: there is nothing to compare."
-        return Section("content", title, [Sentence(text, {"n": count})])
-    data = {
-        "n": count,
-        "tests": len(findings),
-        "correction": "Holm",
-        "findings": [
-            {"covariate": f.covariate.key, "score": f.score.key, "rho": f.rho, "p": f.p, "shown": f.shown}
-            for f in findings
-        ],
-        "bins": {
-            name: {key: [asdict(one) for one in bins[name, key]] for key in scores}
-            for name in dict.fromkeys(f.covariate.key for f in findings)
-        },
-    }
-    figures = [_table(findings), *_charts(findings, scores)]
-    return Section("content", title, _said(findings), figures, data)
-
-
-def find(covariates: Columns, scores: Columns, bins: Mapping[tuple[str, str], list[Bin]]) -> list[Finding]:
-    """All correlations that exist, corrected together.
-
-    Args:
-        covariates, scores: As above.
-        bins: Means by the keys of covariate and score.
-    """
-    found = []
+    columns: Columns = {}
+    matrices = torch.from_numpy(np.stack(confusions)) if confusions else None
     for score in SCORES:
-        if score.key not in scores or score is NOT_TESTED:
-            continue
-        for covariate in COVARIATES:
-            if covariate.key not in covariates:
-                continue
-            rho = rank_correlation(covariates[covariate.key], scores[score.key])
-            if rho is not None:
-                found.append((covariate, score, rho))
-    corrected = holm([rank_correlation_p(rho, len(scores[score.key])) for _, score, rho in found])
-    return [
-        Finding(covariate, score, rho, p, bins[covariate.key, score.key])
-        for (covariate, score, rho), p in zip(found, corrected, strict=True)
-    ]
+        if score.figure is None and per_image.get(score.key):
+            columns[score.key] = np.array(per_image[score.key])
+        elif score.figure is not None and matrices is not None:
+            columns[score.key] = np.asarray(score.figure(matrices))
+    return columns
+
+
+def leading(scores: Mapping[str, object]) -> Metric:
+    """What orders images from good to bad: LPIPS where there is one, else RMSE; as on the page of the evaluation."""
+    return next(score for score in SCORES if score.key in scores)
+
+
+def worst_first(scores: Columns) -> tuple[NDArray[np.int64], int]:
+    """The images by the leading score, the worst first, int64 ``(N,)``, and how many are the worst tenth."""
+    values = scores[leading(scores).key]
+    order = np.argsort(values if leading(scores).higher_is_better else -values, kind="stable")
+    return order, max(1, round(len(values) / 10))
 
 
 def binned(
@@ -158,115 +86,168 @@ def binned(
     least = covariate == covariate.min()
     apart = len(covariate) / bins <= least.sum() < len(covariate)
     rest = covariate[~least] if apart else covariate
-    parts = bins - apart
-    inner = np.quantile(rest, np.linspace(0, 1, parts + 1)[1:-1])
+    inner = np.quantile(rest, np.linspace(0, 1, bins - apart + 1)[1:-1])
     group = np.searchsorted(np.unique(inner), covariate, side="left")
     group = np.where(least, -1, group) if apart else group
     made = []
-    for number in np.unique(group):
-        members = group == number
+    for members in (group == number for number in np.unique(group)):
         low, high = float(covariate[members].min()), float(covariate[members].max())
         made.append(Bin(low, high, int(members.sum()), mean_interval(score[members], generator)))
     return made
 
 
-def _said(findings: Sequence[Finding]) -> list[Sentence]:
-    said = []
-    tests = len(findings)
-    for score in dict.fromkeys(f.score for f in findings):
-        mine = [f for f in findings if f.score is score]
-        shown = sorted((f for f in mine if f.shown), key=lambda f: -abs(f.rho))
-        for f in shown[:_SAID]:
-            verdict = "better" if (f.rho > 0) == score.higher_is_better else "worse"
+def content_tests(covariates: Columns, scores: Columns, generator: np.random.Generator) -> tuple[list[Finding], Bins]:
+    """Every score's rank correlation with every covariate, where both vary, and means over bins."""
+    bins = {
+        (name, key): binned(content, values, generator)
+        for name, content in covariates.items()
+        for key, values in scores.items()
+    }
+    tests = []
+    for score in (one for one in SCORES if one.key in scores and one is not NOT_TESTED):
+        for covariate in (one for one in COVARIATES if one.key in covariates):
+            found = rank_correlation(covariates[covariate.key], scores[score.key])
+            if found is None:
+                continue
+            rho, p = found
+            first, last = (bins[covariate.key, score.key][place] for place in (0, -1))
             text = (
-                f"Images with {f.covariate.more} score {verdict} in {score.name}: "
-                f"{between(f.bins[0].score, score.said)} where it is least ({_ends(f, 0)}), "
-                f"{between(f.bins[-1].score, score.said)} where it is most ({_ends(f, -1)}); Spearman's rho "
-                f"{signed(f.rho)}, {p_value(f.p)} after Holm's correction for {tests} tests."
+                f"Images with {covariate.more} score {'worse' if (rho > 0) != score.higher_is_better else 'better'} in "
+                f"{score.name}: {first.score.said(score.said)} where it is least, {last.score.said(score.said)} where "
+                f"it is most; rho {signed(rho)}"
             )
-            values = {"covariate": f.covariate.key, "score": score.key, "rho": f.rho, "p": f.p, "tests": tests}
-            said.append(Sentence(text, values, f"content-{score.key}" if score in _charted(findings) else "content"))
-        others = [f"{f.covariate.short} ({signed(f.rho)})" for f in shown[_SAID:]]
-        if others:
-            text = f"Less strongly, {score.name} also goes with {listed(others)}."
-            values = {f.covariate.key: f.rho for f in shown[_SAID:]}
-            said.append(Sentence(text, values, "content"))
-        silent = [f for f in mine if not f.shown]
-        if silent:
-            most = max(silent, key=lambda f: abs(f.rho))
-            text = (
-                f"No dependence of {score.name} is shown on {listed([f.covariate.short for f in silent])}: the "
-                f"strongest of these is rho {signed(most.rho)}, {p_value(most.p)}."
-            )
-            said.append(Sentence(text, {"strongest": most.covariate.key, "rho": most.rho, "p": most.p}, "content"))
-    return said
+            tests.append(Finding("content", (covariate.key, score.key), rho, p, text))
+    return tests, bins
 
 
-def _table(findings: Sequence[Finding]) -> Figure:
-    scores = list(dict.fromkeys(f.score for f in findings))
-    found = {(f.covariate.key, f.score.key): f for f in findings}
+def content_section(tests: Sequence[Finding], bins: Bins, count: int, lead: Metric) -> Section:
+    """The correlations as a table, and charts of those that go with the leading score most.
+
+    Args:
+        tests: Those of `content_tests`, corrected.
+        bins: Of `content_tests`.
+        count: Images.
+        lead: The leading score.
+    """
+    mine = {(test.subject[0], test.subject[1]): test for test in tests if test.section == "content"}
+    title = "The score by content"
+    if not mine:
+        why = f"under {FEW}" if count < FEW else "all alike in what they hold or how they score"
+        return Section("content", title, [f"{counted(count, 'image')}, {why}: no score is tested."])
+    scores = [score for score in SCORES if any(key == score.key for _, key in mine)]
+    known = [covariate for covariate in COVARIATES if any(name == covariate.key for name, _ in mine)]
     body = []
-    for covariate in dict.fromkeys(f.covariate for f in findings):
-        cells = [Cell(covariate.name, covariate.name)]
+    for covariate in known:
+        cells: Row = [covariate.name]
         for score in scores:
-            f = found.get((covariate.key, score.key))
-            cells.append(Cell("–", None) if f is None else Cell(signed(f.rho), f.rho, strong=f.shown))
+            test = mine.get((covariate.key, score.key))
+            strong = "strong" if test is not None and test.shown else ""
+            cells.append(None if test is None else Cell(signed(test.effect), test.effect, strong))
         body.append(cells)
     caption = (
-        f"Spearman's rank correlation of each score with what the images hold. Bold: p under {ALPHA} after Holm's "
-        f"correction for all {len(findings)} tests. ↓ lower is better, ↑ higher is better. PSNR orders images as RMSE "
-        "does, in reverse, and is not tested again."
+        "Spearman's rank correlation of each score with what the images hold; bold where it holds after "
+        "the correction. PSNR orders images as RMSE does, in reverse, and is not tested again."
     )
-    head = ["Content", *(f"{_capital(score.name)} {score.arrow}" for score in scores)]
-    return Figure("content", "table", caption, head=head, body=body)
-
-
-def _charted(findings: Sequence[Finding]) -> list[Metric]:
-    """The score that orders the images, and the class accuracy of maps."""
-    scores = list(dict.fromkeys(f.score for f in findings))
-    return [score for score in scores if score is scores[0] or score.key == "class_accuracy"]
-
-
-def _charts(findings: Sequence[Finding], scores: Columns) -> list[Figure]:
-    figures = []
-    for score in _charted(findings):
-        mine = sorted((f for f in findings if f.score is score), key=lambda f: -abs(f.rho))[:_CHARTED]
-        charts = [(f"{f.covariate.name}: rho {signed(f.rho)}", _chart(f)) for f in mine]
-        lead = ", which orders the images here," if score is leading(scores) else ""
-        caption = (
-            f"{_capital(score.name)}{lead} by the contents that go with it most: means over groups of about equal "
-            f"size. Bars: 95 %, the images of a group resampled. {_better(score)}"
-        )
-        figures.append(Figure(f"content-{score.key}", "charts", caption, charts=charts))
-    return figures
-
-
-def _chart(finding: Finding) -> str:
-    bins, write = finding.bins, finding.score.said
-    places = list(range(len(bins)))
-    one = Series(
-        x=places,
-        y=[b.score.mean for b in bins],
-        low=[b.score.low for b in bins],
-        high=[b.score.high for b in bins],
-        titles=[
-            f"{finding.covariate.write(b.low)} to {finding.covariate.write(b.high)}, {b.count} images: "
-            f"{between(b.score, write)}"
-            for b in bins
+    strongest = sorted((one for one in mine.values() if one.subject[1] == lead.key), key=lambda one: -abs(one.effect))
+    by_key = {covariate.key: covariate for covariate in known}
+    charts = [
+        (f"{by_key[test.subject[0]].name}: rho {signed(test.effect)}", _chart(by_key[test.subject[0]], lead, bins))
+        for test in strongest[:_CHARTED]
+    ]
+    data = {
+        "n": count,
+        "findings": [
+            {"covariate": name, "score": key, "rho": test.effect, "p": test.corrected, "shown": test.shown}
+            for (name, key), test in mine.items()
         ],
+        "bins": {
+            name: {key: [asdict(one) for one in group] for (other, key), group in bins.items() if other == name}
+            for name in by_key
+        },
+    }
+    head = ["Content", *(f"{score.label} {score.arrow}" for score in scores)]
+    about = f"{lead.label}, {'higher' if lead.higher_is_better else 'lower'} is better: means over groups of images of "
+    return Section(
+        "content", title, [], data, Table(head, body, caption), charts,
+        chart_caption=f"{about}about equal size, by the middle of the group. Bars: 95 %, the images resampled.",
+    )  # fmt: skip
+
+
+def _chart(covariate: Covariate, score: Metric, bins: Bins) -> Markup:
+    groups = bins[covariate.key, score.key]
+    figure, axes = chart(310, 150)
+    places = list(range(len(groups)))
+    means = [one.score for one in groups]
+    errorbars(axes, places, [one.mean for one in means], [one.low for one in means], [one.high for one in means])
+    axes.set_xticks(places, [covariate.write((one.low + one.high) / 2) for one in groups])
+    axes.yaxis.set_major_formatter(lambda value, _: score.said(value))
+    return chart_svg(figure, f"{score.name} by {covariate.name}")
+
+
+def worst_tests(covariates: Columns, scores: Columns) -> list[Finding]:
+    """Each covariate of the worst tenth against the rest."""
+    order, size = worst_first(scores)
+    worst = np.isin(np.arange(len(order)), order[:size])
+    tests = []
+    for covariate in (one for one in COVARIATES if one.key in covariates and np.ptp(covariates[one.key]) > 0):
+        values = covariates[covariate.key]
+        superiority, p = mann_whitney(values[worst], values[~worst])
+        medians = [covariate.write(float(np.median(values[side]))) for side in (worst, ~worst)]
+        text = (
+            f"The worst tenth has {'more' if superiority > 0.5 else 'less'} of {covariate.short}: median {medians[0]}, "
+            f"the rest {medians[1]}"
+        )
+        tests.append(Finding("worst", (covariate.key,), 2 * superiority - 1, p, text))
+    return tests
+
+
+def worst_section(tests: Sequence[Finding], covariates: Columns, scores: Columns, look: Look) -> Section:
+    """The worst tenth beside the rest, and the worst images.
+
+    Args:
+        tests: Those of `worst_tests`, corrected.
+        covariates, scores: By key, float64 ``(N,)`` each.
+        look: Shows a pair again.
+    """
+    score, (order, size) = leading(scores), worst_first(scores)
+    values, worst = scores[score.key], np.isin(np.arange(len(order)), order[:size])
+    gallery = []
+    for row in order[: min(size, _PICTURED)].tolist():
+        view = look(row)
+        told = [f"{one.name} {one.said(float(scores[one.key][row]))}" for one in SCORES if one.key in scores]
+        gallery.append((f"{view.id}: {', '.join(told)}", view.pictures()))
+    limit, median = float(values[order[size - 1]]), float(np.median(values))
+    way = "at most" if score.higher_is_better else "at least"
+    fact = (
+        f"The worst {size} of {counted(len(values), 'image')} in {score.name} have {way} {score.said(limit)}; the "
+        f"median is {score.said(median)}."
     )
-    labels = [(float(x), finding.covariate.write((b.low + b.high) / 2)) for x, b in zip(places, bins, strict=True)]
-    return plot([one], x_name="middle of the group", y_name=finding.score.name, write_y=write, x_labels=labels)
-
-
-def _better(score: Metric) -> str:
-    return "Higher is better." if score.higher_is_better else "Lower is better."
-
-
-def _capital(name: str) -> str:
-    return name[0].upper() + name[1:]
-
-
-def _ends(finding: Finding, place: int) -> str:
-    group, write = finding.bins[place], finding.covariate.write
-    return f"{write(group.low)} to {write(group.high)}" if group.high > group.low else write(group.low)
+    mine, table, differences = {one.subject[0]: one for one in tests if one.section == "worst"}, None, {}
+    if mine:
+        rows: list[Row] = []
+        for covariate in (one for one in COVARIATES if one.key in mine):
+            test, content = mine[covariate.key], covariates[covariate.key]
+            medians = [float(np.median(content[side])) for side in (worst, ~worst)]
+            chance, strong = (test.effect + 1) / 2, "strong" if test.shown else ""
+            differences[covariate.key] = {
+                "worst": medians[0], "rest": medians[1], "superiority": chance, "p": test.corrected,
+            }  # fmt: skip
+            rows.append(
+                [
+                    covariate.name,
+                    *(Cell(covariate.write(one), one) for one in medians),
+                    Cell(percent(chance), chance, strong),
+                    Cell(p_value(test.corrected).removeprefix("p = ").removeprefix("p "), test.corrected, strong),
+                ]
+            )
+        caption = (
+            "The worst tenth beside the rest. Effect: the chance that one of the worst has more of it than one of the "
+            "rest, 50 % being no difference (Mann and Whitney); bold where it holds after the correction."
+        )
+        table = Table(["Content", "Median of the worst", "Of the rest", "Effect", "p"], rows, caption)
+    data = {"n": len(values), "worst": size, "score": score.key, "limit": limit, "median": median,
+            "differences": differences}  # fmt: skip
+    return Section(
+        "worst", "The worst tenth", [fact], data, table, gallery=gallery,
+        gallery_caption="The worst images, the worst first; error as in report.html.",
+    )  # fmt: skip

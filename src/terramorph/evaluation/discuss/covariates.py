@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terramorph.cartography import CLASSES
-from terramorph.evaluation.discuss.section import percent
+from terramorph.report.numbers import percent
 
 EDGE = 24.0
 """Grey levels per pixel: a gradient steeper than this is an edge."""

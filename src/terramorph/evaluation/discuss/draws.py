@@ -2,48 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 from numpy.typing import NDArray
 
-from terramorph.evaluation.discuss.calibration import (
-    calibration,
-    calibration_figure,
-    calibration_sentence,
-    changing_places,
-    count_image,
-)
-from terramorph.evaluation.discuss.section import (
-    Figure,
-    Pictured,
-    Section,
-    Sentence,
-    between,
-    counted,
-    p_value,
-    percent,
-    percent_tick,
-    signed,
-)
-from terramorph.evaluation.discuss.views import Look
+from terramorph.evaluation.discuss.calibration import calibration, changing_places, count_image
+from terramorph.evaluation.discuss.section import Finding, Look, Pictures, Section
 from terramorph.evaluation.pictures import ERROR_TOP, viewable
-from terramorph.evaluation.statistics import (
-    ALPHA,
-    FEW,
-    SURE,
-    Interval,
-    mean_interval,
-    rank_correlation,
-    rank_correlation_p,
-)
-from terramorph.report.charts import colours, gradient
-from terramorph.report.lines import COLOURS, Series, plot
+from terramorph.evaluation.statistics import FEW, SURE, Interval, mean_interval, plain, rank_correlation
+from terramorph.report.charts import SERIES, chart, chart_svg, colours, css, errorbars, gradient
+from terramorph.report.numbers import counted, percent, signed
 from terramorph.report.pages import picture_uri
 
 REMOVED = tuple(k / 20 for k in range(20))
 """Shares of the pixels that the sparsification curve leaves out."""
 _PICTURED = 3
+_LEAST = 0.0005  # share of the pixels of a group of disagreement that is drawn
 
 
 @dataclass
@@ -92,8 +69,8 @@ class DrawCounts:
         self.error.append(float(e.mean()))
         self.others.append(count_image(draws, truth, mask))
         self.farther.append(changing_places(draws, truth, mask))
-        rho = rank_correlation(s, e)
-        self.rho.append(np.nan if rho is None else rho)
+        found = rank_correlation(s, e)
+        self.rho.append(np.nan if found is None else found[0])
         self.curves.append(np.stack((sparsified(e, s), sparsified(e, e))))
         self.most.append((float(s.mean()), len(self.rho) - 1, spread, error))
         self.most = sorted(self.most, key=lambda item: -item[0])[:_PICTURED]
@@ -124,147 +101,160 @@ def sparsified(error: NDArray[np.float64], by: NDArray[np.float64]) -> NDArray[n
     return curve
 
 
-def no_draws_section(mode: str, draws: int, noisy: bool) -> Section:
+def no_draws_section(mode: str, noisy: bool) -> Section:
     """Why nothing is said about disagreement, and how to get it."""
     if mode != "paper":
-        text = f"Mode {mode} has no noise: there is {draws} draw of each image, and nothing that could disagree; with "
-        text += "--mode paper --samples 5 draws are compared."
+        text = f"Mode {mode} has no noise and one draw of each image; in mode paper several draws can be compared."
     elif not noisy:
-        text = (
-            f"This model has no live dropout, so there is {draws} draw of each image and nothing that could disagree."
-        )
+        text = "This model has no noise, so there is one draw of each image and nothing that could disagree."
     else:
-        text = f"There is {draws} draw of each image, and it takes 2 to disagree; give --samples 5."
-    return Section("draws", "Where draws disagree", [Sentence(text, {"draws": draws})])
+        text = "There is one draw of each image, and it takes 2 or more samples to disagree."
+    return Section("draws", "Where draws disagree", [text])
 
 
-def draws_section(counts: DrawCounts, look: Look, generator: np.random.Generator) -> Section:
-    """Calibration, sparsification, correlations, and a verdict.
+def draw_data(counts: DrawCounts, generator: np.random.Generator) -> dict[str, Any]:
+    """Plain data of disagreement and error.
 
     Args:
         counts: Of all images.
-        look: Shows a pair again.
         generator: Draws the resamplings.
     """
     calibrated = calibration(counts.draws, np.stack(counts.others), np.stack(counts.farther), generator)
     rho = np.array([value for value in counts.rho if np.isfinite(value)])
-    curves = np.stack(counts.curves)
-    gain = _gain(curves.mean(axis=0))
+    curves = np.stack(counts.curves).mean(axis=0)
     spread, error = (float(np.average(side, weights=counts.pixels)) for side in (counts.spread, counts.error))
-    within = mean_interval(rho, generator) if len(rho) else None
-    data = {
+    across = rank_correlation(np.array(counts.spread), np.array(counts.error)) if len(counts.spread) >= FEW else None
+    areas = (curves[:, :1] - curves).sum(axis=1)
+    return {
         "draws": counts.draws,
+        "images": len(counts.spread),
         "mean_disagreement": spread,
         "mean_error": error,
         "calibration": calibrated,
         "rho_per_image": [None if np.isnan(value) else value for value in counts.rho],
-        "rho": None if within is None else asdict(within),
-        "sparsification": {"removed": list(REMOVED), "by_disagreement": curves.mean(axis=0)[0].tolist(),
-                           "by_error": curves.mean(axis=0)[1].tolist(), "gain": gain},
-    }  # fmt: skip
-    said = [
-        calibration_sentence(counts.draws, len(counts.others), spread, error, calibrated),
-        *_verdict(within, len(rho)),
-        *_across(counts, data),
+        "rho": plain(mean_interval(rho, generator) if len(rho) else None),
+        "rho_across_images": None if across is None else across[0],
+        "p_across_images": None if across is None else across[1],
+        "sparsification": {
+            "removed": list(REMOVED),
+            "by_disagreement": curves[0].tolist(),
+            "by_error": curves[1].tolist(),
+            # Of what the order of the errors gains over a random one.
+            "gain": float(areas[0] / areas[1]) if areas[1] > 1e-9 else None,
+        },
+    }
+
+
+def draw_tests(data: dict[str, Any]) -> list[Finding]:
+    """Whether draws are too sure or unsure, and whether images with more disagreement are worse."""
+    tests, difference = [], Interval(**data["calibration"]["difference"])
+    if data["images"] >= SURE:
+        way, sign = ("sure", 1.0) if difference.mean > 0 else ("unsure", -1.0)
+        # Both must say so: the interval, and the exchange of truth and draws.
+        p = data["calibration"]["p"] if difference.beyond_zero() else 1.0
+        size = min(1.0, abs(difference.mean) / max(data["calibration"]["reference"], 1e-9))
+        text = (
+            f"The {data['draws']} draws are too {way}: the truth is {data['calibration']['error']:.2f} grey "
+            f"levels from the mean of all draws but one, the draw left out {data['calibration']['reference']:.2f}"
+        )
+        tests.append(Finding("draws", ("calibration",), sign * size, p, text))
+    if (rho := data["rho_across_images"]) is not None:
+        text = f"Images with more disagreement are the {'worse' if rho > 0 else 'better'} ones: rho {signed(rho)}"
+        tests.append(Finding("draws", ("across",), rho, data["p_across_images"], text))
+    return tests
+
+
+def draws_section(counts: DrawCounts, data: dict[str, Any], tests: list[Finding], look: Look) -> Section:
+    """Calibration, sparsification, and the images whose draws disagree most.
+
+    Args:
+        counts: Of all images.
+        data: From `draw_data`.
+        tests: Those of `draw_tests`, corrected.
+        look: Shows a pair again.
+    """
+    difference, images = Interval(**data["calibration"]["difference"]), data["images"]
+    verdict = next((t for t in tests if t.section == "draws" and t.subject == ("calibration",) and t.shown), None)
+    surely = (
+        f"for a verdict on whether they are too sure it takes {SURE} images, not {images}"
+        if images < SURE
+        else "they are not shown to be too sure or too unsure"
+        if verdict is None
+        else f"they are too {'sure' if verdict.effect > 0 else 'unsure'}"
+    )
+    facts = [
+        f"{data['draws']} draws of an image differ by {data['mean_disagreement']:.2f} grey levels, their mean is off "
+        f"by {data['mean_error']:.2f}; the truth is farther off than a draw by {difference.said(signed)}: {surely}.",
+        _within(data, images),
     ]
-    if gain is not None:
-        half = REMOVED.index(0.5)
-        start, left, best = (
-            float(v) for v in (curves[:, 0, 0].mean(), curves[:, 0, half].mean(), curves[:, 1, half].mean())
-        )
-        text = (
-            "Leaving out the half of the pixels that the draws disagree on most lowers the mean error from "
-            f"{start:.1f} to {left:.1f}; knowing the truth it would be {best:.1f}. Over the whole curve that is "
-            f"{percent(gain)} of what can be gained."
-        )
-        said.append(Sentence(text, {"all": start, "half_left": left, "oracle": best, "gain": gain}, "sparsification"))
-    calibrated_figure = calibration_figure(calibrated)
-    figures = [_sparsification(curves.mean(axis=0)), _pictures(counts, look)]
-    if calibrated_figure is not None:
-        figures.insert(0, calibrated_figure)
-    return Section("draws", "Where draws disagree", said, figures, data)
-
-
-def _verdict(rho: Interval | None, images: int) -> list[Sentence]:
-    """Within an image."""
-    if rho is None:
-        text = f"In {images} images the draws differ, so nothing can be predicted from them."
-        return [Sentence(text, {"images": images}, "calibration")]
-    if images < SURE or rho.low is None or rho.high is None:
-        text = (
-            f"Spearman's rho of disagreement and error over the pixels of an image is {signed(rho.mean)}, mean of "
-            f"{counted(images, 'image')}; for a verdict on whether one predicts the other it takes {SURE}."
-        )
-        return [Sentence(text, {"images": images, **asdict(rho)}, "calibration")]
-    size = abs(rho.mean)
-    how = "weakly" if size < 0.3 else "moderately" if size < 0.6 else "strongly"
-    verdict = (
-        f"predicts error within an image, {how}"
-        if rho.low > 0
-        else "predicts the absence of error within an image"
-        if rho.high < 0
-        else "is not shown to predict error within an image"
+    charts = [("Error of what is left, by the share left out", _sparsification(data["sparsification"]))]
+    calibrated = _calibrated([group for group in data["calibration"]["groups"] if group["share"] >= _LEAST])
+    if calibrated is not None:
+        charts.insert(0, ("Error by disagreement, grey levels", calibrated))
+    caption = (
+        "Left: how far the truth and the draw left out (grey) are from the mean of the other draws, by how much these "
+        "disagree. Right: mean error when pixels are left out, most disagreement first, largest error first (orange), "
+        "at random (grey). Bars: 95 %, images resampled. What every draw gets wrong alike does not show."
     )
-    text = (
-        f"Disagreement {verdict}: Spearman's rho over the pixels of an image is {between(rho, signed)}, mean "
-        f"of {images} images (1 would be a perfect order, 0 none)."
-    )
-    return [Sentence(text, {"images": images, **asdict(rho)}, "calibration")]
+    return Section(
+        "draws", "Where draws disagree", facts, data, charts=charts, chart_caption=caption, gallery=_most(counts, look),
+        gallery_caption="The images whose draws disagree most, each on a scale of its own; errors on one scale.",
+        legend=[("the truth, or by disagreement", css(SERIES[0])), ("by error", css(SERIES[1])),
+                ("the draw left out, or at random", css(SERIES[3])), ("none to much", gradient())],
+    )  # fmt: skip
 
 
-def _across(counts: DrawCounts, data: dict[str, object]) -> list[Sentence]:
-    """From image to image."""
-    count = len(counts.spread)
-    rho = rank_correlation(np.array(counts.spread), np.array(counts.error))
-    if count < FEW or rho is None:
-        text = (
-            f"Whether the images with more disagreement are the worse ones is not tested: that takes {FEW} "
-            f"images, not {count}."
-        )
-        return [Sentence(text, {"n": count, "needed": FEW}, "calibration")]
-    p = rank_correlation_p(rho, count)
-    data |= {"rho_across_images": rho, "p_across_images": p}
-    verdict = "are" if p < ALPHA and rho > 0 else "are not shown to be"
-    text = (
-        f"Images with more disagreement {verdict} the worse ones: rho {signed(rho)} over {count} images, {p_value(p)}."
-    )
-    return [Sentence(text, {"rho": rho, "p": p, "n": count}, "calibration")]
+def _within(data: dict[str, Any], images: int) -> str:
+    """Whether disagreement predicts error within an image."""
+    if data["rho"] is None:
+        return "The draws do not differ, so nothing can be predicted from them."
+    rho = Interval(**data["rho"])
+    said = f"rho {rho.said(signed)}, mean of {counted(images, 'image')}"
+    if images < SURE:
+        return f"Within an image, disagreement goes with error by {said}; a verdict takes {SURE} images."
+    how = "predicts error" if rho.mean > 0 else "predicts the absence of error"
+    verdict = how if rho.beyond_zero() else "is not shown to predict error"
+    gain, curve = data["sparsification"]["gain"], data["sparsification"]["by_disagreement"]
+    text = f"Within an image, disagreement {verdict}: {said}"
+    if gain is None:
+        return f"{text}."
+    half = curve[REMOVED.index(0.5)]
+    return f"{text}; without the half that disagrees most the error is {half:.1f} instead of {curve[0]:.1f}."
 
 
-def _gain(curves: NDArray[np.float64]) -> float | None:
-    """What disagreement gains over a random order, of what the order of the errors would; ``None`` where that is 0."""
-    areas = (curves[:, :1] - curves).sum(axis=1)
-    return float(areas[0] / areas[1]) if areas[1] > 1e-9 else None
+def _calibrated(groups: list[dict[str, Any]]) -> Markup | None:
+    """Error by disagreement, for the truth and for draws in its place; ``None`` where there are no groups."""
+    if not groups:
+        return None
+    places, errors = [group["disagreement"] for group in groups], [Interval(**group["error"]) for group in groups]
+    figure, axes = chart(340, 200, x="disagreement")
+    axes.plot(places, [group["reference"] for group in groups], color=SERIES[3])
+    errorbars(axes, places, [one.mean for one in errors], [one.low for one in errors], [one.high for one in errors])
+    axes.set_ylim(bottom=0)
+    return chart_svg(figure, "Error by disagreement")
 
 
-def _pictures(counts: DrawCounts, look: Look) -> Figure:
+def _sparsification(curves: dict[str, Any]) -> Markup:
+    figure, axes = chart(340, 200, x="left out")
+    start = curves["by_disagreement"][0]
+    for values, colour in ((curves["by_disagreement"], SERIES[0]), (curves["by_error"], SERIES[1])):
+        axes.plot(REMOVED, values, color=colour)
+    axes.plot((REMOVED[0], REMOVED[-1]), (start, start), color=SERIES[3])
+    axes.xaxis.set_major_formatter(lambda value, _: percent(value))
+    axes.set_ylim(bottom=0)
+    return chart_svg(figure, "Error of what is left")
+
+
+def _most(counts: DrawCounts, look: Look) -> list[tuple[str, Pictures]]:
     gallery = []
     for mean, row, spread, error in counts.most:
         view, top = look(row), max(float(np.percentile(spread, 99)), 1.0)
-        pictures = [
-            ("source", picture_uri(viewable(view.source))),
-            ("one draw", picture_uri(viewable(view.prediction))),
-            (f"disagreement, 0 to {top:.1f}", picture_uri(colours(spread / top))),
-            (f"error of the mean, 0 to {ERROR_TOP}", picture_uri(colours(error / ERROR_TOP))),
-        ]
-        gallery.append(Pictured(f"{view.id}: disagreement {mean:.1f} grey levels", pictures))
-    caption = "The images whose draws disagree most, each on a scale of its own; errors on one scale; grey levels."
-    return Figure("draws-pictures", "gallery", caption, gallery=gallery, legend=[("none to much", gradient())])
-
-
-def _sparsification(curves: NDArray[np.float64]) -> Figure:
-    series = [
-        *(Series(x=REMOVED, y=curve.tolist(), marks=False) for curve in curves),
-        Series(x=(REMOVED[0], REMOVED[-1]), y=(float(curves[0, 0]), float(curves[0, 0])), marks=False),
-    ]
-    svg = plot(
-        series,
-        x_name="left out",
-        y_name="mean error of the rest",
-        write_y="{:g}".format,
-        x_labels=[(x, percent_tick(x)) for x in (0.0, 0.25, 0.5, 0.75)],
-        from_zero=True,
-    )
-    caption = "Sparsification: the mean error of what is left when pixels are left out, mean over images."
-    names = list(zip(("most disagreement first", "largest error first", "at random"), COLOURS, strict=False))
-    return Figure("sparsification", "charts", caption, charts=[("", svg)], legend=names)
+        shown = {
+            "input": viewable(view.source),
+            "one draw": viewable(view.prediction),
+            f"disagreement, 0 to {top:.1f}": colours(spread / top),
+            f"error of the mean, 0 to {ERROR_TOP}": colours(error / ERROR_TOP),
+        }
+        pictures = [(name, picture_uri(image)) for name, image in shown.items()]
+        gallery.append((f"{view.id}: disagreement {mean:.1f} grey levels", pictures))
+    return gallery

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from typing import Any
 
 import cv2
 import numpy as np
+from markupsafe import Markup
 from numpy.typing import NDArray
 
 from terramorph.cartography import CLASSES, ROADS
 from terramorph.evaluation.discuss.roads import near
-from terramorph.evaluation.discuss.section import Cell, Figure, Pictured, Section, Sentence, between, counted, percent
-from terramorph.evaluation.discuss.views import KEPT, MADE_UP, MISSED, Look, blended, heat, legend
-from terramorph.evaluation.pictures import viewable
-from terramorph.evaluation.statistics import Interval, ratio_intervals
-from terramorph.report.pages import picture_uri
+from terramorph.evaluation.discuss.section import KEPT, MADE_UP, MISSED, Look, Pictures, Section, blended, css
+from terramorph.evaluation.statistics import Interval, plain, ratio_intervals
+from terramorph.report.charts import heat_map
+from terramorph.report.numbers import listed, percent
+from terramorph.report.tables import Cell, Table
 
 LEAST = 12
 """Pixels of the smallest piece that counts."""
 MARGIN = 2
 """Pixels: what lies this near to the same kind on the other side is no piece."""
 _EXAMPLES = 2
-_BLOCKS = 32  # cells a side of the maps over the place within the image
+BLOCKS = 32
+"""Cells a side of maps over the place within the image, at most."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +131,7 @@ def _components(mask: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], int]:
 
 
 def pieces_section(counts: PieceCounts, look: Look, generator: np.random.Generator) -> Section:
-    """Omissions and hallucinations with maps of examples and of where in the image they lie.
+    """Omissions and hallucinations, examples, and where in the image they lie.
 
     Args:
         counts: Of all images.
@@ -136,7 +139,7 @@ def pieces_section(counts: PieceCounts, look: Look, generator: np.random.Generat
         generator: Draws the resamplings.
     """
     rows = np.stack(counts.rows).astype(np.float64)
-    sentences, body, data = [], [], {}
+    body, data, left, extra = [], {}, [], []
     for number, kind in enumerate(KINDS):
         one = dict(zip(_COLUMNS, rows[:, number].T, strict=True))
         omitted = ratio_intervals(one["omitted"][:, None], one["true"][:, None], generator)[0]
@@ -144,73 +147,42 @@ def pieces_section(counts: PieceCounts, look: Look, generator: np.random.Generat
         whole = {name: int(values.sum()) for name, values in one.items()}
         data[kind.name] = {
             **{name if "pieces" in name else f"{name}_px": count for name, count in whole.items()},
-            "omitted_share": None if omitted is None else asdict(omitted),
-            "made_up_share": None if made_up is None else asdict(made_up),
+            "omitted_share": plain(omitted),
+            "made_up_share": plain(made_up),
         }
-        sentences.append(_said(kind.name, whole, omitted, made_up))
         body.append(
             [
-                Cell(kind.name, kind.name),
-                *_cells(whole["true"], whole["omitted_pieces"], omitted),
-                *_cells(whole["drawn"], whole["made_up_pieces"], made_up),
+                kind.name,
+                *(whole["true"], whole["omitted_pieces"], _share(omitted)),
+                *(whole["drawn"], whole["made_up_pieces"], _share(made_up)),
             ]
         )
-    figures = [_table(body), *_maps(_examples(rows, look)), *_place_maps(_places(counts))]
-    return Section("pieces", "What is omitted and what is made up", sentences, figures, data)
-
-
-def _said(name: str, whole: dict[str, int], omitted: Interval | None, made_up: Interval | None) -> Sentence:
-    left = (
-        "the truths hold none"
-        if omitted is None
-        else f"{between(omitted, percent)} of the true pixels are omitted, in "
-        f"{counted(whole['omitted_pieces'], 'piece')}"
-    )
-    extra = (
-        "none was drawn"
-        if made_up is None
-        else f"{between(made_up, percent)} of the drawn pixels are made up, in "
-        f"{counted(whole['made_up_pieces'], 'piece')}"
-    )
-    text = f"{name.capitalize()}: {left} ({whole['true']:,} px true); {extra} ({whole['drawn']:,} px drawn)."
-    return Sentence(text, dict(whole), "pieces")
-
-
-def _table(body: list[list[Cell]]) -> Figure:
+        left += [] if omitted is None else [f"{percent(omitted.mean)} of {kind.name}"]
+        extra += [] if made_up is None else [f"{percent(made_up.mean)} of {kind.name}"]
+    facts = [f"Omitted are {listed(left)}." if left else "The truths hold no roads, buildings or water."]
+    if extra:
+        facts = [f"{facts[0][:-1]}; made up are {listed(extra)} of what was drawn."]
     caption = (
         f"A piece is a connected component of {LEAST} px or more, all of it more than {MARGIN} px from the same kind "
         "on the other side. Of buildings and water, what is under 3 px wide is left out: the blurred rims of roads "
         "have the colour of buildings. Brackets: 95 %, images resampled."
     )
     head = ["Kind", "True pixels", "Pieces omitted", "Omitted", "Drawn pixels", "Pieces made up", "Made up"]
-    return Figure("pieces", "table", caption, head=head, body=body)
+    return Section(
+        "pieces", "What is omitted and what is made up", facts, data, Table(head, body, caption),
+        charts=_places(counts),
+        chart_caption="Where in the image: share of the true pixels at that place, and of the drawn ones.",
+        gallery=_examples(rows, look),
+        gallery_caption="The pairs with most pixels omitted and made up, each kind in turn.",
+        legend=[("kept", css(KEPT)), ("omitted", css(MISSED)), ("made up", css(MADE_UP))],
+    )  # fmt: skip
 
 
-def _maps(gallery: list[Pictured]) -> list[Figure]:
-    if not gallery:
-        return []
-    caption = "The pairs with most pixels omitted and made up, each kind in turn."
-    colours = legend(("kept", KEPT), ("omitted", MISSED), ("made up", MADE_UP))
-    return [Figure("piece-maps", "gallery", caption, gallery=gallery, legend=colours)]
+def _share(share: Interval | None) -> Cell | None:
+    return None if share is None else Cell(share.said(percent), share.mean)
 
 
-def _place_maps(gallery: list[Pictured]) -> list[Figure]:
-    if not gallery:
-        return []
-    caption = (
-        "Where in the image pieces are omitted (share of the true pixels at that place) and made up (share of the "
-        f"drawn ones), in {_BLOCKS} x {_BLOCKS} cells: dark is none, the lightest is the figure below; grey, never "
-        "there."
-    )
-    return [Figure("piece-places", "gallery", caption, gallery=gallery)]
-
-
-def _cells(pixels: int, pieces: int, share: Interval | None) -> list[Cell]:
-    shown = Cell("–", None) if share is None else Cell(between(share, percent), share.mean)
-    return [Cell(f"{pixels:,}", pixels), Cell(f"{pieces:,}", pieces), shown]
-
-
-def _examples(rows: NDArray[np.float64], look: Look) -> list[Pictured]:
+def _examples(rows: NDArray[np.float64], look: Look) -> list[tuple[str, Pictures]]:
     """For each kind the images with most of it wrong."""
     shown = []
     wrong = rows[:, :, _COLUMNS.index("omitted")] + rows[:, :, _COLUMNS.index("made_up")]
@@ -218,38 +190,34 @@ def _examples(rows: NDArray[np.float64], look: Look) -> list[Pictured]:
         order = np.argsort(-wrong[:, number], kind="stable")[:_EXAMPLES]
         for row in (int(i) for i in order if wrong[i, number] > 0):
             view = look(row)
-            assert view.truth_classes is not None
-            assert view.prediction_classes is not None
-            pieces = pieces_of(kind, view.truth_classes, view.prediction_classes, view.mask)
+            pieces = pieces_of(kind, *view.classes, view.mask)
             layers = [(pieces.true & ~pieces.omitted, KEPT), (pieces.omitted, MISSED), (pieces.made_up, MADE_UP)]
             omitted, made_up = int(pieces.omitted.sum()), int(pieces.made_up.sum())
-            pictures = [
-                ("source", picture_uri(viewable(view.source))),
-                ("truth", picture_uri(view.truth)),
-                ("prediction", picture_uri(view.prediction)),
-                ("where", picture_uri(blended(view.source, layers))),
-            ]
             title = f"{kind.name}, {view.id}: {omitted:,} px omitted, {made_up:,} px made up"
-            shown.append(Pictured(title, pictures))
+            shown.append((title, view.pictures("where", blended(view.source, layers))))
     return shown
 
 
-def _places(counts: PieceCounts) -> list[Pictured]:
+def _places(counts: PieceCounts) -> list[tuple[str, Markup]]:
     """Maps over the place in the image: omitted of true, and made up of drawn."""
     shown = []
     for kind, (true, omitted, drawn, made_up) in zip(KINDS, counts.places, strict=True):
-        pictures = []
         for name, part, whole in (("omitted", omitted, true), ("made up", made_up, drawn)):
-            below = in_blocks(whole, _BLOCKS)
-            if not below.any():
-                continue
-            share = np.divide(in_blocks(part, _BLOCKS), below, out=np.full(below.shape, np.nan), where=below > 0)
-            # A cell that held little says little, and would set the scale.
-            top = max(float(np.nanpercentile(share, 98)), 1e-3)
-            pictures.append((f"{name}, up to {percent(top)}", picture_uri(heat(share, top))))
-        if pictures:
-            shown.append(Pictured(kind.name, pictures))
+            if part.any():
+                share = shares_in_blocks(part, whole)
+                # A cell that held little says little, and would set the scale.
+                top = max(float(np.nanpercentile(share, 98)), 1e-3)
+                shown.append((f"{kind.name}: {name}", heat_map(share, "share", top)))
     return shown
+
+
+def shares_in_blocks(part: NDArray[Any], whole: NDArray[Any]) -> NDArray[np.float64]:
+    """One map over another, each summed over the cells; NaN where the other is 0."""
+    below = in_blocks(whole, BLOCKS)
+    share: NDArray[np.float64] = np.divide(
+        in_blocks(part, BLOCKS), below, out=np.full(below.shape, np.nan), where=below > 0
+    )
+    return share
 
 
 def in_blocks(values: NDArray[np.int64] | NDArray[np.float64], blocks: int) -> NDArray[np.float64]:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from terramorph.cartography import CLASSES, MAP_CLASSES
-from terramorph.evaluation.discuss.pieces import in_blocks
-from terramorph.evaluation.discuss.section import Cell, Figure, Pictured, Section, Sentence, between, percent, signed
-from terramorph.evaluation.discuss.views import css, heat
+from terramorph.evaluation.discuss.pieces import shares_in_blocks
+from terramorph.evaluation.discuss.section import Section, css
 from terramorph.evaluation.statistics import FEW, mean_interval, ratio_intervals
-from terramorph.report.charts import gradient
-from terramorph.report.pages import picture_uri
+from terramorph.report.charts import heat_map
+from terramorph.report.numbers import counted, percent, signed
+from terramorph.report.tables import Cell, Table
 
-_BLOCKS = 32
 _LEAST = 0.001  # share of the pixels of a class, for a sentence about it
 
 
@@ -69,95 +69,57 @@ def places_section(counts: PlaceCounts, side: str | None, generator: np.random.G
         generator: Draws the resamplings.
     """
     rim, data = _rim(counts, generator)
-    figures = [_map(counts)]
-    sentences = [rim]
+    facts, table = [rim], None
     if side is not None:
-        said, table, rows = _regions(counts, side, generator)
-        sentences, figures = [*said, *sentences], [table, *figures]
-        data["by_class"] = rows
-    return Section("places", "Where the error lies", sentences, figures, data)
+        fact, table, data["by_class"] = _regions(counts, side, generator)
+        facts.insert(0, fact)
+    chart = heat_map(shares_in_blocks(counts.error_at, counts.valid_at), "grey levels")
+    return Section(
+        "places", "Where the error lies", facts, data, table, charts=[("Mean absolute error within the image", chart)]
+    )
 
 
-def _regions(
-    counts: PlaceCounts, side: str, generator: np.random.Generator
-) -> tuple[list[Sentence], Figure, dict[str, dict[str, object]]]:
+def _regions(counts: PlaceCounts, side: str, generator: np.random.Generator) -> tuple[str, Table, dict[str, Any]]:
     error, pixels = np.stack(counts.error), np.stack(counts.pixels)
     found = ratio_intervals(error, pixels, generator)
-    shares = pixels.sum(axis=0) / pixels.sum()
-    whole, body, data = float(error.sum() / pixels.sum()), [], {}
+    shares = (pixels.sum(axis=0) / pixels.sum()).tolist()
+    whole, body, data, known = float(error.sum() / pixels.sum()), [], {}, []
     for kind, interval, share in zip(MAP_CLASSES, found, shares, strict=True):
         if interval is None:
             continue
+        part = interval.mean / whole * share if whole else None
         body.append(
             [
-                Cell(kind.name, kind.name, css=css(kind.rgb)),
+                Cell(kind.name, kind.name, colour=css(kind.rgb)),
                 Cell(percent(share), share),
-                Cell(between(interval, "{:.1f}".format), interval.mean),
-                Cell(percent(interval.mean / whole * share) if whole else "–", interval.mean * share),
+                Cell(interval.said("{:.1f}".format), interval.mean),
+                Cell(percent(part), part),
             ]
         )
-        data[kind.name] = {"share": float(share), "error": asdict(interval)}
-    known = [
-        (one, kind.name) for kind, one, share in zip(MAP_CLASSES, found, shares, strict=True) if one and share >= _LEAST
-    ]
-    said = []
-    if len(known) > 1:
-        (least, best), (most, worst) = (choose(known, key=lambda item: item[0].mean) for choose in (min, max))
-        text = (
-            f"By the classes of the {side}, the mean absolute error is largest on {worst}, "
-            f"{between(most, '{:.1f}'.format)} grey levels, and smallest on {best}, "
-            f"{between(least, '{:.1f}'.format)}; over all it is {whole:.1f}."
-        )
-        values = {"largest": worst, "error": most.mean, "smallest": best, "least": least.mean, "all": whole}
-        said.append(Sentence(text, values, "regions"))
-    elif known:
-        text = (
-            f"The {side} shows one class, {known[0][1]}, on {percent(float(shares.max()))} of its pixels, with a mean "
-            f"absolute error of {between(known[0][0], '{:.1f}'.format)} grey levels; there is nothing to compare it "
-            "with."
-        )
-        said.append(Sentence(text, {"class": known[0][1], "error": known[0][0].mean}, "regions"))
+        data[kind.name] = {"share": share, "error": asdict(interval)}
+        known += [(interval, kind.name)] if share >= _LEAST else []
+    (least, best), (most, worst) = (choose(known, key=lambda item: item[0].mean) for choose in (min, max))
+    fact = (
+        f"By the classes of the {side}, the mean absolute error is largest on {worst}, {most.mean:.1f} grey "
+        f"levels, and smallest on {best}, {least.mean:.1f}; over all it is {whole:.1f}."
+        if len(known) > 1
+        else f"The {side} shows one class, {best}, with a mean absolute error of {least.mean:.1f} grey levels."
+    )
     caption = (
         f"Mean absolute error (mean over bands, grey levels) on the pixels of each class of the {side}, and its share "
         "of all error. Brackets: 95 %, images resampled."
     )
-    head = [f"Class of the {side}", "Share of pixels", "Mean error", "Share of error"]
-    return said, Figure("regions", "table", caption, head=head, body=body), data
+    return fact, Table([f"Class of the {side}", "Share of pixels", "Mean error", "Share of error"], body, caption), data
 
 
-def _rim(counts: PlaceCounts, generator: np.random.Generator) -> tuple[Sentence, dict[str, object]]:
+def _rim(counts: PlaceCounts, generator: np.random.Generator) -> tuple[str, dict[str, Any]]:
+    """The ring along the border against what is inside."""
     rims = np.array([value for value in counts.rims if np.isfinite(value)])
-    data: dict[str, object] = {"ring_px": counts.ring, "n": len(rims)}
+    data: dict[str, Any] = {"ring_px": counts.ring, "n": len(rims)}
+    ring = f"the outer ring of {counts.ring} px"
     if len(rims) < FEW:
-        text = (
-            f"Whether the borders of the images are worse than their middles is not tested: that takes {FEW} images, "
-            f"not {len(rims)}."
-        )
-        return Sentence(text, {"n": len(rims), "needed": FEW}, "error-places"), data
+        return f"Whether {ring} is worse than the middle is not tested with {counted(len(rims), 'image')}.", data
     found = mean_interval(rims, generator)
     data["ring_less_inside"] = asdict(found)
-    assert found.low is not None
-    assert found.high is not None
-    amount = f"{between(found, signed)} grey levels over {len(rims)} images"
-    verdict = (
-        "The outer ring is worse than the middle"
-        if found.low > 0
-        else "The outer ring is better than the middle"
-        if found.high < 0
-        else "No difference is shown between the outer ring and the middle"
-    )
-    text = f"{verdict}: in the ring of {counts.ring} px along the border the mean absolute error differs by {amount}."
-    return Sentence(text, {"ring_px": counts.ring, **asdict(found)}, "error-places"), data
-
-
-def _map(counts: PlaceCounts) -> Figure:
-    below = in_blocks(counts.valid_at, _BLOCKS)
-    mean = np.divide(in_blocks(counts.error_at, _BLOCKS), below, out=np.full(below.shape, np.nan), where=below > 0)
-    low, high = float(np.nanmin(mean)), float(np.nanmax(mean))
-    picture = picture_uri(heat(mean - low, (high - low) or 1.0))
-    caption = (
-        f"Mean absolute error by place within the image, in {_BLOCKS} x {_BLOCKS} cells over all images: dark is "
-        f"{low:.1f} grey levels, light is {high:.1f}."
-    )
-    gallery = [Pictured("", [(f"{low:.1f} to {high:.1f} grey levels", picture)])]
-    return Figure("error-places", "gallery", caption, gallery=gallery, legend=[("low to high", gradient())])
+    verdict = "differs" if found.beyond_zero() else "is not shown to differ"
+    return f"In {ring} the error {verdict} from the middle, by {found.said(signed)} grey levels.", data

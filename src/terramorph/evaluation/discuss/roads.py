@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
+from markupsafe import Markup
 from numpy.typing import NDArray
 
 from terramorph.cartography import ROADS
-from terramorph.evaluation.discuss.section import Cell, Figure, Section, Sentence, between, percent, percent_tick
-from terramorph.evaluation.statistics import Interval, ratio_intervals
-from terramorph.report.lines import COLOURS, Series, plot
+from terramorph.evaluation.discuss.section import Section
+from terramorph.evaluation.statistics import Interval, plain, ratio_intervals
+from terramorph.report.charts import SERIES, chart, chart_svg, css, errorbars
+from terramorph.report.numbers import percent
+from terramorph.report.tables import Cell, Table
 
 TOLERANCE = 2
 """Pixels: a road counts as found when one was drawn this near."""
@@ -98,114 +101,51 @@ def roads_section(counts: RoadCounts, metres: float | None, generator: np.random
         np.stack(side).astype(np.float64) for side in (counts.true, counts.found, counts.drawn, counts.right)
     )
     if not true.sum():
-        text = (
-            f"The truths hold no road: 0 of their pixels are of a road class; {int(drawn.sum()):,} were drawn as one."
-        )
-        return Section("roads", title, [Sentence(text, {"true": 0, "drawn": int(drawn.sum())})])
+        return Section("roads", title, [f"The truths hold no road; {int(drawn.sum()):,} pixels were drawn as one."])
     recall, precision = ratio_intervals(found, true, generator), ratio_intervals(right, drawn, generator)
-    pixels = true.sum(axis=0)
-    data = {
-        "tolerance_px": TOLERANCE,
-        "metres_per_px": metres,
-        "groups": [
-            {
-                "width_px": GROUPS[k],
-                "true_px": int(pixels[k]),
-                "drawn_px": int(drawn[:, k].sum()),
-                "recall": None if (one := recall[k]) is None else asdict(one),
-                "precision": None if (one := precision[k]) is None else asdict(one),
-            }
-            for k in range(len(GROUPS))
-        ],
-    }
-    figures = [_chart(recall, precision, metres), _table(recall, precision, true, drawn, metres)]
-    said = _said(recall, precision, pixels, drawn.sum(axis=0), float(found.sum() / true.sum()), metres)
-    return Section("roads", title, said, figures, data)
-
-
-def _said(
-    recall: list[Interval | None],
-    precision: list[Interval | None],
-    pixels: NDArray[np.float64],
-    drawn: NDArray[np.float64],
-    found: float,
-    metres: float | None,
-) -> list[Sentence]:
-    text = (
-        f"Of {int(pixels.sum()):,} road pixels of the truths, {percent(found)} have a drawn road within {TOLERANCE} px."
+    pixels = [side.sum(axis=0).astype(int).tolist() for side in (true, drawn)]
+    body, groups = [], []
+    for k, name in enumerate(GROUPS):
+        body.append([Cell(_named(k, metres), k), pixels[0][k], _cell(recall[k]), pixels[1][k], _cell(precision[k])])
+        groups.append({"width_px": name, "true_px": pixels[0][k], "drawn_px": pixels[1][k],
+                       "recall": plain(recall[k]), "precision": plain(precision[k])})  # fmt: skip
+    fact = (
+        f"Of the road pixels of the truths, {percent(float(found.sum() / true.sum()))} have a drawn road within "
+        f"{TOLERANCE} px"
     )
-    said = [Sentence(text, {"road_px": int(pixels.sum()), "recall": found}, "roads-by-width")]
-    known = [(k, one) for k, one in enumerate(recall) if one is not None and pixels[k] >= _LEAST]
+    known = [(k, one) for k, one in enumerate(recall) if one is not None and pixels[0][k] >= _LEAST]
     if len(known) > 1:
-        (least, low), (most, high) = (choose(known, key=lambda item: item[1].mean) for choose in (min, max))
-        verdict = "the intervals do not overlap" if _apart(low, high) else "the intervals overlap"
-        text = (
-            f"Roads {_named(most, metres)} wide are found best, to {between(high, percent)}, and those "
-            f"{_named(least, metres)} wide worst, to {between(low, percent)}: {verdict}."
+        (most, high), (least, low) = (choose(known, key=lambda item: item[1].mean) for choose in (max, min))
+        fact += (
+            f": most of those {_named(most, metres)} wide, {high.said(percent)}, and fewest of those "
+            f"{_named(least, metres)} wide, {low.said(percent)}"
         )
-        values = {"best": GROUPS[most], "recall": high.mean, "worst": GROUPS[least], "least": low.mean}
-        said.append(Sentence(text, values, "roads-by-width"))
-    made = [(k, one) for k, one in enumerate(precision) if one is not None and drawn[k] >= _LEAST]
-    if made:
-        k, worst = min(made, key=lambda item: item[1].mean)
-        text = (
-            f"Of what was drawn as a road, the {_named(k, metres)} wide is wrong most often: "
-            f"{between(worst, percent)} of it lies within {TOLERANCE} px of a true road."
-        )
-        said.append(Sentence(text, {"width_px": GROUPS[k], "precision": worst.mean}, "roads-by-width"))
-    return said
-
-
-def _chart(recall: list[Interval | None], precision: list[Interval | None], metres: float | None) -> Figure:
-    series = []
-    for name, side in (("found", recall), ("right", precision)):
-        known = [(k, one) for k, one in enumerate(side) if one is not None]
-        series.append(
-            Series(
-                x=[k + (0.05 if name == "right" else -0.05) for k, _ in known],
-                y=[one.mean for _, one in known],
-                low=[one.low for _, one in known],
-                high=[one.high for _, one in known],
-                titles=[f"{GROUPS[k]} px, {name}: {between(one, percent)}" for k, one in known],
-            )
-        )
-    svg = plot(
-        [one for one in series if one.x],
-        x_name="width, px" if metres is None else f"width, px of {metres:.3g} m",
-        y_name="share",
-        write_y=percent_tick,
-        x_labels=list(enumerate(GROUPS)),
-        from_zero=True,
-    )
     caption = (
         "Recall: true road pixels with a drawn road near; precision: drawn road pixels with a true one near; near is "
-        f"within {TOLERANCE} px. Bars: 95 %, images resampled. Width: the largest disc within the road that covers "
-        "the pixel, so crossings count as a little wider than their streets."
+        f"within {TOLERANCE} px. Brackets and bars: 95 %, images resampled. Width: the largest disc within the "
+        "road that covers the pixel, so crossings count as a little wider than their streets."
     )
-    names = list(zip(("recall", "precision"), COLOURS, strict=False))
-    return Figure("roads-by-width", "charts", caption, charts=[("", svg)], legend=names)
+    return Section(
+        "roads", title, [f"{fact}."],
+        {"tolerance_px": TOLERANCE, "metres_per_px": metres, "groups": groups},
+        Table(["Width", "True pixels", "Recall", "Drawn pixels", "Precision"], body, caption),
+        charts=[("", _chart(recall, precision))], legend=[("recall", css(SERIES[0])), ("precision", css(SERIES[1]))],
+    )  # fmt: skip
 
 
-def _table(
-    recall: list[Interval | None],
-    precision: list[Interval | None],
-    true: NDArray[np.float64],
-    drawn: NDArray[np.float64],
-    metres: float | None,
-) -> Figure:
-    body = []
-    for k in range(len(GROUPS)):
-        sides = [(recall[k], true), (precision[k], drawn)]
-        cells = [Cell(_named(k, metres), k)]
-        for interval, pixels in sides:
-            count = int(pixels[:, k].sum())
-            cells += [
-                Cell(f"{count:,}", count),
-                Cell("–", None) if interval is None else Cell(between(interval, percent), interval.mean),
-            ]
-        body.append(cells)
-    head = ["Width", "True pixels", "Recall", "Drawn pixels", "Precision"]
-    return Figure("roads-table", "table", "The same as numbers.", head=head, body=body)
+def _chart(recall: list[Interval | None], precision: list[Interval | None]) -> Markup:
+    figure, axes = chart(340, 190, x="width, px")
+    for side, colour, beside in ((recall, SERIES[0], -0.05), (precision, SERIES[1], 0.05)):
+        known = [(k + beside, one) for k, one in enumerate(side) if one is not None]
+        places, means = [k for k, _ in known], [one.mean for _, one in known]
+        errorbars(axes, places, means, [one.low for _, one in known], [one.high for _, one in known], colour)
+    axes.set_xticks(range(len(GROUPS)), GROUPS)
+    axes.yaxis.set_major_formatter(lambda value, _: percent(value))
+    return chart_svg(figure, "Recall and precision of roads by width")
+
+
+def _cell(share: Interval | None) -> Cell | None:
+    return None if share is None else Cell(share.said(percent), share.mean)
 
 
 def _named(group: int, metres: float | None) -> str:
@@ -214,9 +154,3 @@ def _named(group: int, metres: float | None) -> str:
         return f"{GROUPS[group]} px"
     ends = [f"{float(end.rstrip('+')) * metres:.3g}" for end in GROUPS[group].split("–")]
     return f"{GROUPS[group]} px ({'–'.join(ends)}{'+' * GROUPS[group].endswith('+')} m)"
-
-
-def _apart(a: Interval, b: Interval) -> bool:
-    if a.low is None or a.high is None or b.low is None or b.high is None:
-        return False
-    return a.high < b.low or b.high < a.low

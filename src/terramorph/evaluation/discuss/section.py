@@ -1,77 +1,64 @@
-"""What a discussion is made of: sections of sentences with figures, and what their numbers look like in words."""
+"""What a discussion is made of: subjects with their facts, tables, charts and pictures, and tests that are corrected
+together."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
-from terramorph.evaluation.statistics import Interval
+import numpy as np
+from markupsafe import Markup
+from numpy.typing import NDArray
 
+from terramorph.evaluation.pictures import error_map, viewable
+from terramorph.evaluation.statistics import ALPHA, holm
+from terramorph.report.numbers import p_value
+from terramorph.report.pages import picture_uri
+from terramorph.report.tables import Table
 
-@dataclass(frozen=True)
-class Sentence:
-    """Something said, and the numbers that it rests on.
-
-    Attributes:
-        text: One or two sentences, without the figure's number.
-        values: The numbers in it, by name.
-        figure: Key of the figure that shows it; empty where there is none to show.
-    """
-
-    text: str
-    values: dict[str, Any]
-    figure: str = ""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A table's cell.
-
-    Attributes:
-        text: As read.
-        order: What the column is sorted by; ``None`` for unknown, which goes last.
-        strong: Whether it stands out, as a finding does.
-        css: A colour shown before the text, as the page writes it.
-    """
-
-    text: str
-    order: float | str | None
-    strong: bool = False
-    css: str = ""
+Columns = dict[str, NDArray[np.float64]]
+"""Key of a covariate or score -> float64 ``(N,)``, one value an image."""
+Pictures = list[tuple[str, str]]
+"""Captions and data URIs."""
+KEPT, MISSED, MADE_UP = (86, 180, 233), (240, 130, 0), (214, 0, 130)
 
 
-@dataclass(frozen=True)
-class Pictured:
-    """A row of a gallery: a title and its pictures, (caption, data URI)."""
-
-    title: str
-    pictures: list[tuple[str, str]]
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A chart, a table, or rows of pictures.
+@dataclass
+class Finding:
+    """One test of a discussion and what it says.
 
     Attributes:
-        key: Unique on the page.
-        kind: Which of the attributes below it has.
-        caption: What is shown and how it was measured.
-        charts: (title, SVG) pairs.
-        head: Names of the columns.
-        body: Rows of cells.
-        gallery: Rows of pictures.
-        legend: (name, CSS colour) of the colours in charts or pictures.
+        section: Key of the subject.
+        subject: What was tested, such as the keys of a covariate and a score.
+        effect: From -1 to 1, 0 for none: rho, or how far the chance of exceeding lies from a half, doubled.
+        p: Two-sided.
+        text: What it says when it holds, without a full stop.
+        corrected: p by Holm for all tests of the discussion.
     """
 
-    key: str
-    kind: Literal["charts", "table", "gallery"]
-    caption: str
-    charts: Sequence[tuple[str, str]] = ()
-    head: Sequence[str] = ()
-    body: Sequence[Sequence[Cell]] = ()
-    gallery: Sequence[Pictured] = ()
-    legend: Sequence[tuple[str, str]] = ()
+    section: str
+    subject: tuple[str, ...]
+    effect: float
+    p: float
+    text: str = ""
+    corrected: float = 1.0
+
+    @property
+    def shown(self) -> bool:
+        """Whether it is more than a coincidence."""
+        return self.corrected < ALPHA
+
+    @property
+    def sentence(self) -> str:
+        """What is found, and how surely."""
+        return f"{self.text} ({p_value(self.corrected)})."
+
+
+def correct(tests: Sequence[Finding]) -> None:
+    """Correct all tests together (Holm)."""
+    for test, p in zip(tests, holm([test.p for test in tests]), strict=True):
+        test.corrected = p
 
 
 @dataclass(frozen=True)
@@ -81,53 +68,93 @@ class Section:
     Attributes:
         key: Names it in ``discussion.json``.
         title: Its heading.
-        sentences: What is said.
-        figures: What is shown.
+        facts: Sentences with figures, the most important first.
         data: Plain data behind it, for ``discussion.json``.
+        table, charts, gallery: What is shown: charts are (title, SVG), rows of the gallery (title, pictures).
+        legend: (name, CSS colour).
+        chart_caption, gallery_caption: What is shown and how it was measured.
     """
 
     key: str
     title: str
-    sentences: list[Sentence]
-    figures: list[Figure] = field(default_factory=list)
+    facts: list[str]
     data: dict[str, Any] = field(default_factory=dict)
+    table: Table | None = None
+    charts: Sequence[tuple[str, Markup]] = ()
+    gallery: Sequence[tuple[str, Pictures]] = ()
+    legend: Sequence[tuple[str, str]] = ()
+    chart_caption: str = ""
+    gallery_caption: str = ""
 
 
-def percent(share: float) -> str:
-    """A share 0 to 1 in percent, with a decimal under 10; what is more than nothing never reads as nothing."""
-    value = 100 * share
-    if 0 < value < 0.05:
-        return "< 0.1 %"
-    return f"{value:.1f} %" if abs(value) < 9.95 else f"{value:.0f} %"
+@dataclass(frozen=True)
+class View:
+    """One pair, seen again.
+
+    Attributes:
+        id: Its name.
+        source: uint8 ``(C, S, S)``.
+        truth: uint8 ``(D, S, S)``.
+        prediction: uint8 ``(D, S, S)``.
+        mask: bool ``(S, S)``, True where valid.
+        truth_classes, prediction_classes: uint8 ``(S, S)``, where the target is a map.
+    """
+
+    id: str
+    source: NDArray[np.uint8]
+    truth: NDArray[np.uint8]
+    prediction: NDArray[np.uint8]
+    mask: NDArray[np.bool_]
+    truth_classes: NDArray[np.uint8] | None
+    prediction_classes: NDArray[np.uint8] | None
+
+    @property
+    def classes(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Those of truth and prediction, where there are some."""
+        assert self.truth_classes is not None
+        assert self.prediction_classes is not None
+        return self.truth_classes, self.prediction_classes
+
+    def pictures(self, last: str = "error", picture: NDArray[np.uint8] | None = None, crop: Any = ...) -> Pictures:
+        """Input, output, truth and one more: the error, or a picture uint8 ``(3, S, S)``.
+
+        Args:
+            last: Caption of the last picture.
+            picture: The last picture.
+            crop: Index of the part that is shown, without smoothing.
+        """
+        if picture is None:
+            picture = error_map(self.prediction, self.truth, self.mask)
+        shown = {"input": self.source, "output": self.prediction, "truth": self.truth, last: picture}
+        if crop is ...:
+            return [(name, picture_uri(viewable(image))) for name, image in shown.items()]
+        parts = {name: viewable(image)[crop].repeat(2, axis=1).repeat(2, axis=2) for name, image in shown.items()}
+        return [(name, picture_uri(image, "PNG")) for name, image in parts.items()]
 
 
-def percent_tick(share: float) -> str:
-    """A share on an axis, without needless decimals."""
-    return f"{100 * share:.3g} %"
+Look = Callable[[int], View]
+"""Shows the pair of a row: reads it and its prediction anew, so that none is kept."""
 
 
-def p_value(p: float) -> str:
-    """``p = 0.012``, or ``p < 0.001``."""
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
+def blended(
+    image: NDArray[np.uint8], layers: Sequence[tuple[NDArray[np.bool_], tuple[int, int, int]]]
+) -> NDArray[np.uint8]:
+    """Colours over a pale grey version of an image.
+
+    Args:
+        image: uint8 ``(C, H, W)``.
+        layers: bool ``(H, W)`` and its colour; later ones lie on top.
+
+    Returns:
+        uint8 ``(3, H, W)``.
+    """
+    grey = (110 + viewable(image).mean(axis=0) * 0.55).clip(0, 255)
+    drawn = np.repeat(grey.astype(np.uint8)[None], 3, axis=0)
+    for where, colour in layers:
+        drawn[:, where] = np.array(colour, np.uint8)[:, None]
+    return drawn
 
 
-def signed(value: float) -> str:
-    """A correlation or a difference with its sign, as ``+0.31`` and ``−0.31``."""
-    return f"{value:+.2f}".replace("-", "−")
-
-
-def between(interval: Interval, write: Callable[[float], str]) -> str:
-    """``0.31 [0.28, 0.34]``; the mean alone where there is no interval."""
-    if interval.low is None or interval.high is None:
-        return write(interval.mean)
-    return f"{write(interval.mean)} [{write(interval.low)}, {write(interval.high)}]"
-
-
-def counted(count: int, thing: str) -> str:
-    """``1 image``, ``2,000 images``."""
-    return f"{count:,} {thing}{'s' * (count != 1)}"
-
-
-def listed(names: Sequence[str]) -> str:
-    """``a``, ``a and b``, ``a, b and c``."""
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+def css(colour: Sequence[int]) -> str:
+    """A colour as the page writes it."""
+    return "rgb({}, {}, {})".format(*colour)

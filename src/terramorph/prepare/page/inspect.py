@@ -20,7 +20,7 @@ from terramorph.prepare.page.suspicion import confident_shift, direction, in_wor
 from terramorph.prepare.registration import MIN_CONFIDENCE
 from terramorph.report.numbers import counted, distance, number, percent
 from terramorph.report.pages import render_page
-from terramorph.report.tables import Cell, Table
+from terramorph.report.tables import Cell, Row, Table
 
 PAGE = "inspect.html"
 BEST, WORST = 8, 12
@@ -150,7 +150,7 @@ def _flat(settings: dict[str, Any], before: str = "") -> list[tuple[str, str]]:
 def _sides(found: Footprints) -> Table:
     """A row a side of an area; one where both came from the same place."""
 
-    def row(area: str, name: str, side: SideRecord) -> list[Cell | str | float | None]:
+    def row(area: str, name: str, side: SideRecord) -> Row:
         limits = "" if side.range is None else f", {side.range[0]:.4g} to {side.range[1]:.4g}"
         bands = ", ".join(side.bands) if len(side.bands) <= 6 else f"{len(side.bands)} bands"
         path, mark = (Cell(text, text, "note") for text in (side.path, side.fingerprint))
