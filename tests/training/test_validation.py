@@ -112,9 +112,9 @@ def test_a_run_has_a_page_from_its_first_sheet_on(town_pairs: Path, tmp_path: Pa
     train(town_pairs, run, tiny(log__samples=2, log__scalars=1), reporter=Reader(), cache=tmp_path)
     pages.append((run / "run.html").read_text(encoding="utf-8"))
     assert [page.count("http-equiv") for page in pages] == [1, 1, 0]  # reloaded while it trains
-    assert "2 of 3" in pages[0]
+    assert "2 of 3 steps" in pages[0]
     assert "samples/step_0000002.png" in pages[0]
-    assert "3 of 3" in pages[-1]
+    assert "Finished: 3 of 3 steps." in pages[-1]
     for name in ("SSIM", "PSNR", "L1", "generator", "discriminator"):
         assert f'aria-label="{name}' in pages[-1]
     assert "http://" not in pages[-1]

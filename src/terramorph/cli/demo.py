@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 import shutil
 import time
@@ -21,9 +19,6 @@ from terramorph.errors import InputError, StorageError
 from terramorph.report import duration
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from terramorph.raster import Raster
     from terramorph.training import TrainConfig, TrainResult
 
@@ -64,7 +59,6 @@ def run(
     heldout_aerial, heldout_truth = _make_pairs(out, size, seed)
 
     from terramorph.evaluation import evaluate
-    from terramorph.metrics import METRICS
     from terramorph.raster import read_image
     from terramorph.training import load_config
     from terramorph.translate import load, translate_files
@@ -102,7 +96,6 @@ def run(
         "miou": miou,
         "classes": classes,
         "metrics": dict(metrics),
-        "scored": METRICS.values(),
         "steps": result.step,
         "shortened": shortened,
         "training": duration(training),
@@ -247,27 +240,41 @@ def _write_strip(ground: Ground, path: Path) -> None:
 def _write_page(out: Path, ground: Ground, facts: dict[str, Any]) -> None:
     """Writes index.html; it needs no other file but for its link to the evaluation."""
     from terramorph._version import __version__
-    from terramorph.report.pages import render_page
+    from terramorph.metrics import METRICS
+    from terramorph.report.numbers import percent
+    from terramorph.report.pages import picture_uri, render_page
+    from terramorph.report.tables import Cell, Row, Table
 
     pictures = [
-        ("The aerial image", "what the model was given", _picture(ground.aerial.pixels, photo=True)),
-        ("The map it made", f"mean IoU {facts['miou']:.2f}", _picture(ground.made.pixels)),
-        ("The true map", "drawn from the town's vectors", _picture(ground.truth.pixels)),
+        ("input", picture_uri(ground.aerial.pixels, "JPEG", quality=85)),
+        ("output", picture_uri(ground.made.pixels, "PNG")),
+        ("truth", picture_uri(ground.truth.pixels, "PNG")),
     ]
-    page = render_page("terramorph.cli", "demo.html.j2", pictures=pictures, version=__version__, **facts)
+    scores, floor = facts["metrics"], facts["metrics"]["floor"]
+    scored = [metric for key, metric in METRICS.items() if scores[key] is not None]
+    chief = [one for one in scored if one.main and one.key != "miou"][:3]
+    cards = [
+        ("Mean IoU of classes", f"{facts['miou']:.2f}", "over the whole map"),
+        *((one.label, one.said(scores[one.key]), f"floor {one.said(floor[one.key])}") for one in chief),
+        ("Training", facts["training"], f"{facts['steps']:,} steps"),
+    ]
+    recognised = [
+        [Cell(name, name, colour=colour), Cell("absent" if iou is None else percent(iou), iou)]
+        for name, colour, iou in facts["classes"]
+    ]
+    told: list[Row] = [
+        [f"{one.label} {one.arrow}", *(Cell(one.said(side[one.key]), side[one.key]) for side in (scores, floor))]
+        for one in scored
+    ]
+    page = render_page(
+        "terramorph.cli",
+        "demo.html.j2",
+        pictures=pictures,
+        cards=cards,
+        recognised=Table(["Class", "IoU"], recognised),
+        scores=Table(["Metric", "Model", "Floor"], told, "Floor: what one constant colour scores."),
+        version=__version__,
+        **facts,
+    )
     with atomic(out / "index.html") as part:
         part.write_text(page, encoding="utf-8")
-
-
-def _picture(pixels: NDArray[np.uint8], photo: bool = False) -> str:
-    """A data URI of uint8 (3, H, W)."""
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    image = Image.fromarray(pixels.transpose(1, 2, 0).copy())
-    if photo:
-        image.save(buffer, "JPEG", quality=85)
-    else:
-        image.save(buffer, "PNG", optimize=True)
-    kind = "jpeg" if photo else "png"
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

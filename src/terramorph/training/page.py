@@ -14,7 +14,6 @@ from terramorph.atomic import atomic
 from terramorph.documents import parse_json
 from terramorph.metrics import METRICS
 from terramorph.report import duration
-from terramorph.report.lines import Series, plot
 from terramorph.report.pages import render_page
 
 PAGE = "run.html"
@@ -62,8 +61,11 @@ def write_page(folder: Path) -> None:
     """
     events = read_log(folder)
     sheets = sorted(path.name for path in (folder / "samples").glob("step_*.png"))
+    # The last, and up to two earlier ones.
+    shown = [sheets[k] for k in dict.fromkeys((len(sheets) - 1, len(sheets) // 2, 0))] if sheets else []
+    pictures = [(f"step {int(name[5:-4]):,}", f"samples/{name}") for name in shown]
     page = render_page(
-        "terramorph.training", "run.html.j2", name=folder.resolve().name, sheets=sheets[::-1], **_facts(events)
+        "terramorph.training", "run.html.j2", name=folder.resolve().name, pictures=pictures, **_facts(events)
     )
     with atomic(folder / PAGE) as part:
         part.write_text(page, encoding="utf-8")
@@ -81,22 +83,22 @@ def _facts(events: Sequence[dict[str, Any]]) -> dict[str, Any]:
     spent = sum(
         b.get("time", 0.0) - a.get("time", b.get("time", 0.0)) for a, b in pairwise(events) if b["event"] != "resumed"
     )
-    figures = [("step", f"{done:,} of {total:,}"), ("time", duration(spent))]
+    figures = [("Step", f"{done:,}", f"of {total:,}"), ("Time", duration(spent), "of training")]
+    sentence = f"{'Training' if running else _ENDS[last['event']].capitalize()}: {done:,} of {total:,} steps"
     if running and steps and (pace := _steps_per_second(steps)):
-        figures.append(("to go", duration((total - done) / pace)))
+        sentence += f", {duration((total - done) / pace)} to go"
     scored = _quantities(validations)
-    if validations:
-        last_scores = [(key, validations[-1][key]) for key in scored if key in validations[-1]]
-        figures += [(f"held-out {_name(key)}", _said(key, value)) for key, value in last_scores]
-    keys = _quantities(steps)
+    shown = [key for key in scored if validations and key in validations[-1]][:3]
+    figures += [(_name(key), _said(key, validations[-1][key]), "held-out pairs") for key in shown]
     return {
         "state": "training" if running else _ENDS[last["event"]],
         "running": running,
         "updated": datetime.now().strftime("%Y-%m-%d %H:%M:%S"),
+        "sentence": f"{sentence}.",
         "figures": figures,
         "warnings": [event["text"] for event in events if event["event"] == "warning"],
-        "held_out": [_chart(validations, key) for key in scored],
-        "losses": [_chart(steps, key) for key in keys],
+        "held_out": [_curve(validations, key) for key in scored],
+        "losses": [_curve(steps, key) for key in _quantities(steps)],
     }
 
 
@@ -114,18 +116,21 @@ def _said(key: str, value: float) -> str:
     return METRICS[key].said(value) if key in METRICS else f"{value:.3g}"
 
 
-def _chart(events: Sequence[dict[str, Any]], key: str) -> tuple[str, str]:
-    """The name of a quantity, and its curve over the steps."""
+def _curve(events: Sequence[dict[str, Any]], key: str) -> dict[str, str]:
+    """A quantity over the steps, as text for the template, which draws it: matplotlib would take longer than a step.
+
+    Returns:
+        ``name``, ``now``, ``path`` through a box of 100 x 40, and the ends of both axes: ``low``, ``high``, ``first``,
+        ``last``.
+    """
     points = [(float(e["step"]), float(e[key])) for e in events if key in e]
     width = math.ceil(len(points) / _POINTS) or 1
     groups = [points[i : i + width] for i in range(0, len(points), width)]
     x, y = ([math.fsum(point[axis] for point in group) / len(group) for group in groups] for axis in (0, 1))
-    labels = [(x[0], f"{x[0]:,.0f}"), (x[-1], f"{x[-1]:,.0f}")] if len(x) > 1 else [(x[0], f"{x[0]:,.0f}")]
-    name = _name(key)
-    chart = plot(
-        [Series(x, y, marks=len(x) < 12)], x_name="step", y_name=name, write_y="{:.3g}".format, x_labels=labels
-    )
-    return name, chart
+    across, up = (100 / ((side[-1] - side[0]) or 1.0) for side in (x, sorted(y)))
+    path = "L".join(f"{across * (a - x[0]):.1f} {39 - 0.38 * up * (b - min(y)):.1f}" for a, b in zip(x, y, strict=True))
+    ends = {"low": _said(key, min(y)), "high": _said(key, max(y)), "first": f"{x[0]:,.0f}", "last": f"{x[-1]:,.0f}"}
+    return {"name": _name(key), "now": _said(key, points[-1][1]), "path": f"{path}h0.01", **ends}
 
 
 def _steps_per_second(steps: Sequence[dict[str, Any]]) -> float | None:
