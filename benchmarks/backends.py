@@ -1,4 +1,4 @@
-"""How fast the backends are beside each other, on tiles and on one window of a sweep, all in one run.
+"""How fast the backends are beside each other, on tiles and on one window of a raster, all in one run.
 
     python benchmarks/backends.py                          # U-Net 256 at full width
     python benchmarks/backends.py --width 8 --seconds 1    # to see that it runs

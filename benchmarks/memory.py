@@ -29,7 +29,7 @@ from terramorph.town import make_town
 
 SPARSE_FROM = 20_000
 TILE = 1024
-_RUN = "import sys; from terramorph.translate import load, sweep; sweep(load(sys.argv[1]), sys.argv[2], sys.argv[3])"
+_RUN = "import sys; import terramorph; terramorph.load(sys.argv[1]).translate_to(sys.argv[2], sys.argv[3])"
 
 
 def make_raster(path: Path, side: int) -> None:
@@ -76,7 +76,7 @@ def main() -> None:
             process = subprocess.Popen(words)
             _, status, usage = os.wait4(process.pid, 0)
             if status:
-                raise SystemExit(f"The sweep over {side} px failed.")
+                raise SystemExit(f"The translation of {side} px failed.")
             seconds = time.perf_counter() - begun
             table.add_row(
                 f"{side:,}",

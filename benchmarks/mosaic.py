@@ -1,4 +1,4 @@
-"""A whole mosaic to a georeferenced map: the usual script beside `sweep`, in one run.
+"""A whole mosaic to a georeferenced map: the usual script beside `translate_to`, in one run.
 
 The usual script cuts the mosaic into tiles of 256 px, runs them one by one as the public script does (eager, float32,
 the statistics of each tile), writes PNGs, and pastes them together; its seams are not counted against it.
@@ -29,8 +29,8 @@ from terramorph.bundle import Bands, Bundle, load_bundle
 from terramorph.networks import build_network
 from terramorph.sources import open_source
 from terramorph.town import make_town
-from terramorph.translate import Model, sweep
-from terramorph.translate.windows import Stages
+from terramorph.translate import Model
+from terramorph.translate.engine import Stages
 
 TILE_GFLOP = 12.1
 """Of a U-Net 256 of full width on 256 x 256 px, multiplications and additions counted apart."""
@@ -60,7 +60,7 @@ def main() -> None:
             assert source.grid is not None
             tiles = source.grid.height * source.grid.width / 256**2
         rows = {}
-        for way in ("usual script", "sweep"):
+        for way in ("usual script", "translate_to"):
             words = [
                 sys.executable,
                 __file__,
@@ -118,7 +118,7 @@ def _bf16_rate() -> float:
 def _row(way: str, image: Path, bundle: Path, options: argparse.Namespace) -> dict[str, object]:
     """One whole process."""
     begun = time.perf_counter()
-    stages = _usual(image, bundle, options.plain_tiles) if way == "usual script" else _sweep(image, bundle)
+    stages = _usual(image, bundle, options.plain_tiles) if way == "usual script" else _translate_to(image, bundle)
     seconds = sum(stages.values()) if way == "usual script" else time.perf_counter() - begun
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {"seconds": seconds, "stages": stages, "peak": peak}
@@ -151,14 +151,14 @@ def _usual(image: Path, bundle: Path, limit: int) -> dict[str, float]:
     return {"read": read, "tiles": compute, "paste": paste, "write": write}
 
 
-def _sweep(image: Path, bundle: Path) -> dict[str, float]:
+def _translate_to(image: Path, bundle: Path) -> dict[str, float]:
     """Seconds at work, by what was done; reading and writing parts run beside the computing."""
     begun = time.perf_counter()
-    translator = Model(load_bundle(bundle), any_resolution=True)
+    model = Model(load_bundle(bundle), any_resolution=True)
     load = time.perf_counter() - begun
     stages = Stages()
     with tempfile.TemporaryDirectory() as folder:
-        sweep(translator, image, Path(folder) / "map.tif", stages=stages)
+        model.translate_to(image, Path(folder) / "map.tif", stages=stages)
     return {"load": load, **{name.removesuffix("_s"): seconds for name, seconds in asdict(stages).items()}}
 
 

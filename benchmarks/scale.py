@@ -23,11 +23,11 @@ from terramorph.networks import build_network
 from terramorph.raster import write_image
 from terramorph.sources import open_source
 from terramorph.town import make_town
-from terramorph.translate import SweepOptions, load, sweep
+from terramorph.translate import load
 from terramorph.translate.cluster import Cluster, DaskEngine
-from terramorph.translate.windows import Stages
+from terramorph.translate.engine import Stages
 
-WINDOWS = SweepOptions(window=768)
+WINDOW = 768
 """Small, so that there are enough of them to share out evenly."""
 RGB = Bands(names=("red", "green", "blue"))
 
@@ -77,7 +77,7 @@ def _timed(image: Path, bundle: Path, output: Path, count: int) -> tuple[float, 
         with Cluster(workers=count) as cluster:
             cluster.client.wait_for_workers(count)
             engine = DaskEngine(cluster, model, partial(open_source, image))
-            sweep(model(), image, output, WINDOWS, tell, engine, stages)
+            model().translate_to(image, output, window=WINDOW, engine=engine, progress=tell, stages=stages)
             cpu = sum(cluster.client.run(time.process_time).values())
     finally:
         torch.set_num_threads(threads)

@@ -42,7 +42,7 @@ def test_every_row_of_the_training_table_runs() -> None:
     [
         (["memory.py", "--sides", "1200", "--width", "4"], ["1,200"]),
         (["scale.py", "--side", "900", "--width", "4"], ["1.00x"]),
-        (["mosaic.py", "--width", "4", "--side", "1024", "--plain-tiles", "2"], ["sweep"]),
+        (["mosaic.py", "--width", "4", "--side", "1024", "--plain-tiles", "2"], ["translate_to"]),
         (["backends.py", "--width", "4", "--seconds", "0.5"], ["torch eager", "int8"]),
     ],
 )

@@ -17,7 +17,7 @@ FOR_FEW = {
     ("line", "others"),
     [
         ("from terramorph.training import train, resume, load_config, recalibrate", set()),
-        ("from terramorph.translate import load, sweep, translate_files, translate_array, read_area", set()),
+        ("from terramorph.translate import load\nfrom terramorph.translate import lazy, plan, writing", set()),
         ("from terramorph.raster import write_image\nfrom terramorph.sources import open_source", {"torch"}),
         ("import terramorph.raster\nfrom terramorph.prepare import Inputs, Opening", {"torch"}),
         ("import terramorph.prepare", {"torch", "rasterio", "odc"}),

@@ -76,8 +76,8 @@ def test_a_translator_on_an_exported_file(tmp_path: Path) -> None:
     path = export_onnx(bundle, tmp_path / "model.onnx")
     model = load(path)
     pixels = np.random.default_rng(0).integers(0, 256, (2, 50, 90), np.uint8)
-    expected = Model(bundle, precision="fp32", device="cpu").translate(pixels).pixels
-    assert np.abs(model.translate(pixels).pixels.astype(int) - expected).max() <= 1
+    expected = Model(bundle, precision="fp32", device="cpu").translate(pixels)
+    assert np.abs(model.translate(pixels).astype(int) - expected).max() <= 1
     with pytest.raises(ConfigError, match="exported in mode raster"):
         load(path, mode="paper")
 

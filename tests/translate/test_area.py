@@ -6,7 +6,7 @@ import shapely
 from odc.geo.crs import CRS
 
 from terramorph.errors import InputError
-from terramorph.translate import read_area
+from terramorph.translate.plan import read_area
 
 SQUARE = shapely.box(11, 48, 12, 49)
 

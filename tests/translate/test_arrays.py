@@ -18,7 +18,7 @@ from odc.geo.xr import wrap_xr
 from terramorph.bundle import Bundle
 from terramorph.errors import InputError, RasterError
 from terramorph.sources import open_source
-from terramorph.translate import Model, SweepOptions, sweep, translate_array
+from terramorph.translate import Model
 
 Picture = Callable[..., NDArray[np.uint8]]
 UTM = GeoBox((300, 420), Affine(1, 0, 392000, 0, -1, 5820000), "EPSG:32633")
@@ -41,8 +41,8 @@ def model(bundle: Bundle) -> Model:
 
 def test_the_pixels_are_those_of_a_sweep(model: Model, array: xarray.DataArray, tmp_path: Path) -> None:
     array.odc.write_cog(str(tmp_path / "in.tif"))
-    sweep(model, tmp_path / "in.tif", tmp_path / "out.tif", SweepOptions(**WINDOW))
-    made = translate_array(model, array, **WINDOW)
+    model.translate_to(tmp_path / "in.tif", tmp_path / "out.tif", **WINDOW)
+    made = model.translate(array, **WINDOW)
     with open_source(tmp_path / "out.tif") as swept:
         assert swept.grid is not None
         assert np.array_equal(made.values, swept.read(swept.grid).pixels)
@@ -52,11 +52,11 @@ def test_the_pixels_are_those_of_a_sweep(model: Model, array: xarray.DataArray, 
 
 
 def test_a_lazy_array_stays_lazy_and_ends_the_same(model: Model, array: xarray.DataArray) -> None:
-    lazy = translate_array(model, array.chunk({"y": 100, "x": 100}), **WINDOW)
+    lazy = model.translate(array.chunk({"y": 100, "x": 100}), **WINDOW)
     assert lazy.chunks is not None
     assert len(lazy.chunks[1]) > 1
     assert lazy.odc.geobox == UTM
-    assert np.array_equal(lazy.compute(scheduler="threads").values, translate_array(model, array, **WINDOW).values)
+    assert np.array_equal(lazy.compute(scheduler="threads").values, model.translate(array, **WINDOW).values)
 
 
 def test_a_part_of_a_lazy_result_reads_its_part_of_the_source_only(model: Model, array: xarray.DataArray) -> None:
@@ -70,7 +70,7 @@ def test_a_part_of_a_lazy_result_reads_its_part_of_the_source_only(model: Model,
 
     data = dask.array.from_array(array.values, chunks=(3, 60, 60)).map_blocks(tell, dtype=np.uint8)
     asked.clear()  # of what dask tried to learn the kind of the result
-    lazy = translate_array(model, array.copy(data=data), **WINDOW)
+    lazy = model.translate(array.copy(data=data), **WINDOW)
     assert not asked
     lazy[:, :10, :10].compute(scheduler="synchronous")
     assert asked
@@ -79,9 +79,9 @@ def test_a_part_of_a_lazy_result_reads_its_part_of_the_source_only(model: Model,
 
 def test_other_orders_of_dimensions(model: Model, array: xarray.DataArray) -> None:
     last = array.transpose("y", "x", "band")
-    made = translate_array(model, last, **WINDOW)
+    made = model.translate(last, **WINDOW)
     assert made.dims == ("y", "x", "band")
-    assert np.array_equal(made.transpose("band", "y", "x").values, translate_array(model, array, **WINDOW).values)
+    assert np.array_equal(made.transpose("band", "y", "x").values, model.translate(array, **WINDOW).values)
 
 
 @pytest.mark.parametrize("lazy", [False, True])
@@ -89,11 +89,11 @@ def test_nodata_stays_nodata_and_reaches_nobody(model: Model, array: xarray.Data
     pixels = np.maximum(array.values, 1)
     pixels[:, :, 200:] = 0
     holes = wrapped(pixels, nodata=0)
-    made = translate_array(model, holes.chunk({"y": 150, "x": 210}) if lazy else holes, **WINDOW)
+    made = model.translate(holes.chunk({"y": 150, "x": 210}) if lazy else holes, **WINDOW)
     assert made.odc.nodata == 0
     assert (made.values[:, :, 200:] == 0).all()
     assert (made.values[:, :, :200] > 0).all()
-    dark = translate_array(model, wrapped(np.where(pixels == 0, 255, pixels).astype(np.uint8)), **WINDOW)
+    dark = model.translate(wrapped(np.where(pixels == 0, 255, pixels).astype(np.uint8)), **WINDOW)
     far = slice(0, 100)
     assert np.array_equal(made.values[:, :, far], np.maximum(dark.values[:, :, far], 1))
 
@@ -101,38 +101,37 @@ def test_nodata_stays_nodata_and_reaches_nobody(model: Model, array: xarray.Data
 def test_an_array_of_another_scale_is_brought_to_the_models(bundle: Bundle, array: xarray.DataArray) -> None:
     header = bundle.header.model_copy(update={"ground_resolution": 2.0})
     model = Model(Bundle(header=header, network=bundle.network), precision="fp32")
-    with pytest.raises(InputError, match="--resolution 2"):
-        translate_array(model, array)
-    made = translate_array(model, array, resolution=2.0)
+    with pytest.raises(InputError, match="at resolution 2"):
+        model.translate(array)
+    made = model.translate(array, resolution=2.0)
     assert made.odc.geobox.resolution.x == pytest.approx(2.0, abs=0.01)
     assert made.odc.nodata == 0
-    back = translate_array(model, array, resolution=2.0, match_source=True)
+    back = model.translate(array, resolution=2.0, match_source=True)
     assert back.odc.geobox == UTM
     assert abs(float(back.mean()) - float(made.mean())) < 5
 
 
 def test_what_does_not_fit_is_refused(model: Model, array: xarray.DataArray) -> None:
     with pytest.raises(RasterError, match="write_crs"):
-        translate_array(model, xarray.DataArray(array.values, dims=("band", "y", "x")))
+        model.translate(xarray.DataArray(array.values, dims=("band", "y", "x")))
     with pytest.raises(InputError, match="2 bands"):
-        translate_array(model, array[:2])
+        model.translate(array[:2])
     with pytest.raises(InputError, match="float64"):
-        translate_array(model, array.astype(float))
+        model.translate(array.astype(float))
     with pytest.raises(RasterError, match="choose one of time"):
-        translate_array(model, array.expand_dims("time"))
-    for other in (array.values, array.to_dataset(name="ortho")):
-        with pytest.raises(InputError, match=rf"A {type(other).__name__} is no DataArray"):
-            translate_array(model, other)  # type: ignore[arg-type]
+        model.translate(array.expand_dims("time"))
+    with pytest.raises(InputError, match="Dataset holds several variables; pick one"):
+        model.translate(array.to_dataset(name="ortho"))
 
 
 def test_rioxarray_reads_and_writes_it(model: Model, array: xarray.DataArray, tmp_path: Path) -> None:
     rioxarray = pytest.importorskip("rioxarray")
     array.odc.write_cog(str(tmp_path / "in.tif"))
     with rioxarray.open_rasterio(tmp_path / "in.tif", chunks=128) as opened:
-        made = translate_array(model, opened, **WINDOW)
+        made = model.translate(opened, **WINDOW)
         made.rio.to_raster(tmp_path / "out.tif")
         assert made.rio.crs == opened.rio.crs
         assert made.rio.transform() == opened.rio.transform()
     with open_source(tmp_path / "out.tif") as written:
         assert written.grid is not None
-        assert np.array_equal(written.read(written.grid).pixels, translate_array(model, array, **WINDOW).values)
+        assert np.array_equal(written.read(written.grid).pixels, model.translate(array, **WINDOW).values)

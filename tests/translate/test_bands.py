@@ -16,7 +16,7 @@ from terramorph.bundle import Bands, Bundle
 from terramorph.errors import InputError, InputWarning
 from terramorph.geo import Grid
 from terramorph.raster import Raster, ReadOptions, read_image, write_image
-from terramorph.translate import Model, sweep, translate_array, translate_files
+from terramorph.translate import Model
 
 from .conftest import make_bundle
 
@@ -38,18 +38,17 @@ def named(pixels: np.ndarray, *bands: str, units: Units | None = None) -> Raster
 
 def test_bands_come_in_the_order_of_the_model_every_way(bundle: Bundle, tmp_path: Path) -> None:
     model = Model(bundle)
-    want = model.translate(PIXELS).pixels
+    want = model.translate(PIXELS)
     turned = named(PIXELS[::-1].copy(), "Blue", "Green", "Red")
     four = named(np.concatenate([PIXELS[:1] // 2, PIXELS]), "nir", "red", "green", "blue")
     for number, raster in enumerate((turned, four)):
         assert np.array_equal(model.translate(raster).pixels, want)
-        assert np.array_equal(model.translate_rasters([raster, raster])[1].pixels, want)
         path = tmp_path / f"{number}.tif"
         write_image(raster, path)
         assert np.array_equal(model.translate(path).pixels, want)
-        translate_files(model, path, tmp_path / f"one{number}.png")
+        model.translate_to(path, tmp_path / f"one{number}.png")
         assert np.array_equal(read_image(tmp_path / f"one{number}.png").pixels, want)
-        sweep(model, path, tmp_path / f"whole{number}.tif")
+        model.translate_to(path, tmp_path / f"whole{number}.tif")
         assert np.array_equal(read_image(tmp_path / f"whole{number}.tif").pixels, want)
 
 
@@ -60,11 +59,11 @@ def test_bands_of_an_array_are_told_by_their_coordinates(bundle: Bundle) -> None
         wrap_xr(pixels, box, dims=("band", "y", "x"), axis=1).assign_coords(band=names)
         for pixels, names in ((PIXELS, ["red", "green", "blue"]), (PIXELS[::-1].copy(), ["blue", "green", "red"]))
     ]
-    one, other = (translate_array(model, array) for array in arrays)
+    one, other = (model.translate(array) for array in arrays)
     assert isinstance(one, xarray.DataArray)
     assert np.array_equal(one, other)
     four = xarray.concat([arrays[1].isel(band=[0]).assign_coords(band=["nir"]), arrays[1]], "band")
-    assert np.array_equal(translate_array(model, four.chunk({"y": 40})), one)
+    assert np.array_equal(model.translate(four.chunk({"y": 40})), one)
 
 
 def test_a_model_of_blue_green_red_takes_red_green_blue() -> None:
@@ -79,8 +78,8 @@ def test_bands_that_are_not_there_are_refused_with_both_orders(bundle: Bundle, t
     with pytest.raises(InputError, match="the bands nir, red, green and the model takes 3 bands"):
         Model(bundle).translate(tmp_path / "a.tif")
     options = ReadOptions(bands=(1, 2, 3))
-    translate_files(bundle, tmp_path / "a.tif", tmp_path / "b.tif", options=options)
-    want = Model(bundle).translate(PIXELS).pixels
+    Model(bundle).translate_to(tmp_path / "a.tif", tmp_path / "b.tif", options=options)
+    want = Model(bundle).translate(PIXELS)
     assert np.array_equal(read_image(tmp_path / "b.tif").pixels, want), "who picks them decides what they are"
 
 
@@ -90,7 +89,7 @@ def test_units_of_another_baseline_are_converted() -> None:
     moved = named(DEEP[::-1] + np.uint16(1000), "blue", "green", "red", units=NEW)
     assert np.array_equal(model.translate(moved).pixels, want)
     with pytest.warns(InputWarning, match=r"taken to be those .*scale 0\.0001, offset 0"):
-        assert np.array_equal(model.translate(DEEP).pixels, want)
+        assert np.array_equal(model.translate(DEEP), want)
     with pytest.warns(InputWarning, match=r"scale 0\.0001, offset -0\.1, and the model does not know"):
         Model(deep_bundle()).translate(moved)
 
@@ -99,8 +98,8 @@ def test_units_of_the_target_are_written(tmp_path: Path) -> None:
     target = Bands(names=("height",), dtype="uint16", low=0, high=9000, units=Units((0.01,), (-10.0,)))
     bundle = make_bundle(out_bands=1, header={"target": target})
     write_image(Raster.from_pixels(PIXELS), tmp_path / "a.tif")
-    sweep(Model(bundle), tmp_path / "a.tif", tmp_path / "b.tif")
-    translate_files(bundle, tmp_path / "a.tif", tmp_path / "c.tif")
+    Model(bundle).translate_to(tmp_path / "a.tif", tmp_path / "b.tif")
+    Model(bundle).translate_to(tmp_path / "a.tif", tmp_path / "c.tif")
     for name in ("b.tif", "c.tif"):
         made = read_image(tmp_path / name)
         assert (made.bands, made.units) == (("height",), target.units)
@@ -118,15 +117,15 @@ def test_undeclared_nodata_is_told() -> None:
 def test_the_last_axis_of_an_array_is_told_from_bands(bundle: Bundle) -> None:
     with pytest.raises(InputError, match=r"4 bands along its last axis and the model takes 3 .*array\[\.\.\., :3\]"):
         Model(bundle).translate(RNG.integers(0, 256, (64, 72, 4), dtype=np.uint8))
-    assert Model(bundle).translate(PIXELS.transpose(1, 2, 0)).mask.shape == (64, 72)
+    assert Model(bundle).translate(PIXELS.transpose(1, 2, 0)).shape == (64, 72, 3)
 
 
 def test_floats_without_data_in_one_band_are_translated() -> None:
     source = Bands(names=("a", "b"), dtype="float32", low=0, high=300)
     model = Model(make_bundle(in_bands=2, header={"source": source}))
     pixels = np.full((2, 64, 64), 100, np.float32)
-    want = model.translate(pixels).pixels
+    want = model.translate(pixels)
     pixels[1, 10:20] = np.nan
-    made = model.translate(pixels)
+    made = model.translate(Raster.from_pixels(pixels))
     assert made.mask.all()
     assert np.array_equal(made.pixels, want), "the other band stands for it"

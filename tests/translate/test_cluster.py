@@ -25,20 +25,21 @@ from PIL import Image
 
 from terramorph.cli.app import run
 from terramorph.errors import ConfigError, InputError, MissingPackageError, RunError
-from terramorph.geo import Grid
+from terramorph.geo import Cover, Grid
 from terramorph.raster import Raster, read_image, write_image
 from terramorph.sources import open_source
-from terramorph.translate import Model, SweepOptions, load, sweep
+from terramorph.translate import Model, load
 from terramorph.translate import cluster as module
 from terramorph.translate.cluster import Cluster, DaskEngine
-from terramorph.translate.parts import Part, Parts
-from terramorph.translate.windows import Stages, identity
-from terramorph.translate.worker import Task, open_worker
+from terramorph.translate.engine import Stages, identity
+from terramorph.translate.parts import Parts
+from terramorph.translate.tiled import Part
+from terramorph.translate.worker import Task, open_task
 
 from .conftest import make_bundle
 
 UTM = CRS("EPSG:32633")
-OPTIONS = SweepOptions(window=128, overlap=32)
+OPTIONS = {"window": 128, "overlap": 32}
 
 # Asyncio's transports are closed by the collector where a process at their other end was killed.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
@@ -74,9 +75,10 @@ def model(tmp_path: Path) -> Callable[[], Model]:
     return partial(load, path, precision="fp32", mode="raster")
 
 
-def bytes_here(model: Callable[[], Model], source: Path, options: SweepOptions = OPTIONS) -> bytes:
+def bytes_here(model: Callable[[], Model], source: Path) -> bytes:
     """What one process makes."""
-    return sweep(model(), source, source.parent / "here.tif", options).read_bytes()
+    (made,) = model().translate_to(source, source.parent / "here.tif", **OPTIONS)
+    return made.read_bytes()
 
 
 def test_parts_and_output_are_those_of_one_process(cluster: Cluster, model, ortho: Path, tmp_path: Path) -> None:
@@ -87,7 +89,7 @@ def test_parts_and_output_are_those_of_one_process(cluster: Cluster, model, orth
         output, spread = tmp_path / name / "map.tif", tmp_path / name / "std.tif"
         output.parent.mkdir()
         area = box(400050, 5799700, 400420, 5799950, UTM)
-        options = SweepOptions(window=128, overlap=32, samples=2, uncertainty=spread, area=area)
+        options = {"window": 128, "overlap": 32, "samples": 2, "uncertainty": spread, "area": area}
         parts: dict[str, bytes] = {}
 
         def look(step: str, done: int, total: int, folder=output.parent / ".map.tif.parts", parts=parts) -> None:
@@ -95,7 +97,7 @@ def test_parts_and_output_are_those_of_one_process(cluster: Cluster, model, orth
                 parts.update((file.name, file.read_bytes()) for file in folder.iterdir())
 
         stages = Stages()
-        sweep(model(), ortho, output, options, look, how, stages)
+        model().translate_to(ortho, output, **options, progress=look, engine=how, stages=stages)
         assert min(stages.read_s, stages.compute_s, stages.write_s, stages.join_s, stages.finish_s) > 0
         made[name] = parts, output.read_bytes(), spread.read_bytes()
     assert len(made["here"][0]) > 20
@@ -107,7 +109,7 @@ def test_rows_of_what_is_decoded_from_the_top(cluster: Cluster, model, picture, 
     path = tmp_path / "ortho.png"
     Image.fromarray(picture(300, 420).transpose(1, 2, 0)).save(path)
     engine = DaskEngine(cluster, model, partial(open_source, path))
-    there = sweep(model(), path, tmp_path / "there.tif", OPTIONS, engine=engine)
+    (there,) = model().translate_to(path, tmp_path / "there.tif", **OPTIONS, engine=engine)
     assert there.read_bytes() == bytes_here(model, path)
 
 
@@ -122,7 +124,7 @@ def test_a_worker_killed_in_the_middle(cluster: Cluster, model, ortho: Path, tmp
         told.append((step, done, total))
 
     engine = DaskEngine(cluster, model, partial(open_source, ortho))
-    there = sweep(model(), ortho, tmp_path / "there.tif", OPTIONS, kill, engine)
+    (there,) = model().translate_to(ortho, tmp_path / "there.tif", **OPTIONS, progress=kill, engine=engine)
     assert [done for step, done, _ in told if step == "translating"] == list(range(25))
     assert there.read_bytes() == bytes_here(model, ortho)
 
@@ -132,22 +134,22 @@ def test_a_window_that_hangs_is_done_by_another_worker(cluster: Cluster, model, 
 
     def hanging() -> Model:
         translator = model()
-        translate = translator.translate_window
+        predict = translator.predict
 
-        def once(raster: Raster, sample: int = 0) -> np.ndarray:
+        def once(rasters: list[Raster], sample: int = 0) -> np.ndarray:
             try:
                 taken.touch(exist_ok=False)
             except FileExistsError:
-                return translate(raster, sample)
+                return predict(rasters, sample)
             while not release.exists():
                 time.sleep(0.05)
-            return translate(raster, sample)
+            return predict(rasters, sample)
 
-        translator.translate_window = once  # type: ignore[method-assign]
+        translator.predict = once  # type: ignore[method-assign]
         return translator
 
     engine = DaskEngine(cluster, hanging, partial(open_source, ortho))
-    there = sweep(model(), ortho, tmp_path / "there.tif", OPTIONS, engine=engine)
+    (there,) = model().translate_to(ortho, tmp_path / "there.tif", **OPTIONS, engine=engine)
     release.touch()
     assert taken.exists()
     assert there.read_bytes() == bytes_here(model, ortho)
@@ -160,12 +162,12 @@ def test_a_window_that_cannot_be_read_ends_it_and_the_others_stay(
     ortho.write_bytes(whole[: len(whole) * 97 // 100])  # the last block: by then others are done
     engine = DaskEngine(cluster, model, partial(open_source, ortho))
     with pytest.raises(InputError, match=r"ortho\.tif cannot be read"):
-        sweep(model(), ortho, tmp_path / "there.tif", OPTIONS, engine=engine)
+        model().translate_to(ortho, tmp_path / "there.tif", **OPTIONS, engine=engine)
     assert list((tmp_path / ".there.tif.parts").glob("*.n*"))
     ortho.write_bytes(whole)
     with pytest.raises(InputError, match="another source"):
-        sweep(model(), ortho, tmp_path / "there.tif", OPTIONS, engine=engine)
-    there = sweep(model(), ortho, tmp_path / "there.tif", replace(OPTIONS, restart=True), engine=engine)
+        model().translate_to(ortho, tmp_path / "there.tif", **OPTIONS, engine=engine)
+    (there,) = model().translate_to(ortho, tmp_path / "there.tif", **OPTIONS, restart=True, engine=engine)
     assert there.read_bytes() == bytes_here(model, ortho)
 
 
@@ -185,7 +187,7 @@ def test_workers_that_see_other_things_say_so(cluster: Cluster, model, ortho: Pa
         (DaskEngine(cluster, model, partial(_same, open_source(ortho))), "cannot be sent to a worker"),
     ):
         with pytest.raises(InputError, match=sentence):
-            sweep(translator, ortho, tmp_path / "no.tif", OPTIONS, engine=engine)
+            translator.translate_to(ortho, tmp_path / "no.tif", **OPTIONS, engine=engine)
     assert DaskEngine(cluster, model, opened).backend == model().backend.name
 
 
@@ -203,11 +205,11 @@ def test_parts_that_are_written_elsewhere_are_missed(
     cluster: Cluster, model, ortho: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    monkeypatch.setattr(sys.modules["terramorph.translate.sweep"], "Parts", Unseen)
+    monkeypatch.setattr(sys.modules["terramorph.translate.writing"], "Parts", Unseen)
     monkeypatch.setattr(module, "PATIENCE", 0.0)
     engine = DaskEngine(cluster, model, partial(open_source, ortho))
     with pytest.raises(InputError, match=r"has a folder .*\.map\.tif\.parts of its own"):
-        sweep(model(), ortho, tmp_path / "map.tif", OPTIONS, engine=engine)
+        model().translate_to(ortho, tmp_path / "map.tif", **OPTIONS, engine=engine)
     cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
 
 
@@ -215,13 +217,15 @@ def test_a_worker_without_the_folder_says_so(model, ortho: Path, tmp_path: Path)
     translator, source = model(), open_source(ortho)
     parts = Parts(tmp_path / "map.tif", {})
     parts.remove()
-    task = Task(model, partial(open_source, ortho), None, source.grid, parts, 1, {}, None)
+    task = Task(model, partial(open_source, ortho), None, source.grid, Cover(300, 420, 512), 1, 0, parts, {}, None)
     with pytest.raises(InputError, match=r"The worker tcp://a:1 does not see the folder .*\.map\.tif\.parts"):
-        open_worker(task, "tcp://a:1")
+        open_task(task, "tcp://a:1")
     (tmp_path / ".map.tif.parts").mkdir()
     plan = identity(translator, source, "torch cuda bfloat16")
-    with pytest.raises(InputError, match=r"another backend than this sweep \(torch cpu float32 and not torch cuda"):
-        open_worker(replace(task, plan=plan), "tcp://a:1")
+    with pytest.raises(
+        InputError, match=r"another backend than this translation \(torch cpu float32 and not torch cuda"
+    ):
+        open_task(replace(task, plan=plan), "tcp://a:1")
 
 
 @contextmanager
@@ -255,7 +259,7 @@ def test_a_scheduler_that_is_restarted(model, ortho: Path, tmp_path: Path, monke
             with monkeypatch.context() as hasty:
                 hasty.setattr(module, "PATIENCE", 0.1)
                 with pytest.raises(RunError, match=f"has had no worker .* `dask worker {address}`"):
-                    sweep(model(), ortho, tmp_path / "there.tif", OPTIONS, engine=engine)
+                    model().translate_to(ortho, tmp_path / "there.tif", **OPTIONS, engine=engine)
             workers = [started.enter_context(dask(*worker_words))]
             counts = []
 
@@ -267,7 +271,7 @@ def test_a_scheduler_that_is_restarted(model, ortho: Path, tmp_path: Path, monke
                     started.enter_context(dask(*scheduler_words))
                     workers.append(started.enter_context(dask(*worker_words)))
 
-            there = sweep(model(), ortho, tmp_path / "there.tif", OPTIONS, restart, engine)
+            (there,) = model().translate_to(ortho, tmp_path / "there.tif", **OPTIONS, progress=restart, engine=engine)
             assert len(workers) == 2
             monkeypatch.setattr(module, "PATIENCE", 0.1)
             monkeypatch.setattr(module, "_CONNECT", 0.5)
@@ -287,8 +291,8 @@ def test_a_lost_scheduler_is_given_up_at_last(monkeypatch: pytest.MonkeyPatch) -
 def test_what_is_no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     for given, sentence in (
         ({}, "made of something"),
-        ({"scheduler": "tcp://a:1", "workers": 1}, "--scheduler or --workers and not both"),
-        ({"workers": 0}, "0 workers do nothing; give --workers 1 or more"),
+        ({"scheduler": "tcp://a:1", "workers": 1}, "a scheduler or workers and not both"),
+        ({"workers": 0}, "0 workers do nothing; give workers 1 or more"),
     ):
         with pytest.raises(ConfigError, match=sentence):
             Cluster(**given)
@@ -325,7 +329,7 @@ def test_the_command_line_stops_and_goes_on(model, ortho: Path, tmp_path: Path, 
         assert run([*words, *more]) == 2
         assert sentence in capfd.readouterr().err
     assert run(["translate", "model.safetensors", "ortho.tif", "images", "--workers", "1"]) == 2
-    assert "leave them out for images" in capfd.readouterr().err
+    assert "Workers are for one raster" in capfd.readouterr().err
 
 
 def _same(value: object) -> object:

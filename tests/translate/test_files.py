@@ -15,7 +15,7 @@ from terramorph.bundle import Bands, Bundle
 from terramorph.errors import ConfigError, InputError, RasterError
 from terramorph.geo import Grid
 from terramorph.raster import Raster, read_image, write_image
-from terramorph.translate import Model, translate_files
+from terramorph.translate import Model, load
 
 from .conftest import make_bundle
 
@@ -45,7 +45,7 @@ def folder(tmp_path: Path, picture: Picture) -> Path:
 def test_a_folder(bundle: Bundle, folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "deep" / "out"
     steps = []
-    done = translate_files(bundle, folder, out, batch_size=2, progress=lambda a, b: steps.append((a, b)))
+    done = Model(bundle, batch_size=2).translate_to(folder, out, progress=lambda _, a, b: steps.append((a, b)))
     names = ["0.png", "1.png", "2.png", "3.png", "4.png", "geo.tif"]
     assert [path.name for path in done] == names
     assert (len(done), done.skipped) == (6, [])
@@ -64,10 +64,10 @@ def test_a_folder(bundle: Bundle, folder: Path, tmp_path: Path) -> None:
 def test_an_image(bundle: Bundle, folder: Path, tmp_path: Path) -> None:
     path = bundle.save(tmp_path / "model.safetensors")
     for name in ("a.png", "a.jpg", "a.tif"):
-        assert translate_files(path, folder / "0.png", tmp_path / name).written == [tmp_path / name]
+        assert load(path).translate_to(folder / "0.png", tmp_path / name).files == [tmp_path / name]
         assert read_image(tmp_path / name).grid == read_image(folder / "0.png").grid
-    into = translate_files(path, folder / "1.png", tmp_path / "folder", suffix=".tif")
-    assert into.written == [tmp_path / "folder" / "1.tif"]
+    into = load(path).translate_to(folder / "1.png", tmp_path / "folder", suffix=".tif")
+    assert into.files == [tmp_path / "folder" / "1.tif"]
 
 
 def test_what_is_there_is_replaced_only_if_that_is_allowed(bundle: Bundle, folder: Path, tmp_path: Path) -> None:
@@ -77,29 +77,29 @@ def test_what_is_there_is_replaced_only_if_that_is_allowed(bundle: Bundle, folde
         (out / name).write_bytes(b"the work of weeks")
     for source, target in ((folder, out), (folder / "1.png", out), (folder / "0.png", out / "1.png")):
         with pytest.raises(InputError, match=r"out/1\.png.* would be replaced; .*overwrite"):
-            translate_files(bundle, source, target)
+            Model(bundle).translate_to(source, target)
     assert sorted(path.name for path in out.iterdir()) == ["1.png", "3.png"]
     assert (out / "3.png").read_bytes() == b"the work of weeks"
-    assert len(translate_files(bundle, folder, out, overwrite=True)) == 6
+    assert len(Model(bundle).translate_to(folder, out, overwrite=True)) == 6
     assert read_image(out / "3.png").count == 3
 
 
 def test_targets_that_png_cannot_hold(folder: Path, tmp_path: Path) -> None:
     bundle = make_bundle(out_bands=2, header={"target": Bands(names=("vv", "vh"), dtype="float32")})
-    written = translate_files(bundle, folder / "0.png", tmp_path / "out").written
+    written = Model(bundle).translate_to(folder / "0.png", tmp_path / "out").files
     assert written == [tmp_path / "out" / "0.tif"]
     assert read_image(written[0]).bands == ("vv", "vh")
     with pytest.raises(RasterError, match=r"use \.tif"):
-        translate_files(bundle, folder / "0.png", tmp_path / "x.png")
+        Model(bundle).translate_to(folder / "0.png", tmp_path / "x.png")
 
 
 def test_samples(bundle: Bundle, folder: Path, tmp_path: Path) -> None:
-    done = translate_files(bundle, folder / "0.png", tmp_path / "s.png", mode="paper", samples=3)
+    done = Model(bundle, mode="paper").translate_to(folder / "0.png", tmp_path / "s.png", samples=3)
     assert [path.name for path in done] == ["s_1.png", "s_2.png", "s_3.png"]
     pictures = {read_image(path).pixels.tobytes() for path in done}
     assert len(pictures) == 3
     with pytest.raises(ConfigError, match="would be equal"):
-        translate_files(bundle, folder / "0.png", tmp_path / "s.png", mode="raster", samples=3)
+        Model(bundle, mode="raster").translate_to(folder / "0.png", tmp_path / "s.png", samples=3)
 
 
 def test_bad_inputs_stop_before_anything_is_written(bundle: Bundle, folder: Path, tmp_path: Path) -> None:
@@ -107,62 +107,92 @@ def test_bad_inputs_stop_before_anything_is_written(bundle: Bundle, folder: Path
     (folder / "3.png").write_bytes(whole[: len(whole) // 2])
     out = tmp_path / "out"
     with pytest.raises(RasterError, match=r"3\.png"):
-        translate_files(bundle, folder, out)
+        Model(bundle).translate_to(folder, out)
     assert not out.exists()
     write_image(Raster.from_pixels(np.zeros((1, 64, 64), np.uint8)), folder / "gray.png")
-    done = translate_files(bundle, folder, out, skip_bad=True)
+    done = Model(bundle).translate_to(folder, out, skip_bad=True)
     assert len(done) == 5
     assert len(done.skipped) == 2
     assert "3.png" in done.skipped[0]
     assert "gray.png" in done.skipped[1]
     assert "1 band and the model takes 3" in done.skipped[1]
     with pytest.raises(InputError, match="No image of"):
-        translate_files(bundle, folder / "gray.png", out, skip_bad=True)
+        Model(bundle).translate_to(folder / "gray.png", out, skip_bad=True)
 
 
 def test_names_that_make_no_sense(bundle: Bundle, folder: Path, tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
     with pytest.raises(InputError, match="holds no image"):
-        translate_files(bundle, empty, tmp_path / "out")
+        Model(bundle).translate_to(empty, tmp_path / "out")
     with pytest.raises(InputError, match="at least one"):
-        translate_files(bundle, [], tmp_path / "out")
+        Model(bundle).translate_to([], tmp_path / "out")
     with pytest.raises(InputError, match="would be replaced"):
-        translate_files(bundle, folder / "0.png", folder / "0.png")
+        Model(bundle).translate_to(folder / "0.png", folder / "0.png")
     with pytest.raises(InputError, match="would be replaced"):
-        translate_files(bundle, folder, folder)
+        Model(bundle).translate_to(folder, folder)
     with pytest.raises(InputError, match="is a file"):
-        translate_files(bundle, folder, folder / "notes.txt")
+        Model(bundle).translate_to(folder, folder / "notes.txt")
     with pytest.raises(InputError, match="not written as"):
-        translate_files(bundle, folder, tmp_path / "out", suffix=".gif")
+        Model(bundle).translate_to(folder, tmp_path / "out", suffix=".gif")
     with pytest.raises(InputError, match="not written as"):
-        translate_files(bundle, folder / "0.png", tmp_path / "out.webp")
+        Model(bundle).translate_to(folder / "0.png", tmp_path / "out.webp")
     twin = tmp_path / "twin"
     twin.mkdir()
     write_image(read_image(folder / "1.png"), twin / "1.jpg")
     with pytest.raises(InputError, match="both become"):
-        translate_files(bundle, [folder / "1.png", twin / "1.jpg"], tmp_path / "out")
+        Model(bundle).translate_to([folder / "1.png", twin / "1.jpg"], tmp_path / "out")
     with pytest.raises(RasterError, match="does not exist"):
-        translate_files(bundle, folder / "99.png", tmp_path / "out.png")
+        Model(bundle).translate_to(folder / "99.png", tmp_path / "out.png")
 
 
 @pytest.mark.parametrize("name", ["out.gif", "out.bmp", "out.webp", "out.JP2", "out.vrt", "out.avif"])
 def test_an_image_of_a_kind_that_is_not_written(bundle: Bundle, folder: Path, tmp_path: Path, name: str) -> None:
     for source in (folder / "0.png", [folder / "0.png"]):
         with pytest.raises(InputError, match=r"are not written as \..*; use \.png, \.jpg or \.tif"):
-            translate_files(bundle, source, tmp_path / name)
+            Model(bundle).translate_to(source, tmp_path / name)
     assert not (tmp_path / name).exists()
 
 
 @pytest.mark.parametrize("name", ["two_out.png", "two_out.tif", "two_out.gif"])
 def test_several_images_do_not_become_one(bundle: Bundle, folder: Path, tmp_path: Path, name: str) -> None:
+    model = Model(bundle)
     for source in (folder, [folder / "0.png", folder / "1.png"]):
-        with pytest.raises(InputError, match="is the name of one image, and there are several"):
-            translate_files(bundle, source, tmp_path / name)
+        with pytest.raises(InputError, match=r"there are several|holds no image whose path is that of a tile"):
+            model.translate_to(source, tmp_path / name)
         assert not (tmp_path / name).exists()
-    assert translate_files(bundle, [folder / "0.png"], tmp_path / "one.png").written == [tmp_path / "one.png"]
+    assert model.translate_to([folder / "0.png"], tmp_path / "one.png").files == [tmp_path / "one.png"]
     (tmp_path / name).mkdir()
-    assert len(translate_files(bundle, [folder / "0.png", folder / "1.png"], tmp_path / name)) == 2
+    assert len(model.translate_to([folder / "0.png", folder / "1.png"], tmp_path / name)) == 2
+
+
+def test_an_interrupted_folder_goes_on_without_overwriting(
+    bundle: Bundle, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, out = Model(bundle, batch_size=1), tmp_path / "out"
+
+    def stop(step: str, done: int, total: int) -> None:
+        if done == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        model.translate_to(folder, out, progress=stop)
+    finished = {path: path.stat().st_mtime_ns for path in out.iterdir() if path.suffix in (".png", ".tif")}
+    assert 2 <= len(finished) < 6
+    with pytest.raises(InputError, match=r"another bundle; .* restart"):
+        Model(make_bundle(gain=0.3)).translate_to(folder, out)
+    seen: list[int] = []
+    predict = model.predict
+    monkeypatch.setattr(
+        model, "predict", lambda rasters, sample=0: seen.append(len(rasters)) or predict(rasters, sample)
+    )
+    written = model.translate_to(folder, out)
+    assert len(written) == 6
+    assert sum(seen) <= 6 - len(finished)
+    assert all(path.stat().st_mtime_ns == time for path, time in finished.items())
+    assert not list(tmp_path.glob(".out*"))
+    with pytest.raises(InputError, match="would be replaced"):
+        model.translate_to(folder, out)
 
 
 def test_what_a_format_cannot_hold_is_refused_before_translating(
@@ -175,24 +205,24 @@ def test_what_a_format_cannot_hold_is_refused_before_translating(
         raise AssertionError("it was translated")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Model, "translate_rasters", translated)
+        patch.setattr(Model, "predict", translated)
         out = tmp_path / "out"
         with pytest.raises(RasterError, match=r"cannot hold 3 band.* of float32; use \.tif"):
-            translate_files(floats, folder / "0.png", tmp_path / "a.png")
+            Model(floats).translate_to(folder / "0.png", tmp_path / "a.png")
         with pytest.raises(RasterError, match=r"cannot hold 3 band.* of float32; use \.tif"):
-            translate_files(floats, folder, out, suffix=".png", skip_bad=True)
+            Model(floats).translate_to(folder, out, suffix=".png", skip_bad=True)
         with pytest.raises(RasterError, match=r"cannot hold 2 band.* of uint8; use \.tif"):
-            translate_files(two, folder / "0.png", tmp_path / "a.jpg")
+            Model(two).translate_to(folder / "0.png", tmp_path / "a.jpg")
         for source, where, suffix in ((folder / "geo.tif", tmp_path / "a.jpg", None), (folder, out, ".jpg")):
             with pytest.raises(RasterError, match=r"pixels without data; use \.tif"):
-                translate_files(bundle, source, where, suffix=suffix)
+                Model(bundle).translate_to(source, where, suffix=suffix)
         assert not out.exists()
-    done = translate_files(bundle, folder, out, suffix=".jpg", skip_bad=True)
+    done = Model(bundle).translate_to(folder, out, suffix=".jpg", skip_bad=True)
     assert (len(done), len(done.skipped)) == (5, 1)
 
 
-def test_the_refusal_of_a_ground_resolution_speaks_to_both(folder: Path, tmp_path: Path) -> None:
+def test_a_ground_resolution_that_is_far_off_is_refused(folder: Path, tmp_path: Path) -> None:
     fine = make_bundle(header={"ground_resolution": 0.25})
-    with pytest.raises(InputError, match=r"--any-resolution \(in Python any_resolution=True\)\.$"):
-        translate_files(fine, folder / "0.png", tmp_path / "out.png")
-    assert len(translate_files(fine, folder / "0.png", tmp_path / "out.png", any_resolution=True)) == 1
+    with pytest.raises(InputError, match="with any_resolution"):
+        Model(fine).translate_to(folder / "0.png", tmp_path / "out.png")
+    assert len(Model(fine, any_resolution=True).translate_to(folder / "0.png", tmp_path / "out.png")) == 1

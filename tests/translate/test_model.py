@@ -21,8 +21,7 @@ from terramorph.networks import set_noise
 from terramorph.networks.inference import per_image_statistics
 from terramorph.pixels import image_to_unit, unit_to_image
 from terramorph.raster import Raster, write_image
-from terramorph.translate import Model
-from terramorph.translate import model as model_module
+from terramorph.translate import Model, plan
 
 from ..conftest import needs_bf16
 from .conftest import RGB, make_bundle
@@ -37,7 +36,7 @@ def placed(pixels: NDArray[Any], metres: float = 1.0, mask: NDArray[np.bool_] | 
 
 def test_raster_mode_is_the_network(bundle: Bundle, picture: Picture) -> None:
     pixels = picture(64, 96)
-    target = Model(bundle, precision="fp32").translate(pixels)
+    target = Model(bundle, precision="fp32").translate(Raster.from_pixels(pixels))
     with torch.no_grad():
         expected = unit_to_image(bundle.network(image_to_unit(pixels)))
     assert target.pixels.dtype == np.uint8
@@ -65,14 +64,13 @@ def test_paper_mode_repeats_and_varies(picture: Picture) -> None:
     first, second = picture(64, 64), picture(64, 64, seed=1)
     model = Model(bundle, seed=4)
     assert model.mode == "paper"
-    samples = model.translate(first, samples=3)
-    assert len(samples) == 3
-    assert not np.array_equal(samples[0].pixels, samples[1].pixels)
+    samples = [model.translate(first, sample=number) for number in range(3)]
+    assert not np.array_equal(samples[0], samples[1])
     model.translate(second)
-    assert np.array_equal(model.translate(first).pixels, samples[0].pixels)
+    assert np.array_equal(model.translate(first), samples[0])
     both = model.translate_batch(torch.cat([image_to_unit(second), image_to_unit(first)]))
-    assert np.array_equal(unit_to_image(both[1]), samples[0].pixels)
-    assert not np.array_equal(Model(bundle, seed=5).translate(first).pixels, samples[0].pixels)
+    assert np.array_equal(unit_to_image(both[1]), samples[0])
+    assert not np.array_equal(Model(bundle, seed=5).translate(first), samples[0])
 
 
 def test_paper_mode_is_a_batch_of_one_with_noise(picture: Picture) -> None:
@@ -97,10 +95,11 @@ def test_the_bundle_is_not_changed(bundle: Bundle, picture: Picture) -> None:
 def test_arrays_in_every_order(bundle: Bundle, picture: Picture) -> None:
     model = Model(bundle)
     pixels = picture(40, 72)
-    expected = model.translate(pixels).pixels
-    assert np.array_equal(model.translate(pixels.transpose(1, 2, 0)).pixels, expected)
+    expected = model.translate(pixels)
+    assert expected.shape == pixels.shape
+    assert np.array_equal(model.translate(pixels.transpose(1, 2, 0)), expected.transpose(1, 2, 0))
     gray = Model(make_bundle(in_bands=1, header={"source": Bands(names=("gray",))}))
-    assert gray.translate(pixels[0]).pixels.shape == (3, 40, 72)
+    assert gray.translate(pixels[0]).shape == (3, 40, 72)
 
 
 def test_place_and_mask_are_kept(bundle: Bundle, picture: Picture) -> None:
@@ -121,14 +120,14 @@ def test_floats_without_data(picture: Picture) -> None:
     model = Model(make_bundle(in_bands=1, header={"source": radar}))
     pixels = picture(64, 64, bands=1).astype(np.float32) / 10 - 25
     pixels[0, 3, 4] = np.nan
-    target = model.translate(pixels)
+    target = model.translate(Raster.from_pixels(pixels))
     assert not target.mask[3, 4]
     assert int(target.mask.sum()) == 64 * 64 - 1
 
 
 def test_other_targets(picture: Picture) -> None:
     height = Bands(names=("height",), dtype="uint16", low=0, high=3000)
-    target = Model(make_bundle(out_bands=1, header={"target": height})).translate(picture(64, 64))
+    target = Model(make_bundle(out_bands=1, header={"target": height})).translate(Raster.from_pixels(picture(64, 64)))
     assert target.pixels.dtype == np.uint16
     assert target.bands == ("height",)
     assert 255 < target.pixels.max() <= 3000
@@ -147,11 +146,11 @@ def test_refusals(bundle: Bundle, picture: Picture) -> None:
     with pytest.raises(InputError, match="the model takes"):
         model.translate_batch(torch.zeros(1, 2, 64, 64))
     with pytest.raises(ConfigError, match="would be equal"):
-        model.translate(picture(64, 64), samples=2)
+        model.check_samples(2)
     with pytest.raises(ConfigError, match="would be equal"):
-        Model(bundle, mode="paper", dropout=False).translate(picture(64, 64), samples=2)
+        Model(bundle, mode="paper", dropout=False).check_samples(2)
     with pytest.raises(ConfigError, match="0 samples"):
-        model.translate(picture(64, 64), samples=0)
+        model.check_samples(0)
     for wrong in ({"mode": "fast"}, {"device": "abacus"}, {"device": "mps"}, {"precision": "int3"}, {"batch_size": 0}):
         with pytest.raises(ConfigError):
             Model(bundle, **wrong)  # type: ignore[arg-type]
@@ -164,11 +163,13 @@ def test_ground_resolution(picture: Picture) -> None:
     bundle = make_bundle(header={"ground_resolution": 1.0})
     pixels = picture(64, 64)
     model = Model(bundle)
-    model.translate(placed(pixels, 1.3))
+    made = model.translate(placed(pixels, 1.3))
+    assert made.grid.ground_resolution == pytest.approx(1.0, rel=1e-3), "it is brought to the scale of training"
+    assert model.translate(placed(pixels, 1.3), match_source=True).grid == placed(pixels, 1.3).grid
     model.translate(pixels)  # not known
-    with pytest.raises(InputError, match=r"is 5 m and the model was trained at 1 m; resample"):
+    with pytest.raises(InputError, match=r"is 5 m and the model was trained at 1 m; translate it at resolution 1"):
         model.translate(placed(pixels, 5.0))
-    with pytest.raises(InputError, match="resample"):
+    with pytest.raises(InputError, match="at resolution 1"):
         model.translate(placed(pixels, 0.5))
     Model(bundle, any_resolution=True).translate(placed(pixels, 5.0))
 
@@ -178,9 +179,9 @@ def test_windows_of_a_bounded_network_are_exact(picture: Picture, monkeypatch: p
     model = Model(bundle, precision="fp32")
     pixels = picture(343, 270)
     whole = model.translate(pixels)
-    monkeypatch.setattr(model_module, "WHOLE_PIXELS", 1000)
+    monkeypatch.setattr(plan, "WHOLE_PIXELS", 1000)
     parts = model.translate(pixels)
-    difference = np.abs(whole.pixels.astype(int) - parts.pixels)
+    difference = np.abs(whole.astype(int) - parts)
     assert difference.max() <= 1  # a rounding error may fall on either side of a grey level
     assert (difference > 0).mean() < 1e-3
 
@@ -192,7 +193,7 @@ def test_windows_of_an_unbounded_network_are_blended(picture: Picture, monkeypat
     mask = np.ones((300, 520), np.bool_)
     mask[:, 500:] = False
     whole = model.translate(placed(pixels, mask=mask))
-    monkeypatch.setattr(model_module, "WHOLE_PIXELS", 1000)
+    monkeypatch.setattr(plan, "WHOLE_PIXELS", 1000)
     parts = model.translate(placed(pixels, mask=mask))
     assert parts.grid == whole.grid
     assert not parts.pixels[:, ~mask].any()
@@ -207,7 +208,7 @@ def test_load(bundle: Bundle, picture: Picture, tmp_path: Path) -> None:
     pixels = picture(64, 64)
     write_image(Raster.from_pixels(pixels), tmp_path / "in.png")
     model = terramorph.load(path, mode="raster", device="cpu")
-    expected = Model(bundle).translate(pixels).pixels
+    expected = Model(bundle).translate(pixels)
     assert np.array_equal(model.translate(tmp_path / "in.png").pixels, expected)
     assert np.array_equal(model.translate(str(tmp_path / "in.png")).pixels, expected)
     with pytest.raises(BundleError):

@@ -15,7 +15,7 @@ from terramorph.pairs import open_pairs
 from terramorph.prepare import Inputs, Options, prepare
 from terramorph.raster import Raster, read_image, write_image
 from terramorph.town import make_town
-from terramorph.translate import Model, SweepOptions, sweep, translate_files
+from terramorph.translate import Model
 
 from .conftest import make_bundle
 
@@ -46,7 +46,7 @@ def test_of_a_prepared_dataset_the_models_side_is_translated(dataset: Path, tmp_
     bundle = make_bundle(header={"direction": direction})
     side = "left" if direction == "AtoB" else "right"
     with pytest.warns(InputWarning, match=rf"holds A\|B pairs: their {side} halves"):
-        made = translate_files(bundle, dataset / "train", tmp_path / "out")
+        made = Model(bundle).translate_to(dataset / "train", tmp_path / "out")
     pairs = open_pairs(dataset, "train")
     assert sorted(path.stem for path in made) == sorted(pairs.ids)
     model = Model(bundle)
@@ -60,7 +60,7 @@ def test_of_a_prepared_dataset_the_models_side_is_translated(dataset: Path, tmp_
 
 def test_the_whole_dataset_keeps_its_folders(bundle: Bundle, dataset: Path, tmp_path: Path) -> None:
     with pytest.warns(InputWarning, match=r"holds A\|B pairs"):
-        made = translate_files(bundle, dataset, tmp_path / "out")
+        made = Model(bundle).translate_to(dataset, tmp_path / "out")
     names = {path.relative_to(tmp_path / "out").as_posix() for path in made}
     splits = [split for split in ("train", "val", "test") if (dataset / split).is_dir()]
     assert names == {f"{split}/{pair}.png" for split in splits for pair in open_pairs(dataset, split).ids}
@@ -69,9 +69,9 @@ def test_the_whole_dataset_keeps_its_folders(bundle: Bundle, dataset: Path, tmp_
 def test_pairs_from_elsewhere_are_told_by_what_they_show(bundle: Bundle, dataset: Path, tmp_path: Path) -> None:
     shutil.copytree(dataset / "train", tmp_path / "pictures")
     with pytest.warns(InputWarning, match=r"holds A\|B pairs"):
-        made = translate_files(bundle, tmp_path / "pictures", tmp_path / "out")
+        made = Model(bundle).translate_to(tmp_path / "pictures", tmp_path / "out")
     assert {read_image(path).width for path in made} == {96}
-    whole = translate_files(bundle, tmp_path / "pictures", tmp_path / "whole", pairs=False)
+    whole = Model(bundle).translate_to(tmp_path / "pictures", tmp_path / "whole", pairs=False)
     assert {read_image(path).width for path in whole} == {192}
 
 
@@ -81,7 +81,7 @@ def test_wide_photographs_stay_whole(bundle: Bundle, sides: tuple[str, str], tmp
     for number in range(3):
         photograph = aerial.crop(96 * number, 0, 96, 192).pixels
         write_image(Raster.from_pixels(photograph), tmp_path / "photographs" / f"{number}.png")
-    made = translate_files(bundle, tmp_path / "photographs", tmp_path / "out")
+    made = Model(bundle).translate_to(tmp_path / "photographs", tmp_path / "out")
     assert {read_image(path).width for path in made} == {192}
 
 
@@ -90,21 +90,23 @@ def test_what_cannot_be_told_is_asked(bundle: Bundle, tmp_path: Path) -> None:
     of_training = [noise(tmp_path / "pictures" / f"{i}.png", seed=i) for i in range(2)]
     for source in (tmp_path / "d" / "val", tmp_path / "d", in_split[0], in_split, tmp_path / "pictures", of_training):
         with pytest.raises(InputError, match=r"may hold A\|B pairs.* pairs=False"):
-            translate_files(bundle, source, tmp_path / "out")
-    with pytest.raises(InputError, match=r"may be an A\|B pair.* --no-pairs"):
-        sweep(Model(bundle), in_split[0], tmp_path / "map.tif")
+            Model(bundle).translate_to(source, tmp_path / "out")
+    with pytest.raises(InputError, match=r"may hold A\|B pairs.* pairs=False"):
+        Model(bundle).translate_to(in_split[0], tmp_path / "map.tif")
     assert not (tmp_path / "out").exists()
-    halves = translate_files(bundle, tmp_path / "d" / "val", tmp_path / "halves", pairs=True)
+    halves = Model(bundle).translate_to(tmp_path / "d" / "val", tmp_path / "halves", pairs=True)
     assert {read_image(path).width for path in halves} == {96}
-    assert len(translate_files(bundle, of_training[0], tmp_path / "one.png")) == 1  # a single one is nothing special
+    assert len(Model(bundle).translate_to(of_training[0], tmp_path / "one.png")) == 1  # a single one is nothing special
 
 
-def test_a_pair_is_no_raster(bundle: Bundle, dataset: Path, tmp_path: Path) -> None:
+def test_of_a_pair_the_models_side_becomes_a_raster(bundle: Bundle, dataset: Path, tmp_path: Path) -> None:
     pair = next((dataset / "train").glob("*.png"))
-    with pytest.raises(InputError, match=r"is an A\|B pair, of which the model takes one side; name the output \.png"):
-        sweep(Model(bundle), pair, tmp_path / "map.tif")
-    sweep(Model(bundle), pair, tmp_path / "map.tif", SweepOptions(pairs=False))
-    assert read_image(tmp_path / "map.tif").width == 192
+    for name in ("map.tif", "map.png"):
+        with pytest.warns(InputWarning, match=r"holds A\|B pairs: their left halves"):
+            Model(bundle).translate_to(pair, tmp_path / name)
+        assert read_image(tmp_path / name).width == 96
+    Model(bundle).translate_to(pair, tmp_path / "whole.tif", pairs=False)
+    assert read_image(tmp_path / "whole.tif").width == 192
 
 
 @pytest.mark.parametrize("layout", ["train/{side}", "{side}/train", "train{side}"])
@@ -113,7 +115,7 @@ def test_of_twins_the_target_side_is_left_out(bundle: Bundle, tmp_path: Path, la
         for name in ("1", "north/1"):
             noise(tmp_path / "d" / layout.format(side=side) / f"{name}.png", 64, 64)
     with pytest.warns(InputWarning, match="those of side B"):
-        made = translate_files(bundle, tmp_path / "d", tmp_path / "out")
+        made = Model(bundle).translate_to(tmp_path / "d", tmp_path / "out")
     source = layout.format(side="A")
     assert {path.relative_to(tmp_path / "out").as_posix() for path in made} == {
         f"{source}/1.png",
@@ -126,7 +128,7 @@ def test_folders_in_folders_keep_their_paths_and_outputs_are_no_inputs(bundle: B
         noise(tmp_path / "in" / f"{name}.png", 64, 96)
     out = tmp_path / "in" / "made"
     for _ in range(2):
-        made = translate_files(bundle, tmp_path / "in", out, overwrite=True)
+        made = Model(bundle).translate_to(tmp_path / "in", out, overwrite=True)
         assert {path.relative_to(out).as_posix() for path in made} == {"1.png", "north/1.png", "south/1.png"}
 
 
@@ -134,5 +136,5 @@ def test_a_foreign_manifest_and_files_that_cannot_be_read_say_nothing(bundle: Bu
     noise(tmp_path / "site" / "icons" / "1.png", 64, 96)
     noise(tmp_path / "site" / "icons" / "2.png").write_bytes(b"\x89PNG\r\n\x1a\n damaged")
     (tmp_path / "site" / "manifest.json").write_text('{"name": "an app"}')
-    done = translate_files(bundle, tmp_path / "site" / "icons", tmp_path / "out", skip_bad=True)
+    done = Model(bundle).translate_to(tmp_path / "site" / "icons", tmp_path / "out", skip_bad=True)
     assert (len(done), len(done.skipped)) == (1, 1)

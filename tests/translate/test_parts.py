@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from terramorph.errors import InputError, StorageError
-from terramorph.translate.parts import Part, Parts
+from terramorph.translate.parts import Parts
+from terramorph.translate.tiled import Part
 
-SHAPE, SPREAD = ((3, 4, 4), "uint8"), ((2, 4, 4), "float32")
-PART = Part(np.arange(48, dtype=np.uint8).reshape(3, 4, 4), np.ones((2, 4, 4), np.float32))
+SHAPE, SPREAD = ((3, 4, 4), "float16"), ((1, 4, 4), "float32")
+PART = Part(np.arange(48, dtype=np.float16).reshape(3, 4, 4), np.ones((1, 4, 4), np.float32))
 
 
 def test_parts_are_found_again(tmp_path: Path) -> None:
@@ -29,7 +30,7 @@ def test_parts_are_found_again(tmp_path: Path) -> None:
         assert np.array_equal(spread, PART.spread)
         assert again.load(1_234_567, *SHAPE) is again.load(1_234_567, *SPREAD, spread=True) is None
     assert parts.scratch == parts.folder == tmp_path / ".map.tif.parts"
-    with pytest.raises(InputError, match=r"map\.tif\.parts holds 2 windows of .* another a; .* with --restart"):
+    with pytest.raises(InputError, match=r"map\.tif\.parts holds 2 parts of .* another a; .* with restart"):
         Parts(tmp_path / "map.tif", {"a": (1, 3)})
     assert parts.done() == {3, 1_234_567}
     assert Parts(tmp_path / "map.tif", {"a": (1, 3)}, restart=True).done() == set()
@@ -41,11 +42,11 @@ def test_parts_are_found_again(tmp_path: Path) -> None:
 def test_a_part_that_is_missing_or_damaged_is_made_again(tmp_path: Path) -> None:
     parts = Parts(tmp_path / "map.tif", {})
     header = b"\x93NUMPY\x01\x00v\x00{'descr': ("  # an open bracket: numpy's tokenizer gives up
-    others = [_npy(np.zeros(shape, dtype)) for shape, dtype in (((3, 4, 5), "uint8"), ((3, 4, 4), "int16"))]
+    others = [_npy(np.zeros(shape, dtype)) for shape, dtype in (((3, 4, 5), "float16"), ((3, 4, 4), "int16"))]
     for damage in (b"", b"\x93NUMPY", b"nonsense" * 20, header.ljust(200), *others):
         parts.save(3, PART)
         (parts.folder / "000003.npy").write_bytes(damage)
-        with pytest.raises(InputError, match=r"000003\.npy was damaged .* run the same command again"):
+        with pytest.raises(InputError, match=r"000003\.npy was damaged .* run the same again"):
             parts.load(3, *SHAPE)
         assert parts.done() == set()
     with pytest.raises(InputError, match=r"000004\.npy was damaged"):

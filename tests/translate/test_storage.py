@@ -30,8 +30,9 @@ from terramorph.raster import Raster, lease, write_image
 from terramorph.raster.storage import Remote, location
 from terramorph.raster.writer import write_cog
 from terramorph.sources import open_source
-from terramorph.translate import Model, SweepOptions, load, sweep
-from terramorph.translate.parts import Part, Parts
+from terramorph.translate import Model, load
+from terramorph.translate.parts import Parts
+from terramorph.translate.tiled import Part
 
 fsspec = pytest.importorskip("fsspec")
 pytest.importorskip("s3fs")
@@ -41,7 +42,7 @@ pytest.importorskip("moto")
 pytestmark = pytest.mark.filterwarnings("ignore:.*<socket.socket:pytest.PytestUnraisableExceptionWarning")
 
 GRID = Grid(300, 420, Affine(1.0, 0.0, 4e5, 0.0, -1.0, 5.8e6), CRS("EPSG:32633"))
-OPTIONS = SweepOptions(window=128, overlap=32)
+OPTIONS = {"window": 128, "overlap": 32}
 
 
 @pytest.fixture(scope="module")
@@ -172,18 +173,18 @@ def test_a_window_is_not_a_download(s3: Any, log: Path, tmp_path: Path) -> None:
 
 def test_archives_there(s3: Any, ortho: Path, translator: Model, tmp_path: Path) -> None:
     for kind in ("pmtiles", "mbtiles"):
-        options = SweepOptions(kind=kind)
-        sweep(translator, ortho, f"s3://town/map.{kind}", options)
-        sweep(translator, ortho, tmp_path / f"map.{kind}", options)
+        options = {"kind": kind}
+        translator.translate_to(ortho, f"s3://town/map.{kind}", **options)
+        translator.translate_to(ortho, tmp_path / f"map.{kind}", **options)
     s3.get_file("town/map.mbtiles", str(tmp_path / "copy.mbtiles"))
     assert same(str(tmp_path / "copy.mbtiles"), tmp_path / "map.mbtiles")
     assert same("s3://town/map.pmtiles", tmp_path / "map.pmtiles")
     with open_source("s3://town/map.pmtiles") as there, open_source(tmp_path / "map.pmtiles") as here:
         assert len(there.fingerprint()) == len(here.fingerprint()) == 32
-    sweep(translator, ortho, "s3://town/tiles", SweepOptions(kind="xyz"))
+    translator.translate_to(ortho, "s3://town/tiles", kind="xyz")
     assert json.loads(s3.cat_file("town/tiles/tilejson.json"))["minzoom"] > 0
     with pytest.raises(InputError, match=r"s3://town/tiles is there already and not empty; remove it"):
-        sweep(translator, ortho, "s3://town/tiles", SweepOptions(kind="xyz"))
+        translator.translate_to(ortho, "s3://town/tiles", kind="xyz")
     with pytest.raises(RasterError, match=r"map\.mbtiles is a database, .* copy it here"):
         open_source("s3://town/map.mbtiles")
     with pytest.raises(RasterError, match="holds vectors"):
@@ -191,8 +192,8 @@ def test_archives_there(s3: Any, ortho: Path, translator: Model, tmp_path: Path)
 
 
 def test_a_sweep_from_there_to_there_is_the_one_here(s3: Any, ortho: Path, translator: Model, tmp_path: Path) -> None:
-    sweep(translator, ortho, tmp_path / "map.tif", OPTIONS)
-    made = sweep(translator, "s3://town/ortho.tif", Path("s3://town/deep/map.tif"), OPTIONS)
+    translator.translate_to(ortho, tmp_path / "map.tif", **OPTIONS)
+    (made,) = translator.translate_to("s3://town/ortho.tif", Path("s3://town/deep/map.tif"), **OPTIONS)
     assert str(made) == "s3://town/deep/map.tif"
     assert same("s3://town/deep/map.tif", tmp_path / "map.tif")
     assert s3.find("town") == ["town/deep/map.tif", "town/ortho.tif"]
@@ -205,22 +206,22 @@ def test_a_cluster_reads_and_writes_there(s3: Any, ortho: Path, bundle: Bundle, 
     torch.set_num_threads(1)  # as the worker has
     bundle.save(tmp_path / "model.safetensors")
     model = partial(load, tmp_path / "model.safetensors", precision="fp32")
-    sweep(model(), ortho, tmp_path / "map.tif", OPTIONS)
+    model().translate_to(ortho, tmp_path / "map.tif", **OPTIONS)
     with Cluster(workers=1) as cluster:  # its worker finds the server by the environment, as this process does
         engine = DaskEngine(cluster, model, partial(open_source, "s3://town/ortho.tif"))
-        sweep(model(), "s3://town/ortho.tif", "s3://town/map.tif", OPTIONS, engine=engine)
+        model().translate_to("s3://town/ortho.tif", "s3://town/map.tif", **OPTIONS, engine=engine)
     assert same("s3://town/map.tif", tmp_path / "map.tif")
     assert s3.find("town") == ["town/map.tif", "town/ortho.tif"]
 
 
 SCRIPT = """
     import os, signal, sys
-    from terramorph.translate import *
+    from terramorph.translate import load
     def progress(step, done, total):
         if done >= 2:
             os.kill(os.getpid(), signal.SIGKILL)
     translator = load(sys.argv[1], precision="fp32")
-    sweep(translator, sys.argv[2], sys.argv[3], SweepOptions(window=128, overlap=32), progress)
+    translator.translate_to(sys.argv[2], sys.argv[3], window=128, overlap=32, progress=progress)
 """
 
 
@@ -230,7 +231,7 @@ def test_what_was_killed_there_goes_on(
 ) -> None:
     bundle.save(tmp_path / "model.safetensors")
     translator = load(tmp_path / "model.safetensors", precision="fp32")
-    sweep(translator, ortho, tmp_path / "map.tif", OPTIONS)
+    translator.translate_to(ortho, tmp_path / "map.tif", **OPTIONS)
     words = [str(tmp_path / "model.safetensors"), "s3://town/ortho.tif", "s3://town/map.tif"]
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(SCRIPT), *words], check=False)
     assert done.returncode == -signal.SIGKILL
@@ -241,13 +242,15 @@ def test_what_was_killed_there_goes_on(
         close(done >= 6)
 
     with pytest.raises((StorageError, InputError), match=r"s3://town/\S+ cannot be \w+ \(.+\); check .* and run again"):
-        sweep(translator, *words[1:], OPTIONS, lose_the_network)
+        translator.translate_to(*words[1:], **OPTIONS, progress=lose_the_network)
     close(False)
     monkeypatch.setattr(lease, "STALE", -1.0)  # the lock could not be removed
     kept = [name for name in s3.ls("town/.map.tif.parts", detail=False) if name[-4:] in (".npy", "none")]
     assert len(kept) >= 3
     first = []
-    sweep(translator, *words[1:], OPTIONS, lambda step, done, total: first.append(done) if step == "translating" else 0)
+    translator.translate_to(
+        *words[1:], **OPTIONS, progress=lambda step, done, total: first.append(done) if step == "translating" else 0
+    )
     assert first[0] == len(kept)
     assert same("s3://town/map.tif", tmp_path / "map.tif")
     assert s3.find("town") == ["town/map.tif", "town/ortho.tif"]
@@ -255,17 +258,17 @@ def test_what_was_killed_there_goes_on(
 
 def test_parts_there(s3: Any) -> None:
     parts = Parts(location("s3://town/map.tif"), {"a": 1})
-    part = Part(np.arange(48, dtype=np.uint8).reshape(3, 4, 4), np.ones((2, 4, 4), np.float32))
-    shape = ((3, 4, 4), "uint8")
+    part = Part(np.arange(48, dtype=np.float16).reshape(3, 4, 4), np.ones((1, 4, 4), np.float32))
+    shape = ((3, 4, 4), "float16")
     with parts.locked():
         parts.save(3, part)
         parts.save(4, None)
         assert parts.done() == Parts(location("s3://town/map.tif"), {"a": 1}).done() == {3, 4}
-        got, spread = parts.load(3, *shape), parts.load(3, (2, 4, 4), "float32", spread=True)
+        got, spread = parts.load(3, *shape), parts.load(3, (1, 4, 4), "float32", spread=True)
         assert got is not None
         assert spread is not None
         assert np.array_equal(got, part.pixels)
-        assert np.array_equal(spread, np.ones((2, 4, 4)))
+        assert np.array_equal(spread, np.ones((1, 4, 4)))
         assert parts.load(4, *shape) is None
         scratch = parts.scratch
         assert not list(scratch.iterdir())
@@ -273,7 +276,7 @@ def test_parts_there(s3: Any) -> None:
             Parts(location("s3://town/map.tif"), {"a": 2})
     assert not scratch.exists()
     s3.pipe_file("town/.map.tif.parts/000003.npy", b"\x93NUMPY")
-    with pytest.raises(InputError, match=r"s3://town/\.map\.tif\.parts/000003\.npy was damaged .* same command"):
+    with pytest.raises(InputError, match=r"s3://town/\.map\.tif\.parts/000003\.npy was damaged .* run the same again"):
         parts.load(3, *shape)
     assert parts.done() == {4}
     assert Parts(location("s3://town/map.tif"), {"a": 2}, restart=True).done() == set()
@@ -320,7 +323,7 @@ def test_what_is_not_there_is_a_sentence(
         with pytest.raises(RasterError, match=rf"^{url} cannot be read \(.* does not exist\); check the name"):
             open_source(url)
     with pytest.raises(StorageError, match=r"^s3://city/\S+ cannot be written \(.* does not exist\); check"):
-        sweep(translator, ortho, "s3://city/map.tif", OPTIONS)
+        translator.translate_to(ortho, "s3://city/map.tif", **OPTIONS)
     s3.pipe_file("town/text.tif", b"no image")
     with pytest.raises(RasterError, match=r"s3://town/text\.tif is not an image of a kind that is read"):
         open_source("s3://town/text.tif")
@@ -331,7 +334,7 @@ def test_what_is_not_there_is_a_sentence(
     with pytest.raises(RasterError, match=r"ortho\.tif cannot be read .*check the name, the credentials"):
         open_source("s3://town/ortho.tif")
     with pytest.raises(StorageError, match="s3://town/"):
-        sweep(translator, ortho, "s3://town/map.tif", OPTIONS)
+        translator.translate_to(ortho, "s3://town/map.tif", **OPTIONS)
     close(False)
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
@@ -339,7 +342,7 @@ def test_what_is_not_there_is_a_sentence(
         with pytest.raises(RasterError, match=r"ortho\.tif cannot be read \(.*[Cc]onnect"):
             open_source("s3://town/ortho.tif")
         with pytest.raises(StorageError, match=r"cannot be read \(Could not connect"):
-            sweep(translator, ortho, "s3://town/map.tif", OPTIONS)
+            translator.translate_to(ortho, "s3://town/map.tif", **OPTIONS)
     enter(monkeypatch, s3.endpoint_url or "")
 
 

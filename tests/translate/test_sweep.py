@@ -21,14 +21,14 @@ from PIL import Image, ImageFilter
 from rasterio.enums import ColorInterp
 
 from terramorph.bundle import Bundle
-from terramorph.errors import ConfigError, InputError, RasterError, StorageError
+from terramorph.errors import ConfigError, InputError, InputWarning, RasterError, StorageError
 from terramorph.geo import Grid
 from terramorph.raster import Raster, TileSource, read_image, write_image
 from terramorph.sources import open_source
-from terramorph.translate import Model, SweepOptions, sweep
-from terramorph.translate.assemble import Kind
+from terramorph.translate import Model
+from terramorph.translate.outputs import Kind
 from terramorph.translate.parts import Parts
-from terramorph.translate.sweep import work_grid
+from terramorph.translate.plan import work_grid
 
 from .conftest import make_bundle
 
@@ -59,7 +59,7 @@ def made(path: Path) -> Raster:
 
 def test_a_small_raster_is_what_translate_gives(bundle: Bundle, ortho: Path, tmp_path: Path) -> None:
     translator = Model(bundle, precision="fp32")
-    sweep(translator, ortho, tmp_path / "map.tif")
+    translator.translate_to(ortho, tmp_path / "map.tif")
     expected, got = translator.translate(ortho), made(tmp_path / "map.tif")
     assert np.array_equal(got.pixels[:, got.mask], expected.pixels[:, expected.mask])
     assert np.array_equal(got.mask, expected.mask)
@@ -74,12 +74,12 @@ def test_bounded_networks_do_not_see_the_windows(ortho: Path, tmp_path: Path) ->
     whole = translator.translate(ortho)
     for number, options in enumerate(
         (
-            SweepOptions(window=4 * halo),
-            SweepOptions(window=4 * halo + 40, offset=(12, 28)),
-            SweepOptions(window=6 * halo),
+            {"window": 4 * halo},
+            {"window": 4 * halo + 40, "offset": (12, 28)},
+            {"window": 6 * halo},
         )
     ):
-        sweep(translator, ortho, tmp_path / f"{number}.tif", options)
+        translator.translate_to(ortho, tmp_path / f"{number}.tif", **options)
         got = made(tmp_path / f"{number}.tif")
         # The same numbers added up in another order: a level where one lay at a half.
         off = np.abs(got.pixels.astype(int) - whole.pixels)[:, got.mask]
@@ -91,7 +91,7 @@ def test_blended_windows_agree_with_another_tiling(ortho: Path, tmp_path: Path) 
     translator = Model(make_bundle(gain=0.02), precision="fp32")
     results = []
     for number, offset in enumerate(((0, 0), (64, 64))):
-        sweep(translator, ortho, tmp_path / f"{number}.tif", SweepOptions(window=192, overlap=64, offset=offset))
+        translator.translate_to(ortho, tmp_path / f"{number}.tif", window=192, overlap=64, offset=offset)
         results.append(made(tmp_path / f"{number}.tif"))
     assert np.array_equal(results[0].mask, results[1].mask)
     off = np.abs(results[0].pixels.astype(int) - results[1].pixels)[:, results[0].mask]
@@ -101,11 +101,11 @@ def test_blended_windows_agree_with_another_tiling(ortho: Path, tmp_path: Path) 
 def test_empty_windows_cost_nothing(bundle: Bundle, ortho: Path, tmp_path: Path, monkeypatch) -> None:
     seen = []
     translator = Model(bundle, precision="fp32")
-    run = translator.translate_window
-    monkeypatch.setattr(translator, "translate_window", lambda r, s=0: seen.append(r.grid) or run(r, s))
+    run = translator.predict
+    monkeypatch.setattr(translator, "predict", lambda r, s=0: seen.append(r[0].grid) or run(r, s))
     corner = box(400000, 5799936, 400064, 5800000, UTM)
-    options = SweepOptions(window=128, overlap=32, area=corner)
-    sweep(translator, ortho, tmp_path / "map.tif", options)
+    options = {"window": 128, "overlap": 32, "area": corner}
+    translator.translate_to(ortho, tmp_path / "map.tif", **options)
     assert len(seen) == 1
     got = made(tmp_path / "map.tif")
     assert got.mask[:40, :64].all()
@@ -115,12 +115,12 @@ def test_empty_windows_cost_nothing(bundle: Bundle, ortho: Path, tmp_path: Path,
 
 SCRIPT = """
     import os, signal, sys
-    from terramorph.translate import *
+    from terramorph.translate import load
     def progress(step, done, total):
         if step == sys.argv[4] and done >= int(sys.argv[5]):
             os.kill(os.getpid(), signal.SIGKILL)
     translator = load(sys.argv[1], precision="fp32")
-    sweep(translator, sys.argv[2], sys.argv[3], SweepOptions(window=128, overlap=32), progress)
+    translator.translate_to(sys.argv[2], sys.argv[3], window=128, overlap=32, progress=progress)
 """
 
 
@@ -130,7 +130,7 @@ def test_kill_and_go_on_gives_the_same_pixels(bundle: Bundle, ortho: Path, tmp_p
     from terramorph.translate import load
 
     translator = load(tmp_path / "model.safetensors", precision="fp32")
-    sweep(translator, ortho, tmp_path / "whole.tif", SweepOptions(window=128, overlap=32))
+    translator.translate_to(ortho, tmp_path / "whole.tif", window=128, overlap=32)
     target = tmp_path / "killed.tif"
     for step, at in (("translating", 2), ("translating", 5), ("joining", 0), ("writing", 0)):
         words = [str(tmp_path / "model.safetensors"), str(ortho), str(target), step, str(at)]
@@ -138,9 +138,9 @@ def test_kill_and_go_on_gives_the_same_pixels(bundle: Bundle, ortho: Path, tmp_p
         assert done.returncode == -signal.SIGKILL
         assert not target.exists()
     seen = []
-    run = translator.translate_window
-    monkeypatch.setattr(translator, "translate_window", lambda r, s=0: seen.append(r.grid) or run(r, s))
-    sweep(translator, ortho, target, SweepOptions(window=128, overlap=32))
+    run = translator.predict
+    monkeypatch.setattr(translator, "predict", lambda r, s=0: seen.append(r[0].grid) or run(r, s))
+    translator.translate_to(ortho, target, window=128, overlap=32)
     assert not seen  # all was done before the last kills
     assert np.array_equal(made(target).pixels, made(tmp_path / "whole.tif").pixels)
     assert not (tmp_path / ".killed.tif.parts").exists()
@@ -149,8 +149,8 @@ def test_kill_and_go_on_gives_the_same_pixels(bundle: Bundle, ortho: Path, tmp_p
 def test_a_full_disk_is_a_sentence_and_the_same_call_goes_on(
     bundle: Bundle, ortho: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    translator, options = Model(bundle, precision="fp32"), SweepOptions(window=128, overlap=32)
-    sweep(translator, ortho, tmp_path / "whole.tif", options)
+    translator, options = Model(bundle, precision="fp32"), {"window": 128, "overlap": 32}
+    translator.translate_to(ortho, tmp_path / "whole.tif", **options)
     room = iter(range(8))
 
     def full(file: int) -> None:
@@ -160,15 +160,14 @@ def test_a_full_disk_is_a_sentence_and_the_same_call_goes_on(
     with monkeypatch.context() as little:
         little.setattr("terramorph.atomic.os.fsync", full)
         with pytest.raises(StorageError, match="No space left on device"):
-            sweep(translator, ortho, tmp_path / "map.tif", options)
+            translator.translate_to(ortho, tmp_path / "map.tif", **options)
     assert not (tmp_path / "map.tif").exists()
     told: list[int] = []
-    sweep(
-        translator,
+    translator.translate_to(
         ortho,
         tmp_path / "map.tif",
-        options,
-        lambda step, done, _: told.append(done) if step == "translating" else None,
+        **options,
+        progress=lambda step, done, _: told.append(done) if step == "translating" else None,
     )
     assert told[0] >= 5
     assert (tmp_path / "map.tif").read_bytes() == (tmp_path / "whole.tif").read_bytes()
@@ -181,20 +180,20 @@ def stop(step: str, done: int, total: int) -> None:
 
 def test_another_plan_is_refused_and_a_damaged_part_is_made_again(bundle: Bundle, ortho: Path, tmp_path: Path) -> None:
     translator = Model(bundle, precision="fp32")
-    options = SweepOptions(window=128, overlap=32)
+    options = {"window": 128, "overlap": 32}
     with pytest.raises(KeyboardInterrupt):
-        sweep(translator, ortho, tmp_path / "map.tif", options, stop)
+        translator.translate_to(ortho, tmp_path / "map.tif", **options, progress=stop)
     folder = tmp_path / ".map.tif.parts"
     damaged = folder / "000003.npy"
     damaged.write_bytes(damaged.read_bytes()[:500])
-    with pytest.raises(InputError, match=r"000003\.npy was damaged .* run the same command again"):
-        sweep(translator, ortho, tmp_path / "map.tif", options)
-    sweep(translator, ortho, tmp_path / "map.tif", options)
+    with pytest.raises(InputError, match=r"000003\.npy was damaged .* run the same again"):
+        translator.translate_to(ortho, tmp_path / "map.tif", **options)
+    translator.translate_to(ortho, tmp_path / "map.tif", **options)
     with pytest.raises(KeyboardInterrupt):
-        sweep(translator, ortho, tmp_path / "map.tif", replace(options, overwrite=True), stop)
-    other = SweepOptions(window=192, overlap=32)
-    with pytest.raises(InputError, match=r"windows of an unfinished translation with another cover; .* --restart"):
-        sweep(translator, ortho, tmp_path / "map.tif", other)
+        translator.translate_to(ortho, tmp_path / "map.tif", **options, overwrite=True, progress=stop)
+    other = {"window": 192, "overlap": 32}
+    with pytest.raises(InputError, match=r"parts of an unfinished translation with another cover; .* restart"):
+        translator.translate_to(ortho, tmp_path / "map.tif", **other)
     assert Parts(tmp_path / "map.tif", {}, restart=True).done() == set()
 
 
@@ -204,37 +203,37 @@ def test_what_is_there_is_replaced_only_if_that_is_allowed(
 ) -> None:
     translator, out = Model(bundle, precision="fp32"), tmp_path / f"map.{'tif' if kind == 'cog' else kind}"
     out.write_bytes(b"the work of weeks")
-    options = SweepOptions(kind=kind, window=128, overlap=32)
+    options = {"kind": kind, "window": 128, "overlap": 32}
 
     told: list[str] = []
     with pytest.raises(InputError, match=rf"{out.name} would be replaced; .*overwrite"):
-        sweep(translator, ortho, out, options, lambda step, done, total: told.append(step))
+        translator.translate_to(ortho, out, **options, progress=lambda step, done, total: told.append(step))
     assert told == []
     assert [path.read_bytes() for path in tmp_path.glob("*map*")] == [b"the work of weeks"]
-    allowed = replace(options, overwrite=True)
+    allowed = {**options, "overwrite": True}
     with pytest.raises(KeyboardInterrupt):
-        sweep(translator, ortho, out, allowed, stop)
+        translator.translate_to(ortho, out, **allowed, progress=stop)
     assert out.read_bytes() == b"the work of weeks"
-    sweep(translator, ortho, out, options)  # it was allowed when this was begun
+    translator.translate_to(ortho, out, **options)  # it was allowed when this was begun
     with open_source(out) as source:
         assert source.read(source.grid).mask.any()
 
 
 def test_an_uncertainty_that_is_there_is_not_replaced(bundle: Bundle, ortho: Path, tmp_path: Path) -> None:
     (tmp_path / "std.tif").write_bytes(b"the work of weeks")
-    options = SweepOptions(samples=2, uncertainty=tmp_path / "std.tif")
+    options = {"samples": 2, "uncertainty": tmp_path / "std.tif"}
     with pytest.raises(InputError, match=r"std\.tif would be replaced"):
-        sweep(Model(bundle, mode="paper"), ortho, tmp_path / "map.tif", options)
+        Model(bundle, mode="paper").translate_to(ortho, tmp_path / "map.tif", **options)
 
 
 def test_scale_is_brought_to_the_models_or_refused(ortho: Path, picture, tmp_path: Path) -> None:
     bundle = make_bundle(header={"ground_resolution": 1.25})
     translator = Model(bundle, precision="fp32")
-    sweep(translator, ortho, tmp_path / "coarse.tif")
+    translator.translate_to(ortho, tmp_path / "coarse.tif")
     got = made(tmp_path / "coarse.tif")
     assert got.grid.resolution == pytest.approx((1.25, 1.25))
     assert got.grid.crs == UTM
-    sweep(translator, ortho, tmp_path / "back.tif", SweepOptions(match_source=True))
+    translator.translate_to(ortho, tmp_path / "back.tif", match_source=True)
     back, own = made(tmp_path / "back.tif"), read_image(ortho)
     assert back.grid == own.grid
     assert not back.mask[~own.mask].any()
@@ -244,27 +243,27 @@ def test_scale_is_brought_to_the_models_or_refused(ortho: Path, picture, tmp_pat
     assert back.mask[inner].all()
 
     far = Model(make_bundle(header={"ground_resolution": 2.0}), precision="fp32")
-    with pytest.raises(InputError, match=r"is 1 m and the model .* 2 m; bring it to that with --resolution 2"):
-        sweep(far, ortho, tmp_path / "no.tif")
-    sweep(far, ortho, tmp_path / "two.tif", SweepOptions(resolution=2.0))
+    with pytest.raises(InputError, match=r"is 1 m and the model .* 2 m; translate it at resolution 2"):
+        far.translate_to(ortho, tmp_path / "no.tif")
+    far.translate_to(ortho, tmp_path / "two.tif", resolution=2.0)
     assert made(tmp_path / "two.tif").grid.resolution == pytest.approx((2.0, 2.0))
 
     write_image(Raster.from_pixels(picture(80, 80)), tmp_path / "plain.tif")
     with pytest.raises(InputError, match="no place on Earth"):
-        sweep(far, tmp_path / "plain.tif", tmp_path / "no.tif", SweepOptions(resolution=2.0))
+        far.translate_to(tmp_path / "plain.tif", tmp_path / "no.tif", resolution=2.0)
     four = Raster.from_pixels(picture(80, 80, bands=4), Grid(80, 80, PLACE, UTM))
     write_image(four, tmp_path / "four.tif")
     with pytest.raises(InputError, match="4 bands and the model takes 3"):
-        sweep(translator, tmp_path / "four.tif", tmp_path / "no.tif")
+        translator.translate_to(tmp_path / "four.tif", tmp_path / "no.tif")
     assert not (tmp_path / "no.tif").exists()
 
 
 def test_tiles_come_out_on_the_worlds_grid(bundle: Bundle, ortho: Path, tmp_path: Path) -> None:
     translator = Model(bundle, precision="fp32")
-    sweep(translator, ortho, tmp_path / "map.tif")
+    translator.translate_to(ortho, tmp_path / "map.tif")
     for kind in ("mbtiles", "pmtiles", "xyz"):
         out = tmp_path / f"map.{kind}"
-        sweep(translator, ortho, out, SweepOptions(kind=kind))
+        translator.translate_to(ortho, out, kind=kind)
         with open_source(out) as tiles, open_source(tmp_path / "map.tif") as whole:
             assert isinstance(tiles, TileSource)
             grid = tiles.grid
@@ -278,9 +277,9 @@ def test_tiles_come_out_on_the_worlds_grid(bundle: Bundle, ortho: Path, tmp_path
 def test_the_spread_of_draws(ortho: Path, tmp_path: Path) -> None:
     bundle = make_bundle(header={"mode": "paper"})
     translator = Model(bundle, mode="paper", precision="fp32")
-    options = SweepOptions(samples=3, uncertainty=tmp_path / "std.tif")
-    sweep(translator, ortho, tmp_path / "map.tif", options)
-    draws = translator.translate(ortho, samples=3)
+    options = {"samples": 3, "uncertainty": tmp_path / "std.tif"}
+    translator.translate_to(ortho, tmp_path / "map.tif", **options)
+    draws = [translator.translate(ortho, sample=number) for number in range(3)]
     stack = np.stack([d.pixels for d in draws]).astype(np.float32)
     spread = made(tmp_path / "std.tif")
     assert spread.dtype == np.float32
@@ -288,14 +287,14 @@ def test_the_spread_of_draws(ortho: Path, tmp_path: Path) -> None:
     assert np.allclose(spread.pixels[0][spread.mask], expected[spread.mask], atol=1e-3)
     assert np.array_equal(made(tmp_path / "map.tif").pixels[:, spread.mask], draws[0].pixels[:, spread.mask])
     with pytest.raises(ConfigError, match="needs several draws"):
-        SweepOptions(uncertainty=tmp_path / "std.tif")
+        translator.translate_to(ortho, tmp_path / "no.tif", uncertainty=tmp_path / "std.tif")
     with pytest.raises(ConfigError, match="would be equal"):
-        sweep(Model(bundle, mode="raster"), ortho, tmp_path / "no.tif", options)
+        Model(bundle, mode="raster").translate_to(ortho, tmp_path / "no.tif", **options)
 
 
 def test_the_output_says_where_it_is_from(bundle: Bundle, ortho: Path, tmp_path: Path) -> None:
     noted = replace(bundle, header=bundle.header.model_copy(update={"note": "Research only."}))
-    sweep(Model(noted, precision="fp32"), ortho, tmp_path / "map.tif")
+    Model(noted, precision="fp32").translate_to(ortho, tmp_path / "map.tif")
     with rasterio.open(tmp_path / "map.tif") as file:
         tags = file.tags()
         assert tags["TERRAMORPH_SOURCE"].endswith("ortho.tif")
@@ -305,15 +304,30 @@ def test_the_output_says_where_it_is_from(bundle: Bundle, ortho: Path, tmp_path:
         assert file.colorinterp[:3] == (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 
 
+def test_instance_norm_is_warned_of(ortho: Path, tmp_path: Path) -> None:
+    model = Model(make_bundle(norm="instance"), precision="fp32")
+    with pytest.warns(InputWarning, match="instance norm"):
+        model.translate_to(ortho, tmp_path / "map.tif", window=128, overlap=32)
+    model.translate_to(ortho, tmp_path / "one.tif")
+
+
+def test_a_place_without_crs_is_told(bundle: Bundle, picture, tmp_path: Path) -> None:
+    write_image(Raster.from_pixels(picture(64, 80)), tmp_path / "in.png")
+    (tmp_path / "in.pgw").write_text("1\n0\n0\n-1\n392000.5\n5819999.5\n")
+    for name in ("out.png", "out.tif", "folder"):
+        with pytest.warns(InputWarning, match=r"in\.png has a place but no CRS"):
+            Model(bundle).translate_to(tmp_path / "in.png", tmp_path / name)
+
+
 def test_unreadable_blocks_are_named_and_gone_on_from(bundle: Bundle, ortho: Path, tmp_path: Path) -> None:
     whole = ortho.read_bytes()
     translator = Model(bundle, precision="fp32")
     ortho.write_bytes(whole[: len(whole) // 2])
     with pytest.raises((InputError, StorageError), match=r"ortho\.tif"):
-        sweep(translator, ortho, tmp_path / "map.tif", SweepOptions(window=128, overlap=32))
+        translator.translate_to(ortho, tmp_path / "map.tif", window=128, overlap=32)
     assert not (tmp_path / "map.tif").exists()
     ortho.write_bytes(whole)
-    sweep(translator, ortho, tmp_path / "map.tif", SweepOptions(window=128, overlap=32))
+    translator.translate_to(ortho, tmp_path / "map.tif", window=128, overlap=32)
     assert made(tmp_path / "map.tif").mask.any()
 
 
@@ -321,7 +335,7 @@ def test_what_could_not_be_written_is_refused_before_the_first_window(
     bundle: Bundle, ortho: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     translator = Model(bundle, precision="fp32")
-    monkeypatch.setattr(translator, "translate_window", lambda *_: pytest.fail("a window was computed"))
+    monkeypatch.setattr(translator, "predict", lambda *_: pytest.fail("a window was computed"))
     whole = ortho.read_bytes()
     (tmp_path / "tiles").mkdir()
     (tmp_path / "tiles" / "notes.txt").touch()
@@ -329,27 +343,29 @@ def test_what_could_not_be_written_is_refused_before_the_first_window(
     write_image(Raster.from_pixels(read_image(ortho).pixels), plain)
     (tmp_path / "link.tif").symlink_to(ortho)
     for source, output, options, sentence in (
-        (ortho, ortho, SweepOptions(), r"ortho\.tif is what is translated, and would be replaced"),
-        (tmp_path / "link.tif", ortho, SweepOptions(), r"ortho\.tif is what is translated, and would be replaced"),
-        (ortho, "map.png", SweepOptions(), r"GeoTIFF is called \.tif, and .*map\.png is not"),
-        (ortho, "map.tif", SweepOptions(kind="pmtiles"), r"PMTiles archive is called \.pmtiles, and .*map\.tif is not"),
-        (ortho, "map.pmtiles", SweepOptions(kind="mbtiles"), r"MBTiles archive is called \.mbtiles"),
-        (ortho, "map.tif", SweepOptions(kind="xyz"), r"A folder of tiles is not called \.tif"),
-        (ortho, "tiles", SweepOptions(kind="xyz"), "tiles is there already and not empty"),
-        (plain, "map.pmtiles", SweepOptions(kind="pmtiles"), r"plain\.png has no CRS"),
+        (ortho, ortho, {}, r"ortho\.tif is what is translated, and would be replaced"),
+        (tmp_path / "link.tif", ortho, {}, r"ortho\.tif is what is translated, and would be replaced"),
+        (ortho, "map.png", {"kind": "cog"}, r"GeoTIFF is called \.tif, and .*map\.png is not"),
+        (ortho, "map.jpg", {}, r"a JPEG cannot hold pixels without data; use \.tif"),
+        (ortho, "map.pmtiles", {"match_source": True}, "leave match_source out"),
+        (ortho, "map.tif", {"skip_bad": True}, "skip_bad and suffix are for folders"),
+        (ortho, "drawn", {"area": box(0, 0, 1, 1, UTM)}, "drawn is a folder of images, each translated whole"),
+        (ortho, "map.tif", {"kind": "pmtiles"}, r"archive of tiles is called \.pmtiles, and .*map\.tif is not"),
+        (ortho, "map.pmtiles", {"kind": "mbtiles"}, r"archive of tiles is called \.mbtiles"),
+        (ortho, "map.tif", {"kind": "xyz"}, r"A folder of tiles is not called \.tif"),
+        (ortho, "tiles", {"kind": "xyz"}, "tiles is there already and not empty"),
+        (plain, "map.pmtiles", {"kind": "pmtiles"}, r"plain\.png has no CRS"),
     ):
         with pytest.raises((InputError, RasterError), match=sentence):
-            sweep(translator, source, tmp_path / output, options)
+            translator.translate_to(source, tmp_path / output, **options)
     noisy = Model(make_bundle(dropout=0.5), precision="fp32", mode="paper")
-    monkeypatch.setattr(noisy, "translate_window", lambda *_: pytest.fail("a window was computed"))
+    monkeypatch.setattr(noisy, "predict", lambda *_: pytest.fail("a window was computed"))
     for spread, sentence in (
         ("map.tif", "cannot be the output and its uncertainty too"),
         ("std.png", r"std\.png is not"),
     ):
         with pytest.raises(InputError, match=sentence):
-            sweep(noisy, ortho, tmp_path / "map.tif", SweepOptions(samples=2, uncertainty=tmp_path / spread))
-    with pytest.raises(ConfigError, match="only the spread is kept; name its file"):
-        SweepOptions(samples=2)
+            noisy.translate_to(ortho, tmp_path / "map.tif", samples=2, uncertainty=tmp_path / spread)
     assert ortho.read_bytes() == whole
     assert not list(tmp_path.glob(".*.parts"))
 
@@ -357,8 +373,8 @@ def test_what_could_not_be_written_is_refused_before_the_first_window(
 def test_the_output_of_an_area_is_no_larger_than_it(bundle: Bundle, ortho: Path, tmp_path: Path) -> None:
     translator = Model(bundle, precision="fp32")
     area = box(400200, 5799800, 400300, 5799900, UTM)
-    sweep(translator, ortho, tmp_path / "whole.tif", SweepOptions(window=320))
-    sweep(translator, ortho, tmp_path / "part.tif", SweepOptions(area=area, match_source=True))
+    translator.translate_to(ortho, tmp_path / "whole.tif", window=320)
+    translator.translate_to(ortho, tmp_path / "part.tif", area=area, match_source=True)
     part, own = made(tmp_path / "part.tif"), read_image(ortho).grid
     assert part.grid == own.crop(64, 192, 136, 108)  # from a multiple of the stride on
     assert part.mask.sum() == 100 * 100
@@ -376,7 +392,7 @@ def test_pixels_that_are_not_square_are_warped(bundle: Bundle, picture, tmp_path
         assert own.is_square is square
         path = tmp_path / f"{number}.tif"
         write_image(Raster.from_pixels(picture(own.height, own.width), own), path)
-        sweep(translator, path, tmp_path / f"made{number}.tif")
+        translator.translate_to(path, tmp_path / f"made{number}.tif")
         got = made(tmp_path / f"made{number}.tif").grid
         assert got.is_square
         assert (got == own) is square
@@ -385,10 +401,10 @@ def test_pixels_that_are_not_square_are_warped(bundle: Bundle, picture, tmp_path
 
 def test_grids_out_of_all_reason_are_refused(bundle: Bundle, ortho: Path, tmp_path: Path) -> None:
     translator = Model(bundle, precision="fp32", any_resolution=True)
-    with pytest.raises(InputError, match=r"is 1 m, and nothing is to be seen at 0\.001 m; give a coarser --resolution"):
-        sweep(translator, ortho, tmp_path / "no.tif", SweepOptions(resolution=0.001))
+    with pytest.raises(InputError, match=r"is 1 m, and nothing is to be seen at 0\.001 m; give a coarser resolution"):
+        translator.translate_to(ortho, tmp_path / "no.tif", resolution=0.001)
     world = Grid(2**24, 2**24, Affine(2.0, 0.0, 0.0, 0.0, -2.0, 0.0), UTM)
     with open_source(ortho) as source:
         source.grid = world  # type: ignore[misc]
-        with pytest.raises(InputError, match=r"16,777,216 x 16,777,216 pixels; .* --area"):
+        with pytest.raises(InputError, match=r"16,777,216 x 16,777,216 pixels; .* area"):
             work_grid(source, translator, None)

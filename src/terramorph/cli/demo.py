@@ -61,7 +61,7 @@ def run(
     from terramorph.evaluation import evaluate
     from terramorph.raster import read_image
     from terramorph.training import load_config
-    from terramorph.translate import load, translate_files
+    from terramorph.translate import load
 
     changes: dict[str, Any] = {"seed": seed, "device": device.value}
     if steps is not None:
@@ -81,13 +81,9 @@ def run(
             f"Training was cut short after {duration(limit)}, {result.step} of {shortened} steps; a faster machine "
             "does better."
         )
-    bundle = str(result.model)
-
-    made = out / "map.tif"
-    with Meter("translating the held-out quarter") as meter:
-        translate_files(bundle, heldout_aerial, made, device=device.value, overwrite=True, progress=meter.update)
+    made, model = out / "map.tif", load(str(result.model), device=device.value)
+    model.translate_to(heldout_aerial, made, overwrite=True)
     with Meter("evaluating") as meter:
-        model = load(bundle, device=device.value)
         metrics = evaluate(model, out / "pairs", out / "evaluation", progress=meter.update)
     ground = Ground(read_image(heldout_aerial), read_image(made), read_image(heldout_truth))
     miou, classes = _map_scores(ground)

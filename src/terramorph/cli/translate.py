@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import signal
+from contextlib import ExitStack
 from dataclasses import replace
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from terramorph.cli.choices import MAX_SEED, Backend, Device, Mode, Precision
-from terramorph.cli.console import Meter, Steps, say, warn
+from terramorph.cli.console import Steps, say, warn
 from terramorph.cli.interrupt import StoppedBefore
 from terramorph.cli.reading import read_options
-from terramorph.errors import ConfigError
 
 if TYPE_CHECKING:
-    from terramorph.raster import ReadOptions, Source
-    from terramorph.translate import Model, SweepOptions
+    from terramorph.translate import Model
+    from terramorph.translate.cluster import DaskEngine
 
 NAME = "translate"
 _GO_ON = "run the same command again, it goes on from here"
@@ -112,7 +112,7 @@ def run(
     workers: Annotated[int | None, typer.Option(help="Compute in so many processes here.")] = None,
 ) -> None:
     """Translate a raster of any size, an image, or a folder of images; every pixel's place is kept."""
-    from terramorph.raster.storage import as_remote
+    from terramorph.translate import load
 
     settings: dict[str, Any] = {
         "mode": mode.value if mode else None,
@@ -121,100 +121,44 @@ def run(
         "backend": backend.value if backend else None,
         "accept_quality_loss": accept_quality_loss,
         "seed": seed,
-        "any_resolution": any_resolution or resolution is not None,
+        "any_resolution": any_resolution,
     }
-    reading = read_options(bands, nodata, raw, height=height, dem=dem)
-    # Several draws without their spread are several images, as NAME_1, NAME_2 ...
-    several = samples > 1 and uncertainty is None and to is None
-    kind = to or (None if several else _kind_of(source, output))
-    if kind is None and as_remote(output) is not None:
-        raise ConfigError(f"{as_remote(output)} is no GeoTIFF or tile archive; name it .tif, .mbtiles or .pmtiles.")
-    clustered = scheduler is not None or workers is not None
-    if kind is not None:
-        from terramorph.translate import SweepOptions, read_area
-
-        if skip_bad:
-            raise ConfigError("--skip-bad is for folders of images; a raster is translated whole or not at all.")
-        options = SweepOptions(
-            resolution=resolution,
-            match_source=match_source,
-            area=None if area is None else read_area(area),
-            samples=samples,
-            uncertainty=uncertainty,
-            kind=kind.value,
-            restart=restart,
-            overwrite=overwrite,
-            pairs=pairs,
-        )
-        how = {"crs": crs, "style": style, "terms": terms, "zoom": zoom, "cache": _tile_cache(output)}
-        imagery = _Imagery(source, reading, how)
+    opening: dict[str, Any] = {
+        "options": read_options(bands, nodata, raw, height=height, dem=dem),
+        "crs": crs,
+        "zoom": zoom,
+        "terms": terms,
+        "style": style,
+        "cache": _tile_cache(output),
+    }
+    with ExitStack() as stack:
+        if scheduler is None and workers is None:
+            model, engine = load(bundle, **settings), None
+        else:
+            model, engine = _on_cluster(stack, bundle, settings, source, opening, scheduler, workers)
         try:
-            if clustered:
-                _sweep_on_cluster(bundle, settings, imagery, output, options, scheduler, workers)
-            else:
-                _sweep(bundle, settings, imagery, output, options)
+            written = model.translate_to(
+                source,
+                output,
+                resolution=resolution,
+                match_source=match_source,
+                area=area,
+                samples=samples,
+                uncertainty=uncertainty,
+                kind=to.value if to else None,
+                skip_bad=skip_bad,
+                pairs=pairs,
+                overwrite=overwrite,
+                restart=restart,
+                engine=engine,
+                progress=stack.enter_context(Steps()).update,
+                **opening,
+            )
         except KeyboardInterrupt:  # typer would end without a word
             raise StoppedBefore(f"Stopped: {output} is not finished; {_GO_ON}.", 128 + signal.SIGINT) from None
-        say(f"{output}: 1 image written.")
-        return
-    if clustered:
-        raise ConfigError("--scheduler and --workers are for rasters of any size; leave them out for images.")
-    placed = {
-        "--resolution": resolution is not None,
-        "--match-source": match_source,
-        "--area": area is not None,
-        "--uncertainty": uncertainty is not None,
-        "--crs": crs is not None,
-        "--zoom": zoom is not None,
-        "--terms": terms is not None,
-        "--style": style != "classic",
-        "--restart": restart,
-    }
-    if any(placed.values()):
-        given = " and ".join(name for name, is_given in placed.items() if is_given)
-        raise ConfigError(f"For {given} the output must be a GeoTIFF or a tile archive, and {output} is neither.")
-    from terramorph.translate import load, translate_files
-
-    translator = load(bundle, **settings)
-    with Meter("translating") as meter:
-        written = translate_files(
-            translator,
-            source,
-            output,
-            samples=samples,
-            skip_bad=skip_bad,
-            options=reading,
-            overwrite=overwrite,
-            pairs=pairs,
-            progress=meter.update,
-        )
     for sentence in written.skipped:
         warn(f"skipped: {sentence}")
-    say(f"{output}: {len(written)} image{'s' * (len(written) != 1)} written.")
-
-
-class _Imagery(NamedTuple):
-    """What `open_source` takes."""
-
-    spec: str
-    options: ReadOptions
-    how: dict[str, Any]
-
-    def opener(self) -> partial[Source]:
-        """Opens it; can be sent to a worker."""
-        from terramorph.sources import open_source
-
-        return partial(open_source, self.spec, self.options, **self.how)
-
-    def for_model(self, translator: Model) -> _Imagery:
-        """The same with the names of the model's bands, if bands are picked: their order is the user's."""
-        names = translator.header.source.names if self.options.bands else None
-        return self._replace(options=replace(self.options, names=names))
-
-    def seen_from_elsewhere(self) -> _Imagery:
-        """The same for a process that works in another folder."""
-        how = self.how | {"style": _absolute(self.how["style"]), "cache": self.how["cache"].absolute()}
-        return self._replace(spec=_absolute(self.spec), how=how)
+    say(f"{output}: {len(written.files)} image{'s' * (len(written.files) != 1)} written.")
 
 
 def _tile_cache(output: Path) -> Path:
@@ -226,69 +170,33 @@ def _tile_cache(output: Path) -> Path:
     return folder / f".{output.name}.tiles"
 
 
-def _sweep(bundle: str, settings: dict[str, Any], imagery: _Imagery, output: Path, options: SweepOptions) -> None:
-    """In this process."""
-    from terramorph.translate import load, sweep
-
-    translator = load(bundle, **settings)
-    _warn_of_instance_norm(translator)
-    with imagery.for_model(translator).opener()() as source, Steps() as steps:
-        sweep(translator, source, output, options, steps.update)
-
-
-def _warn_of_instance_norm(translator: Model) -> None:
-    if translator.header.architecture.settings.get("norm") == "instance":
-        warn(
-            "this network has instance norm, which looks at the statistics of each window: where windows differ in "
-            "content, their tones may differ too. Batch norm has no such effect."
-        )
-
-
-def _sweep_on_cluster(
+def _on_cluster(
+    stack: ExitStack,
     bundle: str,
     settings: dict[str, Any],
-    imagery: _Imagery,
-    output: Path,
-    options: SweepOptions,
+    source: str,
+    opening: dict[str, Any],
     scheduler: str | None,
     workers: int | None,
-) -> None:
-    """On workers that open bundle and source for themselves."""
-    from terramorph.translate import load, sweep
+) -> tuple[Model, DaskEngine]:
+    """The model, and workers that open it and the source for themselves, in whatever folder they stand."""
+    from terramorph.bundle import find_bundle
+    from terramorph.sources import open_source
+    from terramorph.translate import load
     from terramorph.translate.cluster import Cluster, DaskEngine
 
     cluster = Cluster(scheduler, workers)
     # Here the model is only asked what it is; a machine that hands out windows may have no GPU.
-    translator = load(bundle, **{**settings, "device": "cpu", "precision": "fp32"})
-    _warn_of_instance_norm(translator)
-    imagery = imagery.for_model(translator)
-    with imagery.opener()() as source, cluster, Steps() as steps:
-        model = partial(load, _absolute_bundle(bundle), **settings)
-        engine = DaskEngine(cluster, model, imagery.seen_from_elsewhere().opener())
-        sweep(translator, source, output, options, steps.update, engine)
+    model = load(bundle, **{**settings, "device": "cpu", "precision": "fp32"})
+    options = opening["options"]
+    if options.bands:  # as this process names them
+        options = replace(options, names=model.header.source.names)
+    there = {"options": options, "style": _absolute(opening["style"]), "cache": opening["cache"].absolute()}
+    opened = partial(open_source, _absolute(source), **(opening | there))
+    place = bundle if "://" in bundle else str(find_bundle(bundle).absolute())
+    return model, DaskEngine(stack.enter_context(cluster), partial(load, place, **settings), opened)
 
 
 def _absolute(spec: str) -> str:
     """A path that is there, from the root; what is no path stays as it is."""
     return str(Path(spec).absolute()) if Path(spec).exists() else spec
-
-
-def _absolute_bundle(bundle: str) -> str:
-    """Likewise for a bundle, which may be a name in the folder of models."""
-    from terramorph.bundle import find_bundle
-
-    return bundle if "://" in bundle else str(find_bundle(bundle).absolute())
-
-
-def _kind_of(source: str, output: Path) -> Kind | None:
-    """The kind of raster that an output's name means; None for images, and for folders of them."""
-    suffix = output.suffix.lower()
-    if suffix in (".mbtiles", ".pmtiles"):
-        return Kind(suffix[1:])
-    if suffix in (".tif", ".tiff") and not output.is_dir():
-        return Kind.cog
-    if "{z}" in source:
-        raise ConfigError(
-            f"{output} does not tell what to make of tiles; name it .tif, .mbtiles or .pmtiles, or give --to."
-        )
-    return None

@@ -158,21 +158,31 @@ class Cover:
 
     def windows(self) -> Iterator[Window]:
         """Every window, row by row."""
-        for row, down in enumerate(self.rows):
-            for column, across in enumerate(self.columns):
-                yield Window(
-                    number=row * len(self.columns) + column,
-                    row=row,
-                    column=column,
-                    y=down.start,
-                    x=across.start,
-                    height=down.stop - down.start,
-                    width=across.stop - across.start,
-                    core_y=down.first,
-                    core_x=across.first,
-                    core_height=down.last - down.first,
-                    core_width=across.last - across.first,
-                )
+        for row in range(len(self.rows)):
+            for column in range(len(self.columns)):
+                yield self._window(row, column)
+
+    def meeting(self, rows: slice, columns: slice) -> list[Window]:
+        """The windows whose cores meet a piece of the grid, row by row."""
+        down = [n for n, span in enumerate(self.rows) if span.first < rows.stop and span.last > rows.start]
+        across = [n for n, span in enumerate(self.columns) if span.first < columns.stop and span.last > columns.start]
+        return [self._window(row, column) for row in down for column in across]
+
+    def _window(self, row: int, column: int) -> Window:
+        down, across = self.rows[row], self.columns[column]
+        return Window(
+            number=row * len(self.columns) + column,
+            row=row,
+            column=column,
+            y=down.start,
+            x=across.start,
+            height=down.stop - down.start,
+            width=across.stop - across.start,
+            core_y=down.first,
+            core_x=across.first,
+            core_height=down.last - down.first,
+            core_width=across.last - across.first,
+        )
 
     def join(
         self, parts: Callable[[Window], NDArray[Any] | None], bands: int, rows: int = 256

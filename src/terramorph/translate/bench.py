@@ -15,7 +15,7 @@ from terramorph.errors import MissingPackageError
 from terramorph.networks.inference import cpu_form
 from terramorph.processor import native_bf16
 from terramorph.translate.backends import OnnxBackend, OpenVinoBackend, TorchBackend
-from terramorph.translate.model import WINDOW_SIDES
+from terramorph.translate.plan import WINDOW_SIDES
 from terramorph.translate.tuning import Run, Tuning, fastest_runs, remember
 
 BATCHES = (1, 2, 4, 8)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from types import TracebackType
@@ -22,8 +22,9 @@ import torch
 
 from terramorph.errors import ConfigError, InputError, MissingPackageError, RunError, TerramorphError
 from terramorph.raster import Source
+from terramorph.translate.engine import Job, Stages
 from terramorph.translate.model import Model
-from terramorph.translate.windows import Job, Stages, Unit
+from terramorph.translate.tiled import Unit
 from terramorph.translate.worker import Task, backend_name, forget, translate_unit
 
 IN_FLIGHT = 4
@@ -48,7 +49,7 @@ class Cluster:
     """Dask workers: processes of this machine, or those of a scheduler that runs somewhere.
 
         with Cluster(workers=2) as cluster:
-            sweep(translator, source, output, engine=DaskEngine(cluster, model, source))
+            model.translate_to(source, output, engine=DaskEngine(cluster, open_model, open_source))
 
     Python starts local workers by importing the main module again, so a script needs `if __name__ == "__main__":`.
 
@@ -62,11 +63,11 @@ class Cluster:
 
     def __init__(self, scheduler: str | None = None, workers: int | None = None) -> None:
         if scheduler is not None and workers is not None:
-            raise ConfigError("A scheduler has workers of its own; give --scheduler or --workers and not both.")
+            raise ConfigError("A scheduler has workers of its own; give a scheduler or workers and not both.")
         if scheduler is None and workers is None:
             raise ConfigError("A cluster is made of something; give the address of a scheduler or a number of workers.")
         if workers is not None and workers < 1:
-            raise ConfigError(f"{workers} workers do nothing; give --workers 1 or more.")
+            raise ConfigError(f"{workers} workers do nothing; give workers 1 or more.")
         self._address, self._count = scheduler, workers
         # Of the machine, before anything else in this process takes fewer.
         self._threads = None if workers is None else max(1, torch.get_num_threads() // workers)
@@ -217,7 +218,8 @@ class DaskEngine:
         from distributed.protocol.pickle import dumps
 
         threads = self.cluster.threads
-        task = Task(self.model, self.source, job.area, job.grid, job.parts, job.samples, job.plan, threads)
+        tiled = replace(job.tiled.cover), job.tiled.samples, job.tiled.sample  # a cover without what it has computed
+        task = Task(self.model, self.source, job.area, job.tiled.grid, *tiled, job.parts, job.plan, threads)
         try:
             dumps(task)
         except Exception as error:  # pickle's errors share no base
@@ -230,7 +232,7 @@ class DaskEngine:
                 _Round(self.cluster, task, job, stages, tell).run()
             except _LostError:
                 self.cluster.reconnect()
-            if len(job.parts.done()) == len(job.cover):
+            if len(job.parts.done()) == len(job.tiled.cover):
                 return
         raise RunError(
             f"The scheduler {self.cluster.name} was lost, or parts were, {ATTEMPTS} times; see to it and {_GO_ON}."
@@ -249,7 +251,7 @@ class _Round:
     ) -> None:
         done = job.parts.done()
         self._cluster, self._task, self._job, self._stages, self._tell = cluster, task, job, stages, tell
-        self._count, self._left = len(done), job.left(done)
+        self._count, self._left = len(done), job.tiled.units(job.source, done)
         self._running: dict[Any, tuple[Unit, float]] = {}
         self._doubled: set[Unit] = set()
         self._trusted: set[str] = set()
@@ -258,7 +260,7 @@ class _Round:
 
     def run(self) -> None:
         """Ends when every window that had no part has come back."""
-        self._tell(self._count, len(self._job.cover))
+        self._tell(self._count, len(self._job.tiled.cover))
         try:
             with _listening():
                 while self._hand_out():
@@ -312,7 +314,7 @@ class _Round:
         self._moved = time.monotonic()
         self._slowest = max(self._slowest, self._moved - begun)
         self._count += len(unit)
-        self._tell(self._count, len(self._job.cover))
+        self._tell(self._count, len(self._job.tiled.cover))
 
     def _wait_for_parts(self, worker: str, unit: Unit) -> None:
         """Makes sure that what a worker writes is seen here.

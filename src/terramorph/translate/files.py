@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from terramorph.bundle import Bundle, Mode
-from terramorph.errors import InputError, StorageError
-from terramorph.raster import IMAGE_SUFFIXES, Raster, ReadOptions, read_image, write_image
+from terramorph._version import __version__
+from terramorph.errors import ConfigError, InputError, StorageError
+from terramorph.geo import Grid
+from terramorph.raster import IMAGE_SUFFIXES, Raster, write_image
+from terramorph.raster.array_source import RasterSource
 from terramorph.raster.image import files_below
 from terramorph.raster.save import check_format
-from terramorph.translate.model import WHOLE_PIXELS, Model, load
-from terramorph.translate.outputs import refuse_present
+from terramorph.translate.outputs import Cog, Picture, Progress, Request, Written, refuse_present
 from terramorph.translate.paired import pairs_among, source_half, without_targets
+from terramorph.translate.parts import Parts, is_begun
+from terramorph.translate.plan import WHOLE_PIXELS, opened, plan
+from terramorph.translate.tiled import Tiled
 
-Progress = Callable[[int, int], None]
-WRITABLE = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+if TYPE_CHECKING:
+    from terramorph.translate.model import Model
+
+WRITABLE = (*Picture.suffixes, *Cog.suffixes)
 # fmt: off
 IMAGE_LIKE = IMAGE_SUFFIXES | {
     ".apng", ".asc", ".avif", ".bil", ".bip", ".bsq", ".cog", ".dds", ".dib", ".ecw", ".eps", ".exr", ".geotiff",
@@ -31,130 +38,161 @@ IMAGE_LIKE = IMAGE_SUFFIXES | {
 """Suffixes, in lower case, with which a name means an image, not a folder."""
 
 
-@dataclass(frozen=True)
-class Translated:
-    """What `translate_files` did.
+class _Image(NamedTuple):
+    """One image that is read."""
 
-    Attributes:
-        written: the images, in order; its length is also that of this object.
-        skipped: one sentence for each input that was left out.
-    """
-
-    written: list[Path] = field(default_factory=list)
-    skipped: list[str] = field(default_factory=list)
-
-    def __len__(self) -> int:
-        return len(self.written)
-
-    def __iter__(self) -> Iterator[Path]:
-        return iter(self.written)
+    path: Path
+    raster: Raster
+    tiled: Tiled
+    own: Grid
 
 
-def translate_files(
-    model: Model | Bundle | str | Path,
+def translate_images(
+    model: Model,
     source: str | Path | Sequence[str | Path],
-    output: str | Path,
+    output: Path,
+    request: Request,
     *,
-    mode: Mode | None = None,
-    samples: int = 1,
-    device: str = "auto",
-    precision: str = "auto",
-    seed: int = 0,
-    batch_size: int | None = None,
-    suffix: str | None = None,
-    skip_bad: bool = False,
-    any_resolution: bool = False,
-    options: ReadOptions | None = None,
-    overwrite: bool = False,
-    pairs: bool | None = None,
-    progress: Progress | None = None,
-) -> Translated:
-    """Translates an image, a list of images, or every image of a folder.
+    suffix: str | None,
+    skip_bad: bool,
+    opening: dict[str, Any],
+    tell: Progress,
+) -> Written:
+    """Translates a list of images, or every image of a folder, into a folder.
 
-    Every input is read and checked before the first output is written. Outputs appear whole or not at all;
-    georeference, world files and masks are carried over. Neighbours in the list that have the same size share passes in
-    raster mode. Reading and writing run beside the computation, a few images ahead.
+    Every input is read and checked before the first output is written. Neighbours in the list that have the same size
+    share passes in raster mode. Reading and writing run beside the computation, a few images ahead. Which images are
+    done is noted beside the output until all are, so that a translation that was stopped goes on.
 
     Args:
-        model: a translator, a bundle, or where one is.
-        source: an image, a folder (its images and those of folders in it, in the order of their names), or a list.
-        output: an image path for one image, otherwise a folder, made if missing. The name of each image is kept, and
-            below a folder its path. A name that ends like an image's is never a folder's, unless there is that folder.
-        mode, device, precision, seed, batch_size, any_resolution: see `Model`; ignored if one is given.
-        samples: outputs of each image in paper mode; for more than one they are called NAME_1, NAME_2 ...
-        suffix: of the outputs in a folder: .png, .jpg or .tif. Default: .tif for inputs that are TIFF and
-            for targets that PNG cannot hold, otherwise .png.
+        model: translates.
+        source: a folder (its images and those of folders in it, in the order of their names), a list, or an image.
+        output: a folder, made if missing, or a name for a single image. The name of each image is kept, and below a
+            folder its path.
+        request: what is asked for.
+        suffix: of the outputs in a folder: .png, .jpg or .tif. Default: .tif for inputs that are TIFF and for targets
+            that PNG cannot hold, otherwise .png.
         skip_bad: leave out inputs that cannot be read or do not fit the bundle, instead of stopping.
-        options: which bands of the images are read, in the model's order, and what their values mean.
-        overwrite: replace outputs that are there already.
-        pairs: True: the inputs are A|B pairs, of which the side is translated that the model takes; False: they are
-            not, and are translated whole; None: pairs are recognised (`paired`).
-        progress: called with (images done, images in all).
-
-    Returns:
-        The paths written and the inputs skipped.
+        opening: how each is opened.
+        tell: told how many images are done.
 
     Raises:
         InputError: if there is no image, an input does not fit the bundle, two outputs would have one name, or one is
             there already and may not be replaced.
-        RasterError: if an input cannot be read, or an output's format cannot hold its translation.
-        BundleError: if the bundle cannot be read.
-        ConfigError: if more than one sample is asked for in raster mode.
-        StorageError: if an output cannot be written.
     """
-    if isinstance(model, Model):
-        translator = model
-    else:
-        make = partial(Model, model) if isinstance(model, Bundle) else partial(load, model)
-        translator = make(
-            mode=mode,
-            device=device,
-            precision=precision,
-            seed=seed,
-            batch_size=batch_size,
-            any_resolution=any_resolution,
+    if request.area is not None or request.uncertainty is not None or request.offset != (0, 0):
+        raise ConfigError(
+            f"{output} is a folder of images, each translated whole: an area and an uncertainty are of one GeoTIFF or "
+            "archive of tiles; name the output .tif, .mbtiles or .pmtiles, or leave them out."
         )
-    translator.check_samples(samples)
-    if options and options.bands:
-        options = replace(options, names=translator.header.source.names)
-    jobs = _plan(translator, source, Path(output), samples, suffix, pairs)
-    halved = pairs_among(list(jobs), source if isinstance(source, str | Path) else "The list", translator.header, pairs)
+    jobs = _plan(model, source, output, request.samples, suffix, request.pairs)
+    name = source if isinstance(source, str | Path) else "The list"
+    halved = pairs_among(list(jobs), name, model.header, request.pairs)
 
-    def read(path: Path) -> Raster:
-        raster = read_image(path, options)
-        return source_half(raster, path, translator.header) if path in halved else raster
+    def read(path: Path) -> _Image:
+        with opened(model, path, None, opening) as image:
+            assert image.grid is not None
+            raster = image.read(image.grid)
+        if path in halved:
+            raster = source_half(raster, path, model.header)
+        held = RasterSource(raster)
+        held.name = str(path)
+        tiled = plan(model, held, resolution=request.resolution, window=request.window, overlap=request.overlap)
+        return _Image(path, raster if tiled.grid == raster.grid else held.read(tiled.grid), tiled, raster.grid)
 
-    if not overwrite:
+    inputs, beside = {path: number for number, path in enumerate(jobs)}, output.resolve()
+    begun = is_begun(beside) and not request.restart
+    if not begun and not request.overwrite:
         refuse_present([name for names in jobs.values() for name in names])
-    result = Translated()
+    written = Written()
     with ThreadPoolExecutor(2, "terramorph-images") as pool:
-        good = _checked(translator, jobs, pool, read, result.skipped if skip_bad else None)
+        good = _checked(model, jobs, pool, read, written.skipped if skip_bad else None)
         if not good:
-            raise InputError(f"No image of {source} can be translated: {result.skipped[0]}")
+            raise InputError(f"No image of {source} can be translated: {written.skipped[0]}")
         for folder in {jobs[path][0].parent for path in good}:
             _make_folder(folder)
-        done = 0
-        pending: deque[Future[Path]] = deque()
-        try:
-            for paths, rasters in _batches(translator, _ahead(pool, read, good, translator.batch_size + 2)):
-                for sample in range(samples):
-                    for path, raster in zip(paths, translator.translate_rasters(rasters, sample=sample), strict=True):
-                        pending.append(pool.submit(_write, raster, jobs[path][sample]))
-                        while len(pending) > 2 * translator.batch_size:
-                            result.written.append(pending.popleft().result())
-                done += len(paths)
-                if progress is not None:
-                    progress(done, len(good))
-            while pending:
-                result.written.append(pending.popleft().result())
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    return result
+        parts = Parts(beside, _identity(model, jobs, request), request.restart)
+        with parts.locked():
+            finished = parts.done()
+
+            def keep(path: Path, rasters: Sequence[Raster]) -> None:
+                for raster, place in zip(rasters, jobs[path], strict=True):
+                    write_image(raster, place)
+                parts.save(inputs[path], None)
+
+            _translate(
+                model,
+                [path for path in good if inputs[path] not in finished],
+                request,
+                pool,
+                read,
+                keep,
+                len(good),
+                tell,
+            )
+        parts.remove()
+    written.files.extend(place for path in good for place in jobs[path])
+    return written
+
+
+def _translate(
+    model: Model,
+    paths: Sequence[Path],
+    request: Request,
+    pool: ThreadPoolExecutor,
+    read: Callable[[Path], _Image],
+    keep: Callable[[Path, Sequence[Raster]], None],
+    total: int,
+    tell: Progress,
+) -> None:
+    """Images through the network, as they are read; a few are written meanwhile."""
+    pending: deque[Future[None]] = deque()
+    done = total - len(paths)
+    tell("translating", done, total)
+    try:
+        for images in _batches(model, _ahead(pool, read, paths, model.batch_size + 2)):
+            draws = [_translated(model, images, sample, request.match_source) for sample in range(request.samples)]
+            for image, rasters in zip(images, zip(*draws, strict=True), strict=True):
+                pending.append(pool.submit(keep, image.path, rasters))
+            while len(pending) > 2 * model.batch_size:
+                pending.popleft().result()
+            done += len(images)
+            tell("translating", done, total)
+        while pending:
+            pending.popleft().result()
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+
+
+def _translated(model: Model, images: Sequence[_Image], sample: int, match_source: bool) -> list[Raster]:
+    """Images of one size that share a pass, or a single one in as many windows as it needs."""
+    if len(images) == 1:
+        made = [replace(images[0].tiled, sample=sample).whole(RasterSource(images[0].raster))]
+    else:
+        units = model.predict([image.raster for image in images], sample)
+        made = [image.tiled.of_one(unit, image.raster.mask) for image, unit in zip(images, units, strict=True)]
+    if not match_source:
+        return made
+    return [RasterSource(raster).read(image.own) for raster, image in zip(made, images, strict=True)]
+
+
+def _identity(model: Model, jobs: dict[Path, list[Path]], request: Request) -> dict[str, Any]:
+    """What makes two translations of images the same."""
+    names = "\n".join(f"{path.absolute()} {places}" for path, places in jobs.items())
+    return {
+        "terramorph": __version__,
+        "bundle": model.digest,
+        "mode": model.mode,
+        "backend": model.backend.name,
+        "seed": model.seed,
+        "images": hashlib.blake2b(names.encode(), digest_size=16).hexdigest(),
+        "resolution": [request.resolution, request.match_source],
+    }
 
 
 def _plan(
-    translator: Model,
+    model: Model,
     source: str | Path | Sequence[str | Path],
     output: Path,
     samples: int,
@@ -171,7 +209,7 @@ def _plan(
     inputs, single = _inputs(source, output)
     above = Path(source) if isinstance(source, str | Path) and not single else None
     if above is not None and pairs is not False:
-        inputs = without_targets(inputs, above, translator.header)
+        inputs = without_targets(inputs, above, model.header)
     to_file = output.suffix.lower() in IMAGE_LIKE and not output.is_dir()
     if to_file and not single:
         raise InputError(f"{output} is the name of one image, and there are several to write; give a folder.")
@@ -181,10 +219,10 @@ def _plan(
         raise InputError(f"{output} is a file, and the output of several images is a folder; choose another name.")
     jobs: dict[Path, list[Path]] = {}
     owner: dict[Path, Path] = {}
-    target = translator.header.target
+    target = model.header.target
     for path in inputs:
         into = output if above is None else output / path.parent.relative_to(above)
-        first = output if to_file else into / f"{path.stem}{suffix or _default_suffix(translator, path)}"
+        first = output if to_file else into / f"{path.stem}{suffix or _default_suffix(model, path)}"
         check_format(first, bands=target.count, dtype=target.dtype)
         names = [first]
         if samples > 1:
@@ -225,26 +263,25 @@ def _inputs(source: str | Path | Sequence[str | Path], output: Path) -> tuple[li
     return found, False
 
 
-def _default_suffix(translator: Model, path: Path) -> str:
-    target = translator.header.target
+def _default_suffix(model: Model, path: Path) -> str:
+    target = model.header.target
     png = (target.dtype == "uint8" and target.count in (1, 3)) or (target.dtype == "uint16" and target.count == 1)
     return ".tif" if not png or path.suffix.lower() in (".tif", ".tiff") else ".png"
 
 
 def _checked(
-    translator: Model,
+    model: Model,
     jobs: dict[Path, list[Path]],
     pool: ThreadPoolExecutor,
-    read: Callable[[Path], Raster],
+    read: Callable[[Path], _Image],
     skipped: list[str] | None,
 ) -> list[Path]:
     """The inputs that can be read, fit, and can be written as named; the others raise, or are listed in `skipped`."""
-    target = translator.header.target
+    target = model.header.target
 
     def check(path: Path) -> InputError | None:
         try:
-            raster = read(path)
-            _check(translator, path, raster)
+            raster = read(path).raster
             check_format(
                 jobs[path][0],
                 bands=target.count,
@@ -253,7 +290,8 @@ def _checked(
                 side=max(raster.mask.shape),
             )
         except InputError as error:
-            return error
+            told = any(str(place) in str(error) for place in (path, jobs[path][0]))
+            return error if told else InputError(f"{path}: {error}")
         return None
 
     good = []
@@ -267,48 +305,32 @@ def _checked(
     return good
 
 
-def _check(translator: Model, path: Path, raster: Raster) -> None:
-    try:
-        translator.check(raster)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
-
-
 def _ahead(
-    pool: ThreadPoolExecutor, read: Callable[[Path], Raster], paths: Iterable[Path], count: int
-) -> Iterator[tuple[Path, Raster]]:
+    pool: ThreadPoolExecutor, read: Callable[[Path], _Image], paths: Iterable[Path], count: int
+) -> Iterator[_Image]:
     """Reads images in other threads, so many ahead; large ones only one ahead."""
-    reading: deque[tuple[Path, Future[Raster]]] = deque()
+    reading: deque[Future[_Image]] = deque()
     for path in paths:
-        reading.append((path, pool.submit(read, path)))
+        reading.append(pool.submit(read, path))
         if len(reading) > count:
-            first, future = reading.popleft()
-            raster = future.result()
-            count = 1 if raster.mask.size > WHOLE_PIXELS else count
-            yield first, raster
+            image = reading.popleft().result()
+            count = 1 if image.raster.mask.size > WHOLE_PIXELS else count
+            yield image
     while reading:
-        first, future = reading.popleft()
-        yield first, future.result()
+        yield reading.popleft().result()
 
 
-def _batches(translator: Model, images: Iterable[tuple[Path, Raster]]) -> Iterator[tuple[list[Path], list[Raster]]]:
-    """Neighbours of one size, at most a batch of them."""
-    paths: list[Path] = []
-    rasters: list[Raster] = []
-    for path, raster in images:
-        alike = not rasters or rasters[0].mask.shape == raster.mask.shape
-        if rasters and (not alike or len(rasters) >= translator.batch_size):
-            yield paths, rasters
-            paths, rasters = [], []
-        paths.append(path)
-        rasters.append(raster)
-    if rasters:
-        yield paths, rasters
-
-
-def _write(raster: Raster, path: Path) -> Path:
-    write_image(raster, path)
-    return path
+def _batches(model: Model, images: Iterable[_Image]) -> Iterator[list[_Image]]:
+    """Neighbours of one size that go through in one pass, at most a batch of them; the others one by one."""
+    batch: list[_Image] = []
+    for image in images:
+        alike = bool(batch) and len(image.tiled.cover) == 1 and batch[0].raster.mask.shape == image.raster.mask.shape
+        if batch and (not alike or len(batch) >= model.batch_size):
+            yield batch
+            batch = []
+        batch.append(image)
+    if batch:
+        yield batch
 
 
 def _make_folder(folder: Path) -> None:

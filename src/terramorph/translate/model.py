@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import torch
@@ -19,23 +20,20 @@ from terramorph.bands import Units, band_order
 from terramorph.bundle import Bundle, Header, Mode, load_bundle
 from terramorph.errors import ConfigError, InputError, warn
 from terramorph.geo import Grid
-from terramorph.geo.cover import Cover, Window
 from terramorph.pixels import image_to_unit
-from terramorph.raster import Raster, default_bands, read_image
+from terramorph.raster import Raster
 from terramorph.raster.values import Suspects, settle, tell_suspects
 from terramorph.translate.backends import Backend, BackendName, TorchBackend, open_exported
 from terramorph.translate.memory import release_freed_memory
+from terramorph.translate.noise import ground_noise
 
-WHOLE_PIXELS = 2**21
-"""Images of up to this many pixels go through in one pass (about 0.5 GB for a U-Net 256 in bfloat16); others
-in windows."""
+if TYPE_CHECKING:
+    from odc.geo.geom import Geometry
 
-WINDOW_SIDES = 5
-"""Side of a window, in training sizes. Measured on a U-Net 256 (docs/results.md): six are 3 % faster and take 230 MB
-more, and fewer cost more arithmetic; two tilings of the same ground agree as well with any of them."""
-
-MAX_SCALE_RATIO = 1.5
-"""Ground resolutions further apart than this are refused: a network knows things at the size it was shown."""
+    from terramorph.raster import Source
+    from terramorph.translate.engine import Engine, Stages
+    from terramorph.translate.lazy import LazySource
+    from terramorph.translate.outputs import Kind, Progress, Written
 
 
 class Model:
@@ -53,6 +51,8 @@ class Model:
         device: where it computes.
         batch_size: images of the training size per pass.
         digest: blake2b of the weights and the header, hexadecimal.
+        turn: held to compute; one thread computes at a time.
+        overlap: pixels that windows share at least, where the receptive field is not bounded.
 
     Args:
         bundle: from `load_bundle`, `import_checkpoint` or a training run.
@@ -102,15 +102,20 @@ class Model:
                 )
             self.backend = backend
             self.digest = digest.result()
+        self.turn = threading.RLock()
         self.device = backend.device
         self.batch_size = backend.batch_size
+        network = bundle.network if isinstance(bundle, Bundle) else None
+        self.overlap = int(getattr(network, "overlap", None) or self.header.size)
 
-    def translate_batch(self, source: Tensor, *, sample: int = 0) -> Tensor:
+    def translate_batch(self, source: Tensor, *, sample: int = 0, grids: Sequence[Grid] | None = None) -> Tensor:
         """Translates images of one size.
 
         Args:
             source: float32 (N, C, H, W) in [-1, 1], any H and W, on any device.
             sample: which draw of the noise, in paper mode.
+            grids: places of the N images, on which the noise image of a generator that has one depends in raster mode;
+                None: they have none.
 
         Returns:
             float32 (N, D, H, W) in [-1, 1], on the source's device.
@@ -123,73 +128,223 @@ class Model:
             raise InputError(
                 f"A batch of shape {tuple(source.shape)} does not fit; the model takes (N, {bands}, height, width)."
             )
-        if self.mode == "raster":
-            parts = [self.backend.run(part) for part in torch.split(source, self._images_at_once(source))]
-        else:
-            parts = [self.backend.run(image, self._seed(image, sample)) for image in torch.split(source, 1)]
+        at_once = self._images_at_once(source)
+        with self.turn:
+            if self.mode == "raster":
+                places = grids or [Grid.pixels(*source.shape[2:])] * len(source)
+                groups = [slice(first, first + at_once) for first in range(0, len(source), at_once)]
+                parts = [self.backend.run(source[group], noise=self._noise(places[group])) for group in groups]
+            else:
+                parts = [self.backend.run(image, self._seed(image, sample)) for image in torch.split(source, 1)]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     @overload
-    def translate(self, image: str | Path | NDArray[Any] | Raster, *, samples: Literal[1] = 1) -> Raster: ...
+    def translate(self, x: NDArray[Any], **how: Any) -> NDArray[Any]: ...
     @overload
-    def translate(self, image: str | Path | NDArray[Any] | Raster, *, samples: int) -> Raster | list[Raster]: ...
-    def translate(self, image: str | Path | NDArray[Any] | Raster, *, samples: int = 1) -> Raster | list[Raster]:
-        """Translates one image of any size.
+    def translate(self, x: str | Path | Raster | Source, **how: Any) -> Raster: ...
+    @overload
+    def translate(self, x: Any, **how: Any) -> Any: ...  # a DataArray, which mypy does not know
+    def translate(
+        self,
+        x: Any,
+        *,
+        sample: int = 0,
+        resolution: float | None = None,
+        match_source: bool = False,
+        area: Geometry | str | Path | None = None,
+        window: int | None = None,
+        overlap: int | None = None,
+        **opening: Any,
+    ) -> Any:
+        """Translates one image, in memory: the pixels that `translate_to` would write.
 
-        Up to about 2 million pixels go through in one pass. Larger ones go through in windows of five
-        training sizes; where the network's receptive field is bounded the joints are exact, otherwise
-        windows overlap and are blended linearly.
+            drawn = model.translate("aerial.tif")                                # a Raster
+            drawn = model.translate(rioxarray.open_rasterio("ortho.tif", chunks=2048))   # nothing is computed yet
+            drawn.odc.write_cog("map.tif")
+
+        Up to about 2 million pixels go through in one pass. Larger ones go through in windows; where the network's
+        receptive field is bounded the joints are exact, otherwise windows overlap and are blended linearly.
 
         Args:
-            image: a path, a Raster, or an array (C, H, W), (H, W, C) or (H, W) of the bundle's stored dtype
-                and range (uint8 0..255 for most). An array that could be read both ways is taken as (C, H,
-                W).
-            samples: how many outputs to draw, in paper mode.
+            x: a path or URL of anything that `terramorph.open_source` opens, vectors included; a `Source`; a Raster; an
+                xarray DataArray with a CRS, lazy where dask holds it; or an array (C, H, W), (H, W, C) or (H, W) of the
+                bundle's stored dtype and range (uint8 0..255 for most), which is taken as (C, H, W) if it could be read
+                both ways.
+            sample: number of the draw, in paper mode: each has noise of its own.
+            resolution: metres per pixel at which the network sees the ground, to which x is brought; None: what it was
+                trained at. Where x has no place, its pixels are taken as they are.
+            match_source: bring the result back to the grid of x.
+            area: only this ground is translated: polygons with a CRS, or a file of them; not of a DataArray.
+            window, overlap: see `plan.plan_cover`.
+            opening: how a path is opened: see `open_source`.
 
         Returns:
-            A Raster in the bundle's target dtype with the image's grid and mask; a list of them for more
-            than one sample. Pixels without data (mask False) stay without, and hold the lowest value.
+            Of an array an array, its bands where those of x are; of a DataArray a DataArray (see
+            `arrays.translate_array`); otherwise a Raster. In the bundle's target dtype. Pixels without data stay
+            without, and hold the lowest value.
 
         Raises:
             InputError: if bands, dtype or ground resolution do not fit the bundle.
             RasterError: if a path cannot be read.
-            ConfigError: if more than one sample is asked for in raster mode, or less than one.
+            MissingPackageError: if x is a DataArray and dask is not installed.
         """
-        self.check_samples(samples)
-        raster = self.as_raster(image)
-        self.check(raster)
-        if samples == 1:
-            return self._one(raster, 0)
-        return [self._one(raster, sample) for sample in range(samples)]
+        from terramorph.raster.array_source import ArraySource, RasterSource
+        from terramorph.translate.arrays import translate_array
+        from terramorph.translate.plan import opened, own_grid, plan
 
-    def translate_rasters(self, rasters: list[Raster], *, sample: int = 0) -> list[Raster]:
-        """Translates images of any sizes; those of one size share passes in raster mode.
+        last = isinstance(x, np.ndarray) and x.ndim == 3 and x.shape[0] != self.header.source.count
+        with opened(self, self.as_raster(x) if isinstance(x, np.ndarray) else x, area, opening) as source:
+            tiled = plan(self, source, resolution=resolution, sample=sample, window=window, overlap=overlap)
+            if isinstance(source, ArraySource) and not isinstance(x, ArraySource):
+                return translate_array(tiled, source, x, match_source)
+            raster = tiled.whole(source)
+            back = own_grid(source, self) if match_source else None
+        if back is not None and back != tiled.grid:
+            raster = RasterSource(raster).read(back)
+        if isinstance(x, np.ndarray):
+            return raster.pixels.transpose(1, 2, 0) if last else raster.pixels
+        return raster
+
+    def translate_to(
+        self,
+        source: Any,
+        output: str | Path,
+        *,
+        resolution: float | None = None,
+        match_source: bool = False,
+        area: Geometry | str | Path | None = None,
+        samples: int = 1,
+        uncertainty: str | Path | None = None,
+        kind: Kind | None = None,
+        suffix: str | None = None,
+        skip_bad: bool = False,
+        pairs: bool | None = None,
+        overwrite: bool = False,
+        restart: bool = False,
+        window: int | None = None,
+        overlap: int | None = None,
+        offset: tuple[int, int] = (0, 0),
+        engine: Engine | None = None,
+        progress: Progress | None = None,
+        stages: Stages | None = None,
+        **opening: Any,
+    ) -> Written:
+        """Translates anything of any size to a file, in bounded memory: a Cloud Optimized GeoTIFF, web-map tiles or a
+        picture; or a folder of images to a folder.
+
+            model.translate_to("ortho.vrt", "map.tif")
+            model.translate_to("city.mbtiles", "map.pmtiles", resolution=1)
+            model.translate_to("photographs", "drawings")
+
+        Outputs appear whole or not at all. Unfinished work lies beside the output in `.NAME.parts`, and the same call
+        goes on from it and ends with the same pixels.
+
+        Args:
+            source: what `translate` takes; or a folder of images, or a list of paths.
+            output: .tif, .mbtiles, .pmtiles, .png or .jpg, or a folder; the former three may be s3:// URLs.
+            resolution, match_source, area, window, overlap: see `translate`.
+            samples: draws of each pixel in paper mode; without `uncertainty` each is written, as NAME_1, NAME_2 ...
+            uncertainty: GeoTIFF for the standard deviation of the draws, of which the first is then the output.
+            kind: of the output: cog, xyz, mbtiles or pmtiles; default: by its name. A folder of tiles needs it.
+            suffix: of the outputs in a folder of images: .png, .jpg or .tif. Default: .tif for inputs that are TIFF and
+                for targets that PNG cannot hold, otherwise .png.
+            skip_bad: leave out images of a folder that cannot be read or do not fit, instead of stopping.
+            pairs: True: images are A|B pairs, of which the side is translated that the model takes; False: they are
+                not; None: pairs are recognised (`paired`).
+            overwrite: replace outputs that are there already.
+            restart: throw away what an unfinished translation to the same output has made, if it was another one.
+            offset: see `plan.plan_cover`.
+            engine: what schedules the windows of a raster, such as `cluster.DaskEngine`; None: this process.
+            progress: told (step, done, total).
+            stages: filled with the seconds of each step.
+            opening: how a path is opened: see `open_source`.
 
         Raises:
-            InputError: as for `translate`.
+            ConfigError: if the kind of output does not do what is asked of it.
+            InputError: if bands, dtype or ground resolution do not fit the bundle, an output would replace the source
+                or what is there or cannot be of its kind, the parts of another translation lie there, or a part of the
+                source cannot be read.
+            StorageError: if something cannot be written; what is done stays, and the same call goes on from it.
+            RunError: if a cluster fails for good; likewise.
         """
-        for raster in rasters:
-            self.check(raster)
-        alike = len({raster.mask.shape for raster in rasters}) == 1
-        small = rasters and rasters[0].mask.size <= WHOLE_PIXELS
-        if self.mode == "paper" or len(rasters) < 2 or not alike or not small:
-            return [self._one(raster, sample) for raster in rasters]
-        units = torch.cat([self._unit(raster, slice(None), slice(None)) for raster in rasters])
-        targets = self.header.target.scaling.from_unit(self.translate_batch(units)).contiguous().numpy()
-        return [self._placed(target, raster) for target, raster in zip(targets, rasters, strict=True)]
+        from terramorph.translate.outputs import Request
+        from terramorph.translate.writing import translate_to
 
-    def as_raster(self, image: str | Path | NDArray[Any] | Raster) -> Raster:
-        """What `translate` takes, as a Raster.
+        request = Request(
+            resolution=resolution,
+            match_source=match_source,
+            area=area,
+            samples=samples,
+            uncertainty=uncertainty,
+            pairs=pairs,
+            overwrite=overwrite,
+            restart=restart,
+            window=window,
+            overlap=overlap,
+            offset=offset,
+        )
+        how: dict[str, Any] = {"kind": kind, "suffix": suffix, "skip_bad": skip_bad, "engine": engine}
+        if isinstance(source, np.ndarray):
+            source = self.as_raster(source)
+        return translate_to(self, source, output, request, opening, progress=progress, stages=stages, **how)
+
+    def lazy(
+        self,
+        source: Any,
+        *,
+        resolution: float | None = None,
+        area: Geometry | str | Path | None = None,
+        window: int | None = None,
+        overlap: int | None = None,
+        memory: int = 2**28,
+        **opening: Any,
+    ) -> LazySource:
+        """The raster that `translate_to` would write, as a `Source`: a window is predicted when it is first read.
+
+            with model.lazy("ortho.vrt") as drawn:
+                piece = drawn.read(drawn.grid.crop(0, 0, 512, 512))
+
+        Args:
+            source: what `translate` takes; it is closed with the result if it was opened here.
+            resolution, area, window, overlap: see `translate`.
+            memory: bytes of predicted windows that are kept.
+            opening: how a path is opened: see `open_source`.
 
         Raises:
-            InputError: if an array has no axis of the bundle's bands.
-            RasterError: if a path cannot be read.
+            InputError: if bands, dtype or ground resolution do not fit the bundle.
         """
-        if isinstance(image, Raster):
-            return image
-        if isinstance(image, str | Path):
-            return read_image(image)
-        pixels = np.asarray(image)
+        from terramorph.translate.lazy import LazySource
+        from terramorph.translate.plan import opened, plan
+
+        if isinstance(source, np.ndarray):
+            source = self.as_raster(source)
+        with ExitStack() as stack:
+            seen = stack.enter_context(opened(self, source, area, opening))
+            tiled = plan(self, seen, resolution=resolution, window=window, overlap=overlap)
+            return LazySource(tiled, seen, memory, stack.pop_all())
+
+    def predict(self, rasters: Sequence[Raster], sample: int = 0) -> NDArray[np.float32]:
+        """Pieces of one size through the network, as they are; they share passes in raster mode.
+
+        Args:
+            rasters: (C, H, W) each, that `check_kind` lets pass, small enough for one pass.
+            sample: number of the draw, in paper mode.
+
+        Returns:
+            float32 (N, D, H, W) in [-1, 1].
+        """
+        units = torch.cat([self._unit(raster) for raster in rasters])
+        predicted: NDArray[np.float32] = (
+            self.translate_batch(units, sample=sample, grids=[raster.grid for raster in rasters]).contiguous().numpy()
+        )
+        return predicted
+
+    def as_raster(self, pixels: NDArray[Any]) -> Raster:
+        """An array that `translate` takes, as a Raster without a place.
+
+        Raises:
+            InputError: if it has no axis of the bundle's bands.
+        """
         bands = self.header.source.count
         if pixels.ndim == 2:
             pixels = pixels[None]
@@ -209,23 +364,6 @@ class Model:
             return Raster.from_pixels(pixels)
         pixels, mask = settle(pixels, np.isfinite(pixels))
         return Raster.from_pixels(pixels, mask=mask)
-
-    def check(self, raster: Raster) -> None:
-        """Refuses an image that the bundle was not made for.
-
-        Raises:
-            InputError: if bands, dtype or ground resolution do not fit; the sentence says what to do.
-        """
-        self.check_kind(raster.bands, raster.dtype.name, raster.units)
-        have, need = raster.grid.ground_resolution, self.header.ground_resolution
-        if have is None or need is None or self.any_resolution:
-            return
-        if max(have / need, need / have) > MAX_SCALE_RATIO:
-            raise InputError(
-                f"A pixel of the image is {have:.3g} m and the model was trained at {need:.3g} m; resample "
-                f"the image to {need:.3g} m first, or translate it all the same with --any-resolution (in Python "
-                "any_resolution=True)."
-            )
 
     def check_kind(self, bands: Sequence[str], dtype: str, units: Units | None = None) -> None:
         """Refuses images of other bands or another dtype than the bundle's, and warns where one's units only are known.
@@ -275,91 +413,28 @@ class Model:
                 f"Mode raster has no noise, so {samples} samples would be equal; ask for 1, or use mode paper."
             )
         if samples > 1 and not self.backend.noisy:
-            raise ConfigError(f"This model has no live dropout, so {samples} samples would be equal; ask for 1.")
+            raise ConfigError(
+                f"This model has no dropout and no noise image, so {samples} samples would be equal; ask for 1."
+            )
 
-    def translate_window(self, raster: Raster, sample: int = 0) -> NDArray[Any]:
-        """Translates a piece of a raster in one pass, without looking at its scale or filling its gaps.
-
-        Args:
-            raster: (C, H, W) that `check_kind` lets pass, small enough for one pass.
-            sample: which draw of the noise, in paper mode.
-
-        Returns:
-            (D, H, W) in the bundle's target dtype.
-        """
-        unit = self.translate_batch(self._unit(raster, slice(None), slice(None)), sample=sample)
-        return self.header.target.scaling.from_unit(unit)[0].contiguous().numpy()
-
-    def cover(
-        self,
-        height: int,
-        width: int,
-        *,
-        window: int | None = None,
-        overlap: int | None = None,
-        offset: tuple[int, int] = (0, 0),
-    ) -> Cover:
-        """The windows in which this model goes over an image that is too large for one pass.
-
-        Args:
-            height, width: of the image in pixels.
-            window: at least this side; default five training sizes. It is made large enough for the halo.
-            overlap: pixels that windows share at least, where they are blended; default a training size.
-            offset: (y, x) that moves the lattice of windows, multiples of the stride.
-
-        Raises:
-            ConfigError: if a window leaves no room for a step, or the offset does not fit.
-        """
-        size, stride = self.header.size, self.header.stride
-        # The statistics of each image alone know no halo.
-        halo = self.header.halo if self.mode == "raster" else None
-        side = max(window or WINDOW_SIDES * size, 4 * (halo or 0))
-        # Windows that start at multiples of the stride see every layer in the same phase.
-        return Cover(
-            height,
-            width,
-            window=-(-side // stride) * stride,
-            halo=halo,
-            overlap=size if overlap is None else overlap,
-            align=stride,
-            offset=offset,
-        )
-
-    def _one(self, raster: Raster, sample: int) -> Raster:
-        target = self.header.target
-        if raster.mask.size <= WHOLE_PIXELS:
-            return self._placed(self.translate_window(raster, sample), raster)
-        out = np.empty((target.count, raster.height, raster.width), target.dtype)
-
-        def part(window: Window) -> NDArray[np.float32] | None:
-            if not raster.mask[window.seen].any():
-                return None
-            unit = self.translate_batch(self._unit(raster, *window.seen), sample=sample)[0]
-            return unit[:, *window.inner].numpy()
-
-        for rows, unit, _ in self.cover(raster.height, raster.width).join(part, target.count):
-            out[:, rows] = target.scaling.from_unit(torch.from_numpy(unit)).numpy()
-        return self._placed(out, raster)
-
-    def _unit(self, raster: Raster, rows: slice, columns: slice) -> Tensor:
-        """A window as float32 (1, C, h, w) in [-1, 1]; pixels without data are 0, the middle of the range."""
-        source, mask = self.header.source, raster.mask[rows, columns]
-        part = replace(raster, pixels=raster.pixels[:, rows, columns], mask=mask, grid=Grid.pixels(*mask.shape))
+    def _unit(self, raster: Raster) -> Tensor:
+        """A raster as float32 (1, C, H, W) in [-1, 1]; pixels without data are 0, the middle of the range."""
+        source, mask = self.header.source, raster.mask
         if source.dtype != "uint8":
             suspects = Suspects()
-            suspects.add(part.pixels[:, mask])
+            suspects.add(raster.pixels[:, mask])
             tell_suspects(suspects.found(), "the image")
-        fitted = source.fit(part)
+        fitted = source.fit(raster)
         assert fitted is not None  # `check_kind` has refused it
         unit = image_to_unit(fitted.pixels, source.scaling)
         return unit if mask.all() else unit.masked_fill(torch.from_numpy(~mask), 0.0)
 
-    def _placed(self, pixels: NDArray[Any], raster: Raster) -> Raster:
-        target = self.header.target
-        if not raster.mask.all():
-            pixels[:, ~raster.mask] = target.low
-        names = target.names if len(target.names) == len(pixels) else default_bands(len(pixels))
-        return Raster(pixels, raster.mask, raster.grid, names, target.units)
+    def _noise(self, grids: Sequence[Grid]) -> Tensor | None:
+        """The noise image of each grid, float32 (N, noise_bands, H, W): the same ground sees the same noise."""
+        bands, seed = self.backend.noise_bands, self.seed
+        if not bands:
+            return None
+        return torch.from_numpy(np.stack([ground_noise(grid, bands, seed) for grid in grids]))
 
     def _images_at_once(self, source: Tensor) -> int:
         """Fewer images at once when they are larger than those of training."""

@@ -1,70 +1,363 @@
-"""What a sweep may write, looked at before its first window: a refusal after a night of computing is none."""
+"""What a translation is written to. Each kind of output says itself what it cannot do, before the first window."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import get_args
+from typing import Any, ClassVar, Literal
 
 import numpy as np
+from numpy.typing import DTypeLike, NDArray
+from odc.geo.geom import Geometry
 
+from terramorph._version import __version__
 from terramorph.bundle import Header
-from terramorph.errors import InputError
-from terramorph.geo import Grid
-from terramorph.raster import Source
+from terramorph.errors import ConfigError, InputError, RasterError
+from terramorph.geo import Grid, Window
+from terramorph.raster import ImageSource, Source, write_image
 from terramorph.raster.save import check_format
 from terramorph.raster.storage import Remote, location
-from terramorph.raster.tiles.write import check_tiles
-from terramorph.translate.assemble import Kind
+from terramorph.raster.tiles.write import check_tiles, write_tiles
+from terramorph.raster.writer import Strip, write_cog
+from terramorph.translate.engine import Stages
+from terramorph.translate.memory import release_pages
+from terramorph.translate.parts import Parts
+from terramorph.translate.tiled import Load, Tiled
 
-_SUFFIXES: dict[str, tuple[str, ...]] = {"cog": (".tif", ".tiff"), "mbtiles": (".mbtiles",), "pmtiles": (".pmtiles",)}
-_CALLED = {"cog": "A Cloud Optimized GeoTIFF", "mbtiles": "An MBTiles archive", "pmtiles": "A PMTiles archive"}
+Kind = Literal["cog", "xyz", "mbtiles", "pmtiles"]
+Progress = Callable[[str, int, int], None]
+"""Called with the name of a step, how much of it is done, and of how much."""
+
+STRIP_PIXELS = 1 << 22
+"""Of a strip on the way back to the source's grid, or of a look at its mask."""
 
 
-def check_outputs(
-    output: Path | Remote,
-    spread: Path | None,
-    kind: Kind,
-    source: Source,
-    header: Header,
-    grid: Grid,
-    overwrite: bool,
-) -> None:
-    """Refuses outputs that cannot be written as asked, or would replace what they are made from.
+@dataclass(frozen=True)
+class Written:
+    """What `Model.translate_to` did.
 
-    Args:
-        output: of `location`.
-        spread: the GeoTIFF of the draws' standard deviation.
-        kind: of the output.
-        source: what is translated.
-        header: of the bundle.
-        grid: on which the network sees the source.
-        overwrite: files that are there may be replaced.
+    Attributes:
+        files: what was written, in order; what this object counts and goes through.
+        skipped: one sentence for each input that was left out.
+    """
+
+    files: list[Path | Remote] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __iter__(self) -> Iterator[Path | Remote]:
+        return iter(self.files)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What `Model.translate_to` is asked for; it describes the fields."""
+
+    resolution: float | None = None
+    match_source: bool = False
+    area: Geometry | str | Path | None = None
+    samples: int = 1
+    uncertainty: str | Path | None = None
+    pairs: bool | None = None
+    overwrite: bool = False
+    restart: bool = False
+    window: int | None = None
+    overlap: int | None = None
+    offset: tuple[int, int] = (0, 0)
+    sample: int = 0
+
+
+@dataclass(frozen=True)
+class Joined:
+    """The parts of a translation as one raster, whose rows are asked for from the top.
+
+    Attributes:
+        tiled: made the parts.
+        source: what the output says it is from.
+        parts: the pixels.
+        back: the grid that the raster is brought to; None: that of the parts.
+        tell: told how far each step is.
+        stages: the seconds of joining and finishing are added to it.
+    """
+
+    tiled: Tiled
+    source: Source
+    parts: Parts
+    back: Grid | None
+    tell: Progress
+    stages: Stages
+
+    @property
+    def grid(self) -> Grid:
+        """Of the raster."""
+        return self.back or self.tiled.grid
+
+    def strips(self) -> Iterator[Strip]:
+        """The rows of the raster."""
+        if self.back is None:
+            yield from self._told("joining", self.tiled.strips, self.tiled.target.count, self.tiled.dtype, False)
+            return
+        # On the way back half a filter of real pixels is enough: each way would lose two more at every border.
+        with self.whole(least=0.5) as made:
+            high = max(16, STRIP_PIXELS // self.back.width)
+            for top in range(0, self.back.height, high):
+                rows = slice(top, min(top + high, self.back.height))
+                raster = made.read(self.back.crop(top, 0, rows.stop - top, self.back.width))
+                self.tell("bringing it to the source's grid", rows.stop, self.back.height)
+                yield rows, raster.pixels, raster.mask
+
+    @contextmanager
+    def whole(self, least: float | None = None) -> Iterator[Source]:
+        """The raster on the grid of the parts, as a file among them.
+
+        Args:
+            least: see `ImageSource`.
+        """
+        path = self.parts.scratch / "whole.tif"
+        strips = self._told("joining", self.tiled.strips, self.tiled.target.count, self.tiled.dtype, False)
+        self.write_cog(path, self.tiled.grid, strips)
+        with ImageSource(path) if least is None else ImageSource(path, least=least) as made:
+            yield made
+
+    def spread(self) -> Iterator[Strip]:
+        """The rows of the draws' standard deviation."""
+        return self._told("joining the spread", self.tiled.spread, 1, np.dtype("float32"), True)
+
+    def write_cog(
+        self,
+        path: Path,
+        grid: Grid,
+        strips: Iterator[Strip],
+        bands: tuple[str, ...] | None = None,
+        dtype: DTypeLike | None = None,
+    ) -> None:
+        """Writes a GeoTIFF; bands and dtype are the bundle's unless given."""
+        target = self.tiled.target
+        begun = joined = time.perf_counter()
+
+        def progress(done: int, total: int) -> None:
+            nonlocal joined
+            if done == grid.height:
+                joined = time.perf_counter()
+            if done >= grid.height:  # what follows the last row: overviews, compression, reading back
+                self.tell("writing", done - grid.height, total - grid.height)
+
+        write_cog(
+            path,
+            grid,
+            bands or target.names,
+            dtype or target.dtype,
+            strips,
+            units=None if bands else target.units,
+            tags=self._tags(),
+            masked=True,
+            progress=progress,
+        )
+        self.stages.join_s += joined - begun
+        self.stages.finish_s += time.perf_counter() - joined
+
+    def _tags(self) -> dict[str, str]:
+        model = self.tiled.model
+        header = model.header
+        tags = {
+            "TERRAMORPH_VERSION": __version__,
+            "TERRAMORPH_BUNDLE": f"{header.architecture.name}, {header.direction}, made by {header.made_by}",
+            "TERRAMORPH_BUNDLE_DIGEST": model.digest,
+            "TERRAMORPH_MODE": model.mode,
+            "TERRAMORPH_SOURCE": self.source.name,
+        }
+        if header.note:
+            tags["TERRAMORPH_BUNDLE_NOTE"] = header.note
+        if self.source.licence:
+            tags["TERRAMORPH_SOURCE_LICENCE"] = self.source.licence
+        return tags
+
+    def _told(
+        self, step: str, rows: Callable[[Load], Iterator[Strip]], bands: int, dtype: np.dtype[Any], spread: bool
+    ) -> Iterator[Strip]:
+        """Strips of parts that are memory-mapped; their pages are let go of after each."""
+        cover = self.tiled.cover
+        opened: deque[NDArray[Any]] = deque(maxlen=2 * len(cover.columns))  # no more are in use at once
+
+        def load(window: Window) -> NDArray[Any] | None:
+            shape = (bands, window.core_height, window.core_width)
+            part = self.parts.load(window.number, shape, dtype.name, spread)
+            if part is not None:
+                opened.append(part)
+            return part
+
+        self.tell(step, 0, cover.height)
+        for strip in rows(load):
+            self.tell(step, strip[0].stop, cover.height)
+            yield strip
+            for part in opened:
+                release_pages(part)
+
+
+@dataclass(frozen=True)
+class Output:
+    """One file or folder to write.
+
+    Attributes:
+        place: where.
+        kind: as it is asked for.
+    """
+
+    place: Path | Remote
+    called: ClassVar[str]
+    suffixes: ClassVar[tuple[str, ...]]
+
+    def check(self, source: Source, header: Header, grid: Grid, match_source: bool) -> None:
+        """Refuses what this kind of output cannot do.
+
+        Args:
+            source: what is translated.
+            header: of the bundle.
+            grid: on which the network sees the source.
+            match_source: whether the output is brought back to the source's grid.
+
+        Raises:
+            ConfigError: if the kind does not do what is asked of it.
+            InputError: if the name does not fit the kind.
+            RasterError: if the kind cannot hold the bundle's target.
+        """
+        if self.place.suffix.lower() not in self.suffixes:
+            raise InputError(f"{self.called} is called {self.suffixes[0]}, and {self.place} is not; give such a name.")
+        check_format(self.place.name, bands=header.target.count, dtype=header.target.dtype)
+
+    def write(self, path: Path, joined: Joined) -> None:
+        """Writes it.
+
+        Args:
+            path: its place, or one on this machine from which it is uploaded.
+            joined: the pixels.
+        """
+        raise NotImplementedError
+
+
+class Cog(Output):
+    """A Cloud Optimized GeoTIFF of any size."""
+
+    called = "A Cloud Optimized GeoTIFF"
+    suffixes = (".tif", ".tiff")
+
+    def write(self, path: Path, joined: Joined) -> None:
+        """Writes it row by row."""
+        joined.write_cog(path, joined.grid, joined.strips())
+
+
+class Picture(Output):
+    """A PNG or JPEG, with a world file where it has a place; it is put together in memory."""
+
+    called = "A picture"
+    suffixes = (".png", ".jpg", ".jpeg")
+
+    def check(self, source: Source, header: Header, grid: Grid, match_source: bool) -> None:
+        """Refuses object storage, and a format that cannot hold the source's gaps: it looks for them."""
+        super().check(source, header, grid, match_source)
+        if isinstance(self.place, Remote):
+            raise InputError(f"{self.place} would lose its world file on object storage; name it .tif.")
+        holds: dict[str, Any] = {"bands": header.target.count, "dtype": header.target.dtype, "side": max(grid.shape)}
+        check_format(self.place, **holds)
+        try:
+            check_format(self.place, **holds, masked=True)
+        except RasterError:
+            high = max(16, STRIP_PIXELS // grid.width)
+            for top in range(0, grid.height, high):
+                if not source.read(grid.crop(top, 0, min(high, grid.height - top), grid.width)).mask.all():
+                    raise
+
+    def write(self, path: Path, joined: Joined) -> None:
+        """Writes it whole."""
+        pixels = np.empty((joined.tiled.target.count, *joined.grid.shape), joined.tiled.target.dtype)
+        mask = np.empty(joined.grid.shape, np.bool_)
+        for rows, values, real in joined.strips():
+            pixels[:, rows], mask[rows] = values, real
+        with joined.stages.timed("finish_s"):
+            write_image(joined.tiled.placed(pixels, mask, joined.grid), path)
+
+
+@dataclass(frozen=True)
+class Tiles(Output):
+    """Web-map tiles in EPSG:3857: an archive, or a folder z/x/y."""
+
+    kind: Literal["xyz", "mbtiles", "pmtiles"] = "pmtiles"
+
+    def check(self, source: Source, header: Header, grid: Grid, match_source: bool) -> None:
+        """Refuses what web-map tiles cannot hold, and a folder that is not empty."""
+        suffix = self.place.suffix.lower()
+        if self.kind != "xyz" and suffix != f".{self.kind}":
+            raise InputError(f"An archive of tiles is called .{self.kind}, and {self.place} is not; give such a name.")
+        if self.kind == "xyz" and suffix in (*Cog.suffixes, ".mbtiles", ".pmtiles"):
+            raise InputError(f"A folder of tiles is not called {suffix}, as {self.place} is; choose another name.")
+        if match_source:
+            raise ConfigError(f"Tiles lie on the world's own grid; leave match_source out, or name {self.place} .tif.")
+        check_tiles(source.name, grid.crs, header.target.count, np.dtype(header.target.dtype))
+        if self.kind == "xyz" and _holds_something(self.place):
+            raise InputError(f"{self.place} is there already and not empty; remove it or name another folder.")
+
+    def write(self, path: Path, joined: Joined) -> None:
+        """Writes them from a GeoTIFF among the parts."""
+        with joined.whole() as made, joined.stages.timed("finish_s"):
+            write_tiles(
+                made,
+                path,
+                kind=self.kind,
+                name=path.stem,
+                attribution=joined.source.licence,
+                progress=lambda done, total: joined.tell("writing tiles", done, total),
+            )
+
+
+def output_of(output: str | Path, kind: Kind | None) -> Output | None:
+    """The output that a name or a kind means; None for a folder of images.
 
     Raises:
-        InputError: if a name does not fit its kind, two are one, a folder of tiles is not empty, or a file is there
-            and may not be replaced.
-        RasterError: if the kind cannot hold the bundle's target.
+        InputError: if it is on object storage and its name says no kind.
     """
-    _check_name(output, kind)
-    target = header.target
-    if kind == "cog":
-        check_format(output.name, bands=target.count, dtype=target.dtype)
-    else:
-        check_tiles(source.name, grid.crs, target.count, np.dtype(target.dtype))
-    if kind == "xyz" and _holds_something(output):
-        raise InputError(f"{output} is there already and not empty; remove it or name another folder.")
-    given = {_real(file) for file in (source.name, *getattr(source, "files", ()))}
-    places = [output]
-    if spread is not None:
-        _check_name(Path(spread), "cog")
-        places.append(location(spread))
+    place = location(output)
+    suffix, folder = place.suffix.lower(), isinstance(place, Path) and place.is_dir()
+    if kind in ("xyz", "mbtiles", "pmtiles"):
+        return Tiles(place, kind)
+    if kind == "cog" or (suffix in Cog.suffixes and not folder):
+        return Cog(place)
+    if suffix == ".mbtiles":
+        return Tiles(place, "mbtiles")
+    if suffix == ".pmtiles":
+        return Tiles(place, "pmtiles")
+    if suffix in Picture.suffixes and not folder:
+        return Picture(place)
+    if isinstance(place, Remote):
+        raise InputError(f"{place} is no GeoTIFF or tile archive; name it .tif, .mbtiles or .pmtiles.")
+    return None
+
+
+def check_places(
+    output: Output, spread: Path | None, source: Source, overwrite: bool, inputs: Sequence[str | Path] = ()
+) -> None:
+    """Refuses places that hold what is translated, each other, or what may not be replaced.
+
+    Raises:
+        InputError: if it is so.
+    """
+    given = {_real(file) for file in (source.name, *getattr(source, "files", ()), *inputs)}
+    places = [output.place, *([] if spread is None else [location(spread)])]
     for place in places:
         if _real(place) in given:
             raise InputError(f"{place} is what is translated, and would be replaced; choose another output.")
     if len({_real(place) for place in places}) < len(places):
-        raise InputError(f"{output} cannot be the output and its uncertainty too; give the latter a name of its own.")
-    if not overwrite and kind != "xyz":
+        raise InputError(
+            f"{output.place} cannot be the output and its uncertainty too; give the latter a name of its own."
+        )
+    if spread is not None and places[1].suffix.lower() not in Cog.suffixes:
+        raise InputError(f"{Cog.called} is called .tif, and {spread} is not; give such a name.")
+    if not overwrite and not (isinstance(output, Tiles) and output.kind == "xyz"):
         refuse_present(places)
 
 
@@ -77,21 +370,7 @@ def refuse_present(outputs: Sequence[Path | Remote]) -> None:
     there = [output for output in outputs if output.exists()]
     if there:
         others = f" and {len(there) - 1} other{'s' * (len(there) > 2)}" if len(there) > 1 else ""
-        raise InputError(
-            f"{there[0]}{others} would be replaced; choose another output, or allow it with --overwrite "
-            "(in Python overwrite=True)."
-        )
-
-
-def _check_name(output: Path | Remote, kind: Kind) -> None:
-    """Refuses a name that says another kind."""
-    suffix = output.suffix.lower()
-    wanted = _SUFFIXES.get(kind)
-    if wanted is not None and suffix not in wanted:
-        raise InputError(f"{_CALLED[kind]} is called {wanted[0]}, and {output} is not; give such a name.")
-    others = {end for other in get_args(Kind) if other != kind for end in _SUFFIXES.get(other, ())}
-    if kind == "xyz" and suffix in others:
-        raise InputError(f"A folder of tiles is not called {suffix}, as {output} is; choose another name.")
+        raise InputError(f"{there[0]}{others} would be replaced; choose another output, or allow it with overwrite.")
 
 
 def _holds_something(folder: Path | Remote) -> bool:

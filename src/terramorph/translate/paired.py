@@ -15,6 +15,7 @@ from terramorph.pairs import load_manifest
 from terramorph.pairs.folder import halves
 from terramorph.pairs.manifest import SPLITS
 from terramorph.raster import Raster, Source
+from terramorph.raster.array_source import RasterSource
 from terramorph.raster.image import probe_image, read_image
 
 _LOOKED_AT = 8
@@ -74,26 +75,31 @@ def pairs_among(images: Sequence[Path], source: object, header: Header, wanted: 
     return frozenset(found)
 
 
-def refuse_pair(source: Source, header: Header) -> None:
-    """Refuses a raster that is an A|B image: both halves would be translated, the map as if it were the ground.
+def half_of_pair(source: Source, header: Header, wanted: bool | None) -> Source:
+    """Of an image that is an A|B pair, the side that a model takes; any other source as it is.
+
+    Args:
+        source: what is to be translated.
+        header: of the bundle.
+        wanted: see `pairs_among`.
 
     Raises:
-        InputError: if it is one, or may be.
+        InputError: if it cannot be told.
     """
     grid = source.grid
     image = next((file for file in getattr(source, "files", ()) if isinstance(file, Path)), None)
-    if image is None or grid is None or grid.is_georeferenced or grid.height * grid.width > _LARGEST:
-        return
-    found = _recognised([image], header)
-    if found is None:
-        raise InputError(f"{image} may be an A|B pair, for it is twice as wide as high; {_SAY}.")
-    if found:
-        raise InputError(
-            f"{image} is an A|B pair, of which the model takes one side; name the output .png, and that is translated."
-        )
+    if wanted is False or image is None or grid is None:
+        return source
+    if wanted is None and (grid.is_georeferenced or grid.height * grid.width > _LARGEST):
+        return source
+    if image not in pairs_among([image], image, header, wanted):
+        return source
+    half = RasterSource(source_half(source.read(grid), image, header))
+    half.name = source.name
+    return half
 
 
-_SAY = "say whether that is so with --pairs or --no-pairs (in Python pairs=True or pairs=False)"
+_SAY = "say whether that is so with pairs=True or pairs=False"
 _LARGEST = 1 << 24
 """Pixels of an A|B image; what is larger is not looked at."""
 

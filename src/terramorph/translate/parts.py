@@ -1,9 +1,9 @@
-"""What a sweep has done so far: one file a window, in a folder beside the output, from which it goes on.
+"""What a translation has done so far: one file a window, in a folder beside the output, from which it goes on.
 
 .NAME.parts/plan.json           what is being made, of what, with what
-.NAME.parts/000012.npy          a window's pixels, and its mask
+.NAME.parts/000012.npy          a window's pixels before they are rounded (`tiled.Part`)
 .NAME.parts/000012.spread.npy   the spread of its draws, if there are several
-.NAME.parts/000013.none         a window without data
+.NAME.parts/000013.none         a window without data; of a folder of images, one that is written
 .NAME.parts/lock                held by the process at work
 
 Beside an output on object storage the folder lies there too, so that several machines fill it together.
@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from tokenize import TokenError
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,22 +29,10 @@ from terramorph.documents import parse_json
 from terramorph.errors import InputError, StorageError, TerramorphError
 from terramorph.raster.lease import leased
 from terramorph.raster.storage import Remote
+from terramorph.translate.tiled import Part
 
 _DAMAGE = (OSError, ValueError, EOFError, SyntaxError, TokenError, OverflowError, MemoryError, TypeError)
 """What numpy raises at a .npy file that is not one."""
-
-
-class Part(NamedTuple):
-    """A translated window.
-
-    Attributes:
-        pixels: (C + 1, h, w) in the bundle's target dtype; the last band is 1 where there is data, else 0.
-        spread: float32 (2, h, w), the standard deviation of several draws in stored units, and likewise a band that
-            tells of data; None for one draw.
-    """
-
-    pixels: NDArray[Any]
-    spread: NDArray[np.float32] | None
 
 
 def is_begun(output: Path | Remote) -> bool:
@@ -115,8 +103,8 @@ class Parts:
         except (ValueError, AttributeError):
             changed = ["plan"]
         raise InputError(
-            f"{self.folder} holds {count} windows of an unfinished translation with another {' and '.join(changed)}; "
-            "go on with it by the command that began it, or throw them away with --restart."
+            f"{self.folder} holds {count} parts of an unfinished translation with another {' and '.join(changed)}; "
+            "go on with it by the call that began it, or throw them away with restart."
         )
 
     def save(self, number: int, part: Part | None) -> None:
@@ -155,7 +143,7 @@ class Parts:
                 return None
             self._store.delete(f"{number:06d}.npy")
             raise InputError(
-                f"{self.folder / name} was damaged ({error}) and is removed; run the same command again."
+                f"{self.folder / name} was damaged ({error}) and is removed; run the same again."
             ) from error
         return array
 

@@ -14,15 +14,16 @@ import torch
 from odc.geo.geom import Geometry
 
 from terramorph.errors import InputError, TerramorphError
-from terramorph.geo import Grid
+from terramorph.geo import Cover, Grid
 from terramorph.raster import Source
 from terramorph.raster.clip import ClippedSource
+from terramorph.translate.engine import Stages, identity, predict_windows
 from terramorph.translate.model import Model
 from terramorph.translate.parts import Parts
-from terramorph.translate.windows import Stages, Unit, Worker, identity, translate_windows
+from terramorph.translate.tiled import Tiled, Unit
 
 _WHAT = {"terramorph": "version of terramorph", "source": "content of the source", "bundle": "content of the bundle"}
-_workers: dict[str, Worker] = {}
+_opened: dict[str, tuple[Tiled, Source]] = {}
 _opening = threading.Lock()
 
 
@@ -33,7 +34,8 @@ class Task:
     Attributes:
         model: opens the bundle there.
         source: opens the source there.
-        area, grid, parts, samples, plan: of the `Job`.
+        area, parts, plan: of the `Job`.
+        grid, cover, samples, sample: of its `Tiled`.
         threads: that the network computes with; None: as many as the worker was started with.
     """
 
@@ -41,8 +43,10 @@ class Task:
     source: Callable[[], Source] = field(repr=False)  # a URL may have a key in it, and Dask logs what fails
     area: Geometry | None
     grid: Grid
-    parts: Parts
+    cover: Cover
     samples: int
+    sample: int
+    parts: Parts
     plan: dict[str, Any]
     threads: int | None
 
@@ -63,13 +67,13 @@ def translate_unit(task: Task, unit: Unit) -> tuple[str, Stages]:
     worker, stages = get_worker(), Stages()
     with _sendable_errors():
         with _opening:
-            if task.key not in _workers:
-                _workers.clear()  # of a sweep whose client was killed
-                _workers[task.key] = open_worker(task, worker.address)
-            opened = _workers[task.key]
+            if task.key not in _opened:
+                _opened.clear()  # of a sweep whose client was killed
+                _opened[task.key] = open_task(task, worker.address)
+            tiled, source = _opened[task.key]
         # In each of Dask's threads: OpenMP keeps the number for the thread that set it.
         torch.set_num_threads(task.threads or worker.state.nthreads)
-        translate_windows(opened, [unit], stages, lambda more: None)
+        predict_windows(tiled, source, task.parts, [unit], stages, lambda more: None)
     return worker.address, stages
 
 
@@ -81,9 +85,9 @@ def dask_setup(worker: Any) -> None:
 
 def forget(key: str) -> None:
     """Lets a worker go of a sweep."""
-    opened = _workers.pop(key, None)
+    opened = _opened.pop(key, None)
     if opened is not None:
-        opened.source.close()
+        opened[1].close()
 
 
 def backend_name(model: Callable[[], Model]) -> str:
@@ -92,7 +96,7 @@ def backend_name(model: Callable[[], Model]) -> str:
         return model().backend.name
 
 
-def open_worker(task: Task, worker: str) -> Worker:
+def open_task(task: Task, worker: str) -> tuple[Tiled, Source]:
     """Opens bundle and source, and makes sure that they are those of the sweep.
 
     Raises:
@@ -115,10 +119,10 @@ def open_worker(task: Task, worker: str) -> Worker:
     for what, value in mine.items():
         if value != task.plan[what]:
             raise InputError(
-                f"The worker {worker} has another {_WHAT.get(what, what)} than this sweep ({value} and not "
+                f"The worker {worker} has another {_WHAT.get(what, what)} than this translation ({value} and not "
                 f"{task.plan[what]}); give all machines the same files, and workers of one kind."
             )
-    return Worker(model, source, task.grid, task.parts, task.samples)
+    return Tiled(model, task.grid, task.cover, task.samples, task.sample), source
 
 
 @contextmanager

@@ -31,6 +31,7 @@ class OnnxBackend:
     """
 
     noisy = False
+    noise_bands = 0  # an exported generator sees the mean of its noise
 
     def __init__(
         self, path: str | Path, *, threads: int = 0, batch_size: int | None = None, accept_quality_loss: bool = False
@@ -61,7 +62,7 @@ class OnnxBackend:
         self.device = torch.device("cpu")
         self.batch_size = 1 if self.header.mode == "paper" else batch_size or 4
 
-    def run(self, source: Tensor, seed: int = 0) -> Tensor:
+    def run(self, source: Tensor, seed: int = 0, noise: Tensor | None = None) -> Tensor:
         """float32 (N, C, H, W) in [-1, 1], any H and W -> float32 (N, D, H, W) in [-1, 1], on the same device."""
         x = source.to("cpu", torch.float32).contiguous().numpy()
         (y,) = self._session.run(["target"], {"source": x})

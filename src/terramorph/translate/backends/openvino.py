@@ -43,6 +43,7 @@ class OpenVinoBackend:
     """
 
     noisy = False
+    noise_bands = 0  # an exported generator sees the mean of its noise
 
     def __init__(
         self,
@@ -80,7 +81,7 @@ class OpenVinoBackend:
         self._compiled: OrderedDict[tuple[int, ...], Any] = OrderedDict()
         self._lock = threading.Lock()
 
-    def run(self, source: Tensor, seed: int = 0) -> Tensor:
+    def run(self, source: Tensor, seed: int = 0, noise: Tensor | None = None) -> Tensor:
         """float32 (N, C, H, W) in [-1, 1], any H and W -> float32 (N, D, H, W) in [-1, 1], on the same device."""
         x = source.to("cpu", torch.float32).contiguous()
         with self._lock:

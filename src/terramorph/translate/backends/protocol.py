@@ -21,16 +21,24 @@ class Backend(Protocol):
         batch_size: how many images of the training size it is fastest with; 1 where each image has its own
             noise.
         noisy: whether the output depends on the seed.
+        noise_bands: of the noise image that the generator takes; 0: it takes none.
     """
 
     name: str
     device: torch.device
     batch_size: int
     noisy: bool
+    noise_bands: int
 
-    def run(self, source: Tensor, seed: int = 0) -> Tensor:
+    def run(self, source: Tensor, seed: int = 0, noise: Tensor | None = None) -> Tensor:
         """float32 (N, C, H, W) in [-1, 1], any H and W -> float32 (N, D, H, W) in [-1, 1], on the same
-        device."""
+        device.
+
+        Args:
+            source: on any device.
+            seed: of what is drawn, where `noisy`.
+            noise: float32 (N, bands, H, W), the noise image of a generator that has one; None: drawn where `noisy`.
+        """
         ...
 
     def release(self) -> None:

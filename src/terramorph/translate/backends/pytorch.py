@@ -57,15 +57,15 @@ class TorchBackend:
         self.device = resolve_device(device)
         self.dtype = resolve_precision(precision, self.device, mode)
         self.name = f"torch {self.device.type} {str(self.dtype).removeprefix('torch.')}"
-        self.noisy = (
-            mode == "paper" and dropout and any(isinstance(m, NoiseDropout) and m.p > 0.0 for m in network.modules())
-        )
+        self.noise_bands = int(getattr(getattr(network, "config", None), "noise", 0))
+        drops = dropout and any(isinstance(m, NoiseDropout) and m.p > 0.0 for m in network.modules())
+        self.noisy = mode == "paper" and (drops or self.noise_bands > 0)
         self.batch_size = 1 if mode == "paper" else batch_size or 16
         self._generator: torch.Generator | None = None
         self._cpu_form: CpuForm | None = None
         self._network: nn.Module | None = None
         if mode == "paper":
-            self._network = self._placed(per_image_statistics(network, dropout=self.noisy))
+            self._network = self._placed(per_image_statistics(network, dropout=drops))
             if self.noisy:
                 self._generator = torch.Generator(self.device)
                 set_noise(self._network, self._generator)
@@ -107,13 +107,14 @@ class TorchBackend:
         wanted = self.device.type == "cuda" or self.dtype == torch.bfloat16
         return torch.channels_last if wanted else torch.contiguous_format
 
-    def run(self, source: Tensor, seed: int = 0) -> Tensor:
+    def run(self, source: Tensor, seed: int = 0, noise: Tensor | None = None) -> Tensor:
         """float32 (N, C, H, W) in [-1, 1], any H and W -> float32 (N, D, H, W) in [-1, 1], on the same
         device.
 
         Args:
             source: on any device.
-            seed: of the noise, where dropout is live; every image of the batch gets a field of its own.
+            seed: of dropout and noise image in paper mode; every image of the batch gets fields of its own.
+            noise: float32 (N, noise_bands, H, W) in raster mode; None: the mean of the noise, 0.
         """
         with torch.no_grad():
             if self._cpu_form is not None:
@@ -122,7 +123,10 @@ class TorchBackend:
             if self._generator is not None:
                 self._generator.manual_seed(seed)
             x = source.to(self.device, self.dtype).contiguous(memory_format=self._memory_format)
-            y: Tensor = self._network(x)
+            if self.noise_bands and self._generator is not None:
+                shape = (len(x), self.noise_bands, *x.shape[2:])
+                noise = torch.randn(shape, generator=self._generator, device=self.device)
+            y: Tensor = self._network(x) if noise is None else self._network(x, noise.to(self.device, self.dtype))
             return y.float().contiguous().to(source.device)
 
     def release(self) -> None:

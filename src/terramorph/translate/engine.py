@@ -1,35 +1,28 @@
-"""Windows through the network: read, translated and kept as parts, by this process or by any other that sees the same.
-
-`translate_windows` is all the computing of a sweep: one process is given every window, a task on a cluster a few.
-"""
+"""Engines: what schedules the windows of a translation, whose parts are kept on disk. This process, or a cluster."""
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
-from itertools import groupby, islice
-from typing import Any
+from dataclasses import dataclass, fields
+from itertools import islice
+from typing import Any, Protocol
 
-import numpy as np
 from odc.geo.geom import Geometry
 
 from terramorph._version import __version__
-from terramorph.geo import Cover, Grid, Window
+from terramorph.geo import Window
 from terramorph.raster import Raster, Source
 from terramorph.translate.memory import release_freed_memory
 from terramorph.translate.model import Model
-from terramorph.translate.parts import Part, Parts
+from terramorph.translate.parts import Parts
+from terramorph.translate.tiled import Part, Tiled, Unit
 
 TRIMMED = 4
 """Windows after which freed memory is given back: their layers' outputs leave gaps, which grow to hundreds of MB."""
-
-Unit = tuple[Window, ...]
-"""Windows that are read at once: one, or a row of them where a source can only be decoded from the top."""
 
 
 @dataclass
@@ -68,78 +61,68 @@ class Stages:
 
 @dataclass(frozen=True)
 class Job:
-    """The windows of a sweep, and where their results go.
+    """Windows to be predicted, and where their parts go.
 
     Attributes:
-        plan: what makes two sweeps the same, to the last pixel; plain data.
-        grid: on which the network sees the source.
-        cover: the windows.
-        parts: a result each.
+        plan: what makes two jobs the same, to the last pixel; plain data.
+        tiled: the windows.
+        source: what is read, cut to the area.
         area: outside of which the source is not looked at; None: nowhere.
-        samples: draws for each pixel.
-        sequential: whether the source can only be decoded from the top.
+        parts: a file for each window.
     """
 
     plan: dict[str, Any]
-    grid: Grid
-    cover: Cover
-    parts: Parts
+    tiled: Tiled
+    source: Source
     area: Geometry | None
-    samples: int
-    sequential: bool
+    parts: Parts
 
-    def left(self, done: set[int]) -> Iterator[Unit]:
-        """The windows without a part, from the top; made one by one, for a country has very many.
+
+class Engine(Protocol):
+    """Has the windows of a job predicted: `LocalEngine`, or `cluster.DaskEngine`."""
+
+    @property
+    def backend(self) -> str:
+        """Name of what runs the network; with as many threads, results of one name are equal."""
+        ...
+
+    def compute(self, job: Job, stages: Stages, tell: Callable[[int, int], None]) -> None:
+        """Makes every part of a job that is not there.
 
         Args:
-            done: the numbers of those that have one.
+            job: the windows, and where their parts go.
+            stages: the seconds of each step are added to it.
+            tell: called with the number of windows that are done, and of all.
         """
-        left = (window for window in self.cover.windows() if window.number not in done)
-        if self.sequential:
-            return (tuple(row) for _, row in groupby(left, key=lambda window: window.row))
-        return ((window,) for window in left)
+        ...
 
 
 @dataclass(frozen=True)
-class Worker:
-    """What a process translates windows with.
-
-    Attributes:
-        model: the model.
-        source: the imagery, cut to the area.
-        grid: on which the network sees it.
-        parts: where results go.
-        samples: draws for each pixel.
-        turn: held to compute. Where a worker has several threads, the others read and write meanwhile.
-    """
+class LocalEngine:
+    """The engine that is this process."""
 
     model: Model
-    source: Source
-    grid: Grid
-    parts: Parts
-    samples: int
-    turn: threading.Lock = field(default_factory=threading.Lock)
 
-    def read(self, unit: Unit) -> list[Raster]:
-        """What the network sees of each window."""
-        if not self.source.sequential:
-            return [self.source.read(self.grid.crop(w.y, w.x, w.height, w.width)) for w in unit]
-        rows = self.source.read(self.grid.crop(unit[0].y, 0, unit[0].height, self.grid.width))
-        return [rows.crop(0, w.x, w.height, w.width) for w in unit]
+    @property
+    def backend(self) -> str:
+        """Name of what runs the network."""
+        return self.model.backend.name
 
-    def translate(self, raster: Raster, window: Window) -> Part | None:
-        """One window through the network, as often as asked, cut to what is used of it; None where there is no data."""
-        rows, columns = window.inner
-        real = raster.mask[None, rows, columns]
-        if not real.any():
-            return None
-        draws = [self.model.translate_window(raster, i)[:, rows, columns] for i in range(self.samples)]
-        spread = None
-        if self.samples > 1:
-            stack = np.stack(draws).astype(np.float32)
-            deviation = stack.std(axis=0, ddof=1).mean(axis=0, keepdims=True)
-            spread = np.concatenate([deviation, real.astype(np.float32)])
-        return Part(np.concatenate([draws[0], real.astype(draws[0].dtype)]), spread)
+    def compute(self, job: Job, stages: Stages, tell: Callable[[int, int], None]) -> None:
+        """Makes every part of a job that is not there."""
+        done = job.parts.done()
+        count, total = len(done), len(job.tiled.cover)
+        tell(count, total)
+
+        def computed(more: int) -> None:
+            nonlocal count
+            count += more
+            tell(count, total)
+
+        predict_windows(job.tiled, job.source, job.parts, job.tiled.units(job.source, done), stages, computed)
+        # Joining wants memory too, and comes after.
+        self.model.backend.release()
+        release_freed_memory()
 
 
 def identity(model: Model, source: Source, backend: str) -> dict[str, Any]:
@@ -154,11 +137,15 @@ def identity(model: Model, source: Source, backend: str) -> dict[str, Any]:
     }
 
 
-def translate_windows(worker: Worker, units: Iterable[Unit], stages: Stages, tell: Callable[[int], None]) -> None:
-    """Translates windows and keeps them: one is computed while the next are read and the last are written.
+def predict_windows(
+    tiled: Tiled, source: Source, parts: Parts, units: Iterable[Unit], stages: Stages, tell: Callable[[int], None]
+) -> None:
+    """Predicts windows and keeps them: one is computed while the next are read and the last are written.
 
     Args:
-        worker: what to do it with.
+        tiled: what predicts them.
+        source: what is read.
+        parts: where they are kept.
         units: the windows, in the order in which they are read.
         stages: the seconds of each step are added to it.
         tell: called with the number of windows that are computed.
@@ -170,15 +157,15 @@ def translate_windows(worker: Worker, units: Iterable[Unit], stages: Stages, tel
 
     def read(unit: Unit) -> tuple[Unit, list[Raster]]:
         with stages.timed("read_s"):
-            return unit, worker.read(unit)
+            return unit, tiled.read(source, unit)
 
     def keep(window: Window, part: Part | None) -> None:
         with stages.timed("write_s"):
-            worker.parts.save(window.number, part)
+            parts.save(window.number, part)
 
     coming, computed = iter(units), 0
     # No more than is needed to stay ahead: a row of windows takes as much memory as all of them.
-    depth = 1 if worker.source.sequential else 2
+    depth = 1 if source.sequential else 2
     with ThreadPoolExecutor(1, "terramorph-read") as reader, ThreadPoolExecutor(1, "terramorph-write") as writer:
         ahead = deque(reader.submit(read, unit) for unit in islice(coming, depth))
         writing: deque[Future[None]] = deque()
@@ -187,8 +174,9 @@ def translate_windows(worker: Worker, units: Iterable[Unit], stages: Stages, tel
                 unit, rasters = ahead.popleft().result()
                 ahead.extend(reader.submit(read, unit) for unit in islice(coming, 1))
                 for window, raster in zip(unit, rasters, strict=True):
-                    with worker.turn, stages.timed("compute_s"):
-                        part = worker.translate(raster, window)
+                    # Where a process has several threads, the others read and write meanwhile.
+                    with tiled.model.turn, stages.timed("compute_s"):
+                        part = tiled.predict(raster, window)
                     writing.append(writer.submit(keep, window, part))
                     while len(writing) > 2:
                         writing.popleft().result()

@@ -1,0 +1,142 @@
+"""A translation as a source of pixels, of which only the windows that somebody reads are predicted."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from odc.geo.geom import Geometry
+
+from terramorph.errors import InputError
+from terramorph.geo import Grid, Window
+from terramorph.raster import Raster, Source
+from terramorph.raster.array_source import ArrayLayout
+from terramorph.raster.source import Closing
+from terramorph.translate.engine import identity
+from terramorph.translate.tiled import Part, Tiled
+
+MEMORY = 2**28
+"""Bytes of predicted windows that are kept: some 45 Mpx of a map in colours."""
+
+MAX_READ = 2**26
+"""Pixels of the translation behind one read."""
+
+
+class LazySource(Closing):
+    """The raster that `Model.translate_to` would write, as a `Source`; made by `Model.lazy`.
+
+    A window is predicted when a pixel of it is first read, and kept until others have been read since that take more
+    than the bound. May be read from several threads: they wait for each other's windows and predict none twice.
+
+    Attributes:
+        name, grid, extent, bands, dtype, units, sequential, licence: as `Source` says.
+
+    Args:
+        tiled: the model and its windows.
+        source: what is translated.
+        memory: bytes of predicted windows that are kept.
+        opened: what is left when this one is closed.
+    """
+
+    sequential = False
+
+    def __init__(
+        self, tiled: Tiled, source: Source, memory: int = MEMORY, opened: AbstractContextManager[Any] | None = None
+    ) -> None:
+        self._tiled, self._source, self._opened, self._windows = (
+            tiled,
+            source,
+            opened or nullcontext(),
+            _Windows(memory),
+        )
+        self.name, self.licence = source.name, source.licence
+        self.grid: Grid = tiled.grid
+        self.extent: Geometry = tiled.grid.geobox.extent
+        self.bands, self.units = tiled.bands, tiled.target.units
+        self.dtype: np.dtype[Any] = np.dtype(tiled.target.dtype)
+        self._layout = ArrayLayout(self.grid, self.bands, self.dtype, units=self.units)
+
+    def read(self, grid: Grid) -> Raster:
+        """The translation on a grid: its pixels as they are on a window of its own grid, otherwise warped.
+
+        Raises:
+            InputError: if more than `MAX_READ` pixels of the translation lie behind it.
+            RasterError: if the source cannot be read there.
+        """
+        where = self._layout.needed(grid)
+        if where is None:
+            return self._layout.laid(None, grid)
+        rows, columns = where
+        behind = (rows.stop - rows.start) * (columns.stop - columns.start)
+        if behind > MAX_READ:
+            raise InputError(
+                f"{behind / 1e6:,.0f} million pixels would be translated for one read of {self.name}; read smaller or "
+                "finer pieces, or write the whole with translate_to."
+            )
+        return self._layout.laid(self._tiled.piece(self._load, rows, columns), grid)
+
+    def fingerprint(self) -> str:
+        """Hex digest (blake2b, 16 bytes) of what decides the pixels."""
+        plan = identity(self._tiled.model, self._source, self._tiled.model.backend.name)
+        text = json.dumps([plan, str(self.grid), str(self._tiled.cover), self._tiled.sample])
+        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+    def close(self) -> None:
+        """Lets go of the windows, and closes the source if it was opened for this one."""
+        self._windows = _Windows(0)
+        self._opened.__exit__(None, None, None)
+
+    def _load(self, window: Window) -> NDArray[Any] | None:
+        part = self._windows.get(window.number, lambda: self._predict(window))
+        return None if part is None else part.pixels
+
+    def _predict(self, window: Window) -> Part | None:
+        (raster,) = self._tiled.read(self._source, (window,))
+        return self._tiled.predict(raster, window)
+
+
+class _Windows:
+    """Predicted windows by number: the last used ones, as many as fit in so many bytes."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit, self._size, self._lock = limit, 0, threading.Lock()
+        self._held: OrderedDict[int, Future[Part | None]] = OrderedDict()
+
+    def get(self, number: int, predict: Callable[[], Part | None]) -> Part | None:
+        """A window; predicted by the first that asks, for whom all others wait."""
+        with self._lock:
+            future = self._held.get(number)
+            first = future is None
+            if future is None:
+                future = self._held[number] = Future()
+            self._held.move_to_end(number)
+        if first:
+            try:
+                part: Part | None = predict()
+            except BaseException as error:
+                with self._lock:
+                    del self._held[number]  # the next to ask tries again
+                future.set_exception(error)
+                raise
+            with self._lock:
+                self._size += _bytes(part)
+                future.set_result(part)
+                for oldest, other in list(self._held.items()):
+                    if self._size <= self._limit:
+                        break
+                    if other.done():
+                        self._size -= _bytes(other.result())
+                        del self._held[oldest]
+        return future.result()
+
+
+def _bytes(part: Part | None) -> int:
+    return 0 if part is None else part.pixels.nbytes

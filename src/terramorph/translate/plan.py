@@ -1,0 +1,228 @@
+"""On which grid, and in which windows, a model goes over a source."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from odc.geo.geom import Geometry
+
+from terramorph.errors import InputError, warn
+from terramorph.geo import Cover, Grid, grid_at
+from terramorph.raster import Source
+from terramorph.raster.clip import ClippedSource
+from terramorph.sources import open_source
+from terramorph.translate.tiled import Tiled
+
+if TYPE_CHECKING:
+    from terramorph.translate.model import Model
+
+WHOLE_PIXELS = 2**21
+"""Grids of up to this many pixels go through in one pass (about 0.5 GB for a U-Net 256 in bfloat16); others
+in windows."""
+
+WINDOW_SIDES = 5
+"""Side of a window, in training sizes. Measured on a U-Net 256 (docs/results.md): six are 3 % faster and take 230 MB
+more, and fewer cost more arithmetic; two tilings of the same ground agree as well with any of them."""
+
+MAX_SCALE_RATIO = 1.5
+"""Ground resolutions further apart than this are refused: a network knows things at the size it was shown."""
+
+SAME_SCALE = 1.02
+"""Ground resolutions this close count as equal: the source is not resampled."""
+
+MAX_REFINEMENT = 16.0
+"""A source's pixels are made smaller by no more than this."""
+
+MAX_PIXELS = 10**13
+"""Of a grid to translate: thirty countries of the size of Germany at 1 m."""
+
+
+@contextmanager
+def opened(model: Model, source: Any, area: Geometry | str | Path | None, opening: dict[str, Any]) -> Iterator[Source]:
+    """A source of pixels, cut to an area.
+
+    Args:
+        model: bands that are picked get its names, for their order is the caller's.
+        source: a `Source`, which stays open, or what `open_source` takes.
+        area: polygons with a CRS, or a file of them.
+        opening: how it is opened (`open_source`); of no effect on a `Source`.
+    """
+    with ExitStack() as stack:
+        if not hasattr(source, "fingerprint"):
+            options = opening.get("options")
+            if options is not None and options.bands:
+                opening = opening | {"options": replace(options, names=model.header.source.names)}
+            source = stack.enter_context(open_source(source, **opening))
+        if area is not None:
+            source = ClippedSource(source, area if isinstance(area, Geometry) else read_area(Path(area)))
+        yield source
+
+
+def plan(
+    model: Model,
+    source: Source,
+    *,
+    resolution: float | None = None,
+    samples: int = 1,
+    sample: int = 0,
+    window: int | None = None,
+    overlap: int | None = None,
+    offset: tuple[int, int] = (0, 0),
+) -> Tiled:
+    """Which windows of which grid a model translates of a source.
+
+    Args:
+        model: see `work_grid`.
+        source: likewise.
+        resolution: likewise.
+        samples, sample: see `Tiled`.
+        window, overlap, offset: see `plan_cover`.
+
+    Raises:
+        ConfigError: if the samples would be equal, or there is no room for the windows.
+        InputError: if bands, dtype or ground resolution do not fit the bundle.
+    """
+    model.check_samples(samples)
+    model.check_kind(source.bands, np.dtype(source.dtype).name, source.units)
+    if source.extent.crs is None and source.grid is not None and source.grid.is_georeferenced:
+        warn(f"{source.name} has a place but no CRS: it is translated as it is, at any resolution; give its CRS.")
+    grid = work_grid(source, model, resolution)
+    cover = plan_cover(model, grid, window, overlap, offset)
+    if len(cover) > 1 and model.header.architecture.settings.get("norm") == "instance":
+        warn(
+            "This network has instance norm, which looks at the statistics of each window: where windows differ in "
+            "content, their tones may differ too. Batch norm has no such effect."
+        )
+    return Tiled(model, grid, cover, samples, sample)
+
+
+def plan_cover(
+    model: Model,
+    grid: Grid,
+    window: int | None = None,
+    overlap: int | None = None,
+    offset: tuple[int, int] = (0, 0),
+) -> Cover:
+    """The windows of a grid; one for all of it up to `WHOLE_PIXELS`.
+
+    Args:
+        model: knows stride, halo and training size.
+        grid: what is covered.
+        window: side of the windows in pixels; default five training sizes. It is made large enough for the halo.
+        overlap: pixels that windows share at least, where they are blended; default what the network asks for, or a
+            training size.
+        offset: (y, x) by which the lattice of windows is moved, multiples of the stride: another tiling.
+
+    Raises:
+        ConfigError: if a window leaves no room for a step, or the offset does not fit.
+    """
+    header = model.header
+    # The statistics of each image alone know no halo.
+    halo = header.halo if model.mode == "raster" else None
+    shared = model.overlap if overlap is None else overlap
+    if window is None and grid.height * grid.width <= WHOLE_PIXELS:
+        window = max(grid.height, grid.width)
+    side = max(window or WINDOW_SIDES * max(header.size, model.overlap // 2), 4 * (halo or 0))
+    return Cover(
+        grid.height,
+        grid.width,
+        window=-(-side // header.stride) * header.stride,
+        halo=halo,
+        overlap=shared,
+        align=header.stride,  # so that windows see every layer in the same phase
+        offset=offset,
+    )
+
+
+def work_grid(source: Source, model: Model, resolution: float | None) -> Grid:
+    """The grid on which the network sees a source: the source's own where that is of the right scale and its pixels
+    are square.
+
+    Args:
+        source: with or without a place; of one that is cut to an area, no more than that is covered.
+        model: knows the ground resolution it was trained at, or does not.
+        resolution: metres per pixel, in place of that.
+
+    Raises:
+        InputError: if the source's scale is more than `MAX_SCALE_RATIO` off and no resolution is given, or it has no
+            pixels and there is nothing to tell their size, or the grid would be out of all reason.
+    """
+    grid = _work_grid(source, model, resolution)
+    if grid.height * grid.width > MAX_PIXELS:
+        raise InputError(
+            f"{source.name} would be {grid.width:,} x {grid.height:,} pixels; give an area or a coarser resolution."
+        )
+    return grid
+
+
+def own_grid(source: Source, model: Model) -> Grid | None:
+    """The grid of a source's own pixels, cut to where it has any; it starts at a multiple of the network's stride.
+
+    So the network sees every layer in the same phase as without the cut.
+    """
+    own, stride = source.grid, model.header.stride
+    if own is None or not isinstance(source, ClippedSource):
+        return own
+    box = source.extent.boundingbox
+    corners = [~own.affine @ (x, y) for x in (box.left, box.right) for y in (box.bottom, box.top)]
+    xs, ys = [x for x, _ in corners], [y for _, y in corners]
+    left, top = (max(0, math.floor(min(values) / stride) * stride) for values in (xs, ys))
+    right, bottom = min(own.width, math.ceil(max(xs))), min(own.height, math.ceil(max(ys)))
+    return own.crop(top, left, max(bottom - top, 1), max(right - left, 1))
+
+
+def _work_grid(source: Source, model: Model, resolution: float | None) -> Grid:
+    own = own_grid(source, model)
+    have = None if own is None else own.ground_resolution
+    need = resolution if resolution is not None else model.header.ground_resolution
+    if resolution is not None and not resolution > 0:
+        raise InputError(f"resolution must be > 0 metres per pixel, got {resolution}.")
+    if own is None and need is None:
+        raise InputError(f"{source.name} has no pixels of its own and the model knows no scale; give a resolution.")
+    if resolution is not None and own is not None and have is None:
+        raise InputError(f"{source.name} has no place on Earth, so it has no metres; leave the resolution out.")
+    if own is not None and (have is None or (resolution is None and model.any_resolution)):
+        return own
+    if need is None:
+        assert own is not None
+        assert have is not None
+        return own if own.is_square else grid_at(source.extent, have)
+    if have is not None and resolution is None and max(have / need, need / have) > MAX_SCALE_RATIO:
+        raise InputError(
+            f"A pixel of {source.name} is {have:.3g} m and the model was trained at {need:.3g} m; translate it at "
+            f"resolution {need:.3g}, or as it is with a model that is loaded with any_resolution."
+        )
+    if own is not None and have is not None:
+        if have / need > MAX_REFINEMENT:
+            raise InputError(
+                f"A pixel of {source.name} is {have:.3g} m, and nothing is to be seen at {need:.3g} m; give a coarser "
+                "resolution."
+            )
+        if max(have / need, need / have) < SAME_SCALE and own.is_square:
+            return own
+    return grid_at(source.extent, need)
+
+
+def read_area(path: Path) -> Geometry:
+    """The polygons of a file as one geometry; heights are dropped.
+
+    Raises:
+        InputError: if the file cannot be read or holds no polygon.
+    """
+    if not path.exists():
+        raise InputError(f"The area {path} cannot be read, it does not exist; check the path.")
+    from terramorph.cartography import read_polygons  # GDAL's vectors are read for few commands
+
+    polygons, crs = read_polygons(path)
+    if polygons.is_empty:
+        raise InputError(
+            f"The area {path} holds no polygon, only points, lines or nothing; draw one around the ground that is "
+            "wanted, or put a buffer around them."
+        )
+    return Geometry(polygons, crs)

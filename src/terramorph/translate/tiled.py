@@ -1,0 +1,219 @@
+"""A raster in windows: each is read, predicted, blended with its neighbours and rounded once.
+
+Whatever a translation becomes (a Raster, a DataArray, a file, the pieces that somebody looks at), its pixels are made
+here, so they are the same pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from terramorph.bundle import Bands
+from terramorph.geo import Cover, Grid, Window
+from terramorph.raster import Raster, Source, default_bands
+from terramorph.raster.writer import Strip
+
+if TYPE_CHECKING:
+    from terramorph.translate.model import Model
+
+Unit = tuple[Window, ...]
+"""Windows that are read at once: one, or a row of them where a source can only be decoded from the top."""
+
+
+class Part(NamedTuple):
+    """A predicted window, on its core.
+
+    Attributes:
+        pixels: (D, h, w) in [-1, 1], NaN without data; float16 for targets of 8 bits, else float32.
+        spread: float32 (1, h, w), standard deviation of several draws in stored units, NaN without data; None for one
+            draw.
+    """
+
+    pixels: NDArray[Any]
+    spread: NDArray[np.float32] | None = None
+
+
+Load = Callable[[Window], NDArray[Any] | None]
+"""Gives the pixels (or the spread) of a window's part; None for a window without data."""
+
+
+@dataclass(frozen=True)
+class Tiled:
+    """A model, and the windows in which it goes over a grid. It can be sent to another process if the model can.
+
+    Attributes:
+        model: what predicts.
+        grid: on which it sees the source.
+        cover: the windows over the grid.
+        samples: draws for each pixel, of which the spread is kept.
+        sample: number of the first draw, which gives the pixels.
+    """
+
+    model: Model = field(repr=False)
+    grid: Grid
+    cover: Cover
+    samples: int = 1
+    sample: int = 0
+
+    @property
+    def target(self) -> Bands:
+        """What the model makes."""
+        return self.model.header.target
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the pixels of parts."""
+        return np.dtype("float16" if np.dtype(self.target.dtype).itemsize == 1 else "float32")
+
+    def units(self, source: Source, done: Collection[int] = ()) -> Iterator[Unit]:
+        """The windows, from the top; made one by one, for a country has very many.
+
+        Args:
+            source: what is read.
+            done: numbers of windows that are left out.
+        """
+        left = (window for window in self.cover.windows() if window.number not in done)
+        if source.sequential:
+            return (tuple(row) for _, row in groupby(left, key=lambda window: window.row))
+        return ((window,) for window in left)
+
+    def read(self, source: Source, unit: Unit) -> list[Raster]:
+        """What the network sees of each window."""
+        if not source.sequential:
+            return [source.read(self.seen(window)) for window in unit]
+        rows = source.read(self.grid.crop(unit[0].y, 0, unit[0].height, self.grid.width))
+        return [rows.crop(0, w.x, w.height, w.width) for w in unit]
+
+    def seen(self, window: Window) -> Grid:
+        """The grid of what the network sees of a window."""
+        return self.grid.crop(window.y, window.x, window.height, window.width)
+
+    def predict(self, raster: Raster, window: Window) -> Part | None:
+        """A window through the network, as often as there are draws; None where there is no data."""
+        rows, columns = window.inner
+        if not raster.mask[rows, columns].any():
+            return None
+        draws = range(self.sample, self.sample + self.samples)
+        return self.part([self.model.predict([raster], draw)[0] for draw in draws], raster.mask, window)
+
+    def part(self, draws: Sequence[NDArray[np.float32]], mask: NDArray[np.bool_], window: Window) -> Part:
+        """What is kept of a window.
+
+        Args:
+            draws: float32 (D, H, W) in [-1, 1] each, of what the network saw.
+            mask: bool (H, W).
+            window: its place.
+        """
+        rows, columns = window.inner
+        none = ~mask[rows, columns]
+        first = draws[0][:, rows, columns]
+        spread = None
+        if len(draws) > 1:
+            stack = np.stack([self._stored(draw[:, rows, columns]) for draw in draws]).astype(np.float32)
+            spread = stack.std(axis=0, ddof=1).mean(axis=0, keepdims=True)
+            spread[:, none] = np.nan
+        pixels = np.where(self._alone(window), self._rounded(first), first).astype(self.dtype)
+        pixels[:, none] = np.nan
+        return Part(pixels, spread)
+
+    def strips(self, load: Load) -> Iterator[Strip]:
+        """The whole raster, rows from the top: (rows, pixels (D, h, W) in the target's dtype, mask bool (h, W)).
+
+        Args:
+            load: asked for each window once, in their order.
+        """
+        for rows, values, weight in self.cover.join(load, self.target.count, self.rows_at_once):
+            yield rows, *self._finished(values, weight)
+
+    def spread(self, load: Load) -> Iterator[Strip]:
+        """Likewise the spread of the draws, float32 (1, h, W)."""
+        for rows, values, weight in self.cover.join(load, 1, self.rows_at_once):
+            mask = (weight > 0.0) & ~np.isnan(values[0])
+            values[:, ~mask] = 0.0
+            yield rows, values, mask
+
+    def piece(self, load: Load, rows: slice, columns: slice) -> Raster:
+        """A piece of the raster.
+
+        Args:
+            load: asked for each window whose core meets the piece.
+            rows, columns: in pixels of the grid.
+        """
+        parts = ((window, load(window)) for window in self.cover.meeting(rows, columns))
+        there = [(window, part) for window, part in parts if part is not None]
+        values, weight = self.cover.blend(there, rows, columns, self.target.count)
+        grid = self.grid.crop(rows.start, columns.start, rows.stop - rows.start, columns.stop - columns.start)
+        return self.placed(*self._finished(values, weight), grid)
+
+    def whole(self, source: Source) -> Raster:
+        """The whole raster, in memory."""
+        made = (
+            self.predict(raster, window)
+            for unit in self.units(source)
+            for window, raster in zip(unit, self.read(source, unit), strict=True)
+        )
+
+        def load(window: Window) -> NDArray[Any] | None:
+            part = next(made)
+            return None if part is None else part.pixels
+
+        pixels = np.empty((self.target.count, *self.grid.shape), self.target.dtype)
+        mask = np.empty(self.grid.shape, np.bool_)
+        for rows, values, real in self.strips(load):
+            pixels[:, rows], mask[rows] = values, real
+        return self.placed(pixels, mask, self.grid)
+
+    def of_one(self, unit: NDArray[np.float32], mask: NDArray[np.bool_]) -> Raster:
+        """The whole raster of what its only window was predicted as, float32 (D, H, W) in [-1, 1]."""
+        (window,) = self.cover.windows()
+        pixels = self.part([unit], mask, window).pixels.astype(np.float32)
+        return self.placed(*self._finished(pixels, np.ones(mask.shape, np.float32)), self.grid)
+
+    def placed(self, pixels: NDArray[Any], mask: NDArray[np.bool_], grid: Grid) -> Raster:
+        """Pixels of the target as a Raster."""
+        return Raster(pixels, mask, grid, self.bands, self.target.units)
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """Names of the target's bands."""
+        names = self.target.names
+        return names if len(names) == self.target.count else default_bands(self.target.count)
+
+    @property
+    def rows_at_once(self) -> int:
+        """Fewer rows of a wider raster, so that memory does not grow with it."""
+        return max(16, min(256, (1 << 21) // self.cover.width))
+
+    def _alone(self, window: Window) -> NDArray[np.bool_]:
+        """Which pixels of a core no neighbour has a share in, bool (h, w)."""
+        rows, columns = window.inner
+        down, across = self.cover.rows[window.row].weights[rows], self.cover.columns[window.column].weights[columns]
+        alone: NDArray[np.bool_] = (down == 1.0)[:, None] & (across == 1.0)
+        return alone
+
+    def _rounded(self, unit: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Moved to the nearest stored value: of what is not blended, parts of few bits lose nothing then."""
+        if np.dtype(self.target.dtype).kind == "f":
+            return unit
+        scaling = self.target.scaling
+        rounded: NDArray[np.float32] = scaling.to_unit(scaling.from_unit(torch.from_numpy(unit))).numpy()
+        return rounded
+
+    def _stored(self, unit: NDArray[np.float32]) -> NDArray[Any]:
+        stored: NDArray[Any] = self.target.scaling.from_unit(torch.from_numpy(unit)).numpy()
+        return stored
+
+    def _finished(
+        self, values: NDArray[np.float32], weight: NDArray[np.float32]
+    ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Blended values as pixels of the target's dtype, its lowest value where there is no data, and their mask."""
+        mask = (weight > 0.0) & ~np.isnan(values[0])
+        pixels = self._stored(np.where(mask, values, np.float32(-1.0)))
+        return pixels, mask

@@ -1,0 +1,152 @@
+"""Translations of any size on their way to a file: windows are predicted one by one and kept, then joined.
+
+Every window's result is a file of its own, so a translation that was stopped goes on where it was, and ends with the
+same pixels; and it does not matter which process made it, here or on a cluster. Memory does not depend on the size of
+the raster.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from odc.geo.geom import Geometry
+
+from terramorph.errors import ConfigError, InputError
+from terramorph.raster import Source
+from terramorph.raster.storage import Remote, location, placed
+from terramorph.translate.engine import Engine, Job, LocalEngine, Stages, identity
+from terramorph.translate.files import translate_images
+from terramorph.translate.outputs import (
+    Joined,
+    Kind,
+    Output,
+    Picture,
+    Progress,
+    Request,
+    Written,
+    check_places,
+    output_of,
+)
+from terramorph.translate.paired import half_of_pair
+from terramorph.translate.parts import Parts, is_begun
+from terramorph.translate.plan import opened, own_grid, plan, read_area
+
+if TYPE_CHECKING:
+    from terramorph.translate.model import Model
+
+
+def translate_to(
+    model: Model,
+    source: Any,
+    output: str | Path,
+    request: Request,
+    opening: dict[str, Any],
+    *,
+    kind: Kind | None = None,
+    suffix: str | None = None,
+    skip_bad: bool = False,
+    engine: Engine | None = None,
+    progress: Progress | None = None,
+    stages: Stages | None = None,
+) -> Written:
+    """See `Model.translate_to`."""
+    tell, place = progress or (lambda step, done, total: None), output_of(output, kind)
+    named = isinstance(source, str | Path)
+    folder = named and isinstance(place, Picture) and Path(source).is_dir()
+    if place is None or folder or isinstance(source, list | tuple):
+        if engine is not None:
+            raise ConfigError(f"Workers are for one raster, and {output} is for images; name it .tif or .png.")
+        if not (named or isinstance(source, list | tuple)) or "{z}" in str(source):
+            raise InputError(f"{output} does not tell what to make of {source}; name it .tif, .mbtiles or .pmtiles.")
+        how: dict[str, Any] = {"suffix": suffix, "skip_bad": skip_bad, "opening": opening, "tell": tell}
+        return translate_images(model, source, Path(output), request, **how)
+    if skip_bad or suffix is not None:
+        raise ConfigError(f"{output} is one output, made whole or not at all; skip_bad and suffix are for folders.")
+    return Written(_translate_raster(model, source, place, request, opening, engine, tell, stages or Stages()))
+
+
+def _translate_raster(
+    model: Model,
+    source: Any,
+    output: Output,
+    request: Request,
+    opening: dict[str, Any],
+    engine: Engine | None,
+    tell: Progress,
+    stages: Stages,
+) -> list[Path | Remote]:
+    """Translates one source to one output; to several of them, for as many draws whose spread is not asked for."""
+    if request.uncertainty is not None and request.samples < 2:
+        raise ConfigError("A spread needs several draws; give samples of 2 or more, in mode paper.")
+    if engine is not None and isinstance(output.place, Path):
+        output = replace(output, place=output.place.absolute())  # workers may stand in another folder
+    area = request.area
+    if area is not None and not isinstance(area, Geometry):
+        request = replace(request, area=read_area(Path(area)))
+    written = []
+    with opened(model, source, None, opening) as whole:
+        seen = half_of_pair(whole, model.header, request.pairs)
+        model.check_samples(request.samples)
+        if request.uncertainty is not None or request.samples == 1:
+            return [_translate(model, seen, output, request, engine, tell, stages)]
+        for number in range(request.samples):
+            name = output.place.with_name(f"{output.place.stem}_{number + 1}{output.place.suffix}")
+            draw = replace(request, samples=1, sample=number)
+            written.append(_translate(model, seen, replace(output, place=name), draw, engine, tell, stages))
+    return written
+
+
+def _translate(
+    model: Model,
+    whole: Source,
+    output: Output,
+    request: Request,
+    engine: Engine | None,
+    tell: Progress,
+    stages: Stages,
+) -> Path | Remote:
+    area = request.area if isinstance(request.area, Geometry) else None
+    uncertainty = None if request.uncertainty is None else Path(request.uncertainty)
+    with ExitStack() as stack:
+        seen = stack.enter_context(opened(model, whole, area, {}))
+        tiled = plan(
+            model,
+            seen,
+            resolution=request.resolution,
+            samples=request.samples,
+            sample=request.sample,
+            window=request.window,
+            overlap=request.overlap,
+            offset=request.offset,
+        )
+        output.check(seen, model.header, tiled.grid, request.match_source)
+        # Whoever began what lies unfinished beside it has agreed.
+        overwrite = request.overwrite or (is_begun(output.place) and not request.restart)
+        check_places(output, uncertainty, whole, overwrite)
+        engine = engine or LocalEngine(model)
+        tell("looking at the source", 0, 1)  # all of it, for the fingerprint
+        what = {
+            **identity(model, seen, engine.backend),
+            "grid": [tiled.grid.height, tiled.grid.width, *tiled.grid.affine[:6], str(tiled.grid.crs)],
+            "cover": str(tiled.cover),
+            "samples": [request.sample, request.samples],
+            "parts": tiled.dtype.name,
+        }
+        tell("looking at the source", 1, 1)
+        parts = Parts(output.place, what, request.restart)
+        with parts.locked():
+            job = Job(what, tiled, seen, area, parts)
+            engine.compute(job, stages, lambda done, total: tell("translating", done, total))
+            back = own_grid(seen, model) if request.match_source else None
+            joined = Joined(tiled, whole, parts, None if back == tiled.grid else back, tell, stages)
+            with placed(output.place, parts.scratch) as path:
+                output.write(path, joined)
+            if uncertainty is not None:
+                with placed(location(uncertainty), parts.scratch) as path:
+                    joined.write_cog(path, tiled.grid, joined.spread(), ("standard deviation",), np.float32)
+        parts.remove()
+    return output.place
