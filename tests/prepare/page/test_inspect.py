@@ -20,8 +20,7 @@ from PIL import Image
 
 from terramorph.errors import DatasetError, StorageError
 from terramorph.pairs.manifest import AreaRecord, GridRecord, Manifest, SideRecord
-from terramorph.prepare.page.charts import histogram
-from terramorph.prepare.page.inspect import inspect, summary
+from terramorph.prepare.page.inspect import histogram, inspect, summary
 from terramorph.prepare.page.suspicion import direction
 from terramorph.raster import Raster, write_image
 from terramorph.report.numbers import percent

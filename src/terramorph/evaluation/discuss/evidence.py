@@ -42,13 +42,13 @@ class Evidence:
     covariates: dict[str, list[float]] = field(default_factory=dict)
     confusions: ConfusionCounts = field(default_factory=ConfusionCounts)
     roads: RoadCounts = field(default_factory=RoadCounts)
-    pieces: PieceCounts = field(init=False)
+    pieces: PieceCounts = field(default_factory=PieceCounts)
     places: PlaceCounts = field(init=False)
     disagreement: DrawCounts = field(init=False)
     seconds: float = 0.0
 
     def __post_init__(self) -> None:
-        self.pieces, self.places = PieceCounts(self.size), PlaceCounts(self.size)
+        self.places = PlaceCounts(self.size)
         self.disagreement = DrawCounts(self.draws)
 
     def add(

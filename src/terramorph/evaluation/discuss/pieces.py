@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import cv2
 import numpy as np
-from markupsafe import Markup
 from numpy.typing import NDArray
 
 from terramorph.cartography import CLASSES, ROADS
 from terramorph.evaluation.discuss.roads import near
 from terramorph.evaluation.discuss.section import KEPT, MADE_UP, MISSED, Look, Pictures, Section, blended, css
 from terramorph.evaluation.statistics import Interval, plain, ratio_intervals
-from terramorph.report.charts import heat_map
 from terramorph.report.numbers import listed, percent
 from terramorph.report.tables import Cell, Table
 
@@ -24,8 +20,6 @@ LEAST = 12
 MARGIN = 2
 """Pixels: what lies this near to the same kind on the other side is no piece."""
 _EXAMPLES = 2
-BLOCKS = 32
-"""Cells a side of maps over the place within the image, at most."""
 
 
 @dataclass(frozen=True)
@@ -71,28 +65,17 @@ class Pieces:
 
 @dataclass
 class PieceCounts:
-    """What is counted over a set, for each of `KINDS`.
+    """What is counted over a set.
 
     Attributes:
-        size: Side of the images.
-        rows: int64 ``(3, 6)`` an image: `Pieces.counts`.
-        places: int64 ``(3, 4, size, size)``: how often a place held the true kind, an omitted piece, the drawn kind, a
-            made-up piece.
+        rows: int64 ``(3, 6)`` an image, a row for each of `KINDS`: `Pieces.counts`.
     """
 
-    size: int
     rows: list[NDArray[np.int64]] = field(default_factory=list)
-    places: NDArray[np.int64] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.places = np.zeros((len(KINDS), 4, self.size, self.size), np.int64)
 
     def add(self, truth: NDArray[np.uint8], prediction: NDArray[np.uint8], mask: NDArray[np.bool_]) -> None:
         """Count one image: class indices uint8 ``(H, W)``, and where they count, bool ``(H, W)``."""
-        found = [pieces_of(kind, truth, prediction, mask) for kind in KINDS]
-        self.rows.append(np.stack([one.counts for one in found]))
-        for place, one in zip(self.places, found, strict=True):
-            place += np.stack((one.true, one.omitted, one.drawn, one.made_up))
+        self.rows.append(np.stack([pieces_of(kind, truth, prediction, mask).counts for kind in KINDS]))
 
 
 def pieces_of(kind: Kind, truth: NDArray[np.uint8], prediction: NDArray[np.uint8], mask: NDArray[np.bool_]) -> Pieces:
@@ -170,8 +153,6 @@ def pieces_section(counts: PieceCounts, look: Look, generator: np.random.Generat
     head = ["Kind", "True pixels", "Pieces omitted", "Omitted", "Drawn pixels", "Pieces made up", "Made up"]
     return Section(
         "pieces", "What is omitted and what is made up", facts, data, Table(head, body, caption),
-        charts=_places(counts),
-        chart_caption="Where in the image: share of the true pixels at that place, and of the drawn ones.",
         gallery=_examples(rows, look),
         gallery_caption="The pairs with most pixels omitted and made up, each kind in turn.",
         legend=[("kept", css(KEPT)), ("omitted", css(MISSED)), ("made up", css(MADE_UP))],
@@ -196,34 +177,3 @@ def _examples(rows: NDArray[np.float64], look: Look) -> list[tuple[str, Pictures
             title = f"{kind.name}, {view.id}: {omitted:,} px omitted, {made_up:,} px made up"
             shown.append((title, view.pictures("where", blended(view.source, layers))))
     return shown
-
-
-def _places(counts: PieceCounts) -> list[tuple[str, Markup]]:
-    """Maps over the place in the image: omitted of true, and made up of drawn."""
-    shown = []
-    for kind, (true, omitted, drawn, made_up) in zip(KINDS, counts.places, strict=True):
-        for name, part, whole in (("omitted", omitted, true), ("made up", made_up, drawn)):
-            if part.any():
-                share = shares_in_blocks(part, whole)
-                # A cell that held little says little, and would set the scale.
-                top = max(float(np.nanpercentile(share, 98)), 1e-3)
-                shown.append((f"{kind.name}: {name}", heat_map(share, "share", top)))
-    return shown
-
-
-def shares_in_blocks(part: NDArray[Any], whole: NDArray[Any]) -> NDArray[np.float64]:
-    """One map over another, each summed over the cells; NaN where the other is 0."""
-    below = in_blocks(whole, BLOCKS)
-    share: NDArray[np.float64] = np.divide(
-        in_blocks(part, BLOCKS), below, out=np.full(below.shape, np.nan), where=below > 0
-    )
-    return share
-
-
-def in_blocks(values: NDArray[np.int64] | NDArray[np.float64], blocks: int) -> NDArray[np.float64]:
-    """Sums over a grid of at most so many cells a side: ``(S, S)`` -> float64 ``(cells, cells)``."""
-    side = -(-len(values) // blocks)
-    starts: Sequence[int] = range(0, len(values), side)
-    rows = np.add.reduceat(values.astype(np.float64), starts, axis=0)
-    summed: NDArray[np.float64] = np.add.reduceat(rows, starts, axis=1)
-    return summed

@@ -9,13 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terramorph.cartography import CLASSES, MAP_CLASSES
-from terramorph.evaluation.discuss.pieces import shares_in_blocks
 from terramorph.evaluation.discuss.section import Section, css
 from terramorph.evaluation.statistics import FEW, mean_interval, ratio_intervals
 from terramorph.report.charts import heat_map
 from terramorph.report.numbers import counted, percent, signed
 from terramorph.report.tables import Cell, Table
 
+BLOCKS = 32
+"""Cells a side of maps over the place within the image, at most."""
 _LEAST = 0.001  # share of the pixels of a class, for a sentence about it
 
 
@@ -73,7 +74,7 @@ def places_section(counts: PlaceCounts, side: str | None, generator: np.random.G
     if side is not None:
         fact, table, data["by_class"] = _regions(counts, side, generator)
         facts.insert(0, fact)
-    chart = heat_map(shares_in_blocks(counts.error_at, counts.valid_at), "grey levels")
+    chart = heat_map(_mean_in_blocks(counts.error_at, counts.valid_at), "grey levels")
     return Section(
         "places", "Where the error lies", facts, data, table, charts=[("Mean absolute error within the image", chart)]
     )
@@ -123,3 +124,21 @@ def _rim(counts: PlaceCounts, generator: np.random.Generator) -> tuple[str, dict
     data["ring_less_inside"] = asdict(found)
     verdict = "differs" if found.beyond_zero() else "is not shown to differ"
     return f"In {ring} the error {verdict} from the middle, by {found.said(signed)} grey levels.", data
+
+
+def _mean_in_blocks(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
+    """One map over another, each summed over the cells; NaN where the other is 0."""
+    below = in_blocks(whole, BLOCKS)
+    share: NDArray[np.float64] = np.divide(
+        in_blocks(part, BLOCKS), below, out=np.full(below.shape, np.nan), where=below > 0
+    )
+    return share
+
+
+def in_blocks(values: NDArray[np.int64] | NDArray[np.float64], blocks: int) -> NDArray[np.float64]:
+    """Sums over a grid of at most so many cells a side: ``(S, S)`` -> float64 ``(cells, cells)``."""
+    side = -(-len(values) // blocks)
+    starts = range(0, len(values), side)
+    rows = np.add.reduceat(values.astype(np.float64), starts, axis=0)
+    summed: NDArray[np.float64] = np.add.reduceat(rows, starts, axis=1)
+    return summed

@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 from numpy.typing import NDArray
 
 from terramorph._version import __version__
 from terramorph.atomic import atomic
 from terramorph.pairs.manifest import SPLITS, SideRecord
-from terramorph.prepare.page.charts import histogram, scatter
-from terramorph.prepare.page.figures import common_shift, figures_of, findings, offsets_in_words
+from terramorph.prepare.page.figures import figures_of, findings, offsets_in_words
 from terramorph.prepare.page.footprints import Footprints, read_footprints
 from terramorph.prepare.page.maps import COLOURS, MOST_SHAPES, area_maps
 from terramorph.prepare.page.sheets import Images, choose, look_alikes
 from terramorph.prepare.page.suspicion import confident_shift, direction, in_words, parts_of
 from terramorph.prepare.registration import MIN_CONFIDENCE
-from terramorph.report.numbers import counted, distance, number, percent
+from terramorph.report.charts import ACCENT, INK, SOFT, chart, chart_svg, style
+from terramorph.report.numbers import counted, distance, listed, number, percent
 from terramorph.report.pages import render_page
 from terramorph.report.tables import Cell, Row, Table
 
 PAGE = "inspect.html"
 BEST, WORST = 8, 12
 """Pairs on the two sheets."""
-_LEAKS, _PICTURED = 12, 4
-"""Groups of look-alikes over several splits that are listed, and of those that are shown."""
+_LEAKS = 12
+"""Groups of look-alikes over several splits that are listed."""
 _NAMES = 50
+_BINS = 36
 
 # column, name, what it says, whether it is a share of 1
 _MEASURES: tuple[tuple[str, str, str, bool], ...] = (
@@ -86,9 +89,8 @@ def inspect(dataset: str | Path, out: Path | None = None) -> Path:
         sheets=sheets,
         painted=len(found) > MOST_SHAPES,
         charts=_charts(found),
-        scatter=_scatter(found),
         offsets=offsets_in_words(found),
-        leaks=_leaks(found, images),
+        leaks=_leaks(found),
         notes=_notes(found),
         missing=[(split, names[:_NAMES], len(names)) for split, names in images.missing.items() if names],
     )
@@ -237,26 +239,52 @@ def _charts(found: Footprints) -> list[tuple[str, Any]]:
     return charts
 
 
-def _scatter(found: Footprints) -> dict[str, Any] | None:
-    """The shifts of all tiles that tell one; None if there are none."""
-    sure = np.isfinite(confident_shift(found.table))
-    if not sure.any():
+def histogram(values: NDArray[np.float64], kept: NDArray[np.bool_], write: Callable[[float], str]) -> Markup | None:
+    """How a measure is spread: what was kept, on top what was left out, and the median of what was kept.
+
+    Heights are square roots of counts, so that a few odd tiles show beside thousands of good ones.
+
+    Args:
+        values: float64 (N,), 0 or more, NaN where unknown.
+        kept: bool (N,).
+        write: a value as text.
+
+    Returns:
+        An SVG element, or None if nothing is known or all values are equal.
+    """
+    known = np.isfinite(values)
+    if not known.any() or np.ptp(values[known]) == 0:
         return None
-    common = common_shift(found.table, sure)
-    ring = None if common is None else (common.dx, common.dy)
-    svg, notes = scatter(found.table["dx"][sure], found.table["dy"][sure], ring, found.manifest.ground_resolution)
-    return {"svg": svg, "notes": notes, "count": int(sure.sum()), "ring": ring is not None}
+    figure, axes = chart(336, 150)
+    edges = np.linspace(0, float(values[known].max()), _BINS + 1)
+    good, rest = (np.histogram(values[known & chosen], edges)[0] for chosen in (kept, ~kept))
+    for count, below, colour in ((good, np.zeros_like(good), ACCENT), (rest, good, SOFT)):
+        some = count > 0
+        axes.bar(edges[:-1][some], count[some], 0.9 * edges[1], below[some], align="edge", color=colour)
+    axes.set_yscale("function", functions=(np.sqrt, np.square))
+    most = int((good + rest).max())
+    axes.set_yticks(sorted({max(1, round(most / 4)), most}))
+    axes.set_ylim(0, most)
+    axes.xaxis.set_major_formatter(lambda value, _: write(value))
+    axes.locator_params(axis="x", nbins=5)
+    if (known & kept).any():
+        median = float(np.median(values[known & kept]))
+        with style():
+            axes.axvline(median, color=INK, linestyle=":")
+            axes.set_title(f"median {write(median)}", fontsize=10.5, color=INK)
+    return chart_svg(figure, "Tiles by this measure")
 
 
-def _leaks(found: Footprints, images: Images) -> list[dict[str, Any]]:
-    """Groups of look-alikes over several splits: their members, with a picture a split of the first groups."""
+def _leaks(found: Footprints) -> Table:
+    """Groups of look-alikes over several splits."""
     table = found.table
     groups = [members for members in found.groups().values() if table["leak"][members[0]]]
-    leaks: list[dict[str, Any]] = []
+    body: list[Row] = []
     for members in groups[:_LEAKS]:
-        by_split = {split: [str(table["id"][i]) for i in members if table["split"][i] == split] for split in SPLITS}
-        by_split = {split: names for split, names in by_split.items() if names}
-        shown = {} if len(leaks) >= _PICTURED else {s: images.pictures(s, names[0]) for s, names in by_split.items()}
-        pictures = [(f"{by_split[s][0]} ({s})", p[0][1]) for s, p in shown.items() if not isinstance(p, str)]
-        leaks.append({"members": by_split, "pictures": pictures})
-    return leaks
+        names = {split: [str(table["id"][i]) for i in members if table["split"][i] == split] for split in SPLITS}
+        body.append([Cell(listed(names[split], 8), None, "note") if names[split] else None for split in SPLITS])
+    caption = (
+        f"Their sources differ in at most 3 of 64 bits of a difference hash; {counted(len(groups), 'group')}, of which "
+        f"at most {_LEAKS} are listed."
+    )
+    return Table(SPLITS, body, caption)
