@@ -164,3 +164,50 @@ def test_jitter_changes_the_source_only_and_can_be_nothing(decoded: DecodedPairs
     torch.testing.assert_close(dark, (plain.source + 1) * 0.5 - 1, atol=1e-5, rtol=0)
     grey = jitter_colours(plain.source, [Draw(0, 0, saturation=0.0)] * 4)
     torch.testing.assert_close(grey[:, 0], grey[:, 2])
+
+
+def test_a_cast_is_a_factor_of_each_band(decoded: DecodedPairs) -> None:
+    plain, cast = _batches(decoded).batch(0, 4), _batches(decoded, cast=0.3).batch(0, 4)
+    assert torch.equal(plain.target, cast.target)
+    assert not torch.allclose(plain.source, cast.source, atol=0.02)
+    warm = jitter_colours(plain.source, [Draw(0, 0, cast=(0.9, 0.5, 1.0))] * 4)
+    wanted = (plain.source + 1) * torch.tensor([0.9, 0.5, 1.0])[:, None, None] - 1
+    torch.testing.assert_close(warm, wanted, atol=1e-5, rtol=0)
+    factors = [draw(Augmentation(64, cast=0.3), (72, 72), 0, n).cast[:3] for n in range(200)]
+    assert 0.7 <= np.min(factors) < 0.72
+    assert 1.28 < np.max(factors) <= 1.3
+    assert np.std(factors, axis=1).mean() > 0.1
+
+
+def test_a_random_scale_shows_the_same_ground_smaller() -> None:
+    """A ramp of 0 to 90 over 90 px, shrunk to s of its size, rises by 1 / s a pixel; both sides alike."""
+    ramp = torch.arange(90, dtype=torch.float32)[None, :, None].expand(90, 90, 1)
+    augmentation = Augmentation(64, mirror=False, shrink=64 / 90)
+    sides = set()
+    for number in range(40):
+        drawn = draw(augmentation, (90, 90), 0, number)
+        rise = cut(ramp, drawn, 64)[8:-8, 8:-8, 0].diff(dim=1)
+        torch.testing.assert_close(rise, torch.full_like(rise, drawn.side / 64), atol=0.1, rtol=0)
+        assert rise.mean().item() == pytest.approx(drawn.side / 64, abs=5e-3)
+        sides.add(drawn.side)
+    assert min(sides) < 68
+    assert max(sides) > 86
+    assert {draw(Augmentation(64), (90, 90), 0, n).side for n in range(9)} == {64}
+
+
+def test_a_shrunk_mask_is_one_where_all_that_goes_in_is(decoded: DecodedPairs) -> None:
+    mask = torch.ones(90, 90, 1, dtype=torch.uint8)
+    mask[:, 45:] = 0
+    image = torch.where(mask.bool(), 200, 0).to(torch.uint8)
+    drawn = Draw(0, 0, side=90)
+    seen, valid = cut(image, drawn, 64), cut(mask, drawn, 64, mask=True).bool()
+    assert seen.dtype == torch.uint8
+    assert 25 < valid[0].sum() < 32
+    assert ((seen[valid].int() - 200).abs() <= 1).all()
+
+
+def test_the_accelerator_path_shrinks_as_the_cpu_path(decoded: DecodedPairs) -> None:
+    images = torch.from_numpy(np.stack(decoded.a.images[:4]))
+    draws = [draw(Augmentation(64, eightfold=True, shrink=0.9), images.shape[1:3], 0, n) for n in range(4)]
+    one = torch.stack([cut(image, d, 64) for image, d in zip(images, draws, strict=True)])
+    assert torch.equal(gather(images, torch.arange(4), draws, 64), one)

@@ -163,8 +163,10 @@ def test_what_lies_under_the_mask_is_not_learnt_from(name: str, tiny: Tiny) -> N
     made: list[Tensor] = []
     recipe.networks["generator"].register_forward_hook(lambda _m, _i, output: made.append(output))
     output = recipe._generate(batch)
-    features = Features(batch, output, recipe._change(batch))
-    slope = torch.autograd.grad(sum(t.weight * t.value(batch, output, features) for t in recipe.terms), made[0])[0]
+    features = Features(batch, output.image, output.scores, recipe._change(batch))
+    slope = torch.autograd.grad(sum(t.weight * t.value(batch, output.image, features) for t in recipe.terms), made[0])[
+        0
+    ]
     assert not slope[..., :20].any()
     assert slope[..., 20:].any()
 

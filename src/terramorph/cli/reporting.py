@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Self
 from terramorph.cli.console import Meter, say, show_table, warn
 from terramorph.cli.info import flatten
 from terramorph.cli.interrupt import StopFlag, StoppedBefore
+from terramorph.extensions import is_outside
 from terramorph.report import duration
 
 if TYPE_CHECKING:
@@ -144,7 +145,8 @@ def _time_needed(plan: Plan) -> str:
     from terramorph.training import PRESETS, load_config
     from terramorph.training.pace import images_per_second
 
-    if plan.total_steps < MEASURED_STEPS or plan.first_step or plan.processes > 1:
+    outside = plan.config.loss.terms or is_outside(plan.config.generator.network)  # which runs where it is allowed only
+    if plan.total_steps < MEASURED_STEPS or plan.first_step or plan.processes > 1 or outside:
         return ""
 
     def seconds(config: TrainConfig, steps: int) -> float:

@@ -25,7 +25,7 @@ EXAMPLE = (
     "Example: terramorph train data/maps --preset pix2pix --direction AtoB --out runs/maps --set loss.l1_weight=50\n\n"
     "To go on after an interruption: terramorph train --resume runs/maps"
 )
-_OUTSIDE = ("loss.terms.", "stop.metric")
+_OUTSIDE = ("loss.terms.", "stop.metric", "generator.network")
 """Settings that name functions and classes from outside the package."""
 
 

@@ -1,4 +1,4 @@
-"""Joint augmentation of both sides: random crop, mirror, eight-fold symmetry, colour jitter of the source.
+"""Joint augmentation of both sides: random scale and crop, mirror, eight-fold symmetry, colour jitter of the source.
 
 Every choice is a pure function of (seed, number of the sample), so a run that is resumed, or spread over several
 processes, sees exactly what an uninterrupted single process would.
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 
 @dataclass(frozen=True)
@@ -23,12 +24,16 @@ class Augmentation:
         eightfold: one of the eight symmetries of the square, instead of the mirror alone.
         jitter: brightness, contrast and (for three bands) saturation of the source are each multiplied by a factor
             from [1 - jitter, 1 + jitter]; 0 is off.
+        cast: the light of each band of the source is multiplied by a factor of its own from [1 - cast, 1 + cast].
+        shrink: images are shrunk by a factor from [shrink, 1] before the crop; 1 is off.
     """
 
     crop: int
     mirror: bool = True
     eightfold: bool = False
     jitter: float = 0.0
+    cast: float = 0.0
+    shrink: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,8 @@ class Draw:
         flip: top and bottom are swapped.
         transpose: rows and columns are swapped, first of all.
         brightness, contrast, saturation: factors, 1 is no change.
+        cast: a factor for each band, used from the first on again where there are more.
+        side: of the square that is cut and resized to the crop, pixels; 0 is the crop's.
     """
 
     y: int
@@ -51,6 +58,12 @@ class Draw:
     brightness: float = 1.0
     contrast: float = 1.0
     saturation: float = 1.0
+    cast: tuple[float, ...] = (1.0,)
+    side: int = 0
+
+
+_CASTS = 16
+"""Bands that have a factor of their own."""
 
 
 def generator_for(seed: int, stream: int, number: int) -> np.random.Generator:
@@ -67,8 +80,10 @@ def generator_for(seed: int, stream: int, number: int) -> np.random.Generator:
 def draw(augmentation: Augmentation, shape: tuple[int, int], seed: int, number: int) -> Draw:
     """Draws the changes for the sample with this number, of an image of (height, width) pixels."""
     height, width = shape
-    values = generator_for(seed, 1, number).random(8)
-    spare_y, spare_x = height - augmentation.crop + 1, width - augmentation.crop + 1
+    values, scale, casts = np.split(generator_for(seed, 1, number).random(9 + _CASTS), [8, 9])
+    shrunk = 1.0 - float(scale[0]) * (1.0 - augmentation.shrink)
+    side = min(round(augmentation.crop / shrunk), height, width)
+    spare_y, spare_x = height - side + 1, width - side + 1
     symmetric = augmentation.eightfold
     factors = 1.0 + augmentation.jitter * (2.0 * values[5:] - 1.0)
     return Draw(
@@ -80,19 +95,36 @@ def draw(augmentation: Augmentation, shape: tuple[int, int], seed: int, number: 
         brightness=float(factors[0]),
         contrast=float(factors[1]),
         saturation=float(factors[2]),
+        cast=tuple((1.0 + augmentation.cast * (2.0 * casts - 1.0)).tolist()) if augmentation.cast else (1.0,),
+        side=side,
     )
 
 
-def cut(image: Tensor, drawn: Draw, crop: int) -> Tensor:
-    """(H, W, C) pixels as drawn: (crop, crop, C); a view where nothing is flipped."""
-    window = image[drawn.y : drawn.y + crop, drawn.x : drawn.x + crop]
+def cut(image: Tensor, drawn: Draw, crop: int, mask: bool = False) -> Tensor:
+    """(H, W, C) pixels as drawn: (crop, crop, C); a view where nothing is flipped or resized."""
+    side = drawn.side or crop
+    window = image[drawn.y : drawn.y + side, drawn.x : drawn.x + side]
+    if side != crop:
+        window = _resized(window, crop, mask)
     if drawn.transpose:
         window = window.transpose(0, 1)
     flips = [axis for axis, wanted in enumerate((drawn.flip, drawn.mirror)) if wanted]
     return window.flip(flips) if flips else window
 
 
-def gather(images: Tensor, index: Tensor, drawn: list[Draw], crop: int) -> Tensor:
+def _resized(window: Tensor, crop: int, mask: bool) -> Tensor:
+    """(H, W, C) -> (crop, crop, C) of the same dtype, bicubic; a mask is 1 where all that goes into a pixel is."""
+    planes = window.movedim(-1, 0)[None].float()
+    resized = functional.interpolate(planes, (crop, crop), mode="bicubic", antialias=True)[0].movedim(0, -1)
+    if mask:
+        resized = ((resized - 1.0).abs() < 1e-3).float()
+    elif not window.dtype.is_floating_point:
+        limits = torch.iinfo(window.dtype)
+        resized = resized.round().clamp(limits.min, limits.max)
+    return resized.to(window.dtype)
+
+
+def gather(images: Tensor, index: Tensor, drawn: list[Draw], crop: int, mask: bool = False) -> Tensor:
     """The same as `cut` for many images at once, where the images live (for accelerators).
 
     Args:
@@ -100,10 +132,13 @@ def gather(images: Tensor, index: Tensor, drawn: list[Draw], crop: int) -> Tenso
         index: int64 (N,), which images.
         drawn: N draws.
         crop: pixels.
+        mask: whether they are masks, of 0 and 1.
 
     Returns:
         (N, crop, crop, C).
     """
+    if any(d.side not in (0, crop) for d in drawn):
+        return torch.stack([cut(images[i], d, crop, mask) for i, d in zip(index.tolist(), drawn, strict=True)])
     if images.dtype == torch.uint16:  # which CUDA does not index; its bits do not mind another name
         return gather(images.view(torch.int16), index, drawn, crop).view(torch.uint16)
     device = images.device
@@ -123,11 +158,12 @@ def gather(images: Tensor, index: Tensor, drawn: list[Draw], crop: int) -> Tenso
 
 
 def jitter_colours(unit: Tensor, drawn: list[Draw]) -> Tensor:
-    """Brightness, contrast and saturation of float (N, C, H, W) in [-1, 1], clipped to the same range.
+    """Brightness, contrast, saturation and cast of float (N, C, H, W) in [-1, 1], clipped to the same range.
 
-    The three are linear in the colours once the mean is known, so they are one small matrix per image:
+    The first three are linear in the colours once the mean is known, so they are one small matrix per image:
     with light x = unit + 1, b x is brighter, c b x + (1 - c) mean(b x) has less contrast, and s y + (1 - s) grey(y)
-    less colour, where grey is the luma of ITU-R BT.601 for three bands and y itself for any other number.
+    less colour, where grey is the luma of ITU-R BT.601 for three bands and y itself for any other number. Last, each
+    band of the light has its factor.
     """
     bands = unit.shape[1]
     pixels = unit.permute(0, 2, 3, 1).flatten(1, 2)  # a view, when the memory is channels_last
@@ -141,5 +177,10 @@ def jitter_colours(unit: Tensor, drawn: list[Draw]) -> Tensor:
         matrix = torch.lerp(luma.expand_as(matrix), matrix, saturation)
     gain = brightness * contrast
     offset = gain + (1.0 - contrast) * brightness * (pixels.mean(dim=(1, 2), keepdim=True) + 1.0) - 1.0
-    changed = torch.baddbmm(offset.expand(-1, 1, bands), pixels, gain * matrix).clamp_(-1.0, 1.0)
+    offset, matrix = offset.expand(-1, 1, bands), gain * matrix
+    if any(d.cast != (1.0,) for d in drawn):
+        casts = [[d.cast[band % len(d.cast)] for band in range(bands)] for d in drawn]
+        cast = torch.tensor(casts, device=unit.device, dtype=unit.dtype)[:, None]
+        offset, matrix = (offset + 1.0) * cast - 1.0, matrix * cast
+    changed = torch.baddbmm(offset, pixels, matrix).clamp_(-1.0, 1.0)
     return changed.view(len(unit), *unit.shape[2:], bands).permute(0, 3, 1, 2)

@@ -12,6 +12,9 @@ from terramorph.data.augment import Augmentation, Draw, cut, draw, gather, gener
 from terramorph.data.cache import DecodedPairs, Side
 from terramorph.pixels import Batch, Scaling
 
+_MASK = 2
+"""Where the masks are beside source and target."""
+
 
 class TrainingBatches:
     """Augmented batches by number: batch k is the same whenever and wherever it is asked for.
@@ -58,7 +61,8 @@ class TrainingBatches:
         ]
         if self.resident is not None:
             where = torch.tensor(index, device=self.device)
-            stored = [gather(images, where, drawn, self.augmentation.crop) for images in self.resident]
+            crop = self.augmentation.crop
+            stored = [gather(images, where, drawn, crop, n == _MASK) for n, images in enumerate(self.resident)]
         else:
             stored = [self._cut(side.images, index, drawn) for side in self.sides]
             if self.pairs.masks is not None:
@@ -67,13 +71,14 @@ class TrainingBatches:
                         [mask[..., None] for mask in (self.pairs.masks[i] for i in index)],
                         range(count),
                         drawn,
+                        mask=True,
                     )
                 )
         source, target = (
             scaling.to_unit(images, _memory(images)).permute(0, 3, 1, 2)
             for scaling, images in zip(self.scalings, stored, strict=False)
         )
-        if self.augmentation.jitter:
+        if self.augmentation.jitter or self.augmentation.cast:
             source = jitter_colours(source, drawn)
         if len(stored) == 2:
             return Batch(source, target)
@@ -90,12 +95,12 @@ class TrainingBatches:
             self._order = (epoch, generator_for(self.seed, 0, epoch).permutation(len(self.pairs)))
         return int(self._order[1][position])
 
-    def _cut(self, images: list[np.ndarray], index: Sequence[int], drawn: list[Draw]) -> Tensor:
+    def _cut(self, images: list[np.ndarray], index: Sequence[int], drawn: list[Draw], mask: bool = False) -> Tensor:
         crop = self.augmentation.crop
         stack = np.empty((len(drawn), crop, crop, images[0].shape[-1]), images[0].dtype)
         stacked = torch.from_numpy(stack)
         for slot, i, d in zip(stacked, index, drawn, strict=True):
-            slot.copy_(cut(torch.from_numpy(images[i]), d, crop))
+            slot.copy_(cut(torch.from_numpy(images[i]), d, crop, mask))
         return stacked.to(self.device, non_blocking=True)
 
     def _move(self) -> list[Tensor] | None:

@@ -11,10 +11,11 @@ from terramorph.networks.catalog import (
     parameter_count,
 )
 from terramorph.networks.discriminators import MultiScale, build_discriminator
-from terramorph.networks.efficientnet_lite import EfficientNetLite
+from terramorph.networks.efficientnet_lite import EfficientNetLite, load_imagenet
 from terramorph.networks.layers import InstanceNorm, NoiseDropout, Norm, initialize, on_stride, reflected, set_noise
 from terramorph.networks.lite_unet import LiteUNet, LiteUNetConfig
 from terramorph.networks.patchgan import PatchGAN, PatchGANConfig
+from terramorph.networks.projected import ProjectedDiscriminator
 from terramorph.networks.resnet import ResNet, ResNetConfig
 from terramorph.networks.unet import EncoderDecoder, UNet, UNetConfig
 from terramorph.networks.upsampling import ResizeConv, SubpixelConv, Upsampling
@@ -32,6 +33,7 @@ __all__ = [
     "Norm",
     "PatchGAN",
     "PatchGANConfig",
+    "ProjectedDiscriminator",
     "ResNet",
     "ResNetConfig",
     "ResizeConv",
@@ -45,6 +47,7 @@ __all__ = [
     "describe_network",
     "generator_config",
     "initialize",
+    "load_imagenet",
     "network_name",
     "on_stride",
     "parameter_count",

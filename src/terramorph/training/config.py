@@ -29,7 +29,9 @@ class DataConfig(_Section):
         resampling: filter of the resize.
         mirror: swap left and right half the time.
         eightfold: one of the eight symmetries of the square instead.
-        jitter: strength of the colour jitter of the source, 0 is off.
+        shrink: images are shrunk by a factor from [shrink, 1], drawn for each, before they are cut; 1 is off.
+        jitter: strength of the jitter of the source's brightness, contrast and saturation, 0 is off.
+        cast: strength of a colour cast of the source, a factor for each band, 0 is off.
         diffaugment: differentiable augmentation of real and of made pairs before the discriminator, a comma list of
             color, translation and cutout (Zhao et al. 2020, arXiv:2006.10738); one change for both sides of a pair.
         source_range, target_range: stored values that become -1 and 1, for dtypes other than uint8; measured from
@@ -42,7 +44,9 @@ class DataConfig(_Section):
     resampling: Literal["bicubic", "bilinear", "nearest"] = "bicubic"
     mirror: bool = True
     eightfold: bool = False
+    shrink: float = Field(1.0, gt=0.0, le=1.0)
     jitter: float = Field(0.0, ge=0.0, lt=1.0)
+    cast: float = Field(0.0, ge=0.0, lt=1.0)
     diffaugment: str = ""
     source_range: tuple[float, float] | None = None
     target_range: tuple[float, float] | None = None
@@ -144,6 +148,13 @@ class LossConfig(_Section):
             form of Zhang et al. 2018, arXiv:1801.03924, equation 1).
         perceptual_weights: folder of its features, squeeze.backbone.pth and lpips_squeeze_v01.pth, which are not
             brought along.
+        backbone_features: weight of the distance to the truth in features of a frozen EfficientNet-Lite0 at five
+            strides, 0 is off (the idea of Johnson et al. 2016; `terramorph.losses.feature_distance`).
+        projected: weight, for the generator, of projected discriminators on four strides of the same network, 0 is off
+            (Sauer et al. 2021, arXiv:2111.01007).
+        palette: weight of the cross-entropy of a generator's class scores with the nearest colour of its palette, 0 is
+            off (`terramorph.losses.palette_cross_entropy`).
+        backbone: weights of that network: `imagenet` (the extra `pretrained`), or `none`, random ones.
         terms: further terms of the generator's loss by name, from outside the package.
         discriminator_scale: factor on the discriminator's loss.
     """
@@ -156,6 +167,10 @@ class LossConfig(_Section):
     r1_every: int = Field(16, ge=1)
     perceptual: float = Field(0.0, ge=0.0)
     perceptual_weights: str = ""
+    backbone_features: float = Field(0.0, ge=0.0)
+    projected: float = Field(0.0, ge=0.0)
+    palette: float = Field(0.0, ge=0.0)
+    backbone: Literal["imagenet", "none"] = "imagenet"
     terms: dict[str, OutsideTerm] = {}
     discriminator_scale: float = Field(0.5, gt=0.0)
 
@@ -164,28 +179,41 @@ class LossConfig(_Section):
         if self.perceptual and not self.perceptual_weights:
             raise ValueError("loss.perceptual needs a folder of feature weights; give it by loss.perceptual_weights")
         if self.adversarial == "none":
-            for key in ("feature_matching", "r1"):
+            for key in ("feature_matching", "r1", "projected"):
                 if getattr(self, key):
                     raise ValueError(f"loss.{key} is of a discriminator, and loss.adversarial=none has none")
-            if not (self.l1_weight or self.l2_weight or self.perceptual or self.terms):
+            if not (self.l1_weight or self.l2_weight or self.perceptual or self.backbone_features or self.terms):
                 raise ValueError("nothing is left to learn from; give loss.l1_weight or another loss.adversarial")
         return self
 
 
 class OptimizerConfig(_Section):
-    """Adam: the learning rate (the discriminator's own, if given) and the decay rates of its moments."""
+    """Adam (Kingma and Ba 2015, arXiv:1412.6980).
+
+    Attributes:
+        learning_rate: of the generator.
+        discriminator_learning_rate: of discriminators, if it is another.
+        encoder_rate: factor on that of a generator's encoder which is trained already.
+        betas: decay rates of the moments.
+    """
 
     learning_rate: float = Field(2e-4, gt=0.0)
     discriminator_learning_rate: float | None = Field(None, gt=0.0)
+    encoder_rate: float = Field(1.0, gt=0.0)
     betas: tuple[_Decay, _Decay] = (0.5, 0.999)
 
 
 class ScheduleConfig(_Section):
-    """How long: `constant` epochs or steps at the full rate, then `decay` more linearly to 0."""
+    """How long: `constant` epochs or steps at the full rate, then `decay` more linearly to 0.
+
+    Attributes:
+        warmup: steps over which the rate rises linearly to the full one (Goyal et al. 2017, arXiv:1706.02677).
+    """
 
     unit: Literal["epochs", "steps"] = "epochs"
     constant: int = Field(100, ge=0)
     decay: int = Field(100, ge=0)
+    warmup: int = Field(0, ge=0)
 
     @model_validator(mode="after")
     def _some(self) -> ScheduleConfig:

@@ -50,6 +50,8 @@ BEST = "best.safetensors"
 """The bundle of the best validation of a run with early stopping."""
 _VALIDATION_IMAGES = 32
 """Training pairs that a validation's statistics are averaged over: enough to see, and a second at batch 1 on a CPU."""
+_FITTED_IMAGES = 256
+"""Training pairs in which the colours of a palette are found."""
 
 
 def train(
@@ -190,11 +192,13 @@ class _Run:
             source,
             target,
             self.scalings,
-            Augmentation(data.crop_size, data.mirror, data.eightfold, data.jitter),
+            Augmentation(data.crop_size, data.mirror, data.eightfold, data.jitter, data.cast, data.shrink),
             config.seed,
             self.fabric.device,
         )
         self.recipe = Pix2Pix(config, len(source.bands), len(target.bands), self.fabric, *outside)
+        seen = range(min(len(self.pairs), _FITTED_IMAGES))
+        self.recipe.fit(lambda: (self.batches.batch(n, 1).target for n in seen))
         self.generator: nn.Module = self.recipe.networks["generator"]
         self.average = AveragedNetwork(self.generator, config.ema) if config.ema else None
         self.health = Health()

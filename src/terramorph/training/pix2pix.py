@@ -9,22 +9,25 @@ with the noise z given by dropout, and D updated first, then G against the updat
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import reduce
 from operator import add
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from terramorph.losses import PairChange, draw_change
+from terramorph.errors import ConfigError
+from terramorph.losses import PairChange, discriminator_loss, draw_change
 from terramorph.networks import build_generator, initialize, set_noise
 from terramorph.pixels import Batch
+from terramorph.training.backbone import Backbone
 from terramorph.training.config import TrainConfig
-from terramorph.training.discriminators import Discriminator
+from terramorph.training.discriminators import make_discriminators
 from terramorph.training.finetune import load_start
+from terramorph.training.noise import draw_noise
 from terramorph.training.optimizer import Adam
-from terramorph.training.terms import Features, Term, generator_terms
+from terramorph.training.terms import Features, Fitted, Term, generator_terms, has_palette
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -65,17 +68,20 @@ class Pix2Pix:
     ) -> None:
         self.fabric = fabric
         self.noise = torch.Generator(fabric.device)
-        self.discriminators: list[Discriminator] = []
-        if config.loss.adversarial != "none":
-            self.discriminators.append(Discriminator(config, source_bands, target_bands))
-        self.terms = generator_terms(config, target_bands, self.discriminators, fabric.device, terms, allowed)
+        loss = config.loss
+        self._backbone = Backbone(loss, fabric) if loss.backbone_features or loss.projected else None
+        self.discriminators = make_discriminators(config, source_bands, target_bands, self._backbone)
         self.networks: dict[str, nn.Module] = {
             "generator": build_generator(config.generator, source_bands, target_bands, allowed),
             **{one.name: one.network for one in self.discriminators},
         }
-        set_noise(self.networks["generator"], self.noise)
+        generator = self.networks["generator"]
+        self.terms = generator_terms(
+            config, target_bands, generator, self.discriminators, self._backbone, fabric.device, terms, allowed
+        )
+        set_noise(generator, self.noise)
         random = torch.Generator().manual_seed(config.seed)
-        config.generator.start(self.networks["generator"], random)
+        config.generator.start(generator, random)
         for one in self.discriminators:
             initialize(one.network, random)
         self.afresh = load_start(self.networks, config.start, source_bands)
@@ -87,12 +93,23 @@ class Pix2Pix:
         for name, network in self.networks.items():
             network.to(fabric.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
             optimizer = _optimizer(name, network, config, fabric.device)
-            self._wrapped[name], self.optimizers[name] = fabric.setup(network, optimizer, move_to_device=False)
+            run = Scored(network) if name == "generator" else network
+            self._wrapped[name], self.optimizers[name] = fabric.setup(run, optimizer, move_to_device=False)
         if config.launch == "compile":
             self._wrapped = {name: torch.compile(wrapped) for name, wrapped in self._wrapped.items()}  # type: ignore[misc]
             for one in self.discriminators:
                 one.features = torch.compile(one.features)
         self._augmented = config.data.diffaugments
+
+    def fit(self, targets: Callable[[], Iterable[Tensor]]) -> None:
+        """Lets generator and terms learn what they need of the training targets, such as the colours of a palette.
+
+        Args:
+            targets: gives float (N, C, H, W) in [-1, 1] each, the same at every call.
+        """
+        for part in (self.networks["generator"], *(term.value for term in self.terms)):
+            if isinstance(part, Fitted):
+                part.fit(targets())
 
     def step(self, batches: Sequence[Batch], number: int = 0) -> dict[str, Tensor]:
         """One update of each network.
@@ -108,9 +125,11 @@ class Pix2Pix:
         figures: dict[str, Tensor] = {}
         output = self._discriminator_step(batches, number, figures) if self.discriminators else None
         self._generator_step(batches, output, figures)
+        if self._backbone is not None:
+            self._backbone.forget()
         return figures
 
-    def _discriminator_step(self, batches: Sequence[Batch], number: int, figures: dict[str, Tensor]) -> Tensor | None:
+    def _discriminator_step(self, batches: Sequence[Batch], number: int, figures: dict[str, Tensor]) -> Output | None:
         """max_D: D learns to tell real pairs from fake ones. Returns the output if it is all of one batch."""
         share, one_batch = 1.0 / len(batches), len(batches) == 1
         self._turn([one.name for one in self.discriminators])
@@ -118,12 +137,12 @@ class Pix2Pix:
             with torch.set_grad_enabled(one_batch):
                 output = self._generate(batch)
             change = self._change(batch)
-            mask = change.moved_mask(batch.mask)
+            image, mask = output.image.detach(), change.moved_mask(batch.mask)
             for one in self.discriminators:
                 truth = one.shown(batch, batch.target, change)
-                real = self._wrapped[one.name](truth)
-                fake = self._wrapped[one.name](one.shown(batch, output.detach(), change))
-                loss = one.loss(real, fake, mask)
+                real = self._wrapped[one.name](*truth)
+                fake = self._wrapped[one.name](*one.shown(batch, image, change))
+                loss = discriminator_loss(one.kind, real, fake, mask)
                 self.fabric.backward(loss * (one.weight * share))
                 _add(figures, one.figures(real, fake, loss), share)
                 _add(figures, one.regularize(number, truth, mask, share, self.fabric), share)
@@ -131,23 +150,24 @@ class Pix2Pix:
             self.optimizers[one.name].step()
         return output if one_batch else None
 
-    def _generator_step(self, batches: Sequence[Batch], output: Tensor | None, figures: dict[str, Tensor]) -> None:
+    def _generator_step(self, batches: Sequence[Batch], output: Output | None, figures: dict[str, Tensor]) -> None:
         """min_G: G learns to fool D and to be near the truth."""
         share = 1.0 / len(batches)
         self._turn(["generator"])
         for batch in batches:
             made = self._generate(batch) if output is None else output
-            features = Features(batch, made, self._change(batch))
+            features = Features(batch, made.image, made.scores, self._change(batch))
             with self.fabric.autocast():
-                values = {term.name: term.value(batch, made, features) for term in self.terms}
+                values = {term.name: term.value(batch, made.image, features) for term in self.terms}
             self.fabric.backward(reduce(add, (term.weight * values[term.name] for term in self.terms)) * share)
             _add(figures, values, share)
         self.optimizers["generator"].step()
 
-    def _generate(self, batch: Batch) -> Tensor:
+    def _generate(self, batch: Batch) -> Output:
         """G(x, z), under the mask the same nothing that the target is."""
-        output: Tensor = self._wrapped["generator"](batch.source)
-        return output if batch.mask is None else output * batch.mask
+        noise = draw_noise(self.networks["generator"], batch.source, self.noise)
+        image, scores = self._wrapped["generator"](batch.source, noise)
+        return Output(image if batch.mask is None else image * batch.mask, scores)
 
     def _change(self, batch: Batch) -> PairChange:
         """The differentiable augmentation of a turn; none unless data.diffaugment says so."""
@@ -171,18 +191,49 @@ class Pix2Pix:
                     group["lr"] = group["initial_lr"] * factor
 
 
+class Output(NamedTuple):
+    """An image, float (N, C, H, W), and the class scores (N, K, H, W) that it is made of, if it is."""
+
+    image: Tensor
+    scores: Tensor | None
+
+
+class Scored(nn.Module):
+    """A generator that gives its class scores, if it has some, beside its image: one pass through all of it."""
+
+    def __init__(self, generator: nn.Module) -> None:
+        super().__init__()
+        self.generator = generator
+
+    def forward(self, source: Tensor, noise: Tensor | None) -> Output:
+        """float (N, in_bands, H, W) in [-1, 1], and the noise image that the generator takes."""
+        arguments = (source,) if noise is None else (source, noise)
+        if has_palette(self.generator):
+            return Output(*self.generator.with_scores(*arguments))  # type: ignore[operator]
+        return Output(self.generator(*arguments), None)
+
+
 def _optimizer(name: str, network: nn.Module, config: TrainConfig, device: torch.device) -> torch.optim.Optimizer:
     """Adam for the weights of a network that are trained."""
-    rate = config.optimizer.learning_rate
+    settings = config.optimizer
+    rates = [settings.learning_rate]
+    weights = [[weight for weight in network.parameters() if weight.requires_grad]]
     if name != "generator":
-        rate = config.optimizer.discriminator_learning_rate or rate
+        rates = [settings.discriminator_learning_rate or settings.learning_rate]
+    elif settings.encoder_rate != 1.0:
+        if not hasattr(network, "encoder_parameters"):
+            raise ConfigError("optimizer.encoder_rate is for generators with an encoder of their own; set it to 1.")
+        encoder = {id(weight) for weight in network.encoder_parameters()}  # type: ignore[operator]
+        weights = [[w for w in weights[0] if (id(w) in encoder) == inside] for inside in (False, True)]
+        rates = [rates[0], rates[0] * settings.encoder_rate]
     on_gpu = device.type == "cuda"
-    weights = [weight for weight in network.parameters() if weight.requires_grad]
-    # A CUDA graph reads the rate from memory at each replay, so it must be a tensor there.
-    lr = torch.tensor(rate, device=device) if on_gpu else rate
-    return Adam(
-        [{"params": weights, "lr": lr, "initial_lr": rate}], betas=config.optimizer.betas, fused=True, capturable=on_gpu
-    )
+    groups = [
+        # A CUDA graph reads the rate from memory at each replay, so it must be a tensor there.
+        {"params": params, "lr": torch.tensor(rate, device=device) if on_gpu else rate, "initial_lr": rate}
+        for params, rate in zip(weights, rates, strict=True)
+        if params
+    ]
+    return Adam(groups, betas=settings.betas, fused=True, capturable=on_gpu)
 
 
 def _add(figures: dict[str, Tensor], values: Mapping[str, Tensor], share: float) -> None:

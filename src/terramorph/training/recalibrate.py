@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from terramorph.bundle import Bundle, find_bundle, load_bundle
 from terramorph.data import DEFAULT_CACHE, batches_as_trained
+from terramorph.training.noise import draw_noise
 
 
 def recalibrate_network(network: nn.Module, sources: Iterable[Tensor]) -> bool:
@@ -36,9 +37,11 @@ def recalibrate_network(network: nn.Module, sources: Iterable[Tensor]) -> bool:
         norm.train()
         norm.reset_running_stats()
         norm.momentum = None  # torch's word for the plain average over all batches
+    random = torch.Generator(norms[0].weight.device).manual_seed(0)
     with torch.no_grad():
         for source in sources:
-            network(source)
+            noise = draw_noise(network, source, random)
+            network(source) if noise is None else network(source, noise)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     for module, mode in modes.items():

@@ -18,9 +18,11 @@ def rate_factor(schedule: ScheduleConfig, step: int, pairs: int, samples_per_ste
     """What the learning rate is multiplied by at a step, counted from 0.
 
     By epochs it is the rule of the public pix2pix: 1 - max(0, epoch + 1 - constant) / (decay + 1), where an epoch is
-    a pass over the pairs. By steps it falls from 1 at `constant` towards 0 at `constant + decay`.
+    a pass over the pairs. By steps it falls from 1 at `constant` towards 0 at `constant + decay`. Over the first
+    `warmup` steps it rises linearly besides.
     """
+    risen = min(1.0, (step + 1) / schedule.warmup) if schedule.warmup else 1.0
     if schedule.unit == "epochs":
         epoch = step * samples_per_step // pairs
-        return max(0.0, 1.0 - max(0, epoch + 1 - schedule.constant) / (schedule.decay + 1))
-    return max(0.0, 1.0 - max(0, step - schedule.constant) / max(1, schedule.decay))
+        return risen * max(0.0, 1.0 - max(0, epoch + 1 - schedule.constant) / (schedule.decay + 1))
+    return risen * max(0.0, 1.0 - max(0, step - schedule.constant) / max(1, schedule.decay))

@@ -2,37 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from terramorph.errors import ConfigError
 from terramorph.extensions import resolve
-from terramorph.losses import PairChange, feature_matching_loss, generator_loss, l1_loss, l2_loss
+from terramorph.losses import (
+    PairChange,
+    feature_distance,
+    feature_matching_loss,
+    generator_loss,
+    l1_loss,
+    l2_loss,
+    palette_cross_entropy,
+    palette_shares,
+    palette_weights,
+)
 from terramorph.metrics import Lpips
 from terramorph.pixels import Batch
+from terramorph.training.backbone import Backbone, require_colours
 from terramorph.training.config import LossConfig, TrainConfig
-from terramorph.training.discriminators import Discriminator
+from terramorph.training.discriminators import Discriminator, PatchDiscriminator
 from terramorph.training.settings import parse_config
 
 
 class Features:
-    """What discriminators see in a batch and in its output; computed when a term first asks for it.
+    """What networks see in a batch and in its output; computed when a term first asks for it.
 
     Args:
         batch: source, target and mask.
         output: of the generator, float (N, C, H, W), 0 where the mask is.
-        change: the differentiable augmentation that real and fake pairs are shown under.
+        change: the differentiable augmentation that discriminators are shown real and fake pairs under.
 
     Attributes:
+        scores: the generator's class scores before the softmax, float (N, K, H, W); None if it has none.
         mask: of the changed pairs, (N, 1, H, W), or None.
     """
 
-    def __init__(self, batch: Batch, output: Tensor, change: PairChange) -> None:
+    def __init__(self, batch: Batch, output: Tensor, scores: Tensor | None, change: PairChange) -> None:
         self._batch, self._output, self._change = batch, output, change
+        self.scores = scores
         self._fake: dict[str, list[list[Tensor]]] = {}
         self.mask = change.moved_mask(batch.mask)
 
@@ -40,13 +53,13 @@ class Features:
         """Of the output: a list for each scale, of its activations and, last, its logits."""
         if discriminator.name not in self._fake:
             shown = discriminator.shown(self._batch, self._output, self._change)
-            self._fake[discriminator.name] = discriminator.features(shown)
+            self._fake[discriminator.name] = discriminator.features(*shown)
         return self._fake[discriminator.name]
 
     @torch.no_grad()
     def real(self, discriminator: Discriminator) -> list[list[Tensor]]:
         """The same of the target, without gradients."""
-        return discriminator.features(discriminator.shown(self._batch, self._batch.target, self._change))
+        return discriminator.features(*discriminator.shown(self._batch, self._batch.target, self._change))
 
 
 Value: TypeAlias = Callable[[Batch, Tensor, Features], Tensor]
@@ -86,7 +99,9 @@ def with_terms(config: TrainConfig, terms: Sequence[Term]) -> TrainConfig:
 def generator_terms(
     config: TrainConfig,
     target_bands: int,
+    generator: nn.Module,
     discriminators: Sequence[Discriminator],
+    backbone: Backbone | None,
     device: torch.device,
     given: Sequence[Term] = (),
     allowed: Collection[str] = (),
@@ -96,7 +111,9 @@ def generator_terms(
     Args:
         config: the run's.
         target_bands: count.
+        generator: of class scores, a term has its palette.
         discriminators: what they say is a term.
+        backbone: what features are compared in; None if none are.
         device: of the training.
         given: those of `loss.terms` that are at hand.
         allowed: modules that the others may be imported from.
@@ -106,7 +123,13 @@ def generator_terms(
             module that is not allowed or cannot be imported.
         InputError: if the weights of one cannot be read.
     """
-    terms = [*_adversarial(config.loss, discriminators), *_distances(config.loss, target_bands, device)]
+    loss = config.loss
+    terms = [*_adversarial(loss, discriminators), *_distances(loss, target_bands, device)]
+    if loss.backbone_features and backbone is not None:
+        require_colours("loss.backbone_features", target_bands, "target")
+        terms.append(Term("backbone features", loss.backbone_features, _seen_by(backbone)))
+    if loss.palette:
+        terms.append(Term("palette", loss.palette, PaletteClasses(generator)))
     at_hand = {term.name: term.value for term in given}
     for name, setting in config.loss.terms.items():
         if any(term.name == name for term in terms):
@@ -146,8 +169,8 @@ def _adversarial(loss: LossConfig, discriminators: Sequence[Discriminator]) -> I
             fake = features.fake(one)
             return feature_matching_loss(features.real(one), fake, features.mask)
 
-        yield Term("generator", 1.0, fooled)
-        if loss.feature_matching:
+        yield Term(one.term, one.counts, fooled)
+        if loss.feature_matching and isinstance(one, PatchDiscriminator):
             yield Term("features", loss.feature_matching, matched)
 
 
@@ -160,13 +183,64 @@ def _distances(loss: LossConfig, target_bands: int, device: torch.device) -> Ite
         yield Term("perceptual", loss.perceptual, _lpips(loss.perceptual_weights, target_bands, device))
 
 
+def _seen_by(backbone: Backbone) -> Value:
+    """The distance to the target in a backbone's features."""
+    return lambda batch, output, _: feature_distance(backbone(output), backbone(batch.target), batch.mask)
+
+
+def has_palette(generator: nn.Module) -> bool:
+    """Whether a generator mixes its image of colours by class scores."""
+    return isinstance(getattr(generator, "palette", None), Tensor)
+
+
+@runtime_checkable
+class Fitted(Protocol):
+    """What learns of the training targets before the first step."""
+
+    def fit(self, targets: Iterable[Tensor]) -> None:
+        """Takes float (N, C, H, W) in [-1, 1] each."""
+
+
+class PaletteClasses:
+    """The cross-entropy of the class scores with the nearest colours of the target.
+
+    Args:
+        generator: with a palette, a buffer (K, C).
+
+    Raises:
+        ConfigError: if it has none.
+    """
+
+    def __init__(self, generator: nn.Module) -> None:
+        if not has_palette(generator):
+            raise ConfigError(
+                "loss.palette needs a generator with class scores; give generator.network=lite-unet with "
+                "generator.colours, or set loss.palette=0."
+            )
+        self._generator = generator
+        self._weights: Tensor | None = None
+
+    def fit(self, targets: Iterable[Tensor]) -> None:
+        """Weighs classes by their shares in training targets."""
+        self._weights = palette_weights(palette_shares(targets, self._palette))
+
+    @property
+    def _palette(self) -> Tensor:
+        palette: Tensor = self._generator.palette  # type: ignore[assignment]
+        return palette
+
+    def __call__(self, batch: Batch, _output: Tensor, features: Features) -> Tensor:
+        """The value of the term."""
+        if features.scores is None:
+            raise ConfigError("loss.palette needs class scores, and the generator gives none beside its image.")
+        weights = torch.ones_like(self._palette[:, 0]) if self._weights is None else self._weights
+        return palette_cross_entropy(features.scores, batch.target, self._palette, weights, batch.mask)
+
+
 def _lpips(folder: str, bands: int, device: torch.device) -> Value:
     """LPIPS as a loss: the idea of Johnson et al. 2016 (arXiv:1603.08155), with the distance of Zhang et al. 2018
     (arXiv:1801.03924), equation 1, on SqueezeNet's features; the mean over pairs, float32."""
-    if bands != 3:
-        raise ConfigError(
-            f"loss.perceptual looks at red, green and blue, and the target has {bands} band(s); set it to 0."
-        )
+    require_colours("loss.perceptual", bands, "target")
     lpips = Lpips.from_folder(folder).to(device)
 
     def value(batch: Batch, output: Tensor, _: Features) -> Tensor:

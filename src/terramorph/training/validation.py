@@ -16,6 +16,7 @@ from terramorph.metrics import METRICS, Metric
 from terramorph.pairs import has_split, open_pairs
 from terramorph.pixels import BYTE, Scaling, unit_to_image
 from terramorph.training.config import TrainConfig
+from terramorph.training.noise import draw_noise
 
 _BATCH = 8
 """Pairs that are translated at once."""
@@ -75,7 +76,8 @@ class Validator:
         """
         was = network.training
         network.eval()
-        translated = torch.cat([network(piece).float() for piece in torch.split(self.source, _BATCH)])
+        random = torch.Generator(self.source.device).manual_seed(0)
+        translated = torch.cat([_output(network, piece, random) for piece in torch.split(self.source, _BATCH)])
         network.train(was)
         made, truth = (BYTE.from_unit(images) for images in (translated, self.target))
         scores = {}
@@ -131,6 +133,12 @@ def open_validation(
         return Validator(source, target, None, config.log.sheet, metrics)
     mask = torch.from_numpy(np.stack(pairs.masks))[:, None].bool().to(device)
     return Validator(source * mask, target, mask, config.log.sheet, metrics)
+
+
+def _output(network: nn.Module, source: Tensor, random: torch.Generator) -> Tensor:
+    noise = draw_noise(network, source, random)
+    output: Tensor = network(source) if noise is None else network(source, noise)
+    return output.float()
 
 
 def sample_sheet(source: Tensor, translated: Tensor, truth: Tensor) -> np.ndarray:

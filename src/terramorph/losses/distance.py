@@ -1,0 +1,39 @@
+"""How far two pictures are apart to a frozen network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import reduce
+from operator import add
+
+from torch import Tensor
+
+from terramorph.losses.reconstruction import masked_mean, pooled_mask
+
+_STAGE = 0.2
+"""Weight of the features of each stride."""
+
+
+def feature_distance(output: Sequence[Tensor], target: Sequence[Tensor], mask: Tensor | None = None) -> Tensor:
+    """Absolute difference of features whose vectors at each place are scaled to length 1, a float32 scalar.
+
+    Summed over channels and strides (times 0.2), the mean over places. The idea of Johnson et al. 2016
+    (arXiv:1603.08155), with the unit vectors of Zhang et al. 2018 (arXiv:1801.03924), equation 1.
+
+    Args:
+        output, target: features (N, C, h, w) at as many strides.
+        mask: of the image, (N, 1, H, W); a place counts by the share of real pixels under it.
+    """
+    return reduce(
+        add,
+        (
+            _STAGE * masked_mean((_unit(o) - _unit(t)).abs().sum(dim=1, keepdim=True), pooled_mask(mask, t))
+            for o, t in zip(output, target, strict=True)
+        ),
+    )
+
+
+def _unit(features: Tensor) -> Tensor:
+    """Vectors over channels of length 1, float32."""
+    features = features.float()
+    return features / (features.square().sum(dim=1, keepdim=True) + 1e-6).sqrt()

@@ -1,0 +1,25 @@
+"""The noise image of a generator that takes one."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+def draw_noise(network: nn.Module, source: Tensor, generator: torch.Generator) -> Tensor | None:
+    """Normal noise for a generator's sources, drawn anew.
+
+    Args:
+        network: the generator; its attribute `noise` is the number of bands, 0 or missing for none.
+        source: (N, C, H, W).
+        generator: on the device of the source.
+
+    Returns:
+        float32 (N, bands, H, W); None if it takes none.
+    """
+    bands = int(getattr(network, "noise", 0))
+    if not bands:
+        return None
+    shape = (source.shape[0], bands, *source.shape[2:])
+    noise = torch.randn(shape, generator=generator, device=source.device)
+    return noise.contiguous(memory_format=torch.channels_last)
