@@ -19,6 +19,8 @@ error: it is told by `warn` and the work goes on. Keys and passwords in the addr
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
+from difflib import get_close_matches
 from typing import Any
 
 from terramorph.redaction import redact_text
@@ -74,6 +76,19 @@ class StorageError(RunError, OSError):
 
 class MissingPackageError(RunError, ImportError):
     """An optional package is needed and not installed."""
+
+
+def did_you_mean(word: object, known: Iterable[str], others: str = "") -> str:
+    """The end of a sentence about an unknown word: the known one that is most like it, or all that there are.
+
+    Args:
+        word: the unknown one.
+        known: what it could have been.
+        others: what else could have been given, as ", or a .toml file".
+    """
+    known = list(known)
+    close = get_close_matches(str(word), known, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}{others}."
 
 
 class InputWarning(UserWarning):

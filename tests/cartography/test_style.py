@@ -73,7 +73,7 @@ RULE = '[[rule]]\nkinds = ["road"]\nfill = "#ffffff"\n'
         ('background = "#000000"\n' + RULE + "width_px = { wide = 2 }", "zoom"),
         ('background = "#000000"\n' + RULE + 'geometry = "lines"', "line"),
         ('background = "#000000"\n' + RULE + "width = 3", "width_m"),
-        ('background = "#000000"', "not whole"),
+        ('background = "#000000"', "rule is missing"),
         ("background = ", "TOML"),
     ],
 )
@@ -104,8 +104,8 @@ def test_tables_name_known_kinds_that_styles_draw(name):
         ('[[match]]\nkeys = ["a"]\nkind = "road"', "either"),
         ('[[match]]\nkind = "rood"', "did you mean 'road'"),
         ('[[match]]\nkey = "a"', "did you mean 'keys'"),
-        ('[[match]]\nkind = "road"\nlayers = "roads"', "list of words"),
-        ("", "no entries"),
+        ('[[match]]\nkind = "road"\nlayers = "roads"', "layers is 'roads'"),
+        ("", "match is missing"),
     ],
 )
 def test_a_wrong_table_is_refused_with_a_hint(tmp_path, text, message):

@@ -4,23 +4,45 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import BeforeValidator, ConfigDict, Field, StrictBool
+from pydantic.dataclasses import dataclass
 
-from terramorph.cartography.kinds import KINDS
 from terramorph.cartography.palette import CLASSES, MapClass, Palette
-from terramorph.cartography.tomlfile import check_keys, check_kind, load_toml, number
-from terramorph.errors import ConfigError
+from terramorph.cartography.tomlfile import Document, Kind, Number, Shape, checked, load_toml
+
+
+def _colour(value: Any) -> Any:
+    """RGB of "#rrggbb"; what is no text stays as it is."""
+    if not isinstance(value, str):
+        return value
+    if not re.fullmatch(r"#[0-9a-fA-F]{6}", value):
+        raise ValueError('a colour is written "#rrggbb"')
+    return int(value[1:3], 16), int(value[3:5], 16), int(value[5:7], 16)
+
+
+def _by_zoom(value: Any) -> Any:
+    """(zoom, pixels) in rising order, of a table or of one number for all zooms."""
+    if isinstance(value, dict):
+        try:
+            pairs = sorted((float(zoom), pixels) for zoom, pixels in value.items())
+        except ValueError:
+            raise ValueError("its keys must be zooms, such as 14 = 3.0") from None
+        if not pairs:
+            raise ValueError("give at least one zoom, such as 14 = 3.0")
+        return tuple(pairs)
+    return ((0.0, value),) if isinstance(value, int | float) else value
+
 
 RGB = tuple[int, int, int]
-GEOMETRIES = ("any", "line", "area")
+Colour = Annotated[RGB, BeforeValidator(_colour)]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, config=ConfigDict(extra="forbid"))
 class StyleRule:
     """How one kind of feature is drawn.
 
@@ -37,18 +59,41 @@ class StyleRule:
         geometry: ``line`` or ``area`` where the rule applies to these only, otherwise ``any``.
     """
 
-    kind: str
-    fill: RGB
-    width_m: float = 8.0
-    min_width_px: float = 1.0
-    casing: RGB | None = None
-    casing_m: float = 0.0
-    width_px: tuple[tuple[float, float], ...] = ()
-    min_casing_px: float = 0.0
-    geometry: str = "any"
+    kind: Kind
+    fill: Colour
+    width_m: Number = 8.0
+    min_width_px: Number = 1.0
+    casing: Colour | None = None
+    casing_m: Number = 0.0
+    width_px: Annotated[tuple[tuple[float, Number], ...], BeforeValidator(_by_zoom)] = ()
+    min_casing_px: Number = 0.0
+    geometry: Shape = "any"
 
 
-@dataclass(frozen=True, slots=True)
+def _rules_of(entry: Any) -> Any:
+    """The rules of one table [[rule]]: one for each of its kinds."""
+    if not isinstance(entry, dict):
+        return entry
+    values = {key: value for key, value in entry.items() if key != "kinds"}
+    kinds = entry.get("kinds")
+    kinds = [kinds] if isinstance(kinds, str) else kinds
+    if not isinstance(kinds, list) or not kinds or "kind" in values:
+        raise ValueError('give its kinds, such as kinds = ["road"]')
+    if "width_m" in values and "width_px" in values:
+        raise ValueError("width_m and width_px are both there; give one of them")
+    return [{"kind": kind, **values} for kind in kinds]
+
+
+class _StyleFile(Document):
+    """A style as TOML."""
+
+    entry_keys = ("kinds", *(f.name for f in dataclasses.fields(StyleRule) if f.name != "kind"))
+    background: Colour
+    antialias: StrictBool = True
+    rule: list[Annotated[tuple[StyleRule, ...], BeforeValidator(_rules_of)]] = Field(min_length=1)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Style:
     """A background and rules in draw order (the first is drawn first, the last lies on top).
 
@@ -139,61 +184,6 @@ def load_style(name_or_path: str | Path) -> Style:
             value.
     """
     values, where = load_toml(name_or_path, "styles")
-    where = f"Style {where}"
-    check_keys(values, ("name", "background", "antialias", "rule"), where)
-    if "background" not in values or not isinstance(values.get("rule"), list):
-        raise ConfigError(f'{where} is not whole; give background = "#rrggbb" and at least one [[rule]].')
-    antialias = values.get("antialias", True)
-    if not isinstance(antialias, bool):
-        raise ConfigError(f"{where}: antialias is {antialias!r}; it must be true or false.")
-    rules = [r for i, entry in enumerate(values["rule"], 1) for r in _rules(entry, f"{where}, rule {i}")]
-    name = str(values.get("name", Path(name_or_path).stem))
-    return Style(_colour(values["background"], f"{where}: background"), tuple(rules), name, antialias)
-
-
-def _rules(entry: Any, where: str) -> list[StyleRule]:
-    """The rules of one table [[rule]]: one for each of its kinds."""
-    fields = [f.name for f in dataclasses.fields(StyleRule) if f.name != "kind"]
-    check_keys(entry, ("kinds", *fields), where)
-    kinds = entry.get("kinds")
-    kinds = [kinds] if isinstance(kinds, str) else kinds
-    if not isinstance(kinds, list) or not kinds or "fill" not in entry:
-        raise ConfigError(f'{where} is not whole; give kinds = ["road"] and fill = "#rrggbb".')
-    if "width_m" in entry and "width_px" in entry:
-        raise ConfigError(f"{where} has width_m and width_px; give one of them.")
-    values: dict[str, Any] = {}
-    for key in entry:
-        place = f"{where}: {key}"
-        if key in ("fill", "casing"):
-            values[key] = _colour(entry[key], place)
-        elif key == "width_px":
-            values[key] = _by_zoom(entry[key], place)
-        elif key == "geometry":
-            if entry[key] not in GEOMETRIES:
-                raise ConfigError(f"{place} is {entry[key]!r}; it must be one of {', '.join(GEOMETRIES)}.")
-            values[key] = entry[key]
-        elif key != "kinds":
-            values[key] = number(entry[key], place)
-    return [StyleRule(kind=check_kind(k, KINDS, where), **values) for k in kinds]
-
-
-def _colour(value: Any, where: str) -> RGB:
-    """RGB of "#rrggbb"."""
-    if not isinstance(value, str) or not re.fullmatch(r"#[0-9a-fA-F]{6}", value):
-        raise ConfigError(f'{where} is {value!r}; a colour is written "#rrggbb".')
-    return int(value[1:3], 16), int(value[3:5], 16), int(value[5:7], 16)
-
-
-def _by_zoom(value: Any, where: str) -> tuple[tuple[float, float], ...]:
-    """(zoom, pixels) in rising order, of a table or of one number for all zooms."""
-    if not isinstance(value, dict):
-        return ((0.0, number(value, where)),)
-    try:
-        pairs = sorted((float(zoom), number(px, where)) for zoom, px in value.items())
-    except ValueError as error:
-        if isinstance(error, ConfigError):
-            raise
-        raise ConfigError(f"{where} has the keys {', '.join(value)}; they must be zooms, such as 14 = 3.0.") from error
-    if not pairs:
-        raise ConfigError(f"{where} is empty; give at least one zoom, such as 14 = 3.0.")
-    return tuple(pairs)
+    file = checked(_StyleFile, values, f"Style {where}")
+    rules = tuple(rule for entry in file.rule for rule in entry)
+    return Style(file.background, rules, file.name or Path(name_or_path).stem, file.antialias)

@@ -6,15 +6,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from terramorph.cartography.kinds import KINDS
-from terramorph.cartography.style import GEOMETRIES
-from terramorph.cartography.tomlfile import check_keys, check_kind, load_toml, number
-from terramorph.errors import ConfigError
+from terramorph.cartography.tomlfile import Document, Kind, Number, Shape, checked, load_toml
+from terramorph.errors import ConfigError, did_you_mean
 
 ANY = "*"
 """Stands for any value of an attribute."""
@@ -25,8 +25,7 @@ Column = Sequence[Any] | NDArray[Any]
 """Values of an attribute, one a feature: text or None."""
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
+class Match(BaseModel):
     """One entry of a table.
 
     Attributes:
@@ -40,14 +39,30 @@ class Match:
         without: Values by attribute; a feature that has one of them is left out for good.
     """
 
-    layers: tuple[str, ...]
-    geometry: str
-    keys: tuple[str, ...]
-    kinds: Mapping[str, str]
-    widths_m: Mapping[str, float]
-    kind: str | None
-    width_m: float | None
-    without: Mapping[str, frozenset[str]]
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    layers: tuple[Annotated[str, AfterValidator(str.lower)], ...] = ()
+    geometry: Shape = "any"
+    keys: tuple[str, ...] = ()
+    kinds: dict[str, Kind] = {}
+    widths_m: dict[str, Number] = {}
+    kind: Kind | None = None
+    width_m: Number | None = None
+    without: dict[str, frozenset[str]] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _widths(cls, entry: Any) -> Any:
+        """In a file, ``width_m`` is a number or a table of widths by value."""
+        if not isinstance(entry, dict) or not isinstance(entry.get("width_m"), dict):
+            return entry
+        return {key: value for key, value in entry.items() if key != "width_m"} | {"widths_m": entry["width_m"]}
+
+    @model_validator(mode="after")
+    def _decides(self) -> Match:
+        if (self.kind is not None) == bool(self.keys) or bool(self.keys) != bool(self.kinds):
+            raise ValueError("it must have either kind, or keys and [match.kinds]")
+        return self
 
     def fits_layer(self, layer: str) -> bool:
         """Whether it speaks of this layer."""
@@ -157,8 +172,16 @@ def one_kind(kind: str) -> Table:
     Raises:
         ConfigError: If the kind is unknown.
     """
-    check_kind(kind, KINDS, "--kind")
-    return Table(kind, (Match((), "any", (), {}, {}, kind, None, {}),))
+    if kind not in KINDS:
+        raise ConfigError(f"There is no kind {kind!r}; {did_you_mean(kind, KINDS)}")
+    return Table(kind, (Match(kind=kind),))
+
+
+class _TableFile(Document):
+    """A table as TOML."""
+
+    entry_keys = ("layers", "geometry", "keys", "kinds", "kind", "width_m", "without")
+    match: list[Match] = Field(min_length=1)
 
 
 def load_table(name_or_path: str | Path) -> Table:
@@ -172,43 +195,5 @@ def load_table(name_or_path: str | Path) -> Table:
             value.
     """
     values, where = load_toml(name_or_path, "tables")
-    where = f"Table {where}"
-    check_keys(values, ("name", "match"), where)
-    if not isinstance(values.get("match"), list) or not values["match"]:
-        raise ConfigError(f"{where} has no entries; give at least one [[match]].")
-    matches = tuple(_match(entry, f"{where}, match {i}") for i, entry in enumerate(values["match"], 1))
-    return Table(str(values.get("name", Path(name_or_path).stem)), matches)
-
-
-def _match(entry: Any, where: str) -> Match:
-    """One table [[match]]."""
-    check_keys(entry, ("layers", "geometry", "keys", "kinds", "kind", "width_m", "without"), where)
-    geometry, keys = entry.get("geometry", "any"), _words(entry.get("keys", []), f"{where}: keys")
-    if geometry not in GEOMETRIES:
-        raise ConfigError(f"{where}: geometry is {geometry!r}; it must be one of {', '.join(GEOMETRIES)}.")
-    if ("kind" in entry) == bool(keys) or bool(keys) != ("kinds" in entry):
-        raise ConfigError(f"{where} must have either kind, or keys and [match.kinds].")
-    kinds = entry.get("kinds", {})
-    widths = entry.get("width_m", {})
-    without = entry.get("without", {})
-    for name, value in (("kinds", kinds), ("without", without)):
-        if not isinstance(value, dict):
-            raise ConfigError(f"{where}: {name} is {value!r}; it must be a table.")
-    by_value = isinstance(widths, dict)
-    return Match(
-        layers=tuple(w.lower() for w in _words(entry.get("layers", []), f"{where}: layers")),
-        geometry=geometry,
-        keys=keys,
-        kinds={str(v): check_kind(k, KINDS, f"{where}: {v}") for v, k in kinds.items()},
-        widths_m={str(v): number(w, f"{where}: width_m of {v}") for v, w in widths.items()} if by_value else {},
-        kind=check_kind(entry["kind"], KINDS, where) if "kind" in entry else None,
-        width_m=None if by_value else number(widths, f"{where}: width_m"),
-        without={str(k): frozenset(_words(v, f"{where}: without {k}")) for k, v in without.items()},
-    )
-
-
-def _words(value: Any, where: str) -> tuple[str, ...]:
-    """A list of words."""
-    if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
-        raise ConfigError(f'{where} is {value!r}; it must be a list of words, such as ["roads"].')
-    return tuple(value)
+    file = checked(_TableFile, values, f"Table {where}")
+    return Table(file.name or Path(name_or_path).stem, tuple(file.match))

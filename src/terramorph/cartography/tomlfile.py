@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from terramorph.cartography.kinds import KINDS
 from terramorph.documents import DocumentError, parse_toml
-from terramorph.errors import ConfigError
+from terramorph.errors import ConfigError, did_you_mean
+
+
+class Document(BaseModel):
+    """What a file holds.
+
+    Attributes:
+        entry_keys: Keys of its entries.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+    entry_keys: ClassVar[tuple[str, ...]]
+    name: str | None = None
+
+
+_Document = TypeVar("_Document", bound=Document)
 
 
 def builtin_names(folder: str) -> tuple[str, ...]:
@@ -42,9 +59,7 @@ def load_toml(name_or_path: str | Path, folder: str) -> tuple[dict[str, Any], st
     path = Path(name_or_path)
     word = folder.removesuffix("s")
     if path.suffix.lower() != ".toml" and not path.exists():
-        raise ConfigError(
-            f"There is no {word} {text!r}{nearest(text, names)}; give one of {', '.join(names)}, or a .toml file."
-        )
+        raise ConfigError(f"There is no {word} {text!r}; {did_you_mean(text, names, ', or give a .toml file')}")
     try:
         return parse_toml(path.read_text("utf-8-sig")), text
     except OSError as error:
@@ -53,53 +68,53 @@ def load_toml(name_or_path: str | Path, folder: str) -> tuple[dict[str, Any], st
         raise ConfigError(f"The {word} {path} is not valid TOML ({error}); correct it there.") from error
 
 
-def nearest(word: str, options: Iterable[str]) -> str:
-    """ ", did you mean 'x'?", or nothing where no option is like the word."""
-    found = difflib.get_close_matches(word, list(options), n=1)
-    return f", did you mean {found[0]!r}" if found else ""
-
-
-def check_keys(values: Any, allowed: Iterable[str], where: str) -> None:
-    """Refuse what is not a table of known keys.
+def checked(model: type[_Document], values: Mapping[str, Any], where: str) -> _Document:
+    """Values as a model.
 
     Args:
-        values: What was read.
-        allowed: The keys that may be there.
-        where: What messages call the place.
+        model: what the file holds.
+        values: what was read.
+        where: what messages call the file.
 
     Raises:
-        ConfigError: Naming the unknown key and the one nearest to it.
+        ConfigError: Naming the first thing that is wrong and where it stands.
     """
-    allowed = tuple(allowed)
-    if not isinstance(values, Mapping):
-        raise ConfigError(f"{where} is {values!r}; it must be a table with the keys {', '.join(allowed)}.")
-    for key in values:
-        if key not in allowed:
-            raise ConfigError(
-                f"{where} has an unknown key {key!r}{nearest(key, allowed)}; known are {', '.join(allowed)}."
-            )
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        unknown = ("extra_forbidden", "unexpected_keyword_argument")  # often why another is missing
+        first = min(error.errors(), key=lambda one: one["type"] not in unknown)
+        where += "".join(_words(first["loc"]))
+        if first["type"] in unknown:
+            known = model.model_fields if len(first["loc"]) == 1 else model.entry_keys
+            raise ConfigError(f"{where} is an unknown key; {did_you_mean(first['loc'][-1], known)}") from error
+        if first["type"] in ("missing", "too_short"):
+            raise ConfigError(f"{where} is missing; give it.") from error
+        reason = first["msg"].removeprefix("Value error, ")
+        given = "" if isinstance(first["input"], Mapping) else f" is {first['input']!r}"
+        raise ConfigError(f"{where}{given}: {reason[:1].lower()}{reason[1:]}.") from error
 
 
-def check_kind(kind: Any, kinds: Iterable[str], where: str) -> str:
-    """A kind that is known.
-
-    Raises:
-        ConfigError: Naming the unknown kind and the one nearest to it.
-    """
-    kinds = tuple(kinds)
-    if kind not in kinds:
-        raise ConfigError(
-            f"{where} has an unknown kind {kind!r}{nearest(str(kind), kinds)}; known are {', '.join(kinds)}."
-        )
-    return str(kind)
+def _words(place: tuple[int | str, ...]) -> Iterator[str]:
+    """Words for the place of an error. Entries are counted from 1; the rules that one gives share its number."""
+    for before, part in zip(("", *place), place, strict=False):
+        if isinstance(part, str):
+            yield f", {part}"
+        elif isinstance(before, str):
+            yield f" {part + 1}"
 
 
-def number(value: Any, where: str) -> float:
-    """A finite number from 0 on.
+def _kind(kind: str) -> str:
+    if kind not in KINDS:
+        raise ValueError(f"there is no such kind; {did_you_mean(kind, KINDS)}".rstrip("."))
+    return kind
 
-    Raises:
-        ConfigError: If it is none.
-    """
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
-        raise ConfigError(f"{where} is {value!r}; it must be a number from 0 on.")
-    return float(value)
+
+Kind = Annotated[str, AfterValidator(_kind)]
+"""A kind that is known."""
+
+Number = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
+"""A finite number from 0 on."""
+
+Shape = Literal["any", "line", "area"]
+"""Which geometries a rule or an entry speaks of."""
