@@ -87,7 +87,7 @@ def did_you_mean(word: object, known: Iterable[str], others: str = "") -> str:
         others: what else could have been given, as ", or a .toml file".
     """
     known = list(known)
-    close = get_close_matches(str(word), known, n=1, cutoff=0.5)
+    close = get_close_matches(str(word), known, n=1, cutoff=0.4)
     return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}{others}."
 
 

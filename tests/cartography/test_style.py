@@ -103,8 +103,8 @@ def test_tables_name_known_kinds_that_styles_draw(name):
     [
         ('[[match]]\nkeys = ["a"]\nkind = "road"', "either"),
         ('[[match]]\nkind = "rood"', "did you mean 'road'"),
-        ('[[match]]\nkey = "a"', "did you mean 'keys'"),
-        ('[[match]]\nkind = "road"\nlayers = "roads"', "layers is 'roads'"),
+        ('[[match]]\nkey = "a"', "did you mean 'match.keys'"),
+        ('[[match]]\nkind = "road"\nlayers = "roads"', "match.layers cannot be 'roads'"),
         ("", "match is missing"),
     ],
 )

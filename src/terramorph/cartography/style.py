@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import BeforeValidator, ConfigDict, Field, StrictBool
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
 from pydantic.dataclasses import dataclass
 
 from terramorph.cartography.palette import CLASSES, MapClass, Palette
-from terramorph.cartography.tomlfile import Document, Kind, Number, Shape, checked, load_toml
+from terramorph.cartography.tomlfile import Kind, Number, Shape, load_toml
+from terramorph.tables import checked
 
 
 def _colour(value: Any) -> Any:
@@ -84,10 +85,12 @@ def _rules_of(entry: Any) -> Any:
     return [{"kind": kind, **values} for kind in kinds]
 
 
-class _StyleFile(Document):
+class _StyleFile(BaseModel):
     """A style as TOML."""
 
-    entry_keys = ("kinds", *(f.name for f in dataclasses.fields(StyleRule) if f.name != "kind"))
+    model_config = ConfigDict(extra="forbid")
+
+    name: str | None = None
     background: Colour
     antialias: StrictBool = True
     rule: list[Annotated[tuple[StyleRule, ...], BeforeValidator(_rules_of)]] = Field(min_length=1)

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from terramorph.cartography.kinds import KINDS
-from terramorph.cartography.tomlfile import Document, Kind, Number, Shape, checked, load_toml
+from terramorph.cartography.tomlfile import Kind, Number, Shape, load_toml
 from terramorph.errors import ConfigError, did_you_mean
+from terramorph.tables import checked
 
 ANY = "*"
 """Stands for any value of an attribute."""
@@ -177,10 +178,12 @@ def one_kind(kind: str) -> Table:
     return Table(kind, (Match(kind=kind),))
 
 
-class _TableFile(Document):
+class _TableFile(BaseModel):
     """A table as TOML."""
 
-    entry_keys = ("layers", "geometry", "keys", "kinds", "kind", "width_m", "without")
+    model_config = ConfigDict(extra="forbid")
+
+    name: str | None = None
     match: list[Match] = Field(min_length=1)
 
 

@@ -1,32 +1,17 @@
-"""TOML files of styles and tables: found, read, and their keys checked."""
+"""TOML files of styles and tables: found, read, and what they say of kinds, widths and geometries."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, Field
 
 from terramorph.cartography.kinds import KINDS
-from terramorph.documents import DocumentError, parse_toml
+from terramorph.documents import parse_toml
 from terramorph.errors import ConfigError, did_you_mean
-
-
-class Document(BaseModel):
-    """What a file holds.
-
-    Attributes:
-        entry_keys: Keys of its entries.
-    """
-
-    model_config = ConfigDict(extra="forbid")
-    entry_keys: ClassVar[tuple[str, ...]]
-    name: str | None = None
-
-
-_Document = TypeVar("_Document", bound=Document)
+from terramorph.tables import read_toml
 
 
 def builtin_names(folder: str) -> tuple[str, ...]:
@@ -60,48 +45,7 @@ def load_toml(name_or_path: str | Path, folder: str) -> tuple[dict[str, Any], st
     word = folder.removesuffix("s")
     if path.suffix.lower() != ".toml" and not path.exists():
         raise ConfigError(f"There is no {word} {text!r}; {did_you_mean(text, names, ', or give a .toml file')}")
-    try:
-        return parse_toml(path.read_text("utf-8-sig")), text
-    except OSError as error:
-        raise ConfigError(f"The {word} {path} cannot be read ({error.strerror}); check the path.") from error
-    except (DocumentError, UnicodeDecodeError) as error:
-        raise ConfigError(f"The {word} {path} is not valid TOML ({error}); correct it there.") from error
-
-
-def checked(model: type[_Document], values: Mapping[str, Any], where: str) -> _Document:
-    """Values as a model.
-
-    Args:
-        model: what the file holds.
-        values: what was read.
-        where: what messages call the file.
-
-    Raises:
-        ConfigError: Naming the first thing that is wrong and where it stands.
-    """
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        unknown = ("extra_forbidden", "unexpected_keyword_argument")  # often why another is missing
-        first = min(error.errors(), key=lambda one: one["type"] not in unknown)
-        where += "".join(_words(first["loc"]))
-        if first["type"] in unknown:
-            known = model.model_fields if len(first["loc"]) == 1 else model.entry_keys
-            raise ConfigError(f"{where} is an unknown key; {did_you_mean(first['loc'][-1], known)}") from error
-        if first["type"] in ("missing", "too_short"):
-            raise ConfigError(f"{where} is missing; give it.") from error
-        reason = first["msg"].removeprefix("Value error, ")
-        given = "" if isinstance(first["input"], Mapping) else f" is {first['input']!r}"
-        raise ConfigError(f"{where}{given}: {reason[:1].lower()}{reason[1:]}.") from error
-
-
-def _words(place: tuple[int | str, ...]) -> Iterator[str]:
-    """Words for the place of an error. Entries are counted from 1; the rules that one gives share its number."""
-    for before, part in zip(("", *place), place, strict=False):
-        if isinstance(part, str):
-            yield f", {part}"
-        elif isinstance(before, str):
-            yield f" {part + 1}"
+    return read_toml(path, f"The {word} {path}"), text
 
 
 def _kind(kind: str) -> str:

@@ -8,13 +8,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from terramorph.errors import ConfigError
+from terramorph.errors import ConfigError, did_you_mean
 from terramorph.metrics.distribution import frechet_distance, kernel_distance
 from terramorph.metrics.mapwise import class_accuracy, confusions, mean_iou
 from terramorph.metrics.perceptual import Features, lpips
@@ -192,6 +191,4 @@ def require_metric(key: object, where: str = "") -> None:
         ConfigError: There is none.
     """
     if key not in METRICS:
-        close = get_close_matches(str(key), METRICS, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(METRICS)}."
-        raise ConfigError(f"There is no metric {key!r}{where}; {hint}")
+        raise ConfigError(f"There is no metric {key!r}{where}; {did_you_mean(key, METRICS)}")

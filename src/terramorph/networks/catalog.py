@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from difflib import get_close_matches
 from typing import Annotated, Any, get_args
 
 from pydantic import Discriminator, Tag, ValidationError
 from torch import nn
 
-from terramorph.errors import ConfigError
+from terramorph.errors import ConfigError, did_you_mean
 from terramorph.extensions import is_outside
 from terramorph.networks.generator import GeneratorConfig
 from terramorph.networks.lite_unet import LiteUNetConfig
@@ -57,9 +56,8 @@ def config_class(name: str) -> type[GeneratorConfig]:
     if is_outside(name):
         return OutsideConfig
     if name not in _CLASSES:
-        raise ConfigError(
-            f"There is no generator {name!r}{nearest(name, NETWORKS)}; one of your own is package.module:Name."
-        )
+        others = ", or one of your own, package.module:Name"
+        raise ConfigError(f"There is no generator {name!r}; {did_you_mean(name, NETWORKS, others)}")
     return _CLASSES[name]
 
 
@@ -79,7 +77,7 @@ def generator_config(name: str, settings: Mapping[str, Any]) -> GeneratorConfig:
         key = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             raise ConfigError(
-                f"The generator {name} has no setting {key!r}{nearest(key, kind.model_fields)}."
+                f"The generator {name} has no setting {key!r}; {did_you_mean(key, kind.model_fields)}"
             ) from error
         reason = first["msg"].removeprefix("Value error, ")
         raise ConfigError(f"{key} of the generator {name} cannot be {first['input']!r}: {reason}.") from error
@@ -128,9 +126,3 @@ def network_name(network: nn.Module) -> str:
 def parameter_count(network: nn.Module) -> int:
     """Number of trainable values."""
     return sum(p.numel() for p in network.parameters() if p.requires_grad)
-
-
-def nearest(word: str, known: Collection[str]) -> str:
-    """The end of a sentence about an unknown word."""
-    close = get_close_matches(word, known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(known)}"

@@ -9,8 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional
 
-from terramorph.errors import ConfigError
-from terramorph.networks.catalog import nearest
+from terramorph.errors import ConfigError, did_you_mean
 from terramorph.networks.patchgan import PatchGAN, PatchGANConfig
 
 _FIXED: dict[str, dict[str, Any]] = {"patchgan": {}, "pixelgan": {"layers": 0}}
@@ -55,7 +54,7 @@ def build_discriminator(name: str, *, scales: int = 1, **values: Any) -> PatchGA
     known = [field.name for field in fields(PatchGANConfig)]
     for key in values:
         if key not in known:
-            raise ConfigError(f"The discriminator {name} has no setting {key!r}{nearest(key, known)}.")
+            raise ConfigError(f"The discriminator {name} has no setting {key!r}; {did_you_mean(key, known)}")
     config = PatchGANConfig(**{**values, **_FIXED[name]})
     discriminators = [PatchGAN(config) for _ in range(scales)]
     return discriminators[0] if scales == 1 else MultiScale(discriminators)

@@ -27,10 +27,10 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
-from terramorph.errors import ConfigError
+from terramorph.errors import ConfigError, did_you_mean
 from terramorph.metrics import FROZEN, METRICS
 from terramorph.study.run import flat, flat_settings
-from terramorph.study.tables import Table, checked, nearest, read_toml
+from terramorph.tables import Table, checked, read_toml
 from terramorph.training import TrainConfig, load_config
 
 _FOLDER = Path(str(resources.files("terramorph.study"))) / "studies"
@@ -83,7 +83,7 @@ class _File(Table):
     def _known_and_different(cls, metrics: list[str] | None) -> list[str] | None:
         for metric in metrics or ():
             if metric not in METRICS:
-                raise ValueError(f"there is no metric {metric!r}; {nearest(metric, METRICS)}")
+                raise ValueError(f"there is no metric {metric!r}; {did_you_mean(metric, METRICS)}")
         if metrics is not None and len(set(metrics)) < len(metrics):
             raise ValueError("a metric stands twice")
         return metrics
@@ -182,7 +182,7 @@ def load_study(
     """
     where, comes_along = f"The study {study}", str(study) in STUDIES
     if not comes_along and not str(study).endswith(".toml"):
-        raise ConfigError(f"There is no study {str(study)!r}; {nearest(study, STUDIES)} Or give a .toml file.")
+        raise ConfigError(f"There is no study {str(study)!r}; {did_you_mean(study, STUDIES, ', or give a .toml file')}")
     values = read_toml(_FOLDER / f"{study}.toml" if comes_along else Path(study), where)
     values |= {"seeds": seeds} if seeds is not None else {}
     values |= {"budget": {"images": images, "minutes": minutes}} if images is not None or minutes is not None else {}
@@ -227,7 +227,7 @@ def _variants(
             continue
         if below and below not in made:
             raise ConfigError(
-                f"{where}: {name!r} adds to {below!r}, which does not stand before it; {nearest(below, made)}"
+                f"{where}: {name!r} adds to {below!r}, which does not stand before it; {did_you_mean(below, made)}"
             )
         filled = {key: v.replace(WEIGHTS, weights or "") if isinstance(v, str) else v for key, v in own.items()}
         together = {**(made[below].settings if below else {}), **filled}

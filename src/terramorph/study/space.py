@@ -15,13 +15,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from terramorph.documents import parse_toml
-from terramorph.errors import ConfigError
+from terramorph.errors import ConfigError, did_you_mean
 from terramorph.study.run import flat_settings
 from terramorph.training import TrainConfig, known_keys, parse_config
 
@@ -333,9 +332,7 @@ def _choices(values: Any) -> Choices | str:
 def _known(key: str, where: str) -> None:
     known = [*known_keys(), RATIO]
     if key not in known:
-        close = get_close_matches(key, known, n=1, cutoff=0.4)
-        hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}."
-        raise ConfigError(f"{where}: there is no setting {key!r}; {hint}")
+        raise ConfigError(f"{where}: there is no setting {key!r}; {did_you_mean(key, known)}")
 
 
 def _in_order(parameters: list[Parameter], where: str) -> tuple[Parameter, ...]:

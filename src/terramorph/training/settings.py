@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from terramorph.documents import parse_json, parse_toml
-from terramorph.errors import ConfigError
+from terramorph.errors import ConfigError, did_you_mean
 from terramorph.networks.catalog import DEFAULT, KINDS, config_class
 from terramorph.training.config import TrainConfig
 
@@ -62,13 +61,8 @@ def _preset(where: str) -> dict[str, Any]:
     if where in PRESETS:
         return parse_toml((_FOLDER / f"{where}.toml").read_text())
     if not where.endswith((".toml", ".json")) or not Path(where).is_file():
-        close = get_close_matches(where, PRESETS, n=1)
-        hint = (
-            f"did you mean {close[0]!r}?"
-            if close
-            else f"known are {', '.join(PRESETS)}, or give a .toml file or a run's config.json."
-        )
-        raise ConfigError(f"There is no preset {where!r}; {hint}")
+        others = ", or give a .toml file or a run's config.json"
+        raise ConfigError(f"There is no preset {where!r}; {did_you_mean(where, PRESETS, others)}")
     try:
         text = Path(where).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -106,11 +100,8 @@ def parse_config(values: Mapping[str, Any]) -> TrainConfig:
         if first["type"] == "network":
             config_class(network)  # refuses it, and names the nearest
         if first["type"] == "extra_forbidden":
-            known = known_keys(network)
-            close = get_close_matches(key, known, n=1, cutoff=0.4)
-            hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}."
             of = f" for the generator {network}" if key.startswith("generator.") else ""
-            raise ConfigError(f"There is no setting {key!r}{of}; {hint}") from error
+            raise ConfigError(f"There is no setting {key!r}{of}; {did_you_mean(key, known_keys(network))}") from error
         reason = first["msg"].removeprefix("Value error, ")
         if isinstance(first["input"], Mapping):  # a whole section: its settings do not go together
             raise ConfigError(f"The settings of {key or 'the configuration'} cannot be used: {reason}.") from error

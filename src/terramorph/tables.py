@@ -1,16 +1,15 @@
-"""TOML and JSON files of a study as pydantic models, and what is wrong with them as one sentence."""
+"""TOML and JSON files as pydantic models, and what is wrong with them as one sentence."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from difflib import get_close_matches
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from terramorph.documents import parse_toml
-from terramorph.errors import ConfigError
+from terramorph.errors import ConfigError, did_you_mean
 
 
 class Table(BaseModel):
@@ -20,13 +19,6 @@ class Table(BaseModel):
 
 
 _Model = TypeVar("_Model", bound=BaseModel)
-
-
-def nearest(word: object, known: Iterable[str]) -> str:
-    """The end of a sentence about an unknown word: the nearest known one, or all of them."""
-    options = list(known)
-    close = get_close_matches(str(word), options, n=1, cutoff=0.4)
-    return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(options)}."
 
 
 def read_toml(path: Path, where: str) -> dict[str, Any]:
@@ -40,7 +32,7 @@ def read_toml(path: Path, where: str) -> dict[str, Any]:
         ConfigError: if it cannot be read, or is not TOML.
     """
     try:
-        return parse_toml(path.read_text(encoding="utf-8"))
+        return parse_toml(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(f"{where} cannot be read ({reason}); give a TOML file in UTF-8.") from error
@@ -62,12 +54,16 @@ def checked(model: type[_Model], values: object, where: str) -> _Model:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
+        # An unknown key is often why another is missing.
+        first = min(error.errors(), key=lambda one: one["type"] not in _UNKNOWN)
         place = [part for part in first["loc"] if isinstance(part, str)]
+        numbers = [part for part in first["loc"] if isinstance(part, int)]
+        if numbers and len(place) > 1:
+            where = f"{where}, {place[0]} {numbers[0] + 1}"  # as people count the entries of a file
         key = ".".join(place)
-        if first["type"] == "extra_forbidden":
+        if first["type"] in _UNKNOWN:
             known = [".".join([*place[:-1], name]) for name in _fields(model, place[:-1])]
-            raise ConfigError(f"{where}: there is no key {key!r}; {nearest(key, known)}") from error
+            raise ConfigError(f"{where}: there is no key {key!r}; {did_you_mean(key, known)}") from error
         if first["type"] == "missing":
             raise ConfigError(f"{where}: {key} is missing.") from error
         reason = first["msg"].removeprefix("Value error, ").rstrip(".")
@@ -75,10 +71,19 @@ def checked(model: type[_Model], values: object, where: str) -> _Model:
         raise ConfigError(f"{where}: {key}{given}: {reason}.".replace(": : ", ": ")) from error
 
 
-def _fields(model: type[BaseModel], place: Iterable[str]) -> list[str]:
+_UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
+
+
+def _fields(model: Any, place: Iterable[str]) -> list[str]:
     """The keys of a table within a model."""
     for name in place:
-        inner = model.model_fields[name].annotation
-        found = [part for part in (inner, *getattr(inner, "__args__", ())) if isinstance(part, type)]
-        model = next(part for part in found if issubclass(part, BaseModel))
-    return list(model.model_fields)
+        model = next(_models(model.__pydantic_fields__[name].annotation))
+    return list(model.__pydantic_fields__)
+
+
+def _models(annotation: Any) -> Iterator[Any]:
+    """The models and pydantic dataclasses that a type is made of."""
+    if hasattr(annotation, "__pydantic_fields__"):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models(part)
