@@ -57,7 +57,7 @@ class TorchBackend:
         self.device = resolve_device(device)
         self.dtype = resolve_precision(precision, self.device, mode)
         self.name = f"torch {self.device.type} {str(self.dtype).removeprefix('torch.')}"
-        self.noise_bands = int(getattr(getattr(network, "config", None), "noise", 0))
+        self.noise_bands = int(getattr(network, "noise", 0))
         drops = dropout and any(isinstance(m, NoiseDropout) and m.p > 0.0 for m in network.modules())
         self.noisy = mode == "paper" and (drops or self.noise_bands > 0)
         self.batch_size = 1 if mode == "paper" else batch_size or 16
