@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from xml.etree import ElementTree
 
+import matplotlib
 import numpy as np
 import pytest
 
@@ -44,7 +45,9 @@ def test_equal_charts_are_equal_and_ids_never_mean_two_things() -> None:
         errorbars(axes, [0, 1], [offset, 1], [None, None], [None, None])
         return str(chart_svg(figure, "c"))
 
-    assert drawn(0) == drawn(0)
+    with matplotlib.rc_context({"axes.facecolor": "black", "font.size": 30, "lines.linewidth": 9}):
+        other = drawn(0)  # of a user with a style
+    assert drawn(0) == other
     definitions: dict[str, str] = {}
     for svg in (drawn(0), drawn(5)):
         for one in ElementTree.fromstring(svg.replace("xlink:", "")).iter():

@@ -12,8 +12,8 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup, escape
@@ -32,7 +32,7 @@ _VARIABLES = {
     INK: "ink", SOFT: "soft", LINE: "line", CARD: "card", ACCENT: "accent", GOOD: "good", BAD: "bad",
     **{colour: f"series-{place}" for place, colour in enumerate(SERIES, start=1)},
 }  # fmt: skip
-_STYLE = {
+_STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "terramorph",
     "text.parse_math": False,
@@ -80,7 +80,7 @@ def chart(width: float = 340, height: float = 200, *, x: str = "", y: str = "") 
     with style():
         figure = Figure((width / 72, height / 72), layout="constrained")
         axes = figure.add_subplot(xlabel=x, ylabel=y)
-    axes.set_prop_cycle(color=SERIES)
+    axes.set_prop_cycle(color=SERIES, linewidth=[_STYLE["lines.linewidth"]] * len(SERIES))
     return figure, axes
 
 
@@ -178,11 +178,15 @@ def gradient(name: str = "magma") -> str:
     return f"linear-gradient(to right, {', '.join(to_hex(colormaps[name](step / 8)) for step in range(9))})"
 
 
-def style() -> AbstractContextManager[Any]:
-    """A context in which what is drawn looks like the page."""
+@contextmanager
+def style() -> Iterator[None]:
+    """A context in which what is drawn looks like the page, whatever style the user has chosen."""
     import matplotlib
 
-    return matplotlib.rc_context(_STYLE)
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_STYLE)
+        yield
 
 
 def _variable(colour: str) -> str:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from terramorph.evaluation.discuss.calibration import changing_places, count_image, seen_from_the_others
+from terramorph.evaluation.discuss.calibration import calibration, changing_places, count_image, seen_from_the_others
 from terramorph.evaluation.discuss.draws import (
     DrawCounts,
     draw_data,
@@ -104,14 +104,16 @@ def test_a_few_images_do_not_say_whether_draws_are_too_sure() -> None:
 def test_few_calibrated_sets_in_a_hundred_get_a_verdict(images: int, draws: int) -> None:
     # Noise that all pixels of a draw share, so that an image is one sample of it: an interval alone is wrong in 15 %.
     rng, given, whole = np.random.default_rng(1), 0, np.ones((8, 8), bool)
-    for seed in range(100):
-        counts = DrawCounts(draws)
+    for _ in range(100):
+        counts, farther = [], []
         for _ in range(images):
             values = 128 + rng.normal(0, 6, (draws + 1, 1, 8, 8)) + rng.normal(0, 9, (draws + 1, 1, 1, 1))
             truth, *made = values.round().clip(0, 255).astype(np.uint8)
-            counts.add(np.stack(made), truth, whole)
-        tests = draw_tests(draw_data(counts, np.random.default_rng(seed)))
-        given += sum(test.p < 0.05 for test in tests)
+            counts.append(count_image(np.stack(made), truth, whole))
+            farther.append(changing_places(np.stack(made), truth, whole))
+        found = calibration(draws, np.stack(counts), np.stack(farther), rng)
+        data = {"draws": draws, "images": images, "calibration": found, "rho_across_images": None}
+        given += sum(test.p < 0.05 for test in draw_tests(data))
     assert given <= 10  # 5 are expected at most, and over 10 in 1 % of all hundreds
 
 
