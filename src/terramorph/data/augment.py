@@ -6,6 +6,7 @@ processes, sees exactly what an uninterrupted single process would.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -124,12 +125,12 @@ def _resized(window: Tensor, crop: int, mask: bool) -> Tensor:
     return resized.to(window.dtype)
 
 
-def gather(images: Tensor, index: Tensor, drawn: list[Draw], crop: int, mask: bool = False) -> Tensor:
+def gather(images: Tensor, index: Sequence[int], drawn: list[Draw], crop: int, mask: bool = False) -> Tensor:
     """The same as `cut` for many images at once, where the images live (for accelerators).
 
     Args:
         images: (M, H, W, C), any dtype.
-        index: int64 (N,), which images.
+        index: which N of the images.
         drawn: N draws.
         crop: pixels.
         mask: whether they are masks, of 0 and 1.
@@ -138,7 +139,7 @@ def gather(images: Tensor, index: Tensor, drawn: list[Draw], crop: int, mask: bo
         (N, crop, crop, C).
     """
     if any(d.side not in (0, crop) for d in drawn):
-        return torch.stack([cut(images[i], d, crop, mask) for i, d in zip(index.tolist(), drawn, strict=True)])
+        return torch.stack([cut(images[i], d, crop, mask) for i, d in zip(index, drawn, strict=True)])
     if images.dtype == torch.uint16:  # which CUDA does not index; its bits do not mind another name
         return gather(images.view(torch.int16), index, drawn, crop).view(torch.uint16)
     device = images.device
@@ -154,7 +155,8 @@ def gather(images: Tensor, index: Tensor, drawn: list[Draw], crop: int, mask: bo
     )
     swap = transpose.bool()
     row, column = torch.where(swap, column, row), torch.where(swap, row, column)
-    return images[index[:, None, None], y + row, x + column]
+    which = torch.tensor(index, device=device)[:, None, None]
+    return images[which, y + row, x + column]
 
 
 def jitter_colours(unit: Tensor, drawn: list[Draw]) -> Tensor:

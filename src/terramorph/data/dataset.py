@@ -60,9 +60,8 @@ class TrainingBatches:
             for i, number in zip(index, numbers, strict=True)
         ]
         if self.resident is not None:
-            where = torch.tensor(index, device=self.device)
             crop = self.augmentation.crop
-            stored = [gather(images, where, drawn, crop, n == _MASK) for n, images in enumerate(self.resident)]
+            stored = [gather(images, index, drawn, crop, n == _MASK) for n, images in enumerate(self.resident)]
         else:
             stored = [self._cut(side.images, index, drawn) for side in self.sides]
             if self.pairs.masks is not None:
