@@ -6,7 +6,6 @@ from terramorph.metrics.inception import INCEPTION_FILE, InceptionFeatures
 from terramorph.metrics.mapwise import class_accuracy, class_iou, confusions, mean_iou, named_iou
 from terramorph.metrics.perceptual import BACKBONE_FILE, HEADS_FILE, Features, Lpips, SqueezeNetFeatures, lpips
 from terramorph.metrics.pixelwise import PSNR_CAP, acc5, acc10, accuracy_within, psnr, rmse, ssim
-from terramorph.metrics.seams import seam_ratio, tiling_agreement
 
 __all__ = [
     "BACKBONE_FILE",
@@ -36,8 +35,6 @@ __all__ = [
     "psnr",
     "require_metric",
     "rmse",
-    "seam_ratio",
     "ssim",
-    "tiling_agreement",
     "with_own",
 ]

@@ -28,7 +28,7 @@ from typing import Any
 from pydantic import Field, field_validator, model_validator
 
 from terramorph.errors import ConfigError, did_you_mean
-from terramorph.metrics import FROZEN, METRICS
+from terramorph.metrics import FROZEN, MAIN, METRICS
 from terramorph.study.run import flat, flat_settings
 from terramorph.tables import Table, checked, read_toml
 from terramorph.training import TrainConfig, load_config
@@ -36,8 +36,6 @@ from terramorph.training import TrainConfig, load_config
 _FOLDER = Path(str(resources.files("terramorph.study"))) / "studies"
 STUDIES: tuple[str, ...] = tuple(sorted(path.stem for path in _FOLDER.glob("*.toml")))
 BASE = "base"
-DEFAULT_METRICS = ("miou", "lpips", "fd", "ssim", "rmse")
-"""Few that differ: every metric more makes the correction for their number stricter."""
 WEIGHTS = "{weights}"
 """In a setting: the folder of feature weights. A change that has it is left out where no folder is given."""
 UNENDING = 10**9
@@ -206,7 +204,7 @@ def load_study(
         file.budget.minutes,
         file.seeds,
         file.split if split is None else split,
-        DEFAULT_METRICS if file.metrics is None else tuple(file.metrics),
+        MAIN if file.metrics is None else tuple(file.metrics),
         left_out + same,
     )
 
