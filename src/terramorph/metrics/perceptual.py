@@ -244,7 +244,7 @@ def _read_state(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise InputError(
             f"There is no {path.name} in {path.parent}; LPIPS, FD and KD need {BACKBONE_FILE} and {HEADS_FILE}, so "
-            "give the folder that holds both (--weights)."
+            "give the folder that holds both."
         )
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
