@@ -92,7 +92,7 @@ def test_it_stops_a_run(own: str, pairs: Path, tmp_path: Path) -> None:
     assert len(values) == result.step < 20
     assert all(later < earlier for earlier, later in pairwise(values[:-1]))
     assert values[-1] >= values[-2]
-    assert "held-out brightness" in (tmp_path / "run" / "run.html").read_text()
+    assert "brightness" in (tmp_path / "run" / "run.html").read_text()
 
 
 def total(prediction: Tensor, truth: Tensor, mask: Tensor | None) -> Tensor:
