@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,13 +11,7 @@ from torch import Tensor
 from terramorph.errors import InputError
 from terramorph.town import make_town
 
-_FILE = Path(__file__).parents[1] / "benchmarks" / "seams.py"
-_SPEC = importlib.util.spec_from_file_location("seams", _FILE)
-assert _SPEC is not None
-assert _SPEC.loader is not None
-seams = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(seams)
-seam_ratio, tiling_agreement = seams.seam_ratio, seams.tiling_agreement
+from .seams import seam_ratio, tiling_agreement
 
 LINES = (300, 419, 640, 730)
 

@@ -11,12 +11,13 @@ from torch import Tensor, nn
 
 from terramorph.bundle import Architecture, Bands, Bundle, Header, Mode
 from terramorph.geo import Grid
-from terramorph.metrics.seams import seam_ratio, tiling_agreement
 from terramorph.raster import read_image, write_image
 from terramorph.town import make_town
 from terramorph.translate import Model
 from terramorph.translate.noise import ground_noise
 from terramorph.translate.plan import plan_cover
+
+from ..seams import seam_ratio, tiling_agreement
 
 GRIDS = {
     "pixels": Grid.pixels(96, 80),
