@@ -21,21 +21,32 @@ PREVIEW_PX = 1024
 
 
 def as_png(raster: Raster) -> bytes:
-    """A preview of at most `PREVIEW_PX` pixels a side.
+    """The `preview` of a raster as a file."""
+    packed = BytesIO()
+    preview(raster).save(packed, "PNG")
+    return packed.getvalue()
+
+
+def preview(raster: Raster, side: int = PREVIEW_PX, limits: tuple[float, float] | None = None) -> Image.Image:
+    """A picture of at most so many pixels a side.
 
     Three bands and more show red, green and blue (the first three where none are named so), fewer the first as grey.
-    uint8 is shown as it is, anything else from its 2nd to its 98th percentile. Pixels without data are transparent.
+    uint8 is shown as it is. Pixels without data are transparent.
+
+    Args:
+        raster: of any dtype.
+        side: longest side in pixels.
+        limits: values of another dtype that become black and white; None: their 2nd and 98th percentile.
     """
-    step = max(1, max(raster.height, raster.width) // (2 * PREVIEW_PX))
+    # Thinned before anything else: what is left is small whatever the raster.
+    step = max(1, max(raster.height, raster.width) // (2 * side))
     order = colours_first(raster.bands)[:3] if raster.count > 2 else [0]
     mask = raster.mask[::step, ::step]
-    shown = _as_bytes(raster.pixels[order, ::step, ::step], mask)
+    shown = _as_bytes(raster.pixels[order, ::step, ::step], mask, limits)
     layers = np.concatenate([shown, mask[None] * np.uint8(255)]) if not mask.all() else shown
     image = Image.fromarray(np.ascontiguousarray(layers[0] if len(layers) == 1 else layers.transpose(1, 2, 0)))
-    image.thumbnail((PREVIEW_PX, PREVIEW_PX))
-    packed = BytesIO()
-    image.save(packed, "PNG")
-    return packed.getvalue()
+    image.thumbnail((side, side))
+    return image
 
 
 def as_xarray(raster: Raster) -> xarray.DataArray:
@@ -57,14 +68,14 @@ def as_xarray(raster: Raster) -> xarray.DataArray:
     return array
 
 
-def _as_bytes(pixels: NDArray[Any], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+def _as_bytes(pixels: NDArray[Any], mask: NDArray[np.bool_], limits: tuple[float, float] | None) -> NDArray[np.uint8]:
     """Pixels (C, H, W) as uint8; stretched if they were of another type."""
     if pixels.dtype == np.uint8:
         return pixels
     values = pixels.astype(np.float64)
     real = values[:, mask]
     real = real[np.isfinite(real)]
-    low, high = np.percentile(real, [2, 98]) if real.size else (0.0, 1.0)
+    low, high = limits or (np.percentile(real, [2, 98]) if real.size else (0.0, 1.0))
     scaled = (np.nan_to_num(values, nan=low) - low) * (255 / max(high - low, np.finfo(np.float64).tiny))
     return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
 

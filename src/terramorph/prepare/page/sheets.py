@@ -14,6 +14,7 @@ from terramorph.errors import DatasetError, InputError
 from terramorph.pairs import PairFolder, open_pairs
 from terramorph.pairs.manifest import AreaRecord, Manifest
 from terramorph.raster import Raster
+from terramorph.raster.export import preview
 from terramorph.report.numbers import listed
 from terramorph.report.pages import picture_uri
 
@@ -113,28 +114,12 @@ def viewable(raster: Raster, limits: tuple[float, float] | None) -> NDArray[np.u
     """A raster as a small picture: uint8 (h, w, 3), h and w at most 256; pixels without data are light grey.
 
     Args:
-        raster: (C, H, W), any dtype; red, green, blue are shown if it has them, else its first bands or band.
-        limits: stored values that become black and white where the dtype is not uint8; None: its 1st and 99th
-            percentile.
+        raster: (C, H, W), any dtype.
+        limits: as for `terramorph.raster.export.preview`.
     """
-    names = [name.lower() for name in raster.bands]
-    colours = {"red", "green", "blue"} <= set(names)
-    chosen = [names.index(n) for n in ("red", "green", "blue")] if colours else [0, 1, 2] if raster.count >= 3 else [0]
-    # Thinned before anything else: what is left is small whatever the tile.
-    step = max(1, max(raster.height, raster.width) // (2 * _SIDE))
-    pixels, mask = raster.pixels[chosen, ::step, ::step], raster.mask[::step, ::step]
-    if raster.dtype != np.uint8:
-        pixels = _stretched(pixels, mask, limits)
-    picture = np.repeat(pixels, 3, axis=0) if len(pixels) == 1 else pixels
-    picture = np.ascontiguousarray(picture.transpose(1, 2, 0))
-    if not mask.all():
-        picture[~mask] = _EMPTY
-    scale = _SIDE / max(picture.shape[:2])
-    if scale < 1:
-        size = (max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale)))
-        picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
-    small: NDArray[np.uint8] = picture
-    return small
+    layers = np.array(preview(raster, _SIDE, limits).convert("RGBA"))
+    layers[layers[..., 3] < 128, :3] = _EMPTY
+    return layers[..., :3]
 
 
 def edges_over(source: NDArray[np.uint8], target: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
@@ -167,15 +152,3 @@ def look_alikes(table: Mapping[str, NDArray[Any]], members: Sequence[int], index
     ids, splits = table["id"], table["split"]
     others = sorted((i for i in members if i != index), key=lambda i: bool(splits[i] == splits[index]))
     return listed([f"{ids[i]} ({splits[i]})" for i in others], 2) if others else ""
-
-
-def _stretched(pixels: NDArray[Any], mask: NDArray[np.bool_], limits: tuple[float, float] | None) -> NDArray[np.uint8]:
-    """Values (C, H, W) of any dtype as uint8 between limits."""
-    valid = pixels[:, mask]
-    if valid.size == 0:
-        return np.zeros(pixels.shape, np.uint8)
-    low, high = np.percentile(valid, (1, 99)) if limits is None else limits
-    scale = 255 / (high - low) if high > low else 0.0
-    filled = np.where(mask, pixels, low).astype(np.float64)
-    levels: NDArray[np.uint8] = np.rint(((filled - low) * scale).clip(0, 255)).astype(np.uint8)
-    return levels
