@@ -67,6 +67,22 @@ def test_a_small_raster_is_what_translate_gives(bundle: Bundle, ortho: Path, tmp
     assert not list(tmp_path.glob(".map*"))
 
 
+def test_a_raster_that_is_stored_south_up_is_seen_with_north_up(bundle: Bundle, ortho: Path, tmp_path: Path) -> None:
+    image, translator = read_image(ortho), Model(bundle, precision="fp32")
+    south_up = Grid(300, 420, PLACE @ Affine.translation(0, 300) @ Affine.scale(1, -1), UTM)
+    flipped = Raster(image.pixels[:, ::-1].copy(), image.mask[::-1].copy(), south_up, image.bands)
+    expected = translator.translate(ortho)
+    flipped.save(tmp_path / "flipped.tif")
+    for source in (flipped, tmp_path / "flipped.tif"):
+        got = translator.translate(source)
+        assert got.grid == expected.grid
+        assert np.array_equal(got.mask, expected.mask)
+        assert np.array_equal(got.pixels, expected.pixels)
+    back = translator.translate(flipped, match_source=True)
+    assert back.grid == south_up
+    assert np.array_equal(back.pixels, expected.pixels[:, ::-1])
+
+
 def test_bounded_networks_do_not_see_the_windows(ortho: Path, tmp_path: Path) -> None:
     translator = Model(bounded(), precision="fp32")
     halo = translator.header.halo

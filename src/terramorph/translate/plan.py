@@ -16,6 +16,7 @@ from terramorph.errors import InputError, warn
 from terramorph.geo import Cover, Grid, grid_at
 from terramorph.raster import Source
 from terramorph.raster.clip import ClippedSource
+from terramorph.raster.orientation import north_up
 from terramorph.sources import open_source
 from terramorph.translate.tiled import Tiled
 
@@ -161,12 +162,19 @@ def work_grid(source: Source, model: Model, resolution: float | None) -> Grid:
     return grid
 
 
-def own_grid(source: Source, model: Model) -> Grid | None:
+def own_grid(source: Source, model: Model, upright: bool = False) -> Grid | None:
     """The grid of a source's own pixels, cut to where it has any; it starts at a multiple of the network's stride.
 
     So the network sees every layer in the same phase as without the cut.
+
+    Args:
+        source: what is translated.
+        model: knows its stride.
+        upright: see pixels that are stored mirrored (south up) with north up; sources read them so exactly.
     """
     own, stride = source.grid, model.header.stride
+    if upright and own is not None and own.crs is not None and own.affine.determinant > 0:
+        own = north_up(own)
     if own is None or not isinstance(source, ClippedSource):
         return own
     box = source.extent.boundingbox
@@ -178,7 +186,7 @@ def own_grid(source: Source, model: Model) -> Grid | None:
 
 
 def _work_grid(source: Source, model: Model, resolution: float | None) -> Grid:
-    own = own_grid(source, model)
+    own = own_grid(source, model, upright=True)
     have = None if own is None else own.ground_resolution
     need = resolution if resolution is not None else model.header.ground_resolution
     if resolution is not None and not resolution > 0:
