@@ -13,7 +13,7 @@ from PIL import Image
 
 from terramorph.errors import RasterError
 from terramorph.geo import Grid
-from terramorph.raster import Raster, image, probe_image, read_image, write_image
+from terramorph.raster import ImageSource, Raster, image, probe_image, read_image, write_image
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (3, 20, 30), dtype=np.uint8)
@@ -264,3 +264,18 @@ def test_more_pixels_than_pil_allows_are_read(tmp_path, monkeypatch):
     monkeypatch.setattr(image, "MAX_PIXELS", 599)
     with pytest.raises(RasterError, match="limit"):
         read_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "value"), [("VP8X", 24, b"\xff\x3f\0\xff\x3f\0"), ("VP8L", 21, b"\xff\xff\xff\x0f")]
+)
+def test_a_webp_that_claims_more_than_memory_holds_is_refused_unopened(tmp_path, name, place, value):
+    data = bytearray(b"RIFF\0\0\0\0WEBP" + name.encode() + bytes(40))
+    data[place : place + len(value)] = value
+    path = tmp_path / "a.webp"
+    path.write_bytes(data)
+    for read in (read_image, probe_image):
+        with pytest.raises(RasterError, match="a WebP of 16384 x 16384 pixels, over the limit"):
+            read(path)
+    with pytest.raises(RasterError, match=r"a\.webp"):
+        ImageSource(path)

@@ -39,6 +39,9 @@ MAX_PIXELS = 1_500_000_000
 far under a legitimate mosaic (10^9); a small file that claims more than this is refused before it is
 decoded."""
 
+MAX_WEBP = 2**27
+"""Most pixels of a WebP: PIL, unlike for other kinds, makes room for them (4 bytes each) as it opens the file."""
+
 _PIL_MODES = {
     "1": (1, "uint8"),
     "L": (1, "uint8"),
@@ -162,8 +165,28 @@ def pil_plugin(path: Path) -> type[ImageFile] | None:
     if head.startswith(b"BM"):
         return BmpImageFile
     if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
+        height, width = webp_shape(head) or (0, 0)
+        if height * width > MAX_WEBP:
+            raise RasterError(
+                f"{path} is a WebP of {height} x {width} pixels, over the limit of {MAX_WEBP:,} for what is decoded "
+                "whole; store it as a GeoTIFF in blocks."
+            )
         return WebPImageFile
     return None
+
+
+def webp_shape(head: bytes) -> tuple[int, int] | None:
+    """(height, width) that the first 30 bytes of a WebP claim; None where they claim nothing."""
+    if head[12:16] == b"VP8X":
+        width, height = (int.from_bytes(head[at : at + 3], "little") + 1 for at in (24, 27))
+    elif head[12:16] == b"VP8L":
+        bits = int.from_bytes(head[21:25], "little")
+        width, height = ((bits >> shift & 0x3FFF) + 1 for shift in (0, 14))
+    elif head[12:16] == b"VP8 ":
+        width, height = (int.from_bytes(head[at : at + 2], "little") & 0x3FFF for at in (26, 28))
+    else:
+        return None
+    return height, width
 
 
 def _check_size(path: Path, height: int, width: int) -> None:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from terramorph.errors import RasterError
+from terramorph.raster.image import webp_shape
 
 Tile = tuple[NDArray[np.uint8], NDArray[np.bool_] | None]
 """Pixels, uint8 (H, W, 3) RGB, and the mask, bool (H, W), True where opaque; None where all is."""
@@ -38,7 +39,9 @@ def decode_tile(data: bytes, where: str, size: int | None = None) -> Tile:
         RasterError: If it is damaged, no image of these kinds, of another size, or of more than 8 bits a band.
     """
     try:
-        _check_webp(data, where)
+        height, width = (data[8:12] == b"WEBP" and webp_shape(data)) or (0, 0)
+        if max(height, width) > TILE_SIZES[-1]:  # its pixels, unlike others', are made room for as it is opened
+            raise RasterError(f"{where} is {width} x {height} pixels; give tiles of one size, 256 or 512.")
         with Image.open(io.BytesIO(data), formats=_KINDS) as image:
             _check_shape(image, data, where, size)
             transparent = image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info
@@ -52,22 +55,6 @@ def decode_tile(data: bytes, where: str, size: int | None = None) -> Tile:
         return decoded, None
     mask = decoded[..., 3] != 0
     return np.ascontiguousarray(decoded[..., :3]), None if mask.all() else mask
-
-
-def _check_webp(data: bytes, where: str) -> None:
-    """Refuses a WebP that claims to be large: its pixels, unlike others', are made room for as it is opened."""
-    if data[12:16] == b"VP8X":
-        sides = (int.from_bytes(data[at : at + 3], "little") + 1 for at in (24, 27))
-    elif data[12:16] == b"VP8L":
-        bits = int.from_bytes(data[21:25], "little")
-        sides = ((bits >> shift & 0x3FFF) + 1 for shift in (0, 14))
-    elif data[12:16] == b"VP8 ":
-        sides = (int.from_bytes(data[at : at + 2], "little") & 0x3FFF for at in (26, 28))
-    else:
-        return
-    width, height = sides
-    if max(width, height) > TILE_SIZES[-1]:
-        raise RasterError(f"{where} is {width} x {height} pixels; give tiles of one size, 256 or 512.")
 
 
 def _check_shape(image: Any, data: bytes, where: str, size: int | None) -> None:
