@@ -169,6 +169,31 @@ def test_classes_are_never_mixed(raster):
         assert len(np.unique(source.read(half).pixels)) > 3
 
 
+def test_a_part_of_a_file_is_opened_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    values = np.arange(600, dtype=np.float32).reshape(20, 30)
+    parts = {name: (("y", "x"), values + k, {"grid_mapping": "crs"}) for k, name in enumerate(("red", "nir"))}
+    place = {"y": 5e6 - 10 * np.arange(20) - 5, "x": 5e5 + 10 * np.arange(30) + 5}
+    dataset = xarray.Dataset(parts, place).assign(crs=((), 0, CRS("EPSG:32633").proj.to_cf()))
+    for axis in "xy":
+        dataset[axis].attrs = {"standard_name": f"projection_{axis}_coordinate", "units": "m"}
+    dataset.to_netcdf("scene.nc", engine="scipy")
+    with pytest.raises(RasterError, match=r"(?i)holds 2 inside.*netcdf:scene\.nc:nir"):
+        open_source("scene.nc")
+    name = 'NETCDF:"scene.nc":nir'
+    with open_source(name) as source:
+        assert source.grid == Grid(20, 30, Affine(10, 0, 5e5, 0, -10, 5e6), CRS("EPSG:32633"))
+        assert np.array_equal(source.read(source.grid).pixels[0], values + 1)
+        assert source.name == name
+        assert Path("scene.nc") in source.files
+        before = source.fingerprint()
+    (dataset + 1).assign(crs=dataset.crs).to_netcdf("scene.nc", engine="scipy")
+    with open_source(name) as source:
+        assert source.fingerprint() != before
+    with pytest.raises(RasterError, match="blue cannot be opened"):
+        open_source('NETCDF:"scene.nc":blue')
+
+
 def test_what_holds_no_pixels_is_refused_with_a_sentence(tmp_path, raster):
     for wrong, match in (
         (3, "int holds no pixels"),

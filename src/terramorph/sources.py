@@ -22,6 +22,7 @@ from terramorph.raster.array_source import ArraySource, RasterSource
 from terramorph.raster.image import IMAGE_SUFFIXES
 from terramorph.raster.mapfile import is_calibration
 from terramorph.raster.storage import Remote, as_remote
+from terramorph.raster.subdataset import as_vrt, is_subdataset
 from terramorph.raster.tiles import FolderTiles, MBTiles, PMTiles, ServerTiles
 from terramorph.raster.zipped import as_zipped, unpacked
 
@@ -64,6 +65,7 @@ def open_source(
 
         open_source("ortho.tif")                       # a GeoTIFF, COG, VRT, JPEG with a world file, ...
         open_source("s3://bucket/ortho.tif")           # read in parts; likewise gs://, az://, https://
+        open_source('NETCDF:"scene.nc":B4')            # a part of a file, by GDAL's name of it; likewise HDF5
         open_source("a.zip"), open_source("cache/")    # an image in an archive; a folder of tiles
         open_source("city.mbtiles")                    # MBTiles and PMTiles, of images or of vectors
         open_source("https://tiles.example/{z}/{x}/{y}.png", zoom=17, terms="...", cache=Path("tiles"))
@@ -144,7 +146,7 @@ def _holds_vectors(spec: str | Path) -> bool:
     Raises:
         RasterError: If it is of vectors in a form that is not read.
     """
-    if Path(spec).suffix.lower() in IMAGE_SUFFIXES:
+    if Path(spec).suffix.lower() in IMAGE_SUFFIXES or is_subdataset(spec):
         return False
     from terramorph.cartography.detect import is_vector, refuse_vectors  # half a second
 
@@ -168,6 +170,10 @@ def _of_pixels(
     if isinstance(spec, str) and spec.lower().startswith(("http://", "https://")) and not _is_file(spec):
         size = 512 if re.search(r"@2x|\{r\}", spec) else None
         return as_tiles(ServerTiles(spec, zoom, terms, cache), tile_size=size)
+    if is_subdataset(spec):
+        with ExitStack() as stack:
+            image, files = stack.enter_context(as_vrt(str(spec)))
+            return _held(ImageSource(image, crs=crs, options=options, made_of=files), str(spec), stack)
     remote = as_remote(spec)
     if remote is not None:
         return _of_remote(remote, as_tiles, crs, options)
@@ -175,10 +181,7 @@ def _of_pixels(
     if zipped is not None:
         with ExitStack() as stack:
             image, name = stack.enter_context(unpacked(*zipped))
-            source = ImageSource(image, crs=crs, options=options)
-            source.name = f"zip://{zipped[0]}!{name}"
-            weakref.finalize(source, stack.pop_all().close)
-            return source
+            return _held(ImageSource(image, crs=crs, options=options), f"zip://{zipped[0]}!{name}", stack)
     path = Path(spec)
     if path.is_dir():
         return as_tiles(FolderTiles(path, layout))
@@ -190,6 +193,13 @@ def _of_pixels(
     if suffix in _ADVICE and not (suffix == ".tab" and is_calibration(path)):
         raise RasterError(f"{path} {_ADVICE[suffix]}.")
     return ImageSource(path, crs=crs, options=options)
+
+
+def _held(source: ImageSource, name: str, stack: ExitStack) -> ImageSource:
+    """A source of a temporary file, called by the name of what that is made of; the file is gone with it."""
+    source.name = name
+    weakref.finalize(source, stack.pop_all().close)
+    return source
 
 
 def _of_remote(

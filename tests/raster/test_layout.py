@@ -232,5 +232,7 @@ def test_images_inside_a_file_are_listed(tmp_path):
         more = {"RASTER_TABLE": name} | ({"APPEND_SUBDATASET": "YES"} if name == "two" else {})
         with rasterio.open(tmp_path / "a.gpkg", "w", **profile, transform=Affine(2, 0, 0, 0, -2, 0), **more) as file:
             file.write(np.zeros((3, 4, 5), np.uint8))
-    with pytest.raises(RasterError, match=r"holds 2 inside: GPKG:.*:one, GPKG:.*:two"):
+    with pytest.raises(RasterError, match=r"holds 2 inside; .*: GPKG:.*:one, GPKG:.*:two"):
         open_source(tmp_path / "a.gpkg")
+    with open_source(f"GPKG:{tmp_path / 'a.gpkg'}:two") as source:
+        assert source.read(source.grid).pixels.shape == (3, 4, 5)

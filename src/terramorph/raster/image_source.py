@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import math
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,7 @@ class ImageSource(Closing):
         resampling: Resampling = "bicubic",
         least: float = MIN_WEIGHT,
         options: ReadOptions | None = None,
+        made_of: Sequence[Path] = (),
     ) -> None:
         """Open the file and read its header; no pixel is decoded.
 
@@ -106,6 +108,7 @@ class ImageSource(Closing):
             resampling: "nearest" keeps the colours of a map in classes.
             least: of the filter's weights that must fall on real pixels for a warped pixel to be one.
             options: which bands, and what their values mean, where the file does not say it.
+            made_of: files that the image is made of, beside those that it names.
 
         Raises:
             RasterError: If the file is missing, a folder, empty, not an image or of a kind that is not read; holds
@@ -131,6 +134,7 @@ class ImageSource(Closing):
         self._file = file
         self.bands, self.dtype, self.units = file.bands, file.dtype, file.units
         self.sequential, self.licence = file.sequential, file.licence
+        file.files += made_of
         if file.layout and file.layout.palette and not self._kind_known:
             self.resampling, self._kind_known = "nearest", True
         shape, place = file.shape, file.place
