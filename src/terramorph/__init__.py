@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 from terramorph._version import __version__
 from terramorph.imports import lazily
 
-__all__ = ["Model", "__version__", "evaluate", "load", "open_source", "train"]
+__all__ = ["Model", "__version__", "evaluate", "load", "open_source", "show", "train"]
 
 if TYPE_CHECKING:
     from terramorph.evaluation import evaluate
+    from terramorph.serve import show
     from terramorph.sources import open_source
     from terramorph.training import train
     from terramorph.translate import Model, load
@@ -30,6 +31,7 @@ __getattr__ = lazily(
         "evaluate": "terramorph.evaluation",
         "load": "terramorph.translate",
         "open_source": "terramorph.sources",
+        "show": "terramorph.serve",
         "train": "terramorph.training",
     },
 )

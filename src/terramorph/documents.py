@@ -9,7 +9,10 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 MAX_DEPTH = 64
 """Levels of lists and objects within each other; deeper ones would overflow the stack of whoever walks them."""
@@ -47,6 +50,14 @@ def parse_toml(text: str) -> dict[str, Any]:
         DocumentError: if it is not TOML, or nested more than `MAX_DEPTH` levels deep.
     """
     return _parsed(tomllib.loads, text)
+
+
+def first_fault(error: ValidationError) -> str:
+    """The first thing that pydantic found wrong, as `source.low: what`."""
+    wrong = error.errors()[0]
+    where = ".".join(str(part) for part in wrong["loc"])
+    what = wrong["msg"].removeprefix("Value error, ").rstrip(".")
+    return f"{where}: {what}" if where else what
 
 
 _T = TypeVar("_T")

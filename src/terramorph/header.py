@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 
 from terramorph._version import __version__
 from terramorph.bands import Units, band_order
-from terramorph.documents import DocumentError, parse_json_object
+from terramorph.documents import DocumentError, first_fault, parse_json_object
 from terramorph.errors import BundleError
 from terramorph.models import MODELS_FOLDER, known, named
 from terramorph.pixels import Scaling
@@ -186,18 +186,10 @@ def read_header(path: str | Path) -> Header:
             )
         return Header.model_validate(document)
     except (DocumentError, ValidationError) as error:
-        detail = _first(error) if isinstance(error, ValidationError) else error
+        detail = first_fault(error) if isinstance(error, ValidationError) else error
         raise BundleError(
             f"The header of {path} does not say what a bundle must ({detail}); make the bundle again."
         ) from error
-
-
-def _first(error: ValidationError) -> str:
-    """The first thing that is wrong, as `source.low: what`."""
-    wrong = error.errors()[0]
-    where = ".".join(str(part) for part in wrong["loc"])
-    what = wrong["msg"].removeprefix("Value error, ").rstrip(".")
-    return f"{where}: {what}" if where else what
 
 
 def parameter_count(path: str | Path) -> int:

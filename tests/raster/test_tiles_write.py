@@ -114,11 +114,11 @@ def test_the_finest_zoom_is_what_warping_gives(tmp_path, town, kind):
                 assert np.array_equal(found.mask, window.mask)
                 assert np.array_equal(found.pixels, window.pixels)
             wanted, found = read(made.grid), made.read(made.grid)
-    assert len(windows) == 2
+    assert {window.grid.shape for window in windows} == {(256, 256)}
     # GDAL goes from one projection to another in steps, which begin elsewhere in another window.
     assert 0.4 < wanted.mask.mean() < 0.9
     assert (found.mask != wanted.mask).mean() < 1e-4
-    assert np.abs(found.pixels.astype(int) - wanted.pixels)[:, found.mask & wanted.mask].max() <= 2
+    assert np.abs(found.pixels.astype(int) - wanted.pixels)[:, found.mask & wanted.mask].max() <= 3
     assert sorted(file.name for file in tmp_path.iterdir()) == [path.name]
 
 
@@ -170,7 +170,8 @@ def test_coarser_zooms_are_means_of_what_there_is(tmp_path, sequential):
     reader = MBTiles(tmp_path / "a.mbtiles")
     assert numbers(reader)[Z] == {(X + x, Y + y) for x in range(4) for y in range(2)} - {(X + 2, Y + 1), (X + 3, Y + 1)}
     assert told[-1][0] == told[-1][1] >= 8
-    assert len({(grid.width, grid.affine.c) for grid in source.asked}) == (1 if sequential else 2)
+    # In whole rows where a source is decoded from the top.
+    assert len({(grid.width, grid.affine.c) for grid in source.asked}) == (1 if sequential else 6)
     values, real = SCENE.astype(int), mask
     for zoom in (Z - 1, Z - 2):
 

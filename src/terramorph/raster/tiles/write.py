@@ -1,6 +1,6 @@
 """Any source as web-map tiles: the finest zoom is read from it, and each coarser one made from the four tiles below.
 
-The finest zoom goes by from the top, a few rows of tiles at a time. A tile is encoded and, halved, laid into its parent
+The finest zoom goes by from the top, a row of tiles at a time. A tile is encoded and, halved, laid into its parent
 at once; a parent is done when both rows below it are. So the source is read once, and what is held is a row or two of
 unfinished parents at every zoom: about 2 KiB for each column of pixels of a colour raster.
 """
@@ -11,7 +11,7 @@ import io
 import math
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -35,8 +35,8 @@ Progress = Callable[[int, int], None]
 SIZE = 256
 """Side of a tile, pixels."""
 
-_TOGETHER = 4
-"""Tiles along a side of what is read at once: 1024 pixels."""
+_AHEAD = 32
+"""Tiles that are encoded while others are read."""
 _MARGIN = 0.005
 """Share of its size by which a source may reach beyond the box measured around it: edges are curved."""
 _EDGE_PIXELS = 1
@@ -124,6 +124,15 @@ def check_tiles(name: str, crs: CRS | None, bands: int, dtype: np.dtype[Any]) ->
         raise RasterError(f"{name} holds {dtype}; tiles hold uint8: bring it to 0 ... 255 first.")
 
 
+def native_zoom(source: Source) -> int:
+    """The zoom whose pixels are nearest to the source's own, within a factor of 1.42.
+
+    Raises:
+        RasterError: If the source lies nowhere on web maps, or is drawn at any scale.
+    """
+    return _zooms(source, _ground(source), None, None)[1]
+
+
 def _ground(source: Source) -> Grid:
     """A grid around the source: its own, or one laid around what it may cover."""
     if source.grid is not None:
@@ -186,33 +195,25 @@ def _no_jpeg(name: str, where: str) -> RasterError:
 def _feed(pyramid: _Pyramid, source: Source, zoom: int, box: TileBox, tell: Progress) -> None:
     """Reads the finest zoom."""
     done, total = 0, (box.right - box.left) * (box.bottom - box.top)
-    # What is decoded from the top is read in whole rows, or every window would begin at the top again.
-    high, wide = (1, box.right - box.left) if source.sequential else (_TOGETHER, _TOGETHER)
+    # One by one, for the last bits of a warped pixel depend on the window, and a tile is the same whoever asks
+    # for it. What is decoded from the top is read in whole rows, or every window would begin at the top again.
+    wide = box.right - box.left if source.sequential else 1
     count = 1 << zoom
-    for top in range(box.top, box.bottom, high):
-        bottom = min(top + high, box.bottom)
+    for row in range(box.top, box.bottom):
         left = box.left
         while left < box.right:
             # No window reaches across the line.
-            window = TileBox(left, top, min(left + wide, box.right, left - left % count + count), bottom)
+            right = min(left + wide, box.right, left - left % count + count)
             turn = left // count * count
-            raster = source.read(pixel_grid(zoom, window._replace(left=left - turn, right=window.right - turn), SIZE))
-            for row, column, y, x in _corners(window):
-                tile = np.s_[y : y + SIZE, x : x + SIZE]
+            raster = source.read(pixel_grid(zoom, TileBox(left - turn, row, right - turn, row + 1), SIZE))
+            for column in range(left, right):
+                tile = np.s_[:, (column - left) * SIZE : (column - left + 1) * SIZE]
                 pyramid.widen(column, row, raster.mask[tile])
                 pyramid.add(zoom, column % count, row, raster.pixels[:, *tile], raster.mask[tile])
-            done += (window.right - window.left) * (window.bottom - window.top)
+            done += right - left
             tell(done, total)
-            left = window.right
-        for row in range(top, bottom):
-            pyramid.row_done(zoom, row)
-
-
-def _corners(window: TileBox) -> Iterator[tuple[int, int, int, int]]:
-    """Row and column of each tile, and the first row and column of its pixels."""
-    for row in range(window.top, window.bottom):
-        for column in range(window.left, window.right):
-            yield row, column, (row - window.top) * SIZE, (column - window.left) * SIZE
+            left = right
+        pyramid.row_done(zoom, row)
 
 
 class _Pyramid:
@@ -243,9 +244,9 @@ class _Pyramid:
         if self._format == "jpg" and not mask.all():
             raise _no_jpeg(self._name, f"tile {zoom}/{x}/{y}")
         if zoom > self._low:
-            self._lay(zoom - 1, x, y, *_halved(pixels, mask))
+            self._lay(zoom - 1, x, y, *halve(pixels, mask))
         self._encoding.append((zoom, x, y, self._pool.submit(_encode, pixels, mask, self._format)))
-        while len(self._encoding) > 8 * _TOGETHER:
+        while len(self._encoding) > _AHEAD:
             self._put()
 
     def row_done(self, zoom: int, y: int) -> None:
@@ -297,8 +298,16 @@ class _Pyramid:
         self._sink.put(zoom, x, y, data.result())
 
 
-def _halved(pixels: Pixels, mask: Mask) -> tuple[Pixels, Mask]:
-    """Means of the real ones of 2 x 2 pixels, rounded, (C, H/2, W/2); real where any is, and 0 elsewhere."""
+def halve(pixels: Pixels, mask: Mask) -> tuple[Pixels, Mask]:
+    """A tile of the next coarser zoom, from the four below it.
+
+    Args:
+        pixels: uint8 (C, H, W), H and W even.
+        mask: bool (H, W).
+
+    Returns:
+        Means of the real ones of 2 x 2 pixels, rounded, (C, H/2, W/2); real where any is, and 0 elsewhere.
+    """
     count = _of_four(mask.astype(np.uint16))
     total = _of_four(np.where(mask, pixels, 0).astype(np.uint16))
     means = (total + count // 2) // np.maximum(count, 1)

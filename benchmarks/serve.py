@@ -1,0 +1,247 @@
+"""What tiles cost that a server computes where somebody looks, and that they have no seams.
+
+    python benchmarks/serve.py                            sat2map on a town of 3072 px, about six minutes on two cores
+    python benchmarks/serve.py --size 1536 --seconds 5    a quick look
+
+Served over a real socket from a process of its own. Times of tiles are beside the time of a plain pass of 256 px in
+the same run, so they compare on a busy machine too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+import urllib3
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+import terramorph
+from terramorph.raster import Raster, write_image
+from terramorph.raster.tiles.write import native_zoom
+from terramorph.town import make_town
+
+SERVER = "from terramorph.cli.app import main; main()"
+
+
+@contextmanager
+def server(*words: str) -> Iterator[tuple[str, int]]:
+    """Address and process id of a server that runs for the block."""
+    line = [sys.executable, "-c", SERVER, "serve", *words, "--port", "0"]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        address = process.stdout.readline().split()[-1]
+        try:
+            yield address, process.pid
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+def resident(pid: int) -> float:
+    """MB in memory."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
+
+
+class Client:
+    """Asks one server.
+
+    Attributes:
+        layer: what it says of its layer.
+        tiles: numbers of the tiles of the native zoom that the layer covers, row by row.
+    """
+
+    def __init__(self, address: str) -> None:
+        self._address, self._http = address, urllib3.PoolManager(maxsize=80, retries=False)
+        self.layer = json.loads(self._http.request("GET", f"{address}layers").data)["layers"][0]
+        west, south, east, north = self.layer["bounds"]
+        zoom = self.layer["native"]
+
+        def column(degrees: float) -> int:
+            return int((degrees + 180) / 360 * 2**zoom)
+
+        def row(degrees: float) -> int:
+            return int((1 - np.arcsinh(np.tan(np.radians(degrees))) / np.pi) / 2 * 2**zoom)
+
+        columns, rows = range(column(west) + 1, column(east)), range(row(north) + 1, row(south))
+        self.tiles = [(zoom, x, y) for y in rows for x in columns]
+
+    def tile(self, z: int, x: int, y: int, view: str = "output") -> tuple[int, bytes, float]:
+        """Status, body and seconds."""
+        begun = time.perf_counter()
+        path = f"t/{self.layer['name']}/{view}/{z}/{x}/{y}.png"
+        answer = self._http.request("GET", f"{self._address}{path}", timeout=120)
+        return answer.status, answer.data, time.perf_counter() - begun
+
+
+def plain_pass(model: terramorph.Model) -> float:
+    """Median seconds of a pass of 256 px."""
+    pixels = Raster.from_pixels(np.random.default_rng(0).integers(0, 256, (3, 256, 256), np.uint8))
+    times = []
+    for _ in range(9):
+        begun = time.perf_counter()
+        model.translate(pixels)
+        times.append(time.perf_counter() - begun)
+    return statistics.median(times[2:])
+
+
+def seam_ratio(image: np.ndarray) -> float:
+    """Steps across the lines between tiles of 256 px over steps elsewhere, (H, W, 3)."""
+    ratios = []
+    for values in (image.astype(float), image.astype(float).transpose(1, 0, 2)):
+        steps = np.abs(np.diff(values, axis=0)).mean(axis=(1, 2))
+        at = np.arange(255, len(steps), 256)
+        ratios.append(steps[at].mean() / np.delete(steps, at).mean())
+    return float(np.mean(ratios))
+
+
+def joined(tiles: list[tuple[int, int, int]], tile: Callable[[tuple[int, int, int]], np.ndarray]) -> np.ndarray:
+    """Square tiles as one image (H, W, 3)."""
+    rows = sorted({y for _, _, y in tiles})
+    columns = sorted({x for _, x, _ in tiles})
+    zoom = tiles[0][0]
+    return np.concatenate([np.concatenate([tile((zoom, x, y)) for x in columns], axis=1) for y in rows])
+
+
+def rgb(data: bytes) -> np.ndarray:
+    """Pixels of an encoded tile."""
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+def main() -> None:
+    """Prints a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="sat2map")
+    parser.add_argument("--size", type=int, default=3072, help="side of the town, pixels")
+    parser.add_argument("--seconds", type=float, default=20.0, help="of each load")
+    asked = parser.parse_args()
+    model = terramorph.load(asked.model, any_resolution=True)
+    table = Table("what", "figure", "aim")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "town.tif"
+        town = make_town(asked.size, seed=5, resolution=model.header.ground_resolution or 1.0)
+        write_image(town.aerial(), path)
+        source = terramorph.open_source(path)
+        once = plain_pass(model)
+        table.add_row("plain pass of 256 px", f"{1000 * once:.0f} ms", "")
+        with server(asked.model, str(path)) as (address, pid):
+            client = Client(address)
+            assert client.layer["native"] == native_zoom(model.lazy(source))
+            pan(client, once, table)
+            load(client, asked.seconds, pid, table)
+        with server(asked.model, str(path)) as (address, pid):
+            client = Client(address)
+            overload(client, asked.seconds, table)
+            seams(client, model, source, table)
+    Console(width=100).print(table)
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
+
+
+def pan(client: Client, once: float, table: Table) -> None:
+    """One user who looks at one tile after another, none of which was computed."""
+    times = [client.tile(*number)[2] for number in client.tiles]
+    warm = [client.tile(*number)[2] for number in client.tiles]
+    cold = statistics.median(times)
+    table.add_row("first tile, cold", f"{times[0]:.2f} s, {times[0] / once:.0f} passes", "")
+    mean = statistics.mean(times)
+    table.add_row(
+        f"pan over {len(times)} tiles, cold, a tile", f"{1000 * mean:.0f} ms, {mean / once:.2f} passes", "<= 3"
+    )
+    ratio = np.percentile(warm, 95) / max(cold, mean)
+    table.add_row("warm tile, 95 % within", f"{1000 * np.percentile(warm, 95):.1f} ms, {ratio:.3f} of cold", "<= 0.1")
+
+
+def load(client: Client, seconds: float, pid: int, table: Table) -> None:
+    """32 clients on warm tiles while another computes cold ones of the next zoom."""
+    alone = [client.tile(*number)[2] for number in client.tiles[:100]]
+    before, stop = resident(pid), time.monotonic() + seconds
+    statuses, times = [], []
+
+    def cold() -> None:
+        zoom, x, y = client.tiles[len(client.tiles) // 2]
+        for i in range(10_000):
+            if time.monotonic() > stop:
+                return
+            client.tile(zoom + 1, 2 * x + i % 16, 2 * y + i // 16)
+
+    def warm(number: int) -> None:
+        i = number
+        while time.monotonic() < stop:
+            status, _, spent = client.tile(*client.tiles[i % len(client.tiles)])
+            statuses.append(status)
+            times.append(spent)
+            i += 7
+
+    with ThreadPoolExecutor(33) as pool:
+        list(pool.map(lambda job: job(), [cold, *(lambda n=n: warm(n) for n in range(32))]))
+    failed = sum(status != 200 for status in statuses)
+    table.add_row(f"load of 32 clients, {len(times) / seconds:.0f} answers/s", f"{failed} failed", "0")
+    per = np.percentile(times, 95) / statistics.median(alone)
+    table.add_row("  95 % within", f"{1000 * np.percentile(times, 95):.0f} ms, {per:.0f} x one client", "")
+    table.add_row("  memory", f"{before:.0f} -> {resident(pid):.0f} MB", "<= 1.2 x")
+
+
+def overload(client: Client, seconds: float, table: Table) -> None:
+    """64 clients on cold tiles of the finest zoom."""
+    stop, answers = time.monotonic() + seconds, []
+    zoom, x, y = client.tiles[0]
+    lock, number = threading.Lock(), [0]
+
+    def ask() -> None:
+        while time.monotonic() < stop:
+            with lock:
+                i = number[0] = number[0] + 1
+            answers.append(client.tile(zoom + 1, 2 * x + i % 40, 2 * y + i // 40)[::2])
+
+    with ThreadPoolExecutor(64) as pool:
+        list(pool.map(lambda _: ask(), range(64)))
+    kinds = {status: sum(1 for one, _ in answers if one == status) for status in {one for one, _ in answers}}
+    table.add_row("overload of 64 clients", ", ".join(f"{n} x {s}" for s, n in sorted(kinds.items())), "200, 204, 503")
+    table.add_row("  slowest answer", f"{max(spent for _, spent in answers):.1f} s", "")
+
+
+def seams(client: Client, model: terramorph.Model, source: terramorph.raster.Source, table: Table) -> None:
+    """Joined tiles of 1024 px as served, and as the network makes them of each tile alone."""
+    from terramorph.geo.mercator import TileBox, pixel_grid
+
+    zoom = client.tiles[0][0]
+    columns, rows = (sorted({number[axis] for number in client.tiles}) for axis in (1, 2))
+    left, top = (max(len(one) // 2 - 2, 0) for one in (columns, rows))
+    block = [(zoom, x, y) for y in rows[top : top + 4] for x in columns[left : left + 4]]
+
+    def alone(number: tuple[int, int, int]) -> np.ndarray:
+        z, x, y = number
+        raster = source.read(pixel_grid(z, TileBox(x, y, x + 1, y + 1), 256))
+        return model.translate(Raster.from_pixels(raster.pixels)).pixels.transpose(1, 2, 0)
+
+    def served(number: tuple[int, int, int]) -> np.ndarray:
+        for _ in range(120):
+            status, data, _ = client.tile(*number)
+            if status == 200:
+                return rgb(data)
+            time.sleep(1)
+        raise RuntimeError(f"tile {number} never came")
+
+    whole = pixel_grid(zoom, TileBox(block[0][1], block[0][2], block[-1][1] + 1, block[-1][2] + 1), 256)
+    ground = seam_ratio(model.translate(Raster.from_pixels(source.read(whole).pixels)).pixels.transpose(1, 2, 0))
+    table.add_row("seam ratio of served tiles, of one pass 1", f"{seam_ratio(joined(block, served)) / ground:.3f}", "1")
+    table.add_row("  of tiles made alone", f"{seam_ratio(joined(block, alone)) / ground:.3f}", "> 1.1")
+
+
+if __name__ == "__main__":
+    main()

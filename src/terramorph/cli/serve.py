@@ -1,0 +1,134 @@
+"""`terramorph serve`: a raster and a model as map layers, computed where somebody looks."""
+
+from __future__ import annotations
+
+import logging
+import webbrowser
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from terramorph.cli.console import say
+from terramorph.errors import ConfigError, MissingPackageError
+
+NAME = "serve"
+EXAMPLE = "Example: terramorph serve sat2map ortho.tif --open"
+
+_TOWN_MODEL, _TOWN_PIXELS = "sat2map", 1536
+
+
+def _env(name: str) -> str:
+    return f"TERRAMORPH_SERVE_{name}"
+
+
+def run(
+    model: Annotated[
+        str | None, typer.Argument(help="A bundle, a model's name, or a serve.toml. Default: the procedural town.")
+    ] = None,
+    source: Annotated[str | None, typer.Argument(help="Raster, tiles or vectors that the model translates.")] = None,
+    truth: Annotated[str | None, typer.Option(help="What the output should look like, to compare with.")] = None,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen at. Default: 127.0.0.1.", envvar=_env("HOST"))
+    ] = None,
+    port: Annotated[int | None, typer.Option(help="Default: 8765; 0 takes a free one.", envvar=_env("PORT"))] = None,
+    root_path: Annotated[
+        str | None, typer.Option(help="Path under which a proxy offers it, such as /maps.", envvar=_env("ROOT_PATH"))
+    ] = None,
+    public_url: Annotated[
+        str | None, typer.Option(help="What links begin with, for clients elsewhere.", envvar=_env("PUBLIC_URL"))
+    ] = None,
+    window: Annotated[
+        int | None, typer.Option(help="Side of the model's windows, pixels.", envvar=_env("WINDOW"))
+    ] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder of tiles that several servers may share.", envvar=_env("CACHE"))
+    ] = None,
+    max_wait: Annotated[
+        float | None, typer.Option(help="Seconds of queued work over which it answers 503.", envvar=_env("MAX_WAIT"))
+    ] = None,
+    browse: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the settings and stop.")] = False,
+) -> None:
+    """Serve a translation as map layers: a page, TileJSON, XYZ, WMTS and QGIS, the same pixels as `translate`."""
+    try:
+        from terramorph.serve import load_settings
+    except ModuleNotFoundError as error:
+        raise MissingPackageError(
+            f"The server needs {error.name}; install it with: pip install 'terramorph[serve]'"
+        ) from error
+    given = {
+        "host": host,
+        "port": port,
+        "root_path": root_path,
+        "public_url": public_url,
+        "window": window,
+        "cache": cache,
+        "max_wait": max_wait,
+    }
+    values: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    file = model if model is not None and model.endswith(".toml") else None
+    if file is not None and (source is not None or truth is not None):
+        raise ConfigError(f"{file} names its layers itself; give no source and no truth beside it.")
+    if file is None:
+        values["layers"] = [_layer(model, source, truth)]
+    settings = load_settings(file, values)
+    if dry_run:
+        say(settings.model_dump_json(indent=2))
+        return
+    _serve(settings, browse)
+
+
+def _layer(model: str | None, source: str | None, truth: str | None) -> dict[str, Any]:
+    """The one layer that the command line names; the town where it names none."""
+    if model is None:
+        return _town()
+    if source is None:
+        raise ConfigError(
+            f"{model} has nothing to translate; give a raster too, such as: terramorph serve {model} ortho.tif"
+        )
+    stem = "".join(c if c.isalnum() else "-" for c in Path(source.rstrip("/")).stem.lower()).strip("-")
+    name = stem[:64] if stem.isascii() and stem else "layer"
+    return {"name": name, "title": Path(source).stem or name, "model": model, "source": source, "truth": truth}
+
+
+def _town() -> dict[str, Any]:
+    """The procedural town, from above and as a map, in the cache."""
+    from terramorph.data.cache import DEFAULT_CACHE
+    from terramorph.header import read_header
+    from terramorph.raster import write_image
+    from terramorph.town import make_town
+
+    folder = DEFAULT_CACHE / "town"
+    resolution = read_header(_TOWN_MODEL).ground_resolution or 1.0
+    sides = [folder / f"{side}-{_TOWN_PIXELS}-{resolution:g}.tif" for side in ("aerial", "map")]
+    if not all(path.is_file() for path in sides):
+        folder.mkdir(parents=True, exist_ok=True)
+        town = make_town(_TOWN_PIXELS, resolution=resolution)
+        write_image(town.aerial(), sides[0])
+        write_image(town.map(), sides[1])
+    return {
+        "name": "town",
+        "title": "Procedural town",
+        "model": _TOWN_MODEL,
+        "source": str(sides[0]),
+        "truth": str(sides[1]),
+        "attribution": "terramorph's procedural town",
+    }
+
+
+def _serve(settings: Any, browse: bool) -> None:
+    from terramorph.serve import Server, open_server
+
+    server = Server(open_server(settings))
+    log = logging.getLogger("terramorph.serve")
+    log.setLevel(logging.INFO)
+    if not log.handlers:
+        log.addHandler(logging.StreamHandler())
+
+    def ready(address: str) -> None:
+        say(f"Serving at {address}")
+        if browse:
+            webbrowser.open(address)
+
+    server.serve_until_told(ready)

@@ -1,0 +1,350 @@
+"""The server: routes, and what an answer carries."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+import traceback
+from collections.abc import Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from terramorph.errors import InputError, TerramorphError
+from terramorph.geo.mercator import MAX_ZOOM
+from terramorph.raster.tiles.write import SIZE
+from terramorph.redaction import redact_text
+from terramorph.serve.documents import qlr, tile_path, tilejson, wmts, wmts_name, zooms
+from terramorph.serve.layers import ENLARGED, TITLES, Layer, View
+from terramorph.serve.metrics import Metrics
+from terramorph.serve.pictures import FORMATS
+from terramorph.serve.queue import BusyError
+from terramorph.serve.tiles import TileServer
+from terramorph.serve.views import export_view, values_at
+
+STATIC = Path(__file__).parent / "static"
+_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'self'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
+        "worker-src 'self' blob:; connect-src 'self'; frame-ancestors *"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Access-Control-Allow-Origin": "*",
+}
+_FOREVER = "public, max-age=31536000, immutable"
+_BRIEFLY = "public, max-age=60"
+_ABSENT = "There is no such thing here."
+_LOG = logging.getLogger("terramorph.serve")
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+class _AbsentError(Exception):
+    """What is asked for is not here. One text for all that is absent, so that nobody learns what there is."""
+
+
+class App:
+    """The routes over a `TileServer`.
+
+    Attributes:
+        draining: whether it is about to end: readiness says no.
+
+    Args:
+        tiles: what is served.
+    """
+
+    def __init__(self, tiles: TileServer) -> None:
+        self.tiles, self.settings, self.draining = tiles, tiles.settings, False
+        self.metrics = Metrics(tiles)
+        self._hosts = {"localhost", "127.0.0.1", "[::1]", self.settings.host}
+        t = "/t/{layer}/{view}"
+        routes = [
+            Route("/", self._page),
+            Route("/layers", self._guarded(self._layers)),
+            Route("/layers/{layer}.json", self._guarded(self._tilejson)),
+            Route("/layers/{layer}/{view}.json", self._guarded(self._tilejson)),
+            Route("/layers/{layer}.qlr", self._guarded(self._qlr)),
+            Route("/qgis.qlr", self._guarded(self._qlr)),
+            Route(f"{t}/{{identity}}/{{z:int}}/{{x:int}}/{{y}}.{{format}}", self._guarded(self._tile)),
+            Route(f"{t}/{{z:int}}/{{x:int}}/{{y}}.{{format}}", self._guarded(self._tile)),
+            Route("/wmts/1.0.0/WMTSCapabilities.xml", self._guarded(self._capabilities)),
+            Route("/wmts", self._guarded(self._wmts)),
+            Route("/point", self._guarded(self._point)),
+            Route("/export", self._guarded(self._export)),
+            Route("/status", self._guarded(self._status)),
+            Route("/healthz", self._health),
+            Route("/readyz", self._ready),
+            Route("/metrics", self._metrics),
+            Mount("/static", StaticFiles(directory=STATIC)),
+        ]
+        self._routes = Starlette(routes=routes, lifespan=self._lifespan)
+
+    async def asgi(self, scope: Any, receive: Any, send: Any) -> None:
+        """The application: behind a proxy that leaves the root path in requests, and behind one that takes it off."""
+        root = self.settings.root_path
+        if root and str(scope.get("path", "")).startswith(f"{root}/"):
+            scope = {**scope, "path": scope["path"][len(root) :], "raw_path": None}
+        await self._routes(scope, receive, send)
+
+    @asynccontextmanager
+    async def _lifespan(self, _: Starlette) -> Any:
+        yield
+        self.draining = True
+        await self.tiles.close()
+
+    def _guarded(self, handler: Handler) -> Handler:
+        """A handler with its errors as answers, its headers, its line in the log and its place in the metrics."""
+
+        async def handle(request: Request) -> Response:
+            begun = time.monotonic()
+            try:
+                response = await handler(request)
+            except _AbsentError:
+                response = PlainTextResponse(_ABSENT, 404)
+            except BusyError as error:
+                seconds = str(max(1, round(error.seconds)))
+                response = PlainTextResponse(
+                    f"Busy: {error}.", 503, {"Retry-After": seconds, "Cache-Control": "no-store"}
+                )
+            except InputError as error:
+                response = PlainTextResponse(str(error), 400)
+            except Exception as error:
+                known = isinstance(error, TerramorphError)
+                line = {"path": request.url.path, "error": str(error) if known else traceback.format_exc()}
+                _LOG.error(redact_text(json.dumps(line)))
+                response = PlainTextResponse("It could not be made; the log of the server says why.", 500)
+            for name, value in _HEADERS.items():
+                response.headers.setdefault(name, value)
+            self._note(request, response, time.monotonic() - begun)
+            return response
+
+        return handle
+
+    def _note(self, request: Request, response: Response, seconds: float) -> None:
+        route = request.url.path.split("/")[1] or "page"
+        self.metrics.answered(route, response.status_code, seconds)
+        length = response.headers.get("Content-Length")
+        line = {
+            "path": request.url.path,
+            "status": response.status_code,
+            "ms": round(1000 * seconds, 1),
+            "bytes": int(length or 0),
+            "tile": response.headers.get("X-Terramorph"),
+        }
+        _LOG.info(json.dumps({key: value for key, value in line.items() if value is not None}))
+
+    def _base(self, request: Request) -> str:
+        """What links begin with. A host that a client makes up is not repeated."""
+        if self.settings.public_url is not None:
+            return self.settings.public_url.rstrip("/")
+        named = request.headers.get("host", "")
+        host = named.rpartition(":")[0] if ":" in named and not named.endswith("]") else named
+        if host not in self._hosts:
+            server = request.scope.get("server") or (self.settings.host, self.settings.port)
+            named = f"{server[0]}:{server[1]}"
+        return f"http://{named}{self.settings.root_path}"
+
+    def _layer(self, request: Request) -> Layer:
+        layer = self.tiles.layers.get(request.path_params.get("layer") or request.query_params.get("layer", ""))
+        if layer is None:
+            raise _AbsentError
+        return layer
+
+    def _view(self, request: Request, layer: Layer) -> View:
+        name = request.path_params.get("view") or request.query_params.get("view", "output")
+        if name not in layer.views:
+            raise _AbsentError
+        return layer.views[name]
+
+    async def _page(self, _: Request) -> Response:
+        return FileResponse(STATIC / "viewer.html", headers={**_HEADERS, "Cache-Control": "no-cache"})
+
+    async def _layers(self, request: Request) -> Response:
+        found = [self._described(layer) for layer in self.tiles.layers.values()]
+        return JSONResponse({"layers": found}, headers={"Cache-Control": "no-cache"})
+
+    def _described(self, layer: Layer) -> dict[str, Any]:
+        def view(one: View) -> dict[str, Any]:
+            low, high = zooms(layer, one)
+            format = "png" if one.flat or one.name == "difference" else "webp"
+            return {
+                "name": one.name,
+                "title": TITLES[one.name],
+                # Relative, so that they hold behind any proxy.
+                "tiles": tile_path(layer, one, format).lstrip("/"),
+                "minzoom": low,
+                "maxzoom": high,
+            }
+
+        palette = layer.palette.classes if layer.palette is not None else ()
+        return {
+            "name": layer.name,
+            "title": layer.title,
+            "identity": layer.identity,
+            "bounds": layer.bounds,
+            "native": layer.native,
+            "attribution": layer.attribution,
+            "crs": str(layer.grid.crs),
+            "views": [view(one) for one in layer.views.values()],
+            "classes": [{"name": one.name, "colour": "#{:02x}{:02x}{:02x}".format(*one.rgb)} for one in palette],
+            "about": dict(layer.about),
+        }
+
+    async def _tilejson(self, request: Request) -> Response:
+        layer = self._layer(request)
+        view = self._view(request, layer)
+        document = tilejson(layer, view, self._base(request), request.query_params.get("format", "png"))
+        return JSONResponse(document, headers={"Cache-Control": "no-cache"})
+
+    async def _qlr(self, request: Request) -> Response:
+        layers = [self._layer(request)] if "layer" in request.path_params else list(self.tiles.layers.values())
+        name = layers[0].name if len(layers) == 1 else "terramorph"
+        return Response(
+            qlr(layers, self._base(request)),
+            media_type="application/x-qgis-layer-definition",
+            headers={"Content-Disposition": f'attachment; filename="{name}.qlr"', "Cache-Control": "no-cache"},
+        )
+
+    async def _capabilities(self, request: Request) -> Response:
+        document = wmts(self.tiles.layers.values(), self._base(request))
+        return Response(document, media_type="application/xml", headers={"Cache-Control": "no-cache"})
+
+    async def _wmts(self, request: Request) -> Response:
+        values = {key.lower(): value for key, value in request.query_params.items()}
+        asked = values.get("request", "").lower()
+        if asked == "getcapabilities":
+            return await self._capabilities(request)
+        if asked != "gettile":
+            raise InputError("REQUEST must be GetCapabilities or GetTile.")
+        named = {
+            wmts_name(layer, view): (layer, view)
+            for layer in self.tiles.layers.values()
+            for view in layer.views.values()
+        }
+        if values.get("layer") not in named:
+            raise _AbsentError
+        numbers = [values.get(key, "") for key in ("tilematrix", "tilecol", "tilerow")]
+        if not all(number.isdecimal() and len(number) < 12 for number in numbers):
+            raise InputError("TILEMATRIX, TILECOL and TILEROW must be whole numbers.")
+        format = values.get("format", "image/png").removeprefix("image/").replace("jpeg", "jpg")
+        layer, view = named[values["layer"]]
+        zoom, x, y = map(int, numbers)
+        return await self._answer(request, layer, view, zoom, x, y, SIZE, format, _BRIEFLY)
+
+    async def _tile(self, request: Request) -> Response:
+        layer = self._layer(request)
+        view, parts = self._view(request, layer), request.path_params
+        identity = parts.get("identity")
+        if identity not in (None, layer.identity):
+            raise _AbsentError
+        row, at, twice = parts["y"].partition("@")
+        if not row.isdecimal() or len(row) > 12 or (at and twice != "2x"):
+            raise _AbsentError
+        size = 2 * SIZE if twice else SIZE
+        keep = _FOREVER if identity else _BRIEFLY
+        return await self._answer(request, layer, view, parts["z"], parts["x"], int(row), size, parts["format"], keep)
+
+    async def _answer(
+        self, request: Request, layer: Layer, view: View, zoom: int, x: int, y: int, size: int, format: str, keep: str
+    ) -> Response:
+        """One tile, and what lets a client keep it."""
+        if format not in FORMATS or zoom > MAX_ZOOM or not (0 <= x < 1 << zoom and 0 <= y < 1 << zoom):
+            raise _AbsentError
+        headers = {"Cache-Control": keep, "ETag": f'"{layer.identity}.{view.name}.{zoom}.{x}.{y}.{size}.{format}"'}
+        if request.headers.get("if-none-match") == headers["ETag"]:
+            return Response(status_code=304, headers=headers)
+        low, high = zooms(layer, view)
+        if view.computed and zoom < low and layer.touches(zoom, x, y):
+            return Response(status_code=204, headers={"Cache-Control": _BRIEFLY, "X-Terramorph": "zoom-in"})
+        if zoom > high + ENLARGED:
+            raise _AbsentError
+        client = request.client.host if request.client else ""
+        found = await _unless_gone(request, self.tiles.tile(layer, view, zoom, x, y, size, format, client))
+        if found is None:
+            return Response(status_code=499)  # nobody is there to read it
+        data, how = found
+        headers["X-Terramorph"] = how
+        if not data:
+            return Response(status_code=204, headers=headers)
+        return Response(data, media_type=FORMATS[format][0], headers=headers)
+
+    async def _point(self, request: Request) -> Response:
+        layer = self._layer(request)
+        longitude, latitude = _numbers(request, "lon"), _numbers(request, "lat")
+        if len(longitude) != 1 or len(latitude) != 1:
+            raise InputError("lon and lat must be degrees, such as lon=11.25&lat=43.77.")
+        client = request.client.host if request.client else ""
+        work = lambda: values_at(layer, longitude[0], latitude[0])  # noqa: E731
+        found = await self.tiles.run(("point", layer.identity, *longitude, *latitude), client, work)
+        return JSONResponse(found, headers={"Cache-Control": _BRIEFLY})
+
+    async def _export(self, request: Request) -> Response:
+        layer = self._layer(request)
+        view, bounds = self._view(request, layer), _numbers(request, "bbox")
+        if len(bounds) != 4:
+            raise InputError("bbox must be west,south,east,north in degrees.")
+        most = self.settings.export_pixels
+        client = request.client.host if request.client else ""
+        key = ("export", layer.identity, view.name, *bounds)
+        data = await _unless_gone(request, self.tiles.run(key, client, lambda: export_view(layer, view, bounds, most)))
+        if data is None:
+            return Response(status_code=499)
+        name = f'attachment; filename="{layer.name}-{view.name}.tif"'
+        return Response(
+            data, media_type="image/tiff", headers={"Content-Disposition": name, "Cache-Control": "no-store"}
+        )
+
+    async def _status(self, _: Request) -> Response:
+        return JSONResponse(self.tiles.status(), headers={"Cache-Control": "no-store"})
+
+    async def _health(self, _: Request) -> Response:
+        return PlainTextResponse("ok")
+
+    async def _ready(self, _: Request) -> Response:
+        if self.draining:
+            return PlainTextResponse("The server is about to end.", 503)
+        problem = await self.tiles.problem()
+        return PlainTextResponse(problem or "ready", 503 if problem else 200)
+
+    async def _metrics(self, _: Request) -> Response:
+        return Response(generate_latest(self.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+def _numbers(request: Request, key: str) -> list[float]:
+    """Finite numbers of a query, separated by commas; none where one of them is no number."""
+    try:
+        found = [float(part) for part in request.query_params.get(key, "")[:200].split(",")]
+    except ValueError:
+        return []
+    return found if all(abs(number) < 1e6 for number in found) else []
+
+
+async def _unless_gone(request: Request, work: Awaitable[Any]) -> Any:
+    """The result of some work, or None as soon as the client has left; the work is cancelled then."""
+
+    async def gone() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    task, watch = asyncio.ensure_future(work), asyncio.ensure_future(gone())
+    try:
+        await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        return None
+    finally:
+        for one in (task, watch):
+            if not one.done():
+                one.cancel()
+                with suppress(asyncio.CancelledError):
+                    await one

@@ -1,0 +1,128 @@
+"""Caches bounded in bytes: one in memory, and one in a folder that several servers may share."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import OrderedDict
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from terramorph.atomic import atomic
+from terramorph.errors import StorageError
+
+_SWEEP = 256
+"""Files written between two looks at the size of the folder."""
+_KEEP = 0.9
+"""Share of its bound that a folder has after a sweep."""
+
+
+class Stats(NamedTuple):
+    """What a cache holds, and how it did: entries, bytes, hits, misses."""
+
+    entries: int
+    bytes: int
+    hits: int
+    misses: int
+
+
+class MemoryCache:
+    """The most recently used values, by key. Thread safe.
+
+    Args:
+        most: bytes of values together.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most, self._bytes, self._hits, self._misses = most, 0, 0, 0
+        self._values: OrderedDict[str, bytes] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: str) -> bytes | None:
+        """The value, or None."""
+        with self._lock:
+            value = self._values.get(key)
+            if value is None:
+                self._misses += 1
+                return None
+            self._hits += 1
+            self._values.move_to_end(key)
+            return value
+
+    def put(self, key: str, value: bytes) -> None:
+        """Keeps a value, and lets the least recently used go."""
+        with self._lock:
+            old = self._values.pop(key, None)
+            self._bytes += len(value) - (len(old) if old is not None else 0)
+            self._values[key] = value
+            while self._bytes > self._most and len(self._values) > 1:
+                self._bytes -= len(self._values.popitem(last=False)[1])
+
+    @property
+    def stats(self) -> Stats:
+        """What it holds, and how it did."""
+        with self._lock:
+            return Stats(len(self._values), self._bytes, self._hits, self._misses)
+
+
+class FolderCache:
+    """Values as files that appear whole; the least recently used go. Several processes may share a folder.
+
+    What cannot be read or written counts as not there: a full disk makes a server slower, and stops it never.
+
+    Args:
+        folder: of the files; it is made if it is missing.
+        most: bytes of files together, roughly.
+
+    Raises:
+        StorageError: if the folder cannot be made.
+    """
+
+    def __init__(self, folder: Path, most: int) -> None:
+        self._folder, self._most, self._written = folder, most, 0
+        self._lock = threading.Lock()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(f"The cache {folder} cannot be made ({error}); choose another folder.") from error
+
+    def get(self, key: str) -> bytes | None:
+        """The value, or None."""
+        path = self._path(key)
+        try:
+            value = path.read_bytes()
+            path.touch()  # used now
+        except OSError:
+            return None
+        return value
+
+    def put(self, key: str, value: bytes) -> None:
+        """Keeps a value."""
+        with suppress(StorageError), atomic(self._path(key), make_folder=True) as part:
+            part.write_bytes(value)
+        with self._lock:
+            self._written += 1
+            due = self._written % _SWEEP == 1
+        if due:
+            self._sweep()
+
+    def _path(self, key: str) -> Path:
+        name = hashlib.blake2b(key.encode(), digest_size=16).hexdigest()
+        return self._folder / name[:2] / name[2:]
+
+    def _sweep(self) -> None:
+        found = []
+        for path in self._folder.glob("*/*"):
+            with suppress(OSError):  # another server may have removed it
+                stat = path.stat()
+                found.append((stat.st_mtime, stat.st_size, path))
+        total = sum(size for _, size, _ in found)
+        if total <= self._most:
+            return
+        for _, size, path in sorted(found):
+            with suppress(OSError):
+                path.unlink()
+            total -= size
+            if total <= _KEEP * self._most:
+                return

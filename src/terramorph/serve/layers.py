@@ -1,0 +1,313 @@
+"""Layers: a raster, its translation and what else is seen of it, as sources of which tiles are cut."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from pyproj import Transformer
+
+from terramorph._version import __version__
+from terramorph.cartography import Palette, load_style, palette_of
+from terramorph.errors import InputError
+from terramorph.geo import Grid
+from terramorph.geo.mercator import TileBox, degrees_of_corner, pixel_grid
+from terramorph.raster import Raster, Source
+from terramorph.raster.tiles.write import SIZE, halve, native_zoom
+from terramorph.serve.settings import LayerSettings
+from terramorph.sources import open_source
+from terramorph.translate import Model
+
+Read = Callable[[Grid], Raster]
+
+COARSER, FINER, ENLARGED = 3, 1, 2
+"""Zooms of a translation: so many coarser than its own are made of its tiles, so many finer are read from the same
+windows, and so many beyond are enlarged."""
+
+TITLES = {
+    "input": "Input",
+    "output": "Output",
+    "truth": "Truth",
+    "difference": "Difference",
+    "classes": "Classes",
+}
+"""Views in the order in which they are offered."""
+
+_HEAT = ((0, (0, 0, 0, 0)), (24, (254, 224, 144, 150)), (64, (244, 109, 67, 220)), (255, (165, 0, 38, 255)))
+"""Grey levels of difference, and the colour and opacity that shows them."""
+
+
+@dataclass(frozen=True)
+class View:
+    """One picture of a layer.
+
+    Attributes:
+        name: as in `TITLES`.
+        read: gives uint8 (1, 3 or 4 bands, H, W) on a grid; a fourth band is opacity.
+        own: the grid that its pixels lie on; None where any is as good.
+        computed: whether the model makes it, so that coarse zooms are made of fine tiles.
+        flat: whether its colours are few and flat, which PNG suits.
+    """
+
+    name: str
+    read: Read
+    own: Grid | None
+    computed: bool
+    flat: bool
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A raster and its translation.
+
+    Attributes:
+        name, title, attribution: of the settings.
+        source, output, truth: the raster, its translation (`Model.lazy`) and what that should look like.
+        palette: map classes of the output; None for photographs.
+        low, high: stored values of the source that are shown as black and as white.
+        about: facts of the model for people.
+    """
+
+    name: str
+    title: str
+    source: Source
+    output: Source
+    truth: Source | None
+    palette: Palette | None
+    low: float
+    high: float
+    attribution: str | None = None
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def identity(self) -> str:
+        """16 hexadecimal digits of all that decides the pixels; they stand in URLs."""
+        truth = self.truth.fingerprint() if self.truth else ""
+        text = f"{__version__} {self.output.fingerprint()} {self.source.fingerprint()} {truth}"
+        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+    @cached_property
+    def grid(self) -> Grid:
+        """The grid of the translation."""
+        assert self.output.grid is not None
+        return self.output.grid
+
+    @cached_property
+    def native(self) -> int:
+        """The zoom whose pixels are nearest to those of the translation."""
+        return native_zoom(self.output)
+
+    @property
+    def min_zoom(self) -> int:
+        """The coarsest zoom at which the translation is made."""
+        return max(self.native - COARSER, 0)
+
+    @property
+    def max_zoom(self) -> int:
+        """The finest zoom that holds detail of its own."""
+        return self.native + FINER
+
+    @cached_property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """(west, south, east, north), degrees (EPSG:4326)."""
+        assert self.grid.crs is not None
+        to_degrees = Transformer.from_crs(self.grid.crs.proj, "EPSG:4326", always_xy=True)
+        west, south, east, north = to_degrees.transform_bounds(*self.grid.bounds)
+        return west, south, east, north
+
+    @cached_property
+    def views(self) -> dict[str, View]:
+        """What is seen, by name, in the order in which it is offered."""
+        flat = self.palette is not None
+        found = {
+            "input": View("input", self._input, self.source.grid, computed=False, flat=False),
+            "output": View("output", _shown(self.output), self.grid, computed=True, flat=flat),
+        }
+        if self.truth is not None:
+            found["truth"] = View("truth", _shown(self.truth), self.truth.grid, computed=False, flat=flat)
+            found["difference"] = View("difference", self._difference, self.grid, computed=True, flat=False)
+        if self.palette is not None:
+            found["classes"] = View("classes", self._classes, self.grid, computed=True, flat=True)
+        return found
+
+    def tile(self, view: View, zoom: int, x: int, y: int, size: int = SIZE) -> Raster | None:
+        """A tile of web mercator, as `write_tiles` makes it of the translation as a whole.
+
+        Args:
+            view: of `views`.
+            zoom, x, y: which.
+            size: side in pixels, 256 or 512. One of 512 is the four tiles of the next zoom.
+
+        Returns:
+            uint8 (C, size, size), or None where there is no data or the zoom is not offered.
+        """
+        if size == 2 * SIZE:
+            return _joined([[self.tile(view, zoom + 1, 2 * x + i, 2 * y + j) for i in (0, 1)] for j in (0, 1)])
+        if not self.touches(zoom, x, y):
+            return None
+        if view.computed and zoom > self.max_zoom:
+            return self._enlarged(view, zoom, x, y)
+        if view.computed and zoom < self.native:
+            if zoom < self.min_zoom:
+                return None
+            four = _joined([[self.tile(view, zoom + 1, 2 * x + i, 2 * y + j) for i in (0, 1)] for j in (0, 1)])
+            if four is None:
+                return None
+            return Raster(*halve(four.pixels, four.mask), _tile_grid(zoom, x, y), four.bands)
+        raster = view.read(_tile_grid(zoom, x, y))
+        return raster if raster.mask.any() else None
+
+    def close(self) -> None:
+        """Closes the sources."""
+        for source in (self.output, self.truth):
+            if source is not None:
+                source.close()
+
+    def touches(self, zoom: int, x: int, y: int) -> bool:
+        """Whether a tile may show something of the layer."""
+        west, south, east, north = self.bounds
+        left, top = degrees_of_corner(zoom, x, y)
+        right, bottom = degrees_of_corner(zoom, x + 1, y + 1)
+        around = any(left < east + turn and right > west + turn for turn in (-360, 0, 360))
+        return around and bottom < north and top > south
+
+    def _enlarged(self, view: View, zoom: int, x: int, y: int) -> Raster | None:
+        over = zoom - self.max_zoom
+        if over > ENLARGED:
+            return None
+        coarse = self.tile(view, self.max_zoom, x >> over, y >> over)
+        if coarse is None:
+            return None
+        side = SIZE >> over
+        top, left = (y % (1 << over)) * side, (x % (1 << over)) * side
+        part = coarse.crop(top, left, side, side)
+        method = Image.Resampling.NEAREST if view.flat else Image.Resampling.BILINEAR
+        bands = [np.asarray(Image.fromarray(band).resize((SIZE, SIZE), method)) for band in part.pixels]
+        mask = np.repeat(np.repeat(part.mask, 1 << over, axis=0), 1 << over, axis=1)
+        return Raster(np.stack(bands), mask, _tile_grid(zoom, x, y), part.bands)
+
+    def _input(self, grid: Grid) -> Raster:
+        return display(self.source.read(grid), self.low, self.high)
+
+    def _difference(self, grid: Grid) -> Raster:
+        assert self.truth is not None
+        output, truth = _shown(self.output)(grid), _shown(self.truth)(grid)
+        both = output.mask & truth.mask
+        apart = np.abs(output.pixels.astype(np.int16) - truth.pixels.astype(np.int16)).mean(axis=0)
+        return Raster(_heat_colours()[apart.astype(np.uint8)].transpose(2, 0, 1), both, grid, _RGBA)
+
+    def _classes(self, grid: Grid) -> Raster:
+        assert self.palette is not None
+        output = self.output.read(grid)
+        colours = np.array([one.rgb for one in self.palette.classes], np.uint8)
+        rgb = colours[self.palette.classify(output.pixels)].transpose(2, 0, 1)
+        return Raster(np.ascontiguousarray(rgb), output.mask, grid, output.bands)
+
+
+def display(raster: Raster, low: float, high: float) -> Raster:
+    """A raster as people see it: its red, green and blue band, or its first, with low as black and high as white.
+
+    Args:
+        raster: any bands and dtype.
+        low, high: stored values.
+
+    Returns:
+        uint8 (1 or 3, H, W).
+    """
+    names = list(raster.bands)
+    wanted = ("red", "green", "blue")
+    picked = [names.index(name) for name in wanted] if set(wanted) <= set(names) else list(range(len(names)))
+    picked = picked[:3] if len(picked) >= 3 else picked[:1]
+    pixels = raster.pixels[picked]
+    if pixels.dtype != np.uint8 or (low, high) != (0, 255):
+        scaled = (pixels.astype(np.float32) - low) * (255 / max(high - low, 1e-12))
+        pixels = np.rint(np.clip(np.nan_to_num(scaled), 0, 255)).astype(np.uint8)
+    bands = wanted if len(picked) == 3 else ("grey",)
+    return Raster(np.ascontiguousarray(pixels), raster.mask, raster.grid, bands)
+
+
+_RGBA = ("red", "green", "blue", "opacity")
+
+
+def _shown(source: Source) -> Read:
+    limits = (0, 255) if source.dtype == np.uint8 else _limits(source.dtype)
+    return lambda grid: display(source.read(grid), *limits)
+
+
+def _limits(dtype: np.dtype[Any]) -> tuple[float, float]:
+    return (0.0, 1.0) if dtype.kind == "f" else (float(np.iinfo(dtype).min), float(np.iinfo(dtype).max))
+
+
+def _tile_grid(zoom: int, x: int, y: int) -> Grid:
+    return pixel_grid(zoom, TileBox(x, y, x + 1, y + 1), SIZE)
+
+
+def _joined(tiles: list[list[Raster | None]]) -> Raster | None:
+    """Four tiles as one of twice the side; None where all are."""
+    there = next((tile for row in tiles for tile in row if tile is not None), None)
+    if there is None:
+        return None
+    pixels = np.zeros((there.count, 2 * SIZE, 2 * SIZE), np.uint8)
+    mask = np.zeros(pixels.shape[1:], np.bool_)
+    for j, row in enumerate(tiles):
+        for i, tile in enumerate(row):
+            if tile is not None:
+                where = np.s_[j * SIZE : (j + 1) * SIZE, i * SIZE : (i + 1) * SIZE]
+                pixels[:, *where], mask[where] = tile.pixels, tile.mask
+    return Raster(pixels, mask, Grid.pixels(*mask.shape), there.bands)
+
+
+@lru_cache(maxsize=1)
+def _heat_colours() -> NDArray[np.uint8]:
+    """uint8 (256, 4): colour and opacity by grey levels of difference."""
+    levels = np.arange(256)
+    stops, colours = [level for level, _ in _HEAT], np.array([colour for _, colour in _HEAT])
+    return np.stack([np.interp(levels, stops, colours[:, band]) for band in range(4)], axis=1).round().astype(np.uint8)
+
+
+def open_layer(settings: LayerSettings, model: Model, *, window: int | None, memory: int) -> Layer:
+    """Opens what a layer is made of.
+
+    Args:
+        settings: of the layer.
+        model: that its bundle is loaded as.
+        window: side in pixels of the windows in which the model computes; None: the model's own.
+        memory: bytes of windows that are kept.
+
+    Raises:
+        InputError: if a source has no CRS, or does not fit the model; the sentence says what to do.
+        RasterError: if a source cannot be opened.
+    """
+    header = model.header
+    source = open_source(settings.source, style=settings.style)
+    output = model.lazy(source, window=window, memory=memory)
+    truth = open_source(settings.truth, style=settings.style) if settings.truth is not None else None
+    for one in (output, truth):
+        if one is not None and one.extent.crs is None:
+            raise InputError(f"{one.name} has no CRS, so there is no telling where its tiles lie; georeference it.")
+    map_made = header.direction == "AtoB" and header.target.count == 3 and header.target.dtype == "uint8"
+    return Layer(
+        name=settings.name,
+        title=settings.title or settings.name,
+        source=source,
+        output=output,
+        truth=truth,
+        palette=palette_of(load_style(settings.style)) if map_made else None,
+        low=header.source.low,
+        high=header.source.high,
+        attribution=settings.attribution or source.licence,
+        about={
+            "model": settings.model,
+            "digest": model.digest,
+            "note": header.note,
+            "ground_resolution": header.ground_resolution,
+            "data": dict(header.data),
+            "scores": {name: value for name, value in header.scores.items() if value is not None},
+        },
+    )

@@ -1,0 +1,59 @@
+"""What a server counts, for Prometheus."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from terramorph.serve.tiles import TileServer
+
+
+class Metrics(Collector):  # type: ignore[misc]
+    """Requests as they are answered, and the queues and caches as they are when somebody asks.
+
+    Attributes:
+        registry: of this server alone.
+
+    Args:
+        tiles: what is served.
+    """
+
+    def __init__(self, tiles: TileServer) -> None:
+        self._tiles, self.registry = tiles, CollectorRegistry()
+        self._requests = Counter("terramorph_requests", "Requests", ["route", "status"], registry=self.registry)
+        self._seconds = Histogram("terramorph_request_seconds", "Seconds a request", ["route"], registry=self.registry)
+        self.registry.register(self)
+
+    def answered(self, route: str, status: int, seconds: float) -> None:
+        """Counts a request."""
+        self._requests.labels(route, str(status)).inc()
+        self._seconds.labels(route).observe(seconds)
+
+    def collect(self) -> Iterator[Metric]:
+        """What the registry asks for."""
+        tiles = self._tiles
+        jobs = CounterMetricFamily("terramorph_jobs", "Jobs of the queues", labels=["queue", "outcome"])
+        for name, queue in (("compute", tiles.computing), ("read", tiles.reading)):
+            for outcome in ("computed", "joined", "dropped"):
+                jobs.add_metric([name, outcome], getattr(queue, outcome))
+        yield jobs
+        seconds = GaugeMetricFamily("terramorph_queue_seconds", "Seconds of queued work that the model has")
+        seconds.add_metric([], tiles.computing.seconds)
+        yield seconds
+        stats = tiles.memory.stats
+        held = GaugeMetricFamily("terramorph_cache_bytes", "Bytes of encoded tiles in memory")
+        held.add_metric([], stats.bytes)
+        yield held
+        asked = CounterMetricFamily("terramorph_cache", "Lookups in the cache of encoded tiles", labels=["outcome"])
+        asked.add_metric(["hit"], stats.hits)
+        asked.add_metric(["miss"], stats.misses)
+        yield asked
+        about = GaugeMetricFamily(
+            "terramorph_layer_info", "Layers and their models", labels=["layer", "model", "digest"]
+        )
+        for layer in tiles.layers.values():
+            about.add_metric([layer.name, str(layer.about.get("model")), str(layer.about.get("digest"))], 1)
+        yield about

@@ -1,0 +1,58 @@
+"""The viewer within a notebook."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from terramorph.serve.server import Server, open_server
+from terramorph.serve.settings import LayerSettings, Settings
+from terramorph.translate import Model
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A viewer that a notebook draws.
+
+    Attributes:
+        address: of the page.
+        height: of the frame, pixels.
+        server: that answers; `server.should_exit = True` ends it.
+    """
+
+    address: str
+    height: int
+    server: Server = field(repr=False)
+
+    def _repr_html_(self) -> str:
+        style = f"width:100%;height:{self.height}px;border:1px solid #8884;border-radius:10px"
+        return f'<iframe src="{escape(self.address, quote=True)}" style="{style}" title="terramorph"></iframe>'
+
+
+def show(
+    model: Model, source: str | Path, *, truth: str | Path | None = None, height: int = 520, port: int = 0, **more: Any
+) -> Shown:
+    """Shows a translation in a notebook, computed where one looks. The server ends with the process.
+
+        terramorph.show(model, "ortho.tif")
+
+    Args:
+        model: from `load`.
+        source: path or URL of what it translates.
+        truth: what the output should look like.
+        height: of the frame, pixels.
+        port: of the server; 0 takes a free one.
+        more: other fields of `Settings`. With `public_url` the frame has that address, as behind JupyterHub's proxy.
+
+    Raises:
+        TerramorphError: if the source cannot be opened or does not fit the model.
+    """
+    sides = {"source": str(source), "truth": None if truth is None else str(truth)}
+    layer = LayerSettings(name="layer", title=Path(source).stem, model="model", **sides)
+    settings = Settings(layers=(layer,), port=port, **more)
+    server = Server(open_server(settings, {"model": model}))
+    threading.Thread(target=server.serve_until_told, args=(lambda address: None,), daemon=True).start()
+    return Shown(settings.public_url or server.address, height, server)

@@ -1,0 +1,164 @@
+"""One queue of work: what is asked for twice is made once, what nobody waits for is dropped, nobody is starved."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+_T = TypeVar("_T")
+_SHARE = 0.2
+"""Weight of the latest job in the running mean of seconds a job."""
+
+
+class BusyError(Exception):
+    """More work is queued than a request may wait for.
+
+    Attributes:
+        seconds: until it is worth asking again.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"{seconds:.0f} s of work are queued")
+        self.seconds = seconds
+
+
+@dataclass
+class _Job(Generic[_T]):
+    work: Callable[[], _T]
+    future: asyncio.Future[_T]
+    waiting: int = 0
+    running: bool = False
+    clients: list[str] = field(default_factory=list)
+
+
+class Queue(Generic[_T]):
+    """Jobs by key, computed one after another on a thread of their own.
+
+    The newest job of a client comes first, for it is what the client looks at now; clients take turns. A job that
+    nobody waits for any more is dropped, unless it runs already.
+
+    Attributes:
+        computed, joined, dropped: numbers of jobs so far: made, found already asked for, left by all.
+
+    Args:
+        max_wait: seconds of queued work over which new jobs are refused.
+    """
+
+    def __init__(self, max_wait: float) -> None:
+        self.computed = self.joined = self.dropped = 0
+        self._max_wait = max_wait
+        self._jobs: dict[Hashable, _Job[_T]] = {}
+        self._turns: OrderedDict[str, list[Hashable]] = OrderedDict()
+        self._mean = 0.0
+        self._busy = 0
+        self._closing = False
+        self._pool = ThreadPoolExecutor(1, "terramorph-compute")
+        self._runner: asyncio.Task[None] | None = None
+        self._more = asyncio.Event()
+
+    @property
+    def seconds(self) -> float:
+        """How long the work that is queued will take, as far as past jobs tell."""
+        return (sum(len(keys) for keys in self._turns.values()) + self._busy) * self._mean
+
+    async def get(self, key: Hashable, client: str, work: Callable[[], _T]) -> _T:
+        """The result of a job, which is queued if nobody else has asked for it.
+
+        Args:
+            key: two jobs with one key are one.
+            client: who asks.
+            work: what makes the result; it runs on another thread.
+
+        Raises:
+            BusyError: if too much is queued, or the queue is closing.
+            Exception: what the work raises.
+        """
+        if self._runner is None:
+            self._runner = asyncio.get_running_loop().create_task(self._run())
+        job = self._jobs.get(key)
+        if job is not None:
+            self.joined += 1
+        else:
+            if self._closing or self.seconds > self._max_wait:
+                raise BusyError(max(1.0, self.seconds))
+            job = self._jobs[key] = _Job(work, asyncio.get_running_loop().create_future())
+        if not job.running and client not in job.clients:
+            job.clients.append(client)
+            self._turns.setdefault(client, []).append(key)
+            self._more.set()
+        job.waiting += 1
+        try:
+            return await asyncio.shield(job.future)
+        finally:
+            job.waiting -= 1
+            if not job.waiting and not job.running and not job.future.done():
+                self._drop(key, job)
+
+    async def close(self, seconds: float) -> None:
+        """Drops what has not begun, and waits for what runs, so many seconds at most."""
+        self._closing = True
+        for key, job in list(self._jobs.items()):
+            if not job.running:
+                self._drop(key, job)
+                job.future.set_exception(BusyError(1.0))
+                job.future.exception()  # nobody may be left to hear it
+        running = [job.future for job in self._jobs.values()]
+        if running:
+            await asyncio.wait(running, timeout=seconds)
+        if self._runner is not None:
+            self._runner.cancel()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _drop(self, key: Hashable, job: _Job[_T]) -> None:
+        self.dropped += 1
+        del self._jobs[key]
+        for client in job.clients:
+            self._forget(client, key)
+
+    def _forget(self, client: str, key: Hashable) -> None:
+        keys = self._turns.get(client, [])
+        if key in keys:
+            keys.remove(key)
+        if not keys:
+            self._turns.pop(client, None)
+
+    def _next(self) -> tuple[Hashable, _Job[_T]] | None:
+        if not self._turns:
+            return None
+        client, keys = next(iter(self._turns.items()))
+        key = keys[-1]
+        job = self._jobs[key]
+        for other in job.clients:
+            self._forget(other, key)
+        if client in self._turns:
+            self._turns.move_to_end(client)
+        return key, job
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            found = self._next()
+            if found is None:
+                self._more.clear()
+                await self._more.wait()
+                continue
+            key, job = found
+            job.running, self._busy = True, 1
+            begun = time.monotonic()
+            try:
+                result = await loop.run_in_executor(self._pool, job.work)
+            except Exception as error:
+                job.future.set_exception(error)
+                job.future.exception()
+            else:
+                job.future.set_result(result)
+            self.computed += 1
+            spent = time.monotonic() - begun
+            self._mean = spent if not self._mean else (1 - _SHARE) * self._mean + _SHARE * spent
+            self._busy = 0
+            del self._jobs[key]

@@ -1,0 +1,103 @@
+"""Opening what the settings name, and running the server."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Callable
+from types import FrameType
+
+import uvicorn
+
+import terramorph
+from terramorph.errors import ConfigError, StorageError
+from terramorph.serve.app import App
+from terramorph.serve.layers import open_layer
+from terramorph.serve.settings import Settings
+from terramorph.serve.tiles import TileServer
+from terramorph.translate import Model
+
+_MB = 1_000_000
+
+
+def open_server(settings: Settings, models: dict[str, Model] | None = None) -> App:
+    """Loads the models and opens the layers.
+
+    Args:
+        settings: of the server.
+        models: those that are loaded already, by what the settings call them.
+
+    Raises:
+        TerramorphError: if a model or a source cannot be opened, or they do not fit; the sentence says what to do.
+    """
+    loaded = dict(models or {})
+    layers = {}
+    for one in settings.layers:
+        if one.model not in loaded:
+            loaded[one.model] = terramorph.load(one.model)
+        memory = settings.window_cache_mb * _MB // len(settings.layers)
+        layers[one.name] = open_layer(one, loaded[one.model], window=settings.window, memory=memory)
+    return App(TileServer(settings, layers))
+
+
+class Server(uvicorn.Server):
+    """Serves an app until it is told to end: readiness says no at once, running work ends, and then the process."""
+
+    def __init__(self, app: App) -> None:
+        settings = app.settings
+        super().__init__(
+            uvicorn.Config(
+                app.asgi,
+                interface="asgi3",
+                log_config=None,
+                access_log=False,
+                timeout_graceful_shutdown=10,
+                limit_concurrency=512,
+                server_header=False,
+            )
+        )
+        self._app = app
+        self.socket = _bound(settings.host, settings.port)
+
+    @property
+    def address(self) -> str:
+        """Where it is reached."""
+        host, port = self.socket.getsockname()[:2]
+        host = "127.0.0.1" if host == "0.0.0.0" else f"[{host}]" if ":" in host else host
+        return f"http://{host}:{port}{self._app.settings.root_path}/"
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Of SIGTERM and SIGINT: being told to end is no failure, and being told twice means at once."""
+        self._app.draining = True
+        self.should_exit, self.force_exit = True, self.should_exit
+
+    def serve_until_told(self, ready: Callable[[str], None]) -> None:
+        """Serves.
+
+        Args:
+            ready: told the address once it is bound.
+        """
+        logging.getLogger("uvicorn").setLevel(logging.WARNING)
+        ready(self.address)
+        self.run(sockets=[self.socket])
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """A socket that listens.
+
+    Raises:
+        ConfigError: if the host is none of this machine.
+        StorageError: if the port is taken.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((host, port))
+        bound.listen(2048)  # whoever is told the address may ask at once
+    except socket.gaierror as error:
+        raise ConfigError(f"host {host} is no address of this machine ({error.strerror}).") from error
+    except OSError as error:
+        bound.close()
+        raise StorageError(f"Port {port} of {host} cannot be taken ({error.strerror}); choose another.") from error
+    return bound

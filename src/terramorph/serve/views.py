@@ -1,0 +1,106 @@
+"""What is asked of a view beside its tiles: the values at a point, and a piece as a GeoTIFF."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pyproj import Transformer
+
+from terramorph.errors import InputError
+from terramorph.geo import Grid
+from terramorph.raster import Source
+from terramorph.raster.writer import write_cog
+from terramorph.serve.layers import Layer, View
+
+
+def values_at(layer: Layer, longitude: float, latitude: float) -> dict[str, Any]:
+    """The stored values of input, output and truth at a place, and the map class of the output.
+
+    Args:
+        layer: which.
+        longitude, latitude: degrees (EPSG:4326).
+
+    Returns:
+        x and y in the CRS of the translation, and for each side a list of values, or None where there is no data.
+    """
+    assert layer.grid.crs is not None
+    to_crs = Transformer.from_crs("EPSG:4326", layer.grid.crs.proj, always_xy=True)
+    x, y = to_crs.transform(longitude, latitude)
+    found: dict[str, Any] = {"lon": longitude, "lat": latitude, "crs": str(layer.grid.crs), "x": x, "y": y}
+    if not (math.isfinite(x) and math.isfinite(y)):
+        raise InputError("lon and lat lie outside of the layer's CRS.")
+    column, row = (math.floor(value) for value in ~layer.grid.affine @ (x, y))
+    pixel = layer.grid.crop(row, column, 1, 1)
+    inside = 0 <= row < layer.grid.height and 0 <= column < layer.grid.width
+    sides: dict[str, Source | None] = {"input": layer.source, "output": layer.output, "truth": layer.truth}
+    for name, source in sides.items():
+        if source is None:
+            continue
+        raster = source.read(pixel) if inside else None
+        found[name] = raster.pixels[:, 0, 0].tolist() if raster is not None and raster.mask[0, 0] else None
+    if layer.palette is not None and found.get("output") is not None:
+        number = int(layer.palette.classify(layer.output.read(pixel).pixels)[0, 0])
+        found["class"] = layer.palette.names[number]
+    return found
+
+
+def export_view(layer: Layer, view: View, bounds: Sequence[float], most: int) -> bytes:
+    """A piece of a view as a Cloud Optimized GeoTIFF, on the grid of the translation.
+
+    Args:
+        layer, view: which.
+        bounds: (west, south, east, north), degrees (EPSG:4326).
+        most: pixels that it may have.
+
+    Raises:
+        InputError: if it does not meet the layer, or has more pixels.
+    """
+    grid = _window(layer.grid, bounds)
+    if grid is None:
+        raise InputError("bbox lies outside of the layer.")
+    pixels = grid.height * grid.width
+    if pixels > most:
+        west, south, east, north = bounds
+        raise InputError(
+            f"{pixels / 1e6:.0f} million pixels are more than the {most / 1e6:.0f} million that are exported at once; "
+            f"zoom in, or run: terramorph translate {layer.about.get('model', 'MODEL')} {Path(layer.source.name).name} "
+            f"out.tif --area {west:.6f},{south:.6f},{east:.6f},{north:.6f}"
+        )
+    own = {"output": layer.output, "input": layer.source, "truth": layer.truth}.get(view.name)
+    raster = own.read(grid) if own is not None else view.read(grid)
+    tags = {
+        "TERRAMORPH_SYNTHETIC": "no" if view.name in ("input", "truth") else "yes",
+        "TERRAMORPH_VIEW": view.name,
+        "TERRAMORPH_BUNDLE": str(layer.about.get("model", "")),
+        "TERRAMORPH_BUNDLE_DIGEST": str(layer.about.get("digest", "")),
+    }
+    if layer.attribution:
+        tags["TERRAMORPH_SOURCE_LICENCE"] = layer.attribution
+    with tempfile.TemporaryDirectory(prefix="terramorph-") as folder:
+        path = Path(folder) / "view.tif"
+        strip = (slice(0, grid.height), raster.pixels, raster.mask)
+        masked = not bool(raster.mask.all())
+        write_cog(path, grid, raster.bands, raster.dtype, [strip], units=raster.units, tags=tags, masked=masked)
+        return path.read_bytes()
+
+
+def _window(grid: Grid, bounds: Sequence[float]) -> Grid | None:
+    """The window of a grid around bounds in degrees; None where they do not meet."""
+    assert grid.crs is not None
+    west, south, east, north = bounds
+    to_crs = Transformer.from_crs("EPSG:4326", grid.crs.proj, always_xy=True)
+    steps = [i / 8 for i in range(9)]
+    ring = [(west + (east - west) * i, side) for i in steps for side in (south, north)]
+    ring += [(side, south + (north - south) * i) for i in steps for side in (west, east)]
+    corners = [~grid.affine @ to_crs.transform(*point) for point in ring]
+    if not all(math.isfinite(value) for corner in corners for value in corner):
+        return None
+    left, right = min(c for c, _ in corners), max(c for c, _ in corners)
+    top, bottom = min(r for _, r in corners), max(r for _, r in corners)
+    x0, x1 = max(math.floor(left), 0), min(math.ceil(right), grid.width)
+    y0, y1 = max(math.floor(top), 0), min(math.ceil(bottom), grid.height)
+    return grid.crop(y0, x0, y1 - y0, x1 - x0) if x1 > x0 and y1 > y0 else None

@@ -1,0 +1,297 @@
+"""What a server answers beside tiles, to friends and to others."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+import pytest
+import rasterio
+import urllib3
+from affine import Affine
+from odc.geo.crs import CRS
+from pyproj import Transformer
+
+import terramorph
+from terramorph.cli.app import run
+from terramorph.errors import ConfigError
+from terramorph.geo import Grid
+from terramorph.raster import Raster
+from terramorph.raster.tiles.write import native_zoom
+from terramorph.serve import LayerSettings, Settings, load_settings, show
+from terramorph.serve.layers import open_layer
+
+from .conftest import Client, pixels, serving
+
+WMTS = {"w": "http://www.opengis.net/wmts/1.0", "ows": "http://www.opengis.net/ows/1.1"}
+
+
+def layer_of(client: Client) -> dict:
+    return client.json("/layers")["layers"][0]
+
+
+def a_tile(client: Client, zoom: int | None = None) -> tuple[int, int, int]:
+    """A tile in the middle of the town."""
+    layer = layer_of(client)
+    west, south, east, north = layer["bounds"]
+    z = layer["native"] if zoom is None else zoom
+    lon, lat = np.radians((west + east) / 2), np.radians((south + north) / 2)
+    x = int((lon / np.pi + 1) / 2 * 2**z)
+    y = int((1 - np.arcsinh(np.tan(lat)) / np.pi) / 2 * 2**z)
+    return z, x, y
+
+
+def test_tilejson(client: Client) -> None:
+    layer = layer_of(client)
+    document = client.json("/layers/town.json")
+    assert document["tilejson"] == "3.0.0"
+    assert document["minzoom"] == layer["native"] - 3
+    assert document["maxzoom"] == layer["native"] + 1
+    assert document["bounds"] == pytest.approx(layer["bounds"], abs=1e-6)
+    assert document["attribution"] == "© the town"
+    z, x, y = a_tile(client)
+    address = document["tiles"][0].replace("{z}", str(z)).replace("{x}", str(x)).replace("{y}", str(y))
+    assert address.startswith(client.server.address)
+    assert client.get(address.removeprefix(client.server.address)).data == client.tile("output", z, x, y).data
+    assert client.json("/layers/town/truth.json")["name"] == "town: truth"
+    assert client.get("/layers/other.json").status == 404
+
+
+def test_gdal_reads_the_wmts(client: Client, sides: tuple[Path, Path], model_path: Path) -> None:
+    """An independent client: it finds the layer, places it and reads the tiles' pixels."""
+    address = f"WMTS:{client.server.address}wmts/1.0.0/WMTSCapabilities.xml,layer=town"
+    with rasterio.Env(GDAL_HTTP_TIMEOUT=60), rasterio.open(address) as dataset:
+        assert dataset.crs.to_epsg() == 3857
+        z, x, y = a_tile(client)
+        side = 2 * np.pi * 6378137 / 2**z
+        left, top = -np.pi * 6378137 + x * side, np.pi * 6378137 - y * side
+        window = dataset.window(left, top - side, left + side, top)
+        read = dataset.read(window=window, out_shape=(dataset.count, 256, 256))
+    served = pixels(client.tile("output", z, x, y).data).transpose(2, 0, 1)
+    assert np.array_equal(read[:3], served[:3])
+
+
+def test_wmts_in_key_value_pairs(client: Client) -> None:
+    z, x, y = a_tile(client)
+    query = (
+        "SERVICE=WMTS&REQUEST=GetTile&VERSION=1.0.0&LAYER=town.truth&STYLE=default&TILEMATRIXSET=WebMercatorQuad"
+        f"&TILEMATRIX={z}&TILEROW={y}&TILECOL={x}&FORMAT=image/png"
+    )
+    assert client.get(f"/wmts?{query}").data == client.tile("truth", z, x, y).data
+    root = ElementTree.fromstring(client.get("/wmts?request=GetCapabilities&service=WMTS").data)
+    names = [node.text for node in root.findall("w:Contents/w:Layer/ows:Identifier", WMTS)]
+    assert names == ["town.input", "town", "town.truth", "town.difference", "town.classes"]
+    for layer in root.findall("w:Contents/w:Layer", WMTS):
+        for limits in layer.findall(".//w:TileMatrixLimits", WMTS):
+            zoom, *ends = (int(node.text or "") for node in limits)
+            _, column, row = a_tile(client, zoom)
+            assert ends[0] <= row <= ends[1]
+            assert ends[2] <= column <= ends[3]
+    assert client.get("/wmts?request=GetFeatureInfo").status == 400
+    assert client.get(f"/wmts?{query.replace('town.truth', 'x')}").status == 404
+    assert client.get(f"/wmts?{query.replace(f'TILEROW={y}', 'TILEROW=-1')}").status == 400
+
+
+def test_qgis_layer_files(client: Client) -> None:
+    for path in ("/layers/town.qlr", "/qgis.qlr"):
+        root = ElementTree.fromstring(client.get(path).data)
+        nodes = root.findall("maplayers/maplayer")
+        assert [node.findtext("layername") for node in nodes] == ["town: output", "town: truth", "town: input"]
+        source = nodes[0].findtext("datasource") or ""
+        native = layer_of(client)["native"]
+        assert f"zmin={native - 3}&zmax={native + 3}" in source
+        assert unquote(source).count("{z}/{x}/{y}.png") == 1
+        assert nodes[0].findtext("attribution") == "© the town"
+        west, _, east, _ = layer_of(client)["bounds"]
+        to_metres = Transformer.from_crs("EPSG:4326", "EPSG:3857", always_xy=True)
+        assert float(nodes[0].findtext("extent/xmin") or 0) == pytest.approx(to_metres.transform(west, 0)[0])
+        assert float(nodes[0].findtext("extent/xmax") or 0) == pytest.approx(to_metres.transform(east, 0)[0])
+
+
+def test_health_and_figures(client: Client) -> None:
+    assert client.get("/healthz").status == 200
+    assert client.get("/readyz").data == b"ready"
+    client.tile("output", *a_tile(client))
+    text = client.get("/metrics").data.decode()
+    assert 'terramorph_requests_total{route="t",status="200"}' in text
+    assert 'terramorph_jobs_total{outcome="computed",queue="compute"}' in text
+    assert "terramorph_queue_seconds 0.0" in text
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/../../etc/passwd", "/static/../app.py", "/static/%2e%2e/app.py", "/static/vendor/%2e%2e/%2e%2e/app.py",
+        "/t/town/output/99/0/0.png", "/t/town/output/3/-1/0.png", "/t/town/output/3/0/9.png",
+        "/t/town/output/3/0/0.tif", "/t/town/secret/3/0/0.png", "/t/..%2f..%2fetc/output/3/0/0.png",
+        "/t/town/output/3/0/0@9x.png",
+        "/t/town/output/3/0/" + "9" * 4000 + ".png", "/layers/other.qlr", "/uploads", "/t/town/output/3/0/0.png.png",
+    ],
+)  # fmt: skip
+def test_what_is_not_there(client: Client, path: str) -> None:
+    """One text for all that is absent; nothing of a URL meets a path."""
+    with closing(http.client.HTTPConnection(*client.server.socket.getsockname()[:2])) as connection:
+        connection.request("GET", path)  # as it is: other clients would tidy the dots up
+        answer = connection.getresponse()
+        body = answer.read()
+    assert answer.status in (404, 405)
+    assert b"root:" not in body
+    assert b"import" not in body
+
+
+def test_links_do_not_repeat_a_host_that_a_client_makes_up(client: Client, settings: Callable[..., Settings]) -> None:
+    for path in ("/layers/town.json", "/qgis.qlr", "/wmts/1.0.0/WMTSCapabilities.xml", "/layers"):
+        assert b"evil" not in client.get(path, Host="evil.example").data
+    with serving(settings(public_url="https://maps.example/town", root_path="/town")) as proxied:
+        document = proxied.get("/layers/town.json").data
+        assert b"https://maps.example/town/t/town/output/" in document
+        # Whether or not the proxy takes the root path off.
+        assert proxied.get("/layers").status == 200
+        with closing(http.client.HTTPConnection(*proxied.server.socket.getsockname()[:2])) as connection:
+            connection.request("GET", "/layers")
+            assert connection.getresponse().status == 200
+        links = client.get("/layers/town.json").data
+        assert b"maps.example" not in links
+
+
+def test_every_answer_forbids_what_the_page_does_not_need(client: Client) -> None:
+    for path in ("/", "/layers", "/t/town/output/99/0/0.png"):
+        headers = client.get(path).headers
+        assert "default-src 'self'" in headers["Content-Security-Policy"]
+        assert headers["X-Content-Type-Options"] == "nosniff"
+    page = client.get("/").data.decode()
+    assert "http://" not in page
+    assert "https://" not in page
+
+
+def test_clients_that_leave_are_not_worked_for(settings: Callable[..., Settings]) -> None:
+    with serving(settings(window=192)) as client:
+        z, x, y = a_tile(client, layer_of(client)["native"] + 1)
+        host = client.server.socket.getsockname()[:2]
+        sockets = []
+        for number in range(60):
+            one = socket.create_connection(host)
+            path = f"/t/town/output/{z}/{x - 4 + number % 8}/{y - 4 + number // 8}.png"
+            one.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            sockets.append(one)
+        time.sleep(0.05)
+        for one in sockets:
+            one.close()
+        assert client.tile("output", z, x, y).status == 200
+        status = client.json("/status")
+    assert status["dropped"] >= 40
+    assert status["computed"] <= 20
+
+
+def test_a_busy_server_says_when_to_ask_again(settings: Callable[..., Settings]) -> None:
+    with serving(settings(max_wait=0.001, window=192)) as client:
+        z, x, y = a_tile(client, layer_of(client)["native"] + 1)
+        client.tile("output", z, x, y)  # now it is known how long a tile takes
+        host = client.server.socket.getsockname()[:2]
+        sockets = [socket.create_connection(host) for _ in range(12)]
+        for number, one in enumerate(sockets):
+            path = f"/t/town/output/{z}/{x - 3 + number % 6}/{y + 1 + number // 6}.png"
+            one.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        heads = [one.recv(4000) for one in sockets]
+        for one in sockets:
+            one.close()
+        busy = [head for head in heads if b" 503 " in head.splitlines()[0]]
+        assert busy
+        assert all(b"retry-after: " in head.lower() for head in busy)
+        assert all(b" 200 " in head.splitlines()[0] or head in busy for head in heads)
+        assert client.get("/readyz").status == 200
+
+
+def test_the_identity_follows_what_decides_the_pixels(
+    client: Client, model_path: Path, sides: tuple[Path, Path]
+) -> None:
+    model = terramorph.load(model_path)
+    one = LayerSettings(name="town", model="m", source=str(sides[0]))
+
+    def identity(settings: LayerSettings, window: int | None) -> str:
+        return open_layer(settings, model, window=window, memory=2**20).identity
+
+    assert identity(one, None) == identity(one.model_copy(update={"title": "another"}), None)
+    others = {identity(one, None), identity(one, 192), identity(one.model_copy(update={"source": str(sides[1])}), None)}
+    assert len(others) == 3
+
+
+def test_a_notebook_shows_the_viewer(model_path: Path, sides: tuple[Path, Path]) -> None:
+    shown = show(terramorph.load(model_path), sides[0], truth=sides[1], height=300)
+    assert f'src="{shown.address}"' in shown._repr_html_()
+    answer = urllib3.request("GET", shown.address + "layers", retries=10)
+    assert [view["name"] for view in answer.json()["layers"][0]["views"]][:3] == ["input", "output", "truth"]
+    shown.server.should_exit = True
+
+
+def test_a_server_drains_and_ends_when_it_is_told(model_path: Path, sides: tuple[Path, Path]) -> None:
+    line = [
+        sys.executable,
+        "-c",
+        "from terramorph.cli.app import main; main()",
+        "serve",
+        str(model_path),
+        str(sides[0]),
+    ]
+    with subprocess.Popen([*line, "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        address = process.stdout.readline().split()[-1]
+        native = urllib3.request("GET", address + "layers").json()["layers"][0]["native"]
+        assert urllib3.request("GET", address + "readyz").status == 200
+        with socket.create_connection((urlsplit(address).hostname, urlsplit(address).port)) as running:
+            name = urllib3.request("GET", address + "layers").json()["layers"][0]["name"]
+            running.sendall(f"GET /t/{name}/output/{native - 3}/0/0.png HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            assert running.recv(100).startswith(b"HTTP/1.1 204")
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=15)
+    assert process.returncode == 0
+    assert all(json.loads(line)["status"] for line in said.splitlines() if line.startswith("{"))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["model.safetensors"], "raster"),
+        (["serve.toml", "a.tif"], "serve.toml"),
+        (["a", "b.tif", "--port", "70000"], "port"),
+        (["a", "b.tif", "--root-path", "maps"], "root_path"),
+    ],
+)
+def test_bad_settings_are_one_sentence(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["serve", *words]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert len(error.strip().splitlines()) == 1
+
+
+def test_settings_of_a_file_and_of_flags(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "serve.toml"
+    path.write_text('port = 1\nmax_wait = 5\n[[layers]]\nname = "a"\nmodel = "m"\nsource = "s.tif"\n')
+    assert run(["serve", str(path), "--port", "9000", "--dry-run"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["port"], shown["max_wait"], shown["layers"][0]["name"]) == (9000, 5, "a")
+    path.write_text('prot = 1\n[[layers]]\nname = "a b"\nmodel = "m"\nsource = "s.tif"\n')
+    with pytest.raises(ConfigError, match=r"serve\.toml"):
+        load_settings(path)
+
+
+@pytest.mark.parametrize(
+    ("epsg", "latitude", "native"), [(32643, 19, 16), (32618, 41, 16), (32630, 51.5, 15), (32633, 60, 15)]
+)
+def test_native_zooms_of_2_12_metres(epsg: int, latitude: float, native: int) -> None:
+    """Of Mumbai, New York, London, and 60 degrees north."""
+    utm = CRS(f"EPSG:{epsg}")
+    _, northing = Transformer.from_crs(4326, epsg, always_xy=True).transform(utm.proj.area_of_use.west + 3, latitude)
+    grid = Grid(64, 64, Affine(2.12, 0, 500_000, 0, -2.12, northing), utm)
+    assert native_zoom(terramorph.open_source(Raster.from_pixels(np.zeros((3, 64, 64), np.uint8), grid))) == native

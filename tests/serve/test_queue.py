@@ -1,0 +1,118 @@
+"""The queue of a server's work."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from terramorph.serve.queue import BusyError, Queue
+
+
+def gate() -> tuple[threading.Event, Callable[[], str]]:
+    """Work that waits until it is let go."""
+    open_ = threading.Event()
+    return open_, lambda: "gate" if open_.wait(10) else "late"
+
+
+async def asked(queue: Queue[str], key: str, client: str, order: list[str]) -> str:
+    return await queue.get(key, client, lambda: order.append(key) or key)
+
+
+def test_the_newest_of_each_client_comes_first_and_clients_take_turns() -> None:
+    async def run() -> list[str]:
+        queue, order = Queue[str](60), list[str]()
+        release, wait = gate()
+        first = asyncio.ensure_future(queue.get("gate", "x", wait))
+        await asyncio.sleep(0.05)
+        many = [asyncio.ensure_future(asked(queue, f"a{i}", "a", order)) for i in range(4)]
+        few = [asyncio.ensure_future(asked(queue, f"b{i}", "b", order)) for i in range(2)]
+        await asyncio.sleep(0.05)
+        release.set()
+        await asyncio.gather(first, *many, *few)
+        await queue.close(1)
+        return order
+
+    assert asyncio.run(run()) == ["a3", "b1", "a2", "b0", "a1", "a0"]
+
+
+def test_what_nobody_waits_for_is_dropped_and_what_somebody_waits_for_is_not() -> None:
+    async def run() -> tuple[list[str], str, int, int]:
+        queue, order = Queue[str](60), list[str]()
+        release, wait = gate()
+        running = asyncio.ensure_future(queue.get("gate", "x", wait))
+        await asyncio.sleep(0.05)
+        left = [asyncio.ensure_future(asked(queue, key, "a", order)) for key in ("gone", "shared")]
+        stays = asyncio.ensure_future(asked(queue, "shared", "b", order))
+        await asyncio.sleep(0.05)
+        for task in (*left, running):
+            task.cancel()
+        await asyncio.sleep(0.05)
+        release.set()
+        result = await stays
+        await queue.close(1)
+        return order, result, queue.dropped, queue.joined
+
+    assert asyncio.run(run()) == (["shared"], "shared", 1, 1)
+
+
+def test_too_much_work_is_refused_with_the_time_it_takes() -> None:
+    async def run() -> float:
+        queue = Queue[str](0.25)
+        await queue.get("known", "a", lambda: threading.Event().wait(0.1) or "known")
+        release, wait = gate()
+        held = [asyncio.ensure_future(queue.get(f"k{i}", "a", wait)) for i in range(2)]
+        held.append(asyncio.ensure_future(queue.get("k2", "b", wait)))
+        await asyncio.sleep(0.05)
+        with pytest.raises(BusyError) as caught:
+            await queue.get("more", "a", lambda: "more")
+        assert await asyncio.wait_for(asyncio.gather(queue.get("k1", "b", wait), _soon(release)), 10)  # joining is free
+        await asyncio.gather(*held)
+        await queue.close(1)
+        return caught.value.seconds
+
+    assert asyncio.run(run()) >= 1
+
+
+async def _soon(release: threading.Event) -> bool:
+    await asyncio.sleep(0.05)
+    release.set()
+    return True
+
+
+def test_an_error_reaches_all_who_wait_and_the_next_may_try_again() -> None:
+    def fail() -> str:
+        raise ValueError("no")
+
+    async def run() -> tuple[list[object], str]:
+        queue = Queue[str](60)
+        got = await asyncio.gather(*(queue.get("k", c, fail) for c in "ab"), return_exceptions=True)
+        again = await queue.get("k", "a", lambda: "fine")
+        await queue.close(1)
+        return got, again
+
+    got, again = asyncio.run(run())
+    assert [type(one) for one in got] == [ValueError, ValueError]
+    assert again == "fine"
+
+
+def test_closing_ends_what_runs_and_refuses_the_rest() -> None:
+    async def run() -> tuple[object, object]:
+        queue = Queue[str](60)
+        release, wait = gate()
+        running = asyncio.ensure_future(queue.get("gate", "a", wait))
+        await asyncio.sleep(0.05)
+        queued = asyncio.ensure_future(queue.get("queued", "a", lambda: "queued"))
+        await asyncio.sleep(0.05)
+        asyncio.get_running_loop().call_later(0.1, release.set)
+        await queue.close(5)
+        found = await asyncio.gather(running, queued, return_exceptions=True)
+        with pytest.raises(BusyError):
+            await queue.get("later", "a", lambda: "later")
+        return found[0], found[1]
+
+    ended, refused = asyncio.run(run())
+    assert ended == "gate"
+    assert isinstance(refused, BusyError)

@@ -1,0 +1,210 @@
+"""Tiles that a server answers: those of the batch, seamless, each computed once."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from pmtiles.reader import MmapSource, Reader, all_tiles
+from pyproj import Transformer
+
+import terramorph
+from terramorph.geo import Grid
+from terramorph.geo.mercator import TileBox, pixel_grid
+from terramorph.raster import Raster
+from terramorph.raster.tiles.write import write_tiles
+from terramorph.serve import Settings
+from terramorph.translate import Model
+
+from .conftest import Client, pixels, serving
+
+Tile = tuple[int, int, int]
+
+
+@pytest.fixture(scope="module")
+def batch(model_path: Path, sides: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[Tile, bytes]:
+    """The tiles that `translate_to` writes."""
+    path = tmp_path_factory.mktemp("batch") / "town.pmtiles"
+    terramorph.load(model_path).translate_to(sides[0], path)
+    with path.open("rb") as file:
+        return {number: bytes(data) for number, data in all_tiles(Reader(MmapSource(file)).get_bytes)}
+
+
+def test_served_tiles_are_those_of_the_batch(client: Client, batch: dict[Tile, bytes]) -> None:
+    layer = client.json("/layers")["layers"][0]
+    output = next(view for view in layer["views"] if view["name"] == "output")
+    compared = 0
+    for number, data in batch.items():
+        if number[0] < output["minzoom"]:
+            continue
+        answer = client.tile("output", *number)
+        assert answer.status == 200
+        assert np.array_equal(pixels(answer.data), pixels(data)), number
+        compared += 1
+    assert compared > 20
+    assert layer["native"] == max(z for z, _, _ in batch)
+    # Beside them there is nothing.
+    z, x, y = max(batch)
+    assert client.tile("output", z, x + 9, y).status == 204
+
+
+def test_tiles_made_alone_would_differ(
+    client: Client, batch: dict[Tile, bytes], model_path: Path, sides: tuple[Path, Path]
+) -> None:
+    """What the test above proves is more than a network run tile by tile gives."""
+    model: Model = terramorph.load(model_path)
+    zoom, x, y = whole_block(batch)
+    raster = terramorph.open_source(sides[0]).read(pixel_grid(zoom, TileBox(x, y, x + 1, y + 1), 256))
+    alone = model.translate(Raster.from_pixels(raster.pixels)).pixels.transpose(1, 2, 0)
+    served = pixels(client.tile("output", zoom, x, y).data)[..., :3]
+    assert np.abs(served.astype(int) - alone).max() > 4
+
+
+def whole_block(batch: dict[Tile, bytes]) -> Tile:
+    """The first of 2 x 2 tiles of the finest zoom that are full of data."""
+    zoom = max(batch)[0]
+    full = {number for number, data in batch.items() if number[0] == zoom and pixels(data)[..., 3].all()}
+    return next((z, x, y) for z, x, y in sorted(full) if {(z, x + 1, y), (z, x, y + 1), (z, x + 1, y + 1)} <= full)
+
+
+def test_any_order_and_any_cache_give_the_same_bytes(
+    settings: Callable[..., Settings], client: Client, batch: dict[Tile, bytes]
+) -> None:
+    numbers = [number for number in batch if number[0] == max(batch)[0]][::3]
+    np.random.default_rng(0).shuffle(numbers)
+    with serving(settings(window_cache_mb=1, tile_cache_mb=1)) as small:
+        for number in numbers:
+            assert small.tile("output", *map(int, number)).data == client.tile("output", *map(int, number)).data
+
+
+def test_what_is_asked_for_at_once_is_made_once(settings: Callable[..., Settings], batch: dict[Tile, bytes]) -> None:
+    z, x, y = max(batch)
+    with serving(settings()) as cold, ThreadPoolExecutor(32) as pool:
+        bodies = list(pool.map(lambda _: cold.tile("output", z, x, y).data, range(32)))
+        assert len(set(bodies)) == 1
+        status = cold.json("/status")
+    assert status["computed"] == 1
+    assert status["joined"] + sum(1 for _ in bodies) >= 32
+
+
+def test_tiles_may_be_kept(client: Client, batch: dict[Tile, bytes]) -> None:
+    layer = client.json("/layers")["layers"][0]
+    z, x, y = max(batch)
+    path = f"/t/town/output/{layer['identity']}/{z}/{x}/{y}.png"
+    answer = client.get(path)
+    assert answer.headers["Cache-Control"] == "public, max-age=31536000, immutable"
+    assert client.get(path, **{"If-None-Match": answer.headers["ETag"]}).status == 304
+    brief = client.tile("output", z, x, y)
+    assert "immutable" not in brief.headers["Cache-Control"]
+    assert brief.data == answer.data
+    assert client.get(path.replace(layer["identity"], "0" * 16)).status == 404
+
+
+def test_zooms_beyond_those_of_the_model(client: Client, batch: dict[Tile, bytes]) -> None:
+    layer = client.json("/layers")["layers"][0]
+    output = next(view for view in layer["views"] if view["name"] == "output")
+    z, x, y = max(batch)
+    assert output["minzoom"] == z - 3
+    assert output["maxzoom"] == z + 1
+    finest = pixels(client.tile("output", z + 1, 2 * x, 2 * y).data)
+    over = pixels(client.tile("output", z + 2, 4 * x, 4 * y).data)
+    # Enlarged, without another pass of the network: its means are those of the quarter that it shows.
+    quarter = finest[:128, :128, :3].astype(float)
+    assert over[..., :3].reshape(128, 2, 128, 2, 3).mean(axis=(1, 3)) == pytest.approx(quarter, abs=40)
+    assert abs(over[..., :3].mean() - quarter.mean()) < 1
+    assert client.tile("output", z + 4, 16 * x, 16 * y).status == 404
+    coarse = client.tile("output", z - 4, x >> 4, y >> 4)
+    assert coarse.status == 204
+    assert coarse.headers["X-Terramorph"] == "zoom-in"
+    assert client.tile("input", z - 4, x >> 4, y >> 4).status == 200
+
+
+def test_tiles_of_512_pixels_and_other_formats(client: Client, batch: dict[Tile, bytes]) -> None:
+    z, x, y = whole_block(batch)
+    x, y = x >> 1, y >> 1
+    large = pixels(client.get(f"/t/town/output/{z - 1}/{x}/{y}@2x.png").data)
+    assert large.shape == (512, 512, 4)
+    for i in (0, 1):
+        for j in (0, 1):
+            answer = client.tile("output", z, 2 * x + i, 2 * y + j)
+            part = large[256 * j : 256 * (j + 1), 256 * i : 256 * (i + 1)]
+            assert np.array_equal(part, pixels(answer.data)) if answer.status == 200 else not part.any()
+    z, x, y = whole_block(batch)
+    exact = pixels(client.tile("input", z, x, y).data).astype(int)
+    for format, name in (("webp", "WEBP"), ("jpg", "JPEG")):
+        answer = client.tile("input", z, x, y, format)
+        assert Image.open(io.BytesIO(answer.data)).format == name
+        assert np.abs(pixels(answer.data) - exact)[..., :3].mean() < 12
+
+
+def test_difference_and_classes_follow_the_output(client: Client, batch: dict[Tile, bytes]) -> None:
+    z, x, y = whole_block(batch)
+    output, truth = (pixels(client.tile(view, z, x, y).data).astype(int) for view in ("output", "truth"))
+    apart = np.abs(output - truth)[..., :3].mean(axis=2)
+    shown = pixels(client.tile("difference", z, x, y).data)
+    both = (output[..., 3] > 0) & (truth[..., 3] > 0)
+    assert both.any()
+    strongest = apart[both] > np.percentile(apart[both], 80)
+    assert shown[both][strongest][:, 3].mean() > shown[both][~strongest][:, 3].mean()
+    colours = {tuple(c) for c in pixels(client.tile("classes", z, x, y).data).reshape(-1, 4)[:, :3]}
+    named = {tuple(bytes.fromhex(one["colour"][1:])) for one in client.json("/layers")["layers"][0]["classes"]}
+    assert colours <= named
+
+
+def test_values_at_a_point_and_a_piece_as_a_geotiff(
+    client: Client, model_path: Path, sides: tuple[Path, Path], tmp_path: Path
+) -> None:
+    west, south, east, north = client.json("/layers")["layers"][0]["bounds"]
+    lon, lat = west + 0.6 * (east - west), south + 0.4 * (north - south)
+    found = client.json(f"/point?layer=town&lon={lon}&lat={lat}")
+    with terramorph.load(model_path).lazy(sides[0]) as output:
+        column, row = (int(v) for v in ~output.grid.affine @ (found["x"], found["y"]))
+        pixel: Grid = output.grid.crop(row, column, 1, 1)
+        assert found["output"] == output.read(pixel).pixels[:, 0, 0].tolist()
+        assert found["class"] in {"land", "building", "road", "highway", "arterial", "park", "water"}
+        box = f"{lon - 0.001},{lat - 0.001},{lon + 0.001},{lat + 0.001}"
+        answer = client.get(f"/export?layer=town&view=output&bbox={box}")
+        assert answer.status == 200
+        (tmp_path / "view.tif").write_bytes(answer.data)
+        with terramorph.open_source(tmp_path / "view.tif") as piece:
+            wanted = output.read(piece.grid)
+            assert np.array_equal(piece.read(piece.grid).pixels, wanted.pixels)
+            to_degrees = Transformer.from_crs(piece.grid.crs.proj, "EPSG:4326", always_xy=True)
+            west_, _, east_, _ = to_degrees.transform_bounds(*piece.grid.bounds)
+    assert west_ <= lon - 0.001 < lon + 0.001 <= east_
+    assert b"TERRAMORPH_SYNTHETIC" in answer.data
+    assert client.get(f"/point?layer=town&lon={west - 1}&lat={lat}").status == 200
+    assert client.get("/point?layer=town&lon=x&lat=1").status == 400
+    assert client.get("/export?layer=town&view=output&bbox=0,0,1,1").status == 400
+
+
+def test_a_large_export_says_what_to_run(settings: Callable[..., Settings]) -> None:
+    with serving(settings(export_pixels=1000)) as client:
+        west, south, east, north = client.json("/layers")["layers"][0]["bounds"]
+        answer = client.get(f"/export?layer=town&view=output&bbox={west},{south},{east},{north}")
+    assert answer.status == 400
+    assert b"terramorph translate" in answer.data
+
+
+def test_servers_share_a_folder(settings: Callable[..., Settings], batch: dict[Tile, bytes], tmp_path: Path) -> None:
+    numbers = [number for number in batch if number[0] == max(batch)[0]][:6]
+    with serving(settings(cache=tmp_path)) as first:
+        bodies = [first.tile("output", *number).data for number in numbers]
+    with serving(settings(cache=tmp_path)) as second:
+        assert [second.tile("output", *number).data for number in numbers] == bodies
+        assert second.json("/status")["computed"] == 0
+
+
+def test_write_tiles_of_the_lazy_source_is_the_batch(
+    model_path: Path, sides: tuple[Path, Path], batch: dict[Tile, bytes], tmp_path: Path
+) -> None:
+    with terramorph.load(model_path).lazy(sides[0]) as output:
+        write_tiles(output, tmp_path / "lazy.pmtiles", kind="pmtiles", name="town")
+    with (tmp_path / "lazy.pmtiles").open("rb") as file:
+        made = {number: bytes(data) for number, data in all_tiles(Reader(MmapSource(file)).get_bytes)}
+    assert made == batch

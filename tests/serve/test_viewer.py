@@ -1,0 +1,179 @@
+"""The viewer, in Chromium."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+import rasterio
+from PIL import Image
+
+from .conftest import Client
+
+playwright = pytest.importorskip("playwright.sync_api", reason="browser tests need the package playwright")
+CHROMIUM = os.environ.get("TERRAMORPH_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="browser tests need Chromium"),
+]
+
+FLAGS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--disable-dev-shm-usage"]
+AXE = Path(__file__).parents[1] / "vendor" / "axe-core" / "axe.min.js"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[playwright.Browser]:
+    """Chromium without a graphics card."""
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def opened(browser: playwright.Browser, client: Client) -> Iterator[Callable[..., playwright.Page]]:
+    """Opens the page, and sees that it says nothing on the console and asks no other host."""
+    contexts, heard, hosts = [], [], set()
+
+    def open_page(hash: str = "", width: int = 1280, height: int = 800, **options: str) -> playwright.Page:
+        context = browser.new_context(
+            viewport={"width": width, "height": height}, accept_downloads=True, reduced_motion="reduce", **options
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: heard.append(message.text) if message.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: heard.append(str(error)))
+        page.on("request", lambda request: hosts.add(urlsplit(request.url).netloc) if "://" in request.url else None)
+        page.goto(client.server.address + hash)
+        page.wait_for_selector("body[data-ready]", timeout=30_000)
+        settle(page)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert [line for line in heard if "GPU stall" not in line and "GL Driver" not in line] == []
+    assert hosts - {""} == {urlsplit(client.server.address).netloc}
+
+
+def settle(page: playwright.Page) -> None:
+    """Waits until all tiles are there and drawn."""
+    page.wait_for_timeout(300)
+    page.wait_for_selector("#work:empty", state="attached", timeout=60_000)
+    page.wait_for_timeout(400)
+
+
+def shot(page: playwright.Page) -> np.ndarray:
+    """What is seen, (H, W, 3), without the panel."""
+    image = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+    return np.asarray(image).astype(int)[80:700, 360:]
+
+
+def test_the_swipe_shows_input_on_the_left_and_output_on_the_right(opened: Callable[..., playwright.Page]) -> None:
+    both, inputs = opened("#l=input&r=output&s=60"), opened("#l=input&r=input&s=60")
+    handle = both.locator("#handle")
+    assert handle.get_attribute("aria-valuenow") == "60"
+    seen, plain = shot(both), shot(inputs)
+    edge = round(1280 * 0.6) - 360
+    assert np.abs(seen[:, : edge - 30] - plain[:, : edge - 30]).mean() < 1
+    assert np.abs(seen[:, edge + 30 :] - plain[:, edge + 30 :]).mean() > 5
+    handle.focus()
+    both.keyboard.press("ArrowLeft")
+    assert handle.get_attribute("aria-valuenow") == "59"
+    both.keyboard.press("Shift+ArrowLeft")
+    assert handle.get_attribute("aria-valuenow") == "49"
+    box = handle.bounding_box()
+    assert box is not None
+    both.mouse.move(box["x"] + 22, 400)
+    both.mouse.down()
+    both.mouse.move(1280 * 0.8, 400, steps=4)
+    both.mouse.up()
+    assert handle.get_attribute("aria-valuenow") == "80"
+    both.keyboard.press("[")
+    assert handle.get_attribute("aria-valuenow") == "79"
+    both.keyboard.press("Home")
+    assert "s=0" in both.url
+
+
+def test_space_blinks_and_numbers_choose(opened: Callable[..., playwright.Page]) -> None:
+    page = opened("#l=input&r=output&mode=blink")
+    right = shot(page)
+    page.keyboard.press(" ")
+    left = shot(page)
+    assert np.abs(right - left).mean() > 5
+    page.keyboard.press(" ")
+    assert np.abs(shot(page) - right).mean() < 1
+    page.keyboard.press("3")
+    assert page.locator("#right-view").input_value() == "truth"
+    assert page.locator("#right-name").inner_text() == "Truth"
+
+
+def test_the_address_brings_the_view_back(opened: Callable[..., playwright.Page]) -> None:
+    page = opened("#l=truth&r=output&s=40&mode=swipe")
+    page.keyboard.press("]")
+    where = page.url.partition("#")[2]
+    assert {"l=truth", "r=output", "s=41", "layer=town", "mode=swipe"} <= set(where.split("&"))
+    again = opened("#" + where)
+    assert again.url == page.url
+    assert np.abs(shot(again) - shot(page)).mean() < 1
+
+
+def test_the_picture_and_the_geotiff_of_a_view(opened: Callable[..., playwright.Page], tmp_path: Path) -> None:
+    page = opened("#l=input&r=output&s=50")
+    with page.expect_download() as download:
+        page.keyboard.press("e")
+    download.value.save_as(tmp_path / "view.png")
+    picture = np.asarray(Image.open(tmp_path / "view.png").convert("RGB")).astype(int)
+    assert np.abs(picture[80:700, 360:600] - shot(page)[:, :240]).mean() < 1
+    assert np.abs(picture[80:700, 700:1200] - shot(page)[:, 340:840]).mean() < 1
+    with page.expect_download() as download:
+        page.locator("#tif").click()
+    download.value.save_as(tmp_path / "view.tif")
+    with rasterio.open(tmp_path / "view.tif") as dataset:
+        assert dataset.crs.to_epsg() == 32633
+        assert dataset.tags()["TERRAMORPH_SYNTHETIC"] == "yes"
+        assert dataset.tags()["TERRAMORPH_BUNDLE_DIGEST"]
+
+
+def test_values_at_a_point_and_the_card(opened: Callable[..., playwright.Page]) -> None:
+    page = opened("#l=input&r=output")
+    page.mouse.click(900, 400)
+    page.wait_for_selector("#point dl", timeout=30_000)
+    said = page.locator("#point").inner_text()
+    for word in ("Place", "EPSG:32633", "Input", "Output", "Truth", "Class"):
+        assert word in said
+    page.locator("#chip").click()
+    card = page.locator("#card").inner_text()
+    assert "2.00 m a pixel" in card
+    assert "Of a test." in card
+    page.keyboard.press("Escape")
+    page.keyboard.press("?")
+    assert page.locator("#keys").is_visible()
+
+
+def test_far_out_it_says_to_zoom_in(opened: Callable[..., playwright.Page], client: Client) -> None:
+    layer = client.json("/layers")["layers"][0]
+    west, south, east, north = layer["bounds"]
+    page = opened(f"#map={layer['native'] - 6}/{(south + north) / 2}/{(west + east) / 2}")
+    assert page.locator("#notice").inner_text() == "Zoom in to translate."
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_people_with_disabilities_can_use_it(opened: Callable[..., playwright.Page], width: int, scheme: str) -> None:
+    page = opened("#l=input&r=output", width=width, color_scheme=scheme)
+    if width == 390:
+        page.locator("#fold").click()
+    page.evaluate(AXE.read_text())
+    rules = "{runOnly: ['wcag2a', 'wcag2aa']}"
+    found = page.evaluate(
+        f"axe.run(document, {rules}).then(r => r.violations.map(v => [v.id, v.nodes.map(n => n.html)]))"
+    )
+    assert found == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
