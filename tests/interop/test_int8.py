@@ -116,7 +116,10 @@ def test_what_is_refused() -> None:
     assert not loss({"miou": None, "psnr": 20.0}, {"miou": None, "psnr": 19.9}).refused
     assert loss({"miou": None, "psnr": 20.0}, {"miou": None, "psnr": 19.7}).refused
     assert loss({}, {}).refused
-    assert str(loss({"miou": 0.4, "psnr": None}, {"miou": 0.39, "psnr": None})) == "miou 0.4 to 0.39 on 9 pairs of val"
+    assert (
+        str(loss({"miou": 0.4, "psnr": None}, {"miou": 0.39, "psnr": None}))
+        == "mean IoU of classes 40.0 % to 39.0 % on 9 pairs of val"
+    )
 
 
 def test_the_loss_is_written_into_the_file(eight: tuple[Bundle, Path], tmp_path: Path) -> None:
@@ -125,7 +128,7 @@ def test_the_loss_is_written_into_the_file(eight: tuple[Bundle, Path], tmp_path:
     note_quality(path, loss({"miou": 0.4}, {"miou": 0.395}))
     assert OnnxBackend(path).quality == "kept"
     note_quality(path, loss({"miou": 0.4}, {"miou": 0.1}))
-    with pytest.raises(BundleError, match=r"lost too much in 8 bits \(miou 0.4 to 0.1 on 9 pairs of val\)"):
+    with pytest.raises(BundleError, match=r"lost too much in 8 bits \(mean IoU of classes 40.0 % to 10.0 % on 9 pairs"):
         load(path)
     assert load(path, accept_quality_loss=True).header == load(eight[1]).header
 

@@ -191,7 +191,7 @@ def _groups(examples: Sequence[Example], metrics: Mapping[str, Metric]) -> list[
     groups: dict[str, list[tuple[str, Any]]] = {}
     for example in examples:
         have = [key for key in example.values if metrics[key].main or key == example.by]
-        figures = [f"{metrics[key].label} {metrics[key].said(example.values[key])}" for key in have]
+        figures = [metrics[key].told(example.values[key]) for key in have]
         groups.setdefault(example.group, []).append((" · ".join([example.id, *figures]), _pictures(example)))
     return [(name, groups[name]) for name in GROUPS if name in groups]
 

@@ -26,6 +26,7 @@ from terramorph.bundle import Bundle, Header
 from terramorph.data import DEFAULT_CACHE, batches_as_trained
 from terramorph.errors import ConfigError, InputError, MissingPackageError
 from terramorph.interop.onnx import build_model, write_model
+from terramorph.metrics import METRICS
 
 QUANTISED = ("Conv", "Relu", "LeakyRelu", "Concat", "DepthToSpace", "Add")
 MAX_MIOU_LOSS = 0.01
@@ -58,7 +59,7 @@ class QualityLoss:
 
     def __str__(self) -> str:
         changes = [
-            f"{name} {before:.4g} to {after:.4g}"
+            f"{METRICS[name].name} {METRICS[name].said(before)} to {METRICS[name].said(after)}"
             for name, before in self.before.items()
             if before is not None and (after := self.after.get(name)) is not None
         ]

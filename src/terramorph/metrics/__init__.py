@@ -1,6 +1,6 @@
 """Figures that say how good a translation is. Tensors in, numbers out; `catalog` lists them."""
 
-from terramorph.metrics.catalog import FROZEN, MAIN, METRICS, Metric, Needs, require_metric, with_own
+from terramorph.metrics.catalog import FROZEN, MAIN, METRICS, Metric, Needs, with_own
 from terramorph.metrics.distribution import frechet_distance, kernel_distance
 from terramorph.metrics.inception import INCEPTION_FILE, InceptionFeatures
 from terramorph.metrics.mapwise import class_accuracy, class_iou, confusions, mean_iou, named_iou
@@ -33,7 +33,6 @@ __all__ = [
     "mean_iou",
     "named_iou",
     "psnr",
-    "require_metric",
     "rmse",
     "ssim",
     "with_own",

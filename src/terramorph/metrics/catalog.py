@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from terramorph.errors import ConfigError, did_you_mean
+from terramorph.errors import ConfigError
 from terramorph.metrics.distribution import frechet_distance, kernel_distance
 from terramorph.metrics.mapwise import class_accuracy, confusions, mean_iou
 from terramorph.metrics.perceptual import Features, lpips
@@ -83,7 +83,8 @@ class Metric:
     @property
     def label(self) -> str:
         """Name and unit, for the head of a table or an axis."""
-        name = self.name[0].upper() + self.name[1:]
+        plain = self.name.partition(" ")[0].islower()  # and no name such as clDice
+        name = self.name[0].upper() + self.name[1:] if plain else self.name
         return f"{name}, {self.unit}" if self.unit else name
 
     @property
@@ -97,6 +98,10 @@ class Metric:
             return "–"
         text = format(value, self.format)
         return f"{text[:-1]} %" if text.endswith("%") else text
+
+    def told(self, value: float | None) -> str:
+        """Name, value and unit, as `PSNR 26.02 dB`."""
+        return f"{self.name} {self.said(value)} {self.unit}".rstrip()
 
 
 def _pooled(prediction: Features, truth: Features, mask: Tensor | None) -> Tensor:
@@ -178,17 +183,3 @@ def with_own(metrics: Iterable[Metric]) -> dict[str, Metric]:
             raise ConfigError(f"There is a metric {metric.key!r} already; choose another key for {metric.name}.")
         known[metric.key] = metric
     return known
-
-
-def require_metric(key: object, where: str = "") -> None:
-    """Check that there is a metric of this key.
-
-    Args:
-        key: As somebody wrote it.
-        where: For the message, as `` of FILE``.
-
-    Raises:
-        ConfigError: There is none.
-    """
-    if key not in METRICS:
-        raise ConfigError(f"There is no metric {key!r}{where}; {did_you_mean(key, METRICS)}")

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from terramorph.bundle import Bands, Bundle
-from terramorph.errors import ConfigError
+from terramorph.errors import ConfigError, did_you_mean
 from terramorph.evaluation import evaluate
-from terramorph.metrics import MAIN, require_metric
+from terramorph.metrics import MAIN, METRICS
 from terramorph.networks import build_generator
 from terramorph.pairs import open_pairs
 from terramorph.pixels import Scaling
@@ -43,7 +43,8 @@ def choose_objectives(
         DatasetError: if the pairs do not fit the network.
     """
     for name in asked:
-        require_metric(name)
+        if name not in METRICS:
+            raise ConfigError(f"There is no metric {name!r}; {did_you_mean(name, METRICS)}")
     if len(set(asked)) < len(asked):
         raise ConfigError(f"The objectives {', '.join(asked)} name a metric twice; name each once.")
     with tempfile.TemporaryDirectory() as folder:

@@ -46,8 +46,7 @@ class Validation:
     @property
     def said(self) -> str:
         """The scores as text, such as `SSIM 0.512, PSNR 18.20 dB`."""
-        told = [(metric, self.scores[metric.key]) for metric in self.metrics if metric.key in self.scores]
-        return ", ".join(f"{metric.name} {metric.said(value)} {metric.unit}".rstrip() for metric, value in told)
+        return ", ".join(one.told(self.scores[one.key]) for one in self.metrics if one.key in self.scores)
 
 
 class Validator:
