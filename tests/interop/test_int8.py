@@ -75,19 +75,21 @@ def test_what_is_in_eight_bits(eight: tuple[Bundle, Path]) -> None:
     model = onnx.load(str(path))
     stored = {i.name: onnx.TensorProto.DataType.Name(i.data_type) for i in model.graph.initializer if len(i.dims) == 4}
     plain = sorted(name for name, kind in stored.items() if kind == "FLOAT")
-    assert plain == ["down.0.weight", *(f"head.weight.{a}{b}" for a in (0, 1) for b in (0, 1))]
-    assert sum(kind == "INT8" for kind in stored.values()) == 5 + 4 * 5
+    assert plain == ["down.0.weight", "head.conv.weight"]
+    assert sum(kind == "INT8" for kind in stored.values()) == 5 + 5
     opened = OnnxBackend(path)
     assert (opened.quality, opened.header.mode) == ("unmeasured", "raster")
     assert opened.header.source == bundle.header.source
 
 
-def test_a_residual_network(town_pairs: Path, tmp_path: Path) -> None:
-    bundle = make("resnet6", town_pairs)
+@pytest.mark.parametrize("name", ["resnet6", "lite-unet"])
+def test_other_networks(name: str, town_pairs: Path, tmp_path: Path) -> None:
+    bundle = make(name, town_pairs)
     path = export_int8(bundle, tmp_path / "model.onnx", town_pairs, images=2, cache=tmp_path / "cache")
     x = sources(town_pairs, "val")
     plain = TorchBackend(bundle.network, device="cpu", precision="fp32").run(x)
-    assert float((load(path).translate_batch(x) - plain).abs().mean()) < 0.1 * float(plain.std())
+    loss = 0.2 if name == "lite-unet" else 0.1  # of 75 convolutions that have learnt nothing
+    assert float((load(path).translate_batch(x) - plain).abs().mean()) < loss * float(plain.std())
 
 
 def test_nothing_is_printed(town_pairs: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

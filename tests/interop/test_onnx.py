@@ -15,16 +15,16 @@ from torch import Tensor, nn
 from terramorph.bundle import Bands, Bundle, Header
 from terramorph.errors import BundleError, ConfigError, MissingPackageError, StorageError
 from terramorph.interop import export_onnx
-from terramorph.networks import build_discriminator, build_network, initialize
+from terramorph.networks import build_network, initialize
 from terramorph.translate import Model, OnnxBackend, load
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 
-def make(name: str, norm: str = "batch", gain: float = 0.1) -> Bundle:
+def make(name: str, gain: float = 0.1, **settings: Any) -> Bundle:
     generator = torch.Generator().manual_seed(3)
-    network = build_network(name, width=4, norm=norm, in_bands=2)
+    network = build_network(name, in_bands=2, **{"width": 4, **settings})
     initialize(network, generator, gain=gain)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -40,10 +40,19 @@ def images(*shape: int) -> Tensor:
 
 @pytest.mark.parametrize("mode", ["raster", "paper"])
 @pytest.mark.parametrize(
-    ("name", "norm"), [("unet64", "batch"), ("unet64", "instance"), ("resnet6", "batch"), ("resnet6", "none")]
+    ("name", "settings"),
+    [
+        ("unet64", {}),
+        ("unet64", {"norm": "instance"}),
+        ("unet64", {"upsampling": "pixelshuffle"}),
+        ("unet64", {"skips": False}),
+        ("resnet6", {}),
+        ("resnet6", {"norm": "none", "upsampling": "resize"}),
+        ("lite-unet", {"width": 10, "colours": 5, "noise": 2}),
+    ],
 )
-def test_equals_torch_at_any_size(name: str, norm: str, mode: Any, tmp_path: Path) -> None:
-    bundle = make(name, norm)
+def test_equals_torch_at_any_size(name: str, settings: dict[str, Any], mode: Any, tmp_path: Path) -> None:
+    bundle = make(name, **settings)
     path = export_onnx(bundle, tmp_path / "model.onnx", mode=mode)
     exported = OnnxBackend(path, threads=1)
     model = Model(bundle, mode=mode, precision="fp32", device="cpu", dropout=False)
@@ -112,12 +121,17 @@ def test_no_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         OnnxBackend(path)
 
 
-def test_only_generators(tmp_path: Path) -> None:
-    network = build_discriminator("patchgan", width=4)
-    bands = Bands(names=("a",) * 6)
+class _OneSize(nn.Module):
+    """A generator that writes the traced size into its graph."""
+
+    def forward(self, source: Tensor) -> Tensor:
+        return source[:, :1].expand(-1, 3, -1, -1) + torch.ones(*(int(side) for side in source.shape[2:]))
+
+
+def test_a_graph_of_one_size_is_refused(tmp_path: Path) -> None:
     made = make("unet64")
-    with pytest.raises(ConfigError, match="PatchGAN is not exported"):
-        export_onnx(Bundle(network, made.header.model_copy(update={"source": bands})), tmp_path / "x.onnx")
+    with pytest.raises(ConfigError, match="traced at one size"):
+        export_onnx(Bundle(_OneSize(), made.header), tmp_path / "x.onnx")
     assert not list(tmp_path.iterdir())
 
 

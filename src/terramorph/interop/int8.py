@@ -28,7 +28,7 @@ from terramorph.errors import ConfigError, InputError, MissingPackageError
 from terramorph.interop.onnx import build_model, write_model
 from terramorph.metrics import METRICS
 
-QUANTISED = ("Conv", "Relu", "LeakyRelu", "Concat", "DepthToSpace", "Add")
+QUANTISED = ("Conv", "Relu", "LeakyRelu", "Concat", "DepthToSpace", "Slice", "Add")
 MAX_MIOU_LOSS = 0.01
 """Of mIoU, 0 to 1; an 8-bit network that loses more is refused as a default."""
 MAX_PSNR_LOSS = 0.2

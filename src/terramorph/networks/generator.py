@@ -11,6 +11,7 @@ and may have what other parts look for:
 - `norms() -> pairs of names`: which norm follows which convolution, so that batch norm is folded for inference
   (`inference.fold_batchnorm`); without, it is left as it is;
 - `for_inference() -> nn.Module`: a layer, or the whole, in another form that computes the same;
+- `for_export() -> nn.Module`: the whole, once made ready for inference, in a form that is exported;
 - `rearranged`: what makes a faster form for a CPU (`inference.cpu_form`), or None;
 - `overlap: int`: pixels that windows should share where the halo is not bounded;
 - `noise: int`: bands of the noise image that `forward(source, noise)` takes;

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from terramorph.networks.layers import NoiseDropout
+from terramorph.networks.layers import NoiseDropout, instance_norm
 
 
 class PerImageNorm(nn.Module):
@@ -34,8 +34,8 @@ class PerImageNorm(nn.Module):
         self.eps = norm.eps
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) with H * W > 1 -> the same shape."""
-        return nn.functional.instance_norm(x, weight=self.weight, bias=self.bias, eps=self.eps)
+        """(N, C, H, W) -> the same shape; a plane of a single pixel becomes the bias."""
+        return instance_norm(x, self.weight, self.bias, self.eps)
 
 
 def per_image_statistics(network: nn.Module, *, dropout: bool) -> nn.Module:

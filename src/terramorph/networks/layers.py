@@ -38,10 +38,7 @@ def make_norm(norm: Norm, channels: int) -> nn.Module:
 class InstanceNorm(nn.Module):
     """Instance normalisation without affine parameters (Ulyanov et al. 2016, arXiv:1607.08022).
 
-    A plane of a single pixel is its own mean and becomes 0, where torch would refuse it. Of the networks here only a
-    discriminator of single pixels can come to that, on an image of one: what `on_stride` extends has two pixels a side
-    or more wherever there is a norm (the innermost layer of a U-Net, which is 1x1 then, has none), and planes of one
-    pixel are too small for the 4x4 kernel that follows in every other discriminator.
+    A plane of a single pixel is its own mean and becomes 0.
     """
 
     def __init__(self, channels: int, eps: float = 1e-5) -> None:
@@ -50,10 +47,13 @@ class InstanceNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        """float (N, C, H, W) -> the same shape, every (H, W) plane of several pixels at mean 0 and variance 1."""
-        if x.shape[-1] * x.shape[-2] == 1:
-            return torch.zeros_like(x)
-        return nn.functional.instance_norm(x, eps=self.eps)
+        """float (N, C, H, W) -> the same shape, every (H, W) plane at mean 0 and variance 1."""
+        return instance_norm(x, None, None, self.eps)
+
+
+def instance_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+    """`torch.nn.functional.instance_norm` that takes planes of a single pixel too: (N, C, H, W) -> the same shape."""
+    return torch.instance_norm(x, weight, bias, None, None, True, 0.0, eps, False)
 
 
 class NoiseDropout(nn.Module):
@@ -94,7 +94,7 @@ def reflected(length: int, before: int, after: int, device: torch.device | None 
 
     torch's own reflection pad cannot reach further than the image is long; this one can.
     """
-    period = max(2 * (length - 1), 1)
+    period = _at_least(2 * (length - 1), 1)
     index = torch.arange(-before, length + after, device=device).remainder(period)
     return torch.where(index >= length, period - index, index)
 
@@ -102,7 +102,8 @@ def reflected(length: int, before: int, after: int, device: torch.device | None 
 def on_stride(run: Callable[[Tensor], Tensor], x: Tensor, stride: int, least: int = 1) -> Tensor:
     """Runs a network that needs multiples of `stride` on any size.
 
-    The image is extended by reflection at the bottom and right, and the result is cropped back.
+    The image is extended by reflection at the bottom and right, and the result is cropped back. Traced, the graph does
+    so for any size too.
 
     Args:
         run: the network; (N, C, H, W) -> (N, D, H, W) for H and W that are multiples of the stride.
@@ -113,18 +114,21 @@ def on_stride(run: Callable[[Tensor], Tensor], x: Tensor, stride: int, least: in
     Returns:
         (N, D, H, W) with the input's H and W.
     """
-    height, width = x.shape[-2:]
-    extra_rows, extra_columns = (
-        max(-(-length // stride), -(-least // stride)) * stride - length for length in (height, width)
-    )
-    if extra_rows == 0 and extra_columns == 0:
-        return run(x)
+    sides = x.shape[-2:]
+    wanted = [(_at_least(side, least) + stride - 1) // stride * stride for side in sides]
     # One index per axis and only where it is needed: index_select keeps the memory format.
-    if extra_rows:
-        x = x.index_select(2, reflected(height, 0, extra_rows, x.device))
-    if extra_columns:
-        x = x.index_select(3, reflected(width, 0, extra_columns, x.device))
-    return run(x)[..., :height, :width]
+    traced = torch.jit.is_tracing()  # type: ignore[no-untyped-call, attr-defined]
+    changed = [traced or whole != side for side, whole in zip(sides, wanted, strict=True)]
+    for axis in (0, 1):
+        if changed[axis]:
+            x = x.index_select(axis + 2, reflected(sides[axis], 0, wanted[axis] - sides[axis], x.device))
+    made = run(x)
+    return made[..., : sides[0], : sides[1]] if any(changed) else made
+
+
+def _at_least(value: int, least: int) -> int:
+    # A side that is traced is a tensor of torch, and `max` would write its value into the graph.
+    return value.clamp(min=least) if isinstance(value, Tensor) else max(value, least)
 
 
 def initialize(network: nn.Module, generator: torch.Generator, gain: float = 0.02) -> None:

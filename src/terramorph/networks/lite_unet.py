@@ -154,10 +154,10 @@ class LiteUNet(nn.Module):
         for step, skip, stride in zip(self.up, features[-2::-1], STRIDES[-2::-1], strict=True):
             x = functional.interpolate(x, scale_factor=2.0, mode="nearest")
             # Averaged over s x s pixels and times s, noise is as strong at every stride.
-            seen = [functional.avg_pool2d(noise, stride) * stride] if self.config.noise else []
+            seen = [functional.avg_pool2d(noise, stride) * stride] if self.noise else []
             x = step(torch.cat([x, skip, *seen], dim=1))
         fine = functional.relu(functional.pixel_shuffle(self.shuffle(x), 2))
-        x = torch.cat([fine, functional.relu(self.detail(source)), noise], dim=1)
+        x = torch.cat([fine, functional.relu(self.detail(source)), *([noise] if self.noise else [])], dim=1)
         y: Tensor = self.head(self.last(x))
         return y
 

@@ -10,10 +10,10 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from terramorph.networks.convolutions import HalvingConv2d, join
+from terramorph.networks.convolutions import KERNEL, HalvingConv2d, join
 from terramorph.networks.cpu_unet import CpuUNet
 from terramorph.networks.generator import GeneratorConfig
-from terramorph.networks.inference import plain
+from terramorph.networks.inference import doubling_kernels, plain
 from terramorph.networks.layers import NoiseDropout, Norm, make_norm, on_stride
 from terramorph.networks.upsampling import Upsampling, make_upsampling
 
@@ -151,3 +151,75 @@ class UNet(EncoderDecoder):
     def for_inference(self) -> UNet:
         """Itself."""
         return self
+
+    def for_export(self) -> nn.Module:
+        """The same function with the layers that runtimes have fast kernels for; see `_ExportedUNet`."""
+        return _ExportedUNet(self)
+
+
+class _ExportedUNet(nn.Module):
+    """A U-Net made ready for inference, for other runtimes.
+
+    What the decoder sees of the encoder is made positive before it is joined: relu(leaky_relu(x)) is relu(x), and
+    values of one sign lose less in 8 bits.
+    """
+
+    def __init__(self, network: UNet) -> None:
+        super().__init__()
+        self.stride = network.stride
+        self.down, self.down_norm = network.down, network.down_norm
+        self.up = nn.ModuleList(_doubled(conv, norm) for conv, norm in zip(network.up, network.up_norm, strict=True))
+        self.head = _doubled(network.head, nn.Identity(), relu=False)
+
+    def forward(self, source: Tensor) -> Tensor:
+        """As `EncoderDecoder`."""
+        return on_stride(self._run, source, self.stride)
+
+    def _run(self, x: Tensor) -> Tensor:
+        skips = []
+        last = len(self.down) - 1
+        for level, (conv, norm) in enumerate(zip(self.down, self.down_norm, strict=True)):
+            x = norm(conv(x))
+            if level < last:
+                x = functional.leaky_relu(x, 0.2)
+                skips.append(functional.relu(x))
+        x = functional.relu(x)
+        for up in self.up:
+            x = torch.cat([skips.pop(), up(x)], dim=1)
+        return torch.tanh(self.head(x))
+
+
+def _doubled(conv: nn.Module, norm: nn.Module, *, relu: bool = True) -> nn.Module:
+    """A transposed convolution, norm and ReLU; one of 4x4 as a `_Doubled`."""
+    assert isinstance(conv, nn.ConvTranspose2d)
+    if conv.kernel_size == (KERNEL, KERNEL):
+        return _Doubled(conv, norm, relu)
+    return nn.Sequential(conv, norm, nn.ReLU() if relu else nn.Identity())
+
+
+class _Doubled(nn.Module):
+    """A 4x4 transposed convolution of stride 2 and padding 1 as a plain 2x2 convolution and a shuffle of pixels; the
+    norm behind it; ReLU.
+
+    The four pixels of a block are made from windows that start a pixel apart. Turned round in their block they come
+    from one convolution with padding 1, and lie a pixel further right and down.
+    """
+
+    def __init__(self, conv: nn.ConvTranspose2d, norm: nn.Module, relu: bool) -> None:
+        super().__init__()
+        inner, out = conv.weight.shape[:2]
+        self.conv = nn.Conv2d(inner, 4 * out, 2, padding=1, bias=conv.bias is not None)
+        four = doubling_kernels(conv.weight.detach()).flip(0).transpose(0, 1)
+        self.conv.weight = nn.Parameter(four.reshape(4 * out, inner, 2, 2).contiguous(), requires_grad=False)
+        if conv.bias is not None:
+            self.conv.bias = nn.Parameter(conv.bias.detach().repeat_interleave(4), requires_grad=False)
+        self.norm, self.relu = norm, relu
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, inner, H, W) -> (N, out, 2 H, 2 W)."""
+        x = self.conv(x)
+        folded = isinstance(self.norm, nn.Identity)
+        # Before the shuffle: what is not negative has no zero point in 8 bits, which OpenVINO cannot shuffle.
+        x = functional.relu(x) if folded and self.relu else x
+        x = self.norm(functional.pixel_shuffle(x, 2)[..., 1:-1, 1:-1])
+        return functional.relu(x) if self.relu and not folded else x
