@@ -82,7 +82,7 @@ def export_int8(
     `note_quality` says more. ONNX Runtime and OpenVINO run it.
 
     Args:
-        bundle: with a U-Net, or a ResNet with batch norm.
+        bundle: its network must have convolutions.
         path: the file to write.
         dataset: folder of pairs; its train split is resized and cut as it was in training.
         images: how many pairs of it the ranges are measured on (all if there are fewer).
