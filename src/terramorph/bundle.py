@@ -7,6 +7,8 @@ No pickle is written or read.
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from torch import Tensor, nn
 
 from terramorph.atomic import atomic
 from terramorph.errors import BundleError
+from terramorph.extensions import is_outside
 from terramorph.header import FORMAT, Architecture, Bands, Direction, Header, Mode, find_bundle, read_header
 from terramorph.models import require_own
 from terramorph.networks import build_network, describe_network
@@ -92,7 +95,7 @@ class Bundle:
         return path
 
 
-def _described_network(path: Path, header: Header) -> nn.Module:
+def _described_network(path: Path, header: Header, allowed: Collection[str]) -> nn.Module:
     """The network that a header describes, without memory for its weights (on torch's device `meta`).
 
     Raises:
@@ -100,10 +103,13 @@ def _described_network(path: Path, header: Header) -> nn.Module:
     """
     name = header.architecture.name
     try:
-        with torch.device("meta"):
-            network = build_network(name, **header.architecture.settings)
+        # A class from outside may keep tensors that are in no file.
+        with nullcontext() if is_outside(name) else torch.device("meta"):
+            network = build_network(name, allowed=allowed, **header.architecture.settings)
     except (RuntimeError, ValueError, TypeError, ArithmeticError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        if is_outside(name):
+            raise BundleError(f"The generator of {path} cannot be used: {reason}.") from error
         raise BundleError(
             f"{path} describes a network that cannot be built ({reason}); make the bundle again."
         ) from error
@@ -125,18 +131,20 @@ def _described_network(path: Path, header: Header) -> nn.Module:
     return network
 
 
-def load_bundle(path: str | Path) -> Bundle:
+def load_bundle(path: str | Path, allowed: Collection[str] = ()) -> Bundle:
     """Reads a bundle.
 
     Args:
         path: a file, a run's folder, or a model's name; see `find_bundle`.
+        allowed: modules from outside whose code may run, where the bundle's generator is one of theirs.
 
     Raises:
-        BundleError: as for `read_header`, or if a tensor does not fit its network.
+        BundleError: as for `read_header`, or if a tensor does not fit its network, or its generator is from a module
+            that is not allowed.
     """
     path = find_bundle(path)
     header = read_header(path)
-    network = _described_network(path, header)
+    network = _described_network(path, header, allowed)
     expected = network.state_dict()
     state: dict[str, Tensor] = {}
     with safe_open(path, framework="pt") as file:

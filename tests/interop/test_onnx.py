@@ -48,7 +48,7 @@ def images(*shape: int) -> Tensor:
         ("unet64", {"skips": False}),
         ("resnet6", {}),
         ("resnet6", {"norm": "none", "upsampling": "resize"}),
-        ("lite-unet", {"width": 10, "colours": 5, "noise": 2}),
+        ("lite-unet", {"width": 10, "colours": 5}),
     ],
 )
 def test_equals_torch_at_any_size(name: str, settings: dict[str, Any], mode: Any, tmp_path: Path) -> None:
@@ -61,6 +61,14 @@ def test_equals_torch_at_any_size(name: str, settings: dict[str, Any], mode: Any
         y = exported.run(x)
         assert y.shape == (shape[0], 3, *shape[2:])
         assert float((y - model.translate_batch(x)).abs().max()) < 1e-3
+
+
+def test_a_noise_image_is_its_mean(tmp_path: Path) -> None:
+    bundle, x = make("lite-unet", width=10, noise=2), images(2, 2, 70, 33)
+    exported = OnnxBackend(export_onnx(bundle, tmp_path / "model.onnx", mode="raster"))
+    with torch.no_grad():
+        expected = bundle.network.eval()(x)
+    assert float((exported.run(x) - expected).abs().max()) < 1e-3
 
 
 def test_metadata_and_names(tmp_path: Path) -> None:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Collection
 from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
 
 
 class Mode(StrEnum):
@@ -45,3 +51,17 @@ class Backend(StrEnum):
 
 MAX_SEED = 2**63 - 1
 """The largest seed that every generator takes."""
+
+
+def from_here(modules: Collection[str] | None) -> list[str]:
+    """Modules whose code may run, which are looked for in this folder too, after everything that is installed."""
+    if modules and str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
+    return list(modules or ())
+
+
+Allow = Annotated[
+    list[str] | None,
+    typer.Option("--allow", metavar="MODULE", help="Let code of this module run, of which a model is; repeatable."),
+]
+"""Modules from outside; see `terramorph.extensions`."""

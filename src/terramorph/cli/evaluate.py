@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from terramorph.cli.choices import Device, Mode, Precision
+from terramorph.cli.choices import Allow, Device, Mode, Precision, from_here
 from terramorph.cli.console import Meter, say, show_columns
 from terramorph.errors import ConfigError
 
@@ -52,6 +52,7 @@ def run(
     samples: Annotated[
         int, typer.Option(min=1, help="With --discuss and --mode paper: draws of each image that are compared.")
     ] = 1,
+    allow: Allow = None,
 ) -> None:
     """Score a model on held-out pairs, beside the floor of one constant colour."""
     from terramorph.evaluation import evaluate, own_bundle, record_scores
@@ -62,9 +63,16 @@ def run(
     if samples > 1 and not discuss:
         raise ConfigError(f"--samples {samples} draws what a discussion compares; add --discuss.")
     # Who types the name of a metric asks for its code to run.
-    own = [resolve(name, {module_of(name)}) for name in metric or ()]
-    held = own_bundle(bundle) if record else None
-    model = load(bundle, mode=mode.value if mode else None, device=device.value, precision=precision.value)
+    own = [resolve(name, from_here([module_of(name)])) for name in metric or ()]
+    allowed = from_here(allow)
+    held = own_bundle(bundle, allowed) if record else None
+    model = load(
+        bundle,
+        mode=mode.value if mode else None,
+        device=device.value,
+        precision=precision.value,
+        allowed=allowed,
+    )
     with Meter("evaluating") as meter:
         metrics = evaluate(
             model,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from terramorph.cli.choices import Mode
+from terramorph.cli.choices import Allow, Mode, from_here
 from terramorph.cli.console import Meter, say, warn
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def run(
     ] = None,
     images: Annotated[int, typer.Option(min=1, help="Training pairs on which ranges are measured.")] = 100,
     cache: Annotated[Path | None, typer.Option(help="Folder of decoded pairs. Default: as for `train`.")] = None,
+    allow: Allow = None,
 ) -> None:
     """Write a bundle's network as ONNX, with free height and width and the bundle's header as metadata."""
     from terramorph.bundle import load_bundle
@@ -47,12 +48,12 @@ def run(
     if int8 != (calibrate is not None):
         raise ConfigError("--int8 and --calibrate DATASET go together: 8 bits are fitted to training pairs.")
     if not int8:
-        export_onnx(load_bundle(bundle), output, mode=mode.value if mode else None)
+        export_onnx(load_bundle(bundle, from_here(allow)), output, mode=mode.value if mode else None)
     elif mode == Mode.paper:
         raise ConfigError("8 bits are for mode raster, whose statistics are fixed; leave out --mode paper.")
     else:
         assert calibrate is not None
-        _eight_bits(load_bundle(bundle), output, calibrate, images, cache)
+        _eight_bits(load_bundle(bundle, from_here(allow)), output, calibrate, images, cache)
     say(f"{output}: {output.stat().st_size / 1e6:.1f} MB")
 
 

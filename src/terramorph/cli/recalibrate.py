@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from terramorph.cli.choices import Allow, from_here
 from terramorph.cli.console import Meter, say
 
 NAME = "recalibrate"
@@ -22,6 +23,7 @@ def run(
         Path | None, typer.Option(help="Folder of the decoded pairs. Default: ~/.cache/terramorph.")
     ] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out pairs that cannot be read.")] = False,
+    allow: Allow = None,
 ) -> None:
     """Average a model's normalisation statistics over its training pairs (mode raster uses them)."""
     from terramorph.data import DEFAULT_CACHE
@@ -36,5 +38,6 @@ def run(
             cache=cache or DEFAULT_CACHE,
             skip_bad=skip_bad,
             progress=meter.update,
+            allowed=from_here(allow),
         )
     say(f"{written}: statistics averaged.")

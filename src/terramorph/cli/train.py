@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from terramorph.cli.choices import MAX_SEED, Device, Direction
+from terramorph.cli.choices import MAX_SEED, Allow, Device, Direction, from_here
 from terramorph.cli.console import say
 from terramorph.cli.interrupt import stop_after_step
 from terramorph.errors import ConfigError
@@ -56,10 +56,7 @@ def run(
     assignments: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; may be repeated.")
     ] = None,
-    allow: Annotated[
-        list[str] | None,
-        typer.Option(metavar="MODULE", help="Let code of this module run, which the run names; repeatable."),
-    ] = None,
+    allow: Allow = None,
     cache: Annotated[
         Path | None, typer.Option(help="Folder of the decoded pairs. Default: ~/.cache/terramorph.")
     ] = None,
@@ -88,7 +85,7 @@ def run(
                 "--cache, and DATASET if that was moved."
             )
         again = resume
-        how_far = {"max_steps": max_steps, "allowed": allow or ()}
+        how_far = {"max_steps": max_steps, "allowed": from_here(allow)}
         _run(lambda **how: _resume(again, dataset, cache, **how_far, **how), again, cache, verbose=verbose)
         return
     if dataset is None or out is None:
@@ -104,7 +101,7 @@ def run(
         changed = {**assigned, **given}
         # Who types the name of a function asks for its code to run.
         typed = [value for key, value in assigned.items() if key.startswith(_OUTSIDE) and isinstance(value, str)]
-        allowed = [*(allow or []), *(module_of(value) for value in typed if is_outside(value))]
+        allowed = from_here([*(allow or ()), *(module_of(value) for value in typed if is_outside(value))])
         if model is not None and preset is None:
             config = config_of(model, changed)
         else:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from terramorph.cli.choices import MAX_SEED, Backend, Device, Mode, Precision
+from terramorph.cli.choices import MAX_SEED, Allow, Backend, Device, Mode, Precision, from_here
 from terramorph.cli.console import Steps, say, warn
 from terramorph.cli.interrupt import StoppedBefore
 from terramorph.cli.reading import read_options
@@ -110,6 +110,7 @@ def run(
         str | None, typer.Option(help="Compute on the workers of a Dask scheduler, tcp://HOST:PORT (docs/scale.md).")
     ] = None,
     workers: Annotated[int | None, typer.Option(help="Compute in so many processes here.")] = None,
+    allow: Allow = None,
 ) -> None:
     """Translate a raster of any size, an image, or a folder of images; every pixel's place is kept."""
     from terramorph.translate import load
@@ -122,6 +123,7 @@ def run(
         "accept_quality_loss": accept_quality_loss,
         "seed": seed,
         "any_resolution": any_resolution,
+        "allowed": from_here(allow),
     }
     opening: dict[str, Any] = {
         "options": read_options(bands, nodata, raw, height=height, dem=dem),

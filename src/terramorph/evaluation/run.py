@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -119,8 +119,12 @@ def evaluate(
     return document | work.columns()
 
 
-def own_bundle(path: str | Path) -> Bundle:
+def own_bundle(path: str | Path, allowed: Collection[str] = ()) -> Bundle:
     """A bundle that scores can be recorded in.
+
+    Args:
+        path: Where it is.
+        allowed: As `load_bundle`.
 
     Raises:
         BundleError: It cannot be read, or is a published model.
@@ -128,7 +132,7 @@ def own_bundle(path: str | Path) -> Bundle:
     """
     if Path(path).suffix == ".onnx":
         raise ConfigError(f"{path} is an exported network and cannot hold scores; evaluate it without recording them.")
-    bundle = load_bundle(path)
+    bundle = load_bundle(path, allowed)
     require_own(path if bundle.path is None else bundle.path)
     return bundle
 

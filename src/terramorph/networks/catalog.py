@@ -95,8 +95,7 @@ def build_generator(config: GeneratorConfig, in_bands: int, out_bands: int, allo
         ConfigError: if it is from outside and not allowed, not found, or no generator.
     """
     network: Any = config.build(in_bands, out_bands, allowed)
-    bands = {"in_bands": in_bands, "out_bands": out_bands}
-    network.made_from = {"network": config.network, **bands, **config.arguments()}
+    network.made_from = config.network, {"in_bands": in_bands, "out_bands": out_bands, **config.arguments()}
     return network  # type: ignore[no-any-return]
 
 
@@ -114,13 +113,13 @@ def build_network(
 def describe_network(network: nn.Module) -> dict[str, Any]:
     """What `build_network` takes beside the name to build a generator again, as plain data."""
     made_from: Any = network.made_from
-    return {key: value for key, value in made_from.items() if key != "network"}
+    return dict(made_from[1])
 
 
 def network_name(network: nn.Module) -> str:
     """The name under which a generator was built."""
     made_from: Any = network.made_from
-    return str(made_from["network"])
+    return str(made_from[0])
 
 
 def parameter_count(network: nn.Module) -> int:

@@ -1,4 +1,4 @@
-"""Generators from outside the package: any module class that takes in_bands and out_bands."""
+"""Generators from outside the package: any module class that takes in_bands and out_bands, and has stride and halo."""
 
 from __future__ import annotations
 
@@ -7,17 +7,35 @@ from typing import Annotated, Any
 
 import torch
 from pydantic import AfterValidator, Field
-from torch import nn
+from torch import Tensor, nn
 
 from terramorph.errors import ConfigError
 from terramorph.extensions import module_of, resolve
 from terramorph.networks.generator import GeneratorConfig
-from terramorph.networks.layers import NoiseDropout
+from terramorph.networks.layers import NoiseDropout, on_stride
 
 
 def _well_formed(name: str) -> str:
     module_of(name)
     return name
+
+
+class OnStride:
+    """Before a class of one's own: any height and width, by `on_stride`, whatever its forward takes.
+
+    A base class, and not a module around it, so that its weights keep their names.
+    """
+
+    stride: int
+
+    def forward(self, source: Tensor, noise: Tensor | None = None) -> Tensor:
+        """float (N, in_bands, H, W), and noise (N, bands, H, W) if it takes any -> float (N, out_bands, H, W)."""
+        bands, own = source.shape[1], super().forward  # type: ignore[misc]
+        if noise is None:
+            made: Tensor = on_stride(own, source, self.stride)
+            return made
+        joined = torch.cat([source, noise.to(source.dtype)], dim=1)
+        return on_stride(lambda both: own(both[:, :bands], both[:, bands:]), joined, self.stride)
 
 
 class OutsideConfig(GeneratorConfig):
@@ -64,6 +82,8 @@ class OutsideConfig(GeneratorConfig):
             for name, child in list(parent.named_children()):
                 if isinstance(child, nn.Dropout | nn.Dropout2d):
                     setattr(parent, name, NoiseDropout(child.p, planes=isinstance(child, nn.Dropout2d)))
+        if stride > 1:
+            network.__class__ = type(type(network).__name__, (OnStride, type(network)), {})
         return network
 
     def start(self, network: nn.Module, random: torch.Generator) -> None:

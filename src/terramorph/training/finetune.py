@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,9 @@ def config_of(model: str | Path, changes: Mapping[str, Any] | None = None) -> Tr
     return load_config("pix2pix", {"generator": generator, **values})
 
 
-def load_start(networks: Mapping[str, nn.Module], start: StartConfig, source_bands: int) -> tuple[str, ...]:
+def load_start(
+    networks: Mapping[str, nn.Module], start: StartConfig, source_bands: int, allowed: Collection[str] = ()
+) -> tuple[str, ...]:
     """Fill networks with the weights that a run starts from, and freeze what is not trained.
 
     The generator comes from the bundle; a discriminator from the checkpoint beside it, where there is one. A first
@@ -61,6 +63,7 @@ def load_start(networks: Mapping[str, nn.Module], start: StartConfig, source_ban
         networks: by name; changed in place.
         start: what to start from.
         source_bands: of the generator.
+        allowed: modules from outside that the model's generator may be of.
 
     Returns:
         Names of the tensors that start afresh, with the network before them.
@@ -72,7 +75,10 @@ def load_start(networks: Mapping[str, nn.Module], start: StartConfig, source_ban
     """
     afresh: list[str] = []
     if start.model:
-        given = {"generator": load_bundle(start.model).network.state_dict(), **_discriminator(start.model, networks)}
+        given = {
+            "generator": load_bundle(start.model, allowed).network.state_dict(),
+            **_discriminator(start.model, networks),
+        }
         for name, weights in given.items():
             adapted = _adapted(weights, networks[name].state_dict(), source_bands) if start.partial else weights
             afresh += _fill(name, networks[name], adapted, start)

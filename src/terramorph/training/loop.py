@@ -29,7 +29,7 @@ from terramorph.training.recalibrate import recalibrate_network, recalibrated
 from terramorph.training.reporter import Plan, Reporter, Stopwatch, TrainResult
 from terramorph.training.runlog import RunLog
 from terramorph.training.schedule import rate_factor, total_steps
-from terramorph.training.settings import parse_config
+from terramorph.training.settings import parse_config, with_generator
 from terramorph.training.state import (
     CHECKPOINT,
     CONFIG,
@@ -64,6 +64,7 @@ def train(
     skip_bad: bool = False,
     cache: str | Path = DEFAULT_CACHE,
     dry_run: bool = False,
+    generator: type[nn.Module] | None = None,
     terms: Sequence[Term] = (),
     allowed: Collection[str] = (),
 ) -> TrainResult:
@@ -78,6 +79,8 @@ def train(
         skip_bad: leave out pairs that cannot be read, and list them.
         cache: folder of the decoded pairs.
         dry_run: stop after the configuration is resolved, reported and saved.
+        generator: a class of one's own in place of the configured generator; it takes in_bands, out_bands and
+            `config.generator.settings`, and has `stride` and `halo` (see `terramorph.networks.generator`).
         terms: further terms of the generator's loss, beside those that the configuration names.
         allowed: modules whose code may run where the configuration names it as `package.module:name`.
 
@@ -96,6 +99,8 @@ def train(
                 f"{out} already holds a run ({name}); go on with it by --resume {out}, or choose another --out."
             )
     config = with_terms(config or TrainConfig(), terms)
+    if generator is not None:
+        config, allowed = with_generator(config, generator), [*allowed, generator.__module__]
     outside = terms, allowed
     run = _Run(Path(dataset), out, config, reporter or default_reporter(), skip_bad, Path(cache), outside)
     return run.go(should_stop, dry_run)
@@ -166,8 +171,8 @@ class _Run:
         outside: tuple[Sequence[Term], Collection[str]],
     ) -> None:
         self.dataset, self.out, self.config, self.reporter = dataset, out, config, reporter
-        self.skip_bad = skip_bad
-        metric = stopping_metric(config.stop.metric, outside[1])
+        self.skip_bad, self.allowed = skip_bad, outside[1]
+        metric = stopping_metric(config.stop.metric, self.allowed)
         self.fabric = make_fabric(config)
         self.launch = launch_of(config, self.fabric)
         data = config.data
@@ -343,7 +348,7 @@ class _Run:
         model = self.out / MODEL
         if self.fabric.is_global_zero:
             self._save()
-            best = load_bundle(self.out / BEST) if self.config.stop.patience else None
+            best = load_bundle(self.out / BEST, self.allowed) if self.config.stop.patience else None
             if best is not None:
                 network = best.network.to(self.fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
             else:

@@ -84,7 +84,7 @@ class Pix2Pix:
         config.generator.start(generator, random)
         for one in self.discriminators:
             initialize(one.network, random)
-        self.afresh = load_start(self.networks, config.start, source_bands)
+        self.afresh = load_start(self.networks, config.start, source_bands, allowed)
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self._wrapped: dict[str, nn.Module] = {}
         # Batches of a run have one shape, so the search pays for itself, unless there are many convolutions to search.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -77,6 +77,7 @@ def recalibrate(
     cache: Path = DEFAULT_CACHE,
     skip_bad: bool = False,
     progress: Callable[[int, int], None] | None = None,
+    allowed: Collection[str] = (),
 ) -> Path:
     """Averages a bundle's normalisation statistics over training pairs and writes it again.
 
@@ -91,6 +92,7 @@ def recalibrate(
         cache: folder of the decoded pairs.
         skip_bad: leave out pairs that cannot be read.
         progress: called with (batches done, batches).
+        allowed: modules from outside that the bundle's generator may be of.
 
     Returns:
         The path written. Recorded scores are gone from it: they were another network's.
@@ -98,7 +100,7 @@ def recalibrate(
     Raises:
         BundleError, DatasetError: if either cannot be used, or the bands differ.
     """
-    loaded = load_bundle(bundle)
+    loaded = load_bundle(bundle, allowed)
     header = loaded.header
     batches = batches_as_trained(
         dataset,

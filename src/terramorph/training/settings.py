@@ -12,7 +12,9 @@ from pydantic import ValidationError
 
 from terramorph.documents import parse_json, parse_toml
 from terramorph.errors import ConfigError, did_you_mean
+from terramorph.extensions import is_outside, name_of
 from terramorph.networks.catalog import DEFAULT, KINDS, config_class
+from terramorph.networks.outside import OutsideConfig
 from terramorph.training.config import TrainConfig
 
 _FOLDER = resources.files("terramorph.training") / "presets"
@@ -52,7 +54,8 @@ def _change_generator(values: dict[str, Any], network: Any) -> None:
     given = values.get("generator", {})
     if isinstance(network, str) and isinstance(given, dict):
         before = given.get("network", DEFAULT)
-        if not isinstance(before, str) or config_class(before) is not config_class(network):
+        same = before == network if is_outside(network) else config_class(str(before)) is config_class(network)
+        if not same:
             values["generator"] = {}
 
 
@@ -124,6 +127,13 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
         except ValueError:
             values[key.strip()] = text
     return values
+
+
+def with_generator(config: TrainConfig, generator: type) -> TrainConfig:
+    """A configuration with a class from outside as its generator, with the settings that it names for one."""
+    before = config.generator
+    settings = before.settings if isinstance(before, OutsideConfig) else {}
+    return config.model_copy(update={"generator": OutsideConfig(network=name_of(generator), settings=settings)})
 
 
 def known_keys(network: str = "") -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -460,6 +460,7 @@ def load(
     any_resolution: bool = False,
     backend: BackendName | None = None,
     accept_quality_loss: bool = False,
+    allowed: Collection[str] = (),
 ) -> Model:
     """Reads a bundle, or a network exported to ONNX, ready to translate.
 
@@ -472,6 +473,7 @@ def load(
         mode, device, precision, seed, batch_size, dropout, any_resolution: see `Model`.
         backend: `torch` runs bundles; `onnxruntime` (the default for them) and `openvino` run exported files.
         accept_quality_loss: take an 8-bit file whose quality was refused when it was made.
+        allowed: modules from outside whose code may run, where the bundle's generator is one of theirs.
 
     Raises:
         BundleError: if the file is missing, damaged, too new, or not a bundle, or its quality was refused.
@@ -494,7 +496,7 @@ def load(
             f"`terramorph export {path} model.onnx` makes."
         )
     model = Model(
-        load_bundle(path),
+        load_bundle(path, allowed),
         mode=mode,
         device=device,
         precision=precision,
