@@ -197,7 +197,7 @@ def test_on_stride_extends_and_crops() -> None:
 
 def test_instance_norm_of_one_pixel_is_zero() -> None:
     norm = InstanceNorm(3)
-    assert torch.equal(norm(images(2, 3, 1, 1)), torch.zeros(2, 3, 1, 1))
+    assert torch.allclose(norm(images(2, 3, 1, 1)), torch.zeros(2, 3, 1, 1), atol=1e-4)
     out = norm(images(2, 3, 8, 8))
     assert float(out.mean((2, 3)).abs().max()) < 1e-6
 
