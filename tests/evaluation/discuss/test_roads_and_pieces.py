@@ -7,7 +7,7 @@ import pytest
 from terramorph.cartography import CLASSES
 from terramorph.evaluation.discuss.pieces import KINDS, pieces_of
 from terramorph.evaluation.discuss.places import in_blocks
-from terramorph.evaluation.discuss.roads import GROUPS, RoadCounts, road_widths, roads_section, widths
+from terramorph.evaluation.discuss.roads import GROUPS, count_roads, road_widths, roads_section, widths
 
 SIDE = 64
 ROAD, BUILDING, WATER = (CLASSES.index(name) for name in ("road", "building", "water"))
@@ -42,9 +42,7 @@ def test_recall_and_precision_by_width() -> None:
     truth[:, 10:12] = truth[:, 40:48] = ROAD  # 2 px and 8 px wide
     prediction[:, 38:46] = ROAD  # the wide one, two pixels off
     prediction[:, 24:26] = ROAD  # one that is not there
-    counts = RoadCounts()
-    for _ in range(3):
-        counts.add(road_widths(truth, EVERYWHERE), road_widths(prediction, EVERYWHERE))
+    counts = [count_roads(road_widths(truth, EVERYWHERE), road_widths(prediction, EVERYWHERE))] * 3
     section = roads_section(counts, 0.5, np.random.default_rng(0))
     groups = {one["width_px"]: one for one in section.data["groups"]}
     assert groups["1–2"]["true_px"] == 3 * 2 * SIDE
@@ -57,9 +55,8 @@ def test_recall_and_precision_by_width() -> None:
 
 
 def test_no_roads_are_a_sentence() -> None:
-    counts = RoadCounts()
-    counts.add(road_widths(land(), EVERYWHERE), road_widths(land(), EVERYWHERE))
-    section = roads_section(counts, None, np.random.default_rng(0))
+    none = road_widths(land(), EVERYWHERE)
+    section = roads_section([count_roads(none, none)], None, np.random.default_rng(0))
     assert "hold no road" in section.facts[0]
     assert section.table is None
 

@@ -13,9 +13,9 @@ from terramorph.cartography import Palette
 from terramorph.evaluation.discuss.confusions import ConfusionCounts
 from terramorph.evaluation.discuss.covariates import map_covariates, source_covariates
 from terramorph.evaluation.discuss.draws import DrawCounts
-from terramorph.evaluation.discuss.pieces import PieceCounts
+from terramorph.evaluation.discuss.pieces import KINDS, pieces_of
 from terramorph.evaluation.discuss.places import PlaceCounts
-from terramorph.evaluation.discuss.roads import RoadCounts, road_widths
+from terramorph.evaluation.discuss.roads import count_roads, road_widths
 
 MapSide = Literal["truth", "source"]
 
@@ -32,6 +32,7 @@ class Evidence:
         palette: Of that side.
         draws: How many draws there are of each image.
         covariates: Key of `COVARIATES` -> one value an image.
+        roads, pieces: Counts of each image, as `roads_section` and `pieces_section` take them.
         seconds: Spent here.
     """
 
@@ -41,8 +42,8 @@ class Evidence:
     draws: int = 1
     covariates: dict[str, list[float]] = field(default_factory=dict)
     confusions: ConfusionCounts = field(default_factory=ConfusionCounts)
-    roads: RoadCounts = field(default_factory=RoadCounts)
-    pieces: PieceCounts = field(default_factory=PieceCounts)
+    roads: list[NDArray[np.int64]] = field(default_factory=list)
+    pieces: list[NDArray[np.int64]] = field(default_factory=list)
     places: PlaceCounts = field(init=False)
     disagreement: DrawCounts = field(init=False)
     seconds: float = 0.0
@@ -73,8 +74,8 @@ class Evidence:
         if self.map_side == "truth" and self.palette is not None and classes is not None:
             drawn = self.palette.classify(prediction)
             self.confusions.add(classes, drawn, mask)
-            self.pieces.add(classes, drawn, mask)
-            self.roads.add(roads, road_widths(drawn, mask))
+            self.pieces.append(np.stack([pieces_of(kind, classes, drawn, mask).counts for kind in KINDS]))
+            self.roads.append(count_roads(roads, road_widths(drawn, mask)))
         error = np.abs(prediction.astype(np.float32) - truth).mean(axis=0)
         self.places.add(error, mask, classes)
         if self.draws > 1:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -63,21 +64,6 @@ class Pieces:
     counts: NDArray[np.int64]
 
 
-@dataclass
-class PieceCounts:
-    """What is counted over a set.
-
-    Attributes:
-        rows: int64 ``(3, 6)`` an image, a row for each of `KINDS`: `Pieces.counts`.
-    """
-
-    rows: list[NDArray[np.int64]] = field(default_factory=list)
-
-    def add(self, truth: NDArray[np.uint8], prediction: NDArray[np.uint8], mask: NDArray[np.bool_]) -> None:
-        """Count one image: class indices uint8 ``(H, W)``, and where they count, bool ``(H, W)``."""
-        self.rows.append(np.stack([pieces_of(kind, truth, prediction, mask).counts for kind in KINDS]))
-
-
 def pieces_of(kind: Kind, truth: NDArray[np.uint8], prediction: NDArray[np.uint8], mask: NDArray[np.bool_]) -> Pieces:
     """Find the pieces of a kind that only one side has.
 
@@ -113,15 +99,15 @@ def _components(mask: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], int]:
     return large[label], int(large.sum())
 
 
-def pieces_section(counts: PieceCounts, look: Look, generator: np.random.Generator) -> Section:
-    """Omissions and hallucinations, examples, and where in the image they lie.
+def pieces_section(counts: Sequence[NDArray[np.int64]], look: Look, generator: np.random.Generator) -> Section:
+    """Omissions and hallucinations, and examples.
 
     Args:
-        counts: Of all images.
+        counts: Of each image a row for each of `KINDS`, int64 ``(3, 6)``: `Pieces.counts`.
         look: Shows a pair again.
         generator: Draws the resamplings.
     """
-    rows = np.stack(counts.rows).astype(np.float64)
+    rows = np.stack(counts).astype(np.float64)
     body, data, left, extra = [], {}, [], []
     for number, kind in enumerate(KINDS):
         one = dict(zip(_COLUMNS, rows[:, number].T, strict=True))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
@@ -25,28 +24,20 @@ GROUPS = ("1–2", "3–4", "5–6", "7–9", "10+")
 _LEAST = 200  # pixels of a group, for a sentence about it
 
 
-@dataclass
-class RoadCounts:
-    """Road pixels of each image by width, and how many of them the other side has too.
+def count_roads(truth: NDArray[np.int64], prediction: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Road pixels of an image by width, and how many of them the other side has near.
 
-    Attributes:
-        true, found: A row an image of pixels of the truth's roads by their width, and of those near a drawn road.
-        drawn, right: The same of the drawn roads, and of those near a true one.
+    Args:
+        truth, prediction: `widths` of the roads, int64 ``(H, W)``.
+
+    Returns:
+        int64 ``(4, 5)``: true, true and found, drawn, drawn and right, by `GROUPS`.
     """
-
-    true: list[NDArray[np.int64]] = field(default_factory=list)
-    found: list[NDArray[np.int64]] = field(default_factory=list)
-    drawn: list[NDArray[np.int64]] = field(default_factory=list)
-    right: list[NDArray[np.int64]] = field(default_factory=list)
-
-    def add(self, truth: NDArray[np.int64], prediction: NDArray[np.int64]) -> None:
-        """Count one image: the `widths` of its true and of its drawn roads, int64 ``(H, W)``."""
-        for roads, others, whole, part in (
-            (truth, prediction, self.true, self.found),
-            (prediction, truth, self.drawn, self.right),
-        ):
-            whole.append(np.bincount(roads[roads >= 0], minlength=len(GROUPS)))
-            part.append(np.bincount(roads[(roads >= 0) & near(others >= 0)], minlength=len(GROUPS)))
+    rows = []
+    for roads, others in ((truth, prediction), (prediction, truth)):
+        for where in (roads >= 0, (roads >= 0) & near(others >= 0)):
+            rows.append(np.bincount(roads[where], minlength=len(GROUPS)))
+    return np.stack(rows)
 
 
 def road_widths(classes: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -88,18 +79,16 @@ def near(mask: NDArray[np.bool_], reach: int = TOLERANCE) -> NDArray[np.bool_]:
     return wide
 
 
-def roads_section(counts: RoadCounts, metres: float | None, generator: np.random.Generator) -> Section:
+def roads_section(counts: Sequence[NDArray[np.int64]], metres: float | None, generator: np.random.Generator) -> Section:
     """Recall and precision of roads by width.
 
     Args:
-        counts: Of all images.
+        counts: Of each image, by `count_roads`.
         metres: Per pixel, or ``None`` where it is not known.
         generator: Draws the resamplings.
     """
     title = "Roads by width"
-    true, found, drawn, right = (
-        np.stack(side).astype(np.float64) for side in (counts.true, counts.found, counts.drawn, counts.right)
-    )
+    true, found, drawn, right = np.stack(counts).astype(np.float64).transpose(1, 0, 2)
     if not true.sum():
         return Section("roads", title, [f"The truths hold no road; {int(drawn.sum()):,} pixels were drawn as one."])
     recall, precision = ratio_intervals(found, true, generator), ratio_intervals(right, drawn, generator)
