@@ -13,6 +13,7 @@ import platform
 import re
 import shutil
 import sys
+import time
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -105,21 +106,27 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def locked(path: Path, busy: Exception) -> Iterator[None]:
+def locked(path: Path, busy: Exception, wait: float = 0.0) -> Iterator[None]:
     """Holds a lock file for this process; the system lets go of it when the process ends, however it ends.
 
     Args:
         path: the file, in a folder that exists.
         busy: raised if another process holds it.
+        wait: seconds to wait for that process, for what takes a moment.
     """
+    until = time.monotonic() + wait
     with path.open("w") as file:
-        try:
-            if sys.platform == "win32":
-                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-            else:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise busy from None
+        while True:
+            try:
+                if sys.platform == "win32":
+                    msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+                else:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if time.monotonic() >= until:
+                    raise busy from None
+                time.sleep(0.02)
         yield
 
 

@@ -9,11 +9,11 @@ import pytest
 from terramorph.errors import ConfigError, DatasetError
 from terramorph.pairs import load_manifest, open_pairs
 from terramorph.pairs.manifest import AreaRecord, Manifest, SideRecord
-from terramorph.study.rungs import Rungs, promoted, stretched, whole_length
+from terramorph.study.definition import stretched
+from terramorph.study.plan import rungs_of
 from terramorph.study.space import RATIO, Range, Space, changed, load_space
 from terramorph.study.splits import choose_splits, link_pairs
 from terramorph.training import PRESETS, load_config
-from terramorph.training.schedule import total_steps
 
 optuna = pytest.importorskip("optuna")
 
@@ -84,14 +84,14 @@ def test_the_presets_own_values_are_left_out_where_the_space_does_not_reach(tmp_
     [
         ("", "is empty; give a key"),
         ('"loss.l1_wieght" = { low = 1, high = 9 }', "no setting 'loss.l1_wieght'; did you mean 'loss.l1_weight'"),
-        ("ema = { low = 0.9, high = 0.1 }", "ema: low is 0.9 and high is 0.1"),
-        ("ema = { low = 0.0, high = 0.9, log = true }", "ema: a logarithmic range cannot begin at 0.0"),
-        ("ema = { low = 0.1 }", "ema: give { low = ..., high = ... } or"),
-        ("ema = { choices = [] }", r"ema: choices is \[\]; it must be a list"),
-        ("ema = { choices = [0.5, 0.5] }", "ema: a value occurs twice"),
-        ("ema = { choices = [0.5], log = true }", "ema: 'log' is not one of choices, when"),
-        ('ema = { low = "a", high = 1 }', "ema: low and high are 'a' and 1; both must be numbers"),
-        ("ema = 0.5", "ema: give { low"),
+        ("ema = { low = 0.9, high = 0.1 }", "ema: .*low is 0.9 and high is 0.1"),
+        ("ema = { low = 0.0, high = 0.9, log = true }", "ema: .*a logarithmic range cannot begin at 0.0"),
+        ("ema = { low = 0.1 }", "ema: .*give { low = ..., high = ... } or"),
+        ("ema = { choices = [] }", "ema: choices cannot be"),
+        ("ema = { choices = [0.5, 0.5] }", "ema: .*a value occurs twice"),
+        ("ema = { choices = [0.5], log = true }", "ema: .*choices stand alone"),
+        ('ema = { low = "a", high = 1 }', "ema: low.* cannot be 'a'"),
+        ("ema = 0.5", "ema: .*cannot be 0.5"),
         ('ema = { choices = [0.5], when = { "los.l1_weight" = 1 } }', "did you mean 'loss.l1_weight'"),
         (
             "ema = { choices = [0.5], when = { batch_size = 1 } }\n"
@@ -155,31 +155,17 @@ def test_a_range_with_fractions_is_no_range_of_a_whole_number(tmp_path: Path) ->
 
 
 def test_rungs_end_at_the_whole_length_and_are_thirds() -> None:
-    assert Rungs.of(4000, 3).images == (444, 1333, 4000)
-    assert Rungs.of(4000, 1).images == (4000,)
-    assert Rungs.of(4000, 3).after(444) == (1333, 4000)
+    assert rungs_of(4000, 3) == (444, 1333, 4000)
+    assert rungs_of(4000, 1) == (4000,)
     with pytest.raises(ConfigError, match="8 images are too few for 3 rungs"):
-        Rungs.of(8, 3)
+        rungs_of(8, 3)
 
 
-def test_the_best_third_goes_on_and_the_first_always() -> None:
-    assert promoted(5.0, [], higher_is_better=False)
-    assert promoted(5.0, [6.0], higher_is_better=False)
-    assert not promoted(7.0, [6.0], higher_is_better=False)
-    rivals = [1.0, 2.0, 3.0, 4.0, 5.0]
-    assert promoted(1.5, rivals, higher_is_better=False)  # second of six
-    assert not promoted(2.5, rivals, higher_is_better=False)
-    assert promoted(4.5, rivals, higher_is_better=True)
-    assert not promoted(3.5, rivals, higher_is_better=True)
-
-
-def test_a_stretched_schedule_sees_the_images_whatever_the_batch() -> None:
-    assert whole_length(PRESET, pairs=100) == 500 * 8
-    for size in (1, 3, 8):
-        config = stretched(changed(PRESET, {"batch_size": size}), 999)
-        steps = total_steps(config.schedule, 100, size)
-        assert 999 <= steps * size < 999 + size
-        assert abs(config.schedule.constant - config.schedule.decay) <= 1
+def test_a_stretched_schedule_keeps_the_share_of_its_decay() -> None:
+    for steps in (1, 333, 999):
+        schedule = stretched(PRESET, steps).schedule
+        assert schedule.constant + schedule.decay == steps
+        assert abs(schedule.constant - schedule.decay) <= 1
     epochs = stretched(load_config("pix2pix"), 1000)
     assert (epochs.schedule.constant, epochs.schedule.decay) == (500, 500)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -15,10 +16,8 @@ import pytest
 from terramorph.cli import app
 from terramorph.study import StudyOptions, trials, tune
 from terramorph.study.plan import StudyPlan
-from terramorph.study.rungs import Rungs
 from terramorph.study.space import load_space
-from terramorph.study.trial import SILENCE
-from terramorph.study.trials import GivenUp, Trials
+from terramorph.study.trials import NUMBER, SCORES, VALUES, Trials
 from terramorph.training import TrainConfig, health
 
 from ..conftest import tiny_settings
@@ -30,8 +29,7 @@ Tiny = Callable[..., TrainConfig]
 
 @pytest.fixture
 def plan(tune_space: Path, tiny: Tiny, tmp_path: Path) -> StudyPlan:
-    space = load_space(tune_space)
-    return StudyPlan(tmp_path, tiny(), ("ssim",), Rungs((2, 6)), space, "2 pairs", "val", "a database")
+    return StudyPlan(tmp_path, tiny(), ("ssim",), (2, 6), load_space(tune_space), "2 pairs", "val", "a database")
 
 
 def _both(plan: StudyPlan, root: Path) -> tuple[Trials, Trials]:
@@ -39,73 +37,61 @@ def _both(plan: StudyPlan, root: Path) -> tuple[Trials, Trials]:
     for name in ("one", "other"):
         (root / name / "study").mkdir(parents=True)
     url = f"sqlite:///{root / 'shared.db'}"
-    one, other = (Trials(root / name / "study", plan, url, wanted=2) for name in ("one", "other"))
+    one, other = (Trials(root / name / "study", plan, url) for name in ("one", "other"))
     return one, other
 
 
-def test_folders_that_share_a_database_do_no_trial_twice(plan: StudyPlan, tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("ignore:Heartbeat of storage is supposed")  # what is asked for is never trained
+def test_what_is_handed_out_twice_or_beyond_what_is_wanted_is_given_back(plan: StudyPlan, tmp_path: Path) -> None:
     one, other = _both(plan, tmp_path)
-    with one.take() as first, other.take() as second, other.take() as third:
-        assert first is not None
-        assert second is not None
-        assert (first.trial.number, second.trial.number, third) == (0, 1, None)
-    # Both were let go. A folder of the right name says nothing: it may be of another trial.
-    (tmp_path / "other" / "study" / "trials" / "0000").mkdir()
-    for folder, number in ((other, 1), (one, 0)):
-        with folder.take() as again, folder.take() as nothing:
-            assert again is not None
-            assert (again.trial.number, nothing) == (number, None)
-    killed = Trials(tmp_path / "one" / "study", plan, str(one.url), wanted=2)  # another process of the same folder
-    with killed.take() as again:
-        assert again is not None
-        assert again.trial.number == 0
+    assert one.fill(2)
+    one.study.enqueue_trial({}, user_attrs={NUMBER: 1})  # as another machine that filled the queue at the same time
+    handed = [(trials_of.study.ask(), trials_of) for trials_of in (one, other, other, one)]
+    assert [trial.user_attrs.get(NUMBER) for trial, _ in handed] == [0, 1, 1, None]
+    assert [trials_of.is_taken(trial) for trial, trials_of in handed] == [False, False, True, True]
 
 
-def test_a_trial_of_a_lost_machine_is_given_up_when_nothing_else_is_left(
+@pytest.mark.filterwarnings("ignore:Heartbeat of storage is supposed")  # what is asked for is never trained
+def test_a_trial_whose_process_is_gone_is_put_back_with_its_settings_and_scores(
     plan: StudyPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trials, "_HEARD", 1)
-    monkeypatch.setattr(trials, "_SILENT", 2)
+    monkeypatch.setattr(trials, "HEARD", 1)
+    monkeypatch.setattr(trials, "SILENT", 1)
     one, other = _both(plan, tmp_path)
-    with one.take() as first, other.take() as second:
-        assert first is not None
-        assert second is not None
-        time.sleep(3.1)
-        with other.take() as third:  # both are heard of
-            assert third is None
-        assert [trial.state for trial in other.all()] == ["running", "running"]
-        other.finish(second, "pruned", "Because.")
-    time.sleep(3.1)
-    with other.take() as rest:
-        assert rest is None
-    lost = one.all()[0]
-    assert (lost.state, lost.reason) == ("failed", SILENCE)
-    with one.take() as rest:
-        assert rest is None
-    for ending in (lambda: one.record(first, 2, {"ssim": 0.5}), lambda: one.finish(first, "failed", "Because.")):
-        with pytest.raises(GivenUp):
-            ending()
-    assert not (first.folder / "trial.json").exists()
+    one.fill(1)
+    lost = one.study.ask()
+    values = plan.space.suggest(lost, plan.preset)
+    lost.set_user_attr(VALUES, values)
+    lost.set_user_attr(SCORES, {"2": {"ssim": 0.5}})
+    one.study._storage.record_heartbeat(lost._trial_id)
+    assert not other.fill(1)
+    time.sleep(2.1)
+    assert other.fill(1)
+    assert [(trial.number, trial.state, trial.scores) for trial in other.all()] == [(0, "running", {2: {"ssim": 0.5}})]
+    again = other.study.ask()
+    assert not other.is_taken(again)
+    assert plan.space.suggest(again, plan.preset) == values
+    assert not one.fill(1)
 
 
 def test_a_machine_that_comes_back_to_a_trial_that_was_given_up_goes_on_with_others(
     town_pairs: Path, tune_space: Path, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
-    record = Trials.record
+    module = sys.modules["terramorph.study.tune"]  # the package's attribute of that name is the function
+    score = module.score  # type: ignore[attr-defined]
 
-    def late(self: Trials, taken: Any, images: int, scores: Any) -> None:
-        if taken.trial.number == 0:
-            with closing(sqlite3.connect(tmp_path / "shared.db")) as database, database:
-                database.execute("UPDATE trials SET state = 'FAIL' WHERE number = 0")
-        record(self, taken, images, scores)
+    def late(*words: Any, **named: Any) -> Any:
+        with closing(sqlite3.connect(tmp_path / "shared.db")) as database, database:
+            database.execute("UPDATE trials SET state = 'FAIL' WHERE number = 0 AND state = 'RUNNING'")
+        return score(*words, **named)
 
-    monkeypatch.setattr(Trials, "record", late)
+    monkeypatch.setattr(module, "score", late)
     told = type("Told", (), {"progress": lambda *_: None, "message": lambda _, text: said.append(text)})()
     url = f"sqlite:///{tmp_path / 'shared.db'}"
     options = StudyOptions(trials=2, images=4, rungs=1, space=tune_space, storage=url)
     found = tune(town_pairs, tmp_path / "s", tiny(), options, reporter=told, cache=tmp_path / "cache")
-    assert [trial.state for trial in found.trials] == ["failed", "complete"]
+    assert [trial.state for trial in found.trials] == ["complete", "complete"]  # from where it was
     assert said[0] == "trial 0 was given up by another machine, which heard nothing."
 
 

@@ -147,7 +147,7 @@ def _show_study(result: TuneResult) -> None:
     say(f"{result.ended} of {result.wanted} trials have ended{left}. The page: {result.out / 'report.html'}")
     if best is None:
         if not result.why_none or result.ended < len(result.trials):
-            warn(result.why_none or f"no trial has come to the last rung of {plan.rungs.last} images yet.")
+            warn(result.why_none or f"no trial has come to the last rung of {plan.rungs[-1]} images yet.")
         return
     rows = [
         (name, trial.number, *(trial.score(metric) for metric in plan.objectives), trial.at)

@@ -2,11 +2,10 @@
 
 from terramorph.study.compare import compare
 from terramorph.study.comparison import conclude
-from terramorph.study.conclusion import confirm_study
+from terramorph.study.conclusion import TuneResult, confirm_study
 from terramorph.study.definition import STUDIES, Study, load_study
 from terramorph.study.plan import StudyOptions
 from terramorph.study.tune import tune
-from terramorph.study.tune_result import TuneResult
 
 __all__ = [
     "STUDIES",

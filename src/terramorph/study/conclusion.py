@@ -1,39 +1,109 @@
-"""What comes of a study: the best trial as a preset and a bundle, and the page."""
+"""What comes of a study: the best trial as a preset and a bundle, its confirmation, and the page.
+
+The confirmation is a comparison of the best trial with the preset, several seeds each, on a split that tuning never
+looked at. Both train on the whole train split, for as long as the best trial did. The objectives are what was asked
+about: they are tested by themselves, so that no other metric costs them power, and the others are secondary, a family
+of their own.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 import shutil
+from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from terramorph.atomic import atomic
 from terramorph.data import DEFAULT_CACHE
 from terramorph.errors import StorageError
-from terramorph.study.confirm import confirm, confirmation_of
-from terramorph.study.plan import StudyPlan, keep_weights, load_plan
-from terramorph.study.trial import Trial
-from terramorph.study.trials import Trials
-from terramorph.study.tune_report import render_study
-from terramorph.study.tune_reporter import TuneReporter
-from terramorph.study.tune_result import TuneResult, best_of
+from terramorph.metrics import METRICS
+from terramorph.study.compare import compare, read_comparison
+from terramorph.study.definition import BASE, Study, Variant
+from terramorph.study.objectives import require_objectives
+from terramorph.study.plan import SilentTuning, StudyPlan, TuneReporter, keep_weights, load_plan
+from terramorph.study.run import Record
+from terramorph.study.trials import Trial, Trials
 from terramorph.training.loop import MODEL
+from terramorph.training.reporter import Silent, StepReport
 
-PRESET, BUNDLE, PAGE = "best.toml", "best.safetensors", "report.html"
+PRESET, BUNDLE, PAGE, CONFIRM = "best.toml", "best.safetensors", "report.html", "confirm"
+"""In the study's folder: the best trial as a preset and its bundle, the page, the folder of the comparison."""
+SEEDS = 3
+"""Runs of each in the confirmation; none has the seed of the trials."""
+_NUMBER = re.compile(r"[-+]?\d[\d.]*(e[-+]?\d+)?")
 
 
-def conclude(out: Path, plan: StudyPlan, trials: Sequence[Trial], front: Sequence[int], wanted: int) -> TuneResult:
+@dataclass(frozen=True)
+class TuneResult:
+    """How a study stands.
+
+    Attributes:
+        out: its folder.
+        plan: what it is about.
+        trials: every trial that was begun.
+        best: the best of those that were scored at the last rung, by the first objective; None so far.
+        front: those that no other is better than in every objective.
+        wanted: trials in all.
+        confirmation: of the best against the preset on the split that tuning never saw, as `compare` returns it; None
+            so far.
+    """
+
+    out: Path
+    plan: StudyPlan
+    trials: tuple[Trial, ...]
+    best: Trial | None
+    front: tuple[Trial, ...]
+    wanted: int
+    confirmation: dict[str, Any] | None
+
+    @property
+    def finished(self) -> bool:
+        """Whether every trial has ended."""
+        return len(self.trials) >= self.wanted and self.ended == len(self.trials)
+
+    @property
+    def ended(self) -> int:
+        """How many trials have ended, however they did."""
+        return sum(trial.state != "running" for trial in self.trials)
+
+    @property
+    def why_none(self) -> str:
+        """What became of the trials that ended, if none of them came to the last rung: their commonest reason."""
+        reasons = [trial.reason for trial in self.trials if trial.state != "running"]
+        if self.best is not None or not reasons:
+            return ""
+        kinds = [_NUMBER.sub("", reason) for reason in reasons]  # "At step 3 ..." and "At step 7 ..." are one
+        kind, times = Counter(kinds).most_common(1)[0]
+        often = f"the reason of {times}" if times < len(reasons) else "the reason"
+        return (
+            f"None of the {len(reasons)} trials that have ended came to the last rung of {self.plan.rungs[-1]} "
+            f"images; {often}: {reasons[kinds.index(kind)]}"
+        )
+
+    @property
+    def default(self) -> Trial | None:
+        """The preset's own trial."""
+        return next((trial for trial in self.trials if trial.is_preset), None)
+
+
+def conclude(out: Path, plan: StudyPlan, trials: Trials, wanted: int | None = None) -> TuneResult:
     """Writes `best.toml`, `best.safetensors` and `report.html` of what is known so far.
 
     Raises:
         StorageError: if they cannot be written, or the best trial's bundle is gone.
     """
-    complete = [trial for trial in trials if trial.state == "complete"]
-    best = best_of(complete, plan)
-    confirmation = None if best is None else confirmation_of(out, plan, best)
-    on_front = tuple(trial for trial in complete if trial.number in front)
-    result = TuneResult(out, plan, tuple(trials), best, on_front, wanted, confirmation)
+    from terramorph.study.tune_page import render_study
+
+    known = trials.all()
+    complete = [trial for trial in known if trial.state == "complete"]
+    best = best_of(complete, plan.objectives[0])
+    on_front = tuple(trial for trial in complete if trial.number in trials.front())
+    confirmation = None if best is None or best.is_preset else _confirmation_of(out, plan, best)
+    result = TuneResult(out, plan, tuple(known), best, on_front, wanted or len(known), confirmation)
     if best is not None:
         with atomic(out / PRESET) as part:
             part.write_text(_as_toml(result, best), encoding="utf-8")
@@ -48,6 +118,13 @@ def conclude(out: Path, plan: StudyPlan, trials: Sequence[Trial], front: Sequenc
     with atomic(out / PAGE) as part:
         part.write_text(render_study(result), encoding="utf-8")
     return result
+
+
+def best_of(trials: Sequence[Trial], objective: str) -> Trial | None:
+    """The best of those that have a score, the earlier of equals."""
+    sign = 1 if METRICS[objective].higher_is_better else -1
+    known = [(value, trial) for trial in trials if (value := trial.score(objective)) is not None]
+    return max(known, key=lambda pair: (sign * pair[0], -pair[1].number))[1] if known else None
 
 
 def confirm_study(
@@ -77,22 +154,77 @@ def confirm_study(
     if weights is not None:
         plan = keep_weights(out, weights)
     trials = Trials(out, plan, storage)
-    known, front = trials.all(), trials.front()
-    result = conclude(out, plan, known, front, len(known))
+    result = conclude(out, plan, trials)
     if result.best is None or result.best.is_preset:
         return result
-    confirm(out, plan, result.best, reporter=reporter, should_stop=should_stop, cache=cache)
-    return conclude(out, plan, known, front, len(known))
+    require_objectives(plan.objectives, plan.dataset, plan.confirmed_on, plan.preset, plan.weights)
+    compare(
+        plan.dataset,
+        _comparison(plan, result.best),
+        out / CONFIRM,
+        weights=plan.weights,
+        cache=cache,
+        reporter=_Told(reporter or SilentTuning()),
+        should_stop=should_stop,
+    )
+    return conclude(out, plan, trials)
+
+
+def _confirmation_of(out: Path, plan: StudyPlan, best: Trial) -> dict[str, Any] | None:
+    """What the comparison found; None if it is not all there."""
+    document = read_comparison(_comparison(plan, best), plan.dataset, out / CONFIRM)
+    return document if document["finished"] else None
+
+
+def _comparison(plan: StudyPlan, best: Trial) -> Study:
+    """Two variants: the preset as it is, and the best trial."""
+    configs = {
+        name: plan.config_of(values).model_copy(update={"seed": (plan.preset.seed + 1) % 2**63})
+        for name, values in ((BASE, {}), (f"trial-{best.number}", best.values))
+    }
+    return Study(
+        name="confirmation",
+        variants=tuple(Variant(name, config, best.values if name != BASE else {}) for name, config in configs.items()),
+        images=plan.rungs[-1],
+        minutes=None,
+        seeds=SEEDS,
+        split=plan.confirmed_on,
+        metrics=plan.objectives,
+        secondary=tuple(metric for metric in METRICS if metric not in plan.objectives),
+    )
+
+
+class _Told(Silent):
+    """Passes on what a comparison tells."""
+
+    def __init__(self, listener: TuneReporter) -> None:
+        self._listener, self._at = listener, (0, 0, "")
+
+    def run(self, name: str, number: int, total: int) -> None:
+        """A run begins."""
+        self._at = number - 1, total, f"confirming: {name}"
+
+    def step(self, report: StepReport) -> None:
+        """Tells where it is."""
+        done, total, said = self._at
+        self._listener.progress(done, total, f"{said}, step {report.step} of {report.total}")
+
+    def scoring(self, done: int, total: int) -> None:
+        """Nothing: it takes a moment."""
+
+    def ended(self, name: str, record: Record) -> None:
+        """Says why, where a run came to nothing."""
+        if record.reason:
+            self._listener.message(f"confirming: {name} {record.state}: {record.reason}")
 
 
 def _as_toml(result: TuneResult, best: Trial) -> str:
-    plan, objective = result.plan, result.plan.objectives[0]
-    default = result.default
-    before = None if default is None else default.score(objective, plan.rungs.last)
+    plan, objective, default = result.plan, result.plan.objectives[0], result.default
+    before = None if default is None else default.score(objective, plan.rungs[-1])
     beside = "" if before is None else f" (the preset itself: {before:.4g})"
     lines = [
         f"# Found by terramorph tune: trial {best.number} of {len(result.trials)} of {result.out.resolve().name}.",
-        f"# {objective} {best.score(objective):.4g}{beside} after {plan.rungs.last} images, on {plan.tuned_on}.",
+        f"# {objective} {best.score(objective):.4g}{beside} after {plan.rungs[-1]} images, on {plan.tuned_on}.",
     ]
     values = plan.config_of(best.values).model_dump(mode="json", exclude_none=True)
     tables = {key: value for key, value in values.items() if isinstance(value, dict)}
@@ -103,5 +235,7 @@ def _as_toml(result: TuneResult, best: Trial) -> str:
 
 
 def _toml(value: Any) -> str:
-    """A plain value; TOML writes these as JSON does."""
+    """A plain value; TOML writes these as JSON does, but for tables."""
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{json.dumps(key)} = {_toml(inner)}" for key, inner in value.items()) + " }"
     return json.dumps(value, ensure_ascii=False)

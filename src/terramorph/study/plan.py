@@ -3,26 +3,51 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from terramorph.atomic import atomic
+from terramorph.atomic import atomic, locked
 from terramorph.documents import parse_json
 from terramorph.errors import ConfigError, StorageError
+from terramorph.study.definition import stretched
 from terramorph.study.objectives import choose_objectives
 from terramorph.study.run import is_same_folder
-from terramorph.study.rungs import Rungs, stretched, whole_length
 from terramorph.study.space import Space, changed, load_space, space_of
 from terramorph.study.splits import choose_splits, link_pairs
-from terramorph.study.waiting import in_turn
 from terramorph.training import TrainConfig, parse_config
+from terramorph.training.schedule import total_steps
 
 PLAN = "study.json"
 TUNING = "tuning"
 IN_FOLDER = "a file of its own"
 """Where trials are kept, in words, if no database is named."""
+ETA = 3
+"""A trial is scored after 1/9, 1/3 and all of its images (for three rungs), and one in so many goes on."""
+_FORMAT = 2
+_MOMENT = 120.0  # seconds that another process is waited for while it writes study.json
+
+
+class TuneReporter(Protocol):
+    """Who is told how a study goes."""
+
+    def progress(self, done: int, total: int, detail: str) -> None:
+        """Trials (or runs of the confirmation) that have ended, of how many, and what is being done."""
+
+    def message(self, text: str) -> None:
+        """A sentence: how a trial ended."""
+
+
+class SilentTuning:
+    """A reporter that says nothing."""
+
+    def progress(self, done: int, total: int, detail: str) -> None:
+        """Nothing."""
+
+    def message(self, text: str) -> None:
+        """Nothing."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +55,12 @@ class StudyOptions:
     """What is asked of a study.
 
     Attributes:
-        objectives: metrics of the tuning pairs; the first one ranks and prunes trials, several give a Pareto front.
-            Empty for LPIPS, mIoU or SSIM, the first that can be computed.
+        objectives: metrics of the tuning pairs that trials are ranked by; several give a Pareto front, and then no
+            trial is pruned. Empty for the first of the main metrics that can be computed.
         trials: in all, those of earlier calls and other processes included.
         budget: seconds this call may take; None for no limit.
         images: that a trial sees if it is never pruned; None for the preset's whole schedule.
-        rungs: times a trial is scored on the way; 1 to prune nothing.
+        rungs: times a trial is scored on the way; 1 to prune nothing, as with several objectives.
         jobs: processes of this machine.
         space: TOML file of what may be changed; None for the default space.
         storage: URL of a database that machines share; None for an SQLite file in the study's folder.
@@ -72,7 +97,7 @@ class StudyPlan:
         dataset: folder of pairs, absolute.
         preset: what trials change; its own values are trial 0.
         objectives: metrics, the first of which ranks.
-        rungs: images at which trials are scored.
+        rungs: images seen at which trials are scored, rising; the last is the whole length.
         space: what may be changed.
         tuned_on: what the pairs are that trials are scored on, in words.
         confirmed_on: the split that only the confirmation is scored on.
@@ -83,7 +108,7 @@ class StudyPlan:
     dataset: Path
     preset: TrainConfig
     objectives: tuple[str, ...]
-    rungs: Rungs
+    rungs: tuple[int, ...]
     space: Space
     tuned_on: str
     confirmed_on: str
@@ -96,7 +121,8 @@ class StudyPlan:
         Raises:
             ConfigError: if they do not fit together.
         """
-        return stretched(changed(self.preset, values), self.rungs.last)
+        config = changed(self.preset, values)
+        return stretched(config, -(-self.rungs[-1] // (config.batch_size * config.accumulate)))
 
     def plain(self) -> dict[str, Any]:
         """What makes it this study, as plain data, by names that a sentence can use."""
@@ -104,7 +130,7 @@ class StudyPlan:
             "dataset": str(self.dataset),
             "preset": self.preset.model_dump(mode="json"),
             "objectives": list(self.objectives),
-            "images": list(self.rungs.images),
+            "images": list(self.rungs),
             "space": self.space.plain(),
             "tuned on": self.tuned_on,
             "confirmed on": self.confirmed_on,
@@ -130,13 +156,13 @@ def make_plan(dataset: Path, out: Path, preset: TrainConfig, options: StudyOptio
         _same(begun.plain(), {"dataset": str(dataset.resolve())}, out)
     weights = options.weights.resolve() if options.weights else begun.weights if begun else None
     objectives = choose_objectives(options.objectives, dataset, splits, preset, weights)
-    images = options.images or whole_length(preset, len(splits.train))
-    rungs = Rungs.of(images, options.rungs)
+    per_step = preset.batch_size * preset.accumulate
+    whole = total_steps(preset.schedule, len(splits.train), per_step, preset.max_steps) * per_step
+    rungs = rungs_of(options.images or whole, options.rungs if len(objectives) == 1 else 1)
     step = preset.accumulate * max([preset.batch_size, *space.samples("batch_size")])
-    if rungs.images[0] < step:
+    if rungs[0] < step:
         raise ConfigError(
-            f"The first rung of {rungs.images[0]} images is less than one step of {step}; give more images or fewer "
-            "rungs."
+            f"The first rung of {rungs[0]} images is less than one step of {step}; give more images or fewer rungs."
         )
     source = "the val split" if splits.tuning_split == "val" else "train, held out from the trials"
     plan = StudyPlan(
@@ -155,6 +181,17 @@ def make_plan(dataset: Path, out: Path, preset: TrainConfig, options: StudyOptio
     return plan
 
 
+def rungs_of(images: int, count: int) -> tuple[int, ...]:
+    """So many rungs, each `ETA` times the one before, that end at a number of images.
+
+    Raises:
+        ConfigError: if the first would have no image.
+    """
+    if images // ETA ** (count - 1) < 1:
+        raise ConfigError(f"{images} images are too few for {count} rungs; give more images or fewer rungs.")
+    return tuple(round(images / ETA**n) for n in reversed(range(count)))
+
+
 def keep_plan(out: Path, plan: StudyPlan) -> None:
     """Binds OUT to a study that has passed every check: links its pairs and writes study.json, if that is not done.
 
@@ -163,7 +200,7 @@ def keep_plan(out: Path, plan: StudyPlan) -> None:
         StorageError: if OUT cannot be written.
     """
     splits = choose_splits(plan.dataset, plan.preset.seed)
-    with in_turn(out / "lock"):
+    with _in_turn(out):
         if (out / PLAN).is_file():
             begun = load_plan(out)
             _same(begun.plain(), plan.plain(), out)
@@ -187,8 +224,21 @@ def keep_weights(out: Path, weights: Path) -> StudyPlan:
     Raises:
         ConfigError, StorageError: as `load_plan`, or if OUT cannot be written.
     """
-    with in_turn(out / "lock"):
+    with _in_turn(out):
         return _keep_weights(out, load_plan(out), weights.resolve())
+
+
+@contextmanager
+def _in_turn(out: Path) -> Iterator[None]:
+    """Holds the study's lock for a moment; others wait."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with locked(out / "lock", StorageError(f"Another process holds {out / 'lock'}; end it if it hangs."), _MOMENT):
+            yield
+    except StorageError:
+        raise
+    except OSError as error:
+        raise StorageError(f"{out} cannot be written ({error.strerror or error}); check the folder.") from error
 
 
 def load_plan(out: Path) -> StudyPlan:
@@ -201,11 +251,13 @@ def load_plan(out: Path) -> StudyPlan:
     path = out / PLAN
     try:
         values = parse_json(path.read_text(encoding="utf-8"))
+        if values.get("format") != _FORMAT:
+            raise ConfigError(f"{out} was made by another version of terramorph tune; choose another --out.")
         return StudyPlan(
             dataset=Path(values["dataset"]),
             preset=parse_config(values["preset"]),
             objectives=tuple(values["objectives"]),
-            rungs=Rungs(tuple(values["images"])),
+            rungs=tuple(values["images"]),
             space=space_of(values["space"], str(path)),
             tuned_on=values["tuned on"],
             confirmed_on=values["confirmed on"],
@@ -216,14 +268,18 @@ def load_plan(out: Path) -> StudyPlan:
         raise ConfigError(
             f"{out} holds no study ({PLAN} is missing); begin one with terramorph tune DATASET."
         ) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except ConfigError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise StorageError(f"{path} cannot be understood ({error}); restore it, or choose another --out.") from error
 
 
 def _write(out: Path, plan: StudyPlan) -> None:
     weights = None if plan.weights is None else str(plan.weights)
     with atomic(out / PLAN) as part:
-        part.write_text(json.dumps(plan.plain() | {"weights": weights}, indent=1) + "\n", encoding="utf-8")
+        part.write_text(
+            json.dumps(plan.plain() | {"weights": weights, "format": _FORMAT}, indent=1) + "\n", encoding="utf-8"
+        )
 
 
 def _keep_weights(out: Path, plan: StudyPlan, weights: Path | None) -> StudyPlan:

@@ -19,9 +19,11 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from terramorph.documents import parse_toml
+from pydantic import Field, model_validator
+
 from terramorph.errors import ConfigError, did_you_mean
 from terramorph.study.run import flat_settings
+from terramorph.tables import Table, checked, read_toml
 from terramorph.training import TrainConfig, known_keys, parse_config
 
 if TYPE_CHECKING:
@@ -32,7 +34,6 @@ RATIO = "optimizer.discriminator_ratio"
 than two rates, for what makes a GAN unstable is their proportion (Heusel et al. 2017, two time-scale update rule)."""
 
 _GENERATOR_RATE, _DISCRIMINATOR_RATE = "optimizer.learning_rate", "optimizer.discriminator_learning_rate"
-_RANGE, _CHOICES = {"low", "high", "log", "when"}, {"choices", "when"}
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,14 @@ class Range:
         if isinstance(self.low, int) and isinstance(self.high, int):
             return trial.suggest_int(key, self.low, self.high, log=self.log)
         return trial.suggest_float(key, self.low, self.high, log=self.log)
+
+    def distribution(self) -> Any:
+        """As Optuna has it."""
+        from optuna import distributions
+
+        if isinstance(self.low, int) and isinstance(self.high, int):
+            return distributions.IntDistribution(self.low, self.high, log=self.log)
+        return distributions.FloatDistribution(self.low, self.high, log=self.log)
 
     def label(self, value: Any) -> Any:
         """A setting's value as a trial keeps it; None if it is not in the range."""
@@ -79,6 +88,12 @@ class Choices:
         """A choice of a trial."""
         labels = [self.label(value) for value in self.values]
         return self.values[labels.index(trial.suggest_categorical(key, labels))]
+
+    def distribution(self) -> Any:
+        """As Optuna has it."""
+        from optuna import distributions
+
+        return distributions.CategoricalDistribution([self.label(value) for value in self.values])
 
     def label(self, value: Any) -> Any:
         """A setting's value as a trial keeps it; None if it is not among the choices."""
@@ -240,18 +255,8 @@ def load_space(path: str | Path | None = None) -> Space:
             sense.
     """
     where = "The default space" if path is None else f"The space {path}"
-    try:
-        if path is None:
-            text = resources.files("terramorph.study").joinpath("space.toml").read_text(encoding="utf-8")
-        else:
-            text = Path(path).read_text(encoding="utf-8")
-        entries = _entries(parse_toml(text), "")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ConfigError(f"{where} cannot be read ({reason}); give a TOML file in UTF-8.") from error
-    except ValueError as error:
-        raise ConfigError(f"{where} is not valid TOML ({error}); correct it there.") from error
-    return space_of(entries, where)
+    default = Path(str(resources.files("terramorph.study"))) / "space.toml"
+    return space_of(_entries(read_toml(default if path is None else Path(path), where), ""), where)
 
 
 def space_of(entries: Mapping[str, Any], where: str) -> Space:
@@ -286,47 +291,46 @@ def _entries(table: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     return found
 
 
-def _parameter(key: str, entry: Any, where: str) -> Parameter:
+class _Entry(Table):
+    """What stands under a key."""
+
+    low: int | float | None = None
+    high: int | float | None = None
+    log: bool = False
+    choices: list[Any] | None = Field(None, min_length=1)
+    when: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _is_one_of_both(self) -> _Entry:
+        if self.choices is not None:
+            if not {"low", "high", "log"}.isdisjoint(self.model_fields_set):
+                raise ValueError("choices stand alone; leave out low, high and log")
+            if len({json.dumps(value) for value in self.choices}) < len(self.choices):
+                raise ValueError(f"a value occurs twice among {self.choices!r}")
+        elif self.low is None or self.high is None:
+            raise ValueError("give { low = ..., high = ... } or { choices = [...] }")
+        elif not self.low < self.high:
+            raise ValueError(f"low is {self.low} and high is {self.high}; low must be the smaller one")
+        elif self.log and self.low <= 0:
+            raise ValueError(f"a logarithmic range cannot begin at {self.low}; give a low above 0, or log = false")
+        return self
+
+    @property
+    def domain(self) -> Range | Choices:
+        """What the key may be."""
+        if self.choices is not None:
+            return Choices(tuple(self.choices))
+        assert self.low is not None
+        assert self.high is not None
+        return Range(self.low, self.high, self.log)
+
+
+def _parameter(key: str, values: Any, where: str) -> Parameter:
     _known(key, where)
-    if not isinstance(entry, dict) or not ("choices" in entry or {"low", "high"} <= entry.keys()):
-        raise ConfigError(f"{where}, {key}: give {{ low = ..., high = ... }} or {{ choices = [...] }}.")
-    allowed = _CHOICES if "choices" in entry else _RANGE
-    for name in entry:
-        if name not in allowed:
-            raise ConfigError(f"{where}, {key}: {name!r} is not one of {', '.join(sorted(allowed))}.")
-    when = entry.get("when", {})
-    if not isinstance(when, dict):
-        raise ConfigError(f'{where}, {key}: when is {when!r}; write when = {{ "loss.adversarial" = "bce" }}.')
-    for other in when:
+    entry = checked(_Entry, values, f"{where}, {key}")
+    for other in entry.when:
         _known(other, f"{where}, {key}, when")
-    conditions = {other: tuple(v) if isinstance(v, list) else (v,) for other, v in when.items()}
-    domain = _choices(entry["choices"]) if "choices" in entry else _range(entry)
-    if isinstance(domain, str):
-        raise ConfigError(f"{where}, {key}: {domain}")
-    return Parameter(key, domain, conditions)
-
-
-def _range(entry: Mapping[str, Any]) -> Range | str:
-    """A range, or what is wrong with it."""
-    low, high, log = entry["low"], entry["high"], entry.get("log", False)
-    if any(isinstance(end, bool) or not isinstance(end, int | float) for end in (low, high)):
-        return f"low and high are {low!r} and {high!r}; both must be numbers."
-    if not isinstance(log, bool):
-        return f"log is {log!r}; it must be true or false."
-    if not low < high:
-        return f"low is {low} and high is {high}; low must be the smaller one."
-    if log and low <= 0:
-        return f"a logarithmic range cannot begin at {low}; give a low above 0, or log = false."
-    return Range(low, high, log)
-
-
-def _choices(values: Any) -> Choices | str:
-    """Choices, or what is wrong with them."""
-    if not isinstance(values, list) or not values:
-        return f"choices is {values!r}; it must be a list of at least one value."
-    if len({json.dumps(value) for value in values}) < len(values):
-        return f"a value occurs twice among {values!r}."
-    return Choices(tuple(values))
+    return Parameter(key, entry.domain, {k: tuple(v) if isinstance(v, list) else (v,) for k, v in entry.when.items()})
 
 
 def _known(key: str, where: str) -> None:

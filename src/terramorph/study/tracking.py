@@ -17,8 +17,8 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+from terramorph.atomic import locked
 from terramorph.errors import MissingPackageError, StorageError
-from terramorph.study.waiting import in_turn
 
 _PARAMETERS_AT_ONCE = 100  # MLflow takes no more in one call
 
@@ -94,7 +94,9 @@ class MlflowTracking:
             for name in ("mlflow", "alembic"):  # after the import, which sets levels of its own
                 logging.getLogger(name).setLevel(logging.WARNING)
             # Two processes that make the tables of a new store at once get in each other's way.
-            with in_turn(out / "mlflow.lock"), self._storing():
+            out.mkdir(parents=True, exist_ok=True)
+            busy = StorageError(f"Another process holds {out / 'mlflow.lock'}; end it if it hangs.")
+            with locked(out / "mlflow.lock", busy, wait=120), self._storing():
                 self._client = MlflowClient(tracking_uri=f"sqlite:///{self.store}")
                 known = self._client.get_experiment_by_name(experiment)
                 self._experiment = (

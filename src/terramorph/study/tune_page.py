@@ -1,0 +1,293 @@
+"""The page of a study of `tune`: one HTML file with everything inside, readable in light and dark, offline."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+from PIL import Image
+
+from terramorph._version import __version__
+from terramorph.metrics import METRICS
+from terramorph.report import charts, duration
+from terramorph.report.numbers import DASH, counted
+from terramorph.report.pages import picture_uri, render_page
+from terramorph.report.tables import Cell, Table
+from terramorph.study.compare_page import effect_table
+from terramorph.study.comparison import conclude, difference_of
+from terramorph.study.conclusion import CONFIRM, SEEDS, TuneResult
+from terramorph.study.plan import StudyPlan
+from terramorph.study.run import flat_settings
+from terramorph.study.space import Choices, Parameter
+from terramorph.study.trials import Trial, quiet
+
+_ENOUGH = 8  # trials that tell something of a parameter
+_ROWS = 4  # pairs that are shown of a sample sheet
+_KINDS = {"best": charts.ACCENT, "preset": charts.SERIES[1], "complete": charts.SERIES[0], "pruned": charts.SERIES[3]}
+
+
+def render_study(result: TuneResult) -> str:
+    """The page as one string of HTML, without any reference to the network."""
+    plan, best, document = result.plan, result.best, result.confirmation
+    metric = METRICS[plan.objectives[0]]
+    sheets = _sheets(result)
+    return render_page(
+        "terramorph.study",
+        "tune.html.j2",
+        result=result,
+        name=result.out.resolve().name,
+        version=__version__,
+        metric=metric,
+        names=[METRICS[name].name for name in plan.objectives],
+        seeds=SEEDS,
+        confirm=CONFIRM,
+        about=_about(result),
+        lead=_lead(result),
+        figures=_figures(result),
+        sheets=sheets,
+        settings=_settings(result) if best else None,
+        conclusions=[] if document is None else [(one.kind, one.text) for one in conclude(document)],
+        confirmed=None if document is None else effect_table(document),
+        legend=[
+            ("best", charts.css(_KINDS["best"])),
+            ("the preset", charts.css(_KINDS["preset"])),
+            ("scored at the last rung", charts.css(_KINDS["complete"])),
+            ("left before, at its last rung", charts.css(_KINDS["pruned"])),
+        ],
+        history=_history(result),
+        pareto=_pareto(result),
+        importance=importance(result.trials, plan),
+        slices=_slices(result),
+        trials=_trials(result),
+    )
+
+
+def _about(result: TuneResult) -> str:
+    states = Counter(trial.state for trial in result.trials)
+    told = ", ".join(f"{number} {state}" for state, number in states.items())
+    spent = duration(sum(trial.seconds for trial in result.trials))
+    trials = f"{counted(len(result.trials), 'trial')} ({told})"
+    return f"{result.plan.dataset.name}, {trials} in {spent} of training and scoring"
+
+
+def _lead(result: TuneResult) -> str:
+    """What it comes to, in one sentence."""
+    best, plan = result.best, result.plan
+    if best is None:
+        return result.why_none or "No trial has come to the last rung yet."
+    if best.is_preset:
+        return "No trial is better than the preset itself, so there is nothing to confirm."
+    if result.confirmation is None:
+        return (
+            f"Trial {best.number} is the best on the pairs it was chosen by, which flatters it; confirm it on "
+            f"{plan.confirmed_on}."
+        )
+    said = conclude(result.confirmation)
+    return said[0].text if said else "The confirmation is done."
+
+
+def _figures(result: TuneResult) -> list[tuple[str, ...]]:
+    plan, metric = result.plan, METRICS[result.plan.objectives[0]]
+    figures: list[tuple[str, ...]] = []
+    for name, trial in (("the best", result.best), ("the preset", result.default)):
+        if trial is not None:
+            at = f"after {counted(trial.at, 'image')}, trial {trial.number}"
+            figures.append((f"{metric.label} of {name} {metric.arrow}", metric.said(trial.score(metric.key)), at))
+    if result.confirmation is not None:
+        row = next((row for row in result.confirmation["effects"] if row["metric"] == metric.key), None)
+        if row is not None:
+            kind = row["verdict"] if row["verdict"] in ("better", "worse") else ""
+            figures.append((f"{metric.name} on {plan.confirmed_on}, unseen", difference_of(row), row["verdict"], kind))
+    return [*figures, ("trials that have ended", str(result.ended), f"of {result.wanted}")]
+
+
+def _settings(result: TuneResult) -> Table:
+    """What the best trial changes."""
+    assert result.best is not None
+    ours, theirs = (flat_settings(result.plan.config_of(values)) for values in (result.best.values, {}))
+    # The schedule follows from the batch size: all see the same number of images.
+    changed = [key for key in ours if ours[key] != theirs[key] and not key.startswith("schedule.")]
+    body = [(key, _said(theirs[key]), Cell(_said(ours[key]), kind="strong")) for key in changed]
+    return Table(("Setting", "Preset", "Best"), body)
+
+
+def _sheets(result: TuneResult) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Of the best trial and the preset: a title, and input, output and truth of a few pairs."""
+    metric, found = METRICS[result.plan.objectives[0]], []
+    shown = {trial.number: trial for trial in (result.best, result.default) if trial is not None}
+    for trial in shown.values():
+        name = "the preset" if trial.is_preset else "best"
+        at = f"{metric.name} {metric.said(trial.score(metric.key))} after {trial.at} images"
+        title = f"{name}, trial {trial.number}: {at}"
+        run = result.out / "trials" / trial.folder / "run"
+        found += [(title, row) for row in _rows(run)]
+    return found
+
+
+def _rows(run: Path) -> list[list[tuple[str, str]]]:
+    """The first rows of the last sample sheet of a run, cut into its pictures."""
+    for path in sorted((run / "samples").glob("*.png"))[-1:]:
+        with Image.open(path) as image:
+            sheet, side = np.asarray(image.convert("RGB")).transpose(2, 0, 1), image.width // 3
+        tops = range(0, min(sheet.shape[1] - side + 1, _ROWS * side), side)
+        names = ("input", "output", "truth")
+        return [
+            [
+                (name, picture_uri(sheet[:, top : top + side, at * side : (at + 1) * side]))
+                for at, name in enumerate(names)
+            ]
+            for top in tops
+        ]
+    return []
+
+
+def _kind(trial: Trial, result: TuneResult) -> str:
+    if result.best is not None and trial.number == result.best.number:
+        return "best"
+    return "preset" if trial.is_preset else "complete" if trial.state == "complete" else "pruned"
+
+
+def _dots(axes: Any, points: Sequence[tuple[Trial, float, float]], result: TuneResult) -> list[str]:
+    """Trials at places of a chart; what each says under the pointer."""
+    metric = METRICS[result.plan.objectives[0]]
+    tips: list[str] = []
+    for trial, x, y in sorted(points, key=lambda point: list(_KINDS)[::-1].index(_kind(point[0], result))):
+        dot = axes.scatter([x], [y], color=_KINDS[_kind(trial, result)], s=30, zorder=3)
+        dot.set_urls([f"tip:{len(tips)}"])
+        value = metric.said(trial.score(metric.key))
+        tips.append(f"trial {trial.number}: {metric.name} {value} after {trial.at} images, {trial.state}")
+    return tips
+
+
+def _scored(result: TuneResult) -> list[tuple[Trial, float]]:
+    objective = result.plan.objectives[0]
+    return [(trial, value) for trial in result.trials if (value := trial.score(objective)) is not None]
+
+
+def _history(result: TuneResult) -> Markup | None:
+    """Score of each trial at the last rung it came to, by number, and the best so far at the last rung."""
+    metric, scored = METRICS[result.plan.objectives[0]], _scored(result)
+    if not scored:
+        return None
+    figure, axes = charts.chart(900, 260, x="trial", y=metric.label)
+    complete = [(trial.number, value) for trial, value in scored if trial.state == "complete"]
+    if complete:
+        best = np.maximum if metric.higher_is_better else np.minimum
+        so_far = best.accumulate([value for _, value in complete])
+        axes.step([number for number, _ in complete], so_far, color=charts.ACCENT, where="post", alpha=0.6)
+    with charts.style():
+        axes.locator_params(axis="x", integer=True)
+        tips = _dots(axes, [(trial, trial.number, value) for trial, value in scored], result)
+    return charts.chart_svg(figure, f"{metric.name} by trial", tips)
+
+
+def _slices(result: TuneResult) -> list[tuple[str, Markup]]:
+    """For each parameter that was tried: its key, and the scores over its values."""
+    metric, plan, drawn = METRICS[result.plan.objectives[0]], result.plan, []
+    for parameter in plan.space.parameters:
+        tried = [(trial, _tried(trial, parameter, plan), value) for trial, value in _scored(result)]
+        shown = [(trial, tested, value) for trial, tested, value in tried if tested is not None]
+        if len(shown) < 2:
+            continue
+        figure, axes = charts.chart(310, 190, y=metric.label)
+        domain = parameter.domain
+        with charts.style():
+            if isinstance(domain, Choices):
+                places = [repr(value) for value in domain.values]
+                axes.set_xticks(range(len(places)), [_said(value) for value in domain.values])
+                axes.set_xlim(-0.6, len(places) - 0.4)
+                shown = [(trial, places.index(repr(tested)), value) for trial, tested, value in shown]
+            elif domain.log:
+                axes.set_xscale("log")
+            tips = _dots(axes, shown, result)
+        drawn.append((parameter.key, charts.chart_svg(figure, f"{metric.name} over {parameter.key}", tips)))
+    return drawn
+
+
+def _pareto(result: TuneResult) -> Markup | None:
+    """The first two objectives of the trials that came to the last rung; the front is joined."""
+    if len(result.plan.objectives) < 2:
+        return None
+    one, other = result.plan.objectives[:2]
+    points = [
+        (trial, a, b)
+        for trial in result.trials
+        if trial.state == "complete" and (a := trial.score(one)) is not None and (b := trial.score(other)) is not None
+    ]
+    if not points:
+        return None
+    figure, axes = charts.chart(520, 300, x=METRICS[one].label, y=METRICS[other].label)
+    edge = sorted((a, b) for trial, a, b in points if trial in result.front)
+    with charts.style():
+        if edge:
+            axes.plot(*zip(*edge, strict=True), color=charts.ACCENT, alpha=0.6)
+        tips = _dots(axes, points, result)
+    return charts.chart_svg(figure, f"{METRICS[other].name} over {METRICS[one].name}", tips)
+
+
+def importance(trials: Sequence[Trial], plan: StudyPlan) -> list[tuple[str, float]]:
+    """How much each parameter decided whether a trial was among the better ones at the first rung, which all trials
+    come to; shares of 1, greatest first. PED-ANOVA (Watanabe, Bansal, Hutter 2023, arXiv:2304.10255); fewer than eight
+    trials tell nothing.
+    """
+    import optuna
+
+    objective, first = plan.objectives[0], plan.rungs[0]
+    study = optuna.create_study(direction="maximize" if METRICS[objective].higher_is_better else "minimize")
+    tried: dict[str, list[str]] = {}
+    for trial in trials:
+        score = trial.score(objective, first)
+        if score is None:
+            continue
+        values = {p.key: value for p in plan.space.parameters if (value := _tried(trial, p, plan)) is not None}
+        for key, value in values.items():
+            tried.setdefault(key, []).append(repr(value))
+        domains = {p.key: p.domain.distribution() for p in plan.space.parameters if p.key in values}
+        study.add_trial(optuna.create_trial(params=plan.space.labels(values), distributions=domains, value=score))
+    found: dict[str, float] = {}
+    with quiet():
+        # Two fifths are "better": with tens of trials a tenth would be a handful.
+        evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=0.4)
+        for key, values_of_it in tried.items():
+            if len(values_of_it) >= _ENOUGH and len(set(values_of_it)) > 1:
+                found |= evaluator.evaluate(study, params=[key])
+    total = sum(found.values())
+    return sorted(((key, value / total) for key, value in found.items()), key=lambda row: -row[1]) if total else []
+
+
+def _tried(trial: Trial, parameter: Parameter, plan: StudyPlan) -> Any:
+    """What a parameter was in a trial; None where it did not matter or the preset lies outside."""
+    values = plan.space.values_of(plan.preset) if trial.is_preset else trial.values
+    return values.get(parameter.key)
+
+
+def _trials(result: TuneResult) -> Table:
+    names = result.plan.objectives
+    body: list[list[Cell | str | float | None]] = []
+    for trial in result.trials:
+        changes = ", ".join(f"{key} {_said(value)}" for key, value in trial.values.items())
+        kind = "strong" if _kind(trial, result) == "best" else ""
+        scores = [Cell(METRICS[name].said(trial.score(name)), trial.score(name), kind) for name in names]
+        body.append(
+            [
+                Cell(str(trial.number), trial.number, kind),
+                trial.state,
+                trial.at,
+                *scores,
+                Cell(duration(trial.seconds), trial.seconds),
+                Cell("the preset itself" if trial.is_preset else changes, kind="note", below=trial.reason),
+            ]
+        )
+    return Table(
+        ("Trial", "State", "Images", *(METRICS[name].label for name in names), "Time", "What was changed"), body
+    )
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.4g}" if isinstance(value, float) else DASH if value in (None, "") else str(value)
