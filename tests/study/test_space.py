@@ -29,7 +29,7 @@ def _space(folder: Path, text: str) -> Space:
 @pytest.mark.parametrize("name", PRESETS)
 def test_the_default_space_fits_every_preset(name: str) -> None:
     preset = load_config(name)
-    space = load_space()
+    space = load_space().fitted(preset)
     space.check(preset, "The default space")
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     tried = [space.suggest(study.ask(), preset) for _ in range(20)]

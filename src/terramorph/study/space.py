@@ -145,7 +145,7 @@ class Space:
         return {
             p.key: settings[p.key]
             for p in self.parameters
-            if p.applies(settings) and p.domain.label(settings[p.key]) is not None
+            if p.applies(settings) and p.domain.label(settings.get(p.key)) is not None
         }
 
     def labels(self, values: Mapping[str, Any]) -> dict[str, Any]:
