@@ -91,6 +91,24 @@ class Palette:
         found: NDArray[np.uint8] = self.index[classify(rgb, self.colours)]
         return found
 
+    def margin(self, rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """How much nearer each pixel is to its class than to the next one: uint8 ``(3, H, W)`` -> float32 ``(H, W)``.
+
+        Of the distances a and b to the nearest colour and to that of the next class it is (b - a) / (b + a): 1 at the
+        colour itself, 0 halfway between two.
+        """
+        out = np.empty(rgb.shape[1:], np.float32)
+        rows = max(1, _CHUNK // max(rgb.shape[2], 1))
+        for top in range(0, rgb.shape[1], rows):
+            part = rgb[:, top : top + rows].reshape(3, -1).astype(np.float32)
+            nearest = np.full((len(self.classes), part.shape[1]), np.inf, np.float32)
+            for colour, number in zip(self.colours.astype(np.float32), self.index, strict=True):
+                apart = np.sqrt(((part - colour[:, None]) ** 2).sum(axis=0))
+                np.minimum(nearest[number], apart, out=nearest[number])
+            first, second = np.partition(nearest, 1, axis=0)[:2]
+            out[top : top + rows] = ((second - first) / np.maximum(second + first, 1e-6)).reshape(-1, rgb.shape[2])
+        return out
+
     def near(self, pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
         """Whether each of uint8 ``(N, 3)`` is within `NEAR` of a colour, bool ``(N,)``."""
         like = np.zeros(len(pixels), np.bool_)

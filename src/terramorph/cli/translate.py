@@ -34,6 +34,8 @@ class Kind(StrEnum):
     """What the output is."""
 
     cog = "cog"
+    classes = "classes"
+    polygons = "polygons"
     xyz = "xyz"
     mbtiles = "mbtiles"
     pmtiles = "pmtiles"
@@ -49,7 +51,9 @@ def run(
     ],
     output: Annotated[
         Path,
-        typer.Argument(help="A GeoTIFF, .mbtiles or .pmtiles, here or s3://BUCKET/NAME; an image or a folder of them."),
+        typer.Argument(
+            help="A .tif, .mbtiles or .pmtiles, here or s3://BUCKET/NAME; .gpkg; an image, or a folder of them."
+        ),
     ],
     mode: Annotated[
         Mode | None, typer.Option(help="raster: fixed statistics; paper: batch statistics. Default: the bundle's.")
@@ -76,7 +80,9 @@ def run(
     dem: Annotated[str | None, typer.Option(help="Raster of ground heights, for scenes placed by RPCs.")] = None,
     zoom: Annotated[int | None, typer.Option(help="Of tiles; default: the finest that covers the ground.")] = None,
     terms: Annotated[str | None, typer.Option(help="Licence or terms under which tiles of a server are used.")] = None,
-    style: Annotated[str, typer.Option(help="Of vectors as input: classic, osm, classes, or a TOML file.")] = "classic",
+    style: Annotated[
+        str, typer.Option(help="Of the map side, drawn or made: classic, osm, classes, or a TOML file.")
+    ] = "classic",
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
     precision: Annotated[
         Precision, typer.Option(help="auto: bf16 in mode raster where it is native, otherwise fp32.")

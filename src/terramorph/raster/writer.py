@@ -51,6 +51,7 @@ def write_cog(
     *,
     units: Units | None = None,
     tags: Mapping[str, str] | None = None,
+    colours: Sequence[tuple[int, int, int]] | None = None,
     masked: bool,
     compress: Literal["deflate", "zstd", "lzw"] = "deflate",
     overviews: Literal["average", "nearest"] = "average",
@@ -72,6 +73,7 @@ def write_cog(
             an array may be used again once the next strip is asked for.
         units: what stored values mean; None: themselves.
         tags: metadata of the file, beside TIFFTAG_SOFTWARE.
+        colours: RGB of each value of one band of uint8, which are classes then: overviews keep them.
         masked: whether pixels may be without data.
         compress: a lossless compression.
         overviews: how they are made; "nearest" keeps the values of classes.
@@ -98,10 +100,13 @@ def write_cog(
         raw = (Path(scratch) if scratch is not None else part.parent) / name
         try:
             profile = _profile(grid, len(bands), stored)
+            if colours is not None:
+                profile["photometric"], overviews = "palette", "nearest"
             rows = _block_rows(path, grid, len(bands), stored, strips, masked)
             digests = _write_raw(raw, profile, rows, grid.height, masked, tell)
             with _gdal_errors():
-                _finish_raw(raw, grid, bands, units, {"TIFFTAG_SOFTWARE": software, **(tags or {})}, overviews)
+                said = {"TIFFTAG_SOFTWARE": software, **(tags or {})}
+                _finish_raw(raw, grid, bands, units, said, colours, overviews)
                 _copy(raw, part, compress)
         finally:
             with suppress(OSError):
@@ -225,9 +230,15 @@ def _write_raw(
 
 
 def _finish_raw(
-    raw: Path, grid: Grid, bands: Sequence[str], units: Units | None, tags: Mapping[str, str], overviews: str
+    raw: Path,
+    grid: Grid,
+    bands: Sequence[str],
+    units: Units | None,
+    tags: Mapping[str, str],
+    colours: Sequence[tuple[int, int, int]] | None,
+    overviews: str,
 ) -> None:
-    """Adds overviews, band names, units and metadata."""
+    """Adds overviews, band names, units, colours and metadata."""
     factors: list[int] = []
     while max(grid.height, grid.width) / (1 << len(factors)) > BLOCK:
         factors.append(2 << len(factors))
@@ -238,6 +249,8 @@ def _finish_raw(
                 dataset.set_band_description(number, name)
         if units:
             dataset.scales, dataset.offsets = units.scales, units.offsets
+        if colours is not None:
+            dataset.write_colormap(1, {value: (*colour, 255) for value, colour in enumerate(colours)})
         if factors:
             dataset.build_overviews(factors, Resampling[overviews])
 

@@ -241,11 +241,13 @@ class Model:
 
         Args:
             source: what `translate` takes; or a folder of images, or a list of paths.
-            output: .tif, .mbtiles, .pmtiles, .png or .jpg, or a folder; the former three may be s3:// URLs.
+            output: .tif, .mbtiles, .pmtiles, .png or .jpg, or a folder; the former three may be s3:// URLs. Of a map
+                the areas of its classes too: .gpkg, .fgb or .geojson.
             resolution, match_source, area, window, overlap: see `translate`.
             samples: draws of each pixel in paper mode; without `uncertainty` each is written, as NAME_1, NAME_2 ...
             uncertainty: GeoTIFF for the standard deviation of the draws, of which the first is then the output.
-            kind: of the output: cog, xyz, mbtiles or pmtiles; default: by its name. A folder of tiles needs it.
+            kind: of the output: cog, classes (a GeoTIFF of a map's classes, with a legend), polygons, xyz, mbtiles or
+                pmtiles; default: by its name. Classes and a folder of tiles need it.
             suffix: of the outputs in a folder of images: .png, .jpg or .tif. Default: .tif for inputs that are TIFF and
                 for targets that PNG cannot hold, otherwise .png.
             skip_bad: leave out images of a folder that cannot be read or do not fit, instead of stopping.
@@ -257,7 +259,8 @@ class Model:
             engine: what schedules the windows of a raster, such as `cluster.DaskEngine`; None: this process.
             progress: told (step, done, total).
             stages: filled with the seconds of each step.
-            opening: how a path is opened: see `open_source`.
+            opening: how a path is opened: see `open_source`. Its `style` is that of the map side: of vectors as input,
+                and of a made map whose classes are wanted.
 
         Raises:
             ConfigError: if the kind of output does not do what is asked of it.
@@ -282,6 +285,7 @@ class Model:
             window=window,
             overlap=overlap,
             offset=offset,
+            style=opening.get("style", "classic"),
         )
         how: dict[str, Any] = {"kind": kind, "suffix": suffix, "skip_bad": skip_bad, "engine": engine}
         if isinstance(source, np.ndarray):

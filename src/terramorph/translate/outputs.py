@@ -16,6 +16,7 @@ from odc.geo.geom import Geometry
 
 from terramorph._version import __version__
 from terramorph.bundle import Header
+from terramorph.cartography.palette import Palette
 from terramorph.errors import ConfigError, InputError, RasterError
 from terramorph.geo import Grid, Window
 from terramorph.raster import ImageSource, Source, write_image
@@ -28,7 +29,7 @@ from terramorph.translate.memory import release_pages
 from terramorph.translate.parts import Parts
 from terramorph.translate.tiled import Load, Tiled
 
-Kind = Literal["cog", "xyz", "mbtiles", "pmtiles"]
+Kind = Literal["cog", "classes", "polygons", "xyz", "mbtiles", "pmtiles"]
 Progress = Callable[[str, int, int], None]
 """Called with the name of a step, how much of it is done, and of how much."""
 
@@ -70,6 +71,7 @@ class Request:
     window: int | None = None
     overlap: int | None = None
     offset: tuple[int, int] = (0, 0)
+    style: str | Path = "classic"
     sample: int = 0
 
 
@@ -84,6 +86,7 @@ class Joined:
         back: the grid that the raster is brought to; None: that of the parts.
         tell: told how far each step is.
         stages: the seconds of joining and finishing are added to it.
+        style: of the map that the model makes, where its classes are wanted.
     """
 
     tiled: Tiled
@@ -92,6 +95,7 @@ class Joined:
     back: Grid | None
     tell: Progress
     stages: Stages
+    style: str | Path = "classic"
 
     @property
     def grid(self) -> Grid:
@@ -136,8 +140,9 @@ class Joined:
         strips: Iterator[Strip],
         bands: tuple[str, ...] | None = None,
         dtype: DTypeLike | None = None,
+        palette: Palette | None = None,
     ) -> None:
-        """Writes a GeoTIFF; bands and dtype are the bundle's unless given."""
+        """Writes a GeoTIFF; bands and dtype are the bundle's unless given. A palette's classes are one band."""
         target = self.tiled.target
         begun = joined = time.perf_counter()
 
@@ -155,14 +160,15 @@ class Joined:
             dtype or target.dtype,
             strips,
             units=None if bands else target.units,
-            tags=self._tags(),
+            tags=self._tags(palette),
+            colours=None if palette is None else [one.rgb for one in palette.classes],
             masked=True,
             progress=progress,
         )
         self.stages.join_s += joined - begun
         self.stages.finish_s += time.perf_counter() - joined
 
-    def _tags(self) -> dict[str, str]:
+    def _tags(self, palette: Palette | None) -> dict[str, str]:
         model = self.tiled.model
         header = model.header
         tags = {
@@ -172,6 +178,8 @@ class Joined:
             "TERRAMORPH_MODE": model.mode,
             "TERRAMORPH_SOURCE": self.source.name,
         }
+        if palette is not None:
+            tags["TERRAMORPH_CLASSES"] = f"nearest colours of the style {palette.name}: {', '.join(palette.names)}"
         if header.note:
             tags["TERRAMORPH_BUNDLE_NOTE"] = header.note
         if self.source.licence:
@@ -321,10 +329,16 @@ def output_of(output: str | Path, kind: Kind | None) -> Output | None:
     Raises:
         InputError: if it is on object storage and its name says no kind.
     """
+    from terramorph.translate.products import Classes, Polygons  # they are outputs, and vectors take long to import
+
     place = location(output)
     suffix, folder = place.suffix.lower(), isinstance(place, Path) and place.is_dir()
     if kind in ("xyz", "mbtiles", "pmtiles"):
         return Tiles(place, kind)
+    if kind == "classes":
+        return Classes(place)
+    if kind == "polygons" or suffix in Polygons.suffixes:
+        return Polygons(place)
     if kind == "cog" or (suffix in Cog.suffixes and not folder):
         return Cog(place)
     if suffix == ".mbtiles":

@@ -142,7 +142,8 @@ def _translate(
             job = Job(what, tiled, seen, area, parts)
             engine.compute(job, stages, lambda done, total: tell("translating", done, total))
             back = own_grid(seen, model) if request.match_source else None
-            joined = Joined(tiled, whole, parts, None if back == tiled.grid else back, tell, stages)
+            back = None if back == tiled.grid else back
+            joined = Joined(tiled, whole, parts, back, tell, stages, request.style)
             with placed(output.place, parts.scratch) as path:
                 output.write(path, joined)
             if uncertainty is not None:

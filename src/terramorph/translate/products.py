@@ -1,0 +1,106 @@
+"""Maps that one can query: the classes of a translated map as a raster with a legend, and their areas as polygons."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from xml.sax.saxutils import escape
+
+import numpy as np
+
+from terramorph.atomic import atomic
+from terramorph.bundle import Header
+from terramorph.cartography import Palette, load_style, palette_of
+from terramorph.cartography.polygonize import DRIVERS, write_polygons
+from terramorph.errors import ConfigError, InputError
+from terramorph.geo import Grid
+from terramorph.raster import Source
+from terramorph.raster.storage import Remote
+from terramorph.raster.writer import Strip
+from terramorph.translate.outputs import Joined, Output
+
+GROUND = "land"
+"""The class around all others, which has no areas of its own."""
+_ROWS = 256
+
+
+class Classes(Output):
+    """A Cloud Optimized GeoTIFF of map classes: uint8, the class of the style's nearest colour, with a colour table.
+
+    The names of the classes lie in NAME.aux.xml beside it, where GDAL and QGIS look for a legend, and in its metadata.
+    """
+
+    called = "A raster of classes"
+    suffixes = (".tif", ".tiff")
+
+    def check(self, source: Source, header: Header, grid: Grid, match_source: bool) -> None:
+        """Refuses a target that holds no colours."""
+        super().check(source, header, grid, match_source)
+        _check_colours(header)
+
+    def write(self, path: Path, joined: Joined) -> None:
+        """Writes it row by row."""
+        palette = palette_of(load_style(joined.style))
+        rows = ((rows, palette.classify(pixels)[None], mask) for rows, pixels, mask in joined.strips())
+        joined.write_cog(path, joined.grid, rows, ("class",), np.uint8, palette)
+        if not isinstance(self.place, Remote):
+            _write_names(self.place, palette)
+
+
+class Polygons(Output):
+    """A vector file of the areas of a map's classes; see `cartography.polygonize`.
+
+    The confidence of an area is the mean over its pixels of how much nearer their colour is to that of its class than
+    to the next: 1 at the colour itself, 0 halfway between two.
+    """
+
+    called = "A vector file of areas"
+    suffixes = tuple(DRIVERS)
+
+    def check(self, source: Source, header: Header, grid: Grid, match_source: bool) -> None:
+        """Refuses object storage, a target that holds no colours, and GeoJSON of what has no CRS."""
+        if self.place.suffix.lower() not in self.suffixes:
+            raise InputError(f"{self.called} is called {', '.join(self.suffixes)}, and {self.place} is not.")
+        if isinstance(self.place, Remote):
+            raise InputError(f"{self.place} cannot be on object storage; write it here and copy it there.")
+        if self.place.suffix.lower() == ".geojson" and grid.crs is None:
+            raise InputError(f"{source.name} has no CRS and GeoJSON is in degrees; name {self.place} .gpkg or .fgb.")
+        _check_colours(header)
+
+    def write(self, path: Path, joined: Joined) -> None:
+        """Writes it from two rasters among the parts."""
+        palette = palette_of(load_style(joined.style))
+        scratch = joined.parts.scratch
+        classes, sure = scratch / "classes.tif", scratch / "confidence.tif"
+        with joined.whole() as made:
+            grid = joined.tiled.grid
+            rows = ((rows, palette.classify(pixels)[None], mask) for rows, pixels, mask in _strips(made, grid))
+            joined.write_cog(classes, grid, rows, ("class",), np.uint8)
+            margins = ((rows, palette.margin(pixels)[None], mask) for rows, pixels, mask in _strips(made, grid))
+            joined.write_cog(sure, grid, margins, ("confidence",), np.float32)
+        names = {number: name for number, name in enumerate(palette.names) if name != GROUND}
+        with joined.stages.timed("finish_s"):
+            write_polygons(classes, path, names, confidence=sure)
+
+
+def _strips(made: Source, grid: Grid) -> Iterator[Strip]:
+    for top in range(0, grid.height, _ROWS):
+        rows = slice(top, min(top + _ROWS, grid.height))
+        raster = made.read(grid.crop(top, 0, rows.stop - top, grid.width))
+        yield rows, raster.pixels, raster.mask
+
+
+def _check_colours(header: Header) -> None:
+    target = header.target
+    if target.count != 3 or target.dtype != "uint8":
+        raise ConfigError(
+            f"Map classes are colours, and the model makes {target.count} bands of {target.dtype}; write a .tif."
+        )
+
+
+def _write_names(place: Path, palette: Palette) -> None:
+    """Names of classes where GDAL looks for them (PAM); a GeoTIFF has no room of its own for them."""
+    names = "".join(f"<Category>{escape(name)}</Category>" for name in palette.names)
+    text = f'<PAMDataset><PAMRasterBand band="1"><CategoryNames>{names}</CategoryNames></PAMRasterBand></PAMDataset>\n'
+    with atomic(place.with_name(f"{place.name}.aux.xml")) as part:
+        part.write_text(text, encoding="utf-8")
