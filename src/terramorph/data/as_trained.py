@@ -58,4 +58,11 @@ def batches_as_trained(
             f"({', '.join(side.bands)}) and the bundle takes {len(bands)} of {dtype} ({', '.join(bands)}); give the "
             "dataset that it was trained on."
         )
-    return TrainingBatches(pairs, side, side, (scaling, scaling), Augmentation(crop, mirror=False), seed=0)
+    return TrainingBatches(
+        pairs,
+        side,
+        side,
+        (scaling, scaling),
+        Augmentation(crop, mirror=False, shrink=float(data.get("shrink", 1.0))),
+        seed=0,
+    )

@@ -58,6 +58,13 @@ class GeneratorConfig(BaseModel):
         """
         raise NotImplementedError
 
-    def start(self, network: nn.Module, random: torch.Generator) -> None:
-        """Gives a network that was built the weights that training starts from."""
+    def start(self, network: nn.Module, random: torch.Generator, published: bool = True) -> None:
+        """Gives a network that was built the weights that training starts from.
+
+        Args:
+            network: changed in place.
+            random: all that random ones depend on.
+            published: whether those that others trained are wanted, where the settings name some; a model's follow
+                otherwise.
+        """
         initialize(network, random)

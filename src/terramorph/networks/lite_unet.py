@@ -43,7 +43,7 @@ class LiteUNetConfig(GeneratorConfig):
         """See `GeneratorConfig.build`."""
         return LiteUNet(self, in_bands, out_bands)
 
-    def start(self, network: nn.Module, random: torch.Generator) -> None:
+    def start(self, network: nn.Module, random: torch.Generator, published: bool = True) -> None:
         """He's initialisation (He et al. 2015, arXiv:1502.01852), as torch's own; then the encoder's weights."""
         assert isinstance(network, LiteUNet)
         with torch.random.fork_rng(devices=[]):
@@ -51,7 +51,7 @@ class LiteUNetConfig(GeneratorConfig):
             for module in network.modules():
                 if isinstance(module, nn.Conv2d | nn.BatchNorm2d):
                     module.reset_parameters()
-        if self.encoder == "imagenet":
+        if self.encoder == "imagenet" and published:
             load_imagenet(network.encoder, "generator.encoder=none")
 
 

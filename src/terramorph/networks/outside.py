@@ -86,5 +86,5 @@ class OutsideConfig(GeneratorConfig):
             network.__class__ = type(type(network).__name__, (OnStride, type(network)), {})
         return network
 
-    def start(self, network: nn.Module, random: torch.Generator) -> None:
+    def start(self, network: nn.Module, random: torch.Generator, published: bool = True) -> None:
         """Nothing: the class has chosen its weights."""

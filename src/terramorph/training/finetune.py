@@ -55,7 +55,7 @@ def load_start(
 ) -> tuple[str, ...]:
     """Fill networks with the weights that a run starts from, and freeze what is not trained.
 
-    The generator comes from the bundle; a discriminator from the checkpoint beside it, where there is one. A first
+    The generator comes from the bundle; discriminators from the checkpoint beside it, where there is one. A first
     convolution for another number of source bands is adapted with `partial`: bands in common keep their weights, a new
     one starts as their mean.
 
@@ -77,7 +77,7 @@ def load_start(
     if start.model:
         given = {
             "generator": load_bundle(start.model, allowed).network.state_dict(),
-            **_discriminator(start.model, networks),
+            **_discriminators(start.model, networks),
         }
         for name, weights in given.items():
             adapted = _adapted(weights, networks[name].state_dict(), source_bands) if start.partial else weights
@@ -140,16 +140,19 @@ def _adapted(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], source_ba
     return adapted
 
 
-def _discriminator(model: str, networks: Mapping[str, nn.Module]) -> dict[str, dict[str, Tensor]]:
-    """The discriminator in the checkpoint beside a bundle, if there is one and one is wanted."""
+def _discriminators(model: str, networks: Mapping[str, nn.Module]) -> dict[str, dict[str, Tensor]]:
+    """The discriminators in the checkpoint beside a bundle, of those that are wanted."""
     path = find_bundle(model).parent / CHECKPOINT
-    if "discriminator" not in networks or not path.is_file():
-        return {}
-    prefix = "network.discriminator."
+    found: dict[str, dict[str, Tensor]] = {}
+    if not path.is_file():
+        return found
     try:
         with safe_open(path, framework="pt") as file:
-            names = [key for key in file.keys() if key.startswith(prefix)]  # noqa: SIM118
-            found = {key.removeprefix(prefix): file.get_tensor(key) for key in names}
+            for name in networks.keys() - {"generator"}:
+                prefix = f"network.{name}."
+                keys = [key for key in file.keys() if key.startswith(prefix)]  # noqa: SIM118
+                if keys:
+                    found[name] = {key.removeprefix(prefix): file.get_tensor(key) for key in keys}
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}); remove it to start without it.") from error
-    return {"discriminator": found} if found else {}
+    return found

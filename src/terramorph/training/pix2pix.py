@@ -81,7 +81,7 @@ class Pix2Pix:
         )
         set_noise(generator, self.noise)
         random = torch.Generator().manual_seed(config.seed)
-        config.generator.start(generator, random)
+        config.generator.start(generator, random, published=not config.start.model)
         for one in self.discriminators:
             initialize(one.network, random)
         self.afresh = load_start(self.networks, config.start, source_bands, allowed)
