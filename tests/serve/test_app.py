@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import shutil
 import signal
 import socket
 import subprocess
@@ -30,7 +31,7 @@ from terramorph.geo import Grid
 from terramorph.raster import Raster
 from terramorph.raster.tiles.write import native_zoom
 from terramorph.serve import LayerSettings, Settings, load_settings, show
-from terramorph.serve.layers import open_layer
+from terramorph.serve.opening import Opener
 
 from .conftest import Client, pixels, serving
 
@@ -214,17 +215,63 @@ def test_a_busy_server_says_when_to_ask_again(settings: Callable[..., Settings])
 
 
 def test_the_identity_follows_what_decides_the_pixels(
-    client: Client, model_path: Path, sides: tuple[Path, Path]
+    settings: Callable[..., Settings], sides: tuple[Path, Path]
 ) -> None:
-    model = terramorph.load(model_path)
-    one = LayerSettings(name="town", model="m", source=str(sides[0]))
+    (one,) = settings().layers
 
-    def identity(settings: LayerSettings, window: int | None) -> str:
-        return open_layer(settings, model, window=window, memory=2**20).identity
+    def identity(window: int | None = None, **changes: str) -> str:
+        layer = one.model_copy(update=changes)
+        return Opener(settings(window=window, layers=(layer,))).open(layer).identity
 
-    assert identity(one, None) == identity(one.model_copy(update={"title": "another"}), None)
-    others = {identity(one, None), identity(one, 192), identity(one.model_copy(update={"source": str(sides[1])}), None)}
-    assert len(others) == 3
+    assert identity() == identity(title="another")
+    assert len({identity(), identity(192), identity(source=str(sides[1])), identity(truth=str(sides[0]))}) == 4
+
+
+def test_files_that_are_replaced_are_opened_again(
+    settings: Callable[..., Settings], model_path: Path, sides: tuple[Path, Path], tmp_path: Path
+) -> None:
+    source, bundle = tmp_path / "a.tif", tmp_path / "model.safetensors"
+    shutil.copy(sides[0], source)
+    shutil.copy(model_path, bundle)
+    layer = LayerSettings(name="town", model=str(bundle), source=str(source))
+
+    def seen(client: Client) -> str:
+        return layer_of(client)["identity"]
+
+    def changed(client: Client, before: str) -> str:
+        for _ in range(200):
+            if seen(client) != before:
+                return seen(client)
+            time.sleep(0.05)
+        raise AssertionError("nothing has changed")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("terramorph.serve.tiles.LOOK", 0.05)
+        with serving(settings(layers=(layer,))) as client:
+            first, (z, x, y) = seen(client), a_tile(client)
+            path = f"/t/town/output/{first}/{z}/{x}/{y}.png"
+            old = client.get(path).data
+            shutil.copy(sides[1], tmp_path / "b.tif")
+            (tmp_path / "b.tif").replace(source)
+            second = changed(client, first)
+            assert client.get(path).data == old  # of what clients still show
+            assert client.tile("output", z, x, y).data != old
+            (tmp_path / "c").write_bytes(model_path.read_bytes()[:5000])
+            (tmp_path / "c").replace(bundle)
+            for _ in range(200):
+                if client.get("/readyz").status == 503:
+                    break
+                time.sleep(0.05)
+            assert b"town" in client.get("/readyz").data
+            assert seen(client) == second
+            assert client.tile("output", z, x, y).status == 200
+            shutil.copy(model_path, tmp_path / "d")
+            (tmp_path / "d").replace(bundle)
+            for _ in range(200):
+                if client.get("/readyz").status == 200:
+                    break
+                time.sleep(0.05)
+            assert client.get("/readyz").status == 200
 
 
 def test_a_notebook_shows_the_viewer(model_path: Path, sides: tuple[Path, Path]) -> None:

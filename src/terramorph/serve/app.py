@@ -98,6 +98,7 @@ class App:
 
     @asynccontextmanager
     async def _lifespan(self, _: Starlette) -> Any:
+        self.tiles.start()
         yield
         self.draining = True
         await self.tiles.close()
@@ -155,7 +156,8 @@ class App:
         return f"http://{named}{self.settings.root_path}"
 
     def _layer(self, request: Request) -> Layer:
-        layer = self.tiles.layers.get(request.path_params.get("layer") or request.query_params.get("layer", ""))
+        name = request.path_params.get("layer") or request.query_params.get("layer", "")
+        layer = self.tiles.find(name, request.path_params.get("identity"))
         if layer is None:
             raise _AbsentError
         return layer
@@ -244,14 +246,11 @@ class App:
     async def _tile(self, request: Request) -> Response:
         layer = self._layer(request)
         view, parts = self._view(request, layer), request.path_params
-        identity = parts.get("identity")
-        if identity not in (None, layer.identity):
-            raise _AbsentError
         row, at, twice = parts["y"].partition("@")
         if not row.isdecimal() or len(row) > 12 or (at and twice != "2x"):
             raise _AbsentError
         size = 2 * SIZE if twice else SIZE
-        keep = _FOREVER if identity else _BRIEFLY
+        keep = _FOREVER if "identity" in parts else _BRIEFLY
         return await self._answer(request, layer, view, parts["z"], parts["x"], int(row), size, parts["format"], keep)
 
     async def _answer(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
@@ -13,16 +12,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from pyproj import Transformer
 
-from terramorph._version import __version__
-from terramorph.cartography import Palette, load_style, palette_of
-from terramorph.errors import InputError
+from terramorph.cartography import Palette
 from terramorph.geo import Grid
 from terramorph.geo.mercator import TileBox, degrees_of_corner, pixel_grid
 from terramorph.raster import Raster, Source
 from terramorph.raster.tiles.write import SIZE, halve, native_zoom
-from terramorph.serve.settings import LayerSettings
-from terramorph.sources import open_source
-from terramorph.translate import Model
 
 Read = Callable[[Grid], Raster]
 
@@ -68,6 +62,7 @@ class Layer:
 
     Attributes:
         name, title, attribution: of the settings.
+        identity: 16 hexadecimal digits of all that decides the pixels; they stand in URLs.
         source, output, truth: the raster, its translation (`Model.lazy`) and what that should look like.
         palette: map classes of the output; None for photographs.
         low, high: stored values of the source that are shown as black and as white.
@@ -76,6 +71,7 @@ class Layer:
 
     name: str
     title: str
+    identity: str
     source: Source
     output: Source
     truth: Source | None
@@ -84,13 +80,6 @@ class Layer:
     high: float
     attribution: str | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
-
-    @cached_property
-    def identity(self) -> str:
-        """16 hexadecimal digits of all that decides the pixels; they stand in URLs."""
-        truth = self.truth.fingerprint() if self.truth else ""
-        text = f"{__version__} {self.output.fingerprint()} {self.source.fingerprint()} {truth}"
-        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
     @cached_property
     def grid(self) -> Grid:
@@ -269,45 +258,3 @@ def _heat_colours() -> NDArray[np.uint8]:
     levels = np.arange(256)
     stops, colours = [level for level, _ in _HEAT], np.array([colour for _, colour in _HEAT])
     return np.stack([np.interp(levels, stops, colours[:, band]) for band in range(4)], axis=1).round().astype(np.uint8)
-
-
-def open_layer(settings: LayerSettings, model: Model, *, window: int | None, memory: int) -> Layer:
-    """Opens what a layer is made of.
-
-    Args:
-        settings: of the layer.
-        model: that its bundle is loaded as.
-        window: side in pixels of the windows in which the model computes; None: the model's own.
-        memory: bytes of windows that are kept.
-
-    Raises:
-        InputError: if a source has no CRS, or does not fit the model; the sentence says what to do.
-        RasterError: if a source cannot be opened.
-    """
-    header = model.header
-    source = open_source(settings.source, style=settings.style)
-    output = model.lazy(source, window=window, memory=memory)
-    truth = open_source(settings.truth, style=settings.style) if settings.truth is not None else None
-    for one in (output, truth):
-        if one is not None and one.extent.crs is None:
-            raise InputError(f"{one.name} has no CRS, so there is no telling where its tiles lie; georeference it.")
-    map_made = header.direction == "AtoB" and header.target.count == 3 and header.target.dtype == "uint8"
-    return Layer(
-        name=settings.name,
-        title=settings.title or settings.name,
-        source=source,
-        output=output,
-        truth=truth,
-        palette=palette_of(load_style(settings.style)) if map_made else None,
-        low=header.source.low,
-        high=header.source.high,
-        attribution=settings.attribution or source.licence,
-        about={
-            "model": settings.model,
-            "digest": model.digest,
-            "note": header.note,
-            "ground_resolution": header.ground_resolution,
-            "data": dict(header.data),
-            "scores": {name: value for name, value in header.scores.items() if value is not None},
-        },
-    )

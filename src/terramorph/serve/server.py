@@ -9,15 +9,12 @@ from types import FrameType
 
 import uvicorn
 
-import terramorph
 from terramorph.errors import ConfigError, StorageError
 from terramorph.serve.app import App
-from terramorph.serve.layers import open_layer
+from terramorph.serve.opening import Opener
 from terramorph.serve.settings import Settings
 from terramorph.serve.tiles import TileServer
 from terramorph.translate import Model
-
-_MB = 1_000_000
 
 
 def open_server(settings: Settings, models: dict[str, Model] | None = None) -> App:
@@ -30,14 +27,7 @@ def open_server(settings: Settings, models: dict[str, Model] | None = None) -> A
     Raises:
         TerramorphError: if a model or a source cannot be opened, or they do not fit; the sentence says what to do.
     """
-    loaded = dict(models or {})
-    layers = {}
-    for one in settings.layers:
-        if one.model not in loaded:
-            loaded[one.model] = terramorph.load(one.model)
-        memory = settings.window_cache_mb * _MB // len(settings.layers)
-        layers[one.name] = open_layer(one, loaded[one.model], window=settings.window, memory=memory)
-    return App(TileServer(settings, layers))
+    return App(TileServer(settings, Opener(settings, models)))
 
 
 class Server(uvicorn.Server):

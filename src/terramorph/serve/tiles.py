@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Hashable, Mapping
+import json
+import logging
+from collections import deque
+from collections.abc import Callable, Hashable
 from functools import partial
 from typing import Any
 
 from terramorph.errors import TerramorphError
 from terramorph.geo import Grid
+from terramorph.redaction import redact_text
 from terramorph.serve.cache import FolderCache, MemoryCache
 from terramorph.serve.layers import Layer, View
+from terramorph.serve.opening import Opener
 from terramorph.serve.pictures import encode
 from terramorph.serve.queue import Queue
 from terramorph.serve.settings import Settings
@@ -20,32 +25,78 @@ _PROBE = 16
 _DRAIN = 10.0
 """Seconds that running work may take once the server is to end."""
 _MB = 1_000_000
+LOOK = 2.0
+"""Seconds between two looks at the files of layers."""
+_BEFORE = 2
+"""Layers of one name that still answer after others have taken their place."""
+_LOG = logging.getLogger("terramorph.serve")
 
 
 class TileServer:
     """Layers, their caches and the queue of their work.
 
+    Files are looked at every `LOOK` seconds. A layer whose model or source was replaced is opened beside the old one
+    and takes its place; the old one answers for addresses that clients still have. What cannot be opened is left alone.
+
     Attributes:
         settings: of the server.
-        layers: by name.
+        layers: by name, as they are offered.
+        faults: sentences about layers whose files have changed to what cannot be opened, by name.
         computing, reading: the queues of what the model makes, and of what is only read.
         memory: encoded tiles.
 
     Args:
         settings: of the server.
-        layers: by name; closed at the end.
+        opener: of the layers.
 
     Raises:
+        TerramorphError: if a layer cannot be opened.
         StorageError: if the folder of the cache cannot be made.
     """
 
-    def __init__(self, settings: Settings, layers: Mapping[str, Layer]) -> None:
-        self.settings, self.layers = settings, dict(layers)
+    def __init__(self, settings: Settings, opener: Opener) -> None:
+        self.settings, self._opener = settings, opener
+        self._states = {one.name: opener.state(one) for one in settings.layers}
+        self.layers = {one.name: opener.open(one) for one in settings.layers}
+        self.faults: dict[str, str] = {}
+        self._before: deque[Layer] = deque()
+        self._watch: asyncio.Task[None] | None = None
         self.computing: Queue[Any] = Queue(settings.max_wait)
         self.reading: Queue[Any] = Queue(settings.max_wait)
         self.memory = MemoryCache(settings.tile_cache_mb * _MB)
         self._folder = FolderCache(settings.cache, settings.cache_mb * _MB) if settings.cache is not None else None
         self._probed: set[str] = set()
+
+    def start(self) -> None:
+        """Begins to look at files."""
+        self._watch = asyncio.get_running_loop().create_task(self._look())
+
+    def find(self, name: str, identity: str | None = None) -> Layer | None:
+        """A layer by its name, or the one before it that a client's addresses still name."""
+        layer = self.layers.get(name)
+        if layer is None or identity in (None, layer.identity):
+            return layer
+        return next((one for one in self._before if (one.name, one.identity) == (name, identity)), None)
+
+    async def _look(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK)
+            for one in self.settings.layers:
+                state = self._opener.state(one)
+                if state == self._states[one.name]:
+                    continue
+                self._states[one.name] = state
+                try:
+                    layer = await asyncio.to_thread(self._opener.open, one)
+                except Exception as error:
+                    self.faults[one.name] = f"{one.name} has changed and cannot be opened: {error}"
+                    _LOG.error(redact_text(json.dumps({"layer": one.name, "error": str(error)})))
+                    continue
+                self.faults.pop(one.name, None)
+                self._before.append(self.layers[one.name])
+                self.layers[one.name] = layer
+                while len(self._before) > _BEFORE * len(self.settings.layers):
+                    self._before.popleft().close()
 
     async def tile(
         self, layer: Layer, view: View, zoom: int, x: int, y: int, size: int, format: str, client: str
@@ -88,6 +139,8 @@ class TileServer:
     async def problem(self) -> str | None:
         """Why the server cannot serve, in one sentence, or None: a piece of every layer is read once."""
         for layer in self.layers.values():
+            if layer.name in self.faults:
+                return f"The files of {layer.name} have changed and cannot be opened; the old ones are served."
             if layer.identity in self._probed:
                 continue
             try:
@@ -108,8 +161,10 @@ class TileServer:
 
     async def close(self) -> None:
         """Ends the work and closes the layers."""
+        if self._watch is not None:
+            self._watch.cancel()
         await asyncio.gather(self.computing.close(_DRAIN), self.reading.close(_DRAIN))
-        for layer in self.layers.values():
+        for layer in (*self.layers.values(), *self._before):
             layer.close()
 
 

@@ -1,0 +1,116 @@
+"""Opening the layers that the settings name, and opening them again when their files change."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import terramorph
+from terramorph._version import __version__
+from terramorph.cartography import load_style, palette_of
+from terramorph.errors import BundleError, InputError
+from terramorph.header import find_bundle
+from terramorph.raster import Source
+from terramorph.serve.layers import Layer
+from terramorph.serve.settings import LayerSettings, Settings
+from terramorph.sources import open_source
+from terramorph.translate import Model
+
+_MB = 1_000_000
+_END = 1 << 16
+"""Bytes at either end of a file that tell it from another of its size and time."""
+
+
+class Opener:
+    """Opens layers, and knows when their files have changed. A model that several layers name is loaded once.
+
+    Args:
+        settings: of the server.
+        models: those that are loaded already, by what the settings call them; they do not change.
+    """
+
+    def __init__(self, settings: Settings, models: Mapping[str, Model] | None = None) -> None:
+        self._settings, self._given = settings, dict(models or {})
+        self._loaded: dict[str, tuple[str, Model]] = {}
+
+    def state(self, one: LayerSettings) -> str:
+        """What tells whether a layer is to be opened again; it changes with the files behind it."""
+        bundle = "" if one.model in self._given else _stamp(self._bundle(one.model))
+        return f"{bundle} {_stamp(one.source)} {_stamp(one.truth)}"
+
+    def open(self, one: LayerSettings) -> Layer:
+        """Opens a layer.
+
+        Raises:
+            TerramorphError: if the model or a source cannot be opened, or they do not fit.
+        """
+        model = self._model(one.model)
+        header, style = model.header, load_style(one.style)
+        source = open_source(one.source, style=one.style)
+        memory = self._settings.window_cache_mb * _MB // len(self._settings.layers)
+        output = model.lazy(source, window=self._settings.window, memory=memory)
+        truth = open_source(one.truth, style=one.style) if one.truth is not None else None
+        for side in (output, truth):
+            if side is not None and side.extent.crs is None:
+                raise InputError(f"{side.name} has no CRS, so nobody knows where its tiles lie; georeference it.")
+        map_made = header.direction == "AtoB" and header.target.count == 3 and header.target.dtype == "uint8"
+        decides = [__version__, model.digest, model.backend.name, model.mode, self._settings.window, output.grid, style]
+        decides += [_identity(one.source, source), _identity(one.truth, truth)]
+        return Layer(
+            name=one.name,
+            title=one.title or one.name,
+            identity=hashlib.blake2b(repr(decides).encode(), digest_size=8).hexdigest(),
+            source=source,
+            output=output,
+            truth=truth,
+            palette=palette_of(style) if map_made else None,
+            low=header.source.low,
+            high=header.source.high,
+            attribution=one.attribution or source.licence,
+            about={
+                "model": one.model,
+                "digest": model.digest,
+                "note": header.note,
+                "ground_resolution": header.ground_resolution,
+                "data": dict(header.data),
+                "scores": {name: value for name, value in header.scores.items() if value is not None},
+            },
+        )
+
+    def _model(self, name: str) -> Model:
+        if name in self._given:
+            return self._given[name]
+        path = self._bundle(name)
+        stamp = _stamp(path)
+        if name not in self._loaded or self._loaded[name][0] != stamp:
+            self._loaded[name] = stamp, terramorph.load(path)
+        return self._loaded[name][1]
+
+    @staticmethod
+    def _bundle(name: str) -> str:
+        try:
+            return str(find_bundle(name))
+        except BundleError:
+            return name  # an exported network; what is none is refused when it is loaded
+
+
+def _stamp(path: str | None) -> str:
+    """Size, time and number of a file; of what is no file here, that it is none."""
+    try:
+        found = Path(path or "").stat()
+    except (OSError, ValueError):
+        return "-"
+    return f"{found.st_size} {found.st_mtime_ns} {found.st_ino}"
+
+
+def _identity(path: str | None, source: Source | None) -> str:
+    """What tells the content of a source from another, without reading all of a large file."""
+    if source is None or path is None or not Path(path).is_file():
+        return source.fingerprint() if source is not None else ""
+    with Path(path).open("rb") as file:
+        start = file.read(_END)
+        file.seek(max(0, os.fstat(file.fileno()).st_size - _END))
+        ends = hashlib.blake2b(start + file.read(), digest_size=16).hexdigest()
+    return f"{_stamp(path)} {ends}"
