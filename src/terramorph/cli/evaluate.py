@@ -43,6 +43,10 @@ def run(
     precision: Annotated[
         Precision, typer.Option(help="Of the translation. auto: bf16 in mode raster where it is native.")
     ] = Precision.auto,
+    ensemble: Annotated[
+        bool,
+        typer.Option("--ensemble", help="Mean over eight flips and turns of an image; 8 times as long."),
+    ] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many pairs.")] = None,
     record: Annotated[bool, typer.Option("--record", help="Write the scores into the bundle, for `info`.")] = False,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="List and leave out pairs that cannot be read.")] = False,
@@ -72,6 +76,7 @@ def run(
         device=device.value,
         precision=precision.value,
         allowed=allowed,
+        ensemble=ensemble,
     )
     with Meter("evaluating") as meter:
         metrics = evaluate(

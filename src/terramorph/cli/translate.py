@@ -87,6 +87,10 @@ def run(
     precision: Annotated[
         Precision, typer.Option(help="auto: bf16 in mode raster where it is native, otherwise fp32.")
     ] = Precision.auto,
+    ensemble: Annotated[
+        bool,
+        typer.Option("--ensemble", help="Mean over eight flips and turns of an image; 8 times as long."),
+    ] = False,
     backend: Annotated[
         Backend | None,
         typer.Option(help="What runs it: torch for bundles; onnxruntime (default) or openvino for an .onnx."),
@@ -130,6 +134,7 @@ def run(
         "seed": seed,
         "any_resolution": any_resolution,
         "allowed": from_here(allow),
+        "ensemble": ensemble,
     }
     opening: dict[str, Any] = {
         "options": read_options(bands, nodata, raw, height=height, dem=dem),

@@ -32,6 +32,7 @@ def protocol_facts(samples: Samples, ids: list[str], model: Model) -> dict[str, 
         "psnr_cap": PSNR_CAP,
         "mode": model.mode,
         "precision": str(getattr(model.backend, "dtype", torch.float32)).removeprefix("torch."),
+        "ensemble": model.ensemble,
         "batch_size_one": model.mode == "paper",
         "seed": model.seed if model.mode == "paper" else None,
     }

@@ -165,13 +165,14 @@ def _facts(document: Mapping[str, Any]) -> list[tuple[str, str]]:
         if bundle["mode"] == "paper"
         else "raster: fixed statistics, no dropout"
     )
+    ensemble = ", mean over eight flips and turns" if protocol["ensemble"] else ""
     return [
         ("Bundle", bundle["path"] or "in memory"),
         *([("Note", bundle["note"])] if bundle["note"] else []),
         ("Network", f"{bundle['network']}, {bundle['direction']}"),
         ("Source", bundle["source"]),
         ("Target", bundle["target"]),
-        ("Mode", f"{mode}{', recalibrated' if bundle['recalibrated'] else ''}; {protocol['precision']}"),
+        ("Mode", f"{mode}{', recalibrated' if bundle['recalibrated'] else ''}; {protocol['precision']}{ensemble}"),
         ("Ground resolution", "not known" if resolution is None else f"{resolution:.3g} m/px"),
         ("Pairs", f"{document['n']} of {dataset['pairs']} in {dataset['split']} of {dataset['path']}"),
         ("Protocol", f"{protocol['name']}: {protocol['resize']}, compared as {protocol['compared_as']}"),

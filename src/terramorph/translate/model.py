@@ -23,7 +23,7 @@ from terramorph.geo import Grid
 from terramorph.pixels import image_to_unit
 from terramorph.raster import Raster
 from terramorph.raster.values import Suspects, settle, tell_suspects
-from terramorph.translate.backends import Backend, BackendName, TorchBackend, open_exported
+from terramorph.translate.backends import Backend, BackendName, Ensemble, TorchBackend, open_exported
 from terramorph.translate.memory import release_freed_memory
 from terramorph.translate.noise import ground_noise
 
@@ -64,6 +64,7 @@ class Model:
         dropout: False turns the noise of paper mode off; the statistics stay those of each image.
         any_resolution: True takes images whose ground resolution is far from the bundle's.
         backend: what runs the network, instead of PyTorch; device, precision and batch size are then its own.
+        ensemble: give the mean over the eight flips and turns of each image, at eight times the time.
 
     Raises:
         ConfigError: if a mode, device or precision is unknown or not there.
@@ -81,6 +82,7 @@ class Model:
         dropout: bool = True,
         any_resolution: bool = False,
         backend: Backend | None = None,
+        ensemble: bool = False,
     ) -> None:
         self.header = bundle.header if isinstance(bundle, Bundle) else bundle
         self.path = bundle.path if isinstance(bundle, Bundle) else None
@@ -100,7 +102,8 @@ class Model:
                     batch_size=batch_size,
                     dropout=dropout,
                 )
-            self.backend = backend
+            self.ensemble = ensemble
+            self.backend = Ensemble(backend, self.header.stride) if ensemble else backend
             self.digest = digest.result()
         self.turn = threading.RLock()
         self.device = backend.device
@@ -465,6 +468,7 @@ def load(
     backend: BackendName | None = None,
     accept_quality_loss: bool = False,
     allowed: Collection[str] = (),
+    ensemble: bool = False,
 ) -> Model:
     """Reads a bundle, or a network exported to ONNX, ready to translate.
 
@@ -472,9 +476,9 @@ def load(
         map_raster = model.translate("aerial.tif")
 
     Args:
-        path: a .safetensors bundle, a run's folder, a bare name in the folder `models`, or an exported .onnx file
+        path: a .safetensors bundle, a run's folder, a model's name, or an exported .onnx file
             (which runs on the CPU, in the mode it was exported in).
-        mode, device, precision, seed, batch_size, dropout, any_resolution: see `Model`.
+        mode, device, precision, seed, batch_size, dropout, any_resolution, ensemble: see `Model`.
         backend: `torch` runs bundles; `onnxruntime` (the default for them) and `openvino` run exported files.
         accept_quality_loss: take an 8-bit file whose quality was refused when it was made.
         allowed: modules from outside whose code may run, where the bundle's generator is one of theirs.
@@ -491,7 +495,7 @@ def load(
                 f"{path} was exported in mode {exported.header.mode} and has no other; export it again with "
                 f"--mode {mode}."
             )
-        model = Model(exported.header, seed=seed, any_resolution=any_resolution, backend=exported)
+        model = Model(exported.header, seed=seed, any_resolution=any_resolution, backend=exported, ensemble=ensemble)
         model.path = Path(path)
         return model
     if backend not in (None, "torch"):
@@ -508,6 +512,7 @@ def load(
         batch_size=batch_size,
         dropout=dropout,
         any_resolution=any_resolution,
+        ensemble=ensemble,
     )
     # The bundle's float32 weights are gone by now, and much of what the prepared ones were made from.
     release_freed_memory()

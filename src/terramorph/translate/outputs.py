@@ -180,6 +180,8 @@ class Joined:
         }
         if palette is not None:
             tags["TERRAMORPH_CLASSES"] = f"nearest colours of the style {palette.name}: {', '.join(palette.names)}"
+        if model.ensemble:
+            tags["TERRAMORPH_ENSEMBLE"] = "mean over eight flips and turns"
         if header.note:
             tags["TERRAMORPH_BUNDLE_NOTE"] = header.note
         if self.source.licence:

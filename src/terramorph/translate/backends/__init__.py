@@ -1,6 +1,7 @@
 """What runs a generator: PyTorch, ONNX Runtime or OpenVINO, behind one small protocol."""
 
 from terramorph.translate.backends.choose import BackendName, open_exported
+from terramorph.translate.backends.ensemble import Ensemble
 from terramorph.translate.backends.onnx import OnnxBackend
 from terramorph.translate.backends.openvino import OpenVinoBackend
 from terramorph.translate.backends.protocol import Backend, resolve_device, resolve_precision
@@ -9,6 +10,7 @@ from terramorph.translate.backends.pytorch import TorchBackend
 __all__ = [
     "Backend",
     "BackendName",
+    "Ensemble",
     "OnnxBackend",
     "OpenVinoBackend",
     "TorchBackend",
