@@ -117,6 +117,25 @@ def test_from_python(outside: str, town_pairs: Path, tmp_path: Path) -> None:
     assert train(town_pairs, tmp_path / "tuned", config, cache=tmp_path, allowed=[outside]).finished
 
 
+def test_a_study_compares_it_with_another(outside: str, town_pairs: Path, tmp_path: Path) -> None:
+    _found(outside)
+    base = "".join(f"settings.{key} = {json.dumps(value)}\n" for key, value in TINY.items())
+    (tmp_path / "study.toml").write_text(
+        f'seeds = 1\nmetrics = ["psnr"]\n[base]\n{base}[budget]\nimages = 4\n'
+        f'[[change]]\nname = "small"\nsettings.generator.network = "{outside}:Small"\n'
+    )
+    words = ["compare", str(town_pairs), "--study", str(tmp_path / "study.toml"), "--cache", str(tmp_path / "cache")]
+    assert run([*words, "--out", str(tmp_path / "made"), "--allow", outside]) == 0
+    variants = json.loads((tmp_path / "made" / "comparison.json").read_text())["variants"]
+    assert [(one["name"], one["done"]) for one in variants] == [("base", 1), ("small", 1)]
+    assert variants[1]["parameters"]["generator"] < variants[0]["parameters"]["generator"]
+    assert (tmp_path / "made" / "runs" / "small-seed0" / "examples").is_dir()
+    run([*words, "--out", str(tmp_path / "refused")])
+    small = json.loads((tmp_path / "refused" / "comparison.json").read_text())["variants"][1]
+    assert small["done"] == 0
+    assert f"allow the module {outside}" in small["refused"]
+
+
 def test_dropout_can_be_repeated_and_is_live_in_paper_mode(outside: str) -> None:
     network = build_network(f"{_found(outside)}:Small", allowed=[outside])
     again = build_network(f"{outside}:Small", allowed=[outside])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from terramorph.extensions import is_outside, module_of
 
 
 class Mode(StrEnum):
@@ -58,6 +60,16 @@ def from_here(modules: Collection[str] | None) -> list[str]:
     if modules and str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))
     return list(modules or ())
+
+
+_OUTSIDE = ("loss.terms.", "stop.metric", "generator.network")
+"""Settings that name functions and classes from outside the package."""
+
+
+def allowed_modules(allow: Collection[str] | None, assigned: Mapping[str, Any]) -> list[str]:
+    """Modules that --allow names, and those of what was typed by --set: who types a name asks for its code to run."""
+    typed = [value for key, value in assigned.items() if key.startswith(_OUTSIDE) and isinstance(value, str)]
+    return from_here([*(allow or ()), *(module_of(value) for value in typed if is_outside(value))])
 
 
 Allow = Annotated[

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from terramorph.cli.choices import Allow, allowed_modules
 from terramorph.cli.console import say
 from terramorph.cli.interrupt import StopFlag, stop_after_step
 from terramorph.cli.reporting import TrainingReporter
@@ -46,6 +47,7 @@ def run(
     cache: Annotated[
         Path | None, typer.Option(help="Folder of the decoded pairs. Default: ~/.cache/terramorph.")
     ] = None,
+    allow: Allow = None,
 ) -> None:
     """Train a recipe and named changes of it under one budget, and say what each change is worth: one HTML page."""
     from terramorph.data import DEFAULT_CACHE
@@ -76,6 +78,7 @@ def run(
             reporter=reporter,
             should_stop=stop,
             tracker=MlflowTracking(out, resolved.name) if mlflow else None,
+            allowed=allowed_modules(allow, settings),
         )
     _show(document)
     say(f"{out / 'comparison.html'}: the page; {out / 'comparison.json'}: the figures.")

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from terramorph.cli.choices import MAX_SEED, Allow, Device, Direction, from_here
+from terramorph.cli.choices import MAX_SEED, Allow, Device, Direction, allowed_modules, from_here
 from terramorph.cli.console import say
 from terramorph.cli.interrupt import stop_after_step
 from terramorph.errors import ConfigError
-from terramorph.extensions import is_outside, module_of
 
 if TYPE_CHECKING:
     from terramorph.training import TrainResult
@@ -25,8 +24,6 @@ EXAMPLE = (
     "Example: terramorph train data/maps --preset pix2pix --direction AtoB --out runs/maps --set loss.l1_weight=50\n\n"
     "To go on after an interruption: terramorph train --resume runs/maps"
 )
-_OUTSIDE = ("loss.terms.", "stop.metric", "generator.network")
-"""Settings that name functions and classes from outside the package."""
 
 
 def run(
@@ -99,9 +96,7 @@ def run(
 
         assigned = parse_assignments(assignments or [])
         changed = {**assigned, **given}
-        # Who types the name of a function asks for its code to run.
-        typed = [value for key, value in assigned.items() if key.startswith(_OUTSIDE) and isinstance(value, str)]
-        allowed = from_here([*(allow or ()), *(module_of(value) for value in typed if is_outside(value))])
+        allowed = allowed_modules(allow, assigned)
         if model is not None and preset is None:
             config = config_of(model, changed)
         else:

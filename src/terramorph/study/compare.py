@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -103,6 +103,7 @@ def compare(
     reporter: StudyReporter | None = None,
     should_stop: Callable[[], bool] | None = None,
     tracker: Tracker | None = None,
+    allowed: Collection[str] = (),
 ) -> dict[str, Any]:
     """Goes through a study, or goes on with it.
 
@@ -124,6 +125,7 @@ def compare(
         reporter: told how it goes.
         should_stop: asked after every step; if it says True the run writes a checkpoint and the study ends unfinished.
         tracker: keeps the runs elsewhere too.
+        allowed: modules from outside whose code may run, where a setting names it.
 
     Returns:
         What comparison.json holds; its `finished` says whether all runs are over.
@@ -156,6 +158,7 @@ def compare(
         worker = _Worker(
             study, dataset, feature_weights, Path(cache), reporter or _SilentStudy(), tracker or NoTracking(), jobs
         )
+        worker.allowed = allowed
         document = _publish(worker, out)
         for number, job in enumerate(jobs, 1):
             if worker.is_through(job):
@@ -246,6 +249,7 @@ class _Worker:
     ) -> None:
         self.study, self.dataset, self.weights, self.cache = study, dataset, weights, cache
         self.reporter, self.tracker = reporter, tracker
+        self.allowed: Collection[str] = ()
         self.weights_name = None if weights is None else str(weights)
         self.records = {job: read_record(job.folder) for job in jobs}
 
@@ -302,7 +306,7 @@ class _Worker:
         return self.keep(job, **dict(record))
 
     def _train(self, job: Job, watch: _Watch, stop: Callable[[], bool]) -> TrainResult:
-        how: dict[str, Any] = {"reporter": watch, "should_stop": stop, "cache": self.cache}
+        how: dict[str, Any] = {"reporter": watch, "should_stop": stop, "cache": self.cache, "allowed": self.allowed}
         if self.study.images is not None:
             images = math.ceil(self.study.images * job.variant.share)
             return train_to(job.folder, self.dataset, job.config, images=images, **how)
@@ -313,11 +317,10 @@ class _Worker:
         begun, device, split = time.monotonic(), job.config.device, self.study.split
         told = self.reporter.scoring
         try:
-            scores = score(
-                job.folder, self.dataset, split, job.folder / SCORES, weights=self.weights, device=device, progress=told
-            )
+            how: dict[str, Any] = {"weights": self.weights, "device": device, "allowed": self.allowed}
+            scores = score(job.folder, self.dataset, split, job.folder / SCORES, progress=told, **how)
             if job.seed == 0:
-                keep_examples(job.folder, self.dataset, split, device)
+                keep_examples(job.folder, self.dataset, split, device, self.allowed)
         except torch.OutOfMemoryError as error:
             return self.keep(job, state="refused", reason=_refusal(job, error))
         seconds = time.monotonic() - begun

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -156,19 +156,20 @@ def _curve(run: Path) -> list[tuple[float, float]]:
     return [(line["step"] * per_step, line["l1"]) for line in read_log(run) if "l1" in line]
 
 
-def keep_examples(run: Path, dataset: Path, split: str, device: str) -> None:
+def keep_examples(run: Path, dataset: Path, split: str, device: str, allowed: Collection[str] = ()) -> None:
     """Writes RUN/examples/NUMBER-SIDE.png of a few pairs, evenly spread over the split; the page shows them.
 
     Args:
         run: the run's folder, with its model.
         dataset, split: the pairs.
         device: where the network runs.
+        allowed: as in `load_bundle`.
 
     Raises:
         DatasetError: a pair cannot be read or does not fit the model.
         StorageError: a picture cannot be written.
     """
-    bundle = load_bundle(run / MODEL)
+    bundle = load_bundle(run / MODEL, allowed)
     samples, model = Samples(open_pairs(dataset, split), bundle.header), Model(bundle, device=device)
     scaling, folder = bundle.header.source.scaling, run / "examples"
     folder.mkdir(parents=True, exist_ok=True)

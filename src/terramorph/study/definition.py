@@ -230,7 +230,7 @@ def _variants(
         filled = {key: v.replace(WEIGHTS, weights or "") if isinstance(v, str) else v for key, v in own.items()}
         together = {**(made[below].settings if below else {}), **filled}
         try:
-            config = load_config(file.base.preset, {**shared, **together})
+            config = load_config(made[BASE].config.model_dump(mode="json"), together)
         except ConfigError as error:
             if not comes_along:
                 raise ConfigError(f"{where}, change {name!r}: {error}") from error

@@ -7,7 +7,7 @@ import gc
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -129,6 +129,7 @@ def train_to(
     reporter: Reporter | None = None,
     should_stop: Callable[[], bool] | None = None,
     cache: str | Path = DEFAULT_CACHE,
+    allowed: Collection[str] = (),
 ) -> TrainResult:
     """Starts a run, or goes on with it, until so many images have been seen.
 
@@ -141,7 +142,7 @@ def train_to(
         dataset: folder of pairs.
         config: resolved; its `max_steps` does not matter.
         images: seen since the start, repetitions counted.
-        reporter, should_stop, cache: as in `terramorph.training.train`.
+        reporter, should_stop, cache, allowed: as in `terramorph.training.train`.
 
     Returns:
         How it ended; unfinished if `should_stop` said so.
@@ -164,6 +165,7 @@ def train_to(
     done = _done(out, dataset, config)
     if done is not None and done >= steps:
         return TrainResult(True, out / MODEL, out / CHECKPOINT, done, done)
+    how: dict[str, Any] = {"reporter": reporter, "should_stop": should_stop, "cache": cache, "allowed": allowed}
     if not (out / CHECKPOINT).is_file():
         if done is not None:
             raise ConfigError(
@@ -171,9 +173,9 @@ def train_to(
                 f"cannot go on to {steps}; delete the folder, and it is trained from the start."
             )
         wanted = config.model_copy(update={"max_steps": steps})
-        return train(dataset, out, wanted, reporter=reporter, should_stop=should_stop, cache=cache)
+        return train(dataset, out, wanted, **how)
     _renew_places(out, config)
-    return resume(out, dataset, reporter=reporter, should_stop=should_stop, cache=cache, max_steps=steps)
+    return resume(out, dataset, max_steps=steps, **how)
 
 
 def train_for(
@@ -185,6 +187,7 @@ def train_for(
     reporter: Reporter | None = None,
     should_stop: Callable[[], bool] | None = None,
     cache: str | Path = DEFAULT_CACHE,
+    allowed: Collection[str] = (),
 ) -> TrainResult:
     """Starts a run, or goes on with it, until it has trained for so long; arguments and errors as `train_to`.
 
@@ -206,14 +209,15 @@ def train_for(
     def stop() -> bool:
         return (should_stop is not None and should_stop()) or is_over()
 
+    how: dict[str, Any] = {"reporter": reporter, "should_stop": stop, "cache": cache, "allowed": allowed}
     if steps:
         _renew_places(out, config)
-        result = resume(out, dataset, reporter=reporter, should_stop=stop, cache=cache)
+        result = resume(out, dataset, **how)
     else:
-        result = train(dataset, out, config, reporter=reporter, should_stop=stop, cache=cache)
+        result = train(dataset, out, config, **how)
     if result.finished or not is_over():
         return result
-    return resume(out, dataset, cache=cache, max_steps=result.step)
+    return resume(out, dataset, cache=cache, max_steps=result.step, allowed=allowed)
 
 
 def score(
@@ -226,6 +230,7 @@ def score(
     limit: int | None = None,
     device: str = "auto",
     progress: Callable[[int, int], None] | None = None,
+    allowed: Collection[str] = (),
 ) -> Scores:
     """Scores a finished run by protocol maps-256.
 
@@ -234,11 +239,12 @@ def score(
         dataset, split: the pairs it is scored on.
         out: folder for `metrics.json`, `per_image.csv` and `report.html`.
         weights, limit, device, progress: as in `terramorph.evaluation.evaluate`.
+        allowed: as in `terramorph.load`.
 
     Raises:
         BundleError, ConfigError, DatasetError, InputError, StorageError: as `evaluate`.
     """
-    model = load(run / MODEL, device=device)
+    model = load(run / MODEL, device=device, allowed=allowed)
     found = evaluate(model, dataset, out, split=split, weights=weights, limit=limit, progress=progress)
     images = dict(found["per_image"])
     ids = images.pop("id")
