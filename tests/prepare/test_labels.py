@@ -12,7 +12,8 @@ from terramorph.prepare.labels import MARGIN, clean_labels, find_labels, map_pal
 from terramorph.prepare.labels import clean as labels
 from terramorph.raster import read_image
 from terramorph.town import make_town
-from terramorph.town.labels import CHANGED, LABEL_KINDS, plant_labels
+
+from .planted import CHANGED, LABEL_KINDS, plant_labels
 
 RIGHT = 0.9
 """Share of label pixels whose class comes back, over sixteen towns; by town it is 0.87 to 0.93."""
