@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -213,6 +214,18 @@ def test_load(bundle: Bundle, picture: Picture, tmp_path: Path) -> None:
     assert np.array_equal(model.translate(str(tmp_path / "in.png")).pixels, expected)
     with pytest.raises(BundleError):
         terramorph.load(tmp_path / "none.safetensors")
+
+
+def test_a_loaded_model_is_loaded_again_in_another_process(bundle: Bundle, picture: Picture, tmp_path: Path) -> None:
+    path = bundle.save(tmp_path / "model.safetensors")
+    threads = torch.get_num_threads()
+    model = terramorph.load(path, precision="fp32", seed=7)
+    assert torch.get_num_threads() == threads
+    again = pickle.loads(pickle.dumps(model))
+    assert (again.digest, again.seed, again.backend.name) == (model.digest, 7, model.backend.name)
+    assert np.array_equal(again.translate(picture(64, 64)), model.translate(picture(64, 64)))
+    with pytest.raises(ConfigError, match="made in memory cannot be sent"):
+        pickle.dumps(Model(bundle))
 
 
 def test_a_header_alone_needs_a_backend(bundle: Bundle) -> None:

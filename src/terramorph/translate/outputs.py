@@ -33,8 +33,7 @@ Kind = Literal["cog", "classes", "polygons", "xyz", "mbtiles", "pmtiles"]
 Progress = Callable[[str, int, int], None]
 """Called with the name of a step, how much of it is done, and of how much."""
 
-STRIP_PIXELS = 1 << 22
-"""Of a strip on the way back to the source's grid, or of a look at its mask."""
+STRIP_PIXELS = 1 << 22  # on the way back to the source's grid, and of a look at its mask
 
 
 @dataclass(frozen=True)
@@ -216,7 +215,6 @@ class Output:
 
     Attributes:
         place: where.
-        kind: as it is asked for.
     """
 
     place: Path | Remote
@@ -354,15 +352,13 @@ def output_of(output: str | Path, kind: Kind | None) -> Output | None:
     return None
 
 
-def check_places(
-    output: Output, spread: Path | None, source: Source, overwrite: bool, inputs: Sequence[str | Path] = ()
-) -> None:
+def check_places(output: Output, spread: Path | None, source: Source, overwrite: bool) -> None:
     """Refuses places that hold what is translated, each other, or what may not be replaced.
 
     Raises:
         InputError: if it is so.
     """
-    given = {_real(file) for file in (source.name, *getattr(source, "files", ()), *inputs)}
+    given = {_real(file) for file in (source.name, *getattr(source, "files", ()))}
     places = [output.place, *([] if spread is None else [location(spread)])]
     for place in places:
         if _real(place) in given:

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from tokenize import TokenError
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,7 +63,7 @@ class Parts:
     def __init__(self, output: Path | Remote, plan: dict[str, Any], restart: bool = False) -> None:
         self.folder = _folder(output)
         self._name = output.name
-        self._store = _Local(self.folder) if isinstance(self.folder, Path) else _Stored(self.folder)
+        self._store: _Local | _Stored = _Local(self.folder) if isinstance(self.folder, Path) else _Stored(self.folder)
         self._store.make()
         document = json.dumps(plan, indent=1).encode()
         there = self._store.find("plan.json")
@@ -166,22 +166,6 @@ def _bytes(array: NDArray[Any]) -> bytes:
     stream = io.BytesIO()
     np.save(stream, array, allow_pickle=False)
     return stream.getvalue()
-
-
-class _Store(Protocol):
-    """A folder of files."""
-
-    @property
-    def scratch(self) -> Path: ...
-    def make(self) -> None: ...
-    def names(self) -> Iterable[str]: ...
-    def find(self, name: str) -> bytes | None: ...
-    def write(self, name: str, data: bytes) -> None: ...
-    def array(self, name: str) -> NDArray[Any]: ...
-    def delete(self, name: str) -> None: ...
-    def clear(self) -> None: ...
-    def remove(self) -> None: ...
-    def locked(self, name: str) -> AbstractContextManager[None]: ...
 
 
 class _Local:

@@ -10,13 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from odc.geo.geom import Geometry
 
+from terramorph.bands import band_order
+from terramorph.bundle import Bands
 from terramorph.errors import InputError, warn
 from terramorph.geo import Cover, Grid, grid_at
-from terramorph.raster import Source
+from terramorph.raster import Raster, Source
 from terramorph.raster.clip import ClippedSource
 from terramorph.raster.orientation import north_up
+from terramorph.raster.values import settle
 from terramorph.sources import open_source
 from terramorph.translate.tiled import Tiled
 
@@ -59,7 +63,8 @@ def opened(model: Model, source: Any, area: Geometry | str | Path | None, openin
             options = opening.get("options")
             if options is not None and options.bands:
                 opening = opening | {"options": replace(options, names=model.header.source.names)}
-            source = stack.enter_context(open_source(source, **opening))
+            held = as_raster(source, model.header.source) if isinstance(source, np.ndarray) else source
+            source = stack.enter_context(open_source(held, **opening))
         if area is not None:
             source = ClippedSource(source, area if isinstance(area, Geometry) else read_area(Path(area)))
         yield source
@@ -90,7 +95,7 @@ def plan(
         InputError: if bands, dtype or ground resolution do not fit the bundle.
     """
     model.check_samples(samples)
-    model.check_kind(source.bands, np.dtype(source.dtype).name, source.units)
+    check_source(source, model)
     if source.extent.crs is None and source.grid is not None and source.grid.is_georeferenced:
         warn(f"{source.name} has a place but no CRS: it is translated as it is, at any resolution; give its CRS.")
     grid = work_grid(source, model, resolution)
@@ -101,6 +106,67 @@ def plan(
             "content, their tones may differ too. Batch norm has no such effect."
         )
     return Tiled(model, grid, cover, samples, sample)
+
+
+def check_source(source: Source, model: Model) -> None:
+    """Refuses images of other bands or another dtype than the bundle's, and warns where one's units only are known.
+
+    Bands that the bundle takes are picked and ordered by their names.
+
+    Raises:
+        InputError: if they do not fit; the sentence says what to do.
+    """
+    wanted = model.header.source
+    if band_order(source.bands, wanted.names) is None:
+        have = (
+            f"the bands {', '.join(source.bands)}" if len(source.bands) == wanted.count else _bands(len(source.bands))
+        )
+        raise InputError(
+            f"The image has {have} and the model takes {_bands(wanted.count)} "
+            f"({', '.join(wanted.names)}); pick those that the model takes, in its order (bands=1,2,3 as it is "
+            "opened)."
+        )
+    if np.dtype(source.dtype) != wanted.dtype:
+        raise InputError(
+            f"The pixels are {source.dtype} and the model takes {wanted.dtype} from {wanted.low:g} to {wanted.high:g}; "
+            "convert the image first."
+        )
+    if source.units and not wanted.units:
+        warn(
+            f"The image says that its values have {source.units}, and the model does not know those of what it was "
+            "trained on: stored values are used as they are."
+        )
+    elif wanted.units and not source.units:
+        warn(
+            f"The image does not say scale and offset of its values, which are taken to be those of what the model "
+            f"was trained on: {wanted.units}."
+        )
+
+
+def as_raster(pixels: NDArray[Any], source: Bands) -> Raster:
+    """An array (C, H, W), (H, W, C) or (H, W) as a Raster without a place.
+
+    Raises:
+        InputError: if it has no axis of the bundle's bands.
+    """
+    bands = source.count
+    if pixels.ndim == 2:
+        pixels = pixels[None]
+    if pixels.ndim != 3 or 0 in pixels.shape:
+        raise InputError(
+            f"An array of shape {pixels.shape} is no image; give ({bands}, height, width) or (height, width, {bands})."
+        )
+    if pixels.shape[0] != bands and pixels.shape[2] == bands:
+        pixels = pixels.transpose(2, 0, 1)
+    elif pixels.shape[0] != bands and pixels.shape[2] < min(8, *pixels.shape[:2]):
+        raise InputError(
+            f"An array of shape {pixels.shape} holds {pixels.shape[2]} bands along its last axis and the model "
+            f"takes {bands} ({', '.join(source.names)}); pick them, such as array[..., :{bands}]."
+        )
+    if pixels.dtype.kind != "f":
+        return Raster.from_pixels(pixels)
+    pixels, mask = settle(pixels, np.isfinite(pixels))
+    return Raster.from_pixels(pixels, mask=mask)
 
 
 def plan_cover(
@@ -234,3 +300,7 @@ def read_area(path: Path) -> Geometry:
             "wanted, or put a buffer around them."
         )
     return Geometry(polygons, crs)
+
+
+def _bands(count: int) -> str:
+    return f"{count} band{'s' * (count != 1)}"

@@ -31,7 +31,8 @@ class Part(NamedTuple):
     """A predicted window, on its core.
 
     Attributes:
-        pixels: (D, h, w) in [-1, 1], NaN without data; float16 for targets of 8 bits, else float32.
+        pixels: (D, h, w) in stored units from the middle of their range, NaN without data; float16 for targets of 8
+            bits, else float32.
         spread: float32 (1, h, w), standard deviation of several draws in stored units, NaN without data; None for one
             draw.
     """
@@ -113,15 +114,19 @@ class Tiled:
         """
         rows, columns = window.inner
         none = ~mask[rows, columns]
-        first = draws[0][:, rows, columns]
+        pixels, *others = (self._stored_as_floats(draw[:, rows, columns]) for draw in draws)
         spread = None
-        if len(draws) > 1:
-            stack = np.stack([self._stored(draw[:, rows, columns]) for draw in draws]).astype(np.float32)
-            spread = stack.std(axis=0, ddof=1).mean(axis=0, keepdims=True)
+        if others:
+            spread = np.stack([pixels, *others]).std(axis=0, ddof=1).mean(axis=0, keepdims=True)
             spread[:, none] = np.nan
-        pixels = np.where(self._alone(window), self._rounded(first), first).astype(self.dtype)
+        if self._is_integer:
+            # What is not blended is rounded here, so that parts of few bits lose nothing of it.
+            alone = pixels[:, *self._alone(window)]
+            np.rint(alone, out=alone)
+        pixels -= self._middle
         pixels[:, none] = np.nan
-        return Part(pixels, spread)
+        halved = torch.from_numpy(pixels).half().numpy() if self.dtype == np.float16 else pixels
+        return Part(halved, spread)
 
     def strips(self, load: Load) -> Iterator[Strip]:
         """The whole raster, rows from the top: (rows, pixels (D, h, W) in the target's dtype, mask bool (h, W)).
@@ -191,29 +196,37 @@ class Tiled:
         """Fewer rows of a wider raster, so that memory does not grow with it."""
         return max(16, min(256, (1 << 21) // self.cover.width))
 
-    def _alone(self, window: Window) -> NDArray[np.bool_]:
-        """Which pixels of a core no neighbour has a share in, bool (h, w)."""
+    def _alone(self, window: Window) -> tuple[slice, slice]:
+        """(rows, columns) of a core in which no neighbour has a share."""
         rows, columns = window.inner
         down, across = self.cover.rows[window.row].weights[rows], self.cover.columns[window.column].weights[columns]
-        alone: NDArray[np.bool_] = (down == 1.0)[:, None] & (across == 1.0)
-        return alone
+        alone = [np.flatnonzero(weights == 1.0) for weights in (down, across)]
+        y, x = (slice(found[0], found[-1] + 1) if len(found) else slice(0, 0) for found in alone)
+        return y, x
 
-    def _rounded(self, unit: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Moved to the nearest stored value: of what is not blended, parts of few bits lose nothing then."""
-        if np.dtype(self.target.dtype).kind == "f":
-            return unit
-        scaling = self.target.scaling
-        rounded: NDArray[np.float32] = scaling.to_unit(scaling.from_unit(torch.from_numpy(unit))).numpy()
-        return rounded
+    @property
+    def _middle(self) -> float:
+        """Of the stored range: floats of few bits are finest around 0."""
+        return (self.target.high + self.target.low) / 2.0
 
-    def _stored(self, unit: NDArray[np.float32]) -> NDArray[Any]:
-        stored: NDArray[Any] = self.target.scaling.from_unit(torch.from_numpy(unit)).numpy()
-        return stored
+    @property
+    def _is_integer(self) -> bool:
+        return np.dtype(self.target.dtype).kind in "iu"
+
+    def _stored_as_floats(self, unit: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Values in [-1, 1] as float32 in stored units, not rounded yet; a copy."""
+        values = np.clip(unit, np.float32(-1.0), np.float32(1.0), out=np.empty(unit.shape, np.float32))
+        values *= np.float32((self.target.high - self.target.low) / 2.0)
+        values += np.float32(self._middle)
+        return values
 
     def _finished(
         self, values: NDArray[np.float32], weight: NDArray[np.float32]
     ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """Blended values as pixels of the target's dtype, its lowest value where there is no data, and their mask."""
         mask = (weight > 0.0) & ~np.isnan(values[0])
-        pixels = self._stored(np.where(mask, values, np.float32(-1.0)))
-        return pixels, mask
+        values += np.float32(self._middle)
+        if self._is_integer:
+            np.rint(values, out=values)
+        values[:, ~mask] = self.target.low
+        return values.astype(self.target.dtype), mask

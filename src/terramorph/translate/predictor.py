@@ -1,0 +1,198 @@
+"""A bundle's network at work: tensors in, tensors out, in either mode."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import zlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from terramorph.bundle import Bundle, Header, Mode
+from terramorph.errors import ConfigError, InputError
+from terramorph.geo import Grid
+from terramorph.pixels import image_to_unit
+from terramorph.raster import Raster
+from terramorph.raster.values import Suspects, tell_suspects
+from terramorph.translate.backends import Backend, Ensemble, TorchBackend
+from terramorph.translate.noise import ground_noise
+
+
+class Predictor:
+    """A bundle's network at work on tensors, and on rasters small enough for one pass.
+
+    Two modes (see docs/design.md). `raster`: fixed statistics, no dropout; the same pixels whatever the
+    batch. `paper`: the statistics of each image alone and live dropout. Its noise comes from the seed, the
+    number of the sample and the image's own values: a result can be repeated, alone or in any company, and
+    two images do not share their noise.
+
+    Attributes:
+        header: what the bundle says of itself.
+        path: the file it was loaded from, None if it was not.
+        mode: `raster` or `paper`.
+        device: where it computes.
+        batch_size: images of the training size per pass.
+        digest: blake2b of the weights and the header, hexadecimal.
+        turn: held to compute; one thread computes at a time.
+        overlap: pixels that windows share at least, where the receptive field is not bounded.
+
+    Args:
+        bundle: from `load_bundle`, `import_checkpoint` or a training run.
+        mode: default: the bundle's own.
+        seed: of the noise.
+        any_resolution: True takes images whose ground resolution is far from the bundle's.
+        backend: what runs the network, instead of PyTorch.
+        settings: device, precision, batch_size and dropout of `TorchBackend`.
+        ensemble: give the mean over the eight flips and turns of each image, at eight times the time.
+
+    Raises:
+        ConfigError: if a mode, device or precision is unknown or not there.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle | Header,
+        *,
+        mode: Mode | None = None,
+        seed: int = 0,
+        any_resolution: bool = False,
+        backend: Backend | None = None,
+        ensemble: bool = False,
+        **settings: Any,
+    ) -> None:
+        self.header = bundle.header if isinstance(bundle, Bundle) else bundle
+        self.path = bundle.path if isinstance(bundle, Bundle) else None
+        self.mode: Mode = mode or self.header.mode
+        self.seed = seed
+        self.any_resolution = any_resolution
+        with ThreadPoolExecutor(1) as beside:
+            digest = beside.submit(_digest, bundle)
+            if backend is None:
+                if not isinstance(bundle, Bundle):
+                    raise ConfigError("A header alone holds no network; give a bundle, or a backend that has one.")
+                backend = TorchBackend(bundle.network, mode=self.mode, **settings)
+            self.ensemble = ensemble
+            self.backend = Ensemble(backend, self.header.stride) if ensemble else backend
+            self.digest = digest.result()
+        self.turn = threading.RLock()
+        self._reopened: Callable[[], Predictor] | None = None
+        self.device = backend.device
+        self.batch_size = backend.batch_size
+        network = bundle.network if isinstance(bundle, Bundle) else None
+        self.overlap = int(getattr(network, "overlap", None) or self.header.size)
+
+    def __reduce__(self) -> tuple[Callable[[], Predictor], tuple[()]]:
+        """Another process loads the same file."""
+        if self._reopened is None:
+            raise ConfigError("A model that was made in memory cannot be sent to another process; save its bundle.")
+        return self._reopened, ()
+
+    def translate_batch(self, source: Tensor, *, sample: int = 0, grids: Sequence[Grid] | None = None) -> Tensor:
+        """Translates images of one size.
+
+        Args:
+            source: float32 (N, C, H, W) in [-1, 1], any H and W, on any device.
+            sample: which draw of the noise, in paper mode.
+            grids: places of the N images, on which the noise image of a generator that has one depends in raster mode;
+                None: they have none.
+
+        Returns:
+            float32 (N, D, H, W) in [-1, 1], on the source's device.
+
+        Raises:
+            InputError: if the shape is not that or the bands are not the bundle's.
+        """
+        bands = self.header.source.count
+        if source.ndim != 4 or source.shape[1] != bands or 0 in source.shape:
+            raise InputError(
+                f"A batch of shape {tuple(source.shape)} does not fit; the model takes (N, {bands}, height, width)."
+            )
+        at_once = self._images_at_once(source)
+        with self.turn:
+            if self.mode == "raster":
+                places = grids or [Grid.pixels(*source.shape[2:])] * len(source)
+                groups = [slice(first, first + at_once) for first in range(0, len(source), at_once)]
+                parts = [self.backend.run(source[group], noise=self._noise(places[group])) for group in groups]
+            else:
+                parts = [self.backend.run(image, self._seed(image, sample)) for image in torch.split(source, 1)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def predict(self, rasters: Sequence[Raster], sample: int = 0) -> NDArray[np.float32]:
+        """Pieces of one size through the network, as they are; they share passes in raster mode.
+
+        Args:
+            rasters: (C, H, W) each, that `check_kind` lets pass, small enough for one pass.
+            sample: number of the draw, in paper mode.
+
+        Returns:
+            float32 (N, D, H, W) in [-1, 1].
+        """
+        units = torch.cat([self._unit(raster) for raster in rasters])
+        predicted: NDArray[np.float32] = (
+            self.translate_batch(units, sample=sample, grids=[raster.grid for raster in rasters]).contiguous().numpy()
+        )
+        return predicted
+
+    def check_samples(self, samples: int) -> None:
+        """Refuses a number of samples that makes no sense.
+
+        Raises:
+            ConfigError: if it is under 1, or over 1 where every sample would be the same.
+        """
+        if samples < 1:
+            raise ConfigError(f"{samples} samples cannot be drawn; ask for 1 or more.")
+        if samples > 1 and self.mode == "raster":
+            raise ConfigError(
+                f"Mode raster has no noise, so {samples} samples would be equal; ask for 1, or use mode paper."
+            )
+        if samples > 1 and not self.backend.noisy:
+            raise ConfigError(
+                f"This model has no dropout and no noise image, so {samples} samples would be equal; ask for 1."
+            )
+
+    def _unit(self, raster: Raster) -> Tensor:
+        """A raster as float32 (1, C, H, W) in [-1, 1]; pixels without data are 0, the middle of the range."""
+        source, mask = self.header.source, raster.mask
+        if source.dtype != "uint8":
+            suspects = Suspects()
+            suspects.add(raster.pixels[:, mask])
+            tell_suspects(suspects.found(), "the image")
+        fitted = source.fit(raster)
+        assert fitted is not None  # `check_kind` has refused it
+        unit = image_to_unit(fitted.pixels, source.scaling)
+        return unit if mask.all() else unit.masked_fill(torch.from_numpy(~mask), 0.0)
+
+    def _noise(self, grids: Sequence[Grid]) -> Tensor | None:
+        """The noise image of each grid, float32 (N, noise_bands, H, W): the same ground sees the same noise."""
+        bands, seed = self.backend.noise_bands, self.seed
+        if not bands:
+            return None
+        return torch.from_numpy(np.stack([ground_noise(grid, bands, seed) for grid in grids]))
+
+    def _images_at_once(self, source: Tensor) -> int:
+        """Fewer images at once when they are larger than those of training."""
+        tiles = max(1, source.shape[2] * source.shape[3] // max(self.header.size, 1) ** 2)
+        return max(1, self.batch_size // tiles)
+
+    def _seed(self, image: Tensor, sample: int) -> int:
+        if not self.backend.noisy:
+            return 0
+        values = zlib.crc32(image.detach().cpu().contiguous().numpy().tobytes())
+        return zlib.crc32(f"{self.seed} {sample}".encode(), values)
+
+
+def _digest(bundle: Bundle | Header) -> str:
+    """Of what a bundle says of itself, and of its weights."""
+    header = bundle.header if isinstance(bundle, Bundle) else bundle
+    digest = hashlib.sha256(header.model_dump_json().encode())  # processors have instructions for it
+    if isinstance(bundle, Bundle):
+        for name, value in sorted(bundle.network.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().numpy().data)
+    return digest.hexdigest()[:32]
