@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -16,7 +16,6 @@ from odc.geo.geom import Geometry
 
 from terramorph._version import __version__
 from terramorph.bundle import Header
-from terramorph.cartography.palette import Palette
 from terramorph.errors import ConfigError, InputError, RasterError
 from terramorph.geo import Grid, Window
 from terramorph.raster import ImageSource, Source, write_image
@@ -28,6 +27,9 @@ from terramorph.translate.engine import Stages
 from terramorph.translate.memory import release_pages
 from terramorph.translate.parts import Parts
 from terramorph.translate.tiled import Load, Tiled
+
+if TYPE_CHECKING:
+    from terramorph.cartography.palette import Palette
 
 Kind = Literal["cog", "classes", "polygons", "xyz", "mbtiles", "pmtiles"]
 Progress = Callable[[str, int, int], None]
