@@ -1,4 +1,9 @@
-"""Where draws of paper mode disagree, and whether that says where they are wrong."""
+"""Where draws of paper mode disagree, whether that says where they are wrong, and whether they are too sure.
+
+Were the truth one more draw, it would be to all draws but one what the draw left out is to them, whatever their number
+and however they are distributed: each draw stands in for the truth in turn. A standard deviation of a few draws is no
+such measure, for it is too small on average (by 20 % for two, 6 % for five).
+"""
 
 from __future__ import annotations
 
@@ -9,18 +14,25 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from terramorph.evaluation.discuss.calibration import calibration, changing_places, count_image
 from terramorph.evaluation.discuss.section import Finding, Look, Pictures, Section
 from terramorph.evaluation.pictures import ERROR_TOP, viewable
-from terramorph.evaluation.statistics import FEW, SURE, Interval, mean_interval, plain, rank_correlation
-from terramorph.report.charts import SERIES, chart, chart_svg, colours, css, errorbars, gradient
+from terramorph.evaluation.statistics import (
+    FEW,
+    SURE,
+    Interval,
+    mean_interval,
+    plain,
+    rank_correlation,
+    ratio_intervals,
+)
+from terramorph.report.charts import SERIES, chart, chart_svg, colours, css, gradient
 from terramorph.report.numbers import counted, percent, signed
 from terramorph.report.pages import picture_uri
 
 REMOVED = tuple(k / 20 for k in range(20))
 """Shares of the pixels that the sparsification curve leaves out."""
 _PICTURED = 3
-_LEAST = 0.0005  # share of the pixels of a group of disagreement that is drawn
+_EXCHANGES = 4000  # behind a p value
 
 
 @dataclass
@@ -34,8 +46,7 @@ class DrawCounts:
         draws: How many there are of each image.
         pixels: Number of pixels of each image.
         spread, error: Their means over the pixels of each image.
-        others: float64 ``(4, 13)`` an image, from `terramorph.evaluation.discuss.calibration.count_image`.
-        farther: float64 ``(N + 1,)`` an image, from `terramorph.evaluation.discuss.calibration.changing_places`.
+        off: float64 ``(N + 1, N + 1)`` an image, from `changing_places`.
         rho: Spearman's correlation over the pixels of an image; NaN where the draws agree or the error is the same
             everywhere.
         curves: float64 ``(2, 20)`` an image: mean error of what is left where the most disagreeing pixels, and where
@@ -48,8 +59,7 @@ class DrawCounts:
     pixels: list[int] = field(default_factory=list)
     spread: list[float] = field(default_factory=list)
     error: list[float] = field(default_factory=list)
-    others: list[NDArray[np.float64]] = field(default_factory=list)
-    farther: list[NDArray[np.float64]] = field(default_factory=list)
+    off: list[NDArray[np.float64]] = field(default_factory=list)
     rho: list[float] = field(default_factory=list)
     curves: list[NDArray[np.float64]] = field(default_factory=list)
     most: list[tuple[float, int, NDArray[np.float32], NDArray[np.float32]]] = field(default_factory=list)
@@ -67,8 +77,7 @@ class DrawCounts:
         self.pixels.append(len(s))
         self.spread.append(float(s.mean()))
         self.error.append(float(e.mean()))
-        self.others.append(count_image(draws, truth, mask))
-        self.farther.append(changing_places(draws, truth, mask))
+        self.off.append(changing_places(draws, truth, mask))
         found = rank_correlation(s, e)
         self.rho.append(np.nan if found is None else found[0])
         self.curves.append(np.stack((sparsified(e, s), sparsified(e, e))))
@@ -83,6 +92,63 @@ def spread_and_error(
     values = draws.astype(np.float32)
     error: NDArray[np.float32] = np.abs(values.mean(axis=0) - truth).mean(axis=0)
     return values.std(axis=0, ddof=1).mean(axis=0), error
+
+
+def changing_places(draws: NDArray[np.uint8], truth: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """How far truth and draws are from the mean of the others.
+
+    Args:
+        draws: uint8 ``(N, C, H, W)``, N >= 2.
+        truth: uint8 ``(C, H, W)``.
+        mask: bool ``(H, W)``, True where pixels count.
+
+    Returns:
+        float64 ``(N + 1, N + 1)``, the truth first: from a to the mean of all but a and b, grey levels, mean over
+        bands, summed over pixels.
+    """
+    values = np.concatenate((truth[None], draws))[:, :, mask].astype(np.float32)
+    count, total = len(draws), values.sum(axis=0)
+    off = np.zeros((count + 1, count + 1))
+    for a in range(count + 1):
+        for b in range(count + 1):
+            if a != b:
+                distance = np.abs(count * values[a] + values[b] - total) / (count - 1)
+                off[a, b] = float(distance.mean(axis=0).sum(dtype=np.float64))
+    return off
+
+
+def calibration(
+    off: NDArray[np.float64], pixels: NDArray[np.float64], generator: np.random.Generator
+) -> dict[str, Any]:
+    """Whether the truth is farther from the draws than they are from one another.
+
+    A truth that is one more draw may change places with any of them in any image. That holds however the differences
+    are distributed, where an interval from a few images is too narrow, the more so as one truth varies more than the
+    mean of several draws.
+
+    Args:
+        off: float64 ``(I, N + 1, N + 1)``, from `changing_places`, of each image.
+        pixels: float64 ``(I,)``, that count in each image.
+        generator: Draws the resamplings and the places.
+
+    Returns:
+        ``error`` of the truth and ``reference``, that of the draw left out, means over pixels; the interval of their
+        ``difference``; and ``p``, two-sided, by exchange of truth and draws.
+    """
+    images, places = off.shape[:2]
+    error, reference = (off.sum(axis=axis) / (places - 1) for axis in (2, 1))
+    farther = error - reference
+    difference = ratio_intervals(farther[:, :1], pixels[:, None], generator)[0]
+    chosen = generator.integers(places, size=(_EXCHANGES, images))
+    sums, seen = farther[np.arange(images), chosen].sum(axis=1), float(farther[:, 0].sum())
+    slack = 1e-9 * float(np.abs(farther).sum())
+    tail = min(int((sums >= seen - slack).sum()), int((sums <= seen + slack).sum()))
+    return {
+        "error": float(error[:, 0].sum() / pixels.sum()),
+        "reference": float(reference[:, 0].sum() / pixels.sum()),
+        "difference": plain(difference),
+        "p": min(1.0, 2 * (1 + tail) / (1 + _EXCHANGES)),
+    }
 
 
 def sparsified(error: NDArray[np.float64], by: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -119,7 +185,7 @@ def draw_data(counts: DrawCounts, generator: np.random.Generator) -> dict[str, A
         counts: Of all images.
         generator: Draws the resamplings.
     """
-    calibrated = calibration(counts.draws, np.stack(counts.others), np.stack(counts.farther), generator)
+    calibrated = calibration(np.stack(counts.off), np.array(counts.pixels, np.float64), generator)
     rho = np.array([value for value in counts.rho if np.isfinite(value)])
     curves = np.stack(counts.curves).mean(axis=0)
     spread, error = (float(np.average(side, weights=counts.pixels)) for side in (counts.spread, counts.error))
@@ -187,20 +253,16 @@ def draws_section(counts: DrawCounts, data: dict[str, Any], tests: list[Finding]
         f"by {data['mean_error']:.2f}; the truth is farther off than a draw by {difference.said(signed)}: {surely}.",
         _within(data, images),
     ]
-    charts = [("Error of what is left, by the share left out", _sparsification(data["sparsification"]))]
-    calibrated = _calibrated([group for group in data["calibration"]["groups"] if group["share"] >= _LEAST])
-    if calibrated is not None:
-        charts.insert(0, ("Error by disagreement, grey levels", calibrated))
     caption = (
-        "Left: how far the truth and the draw left out (grey) are from the mean of the other draws, by how much these "
-        "disagree. Right: mean error when pixels are left out, most disagreement first, largest error first (orange), "
-        "at random (grey). Bars: 95 %, images resampled. What every draw gets wrong alike does not show."
+        "Mean error of what is left when pixels are left out: most disagreement first, largest error first, or at "
+        "random. What every draw gets wrong alike does not show."
     )
+    charts = [("Error of what is left, by the share left out", _sparsification(data["sparsification"]))]
     return Section(
         "draws", "Where draws disagree", facts, data, charts=charts, chart_caption=caption, gallery=_most(counts, look),
         gallery_caption="The images whose draws disagree most, each on a scale of its own; errors on one scale.",
-        legend=[("the truth, or by disagreement", css(SERIES[0])), ("by error", css(SERIES[1])),
-                ("the draw left out, or at random", css(SERIES[3])), ("none to much", gradient())],
+        legend=[("by disagreement", css(SERIES[0])), ("by error", css(SERIES[1])), ("at random", css(SERIES[3])),
+                ("none to much", gradient())],
     )  # fmt: skip
 
 
@@ -220,18 +282,6 @@ def _within(data: dict[str, Any], images: int) -> str:
         return f"{text}."
     half = curve[REMOVED.index(0.5)]
     return f"{text}; without the half that disagrees most the error is {half:.1f} instead of {curve[0]:.1f}."
-
-
-def _calibrated(groups: list[dict[str, Any]]) -> Markup | None:
-    """Error by disagreement, for the truth and for draws in its place; ``None`` where there are no groups."""
-    if not groups:
-        return None
-    places, errors = [group["disagreement"] for group in groups], [Interval(**group["error"]) for group in groups]
-    figure, axes = chart(340, 200, x="disagreement")
-    axes.plot(places, [group["reference"] for group in groups], color=SERIES[3])
-    errorbars(axes, places, [one.mean for one in errors], [one.low for one in errors], [one.high for one in errors])
-    axes.set_ylim(bottom=0)
-    return chart_svg(figure, "Error by disagreement")
 
 
 def _sparsification(curves: dict[str, Any]) -> Markup:
