@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from terramorph.bundle import Bands, Bundle, Direction, Mode
 from terramorph.errors import CheckpointError, ConfigError
-from terramorph.networks import PatchGAN, build_discriminator, build_network
+from terramorph.networks import build_network
 from terramorph.raster import default_bands
 
 Kind = Literal["unet", "resnet", "patchgan"]
@@ -93,33 +93,6 @@ def import_checkpoint(
         size=size,
         note=f"imported from {path.name}, a checkpoint of the {_SOURCE}" if note is None else note,
     )
-
-
-def load_discriminator(path: str | Path) -> PatchGAN:
-    """Reads a discriminator checkpoint, such as `latest_net_D.pth`.
-
-    Returns:
-        The network in evaluation mode, float32; see `PatchGAN` for what it takes and gives.
-
-    Raises:
-        CheckpointError: if the file is missing, no checkpoint, holds code, or holds no discriminator.
-    """
-    path = Path(path)
-    state = _read(path)
-    if _kind_of(state, path) != "patchgan":
-        raise CheckpointError(f"{path} holds a generator, not a discriminator; give the file with net_D in its name.")
-    prefix = "net." if "net.0.weight" in state else "model."
-    numbers = sorted({int(key.split(".")[1]) for key in state})
-    weight = state[f"{prefix}0.weight"]
-    layers = 0 if prefix == "net." else (numbers[-1] - 2) // 3
-    affine = f"{prefix}3.weight" in state
-    norm = "batch" if affine else "instance" if f"{prefix}2.bias" in state else "none"
-    settings: dict[str, Any] = {"in_bands": weight.shape[1], "width": weight.shape[0], "layers": layers, "norm": norm}
-    renamed = {"layers." + key.removeprefix(prefix): tensor for key, tensor in state.items()}
-    name = "pixelgan" if layers == 0 else "patchgan"
-    network = _filled(name, build_discriminator(name, **settings), renamed, path)
-    assert isinstance(network, PatchGAN)
-    return network.requires_grad_(False)
 
 
 def _read(path: Path) -> State:

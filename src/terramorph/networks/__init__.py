@@ -14,7 +14,7 @@ from terramorph.networks.discriminators import MultiScale, build_discriminator
 from terramorph.networks.efficientnet_lite import EfficientNetLite, load_imagenet
 from terramorph.networks.layers import InstanceNorm, NoiseDropout, Norm, initialize, on_stride, reflected, set_noise
 from terramorph.networks.lite_unet import LiteUNet, LiteUNetConfig
-from terramorph.networks.patchgan import PatchGAN, PatchGANConfig
+from terramorph.networks.patchgan import PatchGAN
 from terramorph.networks.projected import ProjectedDiscriminator
 from terramorph.networks.resnet import ResNet, ResNetConfig
 from terramorph.networks.unet import EncoderDecoder, UNet, UNetConfig
@@ -32,7 +32,6 @@ __all__ = [
     "NoiseDropout",
     "Norm",
     "PatchGAN",
-    "PatchGANConfig",
     "ProjectedDiscriminator",
     "ResNet",
     "ResNetConfig",

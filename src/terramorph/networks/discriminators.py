@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
 from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional
 
-from terramorph.errors import ConfigError, did_you_mean
-from terramorph.networks.patchgan import PatchGAN, PatchGANConfig
+from terramorph.errors import ConfigError
+from terramorph.networks.patchgan import PatchGAN
 
 _FIXED: dict[str, dict[str, Any]] = {"patchgan": {}, "pixelgan": {"layers": 0}}
 """Discriminators by name, and what the name decides."""
@@ -47,14 +46,9 @@ def build_discriminator(name: str, *, scales: int = 1, **values: Any) -> PatchGA
     """A discriminator by name, `patchgan` or `pixelgan` (for single pixels), or as many of them as there are scales.
 
     Raises:
-        ConfigError: if the name or a setting is unknown, or a value does not fit.
+        ConfigError: if the name is unknown, or a value does not fit.
     """
     if name not in _FIXED or scales < 1:
         raise ConfigError(f"{scales} scale(s) of {name} are no discriminator; use patchgan or pixelgan, and 1 or more.")
-    known = [field.name for field in fields(PatchGANConfig)]
-    for key in values:
-        if key not in known:
-            raise ConfigError(f"The discriminator {name} has no setting {key!r}; {did_you_mean(key, known)}")
-    config = PatchGANConfig(**{**values, **_FIXED[name]})
-    discriminators = [PatchGAN(config) for _ in range(scales)]
+    discriminators = [PatchGAN(**{**values, **_FIXED[name]}) for _ in range(scales)]
     return discriminators[0] if scales == 1 else MultiScale(discriminators)

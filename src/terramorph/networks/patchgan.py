@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import spectral_norm
+from torch.nn.utils import parametrizations
 
 from terramorph.errors import ConfigError
 from terramorph.networks.layers import Norm, make_norm
 
 
-@dataclass(frozen=True)
-class PatchGANConfig:
-    """What a patch discriminator is.
+class PatchGAN(nn.Module):
+    """A convolutional discriminator whose every output judges one patch; 2.769 M parameters for 70x70 on 6 bands.
 
-    Attributes:
+    4x4 convolutions with zero padding; 256x256 in gives 30x30 logits at three layers.
+
+    Args:
         in_bands: bands of source and target together (the discriminator is conditional).
         width: channels after the first convolution.
         layers: stride-2 convolutions; 3 judges 70x70 patches, 1 judges 16x16, 5 judges 286x286, 0 single pixels.
@@ -24,60 +23,40 @@ class PatchGANConfig:
             equation 8), which bounds how steep the discriminator is; a norm is then not needed.
     """
 
-    in_bands: int = 6
-    width: int = 64
-    layers: int = 3
-    norm: Norm = "batch"
-    spectral_norm: bool = False
-
-
-class PatchGAN(nn.Module):
-    """A convolutional discriminator whose every output judges one patch; 2.769 M parameters for 70x70 on 6 bands.
-
-    4x4 convolutions with zero padding; 256x256 in gives 30x30 logits at three layers.
-    """
-
-    def __init__(self, config: PatchGANConfig) -> None:
+    def __init__(
+        self,
+        in_bands: int = 6,
+        width: int = 64,
+        layers: int = 3,
+        norm: Norm = "batch",
+        spectral_norm: bool = False,
+    ) -> None:
         super().__init__()
-        if not 0 <= config.layers <= 6:
-            raise ConfigError(f"A PatchGAN of {config.layers} layers is not possible; use 0 (single pixels) to 6.")
-        self.config = config
+        if not 0 <= layers <= 6:
+            raise ConfigError(f"A PatchGAN of {layers} layers is not possible; use 0 (single pixels) to 6.")
         # As in the public networks, but that those of spectral normalisation alone need one to be shifted at all.
-        bias = config.norm == "instance" or (config.spectral_norm and config.norm == "none")
-        width = config.width
-        if config.layers == 0:
-            self._build(
-                nn.Conv2d(config.in_bands, width, 1),
+        bias = norm == "instance" or (spectral_norm and norm == "none")
+        if layers == 0:
+            parts: list[nn.Module] = [
+                nn.Conv2d(in_bands, width, 1),
                 nn.LeakyReLU(0.2),
                 nn.Conv2d(width, 2 * width, 1, bias=bias),
-                make_norm(config.norm, 2 * width),
+                make_norm(norm, 2 * width),
                 nn.LeakyReLU(0.2),
                 nn.Conv2d(2 * width, 1, 1, bias=bias),
-            )
-            return
-        layers: list[nn.Module] = [
-            nn.Conv2d(config.in_bands, width, 4, stride=2, padding=1),
-            nn.LeakyReLU(0.2),
-        ]
-        inner = width
-        for level in range(1, config.layers + 1):
-            out = width * min(2**level, 8)
-            stride = 2 if level < config.layers else 1
-            layers += [
-                nn.Conv2d(inner, out, 4, stride=stride, padding=1, bias=bias),
-                make_norm(config.norm, out),
-                nn.LeakyReLU(0.2),
             ]
-            inner = out
-        layers.append(nn.Conv2d(inner, 1, 4, stride=1, padding=1))
-        self._build(*layers)
-
-    def _build(self, *layers: nn.Module) -> None:
-        self.layers = nn.Sequential(*layers)
-        if self.config.spectral_norm:
-            for layer in self.layers:
-                if isinstance(layer, nn.Conv2d):
-                    spectral_norm(layer)
+        else:
+            parts, inner = [nn.Conv2d(in_bands, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2)], width
+            for level in range(1, layers + 1):
+                out, stride = width * min(2**level, 8), 2 if level < layers else 1
+                conv = nn.Conv2d(inner, out, 4, stride=stride, padding=1, bias=bias)
+                parts += [conv, make_norm(norm, out), nn.LeakyReLU(0.2)]
+                inner = out
+            parts.append(nn.Conv2d(inner, 1, 4, stride=1, padding=1))
+        self.layers = nn.Sequential(*parts)
+        for part in parts if spectral_norm else ():
+            if isinstance(part, nn.Conv2d):
+                parametrizations.spectral_norm(part)
 
     def forward(self, pair: Tensor) -> Tensor:
         """float (N, in_bands, H, W), source and target stacked -> logits (N, 1, h, w), one a patch."""
