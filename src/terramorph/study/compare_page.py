@@ -30,6 +30,8 @@ from terramorph.translate import Model
 
 EXAMPLES = 6
 """Pairs that are shown."""
+CLASSES = {"better": "better", "worse": "worse", "mixed": "", "none": "calm", "open": "bad"}
+"""Of the kinds of conclusions, in the page's style."""
 _COLOURS = {"better": charts.GOOD, "worse": charts.BAD}
 
 
@@ -52,7 +54,7 @@ def render_comparison(document: Mapping[str, Any], out: Path) -> str:
         about=_about(document),
         lead=_lead(document, said),
         figures=_figures(document, said),
-        conclusions=[(conclusion.kind, conclusion.html) for conclusion in said],
+        conclusions=[(CLASSES[one.kind], one.html) for one in said],
         missing=[(METRICS[one["key"]].label, one["missing"]) for one in document["metrics"] if one["missing"]],
         effects=[
             (METRICS[key].label, _effect_chart(rows, METRICS[key].higher_is_better))
@@ -78,7 +80,12 @@ def _lead(document: Mapping[str, Any], said: Sequence[Conclusion]) -> str:
     if document["seeds"] == 1:
         return "One seed, so no verdicts: a difference may be the noise of training; three seeds or more can tell."
     names = {kind: [one.variant for one in said if one.kind == kind] for kind in ("better", "mixed", "worse", "none")}
-    words = {"better": "better than the base", "mixed": "better and worse", "worse": "worse", "none": "no different"}
+    words = {
+        "better": "better than the base",
+        "mixed": "better and worse",
+        "worse": "worse",
+        "none": "no difference shown",
+    }
     parts = [f"{words[kind]}: {', '.join(found)}" for kind, found in names.items() if found]
     text = "; ".join(parts) or "no change has a verdict"
     return f"{text[0].upper()}{text[1:]}."
@@ -105,7 +112,7 @@ def _figures(document: Mapping[str, Any], said: Sequence[Conclusion]) -> list[tu
 
 def _effect_chart(rows: Sequence[Mapping[str, Any]], higher_is_better: bool) -> Markup:
     """Differences from the base on one metric, a row each, with their 95 % intervals; better is on the right."""
-    figure, axes = charts.chart(440, 64 + 22 * len(rows), x="worse ← difference from the base → better")
+    figure, axes = charts.chart(340, 64 + 22 * len(rows), x="worse ← difference from the base → better")
     names = [row["variant"] if len(row["variant"]) <= 26 else row["variant"][:25] + "…" for row in rows]
     with charts.style():
         axes.axvline(0, color=charts.SOFT, linewidth=0.8)

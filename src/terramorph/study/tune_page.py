@@ -17,7 +17,7 @@ from terramorph.report import charts, duration
 from terramorph.report.numbers import DASH, counted
 from terramorph.report.pages import picture_uri, render_page
 from terramorph.report.tables import Cell, Table
-from terramorph.study.compare_page import effect_table
+from terramorph.study.compare_page import CLASSES, effect_table
 from terramorph.study.comparison import conclude, difference_of
 from terramorph.study.conclusion import CONFIRM, SEEDS, TuneResult
 from terramorph.study.plan import StudyPlan
@@ -50,7 +50,7 @@ def render_study(result: TuneResult) -> str:
         figures=_figures(result),
         sheets=sheets,
         settings=_settings(result) if best else None,
-        conclusions=[] if document is None else [(one.kind, one.text) for one in conclude(document)],
+        conclusions=[] if document is None else [(CLASSES[one.kind], one.text) for one in conclude(document)],
         confirmed=None if document is None else effect_table(document),
         legend=[
             ("best", charts.css(_KINDS["best"])),
