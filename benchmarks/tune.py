@@ -79,7 +79,7 @@ def main() -> None:
         write_town_pairs(make_town(options.size, seed=0), root / "pairs", tile=128)
         preset = load_config("demo", {"generator.width": options.width, "device": "cpu"})
         planted = load_config("demo", {"generator.width": options.width, "device": "cpu", **PLANTED})
-        clock, module = Clock(), importlib.import_module("terramorph.study.tune")
+        clock, module = Clock(), importlib.import_module("terramorph.study.climb")
         clock.watch(module, "train_to")
         clock.watch(module, "score")
         asked = StudyOptions(trials=options.trials, budget=options.budget, images=options.images)

@@ -26,7 +26,7 @@ from terramorph.bundle import load_bundle
 from terramorph.cli import tune as command
 from terramorph.errors import ConfigError, MissingPackageError, StorageError, TerramorphError
 from terramorph.pairs import open_pairs
-from terramorph.study import StudyOptions, TuneResult, confirm_study, trials, tune
+from terramorph.study import StudyOptions, TuneResult, climb, confirm_study, trials, tune
 from terramorph.study.plan import IN_FOLDER, StudyPlan, load_plan
 from terramorph.study.space import load_space
 from terramorph.study.tracking import NoTracking
@@ -44,8 +44,6 @@ SPACE = """
 "loss.l1_weight" = { low = 1.0, high = 300.0, log = true }
 "batch_size" = { choices = [1, 2] }
 """
-
-MODULE = sys.modules["terramorph.study.tune"]  # the package's attribute of that name is the function
 
 
 class Told:
@@ -175,14 +173,14 @@ def test_a_trial_that_cannot_be_trained_has_failed_and_the_study_goes_on(
     space, told = tmp_path / "space.toml", Told()
     space.write_text('"loss.adversarial" = { choices = ["none"] }\n"loss.r1" = { choices = [1.0] }')
     options = StudyOptions(trials=3, images=4, rungs=1, space=space)
-    train_to = MODULE.train_to  # type: ignore[attr-defined]
+    train_to = climb.train_to
 
     def without_memory(*words: Any, **named: Any) -> Any:
         if len(told.messages) == 0:
             raise torch.OutOfMemoryError("no room")
         return train_to(*words, **named)
 
-    monkeypatch.setattr(MODULE, "train_to", without_memory)
+    monkeypatch.setattr(climb, "train_to", without_memory)
     found = tune(town_pairs, tmp_path / "study", tiny(), options, reporter=told, cache=cache)
     assert [trial.state for trial in found.trials] == ["failed"] * 3
     assert found.trials[0].reason == "no room"
@@ -346,7 +344,7 @@ def test_nothing_of_anything_is_no_study(name: str) -> None:
 def test_a_pace_that_the_budget_cannot_hold_is_told_after_seconds(
     town_pairs: Path, space: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(MODULE, "_PACE_KNOWN", 0.0)
+    monkeypatch.setattr(climb, "_PACE_KNOWN", 0.0)
     options = StudyOptions(trials=1, images=9_000_000, budget=600, space=space)
     begun = time.monotonic()
     with pytest.raises(ConfigError, match=r"at [\d.]+ images/s ends before the first rung of 1000000 images"):
@@ -421,7 +419,7 @@ def test_the_tracker_gets_parameters_scores_sheets_and_the_bundle(
         def log_artifact(self, path: Path, folder: str = "") -> None:
             kept.append((folder, path.suffix))
 
-    monkeypatch.setattr(MODULE, "MlflowTracking", Kept)
+    monkeypatch.setattr(climb, "MlflowTracking", Kept)
     options = StudyOptions(trials=1, images=4, rungs=1, space=space, mlflow=True)
     found = tune(town_pairs, tmp_path, tiny(), options, cache=cache)
     score = found.trials[0].score("miou")

@@ -42,7 +42,7 @@ from terramorph.study.run import (
     train_to,
     write_record,
 )
-from terramorph.study.tracking import NoTracking, Tracker
+from terramorph.study.tracking import NoTracking
 from terramorph.training import Plan, Reporter, StepReport, TrainConfig, TrainResult, Validation
 from terramorph.training.config import PLACES
 from terramorph.training.loop import MODEL
@@ -102,7 +102,7 @@ def compare(
     cache: str | Path = DEFAULT_CACHE,
     reporter: StudyReporter | None = None,
     should_stop: Callable[[], bool] | None = None,
-    tracker: Tracker | None = None,
+    tracker: NoTracking | None = None,
     allowed: Collection[str] = (),
 ) -> dict[str, Any]:
     """Goes through a study, or goes on with it.
@@ -244,7 +244,7 @@ class _Worker:
         weights: Path | None,
         cache: Path,
         reporter: StudyReporter,
-        tracker: Tracker,
+        tracker: NoTracking,
         jobs: Sequence[Job],
     ) -> None:
         self.study, self.dataset, self.weights, self.cache = study, dataset, weights, cache

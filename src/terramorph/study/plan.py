@@ -200,7 +200,7 @@ def keep_plan(out: Path, plan: StudyPlan) -> None:
         StorageError: if OUT cannot be written.
     """
     splits = choose_splits(plan.dataset, plan.preset.seed)
-    with _in_turn(out):
+    with in_turn(out):
         if (out / PLAN).is_file():
             begun = load_plan(out)
             _same(begun.plain(), plan.plain(), out)
@@ -224,12 +224,12 @@ def keep_weights(out: Path, weights: Path) -> StudyPlan:
     Raises:
         ConfigError, StorageError: as `load_plan`, or if OUT cannot be written.
     """
-    with _in_turn(out):
+    with in_turn(out):
         return _keep_weights(out, load_plan(out), weights.resolve())
 
 
 @contextmanager
-def _in_turn(out: Path) -> Iterator[None]:
+def in_turn(out: Path) -> Iterator[None]:
     """Holds the study's lock for a moment; others wait."""
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -13,9 +13,9 @@ import os
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from terramorph.atomic import locked
 from terramorph.errors import MissingPackageError, StorageError
@@ -23,8 +23,18 @@ from terramorph.errors import MissingPackageError, StorageError
 _PARAMETERS_AT_ONCE = 100  # MLflow takes no more in one call
 
 
-class TrackedRun(Protocol):
-    """One run while it goes."""
+class NoTracking:
+    """A tracker that keeps nothing, and what all others are: trackers of runs, and runs while they go."""
+
+    @contextmanager
+    def run(self, name: str, parameters: Mapping[str, Any]) -> Iterator[NoTracking]:
+        """A run for as long as the block lasts; one of the same name goes on.
+
+        Args:
+            name: of the run, unique among those of this tracker.
+            parameters: what it is run with, by dotted key; the same whenever it goes on.
+        """
+        yield self
 
     def log_metrics(self, values: Mapping[str, float | None], step: int) -> None:
         """Scores or losses after so many images; those that are None or not finite are left out."""
@@ -36,37 +46,7 @@ class TrackedRun(Protocol):
         """The run came to nothing, one sentence why."""
 
 
-class Tracker(Protocol):
-    """Who keeps runs."""
-
-    def run(self, name: str, parameters: Mapping[str, Any]) -> AbstractContextManager[TrackedRun]:
-        """A run for as long as the block lasts; one of the same name goes on.
-
-        Args:
-            name: of the run, unique among those of this tracker.
-            parameters: what it is run with, by dotted key; the same whenever it goes on.
-        """
-
-
-class NoTracking:
-    """A tracker that keeps nothing."""
-
-    @contextmanager
-    def run(self, name: str, parameters: Mapping[str, Any]) -> Iterator[TrackedRun]:
-        """Nothing."""
-        yield self
-
-    def log_metrics(self, values: Mapping[str, float | None], step: int) -> None:
-        """Nothing."""
-
-    def log_artifact(self, path: Path, folder: str = "") -> None:
-        """Nothing."""
-
-    def fail(self, reason: str) -> None:
-        """Nothing."""
-
-
-class MlflowTracking:
+class MlflowTracking(NoTracking):
     """Runs in an MLflow store: the SQLite file OUT/mlflow.db, and OUT/mlflow-artifacts beside it.
 
     Several processes may write into one store.
@@ -106,7 +86,7 @@ class MlflowTracking:
                 )
 
     @contextmanager
-    def run(self, name: str, parameters: Mapping[str, Any]) -> Iterator[TrackedRun]:
+    def run(self, name: str, parameters: Mapping[str, Any]) -> Iterator[NoTracking]:
         """A run in the store: FINISHED after the block, or FAILED if it came to nothing or the block raises."""
         from mlflow.entities import Param
 
@@ -144,7 +124,7 @@ class MlflowTracking:
             ) from error
 
 
-class _MlflowRun:
+class _MlflowRun(NoTracking):
     """A run of an MLflow store.
 
     Attributes:

@@ -22,7 +22,7 @@ import numpy as np
 
 from terramorph.errors import ConfigError, MissingPackageError, StorageError, TerramorphError
 from terramorph.metrics import METRICS
-from terramorph.study.plan import ETA, IN_FOLDER, StudyPlan
+from terramorph.study.plan import ETA, IN_FOLDER, StudyPlan, in_turn
 
 if TYPE_CHECKING:
     import optuna
@@ -104,8 +104,7 @@ class Trials:
         self.url = _url(url or f"sqlite:///{out.resolve() / 'trials.db'}")
         # Machines may see a data set under different paths; in a study's own folder its study.json has been compared.
         identity = plan.plain() | {"dataset": plan.dataset.name}
-        with self.storing():
-            out.mkdir(parents=True, exist_ok=True)
+        with in_turn(out), self.storing():
             self.study = self._open(out.resolve().name)
             known = self.study.user_attrs.get("plan")
             if known is None:
