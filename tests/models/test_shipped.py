@@ -10,6 +10,9 @@ import torch
 from torch import Tensor
 
 from terramorph.bundle import Bundle, load_bundle
+from terramorph.cartography import classify
+from terramorph.town import make_town
+from terramorph.translate import load
 
 HERE = Path(__file__).parent
 MODELS = HERE.parents[1] / "models"
@@ -31,6 +34,15 @@ def test_output_is_that_of_the_code_that_trained_it(name: str) -> None:
     noise = torch.from_numpy(known["noise"])[None].float() / 40.0
     made = _made(load_bundle(MODELS / f"{name}.safetensors"), source, noise)
     assert float((made - torch.from_numpy(known["output"])[None].float()).abs().max()) < 2e-3
+
+
+def test_the_town_model_maps_a_town_it_has_not_seen() -> None:
+    town = make_town(size_px=512, seed=200)
+    made = load(MODELS / "town-sat2map.safetensors", precision="fp32").translate(town.aerial())
+    made, true = (classify(raster.pixels.transpose(1, 2, 0)) for raster in (made, town.map()))
+    share = float(np.mean(made == true))
+    assert share > 0.85
+    assert (MODELS / "town-sat2map.safetensors").stat().st_size <= 10_000_000
 
 
 @pytest.mark.shared
