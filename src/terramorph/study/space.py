@@ -24,7 +24,7 @@ from pydantic import Field, model_validator
 from terramorph.errors import ConfigError, did_you_mean
 from terramorph.study.run import flat_settings
 from terramorph.tables import Table, checked, read_toml
-from terramorph.training import TrainConfig, known_keys, parse_config
+from terramorph.training import TrainConfig, known_keys, load_config
 
 if TYPE_CHECKING:
     from optuna import Trial
@@ -221,17 +221,11 @@ def changed(config: TrainConfig, values: Mapping[str, Any]) -> TrainConfig:
     Raises:
         ConfigError: if a value does not fit.
     """
-    settings = flat_settings(config) | {key: value for key, value in values.items() if key != RATIO}
+    settings = {key: value for key, value in values.items() if key != RATIO}
     if RATIO in values:
-        settings[_DISCRIMINATOR_RATE] = values[RATIO] * settings[_GENERATOR_RATE]
-    nested: dict[str, Any] = {}
-    for key, value in settings.items():
-        *sections, name = key.split(".")
-        place = nested
-        for section in sections:
-            place = place.setdefault(section, {})
-        place[name] = value
-    return parse_config(nested)
+        rate = settings.get(_GENERATOR_RATE, config.optimizer.learning_rate)
+        settings[_DISCRIMINATOR_RATE] = values[RATIO] * rate
+    return load_config(config.model_dump(mode="json"), settings)
 
 
 def _refusal(preset: TrainConfig, ways: Sequence[Mapping[str, Any]], values: Mapping[str, Any]) -> ConfigError | None:
