@@ -25,6 +25,7 @@ from typer.testing import CliRunner
 from terramorph.bundle import load_bundle
 from terramorph.cli import tune as command
 from terramorph.errors import ConfigError, MissingPackageError, StorageError, TerramorphError
+from terramorph.metrics import METRICS, Metric
 from terramorph.pairs import open_pairs
 from terramorph.study import StudyOptions, TuneResult, climb, confirm_study, trials, tune
 from terramorph.study.plan import IN_FOLDER, StudyPlan, load_plan
@@ -144,12 +145,25 @@ def test_the_confirmation_is_on_pairs_that_tuning_never_saw(
     assert "which no trial was ever scored on" in (tmp_path / "report.html").read_text()
 
 
-def test_several_objectives_give_a_front(town_pairs: Path, space: Path, cache: Path, tmp_path: Path) -> None:
-    options = StudyOptions(trials=3, images=6, rungs=2, space=space, objectives=("miou", "rmse"))
+def test_several_objectives_one_of_them_from_outside_give_a_front(
+    town_pairs: Path, space: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def brightness(prediction: torch.Tensor, truth: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        return (prediction.double() - truth.double()).mean(dim=(1, 2, 3)).abs()
+
+    monkeypatch.setitem(METRICS, "brightness", Metric("brightness", "error of the brightness", False, brightness))
+    options = StudyOptions(trials=3, images=6, rungs=2, space=space, objectives=("miou", "brightness"))
     found = tune(town_pairs, tmp_path, tiny(), options, cache=cache)
     assert [(trial.state, sorted(trial.scores)) for trial in found.trials] == [("complete", [6])] * 3  # none is pruned
     assert found.best in found.front
-    assert "Pareto front" in (tmp_path / "report.html").read_text()
+    ended = [trial for trial in found.trials if trial.state == "complete"]
+    assert min(ended, key=lambda trial: trial.score("brightness") or 0.0) in found.front
+    page = (tmp_path / "report.html").read_text()
+    assert "Pareto front" in page
+    assert "error of the brightness" in page
+    monkeypatch.undo()
+    with pytest.raises(ConfigError, match="no metric 'brightness' here"):
+        load_plan(tmp_path)
 
 
 def test_what_health_declares_dead_is_pruned_with_the_reason(

@@ -142,6 +142,8 @@ class _Progress:
 
 def _show_study(result: TuneResult) -> None:
     """Says where the study stands and how to go on."""
+    from terramorph.metrics import METRICS
+
     plan, best = result.plan, result.best
     left = "" if result.finished else "; the same command goes on"
     say(f"{result.ended} of {result.wanted} trials have ended{left}. The page: {result.out / 'report.html'}")
@@ -154,7 +156,7 @@ def _show_study(result: TuneResult) -> None:
         for name, trial in (("best", best), ("the preset", result.default))
         if trial is not None
     ]
-    show_columns(f"on {plan.tuned_on}", ("", "trial", *plan.objectives, "images"), rows)
+    show_columns(f"on {plan.tuned_on}", ("", "trial", *(METRICS[key].label for key in plan.objectives), "images"), rows)
     say(f"{result.out / 'best.toml'} and {result.out / 'best.safetensors'} are the best trial's preset and bundle.")
     if result.confirmation is None and not best.is_preset:
         say(f"To confirm it on pairs that tuning never saw: terramorph tune --out {result.out} --report")

@@ -5,7 +5,7 @@ from terramorph.metrics.distribution import frechet_distance, kernel_distance
 from terramorph.metrics.inception import INCEPTION_FILE, InceptionFeatures
 from terramorph.metrics.mapwise import class_accuracy, class_iou, confusions, mean_iou, named_iou
 from terramorph.metrics.perceptual import BACKBONE_FILE, HEADS_FILE, Features, Lpips, SqueezeNetFeatures, lpips
-from terramorph.metrics.pixelwise import PSNR_CAP, acc5, acc10, accuracy_within, psnr, rmse, ssim
+from terramorph.metrics.pixelwise import PSNR_CAP, accuracy_within, psnr, rmse, ssim
 
 __all__ = [
     "BACKBONE_FILE",
@@ -21,8 +21,6 @@ __all__ = [
     "Metric",
     "Needs",
     "SqueezeNetFeatures",
-    "acc5",
-    "acc10",
     "accuracy_within",
     "class_accuracy",
     "class_iou",

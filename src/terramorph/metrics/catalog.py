@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -17,7 +18,7 @@ from terramorph.errors import ConfigError
 from terramorph.metrics.distribution import frechet_distance, kernel_distance
 from terramorph.metrics.mapwise import class_accuracy, confusions, mean_iou
 from terramorph.metrics.perceptual import Features, lpips
-from terramorph.metrics.pixelwise import acc5, acc10, psnr, rmse, ssim
+from terramorph.metrics.pixelwise import accuracy_within, psnr, rmse, ssim
 from terramorph.metrics.shapes import TOLERANCE, boundary_f1, boundary_hits, centre_line_hits, line_f1
 
 Needs = Literal["pixels", "classes", "roads", "features", "inception"]
@@ -158,10 +159,12 @@ _ALL: tuple[Metric, ...] = (
     ),
     Metric("rmse", "RMSE", False, rmse, unit="grey levels", format=".2f", note="root of the mean squared error"),
     Metric(
-        "acc5", "pixels within 5 levels", True, acc5, format=".1%", note="every channel off by under 5 grey levels"
+        "acc5", "pixels within 5 levels", True, partial(accuracy_within, threshold=5), format=".1%",
+        note="every channel off by under 5 grey levels",
     ),
     Metric(
-        "acc10", "pixels within 10 levels", True, acc10, format=".1%", note="every channel off by under 10 grey levels"
+        "acc10", "pixels within 10 levels", True, partial(accuracy_within, threshold=10), format=".1%",
+        note="every channel off by under 10 grey levels",
     ),
 )  # fmt: skip
 METRICS: dict[str, Metric] = {metric.key: metric for metric in _ALL}

@@ -66,7 +66,7 @@ def psnr(prediction: Tensor, truth: Tensor, mask: Tensor | None = None) -> Tenso
     return (10.0 * torch.log10(PEAK**2 / error)).clamp(max=PSNR_CAP)
 
 
-def accuracy_within(prediction: Tensor, truth: Tensor, threshold: int, mask: Tensor | None = None) -> Tensor:
+def accuracy_within(prediction: Tensor, truth: Tensor, mask: Tensor | None = None, *, threshold: int) -> Tensor:
     """Share of valid pixels whose largest channel error is strictly under ``threshold`` grey levels.
 
     With thresholds of 5 and 10 these are the published "pixel accuracy" figures, acc5 and acc10.
@@ -74,8 +74,8 @@ def accuracy_within(prediction: Tensor, truth: Tensor, threshold: int, mask: Ten
     Args:
         prediction: uint8 ``(N, C, H, W)``.
         truth: uint8 ``(N, C, H, W)``.
-        threshold: Grey levels, 1 or more.
         mask: bool ``(N, 1, H, W)``, True where a pixel counts; ``None`` counts all.
+        threshold: Grey levels, 1 or more.
 
     Returns:
         float64 ``(N,)`` in [0, 1].
@@ -88,24 +88,6 @@ def accuracy_within(prediction: Tensor, truth: Tensor, threshold: int, mask: Ten
     _check(prediction, truth, mask)
     largest = (prediction.to(torch.int16) - truth.to(torch.int16)).abs().amax(dim=1, keepdim=True)
     return _masked_mean((largest < threshold).to(torch.float64), mask)
-
-
-def acc5(prediction: Tensor, truth: Tensor, mask: Tensor | None = None) -> Tensor:
-    """`accuracy_within` 5 grey levels: float64 ``(N,)`` in [0, 1].
-
-    Raises:
-        InputError: A shape or dtype is not as `accuracy_within` asks.
-    """
-    return accuracy_within(prediction, truth, 5, mask)
-
-
-def acc10(prediction: Tensor, truth: Tensor, mask: Tensor | None = None) -> Tensor:
-    """`accuracy_within` 10 grey levels: float64 ``(N,)`` in [0, 1].
-
-    Raises:
-        InputError: A shape or dtype is not as `accuracy_within` asks.
-    """
-    return accuracy_within(prediction, truth, 10, mask)
 
 
 def ssim(prediction: Tensor, truth: Tensor, mask: Tensor | None = None) -> Tensor:

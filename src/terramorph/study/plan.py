@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from terramorph.atomic import atomic, locked
 from terramorph.documents import parse_json
 from terramorph.errors import ConfigError, StorageError
+from terramorph.metrics import METRICS
 from terramorph.study.definition import stretched
 from terramorph.study.objectives import choose_objectives
 from terramorph.study.run import is_same_folder
@@ -245,7 +246,7 @@ def load_plan(out: Path) -> StudyPlan:
     """The plan of a study that was begun.
 
     Raises:
-        ConfigError: if there is none.
+        ConfigError: if there is none, or its objective is a metric from outside that was not added to `METRICS`.
         StorageError: if it cannot be understood.
     """
     path = out / PLAN
@@ -253,7 +254,7 @@ def load_plan(out: Path) -> StudyPlan:
         values = parse_json(path.read_text(encoding="utf-8"))
         if values.get("format") != _FORMAT:
             raise ConfigError(f"{out} was made by another version of terramorph tune; choose another --out.")
-        return StudyPlan(
+        plan = StudyPlan(
             dataset=Path(values["dataset"]),
             preset=parse_config(values["preset"]),
             objectives=tuple(values["objectives"]),
@@ -272,6 +273,10 @@ def load_plan(out: Path) -> StudyPlan:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise StorageError(f"{path} cannot be understood ({error}); restore it, or choose another --out.") from error
+    unknown = next((name for name in plan.objectives if name not in METRICS), None)
+    if unknown is not None:
+        raise ConfigError(f"Trials of {out} are ranked by {unknown}, and there is no metric {unknown!r} here; add it.")
+    return plan
 
 
 def _write(out: Path, plan: StudyPlan) -> None:
