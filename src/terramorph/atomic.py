@@ -13,18 +13,14 @@ import platform
 import re
 import shutil
 import sys
-import time
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from terramorph.errors import StorageError, TerramorphError
+from filelock import FileLock, Timeout
 
-if sys.platform == "win32":
-    import msvcrt
-else:
-    import fcntl
+from terramorph.errors import StorageError, TerramorphError
 
 HOST = f"{zlib.crc32(platform.node().encode()):08x}"
 """This machine: a process id means nothing on another one that shares the folder."""
@@ -112,22 +108,35 @@ def locked(path: Path, busy: Exception, wait: float = 0.0) -> Iterator[None]:
     Args:
         path: the file, in a folder that exists.
         busy: raised if another process holds it.
-        wait: seconds to wait for that process, for what takes a moment.
+        wait: for so many seconds it is waited for.
+
+    Raises:
+        OSError: if it cannot be written.
     """
-    until = time.monotonic() + wait
-    with path.open("w") as file:
-        while True:
-            try:
-                if sys.platform == "win32":
-                    msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-                else:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError:
-                if time.monotonic() >= until:
-                    raise busy from None
-                time.sleep(0.02)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=wait, blocking=wait > 0, poll_interval=0.02)
+    except Timeout:
+        raise busy from None
+    try:
         yield
+    finally:
+        lock.release()
+
+
+def make_folder(path: Path) -> Path:
+    """Makes a folder, and those above it, if it is not there.
+
+    Raises:
+        StorageError: if it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"The folder {path} cannot be made ({error.strerror or error}); choose another folder or free some space."
+        ) from error
+    return path
 
 
 @contextmanager

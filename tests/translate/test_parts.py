@@ -67,5 +67,5 @@ def test_one_process_at_a_time_and_its_parts_are_safe(tmp_path: Path) -> None:
             Parts(tmp_path / "map.tif", {"a": 2})
         assert parts.done() == {3}
     (tmp_path / "file").touch()
-    with pytest.raises(StorageError, match="for unfinished work cannot be made"):
+    with pytest.raises(StorageError, match="cannot be made"):
         Parts(tmp_path / "file" / "map.tif", {})

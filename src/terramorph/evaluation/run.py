@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from terramorph._version import __version__
+from terramorph.atomic import make_folder
 from terramorph.bundle import Bands, Bundle, load_bundle
-from terramorph.errors import ConfigError, DatasetError, InputError, StorageError
+from terramorph.errors import ConfigError, DatasetError, InputError
 from terramorph.evaluation.discuss import Evidence, Setting, leading, pairs_again, write_discussion
 from terramorph.evaluation.facts import bundle_facts, palette_facts, protocol_facts
 from terramorph.evaluation.files import Spool, write_csv, write_json, write_text
@@ -104,7 +105,7 @@ def evaluate(
     known = _known(metrics)
     model = _opened(model)
     model.check_samples(max(discuss, 1))
-    folder = None if out is None else _made(Path(out))
+    folder = None if out is None else make_folder(Path(out))
     samples = Samples(open_pairs(data, split, skip_bad=skip_bad), model.header, skip_bad)
     total = len(samples.pairs) if limit is None else min(limit, len(samples.pairs))
     work = _Work(model, samples, look_at(samples, data, total, style, discuss > 0), known, weights, discuss)
@@ -344,15 +345,5 @@ def _save(folder: Path, samples: list[Sample], unit: Tensor, target: Bands) -> N
     names = target.names if len(target.names) == target.count else default_bands(target.count)
     for sample, image in zip(samples, target.scaling.from_unit(unit).numpy(), strict=True):
         path = folder / f"{sample.id}{suffix}"
-        _made(path.parent)
+        make_folder(path.parent)
         write_image(Raster.from_pixels(image, bands=names), path)
-
-
-def _made(folder: Path) -> Path:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(
-            f"The folder {folder} cannot be made ({error.strerror or error}); choose another folder or free some space."
-        ) from error
-    return folder

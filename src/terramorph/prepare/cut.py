@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from terramorph.atomic import make_folder
 from terramorph.bands import band_order, default_bands
-from terramorph.errors import StorageError
 from terramorph.pairs.manifest import AreaRecord
 from terramorph.prepare.journal import Row
 from terramorph.prepare.measure import MEASURE_NAMES, measure_pair
@@ -157,14 +157,7 @@ def make_folders(places: Sequence[Place], out: Path) -> None:
         StorageError: if one cannot be made.
     """
     for split in {place.split for place in places if place.split is not None}:
-        _make(out / split)
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"{folder} cannot be made ({error.strerror}); choose another folder.") from error
+        make_folder(out / split)
 
 
 def write_pair(place: Place, source: Raster, target: Raster, out: Path) -> None:
@@ -176,7 +169,7 @@ def write_pair(place: Place, source: Raster, target: Raster, out: Path) -> None:
     twins = not side_by_side(source, target)
     files = place.files(out, twins)
     for file in files:
-        _make(file.parent)
+        make_folder(file.parent)
     if twins:
         write_image(source, files[0])
         write_image(target, files[1])

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from terramorph.atomic import atomic, locked
+from terramorph.atomic import atomic, locked, make_folder
 from terramorph.documents import parse_json
 from terramorph.errors import DatasetError, StorageError
 from terramorph.geo import Grid
@@ -96,10 +96,7 @@ class Journal:
     def __init__(self, out: Path, settings: dict[str, Any]) -> None:
         self.folder = out / FOLDER
         self._refuse_foreign(out)
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StorageError(f"The folder {out} cannot be made ({error.strerror}); choose another one.") from error
+        make_folder(self.folder)
         begun = self._json("settings.json")
         if not isinstance(begun, dict | None):
             raise self._damaged("settings.json", "it does not hold settings")

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 import torch
 
-from terramorph.atomic import atomic, locked
+from terramorph.atomic import atomic, locked, make_folder
 from terramorph.data import DEFAULT_CACHE
 from terramorph.documents import parse_json
 from terramorph.errors import ConfigError, StorageError, TrainingDivergedError
@@ -147,10 +147,7 @@ def compare(
         open_pairs(dataset, split)
     jobs = jobs_of(study, out)
     stop = should_stop or (lambda: False)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"The folder {out} cannot be made ({error.strerror}); choose another --out.") from error
+    make_folder(out)
     with locked(
         out / ".lock", ConfigError(f"Another process is at work on {out}; wait for it, or choose another --out.")
     ):

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from terramorph._version import __version__
-from terramorph.errors import ConfigError, InputError, StorageError
+from terramorph.atomic import make_folder
+from terramorph.errors import ConfigError, InputError
 from terramorph.geo import Grid
 from terramorph.raster import IMAGE_SUFFIXES, Raster, write_image
 from terramorph.raster.array_source import RasterSource
@@ -110,7 +111,7 @@ def translate_images(
         if not good:
             raise InputError(f"No image of {source} can be translated: {written.skipped[0]}")
         for folder in {jobs[path][0].parent for path in good}:
-            _make_folder(folder)
+            make_folder(folder)
         parts = Parts(beside, _identity(model, jobs, request), request.restart)
         with parts.locked():
             finished = parts.done()
@@ -331,12 +332,3 @@ def _batches(model: Model, images: Iterable[_Image]) -> Iterator[list[_Image]]:
         batch.append(image)
     if batch:
         yield batch
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(
-            f"The folder {folder} cannot be made ({error.strerror or error}); choose another."
-        ) from error

@@ -24,9 +24,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from terramorph.atomic import atomic, locked
+from terramorph.atomic import atomic, locked, make_folder
 from terramorph.documents import parse_json
-from terramorph.errors import InputError, StorageError, TerramorphError
+from terramorph.errors import InputError, TerramorphError
 from terramorph.raster.lease import leased
 from terramorph.raster.storage import Remote
 from terramorph.translate.tiled import Part
@@ -176,13 +176,7 @@ class _Local:
 
     def make(self) -> None:
         """The folder, if it is not there."""
-        try:
-            self.scratch.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StorageError(
-                f"The folder {self.scratch} for unfinished work cannot be made ({error.strerror}); choose another "
-                "output."
-            ) from error
+        make_folder(self.scratch)
 
     def names(self) -> Iterable[str]:
         """Of its files."""
