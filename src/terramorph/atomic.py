@@ -20,7 +20,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from terramorph.errors import StorageError, TerramorphError
+from terramorph.errors import StorageError, raised_as
 
 HOST = f"{zlib.crc32(platform.node().encode()):08x}"
 """This machine: a process id means nothing on another one that shares the folder."""
@@ -63,8 +63,11 @@ def atomic(
             terramorph's own pass as they are.
     """
     path = Path(path)
-    expected: tuple[type[Exception], ...] = (OSError, *failures)
-    try:
+
+    def refused(reason: str) -> StorageError:
+        return StorageError(f"{failed or f'{path} cannot be written'} ({reason}); {advice}.")
+
+    with raised_as(refused, OSError, *failures):
         if make_folder:
             path.parent.mkdir(parents=True, exist_ok=True)
         with _part(path) as part:
@@ -72,11 +75,6 @@ def atomic(
             with part.open("rb+") as file:
                 os.fsync(file.fileno())
             part.replace(path)
-    except TerramorphError:
-        raise
-    except expected as error:
-        reason = getattr(error, "strerror", None) or error.__cause__ or error
-        raise StorageError(f"{failed or f'{path} cannot be written'} ({reason}); {advice}.") from error
 
 
 @contextmanager
@@ -86,19 +84,16 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     Raises:
         StorageError: as `atomic`.
     """
-    try:
-        with _part(path) as part:
-            part.mkdir()
-            yield part
-            if sys.platform != "win32":
-                os.sync()
-            part.replace(path)
-    except TerramorphError:
-        raise
-    except OSError as error:
-        raise StorageError(
-            f"{path} cannot be written ({error.strerror or error}); free some space or choose another folder."
-        ) from error
+
+    def refused(reason: str) -> StorageError:
+        return StorageError(f"{path} cannot be written ({reason}); free some space or choose another folder.")
+
+    with raised_as(refused, OSError), _part(path) as part:
+        part.mkdir()
+        yield part
+        if sys.platform != "win32":
+            os.sync()
+        part.replace(path)
 
 
 @contextmanager
@@ -130,12 +125,12 @@ def make_folder(path: Path) -> Path:
     Raises:
         StorageError: if it cannot be made.
     """
-    try:
+
+    def refused(reason: str) -> StorageError:
+        return StorageError(f"The folder {path} cannot be made ({reason}); choose another folder or free some space.")
+
+    with raised_as(refused, OSError):
         path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(
-            f"The folder {path} cannot be made ({error.strerror or error}); choose another folder or free some space."
-        ) from error
     return path
 
 

@@ -19,7 +19,8 @@ error: it is told by `warn` and the work goes on. Keys and passwords in the addr
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any
 
@@ -76,6 +77,29 @@ class StorageError(RunError, OSError):
 
 class MissingPackageError(RunError, ImportError):
     """An optional package is needed and not installed."""
+
+
+@contextmanager
+def raised_as(make: Callable[[str], TerramorphError], *kinds: type[Exception]) -> Iterator[None]:
+    """Turns what a library raises in a block into an error of ours; ours pass as they are.
+
+        with raised_as(lambda reason: RasterError(f"{path} cannot be read ({reason}); copy it again."), OSError):
+
+    Args:
+        make: the error, from the library's reason.
+        kinds: classes of the library's errors; none: all, for libraries whose classes share no base.
+    """
+    try:
+        yield
+    except TerramorphError:
+        raise
+    except Exception as error:
+        if kinds and not isinstance(error, kinds):
+            raise
+        reason = getattr(error, "strerror", None) or error.__cause__ or error
+        text = " ".join(str(reason).split())[:300].rstrip(".") or type(error).__name__
+        # An error that names a key or a password is not shown beneath ours.
+        raise make(text) from (error if redact_text(str(error)) == str(error) else None)
 
 
 def did_you_mean(word: object, known: Iterable[str], others: str = "") -> str:

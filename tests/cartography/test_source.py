@@ -289,7 +289,7 @@ def test_damaged_archives_are_named(tiles, tmp_path):
 def test_one_kind_tables_and_what_has_no_kind(tmp_path):
     path = tmp_path / "footprints.gpkg"
     polygons()[["geometry"]].assign(height=3.0).to_file(path, layer="stuff")
-    with pytest.raises(RasterError, match=r"stuff \(height\).*--kind"):
+    with pytest.raises(RasterError, match=r"stuff \(height\).*Give a kind"):
         VectorSource(path, classic())
     assert CLASSES[classify(VectorSource(path, classic(), kind="building").read(GRID).pixels)[10, 10]] == "building"
     own = tmp_path / "own.toml"

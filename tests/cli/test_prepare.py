@@ -77,7 +77,10 @@ def test_a_style_of_ones_own_and_a_list(cli: Cli, exports: tuple[Path, Path], tm
         (["OUT", "--source", "SAT", "--target", "MAP", "--zoom", "17"], r"has a place but no CRS.*--source-crs"),
         (["OUT", "--source", "SAT", "--target", "MAP", "--pixel-grid", "--zoom", "17"], r"leave out --resolution"),
         (["OUT", "--source", "SAT", "--target", "MAP", "--bounds", "1,2,3"], r"--bounds '1,2,3': give 4 numbers"),
-        (["OUT", "--source", "SAT", "--target", "http://localhost:1/{z}/{x}/{y}.png", "--zoom", "9"], r"--terms"),
+        (
+            ["OUT", "--source", "SAT", "--target", "http://localhost:1/{z}/{x}/{y}.png", "--zoom", "9"],
+            r"licence or terms",
+        ),
         (["OUT", "--source", "SAT", "--target", "MAP", "--tile", "9000"], r"Tiles of 9000 px"),
         (["OUT", "--source", "SAT", "--target", "MAP", "--tile", "600"], r"smaller than one tile"),
         (["OUT", "--source", "SAT", "--target", "MAP", "--split", "by-list"], r"needs --split-file"),

@@ -174,10 +174,10 @@ def test_what_a_server_needs_to_be_asked(tmp_path):
     url = "https://tiles.example/{z}/{x}/{y}.png"
     good = {"zoom": 3, "terms": "CC0", "cache": tmp_path}
     for change, sentence in [
-        ({"terms": None}, "name the licence or terms of use with --terms"),
-        ({"terms": " "}, "name the licence or terms of use with --terms"),
-        ({"zoom": None}, "name the zoom of the tiles.*--zoom"),
-        ({"cache": None}, "name a folder that keeps the fetched tiles"),
+        ({"terms": None}, "name the licence or terms of use"),
+        ({"terms": " "}, "name the licence or terms of use"),
+        ({"zoom": None}, "name the zoom of the tiles"),
+        ({"cache": None}, "name a folder .cache. that keeps the fetched tiles"),
     ]:
         with pytest.raises(RasterError, match=sentence):
             open_source(url, **good | change)

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from terramorph.cartography.archive import ARCHIVES, open_archive
-from terramorph.errors import InputError, RasterError
+from terramorph.errors import InputError, RasterError, raised_as
 from terramorph.raster.storage import as_remote
 
 _ON_THE_WEB = frozenset({".geojson", ".geojsonl", ".geojsons", ".ndjson", ".topojson", ".kml", ".kmz", ".gml", ".gpx"})
@@ -133,8 +133,12 @@ def query(path: Path, sql: str) -> list[Any]:
     Raises:
         RasterError: If it gives none, being damaged or of another kind.
     """
-    try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
-            return connection.execute(sql).fetchall()
-    except (sqlite3.Error, ValueError, OverflowError) as error:  # also text that is not UTF-8
-        raise RasterError(f"{path} is not a whole SQLite file ({error}); copy it again.") from error
+
+    def damaged(reason: str) -> RasterError:
+        return RasterError(f"{path} is not a whole SQLite file ({reason}); copy it again.")
+
+    with (
+        raised_as(damaged, sqlite3.Error, ValueError, OverflowError),  # also text that is not UTF-8
+        closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection,
+    ):
+        return connection.execute(sql).fetchall()

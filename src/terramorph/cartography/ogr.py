@@ -6,8 +6,8 @@ import json
 import os
 import warnings
 import zipfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -24,7 +24,7 @@ from pyogrio.errors import DataSourceError, GeometryError
 from terramorph.cartography.detect import query, zipped_vectors
 from terramorph.cartography.footprints import read_wkb, simple_parts
 from terramorph.documents import parse_json
-from terramorph.errors import InputError, RasterError
+from terramorph.errors import RasterError, raised_as
 from terramorph.geo import project_shapes
 
 INDEXED = ("GPKG", "FlatGeobuf", "ESRI Shapefile", "OpenFileGDB", "MapInfo File", "SQLite")
@@ -110,22 +110,15 @@ class Layer:
             return _texts(meta["fields"], values)
 
 
-@contextmanager
-def library_errors(path: Path) -> Iterator[None]:
-    """What pyogrio, shapely, pyproj and pyarrow say of a file that they cannot read, as our error.
+def library_errors(path: Path) -> AbstractContextManager[None]:
+    """Turns what pyogrio, shapely, pyproj and pyarrow say of a file that they cannot read into a RasterError."""
 
-    Raises:
-        RasterError: In the place of theirs.
-    """
-    try:
-        yield
-    except InputError:
-        raise
-    except _LIBRARY_ERRORS as error:
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise RasterError(
+    def damaged(reason: str) -> RasterError:
+        return RasterError(
             f"{path} cannot be read as a vector file, it is damaged or of an unknown kind ({reason}); copy it again."
-        ) from error
+        )
+
+    return raised_as(damaged, *_LIBRARY_ERRORS)
 
 
 def open_layers(path: Path, only: str | None = None) -> list[Layer]:

@@ -90,7 +90,7 @@ class VectorSource(Closing):
                 "or vector tiles."
             )
         if kind is not None and table is not None:
-            raise RasterError(f"{path}: --kind and --table were both given; give one of them.")
+            raise RasterError(f"{path}: a kind and a table are both given; give one of them.")
         chosen: Table | None = one_kind(kind) if kind is not None else None
         chosen = load_table(table) if table is not None else chosen
         self.name = str(path)

@@ -114,7 +114,7 @@ class GdalFile(Closing):
         self._seen = {each.name: each.fields for each, _ in self._layers}
         self.table = table or _choose(self.driver, self._seen)
         if path.suffix.lower() == ".shp" and table is None and not _beside(path, ".dbf"):
-            raise RasterError(f"{path} has no .dbf beside it, which holds its attributes; copy it too, or give --kind.")
+            raise RasterError(f"{path} has no .dbf beside it, which holds its attributes; copy it too, or give a kind.")
         self._used = [(each, own) for each, own in self._layers if self.table.can_match(each.name, self._known(each))]
         if not self._used:
             raise RasterError(no_kind_message(path, self.table, self._seen))
@@ -252,9 +252,7 @@ def _crs_of(layer: Layer, given: CRS | None) -> CRS:
         return given
     if layer.crs is None:
         beside = " (the .prj beside a Shapefile)" if layer.path.suffix.lower() == ".shp" else ""
-        raise RasterError(
-            f"{layer.path}, layer {layer.name}: has no CRS{beside}; name it with --target-crs, such as EPSG:4326."
-        )
+        raise RasterError(f"{layer.path}, layer {layer.name}: has no CRS{beside}; name it, such as EPSG:4326.")
     return layer.crs
 
 
@@ -270,8 +268,8 @@ def no_kind_message(path: Path, table: Table, layers: Mapping[str, Iterable[str]
     """What is said of a file none of whose features gets a kind."""
     seen = "; ".join(f"{name} ({', '.join(sorted(fields)[:12]) or 'no attributes'})" for name, fields in layers.items())
     return (
-        f"{path}: the table {table.name!r} gives no feature a kind. Its layers and attributes are {seen}. Give --kind "
-        "if all of it is one kind, such as building, or --table with a .toml file that names them."
+        f"{path}: the table {table.name!r} gives no feature a kind. Its layers and attributes are {seen}. Give "
+        "a kind if all of it is one, such as building, or a table (a .toml file) that names them."
     )
 
 
@@ -296,8 +294,8 @@ def _check_degrees(path: Path, crs: CRS, box: Iterable[float]) -> None:
     if crs.geographic and (max(abs(bottom), abs(top)) > 90.001 or max(abs(left), abs(right)) > 540):
         raise RasterError(
             f"{path} reaches from x={left:g}, y={bottom:g} to x={right:g}, y={top:g}, which are no longitudes and "
-            f"latitudes ({crs}); if they are swapped, write longitude first, if they are metres, name "
-            "the CRS with --target-crs."
+            f"latitudes ({crs}); if they are swapped, write longitude first, if they are metres, name its "
+            "CRS."
         )
 
 

@@ -40,7 +40,7 @@ class ClippedSource(Closing):
         self.licence = source.licence
         own = source.extent
         if (own.crs is None) != (area.crs is None):
-            raise RasterError(f"{source.name} has no CRS, so no area can be found on it; give it a .prj or --crs.")
+            raise RasterError(f"{source.name} has no CRS, so no area can be found on it; give its CRS.")
         self._extent = own & area if own.crs is None else meet(own, project_extent(area, own.crs))
         if self._extent.is_empty:
             raise RasterError(f"The area lies outside {source.name}; give one on its ground.")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -17,8 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-from terramorph.errors import InputError, MissingPackageError, RasterError, StorageError, TerramorphError
-from terramorph.redaction import redact_text
+from terramorph.errors import InputError, MissingPackageError, RasterError, StorageError, TerramorphError, raised_as
 
 _URL = re.compile(r"(?i)(s3|gs|az|https?)://?([^/].*)")
 _GDAL = {"s3": "/vsis3/", "gs": "/vsigs/", "az": "/vsiaz/", "http": "/vsicurl/", "https": "/vsicurl/"}
@@ -248,17 +247,9 @@ class Remote:
                 f"What {scheme}:// URLs are read and written with is not installed; install it with {advice}."
             ) from error
 
-    @contextmanager
-    def _told(self, doing: str, kind: type[TerramorphError]) -> Iterator[None]:
-        """Turns whatever a file system raises into one sentence."""
-        try:
-            yield
-        except TerramorphError:
-            raise
-        except Exception as error:  # the classes of botocore, aiohttp and the like share no base
-            told = sentence(self, doing, str(error).strip() or type(error).__name__)
-            # An error that names the whole URL is not shown beneath ours.
-            raise kind(told) from (error if redact_text(str(error)) == str(error) else None)
+    def _told(self, doing: str, kind: type[TerramorphError]) -> AbstractContextManager[None]:
+        """Turns whatever a file system raises into one sentence; classes of botocore and aiohttp share no base."""
+        return raised_as(lambda reason: kind(sentence(self, doing, reason)))
 
 
 def sentence(remote: Remote, doing: str, reason: str) -> str:

@@ -13,7 +13,7 @@ import rasterio.shutil
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 
-from terramorph.errors import RasterError
+from terramorph.errors import RasterError, raised_as
 from terramorph.raster.dataset import gdal_session
 
 _NAME = re.compile(r"(?i)(?:netcdf|hdf4(?:_\w+)?|hdf5|gtiff_dir|nitf_im|zarr|bag|gpkg):.+")
@@ -39,11 +39,15 @@ def as_vrt(name: str) -> Iterator[tuple[Path, list[Path]]]:
     """
     with TemporaryDirectory(prefix="terramorph-part-", ignore_cleanup_errors=True) as folder:
         path = Path(folder, "part.vrt")
-        try:
-            with gdal_session(), rasterio.open(name) as dataset:
-                files = [Path(file) for file in dataset.files]
-                rasterio.shutil.copy(dataset, path, driver="VRT")
-        except (RasterioError, CPLE_BaseError, OSError, ValueError) as error:
-            reason = str(error.__cause__ or error)
-            raise RasterError(f"{name} cannot be opened ({reason}); gdalinfo lists the parts of a file.") from error
+
+        def none(reason: str) -> RasterError:
+            return RasterError(f"{name} cannot be opened ({reason}); gdalinfo lists the parts of a file.")
+
+        with (
+            raised_as(none, RasterioError, CPLE_BaseError, OSError, ValueError),
+            gdal_session(),
+            rasterio.open(name) as dataset,
+        ):
+            files = [Path(file) for file in dataset.files]
+            rasterio.shutil.copy(dataset, path, driver="VRT")
         yield path, files

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
-from terramorph.errors import RasterError
+from terramorph.errors import RasterError, raised_as
 
 _IMAGES = frozenset({".tif", ".tiff", ".png", ".jpg", ".jpeg", ".jp2", ".bmp", ".webp", ".img", ".vrt", ".gif"})
 _NAMES = re.compile(r"(?i)(?:/vsizip/|zip://?|zip\+file://?)(.+)")
@@ -54,17 +54,15 @@ def unpacked(archive: Path, member: str | None) -> Iterator[tuple[Path, str]]:
     if not archive.is_file():
         raise RasterError(f"{archive} does not exist; check the path of the archive.")
     with TemporaryDirectory(prefix="terramorph-zip-", ignore_cleanup_errors=True) as folder:
-        try:
-            with zipfile.ZipFile(archive) as content:
-                name = member or _only_image(archive, content)
-                image = _unpack(archive, content, name, Path(folder))
-        except RasterError:
-            raise
+
+        def damaged(reason: str) -> RasterError:
+            return RasterError(f"{archive} cannot be unpacked ({reason}); copy it again, or unpack it yourself.")
+
         # RuntimeError: a password, or a method of packing that zipfile does not know.
-        except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, ValueError) as error:
-            raise RasterError(
-                f"{archive} cannot be unpacked ({error}); copy it again, or unpack it yourself."
-            ) from error
+        kinds = (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, ValueError)
+        with raised_as(damaged, *kinds), zipfile.ZipFile(archive) as content:
+            name = member or _only_image(archive, content)
+            image = _unpack(archive, content, name, Path(folder))
         yield image, name
 
 

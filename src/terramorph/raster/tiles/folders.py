@@ -230,7 +230,7 @@ def _recognise(
         raise RasterError(_no_tiles(folder, listed, bool(images), layout))
     if len(held) > 1:
         counts = " and ".join(f"{name} ({len(found[name])} files)" for name in held)
-        raise RasterError(f"{folder} holds tiles laid out as {counts}; name one of them with --layout.")
+        raise RasterError(f"{folder} holds tiles laid out as {counts}; name the layout that is meant.")
     paths: dict[int, dict[tuple[int, int], str]] = {}
     for path, (zoom, x, y) in found[held[0]]:
         check_tile(f"{folder / path}", zoom, x, y)

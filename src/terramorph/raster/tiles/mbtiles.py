@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from terramorph.documents import parse_json_object
-from terramorph.errors import RasterError, warn
+from terramorph.errors import RasterError, raised_as, warn
 from terramorph.geo.mercator import MAX_ZOOM, TileBox, box_of_halves
 from terramorph.raster.tiles.decode import is_picture
 from terramorph.raster.tiles.reader import (
@@ -198,12 +198,14 @@ class MBTiles:
 
     def _ask(self, question: str, *values: int) -> list[Any]:
         """All rows of an answer."""
-        try:
+
+        def damaged(reason: str) -> RasterError:
+            return RasterError(
+                f"{self.name} cannot be read as MBTiles ({reason}); it is damaged or of another kind: copy it again."
+            )
+
+        with raised_as(damaged, sqlite3.Error, ValueError, OverflowError):  # also text that is not UTF-8
             return self._connection().execute(question, values).fetchall()
-        except (sqlite3.Error, ValueError, OverflowError) as error:  # also text that is not UTF-8
-            raise RasterError(
-                f"{self.name} cannot be read as MBTiles ({error}); it is damaged or of another kind: copy it again."
-            ) from error
 
     def _connection(self) -> sqlite3.Connection:
         """This thread's connection."""

@@ -6,7 +6,7 @@ Version 3 (https://github.com/protomaps/PMTiles/blob/main/spec/v3/spec.md).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ from pmtiles.reader import MmapSource
 from pmtiles.tile import Compression, TileType, deserialize_header, tileid_to_zxy, zxy_to_tileid
 
 from terramorph.documents import parse_json
-from terramorph.errors import RasterError, TerramorphError
+from terramorph.errors import RasterError, raised_as
 from terramorph.geo.mercator import MAX_ZOOM, TileBox, box_of_halves, tiles_of_degrees
 from terramorph.raster.storage import Remote
 from terramorph.raster.tiles.reader import (
@@ -270,17 +270,11 @@ class PMTiles:
                     return low + int(first[0])
         return None
 
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        """What the package, numpy and zlib say of a damaged file, as our error."""
-        try:
-            yield
-        except TerramorphError:
-            raise
-        except Exception as error:  # the package raises whatever it meets in damaged bytes
-            raise RasterError(
-                f"{self.name} cannot be read as PMTiles version 3 ({type(error).__name__} {error}); copy it again."
-            ) from error
+    def _errors(self) -> AbstractContextManager[None]:
+        """Turns what the package, numpy and zlib raise of damaged bytes, which may be anything, into a RasterError."""
+        return raised_as(
+            lambda reason: RasterError(f"{self.name} cannot be read as PMTiles version 3 ({reason}); copy it again.")
+        )
 
 
 def _ids(zoom: int) -> tuple[int, int]:

@@ -126,7 +126,7 @@ def check_tile(where: str, zoom: int, x: int, y: int) -> None:
     if not 0 <= zoom <= MAX_ZOOM or not (0 <= x < 1 << zoom and 0 <= y < 1 << zoom):
         raise RasterError(
             f"{where} would be tile x={x} y={y} of zoom {zoom}, and there is no such tile; its layout is another one: "
-            "name it with --layout, or remove the file."
+            "name it, or remove the file."
         )
 
 

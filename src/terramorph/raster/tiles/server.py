@@ -87,13 +87,11 @@ class ServerTiles:
         self.name = redact(template)
         _check_template(self.name)
         if not (terms and terms.strip()):
-            raise RasterError(
-                f"{self.name}: name the licence or terms of use with --terms; tiles are not free to take."
-            )
+            raise RasterError(f"{self.name}: name the licence or terms of use; tiles are not free to take.")
         if zoom is None or not 0 <= zoom <= MAX_ZOOM:
-            raise RasterError(f"{self.name}: name the zoom of the tiles, 0 to {MAX_ZOOM}, with --zoom.")
+            raise RasterError(f"{self.name}: name the zoom of the tiles, 0 to {MAX_ZOOM}.")
         if cache is None:
-            raise RasterError(f"{self.name}: name a folder that keeps the fetched tiles with --cache.")
+            raise RasterError(f"{self.name}: name a folder (cache) that keeps the fetched tiles.")
         if not rate > 0:
             raise RasterError(f"{self.name}: {rate} requests a second are none; give a rate above 0.")
         self.licence: str | None = terms.strip()
