@@ -102,6 +102,24 @@ def test_samples(bundle: Bundle, folder: Path, tmp_path: Path) -> None:
         Model(bundle, mode="raster").translate_to(folder / "0.png", tmp_path / "s.png", samples=3)
 
 
+def test_interrupted_samples_go_on(bundle: Bundle, folder: Path, tmp_path: Path) -> None:
+    model, seen = Model(bundle, mode="paper"), []
+
+    def stop(step: str, done: int, total: int) -> None:
+        seen.append(step)
+        if seen.count("joining") > 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        model.translate_to(folder / "0.png", tmp_path / "s.png", samples=3, progress=stop)
+    made = (tmp_path / "s_1.png").stat().st_mtime_ns
+    model.translate_to(folder / "0.png", tmp_path / "s.png", samples=3)
+    assert (tmp_path / "s_1.png").stat().st_mtime_ns == made
+    assert {path.name for path in tmp_path.glob("s_*.png")} == {"s_1.png", "s_2.png", "s_3.png"}
+    with pytest.raises(InputError, match="would be replaced"):
+        model.translate_to(folder / "0.png", tmp_path / "s.png", samples=3)
+
+
 def test_bad_inputs_stop_before_anything_is_written(bundle: Bundle, folder: Path, tmp_path: Path) -> None:
     whole = (folder / "3.png").read_bytes()
     (folder / "3.png").write_bytes(whole[: len(whole) // 2])

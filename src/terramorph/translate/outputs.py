@@ -335,6 +335,8 @@ def output_of(output: str | Path, kind: Kind | None) -> Output | None:
 
     place = location(output)
     suffix, folder = place.suffix.lower(), isinstance(place, Path) and place.is_dir()
+    archives: dict[str, Kind] = {".mbtiles": "mbtiles", ".pmtiles": "pmtiles"}
+    kind = kind or archives.get(suffix)
     if kind in ("xyz", "mbtiles", "pmtiles"):
         return Tiles(place, kind)
     if kind == "classes":
@@ -343,10 +345,6 @@ def output_of(output: str | Path, kind: Kind | None) -> Output | None:
         return Polygons(place)
     if kind == "cog" or (suffix in Cog.suffixes and not folder):
         return Cog(place)
-    if suffix == ".mbtiles":
-        return Tiles(place, "mbtiles")
-    if suffix == ".pmtiles":
-        return Tiles(place, "pmtiles")
     if suffix in Picture.suffixes and not folder:
         return Picture(place)
     if isinstance(place, Remote):
@@ -366,9 +364,7 @@ def check_places(output: Output, spread: Path | None, source: Source, overwrite:
         if _real(place) in given:
             raise InputError(f"{place} is what is translated, and would be replaced; choose another output.")
     if len({_real(place) for place in places}) < len(places):
-        raise InputError(
-            f"{output.place} cannot be the output and its uncertainty too; give the latter a name of its own."
-        )
+        raise InputError(f"{output.place} cannot be the output and its uncertainty too; name the latter otherwise.")
     if spread is not None and places[1].suffix.lower() not in Cog.suffixes:
         raise InputError(f"{Cog.called} is called .tif, and {spread} is not; give such a name.")
     if not overwrite and not (isinstance(output, Tiles) and output.kind == "xyz"):

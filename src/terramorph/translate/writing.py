@@ -30,6 +30,7 @@ from terramorph.translate.outputs import (
     Written,
     check_places,
     output_of,
+    refuse_present,
 )
 from terramorph.translate.paired import half_of_pair
 from terramorph.translate.parts import Parts, is_begun
@@ -87,17 +88,21 @@ def _translate_raster(
     area = request.area
     if area is not None and not isinstance(area, Geometry):
         request = replace(request, area=read_area(Path(area)))
-    written = []
     with opened(model, source, None, opening) as whole:
         seen = half_of_pair(whole, model.header, request.pairs)
         model.check_samples(request.samples)
         if request.uncertainty is not None or request.samples == 1:
             return [_translate(model, seen, output, request, engine, tell, stages)]
-        for number in range(request.samples):
-            name = output.place.with_name(f"{output.place.stem}_{number + 1}{output.place.suffix}")
-            draw = replace(request, samples=1, sample=number)
-            written.append(_translate(model, seen, replace(output, place=name), draw, engine, tell, stages))
-    return written
+        name, numbers = output.place, range(request.samples)
+        places = [name.with_name(f"{name.stem}_{number + 1}{name.suffix}") for number in numbers]
+        begun = [place for place in places if is_begun(place)]
+        if not begun and not request.overwrite:
+            refuse_present(places)
+        for number, place in zip(numbers, places, strict=True):
+            if not begun or place in begun or not place.exists():  # else it is done: a later one was begun
+                draw = replace(request, samples=1, sample=number)
+                _translate(model, seen, replace(output, place=place), draw, engine, tell, stages)
+    return list(places)
 
 
 def _translate(
