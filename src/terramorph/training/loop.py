@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from terramorph.bundle import Bands, Bundle, load_bundle
-from terramorph.data import DEFAULT_CACHE, Augmentation, DecodedPairs, Side, TrainingBatches, decode
+from terramorph.bundle import Bundle, load_bundle
+from terramorph.data import DEFAULT_CACHE
 from terramorph.errors import CheckpointError, ConfigError
-from terramorph.pairs import open_pairs, warn_if_few
-from terramorph.pixels import Batch
 from terramorph.training.config import TrainConfig
 from terramorph.training.cost import Meter
 from terramorph.training.devices import any_process, averaged, launch_of, make_fabric
@@ -23,6 +21,7 @@ from terramorph.training.ema import AveragedNetwork
 from terramorph.training.finetune import inherited_note
 from terramorph.training.graph import GraphedStep
 from terramorph.training.health import Health, require_finite
+from terramorph.training.inputs import Inputs
 from terramorph.training.notebook import default_reporter
 from terramorph.training.pix2pix import Pix2Pix
 from terramorph.training.recalibrate import recalibrate_network, recalibrated
@@ -43,15 +42,12 @@ from terramorph.training.state import (
 )
 from terramorph.training.stopping import EarlyStopping, stopping_metric
 from terramorph.training.terms import Term, with_terms
-from terramorph.training.validation import open_validation
 
 MODEL = "model.safetensors"
 BEST = "best.safetensors"
 """The bundle of the best validation of a run with early stopping."""
 _VALIDATION_IMAGES = 32
 """Training pairs that a validation's statistics are averaged over: enough to see, and a second at batch 1 on a CPU."""
-_FITTED_IMAGES = 256
-"""Training pairs in which the colours of a palette are found."""
 
 
 def train(
@@ -175,47 +171,20 @@ class _Run:
         metric = stopping_metric(config.stop.metric, self.allowed)
         self.fabric = make_fabric(config)
         self.launch = launch_of(config, self.fabric)
-        data = config.data
-        self.pairs = decode(
-            open_pairs(dataset, "train", skip_bad=skip_bad, nodata=data.nodata),
-            size=data.load_size or None,
-            resampling=data.resampling,
-            at_least=data.crop_size,
-            cache=cache,
-            skip_bad=skip_bad,
-            progress=reporter.decoding,
-        )
-        if self.fabric.is_global_zero:
-            warn_if_few(len(self.pairs), "Some hundred are usual; prepare more ground, smaller or overlapping tiles.")
-        source, target = self._sides(self.pairs)
-        self.scalings = (source.scaling(data.source_range, robust=True), target.scaling(data.target_range))
-        self.validator = open_validation(
-            dataset, config, self.pairs, self.scalings, skip_bad, cache, self.fabric.device, metric
-        )
-        self.batches = TrainingBatches(
-            self.pairs,
-            source,
-            target,
-            self.scalings,
-            Augmentation(data.crop_size, data.mirror, data.eightfold, data.jitter, data.cast, data.shrink),
-            config.seed,
-            self.fabric.device,
-        )
-        self.recipe = Pix2Pix(config, len(source.bands), len(target.bands), self.fabric, *outside)
-        seen = range(min(len(self.pairs), _FITTED_IMAGES))
-        self.recipe.fit(lambda: (self.batches.batch(n, 1).target for n in seen))
+        self.inputs = Inputs(dataset, config, self.fabric, skip_bad, cache, metric, reporter.decoding)
+        self.pairs = self.inputs.pairs
+        source, target = (side.count for side in self.inputs.bands)
+        self.recipe = Pix2Pix(config, source, target, self.fabric, *outside)
+        self.recipe.fit(self.inputs.targets)
         self.generator: nn.Module = self.recipe.networks["generator"]
         self.average = AveragedNetwork(self.generator, config.ema) if config.ema else None
         self.health = Health()
         self.stopping = EarlyStopping(config.stop, metric)
         self.meter = Meter(self.fabric.device, self.recipe.networks)
-        self.per_step = config.batch_size * config.accumulate * self.fabric.world_size
+        self.per_step = self.inputs.per_step
         self.total = total_steps(config.schedule, len(self.pairs), self.per_step, config.max_steps)
         self.done = 0
         self.saved = -1
-
-    def _sides(self, pairs: DecodedPairs) -> tuple[Side, Side]:
-        return (pairs.a, pairs.b) if self.config.direction == "AtoB" else (pairs.b, pairs.a)
 
     def restore(self) -> None:
         """Goes back to the checkpoint."""
@@ -267,7 +236,7 @@ class _Run:
         while self.done < self.total and not (patient and any_process(self.fabric, self.stopping.over)):
             with self.meter.step(self.per_step):
                 with watch.waiting():
-                    batches = self._batches(self.done)
+                    batches = self.inputs.of_step(self.done)
                 self.recipe.set_rate(rate_factor(config.schedule, self.done, len(self.pairs), self.per_step))
                 self.recipe.noise.manual_seed(_mixed(config.seed, self.done, self.fabric.global_rank))
                 losses = step(batches, self.done)
@@ -296,24 +265,19 @@ class _Run:
                 return False
         return True
 
-    def _batches(self, step: int) -> list[Batch]:
-        size, processes = self.config.batch_size, self.fabric.world_size
-        first = step * self.per_step + self.fabric.global_rank * size
-        return [self.batches.batch(first + n * size * processes, size) for n in range(self.config.accumulate)]
-
     def _warn(self, log: RunLog, warning: str) -> None:
         log.event("warning", step=self.done, text=warning)
         self.reporter.message(warning)
 
     def _validate(self, log: RunLog) -> None:
-        if self.validator is None or not self.fabric.is_global_zero:
+        if self.inputs.validator is None or not self.fabric.is_global_zero:
             return
         network = self.average.network if self.average is not None else self.generator
         # Running statistics trail behind weights that move; a validation is of what a bundle made now would do.
-        sources = self._calibration(_VALIDATION_IMAGES)
+        sources = self.inputs.calibration(_VALIDATION_IMAGES)
         fitting = recalibrated(network, sources) if self.config.recalibrate else nullcontext()
         with self.fabric.autocast(), fitting:
-            found = self.validator.validate(network, self.done)
+            found = self.inputs.validator.validate(network, self.done)
             if self.stopping.improved(found.scores) and self.config.stop.patience:
                 was = network.training
                 self._bundle(network, bool(self.config.recalibrate)).save(self.out / BEST)
@@ -338,12 +302,6 @@ class _Run:
         save_state(self.out / CHECKPOINT, position, self.recipe, self.average)
         self.saved = self.done
 
-    def _calibration(self, most: int | None = None) -> Iterator[Tensor]:
-        """Sources that statistics are averaged over: `recalibrate` of them in batches, `most` at most."""
-        size = self.config.batch_size
-        images = min(self.config.recalibrate, len(self.pairs), most or self.config.recalibrate)
-        return (self.batches.batch(n * size, size).source for n in range(max(1, images // size)))
-
     def _finish(self, log: RunLog) -> Path:
         model = self.out / MODEL
         if self.fabric.is_global_zero:
@@ -354,23 +312,19 @@ class _Run:
             else:
                 network = self.average.network if self.average is not None else self.generator
             with self.fabric.autocast():
-                measured = bool(self.config.recalibrate) and recalibrate_network(network, self._calibration())
+                measured = bool(self.config.recalibrate) and recalibrate_network(network, self.inputs.calibration())
             (best or self._bundle(network, measured)).save(model)
             log.event("finished", step=self.done, verdict=self.health.verdict, **asdict(self.meter.cost()))
         self.fabric.barrier()
         return model
 
     def _bundle(self, network: nn.Module, recalibrated: bool) -> Bundle:
-        source, target = self._sides(self.pairs)
-        bands = [
-            Bands.of(side.bands, scaling, side.units)
-            for side, scaling in zip((source, target), self.scalings, strict=True)
-        ]
+        source, target = self.inputs.bands
         return Bundle.of(
             network,
             self.config.generator.network,
-            source=bands[0],
-            target=bands[1],
+            source=source,
+            target=target,
             direction=self.config.direction,
             size=self.config.data.crop_size,
             recalibrated=recalibrated,
@@ -397,7 +351,7 @@ class _Run:
             parameters=self.meter.cost().parameters,
             device=str(self.fabric.device),
             precision=str(self.fabric._precision.precision),
-            bands=(len(self._sides(self.pairs)[0].bands), len(self._sides(self.pairs)[1].bands)),
+            bands=(self.inputs.bands[0].count, self.inputs.bands[1].count),
             afresh=self.recipe.afresh,
             processes=self.fabric.world_size,
         )

@@ -1,0 +1,100 @@
+"""What a run trains on: decoded pairs, how they become batches, and the held-out pairs that are scored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from terramorph.bundle import Bands
+from terramorph.data import Augmentation, TrainingBatches, decode
+from terramorph.metrics import Metric
+from terramorph.pairs import open_pairs, warn_if_few
+from terramorph.pixels import Batch
+from terramorph.training.config import TrainConfig
+from terramorph.training.validation import open_validation
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+_FITTED = 256
+"""Training pairs in which the colours of a palette are found."""
+
+
+class Inputs:
+    """The pairs of a run.
+
+    Args:
+        dataset: folder with a train split.
+        config: the run's.
+        fabric: device and processes.
+        skip_bad: leave out pairs that cannot be read.
+        cache: folder of the decoded pairs.
+        metric: what early stopping looks at.
+        progress: called with (pairs decoded, pairs).
+
+    Attributes:
+        pairs: decoded.
+        source, target: their sides.
+        bands: of source and target, as a bundle states them.
+        validator: of held-out pairs; None without any.
+        per_step: pairs of a step, of all processes together.
+
+    Raises:
+        DatasetError: if the pairs cannot be used.
+    """
+
+    def __init__(
+        self,
+        dataset: Path,
+        config: TrainConfig,
+        fabric: Fabric,
+        skip_bad: bool,
+        cache: Path,
+        metric: Metric,
+        progress: Callable[[int, int], None],
+    ) -> None:
+        data = config.data
+        self._config, self._fabric = config, fabric
+        self.pairs = decode(
+            open_pairs(dataset, "train", skip_bad=skip_bad, nodata=data.nodata),
+            size=data.load_size or None,
+            resampling=data.resampling,
+            at_least=data.crop_size,
+            cache=cache,
+            skip_bad=skip_bad,
+            progress=progress,
+        )
+        if fabric.is_global_zero:
+            warn_if_few(len(self.pairs), "Some hundred are usual; prepare more ground, smaller or overlapping tiles.")
+        sides = self.pairs.a, self.pairs.b
+        self.source, self.target = sides if config.direction == "AtoB" else sides[::-1]
+        scalings = (self.source.scaling(data.source_range, robust=True), self.target.scaling(data.target_range))
+        self.bands = (
+            Bands.of(self.source.bands, scalings[0], self.source.units),
+            Bands.of(self.target.bands, scalings[1], self.target.units),
+        )
+        self.validator = open_validation(dataset, config, self.pairs, scalings, skip_bad, cache, fabric.device, metric)
+        augmentation = Augmentation(data.crop_size, data.mirror, data.eightfold, data.jitter, data.cast, data.shrink)
+        self._batches = TrainingBatches(
+            self.pairs, self.source, self.target, scalings, augmentation, config.seed, fabric.device
+        )
+        self.per_step = config.batch_size * config.accumulate * fabric.world_size
+
+    def of_step(self, step: int) -> list[Batch]:
+        """The batches of a step that are this process's."""
+        size, processes = self._config.batch_size, self._fabric.world_size
+        first = step * self.per_step + self._fabric.global_rank * size
+        return [self._batches.batch(first + n * size * processes, size) for n in range(self._config.accumulate)]
+
+    def targets(self) -> Iterator[Tensor]:
+        """Some targets of training, float (1, C, H, W) in [-1, 1] each, the same at every call."""
+        return (self._batches.batch(n, 1).target for n in range(min(len(self.pairs), _FITTED)))
+
+    def calibration(self, most: int | None = None) -> Iterator[Tensor]:
+        """Sources that statistics are averaged over: `recalibrate` of them in batches, `most` at most."""
+        size, wanted = self._config.batch_size, self._config.recalibrate
+        images = min(wanted, len(self.pairs), most or wanted)
+        return (self._batches.batch(n * size, size).source for n in range(max(1, images // size)))
