@@ -1,8 +1,9 @@
 """Figures that compare two images pixel by pixel, one figure per image.
 
-All functions take uint8 tensors ``(N, C, H, W)`` in [0, 255] and an optional bool mask ``(N, 1, H, W)`` that
-is True where a pixel counts. They return float64 ``(N,)`` on the device of the input. An image without a
-single valid pixel gets ``nan``: leave such images out before averaging.
+All functions take prediction and truth, uint8 tensors ``(N, C, H, W)`` in [0, 255], and an optional bool mask
+``(N, 1, H, W)`` that is True where a pixel counts; another shape or dtype is an InputError. They return float64
+``(N,)`` on the device of the input. An image without a single valid pixel gets ``nan``: leave such images out before
+averaging.
 """
 
 from __future__ import annotations
@@ -32,16 +33,8 @@ _SSIM_C2 = (0.03 * PEAK) ** 2
 def rmse(prediction: Tensor, truth: Tensor, mask: Tensor | None = None) -> Tensor:
     """Root of the mean squared error over valid pixels and all channels, in grey levels.
 
-    Args:
-        prediction: uint8 ``(N, C, H, W)``.
-        truth: uint8 ``(N, C, H, W)``.
-        mask: bool ``(N, 1, H, W)``, True where a pixel counts; ``None`` counts all.
-
     Returns:
         float64 ``(N,)`` in [0, 255].
-
-    Raises:
-        InputError: A shape or dtype is not as above.
     """
     return _mean_squared_error(prediction, truth, mask).sqrt()
 
@@ -51,16 +44,8 @@ def psnr(prediction: Tensor, truth: Tensor, mask: Tensor | None = None) -> Tenso
 
     Values above `PSNR_CAP` (100 dB), infinity for identical images among them, are returned as `PSNR_CAP`.
 
-    Args:
-        prediction: uint8 ``(N, C, H, W)``.
-        truth: uint8 ``(N, C, H, W)``.
-        mask: bool ``(N, 1, H, W)``, True where a pixel counts; ``None`` counts all.
-
     Returns:
         float64 ``(N,)`` in dB, at most 100.
-
-    Raises:
-        InputError: A shape or dtype is not as above.
     """
     error = _mean_squared_error(prediction, truth, mask)
     return (10.0 * torch.log10(PEAK**2 / error)).clamp(max=PSNR_CAP)
@@ -72,9 +57,6 @@ def accuracy_within(prediction: Tensor, truth: Tensor, mask: Tensor | None = Non
     With thresholds of 5 and 10 these are the published "pixel accuracy" figures, acc5 and acc10.
 
     Args:
-        prediction: uint8 ``(N, C, H, W)``.
-        truth: uint8 ``(N, C, H, W)``.
-        mask: bool ``(N, 1, H, W)``, True where a pixel counts; ``None`` counts all.
         threshold: Grey levels, 1 or more.
 
     Returns:
@@ -102,16 +84,10 @@ def ssim(prediction: Tensor, truth: Tensor, mask: Tensor | None = None) -> Tenso
     weights of the others are zero, and the rest renormalised), and the map is averaged over valid pixels. So
     what lies under the mask has no influence at all.
 
-    Args:
-        prediction: uint8 ``(N, C, H, W)``, height and width at least 6.
-        truth: uint8 ``(N, C, H, W)``.
-        mask: bool ``(N, 1, H, W)``, True where a pixel counts; ``None`` counts all.
+    Height and width are 6 or more.
 
     Returns:
         float64 ``(N,)`` in [-1, 1].
-
-    Raises:
-        InputError: A shape or dtype is not as above.
     """
     _check(prediction, truth, mask)
     if min(prediction.shape[-2:]) <= _SSIM_RADIUS:
