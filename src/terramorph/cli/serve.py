@@ -15,7 +15,7 @@ from terramorph.errors import ConfigError, MissingPackageError
 NAME = "serve"
 EXAMPLE = "Example: terramorph serve sat2map ortho.tif --open"
 
-_TOWN_MODEL, _TOWN_PIXELS = "sat2map", 1536
+_TOWN_MODEL, _TOWN_PIXELS = "town-sat2map", 1536
 
 
 def _env(name: str) -> str:
