@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from terramorph.errors import InputError
+from terramorph.metrics.pixelwise import check
 
 
 def confusions(prediction: Tensor, truth: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -28,7 +29,7 @@ def confusions(prediction: Tensor, truth: Tensor, mask: Tensor | None = None) ->
     Raises:
         InputError: A shape or dtype is not as above.
     """
-    check_planes(prediction, truth, mask)
+    check(prediction, truth, mask, torch.bool)
     count, classes = truth.shape[:2]
     cells = _index(truth).long() * classes + _index(prediction)
     cells += torch.arange(count, device=cells.device)[:, None, None] * classes**2
@@ -98,26 +99,6 @@ def named_iou(confusion: Tensor, names: Sequence[str]) -> dict[str, float | None
     if len(names) != len(values):
         raise InputError(f"There are {len(names)} class names for a confusion matrix of {len(values)} classes.")
     return {name: None if value != value else value for name, value in zip(names, values, strict=True)}
-
-
-def check_planes(prediction: Tensor, truth: Tensor, mask: Tensor | None) -> None:
-    """Refuse anything but two sets of bool planes of one shape and a mask that fits.
-
-    Raises:
-        InputError: A shape or dtype is not so.
-    """
-    if prediction.dtype != torch.bool or truth.dtype != torch.bool:
-        raise InputError(f"Maps are compared as bool planes, but got {prediction.dtype} and {truth.dtype}.")
-    if truth.ndim != 4 or prediction.shape != truth.shape:
-        raise InputError(
-            f"Maps are compared as planes (N, K, H, W) of one shape, but got {tuple(prediction.shape)} and "
-            f"{tuple(truth.shape)}."
-        )
-    expected = (truth.shape[0], 1, *truth.shape[2:])
-    if mask is not None and (mask.dtype != torch.bool or tuple(mask.shape) != expected):
-        raise InputError(
-            f"The mask must be bool {expected} beside these maps, but it is {mask.dtype} {tuple(mask.shape)}."
-        )
 
 
 def _index(planes: Tensor) -> Tensor:

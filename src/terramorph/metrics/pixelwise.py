@@ -67,7 +67,7 @@ def accuracy_within(prediction: Tensor, truth: Tensor, mask: Tensor | None = Non
     """
     if threshold < 1:
         raise InputError(f"The accuracy threshold is {threshold}; it must be 1 grey level or more.")
-    _check(prediction, truth, mask)
+    check(prediction, truth, mask)
     largest = (prediction.to(torch.int16) - truth.to(torch.int16)).abs().amax(dim=1, keepdim=True)
     return _masked_mean((largest < threshold).to(torch.float64), mask)
 
@@ -89,7 +89,7 @@ def ssim(prediction: Tensor, truth: Tensor, mask: Tensor | None = None) -> Tenso
     Returns:
         float64 ``(N,)`` in [-1, 1].
     """
-    _check(prediction, truth, mask)
+    check(prediction, truth, mask)
     if min(prediction.shape[-2:]) <= _SSIM_RADIUS:
         raise InputError(
             f"SSIM looks at windows of 11 pixels, but the images are {prediction.shape[-1]} x "
@@ -141,7 +141,7 @@ def _blur(images: Tensor) -> Tensor:
 
 
 def _mean_squared_error(prediction: Tensor, truth: Tensor, mask: Tensor | None) -> Tensor:
-    _check(prediction, truth, mask)
+    check(prediction, truth, mask)
     difference = prediction.to(torch.float64) - truth.to(torch.float64)
     return _masked_mean(difference.square().mean(dim=1, keepdim=True), mask)
 
@@ -155,19 +155,19 @@ def _masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:
     return torch.where(valid, values.flatten(1), 0.0).sum(dim=1) / valid.sum(dim=1)
 
 
-def _check(prediction: Tensor, truth: Tensor, mask: Tensor | None) -> None:
-    if prediction.dtype != torch.uint8 or truth.dtype != torch.uint8:
-        raise InputError(
-            f"Pixel metrics compare uint8 images, but got {prediction.dtype} and {truth.dtype}; "
-            "bring both to 0..255 first."
-        )
+def check(prediction: Tensor, truth: Tensor, mask: Tensor | None, dtype: torch.dtype = torch.uint8) -> None:
+    """Refuse anything but two tensors of one shape (N, C, H, W) and of this dtype, and a mask that fits.
+
+    Raises:
+        InputError: A shape or dtype is not so.
+    """
+    if prediction.dtype != dtype or truth.dtype != dtype:
+        raise InputError(f"This metric compares {dtype}, but got {prediction.dtype} and {truth.dtype}.")
     if prediction.ndim != 4 or prediction.shape != truth.shape:
         raise InputError(
-            f"Pixel metrics need two tensors of one shape (N, C, H, W), but got "
-            f"{tuple(prediction.shape)} and {tuple(truth.shape)}."
+            f"A metric needs two tensors of one shape (N, C, H, W), but got {tuple(prediction.shape)} and "
+            f"{tuple(truth.shape)}."
         )
     expected = (prediction.shape[0], 1, *prediction.shape[2:])
     if mask is not None and (mask.dtype != torch.bool or tuple(mask.shape) != expected):
-        raise InputError(
-            f"The mask must be bool {expected} beside these images, but it is {mask.dtype} {tuple(mask.shape)}."
-        )
+        raise InputError(f"The mask must be bool {expected} beside these, but it is {mask.dtype} {tuple(mask.shape)}.")

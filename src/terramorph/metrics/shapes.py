@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from terramorph.metrics.mapwise import check_planes
+from terramorph.metrics.pixelwise import check
 
 _Plane = NDArray[np.uint8]
 _Lines = Callable[[_Plane], _Plane]
@@ -155,7 +155,7 @@ def _counted(prediction: Tensor, truth: Tensor, mask: Tensor | None, lines_of: _
         lines_of: uint8 plane ``(H, W)`` -> its lines.
         reached_by: A plane and its lines -> where lines of the other side agree with it.
     """
-    check_planes(prediction, truth, mask)
+    check(prediction, truth, mask, torch.bool)
     sides = [prediction if mask is None else torch.where(mask, prediction, truth), truth]
     valid = None if mask is None else mask[:, 0].cpu().numpy().astype(np.uint8)
     planes = [side.cpu().numpy().astype(np.uint8) for side in sides]
