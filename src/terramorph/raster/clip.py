@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import shapely
 from odc.geo.geom import Geometry
 from rasterio.features import geometry_mask
 
-from terramorph.bands import Units
 from terramorph.errors import RasterError
 from terramorph.geo import Grid, project_extent
 from terramorph.geo.period import beside, meet
@@ -24,7 +22,8 @@ class ClippedSource(Closing):
     a whole window does.
 
     Attributes:
-        licence: of the source.
+        name, licence, grid (whole), bands, dtype, units, sequential: of the source.
+        extent: what source and area share, in the source's CRS.
 
     Args:
         source: with a place on Earth; it is closed with this one.
@@ -37,48 +36,19 @@ class ClippedSource(Closing):
     def __init__(self, source: Source, area: Geometry) -> None:
         """Check that they meet."""
         self._source, self._area = source, area
-        self.licence = source.licence
+        self.name, self.licence, self.grid, self.sequential = (
+            source.name,
+            source.licence,
+            source.grid,
+            source.sequential,
+        )
+        self.bands, self.dtype, self.units = source.bands, source.dtype, source.units
         own = source.extent
         if (own.crs is None) != (area.crs is None):
             raise RasterError(f"{source.name} has no CRS, so no area can be found on it; give its CRS.")
-        self._extent = own & area if own.crs is None else meet(own, project_extent(area, own.crs))
-        if self._extent.is_empty:
+        self.extent: Geometry = own & area if own.crs is None else meet(own, project_extent(area, own.crs))
+        if self.extent.is_empty:
             raise RasterError(f"The area lies outside {source.name}; give one on its ground.")
-
-    @property
-    def name(self) -> str:
-        """Of the source."""
-        return self._source.name
-
-    @property
-    def grid(self) -> Grid | None:
-        """Of the source, whole."""
-        return self._source.grid
-
-    @property
-    def extent(self) -> Geometry:
-        """What source and area share, in the source's CRS."""
-        return self._extent
-
-    @property
-    def bands(self) -> tuple[str, ...]:
-        """Of the source."""
-        return self._source.bands
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Of the source."""
-        return self._source.dtype
-
-    @property
-    def units(self) -> Units | None:
-        """Of the source."""
-        return self._source.units
-
-    @property
-    def sequential(self) -> bool:
-        """Of the source."""
-        return self._source.sequential
 
     def read(self, grid: Grid) -> Raster:
         """The source on a grid, masked outside the area."""

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from terramorph.atomic import atomic
+from terramorph.atomic import atomic, make_folder
 from terramorph.errors import StorageError
 
 _SWEEP = 256
@@ -82,10 +82,7 @@ class FolderCache:
     def __init__(self, folder: Path, most: int) -> None:
         self._folder, self._most, self._written = folder, most, 0
         self._lock = threading.Lock()
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StorageError(f"The cache {folder} cannot be made ({error}); choose another folder.") from error
+        make_folder(folder)
 
     def get(self, key: str) -> bytes | None:
         """The value, or None."""
