@@ -18,6 +18,7 @@ import pytest
 import shapely
 from affine import Affine
 from odc.geo.crs import CRS
+from tests.prepare.planted import plant_labels
 
 from terramorph.errors import ConfigError, DatasetError, InputError, InputWarning, RasterError
 from terramorph.geo import Grid
@@ -26,7 +27,6 @@ from terramorph.pairs.manifest import SPLITS
 from terramorph.prepare import Inputs, Opening, Options, Scale, SplitRule, prepare
 from terramorph.raster import Raster, read_image, write_image
 from terramorph.town import Town, make_town
-from terramorph.town.labels import plant_labels
 
 ANY = SplitRule(fractions=(0.6, 0.2, 0.2))
 
