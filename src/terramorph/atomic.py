@@ -70,6 +70,8 @@ def atomic(
     with raised_as(refused, OSError, *failures):
         if make_folder:
             path.parent.mkdir(parents=True, exist_ok=True)
+        elif not path.parent.is_dir():  # before a library says it in its own terms, of the part
+            raise refused(f"there is no folder {path.parent}")
         with _part(path) as part:
             yield part
             with part.open("rb+") as file:

@@ -126,6 +126,8 @@ def _of_memory(data: Any, options: ReadOptions | None, crs: CRS | None) -> Sourc
         return ArraySource(data, options, crs=crs)
     if xarray and isinstance(data, xarray.Dataset):
         raise InputError("A Dataset holds several variables; pick one, or use .to_dataarray().")
+    if hasattr(data, "__array_interface__") or hasattr(data, "__array__"):
+        raise InputError(f"A {type(data).__name__} is no array of numpy; give numpy.asarray of it.")
     raise InputError(
         f"A {type(data).__name__} holds no pixels; give a path, a URL, a Raster, a DataArray, or an array "
         "(bands, height, width)."

@@ -26,9 +26,9 @@ from pyproj import Transformer
 
 import terramorph
 from terramorph.cli.app import run
-from terramorph.errors import ConfigError
+from terramorph.errors import BundleError, ConfigError, InputError
 from terramorph.geo import Grid
-from terramorph.raster import Raster
+from terramorph.raster import Raster, read_image
 from terramorph.raster.tiles.write import native_zoom
 from terramorph.serve import LayerSettings, Settings, load_settings, show
 from terramorph.serve.opening import Opener
@@ -280,6 +280,13 @@ def test_a_notebook_shows_the_viewer(model_path: Path, sides: tuple[Path, Path])
     answer = urllib3.request("GET", shown.address + "layers", retries=10)
     assert [view["name"] for view in answer.json()["layers"][0]["views"]][:3] == ["input", "output", "truth"]
     shown.server.should_exit = True
+    named = show(model_path, sides[0])
+    assert urllib3.request("GET", named.address + "layers", retries=10).status == 200
+    named.server.should_exit = True
+    with pytest.raises(InputError, match=r"a Raster is none; save it"):
+        show(model_path, read_image(sides[0]))  # type: ignore[arg-type]
+    with pytest.raises(BundleError, match="There is no bundle"):
+        show("nowhere", sides[0])
 
 
 def test_a_server_drains_and_ends_when_it_is_told(model_path: Path, sides: tuple[Path, Path]) -> None:

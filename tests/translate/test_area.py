@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import geopandas
 import pytest
 import shapely
@@ -48,3 +50,14 @@ def test_what_cannot_be_read_is_named(tmp_path):
     (tmp_path / "a.geojson").write_text("hello")
     with pytest.raises(InputError, match="cannot be read"):
         read_area(tmp_path / "a.geojson")
+
+
+def test_a_box_of_degrees(tmp_path):
+    area = read_area(Path("-1.5, 48,2,49.25"))
+    assert area.crs == CRS("EPSG:4326")
+    assert area.geom.bounds == (-1.5, 48, 2, 49.25)
+    for wrong in ("2,48,1,49", "1,95,2,99", "1,49,2,48"):
+        with pytest.raises(InputError, match="west,south,east,north"):
+            read_area(Path(wrong))
+    with pytest.raises(InputError, match="does not exist"):
+        read_area(Path("1,2,3"))

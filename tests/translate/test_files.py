@@ -164,6 +164,17 @@ def test_names_that_make_no_sense(bundle: Bundle, folder: Path, tmp_path: Path) 
         Model(bundle).translate_to(folder / "99.png", tmp_path / "out.png")
 
 
+@pytest.mark.parametrize("name", ["out.foo", "out.tiff2", "map.shp"])
+def test_a_name_that_says_no_kind_is_no_folder(bundle: Bundle, folder: Path, tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match=r"does not tell what to make .*; name it \.tif"):
+        Model(bundle).translate_to(folder / "0.png", tmp_path / name)
+    assert not (tmp_path / name).exists()
+    (tmp_path / "run.1").mkdir()
+    assert Model(bundle).translate_to(folder / "0.png", tmp_path / "run.1").files == [tmp_path / "run.1" / "0.png"]
+    with pytest.raises(ConfigError, match="There is no kind of output 'clases'; use cog, classes"):
+        Model(bundle).translate_to(folder / "0.png", tmp_path / "out.tif", kind="clases")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("name", ["out.gif", "out.bmp", "out.webp", "out.JP2", "out.vrt", "out.avif"])
 def test_an_image_of_a_kind_that_is_not_written(bundle: Bundle, folder: Path, tmp_path: Path, name: str) -> None:
     for source in (folder / "0.png", [folder / "0.png"]):

@@ -232,3 +232,16 @@ def test_a_header_alone_needs_a_backend(bundle: Bundle) -> None:
     assert bundle.header.source == RGB
     with pytest.raises(ConfigError, match="no network"):
         Model(bundle.header)
+
+
+def test_a_model_says_what_it_is_and_a_seed_is_a_whole_number(bundle: Bundle, picture: Picture, tmp_path: Path) -> None:
+    path = tmp_path / "b.safetensors"
+    bundle.save(path)
+    model = terramorph.load(path)
+    assert repr(model).startswith(f"Model({path}, red, green, blue -> ")
+    write_image(placed(picture(64, 64)), tmp_path / "a.tif")
+    with model.lazy(tmp_path / "a.tif") as drawn:
+        assert "a.tif, 64 x 64 uint8, red, green, blue" in repr(drawn)
+    for seed in (-1, 2**63, 1.5, "1", True):
+        with pytest.raises(ConfigError, match="seed must be a whole number"):
+            terramorph.load(path, seed=seed)  # type: ignore[arg-type]

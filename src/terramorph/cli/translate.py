@@ -61,12 +61,18 @@ def run(
     samples: Annotated[int, typer.Option(min=1, help="Draw so many outputs of each image (mode paper).")] = 1,
     uncertainty: Annotated[Path | None, typer.Option(help="GeoTIFF for the standard deviation of the draws.")] = None,
     resolution: Annotated[
-        float | None, typer.Option(help="Metres a pixel at which the model sees the ground. Default: its own.")
+        float | None,
+        typer.Option(
+            help="Metres a pixel at which the model sees the ground; needed where the input's is far from the model's."
+        ),
     ] = None,
     match_source: Annotated[
         bool, typer.Option("--match-source", help="Bring the output back to the input's grid.")
     ] = False,
-    area: Annotated[Path | None, typer.Option(help="Polygons (GeoJSON, GeoPackage): only there.")] = None,
+    area: Annotated[
+        Path | None,
+        typer.Option(help="Only there: polygons (GeoJSON, GeoPackage), or a box of degrees: west,south,east,north."),
+    ] = None,
     to: Annotated[Kind | None, typer.Option(help="Kind of output. Default: by its name.")] = None,
     crs: Annotated[str | None, typer.Option(help="EPSG:n of an input that does not say it.")] = None,
     bands: Annotated[
@@ -78,7 +84,9 @@ def run(
         float | None, typer.Option(help="Metres of the ground of a scene placed by RPCs; default: their mean.")
     ] = None,
     dem: Annotated[str | None, typer.Option(help="Raster of ground heights, for scenes placed by RPCs.")] = None,
-    zoom: Annotated[int | None, typer.Option(help="Of tiles; default: the finest that covers the ground.")] = None,
+    zoom: Annotated[
+        int | None, typer.Option(help="Of tiles that are read; default: the finest that covers the ground.")
+    ] = None,
     terms: Annotated[str | None, typer.Option(help="Licence or terms under which tiles of a server are used.")] = None,
     style: Annotated[
         str, typer.Option(help="Of the map side, drawn or made: classic, osm, classes, or a TOML file.")

@@ -8,9 +8,10 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from terramorph.errors import InputError
 from terramorph.serve.server import Server, open_server
 from terramorph.serve.settings import LayerSettings, Settings
-from terramorph.translate import Model
+from terramorph.translate import Model, load
 
 
 @dataclass(frozen=True)
@@ -33,14 +34,20 @@ class Shown:
 
 
 def show(
-    model: Model, source: str | Path, *, truth: str | Path | None = None, height: int = 520, port: int = 0, **more: Any
+    model: Model | str | Path,
+    source: str | Path,
+    *,
+    truth: str | Path | None = None,
+    height: int = 520,
+    port: int = 0,
+    **more: Any,
 ) -> Shown:
     """Shows a translation in a notebook, computed where one looks. The server ends with the process.
 
         terramorph.show(model, "ortho.tif")
 
     Args:
-        model: from `load`.
+        model: from `load`, or what `load` takes.
         source: path or URL of what it translates.
         truth: what the output should look like.
         height: of the frame, pixels.
@@ -48,8 +55,15 @@ def show(
         more: other fields of `Settings`. With `public_url` the frame has that address, as behind JupyterHub's proxy.
 
     Raises:
-        TerramorphError: if the source cannot be opened or does not fit the model.
+        TerramorphError: if the source cannot be opened or does not fit the model, or is held in memory.
     """
+    model = model if isinstance(model, Model) else load(model)
+    for held in (source, truth):
+        if not isinstance(held, str | Path | None):
+            raise InputError(
+                f"A viewer reads files, and a {type(held).__name__} is none; save it (such as Raster.save), and give "
+                "its path."
+            )
     sides = {"source": str(source), "truth": None if truth is None else str(truth)}
     layer = LayerSettings(name="layer", title=Path(source).stem, model="model", **sides)
     settings = Settings(layers=(layer,), port=port, **more)

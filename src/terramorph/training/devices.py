@@ -32,7 +32,7 @@ def make_fabric(config: TrainConfig) -> Fabric:
 
     has_gpu = torch.cuda.is_available()
     if config.device == "cuda" and not has_gpu:
-        raise ConfigError("There is no CUDA device here; use --device cpu, or install a CUDA build of torch.")
+        raise ConfigError("There is no CUDA device here; use device cpu, or install a CUDA build of torch.")
     device = "cuda" if has_gpu and config.device != "cpu" else "cpu"
     if config.launch == "graph" and device == "cpu":
         raise ConfigError("launch=graph is a CUDA graph and there is no CUDA device in use; take launch=auto.")

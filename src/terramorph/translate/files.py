@@ -216,6 +216,12 @@ def _plan(
         raise InputError(f"{output} is the name of one image, and there are several to write; give a folder.")
     if to_file and output.suffix.lower() not in WRITABLE:
         raise InputError(f"{output}: images are not written as {output.suffix}; use .png, .jpg or .tif.")
+    named = single and isinstance(source, str | Path)
+    if named and not to_file and output.suffix and not output.exists():
+        raise InputError(
+            f"{output} does not tell what to make of {source}: nothing is written as {output.suffix}; name it .tif, "
+            ".png, .jpg, .gpkg, .mbtiles or .pmtiles, or give a folder that is there."
+        )
     if not to_file and output.is_file():
         raise InputError(f"{output} is a file, and the output of several images is a folder; choose another name.")
     jobs: dict[Path, list[Path]] = {}

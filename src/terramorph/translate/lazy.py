@@ -64,6 +64,9 @@ class LazySource(Closing):
         self.dtype: np.dtype[Any] = np.dtype(tiled.target.dtype)
         self._layout = ArrayLayout(self.grid, self.bands, self.dtype, units=self.units)
 
+    def __repr__(self) -> str:
+        return f"LazySource({self.name}, {self.grid.height} x {self.grid.width} {self.dtype}, {', '.join(self.bands)})"
+
     def read(self, grid: Grid) -> Raster:
         """The translation on a grid: its pixels as they are on a window of its own grid, otherwise warped.
 

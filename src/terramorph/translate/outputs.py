@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -329,10 +329,13 @@ def output_of(output: str | Path, kind: Kind | None) -> Output | None:
     """The output that a name or a kind means; None for a folder of images.
 
     Raises:
-        InputError: if it is on object storage and its name says no kind.
+        InputError: if its name says no kind: it ends in something else, or is on object storage.
+        ConfigError: if there is no such kind.
     """
     from terramorph.translate.products import Classes, Polygons  # they are outputs, and vectors take long to import
 
+    if kind is not None and kind not in get_args(Kind):
+        raise ConfigError(f"There is no kind of output {kind!r}; use {', '.join(get_args(Kind))}.")
     place = location(output)
     suffix, folder = place.suffix.lower(), isinstance(place, Path) and place.is_dir()
     archives: dict[str, Kind] = {".mbtiles": "mbtiles", ".pmtiles": "pmtiles"}

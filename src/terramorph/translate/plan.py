@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from odc.geo.geom import Geometry
+from odc.geo.geom import Geometry, box
 
 from terramorph.bands import band_order
 from terramorph.bundle import Bands
@@ -43,6 +44,8 @@ SAME_SCALE = 1.02
 
 MAX_REFINEMENT = 16.0
 """A source's pixels are made smaller by no more than this."""
+
+_BOX = re.compile(",".join([r"\s*([-+]?\d+(?:\.\d+)?)\s*"] * 4))
 
 MAX_PIXELS = 10**13
 """Of a grid to translate: thirty countries of the size of Germany at 1 m."""
@@ -270,7 +273,7 @@ def _work_grid(source: Source, model: Model, resolution: float | None) -> Grid:
     if have is not None and resolution is None and max(have / need, need / have) > MAX_SCALE_RATIO:
         raise InputError(
             f"A pixel of {source.name} is {have:.3g} m and the model was trained at {need:.3g} m; translate it at "
-            f"resolution {need:.3g}, or as it is with a model that is loaded with any_resolution."
+            f"resolution {need:.3g}, or take it as it is with any_resolution."
         )
     if own is not None and have is not None:
         if have / need > MAX_REFINEMENT:
@@ -284,11 +287,16 @@ def _work_grid(source: Source, model: Model, resolution: float | None) -> Grid:
 
 
 def read_area(path: Path) -> Geometry:
-    """The polygons of a file as one geometry; heights are dropped.
+    """The polygons of a file as one geometry; heights are dropped. WEST,SOUTH,EAST,NORTH in degrees is a box.
 
     Raises:
         InputError: if the file cannot be read or holds no polygon.
     """
+    if not path.exists() and (sides := _BOX.fullmatch(str(path))):
+        west, south, east, north = map(float, sides.groups())
+        if not (-180 <= west < east <= 180 and -90 <= south < north <= 90):
+            raise InputError(f"The area {path} is no box; give west,south,east,north in degrees: 15.1,52.4,15.3,52.5.")
+        return box(west, south, east, north, "EPSG:4326")
     if not path.exists():
         raise InputError(f"The area {path} cannot be read, it does not exist; check the path.")
     from terramorph.cartography import read_polygons  # GDAL's vectors are read for few commands

@@ -52,7 +52,7 @@ class Predictor:
         ensemble: give the mean over the eight flips and turns of each image, at eight times the time.
 
     Raises:
-        ConfigError: if a mode, device or precision is unknown or not there.
+        ConfigError: if a mode, device or precision is unknown or not there, or the seed is no whole number >= 0.
     """
 
     def __init__(
@@ -69,6 +69,8 @@ class Predictor:
         self.header = bundle.header if isinstance(bundle, Bundle) else bundle
         self.path = bundle.path if isinstance(bundle, Bundle) else None
         self.mode: Mode = mode or self.header.mode
+        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+            raise ConfigError(f"seed must be a whole number >= 0 and < 2**63, got {seed!r}.")
         self.seed = seed
         self.any_resolution = any_resolution
         with ThreadPoolExecutor(1) as beside:
@@ -86,6 +88,12 @@ class Predictor:
         self.batch_size = backend.batch_size
         network = bundle.network if isinstance(bundle, Bundle) else None
         self.overlap = int(getattr(network, "overlap", None) or self.header.size)
+
+    def __repr__(self) -> str:
+        names = (", ".join(side.names) for side in (self.header.source, self.header.target))
+        return (
+            f"{type(self).__name__}({self.path or self.header.architecture.name}, {' -> '.join(names)}, {self.device})"
+        )
 
     def __reduce__(self) -> tuple[Callable[[], Predictor], tuple[()]]:
         """Another process loads the same file."""

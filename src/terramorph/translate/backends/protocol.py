@@ -61,7 +61,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
     if chosen.type not in ("cpu", "cuda"):
         raise ConfigError(f"The device {chosen.type} is not supported; use auto, cpu or cuda.")
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"There is no device {chosen} here; use --device cpu, or install a CUDA build of torch.")
+        raise ConfigError(f"There is no device {chosen} here; use device cpu, or install a CUDA build of torch.")
     return chosen
 
 
