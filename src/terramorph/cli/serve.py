@@ -47,6 +47,9 @@ def run(
     max_wait: Annotated[
         float | None, typer.Option(help="Seconds of queued work over which it answers 503.", envvar=_env("MAX_WAIT"))
     ] = None,
+    uploads: Annotated[
+        bool, typer.Option("--uploads", help="Let clients send GeoTIFFs of theirs.", envvar=_env("UPLOADS"))
+    ] = False,
     browse: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the settings and stop.")] = False,
 ) -> None:
@@ -65,6 +68,7 @@ def run(
         "window": window,
         "cache": cache,
         "max_wait": max_wait,
+        "uploads": uploads or None,
     }
     values: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     file = model if model is not None and model.endswith(".toml") else None

@@ -37,6 +37,7 @@ class Handles:
         single: bool,
         warping: Mapping[str, Any] | None = None,
         overview: int | None = None,
+        driver: str | None = None,
     ) -> None:
         """Nothing is opened yet.
 
@@ -45,11 +46,13 @@ class Handles:
             single: whether there is one handle for all.
             warping: what `WarpedVRT` is given, where the file is warped as it is read; None: it is read as stored.
             overview: number of the overview that is read, from 0; None reads the image itself.
+            driver: see `ReadOptions`.
         """
         self._path = path
         self._options = path.gdal_options if isinstance(path, Remote) else {}
         self._warping = warping
         self._overview = overview
+        self._driver = driver
         self._turn = threading.Lock() if single else nullcontext()
         self._lock = threading.Lock()
         self._idle: list[_Handle] = []
@@ -68,7 +71,7 @@ class Handles:
                     raise RasterError(f"{self._path} was closed; open it again.")
                 handle = self._idle.pop() if self._idle else None
             if handle is None:
-                handle = _Handle(self._path, self._warping, self._overview)
+                handle = _Handle(self._path, self._warping, self._overview, self._driver)
             try:
                 yield handle.dataset
             except BaseException:
@@ -96,12 +99,14 @@ class Handles:
 class _Handle:
     """One open dataset, warped if asked."""
 
-    def __init__(self, path: Path | Remote, warping: Mapping[str, Any] | None, overview: int | None) -> None:
+    def __init__(
+        self, path: Path | Remote, warping: Mapping[str, Any] | None, overview: int | None, driver: str | None
+    ) -> None:
         """Opens it."""
         name = path.gdal_name if isinstance(path, Remote) else path
         level = {} if overview is None else {"OVERVIEW_LEVEL": overview}
         with ExitStack() as stack:
-            self.dataset = stack.enter_context(rasterio.open(name, **level))
+            self.dataset = stack.enter_context(rasterio.open(name, driver=driver, **level))
             if warping is not None:
                 how = {key: value for key, value in warping.items() if key != DEM}
                 self.dataset = stack.enter_context(WarpedVRT(self.dataset, **how))

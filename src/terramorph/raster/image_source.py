@@ -224,7 +224,7 @@ class ImageSource(Closing):
             return full
         with self._lock:
             if self._overviews is None:
-                self._overviews = Overviews(self._path, full, self._file.overview_count, layout)
+                self._overviews = Overviews(self._path, full, self._file.overview_count, layout, self.options.driver)
         return self._overviews.pick(step)
 
     def _turned(self, grid: Grid) -> Raster | None:

@@ -37,6 +37,7 @@ class ReadOptions:
             and single bands of few whole values.
         height: metres above the ellipsoid of the ground of a scene placed by RPCs; None: their mean.
         dem: raster of the heights of the ground of such a scene, in metres.
+        driver: the one driver of GDAL that may open it, such as GTiff, where the file comes from strangers; None: any.
 
     Raises:
         RasterError: if a band is under 1 or named twice.
@@ -49,6 +50,7 @@ class ReadOptions:
     categorical: bool | None = None
     height: float | None = None
     dem: str | None = None
+    driver: str | None = None
 
     def __post_init__(self) -> None:
         """Check the bands."""

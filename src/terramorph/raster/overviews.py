@@ -58,14 +58,15 @@ class Overviews:
         full: the image itself.
         count: how many it has; GDAL counts them from the finest.
         layout: what of each is read.
+        driver: see `ReadOptions`.
 
     Raises:
         RasterError: If one cannot be read.
     """
 
-    def __init__(self, path: Path | Remote, full: Level, count: int, layout: Layout) -> None:
+    def __init__(self, path: Path | Remote, full: Level, count: int, layout: Layout, driver: str | None) -> None:
         self._full = full
-        self._handles = [Handles(path, single=False, overview=number) for number in range(count)]
+        self._handles = [Handles(path, single=False, overview=number, driver=driver) for number in range(count)]
         levels = [_opened(path, full.grid, handles, layout) for handles in self._handles]
         self._levels = levels if levels and _holds_means(full, levels[0]) else []
 

@@ -156,7 +156,7 @@ class _DatasetImage:
     def __init__(self, path: Path | Remote, options: ReadOptions, resampling: Resampling, placed: bool) -> None:
         """Read the header."""
         self._path, self._options = path, options
-        handles = Handles(path, single=False)
+        handles = Handles(path, single=False, driver=options.driver)
         try:
             with handles.lend() as dataset:
                 self.sequential = dataset.driver in _SEQUENTIAL
@@ -179,7 +179,7 @@ class _DatasetImage:
         if not (placed or self.place or warping) and isinstance(path, Path):
             self._orientation = exif_orientation(path)
         self._stored_shape, self.shape = self.shape, upright_shape(self.shape, self._orientation)
-        self._handles = Handles(path, single=self.sequential, warping=warping)
+        self._handles = Handles(path, single=self.sequential, warping=warping, driver=options.driver)
         if warping:
             warping["resampling"] = _GDAL_RESAMPLING[resampling]
             with self._handles.lend() as dataset:

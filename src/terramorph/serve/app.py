@@ -11,10 +11,11 @@ from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
@@ -29,6 +30,7 @@ from terramorph.serve.metrics import Metrics
 from terramorph.serve.pictures import FORMATS
 from terramorph.serve.queue import BusyError
 from terramorph.serve.tiles import TileServer
+from terramorph.serve.uploads import RefusedError, check_sender, drained
 from terramorph.serve.views import export_view, values_at
 
 STATIC = Path(__file__).parent / "static"
@@ -43,6 +45,7 @@ _HEADERS = {
 }
 _FOREVER = "public, max-age=31536000, immutable"
 _BRIEFLY = "public, max-age=60"
+_ONCE = "private, max-age=600"
 _ABSENT = "There is no such thing here."
 _LOG = logging.getLogger("terramorph.serve")
 
@@ -85,6 +88,7 @@ class App:
             Route("/healthz", self._health),
             Route("/readyz", self._ready),
             Route("/metrics", self._metrics),
+            *([Route("/uploads", self._guarded(self._upload), methods=["PUT"])] if self.settings.uploads else []),
             Mount("/static", StaticFiles(directory=STATIC)),
         ]
         self._routes = Starlette(routes=routes, lifespan=self._lifespan)
@@ -117,6 +121,9 @@ class App:
                 response = PlainTextResponse(
                     f"Busy: {error}.", 503, {"Retry-After": seconds, "Cache-Control": "no-store"}
                 )
+            except RefusedError as error:
+                # Whoever sends on is not listened to.
+                response = PlainTextResponse(str(error), error.status, {"Connection": "close"})
             except InputError as error:
                 response = PlainTextResponse(str(error), 400)
             except Exception as error:
@@ -172,8 +179,11 @@ class App:
         return FileResponse(STATIC / "viewer.html", headers={**_HEADERS, "Cache-Control": "no-cache"})
 
     async def _layers(self, request: Request) -> Response:
-        found = [self._described(layer) for layer in self.tiles.layers.values()]
-        return JSONResponse({"layers": found}, headers={"Cache-Control": "no-cache"})
+        also = self.tiles.uploads.find(request.query_params.get("also", ""))
+        shown = [*self.tiles.layers.values(), *([also] if also is not None else [])]
+        uploads = {"mb": self.settings.upload_mb} if self.settings.uploads else None
+        found = {"layers": [self._described(layer) for layer in shown], "uploads": uploads}
+        return JSONResponse(found, headers={"Cache-Control": "no-cache"})
 
     def _described(self, layer: Layer) -> dict[str, Any]:
         def view(one: View) -> dict[str, Any]:
@@ -259,7 +269,10 @@ class App:
         """One tile, and what lets a client keep it."""
         if format not in FORMATS or zoom > MAX_ZOOM or not (0 <= x < 1 << zoom and 0 <= y < 1 << zoom):
             raise _AbsentError
-        headers = {"Cache-Control": keep, "ETag": f'"{layer.identity}.{view.name}.{zoom}.{x}.{y}.{size}.{format}"'}
+        headers = {
+            "Cache-Control": _ONCE if layer.private else keep,
+            "ETag": f'"{layer.identity}.{view.name}.{zoom}.{x}.{y}.{size}.{format}"',
+        }
         if request.headers.get("if-none-match") == headers["ETag"]:
             return Response(status_code=304, headers=headers)
         low, high = zooms(layer, view)
@@ -285,7 +298,7 @@ class App:
         client = request.client.host if request.client else ""
         work = lambda: values_at(layer, longitude[0], latitude[0])  # noqa: E731
         found = await self.tiles.run(("point", layer.identity, *longitude, *latitude), client, work)
-        return JSONResponse(found, headers={"Cache-Control": _BRIEFLY})
+        return JSONResponse(found, headers={"Cache-Control": _ONCE if layer.private else _BRIEFLY})
 
     async def _export(self, request: Request) -> Response:
         layer = self._layer(request)
@@ -302,6 +315,23 @@ class App:
         return Response(
             data, media_type="image/tiff", headers={"Content-Disposition": name, "Cache-Control": "no-store"}
         )
+
+    async def _upload(self, request: Request) -> Response:
+        """Takes a GeoTIFF, and answers with the name of the layer that it has become."""
+        own = {request.headers.get("host", ""), urlsplit(self.settings.public_url or "").netloc}
+        body = request.stream()
+        like = next((one for one in self.settings.layers if one.name == request.query_params.get("layer")), None)
+        if like is None:
+            raise _AbsentError
+        try:
+            check_sender(request.headers, own, self.settings.upload_mb)
+            layer = await self.tiles.uploads.receive(body, like)
+        except RefusedError:
+            await drained(body, self.settings.upload_mb)
+            raise
+        except ClientDisconnect:
+            return Response(status_code=499)
+        return JSONResponse({"layer": layer.name}, 201, headers={"Cache-Control": "no-store"})
 
     async def _status(self, _: Request) -> Response:
         return JSONResponse(self.tiles.status(), headers={"Cache-Control": "no-store"})

@@ -67,6 +67,7 @@ class Layer:
         palette: map classes of the output; None for photographs.
         low, high: stored values of the source that are shown as black and as white.
         about: facts of the model for people.
+        private: whether it is only for who knows its name, and is kept nowhere.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Layer:
     high: float
     attribution: str | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
+    private: bool = False
 
     @cached_property
     def grid(self) -> Grid:
@@ -154,7 +156,7 @@ class Layer:
 
     def close(self) -> None:
         """Closes the sources."""
-        for source in (self.output, self.truth):
+        for source in (self.output, self.source, self.truth):
             if source is not None:
                 source.close()
 

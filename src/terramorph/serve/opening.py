@@ -12,13 +12,15 @@ from terramorph._version import __version__
 from terramorph.cartography import load_style, palette_of
 from terramorph.errors import BundleError, InputError
 from terramorph.header import find_bundle
-from terramorph.raster import Source
+from terramorph.raster import ReadOptions, Source
 from terramorph.serve.layers import Layer
 from terramorph.serve.settings import LayerSettings, Settings
 from terramorph.sources import open_source
 from terramorph.translate import Model
 
 _MB = 1_000_000
+UPLOADS = 8
+"""Most uploads at once; together they may keep windows of as many bytes as all other layers."""
 _END = 1 << 16
 """Bytes at either end of a file that tell it from another of its size and time."""
 
@@ -40,21 +42,25 @@ class Opener:
         bundle = "" if one.model in self._given else _stamp(self._bundle(one.model))
         return f"{bundle} {_stamp(one.source)} {_stamp(one.truth)}"
 
-    def open(self, one: LayerSettings) -> Layer:
+    def open(self, one: LayerSettings, *, upload: bool = False) -> Layer:
         """Opens a layer.
+
+        Args:
+            one: of the settings.
+            upload: whether its source comes from a stranger: a checked GeoTIFF, which no other driver may open.
 
         Raises:
             TerramorphError: if the model or a source cannot be opened, or they do not fit.
         """
         model = self._model(one.model)
         header, style = model.header, load_style(one.style)
-        source = open_source(one.source, style=one.style)
-        memory = self._settings.window_cache_mb * _MB // len(self._settings.layers)
-        output = model.lazy(source, window=self._settings.window, memory=memory)
+        source = open_source(one.source, ReadOptions(driver="GTiff") if upload else None, style=one.style)
         truth = open_source(one.truth, style=one.style) if one.truth is not None else None
-        for side in (output, truth):
+        for side in (source, truth):
             if side is not None and side.extent.crs is None:
                 raise InputError(f"{side.name} has no CRS, so nobody knows where its tiles lie; georeference it.")
+        memory = self._settings.window_cache_mb * _MB // (UPLOADS if upload else len(self._settings.layers))
+        output = model.lazy(source, window=self._settings.window, memory=memory)
         map_made = header.direction == "AtoB" and header.target.count == 3 and header.target.dtype == "uint8"
         decides = [__version__, model.digest, model.backend.name, model.mode, self._settings.window, output.grid, style]
         decides += [_identity(one.source, source), _identity(one.truth, truth)]
@@ -77,6 +83,7 @@ class Opener:
                 "data": dict(header.data),
                 "scores": {name: value for name, value in header.scores.items() if value is not None},
             },
+            private=upload,
         )
 
     def _model(self, name: str) -> Model:

@@ -56,6 +56,8 @@ class Settings(_Frozen):
         cache_mb: its bound, MB.
         max_wait: seconds of queued work over which a request is answered 503.
         export_pixels: the most pixels of one exported view.
+        uploads: whether clients may send GeoTIFFs of theirs.
+        upload_mb: the most that one of them may hold, MB; all together hold four times that.
     """
 
     layers: tuple[LayerSettings, ...] = Field(min_length=1)
@@ -70,6 +72,8 @@ class Settings(_Frozen):
     cache_mb: int = Field(default=4096, ge=1)
     max_wait: float = Field(default=20.0, gt=0)
     export_pixels: int = Field(default=16_000_000, ge=1)
+    uploads: bool = False
+    upload_mb: int = Field(default=512, ge=1)
 
     @model_validator(mode="after")
     def _names_differ(self) -> Settings:

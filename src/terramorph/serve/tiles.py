@@ -19,6 +19,7 @@ from terramorph.serve.opening import Opener
 from terramorph.serve.pictures import encode
 from terramorph.serve.queue import Queue
 from terramorph.serve.settings import Settings
+from terramorph.serve.uploads import Uploads
 
 _PROBE = 16
 """Side in pixels of what is read of every layer to know that it can be."""
@@ -44,6 +45,7 @@ class TileServer:
         faults: sentences about layers whose files have changed to what cannot be opened, by name.
         computing, reading: the queues of what the model makes, and of what is only read.
         memory: encoded tiles.
+        uploads: layers that clients have sent.
 
     Args:
         settings: of the server.
@@ -66,6 +68,7 @@ class TileServer:
         self.memory = MemoryCache(settings.tile_cache_mb * _MB)
         self._folder = FolderCache(settings.cache, settings.cache_mb * _MB) if settings.cache is not None else None
         self._probed: set[str] = set()
+        self.uploads = Uploads(settings, opener)
 
     def start(self) -> None:
         """Begins to look at files."""
@@ -73,7 +76,7 @@ class TileServer:
 
     def find(self, name: str, identity: str | None = None) -> Layer | None:
         """A layer by its name, or the one before it that a client's addresses still name."""
-        layer = self.layers.get(name)
+        layer = self.layers.get(name) or self.uploads.find(name)
         if layer is None or identity in (None, layer.identity):
             return layer
         return next((one for one in self._before if (one.name, one.identity) == (name, identity)), None)
@@ -81,6 +84,7 @@ class TileServer:
     async def _look(self) -> None:
         while True:
             await asyncio.sleep(LOOK)
+            self.uploads.sweep()
             for one in self.settings.layers:
                 state = self._opener.state(one)
                 if state == self._states[one.name]:
@@ -108,6 +112,14 @@ class TileServer:
             TerramorphError: if it cannot be made.
         """
         key = f"{layer.identity} {view.name} {zoom} {x} {y} {size} {format}"
+        queue = self.computing if view.computed else self.reading
+
+        def made() -> bytes:
+            raster = layer.tile(view, zoom, x, y, size)
+            return encode(raster, format) if raster is not None else b""
+
+        if layer.private:
+            return await queue.get(key, client, made), "made"
         found = self.memory.get(key)
         if found is not None:
             return found, "memory"
@@ -118,14 +130,12 @@ class TileServer:
                 return found, "folder"
 
         def make() -> bytes:
-            raster = layer.tile(view, zoom, x, y, size)
-            data = encode(raster, format) if raster is not None else b""
+            data = made()
             self.memory.put(key, data)
             if self._folder is not None:
                 self._folder.put(key, data)
             return data
 
-        queue = self.computing if view.computed else self.reading
         return await queue.get(key, client, make), "made"
 
     async def run(self, key: Hashable, client: str, work: Callable[[], Any]) -> Any:
@@ -166,6 +176,7 @@ class TileServer:
         await asyncio.gather(self.computing.close(_DRAIN), self.reading.close(_DRAIN))
         for layer in (*self.layers.values(), *self._before):
             layer.close()
+        self.uploads.close()
 
 
 def _probe(layer: Layer) -> None:

@@ -1,0 +1,204 @@
+"""GeoTIFFs that clients send: received, checked, translated as layers for an hour, and deleted."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from urllib.parse import urlsplit
+
+from terramorph.errors import TerramorphError
+from terramorph.raster.foreign import check_foreign
+from terramorph.serve.layers import Layer
+from terramorph.serve.opening import UPLOADS, Opener
+from terramorph.serve.settings import LayerSettings, Settings
+
+HEADER = "X-Terramorph"
+"""Header without which nothing is taken: no page of another site can send it."""
+LIFE = 3600.0
+"""Seconds after which an upload is deleted."""
+STALL = 60.0
+"""Seconds without a byte after which one that is being sent is given up."""
+_QUOTA = 4
+_MB = 1_000_000
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_PLACELESS = {b"\x89PNG": "PNG", b"\xff\xd8\xff": "JPEG"}
+_HEAD = 4
+
+
+class RefusedError(Exception):
+    """An upload is not taken, for a reason that a client is told in a sentence.
+
+    Attributes:
+        status: of the answer.
+    """
+
+    def __init__(self, status: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
+@dataclass
+class _Upload:
+    path: Path
+    size: int = 0
+    layer: Layer | None = None
+    until: float = 0.0
+
+
+class Uploads:
+    """Layers that clients have sent, by name. The files have names of ours, in a folder of ours that goes at the end.
+
+    Args:
+        settings: of the server; nothing is made where they allow no uploads.
+        opener: of the layers.
+    """
+
+    def __init__(self, settings: Settings, opener: Opener) -> None:
+        self._opener, self._most = opener, settings.upload_mb * _MB
+        self._folder = TemporaryDirectory(prefix="terramorph-uploads-") if settings.uploads else None
+        self._held: dict[str, _Upload] = {}
+        self._bytes = self._coming = 0
+        self._turn = asyncio.Lock()
+
+    def find(self, name: str) -> Layer | None:
+        """A layer by its name, until its hour is over."""
+        upload = self._held.get(name)
+        return upload.layer if upload is not None and time.monotonic() < upload.until else None
+
+    async def receive(self, body: AsyncIterator[bytes], like: LayerSettings) -> Layer:
+        """Makes a layer of what a client sends, translated by the model of another.
+
+        Raises:
+            RefusedError: if it is not taken; then nothing of it is left.
+        """
+        assert self._folder is not None
+        self.sweep()
+        if len(self._held) + self._coming >= UPLOADS:
+            raise RefusedError(503, f"The server holds {UPLOADS} uploads already; try again in an hour.")
+        upload = _Upload(Path(self._folder.name) / f"{secrets.token_hex(16)}.tif")
+        self._coming += 1
+        try:
+            await self._store(body, upload)
+            async with self._turn:
+                upload.layer = await asyncio.to_thread(self._opened, upload.path, like)
+        except BaseException as error:
+            self._delete(upload)
+            if isinstance(error, OSError):
+                raise RefusedError(507, "The server has no room for the upload; try again later.") from error
+            raise
+        finally:
+            self._coming -= 1
+        upload.until = time.monotonic() + LIFE
+        self._held[upload.layer.name] = upload
+        return upload.layer
+
+    def sweep(self) -> None:
+        """Deletes uploads whose hour is over."""
+        for name, upload in list(self._held.items()):
+            if time.monotonic() >= upload.until:
+                self._delete(self._held.pop(name))
+
+    def close(self) -> None:
+        """Deletes all uploads."""
+        while self._held:
+            self._delete(self._held.popitem()[1])
+        if self._folder is not None:
+            self._folder.cleanup()
+
+    def _delete(self, upload: _Upload) -> None:
+        self._bytes -= upload.size
+        if upload.layer is not None:
+            upload.layer.close()
+        with suppress(OSError):
+            upload.path.unlink(missing_ok=True)
+
+    async def _store(self, body: AsyncIterator[bytes], upload: _Upload) -> None:
+        """Writes what comes, as far as it may."""
+        head = b""
+        with upload.path.open("xb") as file:
+            while True:
+                try:
+                    chunk = await asyncio.wait_for(anext(body, None), STALL)
+                except TimeoutError:
+                    raise RefusedError(408, f"Nothing of the upload came for {STALL:.0f} s; send it again.") from None
+                if chunk is None:
+                    break
+                if len(head) < _HEAD:
+                    head += chunk[:_HEAD]
+                    if len(head) >= _HEAD:
+                        _check_kind(head)
+                upload.size += len(chunk)
+                self._bytes += len(chunk)
+                if upload.size > self._most:
+                    raise _too_large(self._most // _MB)
+                if self._bytes > _QUOTA * self._most:
+                    raise RefusedError(
+                        503, "The server holds as many bytes of uploads as it may; try again in an hour."
+                    )
+                await asyncio.to_thread(file.write, chunk)
+        if len(head) < _HEAD:
+            _check_kind(head)
+
+    def _opened(self, path: Path, like: LayerSettings) -> Layer:
+        name = f"upload-{secrets.token_hex(6)}"
+        one = LayerSettings(name=name, title="Your upload", model=like.model, source=str(path), style=like.style)
+        try:
+            check_foreign(path)
+            return self._opener.open(one, upload=True)
+        except TerramorphError as error:
+            said = (
+                str(error).replace(str(path), "The upload").replace(path.name, "yours.tif").replace(path.stem, "yours")
+            )
+            raise RefusedError(400, said) from error
+
+
+def check_sender(headers: Mapping[str, str], own: Collection[str], most: int) -> None:
+    """Refuses what another site makes a browser send, and what says itself that it is too large.
+
+    Args:
+        headers: of the request, found whatever the case of their names.
+        own: hosts, with ports, at which the server is reached.
+        most: MB that an upload may hold.
+
+    Raises:
+        RefusedError: if it is refused.
+    """
+    origin = headers.get("origin")
+    if headers.get(HEADER) != "upload" or (origin is not None and urlsplit(origin).netloc not in set(own) - {""}):
+        raise RefusedError(403, f"Uploads come from the server's own page, or with the header {HEADER}: upload.")
+    length = headers.get("content-length", "0")
+    if not length.isdecimal() or int(length[:20]) > most * _MB:
+        raise _too_large(most)
+
+
+async def drained(body: AsyncIterator[bytes], most: int) -> None:
+    """Lets a client finish what is thrown away, for so many MB and a second at most: many read no answer before."""
+    gone = 0
+    with suppress(TimeoutError):
+        async with asyncio.timeout(1):
+            async for chunk in body:
+                gone += len(chunk)
+                if gone > most * _MB:
+                    return
+
+
+def _too_large(most: int) -> RefusedError:
+    return RefusedError(413, f"The upload is over the limit of {most} MB; cut it into smaller pieces.")
+
+
+def _check_kind(head: bytes) -> None:
+    """Refuses by its first bytes what is no TIFF, so that no other decoder ever sees it."""
+    if head[:_HEAD] in _TIFF:
+        return
+    kind = next((kind for start, kind in _PLACELESS.items() if head.startswith(start)), None)
+    if kind is not None:
+        raise RefusedError(
+            415, f"The upload is a {kind}, which does not say where on Earth it is; georeference it as a GeoTIFF."
+        )
+    raise RefusedError(415, "The upload is no TIFF; send a GeoTIFF.")
