@@ -18,7 +18,7 @@ from terramorph.bundle import Bands, Bundle
 from terramorph.cli.app import app
 from terramorph.errors import ConfigError, InputError
 from terramorph.evaluation import evaluate
-from terramorph.metrics import METRICS, Metric
+from terramorph.metrics import Metric
 from terramorph.networks import build_network
 from terramorph.training import load_config, train
 
@@ -128,7 +128,7 @@ def test_what_is_no_metric_is_refused(own: str, pairs: Path, bundle: Path) -> No
         return prediction.double().mean()
 
     for metrics, sentence in (
-        ([METRICS["ssim"]], "metric 'ssim' already"),
+        ([Metric("ssim", "another", True, flat)], "metric 'ssim' already"),
         ([Metric("floor", "floor", True, flat)], "'floor' of a metric means something else"),
         ([flat], "is not a metric"),
     ):

@@ -6,11 +6,14 @@ import sys
 from collections.abc import Collection, Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from terramorph.extensions import is_outside, module_of
+from terramorph.extensions import is_outside, module_of, resolve
+
+if TYPE_CHECKING:
+    from terramorph.metrics import Metric
 
 
 class Mode(StrEnum):
@@ -77,3 +80,14 @@ Allow = Annotated[
     typer.Option("--allow", metavar="MODULE", help="Let code of this module run, of which a model is; repeatable."),
 ]
 """Modules from outside; see `terramorph.extensions`."""
+
+
+def named_metrics(names: Collection[str] | None) -> list[Metric]:
+    """Metrics that --metric names; who types a name asks for its code to run."""
+    return [resolve(name, from_here([module_of(name)])) for name in names or ()]
+
+
+Metrics = Annotated[
+    list[str] | None,
+    typer.Option("--metric", metavar="MODULE:NAME", help="A metric of your own, scored too; repeatable."),
+]

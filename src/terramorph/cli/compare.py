@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from terramorph.cli.choices import Allow, allowed_modules
+from terramorph.cli.choices import Allow, Metrics, allowed_modules, named_metrics
 from terramorph.cli.console import say
 from terramorph.cli.interrupt import StopFlag, stop_after_step
 from terramorph.cli.reporting import TrainingReporter
@@ -47,16 +47,19 @@ def run(
     cache: Annotated[
         Path | None, typer.Option(help="Folder of the decoded pairs. Default: ~/.cache/terramorph.")
     ] = None,
+    metric: Metrics = None,
     allow: Allow = None,
 ) -> None:
     """Train a recipe and named changes of it under one budget, and say what each change is worth: one HTML page."""
     from terramorph.data import DEFAULT_CACHE
+    from terramorph.metrics import add_metrics
     from terramorph.study import compare, load_study
     from terramorph.study.tracking import MlflowTracking
     from terramorph.training import parse_assignments
 
     if images is not None and minutes is not None:
         raise ConfigError("The budget is either --images or --minutes; give one of them.")
+    add_metrics(named_metrics(metric))
     settings = parse_assignments(assignments or [])
     resolved = load_study(
         study, settings=settings, images=images, minutes=minutes, seeds=seeds, weights=weights, split=split

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from terramorph._version import __version__
+from terramorph.cli.choices import Allow, from_here
 from terramorph.cli.console import Meter, say, show_columns, show_table
 
 if TYPE_CHECKING:
@@ -31,19 +32,20 @@ def run(
         typer.Option(metavar="MODEL", help="Measure a bundle or an exported .onnx here; may be given several times."),
     ] = None,
     seconds: Annotated[float, typer.Option(min=0.0, help="About how long a model is measured.")] = 20.0,
+    allow: Allow = None,
 ) -> None:
     """Print what this machine offers: versions, processor, devices, backends, disk; or measure what is fastest."""
     if bench:
-        _bench(bench, seconds)
+        _bench(bench, seconds, from_here(allow))
         return
     show_table("terramorph doctor", [*_versions(), *_processor(), *_devices(), *_backends(), *_disk()])
 
 
-def _bench(models: list[str], seconds: float) -> None:
+def _bench(models: list[str], seconds: float, allowed: list[str]) -> None:
     """Measures every model, shows all in one table, and remembers what PyTorch is fastest with."""
     from terramorph import processor
 
-    found = [(model, speed) for model in models for speed in _speeds(model, seconds)]
+    found = [(model, speed) for model in models for speed in _speeds(model, seconds, allowed)]
     measured = [(model, speed) for model, speed in found if not speed.missing]
     first = measured[0][1].tiles
     names = ("backend", "precision", "batch", "tiles / s", "window, MPx / s", "ratio")
@@ -55,7 +57,7 @@ def _bench(models: list[str], seconds: float) -> None:
         say(sentence)
 
 
-def _speeds(model: str, seconds: float) -> list[Speed]:
+def _speeds(model: str, seconds: float, allowed: list[str]) -> list[Speed]:
     from terramorph.bundle import load_bundle
     from terramorph.errors import MissingPackageError
     from terramorph.interop import export_onnx
@@ -68,7 +70,7 @@ def _speeds(model: str, seconds: float) -> list[Speed]:
             called = {None: "fp32", "refused": REFUSED}.get(opened.quality, "int8")
             ways, header = ways_of_exported(Path(model), called), opened.header
         else:
-            bundle = load_bundle(model)
+            bundle = load_bundle(model, allowed)
             ways, header = ways_of_bundle(bundle), bundle.header
             try:
                 exported = export_onnx(bundle, Path(folder) / "model.onnx", mode="raster")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from terramorph.cli.choices import Allow, Device, Mode, Precision, from_here
+from terramorph.cli.choices import Allow, Device, Metrics, Mode, Precision, from_here, named_metrics
 from terramorph.cli.console import Meter, say, show_columns
 from terramorph.errors import ConfigError
 
@@ -28,9 +28,7 @@ def run(
     ] = None,
     split: Annotated[str, typer.Option(help="Which pairs: val, test or train.")] = "val",
     weights: Annotated[Path | None, typer.Option(help="Folder of the weights that LPIPS, FD, KD and FID need.")] = None,
-    metric: Annotated[
-        list[str] | None, typer.Option(metavar="MODULE:NAME", help="A metric of your own, scored too; repeatable.")
-    ] = None,
+    metric: Metrics = None,
     style: Annotated[
         str | None,
         typer.Option(help="Of the map side, for its classes: classic, osm or a .toml file. Default: what fits."),
@@ -60,15 +58,12 @@ def run(
 ) -> None:
     """Score a model on held-out pairs, beside the floor of one constant colour."""
     from terramorph.evaluation import evaluate, own_bundle, record_scores
-    from terramorph.extensions import module_of, resolve
     from terramorph.metrics import with_own
     from terramorph.translate import load
 
     if samples > 1 and not discuss:
         raise ConfigError(f"--samples {samples} draws what a discussion compares; add --discuss.")
-    # Who types the name of a metric asks for its code to run.
-    own = [resolve(name, from_here([module_of(name)])) for name in metric or ()]
-    allowed = from_here(allow)
+    own, allowed = named_metrics(metric), from_here(allow)
     held = own_bundle(bundle, allowed) if record else None
     model = load(
         bundle,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from terramorph.cli.console import show_table
+from terramorph.extensions import is_outside, module_of
 
 if TYPE_CHECKING:
     from terramorph.header import Bands, Header
@@ -35,9 +36,12 @@ def run(
 
 def _rows(path: Path, parameters: int, header: Header) -> list[tuple[str, Any]]:
     settings = ", ".join(f"{key} {value}" for key, value in header.architecture.settings.items())
-    metres = header.ground_resolution
+    metres, name = header.ground_resolution, header.architecture.name
     rows: list[tuple[str, Any]] = [
-        ("network", header.architecture.name),
+        (
+            "network",
+            f"{name}, a class from outside, which --allow {module_of(name)} lets run" if is_outside(name) else name,
+        ),
         ("settings", settings),
         ("parameters", f"{parameters / 1e6:.3f} million, {path.stat().st_size / 1e6:.1f} MB on disk"),
         ("direction", header.direction),

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from terramorph.cli.choices import Allow, from_here
 from terramorph.cli.console import say
 from terramorph.errors import ConfigError, MissingPackageError
 
@@ -52,6 +53,7 @@ def run(
     ] = False,
     browse: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the settings and stop.")] = False,
+    allow: Allow = None,
 ) -> None:
     """Serve a translation as map layers: a page, TileJSON, XYZ, WMTS and QGIS, the same pixels as `translate`."""
     try:
@@ -69,6 +71,7 @@ def run(
         "cache": cache,
         "max_wait": max_wait,
         "uploads": uploads or None,
+        "allow": allow,
     }
     values: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     file = model if model is not None and model.endswith(".toml") else None
@@ -80,6 +83,7 @@ def run(
     if dry_run:
         say(settings.model_dump_json(indent=2))
         return
+    from_here(settings.allow)
     _serve(settings, browse)
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 
-from terramorph.cli.choices import MAX_SEED, Device, Direction
+from terramorph.cli.choices import MAX_SEED, Allow, Device, Direction, Metrics, allowed_modules, named_metrics
 from terramorph.cli.console import Meter, say, show_columns, warn
 from terramorph.cli.interrupt import StopFlag, stop_after_step
 from terramorph.errors import ConfigError, RunError
@@ -64,19 +64,24 @@ def run(
     report: Annotated[
         bool, typer.Option("--report", help="Begin no trial: confirm the best over three seeds, and write the page.")
     ] = False,
+    metric: Metrics = None,
+    allow: Allow = None,
 ) -> None:
     """Search for better settings of a preset; poor trials are left early, the best becomes a preset and a bundle."""
     from terramorph.data import DEFAULT_CACHE
+    from terramorph.metrics import add_metrics
     from terramorph.study import StudyOptions, confirm_study, tune
     from terramorph.training import load_config, parse_assignments
 
     if dataset == Path("report") and not dataset.exists():  # `tune report --out STUDY`, as one may say it
         report, dataset = True, None
-    where = cache or DEFAULT_CACHE
+    add_metrics(named_metrics(metric))
+    assigned = parse_assignments(assignments or [])
+    how: dict[str, Any] = {"cache": cache or DEFAULT_CACHE, "allowed": allowed_modules(allow, assigned)}
     notice = "Stopping after this step; once more to stop at once."
     if report:
         with stop_after_step(notice) as stop, _Progress("confirmation", stop) as shown:
-            result = confirm_study(out, storage=storage, weights=weights, reporter=shown, should_stop=stop, cache=where)
+            result = confirm_study(out, storage=storage, weights=weights, reporter=shown, should_stop=stop, **how)
         _show_confirmation(result)
     else:
         if dataset is None:
@@ -95,9 +100,9 @@ def run(
         )
         changes = {"direction": direction and direction.value, "device": device and device.value, "seed": seed}
         given = {key: value for key, value in changes.items() if value is not None}
-        config = load_config(preset, {**parse_assignments(assignments or []), **given})
+        config = load_config(preset, {**assigned, **given})
         with stop_after_step(notice) as stop, _Progress("trials", stop) as shown:
-            result = tune(dataset, out, config, options, reporter=shown, should_stop=stop, cache=where)
+            result = tune(dataset, out, config, options, reporter=shown, should_stop=stop, **how)
         _show_study(result)
     if stop():
         raise typer.Exit(stop.exit_code)

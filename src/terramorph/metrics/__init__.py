@@ -1,6 +1,6 @@
 """Figures that say how good a translation is. Tensors in, numbers out; `catalog` lists them."""
 
-from terramorph.metrics.catalog import FROZEN, MAIN, METRICS, Metric, Needs, with_own
+from terramorph.metrics.catalog import FROZEN, MAIN, METRICS, Metric, Needs, add_metrics, added_metrics, with_own
 from terramorph.metrics.distribution import frechet_distance, kernel_distance
 from terramorph.metrics.inception import INCEPTION_FILE, InceptionFeatures
 from terramorph.metrics.mapwise import class_accuracy, class_iou, confusions, mean_iou, named_iou
@@ -22,6 +22,8 @@ __all__ = [
     "Needs",
     "SqueezeNetFeatures",
     "accuracy_within",
+    "add_metrics",
+    "added_metrics",
     "class_accuracy",
     "class_iou",
     "confusions",

@@ -172,17 +172,30 @@ METRICS: dict[str, Metric] = {metric.key: metric for metric in _ALL}
 MAIN: tuple[str, ...] = tuple(metric.key for metric in _ALL if metric.main)
 
 
+def add_metrics(metrics: Iterable[Metric]) -> None:
+    """Puts one's own into `METRICS`, where all of this process finds them: studies compare and rank by them.
+
+    Raises:
+        ConfigError: As `with_own`.
+    """
+    METRICS.update(with_own(metrics))
+
+
+def added_metrics() -> tuple[Metric, ...]:
+    """Those of `METRICS` that are from outside."""
+    return tuple(metric for metric in METRICS.values() if metric not in _ALL)
+
+
 def with_own(metrics: Iterable[Metric]) -> dict[str, Metric]:
     """`METRICS` and one's own, by key.
 
     Raises:
-        ConfigError: One of them is no `Metric`, or has the key of another.
+        ConfigError: One of them is no `Metric`, or has the key of a different one.
     """
     known = dict(METRICS)
     for metric in metrics:
         if not isinstance(metric, Metric):
             raise ConfigError(f"{metric!r} is not a metric; make a terramorph.metrics.Metric of it.")
-        if metric.key in known:
+        if known.setdefault(metric.key, metric) != metric:
             raise ConfigError(f"There is a metric {metric.key!r} already; choose another key for {metric.name}.")
-        known[metric.key] = metric
     return known

@@ -92,7 +92,7 @@ class Opener:
         path = self._bundle(name)
         stamp = _stamp(path)
         if name not in self._loaded or self._loaded[name][0] != stamp:
-            self._loaded[name] = stamp, terramorph.load(path)
+            self._loaded[name] = stamp, terramorph.load(path, allowed=self._settings.allow)
         return self._loaded[name][1]
 
     @staticmethod

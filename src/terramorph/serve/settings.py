@@ -45,6 +45,7 @@ class Settings(_Frozen):
 
     Attributes:
         layers: at least one, with names that differ.
+        allow: modules from outside whose code may run, where a model is of one of their classes.
         host, port: where it listens; port 0 takes a free one.
         root_path: the path under which a proxy offers it, such as /maps.
         public_url: scheme, host and path that links begin with, for clients behind a proxy; default: those of the
@@ -61,6 +62,7 @@ class Settings(_Frozen):
     """
 
     layers: tuple[LayerSettings, ...] = Field(min_length=1)
+    allow: tuple[str, ...] = ()
     host: str = "127.0.0.1"
     port: int = Field(default=8765, ge=0, le=65535)
     root_path: str = Field(default="", pattern=r"^(/[A-Za-z0-9_~.-]+)*$")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -39,6 +39,7 @@ class Job:
     options: StudyOptions
     deadline: float | None
     cache: Path
+    allowed: Collection[str] = ()
 
 
 class _Interrupted(Exception):
@@ -148,15 +149,15 @@ class _Climb:
     def _rung(self, place: int, images: int) -> Exception | None:
         """Trains to a rung and scores; why the trial ends there, if it does."""
         began, watch = time.perf_counter(), _Watch(self, images)
-        run, data, cache = self.folder / "run", self.worker.job.out / TUNING, self.worker.job.cache
+        job, run, allowed = self.worker.job, self.folder / "run", self.worker.job.allowed
+        data = job.out / TUNING
         scores = None
         try:
-            result = train_to(
-                run, data, self.config, images=images, reporter=watch, should_stop=watch.stop, cache=cache
-            )
+            how: dict[str, Any] = {"reporter": watch, "should_stop": watch.stop, "cache": job.cache, "allowed": allowed}
+            result = train_to(run, data, self.config, images=images, **how)
             if result.finished and not watch.dead:
-                where = self.folder / "scores"
-                scores = score(run, data, "val", where, weights=self.plan.weights, device=self.config.device).overall
+                how = {"weights": self.plan.weights, "device": self.config.device, "allowed": allowed}
+                scores = score(run, data, "val", self.folder / "scores", **how).overall
         except TrainingDivergedError as error:
             watch.dead = str(error)
         except (ConfigError, torch.OutOfMemoryError) as error:
@@ -167,7 +168,7 @@ class _Climb:
         if watch.dead:
             return self._pruned(watch.dead)
         if watch.too_slow:
-            raise too_small(self.worker.job.options.budget, self.plan, watch.too_slow)
+            raise too_small(job.options.budget, self.plan, watch.too_slow)
         if scores is None:
             return _Interrupted()
         missing = next((name for name in self.plan.objectives if scores[name] is None), None)

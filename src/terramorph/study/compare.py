@@ -153,9 +153,15 @@ def compare(
     ):
         _claim(out, study, dataset, jobs)
         worker = _Worker(
-            study, dataset, feature_weights, Path(cache), reporter or _SilentStudy(), tracker or NoTracking(), jobs
+            study,
+            dataset,
+            feature_weights,
+            Path(cache),
+            reporter or _SilentStudy(),
+            tracker or NoTracking(),
+            jobs,
+            allowed,
         )
-        worker.allowed = allowed
         document = _publish(worker, out)
         for number, job in enumerate(jobs, 1):
             if worker.is_through(job):
@@ -243,17 +249,19 @@ class _Worker:
         reporter: StudyReporter,
         tracker: NoTracking,
         jobs: Sequence[Job],
+        allowed: Collection[str],
     ) -> None:
         self.study, self.dataset, self.weights, self.cache = study, dataset, weights, cache
-        self.reporter, self.tracker = reporter, tracker
-        self.allowed: Collection[str] = ()
+        self.reporter, self.tracker, self.allowed = reporter, tracker, allowed
         self.weights_name = None if weights is None else str(weights)
         self.records = {job: read_record(job.folder) for job in jobs}
 
     def is_through(self, job: Job) -> bool:
         """Whether a run need not be touched; what was refused is tried again, for its settings may be others now."""
         record = self.records[job]
-        return record.state == "diverged" or (record.state == "done" and record.weights == self.weights_name)
+        compared = {*self.study.metrics, *self.study.secondary}
+        scored = record.scores is not None and compared <= record.scores.overall.keys()
+        return record.state == "diverged" or (scored and record.weights == self.weights_name)
 
     def keep(self, job: Job, **changes: Any) -> Record:
         """Changes a run's record, here and on the disk."""

@@ -12,7 +12,7 @@ import json
 import re
 import shutil
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -135,6 +135,7 @@ def confirm_study(
     reporter: TuneReporter | None = None,
     should_stop: Callable[[], bool] | None = None,
     cache: str | Path = DEFAULT_CACHE,
+    allowed: Collection[str] = (),
 ) -> TuneResult:
     """Confirms the best trial of a study on the split that tuning never saw, and writes the page again.
 
@@ -144,6 +145,7 @@ def confirm_study(
         weights: folder with the weights of LPIPS and FD, which is remembered; None for the one that was given last.
         reporter: told how it goes.
         should_stop: asked after every step; what is there then is kept, and the next call goes on.
+        allowed: as in `tune`.
 
     Raises:
         ConfigError: if there is no study, another process confirms it, or an objective cannot be computed.
@@ -157,7 +159,7 @@ def confirm_study(
     result = conclude(out, plan, trials)
     if result.best is None or result.best.is_preset:
         return result
-    require_objectives(plan.objectives, plan.dataset, plan.confirmed_on, plan.preset, plan.weights)
+    require_objectives(plan.objectives, plan.dataset, plan.confirmed_on, plan.preset, plan.weights, allowed)
     compare(
         plan.dataset,
         _comparison(plan, result.best),
@@ -166,6 +168,7 @@ def confirm_study(
         cache=cache,
         reporter=_Told(reporter or SilentTuning()),
         should_stop=should_stop,
+        allowed=allowed,
     )
     return conclude(out, plan, trials)
 

@@ -28,7 +28,7 @@ from typing import Any
 from pydantic import Field, field_validator, model_validator
 
 from terramorph.errors import ConfigError, did_you_mean
-from terramorph.metrics import FROZEN, MAIN, METRICS
+from terramorph.metrics import FROZEN, MAIN, METRICS, added_metrics
 from terramorph.study.run import flat, flat_settings
 from terramorph.tables import Table, checked, read_toml
 from terramorph.training import TrainConfig, load_config
@@ -197,6 +197,7 @@ def load_study(
     fitted, same = _different([_fitted(variant, file.budget.images, where) for variant in made], where, comes_along)
     if len(fitted) < 2:
         raise ConfigError(f"No change of {where[0].lower() + where[1:]} can be made: {(left_out + same)[0]}")
+    compared = MAIN if file.metrics is None else tuple(file.metrics)
     return Study(
         Path(study).stem if str(study).endswith(".toml") else str(study),
         fitted,
@@ -204,8 +205,9 @@ def load_study(
         file.budget.minutes,
         file.seeds,
         file.split if split is None else split,
-        MAIN if file.metrics is None else tuple(file.metrics),
+        compared,
         left_out + same,
+        tuple(metric.key for metric in added_metrics() if metric.key not in compared),
     )
 
 

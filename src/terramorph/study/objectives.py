@@ -7,7 +7,7 @@ measured by a discriminator that differs from trial to trial.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,12 @@ _LOOK = 8  # pairs of the untrained trial
 
 
 def choose_objectives(
-    asked: Sequence[str], dataset: Path, splits: Splits, preset: TrainConfig, weights: Path | None
+    asked: Sequence[str],
+    dataset: Path,
+    splits: Splits,
+    preset: TrainConfig,
+    weights: Path | None,
+    allowed: Collection[str] = (),
 ) -> tuple[str, ...]:
     """The metrics asked for, or the best one that can be computed, found out by scoring an untrained network.
 
@@ -36,6 +41,7 @@ def choose_objectives(
         dataset, splits: what trials are scored on.
         preset: says direction, size and network.
         weights: folder with the weights of deep features.
+        allowed: modules from outside that the network may be of.
 
     Raises:
         ConfigError: if a metric is unknown, named twice, or cannot be computed here.
@@ -50,20 +56,27 @@ def choose_objectives(
     with tempfile.TemporaryDirectory() as folder:
         pairs = Path(folder) / "pairs"
         link_pairs(dataset, replace(splits, tuning=splits.tuning[:_LOOK]), pairs)
-        document = _look(pairs, "val", preset, weights)
+        document = _look(pairs, "val", preset, weights, allowed)
     _require(asked, document)
     return tuple(asked) or (next(name for name in MAIN if document[name] is not None),)
 
 
 def require_objectives(
-    objectives: Sequence[str], dataset: Path, split: str, preset: TrainConfig, weights: Path | None
+    objectives: Sequence[str],
+    dataset: Path,
+    split: str,
+    preset: TrainConfig,
+    weights: Path | None,
+    allowed: Collection[str] = (),
 ) -> None:
     """Finds out in the same way whether the objectives can be computed on a split; arguments and errors likewise."""
-    _require(objectives, _look(dataset, split, preset, weights))
+    _require(objectives, _look(dataset, split, preset, weights, allowed))
 
 
-def _look(dataset: Path, split: str, preset: TrainConfig, weights: Path | None) -> dict[str, Any]:
-    model = Model(_untrained(dataset, split, preset), device=preset.device)
+def _look(
+    dataset: Path, split: str, preset: TrainConfig, weights: Path | None, allowed: Collection[str]
+) -> dict[str, Any]:
+    model = Model(_untrained(dataset, split, preset, allowed), device=preset.device)
     return evaluate(model, dataset, split=split, weights=weights, limit=_LOOK)
 
 
@@ -73,7 +86,7 @@ def _require(objectives: Sequence[str], document: Mapping[str, Any]) -> None:
             raise ConfigError(f"The objective {name} cannot be computed here: {document['reasons'][name]}")
 
 
-def _untrained(dataset: Path, split: str, preset: TrainConfig) -> Bundle:
+def _untrained(dataset: Path, split: str, preset: TrainConfig, allowed: Collection[str]) -> Bundle:
     """A bundle as a trial ends with, in everything but its weights."""
     pair = open_pairs(dataset, split, nodata=preset.data.nodata).read(0)
     sides = (pair.a, pair.b) if preset.direction == "AtoB" else (pair.b, pair.a)
@@ -83,7 +96,7 @@ def _untrained(dataset: Path, split: str, preset: TrainConfig) -> Bundle:
         whole = (0.0, 255.0) if side.pixels.dtype == "uint8" else (float(side.pixels.min()), float(side.pixels.max()))
         low, high = limits or whole
         bands.append(Bands.of(side.bands, Scaling(side.dtype.name, low, max(high, low + 1e-6)), side.units))
-    network = build_generator(preset.generator, bands[0].count, bands[1].count)
+    network = build_generator(preset.generator, bands[0].count, bands[1].count, allowed)
     return Bundle.of(
         network,
         preset.generator.network,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -139,7 +139,9 @@ class StudyPlan:
         }
 
 
-def make_plan(dataset: Path, out: Path, preset: TrainConfig, options: StudyOptions) -> StudyPlan:
+def make_plan(
+    dataset: Path, out: Path, preset: TrainConfig, options: StudyOptions, allowed: Collection[str] = ()
+) -> StudyPlan:
     """Settles a new study, or checks that an old one is about the same; writes nothing.
 
     Raises:
@@ -156,7 +158,7 @@ def make_plan(dataset: Path, out: Path, preset: TrainConfig, options: StudyOptio
     if begun is not None:
         _same(begun.plain(), {"dataset": str(dataset.resolve())}, out)
     weights = options.weights.resolve() if options.weights else begun.weights if begun else None
-    objectives = choose_objectives(options.objectives, dataset, splits, preset, weights)
+    objectives = choose_objectives(options.objectives, dataset, splits, preset, weights, allowed)
     per_step = preset.batch_size * preset.accumulate
     whole = total_steps(preset.schedule, len(splits.train), per_step, preset.max_steps) * per_step
     rungs = rungs_of(options.images or whole, options.rungs if len(objectives) == 1 else 1)
@@ -246,7 +248,7 @@ def load_plan(out: Path) -> StudyPlan:
     """The plan of a study that was begun.
 
     Raises:
-        ConfigError: if there is none, or its objective is a metric from outside that was not added to `METRICS`.
+        ConfigError: if there is none, or its objective is a metric from outside that was not added by `add_metrics`.
         StorageError: if it cannot be understood.
     """
     path = out / PLAN

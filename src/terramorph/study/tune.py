@@ -17,16 +17,19 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 import torch
 
 from terramorph.data import DEFAULT_CACHE
+from terramorph.errors import ConfigError
+from terramorph.metrics import Metric, add_metrics, added_metrics
 from terramorph.study.climb import Job, Worker, too_small
 from terramorph.study.conclusion import TuneResult, conclude
 from terramorph.study.plan import SilentTuning, StudyOptions, TuneReporter, keep_plan, make_plan
@@ -45,6 +48,7 @@ def tune(
     reporter: TuneReporter | None = None,
     should_stop: Callable[[], bool] | None = None,
     cache: str | Path = DEFAULT_CACHE,
+    allowed: Collection[str] = (),
 ) -> TuneResult:
     """Begins a study, or goes on with it; several processes and machines may do so at once.
 
@@ -56,6 +60,7 @@ def tune(
         reporter: told how it goes.
         should_stop: asked after every step; if it says True a checkpoint is written and the call ends.
         cache: folder of the decoded pairs.
+        allowed: modules from outside whose code may run, where a setting names it.
 
     Returns:
         The trials so far and the best of them.
@@ -70,10 +75,10 @@ def tune(
     require_optuna()
     out, options = Path(out), options or StudyOptions()
     deadline = None if options.budget is None else time.time() + options.budget
-    plan = make_plan(Path(dataset), out, preset or TrainConfig(), options)
+    plan = make_plan(Path(dataset), out, preset or TrainConfig(), options, allowed)
     Trials(out, plan, options.storage)  # one that cannot be opened must not bind the folder
     keep_plan(out, plan)
-    job = Job(out, plan, options, deadline, Path(cache))
+    job = Job(out, plan, options, deadline, Path(cache), allowed)
     asked, listener = should_stop or (lambda: False), reporter or SilentTuning()
     if options.jobs == 1:
         Worker(job, listener, asked).go()
@@ -91,12 +96,21 @@ def _work_together(job: Job, listener: TuneReporter, asked: Callable[[], bool]) 
 
     They share no lock but those of the files, which the system lets go of: one that is killed holds up no other.
     """
+    own = added_metrics()
+    for metric in own:
+        try:
+            pickle.dumps(metric)
+        except Exception as error:
+            raise ConfigError(
+                f"The metric {metric.key} cannot be handed to other processes; define its functions at the top of a "
+                "module, or tune with jobs=1."
+            ) from error
     context = multiprocessing.get_context("spawn")
     threads = max(1, (os.cpu_count() or 1) // job.options.jobs)
     workers, open_ends = [], []
     for _ in range(job.options.jobs):
         ours, theirs = context.Pipe(duplex=False)
-        worker = context.Process(target=_worker, args=(job, threads, theirs))
+        worker = context.Process(target=_worker, args=(job, threads, theirs, own))
         worker.start()
         theirs.close()  # so that its end is seen here when the worker ends
         workers.append(worker)
@@ -143,12 +157,13 @@ class _ToParent:
         self._told.send(("message", (text,)))
 
 
-def _worker(job: Job, threads: int, told: Connection) -> None:
+def _worker(job: Job, threads: int, told: Connection, metrics: Sequence[Metric]) -> None:
     """One process of `_work_together`. It ends with its parent, which alone listens to the terminal."""
     stop = threading.Event()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
     torch.set_num_threads(threads)
+    add_metrics(metrics)
     parent = multiprocessing.parent_process()
     try:
         Worker(job, _ToParent(told), lambda: stop.is_set() or parent is None or not parent.is_alive()).go()
