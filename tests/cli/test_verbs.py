@@ -14,6 +14,8 @@ import pytest
 import torch
 from PIL import Image
 
+from terramorph.cartography import classify
+from terramorph.cli.demo import _published
 from terramorph.cli.reporting import TrainingReporter
 from terramorph.raster import read_image
 
@@ -222,13 +224,26 @@ def test_demo_at_a_small_scale(cli: Cli, tmp_path: Path) -> None:
     assert outcome.code == 0, outcome.err
     assert re.search(r"mean IoU of classes on the held-out map: 0\.\d{3}$", outcome.out, re.MULTILINE)
     page = (out / "index.html").read_text()
-    assert page.count('<img src="data:image/') == 3
+    assert page.count('<img src="data:image/') == 4  # aerial, made here, made by the published model, true
     assert 'href="evaluation/report.html"' in page
     assert (out / "evaluation" / "report.html").is_file()
     made, aerial = read_image(out / "map.tif"), read_image(out / "aerial.tif")
     assert made.grid == aerial.grid
     assert made.grid.crs is not None
-    assert cli(*words).code == 0  # an earlier demo is replaced
+    published = read_image(out / "map_town-sat2map.tif")
+    assert published.grid == aerial.grid
+    right = classify(published.pixels) == classify(read_image(out / "map_true.tif").pixels)
+    assert right.mean() > 0.85
+    # An earlier demo is replaced; a town that the published model was trained on shows nothing of it.
+    assert cli(*words, "--seed", 1).code == 0
+    assert not (out / "map_town-sat2map.tif").exists()
+    assert (out / "index.html").read_text().count('<img src="data:image/') == 3
+
+
+def test_demo_without_the_published_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _published(0) is not None
+    monkeypatch.setattr("terramorph.models.places", lambda entry: [])
+    assert _published(0) is None
 
 
 def test_demo_leaves_other_peoples_folders_alone(cli: Cli, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,6 +34,11 @@ WANTED = 0.5
 """Mean IoU of classes on the held-out map that the default recipe should reach."""
 STRIP = 400
 """Side in pixels of each picture of the strip."""
+PUBLISHED = "town-sat2map"
+"""The published model whose map is shown beside, where its file is on this machine."""
+PUBLISHED_MAP = f"map_{PUBLISHED}.tif"
+SEEN_SEEDS = range(1, 9)
+"""Seeds of the towns that `PUBLISHED` was trained on; with one of them its map is not shown."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,14 @@ class Ground:
     aerial: Raster
     made: Raster
     truth: Raster
+    published: Raster | None = None
+    """What the published model makes of it."""
+
+    @property
+    def pictures(self) -> list[tuple[str, Raster]]:
+        """Rasters to show, each with its caption."""
+        shown = [("input", self.aerial), ("output", self.made), (PUBLISHED, self.published), ("truth", self.truth)]
+        return [(caption, raster) for caption, raster in shown if raster is not None]
 
 
 def run(
@@ -53,7 +66,10 @@ def run(
     limit: Annotated[float, typer.Option(min=1, help="Seconds of training after which it is cut short.")] = 180.0,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
 ) -> None:
-    """Make a town, train on three quarters of it, draw the map of the last quarter, score it: one HTML page."""
+    """Make a town, train on three quarters of it, draw the map of the last quarter, score it: one HTML page.
+
+    The map by the published model town-sat2map, which has not seen the town, is shown beside.
+    """
     started = time.monotonic()
     _claim(out)
     heldout_aerial, heldout_truth = _make_pairs(out, size, seed)
@@ -86,11 +102,18 @@ def run(
     with Meter("evaluating") as meter:
         metrics = evaluate(model, out / "pairs", out / "evaluation", progress=meter.update)
     ground = Ground(read_image(heldout_aerial), read_image(made), read_image(heldout_truth))
-    miou, classes = _map_scores(ground)
+    miou, classes = _map_scores(ground.made, ground.truth)
+    published = None
+    if (path := _published(seed)) is not None:
+        drawn = out / PUBLISHED_MAP
+        load(path, device=device.value).translate_to(heldout_aerial, drawn, overwrite=True)
+        ground = replace(ground, published=read_image(drawn))
+        published = _map_scores(read_image(drawn), ground.truth)
     _write_strip(ground, out / "demo.png")
     facts = {
         "miou": miou,
         "classes": classes,
+        "published": published,
         "metrics": dict(metrics),
         "steps": result.step,
         "shortened": shortened,
@@ -105,6 +128,8 @@ def run(
     show_metrics(metrics)
     verdict = "" if miou >= WANTED or steps is not None else f" (the recipe should reach {WANTED}; was it cut short?)"
     say(f"mean IoU of classes on the held-out map: {miou:.3f}{verdict}")
+    if published:
+        say(f"mean IoU of the published model {PUBLISHED}, which has not seen this town: {published[0]:.3f}")
     say(f"{made}: the map, georeferenced. {out / 'index.html'}: the page.")
     say(f"{duration(time.monotonic() - started)} in all.")
 
@@ -125,6 +150,7 @@ def _claim(out: Path) -> None:
             part.write_text(json.dumps({"made by": "terramorph demo"}) + "\n", encoding="utf-8")
         for folder in ("pairs", "run", "cache", "evaluation"):
             shutil.rmtree(out / folder, ignore_errors=True)
+        (out / PUBLISHED_MAP).unlink(missing_ok=True)
     except StorageError:
         raise
     except OSError as error:
@@ -153,6 +179,20 @@ def _make_pairs(out: Path, size: int, seed: int) -> tuple[Path, Path]:
         f"({TILE} px, 1 m/px)."
     )
     return paths
+
+
+def _published(seed: int) -> Path | None:
+    """The file of the published model; None if it is not on this machine, or was trained on the town of this seed."""
+    from terramorph.models import places, require_entry, verify
+
+    if seed in SEEN_SEEDS:
+        say(f"{PUBLISHED} was trained on the town of seed {seed}, so its map is not shown beside.")
+        return None
+    entry = require_entry(PUBLISHED)
+    path = next((place for place in places(entry) if verify(place, entry)), None)
+    if path is None:
+        say(f"The published model {PUBLISHED} is not on this machine, so its map is not shown beside.")
+    return path
 
 
 def _train(out: Path, config: TrainConfig, limit: float) -> tuple[TrainResult, int]:
@@ -200,7 +240,7 @@ def _use_fastest_threads(config: TrainConfig) -> dict[int, float]:
     return paces
 
 
-def _map_scores(ground: Ground) -> tuple[float, list[tuple[str, str, float | None]]]:
+def _map_scores(made: Raster, truth: Raster) -> tuple[float, list[tuple[str, str, float | None]]]:
     """Mean IoU of classes over the whole held-out map, and each class with its colour and IoU."""
     import torch
 
@@ -208,27 +248,24 @@ def _map_scores(ground: Ground) -> tuple[float, list[tuple[str, str, float | Non
     from terramorph.metrics import confusions, mean_iou, named_iou
 
     index = torch.arange(len(CLASSES))[:, None, None]
-    made, truth = (
-        torch.from_numpy(classify(raster.pixels))[None, None] == index for raster in (ground.made, ground.truth)
-    )
-    confusion = confusions(made, truth)[0]
+    found, true = (torch.from_numpy(classify(raster.pixels))[None, None] == index for raster in (made, truth))
+    confusion = confusions(found, true)[0]
     colours = {c.name: "#{:02x}{:02x}{:02x}".format(*c.rgb) for c in MAP_CLASSES}
     values = named_iou(confusion, CLASSES)
     return float(mean_iou(confusion)), [(name, colours[name], value) for name, value in values.items()]
 
 
 def _write_strip(ground: Ground, path: Path) -> None:
-    """Aerial, made and true side by side: the middle of the ground, in one PNG of 256 colours."""
+    """The pictures side by side: the middle of the ground, in one PNG of 256 colours."""
     import numpy as np
     from PIL import Image
 
     side = min(STRIP, ground.truth.height)
     start = (ground.truth.height - side) // 2
     middle = slice(start, start + side)
-    rasters = (ground.aerial, ground.made, ground.truth)
-    parts = [raster.pixels[:, middle, middle].transpose(1, 2, 0) for raster in rasters]
-    gap = np.full((side, 8, 3), 255, np.uint8)
-    strip = np.concatenate([parts[0], gap, parts[1], gap, parts[2]], axis=1)
+    parts = [raster.pixels[:, middle, middle].transpose(1, 2, 0) for _, raster in ground.pictures]
+    strip = np.concatenate([np.pad(part, ((0, 0), (0, 8), (0, 0)), constant_values=255) for part in parts], axis=1)
+    strip = strip[:, :-8]  # no gap after the last
     with atomic(path) as part:
         Image.fromarray(strip).quantize(256, dither=Image.Dither.NONE).save(part, format="PNG", optimize=True)
 
@@ -242,21 +279,28 @@ def _write_page(out: Path, ground: Ground, facts: dict[str, Any]) -> None:
     from terramorph.report.tables import Cell, Row, Table
 
     pictures = [
-        ("input", picture_uri(ground.aerial.pixels, "JPEG", quality=85)),
-        ("output", picture_uri(ground.made.pixels, "PNG")),
-        ("truth", picture_uri(ground.truth.pixels, "PNG")),
+        (
+            caption,
+            picture_uri(raster.pixels, "JPEG", quality=85) if caption == "input" else picture_uri(raster.pixels, "PNG"),
+        )
+        for caption, raster in ground.pictures
     ]
-    scores, floor = facts["metrics"], facts["metrics"]["floor"]
+    scores, floor, published = facts["metrics"], facts["metrics"]["floor"], facts["published"]
     scored = [metric for key, metric in METRICS.items() if scores[key] is not None]
     chief = [one for one in scored if one.main and one.key != "miou"][:3]
     cards = [
-        ("Mean IoU of classes", f"{facts['miou']:.2f}", "over the whole map"),
+        ("Mean IoU of classes", f"{facts['miou']:.2f}", "trained here, over the whole map"),
+        *((("Mean IoU of classes", f"{published[0]:.2f}", PUBLISHED),) if published else ()),
         *((one.label, one.said(scores[one.key]), f"floor {one.said(floor[one.key])}") for one in chief),
         ("Training", facts["training"], f"{facts['steps']:,} steps"),
     ]
-    recognised = [
-        [Cell(name, name, colour=colour), Cell("absent" if iou is None else percent(iou), iou)]
-        for name, colour, iou in facts["classes"]
+    by_model = [facts["classes"], *([published[1]] if published else [])]
+    recognised: list[Row] = [
+        [
+            Cell(entries[0][0], entries[0][0], colour=entries[0][1]),
+            *(Cell("absent" if iou is None else percent(iou), iou) for _, _, iou in entries),
+        ]
+        for entries in zip(*by_model, strict=True)
     ]
     told: list[Row] = [
         [f"{one.label} {one.arrow}", *(Cell(one.said(side[one.key]), side[one.key]) for side in (scores, floor))]
@@ -267,7 +311,8 @@ def _write_page(out: Path, ground: Ground, facts: dict[str, Any]) -> None:
         "demo.html.j2",
         pictures=pictures,
         cards=cards,
-        recognised=Table(["Class", "IoU"], recognised),
+        recognised=Table(["Class", "IoU", *([f"IoU, {PUBLISHED}"] if published else [])], recognised),
+        name=PUBLISHED,
         scores=Table(["Metric", "Model", "Floor"], told, "Floor: what one constant colour scores."),
         version=__version__,
         **facts,
