@@ -53,8 +53,8 @@ class Ground:
 
     @property
     def pictures(self) -> list[tuple[str, Raster]]:
-        """Rasters to show, each with its caption."""
-        shown = [("input", self.aerial), ("output", self.made), (PUBLISHED, self.published), ("truth", self.truth)]
+        """Rasters to show, each with its caption; the page lays each on the next one, the last on the first."""
+        shown = [("input", self.aerial), ("output", self.made), ("truth", self.truth), (PUBLISHED, self.published)]
         return [(caption, raster) for caption, raster in shown if raster is not None]
 
 
