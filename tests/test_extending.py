@@ -48,6 +48,19 @@ class NoStride(nn.Module):
     def __init__(self, in_bands, out_bands):
         super().__init__()
 
+class Halves(nn.Module):
+    stride, halo = 1, 0
+
+    def __init__(self, in_bands, out_bands):
+        super().__init__()
+
+    def forward(self, source):
+        return source[..., ::2]
+
+class Fails(Halves):
+    def forward(self, source):
+        raise KeyError("key")
+
 def patches(batch, output, features):
     return (output - batch.target).abs()
 """
@@ -278,6 +291,8 @@ def test_dropout_can_be_repeated_and_is_live_in_paper_mode(outside: Path, found:
     ("name", "settings", "said"),
     [
         ("my_mistakes:NoStride", {}, "stride must be an int"),
+        ("my_mistakes:Halves", {}, r"makes \(1, 3, 256, 128\), not \(1, 3, 256, 256\)"),
+        ("my_mistakes:Fails", {}, "my_mistakes:Fails failed: KeyError, 'key'"),
         ("my_generators:Small", {"wide": 3}, "cannot be built .*wide=3 .*unexpected keyword"),
         ("my_generators:torch", {}, "cannot be built"),
         ("my_generators:Absent", {}, "holds no Absent"),
@@ -295,6 +310,11 @@ def test_what_a_term_must_be(town_pairs: Path, tmp_path: Path, found: None) -> N
     term = Term("l1", 1.0, resolve("my_losses:edges", OWN))
     with pytest.raises(ConfigError, match=r"loss\.terms\.l1 is that of a term"):
         train(town_pairs, tmp_path / "other", make_tiny(), cache=tmp_path, terms=[term])
+    for wrong in (term.value, Term("three", 1.0, 3)):  # type: ignore[arg-type]
+        with pytest.raises(ConfigError, match="is no loss term; give terramorph"):
+            train(town_pairs, tmp_path / "wrong", make_tiny(), cache=tmp_path, terms=[wrong])  # type: ignore[list-item]
+    with pytest.raises(ConfigError, match="The loss term fails failed: TypeError"):
+        train(town_pairs, tmp_path / "fails", make_tiny(), cache=tmp_path, terms=[Term("fails", 1.0, len)])  # type: ignore[arg-type]
 
 
 def test_what_a_notebook_defines_is_found_only_there(monkeypatch: pytest.MonkeyPatch, found: None) -> None:

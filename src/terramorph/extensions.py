@@ -6,12 +6,13 @@ class, such as a bundle, has no say in it.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from functools import reduce
 from importlib import import_module
 from typing import Any
 
-from terramorph.errors import ConfigError
+from terramorph.errors import ConfigError, TerramorphError
 
 
 def is_outside(name: str) -> bool:
@@ -39,9 +40,8 @@ def name_of(thing: Any) -> str:
     """
     module, name = getattr(thing, "__module__", None), getattr(thing, "__qualname__", None)
     if not module or not name or "<" in name:
-        raise ConfigError(
-            f"{name or thing!r} cannot be found by name; define a class or function at the top of a module."
-        )
+        what = name or f"An object of {type(thing).__name__}"
+        raise ConfigError(f"{what} cannot be found by name; define a class or function at the top of a module.")
     return f"{module}:{name}"
 
 
@@ -73,3 +73,24 @@ def resolve(name: str, allowed: Collection[str]) -> Any:
         return reduce(getattr, name.partition(":")[2].split("."), found)
     except AttributeError as error:
         raise ConfigError(f"The module {module} holds no {name.partition(':')[2]}; check the name {name}.") from error
+
+
+@contextmanager
+def running(what: str) -> Iterator[None]:
+    """Around code from outside: what it raises becomes one sentence, and its traceback is the cause.
+
+    Args:
+        what: what runs, as the subject of the sentence.
+
+    Raises:
+        ConfigError: if the code raises; errors of terramorph and a lack of memory pass as they are.
+    """
+    try:
+        yield
+    except (TerramorphError, MemoryError):
+        raise
+    except Exception as error:
+        if type(error).__name__ == "OutOfMemoryError":  # torch's, which is no MemoryError
+            raise
+        reason = (str(error).strip() or "no message").splitlines()[0].rstrip(".")
+        raise ConfigError(f"{what} failed: {type(error).__name__}, {reason}; mend its code.") from error

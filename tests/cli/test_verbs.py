@@ -23,6 +23,15 @@ from ..interop.reference import PublicUNet, scrambled
 from .conftest import TINY, Cli, start
 
 
+def test_a_dry_run_needs_no_folder(cli: Cli, town_pairs: Path, tmp_path: Path) -> None:
+    done = cli("train", town_pairs, "--cache", tmp_path / "cache", "--dry-run", *TINY)
+    assert done.code == 0
+    assert "run.html" not in done.out + done.err
+    wrong = cli("train", town_pairs, "--direction", "XtoY", "--dry-run")
+    assert wrong.code == 2
+    assert "Value error" not in wrong.err
+
+
 def test_train_dry_run_prints_the_configuration_and_trains_nothing(cli: Cli, town_pairs: Path, tmp_path: Path) -> None:
     outcome = cli(
         "train", town_pairs, "--out", tmp_path / "run", "--cache", tmp_path / "cache", "--dry-run", *TINY, "--seed", 7

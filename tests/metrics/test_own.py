@@ -78,5 +78,7 @@ def test_what_is_no_metric_is_refused(pairs: Path, bundle: Path) -> None:
             evaluate(bundle, pairs, metrics=metrics)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="flat gives"):
         evaluate(bundle, pairs, metrics=[Metric("flat", "flat", True, flat)])
+    with pytest.raises(ConfigError, match="The metric fails failed: TypeError"):
+        evaluate(bundle, pairs, metrics=[Metric("fails", "fails", True, len)])  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="Python name"):
         Metric("not a name", "name", True, flat)

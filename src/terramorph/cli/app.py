@@ -108,7 +108,8 @@ def sentence(error: BaseException) -> str:
     if _is_usage(error):
         context = getattr(error, "ctx", None)
         hint = f" See `{context.command_path} --help`." if context is not None else ""
-        return _one_line(error.format_message()).rstrip(".") + "." + hint  # type: ignore[attr-defined]
+        what = _one_line(error.format_message()).replace(": Value error, ", ": ")  # type: ignore[attr-defined]
+        return what.rstrip(".") + "." + hint
     if isinstance(error, typer.Abort):
         return "Stopped."
     if isinstance(error, TerramorphError | StoppedBefore):

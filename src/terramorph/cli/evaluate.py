@@ -110,6 +110,9 @@ def show_metrics(metrics: Mapping[str, Any], own: Sequence[Metric] = ()) -> None
         if metrics[key] is not None
     ]
     show_columns(f"{metrics['n']} pairs", ("metric", "model", "one colour", "model is"), rows)
-    missing = [one.name for key, one in known.items() if metrics[key] is None]
-    if missing:
-        say(f"Not computed: {', '.join(missing)}; metrics.json says why.")
+    missing: dict[str, list[str]] = {}
+    for key, one in known.items():
+        if metrics[key] is None:
+            missing.setdefault(metrics["reasons"].get(key, ""), []).append(one.name)
+    for reason, names in missing.items():
+        say(f"Not computed: {', '.join(names)}. {reason}".rstrip())

@@ -28,6 +28,7 @@ class TrainingReporter:
     Args:
         quiet: say nothing at all; for the other processes of a group.
         compact: leave the plan out.
+        nowhere: the run's folder is not kept, and so not told.
         verbose: print the whole configuration, every loss, and every validation.
         stop: asked while the run is made ready; the loop asks it after each step.
 
@@ -36,11 +37,17 @@ class TrainingReporter:
     """
 
     def __init__(
-        self, *, quiet: bool = False, compact: bool = False, verbose: bool = False, stop: StopFlag | None = None
+        self,
+        *,
+        quiet: bool = False,
+        compact: bool = False,
+        nowhere: bool = False,
+        verbose: bool = False,
+        stop: StopFlag | None = None,
     ) -> None:
         self._stop = stop or StopFlag()
         self._quiet = quiet
-        self._compact, self._verbose = compact, verbose
+        self._compact, self._nowhere, self._verbose = compact, nowhere, verbose
         self._scores = ""
         self._meter: Meter | None = None
         self._phase = ""
@@ -61,7 +68,7 @@ class TrainingReporter:
         if self._quiet:
             return
         if not self._compact:
-            show_plan(plan, self._verbose)
+            show_plan(plan, self._verbose, self._nowhere)
         for sentence in plan.skipped:
             warn(f"skipped: {sentence}")
         if plan.skipped:
@@ -116,18 +123,18 @@ class TrainingReporter:
             self._meter = None
 
 
-def show_plan(plan: Plan, verbose: bool = False) -> None:
+def show_plan(plan: Plan, verbose: bool = False, nowhere: bool = False) -> None:
     """Prints a training plan: counts, where to look, how long it will take; the resolved configuration if asked."""
     steps = f"{plan.total_steps}" + (f", {plan.first_step} of them done" if plan.first_step else "")
     networks = ", ".join(f"{name} {count / 1e6:.3f} million" for name, count in plan.parameters.items())
     together = f", {plan.processes} processes" if plan.processes > 1 else ""
     rows = [
         ("pairs", f"{plan.pairs} from {plan.dataset}"),
-        ("run", str(plan.out)),
+        *([] if nowhere else [("run", str(plan.out))]),
         ("steps", steps),
         ("parameters", networks),
         ("computed", f"on {plan.device}, {plan.precision}{together}"),
-        ("page", str(plan.out / "run.html")),
+        *([] if nowhere else [("page", str(plan.out / "run.html"))]),
     ]
     if plan.config.start.model:
         rows.append(("starts from", plan.config.start.model))

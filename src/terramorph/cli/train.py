@@ -7,6 +7,7 @@ import shlex
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -85,12 +86,12 @@ def run(
         how_far = {"max_steps": max_steps, "allowed": from_here(allow)}
         _run(lambda **how: _resume(again, dataset, cache, **how_far, **how), again, cache, verbose=verbose)
         return
-    if dataset is None or out is None:
+    if dataset is None or (out is None and not dry_run):
         missing = "DATASET" if dataset is None else "--out RUN"
         raise ConfigError(f"{missing} is missing: give DATASET and --out RUN to start, or --resume RUN to go on.")
-    start = dataset, out
+    pairs = dataset
 
-    def begin(**how: Any) -> TrainResult:
+    def begin(folder: Path, **how: Any) -> TrainResult:
         from terramorph.data import DEFAULT_CACHE
         from terramorph.training import config_of, load_config, parse_assignments, train
 
@@ -102,7 +103,8 @@ def run(
         else:
             config = load_config(preset or "pix2pix", {**changed, "start.model": model or ""})
         return train(
-            *start,
+            pairs,
+            folder,
             config,
             skip_bad=skip_bad,
             cache=cache or DEFAULT_CACHE,
@@ -111,7 +113,11 @@ def run(
             **how,
         )
 
-    _run(begin, out, cache, dry_run, verbose)
+    if out is not None:
+        _run(lambda **how: begin(out, **how), out, cache, dry_run, verbose)
+        return
+    with TemporaryDirectory(prefix="terramorph-") as made:  # a dry run, of which nothing is kept
+        _run(lambda **how: begin(Path(made), **how), None, cache, dry_run, verbose)
 
 
 def _resume(run_folder: Path, dataset: Path | None, cache: Path | None, **how: Any) -> TrainResult:
@@ -122,7 +128,7 @@ def _resume(run_folder: Path, dataset: Path | None, cache: Path | None, **how: A
 
 
 def _run(
-    work: Callable[..., TrainResult], out: Path, cache: Path | None, dry_run: bool = False, verbose: bool = False
+    work: Callable[..., TrainResult], out: Path | None, cache: Path | None, dry_run: bool = False, verbose: bool = False
 ) -> None:
     """Trains until the end or a signal, and says how it went."""
     from terramorph.cli.reporting import TrainingReporter
@@ -132,7 +138,7 @@ def _run(
     notice = "Stopping after this step; once more to stop at once." if first else ""
     with (
         stop_after_step(notice) as stop,
-        TrainingReporter(quiet=not first, verbose=verbose or dry_run, stop=stop) as reporter,
+        TrainingReporter(quiet=not first, nowhere=out is None, verbose=verbose or dry_run, stop=stop) as reporter,
     ):
         result = work(reporter=reporter, should_stop=stop)
     if dry_run:

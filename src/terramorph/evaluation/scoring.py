@@ -18,6 +18,7 @@ from torch import Tensor
 from terramorph.cartography import ROADS
 from terramorph.errors import InputError
 from terramorph.evaluation.classes import Classes
+from terramorph.extensions import running
 from terramorph.metrics import (
     FROZEN,
     INCEPTION_FILE,
@@ -163,7 +164,8 @@ class Tally:
         """
         count = len(truth["pixels"])
         for compute, metric in {one.compute: one for one in self._computed.values()}.items():
-            found = compute(prediction[metric.needs], truth[metric.needs], mask)
+            with running(f"The metric {metric.key}"):
+                found = compute(prediction[metric.needs], truth[metric.needs], mask)
             if not isinstance(found, Tensor) or not found.ndim or len(found) != count:
                 shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
                 raise InputError(

@@ -10,9 +10,12 @@ from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 
 from terramorph.errors import ConfigError
-from terramorph.extensions import module_of, resolve
+from terramorph.extensions import module_of, resolve, running
 from terramorph.networks.generator import GeneratorConfig
 from terramorph.networks.layers import NoiseDropout, on_stride
+
+TRIED = 256
+"""Side in pixels of the image that a class from outside is tried on."""
 
 
 def _well_formed(name: str) -> str:
@@ -84,7 +87,22 @@ class OutsideConfig(GeneratorConfig):
                     setattr(parent, name, NoiseDropout(child.p, planes=isinstance(child, nn.Dropout2d)))
         if stride > 1:
             network.__class__ = type(type(network).__name__, (OnStride, type(network)), {})
+        self._try(network, in_bands, out_bands)
         return network
+
+    def _try(self, network: nn.Module, in_bands: int, out_bands: int) -> None:
+        """Asks for one small image, so that what is no generator is told before there is data or a run."""
+        noise, side, training = getattr(network, "noise", 0), TRIED, network.training
+        images = [torch.zeros(1, bands, side, side) for bands in (in_bands, noise) if bands]
+        with running(f"The generator {self.network}"), torch.no_grad():
+            made: Any = network.eval()(*images)
+        network.train(training)
+        shape = tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__
+        if shape != (1, out_bands, side, side):
+            raise ConfigError(
+                f"{self.network} is no generator: of an image (1, {in_bands}, {side}, {side}) it makes {shape}, not "
+                f"(1, {out_bands}, {side}, {side})."
+            )
 
     def start(self, network: nn.Module, random: torch.Generator, published: bool = True) -> None:
         """Nothing: the class has chosen its weights."""

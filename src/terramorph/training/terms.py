@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from terramorph.errors import ConfigError
-from terramorph.extensions import resolve
+from terramorph.extensions import resolve, running
 from terramorph.losses import (
     PairChange,
     feature_distance,
@@ -85,12 +85,14 @@ def with_terms(config: TrainConfig, terms: Sequence[Term]) -> TrainConfig:
     """A configuration that names further terms, as a run records them.
 
     Raises:
-        ConfigError: if a weight is not a number.
+        ConfigError: if a weight is not a number, or something is no term.
     """
     if not terms:
         return config
     values = config.model_dump()
     for term in terms:
+        if not isinstance(term, Term) or not callable(term.value):
+            raise ConfigError(f"{term!r} is no loss term; give terramorph.training.Term(name, weight, function).")
         function = f"{term.value.__module__}:{getattr(term.value, '__qualname__', type(term.value).__qualname__)}"
         values["loss"]["terms"][term.name] = {"function": function, "weight": term.weight}
     return parse_config(values)
@@ -143,7 +145,8 @@ def _checked(name: str, value: Value) -> Value:
     """A function from outside, whose value is known to be a number."""
 
     def checked(batch: Batch, output: Tensor, features: Features) -> Tensor:
-        found: Any = value(batch, output, features)
+        with running(f"The loss term {name}"):
+            found: Any = value(batch, output, features)
         if not isinstance(found, Tensor) or found.ndim:
             given = (
                 f"a tensor of shape {tuple(found.shape)}" if isinstance(found, Tensor) else f"{type(found).__name__}"
