@@ -349,3 +349,16 @@ def test_native_zooms_of_2_12_metres(epsg: int, latitude: float, native: int) ->
     _, northing = Transformer.from_crs(4326, epsg, always_xy=True).transform(utm.proj.area_of_use.west + 3, latitude)
     grid = Grid(64, 64, Affine(2.12, 0, 500_000, 0, -2.12, northing), utm)
     assert native_zoom(terramorph.open_source(Raster.from_pixels(np.zeros((3, 64, 64), np.uint8), grid))) == native
+
+
+def test_settings_that_do_not_fit_say_what_to_write(tmp_path: Path) -> None:
+    layer = {"name": "a", "model": "m", "source": "s"}
+    for values, said in (
+        ({"layers": [{**layer, "name": "a b"}]}, r"layers\.0\.name: 'a b' does not fit; use lower-case letters"),
+        ({"layers": [layer], "root_path": "maps"}, "root_path: 'maps' does not fit; give a path that begins with /"),
+        ({"layers": [layer], "public_url": "maps"}, "public_url: 'maps' does not fit; give an address"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            load_settings(values=values)
+    with pytest.raises(ConfigError, match=r"settings of a server \(No such file or directory\)"):
+        load_settings(tmp_path / "absent.toml")

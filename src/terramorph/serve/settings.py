@@ -13,6 +13,13 @@ from terramorph.errors import ConfigError
 NAME = r"^[a-z0-9][a-z0-9-]{0,63}$"
 """Names of layers; they stand in URLs."""
 
+_PATTERNS = {
+    "name": "use lower-case letters, digits and hyphens",
+    "root_path": "give a path that begins with /, such as /maps",
+    "public_url": "give an address that begins with http:// or https://, such as https://example.org/maps",
+}
+"""What to write where a pattern does not match."""
+
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -97,9 +104,14 @@ def load_settings(path: str | Path | None = None, values: dict[str, Any] | None 
         try:
             read = parse_toml(Path(path).read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, DocumentError) as error:
-            raise ConfigError(f"{path} cannot be read as settings of a server ({error}).") from error
+            reason = getattr(error, "strerror", None) or error
+            raise ConfigError(f"{path} cannot be read as settings of a server ({reason}).") from error
     try:
         return Settings.model_validate({**read, **(values or {})})
     except ValidationError as error:
         where = f"{path}: " if path is not None else ""
-        raise ConfigError(f"{where}{first_fault(error)}.") from error
+        wrong, fault = error.errors()[0], first_fault(error)
+        if wrong["type"] == "string_pattern_mismatch":
+            key = ".".join(str(part) for part in wrong["loc"])
+            fault = f"{key}: {wrong['input']!r} does not fit; {_PATTERNS[str(wrong['loc'][-1])]}"
+        raise ConfigError(f"{where}{fault}.") from error

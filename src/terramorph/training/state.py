@@ -93,8 +93,9 @@ def read_settings(out: Path) -> dict[str, Any]:
         settings: dict[str, Any] = parse_json((out / CONFIG).read_text(encoding="utf-8"))
         return {key: settings[key] for key in ("dataset", "config", "skip_bad")}
     except (OSError, KeyError, TypeError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise CheckpointError(
-            f"{out} is not the folder of a run: its {CONFIG} cannot be read ({error}); give the --out of a run that "
+            f"{out} is not the folder of a run: its {CONFIG} cannot be read ({reason}); give the --out of a run that "
             "was started."
         ) from error
 
