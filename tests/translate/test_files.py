@@ -255,3 +255,9 @@ def test_a_ground_resolution_that_is_far_off_is_refused(folder: Path, tmp_path: 
     with pytest.raises(InputError, match="with any_resolution"):
         Model(fine).translate_to(folder / "0.png", tmp_path / "out.png")
     assert len(Model(fine, any_resolution=True).translate_to(folder / "0.png", tmp_path / "out.png")) == 1
+
+
+def test_a_folder_of_images_is_no_raster(bundle: Bundle, folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"a folder of images needs a folder, and not .*map\.tif"):
+        Model(bundle).translate_to(folder, tmp_path / "map.tif")
+    assert not (tmp_path / "map.tif").exists()
