@@ -159,8 +159,8 @@ def compare(
             Path(cache),
             reporter or _SilentStudy(),
             tracker or NoTracking(),
-            jobs,
             allowed,
+            {job: read_record(job.folder) for job in jobs},
         )
         document = _publish(worker, out)
         for number, job in enumerate(jobs, 1):
@@ -233,6 +233,7 @@ def _claim(out: Path, study: Study, dataset: Path, jobs: Sequence[Job]) -> None:
         part.write_text(json.dumps(mine, indent=2) + "\n", encoding="utf-8")
 
 
+@dataclass
 class _Worker:
     """Brings one run after another to its end.
 
@@ -240,21 +241,19 @@ class _Worker:
         records: of every run of the study, as they stand.
     """
 
-    def __init__(
-        self,
-        study: Study,
-        dataset: Path,
-        weights: Path | None,
-        cache: Path,
-        reporter: StudyReporter,
-        tracker: NoTracking,
-        jobs: Sequence[Job],
-        allowed: Collection[str],
-    ) -> None:
-        self.study, self.dataset, self.weights, self.cache = study, dataset, weights, cache
-        self.reporter, self.tracker, self.allowed = reporter, tracker, allowed
-        self.weights_name = None if weights is None else str(weights)
-        self.records = {job: read_record(job.folder) for job in jobs}
+    study: Study
+    dataset: Path
+    weights: Path | None
+    cache: Path
+    reporter: StudyReporter
+    tracker: NoTracking
+    allowed: Collection[str]
+    records: dict[Job, Record]
+
+    @property
+    def weights_name(self) -> str | None:
+        """As records name them."""
+        return None if self.weights is None else str(self.weights)
 
     def is_through(self, job: Job) -> bool:
         """Whether a run need not be touched; what was refused is tried again, for its settings may be others now."""
