@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import os
 import shutil
@@ -14,7 +15,9 @@ import pytest
 import rasterio
 from PIL import Image
 
-from .conftest import Client
+from terramorph.serve import Settings
+
+from .conftest import Client, serving
 
 playwright = pytest.importorskip("playwright.sync_api", reason="browser tests need the package playwright")
 CHROMIUM = os.environ.get("TERRAMORPH_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
@@ -177,3 +180,57 @@ def test_people_with_disabilities_can_use_it(opened: Callable[..., playwright.Pa
     )
     assert found == []
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+DROP = """([name, data]) => {
+  const bytes = Uint8Array.from(atob(data), (c) => c.charCodeAt(0)), transfer = new DataTransfer();
+  transfer.items.add(new File([bytes], name));
+  for (const kind of ["dragenter", "dragover", "drop"])
+    document.body.dispatchEvent(new DragEvent(kind, { dataTransfer: transfer, bubbles: true, cancelable: true }));
+}"""
+
+
+def test_a_geotiff_that_is_dropped_becomes_a_layer(
+    browser: playwright.Browser, settings: Callable[..., Settings], sides: tuple[Path, Path]
+) -> None:
+    good = base64.b64encode(sides[0].read_bytes()).decode()
+    with serving(settings(uploads=True, upload_mb=2, window=192)) as client:
+        page = browser.new_page(viewport={"width": 1280, "height": 800})
+        page.goto(client.server.address)
+        page.wait_for_selector("body[data-ready]", timeout=30_000)
+        said = page.locator("#upload-said")
+        assert "Not sent anywhere else; deleted in an hour." in page.locator("#upload").inner_text()
+        page.evaluate(DROP, ["page.tif", base64.b64encode(b"<html>").decode()])
+        playwright.expect(said).to_have_text("The upload is no TIFF; send a GeoTIFF.")
+        sent: list[str] = []
+        page.on("request", lambda request: sent.append(request.method))
+        page.evaluate(DROP, ["large.tif", base64.b64encode(bytes(2_100_000)).decode()])
+        playwright.expect(said).to_contain_text("over the limit of 2 MB")
+        assert "PUT" not in sent
+        page.route("**/uploads?*", lambda route: None)  # it never answers
+        page.evaluate(DROP, ["mine.tif", good])
+        page.locator("#upload-cancel").click()
+        playwright.expect(said).to_have_text("Cancelled.")
+        page.unroute("**/uploads?*")
+        for count in (2, 3):
+            page.evaluate(DROP, ["mine.tif", good])
+            playwright.expect(page.locator("#layer option")).to_have_count(count, timeout=30_000)
+        assert "layer=upload-" in page.url
+        playwright.expect(page.locator("#layer")).to_have_value(page.url.partition("layer=")[2].partition("&")[0])
+        settle(page)
+        assert shot(page).std() > 10
+        page.evaluate(AXE.read_text())
+        found = page.evaluate(
+            "axe.run(document, {runOnly: ['wcag2a', 'wcag2aa']}).then(r => r.violations.map(v => v.id))"
+        )
+        assert found == []
+        if os.environ.get("SHOT"):
+            page.screenshot(path=os.environ["SHOT"])
+        page.reload()
+        page.wait_for_selector("body[data-ready]", timeout=30_000)
+        assert page.locator("#layer").input_value().startswith("upload-")
+        page.close()
+
+
+def test_without_uploads_there_is_no_place_to_drop(opened: Callable[..., playwright.Page]) -> None:
+    assert not opened().locator("#upload").is_visible()

@@ -179,8 +179,8 @@ class App:
         return FileResponse(STATIC / "viewer.html", headers={**_HEADERS, "Cache-Control": "no-cache"})
 
     async def _layers(self, request: Request) -> Response:
-        also = self.tiles.uploads.find(request.query_params.get("also", ""))
-        shown = [*self.tiles.layers.values(), *([also] if also is not None else [])]
+        also = [self.tiles.uploads.find(name) for name in request.query_params.getlist("also")]
+        shown = [*self.tiles.layers.values(), *(layer for layer in also if layer is not None)]
         uploads = {"mb": self.settings.upload_mb} if self.settings.uploads else None
         found = {"layers": [self._described(layer) for layer in shown], "uploads": uploads}
         return JSONResponse(found, headers={"Cache-Control": "no-cache"})
@@ -320,7 +320,9 @@ class App:
         """Takes a GeoTIFF, and answers with the name of the layer that it has become."""
         own = {request.headers.get("host", ""), urlsplit(self.settings.public_url or "").netloc}
         body = request.stream()
-        like = next((one for one in self.settings.layers if one.name == request.query_params.get("layer")), None)
+        name = request.query_params.get("layer", "")
+        named = (one for one in self.settings.layers if one.name == name)
+        like = next(named, None) or self.tiles.uploads.like(name)
         if like is None:
             raise _AbsentError
         try:

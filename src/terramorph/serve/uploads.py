@@ -46,6 +46,7 @@ class RefusedError(Exception):
 @dataclass
 class _Upload:
     path: Path
+    like: LayerSettings
     size: int = 0
     layer: Layer | None = None
     until: float = 0.0
@@ -71,6 +72,10 @@ class Uploads:
         upload = self._held.get(name)
         return upload.layer if upload is not None and time.monotonic() < upload.until else None
 
+    def like(self, name: str) -> LayerSettings | None:
+        """Settings of the layer whose model an upload has."""
+        return self._held[name].like if self.find(name) is not None else None
+
     async def receive(self, body: AsyncIterator[bytes], like: LayerSettings) -> Layer:
         """Makes a layer of what a client sends, translated by the model of another.
 
@@ -81,7 +86,7 @@ class Uploads:
         self.sweep()
         if len(self._held) + self._coming >= UPLOADS:
             raise RefusedError(503, f"The server holds {UPLOADS} uploads already; try again in an hour.")
-        upload = _Upload(Path(self._folder.name) / f"{secrets.token_hex(16)}.tif")
+        upload = _Upload(Path(self._folder.name) / f"{secrets.token_hex(16)}.tif", like)
         self._coming += 1
         try:
             await self._store(body, upload)

@@ -1,5 +1,6 @@
 // The viewer: two synchronous maps, one above the other, of the views of one layer.
 import * as maplibregl from "./vendor/maplibre-gl/maplibre-gl.mjs";
+import { takeUploads } from "./upload.js";
 
 const $ = (id) => document.getElementById(id);
 const EMPTY = { name: "", title: "", views: [], classes: [], about: {}, bounds: [0, 0, 0, 0], native: 0 };
@@ -264,14 +265,26 @@ function choose(name) {
   $("qlr").href = `layers/${state.layer.name}.qlr`;
 }
 
+function turnTo(name) {
+  choose(name);
+  const [west, south, east, north] = state.layer.bounds;
+  maps.left.setMaxZoom(state.layer.native + 3); maps.right.setMaxZoom(state.layer.native + 3);
+  maps.left.jumpTo({ center: [(west + east) / 2, (south + north) / 2], zoom: state.layer.native - 1 });
+  show();
+}
+
+// The layers that all see, and those that only who knows their names does: the uploads so far, and one more.
+async function readLayers(also) {
+  const names = new Set([...state.layers.map((one) => one.name), also].filter((name) => name?.startsWith("upload-")));
+  const answer = await fetch(`layers?${new URLSearchParams([...names].map((name) => ["also", name]))}`);
+  const found = await answer.json();
+  state.layers = found.layers;
+  $("layer").replaceChildren(...state.layers.map((one) => new Option(one.title, one.name)));
+  return found.uploads;
+}
+
 function listen() {
-  $("layer").onchange = () => {
-    choose($("layer").value);
-    const [west, south, east, north] = state.layer.bounds;
-    maps.left.setMaxZoom(state.layer.native + 3); maps.right.setMaxZoom(state.layer.native + 3);
-    maps.left.jumpTo({ center: [(west + east) / 2, (south + north) / 2], zoom: state.layer.native - 1 });
-    show();
-  };
+  $("layer").onchange = () => turnTo($("layer").value);
   for (const side of ["left", "right"]) $(`${side}-view`).onchange = (event) => { state[side] = event.target.value; show(); };
   for (const input of document.querySelectorAll("[name=mode]")) input.onchange = () => mode(input.value);
   $("opacity").oninput = (event) => { state.opacity = Number(event.target.value); arrange(); };
@@ -335,17 +348,15 @@ function stillImages() {
 }
 
 async function main() {
-  const answer = await fetch("layers");
-  state.layers = (await answer.json()).layers;
-  const start = fromHash();
+  const start = fromHash(), uploads = await readLayers(start.layer);
   for (const [key, name] of [["left", "l"], ["right", "r"]]) if (start[name]) state[key] = start[name];
   if (start.s) state.at = Math.min(100, Math.max(0, Number(start.s) || 50));
-  $("layer").replaceChildren(...state.layers.map((one) => new Option(one.title, one.name)));
   choose(start.layer);
   const canvas = document.createElement("canvas");
   if (!canvas.getContext("webgl2")) { stillImages(); return; }
   makeMaps();
   listen();
+  if (uploads) takeUploads(uploads.mb, () => state.layer.name, async (name) => { await readLayers(name); turnTo(name); });
   if (matchMedia("(max-width: 700px)").matches) $("fold").click();
   if (["swipe", "beside", "blink", "opacity"].includes(start.mode)) mode(start.mode);
   show(); where();
