@@ -1,7 +1,8 @@
 // A GeoTIFF of one's own: dropped on the page or chosen, sent, and shown as a layer.
 const $ = (id) => document.getElementById(id);
 
-// most: MB that one may hold; layer: gives the name of the layer that is shown; opened: told the name of the new one.
+// most: MB that one may hold; layer: gives the name of the layer that is shown; opened: told the names of the new layer
+// and of the file.
 export function takeUploads(most, layer, opened) {
   const button = $("upload-choose"), file = $("upload-file"), bar = $("upload-bar");
   let sending = null, within = 0;
@@ -25,7 +26,7 @@ export function takeUploads(most, layer, opened) {
     request.onload = async () => {
       if (request.status !== 201) { over(request.responseText || `The server refused it (${request.status}).`); return; }
       over("");
-      try { await opened(JSON.parse(request.responseText).layer); } catch (error) { say(error.message); }
+      try { await opened(JSON.parse(request.responseText).layer, chosen.name); } catch (error) { say(error.message); }
     };
     request.onerror = () => over("It could not be sent: the server closed the connection or does not answer.");
     request.onabort = () => over("Cancelled.");

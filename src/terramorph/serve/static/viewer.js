@@ -6,7 +6,7 @@ const $ = (id) => document.getElementById(id);
 const EMPTY = { name: "", title: "", views: [], classes: [], about: {}, bounds: [0, 0, 0, 0], native: 0 };
 const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
 const state = { layers: [], layer: EMPTY, left: "input", right: "output", mode: "swipe", at: 50, shown: "right", opacity: 60 };
-const maps = {};
+const maps = {}, files = new Map();
 let waiting = 0, busy = 0, offline = false;
 
 // Tiles come through a protocol of our own: a server that is busy says when to ask again, and the map would not.
@@ -279,7 +279,7 @@ async function readLayers(also) {
   const answer = await fetch(`layers?${new URLSearchParams([...names].map((name) => ["also", name]))}`);
   const found = await answer.json();
   state.layers = found.layers;
-  $("layer").replaceChildren(...state.layers.map((one) => new Option(one.title, one.name)));
+  $("layer").replaceChildren(...state.layers.map((one) => new Option(files.get(one.name) ?? one.title, one.name)));
   return found.uploads;
 }
 
@@ -356,7 +356,11 @@ async function main() {
   if (!canvas.getContext("webgl2")) { stillImages(); return; }
   makeMaps();
   listen();
-  if (uploads) takeUploads(uploads.mb, () => state.layer.name, async (name) => { await readLayers(name); turnTo(name); });
+  if (uploads) takeUploads(uploads.mb, () => state.layer.name, async (name, file) => {
+    files.set(name, file);  // the server does not know it
+    await readLayers(name);
+    turnTo(name);
+  });
   if (matchMedia("(max-width: 700px)").matches) $("fold").click();
   if (["swipe", "beside", "blink", "opacity"].includes(start.mode)) mode(start.mode);
   show(); where();
