@@ -68,6 +68,8 @@ def opened(browser: playwright.Browser, client: Client) -> Iterator[Callable[...
 def settle(page: playwright.Page) -> None:
     """Waits until all tiles are there and drawn."""
     page.wait_for_timeout(300)
+    for side in ("left", "right"):
+        page.wait_for_selector(f"#{side}[data-idle=yes]", state="attached", timeout=60_000)
     page.wait_for_selector("#work:empty", state="attached", timeout=60_000)
     page.wait_for_timeout(400)
 

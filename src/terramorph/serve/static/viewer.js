@@ -74,6 +74,9 @@ function makeMaps() {
     });
     maps[side].shows = shows(side);
     maps[side].touchZoomRotate.disableRotation();
+    for (const [event, idle] of [["render", ""], ["idle", "yes"]]) {
+      maps[side].on(event, () => { $(side).dataset.idle = idle; });
+    }
     maps[side].on("click", (event) => inspect(event.lngLat));
   }
   const follow = (from, to) => {
