@@ -28,10 +28,11 @@ import terramorph
 from terramorph.cli.app import run
 from terramorph.errors import BundleError, ConfigError, InputError
 from terramorph.geo import Grid
-from terramorph.raster import Raster, read_image
+from terramorph.raster import Raster, read_image, write_image
 from terramorph.raster.tiles.write import native_zoom
 from terramorph.serve import LayerSettings, Settings, load_settings, show
 from terramorph.serve.opening import Opener
+from terramorph.town import make_town
 
 from .conftest import Client, pixels, serving
 
@@ -362,3 +363,15 @@ def test_settings_that_do_not_fit_say_what_to_write(tmp_path: Path) -> None:
             load_settings(values=values)
     with pytest.raises(ConfigError, match=r"settings of a server \(No such file or directory\)"):
         load_settings(tmp_path / "absent.toml")
+
+
+def test_a_raster_of_another_scale_is_seen_at_the_resolution_of_its_layer(
+    settings: Callable[..., Settings], sides: tuple[Path, Path], model_path: Path, tmp_path: Path
+) -> None:
+    write_image(make_town(300, seed=2, resolution=0.5).aerial(), tmp_path / "fine.tif")
+    layer = LayerSettings(name="town", model=str(model_path), source=str(tmp_path / "fine.tif"))
+    with pytest.raises(InputError, match="resolution"):
+        Opener(settings(layers=(layer,))).open(layer)
+    opened = Opener(settings(layers=(layer,))).open(layer.model_copy(update={"resolution": 2.0}))
+    assert opened.grid.ground_resolution == pytest.approx(2.0, rel=0.01)
+    opened.close()

@@ -29,6 +29,10 @@ def run(
     ] = None,
     source: Annotated[str | None, typer.Argument(help="Raster, tiles or vectors that the model translates.")] = None,
     truth: Annotated[str | None, typer.Option(help="What the output should look like, to compare with.")] = None,
+    resolution: Annotated[
+        float | None,
+        typer.Option(help="Metres a pixel at which the model sees the ground, where the raster's are far."),
+    ] = None,
     host: Annotated[
         str | None, typer.Option(help="Address to listen at. Default: 127.0.0.1.", envvar=_env("HOST"))
     ] = None,
@@ -75,10 +79,10 @@ def run(
     }
     values: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     file = model if model is not None and model.endswith(".toml") else None
-    if file is not None and (source is not None or truth is not None):
-        raise ConfigError(f"{file} names its layers itself; give no source and no truth beside it.")
+    if file is not None and any(value is not None for value in (source, truth, resolution)):
+        raise ConfigError(f"{file} names its layers itself; give no source, truth or resolution beside it.")
     if file is None:
-        values["layers"] = [_layer(model, source, truth)]
+        values["layers"] = [{**_layer(model, source, truth), "resolution": resolution}]
     settings = load_settings(file, values)
     if dry_run:
         say(settings.model_dump_json(indent=2))

@@ -60,7 +60,7 @@ class Opener:
             if side is not None and side.extent.crs is None:
                 raise InputError(f"{side.name} has no CRS, so nobody knows where its tiles lie; georeference it.")
         memory = self._settings.window_cache_mb * _MB // (UPLOADS if upload else len(self._settings.layers))
-        output = model.lazy(source, window=self._settings.window, memory=memory)
+        output = model.lazy(source, resolution=one.resolution, window=self._settings.window, memory=memory)
         map_made = header.direction == "AtoB" and header.target.count == 3 and header.target.dtype == "uint8"
         decides = [__version__, model.digest, model.backend.name, model.mode, self._settings.window, output.grid, style]
         decides += [_identity(one.source, source), _identity(one.truth, truth)]

@@ -33,6 +33,8 @@ class LayerSettings(_Frozen):
         model: path or name of a bundle.
         source: path or URL of anything that opens as a raster or as vectors.
         truth: the same for what the output should look like; None if there is none.
+        resolution: metres a pixel at which the model sees the ground; default: the source's own, which must be near the
+            model's.
         style: of sources and truths that are vectors.
         title: for people; default: the name.
         attribution: terms of use of the source, for people.
@@ -42,6 +44,7 @@ class LayerSettings(_Frozen):
     model: str
     source: str
     truth: str | None = None
+    resolution: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     style: str = "classic"
     title: str | None = None
     attribution: str | None = None
