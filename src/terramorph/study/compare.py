@@ -1,5 +1,4 @@
-"""Train every variant of a study under one budget with several seeds, score all runs, and say what each change is
-worth.
+"""Trains every variant of a study with several seeds, scores all runs, and says what each change is worth.
 
 OUT/study.json           what the study is about
 OUT/runs/NAME-seedN/     a run: its training, record.json, scores/, and examples/ of the first seed
