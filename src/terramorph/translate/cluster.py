@@ -158,8 +158,8 @@ class Cluster:
         deadline = time.monotonic() + seconds
         while True:
             try:
-                # Dask's `wait` knows no client but the default one.
-                return Client(self._address, timeout=_CONNECT)
+                # Not the default: what a user computes with dask meanwhile, and afterwards, is none of its business.
+                return Client(self._address, timeout=_CONNECT, set_as_default=False)
             except (OSError, ValueError) as error:
                 if isinstance(error, ValueError) or time.monotonic() > deadline:
                     raise InputError(
@@ -294,7 +294,7 @@ class _Round:
         """The tasks that came to an end, within a moment."""
         from distributed import wait
 
-        with suppress(TimeoutError):
+        with suppress(TimeoutError), self._cluster.client.as_current():
             wait(list(self._running), timeout=_PULSE, return_when="FIRST_COMPLETED")
         return [future for future in self._running if future.status != "pending"]
 
@@ -341,7 +341,8 @@ def _result(future: Any) -> Any:
     """
     from distributed import KilledWorker, wait
 
-    wait(future)
+    with future.client.as_current():
+        wait(future)
     if future.status == "finished":
         return future.result()
     if future.status != "error":
