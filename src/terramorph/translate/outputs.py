@@ -31,6 +31,8 @@ from terramorph.translate.tiled import Load, Tiled
 if TYPE_CHECKING:
     from terramorph.cartography.palette import Palette
 
+VECTORS = (".gpkg", ".fgb", ".geojson")  # suffixes of a map's areas
+
 Kind = Literal["cog", "classes", "polygons", "xyz", "mbtiles", "pmtiles"]
 Progress = Callable[[str, int, int], None]
 """Called with the name of a step, how much of it is done, and of how much."""
@@ -332,8 +334,6 @@ def output_of(output: str | Path, kind: Kind | None) -> Output | None:
         InputError: if its name says no kind: it ends in something else, or is on object storage.
         ConfigError: if there is no such kind.
     """
-    from terramorph.translate.products import Classes, Polygons  # they are outputs, and vectors take long to import
-
     if kind is not None and kind not in get_args(Kind):
         raise ConfigError(f"There is no kind of output {kind!r}; use {', '.join(get_args(Kind))}.")
     place = location(output)
@@ -342,10 +342,10 @@ def output_of(output: str | Path, kind: Kind | None) -> Output | None:
     kind = kind or archives.get(suffix)
     if kind in ("xyz", "mbtiles", "pmtiles"):
         return Tiles(place, kind)
-    if kind == "classes":
-        return Classes(place)
-    if kind == "polygons" or suffix in Polygons.suffixes:
-        return Polygons(place)
+    if kind in ("classes", "polygons") or suffix in VECTORS:
+        from terramorph.translate.products import Classes, Polygons  # vectors take half a second to import
+
+        return Classes(place) if kind == "classes" else Polygons(place)
     if kind == "cog" or (suffix in Cog.suffixes and not folder):
         return Cog(place)
     if suffix in Picture.suffixes and not folder:

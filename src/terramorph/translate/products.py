@@ -11,13 +11,13 @@ import numpy as np
 from terramorph.atomic import atomic
 from terramorph.bundle import Header
 from terramorph.cartography import Palette, load_style, palette_of
-from terramorph.cartography.polygonize import DRIVERS, write_polygons
+from terramorph.cartography.polygonize import write_polygons
 from terramorph.errors import ConfigError, InputError
 from terramorph.geo import Grid
 from terramorph.raster import Source
 from terramorph.raster.storage import Remote
 from terramorph.raster.writer import Strip
-from terramorph.translate.outputs import Joined, Output
+from terramorph.translate.outputs import VECTORS, Joined, Output
 
 GROUND = "land"
 """The class around all others, which has no areas of its own."""
@@ -55,7 +55,7 @@ class Polygons(Output):
     """
 
     called = "A vector file of areas"
-    suffixes = tuple(DRIVERS)
+    suffixes = VECTORS
 
     def check(self, source: Source, header: Header, grid: Grid, match_source: bool) -> None:
         """Refuses object storage, a target that holds no colours, and GeoJSON of what has no CRS."""
