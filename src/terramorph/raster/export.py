@@ -12,6 +12,7 @@ from PIL import Image
 from terramorph.bands import colours_first
 from terramorph.raster.array_source import load_odc_xarray
 from terramorph.raster.raster import Raster
+from terramorph.raster.save import image_of
 
 if TYPE_CHECKING:
     import xarray
@@ -44,7 +45,7 @@ def preview(raster: Raster, side: int = PREVIEW_PX, limits: tuple[float, float] 
     mask = raster.mask[::step, ::step]
     shown = _as_bytes(raster.pixels[order, ::step, ::step], mask, limits)
     layers = np.concatenate([shown, mask[None] * np.uint8(255)]) if not mask.all() else shown
-    image = Image.fromarray(np.ascontiguousarray(layers[0] if len(layers) == 1 else layers.transpose(1, 2, 0)))
+    image = image_of(layers)
     image.thumbnail((side, side))
     return image
 

@@ -125,8 +125,12 @@ def _pil_image(raster: Raster) -> Image.Image:
     pixels = raster.pixels
     if not raster.mask.all():
         pixels = np.concatenate([pixels, np.where(raster.mask, 255, 0).astype(np.uint8)[None]])
-    array: NDArray[Any] = pixels[0] if pixels.shape[0] == 1 else pixels.transpose(1, 2, 0)
-    return Image.fromarray(np.ascontiguousarray(array))
+    return image_of(pixels)
+
+
+def image_of(bands: NDArray[Any]) -> Image.Image:
+    """The PIL image of (C, H, W) of a dtype that PIL has: grey of one band, otherwise colours, with opacity last."""
+    return Image.fromarray(np.ascontiguousarray(bands[0] if len(bands) == 1 else bands.transpose(1, 2, 0)))
 
 
 def _save_tiff(raster: Raster, path: Path) -> None:

@@ -29,6 +29,7 @@ from terramorph.geo.grid import Grid
 from terramorph.raster.crs import to_rasterio_crs
 from terramorph.raster.dataset import gdal_session
 from terramorph.raster.save import check_format
+from terramorph.raster.source import Source
 
 Strip = tuple[slice, NDArray[Any], NDArray[np.bool_]]
 """Rows of a raster: which, their pixels (C, h, W), and their mask, bool (h, W), True where they hold data."""
@@ -39,6 +40,8 @@ BLOCK = 512
 """Side of the blocks, pixels; also the most that the coarsest overview measures."""
 
 _THREADS = {"NUM_THREADS": "ALL_CPUS"}
+STRIP_PIXELS = 1 << 22
+"""Pixels of a strip that is read from a source."""
 _INCOMPLETE = "it did not reach the disk whole"
 
 
@@ -113,6 +116,15 @@ def write_cog(
                 raw.unlink(missing_ok=True)
         with _gdal_errors():
             _verify(part, digests, masked, tell)
+
+
+def rows_of(source: Source, grid: Grid) -> Iterator[Strip]:
+    """The rows of a source on a grid, from the top, some 4 million pixels at a time."""
+    high = max(16, STRIP_PIXELS // grid.width)
+    for top in range(0, grid.height, high):
+        rows = slice(top, min(top + high, grid.height))
+        raster = source.read(grid.crop(top, 0, rows.stop - top, grid.width))
+        yield rows, raster.pixels, raster.mask
 
 
 @contextmanager

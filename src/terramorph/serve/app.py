@@ -280,7 +280,7 @@ class App:
             return Response(status_code=204, headers={"Cache-Control": _BRIEFLY, "X-Terramorph": "zoom-in"})
         if zoom > high + ENLARGED:
             raise _AbsentError
-        client = request.client.host if request.client else ""
+        client = _client(request)
         found = await _unless_gone(request, self.tiles.tile(layer, view, zoom, x, y, size, format, client))
         if found is None:
             return Response(status_code=499)  # nobody is there to read it
@@ -295,7 +295,7 @@ class App:
         longitude, latitude = _numbers(request, "lon"), _numbers(request, "lat")
         if len(longitude) != 1 or len(latitude) != 1:
             raise InputError("lon and lat must be degrees, such as lon=11.25&lat=43.77.")
-        client = request.client.host if request.client else ""
+        client = _client(request)
         work = lambda: values_at(layer, longitude[0], latitude[0])  # noqa: E731
         found = await self.tiles.run(("point", layer.identity, *longitude, *latitude), client, work)
         return JSONResponse(found, headers={"Cache-Control": _ONCE if layer.private else _BRIEFLY})
@@ -306,7 +306,7 @@ class App:
         if len(bounds) != 4:
             raise InputError("bbox must be west,south,east,north in degrees.")
         most = self.settings.export_pixels
-        client = request.client.host if request.client else ""
+        client = _client(request)
         key = ("export", layer.identity, view.name, *bounds)
         data = await _unless_gone(request, self.tiles.run(key, client, lambda: export_view(layer, view, bounds, most)))
         if data is None:
@@ -349,6 +349,11 @@ class App:
 
     async def _metrics(self, _: Request) -> Response:
         return Response(generate_latest(self.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+def _client(request: Request) -> str:
+    """Who asks, as the queue tells clients apart."""
+    return request.client.host if request.client else ""
 
 
 def _numbers(request: Request, key: str) -> list[float]:

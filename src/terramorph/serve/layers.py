@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pyproj import Transformer
 
+from terramorph.bands import colours_first
 from terramorph.cartography import Palette
 from terramorph.geo import Grid
 from terramorph.geo.mercator import TileBox, degrees_of_corner, pixel_grid
@@ -44,14 +45,12 @@ class View:
     Attributes:
         name: as in `TITLES`.
         read: gives uint8 (1, 3 or 4 bands, H, W) on a grid; a fourth band is opacity.
-        own: the grid that its pixels lie on; None where any is as good.
         computed: whether the model makes it, so that coarse zooms are made of fine tiles.
         flat: whether its colours are few and flat, which PNG suits.
     """
 
     name: str
     read: Read
-    own: Grid | None
     computed: bool
     flat: bool
 
@@ -117,14 +116,14 @@ class Layer:
         """What is seen, by name, in the order in which it is offered."""
         flat = self.palette is not None
         found = {
-            "input": View("input", self._input, self.source.grid, computed=False, flat=False),
-            "output": View("output", _shown(self.output), self.grid, computed=True, flat=flat),
+            "input": View("input", self._input, computed=False, flat=False),
+            "output": View("output", _shown(self.output), computed=True, flat=flat),
         }
         if self.truth is not None:
-            found["truth"] = View("truth", _shown(self.truth), self.truth.grid, computed=False, flat=flat)
-            found["difference"] = View("difference", self._difference, self.grid, computed=True, flat=False)
+            found["truth"] = View("truth", _shown(self.truth), computed=False, flat=flat)
+            found["difference"] = View("difference", self._difference, computed=True, flat=False)
         if self.palette is not None:
-            found["classes"] = View("classes", self._classes, self.grid, computed=True, flat=True)
+            found["classes"] = View("classes", self._classes, computed=True, flat=True)
         return found
 
     def tile(self, view: View, zoom: int, x: int, y: int, size: int = SIZE) -> Raster | None:
@@ -139,7 +138,7 @@ class Layer:
             uint8 (C, size, size), or None where there is no data or the zoom is not offered.
         """
         if size == 2 * SIZE:
-            return _joined([[self.tile(view, zoom + 1, 2 * x + i, 2 * y + j) for i in (0, 1)] for j in (0, 1)])
+            return self._finer(view, zoom, x, y)
         if not self.touches(zoom, x, y):
             return None
         if view.computed and zoom > self.max_zoom:
@@ -147,7 +146,7 @@ class Layer:
         if view.computed and zoom < self.native:
             if zoom < self.min_zoom:
                 return None
-            four = _joined([[self.tile(view, zoom + 1, 2 * x + i, 2 * y + j) for i in (0, 1)] for j in (0, 1)])
+            four = self._finer(view, zoom, x, y)
             if four is None:
                 return None
             return Raster(*halve(four.pixels, four.mask), _tile_grid(zoom, x, y), four.bands)
@@ -167,6 +166,10 @@ class Layer:
         right, bottom = degrees_of_corner(zoom, x + 1, y + 1)
         around = any(left < east + turn and right > west + turn for turn in (-360, 0, 360))
         return around and bottom < north and top > south
+
+    def _finer(self, view: View, zoom: int, x: int, y: int) -> Raster | None:
+        """The four tiles of the next zoom on the ground of one."""
+        return _joined([[self.tile(view, zoom + 1, 2 * x + i, 2 * y + j) for i in (0, 1)] for j in (0, 1)])
 
     def _enlarged(self, view: View, zoom: int, x: int, y: int) -> Raster | None:
         over = zoom - self.max_zoom
@@ -211,15 +214,12 @@ def display(raster: Raster, low: float, high: float) -> Raster:
     Returns:
         uint8 (1 or 3, H, W).
     """
-    names = list(raster.bands)
-    wanted = ("red", "green", "blue")
-    picked = [names.index(name) for name in wanted] if set(wanted) <= set(names) else list(range(len(names)))
-    picked = picked[:3] if len(picked) >= 3 else picked[:1]
+    picked = colours_first(raster.bands)[:3] if raster.count > 2 else [0]
     pixels = raster.pixels[picked]
     if pixels.dtype != np.uint8 or (low, high) != (0, 255):
         scaled = (pixels.astype(np.float32) - low) * (255 / max(high - low, 1e-12))
         pixels = np.rint(np.clip(np.nan_to_num(scaled), 0, 255)).astype(np.uint8)
-    bands = wanted if len(picked) == 3 else ("grey",)
+    bands = _RGBA[:3] if len(picked) == 3 else ("grey",)
     return Raster(np.ascontiguousarray(pixels), raster.mask, raster.grid, bands)
 
 

@@ -36,6 +36,7 @@ class Opener:
     def __init__(self, settings: Settings, models: Mapping[str, Model] | None = None) -> None:
         self._settings, self._given = settings, dict(models or {})
         self._loaded: dict[str, tuple[str, Model]] = {}
+        self._bundles: dict[str, str] = {}
 
     def state(self, one: LayerSettings) -> str:
         """What tells whether a layer is to be opened again; it changes with the files behind it."""
@@ -95,12 +96,14 @@ class Opener:
             self._loaded[name] = stamp, terramorph.load(path, allowed=self._settings.allow)
         return self._loaded[name][1]
 
-    @staticmethod
-    def _bundle(name: str) -> str:
-        try:
-            return str(find_bundle(name))
-        except BundleError:
-            return name  # an exported network; what is none is refused when it is loaded
+    def _bundle(self, name: str) -> str:
+        """The file that a name means, found once: files are looked at often, and a published one is read to know it."""
+        if name not in self._bundles:
+            try:
+                self._bundles[name] = str(find_bundle(name))
+            except BundleError:
+                return name  # an exported network; what is none is refused when it is loaded
+        return self._bundles[name]
 
 
 def _stamp(path: str | None) -> str:

@@ -6,15 +6,16 @@ import io
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from terramorph.raster import Raster
+from terramorph.raster.save import image_of
+from terramorph.raster.tiles.write import SAVING
 
 FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     # Level 1 takes a third of the time of level 6, and makes photographs no larger.
-    "png": ("image/png", {"format": "PNG", "compress_level": 1}),
-    "webp": ("image/webp", {"format": "WEBP", "quality": 90, "method": 2}),
-    "jpg": ("image/jpeg", {"format": "JPEG", "quality": 90, "subsampling": 0}),
+    "png": ("image/png", {**SAVING["png"], "compress_level": 1}),
+    "webp": ("image/webp", SAVING["webp"]),
+    "jpg": ("image/jpeg", SAVING["jpg"]),
 }
 """Media type and settings by suffix. PNG keeps every value; JPEG has no opacity and shows white instead."""
 
@@ -30,17 +31,12 @@ def encode(raster: Raster, format: str) -> bytes:
     opacity = np.where(raster.mask, opacity, 0).astype(np.uint8)
     bands = raster.pixels[:3] if raster.count >= 3 else raster.pixels[:1]
     if (opacity == 255).all():
-        image = _image(bands)
+        image = image_of(bands)
     elif format == "jpg":
         share = opacity.astype(np.float32)[None] / 255
-        image = _image(np.rint(bands * share + 255 * (1 - share)).astype(np.uint8))
+        image = image_of(np.rint(bands * share + 255 * (1 - share)).astype(np.uint8))
     else:
-        image = _image(np.concatenate([np.where(raster.mask, bands, 0), opacity[None]]))
+        image = image_of(np.concatenate([np.where(raster.mask, bands, 0), opacity[None]]))
     stream = io.BytesIO()
     image.save(stream, **FORMATS[format][1])
     return stream.getvalue()
-
-
-def _image(bands: np.ndarray) -> Image.Image:
-    array = bands[0] if len(bands) == 1 else bands.transpose(1, 2, 0)
-    return Image.fromarray(np.ascontiguousarray(array))

@@ -41,10 +41,10 @@ def values_at(layer: Layer, longitude: float, latitude: float) -> dict[str, Any]
         if source is None:
             continue
         raster = source.read(pixel) if inside else None
-        found[name] = raster.pixels[:, 0, 0].tolist() if raster is not None and raster.mask[0, 0] else None
-    if layer.palette is not None and found.get("output") is not None:
-        number = int(layer.palette.classify(layer.output.read(pixel).pixels)[0, 0])
-        found["class"] = layer.palette.names[number]
+        there = raster is not None and bool(raster.mask[0, 0])
+        found[name] = raster.pixels[:, 0, 0].tolist() if raster is not None and there else None
+        if name == "output" and layer.palette is not None and raster is not None and there:
+            found["class"] = layer.palette.names[int(layer.palette.classify(raster.pixels)[0, 0])]
     return found
 
 

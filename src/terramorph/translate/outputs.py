@@ -22,7 +22,7 @@ from terramorph.raster import ImageSource, Source, write_image
 from terramorph.raster.save import check_format
 from terramorph.raster.storage import Remote, location
 from terramorph.raster.tiles.write import check_tiles, write_tiles
-from terramorph.raster.writer import Strip, write_cog
+from terramorph.raster.writer import Strip, rows_of, write_cog
 from terramorph.translate.engine import Stages
 from terramorph.translate.memory import release_pages
 from terramorph.translate.parts import Parts
@@ -36,8 +36,6 @@ VECTORS = (".gpkg", ".fgb", ".geojson")  # suffixes of a map's areas
 Kind = Literal["cog", "classes", "polygons", "xyz", "mbtiles", "pmtiles"]
 Progress = Callable[[str, int, int], None]
 """Called with the name of a step, how much of it is done, and of how much."""
-
-STRIP_PIXELS = 1 << 22  # on the way back to the source's grid, and of a look at its mask
 
 
 @dataclass(frozen=True)
@@ -112,12 +110,9 @@ class Joined:
             return
         # On the way back half a filter of real pixels is enough: each way would lose two more at every border.
         with self.whole(least=0.5) as made:
-            high = max(16, STRIP_PIXELS // self.back.width)
-            for top in range(0, self.back.height, high):
-                rows = slice(top, min(top + high, self.back.height))
-                raster = made.read(self.back.crop(top, 0, rows.stop - top, self.back.width))
-                self.tell("bringing it to the source's grid", rows.stop, self.back.height)
-                yield rows, raster.pixels, raster.mask
+            for strip in rows_of(made, self.back):
+                self.tell("bringing it to the source's grid", strip[0].stop, self.back.height)
+                yield strip
 
     @contextmanager
     def whole(self, least: float | None = None) -> Iterator[Source]:
@@ -280,10 +275,8 @@ class Picture(Output):
         try:
             check_format(self.place, **holds, masked=True)
         except RasterError:
-            high = max(16, STRIP_PIXELS // grid.width)
-            for top in range(0, grid.height, high):
-                if not source.read(grid.crop(top, 0, min(high, grid.height - top), grid.width)).mask.all():
-                    raise
+            if not all(mask.all() for _, _, mask in rows_of(source, grid)):
+                raise
 
     def write(self, path: Path, joined: Joined) -> None:
         """Writes it whole."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from xml.sax.saxutils import escape
 
@@ -16,12 +15,11 @@ from terramorph.errors import ConfigError, InputError
 from terramorph.geo import Grid
 from terramorph.raster import Source
 from terramorph.raster.storage import Remote
-from terramorph.raster.writer import Strip
+from terramorph.raster.writer import rows_of
 from terramorph.translate.outputs import VECTORS, Joined, Output
 
 GROUND = "land"
 """The class around all others, which has no areas of its own."""
-_ROWS = 256
 
 
 class Classes(Output):
@@ -74,20 +72,13 @@ class Polygons(Output):
         classes, sure = scratch / "classes.tif", scratch / "confidence.tif"
         with joined.whole() as made:
             grid = joined.tiled.grid
-            rows = ((rows, palette.classify(pixels)[None], mask) for rows, pixels, mask in _strips(made, grid))
+            rows = ((rows, palette.classify(pixels)[None], mask) for rows, pixels, mask in rows_of(made, grid))
             joined.write_cog(classes, grid, rows, ("class",), np.uint8)
-            margins = ((rows, palette.margin(pixels)[None], mask) for rows, pixels, mask in _strips(made, grid))
+            margins = ((rows, palette.margin(pixels)[None], mask) for rows, pixels, mask in rows_of(made, grid))
             joined.write_cog(sure, grid, margins, ("confidence",), np.float32)
         names = {number: name for number, name in enumerate(palette.names) if name != GROUND}
         with joined.stages.timed("finish_s"):
             write_polygons(classes, path, names, confidence=sure)
-
-
-def _strips(made: Source, grid: Grid) -> Iterator[Strip]:
-    for top in range(0, grid.height, _ROWS):
-        rows = slice(top, min(top + _ROWS, grid.height))
-        raster = made.read(grid.crop(top, 0, rows.stop - top, grid.width))
-        yield rows, raster.pixels, raster.mask
 
 
 def _check_colours(header: Header) -> None:

@@ -20,11 +20,11 @@ import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.crs import CRS
-from PIL import Image
 
 from terramorph.errors import RasterError
 from terramorph.geo.grid import Grid
 from terramorph.geo.mercator import MAX_ZOOM, TileBox, degrees_of_corner, pixel_grid, whole_world
+from terramorph.raster.save import image_of
 from terramorph.raster.source import Source
 from terramorph.raster.tiles.sinks import About, Format, Kind, TileSink, open_sink
 from terramorph.raster.warp import footprint
@@ -43,7 +43,7 @@ _EDGE_PIXELS = 1
 """Pixels by which a source may miss the line of 180 degrees and still end at it."""
 _ALIGNED = 0.01
 """Pixels by which a source's edge may miss that of a tile and still lie along it."""
-_SAVING: dict[Format, dict[str, Any]] = {
+SAVING: dict[Format, dict[str, Any]] = {
     "png": {"format": "PNG", "compress_level": 6},
     "jpg": {"format": "JPEG", "quality": 90, "subsampling": 0},
     "webp": {"format": "WEBP", "quality": 90, "method": 2},
@@ -325,7 +325,6 @@ def _encode(pixels: Pixels, mask: Mask, format: Format) -> bytes:
     bands = pixels
     if not mask.all():
         bands = np.concatenate([np.where(mask, pixels, 0), np.where(mask, 255, 0).astype(np.uint8)[None]])
-    array = bands[0] if len(bands) == 1 else bands.transpose(1, 2, 0)
     buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(array)).save(buffer, **_SAVING[format])
+    image_of(bands).save(buffer, **SAVING[format])
     return buffer.getvalue()
