@@ -15,6 +15,7 @@ from terramorph.models.registry import Entry, registry
 
 MODELS_FOLDER = Path("models")
 """In the folder where one works: a user's own models."""
+_PACKAGE = Path(__file__).parent  # has the models of the town
 _REPOSITORY = Path(__file__).parents[3]  # where terramorph runs from a clone of it
 _SUFFIX = ".safetensors"
 
@@ -25,8 +26,9 @@ def stored(entry: Entry) -> Path:
 
 
 def places(entry: Entry) -> list[Path]:
-    """The files of a published model on this machine: in the cache, and in the repository that terramorph runs from."""
-    return [path for path in (stored(entry), _REPOSITORY / entry.file) if path.is_file()]
+    """The files of a published model on this machine: in the cache, in this package, in the repository around it."""
+    candidates = stored(entry), _PACKAGE / Path(entry.file).name, _REPOSITORY / entry.file
+    return [path for path in dict.fromkeys(candidates) if path.is_file()]
 
 
 def known() -> list[str]:
