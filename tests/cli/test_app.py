@@ -12,7 +12,7 @@ import pytest
 
 from terramorph import __version__
 from terramorph.cli import app as app_module
-from terramorph.cli.app import exit_code, run, sentence
+from terramorph.cli.app import exit_code, run, sentence, with_options
 from terramorph.cli.interrupt import StopFlag, StoppedBefore, Terminated, stop_after_step
 from terramorph.cli.reporting import TrainingReporter
 from terramorph.errors import BundleError, ConfigError, RunError, StorageError, warn
@@ -152,6 +152,24 @@ def test_error_table(cli: Cli, monkeypatch: pytest.MonkeyPatch, error: BaseExcep
     assert outcome.code == code
     assert outcome.err.startswith("terramorph: ")
     assert outcome.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "text", "told"),
+    [
+        (
+            ["prepare", "out"],
+            "`max_nodata` must be 0 to 1, see `split.file`.",
+            "--max-nodata must be 0 to 1, see --split-file.",
+        ),
+        (["prepare", "out"], "use a coarser `scale.resolution`", "use a coarser --resolution"),
+        (["translate", "m", "a"], "`max_nodata` and `words` are none of its options", None),
+        (["prepare", "out"], "go on with `terramorph train`", None),
+        (["nothing"], "`tile` of no verb", None),
+    ],
+)
+def test_parameters_of_the_library_become_options(words: list[str], text: str, told: str | None) -> None:
+    assert with_options(text, words) == (told or text)
 
 
 def test_a_closed_pipe_is_no_error() -> None:

@@ -433,7 +433,7 @@ def test_areas_of_another_kind_or_scale_are_refused_before_anything_is_written(
         prepare(out, [Inputs(str(tmp_path / "pan.tif"), sides[1])], rule)
     coarse = Raster.from_pixels(town.aerial().pixels, Grid(640, 640, town.grid.affine @ Affine.scale(2), town.grid.crs))
     write_image(coarse, tmp_path / "coarse.tif")
-    with pytest.raises(DatasetError, match=r"A pixel of coarse is 2 m and one of ortho 1 m; give one --resolution"):
+    with pytest.raises(DatasetError, match=r"A pixel of coarse is 2 m and one of ortho 1 m; give one `resolution`"):
         prepare(out, [Inputs(str(tmp_path / "coarse.tif"), str(tmp_path / "coarse.tif"))], rule)
     prepare(out, [Inputs(*sides)], rule)
     assert content(out) == expected
@@ -478,7 +478,7 @@ def test_one_block_is_trained_on(sides: tuple[str, str], tmp_path: Path) -> None
 
 
 def test_too_few_pairs_are_told_with_what_would_give_more(sides: tuple[str, str], tmp_path: Path) -> None:
-    with pytest.warns(InputWarning, match=r"pairs? to train on: too few.*--tile 80 about 4 times.*--overlap 80"):
+    with pytest.warns(InputWarning, match=r"pairs? to train on: too few.*`tile` 80 about 4 times.*`overlap` 80"):
         prepare(tmp_path / "few", [Inputs(*sides)], Options(tile=160, split=ANY))
     with warnings.catch_warnings():
         warnings.simplefilter("error")

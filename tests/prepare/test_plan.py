@@ -80,7 +80,7 @@ def test_bounds_limit_the_ground() -> None:
     grid = plan_grid(source, source, Scale(), 64, bounds)
     assert abs(grid.height - 300) < 10
     assert abs(grid.width - 400) < 10
-    with pytest.raises(DatasetError, match="outside --bounds"):
+    with pytest.raises(DatasetError, match="outside `bounds`"):
         plan_grid(source, source, Scale(), 64, box(0, 0, 1, 1, "EPSG:4326"))
 
 
@@ -106,9 +106,9 @@ def test_swapped_longitude_and_latitude_are_named() -> None:
 
 def test_a_side_without_crs_or_place() -> None:
     placed = Grid(500, 500, Affine(1, 0, 4e5, 0, -1, 5.8e6), None)
-    with pytest.raises(DatasetError, match=r"m\.jpg has a place but no CRS.*--target-crs"):
+    with pytest.raises(DatasetError, match=r"m\.jpg has a place but no CRS.*`target_crs`"):
         plan_grid(Side("a.tif", utm(0, 0)), Side("m.jpg", placed), Scale(), 256)
-    with pytest.raises(DatasetError, match=r"m\.jpg has no place on Earth.*--source-crs"):
+    with pytest.raises(DatasetError, match=r"m\.jpg has no place on Earth.*`source_crs`"):
         plan_grid(Side("m.jpg", Grid.pixels(5, 5)), Side("a.tif", utm(0, 0)), Scale(resolution=1), 256)
     with pytest.warns(InputWarning, match="no CRS"):
         assert plan_grid(Side("m.jpg", placed), Side("n.jpg", placed), Scale(), 256) == placed
@@ -124,7 +124,7 @@ def test_a_world_of_tiles_is_cut_to_the_other_side() -> None:
 
 def test_vectors_alone_need_a_scale() -> None:
     ground = box(11.25, 43.76, 11.26, 43.77, "EPSG:4326")
-    with pytest.raises(DatasetError, match="--resolution"):
+    with pytest.raises(DatasetError, match="`resolution`"):
         plan_grid(Side("a.gpkg", None, ground), Side("b.gpkg", None, ground), Scale(), 256)
 
 

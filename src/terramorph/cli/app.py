@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import re
 import sys
 import traceback
 import warnings
@@ -41,6 +42,7 @@ from terramorph.redaction import redact_text
 
 BAD_INPUT, FAILURE, INTERRUPTED, TERMINATED = 2, 1, 130, 143
 _AGAIN = "run again with --debug for the traceback"
+_PARAMETER = re.compile(r"`([a-z_]+(?:\.[a-z_]+)*)`")
 
 app = typer.Typer(
     name="terramorph",
@@ -123,6 +125,26 @@ def sentence(error: BaseException) -> str:
     return f"Unexpected {type(error).__name__}{': ' + detail if detail else ''}; {_AGAIN}."
 
 
+def with_options(text: str, words: Sequence[str]) -> str:
+    """A message of the library, whose parameters in backticks (`max_nodata`, `split.file`) become the verb's options.
+
+    Args:
+        text: the message.
+        words: the command line; its first word that is a verb counts.
+    """
+    if not _PARAMETER.search(text):
+        return text
+    commands: dict[str, Any] = getattr(typer.main.get_command(app), "commands", {})
+    verb = next((commands[word] for word in words if word in commands), None)
+    named = {} if verb is None else {p.name: max(p.opts, key=len) for p in verb.params if p.opts[0].startswith("-")}
+
+    def option(match: re.Match[str]) -> str:
+        known = named.get(match[1].replace(".", "_")) or named.get(match[1].rpartition(".")[2])
+        return str(known or match[0])
+
+    return _PARAMETER.sub(option, text)
+
+
 def run(arguments: Sequence[str]) -> int:
     """Runs one command line (without the program's name) and returns its exit code."""
     words = list(arguments)
@@ -132,7 +154,7 @@ def run(arguments: Sequence[str]) -> int:
     logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.DEBUG if debug else logging.NOTSET)
     words = [word for i, word in enumerate(words) if i >= end or word != "--debug"]
     try:
-        with terminate_as_exception(), _warnings_printed():
+        with terminate_as_exception(), _warnings_printed(words):
             code = app(words, prog_name="terramorph", standalone_mode=False)
             sys.stdout.flush()
         return code if isinstance(code, int) else 0
@@ -146,12 +168,12 @@ def run(arguments: Sequence[str]) -> int:
         if debug:
             print(redact_text(traceback.format_exc()), file=sys.stderr, end="")
         if not getattr(error, "already_told", False):
-            print(f"terramorph: {redact_text(sentence(error))}", file=sys.stderr)
+            print(f"terramorph: {with_options(redact_text(sentence(error)), words)}", file=sys.stderr)
         return exit_code(error)
 
 
 @contextmanager
-def _warnings_printed() -> Iterator[None]:
+def _warnings_printed(words: Sequence[str]) -> Iterator[None]:
     """Print each `InputWarning` once, as one line on standard error."""
     told: set[str] = set()
     with warnings.catch_warnings():
@@ -162,7 +184,7 @@ def _warnings_printed() -> Iterator[None]:
                 show(message, category, *where, **more)
             elif str(message) not in told:
                 told.add(str(message))
-                warn(_one_line(str(message)))
+                warn(with_options(_one_line(str(message)), words))
 
         warnings.simplefilter("always", InputWarning)
         warnings.showwarning = print_once

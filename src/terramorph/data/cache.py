@@ -145,7 +145,7 @@ def decode(
         return _open(entry, fingerprint, pairs.skipped)
     except _DamagedError as error:
         raise StorageError(
-            f"The cache entry {entry} is damaged as soon as it is written ({error}); choose another with --cache."
+            f"The cache entry {entry} is damaged as soon as it is written ({error}); choose another `cache`."
         ) from error
 
 
@@ -157,13 +157,13 @@ def _make(entry: Path, builder: Builder, progress: Progress | None) -> None:
         _sweep(cache)
         building = Path(tempfile.mkdtemp(prefix=_BUILDING, dir=cache))
     except OSError as error:
-        raise StorageError(f"The cache {cache} cannot be written ({error}); choose another with --cache.") from error
+        raise StorageError(f"The cache {cache} cannot be written ({error}); choose another `cache`.") from error
     try:
         builder.build(building, progress)
         _publish(building, entry)
     except OSError as error:
         raise StorageError(
-            f"The cache {cache} cannot be written ({error}); free some space or choose another with --cache."
+            f"The cache {cache} cannot be written ({error}); free some space or choose another `cache`."
         ) from error
     finally:
         shutil.rmtree(building, ignore_errors=True)

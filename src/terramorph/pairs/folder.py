@@ -313,7 +313,7 @@ def _named(files: Sequence[Path], folder: Path, skip_bad: bool, skipped: list[st
 
 def _leave_out(problem: str, skip_bad: bool, skipped: list[str]) -> None:
     if not skip_bad:
-        raise DatasetError(f"{problem}; remove it, or skip such files with --skip-bad.")
+        raise DatasetError(f"{problem}; remove it, or skip such files (`skip_bad`).")
     skipped.append(f"{problem}.")
 
 
@@ -327,7 +327,7 @@ def _match(
         here, missing = (a[name], folders[1]) if name in a else (b[name], folders[0])
         problem = f"{here} has no twin in {(missing / name).parent}"
         if not skip_bad:
-            raise DatasetError(f"{problem}; add it, or skip such files with --skip-bad.")
+            raise DatasetError(f"{problem}; add it, or skip such files (`skip_bad`).")
         skipped.append(f"{problem}.")
     # In the order of the files: that of a set would differ from one process to the next.
     return {name: (a[name], b[name]) for name in a if name in b}

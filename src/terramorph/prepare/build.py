@@ -73,12 +73,12 @@ def prepare(
 def _named(inputs: Sequence[Inputs]) -> list[Inputs]:
     """Inputs with names that differ."""
     if not inputs:
-        raise ConfigError("There is nothing to prepare; give --source and --target, or --pairs.")
+        raise ConfigError("There is nothing to prepare; give a `source` and a `target`, or a folder of `pairs`.")
     named = [replace(one, name=one.name or _stem(one.source)) for one in inputs]
     names = [str(one.name) for one in named]
     for name in names:
         if names.count(name) > 1:
-            raise ConfigError(f"Two areas would be called {name}; tell them apart with --name.")
+            raise ConfigError(f"Two areas would be called {name}; tell them apart with `name`.")
         if not name.replace("-", "").replace("_", "").isalnum():
             raise ConfigError(f"An area cannot be called {name!r}; use letters, digits, - and _.")
     return named
@@ -108,7 +108,7 @@ def _plan_grid(one: Inputs, out: Path, options: Options, journal: Journal, opene
     target = opened.enter_context(side(str(one.target), how.target, crs=how.target_crs))
     drawn = source.grid is None or target.grid is None
     if not drawn and (how.style, how.table, how.kind) != ("classic", None, None):
-        raise ConfigError(f"--style, --table and --kind are for vectors, and {name} has none; leave them out.")
+        raise ConfigError(f"`style`, `table` and `kind` are for vectors, and {name} has none; leave them out.")
     area = Area(name, source, target, plan_grid(source, target, options.scale, options.tile, options.ground))
     places = area_places(area, options, journal)
     # On a map that we draw ourselves there is no text.

@@ -83,17 +83,17 @@ def _more(options: Options, placed: bool) -> str:
     """What would give more pairs."""
     if not placed:
         return "Some hundred are usual; put more of them into the folder."
-    finer = "a finer --resolution" if options.scale.zoom is None else f"--zoom {options.scale.zoom + 1}"
-    overlap = "" if options.overlap else f", --overlap {options.tile // 2} about 4 times as many"
-    smaller = f"--tile {options.tile // 2} about 4 times as many" if options.tile >= 128 else ""
+    finer = "a finer `resolution`" if options.scale.zoom is None else f"`zoom` {options.scale.zoom + 1}"
+    overlap = "" if options.overlap else f", `overlap` {options.tile // 2} about 4 times as many"
+    smaller = f"`tile` {options.tile // 2} about 4 times as many" if options.tile >= 128 else ""
     tiles = f"{smaller}{overlap}".removeprefix(", ")
     return f"Some hundred are usual; more ground gives more, {tiles + ', ' if tiles else ''}and so does {finer}."
 
 
 _ADVICE = {
-    "nodata": "a side has no data there: check its zoom or URL and --bounds, or raise --max-nodata",
-    "blank": "raise --drop-blank",
-    "buffer": "the ground is too small for its splits: use a smaller --tile, --buffer 0, or other --fractions",
+    "nodata": "a side has no data there: check its zoom or URL and `bounds`, or raise `max_nodata`",
+    "blank": "raise `drop_blank`",
+    "buffer": "the ground is too small for its splits: use a smaller `tile`, `buffer` 0, or other `fractions`",
     "unlisted": "the list of the split names none of them",
     "outside": "the polygons of the split do not cover this ground",
     "unreadable": "a file is damaged",

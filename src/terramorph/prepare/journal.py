@@ -127,7 +127,7 @@ class Journal:
                 if known != area:
                     raise DatasetError(
                         f"The files of area {area.name} are no longer those it was begun with ({known.source.path}, "
-                        f"{known.target.path}); restore them, or choose another folder or --name."
+                        f"{known.target.path}); restore them, or choose another folder or `name`."
                     )
                 return
         if self.areas:
@@ -262,13 +262,13 @@ def _refuse_other_kind(first: AreaRecord, area: AreaRecord) -> None:
         if apart is None or apart > MOST_TURNED:
             how = "is mirrored" if apart is None else f"is turned by {apart:.0f} degrees"
             raise DatasetError(
-                f"The pixel grid of {area.name} {how} against that of {first.name}; give one --resolution for all, "
+                f"The pixel grid of {area.name} {how} against that of {first.name}; give one `resolution` for all, "
                 "which lays north up, or make a dataset of each."
             )
     have, other = (None if r.grid is None else r.grid.grid().ground_resolution for r in (first, area))
     if have and other and max(have / other, other / have) > MOST_APART:
         raise DatasetError(
-            f"A pixel of {area.name} is {other:.3g} m and one of {first.name} {have:.3g} m; give one --resolution "
+            f"A pixel of {area.name} is {other:.3g} m and one of {first.name} {have:.3g} m; give one `resolution` "
             "for all, or make a dataset of each."
         )
 

@@ -95,20 +95,20 @@ class Options:
     def __post_init__(self) -> None:
         """Check the fields."""
         if not 16 <= self.tile <= 8192:
-            raise ConfigError(f"Tiles of {self.tile} px cannot be cut; give 16 to 8192, such as 256.")
+            raise ConfigError(f"`tile` must be 16 to 8192 px, got {self.tile}.")
         if not 0 <= self.overlap < self.tile:
-            raise ConfigError(f"An overlap of {self.overlap} px does not fit tiles of {self.tile} px; give less.")
-        for name, value in (("max-nodata", self.max_nodata), ("drop-blank", self.drop_blank)):
+            raise ConfigError(f"`overlap` must be 0 to {self.tile - 1} px, less than a tile, got {self.overlap}.")
+        for name, value in (("max_nodata", self.max_nodata), ("drop_blank", self.drop_blank)):
             if value is not None and not 0 <= value <= 1:
-                raise ConfigError(f"--{name} is a share from 0 to 1; {value} is none.")
+                raise ConfigError(f"`{name}` must be a share from 0 to 1, got {value}.")
         if self.bounds is not None:
             west, south, east, north = self.bounds
             # Across 180 degrees, unless that is more than half the Earth: then west and east were exchanged.
             wide = east - west if west < east else (east + 360 - west) * 2
             if not (-180 <= west <= 180 and -180 <= east <= 360 and 0 < wide <= 360 and -90 <= south < north <= 90):
                 raise ConfigError(
-                    f"--bounds {self.bounds} are no box; give west,south,east,north in degrees, such as "
-                    "11.2,43.7,11.3,43.8."
+                    "`bounds` must be west, south, east, north in degrees, such as 11.2,43.7,11.3,43.8, got "
+                    f"{self.bounds}."
                 )
 
     @property

@@ -44,11 +44,11 @@ class Scale:
     def __post_init__(self) -> None:
         """Check the fields."""
         if self.resolution is not None and self.zoom is not None:
-            raise ConfigError("Both a resolution and a zoom are given; give one of them.")
+            raise ConfigError("`resolution` and `zoom` are both given; give one of them.")
         if self.resolution is not None and not (math.isfinite(self.resolution) and self.resolution > 0):
-            raise ConfigError(f"A resolution of {self.resolution} m is none; give metres per pixel, such as 0.6.")
+            raise ConfigError(f"`resolution` must be > 0 m per pixel, got {self.resolution}.")
         if self.zoom is not None and not 0 <= self.zoom <= 24:
-            raise ConfigError(f"Zoom {self.zoom} is out of range; give 0 to 24, such as 17.")
+            raise ConfigError(f"`zoom` must be 0 to 24, got {self.zoom}.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,12 +97,12 @@ def plan_tiles(grid: Grid, tile: int, overlap: int) -> Tiles:
     if rows * columns < 1:
         raise DatasetError(
             f"The ground that both sides cover is {grid.width} x {grid.height} pixels, smaller than one tile of "
-            f"{tile} px; use a smaller --tile or a finer --resolution."
+            f"{tile} px; use a smaller `tile` or a finer `resolution`."
         )
     if rows * columns > MAX_TILES:
         raise DatasetError(
             f"The area would make {rows * columns:,} tiles, over the limit of {MAX_TILES:,}; use a coarser "
-            "--resolution or --zoom, or limit the area with --bounds."
+            "`resolution` or `zoom`, or limit the area with `bounds`."
         )
     row, col = (part.ravel().astype(np.int32) for part in np.mgrid[0:rows, 0:columns])
     return Tiles(row, col, row * np.int32(step), col * np.int32(step))
@@ -134,20 +134,20 @@ def plan_grid(source: Source, target: Source, scale: Scale, tile: int, bounds: G
 
 def _check_places(source: Source, target: Source, scale: Scale) -> None:
     """Refuses sides that cannot be laid on each other."""
-    for side, other, option in ((source, target, "--source-crs"), (target, source, "--target-crs")):
+    for side, other, option in ((source, target, "source_crs"), (target, source, "target_crs")):
         if side.extent.crs is None and (other.extent.crs is not None or scale != Scale()):
             if side.grid is not None and not side.grid.is_georeferenced:
                 raise DatasetError(
                     f"{side.name} has no place on Earth, so it cannot be laid on the ground; put its world file "
-                    f"beside it (and name its CRS with {option} EPSG:n if there is no .prj)."
+                    f"beside it (and name its CRS, `{option}`, if there is no .prj)."
                 )
             raise DatasetError(
-                f"{side.name} has a place but no CRS, so it cannot be laid on the ground; name it with {option} "
-                "EPSG:n, or put a .prj beside it."
+                f"{side.name} has a place but no CRS, so it cannot be laid on the ground; name it (`{option}`), "
+                "such as EPSG:32633, or put a .prj beside it."
             )
     if scale == Scale() and source.grid is None:
         raise DatasetError(
-            f"{source.name} has no pixels of its own to cut along; give --resolution in metres or --zoom."
+            f"{source.name} has no pixels of its own to cut along; give `resolution` in metres or `zoom`."
         )
 
 
@@ -160,7 +160,7 @@ def _shared_ground(source: Source, target: Source, bounds: Geometry | None) -> G
         shared = _intersection(shared, bounds)
         if shared is None:
             raise DatasetError(
-                f"The ground that {source.name} and {target.name} share lies outside --bounds; give west, south, "
+                f"The ground that {source.name} and {target.name} share lies outside `bounds`; give west, south, "
                 "east, north in degrees."
             )
     return shared
@@ -252,7 +252,7 @@ def _zoom_grid(shared: Geometry, zoom: int, tile: int) -> Grid:
     top, right, bottom = max(top, 0), min(right, left + side), min(bottom, side)
     affine = Affine(size, 0.0, left * size - edge, 0.0, -size, edge - top * size)
     if right <= left or bottom <= top:
-        raise DatasetError(f"At zoom {zoom} the area is smaller than a pixel; use a larger --zoom.")
+        raise DatasetError(f"At zoom {zoom} the area is smaller than a pixel; use a larger `zoom`.")
     return Grid(bottom - top, right - left, affine, CRS(_MERCATOR))
 
 

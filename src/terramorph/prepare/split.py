@@ -53,18 +53,18 @@ class SplitRule:
     def __post_init__(self) -> None:
         """Check the fields."""
         if any(not 0 <= f <= 1 for f in self.fractions) or abs(sum(self.fractions) - 1) > 1e-6:
-            raise ConfigError(f"The shares {self.fractions} of train, val and test must lie in 0 to 1 and add up to 1.")
+            raise ConfigError(f"`fractions` must lie in 0 to 1 and add up to 1, got {self.fractions}.")
         if self.method != "blocks" and self.file is None:
             what = "a CSV file with the columns id and split" if self.method == "by-list" else "a file of polygons"
-            raise ConfigError(f"A split {self.method} needs --split-file, {what}.")
+            raise ConfigError(f"A split {self.method} needs `split.file`, {what}.")
         if self.method == "blocks" and self.file is not None:
-            raise ConfigError("A --split-file goes with --split by-list or by-area; blocks are drawn by the seed.")
+            raise ConfigError("`split.file` goes with a split by-list or by-area; blocks are drawn by the seed.")
         if self.seed < 0:
-            raise ConfigError(f"A seed of {self.seed} is none; give 0 or more.")
+            raise ConfigError(f"`seed` must be >= 0, got {self.seed}.")
         if self.block is not None and self.block < 1:
-            raise ConfigError(f"A block of {self.block} tiles is none; give at least 1.")
+            raise ConfigError(f"`block` must be >= 1 tile, got {self.block}.")
         if self.buffer is not None and not self.buffer >= 0:
-            raise ConfigError(f"A buffer of {self.buffer} m is none; give 0 or more.")
+            raise ConfigError(f"`buffer` must be >= 0 m, got {self.buffer}.")
 
 
 def draw_blocks(tiles: Tiles, rule: SplitRule, name: str) -> NDArray[np.int8]:
