@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 NAME = "export"
 EXAMPLE = (
     "Example: terramorph export runs/maps/model.safetensors maps.onnx --mode raster | "
-    "terramorph export runs/maps/model.safetensors maps-int8.onnx --int8 --calibrate data/maps"
+    "terramorph export runs/maps/model.safetensors maps-int8.onnx --int8 --calibrate data/maps | "
+    "terramorph export town-sat2map deep.onnx --deepness"
 )
 SCORED = 500
 """Pairs of val on which the loss of quality is measured; both networks take minutes for more."""
@@ -36,6 +37,13 @@ def run(
     ] = None,
     images: Annotated[int, typer.Option(min=1, help="Training pairs on which ranges are measured.")] = 100,
     cache: Annotated[Path | None, typer.Option(help="Folder of decoded pairs. Default: as for `train`.")] = None,
+    deepness: Annotated[
+        bool, typer.Option("--deepness", help="For the QGIS plug-in Deepness: map classes, its settings inside.")
+    ] = False,
+    style: Annotated[
+        str,
+        typer.Option(help="Of the map that --deepness takes apart: classic, osm, classes, or a TOML file."),
+    ] = "classic",
     allow: Allow = None,
 ) -> None:
     """Write a bundle's network as ONNX, with free height and width and the bundle's header as metadata."""
@@ -47,7 +55,14 @@ def run(
         raise InputError(f"An exported network's name ends in .onnx, and {output} does not; choose another name.")
     if int8 != (calibrate is not None):
         raise ConfigError("--int8 and --calibrate DATASET go together: 8 bits are fitted to training pairs.")
-    if not int8:
+    if deepness:
+        if int8 or mode == Mode.paper:
+            raise ConfigError("--deepness is for mode raster in float32; leave out --int8 and --mode paper.")
+        from terramorph.cartography import load_style, palette_of
+        from terramorph.interop import export_deepness
+
+        export_deepness(load_bundle(bundle, from_here(allow)), output, palette=palette_of(load_style(style)))
+    elif not int8:
         export_onnx(load_bundle(bundle, from_here(allow)), output, mode=mode.value if mode else None)
     elif mode == Mode.paper:
         raise ConfigError("8 bits are for mode raster, whose statistics are fixed; leave out --mode paper.")
