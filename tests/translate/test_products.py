@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -13,13 +14,14 @@ import shapely
 import torch
 from torch import Tensor
 
-from terramorph.bundle import Bundle
+from terramorph.bundle import Bundle, load_bundle
 from terramorph.cartography import CLASSES, CLASSIC, classic
 from terramorph.cartography.polygonize import write_polygons
 from terramorph.errors import ConfigError, InputError
-from terramorph.raster import Raster, write_image
+from terramorph.raster import Raster, read_image, write_image
 from terramorph.town import make_town
-from terramorph.translate import Model
+from terramorph.translate import Model, load
+from terramorph.translate.products import entropy
 
 from .conftest import make_bundle
 
@@ -104,3 +106,59 @@ def test_what_has_no_classes_is_refused(tmp_path: Path, town_map: Path) -> None:
     with pytest.raises(InputError, match=r"\.tif"):
         grey.translate_to(town_map, tmp_path / "a.png", kind="classes")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def mapper(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle of a network with class scores, whose palette is that of classic and a darker park."""
+    bundle = make_bundle("lite-unet", width=12, colours=len(CLASSES) + 1, encoder="none")
+    colours = torch.tensor([*(one.rgb for one in CLASSIC.classes), (190, 214, 160)], dtype=torch.float32)
+    bundle.network.get_buffer("palette").copy_(colours / 127.5 - 1)
+    return bundle.save(tmp_path_factory.mktemp("model") / "mapper.safetensors")
+
+
+def test_probabilities_are_the_shares_of_the_colours_of_a_class(mapper: Path, town_map: Path, tmp_path: Path) -> None:
+    model = load(mapper, precision="fp32")
+    raster = model.probabilities().translate(town_map)
+    assert raster.bands == CLASSES
+    assert raster.dtype == np.float32
+    assert np.allclose(raster.pixels[:, raster.mask].sum(axis=0), 1, atol=1e-5)
+
+    network = load_bundle(mapper).network
+    source = torch.from_numpy(read_image(town_map).pixels)[None].float() / 127.5 - 1
+    source *= torch.from_numpy(raster.mask)
+    with torch.no_grad():
+        shares = network.scores(source).softmax(dim=1)[0]  # type: ignore[operator]
+    shares[CLASSES.index("park")] += shares[len(CLASSES)]
+    assert np.allclose(raster.pixels[:, raster.mask], shares[: len(CLASSES)].numpy()[:, raster.mask], atol=5e-3)
+
+    out = tmp_path / "probability.tif"
+    model.translate_to(town_map, out, kind="probability")
+    with rasterio.open(out) as made:
+        assert made.descriptions == CLASSES
+        assert np.array_equal(made.read()[:, raster.mask], raster.pixels[:, raster.mask])
+    sent = pickle.loads(pickle.dumps(model.probabilities()))
+    assert sent.digest == model.probabilities().digest != model.digest
+
+
+def test_entropy_says_where_a_model_is_unsure(mapper: Path, town_map: Path, tmp_path: Path) -> None:
+    sure, even = np.zeros((4, 1, 1), np.float32), np.full((4, 1, 1), 0.25, np.float32)
+    sure[2] = 1
+    assert entropy(sure).item() == pytest.approx(0, abs=1e-6)
+    assert entropy(even).item() == pytest.approx(1)
+    model, out = load(mapper), tmp_path / "entropy.tif"
+    model.translate_to(town_map, out, kind="entropy")
+    raster = model.probabilities().translate(town_map)
+    with rasterio.open(out) as made:
+        assert made.descriptions == ("entropy",)
+        p = raster.pixels[:, raster.mask].astype(np.float64).clip(1e-12)
+        assert np.allclose(made.read(1)[raster.mask], -(p * np.log(p)).sum(axis=0) / np.log(len(CLASSES)), atol=1e-5)
+
+
+def test_probabilities_of_what_has_no_class_scores_are_refused(bundle: Bundle, town_map: Path, tmp_path: Path) -> None:
+    plain = load(bundle.save(tmp_path / "plain.safetensors"))
+    with pytest.raises(ConfigError, match="class scores"):
+        plain.translate_to(town_map, tmp_path / "p.tif", kind="probability")
+    with pytest.raises(ConfigError, match="save"):
+        Model(bundle).probabilities()
+    assert not (tmp_path / "p.tif").exists()

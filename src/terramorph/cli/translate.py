@@ -35,6 +35,8 @@ class Kind(StrEnum):
 
     cog = "cog"
     classes = "classes"
+    probability = "probability"
+    entropy = "entropy"
     polygons = "polygons"
     xyz = "xyz"
     mbtiles = "mbtiles"
@@ -143,6 +145,7 @@ def run(
         "any_resolution": any_resolution,
         "allowed": from_here(allow),
         "ensemble": ensemble,
+        "classes": style if to in (Kind.probability, Kind.entropy) else None,
     }
     opening: dict[str, Any] = {
         "options": read_options(bands, nodata, raw, height=height, dem=dem),

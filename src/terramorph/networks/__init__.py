@@ -12,9 +12,11 @@ from terramorph.networks.catalog import (
 )
 from terramorph.networks.discriminators import MultiScale, build_discriminator
 from terramorph.networks.efficientnet_lite import EfficientNetLite, load_imagenet
+from terramorph.networks.generator import has_palette
 from terramorph.networks.layers import InstanceNorm, NoiseDropout, Norm, initialize, on_stride, reflected, set_noise
 from terramorph.networks.lite_unet import LiteUNet, LiteUNetConfig
 from terramorph.networks.patchgan import PatchGAN
+from terramorph.networks.probabilities import ClassProbabilities
 from terramorph.networks.projected import ProjectedDiscriminator
 from terramorph.networks.resnet import ResNet, ResNetConfig
 from terramorph.networks.unet import EncoderDecoder, UNet, UNetConfig
@@ -23,6 +25,7 @@ from terramorph.networks.upsampling import ResizeConv, SubpixelConv, Upsampling
 __all__ = [
     "NETWORKS",
     "AnyGenerator",
+    "ClassProbabilities",
     "EfficientNetLite",
     "EncoderDecoder",
     "InstanceNorm",
@@ -45,6 +48,7 @@ __all__ = [
     "build_network",
     "describe_network",
     "generator_config",
+    "has_palette",
     "initialize",
     "load_imagenet",
     "network_name",

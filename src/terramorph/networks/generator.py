@@ -68,3 +68,8 @@ class GeneratorConfig(BaseModel):
                 otherwise.
         """
         initialize(network, random)
+
+
+def has_palette(generator: nn.Module) -> bool:
+    """Whether a generator mixes its image of the colours of a palette, by class scores."""
+    return isinstance(getattr(generator, "palette", None), torch.Tensor)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from terramorph.errors import ConfigError
 from terramorph.losses import PairChange, discriminator_loss, draw_change
-from terramorph.networks import build_generator, initialize, set_noise
+from terramorph.networks import build_generator, has_palette, initialize, set_noise
 from terramorph.pixels import Batch
 from terramorph.training.backbone import Backbone
 from terramorph.training.config import TrainConfig
@@ -27,7 +27,7 @@ from terramorph.training.discriminators import make_discriminators
 from terramorph.training.finetune import load_start
 from terramorph.training.noise import draw_noise
 from terramorph.training.optimizer import Adam
-from terramorph.training.terms import Features, Fitted, Term, generator_terms, has_palette
+from terramorph.training.terms import Features, Fitted, Term, generator_terms
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

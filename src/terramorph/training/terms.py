@@ -23,6 +23,7 @@ from terramorph.losses import (
     palette_weights,
 )
 from terramorph.metrics import Lpips
+from terramorph.networks import has_palette
 from terramorph.pixels import Batch
 from terramorph.training.backbone import Backbone, require_colours
 from terramorph.training.config import LossConfig, TrainConfig
@@ -189,11 +190,6 @@ def _distances(loss: LossConfig, target_bands: int, device: torch.device) -> Ite
 def _seen_by(backbone: Backbone) -> Value:
     """The distance to the target in a backbone's features."""
     return lambda batch, output, _: feature_distance(backbone(output), backbone(batch.target), batch.mask)
-
-
-def has_palette(generator: nn.Module) -> bool:
-    """Whether a generator mixes its image of colours by class scores."""
-    return isinstance(getattr(generator, "palette", None), Tensor)
 
 
 @runtime_checkable

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -12,8 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from terramorph.bundle import Mode, load_bundle
+from terramorph.bundle import Bands, Bundle, Mode, load_bundle
 from terramorph.errors import ConfigError
+from terramorph.networks import ClassProbabilities, has_palette
+from terramorph.pixels import unit_to_image
 from terramorph.raster import Raster
 from terramorph.translate.backends import BackendName, open_exported
 from terramorph.translate.memory import release_freed_memory
@@ -31,8 +33,25 @@ if TYPE_CHECKING:
 class Model(Predictor):
     """A bundle that takes images, arrays and rasters of any size: `translate`, `translate_to` and `lazy`.
 
-    Attributes and arguments: see `Predictor`.
+    Attributes and arguments: see `Predictor`; and
+        classes: the style of the map classes whose probabilities it gives; None: it gives images.
     """
+
+    classes: str | Path | None = None
+    _reopened: Callable[..., Model] | None = None
+
+    def probabilities(self, style: str | Path = "classic") -> Model:
+        """The same model with probabilities of map classes as its output: one float32 band a class, which sum to 1.
+
+        Args:
+            style: says which colours are which class.
+
+        Raises:
+            ConfigError: if its generator has no class scores, or it was made in memory.
+        """
+        if self._reopened is None:
+            raise ConfigError("Probabilities of classes are read from a bundle; save the model's and load that.")
+        return self._reopened(classes=style)
 
     @overload
     def translate(self, x: NDArray[Any], **how: Any) -> NDArray[Any]: ...
@@ -138,8 +157,9 @@ class Model(Predictor):
             resolution, match_source, area, window, overlap: see `translate`.
             samples: draws in paper mode; without `uncertainty` each is written, as NAME_1, NAME_2 ...
             uncertainty: GeoTIFF for the standard deviation of the draws, of which the first is then the output.
-            kind: of the output: cog, classes (a GeoTIFF of a map's classes, with a legend), polygons, xyz, mbtiles or
-                pmtiles; default: by its name. Classes and a folder of tiles need it.
+            kind: of the output: cog, xyz, mbtiles or pmtiles; of a map also classes (a GeoTIFF of its classes, with a
+                legend), probability (a band a class), entropy (of these, 0 where the model is sure to 1) or polygons;
+                default: by its name, which does not tell the first five of a map from each other, or a folder of tiles.
             suffix: of the outputs in a folder of images: .png, .jpg or .tif; default: .png where it can hold them and
                 the input is no TIFF.
             skip_bad: leave out images of a folder that cannot be read or do not fit, instead of stopping.
@@ -227,6 +247,7 @@ def load(
     accept_quality_loss: bool = False,
     allowed: Collection[str] = (),
     ensemble: bool = False,
+    classes: str | Path | None = None,
 ) -> Model:
     """Reads a bundle, or a network exported to ONNX, ready to translate.
 
@@ -240,15 +261,20 @@ def load(
         backend: `torch` runs bundles; `onnxruntime` (the default for them) and `openvino` run exported files.
         accept_quality_loss: take an 8-bit file whose quality was refused when it was made.
         allowed: modules from outside whose code may run, where the bundle's generator is one of theirs.
+        classes: the style of the map classes whose probabilities are the output, in place of colours; see
+            `Model.probabilities`.
 
     Raises:
         BundleError: if the file is missing, damaged, too new, or not a bundle, or its quality was refused.
-        ConfigError: if a mode, device, precision or backend is unknown, not there, or does not run such a file.
+        ConfigError: if a mode, device, precision or backend is unknown, not there, or does not run such a file; or if
+            probabilities are wanted of what has no class scores.
         MissingPackageError: if the backend is not installed.
     """
     own: dict[str, Any] = {"seed": seed, "any_resolution": any_resolution, "ensemble": ensemble}
     how: dict[str, Any] = {"device": device, "precision": precision, "batch_size": batch_size}
     if Path(path).suffix == ".onnx":
+        if classes is not None:
+            raise ConfigError(f"{path} was exported without class scores; take the bundle it was made of.")
         exported = open_exported(path, backend, accept_quality_loss=accept_quality_loss, **how)
         if mode is not None and mode != exported.header.mode:
             raise ConfigError(
@@ -264,9 +290,29 @@ def load(
         )
     else:
         how |= {"dropout": dropout}
-        model = Model(load_bundle(path, allowed), mode=mode, **own, **how)
+        bundle = load_bundle(path, allowed)
+        model = Model(bundle if classes is None else _probabilities(bundle, classes), mode=mode, **own, **how)
+        model.classes = classes
+        how |= {"classes": classes}
         # The bundle's float32 weights are gone by now, and much of what the prepared ones were made from.
         release_freed_memory()
     if model.path is not None:
         model._reopened = partial(load, model.path.absolute(), mode=mode, allowed=allowed, **own, **how)
     return model
+
+
+def _probabilities(bundle: Bundle, style: str | Path) -> Bundle:
+    """A bundle whose output is the probability of each class of a style's map."""
+    from terramorph.cartography import load_style, palette_of
+
+    palette = palette_of(load_style(style))
+    if not has_palette(bundle.network) or bundle.header.target.count != 3:
+        raise ConfigError(
+            f"{bundle.path} makes colours without class scores, so classes have no probabilities; use a model with a "
+            "palette, such as sat2map."
+        )
+    colours = unit_to_image(bundle.network.get_buffer("palette").T[:, None], bundle.header.target.scaling)
+    index = torch.from_numpy(palette.classify(colours)[0]).long()
+    target = Bands(names=palette.names, dtype="float32", low=0.0, high=1.0)
+    header = bundle.header.model_copy(update={"target": target})
+    return Bundle(ClassProbabilities(bundle.network, index, len(palette.names)), header, bundle.path)

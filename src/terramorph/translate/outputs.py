@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 VECTORS = (".gpkg", ".fgb", ".geojson")  # suffixes of a map's areas
 
-Kind = Literal["cog", "classes", "polygons", "xyz", "mbtiles", "pmtiles"]
+Kind = Literal["cog", "classes", "probability", "entropy", "polygons", "xyz", "mbtiles", "pmtiles"]
 Progress = Callable[[str, int, int], None]
 """Called with the name of a step, how much of it is done, and of how much."""
 
@@ -218,6 +218,7 @@ class Output:
 
     place: Path | Remote
     called: ClassVar[str]
+    of_probabilities: ClassVar[bool] = False  # made of a model's probabilities of classes, and not of its images
     suffixes: ClassVar[tuple[str, ...]]
 
     def check(self, source: Source, header: Header, grid: Grid, match_source: bool) -> None:
@@ -335,10 +336,11 @@ def output_of(output: str | Path, kind: Kind | None) -> Output | None:
     kind = kind or archives.get(suffix)
     if kind in ("xyz", "mbtiles", "pmtiles"):
         return Tiles(place, kind)
-    if kind in ("classes", "polygons") or suffix in VECTORS:
-        from terramorph.translate.products import Classes, Polygons  # vectors take half a second to import
+    if kind in ("classes", "polygons", "probability", "entropy") or suffix in VECTORS:
+        from terramorph.translate import products  # vectors take half a second to import
 
-        return Classes(place) if kind == "classes" else Polygons(place)
+        made = {"classes": products.Classes, "probability": products.Probability, "entropy": products.Entropy}
+        return made.get(str(kind), products.Polygons)(place)
     if kind == "cog" or (suffix in Cog.suffixes and not folder):
         return Cog(place)
     if suffix in Picture.suffixes and not folder:

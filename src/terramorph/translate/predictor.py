@@ -55,6 +55,8 @@ class Predictor:
         ConfigError: if a mode, device or precision is unknown or not there, or the seed is no whole number >= 0.
     """
 
+    _reopened: Callable[..., Predictor] | None = None
+
     def __init__(
         self,
         bundle: Bundle | Header,
@@ -83,7 +85,6 @@ class Predictor:
             self.backend = Ensemble(backend, self.header.stride) if ensemble else backend
             self.digest = digest.result()
         self.turn = threading.RLock()
-        self._reopened: Callable[[], Predictor] | None = None
         self.device = backend.device
         self.batch_size = backend.batch_size
         network = bundle.network if isinstance(bundle, Bundle) else None

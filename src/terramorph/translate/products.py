@@ -1,4 +1,4 @@
-"""Maps that one can query: the classes of a translated map as a raster with a legend, and their areas as polygons."""
+"""Maps that one can query: classes with a legend, their probabilities and entropy, and areas as polygons."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 from xml.sax.saxutils import escape
 
 import numpy as np
+from numpy.typing import NDArray
 
 from terramorph.atomic import atomic
 from terramorph.bundle import Header
@@ -16,20 +17,19 @@ from terramorph.geo import Grid
 from terramorph.raster import Source
 from terramorph.raster.storage import Remote
 from terramorph.raster.writer import rows_of
-from terramorph.translate.outputs import VECTORS, Joined, Output
+from terramorph.translate.outputs import VECTORS, Cog, Joined, Output
 
 GROUND = "land"
 """The class around all others, which has no areas of its own."""
 
 
-class Classes(Output):
+class Classes(Cog):
     """A Cloud Optimized GeoTIFF of map classes: uint8, the class of the style's nearest colour, with a colour table.
 
     The names of the classes lie in NAME.aux.xml beside it, where GDAL and QGIS look for a legend, and in its metadata.
     """
 
     called = "A raster of classes"
-    suffixes = (".tif", ".tiff")
 
     def check(self, source: Source, header: Header, grid: Grid, match_source: bool) -> None:
         """Refuses a target that holds no colours."""
@@ -43,6 +43,37 @@ class Classes(Output):
         joined.write_cog(path, joined.grid, rows, ("class",), np.uint8, palette)
         if not isinstance(self.place, Remote):
             _write_names(self.place, palette)
+
+
+class Probability(Cog):
+    """A Cloud Optimized GeoTIFF of the probability of each map class, float32 0..1, one band a class."""
+
+    called = "A raster of probabilities"
+    of_probabilities = True
+
+
+class Entropy(Cog):
+    """A Cloud Optimized GeoTIFF of where a model is unsure: the entropy of the classes' probabilities p, float32 0..1.
+
+    H = - sum p log p / log K for K classes (Shannon 1948): 0 where one class is certain, 1 where all are as likely.
+    """
+
+    called = "A raster of entropy"
+    of_probabilities = True
+
+    def write(self, path: Path, joined: Joined) -> None:
+        """Writes it row by row."""
+        rows = ((rows, entropy(pixels)[None], mask) for rows, pixels, mask in joined.strips())
+        joined.write_cog(path, joined.grid, rows, ("entropy",), np.float32)
+
+
+def entropy(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The entropy of probabilities float32 (K, H, W), 0..1: float32 (H, W), 0..1; see `Entropy`."""
+    # A filter on the way to another grid may leave what does not sum to 1.
+    p = np.clip(probabilities, np.float32(1e-12), None)
+    p /= p.sum(axis=0)
+    found: NDArray[np.float32] = -(p * np.log(p)).sum(axis=0) / np.float32(np.log(len(p)))
+    return np.clip(found, 0.0, 1.0)
 
 
 class Polygons(Output):

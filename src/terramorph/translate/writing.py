@@ -58,6 +58,8 @@ def translate_to(
     """See `Model.translate_to`."""
     tell, place = progress or (lambda step, done, total: None), output_of(output, kind)
     named = isinstance(source, str | Path)
+    if place is not None and place.of_probabilities and model.classes is None:
+        model = model.probabilities(request.style)
     folder = named and isinstance(place, Picture) and Path(source).is_dir()
     if place is None or folder or isinstance(source, list | tuple):
         if engine is not None:

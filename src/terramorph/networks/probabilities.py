@@ -1,0 +1,50 @@
+"""Probabilities of map classes in place of a map's colours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class ClassProbabilities(nn.Module):
+    """A generator with class scores, whose output is the probability of each map class.
+
+    The softmax of the scores gives a share to each colour of the generator's palette; the probability of a class is the
+    sum of the shares of its colours.
+
+    Args:
+        generator: has `scores` and `palette` (see `generator.py`).
+        classes: int64 (colours,), the class of each colour of the palette, from 0.
+        count: number of classes.
+    """
+
+    def __init__(self, generator: nn.Module, classes: Tensor, count: int) -> None:
+        super().__init__()
+        self.generator = generator
+        self.register_buffer("members", nn.functional.one_hot(classes, count).T.float())
+        for name in ("stride", "halo", "overlap", "noise"):
+            if hasattr(generator, name):
+                setattr(self, name, getattr(generator, name))
+
+    def forward(self, source: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Gives probabilities p as 2 p - 1.
+
+        Args:
+            source: float (N, in_bands, H, W) in [-1, 1], any H and W.
+            noise: as the generator takes it.
+
+        Returns:
+            float32 (N, classes, H, W) in [-1, 1].
+        """
+        scores: Any = self.generator.scores  # of whatever class the generator is
+        shares = scores(source, noise).float().softmax(dim=1)
+        members = self.get_buffer("members").float()
+        return torch.einsum("nkhw,ck->nchw", shares, members).clamp(0.0, 1.0) * 2.0 - 1.0
+
+    def norms(self) -> Iterator[tuple[str, str]]:
+        """Those of the generator."""
+        pairs: Any = getattr(self.generator, "norms", tuple)
+        return ((f"generator.{before}", f"generator.{after}") for before, after in pairs())
