@@ -72,6 +72,11 @@ def open_source(
         open_source("streets.gpkg", style="osm")       # vectors, drawn
         open_source(dataarray), open_source(raster), open_source(array)
 
+        >>> import terramorph
+        >>> with terramorph.open_source("aerial.tif") as source:
+        ...     source.grid.shape, source.read(source.grid.crop(0, 0, 32, 32)).pixels.shape
+        ((128, 128), (3, 32, 32))
+
     Args:
         data: a path or a URL; a Raster; a DataArray with a CRS, lazy or not; or an array (C, H, W) without a place.
         options: of an image or array: which bands, and what their values mean.

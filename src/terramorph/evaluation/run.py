@@ -27,7 +27,7 @@ from terramorph.evaluation.scoring import Instruments, Tally
 from terramorph.evaluation.verdicts import against_floor
 from terramorph.metrics import Metric, with_own
 from terramorph.models import require_own
-from terramorph.pairs import open_pairs
+from terramorph.pairs import GivenPairs, as_folder, open_pairs
 from terramorph.pixels import BYTE
 from terramorph.raster import Raster, default_bands, write_image
 from terramorph.translate import Model, load
@@ -42,7 +42,7 @@ FACTS = (
 
 def evaluate(
     model: Model | Bundle | str | Path,
-    data: str | Path,
+    data: str | Path | GivenPairs,
     out: str | Path | None = None,
     *,
     split: str = "val",
@@ -67,10 +67,16 @@ def evaluate(
     where the target is not 1 or 3 bands of uint8), ``discussion.html`` and ``discussion.json``. Memory does not grow
     with the set, but for a few numbers an image.
 
+        >>> import terramorph
+        >>> scores = terramorph.evaluate("town-sat2map", "town", split="val")
+        >>> scores["n"], scores["miou"] > scores["floor"]["miou"]
+        (2, True)
+
     Args:
         model: From `terramorph.load` (which says mode, device and seed), a bundle, or where one is: a bundle, a run's
             folder, a name, an exported .onnx file.
-        data: A folder of pairs, as `terramorph.pairs.open_pairs` takes.
+        data: A folder of pairs, as `terramorph.pairs.open_pairs` takes; or a sequence of pairs, such as a list of
+            ``(A, B)`` or a torch ``Dataset`` (see `terramorph.pairs.GivenPairs`).
         out: A folder, made if missing; ``None`` writes nothing.
         split: Which split to evaluate.
         limit: Only the first so many pairs.
@@ -105,19 +111,20 @@ def evaluate(
     known = _known(metrics)
     model = _opened(model)
     model.check_samples(max(discuss, 1))
-    folder = None if out is None else make_folder(Path(out))
-    samples = Samples(open_pairs(data, split, skip_bad=skip_bad), model.header, skip_bad)
-    total = len(samples.pairs) if limit is None else min(limit, len(samples.pairs))
-    work = _Work(model, samples, look_at(samples, data, total, style, discuss > 0), known, weights, discuss)
-    if folder is None:
-        work.through(total, progress)
-        return work.document(data, started) | work.columns()
-    header = model.header
-    with Spool(folder, (header.target.count, header.size, header.size)) as spool:
-        work.through(total, progress, spool, folder / "predictions" if save_predictions else None)
-        document = work.document(data, started)
-        _write(folder, work, document, spool)
-    return document | work.columns()
+    folder, header = None if out is None else make_folder(Path(out)), model.header
+    name = str(data) if isinstance(data, str | Path) else f"{len(data)} pairs"
+    with as_folder(data, split) as pairs:
+        samples = Samples(open_pairs(pairs, split, skip_bad=skip_bad), header, skip_bad)
+        total = len(samples.pairs) if limit is None else min(limit, len(samples.pairs))
+        work = _Work(model, samples, look_at(samples, pairs, total, style, discuss > 0), known, weights, discuss)
+        if folder is None:
+            work.through(total, progress)
+            return work.document(name, started) | work.columns()
+        with Spool(folder, (header.target.count, header.size, header.size)) as spool:
+            work.through(total, progress, spool, folder / "predictions" if save_predictions else None)
+            document = work.document(name, started)
+            _write(folder, work, document, spool)
+        return document | work.columns()
 
 
 def own_bundle(path: str | Path, allowed: Collection[str] = ()) -> Bundle:
@@ -250,11 +257,11 @@ class _Work:
         """The ids of the pairs, and what each of them scored."""
         return {"per_image": {"id": self.ids, **self.own.per_image}}
 
-    def document(self, data: str | Path, started: float) -> dict[str, Any]:
+    def document(self, data: str, started: float) -> dict[str, Any]:
         """Scores and `FACTS` as plain data.
 
         Args:
-            data: The folder of pairs.
+            data: What the pairs are called: their folder.
             started: By the monotonic clock.
         """
         own, pairs, floor = self.own, self.samples.pairs, self.look.floor
@@ -275,7 +282,7 @@ class _Work:
             "protocol": protocol_facts(self.samples, self.ids, self.model),
             "bundle": bundle_facts(self.model),
             "dataset": {
-                "path": str(data),
+                "path": data,
                 "split": pairs.split,
                 "pairs": len(pairs),
                 "skipped": [*pairs.skipped, *self.samples.skipped],

@@ -14,7 +14,7 @@ import urllib3
 from terramorph._version import __version__
 from terramorph.atomic import locked
 from terramorph.errors import BundleError, RunError, StorageError
-from terramorph.models.registry import Entry
+from terramorph.models.registry import Entry, require_entry
 from terramorph.models.store import places, stored, verify, where_to
 from terramorph.redaction import redact
 
@@ -35,13 +35,17 @@ class _AddressError(Exception):
     """An address does not give the file; the message is the reason alone."""
 
 
-def pull(entry: Entry, urls: Sequence[str] = (), *, progress: Progress | None = None, pause: float = 1.0) -> Path:
+def pull(entry: Entry | str, urls: Sequence[str] = (), *, progress: Progress | None = None, pause: float = 1.0) -> Path:
     """Fetches a model into the cache, unless it is on this machine.
+
+        >>> import terramorph
+        >>> terramorph.models.pull("town-sat2map").suffix
+        '.safetensors'
 
     Several processes may ask at once: one fetches, the others wait for it.
 
     Args:
-        entry: of the registry.
+        entry: of the registry, or its name.
         urls: http or https addresses of the file, tried before those of the registry.
         progress: called with (bytes there, bytes in all).
         pause: seconds before a broken connection is made again; it doubles each time.
@@ -50,10 +54,11 @@ def pull(entry: Entry, urls: Sequence[str] = (), *, progress: Progress | None = 
         The file, of the right digest.
 
     Raises:
-        BundleError: if no address gives the file with the right digest.
+        BundleError: if no address gives the file with the right digest, or there is no model of that name.
         StorageError: if the cache cannot be written.
         RunError: if another process that fetches it gets no further.
     """
+    entry = require_entry(entry) if isinstance(entry, str) else entry
     for path in places(entry):
         if verify(path, entry):
             return path

@@ -98,6 +98,9 @@ class PairFolder:
     def __iter__(self) -> Iterator[Pair]:
         return (self.read(index) for index in range(len(self)))
 
+    def __getitem__(self, index: int) -> Pair:
+        return self.read(index)
+
     def read(self, index: int) -> Pair:
         """Reads one pair.
 

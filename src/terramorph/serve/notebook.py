@@ -8,10 +8,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from terramorph.errors import InputError
-from terramorph.serve.server import Server, open_server
-from terramorph.serve.settings import LayerSettings, Settings
-from terramorph.translate import Model, load
+from terramorph.serve.server import Server, one_layer
+from terramorph.translate import Model
 
 
 @dataclass(frozen=True)
@@ -57,16 +55,6 @@ def show(
     Raises:
         TerramorphError: if the source cannot be opened or does not fit the model, or is held in memory.
     """
-    model = model if isinstance(model, Model) else load(model)
-    for held in (source, truth):
-        if not isinstance(held, str | Path | None):
-            raise InputError(
-                f"A viewer reads files, and a {type(held).__name__} is none; save it (such as Raster.save), and give "
-                "its path."
-            )
-    sides = {"source": str(source), "truth": None if truth is None else str(truth)}
-    layer = LayerSettings(name="layer", title=Path(source).stem, model="model", **sides)
-    settings = Settings(layers=(layer,), port=port, **more)
-    server = Server(open_server(settings, {"model": model}))
+    server = one_layer(model, source, truth=truth, port=port, **more)
     threading.Thread(target=server.serve_until_told, args=(lambda address: None,), daemon=True).start()
-    return Shown(settings.public_url or server.address, height, server)
+    return Shown(more.get("public_url") or server.address, height, server)

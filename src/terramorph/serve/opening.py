@@ -7,7 +7,6 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-import terramorph
 from terramorph._version import __version__
 from terramorph.cartography import load_style, palette_of
 from terramorph.errors import BundleError, InputError
@@ -16,7 +15,7 @@ from terramorph.raster import ReadOptions, Source
 from terramorph.serve.layers import Layer
 from terramorph.serve.settings import LayerSettings, Settings
 from terramorph.sources import open_source
-from terramorph.translate import Model
+from terramorph.translate import Model, load
 
 _MB = 1_000_000
 UPLOADS = 8
@@ -93,7 +92,7 @@ class Opener:
         path = self._bundle(name)
         stamp = _stamp(path)
         if name not in self._loaded or self._loaded[name][0] != stamp:
-            self._loaded[name] = stamp, terramorph.load(path, allowed=self._settings.allow)
+            self._loaded[name] = stamp, load(path, allowed=self._settings.allow)
         return self._loaded[name][1]
 
     def _bundle(self, name: str) -> str:

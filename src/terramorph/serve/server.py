@@ -5,16 +5,18 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import uvicorn
 
-from terramorph.errors import ConfigError, StorageError
+from terramorph.errors import ConfigError, InputError, StorageError
 from terramorph.serve.app import App
 from terramorph.serve.opening import Opener
-from terramorph.serve.settings import Settings
+from terramorph.serve.settings import LayerSettings, Settings, load_settings
 from terramorph.serve.tiles import TileServer
-from terramorph.translate import Model
+from terramorph.translate import Model, load
 
 
 def open_server(settings: Settings, models: dict[str, Model] | None = None) -> App:
@@ -70,6 +72,32 @@ class Server(uvicorn.Server):
         logging.getLogger("uvicorn").setLevel(logging.WARNING)
         ready(self.address)
         self.run(sockets=[self.socket])
+
+
+def one_layer(
+    model: Model | str | Path, source: str | Path, *, truth: str | Path | None = None, **settings: Any
+) -> Server:
+    """A server of one translation.
+
+    Args:
+        model: From `load`, or what `load` takes.
+        source: Path or URL of what it translates.
+        truth: What the output should look like.
+        settings: Other fields of `Settings`.
+
+    Raises:
+        TerramorphError: If the source cannot be opened or does not fit the model, or is held in memory.
+    """
+    model = model if isinstance(model, Model) else load(model)
+    for held in (source, truth):
+        if not isinstance(held, str | Path | None):
+            raise InputError(
+                f"A viewer reads files, and a {type(held).__name__} is none; save it (such as Raster.save), and give "
+                "its path."
+            )
+    sides = {"source": str(source), "truth": None if truth is None else str(truth)}
+    layer = LayerSettings(name="layer", title=Path(source).stem, model="model", **sides)
+    return Server(open_server(load_settings(values={**settings, "layers": [layer]}), {"model": model}))
 
 
 def _bound(host: str, port: int) -> socket.socket:

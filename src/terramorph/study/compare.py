@@ -115,6 +115,10 @@ def compare(
     A study may gain changes and seeds later; it is refused if a run that was made would be another one now. A run that
     is scored keeps its model and loses its checkpoint, which is several times as large: its budget cannot grow.
 
+        comparison = terramorph.compare("data/maps", "improvements", "studies/better")
+        for conclusion in terramorph.study.conclude(comparison):
+            print(conclusion.text)
+
     Args:
         dataset: folder of pairs with a train split and the one that the study names, or else val or test.
         study: what to compare, or its name or file.

@@ -52,6 +52,8 @@ def tune(
 ) -> TuneResult:
     """Begins a study, or goes on with it; several processes and machines may do so at once.
 
+        result = terramorph.tune("data/maps", "studies/maps", options=StudyOptions(objectives=("miou",), budget=7200))
+
     Args:
         dataset: folder of pairs with a train split, and val or test or both.
         out: the study's folder; machines that work together share it.

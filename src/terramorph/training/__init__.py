@@ -3,7 +3,7 @@
 from terramorph.training.config import TrainConfig
 from terramorph.training.cost import Cost
 from terramorph.training.finetune import config_of
-from terramorph.training.loop import resume, train
+from terramorph.training.loop import require_new_run, resume, train
 from terramorph.training.recalibrate import recalibrate, recalibrate_network
 from terramorph.training.reporter import Plan, Reporter, StepReport, TrainResult
 from terramorph.training.settings import PRESETS, known_keys, load_config, parse_assignments, parse_config
@@ -28,6 +28,7 @@ __all__ = [
     "parse_config",
     "recalibrate",
     "recalibrate_network",
+    "require_new_run",
     "resume",
     "train",
 ]

@@ -89,11 +89,7 @@ def train(
         StorageError: if something cannot be written; the last good checkpoint stays.
     """
     out = Path(out)
-    for name in (CHECKPOINT, MODEL):
-        if (out / name).is_file():
-            raise ConfigError(
-                f"{out} already holds a run ({name}); go on with it by --resume {out}, or choose another --out."
-            )
+    require_new_run(out)
     config = with_terms(config or TrainConfig(), terms)
     if generator is not None:
         config, allowed = with_generator(config, generator), [*allowed, generator.__module__]
@@ -151,6 +147,17 @@ def resume(
     if (out / CHECKPOINT).is_file():
         again.restore()
     return again.go(should_stop, dry_run=False)
+
+
+def require_new_run(out: Path) -> None:
+    """Validate that a folder holds no run.
+
+    Raises:
+        ConfigError: if it does.
+    """
+    for name in (CHECKPOINT, MODEL):
+        if (out / name).is_file():
+            raise ConfigError(f"{out} already holds a run ({name}); resume it, or choose another folder.")
 
 
 class _Run:

@@ -251,8 +251,10 @@ def load(
 ) -> Model:
     """Reads a bundle, or a network exported to ONNX, ready to translate.
 
-        model = terramorph.load("model.safetensors")
-        map_raster = model.translate("aerial.tif")
+        >>> import terramorph
+        >>> model = terramorph.load("town-sat2map")
+        >>> model.header.direction, model.header.size, model.header.source.count
+        ('AtoB', 128, 3)
 
     Args:
         path: a .safetensors bundle, a run's folder, a model's name, or an exported .onnx file
