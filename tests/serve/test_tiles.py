@@ -9,19 +9,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from pmtiles.reader import MmapSource, Reader, all_tiles
 from pyproj import Transformer
 
 import terramorph
+from terramorph.bundle import Bundle
+from terramorph.cartography import CLASSES, PALETTE
 from terramorph.geo import Grid
 from terramorph.geo.mercator import TileBox, pixel_grid
+from terramorph.networks import build_network
 from terramorph.raster import Raster
 from terramorph.raster.tiles.write import write_tiles
-from terramorph.serve import Settings
+from terramorph.serve import LayerSettings, Settings
 from terramorph.translate import Model
+from terramorph.translate.products import entropy
 
-from .conftest import Client, pixels, serving
+from .conftest import RESOLUTION, RGB, Client, pixels, serving
 
 Tile = tuple[int, int, int]
 
@@ -154,6 +159,29 @@ def test_difference_and_classes_follow_the_output(client: Client, batch: dict[Ti
     colours = {tuple(c) for c in pixels(client.tile("classes", z, x, y).data).reshape(-1, 4)[:, :3]}
     named = {tuple(bytes.fromhex(one["colour"][1:])) for one in client.json("/layers")["layers"][0]["classes"]}
     assert colours <= named
+
+
+def test_entropy_is_drawn_where_the_model_is_unsure(
+    settings: Callable[..., Settings], sides: tuple[Path, Path], batch: dict[Tile, bytes], tmp_path: Path
+) -> None:
+    network = build_network("lite-unet", width=12, colours=len(CLASSES), encoder="none")
+    network.get_buffer("palette").copy_(torch.from_numpy(PALETTE / 127.5 - 1))
+    with torch.no_grad():
+        network.get_parameter("head.weight").mul_(100)  # untrained, it is unsure of all alike
+    bundle = Bundle.of(network, "lite-unet", source=RGB, target=RGB, size=64, ground_resolution=RESOLUTION)
+    path = bundle.save(tmp_path / "mapper.safetensors")
+    layer = LayerSettings(name="town", model=str(path), source=str(sides[0]))
+    with serving(settings(layers=(layer,))) as mapper:
+        (about,) = mapper.json("/layers")["layers"]
+        assert [view["name"] for view in about["views"]] == ["input", "output", "classes", "entropy"]
+        z, x, y = whole_block(batch)
+        shown = pixels(mapper.tile("entropy", z, x, y).data)
+    probabilities = terramorph.load(path).probabilities().lazy(sides[0])
+    with probabilities:
+        found = entropy(probabilities.read(pixel_grid(z, TileBox(x, y, x + 1, y + 1), 256)).pixels)
+    opacity = shown[..., 3].ravel()[np.argsort(found.ravel())].astype(int)  # the more unsure, the more it covers
+    assert opacity[-1] > opacity[0]
+    assert (np.diff(opacity) >= 0).all()
 
 
 def test_values_at_a_point_and_a_piece_as_a_geotiff(

@@ -188,7 +188,7 @@ class App:
     def _described(self, layer: Layer) -> dict[str, Any]:
         def view(one: View) -> dict[str, Any]:
             low, high = zooms(layer, one)
-            format = "png" if one.flat or one.name == "difference" else "webp"
+            format = "png" if one.flat or one.name in ("difference", "entropy") else "webp"
             return {
                 "name": one.name,
                 "title": TITLES[one.name],

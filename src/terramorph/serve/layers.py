@@ -18,6 +18,7 @@ from terramorph.geo import Grid
 from terramorph.geo.mercator import TileBox, degrees_of_corner, pixel_grid
 from terramorph.raster import Raster, Source
 from terramorph.raster.tiles.write import SIZE, halve, native_zoom
+from terramorph.translate.products import entropy
 
 Read = Callable[[Grid], Raster]
 
@@ -31,11 +32,12 @@ TITLES = {
     "truth": "Truth",
     "difference": "Difference",
     "classes": "Classes",
+    "entropy": "Entropy",
 }
 """Views in the order in which they are offered."""
 
 _HEAT = ((0, (0, 0, 0, 0)), (24, (254, 224, 144, 150)), (64, (244, 109, 67, 220)), (255, (165, 0, 38, 255)))
-"""Grey levels of difference, and the colour and opacity that shows them."""
+"""Grey levels of difference, or parts in 255 of entropy, and the colour and opacity that shows them."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,8 @@ class Layer:
         identity: 16 hexadecimal digits of all that decides the pixels; they stand in URLs.
         source, output, truth: the raster, its translation (`Model.lazy`) and what that should look like.
         palette: map classes of the output; None for photographs.
+        probabilities: opens those of the classes (`Model.probabilities`), once somebody asks for how unsure the model
+            is; None where there are none.
         low, high: stored values of the source that are shown as black and as white.
         about: facts of the model for people.
         private: whether it is only for who knows its name, and is kept nowhere.
@@ -76,6 +80,7 @@ class Layer:
     output: Source
     truth: Source | None
     palette: Palette | None
+    probabilities: Callable[[], Source] | None
     low: float
     high: float
     attribution: str | None = None
@@ -124,6 +129,8 @@ class Layer:
             found["difference"] = View("difference", self._difference, computed=True, flat=False)
         if self.palette is not None:
             found["classes"] = View("classes", self._classes, computed=True, flat=True)
+        if self.probabilities is not None:
+            found["entropy"] = View("entropy", self._entropy, computed=True, flat=False)
         return found
 
     def tile(self, view: View, zoom: int, x: int, y: int, size: int = SIZE) -> Raster | None:
@@ -155,7 +162,7 @@ class Layer:
 
     def close(self) -> None:
         """Closes the sources."""
-        for source in (self.output, self.source, self.truth):
+        for source in (self.__dict__.get("_opened_probabilities"), self.output, self.source, self.truth):
             if source is not None:
                 source.close()
 
@@ -202,6 +209,16 @@ class Layer:
         colours = np.array([one.rgb for one in self.palette.classes], np.uint8)
         rgb = colours[self.palette.classify(output.pixels)].transpose(2, 0, 1)
         return Raster(np.ascontiguousarray(rgb), output.mask, grid, output.bands)
+
+    @cached_property
+    def _opened_probabilities(self) -> Source:
+        assert self.probabilities is not None
+        return self.probabilities()
+
+    def _entropy(self, grid: Grid) -> Raster:
+        found = self._opened_probabilities.read(grid)
+        level = np.rint(255 * entropy(found.pixels)).astype(np.uint8)
+        return Raster(_heat_colours()[level].transpose(2, 0, 1), found.mask, grid, _RGBA)
 
 
 def display(raster: Raster, low: float, high: float) -> Raster:
@@ -256,7 +273,7 @@ def _joined(tiles: list[list[Raster | None]]) -> Raster | None:
 
 @lru_cache(maxsize=1)
 def _heat_colours() -> NDArray[np.uint8]:
-    """uint8 (256, 4): colour and opacity by grey levels of difference."""
+    """uint8 (256, 4): colour and opacity by level of `_HEAT`."""
     levels = np.arange(256)
     stops, colours = [level for level, _ in _HEAT], np.array([colour for _, colour in _HEAT])
     return np.stack([np.interp(levels, stops, colours[:, band]) for band in range(4)], axis=1).round().astype(np.uint8)

@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from terramorph._version import __version__
 from terramorph.cartography import load_style, palette_of
@@ -60,7 +61,8 @@ class Opener:
             if side is not None and side.extent.crs is None:
                 raise InputError(f"{side.name} has no CRS, so nobody knows where its tiles lie; georeference it.")
         memory = self._settings.window_cache_mb * _MB // (UPLOADS if upload else len(self._settings.layers))
-        output = model.lazy(source, resolution=one.resolution, window=self._settings.window, memory=memory)
+        how: dict[str, Any] = {"resolution": one.resolution, "window": self._settings.window, "memory": memory}
+        output = model.lazy(source, **how)
         map_made = header.direction == "AtoB" and header.target.count == 3 and header.target.dtype == "uint8"
         decides = [__version__, model.digest, model.backend.name, model.mode, self._settings.window, output.grid, style]
         decides += [_identity(one.source, source), _identity(one.truth, truth)]
@@ -72,6 +74,9 @@ class Opener:
             output=output,
             truth=truth,
             palette=palette_of(style) if map_made else None,
+            probabilities=(lambda: model.probabilities(one.style).lazy(source, **how))
+            if model.scores_classes
+            else None,
             low=header.source.low,
             high=header.source.high,
             attribution=one.attribution or source.licence,

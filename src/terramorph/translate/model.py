@@ -35,9 +35,11 @@ class Model(Predictor):
 
     Attributes and arguments: see `Predictor`; and
         classes: the style of the map classes whose probabilities it gives; None: it gives images.
+        scores_classes: whether `probabilities` can be asked of it.
     """
 
     classes: str | Path | None = None
+    scores_classes: bool = False
     _reopened: Callable[..., Model] | None = None
 
     def probabilities(self, style: str | Path = "classic") -> Model:
@@ -294,7 +296,7 @@ def load(
         how |= {"dropout": dropout}
         bundle = load_bundle(path, allowed)
         model = Model(bundle if classes is None else _probabilities(bundle, classes), mode=mode, **own, **how)
-        model.classes = classes
+        model.classes, model.scores_classes = classes, _scores_classes(bundle)
         how |= {"classes": classes}
         # The bundle's float32 weights are gone by now, and much of what the prepared ones were made from.
         release_freed_memory()
@@ -308,7 +310,7 @@ def _probabilities(bundle: Bundle, style: str | Path) -> Bundle:
     from terramorph.cartography import load_style, palette_of
 
     palette = palette_of(load_style(style))
-    if not has_palette(bundle.network) or bundle.header.target.count != 3:
+    if not _scores_classes(bundle):
         raise ConfigError(
             f"{bundle.path} makes colours without class scores, so classes have no probabilities; use a model with a "
             "palette, such as sat2map."
@@ -318,3 +320,7 @@ def _probabilities(bundle: Bundle, style: str | Path) -> Bundle:
     target = Bands(names=palette.names, dtype="float32", low=0.0, high=1.0)
     header = bundle.header.model_copy(update={"target": target})
     return Bundle(ClassProbabilities(bundle.network, index, len(palette.names)), header, bundle.path)
+
+
+def _scores_classes(bundle: Bundle) -> bool:
+    return has_palette(bundle.network) and bundle.header.target.count == 3

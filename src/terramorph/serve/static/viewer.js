@@ -160,9 +160,8 @@ function where() {
 
 function told() {
   if (!maps.left) return;
-  const computed = ["output", "difference", "classes"];
-  const low = [state.left, state.right].filter((name) => computed.includes(name)).map((name) => view(name)?.minzoom ?? 0);
-  const far = low.length && Math.round(maps.left.getZoom()) + 1 < Math.max(...low);
+  const low = [state.left, state.right].map((name) => view(name)?.minzoom ?? 0);  // 0 of what is not computed
+  const far = Math.round(maps.left.getZoom()) + 1 < Math.max(...low);
   const text = offline ? "The server does not answer; trying again." : far ? "Zoom in to translate."
     : busy ? `The server is busy: about ${busy} s of work before yours.` : "";
   $("notice").hidden = !text;
