@@ -1,0 +1,173 @@
+// The page: what is drawn, what is asked of the network, and what both are said to be.
+import { openEngine } from "./engine.js";
+import { Drawing, recall, remember } from "./drawing.js";
+import { Follower } from "./follow.js";
+import { Loading } from "./loading.js";
+import { Panes } from "./panes.js";
+import { Place } from "./place.js";
+import { takeFiles } from "./reading.js";
+import { Renderer } from "./render.js";
+import { SAMPLES } from "./samples.js";
+import { fromLink } from "./share.js";
+import { takeAlong } from "./take.js";
+import { Pen } from "./tools.js";
+import { makeTown, seedOf } from "./town.js";
+import { $, announce, notice, toolbar } from "./ui.js";
+
+const SIZES = [256, 512, 1024];
+
+async function readConfig() {
+  const within = $("config");
+  if (within) return JSON.parse(within.textContent);
+  const answer = await fetch(new URL("./draw.json", document.baseURI));
+  if (!answer.ok) throw new Error(`draw.json cannot be read (${answer.status}); put all files of the page into one folder.`);
+  return answer.json();
+}
+
+async function main() {
+  const config = await readConfig(), model = config.models.find((one) => one.direction === "map2sat");
+  if (!model) throw new Error("This page has no model that makes photographs of maps; make it with one.");
+  const metres = model.metres_per_pixel || 1, renderer = new Renderer(config.style, metres);
+  const drawing = new Drawing(renderer);
+  // town: {seed, features} where the drawing is a town as it was made; photo, read: canvases; readImage: ImageData.
+  const state = { config, model, px: 256, seed: 0, place: new Place(metres), town: null, image: null, photo: null, read: null, mode: "beside" };
+
+  const panes = new Panes($("map"), $("photo"), renderer, () => ({ features: drawing.features, ink: pen?.ink ?? {}, photo: state.photo, read: state.read }));
+  const follower = new Follower(drawing, renderer, {
+    wanted: () => ({ features: pen.ink.features ?? drawing.features, side: state.px, seed: state.seed, origin: state.place.origin(state.px) }),
+    shown: (image, ms) => {
+      state.image = image;
+      state.photo = asCanvas(image, state.photo);
+      loading.done();
+      panes.paint();
+      age(ms);
+    },
+    state: (name, text) => {
+      $("working").hidden = name !== "working";
+      document.body.dataset.answer = name;
+      if (name === "failed") loading.failed(text, () => follower.nudge());
+    },
+  });
+  const loading = new Loading(config, model, async (onProgress) => {
+    const engine = await openEngine(config, { onProgress, direction: "map2sat" });
+    state.about = engine.describe();
+    follower.start(engine);
+  });
+  let drawn = drawing.features;
+  const pen = new Pen(drawing, panes, {
+    told: announce,
+    changed: () => {
+      panes.paint();
+      if (pen?.busy && !state.read) follower.nudge(false);
+    },
+  });
+
+  const app = {
+    config, drawing, panes, pen, renderer, state, follower,
+    // Another size, seed or place, and all that shows it.
+    set(changes) {
+      const before = state.px;
+      Object.assign(state, changes);
+      if (state.px !== before) {
+        if (state.town?.features === drawing.features) app.town(state.town.seed);
+        state.photo = null;
+        panes.show(state.px);
+      }
+      app.refresh();
+      follower.nudge();
+    },
+    // A town by the rules, of a seed.
+    town(seed) {
+      const features = makeTown(seed, config.town, panes.ground);
+      state.town = { seed, features };
+      app.replace(features, "A town.");
+    },
+    sample(name) { app.replace(SAMPLES[name](panes.ground), `${name}.`); },
+    replace(features, text) {
+      app.unread();
+      drawing.change(Object.freeze(features), text);
+      panes.look(1, [0, 0]);
+    },
+    another() { app.set({ seed: Math.floor(Math.random() * 1e6) + 1 }); announce("Another sample of the same place."); },
+    // The drawing again, after a picture was read.
+    unread() {
+      if (!state.read) return;
+      state.read = null;
+      $("read").hidden = true;
+      follower.last = null;
+      follower.nudge();
+      panes.paint();
+    },
+    settings: () => ({ px: state.px, seed: state.seed, at: state.place.chosen ? state.place.degrees : null }),
+    map: () => state.readImage && state.read ? state.readImage : renderer.picture(drawing.features, state.px),
+    refresh() {
+      const shares = renderer.shares(renderer.picture(drawing.features, state.px));
+      const seen = Object.entries(shares).filter(([, share]) => share >= 0.005).sort((a, b) => b[1] - a[1]);
+      $("words").textContent = `${drawing.words()[0].toUpperCase()}${drawing.words().slice(1)} on ${Math.round(panes.ground)} × ${Math.round(panes.ground)} m: ` +
+        `${seen.map(([name, share]) => `${Math.round(100 * share)} % ${name}`).join(", ")}.`;
+      tools.update();
+      if (!remember(drawing.features, app.settings())) notice("This browser keeps nothing of this page: save the drawing before you leave.");
+    },
+  };
+
+  drawing.addEventListener("change", ({ detail }) => {
+    app.unread();
+    if (detail) announce(detail);
+    drawn = drawing.features;
+    panes.paint();
+    app.refresh();
+    follower.nudge();
+  });
+
+  const tools = toolbar(app);
+  takeAlong(app);
+  takeFiles(app, openEngine);
+  await begin(app);
+  honest(model);
+  document.body.dataset.ready = "yes";
+  addEventListener("hashchange", () => begin(app));
+  loading.offer();
+
+  function age(ms) {
+    const { backend, threads, isolated } = state.about;
+    const how = backend === "webgpu" ? "WebGPU" : `wasm, ${threads} thread${threads === 1 ? "" : "s"}${isolated || threads > 1 ? "" : " (more where a server isolates the page)"}`;
+    $("age").textContent = `${(ms / 1000).toFixed(ms < 1000 ? 2 : 1)} s on your device, ${how}. Sample ${state.seed}.`;
+    $("photo").setAttribute("aria-label", `Satellite image of the drawing, invented by a network: ${drawing.words()}`);
+  }
+}
+
+// What the page begins with: a link's drawing, that of the last visit, or a sample.
+async function begin(app) {
+  const { drawing, state, panes, renderer } = app;
+  let kept = null;
+  try { kept = await fromLink(location.hash); } catch (error) { notice(error.message); }
+  if (kept) history.replaceState(null, "", location.pathname + location.search);
+  else if (document.body.dataset.ready) return;
+  kept ??= recall();
+  if (kept) {
+    if (SIZES.includes(kept.px)) state.px = kept.px;
+    if (Number.isInteger(kept.seed) && kept.seed >= 0) state.seed = kept.seed;
+    try { state.place = new Place(renderer.metres, kept.at ?? null); } catch { /* no place on Earth: where all begin */ }
+  }
+  panes.show(state.px);
+  drawing.change(Object.freeze(kept?.features ?? SAMPLES.Crossroads(panes.ground)));
+  if (drawing.past.length === 1) drawing.past = [];
+  app.refresh();
+}
+
+function honest(model) {
+  const on = (model.trained_on ?? "").split(/[,(]/)[0].trim();
+  $("line").textContent = `Invented by a network${on ? ` trained on ${on[0].toLowerCase()}${on.slice(1)}` : ""}. Not a real place.`;
+}
+
+function asCanvas(image, canvas) {
+  const found = canvas?.width === image.width ? canvas : new OffscreenCanvas(image.width, image.height);
+  found.getContext("2d").putImageData(image, 0, 0);
+  return found;
+}
+
+main().catch((error) => {
+  $("card-title").textContent = "The page cannot start";
+  $("card-text").textContent = error.message;
+  $("card").dataset.bad = "yes";
+});

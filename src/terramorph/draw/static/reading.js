@@ -1,0 +1,71 @@
+// Files of one's own: a GeoJSON becomes the drawing; an aerial picture goes the other way, where that model is on board.
+import { fromGeoJson } from "./geojson.js";
+import { $, notice } from "./ui.js";
+
+export function takeFiles(app, openEngine) {
+  const { state, config, renderer } = app;
+  const back = config.models.find((one) => one.direction === "sat2map");
+  let engine = null;
+  if (!back) {
+    $("back-title").textContent = "A drawing of yours";
+    $("reverse-text").textContent = "Drop a GeoJSON on the page: features with a kind, such as road, water, park or building.";
+    $("choose").textContent = "Choose a GeoJSON";
+    $("file").accept = ".geojson,.json";
+    $("drop").textContent = "Drop a GeoJSON";
+  }
+
+  async function take(file) {
+    try {
+      if (/json$/i.test(file.type) || /json$/i.test(file.name)) await drawingOf(file);
+      else if (back) await mapOf(file);
+      else throw new Error("This page has no model that reads pictures; drop a GeoJSON.");
+    } catch (error) { if (error.name !== "AbortError") notice(error.message); }
+  }
+
+  async function drawingOf(file) {
+    let json;
+    try { json = JSON.parse(await file.text()); } catch { throw new Error(`${file.name} is no JSON; give a GeoJSON.`); }
+    const { features, place, side, skipped } = fromGeoJson(json, renderer);
+    if (!features.length) throw new Error(`No feature of ${file.name} has a kind that is drawn, such as road, water, park or building.`);
+    app.set({ place, px: [256, 512, 1024].includes(side) ? side : state.px });
+    app.replace(features, `${file.name} opened.`);
+    if (skipped) notice(`${skipped} feature${skipped === 1 ? " has" : "s have"} no kind that is drawn and ${skipped === 1 ? "is" : "are"} left out.`);
+  }
+
+  async function mapOf(file) {
+    let bitmap;
+    try { bitmap = await createImageBitmap(file); } catch { throw new Error(`${file.name} is no picture that this browser reads; give a PNG or JPEG.`); }
+    const { px } = state, canvas = new OffscreenCanvas(px, px), pen = canvas.getContext("2d", { willReadFrequently: true });
+    const side = Math.min(bitmap.width, bitmap.height);
+    pen.imageSmoothingQuality = "high";
+    pen.drawImage(bitmap, (bitmap.width - side) / 2, (bitmap.height - side) / 2, side, side, 0, 0, px, px);
+    const picture = pen.getImageData(0, 0, px, px);
+    notice(`Reading ${file.name} …`);
+    engine ??= await openEngine(config, { onProgress() {}, direction: "sat2map" });
+    const map = await engine.translate(picture, { seed: state.seed, origin: [0, 0], dirty: null, previous: null });
+    const read = new OffscreenCanvas(px, px);
+    read.getContext("2d").putImageData(map, 0, 0);
+    Object.assign(state, { read, readImage: map, image: picture, photo: canvas });
+    $("read").hidden = false;
+    $("card").hidden = true;
+    app.panes.look(1, [0, 0]);
+    notice(side > 3 * px ? "The picture was made smaller to fit; the network reads best at its own scale." : "");
+  }
+
+  $("choose").onclick = () => $("file").click();
+  $("file").onchange = () => { if ($("file").files.length) take($("file").files[0]); $("file").value = ""; };
+  const carries = (event) => event.dataTransfer?.types.includes("Files");
+  let within = 0;
+  const hint = (seen) => { $("drop").hidden = !seen; };
+  addEventListener("dragenter", (event) => { if (carries(event)) { within++; hint(true); } });
+  addEventListener("dragleave", (event) => { if (carries(event)) { within = Math.max(0, within - 1); hint(within > 0); } });
+  addEventListener("dragover", (event) => { if (carries(event)) event.preventDefault(); });
+  addEventListener("drop", (event) => {
+    if (!carries(event)) return;
+    event.preventDefault();
+    within = 0;
+    hint(false);
+    if (event.dataTransfer.files.length === 1) take(event.dataTransfer.files[0]);
+    else notice("Drop one file at a time.");
+  });
+}
