@@ -11,7 +11,7 @@ import { SAMPLES } from "./samples.js";
 import { fromLink } from "./share.js";
 import { takeAlong } from "./take.js";
 import { Pen } from "./tools.js";
-import { makeTown, seedOf } from "./town.js";
+import { makeTown } from "./town.js";
 import { $, announce, notice, toolbar } from "./ui.js";
 
 const SIZES = [256, 512, 1024];
@@ -32,6 +32,7 @@ async function main() {
   // town: {seed, features} where the drawing is a town as it was made; photo, read: canvases; readImage: ImageData.
   const state = { config, model, px: 256, seed: 0, place: new Place(metres), town: null, image: null, photo: null, read: null, mode: "beside" };
 
+  let pen = null;
   const panes = new Panes($("map"), $("photo"), renderer, () => ({ features: drawing.features, ink: pen?.ink ?? {}, photo: state.photo, read: state.read }));
   const follower = new Follower(drawing, renderer, {
     wanted: () => ({ features: pen.ink.features ?? drawing.features, side: state.px, seed: state.seed, origin: state.place.origin(state.px) }),
@@ -53,8 +54,7 @@ async function main() {
     state.about = engine.describe();
     follower.start(engine);
   });
-  let drawn = drawing.features;
-  const pen = new Pen(drawing, panes, {
+  pen = new Pen(drawing, panes, {
     told: announce,
     changed: () => {
       panes.paint();
@@ -103,7 +103,8 @@ async function main() {
     refresh() {
       const shares = renderer.shares(renderer.picture(drawing.features, state.px));
       const seen = Object.entries(shares).filter(([, share]) => share >= 0.005).sort((a, b) => b[1] - a[1]);
-      $("words").textContent = `${drawing.words()[0].toUpperCase()}${drawing.words().slice(1)} on ${Math.round(panes.ground)} × ${Math.round(panes.ground)} m: ` +
+      const words = drawing.words(panes.ground);
+      $("words").textContent = `${words[0].toUpperCase()}${words.slice(1)} on ${Math.round(panes.ground)} × ${Math.round(panes.ground)} m: ` +
         `${seen.map(([name, share]) => `${Math.round(100 * share)} % ${name}`).join(", ")}.`;
       tools.update();
       if (!remember(drawing.features, app.settings())) notice("This browser keeps nothing of this page: save the drawing before you leave.");
@@ -113,7 +114,6 @@ async function main() {
   drawing.addEventListener("change", ({ detail }) => {
     app.unread();
     if (detail) announce(detail);
-    drawn = drawing.features;
     panes.paint();
     app.refresh();
     follower.nudge();
@@ -132,7 +132,7 @@ async function main() {
     const { backend, threads, isolated } = state.about;
     const how = backend === "webgpu" ? "WebGPU" : `wasm, ${threads} thread${threads === 1 ? "" : "s"}${isolated || threads > 1 ? "" : " (more where a server isolates the page)"}`;
     $("age").textContent = `${(ms / 1000).toFixed(ms < 1000 ? 2 : 1)} s on your device, ${how}. Sample ${state.seed}.`;
-    $("photo").setAttribute("aria-label", `Satellite image of the drawing, invented by a network: ${drawing.words()}`);
+    $("photo").setAttribute("aria-label", `Satellite image of the drawing, invented by a network: ${drawing.words(panes.ground)}`);
   }
 }
 

@@ -1,5 +1,5 @@
 // The drawing: features that never change, in lists that never change, so a step back is the list before.
-import { bounds, inside, nearestOnLine } from "./geometry.js";
+import { inside, meets, nearestOnLine } from "./geometry.js";
 
 const STEPS = 100, KEY = "terramorph.drawing";
 const WORDS = { road: "road", arterial: "arterial", highway: "highway", rail: "railway", park: "park", building: "building",
@@ -52,8 +52,7 @@ export class Drawing extends EventTarget {
   // The features at a place, those on top last.
   at(place, reach) {
     return this.features.filter((one) => {
-      const [left, top, right, bottom] = bounds(one.points, this.renderer.margin(one) + reach);
-      if (place[0] < left || place[0] > right || place[1] < top || place[1] > bottom) return false;
+      if (!meets(this.renderer.reach(one), [place[0] - reach, place[1] - reach, place[0] + reach, place[1] + reach])) return false;
       if (one.shape === "area") return inside(one.points, place) || nearestOnLine([...one.points, one.points[0]], place).away < reach;
       return nearestOnLine(one.points, place).away < this.renderer.width(one.kind) / 2 + reach;
     });
@@ -70,8 +69,11 @@ export class Drawing extends EventTarget {
     return best;
   }
 
-  // What is drawn, in words.
-  words() { return counted(this.features) || "nothing"; }
+  // What is drawn in a square of `side` metres, in words.
+  words(side) {
+    const half = side / 2, seen = this.features.filter((one) => meets(this.renderer.reach(one), [-half, -half, half, half]));
+    return counted(seen) || "nothing";
+  }
 }
 
 function counted(features) {

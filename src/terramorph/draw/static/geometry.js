@@ -83,7 +83,7 @@ export function smooth(points, step, closed = false) {
     for (let k = 0; k < count; k++) {
       const t = k / count, t2 = t * t, t3 = t2 * t;
       curve.push([0, 1].map((c) => 0.5 * (2 * a[c] + (b[c] - p[c]) * t + (2 * p[c] - 5 * a[c] + 4 * b[c] - q[c]) * t2
-        + (3 * a[c] - p[c] - 3 * b[c] + q[c]) * t3));
+        + (3 * a[c] - p[c] - 3 * b[c] + q[c]) * t3)));
     }
   }
   if (!closed) curve.push(points[n - 1]);

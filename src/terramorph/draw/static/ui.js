@@ -117,10 +117,7 @@ function icon(renderer, kind, shape) {
   canvas.setAttribute("aria-hidden", "true");
   const round = [[-15, -4], [-8, -14], [6, -13], [15, -3], [11, 11], [-3, 15], [-13, 8]];
   const points = shape === "line" ? [[-30, 16], [-10, 8], [8, -6], [30, -18]] : kind === "building" ? rectangle([-13, -10], [13, 10], 0.3) : round;
-  const scale = 1 / (ground / size), metres = Math.min(1, renderer.metres);
-  const own = Object.assign(Object.create(Object.getPrototypeOf(renderer)), renderer);
-  const drawn = feature(kind, shape, shape === "line" ? points : points.map(([x, y]) => [x * 1.1, y * 1.1]));
-  own.draw(canvas.getContext("2d"), [drawn], { left: -ground / 2, top: -ground / 2, scale: scale * metres / metres }, size, size);
+  renderer.draw(canvas.getContext("2d"), [feature(kind, shape, points)], { left: -ground / 2, top: -ground / 2, scale: size / ground }, size, size);
   return canvas;
 }
 
