@@ -1,4 +1,4 @@
-"""Trains every variant of a study with several seeds, scores all runs, and says what each change is worth.
+"""Comparison: every variant of a study trained with several seeds and scored; what each change is worth.
 
 OUT/study.json           what the study is about
 OUT/runs/NAME-seedN/     a run: its training, record.json, scores/, and examples/ of the first seed
@@ -20,12 +20,12 @@ import torch
 from terramorph.atomic import atomic, locked, make_folder
 from terramorph.data import DEFAULT_CACHE
 from terramorph.documents import parse_json
-from terramorph.errors import ConfigError, StorageError, TrainingDivergedError
+from terramorph.errors import ConfigError, StorageError, TrainingDivergedError, raised_as
 from terramorph.metrics import Lpips
 from terramorph.pairs import has_split, open_pairs
 from terramorph.study.compare_page import keep_examples, render_comparison
 from terramorph.study.comparison import make_comparison
-from terramorph.study.definition import BASE, Study, Variant, load_study
+from terramorph.study.definition import BASE, Job, Study, load_study
 from terramorph.study.run import (
     SCORES,
     PeakMemory,
@@ -42,7 +42,7 @@ from terramorph.study.run import (
     write_record,
 )
 from terramorph.study.tracking import NoTracking
-from terramorph.training import Plan, Reporter, StepReport, TrainConfig, TrainResult, Validation
+from terramorph.training import Plan, Reporter, StepReport, TrainResult
 from terramorph.training.config import PLACES
 from terramorph.training.loop import MODEL
 from terramorph.training.reporter import Silent
@@ -54,10 +54,10 @@ PAGE = "comparison.html"
 
 
 class StudyReporter(Reporter, Protocol):
-    """Who is told how a study goes, and within it how each run goes."""
+    """Told how a study goes, and within it how each run goes."""
 
     def run(self, name: str, number: int, total: int) -> None:
-        """A run is about to be trained or scored: number `number` of `total`, from 1."""
+        """Run `number` of `total`, from 1, is about to be trained or scored."""
 
     def scoring(self, done: int, total: int) -> None:
         """Pairs are being scored."""
@@ -66,30 +66,17 @@ class StudyReporter(Reporter, Protocol):
         """A run is done, has diverged, or was refused."""
 
 
-@dataclass(frozen=True, eq=False)  # a key of dictionaries by itself: configurations hold some
-class Job:
-    """One run of a study.
+class SilentStudy(Silent):
+    """A reporter that says nothing."""
 
-    Attributes:
-        variant: what is trained.
-        seed: number of the repetition, from 0.
-        folder: OUT/runs/NAME-seedN.
-    """
+    def run(self, name: str, number: int, total: int) -> None:
+        """Nothing."""
 
-    variant: Variant
-    seed: int
-    folder: Path
+    def scoring(self, done: int, total: int) -> None:
+        """Nothing."""
 
-    @property
-    def name(self) -> str:
-        """Also that of its folder."""
-        return self.folder.name
-
-    @property
-    def config(self) -> TrainConfig:
-        """With the seed of this repetition."""
-        config = self.variant.config
-        return config.model_copy(update={"seed": config.seed + self.seed})
+    def ended(self, name: str, record: Record) -> None:
+        """Nothing."""
 
 
 def compare(
@@ -104,16 +91,14 @@ def compare(
     tracker: NoTracking | None = None,
     allowed: Collection[str] = (),
 ) -> dict[str, Any]:
-    """Goes through a study, or goes on with it.
+    """Run a study, or resume it.
 
-    All variants are trained with the first seed, then all with the next, so that what is there is comparable at any
-    time; `comparison.json` and `comparison.html` are written after each run. A run with the same number has the same
-    seed in every variant, and so the same order of the same pairs. Every run's folder is one of
-    `terramorph.training.train`, with a config.json of its own, and is complete without the study. A run that diverges
+    All variants are trained with the first seed, then all with the next, and the page is written after each run, so
+    what is there is comparable at any time. Runs of one seed see the same pairs in the same order. A run that diverges
     is a row with a reason, and the study goes on.
 
-    A study may gain changes and seeds later; it is refused if a run that was made would be another one now. A run that
-    is scored keeps its model and loses its checkpoint, which is several times as large: its budget cannot grow.
+    A study may gain changes and seeds later; it is refused if a run that was made would be another one now. A scored
+    run keeps its model and loses its checkpoint, which is several times as large: its budget cannot grow.
 
         comparison = terramorph.compare("data/maps", "improvements", "studies/better")
         for conclusion in terramorph.study.conclude(comparison):
@@ -121,7 +106,7 @@ def compare(
 
     Args:
         dataset: folder of pairs with a train split and the one that the study names, or else val or test.
-        study: what to compare, or its name or file.
+        study: a study, or its name or file.
         out: folder for everything.
         weights: folder of feature weights for LPIPS, FD and FID.
         cache: folder of the decoded pairs.
@@ -141,30 +126,21 @@ def compare(
     """
     dataset, out = Path(dataset), Path(out)
     study = study if isinstance(study, Study) else load_study(study, weights=weights)
-    feature_weights = None if weights is None else Path(weights).resolve()
-    if feature_weights is not None:
-        Lpips.from_folder(feature_weights)  # what is missing there is better said before the first run than after it
+    if weights is not None:
+        weights = str(Path(weights).resolve())
+        Lpips.from_folder(weights)  # refuses missing weights before the first run
     if not study.split:
         study = replace(study, split="val" if has_split(dataset, "val") or not has_split(dataset, "test") else "test")
     for split in ("train", study.split):
         open_pairs(dataset, split)
-    jobs = jobs_of(study, out)
-    stop = should_stop or (lambda: False)
+    jobs, stop = study.jobs(out), should_stop or (lambda: False)
     make_folder(out)
-    with locked(
-        out / ".lock", ConfigError(f"Another process is at work on {out}; wait for it, or choose another --out.")
-    ):
+    busy = ConfigError(f"Another process is at work on {out}; wait for it, or choose another folder.")
+    with locked(out / ".lock", busy):
         _claim(out, study, dataset, jobs)
-        worker = _Worker(
-            study,
-            dataset,
-            feature_weights,
-            Path(cache),
-            reporter or _SilentStudy(),
-            tracker or NoTracking(),
-            allowed,
-            {job: read_record(job.folder) for job in jobs},
-        )
+        records = {job: read_record(job.folder) for job in jobs}
+        how = {"cache": Path(cache), "allowed": allowed}
+        worker = _Worker(study, dataset, weights, how, reporter or SilentStudy(), tracker or NoTracking(), records)
         document = _publish(worker, out)
         for number, job in enumerate(jobs, 1):
             if worker.is_through(job):
@@ -181,22 +157,12 @@ def compare(
 
 
 def read_comparison(study: Study, dataset: Path, out: Path) -> dict[str, Any]:
-    """What comparison.json would hold of what there is in a study's folder; nothing is trained or written."""
-    jobs = jobs_of(study, out)
-    return make_comparison(study, dataset, {job: read_record(job.folder) for job in jobs})
-
-
-def jobs_of(study: Study, out: Path) -> list[Job]:
-    """All runs of a study in the order they are made: seed by seed, the base first."""
-    return [
-        Job(variant, seed, out / "runs" / f"{variant.name}-seed{seed}")
-        for seed in range(study.seeds)
-        for variant in study.variants
-    ]
+    """Comparison of the runs that a study's folder holds; nothing is trained or written."""
+    return make_comparison(study, dataset, {job: read_record(job.folder) for job in study.jobs(out)})
 
 
 def _publish(worker: _Worker, out: Path) -> dict[str, Any]:
-    """Writes comparison.json and comparison.html from the records of the runs, and returns the former."""
+    """Write comparison.json and comparison.html, and return the former."""
     document = make_comparison(worker.study, worker.dataset, worker.records)
     with atomic(out / FIGURES) as part:
         part.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
@@ -206,7 +172,7 @@ def _publish(worker: _Worker, out: Path) -> dict[str, Any]:
 
 
 def _claim(out: Path, study: Study, dataset: Path, jobs: Sequence[Job]) -> None:
-    """Writes study.json, or checks that what `out` holds is of this study."""
+    """Write study.json, or validate that what `out` holds is of this study."""
     mine = {
         "study": study.name,
         "dataset": str(dataset.resolve()),
@@ -221,14 +187,14 @@ def _claim(out: Path, study: Study, dataset: Path, jobs: Sequence[Job]) -> None:
                 there["dataset"] = mine["dataset"]
             changed = next((key for key in mine if there[key] != mine[key]), None)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ConfigError(f"{out / STUDY} cannot be read ({error}); choose another --out.") from error
+            raise ConfigError(f"{out / STUDY} cannot be read ({error}); choose another folder.") from error
         if changed is not None:
             raise ConfigError(
                 f"{out} holds another study: its {changed} is {there[changed]!r} and now is {mine[changed]!r}; choose "
-                "another --out."
+                "another folder."
             )
     elif any(out.joinpath("runs").glob("*")):
-        raise ConfigError(f"{out} holds runs that are not of a study; choose another --out.")
+        raise ConfigError(f"{out} holds runs that are not of a study; choose another folder.")
     for job in jobs:
         if (job.folder / CONFIG).is_file():
             require_same(job.folder, dataset, job.config)
@@ -241,39 +207,35 @@ class _Worker:
     """Brings one run after another to its end.
 
     Attributes:
+        weights: folder of feature weights, absolute.
+        how: cache and allowed.
         records: of every run of the study, as they stand.
     """
 
     study: Study
     dataset: Path
-    weights: Path | None
-    cache: Path
+    weights: str | None
+    how: dict[str, Any]
     reporter: StudyReporter
     tracker: NoTracking
-    allowed: Collection[str]
     records: dict[Job, Record]
 
-    @property
-    def weights_name(self) -> str | None:
-        """As records name them."""
-        return None if self.weights is None else str(self.weights)
-
     def is_through(self, job: Job) -> bool:
-        """Whether a run need not be touched; what was refused is tried again, for its settings may be others now."""
+        """Whether a run need not be touched. A refused one is tried again: its settings may be others now."""
         record = self.records[job]
         compared = {*self.study.metrics, *self.study.secondary}
         scored = record.scores is not None and compared <= record.scores.overall.keys()
-        return record.state == "diverged" or (scored and record.weights == self.weights_name)
+        return record.state == "diverged" or (scored and record.weights == self.weights)
 
     def keep(self, job: Job, **changes: Any) -> Record:
-        """Changes a run's record, here and on the disk."""
+        """Change a run's record, here and on the disk."""
         record = self.records[job] = self.records[job].having(**changes)
         write_record(job.folder, record)
         return record
 
     def go(self, job: Job, stop: Callable[[], bool]) -> bool:
-        """Trains and scores a run; False if it was stopped before its end."""
-        # Where a folder lies is no setting, and what is kept of a run stays as it is.
+        """Train and score a run; False if it was stopped before its end."""
+        # Runs go on when a folder of weights is moved, and a tracker takes no other value for a parameter.
         settings = {key: value for key, value in flat_settings(job.config).items() if key not in PLACES}
         with self.tracker.run(job.name, settings) as tracked:
             record = self._trained(job, stop)
@@ -291,64 +253,61 @@ class _Worker:
         return record.is_over
 
     def _trained(self, job: Job, stop: Callable[[], bool]) -> Record:
-        watch, peak, pace = _Watch(self, job), PeakMemory(), None
-        ended: dict[str, Any]
+        watch, peak, step = _Watch(self, job), PeakMemory(), self.records[job].step
+        found: dict[str, Any] = {"scores": None, "reason": ""}
         try:
             result = self._train(job, watch, stop)
         except TrainingDivergedError as error:
-            ended = {"state": "diverged", "step": watch.at, "reason": str(error)}
+            step = watch.at
+            found |= {"state": "diverged", "reason": str(error)}
         except (ConfigError, torch.OutOfMemoryError) as error:
-            ended = {"state": "refused", "reason": _refusal(job, error)}
+            found |= {"state": "refused", "reason": _refusal(job, error)}
         else:
-            ended = {"state": "trained" if result.finished else "training", "step": result.step, "reason": ""}
-            if watch.first == 0 and result.cost is not None:
-                pace = result.cost.seconds_per_image
-        record = self.records[job].having(**ended, scores=None, verdict=first_warning(job.folder))
-        if watch.stepped or record.seconds_per_image is None:
-            record = record.having(seconds_per_image=pace or seconds_per_image(job.folder))
-        if watch.stepped:
-            record = record.having(memory=peak.bytes())
-        if record.seconds_per_image is not None:
-            record = record.having(train_seconds=record.seconds_per_image * record.step * job.variant.per_step)
-        return self.keep(job, **dict(record))
+            step = result.step
+            found |= {"state": "trained" if result.finished else "training"}
+        if watch.at > watch.first:
+            found["memory"] = peak.bytes()
+        pace = seconds_per_image(job.folder)
+        spent = None if pace is None else pace * step * job.variant.per_step
+        found |= {"step": step, "seconds_per_image": pace, "train_seconds": spent}
+        return self.keep(job, **found, verdict=first_warning(job.folder))
 
     def _train(self, job: Job, watch: _Watch, stop: Callable[[], bool]) -> TrainResult:
-        how: dict[str, Any] = {"reporter": watch, "should_stop": stop, "cache": self.cache, "allowed": self.allowed}
-        if self.study.images is not None:
-            images = math.ceil(self.study.images * job.variant.share)
-            return train_to(job.folder, self.dataset, job.config, images=images, **how)
-        assert self.study.minutes is not None
-        return train_for(job.folder, self.dataset, job.config, minutes=self.study.minutes * job.variant.share, **how)
+        how, study, share = self.how | {"reporter": watch, "should_stop": stop}, self.study, job.variant.share
+        if study.images is not None:
+            return train_to(job.folder, self.dataset, job.config, images=math.ceil(study.images * share), **how)
+        assert study.minutes is not None
+        return train_for(job.folder, self.dataset, job.config, minutes=study.minutes * share, **how)
 
     def _scored(self, job: Job) -> Record:
-        begun, device, split = time.monotonic(), job.config.device, self.study.split
-        told = self.reporter.scoring
+        begun, split, allowed = time.monotonic(), self.study.split, self.how["allowed"]
+        how: dict[str, Any] = {"weights": self.weights, "device": job.config.device, "allowed": allowed}
         try:
-            how: dict[str, Any] = {"weights": self.weights, "device": device, "allowed": self.allowed}
-            scores = score(job.folder, self.dataset, split, job.folder / SCORES, progress=told, **how)
+            folder = job.folder / SCORES
+            scores = score(job.folder, self.dataset, split, folder, progress=self.reporter.scoring, **how)
             if job.seed == 0:
-                keep_examples(job.folder, self.dataset, split, device, self.allowed)
+                keep_examples(job.folder, self.dataset, split, job.config.device, allowed)
         except torch.OutOfMemoryError as error:
             return self.keep(job, state="refused", reason=_refusal(job, error))
         seconds = time.monotonic() - begun
-        record = self.keep(job, state="done", score_seconds=seconds, weights=self.weights_name, scores=scores)
+        record = self.keep(job, state="done", score_seconds=seconds, weights=self.weights, scores=scores)
         self.drop_checkpoint(job)
         return record
 
     def drop_checkpoint(self, job: Job) -> None:
-        """Deletes what a run that is done would go on from; that of one that diverged stays, to find out why."""
+        """Delete the checkpoint of a run that is done; that of a diverged run stays, to find out why."""
         if self.records[job].state != "done":
             return
-        try:
+
+        def refused(reason: str) -> StorageError:
+            return StorageError(f"The checkpoint of {job.folder} cannot be deleted ({reason}); make it writable.")
+
+        with raised_as(refused, OSError):
             (job.folder / CHECKPOINT).unlink(missing_ok=True)
-        except OSError as error:
-            raise StorageError(
-                f"The checkpoint of {job.folder} cannot be deleted ({error.strerror}); make the folder writable."
-            ) from error
 
 
 def _refusal(job: Job, error: Exception) -> str:
-    """Why a run cannot be made; without the base there is nothing to compare."""
+    """Why a run cannot be made; of the base an error, for without it there is nothing to compare."""
     reason = str(error)
     if isinstance(error, torch.OutOfMemoryError):
         said = ". ".join(" ".join(reason.split()).rstrip(".").split(". ")[:2])
@@ -359,46 +318,20 @@ def _refusal(job: Job, error: Exception) -> str:
 
 
 class _Watch:
-    """Passes a run's reports on, and keeps what its record needs.
-
-    Attributes:
-        first: steps done before; None before the start.
-        at: the last step that was reported.
-        stepped: whether a step was taken.
-    """
+    """Passes a run's reports on, and notes the steps before this call and the last one."""
 
     def __init__(self, worker: _Worker, job: Job) -> None:
-        self._worker, self._job, self._reporter = worker, job, worker.reporter
-        self.first: int | None = None
-        self.at, self.stepped = 0, False
+        self._worker, self._job = worker, job
+        self.first = self.at = 0
 
     def started(self, plan: Plan) -> None:
         self.first = self.at = plan.first_step
         self._worker.keep(self._job, state="training", parameters=plan.parameters)
-        self._reporter.started(plan)
+        self._worker.reporter.started(plan)
 
     def step(self, report: StepReport) -> None:
-        self.at, self.stepped = report.step, True
-        self._reporter.step(report)
+        self.at = report.step
+        self._worker.reporter.step(report)
 
-    def validated(self, validation: Validation) -> None:
-        self._reporter.validated(validation)
-
-    def message(self, text: str) -> None:
-        self._reporter.message(text)
-
-    def decoding(self, done: int, total: int) -> None:
-        self._reporter.decoding(done, total)
-
-
-class _SilentStudy(Silent):
-    """A reporter that says nothing."""
-
-    def run(self, name: str, number: int, total: int) -> None:
-        """Nothing."""
-
-    def scoring(self, done: int, total: int) -> None:
-        """Nothing."""
-
-    def ended(self, name: str, record: Record) -> None:
-        """Nothing."""
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._worker.reporter, name)

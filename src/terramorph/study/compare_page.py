@@ -1,8 +1,8 @@
-"""The page of a comparison: what is concluded, the pictures, the effects, the tables; complete in one file."""
+"""Page of a comparison: conclusions, pictures, effects and tables in one HTML file."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from terramorph.raster import Raster, read_image, write_image
 from terramorph.report import charts, duration
 from terramorph.report.numbers import DASH, counted
 from terramorph.report.pages import picture_uri, render_page
-from terramorph.report.tables import Cell, Table
+from terramorph.report.tables import Cell, Row, Table
 from terramorph.study.comparison import Conclusion, anchor, conclude, difference_of, interval_of
 from terramorph.study.definition import BASE
 from terramorph.training.loop import MODEL
@@ -31,19 +31,19 @@ from terramorph.translate import Model
 EXAMPLES = 6
 """Pairs that are shown."""
 CLASSES = {"better": "better", "worse": "worse", "mixed": "", "none": "calm", "open": "bad"}
-"""Of the kinds of conclusions, in the page's style."""
+"""CSS class of each kind of conclusion."""
+_WORDS = {
+    "better": "better than the base", "mixed": "better and worse", "worse": "worse", "none": "no difference shown",
+}  # fmt: skip
 _COLOURS = {"better": charts.GOOD, "worse": charts.BAD}
 
 
 def render_comparison(document: Mapping[str, Any], out: Path) -> str:
-    """Makes the page.
+    """Render the page, complete in itself.
 
     Args:
         document: from `make_comparison`.
         out: the study's folder, for pictures and logs.
-
-    Returns:
-        HTML that needs nothing from outside.
     """
     said = conclude(document)
     shown = [metric["key"] for metric in document["metrics"] if metric["missing"] is None]
@@ -69,44 +69,45 @@ def render_comparison(document: Mapping[str, Any], out: Path) -> str:
     )
 
 
+def _about(document: Mapping[str, Any]) -> str:
+    """What was compared, in a line."""
+    scored = f", scored on {counted(document['pairs'], 'pair')} of {document['split']}" if document["pairs"] else ""
+    return (
+        f"{counted(len(document['variants']) - 1, 'change')} against the base, each trained on {document['budget']} of "
+        f"{document['dataset']} with {counted(document['seeds'], 'seed')}{scored}"
+    )
+
+
 def _lead(document: Mapping[str, Any], said: Sequence[Conclusion]) -> str:
-    """What it comes to, in one sentence."""
+    """The result in one sentence."""
     if not document["effects"]:
-        return (
-            said[0].text
-            if said
-            else "Nothing is compared yet: the base and a change must both have a run that is done."
-        )
+        none = "Nothing is compared yet: the base and a change must both have a run that is done."
+        return said[0].text if said else none
     if document["seeds"] == 1:
         return "One seed, so no verdicts: a difference may be the noise of training; three seeds or more can tell."
-    names = {kind: [one.variant for one in said if one.kind == kind] for kind in ("better", "mixed", "worse", "none")}
-    words = {
-        "better": "better than the base",
-        "mixed": "better and worse",
-        "worse": "worse",
-        "none": "no difference shown",
-    }
-    parts = [f"{words[kind]}: {', '.join(found)}" for kind, found in names.items() if found]
+    parts = []
+    for kind, words in _WORDS.items():
+        names = [one.variant for one in said if one.kind == kind]
+        parts += [f"{words}: {', '.join(names)}"] if names else []
     text = "; ".join(parts) or "no change has a verdict"
     return f"{text[0].upper()}{text[1:]}."
 
 
 def _figures(document: Mapping[str, Any], said: Sequence[Conclusion]) -> list[tuple[str, ...]]:
-    """The main figures: how many changes pay, the largest gain, what the base scores, what is done."""
-    changes, judged = len(document["variants"]) - 1, [row for row in document["effects"] if row["verdict"] == "better"]
-    figures: list[tuple[str, ...]] = [
-        ("changes that are better", str(sum(one.kind == "better" for one in said)), f"of {changes}"),
-        ("changes that are worse", str(sum(one.kind == "worse" for one in said)), f"of {changes}"),
-    ]
-    for row in judged[:1]:
-        best = min((one for one in judged if one["metric"] == row["metric"]), key=lambda one: one["p"])
-        figures.append((f"{METRICS[row['metric']].name} by {best['variant']}", difference_of(best), "better", "better"))
+    """Changes that pay, the surest gain, the score of the base, and runs that are over."""
+    better = [row for row in document["effects"] if row["verdict"] == "better"]
+    figures: list[tuple[str, ...]] = []
+    for kind in ("better", "worse"):
+        count = sum(one.kind == kind for one in said)
+        figures.append((f"changes that are {kind}", str(count), f"of {len(document['variants']) - 1}"))
+    if better:
+        best = min((one for one in better if one["metric"] == better[0]["metric"]), key=lambda one: one["p"])
+        name = f"{METRICS[best['metric']].name} by {best['variant']}"
+        figures.append((name, difference_of(best), "better", "better"))
     means = document["variants"][0]["means"]
-    key = next((one["key"] for one in document["metrics"] if means.get(one["key"]) is not None), None)
-    if key is not None:
-        figures.append(
-            (f"{METRICS[key].label} of the base {METRICS[key].arrow}", METRICS[key].said(means[key]), document["split"])
-        )
+    for metric in [METRICS[one["key"]] for one in document["metrics"] if means.get(one["key"]) is not None][:1]:
+        label = f"{metric.label} of the base {metric.arrow}"
+        figures.append((label, metric.said(means[metric.key]), document["split"]))
     return [*figures, ("runs that are over", str(document["over"]), f"of {len(document['runs'])}")]
 
 
@@ -133,7 +134,7 @@ def _effect_chart(rows: Sequence[Mapping[str, Any]], higher_is_better: bool) -> 
 
 
 def _curves(document: Mapping[str, Any], out: Path) -> list[tuple[str, Markup]]:
-    """The L1 distance to the truth during training, which every recipe logs, of each variant over the base."""
+    """L1 distance to the truth during training, of each variant over the base."""
     by_variant: dict[str, list[list[tuple[float, float]]]] = {}
     for run in document["runs"]:
         curve = _curve(out / run["folder"])
@@ -164,11 +165,11 @@ def _curve(run: Path) -> list[tuple[float, float]]:
 
 
 def keep_examples(run: Path, dataset: Path, split: str, device: str, allowed: Collection[str] = ()) -> None:
-    """Writes RUN/examples/NUMBER-SIDE.png of a few pairs, evenly spread over the split; the page shows them.
+    """Write RUN/examples/NUMBER-SIDE.png of a few pairs, evenly spread over the split, for the page.
 
     Args:
-        run: the run's folder, with its model.
-        dataset, split: the pairs.
+        run: folder of a run that has a model.
+        dataset, split: pairs.
         device: where the network runs.
         allowed: as in `load_bundle`.
 
@@ -190,7 +191,7 @@ def keep_examples(run: Path, dataset: Path, split: str, device: str, allowed: Co
 
 
 def _examples(document: Mapping[str, Any], out: Path) -> list[list[tuple[str, str]]]:
-    """Of each pair that was kept: the input, every variant's output, the truth, as (caption, URI)."""
+    """Input, output of every variant and truth of each kept pair, as (caption, URI)."""
     first = {run["variant"]: out / run["folder"] / "examples" for run in document["runs"] if run["seed"] == 0}
 
     def picture(folder: Path, number: int, side: str) -> str | None:
@@ -208,7 +209,7 @@ def _examples(document: Mapping[str, Any], out: Path) -> list[list[tuple[str, st
 
 
 def _variants(document: Mapping[str, Any], shown: Sequence[str]) -> Table:
-    """A row for the base and every change: means over seeds, differences, and what they cost."""
+    """A row for the base and every change: means over seeds, differences, and costs."""
     effects = {(row["variant"], row["metric"]): row for row in document["effects"]}
     body = []
     for variant in document["variants"]:
@@ -216,25 +217,20 @@ def _variants(document: Mapping[str, Any], shown: Sequence[str]) -> Table:
         changes += [f"{variant['share']:g} of the budget"] if variant["share"] != 1 else []
         wrong = [f"{len(variant[word])} {said}" for word, said in (("diverged", "diverged"), ("warned", "unhealthy"))
                  if variant[word]] + (["refused"] if variant["refused"] else [])  # fmt: skip
-        count = sum((variant["parameters"] or {}).values())
-        cells: list[Cell | str | float | None] = [
-            Cell(
-                variant["name"],
-                variant["name"],
-                "strong",
-                below=f"adds to {variant['adds_to']}" if variant["adds_to"] else "",
-            ),
+        below = f"adds to {variant['adds_to']}" if variant["adds_to"] else ""
+        cells: Row = [
+            Cell(variant["name"], variant["name"], "strong", below=below),
             Cell(", ".join(changes), kind="note", below=variant["source"] or ""),
         ]
         for key in shown:
             row, value = effects.get((variant["name"], key)), variant["means"][key]
             kind = row["verdict"] if row and row["verdict"] in _COLOURS else ""
             cells.append(Cell(METRICS[key].said(value), value, kind, below=difference_of(row) if row else ""))
-        seconds, memory = variant["seconds_per_image"], variant["memory"]
+        count = sum((variant["parameters"] or {}).values())
         cells += [
-            Cell(DASH if seconds is None else f"{1000 * seconds:.3g} ms", seconds),
-            Cell(DASH if memory is None else f"{memory / 2**30:.2f} GiB", memory),
-            Cell(f"{count / 1e6:.3g} M" if count else DASH, count or None),
+            _cell(variant["seconds_per_image"], lambda seconds: f"{1000 * seconds:.3g} ms"),
+            _cell(variant["memory"], lambda memory: f"{memory / 2**30:.2f} GiB"),
+            _cell(count or None, lambda count: f"{count / 1e6:.3g} M"),
             Cell(f"{variant['done']} of {document['seeds']}", variant["done"], below=", ".join(wrong)),
         ]
         body.append(cells)
@@ -253,75 +249,52 @@ def effect_table(document: Mapping[str, Any]) -> Table:
     """Every change on every metric, with what stands behind each verdict."""
     means = {variant["name"]: variant["means"] for variant in document["variants"]}
     secondary = {metric["key"] for metric in document["metrics"] if metric["secondary"]}
-    body: list[list[Cell | str | float | None]] = []
+    body: list[Row] = []
     for row in document["effects"]:
-        metric, own = METRICS[row["metric"]], means[row["variant"]][row["metric"]]
-        base = means[BASE][row["metric"]]
+        metric, verdict = METRICS[row["metric"]], row["verdict"]
         body.append(
             [
                 row["variant"],
                 Cell(metric.label, metric.label, below="secondary" if metric.key in secondary else ""),
-                Cell(metric.said(base), base),
-                Cell(metric.said(own), own),
+                *(_cell(means[name][metric.key], metric.said) for name in (BASE, row["variant"])),
                 Cell(difference_of(row), row["difference"]),
                 Cell(DASH if row["over"] == "nothing" else interval_of(row), row["low"]),
                 row["over"],
                 Cell(f"{row['seeds'][0]}, {row['seeds'][1]}"),
-                *(Cell(DASH if row[p] is None else f"{row[p]:.2g}", row[p]) for p in ("p", "corrected")),
-                Cell(row["verdict"], row["verdict"], row["verdict"] if row["verdict"] in _COLOURS else "soft"),
+                *(_cell(row[p], "{:.2g}".format) for p in ("p", "corrected")),
+                Cell(verdict, verdict, verdict if verdict in _COLOURS else "soft"),
             ]
         )
+    head = ["Variant", "Metric", "Base", "Variant", "Difference", "95 % interval", "Over", "Runs", "p", "p corrected"]
     anchors = [anchor(row["variant"], row["metric"]) for row in document["effects"]]
-    head = (
-        "Variant",
-        "Metric",
-        "Base",
-        "Variant",
-        "Difference",
-        "95 % interval",
-        "Over",
-        "Runs",
-        "p",
-        "p corrected",
-        "Verdict",
-    )
-    return Table(head, body, anchors=anchors)
+    return Table([*head, "Verdict"], body, anchors=anchors)
 
 
 def _runs(document: Mapping[str, Any], shown: Sequence[str]) -> Table:
-    body = []
+    body: list[Row] = []
     for run in document["runs"]:
         state = f"{run['state']} after step {run['step']}" if run["state"] == "diverged" else run["state"]
         verdict = f"unhealthy: {run['verdict']}" if run["verdict"] else ""
         name, link = f"{run['variant']}-seed{run['seed']}", f"{run['folder']}/scores/report.html"
-        scores = run["scores"] or {}
-        cells: list[Cell | str | float | None] = [
-            Cell(name, name, "strong", link=link if run["state"] == "done" else ""),
-            Cell(state, state, "note", below=" ".join(filter(None, (run["reason"], verdict)))),
-            Cell(f"{run['step']:,}", run["step"]),
-            *(Cell(METRICS[key].said(scores.get(key)), scores.get(key)) for key in shown),
-            *(
-                Cell(DASH if run[key] is None else duration(run[key]), run[key])
-                for key in ("train_seconds", "score_seconds")
-            ),
-        ]
-        body.append(cells)
+        body.append(
+            [
+                Cell(name, name, "strong", link=link if run["state"] == "done" else ""),
+                Cell(state, state, "note", below=" ".join(filter(None, (run["reason"], verdict)))),
+                Cell(f"{run['step']:,}", run["step"]),
+                *(_cell((run["scores"] or {}).get(key), METRICS[key].said) for key in shown),
+                *(_cell(run[key], duration) for key in ("train_seconds", "score_seconds")),
+            ]
+        )
     head = ("Run", "State", "Steps", *(METRICS[key].label for key in shown), "Trained in", "Scored in")
-    caption = (
-        "To repeat a run alone, copy its config.json into an empty folder and terramorph train --resume that folder."
-    )
-    return Table(head, body, caption)
+    repeat = "To repeat a run alone, copy its config.json into an empty folder and terramorph train --resume it."
+    return Table(head, body, repeat)
+
+
+def _cell(value: float | None, write: Callable[[Any], str]) -> Cell:
+    """A number as text; a dash for None."""
+    return Cell(DASH if value is None else write(value), value)
 
 
 def _setting(value: Any) -> str:
-    """As it is written after --set."""
+    """As written after --set."""
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _about(document: Mapping[str, Any]) -> str:
-    """What was compared, in a line."""
-    scored = f", scored on {counted(document['pairs'], 'pair')} of {document['split']}" if document["pairs"] else ""
-    return (
-        f"{counted(len(document['variants']) - 1, 'change')} against the base, each trained on {document['budget']} of "
-        f"{document['dataset']} with {counted(document['seeds'], 'seed')}{scored}"
-    )

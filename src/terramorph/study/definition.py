@@ -1,15 +1,15 @@
-"""What a study compares: a base recipe, named changes of it, a budget and seeds; read from TOML, or shipped by name.
+"""Definition of a study: a base configuration, named changes of it, a budget and seeds; from TOML, or shipped by name.
 
 seeds = 3                      # optional, as are split (val, or test where there is no val) and metrics
 [base]
-preset = "pix2pix"             # a preset, or a TOML file of one's own
+preset = "pix2pix"             # or a TOML file
 settings.data.crop_size = 128
 [budget]
 images = 100_000               # seen in training by every run; or minutes = 20
 [[change]]
 name = "lsgan"
 settings.loss.adversarial = "lsgan"
-adds_to = "another-change"     # optional: on top of one that stands before
+adds_to = "another-change"     # optional: on top of an earlier change
 share = 1.0                    # optional: of the budget
 source = "Mao et al. 2017, arXiv:1611.04076"
 """
@@ -37,7 +37,7 @@ _FOLDER = Path(str(resources.files("terramorph.study"))) / "studies"
 STUDIES: tuple[str, ...] = tuple(sorted(path.stem for path in _FOLDER.glob("*.toml")))
 BASE = "base"
 WEIGHTS = "{weights}"
-"""In a setting: the folder of feature weights. A change that has it is left out where no folder is given."""
+"""Placeholder in a setting for the folder of feature weights; without a folder such a change is left out."""
 UNENDING = 10**9
 """Steps in the schedule of a run that the clock ends."""
 _LOGGED = 40  # points of a training curve
@@ -100,12 +100,12 @@ class Variant:
     """The base or a change.
 
     Attributes:
-        name: also of its runs' folders.
+        name: in the names of its runs' folders too.
         config: resolved, with the schedule fitted to the budget, and the first seed.
         settings: what differs from the base, by dotted key.
-        adds_to: the change that it stands on, or "".
-        share: of the budget that it trains for.
-        source: where the change is from.
+        adds_to: the change it is on top of, or "".
+        share: of the budget.
+        source: publication it is from.
     """
 
     name: str
@@ -126,16 +126,16 @@ class Study:
     """A study, resolved.
 
     Attributes:
-        name: as it was asked for.
+        name: of the shipped study, or of the file.
         variants: the base first.
-        images: the budget of every run in training images, or None.
-        minutes: the budget of every run in minutes of training, or None.
+        images: budget of every run in training images, or None.
+        minutes: budget of every run in minutes of training, or None.
         seeds: runs of every variant; run k has the seed of the configuration plus k.
-        split: what runs are scored on; "" for val, or test of a dataset without val.
-        metrics: what is compared; verdicts are corrected for their number together.
-        secondary: more of them, corrected for each other, so that looking at them costs the former nothing.
-        left_out: a sentence for each change that cannot be made: it needs weights that are not given, or, in a study
-            that comes along, does not go together with the base's settings.
+        split: that runs are scored on; "" for val, or test of a dataset without val.
+        metrics: compared; their verdicts are corrected together.
+        left_out: a sentence for each change that is not made: it needs weights that are not given, or, in a shipped
+            study, does not go together with the settings of the base.
+        secondary: more metrics, corrected apart, so that they cost the others no power.
     """
 
     name: str
@@ -153,6 +153,34 @@ class Study:
         """In words."""
         return f"{self.images:,} images" if self.images is not None else f"{self.minutes:g} minutes"
 
+    def jobs(self, out: Path) -> list[Job]:
+        """All runs in the order they are made: seed by seed, the base first."""
+        return [
+            Job(variant, seed, out / "runs" / f"{variant.name}-seed{seed}")
+            for seed in range(self.seeds)
+            for variant in self.variants
+        ]
+
+
+@dataclass(frozen=True, eq=False)  # a key of dictionaries by identity
+class Job:
+    """One run of a study: its variant, the number of its seed from 0, and its folder OUT/runs/NAME-seedN."""
+
+    variant: Variant
+    seed: int
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """Name of the folder."""
+        return self.folder.name
+
+    @property
+    def config(self) -> TrainConfig:
+        """Configuration with the seed of this run."""
+        config = self.variant.config
+        return config.model_copy(update={"seed": config.seed + self.seed})
+
 
 def load_study(
     study: str | Path,
@@ -164,63 +192,60 @@ def load_study(
     weights: str | Path | None = None,
     split: str | None = None,
 ) -> Study:
-    """Reads a study and resolves all its configurations.
+    """Read a study and resolve its configurations.
 
     Args:
         study: a name in `STUDIES`, or the path of a TOML file.
-        settings: dotted keys and values for the base, and so for all.
-        images, minutes, seeds: in place of those of the file.
+        settings: dotted keys and values for the base, and so for all variants.
+        images, minutes, seeds, split: in place of those of the file.
         weights: folder of feature weights, for settings that hold `{weights}`, and for LPIPS and FD.
-        split: what runs are scored on, in place of that of the file.
 
-    A change of a study that comes along is left out where it cannot be used with `settings`; one in a file is an error.
+    A change of a shipped study that does not go together with `settings` is left out; one of a file is an error.
 
     Raises:
-        ConfigError: one sentence about the first thing that is wrong; for an unknown key it names the nearest.
+        ConfigError: about the first thing that is wrong; for an unknown key it names the nearest.
     """
-    where, comes_along = f"The study {study}", str(study) in STUDIES
-    if not comes_along and not str(study).endswith(".toml"):
+    where, shipped = f"The study {study}", str(study) in STUDIES
+    if not shipped and not str(study).endswith(".toml"):
         raise ConfigError(f"There is no study {str(study)!r}; {did_you_mean(study, STUDIES, ', or give a .toml file')}")
-    values = read_toml(_FOLDER / f"{study}.toml" if comes_along else Path(study), where)
+    values = read_toml(_FOLDER / f"{study}.toml" if shipped else Path(study), where)
     values |= {"seeds": seeds} if seeds is not None else {}
     values |= {"budget": {"images": images, "minutes": minutes}} if images is not None or minutes is not None else {}
     file = checked(_File, values, where)
     if (file.budget.images is None) == (file.budget.minutes is None):
         raise ConfigError(f"{where}: the budget must be either images or minutes; write [budget] images = 100000.")
-    if weights is None:
-        for metric in file.metrics or ():
-            if METRICS[metric].needs in FROZEN:
-                raise ConfigError(f"{where}: the metric {metric} needs feature weights; give their folder.")
-    shared = {**flat(file.base.settings), **(settings or {})}
+    frozen = next((key for key in file.metrics or () if METRICS[key].needs in FROZEN), None)
+    if frozen is not None and weights is None:
+        raise ConfigError(f"{where}: the metric {frozen} needs feature weights; give their folder.")
     given = None if weights is None else str(Path(weights).resolve())
-    made, left_out = _variants(file, shared, given, where, comes_along)
-    fitted, same = _different([_fitted(variant, file.budget.images, where) for variant in made], where, comes_along)
+    made, left_out = _variants(file, {**flat(file.base.settings), **(settings or {})}, given, where, shipped)
+    fitted, same = _different([_fitted(variant, file.budget.images, where) for variant in made], where, shipped)
     if len(fitted) < 2:
         raise ConfigError(f"No change of {where[0].lower() + where[1:]} can be made: {(left_out + same)[0]}")
     compared = MAIN if file.metrics is None else tuple(file.metrics)
     return Study(
-        Path(study).stem if str(study).endswith(".toml") else str(study),
-        fitted,
-        file.budget.images,
-        file.budget.minutes,
-        file.seeds,
-        file.split if split is None else split,
-        compared,
-        left_out + same,
-        tuple(metric.key for metric in added_metrics() if metric.key not in compared),
+        name=str(study) if shipped else Path(study).stem,
+        variants=fitted,
+        images=file.budget.images,
+        minutes=file.budget.minutes,
+        seeds=file.seeds,
+        split=file.split if split is None else split,
+        metrics=compared,
+        left_out=left_out + same,
+        secondary=tuple(metric.key for metric in added_metrics() if metric.key not in compared),
     )
 
 
 def _variants(
-    file: _File, shared: dict[str, Any], weights: str | None, where: str, comes_along: bool
+    file: _File, shared: dict[str, Any], weights: str | None, where: str, shipped: bool
 ) -> tuple[list[Variant], tuple[str, ...]]:
-    """The base and every change that can be made, and sentences about those that cannot."""
+    """The base and every change that can be made, and a sentence about each that cannot."""
     made = {BASE: Variant(BASE, load_config(file.base.preset, shared), {})}
     left_out: dict[str, str] = {}
     for change in file.change:
         name, below, own = change.name, change.adds_to, flat(change.settings)
         if weights is None and any(WEIGHTS in str(value) for value in own.values()):
-            left_out[name] = f"{name} is left out: it needs feature weights, given by --weights DIR."
+            left_out[name] = f"{name} is left out: it needs feature weights, and no folder of them is given."
             continue
         if below in left_out:
             left_out[name] = f"{name} is left out: it adds to {below}."
@@ -229,56 +254,51 @@ def _variants(
             raise ConfigError(
                 f"{where}: {name!r} adds to {below!r}, which does not stand before it; {did_you_mean(below, made)}"
             )
+        under = made[below or BASE]
         filled = {key: v.replace(WEIGHTS, weights or "") if isinstance(v, str) else v for key, v in own.items()}
-        together = {**(made[below].settings if below else {}), **filled}
+        together = under.settings | filled
         try:
             config = load_config(made[BASE].config.model_dump(mode="json"), together)
         except ConfigError as error:
-            if not comes_along:
+            if not shipped:
                 raise ConfigError(f"{where}, change {name!r}: {error}") from error
             left_out[name] = f"{name} is left out: {error}"
             continue
-        share = change.share or (made[below].share if below else 1.0)
-        made[name] = Variant(name, config, together, below, share, change.source)
+        made[name] = Variant(name, config, together, below, change.share or under.share, change.source)
     return list(made.values()), tuple(left_out.values())
 
 
 def stretched(config: TrainConfig, steps: int) -> TrainConfig:
-    """A configuration with its schedule brought to a number of steps, the share over which the rate falls kept.
+    """A configuration with its schedule fitted to a number of steps, the share of the rate's decay kept.
 
-    So runs see what their budget says whatever their batch size, and the rate has come down at the end of each: one
-    whose rate had not fallen would be compared half done.
+    A run whose rate had not come down at the end of its budget would be compared half done.
     """
     schedule = config.schedule
     decay = round(steps * schedule.decay / (schedule.constant + schedule.decay))
-    ending = {"unit": "steps", "constant": steps - decay, "decay": decay}
-    return config.model_copy(update={"schedule": schedule.model_copy(update=ending), "max_steps": 0})
+    return _scheduled(config, steps - decay, decay)
+
+
+def _scheduled(config: TrainConfig, constant: int, decay: int) -> TrainConfig:
+    ending = {"unit": "steps", "constant": constant, "decay": decay}
+    return config.model_copy(update={"schedule": config.schedule.model_copy(update=ending), "max_steps": 0})
 
 
 def _fitted(variant: Variant, images: int | None, where: str) -> Variant:
-    """The variant with its schedule brought to the budget, and logged often enough for a curve.
-
-    A clock cannot be planned for, so with a budget in minutes the rate stays constant.
-    """
-    config = variant.config
-    if images is None:
-        ending = {"unit": "steps", "constant": UNENDING, "decay": 0}
-        changes = {"schedule": config.schedule.model_copy(update=ending), "max_steps": 0}
-        return replace(variant, config=config.model_copy(update=changes))
+    """The variant with its schedule fitted to the budget, and logged often enough for a curve."""
+    if images is None:  # a clock cannot be planned for, so the rate stays constant
+        return replace(variant, config=_scheduled(variant.config, UNENDING, 0))
     if images * variant.share < variant.per_step:
         raise ConfigError(
             f"{where}: the budget of {images * variant.share:g} images is less than one step of {variant.name!r}, "
             f"which takes {variant.per_step}; give more images."
         )
     steps = math.ceil(images * variant.share / variant.per_step)
-    log = config.log.model_copy(update={"scalars": max(1, steps // _LOGGED), "samples": max(1, steps)})
-    return replace(variant, config=stretched(config, steps).model_copy(update={"log": log}))
+    log = variant.config.log.model_copy(update={"scalars": max(1, steps // _LOGGED), "samples": max(1, steps)})
+    return replace(variant, config=stretched(variant.config, steps).model_copy(update={"log": log}))
 
 
-def _different(
-    variants: Sequence[Variant], where: str, comes_along: bool
-) -> tuple[tuple[Variant, ...], tuple[str, ...]]:
-    """The variants, and sentences about those left out: no two may be one configuration, or nothing is compared."""
+def _different(variants: Sequence[Variant], where: str, shipped: bool) -> tuple[tuple[Variant, ...], tuple[str, ...]]:
+    """The variants, and a sentence about each that is left out because another has the same configuration."""
     seen: dict[str, Variant] = {}
     same = []
     for variant in variants:
@@ -286,7 +306,7 @@ def _different(
         other = seen.setdefault(content, variant)
         if other is variant:
             continue
-        if not comes_along:
+        if not shipped:
             raise ConfigError(
                 f"{where}: {variant.name!r} is the same configuration as {other.name!r}; change a setting of it, or "
                 "take it out."
