@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import sys
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -16,11 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 from odc.geo.crs import CRS
 
+from terramorph.bands import RGB
 from terramorph.errors import ConfigError, InputError, RasterError
 from terramorph.raster import ImageSource, Raster, ReadOptions, Source, TileSource
 from terramorph.raster.array_source import ArraySource, RasterSource
 from terramorph.raster.image import IMAGE_SUFFIXES
 from terramorph.raster.mapfile import is_calibration
+from terramorph.raster.mosaic import MosaicSource
+from terramorph.raster.stac import open_stac
 from terramorph.raster.storage import Remote, as_remote
 from terramorph.raster.subdataset import as_vrt, is_subdataset
 from terramorph.raster.tiles import FolderTiles, MBTiles, PMTiles, ServerTiles
@@ -60,11 +64,13 @@ def open_source(
     style: str | Path = "classic",
     table: str | Path | None = None,
     kind: str | None = None,
+    wanted: Sequence[str] = RGB,
 ) -> Source:
     """Opens an image, tiles, vectors to be drawn, or an array, as a source of pixels for any grid.
 
         open_source("ortho.tif")                       # a GeoTIFF, COG, VRT, JPEG with a world file, ...
         open_source("s3://bucket/ortho.tif")           # read in parts; likewise gs://, az://, https://
+        open_source("items.json", ReadOptions(asset="visual"))  # STAC items, the newest on top
         open_source('NETCDF:"scene.nc":B4')            # a part of a file, by GDAL's name of it; likewise HDF5
         open_source("a.zip"), open_source("cache/")    # an image in an archive; a folder of tiles
         open_source("city.mbtiles")                    # MBTiles and PMTiles, of images or of vectors
@@ -91,6 +97,7 @@ def open_source(
         table: which tags and layers of vectors are which class: osm, protomaps, plain, or a TOML file; default: told by
             their content.
         kind: class of all vectors of a file without tags.
+        wanted: names of the bands for which the assets of STAC items are chosen, where ``options`` name none.
 
     Raises:
         RasterError: If there is nothing there, or nothing that is read, or something is missing to read it.
@@ -103,16 +110,23 @@ def open_source(
     if not isinstance(data, str | Path):
         return _of_memory(data, options, place)
     as_tiles = partial(TileSource, zoom=zoom, any_zoom=any_zoom, crs=place)
-    archive = _archive(data)
-    if archive is not None and not archive.vectors:
-        source: Source = as_tiles(archive)
+    archive, items = _archive(data), open_stac(data, options, wanted=wanted, crs=place)
+    if items is None and options is not None:
+        options = replace(options, sign=None)
+    if items is not None:
+        source: Source = items
+    elif archive is not None and not archive.vectors:
+        source = as_tiles(archive)
     elif archive is not None or _holds_vectors(data):
         from terramorph.cartography import VectorSource, load_style  # half a second
 
         source = VectorSource(data, load_style(style), crs=place, table=table, kind=kind)
     else:
         source = _of_pixels(data, as_tiles, zoom, place, terms, cache, layout, options)
-    if not isinstance(source, ImageSource) and options and (options.bands or options.categorical):
+    if options and options.asset and items is None:
+        source.close()
+        raise ConfigError(f"{source.name} is no STAC item, and has no assets; leave the asset out.")
+    if not isinstance(source, ImageSource | MosaicSource) and options and (options.bands or options.categorical):
         source.close()
         raise ConfigError(f"{source.name} is no image, and bands and categorical are of images; leave them out.")
     if terms and terms.strip():

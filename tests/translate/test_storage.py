@@ -351,3 +351,37 @@ def test_kinds_that_are_decoded_from_the_top_are_refused(s3: Any, picture, tmp_p
     s3.put_file(str(tmp_path / "photo.png"), "town/photo.png")
     with pytest.raises(RasterError, match=r"s3://town/photo\.png can only be decoded from the top; copy it here"):
         open_source("s3://town/photo.png")
+
+
+def test_stac_items_there_are_a_source(s3: Any, server: str, ortho: Path, translator: Model, tmp_path: Path) -> None:
+    beside = Grid(GRID.height, GRID.width, GRID.affine @ Affine.translation(GRID.width, 0), GRID.crs)
+    with open_source(ortho) as source:
+        write_image(Raster.from_pixels(source.read(GRID).pixels, beside), tmp_path / "second.tif")
+    s3.put_file(str(tmp_path / "second.tif"), "town/deep/second.tif", ACL="public-read")
+    s3.put_file(str(ortho), "town/ortho.tif", ACL="public-read")
+    for name, href, when in (("new", "../ortho.tif", 2026), ("old", "./second.tif", 2025)):
+        asset = {"href": href, "type": "image/tiff"}
+        item = {"type": "Feature", "stac_version": "1.1.0", "id": name, "geometry": None, "assets": {"visual": asset}}
+        item["properties"] = {"datetime": f"{when}-01-01T00:00:00Z"}
+        item["links"] = [{"rel": "self", "href": f"s3://town/deep/{name}.json"}]
+        s3.pipe_file(f"town/deep/{name}.json", json.dumps(item).encode(), ACL="public-read")
+    items = [json.loads(s3.cat_file(f"town/deep/{name}.json")) for name in ("old", "new")]
+    (tmp_path / "items.json").write_text(json.dumps({"type": "FeatureCollection", "features": items}))
+    with open_source(tmp_path / "items.json") as both:
+        assert both.grid == Grid(GRID.height, 2 * GRID.width, GRID.affine, GRID.crs)
+        assert both.read(both.grid).mask.sum() == 2 * GRID.height * GRID.width - 110 * 170
+        assert [layer.href for layer in both.layers] == ["s3://town/deep/new.json", "s3://town/deep/old.json"]
+        before = both.fingerprint()
+    with open_source(ortho) as here:
+        known = here.read(GRID)
+    for place in ("s3://town", f"{server}/town"):
+        with open_source(f"{place}/deep/new.json") as one:
+            found = one.read(GRID)
+        assert np.array_equal(found.mask, known.mask)
+        assert np.array_equal(found.pixels, np.where(known.mask, known.pixels, 0))
+    s3.pipe_file("town/deep/second.tif", ortho.read_bytes() + b"\0")
+    with open_source(tmp_path / "items.json") as both:
+        assert both.fingerprint() != before
+    translator.translate_to("s3://town/deep/new.json", tmp_path / "one.tif", **OPTIONS)
+    translator.translate_to(ortho, tmp_path / "map.tif", **OPTIONS)
+    assert same(str(tmp_path / "one.tif"), tmp_path / "map.tif")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from terramorph.cli.console import Steps, say, show_table, warn
-from terramorph.cli.reading import Classes, sides
+from terramorph.cli.reading import Asset, Classes, sides
 from terramorph.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -93,6 +93,7 @@ def run(
         float | None, typer.Option(help="Metres of the ground of a scene placed by RPCs; default: their mean.")
     ] = None,
     dem: Annotated[str | None, typer.Option(help="Raster of ground heights, for scenes placed by RPCs.")] = None,
+    asset: Asset = None,
     layout: Annotated[str | None, typer.Option(help="Of tile folders; default: by content.")] = None,
     terms: Annotated[str | None, typer.Option(help="Licence or terms under which tiles of a server are used.")] = None,
     cache: Annotated[Path | None, typer.Option(help="Folder for tiles of a server; default: in OUT.")] = None,
@@ -132,7 +133,7 @@ def run(
             layout,
             terms,
             cache,
-            *sides(bands or [], nodata or [], raw, categorical, height, dem),
+            *sides(bands or [], nodata or [], raw, categorical, height, dem, asset),
         ),
     )
     return _prepare(Path(words[0]), _areas(source or [], target or [], pairs or [], name or [], Inputs), options)

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
+
+from terramorph.cli.choices import from_here
 from terramorph.errors import ConfigError
 
 if TYPE_CHECKING:
     from terramorph.raster import ReadOptions
+
+
+Asset = Annotated[
+    str | None,
+    typer.Option(
+        help="Of STAC items: an asset by name or role, or bands with commas between them: visual, or red,green,blue."
+    ),
+]
 
 
 class Classes(StrEnum):
@@ -28,8 +40,9 @@ def read_options(
     categorical: bool | None = None,
     height: float | None = None,
     dem: str | None = None,
+    asset: str | None = None,
 ) -> ReadOptions:
-    """The options of one image, from their words.
+    """The options of one image, from their words; what signs addresses of STAC items is named by the environment.
 
     Raises:
         InputError: if a word is no number.
@@ -44,7 +57,16 @@ def read_options(
         value = None if nodata is None else float(nodata)
     except ValueError:
         raise ConfigError(f"--nodata {nodata!r} is no number; give one such as -9999.") from None
-    return ReadOptions(bands=picked, nodata=value, raw=raw, categorical=categorical, height=height, dem=dem)
+    sign = stac_signer()
+    how: dict[str, Any] = {"categorical": categorical, "height": height, "dem": dem, "asset": asset, "sign": sign}
+    return ReadOptions(bands=picked, nodata=value, raw=raw, **how)
+
+
+def stac_signer() -> str | None:
+    """The function, as module:name, that signs addresses of STAC items' assets; its module may lie in this folder."""
+    name = os.environ.get("TERRAMORPH_STAC_SIGN") or None
+    from_here([name] if name else None)
+    return name
 
 
 def sides(
@@ -54,19 +76,22 @@ def sides(
     categorical: Classes | None,
     height: float | None = None,
     dem: str | None = None,
+    asset: str | None = None,
 ) -> tuple[ReadOptions, ReadOptions]:
     """The options of a source and a target, from words such as `3,2,1` and `target=-9999`.
 
-    Without a side, bands are the source's, and nodata is both sides'.
+    Without a side, bands and asset are the source's, and nodata is both sides'.
     """
     picked = _by_side("--bands", bands, ("source",))
+    named = _by_side("--asset", [asset] if asset else [], ("source",))
     values = _by_side("--nodata", nodata, ("source", "target"))
     kinds = {
         side: None if categorical is None else categorical in (Classes.both, Classes(side))
         for side in ("source", "target")
     }
     source, target = (
-        read_options(picked.get(s), values.get(s), raw, kinds[s], height, dem) for s in ("source", "target")
+        read_options(picked.get(s), values.get(s), raw, kinds[s], height, dem, named.get(s))
+        for s in ("source", "target")
     )
     return source, target
 

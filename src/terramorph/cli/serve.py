@@ -11,6 +11,7 @@ import typer
 
 from terramorph.cli.choices import Allow, from_here
 from terramorph.cli.console import say
+from terramorph.cli.reading import Asset, stac_signer
 from terramorph.errors import ConfigError, MissingPackageError
 
 NAME = "serve"
@@ -29,6 +30,7 @@ def run(
     ] = None,
     source: Annotated[str | None, typer.Argument(help="Raster, tiles or vectors that the model translates.")] = None,
     truth: Annotated[str | None, typer.Option(help="What the output should look like, to compare with.")] = None,
+    asset: Asset = None,
     resolution: Annotated[
         float | None,
         typer.Option(help="Metres a pixel at which the model sees the ground, where the raster's are far."),
@@ -76,13 +78,14 @@ def run(
         "max_wait": max_wait,
         "uploads": uploads or None,
         "allow": allow,
+        "sign": stac_signer(),
     }
     values: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     file = model if model is not None and model.endswith(".toml") else None
-    if file is not None and any(value is not None for value in (source, truth, resolution)):
-        raise ConfigError(f"{file} names its layers itself; give no source, truth or resolution beside it.")
+    if file is not None and any(value is not None for value in (source, truth, asset, resolution)):
+        raise ConfigError(f"{file} names its layers itself; give no source, truth, asset or resolution beside it.")
     if file is None:
-        values["layers"] = [{**_layer(model, source, truth), "resolution": resolution}]
+        values["layers"] = [{**_layer(model, source, truth), "resolution": resolution, "asset": asset}]
     settings = load_settings(file, values)
     if dry_run:
         say(settings.model_dump_json(indent=2))

@@ -15,7 +15,7 @@ import typer
 from terramorph.cli.choices import MAX_SEED, Allow, Backend, Device, Mode, Precision, from_here
 from terramorph.cli.console import Steps, say, warn
 from terramorph.cli.interrupt import StoppedBefore
-from terramorph.cli.reading import read_options
+from terramorph.cli.reading import Asset, read_options
 
 if TYPE_CHECKING:
     from terramorph.translate import Model
@@ -86,6 +86,7 @@ def run(
         float | None, typer.Option(help="Metres of the ground of a scene placed by RPCs; default: their mean.")
     ] = None,
     dem: Annotated[str | None, typer.Option(help="Raster of ground heights, for scenes placed by RPCs.")] = None,
+    asset: Asset = None,
     zoom: Annotated[
         int | None, typer.Option(help="Of tiles that are read; default: the finest that covers the ground.")
     ] = None,
@@ -148,7 +149,7 @@ def run(
         "classes": style if to in (Kind.probability, Kind.entropy) else None,
     }
     opening: dict[str, Any] = {
-        "options": read_options(bands, nodata, raw, height=height, dem=dem),
+        "options": read_options(bands, nodata, raw, height=height, dem=dem, asset=asset),
         "crs": crs,
         "zoom": zoom,
         "terms": terms,
@@ -215,6 +216,7 @@ def _on_cluster(
     options = opening["options"]
     if options.bands:  # as this process names them
         options = replace(options, names=model.header.source.names)
+    opening |= {"wanted": model.header.source.names}
     there = {"options": options, "style": _absolute(opening["style"]), "cache": opening["cache"].absolute()}
     opened = partial(open_source, _absolute(source), **(opening | there))
     place = bundle if "://" in bundle else str(find_bundle(bundle).absolute())

@@ -38,6 +38,9 @@ class ReadOptions:
         height: metres above the ellipsoid of the ground of a scene placed by RPCs; None: their mean.
         dem: raster of the heights of the ground of such a scene, in metres.
         driver: the one driver of GDAL that may open it, such as GTiff, where the file comes from strangers; None: any.
+        default_nodata, default_units: of a file that declares none.
+        asset: which of a STAC item are read; see `stac_assets.choose`.
+        sign: a function, as module:name, that is given the address of a STAC item's asset and gives the one to open.
 
     Raises:
         RasterError: if a band is under 1 or named twice.
@@ -51,6 +54,10 @@ class ReadOptions:
     height: float | None = None
     dem: str | None = None
     driver: str | None = None
+    default_nodata: float | None = None
+    default_units: Units | None = None
+    asset: str | None = None
+    sign: str | None = None
 
     def __post_init__(self) -> None:
         """Check the bands."""
@@ -172,9 +179,20 @@ def layout_of(dataset: Any, path: Path | Remote, options: ReadOptions) -> Layout
         alpha=alpha,
         palette=palette,
         dtype=np.dtype("uint8" if palette else types[0]),
-        units=None if palette or options.raw else Units.of(scales, offsets),
-        nodata=options.nodata,
+        units=None if palette or options.raw else Units.of(scales, offsets) or _default_units(options, len(numbers)),
+        nodata=options.default_nodata if options.nodata is None and not _declares(dataset, numbers) else options.nodata,
     )
+
+
+def _default_units(options: ReadOptions, count: int) -> Units | None:
+    """The units that are given for a file that says none, if they are of as many bands."""
+    units = options.default_units
+    return units if units and len(units.scales) == count else None
+
+
+def _declares(dataset: Any, numbers: Sequence[int]) -> bool:
+    """Whether a dataset says of any of its bands which pixels hold no data."""
+    return any(MaskFlags.all_valid not in dataset.mask_flag_enums[number - 1] for number in numbers)
 
 
 def sample_blocks(dataset: Any, band: int) -> list[NDArray[Any]]:

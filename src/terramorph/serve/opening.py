@@ -13,6 +13,7 @@ from terramorph.cartography import load_style, palette_of
 from terramorph.errors import BundleError, InputError
 from terramorph.header import find_bundle
 from terramorph.raster import ReadOptions, Source
+from terramorph.raster.mosaic import MosaicSource
 from terramorph.serve.layers import Layer
 from terramorph.serve.settings import LayerSettings, Settings
 from terramorph.sources import open_source
@@ -55,7 +56,8 @@ class Opener:
         """
         model = self._model(one.model)
         header, style = model.header, load_style(one.style)
-        source = open_source(one.source, ReadOptions(driver="GTiff") if upload else None, style=one.style)
+        options = ReadOptions(driver="GTiff") if upload else ReadOptions(asset=one.asset, sign=self._settings.sign)
+        source = open_source(one.source, options, style=one.style, wanted=header.source.names)
         truth = open_source(one.truth, style=one.style) if one.truth is not None else None
         for side in (source, truth):
             if side is not None and side.extent.crs is None:
@@ -121,7 +123,7 @@ def _stamp(path: str | None) -> str:
 
 def _identity(path: str | None, source: Source | None) -> str:
     """What tells the content of a source from another, without reading all of a large file."""
-    if source is None or path is None or not Path(path).is_file():
+    if source is None or path is None or isinstance(source, MosaicSource) or not Path(path).is_file():
         return source.fingerprint() if source is not None else ""
     with Path(path).open("rb") as file:
         start = file.read(_END)

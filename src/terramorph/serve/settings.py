@@ -33,6 +33,7 @@ class LayerSettings(_Frozen):
         model: path or name of a bundle.
         source: path or URL of anything that opens as a raster or as vectors.
         truth: the same for what the output should look like; None if there is none.
+        asset: which assets of the source are read, if it is of STAC items.
         resolution: metres a pixel at which the model sees the ground; default: the source's own, which must be near the
             model's.
         style: of sources and truths that are vectors.
@@ -44,6 +45,7 @@ class LayerSettings(_Frozen):
     model: str
     source: str
     truth: str | None = None
+    asset: str | None = None
     resolution: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     style: str = "classic"
     title: str | None = None
@@ -56,6 +58,7 @@ class Settings(_Frozen):
     Attributes:
         layers: at least one, with names that differ.
         allow: modules from outside whose code may run, where a model is of one of their classes.
+        sign: a function, as module:name, that signs the addresses of STAC items' assets.
         host, port: where it listens; port 0 takes a free one.
         root_path: the path under which a proxy offers it, such as /maps.
         public_url: scheme, host and path that links begin with, for clients behind a proxy; default: those of the
@@ -73,6 +76,7 @@ class Settings(_Frozen):
 
     layers: tuple[LayerSettings, ...] = Field(min_length=1)
     allow: tuple[str, ...] = ()
+    sign: str | None = None
     host: str = "127.0.0.1"
     port: int = Field(default=8765, ge=0, le=65535)
     root_path: str = Field(default="", pattern=r"^(/[A-Za-z0-9_~.-]+)*$")

@@ -66,6 +66,7 @@ def opened(model: Model, source: Any, area: Geometry | str | Path | None, openin
             options = opening.get("options")
             if options is not None and options.bands:
                 opening = opening | {"options": replace(options, names=model.header.source.names)}
+            opening = {"wanted": model.header.source.names} | opening
             held = as_raster(source, model.header.source) if isinstance(source, np.ndarray) else source
             source = stack.enter_context(open_source(held, **opening))
         if area is not None:

@@ -1,0 +1,312 @@
+"""Many images as one source: the newest on top, what it lacks filled by older ones."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import threading
+from collections import Counter, OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from odc.geo.crs import CRS
+from odc.geo.geom import Geometry
+
+from terramorph.bands import Units
+from terramorph.errors import RasterError, warn
+from terramorph.geo import Grid, project_extent
+from terramorph.geo.period import beside
+from terramorph.raster.dataset import named_errors
+from terramorph.raster.image_source import ImageSource
+from terramorph.raster.layout import ReadOptions
+from terramorph.raster.raster import Raster
+from terramorph.raster.resample import MIN_WEIGHT
+from terramorph.raster.source import Closing
+from terramorph.raster.storage import Remote
+
+_HELD_OPEN = 128
+"""Images that stay open between two reads."""
+_SEAM = 0.49
+"""Of the filter's weights that must fall on real pixels of an image: of two that meet, one has half."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """An image, or some of its bands.
+
+    Attributes:
+        file: what is opened.
+        names: of the bands; None, or another number than the image has: as the image names them.
+        grid: as a catalogue says it; None: as the image does, which is opened at once.
+        options: see `ImageSource`.
+        crs: likewise.
+        signer: makes the address that is opened of the one that is published; None: they are the same.
+        checksum: of the content, as a catalogue says it.
+    """
+
+    file: Path | Remote
+    names: tuple[str, ...] | None = None
+    grid: Grid | None = None
+    options: ReadOptions = field(default_factory=ReadOptions)
+    crs: CRS | None = None
+    signer: Any = None
+    checksum: str | None = None
+
+    def opened(self, least: float) -> ImageSource:
+        """The image; a signature may have ended since the last time, and is made each time."""
+        return ImageSource(self.signed(), crs=self.crs, options=self.options, least=least)
+
+    def signed(self) -> Path | Remote:
+        """What is opened."""
+        return self.signer(self.file) if self.signer and isinstance(self.file, Remote) else self.file
+
+    def identity(self) -> str:
+        """What changes with the content; of what is on a server it is asked for, and nothing is downloaded."""
+        if isinstance(self.file, Remote):
+            return self.checksum or self.signed().identity()  # type: ignore[union-attr]
+        with named_errors(self.file), self.file.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Images of one place and time, whose bands stand behind each other.
+
+    Attributes:
+        parts: at least one.
+        name: what it is called, such as the id of an item.
+        href: address of what describes it.
+        start, end: when it was taken; None where nobody says.
+    """
+
+    parts: tuple[Part, ...]
+    name: str
+    href: str
+    start: datetime | None = None
+    end: datetime | None = None
+
+
+class MosaicSource(Closing):
+    """A `Source` of layers that lie over each other. Bands, dtype and units are those of the first.
+
+    Its grid has the CRS of most layers, and the finest pixels of those, in whose place all pixels of such layers are
+    stored ones. Where a layer's pixels lie otherwise they are moved as `ImageSource` does, each layer by itself. An
+    image is opened when it is first read, and of the first layer at once.
+
+    Attributes:
+        name, grid, extent, bands, dtype, units, sequential, licence: as `Source` says.
+        layers: from the top down.
+        files: what is here of all that it is made of.
+
+    Raises:
+        RasterError: if a layer has no place, or its CRS and that of the others do not go together.
+    """
+
+    sequential = False
+
+    def __init__(self, name: str, layers: Sequence[Layer], licence: str | None = None) -> None:
+        self.name, self.licence, self.layers = name, licence, tuple(layers)
+        self._images = _Images(MIN_WEIGHT if len(layers) == 1 else _SEAM)
+        try:
+            with ExitStack() as stack:
+                first = [stack.enter_context(self._images.lend(part)) for part in layers[0].parts]
+                if any(image.dtype != first[0].dtype for image in first):
+                    told = ", ".join(f"{image.name} {image.dtype}" for image in first)
+                    raise RasterError(f"The images of {layers[0].name} hold several types ({told}); pick of one type.")
+                self.dtype: np.dtype[Any] = first[0].dtype
+                self.bands: tuple[str, ...] = sum(map(_names, layers[0].parts, first), ())
+                self.units = _joined([image.units for image in first], [len(image.bands) for image in first])
+            grids = [self._grid_of(layer) for layer in layers]
+            self.grid, shapes = _common(grids, [layer.name for layer in layers])
+        except BaseException:
+            self.close()
+            raise
+        self.extent = Geometry(shapely.union_all(shapes), self.grid.crs)
+        self._tree = shapely.STRtree(shapes)
+
+    @cached_property
+    def files(self) -> list[Path | Remote]:
+        """The images, whether they are open or not."""
+        return [part.file for layer in self.layers for part in layer.parts]
+
+    def read(self, grid: Grid) -> Raster:
+        """The pixels on a grid, as `Source` says.
+
+        Raises:
+            RasterError: If an image cannot be read, or holds other bands or another dtype than the first layer.
+        """
+        pixels, mask = np.zeros((len(self.bands), *grid.shape), self.dtype), np.zeros(grid.shape, np.bool_)
+        for number in self._meeting(grid):
+            raster = self._read(self.layers[number], grid)
+            new = raster.mask & ~mask
+            pixels[:, new] = raster.pixels[:, new]
+            mask |= new
+            if mask.all():
+                break
+        return Raster(pixels, mask, grid, self.bands, self.units)
+
+    def fingerprint(self) -> str:
+        """Hex digest (blake2b, 16 bytes) of which images these are, and of their content as `Part.identity` says."""
+        digest = hashlib.blake2b(digest_size=16)
+        for layer in self.layers:
+            for part in layer.parts:
+                digest.update(f"{part.identity()} {part.options}".encode())
+        return digest.hexdigest()
+
+    def close(self) -> None:
+        """Close files. Reading afterwards is an error."""
+        self._images.close()
+
+    def _grid_of(self, layer: Layer) -> Grid:
+        """The finest grid of a layer's parts."""
+        grids = []
+        for part in layer.parts:
+            held = self._images.grid_of(part) or part.grid
+            if held is None:
+                with self._images.lend(part) as image:
+                    held = image.grid
+            if held.crs is None:
+                raise RasterError(f"{part.file} does not say in which CRS it lies; say it.")
+            grids.append(held)
+        return min(grids, key=lambda grid: grid.ground_resolution or math.inf)
+
+    def _meeting(self, grid: Grid) -> list[int]:
+        """The layers that lie under a grid, from the top down."""
+        if grid.crs is None:
+            raise RasterError(f"{self.name} is in {self.grid.crs} and the grid asked for has no CRS; give one.")
+        assert self.grid.crs is not None
+        around = (
+            0 if grid.crs == self.grid.crs else 1
+        )  # what is moved between CRSs lies where it does to within a pixel
+        ground = grid.crop(-around, -around, grid.height + 2 * around, grid.width + 2 * around).geobox.extent
+        shape = beside(np.array([project_extent(ground, self.grid.crs).geom], dtype=object), self.extent)[0]
+        if not np.isfinite(shape.bounds).all():
+            return []
+        inside = shape.buffer(-0.01 * min(self.grid.resolution))  # without what only touches it
+        return sorted(self._tree.query(inside, "intersects").tolist())
+
+    def _read(self, layer: Layer, grid: Grid) -> Raster:
+        """The pixels of a layer, in the units of the first; a pixel is real where every part has one."""
+        with ExitStack() as stack:
+            images = [stack.enter_context(self._images.lend(part)) for part in layer.parts]
+            found = [image.read(grid) for image in images]
+        pixels = found[0].pixels if len(found) == 1 else np.concatenate([raster.pixels for raster in found])
+        if len(pixels) != len(self.bands) or pixels.dtype != self.dtype:
+            raise RasterError(
+                f"{layer.name} has {len(pixels)} bands of {pixels.dtype} and {self.layers[0].name} "
+                f"{len(self.bands)} of {self.dtype}; leave one of them out."
+            )
+        mask: NDArray[np.bool_] = np.logical_and.reduce([raster.mask for raster in found])
+        units = _joined([raster.units for raster in found], [raster.count for raster in found])
+        raster = Raster(pixels, mask, grid, self.bands, units)
+        return raster.arranged(range(len(self.bands)), self.units)
+
+
+class _Images:
+    """Images, opened when they are first asked for; of those that nobody reads, some stay open."""
+
+    def __init__(self, least: float) -> None:
+        self._least, self._lock, self._closed = least, threading.Lock(), False
+        self._held: OrderedDict[Part, _Held] = OrderedDict()
+
+    @contextmanager
+    def lend(self, part: Part) -> Iterator[ImageSource]:
+        """An image, which is not closed before the block ends.
+
+        Raises:
+            RasterError: If it cannot be opened, or all were closed.
+        """
+        with self._lock:
+            if self._closed:
+                raise RasterError(f"{part.file} was closed; open it again.")
+            held = self._held.setdefault(part, _Held())
+            self._held.move_to_end(part)
+            held.users += 1
+        try:
+            with held.lock:
+                if held.image is None:
+                    held.image = part.opened(self._least)
+                    _compare(part, held.image.grid)
+            yield held.image
+        finally:
+            with self._lock:
+                held.users -= 1
+                idle = [part for part, held in self._held.items() if not held.users]
+                gone = [self._held.pop(part) for part in idle[: max(len(self._held) - _HELD_OPEN, 0)]]
+            for held in gone:
+                held.close()
+
+    def grid_of(self, part: Part) -> Grid | None:
+        """The grid of an image that is open."""
+        held = self._held.get(part)
+        return held.image.grid if held and held.image else None
+
+    def close(self) -> None:
+        """Closes all."""
+        with self._lock:
+            self._closed = True
+            held, self._held = list(self._held.values()), OrderedDict()
+        for one in held:
+            one.close()
+
+
+@dataclass
+class _Held:
+    """An image, and how many read it."""
+
+    image: ImageSource | None = None
+    users: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def close(self) -> None:
+        if self.image is not None:
+            self.image.close()
+
+
+def _compare(part: Part, own: Grid) -> None:
+    """Warns where a catalogue said another grid than the image has."""
+    said = part.grid
+    if said is None or own.crs is None:
+        return
+    corners = [grid.affine @ (x * grid.width, y * grid.height) for grid in (said, own) for x in (0, 1) for y in (0, 1)]
+    step = max(own.resolution)
+    if said.shape != own.shape or said.crs != own.crs or np.ptp(np.reshape(corners, (2, 4, 2)), 0).max() > step:
+        warn(f"{part.file} lies otherwise than its item says (proj:transform, proj:shape): the file counts.")
+
+
+def _names(part: Part, image: ImageSource) -> tuple[str, ...]:
+    return part.names if part.names and len(part.names) == len(image.bands) else image.bands
+
+
+def _joined(units: Sequence[Units | None], counts: Sequence[int]) -> Units | None:
+    """The units of images whose bands stand behind each other."""
+    if len(units) == 1 or not any(units):
+        return units[0]
+    each = [one or Units((1.0,) * count, (0.0,) * count) for one, count in zip(units, counts, strict=True)]
+    return Units(sum((one.scales for one in each), ()), sum((one.offsets for one in each), ()))
+
+
+def _common(grids: Sequence[Grid], names: Sequence[str]) -> tuple[Grid, NDArray[np.object_]]:
+    """The grid that holds all grids, and the place of each in its CRS, shapely geometries (N,)."""
+    (crs, _) = Counter(grid.crs for grid in grids).most_common(1)[0]
+    assert crs is not None
+    lattice = min((grid for grid in grids if grid.crs == crs), key=lambda grid: min(grid.resolution))
+    shapes = np.array([project_extent(grid.geobox.extent, crs).geom for grid in grids], dtype=object)
+    lost = [name for name, shape in zip(names, shapes, strict=True) if not np.isfinite(shape.bounds).all()]
+    if lost:
+        raise RasterError(f"{lost[0]} lies where {crs}, the CRS of most items, is not defined; translate it alone.")
+    shapes = beside(shapes, lattice.geobox.extent)
+    to_pixels = ~lattice.affine
+    corners = np.array([to_pixels @ (x, y) for x, y in shapely.get_coordinates(shapes)])
+    left, top = np.floor(corners.min(0) + 1e-3).astype(int).tolist()
+    right, bottom = np.ceil(corners.max(0) - 1e-3).astype(int).tolist()
+    whole = lattice.crop(top, left, bottom - top, right - left)
+    return replace(whole, crs=crs), shapes

@@ -1,0 +1,177 @@
+"""STAC Items as a source: an Item, an ItemCollection, or a Collection with its items (STAC 1.0 and 1.1).
+
+https://github.com/radiantearth/stac-spec; an Item is a dict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from odc.geo.crs import CRS
+
+from terramorph.bands import RGB
+from terramorph.documents import DocumentError, parse_json_object
+from terramorph.errors import RasterError
+from terramorph.extensions import module_of, resolve, running
+from terramorph.raster.layout import ReadOptions
+from terramorph.raster.mosaic import Layer, MosaicSource
+from terramorph.raster.stac_assets import Item, Place, called, choose, listed, part_of, resolved
+from terramorph.raster.storage import Remote, as_remote
+
+MAX_ITEMS = 10_000
+"""Items of one source."""
+
+_SUFFIXES = (".json", ".geojson")
+_HEAD = 2**22
+"""Bytes of a file here among which a `stac_version` stands."""
+
+
+def open_stac(
+    spec: str | Path, options: ReadOptions | None = None, *, wanted: Sequence[str] = RGB, crs: CRS | None = None
+) -> MosaicSource | None:
+    """The images of STAC Items, mosaicked with the newest on top; None if there are no items in a file or at a URL.
+
+    Relative addresses are resolved against the item. The grid comes from the projection extension where it agrees with
+    the item's bbox; otherwise an image is opened for it. What the raster extension says of nodata, scale and offset
+    counts where the file says nothing.
+
+    Args:
+        spec: of an Item, an ItemCollection (all its pages), or a Collection.
+        options: how the assets are read; its ``asset`` says which: see `choose`.
+        wanted: names of the bands for which assets are chosen where none is named.
+        crs: of images that have a place and do not say it.
+
+    Raises:
+        RasterError: if an item is damaged, has no such asset, or an image cannot be opened.
+        StorageError: if a server cannot be asked.
+        ConfigError: if the function that signs is not found or fails.
+    """
+    options = options or ReadOptions()
+    place = _place_of(spec)
+    document = None if place is None else _read(place)
+    if place is None or document is None:
+        return None
+    signer = partial(_signed, options.sign) if options.sign else None
+    plain = replace(options, asset=None, sign=None)
+    found, licences = [], set()
+    for item, base in _items(document, place):
+        chosen = choose(item, base, options.asset, wanted)
+        if options.bands and (len(chosen) > 1 or chosen[0][1]):
+            raise RasterError(f"Bands are numbers within one asset; of {called(item)} several are read, so give none.")
+        licences.add(str((item.get("properties") or {}).get("license") or ""))
+        parts = [part_of(item, asset, numbers, plain, crs, signer, base) for asset, numbers in chosen]
+        found.append(Layer(tuple(parts), called(item), _href(item, base), *_times(item)))
+        if len(found) > MAX_ITEMS:
+            raise RasterError(f"{place} has over {MAX_ITEMS:,} items; search for fewer, or give a part of them.")
+    if not found:
+        raise RasterError(f"{place} has no items; search for others.")
+    oldest = datetime.min.replace(tzinfo=UTC)
+    found.sort(key=lambda layer: layer.end or oldest, reverse=True)
+    return MosaicSource(str(place), found, licences.pop() or None if len(licences) == 1 else None)
+
+
+def _place_of(spec: str | Path) -> Place | None:
+    """Where items may lie; None where a name is of something else."""
+    text = str(spec)
+    remote = None if "{" in text else as_remote(spec)
+    if remote is not None:
+        suffixes = (*_SUFFIXES, "") if remote.url.startswith("http") else _SUFFIXES
+        return remote if remote.suffix.lower() in suffixes else None
+    path = Path(spec)
+    if path.suffix.lower() not in _SUFFIXES or not path.is_file():
+        return None
+    with path.open("rb") as file:
+        return path if b'"stac_version"' in file.read(_HEAD) else None
+
+
+def _read(place: Place) -> dict[str, Any] | None:
+    """A STAC document; None if it is another one."""
+    try:
+        data = place.read_bytes()
+        document = parse_json_object(data)
+    except DocumentError as error:
+        if b'"stac_version"' not in data:
+            return None
+        raise RasterError(f"{place} is damaged ({error}); fetch it again.") from error
+    except OSError as error:
+        raise RasterError(f"{place} cannot be read ({error.strerror or error}); check its rights.") from error
+    features = document.get("features")
+    first = features[0] if isinstance(features, list) and features else None
+    is_stac = "stac_version" in document or (isinstance(first, dict) and ("stac_version" in first or "assets" in first))
+    return document if is_stac or _links(document, "next") else None
+
+
+def _items(document: dict[str, Any], place: Place) -> Iterator[tuple[Mapping[str, Any], Place]]:
+    """The items of a document, of those that it links, and of its further pages; and where each lies."""
+    seen = {str(place)}
+    while True:
+        yield from _features(document, place)
+        linked = [*_links(document, "item"), *_links(document, "items")] if document.get("type") == "Collection" else []
+        for link in linked:
+            at = resolved(str(link.get("href", "")), place, document)
+            child = _read(at)
+            if child is None:
+                raise RasterError(f"{at}, which {place} links to, is no STAC item; mend the link.")
+            yield from _items(child, at)
+        if document.get("type") == "Catalog":
+            raise RasterError(f"{place} is a Catalog; give one of its Collections or Items.")
+        more = _links(document, "next")
+        if not more:
+            return
+        place = resolved(str(more[0].get("href", "")), place, document)
+        if str(more[0].get("method", "GET")).upper() != "GET" or _address(place) in seen:
+            raise RasterError(f"{place}, the next page of items, cannot be fetched by address; save all in one file.")
+        seen.add(_address(place))
+        following = _read(place)
+        if following is None:
+            raise RasterError(f"{place}, the next page of items, holds none; save all in one file.")
+        document = following
+
+
+def _features(document: Mapping[str, Any], place: Place) -> Iterator[tuple[Mapping[str, Any], Place]]:
+    """The items in a document; one of a collection lies where it says itself."""
+    if document.get("type") == "Feature":
+        yield document, place
+    for item in listed(document.get("features")):
+        own = [str(link.get("href")) for link in _links(item, "self")]
+        yield item, (as_remote(own[0]) if own else None) or place
+
+
+def _signed(name: str, file: Place) -> Place:
+    """The address that a function makes of another, signed for a while."""
+    assert isinstance(file, Remote)
+    sign = resolve(name, [module_of(name)])
+    with running(f"The function {name}, which signs addresses,"):
+        return Remote(str(sign(file.url)))
+
+
+def _times(item: Item) -> tuple[datetime | None, datetime | None]:
+    """The first and the last moment of an item."""
+    properties = item.get("properties") or {}
+    at, start, end = (_time(properties.get(key)) for key in ("datetime", "start_datetime", "end_datetime"))
+    return start or at, end or at
+
+
+def _time(text: Any) -> datetime | None:
+    try:
+        found = datetime.fromisoformat(str(text))
+    except ValueError:
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def _href(item: Item, base: Place) -> str:
+    return str(base) if isinstance(base, Remote) else str(base.absolute())
+
+
+def _address(place: Place) -> str:
+    return place.url if isinstance(place, Remote) else str(place)
+
+
+def _links(document: Mapping[str, Any], rel: str) -> list[Mapping[str, Any]]:
+    return [link for link in listed(document.get("links")) if isinstance(link, Mapping) and link.get("rel") == rel]

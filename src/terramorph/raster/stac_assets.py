@@ -1,0 +1,259 @@
+"""Which assets of a STAC Item are read, and what the Item says of them (projection, raster, eo and file extensions)."""
+
+from __future__ import annotations
+
+import math
+import posixpath
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import unquote, urljoin, urlsplit
+
+from affine import Affine
+from odc.geo.crs import CRS
+from rasterio.crs import CRS as RasterioCRS
+
+from terramorph.bands import Units, band_order, colour_of
+from terramorph.errors import RasterError
+from terramorph.geo import Grid, project_extent
+from terramorph.raster.crs import to_odc_crs
+from terramorph.raster.image import IMAGE_SUFFIXES
+from terramorph.raster.layout import ReadOptions
+from terramorph.raster.mosaic import Part
+from terramorph.raster.storage import Remote, as_remote
+
+Place = Path | Remote
+Item = Mapping[str, Any]
+"""As STAC says."""
+_NO_PIXELS = frozenset({"thumbnail", "overview", "metadata"})
+"""Roles of assets that are no data."""
+_SLACK = 0.05
+"""Share of its own size by which an item may reach beyond the grid of its asset."""
+
+
+@dataclass(frozen=True)
+class Asset:
+    """A file of an item.
+
+    Attributes:
+        key: its name in the item.
+        href: its address.
+        data: what the item says of it, with the item's properties beneath.
+        bands: common name (red, nir) or else name of each band; empty where they are not said.
+    """
+
+    key: str
+    href: str
+    data: Mapping[str, Any]
+    bands: tuple[str, ...]
+
+    @property
+    def is_image(self) -> bool:
+        """Whether it is an image of data, by its roles and its media type or suffix."""
+        roles, kind = set(listed(self.data.get("roles"))), str(self.data.get("type") or "")
+        suffix = PurePosixPath(urlsplit(self.href).path).suffix.lower()
+        image = kind.startswith("image/") if kind else suffix in IMAGE_SUFFIXES | {".vrt", ".jp2"}
+        return image and not roles & _NO_PIXELS
+
+    @property
+    def size(self) -> float:
+        """Metres a pixel, where it is said."""
+        bands = listed(self.data.get("raster:bands")) + listed(self.data.get("bands"))
+        said = [self.data.get("gsd"), self.data.get("raster:spatial_resolution")]
+        said += [band.get(key) for band in bands for key in ("spatial_resolution", "raster:spatial_resolution", "gsd")]
+        return min((float(value) for value in said if isinstance(value, int | float)), default=math.inf)
+
+    def __str__(self) -> str:
+        """Its name, and those of its bands."""
+        return f"{self.key} ({', '.join(self.bands)})" if self.bands else self.key
+
+
+Chosen = tuple[Asset, tuple[int, ...] | None]
+"""An asset, and the numbers of its bands from 1; None: all of them."""
+
+
+def choose(item: Item, base: Place, asset: str | None, wanted: Sequence[str]) -> list[Chosen]:
+    """The assets of an item that are read, with their bands behind each other.
+
+    Args:
+        item: as STAC says.
+        base: where it lies.
+        asset: the key of an asset, the role that one has, or bands by common name or name; several with commas
+            between them, such as B04,B03,B02 or red,green,blue. None: the only image; else the image that has the
+            wanted bands; else single images that have one each.
+        wanted: names of bands, such as red, green, blue.
+
+    Raises:
+        RasterError: if there is none such; the sentence lists the assets.
+    """
+    given = item.get("assets")
+    if not isinstance(given, Mapping) or not given:
+        raise RasterError(f"{called(item)} has no assets; give an item that has files.")
+    assets = [_asset(key, data, item, base) for key, data in given.items() if isinstance(data, Mapping)]
+    images = [one for one in assets if one.is_image]
+    if asset is not None:
+        words = [word.strip() for word in asset.split(",")]
+        found = [_named(word, assets, images) for word in words]
+        if None not in found:
+            return [one for one in found if one]
+        raise RasterError(f"{called(item)} has no asset or band {words[found.index(None)]}; {_told(assets)}.")
+    if len(images) == 1:
+        return [(images[0], None)]
+    whole = [one for one in images if one.bands and band_order(one.bands, wanted) is not None]
+    if whole:
+        return [(min(whole, key=lambda one: (one.key != "visual", one.size)), None)]
+    single = [_band(name, images) for name in wanted]
+    if None in single:
+        raise RasterError(f"{called(item)} has no image of {', '.join(wanted)}; {_told(assets)}.")
+    return [one for one in single if one]
+
+
+def _named(word: str, assets: Sequence[Asset], images: Sequence[Asset]) -> Chosen | None:
+    """What a word means: an asset's key, the role of one, or a band."""
+    for asset in assets:
+        if asset.key == word:
+            return asset, None
+    roles = [asset for asset in images if word in listed(asset.data.get("roles"))]
+    return (roles[0], None) if len(roles) == 1 else _band(word, images)
+
+
+def _band(name: str, images: Sequence[Asset]) -> Chosen | None:
+    """The finest image that has a band of that name, and the band's number."""
+    found = []
+    for asset in images:
+        bands = [_key(band) for band in asset.bands]
+        names = [str(band.get("name", "")).lower() for band in _band_objects(asset.data)]
+        for known in (bands, names):
+            if known.count(_key(name)) == 1:
+                number = None if len(known) == 1 else (known.index(_key(name)) + 1,)
+                found.append((asset, number))
+                break
+    return min(found, key=lambda one: one[0].size, default=None)
+
+
+def _key(name: str) -> str:
+    return colour_of(name) or name.lower()
+
+
+def _told(assets: Sequence[Asset]) -> str:
+    return f"it has {', '.join(map(str, assets))}; name one, or bands with commas between them"
+
+
+def _asset(key: str, data: Mapping[str, Any], item: Item, base: Place) -> Asset:
+    href = data.get("href")
+    if not isinstance(href, str) or not href:
+        raise RasterError(f"The asset {key} of {called(item)} has no href; mend the item.")
+    properties = item.get("properties")
+    beneath = {name: value for name, value in properties.items() if ":" in name} if isinstance(properties, dict) else {}
+    return Asset(str(key), href, {**beneath, **data}, tuple(map(_band_name, _band_objects(data))))
+
+
+def _band_objects(data: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """What is said of each band: STAC 1.1's `bands`, else the eo extension's."""
+    return listed(data.get("bands")) or listed(data.get("eo:bands"))
+
+
+def _band_name(band: Mapping[str, Any]) -> str:
+    return str(band.get("eo:common_name") or band.get("common_name") or band.get("name") or "")
+
+
+def part_of(
+    item: Item,
+    asset: Asset,
+    numbers: tuple[int, ...] | None,
+    options: ReadOptions,
+    crs: CRS | None,
+    signer: Callable[[Place], Place] | None,
+    base: Place,
+) -> Part:
+    """What is opened of an asset."""
+    said = listed(asset.data.get("raster:bands")) or listed(asset.data.get("bands")) or [{}]
+    names = asset.bands if all(asset.bands) else ()
+    picked = numbers or options.bands
+    if picked:
+        said = [said[number - 1] for number in picked if number <= len(said)]
+        names = tuple(names[number - 1] for number in picked if number <= len(names))
+    nodata = {_number(band, asset.data, "nodata") for band in said} - {None}
+    pairs = [(_number(band, asset.data, "scale"), _number(band, asset.data, "offset")) for band in said]
+    units = Units.of([1.0 if s is None else s for s, _ in pairs], [o or 0.0 for _, o in pairs])
+    checksum = asset.data.get("file:checksum")
+    return Part(
+        file=resolved(asset.href, base, item),
+        names=options.names or names or None,
+        grid=_grid(asset.data, item),
+        options=replace(
+            options,
+            bands=picked,
+            names=None,
+            default_nodata=nodata.pop() if len(nodata) == 1 else None,
+            default_units=None if options.raw else units,
+        ),
+        crs=crs,
+        signer=signer,
+        checksum=checksum if isinstance(checksum, str) else None,
+    )
+
+
+def _number(band: Mapping[str, Any], asset: Mapping[str, Any], key: str) -> float | None:
+    """What the raster extension says of a band, or of the whole asset; "nan" is no number."""
+    for value in (band.get(key), band.get(f"raster:{key}"), asset.get(f"raster:{key}"), asset.get(key)):
+        if isinstance(value, int | float) and math.isfinite(value):
+            return float(value)
+    return None
+
+
+def _grid(data: Mapping[str, Any], item: Item) -> Grid | None:
+    """The grid that the projection extension says; None where it is not whole, or elsewhere than the item's bbox."""
+    try:
+        code, epsg, wkt, projjson = (data.get(f"proj:{key}") for key in ("code", "epsg", "wkt2", "projjson"))
+        if code or epsg:
+            crs = CRS(str(code or f"EPSG:{epsg}"))
+        else:
+            text = wkt or projjson
+            crs = to_odc_crs(RasterioCRS.from_user_input(text))
+        (height, width), numbers = data["proj:shape"], data["proj:transform"]
+        grid = Grid(int(height), int(width), Affine(*map(float, numbers[:6])), crs)
+        ground = project_extent(grid.geobox.extent, "EPSG:4326").boundingbox
+        box = [float(value) for value in item["bbox"]]
+        west, south, east, north = box if len(box) == 4 else (*box[:2], *box[3:5])
+        east += 360 if east < west else 0
+        turn = 360 * round(((ground.left + ground.right) - (west + east)) / 720)
+        x, y = _SLACK * ground.span_x, _SLACK * ground.span_y
+        inside = ground.left - x <= west + turn and east + turn <= ground.right + x
+        return grid if inside and ground.bottom - y <= south and north <= ground.top + y else None
+    except Exception:  # whatever a stranger wrote there: the image is opened instead
+        return None
+
+
+def resolved(href: str, base: Place, item: Item) -> Place:
+    """The place of an address that may be relative.
+
+    Raises:
+        RasterError: if it is of a kind that is not read, or something on a server names a file here.
+    """
+    scheme = urlsplit(href).scheme
+    remote = as_remote(href)
+    if remote is not None:
+        return remote
+    if len(scheme) > 1 and scheme != "file":
+        raise RasterError(f"{called(item)} is at {href}, and {scheme}:// is not read; download it.")
+    if isinstance(base, Remote):
+        if scheme == "file":
+            raise RasterError(f"{called(item)} lies on a server and names a file here, {href}; download it.")
+        if base.url.startswith("http"):
+            return Remote(urljoin(base.url, href))
+        bucket = "{0.scheme}://{0.netloc}".format(urlsplit(base.url))
+        folder = posixpath.dirname(urlsplit(base.url).path)
+        return Remote(bucket + posixpath.normpath(posixpath.join(folder, href)))
+    text = unquote(urlsplit(href).path) if scheme == "file" else href
+    path = base.parent / text
+    return path if path.exists() else base.parent / unquote(text)
+
+
+def called(item: Item) -> str:
+    return f"The item {item.get('id', '?')}"
+
+
+def listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
