@@ -54,7 +54,7 @@ def server(*words: str) -> Iterator[tuple[str, int]]:
 
 def resident(pid: int) -> float:
     """MB in memory."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
 
 

@@ -102,7 +102,7 @@ def _refused(parse: Callable[[bytes], object], data: bytes, seed: int, count: in
 def _restart_peak() -> int:
     """Makes the process's largest resident size its present one (Linux), in MB."""
     if CLEAR.exists():
-        CLEAR.write_text("5")
+        CLEAR.write_text("5", encoding="utf-8")
     return _resident("VmRSS")
 
 
@@ -110,4 +110,7 @@ def _resident(key: str) -> int:
     """A size from the process's status, in MB; 0 where there is none (not Linux)."""
     if not STATUS.exists():
         return 0
-    return next(int(line.split()[1]) for line in STATUS.read_text().splitlines() if line.startswith(key)) >> 10
+    return (
+        next(int(line.split()[1]) for line in STATUS.read_text(encoding="utf-8").splitlines() if line.startswith(key))
+        >> 10
+    )

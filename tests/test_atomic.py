@@ -24,15 +24,15 @@ def path(tmp_path: Path) -> Path:
 
 def test_the_file_is_on_the_disk_and_then_in_place(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced = []
-    monkeypatch.setattr(atomic_module.os, "fsync", lambda number: synced.append(path.read_text()))
+    monkeypatch.setattr(atomic_module.os, "fsync", lambda number: synced.append(path.read_text(encoding="utf-8")))
     with atomic(path) as part:
         assert part.parent == path.parent
         assert f".{os.getpid()}-" in part.name
         assert re.fullmatch(r"\..*\.part", part.name)
         part.write_text("after")
-        assert path.read_text() == "before"
+        assert path.read_text(encoding="utf-8") == "before"
     assert synced == ["before"]
-    assert path.read_text() == "after"
+    assert path.read_text(encoding="utf-8") == "after"
     assert list(path.parent.iterdir()) == [path]
 
 
@@ -46,7 +46,7 @@ def fail(path: Path, error: BaseException) -> None:
 def test_an_exception_passes_and_the_part_is_removed(path: Path, error: BaseException) -> None:
     with pytest.raises(type(error)):
         fail(path, error)
-    assert path.read_text() == "before"
+    assert path.read_text(encoding="utf-8") == "before"
     assert list(path.parent.iterdir()) == [path]
 
 
@@ -59,7 +59,7 @@ def test_a_failed_write_is_a_sentence(path: Path) -> None:
     with pytest.raises(StorageError, match=r"^The letter is lost \(full\); buy a disk\.$"):  # noqa: SIM117
         with atomic(path, "The letter is lost", "buy a disk", failures=(ZeroDivisionError,)):
             raise ZeroDivisionError("full")
-    assert path.read_text() == "before"
+    assert path.read_text(encoding="utf-8") == "before"
     assert list(path.parent.iterdir()) == [path]
 
 
@@ -107,7 +107,7 @@ def test_parts_of_killed_processes_are_swept_and_others_stay(path: Path) -> None
             another.write_text("fourth")
         assert part.is_file(), "a part that is being written was swept"
         path.with_name("b.txt").unlink()
-    assert path.read_text() == "second"
+    assert path.read_text(encoding="utf-8") == "second"
     assert sorted(path.parent.iterdir()) == sorted([path, elsewhere])
 
 

@@ -95,6 +95,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         yield part
         if sys.platform != "win32":
             os.sync()
+        if path.is_dir():
+            path.rmdir()  # Windows replaces no folder; this fails where the folder is not empty
         part.replace(path)
 
 

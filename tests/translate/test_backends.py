@@ -179,9 +179,9 @@ def test_what_is_fastest_is_remembered_for_one_network_and_precision(notes: Path
     assert remembered(network, torch.bfloat16) == Tuning(False, 2)
     assert set(notes_of_this_machine()) == {f"unet64, width 4, 3 to 3 bands, {name}" for name in ("fp32", "bf16")}
     assert remembered(unet(width=8), torch.float32) is None
-    whole = notes.read_text()
+    whole = notes.read_text(encoding="utf-8")
     for damaged in ("", "[]", "{", whole.replace('"batch_size": 8', '"batch_size": 0'), whole.replace("true", "1")):
-        notes.write_text(damaged)
+        notes.write_text(damaged, encoding="utf-8")
         assert remembered(network, torch.float32) is None
 
 

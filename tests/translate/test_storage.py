@@ -165,7 +165,7 @@ def test_a_window_is_not_a_download(s3: Any, log: Path, tmp_path: Path) -> None:
     s3.put_file(str(tmp_path / "noise.tif"), "town/noise.tif")
     with open_source("s3://town/noise.tif") as source:
         assert np.array_equal(source.read(grid.crop(100, 100, 64, 64)).pixels, noise[:, 100:164, 100:164])
-    asked = [line for line in log.read_text().splitlines() if "GET /town/noise.tif" in line]
+    asked = [line for line in log.read_text(encoding="utf-8").splitlines() if "GET /town/noise.tif" in line]
     assert asked
     assert all('" 206 ' in line for line in asked)  # parts of it
     assert len(asked) < 12

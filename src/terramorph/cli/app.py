@@ -6,6 +6,7 @@ Nothing here imports torch: `terramorph --help` answers at once. Each verb impor
 from __future__ import annotations
 
 import gc
+import io
 import logging
 import os
 import re
@@ -193,6 +194,9 @@ def _warnings_printed(words: Sequence[str]) -> Iterator[None]:
 
 def main() -> NoReturn:
     """The program `terramorph`."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a console or file of Windows has no room for every character
+            stream.reconfigure(errors="replace")
     # Python's cycle collector would walk all that torch consists of many times while it is imported, and at the end.
     gc.set_threshold(20_000)
     code = run(sys.argv[1:])

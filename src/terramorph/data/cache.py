@@ -211,7 +211,7 @@ def _open(entry: Path, fingerprint: str, skipped_before: tuple[str, ...]) -> Dec
         _DamagedError: it is missing, a file has not the size that the index says, or the index is not what was written.
     """
     try:
-        text, _, digest = (entry / "index.json").read_text().rpartition("\n")
+        text, _, digest = (entry / "index.json").read_text(encoding="utf-8").rpartition("\n")
         if digest != digest_of(text):
             raise _DamagedError("index.json is not what was written")
         index = parse_json(text)

@@ -155,7 +155,7 @@ class Builder:
             "ground_resolution": float(np.median(resolutions)) if resolutions else None,
         }
         text = json.dumps(document)
-        (folder / "index.json").write_text(f"{text}\n{digest_of(text)}")
+        (folder / "index.json").write_text(f"{text}\n{digest_of(text)}", encoding="utf-8")
         # Before the entry gets its name: after a power cut a name must not stand for bytes that never arrived.
         for name in ("a.bin", "b.bin", "mask.bin", "index.json"):
             to_disk(folder / name)
@@ -247,7 +247,7 @@ def _describe(kind: Kind) -> str:
 
 def to_disk(path: Path) -> None:
     """Waits until a file, or what a folder lists, is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)  # Windows syncs no file opened to be read
     try:
         os.fsync(descriptor)
     finally:

@@ -29,7 +29,7 @@ _ELSEWHERE = ("OVERVIEWS", "GEOLOCATION")
 
 def check_foreign(path: Path) -> None:
     """Refuses a GeoTIFF that could harm who reads it: one that names other files, claims what it cannot hold, is cut
-    off, or takes too much to open. On POSIX it is opened in a process with bounds on time and memory.
+    off, or takes too much to open. On POSIX it is opened in a process with bounds on time and, but on macOS, memory.
 
     Raises:
         RasterError: if it is refused.
@@ -56,7 +56,10 @@ def _main() -> None:
     """Of the process: a sentence and `_REFUSED`, or nothing and 0."""
     import resource
 
-    for what, most in (("CPU", _SECONDS), ("AS", _BYTES), ("FSIZE", 0), ("CORE", 0)):
+    bounds = {"CPU": _SECONDS, "FSIZE": 0, "CORE": 0}
+    if sys.platform != "darwin":  # which refuses a bound on address space
+        bounds["AS"] = _BYTES
+    for what, most in bounds.items():
         number = getattr(resource, f"RLIMIT_{what}")
         hard = resource.getrlimit(number)[1]
         most = most if hard == resource.RLIM_INFINITY else min(most, hard)

@@ -323,7 +323,7 @@ def _gdal_crs(file: Path, datum: str, projection: str, setup: list[str], points:
         with TemporaryDirectory() as folder:
             Image.new("L", (1, 1)).save(Path(folder) / "pixel.png")
             whole = Path(folder) / "pixel.map"
-            whole.write_text("\r\n".join([*lines, ""]))
+            whole.write_bytes("\r\n".join([*lines, ""]).encode("ascii"))
             with suppress(RasterioError, CPLE_BaseError, ProjError), quiet(), rasterio.open(whole) as dataset:
                 crs = dataset.crs or dataset.gcps[1]
                 found = to_odc_crs(crs) if crs else None

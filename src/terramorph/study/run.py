@@ -298,9 +298,9 @@ class PeakMemory:
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
         gc.collect()
-        with suppress(OSError, AttributeError):  # only Linux tells, and not in every sandbox
+        with suppress(OSError, AttributeError, TypeError):  # only Linux tells, and not in every sandbox
             ctypes.CDLL(None).malloc_trim(0)  # freed memory that is still held would be taken again unnoticed
-            Path("/proc/self/clear_refs").write_text("5")
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
             self._before = _status("VmRSS")
 
     def bytes(self) -> int | None:
@@ -313,5 +313,5 @@ class PeakMemory:
 
 def _status(key: str) -> int | None:
     """A field of /proc/self/status in bytes."""
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8", errors="replace").splitlines()
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:")), None)

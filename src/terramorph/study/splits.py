@@ -14,6 +14,7 @@ The pairs of tuning are links in a folder of their own, STUDY/tuning.
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -164,4 +165,14 @@ def _link(pairs: PairFolder, numbers: Sequence[int], folder: Path) -> None:
             into.mkdir(parents=True, exist_ok=True)
             for other in beside[file.parent][file.name.split(".")[0]]:
                 if other == file or other.name.startswith((f"{file.name}.", f"{file.stem}.")):
-                    (into / other.name).symlink_to(other.resolve())
+                    _link_file(into / other.name, other.resolve())
+
+
+def _link_file(link: Path, file: Path) -> None:
+    """Links a file, or copies it where links need a right, as on Windows."""
+    try:
+        link.symlink_to(file)
+    except OSError:
+        if sys.platform != "win32":
+            raise
+        shutil.copyfile(file, link)

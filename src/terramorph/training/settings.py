@@ -62,7 +62,7 @@ def _change_generator(values: dict[str, Any], network: Any) -> None:
 def _preset(where: str) -> dict[str, Any]:
     """What a preset says, before it is checked."""
     if where in PRESETS:
-        return parse_toml((_FOLDER / f"{where}.toml").read_text())
+        return parse_toml((_FOLDER / f"{where}.toml").read_text(encoding="utf-8"))
     if not where.endswith((".toml", ".json")) or not Path(where).is_file():
         others = ", or give a .toml file or a run's config.json"
         raise ConfigError(f"There is no preset {where!r}; {did_you_mean(where, PRESETS, others)}")

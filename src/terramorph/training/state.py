@@ -201,7 +201,8 @@ def load_state(path: Path, recipe: Pix2Pix, average: AveragedNetwork | None) -> 
                 for key in names:
                     if key.startswith(prefix):
                         index, slot = key.removeprefix(prefix).split(".")
-                        state.setdefault(int(index), {})[slot] = file.get_tensor(key)
+                        # A copy: the optimizer keeps it, and Windows replaces no file that is mapped.
+                        state.setdefault(int(index), {})[slot] = file.get_tensor(key).clone()
                 if state.keys() != set(range(count)) or any(_MOMENTS - slots.keys() for slots in state.values()):
                     raise RuntimeError(f"the moments of the {name}'s optimizer are not all there")
                 optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -257,7 +257,8 @@ class _Stored:
         try:
             mapped: NDArray[Any] = np.load(copy, mmap_mode="r", allow_pickle=False)
         finally:
-            copy.unlink()  # what is mapped stays on the disk until it is let go of
+            with suppress(PermissionError):  # of Windows, where it goes with the scratch
+                copy.unlink()  # what is mapped stays on the disk until it is let go of
         return mapped
 
     def delete(self, name: str) -> None:
