@@ -1,6 +1,7 @@
 # make demo       a procedural town, a small model, its map of unseen ground, one HTML page (at most 5 minutes on 2 cores)
 # make test       the test suite
 # make notebooks  runs notebooks/ from top to bottom
+# make docs       the documentation site: build/site/index.html
 # make check      style, types, import rules, then the test suite
 # make clean      removes the virtual environment and everything that was made
 #
@@ -21,7 +22,7 @@ STAMP       := .venv/.installed
 PIP         := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt \
                $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: demo test notebooks static check clean
+.PHONY: demo test notebooks docs static check clean
 .DEFAULT_GOAL := test
 
 demo: $(STAMP)
@@ -32,6 +33,9 @@ test: $(STAMP)
 
 notebooks: $(STAMP)
 	@$(BIN)/python -m pytest --nbmake --nbmake-timeout=600 -o timeout=900 notebooks
+
+docs: $(STAMP)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
 
 static: $(STAMP)
 	@$(BIN)/ruff check --quiet .
@@ -49,7 +53,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "Installing into .venv (once; a few minutes on a fresh machine) ..."
 	@test -t 1 && quiet= || quiet=-qq; $(PIP) $$quiet setuptools && \
-	  $(PIP) $$quiet --no-build-isolation -e '.[onnx,openvino,cluster,s3,study,serve,mlflow,test]'
+	  $(PIP) $$quiet --no-build-isolation -e '.[onnx,openvino,cluster,s3,study,serve,mlflow,docs,test]'
 	@touch $@
 
 clean:
