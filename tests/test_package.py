@@ -122,3 +122,12 @@ def test_the_command_finds_the_models_of_the_wheel_from_an_empty_folder(wheel: P
     )
     assert done.returncode == 0, done.stderr
     assert str(wheel / "terramorph" / "models" / "town-sat2map.safetensors") in done.stdout
+
+
+def test_the_workflow_installs_what_the_makefile_does() -> None:
+    """The same extras, but for the documentation, which is built on Linux only."""
+    files = (".github/workflows/ci.yml", "CONTRIBUTING.md", "Makefile")
+    extras = [re.findall(r"-e '\.\[([\w,]+)\]'", (ROOT / file).read_text(encoding="utf-8")) for file in files]
+    assert [len(found) for found in extras] == [1, 1, 1]
+    ours, told, made = (set(found[0].split(",")) for found in extras)
+    assert ours == told == made - {"docs"}

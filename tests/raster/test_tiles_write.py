@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import resource
 import sqlite3
 from dataclasses import replace
 
@@ -361,6 +360,7 @@ def test_a_damaged_source_leaves_nothing(tmp_path, kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_full_disk_is_a_sentence_and_leaves_nothing(tmp_path, kind):
     noise = Held(Raster.from_pixels(PICTURES.integers(0, 256, SCENE.shape, dtype=np.uint8), ALIGNED))
+    resource = pytest.importorskip("resource")  # POSIX
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, hard))
     try:

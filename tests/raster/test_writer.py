@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import resource
 import struct
 
 import numpy as np
@@ -200,6 +199,7 @@ def test_a_full_disk_is_a_sentence_and_leaves_nothing(tmp_path, limit):
     """The limit on a file's size falls into full resolution, and into the overviews of the uncompressed file."""
     (tmp_path / "scratch").mkdir()
     every = np.ones_like(MASK)
+    resource = pytest.importorskip("resource")  # POSIX
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
     try:
