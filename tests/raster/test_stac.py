@@ -112,7 +112,7 @@ def test_the_newest_is_on_top_and_its_holes_are_filled(item: Make, tmp_path: Pat
         assert np.array_equal(found.pixels, dataset.read())
     assert source.grid == GRID.crop(0, 0, 80, 120)
     assert found.bands == ("red", "green", "blue")
-    assert [layer.name for layer in source.layers] == ["The item new", "The item old"]
+    assert [layer.name for layer in source.layers] == ["new", "old"]
     assert found.mask.sum() == 80 * 60 * 2 - 40 * 40 - (20 * 20 - 10 * 20)
     assert len(source.files) == 2
 
@@ -312,7 +312,7 @@ def test_items_of_other_bands_or_types_are_refused(item: Make, tmp_path: Path) -
     path = save(tmp_path, item("a", GRID, 1), other)
     with (
         open_source(path) as source,
-        pytest.raises(RasterError, match="b has 3 bands of uint16 and The item a 3 of uint8"),
+        pytest.raises(RasterError, match="b has 3 bands of uint16 and a 3 of uint8"),
     ):
         source.read(source.grid)
 

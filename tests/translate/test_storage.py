@@ -3,6 +3,7 @@ after a kill, and sentences where something is missing."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import signal
 import socket
@@ -382,6 +383,11 @@ def test_stac_items_there_are_a_source(s3: Any, server: str, ortho: Path, transl
     s3.pipe_file("town/deep/second.tif", ortho.read_bytes() + b"\0")
     with open_source(tmp_path / "items.json") as both:
         assert both.fingerprint() != before
+    translator.translate_to(tmp_path / "items.json", "s3://town/map.tif", **OPTIONS, stac=True)
+    written = json.loads(s3.cat_file("town/map.json"))
+    assert [link["href"] for link in written["links"]] == ["s3://town/deep/new.json", "s3://town/deep/old.json"]
+    checksum = hashlib.sha256(s3.cat_file("town/map.tif")).hexdigest()
+    assert written["assets"]["data"]["file:checksum"] == f"1220{checksum}"
     translator.translate_to("s3://town/deep/new.json", tmp_path / "one.tif", **OPTIONS)
     translator.translate_to(ortho, tmp_path / "map.tif", **OPTIONS)
     assert same(str(tmp_path / "one.tif"), tmp_path / "map.tif")

@@ -76,6 +76,9 @@ def run(
         typer.Option(help="Only there: polygons (GeoJSON, GeoPackage), or a box of degrees: west,south,east,north."),
     ] = None,
     to: Annotated[Kind | None, typer.Option(help="Kind of output. Default: by its name.")] = None,
+    stac: Annotated[
+        bool, typer.Option("--stac", help="Write a STAC item of the GeoTIFF beside it (.json), and one of the model.")
+    ] = False,
     crs: Annotated[str | None, typer.Option(help="EPSG:n of an input that does not say it.")] = None,
     bands: Annotated[
         str | None, typer.Option(help="Bands of the input by number, in the model's order, such as 3,2,1.")
@@ -175,6 +178,7 @@ def run(
                 pairs=pairs,
                 overwrite=overwrite,
                 restart=restart,
+                stac=stac,
                 engine=engine,
                 progress=stack.enter_context(Steps()).update,
                 **opening,

@@ -153,6 +153,10 @@ class MosaicSource(Closing):
                 break
         return Raster(pixels, mask, grid, self.bands, self.units)
 
+    def under(self, ground: Geometry) -> list[Layer]:
+        """The layers that lie under a piece of ground, from the top down."""
+        return [self.layers[number] for number in self._numbers(ground)]
+
     def fingerprint(self) -> str:
         """Hex digest (blake2b, 16 bytes) of which images these are, and of their content as `Part.identity` says."""
         digest = hashlib.blake2b(digest_size=16)
@@ -187,6 +191,10 @@ class MosaicSource(Closing):
             0 if grid.crs == self.grid.crs else 1
         )  # what is moved between CRSs lies where it does to within a pixel
         ground = grid.crop(-around, -around, grid.height + 2 * around, grid.width + 2 * around).geobox.extent
+        return self._numbers(ground)
+
+    def _numbers(self, ground: Geometry) -> list[int]:
+        assert self.grid.crs is not None
         shape = beside(np.array([project_extent(ground, self.grid.crs).geom], dtype=object), self.extent)[0]
         if not np.isfinite(shape.bounds).all():
             return []

@@ -65,7 +65,7 @@ def open_stac(
             raise RasterError(f"Bands are numbers within one asset; of {called(item)} several are read, so give none.")
         licences.add(str((item.get("properties") or {}).get("license") or ""))
         parts = [part_of(item, asset, numbers, plain, crs, signer, base) for asset, numbers in chosen]
-        found.append(Layer(tuple(parts), called(item), _href(item, base), *_times(item)))
+        found.append(Layer(tuple(parts), str(item.get("id", "?")), _href(item, base), *_times(item)))
         if len(found) > MAX_ITEMS:
             raise RasterError(f"{place} has over {MAX_ITEMS:,} items; search for fewer, or give a part of them.")
     if not found:

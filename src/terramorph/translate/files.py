@@ -81,6 +81,8 @@ def translate_images(
         InputError: if there is no image, an input does not fit the bundle, two outputs would have one name, or one is
             there already and may not be replaced.
     """
+    if request.stac:
+        raise ConfigError(f"{output} is a folder of images, and a STAC item is of one GeoTIFF; leave `stac` out.")
     if request.area is not None or request.uncertainty is not None or request.offset != (0, 0):
         raise ConfigError(
             f"{output} is a folder of images, each translated whole: an area and an uncertainty are of one GeoTIFF or "

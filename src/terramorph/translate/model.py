@@ -134,6 +134,7 @@ class Model(Predictor):
         pairs: bool | None = None,
         overwrite: bool = False,
         restart: bool = False,
+        stac: bool = False,
         window: int | None = None,
         overlap: int | None = None,
         offset: tuple[int, int] = (0, 0),
@@ -168,6 +169,7 @@ class Model(Predictor):
             pairs: whether images are A|B pairs, of which the model's side is translated; None: they are recognised.
             overwrite: replace outputs that are there already.
             restart: throw away what an unfinished translation to the same output has made, if it was another one.
+            stac: write a STAC item of a GeoTIFF beside it (NAME.json), and one of the model (NAME.model.json).
             offset: see `plan.plan_cover`.
             engine: what schedules the windows of a raster, such as `cluster.DaskEngine`; None: this process.
             progress: told (step, done, total).
@@ -197,6 +199,7 @@ class Model(Predictor):
             window,
             overlap,
             offset,
+            stac,
             style=opening.get("style", "classic"),
         )
         how: dict[str, Any] = {"kind": kind, "suffix": suffix, "skip_bad": skip_bad, "engine": engine}

@@ -72,6 +72,7 @@ class Request:
     window: int | None = None
     overlap: int | None = None
     offset: tuple[int, int] = (0, 0)
+    stac: bool = False
     style: str | Path = "classic"
     sample: int = 0
 
@@ -220,6 +221,7 @@ class Output:
     called: ClassVar[str]
     of_probabilities: ClassVar[bool] = False  # made of a model's probabilities of classes, and not of its images
     suffixes: ClassVar[tuple[str, ...]]
+    has_item: ClassVar[bool] = False  # whether a STAC item may stand beside it
 
     def check(self, source: Source, header: Header, grid: Grid, match_source: bool) -> None:
         """Refuses what this kind of output cannot do.
@@ -254,6 +256,7 @@ class Cog(Output):
 
     called = "A Cloud Optimized GeoTIFF"
     suffixes = (".tif", ".tiff")
+    has_item = True
 
     def write(self, path: Path, joined: Joined) -> None:
         """Writes it row by row."""
@@ -350,14 +353,23 @@ def output_of(output: str | Path, kind: Kind | None) -> Output | None:
     return None
 
 
-def check_places(output: Output, spread: Path | None, source: Source, overwrite: bool) -> None:
+def check_places(
+    output: Output, spread: Path | None, source: Source, overwrite: bool, beside: Sequence[Path | Remote] = ()
+) -> None:
     """Refuses places that hold what is translated, each other, or what may not be replaced.
+
+    Args:
+        output: its place is checked.
+        spread: likewise.
+        source: what is translated.
+        overwrite: whether what is there may be replaced.
+        beside: further files that are written.
 
     Raises:
         InputError: if it is so.
     """
     given = {_real(file) for file in (source.name, *getattr(source, "files", ()))}
-    places = [output.place, *([] if spread is None else [location(spread)])]
+    places = [output.place, *([] if spread is None else [location(spread)]), *beside]
     for place in places:
         if _real(place) in given:
             raise InputError(f"{place} is what is translated, and would be replaced; choose another output.")

@@ -19,6 +19,7 @@ from odc.geo.geom import Geometry
 from terramorph.errors import ConfigError, InputError, RasterError
 from terramorph.raster import Source
 from terramorph.raster.storage import Remote, location, placed
+from terramorph.translate import stac
 from terramorph.translate.engine import Engine, Job, LocalEngine, Stages, identity
 from terramorph.translate.files import translate_images
 from terramorph.translate.outputs import (
@@ -148,7 +149,11 @@ def _translate(
         output.check(seen, model.header, tiled.grid, request.match_source)
         # Whoever began what lies unfinished beside it has agreed.
         overwrite = request.overwrite or (is_begun(output.place) and not request.restart)
-        check_places(output, uncertainty, whole, overwrite)
+        if request.stac and not output.has_item:
+            raise ConfigError(f"{output.place} gets no STAC item, a GeoTIFF does; name it .tif, or leave `stac` out.")
+        if request.stac and tiled.grid.crs is None:
+            raise InputError(f"{whole.name} has no place on Earth, and a STAC item needs one; leave `stac` out.")
+        check_places(output, uncertainty, whole, overwrite, stac.places(output.place) if request.stac else ())
         engine = engine or LocalEngine(model)
         tell("looking at the source", 0, 1)  # all of it, for the fingerprint
         what = {
@@ -168,8 +173,11 @@ def _translate(
             joined = Joined(tiled, whole, parts, back, tell, stages, request.style)
             with placed(output.place, parts.scratch) as path:
                 output.write(path, joined)
+                spread = None if uncertainty is None else location(uncertainty)
+                items = stac.describe(path, output.place, whole, seen.extent, model, spread) if request.stac else []
             if uncertainty is not None:
                 with placed(location(uncertainty), parts.scratch) as path:
                     joined.write_cog(path, tiled.grid, joined.spread(), ("standard deviation",), np.float32)
+            stac.write(items, output.place)
         parts.remove()
     return output.place
