@@ -39,13 +39,13 @@ async function main() {
     shown: (image, ms) => {
       state.image = image;
       state.photo = asCanvas(image, state.photo);
-      loading.done();
       panes.paint();
       age(ms);
     },
     state: (name, text) => {
       $("working").hidden = name !== "working";
       document.body.dataset.answer = name;
+      if (name === "done") loading.done();
       if (name === "failed") loading.failed(text, () => follower.nudge());
     },
   });
@@ -101,7 +101,7 @@ async function main() {
     settings: () => ({ px: state.px, seed: state.seed, at: state.place.chosen ? state.place.degrees : null }),
     map: () => state.readImage && state.read ? state.readImage : renderer.picture(drawing.features, state.px),
     refresh() {
-      const shares = renderer.shares(renderer.picture(drawing.features, state.px));
+      const shares = renderer.shares(renderer.picture(drawing.features, state.px), drawing.features);
       const seen = Object.entries(shares).filter(([, share]) => share >= 0.005).sort((a, b) => b[1] - a[1]);
       const words = drawing.words(panes.ground);
       $("words").textContent = `${words[0].toUpperCase()}${words.slice(1)} on ${Math.round(panes.ground)} × ${Math.round(panes.ground)} m: ` +

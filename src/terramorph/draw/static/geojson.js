@@ -1,16 +1,18 @@
-// The drawing as GeoJSON (RFC 7946), and back. `terramorph translate MODEL drawing.geojson out.tif` sees the square that
-// the page shows: a feature of kind land spans it, and nothing reaches beyond.
+// The drawing as GeoJSON, and back. `terramorph translate MODEL drawing.geojson out.tif` sees the square that the page
+// shows: a feature of kind land spans it, and nothing reaches beyond. Degrees (RFC 7946) where a box of degrees is the
+// square; elsewhere, where north is not quite up, metres of UTM under the member `crs`, which GDAL and QGIS read.
 import { bounds, clipArea, clipLine, distance, meets, oriented } from "./geometry.js";
 import { feature } from "./drawing.js";
 import { Place } from "./place.js";
+import { fromUtm } from "./utm.js";
 
 const EDGE = "edge";  // a piece of a line's width at the border, whose middle line lies outside
 
 // A FeatureCollection of what lies in the square of `side` pixels.
 export function toGeoJson(features, renderer, place, side, about = {}) {
   const half = side / 2 * renderer.metres;
-  // The box of degrees around what is written must not reach over the next pixel: meridians converge, parallels bend.
-  const inset = 0.02 * renderer.metres + half * half / 4e6;
+  // The box of degrees around what is written must not reach over the next pixel, and meridians converge.
+  const inset = place.upright ? 0.02 * renderer.metres + 2.4 * half * half * Math.tan(Math.abs(place.degrees[1]) * Math.PI / 180) / 6.37e6 : 0;
   const box = [inset - half, inset - half, half - inset, half - inset];
   const [l, t, r, b] = box;
   const found = [area([[l, t], [r, t], [r, b], [l, b]], { kind: "land", role: "frame", pixels: side })];
@@ -24,18 +26,19 @@ export function toGeoJson(features, renderer, place, side, about = {}) {
     }
     const parts = clipLine(one.points, box);
     for (const part of parts) {
-      found.push({ type: "Feature", properties: { kind: one.kind }, geometry: { type: "LineString", coordinates: degrees(part) } });
+      found.push({ type: "Feature", properties: { kind: one.kind }, geometry: { type: "LineString", coordinates: coordinates(part) } });
     }
     for (const ring of edges(one.points, renderer.width(one.kind) / 2, box)) found.push(area(ring, { kind: one.kind, role: EDGE }));
   }
-  return { type: "FeatureCollection", terramorph: { metres_per_pixel: renderer.metres, pixels: side, ...about }, features: found };
+  const crs = place.upright ? {} : { crs: { type: "name", properties: { name: `urn:ogc:def:crs:EPSG::${place.epsg}` } } };
+  return { type: "FeatureCollection", ...crs, terramorph: { metres_per_pixel: renderer.metres, pixels: side, ...about }, features: found };
 
-  function degrees(points) {
-    return points.map((point) => place.toDegrees(point).map((value) => Math.round(value * 1e9) / 1e9));
+  function coordinates(points) {
+    return points.map((point) => (place.upright ? place.toDegrees(point).map((value) => Math.round(value * 1e9) / 1e9) : place.toMetres(point)));
   }
 
   function area(ring, properties) {
-    const outer = degrees(oriented(ring).slice().reverse());
+    const outer = coordinates(oriented(ring).slice().reverse());
     return { type: "Feature", properties, geometry: { type: "Polygon", coordinates: [[...outer, outer[0]]] } };
   }
 }
@@ -61,7 +64,9 @@ export function fromGeoJson(json, renderer) {
   const given = json?.type === "FeatureCollection" ? json.features : json?.type === "Feature" ? [json] : null;
   if (!Array.isArray(given)) throw new Error("The file is no GeoJSON FeatureCollection; give one.");
   const frame = given.find((one) => one?.properties?.role === "frame");
-  const corners = rings(frame ? [frame] : given).flat(), [west, north, east, south] = bounds(corners);
+  const zone = /EPSG:+32([67])(\d\d)$/.exec(json.crs?.properties?.name ?? "");
+  const toDegrees = zone ? (metres) => fromUtm(metres, Number(zone[2]), zone[1] === "7") : (degrees) => degrees;
+  const corners = rings(frame ? [frame] : given).flat().map(toDegrees), [west, north, east, south] = bounds(corners);
   if (!Number.isFinite(west) || Math.max(Math.abs(west), Math.abs(east)) > 180 || Math.max(Math.abs(north), Math.abs(south)) > 90) {
     throw new Error("The file has no coordinates in degrees, longitude first; give GeoJSON in WGS 84.");
   }
@@ -75,7 +80,7 @@ export function fromGeoJson(json, renderer) {
     const parts = rings([one]);
     if (!parts.length || !renderer.draws(kind, shape)) { skipped++; continue; }
     for (const part of parts) {
-      const points = part.map((degrees) => place.toPoint(degrees));
+      const points = part.map((corner) => place.toPoint(toDegrees(corner)));
       if (area) points.pop();
       if (points.length >= (area ? 3 : 2)) found.push(feature(kind, shape, half && !area ? onward(points, half) : points));
     }

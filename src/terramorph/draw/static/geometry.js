@@ -54,6 +54,30 @@ export function signedArea(ring) {
 
 export const oriented = (ring) => (signedArea(ring) < 0 ? ring.slice().reverse() : ring);
 
+// A ring that crosses itself as rings that do not, without those smaller than `least` square metres.
+export function loops(ring, least) {
+  const found = [], ahead = [ring];
+  while (ahead.length) {
+    const one = ahead.pop(), cut = crossing(one);
+    if (cut) ahead.push([cut.at, ...one.slice(cut.i + 1, cut.j + 1)], [...one.slice(0, cut.i + 1), cut.at, ...one.slice(cut.j + 1)]);
+    else if (one.length > 2 && Math.abs(signedArea(one)) / 2 >= least) found.push(one);
+  }
+  return found;
+}
+
+function crossing(ring) {
+  const n = ring.length;
+  for (let i = 0; i < n; i++) {
+    for (let j = i + 2; j < n - (i === 0 ? 1 : 0); j++) {
+      const [a, b, c, d] = [ring[i], ring[i + 1], ring[j], ring[(j + 1) % n]];
+      const [ux, uy, vx, vy] = [b[0] - a[0], b[1] - a[1], d[0] - c[0], d[1] - c[1]], cross = ux * vy - uy * vx;
+      const t = ((c[0] - a[0]) * vy - (c[1] - a[1]) * vx) / cross, s = ((c[0] - a[0]) * uy - (c[1] - a[1]) * ux) / cross;
+      if (t > 1e-9 && t < 1 - 1e-9 && s > 1e-9 && s < 1 - 1e-9) return { i, j, at: [a[0] + t * ux, a[1] + t * uy] };
+    }
+  }
+  return null;
+}
+
 // Fewer points that stay within a tolerance (Ramer 1972; Douglas and Peucker 1973).
 export function simplify(points, tolerance) {
   if (points.length < 3) return points.slice();

@@ -30,8 +30,11 @@ export class Place {
   // noise: columns to the east, rows to the south.
   origin(side) { return [this.cell[0] - side / 2, -this.cell[1] - side / 2]; }
 
+  // [easting, northing] of a point of the drawing.
+  toMetres([x, y]) { return [this.middle[0] + x, this.middle[1] - y]; }
+
   // [longitude, latitude] of a point of the drawing, and back.
-  toDegrees([x, y]) { return fromUtm([this.middle[0] + x, this.middle[1] - y], this.zone, this.south); }
+  toDegrees([x, y]) { return fromUtm(this.toMetres([x, y]), this.zone, this.south); }
 
   toPoint(degrees) {
     const [easting, northing] = toUtm(degrees, this.zone, this.south);

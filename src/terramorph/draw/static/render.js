@@ -18,7 +18,6 @@ export class Renderer {
         this.rules.set(key, [...(this.rules.get(key) ?? []), rule]);
       }
     }
-    this.colours = CLASSES.map((name) => [1, 3, 5].map((at) => parseInt(this.colour(name).slice(at, at + 2), 16)));
   }
 
   colour(kind) { return this.style.rules.find((rule) => rule.kind === kind)?.fill ?? this.style.background; }
@@ -91,19 +90,22 @@ export class Renderer {
     return this.pen.getImageData(0, 0, side, side);
   }
 
-  // Share of each class of the pixels of a picture, 0 to 1, by name.
-  shares({ data }) {
-    const counts = new Array(CLASSES.length).fill(0), known = new Map();
+  // Share of each class of the pixels of a picture of features, 0 to 1, by name. Smooth edges between two classes have
+  // the colours of a third, so only those count that are drawn.
+  shares({ data }, features) {
+    const drawn = new Set(["land", ...features.map((one) => one.kind)]);
+    const colours = CLASSES.filter((name) => drawn.has(name))
+      .map((name) => [name, [1, 3, 5].map((at) => parseInt(this.colour(name).slice(at, at + 2), 16))]);
+    const known = new Map(), counts = new Map(colours.map(([name]) => [name, 0]));
     for (let i = 0; i < data.length; i += 4) {
       const key = data[i] << 16 | data[i + 1] << 8 | data[i + 2];
-      let found = known.get(key);
-      if (found === undefined) {
-        const apart = this.colours.map((c) => (c[0] - data[i]) ** 2 + (c[1] - data[i + 1]) ** 2 + (c[2] - data[i + 2]) ** 2);
-        known.set(key, found = apart.indexOf(Math.min(...apart)));
+      if (!known.has(key)) {
+        const away = ([, rgb]) => rgb.reduce((all, value, c) => all + (value - data[i + c]) ** 2, 0);
+        known.set(key, colours.reduce((best, one) => (away(one) < away(best) ? one : best))[0]);
       }
-      counts[found]++;
+      counts.set(known.get(key), counts.get(known.get(key)) + 4 / data.length);
     }
-    return Object.fromEntries(CLASSES.map((name, i) => [name, counts[i] * 4 / data.length]));
+    return Object.fromEntries(counts);
   }
 
   #pixels(rule) {

@@ -1,5 +1,5 @@
 // The pen: pointers, touch and keys on a canvas become features of the drawing.
-import { bounds, distance, fair, nearestOn, rectangle } from "./geometry.js";
+import { bounds, distance, fair, loops, nearestOn, rectangle } from "./geometry.js";
 import { feature } from "./drawing.js";
 import { blob, chance } from "./town.js";
 
@@ -193,7 +193,12 @@ export class Pen {
 
   #finish(points) {
     const { tool } = this, one = this.#feature(points);
-    if (one) { this.drawing.add(one); return; }
+    if (one) {
+      // An area that crosses itself would have holes where it meets another.
+      const whole = one.shape === "line" ? [one] : loops(one.points, 20 * this.drawing.renderer.metres ** 2).map((ring) => feature(one.kind, "area", ring));
+      if (whole.length) this.drawing.add(...whole);
+      return;
+    }
     const place = points[0], { metres } = this.drawing.renderer;
     if (tool.kind === "building") {
       const angle = this.drawing.road(place, 60)?.angle ?? 0, [u, v] = [8 * Math.max(1, metres / 1.5), 6 * Math.max(1, metres / 1.5)];

@@ -80,7 +80,7 @@ function layOut(extent, random, rules) {
   const features = [];
   const add = (kind, shape, points) => features.push({ kind, shape, points });
   greens.forEach((ring) => add("park", "area", ring));
-  ponds.filter((ring, i) => ring.every((p) => inside(greens[2 * i], p) && at(roads, p) === 0)).forEach((ring) => add("water", "area", ring));
+  for (const [pond, green] of ponds) if (pond.every((p) => inside(green, p) && at(roads, p) === 0)) add("water", "area", pond);
   add("water", "area", band(river, widths.river));
   add("rail", "line", rail);
   for (const district of districts) {
@@ -124,7 +124,7 @@ function parks(extent, rules, random) {
       const [x, y] = spot.map((s) => (s + random.normal(0.012)) * extent);
       const radius = Math.min(most, share * extent) * (i ? 0.75 : 1) * random.between(0.95, 1.15);
       greens.push(blob(x, y, radius, random.between(1, 1.35), random));
-      if (i === 0) ponds.push(blob(x, y, radius * 0.5, random.between(1, 1.3), random));
+      if (i === 0) ponds.push([blob(x, y, radius * 0.5, random.between(1, 1.3), random), greens.at(-1)]);
     });
   }
   return { greens, ponds };
