@@ -4,15 +4,16 @@
     python tools/vendor.py --check  # compare the files with the manifest, without a network
 
 What is vendored is named in vendor.toml beside the files: package, version, the registry's integrity hash of the
-tarball, licence, and the SHA-256 of each file.
+tarball, licence, and the SHA-256 of each file. What ends in .gz is compressed here, and its SHA-256 is that
+of what it holds. What a tarball lacks, such as a licence, stands under `added` and stays as it is.
 """
 
 from __future__ import annotations
 
 import argparse
 import base64
+import gzip
 import hashlib
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -22,7 +23,10 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-MANIFESTS = (ROOT / "src/terramorph/serve/static/vendor/vendor.toml", ROOT / "tests/vendor/vendor.toml")
+MANIFESTS = tuple(
+    ROOT / folder / "vendor.toml"
+    for folder in ("src/terramorph/serve/static/vendor", "src/terramorph/draw/static/vendor", "tests/vendor")
+)
 
 
 def main() -> int:
@@ -57,27 +61,34 @@ def fetch(target: Path, package: dict[str, Any]) -> None:
             raise SystemExit(f"{target.name}: the tarball's {kind} is {found}, and the manifest says {wanted}.")
         with tarfile.open(tarball) as archive:
             archive.extractall(folder, filter="data")
-        shutil.rmtree(target, ignore_errors=True)
-        target.mkdir()
+        target.mkdir(exist_ok=True)
+        for path in target.iterdir():
+            if path.name not in package.get("added", {}):
+                path.unlink()
         for file in package["files"]:
-            built, root = (Path(folder) / "package" / where / file for where in (package["folder"], ""))
-            shutil.copyfile(built if built.is_file() else root, target / file)
+            name = file.removesuffix(".gz")
+            built, root = (Path(folder) / "package" / where / name for where in (package["folder"], ""))
+            content = (built if built.is_file() else root).read_bytes()
+            (target / file).write_bytes(content if name == file else gzip.compress(content, mtime=0))
 
 
 def differences(folder: Path, package: dict[str, Any]) -> list[str]:
     """A line for each file that is not what the manifest says."""
     lines = []
-    for file, wanted in package["files"].items():
+    files = package["files"] | package.get("added", {})
+    for file, wanted in files.items():
         path = folder / file
-        found = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "missing"
+        found = hashlib.sha256(_content(path)).hexdigest() if path.is_file() else "missing"
         if found != wanted:
             lines.append(f"{folder.name}/{file}: {found} instead of {wanted}")
     lines += [
-        f"{folder.name}/{path.name} is not in the manifest"
-        for path in folder.iterdir()
-        if path.name not in package["files"]
+        f"{folder.name}/{path.name} is not in the manifest" for path in folder.iterdir() if path.name not in files
     ]
     return lines
+
+
+def _content(path: Path) -> bytes:
+    return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
 
 
 if __name__ == "__main__":

@@ -16,6 +16,13 @@ if TYPE_CHECKING:
     from terramorph.metrics import Metric
 
 
+class Stored(StrEnum):
+    """How a file for browsers keeps weights."""
+
+    fp16 = "fp16"
+    int8 = "int8"
+
+
 class Mode(StrEnum):
     """How a network is run; see docs/glossary.md."""
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from terramorph.cli.choices import Allow, Mode, from_here
+from terramorph.cli.choices import Allow, Mode, Stored, from_here
 from terramorph.cli.console import Meter, say, warn
 
 if TYPE_CHECKING:
@@ -19,7 +19,8 @@ NAME = "export"
 EXAMPLE = (
     "Example: terramorph export runs/maps/model.safetensors maps.onnx --mode raster | "
     "terramorph export runs/maps/model.safetensors maps-int8.onnx --int8 --calibrate data/maps | "
-    "terramorph export town-sat2map deep.onnx --deepness"
+    "terramorph export town-sat2map deep.onnx --deepness | "
+    "terramorph export town-map2sat web.onnx --web --store int8"
 )
 SCORED = 500
 """Pairs of val on which the loss of quality is measured; both networks take minutes for more."""
@@ -44,6 +45,14 @@ def run(
         str,
         typer.Option(help="Of the map that --deepness takes apart: classic, osm, classes, or a TOML file."),
     ] = "classic",
+    web: Annotated[bool, typer.Option("--web", help="For browsers: small weights, noise as an input.")] = False,
+    store: Annotated[Stored, typer.Option(help="How --web keeps weights; arithmetic stays float32.")] = Stored.fp16,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Pairs on whose val --web measures the loss of quality; a town model has its own."),
+    ] = None,
+    weights: Annotated[Path | None, typer.Option(help="Folder of LPIPS' weights; without, SSIM counts.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Take a --web file that loses too much quality.")] = False,
     allow: Allow = None,
 ) -> None:
     """Write a bundle's network as ONNX, with free height and width and the bundle's header as metadata."""
@@ -55,7 +64,14 @@ def run(
         raise InputError(f"An exported network's name ends in .onnx, and {output} does not; choose another name.")
     if int8 != (calibrate is not None):
         raise ConfigError("--int8 and --calibrate DATASET go together: 8 bits are fitted to training pairs.")
-    if deepness:
+    if web:
+        if int8 or deepness or mode == Mode.paper:
+            raise ConfigError("--web is for mode raster; leave out --int8, --deepness and --mode paper.")
+        from terramorph.cli.web import write_web
+
+        loaded = load_bundle(bundle, from_here(allow))
+        write_web(loaded, output, store.value, data=data, weights=weights, force=force)
+    elif deepness:
         if int8 or mode == Mode.paper:
             raise ConfigError("--deepness is for mode raster in float32; leave out --int8 and --mode paper.")
         from terramorph.cartography import load_style, palette_of

@@ -9,6 +9,7 @@ The page reads `draw.json`, or the same document inside of the one file:
         url               of the network, relative to the page
         bytes, sha256     of that file
         size              side in pixels of the images it was trained on
+        window            side in pixels of the largest image that goes through in one pass; larger ones go in windows
         stride            inputs are extended to a multiple of this many pixels, and windows start at multiples of it
         halo              pixels on each side that an output pixel depends on; null where that is not bounded
         overlap           pixels that windows share, where it is not
@@ -16,20 +17,300 @@ The page reads `draw.json`, or the same document inside of the one file:
         metres_per_pixel  at which it was trained; null: not known
         trained_on, licence, note   sentences for people
         store             "fp16" or "int8": how its weights are kept in the file
-        loss              what that costs: {"metric": "lpips" or "miou", "value", "pairs"}
+        loss              what that costs: {"metric" (lpips, miou or ssim), "before", "after", "value", "pairs",
+                          "of"}; null: not measured
     style       look of a map: `name`, `background` ("#rrggbb") and `rules`, the first of which is painted first.
                 A rule: `kind`, `geometry` ("any", "line", "area"), `fill`, `width_m`, `min_width_px`,
-                `casing` (a colour or null), `casing_m`, `min_casing_px`
+                `width_px` ([[zoom, pixels], ...], or [] where metres count), `casing` (a colour or null), `casing_m`,
+                `min_casing_px`
     town        what a random town is laid out by; lengths in metres, places as fractions of its side
         widths     {highway, arterial, road, river, rail}
         scale      [lowest, highest]: widths are multiplied by sqrt(side / 1000 m), within these
         river, rail, highways   waypoints [[x, y], ...] of smooth lines (Catmull-Rom); highways is a list of such lines
         wobble     standard deviation by which waypoints of [rivers and highways, rail] are moved
         arterials  metres from one to the next
-        parks      centres [[x, y], ...] by quarter, largest first
+        parks      of each quarter the centres [[x, y], ...], the larger one first
         park_radius  [metres at most, share of the side at most]
         square_parks share of the blocks that are parks
         blocks     {use: [along, across]} of downtown, houses, industry, field
         lots       {use: {frontage, setback, length: [low, high], depth: [low, high], kept}}, shares of a lot
-    runtime     {"name", "version", "licence", "files"}: of what runs the network
+    runtime     {"name", "version", "licence", "bytes"} of what runs the network
+    embedded    whether all of it is inside of one file
+    server      {"viewer": address of the map viewer} where a map server has the page, else null
 """
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import tomllib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from terramorph.atomic import atomic, make_folder
+from terramorph.bundle import Bundle, Header
+from terramorph.cartography import Style, classic
+from terramorph.cartography.style import RGB
+from terramorph.errors import ConfigError, InputError
+from terramorph.models import registry, verify
+from terramorph.pixels import BYTE
+from terramorph.town import layout
+
+STATIC = Path(__file__).parent / "static"
+RUNTIME = "onnxruntime-web"
+PAGE, CONFIG = "index.html", "draw.json"
+_ONE_FILE = "inside.js"
+"""Of the static files the one that only the one-file form has."""
+
+
+@dataclass(frozen=True)
+class WebModel:
+    """A network for browsers, and what people are told of it.
+
+    Attributes:
+        network: a file of `terramorph.interop.export_web`.
+        name, trained_on, licence, note: sentences for people, or empty.
+    """
+
+    network: Path
+    name: str
+    trained_on: str = ""
+    licence: str = ""
+    note: str = ""
+
+    @classmethod
+    def of(cls, bundle: Bundle, network: Path, name: str) -> WebModel:
+        """What the registry says of a published model, and the bundle of any other."""
+        path = bundle.path
+        entry = next((one for one in registry().values() if path is not None and verify(path, one)), None)
+        if entry is not None:
+            return cls(network, entry.name, entry.trained_on, entry.licence, bundle.header.note)
+        return cls(network, name, _trained_on(bundle.header), "", bundle.header.note)
+
+    @classmethod
+    def of_file(cls, network: Path) -> WebModel:
+        """A file of `terramorph.interop.export_web`, called by its name.
+
+        Raises:
+            ConfigError: if it is none, or its quality was refused.
+        """
+        header, properties = _read(network)
+        if properties.get("quality") == "refused":
+            raise ConfigError(f"{network} lost too much quality ({properties['quality_loss']}); export it in fp16.")
+        return cls(network, network.stem, _trained_on(header), "", header.note)
+
+    def described(self, url: str, content: bytes) -> dict[str, Any]:
+        """Its entry in `draw.json`.
+
+        Args:
+            url: where it lies, relative to the page.
+            content: of that file.
+
+        Raises:
+            ConfigError: if the page cannot use it.
+        """
+        header, properties = _read(self.network)
+        check_network(header, self.name)
+        loss = json.loads(properties["quality_scores"]) if "quality_scores" in properties else None
+        return {
+            "direction": direction(header),
+            "name": self.name,
+            "url": url,
+            "bytes": len(content),
+            "sha256": hashlib.sha256(content).hexdigest(),
+            "size": header.size,
+            "window": 2 * header.size,
+            "stride": header.stride,
+            "halo": header.halo,
+            "overlap": header.size // 2,
+            "noise_bands": int(properties["noise_bands"]),
+            "metres_per_pixel": header.ground_resolution,
+            "trained_on": self.trained_on,
+            "licence": self.licence,
+            "note": self.note,
+            "store": properties["store"],
+            "loss": loss,
+        }
+
+
+def direction(header: Header) -> str:
+    """What a model makes of what: of pairs A|B, A is the photograph and B the map."""
+    return "map2sat" if header.direction == "BtoA" else "sat2map"
+
+
+def check_network(header: Header, name: str) -> None:
+    """Refuses models of other bands than red, green and blue.
+
+    Raises:
+        ConfigError: if it is one.
+    """
+    for side, bands in (("takes", header.source), ("makes", header.target)):
+        if bands.count != 3 or bands.scaling != BYTE:
+            raise ConfigError(
+                f"{name} {side} {bands.count} bands of {bands.dtype} from {bands.low:g} to {bands.high:g}, and the "
+                "page draws red, green and blue from 0 to 255; give a model of those."
+            )
+
+
+def check_models(models: list[WebModel]) -> None:
+    """Refuses what makes no page.
+
+    Raises:
+        ConfigError: if no model makes photographs of maps, or two have one direction.
+    """
+    found = [direction(_read(one.network)[0]) for one in models]
+    if "map2sat" not in found:
+        raise ConfigError(
+            "The page needs a model that makes photographs of maps (direction BtoA), such as town-map2sat; "
+            f"{' and '.join(one.name for one in models)} makes maps of photographs."
+        )
+    if len(set(found)) < len(found):
+        raise ConfigError("The page takes one model of each direction; leave out one of them.")
+
+
+def write_site(models: list[WebModel], out: str | Path, *, style: Style | None = None) -> Path:
+    """Writes the page as a folder for any web server: `index.html` and what it loads; `draw.json` last.
+
+    Args:
+        models: one that makes photographs of maps, and perhaps one of the other direction.
+        out: a folder, made if missing; it may hold an earlier page, and nothing else.
+        style: of the maps that the model knows; default classic.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ConfigError: if a model cannot be used.
+        InputError: if the folder holds something else.
+        StorageError: if it cannot be written.
+    """
+    check_models(models)
+    out = check_folder(Path(out))
+    files, config = site_files(models, style=style)
+    make_folder(out)
+    for old in out.glob("*.onnx.gz"):
+        if old.name not in files:
+            old.unlink()
+    for name, content in {**files, CONFIG: _json(config)}.items():
+        with atomic(out / name, make_folder=True) as part:
+            part.write_bytes(content)
+    return out
+
+
+def check_folder(out: Path) -> Path:
+    """A folder that a page may be written to; it may not be there yet.
+
+    Raises:
+        InputError: if it holds something other than an earlier page.
+    """
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / CONFIG).is_file())):
+        raise InputError(f"{out} is there and is no earlier page; choose another `out`.")
+    return out
+
+
+def site_files(
+    models: list[WebModel], *, style: Style | None = None, viewer: str | None = None, embedded: bool = False
+) -> tuple[dict[str, bytes], dict[str, Any]]:
+    """The page's files by name, without `draw.json`, and what that holds.
+
+    Args:
+        models: see `write_site`.
+        style: likewise.
+        viewer: address of the map viewer, relative to the page.
+        embedded: whether it becomes one file.
+
+    Raises:
+        ConfigError: if a model cannot be used.
+    """
+    files = {
+        path.relative_to(STATIC).as_posix(): path.read_bytes()
+        for path in sorted(STATIC.rglob("*"))
+        if path.is_file() and path.name not in (_ONE_FILE, "vendor.toml")
+    }
+    entries = []
+    for model in models:
+        content = gzip.compress(model.network.read_bytes(), mtime=0)
+        slug = "".join(c if c.isalnum() or c in "-_" else "-" for c in model.name)
+        url = f"{slug}-{hashlib.sha256(content).hexdigest()[:8]}.onnx.gz"
+        entries.append(model.described(f"./{url}", content))
+        files[url] = content
+    runtime = tomllib.loads((STATIC / "vendor/vendor.toml").read_text(encoding="utf-8"))[RUNTIME]
+    size = sum(len(content) for name, content in files.items() if name.startswith(f"vendor/{RUNTIME}/"))
+    config = {
+        "version": 1,
+        "models": entries,
+        "style": style_table(classic() if style is None else style),
+        "town": town_rules(),
+        "runtime": {"name": RUNTIME, "version": runtime["version"], "licence": runtime["licence"], "bytes": size},
+        "embedded": embedded,
+        "server": None if viewer is None else {"viewer": viewer},
+    }
+    return files, config
+
+
+def style_table(style: Style) -> dict[str, Any]:
+    """A style as plain data; see the module's text."""
+    rules = []
+    for rule in style.rules:
+        values = asdict(rule)
+        colours = {"fill": _hex(rule.fill), "casing": None if rule.casing is None else _hex(rule.casing)}
+        rules.append({**values, **colours, "width_px": [list(pair) for pair in rule.width_px]})
+    return {"name": style.name, "background": _hex(style.background), "rules": rules}
+
+
+def town_rules() -> dict[str, Any]:
+    """What the page lays out random towns by; see the module's text."""
+    return {
+        "widths": {
+            "highway": layout.HIGHWAY_M,
+            "arterial": layout.ARTERIAL_M,
+            "road": layout.STREET_M,
+            "river": layout.RIVER_M,
+            "rail": layout.RAIL_M,
+        },
+        "scale": layout.SCALES,
+        "river": layout.RIVER,
+        "rail": layout.RAIL,
+        "highways": layout.HIGHWAYS,
+        "wobble": [layout.WOBBLE, layout.RAIL_WOBBLE],
+        "arterials": layout.ARTERIAL_STEP_M,
+        "parks": layout.PARKS,
+        "park_radius": layout.PARK_RADIUS,
+        "square_parks": layout.SQUARE_PARKS,
+        "blocks": layout.BLOCKS,
+        "lots": {use: lot._asdict() for use, lot in layout.LOTS.items()},
+    }
+
+
+def _trained_on(header: Header) -> str:
+    name = str(header.data.get("name") or header.data.get("dataset") or "pairs that the model does not name")
+    pairs = header.data.get("pairs")
+    return f"{name}, {pairs} pairs" if pairs else name
+
+
+def _read(network: Path) -> tuple[Header, dict[str, str]]:
+    """The header of a network for browsers, and all its metadata.
+
+    Raises:
+        ConfigError: if the file is none.
+    """
+    import onnx
+
+    try:
+        model = onnx.load(str(network))
+    except Exception as error:  # its errors share no base but Exception
+        raise ConfigError(f"{network} is damaged or not an ONNX file; export it again with `export --web`.") from error
+    found = {entry.key: entry.value for entry in model.metadata_props}
+    if not {"terramorph", "store", "noise_bands"} <= found.keys():
+        raise ConfigError(f"{network} was not exported for browsers; export it with `terramorph export --web`.")
+    return Header.model_validate_json(found["terramorph"]), found
+
+
+def _hex(colour: RGB) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*colour)
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()

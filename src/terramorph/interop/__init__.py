@@ -4,5 +4,18 @@ from terramorph.interop.deepness import export_deepness
 from terramorph.interop.int8 import QualityLoss, export_int8, note_quality
 from terramorph.interop.onnx import export_onnx
 from terramorph.interop.pytorch_pix2pix import import_checkpoint
+from terramorph.interop.web import MAX_LOSS, StorageLoss, Store, export_web, note_storage_loss
 
-__all__ = ["QualityLoss", "export_deepness", "export_int8", "export_onnx", "import_checkpoint", "note_quality"]
+__all__ = [
+    "MAX_LOSS",
+    "QualityLoss",
+    "StorageLoss",
+    "Store",
+    "export_deepness",
+    "export_int8",
+    "export_onnx",
+    "export_web",
+    "import_checkpoint",
+    "note_quality",
+    "note_storage_loss",
+]

@@ -5,8 +5,9 @@ input to a multiple of its stride, and needs another package. What it writes is 
 than the traced one before a file appears.
 
 In raster mode batch norm is folded into the convolutions. In paper mode every image is normalised by its own
-statistics. **Dropout is off in both**, and a noise image is its mean, 0: a file whose output is random could not be
-compared with anything; for samples use `terramorph translate --mode paper --samples`.
+statistics. **Dropout is off in both**, and a noise image is its mean, 0, unless it is asked for as an input: a file
+whose output is random could not be compared with anything; for samples use `terramorph translate --mode paper
+--samples`.
 """
 
 from __future__ import annotations
@@ -55,8 +56,12 @@ def export_onnx(bundle: Bundle, path: str | Path, *, mode: Mode | None = None) -
     return write_model(build_model(bundle, mode or bundle.header.mode), path)
 
 
-def build_model(bundle: Bundle, mode: Mode) -> Any:
+def build_model(bundle: Bundle, mode: Mode, *, noise: bool = False) -> Any:
     """The ModelProto of `export_onnx`.
+
+    Args:
+        bundle, mode: as there.
+        noise: give a generator that has a noise image a second input for it: `noise`, float32 (N, bands, H, W).
 
     Raises:
         MissingPackageError: if the package onnx is not installed.
@@ -73,8 +78,9 @@ def build_model(bundle: Bundle, mode: Mode) -> Any:
     form = getattr(ready, "for_export", None)
     network = (ready if form is None else form()).eval()
     what = header.architecture.name
+    bands = noise_bands(bundle) if noise else 0
     try:
-        model = onnx.load_from_string(_traced(network, _image(bundle, 1)))
+        model = onnx.load_from_string(_traced(network, _images(bundle, 1, bands)))
     except Exception as error:  # torch's and the network's own
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise ConfigError(f"The generator {what} cannot be exported to ONNX ({reason}).") from error
@@ -82,8 +88,13 @@ def build_model(bundle: Bundle, mode: Mode) -> Any:
     model.producer_name, model.producer_version = "terramorph", __version__
     properties = header.model_copy(update={"mode": mode}).model_dump_json()
     onnx.helper.set_model_props(model, {"terramorph": properties, "mode": mode, "dropout": "off"})
-    _require_equal(model, ready, _image(bundle, 2), what)
+    _require_equal(model, ready, _images(bundle, 2, bands), what)
     return model
+
+
+def noise_bands(bundle: Bundle) -> int:
+    """Bands of the noise image that a bundle's generator takes; 0: it takes none."""
+    return int(getattr(bundle.network, "noise", 0))
 
 
 def write_model(model: Any, path: str | Path) -> Path:
@@ -100,35 +111,39 @@ def write_model(model: Any, path: str | Path) -> Path:
     return Path(path)
 
 
-def _image(bundle: Bundle, number: int) -> Tensor:
-    """float32 (number, C, H, W) of noise, of another size for each number, none of them a multiple of the stride."""
+def _images(bundle: Bundle, number: int, noise: int) -> dict[str, Tensor]:
+    """Inputs by name, float32 (number, C, H, W): of another size for each number, none of them a multiple of the
+    stride."""
     generator = torch.Generator().manual_seed(number)
     side = max(bundle.header.stride, 16)
-    shape = (number, bundle.header.source.count, side + number, side // 2 + 3 * number)
-    return torch.rand(shape, generator=generator) * 2 - 1
+    size = (side + number, side // 2 + 3 * number)
+    made = {"source": torch.rand(number, bundle.header.source.count, *size, generator=generator) * 2 - 1}
+    if noise:
+        made["noise"] = torch.randn(number, noise, *size, generator=generator)
+    return made
 
 
 @torch.no_grad()
-def _traced(network: nn.Module, image: Tensor) -> bytes:
+def _traced(network: nn.Module, inputs: dict[str, Tensor]) -> bytes:
     """The file's bytes."""
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that it traces, and is old
         torch.onnx.export(
             network,
-            (image,),
+            tuple(inputs.values()),
             buffer,  # type: ignore[arg-type]
             dynamo=False,
             opset_version=OPSET,
-            input_names=["source"],
+            input_names=list(inputs),
             output_names=["target"],
-            dynamic_axes={name: {0: "batch", 2: "height", 3: "width"} for name in ("source", "target")},
+            dynamic_axes={name: {0: "batch", 2: "height", 3: "width"} for name in (*inputs, "target")},
         )
     return buffer.getvalue()
 
 
-def _require_equal(model: Any, network: nn.Module, image: Tensor, what: str) -> None:
-    """Compares the graph with the network on an image of another size than the traced one, where a runtime is here.
+def _require_equal(model: Any, network: nn.Module, inputs: dict[str, Tensor], what: str) -> None:
+    """Compares the graph with the network on images of another size than the traced one, where a runtime is here.
 
     Raises:
         ConfigError: if they differ.
@@ -140,10 +155,10 @@ def _require_equal(model: Any, network: nn.Module, image: Tensor, what: str) -> 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     with torch.no_grad():
-        expected: Tensor = network(image)
+        expected: Tensor = network(*inputs.values())
     try:
         session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        (found,) = session.run(["target"], {"source": image.numpy()})
+        (found,) = session.run(["target"], {name: image.numpy() for name, image in inputs.items()})
         equal = found.shape == tuple(expected.shape) and np.abs(found - expected.numpy()).max() <= _TOLERANCE
     except Exception:  # its errors share no base but Exception
         equal = False

@@ -7,7 +7,7 @@ from one generator of randomness, so a seed is a town.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import shapely
@@ -18,13 +18,61 @@ Array = NDArray[np.float64]
 HIGHWAY_M, ARTERIAL_M, STREET_M, RIVER_M, RAIL_M = 30.0, 18.0, 9.0, 44.0, 7.0
 """Widths in metres, of a town of a kilometre and more; smaller towns are drawn narrower."""
 
-_RIVER = [(0.10, -0.05), (0.21, 0.22), (0.16, 0.48), (0.30, 0.74), (0.56, 0.86), (0.80, 0.80), (1.05, 0.88)]
-_RAIL = [(0.93, -0.05), (0.87, 0.30), (0.62, 0.60), (0.38, 0.66), (-0.05, 0.58)]
-_BLOCKS = {
+SCALES = 0.45, 1.0
+"""Widths are multiplied by the root of the town's side in kilometres, within these."""
+ARTERIAL_STEP_M = 560
+"""Metres from one arterial to the next."""
+WOBBLE, RAIL_WOBBLE = 0.018, 0.01
+"""Standard deviation by which waypoints are moved; places, as all below, are fractions of the side."""
+RIVER = [(0.10, -0.05), (0.21, 0.22), (0.16, 0.48), (0.30, 0.74), (0.56, 0.86), (0.80, 0.80), (1.05, 0.88)]
+RAIL = [(0.93, -0.05), (0.87, 0.30), (0.62, 0.60), (0.38, 0.66), (-0.05, 0.58)]
+HIGHWAYS = [
+    [(-0.06, 0.24), (0.22, 0.27), (0.50, 0.47), (0.76, 0.68), (1.06, 0.72)],
+    [(0.30, 1.06), (0.36, 0.80), (0.47, 0.52), (0.66, 0.26), (0.74, -0.06)],
+]
+PARKS = [
+    [(0.34, 0.12), (0.06, 0.42)],
+    [(0.87, 0.13), (0.80, 0.42)],
+    [(0.15, 0.86), (0.40, 0.93)],
+    [(0.72, 0.92), (0.64, 0.71)],
+]
+"""Centres, by quarter; the first of each is the larger one and has a pond."""
+PARK_RADIUS = 135.0, 0.085
+"""Metres at most, and share of the side at most."""
+SQUARE_PARKS = 0.06
+"""Share of the blocks that are parks."""
+BLOCKS = {
     "downtown": (96.0, 72.0),
     "houses": (150.0, 74.0),
     "industry": (170.0, 120.0),
     "field": (330.0, 260.0),
+}
+"""Metres (along, across) from one street to the next."""
+
+
+class Lot(NamedTuple):
+    """What is built on a plot.
+
+    Attributes:
+        frontage: Metres along the street.
+        setback: Metres between street and building.
+        length, depth: Of the building, shares of the plot, from and to.
+        height: Metres, from and to.
+        kept: Share of the plots that are built on.
+    """
+
+    frontage: float
+    setback: float
+    length: tuple[float, float]
+    depth: tuple[float, float]
+    height: tuple[float, float]
+    kept: float
+
+
+LOTS = {
+    "downtown": Lot(27.0, 0.0, (0.74, 0.97), (0.66, 0.92), (12.0, 34.0), 0.93),
+    "houses": Lot(18.5, 4.0, (0.56, 0.82), (0.40, 0.56), (5.0, 9.0), 0.95),
+    "industry": Lot(62.0, 3.0, (0.62, 0.88), (0.55, 0.80), (7.0, 13.0), 0.84),
 }
 
 
@@ -137,11 +185,11 @@ def make_plan(extent: float, rng: np.random.Generator) -> Plan:
         extent: Side of the square, metres.
         rng: Where all chance comes from.
     """
-    scale = float(np.clip(np.sqrt(extent / 1000.0), 0.45, 1.0))
+    scale = float(np.clip(np.sqrt(extent / 1000.0), *SCALES))
     highways = _highways(extent, rng)
     arterials = _arterials(extent, rng)
-    river = _curve(_wobble(_RIVER, rng), extent).buffer(RIVER_M * scale / 2)
-    rail = _curve(_wobble(_RAIL, rng, 0.01), extent)
+    river = _curve(_wobble(RIVER, rng), extent).buffer(RIVER_M * scale / 2)
+    rail = _curve(_wobble(RAIL, rng, RAIL_WOBBLE), extent)
     greens, ponds = _parks_with_ponds(extent, rng)
     main = shapely.union_all(
         [line.buffer(HIGHWAY_M * scale / 2 + 5 * scale) for line in highways]
@@ -161,7 +209,7 @@ def make_plan(extent: float, rng: np.random.Generator) -> Plan:
         streets += _line_parts(shapely.difference(inside, street_blocked), 22 * scale)
         if district.use == "field":
             continue
-        is_square = rng.random(len(cells)) < 0.06
+        is_square = rng.random(len(cells)) < SQUARE_PARKS
         free = district.area.difference(blocked)
         squares += _square_parks(cells.take(is_square), district, free, scale)
         built, plots = _buildings(cells.take(~is_square), district, scale, rng)
@@ -175,7 +223,7 @@ def make_plan(extent: float, rng: np.random.Generator) -> Plan:
 
 
 def _wobble(
-    points: list[tuple[float, float]], rng: np.random.Generator, amount: float = 0.018
+    points: list[tuple[float, float]], rng: np.random.Generator, amount: float = WOBBLE
 ) -> list[tuple[float, float]]:
     """Waypoints (fractions of the extent) moved a little."""
     moved = np.asarray(points) + rng.normal(0, amount, (len(points), 2))
@@ -194,14 +242,12 @@ def _curve(points: list[tuple[float, float]], extent: float, steps: int = 24) ->
 
 def _highways(extent: float, rng: np.random.Generator) -> list[LineString]:
     """Two highways that cross near the centre and between them visit every quarter."""
-    west_east = _wobble([(-0.06, 0.24), (0.22, 0.27), (0.50, 0.47), (0.76, 0.68), (1.06, 0.72)], rng)
-    south_north = _wobble([(0.30, 1.06), (0.36, 0.80), (0.47, 0.52), (0.66, 0.26), (0.74, -0.06)], rng)
-    return [_curve(west_east, extent), _curve(south_north, extent)]
+    return [_curve(points, extent) for points in [_wobble(points, rng) for points in HIGHWAYS]]
 
 
 def _arterials(extent: float, rng: np.random.Generator) -> list[LineString]:
     """Arterials that span the town in both directions, gently curved, about 560 m apart."""
-    count = max(1, round(extent / 560))
+    count = max(1, round(extent / ARTERIAL_STEP_M))
     lines = []
     for across in (False, True):
         for i in range(count):
@@ -230,12 +276,11 @@ def _blob(x: float, y: float, radius: float, stretch: float, rng: np.random.Gene
 def _parks_with_ponds(extent: float, rng: np.random.Generator) -> tuple[list[Polygon], list[Polygon]]:
     """One or two large parks in every quarter, with a pond in the first."""
     greens, ponds = [], []
-    spots = {(0, 0): [(0.34, 0.12), (0.06, 0.42)], (1, 0): [(0.87, 0.13), (0.80, 0.42)],
-             (0, 1): [(0.15, 0.86), (0.40, 0.93)], (1, 1): [(0.72, 0.92), (0.64, 0.71)]}  # fmt: skip
-    for quarter in spots.values():
+    most, share = PARK_RADIUS
+    for quarter in PARKS:
         for i, (fx, fy) in enumerate(quarter):
             x, y = (np.asarray([fx, fy]) + rng.normal(0, 0.012, 2)) * extent
-            radius = float(min(135.0, 0.085 * extent) * (1.0 if i == 0 else 0.75) * rng.uniform(0.95, 1.15))
+            radius = float(min(most, share * extent) * (1.0 if i == 0 else 0.75) * rng.uniform(0.95, 1.15))
             greens.append(_blob(x, y, radius, rng.uniform(1.0, 1.35), rng))
             if i == 0:
                 ponds.append(_blob(x, y, radius * 0.50, rng.uniform(1.0, 1.3), rng))
@@ -260,7 +305,7 @@ def _districts(extent: float, scale: float, lines: list[LineString], rng: np.ran
             use = "field"
         else:
             use = "industry" if draw > 0.84 else "houses"
-        along, across = _BLOCKS[use]
+        along, across = BLOCKS[use]
         shrink = max(scale, 0.6)
         block = (along * shrink * rng.uniform(0.9, 1.1), across * shrink * rng.uniform(0.95, 1.08))
         edge = np.diff(shapely.get_coordinates(face.minimum_rotated_rectangle)[:2], axis=0)[0]
@@ -295,7 +340,8 @@ def _buildings(cells: Rects, district: District, scale: float, rng: np.random.Ge
     """Buildings of all blocks of a district, and the lots they stand on; not yet cut to its area."""
     margin = STREET_M * scale / 2 + 2.5 * scale
     length, depth = district.block[0] - 2 * margin, district.block[1] - 2 * margin
-    frontage = {"downtown": 27.0, "houses": 18.5, "industry": 62.0}[district.use] * max(scale, 0.6)
+    lot = LOTS[district.use]
+    frontage = lot.frontage * max(scale, 0.6)
     columns = max(1, int(length / frontage))
     rows = 2 if district.use != "industry" or depth > 80 else 1
     lot_l, lot_d = length / columns, depth / rows
@@ -304,15 +350,10 @@ def _buildings(cells: Rects, district: District, scale: float, rng: np.random.Ge
     v = np.tile((j + 0.5) * lot_d - depth / 2, len(cells))
     side = np.tile(np.where(j == 0, -1.0, 1.0), len(cells))
     n = len(u)
-    fill_l, fill_d, low, high, code = {
-        "downtown": ((0.74, 0.97), (0.66, 0.92), 12.0, 34.0, 0),
-        "houses": ((0.56, 0.82), (0.40, 0.56), 5.0, 9.0, 1),
-        "industry": ((0.62, 0.88), (0.55, 0.80), 7.0, 13.0, 2),
-    }[district.use]
-    size_l, size_d = lot_l * rng.uniform(*fill_l, n), lot_d * rng.uniform(*fill_d, n)
-    setback = {"downtown": 0.0, "houses": 4.0 * scale, "industry": 3.0 * scale}[district.use]
-    shift = side * np.maximum(0.0, (lot_d - size_d) / 2 - setback)
-    keep = rng.random(n) < {"downtown": 0.93, "houses": 0.95, "industry": 0.84}[district.use]
+    code = list(LOTS).index(district.use)
+    size_l, size_d = lot_l * rng.uniform(*lot.length, n), lot_d * rng.uniform(*lot.depth, n)
+    shift = side * np.maximum(0.0, (lot_d - size_d) / 2 - lot.setback * scale)
+    keep = rng.random(n) < lot.kept
     cell = np.repeat(np.arange(len(cells)), columns * rows)
     base = cells.take(cell)
 
@@ -320,7 +361,7 @@ def _buildings(cells: Rects, district: District, scale: float, rng: np.random.Ge
         at = base.points(u[:, None], v[:, None])[:, 0] if n else np.zeros((0, 2))
         return Rects(at[:, 0], at[:, 1], size_l, size_d, base.angle, height, np.full(n, code, np.int64)).take(keep)
 
-    heights = rng.uniform(low, high, n) * max(scale, 0.6)
+    heights = rng.uniform(*lot.height, n) * max(scale, 0.6)
     return (
         rects(u, v + shift, size_l, size_d, heights),
         rects(u, v, np.full(n, lot_l), np.full(n, lot_d), np.zeros(n)),

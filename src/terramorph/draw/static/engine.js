@@ -1,26 +1,124 @@
-// The network, off the main thread. For now it answers with the drawing itself: the worker follows.
+// The network as the page sees it.
+//
+//   const engine = await openEngine(config, { onProgress(bytesLoaded, bytesTotal), direction: "map2sat" });
+//   engine.describe()   {backend, threads, isolated, model, bytes}
+//   await engine.translate(imageData, { seed, origin: [x, y] })   ImageData of the same size
+//   engine.close()
+//
+// A picture depends on the image, the seed and the origin (the cell of pixel (0, 0), to which noise is fixed) alone. Only
+// windows whose pixels changed are computed again. The newest call wins: one that waits, or is not yet done with its last
+// window, rejects with an AbortError. All other errors are an Error with one sentence for people.
+import { readBytes, startWorker } from "./files.js";
+
+const RUNTIME = "./vendor/onnxruntime-web/ort.wasm.bundle.min.mjs";
+const WASM = "./vendor/onnxruntime-web/ort-wasm-simd-threaded.wasm.gz";
+const MOST_THREADS = 4;
 
 export async function openEngine(config, { onProgress = () => {}, direction = "map2sat" } = {}) {
   const model = config.models.find((one) => one.direction === direction);
   if (!model) throw new Error(`This page has no model of direction ${direction}.`);
-  onProgress(model.bytes, model.bytes);
-  let waiting = null;
-  return {
-    describe: () => ({ backend: "wasm", threads: 1, isolated: globalThis.crossOriginIsolated === true, model: model.name, bytes: model.bytes }),
-    translate(image) {
-      waiting?.reject(new DOMException("A newer drawing is being translated.", "AbortError"));
-      return new Promise((resolve, reject) => {
-        const mine = { reject };
-        waiting = mine;
-        setTimeout(() => {
-          if (waiting !== mine) return;
-          waiting = null;
-          resolve(new ImageData(new Uint8ClampedArray(image.data), image.width, image.height));
-        }, 200);
-      });
-    },
-    close() {
-      waiting?.reject(new Error("The engine is closed."));
-    },
-  };
+  if (typeof WebAssembly !== "object") throw new Error("This browser has no WebAssembly, on which the network runs; use another one.");
+  if (typeof DecompressionStream !== "function") throw new Error("This browser is too old to unpack the network; update it.");
+  const total = model.bytes + config.runtime.bytes;
+  let loaded = 0;
+  const told = (more) => onProgress(Math.min(loaded += more, total), total);
+  const [wasm, network] = await Promise.all([readBytes(WASM, told), readBytes(model.url, told)]);
+  let worker;
+  try {
+    worker = startWorker("./worker.js");
+  } catch {
+    throw new Error("This browser runs no worker here, in which the network works; open the page in another one.");
+  }
+  const isolated = globalThis.crossOriginIsolated === true;
+  const threads = isolated && !onIos() ? Math.min(navigator.hardwareConcurrency || 1, MOST_THREADS) : 1;
+  const facts = { window: model.window, halo: model.halo, overlap: model.overlap, stride: model.stride, noise_bands: model.noise_bands };
+  const opening = { runtime: RUNTIME, wasm, network, threads, facts };
+  const ready = await opened(worker, opening).catch((error) => {
+    worker.terminate();
+    throw error;
+  });
+  return new Engine(worker, model, { backend: "wasm", threads: ready.threads, isolated, model: model.name, bytes: total });
 }
+
+function opened(worker, opening) {
+  return new Promise((resolve, reject) => {
+    worker.onmessage = ({ data }) => {
+      if (data.awake) worker.postMessage({ open: opening }, [opening.wasm.buffer, opening.network.buffer]);
+      else if (data.ready) resolve(data.ready);
+      else reject(new Error(sentence(data.failed)));
+    };
+    worker.onerror = () => reject(new Error("The network's worker could not be started; load the page again."));
+  });
+}
+
+class Engine {
+  #worker; #model; #about; #waiting = new Map(); #last = 0; #broken = null;
+
+  constructor(worker, model, about) {
+    this.#worker = worker;
+    this.#model = model;
+    this.#about = about;
+    worker.onmessage = ({ data }) => this.#answered(data);
+    worker.onerror = () => this.#fail("The network's worker stopped; load the page again.");
+  }
+
+  describe() {
+    return { ...this.#about };
+  }
+
+  translate(image, { seed = 0, origin = [0, 0] } = {}) {
+    if (this.#broken) return Promise.reject(new Error(this.#broken));
+    const { width, height } = image, id = ++this.#last;
+    return new Promise((resolve, reject) => {
+      this.#waiting.set(id, { resolve, reject, width, height });
+      const pixels = new Uint8ClampedArray(image.data);
+      this.#worker.postMessage({ id, pixels, width, height, seed, origin }, [pixels.buffer]);
+      // What is neither being computed nor the newest will not be answered.
+      for (const [older, one] of this.#waiting) if (older < id && older !== this.#first()) this.#drop(older, one);
+    });
+  }
+
+  close() {
+    this.#worker.terminate();
+    this.#fail("The engine is closed.");
+  }
+
+  #first() {
+    return this.#waiting.keys().next().value;
+  }
+
+  #drop(id, one) {
+    this.#waiting.delete(id);
+    one.reject(new DOMException("A newer drawing is being translated.", "AbortError"));
+  }
+
+  #answered({ id, pixels, error }) {
+    const one = this.#waiting.get(id);
+    if (!one) return;
+    if (error) {
+      this.#waiting.delete(id);
+      one.reject(new Error(sentence(error)));
+    } else if (!pixels) this.#drop(id, one);
+    else {
+      this.#waiting.delete(id);
+      one.resolve(new ImageData(pixels, one.width, one.height));
+    }
+  }
+
+  #fail(text) {
+    this.#broken = text;
+    for (const one of this.#waiting.values()) one.reject(new Error(text));
+    this.#waiting.clear();
+  }
+}
+
+// What ONNX Runtime and browsers say, as one sentence that says what to do.
+function sentence(text) {
+  if (/memory|allocat|bad_alloc|RangeError/i.test(text)) return "There is not enough memory for this picture; choose a smaller one, or close other tabs.";
+  if (/protobuf|parse|Load model|opset|Invalid model/i.test(text)) return "The network does not fit this page or is damaged; load the page again.";
+  if (/WebAssembly|wasm|backend/i.test(text)) return "WebAssembly, on which the network runs, is switched off or not allowed here; use another browser.";
+  return `The network failed (${text.split("\n")[0].slice(0, 160)}); load the page again.`;
+}
+
+// Threads hang there: github.com/microsoft/onnxruntime/issues/11679.
+const onIos = () => /iP(hone|ad|od)/.test(navigator.userAgent) || (/Macintosh/.test(navigator.userAgent) && navigator.maxTouchPoints > 1);

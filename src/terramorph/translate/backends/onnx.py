@@ -13,10 +13,11 @@ from terramorph.translate.backends.exported import check_file, damaged, digest, 
 
 
 class OnnxBackend:
-    """ONNX Runtime on a file that `terramorph.interop.export_onnx` or `export_int8` wrote.
+    """ONNX Runtime on a file that `terramorph.interop` wrote.
 
     Attributes:
         header: what the bundle said of itself; its mode is the exported one.
+        noise_bands: of the noise image; 0 where the generator sees its mean, as in all files but those for the web.
         quality: of an 8-bit file: kept, refused or unmeasured; None in float32.
 
     Args:
@@ -31,7 +32,6 @@ class OnnxBackend:
     """
 
     noisy = False
-    noise_bands = 0  # an exported generator sees the mean of its noise
 
     def __init__(
         self, path: str | Path, *, threads: int = 0, batch_size: int | None = None, accept_quality_loss: bool = False
@@ -56,6 +56,7 @@ class OnnxBackend:
         except Exception as error:  # its errors share no base but Exception
             raise damaged(path, error) from error
         properties = self._session.get_modelmeta().custom_metadata_map
+        self.noise_bands: int = next((one.shape[1] for one in self._session.get_inputs() if one.name == "noise"), 0)
         self.header = read_header(path, properties, accept_quality_loss=accept_quality_loss)
         self.quality: str | None = properties.get("quality")
         self.name = f"onnxruntime {digest(path)}"
@@ -65,7 +66,11 @@ class OnnxBackend:
     def run(self, source: Tensor, seed: int = 0, noise: Tensor | None = None) -> Tensor:
         """float32 (N, C, H, W) in [-1, 1], any H and W -> float32 (N, D, H, W) in [-1, 1], on the same device."""
         x = source.to("cpu", torch.float32).contiguous().numpy()
-        (y,) = self._session.run(["target"], {"source": x})
+        inputs = {"source": x}
+        if self.noise_bands:
+            given = torch.zeros(len(source), self.noise_bands, *source.shape[2:]) if noise is None else noise
+            inputs["noise"] = given.to("cpu", torch.float32).contiguous().numpy()
+        (y,) = self._session.run(["target"], inputs)
         return torch.from_numpy(y).to(source.device)
 
     def release(self) -> None:

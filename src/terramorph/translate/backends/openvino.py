@@ -39,7 +39,7 @@ class OpenVinoBackend:
     Raises:
         MissingPackageError: if openvino is not installed.
         BundleError: if the file is missing or damaged, has no terramorph header, or its quality was refused.
-        ConfigError: if the precision is unknown, or bf16 is asked of an 8-bit file.
+        ConfigError: if the precision is unknown, bf16 is asked of an 8-bit file, or the file takes a noise image.
     """
 
     noisy = False
@@ -67,6 +67,8 @@ class OpenVinoBackend:
             self._model: Any = self._core.read_model(path)
         except Exception as error:  # its errors share no base but Exception
             raise damaged(path, error) from error
+        if len(self._model.inputs) > 1:
+            raise ConfigError(f"{path} takes a noise image, for the web; OpenVINO runs files without --web.")
         properties = _properties(self._model)
         self.header = read_header(path, properties, accept_quality_loss=accept_quality_loss)
         self.dtype = _resolve(path, precision, self.header.mode, "quality" in properties)

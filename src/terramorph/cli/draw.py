@@ -1,0 +1,89 @@
+"""`terramorph draw`: a page on which people draw a map and see the photograph, computed by their own browser."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from terramorph.cli.choices import Allow, Stored, from_here
+from terramorph.cli.console import say
+
+if TYPE_CHECKING:
+    from terramorph.draw import WebModel
+
+NAME = "draw"
+EXAMPLE = (
+    "Example: terramorph draw town-map2sat --one-file draw.html | "
+    "terramorph draw runs/m2s/model.safetensors runs/s2m/model.safetensors --out site --data data/maps"
+)
+
+
+def run(
+    model: Annotated[str, typer.Argument(help="Makes photographs of maps: a bundle, a run, a name or web.onnx.")],
+    back: Annotated[str | None, typer.Argument(help="Another that makes maps of photographs dropped there.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the page, for any web server.")] = None,
+    one_file: Annotated[Path | None, typer.Option(help="The page as one .html file, which needs no server.")] = None,
+    store: Annotated[
+        Stored | None,
+        typer.Option(help="How weights are kept. Default: int8 where that costs little, else fp16."),
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Pairs that show it, on val; a town model has its own.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="Folder of LPIPS' weights; without, SSIM counts.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Take a --store that loses too much quality.")] = False,
+    style: Annotated[
+        str, typer.Option(help="Of the maps that the model knows: classic, osm, classes, or a TOML file.")
+    ] = "classic",
+    allow: Allow = None,
+) -> None:
+    """Write a page on which a map is drawn and the photograph of that place appears, computed in the browser."""
+    from terramorph.cartography import load_style
+    from terramorph.draw import check_folder, write_one_file, write_site
+    from terramorph.errors import InputError
+
+    if out is None and one_file is None:
+        raise InputError("Say what to write: --out FOLDER, --one-file FILE.html, or both.")
+    if one_file is not None and one_file.suffix != ".html":
+        raise InputError(f"The page's name ends in .html, and {one_file} does not; choose another name.")
+    if out is not None:
+        check_folder(out)
+    looks = load_style(style)
+    with tempfile.TemporaryDirectory() as folder:
+        models = [
+            _exported(name, Path(folder) / f"{number}.onnx", store, data, weights, force, from_here(allow))
+            for number, name in enumerate([model, *([back] if back else [])])
+        ]
+        if out is not None:
+            write_site(models, out, style=looks)
+            size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+            say(f"{out}: {size / 1e6:.1f} MB; put it on any web server, or look: python -m http.server -d {out}")
+        if one_file is not None:
+            write_one_file(models, one_file, style=looks)
+            say(f"{one_file}: {one_file.stat().st_size / 1e6:.1f} MB; open it in a browser, from anywhere.")
+
+
+def _exported(
+    name: str,
+    network: Path,
+    store: Stored | None,
+    data: Path | None,
+    weights: Path | None,
+    force: bool,
+    allowed: list[str],
+) -> WebModel:
+    """A model for the page; a file of `export --web` as it is."""
+    from terramorph.bundle import load_bundle
+    from terramorph.cli.web import smallest, write_web
+    from terramorph.draw import WebModel, check_network
+
+    if Path(name).suffix == ".onnx":
+        return WebModel.of_file(Path(name))
+    bundle = load_bundle(name, allowed)
+    check_network(bundle.header, name)
+    if store is None:
+        smallest(bundle, network, data=data, weights=weights)
+    else:
+        write_web(bundle, network, store.value, data=data, weights=weights, force=force)
+    return WebModel.of(bundle, network, name)

@@ -1,0 +1,128 @@
+"""Networks written for browsers, with what their small weights cost: for `export --web`, `draw` and `demo`."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from terramorph.cli.console import Meter, say, warn
+
+if TYPE_CHECKING:
+    from terramorph.bundle import Bundle
+    from terramorph.interop import StorageLoss, Store
+
+SCORED = 64
+"""Pairs on which the loss is measured."""
+TOWN_SEEDS = 100, 101
+"""Towns that no published model was trained on."""
+
+
+def write_web(
+    bundle: Bundle,
+    output: Path,
+    store: Store,
+    *,
+    data: Path | None = None,
+    weights: Path | None = None,
+    force: bool = False,
+) -> StorageLoss | None:
+    """Writes a network with small weights, after its loss of quality is measured and noted in it.
+
+    Args:
+        bundle: what is exported.
+        output: the file.
+        store: how weights are kept.
+        data: pairs; None: the procedural town's, for a model of towns.
+        weights: folder with those of LPIPS.
+        force: write it although it loses too much.
+
+    Returns:
+        The loss; None if there were no pairs.
+
+    Raises:
+        ConfigError: if the loss is more than `MAX_LOSS` and it is not forced.
+    """
+    from terramorph.atomic import atomic
+    from terramorph.errors import ConfigError
+    from terramorph.interop import MAX_LOSS, export_web, note_storage_loss
+
+    with tempfile.TemporaryDirectory() as folder:
+        made = export_web(bundle, Path(folder) / "web.onnx", store=store)
+        loss = _loss(bundle, made, store, data, weights, Path(folder))
+        if loss is not None:
+            note_storage_loss(made, loss)
+            if loss.refused and not force:
+                raise ConfigError(
+                    f"Weights in {store} cost too much: {loss}, and at most {MAX_LOSS} is allowed; "
+                    f"{'use `store` fp16, or ' if store == 'int8' else ''}take it all the same with `force`."
+                )
+        with atomic(output, make_folder=True) as part:
+            part.write_bytes(made.read_bytes())
+    if loss is None:
+        warn("What small weights cost was not measured; give pairs with --data.")
+    else:
+        say(f"Weights in {store}: {loss}.")
+    return loss
+
+
+def smallest(bundle: Bundle, output: Path, *, data: Path | None, weights: Path | None) -> StorageLoss | None:
+    """Writes a network in 8 bits where pairs show that this costs little, else in fp16; what `write_web` returns."""
+    from terramorph.errors import ConfigError
+
+    if data is not None or _is_of_towns(bundle):
+        try:
+            return write_web(bundle, output, "int8", data=data, weights=weights)
+        except ConfigError as error:
+            if "cost too much" not in str(error):
+                raise
+            say("Weights in int8 cost too much quality, so they are stored in fp16.")
+    return write_web(bundle, output, "fp16", data=data, weights=weights)
+
+
+def _is_of_towns(bundle: Bundle) -> bool:
+    return "town" in str(bundle.header.data.get("name", ""))
+
+
+def _loss(
+    bundle: Bundle, made: Path, store: Store, data: Path | None, weights: Path | None, folder: Path
+) -> StorageLoss | None:
+    """Scores the file and the same network with float32 weights on the same pairs, in the same runtime."""
+    from terramorph.interop import StorageLoss, export_web
+    from terramorph.pairs import has_split
+
+    if data is None and not _is_of_towns(bundle):
+        return None
+    of = "pairs of val"
+    if data is None:
+        data, of = _town_pairs(folder / "town", bundle.header.size), "pairs of procedural towns"
+    elif not has_split(data, "val"):
+        return None
+    before = _scores(export_web(bundle, folder / "float32.onnx", store="fp32"), data, weights, "scoring float32")
+    after = _scores(made, data, weights, f"scoring {store}")
+    metric = next(key for key in ("miou", "lpips", "ssim") if before[key] is not None)
+    return StorageLoss(metric, before[metric], after[metric], after["n"], of)
+
+
+def _town_pairs(folder: Path, size: int) -> Path:
+    """Pairs of towns that the model has not seen."""
+    from terramorph.town import make_town, write_town_pairs
+
+    with Meter("making towns", len(TOWN_SEEDS)) as meter:
+        for number, seed in enumerate(TOWN_SEEDS, start=1):
+            town = make_town(max(768, 2 * size), seed)
+            made = folder / str(seed)
+            write_town_pairs(town, made, tile=size, stride=size, limit=(1, SCORED // len(TOWN_SEEDS)))
+            for pair in (made / "val").iterdir():
+                target = folder / "val" / f"{seed}_{pair.name}"
+                target.parent.mkdir(exist_ok=True)
+                pair.rename(target)
+            meter.update(number)
+    return folder
+
+
+def _scores(network: Path, data: Path, weights: Path | None, label: str) -> dict[str, Any]:
+    from terramorph.evaluation import evaluate
+
+    with Meter(label) as meter:
+        return evaluate(network, data, split="val", limit=SCORED, weights=weights, progress=meter.update)

@@ -1,0 +1,87 @@
+// Runs the network beside the page: ONNX Runtime on WebAssembly.
+import { addressOf } from "./files.js";
+import { groundNoise } from "./noise.js";
+import { blended, cropped, windowsOf } from "./windows.js";
+
+let ort = null, session = null, model = null;
+let kept = new Map(); // what windows were made of and what became of them, so that only what changed is computed again
+let wanted = 0; // number of the newest request
+
+async function open({ runtime, wasm, network, threads, facts }) {
+  ort = await import(addressOf(runtime));
+  ort.env.logLevel = "error";
+  Object.assign(ort.env.wasm, { wasmBinary: wasm, numThreads: threads, proxy: false });
+  model = facts;
+  session = await ort.InferenceSession.create(network, { executionProviders: ["wasm"], graphOptimizationLevel: "all", logSeverityLevel: 3 });
+  return { threads: ort.env.wasm.numThreads };
+}
+
+async function translate(job) {
+  const { pixels, width, height, seed, origin } = job, windows = windowsOf(width, height, model);
+  const outputs = [], fresh = new Map();
+  for (const window of windows) {
+    // Let a newer request be heard between two windows.
+    if (windows.length > 1) await new Promise((go) => setTimeout(go));
+    if (job.id < wanted) return null;
+    const bytes = cropped(pixels, width, window);
+    const x = origin[0] + window.column.start, y = origin[1] + window.row.start;
+    const name = `${seed} ${x} ${y} ${window.column.stop - window.column.start} ${window.row.stop - window.row.start}`;
+    const before = kept.get(name);
+    const output = before && equal(before.bytes, bytes) ? before.output : await predicted(bytes, window, { x, y, seed });
+    fresh.set(name, { bytes, output });
+    outputs.push(output);
+  }
+  kept = fresh;
+  return blended(width, height, windows, outputs);
+}
+
+async function predicted(bytes, { row, column }, place) {
+  const width = column.stop - column.start, height = row.stop - row.start, values = new Float32Array(bytes.length);
+  for (let at = 0; at < bytes.length; at++) values[at] = bytes[at] / 127.5 - 1;
+  const inputs = { source: new ort.Tensor("float32", values, [1, 3, height, width]) };
+  if (model.noise_bands) {
+    const noise = groundNoise(width, height, model.noise_bands, place);
+    inputs.noise = new ort.Tensor("float32", noise, [1, model.noise_bands, height, width]);
+  }
+  const { target } = await session.run(inputs);
+  const output = target.data.slice();
+  target.dispose();
+  return output;
+}
+
+function equal(a, b) {
+  if (a.length !== b.length) return false;
+  for (let at = 0; at < a.length; at++) if (a[at] !== b[at]) return false;
+  return true;
+}
+
+// One job after the other; of those that wait only the newest is done.
+let working = null, next = null;
+async function work() {
+  while (next) {
+    working = next;
+    next = null;
+    try {
+      const pixels = await translate(working);
+      postMessage({ id: working.id, pixels }, pixels ? [pixels.buffer] : []);
+    } catch (error) {
+      postMessage({ id: working.id, error: String(error?.message ?? error) });
+    }
+  }
+  working = null;
+}
+
+addEventListener("message", async ({ data }) => {
+  if (data.open) {
+    try {
+      postMessage({ ready: await open(data.open) });
+    } catch (error) {
+      postMessage({ failed: String(error?.message ?? error) });
+    }
+    return;
+  }
+  wanted = data.id;
+  next = data;
+  if (!working) work();
+});
+postMessage({ awake: true });

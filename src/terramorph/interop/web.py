@@ -1,0 +1,168 @@
+"""A bundle's network as ONNX for browsers: weights are stored small and widened once, when the file is loaded.
+
+Arithmetic stays float32: a weight is followed by a `Cast`, and by a `Mul` with the scale of each output channel where
+it is stored in 8 bits (symmetric, as Jacob et al. 2018, arXiv:1712.05877, section 2.1 with zero point 0). Runtimes fold
+both as they load. A noise image is the second input, so that it can be fixed to the ground.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from terramorph.bundle import Bundle
+from terramorph.errors import ConfigError
+from terramorph.interop.onnx import build_model, noise_bands, write_model
+from terramorph.metrics import METRICS
+
+Store = Literal["fp16", "int8", "fp32"]
+MAX_LOSS = 0.005
+"""Of LPIPS, mIoU or SSIM; a file that costs more is refused."""
+_SMALL = 64
+"""Tensors of fewer values stay as they are: biases, palettes, scales."""
+_SENSITIVE = 2**13
+"""Tensors of fewer values are never stored in 8 bits: those of the first and last layers and of single planes cost the
+most quality and hardly any bytes (docs/results.md)."""
+
+
+@dataclass(frozen=True)
+class StorageLoss:
+    """What small weights cost, on pairs of source and truth.
+
+    Attributes:
+        metric: key of `terramorph.metrics.METRICS`: `lpips`, `miou` or `ssim`.
+        before, after: its value with float32 weights, and with those of the file.
+        pairs: how many.
+        of: which pairs, for people.
+    """
+
+    metric: str
+    before: float
+    after: float
+    pairs: int
+    of: str
+
+    @property
+    def value(self) -> float:
+        """By how much it is worse; negative where it is better."""
+        change = self.before - self.after
+        return change if METRICS[self.metric].higher_is_better else -change
+
+    @property
+    def refused(self) -> bool:
+        """Whether that is more than `MAX_LOSS`."""
+        return not self.value <= MAX_LOSS
+
+    def __str__(self) -> str:
+        name = METRICS[self.metric].name
+        return f"{name} {self.before:.4f} to {self.after:.4f}, a loss of {self.value:.4f}, on {self.pairs} {self.of}"
+
+
+def export_web(bundle: Bundle, path: str | Path, *, store: Store = "fp16") -> Path:
+    """Writes a bundle's network for browsers, in raster mode; the file appears whole or not at all.
+
+    Inputs and outputs are those of `export_onnx`, and `noise`, float32 (N, bands, H, W), normal, where the generator
+    has a noise image. The metadata says `store`, `noise_bands`, `overlap` and `quality`: `unmeasured` until
+    `note_storage_loss` says more.
+
+    Args:
+        bundle: any.
+        path: the file to write.
+        store: `fp16`, half of float32; `int8`, a quarter; or `fp32`, for comparing with.
+
+    Raises:
+        MissingPackageError: if the package onnx is not installed.
+        ConfigError: if the network cannot be exported, or its weights do not fit into fp16.
+        StorageError: if the file cannot be written.
+    """
+    model = build_model(bundle, "raster", noise=True)
+    if store != "fp32":
+        store_small(model, store)
+    _note(
+        model,
+        store=store,
+        noise_bands=str(noise_bands(bundle)),
+        overlap=str(int(getattr(bundle.network, "overlap", 0) or bundle.header.size)),
+        **({} if store == "fp32" else {"quality": "unmeasured"}),
+    )
+    return write_model(model, path)
+
+
+def note_storage_loss(path: str | Path, loss: StorageLoss) -> None:
+    """Writes into a file for browsers what its weights cost, and whether it is kept or refused.
+
+    Raises:
+        StorageError: if the file cannot be written.
+    """
+    import onnx
+
+    model = onnx.load(str(path))
+    scores = {"metric": loss.metric, "before": loss.before, "after": loss.after, "pairs": loss.pairs, "of": loss.of}
+    _note(
+        model,
+        quality="refused" if loss.refused else "kept",
+        quality_loss=str(loss),
+        quality_scores=json.dumps({**scores, "value": loss.value}),
+    )
+    write_model(model, path)
+
+
+def store_small(model: Any, store: Literal["fp16", "int8"]) -> None:
+    """Stores a ModelProto's float32 weights small, and puts what widens them before the nodes that use them.
+
+    Raises:
+        ConfigError: if a weight does not fit into fp16.
+    """
+    from onnx import TensorProto, helper, numpy_helper
+
+    axes = _output_axes(model)
+    kept, before = [], []
+    for tensor in model.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if tensor.data_type != TensorProto.FLOAT or values.size < _SMALL:
+            kept.append(tensor)
+            continue
+        name = tensor.name
+        stored, wide = f"{name}/stored", f"{name}/wide"
+        if store == "int8" and values.ndim > 1 and values.size >= _SENSITIVE:
+            small, scale = _in_8_bits(values, axes.get(name, 0))
+            kept.append(numpy_helper.from_array(scale, f"{name}/scale"))
+            before.append(helper.make_node("Cast", [stored], [wide], to=TensorProto.FLOAT))
+            before.append(helper.make_node("Mul", [wide, f"{name}/scale"], [name]))
+        else:
+            small = values.astype(np.float16)
+            if not np.isfinite(small).all():
+                raise ConfigError(f"The weight {name} holds {np.abs(values).max():.3g}, which does not fit into fp16.")
+            before.append(helper.make_node("Cast", [stored], [name], to=TensorProto.FLOAT))
+        kept.append(numpy_helper.from_array(small, stored))
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
+    nodes = [*before, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+
+
+def _output_axes(model: Any) -> dict[str, int]:
+    """The axis of a weight's output channels, where it is not the first."""
+    return {node.input[1]: 1 for node in model.graph.node if node.op_type == "ConvTranspose"}
+
+
+def _in_8_bits(values: NDArray[np.float32], axis: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Weights as int8 and the scale of each channel of an axis, shaped to be multiplied with them."""
+    others = tuple(number for number in range(values.ndim) if number != axis)
+    largest = np.abs(values).max(axis=others, keepdims=True)
+    scale = np.where(largest > 0.0, largest / 127.0, 1.0).astype(np.float32)
+    return np.rint(values / scale).astype(np.int8), scale
+
+
+def _note(model: Any, **properties: str) -> None:
+    """Adds to a ModelProto's metadata."""
+    import onnx
+
+    there = {entry.key: entry.value for entry in model.metadata_props}
+    onnx.helper.set_model_props(model, {**there, **properties})
