@@ -13,7 +13,7 @@ import numpy as np
 
 from terramorph.errors import TerramorphError
 
-MUTATIONS = int(os.environ.get("TERRAMORPH_FUZZ", "300"))
+MUTATIONS = int(os.environ.get("TERRAMORPH_FUZZ", "100"))
 """Mutations of each file; TERRAMORPH_FUZZ=10000 looks more closely."""
 SECONDS, MEGABYTES = 5.0, 1000
 """The most that one parse may take."""

@@ -91,21 +91,20 @@ def degrees(grid):
 def town(tmp_path_factory):
     """A photograph in UTM, turned against the tiles, with a corner without data."""
     path = tmp_path_factory.mktemp("town") / "town.tif"
-    made = make_town(700, seed=4, resolution=0.9).aerial()
+    made = make_town(420, seed=4, resolution=0.9).aerial()
     mask = np.ones(made.mask.shape, bool)
-    mask[:300, :260] = False
+    mask[:180, :156] = False
     write_image(Raster(made.pixels, mask, made.grid, made.bands), path)
     return path
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_finest_zoom_is_what_warping_gives(tmp_path, town, kind):
-    path, windows = archive(tmp_path, kind), []
+def test_the_finest_zoom_is_what_warping_gives(tmp_path, town):
+    path, windows = tmp_path / "a.pmtiles", []
     with ImageSource(town) as source:
         read = source.read
         source.read = lambda grid: windows.append(read(grid)) or windows[-1]
-        write_tiles(source, path, kind=kind, name="Town", attribution="© us")
-        with TileSource(KINDS[kind](path)) as made:
+        write_tiles(source, path, kind="pmtiles", name="Town", attribution="© us")
+        with TileSource(PMTiles(path)) as made:
             assert made.zoom == 17  # 1.19 m on the equator, and 0.73 m at the town's latitude
             assert made.licence == "© us"
             for window in windows:
@@ -115,20 +114,19 @@ def test_the_finest_zoom_is_what_warping_gives(tmp_path, town, kind):
             wanted, found = read(made.grid), made.read(made.grid)
     assert {window.grid.shape for window in windows} == {(256, 256)}
     # GDAL goes from one projection to another in steps, which begin elsewhere in another window.
-    assert 0.4 < wanted.mask.mean() < 0.9
+    assert 0.3 < wanted.mask.mean() < 0.9
     assert (found.mask != wanted.mask).mean() < 1e-4
     assert np.abs(found.pixels.astype(int) - wanted.pixels)[:, found.mask & wanted.mask].max() <= 3
     assert sorted(file.name for file in tmp_path.iterdir()) == [path.name]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_same_bytes_whatever_the_threads(tmp_path, town, kind):
+def test_the_same_bytes_whatever_the_threads(tmp_path, kind):
     made = []
     for threads in (1, 3):
         path = archive(tmp_path, kind)
         path = path.with_name(f"{threads}{path.name}")
-        with ImageSource(town) as source:
-            write_tiles(source, path, kind=kind, name="Town", threads=threads)
+        write_tiles(scene(), path, kind=kind, name="Town", threads=threads)
         made.append(content(path) if kind == "xyz" else path.read_bytes())
     assert made[0] == made[1]
 
@@ -325,11 +323,10 @@ def refused():
     ]
 
 
-@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("raster", "options", "says"), refused())
-def test_what_cannot_be_tiles_is_refused_and_nothing_is_left(tmp_path, kind, raster, options, says):
+def test_what_cannot_be_tiles_is_refused_and_nothing_is_left(tmp_path, raster, options, says):
     with pytest.raises(RasterError, match=says):
-        write_tiles(Held(raster), archive(tmp_path, kind), kind=kind, name="a", **options)
+        write_tiles(Held(raster), tmp_path / "a.pmtiles", kind="pmtiles", name="a", **options)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -396,8 +393,16 @@ def across(tmp_path, crs, name="line.tif"):
     return path
 
 
-@pytest.mark.parametrize("kind", ["xyz", "mbtiles", "pmtiles"])
-@pytest.mark.parametrize("crs", ["EPSG:4326", "west", "EPSG:3857", "EPSG:3832", "EPSG:32760"])
+@pytest.mark.parametrize(
+    ("crs", "kind"),
+    [
+        ("EPSG:4326", "xyz"),
+        ("west", "mbtiles"),
+        ("EPSG:3857", "pmtiles"),
+        ("EPSG:3832", "mbtiles"),
+        ("EPSG:32760", "pmtiles"),
+    ],
+)
 def test_ground_across_180_degrees_is_written_and_read_on_both_sides(tmp_path, crs, kind):
     made = tmp_path / f"made.{kind}"
     with open_source(across(tmp_path, crs)) as source:

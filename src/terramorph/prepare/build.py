@@ -17,10 +17,10 @@ from terramorph.bands import colours_first
 from terramorph.errors import ConfigError, DatasetError, InputError, warn
 from terramorph.pairs import has_split, open_pairs
 from terramorph.pairs.manifest import SPLITS, AreaRecord, GridRecord, Manifest, SideRecord
-from terramorph.prepare.cut import Cut, Place, add_block_shifts, correlation, cut, make_folders, unread, value_range
+from terramorph.prepare.cut import Cut, add_block_shifts, correlation, cut, make_folders, unread, value_range
 from terramorph.prepare.finish import finish
 from terramorph.prepare.jobs import FolderJob, GridJob, Job, MapLook, Part
-from terramorph.prepare.journal import FOLDER, Journal, held
+from terramorph.prepare.journal import FOLDER, Journal, Place, held
 from terramorph.prepare.labels import map_palette
 from terramorph.prepare.options import Inputs, Options
 from terramorph.prepare.places import area_places
@@ -154,7 +154,7 @@ def _plan_folder(one: Inputs, out: Path, options: Options, journal: Journal, ope
     if not folders:
         open_pairs(root, "train")  # says what is wrong
     places = [
-        Place(f"{name}_{split}_{pair}", name, split, None, row, 0, 0, 0)
+        Place(id=f"{name}_{split}_{pair}", area=name, split=split, dropped=None, row=row, col=0, y=0, x=0)
         for split, folder in folders.items()
         for row, pair in enumerate(folder.ids)
     ]

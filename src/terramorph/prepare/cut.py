@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,46 +15,14 @@ from numpy.typing import NDArray
 from terramorph.atomic import make_folder
 from terramorph.bands import band_order, default_bands
 from terramorph.pairs.manifest import AreaRecord
-from terramorph.prepare.journal import Row
+from terramorph.prepare.journal import Place, Row
 from terramorph.prepare.measure import MEASURE_NAMES, measure_pair
 from terramorph.prepare.options import Options
-from terramorph.prepare.registration import LEAST_SHIFT, Shift, correlate, locate, locate_common
+from terramorph.prepare.registration import LEAST_SHIFT, UNKNOWN, correlate, locate, locate_common
 from terramorph.raster import Raster, write_image
 
 SHIFT_BLOCK = 4
 """Tiles along the side of a block whose common shift is told."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """A tile to be cut.
-
-    Attributes:
-        id: of the pair.
-        area: name of its area.
-        split: train, val or test; None for a tile that is judged and not written.
-        dropped: why it is not written, where that is known before: `buffer`, `unlisted`, `outside`.
-        row, col: in the lattice.
-        y, x: first pixel on the area's grid.
-    """
-
-    id: str
-    area: str
-    split: str | None
-    dropped: str | None
-    row: int
-    col: int
-    y: int
-    x: int
-
-    def files(self, out: Path, twins: bool) -> tuple[Path, ...]:
-        """Where the pair's images go."""
-        if self.split is None:
-            return ()
-        folder = out / self.split
-        if twins:
-            return folder / "A" / f"{self.id}.tif", folder / "B" / f"{self.id}.tif"
-        return (folder / f"{self.id}.png",)
 
 
 def side_by_side(source: Raster, target: Raster) -> bool:
@@ -104,12 +72,12 @@ def cut(
     measures = measure_pair(
         source,
         target,
-        shift=Shift(math.nan, math.nan, 0.0) if surface is None else locate(surface),
+        shift=UNKNOWN if surface is None else locate(surface),
         labels=math.nan if labels is None else float(labels.mean()),
         source_range=area.source.range,
         target_range=area.target.range,
     )
-    row = Row(**asdict(place), **_rounded(asdict(measures)))
+    row = Row(**place.model_dump(), **_rounded(measures.model_dump()))
     if place.dropped is None:
         row.dropped = _unwanted(row, options)
     if row.dropped is None:
@@ -143,7 +111,7 @@ def add_block_shifts(cuts: Sequence[Cut]) -> list[Row]:
         blocks[one.row.row // SHIFT_BLOCK, one.row.col // SHIFT_BLOCK].append(one)
     for members in blocks.values():
         surfaces = [one.surface for one in members if one.surface is not None]
-        shift = locate_common(surfaces) if surfaces else Shift(math.nan, math.nan, 0.0)
+        shift = locate_common(surfaces) if surfaces else UNKNOWN
         for one in members:
             row, near = one.row, _rounded(asdict(shift))
             row.block_dx, row.block_dy, row.block_confidence = near["dx"], near["dy"], near["confidence"]
@@ -192,7 +160,7 @@ def _unwanted(row: Row, options: Options) -> str | None:
 def unread(place: Place, why: str) -> Cut:
     """What becomes of a tile that could not be read and is skipped."""
     measures = {name: 0 if name == "hash" else math.nan for name in MEASURE_NAMES}
-    left_out = {**asdict(place), "split": None, "dropped": "unreadable", "note": why}
+    left_out = {**place.model_dump(), "split": None, "dropped": "unreadable", "note": why}
     return Cut(Row(**left_out, **measures, block_confidence=math.nan), None)
 
 

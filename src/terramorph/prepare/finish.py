@@ -21,7 +21,6 @@ from terramorph.geo import Grid, project_shapes
 from terramorph.geo.period import cut_at_line
 from terramorph.pairs import warn_if_few
 from terramorph.pairs.manifest import FOOTPRINTS, SPLITS, AreaRecord, Manifest
-from terramorph.prepare.cut import Place
 from terramorph.prepare.journal import Journal, Row
 from terramorph.prepare.measure import MEASURE_NAMES, near_duplicates
 from terramorph.prepare.options import Options
@@ -133,8 +132,7 @@ def _drop_duplicates(rows: list[Row], out: Path) -> None:
             groups[row.duplicates].append(row)
     for members in groups.values():
         for row in sorted(members, key=lambda r: -SPLITS.index(str(r.split)))[1:]:
-            place = Place(**row.model_dump(include=set(Place.__dataclass_fields__)))
-            for file in (*place.files(out, True), *place.files(out, False)):
+            for file in (*row.files(out, True), *row.files(out, False)):
                 file.unlink(missing_ok=True)
             row.split, row.dropped = None, "duplicate"
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 from affine import Affine
@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from terramorph.geo import Grid
 from terramorph.pairs import PairFolder
 from terramorph.pairs.manifest import AreaRecord
-from terramorph.prepare.cut import SHIFT_BLOCK, Place
+from terramorph.prepare.cut import SHIFT_BLOCK
+from terramorph.prepare.journal import Place
 from terramorph.prepare.labels import MARGIN, remove_labels
 from terramorph.prepare.plan import Area
 from terramorph.prepare.registration import shift_raster
@@ -41,32 +42,6 @@ class Part(NamedTuple):
     source: Raster
     target: Raster
     labels: NDArray[np.bool_] | None
-
-
-class Job(Protocol):
-    """An area that is being prepared."""
-
-    @property
-    def record(self) -> AreaRecord:
-        """What the journal knows of it."""
-        ...
-
-    @property
-    def places(self) -> list[Place]:
-        """All its tiles, in reading order."""
-        ...
-
-    def strips(self) -> Iterator[list[Place]]:
-        """Tiles that are best read together, in reading order."""
-        ...
-
-    def load(self, strip: list[Place]) -> list[Part]:
-        """Reads the tiles of a strip.
-
-        Raises:
-            InputError: if one cannot be read.
-        """
-        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +73,8 @@ class GridJob:
     """Two sides that are cut on one grid.
 
     Attributes:
-        record, places: see `Job`.
+        record: what the journal knows of the area.
+        places: all its tiles, in reading order.
         area: the sides and their grid.
         tile: side in pixels.
         look: None for a target on which no labels are looked for.
@@ -159,7 +135,8 @@ class FolderJob:
     """Pairs that came as pairs; they keep their split and their size.
 
     Attributes:
-        record, places: see `Job`.
+        record: what the journal knows of the area.
+        places: all its pairs, in reading order.
         folders: split -> its pairs.
         look: None for targets on which no labels are looked for.
         categorical: whether targets hold classes, and are moved by whole pixels.
@@ -190,6 +167,10 @@ class FolderJob:
         if self.look:
             target, labels = self.look.apply(target)
         return Part(place, self.record.source.fit(pair.a), target, labels)
+
+
+Job = GridJob | FolderJob
+"""An area that is being prepared. `strips` gives tiles that are best read together, and `load` reads one."""
 
 
 def read_shifted(target: Source, grid: Grid, shift: tuple[float, float] | None) -> Raster:

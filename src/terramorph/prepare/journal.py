@@ -23,6 +23,7 @@ from terramorph.documents import parse_json
 from terramorph.errors import DatasetError, StorageError
 from terramorph.geo import Grid
 from terramorph.pairs.manifest import AreaRecord
+from terramorph.prepare.measure import Measures
 from terramorph.prepare.options import Options
 
 FOLDER = ".prepare"
@@ -30,7 +31,7 @@ MOST_APART = 1.1
 """Ground resolutions of areas may differ by this ratio: that of web mercator changes with latitude."""
 MOST_TURNED = 5.0
 """Degrees by which the rows of two areas may run apart."""
-_INT32, _UINT64 = 2**31 - 1, 2**64 - 1
+_Pixels = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 def _inside(name: str) -> str:
@@ -41,13 +42,41 @@ def _inside(name: str) -> str:
     return name
 
 
-class Row(BaseModel):
-    """One finished tile: a `Place`, its `Measures`, and what is told of it later.
+class Place(BaseModel):
+    """A tile to be cut.
 
     Attributes:
-        id, area, split, dropped, row, col, y, x: of `Place`; split None and dropped the reason where it was left out.
-        nodata, source_blank, target_blank, source_detail, target_detail, haze, labels, dx, dy, confidence, hash: of
-            `Measures`; NaN for none.
+        id: of the pair.
+        area: name of its area.
+        split: train, val or test; None for a tile that is measured and not written.
+        dropped: why it is not written: `buffer`, `unlisted`, `outside`; in a `Row` also what was found out later.
+        row, col: in the lattice.
+        y, x: first pixel on the area's grid.
+    """
+
+    id: Annotated[str, AfterValidator(_inside)]
+    area: str
+    split: Literal["train", "val", "test"] | None
+    dropped: str | None
+    row: _Pixels
+    col: _Pixels
+    y: _Pixels
+    x: _Pixels
+
+    def files(self, out: Path, twins: bool) -> tuple[Path, ...]:
+        """Where the pair's images go."""
+        if self.split is None:
+            return ()
+        folder = out / self.split
+        if twins:
+            return folder / "A" / f"{self.id}.tif", folder / "B" / f"{self.id}.tif"
+        return (folder / f"{self.id}.png",)
+
+
+class Row(Measures, Place):
+    """A finished tile: its place, its measures (NaN for none), and what is told of it later.
+
+    Attributes:
         block_dx, block_dy, block_confidence: the common `Shift` of the tiles of its block.
         note: why it could not be read.
         duplicates: number of its group of look-alikes from 1, None for none; not in the journal.
@@ -55,25 +84,6 @@ class Row(BaseModel):
 
     model_config = ConfigDict(ser_json_inf_nan="constants")
 
-    id: Annotated[str, AfterValidator(_inside)]
-    area: str
-    split: Literal["train", "val", "test"] | None
-    dropped: str | None
-    row: int = Field(ge=0, le=_INT32)
-    col: int = Field(ge=0, le=_INT32)
-    y: int = Field(ge=0, le=_INT32)
-    x: int = Field(ge=0, le=_INT32)
-    nodata: float
-    source_blank: float
-    target_blank: float
-    source_detail: float
-    target_detail: float
-    haze: float
-    labels: float
-    dx: float
-    dy: float
-    confidence: float
-    hash: int = Field(ge=0, le=_UINT64)
     block_dx: float = math.nan
     block_dy: float = math.nan
     block_confidence: float = 0.0

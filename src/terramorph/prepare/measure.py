@@ -6,16 +6,19 @@ All measures but the shift are taken on 8 bits: uint8 as it is, anything else st
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
 from typing import Any
 
 import cv2
 import numpy as np
+import pandas
 from numpy.typing import NDArray
+from pydantic import BaseModel, Field
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from terramorph.bands import colour_of
-from terramorph.errors import DatasetError, RasterError
-from terramorph.prepare.registration import LEAST_SHIFT, Shift, estimate_shift
+from terramorph.errors import RasterError
+from terramorph.prepare.registration import UNKNOWN, Shift
 from terramorph.raster.raster import Raster
 
 _SAME = 8
@@ -29,8 +32,11 @@ _PATCH = 15
 """Side in pixels of the patches that must be bright throughout to count as veiled."""
 
 
-@dataclass(frozen=True, slots=True)
-class Measures:
+_ALIKE = 3
+"""Bits of 64 by which the hashes of look-alikes may differ."""
+
+
+class Measures(BaseModel):
     """The numbers of one pair; `MEASURE_NAMES` are its columns.
 
     Attributes:
@@ -61,10 +67,10 @@ class Measures:
     dx: float
     dy: float
     confidence: float
-    hash: int
+    hash: int = Field(ge=0, lt=2**64)
 
 
-MEASURE_NAMES: tuple[str, ...] = tuple(f.name for f in fields(Measures))
+MEASURE_NAMES: tuple[str, ...] = tuple(Measures.model_fields)
 """Names of the measures in the order in which tables list them."""
 
 
@@ -72,39 +78,31 @@ def measure_pair(
     source: Raster,
     target: Raster,
     *,
-    shift: Shift | None = None,
+    shift: Shift = UNKNOWN,
     labels: float = math.nan,
     source_range: tuple[float, float] | None = None,
     target_range: tuple[float, float] | None = None,
-    max_shift: float = 16,
 ) -> Measures:
     """Measure one pair.
 
     Args:
         source: Imagery, any dtype and number of bands.
         target: The map on the same pixels, any dtype and number of bands.
-        shift: If it is known already. Default: estimated.
+        shift: Of the target, if it was looked for.
         labels: Share 0 to 1 of the target under lettering and icons.
         source_range: Stored values (low, high) that become 0 and 255 where the dtype is not uint8. Give that of the
             whole source: the default, the tile's own 1st and 99th percentiles, makes noise in a blank tile look like
             detail.
         target_range: The same for the target.
-        max_shift: Range in pixels in which the shift is looked for, at most a quarter of the shorter side.
 
     Raises:
-        RasterError: If the sizes differ or the range is under `LEAST_SHIFT`.
+        RasterError: If the sizes differ.
     """
     if source.grid.shape != target.grid.shape:
         raise RasterError(
             f"Sides of {source.grid.shape} and {target.grid.shape} pixels cannot be compared; read both on one grid."
         )
     valid = source.mask & target.mask
-    full = bool(valid.all())
-    reach = min(max_shift, min(source.grid.shape) // 4)
-    if shift is None and reach < LEAST_SHIFT <= max_shift:
-        shift = Shift(math.nan, math.nan, 0.0)
-    elif shift is None:
-        shift = estimate_shift(source.pixels, target.pixels, None if full else valid, reach)
     photo = _to_levels(source, source_range)
     drawn = _to_levels(target, target_range)
     grey = _mean_band(photo)
@@ -123,43 +121,29 @@ def measure_pair(
     )
 
 
-def near_duplicates(
-    hashes: NDArray[np.uint64], max_distance: int = 3, ignore: NDArray[np.bool_] | None = None
-) -> NDArray[np.int64]:
-    """Group pictures whose hashes differ in few bits.
-
-    Exact: two hashes at most ``max_distance`` bits apart agree in at least one of ``max_distance + 1`` pieces, so only
-    those that share a piece are compared. Groups chain: where a is near b and b near c, all three are one group.
+def near_duplicates(hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """Group pictures whose hashes differ in at most 3 bits. Groups chain: where a is near b and b near c, all are one.
 
     Args:
         hashes: uint64 (N,), of `Measures`.
-        max_distance: Bits, 0 to 7.
-        ignore: bool (N,), True for pictures that are near none: blank ones, whose hashes are all alike or noise.
 
     Returns:
         int64 (N,): the group of each picture, numbered from 0 in order of first appearance. A picture without a
         near duplicate has a group of its own.
-
-    Raises:
-        DatasetError: If ``max_distance`` is out of range.
     """
-    if not 0 <= max_distance <= 7:
-        raise DatasetError(f"Near duplicates up to {max_distance} bits apart cannot be looked for; give 0 to 7.")
-    values = np.asarray(hashes, np.uint64)
-    kept = np.arange(len(values)) if ignore is None else np.flatnonzero(~ignore)
-    distinct, member = np.unique(values[kept], return_inverse=True)
-    root = _components(_close_pairs(distinct, max_distance), len(distinct))
-    label = len(distinct) + np.arange(len(values))
-    label[kept] = root[member]
-    _, first, group = np.unique(label, return_index=True, return_inverse=True)
-    number = np.empty(len(first), np.int64)
-    number[np.argsort(first)] = np.arange(len(first))
-    return number[group]
+    distinct, member = np.unique(hashes, return_inverse=True)
+    near = _close_pairs(distinct)
+    graph = coo_array((np.ones(len(near)), near.T), shape=(len(distinct),) * 2)
+    groups = connected_components(graph, directed=False)[1] if len(distinct) else np.zeros(0, np.int64)
+    return np.asarray(pandas.factorize(groups[member])[0])
 
 
-def _close_pairs(distinct: NDArray[np.uint64], max_distance: int) -> NDArray[np.int64]:
-    """Pairs (P, 2) of indices of distinct hashes at most ``max_distance`` bits apart; some are listed twice."""
-    edges = np.linspace(0, 64, max_distance + 2).astype(np.int64)
+def _close_pairs(distinct: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """Pairs (P, 2) of indices of distinct hashes at most `_ALIKE` bits apart; some are listed twice.
+
+    Two such hashes agree in at least one of `_ALIKE` + 1 pieces, so only those that share a piece are compared.
+    """
+    edges = np.linspace(0, 64, _ALIKE + 2).astype(np.int64)
     found = [np.empty((0, 2), np.int64)]
     for low, high in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
         piece = (distinct >> np.uint64(low)) & np.uint64((1 << (high - low)) - 1)
@@ -171,22 +155,9 @@ def _close_pairs(distinct: NDArray[np.uint64], max_distance: int) -> NDArray[np.
             left = left[piece[left] == piece[left + step]]
             if len(left) == 0:
                 break
-            near = left[np.bitwise_count(sorted_hashes[left] ^ sorted_hashes[left + step]) <= max_distance]
+            near = left[np.bitwise_count(sorted_hashes[left] ^ sorted_hashes[left + step]) <= _ALIKE]
             found.append(np.stack([order[near], order[near + step]], 1))
     return np.concatenate(found)
-
-
-def _components(pairs: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """For each of ``count`` nodes the smallest index among those it is connected with."""
-    root = np.arange(count)
-    while True:
-        before = root.copy()
-        least = np.minimum(root[pairs[:, 0]], root[pairs[:, 1]])
-        np.minimum.at(root, root[pairs[:, 0]], least)
-        np.minimum.at(root, root[pairs[:, 1]], least)
-        root = root[root]
-        if np.array_equal(root, before):
-            return root
 
 
 def _to_levels(raster: Raster, limits: tuple[float, float] | None) -> NDArray[np.uint8]:

@@ -14,8 +14,7 @@ from terramorph.errors import DatasetError
 from terramorph.geo import Grid, project, project_shapes
 from terramorph.geo.period import beside
 from terramorph.pairs.manifest import SPLITS, AreaRecord
-from terramorph.prepare.cut import Place
-from terramorph.prepare.journal import Journal
+from terramorph.prepare.journal import Journal, Place
 from terramorph.prepare.options import Options
 from terramorph.prepare.plan import Area, Tiles, covered_share, plan_tiles, tile_boxes
 from terramorph.prepare.split import (
@@ -69,7 +68,16 @@ def area_places(area: Area, options: Options, journal: Journal) -> list[Place]:
     reasons[close & (codes != NONE)] = "buffer"
     codes[close] = NONE
     return [
-        Place(i, area.name, None if code == NONE else SPLITS[code], why or None, row, col, y, x)
+        Place(
+            id=i,
+            area=area.name,
+            split=None if code == NONE else SPLITS[code],
+            dropped=why or None,
+            row=row,
+            col=col,
+            y=y,
+            x=x,
+        )
         for i, code, why, row, col, y, x in zip(
             ids, codes.tolist(), reasons.tolist(), *(part.tolist() for part in tiles), strict=True
         )

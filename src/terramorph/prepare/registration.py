@@ -64,6 +64,10 @@ class Shift:
     confidence: float
 
 
+UNKNOWN = Shift(math.nan, math.nan, 0.0)
+"""The shift of sides too small, or with too little data, to tell one."""
+
+
 def estimate_shift(
     a: NDArray[Any], b: NDArray[Any], mask: NDArray[np.bool_] | None = None, max_shift: float = 16
 ) -> Shift:

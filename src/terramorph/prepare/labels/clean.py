@@ -94,56 +94,12 @@ def map_palette(samples: Iterable[NDArray[np.uint8]], most: int = 24) -> NDArray
     return np.asarray(colours[kept].astype(np.uint8).reshape(-1, 3))
 
 
-def find_labels(rgb: NDArray[np.uint8], palette: NDArray[np.uint8] | None = None) -> NDArray[np.bool_]:
-    """The pixels of a map that text and icons cover.
-
-    Args:
-        rgb: uint8 (3, H, W).
-        palette: uint8 (K, 3), as `map_palette` gives it. Default: that of the image itself.
-
-    Returns:
-        bool (H, W).
-
-    Raises:
-        RasterError: If the map is not uint8 (3, H, W), or the palette not uint8 (K, 3).
-    """
-    return remove_labels(rgb, palette).mask
-
-
-def clean_labels(
-    rgb: NDArray[np.uint8], mask: NDArray[np.bool_] | None = None, palette: NDArray[np.uint8] | None = None
-) -> NDArray[np.uint8]:
-    """A map with its labels painted over; every other pixel as it was.
-
-    Args:
-        rgb: uint8 (3, H, W).
-        mask: bool (H, W), what to paint over. Default: what `find_labels` finds.
-        palette: As for `find_labels`.
-
-    Returns:
-        uint8 (3, H, W).
-
-    Raises:
-        RasterError: If the map is not uint8 (3, H, W), the palette not uint8 (K, 3), or the mask has another size.
-    """
-    if mask is None:
-        return remove_labels(rgb, palette).rgb
-    image = _interleaved(rgb)
-    if mask.shape != image.shape[:2]:
-        raise RasterError(f"The mask is {mask.shape} and the map {image.shape[:2]}; give one of the map's size.")
-    colours = _colours(rgb, palette)
-    painted = _paint(image, mask, _large(image, _flat(image), colours), colours)
-    lead_on(painted, image, mask, mask, colours)
-    image[mask] = painted[mask]
-    return np.ascontiguousarray(image.transpose(2, 0, 1))
-
-
 def remove_labels(rgb: NDArray[np.uint8], palette: NDArray[np.uint8] | None = None) -> Cleaned:
     """Find labels and paint them over, in one go; wide images are worked on in blocks.
 
     Args:
         rgb: uint8 (3, H, W).
-        palette: As for `find_labels`.
+        palette: uint8 (K, 3), as `map_palette` gives it. Default: that of the image itself.
 
     Raises:
         RasterError: If the map is not uint8 (3, H, W), or the palette not uint8 (K, 3).
