@@ -87,7 +87,7 @@ def test_damaged_files_that_place_an_image(folder: Path, name: str) -> None:
         (folder / name).write_bytes(data)
         read_both(opened)
 
-    assert 0 < only_ours(parse, BESIDE[name].encode()) < MUTATIONS
+    assert 0 < only_ours(parse, BESIDE[name].encode(), seed=1) < MUTATIONS
 
 
 @pytest.mark.parametrize("name", ["a.tif", "a.png"])

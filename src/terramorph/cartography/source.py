@@ -23,7 +23,7 @@ from terramorph.cartography.vectorfile import GdalFile, VectorFile
 from terramorph.errors import RasterError, warn
 from terramorph.geo.grid import Grid
 from terramorph.raster.raster import Raster
-from terramorph.raster.source import Closing
+from terramorph.raster.source import Source
 
 WIDEST_M = 100.0
 """Lines that are wider than this, in metres, may be missed where they only reach into a window."""
@@ -33,8 +33,8 @@ _KEPT = 4
 _PARTS = {".shp": (".shx", ".dbf", ".prj", ".cpg"), ".tab": (".dat", ".map", ".id"), ".mif": (".mid",)}
 
 
-class VectorSource(Closing):
-    """A vector file, drawn where it is asked for. A `terramorph.raster.source.Source`; threads may share it.
+class VectorSource(Source):
+    """A vector file, drawn where it is asked for; threads may share it.
 
     What is read for a window is kept for its neighbours: features of at most four blocks of some windows each.
     GeoJSON and OpenStreetMap files have no index; they are read whole, once, and stay in memory.

@@ -10,18 +10,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 from odc.geo.crs import CRS
-from odc.geo.geom import Geometry
 
 from terramorph.bands import Units, default_bands
 from terramorph.errors import MissingPackageError, RasterError
 from terramorph.geo.grid import Grid
 from terramorph.raster.layout import ReadOptions, checked_names, picked
-from terramorph.raster.orientation import orientation_between, upright, upright_grid
 from terramorph.raster.raster import Raster
 from terramorph.raster.resample import Resampling
-from terramorph.raster.source import Closing
+from terramorph.raster.source import Source
 from terramorph.raster.values import is_value, settle
-from terramorph.raster.warp import footprint, kernel_reach, warp, window_offset
+from terramorph.raster.warp import needed, placed
 
 if TYPE_CHECKING:
     import xarray
@@ -49,20 +47,11 @@ class ArrayLayout:
 
     def needed(self, grid: Grid) -> tuple[slice, slice] | None:
         """(rows, columns) of the array on which the pixels of a grid depend; None where it lies outside."""
-        offset = window_offset(self.grid, grid)
-        if offset is not None:
-            top, left = offset
-            bottom, right = top + grid.height, left + grid.width
-        else:
-            place = footprint(self.grid, grid)
-            if place is None:
-                return None
-            around = kernel_reach(place) + 1
-            top, left = math.floor(place.top) - around, math.floor(place.left) - around
-            bottom, right = math.ceil(place.bottom) + around, math.ceil(place.right) + around
-        rows = slice(max(top, 0), min(bottom, self.grid.height))
-        columns = slice(max(left, 0), min(right, self.grid.width))
-        return (rows, columns) if rows.stop > rows.start and columns.stop > columns.start else None
+        window = needed(self.grid, grid, self.resampling)
+        if window is None:
+            return None
+        y, x, height, width = window
+        return slice(y, y + height), slice(x, x + width)
 
     def placed(self, stored: NDArray[Any] | None, where: tuple[slice, slice] | None, grid: Grid) -> Raster:
         """The pixels on a grid.
@@ -79,36 +68,10 @@ class ArrayLayout:
         return self.laid(Raster(*settle(stored, self._valid(stored)), own, self.bands, self.units), grid)
 
     def laid(self, raster: Raster | None, grid: Grid) -> Raster:
-        """A part of the array on a grid: stored pixels where they lie on it, mirrored or turned if need be.
-
-        Args:
-            raster: what is `needed`; None: nothing.
-            grid: to read.
-        """
+        """What is `needed` of the array, as a raster, on a grid; None: nothing."""
         if raster is None:
-            return self._padded(None, 0, 0, grid)
-        if raster.grid == grid:
-            return raster
-        offset = window_offset(raster.grid, grid)
-        if offset is None:
-            orientation = orientation_between(raster.grid, grid)
-            turned = upright_grid(raster.grid, orientation)
-            offset = window_offset(turned, grid)
-            if offset is None:
-                return warp(raster, grid, self.resampling)
-            sides = upright(raster.pixels, orientation), upright(raster.mask, orientation)
-            raster = Raster(*sides, turned, self.bands, self.units)
-        return self._padded(raster, *offset, grid)
-
-    def _padded(self, raster: Raster | None, y: int, x: int, grid: Grid) -> Raster:
-        """The window of a raster from its row y and column x on; 0 and masked outside of it."""
-        pixels, mask = np.zeros((len(self.bands), *grid.shape), self.dtype), np.zeros(grid.shape, np.bool_)
-        if raster is not None:
-            top, left = max(y, 0), max(x, 0)
-            bottom, right = min(y + grid.height, raster.height), min(x + grid.width, raster.width)
-            to, of = ((slice(top - dy, bottom - dy), slice(left - dx, right - dx)) for dy, dx in ((y, x), (0, 0)))
-            pixels[:, *to], mask[to] = raster.pixels[:, *of], raster.mask[of]
-        return Raster(pixels, mask, grid, self.bands, self.units)
+            return Raster.empty(grid, self.bands, self.dtype, self.units)
+        return placed(raster, grid, self.resampling)
 
     def _valid(self, stored: NDArray[Any]) -> NDArray[np.bool_]:
         """Where bands hold data, bool (C, H, W)."""
@@ -118,27 +81,24 @@ class ArrayLayout:
         return valid
 
 
-class _Held(Closing):
+class _Held(Source):
     """What the sources of this file share.
 
     Attributes:
-        name, grid, extent, bands, dtype, units, sequential, licence: as `Source` says.
         layout: what is known without the pixels.
     """
 
-    name: str
-    licence: str | None = None
-    sequential = False
+    grid: Grid
 
     def __init__(self, layout: ArrayLayout) -> None:
         self.layout = layout
         self.grid, self.bands, self.dtype = layout.grid, layout.bands, layout.dtype
         self.units = layout.units
-        self.extent: Geometry = layout.grid.geobox.extent
+        self.extent = layout.grid.geobox.extent
 
 
 class RasterSource(_Held):
-    """The pixels of a Raster. A `Source`.
+    """The pixels of a Raster.
 
     Args:
         raster: with a place or without. What is not finite is masked.
@@ -163,12 +123,8 @@ class RasterSource(_Held):
 
     def read(self, grid: Grid) -> Raster:
         """The pixels on a grid, as `Source` says."""
-        where = self.layout.needed(grid)
-        if where is None:
-            return self.layout.laid(None, grid)
-        rows, columns = where
-        size = rows.stop - rows.start, columns.stop - columns.start
-        return self.layout.laid(self._raster.crop(rows.start, columns.start, *size), grid)
+        window = needed(self.grid, grid, self.layout.resampling)
+        return self.layout.laid(None if window is None else self._raster.crop(*window), grid)
 
     def fingerprint(self) -> str:
         """Hex digest (blake2b, 16 bytes) of the pixels, the mask and their place."""
@@ -179,7 +135,7 @@ class RasterSource(_Held):
 
 
 class ArraySource(_Held):
-    """The pixels of a DataArray that has a CRS. A `Source`.
+    """The pixels of a DataArray that has a CRS.
 
     The place comes from its coordinates and its CRS as odc-geo or rioxarray keep them. Pixels without data are those
     that have the nodata value (``nodata`` or ``_FillValue``) or NaN in every band. Where the values are still stored

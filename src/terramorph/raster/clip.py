@@ -14,16 +14,15 @@ from terramorph.errors import RasterError
 from terramorph.geo import Grid, project_extent
 from terramorph.geo.period import beside, meet
 from terramorph.raster.raster import Raster
-from terramorph.raster.source import Closing, Source
+from terramorph.raster.source import Source
 
 
-class ClippedSource(Closing):
-    """A `Source` of which only an area is shown; pixels whose centre lies outside are masked, and not read at all where
+class ClippedSource(Source):
+    """A source of which only an area is shown; pixels whose centre lies outside are masked, and not read at all where
     a whole window does.
 
     Attributes:
-        name, licence, grid (whole), bands, dtype, units, sequential: of the source.
-        extent: what source and area share, in the source's CRS.
+        extent: what source and area share, in the source's CRS. All else is the source's, its whole grid included.
 
     Args:
         source: with a place on Earth; it is closed with this one.
@@ -34,19 +33,13 @@ class ClippedSource(Closing):
     """
 
     def __init__(self, source: Source, area: Geometry) -> None:
-        """Check that they meet."""
         self._source, self._area = source, area
-        self.name, self.licence, self.grid, self.sequential = (
-            source.name,
-            source.licence,
-            source.grid,
-            source.sequential,
-        )
-        self.bands, self.dtype, self.units = source.bands, source.dtype, source.units
+        for name in ("name", "licence", "grid", "sequential", "bands", "dtype", "units"):
+            setattr(self, name, getattr(source, name))
         own = source.extent
         if (own.crs is None) != (area.crs is None):
             raise RasterError(f"{source.name} has no CRS, so no area can be found on it; give its CRS.")
-        self.extent: Geometry = own & area if own.crs is None else meet(own, project_extent(area, own.crs))
+        self.extent = own & area if own.crs is None else meet(own, project_extent(area, own.crs))
         if self.extent.is_empty:
             raise RasterError(f"The area lies outside {source.name}; give one on its ground.")
 
@@ -56,8 +49,7 @@ class ClippedSource(Closing):
         ground = grid.geobox.extent
         box, local = ground.geom, local if grid.crs is None else beside(np.array([local], dtype=object), ground)[0]
         if not shapely.intersects(local, box):
-            shape = (len(self.bands), *grid.shape)
-            return Raster(np.zeros(shape, self.dtype), np.zeros(grid.shape, np.bool_), grid, self.bands, self.units)
+            return Raster.empty(grid, self.bands, self.dtype, self.units)
         raster = self._source.read(grid)
         if shapely.covers(local, box):
             return raster
@@ -65,14 +57,9 @@ class ClippedSource(Closing):
 
     def fingerprint(self) -> str:
         """Of the source and the area."""
-        return f"{self._source.fingerprint()}-{_digest(self._area)}"
+        area = f"{self._area.crs}{shapely.to_wkb(self._area.geom, hex=True)}"
+        return f"{self._source.fingerprint()}-{hashlib.blake2b(area.encode(), digest_size=8).hexdigest()}"
 
     def close(self) -> None:
         """Closes the source."""
         self._source.close()
-
-
-def _digest(geometry: Geometry) -> str:
-    """A short digest of a geometry and its CRS, equal for equal ones."""
-    text = f"{geometry.crs}{shapely.to_wkb(geometry.geom, hex=True)}"
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

@@ -38,6 +38,7 @@ class Handles:
         warping: Mapping[str, Any] | None = None,
         overview: int | None = None,
         driver: str | None = None,
+        name: str | None = None,
     ) -> None:
         """Nothing is opened yet.
 
@@ -47,8 +48,10 @@ class Handles:
             warping: what `WarpedVRT` is given, where the file is warped as it is read; None: it is read as stored.
             overview: number of the overview that is read, from 0; None reads the image itself.
             driver: see `ReadOptions`.
+            name: what GDAL opens, if not the file itself.
         """
         self._path = path
+        self._name = name or (path.gdal_name if isinstance(path, Remote) else path)
         self._options = path.gdal_options if isinstance(path, Remote) else {}
         self._warping = warping
         self._overview = overview
@@ -71,7 +74,7 @@ class Handles:
                     raise RasterError(f"{self._path} was closed; open it again.")
                 handle = self._idle.pop() if self._idle else None
             if handle is None:
-                handle = _Handle(self._path, self._warping, self._overview, self._driver)
+                handle = _Handle(self._name, self._warping, self._overview, self._driver)
             try:
                 yield handle.dataset
             except BaseException:
@@ -100,10 +103,8 @@ class _Handle:
     """One open dataset, warped if asked."""
 
     def __init__(
-        self, path: Path | Remote, warping: Mapping[str, Any] | None, overview: int | None, driver: str | None
+        self, name: str | Path, warping: Mapping[str, Any] | None, overview: int | None, driver: str | None
     ) -> None:
-        """Opens it."""
-        name = path.gdal_name if isinstance(path, Remote) else path
         level = {} if overview is None else {"OVERVIEW_LEVEL": overview}
         with ExitStack() as stack:
             self.dataset = stack.enter_context(rasterio.open(name, driver=driver, **level))

@@ -13,10 +13,8 @@ uses and does not hold to its bits otherwise: brightness is the same, colour dif
 from __future__ import annotations
 
 import hashlib
-import math
 import threading
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,23 +22,21 @@ import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.crs import CRS
-from odc.geo.geom import Geometry, polygon
+from odc.geo.geom import polygon
 
-from terramorph.bands import Units
 from terramorph.errors import RasterError, warn
 from terramorph.geo.grid import Grid
 from terramorph.raster.dataset import named_errors
 from terramorph.raster.layout import ReadOptions
 from terramorph.raster.mapfile import calibrated_image, read_map_file
-from terramorph.raster.orientation import orientation_between, stored_window, upright, upright_grid
 from terramorph.raster.overviews import LEFT, Level, Overviews
 from terramorph.raster.raster import Raster
 from terramorph.raster.resample import MIN_WEIGHT, Resampling
-from terramorph.raster.source import Closing
+from terramorph.raster.source import Source
 from terramorph.raster.storage import Remote, as_remote
-from terramorph.raster.stored import open_stored
+from terramorph.raster.stored import StoredImage
 from terramorph.raster.values import count_classes
-from terramorph.raster.warp import Footprint, footprint, kernel_reach, warp, window_offset
+from terramorph.raster.warp import footprint, needed, placed, reached, stored_on, warp
 from terramorph.raster.worldfile import place_files
 
 MAX_SHRINK = 400
@@ -54,8 +50,8 @@ _CACHED_BYTES = 24 * 2**20
 another image."""
 
 
-class ImageSource(Closing):
-    """A GeoTIFF, COG, VRT, JPEG, PNG, BMP or whatever else GDAL reads, by grid. A `Source`.
+class ImageSource(Source):
+    """A GeoTIFF, COG, VRT, JPEG, PNG, BMP or whatever else GDAL reads, by grid.
 
     The place is what the file says itself, else what lies beside it (`worldfile` says in which order). Ground control
     points become an affine where one meets them to within half a pixel; otherwise the image is warped by them and that
@@ -74,20 +70,12 @@ class ImageSource(Closing):
     decoded from the top (``sequential``) have one, for which threads queue.
 
     Attributes:
-        name, grid, extent, bands, dtype, units, sequential, licence: as `Source` says.
         resampling: the filter of the warp; "nearest" for palettes and what else holds classes.
         options: as given.
         least: see `warp`.
     """
 
-    name: str
     grid: Grid
-    extent: Geometry
-    bands: tuple[str, ...]
-    dtype: np.dtype[Any]
-    units: Units | None
-    sequential: bool
-    licence: str | None
 
     def __init__(
         self,
@@ -130,12 +118,12 @@ class ImageSource(Closing):
         self._kind_known = self.options.categorical is not None
         self._overviews: Overviews | None = None
         self._closed = False
-        file = open_stored(self._path, self.options, self.resampling, placed=self._calibration is not None)
+        file = StoredImage(self._path, self.options, self.resampling, placed=self._calibration is not None)
         self._file = file
         self.bands, self.dtype, self.units = file.bands, file.dtype, file.units
         self.sequential, self.licence = file.sequential, file.licence
         file.files += made_of
-        if file.layout and file.layout.palette and not self._kind_known:
+        if file.layout.palette and not self._kind_known:
             self.resampling, self._kind_known = "nearest", True
         shape, place = file.shape, file.place
         if self._calibration:
@@ -161,17 +149,15 @@ class ImageSource(Closing):
             raise RasterError(f"{self.name} was closed; open it again.")
         if (self.grid.crs is None) != (grid.crs is None):
             raise RasterError(self._crs_advice(grid))
-        offset = window_offset(self.grid, grid)
-        if offset is not None:
-            return self._window(*offset, grid)
-        turned = self._turned(grid)
-        if turned is not None:
-            return turned
-        self._look_for_classes()
-        pixels = np.zeros((len(self.bands), *grid.shape), self.dtype)
-        mask = np.zeros(grid.shape, np.bool_)
-        self._warp_into(pixels, mask, grid, self._level(grid))
-        return Raster(pixels, mask, grid, self.bands, self.units)
+        found = Raster.empty(grid, self.bands, self.dtype, self.units)
+        if stored_on(self.grid, grid) is None:
+            self._look_for_classes()
+            self._warp_into(found.pixels, found.mask, grid, self._level(grid))
+            return found
+        window = needed(self.grid, grid)
+        if window is None:
+            return found
+        return placed(Raster(*self._file.read(*window), self.grid.crop(*window), self.bands, self.units), grid)
 
     def fingerprint(self) -> str:
         """Hex digest (blake2b, 16 bytes) of the file, of those it refers to, and of those beside it that place it.
@@ -220,36 +206,12 @@ class ImageSource(Closing):
         place, full = footprint(self.grid, grid), Level(self.grid, self._file.read)
         step = min(place.step_x, place.step_y) if place else 1.0
         layout = self._file.layout
-        if not self._file.overview_count or layout is None or self.resampling == "nearest" or step < LEFT:
+        if not self._file.overview_count or self.resampling == "nearest" or step < LEFT:
             return full
         with self._lock:
             if self._overviews is None:
                 self._overviews = Overviews(self._path, full, self._file.overview_count, layout, self.options.driver)
         return self._overviews.pick(step)
-
-    def _turned(self, grid: Grid) -> Raster | None:
-        """Stored pixels, mirrored or turned by right angles, if a grid is a window of the own one so; else None."""
-        orientation = orientation_between(self.grid, grid)
-        offset = window_offset(upright_grid(self.grid, orientation), grid)
-        if offset is None:
-            return None
-        y, x, height, width = stored_window(self.grid.shape, orientation, (*offset, *grid.shape))
-        raster = self._window(y, x, self.grid.crop(y, x, height, width))
-        pixels, mask = upright(raster.pixels, orientation), upright(raster.mask, orientation)
-        return replace(raster, pixels=pixels, mask=mask, grid=grid)
-
-    def _window(self, y: int, x: int, grid: Grid) -> Raster:
-        """Stored pixels of a window; outside the image they are 0 and masked."""
-        top, left = max(y, 0), max(x, 0)
-        bottom, right = min(y + grid.height, self.grid.height), min(x + grid.width, self.grid.width)
-        if (top, left, bottom, right) == (y, x, y + grid.height, x + grid.width):
-            return Raster(*self._file.read(y, x, grid.height, grid.width), grid, self.bands, self.units)
-        pixels = np.zeros((len(self.bands), *grid.shape), self.dtype)
-        mask = np.zeros(grid.shape, np.bool_)
-        if bottom > top and right > left:
-            rows, columns = slice(top - y, bottom - y), slice(left - x, right - x)
-            pixels[:, rows, columns], mask[rows, columns] = self._file.read(top, left, bottom - top, right - left)
-        return Raster(pixels, mask, grid, self.bands, self.units)
 
     def _warp_into(self, pixels: NDArray[Any], mask: NDArray[np.bool_], grid: Grid, level: Level) -> None:
         """Warp to a grid, in halves where that takes too many source pixels at once, the top ones first."""
@@ -261,9 +223,10 @@ class ImageSource(Closing):
                 f"{self.name}: one pixel of the grid asked for is {max(place.step_x, place.step_y):.0f} of its own "
                 f"wide, over the limit of {MAX_SHRINK}; ask for a finer grid."
             )
-        y, x, height, width = self._needed(place, level.grid)
-        if height < 1 or width < 1:
+        window = reached(place, level.grid, self.resampling)
+        if window is None:
             return
+        _, _, height, width = window
         if height * width > _WARP_PIXELS and grid.height * grid.width > 1:
             # Pieces side by side decode the same rows of a sequential image: they must still be in the cache.
             row = self.grid.width * len(self.bands) * self.dtype.itemsize
@@ -279,17 +242,9 @@ class ImageSource(Closing):
                 self._warp_into(pixels[..., :half], mask[:, :half], left, level)
                 self._warp_into(pixels[..., half:], mask[:, half:], rest, level)
             return
-        window = Raster(*level.read(y, x, height, width), level.grid.crop(y, x, height, width), self.bands)
-        warped = warp(window, grid, self.resampling, self.least)
+        part = Raster(*level.read(*window), level.grid.crop(*window), self.bands)
+        warped = warp(part, grid, self.resampling, self.least)
         pixels[...], mask[...] = warped.pixels, warped.mask
-
-    def _needed(self, place: Footprint, own: Grid) -> tuple[int, int, int, int]:
-        """The window (y, x, height, width) that warping to a footprint looks at; empty where it misses the image."""
-        around = kernel_reach(place, self.resampling) + 1
-        top, left = (max(math.floor(side) - around, 0) for side in (place.top, place.left))
-        bottom = min(math.ceil(place.bottom) + around, own.height)
-        right = min(math.ceil(place.right) + around, own.width)
-        return top, left, bottom - top, right - left
 
     def _crs_advice(self, grid: Grid) -> str:
         """Why pixels of this image cannot be had on a grid, where only one of the two has a CRS."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -20,7 +19,7 @@ from terramorph.raster.handles import Handles
 from terramorph.raster.layout import Layout
 from terramorph.raster.raster import Raster
 from terramorph.raster.storage import Remote
-from terramorph.raster.warp import footprint, kernel_reach, warp
+from terramorph.raster.warp import footprint, reached, warp
 
 Read = Callable[[int, int, int, int], tuple[NDArray[Any], NDArray[np.bool_]]]
 """Stored pixels (C, h, w) and mask (h, w) of a window (y, x, height, width) that lies inside."""
@@ -124,12 +123,9 @@ def _both_ways(full: Level, grid: Grid) -> tuple[NDArray[np.float64], NDArray[np
     """An image on a grid: means, and chosen pixels, (C, h, w); and where there are both, (h, w)."""
     place = footprint(full.grid, grid)
     assert place is not None
-    around = kernel_reach(place) + 1
-    top, left = max(math.floor(place.top) - around, 0), max(math.floor(place.left) - around, 0)
-    bottom = min(math.ceil(place.bottom) + around, full.grid.height)
-    right = min(math.ceil(place.right) + around, full.grid.width)
-    pixels, mask = full.read(top, left, bottom - top, right - left)
-    window = full.grid.crop(top, left, bottom - top, right - left)
-    raster = Raster(pixels, mask, window, default_bands(len(pixels)))
+    window = reached(place, full.grid)
+    assert window is not None
+    pixels, mask = full.read(*window)
+    raster = Raster(pixels, mask, full.grid.crop(*window), default_bands(len(pixels)))
     means, chosen = warp(raster, grid), warp(raster, grid, "nearest")
     return means.pixels.astype(np.float64), chosen.pixels.astype(np.float64), means.mask & chosen.mask

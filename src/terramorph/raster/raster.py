@@ -40,7 +40,6 @@ class Raster:
     units: Units | None = None
 
     def __post_init__(self) -> None:
-        """Check that the parts agree."""
         if self.pixels.ndim != 3 or self.pixels.shape[0] < 1:
             raise RasterError(f"Pixels of shape {self.pixels.shape} are no raster; give (bands, height, width).")
         if self.pixels.dtype.kind not in "uif":
@@ -84,8 +83,12 @@ class Raster:
             bands=default_bands(count) if bands is None else tuple(bands),
         )
 
+    @classmethod
+    def empty(cls, grid: Grid, bands: tuple[str, ...], dtype: np.dtype[Any], units: Units | None = None) -> Self:
+        """A raster without data: 0, and masked, throughout."""
+        return cls(np.zeros((len(bands), *grid.shape), dtype), np.zeros(grid.shape, np.bool_), grid, bands, units)
+
     def __repr__(self) -> str:
-        """What it holds, without the pixels."""
         shape = " x ".join(map(str, self.pixels.shape))
         place = self.grid.crs if self.grid.crs is not None else "no CRS"
         return f"Raster({shape} {self.dtype}, {', '.join(self.bands)}, {place}, {self.mask.mean():.0%} with data)"

@@ -1,8 +1,8 @@
-"""Source: pixels of a place, read by grid. One protocol for images, tile archives and drawn maps."""
+"""Source: pixels of a place, read by grid. One base of images, tile archives and drawn maps."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import numpy as np
 from odc.geo.geom import Geometry
@@ -19,15 +19,13 @@ class Closing:
         """Close files. Reading afterwards is an error."""
 
     def __enter__(self) -> Self:
-        """Itself."""
         return self
 
     def __exit__(self, *error: object) -> None:
-        """`close`."""
         self.close()
 
 
-class Source(Protocol):
+class Source(Closing):
     """Something that gives pixels for any grid. May be read from several threads at once.
 
     Attributes:
@@ -42,25 +40,14 @@ class Source(Protocol):
         licence: What is known of the terms of use, for the manifest; None where nothing is.
     """
 
-    licence: str | None
-
-    @property
-    def name(self) -> str:
-        """See above; likewise the others."""
-        ...
-
-    @property
-    def grid(self) -> Grid | None: ...
-    @property
-    def extent(self) -> Geometry: ...
-    @property
-    def bands(self) -> tuple[str, ...]: ...
-    @property
-    def dtype(self) -> np.dtype[Any]: ...
-    @property
-    def units(self) -> Units | None: ...
-    @property
-    def sequential(self) -> bool: ...
+    name: str
+    grid: Grid | None
+    extent: Geometry
+    bands: tuple[str, ...]
+    dtype: np.dtype[Any]
+    units: Units | None = None
+    sequential: bool = False
+    licence: str | None = None
 
     def read(self, grid: Grid) -> Raster:
         """The pixels on a grid.
@@ -70,22 +57,11 @@ class Source(Protocol):
         transparent ones are masked. The window may reach outside the source or lie wholly outside it.
 
         Raises:
-            RasterError: If the source cannot be read there (damaged, truncated), naming the file.
+            RasterError: If the source cannot be read there (damaged, truncated), naming the file; or one of both has a
+                CRS and the other has none.
         """
-        ...
+        raise NotImplementedError
 
     def fingerprint(self) -> str:
         """Hex digest (blake2b, 16 bytes) of the content, for the manifest."""
-        ...
-
-    def close(self) -> None:
-        """Close files. Reading afterwards is an error."""
-        ...
-
-    def __enter__(self) -> Self:
-        """The source itself."""
-        ...
-
-    def __exit__(self, *error: object) -> None:
-        """`close`."""
-        ...
+        raise NotImplementedError

@@ -1,6 +1,6 @@
-"""Image files as they are stored, read in windows: by GDAL, or decoded whole where GDAL cannot read in parts.
+"""Image files as they are stored, read in windows by GDAL; those that it cannot read in parts are decoded first.
 
-Both kinds are upright: an image without a place is turned as its EXIF says. One whose place is given by ground control
+They are upright: an image without a place is turned as its EXIF says. One whose place is given by ground control
 points that no affine meets, by RPCs or by geolocation arrays is warped by them, and that is what is stored, as far as
 its users go.
 """
@@ -8,9 +8,9 @@ its users go.
 from __future__ import annotations
 
 import struct
-import threading
+from contextlib import closing
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from affine import Affine
@@ -20,59 +20,97 @@ from odc.geo.geom import point
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.PngImagePlugin import PngImageFile
 from rasterio.enums import ColorInterp
-from rasterio.enums import Resampling as GdalResampling
+from rasterio.io import MemoryFile
 from rasterio.windows import Window
 
-from terramorph.bands import Units
 from terramorph.errors import RasterError, warn
 from terramorph.geo.scale import metric_crs
 from terramorph.raster.crs import to_odc_crs, to_rasterio_crs
-from terramorph.raster.dataset import dataset_place, named_errors
+from terramorph.raster.dataset import dataset_place, gdal_session, named_errors
 from terramorph.raster.handles import DEM, Handles
 from terramorph.raster.image import pil_plugin, probe_image, read_image
-from terramorph.raster.layout import Layout, ReadOptions, layout_of, picked, sample_blocks
+from terramorph.raster.layout import Layout, ReadOptions, layout_of, sample_blocks
 from terramorph.raster.limits import check_claims
 from terramorph.raster.mapfile import fit_affine
 from terramorph.raster.orientation import exif_orientation, stored_window, upright, upright_shape
-from terramorph.raster.raster import Raster
 from terramorph.raster.resample import Resampling
+from terramorph.raster.source import Closing
 from terramorph.raster.storage import Remote, from_gdal
-from terramorph.raster.worldfile import read_place
+from terramorph.raster.warp import GDAL_RESAMPLING
 
 MAX_WHOLE = 16_000_000
 """Most pixels of an image of a kind that has to be decoded whole."""
 
 _SEQUENTIAL = frozenset({"JPEG", "PNG", "BMP", "GIF", "WEBP"})
-_GDAL_RESAMPLING = {
-    "bicubic": GdalResampling.cubic,
-    "bilinear": GdalResampling.bilinear,
-    "nearest": GdalResampling.nearest,
-}
 _LICENCE_TAGS = ("TIFFTAG_COPYRIGHT", "EXIF_Copyright", "Copyright", "copyright", "LICENSE", "license")
 
 
-class StoredImage(Protocol):
+class StoredImage(Closing):
     """An image file, open for reading.
 
     Attributes:
         shape: (height, width).
         place: affine and CRS; None where the file does not say it.
         bands, dtype, units, sequential, licence: as `Source` says.
-        layout: what GDAL reads of it; None where GDAL does not.
+        layout: what GDAL reads of it.
         files: the file, and those that it refers to.
         overview_count: overviews that GDAL may read in its place.
     """
 
     shape: tuple[int, int]
     place: tuple[Affine, CRS | None] | None
-    bands: tuple[str, ...]
-    dtype: np.dtype[Any]
-    units: Units | None
-    sequential: bool
-    licence: str | None
-    layout: Layout | None
     files: list[Path | Remote]
-    overview_count: int
+    _has_crs: bool
+
+    def __init__(self, path: Path | Remote, options: ReadOptions, resampling: Resampling, *, placed: bool) -> None:
+        """Read the header; no pixel is decoded, unless the kind can only be decoded whole.
+
+        Args:
+            path: of the image.
+            options: which bands, what their values mean, and the height of the ground where RPCs place it.
+            resampling: of what is warped by control points and the like.
+            placed: whether the place is known from elsewhere, so that the file is not asked.
+
+        Raises:
+            RasterError: see `ImageSource`.
+        """
+        self._path, self._options = path, options
+        whole = isinstance(path, Path) and _is_whole_kind(path)
+        self._decoded = _decoded(path) if whole and isinstance(path, Path) else None
+        name = self._decoded.name if self._decoded else None
+        with named_errors(path):
+            warping = self._look(Handles(path, name=name, single=False, driver=options.driver), placed)
+            self._orientation = 1
+            if not (whole or placed or self.place or warping) and isinstance(path, Path):
+                self._orientation = exif_orientation(path)
+            self._stored_shape, self.shape = self.shape, upright_shape(self.shape, self._orientation)
+            self._handles = Handles(path, name=name, single=self.sequential, warping=warping, driver=options.driver)
+            if warping:
+                indices = self.layout.palette and options.categorical is None
+                warping["resampling"] = GDAL_RESAMPLING["nearest" if indices else resampling]
+                with self._handles.lend() as dataset:
+                    self._use(layout_of(dataset, path, options))
+                    self.shape = self._stored_shape = (int(dataset.height), int(dataset.width))
+                    self.place = dataset.transform, to_odc_crs(dataset.crs) if self._has_crs else None
+        if warping or self._orientation != 1:
+            self.overview_count = 0
+
+    def _look(self, handles: Handles, placed: bool) -> dict[str, Any] | None:
+        """Read the header; how GDAL's warper gives the image a place, where it has none otherwise."""
+        path, options = self._path, self._options
+        with closing(handles), handles.lend() as dataset:
+            self.sequential = dataset.driver in _SEQUENTIAL
+            if dataset.count:
+                check_claims(path, dataset, self.sequential)
+            self._use(layout_of(dataset, path, options))
+            tags = dataset.tags()
+            self.licence = next((tags[key].strip() for key in _LICENCE_TAGS if tags.get(key, "").strip()), None)
+            named = [] if self._decoded else dataset.files
+            self.files = [from_gdal(f) if isinstance(path, Remote) else Path(f) for f in named] or [path]
+            self.shape = (int(dataset.height), int(dataset.width))
+            self.overview_count = 0 if self.sequential else len(dataset.overviews(1))
+            self.place = None if placed else dataset_place(dataset, path)
+            return None if placed or self.place else self._place_otherwise(dataset)
 
     def read(self, y: int, x: int, height: int, width: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """Stored pixels (C, h, w) and mask (h, w) of a window that lies inside.
@@ -80,137 +118,26 @@ class StoredImage(Protocol):
         Raises:
             RasterError: if the file is damaged there.
         """
-        ...
-
-    def sample(self) -> list[NDArray[Any]]:
-        """Values of the only band in some places; none where there are several bands, or floats."""
-        ...
-
-    def close(self) -> None:
-        """Close files."""
-        ...
-
-
-def open_stored(path: Path | Remote, options: ReadOptions, resampling: Resampling, *, placed: bool) -> StoredImage:
-    """Open a file and read its header; no pixel is decoded.
-
-    Args:
-        path: of the image.
-        options: which bands, what their values mean, and the height of the ground where RPCs place it.
-        resampling: of what is warped by control points and the like.
-        placed: whether the place is known from elsewhere, so that the file is not asked.
-
-    Raises:
-        RasterError: see `ImageSource`.
-    """
-    if isinstance(path, Path) and _is_whole_kind(path):
-        return _WholeImage(path, options, placed)
-    with named_errors(path):
-        return _DatasetImage(path, options, resampling, placed)
-
-
-class _WholeImage:
-    """An image that is decoded whole, once its first pixels are asked for."""
-
-    def __init__(self, path: Path, options: ReadOptions, placed: bool) -> None:
-        """Read the header."""
-        height, width, count, dtype = probe_image(path)
-        if height * width > MAX_WHOLE:
-            raise RasterError(
-                f"{path} is of a kind that can only be decoded whole and claims {height} x {width} pixels, over "
-                f"the limit of {MAX_WHOLE:,}; convert it to GeoTIFF: gdal_translate -co TILED=YES -co COMPRESS=DEFLATE"
-            )
-        blank = np.zeros((count, 1, 1), dtype), np.ones((1, 1), np.bool_)
-        self.shape = (height, width)
-        self.place = None if placed else read_place(path, self.shape)
-        self.bands, self.dtype = picked(*blank, path, options)[2], np.dtype(dtype)
-        self.units: Units | None = None
-        self.licence: str | None = None
-        self.sequential, self.overview_count = False, 0
-        self.layout: Layout | None = None
-        self.files: list[Path | Remote] = [path]
-        self._path, self._options = path, options
-        self._lock = threading.Lock()
-        self._whole: Raster | None = None
-
-    def read(self, y: int, x: int, height: int, width: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """See `StoredImage`."""
-        with self._lock:
-            if self._whole is None:
-                self._whole = read_image(self._path, self._options)
-            cut = self._whole.crop(y, x, height, width)
-        return cut.pixels, cut.mask
-
-    def sample(self) -> list[NDArray[Any]]:
-        """See `StoredImage`."""
-        return [self.read(0, 0, *self.shape)[0][0]] if len(self.bands) == 1 else []
-
-    def close(self) -> None:
-        """Forget the pixels."""
-        self._whole = None
-
-
-class _DatasetImage:
-    """An image that GDAL reads in windows."""
-
-    def __init__(self, path: Path | Remote, options: ReadOptions, resampling: Resampling, placed: bool) -> None:
-        """Read the header."""
-        self._path, self._options = path, options
-        handles = Handles(path, single=False, driver=options.driver)
-        try:
-            with handles.lend() as dataset:
-                self.sequential = dataset.driver in _SEQUENTIAL
-                if dataset.count:
-                    check_claims(path, dataset, self.sequential)
-                self._use(layout_of(dataset, path, options))
-                if self._layout.palette and options.categorical is None:
-                    resampling = "nearest"
-                tags = dataset.tags()
-                self.licence = next((tags[key].strip() for key in _LICENCE_TAGS if tags.get(key, "").strip()), None)
-                remote = isinstance(path, Remote)
-                self.files: list[Path | Remote] = [from_gdal(f) if remote else Path(f) for f in dataset.files] or [path]
-                self.shape = (int(dataset.height), int(dataset.width))
-                self.overview_count = 0 if self.sequential else len(dataset.overviews(1))
-                self.place = None if placed else dataset_place(dataset, path)
-                warping = None if placed or self.place else self._place_otherwise(dataset)
-        finally:
-            handles.close()
-        self._orientation = 1
-        if not (placed or self.place or warping) and isinstance(path, Path):
-            self._orientation = exif_orientation(path)
-        self._stored_shape, self.shape = self.shape, upright_shape(self.shape, self._orientation)
-        self._handles = Handles(path, single=self.sequential, warping=warping, driver=options.driver)
-        if warping:
-            warping["resampling"] = _GDAL_RESAMPLING[resampling]
-            with self._handles.lend() as dataset:
-                self._use(layout_of(dataset, path, options))
-                self.shape = self._stored_shape = (int(dataset.height), int(dataset.width))
-                self.place = dataset.transform, to_odc_crs(dataset.crs) if self._has_crs else None
-        if warping or self._orientation != 1:
-            self.overview_count = 0
-
-    def read(self, y: int, x: int, height: int, width: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """See `StoredImage`."""
         y, x, height, width = stored_window(self._stored_shape, self._orientation, (y, x, height, width))
         with named_errors(self._path), self._handles.lend() as dataset:
-            pixels, mask = self._layout.read(dataset, Window(x, y, width, height))
+            pixels, mask = self.layout.read(dataset, Window(x, y, width, height))
         return upright(pixels, self._orientation), upright(mask, self._orientation)
 
     def sample(self) -> list[NDArray[Any]]:
-        """See `StoredImage`."""
-        if len(self._layout.numbers) > 1 or self._layout.dtype.kind == "f":
+        """Values of the only band in some places; none where there are several bands, or floats."""
+        if len(self.layout.numbers) > 1 or self.layout.dtype.kind == "f":
             return []
         with named_errors(self._path), self._handles.lend() as dataset:
-            return sample_blocks(dataset, self._layout.numbers[0])
+            return sample_blocks(dataset, self.layout.numbers[0])
 
     def close(self) -> None:
         """Close the handles."""
         self._handles.close()
+        if self._decoded:
+            self._decoded.close()
 
     def _use(self, layout: Layout) -> None:
-        """Take over what is read of the file."""
-        self._layout: Layout = layout
-        self.layout: Layout | None = layout
+        self.layout = layout
         self.bands, self.dtype, self.units = layout.names, layout.dtype, layout.units
 
     def _place_otherwise(self, dataset: Any) -> dict[str, Any] | None:
@@ -258,6 +185,23 @@ class _DatasetImage:
             raise RasterError(f"{options.dem} does not exist; give a raster of the heights of the ground.")
         self.files.append(Path(options.dem))
         return how | {DEM: str(Path(options.dem).absolute())}
+
+
+def _decoded(path: Path) -> MemoryFile:
+    """An image that GDAL cannot read in parts, as a GeoTIFF in memory."""
+    height, width, _, _ = probe_image(path)
+    if height * width > MAX_WHOLE:
+        raise RasterError(
+            f"{path} is of a kind that can only be decoded whole and claims {height} x {width} pixels, over "
+            f"the limit of {MAX_WHOLE:,}; convert it to GeoTIFF: gdal_translate -co TILED=YES -co COMPRESS=DEFLATE"
+        )
+    raster, file = read_image(path), MemoryFile()
+    profile = {"height": raster.height, "width": raster.width, "count": raster.count, "dtype": raster.dtype.name}
+    with gdal_session({"GDAL_TIFF_INTERNAL_MASK": True}), file.open(driver="GTiff", **profile) as dataset:
+        dataset.write(raster.pixels)
+        if not raster.mask.all():
+            dataset.write_mask(raster.mask)
+    return file
 
 
 def _is_whole_kind(path: Path) -> bool:

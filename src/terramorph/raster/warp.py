@@ -18,11 +18,12 @@ from rasterio.warp import reproject
 from terramorph.errors import RasterError
 from terramorph.geo.grid import Grid
 from terramorph.geo.period import nearest, period
+from terramorph.raster.orientation import orientation_between, upright, upright_grid
 from terramorph.raster.quiet import quiet
 from terramorph.raster.raster import Raster
 from terramorph.raster.resample import MIN_WEIGHT, Resampling
 
-_GDAL = {
+GDAL_RESAMPLING = {
     "bicubic": GdalResampling.cubic,
     "bilinear": GdalResampling.bilinear,
     "nearest": GdalResampling.nearest,
@@ -112,6 +113,57 @@ def kernel_reach(place: Footprint, method: Resampling = "bicubic") -> int:
     return math.ceil(_RADIUS[method] * max(place.step_x, place.step_y, 1.0)) + 2
 
 
+def reached(place: Footprint, own: Grid, method: Resampling = "bicubic") -> tuple[int, int, int, int] | None:
+    """The window (y, x, height, width) of a grid that warping to a footprint on it looks at; None where it misses."""
+    around = kernel_reach(place, method) + 1
+    top, left = math.floor(place.top) - around, math.floor(place.left) - around
+    return _inside(own, top, left, math.ceil(place.bottom) + around, math.ceil(place.right) + around)
+
+
+def needed(own: Grid, grid: Grid, method: Resampling = "bicubic") -> tuple[int, int, int, int] | None:
+    """The window (y, x, height, width) of a grid on which the pixels of another depend; None where they miss it."""
+    offset = window_offset(own, grid)
+    if offset is not None:
+        return _inside(own, *offset, offset[0] + grid.height, offset[1] + grid.width)
+    place = footprint(own, grid)
+    return None if place is None else reached(place, own, method)
+
+
+def _inside(own: Grid, top: int, left: int, bottom: int, right: int) -> tuple[int, int, int, int] | None:
+    """What of a window lies in a grid, as (y, x, height, width)."""
+    top, left, bottom, right = max(top, 0), max(left, 0), min(bottom, own.height), min(right, own.width)
+    return (top, left, bottom - top, right - left) if bottom > top and right > left else None
+
+
+def stored_on(own: Grid, grid: Grid) -> int | None:
+    """In which EXIF orientation pixels of ``own`` are those of ``grid``, unchanged; None where they must be warped."""
+    for orientation in dict.fromkeys((1, orientation_between(own, grid))):
+        if window_offset(upright_grid(own, orientation), grid) is not None:
+            return orientation
+    return None
+
+
+def placed(raster: Raster, grid: Grid, method: Resampling = "bicubic") -> Raster:
+    """A raster on a grid: stored pixels where they lie on it, mirrored or turned if need be, else warped."""
+    orientation = stored_on(raster.grid, grid)
+    if orientation is None:
+        return warp(raster, grid, method)
+    own, pixels, mask = upright_grid(raster.grid, orientation), raster.pixels, raster.mask
+    if orientation != 1:
+        pixels, mask = upright(pixels, orientation), upright(mask, orientation)
+    y, x = window_offset(own, grid) or (0, 0)
+    if (y, x, *mask.shape) == (0, 0, *grid.shape):
+        return Raster(pixels, mask, grid, raster.bands, raster.units)
+    found = Raster.empty(grid, raster.bands, raster.dtype, raster.units)
+    window = _inside(own, y, x, y + grid.height, x + grid.width)
+    if window is not None:
+        top, left, height, width = window
+        to = np.s_[top - y : top - y + height, left - x : left - x + width]
+        of = np.s_[top : top + height, left : left + width]
+        found.pixels[:, *to], found.mask[to] = pixels[:, *of], mask[of]
+    return found
+
+
 def warp(raster: Raster, grid: Grid, method: Resampling = "bicubic", least: float = MIN_WEIGHT) -> Raster:
     """The pixels on another grid. Anti-aliased where that is coarser.
 
@@ -135,8 +187,7 @@ def warp(raster: Raster, grid: Grid, method: Resampling = "bicubic", least: floa
     place = footprint(raster.grid, grid)
     reach = kernel_reach(place, method) if place else 0
     if place is None or not _touches(place, raster.grid, reach) or not raster.mask.any():
-        pixels = np.zeros((raster.count, *grid.shape), raster.dtype)
-        return Raster(pixels, np.zeros(grid.shape, np.bool_), grid, raster.bands, raster.units)
+        return Raster.empty(grid, raster.bands, raster.dtype, raster.units)
     inside = (
         place.left >= reach
         and place.top >= reach
@@ -226,7 +277,7 @@ def _gdal_warp(
                 src_crs=source_crs,
                 dst_transform=grid.affine,
                 dst_crs=target_crs,
-                resampling=_GDAL[method],
+                resampling=GDAL_RESAMPLING[method],
                 XSCALE=repr(min(1.0, 1 / place.step_x)),
                 YSCALE=repr(min(1.0, 1 / place.step_y)),
             )

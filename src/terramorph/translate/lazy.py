@@ -19,7 +19,6 @@ from terramorph.errors import InputError
 from terramorph.geo import Grid, Window
 from terramorph.raster import Raster, Source
 from terramorph.raster.array_source import ArrayLayout
-from terramorph.raster.source import Closing
 from terramorph.translate.engine import identity
 from terramorph.translate.tiled import Part, Tiled
 
@@ -30,7 +29,7 @@ MAX_READ = 2**26
 """Pixels of the translation behind one read."""
 
 
-class LazySource(Closing):
+class LazySource(Source):
     """The raster that `Model.translate_to` would write, as a `Source`; made by `Model.lazy`.
 
     A window is predicted when a pixel of it is first read, and kept until others have been read since that take more

@@ -16,7 +16,7 @@ from terramorph.errors import RasterError
 from terramorph.geo.grid import Grid
 from terramorph.geo.mercator import WEB_MERCATOR, TileBox, pixel_grid, whole_world
 from terramorph.raster.raster import Raster
-from terramorph.raster.source import Closing
+from terramorph.raster.source import Source
 from terramorph.raster.tiles.decode import TILE_SIZES, Tile, decode_tile
 from terramorph.raster.tiles.reader import VECTOR_ADVICE, TileReader
 from terramorph.raster.warp import footprint, kernel_reach, warp, window_offset
@@ -25,8 +25,8 @@ _KEPT_TILES = 128
 """Decoded tiles that stay in memory: a strip of neighbouring windows asks for each several times."""
 
 
-class TileSource(Closing):
-    """A `Source` of the tiles of one zoom: uint8 red, green, blue; no tile, or alpha 0, is masked.
+class TileSource(Source):
+    """The tiles of one zoom: uint8 red, green, blue; no tile, or alpha 0, is masked.
 
     Where pixels are asked for that are at least twice as large, a coarser zoom of the reader is used if it has every
     tile there, and averages of the tiles otherwise, so that memory is in proportion to what is asked for.
@@ -46,9 +46,6 @@ class TileSource(Closing):
         RasterError: If there is no such zoom, the CRS is another, or the tile that is looked at cannot be decoded. The
             reader is closed then.
     """
-
-    sequential = False
-    units = None
 
     def __init__(
         self,
@@ -85,7 +82,7 @@ class TileSource(Closing):
             reader.close()
             raise
         self._grid = pixel_grid(self.zoom, self._box, self.tile_size, self._crs)
-        self.grid: Grid | None = self._grid
+        self.grid = self._grid
         self.extent = box(*self._grid.bounds, crs=self._crs)
 
     def read(self, grid: Grid) -> Raster:
@@ -136,8 +133,7 @@ class TileSource(Closing):
         self._reader.close()
 
     def _nothing(self, grid: Grid) -> Raster:
-        """No real pixel."""
-        return Raster(np.zeros((3, *grid.shape), np.uint8), np.zeros(grid.shape, np.bool_), grid, self.bands)
+        return Raster.empty(grid, self.bands, self.dtype)
 
     def _complete_zoom(self, halvings: int, top: int, left: int, grid: Grid) -> int:
         """The coarsest zoom from which pixels 2^halvings times the own can be had and that has every tile there."""
