@@ -29,7 +29,7 @@ from terramorph.raster.image_source import ImageSource
 from terramorph.raster.layout import ReadOptions
 from terramorph.raster.raster import Raster
 from terramorph.raster.resample import MIN_WEIGHT
-from terramorph.raster.source import Closing
+from terramorph.raster.source import Source
 from terramorph.raster.storage import Remote
 
 _HELD_OPEN = 128
@@ -94,15 +94,14 @@ class Layer:
     end: datetime | None = None
 
 
-class MosaicSource(Closing):
-    """A `Source` of layers that lie over each other. Bands, dtype and units are those of the first.
+class MosaicSource(Source):
+    """Layers that lie over each other. Bands, dtype and units are those of the first.
 
     Its grid has the CRS of most layers, and the finest pixels of those, in whose place all pixels of such layers are
     stored ones. Where a layer's pixels lie otherwise they are moved as `ImageSource` does, each layer by itself. An
     image is opened when it is first read, and of the first layer at once.
 
     Attributes:
-        name, grid, extent, bands, dtype, units, sequential, licence: as `Source` says.
         layers: from the top down.
         files: what is here of all that it is made of.
 
@@ -110,7 +109,7 @@ class MosaicSource(Closing):
         RasterError: if a layer has no place, or its CRS and that of the others do not go together.
     """
 
-    sequential = False
+    grid: Grid
 
     def __init__(self, name: str, layers: Sequence[Layer], licence: str | None = None) -> None:
         self.name, self.licence, self.layers = name, licence, tuple(layers)
@@ -121,8 +120,8 @@ class MosaicSource(Closing):
                 if any(image.dtype != first[0].dtype for image in first):
                     told = ", ".join(f"{image.name} {image.dtype}" for image in first)
                     raise RasterError(f"The images of {layers[0].name} hold several types ({told}); pick of one type.")
-                self.dtype: np.dtype[Any] = first[0].dtype
-                self.bands: tuple[str, ...] = sum(map(_names, layers[0].parts, first), ())
+                self.dtype = first[0].dtype
+                self.bands = sum(map(_names, layers[0].parts, first), ())
                 self.units = _joined([image.units for image in first], [len(image.bands) for image in first])
             grids = [self._grid_of(layer) for layer in layers]
             self.grid, shapes = _common(grids, [layer.name for layer in layers])
