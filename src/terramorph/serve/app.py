@@ -25,6 +25,7 @@ from terramorph.geo.mercator import MAX_ZOOM
 from terramorph.raster.tiles.write import SIZE
 from terramorph.redaction import redact_text
 from terramorph.serve.documents import qlr, tile_path, tilejson, wmts, wmts_name, zooms
+from terramorph.serve.drawing import DrawPage
 from terramorph.serve.layers import ENLARGED, TITLES, Layer, View
 from terramorph.serve.metrics import Metrics
 from terramorph.serve.pictures import FORMATS
@@ -89,6 +90,7 @@ class App:
             Route("/readyz", self._ready),
             Route("/metrics", self._metrics),
             *([Route("/uploads", self._guarded(self._upload), methods=["PUT"])] if self.settings.uploads else []),
+            *DrawPage(self.settings).routes,
             Mount("/static", StaticFiles(directory=STATIC)),
         ]
         self._routes = Starlette(routes=routes, lifespan=self._lifespan)

@@ -1,0 +1,106 @@
+"""The draw page at `/draw/`, with the models of the layers, or those of the town."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import mimetypes
+import tempfile
+from pathlib import Path
+
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from terramorph.draw import WebModel, check_network, site_files
+from terramorph.draw.site import CONFIG, PAGE, direction
+from terramorph.errors import TerramorphError
+from terramorph.header import read_header
+from terramorph.serve.settings import Settings
+
+TOWN = "town-map2sat"
+"""The model of a server whose layers have none that makes photographs of maps."""
+_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+        "img-src 'self' data: blob:; worker-src 'self' blob:; connect-src 'self' blob:; frame-ancestors *"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    # With these two a page may use threads.
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Embedder-Policy": "require-corp",
+    "Cross-Origin-Resource-Policy": "cross-origin",
+}
+_TYPES = {".mjs": "text/javascript", ".js": "text/javascript", ".gz": "application/gzip"}
+
+
+class DrawPage:
+    """The page's files: made when somebody first asks for one, and kept in memory.
+
+    Args:
+        settings: of the server.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._files: dict[str, bytes] | None = None
+        self._making = asyncio.Lock()
+
+    @property
+    def routes(self) -> list[Route]:
+        """`/draw/` and what is below it."""
+        return [
+            Route("/draw", lambda _: RedirectResponse("draw/")),
+            Route("/draw/{name:path}", self._answer),
+        ]
+
+    async def _answer(self, request: Request) -> Response:
+        try:
+            async with self._making:
+                if self._files is None:
+                    self._files = await asyncio.to_thread(self._make)
+        except TerramorphError as error:
+            return PlainTextResponse(f"The draw page could not be made: {error}", 501)
+        name = request.path_params["name"] or PAGE
+        content = self._files.get(name)
+        if content is None:
+            return PlainTextResponse("There is no such thing here.", 404)
+        tag = f'"{hashlib.sha256(content).hexdigest()[:16]}"'
+        # The name of a network holds its digest.
+        keep = "public, max-age=31536000, immutable" if name.endswith(".onnx.gz") else "no-cache"
+        headers = {**_HEADERS, "ETag": tag, "Cache-Control": keep}
+        if request.headers.get("if-none-match") == tag:
+            return Response(status_code=304, headers=headers)
+        kind = _TYPES.get(Path(name).suffix) or mimetypes.guess_type(name)[0] or "application/octet-stream"
+        return Response(content, media_type=kind, headers=headers)
+
+    def _make(self) -> dict[str, bytes]:
+        """Files by name.
+
+        Raises:
+            TerramorphError: if a network cannot be exported.
+        """
+        from terramorph.bundle import load_bundle
+        from terramorph.interop import export_web
+
+        with tempfile.TemporaryDirectory() as folder:
+            models = []
+            for number, name in enumerate(self._models()):
+                bundle = load_bundle(name, self._settings.allow)
+                models.append(WebModel.of(bundle, export_web(bundle, Path(folder) / f"{number}.onnx"), name))
+            files, config = site_files(models, viewer="../")
+        return {**files, CONFIG: json.dumps(config).encode()}
+
+    def _models(self) -> list[str]:
+        """The first model of each direction that the page can use; one that makes photographs is always there."""
+        found: dict[str, str] = {}
+        for layer in self._settings.layers:
+            try:
+                header = read_header(layer.model)
+                check_network(header, layer.model)
+            except TerramorphError:
+                continue  # an exported network, or one of other bands
+            found.setdefault(direction(header), layer.model)
+        return [found.pop("map2sat", TOWN), *found.values()]
