@@ -7,16 +7,14 @@ import mimetypes
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import terramorph
-from terramorph.cartography import load_style
-from terramorph.town import layout
-from terramorph.town.layout import ARTERIAL_M, HIGHWAY_M, RAIL_M, RIVER_M, STREET_M
+from terramorph.cartography import classic
+from terramorph.draw.site import style_table, town_rules
 
 playwright = pytest.importorskip("playwright.sync_api", reason="browser tests need the package playwright")
 CHROMIUM = os.environ.get("TERRAMORPH_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
@@ -47,36 +45,12 @@ export async function openEngine(config, { onProgress = () => {}, direction = "m
 """
 
 
-TOWN = {
-    "widths": {"highway": HIGHWAY_M, "arterial": ARTERIAL_M, "road": STREET_M, "river": RIVER_M, "rail": RAIL_M},
-    "river": layout._RIVER,
-    "rail": layout._RAIL,
-    "highways": [[(-0.06, 0.24), (0.5, 0.47), (1.06, 0.72)], [(0.3, 1.06), (0.47, 0.52), (0.74, -0.06)]],
-    "wobble": [0.018, 0.01],
-    "arterials": 560,
-    "parks": [[(0.34, 0.12), (0.06, 0.42)], [(0.87, 0.13)], [(0.15, 0.86)], [(0.72, 0.92)]],
-    "park_radius": [135, 0.085],
-    "square_parks": 0.06,
-    "blocks": layout._BLOCKS,
-    "lots": {
-        use: {"frontage": 20, "setback": 3, "length": [0.6, 0.8], "depth": [0.5, 0.7], "kept": 0.9}
-        for use in ("downtown", "houses", "industry")
-    },
-}
-
-
 def page_config(**changes: Any) -> dict[str, Any]:
     """What draw.json holds, of a model that is a formula."""
     model = {"name": "test", "bytes": 2_000_000, "sha256": "00", "metres_per_pixel": 1.0, "licence": "Free."}
     models = [{"direction": d, **model, "trained_on": "Eight towns, by hand"} for d in ("map2sat", "sat2map")]
-    style = load_style("classic")
-    rules = [{**asdict(r), "fill": _hex(r.fill), "casing": r.casing and _hex(r.casing)} for r in style.rules]
-    config = {"version": 1, "models": models, "town": TOWN, "runtime": {"bytes": 1_000_000}, "embedded": True}
-    return {**config, "style": {"background": _hex(style.background), "rules": rules}, **changes}
-
-
-def _hex(colour: tuple[int, int, int]) -> str:
-    return "#{:02x}{:02x}{:02x}".format(*colour)
+    config = {"version": 1, "models": models, "runtime": {"bytes": 1_000_000}, "embedded": True}
+    return {**config, "town": town_rules(), "style": style_table(classic()), **changes}
 
 
 @pytest.fixture(scope="session")
