@@ -30,9 +30,9 @@ export async function openEngine(config, { onProgress = () => {}, direction = "m
   let latest = 0;
   return {
     describe: () => ({ backend: "wasm", threads: 1, isolated: false, model: direction, bytes: 2 }),
-    async translate(image, { seed, origin, dirty, previous }) {
+    async translate(image, { seed, origin }) {
       const turn = ++latest;
-      window.calls.push({ direction, seed, origin, dirty, previous: Boolean(previous), side: image.width });
+      window.calls.push({ direction, seed, origin });
       await new Promise((resolve) => setTimeout(resolve, 5));
       if (turn !== latest) throw new DOMException("A newer drawing came.", "AbortError");
       if (window.broken) throw new Error(window.broken);

@@ -122,10 +122,6 @@ def test_the_photograph_follows_the_pen(opened: Opened, tmp_path: Path) -> None:
     answered(page)
     calls = page.evaluate("window.calls")
     assert len(calls) > 1  # while the pen was still drawing
-    left, top, right, bottom = calls[-1]["dirty"]
-    assert calls[-1]["previous"]
-    assert 40 < left < 0.3 * 256 < 0.4 * 256 < right < 140
-    assert bottom - top < 60
     assert calls[-1]["origin"] == [500_000 - 128, -5_818_877 - 128]
     photo = rgb(taken(page, "photo", tmp_path))
     assert np.array_equal(photo, 255 - rgb(taken(page, "map", tmp_path)))
@@ -133,7 +129,6 @@ def test_the_photograph_follows_the_pen(opened: Opened, tmp_path: Path) -> None:
     answered(page)
     again = page.evaluate("window.calls.at(-1)")
     assert again["seed"] > 0
-    assert again["dirty"] is None
     assert not np.array_equal(rgb(taken(page, "photo", tmp_path)), photo)
     assert "on your device, wasm, 1 thread" in page.locator("#age").inner_text()
     assert page.locator("#line").inner_text() == "Invented by a network trained on eight towns. Not a real place."
@@ -271,6 +266,7 @@ def test_a_picture_goes_the_other_way(opened: Opened, tmp_path: Path) -> None:
     page.locator("#unread").click()
     answered(page)
     assert words(page) == said
+    assert np.array_equal(rgb(taken(page, "photo", tmp_path)), 255 - rgb(taken(page, "map", tmp_path)))
     page.evaluate(DROP, ["air.png", base64.b64encode(b"none").decode(), "image/png"])
     page.wait_for_selector("#notice", state="visible")
     assert page.locator("#notice").inner_text() == "air.png is no picture that this browser reads; give a PNG or JPEG."

@@ -15,6 +15,7 @@ import { makeTown } from "./town.js";
 import { $, announce, notice, toolbar } from "./ui.js";
 
 const SIZES = [256, 512, 1024];
+const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
 
 async function readConfig() {
   const within = $("config");
@@ -29,16 +30,16 @@ async function main() {
   if (!model) throw new Error("This page has no model that makes photographs of maps; make it with one.");
   const metres = model.metres_per_pixel || 1, renderer = new Renderer(config.style, metres);
   const drawing = new Drawing(renderer);
-  // town: {seed, features} where the drawing is a town as it was made; photo, read: canvases; readImage: ImageData.
-  const state = { config, model, px: 256, seed: 0, place: new Place(metres), town: null, image: null, photo: null, read: null, mode: "beside" };
+  // town: {seed, features} where the drawing is a town as it was made; photo, read: canvases; image, readImage: ImageData.
+  const state = { config, model, px: 256, seed: 0, place: new Place(metres), town: null, image: null, photo: null, read: null, answered: [] };
 
   let pen = null;
-  const panes = new Panes($("map"), $("photo"), renderer, () => ({ features: drawing.features, ink: pen?.ink ?? {}, photo: state.photo, read: state.read }));
-  const follower = new Follower(drawing, renderer, {
+  const panes = new Panes($("map"), $("photo"), renderer, () => ({ ...state, features: drawing.features, ink: pen?.ink ?? {} }));
+  const follower = new Follower(renderer, {
     wanted: () => ({ features: pen.ink.features ?? drawing.features, side: state.px, seed: state.seed, origin: state.place.origin(state.px) }),
-    shown: (image, ms) => {
-      state.image = image;
-      state.photo = asCanvas(image, state.photo);
+    shown: (image, ms, features) => {
+      const before = ms > 300 && !still && state.photo;
+      Object.assign(state, { image, before, since: performance.now(), answered: features, photo: asCanvas(image) });
       panes.paint();
       age(ms);
     },
@@ -69,9 +70,9 @@ async function main() {
       const before = state.px;
       Object.assign(state, changes);
       if (state.px !== before) {
-        if (state.town?.features === drawing.features) app.town(state.town.seed);
         state.photo = null;
         panes.show(state.px);
+        if (state.town?.features === drawing.features) app.town(state.town.seed);
       }
       app.refresh();
       follower.nudge();
@@ -94,7 +95,7 @@ async function main() {
       if (!state.read) return;
       state.read = null;
       $("read").hidden = true;
-      follower.last = null;
+      follower.answered = false;
       follower.nudge();
       panes.paint();
     },
@@ -130,7 +131,8 @@ async function main() {
 
   function age(ms) {
     const { backend, threads, isolated } = state.about;
-    const how = backend === "webgpu" ? "WebGPU" : `wasm, ${threads} thread${threads === 1 ? "" : "s"}${isolated || threads > 1 ? "" : " (more where a server isolates the page)"}`;
+    const how = backend === "webgpu" ? "WebGPU" : `wasm, ${threads} thread${threads === 1 ? "" : "s"}`;
+    $("threads").textContent = isolated || backend === "webgpu" ? "" : "One thread: a page gets more from a server that isolates it (the headers COOP and COEP). ";
     $("age").textContent = `${(ms / 1000).toFixed(ms < 1000 ? 2 : 1)} s on your device, ${how}. Sample ${state.seed}.`;
     $("photo").setAttribute("aria-label", `Satellite image of the drawing, invented by a network: ${drawing.words(panes.ground)}`);
   }
@@ -160,8 +162,8 @@ function honest(model) {
   $("line").textContent = `Invented by a network${on ? ` trained on ${on[0].toLowerCase()}${on.slice(1)}` : ""}. Not a real place.`;
 }
 
-function asCanvas(image, canvas) {
-  const found = canvas?.width === image.width ? canvas : new OffscreenCanvas(image.width, image.height);
+function asCanvas(image) {
+  const found = new OffscreenCanvas(image.width, image.height);
   found.getContext("2d").putImageData(image, 0, 0);
   return found;
 }

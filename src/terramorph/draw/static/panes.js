@@ -1,8 +1,11 @@
 // The two squares: the map that is drawn, in vectors, and the photograph. Both show the same part of the ground.
-const FINEST = 12;
+const FINEST = 12, FADE = 200;  // times; ms in which a photograph takes another's place
+const FEW = 12;  // features that are shown on the photograph until it is theirs
 
 export class Panes {
-  // `map` and `photo` are canvases. `scene()` gives {features, ink, photo}: `ink` is what the pen is about to add.
+  // `map` and `photo` are canvases. `scene()` gives {features, ink, photo, before, since, answered, read}: `ink` is what the
+  // pen is about to add, `before` the photograph before this one, shown `since`, `answered` the features of this one, and
+  // `read` a map that was read from a picture.
   constructor(map, photo, renderer, scene) {
     Object.assign(this, { map, photo, renderer, scene, zoom: 1, middle: [0, 0], side: 256 });
     this.asked = 0;
@@ -52,17 +55,25 @@ export class Panes {
   }
 
   #paint() {
-    const { features, ink, photo, read } = this.scene(), marks = ink.marks ?? [];
+    const { features, ink, photo, before, since, answered, read } = this.scene(), marks = ink.marks ?? [], drawn = ink.features ?? features;
     if (this.map.clientWidth) {
       const view = this.#view(this.map), pen = this.map.getContext("2d");
-      if (read) this.#image(this.map, read, view); else this.renderer.draw(pen, ink.features ?? features, view, this.map.width, this.map.height);
+      if (read) this.#image(this.map, read, view); else this.renderer.draw(pen, drawn, view, this.map.width, this.map.height);
       this.#marks(pen, marks, view, "#1d2327");
     }
-    if (this.photo.clientWidth && photo) {
-      const view = this.#view(this.photo);
-      this.#image(this.photo, photo, view);
-      this.#marks(this.photo.getContext("2d"), marks, view, "#fff");
+    if (!this.photo.clientWidth || !photo) return;
+    const view = this.#view(this.photo), pen = this.photo.getContext("2d"), done = before ? (performance.now() - since) / FADE : 1;
+    this.#image(this.photo, photo, view);
+    if (done < 1) {
+      pen.globalAlpha = 1 - done;
+      this.#image(this.photo, before, view);
+      this.paint();
     }
+    const has = new Set(answered), ahead = read ? [] : drawn.filter((one) => !has.has(one));
+    pen.globalAlpha = 0.5;
+    if (ahead.length <= FEW) this.renderer.draw(pen, ahead, view, this.photo.width, this.photo.height, false);
+    pen.globalAlpha = 1;
+    this.#marks(pen, marks, view, "#fff");
   }
 
   #view(canvas) {

@@ -42,7 +42,7 @@ export function takeFiles(app, openEngine) {
     const picture = pen.getImageData(0, 0, px, px);
     notice(`Reading ${file.name} …`);
     engine ??= await openEngine(config, { onProgress() {}, direction: "sat2map" });
-    const map = await engine.translate(picture, { seed: state.seed, origin: [0, 0], dirty: null, previous: null });
+    const map = await engine.translate(picture, { seed: state.seed, origin: [0, 0] });
     const read = new OffscreenCanvas(px, px);
     read.getContext("2d").putImageData(map, 0, 0);
     Object.assign(state, { read, readImage: map, image: picture, photo: canvas });

@@ -43,11 +43,13 @@ export class Renderer {
   }
 
   // Features on a canvas. `view` is {left, top, scale}: metres of the canvas's corner, and its pixels a metre.
-  draw(pen, features, { left, top, scale }, width, height) {
+  draw(pen, features, { left, top, scale }, width, height, ground = true) {
     const size = scale * this.metres, edge = 2 * this.metres;
     const seen = [left - edge, top - edge, left + width / scale + edge, top + height / scale + edge];
-    pen.fillStyle = this.style.background;
-    pen.fillRect(0, 0, width, height);
+    if (ground) {
+      pen.fillStyle = this.style.background;
+      pen.fillRect(0, 0, width, height);
+    }
     pen.lineCap = pen.lineJoin = "round";
     const sorted = new Map();
     for (const feature of features) {
