@@ -53,6 +53,13 @@ class Device(StrEnum):
     cuda = "cuda"
 
 
+class Progress(StrEnum):
+    """How progress is told."""
+
+    text = "text"
+    json = "json"
+
+
 class Backend(StrEnum):
     """What runs a network."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -17,6 +18,8 @@ from terramorph.report import duration
 PLAIN_SECONDS, MOST_SECONDS = 5.0, 600.0
 """Seconds between two progress lines where there is no terminal: at first, and at most. Each gap is twice the one
 before, so an hour is told in ten lines or so."""
+JSON_SECONDS = 0.2
+"""Seconds between two lines of progress that a program reads, at least."""
 
 
 def console() -> Console:
@@ -166,6 +169,34 @@ class Steps:
         if self._meter is not None:
             self._meter.__exit__(kind, error, trace)
             self._meter = None
+
+
+class JsonSteps:
+    """The same for programs: a JSON object a line on standard output, with `step`, `done` and `total`.
+
+    The first and the last line of a step are always there, those between at most every `JSON_SECONDS`.
+    """
+
+    def __init__(self) -> None:
+        self._told: tuple[str, float] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def update(self, step: str, done: int, total: int) -> None:
+        """Tells how far a step is."""
+        now = time.monotonic()
+        if self._told is None or self._told[0] != step or done == total or now - self._told[1] >= JSON_SECONDS:
+            self._told = step, now
+            say_json(step=step, done=done, total=total)
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+def say_json(**values: Any) -> None:
+    """Prints a JSON object as one line."""
+    print(json.dumps(values), flush=True)
 
 
 def _cell(value: Any) -> str:

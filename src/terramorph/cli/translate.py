@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from terramorph.cli.choices import MAX_SEED, Allow, Backend, Device, Mode, Precision, from_here
-from terramorph.cli.console import Steps, say, warn
+from terramorph.cli.choices import MAX_SEED, Allow, Backend, Device, Mode, Precision, Progress, from_here
+from terramorph.cli.console import JsonSteps, Steps, say, say_json, warn
 from terramorph.cli.interrupt import StoppedBefore
 from terramorph.cli.reading import Asset, read_options
 
@@ -134,6 +134,9 @@ def run(
         str | None, typer.Option(help="Compute on the workers of a Dask scheduler, tcp://HOST:PORT (docs/scale.md).")
     ] = None,
     workers: Annotated[int | None, typer.Option(help="Compute in so many processes here.")] = None,
+    progress: Annotated[
+        Progress, typer.Option(help="text: for people; json: a line of JSON each, for programs (docs/qgis.md).")
+    ] = Progress.text,
     allow: Allow = None,
 ) -> None:
     """Translate a raster of any size, an image, or a folder of images; every pixel's place is kept."""
@@ -180,14 +183,17 @@ def run(
                 restart=restart,
                 stac=stac,
                 engine=engine,
-                progress=stack.enter_context(Steps()).update,
+                progress=stack.enter_context(Steps() if progress == Progress.text else JsonSteps()).update,
                 **opening,
             )
         except KeyboardInterrupt:  # typer would end without a word
             raise StoppedBefore(f"Stopped: {output} is not finished; {_GO_ON}.", 128 + signal.SIGINT) from None
     for sentence in written.skipped:
         warn(f"skipped: {sentence}")
-    say(f"{output}: {len(written.files)} image{'s' * (len(written.files) != 1)} written.")
+    if progress == Progress.json:
+        say_json(output=str(output), images=len(written.files))
+    else:
+        say(f"{output}: {len(written.files)} image{'s' * (len(written.files) != 1)} written.")
 
 
 def _tile_cache(output: Path) -> Path:

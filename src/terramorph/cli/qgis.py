@@ -1,0 +1,28 @@
+"""`terramorph qgis`: the QGIS plug-in, as an archive that QGIS installs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from terramorph.cli.console import say
+from terramorph.errors import InputError
+
+NAME = "qgis"
+EXAMPLE = "Example: terramorph qgis --out terramorph-qgis.zip"
+
+
+def run(
+    out: Annotated[Path, typer.Option(help="The file to write, ending in .zip; it is replaced.")] = Path(
+        "terramorph-qgis.zip"
+    ),
+) -> None:
+    """Write the QGIS plug-in; in QGIS: Plugins > Manage and Install Plugins > Install from ZIP."""
+    from terramorph.qgis import write_plugin
+
+    if out.suffix.lower() != ".zip":
+        raise InputError(f"QGIS installs archives, whose names end in .zip, and {out} does not; choose another name.")
+    write_plugin(out)
+    say(f"{out}: in QGIS choose Plugins > Manage and Install Plugins > Install from ZIP, and this file.")
