@@ -56,7 +56,8 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = Path(terramorph.__file__).parents[1]
     path.write_text(
         f'#!/bin/sh\nPYTHONPATH="{source}{os.pathsep}$PYTHONPATH" OMP_NUM_THREADS=1 '
-        f'exec "{sys.executable}" -m terramorph "$@"\n'
+        f'exec "{sys.executable}" -m terramorph "$@"\n',
+        encoding="utf-8",
     )
     path.chmod(0o755)
     return path

@@ -109,7 +109,7 @@ sys.path.insert(0, folder)
 import terramorph_qgis  # noqa: E402
 
 found = {"qgis": Qgis.QGIS_VERSION, "unknown": []}
-for module, classes in json.loads(Path(names).read_text()).items():
+for module, classes in json.loads(Path(names).read_text(encoding="utf-8")).items():
     for name, members in classes.items():
         owner = getattr(importlib.import_module(module), name, None)
         missing = [member for member in members.split() if not hasattr(owner, member)]

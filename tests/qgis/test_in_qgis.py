@@ -33,7 +33,7 @@ def test_the_plugin_works_in_qgis(archive: Path, raster: Path, program: Path, tm
     thread = threading.Thread(target=server.serve_until_told, args=(lambda address: None,))
     thread.start()
     names = tmp_path / "names.json"
-    names.write_text(json.dumps(stubs.API))
+    names.write_text(json.dumps(stubs.API), encoding="utf-8")
     script = Path(__file__).with_name("in_qgis.py")
     words = [archive, program, server.address, raster, tmp_path / "a folder", names]
     (tmp_path / "a folder").mkdir()

@@ -146,7 +146,7 @@ def test_what_cannot_run(plugin: Module, raster: Path, tmp_path: Path) -> None:
 
 def fake_program(tmp_path: Path, text: str) -> None:
     path = tmp_path / "fake"
-    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.write_text(f"#!/bin/sh\n{text}\n", encoding="utf-8")
     path.chmod(0o755)
     settings["terramorph/command"] = str(path)
 
