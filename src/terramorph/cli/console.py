@@ -171,17 +171,15 @@ class Steps:
             self._meter = None
 
 
-class JsonSteps:
+class JsonSteps(Steps):
     """The same for programs: a JSON object a line on standard output, with `step`, `done` and `total`.
 
     The first and the last line of a step are always there, those between at most every `JSON_SECONDS`.
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self._told: tuple[str, float] | None = None
-
-    def __enter__(self) -> Self:
-        return self
 
     def update(self, step: str, done: int, total: int) -> None:
         """Tells how far a step is."""
@@ -189,9 +187,6 @@ class JsonSteps:
         if self._told is None or self._told[0] != step or done == total or now - self._told[1] >= JSON_SECONDS:
             self._told = step, now
             say_json(step=step, done=done, total=total)
-
-    def __exit__(self, *_: object) -> None:
-        pass
 
 
 def say_json(**values: Any) -> None:

@@ -162,6 +162,7 @@ def run(
         "style": style,
         "cache": _tile_cache(output),
     }
+    steps = Steps() if progress == Progress.text else JsonSteps()
     with ExitStack() as stack:
         if scheduler is None and workers is None:
             model, engine = load(bundle, **settings), None
@@ -183,7 +184,7 @@ def run(
                 restart=restart,
                 stac=stac,
                 engine=engine,
-                progress=stack.enter_context(Steps() if progress == Progress.text else JsonSteps()).update,
+                progress=stack.enter_context(steps).update,
                 **opening,
             )
         except KeyboardInterrupt:  # typer would end without a word

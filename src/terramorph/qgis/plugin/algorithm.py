@@ -36,7 +36,7 @@ class _Algorithm(QgsProcessingAlgorithm):
         return type(self)()
 
     def shortHelpString(self):
-        return _HELP.format(what=self.what)
+        return " ".join(_HELP.format(what=self.what).split())  # QGIS makes a paragraph of each line
 
     def initAlgorithm(self, configuration=None):
         number = QgsProcessingParameterNumber.Type.Double
