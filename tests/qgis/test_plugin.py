@@ -121,7 +121,7 @@ def test_a_raster_is_translated(plugin: Module, raster: Path, model: Path, tmp_p
     expected = terramorph.load(model, precision="fp32", device="cpu").translate(read_image(raster))
     assert read_image(output).grid == expected.grid
     with rasterio.open(output) as dataset:
-        assert (dataset.read(1) == CLASSIC.classify(expected.pixels)).mean() > 0.99  # in another process
+        assert (dataset.read(1) == CLASSIC.classify(expected.pixels)).mean() > 0.95  # greys, between all colours
     assert feedback.shares == sorted(feedback.shares)
     assert feedback.shares[-1] == 100.0
     assert f'"{output}"' in feedback.told[0]
