@@ -158,7 +158,7 @@ async function begin(app) {
 }
 
 function honest(model) {
-  const on = (model.trained_on ?? "").split(/[,(]/)[0].trim();
+  const on = (model.trained_on ?? "").replaceAll("`", "").split(/, | \(/)[0].trim();
   $("line").textContent = `Invented by a network${on ? ` trained on ${on[0].toLowerCase()}${on.slice(1)}` : ""}. Not a real place.`;
 }
 

@@ -19,10 +19,10 @@ export function png(image) {
   return canvas.convertToBlob();
 }
 
-// The world file of a picture: six numbers that put it in its place, the middle of the first pixel among them.
-export function worldFile(place, side) {
-  const [east, north] = place.middle, { metres } = place;
-  return [metres, 0, 0, -metres, east + (0.5 - side / 2) * metres, north - (0.5 - side / 2) * metres].join("\n") + "\n";
+// What GDAL, QGIS and terramorph read beside a picture: its CRS, and where its pixels lie.
+export function placeFile(place, side) {
+  const [east, north] = place.middle, { metres } = place, half = side / 2 * metres;
+  return `<PAMDataset><SRS>EPSG:${place.epsg}</SRS><GeoTransform>${[east - half, metres, 0, north + half, 0, -metres].join(", ")}</GeoTransform></PAMDataset>\n`;
 }
 
 // Drawing and photograph side by side, with a line that says what it is.

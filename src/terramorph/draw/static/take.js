@@ -1,7 +1,7 @@
 // The menu of what can be taken along, the card of the model, and the drawing's place on Earth.
 import { toGeoJson } from "./geojson.js";
 import { Place } from "./place.js";
-import { geoTiff, png, save, sideBySide, toLink, worldFile } from "./share.js";
+import { geoTiff, png, save, sideBySide, toLink, placeFile } from "./share.js";
 import { $, announce, notice } from "./ui.js";
 
 export function takeAlong(app) {
@@ -15,7 +15,7 @@ export function takeAlong(app) {
     beside: async () => save(await sideBySide(app.map(), photo(), line()), "side-by-side.png"),
     photo: async () => save(await png(photo()), "photograph.png"),
     map: async () => save(await png(app.map()), "map.png"),
-    world: () => save(worldFile(state.place, state.px), "map.pgw", "text/plain"),
+    aux: () => save(placeFile(state.place, state.px), "map.png.aux.xml", "application/xml"),
     tif: () => save(geoTiff(photo(), state.place), "photograph.tif"),
     geojson: () => {
       const about = { model: state.model.name, seed: state.seed, note: line() };

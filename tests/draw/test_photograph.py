@@ -1,0 +1,71 @@
+"""The page with its own network, as one file from the disk, beside what `terramorph translate` makes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from PIL import Image
+
+import terramorph
+from terramorph.bundle import load_bundle
+from terramorph.draw import WebModel, write_one_file
+from terramorph.interop import export_web
+from terramorph.models import named
+
+from .conftest import CHROMIUM, playwright
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="browser tests need Chromium"),
+]
+
+
+def test_the_photograph_is_the_one_that_translate_makes(browser: playwright.Browser, tmp_path: Path) -> None:
+    bundle = load_bundle(named("town-map2sat"))
+    network = export_web(bundle, tmp_path / "web.onnx", store="fp16")
+    page_file = write_one_file([WebModel.of(bundle, network, "town-map2sat")], tmp_path / "draw.html")
+    context = browser.new_context(viewport={"width": 1280, "height": 800}, accept_downloads=True, offline=True)
+    page, heard, asked = context.new_page(), [], []
+    page.set_default_timeout(60_000)
+    page.on("console", lambda message: heard.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: heard.append(str(error)))
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(page_file.as_uri())
+    page.wait_for_selector("body[data-ready]")
+    page.locator("#clear").click()
+    box = page.locator("#map").bounding_box()
+    for key, places in (
+        ("a", [(0.0, 0.6), (0.5, 0.5), (1.0, 0.55)]),
+        ("p", [(0.2, 0.2), (0.35, 0.15), (0.4, 0.3), (0.25, 0.4), (0.2, 0.2)]),
+        ("v", [(0.7, 0.0), (0.8, 0.4), (0.7, 1.0)]),
+    ):
+        page.keyboard.press(key)
+        points = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in places]
+        page.mouse.move(*points[0])
+        page.mouse.down()
+        for point in points[1:]:
+            page.mouse.move(*point, steps=4)
+        page.mouse.up()
+    assert page.locator("#words").inner_text().startswith("1 arterial, 1 park, 1 river on 256 × 256 m")
+    page.wait_for_timeout(300)
+    page.wait_for_selector("body[data-answer=done]")
+    taken = {}
+    for name in ("map", "photo", "aux", "geojson"):
+        page.locator("#take summary").click()
+        with page.expect_download() as download:
+            page.locator(f"[data-take={name}]").click()
+        taken[name] = tmp_path / download.value.suggested_filename
+        download.value.save_as(taken[name])
+    context.close()
+    assert heard == []
+    assert [url for url in asked if not url.startswith(("file:", "blob:", "data:"))] == []
+    photo = np.asarray(Image.open(taken["photo"]).convert("RGB")).astype(int)
+    assert photo.std() > 10
+    model = terramorph.load(named("town-map2sat"), precision="fp32")
+    for name, most in (("map", 1.0), ("geojson", 2.0)):
+        model.translate_to(taken[name], tmp_path / "out.tif", overwrite=True)
+        with rasterio.open(tmp_path / "out.tif") as dataset:
+            assert np.abs(dataset.read().transpose(1, 2, 0) - photo).mean() <= most
