@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -9,15 +10,17 @@ from typing import Any
 from terramorph.header import Bands, Header, find_bundle, parameter_count, read_header
 from terramorph.metrics import METRICS
 from terramorph.models import Entry, registry, verify
+from terramorph.models.hub import FILE, upload
 
 _PICTURED = "*A procedural town: what the model is given, what it makes of it, and what would be right.*"
 
 
-def model_card(model: str | Path, picture: str = "") -> str:
+def model_card(model: str | Path, picture: str = "", name: str | None = None) -> str:
     """The card of a bundle.
 
     Args:
         model: as `find_bundle` takes.
+        name: what it is called; None: its name in the registry, else as given.
         picture: address of a picture of a procedural town: source, output, target.
 
     Returns:
@@ -29,7 +32,7 @@ def model_card(model: str | Path, picture: str = "") -> str:
     path = find_bundle(model)
     header = read_header(path)
     entry = next((one for one in registry().values() if verify(path, one)), None)
-    name = entry.name if entry else str(model)
+    name = name or (entry.name if entry else str(model))
     return "\n".join(
         [
             *(f"# {name}", "", entry.about if entry else f"A bundle of terramorph, {header.direction}.", ""),
@@ -42,6 +45,41 @@ def model_card(model: str | Path, picture: str = "") -> str:
             *("## Limits", "", *_limits(header), ""),
         ]
     )
+
+
+def push(model: str | Path, repo: str, *, private: bool = False, licence: str | None = None) -> str:
+    """Puts a bundle on the Hugging Face Hub, with its card as README.md; `load("hf://owner/name")` then loads it.
+
+    Args:
+        model: as `find_bundle` takes.
+        repo: owner/name; the repository is made if it is not there.
+        private: of a repository that is made; of one that is there it must be so already.
+        licence: of the weights, as the Hub abbreviates it, such as mit or cc-by-4.0; None: other, as the card says.
+
+    Returns:
+        The address of the repository.
+
+    Raises:
+        BundleError: if the model is no bundle, or the Hub does not let one write there.
+        RunError: if the Hub cannot be reached, or refuses the files.
+        MissingPackageError: if huggingface_hub is not installed.
+    """
+    path = find_bundle(model)
+    card = _front_matter(read_header(path), licence or "other") + model_card(path, name=f"hf://{repo}")
+    return upload(repo, {FILE: path, "README.md": card.encode()}, private=private)
+
+
+def _front_matter(header: Header, licence: str) -> str:
+    """What the Hub reads of a card: YAML, of which JSON is a part."""
+    sides = ["satellite-to-map" if header.direction == "AtoB" else "map-to-satellite"]
+    said = {
+        "license": licence,
+        "library_name": "terramorph",
+        "pipeline_tag": "image-to-image",
+        "tags": ["terramorph", "pix2pix", "remote-sensing", "maps", *sides, header.architecture.name],
+    }
+    lines = [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in said.items()]
+    return "\n".join(["---", *lines, "---", "", ""])
 
 
 def _use(header: Header) -> str:

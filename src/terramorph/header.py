@@ -20,6 +20,7 @@ from terramorph.bands import Units, band_order
 from terramorph.documents import DocumentError, first_fault, parse_json_object
 from terramorph.errors import BundleError
 from terramorph.models import MODELS_FOLDER, known, named
+from terramorph.models.hub import fetch, is_on_hub
 from terramorph.pixels import Scaling
 
 if TYPE_CHECKING:
@@ -200,12 +201,15 @@ def parameter_count(path: str | Path) -> int:
 
 
 def find_bundle(path: str | Path) -> Path:
-    """The file that a path, a run's folder or a model's name means: of the folder `models`, or a published one.
+    """The file that a path, a run's folder or a model's name means: of the folder `models`, a published one, or one on
+    the Hugging Face Hub (hf://owner/name), which is fetched.
 
     Raises:
         BundleError: if there is none; the sentence lists the names that are known, or says how an unfinished run goes
             on, or how a published model gets to this machine.
     """
+    if is_on_hub(path):
+        return fetch(path)
     given = Path(path)
     if (given / _MODEL).is_file():
         return given / _MODEL

@@ -64,10 +64,10 @@ def test_a_name_means_the_cache_or_a_file_of_ones_own(elsewhere: Path) -> None:
     entry = registry()["sat2map"]
     with pytest.raises(BundleError, match=r"sat2map is not on this machine; .*models pull sat2map") as caught:
         load_bundle("sat2map")
-    assert str(stored(entry)) in str(caught.value)
-    stored(entry).parent.mkdir(parents=True)
-    shutil.copy(FILE, stored(entry))  # as that sentence says
-    assert load_bundle("sat2map").path == stored(entry)
+    assert str(stored(entry.sha256)) in str(caught.value)
+    stored(entry.sha256).parent.mkdir(parents=True)
+    shutil.copy(FILE, stored(entry.sha256))  # as that sentence says
+    assert load_bundle("sat2map").path == stored(entry.sha256)
     own = elsewhere / "models" / "sat2map.safetensors"
     own.parent.mkdir()
     shutil.copy(FILE, own)
@@ -76,10 +76,10 @@ def test_a_name_means_the_cache_or_a_file_of_ones_own(elsewhere: Path) -> None:
 
 def test_a_damaged_file_is_not_loaded_by_its_name(elsewhere: Path) -> None:
     entry = registry()["sat2map"]
-    stored(entry).parent.mkdir(parents=True)
+    stored(entry.sha256).parent.mkdir(parents=True)
     damaged = bytearray(FILE.read_bytes())
     damaged[-1] ^= 1
-    stored(entry).write_bytes(damaged)
+    stored(entry.sha256).write_bytes(damaged)
     with pytest.raises(BundleError, match="is not the published file of the model sat2map"):
         find_bundle("sat2map")
 
@@ -92,27 +92,27 @@ def test_an_unknown_name_is_told_the_known_ones(elsewhere: Path) -> None:
 
 def test_a_published_model_is_not_written_over(elsewhere: Path) -> None:
     entry = registry()["sat2map"]
-    stored(entry).parent.mkdir(parents=True)
-    shutil.copy(FILE, stored(entry))
+    stored(entry.sha256).parent.mkdir(parents=True)
+    shutil.copy(FILE, stored(entry.sha256))
     bundle = load_bundle("sat2map")
     assert bundle.path is not None
     with pytest.raises(BundleError, match="published model sat2map and is not changed"):
         bundle.save(bundle.path)
-    assert verify(stored(entry), entry)
+    assert verify(stored(entry.sha256), entry)
 
 
 def test_the_command_fetches_lists_and_verifies(elsewhere: Path, cli: Cli) -> None:  # noqa: F811
     assert "not on this machine" in cli("models").out
     outcome = cli("models", "pull", "sat2map")
     assert outcome.code == 2
-    assert str(stored(registry()["sat2map"])) in outcome.err
+    assert str(stored(registry()["sat2map"].sha256)) in outcome.err
     with serving(FILE.read_bytes()) as server:
         outcome = cli("models", "pull", "sat2map", "--url", server.url)
     assert outcome.code == 0, outcome.err
-    assert str(stored(registry()["sat2map"])) in cli("models", "list").out
+    assert str(stored(registry()["sat2map"].sha256)) in cli("models", "list").out
     assert cli("models", "verify").code == 0
     assert cli("info", "sat2map").out.count("trained on images of a map provider") == 1
-    stored(registry()["sat2map"]).write_bytes(b"x")
+    stored(registry()["sat2map"].sha256).write_bytes(b"x")
     assert cli("models", "verify", "sat2map").code == 2
 
 

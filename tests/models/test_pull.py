@@ -52,7 +52,7 @@ def test_fetched_once_and_kept_by_content(server: Server, cache: Path) -> None:
     seen: list[tuple[int, int]] = []
     wanted = entry(urls=(server.url,))
     path = pull(wanted, progress=lambda done, total: seen.append((done, total)))
-    assert path == stored(wanted) == cache / "models" / "sha256" / f"{wanted.sha256}.safetensors"
+    assert path == stored(wanted.sha256) == cache / "models" / "sha256" / f"{wanted.sha256}.safetensors"
     assert path.read_bytes() == BODY
     assert seen[-1] == (len(BODY), len(BODY))
     assert pull(entry(name="other", urls=(server.url,))) == path  # another name of the same content
@@ -71,7 +71,7 @@ def test_a_cut_connection_goes_on_where_it_was(server: Server) -> None:
 
 def test_a_process_that_ended_is_gone_on_from(server: Server, cache: Path) -> None:
     wanted = entry(urls=(server.url,))
-    part = stored(wanted).with_suffix(".part")
+    part = stored(wanted.sha256).with_suffix(".part")
     part.parent.mkdir(parents=True)
     part.write_bytes(BODY[:1000])
     assert pull(wanted, pause=0.0).read_bytes() == BODY
@@ -81,7 +81,7 @@ def test_a_process_that_ended_is_gone_on_from(server: Server, cache: Path) -> No
 
 def test_a_server_that_cannot_resume_begins_again(server: Server) -> None:
     wanted = entry(urls=(server.url,))
-    part = stored(wanted).with_suffix(".part")
+    part = stored(wanted.sha256).with_suffix(".part")
     part.parent.mkdir(parents=True)
     part.write_bytes(b"x" * 1000)
     server.ranges = False
@@ -90,7 +90,7 @@ def test_a_server_that_cannot_resume_begins_again(server: Server) -> None:
 
 def test_a_part_of_another_file_is_thrown_away(server: Server) -> None:
     wanted = entry(urls=(server.url,))
-    part = stored(wanted).with_suffix(".part")
+    part = stored(wanted.sha256).with_suffix(".part")
     part.parent.mkdir(parents=True)
     part.write_bytes(b"x" * 1000)
     assert pull(wanted, pause=0.0).read_bytes() == BODY
@@ -102,7 +102,7 @@ def test_what_is_not_the_file_is_refused(server: Server, cache: Path, body: byte
     server.body = body
     with pytest.raises(BundleError, match="could not be fetched"):
         pull(entry(), [server.url], pause=0.0)
-    assert not stored(entry()).exists()
+    assert not stored(entry().sha256).exists()
 
 
 def test_the_next_address_is_tried_and_reasons_are_told(server: Server) -> None:
@@ -110,7 +110,7 @@ def test_the_next_address_is_tried_and_reasons_are_told(server: Server) -> None:
         refusing.status = 403
         addresses = [f"{refusing.url}?token=secret", "ftp://example.org/town", server.url]
         assert pull(entry(), addresses, pause=0.0).read_bytes() == BODY
-        stored(entry()).unlink()
+        stored(entry().sha256).unlink()
         with pytest.raises(BundleError, match=r"403.*no http.*put its file") as caught:
             pull(entry(), addresses[:2], pause=0.0)
     assert "secret" not in str(caught.value)
@@ -123,7 +123,7 @@ def test_offline_says_where_to_put_the_file(cache: Path) -> None:
         url = gone.url
     with pytest.raises(BundleError, match=r"cannot be reached.*put its file") as caught:
         pull(entry(), [url], pause=0.0)
-    assert str(stored(entry())) in str(caught.value)
+    assert str(stored(entry().sha256)) in str(caught.value)
 
 
 def test_a_damaged_file_in_the_cache_is_fetched_again(server: Server) -> None:
@@ -163,10 +163,10 @@ def test_two_processes_at_once_fetch_once(server: Server, cache: Path) -> None:
     both = [subprocess.Popen([sys.executable, "-c", code, text], stdout=subprocess.PIPE, text=True) for _ in range(2)]
     threading.Timer(2.0, server.gate.set).start()
     paths = {process.communicate(timeout=60)[0].strip() for process in both}
-    assert paths == {str(stored(entry()))}
-    assert stored(entry()).read_bytes() == BODY
+    assert paths == {str(stored(entry().sha256))}
+    assert stored(entry().sha256).read_bytes() == BODY
     assert len(server.asked) == 1
-    assert left(cache) == [stored(entry()).name]
+    assert left(cache) == [stored(entry().sha256).name]
 
 
 def test_another_process_that_gets_no_further(server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,10 +175,10 @@ def test_another_process_that_gets_no_further(server: Server, cache: Path, monke
     from terramorph.models import pull as package_function
 
     monkeypatch.setattr(sys.modules[package_function.__module__], "_PATIENCE", 0.2)
-    stored(entry()).parent.mkdir(parents=True)
+    stored(entry().sha256).parent.mkdir(parents=True)
     started = time.monotonic()
     with (
-        locked(stored(entry()).with_suffix(".lock"), RuntimeError()),
+        locked(stored(entry().sha256).with_suffix(".lock"), RuntimeError()),
         pytest.raises(RunError, match="without getting any further"),
     ):
         pull(entry(), [server.url])

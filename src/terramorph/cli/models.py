@@ -1,4 +1,4 @@
-"""`terramorph models`: the published models by name: list, pull, verify, card."""
+"""`terramorph models`: the published models by name: list, pull, verify, card; and push to the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -28,13 +28,18 @@ class Action(StrEnum):
     pull = "pull"
     verify = "verify"
     card = "card"
+    push = "push"
 
 
 def run(
-    action: Annotated[Action, typer.Argument(help="list them, pull or verify one, or print a card.")] = Action.list,
+    action: Annotated[
+        Action, typer.Argument(help="list them, pull or verify one, print a card, or push one.")
+    ] = Action.list,
     name: Annotated[
-        str | None, typer.Argument(help="Of a model; verify without it takes all, card takes any bundle.")
+        str | None,
+        typer.Argument(help="Of a model, or hf://OWNER/NAME; verify without it takes all, card and push any bundle."),
     ] = None,
+    repo: Annotated[str | None, typer.Argument(help="push: OWNER/NAME on the Hugging Face Hub.")] = None,
     out: Annotated[
         Path | None,
         typer.Option(help="card: a folder for card.md and town.png, a procedural town translated."),
@@ -42,15 +47,24 @@ def run(
     url: Annotated[
         list[str] | None, typer.Option(help="pull: an address of the file, tried before the published ones.")
     ] = None,
+    private: Annotated[bool, typer.Option("--private", help="push: only you, or your organisation, sees it.")] = False,
+    licence: Annotated[
+        str | None,
+        typer.Option(help="push: of the weights, as the Hub calls it: mit, cc-by-4.0. Default: other."),
+    ] = None,
 ) -> None:
-    """List the published models, fetch one, check its bytes, or print its model card as Markdown."""
+    """List the published models, fetch one, check its bytes, print its card, or push one to the Hugging Face Hub."""
     if action is not Action.list and action is not Action.verify and name is None:
         raise ConfigError(f"`models {action}` needs the name of a model; `terramorph models` lists them.")
     if url and action is not Action.pull:
         raise ConfigError("--url belongs to `models pull`.")
     if out and action is not Action.card:
         raise ConfigError("--out belongs to `models card`.")
-    if action is Action.pull:
+    if (repo or private or licence) and action is not Action.push:
+        raise ConfigError("A repository, --private and --licence belong to `models push`.")
+    if action is Action.push:
+        _push(str(name), repo, private, licence)
+    elif action is Action.pull:
         _pull(str(name), url or [])
     elif action is Action.verify:
         _verify(name)
@@ -108,9 +122,23 @@ def _town(name: str) -> Image.Image:
     return Image.fromarray(np.concatenate(shown, axis=1))
 
 
+def _push(name: str, repo: str | None, private: bool, licence: str | None) -> None:
+    from terramorph.card import push
+
+    if repo is None:
+        raise ConfigError("`models push` needs a repository: terramorph models push NAME OWNER/NAME.")
+    say(f"{push(name, repo, private=private, licence=licence)}: {name} and its card.")
+
+
 def _pull(name: str, urls: list[str]) -> None:
     from terramorph.models import pull, require_entry
+    from terramorph.models.hub import fetch, is_on_hub
 
+    if is_on_hub(name):
+        if urls:
+            raise ConfigError("--url is for published models, and not for those of the Hub.")
+        say(f"{fetch(name)}: {name}, its sha256 is right.")
+        return
     entry = require_entry(name)
     with Meter(f"fetching {name}") as meter:
         path = pull(entry, urls, progress=lambda have, size: meter.update(have // 10**6, size // 10**6, "MB"))

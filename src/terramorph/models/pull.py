@@ -62,7 +62,7 @@ def pull(entry: Entry | str, urls: Sequence[str] = (), *, progress: Progress | N
     for path in places(entry):
         if verify(path, entry):
             return path
-    target = stored(entry)
+    target = stored(entry.sha256)
     addresses = [*urls, *entry.urls]
     if not addresses:
         raise BundleError(f"No address of the model {entry.name} is published yet; {where_to(entry)}.")
@@ -72,7 +72,7 @@ def pull(entry: Entry | str, urls: Sequence[str] = (), *, progress: Progress | N
         since, size = time.monotonic(), -1
         while True:
             with suppress(_BusyError), locked(target.with_suffix(".lock"), _BusyError()):
-                if not (target.is_file() and verify(target, entry)):
+                if not verify(target, entry):
                     _fetch(entry, addresses, part, target, progress, pause)
                 return target
             now = part.stat().st_size if part.is_file() else 0

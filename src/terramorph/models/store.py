@@ -20,14 +20,14 @@ _REPOSITORY = Path(__file__).parents[3]  # where terramorph runs from a clone of
 _SUFFIX = ".safetensors"
 
 
-def stored(entry: Entry) -> Path:
-    """Where the cache keeps a model, whether it is there or not."""
-    return cache_folder() / "models" / "sha256" / f"{entry.sha256}{_SUFFIX}"
+def stored(sha256: str) -> Path:
+    """Where the cache keeps a model of this digest, whether it is there or not."""
+    return cache_folder() / "models" / "sha256" / f"{sha256}{_SUFFIX}"
 
 
 def places(entry: Entry) -> list[Path]:
     """The files of a published model on this machine: in the cache, in this package, in the repository around it."""
-    candidates = stored(entry), _PACKAGE / Path(entry.file).name, _REPOSITORY / entry.file
+    candidates = stored(entry.sha256), _PACKAGE / Path(entry.file).name, _REPOSITORY / entry.file
     return [path for path in dict.fromkeys(candidates) if path.is_file()]
 
 
@@ -67,7 +67,7 @@ def where_to(entry: Entry) -> str:
     """What to do by hand, as the end of a sentence."""
     return (
         f"put its file ({entry.file} of the project's repository, {entry.bytes / 1e6:.1f} MB, sha256 "
-        f"{entry.sha256[:12]}...) at {stored(entry)}"
+        f"{entry.sha256[:12]}...) at {stored(entry.sha256)}"
     )
 
 
@@ -77,11 +77,25 @@ def verify(path: Path, entry: Entry) -> bool:
     Raises:
         BundleError: if it cannot be read.
     """
+    return holds(path, entry.sha256, entry.bytes)
+
+
+def holds(path: Path, sha256: str, size: int | None = None) -> bool:
+    """Whether there is a file of this content.
+
+    Args:
+        path: of the file.
+        sha256: of the content, hexadecimal.
+        size: bytes, if they are known: a file of another size is not read.
+
+    Raises:
+        BundleError: if it cannot be read.
+    """
     try:
-        if path.stat().st_size != entry.bytes:
+        if not path.is_file() or size not in (None, path.stat().st_size):
             return False
         with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() == entry.sha256
+            return hashlib.file_digest(file, "sha256").hexdigest() == sha256
     except OSError as error:
         raise BundleError(
             f"{path} cannot be read ({error.strerror or error}); mend its rights or remove it."
