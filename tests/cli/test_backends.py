@@ -23,7 +23,7 @@ def test_eight_bits_say_what_they_cost(cli: Cli, trained: Path, town_pairs: Path
     words = ["export", trained, out, "--int8", "--calibrate", town_pairs, "--images", 4, "--cache", tmp_path / "cache"]
     outcome = cli(*words)
     assert outcome.code == 0, outcome.err
-    assert "8 bits for 32: " in outcome.out
+    assert "Loss of quality by 8 bits: " in outcome.out
     assert "on 4 pairs of val" in outcome.out
     assert OnnxBackend(out, accept_quality_loss=True).quality in ("kept", "refused")
     assert list(out.parent.iterdir()) == [out]
@@ -36,7 +36,7 @@ def test_too_great_a_loss_is_refused(
     out = tmp_path / "model.onnx"
     outcome = cli("export", trained, out, "--int8", "--calibrate", town_pairs, "--images", 2, "--cache", tmp_path / "c")
     assert outcome.code == 0
-    assert "marked as refused" in outcome.err
+    assert "lost too much quality" in outcome.err
     outcome = cli("translate", out, next((town_pairs / "val").iterdir()), tmp_path / "out.png")
     assert outcome.code == 2
     assert "lost too much in 8 bits" in outcome.err
@@ -44,7 +44,7 @@ def test_too_great_a_loss_is_refused(
     assert cli("translate", out, image, tmp_path / "out.png", "--accept-quality-loss").code == 0
     outcome = cli("doctor", "--bench", out, "--seconds", 0)
     assert "int8, refused" in outcome.out
-    assert "This file lost too much" in outcome.out
+    assert "This 8-bit file lost too much" in outcome.out
 
 
 def test_backends_are_asked_for_by_name(cli: Cli, trained: Path, town_pairs: Path, tmp_path: Path) -> None:
@@ -69,8 +69,8 @@ def test_backends_are_asked_for_by_name(cli: Cli, trained: Path, town_pairs: Pat
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--int8"], "go together"),
-        (["--calibrate", "nowhere"], "go together"),
+        (["--int8"], "belong together"),
+        (["--calibrate", "nowhere"], "belong together"),
         (["--int8", "--calibrate", "nowhere", "--mode", "paper"], "mode raster"),
         (["--int8", "--calibrate", "nowhere"], "nowhere"),
         (["--int8", "--calibrate", "nowhere", "--images", "0"], "images"),

@@ -68,7 +68,7 @@ def test_prepare_takes_bands_and_values_of_either_side(cli: Cli, bgr: Path, smal
     wanted = {"bands": [3, 2, 1], "names": None, "nodata": None, "raw": False, "categorical": False}
     assert {key: given["source"][key] for key in wanted} == wanted
     assert given["target"]["nodata"] == -1
-    assert "source or target" in cli("prepare", tmp_path / "d2", *words, "left=1").err
+    assert "target=VALUE" in cli("prepare", tmp_path / "d2", *words, "left=1").err
 
 
 def test_info_says_the_range_in_units(cli: Cli, trained: Path, tmp_path: Path) -> None:

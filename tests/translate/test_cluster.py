@@ -317,7 +317,7 @@ def test_the_command_line_stops_and_goes_on(model, ortho: Path, tmp_path: Path, 
         time.sleep(0.02)
     os.killpg(started.pid, signal.SIGINT)  # as a terminal does
     _, err = started.communicate()  # until the workers have closed it too
-    sentence = "terramorph: Stopped: map.tif is not finished; run the same command again, it goes on from here.\n"
+    sentence = "terramorph: Stopped: map.tif is not finished; run the same command again to resume.\n"
     assert (started.returncode, err) == (130, sentence)
     assert list(parts.glob("*.npy"))
     monkeypatch.chdir(tmp_path)

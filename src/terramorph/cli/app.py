@@ -86,10 +86,10 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and stop.")
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
     ] = False,
     debug: Annotated[
-        bool, typer.Option("--debug", help="Show the traceback of an error; may stand anywhere in the line.")
+        bool, typer.Option("--debug", help="Show the traceback of an error; allowed anywhere in the command line.")
     ] = False,
 ) -> None:
     """Translate between satellite or aerial imagery and maps, both ways."""
@@ -122,12 +122,12 @@ def sentence(error: BaseException) -> str:
     if isinstance(error, TerramorphError | StoppedBefore):
         return _one_line(str(error))
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return f"There is not enough memory for this; use a smaller --batch-size or smaller images, or {_AGAIN}."
+        return f"Out of memory; use a smaller --batch-size or smaller images, or {_AGAIN}."
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror}; {_AGAIN}."
     detail = _one_line(str(error))[:300].rstrip(".")
-    return f"Unexpected {type(error).__name__}{': ' + detail if detail else ''}; {_AGAIN}."
+    return f"Internal error ({type(error).__name__}{': ' + detail if detail else ''}); {_AGAIN}, and report it."
 
 
 def with_options(text: str, words: Sequence[str]) -> str:

@@ -91,7 +91,11 @@ def allowed_modules(allow: Collection[str] | None, assigned: Mapping[str, Any]) 
 
 Allow = Annotated[
     list[str] | None,
-    typer.Option("--allow", metavar="MODULE", help="Let code of this module run, of which a model is; repeatable."),
+    typer.Option(
+        "--allow",
+        metavar="MODULE",
+        help="Allow code of this module to run, for models and settings that name it; repeatable.",
+    ),
 ]
 """Modules from outside; see `terramorph.extensions`."""
 
@@ -103,5 +107,5 @@ def named_metrics(names: Collection[str] | None) -> list[Metric]:
 
 Metrics = Annotated[
     list[str] | None,
-    typer.Option("--metric", metavar="MODULE:NAME", help="A metric of your own, scored too; repeatable."),
+    typer.Option("--metric", metavar="MODULE:NAME", help="Own metric to score too; repeatable."),
 ]

@@ -31,26 +31,26 @@ EXAMPLE = (
 def run(
     dataset: Annotated[Path, typer.Argument(help="Folder of pairs.")],
     study: Annotated[str, typer.Option(help="pix2pix-paper, improvements, or a TOML file of your own.")],
-    out: Annotated[Path, typer.Option(help="Folder of the study; the same command goes on with it.")],
+    out: Annotated[Path, typer.Option(help="Output folder of the study; the same command resumes it.")],
     seeds: Annotated[int | None, typer.Option(min=1, help="Runs of each variant. Default: the study's.")] = None,
     images: Annotated[int | None, typer.Option(min=1, help="Budget of each run, in training images.")] = None,
-    minutes: Annotated[float | None, typer.Option(help="Budget of each run, in minutes; noisy.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Budget of each run, in minutes (not reproducible).")] = None,
     split: Annotated[
-        str | None, typer.Option(help="What runs are scored on. Default: the study's; val, or test if there is no val.")
+        str | None, typer.Option(help="Split to score on. Default: the study's, else val, else test.")
     ] = None,
     assignments: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change one setting of the base and so of all; repeatable."),
+        typer.Option("--set", metavar="KEY=VALUE", help="Change one setting of all variants; repeatable."),
     ] = None,
-    weights: Annotated[Path | None, typer.Option(help="Folder of the weights that LPIPS, FD and FID need.")] = None,
-    mlflow: Annotated[bool, typer.Option("--mlflow", help="Keep the runs in OUT/mlflow.db too.")] = False,
+    weights: Annotated[Path | None, typer.Option(help="Folder with the network weights for LPIPS, FD and FID.")] = None,
+    mlflow: Annotated[bool, typer.Option("--mlflow", help="Also log the runs to OUT/mlflow.db.")] = False,
     cache: Annotated[
-        Path | None, typer.Option(help="Folder of the decoded pairs. Default: ~/.cache/terramorph.")
+        Path | None, typer.Option(help="Cache folder for decoded pairs. Default: ~/.cache/terramorph.")
     ] = None,
     metric: Metrics = None,
     allow: Allow = None,
 ) -> None:
-    """Train a recipe and named changes of it under one budget, and say what each change is worth: one HTML page."""
+    """Train a recipe and named changes of it under one budget, and report the effect of each change."""
     from terramorph.data import DEFAULT_CACHE
     from terramorph.metrics import add_metrics
     from terramorph.study import compare, load_study
@@ -65,11 +65,11 @@ def run(
         study, settings=settings, images=images, minutes=minutes, seeds=seeds, weights=weights, split=split
     )
     runs = resolved.seeds * len(resolved.variants)
-    say(f"{len(resolved.variants)} variants with {resolved.seeds} seed(s): {runs} runs of {resolved.budget}.")
+    say(f"{len(resolved.variants)} variants, {resolved.seeds} seeds each: {runs} runs of {resolved.budget}.")
     for sentence in resolved.left_out:
         say(sentence)
     with (
-        stop_after_step("Stopping after this step; once more to stop at once.") as stop,
+        stop_after_step("Stopping after this step; press again to stop at once.") as stop,
         _ComparisonReporter(stop) as reporter,
     ):
         document = compare(
@@ -84,10 +84,10 @@ def run(
             allowed=allowed_modules(allow, settings),
         )
     _show(document)
-    say(f"{out / 'comparison.html'}: the page; {out / 'comparison.json'}: the figures.")
+    say(f"Report: {out / 'comparison.html'}. Figures: {out / 'comparison.json'}.")
     if not document["finished"]:
         again = shlex.join(["terramorph", *sys.argv[1:]])
-        say(f"Stopped; {document['over']} of {runs} runs are over. Go on with: {again}")
+        say(f"Stopped; {document['over']} of {runs} runs are done. Resume with: {again}")
         raise typer.Exit(stop.exit_code if stop() else 128 + signal.SIGTERM)
 
 

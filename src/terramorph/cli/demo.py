@@ -59,14 +59,14 @@ class Ground:
 
 
 def run(
-    out: Annotated[Path, typer.Option(help="Folder for everything the demo makes.")],
-    size: Annotated[int, typer.Option(min=512, help="Side of the town in pixels of 1 m.")] = 2048,
-    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Another number makes another town.")] = 0,
+    out: Annotated[Path, typer.Option(help="Output folder.")],
+    size: Annotated[int, typer.Option(min=512, help="Size of the town in pixels of 1 m.")] = 2048,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seed of the town.")] = 0,
     steps: Annotated[int | None, typer.Option(min=1, help="Training steps. Default: the preset's.")] = None,
-    limit: Annotated[float, typer.Option(min=1, help="Seconds of training after which it is cut short.")] = 180.0,
-    device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
+    limit: Annotated[float, typer.Option(min=1, help="Time limit of training in seconds.")] = 180.0,
+    device: Annotated[Device, typer.Option(help="Device to compute on.")] = Device.auto,
 ) -> None:
-    """Make a town, train on three quarters of it, draw the map of the last quarter, score it: one HTML page.
+    """Generate a town, train on three quarters of it, translate and score the last quarter: one HTML page.
 
     The map by the published model town-sat2map, which has not seen the town, is shown beside.
     """
@@ -88,14 +88,14 @@ def run(
         shown = ", ".join(
             f"{pace:.1f} images/s with {count} thread{'s' * (count > 1)}" for count, pace in paces.items()
         )
-        say(f"Pace of training: {shown}; the faster is taken.")
+        say(f"Training speed: {shown}; using the faster.")
     begun = time.monotonic()
     result, shortened = _train(out, config, limit)
     training = time.monotonic() - begun
     if shortened:
         say(
-            f"Training was cut short after {duration(limit)}, {result.step} of {shortened} steps; a faster machine "
-            "does better."
+            f"Training stopped at the time limit of {duration(limit)}, after {result.step} of {shortened} steps; a "
+            "faster machine scores better."
         )
     made, model = out / "map.tif", load(str(result.model), device=device.value)
     model.translate_to(heldout_aerial, made, overwrite=True)
@@ -126,11 +126,11 @@ def run(
     }
     _write_page(out, ground, facts)
     show_metrics(metrics)
-    verdict = "" if miou >= WANTED or steps is not None else f" (the recipe should reach {WANTED}; was it cut short?)"
+    verdict = "" if miou >= WANTED or steps is not None else f" (expected {WANTED} or more; was training cut short?)"
     say(f"mean IoU of classes on the held-out map: {miou:.3f}{verdict}")
     if published:
-        say(f"mean IoU of the published model {PUBLISHED}, which has not seen this town: {published[0]:.3f}")
-    say(f"{made}: the map, georeferenced. {out / 'index.html'}: the page.")
+        say(f"mean IoU of the published model {PUBLISHED}, not trained on this town: {published[0]:.3f}")
+    say(f"Map: {made} (georeferenced). Report: {out / 'index.html'}")
     say(f"{duration(time.monotonic() - started)} in all.")
 
 
@@ -141,7 +141,7 @@ def _claim(out: Path) -> None:
         InputError: if the folder holds something else.
     """
     if out.is_dir() and any(out.iterdir()) and not (out / MARKER).is_file():
-        raise InputError(f"The folder {out} is not empty and no earlier demo made it; choose another --out.")
+        raise InputError(f"The folder {out} is not empty and was not made by an earlier demo; choose another --out.")
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; choose another --out.")
     try:
@@ -162,7 +162,7 @@ def _make_pairs(out: Path, size: int, seed: int) -> tuple[Path, Path]:
     from terramorph.raster import write_image
     from terramorph.town import make_town, write_town_pairs
 
-    with Meter("making a town", 3) as meter:
+    with Meter("generating a town", 3) as meter:
         town = make_town(size, seed)
         meter.update(1)
         aerial = town.aerial()
@@ -186,12 +186,12 @@ def _published(seed: int) -> Path | None:
     from terramorph.models import places, require_entry, verify
 
     if seed in SEEN_SEEDS:
-        say(f"{PUBLISHED} was trained on the town of seed {seed}, so its map is not shown beside.")
+        say(f"{PUBLISHED} was trained on the town of seed {seed}; its map is not shown.")
         return None
     entry = require_entry(PUBLISHED)
     path = next((place for place in places(entry) if verify(place, entry)), None)
     if path is None:
-        say(f"The published model {PUBLISHED} is not on this machine, so its map is not shown beside.")
+        say(f"The published model {PUBLISHED} is not on this machine; its map is not shown.")
     return path
 
 
@@ -231,7 +231,7 @@ def _use_fastest_threads(config: TrainConfig) -> dict[int, float]:
     every = torch.get_num_threads()
     if config.device == "cuda" or torch.cuda.is_available() or every == 1:
         return {}
-    with Meter("measuring the pace", 2) as meter:
+    with Meter("measuring speed", 2) as meter:
         paces = {}
         for threads in (1, every):
             paces[threads] = images_per_second(config, threads=threads)

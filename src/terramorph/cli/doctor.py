@@ -29,12 +29,12 @@ REFUSED = "int8, refused"
 def run(
     bench: Annotated[
         list[str] | None,
-        typer.Option(metavar="MODEL", help="Measure a bundle or an exported .onnx here; may be given several times."),
+        typer.Option(metavar="MODEL", help="Measure the speed of a bundle or .onnx file; repeatable."),
     ] = None,
-    seconds: Annotated[float, typer.Option(min=0.0, help="About how long a model is measured.")] = 20.0,
+    seconds: Annotated[float, typer.Option(min=0.0, help="Approximate measuring time per model in seconds.")] = 20.0,
     allow: Allow = None,
 ) -> None:
-    """Print what this machine offers: versions, processor, devices, backends, disk; or measure what is fastest."""
+    """Print versions, processor, devices, backends and disk of this machine; or measure the fastest backend."""
     if bench:
         _bench(bench, seconds, from_here(allow))
         return
@@ -90,7 +90,7 @@ def _advice(measured: list[tuple[str, Speed]]) -> list[str]:
     """The last sentences: what is fastest here, and how to use it. What was refused is not advised."""
     kept = [one for one in measured if one[1].precision != REFUSED]
     if not kept:
-        return ["This file lost too much in 8 bits when it was made; use the bundle that it was made from."]
+        return ["This 8-bit file lost too much quality at export; use the bundle that it was exported from."]
     model, best = max(kept, key=lambda one: one[1].tiles)
     exported = model if model.endswith(".onnx") else "model.onnx"
     how = f"terramorph translate {model} INPUT OUTPUT --precision {best.precision}"
@@ -100,11 +100,11 @@ def _advice(measured: list[tuple[str, Speed]]) -> list[str]:
         how = how if exported == model else f"terramorph export {model} {exported}, then {how}"
     said = [f"Fastest here: {best.backend} in {best.precision}. {how}"]
     if any(speed.backend == "torch" for _, speed in measured):
-        said.append("The form and the batch that PyTorch is fastest with are remembered for this machine and network.")
+        said.append("The fastest PyTorch settings are remembered for this machine and network.")
     if not any(speed.precision in ("int8", REFUSED) for _, speed in measured):
         said.append(
-            "8 bits were not measured: make a file with terramorph export MODEL OUT.onnx --int8 --calibrate PAIRS, and "
-            "give it as another --bench."
+            "8 bits were not measured: run terramorph export MODEL OUT.onnx --int8 --calibrate PAIRS, and add "
+            "--bench OUT.onnx."
         )
     return said
 
@@ -147,7 +147,7 @@ def _tuned() -> list[tuple[str, str]]:
     rows = [
         (name, f"{forms[one.rearranged]}, batches of {one.batch_size}") for name, one in notes_of_this_machine().items()
     ]
-    return rows or [("U-Nets", "not measured here yet; the first use of one does")]
+    return rows or [("U-Nets", "not measured yet; measured on first use")]
 
 
 def _devices() -> list[tuple[str, str]]:

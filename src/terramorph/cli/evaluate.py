@@ -20,39 +20,49 @@ EXAMPLE = "Example: terramorph evaluate runs/maps/model.safetensors data/maps --
 
 
 def run(
-    bundle: Annotated[str, typer.Argument(help="A model.safetensors, a run's folder, a model's name, or an .onnx.")],
+    bundle: Annotated[
+        str, typer.Argument(help="Model: a .safetensors bundle, a run's folder, a published name, or an .onnx file.")
+    ],
     dataset: Annotated[Path, typer.Argument(help="Folder of pairs.")],
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder for metrics.json, report.html and predictions/. Default: none."),
+        typer.Option(help="Output folder for metrics.json, report.html and predictions/. Default: write no files."),
     ] = None,
-    split: Annotated[str, typer.Option(help="Which pairs: val, test or train.")] = "val",
-    weights: Annotated[Path | None, typer.Option(help="Folder of the weights that LPIPS, FD, KD and FID need.")] = None,
+    split: Annotated[str, typer.Option(help="Split to score: val, test or train.")] = "val",
+    weights: Annotated[
+        Path | None, typer.Option(help="Folder with the network weights for LPIPS, FD, KD and FID.")
+    ] = None,
     metric: Metrics = None,
     style: Annotated[
         str | None,
-        typer.Option(help="Of the map side, for its classes: classic, osm or a .toml file. Default: what fits."),
+        typer.Option(
+            help="Style that defines the map classes: classic, osm or a TOML file. Default: the one that fits."
+        ),
     ] = None,
     mode: Annotated[
-        Mode | None, typer.Option(help="raster: fixed statistics; paper: batch statistics. Default: the bundle's.")
+        Mode | None,
+        typer.Option(help="raster: fixed statistics; paper: batch statistics and dropout. Default: the model's own."),
     ] = None,
-    save_predictions: Annotated[bool, typer.Option("--save-predictions", help="Write predictions/ID.png.")] = False,
-    device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
+    save_predictions: Annotated[
+        bool, typer.Option("--save-predictions", help="Write each prediction to predictions/ID.png.")
+    ] = False,
+    device: Annotated[Device, typer.Option(help="Device to compute on.")] = Device.auto,
     precision: Annotated[
-        Precision, typer.Option(help="Of the translation. auto: bf16 in mode raster where it is native.")
+        Precision,
+        typer.Option(help="Number format. auto: bf16 in mode raster where the hardware has it, otherwise fp32."),
     ] = Precision.auto,
     ensemble: Annotated[
         bool,
-        typer.Option("--ensemble", help="Mean over eight flips and turns of an image; 8 times as long."),
+        typer.Option("--ensemble", help="Average eight flips and rotations of each image; takes 8 times as long."),
     ] = False,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many pairs.")] = None,
-    record: Annotated[bool, typer.Option("--record", help="Write the scores into the bundle, for `info`.")] = False,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="List and leave out pairs that cannot be read.")] = False,
-    discuss: Annotated[
-        bool, typer.Option("--discuss", help="Write discussion.html: what the model gets right and wrong.")
+    limit: Annotated[int | None, typer.Option(min=1, help="Score only the first pairs, this many.")] = None,
+    record: Annotated[
+        bool, typer.Option("--record", help="Store the scores in the bundle, where `info` shows them.")
     ] = False,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Skip and list pairs that cannot be read.")] = False,
+    discuss: Annotated[bool, typer.Option("--discuss", help="Write discussion.html, an error analysis.")] = False,
     samples: Annotated[
-        int, typer.Option(min=1, help="With --discuss and --mode paper: draws of each image that are compared.")
+        int, typer.Option(min=1, help="With --discuss and --mode paper: number of outputs drawn for each image.")
     ] = 1,
     allow: Allow = None,
 ) -> None:
@@ -62,7 +72,7 @@ def run(
     from terramorph.translate import load
 
     if samples > 1 and not discuss:
-        raise ConfigError(f"--samples {samples} draws what a discussion compares; add --discuss.")
+        raise ConfigError(f"--samples {samples} needs --discuss; add it or leave out --samples.")
     own, allowed = named_metrics(metric), from_here(allow)
     held = own_bundle(bundle, allowed) if record else None
     model = load(
@@ -93,9 +103,9 @@ def run(
     show_metrics(metrics, own)
     if out is None:
         return
-    say(f"{out / 'report.html'}: the page; {out / 'metrics.json'}: the figures.")
+    say(f"Report: {out / 'report.html'}. Figures: {out / 'metrics.json'}.")
     if discuss:
-        say(f"{out / 'discussion.html'}: what is right and wrong; {out / 'discussion.json'}: its figures.")
+        say(f"Discussion: {out / 'discussion.html'}. Figures: {out / 'discussion.json'}.")
 
 
 def show_metrics(metrics: Mapping[str, Any], own: Sequence[Metric] = ()) -> None:

@@ -27,32 +27,43 @@ SCORED = 500
 
 
 def run(
-    bundle: Annotated[str, typer.Argument(help="A model.safetensors, a run's folder, or a model's name.")],
-    output: Annotated[Path, typer.Argument(help="The file to write, ending in .onnx.")],
+    bundle: Annotated[str, typer.Argument(help="Model: a .safetensors bundle, a run's folder, or a published name.")],
+    output: Annotated[Path, typer.Argument(help="Output file, ending in .onnx.")],
     mode: Annotated[
-        Mode | None, typer.Option(help="raster: fixed statistics; paper: batch statistics. Default: the bundle's.")
+        Mode | None,
+        typer.Option(help="raster: fixed statistics; paper: batch statistics and dropout. Default: the model's own."),
     ] = None,
-    int8: Annotated[bool, typer.Option("--int8", help="In 8 bits, for mode raster; needs --calibrate.")] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="Quantize to 8 bits (mode raster); needs --calibrate.")] = False,
     calibrate: Annotated[
-        Path | None, typer.Option(help="Pairs: ranges are measured on train, the loss of quality on val.")
+        Path | None, typer.Option(help="Folder of pairs: train calibrates, val measures the loss of quality.")
     ] = None,
-    images: Annotated[int, typer.Option(min=1, help="Training pairs on which ranges are measured.")] = 100,
-    cache: Annotated[Path | None, typer.Option(help="Folder of decoded pairs. Default: as for `train`.")] = None,
+    images: Annotated[int, typer.Option(min=1, help="Number of training pairs to calibrate on.")] = 100,
+    cache: Annotated[
+        Path | None, typer.Option(help="Cache folder for decoded pairs. Default: ~/.cache/terramorph.")
+    ] = None,
     deepness: Annotated[
-        bool, typer.Option("--deepness", help="For the QGIS plug-in Deepness: map classes, its settings inside.")
+        bool, typer.Option("--deepness", help="Write class probabilities and settings for the QGIS plug-in Deepness.")
     ] = False,
     style: Annotated[
         str,
-        typer.Option(help="Of the map that --deepness takes apart: classic, osm, classes, or a TOML file."),
+        typer.Option(
+            help="Style of the map whose classes --deepness separates: classic, osm, classes, or a TOML file."
+        ),
     ] = "classic",
-    web: Annotated[bool, typer.Option("--web", help="For browsers: small weights, noise as an input.")] = False,
-    store: Annotated[Stored, typer.Option(help="How --web keeps weights; arithmetic stays float32.")] = Stored.fp16,
+    web: Annotated[
+        bool, typer.Option("--web", help="Write a small network for browsers, with noise as an input.")
+    ] = False,
+    store: Annotated[Stored, typer.Option(help="Weight format of --web; arithmetic stays float32.")] = Stored.fp16,
     data: Annotated[
         Path | None,
-        typer.Option(help="Pairs on whose val --web measures the loss of quality; a town model has its own."),
+        typer.Option(
+            help="Folder of pairs whose val measures the quality loss of --web. Default for town models: the town."
+        ),
     ] = None,
-    weights: Annotated[Path | None, typer.Option(help="Folder of LPIPS' weights; without, SSIM counts.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Take a --web file that loses too much quality.")] = False,
+    weights: Annotated[
+        Path | None, typer.Option(help="Folder with the network weights for LPIPS; without them SSIM decides.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Accept a --web file that loses too much quality.")] = False,
     allow: Allow = None,
 ) -> None:
     """Write a bundle's network as ONNX, with free height and width and the bundle's header as metadata."""
@@ -61,9 +72,9 @@ def run(
     from terramorph.interop import export_onnx
 
     if output.suffix != ".onnx":
-        raise InputError(f"An exported network's name ends in .onnx, and {output} does not; choose another name.")
+        raise InputError(f"output must end in .onnx, got {output}.")
     if int8 != (calibrate is not None):
-        raise ConfigError("--int8 and --calibrate DATASET go together: 8 bits are fitted to training pairs.")
+        raise ConfigError("--int8 and --calibrate DATASET belong together; give both or neither.")
     if web:
         if int8 or deepness or mode == Mode.paper:
             raise ConfigError("--web is for mode raster; leave out --int8, --deepness and --mode paper.")
@@ -81,11 +92,11 @@ def run(
     elif not int8:
         export_onnx(load_bundle(bundle, from_here(allow)), output, mode=mode.value if mode else None)
     elif mode == Mode.paper:
-        raise ConfigError("8 bits are for mode raster, whose statistics are fixed; leave out --mode paper.")
+        raise ConfigError("--int8 needs mode raster; leave out --mode paper.")
     else:
         assert calibrate is not None
         _eight_bits(load_bundle(bundle, from_here(allow)), output, calibrate, images, cache)
-    say(f"{output}: {output.stat().st_size / 1e6:.1f} MB")
+    say(f"{output} written ({output.stat().st_size / 1e6:.1f} MB).")
 
 
 def _eight_bits(bundle: Bundle, output: Path, dataset: Path, images: int, cache: Path | None) -> None:
@@ -102,11 +113,11 @@ def _eight_bits(bundle: Bundle, output: Path, dataset: Path, images: int, cache:
         if has_split(dataset, "val"):
             loss = _loss(bundle, made, dataset, Path(folder))
             note_quality(made, loss)
-            say(f"8 bits for 32: {loss}.")
+            say(f"Loss of quality by 8 bits: {loss}.")
             if loss.refused:
-                warn(f"{output} lost too much and is marked as refused; it is used only with --accept-quality-loss.")
+                warn(f"{output} lost too much quality; translate takes it only with --accept-quality-loss.")
         else:
-            warn(f"{dataset} has no split val, so what 8 bits cost was not measured.")
+            warn(f"{dataset} has no split val; the loss of quality was not measured.")
         with atomic(output, make_folder=True) as part:
             part.write_bytes(made.read_bytes())
 

@@ -16,29 +16,29 @@ EXAMPLE = "Example: terramorph import latest_net_G.pth models/edges.safetensors"
 
 def run(
     checkpoint: Annotated[
-        Path, typer.Argument(help="A generator of the public PyTorch pix2pix, such as latest_net_G.pth.")
+        Path, typer.Argument(help="Generator checkpoint of the public PyTorch pix2pix, such as latest_net_G.pth.")
     ],
-    output: Annotated[Path, typer.Argument(help="The bundle to write, ending in .safetensors.")],
+    output: Annotated[Path, typer.Argument(help="Output bundle, ending in .safetensors.")],
     mode: Annotated[
-        Mode, typer.Option(help="The bundle's default: paper is how the public test script runs, raster its --eval.")
+        Mode, typer.Option(help="Default mode of the bundle: paper as the public test script, raster as its --eval.")
     ] = Mode.raster,
     direction: Annotated[
-        Direction, typer.Option(help="AtoB: the left half of its training pairs was the source.")
+        Direction, typer.Option(help="AtoB: it was trained with the left half as the source.")
     ] = Direction.AtoB,
 ) -> None:
-    """Make a bundle of a checkpoint of the public PyTorch pix2pix (U-Net or ResNet)."""
+    """Convert a checkpoint of the public PyTorch pix2pix (U-Net or ResNet) to a bundle."""
     from terramorph.errors import InputError
     from terramorph.interop import import_checkpoint
 
     if output.suffix != ".safetensors":
-        raise InputError(f"A bundle's name ends in .safetensors, and {output} does not; choose another name.")
+        raise InputError(f"output must end in .safetensors, got {output}.")
     bundle = import_checkpoint(checkpoint, mode=mode.value, direction=direction.value)
     bundle.save(output)
-    say(f"{output}: {bundle.header.architecture.name}; `terramorph info {output}` prints the rest.")
+    say(f"{output} written: {bundle.header.architecture.name}. Details: terramorph info {output}")
     if mode is Mode.paper:
-        say("Its default mode is paper, as the public test script runs; raster (fixed statistics) is its --eval.")
+        say("Default mode: paper, as the public test script. Mode raster is its --eval.")
     else:
         say(
-            "Its default mode is raster, as the public test script with --eval; without it that runs as mode "
-            "paper: give --mode paper here, or to translate and evaluate, to compare with it."
+            "Default mode: raster, as the public test script with --eval. To compare with the script without "
+            "--eval, give --mode paper here, or to translate and evaluate."
         )

@@ -19,10 +19,10 @@ EXAMPLE = "Example: terramorph info runs/maps/model.safetensors --json"
 
 
 def run(
-    bundle: Annotated[str, typer.Argument(help="A model.safetensors, a run's folder, or a model's name.")],
+    bundle: Annotated[str, typer.Argument(help="Model: a .safetensors bundle, a run's folder, or a published name.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole header as JSON.")] = False,
 ) -> None:
-    """Print what a model is: network, direction, bands, scale, training and scores."""
+    """Print a model's network, direction, bands, resolution, training and scores."""
     from terramorph.header import find_bundle, parameter_count, read_header
 
     path = find_bundle(bundle)
@@ -40,16 +40,18 @@ def _rows(path: Path, parameters: int, header: Header) -> list[tuple[str, Any]]:
     rows: list[tuple[str, Any]] = [
         (
             "network",
-            f"{name}, a class from outside, which --allow {module_of(name)} lets run" if is_outside(name) else name,
+            f"{name}, a class from outside the package; --allow {module_of(name)} lets it run"
+            if is_outside(name)
+            else name,
         ),
         ("settings", settings),
         ("parameters", f"{parameters / 1e6:.3f} million, {path.stat().st_size / 1e6:.1f} MB on disk"),
         ("direction", header.direction),
-        ("takes", _side(header.source)),
-        ("gives", _side(header.target)),
+        ("input", _side(header.source)),
+        ("output", _side(header.target)),
         ("trained at", f"{header.size} x {header.size} px" + (f", {metres:g} m/px" if metres else "")),
-        ("sizes", f"any; extended to a multiple of {header.stride} px inside"),
-        ("halo", "not bounded: tiles are blended" if header.halo is None else f"{header.halo} px"),
+        ("sizes", f"any; padded to a multiple of {header.stride} px"),
+        ("halo", "not bounded; windows are blended" if header.halo is None else f"{header.halo} px"),
         ("mode", f"{header.mode}{', statistics recalibrated' if header.recalibrated else ''}"),
         ("made by", f"terramorph {header.made_by}, bundle format {header.format}"),
     ]

@@ -42,10 +42,10 @@ def run(
     repo: Annotated[str | None, typer.Argument(help="push: OWNER/NAME on the Hugging Face Hub.")] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="card: a folder for card.md and town.png, a procedural town translated."),
+        typer.Option(help="card: output folder for card.md and town.png, the model on a procedural town."),
     ] = None,
     url: Annotated[
-        list[str] | None, typer.Option(help="pull: an address of the file, tried before the published ones.")
+        list[str] | None, typer.Option(help="pull: URL of the file, tried before the published ones; repeatable.")
     ] = None,
     private: Annotated[bool, typer.Option("--private", help="push: only you, or your organisation, sees it.")] = False,
     licence: Annotated[
@@ -100,7 +100,7 @@ def _card(name: str, out: Path | None) -> None:
         picture.save(part, "PNG")
     with atomic(out / "card.md") as part:
         part.write_text(model_card(name, "town.png"), encoding="utf-8")
-    say(f"{out / 'card.md'}: the card; {out / 'town.png'}: its picture.")
+    say(f"Card: {out / 'card.md'}. Picture: {out / 'town.png'}.")
 
 
 def _town(name: str) -> Image.Image:
@@ -140,9 +140,9 @@ def _pull(name: str, urls: list[str]) -> None:
         say(f"{fetch(name)}: {name}, its sha256 is right.")
         return
     entry = require_entry(name)
-    with Meter(f"fetching {name}") as meter:
+    with Meter(f"downloading {name}") as meter:
         path = pull(entry, urls, progress=lambda have, size: meter.update(have // 10**6, size // 10**6, "MB"))
-    say(f"{path}: {name}, its sha256 is right. {entry.licence}")
+    say(f"{name}: {path}, checksum verified. {entry.licence}")
 
 
 def _verify(name: str | None) -> None:
@@ -156,8 +156,8 @@ def _verify(name: str | None) -> None:
             say(f"{entry.name}: not on this machine.")
         for path in found:
             right = verify(path, entry)
-            say(f"{entry.name}: {path} {'is the published file' if right else 'is another file'}.")
+            say(f"{entry.name}: {path} {'has' if right else 'does not have'} the published checksum.")
             if not right:
                 wrong.append(str(path))
     if wrong:
-        raise BundleError(f"{', '.join(wrong)}: the sha256 is not that of the registry; remove and pull again.")
+        raise BundleError(f"{', '.join(wrong)}: the sha256 differs from the registry; remove the file and pull again.")

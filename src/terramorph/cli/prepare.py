@@ -33,38 +33,55 @@ class Split(StrEnum):
 
 def run(
     words: Annotated[
-        list[str], typer.Argument(metavar="OUT | inspect DATASET", help="Folder to make; or the word inspect and one.")
+        list[str],
+        typer.Argument(
+            metavar="OUT | inspect DATASET", help="Output folder; or the word inspect and a dataset's folder."
+        ),
     ],
     source: Annotated[
         list[str] | None,
         typer.Option(help="Imagery: GeoTIFF, VRT, mosaic, tile folder, MBTiles, PMTiles, URL with {z}/{x}/{y}."),
     ] = None,
     target: Annotated[
-        list[str] | None, typer.Option(help="Map: as --source, or vectors, which are drawn. One for each --source.")
+        list[str] | None,
+        typer.Option(help="Map: as --source, or vectors, which are rasterized. One for each --source."),
     ] = None,
-    pairs: Annotated[list[str] | None, typer.Option(help="A folder of pairs made elsewhere, in their place.")] = None,
-    name: Annotated[list[str] | None, typer.Option(help="Begins the ids of an area's pairs; default: by file.")] = None,
-    tile: Annotated[int, typer.Option(help="Side of a pair's image, px.")] = 256,
-    resolution: Annotated[float | None, typer.Option(help="Metres on the ground a pixel.")] = None,
-    zoom: Annotated[int | None, typer.Option(help="Web-mercator zoom, for tiles of 256 px.")] = None,
+    pairs: Annotated[
+        list[str] | None, typer.Option(help="Folder of existing pairs, instead of --source and --target.")
+    ] = None,
+    name: Annotated[
+        list[str] | None, typer.Option(help="Prefix of the pair ids of an area. Default: the file's name.")
+    ] = None,
+    tile: Annotated[int, typer.Option(help="Tile size in pixels.")] = 256,
+    resolution: Annotated[float | None, typer.Option(help="Ground resolution in metres per pixel.")] = None,
+    zoom: Annotated[int | None, typer.Option(help="Web Mercator zoom (256 px tiles), instead of --resolution.")] = None,
     pixel_grid: Annotated[
-        bool, typer.Option("--pixel-grid", help="Cut along the source's own pixels, nothing resampled (the default).")
+        bool, typer.Option("--pixel-grid", help="Keep the source's pixels without resampling (the default).")
     ] = False,
-    overlap: Annotated[int, typer.Option(help="Pixels that neighbouring tiles share.")] = 0,
-    bounds: Annotated[str | None, typer.Option(help="west,south,east,north in degrees: only this part.")] = None,
-    split: Annotated[Split, typer.Option(help="By blocks of ground, a list of ids, or polygons.")] = Split.blocks,
+    overlap: Annotated[int, typer.Option(help="Overlap of neighbouring tiles in pixels.")] = 0,
+    bounds: Annotated[str | None, typer.Option(help="Limit to west,south,east,north in degrees.")] = None,
+    split: Annotated[
+        Split, typer.Option(help="How to split: by blocks of ground, a list of ids, or polygons.")
+    ] = Split.blocks,
     split_file: Annotated[
-        Path | None, typer.Option(help="by-list: CSV of id,split. by-area: polygons with an attribute split.")
+        Path | None,
+        typer.Option(help="For by-list: CSV with the columns id,split. For by-area: polygons with an attribute split."),
     ] = None,
-    fractions: Annotated[str, typer.Option(help="Shares of train,val,test for blocks.")] = "0.8,0.1,0.1",
-    block: Annotated[int | None, typer.Option(help="Tiles along the side of a block.")] = None,
+    fractions: Annotated[str, typer.Option(help="Shares of train,val,test, for blocks.")] = "0.8,0.1,0.1",
+    block: Annotated[int | None, typer.Option(help="Side of a block in tiles.")] = None,
     buffer: Annotated[
-        float | None, typer.Option(help="Metres between tiles of two splits; default: they do not touch.")
+        float | None,
+        typer.Option(help="Distance in metres between tiles of different splits. Default: they do not touch."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the drawing of blocks.")] = 0,
-    style: Annotated[str, typer.Option(help="Of drawn vectors: classic, osm, classes, or a TOML file.")] = "classic",
+    seed: Annotated[int, typer.Option(help="Seed for drawing blocks.")] = 0,
+    style: Annotated[
+        str, typer.Option(help="Style of rasterized vectors: classic, osm, classes, or a TOML file.")
+    ] = "classic",
     table: Annotated[
-        str | None, typer.Option(help="What vectors are: osm, protomaps, plain, or a TOML file; default: by content.")
+        str | None,
+        typer.Option(
+            help="Table from tags and layers to classes: osm, protomaps, plain, or a TOML file. Default: by content."
+        ),
     ] = None,
     kind: Annotated[str | None, typer.Option(help="Class of all vectors of a file that does not tell.")] = None,
     register: Annotated[bool, typer.Option("--register", help="Move the map by its consistent shift.")] = False,
@@ -83,22 +100,23 @@ def run(
         list[str] | None, typer.Option(help="Bands of sources by number, in order, such as 3,2,1; or target=1,2,3.")
     ] = None,
     nodata: Annotated[
-        list[str] | None, typer.Option(help="Value without data that files do not declare; or target=0 for a side.")
+        list[str] | None, typer.Option(help="Nodata value that files do not declare; target=0 for one side.")
     ] = None,
-    raw: Annotated[bool, typer.Option("--raw", help="Stored values, without the files' scale and offset.")] = False,
+    raw: Annotated[bool, typer.Option("--raw", help="Use stored values; ignore the files' scale and offset.")] = False,
     categorical: Annotated[
-        Classes | None, typer.Option(help="Sides that hold classes, which are never mixed; default: by content.")
+        Classes | None,
+        typer.Option(help="Sides that hold class values (resampled by nearest neighbour). Default: by content."),
     ] = None,
     height: Annotated[
-        float | None, typer.Option(help="Metres of the ground of a scene placed by RPCs; default: their mean.")
+        float | None, typer.Option(help="Ground height in metres for scenes placed by RPCs. Default: their mean.")
     ] = None,
-    dem: Annotated[str | None, typer.Option(help="Raster of ground heights, for scenes placed by RPCs.")] = None,
+    dem: Annotated[str | None, typer.Option(help="Raster of ground heights for scenes placed by RPCs.")] = None,
     asset: Asset = None,
-    layout: Annotated[str | None, typer.Option(help="Of tile folders; default: by content.")] = None,
-    terms: Annotated[str | None, typer.Option(help="Licence or terms under which tiles of a server are used.")] = None,
-    cache: Annotated[Path | None, typer.Option(help="Folder for tiles of a server; default: in OUT.")] = None,
+    layout: Annotated[str | None, typer.Option(help="Layout of tile folders. Default: by content.")] = None,
+    terms: Annotated[str | None, typer.Option(help="Licence or terms of use; required for tile servers.")] = None,
+    cache: Annotated[Path | None, typer.Option(help="Cache folder for tiles from a server. Default: in OUT.")] = None,
 ) -> None:
-    """Make training pairs of what there is: georeferenced, judged, divided by place. Run again to go on, or to add."""
+    """Cut imagery and maps into training pairs, split by place. Run again to resume, or to add areas."""
     if words[0] == "inspect" and len(words) == 2:
         return _inspect(Path(words[1]))
     if len(words) != 1:
@@ -161,7 +179,7 @@ def _prepare(out: Path, areas: list[Inputs], options: Options) -> None:
     wanted = zip(("train", "val", "test"), options.split.fractions, strict=True)
     empty = [split for split, share in wanted if share > 0 and not manifest.counts.get(split)]
     if options.split.method == "blocks" and empty and all(area.grid for area in manifest.areas):
-        warn(f"there is no pair for {' and '.join(empty)}; use a smaller --block, another --seed or more ground.")
+        warn(f"the split {' and '.join(empty)} is empty; use a smaller --block, another --seed or more ground.")
 
 
 def _inspect(dataset: Path) -> None:
@@ -169,7 +187,7 @@ def _inspect(dataset: Path) -> None:
 
     page = inspect(dataset)
     show_table(str(dataset), summary(dataset).items())
-    say(f"{page}: the page.")
+    say(f"Report: {page}")
 
 
 def show_manifest(out: Path, manifest: Manifest) -> None:
@@ -177,10 +195,10 @@ def show_manifest(out: Path, manifest: Manifest) -> None:
     show_table(str(out), manifest.counts.items())
     for area in manifest.areas:
         if area.shift is None and manifest.settings["register"]:
-            say(f"{area.name}: no shift was found that is the same all over; the map stays where it is.")
+            say(f"{area.name}: no common shift was found; the map was not moved.")
         if area.shift is not None:
-            say(f"{area.name}: the map was moved by {-area.shift[0]:g}, {-area.shift[1]:g} px to fit the source.")
-    say(f"`terramorph prepare inspect {out}` makes a page about it; QGIS opens {out / 'footprints.parquet'}.")
+            say(f"{area.name}: the map was shifted by {-area.shift[0]:g}, {-area.shift[1]:g} px to fit the source.")
+    say(f"`terramorph prepare inspect {out}` writes a report; QGIS opens {out / 'footprints.parquet'}.")
 
 
 def _numbers(option: str, text: str, count: int) -> list[float]:

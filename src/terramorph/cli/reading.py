@@ -52,11 +52,11 @@ def read_options(
     try:
         picked = None if bands is None else tuple(int(word) for word in bands.split(","))
     except ValueError:
-        raise ConfigError(f"--bands {bands!r}: give numbers from 1 with commas between them, such as 3,2,1.") from None
+        raise ConfigError(f"--bands must be numbers from 1, such as 3,2,1, got {bands!r}.") from None
     try:
         value = None if nodata is None else float(nodata)
     except ValueError:
-        raise ConfigError(f"--nodata {nodata!r} is no number; give one such as -9999.") from None
+        raise ConfigError(f"--nodata must be a number such as -9999, got {nodata!r}.") from None
     sign = stac_signer()
     how: dict[str, Any] = {"categorical": categorical, "height": height, "dem": dem, "asset": asset, "sign": sign}
     return ReadOptions(bands=picked, nodata=value, raw=raw, **how)
@@ -101,7 +101,7 @@ def _by_side(option: str, words: Sequence[str], default: Sequence[str]) -> dict[
     for word in words:
         side, is_sided, value = word.rpartition("=")
         if is_sided and side not in ("source", "target"):
-            raise ConfigError(f"{option} {word!r}: before = stands source or target.")
+            raise ConfigError(f"{option} must be VALUE, source=VALUE or target=VALUE, got {word!r}.")
         for name in [side] if is_sided else default:
             found[name] = value
     return found

@@ -15,14 +15,14 @@ EXAMPLE = "Example: terramorph recalibrate runs/maps/model.safetensors data/maps
 
 
 def run(
-    bundle: Annotated[str, typer.Argument(help="A model.safetensors, a run's folder, or a model's name.")],
-    dataset: Annotated[Path, typer.Argument(help="Folder of the pairs it was trained on; its train split is read.")],
-    out: Annotated[Path | None, typer.Option(help="The bundle to write. Default: in place.")] = None,
-    images: Annotated[int, typer.Option(min=1, help="Training pairs to average over.")] = 400,
+    bundle: Annotated[str, typer.Argument(help="Model: a .safetensors bundle, a run's folder, or a published name.")],
+    dataset: Annotated[Path, typer.Argument(help="Folder of the training pairs; its train split is read.")],
+    out: Annotated[Path | None, typer.Option(help="Output bundle. Default: in place.")] = None,
+    images: Annotated[int, typer.Option(min=1, help="Number of training pairs to average over.")] = 400,
     cache: Annotated[
-        Path | None, typer.Option(help="Folder of the decoded pairs. Default: ~/.cache/terramorph.")
+        Path | None, typer.Option(help="Cache folder for decoded pairs. Default: ~/.cache/terramorph.")
     ] = None,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out pairs that cannot be read.")] = False,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Skip and list pairs that cannot be read.")] = False,
     allow: Allow = None,
 ) -> None:
     """Average a model's normalisation statistics over its training pairs (mode raster uses them)."""
@@ -40,4 +40,4 @@ def run(
             progress=meter.update,
             allowed=from_here(allow),
         )
-    say(f"{written}: statistics averaged.")
+    say(f"{written} recalibrated.")

@@ -62,7 +62,7 @@ class TrainingReporter:
 
     def started(self, plan: Plan) -> None:
         """Prints what is about to be done."""
-        self._stop_before(f"; the checkpoint of step {plan.first_step} is as it was." if plan.first_step else ".")
+        self._stop_before(f"; the checkpoint of step {plan.first_step} is unchanged." if plan.first_step else ".")
         self._stop.stepping = True
         self._end()
         if self._quiet:
@@ -73,7 +73,7 @@ class TrainingReporter:
             warn(f"skipped: {sentence}")
         if plan.skipped:
             count = len(plan.skipped)
-            warn(f"{count} pair{'s are' if count > 1 else ' is'} skipped and {plan.pairs} are used.")
+            warn(f"{count} pair{'s' * (count > 1)} skipped, {plan.pairs} used.")
 
     def step(self, report: StepReport) -> None:
         """Moves the bar."""
@@ -101,7 +101,7 @@ class TrainingReporter:
 
     def decoding(self, done: int, total: int) -> None:
         """Moves the bar of the pairs that are decoded."""
-        self._stop_before("; a run that was there before is as it was.")
+        self._stop_before("; an earlier run is unchanged.")
         if not self._quiet:
             self._at("decoding pairs").update(done, total)
 
@@ -133,14 +133,14 @@ def show_plan(plan: Plan, verbose: bool = False, nowhere: bool = False) -> None:
         *([] if nowhere else [("run", str(plan.out))]),
         ("steps", steps),
         ("parameters", networks),
-        ("computed", f"on {plan.device}, {plan.precision}{together}"),
-        *([] if nowhere else [("page", str(plan.out / "run.html"))]),
+        ("device", f"{plan.device}, {plan.precision}{together}"),
+        *([] if nowhere else [("report", str(plan.out / "run.html"))]),
     ]
     if plan.config.start.model:
         rows.append(("starts from", plan.config.start.model))
     if plan.afresh:
         more = f" and {len(plan.afresh) - AFRESH} more" if len(plan.afresh) > AFRESH else ""
-        rows.append(("afresh", ", ".join(plan.afresh[:AFRESH]) + more))
+        rows.append(("initialized", ", ".join(plan.afresh[:AFRESH]) + more))
     time_needed = _time_needed(plan)
     show_table("plan", [*rows, *([("time", time_needed)] if time_needed else [])])
     if verbose:
@@ -160,7 +160,7 @@ def _time_needed(plan: Plan) -> str:
         return steps * config.batch_size * config.accumulate / images_per_second(config, plan.bands)
 
     needed = seconds(plan.config, plan.total_steps)
-    told = f"about {duration(needed)} here"
+    told = f"about {duration(needed)} on this machine"
     for name in (name for name in SHORTER if name in PRESETS and needed > LONG):
         other = load_config(name, {"direction": plan.config.direction, "device": plan.config.device})
         shorter = seconds(other, other.schedule.constant + other.schedule.decay)

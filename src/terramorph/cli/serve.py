@@ -26,36 +26,43 @@ def _env(name: str) -> str:
 
 def run(
     model: Annotated[
-        str | None, typer.Argument(help="A bundle, a model's name, or a serve.toml. Default: the procedural town.")
+        str | None,
+        typer.Argument(help="Model: a bundle or a published name; or a serve.toml. Default: the procedural town."),
     ] = None,
     source: Annotated[str | None, typer.Argument(help="Raster, tiles or vectors that the model translates.")] = None,
-    truth: Annotated[str | None, typer.Option(help="What the output should look like, to compare with.")] = None,
+    truth: Annotated[
+        str | None, typer.Option(help="Raster, tiles or vectors of the true output, to compare with.")
+    ] = None,
     asset: Asset = None,
     resolution: Annotated[
         float | None,
-        typer.Option(help="Metres a pixel at which the model sees the ground, where the raster's are far."),
+        typer.Option(
+            help="Metres per pixel at which the model sees the input; needed if the input's own differ too much."
+        ),
     ] = None,
     host: Annotated[
-        str | None, typer.Option(help="Address to listen at. Default: 127.0.0.1.", envvar=_env("HOST"))
+        str | None, typer.Option(help="Address to listen on. Default: 127.0.0.1.", envvar=_env("HOST"))
     ] = None,
-    port: Annotated[int | None, typer.Option(help="Default: 8765; 0 takes a free one.", envvar=_env("PORT"))] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port to listen on; 0 takes a free one. Default: 8765.", envvar=_env("PORT"))
+    ] = None,
     root_path: Annotated[
-        str | None, typer.Option(help="Path under which a proxy offers it, such as /maps.", envvar=_env("ROOT_PATH"))
+        str | None, typer.Option(help="Path prefix behind a proxy, such as /maps.", envvar=_env("ROOT_PATH"))
     ] = None,
     public_url: Annotated[
-        str | None, typer.Option(help="What links begin with, for clients elsewhere.", envvar=_env("PUBLIC_URL"))
+        str | None, typer.Option(help="Public URL of the server, used in links.", envvar=_env("PUBLIC_URL"))
     ] = None,
     window: Annotated[
-        int | None, typer.Option(help="Side of the model's windows, pixels.", envvar=_env("WINDOW"))
+        int | None, typer.Option(help="Size of the model's windows in pixels.", envvar=_env("WINDOW"))
     ] = None,
     cache: Annotated[
-        Path | None, typer.Option(help="Folder of tiles that several servers may share.", envvar=_env("CACHE"))
+        Path | None, typer.Option(help="Cache folder for tiles; servers may share it.", envvar=_env("CACHE"))
     ] = None,
     max_wait: Annotated[
-        float | None, typer.Option(help="Seconds of queued work over which it answers 503.", envvar=_env("MAX_WAIT"))
+        float | None, typer.Option(help="Answer 503 above this many seconds of queued work.", envvar=_env("MAX_WAIT"))
     ] = None,
     uploads: Annotated[
-        bool, typer.Option("--uploads", help="Let clients send GeoTIFFs of theirs.", envvar=_env("UPLOADS"))
+        bool, typer.Option("--uploads", help="Accept GeoTIFFs from clients.", envvar=_env("UPLOADS"))
     ] = False,
     browse: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the settings and stop.")] = False,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 NAME = "train"
 EXAMPLE = (
     "Example: terramorph train data/maps --preset pix2pix --direction AtoB --out runs/maps --set loss.l1_weight=50\n\n"
-    "To go on after an interruption: terramorph train --resume runs/maps"
+    "To resume after an interruption: terramorph train --resume runs/maps"
 )
 
 
@@ -34,37 +34,41 @@ def run(
     preset: Annotated[
         str | None, typer.Option(help="A preset's name, a TOML file, or a run's config.json. Default: pix2pix.")
     ] = None,
-    direction: Annotated[Direction | None, typer.Option(help="AtoB: the left half, or A/, is the source.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the run; ends with model.safetensors.")] = None,
+    direction: Annotated[Direction | None, typer.Option(help="AtoB: the left half (or A/) is the source.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Output folder of the run; the trained model is OUT/model.safetensors.")
+    ] = None,
     resume: Annotated[
-        Path | None, typer.Option(help="Go on with the run in this folder; DATASET only if it was moved.")
+        Path | None, typer.Option(help="Resume the run in this folder; give DATASET only if it was moved.")
     ] = None,
     model: Annotated[
-        str | None, typer.Option("--from", help="Start from this model's weights; its own recipe is the preset then.")
+        str | None, typer.Option("--from", help="Fine-tune this model; its recipe is the default preset.")
     ] = None,
-    partial: Annotated[bool, typer.Option("--partial", help="With --from: start what does not fit afresh.")] = False,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="With --from: initialize weights that do not fit.")
+    ] = False,
     freeze: Annotated[
         list[str] | None,
-        typer.Option(metavar="PATTERN", help="Weights of the generator that are not trained, as down.*; repeatable."),
+        typer.Option(metavar="PATTERN", help="Generator weights to freeze, such as 'down.*'; repeatable."),
     ] = None,
-    max_steps: Annotated[int | None, typer.Option(min=1, help="Stop there although the schedule is longer.")] = None,
+    max_steps: Annotated[int | None, typer.Option(min=1, help="Stop after this many steps.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Pairs per step and process.")] = None,
-    device: Annotated[Device | None, typer.Option(help="Where to compute.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, max=MAX_SEED, help="Seed of everything random.")] = None,
+    device: Annotated[Device | None, typer.Option(help="Device to compute on.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, max=MAX_SEED, help="Random seed.")] = None,
     assignments: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; may be repeated.")
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; repeatable.")
     ] = None,
     allow: Allow = None,
     cache: Annotated[
-        Path | None, typer.Option(help="Folder of the decoded pairs. Default: ~/.cache/terramorph.")
+        Path | None, typer.Option(help="Cache folder for decoded pairs. Default: ~/.cache/terramorph.")
     ] = None,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="List and leave out pairs that cannot be read.")] = False,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Skip and list pairs that cannot be read.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved configuration and stop.")] = False,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Print the configuration, every loss and score.")
     ] = False,
 ) -> None:
-    """Train a model on pairs; a run ends with OUT/model.safetensors."""
+    """Train a model on pairs."""
     changes = {
         "direction": direction.value if direction else None,
         "max_steps": max_steps,
@@ -79,8 +83,7 @@ def run(
         others = given.keys() - {"max_steps"}
         if out is not None or model is not None or others or assignments or dry_run or skip_bad:
             raise ConfigError(
-                "--resume goes on with a run as it was started: give nothing beside it but --max-steps, --allow, "
-                "--cache, and DATASET if that was moved."
+                "--resume keeps the settings of the run; it takes only --max-steps, --allow, --cache and DATASET."
             )
         again = resume
         how_far = {"max_steps": max_steps, "allowed": from_here(allow)}
@@ -88,7 +91,7 @@ def run(
         return
     if dataset is None or (out is None and not dry_run):
         missing = "DATASET" if dataset is None else "--out RUN"
-        raise ConfigError(f"{missing} is missing: give DATASET and --out RUN to start, or --resume RUN to go on.")
+        raise ConfigError(f"{missing} is missing: give DATASET and --out RUN to start, or --resume RUN to resume.")
     pairs = dataset
 
     def begin(folder: Path, **how: Any) -> TrainResult:
@@ -135,7 +138,7 @@ def _run(
 
     # Under torchrun every process runs this; the first one speaks for all.
     first = os.environ.get("RANK", "0") == "0"
-    notice = "Stopping after this step; once more to stop at once." if first else ""
+    notice = "Stopping after this step; press again to stop at once." if first else ""
     with (
         stop_after_step(notice) as stop,
         TrainingReporter(quiet=not first, nowhere=out is None, verbose=verbose or dry_run, stop=stop) as reporter,
@@ -143,15 +146,15 @@ def _run(
         result = work(reporter=reporter, should_stop=stop)
     if dry_run:
         if first:
-            say("Nothing was trained: this was a dry run.")
+            say("Dry run: nothing was trained.")
     elif result.finished:
         if first:
-            say(f"{result.model}: {result.step} steps; `terramorph info {result.model}` prints the rest.")
+            say(f"{result.model} written after {result.step} steps. Details: terramorph info {result.model}")
     else:
         if first:
             command = f"terramorph train --resume {shlex.quote(str(out))}"
             command += f" --cache {shlex.quote(str(cache))}" if cache else ""
-            say(f"Stopped after step {result.step} of {result.total}; the checkpoint is {result.checkpoint}.")
-            say(f"Go on with: {command}")
+            say(f"Stopped after step {result.step} of {result.total}. Checkpoint: {result.checkpoint}")
+            say(f"Resume with: {command}")
         # Another process of the group may have been the one that got the signal.
         raise typer.Exit(stop.exit_code if stop() else 128 + signal.SIGTERM)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from terramorph.translate.cluster import DaskEngine
 
 NAME = "translate"
-_GO_ON = "run the same command again, it goes on from here"
+_GO_ON = "run the same command again to resume"
 EXAMPLE = (
     "Example: terramorph translate runs/maps/model.safetensors ortho.tif map.tif | "
     "terramorph translate runs/maps/model.safetensors city.mbtiles map.pmtiles --resolution 1 | "
@@ -44,98 +44,105 @@ class Kind(StrEnum):
 
 
 def run(
-    bundle: Annotated[str, typer.Argument(help="A model.safetensors, a run's folder, a model's name, or an .onnx.")],
+    bundle: Annotated[
+        str, typer.Argument(help="Model: a .safetensors bundle, a run's folder, a published name, or an .onnx file.")
+    ],
     source: Annotated[
         str,
-        typer.Argument(
-            metavar="INPUT", help="A raster of any size or kind that `prepare` takes; or a folder of images."
-        ),
+        typer.Argument(metavar="INPUT", help="Raster of any size, tiles or vectors; or a folder of images."),
     ],
     output: Annotated[
         Path,
         typer.Argument(
-            help="A .tif, .mbtiles or .pmtiles, here or s3://BUCKET/NAME; .gpkg; an image, or a folder of them."
+            help="Output: .tif, .mbtiles or .pmtiles (also s3://BUCKET/NAME), .gpkg, an image, or a folder of images."
         ),
     ],
     mode: Annotated[
-        Mode | None, typer.Option(help="raster: fixed statistics; paper: batch statistics. Default: the bundle's.")
+        Mode | None,
+        typer.Option(help="raster: fixed statistics; paper: batch statistics and dropout. Default: the model's own."),
     ] = None,
-    samples: Annotated[int, typer.Option(min=1, help="Draw so many outputs of each image (mode paper).")] = 1,
-    uncertainty: Annotated[Path | None, typer.Option(help="GeoTIFF for the standard deviation of the draws.")] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Number of outputs drawn for each image (mode paper).")] = 1,
+    uncertainty: Annotated[
+        Path | None, typer.Option(help="GeoTIFF for the standard deviation over the samples.")
+    ] = None,
     resolution: Annotated[
         float | None,
         typer.Option(
-            help="Metres a pixel at which the model sees the ground; needed where the input's is far from the model's."
+            help="Metres per pixel at which the model sees the input; needed if the input's own differ too much."
         ),
     ] = None,
     match_source: Annotated[
-        bool, typer.Option("--match-source", help="Bring the output back to the input's grid.")
+        bool, typer.Option("--match-source", help="Resample the output to the input's grid.")
     ] = False,
     area: Annotated[
         Path | None,
-        typer.Option(help="Only there: polygons (GeoJSON, GeoPackage), or a box of degrees: west,south,east,north."),
+        typer.Option(
+            help="Translate only this area: polygons (GeoJSON, GeoPackage) or west,south,east,north in degrees."
+        ),
     ] = None,
-    to: Annotated[Kind | None, typer.Option(help="Kind of output. Default: by its name.")] = None,
+    to: Annotated[Kind | None, typer.Option(help="Kind of output. Default: by the suffix of OUTPUT.")] = None,
     stac: Annotated[
-        bool, typer.Option("--stac", help="Write a STAC item of the GeoTIFF beside it (.json), and one of the model.")
+        bool, typer.Option("--stac", help="Write a STAC item beside the GeoTIFF (.json), and one of the model.")
     ] = False,
-    crs: Annotated[str | None, typer.Option(help="EPSG:n of an input that does not say it.")] = None,
+    crs: Annotated[str | None, typer.Option(help="CRS of an input that does not state it, such as EPSG:32633.")] = None,
     bands: Annotated[
-        str | None, typer.Option(help="Bands of the input by number, in the model's order, such as 3,2,1.")
+        str | None, typer.Option(help="Input bands by number, in the model's order, such as 3,2,1.")
     ] = None,
-    nodata: Annotated[str | None, typer.Option(help="Value without data that the input does not declare.")] = None,
-    raw: Annotated[bool, typer.Option("--raw", help="Stored values, without the file's scale and offset.")] = False,
+    nodata: Annotated[str | None, typer.Option(help="Nodata value that the input does not declare.")] = None,
+    raw: Annotated[bool, typer.Option("--raw", help="Use stored values; ignore the file's scale and offset.")] = False,
     height: Annotated[
-        float | None, typer.Option(help="Metres of the ground of a scene placed by RPCs; default: their mean.")
+        float | None, typer.Option(help="Ground height in metres for scenes placed by RPCs. Default: their mean.")
     ] = None,
-    dem: Annotated[str | None, typer.Option(help="Raster of ground heights, for scenes placed by RPCs.")] = None,
+    dem: Annotated[str | None, typer.Option(help="Raster of ground heights for scenes placed by RPCs.")] = None,
     asset: Asset = None,
     zoom: Annotated[
-        int | None, typer.Option(help="Of tiles that are read; default: the finest that covers the ground.")
+        int | None, typer.Option(help="Zoom of input tiles. Default: the finest that covers the ground.")
     ] = None,
-    terms: Annotated[str | None, typer.Option(help="Licence or terms under which tiles of a server are used.")] = None,
+    terms: Annotated[str | None, typer.Option(help="Licence or terms of use; required for tile servers.")] = None,
     style: Annotated[
-        str, typer.Option(help="Of the map side, drawn or made: classic, osm, classes, or a TOML file.")
+        str, typer.Option(help="Style of the map, as input or output: classic, osm, classes, or a TOML file.")
     ] = "classic",
-    device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
+    device: Annotated[Device, typer.Option(help="Device to compute on.")] = Device.auto,
     precision: Annotated[
-        Precision, typer.Option(help="auto: bf16 in mode raster where it is native, otherwise fp32.")
+        Precision,
+        typer.Option(help="Number format. auto: bf16 in mode raster where the hardware has it, otherwise fp32."),
     ] = Precision.auto,
     ensemble: Annotated[
         bool,
-        typer.Option("--ensemble", help="Mean over eight flips and turns of an image; 8 times as long."),
+        typer.Option("--ensemble", help="Average eight flips and rotations of each image; takes 8 times as long."),
     ] = False,
     backend: Annotated[
         Backend | None,
-        typer.Option(help="What runs it: torch for bundles; onnxruntime (default) or openvino for an .onnx."),
+        typer.Option(help="Backend: torch for bundles; onnxruntime (default) or openvino for .onnx files."),
     ] = None,
     accept_quality_loss: Annotated[
-        bool, typer.Option("--accept-quality-loss", help="Take an 8-bit .onnx that lost too much when it was made.")
+        bool,
+        typer.Option("--accept-quality-loss", help="Accept an 8-bit .onnx file that lost too much quality at export."),
     ] = False,
-    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of the noise in mode paper.")] = 0,
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="List and leave out images of a folder that cannot be read.")
-    ] = False,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seed of the noise in mode paper.")] = 0,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Skip and list images that cannot be read.")] = False,
     any_resolution: Annotated[
-        bool, typer.Option("--any-resolution", help="Accept input of another ground resolution than the model's.")
+        bool, typer.Option("--any-resolution", help="Accept an input whose ground resolution differs from the model's.")
     ] = False,
     restart: Annotated[
-        bool, typer.Option("--restart", help="Throw away what another, unfinished translation to OUTPUT has made.")
+        bool, typer.Option("--restart", help="Discard the parts of another, unfinished translation to OUTPUT.")
     ] = False,
     pairs: Annotated[
         bool | None,
-        typer.Option("--pairs/--no-pairs", help="Whether images are A|B pairs, of which one half is translated."),
+        typer.Option(
+            "--pairs/--no-pairs", help="Treat images as A|B pairs and translate one half. Default: recognised."
+        ),
     ] = None,
     overwrite: Annotated[
         bool,
-        typer.Option("--overwrite", envvar="TERRAMORPH_OVERWRITE", help="Replace outputs that are there already."),
+        typer.Option("--overwrite", envvar="TERRAMORPH_OVERWRITE", help="Replace existing outputs."),
     ] = False,
     scheduler: Annotated[
-        str | None, typer.Option(help="Compute on the workers of a Dask scheduler, tcp://HOST:PORT (docs/scale.md).")
+        str | None, typer.Option(help="Compute on the workers of a Dask scheduler: tcp://HOST:PORT.")
     ] = None,
-    workers: Annotated[int | None, typer.Option(help="Compute in so many processes here.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Compute in this many processes on this machine.")] = None,
     progress: Annotated[
-        Progress, typer.Option(help="text: for people; json: a line of JSON each, for programs (docs/qgis.md).")
+        Progress, typer.Option(help="Progress as text for people, or as lines of JSON for programs.")
     ] = Progress.text,
     allow: Allow = None,
 ) -> None:
@@ -194,7 +201,7 @@ def run(
     if progress == Progress.json:
         say_json(output=str(output), images=len(written.files))
     else:
-        say(f"{output}: {len(written.files)} image{'s' * (len(written.files) != 1)} written.")
+        say(f"{output} written." if len(written.files) == 1 else f"{output}: {len(written.files)} files written.")
 
 
 def _tile_cache(output: Path) -> Path:

@@ -20,54 +20,58 @@ if TYPE_CHECKING:
 NAME = "tune"
 EXAMPLE = (
     "Example: terramorph tune data/maps --preset pix2pix --direction AtoB --out studies/maps --budget 2h\n\n"
-    "The same command goes on where it was, and several at once work together.\n\n"
-    "To confirm the best on pairs that tuning never saw: terramorph tune --out studies/maps --report"
+    "The same command resumes the study; several at once share the work.\n\n"
+    "Confirm the best on pairs that tuning never saw: terramorph tune --out studies/maps --report"
 )
 _UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def run(
-    out: Annotated[Path, typer.Option(help="Folder of the study; ends with best.toml and report.html.")],
+    out: Annotated[Path, typer.Option(help="Output folder of the study; best.toml and report.html are written there.")],
     dataset: Annotated[
         Path | None,
-        typer.Argument(
-            help="Folder of pairs: train/, and val/ or test/ for the confirmation. Or `report`: as --report."
-        ),
+        typer.Argument(help="Folder of pairs: train/, and val/ or test/ for the confirmation."),
     ] = None,
-    preset: Annotated[str, typer.Option(help="What to improve: a preset's name, or a TOML file.")] = "pix2pix",
-    direction: Annotated[Direction | None, typer.Option(help="AtoB: the left half, or A/, is the source.")] = None,
-    trials: Annotated[int, typer.Option(help="Trials in all, those of earlier calls included.")] = 40,
-    budget: Annotated[str | None, typer.Option(help="Time this call may take, such as 90m or 2h.")] = None,
+    preset: Annotated[str, typer.Option(help="Preset to improve: a name or a TOML file.")] = "pix2pix",
+    direction: Annotated[Direction | None, typer.Option(help="AtoB: the left half (or A/) is the source.")] = None,
+    trials: Annotated[int, typer.Option(help="Total number of trials, earlier calls included.")] = 40,
+    budget: Annotated[str | None, typer.Option(help="Time limit of this call, such as 90m or 2h.")] = None,
     images: Annotated[
-        int | None, typer.Option(help="Images a full trial sees. Default: the preset's whole schedule.")
+        int | None, typer.Option(help="Training images of a full trial. Default: the preset's schedule.")
     ] = None,
-    rungs: Annotated[int, typer.Option(help="Times a trial is scored on its way; 1 prunes nothing.")] = 3,
+    rungs: Annotated[
+        int,
+        typer.Option(help="Number of evaluations of a trial, after each of which it may be pruned; 1 prunes nothing."),
+    ] = 3,
     objective: Annotated[
         list[str] | None,
-        typer.Option(help="Metric that ranks trials, such as lpips, fd or miou; repeat it for a Pareto front."),
+        typer.Option(help="Metric to optimize, such as lpips, fd or miou; repeat for a Pareto front."),
     ] = None,
-    space: Annotated[Path | None, typer.Option(help="TOML file of what may be changed.")] = None,
-    jobs: Annotated[int, typer.Option(help="Processes of this machine.")] = 1,
+    space: Annotated[Path | None, typer.Option(help="TOML file with the search space.")] = None,
+    jobs: Annotated[int, typer.Option(help="Number of processes on this machine.")] = 1,
     storage: Annotated[
-        str | None, typer.Option(help="URL of a database that machines share. Default: a file in OUT.")
+        str | None, typer.Option(help="URL of a database shared by several machines. Default: a file in OUT.")
     ] = None,
-    weights: Annotated[Path | None, typer.Option(help="Folder with the weights of LPIPS and FD; remembered.")] = None,
-    mlflow: Annotated[bool, typer.Option("--mlflow", help="Keep every trial in OUT/mlflow.db too.")] = False,
-    device: Annotated[Device | None, typer.Option(help="Where to compute.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, max=MAX_SEED, help="Seed of everything random.")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Folder with the network weights for LPIPS and FD; remembered.")
+    ] = None,
+    mlflow: Annotated[bool, typer.Option("--mlflow", help="Also log every trial to OUT/mlflow.db.")] = False,
+    device: Annotated[Device | None, typer.Option(help="Device to compute on.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, max=MAX_SEED, help="Random seed.")] = None,
     assignments: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting of the preset.")
     ] = None,
     cache: Annotated[
-        Path | None, typer.Option(help="Folder of the decoded pairs. Default: ~/.cache/terramorph.")
+        Path | None, typer.Option(help="Cache folder for decoded pairs. Default: ~/.cache/terramorph.")
     ] = None,
     report: Annotated[
-        bool, typer.Option("--report", help="Begin no trial: confirm the best over three seeds, and write the page.")
+        bool,
+        typer.Option("--report", help="Start no trial: confirm the best one over three seeds and write the report."),
     ] = False,
     metric: Metrics = None,
     allow: Allow = None,
 ) -> None:
-    """Search for better settings of a preset; poor trials are left early, the best becomes a preset and a bundle."""
+    """Search for better settings of a preset; poor trials are pruned, the best becomes a preset and a bundle."""
     from terramorph.data import DEFAULT_CACHE
     from terramorph.metrics import add_metrics
     from terramorph.study import StudyOptions, confirm_study, tune
@@ -78,14 +82,14 @@ def run(
     add_metrics(named_metrics(metric))
     assigned = parse_assignments(assignments or [])
     how: dict[str, Any] = {"cache": cache or DEFAULT_CACHE, "allowed": allowed_modules(allow, assigned)}
-    notice = "Stopping after this step; once more to stop at once."
+    notice = "Stopping after this step; press again to stop at once."
     if report:
         with stop_after_step(notice) as stop, _Progress("confirmation", stop) as shown:
             result = confirm_study(out, storage=storage, weights=weights, reporter=shown, should_stop=stop, **how)
         _show_confirmation(result)
     else:
         if dataset is None:
-            raise ConfigError("DATASET is missing: give the folder of pairs, or --report for a study that was begun.")
+            raise ConfigError("DATASET is missing: give the folder of pairs, or --report for an existing study.")
         options = StudyOptions(
             objectives=tuple(objective or ()),
             trials=trials,
@@ -118,7 +122,7 @@ def parse_duration(text: str) -> float:
     """
     parts = re.findall(r"(\d+(?:\.\d+)?)\s*(min|[smhd])", text)
     if not parts or re.sub(r"\s", "", text) != "".join(number + unit for number, unit in parts):
-        raise ConfigError(f"The budget {text!r} is no time; write it as 90s, 30m, 2h or 1h30m.")
+        raise ConfigError(f"budget must be a duration such as 90s, 30m, 2h or 1h30m, got {text!r}.")
     return sum(float(number) * _UNITS[unit] for number, unit in parts)
 
 
@@ -150,11 +154,11 @@ def _show_study(result: TuneResult) -> None:
     from terramorph.metrics import METRICS
 
     plan, best = result.plan, result.best
-    left = "" if result.finished else "; the same command goes on"
-    say(f"{result.ended} of {result.wanted} trials have ended{left}. The page: {result.out / 'report.html'}")
+    left = "" if result.finished else "; run the same command to resume"
+    say(f"{result.ended} of {result.wanted} trials have ended{left}. Report: {result.out / 'report.html'}")
     if best is None:
         if not result.why_none or result.ended < len(result.trials):
-            warn(result.why_none or f"no trial has come to the last rung of {plan.rungs[-1]} images yet.")
+            warn(result.why_none or f"no trial has reached the last rung of {plan.rungs[-1]} images yet.")
         return
     rows = [
         (name, trial.number, *(trial.score(metric) for metric in plan.objectives), trial.at)
@@ -162,9 +166,9 @@ def _show_study(result: TuneResult) -> None:
         if trial is not None
     ]
     show_columns(f"on {plan.tuned_on}", ("", "trial", *(METRICS[key].label for key in plan.objectives), "images"), rows)
-    say(f"{result.out / 'best.toml'} and {result.out / 'best.safetensors'} are the best trial's preset and bundle.")
+    say(f"Best trial: preset {result.out / 'best.toml'}, bundle {result.out / 'best.safetensors'}.")
     if result.confirmation is None and not best.is_preset:
-        say(f"To confirm it on pairs that tuning never saw: terramorph tune --out {result.out} --report")
+        say(f"Confirm it on pairs that tuning never saw: terramorph tune --out {result.out} --report")
 
 
 def _show_confirmation(result: TuneResult) -> None:
@@ -173,8 +177,8 @@ def _show_confirmation(result: TuneResult) -> None:
     from terramorph.study.comparison import conclude, difference_of
 
     if result.confirmation is None:
-        said = "no trial is better than the preset itself" if result.best and result.best.is_preset else "not done yet"
-        say(f"Nothing is confirmed: {said}. The page: {result.out / 'report.html'}")
+        said = "no trial is better than the preset" if result.best and result.best.is_preset else "not done yet"
+        say(f"Nothing is confirmed: {said}. Report: {result.out / 'report.html'}")
         return
     document = result.confirmation
     secondary = {metric["key"] for metric in document["metrics"] if metric["secondary"]}
@@ -194,4 +198,4 @@ def _show_confirmation(result: TuneResult) -> None:
         show_columns(title, ("", "preset", "best", "difference", "verdict"), rows)
     for conclusion in conclude(document):
         say(f"- {conclusion.text}")
-    say(f"The page: {result.out / 'report.html'}")
+    say(f"Report: {result.out / 'report.html'}")

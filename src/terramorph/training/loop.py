@@ -157,7 +157,7 @@ def require_new_run(out: Path) -> None:
     """
     for name in (CHECKPOINT, MODEL):
         if (out / name).is_file():
-            raise ConfigError(f"{out} already holds a run ({name}); resume it, or choose another folder.")
+            raise ConfigError(f"{out} already holds a run ({name}); `resume` it, or choose another `out`.")
 
 
 class _Run:
