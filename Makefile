@@ -53,7 +53,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "Installing into .venv (once; a few minutes on a fresh machine) ..."
 	@test -t 1 && quiet= || quiet=-qq; $(PIP) $$quiet setuptools && \
-	  $(PIP) $$quiet --no-build-isolation -e '.[onnx,openvino,cluster,s3,study,serve,mlflow,docs,test]'
+	  $(PIP) $$quiet --no-build-isolation -e '.[hub,onnx,openvino,cluster,s3,study,serve,mlflow,docs,test]'
 	@touch $@
 
 clean:

@@ -19,7 +19,8 @@ from shapely.geometry import shape
 from terramorph.bundle import Bundle
 from terramorph.errors import ConfigError, InputError
 from terramorph.geo import Grid, project
-from terramorph.raster import Raster, write_image
+from terramorph.prepare import Inputs, Opening, Options, prepare
+from terramorph.raster import Raster, ReadOptions, write_image
 from terramorph.sources import open_source
 from terramorph.translate import Model, load
 
@@ -200,3 +201,20 @@ def test_the_command(cli: Cli, model: Model, items: Path, tmp_path: Path, valida
     told = cli("translate", *words, "--any-resolution")
     assert told.code == 2
     assert "The item i0 has no asset or band nir; it has visual; name one" in told.err
+
+
+def test_lazy_serve_and_prepare_take_items_too(model: Model, items: Path, tmp_path: Path) -> None:
+    from terramorph.serve import load_settings
+    from terramorph.serve.opening import Opener
+
+    model.translate_to(items, tmp_path / "map.tif")
+    with model.lazy(items) as drawn, open_source(tmp_path / "map.tif") as made:
+        assert np.array_equal(drawn.read(made.grid).pixels, made.read(made.grid).pixels)
+    layer = {"name": "a", "model": str(model.path), "source": str(items), "asset": "visual", "resolution": 1.0}
+    settings = load_settings(values={"layers": [layer]})
+    opened = Opener(settings).open(settings.layers[0])
+    assert opened.output.grid.shape == (96, 256)
+    sides = ReadOptions(asset="visual"), ReadOptions()
+    options = Options(tile=32, opening=Opening(source=sides[0], target=sides[1]))
+    manifest = prepare(tmp_path / "pairs", [Inputs(str(items), str(tmp_path / "map.tif"))], options)
+    assert sum(manifest.counts.values()) > 4

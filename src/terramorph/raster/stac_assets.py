@@ -10,13 +10,15 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urljoin, urlsplit
 
+import numpy as np
 from affine import Affine
 from odc.geo.crs import CRS
 from rasterio.crs import CRS as RasterioCRS
 
 from terramorph.bands import Units, band_order, colour_of
 from terramorph.errors import RasterError
-from terramorph.geo import Grid, project_extent
+from terramorph.geo import Grid
+from terramorph.geo.period import nearest
 from terramorph.raster.crs import to_odc_crs
 from terramorph.raster.image import IMAGE_SUFFIXES
 from terramorph.raster.layout import ReadOptions
@@ -28,6 +30,7 @@ Item = Mapping[str, Any]
 """As STAC says."""
 _NO_PIXELS = frozenset({"thumbnail", "overview", "metadata"})
 """Roles of assets that are no data."""
+_DEGREES = CRS("EPSG:4326")
 _SLACK = 0.05
 """Share of its own size by which an item may reach beyond the grid of its asset."""
 
@@ -214,14 +217,16 @@ def _grid(data: Mapping[str, Any], item: Item) -> Grid | None:
             crs = to_odc_crs(RasterioCRS.from_user_input(text))
         (height, width), numbers = data["proj:shape"], data["proj:transform"]
         grid = Grid(int(height), int(width), Affine(*map(float, numbers[:6])), crs)
-        ground = project_extent(grid.geobox.extent, "EPSG:4326").boundingbox
+        points = [grid.affine @ (width * i / 2, height * j / 2) for i in range(3) for j in range(3)]
+        longitude, latitude = crs.transformer_to_crs(_DEGREES, always_xy=True)(*np.array(points, float).T)
+        longitude = nearest(longitude, longitude[4], 360)  # around the middle
         box = [float(value) for value in item["bbox"]]
         west, south, east, north = box if len(box) == 4 else (*box[:2], *box[3:5])
         east += 360 if east < west else 0
-        turn = 360 * round(((ground.left + ground.right) - (west + east)) / 720)
-        x, y = _SLACK * ground.span_x, _SLACK * ground.span_y
-        inside = ground.left - x <= west + turn and east + turn <= ground.right + x
-        return grid if inside and ground.bottom - y <= south and north <= ground.top + y else None
+        turn = 360 * round((longitude[4] - (west + east) / 2) / 360)
+        x, y = _SLACK * np.ptp(longitude), _SLACK * np.ptp(latitude)
+        inside = longitude.min() - x <= west + turn and east + turn <= longitude.max() + x
+        return grid if inside and latitude.min() - y <= south and north <= latitude.max() + y else None
     except Exception:  # whatever a stranger wrote there: the image is opened instead
         return None
 
