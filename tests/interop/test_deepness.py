@@ -115,9 +115,9 @@ def test_what_deepness_has_no_use_for(tmp_path: Path, capsys: pytest.CaptureFixt
     for sentence, bundle in refused.items():
         with pytest.raises(ConfigError, match=sentence):
             export_deepness(bundle, path)
-    with pytest.raises(ConfigError, match="tile must be a multiple of 64 pixels, the stride of the network, got 100"):
+    with pytest.raises(ConfigError, match="`tile` must be a multiple of 64 pixels, the stride of the network, got 100"):
         export_deepness(small(), path, tile=100)
-    with pytest.raises(ConfigError, match="overlap must be 0 to 50 per cent, got 60"):
+    with pytest.raises(ConfigError, match="`overlap` must be 0 to 50 per cent, got 60"):
         export_deepness(small(), path, overlap=60)
     small().save(tmp_path / "model.safetensors")
     assert run(["export", str(tmp_path / "model.safetensors"), str(path), "--deepness", "--mode", "paper"]) == 2

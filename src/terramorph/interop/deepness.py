@@ -113,11 +113,11 @@ def _tiles(header: Header, tile: int | None, overlap: int | None) -> tuple[int, 
     if tile is None:
         tile = math.ceil(max(TILE, header.size, 4 * halo) / stride) * stride
     if tile < stride or tile % stride:
-        raise ConfigError(f"tile must be a multiple of {stride} pixels, the stride of the network, got {tile}.")
+        raise ConfigError(f"`tile` must be a multiple of {stride} pixels, the stride of the network, got {tile}.")
     if overlap is None:
         overlap = OVERLAP if header.halo is None else math.ceil(200 * halo / tile)
     if not 0 <= overlap <= _MOST_OVERLAP:
-        raise ConfigError(f"overlap must be 0 to {_MOST_OVERLAP} per cent, got {overlap}.")
+        raise ConfigError(f"`overlap` must be 0 to {_MOST_OVERLAP} per cent, got {overlap}.")
     return tile, overlap
 
 
