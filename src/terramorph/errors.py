@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from difflib import get_close_matches
 from typing import Any
 
@@ -100,6 +100,11 @@ def raised_as(make: Callable[[str], TerramorphError], *kinds: type[Exception]) -
         text = " ".join(str(reason).split())[:300].rstrip(".") or type(error).__name__
         # An error that names a key or a password is not shown beneath ours.
         raise make(text) from (error if redact_text(str(error)) == str(error) else None)
+
+
+def unreadable(path: object) -> AbstractContextManager[None]:
+    """Turns what the system says of a file that it cannot read into a `RasterError` that names it."""
+    return raised_as(lambda reason: RasterError(f"{path} cannot be read ({reason}); check its permissions."), OSError)
 
 
 def did_you_mean(word: object, known: Iterable[str], others: str = "") -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from terramorph.errors import RasterError
 from terramorph.geo.mercator import MAX_ZOOM, TileBox, degrees_of_corner
 from terramorph.raster.tiles import MBTiles, PMTiles
-from terramorph.raster.tiles.reader import file_fingerprint, stated_degrees, unpacked
+from terramorph.raster.tiles.reader import TileReader, file_fingerprint, stated_degrees, unpacked
 
 ARCHIVES = frozenset({".mbtiles", ".pmtiles"})
 """Suffixes of files that hold many tiles."""
@@ -17,20 +17,22 @@ Degrees = tuple[float, float, float, float]
 """West, south, east, north."""
 
 
-class SingleTile:
-    """One vector tile, whose place is its path: .../14/8702/5973.mvt. A `TileReader`.
+class SingleTile(TileReader):
+    """One vector tile, whose place is its path: .../14/8702/5973.mvt.
 
     Raises:
         RasterError: If the path gives no place.
     """
 
-    licence: str | None = None
-    vectors = True
-    bounds = None
+    about: dict[str, Any] = {}  # noqa: RUF012
+
+    @property
+    def vectors(self) -> bool:
+        """Yes."""
+        return True
 
     def __init__(self, path: Path) -> None:
         self.name, self.path = str(path), path
-        self.about: dict[str, Any] = {}
         words = (*path.parts[-3:-1], path.name.split(".")[0])
         if len(words) != 3 or not all(w.isdigit() for w in words) or int(words[0]) > MAX_ZOOM:
             raise RasterError(f"{path}: a single vector tile has its place in its path; name it z/x/y.mvt.")
@@ -38,10 +40,6 @@ class SingleTile:
         if max(x, y) >= 1 << zoom:
             raise RasterError(f"{path}: there is no tile {zoom}/{x}/{y}; name it z/x/y.mvt.")
         self.zooms = (zoom,)
-
-    def default_zoom(self) -> int:
-        """Its zoom."""
-        return self.number[0]
 
     def box(self, zoom: int) -> TileBox:
         """Itself."""
@@ -63,9 +61,6 @@ class SingleTile:
     def fingerprint(self) -> str:
         """Of the file."""
         return file_fingerprint(self.path)
-
-    def close(self) -> None:
-        """Nothing is open."""
 
 
 def open_archive(path: Path) -> MBTiles | PMTiles | SingleTile:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terramorph.cartography.shapes import signed_areas
+from terramorph.raster.tiles.reader import varints
 
 _POINT, _LINE, _POLYGON = 1, 2, 3
 _MOVE_TO, _LINE_TO, _CLOSE = 1, 2, 7
@@ -160,17 +161,9 @@ def _value(data: bytes) -> str:
 def _varints(parts: list[bytes]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """All variable-length integers of packed fields, int64, and how many each field holds."""
     data = np.frombuffer(b"".join(parts), np.uint8)
-    last = data < 128
-    if len(data) == 0:
-        return np.zeros(0, np.int64), np.zeros(len(parts), np.int64)
-    if not last[-1]:
-        raise ValueError("it ends early")
-    begin = np.concatenate([[0], np.flatnonzero(last)[:-1] + 1])
-    place = np.arange(len(data)) - np.repeat(begin, np.diff([*begin, len(data)]))
-    values = np.add.reduceat((data & 127).astype(np.int64) << (7 * np.minimum(place, 8)), begin)
     ends = np.cumsum([0, *(len(p) for p in parts)])
-    before = np.concatenate([[0], np.cumsum(last)])
-    return values, np.diff(before[ends])
+    before = np.concatenate([[0], np.cumsum(data < 128)])
+    return varints(data), np.diff(before[ends])
 
 
 def _tag_rows(tags: list[bytes]) -> NDArray[np.int64]:

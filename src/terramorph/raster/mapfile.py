@@ -29,7 +29,7 @@ from pyproj.exceptions import ProjError
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 
-from terramorph.errors import RasterError
+from terramorph.errors import RasterError, unreadable
 from terramorph.raster.crs import to_odc_crs
 from terramorph.raster.quiet import quiet
 
@@ -218,10 +218,8 @@ def read_text(file: Path) -> str:
     Raises:
         RasterError: If it cannot be read.
     """
-    try:
+    with unreadable(file):
         content = file.read_bytes()
-    except OSError as error:
-        raise RasterError(f"{file} cannot be opened ({error.strerror}); check its permissions.") from error
     encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     try:
         return content.decode(encoding)

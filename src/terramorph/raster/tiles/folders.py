@@ -15,22 +15,14 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from terramorph.documents import parse_json
-from terramorph.errors import RasterError, warn
+from terramorph.errors import RasterError, unreadable, warn
 from terramorph.geo.mercator import TileBox, box_of_halves
-from terramorph.raster.tiles.reader import (
-    VECTOR_ADVICE,
-    check_tile,
-    covering_zoom,
-    likeness,
-    plain_text,
-    stated_box,
-    tell_bounds,
-)
+from terramorph.raster.tiles.reader import VECTOR_ADVICE, TileReader, check_tile, lies_flipped, plain_text
 
 _IMAGE = re.compile(r"(?i)(.+?)(?:@[23]x)?\.(?:png|jpg|jpeg|webp)(?:\.tile)?")
 """Paths of images, of those for fine screens (y@2x.png), and of OsmAnd's, whose second suffix hides them from
@@ -42,53 +34,20 @@ Number = tuple[int, int, int]
 """(zoom, x, y), rows from the north."""
 
 
-class Layout(NamedTuple):
-    """How paths name tiles.
-
-    Attributes:
-        pattern: of the path below the folder, without its suffix, with / between its parts.
-        number: the tile's number, from the pattern's groups.
-    """
-
-    pattern: re.Pattern[str]
-    number: Callable[[tuple[str, ...]], Number]
-
-
-def _ints(groups: tuple[str, ...]) -> Number:
-    first, second, third = groups
-    return int(first), int(second), int(third)
-
-
-def _flipped(groups: tuple[str, ...]) -> Number:
-    zoom, x, y = _ints(groups)
-    return zoom, x, (1 << min(zoom, 62)) - 1 - y
-
-
-def _row_first(groups: tuple[str, ...]) -> Number:
-    zoom, y, x = _ints(groups)
-    return zoom, x, y
-
-
-def _from_one(groups: tuple[str, ...]) -> Number:
-    zoom, x, y = _ints(groups)
-    return zoom - 1, x, y
-
-
-_PLAIN = re.compile(r"(\d{1,2})/(\d+)/(\d+)")
-LAYOUTS: dict[str, Layout] = {
-    "xyz": Layout(_PLAIN, _ints),
-    "tms": Layout(_PLAIN, _flipped),
-    "zyx": Layout(_PLAIN, _row_first),
-    "sas": Layout(re.compile(r"z(\d{1,2})/\d+/x(\d+)/\d+/y(\d+)", re.IGNORECASE), _from_one),
+LAYOUTS: dict[str, re.Pattern[str]] = {
+    "xyz": re.compile(r"(?P<z>\d{1,2})/(?P<x>\d+)/(?P<y>\d+)"),
+    "tms": re.compile(r"(?P<z>\d{1,2})/(?P<x>\d+)/(?P<y>\d+)"),
+    "zyx": re.compile(r"(?P<z>\d{1,2})/(?P<y>\d+)/(?P<x>\d+)"),
+    "sas": re.compile(r"z(?P<z>\d{1,2})/\d+/x(?P<x>\d+)/\d+/y(?P<y>\d+)", re.IGNORECASE),
 }
-"""Layouts by the name that ``layout`` takes."""
+"""By the name that ``layout`` takes: patterns of paths below the folder, without suffix, with / between their parts."""
 
 _TOLD = tuple(name for name in LAYOUTS if name not in ("tms", "zyx"))
 """Layouts that paths alone tell apart; of those that look like xyz, others have to be asked for."""
 
 
-class FolderTiles:
-    """A `TileReader` of a folder, listed once when it is opened.
+class FolderTiles(TileReader):
+    """The tiles of a folder, listed once when it is opened.
 
     Files that are no images, and images whose path names no tile (a preview, a legend), are no tiles and are passed
     over.
@@ -104,8 +63,6 @@ class FolderTiles:
     Raises:
         RasterError: If it is no folder of tiles, holds vector tiles or a database, or several layouts.
     """
-
-    vectors = False
 
     def __init__(self, folder: str | Path, layout: str | None = None) -> None:
         self.name = str(folder)
@@ -124,15 +81,14 @@ class FolderTiles:
         self._bounds = metadata.get("bounds")
         if told and self.layout == "xyz":
             self._find_north()
-        self.zooms: tuple[int, ...] = tuple(sorted(self._paths))
+        self.zooms = tuple(sorted(self._paths))
+        self.counts = {zoom: len(paths) for zoom, paths in self._paths.items()}
         self.licence = plain_text(metadata.get("attribution") or metadata.get("license"))
 
     def _find_north(self) -> None:
         """Counts rows from the south where only that lies in the bounds of the metadata."""
         zoom = max(self._paths)
-        box, stated, side = self.box(zoom), stated_box(self._bounds, zoom), 1 << zoom
-        turned = TileBox(box.left, side - box.bottom, box.right, side - box.top)
-        if stated is not None and likeness(turned, stated) > 2 * likeness(box, stated):
+        if lies_flipped(self.box(zoom), self.bounds, zoom):
             warn(
                 f"{self.name}: rows of tiles are counted from the south (layout tms), to lie in the metadata's bounds."
             )
@@ -142,15 +98,13 @@ class FolderTiles:
                 for zoom, paths in self._paths.items()
             }
 
-    def default_zoom(self) -> int:
-        """See `TileReader`; and says where the metadata's bounds differ."""
-        counts = {zoom: len(paths) for zoom, paths in self._paths.items()}
-        zoom = covering_zoom(self.name, counts, self._parents)
-        tell_bounds(f"{self.name}: the metadata", self._bounds, zoom, self.box(zoom))
-        return zoom
+    @property
+    def bounds(self) -> object:
+        """As the metadata has them."""
+        return self._bounds
 
-    def _parents(self, zoom: int, coarser: int) -> int:
-        """Number of tiles of a coarser zoom over those of a zoom."""
+    def parents(self, zoom: int, coarser: int) -> int:
+        """Number of tiles of a coarser zoom that lie over tiles of a zoom."""
         steps = zoom - coarser
         return len({(x >> steps, y >> steps) for x, y in self._paths[zoom]})
 
@@ -194,17 +148,11 @@ class FolderTiles:
             digest.update(data)
         return digest.hexdigest()
 
-    def close(self) -> None:
-        """Nothing is kept open."""
-
 
 def _walk(folder: str, below: str) -> Iterator[str]:
     """Paths of all files below a folder, with / between the parts, without hidden ones; in order of their names."""
-    try:
-        with os.scandir(folder) as found:
-            entries = sorted((entry.name, entry.is_dir()) for entry in found if not entry.name.startswith("."))
-    except OSError as error:
-        raise RasterError(f"{folder} cannot be listed ({error.strerror}); check its permissions.") from error
+    with unreadable(folder), os.scandir(folder) as found:
+        entries = sorted((entry.name, entry.is_dir()) for entry in found if not entry.name.startswith("."))
     for name, is_folder in entries:
         if is_folder:
             yield from _walk(f"{folder}/{name}", f"{below}{name}/")
@@ -242,8 +190,13 @@ def _recognise(
 
 def _match(name: str, path: str, stem: str) -> tuple[str, Number] | None:
     """A path and the tile it names in a layout, or None."""
-    match = LAYOUTS[name].pattern.fullmatch(stem)
-    return (path, LAYOUTS[name].number(match.groups())) if match else None
+    match = LAYOUTS[name].fullmatch(stem)
+    if match is None:
+        return None
+    zoom, x, y = (int(match[key]) for key in "zxy")
+    if name == "tms":
+        y = (1 << min(zoom, 62)) - 1 - y
+    return path, (zoom - (name == "sas"), x, y)  # SAS.Planet counts zooms from 1
 
 
 def _no_tiles(folder: Path, listed: list[str], images: bool, layout: str | None) -> str:
@@ -269,7 +222,7 @@ def _no_tiles(folder: Path, listed: list[str], images: bool, layout: str | None)
 def _inner(path: str) -> bool:
     """Whether a path without its first part is that of a tile."""
     stem = _stem(path.partition("/")[2])
-    return stem is not None and any(LAYOUTS[name].pattern.fullmatch(stem) for name in _TOLD)
+    return stem is not None and any(LAYOUTS[name].fullmatch(stem) for name in _TOLD)
 
 
 _EXAMPLES = {
@@ -295,10 +248,8 @@ def _metadata(folder: Path) -> dict[str, Any]:
 
 def _check_srs(path: Path) -> None:
     """Refuses a tilemapresource.xml of another tiling than web mercator's."""
-    try:
+    with unreadable(path):
         text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise RasterError(f"{path} cannot be read ({error.strerror}); check its permissions.") from error
     match = re.search(r"<SRS>\s*([^<]*?)\s*</SRS>", text)
     if match and match[1] and not re.fullmatch(r"(?i)(EPSG|OSGEO):(3857|900913|41001|3785)", match[1]):
         raise RasterError(f"{path} says the tiles are in {match[1]}; only tiles of web mercator (EPSG:3857) are read.")

@@ -13,20 +13,19 @@ from terramorph.errors import RasterError, raised_as, warn
 from terramorph.geo.mercator import MAX_ZOOM, TileBox, box_of_halves
 from terramorph.raster.tiles.decode import is_picture
 from terramorph.raster.tiles.reader import (
+    TileReader,
     check_tile,
-    covering_zoom,
     file_fingerprint,
-    likeness,
+    lies_flipped,
     looks_like_vectors,
     plain_text,
     stated_box,
-    tell_bounds,
     unpacked,
 )
 
 
-class MBTiles:
-    """A `TileReader` of images or vectors. Opened for reading only, with a connection for each thread.
+class MBTiles(TileReader):
+    """Images or vectors. Opened for reading only, with a connection for each thread.
 
     Rows are counted from the south, as the format says. Where that lies off the bounds in the metadata, and rows from
     the north lie on them, they are counted from the north, with a warning.
@@ -35,7 +34,6 @@ class MBTiles:
         path: the file.
 
     Attributes:
-        name, licence, zooms, vectors: as `TileReader` says.
         metadata: its names and values; empty where there is none.
         about: the JSON object among them, which describes vectors.
 
@@ -90,13 +88,13 @@ class MBTiles:
         cast = [c if kind == "integer" else f"CAST({c} AS INTEGER)" for c, kind in zip(columns, kinds[0], strict=True)]
         self._zoom, self._column, self._row = cast
         self._one = f"FROM tiles WHERE {self._zoom} = ? AND {self._column} = ? AND {self._row} = ?"
-        self._counts = dict(self._ask(f"SELECT {self._zoom}, COUNT(*) FROM tiles GROUP BY 1 ORDER BY 1"))
-        zooms = list(self._counts)
+        self.counts: dict[int, int] = dict(self._ask(f"SELECT {self._zoom}, COUNT(*) FROM tiles GROUP BY 1 ORDER BY 1"))
+        zooms = list(self.counts)
         if any(not isinstance(zoom, int) or not 0 <= zoom <= MAX_ZOOM for zoom in zooms):
             raise RasterError(
                 f"{self.name} has tiles of zooms {zooms[:40]}, not all of 0 to {MAX_ZOOM}; write it again."
             )
-        self.zooms: tuple[int, ...] = tuple(zooms)
+        self.zooms = tuple(zooms)
         if "metadata" not in tables:
             warn(
                 f"{self.name} has no metadata table; its rows of tiles are counted from the south, as MBTiles has them."
@@ -108,13 +106,10 @@ class MBTiles:
 
     def _find_north(self, metadata: dict[str, str]) -> None:
         """From which side rows are counted."""
-        zoom = max(self._counts, key=lambda zoom: self._counts[zoom])
-        wanted = stated_box(metadata.get("bounds"), zoom)
-        if wanted is not None:
-            box, side = self.box(zoom), 1 << zoom
-            flipped = TileBox(box.left, side - box.bottom, box.right, side - box.top)
-            if likeness(flipped, wanted) > 2 * likeness(box, wanted):
-                self._from_north = True
+        zoom = max(self.counts, key=lambda zoom: self.counts[zoom])
+        if stated_box(metadata.get("bounds"), zoom) is not None:
+            self._from_north = lies_flipped(self.box(zoom), metadata.get("bounds"), zoom)
+            if self._from_north:
                 warn(
                     f"{self.name}: rows of tiles are counted from the north, against the format, to lie in its bounds."
                 )
@@ -123,14 +118,8 @@ class MBTiles:
                 f"{self.name} says scheme xyz and no bounds; its rows are counted from the south, as MBTiles has them."
             )
 
-    def default_zoom(self) -> int:
-        """See `TileReader`; and says where the metadata's bounds differ."""
-        zoom = covering_zoom(self.name, self._counts, self._parents)
-        tell_bounds(f"{self.name}: the metadata", self.bounds, zoom, self.box(zoom))
-        return zoom
-
-    def _parents(self, zoom: int, coarser: int) -> int:
-        """Number of tiles of a coarser zoom over those of a zoom."""
+    def parents(self, zoom: int, coarser: int) -> int:
+        """Number of tiles of a coarser zoom that lie over tiles of a zoom."""
         places = f"SELECT DISTINCT {self._column} >> ?, {self._row} >> ? FROM tiles WHERE {self._zoom} = ?"
         steps = zoom - coarser
         return int(self._ask(f"SELECT COUNT(*) FROM ({places})", steps, steps, zoom)[0][0])

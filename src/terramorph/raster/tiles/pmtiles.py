@@ -21,12 +21,12 @@ from terramorph.errors import RasterError, raised_as
 from terramorph.geo.mercator import MAX_ZOOM, TileBox, box_of_halves, tiles_of_degrees
 from terramorph.raster.storage import Remote
 from terramorph.raster.tiles.reader import (
-    covering_zoom,
+    TileReader,
     file_fingerprint,
     looks_like_vectors,
     plain_text,
-    tell_bounds,
     unpacked,
+    varints,
 )
 
 _SCANNED = 16 << 20
@@ -45,8 +45,8 @@ class _Directory(NamedTuple):
     length: Numbers
 
 
-class PMTiles:
-    """A `TileReader` of images or vectors: a file that is mapped into memory, or on a server that gives ranges of it.
+class PMTiles(TileReader):
+    """Images or vectors in a file that is mapped into memory, or on a server that gives ranges of it.
 
     The zooms and places of tiles are those in the index, whatever the header says, unless the index is huge.
 
@@ -54,7 +54,6 @@ class PMTiles:
         path: the file.
 
     Attributes:
-        name, licence, zooms, vectors: as `TileReader` says.
         header: as the package `pmtiles` names what is in it.
         about: the JSON object in it.
 
@@ -62,6 +61,8 @@ class PMTiles:
         RasterError: If it is damaged, no PMTiles file, or holds no tiles, or tiles that are neither PNG, JPEG, WebP
             nor MVT.
     """
+
+    stated_in = "the header"
 
     def __init__(self, path: str | Path | Remote) -> None:
         self.name = str(path)
@@ -73,8 +74,8 @@ class PMTiles:
             self.about = self._metadata()
             self._check()
             self._whole = self.header["leaf_directory_length"] <= _SCANNED
-            self._counts, self._boxes = self._summary() if self._whole else ({}, {})
-            self.zooms: tuple[int, ...] = tuple(sorted(self._counts)) or self._stated_zooms()
+            self.counts, self._boxes = self._summary() if self._whole else ({}, {})
+            self.zooms = tuple(sorted(self.counts)) or self._stated_zooms()
         if not self.zooms:
             raise RasterError(f"{self.name} holds no tiles; give another file.")
         self.licence = plain_text(self.about.get("attribution") or self.about.get("license"))
@@ -100,14 +101,6 @@ class PMTiles:
             raise RasterError(f"{self.name} has tiles that are compressed, and not with gzip; convert them to gzip.")
         if self.header["internal_compression"] not in (Compression.NONE, Compression.GZIP):
             raise RasterError(f"{self.name} has a compressed index that is not gzip; write it with gzip.")
-
-    def default_zoom(self) -> int:
-        """See `TileReader`; and says where the header's bounds differ."""
-        if not self._whole:
-            return self.zooms[-1]
-        zoom = covering_zoom(self.name, self._counts, self._parents)
-        tell_bounds(f"{self.name}: the header", self.bounds, zoom, self.box(zoom))
-        return zoom
 
     def box(self, zoom: int) -> TileBox:
         """The box around the tiles there are; of a huge index, the tiles that the header's bounds touch."""
@@ -170,15 +163,8 @@ class PMTiles:
 
     def _parse_directory(self, offset: int, length: int) -> _Directory:
         """One directory of the index: columns of variable-length integers, one after the other."""
-        data = np.frombuffer(unpacked(self._get(offset, length)), np.uint8)
-        ends = np.flatnonzero(data < 128)
-        if not len(ends):
-            raise ValueError("its index ends early")
-        begins = np.concatenate([[0], ends[:-1] + 1])
-        place = np.arange(ends[-1] + 1) - np.repeat(begins, ends + 1 - begins)
-        septets = (data[: ends[-1] + 1] & 127).astype(np.int64) << (7 * np.minimum(place, 8))
-        values = np.add.reduceat(septets, begins)
-        count = int(values[0])
+        values = varints(np.frombuffer(unpacked(self._get(offset, length)), np.uint8))
+        count = int(values[0]) if len(values) else -1
         if len(values) != 4 * count + 1:
             raise ValueError("its index ends early")
         steps, run, size, start = values[1:].reshape(4, count)
@@ -244,8 +230,8 @@ class PMTiles:
                         boxes[half] = box.around(boxes.get(half))
         return counts, {z: box_of_halves(z, boxes.get((z, False)), boxes.get((z, True))) for z in counts}
 
-    def _parents(self, zoom: int, coarser: int) -> int:
-        """Number of tiles of a coarser zoom over those of a zoom."""
+    def parents(self, zoom: int, coarser: int) -> int:
+        """Number of tiles of a coarser zoom that lie over tiles of a zoom."""
         steps, low, end = 2 * (zoom - coarser), *_ids(zoom)
         count, reached = 0, -1
         for directory in self._directories(low, end):

@@ -6,12 +6,17 @@ import hashlib
 import html
 import re
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from types import MappingProxyType
+from typing import Any
 
-from terramorph.errors import RasterError, warn
+import numpy as np
+from numpy.typing import NDArray
+
+from terramorph.errors import RasterError, unreadable, warn
 from terramorph.geo.mercator import MAX_ZOOM, TileBox, degrees_of_corner, tiles_of_degrees
+from terramorph.raster.source import Closing
 from terramorph.raster.storage import Remote
 
 VECTOR_ADVICE = "holds vector tiles, which are drawn from an .mbtiles or .pmtiles file here; make one of them."
@@ -22,39 +27,71 @@ MOST_BYTES = 64 << 20
 """The most that one tile or directory may hold when it is unpacked; the largest of real archives hold some MiB."""
 
 
-class TileReader(Protocol):
+class TileReader(Closing):
     """Tiles as bytes, numbered as on the web (rows from the north). May be asked from several threads at once.
 
     Attributes:
         name: Path or URL, as messages call it.
         licence: What is known of the terms of use, or None.
         zooms: The zooms that there are tiles of, ascending; at least one.
+        counts: Number of tiles by zoom; empty where it is not known.
+        stated_in: What of it states the bounds, for messages.
     """
 
     name: str
-    licence: str | None
+    licence: str | None = None
     zooms: tuple[int, ...]
+    counts: Mapping[int, int] = MappingProxyType({})
+    stated_in = "the metadata"
+
+    @property
+    def bounds(self) -> object:
+        """West, south, east, north in degrees as it states them, as numbers or as text; None where it does not."""
+        return None
 
     @property
     def vectors(self) -> bool:
         """Whether the tiles are vectors and no images."""
-        ...
+        return False
 
     def default_zoom(self) -> int:
-        """The finest zoom that covers the ground; warns of finer ones, and of bounds that tiles do not lie in."""
-        ...
+        """The finest zoom that covers half of what any coarser zoom with more tiles does, or more.
+
+        Warns of finer ones, which are strays, and of stated bounds that tiles do not lie in.
+        """
+        if not self.counts:
+            return self.zooms[-1]
+        strays: list[str] = []
+        for zoom in sorted(self.counts, reverse=True):
+            if not any(
+                coarser < zoom and count > self.counts[zoom] and 2 * self.parents(zoom, coarser) < count
+                for coarser, count in self.counts.items()
+            ):
+                break
+            strays.append(f"zoom {zoom} ({self.counts[zoom]} of them)")
+        if strays:
+            warn(
+                f"{self.name}: tiles of {', '.join(strays)} cover little of the ground; those of zoom {zoom} "
+                f"({self.counts[zoom]}) are read: name a `zoom` to read another."
+            )
+        tell_bounds(f"{self.name}: {self.stated_in}", self.bounds, zoom, self.box(zoom))
+        return zoom
+
+    def parents(self, zoom: int, coarser: int) -> int:
+        """Number of tiles of a coarser zoom that lie over tiles of a zoom."""
+        raise NotImplementedError
 
     def box(self, zoom: int) -> TileBox:
         """The tiles of one of the zooms, or a box around them."""
-        ...
+        raise NotImplementedError
 
     def first(self, zoom: int) -> tuple[int, int] | None:
         """(x, y) of some tile of one of the zooms; None where that is not known without asking a server."""
-        ...
+        raise NotImplementedError
 
     def has(self, zoom: int, x: int, y: int) -> bool:
         """Whether there may be such a tile."""
-        ...
+        raise NotImplementedError
 
     def read(self, zoom: int, x: int, y: int) -> bytes | None:
         """The bytes of a tile, not compressed, or None where there is none.
@@ -62,44 +99,16 @@ class TileReader(Protocol):
         Raises:
             RasterError: If it is there and cannot be had.
         """
-        ...
+        raise NotImplementedError
 
     def fingerprint(self) -> str:
         """Hex digest (blake2b, 16 bytes) of the content."""
-        ...
-
-    def close(self) -> None:
-        """Close files and connections."""
-        ...
+        raise NotImplementedError
 
 
 def looks_like_vectors(tile: bytes) -> bool:
     """Whether a tile, not compressed, starts as a Mapbox vector tile does: with a layer."""
     return tile[:1] == b"\x1a"
-
-
-def covering_zoom(name: str, counts: Mapping[int, int], parents: Callable[[int, int], int]) -> int:
-    """The finest zoom that is no stray: that covers half of what any coarser zoom with more tiles does, or more.
-
-    Args:
-        name: of the archive, for the warning about finer ones.
-        counts: number of tiles by zoom.
-        parents: of a zoom and a coarser one, the number of the coarser one's tiles that lie over tiles of the zoom.
-    """
-    strays: list[str] = []
-    for zoom in sorted(counts, reverse=True):
-        if not any(
-            coarser < zoom and count > counts[zoom] and 2 * parents(zoom, coarser) < count
-            for coarser, count in counts.items()
-        ):
-            break
-        strays.append(f"zoom {zoom} ({counts[zoom]} of them)")
-    if strays:
-        warn(
-            f"{name}: tiles of {', '.join(strays)} cover little of the ground; those of zoom {zoom} "
-            f"({counts[zoom]}) are read: name a zoom to read another."
-        )
-    return zoom
 
 
 def file_fingerprint(path: Path | Remote) -> str:
@@ -110,11 +119,8 @@ def file_fingerprint(path: Path | Remote) -> str:
     """
     if isinstance(path, Remote):
         return hashlib.blake2b(path.identity().encode(), digest_size=16).hexdigest()
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-    except OSError as error:
-        raise RasterError(f"{path} cannot be read ({error.strerror}); check its permissions.") from error
+    with unreadable(path), path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 def check_tile(where: str, zoom: int, x: int, y: int) -> None:
@@ -163,6 +169,13 @@ def stated_box(bounds: object, zoom: int) -> TileBox | None:
     return before._replace(right=after.right + (1 << zoom))
 
 
+def lies_flipped(box: TileBox, bounds: object, zoom: int) -> bool:
+    """Whether tiles lie in the stated bounds only if rows are counted from the other side."""
+    stated, side = stated_box(bounds, zoom), 1 << zoom
+    flipped = TileBox(box.left, side - box.bottom, box.right, side - box.top)
+    return stated is not None and likeness(flipped, stated) > 2 * likeness(box, stated)
+
+
 def tell_bounds(name: str, bounds: object, zoom: int, box: TileBox) -> None:
     """Warns where the bounds that an archive states are not those of its tiles.
 
@@ -198,6 +211,22 @@ def unpacked(data: bytes) -> bytes:
     if not unpacker.eof:
         raise OSError("it ends early" if len(found) < MOST_BYTES else f"it holds more than {MOST_BYTES >> 20} MiB")
     return found
+
+
+def varints(data: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """The variable-length integers of Protocol Buffers, int64, one after the other in bytes; the last must be whole.
+
+    Raises:
+        ValueError: If the bytes end within one.
+    """
+    last = data < 128
+    if not len(data):
+        return np.zeros(0, np.int64)
+    if not last[-1]:
+        raise ValueError("it ends early")
+    begin = np.concatenate([[0], np.flatnonzero(last)[:-1] + 1])
+    place = np.arange(len(data)) - np.repeat(begin, np.diff([*begin, len(data)]))
+    return np.asarray(np.add.reduceat((data & 127).astype(np.int64) << (7 * np.minimum(place, 8)), begin))
 
 
 def plain_text(markup: Any) -> str | None:

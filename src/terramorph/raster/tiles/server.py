@@ -17,7 +17,7 @@ from terramorph._version import __version__
 from terramorph.atomic import atomic
 from terramorph.errors import RasterError
 from terramorph.geo.mercator import MAX_ZOOM, TileBox, whole_world
-from terramorph.raster.tiles.reader import VECTOR_ADVICE
+from terramorph.raster.tiles.reader import VECTOR_ADVICE, TileReader
 from terramorph.redaction import RedactedLog, redact
 
 USER_AGENT = f"terramorph/{__version__}"
@@ -45,8 +45,8 @@ class _Patience(urllib3.Retry):
         return min(waited, float(self.backoff_max))
 
 
-class ServerTiles:
-    """A `TileReader` of a URL with {z}, {x} and {y}, or {-y} for rows from the south; {r} stands for @2x, 512 pixels.
+class ServerTiles(TileReader):
+    """The tiles of a URL with {z}, {x} and {y}, or {-y} for rows from the south; {r} stands for @2x, 512 pixels.
 
     What was fetched stays in a folder, as z/x/y of its kind, so that a later run asks for nothing again; that there is
     no tile (404, 204, 410 or nothing in the answer) is kept too. The folder can be read as `FolderTiles`. A user and
@@ -71,8 +71,6 @@ class ServerTiles:
         StorageError: If the cache cannot be written.
     """
 
-    vectors = False
-
     def __init__(
         self,
         template: str,
@@ -94,8 +92,8 @@ class ServerTiles:
             raise RasterError(f"{self.name}: name a folder (cache) that keeps the fetched tiles.")
         if not rate > 0:
             raise RasterError(f"{self.name}: {rate} requests a second are none; give a rate above 0.")
-        self.licence: str | None = terms.strip()
-        self.zooms: tuple[int, ...] = (zoom,)
+        self.licence = terms.strip()
+        self.zooms = (zoom,)
         self._template, headers = _with_login(template.replace("{r}", "@2x"))
         self._interval = 1 / rate
         self._lock = threading.Lock()
@@ -114,10 +112,6 @@ class ServerTiles:
         about = {"source": self.name, "attribution": self.licence, "scheme": "xyz"}
         with atomic(self.folder / "metadata.json", make_folder=True) as part:
             part.write_text(json.dumps(about, indent=1, ensure_ascii=False), encoding="utf-8")
-
-    def default_zoom(self) -> int:
-        """The zoom that is asked for."""
-        return self.zooms[0]
 
     def box(self, zoom: int) -> TileBox:
         """The whole world."""
