@@ -10,10 +10,8 @@ from terramorph.cartography import (
     CLASSES,
     PALETTE,
     Feature,
-    FeatureCollection,
     Style,
     StyleRule,
-    classic,
     classify,
     render,
 )
@@ -74,19 +72,8 @@ def test_casing_and_own_styles():
     assert column[:, 50].tolist() == [255, 255, 255]
     assert column[:, 42].tolist() == [255, 0, 0]
     assert column[:, 30].tolist() == [0, 0, 0]
-    assert classic(casing=True).rule("road").casing is not None
-    assert classic().rule("road").casing is None
 
 
 def test_degrees_are_refused():
     with pytest.raises(RasterError, match="degrees"):
         render([], Grid(5, 5, Affine(1e-5, 0, 10, 0, -1e-5, 50), CRS("EPSG:4326")))
-
-
-def test_collection_by_kind():
-    features = FeatureCollection.of([Feature(Point(0, 0), k, {"height_m": 3}) for k in ("park", "road", "park")])
-    assert len(features) == 3
-    assert features.kinds == ("park", "road")
-    assert len(features.kind("park")) == 2
-    first = next(iter(features))
-    assert (first.height_m, first.width_m) == (3.0, None)

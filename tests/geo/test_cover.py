@@ -159,7 +159,7 @@ def test_refusals() -> None:
     with pytest.raises(ConfigError, match=r"100 pixels is too small for 100 shared .* make it 104"):
         Cover(1000, 10, 100, halo=50, align=4)
     Cover(100, 10, 100, halo=50, align=4)  # one window needs no step
-    with pytest.raises(ConfigError, match="no multiple of 4"):
+    with pytest.raises(ConfigError, match="multiples of 4 pixels"):
         Cover(1000, 1000, 256, align=4, offset=(2, 0))
     with pytest.raises(ConfigError, match="a side under 1"):
         Cover(0, 10, 100)

@@ -16,7 +16,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from terramorph.cartography import FeatureCollection
+from terramorph.cartography import Feature
 from terramorph.errors import MissingPackageError, RasterError
 from terramorph.raster.raster import Raster
 
@@ -78,7 +78,7 @@ class _Way(NamedTuple):
 
 def plant_labels(
     drawn: Raster,
-    features: FeatureCollection,
+    features: Sequence[Feature],
     seed: int | np.random.Generator = 0,
     density: float = 1.0,
     kinds: Sequence[str] = LABEL_KINDS,
@@ -124,7 +124,7 @@ def plant_labels(
     return Raster(pixels, drawn.mask, drawn.grid, drawn.bands), moved
 
 
-def _lines(drawn: Raster, features: FeatureCollection, kinds: tuple[str, ...]) -> list[shapely.LineString]:
+def _lines(drawn: Raster, features: Sequence[Feature], kinds: tuple[str, ...]) -> list[shapely.LineString]:
     """The lines of these kinds, in pixels."""
     inverse = ~drawn.grid.affine
 
@@ -132,7 +132,7 @@ def _lines(drawn: Raster, features: FeatureCollection, kinds: tuple[str, ...]) -
         matrix = np.array([[inverse.a, inverse.b], [inverse.d, inverse.e]])
         return np.asarray(xy @ matrix.T + [inverse.c, inverse.f])
 
-    parts = [p for f in features.kind(*kinds) for p in shapely.get_parts(f.geometry).tolist()]
+    parts = [p for f in features if f.kind in kinds for p in shapely.get_parts(f.geometry).tolist()]
     return [shapely.transform(p, to_pixels) for p in parts if p.geom_type == "LineString"]
 
 

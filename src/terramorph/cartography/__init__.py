@@ -1,7 +1,6 @@
 """Vectors -> styled map pixels; the palette and the classes of a map. No torch."""
 
 from terramorph.cartography.detect import is_vector
-from terramorph.cartography.features import Feature, FeatureCollection
 from terramorph.cartography.kinds import KINDS
 from terramorph.cartography.ogr import read_polygons
 from terramorph.cartography.palette import (
@@ -17,7 +16,7 @@ from terramorph.cartography.palette import (
     measure_palette,
 )
 from terramorph.cartography.render import render, render_shapes
-from terramorph.cartography.shapes import Shapes
+from terramorph.cartography.shapes import Feature, Shapes
 from terramorph.cartography.source import VectorSource
 from terramorph.cartography.style import Style, StyleRule, classic, load_style, palette_of
 from terramorph.cartography.table import Table, load_table
@@ -31,7 +30,6 @@ __all__ = [
     "PALETTE",
     "ROADS",
     "Feature",
-    "FeatureCollection",
     "MapClass",
     "Palette",
     "Shapes",

@@ -152,7 +152,6 @@ def _votes(lines: NDArray[Any], faces: NDArray[Any], step: float) -> tuple[NDArr
 
 
 def _quarters(box: Box) -> list[Box]:
-    """The four quarters of a box."""
     left, bottom, right, top = box
     x, y = (left + right) / 2, (bottom + top) / 2
     return [(left, bottom, x, y), (x, bottom, right, y), (left, y, x, top), (x, y, right, top)]

@@ -35,7 +35,7 @@ def read_wkb(wkb: NDArray[Any]) -> NDArray[Any]:
     geometries: NDArray[Any] = shapely.from_wkb(wkb, on_invalid="ignore")
     unread = np.array([g is not None for g in wkb], np.bool_) & shapely.is_missing(geometries)
     for row in np.flatnonzero(unread | (shapely.get_type_id(geometries) == _COLLECTION)).tolist():
-        if unread[row] or (shapely.get_type_id(simple_parts(geometries[row : row + 1])) > _COLLECTION).any():
+        if unread[row] or (shapely.get_type_id(simple_parts(geometries[row : row + 1])[0]) > _COLLECTION).any():
             try:
                 geometries[row] = _flat(_parts(wkb[row], 0, 0)[0])
             except (struct.error, ArithmeticError, IndexError, ValueError, shapely.errors.ShapelyError):
@@ -43,12 +43,15 @@ def read_wkb(wkb: NDArray[Any]) -> NDArray[Any]:
     return geometries
 
 
-def simple_parts(geometries: NDArray[Any]) -> NDArray[Any]:
-    """object (M,): what is no collection and not empty; collections are taken apart."""
-    parts = geometries
+def simple_parts(geometries: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Single geometries that are not empty, object (M,), and the input that each is of; collections are taken apart."""
+    owner = np.flatnonzero(~(shapely.is_missing(geometries) | shapely.is_empty(geometries)))
+    parts = np.asarray(geometries[owner], object)
     while np.isin(shapely.get_type_id(parts), _COLLECTIONS[:4]).any():
-        parts = shapely.get_parts(parts)
-    return np.asarray(parts[~(shapely.is_missing(parts) | shapely.is_empty(parts))], object)
+        parts, index = shapely.get_parts(parts, return_index=True)
+        owner = owner[index]
+    keep = ~shapely.is_empty(parts)
+    return np.asarray(parts[keep], object), owner[keep]
 
 
 def _parts(data: bytes, at: int, depth: int) -> tuple[list[Any], int]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from terramorph.cartography.shapes import signed_areas
+from terramorph.cartography.shapes import signed_areas, turned
 from terramorph.raster.tiles.reader import varints
 
 _POINT, _LINE, _POLYGON = 1, 2, 3
@@ -109,7 +109,6 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def _layer(data: bytes) -> TileLayer:
-    """One layer."""
     name, extent = "", 4096
     keys: list[str] = []
     values: list[str] = []
@@ -226,10 +225,4 @@ def _closed(
     starts = starts + np.concatenate([[0], np.cumsum(ring)])
     first = np.concatenate([[True], owner[1:] != owner[:-1]])
     wrong = ring & first & (signed_areas(xy, starts) < 0)
-    turn = np.isin(owner, owner[wrong])
-    if turn.any():
-        row = np.repeat(np.arange(len(owner)), np.diff(starts))
-        index = np.arange(len(xy))
-        index = np.where(turn[row], starts[:-1][row] + starts[1:][row] - 1 - index, index)
-        xy = xy[index]
-    return xy, starts, owner
+    return turned(xy, starts, np.flatnonzero(np.isin(owner, owner[wrong]))), starts, owner

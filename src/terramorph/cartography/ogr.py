@@ -162,7 +162,7 @@ def read_polygons(path: Path) -> tuple[Any, CRS | None]:
     for layer in open_layers(path):
         geometries = layer.read([])[1]
         with library_errors(path):
-            parts = simple_parts(shapely.make_valid(simple_parts(geometries)))
+            parts = simple_parts(shapely.make_valid(simple_parts(geometries)[0]))[0]
             parts = parts[shapely.area(parts) > 0]
         if len(parts) == 0:
             continue

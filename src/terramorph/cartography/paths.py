@@ -40,7 +40,6 @@ def _from_bytes(xy: NDArray[np.float32], starts: NDArray[np.int64], version: int
 
 
 def _by_points(xy: NDArray[np.float32], starts: NDArray[np.int64]) -> Any:
-    """A path point by point."""
     path = skia.Path()
     points = [skia.Point(x, y) for x, y in xy.tolist()]
     for begin, end in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True):

@@ -18,10 +18,7 @@ from pyogrio.errors import DataLayerError, DataSourceError
 
 from terramorph.atomic import atomic
 from terramorph.errors import InputError, warn
-from terramorph.raster.tracing import trace, zonal_means
-
-DRIVERS = {".gpkg": "GPKG", ".fgb": "FlatGeobuf", ".geojson": "GeoJSON"}
-"""Formats of vector files by suffix."""
+from terramorph.raster.tracing import DRIVERS, trace, zonal_means
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,8 @@ import numpy as np
 import skia
 from numpy.typing import NDArray
 
-from terramorph.cartography.features import Feature
 from terramorph.cartography.paths import make_path
-from terramorph.cartography.shapes import Shapes
+from terramorph.cartography.shapes import Feature, Shapes
 from terramorph.cartography.style import RGB, Style, StyleRule, classic
 from terramorph.errors import RasterError
 from terramorph.geo.grid import Grid

@@ -1,20 +1,47 @@
-"""Shapes: many features as columns of numbers, one row a line or a ring, ready to be drawn."""
+"""Features with a class, one by one, and as columns of numbers, one row a line or a ring, ready to be drawn."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
 import shapely
 from numpy.typing import NDArray
+from shapely.geometry.base import BaseGeometry
 
-from terramorph.cartography.features import Feature
+from terramorph.cartography.footprints import simple_parts
 
 _LINES = (1, 2)  # shapely's type numbers: line, linear ring
 _POLYGON = 3
-_COLLECTIONS = (4, 5, 6, 7)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Feature:
+    """One thing on the ground.
+
+    Attributes:
+        geometry: A shapely geometry in the CRS of the grid it is drawn on, in metres.
+        kind: What it is, one of `KINDS`.
+        attributes: What else is known: ``width_m`` (metres, lines), ``height_m`` (metres, buildings) ...
+    """
+
+    geometry: BaseGeometry
+    kind: str
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def width_m(self) -> float | None:
+        """Width of a line in metres, where it is known."""
+        value = self.attributes.get("width_m")
+        return None if value is None else float(value)
+
+    @property
+    def height_m(self) -> float | None:
+        """Height of a building in metres, where it is known."""
+        value = self.attributes.get("height_m")
+        return None if value is None else float(value)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,7 +128,7 @@ class Shapes:
             names: Kinds.
             widths_m: float64 (N,), NaN where unknown.
         """
-        simple, owner = _simple_parts(geometries)
+        simple, owner = simple_parts(geometries)
         types = shapely.get_type_id(simple)
         is_line, is_polygon = np.isin(types, _LINES), types == _POLYGON
         rings, ring_owner = shapely.get_rings(simple[is_polygon], return_index=True)
@@ -163,17 +190,6 @@ class Shapes:
         )
 
 
-def _simple_parts(geometries: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """Single geometries that are not empty, and which input each comes from. Collections are taken apart."""
-    owner = np.flatnonzero(~(shapely.is_missing(geometries) | shapely.is_empty(geometries)))
-    parts = geometries[owner]
-    while np.isin(shapely.get_type_id(parts), _COLLECTIONS).any():
-        parts, index = shapely.get_parts(parts, return_index=True)
-        owner = owner[index]
-    keep = ~shapely.is_empty(parts)
-    return parts[keep], owner[keep]
-
-
 def signed_areas(xy: NDArray[np.float64], starts: NDArray[np.int64]) -> NDArray[np.float64]:
     """float64 (R,): twice the area of closed rows, positive where they run counterclockwise (y up)."""
     if len(starts) < 2:
@@ -197,10 +213,14 @@ def oriented(xy: NDArray[np.float64], starts: NDArray[np.int64], wanted: NDArray
     wrong = np.flatnonzero(signed_areas(xy, starts) * wanted < 0)
     if len(wrong) == 0:
         return xy
-    counts = np.diff(starts)[wrong]
-    first = np.repeat(starts[:-1][wrong], counts)
-    begin = np.repeat(np.cumsum(counts) - counts, counts)
-    step = np.arange(counts.sum()) - begin
-    turned = xy.copy()
-    turned[first + step] = xy[first + np.repeat(counts, counts) - 1 - step]
-    return turned
+    return turned(xy, starts, wrong)
+
+
+def turned(xy: NDArray[np.float64], starts: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    """xy with the points of some rows in reverse order."""
+    counts = np.diff(starts)[rows]
+    first = np.repeat(starts[:-1][rows], counts)
+    step = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    found = xy.copy()
+    found[first + step] = xy[first + np.repeat(counts, counts) - 1 - step]
+    return found

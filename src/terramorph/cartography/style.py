@@ -119,32 +119,9 @@ class Style:
 
 
 @lru_cache(maxsize=1)
-def _classic() -> Style:
-    """The style classic, read once."""
+def classic() -> Style:
+    """The look of the "maps" pairs: flat fills in the palette's colours."""
     return load_style("classic")
-
-
-def classic(casing: bool = False) -> Style:
-    """The look of the "maps" pairs: flat fills in the palette's colours.
-
-    Args:
-        casing: Draw thin darker outlines along roads. They read as roads on old web maps, but their colours
-            are outside
-            the palette, so maps that are scored by class leave them off.
-    """
-    style = _classic()
-    if not casing:
-        return style
-    lines: dict[str, tuple[RGB, float]] = {
-        "road": ((214, 208, 196), 0.8),
-        "arterial": ((228, 200, 92), 1.0),
-        "highway": ((226, 142, 38), 1.2),
-    }
-    rules = tuple(
-        dataclasses.replace(r, casing=lines[r.kind][0], casing_m=lines[r.kind][1]) if r.kind in lines else r
-        for r in style.rules
-    )
-    return dataclasses.replace(style, rules=rules)
 
 
 def palette_of(style: Style) -> Palette:
@@ -153,8 +130,8 @@ def palette_of(style: Style) -> Palette:
     What classic leaves out (paths, ground of special use) is land. Where kinds of two classes have one colour, the
     classes' own kinds come first, and then the order of the style.
     """
-    like = {rule.fill: rule.kind for rule in reversed(_classic().rules) if rule.kind in CLASSES}
-    class_of = {rule.kind: like.get(rule.fill, "land") for rule in _classic().rules}
+    like = {rule.fill: rule.kind for rule in reversed(classic().rules) if rule.kind in CLASSES}
+    class_of = {rule.kind: like.get(rule.fill, "land") for rule in classic().rules}
     rules = sorted(style.rules, key=lambda rule: rule.kind not in CLASSES)
     colours = {style.background: "land"}
     own = {"land": style.background}

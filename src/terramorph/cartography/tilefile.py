@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +59,7 @@ class TileFile(Closing):
         self._zoom = self._archive.default_zoom()
         self._ground = ground(self._archive, self._zoom)
         self._only = layer
-        self._kept: OrderedDict[tuple[int, int, int], Shapes] = OrderedDict()
+        self._tile = lru_cache(maxsize=_KEPT)(self._read_tile)
         self.licence = self._archive.licence
         probe = self._probe()
         names = tuple(dict.fromkeys([*layer_names(self._archive), *(part.name for part in probe)]))
@@ -82,6 +82,7 @@ class TileFile(Closing):
 
     def close(self) -> None:
         """Close the archive."""
+        self._tile.cache_clear()
         self._archive.close()
 
     def level(self, metres: float) -> int:
@@ -103,20 +104,11 @@ class TileFile(Closing):
         found = found.take(found.inside(left, bottom, right, top))
         return found.moved(project(found.xy, self.crs, crs))
 
-    def _tile(self, zoom: int, x: int, y: int) -> Shapes:
-        """The shapes of a tile, in web mercator; the last ones are kept."""
-        key = (zoom, x, y)
-        if key in self._kept:
-            self._kept.move_to_end(key)
-            return self._kept[key]
-        parts = [self._shapes(layer, zoom, x, y) for layer in self._layers(zoom, x, y)]
-        self._kept[key] = shapes = Shapes.join(parts)
-        if len(self._kept) > _KEPT:
-            self._kept.popitem(last=False)
-        return shapes
+    def _read_tile(self, zoom: int, x: int, y: int) -> Shapes:
+        """The shapes of a tile, in web mercator."""
+        return Shapes.join([self._shapes(layer, zoom, x, y) for layer in self._layers(zoom, x, y)])
 
     def _layers(self, zoom: int, x: int, y: int) -> list[TileLayer]:
-        """The decoded layers of a tile."""
         try:
             layers = decode_tile(self._archive.read(zoom, x, y) or b"")
         except (OSError, ValueError) as error:

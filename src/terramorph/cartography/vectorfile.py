@@ -136,7 +136,6 @@ class GdalFile(Closing):
         self._coast = Coast(lines, self.bounds) if len(lines) else None
 
     def level(self, metres: float) -> int:
-        """Always 0."""
         return 0
 
     def read(self, box: Box, crs: CRS, metres: float) -> Shapes:
@@ -200,7 +199,7 @@ class GdalFile(Closing):
         The rings of areas run as their writer likes them, and only an OpenStreetMap file has kept them as they were;
         elsewhere an area is an island.
         """
-        parts = simple_parts(features.geometries[features.kinds == COASTLINE])
+        parts = simple_parts(features.geometries[features.kinds == COASTLINE])[0]
         areas = shapely.get_type_id(parts) == 3
         islands = parts[areas] if self.driver == "OSM" else shapely.orient_polygons(parts[areas])
         lines = np.concatenate([parts[shapely.get_type_id(parts) == 1], shapely.get_exterior_ring(islands)])
@@ -247,7 +246,6 @@ class GdalFile(Closing):
 
 
 def _crs_of(layer: Layer, given: CRS | None) -> CRS:
-    """The CRS of a layer."""
     if given is not None:
         return given
     if layer.crs is None:

@@ -112,7 +112,6 @@ class Cover:
     offset: tuple[int, int] = (0, 0)
 
     def __post_init__(self) -> None:
-        """Check the fields."""
         if min(self.height, self.width, self.window, self.align) < 1 or min(self.overlap, self.halo or 0) < 0:
             raise ConfigError(f"{self} has a side under 1 or a share under 0; give sizes in pixels.")
         if max(self.height, self.width) > self.window and self.step < self.align:
@@ -121,7 +120,7 @@ class Cover:
                 f"steps of {self.align}; make it {self._shared + self.align} or larger."
             )
         if any(value < 0 or value % self.align for value in self.offset):
-            raise ConfigError(f"The offset {self.offset} is no multiple of {self.align} pixels, where windows start.")
+            raise ConfigError(f"`offset` must be multiples of {self.align} pixels, got {self.offset}.")
 
     @property
     def step(self) -> int:
@@ -244,7 +243,6 @@ class Cover:
     def _row(
         self, windows: Iterator[Window], parts: Callable[[Window], NDArray[Any] | None], bands: int
     ) -> Iterator[tuple[Window, NDArray[Any] | None]]:
-        """The next row of windows and their parts."""
         for window in islice(windows, len(self.columns)):
             part, expected = parts(window), (bands, window.core_height, window.core_width)
             if part is not None and part.shape != expected:

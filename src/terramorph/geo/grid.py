@@ -51,12 +51,11 @@ class Grid:
     crs: CRS | None = None
 
     def __post_init__(self) -> None:
-        """Check the fields."""
         if self.height < 1 or self.width < 1:
-            raise RasterError(f"A grid of {self.height} x {self.width} pixels is empty; give sides of at least 1.")
+            raise RasterError(f"A grid must be at least 1 x 1 pixels, got {self.height} x {self.width}.")
         values = (self.affine.a, self.affine.b, self.affine.c, self.affine.d, self.affine.e, self.affine.f)
         if not all(math.isfinite(v) for v in values) or self.affine.determinant == 0:
-            raise RasterError(f"The grid transform {values} has no inverse; give a pixel size that is not 0.")
+            raise RasterError(f"The affine of a grid must have an inverse, got {values}: give pixels a size.")
 
     @classmethod
     def pixels(cls, height: int, width: int) -> Self:
@@ -154,6 +153,6 @@ class Grid:
             RasterError: If a side is under 1.
         """
         if height < 1 or width < 1:
-            raise RasterError(f"A grid of {height} x {width} pixels is empty; give sides of at least 1.")
+            raise RasterError(f"A grid must be at least 1 x 1 pixels, got {height} x {width}.")
         scale = Affine.scale(self.width / width, self.height / height)
         return type(self)(height, width, self.affine @ scale, self.crs)

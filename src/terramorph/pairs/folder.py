@@ -27,25 +27,10 @@ from terramorph.pairs.pair import Pair
 from terramorph.raster.image import IMAGE_SUFFIXES, files_below, probe_image, read_image
 from terramorph.raster.layout import ReadOptions
 from terramorph.raster.raster import Raster
+from terramorph.raster.worldfile import WORLD_SUFFIXES
 
 # What changes how the image of the same stem is read: world files, projections, MapInfo's place ...
-_WORLD_FILES = (
-    "pgw",
-    "pngw",
-    "jgw",
-    "jpgw",
-    "jpegw",
-    "tfw",
-    "tifw",
-    "tiffw",
-    "bpw",
-    "bmpw",
-    "webpw",
-    "wpw",
-    "wld",
-    "w",
-)
-_PLACES = frozenset(f".{name}" for name in (*_WORLD_FILES, "prj", "tab"))
+_PLACES = WORLD_SUFFIXES | {".prj", ".tab"}
 # ... and the image whose whole name they extend: nodata, CRS and band names by GDAL, and masks.
 _EXTENSIONS = (".aux.xml", ".msk")
 # Files that lie beside images and are no pairs: those, statistics, and what desktops leave behind.

@@ -71,7 +71,6 @@ def prepare(
 
 
 def _named(inputs: Sequence[Inputs]) -> list[Inputs]:
-    """Inputs with names that differ."""
     if not inputs:
         raise ConfigError("There is nothing to prepare; give a `source` and a `target`, or a folder of `pairs`.")
     named = [replace(one, name=one.name or _stem(one.source)) for one in inputs]

@@ -93,7 +93,6 @@ class Options:
     opening: Opening = field(default_factory=Opening)
 
     def __post_init__(self) -> None:
-        """Check the fields."""
         if not 16 <= self.tile <= 8192:
             raise ConfigError(f"`tile` must be 16 to 8192 px, got {self.tile}.")
         if not 0 <= self.overlap < self.tile:

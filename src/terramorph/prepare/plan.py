@@ -42,7 +42,6 @@ class Scale:
     zoom: int | None = None
 
     def __post_init__(self) -> None:
-        """Check the fields."""
         if self.resolution is not None and self.zoom is not None:
             raise ConfigError("`resolution` and `zoom` are both given; give one of them.")
         if self.resolution is not None and not (math.isfinite(self.resolution) and self.resolution > 0):

@@ -154,7 +154,7 @@ def locate_common(surfaces: Iterable[NDArray[np.float32]]) -> Shift:
         total = surface.copy() if total is None else total + surface
         count += bool(surface.any())
     if total is None:
-        raise RasterError("There are no pairs to find a common shift of; give at least one.")
+        raise RasterError("A common shift needs at least one pair, got none.")
     return locate(total / np.float32(math.sqrt(max(count, 1))))
 
 

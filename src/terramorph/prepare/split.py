@@ -51,7 +51,6 @@ class SplitRule:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Check the fields."""
         if any(not 0 <= f <= 1 for f in self.fractions) or abs(sum(self.fractions) - 1) > 1e-6:
             raise ConfigError(f"`fractions` must lie in 0 to 1 and add up to 1, got {self.fractions}.")
         if self.method != "blocks" and self.file is None:

@@ -117,7 +117,6 @@ class _Handle:
             self._stack = stack.pop_all()
 
     def close(self) -> None:
-        """Closes it."""
         self._stack.close()
 
 

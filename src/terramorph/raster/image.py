@@ -224,7 +224,6 @@ def _decode_pil(image: ImageFile) -> tuple[NDArray[Any], NDArray[np.bool_]]:
 
 
 def _read_gdal(path: Path, options: ReadOptions) -> Raster:
-    """Read through GDAL."""
     with open_dataset(path) as dataset:
         _check_size(path, dataset.height, dataset.width)
         layout = layout_of(dataset, path, options)

@@ -60,9 +60,8 @@ class ReadOptions:
     sign: str | None = None
 
     def __post_init__(self) -> None:
-        """Check the bands."""
         if self.bands is not None and (not self.bands or min(self.bands) < 1 or len(set(self.bands)) < len(self.bands)):
-            raise RasterError(f"Bands {self.bands} cannot be picked; they are counted from 1, each once.")
+            raise RasterError(f"`bands` must be numbers from 1, each once, got {self.bands}.")
 
     def chosen(self, count: int, path: Path | Remote | str) -> tuple[int, ...]:
         """The numbers of the bands, of a file that has ``count``.

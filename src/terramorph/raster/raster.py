@@ -41,18 +41,16 @@ class Raster:
 
     def __post_init__(self) -> None:
         if self.pixels.ndim != 3 or self.pixels.shape[0] < 1:
-            raise RasterError(f"Pixels of shape {self.pixels.shape} are no raster; give (bands, height, width).")
+            raise RasterError(f"pixels must have the shape (bands, height, width), got {self.pixels.shape}.")
         if self.pixels.dtype.kind not in "uif":
-            raise RasterError(f"Pixels of dtype {self.pixels.dtype} are no raster; convert them to numbers.")
+            raise RasterError(f"pixels must be integers or floats, got {self.pixels.dtype}; convert them.")
         size = self.pixels.shape[1:]
         if self.mask.shape != size or self.mask.dtype != np.bool_:
-            raise RasterError(
-                f"The mask is {self.mask.dtype} {self.mask.shape}; for these pixels it must be bool {size}."
-            )
+            raise RasterError(f"mask must be bool {size} as the pixels, got {self.mask.dtype} {self.mask.shape}.")
         if self.grid.shape != size:
-            raise RasterError(f"The grid is {self.grid.shape} (height, width) but the pixels are {size}.")
+            raise RasterError(f"grid must be {size} (height, width) as the pixels, got {self.grid.shape}.")
         if len(self.bands) != self.pixels.shape[0]:
-            raise RasterError(f"{len(self.bands)} band names were given for {self.pixels.shape[0]} bands.")
+            raise RasterError(f"bands must be {len(self.pixels)} names as the pixels, got {len(self.bands)}.")
 
     @classmethod
     def from_pixels(
@@ -74,7 +72,7 @@ class Raster:
             RasterError: If shapes, dtypes or the number of names do not agree.
         """
         if pixels.ndim != 3:
-            raise RasterError(f"Pixels of shape {pixels.shape} are no raster; give (bands, height, width).")
+            raise RasterError(f"pixels must have the shape (bands, height, width), got {pixels.shape}.")
         count, height, width = pixels.shape
         return cls(
             pixels=pixels,

@@ -51,7 +51,6 @@ class Remote:
     url: str
 
     def __post_init__(self) -> None:
-        """Check the URL."""
         if not urlsplit(self.url).path.strip("/"):
             raise InputError(f"{self} names no file; give one, such as {str(self).rstrip('/')}/map.tif.")
 

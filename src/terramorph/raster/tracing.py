@@ -15,6 +15,8 @@ from terramorph.geo.grid import Grid
 from terramorph.raster.crs import to_odc_crs
 from terramorph.raster.dataset import named_errors, open_dataset
 
+DRIVERS = {".gpkg": "GPKG", ".fgb": "FlatGeobuf", ".geojson": "GeoJSON"}
+"""Formats of vector files that outlines are written in, by suffix: GDAL's drivers."""
 ROWS = 512
 """Rows of a raster at a time."""
 

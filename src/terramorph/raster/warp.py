@@ -316,7 +316,6 @@ def _transform(own: Grid, grid: Grid, columns: NDArray[Any], rows: NDArray[Any])
 
 
 def _apply(affine: Any, x: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """An affine of arrays."""
     return affine.a * x + affine.b * y + affine.c, affine.d * x + affine.e * y + affine.f
 
 

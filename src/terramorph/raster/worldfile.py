@@ -42,6 +42,10 @@ _SHORT = {
 }
 
 
+WORLD_SUFFIXES = frozenset({".wld", ".w"}.union(*_SHORT.values()))
+"""Suffixes of world files, in lower case."""
+
+
 def find_world_file(path: Path) -> Path | None:
     """The world file beside an image, or None. Lower and upper case suffixes are both seen."""
     suffix = path.suffix.lower()
@@ -104,7 +108,6 @@ def _aux_file(path: Path) -> Path | None:
 
 
 def _aux_root(aux: Path) -> ElementTree.Element:
-    """The tree of an .aux.xml."""
     try:
         return ElementTree.parse(aux).getroot()
     except (OSError, ElementTree.ParseError, LookupError, ValueError) as error:

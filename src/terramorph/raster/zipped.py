@@ -67,7 +67,6 @@ def unpacked(archive: Path, member: str | None) -> Iterator[tuple[Path, str]]:
 
 
 def _only_image(archive: Path, content: zipfile.ZipFile) -> str:
-    """The only image in an archive."""
     images = [name for name in content.namelist() if PurePosixPath(name).suffix.lower() in _IMAGES]
     if not images:
         raise RasterError(f"{archive} holds no image; it holds {', '.join(content.namelist()[:5]) or 'nothing'}.")

@@ -10,7 +10,7 @@ from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.crs import CRS
 
-from terramorph.cartography import Feature, FeatureCollection, Style, classic, render
+from terramorph.cartography import Feature, Style, classic, render
 from terramorph.errors import RasterError
 from terramorph.geo.grid import Grid
 from terramorph.raster.raster import Raster
@@ -35,7 +35,7 @@ class Town:
     """
 
     grid: Grid
-    features: FeatureCollection
+    features: tuple[Feature, ...]
     seed: int
     plan: Plan = field(repr=False)
 
@@ -101,7 +101,7 @@ def make_town(size_px: int = 2048, seed: int = 0, resolution: float = 1.0, epsg:
     return Town(Grid(size_px, size_px, affine, crs), _features(plan), seed, plan)
 
 
-def _features(plan: Plan) -> FeatureCollection:
+def _features(plan: Plan) -> tuple[Feature, ...]:
     """What the map shows, moved from plan metres to the CRS."""
     scale = plan.scale
     found: list[Feature] = []
@@ -119,7 +119,7 @@ def _features(plan: Plan) -> FeatureCollection:
     footprints = shapely.transform(shapely.polygons(plan.buildings.corners()), _to_crs)
     for footprint, height in zip(footprints.tolist(), plan.buildings.height.tolist(), strict=True):
         found.append(Feature(footprint, "building", {"height_m": height}))
-    return FeatureCollection.of(found)
+    return tuple(found)
 
 
 def _to_crs(xy: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -22,6 +22,7 @@ from terramorph.raster import ImageSource, Source, write_image
 from terramorph.raster.save import check_format
 from terramorph.raster.storage import Remote, location
 from terramorph.raster.tiles.write import check_tiles, write_tiles
+from terramorph.raster.tracing import DRIVERS
 from terramorph.raster.writer import Strip, rows_of, write_cog
 from terramorph.translate.engine import Stages
 from terramorph.translate.memory import release_pages
@@ -30,8 +31,6 @@ from terramorph.translate.tiled import Load, Tiled
 
 if TYPE_CHECKING:
     from terramorph.cartography.palette import Palette
-
-VECTORS = (".gpkg", ".fgb", ".geojson")  # suffixes of a map's areas
 
 Kind = Literal["cog", "classes", "probability", "entropy", "polygons", "xyz", "mbtiles", "pmtiles"]
 Progress = Callable[[str, int, int], None]
@@ -339,7 +338,7 @@ def output_of(output: str | Path, kind: Kind | None) -> Output | None:
     kind = kind or archives.get(suffix)
     if kind in ("xyz", "mbtiles", "pmtiles"):
         return Tiles(place, kind)
-    if kind in ("classes", "polygons", "probability", "entropy") or suffix in VECTORS:
+    if kind in ("classes", "polygons", "probability", "entropy") or suffix in DRIVERS:
         from terramorph.translate import products  # vectors take half a second to import
 
         made = {"classes": products.Classes, "probability": products.Probability, "entropy": products.Entropy}

@@ -16,8 +16,9 @@ from terramorph.errors import ConfigError, InputError
 from terramorph.geo import Grid
 from terramorph.raster import Source
 from terramorph.raster.storage import Remote
+from terramorph.raster.tracing import DRIVERS
 from terramorph.raster.writer import rows_of
-from terramorph.translate.outputs import VECTORS, Cog, Joined, Output
+from terramorph.translate.outputs import Cog, Joined, Output
 
 GROUND = "land"
 """The class around all others, which has no areas of its own."""
@@ -84,7 +85,7 @@ class Polygons(Output):
     """
 
     called = "A vector file of areas"
-    suffixes = VECTORS
+    suffixes = tuple(DRIVERS)
 
     def check(self, source: Source, header: Header, grid: Grid, match_source: bool) -> None:
         """Refuses object storage, a target that holds no colours, and GeoJSON of what has no CRS."""

@@ -68,7 +68,7 @@ class FolderTiles(TileReader):
         self.name = str(folder)
         self._folder = Path(folder)
         if layout is not None and layout not in LAYOUTS:
-            raise RasterError(f"{layout!r} is no layout of tiles; give one of {', '.join(LAYOUTS)}.")
+            raise RasterError(f"`layout` must be one of {', '.join(LAYOUTS)}, got {layout!r}.")
         metadata = _metadata(self._folder)
         listed = list(_walk(str(self._folder), ""))
         if layout is None and (self._folder / "tilemapresource.xml").is_file():
@@ -200,7 +200,6 @@ def _match(name: str, path: str, stem: str) -> tuple[str, Number] | None:
 
 
 def _no_tiles(folder: Path, listed: list[str], images: bool, layout: str | None) -> str:
-    """Why a folder is no folder of tiles."""
     for path in listed:
         suffix = Path(path).suffix.lower()
         if suffix in _VECTOR_SUFFIXES:

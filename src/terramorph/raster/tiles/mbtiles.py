@@ -142,7 +142,7 @@ class MBTiles(TileReader):
         if ends == (None, None, None, None):
             return None
         if not all(isinstance(end, int) for end in ends):
-            raise RasterError(f"{self.name} has numbers of tiles that are none ({ends}); write it again.")
+            raise RasterError(f"{self.name} has tile numbers that are not integers ({ends}); write it again.")
         left, right, low, high = ends
         top, bottom = sorted((self._turned(zoom, low), self._turned(zoom, high)))
         check_tile(self.name, zoom, left, top)
@@ -153,7 +153,7 @@ class MBTiles(TileReader):
         """Some tile that there is."""
         rows = self._ask(f"SELECT {self._column}, {self._row} FROM tiles WHERE {self._zoom} = ? LIMIT 1", zoom)
         if not rows or not all(isinstance(number, int) for number in rows[0]):
-            raise RasterError(f"{self.name} has numbers of tiles that are none ({rows}); write it again.")
+            raise RasterError(f"{self.name} has tile numbers that are not integers ({rows}); write it again.")
         return rows[0][0], self._turned(zoom, rows[0][1])
 
     def has(self, zoom: int, x: int, y: int) -> bool:

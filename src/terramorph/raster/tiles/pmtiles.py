@@ -170,7 +170,7 @@ class PMTiles(TileReader):
         steps, run, size, start = values[1:].reshape(4, count)
         tile, fresh = np.cumsum(steps), start > 0
         if count and (not fresh[0] or (steps < 0).any() or (run < 0).any() or (start < 0).any()):
-            raise ValueError("its index has numbers that are none")
+            raise ValueError("its index has negative numbers")
         # 0 stands for: right behind the one before.
         group = np.cumsum(fresh) - 1
         before = np.cumsum(size) - size

@@ -87,11 +87,11 @@ class ServerTiles(TileReader):
         if not (terms and terms.strip()):
             raise RasterError(f"{self.name}: name the licence or terms of use; tiles are not free to take.")
         if zoom is None or not 0 <= zoom <= MAX_ZOOM:
-            raise RasterError(f"{self.name}: name the zoom of the tiles, 0 to {MAX_ZOOM}.")
+            raise RasterError(f"{self.name}: name the `zoom` of the tiles, 0 to {MAX_ZOOM}.")
         if cache is None:
             raise RasterError(f"{self.name}: name a folder (cache) that keeps the fetched tiles.")
         if not rate > 0:
-            raise RasterError(f"{self.name}: {rate} requests a second are none; give a rate above 0.")
+            raise RasterError(f"{self.name}: rate must be > 0 requests per second, got {rate}.")
         self.licence = terms.strip()
         self.zooms = (zoom,)
         self._template, headers = _with_login(template.replace("{r}", "@2x"))

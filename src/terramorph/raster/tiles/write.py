@@ -160,7 +160,7 @@ def _zooms(source: Source, ground: Grid, low: int | None, high: int | None) -> t
         side = max(place.right - place.left, place.bottom - place.top) / SIZE
         low = min(max(math.floor(-math.log2(side)), 0), high)
     if not 0 <= low <= high <= MAX_ZOOM:
-        raise RasterError(f"Zooms {low} to {high} are none; give two of 0 to {MAX_ZOOM}, the coarser one first.")
+        raise RasterError(f"Zooms must be 0 to {MAX_ZOOM}, the coarser one first, got {low} and {high}.")
     return low, high
 
 
