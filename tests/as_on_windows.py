@@ -13,6 +13,7 @@ import builtins
 import fcntl
 import importlib
 import io
+import mimetypes
 import multiprocessing
 import os
 import pkgutil
@@ -141,6 +142,7 @@ def hide_posix() -> None:
     os.fsync = _refuse_read_only(os.fsync)
     shutil._use_fd_functions = False  # type: ignore[attr-defined]
     multiprocessing.set_start_method("spawn")
+    mimetypes.add_type("text/plain", ".js")  # as a registry may say
 
 
 _open = io.open
@@ -151,7 +153,9 @@ def use_the_core(folder: Path) -> None:
     import terramorph
 
     for module in pkgutil.walk_packages(terramorph.__path__, "terramorph."):
-        importlib.import_module(module.name)
+        if not module.name.startswith("terramorph.qgis.plugin"):  # it runs in QGIS only
+            importlib.import_module(module.name)
+    assert mimetypes.guess_type("viewer.js")[0] == "text/javascript"
     from terramorph.cli.app import run
     from terramorph.raster import write_image
     from terramorph.town import make_town

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -131,3 +133,41 @@ def test_folders_appear_whole_and_those_of_dead_processes_are_swept(tmp_path: Pa
     assert (tmp_path / "map" / "a.txt").read_text() == "whole"
     with pytest.raises(StorageError, match="cannot be written"), atomic_folder(tmp_path / "map"):
         pass
+
+
+class Kernel:
+    """Answers as kernel32 of Windows: a process runs, has ended, is another user's, or is not there."""
+
+    RUNS, ENDED, FORBIDDEN = 8, 12, 16
+
+    def __init__(self) -> None:
+        self.error, self.opened = 0, 0
+
+    @property
+    def OpenProcess(self) -> Any:
+        def opened(access: int, inherited: bool, process: int) -> int | None:
+            assert (access, inherited) == (0x1000, False)
+            self.error = {self.RUNS: 0, self.ENDED: 0, self.FORBIDDEN: 5}.get(process, 87)
+            self.opened += not self.error
+            return None if self.error else process
+
+        return opened
+
+    def GetExitCodeProcess(self, handle: ctypes.c_void_p, code: Any) -> int:
+        code._obj.value = 259 if handle.value == self.RUNS else 1
+        return 1
+
+    def CloseHandle(self, handle: ctypes.c_void_p) -> None:
+        self.opened -= 1
+
+
+@pytest.mark.parametrize(("process", "runs"), [(8, True), (12, False), (16, True), (20, False)])
+def test_whether_a_process_runs_is_asked_as_windows_wants_it(
+    monkeypatch: pytest.MonkeyPatch, process: int, runs: bool
+) -> None:
+    kernel = Kernel()
+    monkeypatch.setattr(atomic_module.sys, "platform", "win32")
+    monkeypatch.setattr(ctypes, "WinDLL", lambda name, use_last_error: kernel, raising=False)
+    monkeypatch.setattr(ctypes, "get_last_error", lambda: kernel.error, raising=False)
+    assert atomic_module.is_running(process) is runs
+    assert kernel.opened == 0

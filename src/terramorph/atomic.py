@@ -7,6 +7,7 @@ behind are swept when another process first writes into their folder. Folders ar
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import os
 import platform
@@ -17,6 +18,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -181,9 +183,9 @@ def _is_written(process: int, number: int) -> bool:
 
 
 def is_running(process: int) -> bool:
-    """Whether there is a process of this number on this machine; on Windows, where asking would end it, yes."""
-    if sys.platform == "win32":
-        return True
+    """Whether there is a process of this number on this machine."""
+    if sys.platform == "win32":  # where os.kill(process, 0) ends it
+        return _is_running_on_windows(process)
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -191,3 +193,19 @@ def is_running(process: int) -> bool:
     except OSError:
         return True  # it exists and is another user's
     return True
+
+
+_QUERY, _NO_SUCH_PROCESS, _STILL_ACTIVE = 0x1000, 87, 259
+"""PROCESS_QUERY_LIMITED_INFORMATION, ERROR_INVALID_PARAMETER and the exit code of what has not ended, in winerror.h."""
+
+
+def _is_running_on_windows(process: int) -> bool:
+    kernel: Any = ctypes.WinDLL("kernel32", use_last_error=True)  # type: ignore[attr-defined,unused-ignore]
+    kernel.OpenProcess.restype = ctypes.c_void_p
+    handle = ctypes.c_void_p(kernel.OpenProcess(_QUERY, False, process))
+    if not handle:
+        return bool(ctypes.get_last_error() != _NO_SUCH_PROCESS)  # type: ignore[attr-defined,unused-ignore]
+    code = ctypes.c_ulong()
+    known = kernel.GetExitCodeProcess(handle, ctypes.byref(code))
+    kernel.CloseHandle(handle)
+    return not known or code.value == _STILL_ACTIVE

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import mimetypes
 import time
 import traceback
 from collections.abc import Awaitable, Callable
@@ -35,6 +36,8 @@ from terramorph.serve.uploads import RefusedError, check_sender, drained
 from terramorph.serve.views import export_view, values_at
 
 STATIC = Path(__file__).parent / "static"
+for suffix in (".js", ".mjs"):  # Windows takes types from its registry, where scripts may be plain text
+    mimetypes.add_type("text/javascript", suffix)
 _HEADERS = {
     "Content-Security-Policy": (
         "default-src 'self'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
