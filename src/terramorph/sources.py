@@ -25,7 +25,7 @@ from terramorph.raster.image import IMAGE_SUFFIXES
 from terramorph.raster.mapfile import is_calibration
 from terramorph.raster.mosaic import MosaicSource
 from terramorph.raster.stac import open_stac
-from terramorph.raster.storage import Remote, as_remote
+from terramorph.raster.storage import as_remote
 from terramorph.raster.subdataset import as_vrt, is_subdataset
 from terramorph.raster.tiles import FolderTiles, MBTiles, PMTiles, ServerTiles
 from terramorph.raster.zipped import as_zipped, unpacked
@@ -48,7 +48,7 @@ _ADVICE = {
     )
     for suffix in suffixes.split()
 }
-_FILES = frozenset({".tif", ".tiff", ".vrt", ".jp2", ".pmtiles", ".mbtiles"})
+_FILES = frozenset({".tif", ".tiff", ".vrt", ".jp2"})
 
 
 def open_source(
@@ -109,23 +109,25 @@ def open_source(
     place = crs if crs is None or isinstance(crs, CRS) else _crs(crs)
     if not isinstance(data, str | Path):
         return _of_memory(data, options, place)
-    as_tiles = partial(TileSource, zoom=zoom, any_zoom=any_zoom, crs=place)
-    archive, items = _archive(data), open_stac(data, options, wanted=wanted, crs=place)
-    if items is None and options is not None:
+    items = open_stac(data, options, wanted=wanted, crs=place)
+    if options is not None and items is None:
+        if options.asset:
+            raise ConfigError(f"{data} is no STAC item, and has no assets; leave the asset out.")
         options = replace(options, sign=None)
+    archive = None if items else _archive(data)
+    as_tiles = partial(TileSource, zoom=zoom, any_zoom=any_zoom, crs=place)
     if items is not None:
         source: Source = items
-    elif archive is not None and not archive.vectors:
-        source = as_tiles(archive)
-    elif archive is not None or _holds_vectors(data):
+    elif (archive.vectors and as_remote(data) is None) if archive else _holds_vectors(data):
         from terramorph.cartography import VectorSource, load_style  # half a second
 
         source = VectorSource(data, load_style(style), crs=place, table=table, kind=kind)
+    elif archive is not None:
+        source = as_tiles(archive)
     else:
-        source = _of_pixels(data, as_tiles, zoom, place, terms, cache, layout, options)
-    if options and options.asset and items is None:
-        source.close()
-        raise ConfigError(f"{source.name} is no STAC item, and has no assets; leave the asset out.")
+        as_image = partial(ImageSource, crs=place, options=options)
+        server = partial(ServerTiles, zoom=zoom, terms=terms, cache=cache)
+        source = _of_pixels(data, as_image, as_tiles, server, layout)
     if not isinstance(source, ImageSource | MosaicSource) and options and (options.bands or options.categorical):
         source.close()
         raise ConfigError(f"{source.name} is no image, and bands and categorical are of images; leave them out.")
@@ -154,11 +156,21 @@ def _of_memory(data: Any, options: ReadOptions | None, crs: CRS | None) -> Sourc
 
 
 def _archive(spec: str | Path) -> MBTiles | PMTiles | None:
-    """The archive of tiles in a file here; None where a path or URL is of something else."""
-    suffix = Path(spec).suffix.lower()
-    if suffix not in (".mbtiles", ".pmtiles") or as_remote(spec) is not None or not Path(spec).is_file():
+    """The archive of tiles in a file here or on a server; None where a path or URL is of something else.
+
+    Raises:
+        RasterError: If it cannot be read in parts where it lies.
+    """
+    remote = None if "{" in str(spec) else as_remote(spec)
+    place = remote or Path(spec)
+    suffix = place.suffix.lower()
+    if suffix not in (".mbtiles", ".pmtiles") or (isinstance(place, Path) and not place.is_file()):
         return None
-    return MBTiles(spec) if suffix == ".mbtiles" else PMTiles(spec)
+    if suffix == ".pmtiles":
+        return PMTiles(place)
+    if isinstance(place, Path):
+        return MBTiles(place)
+    raise RasterError(f"{remote} is a database, which cannot be read in parts; copy it here, or make it PMTiles.")
 
 
 def _holds_vectors(spec: str | Path) -> bool:
@@ -179,30 +191,26 @@ def _holds_vectors(spec: str | Path) -> bool:
 
 def _of_pixels(
     spec: str | Path,
+    as_image: Callable[..., ImageSource],
     as_tiles: Callable[..., TileSource],
-    zoom: int | None,
-    crs: CRS | None,
-    terms: str | None,
-    cache: Path | None,
+    server: Callable[[str], ServerTiles],
     layout: str | None,
-    options: ReadOptions | None,
 ) -> Source:
-    """An image or tiles, by their path or URL."""
+    """An image or tiles that are in no archive, by their path or URL."""
     if isinstance(spec, str) and spec.lower().startswith(("http://", "https://")) and not _is_file(spec):
-        size = 512 if re.search(r"@2x|\{r\}", spec) else None
-        return as_tiles(ServerTiles(spec, zoom, terms, cache), tile_size=size)
+        return as_tiles(server(spec), tile_size=512 if re.search(r"@2x|\{r\}", spec) else None)
     if is_subdataset(spec):
         with ExitStack() as stack:
             image, files = stack.enter_context(as_vrt(str(spec)))
-            return _held(ImageSource(image, crs=crs, options=options, made_of=files), str(spec), stack)
+            return _held(as_image(image, made_of=files), str(spec), stack)
     remote = as_remote(spec)
     if remote is not None:
-        return _of_remote(remote, as_tiles, crs, options)
+        return as_image(remote)
     zipped = as_zipped(spec)
     if zipped is not None:
         with ExitStack() as stack:
             image, name = stack.enter_context(unpacked(*zipped))
-            return _held(ImageSource(image, crs=crs, options=options), f"zip://{zipped[0]}!{name}", stack)
+            return _held(as_image(image), f"zip://{zipped[0]}!{name}", stack)
     path = Path(spec)
     if path.is_dir():
         return as_tiles(FolderTiles(path, layout))
@@ -213,7 +221,7 @@ def _of_pixels(
     suffix = path.suffix.lower()
     if suffix in _ADVICE and not (suffix == ".tab" and is_calibration(path)):
         raise RasterError(f"{path} {_ADVICE[suffix]}.")
-    return ImageSource(path, crs=crs, options=options)
+    return as_image(path)
 
 
 def _held(source: ImageSource, name: str, stack: ExitStack) -> ImageSource:
@@ -221,18 +229,6 @@ def _held(source: ImageSource, name: str, stack: ExitStack) -> ImageSource:
     source.name = name
     weakref.finalize(source, stack.pop_all().close)
     return source
-
-
-def _of_remote(
-    remote: Remote, as_tiles: Callable[..., TileSource], crs: CRS | None, options: ReadOptions | None
-) -> Source:
-    """What can be read in parts."""
-    suffix = remote.suffix.lower()
-    if suffix == ".pmtiles":
-        return as_tiles(PMTiles(remote))
-    if suffix == ".mbtiles":
-        raise RasterError(f"{remote} is a database, which cannot be read in parts; copy it here, or make it PMTiles.")
-    return ImageSource(remote, crs=crs, options=options)
 
 
 def _is_file(url: str) -> bool:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from terramorph.errors import BundleError, StorageError
-from terramorph.models import Entry, pull, stored
+from terramorph.models import Entry, pull, store, stored
 
 from .server import Server, serving
 
@@ -172,14 +172,13 @@ def test_two_processes_at_once_fetch_once(server: Server, cache: Path) -> None:
 def test_another_process_that_gets_no_further(server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from terramorph.atomic import locked
     from terramorph.errors import RunError
-    from terramorph.models import pull as package_function
 
-    monkeypatch.setattr(sys.modules[package_function.__module__], "_PATIENCE", 0.2)
+    monkeypatch.setattr(store, "_PATIENCE", 0.2)
     stored(entry().sha256).parent.mkdir(parents=True)
     started = time.monotonic()
     with (
         locked(stored(entry().sha256).with_suffix(".lock"), RuntimeError()),
-        pytest.raises(RunError, match="without getting any further"),
+        pytest.raises(RunError, match="Another process has been fetching"),
     ):
         pull(entry(), [server.url])
     assert time.monotonic() - started < 10

@@ -15,18 +15,16 @@ from typing import Any
 from urllib.parse import quote
 
 from terramorph._version import __version__
-from terramorph.atomic import atomic, locked, make_folder
+from terramorph.atomic import atomic
 from terramorph.cachefolder import cache_folder
-from terramorph.errors import BundleError, MissingPackageError, RunError, StorageError, warn
-from terramorph.models.store import holds, stored
+from terramorph.errors import BundleError, MissingPackageError, RunError, warn
+from terramorph.models.store import fetching, holds, not_written, stored
 
 FILE = "model.safetensors"
 _REPO = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 _SPEC = re.compile(r"hf:/+([\w.-]+/[\w.-]+?)(?:@([\w./-]+))?/?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_PATIENCE = 600.0
-"""Seconds that another process may fetch the same model."""
 
 
 def is_on_hub(spec: str | Path) -> bool:
@@ -64,7 +62,7 @@ def fetch(spec: str | Path) -> Path:
         if not _SHA256.fullmatch(sha256):
             raise BundleError(f"The {FILE} of {repo} is no large file there, so it is no model; choose another.")
         if not holds(stored(sha256), sha256):
-            _download(api, repo, revision, sha256, pointer)
+            _download(api, repo, revision, sha256)
     except Exception as error:
         if known is not None and _is_out_of_reach(error):
             warn(f"The Hub cannot be reached; the copy of {repo} that was fetched before is used.")
@@ -108,17 +106,16 @@ def upload(repo: str, files: Mapping[str, Path | bytes], *, private: bool = Fals
     return str(place)
 
 
-def _download(api: Any, repo: str, revision: str, sha256: str, pointer: Path) -> None:
+def _download(api: Any, repo: str, revision: str, sha256: str) -> None:
     """Brings the file here; it appears whole under the digest of its content."""
-    folder, target = make_folder(pointer.parent) / f"{pointer.name}.part", stored(sha256)
-    busy = RunError(f"Another process has been fetching {repo} for {_PATIENCE:.0f} s; end it, then try again.")
-    with locked(pointer.with_name(f"{pointer.name}.lock"), busy, _PATIENCE):
+    with fetching(sha256, repo) as target:
         if holds(target, sha256):
-            return  # the other process has brought it
+            return  # another process has brought it
+        folder = target.with_suffix(".hub")
         file = Path(api.hf_hub_download(repo, FILE, revision=revision, local_dir=folder))
         right = holds(file, sha256)
         if right:
-            file.replace(make_folder(target.parent) / target.name)
+            file.replace(target)
         shutil.rmtree(folder, ignore_errors=True)
     if not right:
         raise BundleError(f"What came of {repo} is not what the Hub said (its sha256 is another); try again.")
@@ -173,7 +170,7 @@ def _refused(error: Exception, repo: str, revision: str = "") -> BundleError | R
     if isinstance(error, BundleError | RunError):
         return error
     if isinstance(error, OSError) and error.errno and error.filename:
-        return StorageError(f"The cache {cache_folder()} cannot be written ({error.strerror}); free some space there.")
+        return not_written(str(error.strerror))
     kind, status = type(error).__name__, _status(error)
     login = "log in with `hf auth login`, or set HF_TOKEN"
     if kind == "HFValidationError":

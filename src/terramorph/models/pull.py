@@ -5,17 +5,15 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
 
 import urllib3
 
 from terramorph._version import __version__
-from terramorph.atomic import locked
-from terramorph.errors import BundleError, RunError, StorageError
+from terramorph.errors import BundleError, raised_as
 from terramorph.models.registry import Entry, require_entry
-from terramorph.models.store import places, stored, verify, where_to
+from terramorph.models.store import fetching, not_written, places, verify, where_to
 from terramorph.redaction import redact
 
 Progress = Callable[[int, int], None]
@@ -23,12 +21,6 @@ _CHUNK = 2**16
 _AGAIN = (429, 500, 502, 503, 504)
 _TRIES = 5
 """Connections to one address that may break before the next one is tried."""
-_PATIENCE = 60.0
-"""Seconds that another process may fetch the same model without getting any further."""
-
-
-class _BusyError(Exception):
-    """Another process fetches the same model."""
 
 
 class _AddressError(Exception):
@@ -56,48 +48,24 @@ def pull(entry: Entry | str, urls: Sequence[str] = (), *, progress: Progress | N
     Raises:
         BundleError: if no address gives the file with the right digest, or there is no model of that name.
         StorageError: if the cache cannot be written.
-        RunError: if another process that fetches it gets no further.
+        RunError: if another process has been fetching it for ten minutes.
     """
     entry = require_entry(entry) if isinstance(entry, str) else entry
     for path in places(entry):
         if verify(path, entry):
             return path
-    target = stored(entry.sha256)
     addresses = [*urls, *entry.urls]
     if not addresses:
         raise BundleError(f"No address of the model {entry.name} is published yet; {where_to(entry)}.")
-    part = target.with_suffix(".part")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        since, size = time.monotonic(), -1
-        while True:
-            with suppress(_BusyError), locked(target.with_suffix(".lock"), _BusyError()):
-                if not verify(target, entry):
-                    _fetch(entry, addresses, part, target, progress, pause)
-                return target
-            now = part.stat().st_size if part.is_file() else 0
-            if now != size:
-                since, size = time.monotonic(), now
-            elif time.monotonic() - since > _PATIENCE:
-                raise RunError(
-                    f"Another process has been fetching {entry.name} for {_PATIENCE:.0f} s without getting any "
-                    f"further; end it and pull again, or {where_to(entry)}."
-                )
-            time.sleep(0.1)
-    except OSError as error:
-        if isinstance(error, StorageError):
-            raise
-        raise StorageError(
-            f"The cache {target.parent} cannot be written ({error.strerror or error}); mend its rights, free some "
-            "space, or set TERRAMORPH_CACHE to another folder."
-        ) from error
+    with raised_as(not_written, OSError), fetching(entry.sha256, entry.name) as target:
+        if not verify(target, entry):
+            _fetch(entry, addresses, target, progress, pause)
+        return target
 
 
-def _fetch(
-    entry: Entry, addresses: Sequence[str], part: Path, target: Path, progress: Progress | None, pause: float
-) -> None:
+def _fetch(entry: Entry, addresses: Sequence[str], target: Path, progress: Progress | None, pause: float) -> None:
     """Try each address; what one began the next one goes on with."""
-    reasons = []
+    part, reasons = target.with_suffix(".part"), []
     for url in addresses:
         for _ in range(2):  # once more from the beginning, where what was there before was of another file
             resumed = part.is_file() and part.stat().st_size > 0

@@ -7,10 +7,13 @@ only a pointer, and what does not have the digest is refused.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from terramorph.atomic import locked
 from terramorph.cachefolder import cache_folder
-from terramorph.errors import BundleError
+from terramorph.errors import BundleError, RunError, StorageError
 from terramorph.models.registry import Entry, registry
 
 MODELS_FOLDER = Path("models")
@@ -18,11 +21,40 @@ MODELS_FOLDER = Path("models")
 _PACKAGE = Path(__file__).parent  # has the models of the town
 _REPOSITORY = Path(__file__).parents[3]  # where terramorph runs from a clone of it
 _SUFFIX = ".safetensors"
+_PATIENCE = 600.0
+"""Seconds that another process may fetch the same model."""
 
 
 def stored(sha256: str) -> Path:
     """Where the cache keeps a model of this digest, whether it is there or not."""
     return cache_folder() / "models" / "sha256" / f"{sha256}{_SUFFIX}"
+
+
+@contextmanager
+def fetching(sha256: str, name: str) -> Iterator[Path]:
+    """Where a model is to be put, by this process alone; others wait.
+
+    Args:
+        sha256: of its content.
+        name: what messages call it.
+
+    Raises:
+        RunError: if another process has been at it for ten minutes.
+        OSError: if the cache cannot be written.
+    """
+    target = stored(sha256)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    busy = f"Another process has been fetching {name} for {_PATIENCE:.0f} s; end it, then fetch {name} again."
+    with locked(target.with_suffix(".lock"), RunError(busy), _PATIENCE):
+        yield target
+
+
+def not_written(reason: str) -> StorageError:
+    """What is told where the cache cannot be written."""
+    return StorageError(
+        f"The cache {cache_folder()} cannot be written ({reason}); mend its rights, free some space, or set "
+        "TERRAMORPH_CACHE to another folder."
+    )
 
 
 def places(entry: Entry) -> list[Path]:

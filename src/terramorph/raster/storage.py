@@ -41,6 +41,8 @@ _GDAL_OPTIONS = {
 class Remote:
     """A file behind a URL, or a folder: what such names begin with. Its methods are named as those of `Path`.
 
+    What cannot be done there is a StorageError; of `identity` and `read_bytes`, which read an input, a RasterError.
+
     Attributes:
         url: s3://bucket/key, gs://bucket/key, az://container/key or https://host/path, with its query.
 
@@ -94,31 +96,19 @@ class Remote:
         return _GDAL_OPTIONS | (_s3_endpoint() if self.url.startswith("s3:") else {})
 
     def identity(self) -> str:
-        """The server's checksum or else date of it, and its size in bytes: another content has another.
-
-        Raises:
-            RasterError: If it is not there or cannot be asked for.
-        """
+        """The server's checksum or else date of it, and its size in bytes: another content has another."""
         with self._told("read", RasterError):
             info = self._system.info(self._key)
             mark = next((info[key] for key in ("ETag", "etag", "Last-Modified") if info.get(key)), "")
             return f"{mark} {info.get('size')}"
 
     def read_bytes(self, start: int | None = None, end: int | None = None) -> bytes:
-        """The content, or its bytes from ``start`` to before ``end``.
-
-        Raises:
-            RasterError: If it is not there or cannot be had.
-        """
+        """The content, or its bytes from ``start`` to before ``end``."""
         with self._told("read", RasterError):
             return bytes(self._system.cat_file(self._key, start=start, end=end))
 
     def find_bytes(self) -> bytes | None:
-        """The content; None if there is no such file.
-
-        Raises:
-            StorageError: If it cannot be had.
-        """
+        """The content; None if there is no such file."""
         with self._told("read", StorageError):
             try:
                 return bytes(self._system.cat_file(self._key))
@@ -126,11 +116,7 @@ class Remote:
                 return None
 
     def exists(self) -> bool:
-        """Whether there is such a file.
-
-        Raises:
-            StorageError: If it cannot be asked for.
-        """
+        """Whether there is such a file."""
         with self._told("read", StorageError):
             try:
                 return bool(self._system.info(self._key)["type"] == "file")
@@ -138,11 +124,7 @@ class Remote:
                 return False
 
     def write_bytes(self, data: bytes) -> None:
-        """Writes or replaces it, in one request.
-
-        Raises:
-            StorageError: If it cannot be written.
-        """
+        """Writes or replaces it, in one request."""
         with self._told("written", StorageError):
             self._system.pipe_file(self._key, data)
 
@@ -151,9 +133,6 @@ class Remote:
 
         One of several that try at once succeeds, on servers that know conditional requests (If-None-Match), as all of
         the large ones do. One that ignores the condition lets all of them.
-
-        Raises:
-            StorageError: If it cannot be written.
         """
         with self._told("written", StorageError):
             try:
@@ -163,30 +142,18 @@ class Remote:
             return True
 
     def modified(self) -> datetime:
-        """When it was written, by the server's clock.
-
-        Raises:
-            StorageError: If it is not there or cannot be asked for.
-        """
+        """When it was written, by the server's clock."""
         with self._told("read", StorageError):
             at: datetime = self._system.modified(self._key)
             return at
 
     def unlink(self) -> None:
-        """Removes it, if it is there.
-
-        Raises:
-            StorageError: If it cannot be removed.
-        """
+        """Removes it, if it is there."""
         with self._told("removed", StorageError), suppress(FileNotFoundError):
             self._system.rm_file(self._key)
 
     def names(self) -> list[str]:
-        """The names of what lies in this folder; none if there is no such folder.
-
-        Raises:
-            StorageError: If it cannot be listed.
-        """
+        """The names of what lies in this folder; none if there is no such folder."""
         with self._told("listed", StorageError):
             try:
                 return [PurePosixPath(key).name for key in self._system.ls(self._key, detail=False)]
@@ -194,22 +161,14 @@ class Remote:
                 return []
 
     def remove_all(self, but: str | None = None) -> None:
-        """Removes what lies in this folder, except what is called ``but``.
-
-        Raises:
-            StorageError: If it cannot be removed.
-        """
+        """Removes what lies in this folder, except what is called ``but``."""
         keys = [f"{self._key}/{name}" for name in self.names() if name != but]
         with self._told("removed", StorageError):
             if keys:
                 self._system.rm(keys)
 
     def upload(self, path: Path) -> None:
-        """Makes it the copy of a file, which appears when all of it is there; or of a folder, file by file.
-
-        Raises:
-            StorageError: If it cannot be written.
-        """
+        """Makes it the copy of a file, which appears when all of it is there; or of a folder, file by file."""
         with self._told("written", StorageError):
             if path.is_dir():
                 files = sorted(file for file in path.rglob("*") if file.is_file())
