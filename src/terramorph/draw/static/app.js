@@ -30,8 +30,8 @@ async function main() {
   if (!model) throw new Error("This page has no model that makes photographs of maps; make it with one.");
   const metres = model.metres_per_pixel || 1, renderer = new Renderer(config.style, metres);
   const drawing = new Drawing(renderer);
-  // town: {seed, features} where the drawing is a town as it was made; photo, read: canvases; image, readImage: ImageData.
-  const state = { config, model, px: 256, seed: 0, place: new Place(metres), town: null, image: null, photo: null, read: null, answered: [] };
+  // made: how something ready-made is made, and its features; photo, read: canvases; image, readImage: ImageData.
+  const state = { config, model, px: 256, seed: 0, place: new Place(metres), made: null, image: null, photo: null, read: null, answered: [] };
 
   let pen = null;
   const panes = new Panes($("map"), $("photo"), renderer, () => ({ ...state, features: drawing.features, ink: pen?.ink ?? {} }));
@@ -70,23 +70,23 @@ async function main() {
       const before = state.px;
       Object.assign(state, changes);
       if (state.px !== before) {
-        state.photo = null;
         panes.show(state.px);
-        if (state.town?.features === drawing.features) app.town(state.town.seed);
+        if (state.made?.features === drawing.features) app.make(state.made.by, "");
       }
       app.refresh();
       follower.nudge();
     },
-    // A town by the rules, of a seed.
-    town(seed) {
-      const features = makeTown(seed, config.town, panes.ground);
-      state.town = { seed, features };
-      app.replace(features, "A town.");
+    town(seed, text = "A town.") { app.make((side) => makeTown(seed, config.town, side), text); },
+    sample(name) { app.make(SAMPLES[name], `${name}.`); },
+    // Something ready-made, of a side in metres; it grows with the square as long as nobody has touched it.
+    make(by, text) {
+      const features = by(panes.ground);
+      state.made = { by, features };
+      app.replace(features, text);
     },
-    sample(name) { app.replace(SAMPLES[name](panes.ground), `${name}.`); },
     replace(features, text) {
       app.unread();
-      drawing.change(Object.freeze(features), text);
+      drawing.change(features, text);
       panes.look(1, [0, 0]);
     },
     another() { app.set({ seed: Math.floor(Math.random() * 1e6) + 1 }); announce("Another sample of the same place."); },
@@ -152,7 +152,8 @@ async function begin(app) {
     try { state.place = new Place(renderer.metres, kept.at ?? null); } catch { /* no place on Earth: where all begin */ }
   }
   panes.show(state.px);
-  drawing.change(Object.freeze(kept?.features ?? SAMPLES.Crossroads(panes.ground)));
+  if (kept) drawing.change(kept.features);
+  else app.sample("Crossroads");
   if (drawing.past.length === 1) drawing.past = [];
   app.refresh();
 }

@@ -16,7 +16,7 @@ export class Drawing extends EventTarget {
   constructor(renderer) {
     super();
     this.renderer = renderer;
-    this.features = Object.freeze([]);
+    this.features = [];
     this.past = [];
     this.future = [];
   }
@@ -45,7 +45,7 @@ export class Drawing extends EventTarget {
   }
 
   #show(features, text) {
-    this.features = Object.freeze(features);
+    this.features = features;
     this.dispatchEvent(new CustomEvent("change", { detail: text }));
   }
 

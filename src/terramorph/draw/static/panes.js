@@ -63,6 +63,7 @@ export class Panes {
     }
     if (!this.photo.clientWidth || !photo) return;
     const view = this.#view(this.photo), pen = this.photo.getContext("2d"), done = before ? (performance.now() - since) / FADE : 1;
+    pen.clearRect(0, 0, this.photo.width, this.photo.height);
     this.#image(this.photo, photo, view);
     if (done < 1) {
       pen.globalAlpha = 1 - done;
@@ -82,8 +83,7 @@ export class Panes {
   }
 
   #image(canvas, image, { left, top, scale }) {
-    const pen = canvas.getContext("2d"), half = this.ground / 2;
-    pen.imageSmoothingEnabled = true;
+    const pen = canvas.getContext("2d"), half = image.width * this.renderer.metres / 2;
     pen.imageSmoothingQuality = "high";
     pen.drawImage(image, (-half - left) * scale, (-half - top) * scale, 2 * half * scale, 2 * half * scale);
   }

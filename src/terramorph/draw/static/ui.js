@@ -139,8 +139,7 @@ function makeSamples(app) {
   $("samples").addEventListener("toggle", () => { if ($("samples").open && !$("sample-list").children.length) fill(); });
   $("naming-form").onsubmit = (event) => {
     if (event.submitter?.value !== "ok") return;
-    app.town(seedOf($("naming-name").value));
-    announce(`The town of ${$("naming-name").value}.`);
+    app.town(seedOf($("naming-name").value), `The town of ${$("naming-name").value}.`);
   };
   panes.paint();
 }
