@@ -109,7 +109,7 @@ def test_changes_of_a_study_that_comes_along_are_left_out_where_they_do_not_fit(
     needing = '[[change]]\nname = "seen"\nsettings.loss = { perceptual = 1.0, perceptual_weights = "{weights}" }\n'
     more = '[[change]]\nname = "more"\nadds_to = "seen"\nsettings.ema = 0.9\n'
     assert load_study(write_study(needing + more + LSGAN)).left_out == (
-        "seen is left out: it needs feature weights, and no folder of them is given.",
+        "seen is left out: it needs feature weights; give their folder as `weights`.",
         "more is left out: it adds to seen.",
     )
     with pytest.raises(ConfigError, match=r"No change of .* can be made: seen is left out"):

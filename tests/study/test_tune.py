@@ -285,7 +285,7 @@ def test_a_storage_of_another_study_and_a_url_that_is_none_are_refused(plan: Stu
     Trials(tmp_path, plan)
     with pytest.raises(ConfigError, match=r"holds a study .* with another objectives"):
         Trials(tmp_path, replace(plan, objectives=("rmse",)))
-    with pytest.raises(ConfigError, match="are in a file of its own; name the storage"):
+    with pytest.raises(ConfigError, match="are in a file of its own; name the `storage`"):
         Trials(tmp_path, plan, "sqlite://")
     shared = replace(plan, storage="a database")
     with pytest.raises(ConfigError, match="not a URL as SQLAlchemy takes it"):

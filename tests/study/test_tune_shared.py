@@ -16,12 +16,12 @@ from terramorph.cli import app
 from terramorph.study import StudyOptions, climb, trials, tune
 from terramorph.study.plan import StudyPlan
 from terramorph.study.space import load_space
-from terramorph.study.trials import NUMBER, SCORES, VALUES, Trials
+from terramorph.study.trials import SCORES, VALUES, Trials
 from terramorph.training import TrainConfig, health
 
 from ..conftest import tiny_settings
 
-pytest.importorskip("optuna")
+optuna = pytest.importorskip("optuna")
 
 Tiny = Callable[..., TrainConfig]
 
@@ -43,11 +43,14 @@ def _both(plan: StudyPlan, root: Path) -> tuple[Trials, Trials]:
 @pytest.mark.filterwarnings("ignore:Heartbeat of storage is supposed")  # what is asked for is never trained
 def test_what_is_handed_out_twice_or_beyond_what_is_wanted_is_given_back(plan: StudyPlan, tmp_path: Path) -> None:
     one, other = _both(plan, tmp_path)
-    assert one.fill(2)
-    one.study.enqueue_trial({}, user_attrs={NUMBER: 1})  # as another machine that filled the queue at the same time
-    handed = [(trials_of.study.ask(), trials_of) for trials_of in (one, other, other, one)]
-    assert [trial.user_attrs.get(NUMBER) for trial, _ in handed] == [0, 1, 1, None]
-    assert [trials_of.is_taken(trial) for trial, trials_of in handed] == [False, False, True, True]
+    assert one.is_open(2)
+    handed = [(machine, machine.study.ask()) for machine in (one, other, other)]
+    assert [machine.number_of(trial, 2) for machine, trial in handed] == [0, 1, None]
+    one.study.tell(0, state=optuna.trial.TrialState.FAIL)  # interrupted
+    for machine in (one, other):  # as two that queue it again at the same time
+        trials._retry(machine.study, machine.study.trials[0])
+    handed = [(machine, machine.study.ask()) for machine in (other, one)]
+    assert [machine.number_of(trial, 2) for machine, trial in handed] == [0, None]
 
 
 @pytest.mark.filterwarnings("ignore:Heartbeat of storage is supposed")  # what is asked for is never trained
@@ -57,20 +60,19 @@ def test_a_trial_whose_process_is_gone_is_put_back_with_its_settings_and_scores(
     monkeypatch.setattr(trials, "HEARD", 1)
     monkeypatch.setattr(trials, "SILENT", 1)
     one, other = _both(plan, tmp_path)
-    one.fill(1)
     lost = one.study.ask()
     values = plan.space.suggest(lost, plan.preset)
     lost.set_user_attr(VALUES, values)
     lost.set_user_attr(SCORES, {"2": {"ssim": 0.5}})
     one.study._storage.record_heartbeat(lost._trial_id)
-    assert not other.fill(1)
+    assert not other.is_open(1)
     time.sleep(2.1)
-    assert other.fill(1)
+    assert other.is_open(1)
     assert [(trial.number, trial.state, trial.scores) for trial in other.all()] == [(0, "running", {2: {"ssim": 0.5}})]
     again = other.study.ask()
-    assert not other.is_taken(again)
+    assert other.number_of(again, 1) == 0
     assert plan.space.suggest(again, plan.preset) == values
-    assert not one.fill(1)
+    assert not one.is_open(1)
 
 
 def test_a_machine_that_comes_back_to_a_trial_that_was_given_up_goes_on_with_others(

@@ -18,7 +18,7 @@ from terramorph.study.plan import ETA, TUNING, StudyOptions, StudyPlan, TuneRepo
 from terramorph.study.run import flat_settings, score, train_to
 from terramorph.study.space import Space
 from terramorph.study.tracking import MlflowTracking, NoTracking
-from terramorph.study.trials import NUMBER, REASON, SCORES, SECONDS, VALUES, Trial, Trials
+from terramorph.study.trials import GIVEN_BACK, REASON, SCORES, SECONDS, VALUES, Trial, Trials
 from terramorph.training import Plan, StepReport
 from terramorph.training.loop import MODEL
 from terramorph.training.reporter import Silent
@@ -31,8 +31,8 @@ _TELL_EVERY = 0.5
 
 
 @dataclass(frozen=True)
-class Job:
-    """What a process needs to work on a study."""
+class Work:
+    """What a process needs to work on a study; `deadline` is a time as of `time.time`."""
 
     out: Path
     plan: StudyPlan
@@ -41,9 +41,22 @@ class Job:
     cache: Path
     allowed: Collection[str] = ()
 
+    @property
+    def is_late(self) -> bool:
+        """Whether the time is over."""
+        return self.deadline is not None and time.time() >= self.deadline
+
+    def too_small(self, pace: str = "") -> ConfigError:
+        """The budget cannot hold a rung; `pace` says why."""
+        return ConfigError(
+            f"The budget of {self.options.budget:.0f} s {pace}ends before the first rung of {self.plan.rungs[0]} "
+            "images; give a larger `budget` or fewer `images`. The checkpoint is kept, and the same command goes on from "
+            "it."
+        )
+
 
 class _Interrupted(Exception):
-    """A trial is to be gone on with by another call: asked to stop, or the time is over."""
+    """A trial is left for another call: asked to stop, or the time is over."""
 
 
 class _Failed(Exception):
@@ -51,64 +64,66 @@ class _Failed(Exception):
 
 
 class Worker:
-    """Works on a study in this process: Optuna hands out trials, and each climbs from rung to rung until it ends."""
+    """Works on a study in this process."""
 
-    def __init__(self, job: Job, listener: TuneReporter, asked: Callable[[], bool]) -> None:
-        self.job, self.plan, self.listener, self._asked = job, job.plan, listener, asked
-        self.trials = Trials(job.out, job.plan, job.options.storage)
-        self.tracker = MlflowTracking(job.out, "tune") if job.options.mlflow else NoTracking()
+    def __init__(self, work: Work, listener: TuneReporter, asked: Callable[[], bool]) -> None:
+        self.work, self.plan, self.listener, self._asked = work, work.plan, listener, asked
+        self.trials = Trials(work.out, work.plan, work.options.storage)
+        self.tracker = MlflowTracking(work.out, "tune") if work.options.mlflow else NoTracking()
         self.known: list[Trial] = []
 
     def over(self) -> bool:
         """Whether to stop: asked to, or the time is over."""
-        return self._asked() or (self.job.deadline is not None and time.time() >= self.job.deadline)
+        return self._asked() or self.work.is_late
 
     def go(self) -> None:
-        """Takes trials until there are no more. Those that others seem to work on are waited for until it is known
-        that their processes live."""
-        self.trials.study.sampler = trials.make_sampler(self.plan, self.job.options.trials)
-        alive_by = time.monotonic() + trials.SILENT + trials.HEARD
+        """Take trials until there are no more, and until those of other processes end or their processes are gone."""
+        wanted, patience = self.work.options.trials, trials.SILENT + trials.HEARD
+        self.trials.study.sampler = trials.make_sampler(self.plan, wanted)
+        alive_by = time.monotonic() + patience
         while not self.over():
-            if self.trials.fill(self.job.options.trials):
+            if self.trials.is_open(wanted):
                 self._one()
-                alive_by = time.monotonic() + trials.SILENT + trials.HEARD
+                alive_by = time.monotonic() + patience
             elif time.monotonic() > alive_by or all(trial.state != "running" for trial in self.trials.all()):
                 return
             else:
                 time.sleep(0.2)
 
     def _one(self) -> None:
-        """One trial of the queue."""
+        """One trial."""
         from optuna.exceptions import UpdateFinishedTrialError
 
-        given_up: list[int] = []
+        lost: list[int] = []
 
         def objective(trial: optuna.Trial) -> list[float]:
+            number = self.trials.number_of(trial, self.work.options.trials)
+            if number is None:
+                trial.set_user_attr(GIVEN_BACK, True)
+                raise _Failed
             try:
-                return self._objective(trial)
+                return self._climb(trial, number)
             except UpdateFinishedTrialError:
-                given_up.append(trial.user_attrs[NUMBER])
+                lost.append(number)
                 raise
 
         with self.trials.storing(), trials.quiet():
             try:
                 self.trials.study.optimize(objective, n_trials=1, catch=(_Interrupted, _Failed))
             except (UpdateFinishedTrialError, ValueError):
-                if not given_up:
+                if not lost:
                     raise
-                self.listener.message(f"trial {given_up[0]} was given up by another machine, which heard nothing.")
+                self.listener.message(f"trial {lost[0]} was given up by another machine, which heard nothing.")
 
-    def _objective(self, trial: optuna.Trial) -> list[float]:
-        if self.trials.is_taken(trial):
-            raise _Failed
+    def _climb(self, trial: optuna.Trial, number: int) -> list[float]:
         self.known = self.trials.all()
-        number, preset = trial.user_attrs[NUMBER], self.plan.preset
-        space = self.plan.space
+        preset, space = self.plan.preset, self.plan.space
         if number == 0:  # it is itself also where the space does not reach it
-            space = Space(tuple(p for p in space.parameters if p.key in space.values_of(preset)))
+            own = space.values_of(preset)
+            space = Space({key: one for key, one in space.parameters.items() if key in own})
         values = space.suggest(trial, preset)
         trial.set_user_attr(VALUES, values if number else {})
-        folder = self.job.out / "trials" / f"{number:04d}"
+        folder = self.work.out / "trials" / f"{number:04d}"
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder / "lock", _Interrupted(), wait=trials.SILENT):
             climb = _Climb(self, trial, number, folder)
@@ -118,21 +133,30 @@ class Worker:
                 raise climb.failed(str(error)) from error
             with self.tracker.run(f"trial {number}", flat_settings(climb.config)) as climb.tracked:
                 ended = climb.go()
-        if isinstance(ended, Exception):
+        if isinstance(ended, Exception):  # raised out here: for a tracker it is no failure
             raise ended
         return ended
 
 
-class _Climb:
-    """One trial in this process."""
+class _Climb(Silent):
+    """One trial in this process; it listens to its training for what ends it.
+
+    Attributes:
+        dead: the first warning of the health checks: each says that the trial will come to nothing.
+        too_slow: the pace, if nothing was ever scored and nothing will be before the deadline.
+    """
 
     def __init__(self, worker: Worker, trial: optuna.Trial, number: int, folder: Path) -> None:
         self.worker, self.plan, self.trial, self.number, self.folder = worker, worker.plan, trial, number, folder
         self.scores: dict[str, dict[str, float | None]] = dict(trial.user_attrs.get(SCORES, {}))
         self.config, self.tracked = worker.plan.preset, NoTracking()
+        self.dead = self.too_slow = ""
+        self.images = 0
+        self._first = False
+        self._begun = self._told = 0.0
 
     def go(self) -> list[float] | Exception:
-        """Climbs; the values of the objectives at the last rung, or what Optuna is to be told by."""
+        """Climb; the values of the objectives at the last rung, or what Optuna is to be told by."""
         for place, images in enumerate(self.plan.rungs):
             ended = self._rung(place, images) if str(images) not in self.scores else None
             if ended is not None:
@@ -147,28 +171,28 @@ class _Climb:
         return [score for name in self.plan.objectives if (score := last[name]) is not None]
 
     def _rung(self, place: int, images: int) -> Exception | None:
-        """Trains to a rung and scores; why the trial ends there, if it does."""
-        began, watch = time.perf_counter(), _Watch(self, images)
-        job, run, allowed = self.worker.job, self.folder / "run", self.worker.job.allowed
-        data = job.out / TUNING
-        scores = None
+        """Train to a rung and score; why the trial ends there, if it does."""
+        began, work, run, scores = time.perf_counter(), self.worker.work, self.folder / "run", None
+        data, shared = work.out / TUNING, {"allowed": work.allowed}
+        self.images = images
+        self._first = not self.scores and not any(trial.scores for trial in self.worker.known)
+        how: dict[str, Any] = {"reporter": self, "should_stop": self._stop, "cache": work.cache, **shared}
         try:
-            how: dict[str, Any] = {"reporter": watch, "should_stop": watch.stop, "cache": job.cache, "allowed": allowed}
             result = train_to(run, data, self.config, images=images, **how)
-            if result.finished and not watch.dead:
-                how = {"weights": self.plan.weights, "device": self.config.device, "allowed": allowed}
+            if result.finished and not self.dead:
+                how = {"weights": self.plan.weights, "device": self.config.device, **shared}
                 scores = score(run, data, "val", self.folder / "scores", **how).overall
         except TrainingDivergedError as error:
-            watch.dead = str(error)
+            self.dead = str(error)
         except (ConfigError, torch.OutOfMemoryError) as error:
             return self.failed(" ".join(str(error).split())[:400])
         finally:
             spent = self.trial.user_attrs.get(SECONDS, 0.0) + time.perf_counter() - began
             self.trial.set_user_attr(SECONDS, spent)
-        if watch.dead:
-            return self._pruned(watch.dead)
-        if watch.too_slow:
-            raise too_small(job.options.budget, self.plan, watch.too_slow)
+        if self.dead:
+            return self._pruned(self.dead)
+        if self.too_slow:
+            raise work.too_small(self.too_slow)
         if scores is None:
             return _Interrupted()
         missing = next((name for name in self.plan.objectives if scores[name] is None), None)
@@ -185,7 +209,7 @@ class _Climb:
         return None
 
     def failed(self, reason: str) -> _Failed:
-        """Keeps why the trial came to nothing."""
+        """Keep why the trial came to nothing."""
         self._tell("failed", reason)
         self.tracked.fail(reason)
         return _Failed()
@@ -206,51 +230,29 @@ class _Climb:
         ended = f"trial {self.number} is {state} after {at} images{scored}"
         self.worker.listener.message(f"{ended}: {reason}" if reason else f"{ended}.")
 
-
-class _Watch(Silent):
-    """Listens to a training run for what ends a trial: the health's verdict, or a rung that the budget cannot hold.
-
-    Attributes:
-        dead: the health's sentence, once there is one.
-        too_slow: a sentence about the pace, if nothing was ever scored and nothing will be before the deadline.
-    """
-
-    def __init__(self, climb: _Climb, images: int) -> None:
-        self.climb, self.worker, self.images = climb, climb.worker, images
-        self.dead = self.too_slow = ""
-        self._first = not climb.scores and not any(trial.scores for trial in climb.worker.known)
-        self._begun = self._told = time.monotonic()
-
-    def stop(self) -> bool:
+    def _stop(self) -> bool:
         """Whether the run should write a checkpoint and end."""
         return bool(self.dead or self.too_slow) or self.worker.over()
 
     def started(self, plan: Plan) -> None:
-        """The clock of the pace begins; a run that goes on is let go on."""
-        self._begun = time.monotonic()
+        """Start the clock of the pace; a run that goes on is not refused for its pace."""
+        self._begun = self._told = time.monotonic()
         self._first &= plan.first_step == 0
 
     def step(self, report: StepReport) -> None:
-        """Tells now and then where the trial is."""
-        now, deadline = time.monotonic(), self.worker.job.deadline
-        if self._first and deadline is not None and now - self._begun > _PACE_KNOWN:
+        """Tell now and then where the trial is."""
+        now, work = time.monotonic(), self.worker.work
+        if self._first and work.deadline is not None and now - self._begun > _PACE_KNOWN:
             self._first = False
-            if time.time() + report.eta_seconds > deadline:
+            if time.time() + report.eta_seconds > work.deadline:
                 self.too_slow = f"at {report.images_per_second:.1f} images/s "
         if now - self._told >= _TELL_EVERY:
             self._told = now
-            worker, per_step = self.worker, self.climb.config.batch_size * self.climb.config.accumulate
-            ended = sum(trial.state != "running" for trial in worker.known)
-            detail = f"trial {self.climb.number}: {report.step * per_step} of {self.images} images"
-            worker.listener.progress(ended, worker.job.options.trials, detail)
+            ended = sum(trial.state != "running" for trial in self.worker.known)
+            images = report.step * self.config.batch_size * self.config.accumulate
+            detail = f"trial {self.number}: {images} of {self.images} images"
+            self.worker.listener.progress(ended, work.options.trials, detail)
 
     def message(self, text: str) -> None:
-        """The health's warnings: each of them says that the trial will come to nothing."""
+        """A warning of the health checks."""
         self.dead = self.dead or text
-
-
-def too_small(budget: float | None, plan: StudyPlan, pace: str) -> ConfigError:
-    return ConfigError(
-        f"The budget of {budget:.0f} s {pace}ends before the first rung of {plan.rungs[0]} images; give a "
-        "larger --budget or fewer --images. The checkpoint is kept, and the same command goes on from it."
-    )

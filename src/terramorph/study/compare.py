@@ -135,7 +135,7 @@ def compare(
         open_pairs(dataset, split)
     jobs, stop = study.jobs(out), should_stop or (lambda: False)
     make_folder(out)
-    busy = ConfigError(f"Another process is at work on {out}; wait for it, or choose another folder.")
+    busy = ConfigError(f"Another process is at work on {out}; wait for it, or choose another `out`.")
     with locked(out / ".lock", busy):
         _claim(out, study, dataset, jobs)
         records = {job: read_record(job.folder) for job in jobs}
@@ -187,14 +187,14 @@ def _claim(out: Path, study: Study, dataset: Path, jobs: Sequence[Job]) -> None:
                 there["dataset"] = mine["dataset"]
             changed = next((key for key in mine if there[key] != mine[key]), None)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ConfigError(f"{out / STUDY} cannot be read ({error}); choose another folder.") from error
+            raise ConfigError(f"{out / STUDY} cannot be read ({error}); choose another `out`.") from error
         if changed is not None:
             raise ConfigError(
                 f"{out} holds another study: its {changed} is {there[changed]!r} and now is {mine[changed]!r}; choose "
-                "another folder."
+                "another `out`."
             )
     elif any(out.joinpath("runs").glob("*")):
-        raise ConfigError(f"{out} holds runs that are not of a study; choose another folder.")
+        raise ConfigError(f"{out} holds runs that are not of a study; choose another `out`.")
     for job in jobs:
         if (job.folder / CONFIG).is_file():
             require_same(job.folder, dataset, job.config)

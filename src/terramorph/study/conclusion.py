@@ -1,9 +1,8 @@
-"""What comes of a study: the best trial as a preset and a bundle, its confirmation, and the page.
+"""Result of a tuning study: the best trial as a preset and a bundle, its confirmation, and the page.
 
-The confirmation is a comparison of the best trial with the preset, several seeds each, on a split that tuning never
-looked at. Both train on the whole train split, for as long as the best trial did. The objectives are what was asked
-about: they are tested by themselves, so that no other metric costs them power, and the others are secondary, a family
-of their own.
+The confirmation compares the best trial with the preset, several seeds each, on a split that tuning never looked at.
+Both train on the whole train split, for as long as the best trial did. The objectives are tested by themselves, so that
+no other metric costs them power; the others are secondary, a family of their own.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +20,14 @@ from terramorph.atomic import atomic
 from terramorph.data import DEFAULT_CACHE
 from terramorph.errors import StorageError
 from terramorph.metrics import METRICS
-from terramorph.study.compare import compare, read_comparison
+from terramorph.study.compare import SilentStudy, compare, read_comparison
 from terramorph.study.definition import BASE, Study, Variant
-from terramorph.study.objectives import require_objectives
-from terramorph.study.plan import SilentTuning, StudyPlan, TuneReporter, keep_weights, load_plan
+from terramorph.study.objectives import choose_objectives
+from terramorph.study.plan import SilentTuning, StudyPlan, TuneReporter, keep_plan, load_plan
 from terramorph.study.run import Record
 from terramorph.study.trials import Trial, Trials
 from terramorph.training.loop import MODEL
-from terramorph.training.reporter import Silent, StepReport
+from terramorph.training.reporter import StepReport
 
 PRESET, BUNDLE, PAGE, CONFIRM = "best.toml", "best.safetensors", "report.html", "confirm"
 """In the study's folder: the best trial as a preset and its bundle, the page, the folder of the comparison."""
@@ -39,17 +38,17 @@ _NUMBER = re.compile(r"[-+]?\d[\d.]*(e[-+]?\d+)?")
 
 @dataclass(frozen=True)
 class TuneResult:
-    """How a study stands.
+    """A study as it stands.
 
     Attributes:
         out: its folder.
         plan: what it is about.
         trials: every trial that was begun.
-        best: the best of those that were scored at the last rung, by the first objective; None so far.
-        front: those that no other is better than in every objective.
+        best: the best by the first objective of those that were scored at the last rung; None so far.
+        front: trials that no other is better than in every objective.
         wanted: trials in all.
-        confirmation: of the best against the preset on the split that tuning never saw, as `compare` returns it; None
-            so far.
+        confirmation: the best against the preset on the split that tuning never saw, as `compare` returns it; None so
+            far.
     """
 
     out: Path
@@ -72,7 +71,7 @@ class TuneResult:
 
     @property
     def why_none(self) -> str:
-        """What became of the trials that ended, if none of them came to the last rung: their commonest reason."""
+        """The commonest reason of the trials that ended, if none of them came to the last rung."""
         reasons = [trial.reason for trial in self.trials if trial.state != "running"]
         if self.best is not None or not reasons:
             return ""
@@ -91,19 +90,21 @@ class TuneResult:
 
 
 def conclude(out: Path, plan: StudyPlan, trials: Trials, wanted: int | None = None) -> TuneResult:
-    """Writes `best.toml`, `best.safetensors` and `report.html` of what is known so far.
+    """Write `best.toml`, `best.safetensors` and `report.html` of what is known so far.
 
     Raises:
-        StorageError: if they cannot be written, or the best trial's bundle is gone.
+        StorageError: they cannot be written, or the best trial's bundle is gone.
     """
     from terramorph.study.tune_page import render_study
 
-    known = trials.all()
+    known, numbers = trials.all(), trials.front()
     complete = [trial for trial in known if trial.state == "complete"]
-    best = best_of(complete, plan.objectives[0])
-    on_front = tuple(trial for trial in complete if trial.number in trials.front())
-    confirmation = None if best is None or best.is_preset else _confirmation_of(out, plan, best)
-    result = TuneResult(out, plan, tuple(known), best, on_front, wanted or len(known), confirmation)
+    best, front = best_of(complete, plan.objectives[0]), tuple(one for one in complete if one.number in numbers)
+    confirmation = None
+    if best is not None and not best.is_preset:
+        document = read_comparison(_comparison(plan, best), plan.dataset, out / CONFIRM)
+        confirmation = document if document["finished"] else None
+    result = TuneResult(out, plan, tuple(known), best, front, wanted or len(known), confirmation)
     if best is not None:
         with atomic(out / PRESET) as part:
             part.write_text(_as_toml(result, best), encoding="utf-8")
@@ -137,7 +138,7 @@ def confirm_study(
     cache: str | Path = DEFAULT_CACHE,
     allowed: Collection[str] = (),
 ) -> TuneResult:
-    """Confirms the best trial of a study on the split that tuning never saw, and writes the page again.
+    """Confirm the best trial of a study on the split that tuning never saw, and write the page again.
 
     Args:
         out: the study's folder.
@@ -148,18 +149,19 @@ def confirm_study(
         allowed: as in `tune`.
 
     Raises:
-        ConfigError: if there is no study, another process confirms it, or an objective cannot be computed.
+        ConfigError: there is no study, another process confirms it, or an objective cannot be computed.
         DatasetError, StorageError: as training and evaluation.
     """
     out = Path(out)
     plan = load_plan(out)
     if weights is not None:
-        plan = keep_weights(out, weights)
+        plan = replace(plan, weights=weights.resolve())
+        keep_plan(out, plan)
     trials = Trials(out, plan, storage)
     result = conclude(out, plan, trials)
     if result.best is None or result.best.is_preset:
         return result
-    require_objectives(plan.objectives, plan.dataset, plan.confirmed_on, plan.preset, plan.weights, allowed)
+    choose_objectives(plan.objectives, plan.dataset, plan.confirmed_on, plan.preset, plan.weights, allowed)
     compare(
         plan.dataset,
         _comparison(plan, result.best),
@@ -173,21 +175,16 @@ def confirm_study(
     return conclude(out, plan, trials)
 
 
-def _confirmation_of(out: Path, plan: StudyPlan, best: Trial) -> dict[str, Any] | None:
-    """What the comparison found; None if it is not all there."""
-    document = read_comparison(_comparison(plan, best), plan.dataset, out / CONFIRM)
-    return document if document["finished"] else None
-
-
 def _comparison(plan: StudyPlan, best: Trial) -> Study:
     """Two variants: the preset as it is, and the best trial."""
-    configs = {
-        name: plan.config_of(values).model_copy(update={"seed": (plan.preset.seed + 1) % 2**63})
+    seed = {"seed": (plan.preset.seed + 1) % 2**63}
+    variants = [
+        Variant(name, plan.config_of(values).model_copy(update=seed), values)
         for name, values in ((BASE, {}), (f"trial-{best.number}", best.values))
-    }
+    ]
     return Study(
         name="confirmation",
-        variants=tuple(Variant(name, config, best.values if name != BASE else {}) for name, config in configs.items()),
+        variants=tuple(variants),
         images=plan.rungs[-1],
         minutes=None,
         seeds=SEEDS,
@@ -197,8 +194,8 @@ def _comparison(plan: StudyPlan, best: Trial) -> Study:
     )
 
 
-class _Told(Silent):
-    """Passes on what a comparison tells."""
+class _Told(SilentStudy):
+    """Passes on what a comparison tells to a `TuneReporter`."""
 
     def __init__(self, listener: TuneReporter) -> None:
         self._listener, self._at = listener, (0, 0, "")
@@ -208,15 +205,12 @@ class _Told(Silent):
         self._at = number - 1, total, f"confirming: {name}"
 
     def step(self, report: StepReport) -> None:
-        """Tells where it is."""
+        """Where it is."""
         done, total, said = self._at
         self._listener.progress(done, total, f"{said}, step {report.step} of {report.total}")
 
-    def scoring(self, done: int, total: int) -> None:
-        """Nothing: it takes a moment."""
-
     def ended(self, name: str, record: Record) -> None:
-        """Says why, where a run came to nothing."""
+        """Why a run came to nothing."""
         if record.reason:
             self._listener.message(f"confirming: {name} {record.state}: {record.reason}")
 

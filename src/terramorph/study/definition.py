@@ -216,7 +216,7 @@ def load_study(
         raise ConfigError(f"{where}: the budget must be either images or minutes; write [budget] images = 100000.")
     frozen = next((key for key in file.metrics or () if METRICS[key].needs in FROZEN), None)
     if frozen is not None and weights is None:
-        raise ConfigError(f"{where}: the metric {frozen} needs feature weights; give their folder.")
+        raise ConfigError(f"{where}: the metric {frozen} needs feature weights; give their folder as `weights`.")
     given = None if weights is None else str(Path(weights).resolve())
     made, left_out = _variants(file, {**flat(file.base.settings), **(settings or {})}, given, where, shipped)
     fitted, same = _different([_fitted(variant, file.budget.images, where) for variant in made], where, shipped)
@@ -245,7 +245,7 @@ def _variants(
     for change in file.change:
         name, below, own = change.name, change.adds_to, flat(change.settings)
         if weights is None and any(WEIGHTS in str(value) for value in own.values()):
-            left_out[name] = f"{name} is left out: it needs feature weights, and no folder of them is given."
+            left_out[name] = f"{name} is left out: it needs feature weights; give their folder as `weights`."
             continue
         if below in left_out:
             left_out[name] = f"{name} is left out: it adds to {below}."

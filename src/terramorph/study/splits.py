@@ -1,14 +1,14 @@
-"""Which pairs tuning looks at, and which it never sees.
+"""Pairs that tuning looks at, and pairs that it never sees.
 
-A study chooses among many trials by their scores on some pairs, so those scores are too good: the winner is partly the
-one that the pairs happened to favour. What is said of the winner in the end must come from other pairs.
+Scores that a winner was chosen by are too good: it is partly the one that the pairs happened to favour. So it is
+confirmed on other pairs.
 
     the dataset has          trials train on      are scored on        the confirmation is scored on
     train, val and test      train                val                  test
     train and val            a part of train      the rest of train    val
     train and test           a part of train      the rest of train    test
 
-The pairs of tuning are links in a folder of their own, STUDY/tuning.
+The pairs of tuning are links in STUDY/tuning.
 """
 
 from __future__ import annotations
@@ -21,24 +21,23 @@ from pathlib import Path
 
 import numpy as np
 
-from terramorph.errors import DatasetError, StorageError
+from terramorph.errors import DatasetError, StorageError, raised_as
 from terramorph.pairs import PairFolder, has_split, load_manifest, open_pairs
 
 SHARE = 0.15
-"""Of the training pairs, what is held out for tuning where there is no val split to spare."""
+"""Share of the training pairs that is held out for tuning where no val split can be spared."""
 MOST = 200
-"""Pairs that a trial is scored on at most: scoring would otherwise take longer than a small rung."""
+"""Pairs that a trial is scored on at most; scoring more would take longer than a small rung."""
 
 
 @dataclass(frozen=True)
 class Splits:
-    """Ids of the pairs a study uses.
+    """Ids of the pairs of a study.
 
     Attributes:
-        train: what trials train on.
-        tuning: what they are scored on, and the split it is taken from.
-        tuning_split: train or val.
-        confirmation: the split that only the confirmation is scored on.
+        train: that trials train on.
+        tuning: that they are scored on, of the split `tuning_split`: train or val.
+        confirmation: split that the confirmation alone is scored on.
     """
 
     train: tuple[str, ...]
@@ -48,14 +47,10 @@ class Splits:
 
 
 def choose_splits(dataset: Path, seed: int) -> Splits:
-    """Chooses by the table above; of a prepared dataset the held-out part is one piece of ground in each area.
-
-    Args:
-        dataset: its folder.
-        seed: of what is drawn by chance.
+    """Choose by the table above; of a prepared dataset the held-out part is one piece of ground in each area.
 
     Raises:
-        DatasetError: if there is no split besides train, or train has fewer than 4 pairs.
+        DatasetError: there is no split besides train, or train has fewer than 4 pairs.
     """
     train = open_pairs(dataset, "train")
     has_val, has_test = (has_split(dataset, name) for name in ("val", "test"))
@@ -64,8 +59,7 @@ def choose_splits(dataset: Path, seed: int) -> Splits:
             f"{dataset} has no split besides train, so nothing could confirm what tuning finds; add val or test."
         )
     if has_val and has_test:
-        val = _drawn(open_pairs(dataset, "val").ids, MOST, seed)
-        return Splits(train.ids, val, "val", "test")
+        return Splits(train.ids, _drawn(open_pairs(dataset, "val").ids, MOST, seed), "val", "test")
     if len(train) < 4:
         raise DatasetError(
             f"The train split of {dataset} has {len(train)} pairs, too few to hold some out for tuning; add pairs, or "
@@ -77,7 +71,7 @@ def choose_splits(dataset: Path, seed: int) -> Splits:
 
 
 def link_pairs(dataset: Path, splits: Splits, folder: Path, *, anew: bool = False) -> None:
-    """Makes a dataset of links: `folder`/train and `folder`/val with the pairs of tuning.
+    """Make a dataset of links, `folder`/train and `folder`/val, with the pairs of tuning.
 
     Args:
         dataset: where the pairs are.
@@ -86,19 +80,21 @@ def link_pairs(dataset: Path, splits: Splits, folder: Path, *, anew: bool = Fals
         anew: made again if it is there.
 
     Raises:
-        StorageError: if links cannot be made.
+        StorageError: links cannot be made.
     """
     if folder.is_dir() and not anew:
         return
+
+    def refused(reason: str) -> StorageError:
+        return StorageError(f"The pairs of tuning cannot be linked into {folder} ({reason}); choose another `out`.")
+
     part = folder.with_name(f".{folder.name}.part")
-    try:
+    with raised_as(refused, OSError):
         shutil.rmtree(part, ignore_errors=True)
         manifest = load_manifest(dataset)
         places: dict[str, dict[str, tuple[int, int, int]]] = {}
         for name, split, ids in (("train", "train", splits.train), ("val", splits.tuning_split, splits.tuning)):
-            pairs = open_pairs(dataset, split)
-            number = {pair: number for number, pair in enumerate(pairs.ids)}
-            _link(pairs, [number[pair] for pair in ids], part / name)
+            _link(open_pairs(dataset, split), set(ids), part / name)
             known = manifest.pairs.get(split, {}) if manifest else {}
             places[name] = {pair: known[pair] for pair in ids if pair in known}
         if manifest is not None:
@@ -106,10 +102,6 @@ def link_pairs(dataset: Path, splits: Splits, folder: Path, *, anew: bool = Fals
         if folder.is_dir():
             shutil.rmtree(folder)
         part.rename(folder)
-    except OSError as error:
-        raise StorageError(
-            f"The pairs of tuning cannot be linked into {folder} ({error.strerror or error}); choose another --out."
-        ) from error
 
 
 def _drawn(ids: Sequence[str], count: int, seed: int) -> tuple[str, ...]:
@@ -126,16 +118,17 @@ def _by_chance(train: PairFolder, count: int, seed: int) -> tuple[tuple[str, ...
 
 
 def _by_place(train: PairFolder, count: int) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
-    """The southern end of each area is held out, and what overlaps it is left out; None where places are not known."""
+    """Hold out the southern end of each area, and leave out what overlaps it; None where places are not known."""
     manifest = train.manifest
     if manifest is None or manifest.tile is None:
         return None
+    places = manifest.pairs.get("train", {})
+    if not places.keys() >= set(train.ids):
+        return None
     areas: dict[int, list[tuple[int, str]]] = {}
     for pair in train.ids:
-        place = manifest.pairs.get("train", {}).get(pair)
-        if place is None:
-            return None
-        areas.setdefault(place[0], []).append((place[1], pair))
+        area, y, _ = places[pair]
+        areas.setdefault(area, []).append((y, pair))
     kept, held_out = set[str](), set[str]()
     for rows in areas.values():
         wanted = max(1, round(count * len(rows) / len(train)))
@@ -144,24 +137,20 @@ def _by_place(train: PairFolder, count: int) -> tuple[tuple[str, ...], tuple[str
         kept |= {pair for y, pair in rows if y + manifest.tile <= border}
     if len(kept) < len(train) // 2 or len(held_out) < 2:
         return None  # one row of tiles has no southern end
-    return (
-        tuple(pair for pair in train.ids if pair in kept),
-        _drawn([pair for pair in train.ids if pair in held_out], MOST, 0),
-    )
+    tuning = _drawn([pair for pair in train.ids if pair in held_out], MOST, 0)
+    return tuple(pair for pair in train.ids if pair in kept), tuning
 
 
-def _link(pairs: PairFolder, numbers: Sequence[int], folder: Path) -> None:
-    """Links the files of some pairs, and what lies beside them under their names: world files, masks."""
+def _link(pairs: PairFolder, ids: set[str], folder: Path) -> None:
+    """Link the files of some pairs, and what lies beside them under their names: world files, masks."""
     beside: dict[Path, dict[str, list[Path]]] = {}
-    for number in numbers:
-        files, above = pairs.files[number], Path(pairs.ids[number]).parent
-        for file, side in zip(files, ("A", "B") if len(files) == 2 else ("",), strict=True):
+    for pair, files in zip(pairs.ids, pairs.files, strict=True):
+        for file, side in zip(files, ("A", "B") if len(files) == 2 else ("",), strict=True) if pair in ids else ():
             if file.parent not in beside:
-                found: dict[str, list[Path]] = {}
+                found = beside[file.parent] = {}
                 for other in file.parent.iterdir():
                     found.setdefault(other.name.split(".")[0], []).append(other)
-                beside[file.parent] = found
-            into = folder / side / above
+            into = folder / side / Path(pair).parent
             into.mkdir(parents=True, exist_ok=True)
             for other in beside[file.parent][file.name.split(".")[0]]:
                 if other == file or other.name.startswith((f"{file.name}.", f"{file.stem}.")):

@@ -1,17 +1,16 @@
-"""The trials of a study, as Optuna keeps them: in STUDY/trials.db, or in any database by URL.
+"""Trials of a study, as Optuna keeps them: in STUDY/trials.db, or in any database by URL.
 
-A trial of ours has a number, the user attribute `number`; 0 is the preset itself. Optuna may hold several of one
-number: a trial that was interrupted has failed there, and goes on as a new one with the same settings and scores, by
-Optuna's RetryHeartbeatStaleTrialCallback. As many as are wanted are put in the queue beforehand, and Optuna hands each
-of the queue to one process only; of two with one number, the later one gives way. A process that dies stops giving
-signs of life to the storage, and the next that asks puts its trial back into the queue.
+Trial 0 is the preset itself. A trial that was interrupted has failed in Optuna, and goes on as a retry with its
+settings and scores (RetryHeartbeatStaleTrialCallback): a trial here is Optuna's and its retries. A process that dies
+stops giving signs of life to the storage, and the next that asks puts its trial back into the queue. Optuna hands each
+of the queue to one process; of two that were queued for one trial, the later gives way.
 """
 
 from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -33,18 +32,18 @@ WAIT = 60.0
 """Seconds that a locked SQLite file is waited for."""
 HEARD, SILENT = 5, 30
 """Seconds from one sign of life of a trial to the next, and without any until its process is taken for dead."""
-NUMBER, VALUES, SCORES, REASON, SECONDS = "number", "values", "scores", "reason", "seconds"
-"""User attributes of a trial in the storage."""
+VALUES, SCORES, REASON, SECONDS, GIVEN_BACK = "values", "scores", "reason", "seconds", "given back"
+"""User attributes of a trial in the storage; `GIVEN_BACK`: it counts for nothing."""
 _STARTUP = 10
 """Trials drawn by chance before the sampler has something to learn from; a quarter of all, if that is fewer."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What is known of a trial.
+    """A trial as it stands.
 
     Attributes:
-        number: counted from 0; 0 is the preset itself.
+        number: from 0; 0 is the preset itself.
         state: running (or interrupted, to go on), complete (scored at the last rung), pruned or failed.
         values: settings that were tried, by dotted key.
         scores: images seen -> metric -> score.
@@ -66,7 +65,7 @@ class Trial:
 
     @property
     def folder(self) -> str:
-        """Its name in STUDY/trials."""
+        """Name of its folder in STUDY/trials."""
         return f"{self.number:04d}"
 
     @property
@@ -75,12 +74,12 @@ class Trial:
         return max(self.scores, default=0)
 
     def score(self, objective: str, images: int | None = None) -> float | None:
-        """Its score after so many images, or at the last rung it came to."""
+        """Score after so many images, or at the last rung it came to."""
         return self.scores.get(self.at if images is None else images, {}).get(objective)
 
 
 class Trials:
-    """The trials of one study, in a storage of their own or one that machines share.
+    """Trials of one study, in a storage of their own or one that machines share.
 
     Args:
         out: the study's folder.
@@ -91,8 +90,8 @@ class Trials:
         study: Optuna's.
 
     Raises:
-        MissingPackageError: if Optuna is not installed.
-        ConfigError: if the URL cannot be used, or the storage is of another study or an earlier version.
+        MissingPackageError: Optuna is not installed.
+        ConfigError: the URL cannot be used, or the storage is of another study.
         StorageError: from here and every method, if the storage cannot be read or written.
     """
 
@@ -100,9 +99,9 @@ class Trials:
         require_optuna()
         self.out, self.plan = out, plan
         if (url is None) != (plan.storage == IN_FOLDER):
-            raise ConfigError(f"The trials of {out} are in {plan.storage}; name the storage it was begun with.")
+            raise ConfigError(f"The trials of {out} are in {plan.storage}; name the `storage` it was begun with.")
         self.url = _url(url or f"sqlite:///{out.resolve() / 'trials.db'}")
-        # Machines may see a data set under different paths; in a study's own folder its study.json has been compared.
+        # Machines may see a dataset under different paths; in a study's own folder its study.json has been compared.
         identity = plan.plain() | {"dataset": plan.dataset.name}
         with in_turn(out), self.storing():
             self.study = self._open(out.resolve().name)
@@ -110,12 +109,12 @@ class Trials:
             if known is None:
                 self.study.set_user_attr("plan", identity)
                 return
-            compared = [key for key in identity if url is not None or key != "dataset"]
-            different = next((key for key in compared if known.get(key) != identity[key]), None)
+        compared = [key for key in identity if url is not None or key != "dataset"]
+        different = next((key for key in compared if known.get(key) != identity[key]), None)
         if different is not None:
             raise ConfigError(
                 f"The storage {self.url} holds a study {self.study.study_name} with another {different}; choose "
-                "another --out or --storage."
+                "another `out` or `storage`."
             )
 
     def _open(self, name: str) -> optuna.Study:
@@ -145,61 +144,55 @@ class Trials:
             pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=ETA),
         )
 
-    def fill(self, wanted: int) -> bool:
-        """Puts into the queue what is missing of so many trials, and what was interrupted; whether anything waits."""
+    def is_open(self, wanted: int) -> bool:
+        """Whether one of so many trials waits to be begun or gone on with; interrupted ones are queued again."""
         import optuna
 
+        states = optuna.trial.TrialState
         with self.storing(), quiet():
             optuna.storages.fail_stale_trials(self.study)
-            for trial in self.study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
+            for trial in self.study.get_trials(deepcopy=False, states=(states.RUNNING,)):
                 started = trial.datetime_start or datetime.now()
                 if VALUES not in trial.user_attrs and (datetime.now() - started).total_seconds() > SILENT:
-                    self.study.tell(trial.number, state=optuna.trial.TrialState.FAIL)  # it died before its first sign
-            by_number = self._by_number()
-            for number in range(wanted):
-                known = by_number.get(number, [])
-                if not known:
-                    own = self.plan.space.labels(self.plan.space.values_of(self.plan.preset)) if number == 0 else {}
-                    self.study.enqueue_trial(own, user_attrs={NUMBER: number})
-                elif all(_is_interrupted(trial) for trial in known):
-                    _retry(self.study, known[-1])
-            return bool(self.study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.WAITING,)))
+                    self.study.tell(trial.number, state=states.FAIL)  # it died before its first sign
+            kept = [chain for chain in self._chains() if chain]
+            for chain in kept[:wanted]:
+                if _is_interrupted(trial := _counting(chain)):
+                    _retry(self.study, trial)
+            return len(kept) < wanted or bool(self.study.get_trials(deepcopy=False, states=(states.WAITING,)))
 
-    def is_taken(self, trial: optuna.Trial) -> bool:
-        """Whether what Optuna has handed out is done by another process, or is more than was wanted."""
-        number = trial.user_attrs.get(NUMBER)
-        if number is None:  # the queue was emptied by others a moment ago, and Optuna made up one more
-            return True
-        others = [other for other in self._by_number()[number] if other.number != trial.number]
-        return any(
-            other.state.name in ("COMPLETE", "PRUNED")
-            or (other.state.name == "FAIL" and REASON in other.user_attrs)
-            or (other.state.name == "RUNNING" and other.number < trial.number)
-            for other in others
-        )
+    def number_of(self, trial: optuna.Trial, wanted: int) -> int | None:
+        """Number of a trial that Optuna has handed out; None if another process has it, or it is beyond so many."""
+        with quiet():
+            chains = self._chains()
+        number = next(at for at, chain in enumerate(chains) if any(one.number == trial.number for one in chain))
+        taken = _counting(chains[number]).number != trial.number
+        return None if taken or sum(map(bool, chains[:number])) >= wanted else number
 
     def all(self) -> list[Trial]:
         """Every trial that was begun, by number."""
-        with self.storing():
-            by_number = self._by_number()
-        begun = {number: [one for one in known if VALUES in one.user_attrs] for number, known in by_number.items()}
-        return [_trial(number, max(known, key=_weight)) for number, known in sorted(begun.items()) if known]
+        with self.storing(), quiet():
+            begun = enumerate([one for one in chain if VALUES in one.user_attrs] for chain in self._chains())
+        return [_trial(number, _counting(chain)) for number, chain in begun if chain]
 
-    def front(self) -> list[int]:
+    def front(self) -> set[int]:
         """Numbers of the trials that no other is better than in every objective; with one objective, the best."""
-        with self.storing():
-            return [int(trial.user_attrs[NUMBER]) for trial in self.study.best_trials]
+        with self.storing(), quiet():
+            best = {trial.number for trial in self.study.best_trials}
+            return {at for at, chain in enumerate(self._chains()) if best & {one.number for one in chain}}
 
-    def _by_number(self) -> dict[int, list[FrozenTrial]]:
+    def _chains(self) -> list[list[FrozenTrial]]:
+        """Each trial and its retries, by number, but for what was given back."""
         found: dict[int, list[FrozenTrial]] = {}
         for trial in self.study.get_trials(deepcopy=False):
-            if NUMBER in trial.user_attrs:
-                found.setdefault(trial.user_attrs[NUMBER], []).append(trial)
-        return found
+            chain = found.setdefault(_first(trial), [])
+            if GIVEN_BACK not in trial.user_attrs:
+                chain.append(trial)
+        return list(found.values())
 
     @contextmanager
     def storing(self) -> Iterator[None]:
-        """The storage's errors as one sentence."""
+        """Errors of the storage as one sentence."""
         from optuna.exceptions import OptunaError, TrialPruned, UpdateFinishedTrialError
         from sqlalchemy.exc import SQLAlchemyError
 
@@ -215,41 +208,42 @@ class Trials:
 
 
 def make_sampler(plan: StudyPlan, wanted: int) -> optuna.samplers.BaseSampler:
-    """Optuna's TPE, made anew for each trial: what is proposed depends on the seed, its number and what is known, and
-    not on which process proposes it."""
+    """Optuna's TPE, made anew for each trial: what is proposed depends on the seed, the trial's number and what is
+    known, and not on the process. Trial 0 has the preset's own values."""
     import optuna
+
+    own = plan.space.labels(plan.space.values_of(plan.preset))
 
     class Reseeded(optuna.samplers.BaseSampler):  # type: ignore[misc]
         def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
-            number = trial.user_attrs.get(NUMBER, trial.number)
             with quiet():
-                self.own = optuna.samplers.TPESampler(
+                earlier = [one.number for one in study.get_trials(deepcopy=False) if _first(one) == one.number]
+                self.number = sorted(earlier).index(_first(trial))
+                self.tpe = optuna.samplers.TPESampler(
                     n_startup_trials=min(_STARTUP, max(2, wanted // 4)),
                     multivariate=True,
                     group=True,  # which spaces with conditions need
                     constant_liar=True,  # those that others work on count as poor, or all would try the same
-                    seed=int(np.random.SeedSequence((plan.preset.seed, number)).generate_state(1)[0]),
+                    seed=int(np.random.SeedSequence((plan.preset.seed, self.number)).generate_state(1)[0]),
                 )
-            self.own.before_trial(study, trial)
+            self.tpe.before_trial(study, trial)
 
         def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
-            return dict(self.own.infer_relative_search_space(study, trial))
+            return dict(self.tpe.infer_relative_search_space(study, trial)) if self.number else {}
 
         def sample_relative(
             self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, Any]
         ) -> dict[str, Any]:
-            return dict(self.own.sample_relative(study, trial, search_space))
+            return dict(self.tpe.sample_relative(study, trial, search_space)) if self.number else {}
 
-        def sample_independent(
-            self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: Any
-        ) -> Any:
-            return self.own.sample_independent(study, trial, param_name, param_distribution)
+        def sample_independent(self, study: optuna.Study, trial: FrozenTrial, name: str, distribution: Any) -> Any:
+            return self.tpe.sample_independent(study, trial, name, distribution) if self.number else own[name]
 
     return Reseeded()
 
 
 def require_optuna() -> None:
-    """Raises MissingPackageError if Optuna is not installed; makes it and what is beneath it quiet."""
+    """Raise MissingPackageError if Optuna is not installed; make it and what is beneath it quiet."""
     try:
         import optuna
     except ImportError as error:
@@ -262,7 +256,7 @@ def require_optuna() -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Uses what Optuna calls experimental, without its saying so."""
+    """Use what Optuna calls experimental without its warnings."""
     import optuna
 
     with warnings.catch_warnings():
@@ -271,29 +265,37 @@ def quiet() -> Iterator[None]:
 
 
 def _retry(study: optuna.Study, trial: FrozenTrial) -> None:
-    """Puts a trial that was interrupted back into the queue, with what it has scored."""
+    """Put an interrupted trial back into the queue, with its settings and scores."""
     import optuna
 
     with quiet():
         optuna.storages.RetryHeartbeatStaleTrialCallback(inherit_intermediate_values=True)(study, trial)
 
 
+def _first(trial: FrozenTrial) -> int:
+    """Optuna's number of the trial that one is a retry of, or its own."""
+    import optuna
+
+    first = optuna.storages.RetryHeartbeatStaleTrialCallback.retried_trial_number(trial)
+    return int(trial.number if first is None else first)
+
+
 def _is_interrupted(trial: FrozenTrial) -> bool:
     return trial.state.name == "FAIL" and REASON not in trial.user_attrs
 
 
-def _weight(trial: FrozenTrial) -> tuple[int, int]:
-    """Of trials with one number, the one that counts: what has ended, else what runs, else the newest."""
-    rank = {"COMPLETE": 3, "PRUNED": 3, "RUNNING": 2}.get(trial.state.name, 0)
-    return (1 if trial.state.name == "FAIL" and not _is_interrupted(trial) else rank, trial.number)
+def _counting(chain: Sequence[FrozenTrial]) -> FrozenTrial:
+    """Of a trial and its retries the one that counts: the first that runs or has ended, else the newest."""
+    ends = (one for one in chain if one.state.name != "WAITING" and not _is_interrupted(one))
+    return next(ends, chain[-1])
 
 
 def _trial(number: int, frozen: FrozenTrial) -> Trial:
-    states: Mapping[str, Literal["complete", "pruned"]] = {"COMPLETE": "complete", "PRUNED": "pruned"}
-    ended = "failed" if frozen.state.name == "FAIL" and not _is_interrupted(frozen) else "running"
+    states: dict[str, Literal["complete", "pruned", "failed"]]
+    states = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
     return Trial(
         number=number,
-        state=states.get(frozen.state.name, "failed" if ended == "failed" else "running"),
+        state="running" if _is_interrupted(frozen) else states.get(frozen.state.name, "running"),
         values=frozen.user_attrs[VALUES],
         scores={int(images): scores for images, scores in frozen.user_attrs.get(SCORES, {}).items()},
         reason=frozen.user_attrs.get(REASON, ""),

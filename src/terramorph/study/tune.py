@@ -1,9 +1,9 @@
-"""Searching for better settings: trials climb rungs, the poor ones are left behind, the best becomes a preset.
+"""Search for better settings: trials climb rungs, the poor ones are left behind, the best becomes a preset.
 
 STUDY/study.json        what the study is about (plan.py)
-STUDY/tuning/           the pairs it looks at (splits.py)
+STUDY/tuning/           pairs it looks at (splits.py)
 STUDY/trials.db         its trials, unless a database was named (trials.py)
-STUDY/trials/0007/      trial 7: run/ its training, scores/ its last evaluation
+STUDY/trials/0007/      trial 7: run/ its training, scores/ its last evaluation (climb.py)
 STUDY/best.toml         the best trial as a preset, best.safetensors its bundle (conclusion.py)
 STUDY/confirm/          the best trial against the preset on pairs that tuning never saw (a comparison)
 STUDY/report.html       all of it on one page (tune_page.py)
@@ -30,7 +30,7 @@ import torch
 from terramorph.data import DEFAULT_CACHE
 from terramorph.errors import ConfigError
 from terramorph.metrics import Metric, add_metrics, added_metrics
-from terramorph.study.climb import Job, Worker, too_small
+from terramorph.study.climb import Work, Worker
 from terramorph.study.conclusion import TuneResult, conclude
 from terramorph.study.plan import SilentTuning, StudyOptions, TuneReporter, keep_plan, make_plan
 from terramorph.study.trials import Trials, require_optuna
@@ -50,7 +50,7 @@ def tune(
     cache: str | Path = DEFAULT_CACHE,
     allowed: Collection[str] = (),
 ) -> TuneResult:
-    """Begins a study, or goes on with it; several processes and machines may do so at once.
+    """Begin a study, or go on with it; several processes and machines may do so at once.
 
         result = terramorph.tune("data/maps", "studies/maps", options=StudyOptions(objectives=("miou",), budget=7200))
 
@@ -58,7 +58,7 @@ def tune(
         dataset: folder of pairs with a train split, and val or test or both.
         out: the study's folder; machines that work together share it.
         preset: what is to be improved; the preset pix2pix if None.
-        options: how.
+        options: of the study.
         reporter: told how it goes.
         should_stop: asked after every step; if it says True a checkpoint is written and the call ends.
         cache: folder of the decoded pairs.
@@ -70,9 +70,9 @@ def tune(
     Raises:
         ConfigError: before anything is trained, if the space, an objective or an option cannot be used or the study is
             another one; and if the budget ends before the first rung of any trial.
-        DatasetError: if there are no pairs to tune or to confirm on.
-        StorageError: if something cannot be written; finished trials are kept.
-        MissingPackageError: if Optuna is not installed, or MLflow is asked for and is not.
+        DatasetError: there are no pairs to tune or to confirm on.
+        StorageError: something cannot be written; finished trials are kept.
+        MissingPackageError: Optuna is not installed, or MLflow is asked for and is not.
     """
     require_optuna()
     out, options = Path(out), options or StudyOptions()
@@ -80,23 +80,22 @@ def tune(
     plan = make_plan(Path(dataset), out, preset or TrainConfig(), options, allowed)
     Trials(out, plan, options.storage)  # one that cannot be opened must not bind the folder
     keep_plan(out, plan)
-    job = Job(out, plan, options, deadline, Path(cache), allowed)
+    work = Work(out, plan, options, deadline, Path(cache), allowed)
     asked, listener = should_stop or (lambda: False), reporter or SilentTuning()
     if options.jobs == 1:
-        Worker(job, listener, asked).go()
+        Worker(work, listener, asked).go()
     else:
-        _work_together(job, listener, asked)
+        _work_together(work, listener, asked)
     kept = Trials(out, plan, options.storage)
-    begun = any(trial.scores or trial.state != "running" for trial in kept.all())
-    if deadline is not None and time.time() >= deadline and not begun:
-        raise too_small(options.budget, plan, "")
+    if work.is_late and not any(trial.scores or trial.state != "running" for trial in kept.all()):
+        raise work.too_small()
     return conclude(out, plan, kept, options.trials)
 
 
-def _work_together(job: Job, listener: TuneReporter, asked: Callable[[], bool]) -> None:
-    """Works on a study with several processes, each with its share of the cores.
+def _work_together(work: Work, listener: TuneReporter, asked: Callable[[], bool]) -> None:
+    """Work on a study with several processes, each with its share of the cores.
 
-    They share no lock but those of the files, which the system lets go of: one that is killed holds up no other.
+    They share no lock but those of the files, which the system lets go of: a killed one holds up no other.
     """
     own = added_metrics()
     for metric in own:
@@ -108,11 +107,11 @@ def _work_together(job: Job, listener: TuneReporter, asked: Callable[[], bool]) 
                 "module, or tune with jobs=1."
             ) from error
     context = multiprocessing.get_context("spawn")
-    threads = max(1, (os.cpu_count() or 1) // job.options.jobs)
+    threads = max(1, (os.cpu_count() or 1) // work.options.jobs)
     workers, open_ends = [], []
-    for _ in range(job.options.jobs):
+    for _ in range(work.options.jobs):
         ours, theirs = context.Pipe(duplex=False)
-        worker = context.Process(target=_worker, args=(job, threads, theirs, own))
+        worker = context.Process(target=_worker, args=(work, threads, theirs, own))
         worker.start()
         theirs.close()  # so that its end is seen here when the worker ends
         workers.append(worker)
@@ -145,21 +144,19 @@ def _work_together(job: Job, listener: TuneReporter, asked: Callable[[], bool]) 
 
 
 class _ToParent:
-    """Implements `TuneReporter` in a worker."""
+    """Sends what a `TuneReporter` is told from a worker to its parent."""
 
-    def __init__(self, told: Connection) -> None:
-        self._told = told
+    def __init__(self, end: Connection) -> None:
+        self._end = end
 
     def progress(self, done: int, total: int, detail: str) -> None:
-        """Passed on."""
-        self._told.send(("progress", (done, total, detail)))
+        self._end.send(("progress", (done, total, detail)))
 
     def message(self, text: str) -> None:
-        """Passed on."""
-        self._told.send(("message", (text,)))
+        self._end.send(("message", (text,)))
 
 
-def _worker(job: Job, threads: int, told: Connection, metrics: Sequence[Metric]) -> None:
+def _worker(work: Work, threads: int, end: Connection, metrics: Sequence[Metric]) -> None:
     """One process of `_work_together`. It ends with its parent, which alone listens to the terminal."""
     stop = threading.Event()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -168,8 +165,8 @@ def _worker(job: Job, threads: int, told: Connection, metrics: Sequence[Metric])
     add_metrics(metrics)
     parent = multiprocessing.parent_process()
     try:
-        Worker(job, _ToParent(told), lambda: stop.is_set() or parent is None or not parent.is_alive()).go()
+        Worker(work, _ToParent(end), lambda: stop.is_set() or parent is None or not parent.is_alive()).go()
     except BrokenPipeError:
         pass  # the parent is gone; what was trained is in the checkpoint of the last rung
     except Exception as error:
-        told.send(("failed", error))
+        end.send(("failed", error))

@@ -1,4 +1,4 @@
-"""The page of a study of `tune`: one HTML file with everything inside, readable in light and dark, offline."""
+"""Page of a tuning study: best trial, confirmation, history, importance and slices in one HTML file."""
 
 from __future__ import annotations
 
@@ -9,20 +9,19 @@ from typing import Any
 
 import numpy as np
 from markupsafe import Markup
-from PIL import Image
 
 from terramorph._version import __version__
 from terramorph.metrics import METRICS
+from terramorph.raster import read_image
 from terramorph.report import charts, duration
 from terramorph.report.numbers import DASH, counted
 from terramorph.report.pages import picture_uri, render_page
-from terramorph.report.tables import Cell, Table
+from terramorph.report.tables import Cell, Row, Table
 from terramorph.study.compare_page import CLASSES, effect_table
 from terramorph.study.comparison import conclude, difference_of
 from terramorph.study.conclusion import CONFIRM, SEEDS, TuneResult
 from terramorph.study.plan import StudyPlan
 from terramorph.study.run import flat_settings
-from terramorph.study.space import Choices, Parameter
 from terramorph.study.trials import Trial, quiet
 
 _ENOUGH = 8  # trials that tell something of a parameter
@@ -31,17 +30,17 @@ _KINDS = {"best": charts.ACCENT, "preset": charts.SERIES[1], "complete": charts.
 
 
 def render_study(result: TuneResult) -> str:
-    """The page as one string of HTML, without any reference to the network."""
-    plan, best, document = result.plan, result.best, result.confirmation
-    metric = METRICS[plan.objectives[0]]
-    sheets = _sheets(result)
+    """Render the page, complete in itself."""
+    plan, document, sheets = result.plan, result.confirmation, _sheets(result)
+    legend = {"best": "best", "preset": "the preset", "complete": "scored at the last rung",
+              "pruned": "left before, at its last rung"}  # fmt: skip
     return render_page(
         "terramorph.study",
         "tune.html.j2",
         result=result,
         name=result.out.resolve().name,
         version=__version__,
-        metric=metric,
+        metric=METRICS[plan.objectives[0]],
         names=[METRICS[name].name for name in plan.objectives],
         seeds=SEEDS,
         confirm=CONFIRM,
@@ -49,15 +48,10 @@ def render_study(result: TuneResult) -> str:
         lead=_lead(result),
         figures=_figures(result),
         sheets=sheets,
-        settings=_settings(result) if best else None,
+        settings=_settings(result),
         conclusions=[] if document is None else [(CLASSES[one.kind], one.text) for one in conclude(document)],
         confirmed=None if document is None else effect_table(document),
-        legend=[
-            ("best", charts.css(_KINDS["best"])),
-            ("the preset", charts.css(_KINDS["preset"])),
-            ("scored at the last rung", charts.css(_KINDS["complete"])),
-            ("left before, at its last rung", charts.css(_KINDS["pruned"])),
-        ],
+        legend=[(said, charts.css(_KINDS[kind])) for kind, said in legend.items()],
         history=_history(result),
         pareto=_pareto(result),
         importance=importance(result.trials, plan),
@@ -75,8 +69,8 @@ def _about(result: TuneResult) -> str:
 
 
 def _lead(result: TuneResult) -> str:
-    """What it comes to, in one sentence."""
-    best, plan = result.best, result.plan
+    """The result in one sentence."""
+    best = result.best
     if best is None:
         return result.why_none or "No trial has come to the last rung yet."
     if best.is_preset:
@@ -84,7 +78,7 @@ def _lead(result: TuneResult) -> str:
     if result.confirmation is None:
         return (
             f"Trial {best.number} is the best on the pairs it was chosen by, which flatters it; confirm it on "
-            f"{plan.confirmed_on}."
+            f"{result.plan.confirmed_on}."
         )
     said = conclude(result.confirmation)
     return said[0].text if said else "The confirmation is done."
@@ -97,17 +91,17 @@ def _figures(result: TuneResult) -> list[tuple[str, ...]]:
         if trial is not None:
             at = f"after {counted(trial.at, 'image')}, trial {trial.number}"
             figures.append((f"{metric.label} of {name} {metric.arrow}", metric.said(trial.score(metric.key)), at))
-    if result.confirmation is not None:
-        row = next((row for row in result.confirmation["effects"] if row["metric"] == metric.key), None)
-        if row is not None:
+    for row in result.confirmation["effects"] if result.confirmation else ():
+        if row["metric"] == metric.key:
             kind = row["verdict"] if row["verdict"] in ("better", "worse") else ""
             figures.append((f"{metric.name} on {plan.confirmed_on}, unseen", difference_of(row), row["verdict"], kind))
     return [*figures, ("trials that have ended", str(result.ended), f"of {result.wanted}")]
 
 
-def _settings(result: TuneResult) -> Table:
-    """What the best trial changes."""
-    assert result.best is not None
+def _settings(result: TuneResult) -> Table | None:
+    """What the best trial changes of the preset."""
+    if result.best is None:
+        return None
     ours, theirs = (flat_settings(result.plan.config_of(values)) for values in (result.best.values, {}))
     # The schedule follows from the batch size: all see the same number of images.
     changed = [key for key in ours if ours[key] != theirs[key] and not key.startswith("schedule.")]
@@ -116,33 +110,31 @@ def _settings(result: TuneResult) -> Table:
 
 
 def _sheets(result: TuneResult) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Of the best trial and the preset: a title, and input, output and truth of a few pairs."""
+    """Input, output and truth of a few pairs by the best trial and the preset, with titles."""
     metric, found = METRICS[result.plan.objectives[0]], []
     shown = {trial.number: trial for trial in (result.best, result.default) if trial is not None}
     for trial in shown.values():
         name = "the preset" if trial.is_preset else "best"
         at = f"{metric.name} {metric.said(trial.score(metric.key))} after {trial.at} images"
-        title = f"{name}, trial {trial.number}: {at}"
         run = result.out / "trials" / trial.folder / "run"
-        found += [(title, row) for row in _rows(run)]
+        found += [(f"{name}, trial {trial.number}: {at}", row) for row in _rows(run)]
     return found
 
 
 def _rows(run: Path) -> list[list[tuple[str, str]]]:
     """The first rows of the last sample sheet of a run, cut into its pictures."""
-    for path in sorted((run / "samples").glob("*.png"))[-1:]:
-        with Image.open(path) as image:
-            sheet, side = np.asarray(image.convert("RGB")).transpose(2, 0, 1), image.width // 3
-        tops = range(0, min(sheet.shape[1] - side + 1, _ROWS * side), side)
-        names = ("input", "output", "truth")
-        return [
-            [
-                (name, picture_uri(sheet[:, top : top + side, at * side : (at + 1) * side]))
-                for at, name in enumerate(names)
-            ]
-            for top in tops
+    sheets = sorted((run / "samples").glob("*.png"))
+    if not sheets:
+        return []
+    sheet = read_image(sheets[-1]).pixels
+    side = sheet.shape[2] // 3
+    return [
+        [
+            (name, picture_uri(sheet[:, top : top + side, at * side : (at + 1) * side]))
+            for at, name in enumerate(("input", "output", "truth"))
         ]
-    return []
+        for top in range(0, min(sheet.shape[1] - side + 1, _ROWS * side), side)
+    ]
 
 
 def _kind(trial: Trial, result: TuneResult) -> str:
@@ -186,25 +178,24 @@ def _history(result: TuneResult) -> Markup | None:
 
 
 def _slices(result: TuneResult) -> list[tuple[str, Markup]]:
-    """For each parameter that was tried: its key, and the scores over its values."""
+    """Scores over the values of each parameter that was tried."""
     metric, plan, drawn = METRICS[result.plan.objectives[0]], result.plan, []
-    for parameter in plan.space.parameters:
-        tried = [(trial, _tried(trial, parameter, plan), value) for trial, value in _scored(result)]
+    for key, parameter in plan.space.parameters.items():
+        tried = [(trial, _tried(trial, plan).get(key), value) for trial, value in _scored(result)]
         shown = [(trial, tested, value) for trial, tested, value in tried if tested is not None]
         if len(shown) < 2:
             continue
         figure, axes = charts.chart(310, 190, y=metric.label)
-        domain = parameter.domain
         with charts.style():
-            if isinstance(domain, Choices):
-                places = [repr(value) for value in domain.values]
-                axes.set_xticks(range(len(places)), [_said(value) for value in domain.values])
+            if parameter.choices is not None:
+                places = [repr(value) for value in parameter.choices]
+                axes.set_xticks(range(len(places)), [_said(value) for value in parameter.choices])
                 axes.set_xlim(-0.6, len(places) - 0.4)
                 shown = [(trial, places.index(repr(tested)), value) for trial, tested, value in shown]
-            elif domain.log:
+            elif parameter.log:
                 axes.set_xscale("log")
             tips = _dots(axes, shown, result)
-        drawn.append((parameter.key, charts.chart_svg(figure, f"{metric.name} over {parameter.key}", tips)))
+        drawn.append((key, charts.chart_svg(figure, f"{metric.name} over {key}", tips)))
     return drawn
 
 
@@ -230,9 +221,9 @@ def _pareto(result: TuneResult) -> Markup | None:
 
 
 def importance(trials: Sequence[Trial], plan: StudyPlan) -> list[tuple[str, float]]:
-    """How much each parameter decided whether a trial was among the better ones at the first rung, which all trials
-    come to; shares of 1, greatest first. PED-ANOVA (Watanabe, Bansal, Hutter 2023, arXiv:2304.10255); fewer than eight
-    trials tell nothing.
+    """Share of each parameter in whether a trial was among the better ones at the first rung, greatest first.
+
+    PED-ANOVA (Watanabe, Bansal, Hutter 2023, arXiv:2304.10255); fewer than eight trials tell nothing.
     """
     import optuna
 
@@ -243,10 +234,10 @@ def importance(trials: Sequence[Trial], plan: StudyPlan) -> list[tuple[str, floa
         score = trial.score(objective, first)
         if score is None:
             continue
-        values = {p.key: value for p in plan.space.parameters if (value := _tried(trial, p, plan)) is not None}
+        values = _tried(trial, plan)
         for key, value in values.items():
             tried.setdefault(key, []).append(repr(value))
-        domains = {p.key: p.domain.distribution() for p in plan.space.parameters if p.key in values}
+        domains = {key: one.distribution() for key, one in plan.space.parameters.items() if key in values}
         study.add_trial(optuna.create_trial(params=plan.space.labels(values), distributions=domains, value=score))
     found: dict[str, float] = {}
     with quiet():
@@ -259,32 +250,28 @@ def importance(trials: Sequence[Trial], plan: StudyPlan) -> list[tuple[str, floa
     return sorted(((key, value / total) for key, value in found.items()), key=lambda row: -row[1]) if total else []
 
 
-def _tried(trial: Trial, parameter: Parameter, plan: StudyPlan) -> Any:
-    """What a parameter was in a trial; None where it did not matter or the preset lies outside."""
-    values = plan.space.values_of(plan.preset) if trial.is_preset else trial.values
-    return values.get(parameter.key)
+def _tried(trial: Trial, plan: StudyPlan) -> dict[str, Any]:
+    """Values of the parameters that mattered in a trial, where they lie in the space."""
+    return plan.space.values_of(plan.preset) if trial.is_preset else trial.values
 
 
 def _trials(result: TuneResult) -> Table:
-    names = result.plan.objectives
-    body: list[list[Cell | str | float | None]] = []
+    metrics = [METRICS[name] for name in result.plan.objectives]
+    body: list[Row] = []
     for trial in result.trials:
         changes = ", ".join(f"{key} {_said(value)}" for key, value in trial.values.items())
         kind = "strong" if _kind(trial, result) == "best" else ""
-        scores = [Cell(METRICS[name].said(trial.score(name)), trial.score(name), kind) for name in names]
         body.append(
             [
                 Cell(str(trial.number), trial.number, kind),
                 trial.state,
                 trial.at,
-                *scores,
+                *(Cell(one.said(trial.score(one.key)), trial.score(one.key), kind) for one in metrics),
                 Cell(duration(trial.seconds), trial.seconds),
                 Cell("the preset itself" if trial.is_preset else changes, kind="note", below=trial.reason),
             ]
         )
-    return Table(
-        ("Trial", "State", "Images", *(METRICS[name].label for name in names), "Time", "What was changed"), body
-    )
+    return Table(("Trial", "State", "Images", *(one.label for one in metrics), "Time", "What was changed"), body)
 
 
 def _said(value: Any) -> str:
