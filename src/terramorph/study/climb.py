@@ -50,8 +50,7 @@ class Work:
         """The budget cannot hold a rung; `pace` says why."""
         return ConfigError(
             f"The budget of {self.options.budget:.0f} s {pace}ends before the first rung of {self.plan.rungs[0]} "
-            "images; give a larger `budget` or fewer `images`. The checkpoint is kept, and the same command goes on from "
-            "it."
+            "images; give a larger `budget` or fewer `images`. The checkpoint is kept, and the same command goes on."
         )
 
 
