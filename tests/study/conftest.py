@@ -48,3 +48,9 @@ def tune_space(tmp_path_factory: pytest.TempPathFactory) -> Path:
         '"optimizer.learning_rate" = { low = 1e-5, high = 1e-2, log = true }\n"batch_size" = { choices = [1, 2] }\n'
     )
     return path
+
+
+@pytest.fixture(scope="session")
+def study_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Decoded pairs of all studies."""
+    return tmp_path_factory.mktemp("cache")

@@ -27,16 +27,12 @@ BROKEN = '[[change]]\nname = "broken"\nsettings.optimizer.learning_rate = 1e20\n
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of decoded pairs, for all studies here."""
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(scope="module")
-def made(write_study: WriteStudy, town_pairs: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(
+    write_study: WriteStudy, town_pairs: Path, study_cache: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """The folder of a study of the base, one change that works and one that diverges, with two seeds."""
     out = tmp_path_factory.mktemp("made")
-    compare(town_pairs, load_study(write_study(LSGAN + BROKEN)), out, cache=cache)
+    compare(town_pairs, load_study(write_study(LSGAN + BROKEN)), out, cache=study_cache)
     return out
 
 
@@ -111,13 +107,13 @@ def test_the_page_claims_nothing_without_a_row(finished: Path) -> None:
 
 
 def test_nothing_is_done_twice_and_a_study_may_grow(
-    finished: Path, write_study: WriteStudy, town_pairs: Path, cache: Path
+    finished: Path, write_study: WriteStudy, town_pairs: Path, study_cache: Path
 ) -> None:
     before = files(finished)
-    compare(town_pairs, load_study(write_study(LSGAN + BROKEN)), finished, cache=cache)
+    compare(town_pairs, load_study(write_study(LSGAN + BROKEN)), finished, cache=study_cache)
     assert files(finished) == before
     more = '[[change]]\nname = "more"\nadds_to = "lsgan"\nsettings.loss.l1_weight = 10.0\n'
-    document = compare(town_pairs, load_study(write_study(LSGAN + BROKEN + more), seeds=1), finished, cache=cache)
+    document = compare(town_pairs, load_study(write_study(LSGAN + BROKEN + more), seeds=1), finished, cache=study_cache)
     assert [run["state"] for run in document["runs"]] == ["done", "done", "diverged", "done"]
     assert {name: when for name, when in files(finished).items() if name in before} == before
     assert {row["verdict"] for row in document["effects"]} == {"one seed: no verdict"}
@@ -129,14 +125,14 @@ def test_nothing_is_done_twice_and_a_study_may_grow(
 
 
 def test_runs_that_are_done_keep_no_checkpoint(
-    finished: Path, write_study: WriteStudy, town_pairs: Path, cache: Path
+    finished: Path, write_study: WriteStudy, town_pairs: Path, study_cache: Path
 ) -> None:
     assert not list(finished.glob("runs/*/checkpoint.safetensors"))
     before = files(finished)
     left = finished / "runs/base-seed0/checkpoint.safetensors"
     left.write_bytes(b"as after a kill")
     (finished / "runs/lsgan-seed0/record.json").unlink()
-    compare(town_pairs, load_study(write_study(LSGAN + BROKEN)), finished, cache=cache)
+    compare(town_pairs, load_study(write_study(LSGAN + BROKEN)), finished, cache=study_cache)
     assert not left.exists()
     after = files(finished)
     assert {name: when for name, when in after.items() if name.endswith("model.safetensors")} == {
@@ -147,48 +143,45 @@ def test_runs_that_are_done_keep_no_checkpoint(
 
 @pytest.mark.parametrize("steps", [1, 5])
 def test_what_was_stopped_goes_on_to_the_same_scores(
-    steps: int, write_study: WriteStudy, town_pairs: Path, cache: Path, tmp_path: Path
+    steps: int, made: Path, write_study: WriteStudy, town_pairs: Path, study_cache: Path, tmp_path: Path
 ) -> None:
-    study = load_study(write_study(LSGAN), seeds=1)
-    whole = compare(town_pairs, study, tmp_path / "whole", cache=cache)
-    asked = iter(range(10**6))
-    out = tmp_path / "out"
-    stopped = compare(town_pairs, study, out, cache=cache, should_stop=lambda: next(asked) >= steps)
+    study, asked = load_study(write_study(LSGAN), seeds=1), iter(range(10**6))
+    stopped = compare(town_pairs, study, tmp_path, cache=study_cache, should_stop=lambda: next(asked) >= steps)
     assert stopped["finished"] is False
-    assert "<b>Unfinished:</b>" in (out / "comparison.html").read_text()
-    for run in out.glob("runs/*"):  # as after a kill between training and scoring
+    assert "<b>Unfinished:</b>" in (tmp_path / "comparison.html").read_text()
+    for run in tmp_path.glob("runs/*"):  # as after a kill between training and scoring
         shutil.rmtree(run / "scores", ignore_errors=True)
         (run / "record.json").unlink()
-    again = compare(town_pairs, study, out, cache=cache)
+    again = compare(town_pairs, study, tmp_path, cache=study_cache)
     assert again["finished"] is True
-    assert [run["scores"] for run in again["runs"]] == [run["scores"] for run in whole["runs"]]
+    assert [run["scores"] for run in again["runs"]] == [run["scores"] for run in read(made)["runs"][:2]]
 
 
 def test_a_study_that_changed_is_refused(
-    finished: Path, write_study: WriteStudy, town_pairs: Path, cache: Path, tmp_path: Path
+    finished: Path, write_study: WriteStudy, town_pairs: Path, study_cache: Path, tmp_path: Path
 ) -> None:
     hinge = LSGAN.replace('= "lsgan"\nsource', '= "hinge"\nsource')
     with pytest.raises(ConfigError, match=r"lsgan-seed0 holds a run with loss\.adversarial = 'lsgan', and 'hinge'"):
-        compare(town_pairs, load_study(write_study(hinge)), finished, cache=cache)
+        compare(town_pairs, load_study(write_study(hinge)), finished, cache=study_cache)
     with pytest.raises(ConfigError, match="holds another study: its images is 6 and now is 8"):
-        compare(town_pairs, load_study(write_study(LSGAN), images=8), finished, cache=cache)
+        compare(town_pairs, load_study(write_study(LSGAN), images=8), finished, cache=study_cache)
     other = write_study(LSGAN, name="other.toml")
     with pytest.raises(ConfigError, match="holds another study: its study is 'small' and now is 'other'"):
-        compare(town_pairs, load_study(other), finished, cache=cache)
+        compare(town_pairs, load_study(other), finished, cache=study_cache)
     (finished / "study.json").unlink()
     with pytest.raises(ConfigError, match="holds runs that are not of a study"):
-        compare(town_pairs, load_study(other), finished, cache=cache)
+        compare(town_pairs, load_study(other), finished, cache=study_cache)
 
 
 def test_scores_are_made_again_for_other_weights_but_nothing_is_trained(
-    finished: Path, write_study: WriteStudy, town_pairs: Path, cache: Path
+    finished: Path, write_study: WriteStudy, town_pairs: Path, study_cache: Path
 ) -> None:
     before = files(finished)
     write_record(run := finished / "runs/base-seed0", read_record(run).having(weights="/elsewhere"))
     record = json.loads((finished / "runs/base-seed1/record.json").read_text())
     del record["scores"]  # as earlier versions kept it
     (finished / "runs/base-seed1/record.json").write_text(json.dumps(record))
-    compare(town_pairs, load_study(write_study(LSGAN + BROKEN)), finished, cache=cache)
+    compare(town_pairs, load_study(write_study(LSGAN + BROKEN)), finished, cache=study_cache)
     after = files(finished)
     changed = {name for name in before if after[name] != before[name]}
     assert changed == {f"runs/base-seed{n}/{file}" for n in (0, 1) for file in ("scores/metrics.json", "record.json")}
@@ -196,20 +189,20 @@ def test_scores_are_made_again_for_other_weights_but_nothing_is_trained(
 
 
 def test_scores_of_other_pairs_are_not_compared(
-    finished: Path, write_study: WriteStudy, town_pairs: Path, cache: Path
+    finished: Path, write_study: WriteStudy, town_pairs: Path, study_cache: Path
 ) -> None:
     record = read_record(run := finished / "runs/lsgan-seed1")
     assert record.scores is not None
     write_record(run, record.having(scores=record.scores.model_copy(update={"ids": record.scores.ids[:-1]})))
     with pytest.raises(InputError, match="lsgan-seed1 was scored on other pairs"):
-        compare(town_pairs, load_study(write_study(LSGAN + BROKEN)), finished, cache=cache)
+        compare(town_pairs, load_study(write_study(LSGAN + BROKEN)), finished, cache=study_cache)
 
 
 def test_shares_of_the_budget_and_seeds_as_changes(
-    write_study: WriteStudy, town_pairs: Path, cache: Path, tmp_path: Path
+    write_study: WriteStudy, town_pairs: Path, study_cache: Path, tmp_path: Path
 ) -> None:
     changes = '[[change]]\nname = "half"\nshare = 0.5\n[[change]]\nname = "seed"\nsettings.seed = 7\n'
-    document = compare(town_pairs, load_study(write_study(changes), seeds=1), tmp_path / "out", cache=cache)
+    document = compare(town_pairs, load_study(write_study(changes), seeds=1), tmp_path / "out", cache=study_cache)
     assert [run["step"] for run in document["runs"]] == [3, 2, 3]
     assert seconds_per_image(tmp_path / "out/runs/half-seed0") is not None
 
@@ -266,7 +259,7 @@ def test_seconds_an_image_leave_out_the_first_step_and_memory_the_runs_before(fi
 def test_the_command(
     write_study: WriteStudy,
     town_pairs: Path,
-    cache: Path,
+    study_cache: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -274,7 +267,7 @@ def test_the_command(
     verb = typer.Typer()
     verb.command(command.NAME, epilog=command.EXAMPLE)(command.run)
     out = tmp_path / "out"
-    arguments = [str(town_pairs), "--study", str(write_study()), "--out", str(out), "--cache", str(cache)]
+    arguments = [str(town_pairs), "--study", str(write_study()), "--out", str(out), "--cache", str(study_cache)]
     arguments += ["--images", "4", "--seeds", "1", "--set", "loss.l1_weight=50", "--split", "train"]
     with monkeypatch.context() as stopped:
         stopped.setattr("terramorph.cli.interrupt.StopFlag.__call__", lambda flag: flag.stepping)
@@ -294,8 +287,8 @@ def test_the_command(
         verb([*arguments, "--minutes", "3"], standalone_mode=False)
 
 
-def test_a_budget_of_minutes(write_study: WriteStudy, town_pairs: Path, cache: Path, tmp_path: Path) -> None:
+def test_a_budget_of_minutes(write_study: WriteStudy, town_pairs: Path, study_cache: Path, tmp_path: Path) -> None:
     study = load_study(write_study(LSGAN, budget="minutes = 1e-9"), seeds=1)
-    document = compare(town_pairs, study, tmp_path / "out", cache=cache)
+    document = compare(town_pairs, study, tmp_path / "out", cache=study_cache)
     assert document["budget"] == "1e-09 minutes"
     assert [run["step"] for run in document["runs"]] == [1, 1]

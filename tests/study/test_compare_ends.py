@@ -30,14 +30,8 @@ LSGAN = '[[change]]\nname = "lsgan"\nsettings.loss.adversarial = "lsgan"\nsource
 BROKEN = '[[change]]\nname = "broken"\nsettings.optimizer.learning_rate = 1e20\n'
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of decoded pairs, for all studies here."""
-    return tmp_path_factory.mktemp("cache")
-
-
 def test_a_change_that_cannot_be_trained_is_a_row(
-    write_study: WriteStudy, town_pairs: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    write_study: WriteStudy, town_pairs: Path, study_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refusing(out: Path, dataset: Path, config: TrainConfig, **how: Any) -> TrainResult:
         if config.loss.adversarial == refused:
@@ -47,7 +41,7 @@ def test_a_change_that_cannot_be_trained_is_a_row(
     monkeypatch.setattr(sys.modules["terramorph.study.compare"], "train_to", refusing)
     study = load_study(write_study(LSGAN), seeds=1)
     refused = "lsgan"
-    document = compare(town_pairs, study, tmp_path / "out", cache=cache)
+    document = compare(town_pairs, study, tmp_path / "out", cache=study_cache)
     assert [run["state"] for run in document["runs"]] == ["done", "refused"]
     assert document["finished"] is True
     assert [said.text for said in conclude(document)] == [
@@ -55,7 +49,7 @@ def test_a_change_that_cannot_be_trained_is_a_row(
     ]
     refused = "bce"
     with pytest.raises(ConfigError, match="do not go together"):
-        compare(town_pairs, study, tmp_path / "other", cache=cache)
+        compare(town_pairs, study, tmp_path / "other", cache=study_cache)
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, name: str, fails: Callable[[str], Exception | None]) -> None:
@@ -78,31 +72,36 @@ def failing(monkeypatch: pytest.MonkeyPatch, name: str, fails: Callable[[str], E
 
 @pytest.mark.parametrize("where", ["train_to", "score"])
 def test_a_run_that_needs_more_memory_than_there_is_is_a_row(
-    where: str, write_study: WriteStudy, town_pairs: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    where: str,
+    write_study: WriteStudy,
+    town_pairs: Path,
+    study_cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     full = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has a total of 8 GiB. More.")
     study = load_study(write_study(LSGAN), seeds=1)
     with monkeypatch.context() as once:
         failing(once, where, lambda loss: full if loss == "lsgan" else None)
-        document = compare(town_pairs, study, tmp_path / "out", cache=cache)
+        document = compare(town_pairs, study, tmp_path / "out", cache=study_cache)
     assert [run["state"] for run in document["runs"]] == ["done", "refused"]
     assert document["runs"][1]["reason"] == (
         "lsgan-seed0 ran out of memory (CUDA out of memory. Tried to allocate 2.00 GiB); lower batch_size or "
         "data.crop_size of the whole study."
     )
-    again = compare(town_pairs, study, tmp_path / "out", cache=cache)["runs"][1]
+    again = compare(town_pairs, study, tmp_path / "out", cache=study_cache)["runs"][1]
     assert (again["state"], again["reason"]) == ("done", "")
     with monkeypatch.context() as once:
         failing(once, where, lambda loss: full)
         with pytest.raises(ConfigError, match="base-seed0 ran out of memory"):
-            compare(town_pairs, study, tmp_path / "other", cache=cache)
+            compare(town_pairs, study, tmp_path / "other", cache=study_cache)
 
 
 def test_a_base_that_diverges_is_said_to_be_why_nothing_is_compared(
-    write_study: WriteStudy, town_pairs: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    write_study: WriteStudy, town_pairs: Path, study_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failing(monkeypatch, "train_to", lambda loss: TrainingDivergedError("It blew up.") if loss == "bce" else None)
-    document = compare(town_pairs, load_study(write_study(LSGAN)), tmp_path, cache=cache)
+    document = compare(town_pairs, load_study(write_study(LSGAN)), tmp_path, cache=study_cache)
     said = "The base diverged with every seed so far, so no change can be compared with it: It blew up."
     assert [conclusion.text for conclusion in conclude(document)] == [said]
     assert conclude(document)[0].html in (tmp_path / "comparison.html").read_text()
@@ -111,7 +110,7 @@ def test_a_base_that_diverges_is_said_to_be_why_nothing_is_compared(
 def test_what_the_health_checks_found_is_kept_and_shown(
     write_study: WriteStudy,
     town_pairs: Path,
-    cache: Path,
+    study_cache: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -120,7 +119,7 @@ def test_what_the_health_checks_found_is_kept_and_shown(
     monkeypatch.setattr("terramorph.training.health._ONE_PICTURE", 10.0)
     study = load_study(write_study(LSGAN), seeds=1)
     with command._ComparisonReporter(StopFlag()) as reporter:
-        document = compare(town_pairs, study, tmp_path, cache=cache, reporter=reporter)
+        document = compare(town_pairs, study, tmp_path, cache=study_cache, reporter=reporter)
     run = document["runs"][1]
     assert "are nearly one picture" in run["verdict"]
     assert document["variants"][1]["warned"] == [{"seed": 0, "verdict": run["verdict"]}]
@@ -131,12 +130,12 @@ def test_what_the_health_checks_found_is_kept_and_shown(
 
 @pytest.mark.parametrize("kind", ["noted", "mlflow"])
 def test_the_tracker_gets_scores_sheets_bundles_and_failures(
-    kind: str, write_study: WriteStudy, town_pairs: Path, cache: Path, tmp_path: Path
+    kind: str, write_study: WriteStudy, town_pairs: Path, study_cache: Path, tmp_path: Path
 ) -> None:
     study = load_study(write_study(BROKEN), seeds=1)
     if kind == "mlflow":
         pytest.importorskip("mlflow")
-        compare(town_pairs, study, tmp_path, cache=cache, tracker=MlflowTracking(tmp_path, "small"))
+        compare(town_pairs, study, tmp_path, cache=study_cache, tracker=MlflowTracking(tmp_path, "small"))
         with closing(sqlite3.connect(tmp_path / "mlflow.db")) as store:
             runs = store.execute("select name, status from runs").fetchall()
             tags = store.execute("select value from tags where key = 'reason'").fetchall()
@@ -147,7 +146,7 @@ def test_the_tracker_gets_scores_sheets_bundles_and_failures(
         assert kept == {"samples.png", "artifacts.safetensors"}
         return
     noted = Noted()
-    document = compare(town_pairs, study, tmp_path, cache=cache, tracker=noted)
+    document = compare(town_pairs, study, tmp_path, cache=study_cache, tracker=noted)
     reason = document["runs"][1]["reason"]
     scores = document["runs"][0]["scores"]
     assert noted.kept == [
@@ -198,11 +197,11 @@ def test_bad_places(write_study: WriteStudy, town_pairs: Path, tmp_path: Path) -
 
 
 def test_runs_are_scored_on_val_or_on_test_without_val_or_on_what_is_asked_for(
-    write_study: WriteStudy, town_pairs: Path, cache: Path, tmp_path: Path
+    write_study: WriteStudy, town_pairs: Path, study_cache: Path, tmp_path: Path
 ) -> None:
     pairs = shutil.copytree(town_pairs, tmp_path / "pairs")
     shutil.move(pairs / "val", pairs / "test")
-    stop: dict[str, Any] = {"cache": cache, "should_stop": lambda: True}
+    stop: dict[str, Any] = {"cache": study_cache, "should_stop": lambda: True}
     assert compare(town_pairs, load_study(write_study()), tmp_path / "a", **stop)["split"] == "val"
     assert compare(pairs, load_study(write_study()), tmp_path / "b", **stop)["split"] == "test"
     assert compare(pairs, load_study(write_study(), split="train"), tmp_path / "c", **stop)["split"] == "train"

@@ -68,15 +68,10 @@ def space(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(scope="module")
-def study(town_pairs: Path, space: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> TuneResult:
+def study(town_pairs: Path, space: Path, study_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> TuneResult:
     """Five trials of at most 18 images."""
     out = tmp_path_factory.mktemp("study") / "study"
-    return tune(town_pairs, out, tiny(), StudyOptions(trials=5, images=18, space=space), cache=cache)
+    return tune(town_pairs, out, tiny(), StudyOptions(trials=5, images=18, space=space), cache=study_cache)
 
 
 def test_a_study_ends_with_a_preset_a_bundle_and_a_page(study: TuneResult, town_pairs: Path) -> None:
@@ -114,46 +109,26 @@ def test_a_pruned_trial_says_why_and_keeps_its_checkpoint(study: TuneResult) -> 
 
 
 def test_a_study_that_is_done_is_not_done_again_and_can_be_made_longer(
-    study: TuneResult, town_pairs: Path, space: Path, cache: Path
+    study: TuneResult, town_pairs: Path, space: Path, study_cache: Path
 ) -> None:
     options, told = StudyOptions(trials=5, images=18, space=space), Told()
-    again = tune(town_pairs, study.out, tiny(), options, reporter=told, cache=cache)
+    again = tune(town_pairs, study.out, tiny(), options, reporter=told, cache=study_cache)
     assert told.messages == []
     assert again.trials == study.trials
-    longer = tune(town_pairs, study.out, tiny(), replace(options, trials=6), reporter=told, cache=cache)
+    longer = tune(town_pairs, study.out, tiny(), replace(options, trials=6), reporter=told, cache=study_cache)
     assert len(longer.trials) == 6
     assert [message[:8] for message in told.messages] == ["trial 5 "]
 
 
-def test_the_confirmation_is_on_pairs_that_tuning_never_saw(
-    town_pairs: Path, space: Path, cache: Path, tmp_path: Path
-) -> None:
-    options = StudyOptions(trials=2, images=4, rungs=1, space=space, objectives=("rmse",))
-    found = tune(town_pairs, tmp_path, tiny(optimizer__learning_rate=1e-6), options, cache=cache)
-    assert found.confirmation is None
-    assert found.best is not None
-    assert not found.best.is_preset
-    confirmed = confirm_study(tmp_path, cache=cache).confirmation
-    assert confirmed is not None
-    assert (confirmed["split"], confirmed["pairs"]) == ("val", 4)
-    runs = {(run["variant"], run["seed"]): run for run in confirmed["runs"]}
-    assert len({runs["trial-1", seed]["scores"]["rmse"] for seed in range(3)}) == 3
-    for run in runs.values():
-        folder = tmp_path / "confirm" / run["folder"]
-        assert json.loads((folder / "scores/metrics.json").read_text())["dataset"]["split"] == "val"
-        assert json.loads((folder / "config.json").read_text())["config"]["seed"] == 1 + run["seed"]
-    assert "which no trial was ever scored on" in (tmp_path / "report.html").read_text()
-
-
 def test_several_objectives_one_of_them_from_outside_give_a_front(
-    town_pairs: Path, space: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    town_pairs: Path, space: Path, study_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def brightness(prediction: torch.Tensor, truth: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         return (prediction.double() - truth.double()).mean(dim=(1, 2, 3)).abs()
 
     monkeypatch.setitem(METRICS, "brightness", Metric("brightness", "error of the brightness", False, brightness))
     options = StudyOptions(trials=3, images=6, rungs=2, space=space, objectives=("miou", "brightness"))
-    found = tune(town_pairs, tmp_path, tiny(), options, cache=cache)
+    found = tune(town_pairs, tmp_path, tiny(), options, cache=study_cache)
     assert [(trial.state, sorted(trial.scores)) for trial in found.trials] == [("complete", [6])] * 3  # none is pruned
     assert found.best in found.front
     ended = [trial for trial in found.trials if trial.state == "complete"]
@@ -167,22 +142,22 @@ def test_several_objectives_one_of_them_from_outside_give_a_front(
 
 
 def test_what_health_declares_dead_is_pruned_with_the_reason(
-    town_pairs: Path, space: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    town_pairs: Path, space: Path, study_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(health, "_YOUNG", 0)
     monkeypatch.setattr(health, "_ONE_PICTURE", 1e9)
     options = StudyOptions(trials=1, images=6, rungs=2, space=space)
-    found = tune(town_pairs, tmp_path / "one", tiny(), options, cache=cache)
+    found = tune(town_pairs, tmp_path / "one", tiny(), options, cache=study_cache)
     assert (found.trials[0].state, found.best) == ("pruned", None)
     assert "are nearly one picture" in found.trials[0].reason
     monkeypatch.undo()
-    found = tune(town_pairs, tmp_path / "two", tiny(optimizer__learning_rate=1e30), options, cache=cache)
+    found = tune(town_pairs, tmp_path / "two", tiny(optimizer__learning_rate=1e30), options, cache=study_cache)
     assert found.trials[0].state == "pruned"
     assert "became nan" in found.trials[0].reason or "not finite" in found.trials[0].reason
 
 
 def test_a_trial_that_cannot_be_trained_has_failed_and_the_study_goes_on(
-    town_pairs: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    town_pairs: Path, study_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     space, told = tmp_path / "space.toml", Told()
     space.write_text('"loss.adversarial" = { choices = ["none"] }\n"loss.r1" = { choices = [1.0] }')
@@ -195,7 +170,7 @@ def test_a_trial_that_cannot_be_trained_has_failed_and_the_study_goes_on(
         return train_to(*words, **named)
 
     monkeypatch.setattr(climb, "train_to", without_memory)
-    found = tune(town_pairs, tmp_path / "study", tiny(), options, reporter=told, cache=cache)
+    found = tune(town_pairs, tmp_path / "study", tiny(), options, reporter=told, cache=study_cache)
     assert [trial.state for trial in found.trials] == ["failed"] * 3
     assert found.trials[0].reason == "no room"
     assert "loss.adversarial=none has none" in found.trials[1].reason
@@ -204,20 +179,20 @@ def test_a_trial_that_cannot_be_trained_has_failed_and_the_study_goes_on(
 
 
 def test_a_study_stops_between_steps_and_goes_on_though_its_data_set_was_moved(
-    town_pairs: Path, space: Path, cache: Path, tmp_path: Path
+    town_pairs: Path, space: Path, study_cache: Path, tmp_path: Path
 ) -> None:
     steps = iter([False] * 6 + [True] * 9)
     options = StudyOptions(trials=1, images=18, space=space)
     here, there, out = tmp_path / "here", tmp_path / "there", tmp_path / "study"
     shutil.copytree(town_pairs, here)
-    found = tune(here, out, tiny(), options, should_stop=lambda: next(steps), cache=cache)
+    found = tune(here, out, tiny(), options, should_stop=lambda: next(steps), cache=study_cache)
     assert [trial.state for trial in found.trials] == ["running"]
     assert not found.finished
     stopped = max(found.trials[0].scores)
     with pytest.raises(ConfigError, match="another dataset"):
-        tune(town_pairs, out, tiny(), options, cache=cache)
+        tune(town_pairs, out, tiny(), options, cache=study_cache)
     here.rename(there)
-    found = tune(there, out, tiny(), options, cache=cache)
+    found = tune(there, out, tiny(), options, cache=study_cache)
     assert [trial.state for trial in found.trials] == ["complete"]
     log = (out / "trials" / "0000" / "run" / "log.jsonl").read_text()
     assert log.count('"event": "started"') == 1
@@ -233,18 +208,18 @@ def _kill_a_worker_at_work(out: Path) -> None:
 
 @pytest.mark.kills
 def test_no_trial_is_done_twice_and_a_killed_process_loses_a_rung_at_most(
-    town_pairs: Path, space: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    town_pairs: Path, space: Path, study_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trials, "SILENT", 2)  # of the second call; it waits so long for those that may live
     options, told = StudyOptions(trials=4, images=36, jobs=2, space=space), Told()
     killer = threading.Thread(target=_kill_a_worker_at_work, args=(tmp_path,))
     killer.start()
-    tune(town_pairs, tmp_path, tiny(), options, reporter=told, cache=cache)
+    tune(town_pairs, tmp_path, tiny(), options, reporter=told, cache=study_cache)
     killer.join()
     assert "A process of the study was killed; its trial is taken up by the next call." in told.messages
     before = {trial.number: trial for trial in Trials(tmp_path, load_plan(tmp_path)).all()}
 
-    found = tune(town_pairs, tmp_path, tiny(), replace(options, jobs=1), cache=cache)
+    found = tune(town_pairs, tmp_path, tiny(), replace(options, jobs=1), cache=study_cache)
     assert found.finished
     assert [trial.number for trial in found.trials] == [0, 1, 2, 3]
     assert len({json.dumps(trial.values) for trial in found.trials}) == 4
@@ -310,22 +285,22 @@ def test_a_storage_of_another_study_and_a_url_that_is_none_are_refused(plan: Stu
     ],
 )
 def test_what_cannot_be_tuned_is_said_before_training(
-    town_pairs: Path, space: Path, cache: Path, tmp_path: Path, changes: dict[str, Any], sentence: str
+    town_pairs: Path, space: Path, study_cache: Path, tmp_path: Path, changes: dict[str, Any], sentence: str
 ) -> None:
     options = replace(StudyOptions(trials=1, images=18, space=space), **changes)
     with pytest.raises(ConfigError, match=sentence):
-        tune(town_pairs, tmp_path / "study", tiny(), options, cache=cache)
+        tune(town_pairs, tmp_path / "study", tiny(), options, cache=study_cache)
     assert not list((tmp_path / "study").glob("trials/*/run"))
 
 
-def test_a_target_that_is_no_map_has_no_miou(town_pairs: Path, space: Path, cache: Path, tmp_path: Path) -> None:
+def test_a_target_that_is_no_map_has_no_miou(town_pairs: Path, space: Path, study_cache: Path, tmp_path: Path) -> None:
     options = StudyOptions(trials=1, images=18, space=space, objectives=("miou",))
     with pytest.raises(ConfigError, match=r"The objective miou cannot be computed here: No palette"):
-        tune(town_pairs, tmp_path, tiny(direction="BtoA"), options, cache=cache)
+        tune(town_pairs, tmp_path, tiny(direction="BtoA"), options, cache=study_cache)
 
 
 def test_a_folder_of_another_study_is_refused(
-    study: TuneResult, town_pairs: Path, space: Path, cache: Path, tmp_path: Path
+    study: TuneResult, town_pairs: Path, space: Path, study_cache: Path, tmp_path: Path
 ) -> None:
     options = StudyOptions(trials=5, images=18, space=space)
     (tmp_path / "other").symlink_to(town_pairs)
@@ -335,11 +310,11 @@ def test_a_folder_of_another_study_is_refused(
         for file in (town_pairs / split).iterdir():
             (copied / split / file.name).symlink_to(file)
     with pytest.raises(ConfigError, match="is a study with another dataset"):
-        tune(copied, study.out, tiny(), options, cache=cache)
+        tune(copied, study.out, tiny(), options, cache=study_cache)
     with pytest.raises(ConfigError, match="is a study with another preset"):
-        tune(town_pairs, study.out, tiny(ema=0.5), options, cache=cache)
+        tune(town_pairs, study.out, tiny(ema=0.5), options, cache=study_cache)
     with pytest.raises(ConfigError, match=r"is a study with another images \(\[2, 6, 18\] there, \[3, 9, 27\] here\)"):
-        tune(town_pairs, study.out, tiny(), replace(options, images=27), cache=cache)
+        tune(town_pairs, study.out, tiny(), replace(options, images=27), cache=study_cache)
 
 
 def test_without_optuna_the_extra_is_named(town_pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -356,13 +331,13 @@ def test_nothing_of_anything_is_no_study(name: str) -> None:
 
 
 def test_a_pace_that_the_budget_cannot_hold_is_told_after_seconds(
-    town_pairs: Path, space: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    town_pairs: Path, space: Path, study_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(climb, "_PACE_KNOWN", 0.0)
     options = StudyOptions(trials=1, images=9_000_000, budget=600, space=space)
     begun = time.monotonic()
     with pytest.raises(ConfigError, match=r"at [\d.]+ images/s ends before the first rung of 1000000 images"):
-        tune(town_pairs, tmp_path, tiny(), options, cache=cache)
+        tune(town_pairs, tmp_path, tiny(), options, cache=study_cache)
     assert time.monotonic() - begun < 60
     assert (tmp_path / "trials" / "0000" / "run" / "checkpoint.safetensors").is_file()
 
@@ -390,12 +365,12 @@ def _cli(*words: object) -> Any:
     return CliRunner().invoke(APP, [str(word) for word in words])
 
 
-def test_the_command_line(town_pairs: Path, space: Path, cache: Path, tmp_path: Path) -> None:
+def test_the_command_line(town_pairs: Path, space: Path, study_cache: Path, tmp_path: Path) -> None:
     words = [town_pairs, "--out", tmp_path / "s", "--trials", 1, "--images", 4, "--rungs", 1, "--space", space]
-    done = _cli(*words, "--cache", cache, "--budget", "1h", *tiny_settings())
+    done = _cli(*words, "--cache", study_cache, "--budget", "1h", *tiny_settings())
     assert done.exit_code == 0, done.output
     assert "1 of 1 trials have ended. The page: " in done.output
-    done = _cli("report", "--out", tmp_path / "s", "--cache", cache)
+    done = _cli("report", "--out", tmp_path / "s", "--cache", study_cache)
     assert done.exit_code == 0, done.output
     assert "no trial is better than the preset itself" in done.output
     assert isinstance(_cli("--out", tmp_path / "s").exception, ConfigError)
@@ -414,7 +389,7 @@ def test_a_budget_is_written_as_people_do() -> None:
 
 
 def test_the_tracker_gets_parameters_scores_sheets_and_the_bundle(
-    town_pairs: Path, space: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    town_pairs: Path, space: Path, study_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept: list[Any] = []
 
@@ -435,7 +410,7 @@ def test_the_tracker_gets_parameters_scores_sheets_and_the_bundle(
 
     monkeypatch.setattr(climb, "MlflowTracking", Kept)
     options = StudyOptions(trials=1, images=4, rungs=1, space=space, mlflow=True)
-    found = tune(town_pairs, tmp_path, tiny(), options, cache=cache)
+    found = tune(town_pairs, tmp_path, tiny(), options, cache=study_cache)
     score = found.trials[0].score("miou")
     assert kept == [
         (tmp_path, "tune"), ("trial 0", 100.0), (4, score), ("samples", ".png"), ("", ".safetensors"),

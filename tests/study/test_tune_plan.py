@@ -36,17 +36,22 @@ def options(tune_space: Path) -> StudyOptions:
 
 
 def test_a_call_that_comes_to_nothing_binds_the_folder_to_nothing(
-    town_pairs: Path, other_pairs: Path, options: StudyOptions, tiny: Callable[..., TrainConfig], tmp_path: Path
+    town_pairs: Path,
+    other_pairs: Path,
+    options: StudyOptions,
+    tiny: Callable[..., TrainConfig],
+    study_cache: Path,
+    tmp_path: Path,
 ) -> None:
     out = tmp_path / "study"
     with pytest.raises(ConfigError, match="The objective lpips cannot be computed here"):
-        tune(other_pairs, out, tiny(), replace(options, objectives=("lpips",)), cache=tmp_path / "cache")
+        tune(other_pairs, out, tiny(), replace(options, objectives=("lpips",)), cache=study_cache)
     assert not out.exists()
     for url, kind in (("sqlite:////nowhere/at/all.db", StorageError), ("oracle+nothing://me@host/it", ConfigError)):
         with pytest.raises(kind, match="cannot be"):
-            tune(other_pairs, out, tiny(), replace(options, storage=url), cache=tmp_path / "cache")
+            tune(other_pairs, out, tiny(), replace(options, storage=url), cache=study_cache)
         assert not (out / "study.json").exists()
-    found = tune(town_pairs, out, tiny(), options, cache=tmp_path / "cache")
+    found = tune(town_pairs, out, tiny(), options, cache=study_cache)
     assert found.trials[0].state == "complete"
     linked = {path.resolve().parent for path in (out / "tuning").glob("*/*.png")}
     assert linked == {town_pairs.resolve() / "train"}

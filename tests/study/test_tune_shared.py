@@ -76,7 +76,7 @@ def test_a_trial_whose_process_is_gone_is_put_back_with_its_settings_and_scores(
 
 
 def test_a_machine_that_comes_back_to_a_trial_that_was_given_up_goes_on_with_others(
-    town_pairs: Path, tune_space: Path, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    town_pairs: Path, tune_space: Path, tiny: Tiny, study_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
     score = climb.score
@@ -90,7 +90,7 @@ def test_a_machine_that_comes_back_to_a_trial_that_was_given_up_goes_on_with_oth
     told = type("Told", (), {"progress": lambda *_: None, "message": lambda _, text: said.append(text)})()
     url = f"sqlite:///{tmp_path / 'shared.db'}"
     options = StudyOptions(trials=2, images=4, rungs=1, space=tune_space, storage=url)
-    found = tune(town_pairs, tmp_path / "s", tiny(), options, reporter=told, cache=tmp_path / "cache")
+    found = tune(town_pairs, tmp_path / "s", tiny(), options, reporter=told, cache=study_cache)
     assert [trial.state for trial in found.trials] == ["complete", "complete"]  # from where it was
     assert said[0] == "trial 0 was given up by another machine, which heard nothing."
 
@@ -98,12 +98,13 @@ def test_a_machine_that_comes_back_to_a_trial_that_was_given_up_goes_on_with_oth
 def test_a_study_of_which_nothing_comes_says_why_and_ends_with_1(
     town_pairs: Path,
     tune_space: Path,
+    study_cache: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     words = ["tune", str(town_pairs), "--out", str(tmp_path / "s"), "--space", str(tune_space), "--images", "6"]
-    words += ["--rungs", "2", "--trials", "3", "--cache", str(tmp_path / "cache"), *tiny_settings()]
+    words += ["--rungs", "2", "--trials", "3", "--cache", str(study_cache), *tiny_settings()]
     monkeypatch.setattr(health, "_YOUNG", 0)
     monkeypatch.setattr(health, "_ONE_PICTURE", 1e9)
     assert app.run(words) == 1
@@ -119,13 +120,13 @@ def test_a_study_of_which_nothing_comes_says_why_and_ends_with_1(
 
 
 def test_a_budget_that_ended_trials_is_not_called_too_small(
-    town_pairs: Path, tune_space: Path, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    town_pairs: Path, tune_space: Path, tiny: Tiny, study_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(health, "_YOUNG", 0)
     monkeypatch.setattr(health, "_ONE_PICTURE", 1e9)
     options = StudyOptions(trials=1, images=6, rungs=2, space=tune_space)
-    tune(town_pairs, tmp_path / "s", tiny(), options, cache=tmp_path / "cache")
+    tune(town_pairs, tmp_path / "s", tiny(), options, cache=study_cache)
     over = replace(options, trials=9, budget=1e-3)
-    found = tune(town_pairs, tmp_path / "s", tiny(), over, cache=tmp_path / "cache")
+    found = tune(town_pairs, tmp_path / "s", tiny(), over, cache=study_cache)
     assert (found.ended, found.best) == (1, None)
     assert found.why_none.startswith("None of the 1 trials")

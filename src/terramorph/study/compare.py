@@ -51,6 +51,7 @@ from terramorph.training.state import CHECKPOINT, CONFIG
 STUDY = "study.json"
 FIGURES = "comparison.json"
 PAGE = "comparison.html"
+_PAGE_EVERY = 30.0  # seconds between two writings: dozens of charts
 
 
 class StudyReporter(Reporter, Protocol):
@@ -93,7 +94,7 @@ def compare(
 ) -> dict[str, Any]:
     """Run a study, or resume it.
 
-    All variants are trained with the first seed, then all with the next, and the page is written after each run, so
+    All variants are trained with the first seed, then all with the next, and the page is written again and again, so
     what is there is comparable at any time. Runs of one seed see the same pairs in the same order. A run that diverges
     is a row with a reason, and the study goes on.
 
@@ -141,7 +142,7 @@ def compare(
         records = {job: read_record(job.folder) for job in jobs}
         how = {"cache": Path(cache), "allowed": allowed}
         worker = _Worker(study, dataset, weights, how, reporter or SilentStudy(), tracker or NoTracking(), records)
-        document = _publish(worker, out)
+        shown = _publish(worker, out)
         for number, job in enumerate(jobs, 1):
             if worker.is_through(job):
                 worker.drop_checkpoint(job)
@@ -149,11 +150,12 @@ def compare(
             if stop():
                 break
             worker.reporter.run(job.name, number, len(jobs))
-            over = worker.go(job, stop)
-            document = _publish(worker, out)
-            if not over:
+            if not worker.go(job, stop):
                 break
-        return document
+            if time.monotonic() - shown > _PAGE_EVERY:
+                shown = _publish(worker, out)
+        _publish(worker, out)
+        return worker.document()
 
 
 def read_comparison(study: Study, dataset: Path, out: Path) -> dict[str, Any]:
@@ -161,14 +163,14 @@ def read_comparison(study: Study, dataset: Path, out: Path) -> dict[str, Any]:
     return make_comparison(study, dataset, {job: read_record(job.folder) for job in study.jobs(out)})
 
 
-def _publish(worker: _Worker, out: Path) -> dict[str, Any]:
-    """Write comparison.json and comparison.html, and return the former."""
-    document = make_comparison(worker.study, worker.dataset, worker.records)
+def _publish(worker: _Worker, out: Path) -> float:
+    """Write comparison.json and comparison.html; the time when it was done."""
+    document = worker.document()
     with atomic(out / FIGURES) as part:
         part.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     with atomic(out / PAGE) as part:
         part.write_text(render_comparison(document, out), encoding="utf-8")
-    return document
+    return time.monotonic()
 
 
 def _claim(out: Path, study: Study, dataset: Path, jobs: Sequence[Job]) -> None:
@@ -219,6 +221,10 @@ class _Worker:
     reporter: StudyReporter
     tracker: NoTracking
     records: dict[Job, Record]
+
+    def document(self) -> dict[str, Any]:
+        """What comparison.json holds."""
+        return make_comparison(self.study, self.dataset, self.records)
 
     def is_through(self, job: Job) -> bool:
         """Whether a run need not be touched. A refused one is tried again: its settings may be others now."""
