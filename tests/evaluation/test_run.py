@@ -108,12 +108,12 @@ def test_fid_is_computed_where_inceptions_weights_are(pairs: Path, feature_weigh
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         torch.save(InceptionFeatures().trunk.state_dict(), folder / INCEPTION_FILE)
-    found = evaluate(Model(bundle(), device="cpu"), pairs, out=tmp_path / "out", weights=folder, limit=3)
+    found = evaluate(Model(bundle(), device="cpu"), pairs, weights=folder, limit=2)
     assert found["reasons"] == {}
     assert 0 < found["fid"] != found["floor"]["fid"] > 0
     (folder / INCEPTION_FILE).write_bytes(b"")
     with pytest.raises(InputError, match="pt_inception"):
-        evaluate(Model(bundle(), device="cpu"), pairs, out=tmp_path / "out", weights=folder)
+        evaluate(Model(bundle(), device="cpu"), pairs, weights=folder)
 
 
 def test_the_page_is_complete_and_needs_no_network(pairs: Path, feature_weights: Path, tmp_path: Path) -> None:
@@ -174,11 +174,11 @@ def test_paper_mode_repeats_with_its_seed(pairs: Path, tmp_path: Path) -> None:
 
 def test_pairs_larger_than_the_bundle_are_resized_by_pil(tmp_path: Path) -> None:
     make_pairs(tmp_path / "data", "val", 2)
-    found = evaluate(Model(bundle(), device="cpu"), tmp_path / "data", out=tmp_path / "a")
+    found = evaluate(Model(bundle(), device="cpu"), tmp_path / "data")
     for file in (tmp_path / "data" / "val").iterdir():
         whole = Image.open(file)
         whole.resize((4 * SIDE, 2 * SIDE), Image.Resampling.NEAREST).save(file)
-    large = evaluate(Model(bundle(), device="cpu"), tmp_path / "data", out=tmp_path / "b")
+    large = evaluate(Model(bundle(), device="cpu"), tmp_path / "data")
     assert large["n"] == 2
     assert large["floor"]["rmse"] == pytest.approx(found["floor"]["rmse"], rel=0.05)
 

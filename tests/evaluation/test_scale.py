@@ -50,7 +50,7 @@ def test_native_scale_is_cut_and_not_resized(tmp_path: Path) -> None:
     sample = samples.read(0)
     assert np.array_equal(sample.source, whole[:, 18:82, 18:82])
     assert np.array_equal(sample.truth, whole[:, 18:82, 118:182])
-    found = evaluate(Model(bundle(NATIVE), device="cpu"), root, out=tmp_path / "out")
+    found = evaluate(Model(bundle(NATIVE), device="cpu"), root)
     assert found["protocol"]["resize"] == "none, the centre of 64 px is cut out"
     assert "scale of the files" in found["protocol"]["name"]
 
@@ -58,7 +58,7 @@ def test_native_scale_is_cut_and_not_resized(tmp_path: Path) -> None:
 def test_native_scale_enlarges_what_is_too_small_and_says_so(tmp_path: Path) -> None:
     make_pairs(tmp_path / "d" / "val", 1, 100)
     root = make_pairs(tmp_path / "d" / "val", 2, 50)
-    found = evaluate(Model(bundle(NATIVE), device="cpu"), root, out=tmp_path / "out")
+    found = evaluate(Model(bundle(NATIVE), device="cpu"), root)
     assert found["n"] == 3
     assert "2 of 3 pairs with a side under that: PIL bicubic, stored dtype" in found["protocol"]["resize"]
 
@@ -69,7 +69,7 @@ def test_otherwise_whole_pairs_are_resized(tmp_path: Path, recipe: dict[str, Any
     sample = Samples(open_pairs(root, "val"), bundle(recipe).header).read(0)
     half = Image.open(root / "val" / "p100-0.png").crop((0, 0, 100, 100)).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
     assert np.array_equal(sample.source, np.asarray(half).transpose(2, 0, 1))
-    found = evaluate(Model(bundle(recipe), device="cpu"), root, out=tmp_path / "out")
+    found = evaluate(Model(bundle(recipe), device="cpu"), root)
     assert found["protocol"]["resize"] == "PIL bicubic, stored dtype"
     assert found["protocol"]["name"] == "maps-256 at 64 px"
 

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from terramorph.evaluation.pictures import ERROR_TOP, error_map, viewable
+from terramorph.evaluation.pictures import ERROR_TOP, View, css
 from terramorph.metrics import METRICS, Metric
 from terramorph.metrics.catalog import FROZEN
 from terramorph.report.charts import gradient
 from terramorph.report.numbers import counted, percent
-from terramorph.report.pages import picture_uri, render_page
+from terramorph.report.pages import render_page
 from terramorph.report.tables import Cell, Table
 
 GROUPS = ("best", "median", "worst")
@@ -27,21 +26,13 @@ class Example:
     Attributes:
         group: best, median or worst.
         by: Score key that ordered the pairs.
-        id: The pair's name.
-        source: uint8 ``(C, S, S)``.
-        prediction: uint8 ``(D, S, S)``.
-        truth: uint8 ``(D, S, S)``.
-        mask: bool ``(S, S)``, True where valid.
+        view: The pair.
         values: Score key -> value of this pair.
     """
 
     group: str
     by: str
-    id: str
-    source: NDArray[np.uint8]
-    prediction: NDArray[np.uint8]
-    truth: NDArray[np.uint8]
-    mask: NDArray[np.bool_]
+    view: View
     values: Mapping[str, float]
 
 
@@ -53,23 +44,14 @@ def pick_examples(errors: Sequence[float], each: int = 3) -> list[tuple[str, int
         each: Pairs per group; fewer when there are not enough for three groups without repeats.
 
     Returns:
-        (group, index) for best (best first), median (around the middle) and worst (worst first); no index
-        twice.
+        (group, index) for best (best first), median (around the middle) and worst (worst first); no index twice.
     """
     order = sorted(range(len(errors)), key=lambda i: (errors[i], i))
     each = max(1, min(each, len(order) // 3))
     middle = (len(order) - each) // 2
-    picks = {
-        "best": order[:each],
-        "worst": order[::-1][:each],
-        "median": order[middle : middle + each],
-    }
-    seen: set[int] = set()
-    unique: dict[str, list[int]] = {}
-    for group, indices in picks.items():
-        unique[group] = [i for i in indices if i not in seen]
-        seen.update(indices)
-    return [(group, index) for group in GROUPS for index in unique[group]]
+    best, worst = order[:each], [i for i in order[::-1][:each] if i not in order[:each]]
+    median = [i for i in order[middle : middle + each] if i not in best + worst]
+    return [(group, i) for group, picks in zip(GROUPS, (best, median, worst), strict=True) for i in picks]
 
 
 def render_report(
@@ -88,11 +70,11 @@ def render_report(
         "report.html.j2",
         document=document,
         sentence=_sentence(document),
-        opened=[] if typical is None else [(f"The {typical.group} pair, {typical.id}", _pictures(typical))],
+        opened=[] if typical is None else [(f"The {typical.group} pair, {typical.view.id}", typical.view.pictures())],
         cards=_cards(document, metrics),
         scores=_scores(document, metrics),
         facts=_facts(document),
-        floor=("colour of the floor", _css(document["floor_colour"]["value"])),
+        floor=("colour of the floor", css(document["floor_colour"]["value"])),
         groups=_groups(examples, metrics),
         ordered_by=metrics[examples[0].by].name if examples else "",
         classes=_classes(document),
@@ -181,19 +163,14 @@ def _facts(document: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _pictures(example: Example) -> list[tuple[str, str]]:
-    error = error_map(example.prediction, example.truth, example.mask)
-    shown = {"input": example.source, "output": example.prediction, "truth": example.truth, "error": error}
-    return [(name, picture_uri(viewable(image))) for name, image in shown.items()]
-
-
 def _groups(examples: Sequence[Example], metrics: Mapping[str, Metric]) -> list[tuple[str, list[tuple[str, Any]]]]:
     """Name of a group, and rows of pictures with their titles."""
     groups: dict[str, list[tuple[str, Any]]] = {}
     for example in examples:
         have = [key for key in example.values if metrics[key].main or key == example.by]
         figures = [metrics[key].told(example.values[key]) for key in have]
-        groups.setdefault(example.group, []).append((" · ".join([example.id, *figures]), _pictures(example)))
+        title = " · ".join([example.view.id, *figures])
+        groups.setdefault(example.group, []).append((title, example.view.pictures()))
     return [(name, groups[name]) for name in GROUPS if name in groups]
 
 
@@ -213,7 +190,7 @@ def _classes(document: Mapping[str, Any]) -> Table | None:
             for other, cell in enumerate(line.tolist())
         ]  # fmt: skip
         share = float(whole / counts.sum())
-        first = [Cell(kind["name"], kind["name"], "strong", _css(kind["rgb"])), Cell(percent(share), share)]
+        first = [Cell(kind["name"], kind["name"], "strong", css(kind["rgb"])), Cell(percent(share), share)]
         rows.append([*first, Cell(METRICS["miou"].said(iou), iou, "strong"), *cells])
     caption = (
         "Rows are the truth, columns what was drawn, in percent of the row. A class is the nearest palette colour."
@@ -227,8 +204,3 @@ def _reasons(reasons: Mapping[str, str], metrics: Mapping[str, Metric]) -> list[
     for key, sentence in reasons.items():
         merged.setdefault(sentence, []).append(metrics[key].name)
     return [(", ".join(names), sentence) for sentence, names in merged.items()]
-
-
-def _css(colour: Sequence[int]) -> str:
-    bands = (list(colour) if len(colour) >= 3 else [colour[0]] * 3)[:3]
-    return f"rgb({bands[0]}, {bands[1]}, {bands[2]})"

@@ -17,10 +17,11 @@ from terramorph._version import __version__
 from terramorph.atomic import make_folder
 from terramorph.bundle import Bands, Bundle, load_bundle
 from terramorph.errors import ConfigError, DatasetError, InputError
-from terramorph.evaluation.discuss import Evidence, Setting, leading, pairs_again, write_discussion
+from terramorph.evaluation.discuss import Evidence, leading, write_discussion
 from terramorph.evaluation.facts import bundle_facts, palette_facts, protocol_facts
 from terramorph.evaluation.files import Spool, write_csv, write_json, write_text
 from terramorph.evaluation.look import Look, look_at
+from terramorph.evaluation.pictures import View
 from terramorph.evaluation.report import Example, pick_examples, render_report
 from terramorph.evaluation.samples import Sample, Samples, as_bytes
 from terramorph.evaluation.scoring import Instruments, Tally
@@ -253,6 +254,12 @@ class _Work:
             stored = as_bytes(sample.source, self.samples.header.source.scaling)
             evidence.add(stored, sample.truth, drawn, sample.mask)
 
+    def view(self, row: int, spool: Spool) -> View:
+        """A pair that was scored, read again, with its prediction."""
+        sample, palette = self.samples.read(self.places[row]), self.look.classes.palette
+        source = as_bytes(sample.source, self.samples.header.source.scaling)
+        return View(sample.id, source, sample.truth, spool.read(row), sample.mask, palette)
+
     def columns(self) -> dict[str, Any]:
         """The ids of the pairs, and what each of them scored."""
         return {"per_image": {"id": self.ids, **self.own.per_image}}
@@ -318,8 +325,7 @@ def _write(folder: Path, work: _Work, document: Mapping[str, Any], spool: Spool)
     write_json(folder / "metrics.json", document)
     if work.evidence is None:
         return
-    setting = Setting(model.mode, model.backend.noisy, work.look.shares, model.header.ground_resolution, model.seed)
-    facts = {
+    about = {
         "n": len(work.ids),
         "network": model.header.architecture.name,
         "direction": model.header.direction,
@@ -328,22 +334,23 @@ def _write(folder: Path, work: _Work, document: Mapping[str, Any], spool: Spool)
         "evaluated_by": __version__,
         "evaluation_seconds": round(document["seconds"] - work.drawing - work.evidence.seconds, 2),
         "drawing_seconds": round(work.drawing, 2),
+        "mode": model.mode,
+        "ground_resolution": model.header.ground_resolution,
+        "seed": model.seed,
     }
-    again = pairs_again(work.samples, work.places, spool, work.evidence)
-    write_discussion(folder, work.evidence, per_image, again, setting, facts)
+    how: dict[str, Any] = {"noisy": model.backend.noisy, "shares": work.look.shares}
+    write_discussion(folder, work.evidence, per_image, lambda row: work.view(row, spool), about, **how)
 
 
 def _examples(work: _Work, spool: Spool) -> list[Example]:
-    """The best, median and worst pairs with their pictures."""
+    """The best, median and worst pairs."""
     columns = work.own.per_image
     by = leading(columns)
     errors = [-value for value in columns[by.key]] if by.higher_is_better else columns[by.key]
     examples = []
     for group, row in pick_examples(errors):
-        sample = work.samples.read(work.places[row])
-        source = as_bytes(sample.source, work.samples.header.source.scaling)
         values = {name: column[row] for name, column in columns.items() if not math.isnan(column[row])}
-        examples.append(Example(group, by.key, sample.id, source, spool.read(row), sample.truth, sample.mask, values))
+        examples.append(Example(group, by.key, work.view(row, spool), values))
     return examples
 
 

@@ -17,7 +17,8 @@ from terramorph.evaluation.discuss.content import (
 )
 from terramorph.evaluation.discuss.covariates import map_covariates, on_border, source_covariates
 from terramorph.evaluation.discuss.roads import road_widths
-from terramorph.evaluation.discuss.section import Columns, Finding, View, correct
+from terramorph.evaluation.discuss.section import Columns, Finding, correct
+from terramorph.evaluation.pictures import View
 
 SIDE = 16
 EVERYWHERE = np.ones((SIDE, SIDE), bool)
@@ -25,7 +26,7 @@ EVERYWHERE = np.ones((SIDE, SIDE), bool)
 
 def look(row: int) -> View:
     image = np.zeros((1, SIDE, SIDE), np.uint8)
-    return View(f"p{row}", image, image, image, EVERYWHERE, None, None)
+    return View(f"p{row}", image, image, image, EVERYWHERE)
 
 
 def test_covariates_of_a_source_by_hand() -> None:

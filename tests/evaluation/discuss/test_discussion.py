@@ -57,9 +57,16 @@ def discussed(
     return json.loads((out / "discussion.json").read_text()), (out / "discussion.html").read_text()
 
 
-def test_aerial_to_map_has_every_subject_and_a_dozen_sentences_at_most(pairs: Path, tmp_path: Path) -> None:
-    document, _ = discussed(tmp_path, pairs, bundle())
-    metrics = json.loads((tmp_path / "metrics.json").read_text())
+@pytest.fixture(scope="module")
+def whole(pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], str]:
+    """Folder, discussion.json and page of an evaluation from aerial to map."""
+    out = tmp_path_factory.mktemp("whole")
+    return out, *discussed(out, pairs, bundle())
+
+
+def test_aerial_to_map_has_every_subject_and_a_dozen_sentences_at_most(whole: tuple[Path, dict[str, Any], str]) -> None:
+    out, document, _ = whole
+    metrics = json.loads((out / "metrics.json").read_text())
     assert list(document["facts"]) == ["content", "confusions", "roads", "pieces", "places", "worst", "draws"]
     assert document["about"]["map_side"] == "truth"
     assert document["confusions"]["matrix"]["rows_are_truth"] == metrics["confusion"]["rows_are_truth"]
@@ -69,8 +76,10 @@ def test_aerial_to_map_has_every_subject_and_a_dozen_sentences_at_most(pairs: Pa
     assert "no noise" in document["facts"]["draws"][0]
 
 
-def test_the_page_needs_no_network_opens_with_pictures_and_leads_to_its_parts(pairs: Path, tmp_path: Path) -> None:
-    document, page = discussed(tmp_path, pairs, bundle())
+def test_the_page_needs_no_network_opens_with_pictures_and_leads_to_its_parts(
+    whole: tuple[Path, dict[str, Any], str],
+) -> None:
+    _, document, page = whole
     assert not re.search(r"https?:|src=\"(?!data:)|href=\"(?!#|data:)|@import|url\((?!#)", page)
     assert set(re.findall(r'href="#([\w-]+)"', page)) - set(re.findall(r'id="([\w-]+)"', page)) == set()
     order = [page.index(part) for part in (">input<", ">output<", ">truth<", 'class="card"', "<h2>Findings")]

@@ -14,7 +14,8 @@ from terramorph.evaluation.discuss.draws import (
     sparsified,
     spread_and_error,
 )
-from terramorph.evaluation.discuss.section import Finding, Section, View, correct
+from terramorph.evaluation.discuss.section import Finding, Section, correct
+from terramorph.evaluation.pictures import View
 
 SIDE = 32
 EVERYWHERE = np.ones((SIDE, SIDE), bool)
@@ -22,7 +23,7 @@ EVERYWHERE = np.ones((SIDE, SIDE), bool)
 
 def look(row: int) -> View:
     image = np.zeros((3, SIDE, SIDE), np.uint8)
-    return View(f"p{row}", image, image, image, EVERYWHERE, None, None)
+    return View(f"p{row}", image, image, image, EVERYWHERE)
 
 
 def draws_of(rng: np.random.Generator, told: bool) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Which class is taken for which, and what that looks like."""
+"""Confusions: which class is taken for which, and what that looks like."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from terramorph.cartography import CLASSES, MAP_CLASSES
 from terramorph.evaluation.discuss.covariates import on_border
-from terramorph.evaluation.discuss.section import MADE_UP, Look, Pictures, Section, blended, css
+from terramorph.evaluation.discuss.section import Section
+from terramorph.evaluation.pictures import MADE_UP, Look, Pictures, blended, css
 from terramorph.report.numbers import percent
 from terramorph.report.tables import Cell, Row, Table
 
@@ -48,12 +49,7 @@ def _counted(truth: NDArray[np.uint8], prediction: NDArray[np.uint8], where: NDA
 
 
 def confusions_section(counts: ConfusionCounts, look: Look) -> Section:
-    """All confusions, and crops of the commonest.
-
-    Args:
-        counts: Of all images.
-        look: Shows a pair again.
-    """
+    """All confusions, and crops of the commonest."""
     title, images = "Which class is taken for which", np.stack(counts.images)
     whole: NDArray[np.int64] = images.sum(axis=0)
     wrong = whole.copy()

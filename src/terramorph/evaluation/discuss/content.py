@@ -1,4 +1,4 @@
-"""The score by content: which images are easy and which are hard, and what the worst of them have in common."""
+"""Scores by content: which images are easy and which are hard, and what the worst tenth has in common."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from terramorph.evaluation.discuss.covariates import COVARIATES, Covariate
-from terramorph.evaluation.discuss.section import Columns, Finding, Look, Section
+from terramorph.evaluation.discuss.section import Columns, Finding, Section
+from terramorph.evaluation.pictures import Look
 from terramorph.evaluation.statistics import FEW, Interval, mann_whitney, mean_interval, rank_correlation
 from terramorph.metrics import METRICS, Metric
 from terramorph.report.charts import chart, chart_svg, errorbars
@@ -29,7 +30,7 @@ _CHARTED, _PICTURED = 6, 8  # covariates, images
 
 @dataclass(frozen=True)
 class Bin:
-    """Images with alike covariates: the least and the largest, how many there are, and their mean score."""
+    """Images with similar covariates: least and largest, number, and mean score."""
 
     low: float
     high: float
@@ -42,12 +43,7 @@ Bins = Mapping[tuple[str, str], Sequence[Bin]]
 
 
 def score_columns(per_image: Mapping[str, Sequence[float]], confusions: Sequence[NDArray[np.int64]]) -> Columns:
-    """The scores that there are, by key of `SCORES`, each float64 ``(N,)``.
-
-    Args:
-        per_image: Columns of the evaluation; empty ones are left out.
-        confusions: int64 ``(7, 7)`` an image, or none where the target is no map.
-    """
+    """Those of `SCORES` that there are: columns of the evaluation, and figures of confusions, int64 ``(7, 7)`` each."""
     columns: Columns = {}
     matrices = torch.from_numpy(np.stack(confusions)) if confusions else None
     for score in SCORES:
@@ -59,7 +55,7 @@ def score_columns(per_image: Mapping[str, Sequence[float]], confusions: Sequence
 
 
 def leading(scores: Mapping[str, object]) -> Metric:
-    """What orders images from good to bad: LPIPS where there is one, else RMSE; as on the page of the evaluation."""
+    """The score that orders images from good to bad: LPIPS where there is one, else RMSE."""
     return next(score for score in SCORES if score.key in scores)
 
 
@@ -121,14 +117,7 @@ def content_tests(covariates: Columns, scores: Columns, generator: np.random.Gen
 
 
 def content_section(tests: Sequence[Finding], bins: Bins, count: int, lead: Metric) -> Section:
-    """The correlations as a table, and charts of those that go with the leading score most.
-
-    Args:
-        tests: Those of `content_tests`, corrected.
-        bins: Of `content_tests`.
-        count: Images.
-        lead: The leading score.
-    """
+    """Correlations of `content_tests`, corrected, as a table, and charts of the strongest with the leading score."""
     mine = {(test.subject[0], test.subject[1]): test for test in tests if test.section == "content"}
     title = "The score by content"
     if not mine:
@@ -202,13 +191,7 @@ def worst_tests(covariates: Columns, scores: Columns) -> list[Finding]:
 
 
 def worst_section(tests: Sequence[Finding], covariates: Columns, scores: Columns, look: Look) -> Section:
-    """The worst tenth beside the rest, and the worst images.
-
-    Args:
-        tests: Those of `worst_tests`, corrected.
-        covariates, scores: By key, float64 ``(N,)`` each.
-        look: Shows a pair again.
-    """
+    """The worst tenth beside the rest by `worst_tests`, corrected, and the worst images."""
     score, (order, size) = leading(scores), worst_first(scores)
     values, worst = scores[score.key], np.isin(np.arange(len(order)), order[:size])
     gallery = []

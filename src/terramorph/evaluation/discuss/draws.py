@@ -14,8 +14,8 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from terramorph.evaluation.discuss.section import Finding, Look, Pictures, Section
-from terramorph.evaluation.pictures import ERROR_TOP, viewable
+from terramorph.evaluation.discuss.section import Finding, Section
+from terramorph.evaluation.pictures import ERROR_TOP, Look, Pictures, viewable
 from terramorph.evaluation.statistics import (
     FEW,
     SURE,
@@ -168,23 +168,17 @@ def sparsified(error: NDArray[np.float64], by: NDArray[np.float64]) -> NDArray[n
 
 
 def no_draws_section(mode: str, noisy: bool) -> Section:
-    """Why nothing is said about disagreement, and how to get it."""
+    """Why nothing is said about disagreement."""
+    text = "There is one draw of each image, and it takes 2 or more samples to disagree."
     if mode != "paper":
         text = f"Mode {mode} has no noise and one draw of each image; in mode paper several draws can be compared."
     elif not noisy:
         text = "This model has no noise, so there is one draw of each image and nothing that could disagree."
-    else:
-        text = "There is one draw of each image, and it takes 2 or more samples to disagree."
     return Section("draws", "Where draws disagree", [text])
 
 
 def draw_data(counts: DrawCounts, generator: np.random.Generator) -> dict[str, Any]:
-    """Plain data of disagreement and error.
-
-    Args:
-        counts: Of all images.
-        generator: Draws the resamplings.
-    """
+    """Plain data of disagreement and error over all images."""
     calibrated = calibration(np.stack(counts.off), np.array(counts.pixels, np.float64), generator)
     rho = np.array([value for value in counts.rho if np.isfinite(value)])
     curves = np.stack(counts.curves).mean(axis=0)
@@ -231,14 +225,7 @@ def draw_tests(data: dict[str, Any]) -> list[Finding]:
 
 
 def draws_section(counts: DrawCounts, data: dict[str, Any], tests: list[Finding], look: Look) -> Section:
-    """Calibration, sparsification, and the images whose draws disagree most.
-
-    Args:
-        counts: Of all images.
-        data: From `draw_data`.
-        tests: Those of `draw_tests`, corrected.
-        look: Shows a pair again.
-    """
+    """Calibration by `draw_tests`, corrected; sparsification; and the images whose draws disagree most."""
     difference, images = Interval(**data["calibration"]["difference"]), data["images"]
     verdict = next((t for t in tests if t.section == "draws" and t.subject == ("calibration",) and t.shown), None)
     surely = (

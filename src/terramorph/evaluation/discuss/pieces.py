@@ -1,4 +1,4 @@
-"""What is left out and what is made up: pieces of roads, buildings and water that only one side has."""
+"""Omissions and hallucinations: pieces of roads, buildings and water that only one side has."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from terramorph.cartography import CLASSES, ROADS
 from terramorph.evaluation.discuss.roads import near
-from terramorph.evaluation.discuss.section import KEPT, MADE_UP, MISSED, Look, Pictures, Section, blended, css
+from terramorph.evaluation.discuss.section import Section
+from terramorph.evaluation.pictures import KEPT, MADE_UP, MISSED, Look, Pictures, blended, css
 from terramorph.evaluation.statistics import Interval, plain, ratio_intervals
 from terramorph.report.numbers import listed, percent
 from terramorph.report.tables import Cell, Table
@@ -100,13 +101,7 @@ def _components(mask: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], int]:
 
 
 def pieces_section(counts: Sequence[NDArray[np.int64]], look: Look, generator: np.random.Generator) -> Section:
-    """Omissions and hallucinations, and examples.
-
-    Args:
-        counts: Of each image a row for each of `KINDS`, int64 ``(3, 6)``: `Pieces.counts`.
-        look: Shows a pair again.
-        generator: Draws the resamplings.
-    """
+    """Omissions and hallucinations, from `Pieces.counts` of each of `KINDS`, int64 ``(3, 6)`` an image."""
     rows = np.stack(counts).astype(np.float64)
     body, data, left, extra = [], {}, [], []
     for number, kind in enumerate(KINDS):

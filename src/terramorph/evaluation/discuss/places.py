@@ -1,4 +1,4 @@
-"""Where the error lies: over the kinds of ground, and over the place within the image."""
+"""Places of the error: over the kinds of ground, and within the image."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terramorph.cartography import CLASSES, MAP_CLASSES
-from terramorph.evaluation.discuss.section import Section, css
+from terramorph.evaluation.discuss.section import Section
+from terramorph.evaluation.pictures import css
 from terramorph.evaluation.statistics import FEW, mean_interval, ratio_intervals
 from terramorph.report.charts import heat_map
 from terramorph.report.numbers import counted, percent, signed
@@ -62,13 +63,7 @@ class PlaceCounts:
 
 
 def places_section(counts: PlaceCounts, side: str | None, generator: np.random.Generator) -> Section:
-    """Error by class of ground, and by place in the image.
-
-    Args:
-        counts: Of all images.
-        side: ``truth`` or ``source``, whichever is the map; ``None`` where neither is.
-        generator: Draws the resamplings.
-    """
+    """Error by class of the map side, if there is one, and by place in the image."""
     rim, data = _rim(counts, generator)
     facts, table = [rim], None
     if side is not None:

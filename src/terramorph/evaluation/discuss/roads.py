@@ -28,7 +28,7 @@ def count_roads(truth: NDArray[np.int64], prediction: NDArray[np.int64]) -> NDAr
     """Road pixels of an image by width, and how many of them the other side has near.
 
     Args:
-        truth, prediction: `widths` of the roads, int64 ``(H, W)``.
+        truth, prediction: `road_widths`, int64 ``(H, W)``.
 
     Returns:
         int64 ``(4, 5)``: true, true and found, drawn, drawn and right, by `GROUPS`.
@@ -80,13 +80,7 @@ def near(mask: NDArray[np.bool_], reach: int = TOLERANCE) -> NDArray[np.bool_]:
 
 
 def roads_section(counts: Sequence[NDArray[np.int64]], metres: float | None, generator: np.random.Generator) -> Section:
-    """Recall and precision of roads by width.
-
-    Args:
-        counts: Of each image, by `count_roads`.
-        metres: Per pixel, or ``None`` where it is not known.
-        generator: Draws the resamplings.
-    """
+    """Recall and precision by width, from `count_roads` of each image; ``metres`` per pixel, or ``None``."""
     title = "Roads by width"
     true, found, drawn, right = np.stack(counts).astype(np.float64).transpose(1, 0, 2)
     if not true.sum():
