@@ -163,10 +163,10 @@ def test_a_study_that_changed_is_refused(
     hinge = LSGAN.replace('= "lsgan"\nsource', '= "hinge"\nsource')
     with pytest.raises(ConfigError, match=r"lsgan-seed0 holds a run with loss\.adversarial = 'lsgan', and 'hinge'"):
         compare(town_pairs, load_study(write_study(hinge)), finished, cache=study_cache)
-    with pytest.raises(ConfigError, match="holds another study: its images is 6 and now is 8"):
+    with pytest.raises(ConfigError, match="holds another study: images is 6 there and 8 here"):
         compare(town_pairs, load_study(write_study(LSGAN), images=8), finished, cache=study_cache)
     other = write_study(LSGAN, name="other.toml")
-    with pytest.raises(ConfigError, match="holds another study: its study is 'small' and now is 'other'"):
+    with pytest.raises(ConfigError, match="holds another study: study is small there and other here"):
         compare(town_pairs, load_study(other), finished, cache=study_cache)
     (finished / "study.json").unlink()
     with pytest.raises(ConfigError, match="holds runs that are not of a study"):

@@ -207,5 +207,5 @@ def test_runs_are_scored_on_val_or_on_test_without_val_or_on_what_is_asked_for(
     assert compare(pairs, load_study(write_study(), split="train"), tmp_path / "c", **stop)["split"] == "train"
     with pytest.raises(DatasetError, match="has no split 'val'"):
         compare(pairs, load_study(write_study(), split="val"), tmp_path / "d", **stop)
-    with pytest.raises(ConfigError, match="its split is 'test' and now is 'train'"):
+    with pytest.raises(ConfigError, match="split is test there and train here"):
         compare(pairs, load_study(write_study(), split="train"), tmp_path / "b", **stop)

@@ -189,7 +189,7 @@ def test_a_study_stops_between_steps_and_goes_on_though_its_data_set_was_moved(
     assert [trial.state for trial in found.trials] == ["running"]
     assert not found.finished
     stopped = max(found.trials[0].scores)
-    with pytest.raises(ConfigError, match="another dataset"):
+    with pytest.raises(ConfigError, match="holds another study: dataset is"):
         tune(town_pairs, out, tiny(), options, cache=study_cache)
     here.rename(there)
     found = tune(there, out, tiny(), options, cache=study_cache)
@@ -309,11 +309,11 @@ def test_a_folder_of_another_study_is_refused(
         (copied / split).mkdir(parents=True)
         for file in (town_pairs / split).iterdir():
             (copied / split / file.name).symlink_to(file)
-    with pytest.raises(ConfigError, match="is a study with another dataset"):
+    with pytest.raises(ConfigError, match="holds another study: dataset is"):
         tune(copied, study.out, tiny(), options, cache=study_cache)
-    with pytest.raises(ConfigError, match="is a study with another preset"):
+    with pytest.raises(ConfigError, match="holds another study: another preset"):
         tune(town_pairs, study.out, tiny(ema=0.5), options, cache=study_cache)
-    with pytest.raises(ConfigError, match=r"is a study with another images \(\[2, 6, 18\] there, \[3, 9, 27\] here\)"):
+    with pytest.raises(ConfigError, match=r"images is \[2, 6, 18\] there and \[3, 9, 27\] here"):
         tune(town_pairs, study.out, tiny(), replace(options, images=27), cache=study_cache)
 
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from terramorph.errors import InputError
+from terramorph.metrics.perceptual import read_weights
 
 INCEPTION_FILE = "pt_inception-2015-12-05-6726825d.pth"
 
@@ -203,9 +204,9 @@ class InceptionFeatures(nn.Module):
         Raises:
             InputError: The file is missing or damaged, or holds other weights.
         """
-        path = Path(folder) / INCEPTION_FILE
-        state = _read(path)
-        network = cls()
+        path, network = Path(folder) / INCEPTION_FILE, cls()
+        whole = read_weights(path, "FID needs it there")
+        state = {name: whole[name] for name in whole if not name.startswith("fc.") and not name.endswith(_COUNTER)}
         own = network.trunk.state_dict()
         _check(state, {name: value for name, value in own.items() if not name.endswith(_COUNTER)}, path)
         network.trunk.load_state_dict(own | state)
@@ -254,20 +255,6 @@ def resize(images: Tensor, side: int) -> Tensor:
         share = places - before
         images = torch.lerp(low, high, share.view(-1, 1) if dim == 2 else share)
     return images
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise InputError(f"There is no {path.name} in {path.parent}, and FID needs it there.")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # the unpickler answers damage with almost any exception there is
-        raise InputError(f"{path} cannot be read as a PyTorch state dict; download it again.") from error
-    if not isinstance(state, Mapping) or not all(
-        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
-    ):
-        raise InputError(f"{path} is not a state dict of tensors; put the Inception weights for FID in its place.")
-    return {name: value for name, value in state.items() if not name.startswith("fc.") and not name.endswith(_COUNTER)}
 
 
 def _check(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path) -> None:

@@ -10,7 +10,6 @@ CVPR 2018). The weights are two state dicts in one folder, both read with ``weig
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -31,6 +30,7 @@ _SLICE_CHANNELS = (64, 128, 256, 384, 384, 512, 512)
 _SHIFT = (-0.030, -0.088, -0.188)
 _SCALE = (0.458, 0.448, 0.450)
 _EPSILON = 1e-8
+_NEEDED = f"LPIPS, FD and KD need {BACKBONE_FILE} and {HEADS_FILE}, so give the folder that holds both"
 
 
 class Fire(nn.Module):
@@ -107,7 +107,7 @@ class SqueezeNetFeatures(nn.Module):
             InputError: The file is missing, is not a state dict, or does not fit.
         """
         network = cls()
-        _load(network.layers, _read_state(Path(folder) / BACKBONE_FILE), Path(folder) / BACKBONE_FILE)
+        _load(network.layers, read_weights(Path(folder) / BACKBONE_FILE, _NEEDED), Path(folder) / BACKBONE_FILE)
         return network
 
     def forward(self, images: Tensor) -> Features:
@@ -166,7 +166,7 @@ class Lpips(nn.Module):
             InputError: A file is missing, is not a state dict, or does not fit.
         """
         path = Path(folder) / HEADS_FILE
-        state = _read_state(path)
+        state = read_weights(path, _NEEDED)
         names = [f"lin{k}.model.1.weight" for k in range(len(_SLICE_CHANNELS))]
         missing = [name for name in names if name not in state]
         if missing:
@@ -240,17 +240,25 @@ def _check_images(images: Tensor) -> None:
         )
 
 
-def _read_state(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path, needed: str) -> dict[str, Tensor]:
+    """Read a state dict.
+
+    Args:
+        path: A file saved by PyTorch, read with ``weights_only``.
+        needed: What needs it, for the error.
+
+    Raises:
+        InputError: It is missing, damaged or not a state dict.
+    """
     if not path.is_file():
-        raise InputError(
-            f"There is no {path.name} in {path.parent}; LPIPS, FD and KD need {BACKBONE_FILE} and {HEADS_FILE}, so "
-            "give the folder that holds both."
-        )
+        raise InputError(f"There is no {path.name} in {path.parent}; {needed}.")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
+    except Exception as error:  # the unpickler answers damage with almost any exception there is
         raise InputError(f"{path} cannot be read as a PyTorch state dict; download it again.") from error
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, Mapping) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
+    ):
         raise InputError(f"{path} is not a state dict of tensors; download it again.")
     return dict(state)
 

@@ -32,9 +32,9 @@ from terramorph.study.run import (
     Record,
     first_warning,
     flat_settings,
-    is_same_folder,
     read_record,
     require_same,
+    require_same_study,
     score,
     seconds_per_image,
     train_for,
@@ -184,17 +184,11 @@ def _claim(out: Path, study: Study, dataset: Path, jobs: Sequence[Job]) -> None:
     }
     if (out / STUDY).is_file():
         try:
-            there = parse_json((out / STUDY).read_text(encoding="utf-8"))
-            if is_same_folder(there["dataset"], dataset):
-                there["dataset"] = mine["dataset"]
-            changed = next((key for key in mine if there[key] != mine[key]), None)
+            require_same_study(parse_json((out / STUDY).read_text(encoding="utf-8")), mine, out)
+        except ConfigError:
+            raise
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ConfigError(f"{out / STUDY} cannot be read ({error}); choose another `out`.") from error
-        if changed is not None:
-            raise ConfigError(
-                f"{out} holds another study: its {changed} is {there[changed]!r} and now is {mine[changed]!r}; choose "
-                "another `out`."
-            )
     elif any(out.joinpath("runs").glob("*")):
         raise ConfigError(f"{out} holds runs that are not of a study; choose another `out`.")
     for job in jobs:

@@ -15,7 +15,7 @@ from terramorph.errors import ConfigError, StorageError, raised_as
 from terramorph.metrics import METRICS
 from terramorph.study.definition import stretched
 from terramorph.study.objectives import choose_objectives
-from terramorph.study.run import is_same_folder
+from terramorph.study.run import require_same_study
 from terramorph.study.space import Space, changed, load_space, space_of
 from terramorph.study.splits import choose_splits, link_pairs
 from terramorph.training import TrainConfig, parse_config
@@ -151,7 +151,7 @@ def make_plan(
     splits = choose_splits(dataset, preset.seed)
     begun = load_plan(out) if (out / PLAN).is_file() else None
     if begun is not None:
-        _require_same(begun.plain(), {"dataset": str(dataset.resolve())}, out)
+        require_same_study(begun.plain(), {"dataset": str(dataset.resolve())}, out)
     weights = options.weights.resolve() if options.weights else begun.weights if begun else None
     objectives = choose_objectives(options.objectives, dataset, splits.tuning_split, preset, weights, allowed)
     per_step = preset.batch_size * preset.accumulate
@@ -176,7 +176,7 @@ def make_plan(
         weights=weights,
     )
     if begun is not None:
-        _require_same(begun.plain(), plan.plain(), out)
+        require_same_study(begun.plain(), plan.plain(), out)
     return plan
 
 
@@ -198,7 +198,7 @@ def keep_plan(out: Path, plan: StudyPlan) -> None:
     with in_turn(out):
         begun = load_plan(out) if (out / PLAN).is_file() else None
         if begun is not None:
-            _require_same(begun.plain(), plan.plain(), out)
+            require_same_study(begun.plain(), plan.plain(), out)
             plan = replace(plan, weights=plan.weights or begun.weights)
         # Links without a plan are those of a call that came to nothing, and may be of another dataset.
         link_pairs(plan.dataset, splits, out / TUNING, anew=begun is None or begun.dataset != plan.dataset)
@@ -258,15 +258,3 @@ def load_plan(out: Path) -> StudyPlan:
     if unknown is not None:
         raise ConfigError(f"Trials of {out} are ranked by {unknown}, and there is no metric {unknown!r} here; add it.")
     return plan
-
-
-def _require_same(theirs: dict[str, Any], ours: dict[str, Any], out: Path) -> None:
-    """Raise ConfigError for the first thing in which two studies differ."""
-    for key, value in ours.items():
-        if theirs[key] != value and not (key == "dataset" and is_same_folder(theirs[key], Path(value))):
-            short = isinstance(value, str | list) and len(str(value)) < 200
-            said = f" ({theirs[key]} there, {value} here)" if short else ""
-            raise ConfigError(
-                f"{out} is a study with another {key}{said}; go on with what it was begun with, or choose another "
-                "`out`."
-            )

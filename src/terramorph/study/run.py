@@ -7,6 +7,7 @@ import gc
 import json
 import math
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -217,6 +218,17 @@ def require_same(out: Path, dataset: Path, config: TrainConfig) -> None:
         )
     if not is_same_folder(pairs, dataset):
         raise ConfigError(f"{out} holds a run on {pairs}, and {dataset} is wanted; choose another folder.")
+
+
+def require_same_study(theirs: Mapping[str, Any], ours: Mapping[str, Any], out: Path) -> None:
+    """Raise ConfigError for the first thing in which the study in OUT and another differ, but for a moved dataset."""
+    for key, value in ours.items():
+        if theirs[key] != value and not (key == "dataset" and is_same_folder(theirs[key], Path(value))):
+            short = isinstance(value, str | int | float | list | None) and len(str(value)) < 200
+            said = f"{key} is {theirs[key]} there and {value} here" if short else f"another {key}"
+            raise ConfigError(
+                f"{out} holds another study: {said}; go on with what it was begun with, or choose another `out`."
+            )
 
 
 def is_same_folder(recorded: str, dataset: Path) -> bool:

@@ -1,8 +1,7 @@
-"""Where the runs of a study are kept besides its own folder: nowhere, or in an MLflow store of their own.
+"""Tracking of a study's runs elsewhere: nowhere, or in an MLflow store.
 
-TensorBoard's files stand in every run's folder anyway (`terramorph.training.runlog`). MLflow adds one place in which
-all runs of a study can be sorted and set beside each other: `mlflow ui --backend-store-uri sqlite:///OUT/mlflow.db`.
-No server is needed to write it, and nothing is sent anywhere.
+`mlflow ui --backend-store-uri sqlite:///OUT/mlflow.db` sorts all runs of a study and sets them beside each other. No
+server is needed to write the store, and nothing is sent anywhere.
 """
 
 from __future__ import annotations
@@ -18,45 +17,38 @@ from pathlib import Path
 from typing import Any
 
 from terramorph.atomic import locked
-from terramorph.errors import MissingPackageError, StorageError
+from terramorph.errors import MissingPackageError, StorageError, raised_as
 
 _PARAMETERS_AT_ONCE = 100  # MLflow takes no more in one call
 
 
 class NoTracking:
-    """A tracker that keeps nothing, and what all others are: trackers of runs, and runs while they go."""
+    """A tracker that keeps nothing; base of all trackers, and of their runs."""
 
     @contextmanager
     def run(self, name: str, parameters: Mapping[str, Any]) -> Iterator[NoTracking]:
-        """A run for as long as the block lasts; one of the same name goes on.
-
-        Args:
-            name: of the run, unique among those of this tracker.
-            parameters: what it is run with, by dotted key; the same whenever it goes on.
-        """
+        """A run for as long as the block lasts, with settings by dotted key; one of the same name goes on."""
         yield self
 
     def log_metrics(self, values: Mapping[str, float | None], step: int) -> None:
-        """Scores or losses after so many images; those that are None or not finite are left out."""
+        """Keep scores after so many images, but those that are None or not finite."""
 
     def log_artifact(self, path: Path, folder: str = "") -> None:
-        """A file of the run, such as its sample sheet or its bundle; `folder` groups them."""
+        """Keep a file of the run; `folder` groups files."""
 
     def fail(self, reason: str) -> None:
-        """The run came to nothing, one sentence why."""
+        """Keep why the run came to nothing."""
 
 
 class MlflowTracking(NoTracking):
-    """Runs in an MLflow store: the SQLite file OUT/mlflow.db, and OUT/mlflow-artifacts beside it.
-
-    Several processes may write into one store.
+    """Runs in the MLflow store OUT/mlflow.db, files in OUT/mlflow-artifacts; several processes may write at once.
 
     Args:
         out: folder of the study.
         experiment: name that its runs stand under.
 
     Raises:
-        MissingPackageError: if MLflow is not installed.
+        MissingPackageError: MLflow is not installed.
         StorageError: from here and every method, if the store cannot be read or written.
     """
 
@@ -76,7 +68,7 @@ class MlflowTracking(NoTracking):
             # Two processes that make the tables of a new store at once get in each other's way.
             out.mkdir(parents=True, exist_ok=True)
             busy = StorageError(f"Another process holds {out / 'mlflow.lock'}; end it if it hangs.")
-            with locked(out / "mlflow.lock", busy, wait=120), self._storing():
+            with locked(out / "mlflow.lock", busy, wait=120), self.storing():
                 self._client = MlflowClient(tracking_uri=f"sqlite:///{self.store}")
                 known = self._client.get_experiment_by_name(experiment)
                 self._experiment = (
@@ -90,7 +82,7 @@ class MlflowTracking(NoTracking):
         """A run in the store: FINISHED after the block, or FAILED if it came to nothing or the block raises."""
         from mlflow.entities import Param
 
-        with _quiet(), self._storing():
+        with self.storing():
             quoted = name.replace("'", "\\'")
             known = self._client.search_runs([self._experiment], f"attributes.run_name = '{quoted}'", max_results=1)
             run = known[0] if known else self._client.create_run(self._experiment, run_name=name)
@@ -104,39 +96,31 @@ class MlflowTracking(NoTracking):
             yield tracked
             status = "FAILED" if tracked.failed else "FINISHED"
         finally:
-            with _quiet(), self._storing():
+            with self.storing():
                 self._client.set_terminated(number, status)
 
     @contextmanager
-    def _storing(self) -> Iterator[None]:
-        """MLflow's errors and the database's, as one sentence."""
+    def storing(self) -> Iterator[None]:
+        """Errors of MLflow and of the database as one sentence; warnings of MLflow held back."""
         from mlflow.exceptions import MlflowException
         from sqlalchemy.exc import SQLAlchemyError
 
-        try:
+        def refused(reason: str) -> StorageError:
+            return StorageError(f"The MLflow store {self.store} cannot be used ({reason}); make it writable.")
+
+        with _quiet(), raised_as(refused, MlflowException, SQLAlchemyError, OSError):
             yield
-        except (MlflowException, SQLAlchemyError, OSError) as error:
-            if isinstance(error, StorageError):
-                raise
-            reason = " ".join(str(error).split())[:200].rstrip(".")
-            raise StorageError(
-                f"The MLflow store {self.store} cannot be used ({reason}); make it writable, or track without it."
-            ) from error
 
 
 class _MlflowRun(NoTracking):
-    """A run of an MLflow store.
-
-    Attributes:
-        failed: whether it came to nothing.
-    """
+    """A run of an MLflow store; `failed`: whether it came to nothing."""
 
     def __init__(self, store: MlflowTracking, number: str) -> None:
         self._store, self._number = store, number
         self.failed = False
 
     def log_metrics(self, values: Mapping[str, float | None], step: int) -> None:
-        """Into the store, at once."""
+        """Write into the store."""
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
@@ -145,24 +129,24 @@ class _MlflowRun(NoTracking):
             for key, value in values.items()
             if value is not None and math.isfinite(value)
         ]
-        with _quiet(), self._store._storing():
+        with self._store.storing():
             self._store._client.log_batch(self._number, metrics=listed)
 
     def log_artifact(self, path: Path, folder: str = "") -> None:
-        """A copy into the store's own folder."""
-        with _quiet(), self._store._storing():
+        """Copy into the store's folder."""
+        with self._store.storing():
             self._store._client.log_artifact(self._number, str(path), folder or None)
 
     def fail(self, reason: str) -> None:
-        """As a tag, at once; the status follows at the run's end."""
+        """Write a tag; the status follows at the run's end."""
         self.failed = True
-        with _quiet(), self._store._storing():
+        with self._store.storing():
             self._store._client.set_tag(self._number, "reason", reason)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Holds back what MLflow and the libraries beneath it say about each other's deprecated parts."""
+    """Hold back warnings of MLflow and the libraries beneath it about each other's deprecated parts."""
     with warnings.catch_warnings():
         for category in (DeprecationWarning, PendingDeprecationWarning, FutureWarning, ResourceWarning):
             warnings.simplefilter("ignore", category)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from terramorph.errors import ConfigError, MissingPackageError, StorageError, TerramorphError
+from terramorph.errors import ConfigError, MissingPackageError, StorageError, raised_as
 from terramorph.metrics import METRICS
 from terramorph.study.plan import ETA, IN_FOLDER, StudyPlan, in_turn
 
@@ -196,15 +196,11 @@ class Trials:
         from optuna.exceptions import OptunaError, TrialPruned, UpdateFinishedTrialError
         from sqlalchemy.exc import SQLAlchemyError
 
-        try:
+        def refused(reason: str) -> StorageError:
+            return StorageError(f"The study's storage {self.url} cannot be used ({reason}); free or restore it.")
+
+        with raised_as(refused, OptunaError, SQLAlchemyError, OSError):
             yield
-        except (TerramorphError, TrialPruned, UpdateFinishedTrialError):
-            raise
-        except (OptunaError, SQLAlchemyError, OSError) as error:
-            reason = " ".join(str(error.__cause__ or error).split())[:160].rstrip(".")
-            raise StorageError(
-                f"The study's storage {self.url} cannot be used ({reason}); free or restore it, and run again."
-            ) from error
 
 
 def make_sampler(plan: StudyPlan, wanted: int) -> optuna.samplers.BaseSampler:
