@@ -193,7 +193,7 @@ class Trials:
     @contextmanager
     def storing(self) -> Iterator[None]:
         """Errors of the storage as one sentence."""
-        from optuna.exceptions import OptunaError, TrialPruned, UpdateFinishedTrialError
+        from optuna.exceptions import OptunaError
         from sqlalchemy.exc import SQLAlchemyError
 
         def refused(reason: str) -> StorageError:
