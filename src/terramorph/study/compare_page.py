@@ -252,6 +252,7 @@ def effect_table(document: Mapping[str, Any]) -> Table:
     body: list[Row] = []
     for row in document["effects"]:
         metric, verdict = METRICS[row["metric"]], row["verdict"]
+        p = {key: DASH if row[key] is None else f"{row[key]:.2g}" for key in ("p", "corrected")}
         body.append(
             [
                 row["variant"],
@@ -259,13 +260,12 @@ def effect_table(document: Mapping[str, Any]) -> Table:
                 *(_cell(means[name][metric.key], metric.said) for name in (BASE, row["variant"])),
                 Cell(difference_of(row), row["difference"]),
                 Cell(DASH if row["over"] == "nothing" else interval_of(row), row["low"]),
-                row["over"],
-                Cell(f"{row['seeds'][0]}, {row['seeds'][1]}"),
-                *(_cell(row[p], "{:.2g}".format) for p in ("p", "corrected")),
+                Cell(row["over"], row["over"], below=f"{row['seeds'][0]} and {row['seeds'][1]} runs"),
+                Cell(p["p"], row["p"], below=f"{p['corrected']} corrected"),
                 Cell(verdict, verdict, verdict if verdict in _COLOURS else "soft"),
             ]
         )
-    head = ["Variant", "Metric", "Base", "Variant", "Difference", "95 % interval", "Over", "Runs", "p", "p corrected"]
+    head = ["Variant", "Metric", "Base", "Variant", "Difference", "95 % interval", "Over", "p"]
     anchors = [anchor(row["variant"], row["metric"]) for row in document["effects"]]
     return Table([*head, "Verdict"], body, anchors=anchors)
 

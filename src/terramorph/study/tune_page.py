@@ -80,7 +80,9 @@ def _lead(result: TuneResult) -> str:
             f"Trial {best.number} is the best on the pairs it was chosen by, which flatters it; confirm it on "
             f"{result.plan.confirmed_on}."
         )
-    said = conclude(result.confirmation)
+    document = result.confirmation
+    effects = [row for row in document["effects"] if row["metric"] in result.plan.objectives]
+    said = conclude({**document, "effects": effects})
     return said[0].text if said else "The confirmation is done."
 
 
@@ -194,6 +196,8 @@ def _slices(result: TuneResult) -> list[tuple[str, Markup]]:
                 shown = [(trial, places.index(repr(tested)), value) for trial, tested, value in shown]
             elif parameter.log:
                 axes.set_xscale("log")
+                axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+                axes.xaxis.set_minor_formatter(lambda value, _: "")
             tips = _dots(axes, shown, result)
         drawn.append((key, charts.chart_svg(figure, f"{metric.name} over {key}", tips)))
     return drawn
