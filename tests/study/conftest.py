@@ -6,6 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from markupsafe import Markup
+
+from terramorph.report import charts
 
 BASE = """
 [base]
@@ -48,6 +51,12 @@ def tune_space(tmp_path_factory: pytest.TempPathFactory) -> Path:
         '"optimizer.learning_rate" = { low = 1e-5, high = 1e-2, log = true }\n"batch_size" = { choices = [1, 2] }\n'
     )
     return path
+
+
+@pytest.fixture(autouse=True)
+def _charts_are_not_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing them takes longer than the trainings here; the studies that modules share have real ones."""
+    monkeypatch.setattr(charts, "chart_svg", lambda figure, name, tips=(): Markup('<svg class="chart"></svg>'))
 
 
 @pytest.fixture(scope="session")

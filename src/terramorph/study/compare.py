@@ -142,7 +142,7 @@ def compare(
         records = {job: read_record(job.folder) for job in jobs}
         how = {"cache": Path(cache), "allowed": allowed}
         worker = _Worker(study, dataset, weights, how, reporter or SilentStudy(), tracker or NoTracking(), records)
-        shown = _publish(worker, out)
+        shown = time.monotonic()
         for number, job in enumerate(jobs, 1):
             if worker.is_through(job):
                 worker.drop_checkpoint(job)
@@ -153,9 +153,9 @@ def compare(
             if not worker.go(job, stop):
                 break
             if time.monotonic() - shown > _PAGE_EVERY:
-                shown = _publish(worker, out)
-        _publish(worker, out)
-        return worker.document()
+                _publish(worker, out)
+                shown = time.monotonic()
+        return _publish(worker, out)
 
 
 def read_comparison(study: Study, dataset: Path, out: Path) -> dict[str, Any]:
@@ -163,14 +163,14 @@ def read_comparison(study: Study, dataset: Path, out: Path) -> dict[str, Any]:
     return make_comparison(study, dataset, {job: read_record(job.folder) for job in study.jobs(out)})
 
 
-def _publish(worker: _Worker, out: Path) -> float:
-    """Write comparison.json and comparison.html; the time when it was done."""
-    document = worker.document()
+def _publish(worker: _Worker, out: Path) -> dict[str, Any]:
+    """Write comparison.json and comparison.html, and return the former."""
+    document = make_comparison(worker.study, worker.dataset, worker.records)
     with atomic(out / FIGURES) as part:
         part.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     with atomic(out / PAGE) as part:
         part.write_text(render_comparison(document, out), encoding="utf-8")
-    return time.monotonic()
+    return document
 
 
 def _claim(out: Path, study: Study, dataset: Path, jobs: Sequence[Job]) -> None:
@@ -215,10 +215,6 @@ class _Worker:
     reporter: StudyReporter
     tracker: NoTracking
     records: dict[Job, Record]
-
-    def document(self) -> dict[str, Any]:
-        """What comparison.json holds."""
-        return make_comparison(self.study, self.dataset, self.records)
 
     def is_through(self, job: Job) -> bool:
         """Whether a run need not be touched. A refused one is tried again: its settings may be others now."""

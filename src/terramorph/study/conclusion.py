@@ -89,14 +89,8 @@ class TuneResult:
         return next((trial for trial in self.trials if trial.is_preset), None)
 
 
-def conclude(out: Path, plan: StudyPlan, trials: Trials, wanted: int | None = None) -> TuneResult:
-    """Write `best.toml`, `best.safetensors` and `report.html` of what is known so far.
-
-    Raises:
-        StorageError: they cannot be written, or the best trial's bundle is gone.
-    """
-    from terramorph.study.tune_page import render_study
-
+def standing(out: Path, plan: StudyPlan, trials: Trials, wanted: int | None = None) -> TuneResult:
+    """How a study stands; nothing is written."""
     known, numbers = trials.all(), trials.front()
     complete = [trial for trial in known if trial.state == "complete"]
     best, front = best_of(complete, plan.objectives[0]), tuple(one for one in complete if one.number in numbers)
@@ -104,7 +98,18 @@ def conclude(out: Path, plan: StudyPlan, trials: Trials, wanted: int | None = No
     if best is not None and not best.is_preset:
         document = read_comparison(_comparison(plan, best), plan.dataset, out / CONFIRM)
         confirmation = document if document["finished"] else None
-    result = TuneResult(out, plan, tuple(known), best, front, wanted or len(known), confirmation)
+    return TuneResult(out, plan, tuple(known), best, front, wanted or len(known), confirmation)
+
+
+def conclude(result: TuneResult) -> TuneResult:
+    """Write `best.toml`, `best.safetensors` and `report.html` of a study, and return it.
+
+    Raises:
+        StorageError: they cannot be written, or the best trial's bundle is gone.
+    """
+    from terramorph.study.tune_page import render_study
+
+    out, best = result.out, result.best
     if best is not None:
         with atomic(out / PRESET) as part:
             part.write_text(_as_toml(result, best), encoding="utf-8")
@@ -158,9 +163,9 @@ def confirm_study(
         plan = replace(plan, weights=weights.resolve())
         keep_plan(out, plan)
     trials = Trials(out, plan, storage)
-    result = conclude(out, plan, trials)
+    result = standing(out, plan, trials)
     if result.best is None or result.best.is_preset:
-        return result
+        return conclude(result)
     choose_objectives(plan.objectives, plan.dataset, plan.confirmed_on, plan.preset, plan.weights, allowed)
     compare(
         plan.dataset,
@@ -172,7 +177,7 @@ def confirm_study(
         should_stop=should_stop,
         allowed=allowed,
     )
-    return conclude(out, plan, trials)
+    return conclude(standing(out, plan, trials))
 
 
 def _comparison(plan: StudyPlan, best: Trial) -> Study:

@@ -31,7 +31,7 @@ from terramorph.data import DEFAULT_CACHE
 from terramorph.errors import ConfigError
 from terramorph.metrics import Metric, add_metrics, added_metrics
 from terramorph.study.climb import Work, Worker
-from terramorph.study.conclusion import TuneResult, conclude
+from terramorph.study.conclusion import TuneResult, conclude, standing
 from terramorph.study.plan import SilentTuning, StudyOptions, TuneReporter, keep_plan, make_plan
 from terramorph.study.trials import Trials, require_optuna
 from terramorph.training import TrainConfig
@@ -89,7 +89,7 @@ def tune(
     kept = Trials(out, plan, options.storage)
     if work.is_late and not any(trial.scores or trial.state != "running" for trial in kept.all()):
         raise work.too_small()
-    return conclude(out, plan, kept, options.trials)
+    return conclude(standing(out, plan, kept, options.trials))
 
 
 def _work_together(work: Work, listener: TuneReporter, asked: Callable[[], bool]) -> None:
