@@ -1,4 +1,4 @@
-"""Which map classes a side shows: those of its style, or of the flat colours that it is drawn in, or none."""
+"""Map classes of a side: those of its style, or of the flat colours it is drawn in, or none."""
 
 from __future__ import annotations
 
@@ -73,14 +73,14 @@ def find_classes(images: list[Image], declared: str | None = None, asked: str | 
 
 
 def _ground_is_land(palette: Palette, pixels: NDArray[np.uint8]) -> bool:
-    """Whether land is not far rarer than buildings and roads: the ground of other styles has the colours of these."""
+    """Whether land is not far rarer than buildings and roads, whose colours the ground of other styles has."""
     counts = np.bincount(palette.classify(pixels[None])[0], minlength=len(CLASSES))
     land, building, road = (int(counts[CLASSES.index(name)]) for name in ("land", "building", "road"))
     return 2 * land >= max(building, road)
 
 
 def _palettes(declared: str | None, asked: str | None) -> list[Palette]:
-    """Those of styles, in the order in which they are tried."""
+    """Palettes of styles, in the order in which they are tried."""
     if asked is not None:
         return [CLASSIC if asked in _OF_CLASSIC else palette_of(load_style(asked))]
     if declared is None or declared in _OF_CLASSIC:

@@ -1,4 +1,4 @@
-"""What stands beside the scores: the protocol, the bundle and the map classes."""
+"""Facts beside the scores: protocol, bundle and map classes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from terramorph.translate import Model
 
 
 def protocol_facts(samples: Samples, ids: list[str], model: Model) -> dict[str, Any]:
-    """How it was measured: of the pairs that were counted, ``ids``."""
+    """Protocol of an evaluation of the pairs ``ids``."""
     size = samples.header.size
     name, resize = "maps-256" if size == 256 else f"maps-256 at {size} px", "PIL bicubic, stored dtype"
     if samples.native:
@@ -39,7 +39,7 @@ def protocol_facts(samples: Samples, ids: list[str], model: Model) -> dict[str, 
 
 
 def bundle_facts(model: Model) -> dict[str, Any]:
-    """What was evaluated; its path is ``None`` for a bundle in memory."""
+    """Bundle that was evaluated; its path is ``None`` for one in memory."""
     header = model.header
     return {
         "path": None if model.path is None else str(model.path),

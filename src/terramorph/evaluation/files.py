@@ -1,5 +1,4 @@
-"""What an evaluation writes: whole files, and predictions put aside on disk until the report needs a few of
-them."""
+"""Files of an evaluation, written whole, and predictions kept on disk until the report needs a few."""
 
 from __future__ import annotations
 
@@ -73,7 +72,7 @@ class Spool:
             self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (closed by __exit__)
         except OSError as error:
             raise StorageError(
-                f"{folder} cannot be written ({error.strerror or error}); choose another --out or free some space."
+                f"{folder} cannot be written ({error.strerror or error}); choose another `out` or free some space."
             ) from error
 
     def append(self, images: NDArray[np.uint8]) -> None:

@@ -1,4 +1,4 @@
-"""The floor: what the best constant colour for every image scores. A result means something only beside it."""
+"""Floor of the scores: the best constant colour for every image. A result means something only beside it."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ Read = Callable[[int], Image | None]
 
 @dataclass(frozen=True)
 class Floor:
-    """One colour, and why this one.
+    """Constant colour.
 
     Attributes:
         colour: 8-bit value per band of the target.
-        why: A sentence on where the colour comes from.
+        why: Where it comes from.
     """
 
     colour: tuple[int, ...]
@@ -34,7 +34,7 @@ class Floor:
 
 
 def sampled(read: Read, count: int) -> list[Image]:
-    """At most `SAMPLE` images, spread evenly; the first usable one of the rest if none of them is.
+    """Sample of at most `SAMPLE` images, spread evenly; the first usable one of the rest if none of them is.
 
     Args:
         read: Reads one image.

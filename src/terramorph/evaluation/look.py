@@ -1,4 +1,4 @@
-"""What is looked at before anything is scored: the map classes, the floor, and what a discussion gathers."""
+"""Look at the pairs before anything is scored: map classes, floor, and the evidence a discussion needs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from terramorph.pairs import has_split, load_manifest, open_pairs
 
 @dataclass(frozen=True)
 class Look:
-    """What the pairs are like.
+    """Classes and floor of the pairs.
 
     Attributes:
         classes: Of the targets.
@@ -30,7 +30,7 @@ class Look:
     floor: Floor
 
     def evidence(self, size: int, draws: int) -> Evidence:
-        """What a discussion gathers: by the seven classes of the side that shows them, if one does."""
+        """Empty evidence of a discussion, by the seven classes of the side that shows them, if one does."""
         for side, classes in (("truth", self.classes), ("source", self.of_source)):
             if classes is not None and classes.palette is not None and classes.palette.named:
                 return Evidence(size, cast(MapSide, side), classes.palette, draws)
@@ -38,7 +38,7 @@ class Look:
 
     @property
     def shares(self) -> tuple[float | None, float | None]:
-        """Of the pixels of targets and of sources that lie near the colours of a palette."""
+        """Share of pixels near the colours of a palette, of targets and of sources."""
         return self.classes.share, None if self.of_source is None else self.of_source.share
 
 

@@ -21,7 +21,7 @@ GROUPS = ("best", "median", "worst")
 
 @dataclass(frozen=True)
 class Example:
-    """One pair to show.
+    """Pair shown on the page.
 
     Attributes:
         group: best, median or worst.
@@ -84,7 +84,7 @@ def render_report(
 
 
 def _sentence(document: Mapping[str, Any]) -> str:
-    """What it comes to."""
+    """The result in one sentence."""
     verdicts = [one["verdict"] for one in document["against_floor"].values()]
     better, worse = verdicts.count("better"), verdicts.count("worse")
     if not better + worse:
@@ -94,7 +94,7 @@ def _sentence(document: Mapping[str, Any]) -> str:
 
 
 def _pairs(metric: Metric, document: Mapping[str, Any]) -> str:
-    """How many pairs a distance between sets is of, for it depends on that; empty for another score."""
+    """Number of pairs behind a distance between sets, which depends on it; empty for other scores."""
     return counted(document["n"], "pair") if metric.needs in FROZEN and not metric.per_image else ""
 
 
@@ -175,7 +175,7 @@ def _groups(examples: Sequence[Example], metrics: Mapping[str, Metric]) -> list[
 
 
 def _classes(document: Mapping[str, Any]) -> Table | None:
-    """One row per class: its share of the truth, IoU, and where its pixels went."""
+    """Share of the truth, IoU and confusions of each class."""
     if document["confusion"] is None:
         return None
     kinds = document["palette"]["classes"]

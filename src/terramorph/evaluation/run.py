@@ -163,7 +163,7 @@ def record_scores(bundle: Bundle, split: str, scores: Mapping[str, float | None]
 
 
 class _Work:
-    """What is counted while the batches go through."""
+    """Counts of an evaluation, batch by batch."""
 
     def __init__(
         self,

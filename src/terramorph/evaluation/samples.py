@@ -1,5 +1,4 @@
-"""Pairs as the protocol sees them: both sides resized (or cut), the truth as 8-bit, checked against what the bundle
-takes."""
+"""Samples of the protocol: pairs with both sides resized or cut, the truth as uint8, validated against a bundle."""
 
 from __future__ import annotations
 
@@ -20,7 +19,7 @@ from terramorph.raster.resample import resize_masked
 
 @dataclass(frozen=True)
 class Sample:
-    """One pair.
+    """One pair of the protocol.
 
     Attributes:
         id: The pair's name.
@@ -54,7 +53,7 @@ class Samples:
     enlarged: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        """What meant no data in training means it here."""
+        # Nodata of training is nodata here.
         data = self.header.recipe.get("data")
         if isinstance(data, dict) and data.get("nodata") is not None:
             self.pairs = replace(self.pairs, nodata=data["nodata"])
@@ -93,7 +92,7 @@ class Samples:
         return Sample(pair.id, np.ascontiguousarray(stored), truth, valid & shown_valid)
 
     def peek(self) -> Samples:
-        """The same pairs for a look ahead: what cannot be used is stepped over, and not listed here."""
+        """The same pairs for a look ahead, where unusable ones are skipped and not listed."""
         return replace(self, skip_bad=True, skipped=[], enlarged=set())
 
     def usable(self, index: int) -> Sample | None:

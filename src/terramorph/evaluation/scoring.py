@@ -1,4 +1,4 @@
-"""From images to the scores of protocol maps-256, for predictions and for the floor alike.
+"""Scores of protocol maps-256 from images, for predictions and for the floor alike.
 
 A `Tally` takes 8-bit images batch by batch and gives one set of scores at the end. What it keeps per image
 is a few numbers and features, so memory does not grow with the pixels of the set.
@@ -40,7 +40,7 @@ View = dict[str, Any]
 
 @dataclass
 class Instruments:
-    """What metrics look with, and why it is missing where it is.
+    """Views that metrics need, and why some are missing.
 
     Attributes:
         look: By what metrics need: uint8 images ``(N, C, H, W)`` -> what `Metric.compute` is given.
@@ -56,7 +56,7 @@ class Instruments:
 
     @property
     def needs(self) -> set[str]:
-        """What metrics may need."""
+        """Needs of metrics that are met."""
         return {*self.look, *(("roads",) if self.roads else ())}
 
     @classmethod
@@ -123,7 +123,7 @@ class Instruments:
         return seen
 
     def view_constant(self, seen: View, plain: Tensor, truth: Tensor, mask: Tensor | None) -> View:
-        """What `view` says of one image that stands for the predictions of a whole batch.
+        """`view` of one image that stands for the predictions of a whole batch.
 
         Args:
             seen: `view` of the image.
@@ -181,7 +181,7 @@ class Tally:
         self.count += count
 
     def kept(self, metric: Metric) -> Tensor | None:
-        """What is known of each image for a metric, ``(N, ...)``; ``None`` where it is not computed."""
+        """Values of a metric of each image, ``(N, ...)``; ``None`` where it is not computed."""
         parts = self._kept.get(metric.compute)
         return torch.cat(parts) if parts else None
 

@@ -1,4 +1,4 @@
-"""Tests and intervals: what separates a finding from a coincidence. SciPy's, and a bootstrap over images."""
+"""Tests of SciPy, Holm's correction, and bootstrap intervals over images."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Interval:
         return between(self.mean, self.low, self.high, write)
 
     def beyond_zero(self) -> bool:
-        """Whether it leaves out 0."""
+        """Whether it excludes 0."""
         return self.low is not None and self.high is not None and not self.low <= 0 <= self.high
 
 
@@ -65,7 +65,7 @@ def rank_correlation(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[fl
 
 
 def mann_whitney(a: NDArray[np.float64], b: NDArray[np.float64]) -> tuple[float, float]:
-    """Whether values of one group tend to be larger than those of another.
+    """Mann-Whitney test of two groups.
 
     Args:
         a, b: float64 ``(N,)`` and ``(M,)``, neither empty, not all equal.
@@ -155,7 +155,7 @@ def set_interval(
 
 
 def _resampled(count: int, generator: np.random.Generator) -> Iterator[NDArray[np.int64]]:
-    """How often each image was drawn, int64 ``(R, count)``, in parts that together are `REPEATS` resamplings."""
+    """Counts of each image in `REPEATS` resamplings, in parts int64 ``(R, count)``."""
     at_once = max(1, _CELLS // count)
     for first in range(0, REPEATS, at_once):
         yield generator.multinomial(count, np.full(count, 1 / count), size=min(at_once, REPEATS - first))

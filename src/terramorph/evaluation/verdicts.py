@@ -1,4 +1,4 @@
-"""Whether a model is better than the floor: only where an interval of the difference, over images, leaves out zero."""
+"""Verdicts against the floor: better or worse where the interval of the difference, over images, excludes zero."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def against_floor(model: Tally, floor: Tally, seed: int = 0) -> dict[str, dict[s
 def _interval(
     metric: Metric, own: torch.Tensor | None, other: torch.Tensor | None, generator: np.random.Generator
 ) -> Interval | None:
-    """Of the difference; ``None`` where there is no figure or no interval."""
+    """Interval of the difference; ``None`` where there is no figure or no interval."""
     figure = metric.figure
     if own is None or other is None or not (metric.per_image or metric.summed):
         return None

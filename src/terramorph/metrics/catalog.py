@@ -1,4 +1,4 @@
-"""Every metric, in one table: what it is called, which way is better, what it needs and how it is computed.
+"""Catalog of metrics: name, direction, needs and function of each.
 
 A new metric is one entry here. One's own, from outside, is a `Metric` too, and is given to whatever scores.
 """
@@ -173,7 +173,7 @@ MAIN: tuple[str, ...] = tuple(metric.key for metric in _ALL if metric.main)
 
 
 def add_metrics(metrics: Iterable[Metric]) -> None:
-    """Puts one's own into `METRICS`, where all of this process finds them: studies compare and rank by them.
+    """Add one's own to `METRICS` of this process, for studies to compare and rank by.
 
     Raises:
         ConfigError: As `with_own`.
@@ -182,7 +182,7 @@ def add_metrics(metrics: Iterable[Metric]) -> None:
 
 
 def added_metrics() -> tuple[Metric, ...]:
-    """Those of `METRICS` that are from outside."""
+    """Metrics of `METRICS` that are from outside."""
     return tuple(metric for metric in METRICS.values() if metric not in _ALL)
 
 

@@ -1,4 +1,4 @@
-"""How far a set of predictions is from the set of truths: the distances behind FD, KD and FID.
+"""Distances between a set of predictions and the set of truths, behind FD, KD and FID.
 
 FD and KD are computed on globally pooled SqueezeNet features (512-d, see `perceptual`), FID on those of `inception`. FD
 has the formula of FID but not its features, its scale is another, and it is never to be called FID.

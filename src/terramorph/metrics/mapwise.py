@@ -1,4 +1,4 @@
-"""Figures for maps: how much of what kind of ground was recognised, over a whole set.
+"""Metrics of map classes over a whole set.
 
 A map comes as bool planes ``(N, K, H, W)``, one a class, of which one is True at each pixel. What counts of an image is
 a few numbers, which are summed over the set; the figures are read from the sums.

@@ -49,7 +49,7 @@ class Fire(nn.Module):
 
 
 class Features(NamedTuple):
-    """What SqueezeNet sees in N images."""
+    """Features of N images."""
 
     slices: tuple[Tensor, ...]
     """Seven float32 tensors ``(N, C_k, H_k, W_k)``, channels 64, 128, 256, 384, 384, 512, 512."""
@@ -59,7 +59,7 @@ class Features(NamedTuple):
     """Seven float32 tensors ``(1, C_k, 1, 1)``, the weights of LPIPS; empty where only SqueezeNet looked."""
 
     def repeated(self, count: int) -> Features:
-        """Those of a single image for each of so many, without a copy."""
+        """Features of a single image repeated for so many, without a copy."""
         slices = tuple(one.expand(count, -1, -1, -1) for one in self.slices)
         return Features(slices, self.pooled.expand(count, -1), self.heads)
 

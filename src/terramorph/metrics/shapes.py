@@ -147,7 +147,7 @@ def _near(plane: _Plane, border: _Plane) -> _Plane:
 
 
 def _counted(prediction: Tensor, truth: Tensor, mask: Tensor | None, lines_of: _Lines, reached_by: _Reach) -> Tensor:
-    """Of each plane: lines of the prediction that the truth reaches, all of them, and the same the other way round.
+    """Count, in each plane, lines of the prediction that the truth reaches, and all of them; and the same reversed.
 
     Args:
         prediction, truth: Bool planes ``(N, K, H, W)``.

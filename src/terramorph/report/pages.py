@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @cache
 def page_environment(package: str) -> Environment:
-    """Where templates are found: those of a package first, then those of `terramorph.report`.
+    """Environment of templates: those of a package first, then those of `terramorph.report`.
 
     A page extends base.html.j2 and imports macros from kit.html.j2. Functions of `terramorph.report.numbers` are
     filters.

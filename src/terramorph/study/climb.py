@@ -90,7 +90,7 @@ class Worker:
                 time.sleep(0.2)
 
     def _one(self) -> None:
-        """One trial."""
+        """Let Optuna hand out a trial, and bring it to its end."""
         from optuna.exceptions import UpdateFinishedTrialError
 
         lost: list[int] = []

@@ -142,6 +142,7 @@ def compare(
         records = {job: read_record(job.folder) for job in jobs}
         how = {"cache": Path(cache), "allowed": allowed}
         worker = _Worker(study, dataset, weights, how, reporter or SilentStudy(), tracker or NoTracking(), records)
+        make_comparison(study, dataset, records)  # refuses scores of other pairs before anything is trained
         shown = time.monotonic()
         for number, job in enumerate(jobs, 1):
             if worker.is_through(job):
@@ -217,7 +218,7 @@ class _Worker:
     records: dict[Job, Record]
 
     def is_through(self, job: Job) -> bool:
-        """Whether a run need not be touched. A refused one is tried again: its settings may be others now."""
+        """Whether a run is done with its scores. A refused one is not: its settings may be others now."""
         record = self.records[job]
         compared = {*self.study.metrics, *self.study.secondary}
         scored = record.scores is not None and compared <= record.scores.overall.keys()
@@ -303,7 +304,7 @@ class _Worker:
 
 
 def _refusal(job: Job, error: Exception) -> str:
-    """Why a run cannot be made; of the base an error, for without it there is nothing to compare."""
+    """Reason why a run cannot be made; raised for the base, without which there is nothing to compare."""
     reason = str(error)
     if isinstance(error, torch.OutOfMemoryError):
         said = ". ".join(" ".join(reason.split()).rstrip(".").split(". ")[:2])

@@ -70,7 +70,7 @@ def render_comparison(document: Mapping[str, Any], out: Path) -> str:
 
 
 def _about(document: Mapping[str, Any]) -> str:
-    """What was compared, in a line."""
+    """Study, budget and pairs in a line."""
     scored = f", scored on {counted(document['pairs'], 'pair')} of {document['split']}" if document["pairs"] else ""
     return (
         f"{counted(len(document['variants']) - 1, 'change')} against the base, each trained on {document['budget']} of "

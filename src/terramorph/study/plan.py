@@ -91,7 +91,7 @@ class StudyOptions:
 
 @dataclass(frozen=True)
 class StudyPlan:
-    """What all trials of a study have in common.
+    """Plan that all trials of a study share.
 
     Attributes:
         dataset: folder of pairs, absolute.
@@ -121,7 +121,7 @@ class StudyPlan:
         return stretched(config, -(-self.rungs[-1] // (config.batch_size * config.accumulate)))
 
     def plain(self) -> dict[str, Any]:
-        """What makes it this study, as plain data, by names that a sentence can use."""
+        """Identity of the study as plain data, by names that a sentence can use."""
         return {
             "dataset": str(self.dataset),
             "preset": self.preset.model_dump(mode="json"),

@@ -216,7 +216,7 @@ def changed(config: TrainConfig, values: Mapping[str, Any]) -> TrainConfig:
 
 
 def _refusal(preset: TrainConfig, ways: Sequence[Mapping[str, Any]], values: Mapping[str, Any]) -> ConfigError | None:
-    """Why a configuration refuses values in every one of some ways; None if it takes them in one."""
+    """Error of a configuration that refuses values in all of some ways; None if it takes them in one."""
     first: ConfigError | None = None
     for way in ways:
         try:

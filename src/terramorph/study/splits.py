@@ -105,7 +105,7 @@ def link_pairs(dataset: Path, splits: Splits, folder: Path, *, anew: bool = Fals
 
 
 def _drawn(ids: Sequence[str], count: int, seed: int) -> tuple[str, ...]:
-    """At most so many of the ids, by chance, in their order."""
+    """Random sample of at most so many ids, in their order."""
     if len(ids) <= count:
         return tuple(ids)
     places = np.random.default_rng(seed).choice(len(ids), count, replace=False)

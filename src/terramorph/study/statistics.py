@@ -1,4 +1,4 @@
-"""What a change is worth: its effect with an interval over seeds and images, and when that is a verdict.
+"""Effect of a change with an interval over seeds and images, and its verdict.
 
 A metric has a value for every run (seed) and, most of them, for every image. Two things vary that are not the change:
 a run with another seed ends elsewhere, and other images would be easier for one variant than for another. The noise of
@@ -110,7 +110,7 @@ def effects(
 
 
 def verdict(effect: Effect, corrected: float | None, higher_is_better: bool) -> Verdict:
-    """What may be said of an effect, given its corrected p."""
+    """Verdict on an effect, given its corrected p."""
     if corrected is None:
         return "one seed: no verdict"
     if corrected > LEVEL:
@@ -119,7 +119,7 @@ def verdict(effect: Effect, corrected: float | None, higher_is_better: bool) -> 
 
 
 def _variance_of_mean(means: NDArray[np.float64], pooled: float) -> float:
-    """Of the mean over the seeds of one arm."""
+    """Variance of the mean over the seeds of one arm."""
     return max(float(means.var(ddof=1)), pooled) / len(means)
 
 

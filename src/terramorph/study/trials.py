@@ -145,7 +145,7 @@ class Trials:
         )
 
     def is_open(self, wanted: int) -> bool:
-        """Whether one of so many trials waits to be begun or gone on with; interrupted ones are queued again."""
+        """Whether one of so many trials is left to begin or to resume; interrupted ones are queued again."""
         import optuna
 
         states = optuna.trial.TrialState
@@ -281,7 +281,7 @@ def _is_interrupted(trial: FrozenTrial) -> bool:
 
 
 def _counting(chain: Sequence[FrozenTrial]) -> FrozenTrial:
-    """Of a trial and its retries the one that counts: the first that runs or has ended, else the newest."""
+    """The one that counts of a trial and its retries: the first that runs or has ended, else the newest."""
     ends = (one for one in chain if one.state.name != "WAITING" and not _is_interrupted(one))
     return next(ends, chain[-1])
 

@@ -43,7 +43,7 @@ Bins = Mapping[tuple[str, str], Sequence[Bin]]
 
 
 def score_columns(per_image: Mapping[str, Sequence[float]], confusions: Sequence[NDArray[np.int64]]) -> Columns:
-    """Those of `SCORES` that there are: columns of the evaluation, and figures of confusions, int64 ``(7, 7)`` each."""
+    """Scores of each image by key of `SCORES`: columns of the evaluation, and figures of its confusions."""
     columns: Columns = {}
     matrices = torch.from_numpy(np.stack(confusions)) if confusions else None
     for score in SCORES:

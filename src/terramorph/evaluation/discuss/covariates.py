@@ -55,7 +55,7 @@ COVARIATES: tuple[Covariate, ...] = (
 
 
 def source_covariates(source: NDArray[np.uint8], mask: NDArray[np.bool_]) -> dict[str, float]:
-    """Of the source's pixels alone.
+    """Covariates of a source image.
 
     Args:
         source: uint8 ``(C, H, W)``.
@@ -76,7 +76,7 @@ def source_covariates(source: NDArray[np.uint8], mask: NDArray[np.bool_]) -> dic
 
 
 def map_covariates(classes: NDArray[np.uint8], mask: NDArray[np.bool_], roads: NDArray[np.int64]) -> dict[str, float]:
-    """Of the map side's classes.
+    """Covariates of a map's classes.
 
     Args:
         classes: uint8 ``(H, W)``, indices into `CLASSES`.

@@ -95,7 +95,7 @@ def spread_and_error(
 
 
 def changing_places(draws: NDArray[np.uint8], truth: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """How far truth and draws are from the mean of the others.
+    """Distance of truth and draws from the mean of the others.
 
     Args:
         draws: uint8 ``(N, C, H, W)``, N >= 2.
@@ -120,7 +120,7 @@ def changing_places(draws: NDArray[np.uint8], truth: NDArray[np.uint8], mask: ND
 def calibration(
     off: NDArray[np.float64], pixels: NDArray[np.float64], generator: np.random.Generator
 ) -> dict[str, Any]:
-    """Whether the truth is farther from the draws than they are from one another.
+    """Test whether the truth is farther from the draws than they are from one another.
 
     A truth that is one more draw may change places with any of them in any image. That holds however the differences
     are distributed, where an interval from a few images is too narrow, the more so as one truth varies more than the
@@ -168,7 +168,7 @@ def sparsified(error: NDArray[np.float64], by: NDArray[np.float64]) -> NDArray[n
 
 
 def no_draws_section(mode: str, noisy: bool) -> Section:
-    """Why nothing is said about disagreement."""
+    """Section that says why there is only one draw of each image."""
     text = "There is one draw of each image, and it takes 2 or more samples to disagree."
     if mode != "paper":
         text = f"Mode {mode} has no noise and one draw of each image; in mode paper several draws can be compared."
@@ -206,7 +206,7 @@ def draw_data(counts: DrawCounts, generator: np.random.Generator) -> dict[str, A
 
 
 def draw_tests(data: dict[str, Any]) -> list[Finding]:
-    """Whether draws are too sure or unsure, and whether images with more disagreement are worse."""
+    """Tests of calibration, and of disagreement against error across images."""
     tests, difference = [], Interval(**data["calibration"]["difference"])
     if data["images"] >= SURE:
         way, sign = ("sure", 1.0) if difference.mean > 0 else ("unsure", -1.0)
@@ -254,7 +254,7 @@ def draws_section(counts: DrawCounts, data: dict[str, Any], tests: list[Finding]
 
 
 def _within(data: dict[str, Any], images: int) -> str:
-    """Whether disagreement predicts error within an image."""
+    """Sentence on whether disagreement predicts error within an image."""
     if data["rho"] is None:
         return "The draws do not differ, so nothing can be predicted from them."
     rho = Interval(**data["rho"])

@@ -26,7 +26,7 @@ _EXAMPLES = 2
 
 @dataclass(frozen=True)
 class Kind:
-    """What pieces are looked for.
+    """Kind of pieces.
 
     Attributes:
         name: In sentences.
@@ -50,7 +50,7 @@ _COLUMNS = ("true", "omitted", "omitted_pieces", "drawn", "made_up", "made_up_pi
 
 @dataclass(frozen=True)
 class Pieces:
-    """One kind in one image, each bool ``(H, W)``.
+    """Pieces of one kind in one image, each bool ``(H, W)``.
 
     Attributes:
         true, drawn: Where it is on either side.

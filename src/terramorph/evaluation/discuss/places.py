@@ -122,7 +122,7 @@ def _rim(counts: PlaceCounts, generator: np.random.Generator) -> tuple[str, dict
 
 
 def _mean_in_blocks(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
-    """One map over another, each summed over the cells; NaN where the other is 0."""
+    """Ratio of two maps, each summed over cells; NaN where the second is 0."""
     below = in_blocks(whole, BLOCKS)
     share: NDArray[np.float64] = np.divide(
         in_blocks(part, BLOCKS), below, out=np.full(below.shape, np.nan), where=below > 0

@@ -41,7 +41,7 @@ class Finding:
 
     @property
     def shown(self) -> bool:
-        """Whether it is more than a coincidence."""
+        """Whether the corrected p is under `ALPHA`."""
         return self.corrected < ALPHA
 
     @property
@@ -58,7 +58,7 @@ def correct(tests: Sequence[Finding]) -> None:
 
 @dataclass(frozen=True)
 class Section:
-    """One subject.
+    """A subject of a discussion.
 
     Attributes:
         key: In ``discussion.json``.
