@@ -19,7 +19,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -217,55 +217,68 @@ def load_study(
     frozen = next((key for key in file.metrics or () if METRICS[key].needs in FROZEN), None)
     if frozen is not None and weights is None:
         raise ConfigError(f"{where}: the metric {frozen} needs feature weights; give their folder as `weights`.")
-    given = None if weights is None else str(Path(weights).resolve())
-    made, left_out = _variants(file, {**flat(file.base.settings), **(settings or {})}, given, where, shipped)
-    fitted, same = _different([_fitted(variant, file.budget.images, where) for variant in made], where, shipped)
-    if len(fitted) < 2:
-        raise ConfigError(f"No change of {where[0].lower() + where[1:]} can be made: {(left_out + same)[0]}")
+    variants, left_out = _variants(file, settings or {}, weights, where, shipped)
+    if len(variants) < 2:
+        raise ConfigError(f"No change of {where[0].lower() + where[1:]} can be made: {left_out[0]}")
     compared = MAIN if file.metrics is None else tuple(file.metrics)
     return Study(
         name=str(study) if shipped else Path(study).stem,
-        variants=fitted,
+        variants=variants,
         images=file.budget.images,
         minutes=file.budget.minutes,
         seeds=file.seeds,
         split=file.split if split is None else split,
         metrics=compared,
-        left_out=left_out + same,
+        left_out=left_out,
         secondary=tuple(metric.key for metric in added_metrics() if metric.key not in compared),
     )
 
 
 def _variants(
-    file: _File, shared: dict[str, Any], weights: str | None, where: str, shipped: bool
-) -> tuple[list[Variant], tuple[str, ...]]:
+    file: _File, shared: Mapping[str, Any], weights: str | Path | None, where: str, shipped: bool
+) -> tuple[tuple[Variant, ...], tuple[str, ...]]:
     """The base and every change that can be made, and a sentence about each that cannot."""
-    made = {BASE: Variant(BASE, load_config(file.base.preset, shared), {})}
+    given = "" if weights is None else str(Path(weights).resolve())
+    base = load_config(file.base.preset, {**flat(file.base.settings), **shared})
+    made = {BASE: _fitted(Variant(BASE, base, {}), file.budget.images, where)}
+    seen = {_content(made[BASE]): BASE}
     left_out: dict[str, str] = {}
     for change in file.change:
         name, below, own = change.name, change.adds_to, flat(change.settings)
-        if weights is None and any(WEIGHTS in str(value) for value in own.values()):
-            left_out[name] = f"{name} is left out: it needs feature weights; give their folder as `weights`."
-            continue
-        if below in left_out:
-            left_out[name] = f"{name} is left out: it adds to {below}."
+        if not given and any(WEIGHTS in str(value) for value in own.values()):
+            left_out[name] = "it needs feature weights; give their folder as `weights`."
             continue
         if below and below not in made:
-            raise ConfigError(
-                f"{where}: {name!r} adds to {below!r}, which does not stand before it; {did_you_mean(below, made)}"
-            )
+            if below not in left_out:
+                raise ConfigError(
+                    f"{where}: {name!r} adds to {below!r}, which does not stand before it; {did_you_mean(below, made)}"
+                )
+            left_out[name] = f"it adds to {below}."
+            continue
         under = made[below or BASE]
-        filled = {key: v.replace(WEIGHTS, weights or "") if isinstance(v, str) else v for key, v in own.items()}
-        together = under.settings | filled
+        together = under.settings | {k: v.replace(WEIGHTS, given) if isinstance(v, str) else v for k, v in own.items()}
         try:
-            config = load_config(made[BASE].config.model_dump(mode="json"), together)
+            config = load_config(base.model_dump(mode="json"), together)
         except ConfigError as error:
             if not shipped:
                 raise ConfigError(f"{where}, change {name!r}: {error}") from error
-            left_out[name] = f"{name} is left out: {error}"
+            left_out[name] = str(error)
             continue
-        made[name] = Variant(name, config, together, below, change.share or under.share, change.source)
-    return list(made.values()), tuple(left_out.values())
+        variant = Variant(name, config, together, below, change.share or under.share, change.source)
+        made[name] = _fitted(variant, file.budget.images, where)
+        other = seen.setdefault(_content(made[name]), name)
+        if other != name:  # of one configuration there is nothing to compare
+            if not shipped:
+                raise ConfigError(
+                    f"{where}: {name!r} is the same configuration as {other!r}; change a setting of it, or take it out."
+                )
+            left_out[name] = f"it is the same configuration as {other}."
+    variants = tuple(variant for name, variant in made.items() if name not in left_out)
+    return variants, tuple(f"{name} is left out: {reason}" for name, reason in left_out.items())
+
+
+def _content(variant: Variant) -> str:
+    return json.dumps([variant.share, flat_settings(variant.config)], sort_keys=True)
 
 
 def stretched(config: TrainConfig, steps: int) -> TrainConfig:
@@ -295,21 +308,3 @@ def _fitted(variant: Variant, images: int | None, where: str) -> Variant:
     steps = math.ceil(images * variant.share / variant.per_step)
     log = variant.config.log.model_copy(update={"scalars": max(1, steps // _LOGGED), "samples": max(1, steps)})
     return replace(variant, config=stretched(variant.config, steps).model_copy(update={"log": log}))
-
-
-def _different(variants: Sequence[Variant], where: str, shipped: bool) -> tuple[tuple[Variant, ...], tuple[str, ...]]:
-    """The variants, and a sentence about each that is left out because another has the same configuration."""
-    seen: dict[str, Variant] = {}
-    same = []
-    for variant in variants:
-        content = json.dumps([variant.share, flat_settings(variant.config)], sort_keys=True)
-        other = seen.setdefault(content, variant)
-        if other is variant:
-            continue
-        if not shipped:
-            raise ConfigError(
-                f"{where}: {variant.name!r} is the same configuration as {other.name!r}; change a setting of it, or "
-                "take it out."
-            )
-        same.append(f"{variant.name} is left out: it is the same configuration as {other.name}.")
-    return tuple(seen.values()), tuple(same)

@@ -145,21 +145,21 @@ def _kind(trial: Trial, result: TuneResult) -> str:
     return "preset" if trial.is_preset else "complete" if trial.state == "complete" else "pruned"
 
 
-def _dots(axes: Any, points: Sequence[tuple[Trial, float, float]], result: TuneResult) -> list[str]:
-    """Trials at places of a chart; what each says under the pointer."""
-    metric = METRICS[result.plan.objectives[0]]
-    tips: list[str] = []
+def _scatter(result: TuneResult, axes: Any, points: Sequence[tuple[Trial, float, float]], name: str) -> Markup:
+    """Trials at places of a chart, as SVG; each says under the pointer what it is."""
+    metric, tips = METRICS[result.plan.objectives[0]], list[str]()
     for trial, x, y in sorted(points, key=lambda point: list(_KINDS)[::-1].index(_kind(point[0], result))):
         dot = axes.scatter([x], [y], color=_KINDS[_kind(trial, result)], s=30, zorder=3)
         dot.set_urls([f"tip:{len(tips)}"])
         value = metric.said(trial.score(metric.key))
         tips.append(f"trial {trial.number}: {metric.name} {value} after {trial.at} images, {trial.state}")
-    return tips
+    return charts.chart_svg(axes.figure, name, tips)
 
 
-def _scored(result: TuneResult) -> list[tuple[Trial, float]]:
-    objective = result.plan.objectives[0]
-    return [(trial, value) for trial in result.trials if (value := trial.score(objective)) is not None]
+def _scored(result: TuneResult, state: str = "") -> list[tuple[Trial, float]]:
+    """Trials that have a score by the first objective, of any or one state."""
+    known = [(trial, trial.score(result.plan.objectives[0])) for trial in result.trials]
+    return [(trial, value) for trial, value in known if value is not None and state in ("", trial.state)]
 
 
 def _history(result: TuneResult) -> Markup | None:
@@ -167,39 +167,36 @@ def _history(result: TuneResult) -> Markup | None:
     metric, scored = METRICS[result.plan.objectives[0]], _scored(result)
     if not scored:
         return None
-    figure, axes = charts.chart(900, 260, x="trial", y=metric.label)
-    complete = [(trial.number, value) for trial, value in scored if trial.state == "complete"]
-    if complete:
-        best = np.maximum if metric.higher_is_better else np.minimum
-        so_far = best.accumulate([value for _, value in complete])
-        axes.step([number for number, _ in complete], so_far, color=charts.ACCENT, where="post", alpha=0.6)
+    _, axes = charts.chart(900, 260, x="trial", y=metric.label)
     with charts.style():
+        if complete := _scored(result, "complete"):
+            best = (np.maximum if metric.higher_is_better else np.minimum).accumulate([value for _, value in complete])
+            axes.step([trial.number for trial, _ in complete], best, color=charts.ACCENT, where="post", alpha=0.6)
         axes.locator_params(axis="x", integer=True)
-        tips = _dots(axes, [(trial, trial.number, value) for trial, value in scored], result)
-    return charts.chart_svg(figure, f"{metric.name} by trial", tips)
+        points = [(trial, trial.number, value) for trial, value in scored]
+        return _scatter(result, axes, points, f"{metric.name} by trial")
 
 
 def _slices(result: TuneResult) -> list[tuple[str, Markup]]:
     """Scores over the values of each parameter that was tried."""
     metric, plan, drawn = METRICS[result.plan.objectives[0]], result.plan, []
     for key, parameter in plan.space.parameters.items():
-        tried = [(trial, _tried(trial, plan).get(key), value) for trial, value in _scored(result)]
-        shown = [(trial, tested, value) for trial, tested, value in tried if tested is not None]
-        if len(shown) < 2:
+        points = [(trial, value, score) for trial, score in _scored(result)
+                  if (value := _tried(trial, plan).get(key)) is not None]  # fmt: skip
+        if len(points) < 2:
             continue
-        figure, axes = charts.chart(310, 190, y=metric.label)
+        _, axes = charts.chart(310, 190, y=metric.label)
         with charts.style():
             if parameter.choices is not None:
                 places = [repr(value) for value in parameter.choices]
                 axes.set_xticks(range(len(places)), [_said(value) for value in parameter.choices])
                 axes.set_xlim(-0.6, len(places) - 0.4)
-                shown = [(trial, places.index(repr(tested)), value) for trial, tested, value in shown]
+                points = [(trial, places.index(repr(value)), score) for trial, value, score in points]
             elif parameter.log:
                 axes.set_xscale("log")
                 axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
                 axes.xaxis.set_minor_formatter(lambda value, _: "")
-            tips = _dots(axes, shown, result)
-        drawn.append((key, charts.chart_svg(figure, f"{metric.name} over {key}", tips)))
+            drawn.append((key, _scatter(result, axes, points, f"{metric.name} over {key}")))
     return drawn
 
 
@@ -207,21 +204,16 @@ def _pareto(result: TuneResult) -> Markup | None:
     """The first two objectives of the trials that came to the last rung; the front is joined."""
     if len(result.plan.objectives) < 2:
         return None
-    one, other = result.plan.objectives[:2]
-    points = [
-        (trial, a, b)
-        for trial in result.trials
-        if trial.state == "complete" and (a := trial.score(one)) is not None and (b := trial.score(other)) is not None
-    ]
+    one, other = (METRICS[key] for key in result.plan.objectives[:2])
+    points = [(trial, value, second) for trial, value in _scored(result, "complete")
+              if (second := trial.score(other.key)) is not None]  # fmt: skip
     if not points:
         return None
-    figure, axes = charts.chart(520, 300, x=METRICS[one].label, y=METRICS[other].label)
-    edge = sorted((a, b) for trial, a, b in points if trial in result.front)
+    _, axes = charts.chart(520, 300, x=one.label, y=other.label)
     with charts.style():
-        if edge:
+        if edge := sorted((a, b) for trial, a, b in points if trial in result.front):
             axes.plot(*zip(*edge, strict=True), color=charts.ACCENT, alpha=0.6)
-        tips = _dots(axes, points, result)
-    return charts.chart_svg(figure, f"{METRICS[other].name} over {METRICS[one].name}", tips)
+        return _scatter(result, axes, points, f"{other.name} over {one.name}")
 
 
 def importance(trials: Sequence[Trial], plan: StudyPlan) -> list[tuple[str, float]]:
