@@ -97,7 +97,7 @@ def roads_section(counts: Sequence[NDArray[np.int64]], metres: float | None, gen
         f"{TOLERANCE} px"
     )
     known = [(k, one) for k, one in enumerate(recall) if one is not None and pixels[0][k] >= _LEAST]
-    if len(known) > 1:
+    if len({one.mean for _, one in known}) > 1:
         (most, high), (least, low) = (choose(known, key=lambda item: item[1].mean) for choose in (max, min))
         fact += (
             f": most of those {_named(most, metres)} wide, {high.said(percent)}, and fewest of those "
