@@ -17,6 +17,7 @@ from referencing import Registry, Resource
 from shapely.geometry import shape
 
 from terramorph.bundle import Bundle
+from terramorph.cartography import load_style, palette_of
 from terramorph.errors import ConfigError, InputError
 from terramorph.geo import Grid, project
 from terramorph.prepare import Inputs, Opening, Options, prepare
@@ -129,6 +130,25 @@ def test_the_model_is_an_item_too(model: Model, items: Path, tmp_path: Path, val
     assert item["assets"]["model"]["href"] == "../model.safetensors"
     content = (tmp_path / "model.safetensors").read_bytes()
     assert item["assets"]["model"]["file:checksum"] == "1220" + hashlib.sha256(content).hexdigest()
+
+
+def test_classes_have_their_legend_and_draws_their_spread(
+    model: Model, items: Path, tmp_path: Path, validate: Any
+) -> None:
+    model.translate_to(items, tmp_path / "classes.tif", kind="classes", stac=True)
+    item = saved(tmp_path / "classes.json")
+    validate(item)
+    (band,) = item["assets"]["data"]["bands"]
+    assert band["name"] == "class"
+    legend = palette_of(load_style("classic")).classes
+    names = [(one["value"], one["name"]) for one in band["classification:classes"]]
+    assert names == [(value, one.name) for value, one in enumerate(legend)]
+    assert item["assets"]["data"]["raster:bands"][0]["data_type"] == "uint8"
+    paper = load(model.path, mode="paper", precision="fp32", any_resolution=True)
+    paper.translate_to(items, tmp_path / "d.tif", samples=2, uncertainty=tmp_path / "sd.tif", stac=True)
+    item = saved(tmp_path / "d.json")
+    validate(item)
+    assert item["assets"]["uncertainty"]["href"] == "sd.tif"
 
 
 def test_only_items_in_the_area_are_linked(model: Model, items: Path, tmp_path: Path, validate: Any) -> None:

@@ -188,6 +188,7 @@ def test_archives_there(s3: Any, ortho: Path, translator: Model, tmp_path: Path)
         translator.translate_to(ortho, "s3://town/tiles", kind="xyz")
     with pytest.raises(RasterError, match=r"map\.mbtiles is a database, .* copy it here"):
         open_source("s3://town/map.mbtiles")
+    s3.pipe_file("town/roads.geojson", b'{"type": "FeatureCollection", "features": []}')
     with pytest.raises(RasterError, match="holds vectors"):
         open_source("s3://town/roads.geojson")
 

@@ -240,6 +240,10 @@ class Output:
             raise InputError(f"{self.called} is called {self.suffixes[0]}, and {self.place} is not; give such a name.")
         check_format(self.place.name, bands=header.target.count, dtype=header.target.dtype)
 
+    def palette(self, joined: Joined) -> Palette | None:
+        """The classes that its values are; None where they are none."""
+        return None
+
     def write(self, path: Path, joined: Joined) -> None:
         """Writes it.
 

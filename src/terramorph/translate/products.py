@@ -37,9 +37,13 @@ class Classes(Cog):
         super().check(source, header, grid, match_source)
         _check_colours(header)
 
+    def palette(self, joined: Joined) -> Palette:
+        """Those of the style."""
+        return palette_of(load_style(joined.style))
+
     def write(self, path: Path, joined: Joined) -> None:
         """Writes it row by row."""
-        palette = palette_of(load_style(joined.style))
+        palette = self.palette(joined)
         rows = ((rows, palette.classify(pixels)[None], mask) for rows, pixels, mask in joined.strips())
         joined.write_cog(path, joined.grid, rows, ("class",), np.uint8, palette)
         if not isinstance(self.place, Remote):

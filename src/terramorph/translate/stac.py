@@ -1,6 +1,7 @@
 """A STAC Item (1.1) of a translation, which stands beside it, and one of the model that made it.
 
-Extensions: projection 2.0, raster 1.1, file 2.1, processing 1.1; of the model Machine Learning Model (MLM) 1.4.
+Extensions: projection 2.0, raster 1.1, file 2.1, processing 1.1, classification 2.0; of the model Machine Learning
+Model (MLM) 1.4.
 """
 
 from __future__ import annotations
@@ -31,9 +32,11 @@ from terramorph.raster.storage import Remote, as_remote
 from terramorph.redaction import redact
 
 if TYPE_CHECKING:
+    from terramorph.cartography.palette import Palette
     from terramorph.translate.model import Model
 
 _EXTENSION = "https://stac-extensions.github.io/{}/schema.json"
+_OF_AN_OUTPUT = ("projection/v2.0.0", "raster/v1.1.0", "file/v2.1.0", "processing/v1.1.0")
 _DEGREES = CRS("EPSG:4326")
 _DATE = re.compile(r"\d{4}-[01]\d-[0-3]\d")
 _SHA256 = "1220"
@@ -48,7 +51,13 @@ def places(output: Place) -> list[Place]:
 
 
 def describe(
-    path: Path, output: Place, source: Source, ground: Geometry, model: Model, spread: Place | None = None
+    path: Path,
+    output: Place,
+    source: Source,
+    ground: Geometry,
+    model: Model,
+    palette: Palette | None = None,
+    spread: Place | None = None,
 ) -> list[str]:
     """The texts of the files at `places`; of the output's only, if the model is in no file.
 
@@ -58,7 +67,8 @@ def describe(
         source: what was translated.
         ground: of it, cut to the area.
         model: what made it.
-        spread: of the standard deviation of the draws.
+        palette: the classes that the GeoTIFF's values are; None: they are none.
+        spread: where the standard deviation of the draws stands.
 
     Raises:
         InputError: if the GeoTIFF has no place on Earth.
@@ -66,7 +76,7 @@ def describe(
     beside = places(output)
     of_model = None if model.path is None else _model_item(model, model.path, beside[1])
     with ImageSource(path) as image:
-        item = _output_item(image, path, output, source, ground, model)
+        item = _output_item(image, path, output, source, ground, model, palette)
     if of_model is not None:
         link = {"rel": "derived_from", "href": beside[1].name, "type": "application/geo+json", "title": "The model"}
         item["links"].append(link)
@@ -95,20 +105,28 @@ def write(texts: list[str], output: Place) -> None:
 
 
 def _output_item(
-    image: ImageSource, path: Path, output: Place, source: Source, ground: Geometry, model: Model
+    image: ImageSource,
+    path: Path,
+    output: Place,
+    source: Source,
+    ground: Geometry,
+    model: Model,
+    palette: Palette | None,
 ) -> dict[str, Any]:
     grid, header = image.grid, model.header
     if grid.crs is None:
         raise InputError(f"{output} has no place on Earth, and a STAC item needs one; leave `stac` out.")
     units, resolution = image.units, grid.ground_resolution
-    bands = [
+    bands = [{"name": name} for name in image.bands] if palette is None else [_classes(palette)]
+    extensions = [*_OF_AN_OUTPUT, *([] if palette is None else ["classification/v2.0.0"])]
+    values = [
         {
             "data_type": image.dtype.name,
             "spatial_resolution": round(resolution, 6) if resolution else None,
             "scale": units.scales[i] if units else None,
             "offset": units.offsets[i] if units else None,
         }
-        for i in range(len(image.bands))
+        for i in range(len(bands))
     ]
     now = _moment(datetime.now(UTC))
     layers = source.under(ground) if isinstance(source, MosaicSource) else []
@@ -116,8 +134,8 @@ def _output_item(
         "href": output.name,
         "type": _COG,
         "roles": ["data"],
-        "bands": [{"name": name} for name in image.bands],
-        "raster:bands": [{key: value for key, value in band.items() if value is not None} for band in bands],
+        "bands": bands,
+        "raster:bands": [{key: value for key, value in band.items() if value is not None} for band in values],
         **_projection(grid),
         **_file(path),
     }
@@ -133,7 +151,7 @@ def _output_item(
     if source.licence:
         properties["terramorph:source_licence"] = source.licence
     return {
-        **_item(output.stem, ("projection/v2.0.0", "raster/v1.1.0", "file/v2.1.0", "processing/v1.1.0"), properties),
+        **_item(output.stem, extensions, properties),
         **_footprint(grid, ground),
         "links": _items(layers, output) if layers else _file_link(source, output),
         "assets": {"data": asset},
@@ -175,11 +193,11 @@ def _model_item(model: Model, path: Path, place: Place) -> dict[str, Any]:
         "bands": properties["bands"],
         **_file(path),
     }
-    item = _item(f"{path.stem}-{model.digest[:12]}", ("mlm/v1.4.0", "file/v2.1.0"), properties)
+    item = _item(f"{path.stem}-{model.digest[:12]}", ["mlm/v1.4.0", "file/v2.1.0"], properties)
     return {**item, "geometry": None, "links": [], "assets": {"model": asset}}
 
 
-def _item(name: str, extensions: tuple[str, ...], properties: dict[str, Any]) -> dict[str, Any]:
+def _item(name: str, extensions: list[str], properties: dict[str, Any]) -> dict[str, Any]:
     """What all items begin with."""
     return {
         "type": "Feature",
@@ -188,6 +206,15 @@ def _item(name: str, extensions: tuple[str, ...], properties: dict[str, Any]) ->
         "id": name,
         "properties": properties,
     }
+
+
+def _classes(palette: Palette) -> dict[str, Any]:
+    """A band of classes, with the colours in which they are shown."""
+    legend = [
+        {"value": value, "name": re.sub(r"[^0-9A-Za-z_-]", "-", one.name), "color_hint": bytes(one.rgb).hex().upper()}
+        for value, one in enumerate(palette.classes)
+    ]
+    return {"name": "class", "classification:classes": legend}
 
 
 def _side(bands: Bands, name: str) -> dict[str, Any]:

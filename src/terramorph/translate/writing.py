@@ -174,7 +174,10 @@ def _translate(
             with placed(output.place, parts.scratch) as path:
                 output.write(path, joined)
                 spread = None if uncertainty is None else location(uncertainty)
-                items = stac.describe(path, output.place, whole, seen.extent, model, spread) if request.stac else []
+                items: list[str] = []
+                if request.stac:
+                    legend = output.palette(joined)
+                    items = stac.describe(path, output.place, whole, seen.extent, model, legend, spread)
             if uncertainty is not None:
                 with placed(location(uncertainty), parts.scratch) as path:
                     joined.write_cog(path, tiled.grid, joined.spread(), ("standard deviation",), np.float32)
