@@ -1,7 +1,7 @@
 // The network as the page sees it.
 //
 //   const engine = await openEngine(config, { onProgress(bytesLoaded, bytesTotal), direction: "map2sat" });
-//   engine.describe()   {backend, threads, isolated, model, bytes}
+//   engine.describe()   {backend, threads, isolated, model, bytes, windows: [computed, all] of the last picture}
 //   await engine.translate(imageData, { seed, origin: [x, y] })   ImageData of the same size
 //   engine.close()
 //
@@ -37,7 +37,7 @@ export async function openEngine(config, { onProgress = () => {}, direction = "m
     worker.terminate();
     throw error;
   });
-  return new Engine(worker, model, { backend: "wasm", threads: ready.threads, isolated, model: model.name, bytes: total });
+  return new Engine(worker, model, { backend: "wasm", threads: ready.threads, isolated, model: model.name, bytes: total, windows: [0, 0] });
 }
 
 function opened(worker, opening) {
@@ -92,7 +92,7 @@ class Engine {
     one.reject(new DOMException("A newer drawing is being translated.", "AbortError"));
   }
 
-  #answered({ id, pixels, error }) {
+  #answered({ id, pixels, error, computed, windows }) {
     const one = this.#waiting.get(id);
     if (!one) return;
     if (error) {
@@ -101,6 +101,7 @@ class Engine {
     } else if (!pixels) this.#drop(id, one);
     else {
       this.#waiting.delete(id);
+      this.#about.windows = [computed, windows];
       one.resolve(new ImageData(pixels, one.width, one.height));
     }
   }

@@ -19,6 +19,7 @@ async function open({ runtime, wasm, network, threads, facts }) {
 async function translate(job) {
   const { pixels, width, height, seed, origin } = job, windows = windowsOf(width, height, model);
   const outputs = [], fresh = new Map();
+  let computed = 0;
   for (const window of windows) {
     // Let a newer request be heard between two windows.
     if (windows.length > 1) await new Promise((go) => setTimeout(go));
@@ -27,12 +28,14 @@ async function translate(job) {
     const x = origin[0] + window.column.start, y = origin[1] + window.row.start;
     const name = `${seed} ${x} ${y} ${window.column.stop - window.column.start} ${window.row.stop - window.row.start}`;
     const before = kept.get(name);
-    const output = before && equal(before.bytes, bytes) ? before.output : await predicted(bytes, window, { x, y, seed });
+    const same = before !== undefined && equal(before.bytes, bytes);
+    const output = same ? before.output : await predicted(bytes, window, { x, y, seed });
+    computed += !same;
     fresh.set(name, { bytes, output });
     outputs.push(output);
   }
   kept = fresh;
-  return blended(width, height, windows, outputs);
+  return { pixels: blended(width, height, windows, outputs), computed, windows: windows.length };
 }
 
 async function predicted(bytes, { row, column }, place) {
@@ -62,8 +65,8 @@ async function work() {
     working = next;
     next = null;
     try {
-      const pixels = await translate(working);
-      postMessage({ id: working.id, pixels }, pixels ? [pixels.buffer] : []);
+      const made = await translate(working);
+      postMessage({ id: working.id, ...made }, made ? [made.pixels.buffer] : []);
     } catch (error) {
       postMessage({ id: working.id, error: String(error?.message ?? error) });
     }
