@@ -237,7 +237,7 @@ def site_files(
         entries.append(model.described(f"./{url}", content))
         files[url] = content
     runtime = tomllib.loads((STATIC / "vendor/vendor.toml").read_text(encoding="utf-8"))[RUNTIME]
-    size = sum(len(content) for name, content in files.items() if name.startswith(f"vendor/{RUNTIME}/"))
+    size = sum(len(files[f"vendor/{RUNTIME}/{name}"]) for name in runtime["files"])
     config = {
         "version": 1,
         "models": entries,

@@ -13,6 +13,7 @@ import { readBytes, startWorker } from "./files.js";
 const RUNTIME = "./vendor/onnxruntime-web/ort.wasm.bundle.min.mjs";
 const WASM = "./vendor/onnxruntime-web/ort-wasm-simd-threaded.wasm.gz";
 const MOST_THREADS = 4;
+const PATIENCE = 30_000; // milliseconds
 
 export async function openEngine(config, { onProgress = () => {}, direction = "map2sat" } = {}) {
   const model = config.models.find((one) => one.direction === direction);
@@ -23,40 +24,46 @@ export async function openEngine(config, { onProgress = () => {}, direction = "m
   let loaded = 0;
   const told = (more) => onProgress(Math.min(loaded += more, total), total);
   const [wasm, network] = await Promise.all([readBytes(WASM, told), readBytes(model.url, told)]);
+  onProgress(total, total); // the rest are scripts
+  const isolated = globalThis.crossOriginIsolated === true;
+  const threads = isolated && !onIos() ? Math.min(navigator.hardwareConcurrency || 1, MOST_THREADS) : 1;
+  const facts = { window: model.window, halo: model.halo, overlap: model.overlap, stride: model.stride, noise_bands: model.noise_bands };
+  const opening = { runtime: RUNTIME, wasm, network, facts };
+  // Where threads hang or are not allowed, one does.
+  const worker = (threads > 1 && (await opened({ ...opening, threads }).catch(() => null))) || (await opened({ ...opening, threads: 1 }));
+  return new Engine(worker, { backend: "wasm", threads: worker.threads, isolated, model: model.name, bytes: total, windows: [0, 0] });
+}
+
+// A worker in which the network is open.
+function opened(opening) {
   let worker;
   try {
     worker = startWorker("./worker.js");
   } catch {
     throw new Error("This browser runs no worker here, in which the network works; open the page in another one.");
   }
-  const isolated = globalThis.crossOriginIsolated === true;
-  const threads = isolated && !onIos() ? Math.min(navigator.hardwareConcurrency || 1, MOST_THREADS) : 1;
-  const facts = { window: model.window, halo: model.halo, overlap: model.overlap, stride: model.stride, noise_bands: model.noise_bands };
-  const opening = { runtime: RUNTIME, wasm, network, threads, facts };
-  const ready = await opened(worker, opening).catch((error) => {
-    worker.terminate();
-    throw error;
-  });
-  return new Engine(worker, model, { backend: "wasm", threads: ready.threads, isolated, model: model.name, bytes: total, windows: [0, 0] });
-}
-
-function opened(worker, opening) {
   return new Promise((resolve, reject) => {
-    worker.onmessage = ({ data }) => {
-      if (data.awake) worker.postMessage({ open: opening }, [opening.wasm.buffer, opening.network.buffer]);
-      else if (data.ready) resolve(data.ready);
-      else reject(new Error(sentence(data.failed)));
+    const failed = (text) => {
+      worker.terminate();
+      reject(new Error(text));
     };
-    worker.onerror = () => reject(new Error("The network's worker could not be started; load the page again."));
+    const timer = opening.threads > 1 && setTimeout(() => failed("Threads do not start here."), PATIENCE);
+    worker.onmessage = ({ data }) => {
+      if (data.awake) return worker.postMessage({ open: opening });
+      clearTimeout(timer);
+      if (!data.ready) return failed(sentence(data.failed));
+      worker.threads = data.ready.threads;
+      resolve(worker);
+    };
+    worker.onerror = () => failed("The network's worker could not be started; load the page again.");
   });
 }
 
 class Engine {
-  #worker; #model; #about; #waiting = new Map(); #last = 0; #broken = null;
+  #worker; #about; #waiting = new Map(); #last = 0; #broken = null;
 
-  constructor(worker, model, about) {
+  constructor(worker, about) {
     this.#worker = worker;
-    this.#model = model;
     this.#about = about;
     worker.onmessage = ({ data }) => this.#answered(data);
     worker.onerror = () => this.#fail("The network's worker stopped; load the page again.");

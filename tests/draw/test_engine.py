@@ -1,0 +1,267 @@
+"""What the page computes: the same as Python, from a folder and from one file without a network."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from affine import Affine
+from numpy.typing import NDArray
+from odc.geo.crs import CRS
+
+from terramorph.bundle import load_bundle
+from terramorph.draw import WebModel, write_one_file, write_site
+from terramorph.draw.onefile import _ordered
+from terramorph.draw.site import STATIC
+from terramorph.errors import ConfigError, InputError
+from terramorph.geo import Cover, Grid
+from terramorph.interop import export_web
+from terramorph.raster import Raster
+from terramorph.town import Town
+from terramorph.translate import Model, load
+from terramorph.translate.noise import ground_noise
+
+from .conftest import CHROMIUM, playwright
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+NODE = shutil.which("node")
+needs_node = pytest.mark.skipif(NODE is None, reason="scripts are run by node")
+needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="browser tests need Chromium")
+BOTH = """async ([text, width, height, how]) => {
+  const bytes = Uint8ClampedArray.from(atob(text), (letter) => letter.charCodeAt(0));
+  const image = new ImageData(bytes, width, height), made = await window.engine.translate(image, how);
+  let letters = "";
+  for (const byte of made.data) letters += String.fromCharCode(byte);
+  return [btoa(letters), window.engine.describe()];
+}"""
+
+
+def node(code: str, *given: Any) -> Any:
+    """What a module says on its last line, as JSON; `given` is an array of its arguments."""
+    assert NODE is not None
+    text = f"const given = {json.dumps(given)};\n{code.replace('./', (STATIC.as_uri() + '/'))}"
+    done = subprocess.run(
+        [NODE, "--input-type=module", "-e", text], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@needs_node
+def test_noise_is_that_of_python() -> None:
+    places = [(0, 0, 0), (-3, 7, 1), (500_000 - 128, -5_818_877, 12), (2**31 + 5, -(2**33), 2**40 + 3)]
+    code = """
+        import { groundNoise } from "./noise.js";
+        console.log(JSON.stringify(given[0].map(([x, y, seed]) => [...groundNoise(5, 3, 6, { x, y, seed })])));
+    """
+    for (x, y, seed), values in zip(places, node(code, places), strict=True):
+        expected = ground_noise(_placed(x, y, 5, 3), 6, seed)
+        assert np.abs(np.array(values, np.float32).reshape(6, 3, 5) - expected).max() < 1e-6
+
+
+@needs_node
+def test_windows_are_those_of_python() -> None:
+    plans = [
+        (700, {"window": 256, "halo": None, "overlap": 64, "stride": 32}),
+        (512, {"window": 256, "halo": None, "overlap": 128, "stride": 32}),
+        (1024, {"window": 512, "halo": None, "overlap": 128, "stride": 256}),
+        (1000, {"window": 128, "halo": 60, "overlap": 64, "stride": 4}),
+        (90, {"window": 256, "halo": 60, "overlap": 64, "stride": 4}),
+    ]
+    code = """
+        import { spansOf } from "./windows.js";
+        const plain = (one) => ({ ...one, weights: [...one.weights] });
+        console.log(JSON.stringify(given[0].map(([length, how]) => spansOf(length, how).map(plain))));
+    """
+    for (length, how), spans in zip(plans, node(code, plans), strict=True):
+        side = max(how["window"], 4 * (how["halo"] or 0))
+        cover = Cover(length, length, side, halo=how["halo"], overlap=how["overlap"], align=how["stride"])
+        assert len(spans) == len(cover.rows)
+        for span, expected in zip(spans, cover.rows, strict=True):
+            names = ("start", "stop", "first", "last")
+            assert [span[name] for name in names] == [getattr(expected, name) for name in names]
+            assert np.allclose(span["weights"], expected.weights, atol=1e-6)
+
+
+def test_modules_stand_behind_what_they_import() -> None:
+    texts = {path.name: path.read_text() for path in STATIC.glob("*.js")}
+    order = _ordered(texts)
+    assert sorted(order) == sorted(texts)
+    assert order.index("noise.js") < order.index("worker.js")
+    assert order.index("engine.js") < order.index("app.js")
+    with pytest.raises(AssertionError, match="circle"):
+        _ordered({"a.js": 'import "./b.js";', "b.js": 'import "./a.js";'})
+
+
+@pytest.fixture(scope="session")
+def town_model(tmp_path_factory: pytest.TempPathFactory) -> WebModel:
+    """The published model of the town in 8 bits."""
+    bundle = load_bundle("town-map2sat")
+    network = export_web(bundle, tmp_path_factory.mktemp("web") / "town.onnx", store="int8")
+    return WebModel.of(bundle, network, "town-map2sat")
+
+
+@pytest.fixture(scope="session")
+def folder(town_model: WebModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page as a folder."""
+    return write_site([town_model], tmp_path_factory.mktemp("page") / "site")
+
+
+@pytest.fixture
+def isolated(folder: Path) -> Iterator[str]:
+    """Address of a server of the folder that isolates its pages; empty.html is one more."""
+
+    class Handler(SimpleHTTPRequestHandler):
+        def end_headers(self) -> None:
+            self.send_header("Cross-Origin-Opener-Policy", "same-origin")
+            self.send_header("Cross-Origin-Embedder-Policy", "require-corp")
+            super().end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    (folder / "empty.html").write_text("<title>empty</title>")
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder))) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+        thread.join()
+    (folder / "empty.html").unlink()
+
+
+def test_a_folder_is_a_page_and_nothing_else(town_model: WebModel, folder: Path, tmp_path: Path) -> None:
+    config = json.loads((folder / "draw.json").read_text())
+    (model,) = config["models"]
+    network = (folder / model["url"]).read_bytes()
+    assert model["direction"] == "map2sat"
+    assert model["bytes"] == len(network)
+    assert model["metres_per_pixel"] == 1.0
+    assert "procedural towns" in model["trained_on"]
+    assert "Free to use" in model["licence"]
+    assert (folder / "vendor/onnxruntime-web/LICENSE").is_file()
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 9.5e6
+    written = write_site([town_model], folder)  # again, over the earlier one
+    assert len(list(written.glob("*.onnx.gz"))) == 1
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(InputError, match="no earlier page"):
+        write_site([town_model], tmp_path)
+    with pytest.raises(ConfigError, match="one model of each direction"):
+        write_site([town_model, town_model], tmp_path / "two")
+    (tmp_path / "x.onnx").write_bytes(b"no network")
+    with pytest.raises(ConfigError, match="not an ONNX file"):
+        WebModel.of_file(tmp_path / "x.onnx")
+
+
+@pytest.mark.browser
+@needs_browser
+def test_pictures_are_those_of_translate(
+    browser: playwright.Browser, isolated: str, town_model: WebModel, small_town: Town
+) -> None:
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(isolated + "empty.html")
+    page.evaluate("""async () => {
+      const { openEngine } = await import("./engine.js"), config = await (await fetch("./draw.json")).json();
+      window.progress = [];
+      const onProgress = (...so_far) => window.progress.push(so_far);
+      window.engine = await openEngine(config, { onProgress });
+    }""")
+    progress = page.evaluate("window.progress")
+    assert progress[-1][0] == progress[-1][1] > 7e6
+    drawn = np.ascontiguousarray(small_town.map().pixels[:, :384, :384])
+    exact, whole = load(town_model.network, seed=3), load("town-map2sat", seed=3, precision="fp32")
+
+    found, about = translated(page, drawn[:, :256, :200], seed=3, origin=[0, 0])
+    assert about["isolated"]
+    assert about["windows"] == [1, 1]
+    pixels = np.ascontiguousarray(drawn[:, :256, :200])
+    assert apart(found, exact.translate(pixels)) <= 1
+    assert np.abs(found - whole.translate(pixels)).mean() <= 2  # of 8 bits, and of the noise that they share
+
+    found, about = translated(page, drawn, seed=3, origin=[499_872, -5_818_877])
+    raster = Raster.from_pixels(drawn, _placed(499_872, -5_818_877, 384, 384))
+    assert about["windows"] == [4, 4]
+    assert apart(found, tiled(exact, raster)) <= 1
+
+    changed = drawn.copy()
+    changed[:, 20:40, 20:40] = 255
+    again, about = translated(page, changed, seed=3, origin=[499_872, -5_818_877])
+    assert about["windows"] == [1, 4]
+    raster = Raster.from_pixels(changed, _placed(499_872, -5_818_877, 384, 384))
+    assert apart(again, tiled(exact, raster)) <= 1
+    assert not np.array_equal(again[:, :128, :128], found[:, :128, :128])
+    assert np.array_equal(again[:, 256:, 256:], found[:, 256:, 256:])
+
+    aborted = page.evaluate("""async () => {
+      const image = new ImageData(64, 64), calls = [0, 1, 2].map((seed) => window.engine.translate(image, { seed }));
+      return (await Promise.allSettled(calls)).map((one) => one.reason?.name ?? "made");
+    }""")
+    assert aborted == ["made", "AbortError", "made"]
+    page.evaluate("window.engine.close()")
+    with pytest.raises(playwright.Error, match="The engine is closed"):
+        page.evaluate("window.engine.translate(new ImageData(8, 8))")
+    context.close()
+
+
+@pytest.mark.browser
+@needs_browser
+def test_one_file_needs_no_network(browser: playwright.Browser, town_model: WebModel, tmp_path: Path) -> None:
+    page_file = write_one_file([town_model], tmp_path / "draw.html")
+    assert page_file.stat().st_size <= 12e6
+    assert not re.findall(rb"https?://(?!www\.w3\.org)[^\s\"']+\.(?:js|css|wasm)", page_file.read_bytes()[:200_000])
+    context = browser.new_context(offline=True, accept_downloads=True)
+    page, asked, heard = context.new_page(), [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("console", lambda message: heard.append(message.text) if message.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: heard.append(str(error)))
+    page.goto(page_file.as_uri())
+    page.wait_for_selector("body[data-answer=done]", timeout=60_000)
+    assert [url for url in asked if not url.startswith("blob:")] == [page_file.as_uri()]
+    assert heard == []
+    spread = page.evaluate("""() => {
+      const canvas = document.getElementById("photo"), pen = canvas.getContext("2d");
+      const { data } = pen.getImageData(0, 0, canvas.width, canvas.height);
+      return new Set(data.filter((_, at) => at % 4 === 1)).size;
+    }""")
+    assert spread > 50  # a photograph, and not one colour
+    context.close()
+
+
+def translated(
+    page: playwright.Page, pixels: NDArray[np.uint8], **how: Any
+) -> tuple[NDArray[np.int64], dict[str, Any]]:
+    """Pixels (3, H, W) of the page's engine, and what that says of itself."""
+    alpha = np.full((1, *pixels.shape[1:]), 255, np.uint8)
+    image = np.ascontiguousarray(np.concatenate([pixels, alpha]).transpose(1, 2, 0))
+    text = base64.b64encode(image.tobytes()).decode()
+    made, about = page.evaluate(BOTH, [text, image.shape[1], image.shape[0], how])
+    values = np.frombuffer(base64.b64decode(made), np.uint8).reshape(image.shape)
+    return values.transpose(2, 0, 1)[:3].astype(int), about
+
+
+def tiled(model: Model, raster: Raster) -> NDArray[np.uint8]:
+    """As `terramorph translate --window 256 --overlap 64`."""
+    return model.translate(raster, window=256, overlap=64).pixels
+
+
+def apart(found: NDArray[np.int64], expected: NDArray[np.uint8]) -> int:
+    """The largest difference in grey levels."""
+    return int(np.abs(found - expected).max())
+
+
+def _placed(x: int, y: int, width: int, height: int) -> Grid:
+    """A grid in metres whose first pixel is a cell of the lattice."""
+    return Grid(height, width, Affine(1.0, 0.0, x, 0.0, -1.0, -y), CRS("EPSG:32633"))
