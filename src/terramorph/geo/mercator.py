@@ -49,10 +49,8 @@ class TileBox(NamedTuple):
             min(self.bottom, other.bottom),
         )
 
-    def around(self, other: TileBox | None) -> TileBox:
+    def around(self, other: TileBox) -> TileBox:
         """The box around both."""
-        if other is None:
-            return self
         return TileBox(
             min(self.left, other.left),
             min(self.top, other.top),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from PIL import Image
 from rasterio.errors import RasterioError
 
 from terramorph.atomic import atomic
-from terramorph.bands import default_bands
+from terramorph.bands import Units, default_bands
 from terramorph.errors import RasterError, StorageError
+from terramorph.geo.grid import Grid
 from terramorph.raster.crs import to_rasterio_crs
 from terramorph.raster.quiet import quiet
 from terramorph.raster.raster import Raster
@@ -133,38 +135,46 @@ def image_of(bands: NDArray[Any]) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(bands[0] if len(bands) == 1 else bands.transpose(1, 2, 0)))
 
 
-def _save_tiff(raster: Raster, path: Path) -> None:
-    """Write a tiled, deflated GeoTIFF and check that it can be read back whole."""
-    grid = raster.grid
+def tiff_profile(grid: Grid, count: int, dtype: np.dtype[Any], block: int) -> dict[str, Any]:
+    """What rasterio creates a GeoTIFF in blocks of so many pixels a side with."""
     profile: dict[str, Any] = {
         "driver": "GTiff",
-        "height": raster.height,
-        "width": raster.width,
-        "count": raster.count,
-        "dtype": raster.dtype.name,
-        "compress": "deflate",
-        "predictor": 3 if raster.dtype.kind == "f" else 2,
-        "zlevel": 6,
+        "height": grid.height,
+        "width": grid.width,
+        "count": count,
+        "dtype": dtype.name,
         "tiled": True,
-        "blockxsize": 256,
-        "blockysize": 256,
+        "blockxsize": block,
+        "blockysize": block,
         "bigtiff": "if_safer",
-        "photometric": "rgb" if raster.count == 3 and raster.dtype == np.uint8 else "minisblack",
+        "photometric": "rgb" if count == 3 and dtype == np.uint8 else "minisblack",
     }
     if grid.is_georeferenced:
         profile["transform"] = grid.affine
     if grid.crs is not None:
         profile["crs"] = to_rasterio_crs(grid.crs)
+    return profile
+
+
+def describe_bands(dataset: Any, bands: Sequence[str], units: Units | None) -> None:
+    """Write the names of bands, where they are not the usual ones, and what stored values mean."""
+    if tuple(bands) != default_bands(len(bands)):
+        for number, name in enumerate(bands, start=1):
+            dataset.set_band_description(number, name)
+    if units:
+        dataset.scales, dataset.offsets = units.scales, units.offsets
+
+
+def _save_tiff(raster: Raster, path: Path) -> None:
+    """Write a tiled, deflated GeoTIFF and check that it can be read back whole."""
+    profile = tiff_profile(raster.grid, raster.count, raster.dtype, 256)
+    profile |= {"compress": "deflate", "predictor": 3 if raster.dtype.kind == "f" else 2, "zlevel": 6}
     with quiet(), rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
         with rasterio.open(path, "w", **profile) as dataset:
             dataset.write(raster.pixels)
             if not raster.mask.all():
                 dataset.write_mask(raster.mask)
-            if raster.bands != default_bands(raster.count):
-                for number, name in enumerate(raster.bands, start=1):
-                    dataset.set_band_description(number, name)
-            if raster.units:
-                dataset.scales, dataset.offsets = raster.units.scales, raster.units.offsets
+            describe_bands(dataset, raster.bands, raster.units)
         _verify_tiff(raster, path)
 
 

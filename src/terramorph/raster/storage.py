@@ -48,6 +48,9 @@ class Remote:
 
     Raises:
         InputError: If the URL names nothing inside its bucket or on its host.
+        RasterError: By `identity` and `read_bytes`, if it is not there or cannot be asked for.
+        StorageError: By all others, if the server does not do it.
+        MissingPackageError: By all, if the package for such URLs is not installed.
     """
 
     url: str
@@ -184,11 +187,7 @@ class Remote:
 
     @property
     def _system(self) -> Any:
-        """fsspec's file system, of which it keeps one for each set of arguments, and for each process.
-
-        Raises:
-            MissingPackageError: If the package for such URLs is not installed.
-        """
+        """fsspec's file system, of which it keeps one for each set of arguments, and for each process."""
         scheme = urlsplit(self.url).scheme
         tries = {"total_max_attempts": _TRIES, "mode": "standard"}
         config = {"connect_timeout": _CONNECT, "read_timeout": _SILENCE, "retries": tries}

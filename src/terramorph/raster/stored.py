@@ -28,9 +28,8 @@ from terramorph.geo.scale import metric_crs
 from terramorph.raster.crs import to_odc_crs, to_rasterio_crs
 from terramorph.raster.dataset import dataset_place, gdal_session, named_errors
 from terramorph.raster.handles import DEM, Handles
-from terramorph.raster.image import pil_plugin, probe_image, read_image
+from terramorph.raster.image import MAX_PIXELS, pil_plugin, probe_image, read_image
 from terramorph.raster.layout import Layout, ReadOptions, layout_of, sample_blocks
-from terramorph.raster.limits import check_claims
 from terramorph.raster.mapfile import fit_affine
 from terramorph.raster.orientation import exif_orientation, stored_window, upright, upright_shape
 from terramorph.raster.resample import Resampling
@@ -40,6 +39,12 @@ from terramorph.raster.warp import GDAL_RESAMPLING
 
 MAX_WHOLE = 16_000_000
 """Most pixels of an image of a kind that has to be decoded whole."""
+
+MAX_RATIO = 300
+"""Decoded bytes to one stored, above which an image of more than `MAX_PIXELS` pixels in one stream is taken for a bomb.
+Photographs reach 20 and maps in flat colours 200; deflate reaches 1032."""
+MAX_BLOCK = 2**28
+"""Most bytes of one block, the least that can be decoded."""
 
 _SEQUENTIAL = frozenset({"JPEG", "PNG", "BMP", "GIF", "WEBP"})
 _LICENCE_TAGS = ("TIFFTAG_COPYRIGHT", "EXIF_Copyright", "Copyright", "copyright", "LICENSE", "license")
@@ -101,7 +106,7 @@ class StoredImage(Closing):
         with closing(handles), handles.lend() as dataset:
             self.sequential = dataset.driver in _SEQUENTIAL
             if dataset.count:
-                check_claims(path, dataset, self.sequential)
+                _check_claims(path, dataset, self.sequential)
             self._use(layout_of(dataset, path, options))
             tags = dataset.tags()
             self.licence = next((tags[key].strip() for key in _LICENCE_TAGS if tags.get(key, "").strip()), None)
@@ -185,6 +190,28 @@ class StoredImage(Closing):
             raise RasterError(f"{options.dem} does not exist; give a raster of the heights of the ground.")
         self.files.append(Path(options.dem))
         return how | {DEM: str(Path(options.dem).absolute())}
+
+
+def _check_claims(path: Path | Remote, dataset: Any, sequential: bool) -> None:
+    """Refuse an image that cannot be what it claims, or not be read in parts, before a pixel of it is decoded."""
+    pixel = sum(np.dtype(name).itemsize for name in dataset.dtypes)
+    if sequential:
+        if isinstance(path, Remote):
+            raise RasterError(
+                f"{path} can only be decoded from the top; copy it here, or store it as a GeoTIFF in blocks."
+            )
+        claimed, stored = dataset.height * dataset.width * pixel, path.stat().st_size
+        if dataset.height * dataset.width > MAX_PIXELS and claimed > MAX_RATIO * stored:
+            raise RasterError(
+                f"{path} claims {dataset.height} x {dataset.width} pixels in {stored:,} bytes, which no image worth "
+                "reading does; cut it into smaller pieces if it is meant."
+            )
+    rows, columns = dataset.block_shapes[0]
+    if rows * columns * pixel > MAX_BLOCK and dataset.driver != "VRT":
+        raise RasterError(
+            f"{path} is stored in blocks of {rows} x {columns} pixels, too large to be read in parts; convert it: "
+            f"gdal_translate -co TILED=YES {path.name} tiled.tif"
+        )
 
 
 def _decoded(path: Path) -> MemoryFile:

@@ -23,12 +23,11 @@ from rasterio.windows import Window
 
 from terramorph._version import __version__
 from terramorph.atomic import atomic
-from terramorph.bands import Units, default_bands
+from terramorph.bands import Units
 from terramorph.errors import RasterError
 from terramorph.geo.grid import Grid
-from terramorph.raster.crs import to_rasterio_crs
 from terramorph.raster.dataset import gdal_session
-from terramorph.raster.save import check_format
+from terramorph.raster.save import check_format, describe_bands, tiff_profile
 from terramorph.raster.source import Source
 
 Strip = tuple[slice, NDArray[Any], NDArray[np.bool_]]
@@ -102,7 +101,7 @@ def write_cog(
         name = part.name.replace(path.name, f"{path.name}.scratch", 1)
         raw = (Path(scratch) if scratch is not None else part.parent) / name
         try:
-            profile = _profile(grid, len(bands), stored)
+            profile = {**tiff_profile(grid, len(bands), stored, BLOCK), "sparse_ok": True}
             if colours is not None:
                 profile["photometric"], overviews = "palette", "nearest"
             rows = _block_rows(path, grid, len(bands), stored, strips, masked)
@@ -136,28 +135,6 @@ def _gdal_errors() -> Iterator[None]:
         raise
     except Exception as error:
         raise OSError(str(error)) from error
-
-
-def _profile(grid: Grid, count: int, dtype: np.dtype[Any]) -> dict[str, Any]:
-    """What the uncompressed GeoTIFF is created with."""
-    profile: dict[str, Any] = {
-        "driver": "GTiff",
-        "height": grid.height,
-        "width": grid.width,
-        "count": count,
-        "dtype": dtype.name,
-        "tiled": True,
-        "blockxsize": BLOCK,
-        "blockysize": BLOCK,
-        "bigtiff": "if_safer",
-        "sparse_ok": True,
-        "photometric": "rgb" if count == 3 and dtype == np.uint8 else "minisblack",
-    }
-    if grid.is_georeferenced:
-        profile["transform"] = grid.affine
-    if grid.crs is not None:
-        profile["crs"] = to_rasterio_crs(grid.crs)
-    return profile
 
 
 def _block_rows(
@@ -256,11 +233,7 @@ def _finish_raw(
         factors.append(2 << len(factors))
     with rasterio.Env(SPARSE_OK_OVERVIEW="YES"), rasterio.open(raw, "r+") as dataset:
         dataset.update_tags(**tags)
-        if tuple(bands) != default_bands(len(bands)):
-            for number, name in enumerate(bands, start=1):
-                dataset.set_band_description(number, name)
-        if units:
-            dataset.scales, dataset.offsets = units.scales, units.offsets
+        describe_bands(dataset, bands, units)
         if colours is not None:
             dataset.write_colormap(1, {value: (*colour, 255) for value, colour in enumerate(colours)})
         if factors:

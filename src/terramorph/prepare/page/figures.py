@@ -13,7 +13,7 @@ from terramorph.prepare.page.footprints import Footprints
 from terramorph.prepare.page.sheets import Images
 from terramorph.prepare.page.suspicion import confident_shift, direction
 from terramorph.prepare.registration import MIN_CONFIDENCE, Shift, consistent_shift
-from terramorph.report.numbers import counted, distance, percent
+from terramorph.report.numbers import distance, percent
 
 
 def figures_of(found: Footprints, images: Images, parts: dict[str, NDArray[np.float64]]) -> dict[str, Any]:
@@ -107,69 +107,38 @@ def findings(found: Footprints, figures: dict[str, Any], unreadable: list[str]) 
     Returns:
         (``bad`` for what spoils the dataset, else ``calm``; sentence).
     """
-    faults, remarks = _faults(found, figures, unreadable), _remarks(found, figures)
-    return [("bad", text) for text in faults] + [("calm", text) for text in remarks]
-
-
-def _faults(found: Footprints, figures: dict[str, Any], unreadable: list[str]) -> list[str]:
-    """What spoils a dataset."""
-    said = []
-    if count := figures["leaks"]:
-        said.append(
-            f"{counted(count, 'group')} of look-alikes reach{'es' if count == 1 else ''} over several splits, so that "
-            "what is scored may have been trained on; prepare with --drop-duplicates."
-        )
-    if count := figures["missing"]:
-        said.append(
-            f"{counted(count, 'pair')} named by the manifest {'has' if count == 1 else 'have'} no image; put back what "
-            "was removed."
-        )
-    if unreadable:
-        said.append(f"{counted(len(unreadable), 'pair')} on this page cannot be shown: {unreadable[0]}")
-    known = {name for pairs in found.manifest.pairs.values() for name in pairs}
-    if known != set(found.table["id"][found.table["kept"]]):
-        said.append("manifest.json and footprints.parquet name different pairs; run the same prepare command again.")
-    offset, metres = figures["offset"], found.manifest.ground_resolution
-    if offset is not None and np.hypot(*offset) >= 1:
-        said.append(
-            f"The targets lie off their sources, {direction(offset[0], offset[1], metres)}, in "
+    manifest, offset = found.manifest, figures["offset"]
+    named = {name for pairs in manifest.pairs.values() for name in pairs}
+    shifted = offset is not None and np.hypot(*offset) >= 1
+    astray = f"Misregistered: {percent(figures['misregistered'])} of pairs that tell a shift, in no common direction."
+    if shifted:
+        astray = (
+            f"Targets off their sources: {direction(offset[0], offset[1], manifest.ground_resolution)}, in "
             f"{percent(figures['offset_agreement'])} of the tiles that tell a shift; prepare with --register."
         )
-    elif _over(figures, "misregistered", 0.05):
-        said.append(
-            f"{percent(figures['misregistered'])} of the pairs that tell a shift are misregistered, in no direction "
-            f"that most agree on; {percent(figures['confident'])} of all pairs tell one."
-        )
-    return said
-
-
-def _remarks(found: Footprints, figures: dict[str, Any]) -> list[str]:
-    """What is worth knowing of a dataset."""
-    said = []
-    if _over(figures, "labelled", 0.1) and not found.manifest.settings.get("clean_labels"):
-        said.append(
-            f"{percent(figures['labelled'])} of the targets show text or icons on more than 2 % of their ground; "
-            "--clean-labels paints them over."
-        )
-    if _over(figures, "blank", 0.1):
-        said.append(
-            f"{percent(figures['blank'])} of the pairs have a side that is over 90 % one colour; --drop-blank leaves "
-            "such pairs out."
-        )
-    if _over(figures, "hazy", 0.05):
-        said.append(f"{percent(figures['hazy'])} of the sources have haze or cloud on more than a tenth.")
-    if count := figures["left_out"].get("unreadable"):
-        said.append(f"{counted(count, 'tile')} could not be read and {'was' if count == 1 else 'were'} left out.")
-    if count := figures["strangers"]:
-        said.append(
-            f"{counted(count, 'image')} in the folders {'is' if count == 1 else 'are'} not in the manifest, and would "
-            "be trained on all the same."
-        )
-    if empty := [split for split, count in figures["pairs"].items() if not count]:
-        said.append(f"There are no pairs in {' and '.join(empty)}.")
-    if any(side.licence is None for area in found.manifest.areas for side in (area.source, area.target)):
-        said.append("The terms of some sources are not known; settle them before the dataset or a model is passed on.")
-    return said
+    empty = ", ".join(split for split, count in figures["pairs"].items() if not count)
+    unsettled = any(side.licence is None for area in manifest.areas for side in (area.source, area.target))
+    said: list[tuple[str, Any, str]] = [
+        ("bad", figures["leaks"], "Look-alikes in several splits: {}; what is scored may have been trained on: prepare "
+         "with --drop-duplicates."),
+        ("bad", figures["missing"], "Pairs of the manifest without an image: {}; put back what was removed."),
+        ("bad", len(unreadable), f"Pairs that cannot be shown here: {{}}. {''.join(unreadable[:1])}"),
+        ("bad", named != set(found.table["id"][found.table["kept"]]), "manifest.json and footprints.parquet name "
+         "different pairs; run the same prepare command again."),
+        ("bad", shifted or _over(figures, "misregistered", 0.05), astray),
+        ("calm", _over(figures, "labelled", 0.1) and not manifest.settings.get("clean_labels"),
+         f"Text or icons on over 2 % of the ground: {percent(figures['labelled'])} of the targets; --clean-labels "
+         "paints them over."),
+        ("calm", _over(figures, "blank", 0.1), f"A side over 90 % one colour: {percent(figures['blank'])} of pairs; "
+         "--drop-blank leaves them out."),
+        ("calm", _over(figures, "hazy", 0.05), f"Haze or cloud on over a tenth: {percent(figures['hazy'])} of the "
+         "sources."),
+        ("calm", figures["left_out"].get("unreadable"), "Tiles that could not be read and were left out: {}."),
+        ("calm", figures["strangers"], "Images that the manifest does not name, and that are trained on: {}."),
+        ("calm", empty, "Splits without pairs: {}."),
+        ("calm", unsettled, "Terms of use that are not known; settle them before the dataset or a model is passed on."),
+    ]  # fmt: skip
+    return [(tone, text.format(what) if "{}" in text else text) for tone, what, text in said if what]
 
 
 def _over(figures: dict[str, Any], name: str, limit: float) -> bool:

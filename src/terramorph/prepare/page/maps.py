@@ -1,10 +1,10 @@
-"""Footprints drawn as maps: coloured by split, and with an arrow a block for the shift found there."""
+"""Footprints drawn as maps, coloured by split."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import shapely
@@ -13,11 +13,8 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from terramorph.geo import Grid
-from terramorph.prepare.cut import SHIFT_BLOCK
 from terramorph.prepare.page.footprints import Footprints
-from terramorph.prepare.page.suspicion import direction
-from terramorph.prepare.registration import MIN_CONFIDENCE
-from terramorph.report.charts import BAD, CARD, LINE, SOFT, chart, chart_svg, style
+from terramorph.report.charts import BAD, CARD, SOFT, chart, chart_svg, style
 from terramorph.report.numbers import distance, listed
 
 if TYPE_CHECKING:
@@ -31,18 +28,16 @@ COLOURS = {"apart": "#e3dfd6", "unfit": "#a8a297", "train": "#2f8570", "val": "#
 a split."""
 _APART = ("buffer", "outside", "unlisted")
 """Reasons of the division; all others say something of the tile itself."""
-_MOST_ARROWS, _MOST_MAPS = 500, 12
+_MOST_MAPS = 12
 _FOOT, _LARGEST_TILE = 44.0, 60.0
 
 
 class AreaMap(NamedTuple):
-    """What is drawn of areas that lie close together: their names, how many tiles they have, the tiles by split, and
-    the shifts of blocks (``None`` where there are none)."""
+    """What is drawn of areas that lie close together: their names, how many tiles they have, and the tiles by split."""
 
     title: str
     tiles: int
     splits: Markup
-    field: Markup | None
 
 
 def area_maps(found: Footprints, tips: Sequence[str], marks: Mapping[int, str]) -> tuple[list[AreaMap], int, int]:
@@ -69,8 +64,7 @@ def area_maps(found: Footprints, tips: Sequence[str], marks: Mapping[int, str]) 
         ground = _Ground.of(found, chosen, room, plain=not _has_place(found, names))
         splits = _split_map(ground, kinds[chosen], [tips[i] for i in chosen.tolist()],
                             [(n, marks[i]) for n, i in enumerate(chosen.tolist()) if i in marks])  # fmt: skip
-        field = _shift_field(ground, *_block_shifts(table, chosen), _metres_per_pixel(found, names[0]))
-        drawn.append(AreaMap(listed(names, 6), len(chosen), splits, field))
+        drawn.append(AreaMap(listed(names, 6), len(chosen), splits))
     return drawn, max(0, len(clusters) - _MOST_MAPS), int((~placed).sum())
 
 
@@ -120,8 +114,8 @@ class _Ground:
         axes.set_ylim(bottom - 2 * foot, top)
         return figure, axes
 
-    def draw(self, axes: Axes, chosen: NDArray[np.intp], colour: str, tips: Sequence[str] | None) -> None:
-        """Some of the polygons in a colour; ``tips``: tooltip URLs."""
+    def draw(self, axes: Axes, chosen: NDArray[np.intp], colour: str) -> None:
+        """Some of the polygons in a colour, each with the tooltip of its number where they are not painted."""
         from matplotlib.collections import PolyCollection
 
         if len(chosen) == 0:
@@ -131,8 +125,8 @@ class _Ground:
         many = len(self.polygons) > MOST_SHAPES
         shapes = PolyCollection(rings, facecolors=colour, edgecolors="none" if many else CARD, linewidths=0.7)
         shapes.set_rasterized(many)
-        if tips is not None and not many:
-            shapes.set_urls(tips)
+        if not many:
+            shapes.set_urls([f"tip:{i}" for i in chosen])
         axes.add_collection(shapes, autolim=False)
 
 
@@ -142,70 +136,12 @@ def _split_map(
     """Footprints coloured by kind, some of them marked (index, text)."""
     figure, axes = ground.start()
     for kind, colour in COLOURS.items():
-        chosen = np.flatnonzero(kinds == kind)
-        ground.draw(axes, chosen, colour, [f"tip:{i}" for i in chosen])
+        ground.draw(axes, np.flatnonzero(kinds == kind), colour)
     for index, text in marks:
         x, y = shapely.get_coordinates(shapely.centroid(ground.polygons[index]))[0].tolist()
         box = {"boxstyle": "circle,pad=0.25", "facecolor": CARD, "edgecolor": BAD}
         axes.text(x, y, text, color=BAD, size=9.5, ha="center", va="center", bbox=box)
     return chart_svg(figure, "Tiles by split", tips)
-
-
-def _shift_field(
-    ground: _Ground, blocks: NDArray[np.int64], shifts: NDArray[np.float64], metres: float | None
-) -> Markup | None:
-    """An arrow a block of tiles, in the direction in which the target lies off the source, much enlarged.
-
-    Args:
-        ground: polygons are boxes whose first edge runs along a row of pixels and whose last one up a column.
-        blocks: int64 (N, 2), row and column of each tile's block.
-        shifts: float64 (N, 2), dx and dy of each tile's block in pixels; NaN where there is none.
-        metres: per pixel; None if not known.
-    """
-    known = np.flatnonzero(np.isfinite(shifts).all(axis=1))
-    if len(known) == 0:
-        return None
-    while True:
-        _, first, member = np.unique(blocks[known], axis=0, return_index=True, return_inverse=True)
-        if len(first) <= _MOST_ARROWS:
-            break
-        blocks = blocks // 2
-    polygons = ground.polygons[known]
-    centres = shapely.get_coordinates(shapely.centroid(polygons))
-    count = np.bincount(member.ravel())
-    middle, mean = (
-        np.stack([np.bincount(member.ravel(), column) / count for column in values.T], axis=1)
-        for values in (centres, shifts[known])
-    )
-    corners = [
-        shapely.get_coordinates(shapely.get_point(shapely.get_exterior_ring(polygons[first]), i)) for i in (0, 1, -2)
-    ]
-    along, down = (side / np.hypot(*side.T)[:, None] for side in (corners[1] - corners[0], corners[2] - corners[0]))
-    longest = max(1.0, float(np.percentile(np.hypot(*mean.T), 95)))
-    enlarged = 0.8 * float(np.sqrt(np.median(count) * shapely.area(polygons).mean())) / longest
-    arrows = enlarged * (mean[:, :1] * along + mean[:, 1:] * down)
-    figure, axes = ground.start()
-    ground.draw(axes, np.arange(len(ground.polygons)), LINE, None)
-    with style():
-        drawn = axes.quiver(*middle.T, *arrows.T, color=BAD, pivot="mid", angles="xy", scale_units="xy", scale=1,
-                            width=1.6, units="dots", headwidth=5, headlength=6)  # fmt: skip
-        drawn.set_urls([f"tip:{i}" for i in range(len(mean))])
-        said = _rounded(longest)
-        text = f"{said:g} px" + ("" if metres is None else f", {distance(said * metres)}")
-        axes.quiverkey(drawn, 0.85, 0.5 * _FOOT / ground.size[1], enlarged * said, text, labelpos="W")
-    return chart_svg(figure, "Shifts of blocks", [direction(dx, dy, metres) for dx, dy in mean.tolist()])
-
-
-def _block_shifts(
-    table: Mapping[str, NDArray[Any]], chosen: NDArray[np.intp]
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Blocks, int64 (N, 2), and their shifts, float64 (N, 2), NaN where they cannot be told, of some tiles."""
-    area = np.unique(table["area"][chosen], return_inverse=True)[1].astype(np.int64)
-    # Far apart, so that halving block numbers never joins areas.
-    rows, columns = (table[name][chosen] // SHIFT_BLOCK for name in ("row", "col"))
-    shifts = np.stack([table["block_dx"][chosen], table["block_dy"][chosen]], axis=1)
-    shifts[~(table["block_confidence"][chosen] >= MIN_CONFIDENCE)] = np.nan
-    return np.stack([(area << 40) + rows, columns], axis=1), shifts
 
 
 def _clusters(found: Footprints, placed: NDArray[np.bool_]) -> list[list[str]]:
@@ -230,10 +166,6 @@ def _has_place(found: Footprints, names: Sequence[str]) -> bool:
     """Whether areas have a place, be it in a plane without a name."""
     grids = [area.grid for area in found.manifest.areas if area.name in names]
     return any(grid is not None and grid.grid().is_georeferenced for grid in grids)
-
-
-def _metres_per_pixel(found: Footprints, name: str) -> float | None:
-    return next((a.grid.grid().ground_resolution for a in found.manifest.areas if a.name == name and a.grid), None)
 
 
 def _rounded(value: float) -> float:

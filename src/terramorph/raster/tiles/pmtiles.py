@@ -31,6 +31,8 @@ from terramorph.raster.tiles.reader import (
 
 _SCANNED = 16 << 20
 """Bytes of an index that is looked through for what the header may say wrongly; some million tiles."""
+_MOST_TILES = 1 << 23
+"""Tiles that are listed then; of more, as of the sea, the header is believed."""
 _LEVELS = 4
 
 Numbers = NDArray[np.int64]
@@ -73,9 +75,9 @@ class PMTiles(TileReader):
             self.header: dict[str, Any] = deserialize_header(self._get(0, 127))
             self.about = self._metadata()
             self._check()
-            self._whole = self.header["leaf_directory_length"] <= _SCANNED
-            self.counts, self._boxes = self._summary() if self._whole else ({}, {})
-            self.zooms = tuple(sorted(self.counts)) or self._stated_zooms()
+            self._listed = self._list() if self.header["leaf_directory_length"] <= _SCANNED else None
+            self.counts = {zoom: len(tiles) for zoom, tiles in (self._listed or {}).items()}
+            self.zooms = tuple(self.counts) if self._listed is not None else self._stated_zooms()
         if not self.zooms:
             raise RasterError(f"{self.name} holds no tiles; give another file.")
         self.licence = plain_text(self.about.get("attribution") or self.about.get("license"))
@@ -104,9 +106,10 @@ class PMTiles(TileReader):
 
     def box(self, zoom: int) -> TileBox:
         """The box around the tiles there are; of a huge index, the tiles that the header's bounds touch."""
-        if self._whole:
-            return self._boxes[zoom]
-        return tiles_of_degrees(zoom, *self.bounds)
+        if self._listed is None:
+            return tiles_of_degrees(zoom, *self.bounds)
+        x, y = _hilbert(zoom, self._listed[zoom])
+        return box_of_halves(zoom, *(_around(x[half], y[half]) for half in (x < (1 << zoom) / 2, x >= (1 << zoom) / 2)))
 
     def first(self, zoom: int) -> tuple[int, int]:
         """The first tile of the zoom along the file's Hilbert curve."""
@@ -214,32 +217,28 @@ class PMTiles(TileReader):
         some = first < last
         return first[some] - low, last[some] - low
 
-    def _summary(self) -> tuple[dict[int, int], dict[int, TileBox]]:
-        """How many tiles each zoom has, and the box around them."""
-        counts: dict[int, int] = {}
-        boxes: dict[tuple[int, bool], TileBox] = {}
+    def _list(self) -> dict[int, Numbers] | None:
+        """The tiles by zoom, int64 (N,) each, counted along the zoom's curve; None where there are too many to list."""
+        found: list[tuple[Numbers, Numbers]] = []
+        total = 0
         for number, directory in enumerate(self._directories()):
             if number > 1 << 14:
                 raise ValueError("its index has more directories than tiles need")
-            for zoom in range(MAX_ZOOM + 1):
-                first, last = self._tiles(*_ids(zoom), directory)
-                if len(first):
-                    counts[zoom] = counts.get(zoom, 0) + int((last - first).sum())
-                    for box in _squares(zoom, first, last):
-                        half = zoom, box.left >= (1 << zoom) // 2
-                        boxes[half] = box.around(boxes.get(half))
-        return counts, {z: box_of_halves(z, boxes.get((z, False)), boxes.get((z, True))) for z in counts}
+            some = directory.run > 0
+            found.append((directory.tile[some], directory.run[some]))
+            total += int(directory.run.sum())
+            if not 0 <= total <= _MOST_TILES:
+                return None
+        first, run = (np.concatenate(columns) for columns in zip(*found, strict=True))
+        tiles = np.sort(np.repeat(first - np.cumsum(run) + run, run) + np.arange(run.sum()))
+        ends = np.searchsorted(tiles, [_ids(zoom)[0] for zoom in range(MAX_ZOOM + 2)])
+        by_zoom = {zoom: tiles[ends[zoom] : ends[zoom + 1]] - _ids(zoom)[0] for zoom in range(MAX_ZOOM + 1)}
+        return {zoom: held for zoom, held in by_zoom.items() if len(held)}
 
     def parents(self, zoom: int, coarser: int) -> int:
         """Number of tiles of a coarser zoom that lie over tiles of a zoom."""
-        steps, low, end = 2 * (zoom - coarser), *_ids(zoom)
-        count, reached = 0, -1
-        for directory in self._directories(low, end):
-            for first, last in zip(*self._tiles(low, end, directory), strict=True):
-                above = max(int(first) >> steps, reached + 1)
-                reached = max(reached, int(last - 1) >> steps)
-                count += max(reached - above + 1, 0)
-        return count
+        assert self._listed is not None
+        return len(np.unique(self._listed[zoom] >> 2 * (zoom - coarser)))
 
     def _stated_zooms(self) -> tuple[int, ...]:
         """The zooms between the header's that there are tiles of."""
@@ -268,27 +267,9 @@ def _ids(zoom: int) -> tuple[int, int]:
     return ((1 << 2 * zoom) - 1) // 3, ((1 << 2 * zoom + 2) - 1) // 3
 
 
-def _squares(zoom: int, first: Numbers, last: Numbers) -> Iterator[TileBox]:
-    """Boxes around runs [first, last) along a zoom's Hilbert curve, int64 (N,): none on both sides of longitude 0.
-
-    A run is taken apart into squares: whole quarters of quarters of the curve.
-    """
-    for step in range(zoom + 1):
-        front = np.minimum(last, -(-first // 4) * 4)
-        back = np.maximum(front, last // 4 * 4)
-        if step >= zoom - 1:  # four tiles are the world
-            front = back = last
-        squares = [(side + k)[side + k < end] for side, end in ((first, front), (back, last)) for k in range(4)]
-        x, y = _hilbert(zoom - step, np.concatenate(squares))
-        for east in (False, True):
-            half = (x >= (1 << zoom - step) // 2) == east
-            if half.any():
-                ends = x[half].min(), y[half].min(), x[half].max() + 1, y[half].max() + 1
-                yield TileBox(*(int(end) << step for end in ends))
-        inner = front < back
-        first, last = front[inner] // 4, back[inner] // 4
-        if not len(first):
-            return
+def _around(x: Numbers, y: Numbers) -> TileBox | None:
+    """The box around tiles; None around none."""
+    return TileBox(int(x.min()), int(y.min()), int(x.max()) + 1, int(y.max()) + 1) if len(x) else None
 
 
 def _hilbert(zoom: int, number: Numbers) -> tuple[Numbers, Numbers]:
