@@ -78,7 +78,16 @@ _find = lazily(__name__, _HOMES)
 
 
 def __getattr__(name: str) -> Any:
-    return import_module(f"{__name__}.{name}") if name in _FUNCTIONS or name == "models" else _find(name)
+    try:
+        return import_module(f"{__name__}.{name}") if name in _FUNCTIONS or name == "models" else _find(name)
+    except ModuleNotFoundError as error:
+        if name not in ("serve", "show"):
+            raise
+        from terramorph.errors import MissingPackageError
+
+        raise MissingPackageError(
+            f"The server needs {error.name}; install it with: pip install 'terramorph[serve]'"
+        ) from error
 
 
 def __dir__() -> list[str]:
