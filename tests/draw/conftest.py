@@ -14,7 +14,7 @@ import pytest
 
 import terramorph
 from terramorph.cartography import classic
-from terramorph.draw.site import style_table, town_rules
+from terramorph.draw.site import style_table, tag_table, town_rules
 
 playwright = pytest.importorskip("playwright.sync_api", reason="browser tests need the package playwright")
 CHROMIUM = os.environ.get("TERRAMORPH_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
@@ -50,7 +50,7 @@ def page_config(**changes: Any) -> dict[str, Any]:
     model = {"name": "test", "bytes": 2_000_000, "sha256": "00", "metres_per_pixel": 1.0, "licence": "Free."}
     models = [{"direction": d, **model, "trained_on": "Eight towns, by hand"} for d in ("map2sat", "sat2map")]
     config = {"version": 1, "models": models, "runtime": {"bytes": 1_000_000}, "embedded": True}
-    return {**config, "town": town_rules(), "style": style_table(classic()), **changes}
+    return {**config, "town": town_rules(), "table": tag_table(), "style": style_table(classic()), **changes}
 
 
 @pytest.fixture(scope="session")
@@ -84,7 +84,11 @@ def opened(browser: playwright.Browser) -> Iterator[Callable[..., playwright.Pag
                 route.abort()
 
         context = browser.new_context(
-            viewport={"width": width, "height": height}, accept_downloads=True, reduced_motion="reduce", **options
+            viewport={"width": width, "height": height},
+            accept_downloads=True,
+            reduced_motion="reduce",
+            service_workers="block",
+            **options,
         )
         contexts.append(context)
         context.route("**/*", answer)
@@ -101,5 +105,5 @@ def opened(browser: playwright.Browser) -> Iterator[Callable[..., playwright.Pag
     yield open_page
     for context in contexts:
         context.close()
-    assert heard == []
+    assert [text for text in heard if "blocked by Playwright" not in text] == []
     assert asked == []

@@ -5,7 +5,11 @@ from __future__ import annotations
 import base64
 import io
 import json
+import shutil
+import threading
 from collections.abc import Callable
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +19,11 @@ import rasterio
 from odc.geo.crs import CRS
 from PIL import Image
 
-from terramorph.cartography import VectorSource, classify, load_style
+from terramorph.cartography import CLASSES, VectorSource, classify, load_style
 from terramorph.geo import Grid, grid_at
 from terramorph.raster import read_image
 
-from .conftest import CHROMIUM, page_config, playwright
+from .conftest import CHROMIUM, ENGINE, STATIC, page_config, playwright
 
 pytestmark = [
     pytest.mark.browser,
@@ -302,6 +306,40 @@ def test_files_lie_where_the_drawing_is_placed(opened: Opened, tmp_path: Path) -
     assert (classify(again.astype(np.uint8)) == classify(255 - rgb(photo).astype(np.uint8))).mean() > 0.99
 
 
+def test_an_export_of_openstreetmap_becomes_the_drawing(opened: Opened, tmp_path: Path) -> None:
+    def feature(kind: str, coordinates: Any, **tags: str) -> dict[str, Any]:
+        return {"type": "Feature", "properties": tags, "geometry": {"type": kind, "coordinates": coordinates}}
+
+    def box(half: float) -> list[list[float]]:
+        return [[11 + x * half, 44 + y * half, 120.0] for x, y in ((-1, -1), (1, -1), (1, 1), (-1, 1), (-1, -1))]
+
+    features = [
+        feature("Polygon", [box(0.0008), box(0.0004)], natural="water"),
+        feature("LineString", [[10.999, 44.0005], [11.001, 44.0005]], highway="residential"),
+        feature("LineString", [[11, 43.999], [11, 44.001]], highway="primary", tunnel="yes"),
+        feature("MultiPolygon", [[box(0.0001)], [[[11.3, 44], [11.3, 44.1], [11.4, 44]]]], building="yes"),
+        feature("Point", [11, 44], amenity="bench"),
+        feature("LineString", [[10.7, 43.9], [10.7, 43.95]], highway="motorway"),
+        {"type": "Feature", "properties": None, "geometry": None},
+    ]
+    page = opened()
+    text = json.dumps({"type": "FeatureCollection", "features": features}).encode()
+    page.evaluate(DROP, ["town.geojson", base64.b64encode(text).decode(), ""])
+    page.wait_for_selector("#notice", state="visible")
+    left_out = "Features left out: 3 without a kind that is drawn, 2 too far from the middle."
+    assert page.locator("#notice").inner_text() == left_out
+    assert words(page).startswith("1 water area, 1 road, 1 building on")
+    place = round(11 * 1e4), round(44 * 1e4)
+    page.locator("#take summary").click()
+    page.locator("[data-take=place]").click()
+    at = float(page.locator("#longitude").input_value()), float(page.locator("#latitude").input_value())
+    assert np.allclose(np.round(np.multiply(at, 1e4)), place, atol=10)
+    page.keyboard.press("Escape")
+    drawn = classify(rgb(taken(page, "map", tmp_path)).astype(np.uint8))
+    assert drawn[128, 140] == CLASSES.index("land")  # in the hole
+    assert drawn[128, 185] == CLASSES.index("water")
+
+
 def test_a_town_is_always_the_same_of_its_name(opened: Opened) -> None:
     page = opened()
     said = []
@@ -398,3 +436,28 @@ def test_python_draws_what_the_page_draws(opened: Opened, tmp_path: Path) -> Non
             assert json.loads(text)["terramorph"]["pixels"] == side
     assert len(agreed) == 20
     assert min(agreed) >= 0.98, agreed
+
+
+def test_without_a_network_it_opens_again(browser: playwright.Browser, tmp_path: Path) -> None:
+    for file in STATIC.glob("*.*"):
+        shutil.copy(file, tmp_path)
+    (tmp_path / "engine.js").write_text(ENGINE, encoding="utf-8")
+    (tmp_path / "draw.json").write_text(json.dumps(page_config(embedded=False)), encoding="utf-8")
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    handler.func.log_message = lambda *_: None  # type: ignore[attr-defined]
+    with ThreadingHTTPServer(("localhost", 0), handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        context = browser.new_context()
+        page = context.new_page()
+        try:
+            page.goto(f"http://localhost:{server.server_port}/")
+            page.locator("#load").click()
+            answered(page)
+        finally:
+            server.shutdown()
+    context.set_offline(True)
+    page.reload()
+    page.wait_for_selector("body[data-ready]")
+    answered(page)
+    assert "arterial" in words(page)
+    context.close()

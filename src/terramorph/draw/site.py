@@ -23,6 +23,8 @@ The page reads `draw.json`, or the same document inside of the one file:
                 A rule: `kind`, `geometry` ("any", "line", "area"), `fill`, `width_m`, `min_width_px`,
                 `width_px` ([[zoom, pixels], ...], or [] where metres count), `casing` (a colour or null), `casing_m`,
                 `min_casing_px`
+    table       which OpenStreetMap tags are which kind, in the order in which they are tried: `geometry` ("any", "line",
+                "area"), `keys`, `kinds` {value or "*": kind}, `without` {key: values of what is left out}
     town        what a random town is laid out by; lengths in metres, places as fractions of its side
         widths     {highway, arterial, road, river, rail}
         scale      [lowest, highest]: widths are multiplied by sqrt(side / 1000 m), within these
@@ -51,7 +53,7 @@ from typing import Any
 
 from terramorph.atomic import atomic, make_folder
 from terramorph.bundle import Bundle, Header
-from terramorph.cartography import Style, classic
+from terramorph.cartography import Style, classic, load_table
 from terramorph.cartography.style import RGB
 from terramorph.errors import ConfigError, InputError
 from terramorph.models import registry, verify
@@ -242,6 +244,7 @@ def site_files(
         "version": 1,
         "models": entries,
         "style": style_table(classic() if style is None else style),
+        "table": tag_table(),
         "town": town_rules(),
         "runtime": {"name": RUNTIME, "version": runtime["version"], "licence": runtime["licence"], "bytes": size},
         "embedded": embedded,
@@ -258,6 +261,15 @@ def style_table(style: Style) -> dict[str, Any]:
         colours = {"fill": _hex(rule.fill), "casing": None if rule.casing is None else _hex(rule.casing)}
         rules.append({**values, **colours, "width_px": [list(pair) for pair in rule.width_px]})
     return {"name": style.name, "background": _hex(style.background), "rules": rules}
+
+
+def tag_table() -> list[dict[str, Any]]:
+    """The table osm as plain data; see the module's text."""
+    names = {"geometry", "keys", "kinds", "without"}
+    return [
+        {**match.model_dump(include=names), "without": {key: sorted(values) for key, values in match.without.items()}}
+        for match in load_table("osm").matches
+    ]
 
 
 def town_rules() -> dict[str, Any]:

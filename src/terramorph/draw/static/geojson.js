@@ -1,7 +1,7 @@
 // The drawing as GeoJSON, and back. `terramorph translate MODEL drawing.geojson out.tif` sees the square that the page
 // shows: a feature of kind land spans it, and nothing reaches beyond. Degrees (RFC 7946) where a box of degrees is the
 // square; elsewhere, where north is not quite up, metres of UTM under the member `crs`, which GDAL and QGIS read.
-import { bounds, clipArea, clipLine, distance, meets, oriented } from "./geometry.js";
+import { bounds, clipArea, clipLine, distance, meets, oriented, signedArea } from "./geometry.js";
 import { feature } from "./drawing.js";
 import { Place } from "./place.js";
 import { fromUtm } from "./utm.js";
@@ -58,46 +58,75 @@ function edges(points, half, box) {
   return found;
 }
 
-// Features of a FeatureCollection with their `kind` (or `class`), around the middle of what it covers.
-// Gives {features, place, side (pixels of the square, where it says so), skipped}.
-export function fromGeoJson(json, renderer) {
+const LARGEST = 1024;  // pixels of a side
+
+// Features of a FeatureCollection: those with a `kind` (or `class`) that is drawn, and
+// those whose OpenStreetMap tags the table gives one. Gives {features, place, side (pixels of the square, where it says
+// so), skipped (without a kind), far (outside of the largest square)}.
+export function fromGeoJson(json, renderer, table) {
   const given = json?.type === "FeatureCollection" ? json.features : json?.type === "Feature" ? [json] : null;
   if (!Array.isArray(given)) throw new Error("The file is no GeoJSON FeatureCollection; give one.");
   const frame = given.find((one) => one?.properties?.role === "frame");
   const zone = /EPSG:+32([67])(\d\d)$/.exec(json.crs?.properties?.name ?? "");
   const toDegrees = zone ? (metres) => fromUtm(metres, Number(zone[2]), zone[1] === "7") : (degrees) => degrees;
-  const corners = rings(frame ? [frame] : given).flat().map(toDegrees), [west, north, east, south] = bounds(corners);
-  if (!Number.isFinite(west) || Math.max(Math.abs(west), Math.abs(east)) > 180 || Math.max(Math.abs(north), Math.abs(south)) > 90) {
-    throw new Error("The file has no coordinates in degrees, longitude first; give GeoJSON in WGS 84.");
+  const corners = (frame ? [frame] : given).flatMap(rings).flat().map(toDegrees), [west, north, east, south] = bounds(corners);
+  if (!corners.length || Math.max(Math.abs(west), Math.abs(east)) > 180 || Math.max(Math.abs(north), Math.abs(south)) > 90) {
+    throw new Error("The file has no lines or areas in degrees, longitude first; give GeoJSON in WGS 84.");
   }
-  const place = new Place(renderer.metres, [(west + east) / 2, (north + south) / 2]), found = [];
-  const side = frame ? Number(frame.properties.pixels) : 0, half = side / 2 * renderer.metres;
-  let skipped = 0;
+  // Long roads lead far out of an export of a town: its middle is where most of its corners are.
+  const median = (axis) => corners.map((one) => one[axis]).sort((a, b) => a - b)[corners.length >> 1];
+  const place = new Place(renderer.metres, frame ? [(west + east) / 2, (north + south) / 2] : [median(0), median(1)]), found = [];
+  const side = frame ? Number(frame.properties.pixels) : 0, half = side / 2 * renderer.metres, most = LARGEST / 2 * renderer.metres;
+  let skipped = 0, far = 0;
   for (const one of given) {
-    const { kind = one?.properties?.class, role } = one?.properties ?? {};
-    if (role === "frame" || role === EDGE) continue;
-    const area = /Polygon$/.test(one?.geometry?.type ?? ""), shape = area ? "area" : "line";
-    const parts = rings([one]);
+    const properties = one?.properties ?? {}, parts = rings(one), shape = /Polygon$/.test(one?.geometry?.type ?? "") ? "area" : "line";
+    if (properties.role === "frame" || properties.role === EDGE) continue;
+    const kind = properties.kind ?? properties.class ?? kindOf(properties, shape, table);
     if (!parts.length || !renderer.draws(kind, shape)) { skipped++; continue; }
     for (const part of parts) {
       const points = part.map((corner) => place.toPoint(toDegrees(corner)));
-      if (area) points.pop();
-      if (points.length >= (area ? 3 : 2)) found.push(feature(kind, shape, half && !area ? onward(points, half) : points));
+      if (shape === "area" && distance(points[0], points.at(-1)) < 1e-6) points.pop();
+      if (points.length < (shape === "area" ? 3 : 2)) continue;
+      const drawn = feature(kind, shape, half && shape === "line" ? onward(points, half) : points);
+      if (meets(renderer.reach(drawn), [-most, -most, most, most])) found.push(drawn); else far++;
     }
   }
-  return { features: found, place, side, skipped };
+  return { features: found, place, side, skipped, far };
 }
 
-// The lines and outer rings of features, in degrees.
-function rings(features) {
-  return features.flatMap(({ geometry } = {}) => {
-    const { type, coordinates } = geometry ?? {};
-    if (type === "LineString") return [coordinates];
-    if (type === "MultiLineString") return coordinates;
-    if (type === "Polygon") return [coordinates[0]];
-    if (type === "MultiPolygon") return coordinates.map((one) => one[0]);
-    return [];
-  }).filter((points) => Array.isArray(points) && points.length && points.every((p) => Array.isArray(p) && p.every(Number.isFinite)));
+// The kind that a table gives to OpenStreetMap tags, as terramorph.cartography.table does; null where it has none.
+function kindOf(tags, shape, table) {
+  for (const { geometry, keys, kinds, without } of table) {
+    if (geometry !== "any" && geometry !== shape) continue;
+    const key = keys.find((name) => tags[name] && (kinds[tags[name]] ?? kinds["*"]));
+    if (!key) continue;
+    return Object.entries(without).some(([name, values]) => values.includes(tags[name])) ? null : kinds[tags[key]] ?? kinds["*"];
+  }
+  return null;
+}
+
+// The lines and rings of a feature; a ring with holes is cut open to them.
+function rings(one) {
+  const { type, coordinates } = one?.geometry ?? {};
+  const valid = (points) => Array.isArray(points) && points.length > 0 && points.every((p) => Array.isArray(p) && p.length > 1 && p.every(Number.isFinite));
+  const all = (list) => (Array.isArray(list) && list.length && list.every(valid) ? list : []);
+  if (type === "LineString") return all([coordinates]);
+  if (type === "MultiLineString") return all(coordinates);
+  const areas = type === "Polygon" ? [coordinates] : type === "MultiPolygon" && Array.isArray(coordinates) ? coordinates : [];
+  return areas.map(all).filter((list) => list.length).map(whole);
+}
+
+// One ring of an outer ring and its holes, joined where they are nearest; holes run the other way round.
+function whole([outer, ...holes]) {
+  let ring = outer;
+  for (const given of holes) {
+    const hole = (signedArea(given) > 0) === (signedArea(outer) > 0) ? given.slice().reverse() : given;
+    let best = [0, 0], least = Infinity;
+    ring.forEach((a, i) => hole.forEach((b, j) => { if (distance(a, b) < least) { least = distance(a, b); best = [i, j]; } }));
+    const [i, j] = best;
+    ring = [...ring.slice(0, i + 1), ...hole.slice(j), ...hole.slice(1, j + 1), ...ring.slice(i)];
+  }
+  return ring;
 }
 
 // A line that was cut at the border of its square runs on beyond it.

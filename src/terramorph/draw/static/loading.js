@@ -30,6 +30,7 @@ export class Loading {
     const bar = $("bar-loaded");
     bar.hidden = false;
     bar.removeAttribute("value");
+    if (!this.config.embedded) await keepOffline(this.config.models);
     try {
       await this.open((loaded, total) => {
         bar.max = total || 1;
@@ -66,4 +67,23 @@ export class Loading {
   #button(text, act) {
     Object.assign($("load"), { textContent: text, onclick: act, hidden: false });
   }
+}
+
+// Keeps the page's files, so that it opens without a network. A browser that cannot does without.
+async function keepOffline(models) {
+  const { serviceWorker } = navigator;
+  if (!serviceWorker || !location.protocol.startsWith("http")) return;
+  try {
+    const controlled = new Promise((resolve) => {
+      if (serviceWorker.controller) resolve();
+      serviceWorker.addEventListener("controllerchange", resolve, { once: true });
+    });
+    const { scope } = await serviceWorker.register("./offline.js");
+    await Promise.race([controlled, new Promise((resolve) => { setTimeout(resolve, 3000); })]);
+    const kept = await caches.open("terramorph-draw"), old = await kept.keys(), used = models.map(({ url }) => new URL(url, document.baseURI).href);
+    await Promise.all(old.filter(({ url }) => url.startsWith(scope) && url.endsWith(".onnx.gz") && !used.includes(url)).map((one) => kept.delete(one)));
+    // What came before the service worker did.
+    const seen = performance.getEntriesByType("resource").map(({ name }) => name).filter((name) => name.startsWith(scope) && !name.endsWith(".onnx.gz"));
+    await kept.addAll([...new Set([location.href.split("#")[0], ...seen])]);
+  } catch { /* it needs the network again */ }
 }

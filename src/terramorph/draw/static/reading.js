@@ -8,7 +8,7 @@ export function takeFiles(app, openEngine) {
   let engine = null;
   if (!back) {
     $("back-title").textContent = "A drawing of yours";
-    $("reverse-text").textContent = "Drop a GeoJSON on the page: features with a kind, such as road, water, park or building.";
+    $("reverse-text").textContent = "Drop a GeoJSON on the page: a drawing that was saved here, or an export of OpenStreetMap.";
     $("choose").textContent = "Choose a GeoJSON";
     $("file").accept = ".geojson,.json";
     $("drop").textContent = "Drop a GeoJSON";
@@ -25,11 +25,12 @@ export function takeFiles(app, openEngine) {
   async function drawingOf(file) {
     let json;
     try { json = JSON.parse(await file.text()); } catch { throw new Error(`${file.name} is no JSON; give a GeoJSON.`); }
-    const { features, place, side, skipped } = fromGeoJson(json, renderer);
-    if (!features.length) throw new Error(`No feature of ${file.name} has a kind that is drawn, such as road, water, park or building.`);
+    const { features, place, side, skipped, far } = fromGeoJson(json, renderer, config.table ?? []);
+    if (!features.length) throw new Error(`No feature of ${file.name} has a kind that is drawn, such as road or park, or such tags of OpenStreetMap.`);
     app.set({ place, px: [256, 512, 1024].includes(side) ? side : state.px });
     app.replace(features, `${file.name} opened.`);
-    if (skipped) notice(`${skipped} feature${skipped === 1 ? " has" : "s have"} no kind that is drawn and ${skipped === 1 ? "is" : "are"} left out.`);
+    const left = [skipped && `${skipped} without a kind that is drawn`, far && `${far} too far from the middle`].filter(Boolean);
+    if (left.length) notice(`Features left out: ${left.join(", ")}.`);
   }
 
   async function mapOf(file) {
