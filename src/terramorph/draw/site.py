@@ -23,7 +23,7 @@ The page reads `draw.json`, or the same document inside of the one file:
                 A rule: `kind`, `geometry` ("any", "line", "area"), `fill`, `width_m`, `min_width_px`,
                 `width_px` ([[zoom, pixels], ...], or [] where metres count), `casing` (a colour or null), `casing_m`,
                 `min_casing_px`
-    table       which OpenStreetMap tags are which kind, in the order in which they are tried: `geometry` ("any", "line",
+    table       which OpenStreetMap tags are which kind, in the order they are tried: `geometry` ("any", "line",
                 "area"), `keys`, `kinds` {value or "*": kind}, `without` {key: values of what is left out}
     town        what a random town is laid out by; lengths in metres, places as fractions of its side
         widths     {highway, arterial, road, river, rail}
