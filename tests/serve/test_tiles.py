@@ -18,11 +18,12 @@ import terramorph
 from terramorph.bundle import Bundle
 from terramorph.cartography import CLASSES, PALETTE
 from terramorph.geo import Grid
-from terramorph.geo.mercator import TileBox, pixel_grid
+from terramorph.geo.mercator import TileBox, pixel_grid, tiles_of_degrees
 from terramorph.networks import build_network
 from terramorph.raster import Raster
-from terramorph.raster.tiles.write import write_tiles
+from terramorph.raster.tiles.write import native_zoom, write_tiles
 from terramorph.serve import LayerSettings, Settings
+from terramorph.town import make_town
 from terramorph.translate import Model
 from terramorph.translate.products import entropy
 
@@ -68,6 +69,37 @@ def test_tiles_made_alone_would_differ(
     alone = model.translate(Raster.from_pixels(raster.pixels)).pixels.transpose(1, 2, 0)
     served = pixels(client.tile("output", zoom, x, y).data)[..., :3]
     assert np.abs(served.astype(int) - alone).max() > 4
+
+
+def seam_ratio(image: np.ndarray) -> float:
+    """Steps across the lines between tiles over steps elsewhere, of pixels (H, W, C)."""
+    ratios = []
+    for values in (image.astype(float), image.astype(float).transpose(1, 0, 2)):
+        steps = np.abs(np.diff(values, axis=0)).mean(axis=(1, 2))
+        at = np.arange(255, len(steps), 256)
+        ratios.append(steps[at].mean() / np.delete(steps, at).mean())
+    return float(np.mean(ratios))
+
+
+def test_tiles_have_no_seams() -> None:
+    """Beside the translation in one pass, which has no windows, on the same tiles."""
+    model: Model = terramorph.load("town-sat2map")
+    source = terramorph.open_source(make_town(1024, seed=3).aerial())
+    windows, once = model.lazy(source, window=768), terramorph.open_source(model.translate(source))
+    zoom = native_zoom(windows)
+    to_degrees = Transformer.from_crs(windows.grid.crs.proj, "EPSG:4326", always_xy=True)
+    box = tiles_of_degrees(zoom, *to_degrees.transform_bounds(*windows.grid.bounds))
+    columns, rows = range(box.left + 1, box.right - 1), range(box.top + 1, box.bottom - 1)
+    assert min(len(columns), len(rows)) > 2
+
+    def joined(read: Callable[[Grid], Raster]) -> np.ndarray:
+        tiles = [[read(pixel_grid(zoom, TileBox(x, y, x + 1, y + 1), 256)).pixels for x in columns] for y in rows]
+        return np.concatenate([np.concatenate(row, axis=2) for row in tiles], axis=1).transpose(1, 2, 0)
+
+    whole = seam_ratio(joined(once.read))
+    assert 0.98 <= seam_ratio(joined(windows.read)) / whole <= 1.02
+    alone = joined(lambda grid: model.translate(Raster.from_pixels(source.read(grid).pixels)))
+    assert seam_ratio(alone) / whole > 1.1
 
 
 def whole_block(batch: dict[Tile, bytes]) -> Tile:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import socket
+import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterator
@@ -15,9 +17,11 @@ import numpy as np
 import pytest
 import rasterio
 import urllib3
+from filelock import FileLock
 from rasterio.transform import from_origin
 
 from terramorph.serve import Settings
+from terramorph.serve.uploads import remove_left_over
 
 from .conftest import Client, serving
 
@@ -114,7 +118,7 @@ def test_hostile_ones_are_refused_in_a_sentence_and_leave_nothing(taking: Client
     assert "root:" not in text
     assert str(folder_of(taking)) not in text
     assert spent < 5 * SECONDS  # the machine may be busy
-    assert list(folder_of(taking).iterdir()) == []
+    assert list(folder_of(taking).glob("*.tif")) == []
     assert taking.get("/readyz").status == 200
 
 
@@ -154,10 +158,10 @@ def test_a_good_one_is_a_layer_for_who_knows_its_name_and_goes_after_its_time(
         assert tile.headers["Cache-Control"].startswith("private")
         assert not list((tmp_path / "cache").glob("*/*"))
         folder = folder_of(client)
-        (file,) = folder.iterdir()
+        (file,) = folder.glob("*.tif")
         assert file.stem not in (name, "a")
         assert client.get(f"/uploads/{file.name}").status == 404
-        while list(folder.iterdir()):
+        while list(folder.glob("*.tif")):
             assert time.monotonic() < begun + 20
             time.sleep(0.05)
         assert client.get(path).status == 404
@@ -165,7 +169,7 @@ def test_a_good_one_is_a_layer_for_who_knows_its_name_and_goes_after_its_time(
         assert client.get("/readyz").status == 200
         monkeypatch.setattr("terramorph.serve.uploads.LIFE", 3600.0)
         read(put(client, geotiff()))
-        assert len(list(folder.iterdir())) == 1
+        assert len(list(folder.glob("*.tif"))) == 1
     assert not folder.exists()
 
 
@@ -183,14 +187,14 @@ def test_a_stream_over_the_limit_is_cut_off_without_a_length(taking: Client) -> 
             pass
     assert sent < 20_000_000
     until = time.monotonic() + 10
-    while list(folder_of(taking).iterdir()):
+    while list(folder_of(taking).glob("*.tif")):
         assert time.monotonic() < until
         time.sleep(0.05)
     answer = put(taking, iter([b"II*\0" + bytes(3_000_000), bytes(1_500_000)]))
     assert answer.status == 413
     assert b"4 MB" in answer.data
     assert put(taking, bytes(5_000_000)).status == 413
-    assert list(folder_of(taking).iterdir()) == []
+    assert list(folder_of(taking).glob("*.tif")) == []
     assert taking.get("/readyz").status == 200
 
 
@@ -200,7 +204,7 @@ def test_one_that_stops_coming_is_given_up(taking: Client, monkeypatch: pytest.M
         head = "PUT /uploads?layer=town HTTP/1.1\r\nHost: localhost\r\nX-Terramorph: upload\r\nContent-Length: 999"
         connection.sendall(f"{head}\r\n\r\nII*".encode() + b"\0")
         assert b" 408 " in connection.recv(4000).splitlines()[0]
-    assert list(folder_of(taking).iterdir()) == []
+    assert list(folder_of(taking).glob("*.tif")) == []
 
 
 def test_all_together_are_bounded(settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,7 +212,7 @@ def test_all_together_are_bounded(settings: Callable[..., Settings], monkeypatch
     with serving(settings(uploads=True, upload_mb=1, window=192)) as client:
         answers = [put(client, body).status for _ in range(5)]
         assert answers == [201] * 4 + [503]
-        assert len(list(folder_of(client).iterdir())) == 4
+        assert len(list(folder_of(client).glob("*.tif"))) == 4
         monkeypatch.setattr("terramorph.serve.uploads.UPLOADS", 4)
         assert put(client, geotiff(64)).status == 503
 
@@ -220,7 +224,7 @@ def test_other_sites_cannot_send(taking: Client) -> None:
         assert answer.status == 403, headers
     assert put(taking, body, "uploads?layer=other").status == 404
     assert put(taking, body, "uploads?layer=..%2Ftown").status == 404
-    assert list(folder_of(taking).iterdir()) == []
+    assert list(folder_of(taking).glob("*.tif")) == []
     preflight = urllib3.request(
         "OPTIONS", taking.server.address + "uploads", headers={"Origin": "https://evil.example"}
     )
@@ -242,3 +246,25 @@ def test_they_are_off_unless_asked_for(client: Client) -> None:
     assert put(client, geotiff(64)).status == 404
     assert client.json("/layers")["uploads"] is None
     assert client.app.tiles.uploads._folder is None
+
+
+def test_what_a_killed_server_has_left_goes_at_the_next_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    left, held, new = (tmp_path / f"terramorph-uploads-{name}" for name in ("left", "held", "new"))
+    other = tmp_path / "other"
+    for folder in (left, held, new, other):
+        folder.mkdir()
+        (folder / "a.tif").write_bytes(b"II*\0")
+    (tmp_path / "terramorph-uploads-link").symlink_to(other)
+    hour_ago = time.time() - 3600
+    with FileLock(held / "lock"):  # as its server does, until it dies
+        for folder in (left, held, other):
+            os.utime(folder, (hour_ago, hour_ago))
+        remove_left_over()
+        assert sorted(path.name for path in tmp_path.iterdir()) == [
+            "other", "terramorph-uploads-held", "terramorph-uploads-link", "terramorph-uploads-new",
+        ]  # fmt: skip
+    assert (other / "a.tif").exists()
+    os.utime(held, (hour_ago, hour_ago))
+    remove_left_over()
+    assert not held.exists()

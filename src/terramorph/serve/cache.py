@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections import OrderedDict
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from cachetools import LRUCache
+
 from terramorph.atomic import atomic, make_folder
 from terramorph.errors import StorageError
 
+_ENTRY = 256
+"""Bytes that an entry in memory takes besides its value: empty tiles are bounded too."""
 _SWEEP = 256
 """Files written between two looks at the size of the folder."""
 _KEEP = 0.9
@@ -31,39 +34,34 @@ class MemoryCache:
     """The most recently used values, by key. Thread safe.
 
     Args:
-        most: bytes of values together.
+        most: bytes of values together, each with `_ENTRY` more.
     """
 
     def __init__(self, most: int) -> None:
-        self._most, self._bytes, self._hits, self._misses = most, 0, 0, 0
-        self._values: OrderedDict[str, bytes] = OrderedDict()
+        self._hits = self._misses = 0
+        self._values: LRUCache[str, bytes] = LRUCache(most, getsizeof=lambda value: len(value) + _ENTRY)
         self._lock = threading.Lock()
 
     def get(self, key: str) -> bytes | None:
         """The value, or None."""
         with self._lock:
-            value = self._values.get(key)
+            value: bytes | None = self._values.get(key)
             if value is None:
                 self._misses += 1
-                return None
-            self._hits += 1
-            self._values.move_to_end(key)
+            else:
+                self._hits += 1
             return value
 
     def put(self, key: str, value: bytes) -> None:
         """Keeps a value, and lets the least recently used go."""
-        with self._lock:
-            old = self._values.pop(key, None)
-            self._bytes += len(value) - (len(old) if old is not None else 0)
+        with self._lock, suppress(ValueError):  # of a value larger than the cache
             self._values[key] = value
-            while self._bytes > self._most and len(self._values) > 1:
-                self._bytes -= len(self._values.popitem(last=False)[1])
 
     @property
     def stats(self) -> Stats:
         """What it holds, and how it did."""
         with self._lock:
-            return Stats(len(self._values), self._bytes, self._hits, self._misses)
+            return Stats(len(self._values), int(self._values.currsize), self._hits, self._misses)
 
 
 class FolderCache:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import shutil
+import tempfile
 import time
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import suppress
@@ -11,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
+
+from filelock import FileLock, Timeout
 
 from terramorph.errors import TerramorphError
 from terramorph.raster.foreign import check_foreign
@@ -24,6 +28,10 @@ LIFE = 3600.0
 """Seconds after which an upload is deleted."""
 STALL = 60.0
 """Seconds without a byte after which one that is being sent is given up."""
+_PREFIX, _LOCK = "terramorph-uploads-", "lock"
+"""What folders of uploads are called, and the file in each that its server holds locked."""
+_NEW = 60.0
+"""Seconds for which a folder may have no lock yet."""
 _QUOTA = 4
 _MB = 1_000_000
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -55,6 +63,8 @@ class _Upload:
 class Uploads:
     """Layers that clients have sent, by name. The files have names of ours, in a folder of ours that goes at the end.
 
+    What servers that were killed have left goes when the next one starts.
+
     Args:
         settings: of the server; nothing is made where they allow no uploads.
         opener: of the layers.
@@ -62,7 +72,12 @@ class Uploads:
 
     def __init__(self, settings: Settings, opener: Opener) -> None:
         self._opener, self._most = opener, settings.upload_mb * _MB
-        self._folder = TemporaryDirectory(prefix="terramorph-uploads-") if settings.uploads else None
+        self._folder = self._lock = None
+        if settings.uploads:
+            remove_left_over()
+            self._folder = TemporaryDirectory(prefix=_PREFIX)
+            self._lock = FileLock(Path(self._folder.name) / _LOCK)
+            self._lock.acquire()
         self._held: dict[str, _Upload] = {}
         self._bytes = self._coming = 0
         self._turn = asyncio.Lock()
@@ -113,7 +128,8 @@ class Uploads:
         """Deletes all uploads."""
         while self._held:
             self._delete(self._held.popitem()[1])
-        if self._folder is not None:
+        if self._folder is not None and self._lock is not None:
+            self._lock.release()  # Windows removes nothing that is open
             self._folder.cleanup()
 
     def _delete(self, upload: _Upload) -> None:
@@ -161,6 +177,18 @@ class Uploads:
                 str(error).replace(str(path), "The upload").replace(path.name, "yours.tif").replace(path.stem, "yours")
             )
             raise RefusedError(400, said) from error
+
+
+def remove_left_over() -> None:
+    """Deletes folders of uploads whose server is gone without having deleted them: nobody holds their lock."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        # Of another user, or just made, or gone meanwhile: not ours to delete.
+        with suppress(OSError, Timeout):
+            if folder.is_symlink() or time.time() - folder.stat().st_mtime < _NEW:
+                continue
+            with FileLock(folder / _LOCK).acquire(blocking=False):
+                pass
+            shutil.rmtree(folder)
 
 
 def check_sender(headers: Mapping[str, str], own: Collection[str], most: int) -> None:

@@ -8,11 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from affine import Affine
+from odc.geo.crs import CRS
 from pyproj import Transformer
 
 from terramorph.errors import InputError
 from terramorph.geo import Grid
 from terramorph.raster import Source
+from terramorph.raster.warp import footprint
 from terramorph.raster.writer import write_cog
 from terramorph.serve.layers import Layer, View
 
@@ -89,18 +92,18 @@ def export_view(layer: Layer, view: View, bounds: Sequence[float], most: int) ->
 
 
 def _window(grid: Grid, bounds: Sequence[float]) -> Grid | None:
-    """The window of a grid around bounds in degrees; None where they do not meet."""
-    assert grid.crs is not None
+    """The window of a grid around bounds in degrees; None where they do not meet.
+
+    Raises:
+        InputError: if the bounds hold nothing.
+    """
     west, south, east, north = bounds
-    to_crs = Transformer.from_crs("EPSG:4326", grid.crs.proj, always_xy=True)
-    steps = [i / 8 for i in range(9)]
-    ring = [(west + (east - west) * i, side) for i in steps for side in (south, north)]
-    ring += [(side, south + (north - south) * i) for i in steps for side in (west, east)]
-    corners = [~grid.affine @ to_crs.transform(*point) for point in ring]
-    if not all(math.isfinite(value) for corner in corners for value in corner):
+    if not (west < east and south < north):
+        raise InputError("bbox must be west,south,east,north in degrees, such as 11.2,43.7,11.3,43.8.")
+    box = Grid(1, 1, Affine(east - west, 0, west, 0, south - north, north), CRS("EPSG:4326"))
+    place = footprint(grid, box)
+    if place is None:
         return None
-    left, right = min(c for c, _ in corners), max(c for c, _ in corners)
-    top, bottom = min(r for _, r in corners), max(r for _, r in corners)
-    x0, x1 = max(math.floor(left), 0), min(math.ceil(right), grid.width)
-    y0, y1 = max(math.floor(top), 0), min(math.ceil(bottom), grid.height)
+    x0, x1 = max(math.floor(place.left), 0), min(math.ceil(place.right), grid.width)
+    y0, y1 = max(math.floor(place.top), 0), min(math.ceil(place.bottom), grid.height)
     return grid.crop(y0, x0, y1 - y0, x1 - x0) if x1 > x0 and y1 > y0 else None

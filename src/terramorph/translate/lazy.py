@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
 
 import numpy as np
+from cachetools import LRUCache
 from numpy.typing import NDArray
 from odc.geo.geom import Geometry
 
@@ -109,36 +109,33 @@ class _Windows:
     """Predicted windows by number: the last used ones, as many as fit in so many bytes."""
 
     def __init__(self, limit: int) -> None:
-        self._limit, self._size, self._lock = limit, 0, threading.Lock()
-        self._held: OrderedDict[int, Future[Part | None]] = OrderedDict()
+        self._lock = threading.Lock()
+        self._held: LRUCache[int, Part | None] = LRUCache(limit, getsizeof=_bytes)
+        self._coming: dict[int, Future[Part | None]] = {}
 
     def get(self, number: int, predict: Callable[[], Part | None]) -> Part | None:
         """A window; predicted by the first that asks, for whom all others wait."""
         with self._lock:
-            future = self._held.get(number)
+            if number in self._held:
+                return self._held[number]
+            future = self._coming.get(number)
             first = future is None
             if future is None:
-                future = self._held[number] = Future()
-            self._held.move_to_end(number)
+                future = self._coming[number] = Future()
         if first:
             try:
-                part: Part | None = predict()
+                part = predict()
             except BaseException as error:
                 with self._lock:
-                    del self._held[number]  # the next to ask tries again
+                    del self._coming[number]  # the next to ask tries again
                 future.set_exception(error)
                 raise
-            with self._lock:
-                self._size += _bytes(part)
-                future.set_result(part)
-                for oldest, other in list(self._held.items()):
-                    if self._size <= self._limit:
-                        break
-                    if other.done():
-                        self._size -= _bytes(other.result())
-                        del self._held[oldest]
+            with self._lock, suppress(ValueError):  # of a window larger than the bound
+                del self._coming[number]
+                self._held[number] = part
+            future.set_result(part)
         return future.result()
 
 
 def _bytes(part: Part | None) -> int:
-    return 0 if part is None else part.pixels.nbytes
+    return 1 if part is None else part.pixels.nbytes
