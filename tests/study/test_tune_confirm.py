@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import typer
+from markupsafe import Markup
 from typer.testing import CliRunner
 
 from terramorph.cli import tune as command
 from terramorph.errors import ConfigError
-from terramorph.study import StudyOptions, TuneResult, confirm_study, tune
+from terramorph.report import charts
+from terramorph.study import StudyOptions, TuneResult, conclusion, confirm_study, tune
 from terramorph.study.run import read_record
 from terramorph.training import TrainConfig
 
@@ -23,6 +25,15 @@ from ..conftest import make_tiny
 pytest.importorskip("optuna")
 
 Tiny = Callable[..., TrainConfig]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _two_seeds_and_no_charts() -> Iterator[None]:
+    """A confirmation of four runs instead of six, whose charts are not drawn."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(conclusion, "SEEDS", 2)
+        patch.setattr(charts, "chart_svg", lambda figure, name, tips=(): Markup('<svg class="chart"></svg>'))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +59,7 @@ def test_the_confirmation_is_on_pairs_that_tuning_never_saw(confirmed: TuneResul
     assert document is not None
     assert (document["split"], document["pairs"]) == ("val", 4)
     runs = {(run["variant"], run["seed"]): run for run in document["runs"]}
-    assert len({runs["trial-1", seed]["scores"]["rmse"] for seed in range(3)}) == 3
+    assert len({runs["trial-1", seed]["scores"]["rmse"] for seed in range(2)}) == 2
     for run in runs.values():
         folder = confirmed.out / "confirm" / run["folder"]
         assert json.loads((folder / "scores/metrics.json").read_text())["dataset"]["split"] == "val"
@@ -61,7 +72,7 @@ def test_weights_that_are_given_later_score_the_confirmation_anew_and_train_noth
 ) -> None:
     out, before = shutil.copytree(confirmed.out, tmp_path / confirmed.out.name, symlinks=True), confirmed.confirmation
     models = {path: path.stat().st_mtime_ns for path in out.glob("confirm/runs/*/model.safetensors")}
-    assert len(models) == 6
+    assert len(models) == 4
     after = confirm_study(out, weights=feature_weights, cache=study_cache).confirmation
     assert models == {path: path.stat().st_mtime_ns for path in models}
     assert before is not None
@@ -100,7 +111,7 @@ def test_a_preset_that_diverges_is_a_result(
     document = confirm_study(tmp_path, cache=study_cache).confirmation
     assert begun == {path: path.stat().st_mtime_ns for path in begun}  # what diverged is not tried again
     assert document is not None
-    for seed in range(3):
+    for seed in range(2):
         assert read_record(tmp_path / f"confirm/runs/base-seed{seed}").state == "diverged"
-    assert [(variant["done"], len(variant["diverged"])) for variant in document["variants"]] == [(0, 3), (3, 0)]
+    assert [(variant["done"], len(variant["diverged"])) for variant in document["variants"]] == [(0, 2), (2, 0)]
     assert document["effects"] == []
