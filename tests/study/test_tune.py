@@ -369,7 +369,7 @@ def test_the_command_line(town_pairs: Path, space: Path, study_cache: Path, tmp_
     words = [town_pairs, "--out", tmp_path / "s", "--trials", 1, "--images", 4, "--rungs", 1, "--space", space]
     done = _cli(*words, "--cache", study_cache, "--budget", "1h", *tiny_settings())
     assert done.exit_code == 0, done.output
-    assert "1 of 1 trials have ended. The page: " in done.output
+    assert "1 of 1 trials have ended." in done.output
     done = _cli("report", "--out", tmp_path / "s", "--cache", study_cache)
     assert done.exit_code == 0, done.output
     assert "no trial is better than the preset itself" in done.output
