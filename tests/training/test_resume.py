@@ -132,7 +132,7 @@ def test_resuming_what_is_no_run(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="not the folder of a run"):
         resume(tmp_path)
     (tmp_path / "config.json").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(CheckpointError, match=r"its config\.json cannot be read .* give the --out of a run"):
+    with pytest.raises(CheckpointError, match=r"its config\.json cannot be read .* give the `out` of a run"):
         resume(tmp_path)
 
 

@@ -155,7 +155,7 @@ def _kept_in_float(model: Any) -> list[str]:
     nodes = list(model.graph.node)
     kinds = [node.op_type for node in nodes]
     if "Conv" not in kinds:
-        raise ConfigError("This network has no convolution that could be in 8 bits; export it without --int8.")
+        raise ConfigError("This network has no convolution that could be in 8 bits; export it without `int8`.")
     first, last = kinds.index("Conv"), len(kinds) - 1 - kinds[::-1].index("Conv")
     source = nodes[last].input[0]
     start = next(place for place, node in enumerate(nodes) if node.op_type == "Conv" and source in node.input)

@@ -113,14 +113,13 @@ def _plan_grid(one: Inputs, out: Path, options: Options, journal: Journal, opene
     # On a map that we draw ourselves there is no text.
     labelled = target.grid is not None and _may_have_labels(np.dtype(target.dtype).name, len(target.bands))
     samples: list[tuple[Raster, Raster]] = []
-    deep = any(np.dtype(side.dtype) != np.uint8 for side in (source, target))
-    if labelled or deep or options.register:
-        chosen = _spread(places)
-        for done, place in enumerate(chosen, start=1):
-            grid = area.grid.crop(place.y, place.x, options.tile, options.tile)
-            with suppress(InputError) if options.skip_bad else nullcontext():
-                samples.append((source.read(grid), target.read(grid)))
-            tell(f"sampling {name}", done, len(chosen))
+
+    def read(place: Place) -> tuple[Raster, Raster]:
+        grid = area.grid.crop(place.y, place.x, options.tile, options.tile)
+        return source.read(grid), target.read(grid)
+
+    if labelled or options.register or any(np.dtype(side.dtype) != np.uint8 for side in (source, target)):
+        samples = _sampled(places, read, name, options, tell)
     first = _first(journal, name)
     sides = [
         _measured(_side(path, side, getattr(first, which, None), bool(picked.bands)), read)
@@ -157,13 +156,12 @@ def _plan_folder(one: Inputs, out: Path, options: Options, journal: Journal, ope
         for split, folder in folders.items()
         for row, pair in enumerate(folder.ids)
     ]
-    samples = []
-    chosen = _spread(places)
-    for done, place in enumerate(chosen, start=1):
-        with suppress(InputError) if options.skip_bad else nullcontext():
-            pair = folders[str(place.split)].read(place.row)
-            samples.append((pair.a, pair.b))
-        tell(f"sampling {name}", done, len(chosen))
+
+    def read(place: Place) -> tuple[Raster, Raster]:
+        pair = folders[str(place.split)].read(place.row)
+        return pair.a, pair.b
+
+    samples = _sampled(places, read, name, options, tell)
     if not samples:
         raise DatasetError(f"None of the pairs of {root} that were looked at can be read; give another folder.")
     digest = "".join(folder.fingerprint() for folder in folders.values())
@@ -223,9 +221,17 @@ def _may_have_labels(dtype: str, bands: int) -> bool:
     return dtype == "uint8" and bands == 3
 
 
-def _spread(places: list[Place]) -> list[Place]:
-    """Some places, evenly over an area, in reading order."""
-    return [places[i] for i in np.unique(np.linspace(0, len(places) - 1, _SAMPLES).astype(int))]
+def _sampled(
+    places: list[Place], read: Callable[[Place], tuple[Raster, Raster]], name: str, options: Options, tell: Progress
+) -> list[tuple[Raster, Raster]]:
+    """Both sides of some tiles, evenly over an area, in reading order."""
+    chosen = np.unique(np.linspace(0, len(places) - 1, _SAMPLES).astype(int)).tolist()
+    samples = []
+    for done, number in enumerate(chosen, start=1):
+        with suppress(InputError) if options.skip_bad else nullcontext():
+            samples.append(read(places[number]))
+        tell(f"sampling {name}", done, len(chosen))
+    return samples
 
 
 def _look(samples: list[tuple[Raster, Raster]], options: Options) -> MapLook:

@@ -132,8 +132,7 @@ def resume(
     pairs = Path(dataset or settings["dataset"])
     if dataset is None and not pairs.is_dir():
         raise CheckpointError(
-            f"The data set {pairs} of the run {out} is not there; name its new folder beside --resume {out} (in Python "
-            "resume(run, dataset))."
+            f"The data set {pairs} of the run {out} is not there; name its new folder beside `resume` {out}."
         )
     again = _Run(
         pairs,

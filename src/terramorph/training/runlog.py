@@ -62,7 +62,7 @@ class RunLog:
             reason = error.__cause__ if isinstance(error, StorageError) else error
             raise StorageError(
                 f"{what} could not be written ({getattr(reason, 'strerror', None) or reason}); free some space and go "
-                f"on with --resume {self.folder}."
+                f"on with `resume` {self.folder}."
             ) from error
 
     def event(self, kind: str, **values: Any) -> None:

@@ -78,7 +78,7 @@ def save_settings(
         "config": config.model_dump(mode="json"),
     }
     with atomic(
-        out / CONFIG, f"The run's folder {out} cannot be written", "choose another --out", make_folder=True
+        out / CONFIG, f"The run's folder {out} cannot be written", "choose another `out`", make_folder=True
     ) as part:
         part.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
@@ -95,7 +95,7 @@ def read_settings(out: Path) -> dict[str, Any]:
     except (OSError, KeyError, TypeError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise CheckpointError(
-            f"{out} is not the folder of a run: its {CONFIG} cannot be read ({reason}); give the --out of a run that "
+            f"{out} is not the folder of a run: its {CONFIG} cannot be read ({reason}); give the `out` of a run that "
             "was started."
         ) from error
 
@@ -121,7 +121,7 @@ def save_state(path: Path, position: Position, recipe: Pix2Pix, average: Average
     with atomic(
         path,
         f"The checkpoint of step {position.step} could not be written",
-        f"{kept}, so free some space and go on with --resume {path.parent}",
+        f"{kept}, so free some space and go on with `resume` {path.parent}",
         failures=(SafetensorError,),
     ) as part:
         save_file(

@@ -42,13 +42,13 @@ def open_exported(
             f"The backend {name} does not run exported files such as {path}; use onnxruntime or openvino."
         )
     if str(device) not in ("auto", "cpu"):
-        raise ConfigError(f"{path} is an exported network and runs on the CPU; leave out --device {device}.")
+        raise ConfigError(f"{path} is an exported network and runs on the CPU; leave out `device` {device}.")
     if name == "openvino":
         return OpenVinoBackend(
             path, precision=precision, batch_size=batch_size, accept_quality_loss=accept_quality_loss
         )
     if precision in ("bf16", "bfloat16"):
         raise ConfigError(
-            f"ONNX Runtime does not compute {path} in bf16; use --backend openvino, or the bundle itself."
+            f"ONNX Runtime does not compute {path} in bf16; use `backend` openvino, or the bundle itself."
         )
     return OnnxBackend(path, batch_size=batch_size, accept_quality_loss=accept_quality_loss)

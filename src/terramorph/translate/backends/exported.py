@@ -49,7 +49,7 @@ def read_header(path: Path, properties: Mapping[str, str], *, accept_quality_los
     if properties.get("quality") == "refused" and not accept_quality_loss:
         raise BundleError(
             f"{path} lost too much in 8 bits ({properties.get('quality_loss', 'it does not say how much')}); export it "
-            "without --int8, or use it all the same with --accept-quality-loss (in Python accept_quality_loss=True)."
+            "without `int8`, or use it all the same with `accept_quality_loss`."
         )
     return header
 

@@ -68,7 +68,7 @@ class OpenVinoBackend:
         except Exception as error:  # its errors share no base but Exception
             raise damaged(path, error) from error
         if len(self._model.inputs) > 1:
-            raise ConfigError(f"{path} takes a noise image, for the web; OpenVINO runs files without --web.")
+            raise ConfigError(f"{path} takes a noise image, for the web; OpenVINO runs files exported without `web`.")
         properties = _properties(self._model)
         self.header = read_header(path, properties, accept_quality_loss=accept_quality_loss)
         self.dtype = _resolve(path, precision, self.header.mode, "quality" in properties)
@@ -118,6 +118,6 @@ def _properties(model: Any) -> dict[str, str]:
 def _resolve(path: Path, precision: str, mode: Mode, eight_bit: bool) -> torch.dtype:
     """float32 or bfloat16; float32 beside 8 bits."""
     if eight_bit and precision in ("bf16", "bfloat16"):
-        raise ConfigError(f"{path} is in 8 bits, and the rest of it in float32; leave out --precision {precision}.")
+        raise ConfigError(f"{path} is in 8 bits, and the rest of it in float32; leave out `precision` {precision}.")
     dtype = resolve_precision(precision, torch.device("cpu"), mode)
     return torch.float32 if eight_bit else dtype
