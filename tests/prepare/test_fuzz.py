@@ -92,4 +92,4 @@ def test_manifest(made: Path, tmp_path: Path) -> None:
             for pair in pairs:
                 manifest.grid_of(split, pair)
 
-    assert MUTATIONS / 3 < only_ours(parse, (made / "manifest.json").read_bytes()) < MUTATIONS
+    assert only_ours(parse, (made / "manifest.json").read_bytes()) > MUTATIONS / 3

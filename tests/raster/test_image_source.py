@@ -18,7 +18,7 @@ from rasterio.shutil import copy
 
 from terramorph.errors import RasterError
 from terramorph.geo import Grid
-from terramorph.raster import ImageSource, Raster, Source, image_source, limits, read_image, stored, write_image
+from terramorph.raster import ImageSource, Raster, Source, image_source, read_image, stored, write_image
 from terramorph.raster.quiet import quiet
 from terramorph.raster.resample import resize_pixels
 
@@ -406,7 +406,7 @@ def test_bombs_and_blocks_too_large_are_refused(tmp_path, monkeypatch):
     (tmp_path / "bomb.png").write_bytes(png_bytes(60_000, 60_000, bytes(1_000_000)))
     with pytest.raises(RasterError, match=r"bomb\.png claims 60000 x 60000 pixels in"):
         ImageSource(tmp_path / "bomb.png")
-    monkeypatch.setattr(limits, "MAX_PIXELS", 99)
+    monkeypatch.setattr(stored, "MAX_PIXELS", 99)
     Image.new("RGB", (500, 500)).save(tmp_path / "flat.png")
     with pytest.raises(RasterError, match="claims"):
         ImageSource(tmp_path / "flat.png")
@@ -416,7 +416,7 @@ def test_bombs_and_blocks_too_large_are_refused(tmp_path, monkeypatch):
     Image.fromarray(HWC[..., 0] > 9).save(tmp_path / "bits.png")
     with pytest.raises(RasterError, match=r"bits\.png .* convert it to GeoTIFF"):
         ImageSource(tmp_path / "bits.png")
-    monkeypatch.setattr(limits, "MAX_BLOCK", 999)
+    monkeypatch.setattr(stored, "MAX_BLOCK", 999)
     with pytest.raises(RasterError, match=r"a\.tif is stored in blocks .* TILED=YES"):
         ImageSource(geotiff(tmp_path / "a.tif"))
 

@@ -152,7 +152,7 @@ def test_bands_are_picked_by_number_in_any_order(tmp_path):
             read_image(file, ReadOptions(bands=(5,)))
         with pytest.raises(RasterError, match="2 bands are read and 3 are needed"):
             read_image(file, ReadOptions(bands=(1, 2), names=("a", "b", "c")))
-    with pytest.raises(RasterError, match="counted from 1"):
+    with pytest.raises(RasterError, match="must be numbers from 1"):
         ReadOptions(bands=(0, 1))
 
 

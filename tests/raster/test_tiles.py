@@ -125,7 +125,7 @@ def test_tms_is_told_by_what_lies_beside(tmp_path):
         (["a.png"], None, "no image whose path is that of a tile"),
         (["a.txt"], None, "no PNG, JPEG or WebP"),
         (["17/1/2.png"], "sas", "laid out as sas, such as z18"),
-        (["17/1/2.png"], "wms", "'wms' is no layout.*sas"),
+        (["17/1/2.png"], "wms", "must be one of xyz, tms, zyx, sas, got 'wms'"),
         (["17/1/2.pbf"], None, "holds vector tiles"),
         (["z18/5/1.sqlitedb"], None, "SQLite files.*MBTiles"),
         (["sat/z18/68/x70406/41/y42987.png", "map/17/70406/42987.png"], None, r"folders of tiles \(map, sat\)"),

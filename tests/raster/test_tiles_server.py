@@ -176,7 +176,7 @@ def test_what_a_server_needs_to_be_asked(tmp_path):
     for change, sentence in [
         ({"terms": None}, "name the licence or terms of use"),
         ({"terms": " "}, "name the licence or terms of use"),
-        ({"zoom": None}, "name the zoom of the tiles"),
+        ({"zoom": None}, "name the `zoom` of the tiles"),
         ({"cache": None}, "name a folder .cache. that keeps the fetched tiles"),
     ]:
         with pytest.raises(RasterError, match=sentence):
