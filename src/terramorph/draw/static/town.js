@@ -147,7 +147,9 @@ function painted(size, paint) {
   pen.lineCap = pen.lineJoin = "round";
   paint(pen);
   const { data } = pen.getImageData(0, 0, size, size);
-  return Uint8Array.from({ length: size * size }, (_, i) => (data[4 * i + 3] > 100 ? 1 : 0));
+  const cells = new Uint8Array(size * size);
+  for (let i = 0; i < cells.length; i++) cells[i] = data[4 * i + 3] > 100 ? 1 : 0;
+  return cells;
 }
 
 function trace(pen, points) { pen.beginPath(); points.forEach(([x, y], i) => pen[i ? "lineTo" : "moveTo"](x, y)); }
