@@ -6,13 +6,12 @@ import hashlib
 import math
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import shapely
@@ -57,7 +56,7 @@ class Part:
     grid: Grid | None = None
     options: ReadOptions = field(default_factory=ReadOptions)
     crs: CRS | None = None
-    signer: Any = None
+    signer: Callable[[Remote], Remote] | None = None
     checksum: str | None = None
 
     def opened(self, least: float) -> ImageSource:
@@ -70,9 +69,10 @@ class Part:
 
     def identity(self) -> str:
         """What changes with the content; of what is on a server it is asked for, and nothing is downloaded."""
-        if isinstance(self.file, Remote):
-            return self.checksum or self.signed().identity()  # type: ignore[union-attr]
-        with named_errors(self.file), self.file.open("rb") as file:
+        place = self.signed()
+        if isinstance(place, Remote):
+            return self.checksum or place.identity()
+        with named_errors(place), place.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -16,11 +16,11 @@ from odc.geo.crs import CRS
 
 from terramorph.bands import RGB
 from terramorph.documents import DocumentError, parse_json_object
-from terramorph.errors import RasterError
+from terramorph.errors import ConfigError, RasterError
 from terramorph.extensions import module_of, resolve, running
 from terramorph.raster.layout import ReadOptions
 from terramorph.raster.mosaic import Layer, MosaicSource
-from terramorph.raster.stac_assets import Item, Place, called, choose, listed, part_of, resolved
+from terramorph.raster.stac_assets import Item, Place, choose, name_of, objects, part_of, properties, resolved
 from terramorph.raster.storage import Remote, as_remote
 
 MAX_ITEMS = 10_000
@@ -60,12 +60,12 @@ def open_stac(
     plain = replace(options, asset=None, sign=None)
     found, licences = [], set()
     for item, base in _items(document, place):
-        chosen = choose(item, base, options.asset, wanted)
+        chosen = choose(item, options.asset, wanted)
         if options.bands and (len(chosen) > 1 or chosen[0][1]):
-            raise RasterError(f"Bands are numbers within one asset; of {called(item)} several are read, so give none.")
-        licences.add(str((item.get("properties") or {}).get("license") or ""))
+            raise RasterError(f"`bands` are of one asset, and of {name_of(item)} several are read; leave them out.")
+        licences.add(str(properties(item).get("license") or ""))
         parts = [part_of(item, asset, numbers, plain, crs, signer, base) for asset, numbers in chosen]
-        found.append(Layer(tuple(parts), str(item.get("id", "?")), _href(item, base), *_times(item)))
+        found.append(Layer(tuple(parts), name_of(item), _absolute(base), *_times(item)))
         if len(found) > MAX_ITEMS:
             raise RasterError(f"{place} has over {MAX_ITEMS:,} items; search for fewer, or give a part of them.")
     if not found:
@@ -100,60 +100,53 @@ def _read(place: Place) -> dict[str, Any] | None:
         raise RasterError(f"{place} is damaged ({error}); fetch it again.") from error
     except OSError as error:
         raise RasterError(f"{place} cannot be read ({error.strerror or error}); check its rights.") from error
-    features = document.get("features")
-    first = features[0] if isinstance(features, list) and features else None
-    is_stac = "stac_version" in document or (isinstance(first, dict) and ("stac_version" in first or "assets" in first))
+    first = next(iter(objects(document.get("features"))), {})
+    is_stac = "stac_version" in document or "stac_version" in first or "assets" in first
     return document if is_stac or _links(document, "next") else None
 
 
-def _items(document: dict[str, Any], place: Place) -> Iterator[tuple[Mapping[str, Any], Place]]:
+def _items(
+    document: dict[str, Any], place: Place, seen: set[Place] | None = None
+) -> Iterator[tuple[Mapping[str, Any], Place]]:
     """The items of a document, of those that it links, and of its further pages; and where each lies."""
-    seen = {str(place)}
-    while True:
-        yield from _features(document, place)
-        linked = [*_links(document, "item"), *_links(document, "items")] if document.get("type") == "Collection" else []
-        for link in linked:
-            at = resolved(str(link.get("href", "")), place, document)
-            child = _read(at)
-            if child is None:
-                raise RasterError(f"{at}, which {place} links to, is no STAC item; mend the link.")
-            yield from _items(child, at)
-        if document.get("type") == "Catalog":
-            raise RasterError(f"{place} is a Catalog; give one of its Collections or Items.")
-        more = _links(document, "next")
-        if not more:
-            return
-        place = resolved(str(more[0].get("href", "")), place, document)
-        if str(more[0].get("method", "GET")).upper() != "GET" or _address(place) in seen:
-            raise RasterError(f"{place}, the next page of items, cannot be fetched by address; save all in one file.")
-        seen.add(_address(place))
-        following = _read(place)
-        if following is None:
-            raise RasterError(f"{place}, the next page of items, holds none; save all in one file.")
-        document = following
+    seen = {place} if seen is None else seen
+    yield from _features(document, place)
+    if document.get("type") == "Catalog":
+        raise RasterError(f"{place} is a Catalog; give one of its Collections or Items.")
+    linked = [*_links(document, "item"), *_links(document, "items")] if document.get("type") == "Collection" else []
+    for link in [*linked, *_links(document, "next")]:
+        at = resolved(str(link.get("href", "")), place, document)
+        if str(link.get("method", "GET")).upper() != "GET" or at in seen or len(seen) > MAX_ITEMS:
+            raise RasterError(f"{at}, where {place} goes on, cannot be fetched by address; save all items in one file.")
+        seen.add(at)
+        found = _read(at)
+        if found is None:
+            raise RasterError(f"{at}, where {place} goes on, holds no items; save all items in one file.")
+        yield from _items(found, at, seen)
 
 
 def _features(document: Mapping[str, Any], place: Place) -> Iterator[tuple[Mapping[str, Any], Place]]:
     """The items in a document; one of a collection lies where it says itself."""
     if document.get("type") == "Feature":
         yield document, place
-    for item in listed(document.get("features")):
+    for item in objects(document.get("features")):
         own = [str(link.get("href")) for link in _links(item, "self")]
         yield item, (as_remote(own[0]) if own else None) or place
 
 
-def _signed(name: str, file: Place) -> Place:
+def _signed(name: str, file: Remote) -> Remote:
     """The address that a function makes of another, signed for a while."""
-    assert isinstance(file, Remote)
     sign = resolve(name, [module_of(name)])
     with running(f"The function {name}, which signs addresses,"):
-        return Remote(str(sign(file.url)))
+        found = as_remote(str(sign(file.url)))
+    if found is None:
+        raise ConfigError(f"The function {name} signed {file} and gave no address; it must return a URL.")
+    return found
 
 
 def _times(item: Item) -> tuple[datetime | None, datetime | None]:
     """The first and the last moment of an item."""
-    properties = item.get("properties") or {}
-    at, start, end = (_time(properties.get(key)) for key in ("datetime", "start_datetime", "end_datetime"))
+    at, start, end = (_time(properties(item).get(key)) for key in ("datetime", "start_datetime", "end_datetime"))
     return start or at, end or at
 
 
@@ -165,13 +158,9 @@ def _time(text: Any) -> datetime | None:
     return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
-def _href(item: Item, base: Place) -> str:
-    return str(base) if isinstance(base, Remote) else str(base.absolute())
-
-
-def _address(place: Place) -> str:
-    return place.url if isinstance(place, Remote) else str(place)
+def _absolute(place: Place) -> str:
+    return str(place) if isinstance(place, Remote) else str(place.absolute())
 
 
 def _links(document: Mapping[str, Any], rel: str) -> list[Mapping[str, Any]]:
-    return [link for link in listed(document.get("links")) if isinstance(link, Mapping) and link.get("rel") == rel]
+    return [link for link in objects(document.get("links")) if link.get("rel") == rel]

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import unquote, urljoin, urlsplit
 
 import numpy as np
+import pyproj
 from affine import Affine
 from odc.geo.crs import CRS
 from rasterio.crs import CRS as RasterioCRS
@@ -54,7 +55,7 @@ class Asset:
     @property
     def is_image(self) -> bool:
         """Whether it is an image of data, by its roles and its media type or suffix."""
-        roles, kind = set(listed(self.data.get("roles"))), str(self.data.get("type") or "")
+        roles, kind = {str(role) for role in listed(self.data.get("roles"))}, str(self.data.get("type") or "")
         suffix = PurePosixPath(urlsplit(self.href).path).suffix.lower()
         image = kind.startswith("image/") if kind else suffix in IMAGE_SUFFIXES | {".vrt", ".jp2"}
         return image and not roles & _NO_PIXELS
@@ -62,7 +63,7 @@ class Asset:
     @property
     def size(self) -> float:
         """Metres a pixel, where it is said."""
-        bands = listed(self.data.get("raster:bands")) + listed(self.data.get("bands"))
+        bands = objects(self.data.get("raster:bands")) + objects(self.data.get("bands"))
         said = [self.data.get("gsd"), self.data.get("raster:spatial_resolution")]
         said += [band.get(key) for band in bands for key in ("spatial_resolution", "raster:spatial_resolution", "gsd")]
         return min((float(value) for value in said if isinstance(value, int | float)), default=math.inf)
@@ -76,12 +77,11 @@ Chosen = tuple[Asset, tuple[int, ...] | None]
 """An asset, and the numbers of its bands from 1; None: all of them."""
 
 
-def choose(item: Item, base: Place, asset: str | None, wanted: Sequence[str]) -> list[Chosen]:
+def choose(item: Item, asset: str | None, wanted: Sequence[str]) -> list[Chosen]:
     """The assets of an item that are read, with their bands behind each other.
 
     Args:
         item: as STAC says.
-        base: where it lies.
         asset: the key of an asset, the role that one has, or bands by common name or name; several with commas
             between them, such as B04,B03,B02 or red,green,blue. None: the only image; else the image that has the
             wanted bands; else single images that have one each.
@@ -91,16 +91,17 @@ def choose(item: Item, base: Place, asset: str | None, wanted: Sequence[str]) ->
         RasterError: if there is none such; the sentence lists the assets.
     """
     given = item.get("assets")
-    if not isinstance(given, Mapping) or not given:
-        raise RasterError(f"{called(item)} has no assets; give an item that has files.")
-    assets = [_asset(key, data, item, base) for key, data in given.items() if isinstance(data, Mapping)]
+    found_assets = (_asset(key, data, item) for key, data in (given.items() if isinstance(given, Mapping) else ()))
+    assets = [one for one in found_assets if one is not None]
+    if not assets:
+        raise RasterError(f"The item {name_of(item)} has no assets; give an item that has files.")
     images = [one for one in assets if one.is_image]
     if asset is not None:
         words = [word.strip() for word in asset.split(",")]
         found = [_named(word, assets, images) for word in words]
         if None not in found:
             return [one for one in found if one]
-        raise RasterError(f"{called(item)} has no asset or band {words[found.index(None)]}; {_told(assets)}.")
+        raise RasterError(f"The item {name_of(item)} has no asset or band {words[found.index(None)]}; {_told(assets)}.")
     if len(images) == 1:
         return [(images[0], None)]
     whole = [one for one in images if one.bands and band_order(one.bands, wanted) is not None]
@@ -108,7 +109,7 @@ def choose(item: Item, base: Place, asset: str | None, wanted: Sequence[str]) ->
         return [(min(whole, key=lambda one: (one.key != "visual", one.size)), None)]
     single = [_band(name, images) for name in wanted]
     if None in single:
-        raise RasterError(f"{called(item)} has no image of {', '.join(wanted)}; {_told(assets)}.")
+        raise RasterError(f"The item {name_of(item)} has no image of {', '.join(wanted)}; {_told(assets)}.")
     return [one for one in single if one]
 
 
@@ -143,18 +144,17 @@ def _told(assets: Sequence[Asset]) -> str:
     return f"it has {', '.join(map(str, assets))}; name one, or bands with commas between them"
 
 
-def _asset(key: str, data: Mapping[str, Any], item: Item, base: Place) -> Asset:
-    href = data.get("href")
-    if not isinstance(href, str) or not href:
-        raise RasterError(f"The asset {key} of {called(item)} has no href; mend the item.")
-    properties = item.get("properties")
-    beneath = {name: value for name, value in properties.items() if ":" in name} if isinstance(properties, dict) else {}
-    return Asset(str(key), href, {**beneath, **data}, tuple(map(_band_name, _band_objects(data))))
+def _asset(key: str, data: Any, item: Item) -> Asset | None:
+    """An asset with the item's properties of extensions beneath its own; None of what has no address."""
+    if not isinstance(data, Mapping) or not isinstance(data.get("href"), str) or not data["href"]:
+        return None
+    beneath = {name: value for name, value in properties(item).items() if ":" in name}
+    return Asset(key, data["href"], {**beneath, **data}, tuple(map(_band_name, _band_objects(data))))
 
 
 def _band_objects(data: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """What is said of each band: STAC 1.1's `bands`, else the eo extension's."""
-    return listed(data.get("bands")) or listed(data.get("eo:bands"))
+    return objects(data.get("bands")) or objects(data.get("eo:bands"))
 
 
 def _band_name(band: Mapping[str, Any]) -> str:
@@ -167,11 +167,11 @@ def part_of(
     numbers: tuple[int, ...] | None,
     options: ReadOptions,
     crs: CRS | None,
-    signer: Callable[[Place], Place] | None,
+    signer: Callable[[Remote], Remote] | None,
     base: Place,
 ) -> Part:
     """What is opened of an asset."""
-    said = listed(asset.data.get("raster:bands")) or listed(asset.data.get("bands")) or [{}]
+    said = objects(asset.data.get("raster:bands")) or objects(asset.data.get("bands")) or [{}]
     names = asset.bands if all(asset.bands) else ()
     picked = numbers or options.bands
     if picked:
@@ -210,11 +210,8 @@ def _grid(data: Mapping[str, Any], item: Item) -> Grid | None:
     """The grid that the projection extension says; None where it is not whole, or elsewhere than the item's bbox."""
     try:
         code, epsg, wkt, projjson = (data.get(f"proj:{key}") for key in ("code", "epsg", "wkt2", "projjson"))
-        if code or epsg:
-            crs = CRS(str(code or f"EPSG:{epsg}"))
-        else:
-            text = wkt or projjson
-            crs = to_odc_crs(RasterioCRS.from_user_input(text))
+        said = code or (epsg and f"EPSG:{epsg}") or pyproj.CRS.from_user_input(wkt or projjson).to_wkt()
+        crs = to_odc_crs(RasterioCRS.from_string(said))
         (height, width), numbers = data["proj:shape"], data["proj:transform"]
         grid = Grid(int(height), int(width), Affine(*map(float, numbers[:6])), crs)
         points = [grid.affine @ (width * i / 2, height * j / 2) for i in range(3) for j in range(3)]
@@ -242,10 +239,10 @@ def resolved(href: str, base: Place, item: Item) -> Place:
     if remote is not None:
         return remote
     if len(scheme) > 1 and scheme != "file":
-        raise RasterError(f"{called(item)} is at {href}, and {scheme}:// is not read; download it.")
+        raise RasterError(f"A file of {name_of(item)} is at {href}, and {scheme}:// is not read; download it.")
     if isinstance(base, Remote):
         if scheme == "file":
-            raise RasterError(f"{called(item)} lies on a server and names a file here, {href}; download it.")
+            raise RasterError(f"The item {name_of(item)} lies on a server and names a file here, {href}; download it.")
         if base.url.startswith("http"):
             return Remote(urljoin(base.url, href))
         bucket = "{0.scheme}://{0.netloc}".format(urlsplit(base.url))
@@ -256,9 +253,22 @@ def resolved(href: str, base: Place, item: Item) -> Place:
     return path if path.exists() else base.parent / unquote(text)
 
 
-def called(item: Item) -> str:
-    return f"The item {item.get('id', '?')}"
+def name_of(item: Item) -> str:
+    """The id of an item."""
+    return str(item.get("id", "?"))
+
+
+def properties(item: Item) -> Mapping[str, Any]:
+    """The properties of an item."""
+    found = item.get("properties")
+    return found if isinstance(found, Mapping) else {}
 
 
 def listed(value: Any) -> list[Any]:
+    """A list; none where there is another value, for strangers write anything."""
     return value if isinstance(value, list) else []
+
+
+def objects(value: Any) -> list[Mapping[str, Any]]:
+    """The JSON objects in a list."""
+    return [one for one in listed(value) if isinstance(one, Mapping)]
