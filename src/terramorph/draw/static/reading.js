@@ -1,5 +1,6 @@
 // Files of one's own: a GeoJSON becomes the drawing; an aerial picture goes the other way, where that model is on board.
 import { fromGeoJson } from "./geojson.js";
+import { size } from "./loading.js";
 import { $, notice } from "./ui.js";
 
 export function takeFiles(app, openEngine) {
@@ -41,8 +42,9 @@ export function takeFiles(app, openEngine) {
     pen.imageSmoothingQuality = "high";
     pen.drawImage(bitmap, (bitmap.width - side) / 2, (bitmap.height - side) / 2, side, side, 0, 0, px, px);
     const picture = pen.getImageData(0, 0, px, px);
-    notice(`Reading ${file.name} …`);
-    engine ??= await openEngine(config, { onProgress() {}, direction: "sat2map" });
+    const told = (loaded, total) => notice(loaded < total ? `Loading the network that reads pictures: ${size(loaded)} of ${size(total)}` : `Reading ${file.name} …`);
+    told(1, 1);
+    engine ??= await openEngine(config, { onProgress: told, direction: "sat2map" });
     const map = await engine.translate(picture, { seed: state.seed, origin: [0, 0] });
     const read = new OffscreenCanvas(px, px);
     read.getContext("2d").putImageData(map, 0, 0);
