@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 import terramorph
+from terramorph import api
 from terramorph.bundle import load_bundle
 from terramorph.cli.app import run
 from terramorph.errors import BundleError, CheckpointError, ConfigError
@@ -148,6 +149,7 @@ def test_what_the_page_says_runs(kind: str, tmp_path: Path, monkeypatch: pytest.
     assert len(MODULES) == 3
     assert max(code.count("\n") for _, code in CODE) <= 30
     monkeypatch.setattr(training, "TrainConfig", lambda: make_tiny(max_steps=2))
+    monkeypatch.setattr(api, "_config", lambda *_: make_tiny(max_steps=2))
     train("data/maps", "runs/maps", cache=tmp_path)
     make_town(128, seed=1).aerial().save("aerial.tif")
     small = tiny_settings(max_steps=2, log__samples=1)
