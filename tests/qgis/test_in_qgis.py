@@ -1,4 +1,7 @@
-"""The plug-in in a real QGIS without a window, where this machine has one (Debian: apt install python3-qgis)."""
+"""The plug-in in a real QGIS without a window (Debian: apt install python3-qgis, 231 MB to fetch).
+
+It takes up to a minute, so it runs when it is asked for: pytest -m qgis tests/qgis.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import json
 import os
 import shutil
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
@@ -23,11 +27,13 @@ def _has_qgis() -> bool:
 
 
 @pytest.mark.qgis
-def test_the_plugin_works_in_qgis(archive: Path, raster: Path, program: Path, tmp_path: Path) -> None:
+def test_the_plugin_works_in_qgis(
+    archive: Path, raster: Path, program: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    if "qgis" not in request.config.option.markexpr:
+        pytest.skip("runs with -m qgis")
     if not _has_qgis():
         pytest.skip("needs QGIS with its Python, such as Debian's python3-qgis")
-    import threading
-
     layer = LayerSettings(name="town", model="town-sat2map", source=str(raster), attribution="© the town")
     server = Server(open_server(Settings(layers=(layer,), port=0)))
     thread = threading.Thread(target=server.serve_until_told, args=(lambda address: None,))
