@@ -267,9 +267,13 @@ def test_a_picture_goes_the_other_way(opened: Opened, tmp_path: Path) -> None:
     page.evaluate(DROP, ["air.png", base64.b64encode(held.getvalue()).decode(), "image/png"])
     page.wait_for_selector("#read", state="visible")
     assert page.evaluate("window.calls.at(-1).direction") == "sat2map"
-    assert (rgb(taken(page, "map", tmp_path)) == (245, 235, 225)).all()
+    read = rgb(taken(page, "map", tmp_path))
+    assert read.shape == (260, 260, 3)  # its own pixels
+    assert (read == (245, 235, 225)).all()
+    assert page.locator("#line").inner_text() == "Map read from air.png by a network, which may be wrong."
     page.locator("#unread").click()
     answered(page)
+    assert page.locator("#line").inner_text().startswith("Invented by")
     assert words(page) == said
     assert np.array_equal(rgb(taken(page, "photo", tmp_path)), 255 - rgb(taken(page, "map", tmp_path)))
     page.evaluate(DROP, ["air.png", base64.b64encode(b"none").decode(), "image/png"])

@@ -67,6 +67,7 @@ async function main() {
     config, drawing, panes, pen, renderer, state, follower,
     // Another size, seed or place, and all that shows it.
     set(changes) {
+      app.unread();
       const before = state.px;
       Object.assign(state, changes);
       if (state.px !== before) {
@@ -95,9 +96,13 @@ async function main() {
       if (!state.read) return;
       state.read = null;
       $("read").hidden = true;
+      $("left-name").textContent = "Your map";
+      $("right-name").textContent = "From above";
+      honest(model);
       follower.answered = false;
       follower.nudge();
-      panes.paint();
+      panes.show(state.px);
+      app.refresh();
     },
     settings: () => ({ px: state.px, seed: state.seed, at: state.place.chosen ? state.place.degrees : null }),
     map: () => state.readImage && state.read ? state.readImage : renderer.picture(drawing.features, state.px),

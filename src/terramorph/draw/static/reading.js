@@ -3,6 +3,8 @@ import { fromGeoJson } from "./geojson.js";
 import { size } from "./loading.js";
 import { $, notice } from "./ui.js";
 
+const LARGEST = 1024;  // pixels of a side of a picture that is read
+
 export function takeFiles(app, openEngine) {
   const { state, config, renderer } = app;
   const back = config.models.find((one) => one.direction === "sat2map");
@@ -37,10 +39,10 @@ export function takeFiles(app, openEngine) {
   async function mapOf(file) {
     let bitmap;
     try { bitmap = await createImageBitmap(file); } catch { throw new Error(`${file.name} is no picture that this browser reads; give a PNG or JPEG.`); }
-    const { px } = state, canvas = new OffscreenCanvas(px, px), pen = canvas.getContext("2d", { willReadFrequently: true });
-    const side = Math.min(bitmap.width, bitmap.height);
+    const least = Math.min(bitmap.width, bitmap.height), px = Math.min(least, LARGEST), canvas = new OffscreenCanvas(px, px);
+    const pen = canvas.getContext("2d", { willReadFrequently: true });
     pen.imageSmoothingQuality = "high";
-    pen.drawImage(bitmap, (bitmap.width - side) / 2, (bitmap.height - side) / 2, side, side, 0, 0, px, px);
+    pen.drawImage(bitmap, (bitmap.width - least) / 2, (bitmap.height - least) / 2, least, least, 0, 0, px, px);
     const picture = pen.getImageData(0, 0, px, px);
     const told = (loaded, total) => notice(loaded < total ? `Loading the network that reads pictures: ${size(loaded)} of ${size(total)}` : `Reading ${file.name} …`);
     told(1, 1);
@@ -51,8 +53,12 @@ export function takeFiles(app, openEngine) {
     Object.assign(state, { read, readImage: map, image: picture, photo: canvas });
     $("read").hidden = false;
     $("card").hidden = true;
-    app.panes.look(1, [0, 0]);
-    notice(side > 3 * px ? "The picture was made smaller to fit; the network reads best at its own scale." : "");
+    $("left-name").textContent = "Its map";
+    $("right-name").textContent = "Your picture";
+    $("line").textContent = `Map read from ${file.name} by a network, which may be wrong.`;
+    $("words").textContent = $("age").textContent = "";
+    app.panes.show(px);
+    notice(least > LARGEST ? `The picture was made smaller, to ${LARGEST} pixels; the network reads best at its own scale.` : "");
   }
 
   $("choose").onclick = () => $("file").click();

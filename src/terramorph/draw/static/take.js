@@ -16,7 +16,10 @@ export function takeAlong(app) {
     photo: async () => save(await png(photo()), "photograph.png"),
     map: async () => save(await png(app.map()), "map.png"),
     aux: () => save(placeFile(state.place, state.px), "map.png.aux.xml", "application/xml"),
-    tif: () => save(geoTiff(photo(), state.place), "photograph.tif"),
+    tif: () => {
+      if (state.read) throw new Error("The picture is yours and not the photograph of the drawing; go back to the drawing first.");
+      save(geoTiff(photo(), state.place), "photograph.tif");
+    },
     geojson: () => {
       const about = { model: state.model.name, seed: state.seed, note: line() };
       save(JSON.stringify(toGeoJson(drawing.features, renderer, state.place, state.px, about)), "drawing.geojson", "application/geo+json");
