@@ -111,7 +111,6 @@ def algorithm(plugin: Module, name: str = "TranslateAlgorithm") -> Any:
 def test_a_raster_is_translated(plugin: Module, raster: Path, model: Path, tmp_path: Path) -> None:
     output, feedback = tmp_path / "the map.tif", Feedback()
     layer = BUILT["QgsRasterLayer"](str(raster), "a town", "gdal")
-    west, south, east, north = 16.0, 47.0, 17.0, 48.0
     given = {
         "INPUT": layer, "MODEL": str(model), "OUTPUT": str(output), "KIND": 1, "RESOLUTION": 1.0,
         "MORE": "--precision fp32",
@@ -125,10 +124,6 @@ def test_a_raster_is_translated(plugin: Module, raster: Path, model: Path, tmp_p
     assert feedback.shares[-1] == 100.0
     assert "translating: 1 of 1" in feedback.told
     assert f'"{output}"' in feedback.told[0]
-    # Far away there is nothing of it: the command's own sentence.
-    given |= {"AREA": BUILT["QgsRectangle"](west, south, east, north)}
-    with pytest.raises(ProcessingError, match="area"):
-        algorithm(plugin).processAlgorithm(given, None, Feedback())
 
 
 def test_what_cannot_run(plugin: Module, raster: Path, tmp_path: Path) -> None:
@@ -161,6 +156,23 @@ def test_cancelling_ends_the_program(plugin: Module, tmp_path: Path) -> None:
     feedback = Feedback(cancel_after=1)
     assert algorithm(plugin).processAlgorithm(given, None, feedback) == {}
     assert "run it again with the output x.tif" in feedback.told[-1]
+
+
+def test_words_of_the_command_line(plugin: Module, tmp_path: Path) -> None:
+    fake_program(tmp_path, 'for word in "$@"; do printf "word %s\\n" "$word"; done')
+    given = {
+        "INPUT": BUILT["QgsRasterLayer"](r"C:\My maps\a.tif", "a", "gdal"), "MODEL": "my model", "OUTPUT": "a b.gpkg",
+        "AREA": BUILT["QgsRectangle"](-16.5, 47.0, -16.25, 48.0), "MORE": "--seed 3",
+    }  # fmt: skip
+    feedback = Feedback()
+    assert algorithm(plugin, "AreasAlgorithm").processAlgorithm(given, None, feedback) == {"OUTPUT": "a b.gpkg"}
+    assert [text[len("word ") :] for text in feedback.told[1:]] == [
+        "translate", "my model", r"C:\My maps\a.tif", "a b.gpkg", "--progress", "json", "--overwrite", "--to",
+        "polygons", "--area=-16.500000000,47.000000000,-16.250000000,48.000000000", "--seed", "3",
+    ]  # fmt: skip
+    fake_program(tmp_path, "echo 'terramorph: Nothing of it lies in the area.' >&2; exit 2")
+    with pytest.raises(ProcessingError, match=r"^Nothing of it lies in the area\.$"):
+        algorithm(plugin, "AreasAlgorithm").processAlgorithm(given, None, Feedback())
 
 
 def test_what_the_program_says(plugin: Module, tmp_path: Path) -> None:
