@@ -243,6 +243,8 @@ def test_demo_at_a_small_scale(cli: Cli, tmp_path: Path) -> None:
     assert published.grid == aerial.grid
     right = classify(published.pixels) == classify(read_image(out / "map_true.tif").pixels)
     assert right.mean() > 0.85
+    assert 'href="draw.html"' in (out / "index.html").read_text(encoding="utf-8")
+    assert (out / "draw.html").stat().st_size < 12e6
     # An earlier demo is replaced; a town that the published model was trained on shows nothing of it.
     assert cli(*words, "--seed", 1).code == 0
     assert not (out / "map_town-sat2map.tif").exists()

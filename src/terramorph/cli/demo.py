@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,6 +38,8 @@ STRIP = 400
 PUBLISHED = "town-sat2map"
 """The published model whose map is shown beside, where its file is on this machine."""
 PUBLISHED_MAP = f"map_{PUBLISHED}.tif"
+DRAWS, DRAW_PAGE = "town-map2sat", "draw.html"
+"""The published model of the draw page, and that page."""
 SEEN_SEEDS = range(1, 9)
 """Seeds of the towns that `PUBLISHED` was trained on; with one of them its map is not shown."""
 
@@ -124,6 +127,7 @@ def run(
         "grid": str(ground.made.grid.crs),
         "side": ground.made.width,
     }
+    facts["draw_page"] = DRAW_PAGE if _write_draw_page(out) else None
     _write_page(out, ground, facts)
     show_metrics(metrics)
     verdict = "" if miou >= WANTED or steps is not None else f" (expected {WANTED} or more; was training cut short?)"
@@ -150,7 +154,8 @@ def _claim(out: Path) -> None:
             part.write_text(json.dumps({"made by": "terramorph demo"}) + "\n", encoding="utf-8")
         for folder in ("pairs", "run", "cache", "evaluation"):
             shutil.rmtree(out / folder, ignore_errors=True)
-        (out / PUBLISHED_MAP).unlink(missing_ok=True)
+        for name in (PUBLISHED_MAP, DRAW_PAGE):
+            (out / name).unlink(missing_ok=True)
     except StorageError:
         raise
     except OSError as error:
@@ -193,6 +198,25 @@ def _published(seed: int) -> Path | None:
     if path is None:
         say(f"The published model {PUBLISHED} is not on this machine; its map is not shown.")
     return path
+
+
+def _write_draw_page(out: Path) -> bool:
+    """Writes the page on which a map is drawn and the photograph appears; False where it cannot be made here."""
+    from terramorph.bundle import load_bundle
+    from terramorph.draw import WebModel, write_one_file
+    from terramorph.errors import BundleError, MissingPackageError
+    from terramorph.interop import export_web
+
+    try:
+        with tempfile.TemporaryDirectory() as folder, Meter("writing the draw page"):
+            bundle = load_bundle(DRAWS)
+            network = export_web(bundle, Path(folder) / "web.onnx", store="int8")
+            write_one_file([WebModel.of(bundle, network, DRAWS)], out / DRAW_PAGE)
+    except (BundleError, MissingPackageError) as error:
+        say(f"There is no draw page: {error}")
+        return False
+    say(f"{out / DRAW_PAGE}: draw a map there, and the photograph appears ({DRAWS}).")
+    return True
 
 
 def _train(out: Path, config: TrainConfig, limit: float) -> tuple[TrainResult, int]:
