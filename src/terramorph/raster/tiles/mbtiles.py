@@ -6,7 +6,6 @@ import sqlite3
 import threading
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from terramorph.documents import parse_json_object
 from terramorph.errors import RasterError, raised_as, warn
@@ -200,7 +199,7 @@ class MBTiles(TileReader):
         """This thread's connection."""
         connection: sqlite3.Connection | None = getattr(self._thread, "connection", None)
         if connection is None:
-            uri = f"file:{quote(str(self._path.absolute()))}?mode=ro"
+            uri = f"{self._path.absolute().as_uri()}?mode=ro"
             # `close` closes the connections of all threads, and none is used by two.
             connection = sqlite3.connect(uri, uri=True, check_same_thread=False)
             with self._lock:
