@@ -46,8 +46,10 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import re
 import tomllib
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +84,15 @@ class WebModel:
     licence: str = ""
     note: str = ""
 
+    @cached_property
+    def stated(self) -> tuple[Header, dict[str, str]]:
+        """The header of the file, and all its metadata.
+
+        Raises:
+            ConfigError: if it was not exported for browsers.
+        """
+        return _read(self.network)
+
     @classmethod
     def of(cls, bundle: Bundle, network: Path, name: str) -> WebModel:
         """What the registry says of a published model, and the bundle of any other."""
@@ -103,25 +114,25 @@ class WebModel:
             raise ConfigError(f"{network} lost too much quality ({properties['quality_loss']}); export it in fp16.")
         return cls(network, network.stem, _trained_on(header), "", header.note)
 
-    def described(self, url: str, content: bytes) -> dict[str, Any]:
-        """Its entry in `draw.json`.
+    def described(self, content: bytes) -> dict[str, Any]:
+        """Its entry in `draw.json`; `url` is that of a file beside it, whose name holds its digest.
 
         Args:
-            url: where it lies, relative to the page.
             content: of that file.
 
         Raises:
             ConfigError: if the page cannot use it.
         """
-        header, properties = _read(self.network)
+        header, properties = self.stated
         check_network(header, self.name)
         loss = json.loads(properties["quality_scores"]) if "quality_scores" in properties else None
+        slug, digest = re.sub(r"[^\w-]", "-", self.name), hashlib.sha256(content).hexdigest()
         return {
             "direction": direction(header),
             "name": self.name,
-            "url": url,
+            "url": f"./{slug}-{digest[:8]}.onnx.gz",
             "bytes": len(content),
-            "sha256": hashlib.sha256(content).hexdigest(),
+            "sha256": digest,
             "size": header.size,
             "window": 2 * header.size,
             "stride": header.stride,
@@ -162,7 +173,7 @@ def check_models(models: list[WebModel]) -> None:
     Raises:
         ConfigError: if no model makes photographs of maps, or two have one direction.
     """
-    found = [direction(_read(one.network)[0]) for one in models]
+    found = [direction(one.stated[0]) for one in models]
     if "map2sat" not in found:
         raise ConfigError(
             "The page needs a model that makes photographs of maps (direction BtoA), such as town-map2sat; "
@@ -234,10 +245,8 @@ def site_files(
     entries = []
     for model in models:
         content = gzip.compress(model.network.read_bytes(), mtime=0)
-        slug = "".join(c if c.isalnum() or c in "-_" else "-" for c in model.name)
-        url = f"{slug}-{hashlib.sha256(content).hexdigest()[:8]}.onnx.gz"
-        entries.append(model.described(f"./{url}", content))
-        files[url] = content
+        entries.append(model.described(content))
+        files[entries[-1]["url"].removeprefix("./")] = content
     runtime = tomllib.loads((STATIC / "vendor/vendor.toml").read_text(encoding="utf-8"))[RUNTIME]
     size = sum(len(files[f"vendor/{RUNTIME}/{name}"]) for name in runtime["files"])
     config = {

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from terramorph.atomic import make_folder
+from terramorph.atomic import atomic_folder, make_folder
 from terramorph.errors import DatasetError, InputError
 from terramorph.pairs.pair import Pair
 from terramorph.raster.image import read_image
@@ -47,9 +47,10 @@ def write_pairs(splits: Mapping[str, GivenPairs], folder: str | Path) -> Path:
         StorageError: The folder cannot be written.
     """
     folder = Path(folder)
+    if not any(len(pairs) for pairs in splits.values()):
+        raise DatasetError("There are no pairs; give at least one (A, B).")
     make_folder(folder.parent)
-    with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as made:
-        whole = Path(made) / folder.name
+    with atomic_folder(folder) as whole:
         for split, pairs in splits.items():
             digits = len(str(len(pairs)))
             for number in range(len(pairs)):
@@ -58,11 +59,8 @@ def write_pairs(splits: Mapping[str, GivenPairs], folder: str | Path) -> Path:
                     plain = raster.dtype == np.uint8 and raster.count in (1, 3) and raster.grid.crs is None
                     make_folder(whole / split / side)
                     write_image(raster, whole / split / side / f"{number:0{digits}d}{'.png' if plain else '.tif'}")
-        if not whole.is_dir():
-            raise DatasetError("There are no pairs; give at least one (A, B).")
         if folder.is_dir():
             shutil.rmtree(folder)
-        whole.rename(folder)
     return folder
 
 

@@ -23,13 +23,13 @@ from terramorph.bands import Units
 from terramorph.errors import RasterError, warn
 from terramorph.geo import Grid, project_extent
 from terramorph.geo.period import beside
-from terramorph.raster.dataset import named_errors
 from terramorph.raster.image_source import ImageSource
 from terramorph.raster.layout import ReadOptions
 from terramorph.raster.raster import Raster
 from terramorph.raster.resample import MIN_WEIGHT
 from terramorph.raster.source import Source
 from terramorph.raster.storage import Remote
+from terramorph.raster.tiles.reader import file_fingerprint
 
 _HELD_OPEN = 128
 """Images that stay open between two reads."""
@@ -70,10 +70,7 @@ class Part:
     def identity(self) -> str:
         """What changes with the content; of what is on a server it is asked for, and nothing is downloaded."""
         place = self.signed()
-        if isinstance(place, Remote):
-            return self.checksum or place.identity()
-        with named_errors(place), place.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return (isinstance(place, Remote) and self.checksum) or file_fingerprint(place)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, Self
 
 import numpy as np
@@ -25,7 +26,7 @@ class Closing:
         self.close()
 
 
-class Source(Closing):
+class Source(Closing, ABC):
     """Something that gives pixels for any grid. May be read from several threads at once.
 
     Attributes:
@@ -49,6 +50,7 @@ class Source(Closing):
     sequential: bool = False
     licence: str | None = None
 
+    @abstractmethod
     def read(self, grid: Grid) -> Raster:
         """The pixels on a grid.
 
@@ -60,8 +62,7 @@ class Source(Closing):
             RasterError: If the source cannot be read there (damaged, truncated), naming the file; or one of both has a
                 CRS and the other has none.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def fingerprint(self) -> str:
         """Hex digest (blake2b, 16 bytes) of the content, for the manifest."""
-        raise NotImplementedError

@@ -16,7 +16,7 @@ from odc.geo.crs import CRS
 
 from terramorph.bands import RGB
 from terramorph.documents import DocumentError, parse_json_object
-from terramorph.errors import ConfigError, RasterError
+from terramorph.errors import ConfigError, RasterError, unreadable
 from terramorph.extensions import module_of, resolve, running
 from terramorph.raster.layout import ReadOptions
 from terramorph.raster.mosaic import Layer, MosaicSource
@@ -91,15 +91,14 @@ def _place_of(spec: str | Path) -> Place | None:
 
 def _read(place: Place) -> dict[str, Any] | None:
     """A STAC document; None if it is another one."""
-    try:
+    with unreadable(place):
         data = place.read_bytes()
+    try:
         document = parse_json_object(data)
     except DocumentError as error:
         if b'"stac_version"' not in data:
             return None
         raise RasterError(f"{place} is damaged ({error}); fetch it again.") from error
-    except OSError as error:
-        raise RasterError(f"{place} cannot be read ({error.strerror or error}); check its rights.") from error
     first = next(iter(objects(document.get("features"))), {})
     is_stac = "stac_version" in document or "stac_version" in first or "assets" in first
     return document if is_stac or _links(document, "next") else None

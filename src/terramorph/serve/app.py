@@ -193,12 +193,11 @@ class App:
     def _described(self, layer: Layer) -> dict[str, Any]:
         def view(one: View) -> dict[str, Any]:
             low, high = zooms(layer, one)
-            format = "png" if one.flat or one.name in ("difference", "entropy") else "webp"
             return {
                 "name": one.name,
                 "title": TITLES[one.name],
                 # Relative, so that they hold behind any proxy.
-                "tiles": tile_path(layer, one, format).lstrip("/"),
+                "tiles": tile_path(layer, one, one.format).lstrip("/"),
                 "minzoom": low,
                 "maxzoom": high,
             }

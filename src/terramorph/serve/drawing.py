@@ -33,7 +33,6 @@ _HEADERS = {
     "Cross-Origin-Embedder-Policy": "require-corp",
     "Cross-Origin-Resource-Policy": "cross-origin",
 }
-_TYPES = {".mjs": "text/javascript", ".js": "text/javascript", ".gz": "application/gzip"}
 
 
 class DrawPage:
@@ -45,7 +44,7 @@ class DrawPage:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._files: dict[str, bytes] | None = None
+        self._files: dict[str, tuple[bytes, str]] | None = None
         self._making = asyncio.Lock()
 
     @property
@@ -64,20 +63,20 @@ class DrawPage:
         except TerramorphError as error:
             return PlainTextResponse(f"The draw page could not be made: {error}", 501)
         name = request.path_params["name"] or PAGE
-        content = self._files.get(name)
-        if content is None:
+        if name not in self._files:
             return PlainTextResponse("There is no such thing here.", 404)
-        tag = f'"{hashlib.sha256(content).hexdigest()[:16]}"'
+        content, tag = self._files[name]
         # The name of a network holds its digest.
         keep = "public, max-age=31536000, immutable" if name.endswith(".onnx.gz") else "no-cache"
         headers = {**_HEADERS, "ETag": tag, "Cache-Control": keep}
         if request.headers.get("if-none-match") == tag:
             return Response(status_code=304, headers=headers)
-        kind = _TYPES.get(Path(name).suffix) or mimetypes.guess_type(name)[0] or "application/octet-stream"
-        return Response(content, media_type=kind, headers=headers)
+        # The page unpacks what is compressed, so the type is not that of what is inside.
+        kind = "application/gzip" if name.endswith(".gz") else mimetypes.guess_type(name)[0]
+        return Response(content, media_type=kind or "application/octet-stream", headers=headers)
 
-    def _make(self) -> dict[str, bytes]:
-        """Files by name.
+    def _make(self) -> dict[str, tuple[bytes, str]]:
+        """Files by name, and the tag of each.
 
         Raises:
             TerramorphError: if a network cannot be exported.
@@ -91,7 +90,8 @@ class DrawPage:
                 bundle = load_bundle(name, self._settings.allow)
                 models.append(WebModel.of(bundle, export_web(bundle, Path(folder) / f"{number}.onnx"), name))
             files, config = site_files(models, viewer="../")
-        return {**files, CONFIG: json.dumps(config).encode()}
+        files[CONFIG] = json.dumps(config).encode()
+        return {name: (content, f'"{hashlib.sha256(content).hexdigest()[:16]}"') for name, content in files.items()}
 
     def _models(self) -> list[str]:
         """The first model of each direction that the page can use; one that makes photographs is always there."""

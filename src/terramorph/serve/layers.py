@@ -48,13 +48,20 @@ class View:
         name: as in `TITLES`.
         read: gives uint8 (1, 3 or 4 bands, H, W) on a grid; a fourth band is opacity.
         computed: whether the model makes it, so that coarse zooms are made of fine tiles.
-        flat: whether its colours are few and flat, which PNG suits.
+        flat: whether its colours are few and flat.
+        overlay: whether it is laid over others, with an opacity of its own.
     """
 
     name: str
     read: Read
     computed: bool
     flat: bool
+    overlay: bool = False
+
+    @property
+    def format(self) -> str:
+        """What suits its tiles."""
+        return "png" if self.flat or self.overlay else "webp"
 
 
 @dataclass(frozen=True)
@@ -126,11 +133,11 @@ class Layer:
         }
         if self.truth is not None:
             found["truth"] = View("truth", _shown(self.truth), computed=False, flat=flat)
-            found["difference"] = View("difference", self._difference, computed=True, flat=False)
+            found["difference"] = View("difference", self._difference, computed=True, flat=False, overlay=True)
         if self.palette is not None:
             found["classes"] = View("classes", self._classes, computed=True, flat=True)
         if self.probabilities is not None:
-            found["entropy"] = View("entropy", self._entropy, computed=True, flat=False)
+            found["entropy"] = View("entropy", self._entropy, computed=True, flat=False, overlay=True)
         return found
 
     def tile(self, view: View, zoom: int, x: int, y: int, size: int = SIZE) -> Raster | None:

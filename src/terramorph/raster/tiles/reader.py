@@ -6,6 +6,7 @@ import hashlib
 import html
 import re
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -27,7 +28,7 @@ MOST_BYTES = 64 << 20
 """The most that one tile or directory may hold when it is unpacked; the largest of real archives hold some MiB."""
 
 
-class TileReader(Closing):
+class TileReader(Closing, ABC):
     """Tiles as bytes, numbered as on the web (rows from the north). May be asked from several threads at once.
 
     Attributes:
@@ -78,32 +79,32 @@ class TileReader(Closing):
         return zoom
 
     def parents(self, zoom: int, coarser: int) -> int:
-        """Number of tiles of a coarser zoom that lie over tiles of a zoom."""
+        """Number of tiles of a coarser zoom that lie over tiles of a zoom; asked only where there are `counts`."""
         raise NotImplementedError
 
+    @abstractmethod
     def box(self, zoom: int) -> TileBox:
         """The tiles of one of the zooms, or a box around them."""
-        raise NotImplementedError
 
+    @abstractmethod
     def first(self, zoom: int) -> tuple[int, int] | None:
         """(x, y) of some tile of one of the zooms; None where that is not known without asking a server."""
-        raise NotImplementedError
 
+    @abstractmethod
     def has(self, zoom: int, x: int, y: int) -> bool:
         """Whether there may be such a tile."""
-        raise NotImplementedError
 
+    @abstractmethod
     def read(self, zoom: int, x: int, y: int) -> bytes | None:
         """The bytes of a tile, not compressed, or None where there is none.
 
         Raises:
             RasterError: If it is there and cannot be had.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def fingerprint(self) -> str:
         """Hex digest (blake2b, 16 bytes) of the content."""
-        raise NotImplementedError
 
 
 def looks_like_vectors(tile: bytes) -> bool:
