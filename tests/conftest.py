@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -91,3 +92,22 @@ def feature_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     heads = {f"lin{k}.model.1.weight": torch.rand(1, c, 1, 1, generator=generator) for k, c in enumerate(channels)}
     torch.save(heads, folder / HEADS_FILE)
     return folder
+
+
+@pytest.fixture(scope="module")
+def start_chromium() -> Iterator[Callable[..., Any]]:
+    """Starts Chromium with the given flags.
+
+    The driver runs an event loop in this thread: as long as it does there can be no second one, nor asyncio.run.
+    """
+    from .chromium import CHROMIUM, playwright
+
+    with playwright.sync_playwright() as driver, ExitStack() as stack:
+
+        def start(*flags: str) -> Any:
+            args = ["--no-sandbox", "--disable-dev-shm-usage", *flags]
+            browser = driver.chromium.launch(executable_path=CHROMIUM, args=args)
+            stack.callback(browser.close)
+            return browser
+
+        yield start

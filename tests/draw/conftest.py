@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import mimetypes
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,9 +14,8 @@ import terramorph
 from terramorph.cartography import classic
 from terramorph.draw.site import style_table, tag_table, town_rules
 
-playwright = pytest.importorskip("playwright.sync_api", reason="browser tests need the package playwright")
-CHROMIUM = os.environ.get("TERRAMORPH_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+from ..chromium import playwright
+
 STATIC = Path(terramorph.__file__).parent / "draw" / "static"
 HOME = "http://localhost/draw/"
 
@@ -53,13 +50,10 @@ def page_config(**changes: Any) -> dict[str, Any]:
     return {**config, "town": town_rules(), "table": tag_table(), "style": style_table(classic()), **changes}
 
 
-@pytest.fixture(scope="session")
-def browser() -> Iterator[playwright.Browser]:
-    """Chromium without a graphics card."""
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
+@pytest.fixture(scope="module")
+def browser(start_chromium: Callable[..., Any]) -> playwright.Browser:
+    """For all tests of the page."""
+    return start_chromium("--disable-gpu")
 
 
 @pytest.fixture
@@ -107,3 +101,15 @@ def opened(browser: playwright.Browser) -> Iterator[Callable[..., playwright.Pag
         context.close()
     assert [text for text in heard if "blocked by Playwright" not in text] == []
     assert asked == []
+
+
+def drag(page: playwright.Page, *places: tuple[float, float], canvas: str = "#map") -> None:
+    """Draws through places, in shares of the side of the square."""
+    box = page.locator(canvas).bounding_box()
+    assert box is not None
+    points = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in places]
+    page.mouse.move(*points[0])
+    page.mouse.down()
+    for point in points[1:]:
+        page.mouse.move(*point, steps=3)
+    page.mouse.up()

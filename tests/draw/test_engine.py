@@ -32,13 +32,12 @@ from terramorph.town import Town
 from terramorph.translate import Model, load
 from terramorph.translate.noise import ground_noise
 
-from .conftest import CHROMIUM, playwright
+from ..chromium import needs_chromium, playwright
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 NODE = shutil.which("node")
 needs_node = pytest.mark.skipif(NODE is None, reason="scripts are run by node")
-needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="browser tests need Chromium")
 BOTH = """async ([text, width, height, how]) => {
   const bytes = Uint8ClampedArray.from(atob(text), (letter) => letter.charCodeAt(0));
   const image = new ImageData(bytes, width, height), made = await window.engine.translate(image, how);
@@ -166,7 +165,7 @@ def test_a_folder_is_a_page_and_nothing_else(town_model: WebModel, folder: Path,
 
 
 @pytest.mark.browser
-@needs_browser
+@needs_chromium
 def test_pictures_are_those_of_translate(
     browser: playwright.Browser, isolated: str, town_model: WebModel, small_town: Town
 ) -> None:
@@ -217,7 +216,7 @@ def test_pictures_are_those_of_translate(
 
 
 @pytest.mark.browser
-@needs_browser
+@needs_chromium
 def test_one_file_needs_no_network(browser: playwright.Browser, town_model: WebModel, tmp_path: Path) -> None:
     page_file = write_one_file([town_model], tmp_path / "draw.html")
     assert page_file.stat().st_size <= 12e6

@@ -23,14 +23,11 @@ from terramorph.cartography import CLASSES, VectorSource, classify, load_style
 from terramorph.geo import Grid, grid_at
 from terramorph.raster import read_image
 
-from .conftest import CHROMIUM, ENGINE, STATIC, page_config, playwright
+from ..chromium import AXE, needs_chromium, playwright
+from .conftest import ENGINE, STATIC, drag, page_config
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="browser tests need Chromium"),
-]
+pytestmark = [pytest.mark.browser, needs_chromium]
 Opened = Callable[..., Any]
-AXE = Path(__file__).parents[1] / "vendor" / "axe-core" / "axe.min.js"
 
 DROP = """([name, data, type]) => {
   const bytes = Uint8Array.from(atob(data), (c) => c.charCodeAt(0)), transfer = new DataTransfer();
@@ -45,18 +42,6 @@ def answered(page: playwright.Page) -> None:
     page.wait_for_timeout(200)
     page.wait_for_selector("body[data-answer=done]")
     page.wait_for_timeout(50)
-
-
-def drag(page: playwright.Page, *places: tuple[float, float], canvas: str = "#map") -> None:
-    """Draws through places, in shares of the side of the square."""
-    box = page.locator(canvas).bounding_box()
-    assert box is not None
-    points = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in places]
-    page.mouse.move(*points[0])
-    page.mouse.down()
-    for point in points[1:]:
-        page.mouse.move(*point, steps=3)
-    page.mouse.up()
 
 
 def words(page: playwright.Page) -> str:

@@ -15,12 +15,10 @@ from terramorph.draw import WebModel, write_one_file
 from terramorph.interop import export_web
 from terramorph.models import named
 
-from .conftest import CHROMIUM, playwright
+from ..chromium import needs_chromium, playwright
+from .conftest import drag
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="browser tests need Chromium"),
-]
+pytestmark = [pytest.mark.browser, needs_chromium]
 
 
 def test_the_photograph_is_the_one_that_translate_makes(browser: playwright.Browser, tmp_path: Path) -> None:
@@ -36,19 +34,13 @@ def test_the_photograph_is_the_one_that_translate_makes(browser: playwright.Brow
     page.goto(page_file.as_uri())
     page.wait_for_selector("body[data-ready]")
     page.locator("#clear").click()
-    box = page.locator("#map").bounding_box()
     for key, places in (
         ("a", [(0.0, 0.6), (0.5, 0.5), (1.0, 0.55)]),
         ("p", [(0.2, 0.2), (0.35, 0.15), (0.4, 0.3), (0.25, 0.4), (0.2, 0.2)]),
         ("v", [(0.7, 0.0), (0.8, 0.4), (0.7, 1.0)]),
     ):
         page.keyboard.press(key)
-        points = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in places]
-        page.mouse.move(*points[0])
-        page.mouse.down()
-        for point in points[1:]:
-            page.mouse.move(*point, steps=4)
-        page.mouse.up()
+        drag(page, *places)
     assert page.locator("#words").inner_text().startswith("1 arterial, 1 park, 1 river on 256 × 256 m")
     page.wait_for_timeout(300)
     page.wait_for_selector("body[data-answer=done]")

@@ -19,7 +19,7 @@ from terramorph.bundle import Bundle
 from terramorph.cartography import CLASSES, PALETTE
 from terramorph.geo import Grid
 from terramorph.geo.mercator import TileBox, pixel_grid, tiles_of_degrees
-from terramorph.networks import build_network
+from terramorph.networks import build_network, initialize
 from terramorph.raster import Raster
 from terramorph.raster.tiles.write import native_zoom, write_tiles
 from terramorph.serve import LayerSettings, Settings
@@ -198,6 +198,7 @@ def test_entropy_is_drawn_where_the_model_is_unsure(
 ) -> None:
     network = build_network("lite-unet", width=12, colours=len(CLASSES), encoder="none")
     network.get_buffer("palette").copy_(torch.from_numpy(PALETTE / 127.5 - 1))
+    initialize(network, torch.Generator().manual_seed(3), gain=0.15)
     with torch.no_grad():
         network.get_parameter("head.weight").mul_(100)  # untrained, it is unsure of all alike
     bundle = Bundle.of(network, "lite-unet", source=RGB, target=RGB, size=64, ground_resolution=RESOLUTION)

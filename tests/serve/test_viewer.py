@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -17,26 +16,16 @@ from PIL import Image
 
 from terramorph.serve import Settings
 
+from ..chromium import AXE, needs_chromium, playwright
 from .conftest import Client, serving
 
-playwright = pytest.importorskip("playwright.sync_api", reason="browser tests need the package playwright")
-CHROMIUM = os.environ.get("TERRAMORPH_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="browser tests need Chromium"),
-]
-
-FLAGS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--disable-dev-shm-usage"]
-AXE = Path(__file__).parents[1] / "vendor" / "axe-core" / "axe.min.js"
+pytestmark = [pytest.mark.browser, needs_chromium]
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[playwright.Browser]:
-    """Chromium without a graphics card."""
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
+def browser(start_chromium: Callable[..., Any]) -> playwright.Browser:
+    """For all tests of the viewer, with a graphics card in software: its maps need one."""
+    return start_chromium("--use-angle=swiftshader", "--enable-unsafe-swiftshader")
 
 
 @pytest.fixture
