@@ -74,7 +74,7 @@ def test_the_archive_installs(archive: Path, tmp_path: Path, capsys: pytest.Capt
     assert run(["qgis", "--out", str(tmp_path / "new" / "p.zip")]) == 0
     assert (tmp_path / "new" / "p.zip").read_bytes() == archive.read_bytes()
     assert run(["qgis", "--out", str(tmp_path / "p.tar")]) == 2
-    assert "names end in .zip" in capsys.readouterr().err
+    assert "must end in .zip" in capsys.readouterr().err
 
 
 def test_it_comes_and_goes(plugin: Module) -> None:

@@ -22,19 +22,29 @@ EXAMPLE = (
 
 
 def run(
-    model: Annotated[str, typer.Argument(help="Makes photographs of maps: a bundle, a run, a name or web.onnx.")],
-    back: Annotated[str | None, typer.Argument(help="Another that makes maps of photographs dropped there.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the page, for any web server.")] = None,
-    one_file: Annotated[Path | None, typer.Option(help="The page as one .html file, which needs no server.")] = None,
+    model: Annotated[
+        str, typer.Argument(help="Map-to-photograph model: a bundle, a run, a name or a file of `export --web`.")
+    ],
+    back: Annotated[str | None, typer.Argument(help="Photograph-to-map model, for images dropped on the page.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Output folder of the page, for any web server.")] = None,
+    one_file: Annotated[
+        Path | None, typer.Option(help="Output .html file that holds the whole page and needs no server.")
+    ] = None,
     store: Annotated[
         Stored | None,
-        typer.Option(help="How weights are kept. Default: int8 where that costs little, else fp16."),
+        typer.Option(help="Weight format. Default: int8 where the loss of quality is small, else fp16."),
     ] = None,
-    data: Annotated[Path | None, typer.Option(help="Pairs that show it, on val; a town model has its own.")] = None,
-    weights: Annotated[Path | None, typer.Option(help="Folder of LPIPS' weights; without, SSIM counts.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Take a --store that loses too much quality.")] = False,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder of pairs whose val measures the quality loss. Default for town models: the town."),
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Folder with the network weights for LPIPS; without them SSIM decides.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Accept a --store that loses too much quality.")] = False,
     style: Annotated[
-        str, typer.Option(help="Of the maps that the model knows: classic, osm, classes, or a TOML file.")
+        str,
+        typer.Option(help="Style of the drawn map, that of the training maps: classic, osm, classes, or a TOML file."),
     ] = "classic",
     allow: Allow = None,
 ) -> None:
@@ -44,9 +54,9 @@ def run(
     from terramorph.errors import InputError
 
     if out is None and one_file is None:
-        raise InputError("Say what to write: --out FOLDER, --one-file FILE.html, or both.")
+        raise InputError("The output is missing; give --out FOLDER, --one-file FILE.html, or both.")
     if one_file is not None and one_file.suffix != ".html":
-        raise InputError(f"The page's name ends in .html, and {one_file} does not; choose another name.")
+        raise InputError(f"--one-file must end in .html, got {one_file}.")
     if out is not None:
         check_folder(out)
     looks = load_style(style)

@@ -186,7 +186,7 @@ def _inspect(dataset: Path) -> None:
     from terramorph.prepare import inspect, summary
 
     page = inspect(dataset)
-    show_table(str(dataset), summary(dataset).items())
+    show_table(str(dataset), ((name.replace("_", " "), value) for name, value in summary(dataset).items()))
     say(f"Report: {page}")
 
 

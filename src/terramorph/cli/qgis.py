@@ -15,7 +15,7 @@ EXAMPLE = "Example: terramorph qgis --out terramorph-qgis.zip"
 
 
 def run(
-    out: Annotated[Path, typer.Option(help="The file to write, ending in .zip; it is replaced.")] = Path(
+    out: Annotated[Path, typer.Option(help="Output file, ending in .zip; an existing one is replaced.")] = Path(
         "terramorph-qgis.zip"
     ),
 ) -> None:
@@ -23,6 +23,6 @@ def run(
     from terramorph.qgis import write_plugin
 
     if out.suffix.lower() != ".zip":
-        raise InputError(f"QGIS installs archives, whose names end in .zip, and {out} does not; choose another name.")
+        raise InputError(f"--out must end in .zip, got {out}.")
     write_plugin(out)
     say(f"{out}: in QGIS choose Plugins > Manage and Install Plugins > Install from ZIP, and this file.")

@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 
 Asset = Annotated[
     str | None,
-    typer.Option(
-        help="Of STAC items: an asset by name or role, or bands with commas between them: visual, or red,green,blue."
-    ),
+    typer.Option(help="Asset of STAC items, by name or role (visual), or bands (red,green,blue)."),
 ]
 
 

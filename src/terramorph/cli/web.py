@@ -54,13 +54,13 @@ def write_web(
             note_storage_loss(made, loss)
             if loss.refused and not force:
                 raise ConfigError(
-                    f"Weights in {store} cost too much: {loss}, and at most {MAX_LOSS} is allowed; "
-                    f"{'use `store` fp16, or ' if store == 'int8' else ''}take it all the same with `force`."
+                    f"Weights in {store} cost too much: {loss}, and the limit is {MAX_LOSS}; "
+                    f"{'use `store` fp16, or ' if store == 'int8' else ''}accept the loss with `force`."
                 )
         with atomic(output, make_folder=True) as part:
             part.write_bytes(made.read_bytes())
     if loss is None:
-        warn("What small weights cost was not measured; give pairs with --data.")
+        warn("The quality loss of small weights was not measured; give pairs with --data.")
     else:
         say(f"Weights in {store}: {loss}.")
     return loss

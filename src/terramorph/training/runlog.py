@@ -59,7 +59,7 @@ class RunLog:
         try:
             yield
         except OSError as error:
-            reason = error.__cause__ if isinstance(error, StorageError) else error
+            reason = error.__cause__ or error
             raise StorageError(
                 f"{what} could not be written ({getattr(reason, 'strerror', None) or reason}); free some space and go "
                 f"on with `resume` {self.folder}."
