@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -204,7 +205,7 @@ def test_the_error_map_is_dark_where_right_light_where_wrong_grey_where_masked()
 
 def test_spooled_images_come_back(tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (5, 3, 4, 4), dtype=np.uint8)
-    with Spool(tmp_path, (3, 4, 4)) as spool:
+    with closing(Spool(tmp_path, (3, 4, 4))) as spool:
         spool.append(images[:2])
         assert (spool.read(1) == images[1]).all()
         spool.append(images[2:])

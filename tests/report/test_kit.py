@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from terramorph.report.charts import BAD, SERIES, chart, chart_svg, colours, css, errorbars, gradient, heat_map
-from terramorph.report.numbers import between, distance, duration, listed, number, p_value, percent, signed
+from terramorph.report.numbers import Interval, distance, duration, listed, number, p_value, percent, signed
 from terramorph.report.pages import page_environment, picture_uri
 from terramorph.report.tables import Cell, Table
 
@@ -23,7 +23,8 @@ def page(body: str, **values: object) -> str:
 
 def test_a_chart_is_one_element_in_the_colours_of_the_page() -> None:
     figure, axes = chart(x="width <px>", y="$share$")
-    errorbars(axes, [0, 1, 2], [0.2, 0.4, 0.3], [0.1, 0.3, None], [0.3, 0.6, None], BAD)
+    intervals = [Interval(0.2, 0.1, 0.3), Interval(0.4, 0.3, 0.6), Interval(0.3, None, None)]
+    errorbars(axes, [0, 1, 2], intervals, BAD)
     axes.scatter([0, 1], [0.2, 0.4], color=SERIES[1]).set_urls(["tip:0", "tip:1"])
     svg = chart_svg(figure, 'a "chart"', ["one & only", "two"])
     root = ElementTree.fromstring(svg.replace("xlink:", ""))
@@ -42,7 +43,7 @@ def test_a_chart_is_one_element_in_the_colours_of_the_page() -> None:
 def test_equal_charts_are_equal_and_ids_never_mean_two_things() -> None:
     def drawn(offset: float) -> str:
         figure, axes = chart()
-        errorbars(axes, [0, 1], [offset, 1], [None, None], [None, None])
+        errorbars(axes, [0, 1], [Interval(offset, None, None), Interval(1, None, None)])
         return str(chart_svg(figure, "c"))
 
     with matplotlib.rc_context({"axes.facecolor": "black", "font.size": 30, "lines.linewidth": 9}):
@@ -119,8 +120,8 @@ def test_numbers_as_people_read_them() -> None:
     assert shares == ["0 %", "< 0.1 %", "50 %", "3.1 %", "99.8 %", "99.9 %", "100 %", "–", "−2 %"]
     assert [signed(v) for v in (0.314, -0.314)] == ["+0.31", "−0.31"]
     assert [p_value(v) for v in (1e-9, 0.0123, 0.5)] == ["p < 0.001", "p = 0.012", "p = 0.50"]
-    assert between(0.5, 0.25, 1, percent) == "50 % [25 %, 100 %]"
-    assert between(0.5, None, None, percent) == "50 %"
+    assert Interval(0.5, 0.25, 1).said(percent) == "50 % [25 %, 100 %]"
+    assert Interval(0.5, None, None).said(percent) == "50 %"
     assert [distance(v) for v in (0.5, 1.24, 2500)] == ["50 cm", "1.24 m", "2.5 km"]
     assert [duration(v) for v in (48, 200, 18_120)] == ["48 s", "3 min 20 s", "5 h 02 min"]
     assert listed(["a", "b", "c", "d"], 2) == "a, b and 2 more"

@@ -8,15 +8,15 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from terramorph.atomic import atomic
-from terramorph.errors import StorageError
+from terramorph.errors import StorageError, raised_as
 
 
 def write_text(path: Path, text: str) -> None:
@@ -30,12 +30,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
-    """Write plain data as strict JSON (no NaN), whole or not at all.
+    """Write plain data and dataclasses as strict JSON (no NaN), whole or not at all.
 
     Raises:
         StorageError: The file cannot be written.
     """
-    write_text(path, json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+    write_text(path, json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False, default=asdict) + "\n")
 
 
 def write_csv(path: Path, ids: Sequence[str], columns: Mapping[str, Sequence[float]]) -> None:
@@ -66,14 +66,14 @@ class Spool:
         Raises:
             StorageError: The folder cannot be written.
         """
-        self._shape = shape
-        self._bytes = int(np.prod(shape))
-        try:
-            self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (closed by __exit__)
-        except OSError as error:
-            raise StorageError(
-                f"{folder} cannot be written ({error.strerror or error}); choose another `out` or free some space."
-            ) from error
+        self._folder, self._shape = folder, shape
+        with raised_as(self._refused, OSError):
+            self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (closed by close)
+
+    def _refused(self, reason: str) -> StorageError:
+        return StorageError(
+            f"Predictions cannot be put aside in {self._folder} ({reason}); choose another `out` or free some space."
+        )
 
     def append(self, images: NDArray[np.uint8]) -> None:
         """Put images aside: uint8 ``(N, *shape)``.
@@ -81,24 +81,17 @@ class Spool:
         Raises:
             StorageError: The disk is full.
         """
-        try:
+        with raised_as(self._refused, OSError):
             self._file.seek(0, os.SEEK_END)
             self._file.write(np.ascontiguousarray(images).tobytes())
             self._file.flush()
-        except OSError as error:
-            raise StorageError(
-                f"Predictions could not be put aside: {error.strerror or error}; free some space."
-            ) from error
 
     def read(self, index: int) -> NDArray[np.uint8]:
         """Image number ``index``, uint8 of the shape."""
-        self._file.seek(index * self._bytes)
-        return np.frombuffer(self._file.read(self._bytes), np.uint8).reshape(self._shape)
+        count = int(np.prod(self._shape))
+        self._file.seek(index * count)
+        return np.frombuffer(self._file.read(count), np.uint8).reshape(self._shape)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Let go of the file, which is then gone."""
         self._file.close()

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from terramorph.report.numbers import between, number
+from terramorph.report.numbers import Interval
 
 ALPHA = 0.05
 """A difference is shown when its p value, corrected for the number of tests, is under this."""
@@ -21,33 +19,6 @@ SURE = 6
 REPEATS = 1000
 """Resamplings behind an interval."""
 _CELLS = 2**22  # weights held at once while resampling
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean and what resampling the images leaves open.
-
-    Attributes:
-        mean: Over the images.
-        low, high: The middle 95 % of the means of resamplings; ``None`` with fewer than two images.
-    """
-
-    mean: float
-    low: float | None
-    high: float | None
-
-    def said(self, write: Callable[[float], str] = number) -> str:
-        """``0.31 [0.28, 0.34]``."""
-        return between(self.mean, self.low, self.high, write)
-
-    def beyond_zero(self) -> bool:
-        """Whether it excludes 0."""
-        return self.low is not None and self.high is not None and not self.low <= 0 <= self.high
-
-
-def plain(interval: Interval | None) -> dict[str, Any] | None:
-    """An interval as plain data."""
-    return None if interval is None else asdict(interval)
 
 
 def rank_correlation(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[float, float] | None:
@@ -86,11 +57,11 @@ def holm(p: Sequence[float]) -> list[float]:
     Under a corrected value of 0.05, the chance that any of the tests is a coincidence is at most 5 %, however the tests
     depend on one another.
     """
-    corrected, largest = [0.0] * len(p), 0.0
-    for place, index in enumerate(sorted(range(len(p)), key=lambda i: p[i])):
-        largest = max(largest, min(1.0, (len(p) - place) * p[index]))
-        corrected[index] = largest
-    return corrected
+    order = np.argsort(p, kind="stable")
+    stepped = np.minimum(1.0, np.arange(len(p), 0, -1) * np.asarray(p)[order])
+    corrected = np.empty(len(p))
+    corrected[order] = np.maximum.accumulate(stepped)
+    return [float(value) for value in corrected]
 
 
 def smallest_shown(count: int, tests: int) -> float:
@@ -101,66 +72,60 @@ def smallest_shown(count: int, tests: int) -> float:
     return t / math.sqrt(count - 2 + t**2)
 
 
-def mean_interval(values: NDArray[np.float64], generator: np.random.Generator) -> Interval:
-    """The mean of float64 ``(N,)``, N >= 1, with its bootstrap interval (Efron, 1979; percentiles)."""
-    found = ratio_intervals(values[:, None], np.ones((len(values), 1)), generator)[0]
-    assert found is not None
+def bootstrap(
+    figures: Callable[[NDArray[np.int64]], NDArray[np.float64]], count: int, generator: np.random.Generator
+) -> list[Interval | None]:
+    """Figures of a set of images and the middle 95 % of those of its resamplings (Efron, 1979; percentiles).
+
+    Pixels of one image resemble each other, so it is the images that are drawn anew.
+
+    Args:
+        figures: How often each image counts, int64 ``(R, count)`` -> K figures of each of R resamplings, ``(R, K)``.
+        count: Images, 1 or more; one has no interval.
+        generator: Draws the resamplings.
+
+    Returns:
+        K intervals; ``None`` where the set has no finite figure.
+    """
+    mean, drawn = figures(np.ones((1, count), np.int64))[0], []
+    at_once = max(1, _CELLS // count)
+    for first in range(0, REPEATS if count > 1 else 0, at_once):
+        size = min(at_once, REPEATS - first)
+        drawn.append(figures(generator.multinomial(count, np.full(count, 1 / count), size=size)))
+    found: list[Interval | None] = []
+    for column, value in enumerate(mean.tolist()):
+        ends: list[float] | None = None
+        if drawn and math.isfinite(value):
+            ends = np.nanpercentile(np.concatenate([one[:, column] for one in drawn]), (2.5, 97.5)).tolist()
+        found.append(Interval(value, *(ends or (None, None))) if math.isfinite(value) else None)
     return found
 
 
 def ratio_intervals(
     part: NDArray[np.float64], whole: NDArray[np.float64], generator: np.random.Generator
 ) -> list[Interval | None]:
-    """``sum part / sum whole`` over images for each of K columns, with intervals from resampling whole images.
-
-    Pixels of one image resemble each other, so it is the images that are drawn anew.
+    """``sum part / sum whole`` over images for each of K columns.
 
     Args:
         part, whole: float64 ``(N, K)``, ``whole`` 0 or more.
         generator: Draws the resamplings.
 
     Returns:
-        K intervals; ``None`` where a column of ``whole`` is all 0.
+        K intervals; ``None`` where a column of ``whole`` is all 0, without ends where it is in all images but one.
     """
-    drawn = [_ratio(often @ part, often @ whole) for often in _resampled(len(part), generator)]
-    ratios, mean = np.concatenate(drawn), _ratio(part.sum(axis=0), whole.sum(axis=0))
-    found: list[Interval | None] = []
-    for column in range(part.shape[1]):
-        if np.isnan(mean[column]):
-            found.append(None)
-            continue
-        low = high = None
-        if np.count_nonzero(whole[:, column]) > 1:
-            low, high = (float(v) for v in np.nanpercentile(ratios[:, column], (2.5, 97.5)))
-        found.append(Interval(float(mean[column]), low, high))
+
+    def ratios(often: NDArray[np.int64]) -> NDArray[np.float64]:
+        below = often @ whole
+        found: NDArray[np.float64] = np.divide(often @ part, below, out=np.full(below.shape, np.nan), where=below > 0)
+        return found
+
+    lone = np.count_nonzero(whole, axis=0) < 2
+    found = bootstrap(ratios, len(part), generator)
+    return [Interval(one.mean, None, None) if one and alone else one for one, alone in zip(found, lone, strict=True)]
+
+
+def mean_interval(values: NDArray[np.float64], generator: np.random.Generator) -> Interval:
+    """The mean of float64 ``(N,)``, N >= 1, all finite, with its interval."""
+    found = ratio_intervals(values[:, None], np.ones((len(values), 1)), generator)[0]
+    assert found is not None
     return found
-
-
-def set_interval(
-    figure: Callable[[NDArray[np.int64]], NDArray[np.float64]], count: int, generator: np.random.Generator
-) -> Interval:
-    """A figure of a whole set with its bootstrap interval (Efron, 1979; percentiles).
-
-    Args:
-        figure: How often each image counts, int64 ``(R, count)`` -> the figure of each of R resamplings, ``(R,)``.
-        count: Images, 1 or more.
-        generator: Draws the resamplings.
-    """
-    mean = float(figure(np.ones((1, count), np.int64))[0])
-    if count < 2:
-        return Interval(mean, None, None)
-    figures = np.concatenate([figure(often) for often in _resampled(count, generator)])
-    low, high = (float(v) for v in np.nanpercentile(figures, (2.5, 97.5)))
-    return Interval(mean, low, high)
-
-
-def _resampled(count: int, generator: np.random.Generator) -> Iterator[NDArray[np.int64]]:
-    """Counts of each image in `REPEATS` resamplings, in parts int64 ``(R, count)``."""
-    at_once = max(1, _CELLS // count)
-    for first in range(0, REPEATS, at_once):
-        yield generator.multinomial(count, np.full(count, 1 / count), size=min(at_once, REPEATS - first))
-
-
-def _ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
-    ratio: NDArray[np.float64] = np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
-    return ratio

@@ -9,8 +9,9 @@ import torch
 from numpy.typing import NDArray
 
 from terramorph.evaluation.scoring import Tally
-from terramorph.evaluation.statistics import SURE, Interval, mean_interval, set_interval
+from terramorph.evaluation.statistics import SURE, bootstrap, mean_interval
 from terramorph.metrics import Metric
+from terramorph.report.numbers import Interval
 
 NOT_SHOWN = "not shown"
 
@@ -31,10 +32,12 @@ def against_floor(model: Tally, floor: Tally, seed: int = 0) -> dict[str, dict[s
     generator = np.random.default_rng(seed)
     found: dict[str, dict[str, Any]] = {}
     for key, metric in model.metrics.items():
-        interval = _interval(metric, model.kept(metric), floor.kept(metric), generator)
-        if interval is not None:
-            verdict = _verdict(interval, metric.higher_is_better) if model.count >= SURE else NOT_SHOWN
-            found[key] = {"difference": interval.mean, "low": interval.low, "high": interval.high, "verdict": verdict}
+        interval, verdict = _interval(metric, model.kept(metric), floor.kept(metric), generator), NOT_SHOWN
+        if interval is None:
+            continue
+        if model.count >= SURE and interval.beyond_zero():
+            verdict = "better" if (interval.mean > 0) == metric.higher_is_better else "worse"
+        found[key] = {"difference": interval.mean, "low": interval.low, "high": interval.high, "verdict": verdict}
     return found
 
 
@@ -45,26 +48,15 @@ def _interval(
     figure = metric.figure
     if own is None or other is None or not (metric.per_image or metric.summed):
         return None
+    sides = own.double(), other.double()
     if figure is None:
-        differences = (own.double() - other.double()).numpy()
+        differences = (sides[0] - sides[1]).numpy()
         differences = differences[np.isfinite(differences)]
         return mean_interval(differences, generator) if len(differences) else None
 
     def difference(often: NDArray[np.int64]) -> NDArray[np.float64]:
-        weights = torch.from_numpy(often).double()
-        sums = [
-            (weights @ kept.double().reshape(len(kept), -1)).reshape(len(often), *kept.shape[1:])
-            for kept in (own, other)
-        ]
+        sums = [torch.tensordot(torch.from_numpy(often).double(), kept, dims=1) for kept in sides]
         gain: NDArray[np.float64] = torch.sub(*(torch.as_tensor(figure(one)) for one in sums)).numpy()
-        return gain
+        return gain[:, None]
 
-    if not np.isfinite(difference(np.ones((1, len(own)), np.int64))).all():
-        return None
-    return set_interval(difference, len(own), generator)
-
-
-def _verdict(interval: Interval, higher_is_better: bool) -> str:
-    if interval.low is None or interval.high is None or interval.low <= 0 <= interval.high:
-        return NOT_SHOWN
-    return "better" if (interval.mean > 0) == higher_is_better else "worse"
+    return bootstrap(difference, len(own), generator)[0]

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup, escape
 
+from terramorph.report.numbers import Interval
+
 if TYPE_CHECKING:
     import numpy as np
     from matplotlib.axes import Axes
@@ -122,33 +124,24 @@ def chart_svg(figure: Figure, name: str, tips: Sequence[str] = ()) -> Markup:
     return Markup(text)
 
 
-def errorbars(
-    axes: Axes,
-    x: Sequence[float],
-    y: Sequence[float],
-    low: Sequence[float | None],
-    high: Sequence[float | None],
-    colour: str = SERIES[0],
-) -> None:
-    """Points joined by a line, each with the bar of its interval; ``None`` where a point has none."""
-    for place, bottom, top in zip(x, low, high, strict=True):
-        if bottom is not None and top is not None:
-            axes.plot([place, place], [bottom, top], color=colour, alpha=0.5)
-    axes.plot(x, y, color=colour, marker="o", markersize=4.5)
+def errorbars(axes: Axes, x: Sequence[float], intervals: Sequence[Interval], colour: str = SERIES[0]) -> None:
+    """Points joined by a line, each with the bar of its interval, if it has one."""
+    for place, one in zip(x, intervals, strict=True):
+        if one.low is not None and one.high is not None:
+            axes.plot([place, place], [one.low, one.high], color=colour, alpha=0.5)
+    axes.plot(x, [one.mean for one in intervals], color=colour, marker="o", markersize=4.5)
 
 
-def heat_map(values: NDArray[np.float64], name: str, top: float | None = None) -> Markup:
+def heat_map(values: NDArray[np.float64], name: str) -> Markup:
     """Numbers over the place within an image, with their scale.
 
     Args:
         values: ``(H, W)``; NaN is left empty.
         name: What they are, with the unit.
-        top: What the lightest colour means; ``None`` for the largest number.
     """
     figure, axes = chart(300, 240)
     with style():
-        drawn = axes.imshow(values, vmin=None if top is None else 0, vmax=top, interpolation="nearest")
-        figure.colorbar(drawn, label=name).outline.set_visible(False)
+        figure.colorbar(axes.imshow(values, interpolation="nearest"), label=name).outline.set_visible(False)
     axes.axis("off")
     return chart_svg(figure, name)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 DASH = "–"
 """Stands for a value that there is not."""
@@ -39,9 +40,28 @@ def p_value(p: float) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
 
 
-def between(mean: float, low: float | None, high: float | None, write: Callable[[float], str] = number) -> str:
-    """``0.31 [0.28, 0.34]``; the mean alone where there is no interval."""
-    return write(mean) if low is None or high is None else f"{write(mean)} [{write(low)}, {write(high)}]"
+@dataclass(frozen=True)
+class Interval:
+    """A figure and what is left open by chance.
+
+    Attributes:
+        mean: The figure.
+        low, high: The ends of its interval; ``None`` where there is none.
+    """
+
+    mean: float
+    low: float | None
+    high: float | None
+
+    def said(self, write: Callable[[float], str] = number) -> str:
+        """``0.31 [0.28, 0.34]``; the mean alone where there is no interval."""
+        if self.low is None or self.high is None:
+            return write(self.mean)
+        return f"{write(self.mean)} [{write(self.low)}, {write(self.high)}]"
+
+    def beyond_zero(self) -> bool:
+        """Whether it excludes 0."""
+        return self.low is not None and self.high is not None and not self.low <= 0 <= self.high
 
 
 def distance(metres: float) -> str:

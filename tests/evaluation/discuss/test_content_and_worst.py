@@ -86,7 +86,7 @@ def test_what_matters_is_shown_and_what_does_not_is_not() -> None:
     assert [key for key, test in found.items() if test.shown] == [("content", "water", "rmse"), ("worst", "water")]
     assert found["content", "water", "rmse"].sentence.startswith("Images with more water score worse in RMSE: ")
     _, bins = content_tests(covariates, scores, np.random.default_rng(0))
-    section = content_section(tests, bins, 80, leading(scores))
+    section = content_section([test for test in tests if test.section == "content"], bins, 80, leading(scores))
     assert section.table is not None
     assert [(row[0].text, row[1].kind) for row in section.table.rows] == [
         ("Share of water", "strong"),
@@ -112,7 +112,7 @@ def test_the_worst_tenth_has_what_makes_it_worst() -> None:
     covariates, scores = columns(80, effect=20)
     found, tests = judged(covariates, scores)
     assert found["worst", "water"].effect > 0.9
-    section = worst_section(tests, covariates, scores, look)
+    section = worst_section([test for test in tests if test.section == "worst"], scores, look)
     assert section.data["worst"] == len(section.gallery) == 8
     assert section.gallery[0][0].startswith(f"p{scores['rmse'].argmax()}: RMSE")
     assert [name for name, _ in section.gallery[0][1]] == ["input", "output", "truth", "error"]
@@ -123,9 +123,9 @@ def test_the_worst_tenth_has_what_makes_it_worst() -> None:
 
 @pytest.mark.parametrize("count", [1, 2, 29])
 def test_few_images_are_shown_without_a_test(count: int) -> None:
-    covariates, scores = columns(count, effect=20)
+    _, scores = columns(count, effect=20)
     assert "under 30" in content_section([], {}, count, leading(scores)).facts[0]
-    section = worst_section([], covariates, scores, look)
+    section = worst_section([], scores, look)
     assert section.table is None
     assert len(section.gallery) == max(1, round(count / 10))
 
@@ -133,7 +133,7 @@ def test_few_images_are_shown_without_a_test(count: int) -> None:
 def test_scores_of_images() -> None:
     confusion = np.zeros((7, 7), np.int64)
     confusion[0, 0], confusion[1, 0] = 30, 10
-    found = score_columns({"rmse": [4.0], "lpips": [], "ssim": [0.1]}, [confusion])
+    found = score_columns({"rmse": [4.0], "lpips": [], "ssim": [0.1]}, confusion[None])
     assert list(found) == ["rmse", "class_accuracy", "miou"]
     assert found["class_accuracy"][0] == 0.75
     assert found["miou"][0] == 0.75 / 2

@@ -73,7 +73,7 @@ def test_aerial_to_map_has_every_subject_and_a_dozen_sentences_at_most(whole: tu
     assert document["content"]["n"] == document["worst"]["n"] == 32
     assert 5 <= len(document["sentences"]) <= 12
     assert {sentence["section"] for sentence in document["sentences"]} <= set(document["facts"])
-    assert "no noise" in document["facts"]["draws"][0]
+    assert "mode paper" in document["facts"]["draws"][0]
 
 
 def test_the_page_needs_no_network_opens_with_pictures_and_leads_to_its_parts(
@@ -137,7 +137,7 @@ def test_one_or_two_pairs_are_shown_without_a_verdict(count: int, tmp_path: Path
     assert document["about"]["n"] == count
     assert document["about"]["tests"] == 0
     assert "no score is tested" in document["facts"]["content"][0]
-    assert "verdict" in document["facts"]["draws"][0]
+    assert "it takes 6 images" in document["facts"]["draws"][0]
     assert ">where<" in page
 
 

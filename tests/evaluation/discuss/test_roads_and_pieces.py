@@ -42,12 +42,12 @@ def test_recall_and_precision_by_width() -> None:
     truth[:, 10:12] = truth[:, 40:48] = ROAD  # 2 px and 8 px wide
     prediction[:, 38:46] = ROAD  # the wide one, two pixels off
     prediction[:, 24:26] = ROAD  # one that is not there
-    counts = [count_roads(road_widths(truth, EVERYWHERE), road_widths(prediction, EVERYWHERE))] * 3
+    counts = np.stack([count_roads(road_widths(truth, EVERYWHERE), road_widths(prediction, EVERYWHERE))] * 3)
     section = roads_section(counts, 0.5, np.random.default_rng(0))
     groups = {one["width_px"]: one for one in section.data["groups"]}
     assert groups["1–2"]["true_px"] == 3 * 2 * SIDE
-    assert groups["1–2"]["recall"]["mean"] == groups["1–2"]["precision"]["mean"] == 0
-    assert groups["7–9"]["recall"]["mean"] == groups["7–9"]["precision"]["mean"] == 1
+    assert groups["1–2"]["recall"].mean == groups["1–2"]["precision"].mean == 0
+    assert groups["7–9"]["recall"].mean == groups["7–9"]["precision"].mean == 1
     assert groups["3–4"]["recall"] is None
     assert section.table is not None
     assert [row[0].text for row in section.table.rows][3] == "7–9 px (3.5–4.5 m)"
@@ -56,7 +56,7 @@ def test_recall_and_precision_by_width() -> None:
 
 def test_no_roads_are_a_sentence() -> None:
     none = road_widths(land(), EVERYWHERE)
-    section = roads_section([count_roads(none, none)], None, np.random.default_rng(0))
+    section = roads_section(count_roads(none, none)[None], None, np.random.default_rng(0))
     assert "hold no road" in section.facts[0]
     assert section.table is None
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from terramorph.cartography import CLASSES, MAP_CLASSES
 from terramorph.evaluation.discuss.covariates import on_border
-from terramorph.evaluation.discuss.section import Section
+from terramorph.evaluation.discuss.section import Columns, Section
 from terramorph.evaluation.pictures import MADE_UP, Look, Pictures, blended, css
 from terramorph.report.numbers import percent
 from terramorph.report.tables import Cell, Row, Table
@@ -20,81 +18,64 @@ COMMONEST = 5
 _CROPS, _CROP = 2, 96  # crops of each, pixels a side
 
 
-@dataclass
-class ConfusionCounts:
-    """Pixels by true and drawn class.
+def count_confusions(
+    truth: NDArray[np.uint8], prediction: NDArray[np.uint8], mask: NDArray[np.bool_]
+) -> dict[str, NDArray[np.int64]]:
+    """Pixels of an image by true and drawn class, int64 ``(7, 7)`` each, rows truth: all of them, and those of the
+    truth's borders.
 
-    Attributes:
-        images: int64 ``(7, 7)`` an image, rows truth, columns prediction.
-        at_border: The same over the set, where the truth has another class among the eight neighbours.
-        border: Valid pixels there, over the set.
+    Args:
+        truth, prediction: Class indices, uint8 ``(H, W)``.
+        mask: bool ``(H, W)``, True where pixels count.
     """
-
-    images: list[NDArray[np.int64]] = field(default_factory=list)
-    at_border: NDArray[np.int64] = field(default_factory=lambda: np.zeros((len(CLASSES), len(CLASSES)), np.int64))
-    border: int = 0
-
-    def add(self, truth: NDArray[np.uint8], prediction: NDArray[np.uint8], mask: NDArray[np.bool_]) -> None:
-        """Count one image: class indices uint8 ``(H, W)``, and where they count, bool ``(H, W)``."""
-        self.images.append(_counted(truth, prediction, mask))
-        border = on_border(truth) & mask
-        self.at_border += _counted(truth, prediction, border)
-        self.border += int(border.sum())
+    cells = truth.astype(np.int64) * len(CLASSES) + prediction
+    shape = (len(CLASSES), len(CLASSES))
+    where = {"confusion": mask, "confusion_at_border": mask & on_border(truth)}
+    return {key: np.bincount(cells[one], minlength=shape[0] ** 2).reshape(shape) for key, one in where.items()}
 
 
-def _counted(truth: NDArray[np.uint8], prediction: NDArray[np.uint8], where: NDArray[np.bool_]) -> NDArray[np.int64]:
-    count = len(CLASSES)
-    pairs = truth[where].astype(np.int64) * count + prediction[where]
-    return np.bincount(pairs, minlength=count * count).reshape(count, count)
-
-
-def confusions_section(counts: ConfusionCounts, look: Look) -> Section:
-    """All confusions, and crops of the commonest."""
-    title, images = "Which class is taken for which", np.stack(counts.images)
-    whole: NDArray[np.int64] = images.sum(axis=0)
+def confusions_section(columns: Columns, look: Look) -> Section:
+    """All confusions, and crops of the commonest; from `count_confusions` of each image."""
+    title, images = "Which class is taken for which", columns["confusion"]
+    whole, at_border = images.sum(axis=0), columns["confusion_at_border"].sum(axis=0)
     wrong = whole.copy()
     np.fill_diagonal(wrong, 0)
-    total, missed = int(whole.sum()), int(wrong.sum())
+    total, missed, border = int(whole.sum()), int(wrong.sum()), int(at_border.sum())
     if not missed:
         return Section("confusions", title, [f"All {total:,} pixels have the class of the truth."])
-    near = int(counts.at_border.sum() - np.trace(counts.at_border))
-    order = np.argsort(-wrong, axis=None, kind="stable")[:COMMONEST]
-    commonest = [(int(i) // len(CLASSES), int(i) % len(CLASSES)) for i in order if wrong.flat[i] > 0]
-    a, b = commonest[0]
+    near = border - int(np.trace(at_border))
+    pairs = [divmod(int(i), len(CLASSES)) for i in np.argsort(-wrong, axis=None, kind="stable") if wrong.flat[i]]
+    (a, b), body = pairs[0], []
     fact = (
         f"{percent(missed / total)} of the pixels have the wrong class, {percent(near / missed)} of these on "
-        f"the border of two classes (as {percent(counts.border / total)} of all); most often {CLASSES[a]} is drawn "
+        f"the border of two classes (as {percent(border / total)} of all); most often {CLASSES[a]} is drawn "
         f"as {CLASSES[b]}, {percent(wrong[a, b] / missed)} of what is wrong."
     )
+    for a, b in pairs:
+        pixels = int(wrong[a, b])
+        shares = [pixels / missed, pixels / int(whole[a].sum()), int(at_border[a, b]) / pixels]
+        kinds = [Cell(MAP_CLASSES[k].name, MAP_CLASSES[k].name, colour=css(MAP_CLASSES[k].rgb)) for k in (a, b)]
+        row: Row = [*kinds, pixels, *(Cell(percent(share), share) for share in shares)]
+        body.append(row)
     gallery = []
-    for a, b in commonest:
+    for a, b in pairs[:COMMONEST]:
         most = np.argsort(-images[:, a, b], kind="stable")[:_CROPS]
-        gallery += [_crop(look, row, a, b) for row in most.tolist() if images[row, a, b] > 0]
+        gallery += [_crop(look, row, a, b) for row in most.tolist() if images[row, a, b]]
     data = {
         "pixels": total,
         "wrong": missed,
         "wrong_at_border": near,
-        "border": counts.border,
+        "border": border,
         "matrix": {"classes": list(CLASSES), "rows_are_truth": whole.tolist()},
-        "at_border": counts.at_border.tolist(),
+        "at_border": at_border.tolist(),
     }
+    head = ["Truth", "Drawn as", "Pixels", "Of what is wrong", "Of this truth", "On a border"]
+    caption = "All confusions. On a border: with another class among the eight neighbours in the truth."
     return Section(
-        "confusions", title, [fact], data, _table(whole, wrong, counts.at_border), gallery=gallery,
+        "confusions", title, [fact], data, Table(head, body, caption), gallery=gallery,
         gallery_caption=f"The commonest confusions where there is most of each: crops of {_CROP} px at most.",
         legend=[("confused so", css(MADE_UP))],
     )  # fmt: skip
-
-
-def _table(whole: NDArray[np.int64], wrong: NDArray[np.int64], at_border: NDArray[np.int64]) -> Table:
-    body: list[Row] = []
-    pairs = list(zip(*(side.tolist() for side in np.nonzero(wrong)), strict=True))
-    for a, b in sorted(pairs, key=lambda pair: -int(wrong[pair])):
-        pixels = int(wrong[a, b])
-        shares = [pixels / int(wrong.sum()), pixels / int(whole[a].sum()), int(at_border[a, b]) / pixels]
-        kinds = [Cell(MAP_CLASSES[k].name, MAP_CLASSES[k].name, colour=css(MAP_CLASSES[k].rgb)) for k in (a, b)]
-        body.append([*kinds, pixels, *(Cell(percent(share), share) for share in shares)])
-    caption = "All confusions. On a border: with another class among the eight neighbours in the truth."
-    return Table(["Truth", "Drawn as", "Pixels", "Of what is wrong", "Of this truth", "On a border"], body, caption)
 
 
 def _crop(look: Look, row: int, a: int, b: int) -> tuple[str, Pictures]:

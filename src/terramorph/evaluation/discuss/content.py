@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from terramorph.evaluation.discuss.covariates import COVARIATES, Covariate
 from terramorph.evaluation.discuss.section import Columns, Finding, Section
 from terramorph.evaluation.pictures import Look
-from terramorph.evaluation.statistics import FEW, Interval, mann_whitney, mean_interval, rank_correlation
+from terramorph.evaluation.statistics import FEW, mann_whitney, mean_interval, rank_correlation
 from terramorph.metrics import METRICS, Metric
 from terramorph.report.charts import chart, chart_svg, errorbars
-from terramorph.report.numbers import counted, p_value, percent, signed
+from terramorph.report.numbers import Interval, counted, p_value, percent, signed
 from terramorph.report.tables import Cell, Row, Table
 
 SCORES: tuple[Metric, ...] = tuple(METRICS[key] for key in ("lpips", "rmse", "psnr", "class_accuracy", "miou"))
@@ -38,19 +38,18 @@ class Bin:
     score: Interval
 
 
-Bins = Mapping[tuple[str, str], Sequence[Bin]]
+Bins = Mapping[str, Mapping[str, Sequence[Bin]]]
 """By the keys of covariate and score."""
 
 
-def score_columns(per_image: Mapping[str, Sequence[float]], confusions: Sequence[NDArray[np.int64]]) -> Columns:
+def score_columns(per_image: Mapping[str, Sequence[float]], confusions: NDArray[np.int64] | None) -> Columns:
     """Scores of each image by key of `SCORES`: columns of the evaluation, and figures of its confusions."""
     columns: Columns = {}
-    matrices = torch.from_numpy(np.stack(confusions)) if confusions else None
     for score in SCORES:
         if score.figure is None and per_image.get(score.key):
             columns[score.key] = np.array(per_image[score.key])
-        elif score.figure is not None and matrices is not None:
-            columns[score.key] = np.asarray(score.figure(matrices))
+        elif score.figure is not None and confusions is not None:
+            columns[score.key] = np.asarray(score.figure(torch.from_numpy(confusions)))
     return columns
 
 
@@ -95,9 +94,8 @@ def binned(
 def content_tests(covariates: Columns, scores: Columns, generator: np.random.Generator) -> tuple[list[Finding], Bins]:
     """Every score's rank correlation with every covariate, where both vary, and means over bins."""
     bins = {
-        (name, key): binned(content, values, generator)
+        name: {key: binned(content, values, generator) for key, values in scores.items()}
         for name, content in covariates.items()
-        for key, values in scores.items()
     }
     tests = []
     for score in (one for one in SCORES if one.key in scores and one is not NOT_TESTED):
@@ -106,53 +104,43 @@ def content_tests(covariates: Columns, scores: Columns, generator: np.random.Gen
             if found is None:
                 continue
             rho, p = found
-            first, last = (bins[covariate.key, score.key][place] for place in (0, -1))
+            groups = bins[covariate.key][score.key]
             text = (
                 f"Images with {covariate.more} score {'worse' if (rho > 0) != score.higher_is_better else 'better'} in "
-                f"{score.name}: {first.score.said(score.said)} where it is least, {last.score.said(score.said)} where "
-                f"it is most; rho {signed(rho)}"
+                f"{score.name}: {groups[0].score.said(score.said)} where it is least, "
+                f"{groups[-1].score.said(score.said)} where it is most; rho {signed(rho)}"
             )
-            tests.append(Finding("content", (covariate.key, score.key), rho, p, text))
+            data = {"covariate": covariate.key, "score": score.key, "rho": rho}
+            tests.append(Finding("content", (covariate.key, score.key), rho, p, text, data))
     return tests, bins
 
 
 def content_section(tests: Sequence[Finding], bins: Bins, count: int, lead: Metric) -> Section:
     """Correlations of `content_tests`, corrected, as a table, and charts of the strongest with the leading score."""
-    mine = {(test.subject[0], test.subject[1]): test for test in tests if test.section == "content"}
-    title = "The score by content"
-    if not mine:
+    title, by_subject = "The score by content", {test.subject: test for test in tests}
+    if not tests:
         why = f"under {FEW}" if count < FEW else "all alike in what they hold or how they score"
         return Section("content", title, [f"{counted(count, 'image')}, {why}: no score is tested."])
-    scores = [score for score in SCORES if any(key == score.key for _, key in mine)]
-    known = [covariate for covariate in COVARIATES if any(name == covariate.key for name, _ in mine)]
-    body = []
-    for covariate in known:
-        cells: Row = [covariate.name]
-        for score in scores:
-            test = mine.get((covariate.key, score.key))
-            strong = "strong" if test is not None and test.shown else ""
-            cells.append(None if test is None else Cell(signed(test.effect), test.effect, strong))
-        body.append(cells)
+    scores = [score for score in SCORES if any(test.subject[1] == score.key for test in tests)]
+    known = {one.key: one for one in COVARIATES if any(test.subject[0] == one.key for test in tests)}
+    body: list[Row] = []
+    for key, covariate in known.items():
+        tested = [by_subject.get((key, score.key)) for score in scores]
+        cells = [None if one is None else Cell(signed(one.effect), one.effect, one.kind) for one in tested]
+        body.append([covariate.name, *cells])
     caption = (
         "Spearman's rank correlation of each score with what the images hold; bold where it holds after "
         "the correction. PSNR orders images as RMSE does, in reverse, and is not tested again."
     )
-    strongest = sorted((one for one in mine.values() if one.subject[1] == lead.key), key=lambda one: -abs(one.effect))
-    by_key = {covariate.key: covariate for covariate in known}
-    charts = [
-        (f"{by_key[test.subject[0]].name}: rho {signed(test.effect)}", _chart(by_key[test.subject[0]], lead, bins))
-        for test in strongest[:_CHARTED]
-    ]
+    strongest = sorted((one for one in tests if one.subject[1] == lead.key), key=lambda one: -abs(one.effect))
+    charts = []
+    for test in strongest[:_CHARTED]:
+        covariate = known[test.subject[0]]
+        charts.append((f"{covariate.name}: rho {signed(test.effect)}", _chart(covariate, lead, bins)))
     data = {
         "n": count,
-        "findings": [
-            {"covariate": name, "score": key, "rho": test.effect, "p": test.corrected, "shown": test.shown}
-            for (name, key), test in mine.items()
-        ],
-        "bins": {
-            name: {key: [asdict(one) for one in group] for (other, key), group in bins.items() if other == name}
-            for name in by_key
-        },
+        "findings": [{**test.data, "p": test.corrected, "shown": test.shown} for test in tests],
+        "bins": {key: bins[key] for key in known},
     }
     head = ["Content", *(f"{score.label} {score.arrow}" for score in scores)]
     about = f"{lead.label}, {'higher' if lead.higher_is_better else 'lower'} is better: means over groups of images of "
@@ -163,11 +151,10 @@ def content_section(tests: Sequence[Finding], bins: Bins, count: int, lead: Metr
 
 
 def _chart(covariate: Covariate, score: Metric, bins: Bins) -> Markup:
-    groups = bins[covariate.key, score.key]
+    groups = bins[covariate.key][score.key]
     figure, axes = chart(310, 150)
-    places = list(range(len(groups)))
-    means = [one.score for one in groups]
-    errorbars(axes, places, [one.mean for one in means], [one.low for one in means], [one.high for one in means])
+    places = range(len(groups))
+    errorbars(axes, places, [one.score for one in groups])
     axes.set_xticks(places, [covariate.write((one.low + one.high) / 2) for one in groups])
     axes.yaxis.set_major_formatter(lambda value, _: score.said(value))
     return chart_svg(figure, f"{score.name} by {covariate.name}")
@@ -179,22 +166,22 @@ def worst_tests(covariates: Columns, scores: Columns) -> list[Finding]:
     worst = np.isin(np.arange(len(order)), order[:size])
     tests = []
     for covariate in (one for one in COVARIATES if one.key in covariates and np.ptp(covariates[one.key]) > 0):
-        values = covariates[covariate.key]
-        superiority, p = mann_whitney(values[worst], values[~worst])
-        medians = [covariate.write(float(np.median(values[side]))) for side in (worst, ~worst)]
+        sides = [covariates[covariate.key][side] for side in (worst, ~worst)]
+        superiority, p = mann_whitney(*sides)
+        medians = [float(np.median(side)) for side in sides]
         text = (
-            f"The worst tenth has {'more' if superiority > 0.5 else 'less'} of {covariate.short}: median {medians[0]}, "
-            f"the rest {medians[1]}"
+            f"The worst tenth has {'more' if superiority > 0.5 else 'less'} of {covariate.short}: median "
+            f"{covariate.write(medians[0])}, the rest {covariate.write(medians[1])}"
         )
-        tests.append(Finding("worst", (covariate.key,), 2 * superiority - 1, p, text))
+        data = {"worst": medians[0], "rest": medians[1], "superiority": superiority}
+        tests.append(Finding("worst", (covariate.key,), 2 * superiority - 1, p, text, data))
     return tests
 
 
-def worst_section(tests: Sequence[Finding], covariates: Columns, scores: Columns, look: Look) -> Section:
+def worst_section(tests: Sequence[Finding], scores: Columns, look: Look) -> Section:
     """The worst tenth beside the rest by `worst_tests`, corrected, and the worst images."""
     score, (order, size) = leading(scores), worst_first(scores)
-    values, worst = scores[score.key], np.isin(np.arange(len(order)), order[:size])
-    gallery = []
+    values, gallery = scores[score.key], []
     for row in order[: min(size, _PICTURED)].tolist():
         view = look(row)
         told = [f"{one.name} {one.said(float(scores[one.key][row]))}" for one in SCORES if one.key in scores]
@@ -205,32 +192,24 @@ def worst_section(tests: Sequence[Finding], covariates: Columns, scores: Columns
         f"The worst {size} of {counted(len(values), 'image')} in {score.name} have {way} {score.said(limit)}; the "
         f"median is {score.said(median)}."
     )
-    mine, table, differences = {one.subject[0]: one for one in tests if one.section == "worst"}, None, {}
-    if mine:
-        rows: list[Row] = []
-        for covariate in (one for one in COVARIATES if one.key in mine):
-            test, content = mine[covariate.key], covariates[covariate.key]
-            medians = [float(np.median(content[side])) for side in (worst, ~worst)]
-            chance, strong = (test.effect + 1) / 2, "strong" if test.shown else ""
-            differences[covariate.key] = {
-                "worst": medians[0], "rest": medians[1], "superiority": chance, "p": test.corrected,
-            }  # fmt: skip
-            rows.append(
-                [
-                    covariate.name,
-                    *(Cell(covariate.write(one), one) for one in medians),
-                    Cell(percent(chance), chance, strong),
-                    Cell(p_value(test.corrected).removeprefix("p = ").removeprefix("p "), test.corrected, strong),
-                ]
-            )
-        caption = (
-            "The worst tenth beside the rest. Effect: the chance that one of the worst has more of it than one of the "
-            "rest, 50 % being no difference (Mann and Whitney); bold where it holds after the correction."
-        )
-        table = Table(["Content", "Median of the worst", "Of the rest", "Effect", "p"], rows, caption)
-    data = {"n": len(values), "worst": size, "score": score.key, "limit": limit, "median": median,
-            "differences": differences}  # fmt: skip
+    by_key = {one.key: one for one in COVARIATES}
+    rows: list[Row] = []
+    for test in tests:
+        covariate, data = by_key[test.subject[0]], test.data
+        medians = [Cell(covariate.write(data[side]), data[side]) for side in ("worst", "rest")]
+        chance = Cell(percent(data["superiority"]), data["superiority"], test.kind)
+        p = Cell(p_value(test.corrected).removeprefix("p = ").removeprefix("p "), test.corrected, test.kind)
+        rows.append([covariate.name, *medians, chance, p])
+    caption = (
+        "The worst tenth beside the rest. Effect: the chance that one of the worst has more of it than one of the "
+        "rest, 50 % being no difference (Mann and Whitney); bold where it holds after the correction."
+    )
+    head = ["Content", "Median of the worst", "Of the rest", "Effect", "p"]
+    data = {
+        "n": len(values), "worst": size, "score": score.key, "limit": limit, "median": median,
+        "differences": {test.subject[0]: {**test.data, "p": test.corrected} for test in tests},
+    }  # fmt: skip
     return Section(
-        "worst", "The worst tenth", [fact], data, table, gallery=gallery,
+        "worst", "The worst tenth", [fact], data, Table(head, rows, caption) if rows else None, gallery=gallery,
         gallery_caption="The worst images, the worst first; error as in report.html.",
     )  # fmt: skip

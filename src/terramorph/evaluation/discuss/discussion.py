@@ -23,7 +23,7 @@ from terramorph.evaluation.discuss.content import (
     worst_tests,
 )
 from terramorph.evaluation.discuss.covariates import COVARIATES
-from terramorph.evaluation.discuss.draws import draw_data, draw_tests, draws_section, no_draws_section
+from terramorph.evaluation.discuss.draws import TITLE, draw_data, draw_tests, draws_section
 from terramorph.evaluation.discuss.evidence import Evidence
 from terramorph.evaluation.discuss.pieces import pieces_section
 from terramorph.evaluation.discuss.places import places_section
@@ -41,14 +41,7 @@ MOST_SAID = 12
 
 
 def write_discussion(
-    folder: Path,
-    evidence: Evidence,
-    per_image: Mapping[str, Sequence[float]],
-    look: Look,
-    about: Mapping[str, Any],
-    *,
-    noisy: bool,
-    shares: tuple[float | None, float | None],
+    folder: Path, evidence: Evidence, per_image: Mapping[str, Sequence[float]], look: Look, about: Mapping[str, Any]
 ) -> None:
     """Write ``discussion.html``, and ``discussion.json``: ``about``, ``sentences``, ``facts``, ``limits``, and the data
     of each subject.
@@ -58,28 +51,25 @@ def write_discussion(
         evidence: Gathered from all images.
         per_image: Score key -> one value an image, in the same order.
         look: Shows a pair again.
-        about: For the head of the page: n, network, direction, dataset, split, mode, seed (of the resamplings),
+        about: For the head of the page: n, size, network, direction, dataset, split, mode, seed (of the resamplings),
             ground_resolution, evaluated_by, evaluation_seconds, drawing_seconds.
-        noisy: Whether draws can differ.
-        shares: Share of sampled pixels near a colour of their palette, of the truth and of the source; ``None`` where a
-            side does not have three bands or was not asked.
 
     Raises:
         DatasetError: A pair that was scored can no longer be read.
         StorageError: The folder cannot be written.
     """
-    started = time.perf_counter()
-    covariates = {key: np.array(values) for key, values in evidence.covariates.items()}
-    scores = score_columns(per_image, evidence.confusions.images)
-    sections, tests = _sections(evidence, covariates, scores, look, about, noisy)
+    started, columns = time.perf_counter(), evidence.columns
+    contents = {one.key for one in COVARIATES}
+    covariates = {key: column for key, column in columns.items() if key in contents}
+    scores = score_columns(per_image, columns.get("confusion"))
+    sections, tests = _sections(evidence, columns, covariates, scores, look, about)
     findings = _findings(sections, tests)
-    limits = _limits(evidence, shares, covariates, about["n"], tests)
+    limits = _limits(evidence, covariates, about["n"], len(tests))
     order, _ = worst_first(scores)
     opened = [(f"The {name} pair, {view.id}", view.pictures()) for name, view in
               (("median", look(int(order[len(order) // 2]))), ("worst", look(int(order[0]))))]  # fmt: skip
     about = {
         **about,
-        "size": evidence.size,
         "samples": evidence.draws,
         "map_side": evidence.map_side,
         "tests": len(tests),
@@ -103,51 +93,45 @@ def write_discussion(
 
 
 def _sections(
-    evidence: Evidence, covariates: Columns, scores: Columns, look: Look, about: Mapping[str, Any], noisy: bool
+    evidence: Evidence, columns: Columns, covariates: Columns, scores: Columns, look: Look, about: Mapping[str, Any]
 ) -> tuple[list[Section], list[Finding]]:
     """Subject by subject, and all tests, corrected together."""
     generator, count, side = np.random.default_rng(about["seed"]), about["n"], evidence.map_side
-    tests, bins = content_tests(covariates, scores, generator) if count >= FEW else ([], {})
-    tests += worst_tests(covariates, scores) if count >= FEW else []
+    content, bins = content_tests(covariates, scores, generator) if count >= FEW else ([], {})
+    worst = worst_tests(covariates, scores) if count >= FEW else []
     middle = []
     if side == "truth":
         middle = [
-            confusions_section(evidence.confusions, look),
-            roads_section(evidence.roads, about["ground_resolution"], generator),
-            pieces_section(evidence.pieces, look, generator),
+            confusions_section(columns, look),
+            roads_section(columns["roads"], about["ground_resolution"], generator),
+            pieces_section(columns["pieces"], look, generator),
         ]
-    middle.append(places_section(evidence.places, side, generator))
-    drawn = draw_data(evidence.disagreement, generator) if evidence.draws > 1 else None
-    tests += [] if drawn is None else draw_tests(drawn)
+    middle.append(places_section(columns, evidence.blocks, about["size"], side, generator))
+    drawn = draw_data(columns, evidence.draws, generator) if evidence.draws > 1 else None
+    tests = [*content, *worst, *(draw_tests(drawn) if drawn else [])]
     correct(tests)
-    sections = [
-        content_section(tests, bins, count, leading(scores)),
-        *middle,
-        worst_section(tests, covariates, scores, look),
-        no_draws_section(about["mode"], noisy)
-        if drawn is None
-        else draws_section(evidence.disagreement, drawn, tests, look),
-    ]
-    return sections, tests
+    if drawn:
+        last = draws_section(drawn, tests[len(content) + len(worst) :], evidence.most, look)
+    else:
+        why = "There is one draw of each image; several can be compared in mode paper, of a model that has noise."
+        last = Section("draws", TITLE, [why])
+    first = content_section(content, bins, count, leading(scores))
+    return [first, *middle, worst_section(worst, scores, look), last], tests
 
 
 def _findings(sections: Sequence[Section], tests: Sequence[Finding]) -> list[tuple[str, str]]:
-    """(section, sentence): the tests that hold, the strongest first, and a fact of each subject."""
+    """(section, sentence): the tests that hold, the strongest first and one a content, and a fact of each subject."""
     facts = [(section.key, section.facts[0]) for section in sections if section.facts and section.data]
-    shown = sorted((test for test in tests if test.shown), key=lambda test: (test.p, -abs(test.effect)))
-    said = [(test.section, test.sentence) for test in shown[: MOST_SAID - len(facts)]]
-    if tests and not shown:
+    strongest: dict[tuple[str, str], Finding] = {}
+    for test in sorted((test for test in tests if test.shown), key=lambda test: (test.p, -abs(test.effect))):
+        strongest.setdefault((test.section, test.subject[0]), test)
+    said = [(test.section, test.sentence) for test in strongest.values()][: MOST_SAID - len(facts)]
+    if tests and not said:
         said = [("content", f"Of {counted(len(tests), 'test')} of what goes with the scores none holds.")]
     return said + facts
 
 
-def _limits(
-    evidence: Evidence,
-    shares: tuple[float | None, float | None],
-    covariates: Columns,
-    count: int,
-    tests: Sequence[Finding],
-) -> list[str]:
+def _limits(evidence: Evidence, covariates: Columns, count: int, tests: int) -> list[str]:
     """Sentences on what the discussion cannot tell."""
     said = [
         f"All of this rests on {counted(count, 'image')} of one split. What goes together need not be cause "
@@ -157,38 +141,25 @@ def _limits(
     ]
     if tests:
         said.append(
-            f"p values are corrected by Holm for all {len(tests)} tests of this page; a rank correlation under about "
-            f"{smallest_shown(count, len(tests)):.2f} cannot be shown with {count} images.{_together(covariates)}"
+            f"p values are corrected by Holm for {counted(tests, 'test')} on this page; a rank correlation under about "
+            f"{smallest_shown(count, tests):.2f} cannot be shown with {count} images."
         )
-    if evidence.map_side is None:
-        told = [f"{name} {'not to be told' if share is None else percent(share)}"
-                for name, share in zip(("truth", "source"), shares, strict=True)]  # fmt: skip
-        said.append(
-            f"Neither side is a map of known classes (pixels near a palette colour: {', '.join(told)}): images "
-            "are told apart by their edges, brightness and contrast alone."
-        )
+        pairs = [(rank_correlation(covariates[a.key], covariates[b.key]), a.short, b.short)
+                 for a, b in combinations((one for one in COVARIATES if one.key in covariates), 2)]  # fmt: skip
+        if known := [(found[0], a, b) for found, a, b in pairs if found is not None]:
+            rho, a, b = max(known, key=lambda pair: abs(pair[0]))
+            said[-1] += (
+                f" The contents go together themselves, most of all {a} and {b} (rho {signed(rho)}); which of them "
+                "matters is not told apart."
+            )
+    if evidence.classes is None:
+        said.append("Neither side is a map of known classes: images are told apart by edges, brightness and contrast.")
     else:
-        near = shares[evidence.map_side == "source"] or 0.0
         said.append(
-            f"The class of a pixel, one of {len(CLASSES)}, is that of the nearest palette colour; {percent(near)} "
-            f"of the pixels looked at are within {NEAR} grey levels of one. Blurred borders pass through other colours."
+            f"The class of a pixel, one of {len(CLASSES)}, is that of the nearest palette colour; "
+            f"{percent(evidence.classes.share)} of the pixels looked at are within {NEAR} grey levels of one. Blurred "
+            "borders pass through other colours."
         )
     if evidence.map_side == "source":
         said.append("The truth is no map: no class can be confused, omitted or made up, and no road has a width.")
     return said
-
-
-def _together(covariates: Columns) -> str:
-    """Which contents go together most."""
-    pairs = [
-        (abs(found[0]), found[0], a, b)
-        for a, b in combinations((one for one in COVARIATES if one.key in covariates), 2)
-        if (found := rank_correlation(covariates[a.key], covariates[b.key])) is not None
-    ]
-    if not pairs:
-        return ""
-    _, rho, a, b = max(pairs, key=lambda pair: pair[0])
-    return (
-        f" The contents go together themselves, most of all {a.short} and {b.short} (rho {signed(rho)}); which of them "
-        "matters is not told apart."
-    )

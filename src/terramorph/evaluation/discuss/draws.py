@@ -7,91 +7,66 @@ such measure, for it is too small on average (by 20 % for two, 6 % for five).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from terramorph.evaluation.discuss.section import Finding, Section
+from terramorph.evaluation.discuss.section import Columns, Finding, Section
 from terramorph.evaluation.pictures import ERROR_TOP, Look, Pictures, viewable
-from terramorph.evaluation.statistics import (
-    FEW,
-    SURE,
-    Interval,
-    mean_interval,
-    plain,
-    rank_correlation,
-    ratio_intervals,
-)
+from terramorph.evaluation.statistics import FEW, SURE, mean_interval, rank_correlation, ratio_intervals
 from terramorph.report.charts import SERIES, chart, chart_svg, colours, css, gradient
 from terramorph.report.numbers import counted, percent, signed
 from terramorph.report.pages import picture_uri
 
+TITLE = "Where draws disagree"
 REMOVED = tuple(k / 20 for k in range(20))
 """Shares of the pixels that the sparsification curve leaves out."""
 _PICTURED = 3
 _EXCHANGES = 4000  # behind a p value
 
 
-@dataclass
-class DrawCounts:
-    """Disagreement and error of each image.
+Disagreement = tuple[float, int, NDArray[np.float32], NDArray[np.float32]]
+"""Of an image: the mean over its pixels, its row, and float32 ``(H, W)`` of disagreement and error."""
 
-    The disagreement of a pixel is the standard deviation of its draws (``ddof = 1``, mean over bands); its error is
-    the absolute error of their mean (mean over bands). Both are grey levels.
 
-    Attributes:
-        draws: How many there are of each image.
-        pixels: Number of pixels of each image.
-        spread, error: Their means over the pixels of each image.
-        off: float64 ``(N + 1, N + 1)`` an image, from `changing_places`.
-        rho: Spearman's correlation over the pixels of an image; NaN where the draws agree or the error is the same
-            everywhere.
-        curves: float64 ``(2, 20)`` an image: mean error of what is left where the most disagreeing pixels, and where
-            the most wrong ones, are left out.
-        most: The images whose draws disagree most, at most three: mean disagreement, place in the rows, and float32
-            ``(H, W)`` of disagreement and error.
+def compare_draws(
+    draws: NDArray[np.uint8], truth: NDArray[np.uint8], mask: NDArray[np.bool_]
+) -> tuple[dict[str, Any], tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    """Disagreement and error of an image, grey levels.
+
+    Args:
+        draws: uint8 ``(N, C, H, W)``, N >= 2.
+        truth: uint8 ``(C, H, W)``.
+        mask: bool ``(H, W)``, True where pixels count.
+
+    Returns:
+        Numbers and maps. The maps: of every pixel, float32 ``(H, W)`` each, the disagreement, which is the standard
+        deviation of the draws (``ddof = 1``, mean over bands), and the absolute error of their mean (mean over bands).
+        The numbers: ``pixels`` that count; ``spread`` and ``error``, means over them; ``off``, from `changing_places`;
+        ``rho``, Spearman's correlation over pixels, NaN where one side is the same everywhere; ``curves``, float64
+        ``(2, 20)``, the mean error of what is left where the most disagreeing pixels, and where the most wrong ones,
+        are left out.
     """
-
-    draws: int
-    pixels: list[int] = field(default_factory=list)
-    spread: list[float] = field(default_factory=list)
-    error: list[float] = field(default_factory=list)
-    off: list[NDArray[np.float64]] = field(default_factory=list)
-    rho: list[float] = field(default_factory=list)
-    curves: list[NDArray[np.float64]] = field(default_factory=list)
-    most: list[tuple[float, int, NDArray[np.float32], NDArray[np.float32]]] = field(default_factory=list)
-
-    def add(self, draws: NDArray[np.uint8], truth: NDArray[np.uint8], mask: NDArray[np.bool_]) -> None:
-        """Count one image.
-
-        Args:
-            draws: uint8 ``(N, C, H, W)``, N >= 2.
-            truth: uint8 ``(C, H, W)``.
-            mask: bool ``(H, W)``, True where pixels count.
-        """
-        spread, error = spread_and_error(draws, truth)
-        s, e = spread[mask].astype(np.float64), error[mask].astype(np.float64)
-        self.pixels.append(len(s))
-        self.spread.append(float(s.mean()))
-        self.error.append(float(e.mean()))
-        self.off.append(changing_places(draws, truth, mask))
-        found = rank_correlation(s, e)
-        self.rho.append(np.nan if found is None else found[0])
-        self.curves.append(np.stack((sparsified(e, s), sparsified(e, e))))
-        self.most.append((float(s.mean()), len(self.rho) - 1, spread, error))
-        self.most = sorted(self.most, key=lambda item: -item[0])[:_PICTURED]
-
-
-def spread_and_error(
-    draws: NDArray[np.uint8], truth: NDArray[np.uint8]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Disagreement and error of every pixel, float32 ``(H, W)`` each; shapes as in `DrawCounts.add`."""
     values = draws.astype(np.float32)
-    error: NDArray[np.float32] = np.abs(values.mean(axis=0) - truth).mean(axis=0)
-    return values.std(axis=0, ddof=1).mean(axis=0), error
+    maps = values.std(axis=0, ddof=1).mean(axis=0), np.abs(values.mean(axis=0) - truth).mean(axis=0)
+    spread, error = (side[mask].astype(np.float64) for side in maps)
+    correlation = rank_correlation(spread, error)
+    numbers = {
+        "pixels": len(spread),
+        "spread": float(spread.mean()),
+        "error": float(error.mean()),
+        "off": changing_places(draws, truth, mask),
+        "rho": np.nan if correlation is None else correlation[0],
+        "curves": np.stack((sparsified(error, spread), sparsified(error, error))),
+    }
+    return numbers, maps
+
+
+def most_disagreeing(images: list[Disagreement]) -> list[Disagreement]:
+    """Those that are shown, the first one first."""
+    return sorted(images, key=lambda one: -one[0])[:_PICTURED]
 
 
 def changing_places(draws: NDArray[np.uint8], truth: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -146,7 +121,7 @@ def calibration(
     return {
         "error": float(error[:, 0].sum() / pixels.sum()),
         "reference": float(reference[:, 0].sum() / pixels.sum()),
-        "difference": plain(difference),
+        "difference": difference,
         "p": min(1.0, 2 * (1 + tail) / (1 + _EXCHANGES)),
     }
 
@@ -167,32 +142,21 @@ def sparsified(error: NDArray[np.float64], by: NDArray[np.float64]) -> NDArray[n
     return curve
 
 
-def no_draws_section(mode: str, noisy: bool) -> Section:
-    """Section that says why there is only one draw of each image."""
-    text = "There is one draw of each image, and it takes 2 or more samples to disagree."
-    if mode != "paper":
-        text = f"Mode {mode} has no noise and one draw of each image; in mode paper several draws can be compared."
-    elif not noisy:
-        text = "This model has no noise, so there is one draw of each image and nothing that could disagree."
-    return Section("draws", "Where draws disagree", [text])
-
-
-def draw_data(counts: DrawCounts, generator: np.random.Generator) -> dict[str, Any]:
-    """Plain data of disagreement and error over all images."""
-    calibrated = calibration(np.stack(counts.off), np.array(counts.pixels, np.float64), generator)
-    rho = np.array([value for value in counts.rho if np.isfinite(value)])
-    curves = np.stack(counts.curves).mean(axis=0)
-    spread, error = (float(np.average(side, weights=counts.pixels)) for side in (counts.spread, counts.error))
-    across = rank_correlation(np.array(counts.spread), np.array(counts.error)) if len(counts.spread) >= FEW else None
+def draw_data(columns: Columns, draws: int, generator: np.random.Generator) -> dict[str, Any]:
+    """Disagreement and error over all images, from the numbers of `compare_draws` of each."""
+    pixels, spread, error = (columns[key].astype(np.float64) for key in ("pixels", "spread", "error"))
+    calibrated = calibration(columns["off"], pixels, generator)
+    rho, curves = columns["rho"][np.isfinite(columns["rho"])], columns["curves"].mean(axis=0)
+    across = rank_correlation(spread, error) if len(spread) >= FEW else None
     areas = (curves[:, :1] - curves).sum(axis=1)
     return {
-        "draws": counts.draws,
-        "images": len(counts.spread),
-        "mean_disagreement": spread,
-        "mean_error": error,
+        "draws": draws,
+        "images": len(spread),
+        "mean_disagreement": float(np.average(spread, weights=pixels)),
+        "mean_error": float(np.average(error, weights=pixels)),
         "calibration": calibrated,
-        "rho_per_image": [None if np.isnan(value) else value for value in counts.rho],
-        "rho": plain(mean_interval(rho, generator) if len(rho) else None),
+        "rho_per_image": [value if np.isfinite(value) else None for value in columns["rho"].tolist()],
+        "rho": mean_interval(rho, generator) if len(rho) else None,
         "rho_across_images": None if across is None else across[0],
         "p_across_images": None if across is None else across[1],
         "sparsification": {
@@ -207,15 +171,15 @@ def draw_data(counts: DrawCounts, generator: np.random.Generator) -> dict[str, A
 
 def draw_tests(data: dict[str, Any]) -> list[Finding]:
     """Tests of calibration, and of disagreement against error across images."""
-    tests, difference = [], Interval(**data["calibration"]["difference"])
+    tests, calibrated = [], data["calibration"]
     if data["images"] >= SURE:
-        way, sign = ("sure", 1.0) if difference.mean > 0 else ("unsure", -1.0)
+        way, sign = ("sure", 1.0) if calibrated["difference"].mean > 0 else ("unsure", -1.0)
         # Both must say so: the interval, and the exchange of truth and draws.
-        p = data["calibration"]["p"] if difference.beyond_zero() else 1.0
-        size = min(1.0, abs(difference.mean) / max(data["calibration"]["reference"], 1e-9))
+        p = calibrated["p"] if calibrated["difference"].beyond_zero() else 1.0
+        size = min(1.0, abs(calibrated["difference"].mean) / max(calibrated["reference"], 1e-9))
         text = (
-            f"The {data['draws']} draws are too {way}: the truth is {data['calibration']['error']:.2f} grey "
-            f"levels from the mean of all draws but one, the draw left out {data['calibration']['reference']:.2f}"
+            f"The {data['draws']} draws are too {way}: the truth is {calibrated['error']:.2f} grey "
+            f"levels from the mean of all draws but one, the draw left out {calibrated['reference']:.2f}"
         )
         tests.append(Finding("draws", ("calibration",), sign * size, p, text))
     if (rho := data["rho_across_images"]) is not None:
@@ -224,51 +188,39 @@ def draw_tests(data: dict[str, Any]) -> list[Finding]:
     return tests
 
 
-def draws_section(counts: DrawCounts, data: dict[str, Any], tests: list[Finding], look: Look) -> Section:
+def draws_section(data: dict[str, Any], tests: list[Finding], most: list[Disagreement], look: Look) -> Section:
     """Calibration by `draw_tests`, corrected; sparsification; and the images whose draws disagree most."""
-    difference, images = Interval(**data["calibration"]["difference"]), data["images"]
-    verdict = next((t for t in tests if t.section == "draws" and t.subject == ("calibration",) and t.shown), None)
-    surely = (
-        f"for a verdict on whether they are too sure it takes {SURE} images, not {images}"
-        if images < SURE
-        else "they are not shown to be too sure or too unsure"
-        if verdict is None
-        else f"they are too {'sure' if verdict.effect > 0 else 'unsure'}"
-    )
+    images, curve, rho = data["images"], data["sparsification"]["by_disagreement"], data["rho"]
+    verdict = next((test for test in tests if test.subject == ("calibration",)), None)
+    if verdict is None:
+        surely = f"for a verdict on whether they are too sure it takes {SURE} images, not {images}"
+    elif not verdict.shown:
+        surely = "they are not shown to be too sure or too unsure"
+    else:
+        surely = f"they are too {'sure' if verdict.effect > 0 else 'unsure'}"
     facts = [
         f"{data['draws']} draws of an image differ by {data['mean_disagreement']:.2f} grey levels, their mean is off "
-        f"by {data['mean_error']:.2f}; the truth is farther off than a draw by {difference.said(signed)}: {surely}.",
-        _within(data, images),
+        f"by {data['mean_error']:.2f}; the truth is farther off than a draw by "
+        f"{data['calibration']['difference'].said(signed)}: {surely}."
     ]
+    if rho is not None:
+        shown = "" if images >= SURE and rho.beyond_zero() else ", which is not shown to be other than 0"
+        facts.append(
+            f"Within an image, disagreement goes with error by rho {rho.said(signed)}, mean of "
+            f"{counted(images, 'image')}{shown}; without the half that disagrees most the error is "
+            f"{curve[REMOVED.index(0.5)]:.1f} instead of {curve[0]:.1f}."
+        )
     caption = (
         "Mean error of what is left when pixels are left out: most disagreement first, largest error first, or at "
         "random. What every draw gets wrong alike does not show."
     )
     charts = [("Error of what is left, by the share left out", _sparsification(data["sparsification"]))]
     return Section(
-        "draws", "Where draws disagree", facts, data, charts=charts, chart_caption=caption, gallery=_most(counts, look),
+        "draws", TITLE, facts, data, charts=charts, chart_caption=caption, gallery=_gallery(most, look),
         gallery_caption="The images whose draws disagree most, each on a scale of its own; errors on one scale.",
         legend=[("by disagreement", css(SERIES[0])), ("by error", css(SERIES[1])), ("at random", css(SERIES[3])),
                 ("none to much", gradient())],
     )  # fmt: skip
-
-
-def _within(data: dict[str, Any], images: int) -> str:
-    """Sentence on whether disagreement predicts error within an image."""
-    if data["rho"] is None:
-        return "The draws do not differ, so nothing can be predicted from them."
-    rho = Interval(**data["rho"])
-    said = f"rho {rho.said(signed)}, mean of {counted(images, 'image')}"
-    if images < SURE:
-        return f"Within an image, disagreement goes with error by {said}; a verdict takes {SURE} images."
-    how = "predicts error" if rho.mean > 0 else "predicts the absence of error"
-    verdict = how if rho.beyond_zero() else "is not shown to predict error"
-    gain, curve = data["sparsification"]["gain"], data["sparsification"]["by_disagreement"]
-    text = f"Within an image, disagreement {verdict}: {said}"
-    if gain is None:
-        return f"{text}."
-    half = curve[REMOVED.index(0.5)]
-    return f"{text}; without the half that disagrees most the error is {half:.1f} instead of {curve[0]:.1f}."
 
 
 def _sparsification(curves: dict[str, Any]) -> Markup:
@@ -282,9 +234,9 @@ def _sparsification(curves: dict[str, Any]) -> Markup:
     return chart_svg(figure, "Error of what is left")
 
 
-def _most(counts: DrawCounts, look: Look) -> list[tuple[str, Pictures]]:
+def _gallery(most: list[Disagreement], look: Look) -> list[tuple[str, Pictures]]:
     gallery = []
-    for mean, row, spread, error in counts.most:
+    for mean, row, spread, error in most:
         view, top = look(row), max(float(np.percentile(spread, 99)), 1.0)
         shown = {
             "input": viewable(view.source),

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from terramorph.cartography import Palette
-from terramorph.evaluation.discuss.confusions import ConfusionCounts
+from terramorph.evaluation.classes import Classes
+from terramorph.evaluation.discuss.confusions import count_confusions
 from terramorph.evaluation.discuss.covariates import map_covariates, source_covariates
-from terramorph.evaluation.discuss.draws import DrawCounts
+from terramorph.evaluation.discuss.draws import Disagreement, compare_draws, most_disagreeing
 from terramorph.evaluation.discuss.pieces import KINDS, pieces_of
-from terramorph.evaluation.discuss.places import PlaceCounts
+from terramorph.evaluation.discuss.places import BLOCKS, errors_by_place, in_blocks
 from terramorph.evaluation.discuss.roads import count_roads, road_widths
+from terramorph.evaluation.discuss.section import Columns
 
 MapSide = Literal["truth", "source"]
 
@@ -27,30 +29,27 @@ class Evidence:
     An image leaves 2 kB behind, one with several draws 4 kB.
 
     Attributes:
-        size: Side of the images in pixels.
         map_side: Which side is a map and supplies the seven classes; ``None`` where neither is.
-        palette: Of that side.
+        classes: Of that side.
         draws: How many draws there are of each image.
-        covariates: Key of `COVARIATES` -> one value an image.
-        roads, pieces: Counts of each image, as `roads_section` and `pieces_section` take them.
+        rows: One value or array an image: covariates, and what the functions that count return.
+        blocks: Sums over images of errors and of valid pixels in `BLOCKS`, float64 ``(2, cells, cells)``.
+        most: The images whose draws disagree most.
         seconds: Spent here.
     """
 
-    size: int
-    map_side: MapSide | None
-    palette: Palette | None = None
+    map_side: MapSide | None = None
+    classes: Classes | None = None
     draws: int = 1
-    covariates: dict[str, list[float]] = field(default_factory=dict)
-    confusions: ConfusionCounts = field(default_factory=ConfusionCounts)
-    roads: list[NDArray[np.int64]] = field(default_factory=list)
-    pieces: list[NDArray[np.int64]] = field(default_factory=list)
-    places: PlaceCounts = field(init=False)
-    disagreement: DrawCounts = field(init=False)
+    rows: dict[str, list[Any]] = field(default_factory=lambda: defaultdict(list))
+    blocks: NDArray[np.float64] = field(default_factory=lambda: np.zeros(()))
+    most: list[Disagreement] = field(default_factory=list)
     seconds: float = 0.0
 
-    def __post_init__(self) -> None:
-        self.places = PlaceCounts(self.size)
-        self.disagreement = DrawCounts(self.draws)
+    @property
+    def columns(self) -> Columns:
+        """The rows, stacked."""
+        return {key: np.stack(values) for key, values in self.rows.items()}
 
     def add(
         self, source: NDArray[np.uint8], truth: NDArray[np.uint8], draws: NDArray[np.uint8], mask: NDArray[np.bool_]
@@ -64,22 +63,25 @@ class Evidence:
             mask: bool ``(S, S)``, True where valid, somewhere.
         """
         started = time.perf_counter()
-        prediction = draws[0]
-        found = source_covariates(source, mask)
-        classes = None
-        if self.map_side is not None and self.palette is not None:
-            classes = self.palette.classify(truth if self.map_side == "truth" else source)
+        prediction, classes = draws[0], None
+        found: dict[str, Any] = dict(source_covariates(source, mask))
+        if self.classes is not None and self.classes.palette is not None:
+            palette = self.classes.palette
+            classes = palette.classify(truth if self.map_side == "truth" else source)
             roads = road_widths(classes, mask)
             found |= map_covariates(classes, mask, roads)
-        if self.map_side == "truth" and self.palette is not None and classes is not None:
-            drawn = self.palette.classify(prediction)
-            self.confusions.add(classes, drawn, mask)
-            self.pieces.append(np.stack([pieces_of(kind, classes, drawn, mask).counts for kind in KINDS]))
-            self.roads.append(count_roads(roads, road_widths(drawn, mask)))
+            if self.map_side == "truth":
+                drawn = palette.classify(prediction)
+                found |= count_confusions(classes, drawn, mask)
+                found["roads"] = count_roads(roads, road_widths(drawn, mask))
+                found["pieces"] = np.stack([pieces_of(kind, classes, drawn, mask).counts for kind in KINDS])
         error = np.abs(prediction.astype(np.float32) - truth).mean(axis=0)
-        self.places.add(error, mask, classes)
+        found |= errors_by_place(error, mask, classes)
+        self.blocks = self.blocks + np.stack([in_blocks(side, BLOCKS) for side in (np.where(mask, error, 0.0), mask)])
         if self.draws > 1:
-            self.disagreement.add(draws, truth, mask)
+            numbers, maps = compare_draws(draws, truth, mask)
+            found |= numbers
+            self.most = most_disagreeing([*self.most, (numbers["spread"], len(self.rows["spread"]), *maps)])
         for key, value in found.items():
-            self.covariates.setdefault(key, []).append(value)
+            self.rows[key].append(value)
         self.seconds += time.perf_counter() - started

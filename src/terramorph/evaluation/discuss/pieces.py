@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -11,11 +10,11 @@ from numpy.typing import NDArray
 
 from terramorph.cartography import CLASSES, ROADS
 from terramorph.evaluation.discuss.roads import near
-from terramorph.evaluation.discuss.section import Section
+from terramorph.evaluation.discuss.section import Section, cell
 from terramorph.evaluation.pictures import KEPT, MADE_UP, MISSED, Look, Pictures, blended, css
-from terramorph.evaluation.statistics import Interval, plain, ratio_intervals
+from terramorph.evaluation.statistics import ratio_intervals
 from terramorph.report.numbers import listed, percent
-from terramorph.report.tables import Cell, Table
+from terramorph.report.tables import Table
 
 LEAST = 12
 """Pixels of the smallest piece that counts."""
@@ -45,7 +44,7 @@ KINDS: tuple[Kind, ...] = (
     Kind("buildings", (CLASSES.index("building"),), areal=True),
     Kind("water", (CLASSES.index("water"),), areal=True),
 )
-_COLUMNS = ("true", "omitted", "omitted_pieces", "drawn", "made_up", "made_up_pieces")
+_COLUMNS = ("true_px", "omitted_px", "omitted_pieces", "drawn_px", "made_up_px", "made_up_pieces")
 
 
 @dataclass(frozen=True)
@@ -100,32 +99,26 @@ def _components(mask: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], int]:
     return large[label], int(large.sum())
 
 
-def pieces_section(counts: Sequence[NDArray[np.int64]], look: Look, generator: np.random.Generator) -> Section:
-    """Omissions and hallucinations, from `Pieces.counts` of each of `KINDS`, int64 ``(3, 6)`` an image."""
-    rows = np.stack(counts).astype(np.float64)
+def pieces_section(counts: NDArray[np.int64], look: Look, generator: np.random.Generator) -> Section:
+    """Omissions and hallucinations, from `Pieces.counts` of each of `KINDS`, int64 ``(N, 3, 6)``."""
     body, data, left, extra = [], {}, [], []
     for number, kind in enumerate(KINDS):
-        one = dict(zip(_COLUMNS, rows[:, number].T, strict=True))
-        omitted = ratio_intervals(one["omitted"][:, None], one["true"][:, None], generator)[0]
-        made_up = ratio_intervals(one["made_up"][:, None], one["drawn"][:, None], generator)[0]
-        whole = {name: int(values.sum()) for name, values in one.items()}
-        data[kind.name] = {
-            **{name if "pieces" in name else f"{name}_px": count for name, count in whole.items()},
-            "omitted_share": plain(omitted),
-            "made_up_share": plain(made_up),
-        }
+        true, missing, _, shown, invented, _ = counts[:, number].T.astype(np.float64)[..., None]
+        omitted = ratio_intervals(missing, true, generator)[0]
+        made_up = ratio_intervals(invented, shown, generator)[0]
+        whole = dict(zip(_COLUMNS, counts[:, number].sum(axis=0).tolist(), strict=True))
+        data[kind.name] = {**whole, "omitted_share": omitted, "made_up_share": made_up}
         body.append(
             [
                 kind.name,
-                *(whole["true"], whole["omitted_pieces"], _share(omitted)),
-                *(whole["drawn"], whole["made_up_pieces"], _share(made_up)),
+                *(whole["true_px"], whole["omitted_pieces"], cell(omitted)),
+                *(whole["drawn_px"], whole["made_up_pieces"], cell(made_up)),
             ]
         )
         left += [] if omitted is None else [f"{percent(omitted.mean)} of {kind.name}"]
         extra += [] if made_up is None else [f"{percent(made_up.mean)} of {kind.name}"]
-    facts = [f"Omitted are {listed(left)}." if left else "The truths hold no roads, buildings or water."]
-    if extra:
-        facts = [f"{facts[0][:-1]}; made up are {listed(extra)} of what was drawn."]
+    fact = f"Omitted are {listed(left)}" if left else "The truths hold no roads, buildings or water"
+    fact += f"; made up are {listed(extra)} of what was drawn." if extra else "."
     caption = (
         f"A piece is a connected component of {LEAST} px or more, all of it more than {MARGIN} px from the same kind "
         "on the other side. Of buildings and water, what is under 3 px wide is left out: the blurred rims of roads "
@@ -133,24 +126,20 @@ def pieces_section(counts: Sequence[NDArray[np.int64]], look: Look, generator: n
     )
     head = ["Kind", "True pixels", "Pieces omitted", "Omitted", "Drawn pixels", "Pieces made up", "Made up"]
     return Section(
-        "pieces", "What is omitted and what is made up", facts, data, Table(head, body, caption),
-        gallery=_examples(rows, look),
+        "pieces", "What is omitted and what is made up", [fact], data, Table(head, body, caption),
+        gallery=_examples(counts, look),
         gallery_caption="The pairs with most pixels omitted and made up, each kind in turn.",
         legend=[("kept", css(KEPT)), ("omitted", css(MISSED)), ("made up", css(MADE_UP))],
     )  # fmt: skip
 
 
-def _share(share: Interval | None) -> Cell | None:
-    return None if share is None else Cell(share.said(percent), share.mean)
-
-
-def _examples(rows: NDArray[np.float64], look: Look) -> list[tuple[str, Pictures]]:
+def _examples(counts: NDArray[np.int64], look: Look) -> list[tuple[str, Pictures]]:
     """For each kind the images with most of it wrong."""
     shown = []
-    wrong = rows[:, :, _COLUMNS.index("omitted")] + rows[:, :, _COLUMNS.index("made_up")]
+    wrong = counts[:, :, _COLUMNS.index("omitted_px")] + counts[:, :, _COLUMNS.index("made_up_px")]
     for number, kind in enumerate(KINDS):
         order = np.argsort(-wrong[:, number], kind="stable")[:_EXAMPLES]
-        for row in (int(i) for i in order if wrong[i, number] > 0):
+        for row in (int(i) for i in order if wrong[i, number]):
             view = look(row)
             pieces = pieces_of(kind, *view.classes, view.mask)
             layers = [(pieces.true & ~pieces.omitted, KEPT), (pieces.omitted, MISSED), (pieces.made_up, MADE_UP)]

@@ -10,11 +10,11 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from terramorph.cartography import ROADS
-from terramorph.evaluation.discuss.section import Section
-from terramorph.evaluation.statistics import Interval, plain, ratio_intervals
+from terramorph.evaluation.discuss.section import Section, cell, extremes
+from terramorph.evaluation.statistics import ratio_intervals
 from terramorph.report.charts import SERIES, chart, chart_svg, css, errorbars
-from terramorph.report.numbers import percent
-from terramorph.report.tables import Cell, Table
+from terramorph.report.numbers import Interval, percent
+from terramorph.report.tables import Cell, Row, Table
 
 TOLERANCE = 2
 """Pixels: a road counts as found when one was drawn this near."""
@@ -79,37 +79,36 @@ def near(mask: NDArray[np.bool_], reach: int = TOLERANCE) -> NDArray[np.bool_]:
     return wide
 
 
-def roads_section(counts: Sequence[NDArray[np.int64]], metres: float | None, generator: np.random.Generator) -> Section:
-    """Recall and precision by width, from `count_roads` of each image; ``metres`` per pixel, or ``None``."""
+def roads_section(counts: NDArray[np.int64], metres: float | None, generator: np.random.Generator) -> Section:
+    """Recall and precision by width.
+
+    Args:
+        counts: `count_roads` of each image, int64 ``(N, 4, 5)``.
+        metres: Per pixel, where they are known.
+        generator: Draws the resamplings.
+    """
     title = "Roads by width"
-    true, found, drawn, right = np.stack(counts).astype(np.float64).transpose(1, 0, 2)
+    true, found, drawn, right = counts.astype(np.float64).transpose(1, 0, 2)
     if not true.sum():
         return Section("roads", title, [f"The truths hold no road; {int(drawn.sum()):,} pixels were drawn as one."])
     recall, precision = ratio_intervals(found, true, generator), ratio_intervals(right, drawn, generator)
-    pixels = [side.sum(axis=0).astype(int).tolist() for side in (true, drawn)]
-    body, groups = [], []
-    for k, name in enumerate(GROUPS):
-        body.append([Cell(_named(k, metres), k), pixels[0][k], _cell(recall[k]), pixels[1][k], _cell(precision[k])])
-        groups.append({"width_px": name, "true_px": pixels[0][k], "drawn_px": pixels[1][k],
-                       "recall": plain(recall[k]), "precision": plain(precision[k])})  # fmt: skip
-    fact = (
-        f"Of the road pixels of the truths, {percent(float(found.sum() / true.sum()))} have a drawn road within "
-        f"{TOLERANCE} px"
-    )
-    known = [(k, one) for k, one in enumerate(recall) if one is not None and pixels[0][k] >= _LEAST]
-    if len({one.mean for _, one in known}) > 1:
-        (most, high), (least, low) = (choose(known, key=lambda item: item[1].mean) for choose in (max, min))
-        fact += (
-            f": most of those {_named(most, metres)} wide, {high.said(percent)}, and fewest of those "
-            f"{_named(least, metres)} wide, {low.said(percent)}"
-        )
+    names, groups = [_named(group, metres) for group in GROUPS], []
+    body: list[Row] = []
+    known: list[tuple[str, Interval]] = []
+    for k, (group, share) in enumerate(zip(GROUPS, recall, strict=True)):
+        pixels = int(true[:, k].sum()), int(drawn[:, k].sum())
+        body.append([Cell(names[k], k), pixels[0], cell(share), pixels[1], cell(precision[k])])
+        groups.append({"width_px": group, "true_px": pixels[0], "drawn_px": pixels[1],
+                       "recall": share, "precision": precision[k]})  # fmt: skip
+        known += [(names[k], share)] if share is not None and pixels[0] >= _LEAST else []
+    what = f"The share of true road pixels with a drawn road within {TOLERANCE} px"
     caption = (
         "Recall: true road pixels with a drawn road near; precision: drawn road pixels with a true one near; near is "
         f"within {TOLERANCE} px. Brackets and bars: 95 %, images resampled. Width: the largest disc within the "
         "road that covers the pixel, so crossings count as a little wider than their streets."
     )
     return Section(
-        "roads", title, [f"{fact}."],
+        "roads", title, [extremes(what, float(found.sum() / true.sum()), known)],
         {"tolerance_px": TOLERANCE, "metres_per_px": metres, "groups": groups},
         Table(["Width", "True pixels", "Recall", "Drawn pixels", "Precision"], body, caption),
         charts=[("", _chart(recall, precision))], legend=[("recall", css(SERIES[0])), ("precision", css(SERIES[1]))],
@@ -120,20 +119,15 @@ def _chart(recall: list[Interval | None], precision: list[Interval | None]) -> M
     figure, axes = chart(340, 190, x="width, px")
     for side, colour, beside in ((recall, SERIES[0], -0.05), (precision, SERIES[1], 0.05)):
         known = [(k + beside, one) for k, one in enumerate(side) if one is not None]
-        places, means = [k for k, _ in known], [one.mean for _, one in known]
-        errorbars(axes, places, means, [one.low for _, one in known], [one.high for _, one in known], colour)
+        errorbars(axes, [k for k, _ in known], [one for _, one in known], colour)
     axes.set_xticks(range(len(GROUPS)), GROUPS)
     axes.yaxis.set_major_formatter(lambda value, _: percent(value))
     return chart_svg(figure, "Recall and precision of roads by width")
 
 
-def _cell(share: Interval | None) -> Cell | None:
-    return None if share is None else Cell(share.said(percent), share.mean)
-
-
-def _named(group: int, metres: float | None) -> str:
+def _named(group: str, metres: float | None) -> str:
     """``3–4 px``, with metres where they are known."""
     if metres is None:
-        return f"{GROUPS[group]} px"
-    ends = [f"{float(end.rstrip('+')) * metres:.3g}" for end in GROUPS[group].split("–")]
-    return f"{GROUPS[group]} px ({'–'.join(ends)}{'+' * GROUPS[group].endswith('+')} m)"
+        return f"{group} px"
+    ends = [f"{float(end.rstrip('+')) * metres:.3g}" for end in group.split("–")]
+    return f"{group} px ({'–'.join(ends)}{'+' * group.endswith('+')} m)"
