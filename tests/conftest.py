@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from terramorph.metrics import BACKBONE_FILE, HEADS_FILE, SqueezeNetFeatures
+from terramorph.metrics import BACKBONE_FILE, HEADS_FILE, Lpips
 from terramorph.processor import native_bf16
 from terramorph.town import Town, make_town, write_town_pairs
 from terramorph.training import TrainConfig, load_config
@@ -86,7 +86,7 @@ def feature_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the SqueezeNet and LPIPS weights that `--weights` takes, of random numbers."""
     folder = tmp_path_factory.mktemp("feature_weights")
     generator = torch.Generator().manual_seed(0)
-    state = SqueezeNetFeatures().layers.state_dict()
+    state = Lpips().layers.state_dict()
     torch.save({k: torch.randn(v.shape, generator=generator) * 0.1 for k, v in state.items()}, folder / BACKBONE_FILE)
     channels = (64, 128, 256, 384, 384, 512, 512)
     heads = {f"lin{k}.model.1.weight": torch.rand(1, c, 1, 1, generator=generator) for k, c in enumerate(channels)}

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from terramorph.errors import InputError
-from terramorph.metrics import BACKBONE_FILE, HEADS_FILE, Lpips, SqueezeNetFeatures, perceptual
+from terramorph.metrics import BACKBONE_FILE, HEADS_FILE, Lpips, perceptual
 
 CHANNELS = (64, 128, 256, 384, 384, 512, 512)
 SHARED_WEIGHTS = Path(__file__).parents[3] / "shared" / "data" / "weights"
@@ -18,7 +18,7 @@ def uniform(seed: int, *shape: int) -> Tensor:
 
 
 def test_features_have_the_documented_shapes(feature_weights: Path) -> None:
-    found = SqueezeNetFeatures.from_folder(feature_weights)(uniform(0, 2, 3, 64, 48))
+    found = Lpips.from_folder(feature_weights).look(uniform(0, 2, 3, 64, 48))
     assert [t.shape[1] for t in found.slices] == list(CHANNELS)
     assert [tuple(t.shape[2:]) for t in found.slices] == [
         (31, 23),
@@ -58,7 +58,7 @@ def test_wrong_images_are_refused(feature_weights: Path) -> None:
     with pytest.raises(InputError, match="one shape"):
         lpips(a, a[..., :20])
     with pytest.raises(InputError, match="17 pixels"):
-        lpips.features(a[..., :10])
+        lpips.look(a[..., :10])
 
 
 def test_missing_and_wrong_files_are_named(feature_weights: Path, tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_missing_and_wrong_files_are_named(feature_weights: Path, tmp_path: Path
     with pytest.raises(InputError, match="cannot be read"):
         Lpips.from_folder(tmp_path)
     torch.save({"other": torch.zeros(1)}, tmp_path / HEADS_FILE)
-    with pytest.raises(InputError, match="holds no 'lin0"):
+    with pytest.raises(InputError, match="has no 'lin0"):
         Lpips.from_folder(tmp_path)
     (tmp_path / HEADS_FILE).write_bytes((feature_weights / HEADS_FILE).read_bytes())
     with pytest.raises(InputError, match=BACKBONE_FILE):

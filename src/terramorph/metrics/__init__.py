@@ -4,7 +4,7 @@ from terramorph.metrics.catalog import FROZEN, MAIN, METRICS, Metric, Needs, add
 from terramorph.metrics.distribution import frechet_distance, kernel_distance
 from terramorph.metrics.inception import INCEPTION_FILE, InceptionFeatures
 from terramorph.metrics.mapwise import class_accuracy, class_iou, confusions, mean_iou, named_iou
-from terramorph.metrics.perceptual import BACKBONE_FILE, HEADS_FILE, Features, Lpips, SqueezeNetFeatures, lpips
+from terramorph.metrics.perceptual import BACKBONE_FILE, HEADS_FILE, Features, Lpips, lpips
 from terramorph.metrics.pixelwise import PSNR_CAP, accuracy_within, psnr, rmse, ssim
 
 __all__ = [
@@ -20,7 +20,6 @@ __all__ = [
     "Lpips",
     "Metric",
     "Needs",
-    "SqueezeNetFeatures",
     "accuracy_within",
     "add_metrics",
     "added_metrics",

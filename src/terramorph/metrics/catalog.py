@@ -105,14 +105,9 @@ class Metric:
         return f"{self.name} {self.said(value)} {self.unit}".rstrip()
 
 
-def _pooled(prediction: Features, truth: Features, mask: Tensor | None) -> Tensor:
-    """Float32 ``(N, 2, 512)``."""
-    return torch.stack((prediction.pooled, truth.pooled), dim=1)
-
-
-def _stacked(prediction: Tensor, truth: Tensor, mask: Tensor | None) -> Tensor:
-    """Float32 ``(N, 2, 2048)``."""
-    return torch.stack((prediction, truth), dim=1)
+def _stacked(prediction: Features | Tensor, truth: Features | Tensor, mask: Tensor | None) -> Tensor:
+    """What distances between sets compare, float32 ``(N, 2, D)``: D of 512 of SqueezeNet, of 2048 of Inception."""
+    return torch.stack([side.pooled if isinstance(side, Features) else side for side in (prediction, truth)], dim=1)
 
 
 def _frechet(sides: Tensor) -> float:
@@ -132,7 +127,7 @@ _ALL: tuple[Metric, ...] = (
         note="overlap with the true map classes, mean over classes",
     ),
     Metric(
-        "fd", "Frechet distance", False, _pooled, _frechet, "features", format=".1f", main=True,
+        "fd", "Frechet distance", False, _stacked, _frechet, "features", format=".1f", main=True,
         note="between sets of SqueezeNet features; not FID, and lower with more pairs",
     ),
     Metric("ssim", "SSIM", True, ssim, main=True, note="structural similarity, Gaussian 11, sigma 1.5"),
@@ -150,7 +145,7 @@ _ALL: tuple[Metric, ...] = (
         note="pixels of the right map class",
     ),
     Metric(
-        "kd", "kernel distance", False, _pooled, _kernel, "features", format=".2f",
+        "kd", "kernel distance", False, _stacked, _kernel, "features", format=".2f",
         note="cubic, between sets of SqueezeNet features",
     ),
     Metric(

@@ -11,7 +11,7 @@ The tables below say what each block is made of, under the names that the file h
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,13 +20,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from terramorph.errors import InputError
-from terramorph.metrics.perceptual import read_weights
+from terramorph.metrics.weights import read_weights
 
 INCEPTION_FILE = "pt_inception-2015-12-05-6726825d.pth"
 
 _SIDE = 299
 _EPSILON = 0.001  # of batch normalisation, as TensorFlow's
-_COUNTER = "num_batches_tracked"  # of batch normalisation in training; some versions of the file have it
+_IGNORED = ("fc.", "num_batches_tracked")  # the classifier, and counters that some versions of the file have
 
 
 @dataclass(frozen=True)
@@ -62,49 +62,41 @@ def halve(x: Tensor) -> Tensor:
     return F.max_pool2d(x, 3, stride=2)
 
 
+def _chain(name: str, *shapes: tuple[int, ...]) -> tuple[Conv, ...]:
+    """Numbered convolutions after each other, by channels, height, width and stride."""
+    return tuple(Conv(f"{name}_{number}", *shape) for number, shape in enumerate(shapes, start=1))
+
+
 def _a(pooled: int) -> tuple[Branch, ...]:
     return (
         (Conv("branch1x1", 64),),
-        (Conv("branch5x5_1", 48), Conv("branch5x5_2", 64, 5, 5)),
-        (Conv("branch3x3dbl_1", 64), Conv("branch3x3dbl_2", 96, 3, 3), Conv("branch3x3dbl_3", 96, 3, 3)),
+        _chain("branch5x5", (48,), (64, 5, 5)),
+        _chain("branch3x3dbl", (64,), (96, 3, 3), (96, 3, 3)),
         (average, Conv("branch_pool", pooled)),
     )
 
 
-def _b() -> tuple[Branch, ...]:
-    return (
-        (Conv("branch3x3", 384, 3, 3, stride=2),),
-        (Conv("branch3x3dbl_1", 64), Conv("branch3x3dbl_2", 96, 3, 3), Conv("branch3x3dbl_3", 96, 3, 3, stride=2)),
-        (halve,),
-    )
+_B: tuple[Branch, ...] = (
+    (Conv("branch3x3", 384, 3, 3, stride=2),),
+    _chain("branch3x3dbl", (64,), (96, 3, 3), (96, 3, 3, 2)),
+    (halve,),
+)
 
 
 def _c(narrow: int) -> tuple[Branch, ...]:
     return (
         (Conv("branch1x1", 192),),
-        (Conv("branch7x7_1", narrow), Conv("branch7x7_2", narrow, 1, 7), Conv("branch7x7_3", 192, 7, 1)),
-        (
-            Conv("branch7x7dbl_1", narrow),
-            Conv("branch7x7dbl_2", narrow, 7, 1),
-            Conv("branch7x7dbl_3", narrow, 1, 7),
-            Conv("branch7x7dbl_4", narrow, 7, 1),
-            Conv("branch7x7dbl_5", 192, 1, 7),
-        ),
+        _chain("branch7x7", (narrow,), (narrow, 1, 7), (192, 7, 1)),
+        _chain("branch7x7dbl", (narrow,), (narrow, 7, 1), (narrow, 1, 7), (narrow, 7, 1), (192, 1, 7)),
         (average, Conv("branch_pool", 192)),
     )
 
 
-def _d() -> tuple[Branch, ...]:
-    return (
-        (Conv("branch3x3_1", 192), Conv("branch3x3_2", 320, 3, 3, stride=2)),
-        (
-            Conv("branch7x7x3_1", 192),
-            Conv("branch7x7x3_2", 192, 1, 7),
-            Conv("branch7x7x3_3", 192, 7, 1),
-            Conv("branch7x7x3_4", 192, 3, 3, stride=2),
-        ),
-        (halve,),
-    )
+_D: tuple[Branch, ...] = (
+    _chain("branch3x3", (192,), (320, 3, 3, 2)),
+    _chain("branch7x7x3", (192,), (192, 1, 7), (192, 7, 1), (192, 3, 3, 2)),
+    (halve,),
+)
 
 
 def _e(pool: Pool) -> tuple[Branch, ...]:
@@ -112,8 +104,7 @@ def _e(pool: Pool) -> tuple[Branch, ...]:
         (Conv("branch1x1", 320),),
         (Conv("branch3x3_1", 384), (Conv("branch3x3_2a", 384, 1, 3), Conv("branch3x3_2b", 384, 3, 1))),
         (
-            Conv("branch3x3dbl_1", 448),
-            Conv("branch3x3dbl_2", 384, 3, 3),
+            *_chain("branch3x3dbl", (448,), (384, 3, 3)),
             (Conv("branch3x3dbl_3a", 384, 1, 3), Conv("branch3x3dbl_3b", 384, 3, 1)),
         ),
         (pool, Conv("branch_pool", 192)),
@@ -185,12 +176,12 @@ class InceptionFeatures(nn.Module):
                 Mixed_5b=Block(192, _a(32)),
                 Mixed_5c=Block(256, _a(64)),
                 Mixed_5d=Block(288, _a(64)),
-                Mixed_6a=Block(288, _b()),
+                Mixed_6a=Block(288, _B),
                 Mixed_6b=Block(768, _c(128)),
                 Mixed_6c=Block(768, _c(160)),
                 Mixed_6d=Block(768, _c(160)),
                 Mixed_6e=Block(768, _c(192)),
-                Mixed_7a=Block(768, _d()),
+                Mixed_7a=Block(768, _D),
                 Mixed_7b=Block(1280, _e(average)),
                 Mixed_7c=Block(2048, _e(maximum)),
             )
@@ -204,12 +195,12 @@ class InceptionFeatures(nn.Module):
         Raises:
             InputError: The file is missing or damaged, or holds other weights.
         """
-        path, network = Path(folder) / INCEPTION_FILE, cls()
-        whole = read_weights(path, "FID needs it there")
-        state = {name: whole[name] for name in whole if not name.startswith("fc.") and not name.endswith(_COUNTER)}
+        network = cls()
         own = network.trunk.state_dict()
-        _check(state, {name: value for name, value in own.items() if not name.endswith(_COUNTER)}, path)
-        network.trunk.load_state_dict(own | state)
+        read = read_weights(
+            Path(folder) / INCEPTION_FILE, own, "FID needs it there", "the Inception weights for FID", _IGNORED
+        )
+        network.trunk.load_state_dict(own | read)
         return network
 
     def forward(self, images: Tensor) -> Tensor:
@@ -255,22 +246,3 @@ def resize(images: Tensor, side: int) -> Tensor:
         share = places - before
         images = torch.lerp(low, high, share.view(-1, 1) if dim == 2 else share)
     return images
-
-
-def _check(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path) -> None:
-    """Refuse what does not fit in one sentence that names the first difference."""
-    other = "the Inception weights for FID; put these in its place."
-    for name, value in expected.items():
-        if name not in state:
-            raise InputError(f"{path} has no {name!r}, so it does not hold {other}")
-        if state[name].shape != value.shape:
-            raise InputError(
-                f"{path} has {name!r} of shape {tuple(state[name].shape)} instead of {tuple(value.shape)}, "
-                f"so it does not hold {other}"
-            )
-        if not bool(torch.isfinite(state[name]).all()):
-            raise InputError(f"{path} has a number in {name!r} that is not finite; download it again.")
-    # Other weights of Inception-v3 have the same names and more, such as those of an auxiliary classifier.
-    for name in state:
-        if name not in expected:
-            raise InputError(f"{path} has {name!r} too, so it does not hold {other}")

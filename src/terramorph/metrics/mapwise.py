@@ -1,7 +1,8 @@
 """Metrics of map classes over a whole set.
 
 A map comes as bool planes ``(N, K, H, W)``, one a class, of which one is True at each pixel. What counts of an image is
-a few numbers, which are summed over the set; the figures are read from the sums.
+a few numbers, which are summed over the set; the figures are read from the sums: counts ``(..., K, K)``, rows truth,
+columns prediction. A matrix that is not square is an InputError.
 """
 
 from __future__ import annotations
@@ -38,32 +39,15 @@ def confusions(prediction: Tensor, truth: Tensor, mask: Tensor | None = None) ->
 
 
 def class_accuracy(confusion: Tensor) -> Tensor:
-    """Share of pixels whose class was found, 0 to 1; ``nan`` for an empty matrix.
-
-    Args:
-        confusion: Counts ``(..., K, K)``, rows truth, columns prediction.
-
-    Returns:
-        float64 ``(...)``.
-
-    Raises:
-        InputError: The matrices are not square.
-    """
+    """Share of pixels whose class was found, float64 ``(...)``, 0 to 1; ``nan`` for an empty matrix."""
     matrix = _matrix(confusion)
     return matrix.diagonal(dim1=-2, dim2=-1).sum(-1) / matrix.sum((-2, -1))
 
 
 def class_iou(confusion: Tensor) -> Tensor:
-    """Intersection over union of each class, ``TP / (TP + FP + FN)``.
+    """Intersection over union of each class, ``TP / (TP + FP + FN)``, float64 ``(..., K)``, 0 to 1.
 
-    Args:
-        confusion: Counts ``(..., K, K)``, rows truth, columns prediction.
-
-    Returns:
-        float64 ``(..., K)``, 0 to 1; ``nan`` for a class that occurs neither in the truth nor in a prediction.
-
-    Raises:
-        InputError: The matrices are not square.
+    ``nan`` for a class that occurs neither in the truth nor in a prediction.
     """
     matrix = _matrix(confusion)
     hit = matrix.diagonal(dim1=-2, dim2=-1)
@@ -71,20 +55,11 @@ def class_iou(confusion: Tensor) -> Tensor:
 
 
 def mean_iou(confusion: Tensor) -> Tensor:
-    """Mean of the IoU over the classes that occur in the truth or in a prediction.
+    """Mean of the IoU over the classes that occur in the truth or in a prediction, float64 ``(...)``, 0 to 1.
 
-    A class absent from both says nothing and is left out; a class that is only predicted, or only true,
-    counts as 0. So one constant colour over a set in which all seven map classes occur scores its class
-    accuracy divided by seven.
-
-    Args:
-        confusion: Counts ``(..., K, K)``, rows truth, columns prediction.
-
-    Returns:
-        float64 ``(...)``, 0 to 1; ``nan`` for an empty matrix.
-
-    Raises:
-        InputError: The matrices are not square.
+    A class absent from both says nothing and is left out, ``nan`` if all are; a class that is only predicted, or only
+    true, counts as 0. So one constant colour over a set in which all seven map classes occur scores its class accuracy
+    divided by seven.
     """
     return class_iou(confusion).nanmean(-1)
 

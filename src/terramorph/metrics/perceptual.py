@@ -2,7 +2,7 @@
 
 The layout follows torchvision's ``squeezenet1_1().features`` and the LPIPS v0.1 "lin" heads (Iandola et al.,
 arXiv:1602.07360; Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric",
-CVPR 2018). The weights are two state dicts in one folder, both read with ``weights_only``:
+CVPR 2018). The weights are two state dicts in one folder:
 
     squeeze.backbone.pth     '0.weight', '3.squeeze.weight', ... (torchvision's names under ``features.``)
     lpips_squeeze_v01.pth    'lin0.model.1.weight' ... 'lin6.model.1.weight'
@@ -10,7 +10,6 @@ CVPR 2018). The weights are two state dicts in one folder, both read with ``weig
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,10 +18,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from terramorph.errors import InputError
+from terramorph.metrics.weights import read_weights
 
 BACKBONE_FILE = "squeeze.backbone.pth"
 HEADS_FILE = "lpips_squeeze_v01.pth"
-POOLED_CHANNELS = 512
 
 _SLICE_ENDS = (2, 5, 8, 10, 11, 12, 13)  # LPIPS looks at the activations after these layers
 _SLICE_CHANNELS = (64, 128, 256, 384, 384, 512, 512)
@@ -55,8 +54,8 @@ class Features(NamedTuple):
     """Seven float32 tensors ``(N, C_k, H_k, W_k)``, channels 64, 128, 256, 384, 384, 512, 512."""
     pooled: Tensor
     """float32 ``(N, 512)``: the last slice averaged over height and width."""
-    heads: tuple[Tensor, ...] = ()
-    """Seven float32 tensors ``(1, C_k, 1, 1)``, the weights of LPIPS; empty where only SqueezeNet looked."""
+    heads: tuple[Tensor, ...]
+    """Seven float32 tensors ``(1, C_k, 1, 1)``, the weights of LPIPS."""
 
     def repeated(self, count: int) -> Features:
         """Features of a single image repeated for so many, without a copy."""
@@ -64,11 +63,15 @@ class Features(NamedTuple):
         return Features(slices, self.pooled.expand(count, -1), self.heads)
 
 
-class SqueezeNetFeatures(nn.Module):
-    """SqueezeNet 1.1 without its classifier.
+class Lpips(nn.Module):
+    """LPIPS v0.1 on SqueezeNet 1.1: 0 for identical images, about 0.3 to 0.5 for a translation that is far off.
+
+    ``d(a, b) = sum_k mean_hw w_k . (a_k / |a_k| - b_k / |b_k|)^2`` over the seven slices (Zhang et al. 2018,
+    eq. 1).
 
     Attributes:
-        layers: The thirteen layers under torchvision's numbers, so that its state dict fits as it is.
+        layers: The thirteen layers of SqueezeNet under torchvision's numbers, so that its state dict fits as it is.
+        heads: Seven float32 tensors ``(1, C_k, 1, 1)``.
     """
 
     shift: Tensor
@@ -95,67 +98,9 @@ class SqueezeNetFeatures(nn.Module):
             Fire(384, 64, 256),
             Fire(512, 64, 256),
         )
+        self.heads = nn.ParameterList(torch.ones(1, channels, 1, 1) for channels in _SLICE_CHANNELS)
         self.register_buffer("shift", torch.tensor(_SHIFT).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("scale", torch.tensor(_SCALE).view(1, 3, 1, 1), persistent=False)
-        self.eval().requires_grad_(False)
-
-    @classmethod
-    def from_folder(cls, folder: str | Path) -> SqueezeNetFeatures:
-        """Read ``squeeze.backbone.pth`` from a folder.
-
-        Raises:
-            InputError: The file is missing, is not a state dict, or does not fit.
-        """
-        network = cls()
-        _load(network.layers, read_weights(Path(folder) / BACKBONE_FILE, _NEEDED), Path(folder) / BACKBONE_FILE)
-        return network
-
-    def forward(self, images: Tensor) -> Features:
-        """Look at images.
-
-        Args:
-            images: float32 ``(N, 3, H, W)`` in [-1, 1], red, green, blue; each side 17 or more.
-
-        Returns:
-            The seven slices and the pooled features.
-
-        Raises:
-            InputError: The shape, the dtype or the range is not as above.
-        """
-        _check_images(images)
-        x = (images - self.shift) / self.scale
-        slices: list[Tensor] = []
-        for number, layer in enumerate(self.layers, start=1):
-            x = layer(x)
-            if number in _SLICE_ENDS:
-                slices.append(x)
-        return Features(tuple(slices), x.mean(dim=(2, 3)))
-
-
-class Lpips(nn.Module):
-    """LPIPS v0.1 on SqueezeNet: 0 for identical images, about 0.3 to 0.5 for a translation that is far off.
-
-    ``d(a, b) = sum_k mean_hw w_k . (a_k / |a_k| - b_k / |b_k|)^2`` over the seven slices (Zhang et al. 2018,
-    eq. 1).
-    """
-
-    def __init__(self, features: SqueezeNetFeatures, heads: Sequence[Tensor]) -> None:
-        """Put features and heads together.
-
-        Args:
-            features: The backbone.
-            heads: Seven float32 tensors ``(1, C_k, 1, 1)``.
-
-        Raises:
-            InputError: There are not seven heads of these shapes.
-        """
-        super().__init__()
-        shapes = [tuple(head.shape) for head in heads]
-        expected = [(1, channels, 1, 1) for channels in _SLICE_CHANNELS]
-        if shapes != expected:
-            raise InputError(f"LPIPS heads must have the shapes {expected}, but they have {shapes}.")
-        self.features = features
-        self.heads = nn.ParameterList([nn.Parameter(head, requires_grad=False) for head in heads])
         self.eval().requires_grad_(False)
 
     @classmethod
@@ -165,20 +110,15 @@ class Lpips(nn.Module):
         Raises:
             InputError: A file is missing, is not a state dict, or does not fit.
         """
-        path = Path(folder) / HEADS_FILE
-        state = read_weights(path, _NEEDED)
-        names = [f"lin{k}.model.1.weight" for k in range(len(_SLICE_CHANNELS))]
-        missing = [name for name in names if name not in state]
-        if missing:
-            raise InputError(
-                f"{path} holds no {missing[0]!r} and is not a set of LPIPS v0.1 SqueezeNet heads; download it again."
-            )
-        try:
-            return cls(SqueezeNetFeatures.from_folder(folder), [state[name] for name in names])
-        except InputError as error:
-            if "heads must" in str(error):
-                raise InputError(f"{path} does not fit ({str(error).rstrip('.')}); download it again.") from error
-            raise
+        made = cls()
+        named = {f"lin{k}.model.1.weight": head for k, head in enumerate(made.heads)}
+        heads = read_weights(Path(folder) / HEADS_FILE, named, _NEEDED, "the LPIPS v0.1 heads on SqueezeNet")
+        layers = made.layers.state_dict()
+        path = Path(folder) / BACKBONE_FILE
+        made.layers.load_state_dict(read_weights(path, layers, _NEEDED, "the features of SqueezeNet 1.1"))
+        for name, head in named.items():
+            head.copy_(heads[name])
+        return made
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         """Distance of each image in ``a`` from its partner in ``b``.
@@ -198,9 +138,25 @@ class Lpips(nn.Module):
         return lpips(self.look(a), self.look(b))
 
     def look(self, images: Tensor) -> Features:
-        """Features of images, with the heads, as `lpips` compares them; arguments as `forward`."""
-        seen: Features = self.features(images)
-        return seen._replace(heads=tuple(self.heads))
+        """Features of images, as `lpips` compares them.
+
+        Args:
+            images: float32 ``(N, 3, H, W)`` in [-1, 1], red, green, blue; each side 17 or more.
+
+        Raises:
+            InputError: The shape, the dtype or the range is not as above.
+        """
+        what = "SqueezeNet looks at float32 images (N, 3, H, W) in [-1, 1], of 17 pixels or more a side"
+        if images.ndim != 4 or images.shape[1] != 3 or images.dtype != torch.float32 or min(images.shape[-2:]) < 17:
+            raise InputError(f"{what}, but got {images.dtype} {tuple(images.shape)}.")
+        if images.numel() and (images.min() < -1.001 or images.max() > 1.001):
+            raise InputError(f"{what}, but these run from {images.min().item():.3g} to {images.max().item():.3g}.")
+        x, slices = (images - self.shift) / self.scale, []
+        for number, layer in enumerate(self.layers, start=1):
+            x = layer(x)
+            if number in _SLICE_ENDS:
+                slices.append(x)
+        return Features(tuple(slices), x.mean(dim=(2, 3)), tuple(self.heads))
 
 
 def lpips(a: Features, b: Features, mask: Tensor | None = None) -> Tensor:
@@ -222,49 +178,3 @@ def lpips(a: Features, b: Features, mask: Tensor | None = None) -> Tensor:
 
 def _unit_length(x: Tensor) -> Tensor:
     return x / torch.sqrt(_EPSILON + x.square().sum(dim=1, keepdim=True))
-
-
-def _check_images(images: Tensor) -> None:
-    if images.ndim != 4 or images.shape[1] != 3 or images.dtype != torch.float32:
-        raise InputError(
-            f"SqueezeNet looks at float32 images (N, 3, H, W), but got {images.dtype} {tuple(images.shape)}."
-        )
-    if min(images.shape[-2:]) < 17:
-        raise InputError(
-            f"SqueezeNet needs images of 17 pixels or more a side, but got {images.shape[-1]} x {images.shape[-2]}."
-        )
-    if images.numel() and (images.min() < -1.001 or images.max() > 1.001):
-        raise InputError(
-            f"SqueezeNet looks at values in [-1, 1], but these run from {images.min().item():.3g} to "
-            f"{images.max().item():.3g}."
-        )
-
-
-def read_weights(path: Path, needed: str) -> dict[str, Tensor]:
-    """Read a state dict.
-
-    Args:
-        path: A file saved by PyTorch, read with ``weights_only``.
-        needed: What needs it, for the error.
-
-    Raises:
-        InputError: It is missing, damaged or not a state dict.
-    """
-    if not path.is_file():
-        raise InputError(f"There is no {path.name} in {path.parent}; {needed}.")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # the unpickler answers damage with almost any exception there is
-        raise InputError(f"{path} cannot be read as a PyTorch state dict; download it again.") from error
-    if not isinstance(state, Mapping) or not all(
-        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
-    ):
-        raise InputError(f"{path} is not a state dict of tensors; download it again.")
-    return dict(state)
-
-
-def _load(network: nn.Module, state: dict[str, Tensor], path: Path) -> None:
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        raise InputError(f"{path} does not hold the features of SqueezeNet 1.1; download it again.") from error

@@ -1,0 +1,54 @@
+"""Weights of frozen networks, from files that PyTorch saved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from terramorph.errors import InputError
+
+
+def read_weights(
+    path: Path, expected: Mapping[str, Tensor], needed: str, what: str, ignored: tuple[str, ...] = ()
+) -> dict[str, Tensor]:
+    """Read a state dict with ``weights_only``.
+
+    Args:
+        path: The file.
+        expected: Tensors of the names and shapes that it must have, and no others.
+        needed: What needs it, for the error.
+        what: Weights that it should hold, for the error.
+        ignored: Beginnings and ends of names that are left out, of what is read and what is expected.
+
+    Raises:
+        InputError: It is missing, damaged, or holds other weights or numbers that are not finite.
+    """
+
+    def counts(name: str) -> bool:
+        return not name.startswith(ignored) and not name.endswith(ignored)
+
+    if not path.is_file():
+        raise InputError(f"There is no {path.name} in {path.parent}; {needed}.")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # the unpickler answers damage with almost any exception there is
+        raise InputError(f"{path} cannot be read as a PyTorch state dict; download it again.") from error
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise InputError(f"{path} is not a state dict of tensors; download it again.")
+    state = {str(name): value for name, value in state.items() if counts(str(name))}
+    other = f"so it does not hold {what}; put these in its place."
+    for name in filter(counts, expected):
+        wanted = tuple(expected[name].shape)
+        if name not in state:
+            raise InputError(f"{path} has no {name!r}, {other}")
+        if tuple(state[name].shape) != wanted:
+            raise InputError(f"{path} has {name!r} of shape {tuple(state[name].shape)} instead of {wanted}, {other}")
+        if not bool(torch.isfinite(state[name]).all()):
+            raise InputError(f"{path} has a number in {name!r} that is not finite; download it again.")
+    # Other weights of one network have the same names and more, such as those of an auxiliary classifier.
+    if more := next((name for name in state if name not in expected), None):
+        raise InputError(f"{path} has {more!r} too, {other}")
+    return state
