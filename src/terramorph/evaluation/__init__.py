@@ -1,6 +1,5 @@
 """A bundle and held-out pairs in; numbers, pictures and one HTML page out."""
 
-from terramorph.evaluation.report import render_report
 from terramorph.evaluation.run import evaluate, own_bundle, record_scores
 
-__all__ = ["evaluate", "own_bundle", "record_scores", "render_report"]
+__all__ = ["evaluate", "own_bundle", "record_scores"]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from terramorph.evaluation.pictures import ERROR_TOP, View, css
+from terramorph.evaluation.discuss import leading
+from terramorph.evaluation.pictures import ERROR_TOP, Look, Pictures, css
 from terramorph.metrics import METRICS, Metric
 from terramorph.metrics.catalog import FROZEN
 from terramorph.report.charts import gradient
@@ -17,23 +18,6 @@ from terramorph.report.pages import render_page
 from terramorph.report.tables import Cell, Table
 
 GROUPS = ("best", "median", "worst")
-
-
-@dataclass(frozen=True)
-class Example:
-    """Pair shown on the page.
-
-    Attributes:
-        group: best, median or worst.
-        by: Score key that ordered the pairs.
-        view: The pair.
-        values: Score key -> value of this pair.
-    """
-
-    group: str
-    by: str
-    view: View
-    values: Mapping[str, float]
 
 
 def pick_examples(errors: Sequence[float], each: int = 3) -> list[tuple[str, int]]:
@@ -55,28 +39,38 @@ def pick_examples(errors: Sequence[float], each: int = 3) -> list[tuple[str, int
 
 
 def render_report(
-    document: Mapping[str, Any], examples: Sequence[Example], metrics: Mapping[str, Metric] = METRICS
+    document: Mapping[str, Any], columns: Mapping[str, Sequence[float]], look: Look, metrics: Mapping[str, Metric]
 ) -> str:
     """The page as one string of HTML, without any reference to the network.
 
     Args:
         document: What ``metrics.json`` holds; see `terramorph.evaluation.evaluate`.
-        examples: Pairs to show, in order.
+        columns: Score key -> one value a pair.
+        look: Shows a pair.
         metrics: That were scored, by key.
     """
-    typical = next((one for one in examples if one.group == "median"), None) or next(iter(examples), None)
+    by = leading(columns)
+    groups: dict[str, list[tuple[str, Pictures]]] = {}
+    for group, row in pick_examples([-value for value in columns[by.key]] if by.higher_is_better else columns[by.key]):
+        view, told = look(row), []
+        for key, column in columns.items():
+            if (metrics[key].main or key == by.key) and not math.isnan(column[row]):
+                told.append(metrics[key].told(column[row]))
+        groups.setdefault(group, []).append((" · ".join([view.id, *told]), view.pictures()))
+    typical = "median" if "median" in groups else "best"
+    title, pictures = groups[typical][0]
     return render_page(
         "terramorph.evaluation",
         "report.html.j2",
         document=document,
         sentence=_sentence(document),
-        opened=[] if typical is None else [(f"The {typical.group} pair, {typical.view.id}", typical.view.pictures())],
+        opened=[(f"The {typical} pair, {title.partition(' · ')[0]}", pictures)],
         cards=_cards(document, metrics),
         scores=_scores(document, metrics),
         facts=_facts(document),
         floor=("colour of the floor", css(document["floor_colour"]["value"])),
-        groups=_groups(examples, metrics),
-        ordered_by=metrics[examples[0].by].name if examples else "",
+        groups=[(name, groups[name]) for name in GROUPS if name in groups],
+        ordered_by=by.name,
         classes=_classes(document),
         reasons=_reasons(document["reasons"], metrics),
         errors=(f"absolute error, mean over bands: none to {ERROR_TOP} grey levels or more", gradient()),
@@ -161,17 +155,6 @@ def _facts(document: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Floor", f"{document['floor_colour']['value']}, {document['floor_colour']['why']}"),
         ("Took", f"{document['seconds']:.0f} s, terramorph {bundle['evaluated_by']}"),
     ]
-
-
-def _groups(examples: Sequence[Example], metrics: Mapping[str, Metric]) -> list[tuple[str, list[tuple[str, Any]]]]:
-    """Name of a group, and rows of pictures with their titles."""
-    groups: dict[str, list[tuple[str, Any]]] = {}
-    for example in examples:
-        have = [key for key in example.values if metrics[key].main or key == example.by]
-        figures = [metrics[key].told(example.values[key]) for key in have]
-        title = " · ".join([example.view.id, *figures])
-        groups.setdefault(example.group, []).append((title, example.view.pictures()))
-    return [(name, groups[name]) for name in GROUPS if name in groups]
 
 
 def _classes(document: Mapping[str, Any]) -> Table | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack, closing
@@ -14,10 +13,11 @@ from terramorph._version import __version__
 from terramorph.atomic import make_folder
 from terramorph.bundle import Bundle, load_bundle
 from terramorph.errors import ConfigError, InputError
-from terramorph.evaluation.discuss import leading, write_discussion
+from terramorph.evaluation.discuss import write_discussion
 from terramorph.evaluation.files import Spool, write_csv, write_json, write_text
 from terramorph.evaluation.look import look_at
-from terramorph.evaluation.report import Example, pick_examples, render_report
+from terramorph.evaluation.pictures import View
+from terramorph.evaluation.report import render_report
 from terramorph.evaluation.samples import Samples
 from terramorph.evaluation.work import Progress, Work
 from terramorph.metrics import Metric, with_own
@@ -172,7 +172,11 @@ def _write(folder: Path, work: Work, document: Mapping[str, Any], spool: Spool) 
     """Everything but the predictions."""
     model, dataset, per_image, evidence = work.model, document["dataset"], work.own.per_image, work.look.evidence
     write_csv(folder / "per_image.csv", work.ids, per_image)
-    write_text(folder / "report.html", render_report(document, _examples(work, spool), work.metrics))
+
+    def look(row: int) -> View:
+        return work.view(row, spool)
+
+    write_text(folder / "report.html", render_report(document, per_image, look, work.metrics))
     write_json(folder / "metrics.json", document)
     if evidence is None:
         return
@@ -190,16 +194,4 @@ def _write(folder: Path, work: Work, document: Mapping[str, Any], spool: Spool) 
         "ground_resolution": model.header.ground_resolution,
         "seed": model.seed,
     }
-    write_discussion(folder, evidence, per_image, lambda row: work.view(row, spool), about)
-
-
-def _examples(work: Work, spool: Spool) -> list[Example]:
-    """The best, median and worst pairs."""
-    columns = work.own.per_image
-    by = leading(columns)
-    errors = [-value for value in columns[by.key]] if by.higher_is_better else columns[by.key]
-    examples = []
-    for group, row in pick_examples(errors):
-        values = {name: column[row] for name, column in columns.items() if not math.isnan(column[row])}
-        examples.append(Example(group, by.key, work.view(row, spool), values))
-    return examples
+    write_discussion(folder, evidence, per_image, look, about)

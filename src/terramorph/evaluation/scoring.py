@@ -43,21 +43,15 @@ class Instruments:
     """Views that metrics need, and why some are missing.
 
     Attributes:
-        look: By what metrics need: uint8 images ``(N, C, H, W)`` -> what `Metric.compute` is given.
+        look: By what metrics need: uint8 images ``(N, C, H, W)``, and what was seen of them so far -> what
+            `Metric.compute` is given.
         missing: By the same: a sentence, where there is nothing to look with.
         palette: Class names of the targets; empty where they are no map.
-        roads: Whether it is known which of the classes are roads.
     """
 
-    look: dict[str, Callable[[Tensor], Any]] = field(default_factory=lambda: {"pixels": lambda images: images})
+    look: dict[str, Callable[[Tensor, View], Any]] = field(default_factory=lambda: {"pixels": lambda images, _: images})
     missing: dict[str, str] = field(default_factory=dict)
     palette: tuple[str, ...] = ()
-    roads: bool = False
-
-    @property
-    def needs(self) -> set[str]:
-        """Needs of metrics that are met."""
-        return {*self.look, *(("roads",) if self.roads else ())}
 
     @classmethod
     def open(
@@ -88,13 +82,13 @@ class Instruments:
             made.missing["features"] = "It needs the SqueezeNet and LPIPS weights; give the folder that holds them."
         else:
             squeezenet = Lpips.from_folder(weights).to(device)
-            made.look["features"] = lambda images: squeezenet.look(BYTE.to_unit(_colour(images)))
+            made.look["features"] = lambda images, _: squeezenet.look(BYTE.to_unit(_colour(images)))
         if weights is None or not (Path(weights) / INCEPTION_FILE).is_file():
             where = "give the folder that holds them" if weights is None else f"they are not in {weights}"
             made.missing["inception"] = f"It needs the Inception weights {INCEPTION_FILE}; {where}."
         else:
             inception = InceptionFeatures.from_folder(weights).to(device)
-            made.look["inception"] = lambda images: inception(_colour(images))
+            made.look["inception"] = lambda images, _: inception(_colour(images))
         return made
 
     def _open_classes(self, classes: Classes) -> None:
@@ -103,23 +97,24 @@ class Instruments:
             self.missing |= {"classes": classes.why, "roads": classes.why}
             return
 
-        def planes(images: Tensor) -> Tensor:
+        def planes(images: Tensor, _: View) -> Tensor:
             found = torch.stack([torch.from_numpy(palette.classify(image)) for image in images.cpu().numpy()])
             return (found[:, None] == torch.arange(len(palette.classes))[:, None, None]).to(images.device)
 
         self.palette = palette.names
         self.look["classes"] = planes
-        self.roads = palette.named
-        if not palette.named:
+        if palette.named:
+            self.look["roads"] = lambda _, seen: seen["classes"][:, list(ROADS)].any(dim=1, keepdim=True)
+        else:
             self.missing["roads"] = f"Which colours of the palette {palette.name} are roads is not known."
 
     @torch.inference_mode()
     def view(self, images: Tensor, truth: Tensor | None = None, mask: Tensor | None = None) -> View:
         """Look at a batch, uint8 ``(N, C, H, W)``; of predictions, networks see the truth where the mask is False."""
         shown = images if mask is None or truth is None else torch.where(mask, images, truth)
-        seen: View = {need: look(shown if need in FROZEN else images) for need, look in self.look.items()}
-        if self.roads:
-            seen["roads"] = seen["classes"][:, list(ROADS)].any(dim=1, keepdim=True)
+        seen: View = {}
+        for need, look in self.look.items():
+            seen[need] = look(shown if need in FROZEN else images, seen)
         return seen
 
     def view_constant(self, seen: View, plain: Tensor, truth: Tensor, mask: Tensor | None) -> View:
@@ -149,7 +144,7 @@ class Tally:
     def __init__(self, instruments: Instruments, metrics: Mapping[str, Metric] = METRICS) -> None:
         self.instruments, self.metrics = instruments, metrics
         self.count = 0
-        self._computed = {key: one for key, one in metrics.items() if one.needs in instruments.needs}
+        self._computed = {key: one for key, one in metrics.items() if one.needs in instruments.look}
         # Metrics that are made from the same numbers share them.
         self._kept: dict[Any, list[Tensor]] = {one.compute: [] for one in self._computed.values()}
 
@@ -201,7 +196,7 @@ class Tally:
         reasons: dict[str, str] = {}
         for key, metric in self.metrics.items():
             found[key] = None
-            if metric.needs not in self.instruments.needs:
+            if metric.needs not in self.instruments.look:
                 reasons[key] = self.instruments.missing[metric.needs]
                 continue
             try:

@@ -33,14 +33,13 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
         InputError: A shape is not as above, or a value is not finite.
     """
     a, b = _features(a, b)
-    mean_a, mean_b = a.mean(dim=0), b.mean(dim=0)
-    cov_a, cov_b = _covariance(a - mean_a), _covariance(b - mean_b)
+    cov_a, cov_b = torch.cov(a.T), torch.cov(b.T)
     values, vectors = torch.linalg.eigh(cov_a)
     root_a = (vectors * values.clamp(min=0.0).sqrt()) @ vectors.T
     product = root_a @ cov_b @ root_a
     # Symmetric up to rounding; eigh reads one triangle only, so make both the same.
     root_trace = torch.linalg.eigvalsh((product + product.T) / 2).clamp(min=0.0).sqrt().sum()
-    distance = (mean_a - mean_b).square().sum() + cov_a.trace() + cov_b.trace() - 2 * root_trace
+    distance = (a.mean(dim=0) - b.mean(dim=0)).square().sum() + cov_a.trace() + cov_b.trace() - 2 * root_trace
     return max(float(distance), 0.0)
 
 
@@ -77,10 +76,6 @@ def _features(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     if not bool(torch.isfinite(a).all() and torch.isfinite(b).all()):
         raise InputError("A feature is not a finite number, so the distance between the sets is not defined.")
     return a, b
-
-
-def _covariance(centred: Tensor) -> Tensor:
-    return centred.T @ centred / (len(centred) - 1)
 
 
 def _kernel_sum(a: Tensor, b: Tensor) -> float:

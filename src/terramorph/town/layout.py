@@ -30,6 +30,7 @@ HIGHWAYS = [
     [(-0.06, 0.24), (0.22, 0.27), (0.50, 0.47), (0.76, 0.68), (1.06, 0.72)],
     [(0.30, 1.06), (0.36, 0.80), (0.47, 0.52), (0.66, 0.26), (0.74, -0.06)],
 ]
+"""They cross near the centre and between them visit every quarter."""
 PARKS = [
     [(0.34, 0.12), (0.06, 0.42)],
     [(0.87, 0.13), (0.80, 0.42)],
@@ -41,12 +42,7 @@ PARK_RADIUS = 135.0, 0.085
 """Metres at most, and share of the side at most."""
 SQUARE_PARKS = 0.06
 """Share of the blocks that are parks."""
-BLOCKS = {
-    "downtown": (96.0, 72.0),
-    "houses": (150.0, 74.0),
-    "industry": (170.0, 120.0),
-    "field": (330.0, 260.0),
-}
+BLOCKS = {"downtown": (96.0, 72.0), "houses": (150.0, 74.0), "industry": (170.0, 120.0), "field": (330.0, 260.0)}
 """Metres (along, across) from one street to the next."""
 
 
@@ -98,8 +94,7 @@ class Rects:
     """Rotated rectangles as columns of float64 (N,): buildings, lots.
 
     Attributes:
-        x: Centre, plan metres.
-        y: Centre, plan metres.
+        x, y: Centre, plan metres.
         length: Side along ``angle``, metres.
         depth: Side across it, metres.
         angle: Radians.
@@ -138,13 +133,15 @@ class Rects:
         return np.stack([px, py], 2)
 
     @staticmethod
+    def flat(x: Array, y: Array, length: Array, depth: Array, angle: Array) -> Rects:
+        """Rectangles on the ground, of no use."""
+        return Rects(x, y, length, depth, angle, np.zeros(len(x)), np.zeros(len(x), np.int64))
+
+    @staticmethod
     def join(parts: list[Rects]) -> Rects:
         """All of them, in order."""
-        names = Rects.__dataclass_fields__
-        if not parts:
-            empty = np.zeros(0)
-            return Rects(empty, empty, empty, empty, empty, empty, np.zeros(0, np.int64))
-        return Rects(*(np.concatenate([getattr(p, n) for p in parts]) for n in names))
+        parts = [*parts, Rects.flat(*[np.zeros(0)] * 5)]
+        return Rects(*(np.concatenate([getattr(p, n) for p in parts]) for n in Rects.__dataclass_fields__))
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,10 +151,8 @@ class Plan:
     Attributes:
         extent: Side of the square town, metres.
         scale: Factor on widths: 1 for a kilometre and more, less for small towns.
-        highways: Centre lines.
-        arterials: Centre lines.
+        highways, arterials, rail: Centre lines.
         streets: Centre lines, cut where they may not go.
-        rail: Centre line.
         water: River and ponds.
         parks: Parks without their ponds.
         districts: What lies between the main roads.
@@ -186,7 +181,7 @@ def make_plan(extent: float, rng: np.random.Generator) -> Plan:
         rng: Where all chance comes from.
     """
     scale = float(np.clip(np.sqrt(extent / 1000.0), *SCALES))
-    highways = _highways(extent, rng)
+    highways = [_curve(points, extent) for points in [_wobble(points, rng) for points in HIGHWAYS]]
     arterials = _arterials(extent, rng)
     river = _curve(_wobble(RIVER, rng), extent).buffer(RIVER_M * scale / 2)
     rail = _curve(_wobble(RAIL, rng, RAIL_WOBBLE), extent)
@@ -238,11 +233,6 @@ def _curve(points: list[tuple[float, float]], extent: float, steps: int = 24) ->
     a, b, c, d = (p[i : len(p) - 3 + i][:, None, :] for i in range(4))
     xy = 0.5 * (2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * b - a - 3 * c + d) * t**3)
     return LineString(np.concatenate([xy.reshape(-1, 2), p[-2:-1]]) * extent)
-
-
-def _highways(extent: float, rng: np.random.Generator) -> list[LineString]:
-    """Two highways that cross near the centre and between them visit every quarter."""
-    return [_curve(points, extent) for points in [_wobble(points, rng) for points in HIGHWAYS]]
 
 
 def _arterials(extent: float, rng: np.random.Generator) -> list[LineString]:
@@ -330,9 +320,7 @@ def _street_grid(district: District) -> tuple[Rects, MultiLineString]:
     lines = [plan(np.full(2, u), ends_v) for u in us] + [plan(ends_u, np.full(2, v)) for v in vs]
     u, v = (g.ravel() for g in np.meshgrid(us[:-1] + district.block[0] / 2, vs[:-1] + district.block[1] / 2))
     at = plan(u, v)
-    ones, zeros = np.ones(len(u)), np.zeros(len(u))
-    sides = (ones * district.block[0], ones * district.block[1])
-    cells = Rects(at[:, 0], at[:, 1], *sides, ones * district.angle, zeros, zeros.astype(np.int64))
+    cells = Rects.flat(at[:, 0], at[:, 1], *(np.full(len(u), one) for one in (*district.block, district.angle)))
     return cells, MultiLineString([LineString(line) for line in lines])
 
 

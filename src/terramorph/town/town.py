@@ -27,8 +27,7 @@ class Town:
 
     Attributes:
         grid: Square, in UTM metres.
-        features: Everything that the map shows, in the CRS of ``grid``: building, road, arterial, highway,
-            park, water,
+        features: Everything that the map shows, in the CRS of ``grid``: building, road, arterial, highway, park, water,
             rail.
         seed: What it was made from.
         plan: The geometry behind both sides, in metres from the north-west corner.
@@ -59,11 +58,6 @@ class Town:
         """(y, x, height, width) in pixels of the south-east quarter, which is held out of training."""
         top, left = self.grid.height // 2, self.grid.width // 2
         return top, left, self.grid.height - top, self.grid.width - left
-
-    @property
-    def heldout_grid(self) -> Grid:
-        """The grid of the held-out quarter."""
-        return self.grid.crop(*self.heldout_window)
 
     def heldout(self, raster: Raster) -> Raster:
         """The held-out quarter of a raster on the town's grid.
