@@ -21,6 +21,7 @@ HOME = "http://localhost/draw/"
 
 ENGINE = """
 window.calls = [];
+export const backendOf = async () => "wasm";
 export async function openEngine(config, { onProgress = () => {}, direction = "map2sat" } = {}) {
   if (window.broken) throw new Error(window.broken);
   onProgress(1, 2); onProgress(2, 2);
@@ -46,7 +47,7 @@ def page_config(**changes: Any) -> dict[str, Any]:
     """What draw.json holds, of a model that is a formula."""
     model = {"name": "test", "bytes": 2_000_000, "sha256": "00", "metres_per_pixel": 1.0, "licence": "Free."}
     models = [{"direction": d, **model, "trained_on": "Eight towns, by hand"} for d in ("map2sat", "sat2map")]
-    config = {"version": 1, "models": models, "runtime": {"bytes": 1_000_000}, "embedded": True}
+    config = {"version": 1, "models": models, "runtime": {"bytes": {"wasm": 1_000_000}}, "embedded": True}
     return {**config, "town": town_rules(), "table": tag_table(), "style": style_table(classic()), **changes}
 
 

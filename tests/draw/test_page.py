@@ -275,14 +275,16 @@ def test_files_lie_where_the_drawing_is_placed(opened: Opened, tmp_path: Path) -
     page.locator("#longitude").fill("11.2544")
     page.locator("#placing [value=ok]").click()
     answered(page)
-    photo, drawn = taken(page, "tif", tmp_path), taken(page, "map", tmp_path)
-    taken(page, "aux", tmp_path)
+    photo, drawn = taken(page, "photo-tif", tmp_path), taken(page, "map", tmp_path)
     with rasterio.open(photo) as dataset:
         assert dataset.crs.to_epsg() == 32632
         assert dataset.res == (1, 1)
         assert np.array_equal(dataset.read(), 255 - rgb(drawn).transpose(2, 0, 1))
         transform = dataset.transform
-    assert read_image(drawn).grid == Grid(256, 256, transform, CRS("EPSG:32632"))
+    for path in (drawn, taken(page, "map-tif", tmp_path)):
+        found = read_image(path)
+        assert found.grid == Grid(256, 256, transform, CRS("EPSG:32632"))
+        assert np.array_equal(found.pixels, rgb(drawn).transpose(2, 0, 1))
     file = taken(page, "geojson", tmp_path)
     with VectorSource(file, load_style("classic")) as source:
         assert grid_at(source.extent, 1.0) == Grid(256, 256, transform, source.extent.crs)
@@ -290,7 +292,6 @@ def test_files_lie_where_the_drawing_is_placed(opened: Opened, tmp_path: Path) -
     page.evaluate(DROP, ["drawing.geojson", base64.b64encode(file.read_bytes()).decode(), ""])
     page.wait_for_function("document.querySelector('#words').textContent.includes('highway')")
     again = rgb(taken(page, "map", tmp_path))
-    taken(page, "aux", tmp_path)
     assert read_image(drawn).grid.affine == transform
     assert (classify(again.astype(np.uint8)) == classify(255 - rgb(photo).astype(np.uint8))).mean() > 0.99
 

@@ -36,9 +36,11 @@ The page reads `draw.json`, or the same document inside of the one file:
         square_parks share of the blocks that are parks
         blocks     {use: [along, across]} of downtown, houses, industry, field
         lots       {use: {frontage, setback, length: [low, high], depth: [low, high], kept}}, shares of a lot
-    runtime     {"name", "version", "licence", "bytes"} of what runs the network
+    runtime     {"name", "version", "licence"} of what runs the network, and "bytes", of what of it is loaded for each
+                backend: {"wasm", "webgpu"}; without webgpu the page does not have that
     embedded    whether all of it is inside of one file
-    server      {"viewer": address of the map viewer} where a map server has the page, else null
+    server      {"viewer", "layer"} where a map server has the page and takes uploads, else null: the address of the map
+                viewer, and the layer whose model an upload gets
 """
 
 from __future__ import annotations
@@ -64,6 +66,11 @@ from terramorph.town import layout
 
 STATIC = Path(__file__).parent / "static"
 RUNTIME = "onnxruntime-web"
+_BACKENDS = {
+    "wasm": ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm.gz"),
+    "webgpu": ("ort.jspi.bundle.min.mjs", "ort-wasm-simd-threaded.jspi.wasm.gz"),
+}
+"""Files of the runtime that each backend loads."""
 PAGE, CONFIG = "index.html", "draw.json"
 _ONE_FILE = "inside.js"
 """Of the static files the one that only the one-file form has."""
@@ -224,15 +231,19 @@ def check_folder(out: Path) -> Path:
 
 
 def site_files(
-    models: list[WebModel], *, style: Style | None = None, viewer: str | None = None, embedded: bool = False
+    models: list[WebModel],
+    *,
+    style: Style | None = None,
+    server: dict[str, str] | None = None,
+    embedded: bool = False,
 ) -> tuple[dict[str, bytes], dict[str, Any]]:
     """The page's files by name, without `draw.json`, and what that holds.
 
     Args:
         models: see `write_site`.
         style: likewise.
-        viewer: address of the map viewer, relative to the page.
-        embedded: whether it becomes one file.
+        server: as `draw.json` has it; addresses are relative to the page.
+        embedded: whether it becomes one file, which is kept small: without WebGPU.
 
     Raises:
         ConfigError: if a model cannot be used.
@@ -248,16 +259,20 @@ def site_files(
         entries.append(model.described(content))
         files[entries[-1]["url"].removeprefix("./")] = content
     runtime = tomllib.loads((STATIC / "vendor/vendor.toml").read_text(encoding="utf-8"))[RUNTIME]
-    size = sum(len(files[f"vendor/{RUNTIME}/{name}"]) for name in runtime["files"])
+    loads = {backend: [f"vendor/{RUNTIME}/{name}" for name in names] for backend, names in _BACKENDS.items()}
+    if embedded:
+        for name in loads.pop("webgpu"):
+            del files[name]
+    sizes = {backend: sum(len(files[name]) for name in names) for backend, names in loads.items()}
     config = {
         "version": 1,
         "models": entries,
         "style": style_table(classic() if style is None else style),
         "table": tag_table(),
         "town": town_rules(),
-        "runtime": {"name": RUNTIME, "version": runtime["version"], "licence": runtime["licence"], "bytes": size},
+        "runtime": {"name": RUNTIME, "version": runtime["version"], "licence": runtime["licence"], "bytes": sizes},
         "embedded": embedded,
-        "server": None if viewer is None else {"viewer": viewer},
+        "server": server,
     }
     return files, config
 

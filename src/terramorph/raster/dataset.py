@@ -20,7 +20,7 @@ from terramorph.errors import RasterError
 from terramorph.raster.crs import to_odc_crs
 from terramorph.raster.quiet import quiet
 from terramorph.raster.storage import Remote, sentence
-from terramorph.raster.worldfile import read_crs, read_place
+from terramorph.raster.worldfile import read_crs, read_place, text_place
 
 GDAL_OPTIONS = {
     # World files and .tab are left to `read_place`: GDAL takes a damaged number in one for 0. Its drivers of PNG, JPEG
@@ -99,7 +99,7 @@ def open_dataset(path: Path) -> Iterator[Any]:
 
 
 def dataset_place(dataset: Any, path: Path | Remote) -> tuple[Affine, CRS | None] | None:
-    """Affine and CRS of a dataset: what it says itself (PAM's .aux.xml included), else what lies beside a file.
+    """Affine and CRS of a dataset: what it says itself, what lies beside its file, or what the texts of a PNG say.
 
     Raises:
         RasterError: If a file beside it is damaged.
@@ -108,4 +108,6 @@ def dataset_place(dataset: Any, path: Path | Remote) -> tuple[Affine, CRS | None
     if dataset.driver not in _PLACELESS and dataset.transform != Affine.identity():
         return dataset.transform, crs or (read_crs(path) if isinstance(path, Path) else None)
     place = None if isinstance(path, Remote) else read_place(path, (dataset.height, dataset.width))
+    if place is None and dataset.driver == "PNG":
+        place = text_place(path, dataset.tags())
     return None if place is None else (place[0], place[1] or crs)

@@ -28,7 +28,7 @@ from terramorph.raster.dataset import dataset_place, named_errors, open_dataset
 from terramorph.raster.layout import ReadOptions, layout_of, picked
 from terramorph.raster.orientation import exif_orientation, upright, upright_shape
 from terramorph.raster.raster import Raster
-from terramorph.raster.worldfile import read_place
+from terramorph.raster.worldfile import read_place, text_place
 from terramorph.raster.zipped import as_zipped, unpacked
 
 IMAGE_SUFFIXES: frozenset[str] = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"})
@@ -105,8 +105,10 @@ def read_image(path: str | Path, options: ReadOptions | None = None) -> Raster:
         with plugin(path) as image:
             _check_size(path, image.height, image.width)
             pixels, mask = _decode_pil(image)
+            texts = image.info
     pixels, mask, bands = picked(pixels, mask, path, options)
-    return _placed(Raster.from_pixels(pixels, mask=mask, bands=bands), path, read_place(path, mask.shape))
+    place = read_place(path, mask.shape) or text_place(path, texts)
+    return _placed(Raster.from_pixels(pixels, mask=mask, bands=bands), path, place)
 
 
 def probe_image(path: str | Path) -> tuple[int, int, int, str]:

@@ -8,7 +8,7 @@ The first of these that gives an affine is taken, in this order:
 4. a .map that OziExplorer would read.
 
 The CRS of the first two comes from a .prj, else from the SRS in the .aux.xml, else from a .tab or .map that puts the
-image in the same place. What a GeoTIFF says itself comes before all of them.
+image in the same place. What a GeoTIFF says itself comes before all of them, and the texts of a PNG after them.
 
 A world file holds six numbers, A D B E C F, one a line. C and F are the place of the *centre* of the first
 pixel (ESRI's convention, kept by GDAL, SAS.Planet and OziExplorer); a Grid's affine starts at its outer
@@ -18,7 +18,9 @@ corner.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 from affine import Affine
@@ -28,6 +30,7 @@ from rasterio.crs import CRS as RasterioCRS
 from terramorph.errors import RasterError
 from terramorph.raster.crs import to_odc_crs, to_rasterio_crs
 from terramorph.raster.mapfile import find_map_file, read_map_file, read_text
+from terramorph.raster.storage import Remote
 
 _SHORT = {
     ".jpg": (".jgw", ".jpgw", ".jpegw"),
@@ -78,6 +81,16 @@ def read_place(path: Path, shape: tuple[int, int] | None = None) -> tuple[Affine
     return None if beside is None else read_map_file(beside, shape)
 
 
+def text_place(path: Path | Remote, texts: Mapping[Any, Any]) -> tuple[Affine, CRS | None] | None:
+    """Affine and CRS that the texts of a PNG give under the names that an .aux.xml has for them, or None.
+
+    Raises:
+        RasterError: If they cannot be understood.
+    """
+    affine, crs = texts.get("GeoTransform"), texts.get("SRS")
+    return None if affine is None else (_geo_transform(path, affine), _parse_crs(path, crs) if crs else None)
+
+
 def read_crs(path: Path) -> CRS | None:
     """The CRS that a .prj or an .aux.xml beside an image gives, or None.
 
@@ -117,15 +130,18 @@ def _aux_root(aux: Path) -> ElementTree.Element:
 def _aux_affine(aux: Path) -> Affine | None:
     """The affine of an .aux.xml, or None if it holds none."""
     text = _aux_root(aux).findtext("GeoTransform")
-    if text is None:
-        return None
+    return None if text is None else _geo_transform(aux, text)
+
+
+def _geo_transform(file: Path | Remote, text: str) -> Affine:
+    """The affine of six numbers in GDAL's order."""
     try:
         numbers = [float(word) for word in text.split(",")]
     except ValueError:
         numbers = []
     if len(numbers) != 6 or not all(math.isfinite(n) for n in numbers):
-        raise RasterError(f"{aux}: the GeoTransform must hold six numbers; correct or remove it.")
-    return _invertible(aux, Affine.from_gdal(*numbers))
+        raise RasterError(f"{file}: the GeoTransform must hold six numbers; correct or remove it.")
+    return _invertible(file, Affine.from_gdal(*numbers))
 
 
 def _read_affine(world: Path) -> Affine:
@@ -141,7 +157,7 @@ def _read_affine(world: Path) -> Affine:
     return _invertible(world, Affine(a, b, c - (a + b) / 2, d, e, f - (d + e) / 2))
 
 
-def _invertible(file: Path, affine: Affine) -> Affine:
+def _invertible(file: Path | Remote, affine: Affine) -> Affine:
     """The affine, if its pixels have a size."""
     if affine.determinant == 0:
         raise RasterError(f"{file}: the pixel size in this file is 0; correct or remove it.")
@@ -165,7 +181,7 @@ def _crs_of_map(path: Path, affine: Affine, shape: tuple[int, int] | None) -> CR
     return crs
 
 
-def _parse_crs(file: Path, text: str) -> CRS:
+def _parse_crs(file: Path | Remote, text: str) -> CRS:
     """The CRS of a text: WKT, ESRI's dialect too, or an authority's code or a PROJ string, as some programs write."""
     text = text.strip().strip("\0").strip()
     wkt = "[" in text

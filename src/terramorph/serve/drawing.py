@@ -85,11 +85,13 @@ class DrawPage:
         from terramorph.interop import export_web
 
         with tempfile.TemporaryDirectory() as folder:
-            models = []
-            for number, name in enumerate(self._models()):
+            models, names = [], self._models()
+            for number, name in enumerate(names):
                 bundle = load_bundle(name, self._settings.allow)
                 models.append(WebModel.of(bundle, export_web(bundle, Path(folder) / f"{number}.onnx"), name))
-            files, config = site_files(models, viewer="../")
+            layer = next((one.name for one in self._settings.layers if one.model == names[0]), None)
+            takes = self._settings.uploads and layer is not None
+            files, config = site_files(models, server={"viewer": "../", "layer": layer} if takes else None)
         files[CONFIG] = json.dumps(config).encode()
         return {name: (content, f'"{hashlib.sha256(content).hexdigest()[:16]}"') for name, content in files.items()}
 

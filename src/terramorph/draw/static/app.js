@@ -1,5 +1,5 @@
 // The page: what is drawn, what is asked of the network, and what both are said to be.
-import { openEngine } from "./engine.js";
+import { backendOf, openEngine } from "./engine.js";
 import { Drawing, recall, remember } from "./drawing.js";
 import { Follower } from "./follow.js";
 import { Loading } from "./loading.js";
@@ -39,7 +39,7 @@ async function main() {
     wanted: () => ({ features: pen.ink.features ?? drawing.features, side: state.px, seed: state.seed, origin: state.place.origin(state.px) }),
     shown: (image, ms, features) => {
       const before = ms > 300 && !still && state.photo;
-      Object.assign(state, { image, before, since: performance.now(), answered: features, photo: asCanvas(image) });
+      Object.assign(state, { image, before, since: performance.now(), answered: features, photo: asCanvas(image), about: follower.engine.describe() });
       panes.paint();
       age(ms);
     },
@@ -50,11 +50,7 @@ async function main() {
       if (name === "failed") loading.failed(text, () => follower.nudge());
     },
   });
-  const loading = new Loading(config, model, async (onProgress) => {
-    const engine = await openEngine(config, { onProgress, direction: "map2sat" });
-    state.about = engine.describe();
-    follower.start(engine);
-  });
+  const loading = new Loading(config, model, async (onProgress) => follower.start(await openEngine(config, { onProgress })));
   pen = new Pen(drawing, panes, {
     told: announce,
     changed: () => {
@@ -130,9 +126,9 @@ async function main() {
   takeFiles(app, openEngine);
   await begin(app);
   honest(model);
-  document.body.dataset.ready = "yes";
   addEventListener("hashchange", () => begin(app));
-  loading.offer();
+  loading.offer(await backendOf(config));
+  document.body.dataset.ready = "yes";
 
   function age(ms) {
     const { backend, threads, isolated } = state.about;

@@ -10,32 +10,43 @@
 // window, rejects with an AbortError. All other errors are an Error with one sentence for people.
 import { readBytes, startWorker } from "./files.js";
 
-const RUNTIME = "./vendor/onnxruntime-web/ort.wasm.bundle.min.mjs";
-const WASM = "./vendor/onnxruntime-web/ort-wasm-simd-threaded.wasm.gz";
+// Of each backend a script and the WebAssembly that it runs; that of WebGPU has the other's backend too.
+const RUNTIMES = {
+  wasm: ["./vendor/onnxruntime-web/ort.wasm.bundle.min.mjs", "./vendor/onnxruntime-web/ort-wasm-simd-threaded.wasm.gz"],
+  webgpu: ["./vendor/onnxruntime-web/ort.jspi.bundle.min.mjs", "./vendor/onnxruntime-web/ort-wasm-simd-threaded.jspi.wasm.gz"],
+};
 const MOST_THREADS = 4;
 const PATIENCE = 30_000; // milliseconds
+
+// "webgpu" where the page has it, WebAssembly can wait for it, and no processor plays the graphics card; else "wasm".
+export async function backendOf({ runtime }) {
+  if (!runtime.bytes.webgpu || !WebAssembly.Suspending) return "wasm";
+  const adapter = await navigator.gpu?.requestAdapter().catch(() => null);
+  return adapter && !adapter.info.isFallbackAdapter ? "webgpu" : "wasm";
+}
 
 export async function openEngine(config, { onProgress = () => {}, direction = "map2sat" } = {}) {
   const model = config.models.find((one) => one.direction === direction);
   if (!model) throw new Error(`This page has no model of direction ${direction}.`);
   if (typeof WebAssembly !== "object") throw new Error("This browser has no WebAssembly, on which the network runs; use another one.");
   if (typeof DecompressionStream !== "function") throw new Error("This browser is too old to unpack the network; update it.");
-  const total = model.bytes + config.runtime.bytes;
+  const backend = await backendOf(config), [runtime, binary] = RUNTIMES[backend], total = model.bytes + config.runtime.bytes[backend];
   let loaded = 0;
   const told = (more) => onProgress(Math.min(loaded += more, total), total);
-  const [wasm, network] = await Promise.all([readBytes(WASM, told), readBytes(model.url, told)]);
+  const [wasm, network] = await Promise.all([readBytes(binary, told), readBytes(model.url, told)]);
   onProgress(total, total); // the rest are scripts
   const isolated = globalThis.crossOriginIsolated === true;
   const threads = isolated && !onIos() ? Math.min(navigator.hardwareConcurrency || 1, MOST_THREADS) : 1;
   const facts = { window: model.window, halo: model.halo, overlap: model.overlap, stride: model.stride, noise_bands: model.noise_bands };
-  const opening = { runtime: RUNTIME, wasm, network, facts };
-  // Where threads hang or are not allowed, one does.
-  const worker = (threads > 1 && (await opened({ ...opening, threads }).catch(() => null))) || (await opened({ ...opening, threads: 1 }));
-  return new Engine(worker, { backend: "wasm", threads: worker.threads, isolated, model: model.name, bytes: total, windows: [0, 0] });
+  const opening = { runtime, wasm, network, facts };
+  // Where the graphics card or threads hang or are not allowed, one thread does.
+  const more = (threads > 1 || backend === "webgpu") && (await opened({ ...opening, backend, threads }, PATIENCE).catch(() => null));
+  const worker = more || (await opened({ ...opening, backend: "wasm", threads: 1 }));
+  return new Engine(worker, { ...worker.opened, isolated, model: model.name, bytes: total, windows: [0, 0] });
 }
 
-// A worker in which the network is open.
-function opened(opening) {
+// A worker in which the network is open, within so many milliseconds.
+function opened(opening, patience = 0) {
   let worker;
   try {
     worker = startWorker("./worker.js");
@@ -47,12 +58,12 @@ function opened(opening) {
       worker.terminate();
       reject(new Error(text));
     };
-    const timer = opening.threads > 1 && setTimeout(() => failed("Threads do not start here."), PATIENCE);
+    const timer = patience && setTimeout(() => failed("The network does not start here."), patience);
     worker.onmessage = ({ data }) => {
       if (data.awake) return worker.postMessage({ open: opening });
       clearTimeout(timer);
       if (!data.ready) return failed(sentence(data.failed));
-      worker.threads = data.ready.threads;
+      worker.opened = data.ready;
       resolve(worker);
     };
     worker.onerror = () => failed("The network's worker could not be started; load the page again.");
@@ -99,7 +110,7 @@ class Engine {
     one.reject(new DOMException("A newer drawing is being translated.", "AbortError"));
   }
 
-  #answered({ id, pixels, error, computed, windows }) {
+  #answered({ id, pixels, error, computed, windows, backend }) {
     const one = this.#waiting.get(id);
     if (!one) return;
     if (error) {
@@ -108,7 +119,7 @@ class Engine {
     } else if (!pixels) this.#drop(id, one);
     else {
       this.#waiting.delete(id);
-      this.#about.windows = [computed, windows];
+      Object.assign(this.#about, { backend, windows: [computed, windows] });
       one.resolve(new ImageData(pixels, one.width, one.height));
     }
   }

@@ -9,12 +9,12 @@ export class Loading {
   // `open(onProgress)` brings the network.
   constructor(config, model, open) {
     Object.assign(this, { config, model, open });
-    this.bytes = model.bytes + (config.runtime?.bytes ?? 0);
     $("model-line").textContent = `${model.name}: ${size(model.bytes)}, ${model.metres_per_pixel ?? 1} m a pixel. ${model.licence ?? ""}`;
   }
 
-  // Load at once where all is on board or was loaded before; otherwise say the size and wait.
-  offer() {
+  // Load at once where all is on board or was loaded before; otherwise say the size, which depends on the backend, and wait.
+  offer(backend) {
+    this.bytes = this.model.bytes + this.config.runtime.bytes[backend];
     let agreed = false;
     try { agreed = localStorage.getItem(AGREED) === this.#key; } catch { /* then it is asked again */ }
     if (this.config.embedded || agreed) { this.#load(); return; }

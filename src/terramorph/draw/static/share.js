@@ -12,17 +12,32 @@ export function save(content, name, type) {
   setTimeout(() => URL.revokeObjectURL(link.href), 10000);
 }
 
-// ImageData as a PNG.
-export function png(image) {
+// ImageData as a PNG with texts: {keyword: text}, in letters of Latin-1.
+export async function png(image, texts = {}) {
   const canvas = new OffscreenCanvas(image.width, image.height);
   canvas.getContext("2d").putImageData(image, 0, 0);
-  return canvas.convertToBlob();
+  const plain = new Uint8Array(await (await canvas.convertToBlob()).arrayBuffer()), head = 8 + 25;  // signature, IHDR
+  return new Blob([plain.subarray(0, head), ...Object.entries(texts).map(textChunk), plain.subarray(head)], { type: "image/png" });
 }
 
-// What GDAL, QGIS and terramorph read beside a picture: its CRS, and where its pixels lie.
-export function placeFile(place, side) {
+function textChunk([keyword, text]) {
+  const body = Uint8Array.from(`tEXt${keyword}\0${text}`, (letter) => letter.charCodeAt(0)), chunk = new Uint8Array(body.length + 8);
+  const view = new DataView(chunk.buffer);
+  let sum = -1;
+  for (const byte of body) {
+    sum ^= byte;
+    for (let bit = 0; bit < 8; bit++) sum = (sum >>> 1) ^ (sum & 1 && 0xedb88320);
+  }
+  view.setUint32(0, body.length - 4);
+  chunk.set(body, 4);
+  view.setUint32(4 + body.length, ~sum);
+  return chunk;
+}
+
+// Where the pixels of a square lie, as GDAL says it; terramorph reads it from the texts of a PNG.
+export function placeTexts(place, side) {
   const [east, north] = place.middle, { metres } = place, half = side / 2 * metres;
-  return `<PAMDataset><SRS>EPSG:${place.epsg}</SRS><GeoTransform>${[east - half, metres, 0, north + half, 0, -metres].join(", ")}</GeoTransform></PAMDataset>\n`;
+  return { SRS: `EPSG:${place.epsg}`, GeoTransform: [east - half, metres, 0, north + half, 0, -metres].join(", ") };
 }
 
 // Drawing and photograph side by side, with a line that says what it is.
@@ -68,10 +83,10 @@ export async function fromLink(hash) {
   } catch { throw new Error("The link is damaged: its drawing cannot be read. Ask for it again, or begin with a sample."); }
 }
 
-// A GeoTIFF of a picture in its place: one strip, not compressed, UTM on WGS 84.
-export function geoTiff(image, place) {
+// A GeoTIFF of a picture in its place: one strip, not compressed, UTM on WGS 84, with a description in ASCII.
+export function geoTiff(image, place, description) {
   const { width, height, data } = image, rows = width * height, head = 8 + 2 + 12 * 14 + 4, { metres } = place;
-  const note = "TERRAMORPH_SYNTHETIC=yes\0", keys = [1, 1, 0, 3, 1024, 0, 1, 1, 1025, 0, 1, 1, 3072, 0, 1, place.epsg];
+  const note = `${description}\0`, keys = [1, 1, 0, 3, 1024, 0, 1, 1, 1025, 0, 1, 1, 3072, 0, 1, place.epsg];
   const tie = [0, 0, 0, place.middle[0] - width / 2 * metres, place.middle[1] + height / 2 * metres, 0], scale = [metres, metres, 0];
   const at = { bits: head, scale: head + 8, tie: head + 8 + 24, keys: head + 8 + 72, note: head + 8 + 72 + 32 };
   const begin = at.note + note.length + note.length % 2, bytes = new Uint8Array(begin + 3 * rows), view = new DataView(bytes.buffer);

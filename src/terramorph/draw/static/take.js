@@ -1,7 +1,7 @@
 // The menu of what can be taken along, the card of the model, and the drawing's place on Earth.
 import { toGeoJson } from "./geojson.js";
 import { Place } from "./place.js";
-import { geoTiff, png, save, sideBySide, toLink, placeFile } from "./share.js";
+import { geoTiff, placeTexts, png, save, sideBySide, toLink } from "./share.js";
 import { $, announce, notice } from "./ui.js";
 
 export function takeAlong(app) {
@@ -11,15 +11,17 @@ export function takeAlong(app) {
     if (!state.image) throw new Error("There is no photograph yet; load the network first.");
     return state.image;
   };
+  const texts = () => (state.read ? {} : placeTexts(state.place, state.px));
+  const placed = (image, description) => {
+    if (state.read) throw new Error("The picture is yours and has no place of the drawing; go back to the drawing first.");
+    return geoTiff(image(), state.place, description);
+  };
   const acts = {
     beside: async () => save(await sideBySide(app.map(), photo(), line()), "side-by-side.png"),
-    photo: async () => save(await png(photo()), "photograph.png"),
-    map: async () => save(await png(app.map()), "map.png"),
-    aux: () => save(placeFile(state.place, state.px), "map.png.aux.xml", "application/xml"),
-    tif: () => {
-      if (state.read) throw new Error("The picture is yours and not the photograph of the drawing; go back to the drawing first.");
-      save(geoTiff(photo(), state.place), "photograph.tif");
-    },
+    photo: async () => save(await png(photo(), texts()), "photograph.png"),
+    map: async () => save(await png(app.map(), texts()), "map.png"),
+    "photo-tif": () => save(placed(photo, "TERRAMORPH_SYNTHETIC=yes"), "photograph.tif"),
+    "map-tif": () => save(placed(app.map, "A drawn map"), "map.tif"),
     geojson: () => {
       const about = { model: state.model.name, seed: state.seed, note: line() };
       save(JSON.stringify(toGeoJson(drawing.features, renderer, state.place, state.px, about)), "drawing.geojson", "application/geo+json");
@@ -35,6 +37,7 @@ export function takeAlong(app) {
       }
     },
     open: () => $("file").click(),
+    viewer: async () => { location.href = await sent(config.server, placed(app.map, "A drawn map")); },
     place: () => {
       [$("longitude").value, $("latitude").value] = state.place.degrees.map((value) => value.toFixed(5));
       $("placing").showModal();
@@ -50,17 +53,20 @@ export function takeAlong(app) {
     try {
       const degrees = [$("longitude"), $("latitude")].map((field) => (field.value.trim() ? Number(field.value) : NaN));
       app.set({ place: new Place(renderer.metres, degrees) });
-      viewer();
       announce("Placed.");
     } catch (error) { event.preventDefault(); notice(error.message); }
   };
-  const viewer = () => {
-    const [longitude, latitude] = state.place.degrees, zoom = Math.log2(156543.03 * Math.cos(latitude * Math.PI / 180) / renderer.metres) - 1;
-    $("viewer").hidden = !(config.server && state.place.chosen);
-    if (config.server) $("viewer").href = `${config.server.viewer}#map=${zoom.toFixed(2)}/${latitude.toFixed(5)}/${longitude.toFixed(5)}`;
-  };
-  $("take").addEventListener("toggle", viewer);
+  document.querySelector("[data-take=viewer]").hidden = !config.server;
   $("chip").onclick = () => { card(state); $("about").showModal(); };
+}
+
+// Sends a map to the server's viewer, as a layer with the model of another; its address there.
+async function sent({ viewer, layer }, map) {
+  notice("Sending the map to the viewer …");
+  const request = { method: "PUT", body: map, headers: { "X-Terramorph": "upload" } };
+  const answer = await fetch(`${viewer}uploads?${new URLSearchParams({ layer })}`, request);
+  if (answer.status !== 201) throw new Error(await answer.text());
+  return `${viewer}#${new URLSearchParams({ layer: (await answer.json()).layer })}`;
 }
 
 function card({ model, about }) {

@@ -1,19 +1,42 @@
-// Runs the network beside the page: ONNX Runtime on WebAssembly.
+// Runs the network beside the page: ONNX Runtime on WebGPU or WebAssembly.
 import { addressOf } from "./files.js";
 import { groundNoise } from "./noise.js";
 import { blended, cropped, windowsOf } from "./windows.js";
 
-let ort = null, session = null, model = null;
+const TRUSTED = 0.02; // of WebGPU, whose sums run in another order: mean difference to WebAssembly, of a range from -1 to 1
+
+let ort = null, model = null, session = null, backend = null, reopen = null;
 let kept = new Map(); // what windows were made of and what became of them, so that only what changed is computed again
 let wanted = 0; // number of the newest request
 
-async function open({ runtime, wasm, network, threads, facts }) {
+async function open({ backend: wanted, runtime, wasm, network, threads, facts }) {
   ort = await import(addressOf(runtime));
   ort.env.logLevel = "error";
   Object.assign(ort.env.wasm, { wasmBinary: wasm, numThreads: threads, proxy: false });
   model = facts;
-  session = await ort.InferenceSession.create(network, { executionProviders: ["wasm"], graphOptimizationLevel: "all", logSeverityLevel: 3 });
-  return { threads: ort.env.wasm.numThreads };
+  const create = (name) => ort.InferenceSession.create(network, { executionProviders: [name], graphOptimizationLevel: "all", logSeverityLevel: 3 });
+  [session, backend] = [await create("wasm"), "wasm"];
+  if (wanted === "webgpu") await tryGpu(create);
+  return { backend, threads: ort.env.wasm.numThreads };
+}
+
+// WebGPU takes over if it makes a small picture as WebAssembly does; the first that it fails at is the last it is given.
+async function tryGpu(create) {
+  const side = 2 * model.stride, column = { start: 0, stop: side }, place = { x: 0, y: 0, seed: 0 };
+  const bytes = Uint8Array.from({ length: 3 * side * side }, (_, at) => (at * 7919) % 256), plain = session;
+  try {
+    const expected = await predicted(bytes, { row: column, column }, place);
+    session = await create("webgpu");
+    const found = await predicted(bytes, { row: column, column }, place);
+    const apart = found.reduce((sum, value, at) => sum + Math.abs(value - expected[at]), 0) / found.length;
+    if (!(apart < TRUSTED)) throw new Error(`WebGPU is ${apart} off.`);
+    backend = "webgpu";
+    await plain.release();
+    reopen = async () => { [session, backend, reopen] = [await create("wasm"), "wasm", null]; };
+  } catch (error) {
+    console.info(`WebGPU is not used: ${error?.message ?? error}`);
+    session = plain;
+  }
 }
 
 async function translate(job) {
@@ -35,7 +58,7 @@ async function translate(job) {
     outputs.push(output);
   }
   kept = fresh;
-  return { pixels: blended(width, height, windows, outputs), computed, windows: windows.length };
+  return { pixels: blended(width, height, windows, outputs), computed, windows: windows.length, backend };
 }
 
 async function predicted(bytes, { row, column }, place) {
@@ -46,8 +69,15 @@ async function predicted(bytes, { row, column }, place) {
     const noise = groundNoise(width, height, model.noise_bands, place);
     inputs.noise = new ort.Tensor("float32", noise, [1, model.noise_bands, height, width]);
   }
-  const { target } = await session.run(inputs);
-  const output = target.data.slice();
+  let made;
+  try {
+    made = await session.run(inputs);
+  } catch (error) {
+    if (!reopen) throw error;
+    await reopen(); // the graphics card is gone or full
+    made = await session.run(inputs);
+  }
+  const { target } = made, output = target.data.slice();
   target.dispose();
   return output;
 }
