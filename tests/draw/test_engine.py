@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -33,8 +33,9 @@ from terramorph.translate import Model, load
 from terramorph.translate.noise import ground_noise
 
 from ..chromium import needs_chromium, playwright
+from ..interop.test_web import make
 
-pytest.importorskip("onnx")
+onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 NODE = shutil.which("node")
 needs_node = pytest.mark.skipif(NODE is None, reason="scripts are run by node")
@@ -118,9 +119,17 @@ def folder(town_model: WebModel, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return write_site([town_model], tmp_path_factory.mktemp("page") / "site")
 
 
+@pytest.fixture(scope="session")
+def narrow(tmp_path_factory: pytest.TempPathFactory) -> WebModel:
+    """A network of the town's kind that is soon run, with weights of chance."""
+    folder = tmp_path_factory.mktemp("narrow")
+    network = export_web(make("lite-unet", width=20, noise=4), folder / "narrow.onnx", store="int8")
+    return WebModel(network, "narrow")
+
+
 @pytest.fixture
-def isolated(folder: Path) -> Iterator[str]:
-    """Address of a server of the folder that isolates its pages; empty.html is one more."""
+def isolated(folder: Path, narrow: WebModel) -> Iterator[str]:
+    """Address of a server of the folder that isolates its pages; empty.html is one more, all.json has `narrow` too."""
 
     class Handler(SimpleHTTPRequestHandler):
         def end_headers(self) -> None:
@@ -131,6 +140,11 @@ def isolated(folder: Path) -> Iterator[str]:
         def log_message(self, *_: Any) -> None:
             pass
 
+    model = narrow.network.read_bytes()
+    config = json.loads((folder / "draw.json").read_text())
+    config["models"].append({**narrow.described(model), "url": "./narrow.onnx", "direction": "narrow"})
+    (folder / "narrow.onnx").write_bytes(model)
+    (folder / "all.json").write_text(json.dumps(config))
     (folder / "empty.html").write_text("<title>empty</title>")
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder))) as server:
         thread = threading.Thread(target=server.serve_forever)
@@ -138,7 +152,8 @@ def isolated(folder: Path) -> Iterator[str]:
         yield f"http://127.0.0.1:{server.server_port}/"
         server.shutdown()
         thread.join()
-    (folder / "empty.html").unlink()
+    for name in ("empty.html", "all.json", "narrow.onnx"):
+        (folder / name).unlink()
 
 
 def test_a_folder_is_a_page_and_nothing_else(town_model: WebModel, folder: Path, tmp_path: Path) -> None:
@@ -151,7 +166,8 @@ def test_a_folder_is_a_page_and_nothing_else(town_model: WebModel, folder: Path,
     assert "procedural towns" in model["trained_on"]
     assert "Free to use" in model["licence"]
     assert (folder / "vendor/onnxruntime-web/LICENSE").is_file()
-    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 9.5e6
+    for backend, size in config["runtime"]["bytes"].items():  # what a visitor loads
+        assert model["bytes"] + size < (9.2e6 if backend == "wasm" else 9.7e6)
     written = write_site([town_model], folder)  # again, over the earlier one
     assert len(list(written.glob("*.onnx.gz"))) == 1
     (tmp_path / "mine.txt").write_text("mine")
@@ -167,42 +183,37 @@ def test_a_folder_is_a_page_and_nothing_else(town_model: WebModel, folder: Path,
 @pytest.mark.browser
 @needs_chromium
 def test_pictures_are_those_of_translate(
-    browser: playwright.Browser, isolated: str, town_model: WebModel, small_town: Town
+    browser: playwright.Browser, isolated: str, town_model: WebModel, narrow: WebModel, small_town: Town
 ) -> None:
     context = browser.new_context()
     page = context.new_page()
-    page.goto(isolated + "empty.html")
-    page.evaluate("""async () => {
-      const { openEngine } = await import("./engine.js"), config = await (await fetch("./draw.json")).json();
-      window.progress = [];
-      const onProgress = (...so_far) => window.progress.push(so_far);
-      window.engine = await openEngine(config, { onProgress });
-    }""")
+    opened(page, isolated, "map2sat")
     progress = page.evaluate("window.progress")
     assert progress[-1][0] == progress[-1][1] > 7e6
-    drawn = np.ascontiguousarray(small_town.map().pixels[:, :384, :384])
+    drawn = small_town.map().pixels
     exact, whole = load(town_model.network, seed=3), load("town-map2sat", seed=3, precision="fp32")
-
     found, about = translated(page, drawn[:, :256, :200], seed=3, origin=[0, 0])
     assert about["isolated"]
-    assert about["windows"] == [1, 1]
+    assert (about["backend"], about["windows"]) == ("wasm", [1, 1])
     pixels = np.ascontiguousarray(drawn[:, :256, :200])
     assert apart(found, exact.translate(pixels)) <= 1
     assert np.abs(found - whole.translate(pixels)).mean() <= 2  # of 8 bits, and of the noise that they share
+    page.evaluate("window.engine.close()")
 
+    opened(page, isolated, "narrow")
+    drawn, exact = np.ascontiguousarray(drawn[:, :512, :512]), load(narrow.network, seed=3)
+    place = _placed(499_872, -5_818_877, 512, 512)
     found, about = translated(page, drawn, seed=3, origin=[499_872, -5_818_877])
-    raster = Raster.from_pixels(drawn, _placed(499_872, -5_818_877, 384, 384))
-    assert about["windows"] == [4, 4]
-    assert apart(found, tiled(exact, raster)) <= 1
+    assert about["windows"] == [25, 25]
+    assert apart(found, tiled(exact, Raster.from_pixels(drawn, place))) <= 1
 
     changed = drawn.copy()
     changed[:, 20:40, 20:40] = 255
     again, about = translated(page, changed, seed=3, origin=[499_872, -5_818_877])
-    assert about["windows"] == [1, 4]
-    raster = Raster.from_pixels(changed, _placed(499_872, -5_818_877, 384, 384))
-    assert apart(again, tiled(exact, raster)) <= 1
-    assert not np.array_equal(again[:, :128, :128], found[:, :128, :128])
-    assert np.array_equal(again[:, 256:, 256:], found[:, 256:, 256:])
+    assert about["windows"] == [1, 25]
+    assert apart(again, tiled(exact, Raster.from_pixels(changed, place))) <= 1
+    assert not np.array_equal(again[:, :64, :64], found[:, :64, :64])
+    assert np.array_equal(again[:, 128:, 128:], found[:, 128:, 128:])
 
     aborted = page.evaluate("""async () => {
       const image = new ImageData(64, 64), calls = [0, 1, 2].map((seed) => window.engine.translate(image, { seed }));
@@ -239,6 +250,68 @@ def test_one_file_needs_no_network(browser: playwright.Browser, town_model: WebM
     context.close()
 
 
+@pytest.mark.browser
+@needs_chromium
+def test_webgpu_is_tried_before_it_is_trusted(start_chromium: Callable[..., Any], isolated: str, folder: Path) -> None:
+    """On a graphics card in software, which takes long for a network and not for one convolution."""
+    weight = np.random.default_rng(0).normal(0, 0.1, (3, 7, 3, 3)).astype(np.float32)
+    graph = onnx.helper.make_graph(
+        [
+            onnx.helper.make_node("Concat", ["source", "noise"], ["both"], axis=1),
+            onnx.helper.make_node("Conv", ["both", "weight"], ["made"], pads=[1, 1, 1, 1]),
+            onnx.helper.make_node("Tanh", ["made"], ["target"]),
+        ],
+        "one",
+        [
+            onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, count, "h", "w"])
+            for name, count in (("source", 3), ("noise", 4))
+        ],
+        [onnx.helper.make_tensor_value_info("target", onnx.TensorProto.FLOAT, [1, 3, "h", "w"])],
+        [onnx.numpy_helper.from_array(weight, "weight")],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    (folder / "narrow.onnx").write_bytes(model.SerializeToString())
+    browser = start_chromium("--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--enable-features=Vulkan")
+    pixels, made = np.random.default_rng(1).integers(0, 256, (3, 64, 64), np.uint8), {}
+    for case in ("software", "card", "wrong"):
+        page = browser.new_page()
+        if case != "software":  # which is not worth it, so that the page does not take it
+            page.add_init_script("Object.defineProperty(GPUAdapterInfo.prototype, 'isFallbackAdapter', {value: false})")
+        changed(page, "engine.js", "PATIENCE = 30_000", "PATIENCE = 300_000")  # of a busy machine
+        if case == "wrong":
+            changed(page, "worker.js", "TRUSTED = 0.02", "TRUSTED = -1")
+        opened(page, isolated, "narrow")
+        made[case], about = translated(page, pixels, seed=1, origin=[0, 0])
+        assert about["backend"] == ("webgpu" if case == "card" else "wasm"), case
+        page.close()
+    assert np.array_equal(made["software"], made["wrong"])
+    assert np.abs(made["card"] - made["software"]).max() <= 1
+    assert made["card"].std() > 5
+
+
+def changed(page: playwright.Page, name: str, old: str, new: str) -> None:
+    """Has a script of the page say something else."""
+    text = (STATIC / name).read_text()
+    assert old in text
+    body, headers = text.replace(old, new), {"Cross-Origin-Embedder-Policy": "require-corp"}
+    content = {"body": body, "headers": headers, "content_type": "text/javascript"}
+    page.route(f"**/{name}", lambda route: route.fulfill(**content))
+
+
+def opened(page: playwright.Page, address: str, direction: str) -> None:
+    """Opens the engine on a page without the rest of it."""
+    page.goto(address + "empty.html")
+    page.evaluate(
+        """async (direction) => {
+      const { openEngine } = await import("./engine.js"), config = await (await fetch("./all.json")).json();
+      window.progress = [];
+      const onProgress = (...so_far) => window.progress.push(so_far);
+      window.engine = await openEngine(config, { onProgress, direction });
+    }""",
+        direction,
+    )
+
+
 def translated(
     page: playwright.Page, pixels: NDArray[np.uint8], **how: Any
 ) -> tuple[NDArray[np.int64], dict[str, Any]]:
@@ -252,8 +325,8 @@ def translated(
 
 
 def tiled(model: Model, raster: Raster) -> NDArray[np.uint8]:
-    """As `terramorph translate --window 256 --overlap 64`."""
-    return model.translate(raster, window=256, overlap=64).pixels
+    """As `terramorph translate --window 128 --overlap 32`."""
+    return model.translate(raster, window=128, overlap=32).pixels
 
 
 def apart(found: NDArray[np.int64], expected: NDArray[np.uint8]) -> int:

@@ -46,7 +46,7 @@ def answered(page: playwright.Page) -> None:
 
 def words(page: playwright.Page) -> str:
     """What the page says is drawn."""
-    return str(page.locator("#words").inner_text())
+    return str(page.locator("#words").inner_text()).replace("\xa0", " ")
 
 
 def taken(page: playwright.Page, name: str, folder: Path) -> Path:
@@ -294,6 +294,32 @@ def test_files_lie_where_the_drawing_is_placed(opened: Opened, tmp_path: Path) -
     again = rgb(taken(page, "map", tmp_path))
     assert read_image(drawn).grid.affine == transform
     assert (classify(again.astype(np.uint8)) == classify(255 - rgb(photo).astype(np.uint8))).mean() > 0.99
+
+
+def test_the_map_opens_in_the_viewer_of_a_server(opened: Opened, tmp_path: Path) -> None:
+    assert opened().locator("[data-take=viewer]").is_hidden()
+    page, sent = opened(config=page_config(server={"viewer": "../", "layer": "maps"})), []
+
+    def take(route: playwright.Route) -> None:
+        sent.append(route.request)
+        answers = [(400, "A pixel is 1 m and the model wants 2."), (201, '{"layer": "upload-1"}')]
+        status, body = answers[len(sent) - 1]
+        route.fulfill(status=status, body=body)
+
+    page.route("http://localhost/uploads?layer=maps", take)
+    page.route("http://localhost/", lambda route: route.fulfill(body="<title>viewer</title>", content_type="text/html"))
+    drawn = rgb(taken(page, "map", tmp_path))
+    for _ in range(2):
+        page.locator("#take summary").click()
+        page.locator("[data-take=viewer]").click()
+        if len(sent) == 1:
+            playwright.expect(page.locator("#notice")).to_have_text("A pixel is 1 m and the model wants 2.")
+    page.wait_for_url("http://localhost/#layer=upload-1")
+    assert [(one.method, one.headers["x-terramorph"]) for one in sent] == 2 * [("PUT", "upload")]
+    (tmp_path / "sent.tif").write_bytes(sent[1].post_data_buffer)
+    found = read_image(tmp_path / "sent.tif")
+    assert np.array_equal(found.pixels, drawn.transpose(2, 0, 1))
+    assert found.grid == read_image(tmp_path / "map.png").grid
 
 
 def test_an_export_of_openstreetmap_becomes_the_drawing(opened: Opened, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ def test_the_page_is_served(
     bundle = type(bundle)(bundle.network, bundle.header.model_copy(update={"direction": "BtoA"}))
     back = bundle.save(tmp_path / "back.safetensors")
     layers = tuple(LayerSettings(name=path.stem, model=str(path), source=str(sides[1])) for path in (back, model_path))
-    with serving(settings(layers=layers)) as client:
+    with serving(settings(layers=layers, uploads=True)) as client:
         sent = client.get("draw")
         assert (sent.status, sent.headers["location"]) == (307, "draw/")
         page = client.get("draw/")
@@ -35,7 +35,7 @@ def test_the_page_is_served(
         assert "'wasm-unsafe-eval'" in page.headers["content-security-policy"]
         config = client.json("draw/draw.json")
         assert [one["direction"] for one in config["models"]] == ["map2sat", "sat2map"]
-        assert config["server"] == {"viewer": "../"}
+        assert config["server"] == {"viewer": "../", "layer": "back"}
         for one in config["models"]:
             network = client.get("draw/" + one["url"])
             assert hashlib.sha256(network.data).hexdigest() == one["sha256"]

@@ -107,7 +107,7 @@ async function main() {
       const seen = Object.entries(shares).filter(([, share]) => share >= 0.005).sort((a, b) => b[1] - a[1]);
       const words = drawing.words(panes.ground);
       $("words").textContent = `${words[0].toUpperCase()}${words.slice(1)} on ${Math.round(panes.ground)} × ${Math.round(panes.ground)} m: ` +
-        `${seen.map(([name, share]) => `${Math.round(100 * share)} % ${name}`).join(", ")}.`;
+        `${seen.map(([name, share]) => `${Math.round(100 * share)}\u00a0%\u00a0${name}`).join(", ")}.`;
       tools.update();
       if (!remember(drawing.features, app.settings())) notice("This browser keeps nothing of this page: save the drawing before you leave.");
     },
