@@ -2,6 +2,7 @@
 
     python benchmarks/draw.py                    the model of the town, about two minutes on two cores
     python benchmarks/draw.py --model map2sat
+    python benchmarks/draw.py --webgpu       a U-Net 256 of width 16 on a graphics card in software, minutes; alone
 
 Native ONNX Runtime and the page take turns in one run, so that their ratio holds on a busy machine too.
 """
@@ -21,15 +22,18 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnxruntime
+import torch
 from playwright.sync_api import Page, sync_playwright
 from rich.console import Console
 from rich.table import Table
 
-from terramorph.bundle import load_bundle
+from terramorph.bundle import Bands, Bundle, load_bundle
 from terramorph.draw import WebModel, write_one_file, write_site
 from terramorph.geo import Grid
 from terramorph.interop import export_web
+from terramorph.networks import build_network, initialize
 from terramorph.town import make_town
 from terramorph.translate.noise import ground_noise
 
@@ -44,6 +48,14 @@ ONE = """async (seed) => {
   const image = new ImageData(256, 256).data.map((_, at) => (at * 7919 + seed * 31) % 256), begun = performance.now();
   await window.engine.translate(new ImageData(image, 256, 256), { seed });
   return (performance.now() - begun) / 1000;
+}"""
+
+
+TILE = """async (seed) => {
+  const image = new ImageData(256, 256).data.map((_, at) => (at * 7919 + seed * 31) % 256), begun = performance.now();
+  const { data } = await window.engine.translate(new ImageData(image, 256, 256), { seed });
+  const seconds = (performance.now() - begun) / 1000;
+  return { seconds, backend: window.engine.describe().backend, values: [...data].filter((_, at) => at % 4 < 3) };
 }"""
 
 
@@ -96,13 +108,52 @@ def opened(page: Page, address: str) -> dict[str, Any]:
     return made
 
 
+def webgpu() -> None:
+    """Prints what one tile is on WebGPU beside WebAssembly, and how long it takes where a processor is the card."""
+    rgb = Bands(names=("red", "green", "blue"))
+    network = build_network("unet256", width=16)
+    initialize(network, torch.Generator().manual_seed(0), gain=0.04)
+    bundle = Bundle.of(network.requires_grad_(False), "unet256", source=rgb, target=rgb, size=256, direction="BtoA")
+    table = Table("backend", "to open", "one tile", "mean", title="U-Net 256 of width 16, 256 px")
+    flags = ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--enable-features=Vulkan"]
+    values = {}
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as driver:
+        web = export_web(bundle, Path(folder) / "web.onnx", store="fp16")
+        site = write_site([WebModel(web, "U-Net 256")], Path(folder) / "site")
+        engine = (site / "engine.js").read_text()
+        (site / "engine.js").write_text(engine.replace("PATIENCE = 30_000", "PATIENCE = 900_000"))
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *flags])
+        with served(site, isolated=False) as address:
+            for backend in ("wasm", "webgpu"):
+                page = browser.new_page()
+                page.set_default_timeout(0)
+                if backend == "webgpu":
+                    page.add_init_script(
+                        "Object.defineProperty(GPUAdapterInfo.prototype, 'isFallbackAdapter', {value: false})"
+                    )
+                begun = time.perf_counter()
+                opened(page, address)
+                begun, made = time.perf_counter() - begun, page.evaluate(TILE, 0)
+                values[backend] = np.array(made["values"]) / 127.5 - 1
+                mean = f"{values[backend].mean():.6f}"
+                table.add_row(made["backend"], f"{begun:.1f} s", f"{made['seconds']:.1f} s", mean)
+                page.close()
+        browser.close()
+    apart = np.abs(values["webgpu"] - values["wasm"])
+    Console().print(table, f"largest difference {127.5 * apart.max():.0f} grey levels, mean {127.5 * apart.mean():.1e}")
+
+
 def main() -> None:
     """Prints a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="town-map2sat", help="a model that makes photographs of maps")
     parser.add_argument("--store", default="int8", choices=("int8", "fp16"))
     parser.add_argument("--rounds", type=int, default=8, help="pictures of each way; the fastest counts")
+    parser.add_argument("--webgpu", action="store_true", help="only compare WebGPU with WebAssembly")
     asked = parser.parse_args()
+    if asked.webgpu:
+        webgpu()
+        return
     table = Table("what", "figure", title=f"{asked.model}, {asked.store}, {SIDE} px")
     bundle = load_bundle(asked.model)
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as driver:

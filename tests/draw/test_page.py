@@ -302,7 +302,7 @@ def test_the_map_opens_in_the_viewer_of_a_server(opened: Opened, tmp_path: Path)
 
     def take(route: playwright.Route) -> None:
         sent.append(route.request)
-        answers = [(400, "A pixel is 1 m and the model wants 2."), (201, '{"layer": "upload-1"}')]
+        answers = [(200, "A pixel is 1 m and the model wants 2."), (201, '{"layer": "upload-1"}')]
         status, body = answers[len(sent) - 1]
         route.fulfill(status=status, body=body)
 

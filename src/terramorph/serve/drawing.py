@@ -90,8 +90,8 @@ class DrawPage:
                 bundle = load_bundle(name, self._settings.allow)
                 models.append(WebModel.of(bundle, export_web(bundle, Path(folder) / f"{number}.onnx"), name))
             layer = next((one.name for one in self._settings.layers if one.model == names[0]), None)
-            takes = self._settings.uploads and layer is not None
-            files, config = site_files(models, server={"viewer": "../", "layer": layer} if takes else None)
+            server = None if layer is None or not self._settings.uploads else {"viewer": "../", "layer": layer}
+            files, config = site_files(models, server=server)
         files[CONFIG] = json.dumps(config).encode()
         return {name: (content, f'"{hashlib.sha256(content).hexdigest()[:16]}"') for name, content in files.items()}
 

@@ -57,6 +57,7 @@ export function takeAlong(app) {
     } catch (error) { event.preventDefault(); notice(error.message); }
   };
   document.querySelector("[data-take=viewer]").hidden = !config.server;
+  $("unless").textContent = config.server ? ", unless you open it in the viewer" : "";
   $("chip").onclick = () => { card(state); $("about").showModal(); };
 }
 

@@ -22,7 +22,7 @@ async function open({ backend: wanted, runtime, wasm, network, threads, facts })
 
 // WebGPU takes over if it makes a small picture as WebAssembly does; the first that it fails at is the last it is given.
 async function tryGpu(create) {
-  const side = 2 * model.stride, column = { start: 0, stop: side }, place = { x: 0, y: 0, seed: 0 };
+  const side = Math.max(64, model.stride), column = { start: 0, stop: side }, place = { x: 0, y: 0, seed: 0 };
   const bytes = Uint8Array.from({ length: 3 * side * side }, (_, at) => (at * 7919) % 256), plain = session;
   try {
     const expected = await predicted(bytes, { row: column, column }, place);
