@@ -22,9 +22,8 @@ from pmtiles.writer import Writer
 
 from terramorph.cartography import VectorSource, load_style, load_table, read_polygons
 from terramorph.cartography.footprints import read_wkb
-from terramorph.cartography.mvt import decode_tile
 from terramorph.cartography.ogr import library_errors
-from terramorph.errors import RasterError, TerramorphError
+from terramorph.errors import TerramorphError
 from terramorph.geo import Grid
 from terramorph.raster.tiles.reader import unpacked
 
@@ -67,24 +66,6 @@ def tile(tmp_path_factory) -> tuple[tuple[int, int, int], bytes]:
     pyogrio.write_dataframe(frame(3857), folder, layer="stuff", driver="MVT", **options)
     file = max(folder.rglob("*.pbf"), key=lambda p: p.stat().st_size)
     return (int(file.parts[-3]), int(file.parts[-2]), int(file.stem)), file.read_bytes()
-
-
-def test_vector_tiles(tile):
-    def parse(data: bytes) -> None:
-        try:
-            for layer in decode_tile(data):
-                layer.columns(frozenset({"kind", "name", "floors"}))
-        except ValueError as error:
-            raise RasterError("damaged") from error
-
-    assert 0 < only_ours(parse, tile[1]) < MUTATIONS
-
-
-def test_single_tiles(tile, tmp_path):
-    zoom, x, y = tile[0]
-    path = tmp_path / str(zoom) / str(x) / f"{y}.mvt"
-    path.parent.mkdir(parents=True)
-    assert 0 < only_ours(as_file(path), tile[1]) < MUTATIONS
 
 
 def pmtiles(path: Path, tile) -> bytes:
@@ -238,9 +219,7 @@ def test_surfaces():
     """Geometries that shapely does not know are walked by hand."""
     face = shapely.to_wkb(shapely.Polygon([(0, 0), (9, 0), (9, 9)]))
     surface = b"\x01\x0f\x00\x00\x00\x02\x00\x00\x00" + face * 2
-    arcs = b"\x01\x08\x00\x00\x00\x05\x00\x00\x00" + np.array([0, 0, 1, 1, 2, 0, 1, -1, 0, 0], "<f8").tobytes()
-    curved = b"\x01\x0a\x00\x00\x00\x01\x00\x00\x00" + arcs
-    collection = b"\x01\x07\x00\x00\x00\x03\x00\x00\x00" + surface * 2 + curved
+    collection = b"\x01\x07\x00\x00\x00\x03\x00\x00\x00" + surface * 2 + face
 
     def parse(data: bytes) -> object:
         with library_errors(Path("a.gpkg")):

@@ -36,7 +36,7 @@ def test_features_land_where_they_lie_in_exact_colours():
 
 
 def test_lines_are_as_wide_as_they_say_in_metres():
-    road = Feature(LineString([(X, Y - 50), (X + 100, Y - 50)]), "highway", {"width_m": 30.0})
+    road = Feature(LineString([(X, Y - 50), (X + 100, Y - 50)]), "highway", 30.0)
     share = (classify(render([road], GRID).pixels) == CLASSES.index("highway")).mean()
     assert share == pytest.approx(0.30, abs=0.011)
     coarse = (classify(render([road], GRID.resized(50, 50)).pixels) == CLASSES.index("highway")).mean()

@@ -8,7 +8,18 @@ from affine import Affine
 from odc.geo.crs import CRS
 from shapely.geometry import GeometryCollection, LineString, MultiPolygon, Point, Polygon, box
 
-from terramorph.cartography import CLASSES, Feature, Shapes, classic, classify, load_style, paths, render, render_shapes
+from terramorph.cartography import (
+    CLASSES,
+    KINDS,
+    Feature,
+    Shapes,
+    classic,
+    classify,
+    load_style,
+    paths,
+    render,
+    render_shapes,
+)
 from terramorph.geo import Grid
 
 GRID = Grid(64, 64, Affine(1, 0, 500_000, 0, -1, 4_000_064), CRS("EPSG:32633"))
@@ -35,7 +46,7 @@ def test_odd_geometries_are_drawn_or_counted():
     nested = GeometryCollection([GeometryCollection([MultiPolygon([box(40, 40, 50, 50)])]), Point(1, 1)])
     high = Polygon([(30, 0, 5), (40, 0, 5), (40, 10, 5), (30, 10, 5)])
     geometries = np.array([bowtie, nested, high, Point(3, 3), Polygon(), None], object)
-    shapes = Shapes.from_geometries(geometries, np.zeros(6, np.int64), ("park",), np.full(6, np.nan))
+    shapes = Shapes.from_geometries(geometries, np.full(6, KINDS.index("park")), np.full(6, np.nan))
     assert (len(shapes), shapes.skipped) == (3, 3)
     grid = Grid(64, 64, Affine(1, 0, 0, 0, -1, 64))
     assert is_park(render_shapes(shapes, grid, classic(), antialias=False)).sum() == pytest.approx(200 + 200, abs=20)
@@ -54,7 +65,7 @@ def test_taking_and_joining_keep_rows_whole():
     shapes = Shapes.from_features([park(box(0, 0, 10, 10)), Feature(LineString([(0, 0), (5, 5)]), "road")])
     line = np.flatnonzero(~shapes.areas)
     joined = Shapes.join([shapes.take(line), shapes])
-    assert [joined.names[k] for k in joined.kinds] == ["road", "road", "park"]
+    assert [KINDS[k] for k in joined.kinds] == ["road", "road", "park"]
     assert joined.bounds[0].tolist() == [0, 0, 5, 5]
     assert np.array_equal(joined.xy[:2], [[0, 0], [5, 5]])
     assert len(Shapes.join([])) == 0

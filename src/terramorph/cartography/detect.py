@@ -10,14 +10,17 @@ from contextlib import closing
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from terramorph.cartography.archive import ARCHIVES, open_archive
 from terramorph.errors import InputError, RasterError, raised_as
 from terramorph.raster.storage import as_remote
+from terramorph.raster.tiles import MBTiles, PMTiles
 
 _ON_THE_WEB = frozenset({".geojson", ".geojsonl", ".geojsons", ".ndjson", ".topojson", ".kml", ".kmz", ".gml", ".gpx"})
 _IN_GIS = frozenset({".shp", ".fgb", ".gdb", ".parquet", ".geoparquet", ".mif", ".dxf", ".dgn", ".jml", ".e00"})
-VECTOR_SUFFIXES = _ON_THE_WEB | _IN_GIS | {".osm", ".pbf", ".mvt"}
+VECTOR_SUFFIXES = _ON_THE_WEB | _IN_GIS | {".osm", ".pbf"}
 """Suffixes of files that hold vectors and never an image."""
+
+ARCHIVES = frozenset({".mbtiles", ".pmtiles"})
+"""Suffixes of files that hold many tiles."""
 
 _SHARED = frozenset({".gpkg", ".json", ".zip", ".pbf", ".pmtiles", ".mbtiles", ".tab", ".vrt", ".xml", ".sqlite"})
 _GEOJSON = re.compile(
@@ -70,20 +73,16 @@ def _holds_vectors(path: Path, suffix: str) -> bool:
         return bool(query(path, "SELECT 1 FROM geometry_columns"))
     if suffix == ".vrt":
         return b"<OGRVRTDataSource" in head
-    return _is_osm(head) or path.stem.isdigit()
-
-
-def _is_osm(head: bytes) -> bool:
-    """Whether a file starts as an OpenStreetMap PBF does."""
     return b"OSMHeader" in head[:32]
 
 
-def is_tiles(path: Path) -> bool:
-    """Whether a vector file holds tiles."""
-    if path.suffix.lower() == ".pbf":
-        with path.open("rb") as file:
-            return not _is_osm(file.read(32))
-    return path.suffix.lower() in ARCHIVES | {".mvt"}
+def open_archive(path: Path) -> MBTiles | PMTiles:
+    """What gives the tiles of a file.
+
+    Raises:
+        RasterError: If it is damaged.
+    """
+    return PMTiles(path) if path.suffix.lower() == ".pmtiles" else MBTiles(path)
 
 
 def refuse_vectors(spec: str | Path) -> None:

@@ -1,13 +1,11 @@
-"""Surfaces with heights (3D buildings) as what they cover on the ground, and arcs as lines.
+"""Surfaces with heights (3D buildings) as what they cover on the ground.
 
-GEOS, and so shapely, has no PolyhedralSurface, TIN and Triangle, and cannot use arcs, which pyogrio straightens unless
-they lie in a collection. What shapely cannot use is read here from well-known binary (OGC 06-103r4, ISO 19125).
+GEOS, and so shapely, has no PolyhedralSurface, TIN and Triangle. They are read here from well-known binary (OGC
+06-103r4). Arcs are straightened by pyogrio, unless they lie in a collection, which then is not read.
 """
 
 from __future__ import annotations
 
-import cmath
-import math
 import struct
 from typing import Any
 
@@ -15,11 +13,10 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-_POINT, _LINE, _POLYGON, _ARCS, _COMPOUND, _CURVE_POLYGON, _TRIANGLE = 1, 2, 3, 8, 9, 10, 17
+_POINT, _LINE, _POLYGON, _TRIANGLE = 1, 2, 3, 17
 _COLLECTION = 7
-_COLLECTIONS = (4, 5, 6, _COLLECTION, 11, 12, 15, 16)
+_COLLECTIONS = (4, 5, 6, _COLLECTION, 15, 16)
 _DEEPEST = 32
-_STEP = math.radians(4)  # of arcs, as GDAL has it
 
 
 def read_wkb(wkb: NDArray[Any]) -> NDArray[Any]:
@@ -34,12 +31,16 @@ def read_wkb(wkb: NDArray[Any]) -> NDArray[Any]:
     """
     geometries: NDArray[Any] = shapely.from_wkb(wkb, on_invalid="ignore")
     unread = np.array([g is not None for g in wkb], np.bool_) & shapely.is_missing(geometries)
-    for row in np.flatnonzero(unread | (shapely.get_type_id(geometries) == _COLLECTION)).tolist():
-        if unread[row] or (shapely.get_type_id(simple_parts(geometries[row : row + 1])[0]) > _COLLECTION).any():
-            try:
-                geometries[row] = _flat(_parts(wkb[row], 0, 0)[0])
-            except (struct.error, ArithmeticError, IndexError, ValueError, shapely.errors.ShapelyError):
-                geometries[row] = shapely.GeometryCollection()
+    for row in np.flatnonzero(unread).tolist():
+        try:
+            geometries[row] = _flat(_parts(wkb[row], 0, 0)[0])
+        except (struct.error, ArithmeticError, IndexError, ValueError, shapely.errors.ShapelyError):
+            geometries[row] = shapely.GeometryCollection()
+    for row in np.flatnonzero(shapely.get_type_id(geometries) == _COLLECTION).tolist():
+        try:
+            simple_parts(geometries[row : row + 1])
+        except NotImplementedError:  # GEOS does not take arcs apart
+            geometries[row] = shapely.GeometryCollection()
     return geometries
 
 
@@ -61,9 +62,9 @@ def _parts(data: bytes, at: int, depth: int) -> tuple[list[Any], int]:
     if kind == _POINT:
         return [], at + 21
     at += 9
-    if kind in (_LINE, _ARCS):
+    if kind == _LINE:
         points, at = _points(data, at, order, count)
-        return [shapely.LineString(_straight(points) if kind == _ARCS else points)], at
+        return [shapely.LineString(points)], at
     if kind in (_POLYGON, _TRIANGLE):
         rings = []
         for _ in range(count):
@@ -71,16 +72,12 @@ def _parts(data: bytes, at: int, depth: int) -> tuple[list[Any], int]:
             ring, at = _points(data, at + 4, order, length)
             rings.append(ring)
         return [shapely.Polygon(rings[0], rings[1:])] if rings else [], at
-    if depth > _DEEPEST or kind not in (*_COLLECTIONS, _COMPOUND, _CURVE_POLYGON):
+    if depth > _DEEPEST or kind not in _COLLECTIONS:
         raise ValueError(f"geometry type {kind}")
     found: list[Any] = []
     for _ in range(count):
         more, at = _parts(data, at, depth + 1)
         found += more
-    if kind == _COMPOUND and found:
-        found = [shapely.LineString(shapely.get_coordinates(found))]
-    if kind == _CURVE_POLYGON and found:
-        found = [shapely.Polygon(found[0], found[1:])]
     return found, at
 
 
@@ -89,32 +86,6 @@ def _points(data: bytes, at: int, order: str, count: int) -> tuple[NDArray[np.fl
     if at + 16 * count > len(data):
         raise ValueError("it ends early")
     return np.frombuffer(data, f"{order}f8", 2 * count, at).reshape(-1, 2), at + 16 * count
-
-
-def _straight(points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Points (P, 2) along arcs, each of which has its start, a point on it, and its end, where the next one starts."""
-    places = (points[:, 0] + 1j * points[:, 1]).tolist()
-    found = places[:1]
-    for start, middle, end in zip(places[:-2:2], places[1:-1:2], places[2::2], strict=True):
-        found += _arc(start, middle, end)
-    return np.array([[p.real, p.imag] for p in found])
-
-
-def _arc(start: complex, middle: complex, end: complex) -> list[complex]:
-    """Points after the start of an arc, up to its end; a whole circle where it ends on its start."""
-    if start == middle or middle == end:
-        return [middle, end]
-    ratio = (end - start) / (middle - start)
-    if start == end:
-        centre, sweep = (start + middle) / 2, 2 * math.pi
-    elif abs(ratio.imag) < 1e-12:
-        return [middle, end]
-    else:
-        centre = start - (start - middle) * (ratio - abs(ratio) ** 2) / (2j * ratio.imag)
-        at_middle, sweep = (cmath.phase((p - centre) / (start - centre)) % (2 * math.pi) for p in (middle, end))
-        sweep -= 2 * math.pi if at_middle > sweep else 0
-    steps = math.ceil(abs(sweep) / _STEP)
-    return [centre + (start - centre) * cmath.rect(1, sweep * i / steps) for i in range(1, steps)] + [end]
 
 
 def _flat(parts: list[Any]) -> Any:

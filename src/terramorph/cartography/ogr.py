@@ -36,11 +36,12 @@ Box = tuple[float, float, float, float]
 """Left, bottom, right, top."""
 Columns = dict[str, list[str | None]]
 
-_LIBRARY_ERRORS = (
+LIBRARY_ERRORS = (
     *(RuntimeError, ValueError, OSError, ArithmeticError, LookupError, TypeError, MemoryError, zipfile.BadZipFile),
     *(shapely.errors.ShapelyError, pyproj.exceptions.ProjError),
     UnboundLocalError,  # pyogrio's, of a CRS that is not UTF-8
 )
+"""What GDAL, pyarrow and shapely raise of files that they cannot read."""
 
 # What GDAL remarks about a file goes to a log of ours or nowhere: on the terminal it stands beside no file's name.
 pyogrio.set_gdal_config_options({"CPL_LOG": os.devnull})
@@ -79,14 +80,15 @@ class Layer:
             return _box(pyogrio.read_info(self.source, layer=self.name, force_total_bounds=True)["total_bounds"])
 
     def read(
-        self, fields: Iterable[str], box: Box | None = None, where: str | None = None
+        self, fields: Iterable[str], box: Box | None = None, where: str | None = None, most: int | None = None
     ) -> tuple[Columns, NDArray[Any]]:
-        """Attributes as text, and geometries in its CRS.
+        """Attributes as text, and geometries in its CRS. GeoParquet is read whole in any case.
 
         Args:
             fields: Attributes to read.
             box: Only what touches left, bottom, right, top.
-            where: Only what meets a condition in SQL. GeoParquet is read whole in either case.
+            where: Only what meets a condition in SQL.
+            most: The first features only, at most so many.
 
         Returns:
             Columns of N values, and object (N,): shapely geometries in two dimensions, or None.
@@ -94,20 +96,13 @@ class Layer:
         with library_errors(self.path):
             if self.driver == "Parquet":
                 return _read_parquet(self.path, list(fields))
-            options: dict[str, Any] = {} if box is None else {"bbox": box}
-            options |= {} if where is None else {"where": where}
-            meta, _, wkb, values = pyogrio.raw.read(
-                self.source, layer=self.name, columns=list(fields), force_2d=True, **options
-            )
+            options: dict[str, Any] = {"columns": list(fields), "bbox": box, "where": where, "max_features": most}
+            tile = self.driver == "MVT"
+            options |= {"CLIP": "NO"} if tile else {}
+            meta, _, wkb, values = pyogrio.raw.read(self.source, layer=self.name, force_2d=True, **options)
+            if tile:
+                values = [_as_written(*each) for each in zip(values, meta["ogr_subtypes"], strict=True)]
             return _texts(meta["fields"], values), read_wkb(wkb)
-
-    def attributes(self, fields: Iterable[str], most: int | None = None) -> Columns:
-        """Attributes as text, of the first features only where ``most`` is given."""
-        with library_errors(self.path):
-            meta, _, _, values = pyogrio.raw.read(
-                self.source, layer=self.name, columns=list(fields), read_geometry=False, max_features=most
-            )
-            return _texts(meta["fields"], values)
 
 
 def library_errors(path: Path) -> AbstractContextManager[None]:
@@ -118,7 +113,7 @@ def library_errors(path: Path) -> AbstractContextManager[None]:
             f"{path} cannot be read as a vector file, it is damaged or of an unknown kind ({reason}); copy it again."
         )
 
-    return raised_as(damaged, *_LIBRARY_ERRORS)
+    return raised_as(damaged, *LIBRARY_ERRORS)
 
 
 def open_layers(path: Path, only: str | None = None) -> list[Layer]:
@@ -142,7 +137,7 @@ def open_layers(path: Path, only: str | None = None) -> list[Layer]:
         if kind is None or "Point" in kind or only not in (None, name):
             continue
         with library_errors(path):
-            found.append(_layer(path, opened, name))
+            found.append(layer_of(path, opened, name))
     if not found:
         held = ", ".join(str(name) for name, _ in names) or "none"
         raise RasterError(f"{path} holds no lines or polygons; its layers are {held}.")
@@ -191,7 +186,7 @@ def _listed(source: str) -> tuple[str | bytes, list[list[Any]]]:
         return bare, pyogrio.list_layers(bare).tolist()
 
 
-def _layer(path: Path, source: str | bytes, name: str) -> Layer:
+def layer_of(path: Path, source: str | bytes, name: str) -> Layer:
     """What GDAL says of a layer."""
     info = pyogrio.read_info(source, layer=name)
     crs = None if info["crs"] is None else CRS(info["crs"])
@@ -213,7 +208,7 @@ def _as_unknown(path: Path, source: str, name: str) -> Layer:
         f"<OGRVRTDataSource><OGRVRTLayer name={quoteattr(name)}><SrcDataSource>{escape(source)}</SrcDataSource>"
         f"<SrcLayer>{escape(name)}</SrcLayer><GeometryType>wkbUnknown</GeometryType></OGRVRTLayer></OGRVRTDataSource>"
     )
-    return replace(_layer(path, virtual, name), driver=_INDEXED_BY_SUFFIX.get(path.suffix.lower(), "OGR_VRT"))
+    return replace(layer_of(path, virtual, name), driver=_INDEXED_BY_SUFFIX.get(path.suffix.lower(), "OGR_VRT"))
 
 
 def _names_of(path: Path) -> list[str]:
@@ -249,6 +244,17 @@ def _texts(fields: Iterable[Any], values: Iterable[NDArray[Any]]) -> Columns:
         str(field): [None if v is None or (isinstance(v, float) and v != v) else str(v) for v in column.tolist()]
         for field, column in zip(fields, values, strict=True)
     }
+
+
+def _as_written(column: NDArray[Any], subtype: str) -> NDArray[Any]:
+    """Numbers of a tile as their writer wrote them: GDAL makes them floating point where a feature has none."""
+    if column.dtype.kind not in "biuf":
+        return column
+    logical = subtype == "OFSTBoolean"
+    texts = [("true" if v else "false") if logical else f"{v:.15g}" for v in column.tolist()]
+    found = np.array(texts, object)
+    found[column != column] = None
+    return found
 
 
 def _parquet_layer(path: Path) -> Layer:

@@ -10,6 +10,7 @@ import numpy as np
 import skia
 from numpy.typing import NDArray
 
+from terramorph.cartography.kinds import KINDS
 from terramorph.cartography.paths import make_path
 from terramorph.cartography.shapes import Feature, Shapes
 from terramorph.cartography.style import RGB, Style, StyleRule, classic
@@ -56,16 +57,13 @@ def render_shapes(shapes: Shapes, grid: Grid, style: Style, antialias: bool = Tr
     smooth = antialias and style.antialias
     shapes = shapes.take(shapes.inside(*box_around(grid, drawing_margin(style, metres, shapes))))
     xy, kinds = _in_pixels(shapes.xy, grid), shapes.kinds
-    number = {name: i for i, name in enumerate(shapes.names)}
 
     canvas_pixels = np.empty((grid.height, grid.width, 4), np.uint8)
     surface = skia.Surface(canvas_pixels, colorType=skia.kRGBA_8888_ColorType)
     canvas = surface.getCanvas()
     canvas.clear(skia.Color(*style.background))
     for rule in style.rules:
-        if rule.kind not in number:
-            continue
-        chosen = kinds == number[rule.kind]
+        chosen = kinds == KINDS.index(rule.kind)
         if rule.geometry != "any":
             chosen &= shapes.areas == (rule.geometry == "area")
         rows = np.flatnonzero(chosen)

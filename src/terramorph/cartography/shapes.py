@@ -1,9 +1,9 @@
-"""Features with a class, one by one, and as columns of numbers, one row a line or a ring, ready to be drawn."""
+"""Features with a kind, one by one, and as columns of numbers, one row a line or a ring, ready to be drawn."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
 from terramorph.cartography.footprints import simple_parts
+from terramorph.cartography.kinds import KINDS
 
 _LINES = (1, 2)  # shapely's type numbers: line, linear ring
 _POLYGON = 3
@@ -24,24 +25,12 @@ class Feature:
     Attributes:
         geometry: A shapely geometry in the CRS of the grid it is drawn on, in metres.
         kind: What it is, one of `KINDS`.
-        attributes: What else is known: ``width_m`` (metres, lines), ``height_m`` (metres, buildings) ...
+        width_m: Width of a line in metres, where it is known.
     """
 
     geometry: BaseGeometry
     kind: str
-    attributes: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def width_m(self) -> float | None:
-        """Width of a line in metres, where it is known."""
-        value = self.attributes.get("width_m")
-        return None if value is None else float(value)
-
-    @property
-    def height_m(self) -> float | None:
-        """Height of a building in metres, where it is known."""
-        value = self.attributes.get("height_m")
-        return None if value is None else float(value)
+    width_m: float | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,8 +43,7 @@ class Shapes:
     Attributes:
         xy: float64 (P, 2), CRS units.
         starts: int64 (R + 1,), where each row starts in ``xy``. A ring ends on the point it starts on.
-        kinds: int64 (R,), indices into ``names``.
-        names: Kinds.
+        kinds: int64 (R,), places in `KINDS`.
         areas: bool (R,), True for rings of polygons.
         widths_m: float64 (R,), width of a line in metres, NaN where unknown.
         bounds: float64 (R, 4), left, bottom, right, top.
@@ -65,7 +53,6 @@ class Shapes:
     xy: NDArray[np.float64]
     starts: NDArray[np.int64]
     kinds: NDArray[np.int64]
-    names: tuple[str, ...]
     areas: NDArray[np.bool_]
     widths_m: NDArray[np.float64]
     bounds: NDArray[np.float64]
@@ -81,7 +68,6 @@ class Shapes:
         xy: NDArray[np.float64],
         starts: NDArray[np.int64],
         kinds: NDArray[np.int64],
-        names: Sequence[str],
         areas: NDArray[np.bool_],
         widths_m: NDArray[np.float64],
         skipped: int = 0,
@@ -92,57 +78,42 @@ class Shapes:
         else:
             low, high = np.minimum.reduceat(xy, starts[:-1]), np.maximum.reduceat(xy, starts[:-1])
             bounds = np.concatenate([low, high], axis=1)
-        shapes = cls(xy, starts, kinds, tuple(names), areas, widths_m, bounds, skipped)
+        shapes = cls(xy, starts, kinds, areas, widths_m, bounds, skipped)
         finite = np.isfinite(bounds).all(axis=1)
         if finite.all():
             return shapes
         return replace(shapes.take(np.flatnonzero(finite)), skipped=skipped + int((~finite).sum()))
 
     @classmethod
-    def empty(cls) -> Self:
-        """No rows."""
-        none = np.zeros(0)
-        return cls.of(np.zeros((0, 2)), np.zeros(1, np.int64), none.astype(int), (), none.astype(bool), none)
-
-    @classmethod
     def from_features(cls, features: Iterable[Feature]) -> Self:
-        """The shapes of features, in the order of their kinds' first appearance."""
+        """The shapes of features."""
         listed = list(features)
-        names = tuple(dict.fromkeys(f.kind for f in listed))
-        number = {name: i for i, name in enumerate(names)}
         geometries = np.empty(len(listed), object)
         geometries[:] = [f.geometry for f in listed]
-        kinds = np.array([number[f.kind] for f in listed], np.int64)
+        kinds = np.array([KINDS.index(f.kind) for f in listed], np.int64)
         widths = np.array([np.nan if f.width_m is None else f.width_m for f in listed], np.float64)
-        return cls.from_geometries(geometries, kinds, names, widths)
+        return cls.from_geometries(geometries, kinds, widths)
 
     @classmethod
-    def from_geometries(
-        cls, geometries: NDArray[Any], kinds: NDArray[np.int64], names: Sequence[str], widths_m: NDArray[np.float64]
-    ) -> Self:
+    def from_geometries(cls, geometries: NDArray[Any], kinds: NDArray[np.int64], widths_m: NDArray[np.float64]) -> Self:
         """The shapes of shapely geometries. Z and M are dropped; points, None and what is empty count as skipped.
 
         Args:
             geometries: object (N,).
-            kinds: int64 (N,), indices into ``names``.
-            names: Kinds.
+            kinds: int64 (N,), places in `KINDS`.
             widths_m: float64 (N,), NaN where unknown.
         """
         simple, owner = simple_parts(geometries)
         types = shapely.get_type_id(simple)
         is_line, is_polygon = np.isin(types, _LINES), types == _POLYGON
-        rings, ring_owner = shapely.get_rings(simple[is_polygon], return_index=True)
-        outer = np.ones(len(rings), np.bool_)
-        outer[1:] = ring_owner[1:] != ring_owner[:-1]
+        rings, ring_owner = shapely.get_rings(shapely.orient_polygons(simple[is_polygon]), return_index=True)
         rows = np.concatenate([simple[is_line], rings])
         owners = np.concatenate([owner[is_line], owner[is_polygon][ring_owner]]).astype(np.int64)
         areas = np.repeat([False, True], [int(is_line.sum()), len(rings)])
         counts = shapely.get_num_coordinates(rows)
-        xy, starts = shapely.get_coordinates(rows), np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        wanted = np.concatenate([np.zeros(int(is_line.sum())), np.where(outer, 1, -1)])
-        xy = oriented(xy, starts, wanted)
+        starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         skipped = len(geometries) - len(np.unique(owners))
-        return cls.of(xy, starts, kinds[owners], names, areas, widths_m[owners], skipped)
+        return cls.of(shapely.get_coordinates(rows), starts, kinds[owners], areas, widths_m[owners], skipped)
 
     def take(self, rows: NDArray[np.int64]) -> Self:
         """The chosen rows, in that order."""
@@ -166,61 +137,21 @@ class Shapes:
 
     def moved(self, xy: NDArray[np.float64]) -> Self:
         """The same rows with other coordinates (P, 2); rows that are no longer finite are left out and counted."""
-        return type(self).of(xy, self.starts, self.kinds, self.names, self.areas, self.widths_m, self.skipped)
+        return type(self).of(xy, self.starts, self.kinds, self.areas, self.widths_m, self.skipped)
 
     @classmethod
     def join(cls, parts: Sequence[Shapes]) -> Self:
         """All rows, in order."""
-        names = tuple(dict.fromkeys(n for p in parts for n in p.names))
-        number = {name: i for i, name in enumerate(names)}
         if not parts:
-            return cls.empty()
+            return cls.from_features([])
         offsets = np.cumsum([0, *(len(p.xy) for p in parts)])
         starts = [p.starts[:-1] + o for p, o in zip(parts, offsets[:-1], strict=True)]
-        kinds = [np.array([number[n] for n in p.names], np.int64)[p.kinds] for p in parts]
         return cls(
             np.concatenate([p.xy for p in parts]),
             np.concatenate([*starts, offsets[-1:]]).astype(np.int64),
-            np.concatenate(kinds),
-            names,
+            np.concatenate([p.kinds for p in parts]),
             np.concatenate([p.areas for p in parts]),
             np.concatenate([p.widths_m for p in parts]),
             np.concatenate([p.bounds for p in parts]),
             sum(p.skipped for p in parts),
         )
-
-
-def signed_areas(xy: NDArray[np.float64], starts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """float64 (R,): twice the area of closed rows, positive where they run counterclockwise (y up)."""
-    if len(starts) < 2:
-        return np.zeros(0)
-    counts = np.diff(starts)
-    local = xy - np.repeat(xy[starts[:-1]], counts, axis=0)  # far from the origin the products would lose digits
-    cross = np.zeros(len(xy))
-    cross[:-1] = local[:-1, 0] * local[1:, 1] - local[1:, 0] * local[:-1, 1]
-    cross[starts[1:] - 1] = 0
-    return np.asarray(np.add.reduceat(cross, starts[:-1]))
-
-
-def oriented(xy: NDArray[np.float64], starts: NDArray[np.int64], wanted: NDArray[Any]) -> NDArray[np.float64]:
-    """The same rows, turned around where they run the wrong way.
-
-    Args:
-        xy: float64 (P, 2), y up.
-        starts: int64 (R + 1,).
-        wanted: (R,): 1 for counterclockwise, -1 for clockwise, 0 for either.
-    """
-    wrong = np.flatnonzero(signed_areas(xy, starts) * wanted < 0)
-    if len(wrong) == 0:
-        return xy
-    return turned(xy, starts, wrong)
-
-
-def turned(xy: NDArray[np.float64], starts: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.float64]:
-    """xy with the points of some rows in reverse order."""
-    counts = np.diff(starts)[rows]
-    first = np.repeat(starts[:-1][rows], counts)
-    step = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-    found = xy.copy()
-    found[first + step] = xy[first + np.repeat(counts, counts) - 1 - step]
-    return found

@@ -13,7 +13,8 @@ import numpy as np
 from odc.geo.crs import CRS
 from odc.geo.geom import Geometry, box
 
-from terramorph.cartography.detect import is_tiles, is_vector
+from terramorph.cartography.detect import ARCHIVES, is_vector
+from terramorph.cartography.kinds import COASTLINE
 from terramorph.cartography.render import drawing_margin, metres_per_pixel, render_shapes
 from terramorph.cartography.shapes import Shapes
 from terramorph.cartography.style import Style
@@ -68,7 +69,7 @@ class VectorSource(Source):
         Args:
             path: GeoPackage, GeoJSON, FlatGeobuf, Shapefile, FileGDB (a folder), GeoParquet, KML, GML, DXF, MapInfo
                 (.tab, .mif), GPX, a .zip with one of them, OpenStreetMap (.osm.pbf, .osm), or vector tiles (.pmtiles,
-                .mbtiles, z/x/y.mvt).
+                .mbtiles).
             style: How to draw it: `load_style`.
             crs: Takes the place of the file's own CRS.
             table: Name or file of the table that gives features their kinds: `load_table`. Chosen by layers and
@@ -83,7 +84,7 @@ class VectorSource(Source):
         path = Path(path)
         if not path.exists():
             raise RasterError(f"{path} does not exist; check the path.")
-        tiles = is_tiles(path)
+        tiles = path.suffix.lower() in ARCHIVES
         if not tiles and not is_vector(path):
             raise RasterError(
                 f"{path} is not a vector file; give a GeoPackage, GeoJSON, FlatGeobuf, Shapefile, .osm.pbf "
@@ -179,10 +180,10 @@ class VectorSource(Source):
 
     def _tell_gap(self, shapes: Shapes, grid: Grid) -> None:
         """Say that a coastline breaks off on a grid; once."""
-        if self._told_gap or "coastline" not in shapes.names:
+        if self._told_gap:
             return
         rows = shapes.inside(*grid.bounds)
-        rows = rows[shapes.areas[rows] & (shapes.kinds[rows] == shapes.names.index("coastline"))]
+        rows = rows[shapes.areas[rows] & (shapes.kinds[rows] == COASTLINE)]
         if len(rows):
             self._told_gap = True
             left, bottom, right, top = shapes.bounds[rows[0]]

@@ -1,24 +1,30 @@
-"""Vector tiles as shapes: the tiles around a box, decoded, with kinds, at a zoom that suits."""
+"""Vector tiles as shapes: the tiles around a box, read by GDAL one by one, with kinds, at a zoom that suits.
+
+GDAL's drivers of whole archives list the layers that the metadata name, which some archives name wrongly, and read an
+archive once for every layer. Of a single tile GDAL lists the layers that there are.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-import numpy as np
+import pyogrio
 from odc.geo.crs import CRS
 
-from terramorph.cartography.archive import ground, layer_names, open_archive
-from terramorph.cartography.kinds import KINDS
-from terramorph.cartography.mvt import TileLayer, decode_tile
-from terramorph.cartography.ogr import Box
+from terramorph.cartography.detect import open_archive
+from terramorph.cartography.ogr import LIBRARY_ERRORS, Box, Layer, layer_of
 from terramorph.cartography.shapes import Shapes
 from terramorph.cartography.table import Table, load_table
-from terramorph.cartography.vectorfile import no_kind_message, project, project_box
-from terramorph.errors import InputError, RasterError
-from terramorph.geo.mercator import HALF_WORLD, tiles_of_degrees, tiles_of_metres, zoom_of
-from terramorph.raster.source import Closing
+from terramorph.cartography.vectorfile import VectorFile, features_of, no_kind_message, project, project_box
+from terramorph.errors import RasterError, raised_as
+from terramorph.geo.mercator import degrees_of_corner, tiles_of_degrees, tiles_of_metres, zoom_of
+from terramorph.raster.tiles import MBTiles, PMTiles
+from terramorph.raster.tiles.reader import stated_degrees
 
 MOST_TILES = 1024
 """Most tiles that are read for one box."""
@@ -29,23 +35,14 @@ _PROTOMAPS = frozenset(
 )
 
 
-class TileFile(Closing):
-    """An archive of vector tiles.
-
-    Attributes:
-        crs: EPSG:3857.
-        table: What gives features their kinds.
-        licence: The archive's attribution.
-        skipped: 0.
-    """
-
-    skipped = 0
+class TileFile(VectorFile):
+    """An archive of vector tiles, in EPSG:3857."""
 
     def __init__(self, path: Path, table: Table | None, layer: str | None) -> None:
         """Open the archive and look at one tile.
 
         Args:
-            path: PMTiles, MBTiles or a single tile.
+            path: PMTiles or MBTiles.
             table: None: chosen by the names of the layers.
             layer: Read this layer only.
 
@@ -57,28 +54,18 @@ class TileFile(Closing):
         if not self._archive.vectors:
             raise RasterError(f"{path} holds images, not vector tiles; read it as an image source.")
         self._zoom = self._archive.default_zoom()
-        self._ground = ground(self._archive, self._zoom)
         self._only = layer
         self._tile = lru_cache(maxsize=_KEPT)(self._read_tile)
         self.licence = self._archive.licence
-        probe = self._probe()
-        names = tuple(dict.fromkeys([*layer_names(self._archive), *(part.name for part in probe)]))
-        self.table = table or load_table("protomaps" if len(_PROTOMAPS.intersection(names)) > 1 else "plain")
-        wanted = [n for n in names if layer in (None, n)]
-        fields = {part.name: part.keys for part in probe}
-        if not any(self.table.can_match(n, fields.get(n) or self.table.keys) for n in wanted):
-            raise RasterError(no_kind_message(path, self.table, {n: fields.get(n, ()) for n in names}))
-        west, south, east, north = self._ground
+        west, south, east, north = _ground(self._archive, self._zoom)
         self._latitude = (south + north) / 2
+        fields = self._probe((west + east) / 2, self._latitude)
+        names = tuple(dict.fromkeys([*_stated_layers(self._archive), *fields]))
+        self.table = table or load_table("protomaps" if len(_PROTOMAPS.intersection(names)) > 1 else "plain")
+        if not any(self.table.can_match(n, fields.get(n, self.table.keys)) for n in names if layer in (None, n)):
+            raise RasterError(no_kind_message(path, self.table, {n: fields.get(n, ()) for n in names}))
         limit = 85.0511287798066
         self.bounds = project_box((west, max(south, -limit), east, min(north, limit)), CRS("EPSG:4326"), self.crs)
-
-    def _probe(self) -> list[TileLayer]:
-        """The layers of the tile in the middle, at the last zoom."""
-        west, south, east, north = self._ground
-        middle = (west + east) / 2, (south + north) / 2
-        box = tiles_of_degrees(self._zoom, *middle, *middle)
-        return self._layers(self._zoom, box.left, box.top) or self._layers(self._zoom, *self._archive.first(self._zoom))
 
     def close(self) -> None:
         """Close the archive."""
@@ -106,22 +93,53 @@ class TileFile(Closing):
 
     def _read_tile(self, zoom: int, x: int, y: int) -> Shapes:
         """The shapes of a tile, in web mercator."""
-        return Shapes.join([self._shapes(layer, zoom, x, y) for layer in self._layers(zoom, x, y)])
+        keys = tuple(self.table.keys)
+        with self._tile_file(zoom, x, y) as (source, names):
+            layers = [Layer(self.path, source, "MVT", name, self.crs, keys, -1, None) for name in names]
+            known = [layer for layer in layers if self.table.can_match(layer.name, keys)]
+            return Shapes.join([features_of(layer, self.table).shapes() for layer in known])
 
-    def _layers(self, zoom: int, x: int, y: int) -> list[TileLayer]:
-        try:
-            layers = decode_tile(self._archive.read(zoom, x, y) or b"")
-        except (OSError, ValueError) as error:
-            if isinstance(error, InputError):
-                raise
-            raise RasterError(f"{self.path}: tile {zoom}/{x}/{y} is damaged ({error}); copy the file again.") from error
-        return [layer for layer in layers if self._only in (None, layer.name)]
+    def _probe(self, longitude: float, latitude: float) -> dict[str, tuple[str, ...]]:
+        """Layers with their attributes, of the tile of a place at the last zoom, or of another tile."""
+        box = tiles_of_degrees(self._zoom, longitude, latitude, longitude, latitude)
+        for x, y in ((box.left, box.top), self._archive.first(self._zoom)):
+            with self._tile_file(self._zoom, x, y) as (source, names):
+                if names:
+                    return {name: layer_of(self.path, source, name).fields for name in names}
+        return {}
 
-    def _shapes(self, layer: TileLayer, zoom: int, x: int, y: int) -> Shapes:
-        """The shapes of a tile's layer that have a kind."""
-        kinds, widths = self.table.assign(layer.name, layer.columns(self.table.keys), layer.areas)
-        side = 2 * HALF_WORLD / (1 << zoom)
-        xy = layer.xy * (side / layer.extent) + (x * side - HALF_WORLD, HALF_WORLD - y * side)
-        owner = layer.owner
-        shapes = Shapes.of(xy, layer.starts, kinds[owner], KINDS, layer.areas[owner], widths[owner])
-        return shapes.take(np.flatnonzero(shapes.kinds >= 0))
+    @contextmanager
+    def _tile_file(self, zoom: int, x: int, y: int) -> Iterator[tuple[str, list[str]]]:
+        """What GDAL opens for a tile, for as long as the block lasts, and its layers of lines or polygons."""
+
+        def damaged(reason: str) -> RasterError:
+            return RasterError(f"{self.path}: tile {zoom}/{x}/{y} is damaged ({reason}); copy the file again.")
+
+        with raised_as(damaged, *LIBRARY_ERRORS), TemporaryDirectory() as folder:
+            data = self._archive.read(zoom, x, y)
+            file = Path(folder, str(zoom), str(x), f"{y}.mvt")  # GDAL takes the tile's place from its path
+            file.parent.mkdir(parents=True)
+            file.write_bytes(data or b"")
+            listed = pyogrio.list_layers(f"MVT:{file}").tolist() if data else []
+            kinds = {name: kind or "" for name, kind in listed if self._only in (None, name)}
+            yield f"MVT:{file}", [name for name, kind in kinds.items() if "Point" not in kind]
+
+
+def _ground(archive: MBTiles | PMTiles, zoom: int) -> Box:
+    """West, south, east, north of the tiles of a zoom, within the stated bounds where these lie there."""
+    box, side = archive.box(zoom), 1 << zoom
+    if box.right > side:  # across 180 degrees
+        box = box._replace(left=0, right=side)
+    west, north = degrees_of_corner(zoom, box.left, box.top)
+    east, south = degrees_of_corner(zoom, box.right, box.bottom)
+    stated = stated_degrees(archive.bounds)
+    if stated is None:
+        return west, south, east, north
+    common = max(west, stated[0]), max(south, stated[1]), min(east, stated[2]), min(north, stated[3])
+    return common if common[0] < common[2] and common[1] < common[3] else (west, south, east, north)
+
+
+def _stated_layers(archive: MBTiles | PMTiles) -> list[str]:
+    """Names of layers that the archive states; they may be wrong."""
+    layers = archive.about.get("vector_layers")
+    return [str(e.get("id")) for e in layers if isinstance(e, dict)] if isinstance(layers, list) else []

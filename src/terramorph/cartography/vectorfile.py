@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyproj
@@ -18,20 +19,22 @@ from odc.geo.crs import CRS
 from terramorph.cartography.coast import Coast
 from terramorph.cartography.footprints import simple_parts
 from terramorph.cartography.kinds import COASTLINE, KINDS
-from terramorph.cartography.ogr import INDEXED, Box, Columns, Layer, open_layers
+from terramorph.cartography.ogr import INDEXED, Box, Layer, open_layers
 from terramorph.cartography.shapes import Shapes
 from terramorph.cartography.table import Table, load_table
 from terramorph.errors import RasterError
 from terramorph.raster.source import Closing
 
 _OSM_KEYS = frozenset({"highway", "building", "landuse", "natural", "waterway", "railway", "leisure"})
+_PACKED = "other_tags"
 _OTHER_TAGS = re.compile(r'"((?:[^"\\]|\\.)*)"=>"((?:[^"\\]|\\.)*)"')
 
 
-class VectorFile(Protocol):
+class VectorFile(Closing, ABC):
     """Shapes around a box.
 
     Attributes:
+        path: The file.
         crs: Of ``bounds``.
         bounds: What it covers; the box around its features.
         table: What gives features their kinds.
@@ -39,16 +42,18 @@ class VectorFile(Protocol):
         skipped: Features with a kind that could not be drawn, of those read when it was opened.
     """
 
+    path: Path
     crs: CRS
     bounds: Box
     table: Table
-    licence: str | None
-    skipped: int
+    licence: str | None = None
+    skipped: int = 0
 
     def level(self, metres: float) -> int:
         """Which of several stores of features is read for so many metres a pixel; 0 where there is one."""
-        ...
+        return 0
 
+    @abstractmethod
     def read(self, box: Box, crs: CRS, metres: float) -> Shapes:
         """The shapes whose bounds touch a box.
 
@@ -60,14 +65,9 @@ class VectorFile(Protocol):
         Raises:
             RasterError: If the file cannot be read.
         """
-        ...
-
-    def close(self) -> None:
-        """Close what is open."""
-        ...
 
 
-class _Features(NamedTuple):
+class Features(NamedTuple):
     """Features of a layer that have a kind.
 
     Attributes:
@@ -82,10 +82,25 @@ class _Features(NamedTuple):
 
     def shapes(self) -> Shapes:
         """They, ready to be drawn."""
-        return Shapes.from_geometries(self.geometries, self.kinds, KINDS, self.widths_m)
+        return Shapes.from_geometries(*self)
 
 
-class GdalFile(Closing):
+def features_of(
+    layer: Layer, table: Table, *, box: Box | None = None, where: str | None = None, most: int | None = None
+) -> Features:
+    """The features of a layer that have a kind, in its CRS; ``box``, ``where`` and ``most`` as for `Layer.read`."""
+    columns, geometries = layer.read([f for f in layer.fields if f in table.keys or f == _PACKED], box, where, most)
+    if _PACKED in columns:
+        columns |= _unpacked(columns.pop(_PACKED), table.keys - columns.keys())
+    dimensions = shapely.get_dimensions(geometries)
+    keep = np.flatnonzero((dimensions > 0) | shapely.is_empty(geometries))
+    columns = {key: [values[i] for i in keep] for key, values in columns.items()}
+    kinds, widths = table.assign(layer.name, columns, dimensions[keep] == 2)
+    chosen = kinds >= 0
+    return Features(geometries[keep][chosen], kinds[chosen], widths[chosen])
+
+
+class GdalFile(VectorFile):
     """A file that GDAL or pyarrow reads.
 
     What has an index of places is read around the box that is asked for. All else (GeoJSON, OpenStreetMap, KML, GML,
@@ -111,32 +126,35 @@ class GdalFile(Closing):
         self.driver = self._layers[0][0].driver
         if not any(each.features for each, _ in self._layers):
             raise RasterError(f"{path} has no features; give a file with some.")
-        self._seen = {each.name: each.fields for each, _ in self._layers}
-        self.table = table or _choose(self.driver, self._seen)
+        seen = {each.name: each.fields for each, _ in self._layers}
+        self.table = table or _choose(self.driver, seen)
         if path.suffix.lower() == ".shp" and table is None and not _beside(path, ".dbf"):
             raise RasterError(f"{path} has no .dbf beside it, which holds its attributes; copy it too, or give a kind.")
         self._used = [(each, own) for each, own in self._layers if self.table.can_match(each.name, self._known(each))]
+        no_kind = RasterError(no_kind_message(path, self.table, seen))
         if not self._used:
-            raise RasterError(no_kind_message(path, self.table, self._seen))
+            raise no_kind
         self.crs = self._used[0][1]
-        self.licence = "ODbL 1.0, © OpenStreetMap contributors" if self.driver == "OSM" else None
+        if self.driver == "OSM":
+            self.licence = "ODbL 1.0, © OpenStreetMap contributors"
         self._whole: dict[str, Shapes] = {}
-        self.skipped = 0
         if self.driver in INDEXED:
-            self._check_kinds()
-            self.bounds = self._bounds_of_layers()
-            coasts = [self._coastlines(layer, own) for layer, own in self._used]
+            if not self._has_kinds():
+                raise no_kind
+            boxes = [(box, own) for each, own in self._used if (box := each.bounds())]
+            coasts = [(self._coastlines(each), own) for each, own in self._used]
         else:
-            features = [self._features(layer) for layer, _ in self._used]
-            self._whole = {layer.name: f.shapes() for (layer, _), f in zip(self._used, features, strict=True)}
-            self.bounds = self._bounds_of_shapes()
+            coasts = [(features_of(each, self.table), own) for each, own in self._used]
+            self._whole = {each.name: f.shapes() for (each, _), (f, _) in zip(self._used, coasts, strict=True)}
             self.skipped = sum(shapes.skipped for shapes in self._whole.values())
-            coasts = [self._lines(f, own) for (_, own), f in zip(self._used, features, strict=True)]
-        lines = np.concatenate(coasts)
+            boxes = [(_hull(shapes), own) for each, own in self._used if len(shapes := self._whole[each.name])]
+            if not boxes:
+                raise no_kind
+            if self.driver == "OSM" and any((f.kinds == COASTLINE).any() for f, _ in coasts):
+                boxes += [(box, own) for each, own in self._used[:1] if (box := each.stated)]
+        self.bounds = self._around(boxes)
+        lines = np.concatenate([self._lines(features, own) for features, own in coasts])
         self._coast = Coast(lines, self.bounds) if len(lines) else None
-
-    def level(self, metres: float) -> int:
-        return 0
 
     def read(self, box: Box, crs: CRS, metres: float) -> Shapes:
         """The shapes whose bounds touch a box, with the sea. As `VectorFile.read`."""
@@ -144,7 +162,7 @@ class GdalFile(Closing):
         for layer, own in self._used:
             local = project_box(box, crs, own)
             if self.driver in INDEXED:
-                part = self._features(layer, box=local).shapes()
+                part = features_of(layer, self.table, box=local).shapes()
             else:
                 whole = self._whole[layer.name]
                 part = replace(whole.take(whole.inside(*local)), skipped=0)
@@ -153,48 +171,26 @@ class GdalFile(Closing):
         if self._coast is not None:
             sea, gaps = self._coast.sea(project_box(box, crs, self.crs))
             kinds = np.array([KINDS.index("water")] * len(sea) + [COASTLINE] * len(gaps), np.int64)
-            part = _Features(np.array([*sea, *gaps], object), kinds, np.full(len(kinds), np.nan)).shapes()
+            part = Features(np.array([*sea, *gaps], object), kinds, np.full(len(kinds), np.nan)).shapes()
             parts.append(part.moved(project(part.xy, self.crs, crs)))
         return Shapes.join(parts)
 
     def _known(self, layer: Layer) -> frozenset[str]:
         """Attributes that may be found in a layer."""
-        return self.table.keys if "other_tags" in layer.fields else frozenset(layer.fields)
+        return self.table.keys if _PACKED in layer.fields else frozenset(layer.fields)
 
-    def _features(self, layer: Layer, *, box: Box | None = None, where: str | None = None) -> _Features:
-        """The features of a layer that have a kind, in its CRS."""
-        columns, geometries = layer.read(self._wanted(layer), box, where)
-        dimensions = shapely.get_dimensions(geometries)
-        keep = np.flatnonzero((dimensions > 0) | (shapely.is_empty(geometries)))
-        columns = {key: [values[i] for i in keep] for key, values in self._unpacked(columns).items()}
-        kinds, widths = self.table.assign(layer.name, columns, dimensions[keep] == 2)
-        chosen = kinds >= 0
-        return _Features(geometries[keep][chosen], kinds[chosen], widths[chosen])
-
-    def _wanted(self, layer: Layer) -> list[str]:
-        """Attributes that the table asks for."""
-        return [f for f in layer.fields if f in self.table.keys or f == "other_tags"]
-
-    def _unpacked(self, columns: Columns) -> Columns:
-        """Columns, with those that GDAL packs into one."""
-        if "other_tags" in columns:
-            columns |= _other_tags(columns.pop("other_tags"), self.table.keys - columns.keys())
-        return columns
-
-    def _coastlines(self, layer: Layer, crs: CRS) -> NDArray[Any]:
-        """`_lines` of the coastlines of a layer, wherever they lie."""
+    def _coastlines(self, layer: Layer) -> Features:
+        """The coastlines of a layer, wherever they lie."""
         tests = []
         for key, value in self.table.values_of(KINDS[COASTLINE]):
             if key in layer.fields:
                 tests.append(f"\"{key}\" = '{value}'")
-            elif "other_tags" in layer.fields:
-                tests.append(f'other_tags LIKE \'%"{key}"=>"{value}"%\'')
-        if not tests:
-            return np.zeros(0, object)
-        return self._lines(self._features(layer, where=" OR ".join(tests)), crs)
+            elif _PACKED in layer.fields:
+                tests.append(f'{_PACKED} LIKE \'%"{key}"=>"{value}"%\'')
+        return features_of(layer, self.table, where=" OR ".join(tests) or "1 = 0")
 
-    def _lines(self, features: _Features, crs: CRS) -> NDArray[Any]:
-        """object (N,): coastlines in the file's CRS, with land on their left.
+    def _lines(self, features: Features, crs: CRS) -> NDArray[Any]:
+        """object (N,): the coastlines among features in the file's CRS, with land on their left.
 
         The rings of areas run as their writer likes them, and only an OpenStreetMap file has kept them as they were;
         elsewhere an area is an island.
@@ -207,33 +203,9 @@ class GdalFile(Closing):
             return lines
         return np.asarray(shapely.transform(lines, lambda xy: project(xy, crs, self.crs)))
 
-    def _check_kinds(self) -> None:
-        """Refuse a file none of whose features gets a kind; most files show one among the first features."""
-        for most in (2000, None):
-            for layer, _ in self._used:
-                if not self.table.keys.intersection(layer.fields):
-                    return  # the layer's name alone decides
-                columns = self._unpacked(layer.attributes(self._wanted(layer), most))
-                rows = len(next(iter(columns.values())))
-                for areas in (False, True):
-                    if (self.table.assign(layer.name, columns, np.full(rows, areas)).kinds >= 0).any():
-                        return
-        raise RasterError(no_kind_message(self.path, self.table, self._seen))
-
-    def _bounds_of_layers(self) -> Box:
-        """What the layers cover, from their headers."""
-        return self._around([(box, own) for layer, own in self._used if (box := layer.bounds())])
-
-    def _bounds_of_shapes(self) -> Box:
-        """What was read covers; at a coast also what an OpenStreetMap file says that it covers."""
-        boxes = [(_hull(s), own) for layer, own in self._used if len(s := self._whole[layer.name])]
-        if not boxes:
-            raise RasterError(no_kind_message(self.path, self.table, self._seen))
-        layer, own = self._used[0]
-        at_a_coast = any((shapes.kinds == COASTLINE).any() for shapes in self._whole.values())
-        if at_a_coast and self.driver == "OSM" and layer.stated:
-            boxes.append((layer.stated, own))
-        return self._around(boxes)
+    def _has_kinds(self) -> bool:
+        """Whether a feature gets a kind; most files show one among the first."""
+        return any(len(features_of(each, self.table, most=m).kinds) for m in (2000, None) for each, _ in self._used)
 
     def _around(self, boxes: list[tuple[Box, CRS]]) -> Box:
         """The box around boxes, in the file's CRS."""
@@ -276,7 +248,7 @@ def _beside(path: Path, suffix: str) -> bool:
     return path.with_suffix(suffix).exists() or path.with_suffix(suffix.upper()).exists()
 
 
-def _other_tags(column: list[str | None], wanted: Iterable[str]) -> dict[str, list[str | None]]:
+def _unpacked(column: list[str | None], wanted: Iterable[str]) -> dict[str, list[str | None]]:
     """Columns of the wanted tags that GDAL packs into one field: "key"=>"value" ..."""
     found: dict[str, list[str | None]] = {key: [None] * len(column) for key in wanted}
     for row, text in enumerate(column):

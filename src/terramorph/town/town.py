@@ -100,9 +100,9 @@ def _features(plan: Plan) -> tuple[Feature, ...]:
     scale = plan.scale
     found: list[Feature] = []
 
-    def add(kind: str, geometries: list[shapely.Geometry], **attributes: float) -> None:
+    def add(kind: str, geometries: list[shapely.Geometry], width_m: float | None = None) -> None:
         moved = shapely.transform(np.asarray(geometries, dtype=object), _to_crs)
-        found.extend(Feature(g, kind, attributes) for g in moved.tolist())
+        found.extend(Feature(g, kind, width_m) for g in moved.tolist())
 
     add("park", list(plan.parks))
     add("water", list(plan.water))
@@ -110,9 +110,7 @@ def _features(plan: Plan) -> tuple[Feature, ...]:
     add("road", list(plan.streets), width_m=STREET_M * scale)
     add("arterial", list(plan.arterials), width_m=ARTERIAL_M * scale)
     add("highway", list(plan.highways), width_m=HIGHWAY_M * scale)
-    footprints = shapely.transform(shapely.polygons(plan.buildings.corners()), _to_crs)
-    for footprint, height in zip(footprints.tolist(), plan.buildings.height.tolist(), strict=True):
-        found.append(Feature(footprint, "building", {"height_m": height}))
+    add("building", list(shapely.polygons(plan.buildings.corners())))
     return tuple(found)
 
 

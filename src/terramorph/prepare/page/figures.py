@@ -6,81 +6,68 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from terramorph.pairs.manifest import SPLITS
 from terramorph.prepare.page.footprints import Footprints
 from terramorph.prepare.page.sheets import Images
-from terramorph.prepare.page.suspicion import confident_shift, direction
-from terramorph.prepare.registration import MIN_CONFIDENCE, Shift, consistent_shift
+from terramorph.prepare.page.suspicion import direction
+from terramorph.prepare.registration import Shift, consistent_shift
 from terramorph.report.numbers import distance, percent
 
 
-def figures_of(found: Footprints, images: Images, parts: dict[str, NDArray[np.float64]]) -> dict[str, Any]:
+def figures_of(found: Footprints, images: Images, parts: Any) -> dict[str, Any]:
     """The figures that `terramorph.prepare.page.inspect.summary` gives.
 
     Args:
         found: the dataset.
         images: its images.
-        parts: of the suspicion of its tiles.
+        parts: of the suspicion of its tiles, see `parts_of`.
     """
-    table, kept = found.table, found.table["kept"]
-    shift = confident_shift(table)[kept]
-    told = np.isfinite(shift)
-    measured = {
-        "labelled": table["labels"],
-        "blank": np.fmax(table["source_blank"], table["target_blank"]),
-        "hazy": table["haze"],
-        "nodata": table["nodata"],
-        "unmatched": table["dx"],
-    }
-    shares = {name: _share(parts[name][kept] > 0, np.isfinite(values[kept])) for name, values in measured.items()}
-    common = common_shift(table, kept)
-    median = float(np.median(shift[told])) if told.any() else None
-    metres = found.manifest.ground_resolution
-    groups = found.groups().values()
+    table = found.table
+    kept, doubts = table[table["kept"]], parts[table["kept"]]
+    grounds = ("misregistered", "labelled", "blank", "hazy", "nodata", "unmatched")
+    metres, common = found.manifest.ground_resolution, common_shift(kept)
+    median = _known(kept["shift"].median())
+    reasons = table.loc[~table["kept"], "dropped"].replace("", "no reason given")
     return {
-        "tiles": len(found),
+        "tiles": len(table),
         "pairs": {split: int((table["split"] == split).sum()) for split in SPLITS},
-        "left_out": dict(Counter(why or "no reason given" for why in table["dropped"][~kept].tolist()).most_common()),
+        "left_out": dict(Counter(reasons).most_common()),
         "missing": sum(len(names) for names in images.missing.values()),
         "strangers": sum(len(names) for names in images.strangers.values()),
-        "confident": _share(told, np.isfinite(table["dx"][kept])),
-        "misregistered": _share(parts["misregistered"][kept] > 0, told),
-        **shares,
+        "confident": _known(kept.loc[kept["dx"].notna(), "shift"].notna().mean()),
+        **{name: _known((doubts[name].dropna() > 0).mean()) for name in grounds},
         "median_shift": median,
         "median_shift_m": None if median is None or metres is None else median * metres,
         "offset": None if common is None else (round(common.dx, 2), round(common.dy, 2)),
         "offset_agreement": None if common is None else common.confidence,
-        "duplicates": len(groups),
-        "leaks": sum(bool(table["leak"][members[0]]) for members in groups),
-        "suspicious": int((np.sum(list(parts.values()), axis=0)[kept] > 0).sum()),
+        "duplicates": table.loc[table["leak"] | table["twin"], "duplicates"].nunique(),
+        "leaks": table.loc[table["leak"], "duplicates"].nunique(),
+        "suspicious": int((doubts > 0).any(axis=1).sum()),
     }
 
 
-def _share(chosen: NDArray[np.bool_], known: NDArray[np.bool_]) -> float | None:
-    """The share of the chosen among the known; None if there are none."""
-    return float(chosen[known].mean()) if known.any() else None
+def _known(value: float) -> float | None:
+    """A figure; None for NaN, that of no tiles."""
+    return None if np.isnan(value) else float(value)
 
 
-def common_shift(table: dict[str, NDArray[Any]], where: NDArray[np.bool_]) -> Shift | None:
+def common_shift(table: Any) -> Shift | None:
     """The shift that most of some tiles agree on."""
-    sure = np.flatnonzero(where & np.isfinite(table["dx"]) & (table["confidence"] >= MIN_CONFIDENCE))
-    columns = (table[name][sure].tolist() for name in ("dx", "dy", "confidence"))
-    return consistent_shift([Shift(*values) for values in zip(*columns, strict=True)])
+    sure = table.loc[table["shift"].notna(), ["dx", "dy", "confidence"]]
+    return consistent_shift([Shift(*values) for values in sure.to_numpy().tolist()])
 
 
 def offsets_in_words(found: Footprints) -> list[str]:
     """A sentence an area about how its target lies."""
     sentences = []
     for area in found.manifest.areas:
-        mine = found.table["area"] == area.name
-        sure = int((mine & np.isfinite(confident_shift(found.table))).sum())
-        common = common_shift(found.table, mine)
+        mine = found.table[found.table["area"] == area.name]
+        sure, common = int(mine["shift"].notna().sum()), common_shift(mine)
         metres = None if area.grid is None else area.grid.grid().ground_resolution
         if common is None:
             why = "too few tiles tell a shift" if sure < 3 else "the tiles that tell a shift do not agree on one"
-            text = f"{area.name}: no consistent offset; {why} ({sure:,} of {int(mine.sum()):,} tell one)."
+            text = f"{area.name}: no consistent offset; {why} ({sure:,} of {len(mine):,} tell one)."
         else:
             off = float(np.hypot(common.dx, common.dy))
             ground = "" if metres is None else f" ({distance(off * metres)})"
@@ -123,7 +110,7 @@ def findings(found: Footprints, figures: dict[str, Any], unreadable: list[str]) 
          "with --drop-duplicates."),
         ("bad", figures["missing"], "Pairs of the manifest without an image: {}; put back what was removed."),
         ("bad", len(unreadable), f"Pairs that cannot be shown here: {{}}. {''.join(unreadable[:1])}"),
-        ("bad", named != set(found.table["id"][found.table["kept"]]), "manifest.json and footprints.parquet name "
+        ("bad", named != set(found.table.loc[found.table["kept"], "id"]), "manifest.json and footprints.parquet name "
          "different pairs; run the same prepare command again."),
         ("bad", shifted or _over(figures, "misregistered", 0.05), astray),
         ("calm", _over(figures, "labelled", 0.1) and not manifest.settings.get("clean_labels"),

@@ -16,8 +16,8 @@ from terramorph.pairs.manifest import SPLITS, SideRecord
 from terramorph.prepare.page.figures import figures_of, findings, offsets_in_words
 from terramorph.prepare.page.footprints import Footprints, read_footprints
 from terramorph.prepare.page.maps import COLOURS, MOST_SHAPES, area_maps
-from terramorph.prepare.page.sheets import Images, choose, look_alikes
-from terramorph.prepare.page.suspicion import confident_shift, direction, in_words, parts_of
+from terramorph.prepare.page.sheets import Images, choose
+from terramorph.prepare.page.suspicion import direction, in_words, parts_of, suspicion_of
 from terramorph.prepare.registration import MIN_CONFIDENCE
 from terramorph.report.charts import ACCENT, INK, SOFT, chart, chart_svg, style
 from terramorph.report.numbers import counted, distance, listed, number, percent
@@ -87,7 +87,7 @@ def inspect(dataset: str | Path, out: Path | None = None) -> Path:
         sides=_sides(found),
         maps=area_maps(found, _tips(found), marks),
         sheets=sheets,
-        painted=len(found) > MOST_SHAPES,
+        painted=len(found.table) > MOST_SHAPES,
         charts=_charts(found),
         offsets=offsets_in_words(found),
         leaks=_leaks(found),
@@ -170,72 +170,63 @@ def _sides(found: Footprints) -> Table:
 
 def _notes(found: Footprints) -> Table:
     """Why tiles could not be read."""
-    noted = [(i, n) for i, n in zip(found.table["id"], found.table["note"], strict=True) if n]
-    return Table(["Tile", "Why it could not be read"], [[i, Cell(n, n, "note")] for i, n in noted[:_NAMES]])
+    noted = found.table.loc[found.table["note"] != "", ["id", "note"]][:_NAMES].to_numpy().tolist()
+    return Table(["Tile", "Why it could not be read"], [[i, Cell(n, n, "note")] for i, n in noted])
 
 
 def _tips(found: Footprints) -> list[str]:
     """What every tile says under the pointer; nothing where they are painted."""
-    table, shift = found.table, confident_shift(found.table)
+    if len(found.table) > MOST_SHAPES:
+        return [""] * len(found.table)
     tips = []
-    for i in range(len(found) if len(found) <= MOST_SHAPES else 0):
-        said = [f"{table['id'][i]}: {table['split'][i] or 'left out, ' + (table['dropped'][i] or 'no reason given')}"]
-        if np.isfinite(shift[i]):
-            said.append(f"shift {direction(float(table['dx'][i]), float(table['dy'][i]))}")
-        shares = [(name.lower(), key) for key, name, _, share in _MEASURES if share]
-        said += [f"{name} {percent(table[key][i])}" for name, key in shares if np.isfinite(table[key][i])]
-        tips.append("\n".join(said))
-    return tips or [""] * len(found)
+    for tile in found.table.to_dict("records"):
+        said = [f"{tile['id']}: {tile['split'] or 'left out, ' + (tile['dropped'] or 'no reason given')}"]
+        if np.isfinite(tile["shift"]):
+            said.append(f"shift {direction(tile['dx'], tile['dy'])}")
+        shares = [(name.lower(), tile[key]) for key, name, _, share in _MEASURES if share]
+        tips.append("\n".join([*said, *(f"{name} {percent(value)}" for name, value in shares if np.isfinite(value))]))
+    return tips
 
 
-def _sheets(
-    found: Footprints, images: Images, parts: dict[str, NDArray[np.float64]]
-) -> tuple[dict[str, list[dict[str, Any]]], list[str]]:
+def _sheets(found: Footprints, images: Images, parts: Any) -> tuple[dict[str, list[dict[str, Any]]], list[str]]:
     """The cards of both sheets, and why some have no pictures."""
-    table, groups = found.table, found.groups()
-    suspicion = np.sum(list(parts.values()), axis=0)
-    best, worst = choose(table, parts, BEST, WORST)
-    cleaned, problems = bool(found.manifest.settings.get("clean_labels")), []
-    sheets: dict[str, list[dict[str, Any]]] = {"worst": [], "best": []}
-    for name, members in (("worst", worst), ("best", best)):
+    table, suspicion, problems = found.table, suspicion_of(parts), []
+    cleaned = bool(found.manifest.settings.get("clean_labels"))
+    sheets: dict[str, list[dict[str, Any]]] = {}
+    for name, members in zip(("best", "worst"), choose(table, parts, BEST, WORST), strict=True):
+        sheets[name] = []
         for place, i in enumerate(members, start=1):
-            split, pair = str(table["split"][i]), str(table["id"][i])
-            pictures = images.pictures(split, pair)
-            if isinstance(pictures, str):
-                problems.append(pictures)
-            alike = look_alikes(table, groups.get(int(table["duplicates"][i]), []), i)
+            one = table.loc[i]
+            pictures = images.pictures(one["split"], one["id"])
+            problem = pictures if isinstance(pictures, str) else ""
+            problems += [problem] if problem else []
+            shift = f"shift {one['shift']:.1f} px" if np.isfinite(one["shift"]) else "shift not told"
+            blank = percent(float(np.fmax(one["source_blank"], one["target_blank"])))
+            told = f"{shift} · one colour {blank} · labels {percent(one['labels'])} · suspicion {suspicion[i]:.2f}"
             sheets[name].append(
                 {
                     "number": place,
                     "index": i,
-                    "id": pair,
-                    "split": split,
-                    "reasons": in_words(table, parts, i, alike, cleaned),
-                    "figures": f"{_values(table, i)} · suspicion {suspicion[i]:.2f}",
-                    "pictures": [] if isinstance(pictures, str) else pictures,
-                    "problem": pictures if isinstance(pictures, str) else "",
+                    "id": one["id"],
+                    "split": one["split"],
+                    "reasons": in_words(table, parts, i, cleaned),
+                    "figures": told,
+                    "pictures": [] if problem else pictures,
+                    "problem": problem,
                 }
             )
     return sheets, problems
 
 
-def _values(table: dict[str, NDArray[Any]], i: int) -> str:
-    """The main measures of a pair in a line."""
-    told = table["confidence"][i] >= MIN_CONFIDENCE
-    shift = f"shift {np.hypot(table['dx'][i], table['dy'][i]):.1f} px" if told else "shift not told"
-    blank = float(np.fmax(table["source_blank"][i], table["target_blank"][i]))
-    return f"{shift} · one colour {percent(blank)} · labels {percent(float(table['labels'][i]))}"
-
-
 def _charts(found: Footprints) -> list[tuple[str, Any]]:
     """A histogram a measure, or a sentence in its place where there is nothing to draw."""
-    columns, charts = {**found.table, "shift": confident_shift(found.table)}, []
+    charts, kept = [], found.table["kept"].to_numpy()
     for key, name, note, share in _MEASURES:
-        values, write = columns[key], percent if share else number
+        values, write = found.table[key].to_numpy(), percent if share else number
         known = values[np.isfinite(values)]
         instead = f"{write(float(known[0]))} everywhere" if len(known) else "not measured"
         missing = f"; not known for {len(values) - len(known):,}" if 0 < len(known) < len(values) else ""
-        charts.append((f"{name}: {note}{missing}", histogram(values, found.table["kept"], write) or instead))
+        charts.append((f"{name}: {note}{missing}", histogram(values, kept, write) or instead))
     return charts
 
 
@@ -277,12 +268,11 @@ def histogram(values: NDArray[np.float64], kept: NDArray[np.bool_], write: Calla
 
 def _leaks(found: Footprints) -> Table:
     """Groups of look-alikes over several splits."""
-    table = found.table
-    groups = [members for members in found.groups().values() if table["leak"][members[0]]]
+    groups = [members for _, members in found.table[found.table["leak"]].groupby("duplicates")]
     body: list[Row] = []
     for members in groups[:_LEAKS]:
-        names = {split: [str(table["id"][i]) for i in members if table["split"][i] == split] for split in SPLITS}
-        body.append([Cell(listed(names[split], 8), None, "note") if names[split] else None for split in SPLITS])
+        names = [members.loc[members["split"] == split, "id"].tolist() for split in SPLITS]
+        body.append([Cell(listed(mine, 8), None, "note") if mine else None for mine in names])
     caption = (
         f"Their sources differ in at most 3 of 64 bits of a difference hash; {counted(len(groups), 'group')}, of which "
         f"at most {_LEAKS} are listed."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,9 @@ from numpy.typing import NDArray
 from terramorph.errors import DatasetError, InputError
 from terramorph.pairs import PairFolder, open_pairs
 from terramorph.pairs.manifest import AreaRecord, Manifest
+from terramorph.prepare.page.suspicion import suspicion_of
 from terramorph.raster import Raster
 from terramorph.raster.export import preview
-from terramorph.report.numbers import listed
 from terramorph.report.pages import picture_uri
 
 _SIDE = 256
@@ -76,38 +75,28 @@ class Images:
         return self._manifest.areas[number] if 0 <= number < len(self._manifest.areas) else None
 
 
-def choose(
-    table: Mapping[str, NDArray[Any]], parts: Mapping[str, NDArray[np.float64]], best: int, worst: int
-) -> tuple[list[int], list[int]]:
+def choose(table: Any, parts: Any, best: int, worst: int) -> tuple[list[int], list[int]]:
     """The pairs to be shown.
 
     Of the suspicious ones at most a third have the same chief ground, as long as there are others: a dozen blank maps
     tell no more than four. The best are the least suspicious, in steps of 0.1, and of equals those that lie surest.
 
     Args:
-        table: columns (N,) of the footprints, with `kept` bool.
+        table: DataFrame of `Footprints`.
         parts: of the suspicion, see `parts_of`.
         best, worst: how many of each at most; none is both.
 
     Returns:
         Places in the table of the best and of the most suspicious, each in order.
     """
-    names = list(parts)
-    suspicion = np.sum([parts[name] for name in names], axis=0)
-    chief = np.argmax([parts[name] for name in names], axis=0)
-    kept = np.flatnonzero(table["kept"])
-    doubted = kept[suspicion[kept] > 0]
-    doubted = doubted[np.argsort(-suspicion[doubted], kind="stable")]
-    rank = np.zeros(len(doubted), np.int64)
-    for ground in range(len(names)):
-        mine = chief[doubted] == ground
-        rank[mine] = np.arange(mine.sum())
-    common = rank >= -(-worst // 3)
-    chosen = doubted[np.argsort(common, kind="stable")][:worst]
-    chosen = chosen[np.argsort(-suspicion[chosen], kind="stable")]
-    rest = np.setdiff1d(kept, chosen)
-    rest = rest[np.lexsort((-np.nan_to_num(table["confidence"][rest]), np.round(suspicion[rest], 1)))]
-    return rest[:best].tolist(), chosen.tolist()
+    suspicion = suspicion_of(parts)[table["kept"]]
+    doubted = suspicion[suspicion > 0].sort_values(ascending=False, kind="stable")
+    chief = parts.loc[doubted.index].fillna(0).to_numpy().argmax(axis=1)
+    common = doubted.groupby(chief).cumcount() >= -(-worst // 3)
+    chosen = doubted.iloc[np.argsort(common.to_numpy(), kind="stable")[:worst]]
+    rest = suspicion.drop(chosen.index)
+    surest = np.lexsort((-table.loc[rest.index, "confidence"].fillna(0), rest.round(1)))
+    return rest.index[surest[:best]].tolist(), chosen.sort_values(ascending=False, kind="stable").index.tolist()
 
 
 def viewable(raster: Raster, limits: tuple[float, float] | None) -> NDArray[np.uint8]:
@@ -145,10 +134,3 @@ def edges_over(source: NDArray[np.uint8], target: NDArray[np.uint8], mask: NDArr
     faded[drawn] = _LINE
     over: NDArray[np.uint8] = faded.clip(0, 255).astype(np.uint8)
     return over
-
-
-def look_alikes(table: Mapping[str, NDArray[Any]], members: Sequence[int], index: int) -> str:
-    """The other members of a group of look-alikes as words, those of other splits first."""
-    ids, splits = table["id"], table["split"]
-    others = sorted((i for i in members if i != index), key=lambda i: bool(splits[i] == splits[index]))
-    return listed([f"{ids[i]} ({splits[i]})" for i in others], 2) if others else ""

@@ -15,16 +15,14 @@ What cannot be measured is not doubted. A pair counts as misregistered, labelled
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+import pandas
 
-from terramorph.prepare.registration import MIN_CONFIDENCE
-from terramorph.report.numbers import distance, percent
+from terramorph.report.numbers import distance, listed, percent
 
-RAMPS: Mapping[str, tuple[float, float]] = {
+_RAMPS: dict[str, tuple[float, float]] = {
     "misregistered": (1.5, 6.0),
     "labelled": (0.02, 0.2),
     "blank": (0.9, 1.0),
@@ -36,71 +34,68 @@ _UNMATCHED_BELOW = 0.1
 _UNMATCHED, _LEAK, _TWIN = 0.5, 1.0, 0.25
 
 
-def parts_of(table: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float64]]:
-    """The parts of the suspicion of every tile.
+def parts_of(table: Any) -> Any:
+    """The parts of the suspicion of N tiles.
 
     Args:
-        table: columns (N,) of `footprints.parquet`: the measures as float64 with NaN for unknown, `kept` bool, `leak`
-            and `twin` bool (a look-alike among the kept in another split, in the same).
+        table: DataFrame (N) of `Footprints`.
 
     Returns:
-        Ground -> float64 (N,), 0 to 1. Tiles that were not kept have parts too, but for look-alikes.
+        DataFrame (N) of float64, 0 to 1, a column a ground; NaN where it was not measured. Tiles that were not kept
+        have parts too, but for look-alikes.
     """
     values = {
-        "misregistered": confident_shift(table),
+        "misregistered": table["shift"],
         "labelled": table["labels"],
-        "blank": np.fmax(table["source_blank"], table["target_blank"]),
+        "blank": table[["source_blank", "target_blank"]].max(axis=1),
         "hazy": table["haze"],
         "nodata": table["nodata"],
     }
-    parts = {}
-    for name, (low, high) in RAMPS.items():
-        parts[name] = np.nan_to_num(np.clip((values[name] - low) / (high - low), 0, 1))
-    unmatched = np.isfinite(table["dx"]) & (table["confidence"] < _UNMATCHED_BELOW)
+    parts = pandas.DataFrame({n: ((values[n] - low) / (high - low)).clip(0, 1) for n, (low, high) in _RAMPS.items()})
+    unmatched = table["confidence"] < _UNMATCHED_BELOW
     for side in ("source_detail", "target_detail"):
-        known = table[side][table["kept"] & np.isfinite(table[side])]
-        if len(known):
-            unmatched &= table[side] >= np.median(known)
+        known = table.loc[table["kept"], side].dropna()
+        unmatched &= (table[side] >= known.median()) | known.empty
     parts["unmatched"] = np.where(unmatched, _UNMATCHED, 0.0)
-    parts["duplicate"] = np.where(table["leak"], _LEAK, np.where(table["twin"], _TWIN, 0.0))
+    parts["unmatched"] = parts["unmatched"].where(table["dx"].notna())
+    parts["duplicate"] = np.select([table["leak"], table["twin"]], [_LEAK, _TWIN], 0.0)
     return parts
 
 
-def confident_shift(table: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
-    """Length of the shift in pixels, float64 (N,); NaN where none could be told."""
-    length: NDArray[np.float64] = np.hypot(table["dx"], table["dy"])
-    return np.where(table["confidence"] >= MIN_CONFIDENCE, length, np.nan)
+def suspicion_of(parts: Any) -> Any:
+    """The sum of the parts, a Series (N)."""
+    return sum(parts[name].fillna(0) for name in parts)
 
 
-def in_words(
-    table: Mapping[str, NDArray[Any]],
-    parts: Mapping[str, NDArray[np.float64]],
-    index: int,
-    look_alikes: str,
-    cleaned: bool,
-) -> list[str]:
+def in_words(table: Any, parts: Any, index: int, cleaned: bool) -> list[str]:
     """Why a pair is doubted, the strongest reason first; empty if it is not.
 
     Args:
         table, parts: as for `parts_of`.
         index: of the tile.
-        look_alikes: the ids that it resembles.
         cleaned: whether labels were painted over after they were measured.
     """
-    value = {name: float(table[name][index]) for name in ("labels", "haze", "nodata", "source_blank", "target_blank")}
-    dx, dy = float(table["dx"][index]), float(table["dy"][index])
-    side, blank = max(("source", value["source_blank"]), ("target", value["target_blank"]), key=lambda s: s[1])
+    one, mine = table.loc[index], parts.loc[index].fillna(0)
+    dx, dy = one["dx"], one["dy"]
+    side, blank = max(("source", one["source_blank"]), ("target", one["target_blank"]), key=lambda s: s[1])
     words = {
         "misregistered": f"misregistered by {np.hypot(dx, dy):.1f} px ({direction(dx, dy)})",
         "unmatched": "the sides share no structure",
-        "labelled": f"labels on {percent(value['labels'])} of the target{', painted over' if cleaned else ''}",
+        "labelled": f"labels on {percent(one['labels'])} of the target{', painted over' if cleaned else ''}",
         "blank": f"{percent(blank)} of the {side} in one colour",
-        "hazy": f"haze or cloud on {percent(value['haze'])} of the source",
-        "nodata": f"{percent(value['nodata'])} without data",
-        "duplicate": f"looks like {look_alikes}{', in another split' if table['leak'][index] else ''}",
+        "hazy": f"haze or cloud on {percent(one['haze'])} of the source",
+        "nodata": f"{percent(one['nodata'])} without data",
+        "duplicate": f"looks like {_look_alikes(table, index)}{', in another split' if one['leak'] else ''}",
     }
-    given = [name for name in words if parts[name][index] > 0]
-    return [words[name] for name in sorted(given, key=lambda name: -parts[name][index])]
+    return [words[name] for name in sorted(words, key=lambda name: -mine[name]) if mine[name] > 0]
+
+
+def _look_alikes(table: Any, index: int) -> str:
+    """The pairs that a pair looks like, those of other splits first; '' for none."""
+    group, split = table.loc[index, ["duplicates", "split"]]
+    others = table[(table["duplicates"] == group) & (table["leak"] | table["twin"]) & (table.index != index)]
+    others = others.sort_values("split", key=lambda splits: splits == split, kind="stable")
+    return listed([f"{i} ({s})" for i, s in zip(others["id"], others["split"], strict=True)], 2) if len(others) else ""
 
 
 def direction(dx: float, dy: float, metres: float | None = None) -> str:
@@ -108,7 +103,7 @@ def direction(dx: float, dy: float, metres: float | None = None) -> str:
 
     def one(value: float, ways: tuple[str, str]) -> str:
         ground = "" if metres is None else f" ({distance(abs(value) * metres)})"
-        return f"{abs(value):.1f} px{ground} {ways[value > 0]}"
+        return f"{abs(value):.1f} px{ground} {ways[bool(value > 0)]}"
 
     parts = [one(v, w) for v, w in ((dx, ("left", "right")), (dy, ("up", "down"))) if abs(v) >= 0.05]
     return ", ".join(parts) or "not at all"
