@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from terramorph.bundle import Bands, Bundle, load_bundle
 from terramorph.errors import ConfigError, MissingPackageError
@@ -72,6 +73,36 @@ def test_noise_changes_the_picture_and_none_is_zero() -> None:
         plain = network(source)
         assert torch.equal(network(source, torch.zeros(1, 4, 64, 64)), plain)
         assert float((network(source, noise) - plain).abs().max()) > 1e-4
+
+
+@pytest.mark.parametrize("colours", [0, 3])
+@pytest.mark.parametrize(
+    "core", [(slice(70, 95), slice(64, 128)), (slice(0, 96), slice(33, 200)), (slice(149, 150), slice(199, 200))]
+)
+def test_a_core_is_what_the_whole_has_there(core: tuple[slice, slice], colours: int) -> None:
+    network = _network(colours=colours, noise=2)
+    source, noise = _image(2, 3, 150, 200), torch.randn(2, 2, 150, 200, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        whole, part = network(source, noise), network(source, noise, core)
+        assert torch.allclose(part, whole[..., *core], atol=1e-6)
+        if colours:
+            scores = network.scores(source, noise)
+            assert torch.allclose(network.scores(source, noise, core), scores[..., *core], atol=1e-5)
+    assert float((part - part.mean()).abs().max()) > 0.01 or part.shape[2:] == (1, 1)
+
+
+def test_a_core_costs_the_decoder_no_more_than_it_needs() -> None:
+    network, source = _network(), _image(1, 3, 512, 512)
+    flops = []
+    for core in (None, (slice(0, 512), slice(0, 512)), (slice(128, 384), slice(128, 384))):
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            network(source, None, core)
+        flops.append(counter.get_total_flops())
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network.encoder(source)
+    encoder = counter.get_total_flops()
+    assert flops[1] == flops[0]
+    assert 0.25 < (flops[2] - encoder) / (flops[0] - encoder) < 0.32
 
 
 def test_folding_changes_nothing_but_the_layers() -> None:

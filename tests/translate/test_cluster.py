@@ -277,7 +277,7 @@ def test_a_scheduler_that_is_restarted(model, ortho: Path, tmp_path: Path, monke
             monkeypatch.setattr(module, "_CONNECT", 0.5)
         assert there.read_bytes() == bytes_here(model, ortho)
     with pytest.raises(InputError, match=rf"Nobody answers at the scheduler's address {address}; start one"):
-        Cluster(address).__enter__()
+        _ = Cluster(address).__enter__().client
 
 
 def test_a_lost_scheduler_is_given_up_at_last(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -297,10 +297,28 @@ def test_what_is_no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(ConfigError, match=sentence):
             Cluster(**given)
     with pytest.raises(InputError, match="Nobody answers at the scheduler's address nonsense://"):
-        Cluster("nonsense://x").__enter__()
+        _ = Cluster("nonsense://x").__enter__().client
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(MissingPackageError, match=r"terramorph\[cluster\]"):
         Cluster(workers=1).__enter__()
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["ortho.tif", "images"], "Workers are for one raster"),
+        ([".", "map.png"], "Workers are for one raster"),
+        (["ortho.tif", "there.tif"], "there.tif would be replaced"),
+    ],
+)
+def test_what_is_refused_starts_no_worker(
+    model, ortho: Path, tmp_path: Path, capfd, monkeypatch, words: list[str], sentence: str
+) -> None:
+    monkeypatch.setattr(Cluster, "_start", lambda *given: pytest.fail("workers were started"))
+    monkeypatch.chdir(tmp_path)
+    Path("there.tif").touch()
+    assert run(["translate", "model.safetensors", *words, "--workers", "1", "--any-resolution"]) == 2
+    assert sentence in capfd.readouterr().err
 
 
 @pytest.mark.kills
@@ -328,8 +346,6 @@ def test_the_command_line_stops_and_goes_on(model, ortho: Path, tmp_path: Path, 
     ):
         assert run([*words, *more]) == 2
         assert sentence in capfd.readouterr().err
-    assert run(["translate", "model.safetensors", "ortho.tif", "images", "--workers", "1"]) == 2
-    assert "Workers are for one raster" in capfd.readouterr().err
 
 
 def _same(value: object) -> object:

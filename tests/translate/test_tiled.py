@@ -17,12 +17,12 @@ from affine import Affine
 from odc.geo.crs import CRS
 from odc.geo.xr import wrap_xr
 
-from terramorph.bundle import Bands, Bundle
+from terramorph.bundle import Bands, Bundle, Mode
 from terramorph.errors import InputError, RasterError
 from terramorph.geo import Grid
 from terramorph.raster import Raster, read_image, write_image
 from terramorph.sources import open_source
-from terramorph.translate import Model, load, plan
+from terramorph.translate import Model, TorchBackend, load, plan
 from terramorph.translate.lazy import LazySource
 
 from .conftest import make_bundle
@@ -95,6 +95,31 @@ def test_no_pixel_depends_on_how_it_is_asked_for(
         for y, x in np.random.default_rng(0).permutation(pieces):
             size = min(90, 300 - y), min(110, 420 - x)
             same(lazy.read(whole.grid.crop(y, x, *size)), whole.crop(y, x, *size))
+
+
+@pytest.mark.parametrize("mode", ["raster", "paper"])
+@pytest.mark.usefixtures("windows")
+def test_a_network_that_computes_cores_gives_the_pixels_of_one_that_does_not(
+    picture: Any, tmp_path: Path, mode: Mode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = make_bundle("lite-unet", gain=0.05, width=10, noise=2, header={"size": 32})
+    path = ortho(picture, tmp_path, STRAIGHT)
+    model = Model(bundle, precision="fp32", mode=mode)
+    asked: list[object] = []
+    run = TorchBackend.run
+
+    def noted(self: TorchBackend, *given: Any, **more: Any) -> torch.Tensor:
+        asked.append(more.get("core"))
+        return run(self, *given, **more)
+
+    monkeypatch.setattr(TorchBackend, "run", noted)
+    made = model.translate(path, window=192, overlap=64)
+    assert all((core is None) is (mode == "paper") for core in asked)
+    model.backend.takes_core = False  # type: ignore[attr-defined]
+    whole = model.translate(path, window=192, overlap=64)
+    assert np.array_equal(made.mask, whole.mask)
+    assert int(np.abs(made.pixels.astype(int) - whole.pixels).max()) <= 1
+    assert (made.pixels != whole.pixels).mean() < 1e-5
 
 
 @pytest.mark.parametrize("lazily", [False, True])

@@ -12,7 +12,7 @@ from terramorph.networks.catalog import (
 )
 from terramorph.networks.discriminators import MultiScale, build_discriminator
 from terramorph.networks.efficientnet_lite import EfficientNetLite, load_imagenet
-from terramorph.networks.generator import has_palette
+from terramorph.networks.generator import Core, has_palette
 from terramorph.networks.layers import InstanceNorm, NoiseDropout, Norm, initialize, on_stride, reflected, set_noise
 from terramorph.networks.lite_unet import LiteUNet, LiteUNetConfig
 from terramorph.networks.patchgan import PatchGAN
@@ -26,6 +26,7 @@ __all__ = [
     "NETWORKS",
     "AnyGenerator",
     "ClassProbabilities",
+    "Core",
     "EfficientNetLite",
     "EncoderDecoder",
     "InstanceNorm",

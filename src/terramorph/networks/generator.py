@@ -15,6 +15,8 @@ and may have what other parts look for:
 - `rearranged`: what makes a faster form for a CPU (`inference.cpu_form`), or None;
 - `overlap: int`: pixels that windows should share where the halo is not bounded;
 - `noise: int`: bands of the noise image that `forward(source, noise)` takes;
+- `takes_core: bool`: in raster mode `forward` and `scores` take (rows, columns) as `core`, of which alone they compute
+  and give the result;
 - `scores(source, noise=None)`: class scores; with them a buffer `palette`, float32 (classes, bands), and
   `with_scores(source, noise=None)`: image and scores in one pass;
 - `fit(targets)`: what it learns of the training targets before the first step;
@@ -31,6 +33,9 @@ from pydantic import BaseModel, ConfigDict
 from torch import nn
 
 from terramorph.networks.layers import initialize
+
+Core = tuple[slice, slice]
+"""(rows, columns) of an image, in pixels."""
 
 
 class GeneratorConfig(BaseModel):

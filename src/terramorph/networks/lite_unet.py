@@ -12,11 +12,14 @@ from torch.nn import functional
 
 from terramorph.errors import ConfigError
 from terramorph.networks.efficientnet_lite import STRIDES, EfficientNetLite, load_imagenet
-from terramorph.networks.generator import GeneratorConfig
+from terramorph.networks.generator import Core, GeneratorConfig
 from terramorph.networks.inference import sequential_norms
 from terramorph.networks.layers import on_stride
 from terramorph.networks.palette import find_palette
 
+_AROUND = 4
+"""Pixels of its stride that a step of the decoder sees beside the core: its two convolutions take one each, and the two
+that are left are four of the next step's, which has twice the resolution."""
 _RESIDUAL = 0.25
 """How far a pixel may leave the mixture of the palette's colours, in [-1, 1] units."""
 
@@ -64,6 +67,7 @@ class LiteUNet(nn.Module):
 
     Attributes:
         stride: the input is extended to a multiple of this.
+        takes_core: of a core, the decoder computes no more than it depends on.
         halo: None, the receptive field is not bounded by less than the image.
         overlap: pixels that windows should share: 256 px from its border an output is off by 1.5 of 255 at most in 99
             of 100 pixels.
@@ -74,6 +78,7 @@ class LiteUNet(nn.Module):
     stride = STRIDES[-1]
     halo: int | None = None
     overlap = 512
+    takes_core = True
     palette: Tensor
 
     def __init__(self, config: LiteUNetConfig, in_bands: int = 3, out_bands: int = 3) -> None:
@@ -98,27 +103,28 @@ class LiteUNet(nn.Module):
         if config.colours:
             self.register_buffer("palette", torch.zeros(config.colours, out_bands))
 
-    def forward(self, source: Tensor, noise: Tensor | None = None) -> Tensor:
+    def forward(self, source: Tensor, noise: Tensor | None = None, core: Core | None = None) -> Tensor:
         """Translates.
 
         Args:
             source: float (N, in_bands, H, W) in [-1, 1], any H and W.
             noise: float (N, config.noise, H, W), normal; None is 0 everywhere, the mean.
+            core: of the H x W pixels, those that are wanted; None: all.
 
         Returns:
-            float (N, out_bands, H, W) in [-1, 1].
+            float (N, out_bands, h, w) in [-1, 1], of the core.
         """
-        return self._image(self._features(source, noise))
+        return self._image(self._features(source, noise, core))
 
-    def scores(self, source: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Class scores before the softmax: float (N, colours, H, W), as `forward` takes its arguments.
+    def scores(self, source: Tensor, noise: Tensor | None = None, core: Core | None = None) -> Tensor:
+        """Class scores before the softmax: float (N, colours, h, w), as `forward` takes its arguments.
 
         Raises:
             ConfigError: if there is no palette.
         """
         if not self.config.colours:
             raise ConfigError("class scores need a palette, and this network has none.")
-        return self._features(source, noise)[:, : self.config.colours]
+        return self._features(source, noise, core)[:, : self.config.colours]
 
     def with_scores(self, source: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """What `forward` and `scores` give, in one pass."""
@@ -138,28 +144,31 @@ class LiteUNet(nn.Module):
         if self.config.colours and not bool(self.palette.any()):
             self.palette.copy_(find_palette(targets, self.config.colours))
 
-    def _features(self, source: Tensor, noise: Tensor | None) -> Tensor:
+    def _features(self, source: Tensor, noise: Tensor | None, core: Core | None = None) -> Tensor:
         """What the head gives."""
         bands = self.config.noise
         if bands:
             if noise is None:
                 noise = source.new_zeros(source.shape[0], bands, *source.shape[2:])
             source = torch.cat([source, noise.to(source.dtype)], dim=1)
-        return on_stride(self._run, source, self.stride)
+        return on_stride(lambda joined: self._run(joined, core), source, self.stride)
 
-    def _run(self, joined: Tensor) -> Tensor:
+    def _run(self, joined: Tensor, core: Core | None) -> Tensor:
         source, noise = joined[:, : self.in_bands], joined[:, self.in_bands :]
         features = self.encoder(source)
-        x = self.neck(features[-1])
+        here = _around(core, self.stride, source)
+        x = _cut(self.neck(features[-1]), here)
         for step, skip, stride in zip(self.up, features[-2::-1], STRIDES[-2::-1], strict=True):
             x = functional.interpolate(x, scale_factor=2.0, mode="nearest")
             # Averaged over s x s pixels and times s, noise is as strong at every stride.
             seen = [functional.avg_pool2d(noise, stride) * stride] if self.noise else []
-            x = step(torch.cat([x, skip, *seen], dim=1))
+            above, here = here, _around(core, stride, source)
+            x = step(torch.cat([_cut(x, here, above, 2), *(_cut(one, here) for one in (skip, *seen))], dim=1))
         fine = functional.relu(functional.pixel_shuffle(self.shuffle(x), 2))
-        x = torch.cat([fine, functional.relu(self.detail(source)), *([noise] if self.noise else [])], dim=1)
-        y: Tensor = self.head(self.last(x))
-        return y
+        above, here = here, _around(core, 1, source)
+        detail = functional.relu(self.detail(_cut(source, here)))
+        x = torch.cat([_cut(fine, here, above, 2), detail, *([_cut(noise, here)] if self.noise else [])], dim=1)
+        return _cut(self.head(self.last(x)), core, here)
 
     def _image(self, head: Tensor) -> Tensor:
         """The picture that the head's output stands for."""
@@ -169,6 +178,25 @@ class LiteUNet(nn.Module):
         shares = head[:, :colours].float().softmax(dim=1)
         mixed = torch.einsum("nkhw,kc->nchw", shares, self.palette.float())
         return (mixed + _RESIDUAL * torch.tanh(head[:, colours:].float())).clamp(-1.0, 1.0).to(head.dtype)
+
+
+def _around(core: Core | None, stride: int, source: Tensor) -> Core | None:
+    """Of what is computed at a stride for the core of a source (..., H, W), the rows and columns; None: all."""
+    if core is None:
+        return None
+    y, x = (
+        slice(max(0, wanted.start // stride - _AROUND), min(side // stride, -(-wanted.stop // stride) + _AROUND))
+        for wanted, side in zip(core, source.shape[-2:], strict=True)
+    )
+    return y, x
+
+
+def _cut(x: Tensor, box: Core | None, within: Core | None = None, times: int = 1) -> Tensor:
+    """Rows and columns of (..., H, W), which begins where `within` does, so many times as large; None: all."""
+    if box is None:
+        return x
+    top, left = (0, 0) if within is None else (times * within[0].start, times * within[1].start)
+    return x[..., box[0].start - top : box[0].stop - top, box[1].start - left : box[1].stop - left]
 
 
 def _conv(inner: int, out: int, kernel: int = 3) -> nn.Sequential:

@@ -25,22 +25,22 @@ class ClassProbabilities(nn.Module):
         super().__init__()
         self.generator = generator
         self.register_buffer("members", nn.functional.one_hot(classes, count).T.float())
-        for name in ("stride", "halo", "overlap", "noise"):
+        for name in ("stride", "halo", "overlap", "noise", "takes_core"):
             if hasattr(generator, name):
                 setattr(self, name, getattr(generator, name))
 
-    def forward(self, source: Tensor, noise: Tensor | None = None) -> Tensor:
+    def forward(self, source: Tensor, noise: Tensor | None = None, **core: Any) -> Tensor:
         """Gives probabilities p as 2 p - 1.
 
         Args:
             source: float (N, in_bands, H, W) in [-1, 1], any H and W.
-            noise: as the generator takes it.
+            noise, core: as the generator takes them.
 
         Returns:
-            float32 (N, classes, H, W) in [-1, 1].
+            float32 (N, classes, h, w) in [-1, 1], of the core.
         """
         scores: Any = self.generator.scores  # of whatever class the generator is
-        shares = scores(source, noise).float().softmax(dim=1)
+        shares = scores(source, noise, **core).float().softmax(dim=1)
         members = self.get_buffer("members").float()
         return torch.einsum("nkhw,ck->nchw", shares, members).clamp(0.0, 1.0) * 2.0 - 1.0
 

@@ -14,6 +14,7 @@ from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
+from importlib.util import find_spec
 from itertools import islice
 from types import TracebackType
 from typing import Any, Self
@@ -51,6 +52,7 @@ class Cluster:
         with Cluster(workers=2) as cluster:
             model.translate_to(source, output, engine=DaskEngine(cluster, open_model, open_source))
 
+    The workers start, or are looked for, when they are first needed: what cannot be translated is refused before.
     Python starts local workers by importing the main module again, so a script needs `if __name__ == "__main__":`.
 
     Args:
@@ -71,7 +73,7 @@ class Cluster:
         self._address, self._count = scheduler, workers
         # Of the machine, before anything else in this process takes fewer.
         self._threads = None if workers is None else max(1, torch.get_num_threads() // workers)
-        self._opened = ExitStack()
+        self._opened: ExitStack | None = None
         self._client: Any = None
 
     @property
@@ -86,25 +88,32 @@ class Cluster:
 
     @property
     def client(self) -> Any:
-        """Dask's client, connected."""
-        if self._client is None:
+        """Dask's client, connected: to workers that are started first, if they are of this machine.
+
+        Raises:
+            InputError: if nobody answers at the scheduler's address.
+        """
+        if self._opened is None:
             raise ConfigError("The cluster is not open; use it in a with statement.")
+        if self._client is None:
+            self._start(self._opened)
         return self._client
 
     def __enter__(self) -> Self:
-        """Starts the workers, or connects.
+        """Starts nothing yet.
 
         Raises:
             MissingPackageError: if dask is not installed.
-            InputError: if nobody answers at the scheduler's address.
         """
-        try:
-            import dask
-            from distributed import LocalCluster
-        except ImportError as error:
-            raise MissingPackageError(
-                "Dask is not installed; install it with pip install 'terramorph[cluster]'."
-            ) from error
+        if find_spec("dask") is None or find_spec("distributed") is None:
+            raise MissingPackageError("Dask is not installed; install it with pip install 'terramorph[cluster]'.")
+        self._opened = ExitStack()
+        return self
+
+    def _start(self, held: ExitStack) -> None:
+        import dask
+        from distributed import LocalCluster
+
         with ExitStack() as opened:
             opened.enter_context(_quiet())
             if self._count is not None:
@@ -122,14 +131,15 @@ class Cluster:
                 self._address = opened.enter_context(local).scheduler_address
             self._client = self._connect(_CONNECT)
             opened.callback(self._disconnect)
-            self._opened = opened.pop_all()
-        return self
+            held.enter_context(opened.pop_all())
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stops local workers, or leaves the scheduler."""
-        self._opened.close()
+        if self._opened is not None:
+            self._opened.close()
+        self._opened = None
 
     def reconnect(self) -> None:
         """Looks for a scheduler that was lost.
@@ -180,7 +190,7 @@ class DaskEngine:
     """The engine that is a cluster.
 
     Attributes:
-        cluster: open.
+        cluster: in its with statement.
         model: opens the bundle on a worker, such as `functools.partial(load, path)`; with paths that are right there.
         source: opens the source on a worker, such as `functools.partial(open_source, path)`.
     """

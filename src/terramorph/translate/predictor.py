@@ -17,6 +17,7 @@ from torch import Tensor
 from terramorph.bundle import Bundle, Header, Mode
 from terramorph.errors import ConfigError, InputError
 from terramorph.geo import Grid
+from terramorph.networks import Core
 from terramorph.pixels import image_to_unit
 from terramorph.raster import Raster
 from terramorph.raster.values import Suspects, tell_suspects
@@ -102,7 +103,9 @@ class Predictor:
             raise ConfigError("A model that was made in memory cannot be sent to another process; save its bundle.")
         return self._reopened, ()
 
-    def translate_batch(self, source: Tensor, *, sample: int = 0, grids: Sequence[Grid] | None = None) -> Tensor:
+    def translate_batch(
+        self, source: Tensor, *, sample: int = 0, grids: Sequence[Grid] | None = None, core: Core | None = None
+    ) -> Tensor:
         """Translates images of one size.
 
         Args:
@@ -110,9 +113,10 @@ class Predictor:
             sample: which draw of the noise, in paper mode.
             grids: places of the N images, on which the noise image of a generator that has one depends in raster mode;
                 None: they have none.
+            core: of the H x W pixels, those that are wanted; None: all.
 
         Returns:
-            float32 (N, D, H, W) in [-1, 1], on the source's device.
+            float32 (N, D, h, w) in [-1, 1], of the core, on the source's device.
 
         Raises:
             InputError: if the shape is not that or the bands are not the bundle's.
@@ -127,24 +131,34 @@ class Predictor:
             if self.mode == "raster":
                 places = grids or [Grid.pixels(*source.shape[2:])] * len(source)
                 groups = [slice(first, first + at_once) for first in range(0, len(source), at_once)]
-                parts = [self.backend.run(source[group], noise=self._noise(places[group])) for group in groups]
+                parts = [self._run(source[group], 0, self._noise(places[group]), core) for group in groups]
             else:
-                parts = [self.backend.run(image, self._seed(image, sample)) for image in torch.split(source, 1)]
+                parts = [self._run(image, self._seed(image, sample), None, core) for image in torch.split(source, 1)]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    def predict(self, rasters: Sequence[Raster], sample: int = 0) -> NDArray[np.float32]:
+    def _run(self, source: Tensor, seed: int, noise: Tensor | None, core: Core | None) -> Tensor:
+        run: Any = self.backend.run
+        if core is not None and getattr(self.backend, "takes_core", False):
+            return run(source, seed, noise, core=core)  # type: ignore[no-any-return]
+        made: Tensor = run(source, seed, noise)
+        return made if core is None else made[..., *core]
+
+    def predict(self, rasters: Sequence[Raster], sample: int = 0, core: Core | None = None) -> NDArray[np.float32]:
         """Pieces of one size through the network, as they are; they share passes in raster mode.
 
         Args:
             rasters: (C, H, W) each, that `check_kind` lets pass, small enough for one pass.
             sample: number of the draw, in paper mode.
+            core: of their pixels, those that are wanted; None: all.
 
         Returns:
-            float32 (N, D, H, W) in [-1, 1].
+            float32 (N, D, h, w) in [-1, 1], of the core.
         """
         units = torch.cat([self._unit(raster) for raster in rasters])
         predicted: NDArray[np.float32] = (
-            self.translate_batch(units, sample=sample, grids=[raster.grid for raster in rasters]).contiguous().numpy()
+            self.translate_batch(units, sample=sample, grids=[raster.grid for raster in rasters], core=core)
+            .contiguous()
+            .numpy()
         )
         return predicted
 

@@ -98,23 +98,22 @@ class Tiled:
 
     def predict(self, raster: Raster, window: Window) -> Part | None:
         """A window through the network, as often as there are draws; None where there is no data."""
-        rows, columns = window.inner
-        if not raster.mask[rows, columns].any():
+        core = window.inner
+        if not raster.mask[core].any():
             return None
         draws = range(self.sample, self.sample + self.samples)
-        return self.part([self.model.predict([raster], draw)[0] for draw in draws], raster.mask, window)
+        return self.part([self.model.predict([raster], draw, core)[0] for draw in draws], raster.mask[core], window)
 
     def part(self, draws: Sequence[NDArray[np.float32]], mask: NDArray[np.bool_], window: Window) -> Part:
         """What is kept of a window.
 
         Args:
-            draws: float32 (D, H, W) in [-1, 1] each, of what the network saw.
-            mask: bool (H, W).
+            draws: float32 (D, h, w) in [-1, 1] each, of its core.
+            mask: bool (h, w).
             window: its place.
         """
-        rows, columns = window.inner
-        none = ~mask[rows, columns]
-        pixels, *others = (self._stored_as_floats(draw[:, rows, columns]) for draw in draws)
+        none = ~mask
+        pixels, *others = (self._stored_as_floats(draw) for draw in draws)
         spread = None
         if others:
             spread = np.stack([pixels, *others]).std(axis=0, ddof=1).mean(axis=0, keepdims=True)

@@ -15,6 +15,9 @@ from terramorph.processor import native_bf16, warn_of_emulation
 class Backend(Protocol):
     """Runs a generator on batches.
 
+    One that has an attribute `takes_core`, and it is True, computes less where only a core of the image is wanted: its
+    `run` takes (rows, columns) as `core`, and gives these.
+
     Attributes:
         name: which it is and in what precision; results of one name are equal.
         device: where it computes.

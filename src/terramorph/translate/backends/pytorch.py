@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from terramorph.bundle import Mode
 from terramorph.errors import ConfigError
-from terramorph.networks import NoiseDropout, set_noise
+from terramorph.networks import Core, NoiseDropout, set_noise
 from terramorph.networks.inference import CpuForm, cpu_form, fold_batchnorm, per_image_statistics
 from terramorph.translate.backends.protocol import resolve_device, resolve_precision
 from terramorph.translate.tuning import Tuning, best_form
@@ -73,6 +73,8 @@ class TorchBackend:
             self._make_for_cpu(network, batch_size, rearranged)
         else:
             self._network = self._placed(fold_batchnorm(network))
+        # The statistics of each image are those of all of it.
+        self.takes_core = mode == "raster" and self._cpu_form is None and bool(getattr(network, "takes_core", False))
 
     def _make_for_cpu(self, network: nn.Module, batch_size: int | None, rearranged: bool | None) -> None:
         tuning = Tuning(rearranged=False)
@@ -107,14 +109,15 @@ class TorchBackend:
         wanted = self.device.type == "cuda" or self.dtype == torch.bfloat16
         return torch.channels_last if wanted else torch.contiguous_format
 
-    def run(self, source: Tensor, seed: int = 0, noise: Tensor | None = None) -> Tensor:
-        """float32 (N, C, H, W) in [-1, 1], any H and W -> float32 (N, D, H, W) in [-1, 1], on the same
+    def run(self, source: Tensor, seed: int = 0, noise: Tensor | None = None, core: Core | None = None) -> Tensor:
+        """float32 (N, C, H, W) in [-1, 1], any H and W -> float32 (N, D, h, w) in [-1, 1], on the same
         device.
 
         Args:
             source: on any device.
             seed: of dropout and noise image in paper mode; every image of the batch gets fields of its own.
             noise: float32 (N, noise_bands, H, W) in raster mode; None: the mean of the noise, 0.
+            core: (rows, columns) that are wanted, if the backend takes it; None: all.
         """
         with torch.no_grad():
             if self._cpu_form is not None:
@@ -126,7 +129,8 @@ class TorchBackend:
             if self.noise_bands and self._generator is not None:
                 shape = (len(x), self.noise_bands, *x.shape[2:])
                 noise = torch.randn(shape, generator=self._generator, device=self.device)
-            y: Tensor = self._network(x) if noise is None else self._network(x, noise.to(self.device, self.dtype))
+            more = {} if noise is None else {"noise": noise.to(self.device, self.dtype)}
+            y: Tensor = self._network(x, **more, **({} if core is None else {"core": core}))
             return y.float().contiguous().to(source.device)
 
     def release(self) -> None:
