@@ -24,11 +24,10 @@ from terramorph.raster.array_source import ArraySource, RasterSource
 from terramorph.raster.image import IMAGE_SUFFIXES
 from terramorph.raster.mapfile import is_calibration
 from terramorph.raster.mosaic import MosaicSource
+from terramorph.raster.packed import is_packed, is_subdataset, unpacked
 from terramorph.raster.stac import open_stac
 from terramorph.raster.storage import as_remote
-from terramorph.raster.subdataset import as_vrt, is_subdataset
 from terramorph.raster.tiles import FolderTiles, MBTiles, PMTiles, ServerTiles
-from terramorph.raster.zipped import as_zipped, unpacked
 
 if TYPE_CHECKING:
     import xarray
@@ -199,18 +198,16 @@ def _of_pixels(
     """An image or tiles that are in no archive, by their path or URL."""
     if isinstance(spec, str) and spec.lower().startswith(("http://", "https://")) and not _is_file(spec):
         return as_tiles(server(spec), tile_size=512 if re.search(r"@2x|\{r\}", spec) else None)
-    if is_subdataset(spec):
-        with ExitStack() as stack:
-            image, files = stack.enter_context(as_vrt(str(spec)))
-            return _held(as_image(image, made_of=files), str(spec), stack)
     remote = as_remote(spec)
     if remote is not None:
         return as_image(remote)
-    zipped = as_zipped(spec)
-    if zipped is not None:
+    if is_packed(spec):
         with ExitStack() as stack:
-            image, name = stack.enter_context(unpacked(*zipped))
-            return _held(as_image(image), f"zip://{zipped[0]}!{name}", stack)
+            image, name, files = stack.enter_context(unpacked(spec))
+            source = as_image(image, made_of=files)
+            source.name = name
+            weakref.finalize(source, stack.pop_all().close)  # the temporary file is gone with it
+            return source
     path = Path(spec)
     if path.is_dir():
         return as_tiles(FolderTiles(path, layout))
@@ -222,13 +219,6 @@ def _of_pixels(
     if suffix in _ADVICE and not (suffix == ".tab" and is_calibration(path)):
         raise RasterError(f"{path} {_ADVICE[suffix]}.")
     return as_image(path)
-
-
-def _held(source: ImageSource, name: str, stack: ExitStack) -> ImageSource:
-    """A source of a temporary file, called by the name of what that is made of; the file is gone with it."""
-    source.name = name
-    weakref.finalize(source, stack.pop_all().close)
-    return source
 
 
 def _is_file(url: str) -> bool:

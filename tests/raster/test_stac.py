@@ -140,7 +140,7 @@ def test_nothing_is_opened_twice_nor_before_it_is_read(
     monkeypatch.setattr(mosaic, "_HELD_OPEN", 1)
     with open_source(save(tmp_path, *items)) as source:
         assert [source.read(grid).pixels.max() for grid in (*grids, *grids)] == [10, 11, 12, 13] * 2
-        assert len(source._images._held) == 1
+        assert source._image.cache_info().currsize == 1
     with pytest.raises(RasterError, match="was closed"):
         source.read(grids[0])
 

@@ -23,7 +23,7 @@ from terramorph.errors import InputWarning, RasterError
 from terramorph.geo.mercator import TileBox, pixel_grid
 from terramorph.raster import TileSource
 from terramorph.raster.tiles import MBTiles, PMTiles
-from terramorph.raster.tiles.decode import decode_tile
+from terramorph.raster.tiles.source import decode_tile
 from terramorph.sources import open_source
 
 Z, X, Y = 15, 17601, 10746

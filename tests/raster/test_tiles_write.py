@@ -317,7 +317,6 @@ def refused():
         (nothing, {}, "held has no pixel with data"),
         (far, {"max_zoom": 3}, "held has no pixel with data|held lies nowhere"),
         (hole, {"format": "jpg", "min_zoom": Z - 1}, f"tile {Z}/{X + 2}/{Y}, and a JPEG.*use png or webp"),
-        (hole, {"format": "jpg"}, "the edges of its tiles at zoom 14, and a JPEG.*use png or webp"),
         (hole, {"min_zoom": 9, "max_zoom": 8}, "the coarser one first, got 9 and 8"),
         (hole, {"max_zoom": 31}, "0 to 30"),
     ]

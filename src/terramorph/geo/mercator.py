@@ -10,7 +10,9 @@ import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import numpy as np
 from affine import Affine
+from numpy.typing import NDArray
 from odc.geo.crs import CRS
 
 from terramorph.geo.grid import Grid
@@ -82,6 +84,18 @@ def box_of_halves(zoom: int, west: TileBox | None, east: TileBox | None) -> Tile
     if zoom > 1 and across.left == east.right and east.left - west.right > count // 2:
         return east.around(across)
     return west.around(east)
+
+
+def box_around(zoom: int, x: NDArray[np.int64], y: NDArray[np.int64]) -> TileBox:
+    """The box around tiles, int64 (N,) each and at least one, as `box_of_halves` says."""
+    east = x >= (1 << zoom) / 2
+
+    def around(half: NDArray[np.bool_]) -> TileBox | None:
+        if not half.any():
+            return None
+        return TileBox(*map(int, (x[half].min(), y[half].min(), x[half].max() + 1, y[half].max() + 1)))
+
+    return box_of_halves(zoom, around(~east), around(east))
 
 
 def whole_world(zoom: int) -> TileBox:

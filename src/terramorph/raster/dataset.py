@@ -1,13 +1,16 @@
-"""What GDAL opens, and where it lies; `layout` says what of it is read."""
+"""What GDAL opens, where it lies, and its handles, shared out among threads; `layout` says what of it is read."""
 
 from __future__ import annotations
 
 import struct
+import threading
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+from xml.etree import ElementTree
 
 import rasterio
 from affine import Affine
@@ -15,8 +18,10 @@ from odc.geo.crs import CRS
 from pyproj.exceptions import ProjError
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
+from rasterio.shutil import copy
+from rasterio.vrt import WarpedVRT
 
-from terramorph.errors import RasterError
+from terramorph.errors import RasterError, raised_as
 from terramorph.raster.crs import to_odc_crs
 from terramorph.raster.quiet import quiet
 from terramorph.raster.storage import Remote, sentence
@@ -57,30 +62,30 @@ _PLACELESS = frozenset({"PNG", "JPEG", "BMP", "GIF", "WEBP"})
 @contextmanager
 def named_errors(path: Path | Remote) -> Iterator[None]:
     """Turn whatever a decoder raises into a RasterError that names the file."""
-    try:
-        yield
-    except RasterError:
-        raise
-    except MemoryError as error:
-        raise RasterError(f"{path} does not fit into memory; cut it into smaller pieces.") from error
-    except _DECODERS as error:
-        reason = str(error.__cause__ or error)
+
+    def told(reason: str) -> RasterError:
         if "supported file format" in reason:
-            raise RasterError(
+            return RasterError(
                 f"{path} is not an image of a kind that is read; if it is one (ECW, MrSID, OZF), convert it to GeoTIFF "
                 f"with a program that reads it: gdal_translate {path.name} {path.stem}.tif"
-            ) from error
+            )
         if "libjpeg to allocate" in reason:
-            raise RasterError(
+            return RasterError(
                 f"{path} is a progressive JPEG, which can only be decoded whole, and too large for that; save it as a "
                 "baseline JPEG or as a GeoTIFF."
-            ) from error
+            )
         if isinstance(path, Remote):
-            raise RasterError(sentence(path, "read", reason)) from error
-        raise RasterError(
+            return RasterError(sentence(path, "read", reason))
+        return RasterError(
             f"{path} cannot be read as an image, it is damaged, truncated or of an unknown kind ({reason}); "
             "copy it again or remove it."
-        ) from error
+        )
+
+    def too_large(_: str) -> RasterError:
+        return RasterError(f"{path} does not fit into memory; cut it into smaller pieces.")
+
+    with raised_as(told, *_DECODERS), raised_as(too_large, MemoryError):
+        yield
 
 
 @contextmanager
@@ -111,3 +116,118 @@ def dataset_place(dataset: Any, path: Path | Remote) -> tuple[Affine, CRS | None
     if place is None and dataset.driver == "PNG":
         place = text_place(path, dataset.tags())
     return None if place is None else (place[0], place[1] or crs)
+
+
+DEM = "dem"
+"""Of what a file is warped by: the raster of heights; all other keys are for `WarpedVRT`."""
+
+
+class Handles:
+    """Datasets of one file, each lent to one reader at a time and used again.
+
+    A handle of GDAL must not be used by two threads at once, but may go from one to the next. So readers of a tiled
+    file get one each, as many as read at the same time. A file that is decoded from the top has a single one, for which
+    readers queue: a second would begin at the top again, and jump back and forth.
+    """
+
+    def __init__(
+        self,
+        path: Path | Remote,
+        *,
+        single: bool,
+        warping: Mapping[str, Any] | None = None,
+        overview: int | None = None,
+        driver: str | None = None,
+        name: str | None = None,
+    ) -> None:
+        """Nothing is opened yet.
+
+        Args:
+            path: of the file.
+            single: whether there is one handle for all.
+            warping: what `WarpedVRT` is given, where the file is warped as it is read, and a `DEM`; None: it is read as
+                stored.
+            overview: number of the overview that is read, from 0; None reads the image itself.
+            driver: see `ReadOptions`.
+            name: what GDAL opens, if not the file itself.
+        """
+        self._path = path
+        self._name = name or (path.gdal_name if isinstance(path, Remote) else path)
+        self._options = path.gdal_options if isinstance(path, Remote) else {}
+        self._warping = warping
+        self._how = {"driver": driver} | ({} if overview is None else {"OVERVIEW_LEVEL": overview})
+        self._turn = threading.Lock() if single else nullcontext()
+        self._lock = threading.Lock()
+        self._idle: list[tuple[Any, ExitStack]] = []
+        self._closed = False
+
+    @contextmanager
+    def lend(self) -> Iterator[Any]:
+        """A dataset, for this reader alone, with GDAL's settings in place.
+
+        Raises:
+            RasterError: If the file cannot be used, or the handles were closed.
+        """
+        with self._turn, gdal_session(self._options):
+            with self._lock:
+                if self._closed:
+                    raise RasterError(f"{self._path} was closed; open it again.")
+                handle = self._idle.pop() if self._idle else None
+            if handle is None:
+                handle = self._opened()
+            dataset, held = handle
+            try:
+                yield dataset
+            except BaseException:
+                # GDAL may have told of several errors, of which rasterio raises one and keeps the next for whatever
+                # this thread does next, on whichever file: it is heard here.
+                with suppress(Exception):
+                    _ = dataset.colorinterp
+                held.close()  # a decoder that failed may be anywhere in its file
+                raise
+            with self._lock:
+                if not self._closed:
+                    self._idle.append(handle)
+                    return
+            held.close()
+
+    def close(self) -> None:
+        """Closes the handles; those that are lent are closed as they come back."""
+        with self._lock:
+            self._closed = True
+            idle, self._idle = self._idle, []
+        for _, held in idle:
+            held.close()
+
+    def _opened(self) -> tuple[Any, ExitStack]:
+        """A dataset, warped if asked, and what closes it."""
+        with ExitStack() as stack:
+            dataset = stack.enter_context(rasterio.open(self._name, **self._how))
+            if self._warping is not None:
+                how = {key: value for key, value in self._warping.items() if key != DEM}
+                dataset = stack.enter_context(WarpedVRT(dataset, **how))
+                if DEM in self._warping:
+                    heights = _on_heights(dataset, self._name, self._warping[DEM])
+                    dataset = stack.enter_context(rasterio.open(heights))
+            return dataset, stack.pop_all()
+
+
+def _on_heights(warped: WarpedVRT, name: str | Path, dem: str) -> str:
+    """A scene that is warped by RPCs at one height, warped at the heights of a raster instead: the text of a VRT.
+
+    `WarpedVRT` would do it alone, but for writing the raster's path in capitals.
+    """
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "scene.vrt"
+        copy(warped, file, driver="VRT")
+        tree = ElementTree.parse(file)
+    scene, formula, offset = (tree.find(f".//{tag}") for tag in ("SourceDataset", "RPCTransformer", "HeightOffset"))
+    assert scene is not None
+    assert formula is not None
+    assert offset is not None
+    scene.text = str(Path(name).absolute()) if isinstance(name, Path) else name
+    scene.set("relativeToVRT", "0")
+    for key, value in (("DEMPath", dem), ("DEMInterpolation", "bilinear"), ("DEMMissingValue", offset.text)):
+        ElementTree.SubElement(formula, key).text = value
+    offset.text = "0"  # it would be added to the heights
+    return ElementTree.tostring(tree.getroot(), encoding="unicode")

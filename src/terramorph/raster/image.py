@@ -20,16 +20,17 @@ from PIL.BmpImagePlugin import BmpImageFile
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from terramorph.errors import RasterError
 from terramorph.geo.grid import Grid
 from terramorph.raster.dataset import dataset_place, named_errors, open_dataset
 from terramorph.raster.layout import ReadOptions, layout_of, picked
-from terramorph.raster.orientation import exif_orientation, upright, upright_shape
+from terramorph.raster.orientation import upright, upright_shape
+from terramorph.raster.packed import is_packed, unpacked
 from terramorph.raster.raster import Raster
 from terramorph.raster.worldfile import read_place, text_place
-from terramorph.raster.zipped import as_zipped, unpacked
 
 IMAGE_SUFFIXES: frozenset[str] = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"})
 """File suffixes, in lower case, that folders are searched for."""
@@ -42,6 +43,8 @@ decoded."""
 MAX_WEBP = 2**27
 """Most pixels of a WebP: PIL, unlike for other kinds, makes room for them (4 bytes each) as it opens the file."""
 
+_ORIENTATION = 0x112
+"""EXIF's tag."""
 _PIL_MODES = {
     "1": (1, "uint8"),
     "L": (1, "uint8"),
@@ -83,7 +86,7 @@ def read_image(path: str | Path, options: ReadOptions | None = None) -> Raster:
     is a pixel grid.
 
     Args:
-        path: PNG, JPEG, BMP, WebP, TIFF or anything else that GDAL reads, or one in a ZIP archive (`zipped`).
+        path: PNG, JPEG, BMP, WebP, TIFF or anything else that GDAL reads, or one inside another file (`packed`).
         options: which bands, and what is no data, where the file does not say it.
 
     Returns:
@@ -93,10 +96,9 @@ def read_image(path: str | Path, options: ReadOptions | None = None) -> Raster:
         RasterError: If the file is missing, empty, truncated, damaged, not an image, has more than
             `MAX_PIXELS` pixels, or has a damaged world file beside it.
     """
-    zipped = as_zipped(path)
-    if zipped is not None:
-        with unpacked(*zipped) as (image_path, _):
-            return read_image(image_path, options)
+    if is_packed(path):
+        with unpacked(path) as (inner, _, _):
+            return read_image(inner, options)
     path, options = Path(path), options or ReadOptions()
     plugin = pil_plugin(path)
     with named_errors(path):
@@ -174,6 +176,36 @@ def pil_plugin(path: Path) -> type[ImageFile] | None:
                 "whole; store it as a GeoTIFF in blocks."
             )
         return WebPImageFile
+    return None
+
+
+def exif_orientation(path: Path) -> int:
+    """The orientation that a JPEG, PNG, WebP or TIFF says in its EXIF (or in its TIFF tag); 1 where it says none."""
+    try:
+        with path.open("rb") as file:
+            is_png = file.read(4) == b"\x89PNG"
+        if is_png:
+            found = _of_png(path)
+        else:
+            with (pil_plugin(path) or TiffImageFile)(path) as image:
+                found = image.getexif().get(_ORIENTATION)
+    except Exception:  # EXIF is written by anyone; PIL raises whatever its parts do
+        return 1
+    return found if isinstance(found, int) and 1 <= found <= 8 else 1
+
+
+def _of_png(path: Path) -> int | None:
+    """The orientation in a PNG's eXIf, which may stand behind its pixels, where PIL would decode them to find it."""
+    with path.open("rb") as file:
+        file.seek(8)
+        while len(head := file.read(8)) == 8:
+            length = int.from_bytes(head[:4], "big")
+            if head[4:] == b"eXIf":
+                exif = Image.Exif()
+                exif.load(file.read(min(length, 2**20)))
+                found: int | None = exif.get(_ORIENTATION)
+                return found
+            file.seek(length + 4, 1)
     return None
 
 

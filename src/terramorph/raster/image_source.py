@@ -29,16 +29,18 @@ from terramorph.geo.grid import Grid
 from terramorph.raster.dataset import named_errors
 from terramorph.raster.layout import ReadOptions
 from terramorph.raster.mapfile import calibrated_image, read_map_file
-from terramorph.raster.overviews import LEFT, Level, Overviews
 from terramorph.raster.raster import Raster
 from terramorph.raster.resample import MIN_WEIGHT, Resampling
 from terramorph.raster.source import Source
 from terramorph.raster.storage import Remote, as_remote
-from terramorph.raster.stored import StoredImage
+from terramorph.raster.stored import Level, StoredImage
 from terramorph.raster.values import count_classes
 from terramorph.raster.warp import footprint, needed, placed, reached, stored_on, warp
 from terramorph.raster.worldfile import place_files
 
+LEFT = 1.98
+"""By how much an overview is reduced further at least: the filter is then wide enough that what made the overview
+hardly shows. It is under 2, so that windows of a grid of a factor of 4 or 8 are all read from the same overview."""
 MAX_SHRINK = 400
 """Most pixels of the image along one pixel of a grid that is read."""
 
@@ -116,7 +118,7 @@ class ImageSource(Source):
         self._calibration = path if image and isinstance(path, Path) else None
         self._lock = threading.Lock()
         self._kind_known = self.options.categorical is not None
-        self._overviews: Overviews | None = None
+        self._levels: list[Level] | None = None
         self._closed = False
         file = StoredImage(self._path, self.options, self.resampling, placed=self._calibration is not None)
         self._file = file
@@ -183,8 +185,6 @@ class ImageSource(Source):
         """Close files. Reading afterwards is an error."""
         self._closed = True
         self._file.close()
-        if self._overviews is not None:
-            self._overviews.close()
 
     def _look_for_classes(self) -> None:
         """Before pixels are moved for the first time: whether they are classes, which must not be mixed."""
@@ -205,13 +205,15 @@ class ImageSource(Source):
         """What to warp to a grid: the image, or an overview."""
         place, full = footprint(self.grid, grid), Level(self.grid, self._file.read)
         step = min(place.step_x, place.step_y) if place else 1.0
-        layout = self._file.layout
         if not self._file.overview_count or self.resampling == "nearest" or step < LEFT:
             return full
         with self._lock:
-            if self._overviews is None:
-                self._overviews = Overviews(self._path, full, self._file.overview_count, layout, self.options.driver)
-        return self._overviews.pick(step)
+            self._levels = self._levels or self._file.levels(self.grid)
+
+        def reduction(level: Level) -> float:
+            return max(self.grid.width / level.grid.width, self.grid.height / level.grid.height)
+
+        return next((level for level in self._levels[:0:-1] if reduction(level) * LEFT <= step), full)
 
     def _warp_into(self, pixels: NDArray[Any], mask: NDArray[np.bool_], grid: Grid, level: Level) -> None:
         """Warp to a grid, in halves where that takes too many source pixels at once, the top ones first."""
@@ -231,19 +233,18 @@ class ImageSource(Source):
             # Pieces side by side decode the same rows of a sequential image: they must still be in the cache.
             row = self.grid.width * len(self.bands) * self.dtype.itemsize
             rows_first = self.sequential and height * row > _CACHED_BYTES
-            if grid.height > 1 and (rows_first or grid.height >= grid.width):
-                half = grid.height // 2
-                top, rest = grid.crop(0, 0, half, grid.width), grid.crop(half, 0, grid.height - half, grid.width)
-                self._warp_into(pixels[:, :half], mask[:half], top, level)
-                self._warp_into(pixels[:, half:], mask[half:], rest, level)
+            high, wide = grid.shape
+            if high > 1 and (rows_first or high >= wide):
+                cuts = [(slice(high // 2), slice(wide)), (slice(high // 2, high), slice(wide))]
             else:
-                half = grid.width // 2
-                left, rest = grid.crop(0, 0, grid.height, half), grid.crop(0, half, grid.height, grid.width - half)
-                self._warp_into(pixels[..., :half], mask[:, :half], left, level)
-                self._warp_into(pixels[..., half:], mask[:, half:], rest, level)
+                cuts = [(slice(high), slice(wide // 2)), (slice(high), slice(wide // 2, wide))]
+            for rows, columns in cuts:
+                top, left = rows.start or 0, columns.start or 0
+                part = grid.crop(top, left, rows.stop - top, columns.stop - left)
+                self._warp_into(pixels[:, rows, columns], mask[rows, columns], part, level)
             return
-        part = Raster(*level.read(*window), level.grid.crop(*window), self.bands)
-        warped = warp(part, grid, self.resampling, self.least)
+        stored = Raster(*level.read(*window), level.grid.crop(*window), self.bands)
+        warped = warp(stored, grid, self.resampling, self.least)
         pixels[...], mask[...] = warped.pixels, warped.mask
 
     def _crs_advice(self, grid: Grid) -> str:

@@ -172,26 +172,19 @@ def layout_of(dataset: Any, path: Path | Remote, options: ReadOptions) -> Layout
         raise RasterError(f"{path} holds bands of several types ({', '.join(types)}); convert them to one.")
     palette = len(numbers) == 1 and kinds[numbers[0] - 1] == ColorInterp.palette
     scales, offsets = ([values[n - 1] for n in numbers] for values in (dataset.scales, dataset.offsets))
+    units, default = Units.of(scales, offsets), options.default_units
+    if units is None and default and len(default.scales) == len(numbers):
+        units = default
+    declared = any(MaskFlags.all_valid not in dataset.mask_flag_enums[n - 1] for n in numbers)
     return Layout(
         numbers=numbers,
         names=checked_names(options.names, path, 3 if palette else len(numbers)) or _names(dataset, numbers, palette),
         alpha=alpha,
         palette=palette,
         dtype=np.dtype("uint8" if palette else types[0]),
-        units=None if palette or options.raw else Units.of(scales, offsets) or _default_units(options, len(numbers)),
-        nodata=options.default_nodata if options.nodata is None and not _declares(dataset, numbers) else options.nodata,
+        units=None if palette or options.raw else units,
+        nodata=options.default_nodata if options.nodata is None and not declared else options.nodata,
     )
-
-
-def _default_units(options: ReadOptions, count: int) -> Units | None:
-    """The units that are given for a file that says none, if they are of as many bands."""
-    units = options.default_units
-    return units if units and len(units.scales) == count else None
-
-
-def _declares(dataset: Any, numbers: Sequence[int]) -> bool:
-    """Whether a dataset says of any of its bands which pixels hold no data."""
-    return any(MaskFlags.all_valid not in dataset.mask_flag_enums[number - 1] for number in numbers)
 
 
 def sample_blocks(dataset: Any, band: int) -> list[NDArray[Any]]:

@@ -46,36 +46,11 @@ _MAX_OFF = 0.5
 """Pixels by which a point may miss the fitted affine."""
 _OZI_ROUNDING = 0.5e-4 / 60
 """Degrees that are lost where minutes are written to four decimals."""
-_CHARSETS = {
-    "windowslatin1": "cp1252",
-    "windowslatin2": "cp1250",
-    "windowscyrillic": "cp1251",
-    "windowsgreek": "cp1253",
-    "windowsturkish": "cp1254",
-    "windowshebrew": "cp1255",
-    "windowsarabic": "cp1256",
-    "windowsbalticrim": "cp1257",
-    "windowsvietnamese": "cp1258",
-    "windowsthai": "cp874",
-    "windowsjapanese": "cp932",
-    "windowssimpchinese": "cp936",
-    "windowskorean": "cp949",
-    "windowstradchinese": "cp950",
-}
-"""MapInfo's names of code pages."""
 _CODE_PAGES = (
-    "cp1251",
-    "cp1252",
-    "cp1250",
-    "cp1253",
-    "cp1254",
-    "cp1257",
-    "cp866",
-    "cp932",
-    "gb18030",
-    "cp949",
-    "cp950",
+    *("cp1251", "cp1252", "cp1250", "cp1253", "cp1254", "cp1257", "cp1255", "cp1256", "cp1258", "cp874"),
+    *("cp866", "cp932", "gb18030", "cp949", "cp950"),
 )
+"""In which a name may be written; a .tab says it (!charset), a .map does not, and the files that there are tell it."""
 _IMAGES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".jp2"})
 _SQUARE = 1e-3
 """Shares of a pixel's side by which two candidates must differ to be told apart."""
@@ -239,10 +214,7 @@ def _calibration_text(file: Path) -> str | None:
 
 
 def _image_names(text: str) -> list[str]:
-    """The name of the image in a calibration file, without folders: as UTF-8, else in each code page it may be in.
-
-    The first is that of the file's own !charset.
-    """
+    """The name of the image in a calibration file, without folders: as UTF-8, else in each code page it may be in."""
     if text.startswith(_OZI):
         lines = text.splitlines()
         name = lines[2].strip() if len(lines) > 2 else ""
@@ -251,11 +223,9 @@ def _image_names(text: str) -> list[str]:
         name = found.group(1) if found else ""
     names = [name]
     if not name.isascii():
-        said = re.search(r'^\s*!charset\s+"?([\w-]+)', text, re.MULTILINE | re.IGNORECASE)
-        own = _CHARSETS.get(said.group(1).lower()) if said else None
-        for page in (own, *_CODE_PAGES):
+        for page in _CODE_PAGES:
             with suppress(UnicodeError):  # `read_text` gives bytes that are no UTF-8 as Latin-1
-                names += [name.encode("latin-1").decode(page)] if page else []
+                names.append(name.encode("latin-1").decode(page))
     bare = [each.replace("\\", "/").rpartition("/")[2] for each in names]
     return [each for each in dict.fromkeys([*bare[1:], *bare]) if each and "\0" not in each]
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import math
-import threading
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import cached_property
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -59,12 +57,8 @@ class Part:
     signer: Callable[[Remote], Remote] | None = None
     checksum: str | None = None
 
-    def opened(self, least: float) -> ImageSource:
-        """The image; a signature may have ended since the last time, and is made each time."""
-        return ImageSource(self.signed(), crs=self.crs, options=self.options, least=least)
-
     def signed(self) -> Path | Remote:
-        """What is opened."""
+        """What is opened; a signature may have ended since the last time, and is made each time."""
         return self.signer(self.file) if self.signer and isinstance(self.file, Remote) else self.file
 
     def identity(self) -> str:
@@ -96,11 +90,11 @@ class MosaicSource(Source):
 
     Its grid has the CRS of most layers, and the finest pixels of those, in whose place all pixels of such layers are
     stored ones. Where a layer's pixels lie otherwise they are moved as `ImageSource` does, each layer by itself. An
-    image is opened when it is first read, and of the first layer at once.
+    image is opened when it is first read, and of the first layer at once; `_HELD_OPEN` of them stay open.
 
     Attributes:
         layers: from the top down.
-        files: what is here of all that it is made of.
+        files: the images, whether they are open or not.
 
     Raises:
         RasterError: if a layer has no place, or its CRS and that of the others do not go together.
@@ -110,16 +104,18 @@ class MosaicSource(Source):
 
     def __init__(self, name: str, layers: Sequence[Layer], licence: str | None = None) -> None:
         self.name, self.licence, self.layers = name, licence, tuple(layers)
-        self._images = _Images(MIN_WEIGHT if len(layers) == 1 else _SEAM)
+        self.files = [part.file for layer in self.layers for part in layer.parts]
+        self._least = MIN_WEIGHT if len(layers) == 1 else _SEAM
+        self._closed = False
+        self._image = lru_cache(maxsize=_HELD_OPEN)(self._opened)
         try:
-            with ExitStack() as stack:
-                first = [stack.enter_context(self._images.lend(part)) for part in layers[0].parts]
-                if any(image.dtype != first[0].dtype for image in first):
-                    told = ", ".join(f"{image.name} {image.dtype}" for image in first)
-                    raise RasterError(f"The images of {layers[0].name} hold several types ({told}); pick of one type.")
-                self.dtype = first[0].dtype
-                self.bands = sum(map(_names, layers[0].parts, first), ())
-                self.units = _joined([image.units for image in first], [len(image.bands) for image in first])
+            first = [self._image(part) for part in layers[0].parts]
+            if any(image.dtype != first[0].dtype for image in first):
+                told = ", ".join(f"{image.name} {image.dtype}" for image in first)
+                raise RasterError(f"The images of {layers[0].name} hold several types ({told}); pick of one type.")
+            self.dtype = first[0].dtype
+            self.bands = sum(map(_names, layers[0].parts, first), ())
+            self.units = _joined([image.units for image in first], [len(image.bands) for image in first])
             grids = [self._grid_of(layer) for layer in layers]
             self.grid, shapes = _common(grids, [layer.name for layer in layers])
         except BaseException:
@@ -127,11 +123,6 @@ class MosaicSource(Source):
             raise
         self.extent = Geometry(shapely.union_all(shapes), self.grid.crs)
         self._tree = shapely.STRtree(shapes)
-
-    @cached_property
-    def files(self) -> list[Path | Remote]:
-        """The images, whether they are open or not."""
-        return [part.file for layer in self.layers for part in layer.parts]
 
     def read(self, grid: Grid) -> Raster:
         """The pixels on a grid, as `Source` says.
@@ -163,19 +154,26 @@ class MosaicSource(Source):
 
     def close(self) -> None:
         """Close files. Reading afterwards is an error."""
-        self._images.close()
+        self._closed = True
+        self._image.cache_clear()  # an image that nobody reads is closed as it goes
+
+    def _opened(self, part: Part) -> ImageSource:
+        """An image, of which `_image` keeps the last ones."""
+        if self._closed:
+            raise RasterError(f"{part.file} was closed; open it again.")
+        image = ImageSource(part.signed(), crs=part.crs, options=part.options, least=self._least)
+        _compare(part, image.grid)
+        return image
 
     def _grid_of(self, layer: Layer) -> Grid:
         """The finest grid of a layer's parts."""
         grids = []
         for part in layer.parts:
-            held = self._images.grid_of(part) or part.grid
-            if held is None:
-                with self._images.lend(part) as image:
-                    held = image.grid
-            if held.crs is None:
+            first = layer is self.layers[0]  # whose images are open
+            grid = part.grid if part.grid and not first else self._image(part).grid
+            if grid.crs is None:
                 raise RasterError(f"{part.file} does not say in which CRS it lies; say it.")
-            grids.append(held)
+            grids.append(grid)
         return min(grids, key=lambda grid: grid.ground_resolution or math.inf)
 
     def _meeting(self, grid: Grid) -> list[int]:
@@ -183,9 +181,7 @@ class MosaicSource(Source):
         if grid.crs is None:
             raise RasterError(f"{self.name} is in {self.grid.crs} and the grid asked for has no CRS; give one.")
         assert self.grid.crs is not None
-        around = (
-            0 if grid.crs == self.grid.crs else 1
-        )  # what is moved between CRSs lies where it does to within a pixel
+        around = int(grid.crs != self.grid.crs)  # what is moved between CRSs lies where it does to within a pixel
         ground = grid.crop(-around, -around, grid.height + 2 * around, grid.width + 2 * around).geobox.extent
         return self._numbers(ground)
 
@@ -199,9 +195,7 @@ class MosaicSource(Source):
 
     def _read(self, layer: Layer, grid: Grid) -> Raster:
         """The pixels of a layer, in the units of the first; a pixel is real where every part has one."""
-        with ExitStack() as stack:
-            images = [stack.enter_context(self._images.lend(part)) for part in layer.parts]
-            found = [image.read(grid) for image in images]
+        found = [self._image(part).read(grid) for part in layer.parts]
         pixels = found[0].pixels if len(found) == 1 else np.concatenate([raster.pixels for raster in found])
         if len(pixels) != len(self.bands) or pixels.dtype != self.dtype:
             raise RasterError(
@@ -212,67 +206,6 @@ class MosaicSource(Source):
         units = _joined([raster.units for raster in found], [raster.count for raster in found])
         raster = Raster(pixels, mask, grid, self.bands, units)
         return raster.arranged(range(len(self.bands)), self.units)
-
-
-class _Images:
-    """Images, opened when they are first asked for; of those that nobody reads, some stay open."""
-
-    def __init__(self, least: float) -> None:
-        self._least, self._lock, self._closed = least, threading.Lock(), False
-        self._held: OrderedDict[Part, _Held] = OrderedDict()
-
-    @contextmanager
-    def lend(self, part: Part) -> Iterator[ImageSource]:
-        """An image, which is not closed before the block ends.
-
-        Raises:
-            RasterError: If it cannot be opened, or all were closed.
-        """
-        with self._lock:
-            if self._closed:
-                raise RasterError(f"{part.file} was closed; open it again.")
-            held = self._held.setdefault(part, _Held())
-            self._held.move_to_end(part)
-            held.users += 1
-        try:
-            with held.lock:
-                if held.image is None:
-                    held.image = part.opened(self._least)
-                    _compare(part, held.image.grid)
-            yield held.image
-        finally:
-            with self._lock:
-                held.users -= 1
-                idle = [part for part, held in self._held.items() if not held.users]
-                gone = [self._held.pop(part) for part in idle[: max(len(self._held) - _HELD_OPEN, 0)]]
-            for held in gone:
-                held.close()
-
-    def grid_of(self, part: Part) -> Grid | None:
-        """The grid of an image that is open."""
-        held = self._held.get(part)
-        return held.image.grid if held and held.image else None
-
-    def close(self) -> None:
-        """Closes all."""
-        with self._lock:
-            self._closed = True
-            held, self._held = list(self._held.values()), OrderedDict()
-        for one in held:
-            one.close()
-
-
-@dataclass
-class _Held:
-    """An image, and how many read it."""
-
-    image: ImageSource | None = None
-    users: int = 0
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def close(self) -> None:
-        if self.image is not None:
-            self.image.close()
 
 
 def _compare(part: Part, own: Grid) -> None:

@@ -7,20 +7,14 @@ degrees; 4: mirrored top to bottom; 5: transposed; 6: to be turned clockwise; 7:
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
-from PIL.Image import Exif
-from PIL.JpegImagePlugin import JpegImageFile
-from PIL.TiffImagePlugin import TiffImageFile
-from PIL.WebPImagePlugin import WebPImageFile
 
 from terramorph.geo.grid import Grid
 
-_TAG = 0x112
 _STEPS = {
     1: (1, 0, 0, 1),
     2: (-1, 0, 0, 1),
@@ -34,32 +28,6 @@ _STEPS = {
 """By orientation: stored column and row that one column, then one row, of the upright image steps, as (column by
 column, column by row, row by column, row by row)."""
 _Value = TypeVar("_Value", bound=np.generic)
-
-
-def exif_orientation(path: Path) -> int:
-    """The orientation that a JPEG, PNG, WebP or TIFF says in its EXIF (or in its TIFF tag); 1 where it says none."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(16)
-        if head.startswith(b"\x89PNG"):
-            found = _of_png(path)
-        else:
-            plugin = (
-                JpegImageFile
-                if head.startswith(b"\xff\xd8\xff")
-                else WebPImageFile
-                if head[:4] == b"RIFF" and head[8:12] == b"WEBP"
-                else TiffImageFile
-                if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-                else None
-            )
-            if plugin is None:
-                return 1
-            with plugin(path) as image:
-                found = image.getexif().get(_TAG)
-    except Exception:  # EXIF is written by anyone; PIL raises whatever its parts do
-        return 1
-    return found if found in _STEPS else 1
 
 
 def upright_shape(shape: tuple[int, int], orientation: int) -> tuple[int, int]:
@@ -115,18 +83,3 @@ def _is_north_up(affine: Affine) -> bool:
     """Whether columns run east and rows south, to a ten-thousandth of a pixel each."""
     straight = abs(affine.d) < 1e-4 * abs(affine.a) and abs(affine.b) < 1e-4 * abs(affine.e)
     return bool(straight and affine.a > 0 > affine.e)
-
-
-def _of_png(path: Path) -> int | None:
-    """The orientation in a PNG's eXIf, which may stand behind its pixels, where PIL would decode them to find it."""
-    with path.open("rb") as file:
-        file.seek(8)
-        while len(head := file.read(8)) == 8:
-            length = int.from_bytes(head[:4], "big")
-            if head[4:] == b"eXIf":
-                exif = Exif()
-                exif.load(file.read(min(length, 2**20)))
-                found: int | None = exif.get(_TAG)
-                return found
-            file.seek(length + 4, 1)
-    return None

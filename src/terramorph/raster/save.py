@@ -49,22 +49,33 @@ def write_image(raster: Raster, path: str | Path) -> None:
         masked=not bool(raster.mask.all()),
         side=max(raster.height, raster.width),
     )
-    suffix = path.suffix.lower()
-    if suffix in (".tif", ".tiff"):
-        _replace_whole({path: lambda temporary: _save_tiff(raster, temporary)})
-        return
-    image = _pil_image(raster)
-    world, prj = path.with_suffix(_WORLD_SUFFIX[suffix]), path.with_suffix(".prj")
-    options: dict[str, Any] = {"compress_level": 4} if suffix == ".png" else {"quality": 95, "subsampling": 0}
-    format_name = "PNG" if suffix == ".png" else "JPEG"
-    jobs: dict[Path, Any] = {path: lambda temporary: image.save(temporary, format=format_name, **options)}
-    grid = raster.grid
-    if grid.is_georeferenced:
-        jobs[world] = lambda temporary: temporary.write_text(world_text(grid.affine), encoding="ascii")
-        if grid.crs is not None:
-            jobs[prj] = lambda temporary: temporary.write_text(prj_text(grid.crs), encoding="utf-8")
-    stale = [f for f in (world, prj) if world.is_file() and f not in jobs]
-    _replace_whole(jobs, stale)
+    suffix, grid = path.suffix.lower(), raster.grid
+    world, prj = path.with_suffix(_WORLD_SUFFIX.get(suffix, suffix)), path.with_suffix(".prj")
+    stale = [world, prj] if world != path and world.is_file() else []
+    with ExitStack() as whole:
+
+        def part(final: Path) -> Path:
+            advice = "check that its folder exists, is writable and has free space"
+            return whole.enter_context(atomic(final, advice=advice, failures=(RasterioError,)))
+
+        if suffix in (".tif", ".tiff"):
+            _save_tiff(raster, part(path))
+        elif suffix == ".png":
+            _pil_image(raster).save(part(path), format="PNG", compress_level=4)
+        else:
+            _pil_image(raster).save(part(path), format="JPEG", quality=95, subsampling=0)
+        if world != path and grid.is_georeferenced:
+            stale = [prj] if stale and grid.crs is None else []
+            part(world).write_text(world_text(grid.affine), encoding="ascii")
+            if grid.crs is not None:
+                part(prj).write_text(prj_text(grid.crs), encoding="utf-8")
+    for leftover in stale:
+        try:
+            leftover.unlink(missing_ok=True)
+        except OSError as error:
+            raise StorageError(
+                f"{leftover} is of an earlier image and cannot be removed ({error.strerror})."
+            ) from error
 
 
 def check_format(path: str | Path, *, bands: int, dtype: str, masked: bool = False, side: int = 1) -> None:
@@ -97,29 +108,6 @@ def check_format(path: str | Path, *, bands: int, dtype: str, masked: bool = Fal
         raise RasterError(f"{path}: a {what} cannot hold pixels without data; use .tif instead.")
     if kind == "JPEG" and side > _JPEG_SIDE:
         raise RasterError(f"{path}: a JPEG cannot be longer than {_JPEG_SIDE} pixels; use .tif instead.")
-
-
-def _replace_whole(jobs: dict[Path, Any], stale: list[Path] | None = None) -> None:
-    """Write every file under a temporary name in its folder, then move them all into place.
-
-    Args:
-        jobs: Final path -> function that writes a file at the temporary path it is given.
-        stale: Files to remove once all is written.
-
-    Raises:
-        StorageError: If anything cannot be written; temporary files are removed.
-    """
-    advice = "check that its folder exists, is writable and has free space"
-    with ExitStack() as whole:
-        for final, write in jobs.items():
-            write(whole.enter_context(atomic(final, advice=advice, failures=(RasterioError,))))
-    for leftover in stale or []:
-        try:
-            leftover.unlink(missing_ok=True)
-        except OSError as error:
-            raise StorageError(
-                f"{leftover} is of an earlier image and cannot be removed ({error.strerror})."
-            ) from error
 
 
 def _pil_image(raster: Raster) -> Image.Image:

@@ -8,9 +8,11 @@ its users go.
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from affine import Affine
@@ -23,19 +25,21 @@ from rasterio.enums import ColorInterp
 from rasterio.io import MemoryFile
 from rasterio.windows import Window
 
+from terramorph.bands import default_bands
 from terramorph.errors import RasterError, warn
+from terramorph.geo.grid import Grid
 from terramorph.geo.scale import metric_crs
 from terramorph.raster.crs import to_odc_crs, to_rasterio_crs
-from terramorph.raster.dataset import dataset_place, gdal_session, named_errors
-from terramorph.raster.handles import DEM, Handles
-from terramorph.raster.image import MAX_PIXELS, pil_plugin, probe_image, read_image
+from terramorph.raster.dataset import DEM, Handles, dataset_place, gdal_session, named_errors
+from terramorph.raster.image import MAX_PIXELS, exif_orientation, pil_plugin, probe_image, read_image
 from terramorph.raster.layout import Layout, ReadOptions, layout_of, sample_blocks
 from terramorph.raster.mapfile import fit_affine
-from terramorph.raster.orientation import exif_orientation, stored_window, upright, upright_shape
+from terramorph.raster.orientation import stored_window, upright, upright_shape
+from terramorph.raster.raster import Raster
 from terramorph.raster.resample import Resampling
 from terramorph.raster.source import Closing
 from terramorph.raster.storage import Remote, from_gdal
-from terramorph.raster.warp import GDAL_RESAMPLING
+from terramorph.raster.warp import GDAL_RESAMPLING, footprint, reached, warp
 
 MAX_WHOLE = 16_000_000
 """Most pixels of an image of a kind that has to be decoded whole."""
@@ -47,7 +51,23 @@ MAX_BLOCK = 2**28
 """Most bytes of one block, the least that can be decoded."""
 
 _SEQUENTIAL = frozenset({"JPEG", "PNG", "BMP", "GIF", "WEBP"})
+_PLACES, _SIDE = 3, 32
+"""Places along each side where an overview is looked at, and their size, pixels."""
+_ALIKE = 0.25
+"""Share of the variance of chosen pixels about their means by which an overview may miss these means."""
 _LICENCE_TAGS = ("TIFFTAG_COPYRIGHT", "EXIF_Copyright", "Copyright", "copyright", "LICENSE", "license")
+
+
+class Level(NamedTuple):
+    """An image, or an overview of it.
+
+    Attributes:
+        grid: of its pixels.
+        read: gives stored pixels (C, h, w) and mask (h, w) of a window (y, x, height, width) that lies inside.
+    """
+
+    grid: Grid
+    read: Callable[[int, int, int, int], tuple[NDArray[Any], NDArray[np.bool_]]]
 
 
 class StoredImage(Closing):
@@ -80,6 +100,7 @@ class StoredImage(Closing):
             RasterError: see `ImageSource`.
         """
         self._path, self._options = path, options
+        self._others: list[Handles] = []
         whole = isinstance(path, Path) and _is_whole_kind(path)
         self._decoded = _decoded(path) if whole and isinstance(path, Path) else None
         name = self._decoded.name if self._decoded else None
@@ -123,10 +144,34 @@ class StoredImage(Closing):
         Raises:
             RasterError: if the file is damaged there.
         """
-        y, x, height, width = stored_window(self._stored_shape, self._orientation, (y, x, height, width))
-        with named_errors(self._path), self._handles.lend() as dataset:
-            pixels, mask = self.layout.read(dataset, Window(x, y, width, height))
+        window = stored_window(self._stored_shape, self._orientation, (y, x, height, width))
+        pixels, mask = self._read(self._handles, *window)
         return upright(pixels, self._orientation), upright(mask, self._orientation)
+
+    def _read(
+        self, handles: Handles, y: int, x: int, height: int, width: int
+    ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        with named_errors(self._path), handles.lend() as dataset:
+            return self.layout.read(dataset, Window(x, y, width, height))
+
+    def levels(self, grid: Grid) -> list[Level]:
+        """The image on its grid, and its overviews, GDAL's, from the finest.
+
+        Many files have overviews of every second pixel, gdaladdo's default, from which thin lines are missing and edges
+        are steps. So the first overview is compared with the image in a few places, and if it does not hold means, none
+        is used.
+
+        Raises:
+            RasterError: if one cannot be read.
+        """
+        full, overviews = Level(grid, self.read), []
+        for number in range(self.overview_count):
+            handles = Handles(self._path, single=False, overview=number, driver=self._options.driver)
+            self._others.append(handles)
+            with named_errors(self._path), handles.lend() as dataset:
+                overview = grid.resized(int(dataset.height), int(dataset.width))
+            overviews.append(Level(overview, partial(self._read, handles)))
+        return [full, *overviews] if overviews and _holds_means(full, overviews[0]) else [full]
 
     def sample(self) -> list[NDArray[Any]]:
         """Values of the only band in some places; none where there are several bands, or floats."""
@@ -137,7 +182,8 @@ class StoredImage(Closing):
 
     def close(self) -> None:
         """Close the handles."""
-        self._handles.close()
+        for handles in (self._handles, *self._others):
+            handles.close()
         if self._decoded:
             self._decoded.close()
 
@@ -242,3 +288,31 @@ def _is_whole_kind(path: Path) -> bool:
         bits, compression = struct.unpack("<HI", head[28:34])
         return (bits, compression) != (24, 0)
     return False
+
+
+def _holds_means(full: Level, overview: Level) -> bool:
+    """Whether an overview is nearer to means of the image's pixels than some of these pixels are."""
+    off = spread = 0.0
+    high, wide = min(_SIDE, overview.grid.height), min(_SIDE, overview.grid.width)
+    for down in range(_PLACES):
+        for right in range(_PLACES):
+            y = (overview.grid.height - high) * (2 * down + 1) // (2 * _PLACES)
+            x = (overview.grid.width - wide) * (2 * right + 1) // (2 * _PLACES)
+            stored, real = overview.read(y, x, high, wide)
+            means, chosen, known = _both_ways(full, overview.grid.crop(y, x, high, wide))
+            known &= real
+            off += float(np.square(stored - means)[:, known].sum())
+            spread += float(np.square(chosen - means)[:, known].sum())
+    return off <= _ALIKE * spread
+
+
+def _both_ways(full: Level, grid: Grid) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
+    """An image on a grid: means, and chosen pixels, (C, h, w); and where there are both, (h, w)."""
+    place = footprint(full.grid, grid)
+    assert place is not None
+    window = reached(place, full.grid)
+    assert window is not None
+    pixels, mask = full.read(*window)
+    raster = Raster(pixels, mask, full.grid.crop(*window), default_bands(len(pixels)))
+    means, chosen = warp(raster, grid), warp(raster, grid, "nearest")
+    return means.pixels.astype(np.float64), chosen.pixels.astype(np.float64), means.mask & chosen.mask

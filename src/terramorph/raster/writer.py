@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import rasterio
 from numpy.typing import DTypeLike, NDArray
+from rasterio._err import CPLE_BaseError
 from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
 from rasterio.shutil import copy as gdal_copy
@@ -38,10 +39,8 @@ Progress = Callable[[int, int], None]
 BLOCK = 512
 """Side of the blocks, pixels; also the most that the coarsest overview measures."""
 
-_THREADS = {"NUM_THREADS": "ALL_CPUS"}
 STRIP_PIXELS = 1 << 22
 """Pixels of a strip that is read from a source."""
-_INCOMPLETE = "it did not reach the disk whole"
 
 
 def write_cog(
@@ -55,9 +54,6 @@ def write_cog(
     tags: Mapping[str, str] | None = None,
     colours: Sequence[tuple[int, int, int]] | None = None,
     masked: bool,
-    compress: Literal["deflate", "zstd", "lzw"] = "deflate",
-    overviews: Literal["average", "nearest"] = "average",
-    scratch: str | Path | None = None,
     progress: Progress | None = None,
 ) -> None:
     """Write a Cloud Optimized GeoTIFF from strips of rows.
@@ -77,9 +73,6 @@ def write_cog(
         tags: metadata of the file, beside TIFFTAG_SOFTWARE.
         colours: RGB of each value of one band of uint8, which are classes then: overviews keep them.
         masked: whether pixels may be without data.
-        compress: a lossless compression.
-        overviews: how they are made; "nearest" keeps the values of classes.
-        scratch: folder for the uncompressed file; default: beside ``path``. It takes 4/3 of the raw pixels' size.
         progress: told of rows written and rows read back: (done, 2 x height).
 
     Raises:
@@ -91,30 +84,35 @@ def write_cog(
         raise RasterError(f"{path}: a Cloud Optimized GeoTIFF is called .tif; give such a name.")
     check_format(path, bands=len(bands), dtype=stored.name)
     tell = progress or (lambda done, total: None)
-    software = f"terramorph {__version__}"
     with (
-        gdal_session(),
-        rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True, GDAL_NUM_THREADS="ALL_CPUS"),
-        atomic(path, failures=(RasterioError,)) as part,
+        gdal_session({"GDAL_TIFF_INTERNAL_MASK": True, "GDAL_NUM_THREADS": "ALL_CPUS"}),
+        atomic(path, failures=(RasterioError, CPLE_BaseError)) as part,
     ):
-        # Named as a part, so that it is swept as one where a process is killed.
-        name = part.name.replace(path.name, f"{path.name}.scratch", 1)
-        raw = (Path(scratch) if scratch is not None else part.parent) / name
+        # Beside the file, with room for 4/3 of its pixels; named as a part, so that it is swept as one where a process
+        # is killed.
+        raw = part.with_name(part.name.replace(path.name, f"{path.name}.scratch", 1))
         try:
             profile = {**tiff_profile(grid, len(bands), stored, BLOCK), "sparse_ok": True}
             if colours is not None:
-                profile["photometric"], overviews = "palette", "nearest"
+                profile["photometric"] = "palette"
             rows = _block_rows(path, grid, len(bands), stored, strips, masked)
             digests = _write_raw(raw, profile, rows, grid.height, masked, tell)
-            with _gdal_errors():
-                said = {"TIFFTAG_SOFTWARE": software, **(tags or {})}
-                _finish_raw(raw, grid, bands, units, said, colours, overviews)
-                _copy(raw, part, compress)
+            _finish_raw(raw, grid, bands, units, tags or {}, colours)
+            gdal_copy(
+                raw,
+                part,
+                driver="COG",
+                BLOCKSIZE=BLOCK,
+                COMPRESS="DEFLATE",
+                PREDICTOR="YES",
+                OVERVIEWS="FORCE_USE_EXISTING",
+                SPARSE_OK="YES",
+                BIGTIFF="IF_SAFER",
+            )
         finally:
             with suppress(OSError):
                 raw.unlink(missing_ok=True)
-        with _gdal_errors():
-            _verify(part, digests, masked, tell)
+        _verify(part, digests, masked, tell)
 
 
 def rows_of(source: Source, grid: Grid) -> Iterator[Strip]:
@@ -124,17 +122,6 @@ def rows_of(source: Source, grid: Grid) -> Iterator[Strip]:
         rows = slice(top, min(top + high, grid.height))
         raster = source.read(grid.crop(top, 0, rows.stop - top, grid.width))
         yield rows, raster.pixels, raster.mask
-
-
-@contextmanager
-def _gdal_errors() -> Iterator[None]:
-    """Turns GDAL's own classes of errors, which rasterio passes and which share no base with its own, into OSError."""
-    try:
-        yield
-    except (OSError, RasterioError):
-        raise
-    except Exception as error:
-        raise OSError(str(error)) from error
 
 
 def _block_rows(
@@ -150,7 +137,19 @@ def _block_rows(
     mask = np.zeros(pixels.shape[1:], np.bool_)
     top = filled = 0
     for rows, values, real in strips:
-        _check_strip(path, grid, pixels, masked, top + filled, rows, values, real)
+        at = top + filled
+        wanted = (count, rows.stop - rows.start, grid.width)
+        if rows.start != at or rows.stop > grid.height or values.shape != wanted or real.shape != wanted[1:]:
+            raise RasterError(
+                f"{path}: pixels {values.shape} and mask {real.shape} were given as rows {rows.start} to {rows.stop}, "
+                f"where {at} of {grid.height} is next, for {count} bands and {grid.width} columns."
+            )
+        if values.dtype != dtype:
+            raise RasterError(f"{path}: pixels of {values.dtype} were given for a file of {dtype}; convert them.")
+        if not masked and not real.all():
+            raise RasterError(
+                f"{path}: rows {rows.start} to {rows.stop} have pixels without data; say that it is masked."
+            )
         taken = 0
         while taken < values.shape[1]:
             high = min(pixels.shape[1] - filled, values.shape[1] - taken)
@@ -164,31 +163,6 @@ def _block_rows(
                 top, filled = top + filled, 0
     if top != grid.height:
         raise RasterError(f"{path}: {top + filled} rows were given of {grid.height}; give all of them.")
-
-
-def _check_strip(
-    path: Path,
-    grid: Grid,
-    pixels: NDArray[Any],
-    masked: bool,
-    at: int,
-    rows: slice,
-    values: NDArray[Any],
-    real: NDArray[np.bool_],
-) -> None:
-    """Refuses a strip that is not the next one, or is of another kind."""
-    high = values.shape[1] if values.ndim == 3 else -1
-    if rows.start != at or rows.stop - rows.start != high or rows.stop > grid.height:
-        raise RasterError(f"{path}: rows {rows.start} to {rows.stop} were given where {at} of {grid.height} is next.")
-    if values.shape != (len(pixels), high, grid.width) or real.shape != (high, grid.width):
-        raise RasterError(
-            f"{path}: pixels {values.shape} and mask {real.shape} were given for {len(pixels)} bands of rows "
-            f"{rows.start} to {rows.stop}, {grid.width} wide."
-        )
-    if values.dtype != pixels.dtype:
-        raise RasterError(f"{path}: pixels of {values.dtype} were given for a file of {pixels.dtype}; convert them.")
-    if not masked and not real.all():
-        raise RasterError(f"{path}: rows {rows.start} to {rows.stop} have pixels without data; say that it is masked.")
 
 
 def _write_raw(
@@ -225,40 +199,23 @@ def _finish_raw(
     units: Units | None,
     tags: Mapping[str, str],
     colours: Sequence[tuple[int, int, int]] | None,
-    overviews: str,
 ) -> None:
     """Adds overviews, band names, units, colours and metadata."""
     factors: list[int] = []
     while max(grid.height, grid.width) / (1 << len(factors)) > BLOCK:
         factors.append(2 << len(factors))
     with rasterio.Env(SPARSE_OK_OVERVIEW="YES"), rasterio.open(raw, "r+") as dataset:
-        dataset.update_tags(**tags)
+        dataset.update_tags(**{"TIFFTAG_SOFTWARE": f"terramorph {__version__}", **tags})
         describe_bands(dataset, bands, units)
         if colours is not None:
             dataset.write_colormap(1, {value: (*colour, 255) for value, colour in enumerate(colours)})
         if factors:
-            dataset.build_overviews(factors, Resampling[overviews])
-
-
-def _copy(raw: Path, part: Path, compress: str) -> None:
-    """Writes the COG."""
-    gdal_copy(
-        raw,
-        part,
-        driver="COG",
-        BLOCKSIZE=BLOCK,
-        COMPRESS=compress.upper(),
-        PREDICTOR="YES",
-        OVERVIEWS="FORCE_USE_EXISTING",
-        SPARSE_OK="YES",
-        BIGTIFF="IF_SAFER",
-        **_THREADS,
-    )
+            dataset.build_overviews(factors, Resampling.average if colours is None else Resampling.nearest)
 
 
 def _verify(part: Path, digests: Sequence[bytes], masked: bool, tell: Progress) -> None:
     """Reads everything once: GDAL does not report a disk that fills up while a dataset is closed."""
-    with rasterio.open(part, **_THREADS) as dataset:
+    with rasterio.open(part) as dataset:
         levels = len(dataset.overviews(1))
         height = int(dataset.height)
         for top, digest in zip(range(0, height, BLOCK), digests, strict=True):
@@ -266,10 +223,10 @@ def _verify(part: Path, digests: Sequence[bytes], masked: bool, tell: Progress) 
             pixels = dataset.read(window=window)
             mask = dataset.read_masks(1, window=window) != 0 if masked else np.ones(pixels.shape[1:], np.bool_)
             if _digest(pixels, mask) != digest:
-                raise OSError(_INCOMPLETE)
+                raise OSError("it did not reach the disk whole")
             tell(height + top + len(mask), 2 * height)
     for level in range(levels):
-        with rasterio.open(part, OVERVIEW_LEVEL=level, **_THREADS) as dataset:
+        with rasterio.open(part, OVERVIEW_LEVEL=level) as dataset:
             for top in range(0, dataset.height, BLOCK):
                 dataset.read(window=Window(0, top, dataset.width, min(BLOCK, dataset.height - top)))
 

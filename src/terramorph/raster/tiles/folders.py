@@ -13,15 +13,16 @@ in its other layouts are brought into one of these.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from terramorph.documents import parse_json
 from terramorph.errors import RasterError, unreadable, warn
-from terramorph.geo.mercator import TileBox, box_of_halves
+from terramorph.geo.mercator import TileBox, box_around
+from terramorph.raster.image import files_below
 from terramorph.raster.tiles.reader import VECTOR_ADVICE, TileReader, check_tile, lies_flipped, plain_text
 
 _IMAGE = re.compile(r"(?i)(.+?)(?:@[23]x)?\.(?:png|jpg|jpeg|webp)(?:\.tile)?")
@@ -70,7 +71,8 @@ class FolderTiles(TileReader):
         if layout is not None and layout not in LAYOUTS:
             raise RasterError(f"`layout` must be one of {', '.join(LAYOUTS)}, got {layout!r}.")
         metadata = _metadata(self._folder)
-        listed = list(_walk(str(self._folder), ""))
+        with unreadable(folder):
+            listed = [path.relative_to(self._folder).as_posix() for path in files_below(self._folder)]
         if layout is None and (self._folder / "tilemapresource.xml").is_file():
             _check_srs(self._folder / "tilemapresource.xml")
             layout = "tms"
@@ -110,13 +112,8 @@ class FolderTiles(TileReader):
 
     def box(self, zoom: int) -> TileBox:
         """The box around the tiles there are."""
-        halves: list[TileBox | None] = []
-        for east in (False, True):
-            numbers = [(x, y) for x, y in self._paths[zoom] if (x >= (1 << zoom) // 2) == east]
-            columns, rows = [x for x, _ in numbers], [y for _, y in numbers]
-            box = TileBox(min(columns), min(rows), max(columns) + 1, max(rows) + 1) if numbers else None
-            halves.append(box)
-        return box_of_halves(zoom, *halves)
+        x, y = np.array(list(self._paths[zoom])).T
+        return box_around(zoom, x, y)
 
     def first(self, zoom: int) -> tuple[int, int]:
         """Some tile that there is."""
@@ -147,17 +144,6 @@ class FolderTiles(TileReader):
             digest.update(f"{path}\0{len(data)}\0".encode("utf-8", "surrogateescape"))
             digest.update(data)
         return digest.hexdigest()
-
-
-def _walk(folder: str, below: str) -> Iterator[str]:
-    """Paths of all files below a folder, with / between the parts, without hidden ones; in order of their names."""
-    with unreadable(folder), os.scandir(folder) as found:
-        entries = sorted((entry.name, entry.is_dir()) for entry in found if not entry.name.startswith("."))
-    for name, is_folder in entries:
-        if is_folder:
-            yield from _walk(f"{folder}/{name}", f"{below}{name}/")
-        else:
-            yield below + name
 
 
 def _stem(path: str) -> str | None:

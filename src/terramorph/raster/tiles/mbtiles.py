@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from terramorph.documents import parse_json_object
 from terramorph.errors import RasterError, raised_as, warn
 from terramorph.geo.mercator import MAX_ZOOM, TileBox, box_of_halves
-from terramorph.raster.tiles.decode import is_picture
 from terramorph.raster.tiles.reader import (
     TileReader,
     check_tile,
     file_fingerprint,
+    is_picture,
     lies_flipped,
     looks_like_vectors,
     plain_text,
@@ -24,7 +25,7 @@ from terramorph.raster.tiles.reader import (
 
 
 class MBTiles(TileReader):
-    """Images or vectors. Opened for reading only, with a connection for each thread.
+    """Images or vectors. Opened for reading only; threads take turns.
 
     Rows are counted from the south, as the format says. Where that lies off the bounds in the metadata, and rows from
     the north lie on them, they are counted from the north, with a warning.
@@ -43,11 +44,11 @@ class MBTiles(TileReader):
     def __init__(self, path: str | Path) -> None:
         self.name = str(path)
         self._path = Path(path)
-        self._thread = threading.local()
-        self._connections: list[sqlite3.Connection] = []
         self._lock = threading.Lock()
-        self._closed = False
         self._from_north = False
+        with self._errors():
+            uri = f"{self._path.absolute().as_uri()}?mode=ro"
+            self._connection = sqlite3.connect(uri, uri=True, check_same_thread=False)
         try:
             self.metadata = self._open()
         except BaseException:
@@ -174,11 +175,9 @@ class MBTiles(TileReader):
         return file_fingerprint(self._path)
 
     def close(self) -> None:
-        """Closes every thread's connection."""
+        """Closes the file."""
         with self._lock:
-            self._closed = True
-            while self._connections:
-                self._connections.pop().close()
+            self._connection.close()
 
     def _turned(self, zoom: int, row: int) -> int:
         """The row from the north of one as the file counts, and the other way round."""
@@ -186,26 +185,15 @@ class MBTiles(TileReader):
 
     def _ask(self, question: str, *values: int) -> list[Any]:
         """All rows of an answer."""
+        with self._errors(), self._lock:
+            return self._connection.execute(question, values).fetchall()
+
+    def _errors(self) -> AbstractContextManager[None]:
+        """Turns what SQLite says, or makes of text that is not UTF-8, into a RasterError."""
 
         def damaged(reason: str) -> RasterError:
             return RasterError(
                 f"{self.name} cannot be read as MBTiles ({reason}); it is damaged or of another kind: copy it again."
             )
 
-        with raised_as(damaged, sqlite3.Error, ValueError, OverflowError):  # also text that is not UTF-8
-            return self._connection().execute(question, values).fetchall()
-
-    def _connection(self) -> sqlite3.Connection:
-        """This thread's connection."""
-        connection: sqlite3.Connection | None = getattr(self._thread, "connection", None)
-        if connection is None:
-            uri = f"{self._path.absolute().as_uri()}?mode=ro"
-            # `close` closes the connections of all threads, and none is used by two.
-            connection = sqlite3.connect(uri, uri=True, check_same_thread=False)
-            with self._lock:
-                if self._closed:
-                    connection.close()
-                    raise sqlite3.ProgrammingError("it was closed")
-                self._connections.append(connection)
-            self._thread.connection = connection
-        return connection
+        return raised_as(damaged, sqlite3.Error, ValueError, OverflowError)

@@ -18,7 +18,7 @@ from pmtiles.tile import Compression, TileType, deserialize_header, tileid_to_zx
 
 from terramorph.documents import parse_json
 from terramorph.errors import RasterError, raised_as
-from terramorph.geo.mercator import MAX_ZOOM, TileBox, box_of_halves, tiles_of_degrees
+from terramorph.geo.mercator import MAX_ZOOM, TileBox, box_around, tiles_of_degrees
 from terramorph.raster.storage import Remote
 from terramorph.raster.tiles.reader import (
     TileReader,
@@ -77,7 +77,9 @@ class PMTiles(TileReader):
             self._check()
             self._listed = self._list() if self.header["leaf_directory_length"] <= _SCANNED else None
             self.counts = {zoom: len(tiles) for zoom, tiles in (self._listed or {}).items()}
-            self.zooms = tuple(self.counts) if self._listed is not None else self._stated_zooms()
+            stated = range(self.header["min_zoom"], min(self.header["max_zoom"], MAX_ZOOM) + 1)
+            believed = (zoom for zoom in stated if self._first_id(zoom) is not None)
+            self.zooms = tuple(believed if self._listed is None else self.counts)
         if not self.zooms:
             raise RasterError(f"{self.name} holds no tiles; give another file.")
         self.licence = plain_text(self.about.get("attribution") or self.about.get("license"))
@@ -108,8 +110,7 @@ class PMTiles(TileReader):
         """The box around the tiles there are; of a huge index, the tiles that the header's bounds touch."""
         if self._listed is None:
             return tiles_of_degrees(zoom, *self.bounds)
-        x, y = _hilbert(zoom, self._listed[zoom])
-        return box_of_halves(zoom, *(_around(x[half], y[half]) for half in (x < (1 << zoom) / 2, x >= (1 << zoom) / 2)))
+        return box_around(zoom, *_hilbert(zoom, self._listed[zoom]))
 
     def first(self, zoom: int) -> tuple[int, int]:
         """The first tile of the zoom along the file's Hilbert curve."""
@@ -147,22 +148,15 @@ class PMTiles(TileReader):
 
     def _get(self, offset: int, length: int) -> bytes:
         """Bytes of the file."""
-        source = self._bytes
-        if source is None:
+        if self._bytes is None:
             raise RasterError(f"{self.name} was closed; open it again.")
-        return source(offset, length)
+        return self._bytes(offset, length)
 
     def _metadata(self) -> dict[str, Any]:
         """What the file says of itself."""
         text = unpacked(self._get(self.header["metadata_offset"], self.header["metadata_length"]))
         found = parse_json(text) if text else {}
         return found if isinstance(found, dict) else {}
-
-    def _root(self) -> _Directory:
-        return self._directory(self.header["root_offset"], self.header["root_length"])
-
-    def _leaf(self, entry: tuple[int, ...]) -> _Directory:
-        return self._directory(self.header["leaf_directory_offset"] + entry[2], entry[3])
 
     def _parse_directory(self, offset: int, length: int) -> _Directory:
         """One directory of the index: columns of variable-length integers, one after the other."""
@@ -186,16 +180,11 @@ class PMTiles(TileReader):
             return None
         number = zxy_to_tileid(zoom, x, y)
         with self._errors():
-            directory = self._root()
-            for _ in range(_LEVELS):
-                at = int(np.searchsorted(directory.tile, number, "right")) - 1
-                if at < 0:
-                    return None
-                tile, run, offset, length = (int(column[at]) for column in directory)
-                if run:
-                    return (offset, length) if number < tile + run else None
-                directory = self._leaf((tile, run, offset, length))
-        raise RasterError(f"{self.name} has an index of more than {_LEVELS} levels; write it again.")
+            for tile, run, offset, length in self._directories(number, number + 1):
+                at = int(np.searchsorted(tile, number, "right")) - 1
+                if at >= 0 and number < tile[at] + run[at]:
+                    return int(offset[at]), int(length[at])
+        return None
 
     def _directories(self, low: int = 0, end: int = 1 << 62) -> Iterator[_Directory]:
         """The directories with tiles from a number to before another, and others around them, in their order."""
@@ -207,15 +196,10 @@ class PMTiles(TileReader):
             if leaves.any() and level == _LEVELS:
                 raise ValueError(f"its index has more than {_LEVELS} levels")
             for at in np.flatnonzero(leaves):
-                yield from below(self._leaf(tuple(int(column[at]) for column in directory)), level + 1)
+                start = self.header["leaf_directory_offset"] + int(directory.offset[at])
+                yield from below(self._directory(start, int(directory.length[at])), level + 1)
 
-        return below(self._root(), 1)
-
-    def _tiles(self, low: int, end: int, directory: _Directory) -> tuple[Numbers, Numbers]:
-        """First tiles and ends of a directory's runs between two numbers, counted from the first number."""
-        first, last = np.maximum(directory.tile, low), np.minimum(directory.tile + directory.run, end)
-        some = first < last
-        return first[some] - low, last[some] - low
+        return below(self._directory(self.header["root_offset"], self.header["root_length"]), 1)
 
     def _list(self) -> dict[int, Numbers] | None:
         """The tiles by zoom, int64 (N,) each, counted along the zoom's curve; None where there are too many to list."""
@@ -240,19 +224,15 @@ class PMTiles(TileReader):
         assert self._listed is not None
         return len(np.unique(self._listed[zoom] >> 2 * (zoom - coarser)))
 
-    def _stated_zooms(self) -> tuple[int, ...]:
-        """The zooms between the header's that there are tiles of."""
-        stated = range(self.header["min_zoom"], min(self.header["max_zoom"], MAX_ZOOM) + 1)
-        return tuple(zoom for zoom in stated if self._first_id(zoom) is not None)
-
     def _first_id(self, zoom: int) -> int | None:
         """The smallest tile id of a zoom."""
         low, end = _ids(zoom)
         with self._errors():
             for directory in self._directories(low, end):
-                first, _ = self._tiles(low, end, directory)
-                if len(first):
-                    return low + int(first[0])
+                first = np.maximum(directory.tile, low)
+                some = first < np.minimum(directory.tile + directory.run, end)
+                if some.any():
+                    return int(first[some][0])
         return None
 
     def _errors(self) -> AbstractContextManager[None]:
@@ -265,11 +245,6 @@ class PMTiles(TileReader):
 def _ids(zoom: int) -> tuple[int, int]:
     """The number of a zoom's first tile, and that of the next zoom's."""
     return ((1 << 2 * zoom) - 1) // 3, ((1 << 2 * zoom + 2) - 1) // 3
-
-
-def _around(x: Numbers, y: Numbers) -> TileBox | None:
-    """The box around tiles; None around none."""
-    return TileBox(int(x.min()), int(y.min()), int(x.max()) + 1, int(y.max()) + 1) if len(x) else None
 
 
 def _hilbert(zoom: int, number: Numbers) -> tuple[Numbers, Numbers]:

@@ -107,6 +107,11 @@ class TileReader(Closing, ABC):
         """Hex digest (blake2b, 16 bytes) of the content."""
 
 
+def is_picture(data: bytes) -> bool:
+    """Whether a tile begins as PNG, JPEG or WebP do."""
+    return data.startswith((b"\x89PNG", b"\xff\xd8\xff")) or (data[:4] == b"RIFF" and data[8:12] == b"WEBP")
+
+
 def looks_like_vectors(tile: bytes) -> bool:
     """Whether a tile, not compressed, starts as a Mapbox vector tile does: with a layer."""
     return tile[:1] == b"\x1a"

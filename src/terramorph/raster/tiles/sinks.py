@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import sqlite3
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal, Protocol
+from typing import IO, Any, Literal
 
 from pmtiles.tile import Compression, TileType, zxy_to_tileid
 from pmtiles.writer import Writer
@@ -49,20 +50,26 @@ class About:
         west, south, east, north = self.bounds
         return round((west + east) / 2, 7), round((south + north) / 2, 7), self.min_zoom
 
+    @property
+    def terms(self) -> dict[str, str]:
+        """The attribution, if there is one, as every format has it."""
+        return {} if self.attribution is None else {"attribution": self.attribution}
 
-class TileSink(Protocol):
+
+class TileSink(ABC):
     """Takes encoded tiles in any order, each once, from one thread."""
 
+    @abstractmethod
     def put(self, zoom: int, x: int, y: int, data: bytes) -> None:
         """One tile; rows are counted from the north."""
-        ...
 
+    @abstractmethod
     def finish(self, about: About) -> None:
         """After the last tile."""
-        ...
 
 
-def open_sink(kind: Kind, path: Path, format: Format) -> AbstractContextManager[TileSink]:
+@contextmanager
+def open_sink(kind: Kind, path: Path, format: Format) -> Iterator[TileSink]:
     """A new archive, which takes its place at the end of the block. Whatever the block raises leaves nothing behind.
 
     Raises:
@@ -70,23 +77,28 @@ def open_sink(kind: Kind, path: Path, format: Format) -> AbstractContextManager[
         StorageError: If it cannot be written.
     """
     if kind == "xyz":
-        return _open_folder(path, format)
-    return _open_mbtiles(path) if kind == "mbtiles" else _open_pmtiles(path)
+        with atomic_folder(path) as root:
+            if path.exists() and (not path.is_dir() or any(path.iterdir())):
+                raise RasterError(f"{path} is there already and not empty; remove it or name another folder.")
+            yield _Folder(root, format)
+    elif kind == "mbtiles":
+        with atomic(path, failures=(sqlite3.Error,)) as part, closing(sqlite3.connect(part)) as connection:
+            yield _MBTiles(connection)
+    else:
+        with atomic(path) as part, part.open("wb") as file, tempfile.TemporaryFile(dir=path.parent) as waiting:
+            yield _PMTiles(file, waiting, path.parent)
 
 
-class _Folder:
+class _Folder(TileSink):
     """Files z/x/y.png and a tilejson.json (TileJSON 3.0.0)."""
 
     def __init__(self, root: Path, suffix: str) -> None:
         self._root = root
         self._suffix = suffix
-        self._made: set[Path] = set()
 
     def put(self, zoom: int, x: int, y: int, data: bytes) -> None:
         folder = self._root / str(zoom) / str(x)
-        if folder not in self._made:
-            folder.mkdir(parents=True)
-            self._made.add(folder)
+        folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{y}.{self._suffix}").write_bytes(data)
 
     def finish(self, about: About) -> None:
@@ -99,23 +111,13 @@ class _Folder:
             "maxzoom": about.max_zoom,
             "bounds": about.bounds,
             "center": about.center,
+            **about.terms,
         }
-        if about.attribution is not None:
-            facts["attribution"] = about.attribution
         text = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
         (self._root / "tilejson.json").write_text(text, encoding="utf-8")
 
 
-@contextmanager
-def _open_folder(path: Path, format: Format) -> Iterator[_Folder]:
-    """Built in a hidden folder beside its place and moved there whole."""
-    with atomic_folder(path) as root:
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise RasterError(f"{path} is there already and not empty; remove it or name another folder.")
-        yield _Folder(root, format)
-
-
-class _MBTiles:
+class _MBTiles(TileSink):
     """Rows of a database; rows of tiles are counted from the south."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
@@ -141,20 +143,13 @@ class _MBTiles:
             "minzoom": str(about.min_zoom),
             "maxzoom": str(about.max_zoom),
             "type": "overlay",
+            **about.terms,
         }
-        if about.attribution is not None:
-            facts["attribution"] = about.attribution
         self._connection.executemany("INSERT INTO metadata VALUES (?, ?)", facts.items())
         self._connection.commit()
 
 
-@contextmanager
-def _open_mbtiles(path: Path) -> Iterator[_MBTiles]:
-    with atomic(path, failures=(sqlite3.Error,)) as part, closing(sqlite3.connect(part)) as connection:
-        yield _MBTiles(connection)
-
-
-class _PMTiles:
+class _PMTiles(TileSink):
     """Tiles wait in a file without a name until all are there: PMTiles stores them along a curve, coarse zooms first.
 
     Args:
@@ -184,34 +179,14 @@ class _PMTiles:
                 self._waiting.seek(offset)
                 writer.write_tile(number, self._waiting.read(length))
             self._waiting.close()
-            writer.finalize(_pmtiles_header(about), _pmtiles_metadata(about))
-
-
-def _pmtiles_header(about: About) -> dict[str, Any]:
-    """What the library does not find out itself."""
-    center = about.center
-    header = {
-        "tile_type": _PMTILES_TYPES[about.format],
-        "tile_compression": Compression.NONE,
-        "center_lon_e7": round(center[0] * 1e7),
-        "center_lat_e7": round(center[1] * 1e7),
-        "center_zoom": center[2],
-    }
-    for key, degrees in zip(("min_lon", "min_lat", "max_lon", "max_lat"), about.bounds, strict=True):
-        header[f"{key}_e7"] = round(degrees * 1e7)
-    return header
-
-
-def _pmtiles_metadata(about: About) -> dict[str, str]:
-    facts = {"name": about.name, "type": "overlay"}
-    return facts if about.attribution is None else {**facts, "attribution": about.attribution}
-
-
-@contextmanager
-def _open_pmtiles(path: Path) -> Iterator[_PMTiles]:
-    with (
-        atomic(path) as part,
-        part.open("wb") as file,
-        tempfile.TemporaryFile(dir=path.parent) as waiting,
-    ):
-        yield _PMTiles(file, waiting, path.parent)
+            longitude, latitude, zoom = about.center
+            header = {
+                "tile_type": _PMTILES_TYPES[about.format],
+                "tile_compression": Compression.NONE,
+                "center_lon_e7": round(longitude * 1e7),
+                "center_lat_e7": round(latitude * 1e7),
+                "center_zoom": zoom,
+            }
+            for key, degrees in zip(("min_lon", "min_lat", "max_lon", "max_lat"), about.bounds, strict=True):
+                header[f"{key}_e7"] = round(degrees * 1e7)
+            writer.finalize(header, {"name": about.name, "type": "overlay", **about.terms})

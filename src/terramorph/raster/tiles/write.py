@@ -11,7 +11,6 @@ import io
 import math
 import os
 from collections import deque
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -28,9 +27,7 @@ from terramorph.raster.save import image_of
 from terramorph.raster.source import Source
 from terramorph.raster.tiles.sinks import About, Format, Kind, TileSink, open_sink
 from terramorph.raster.warp import footprint
-
-Progress = Callable[[int, int], None]
-"""Called with what is done, and of how much."""
+from terramorph.raster.writer import Progress
 
 SIZE = 256
 """Side of a tile, pixels."""
@@ -41,8 +38,6 @@ _MARGIN = 0.005
 """Share of its size by which a source may reach beyond the box measured around it: edges are curved."""
 _EDGE_PIXELS = 1
 """Pixels by which a source may miss the line of 180 degrees and still end at it."""
-_ALIGNED = 0.01
-"""Pixels by which a source's edge may miss that of a tile and still lie along it."""
 SAVING: dict[Format, dict[str, Any]] = {
     "png": {"format": "PNG", "compress_level": 6},
     "jpg": {"format": "JPEG", "quality": 90, "subsampling": 0},
@@ -94,8 +89,6 @@ def write_tiles(
     ground = _ground(source)
     low, high = _zooms(source, ground, min_zoom, max_zoom)
     box = _tile_box(ground, high)
-    if format == "jpg":
-        _check_edges(source, ground, low)
     with (
         ThreadPoolExecutor(threads or os.cpu_count() or 1, "terramorph-encode") as pool,
         open_sink(kind, path, format) as sink,
@@ -181,17 +174,6 @@ def _tile_box(ground: Grid, zoom: int) -> TileBox:
     return TileBox(left, row(place.top - high), min(right, left + count), row(place.bottom + high) + 1)
 
 
-def _check_edges(source: Source, ground: Grid, zoom: int) -> None:
-    """Refuses JPEG early where tiles at the edge cannot be full."""
-    sides = [side / SIZE for side in _place(ground, zoom)[:4]]
-    if any(abs(side - round(side)) * SIZE > _ALIGNED for side in sides):
-        raise _no_jpeg(source.name, f"the edges of its tiles at zoom {zoom}")
-
-
-def _no_jpeg(name: str, where: str) -> RasterError:
-    return RasterError(f"{name} has no data for some pixels at {where}, and a JPEG cannot say so; use png or webp.")
-
-
 def _feed(pyramid: _Pyramid, source: Source, zoom: int, box: TileBox, tell: Progress) -> None:
     """Reads the finest zoom."""
     done, total = 0, (box.right - box.left) * (box.bottom - box.top)
@@ -242,7 +224,10 @@ class _Pyramid:
         if not mask.any():
             return
         if self._format == "jpg" and not mask.all():
-            raise _no_jpeg(self._name, f"tile {zoom}/{x}/{y}")
+            raise RasterError(
+                f"{self._name} has no data for some pixels at tile {zoom}/{x}/{y}, and a JPEG cannot say so; use "
+                "png or webp."
+            )
         if zoom > self._low:
             self._lay(zoom - 1, x, y, *halve(pixels, mask))
         self._encoding.append((zoom, x, y, self._pool.submit(_encode, pixels, mask, self._format)))

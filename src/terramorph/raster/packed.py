@@ -1,0 +1,130 @@
+"""Images inside other files: in ZIP archives, and parts of NetCDF, HDF and TIFF files by GDAL's names of them.
+
+Each becomes a file in a temporary folder, a member of an archive together with what lies beside it, and is read there.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
+
+import rasterio
+import rasterio.shutil
+from rasterio._err import CPLE_BaseError
+from rasterio.errors import RasterioError
+
+from terramorph.errors import RasterError, raised_as
+from terramorph.raster.dataset import gdal_session
+
+_IMAGES = frozenset({".tif", ".tiff", ".png", ".jpg", ".jpeg", ".jp2", ".bmp", ".webp", ".img", ".vrt", ".gif"})
+_ZIPPED = re.compile(r"(?i)(?:/vsizip/|zip://?|zip\+file://?)(.+)")
+_SUBDATASET = re.compile(r"(?i)(?:netcdf|hdf4(?:_\w+)?|hdf5|gtiff_dir|nitf_im|zarr|bag|gpkg):.+")
+
+
+def is_subdataset(spec: str | Path) -> bool:
+    """Whether a name is one that GDAL gives a part of a file, such as NETCDF:"scene.nc":B4."""
+    return _SUBDATASET.fullmatch(str(spec)) is not None
+
+
+def is_packed(spec: str | Path) -> bool:
+    """Whether a name is of an image inside another file: of a sub-dataset, an archive (a.zip), or a member of one
+    (zip://a.zip!b.tif, /vsizip/a.zip/b.tif, /vsizip/{a.zip}/b.tif)."""
+    return is_subdataset(spec) or _zipped(spec) is not None
+
+
+@contextmanager
+def unpacked(spec: str | Path) -> Iterator[tuple[Path, str, list[Path]]]:
+    """An image inside another file, in a temporary folder that is gone after the block.
+
+    Args:
+        spec: as `is_packed` says; an archive without a member's name must hold one image.
+
+    Yields:
+        The image's path, alone with its companions in its folder; its name; and files that it is made of beside it.
+
+    Raises:
+        RasterError: if the file cannot be read, or holds no such image, or several of which none is named.
+    """
+    with TemporaryDirectory(prefix="terramorph-packed-", ignore_cleanup_errors=True) as folder:
+        zipped = _zipped(spec)
+        if zipped is None:
+            yield Path(folder, "part.vrt"), str(spec), _write_vrt(str(spec), Path(folder, "part.vrt"))
+        else:
+            archive, name = zipped
+            image, name = _unzip(archive, name, Path(folder))
+            yield image, f"zip://{archive}!{name}", []
+
+
+def _zipped(spec: str | Path) -> tuple[Path, str | None] | None:
+    """An archive, and the name of a member if one is meant; None where a name is of another kind."""
+    match = _ZIPPED.fullmatch(str(spec))
+    if match is None:
+        return (Path(spec), None) if Path(spec).suffix.lower() == ".zip" and Path(spec).is_file() else None
+    parts = re.fullmatch(r"\{(.+?)\}[!/]*(.*)", match[1]) or re.fullmatch(r"(.+?\.zip)[!/]*(.*)", match[1], re.I)
+    name, inside = parts.groups() if parts else (match[1], "")
+    archive = Path(name)
+    if not archive.is_file() and Path("/", name).is_file():  # a `Path` made of zip:///a.zip has lost two of its slashes
+        archive = Path("/", name)
+    return archive, inside or None
+
+
+def _write_vrt(name: str, path: Path) -> list[Path]:
+    """Writes a VRT of a sub-dataset; the files that hold it."""
+
+    def none(reason: str) -> RasterError:
+        return RasterError(f"{name} cannot be opened ({reason}); gdalinfo lists the parts of a file.")
+
+    kinds = (RasterioError, CPLE_BaseError, OSError, ValueError)
+    with raised_as(none, *kinds), gdal_session(), rasterio.open(name) as dataset:
+        rasterio.shutil.copy(dataset, path, driver="VRT")
+        return [Path(file) for file in dataset.files]
+
+
+def _unzip(archive: Path, name: str | None, folder: Path) -> tuple[Path, str]:
+    """Writes a member, or the only image, and what lies beside it under its stem (world file, .prj, .aux.xml)."""
+    if not archive.is_file():
+        raise RasterError(f"{archive} does not exist; check the path of the archive.")
+
+    def damaged(reason: str) -> RasterError:
+        return RasterError(f"{archive} cannot be unpacked ({reason}); copy it again, or unpack it yourself.")
+
+    # RuntimeError: a password, or a method of packing that zipfile does not know.
+    kinds = (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, ValueError)
+    with raised_as(damaged, *kinds), zipfile.ZipFile(archive) as content:
+        name = name or _only_image(archive, content.namelist())
+        wanted, beside = PurePosixPath(name), {}
+        for info in content.infolist():
+            path = PurePosixPath(info.filename)
+            if path.parent == wanted.parent and path.name.split(".")[0] == wanted.name.split(".")[0]:
+                beside[info.filename] = info
+        if name not in beside:
+            raise RasterError(f"{archive} holds no {name}; it holds {', '.join(content.namelist()[:5])}.")
+        size, free = sum(info.file_size for info in beside.values()), shutil.disk_usage(folder).free
+        if size > free:
+            raise RasterError(
+                f"{archive} unpacks to {size:,} bytes and {folder} has {free:,}; set TMPDIR to a larger disk."
+            )
+        for info in beside.values():
+            if not info.is_dir():
+                with content.open(info) as packed, (folder / PurePosixPath(info.filename).name).open("wb") as file:
+                    shutil.copyfileobj(packed, file)
+    return folder / wanted.name, name
+
+
+def _only_image(archive: Path, names: list[str]) -> str:
+    images = [name for name in names if PurePosixPath(name).suffix.lower() in _IMAGES]
+    if not images:
+        raise RasterError(f"{archive} holds no image; it holds {', '.join(names[:5]) or 'nothing'}.")
+    if len(images) > 1:
+        more = f" and {len(images) - 5} more" if len(images) > 5 else ""
+        raise RasterError(
+            f"{archive} holds {len(images)} images; name one, such as zip://{archive}!{images[0]}: "
+            f"{', '.join(images[:5])}{more}."
+        )
+    return images[0]
