@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from terramorph.errors import InputError
+from terramorph.geo import Cover
+from terramorph.geo.cover import Span
 
 SATURATION = 4.0
 """Grey levels from which a gradient counts no more. Edges of roads and roofs are few, strong and by chance on one
@@ -24,6 +27,20 @@ PHASE = 128
 patterns of periods 2, 4, 8 and so on, and windows start at the same place of each: beside lines 16 pixels away, the
 output of a U-Net 256 has 0.9 to 1.2 times the energy at multiples of 32 without any window; beside lines 128 away,
 0.998 to 1.006 times."""
+
+
+def borders_of(cover: Cover) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """(rows, columns): where a seam of a cover would be. y lies between the pixel rows y - 1 and y.
+
+    With a halo, where the output passes from one window to the next. Where windows are blended, both ends and the
+    middle of each overlap.
+    """
+
+    def along(spans: Sequence[Span]) -> tuple[int, ...]:
+        ends = [(following.first, span.last) for span, following in pairwise(spans)]
+        return tuple(sorted({place for first, last in ends for place in (first, (first + last) // 2, last)}))
+
+    return along(cover.rows), along(cover.columns)
 
 
 def seam_ratio(
@@ -48,7 +65,7 @@ def seam_ratio(
     ground alone gives; divided by it, 0.002 is left.
 
     Windows that are joined without blending have one border. Blended ones have three: where the overlap begins,
-    where it ends, and its middle (see `terramorph.geo.cover.Cover.borders`).
+    where it ends, and its middle (see `borders_of`).
 
     Args:
         image: ``(C, H, W)`` in grey levels [0, 255], uint8 or floating.

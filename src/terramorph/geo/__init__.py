@@ -5,9 +5,9 @@ from terramorph.imports import import_without
 # odc-geo asks dask only whether coordinates are lazy; they never are here.
 import_without("odc.geo", "dask")
 
-from terramorph.geo.cover import Cover, Span, Window
+from terramorph.geo.cover import Cover, Window
 from terramorph.geo.grid import Bounds, Grid
 from terramorph.geo.project import project, project_extent, project_shapes
 from terramorph.geo.scale import grid_at
 
-__all__ = ["Bounds", "Cover", "Grid", "Span", "Window", "grid_at", "project", "project_extent", "project_shapes"]
+__all__ = ["Bounds", "Cover", "Grid", "Window", "grid_at", "project", "project_extent", "project_shapes"]

@@ -138,15 +138,6 @@ class Cover:
         return self._spans(self.width, self.offset[1])
 
     @property
-    def borders(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """(rows, columns): where a seam would be. y lies between the pixel rows y - 1 and y.
-
-        With a halo, where the output passes from one window to the next. Where windows are blended, both ends
-        and the middle of each overlap.
-        """
-        return _borders(self.rows), _borders(self.columns)
-
-    @property
     def cells(self) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
         """(rows, columns): the grid cut in pieces, one a window and the middle of its core."""
         return _cells(self.rows), _cells(self.columns)
@@ -315,10 +306,3 @@ def _span(start: int, stop: int, first: int, last: int, weights: NDArray[np.floa
 def _cells(spans: tuple[Span, ...]) -> tuple[slice, ...]:
     middles = [(span.last + following.first) // 2 for span, following in pairwise(spans)]
     return tuple(slice(*ends) for ends in pairwise([spans[0].first, *middles, spans[-1].last]))
-
-
-def _borders(spans: tuple[Span, ...]) -> tuple[int, ...]:
-    found = set()
-    for span, following in pairwise(spans):
-        found |= {following.first, span.last, (following.first + span.last) // 2}
-    return tuple(sorted(found))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,13 +18,6 @@ if TYPE_CHECKING:
 
 PREVIEW_PX = 1024
 """Longest side of a preview."""
-
-
-def as_png(raster: Raster) -> bytes:
-    """The `preview` of a raster as a file."""
-    packed = BytesIO()
-    preview(raster).save(packed, "PNG")
-    return packed.getvalue()
 
 
 def preview(raster: Raster, side: int = PREVIEW_PX, limits: tuple[float, float] | None = None) -> Image.Image:

@@ -23,7 +23,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from terramorph.errors import RasterError
+from terramorph.errors import RasterError, unreadable
 from terramorph.geo.grid import Grid
 from terramorph.raster.dataset import dataset_place, named_errors, open_dataset
 from terramorph.raster.layout import ReadOptions, layout_of, picked
@@ -150,15 +150,12 @@ def pil_plugin(path: Path) -> type[ImageFile] | None:
     The reader's class is called directly: `Image.open` would apply PIL's pixel limit, a global not ours to
     set.
     """
-    try:
-        with path.open("rb") as file:
-            head = file.read(32)
-    except IsADirectoryError:
-        raise RasterError(f"{path} is a folder, not an image; give the path of a file.") from None
-    except FileNotFoundError:
-        raise RasterError(f"{path} does not exist; check the path.") from None
-    except OSError as error:
-        raise RasterError(f"{path} cannot be opened ({error.strerror}); check its permissions.") from error
+    if path.is_dir():
+        raise RasterError(f"{path} is a folder, not an image; give the path of a file.")
+    if not path.exists():
+        raise RasterError(f"{path} does not exist; check the path.")
+    with unreadable(path), path.open("rb") as file:
+        head = file.read(32)
     if not head:
         raise RasterError(f"{path} is empty (0 bytes); copy it again or remove it.")
     if head.startswith(b"\x89PNG\r\n\x1a\n"):

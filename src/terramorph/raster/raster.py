@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -158,9 +159,11 @@ class Raster:
 
     def _repr_png_(self) -> bytes:
         """A preview, which notebooks show."""
-        from terramorph.raster.export import as_png
+        from terramorph.raster.export import preview
 
-        return as_png(self)
+        packed = BytesIO()
+        preview(self).save(packed, "PNG")
+        return packed.getvalue()
 
     def arranged(self, order: Sequence[int], units: Units | None = None) -> Self:
         """Bands in another order, or some of them.

@@ -50,12 +50,13 @@ def write_image(raster: Raster, path: str | Path) -> None:
         side=max(raster.height, raster.width),
     )
     suffix, grid = path.suffix.lower(), raster.grid
-    world, prj = path.with_suffix(_WORLD_SUFFIX.get(suffix, suffix)), path.with_suffix(".prj")
-    stale = [world, prj] if world != path and world.is_file() else []
+    world, prj = path.with_suffix(_WORLD_SUFFIX.get(suffix, ".tfw")), path.with_suffix(".prj")
+    placed = suffix in _WORLD_SUFFIX and grid.is_georeferenced
+    stale = [world, prj] if suffix in _WORLD_SUFFIX and world.is_file() else []
+    advice = "check that its folder exists, is writable and has free space"
     with ExitStack() as whole:
 
         def part(final: Path) -> Path:
-            advice = "check that its folder exists, is writable and has free space"
             return whole.enter_context(atomic(final, advice=advice, failures=(RasterioError,)))
 
         if suffix in (".tif", ".tiff"):
@@ -64,7 +65,7 @@ def write_image(raster: Raster, path: str | Path) -> None:
             _pil_image(raster).save(part(path), format="PNG", compress_level=4)
         else:
             _pil_image(raster).save(part(path), format="JPEG", quality=95, subsampling=0)
-        if world != path and grid.is_georeferenced:
+        if placed:
             stale = [prj] if stale and grid.crs is None else []
             part(world).write_text(world_text(grid.affine), encoding="ascii")
             if grid.crs is not None:

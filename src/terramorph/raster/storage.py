@@ -112,19 +112,15 @@ class Remote:
 
     def find_bytes(self) -> bytes | None:
         """The content; None if there is no such file."""
-        with self._told("read", StorageError):
-            try:
-                return bytes(self._system.cat_file(self._key))
-            except FileNotFoundError:
-                return None
+        with self._told("read", StorageError), suppress(FileNotFoundError):
+            return bytes(self._system.cat_file(self._key))
+        return None
 
     def exists(self) -> bool:
         """Whether there is such a file."""
-        with self._told("read", StorageError):
-            try:
-                return bool(self._system.info(self._key)["type"] == "file")
-            except FileNotFoundError:
-                return False
+        with self._told("read", StorageError), suppress(FileNotFoundError):
+            return bool(self._system.info(self._key)["type"] == "file")
+        return False
 
     def write_bytes(self, data: bytes) -> None:
         """Writes or replaces it, in one request."""
@@ -137,12 +133,10 @@ class Remote:
         One of several that try at once succeeds, on servers that know conditional requests (If-None-Match), as all of
         the large ones do. One that ignores the condition lets all of them.
         """
-        with self._told("written", StorageError):
-            try:
-                self._system.pipe_file(self._key, data, mode="create")
-            except FileExistsError:
-                return False
+        with self._told("written", StorageError), suppress(FileExistsError):
+            self._system.pipe_file(self._key, data, mode="create")
             return True
+        return False
 
     def modified(self) -> datetime:
         """When it was written, by the server's clock."""
@@ -157,11 +151,9 @@ class Remote:
 
     def names(self) -> list[str]:
         """The names of what lies in this folder; none if there is no such folder."""
-        with self._told("listed", StorageError):
-            try:
-                return [PurePosixPath(key).name for key in self._system.ls(self._key, detail=False)]
-            except FileNotFoundError:
-                return []
+        with self._told("listed", StorageError), suppress(FileNotFoundError):
+            return [PurePosixPath(key).name for key in self._system.ls(self._key, detail=False)]
+        return []
 
     def remove_all(self, but: str | None = None) -> None:
         """Removes what lies in this folder, except what is called ``but``."""

@@ -15,7 +15,7 @@ from pyproj import Transformer
 from rasterio.enums import Resampling as GdalResampling
 from rasterio.warp import reproject
 
-from terramorph.errors import RasterError
+from terramorph.errors import RasterError, raised_as
 from terramorph.geo.grid import Grid
 from terramorph.geo.period import nearest, period
 from terramorph.raster.orientation import orientation_between, upright, upright_grid
@@ -268,23 +268,22 @@ def _gdal_warp(
 ) -> NDArray[Any]:
     """One call of GDAL; what it does not reach is 0."""
     target = np.zeros((len(pixels), *grid.shape), pixels.dtype)
-    try:
-        with quiet():
-            reproject(
-                pixels,
-                target,
-                src_transform=own.affine,
-                src_crs=source_crs,
-                dst_transform=grid.affine,
-                dst_crs=target_crs,
-                resampling=GDAL_RESAMPLING[method],
-                XSCALE=repr(min(1.0, 1 / place.step_x)),
-                YSCALE=repr(min(1.0, 1 / place.step_y)),
-            )
-    except Exception as error:  # rasterio passes GDAL's classes of errors, which share no base with its own
-        raise RasterError(
-            f"The pixels cannot be moved from {own.crs} to {grid.crs} ({error}); choose another CRS."
-        ) from error
+
+    def told(reason: str) -> RasterError:
+        return RasterError(f"The pixels cannot be moved from {own.crs} to {grid.crs} ({reason}); choose another CRS.")
+
+    with raised_as(told), quiet():
+        reproject(
+            pixels,
+            target,
+            src_transform=own.affine,
+            src_crs=source_crs,
+            dst_transform=grid.affine,
+            dst_crs=target_crs,
+            resampling=GDAL_RESAMPLING[method],
+            XSCALE=repr(min(1.0, 1 / place.step_x)),
+            YSCALE=repr(min(1.0, 1 / place.step_y)),
+        )
     return target
 
 

@@ -27,7 +27,7 @@ from affine import Affine
 from odc.geo.crs import CRS
 from rasterio.crs import CRS as RasterioCRS
 
-from terramorph.errors import RasterError
+from terramorph.errors import RasterError, raised_as
 from terramorph.raster.crs import to_odc_crs, to_rasterio_crs
 from terramorph.raster.mapfile import find_map_file, read_map_file, read_text
 from terramorph.raster.storage import Remote
@@ -121,10 +121,11 @@ def _aux_file(path: Path) -> Path | None:
 
 
 def _aux_root(aux: Path) -> ElementTree.Element:
-    try:
+    def told(reason: str) -> RasterError:
+        return RasterError(f"{aux}: this is no XML ({reason}); correct or remove it.")
+
+    with raised_as(told, OSError, ElementTree.ParseError, LookupError, ValueError):
         return ElementTree.parse(aux).getroot()
-    except (OSError, ElementTree.ParseError, LookupError, ValueError) as error:
-        raise RasterError(f"{aux}: this is no XML ({error}); correct or remove it.") from error
 
 
 def _aux_affine(aux: Path) -> Affine | None:
@@ -135,26 +136,24 @@ def _aux_affine(aux: Path) -> Affine | None:
 
 def _geo_transform(file: Path | Remote, text: str) -> Affine:
     """The affine of six numbers in GDAL's order."""
-    try:
-        numbers = [float(word) for word in text.split(",")]
-    except ValueError:
-        numbers = []
-    if len(numbers) != 6 or not all(math.isfinite(n) for n in numbers):
-        raise RasterError(f"{file}: the GeoTransform must hold six numbers; correct or remove it.")
-    return _invertible(file, Affine.from_gdal(*numbers))
+    return _invertible(file, Affine.from_gdal(*_six(text.split(","), f"{file}: the GeoTransform must hold six numbers")))
 
 
 def _read_affine(world: Path) -> Affine:
     """The affine of a world file, in CRS units, from pixel corners."""
+    words = [word if "." in word else word.replace(",", ".") for word in read_text(world).split()]
+    a, d, b, e, c, f = _six(words, f"{world}: a world file must hold six numbers, one a line")
+    return _invertible(world, Affine(a, b, c - (a + b) / 2, d, e, f - (d + e) / 2))
+
+
+def _six(words: list[str], wrong: str) -> list[float]:
     try:
-        words = read_text(world).split()
-        numbers = [float(word if "." in word else word.replace(",", ".")) for word in words]
+        numbers = [float(word) for word in words]
     except ValueError:
         numbers = []
-    if len(numbers) != 6 or not all(math.isfinite(n) for n in numbers):
-        raise RasterError(f"{world}: a world file must hold six numbers, one a line; correct or remove it.")
-    a, d, b, e, c, f = numbers
-    return _invertible(world, Affine(a, b, c - (a + b) / 2, d, e, f - (d + e) / 2))
+    if len(numbers) != 6 or not all(map(math.isfinite, numbers)):
+        raise RasterError(f"{wrong}; correct or remove it.")
+    return numbers
 
 
 def _invertible(file: Path | Remote, affine: Affine) -> Affine:

@@ -128,12 +128,8 @@ class FolderTiles(TileReader):
         path = self._paths.get(zoom, {}).get((x, y))
         if path is None:
             return None
-        try:
+        with unreadable(self._folder / path):
             return (self._folder / path).read_bytes()
-        except OSError as error:
-            raise RasterError(
-                f"{self._folder / path} cannot be read ({error.strerror}); leave the folder alone while it is read."
-            ) from error
 
     def fingerprint(self) -> str:
         """Of the tiles' names, sizes and bytes, in the order of their names."""

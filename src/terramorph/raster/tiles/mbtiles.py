@@ -20,7 +20,6 @@ from terramorph.raster.tiles.reader import (
     looks_like_vectors,
     plain_text,
     stated_box,
-    unpacked,
 )
 
 
@@ -165,10 +164,7 @@ class MBTiles(TileReader):
         found = self._ask(f"SELECT CAST(tile_data AS BLOB) {self._one}", zoom, x, self._turned(zoom, y))
         if not found or found[0][0] is None:
             return None
-        try:
-            return unpacked(bytes(found[0][0]))
-        except OSError as error:
-            raise RasterError(f"{self.name}: tile {zoom}/{x}/{y} is damaged ({error}); copy it again.") from error
+        return self.unpacked(bytes(found[0][0]), zoom, x, y)
 
     def fingerprint(self) -> str:
         """Of the file's bytes."""

@@ -132,10 +132,7 @@ class PMTiles(TileReader):
         data = self._get(self.header["tile_data_offset"] + place[0], place[1])
         if len(data) != place[1]:
             raise RasterError(f"{self.name} ends before its tile {zoom}/{x}/{y}; copy it again.")
-        try:
-            return unpacked(data)
-        except OSError as error:
-            raise RasterError(f"{self.name}: tile {zoom}/{x}/{y} is damaged ({error}); copy it again.") from error
+        return self.unpacked(data, zoom, x, y)
 
     def fingerprint(self) -> str:
         """Of the file's bytes."""

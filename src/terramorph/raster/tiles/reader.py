@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from terramorph.errors import RasterError, unreadable, warn
+from terramorph.errors import RasterError, raised_as, unreadable, warn
 from terramorph.geo.mercator import MAX_ZOOM, TileBox, degrees_of_corner, tiles_of_degrees
 from terramorph.raster.source import Closing
 from terramorph.raster.storage import Remote
@@ -101,6 +101,16 @@ class TileReader(Closing, ABC):
         Raises:
             RasterError: If it is there and cannot be had.
         """
+
+    def unpacked(self, data: bytes, zoom: int, x: int, y: int) -> bytes:
+        """The bytes of a tile without their compression.
+
+        Raises:
+            RasterError: If they are damaged.
+        """
+        told = f"{self.name}: tile {zoom}/{x}/{y} is damaged"
+        with raised_as(lambda reason: RasterError(f"{told} ({reason}); copy it again."), OSError):
+            return unpacked(data)
 
     @abstractmethod
     def fingerprint(self) -> str:

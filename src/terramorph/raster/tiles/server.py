@@ -15,7 +15,7 @@ import urllib3
 
 from terramorph._version import __version__
 from terramorph.atomic import atomic
-from terramorph.errors import RasterError
+from terramorph.errors import RasterError, unreadable
 from terramorph.geo.mercator import MAX_ZOOM, TileBox, whole_world
 from terramorph.raster.tiles.reader import VECTOR_ADVICE, TileReader
 from terramorph.redaction import RedactedLog, redact
@@ -205,12 +205,10 @@ def _check_template(template: str) -> None:
 def _cached(stem: Path) -> bytes | None:
     """A kept tile, empty where it is known that there is none, or None where nothing is known."""
     for suffix in (*_KINDS.values(), _NONE):
-        try:
-            return stem.with_name(stem.name + suffix).read_bytes()
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            raise RasterError(f"{stem}{suffix} cannot be read ({error.strerror}); check its permissions.") from error
+        path = stem.with_name(stem.name + suffix)
+        if path.exists():
+            with unreadable(path):
+                return path.read_bytes()
     return None
 
 
