@@ -171,19 +171,23 @@ def layout_of(dataset: Any, path: Path | Remote, options: ReadOptions) -> Layout
     if len(types) > 1:
         raise RasterError(f"{path} holds bands of several types ({', '.join(types)}); convert them to one.")
     palette = len(numbers) == 1 and kinds[numbers[0] - 1] == ColorInterp.palette
+    names = checked_names(options.names, path, 3 if palette else len(numbers)) or _names(dataset, numbers, palette)
     scales, offsets = ([values[n - 1] for n in numbers] for values in (dataset.scales, dataset.offsets))
     units, default = Units.of(scales, offsets), options.default_units
     if units is None and default and len(default.scales) == len(numbers):
         units = default
-    declared = any(MaskFlags.all_valid not in dataset.mask_flag_enums[n - 1] for n in numbers)
+    nodata = options.nodata
+    # Last, for what GDAL has to say of damaged tags as it looks for masks is raised at the question after.
+    if nodata is None and all(MaskFlags.all_valid in dataset.mask_flag_enums[n - 1] for n in numbers):
+        nodata = options.default_nodata
     return Layout(
         numbers=numbers,
-        names=checked_names(options.names, path, 3 if palette else len(numbers)) or _names(dataset, numbers, palette),
+        names=names,
         alpha=alpha,
         palette=palette,
         dtype=np.dtype("uint8" if palette else types[0]),
         units=None if palette or options.raw else units,
-        nodata=options.default_nodata if options.nodata is None and not declared else options.nodata,
+        nodata=nodata,
     )
 
 

@@ -136,7 +136,8 @@ def _aux_affine(aux: Path) -> Affine | None:
 
 def _geo_transform(file: Path | Remote, text: str) -> Affine:
     """The affine of six numbers in GDAL's order."""
-    return _invertible(file, Affine.from_gdal(*_six(text.split(","), f"{file}: the GeoTransform must hold six numbers")))
+    numbers = _six(text.split(","), f"{file}: the GeoTransform must hold six numbers")
+    return _invertible(file, Affine.from_gdal(*numbers))
 
 
 def _read_affine(world: Path) -> Affine:
