@@ -171,7 +171,7 @@ def layout_of(dataset: Any, path: Path | Remote, options: ReadOptions) -> Layout
     if len(types) > 1:
         raise RasterError(f"{path} holds bands of several types ({', '.join(types)}); convert them to one.")
     palette = len(numbers) == 1 and kinds[numbers[0] - 1] == ColorInterp.palette
-    names = checked_names(options.names, path, 3 if palette else len(numbers)) or _names(dataset, numbers, palette)
+    called = checked_names(options.names, path, 3 if palette else len(numbers)) or _names(dataset, numbers, palette)
     scales, offsets = ([values[n - 1] for n in numbers] for values in (dataset.scales, dataset.offsets))
     units, default = Units.of(scales, offsets), options.default_units
     if units is None and default and len(default.scales) == len(numbers):
@@ -182,7 +182,7 @@ def layout_of(dataset: Any, path: Path | Remote, options: ReadOptions) -> Layout
         nodata = options.default_nodata
     return Layout(
         numbers=numbers,
-        names=names,
+        names=called,
         alpha=alpha,
         palette=palette,
         dtype=np.dtype("uint8" if palette else types[0]),
