@@ -19,6 +19,7 @@ from terramorph.metrics import psnr
 from terramorph.training import resume, train
 from terramorph.training.config import StopConfig
 from terramorph.training.notebook import NotebookReporter, default_reporter
+from terramorph.training.page import write_page
 from terramorph.training.reporter import Silent
 from terramorph.training.settings import parse_config
 from terramorph.training.stopping import EarlyStopping
@@ -118,6 +119,13 @@ def test_a_run_has_a_page_from_its_first_sheet_on(town_pairs: Path, tmp_path: Pa
     for name in ("SSIM", "PSNR", "L1", "generator", "discriminator"):
         assert f'aria-label="{name}' in pages[-1]
     assert "http://" not in pages[-1]
+
+
+def test_the_page_of_a_run_that_stopped_before_its_first_logged_step_says_where(tmp_path: Path) -> None:
+    events = [{"event": "started", "step": 0, "total": 6}, {"event": "stopped", "step": 1}]
+    (tmp_path / "log.jsonl").write_text("\n".join(map(json.dumps, events)), encoding="utf-8")
+    write_page(tmp_path)
+    assert "1 of 6 steps" in (tmp_path / "run.html").read_text(encoding="utf-8")
 
 
 class _Kernel:

@@ -298,7 +298,7 @@ def _write_page(out: Path, ground: Ground, facts: dict[str, Any]) -> None:
     """Writes index.html; it needs no other file but for its link to the evaluation."""
     from terramorph._version import __version__
     from terramorph.metrics import METRICS
-    from terramorph.report.numbers import percent
+    from terramorph.report.numbers import counted, percent
     from terramorph.report.pages import picture_uri, render_page
     from terramorph.report.tables import Cell, Row, Table
 
@@ -316,7 +316,7 @@ def _write_page(out: Path, ground: Ground, facts: dict[str, Any]) -> None:
         ("Mean IoU of classes", f"{facts['miou']:.2f}", "trained here, over the whole map"),
         *((("Mean IoU of classes", f"{published[0]:.2f}", PUBLISHED),) if published else ()),
         *((one.label, one.said(scores[one.key]), f"floor {one.said(floor[one.key])}") for one in chief),
-        ("Training", facts["training"], f"{facts['steps']:,} steps"),
+        ("Training", facts["training"], counted(facts["steps"], "step")),
     ]
     by_model = [facts["classes"], *([published[1]] if published else [])]
     recognised: list[Row] = [

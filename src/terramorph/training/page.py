@@ -41,7 +41,9 @@ def read_log(run: Path) -> list[dict[str, Any]]:
 def _is_event(line: dict[str, Any]) -> bool:
     """Whether a line of the log says what lines of its kind say, and a step has numbers alone."""
     kind, wanted = line.get("event"), {"started": "total", "resumed": "total", "step": "step", "validation": "step"}
-    numbers = [line[key] for key in line if key != "event" and (kind in ("step", "validation") or key == "time")]
+    numbers = [
+        line[key] for key in line if key != "event" and (kind in ("step", "validation") or key in ("step", "time"))
+    ]
     return (
         isinstance(kind, str)
         and (kind not in wanted or type(line.get(wanted[kind])) is int)
@@ -77,7 +79,8 @@ def _facts(events: Sequence[dict[str, Any]]) -> dict[str, Any]:
     validations = [event for event in events if event["event"] == "validation"]
     last = events[-1] if events else {}
     total = max((event["total"] for event in events if event["event"] in ("started", "resumed")), default=0)
-    done = steps[-1]["step"] if steps else 0
+    # Steps are logged now and then; how a run stopped or ended says where.
+    done = next((event["step"] for event in reversed(events) if type(event.get("step")) is int), 0)
     running = last.get("event") not in _ENDS
     # A gap before a resumption is no training.
     spent = sum(
