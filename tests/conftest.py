@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,6 +16,8 @@ from terramorph.processor import native_bf16
 from terramorph.town import Town, make_town, write_town_pairs
 from terramorph.training import TrainConfig, load_config
 from terramorph.translate import tuning
+
+from . import processes
 
 TINY = {
     "batch_size": 2,
@@ -50,6 +53,17 @@ def _notes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What is measured in the suite stays out of the notes of whoever runs it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tuning, "TUNED", tmp_path_factory.mktemp("notes") / "tuned.json")
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _copies() -> Iterator[None]:
+    """Whoever spawns a process gets a copy of one that has imported what takes seconds to import."""
+    with pytest.MonkeyPatch.context() as patch:
+        if hasattr(processes, "Copies"):
+            copies, context = processes.Copies(), multiprocessing.get_context
+            copies.set_forkserver_preload(processes.PRELOADED)
+            patch.setattr(multiprocessing, "get_context", lambda how=None: copies if how == "spawn" else context(how))
         yield
 
 

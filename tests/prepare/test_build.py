@@ -5,9 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
-import sys
-import textwrap
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +16,7 @@ import shapely
 from affine import Affine
 from odc.geo.crs import CRS
 from tests.prepare.planted import plant_labels
+from tests.processes import exit_code
 
 from terramorph.errors import ConfigError, DatasetError, InputError, InputWarning, RasterError
 from terramorph.geo import Grid
@@ -271,8 +269,7 @@ def test_kill_and_go_on_gives_the_same_dataset(
     monkeypatch.setattr("terramorph.prepare.jobs.STRIP_PIXELS", 64 * 64 * 16)
     prepare(tmp_path / "whole", [Inputs(*sides)], Options(tile=64))
     for at in (16,):
-        arguments = [sys.executable, "-c", textwrap.dedent(SCRIPT), str(tmp_path / "killed"), *sides, str(at)]
-        assert subprocess.run(arguments, check=False).returncode == -signal.SIGKILL
+        assert exit_code(SCRIPT, tmp_path / "killed", *sides, at) == -signal.SIGKILL
         assert not (tmp_path / "killed" / "manifest.json").exists()
     done: list[int] = []
     prepare(tmp_path / "killed", [Inputs(*sides)], Options(tile=64), lambda step, d, t: done.append(d))

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
-import textwrap
 import time
 from pathlib import Path
 
@@ -26,6 +22,7 @@ from terramorph.training.pix2pix import Pix2Pix
 from terramorph.training.state import read_position
 
 from ..conftest import needs_bf16
+from ..processes import start_python
 from .conftest import Tiny, losses_of, same_weights
 
 
@@ -43,31 +40,30 @@ def test_stopping_and_resuming_changes_nothing(town_pairs: Path, tmp_path: Path,
 
 @pytest.mark.kills
 def test_kill_9_and_resume_gives_the_same_bits(town_pairs: Path, tmp_path: Path, tiny: Tiny) -> None:
-    config = tiny(max_steps=400, log__checkpoint=3, log__scalars=1, log__samples=1000, log__sheet=0)
+    config = tiny(max_steps=150, log__checkpoint=3, log__scalars=1, log__samples=1000, log__sheet=0)
     train(town_pairs, tmp_path / "whole", config, cache=tmp_path)
-    script = textwrap.dedent(
-        f"""
-        import json, pathlib
+    script = f"""
+        import json
+        import torch
         from terramorph.training import parse_config, train
+        torch.set_num_threads({torch.get_num_threads()})
         config = parse_config(json.loads({config.model_dump_json()!r}))
         train({str(town_pairs)!r}, {str(tmp_path / "killed")!r}, config, cache={str(tmp_path)!r})
-        """
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", script], env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    )
+    """
+    process = start_python(script)
     checkpoint = tmp_path / "killed" / "checkpoint.safetensors"
     deadline = time.monotonic() + 120
-    while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
+    while not checkpoint.exists() and process.is_alive() and time.monotonic() < deadline:
         time.sleep(0.01)
-    time.sleep(random.uniform(0.0, 0.3))  # any step, in the middle of it or of writing a checkpoint
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL, "the run ended before it could be killed"
+    time.sleep(random.uniform(0.0, 0.2))  # any step, in the middle of it or of writing a checkpoint
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL, "the run ended before it could be killed"
     assert not (tmp_path / "killed" / "model.safetensors").exists()
     assert resume(tmp_path / "killed", cache=tmp_path).finished
     assert same_weights(tmp_path / "whole" / "model.safetensors", tmp_path / "killed" / "model.safetensors")
     steps = [event["step"] for event in losses_of(tmp_path / "killed")]
-    assert steps == list(range(1, 401)), "the log of a resumed run tells every step once"
+    assert steps == list(range(1, 151)), "the log of a resumed run tells every step once"
 
 
 def test_a_run_is_never_overwritten(town_pairs: Path, tmp_path: Path, tiny: Tiny) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import cloudpickle
@@ -36,6 +37,7 @@ from terramorph.translate.parts import Parts
 from terramorph.translate.tiled import Part
 from terramorph.translate.worker import Task, open_task
 
+from ..processes import start_python
 from .conftest import make_bundle
 
 UTM = CRS("EPSG:32633")
@@ -229,15 +231,15 @@ def test_a_worker_without_the_folder_says_so(model, ortho: Path, tmp_path: Path)
 
 
 @contextmanager
-def dask(kind: str, *words: object) -> Iterator[subprocess.Popen[bytes]]:
+def dask(kind: str, *words: object) -> Iterator[BaseProcess]:
     """A scheduler or worker in a process of its own."""
-    words = (sys.executable, "-m", f"distributed.cli.dask_{kind}", *words, "--no-dashboard")
-    process = subprocess.Popen(list(map(str, words)), stderr=subprocess.DEVNULL)
+    code = f"import runpy\nrunpy.run_module('distributed.cli.dask_{kind}', run_name='__main__')"
+    process = start_python(code, *words, "--no-dashboard")
     try:
         yield process
     finally:
         process.kill()
-        process.wait()
+        process.join()
 
 
 def free_port() -> int:
@@ -267,7 +269,7 @@ def test_a_scheduler_that_is_restarted(model, ortho: Path, tmp_path: Path, monke
                 counts.append(done)
                 if step == "translating" and done == 5 and len(workers) == 1:
                     first.kill()
-                    first.wait()
+                    first.join()
                     started.enter_context(dask(*scheduler_words))
                     workers.append(started.enter_context(dask(*worker_words)))
 

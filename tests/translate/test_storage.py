@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import textwrap
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -34,6 +33,8 @@ from terramorph.sources import open_source
 from terramorph.translate import Model, load
 from terramorph.translate.parts import Parts
 from terramorph.translate.tiled import Part
+
+from ..processes import exit_code
 
 fsspec = pytest.importorskip("fsspec")
 pytest.importorskip("s3fs")
@@ -235,8 +236,7 @@ def test_what_was_killed_there_goes_on(
     translator = load(tmp_path / "model.safetensors", precision="fp32")
     translator.translate_to(ortho, tmp_path / "map.tif", **OPTIONS)
     words = [str(tmp_path / "model.safetensors"), "s3://town/ortho.tif", "s3://town/map.tif"]
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(SCRIPT), *words], check=False)
-    assert done.returncode == -signal.SIGKILL
+    assert exit_code(SCRIPT, *words) == -signal.SIGKILL
     assert s3.exists("town/.map.tif.parts/lock")
     assert not s3.exists("town/map.tif")
 

@@ -5,9 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import signal
-import subprocess
-import sys
-import textwrap
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,6 +27,7 @@ from terramorph.translate.outputs import Kind
 from terramorph.translate.parts import Parts
 from terramorph.translate.plan import work_grid
 
+from ..processes import exit_code
 from .conftest import make_bundle
 
 UTM = CRS("EPSG:32633")
@@ -149,9 +147,8 @@ def test_kill_and_go_on_gives_the_same_pixels(bundle: Bundle, ortho: Path, tmp_p
     translator.translate_to(ortho, tmp_path / "whole.tif", window=128, overlap=32)
     target = tmp_path / "killed.tif"
     for step, at in (("translating", 2), ("translating", 5), ("joining", 0), ("writing", 0)):
-        words = [str(tmp_path / "model.safetensors"), str(ortho), str(target), step, str(at)]
-        done = subprocess.run([sys.executable, "-c", textwrap.dedent(SCRIPT), *words], check=False)
-        assert done.returncode == -signal.SIGKILL
+        words = (tmp_path / "model.safetensors", ortho, target, step, at)
+        assert exit_code(SCRIPT, *words) == -signal.SIGKILL
         assert not target.exists()
     seen = []
     run = translator.predict

@@ -1,0 +1,47 @@
+"""Processes that tests start: copies of one that has imported what takes seconds to import."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import textwrap
+from multiprocessing import context
+from multiprocessing.process import BaseProcess
+
+PRELOADED = ["distributed", "optuna", "terramorph.evaluation", "terramorph.study", "terramorph.translate.worker"]
+
+if hasattr(context, "ForkServerContext"):  # not on Windows
+
+    class Copy(context.ForkServerProcess):
+        """A copy with the environment of whoever starts it, as a spawned process has."""
+
+        def start(self) -> None:
+            self._environment = dict(os.environ)
+            super().start()
+
+        def run(self) -> None:
+            os.environ.clear()
+            os.environ.update(self._environment)
+            super().run()
+
+    class Copies(context.ForkServerContext):
+        """The context of such processes."""
+
+        Process = Copy
+
+
+def start_python(code: str, *words: object) -> BaseProcess:
+    """Runs Python code, whose sys.argv[1:] are the words, in a process of its own."""
+    head = f"import sys\nsys.argv = ['', *{list(map(str, words))!r}]\n"
+    started = multiprocessing.get_context("spawn").Process(
+        target=exec, args=(head + textwrap.dedent(code), {"__name__": "__main__"})
+    )
+    started.start()
+    return started
+
+
+def exit_code(code: str, *words: object) -> int | None:
+    """The exit code of Python code that runs in a process of its own; negative: the signal that ended it."""
+    started = start_python(code, *words)
+    started.join()
+    return started.exitcode
