@@ -89,7 +89,7 @@ def ours(batch: int, width: int, steps: int) -> tuple[float, float]:
         random = np.random.default_rng(0)
         for number in range(16):
             pixels = random.integers(0, 256, (512, 1024, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(Path(folder) / "train" / f"{number}.png")
+            Image.fromarray(pixels).save(Path(folder) / "train" / f"{number}.png", compress_level=1)
         pairs = decode(open_pairs(folder, "train"), size=286, cache=Path(folder) / "cache")
         batches = TrainingBatches(pairs, pairs.a, pairs.b, (BYTE, BYTE), Augmentation(256), seed=0)
         waited: list[float] = []
