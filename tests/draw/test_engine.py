@@ -252,6 +252,18 @@ def test_one_file_needs_no_network(browser: playwright.Browser, town_model: WebM
 
 @pytest.mark.browser
 @needs_chromium
+def test_without_webassembly_one_sentence_says_so(browser: playwright.Browser, isolated: str) -> None:
+    page = browser.new_page()
+    page.add_init_script("delete globalThis.WebAssembly")
+    page.goto(isolated)
+    page.locator("#load").click()
+    sentence = "This browser has no WebAssembly, on which the network runs; use another one. Your drawing is kept."
+    playwright.expect(page.locator("#card-text")).to_have_text(sentence)
+    page.close()
+
+
+@pytest.mark.browser
+@needs_chromium
 def test_webgpu_is_tried_before_it_is_trusted(start_chromium: Callable[..., Any], isolated: str, folder: Path) -> None:
     """On a graphics card in software, which takes long for a network and not for one convolution."""
     weight = np.random.default_rng(0).normal(0, 0.1, (3, 7, 3, 3)).astype(np.float32)

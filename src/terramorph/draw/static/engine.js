@@ -20,7 +20,7 @@ const PATIENCE = 30_000; // milliseconds
 
 // "webgpu" where the page has it, WebAssembly can wait for it, and no processor plays the graphics card; else "wasm".
 export async function backendOf({ runtime }) {
-  if (!runtime.bytes.webgpu || !WebAssembly.Suspending) return "wasm";
+  if (!runtime.bytes.webgpu || !globalThis.WebAssembly?.Suspending) return "wasm";
   const adapter = await navigator.gpu?.requestAdapter().catch(() => null);
   return adapter && !adapter.info.isFallbackAdapter ? "webgpu" : "wasm";
 }
