@@ -212,7 +212,7 @@ def test_windows_are_kept_within_a_bound(picture: Any, tmp_path: Path, monkeypat
             counted.seen.clear()
             first = lazy.read(lazy.grid.crop(*corner, 8, 8))
             assert len(counted.seen) == again
-            assert lazy._windows._held.currsize <= memory
+            assert lazy._window.cache.currsize <= memory
             same(first, lazy.read(lazy.grid.crop(*corner, 8, 8)))
 
 

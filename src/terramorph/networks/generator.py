@@ -25,6 +25,7 @@ and may have what other parts look for:
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection
 from typing import Any, ClassVar
 
@@ -38,7 +39,7 @@ Core = tuple[slice, slice]
 """(rows, columns) of an image, in pixels."""
 
 
-class GeneratorConfig(BaseModel):
+class GeneratorConfig(BaseModel, ABC):
     """Settings of a generator; `network` is its name.
 
     Attributes:
@@ -54,6 +55,7 @@ class GeneratorConfig(BaseModel):
         """The settings without the name."""
         return self.model_dump(exclude={"network"})
 
+    @abstractmethod
     def build(self, in_bands: int, out_bands: int, allowed: Collection[str] = ()) -> nn.Module:
         """The network, with whatever weights its layers start with.
 
@@ -61,7 +63,6 @@ class GeneratorConfig(BaseModel):
             in_bands, out_bands: of source and target.
             allowed: modules from outside that may be imported; see `terramorph.extensions`.
         """
-        raise NotImplementedError
 
     def start(self, network: nn.Module, random: torch.Generator, published: bool = True) -> None:
         """Gives a network that was built the weights that training starts from.

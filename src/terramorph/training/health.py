@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -69,9 +69,8 @@ class Health:
         if self.steps_won >= _PATIENCE:
             return self._once(
                 "won",
-                f"The discriminator's loss has been under {_WON} for {self.steps_won} steps: it "
-                f"tells every picture apart "
-                "and teaches nothing. Try a lower optimizer.discriminator_learning_rate, more augmentation "
+                f"The discriminator's loss has been under {_WON} for {self.steps_won} steps: it tells every picture "
+                "apart and teaches nothing. Try a lower optimizer.discriminator_learning_rate, more augmentation "
                 "(data.eightfold=true, data.jitter=0.2), or loss.adversarial=lsgan.",
             )
         return []
@@ -117,24 +116,25 @@ class Health:
 def blame(networks: Mapping[str, nn.Module]) -> str:
     """Names the first tensor that is not finite: a weight, a gradient or a statistic."""
     for name, network in networks.items():
-        for key, value in network.named_parameters():
-            if not bool(torch.isfinite(value).all()):
-                return f"the weight {name}.{key} is not finite"
-            if value.grad is not None and not bool(torch.isfinite(value.grad).all()):
-                return f"the gradient of {name}.{key} is not finite"
-        for key, buffer in network.named_buffers():
-            if buffer.is_floating_point() and not bool(torch.isfinite(buffer).all()):
-                return f"the statistic {name}.{key} is not finite"
+        gradients = ((key, weight.grad) for key, weight in network.named_parameters() if weight.grad is not None)
+        kinds = {"weight": network.named_parameters(), "gradient of": gradients, "statistic": network.named_buffers()}
+        for kind, tensors in kinds.items():
+            if key := _not_finite(tensors):
+                return f"the {kind} {name}.{key} is not finite"
     return "every weight is still finite, so an input or the loss itself is to blame"
 
 
 def require_finite(step: int, networks: Mapping[str, nn.Module]) -> None:
     """Raises TrainingDivergedError, naming the tensor, if a network holds a value that is not finite."""
     for name, network in networks.items():
-        for key, value in network.state_dict().items():
-            if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-                raise TrainingDivergedError(
-                    f"At step {step} the tensor {name}.{key} is not finite; the last good "
-                    f"checkpoint was kept. Go on from "
-                    "it with a lower optimizer.learning_rate, or with precision=fp32."
-                )
+        if key := _not_finite(network.state_dict().items()):
+            raise TrainingDivergedError(
+                f"At step {step} the tensor {name}.{key} is not finite; the last good checkpoint was kept. Go on from "
+                "it with a lower optimizer.learning_rate, or with precision=fp32."
+            )
+
+
+def _not_finite(tensors: Iterable[tuple[str, Tensor]]) -> str:
+    """The name of the first that holds a value that is not finite; "" if none does."""
+    floats = (one for one in tensors if one[1].is_floating_point())
+    return next((key for key, value in floats if not bool(torch.isfinite(value).all())), "")

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
-from collections.abc import Callable
-from concurrent.futures import Future
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
+from threading import Condition
 from typing import Any
 
 import numpy as np
-from cachetools import LRUCache
+from cachetools import LRUCache, cached
 from numpy.typing import NDArray
 from odc.geo.geom import Geometry
 
@@ -50,12 +48,10 @@ class LazySource(Source):
     def __init__(
         self, tiled: Tiled, source: Source, memory: int = MEMORY, opened: AbstractContextManager[Any] | None = None
     ) -> None:
-        self._tiled, self._source, self._opened, self._windows = (
-            tiled,
-            source,
-            opened or nullcontext(),
-            _Windows(memory),
-        )
+        self._tiled, self._source, self._opened = tiled, source, opened or nullcontext()
+        held = LRUCache(memory, getsizeof=_bytes)
+        # The first that asks predicts a window, and the others wait for it.
+        self._window: Any = cached(held, key=lambda window: window.number, condition=Condition())(self._predict)
         self.name, self.licence = source.name, source.licence
         self.grid: Grid = tiled.grid
         self.extent: Geometry = tiled.grid.geobox.extent
@@ -93,48 +89,16 @@ class LazySource(Source):
 
     def close(self) -> None:
         """Lets go of the windows, and closes the source if it was opened for this one."""
-        self._windows = _Windows(0)
+        self._window.cache_clear()
         self._opened.__exit__(None, None, None)
 
     def _load(self, window: Window) -> NDArray[Any] | None:
-        part = self._windows.get(window.number, lambda: self._predict(window))
+        part = self._window(window)
         return None if part is None else part.pixels
 
     def _predict(self, window: Window) -> Part | None:
         (raster,) = self._tiled.read(self._source, (window,))
         return self._tiled.predict(raster, window)
-
-
-class _Windows:
-    """Predicted windows by number: the last used ones, as many as fit in so many bytes."""
-
-    def __init__(self, limit: int) -> None:
-        self._lock = threading.Lock()
-        self._held: LRUCache[int, Part | None] = LRUCache(limit, getsizeof=_bytes)
-        self._coming: dict[int, Future[Part | None]] = {}
-
-    def get(self, number: int, predict: Callable[[], Part | None]) -> Part | None:
-        """A window; predicted by the first that asks, for whom all others wait."""
-        with self._lock:
-            if number in self._held:
-                return self._held[number]
-            future = self._coming.get(number)
-            first = future is None
-            if future is None:
-                future = self._coming[number] = Future()
-        if first:
-            try:
-                part = predict()
-            except BaseException as error:
-                with self._lock:
-                    del self._coming[number]  # the next to ask tries again
-                future.set_exception(error)
-                raise
-            with self._lock, suppress(ValueError):  # of a window larger than the bound
-                del self._coming[number]
-                self._held[number] = part
-            future.set_result(part)
-        return future.result()
 
 
 def _bytes(part: Part | None) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -209,7 +210,7 @@ class Joined:
 
 
 @dataclass(frozen=True)
-class Output:
+class Output(ABC):
     """One file or folder to write.
 
     Attributes:
@@ -244,6 +245,7 @@ class Output:
         """The classes that its values are; None where they are none."""
         return None
 
+    @abstractmethod
     def write(self, path: Path, joined: Joined) -> None:
         """Writes it.
 
@@ -251,7 +253,6 @@ class Output:
             path: its place, or one on this machine from which it is uploaded.
             joined: the pixels.
         """
-        raise NotImplementedError
 
 
 class Cog(Output):

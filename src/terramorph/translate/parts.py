@@ -16,7 +16,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tokenize import TokenError
 from typing import Any
@@ -63,21 +63,29 @@ class Parts:
     def __init__(self, output: Path | Remote, plan: dict[str, Any], restart: bool = False) -> None:
         self.folder = _folder(output)
         self._name = output.name
-        self._store: _Local | _Stored = _Local(self.folder) if isinstance(self.folder, Path) else _Stored(self.folder)
-        self._store.make()
+        self._scratch: Path | None = None
+        if isinstance(self.folder, Path):
+            make_folder(self.folder)
         document = json.dumps(plan, indent=1).encode()
-        there = self._store.find("plan.json")
+        there = self._find("plan.json")
         if there != document:
             with self.locked():
                 if there is not None and not restart:
                     self._require_none(there, plan)
-                self._store.clear()
-                self._store.write("plan.json", document)
+                for name in self._names():
+                    if name != "lock":
+                        (self.folder / name).unlink()
+                self._write("plan.json", document)
 
     @property
     def scratch(self) -> Path:
-        """A folder on this machine for what the output is joined in; it is removed with the parts, or by `locked`."""
-        return self._store.scratch
+        """A folder on this machine for what the output is joined in: that of the parts, or one for as long as `locked`
+        holds (in the system's temporary folder, which TMPDIR names)."""
+        if isinstance(self.folder, Path):
+            return self.folder
+        if self._scratch is None:
+            self._scratch = Path(tempfile.mkdtemp(prefix="terramorph-"))
+        return self._scratch
 
     def done(self) -> set[int]:
         """Numbers of the windows that are finished.
@@ -85,7 +93,7 @@ class Parts:
         Raises:
             StorageError: if the folder cannot be listed.
         """
-        names = (name.split(".") for name in self._store.names())
+        names = (name.split(".") for name in self._names())
         return {int(name[0]) for name in names if name[0].isdigit() and name[1:] in (["npy"], ["none"])}
 
     def _require_none(self, there: bytes, plan: dict[str, Any]) -> None:
@@ -114,11 +122,11 @@ class Parts:
             StorageError: if it cannot be written.
         """
         if part is None:
-            self._store.write(f"{number:06d}.none", b"")
+            self._write(f"{number:06d}.none", b"")
             return
         if part.spread is not None:
-            self._store.write(f"{number:06d}.spread.npy", _bytes(part.spread))
-        self._store.write(f"{number:06d}.npy", _bytes(part.pixels))  # last: it says that the window is done
+            self._write(f"{number:06d}.spread.npy", _bytes(part.spread))
+        self._write(f"{number:06d}.npy", _bytes(part.pixels))  # last: it says that the window is done
 
     def load(self, number: int, shape: tuple[int, int, int], dtype: str, spread: bool = False) -> NDArray[Any] | None:
         """A window's pixels or their spread, memory-mapped, as in `Part`; None for a window without data.
@@ -133,15 +141,16 @@ class Parts:
         """
         name = f"{number:06d}.spread.npy" if spread else f"{number:06d}.npy"
         try:
-            array = self._store.array(name)
+            array = self._array(name)
             if (array.shape, array.dtype) != (shape, np.dtype(dtype)):
                 raise ValueError(f"it holds {array.dtype} {array.shape} in place of {dtype} {shape}")
         except TerramorphError:
             raise
         except _DAMAGE as error:
-            if isinstance(error, FileNotFoundError) and self._store.find(f"{number:06d}.none") is not None:
+            if isinstance(error, FileNotFoundError) and self._find(f"{number:06d}.none") is not None:
                 return None
-            self._store.delete(f"{number:06d}.npy")
+            with suppress(FileNotFoundError):
+                (self.folder / f"{number:06d}.npy").unlink()
             raise InputError(
                 f"{self.folder / name} was damaged ({error}) and is removed; run the same again."
             ) from error
@@ -150,15 +159,72 @@ class Parts:
     def remove(self) -> None:
         """Removes the folder, once the output stands."""
         with suppress(OSError):
-            self._store.remove()
+            if isinstance(self.folder, Path):
+                shutil.rmtree(self.folder)
+            else:
+                self.folder.remove_all()
 
-    def locked(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def locked(self) -> Iterator[None]:
         """Holds the folder for this process; on object storage as `raster.lease` does.
 
         Raises:
             InputError: on entering, if another process makes the same output.
         """
-        return self._store.locked(self._name)
+        if isinstance(self.folder, Path):
+            busy = InputError(f"Another process is making {self._name}; wait for it or choose another output.")
+            with locked(self.folder / "lock", busy):
+                yield
+            return
+        try:
+            with leased(self.folder / "lock", self._name):
+                yield
+        finally:
+            if self._scratch is not None:
+                shutil.rmtree(self._scratch, ignore_errors=True)
+                self._scratch = None
+
+    def _names(self) -> Iterable[str]:
+        """Of the files in the folder."""
+        if isinstance(self.folder, Path):
+            return [file.name for file in self.folder.iterdir()]
+        return self.folder.names()
+
+    def _find(self, name: str) -> bytes | None:
+        """The content of a file, if there is one."""
+        file = self.folder / name
+        if isinstance(file, Remote):
+            return file.find_bytes()
+        with suppress(FileNotFoundError):
+            return file.read_bytes()
+        return None
+
+    def _write(self, name: str, data: bytes) -> None:
+        """A file, whole or not at all."""
+        file = self.folder / name
+        if isinstance(file, Remote):
+            file.write_bytes(data)
+        else:
+            with atomic(file, advice="free some space and run again, it goes on from here") as part:
+                part.write_bytes(data)
+
+    def _array(self, name: str) -> NDArray[Any]:
+        """A file's array, memory-mapped; from object storage, of a copy that goes when the array does."""
+        mapped: NDArray[Any]
+        if isinstance(self.folder, Path):
+            mapped = np.load(self.folder / name, mmap_mode="r", allow_pickle=False)
+            return mapped
+        data = self._find(name)
+        if data is None:
+            raise FileNotFoundError("it is not there")
+        copy = self.scratch / name
+        copy.write_bytes(data)
+        try:
+            mapped = np.load(copy, mmap_mode="r", allow_pickle=False)
+        finally:
+            with suppress(PermissionError):  # of Windows, where it goes with the scratch
+                copy.unlink()  # what is mapped stays on the disk until it is let go of
+        return mapped
 
 
 def _bytes(array: NDArray[Any]) -> bytes:
@@ -166,124 +232,3 @@ def _bytes(array: NDArray[Any]) -> bytes:
     stream = io.BytesIO()
     np.save(stream, array, allow_pickle=False)
     return stream.getvalue()
-
-
-class _Local:
-    """A folder on a disk, which is its own scratch."""
-
-    def __init__(self, folder: Path) -> None:
-        self.scratch = folder
-
-    def make(self) -> None:
-        """The folder, if it is not there."""
-        make_folder(self.scratch)
-
-    def names(self) -> Iterable[str]:
-        """Of its files."""
-        return (file.name for file in self.scratch.iterdir())
-
-    def find(self, name: str) -> bytes | None:
-        """The content of a file, if there is one."""
-        with suppress(FileNotFoundError):
-            return (self.scratch / name).read_bytes()
-        return None
-
-    def write(self, name: str, data: bytes) -> None:
-        """A file, whole or not at all."""
-        with atomic(self.scratch / name, advice="free some space and run again, it goes on from here") as file:
-            file.write_bytes(data)
-
-    def array(self, name: str) -> NDArray[Any]:
-        """A file's array, memory-mapped."""
-        mapped: NDArray[Any] = np.load(self.scratch / name, mmap_mode="r", allow_pickle=False)
-        return mapped
-
-    def delete(self, name: str) -> None:
-        """Removes a file, if it is there."""
-        (self.scratch / name).unlink(missing_ok=True)
-
-    def clear(self) -> None:
-        """Removes all but the lock."""
-        for file in self.scratch.iterdir():
-            if file.name != "lock":
-                file.unlink()
-
-    def remove(self) -> None:
-        """Removes the folder."""
-        shutil.rmtree(self.scratch)
-
-    def locked(self, name: str) -> AbstractContextManager[None]:
-        """Holds the lock file."""
-        busy = InputError(f"Another process is making {name}; wait for it or choose another output.")
-        return locked(self.scratch / "lock", busy)
-
-
-class _Stored:
-    """A folder on object storage. Its scratch is in the system's temporary folder (which TMPDIR names)."""
-
-    def __init__(self, folder: Remote) -> None:
-        self._folder = folder
-        self._scratch: Path | None = None
-
-    @property
-    def scratch(self) -> Path:
-        """Made when it is first needed."""
-        if self._scratch is None:
-            self._scratch = Path(tempfile.mkdtemp(prefix="terramorph-"))
-        return self._scratch
-
-    def make(self) -> None:
-        """There are no folders there, but names."""
-
-    def names(self) -> Iterable[str]:
-        """Of its objects."""
-        return self._folder.names()
-
-    def find(self, name: str) -> bytes | None:
-        """The content of an object, if there is one."""
-        return (self._folder / name).find_bytes()
-
-    def write(self, name: str, data: bytes) -> None:
-        """An object, in one request."""
-        (self._folder / name).write_bytes(data)
-
-    def array(self, name: str) -> NDArray[Any]:
-        """An object's array, memory-mapped from a copy that goes when the array does."""
-        data = self.find(name)
-        if data is None:
-            raise FileNotFoundError("it is not there")
-        copy = self.scratch / name
-        copy.write_bytes(data)
-        try:
-            mapped: NDArray[Any] = np.load(copy, mmap_mode="r", allow_pickle=False)
-        finally:
-            with suppress(PermissionError):  # of Windows, where it goes with the scratch
-                copy.unlink()  # what is mapped stays on the disk until it is let go of
-        return mapped
-
-    def delete(self, name: str) -> None:
-        """Removes an object, if it is there."""
-        (self._folder / name).unlink()
-
-    def clear(self) -> None:
-        """Removes all but the lock."""
-        self._folder.remove_all(but="lock")
-
-    def remove(self) -> None:
-        """Removes the objects, and the scratch."""
-        self._drop_scratch()
-        self._folder.remove_all()
-
-    @contextmanager
-    def locked(self, name: str) -> Iterator[None]:
-        """Holds the lock object."""
-        try:
-            with leased(self._folder / "lock", name):
-                yield
-        finally:
-            self._drop_scratch()
-
-    def _drop_scratch(self) -> None:
-        if self._scratch is not None:
-            shutil.rmtree(self._scratch, ignore_errors=True)
-            self._scratch = None

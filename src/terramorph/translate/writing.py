@@ -7,8 +7,7 @@ the raster.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -92,7 +91,14 @@ def _translate_raster(
     area = request.area
     if area is not None and not isinstance(area, Geometry):
         request = replace(request, area=read_area(Path(area)))
-    with _opened(model, source, output, opening) as whole:
+    with ExitStack() as stack:
+        try:
+            whole = stack.enter_context(opened(model, source, None, opening))
+        except RasterError as error:
+            if not (isinstance(source, str | Path) and Path(source).is_dir()):
+                raise
+            said = str(error).rstrip(".")
+            raise InputError(f"{said}; a folder of images needs a folder, and not {output.place}.") from error
         seen = half_of_pair(whole, model.header, request.pairs)
         model.check_samples(request.samples)
         if request.uncertainty is not None or request.samples == 1:
@@ -107,20 +113,6 @@ def _translate_raster(
                 draw = replace(request, samples=1, sample=number)
                 _translate(model, seen, replace(output, place=place), draw, engine, tell, stages)
     return list(places)
-
-
-@contextmanager
-def _opened(model: Model, source: Any, output: Output, opening: dict[str, Any]) -> Iterator[Source]:
-    """What is translated to one output; a folder that cannot be opened may be meant as one of images."""
-    with ExitStack() as stack:
-        try:
-            whole = stack.enter_context(opened(model, source, None, opening))
-        except RasterError as error:
-            if not (isinstance(source, str | Path) and Path(source).is_dir()):
-                raise
-            said = str(error).rstrip(".")
-            raise InputError(f"{said}; a folder of images needs a folder, and not {output.place}.") from error
-        yield whole
 
 
 def _translate(
