@@ -176,10 +176,10 @@ class Counted:
         self.seen: list[Grid] = []
         predict, pause = model.predict, threading.Event()
 
-        def counted(rasters: list[Raster], sample: int = 0) -> Any:
+        def counted(rasters: list[Raster], *how: Any) -> Any:
             self.seen.append(rasters[0].grid)
             pause.wait(0.02)
-            return predict(rasters, sample)
+            return predict(rasters, *how)
 
         monkeypatch.setattr(model, "predict", counted)
 

@@ -151,3 +151,18 @@ class Reporter(Protocol):
 
 class Silent(Reporter):
     """A reporter that says nothing; a base for those that say little."""
+
+    def started(self, plan: Plan) -> None:
+        """Nothing."""
+
+    def step(self, report: StepReport) -> None:
+        """Nothing."""
+
+    def validated(self, validation: Validation) -> None:
+        """Nothing."""
+
+    def message(self, text: str) -> None:
+        """Nothing."""
+
+    def decoding(self, done: int, total: int) -> None:
+        """Nothing."""
