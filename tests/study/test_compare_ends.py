@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-import sqlite3
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,13 @@ import pytest
 import torch
 
 from terramorph.atomic import locked
-from terramorph.cli import compare as command
 from terramorph.cli.interrupt import StopFlag
+from terramorph.cli.reporting import StudyProgress
 from terramorph.errors import ConfigError, DatasetError, InputError, StorageError, TrainingDivergedError
 from terramorph.study import compare, load_study
 from terramorph.study.comparison import conclude
 from terramorph.study.run import train_to
-from terramorph.study.tracking import MlflowTracking, NoTracking
+from terramorph.study.tracking import NoTracking
 from terramorph.training import TrainConfig, TrainResult
 
 WriteStudy = Callable[..., Path]
@@ -119,7 +118,7 @@ def test_what_the_health_checks_found_is_kept_and_shown(
     monkeypatch.setattr("terramorph.training.health._YOUNG", 0)
     monkeypatch.setattr("terramorph.training.health._ONE_PICTURE", 10.0)
     study = load_study(write_study(LSGAN), seeds=1)
-    with command._ComparisonReporter(StopFlag()) as reporter:
+    with StudyProgress("runs", StopFlag()) as reporter:
         document = compare(town_pairs, study, tmp_path, cache=study_cache, reporter=reporter)
     run = document["runs"][1]
     assert "are nearly one picture" in run["verdict"]
@@ -129,23 +128,10 @@ def test_what_the_health_checks_found_is_kept_and_shown(
     assert f"lsgan-seed0 is unhealthy: {run['verdict']}" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("kind", ["noted", "mlflow"])
 def test_the_tracker_gets_scores_sheets_bundles_and_failures(
-    kind: str, write_study: WriteStudy, town_pairs: Path, study_cache: Path, tmp_path: Path
+    write_study: WriteStudy, town_pairs: Path, study_cache: Path, tmp_path: Path
 ) -> None:
     study = load_study(write_study(BROKEN), seeds=1)
-    if kind == "mlflow":
-        pytest.importorskip("mlflow")
-        compare(town_pairs, study, tmp_path, cache=study_cache, tracker=MlflowTracking(tmp_path, "small"))
-        with closing(sqlite3.connect(tmp_path / "mlflow.db")) as store:
-            runs = store.execute("select name, status from runs").fetchall()
-            tags = store.execute("select value from tags where key = 'reason'").fetchall()
-        assert sorted(runs) == [("base-seed0", "FINISHED"), ("broken-seed0", "FAILED")]
-        assert len(tags) == 1
-        assert "finite" in tags[0][0]
-        kept = {path.parent.name + path.suffix for path in (tmp_path / "mlflow-artifacts").rglob("*.*")}
-        assert kept == {"samples.png", "artifacts.safetensors"}
-        return
     noted = Noted()
     document = compare(town_pairs, study, tmp_path, cache=study_cache, tracker=noted)
     reason = document["runs"][1]["reason"]

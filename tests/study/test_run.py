@@ -18,7 +18,7 @@ from terramorph.study.run import (
     first_warning,
     flat_settings,
     read_record,
-    require_same,
+    require_same_run,
     score,
     seconds_per_image,
     train_for,
@@ -83,9 +83,9 @@ def test_a_finished_run_needs_no_checkpoint_and_cannot_grow_without(
     with pytest.raises(ConfigError, match=r"finished after 3 steps, and its checkpoint was deleted .* delete the fol"):
         train_to(out, town_pairs, config, images=8, cache=cache)
     other = load_config("pix2pix", {**flat_settings(config), "loss.l1_weight": 5.0})
-    with pytest.raises(ConfigError, match=r"loss\.l1_weight = 100\.0, and 5\.0 is wanted"):
+    with pytest.raises(ConfigError, match=r"loss\.l1_weight is 100\.0 there and 5\.0 here"):
         train_to(out, town_pairs, other, images=5)
-    with pytest.raises(ConfigError, match=r"loss\.l1_weight = 100\.0, and 5\.0 is wanted"):
+    with pytest.raises(ConfigError, match=r"loss\.l1_weight is 100\.0 there and 5\.0 here"):
         train_for(out, town_pairs, other, minutes=1)
     assert (out / "model.safetensors").stat().st_mtime_ns == before
 
@@ -94,7 +94,7 @@ def test_the_features_of_a_perceptual_loss_may_move(
     run: Path, config: TrainConfig, town_pairs: Path, tmp_path: Path
 ) -> None:
     moved = load_config("pix2pix", {**flat_settings(config), "loss.perceptual_weights": "/elsewhere"})
-    require_same(run, town_pairs, moved)
+    require_same_run(run, town_pairs, moved)
     assert train_to(run, town_pairs, moved, images=5).step == 3
     out = shutil.copytree(run, tmp_path / "run")
     train_to(out, town_pairs, moved, images=8, cache=run.parent / "cache")
@@ -109,17 +109,17 @@ def test_a_run_is_repeated_from_its_configuration_alone(run: Path, tmp_path: Pat
 
 def test_another_configuration_is_refused(run: Path, config: TrainConfig, town_pairs: Path, tmp_path: Path) -> None:
     other = load_config("pix2pix", {**flat_settings(config), "loss.l1_weight": 5.0})
-    with pytest.raises(ConfigError, match=r"loss\.l1_weight = 100\.0, and 5\.0 is wanted"):
+    with pytest.raises(ConfigError, match=r"loss\.l1_weight is 100\.0 there and 5\.0 here"):
         train_to(run, town_pairs, other, images=6)
-    with pytest.raises(ConfigError, match=r"holds a run on .* is wanted"):
-        require_same(run, tmp_path, config)
+    with pytest.raises(ConfigError, match="holds another run: dataset is"):
+        require_same_run(run, tmp_path, config)
     moved = shutil.copytree(run, tmp_path / "moved")
     settings = json.loads((moved / "config.json").read_text())
     (moved / "config.json").write_text(json.dumps({**settings, "dataset": str(tmp_path / "gone")}))
-    require_same(moved, town_pairs, config)
+    require_same_run(moved, town_pairs, config)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(CheckpointError, match="cannot be read"):
-        require_same(tmp_path, town_pairs, config)
+        require_same_run(tmp_path, town_pairs, config)
 
 
 def test_budgets_that_cannot_be(config: TrainConfig, town_pairs: Path, tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def test_links_that_a_killed_call_left_are_made_again_and_those_of_a_study_stay(
     keep_plan(tmp_path, make_plan(town_pairs, tmp_path, tiny(), options))
     assert not kept.exists()
     with pytest.raises(ConfigError, match="holds another study: another preset"):
-        keep_plan(tmp_path, replace(plan, preset=tiny(ema=0.5)))
+        keep_plan(tmp_path, plan.model_copy(update={"preset": tiny(ema=0.5)}))
 
 
 def test_the_default_space_is_brought_to_the_preset(

@@ -28,7 +28,10 @@ Tiny = Callable[..., TrainConfig]
 
 @pytest.fixture
 def plan(tune_space: Path, tiny: Tiny, tmp_path: Path) -> StudyPlan:
-    return StudyPlan(tmp_path, tiny(), ("ssim",), (2, 6), load_space(tune_space), "2 pairs", "val", "a database")
+    return StudyPlan(
+        dataset=tmp_path, preset=tiny(), objectives=("ssim",), rungs=(2, 6), space=load_space(tune_space),
+        tuned_on="2 pairs", confirmed_on="val", storage="a database",
+    )  # fmt: skip
 
 
 def _both(plan: StudyPlan, root: Path) -> tuple[Trials, Trials]:

@@ -6,19 +6,15 @@ import shlex
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from terramorph.cli.choices import Allow, Metrics, allowed_modules, named_metrics
 from terramorph.cli.console import say
-from terramorph.cli.interrupt import StopFlag, stop_after_step
-from terramorph.cli.reporting import TrainingReporter
+from terramorph.cli.interrupt import stop_after_step
+from terramorph.cli.reporting import StudyProgress
 from terramorph.errors import ConfigError
-
-if TYPE_CHECKING:
-    from terramorph.study.run import Record
-    from terramorph.training import StepReport
 
 NAME = "compare"
 EXAMPLE = (
@@ -53,7 +49,7 @@ def run(
     """Train a recipe and named changes of it under one budget, and report the effect of each change."""
     from terramorph.data import DEFAULT_CACHE
     from terramorph.metrics import add_metrics
-    from terramorph.study import compare, load_study
+    from terramorph.study import compare, conclude, load_study
     from terramorph.study.tracking import MlflowTracking
     from terramorph.training import parse_assignments
 
@@ -70,7 +66,7 @@ def run(
         say(sentence)
     with (
         stop_after_step("Stopping after this step; press again to stop at once.") as stop,
-        _ComparisonReporter(stop) as reporter,
+        StudyProgress("runs", stop) as reporter,
     ):
         document = compare(
             dataset,
@@ -83,50 +79,10 @@ def run(
             tracker=MlflowTracking(out, resolved.name) if mlflow else None,
             allowed=allowed_modules(allow, settings),
         )
-    _show(document)
+    for conclusion in conclude(document):
+        say(f"- {conclusion.text}")
     say(f"Report: {out / 'comparison.html'}. Figures: {out / 'comparison.json'}.")
     if not document["finished"]:
         again = shlex.join(["terramorph", *sys.argv[1:]])
         say(f"Stopped; {document['over']} of {runs} runs are done. Resume with: {again}")
         raise typer.Exit(stop.exit_code if stop() else 128 + signal.SIGTERM)
-
-
-def _show(document: dict[str, Any]) -> None:
-    """Prints the conclusions."""
-    from terramorph.study.comparison import conclude
-
-    for conclusion in conclude(document):
-        say(f"- {conclusion.text}")
-
-
-class _ComparisonReporter(TrainingReporter):
-    """Says which run it is, and shows the progress of each."""
-
-    def __init__(self, stop: StopFlag) -> None:
-        super().__init__(compact=True, stop=stop)
-
-    def run(self, name: str, number: int, total: int) -> None:
-        """Prints which run begins."""
-        self._end()
-        say(f"run {number} of {total}: {name}")
-
-    def step(self, report: StepReport) -> None:
-        """Moves the bar; a run that the clock ends has no number of steps to move towards."""
-        from terramorph.study.definition import UNENDING
-
-        if report.total < UNENDING:
-            super().step(report)
-        else:
-            self._at("training").update(report.step, detail=f"{report.images_per_second:.1f} images/s")
-
-    def scoring(self, done: int, total: int) -> None:
-        """Moves the bar of the pairs that are scored."""
-        self._at("scoring").update(done, total)
-
-    def ended(self, name: str, record: Record) -> None:
-        """Prints how a run ended, where that is not as it should."""
-        self._end()
-        if record.state != "done":
-            say(f"{name} {record.state}: {record.reason}")
-        elif record.verdict:
-            say(f"{name} is unhealthy: {record.verdict}")

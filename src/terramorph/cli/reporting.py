@@ -123,6 +123,36 @@ class TrainingReporter:
             self._meter = None
 
 
+class StudyProgress:
+    """Shows how a study goes: a `terramorph.study.reporter.StudyReporter`, and a context manager.
+
+    Args:
+        label: what the bar counts.
+        stop: told that steps are being taken.
+    """
+
+    def __init__(self, label: str, stop: StopFlag) -> None:
+        self._meter, self._stop = Meter(label), stop
+
+    def __enter__(self) -> Self:
+        self._meter.__enter__()
+        self._stop.stepping = True
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._meter.__exit__(kind, error, trace)
+
+    def progress(self, done: int, total: int, detail: str) -> None:
+        """Moves the bar."""
+        self._meter.update(done, total, detail)
+
+    def message(self, text: str) -> None:
+        """Prints a sentence above the bar."""
+        self._meter.say(text)
+
+
 def show_plan(plan: Plan, verbose: bool = False, nowhere: bool = False) -> None:
     """Prints a training plan: counts, where to look, how long it will take; the resolved configuration if asked."""
     steps = f"{plan.total_steps}" + (f", {plan.first_step} of them done" if plan.first_step else "")

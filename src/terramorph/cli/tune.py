@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from terramorph.cli.choices import MAX_SEED, Allow, Device, Direction, Metrics, allowed_modules, named_metrics
-from terramorph.cli.console import Meter, say, show_columns, warn
-from terramorph.cli.interrupt import StopFlag, stop_after_step
+from terramorph.cli.console import say, show_columns, warn
+from terramorph.cli.interrupt import stop_after_step
+from terramorph.cli.reporting import StudyProgress
 from terramorph.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def run(
     how: dict[str, Any] = {"cache": cache or DEFAULT_CACHE, "allowed": allowed_modules(allow, assigned)}
     notice = "Stopping after this step; press again to stop at once."
     if report:
-        with stop_after_step(notice) as stop, _Progress("confirmation", stop) as shown:
+        with stop_after_step(notice) as stop, StudyProgress("confirmation", stop) as shown:
             result = confirm_study(out, storage=storage, weights=weights, reporter=shown, should_stop=stop, **how)
         _show_confirmation(result)
     else:
@@ -105,7 +105,7 @@ def run(
         changes = {"direction": direction and direction.value, "device": device and device.value, "seed": seed}
         given = {key: value for key, value in changes.items() if value is not None}
         config = load_config(preset, {**assigned, **given})
-        with stop_after_step(notice) as stop, _Progress("trials", stop) as shown:
+        with stop_after_step(notice) as stop, StudyProgress("trials", stop) as shown:
             result = tune(dataset, out, config, options, reporter=shown, should_stop=stop, **how)
         _show_study(result)
     if stop():
@@ -124,29 +124,6 @@ def parse_duration(text: str) -> float:
     if not parts or re.sub(r"\s", "", text) != "".join(number + unit for number, unit in parts):
         raise ConfigError(f"budget must be a duration such as 90s, 30m, 2h or 1h30m, got {text!r}.")
     return sum(float(number) * _UNITS[unit] for number, unit in parts)
-
-
-class _Progress:
-    """Shows how a study goes; implements `terramorph.study.TuneReporter`."""
-
-    def __init__(self, label: str, stop: StopFlag) -> None:
-        self._meter, self._stop = Meter(label), stop
-
-    def __enter__(self) -> Self:
-        self._meter.__enter__()
-        self._stop.stepping = True
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._meter.__exit__(kind, error, trace)
-
-    def progress(self, done: int, total: int, detail: str) -> None:
-        self._meter.update(done, total, detail)
-
-    def message(self, text: str) -> None:
-        self._meter.say(text)
 
 
 def _show_study(result: TuneResult) -> None:
@@ -172,30 +149,13 @@ def _show_study(result: TuneResult) -> None:
 
 
 def _show_confirmation(result: TuneResult) -> None:
-    """Prints the best trial against the preset."""
-    from terramorph.metrics import METRICS
-    from terramorph.study.comparison import conclude, difference_of
+    """Prints what the best trial is worth."""
+    from terramorph.study import conclude
 
     if result.confirmation is None:
         said = "no trial is better than the preset" if result.best and result.best.is_preset else "not done yet"
         say(f"Nothing is confirmed: {said}. Report: {result.out / 'report.html'}")
         return
-    document = result.confirmation
-    secondary = {metric["key"] for metric in document["metrics"] if metric["secondary"]}
-    means = [variant["means"] for variant in document["variants"]]
-    rows = [
-        (
-            f"{METRICS[key].name} (secondary)" if key in secondary else METRICS[key].name,
-            *(METRICS[key].said(mean[key]) for mean in means),
-            difference_of(row),
-            row["verdict"],
-        )
-        for row in document["effects"]
-        for key in (row["metric"],)
-    ]
-    if rows:
-        title = f"{document['pairs']} pairs of {document['split']}, never seen by tuning"
-        show_columns(title, ("", "preset", "best", "difference", "verdict"), rows)
-    for conclusion in conclude(document):
+    for conclusion in conclude(result.confirmation):
         say(f"- {conclusion.text}")
     say(f"Report: {result.out / 'report.html'}")

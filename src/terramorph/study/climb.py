@@ -14,20 +14,16 @@ from terramorph.atomic import locked
 from terramorph.errors import ConfigError, TrainingDivergedError
 from terramorph.metrics import METRICS
 from terramorph.study import trials
-from terramorph.study.plan import ETA, TUNING, StudyOptions, StudyPlan, TuneReporter
+from terramorph.study.plan import ETA, TUNING, StudyOptions, StudyPlan
+from terramorph.study.reporter import StudyReporter, Watch
 from terramorph.study.run import flat_settings, score, train_to
 from terramorph.study.space import Space
 from terramorph.study.tracking import MlflowTracking, NoTracking
-from terramorph.study.trials import GIVEN_BACK, REASON, SCORES, SECONDS, VALUES, Trial, Trials
-from terramorph.training import Plan, StepReport
+from terramorph.study.trials import GIVEN_BACK, REASON, SCORES, SECONDS, VALUES, Trials
 from terramorph.training.loop import MODEL
-from terramorph.training.reporter import Silent
 
 if TYPE_CHECKING:
     import optuna
-
-_PACE_KNOWN = 5.0  # seconds of steps after which the time that a rung takes can be told
-_TELL_EVERY = 0.5
 
 
 @dataclass(frozen=True)
@@ -46,13 +42,6 @@ class Work:
         """Whether the time is over."""
         return self.deadline is not None and time.time() >= self.deadline
 
-    def too_small(self, pace: str = "") -> ConfigError:
-        """The budget cannot hold a rung; `pace` says why."""
-        return ConfigError(
-            f"The budget of {self.options.budget:.0f} s {pace}ends before the first rung of {self.plan.rungs[0]} "
-            "images; give a larger `budget` or fewer `images`. The checkpoint is kept, and the same command goes on."
-        )
-
 
 class _Interrupted(Exception):
     """A trial is left for another call: asked to stop, or the time is over."""
@@ -65,11 +54,10 @@ class _Failed(Exception):
 class Worker:
     """Works on a study in this process."""
 
-    def __init__(self, work: Work, listener: TuneReporter, asked: Callable[[], bool]) -> None:
+    def __init__(self, work: Work, listener: StudyReporter, asked: Callable[[], bool]) -> None:
         self.work, self.plan, self.listener, self._asked = work, work.plan, listener, asked
         self.trials = Trials(work.out, work.plan, work.options.storage)
         self.tracker = MlflowTracking(work.out, "tune") if work.options.mlflow else NoTracking()
-        self.known: list[Trial] = []
 
     def over(self) -> bool:
         """Whether to stop: asked to, or the time is over."""
@@ -115,7 +103,6 @@ class Worker:
                 self.listener.message(f"trial {lost[0]} was given up by another machine, which heard nothing.")
 
     def _climb(self, trial: optuna.Trial, number: int) -> list[float]:
-        self.known = self.trials.all()
         preset, space = self.plan.preset, self.plan.space
         if number == 0:  # it is itself also where the space does not reach it
             own = space.values_of(preset)
@@ -137,22 +124,14 @@ class Worker:
         return ended
 
 
-class _Climb(Silent):
-    """One trial in this process; it listens to its training for what ends it.
-
-    Attributes:
-        dead: the first warning of the health checks: each says that the trial will come to nothing.
-        too_slow: the pace, if nothing was ever scored and nothing will be before the deadline.
-    """
+class _Climb:
+    """One trial in this process."""
 
     def __init__(self, worker: Worker, trial: optuna.Trial, number: int, folder: Path) -> None:
         self.worker, self.plan, self.trial, self.number, self.folder = worker, worker.plan, trial, number, folder
         self.scores: dict[str, dict[str, float | None]] = dict(trial.user_attrs.get(SCORES, {}))
         self.config, self.tracked = worker.plan.preset, NoTracking()
-        self.dead = self.too_slow = ""
-        self.images = 0
-        self._first = False
-        self._begun = self._told = 0.0
+        self.ended = sum(one.state != "running" for one in worker.trials.all())
 
     def go(self) -> list[float] | Exception:
         """Climb; the values of the objectives at the last rung, or what Optuna is to be told by."""
@@ -172,26 +151,29 @@ class _Climb(Silent):
     def _rung(self, place: int, images: int) -> Exception | None:
         """Train to a rung and score; why the trial ends there, if it does."""
         began, work, run, scores = time.perf_counter(), self.worker.work, self.folder / "run", None
-        data, shared = work.out / TUNING, {"allowed": work.allowed}
-        self.images = images
-        self._first = not self.scores and not any(trial.scores for trial in self.worker.known)
-        how: dict[str, Any] = {"reporter": self, "should_stop": self._stop, "cache": work.cache, **shared}
+        data, allowed, total = work.out / TUNING, work.allowed, work.options.trials
+        watch = Watch(
+            lambda at: self.worker.listener.progress(self.ended, total, f"trial {self.number} of {images} images: {at}")
+        )
+
+        def stop() -> bool:  # each warning of the health checks says that the trial will come to nothing
+            return bool(watch.warning) or self.worker.over()
+
+        how: dict[str, Any] = {"reporter": watch, "should_stop": stop, "cache": work.cache, "allowed": allowed}
         try:
             result = train_to(run, data, self.config, images=images, **how)
-            if result.finished and not self.dead:
-                how = {"weights": self.plan.weights, "device": self.config.device, **shared}
+            if result.finished and not watch.warning:
+                how = {"weights": self.plan.weights, "device": self.config.device, "allowed": allowed}
                 scores = score(run, data, "val", self.folder / "scores", **how).overall
         except TrainingDivergedError as error:
-            self.dead = str(error)
+            return self._pruned(str(error))
         except (ConfigError, torch.OutOfMemoryError) as error:
             return self.failed(" ".join(str(error).split())[:400])
         finally:
             spent = self.trial.user_attrs.get(SECONDS, 0.0) + time.perf_counter() - began
             self.trial.set_user_attr(SECONDS, spent)
-        if self.dead:
-            return self._pruned(self.dead)
-        if self.too_slow:
-            raise work.too_small(self.too_slow)
+        if watch.warning:
+            return self._pruned(watch.warning)
         if scores is None:
             return _Interrupted()
         missing = next((name for name in self.plan.objectives if scores[name] is None), None)
@@ -228,30 +210,3 @@ class _Climb(Silent):
         scored = "".join(f", {METRICS[n].name} {METRICS[n].said(found[n])}" for n in self.plan.objectives if at)
         ended = f"trial {self.number} is {state} after {at} images{scored}"
         self.worker.listener.message(f"{ended}: {reason}" if reason else f"{ended}.")
-
-    def _stop(self) -> bool:
-        """Whether the run should write a checkpoint and end."""
-        return bool(self.dead or self.too_slow) or self.worker.over()
-
-    def started(self, plan: Plan) -> None:
-        """Start the clock of the pace; a run that goes on is not refused for its pace."""
-        self._begun = self._told = time.monotonic()
-        self._first &= plan.first_step == 0
-
-    def step(self, report: StepReport) -> None:
-        """Tell now and then where the trial is."""
-        now, work = time.monotonic(), self.worker.work
-        if self._first and work.deadline is not None and now - self._begun > _PACE_KNOWN:
-            self._first = False
-            if time.time() + report.eta_seconds > work.deadline:
-                self.too_slow = f"at {report.images_per_second:.1f} images/s "
-        if now - self._told >= _TELL_EVERY:
-            self._told = now
-            ended = sum(trial.state != "running" for trial in self.worker.known)
-            images = report.step * self.config.batch_size * self.config.accumulate
-            detail = f"trial {self.number}: {images} of {self.images} images"
-            self.worker.listener.progress(ended, work.options.trials, detail)
-
-    def message(self, text: str) -> None:
-        """A warning of the health checks."""
-        self.dead = self.dead or text

@@ -12,8 +12,9 @@ import math
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -26,6 +27,7 @@ from terramorph.pairs import has_split, open_pairs
 from terramorph.study.compare_page import keep_examples, render_comparison
 from terramorph.study.comparison import make_comparison
 from terramorph.study.definition import BASE, Job, Study, load_study
+from terramorph.study.reporter import SilentStudy, StudyReporter, Watch
 from terramorph.study.run import (
     SCORES,
     PeakMemory,
@@ -34,7 +36,7 @@ from terramorph.study.run import (
     flat_settings,
     read_record,
     require_same,
-    require_same_study,
+    require_same_run,
     score,
     seconds_per_image,
     train_for,
@@ -42,42 +44,14 @@ from terramorph.study.run import (
     write_record,
 )
 from terramorph.study.tracking import NoTracking
-from terramorph.training import Plan, Reporter, StepReport, TrainResult
 from terramorph.training.config import PLACES
 from terramorph.training.loop import MODEL
-from terramorph.training.reporter import Silent
 from terramorph.training.state import CHECKPOINT, CONFIG
 
 STUDY = "study.json"
 FIGURES = "comparison.json"
 PAGE = "comparison.html"
 _PAGE_EVERY = 30.0  # seconds between two writings: dozens of charts
-
-
-class StudyReporter(Reporter, Protocol):
-    """Told how a study goes, and within it how each run goes."""
-
-    def run(self, name: str, number: int, total: int) -> None:
-        """Run `number` of `total`, from 1, is about to be trained or scored."""
-
-    def scoring(self, done: int, total: int) -> None:
-        """Pairs are being scored."""
-
-    def ended(self, name: str, record: Record) -> None:
-        """A run is done, has diverged, or was refused."""
-
-
-class SilentStudy(Silent):
-    """A reporter that says nothing."""
-
-    def run(self, name: str, number: int, total: int) -> None:
-        """Nothing."""
-
-    def scoring(self, done: int, total: int) -> None:
-        """Nothing."""
-
-    def ended(self, name: str, record: Record) -> None:
-        """Nothing."""
 
 
 def compare(
@@ -150,18 +124,13 @@ def compare(
                 continue
             if stop():
                 break
-            worker.reporter.run(job.name, number, len(jobs))
+            worker.reporter.message(f"run {number} of {len(jobs)}: {job.name}")
             if not worker.go(job, stop):
                 break
             if time.monotonic() - shown > _PAGE_EVERY:
                 _publish(worker, out)
                 shown = time.monotonic()
         return _publish(worker, out)
-
-
-def read_comparison(study: Study, dataset: Path, out: Path) -> dict[str, Any]:
-    """Comparison of the runs that a study's folder holds; nothing is trained or written."""
-    return make_comparison(study, dataset, {job: read_record(job.folder) for job in study.jobs(out)})
 
 
 def _publish(worker: _Worker, out: Path) -> dict[str, Any]:
@@ -185,7 +154,7 @@ def _claim(out: Path, study: Study, dataset: Path, jobs: Sequence[Job]) -> None:
     }
     if (out / STUDY).is_file():
         try:
-            require_same_study(parse_json((out / STUDY).read_text(encoding="utf-8")), mine, out)
+            require_same(out, "study", parse_json((out / STUDY).read_text(encoding="utf-8")), mine)
         except ConfigError:
             raise
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -194,7 +163,7 @@ def _claim(out: Path, study: Study, dataset: Path, jobs: Sequence[Job]) -> None:
         raise ConfigError(f"{out} holds runs that are not of a study; choose another `out`.")
     for job in jobs:
         if (job.folder / CONFIG).is_file():
-            require_same(job.folder, dataset, job.config)
+            require_same_run(job.folder, dataset, job.config)
     with atomic(out / STUDY) as part:
         part.write_text(json.dumps(mine, indent=2) + "\n", encoding="utf-8")
 
@@ -235,9 +204,12 @@ class _Worker:
         # Runs go on when a folder of weights is moved, and a tracker takes no other value for a parameter.
         settings = {key: value for key, value in flat_settings(job.config).items() if key not in PLACES}
         with self.tracker.run(job.name, settings) as tracked:
-            record = self._trained(job, stop)
-            if record.state == "trained":
-                record = self._scored(job)
+            try:
+                record = self._trained(job, stop)
+                if record.state == "trained":
+                    record = self._scored(job)
+            except (ConfigError, torch.OutOfMemoryError) as error:
+                record = self.keep(job, state="refused", reason=_refusal(job, error), scores=None)
             if record.scores is not None:
                 tracked.log_metrics(record.scores.overall, record.step * job.variant.per_step)
                 tracked.log_artifact(job.folder / MODEL)
@@ -245,47 +217,54 @@ class _Worker:
                 tracked.fail(record.reason)
             for sheet in sorted((job.folder / "samples").glob("*.png"))[-1:]:
                 tracked.log_artifact(sheet, "samples")
-        if record.is_over:
-            self.reporter.ended(job.name, record)
+        if record.reason:
+            self.reporter.message(f"{job.name} {record.state}: {record.reason}")
+        elif record.is_over and record.verdict:
+            self.reporter.message(f"{job.name} is unhealthy: {record.verdict}")
         return record.is_over
 
-    def _trained(self, job: Job, stop: Callable[[], bool]) -> Record:
-        watch, peak, step = _Watch(self, job), PeakMemory(), self.records[job].step
-        found: dict[str, Any] = {"scores": None, "reason": ""}
-        try:
-            result = self._train(job, watch, stop)
-        except TrainingDivergedError as error:
-            step = watch.at
-            found |= {"state": "diverged", "reason": str(error)}
-        except (ConfigError, torch.OutOfMemoryError) as error:
-            found |= {"state": "refused", "reason": _refusal(job, error)}
-        else:
-            step = result.step
-            found |= {"state": "trained" if result.finished else "training"}
-        if watch.at > watch.first:
-            found["memory"] = peak.bytes()
-        pace = seconds_per_image(job.folder)
-        spent = None if pace is None else pace * step * job.variant.per_step
-        found |= {"step": step, "seconds_per_image": pace, "train_seconds": spent}
-        return self.keep(job, **found, verdict=first_warning(job.folder))
+    def _tell(self, job: Job, text: str) -> None:
+        over = sum(record.is_over for record in self.records.values())
+        self.reporter.progress(over, len(self.records), f"{job.name}: {text}")
 
-    def _train(self, job: Job, watch: _Watch, stop: Callable[[], bool]) -> TrainResult:
+    def _trained(self, job: Job, stop: Callable[[], bool]) -> Record:
+        step = self.keep(job, state="training", scores=None, reason="").step
+        watch, peak, reason = Watch(partial(self._tell, job)), PeakMemory(), ""
         how, study, share = self.how | {"reporter": watch, "should_stop": stop}, self.study, job.variant.share
-        if study.images is not None:
-            return train_to(job.folder, self.dataset, job.config, images=math.ceil(study.images * share), **how)
-        assert study.minutes is not None
-        return train_for(job.folder, self.dataset, job.config, minutes=study.minutes * share, **how)
+        state = "training"
+        try:
+            if study.images is not None:
+                result = train_to(job.folder, self.dataset, job.config, images=math.ceil(study.images * share), **how)
+            else:
+                assert study.minutes is not None
+                result = train_for(job.folder, self.dataset, job.config, minutes=study.minutes * share, **how)
+        except TrainingDivergedError as error:
+            state, reason, step = "diverged", str(error), watch.step_now
+        else:
+            state, step = "trained" if result.finished else "training", result.step
+        pace, found = seconds_per_image(job.folder), dict[str, Any]()
+        if watch.plan is not None:
+            found["parameters"] = watch.plan.parameters
+        if watch.has_stepped:
+            found["memory"] = peak.bytes()
+        spent = None if pace is None else pace * step * job.variant.per_step
+        found |= {"seconds_per_image": pace, "train_seconds": spent, "verdict": first_warning(job.folder)}
+        return self.keep(job, state=state, step=step, reason=reason, **found)
 
     def _scored(self, job: Job) -> Record:
         begun, split, allowed = time.monotonic(), self.study.split, self.how["allowed"]
-        how: dict[str, Any] = {"weights": self.weights, "device": job.config.device, "allowed": allowed}
-        try:
-            folder = job.folder / SCORES
-            scores = score(job.folder, self.dataset, split, folder, progress=self.reporter.scoring, **how)
-            if job.seed == 0:
-                keep_examples(job.folder, self.dataset, split, job.config.device, allowed)
-        except torch.OutOfMemoryError as error:
-            return self.keep(job, state="refused", reason=_refusal(job, error))
+        scores = score(
+            job.folder,
+            self.dataset,
+            split,
+            job.folder / SCORES,
+            weights=self.weights,
+            device=job.config.device,
+            allowed=allowed,
+            progress=lambda done, total: self._tell(job, f"scoring pair {done} of {total}"),
+        )
+        if job.seed == 0:
+            keep_examples(job.folder, self.dataset, split, job.config.device, allowed)
         seconds = time.monotonic() - begun
         record = self.keep(job, state="done", score_seconds=seconds, weights=self.weights, scores=scores)
         self.drop_checkpoint(job)
@@ -312,23 +291,3 @@ def _refusal(job: Job, error: Exception) -> str:
     if job.variant.name == BASE:
         raise ConfigError(reason) from error
     return reason
-
-
-class _Watch:
-    """Passes a run's reports on, and notes the steps before this call and the last one."""
-
-    def __init__(self, worker: _Worker, job: Job) -> None:
-        self._worker, self._job = worker, job
-        self.first = self.at = 0
-
-    def started(self, plan: Plan) -> None:
-        self.first = self.at = plan.first_step
-        self._worker.keep(self._job, state="training", parameters=plan.parameters)
-        self._worker.reporter.started(plan)
-
-    def step(self, report: StepReport) -> None:
-        self.at = report.step
-        self._worker.reporter.step(report)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._worker.reporter, name)

@@ -12,22 +12,22 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from terramorph.atomic import atomic
 from terramorph.data import DEFAULT_CACHE
+from terramorph.documents import parse_json
 from terramorph.errors import StorageError
 from terramorph.metrics import METRICS
-from terramorph.study.compare import SilentStudy, compare, read_comparison
+from terramorph.study.compare import FIGURES, compare
 from terramorph.study.definition import BASE, Study, Variant
 from terramorph.study.objectives import choose_objectives
-from terramorph.study.plan import SilentTuning, StudyPlan, TuneReporter, keep_plan, load_plan
-from terramorph.study.run import Record
+from terramorph.study.plan import StudyPlan, keep_plan, load_plan
+from terramorph.study.reporter import StudyReporter
 from terramorph.study.trials import Trial, Trials
 from terramorph.training.loop import MODEL
-from terramorph.training.reporter import StepReport
 
 PRESET, BUNDLE, PAGE, CONFIRM = "best.toml", "best.safetensors", "report.html", "confirm"
 """In the study's folder: the best trial as a preset and its bundle, the page, the folder of the comparison."""
@@ -94,11 +94,21 @@ def standing(out: Path, plan: StudyPlan, trials: Trials, wanted: int | None = No
     known, numbers = trials.all(), trials.front()
     complete = [trial for trial in known if trial.state == "complete"]
     best, front = best_of(complete, plan.objectives[0]), tuple(one for one in complete if one.number in numbers)
-    confirmation = None
-    if best is not None and not best.is_preset:
-        document = read_comparison(_comparison(plan, best), plan.dataset, out / CONFIRM)
-        confirmation = document if document["finished"] else None
-    return TuneResult(out, plan, tuple(known), best, front, wanted or len(known), confirmation)
+    return TuneResult(out, plan, tuple(known), best, front, wanted or len(known), _confirmation(out, best))
+
+
+def _confirmation(out: Path, best: Trial | None) -> dict[str, Any] | None:
+    """The finished comparison of the best trial with the preset; None so far."""
+    try:
+        document: dict[str, Any] = parse_json((out / CONFIRM / FIGURES).read_text(encoding="utf-8"))
+        ours = best is not None and document["variants"][1]["name"] == _variant_name(best)
+        return document if ours and document["finished"] else None
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
+def _variant_name(best: Trial) -> str:
+    return f"trial-{best.number}"
 
 
 def conclude(result: TuneResult) -> TuneResult:
@@ -138,7 +148,7 @@ def confirm_study(
     *,
     storage: str | None = None,
     weights: Path | None = None,
-    reporter: TuneReporter | None = None,
+    reporter: StudyReporter | None = None,
     should_stop: Callable[[], bool] | None = None,
     cache: str | Path = DEFAULT_CACHE,
     allowed: Collection[str] = (),
@@ -160,7 +170,7 @@ def confirm_study(
     out = Path(out)
     plan = load_plan(out)
     if weights is not None:
-        plan = replace(plan, weights=weights.resolve())
+        plan = plan.model_copy(update={"weights": weights.resolve()})
         keep_plan(out, plan)
     trials = Trials(out, plan, storage)
     result = standing(out, plan, trials)
@@ -173,7 +183,7 @@ def confirm_study(
         out / CONFIRM,
         weights=plan.weights,
         cache=cache,
-        reporter=_Told(reporter or SilentTuning()),
+        reporter=reporter,
         should_stop=should_stop,
         allowed=allowed,
     )
@@ -185,7 +195,7 @@ def _comparison(plan: StudyPlan, best: Trial) -> Study:
     seed = {"seed": (plan.preset.seed + 1) % 2**63}
     variants = [
         Variant(name, plan.config_of(values).model_copy(update=seed), values)
-        for name, values in ((BASE, {}), (f"trial-{best.number}", best.values))
+        for name, values in ((BASE, {}), (_variant_name(best), best.values))
     ]
     return Study(
         name="confirmation",
@@ -197,27 +207,6 @@ def _comparison(plan: StudyPlan, best: Trial) -> Study:
         metrics=plan.objectives,
         secondary=tuple(metric for metric in METRICS if metric not in plan.objectives),
     )
-
-
-class _Told(SilentStudy):
-    """Passes on what a comparison tells to a `TuneReporter`."""
-
-    def __init__(self, listener: TuneReporter) -> None:
-        self._listener, self._at = listener, (0, 0, "")
-
-    def run(self, name: str, number: int, total: int) -> None:
-        """A run begins."""
-        self._at = number - 1, total, f"confirming: {name}"
-
-    def step(self, report: StepReport) -> None:
-        """Where it is."""
-        done, total, said = self._at
-        self._listener.progress(done, total, f"{said}, step {report.step} of {report.total}")
-
-    def ended(self, name: str, record: Record) -> None:
-        """Why a run came to nothing."""
-        if record.reason:
-            self._listener.message(f"confirming: {name} {record.state}: {record.reason}")
 
 
 def _as_toml(result: TuneResult, best: Trial) -> str:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
 from terramorph.atomic import atomic, locked
 from terramorph.documents import parse_json
@@ -15,7 +17,7 @@ from terramorph.errors import ConfigError, StorageError, raised_as
 from terramorph.metrics import METRICS
 from terramorph.study.definition import stretched
 from terramorph.study.objectives import choose_objectives
-from terramorph.study.run import require_same_study
+from terramorph.study.run import require_same
 from terramorph.study.space import Space, changed, load_space, space_of
 from terramorph.study.splits import choose_splits, link_pairs
 from terramorph.training import TrainConfig, parse_config
@@ -29,26 +31,6 @@ ETA = 3
 """Factor from one rung to the next; one trial in so many goes on."""
 _FORMAT = 2
 _MOMENT = 120.0  # seconds that another process is waited for while it writes study.json
-
-
-class TuneReporter(Protocol):
-    """Told how a study goes."""
-
-    def progress(self, done: int, total: int, detail: str) -> None:
-        """Trials (or runs of the confirmation) that have ended, of how many, and what is being done."""
-
-    def message(self, text: str) -> None:
-        """A sentence: how a trial ended."""
-
-
-class SilentTuning:
-    """A reporter that says nothing."""
-
-    def progress(self, done: int, total: int, detail: str) -> None:
-        """Nothing."""
-
-    def message(self, text: str) -> None:
-        """Nothing."""
 
 
 @dataclass(frozen=True)
@@ -89,9 +71,8 @@ class StudyOptions:
             raise ConfigError(f"budget must be > 0 s, got {self.budget:g}.")
 
 
-@dataclass(frozen=True)
-class StudyPlan:
-    """Plan that all trials of a study share.
+class StudyPlan(BaseModel):
+    """Plan that all trials of a study share: STUDY/study.json.
 
     Attributes:
         dataset: folder of pairs, absolute.
@@ -105,13 +86,19 @@ class StudyPlan:
         weights: folder with the weights of LPIPS and FD, absolute; may change from call to call.
     """
 
+    model_config = ConfigDict(frozen=True, populate_by_name=True)
+
     dataset: Path
-    preset: TrainConfig
+    preset: Annotated[TrainConfig, BeforeValidator(lambda it: it if isinstance(it, TrainConfig) else parse_config(it))]
     objectives: tuple[str, ...]
-    rungs: tuple[int, ...]
-    space: Space
-    tuned_on: str
-    confirmed_on: str
+    rungs: tuple[int, ...] = Field(alias="images")
+    space: Annotated[
+        Space,
+        BeforeValidator(lambda it: it if isinstance(it, Space) else space_of(it, "The space")),
+        PlainSerializer(lambda space: {key: one.plain() for key, one in space.parameters.items()}),
+    ]
+    tuned_on: str = Field(alias="tuned on")
+    confirmed_on: str = Field(alias="confirmed on")
     storage: str
     weights: Path | None = None
 
@@ -120,18 +107,9 @@ class StudyPlan:
         config = changed(self.preset, values)
         return stretched(config, -(-self.rungs[-1] // (config.batch_size * config.accumulate)))
 
-    def plain(self) -> dict[str, Any]:
-        """Identity of the study as plain data, by names that a sentence can use."""
-        return {
-            "dataset": str(self.dataset),
-            "preset": self.preset.model_dump(mode="json"),
-            "objectives": list(self.objectives),
-            "images": list(self.rungs),
-            "space": {key: parameter.plain() for key, parameter in self.space.parameters.items()},
-            "tuned on": self.tuned_on,
-            "confirmed on": self.confirmed_on,
-            "storage": self.storage,
-        }
+    def identity(self) -> dict[str, Any]:
+        """What makes it this study, as plain data."""
+        return self.model_dump(mode="json", by_alias=True, exclude={"weights"})
 
 
 def make_plan(
@@ -150,8 +128,6 @@ def make_plan(
         space.check(preset, f"The space {options.space}")
     splits = choose_splits(dataset, preset.seed)
     begun = load_plan(out) if (out / PLAN).is_file() else None
-    if begun is not None:
-        require_same_study(begun.plain(), {"dataset": str(dataset.resolve())}, out)
     weights = options.weights.resolve() if options.weights else begun.weights if begun else None
     objectives = choose_objectives(options.objectives, dataset, splits.tuning_split, preset, weights, allowed)
     per_step = preset.batch_size * preset.accumulate
@@ -176,7 +152,7 @@ def make_plan(
         weights=weights,
     )
     if begun is not None:
-        require_same_study(begun.plain(), plan.plain(), out)
+        require_same(out, "study", begun.identity(), plan.identity())
     return plan
 
 
@@ -198,13 +174,12 @@ def keep_plan(out: Path, plan: StudyPlan) -> None:
     with in_turn(out):
         begun = load_plan(out) if (out / PLAN).is_file() else None
         if begun is not None:
-            require_same_study(begun.plain(), plan.plain(), out)
-            plan = replace(plan, weights=plan.weights or begun.weights)
+            require_same(out, "study", begun.identity(), plan.identity())
+            plan = plan.model_copy(update={"weights": plan.weights or begun.weights})
         # Links without a plan are those of a call that came to nothing, and may be of another dataset.
         link_pairs(plan.dataset, splits, out / TUNING, anew=begun is None or begun.dataset != plan.dataset)
         if plan != begun:
-            weights = None if plan.weights is None else str(plan.weights)
-            document = plan.plain() | {"weights": weights, "format": _FORMAT}
+            document = plan.model_dump(mode="json", by_alias=True) | {"format": _FORMAT}
             with atomic(out / PLAN) as part:
                 part.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
@@ -231,29 +206,17 @@ def load_plan(out: Path) -> StudyPlan:
         StorageError: it cannot be understood.
     """
     path = out / PLAN
-    try:
+    if not path.is_file():
+        raise ConfigError(f"{out} holds no study ({PLAN} is missing); begin one with terramorph tune DATASET.")
+
+    def refused(reason: str) -> StorageError:
+        return StorageError(f"{path} cannot be understood ({reason}); restore it, or choose another `out`.")
+
+    with raised_as(refused, OSError, ValueError, TypeError, AttributeError):
         values = parse_json(path.read_text(encoding="utf-8"))
-        if values.get("format") != _FORMAT:
+        if values.pop("format", None) != _FORMAT:
             raise ConfigError(f"{out} was made by another version of terramorph tune; choose another `out`.")
-        plan = StudyPlan(
-            dataset=Path(values["dataset"]),
-            preset=parse_config(values["preset"]),
-            objectives=tuple(values["objectives"]),
-            rungs=tuple(values["images"]),
-            space=space_of(values["space"], str(path)),
-            tuned_on=values["tuned on"],
-            confirmed_on=values["confirmed on"],
-            storage=values["storage"],
-            weights=Path(values["weights"]) if values.get("weights") else None,
-        )
-    except FileNotFoundError as error:
-        raise ConfigError(
-            f"{out} holds no study ({PLAN} is missing); begin one with terramorph tune DATASET."
-        ) from error
-    except ConfigError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise StorageError(f"{path} cannot be understood ({error}); restore it, or choose another `out`.") from error
+        plan = StudyPlan.model_validate(values)
     unknown = next((name for name in plan.objectives if name not in METRICS), None)
     if unknown is not None:
         raise ConfigError(f"Trials of {out} are ranked by {unknown}, and there is no metric {unknown!r} here; add it.")

@@ -194,7 +194,7 @@ def score(run: Path, dataset: Path, split: str, out: Path, **how: Any) -> Scores
     return Scores(ids=ids, per_image=per_image, overall=overall, reasons=found["reasons"])
 
 
-def require_same(out: Path, dataset: Path, config: TrainConfig) -> None:
+def require_same_run(out: Path, dataset: Path, config: TrainConfig) -> None:
     """Validate that a run's folder holds a run of this configuration and dataset, whatever its length.
 
     Raises:
@@ -203,44 +203,36 @@ def require_same(out: Path, dataset: Path, config: TrainConfig) -> None:
     """
     try:
         saved: dict[str, Any] = parse_json((out / CONFIG).read_text(encoding="utf-8"))
-        there, pairs = parse_config(saved["config"]), str(saved["dataset"])
+        theirs = flat_settings(parse_config(saved["config"])) | {"dataset": str(saved["dataset"])}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
             f"{out} is not the folder of a run: its {CONFIG} cannot be read ({error}); choose another folder, or "
             "delete that one."
         ) from error
-    ours, theirs = flat_settings(config), flat_settings(there)
-    changed = next((key for key in ours if key not in _MAY_DIFFER and ours[key] != theirs[key]), None)
-    if changed is not None:
-        raise ConfigError(
-            f"{out} holds a run with {changed} = {theirs[changed]!r}, and {ours[changed]!r} is wanted; choose another "
-            "folder, or delete that one."
-        )
-    if not is_same_folder(pairs, dataset):
-        raise ConfigError(f"{out} holds a run on {pairs}, and {dataset} is wanted; choose another folder.")
+    ours = {key: value for key, value in flat_settings(config).items() if key not in _MAY_DIFFER}
+    require_same(out, "run", theirs, ours | {"dataset": str(dataset.resolve())})
 
 
-def require_same_study(theirs: Mapping[str, Any], ours: Mapping[str, Any], out: Path) -> None:
-    """Raise ConfigError for the first thing in which the study in OUT and another differ, but for a moved dataset."""
+def require_same(out: Path, what: str, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
+    """Raise ConfigError for the first thing in which what OUT holds and what is wanted differ; `what` names it.
+
+    A dataset may be the same one moved: then the recorded folder is gone.
+    """
     for key, value in ours.items():
-        if theirs[key] != value and not (key == "dataset" and is_same_folder(theirs[key], Path(value))):
+        if theirs[key] != value and not (key == "dataset" and not Path(theirs[key]).exists()):
             short = isinstance(value, str | int | float | list | None) and len(str(value)) < 200
             said = f"{key} is {theirs[key]} there and {value} here" if short else f"another {key}"
             raise ConfigError(
-                f"{out} holds another study: {said}; go on with what it was begun with, or choose another `out`."
+                f"{out} holds another {what}: {said}; go on with what it was begun with, choose another folder, or "
+                "delete that one."
             )
-
-
-def is_same_folder(recorded: str, dataset: Path) -> bool:
-    """Whether a dataset is the recorded one, or may be the same one moved: the recorded folder is gone."""
-    return recorded == str(dataset.resolve()) or not Path(recorded).exists()
 
 
 def _done(out: Path, dataset: Path, config: TrainConfig) -> int | None:
     """Steps behind a run's model, if it has one; a folder that holds a run must hold this one."""
     done = finished_steps(out)
     if done is not None or (out / CHECKPOINT).is_file():
-        require_same(out, dataset, config)
+        require_same_run(out, dataset, config)
     return done
 
 

@@ -23,11 +23,11 @@ _PARAMETERS_AT_ONCE = 100  # MLflow takes no more in one call
 
 
 class NoTracking:
-    """A tracker that keeps nothing; base of all trackers, and of their runs."""
+    """A tracker that keeps nothing; base of all trackers."""
 
     @contextmanager
     def run(self, name: str, parameters: Mapping[str, Any]) -> Iterator[NoTracking]:
-        """A run for as long as the block lasts, with settings by dotted key; one of the same name goes on."""
+        """What is kept in the block is of one run, with settings by dotted key; one of the same name goes on."""
         yield self
 
     def log_metrics(self, values: Mapping[str, float | None], step: int) -> None:
@@ -42,6 +42,8 @@ class NoTracking:
 
 class MlflowTracking(NoTracking):
     """Runs in the MLflow store OUT/mlflow.db, files in OUT/mlflow-artifacts; several processes may write at once.
+
+    A process has one run open at a time.
 
     Args:
         out: folder of the study.
@@ -86,18 +88,39 @@ class MlflowTracking(NoTracking):
             quoted = name.replace("'", "\\'")
             known = self._client.search_runs([self._experiment], f"attributes.run_name = '{quoted}'", max_results=1)
             run = known[0] if known else self._client.create_run(self._experiment, run_name=name)
-            number = run.info.run_id
-            self._client.update_run(number, status="RUNNING")
+            self._run, self._failed = run.info.run_id, False
+            self._client.update_run(self._run, status="RUNNING")
             listed = [Param(key, str(value)) for key, value in parameters.items()]
             for first in range(0, len(listed), _PARAMETERS_AT_ONCE):
-                self._client.log_batch(number, params=listed[first : first + _PARAMETERS_AT_ONCE])
-        status, tracked = "FAILED", _MlflowRun(self, number)
+                self._client.log_batch(self._run, params=listed[first : first + _PARAMETERS_AT_ONCE])
+        status = "FAILED"
         try:
-            yield tracked
-            status = "FAILED" if tracked.failed else "FINISHED"
+            yield self
+            status = "FAILED" if self._failed else "FINISHED"
         finally:
             with self.storing():
-                self._client.set_terminated(number, status)
+                self._client.set_terminated(self._run, status)
+
+    def log_metrics(self, values: Mapping[str, float | None], step: int) -> None:
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        listed = [
+            Metric(key.replace(" ", "_"), float(value), now, step)
+            for key, value in values.items()
+            if value is not None and math.isfinite(value)
+        ]
+        with self.storing():
+            self._client.log_batch(self._run, metrics=listed)
+
+    def log_artifact(self, path: Path, folder: str = "") -> None:
+        with self.storing():
+            self._client.log_artifact(self._run, str(path), folder or None)
+
+    def fail(self, reason: str) -> None:
+        self._failed = True
+        with self.storing():
+            self._client.set_tag(self._run, "reason", reason)
 
     @contextmanager
     def storing(self) -> Iterator[None]:
@@ -110,38 +133,6 @@ class MlflowTracking(NoTracking):
 
         with _quiet(), raised_as(refused, MlflowException, SQLAlchemyError, OSError):
             yield
-
-
-class _MlflowRun(NoTracking):
-    """A run of an MLflow store; `failed`: whether it came to nothing."""
-
-    def __init__(self, store: MlflowTracking, number: str) -> None:
-        self._store, self._number = store, number
-        self.failed = False
-
-    def log_metrics(self, values: Mapping[str, float | None], step: int) -> None:
-        """Write into the store."""
-        from mlflow.entities import Metric
-
-        now = int(time.time() * 1000)
-        listed = [
-            Metric(key.replace(" ", "_"), float(value), now, step)
-            for key, value in values.items()
-            if value is not None and math.isfinite(value)
-        ]
-        with self._store.storing():
-            self._store._client.log_batch(self._number, metrics=listed)
-
-    def log_artifact(self, path: Path, folder: str = "") -> None:
-        """Copy into the store's folder."""
-        with self._store.storing():
-            self._store._client.log_artifact(self._number, str(path), folder or None)
-
-    def fail(self, reason: str) -> None:
-        """Write a tag; the status follows at the run's end."""
-        self.failed = True
-        with self._store.storing():
-            self._store._client.set_tag(self._number, "reason", reason)
 
 
 @contextmanager

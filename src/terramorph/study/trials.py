@@ -102,9 +102,11 @@ class Trials:
             raise ConfigError(f"The trials of {out} are in {plan.storage}; name the `storage` it was begun with.")
         self.url = _url(url or f"sqlite:///{out.resolve() / 'trials.db'}")
         # Machines may see a dataset under different paths; in a study's own folder its study.json has been compared.
-        identity = plan.plain() | {"dataset": plan.dataset.name}
+        identity = plan.identity() | {"dataset": plan.dataset.name}
         with in_turn(out), self.storing():
             self.study = self._open(out.resolve().name)
+            if not self.study.get_trials(deepcopy=False):
+                self.study.enqueue_trial(plan.space.labels(plan.space.values_of(plan.preset)))
             known = self.study.user_attrs.get("plan")
             if known is None:
                 self.study.set_user_attr("plan", identity)
@@ -204,38 +206,29 @@ class Trials:
 
 
 def make_sampler(plan: StudyPlan, wanted: int) -> optuna.samplers.BaseSampler:
-    """Optuna's TPE, made anew for each trial: what is proposed depends on the seed, the trial's number and what is
-    known, and not on the process. Trial 0 has the preset's own values."""
+    """Optuna's TPE, seeded anew for each trial: what is proposed depends on the seed, the trial's number and what is
+    known, and not on the process."""
     import optuna
 
-    own = plan.space.labels(plan.space.values_of(plan.preset))
+    class Reseeded(optuna.samplers.TPESampler):  # type: ignore[misc]
+        def __init__(self, number: int = 0) -> None:
+            super().__init__(
+                n_startup_trials=min(_STARTUP, max(2, wanted // 4)),
+                multivariate=True,
+                group=True,  # which spaces with conditions need
+                constant_liar=True,  # those that others work on count as poor, or all would try the same
+                seed=int(np.random.SeedSequence((plan.preset.seed, number)).generate_state(1)[0]),
+            )
 
-    class Reseeded(optuna.samplers.BaseSampler):  # type: ignore[misc]
         def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
             with quiet():
                 earlier = [one.number for one in study.get_trials(deepcopy=False) if _first(one) == one.number]
-                self.number = sorted(earlier).index(_first(trial))
-                self.tpe = optuna.samplers.TPESampler(
-                    n_startup_trials=min(_STARTUP, max(2, wanted // 4)),
-                    multivariate=True,
-                    group=True,  # which spaces with conditions need
-                    constant_liar=True,  # those that others work on count as poor, or all would try the same
-                    seed=int(np.random.SeedSequence((plan.preset.seed, self.number)).generate_state(1)[0]),
-                )
-            self.tpe.before_trial(study, trial)
+                number = sorted(earlier).index(_first(trial))
+                self.__init__(number)  # type: ignore[misc]
+            super().before_trial(study, trial)
 
-        def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
-            return dict(self.tpe.infer_relative_search_space(study, trial)) if self.number else {}
-
-        def sample_relative(
-            self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, Any]
-        ) -> dict[str, Any]:
-            return dict(self.tpe.sample_relative(study, trial, search_space)) if self.number else {}
-
-        def sample_independent(self, study: optuna.Study, trial: FrozenTrial, name: str, distribution: Any) -> Any:
-            return self.tpe.sample_independent(study, trial, name, distribution) if self.number else own[name]
-
-    return Reseeded()
+    with quiet():
+        return Reseeded()
 
 
 def require_optuna() -> None:

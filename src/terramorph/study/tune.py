@@ -32,7 +32,8 @@ from terramorph.errors import ConfigError
 from terramorph.metrics import Metric, add_metrics, added_metrics
 from terramorph.study.climb import Work, Worker
 from terramorph.study.conclusion import TuneResult, conclude, standing
-from terramorph.study.plan import SilentTuning, StudyOptions, TuneReporter, keep_plan, make_plan
+from terramorph.study.plan import StudyOptions, keep_plan, make_plan
+from terramorph.study.reporter import SilentStudy, StudyReporter
 from terramorph.study.trials import Trials, require_optuna
 from terramorph.training import TrainConfig
 
@@ -45,7 +46,7 @@ def tune(
     preset: TrainConfig | None = None,
     options: StudyOptions | None = None,
     *,
-    reporter: TuneReporter | None = None,
+    reporter: StudyReporter | None = None,
     should_stop: Callable[[], bool] | None = None,
     cache: str | Path = DEFAULT_CACHE,
     allowed: Collection[str] = (),
@@ -81,18 +82,21 @@ def tune(
     Trials(out, plan, options.storage)  # one that cannot be opened must not bind the folder
     keep_plan(out, plan)
     work = Work(out, plan, options, deadline, Path(cache), allowed)
-    asked, listener = should_stop or (lambda: False), reporter or SilentTuning()
+    asked, listener = should_stop or (lambda: False), reporter or SilentStudy()
     if options.jobs == 1:
         Worker(work, listener, asked).go()
     else:
         _work_together(work, listener, asked)
     kept = Trials(out, plan, options.storage)
     if work.is_late and not any(trial.scores or trial.state != "running" for trial in kept.all()):
-        raise work.too_small()
+        raise ConfigError(
+            f"The budget of {options.budget:.0f} s ends before the first rung of {plan.rungs[0]} images; give a larger "
+            "`budget` or fewer `images`. The checkpoint is kept, and the same command goes on."
+        )
     return conclude(standing(out, plan, kept, options.trials))
 
 
-def _work_together(work: Work, listener: TuneReporter, asked: Callable[[], bool]) -> None:
+def _work_together(work: Work, listener: StudyReporter, asked: Callable[[], bool]) -> None:
     """Work on a study with several processes, each with its share of the cores.
 
     They share no lock but those of the files, which the system lets go of: a killed one holds up no other.
@@ -144,7 +148,7 @@ def _work_together(work: Work, listener: TuneReporter, asked: Callable[[], bool]
 
 
 class _ToParent:
-    """Sends what a `TuneReporter` is told from a worker to its parent."""
+    """Sends what a `StudyReporter` is told from a worker to its parent."""
 
     def __init__(self, end: Connection) -> None:
         self._end = end

@@ -1,0 +1,75 @@
+"""Reporters of studies, and the watch over one training."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from terramorph.training import Plan, StepReport
+from terramorph.training.reporter import Silent
+
+_TELL_EVERY = 0.5  # seconds
+
+
+class StudyReporter(Protocol):
+    """Told how a study goes."""
+
+    def progress(self, done: int, total: int, detail: str) -> None:
+        """Runs or trials that are over, of how many, and what is being done."""
+
+    def message(self, text: str) -> None:
+        """A sentence: which run begins, or how one ended."""
+
+
+class SilentStudy:
+    """A reporter that says nothing."""
+
+    def progress(self, done: int, total: int, detail: str) -> None:
+        """Nothing."""
+
+    def message(self, text: str) -> None:
+        """Nothing."""
+
+
+class Watch(Silent):
+    """Listens to the training of a run, and tells now and then where it is.
+
+    Attributes:
+        plan: of the training; None before it begins.
+        step_now: the last step that was reported.
+        warning: the first of the health checks, or "".
+    """
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell, self._told = tell, time.monotonic()
+        self.plan: Plan | None = None
+        self.step_now = 0
+        self.warning = ""
+
+    @property
+    def has_stepped(self) -> bool:
+        """Whether a step was taken."""
+        return self.plan is not None and self.step_now > self.plan.first_step
+
+    def started(self, plan: Plan) -> None:
+        self.plan, self.step_now = plan, plan.first_step
+
+    def step(self, report: StepReport) -> None:
+        self.step_now = report.step
+        self._say(f"{report.step * self._images} images, {report.images_per_second:.1f} images/s")
+
+    def decoding(self, done: int, total: int) -> None:
+        self._say(f"decoding pair {done} of {total}")
+
+    def message(self, text: str) -> None:
+        self.warning = self.warning or text
+
+    @property
+    def _images(self) -> int:
+        return 0 if self.plan is None else self.plan.config.batch_size * self.plan.config.accumulate
+
+    def _say(self, text: str) -> None:
+        if time.monotonic() - self._told >= _TELL_EVERY:
+            self._told = time.monotonic()
+            self._tell(text)
