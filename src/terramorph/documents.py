@@ -52,6 +52,14 @@ def parse_toml(text: str) -> dict[str, Any]:
     return _parsed(tomllib.loads, text)
 
 
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested tables by dotted keys, in order."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return found
+
+
 def first_fault(error: ValidationError) -> str:
     """The first thing that pydantic found wrong, as `source.low: what`."""
     wrong = error.errors()[0]

@@ -12,14 +12,14 @@ from affine import Affine
 from odc.geo.crs import CRS
 
 from terramorph.cartography import CLASSES, classic, classify
-from terramorph.cartography.polygonize import PolygonOptions, write_polygons
+from terramorph.cartography.polygonize import write_polygons
 from terramorph.errors import InputError, InputWarning
 from terramorph.geo import Grid
 from terramorph.raster import Raster, write_image
 from terramorph.town import make_town
 
 NAMES = dict(enumerate(CLASSES))
-EDGES = PolygonOptions(simplify_px=0, least_px=0)
+EDGES = {"simplify_px": 0, "least_px": 0}
 UTM = CRS("EPSG:32633")
 PLACE = Affine(2, 0, 500_000, 0, -2, 5_000_000)
 
@@ -61,7 +61,7 @@ def test_a_town_comes_back(town: tuple[Path, geopandas.GeoDataFrame, Grid], tmp_
     assert len(buildings) == pytest.approx(len(alone), rel=0.1)
     assert _iou(buildings.union_all(), true.union_all()) > 0.85
     # Simplified outlines hold the area that the pixels have.
-    write_polygons(path, tmp_path / "edges.fgb", NAMES, options=EDGES)
+    write_polygons(path, tmp_path / "edges.fgb", NAMES, **EDGES)
     exact = geopandas.read_file(tmp_path / "edges.fgb")
     for name in ("building", "road", "highway", "park", "water"):
         areas = [frame[frame["class"] == name].union_all() for frame in (found, exact)]
@@ -85,7 +85,7 @@ def test_values_holes_and_confidence(tmp_path: Path) -> None:
     grid = Grid(*classes.shape, PLACE, UTM)
     write_image(Raster.from_pixels(confidence[None], grid, mask=mask), tmp_path / "p.tif")
     write_polygons(
-        path, tmp_path / "a.fgb", {1: "building", 5: "park", 6: "water"}, confidence=tmp_path / "p.tif", options=EDGES
+        path, tmp_path / "a.fgb", {1: "building", 5: "park", 6: "water"}, confidence=tmp_path / "p.tif", **EDGES
     )
     found = geopandas.read_file(tmp_path / "a.fgb").set_index("class")
     assert sorted(found.index) == ["building", "park", "water"]
@@ -93,7 +93,7 @@ def test_values_holes_and_confidence(tmp_path: Path) -> None:
     assert found["area_m2"].to_dict() == pytest.approx(found.area.to_dict(), rel=2e-3)  # UTM's scale
     assert found["confidence"]["park"] == pytest.approx((0.5 * (300 - 25) + 0.75 * 300) / 575, abs=1e-4)
     assert found["confidence"]["water"] == 1.0
-    write_polygons(path, tmp_path / "b.fgb", {1: "building", 5: "park"}, options=PolygonOptions(0, 30))
+    write_polygons(path, tmp_path / "b.fgb", {1: "building", 5: "park"}, simplify_px=0, least_px=30)
     found = geopandas.read_file(tmp_path / "b.fgb")
     assert found["class"].tolist() == ["park"]
     assert found.area.item() == 4 * 600  # the pond of 25 pixels is too small for a hole

@@ -91,7 +91,7 @@ def test_an_unknown_name_names_the_nearest():
 @pytest.mark.parametrize("name", ["osm", "protomaps", "plain"])
 def test_tables_name_known_kinds_that_styles_draw(name):
     table = load_table(name)
-    used = {k for m in table.matches for k in (*m.kinds.values(), *([m.kind] if m.kind else []))}
+    used = {k for m in table.match for k in (*m.kinds.values(), *([m.kind] if m.kind else []))}
     assert used <= set(KINDS)
     assert {"building", "road", "water"} <= used
     assert used - {"coastline"} <= {r.kind for r in load_style("osm").rules}

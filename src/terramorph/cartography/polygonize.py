@@ -6,7 +6,6 @@ import math
 import tempfile
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import geopandas
@@ -21,27 +20,14 @@ from terramorph.errors import InputError, warn
 from terramorph.raster.tracing import DRIVERS, trace, zonal_means
 
 
-@dataclass(frozen=True)
-class PolygonOptions:
-    """How areas become polygons.
-
-    Attributes:
-        simplify_px: tolerance in pixels by which outlines are simplified (Visvalingam & Whyatt 1993, as a coverage:
-            neighbours keep a common edge); 0 keeps the edges of pixels.
-        least_px: areas and holes of fewer pixels are left out.
-    """
-
-    simplify_px: float = 1.0
-    least_px: float = 9.0
-
-
 def write_polygons(
     classes: str | Path,
     out: str | Path,
     names: Mapping[int, str],
     *,
     confidence: str | Path | None = None,
-    options: PolygonOptions | None = None,
+    simplify_px: float = 1.0,
+    least_px: float = 9.0,
 ) -> int:
     """Writes the areas of a raster of classes as polygons, one layer with the columns class, confidence and area_m2.
 
@@ -52,7 +38,9 @@ def write_polygons(
         out: .gpkg or .fgb in the raster's CRS, or .geojson in degrees (RFC 7946); it appears whole or not at all.
         names: class index -> name, of the classes to write.
         confidence: path of a raster on the same grid, 0 to 1, of which each polygon gets the mean; without it, NULL.
-        options: default: `PolygonOptions()`.
+        simplify_px: tolerance in pixels by which outlines are simplified (Visvalingam & Whyatt 1993, as a coverage:
+            neighbours keep a common edge); 0 keeps the edges of pixels.
+        least_px: areas and holes of fewer pixels are left out.
 
     Returns:
         The number of polygons.
@@ -62,7 +50,7 @@ def write_polygons(
         RasterError: if a raster cannot be read.
         StorageError: if the file cannot be written.
     """
-    out, options = Path(out), options or PolygonOptions()
+    out = Path(out)
     driver = DRIVERS.get(out.suffix.lower())
     if driver is None:
         raise InputError(f"{out}: polygons are written as {', '.join(DRIVERS)}; give such a name.")
@@ -72,13 +60,13 @@ def write_polygons(
             raise InputError(f"{classes} has no CRS and GeoJSON is in degrees; write .gpkg or .fgb instead.")
         warn(f"{classes} has no CRS: {out} is in its own coordinates.")
     pixel = abs(grid.affine.determinant)
-    large = shapely.area(polygons) >= options.least_px * pixel
+    large = shapely.area(polygons) >= least_px * pixel
     polygons, values = polygons[large], values[large]
     means = zonal_means(confidence, polygons) if confidence is not None else np.full(len(polygons), np.nan)
-    if options.simplify_px and len(polygons):
+    if simplify_px and len(polygons):
         # The tolerance is the side of a triangle's area (shapely.coverage_simplify).
-        polygons = shapely.coverage_simplify(polygons, options.simplify_px * math.sqrt(pixel))
-    polygons = _without_small_holes(polygons, options.least_px * pixel)
+        polygons = shapely.coverage_simplify(polygons, simplify_px * math.sqrt(pixel))
+    polygons = _without_small_holes(polygons, least_px * pixel)
     ground = (grid.ground_resolution or 1.0) ** 2 / pixel
     frame = geopandas.GeoDataFrame(
         {

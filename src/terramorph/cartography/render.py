@@ -55,7 +55,9 @@ def render_shapes(shapes: Shapes, grid: Grid, style: Style, antialias: bool = Tr
     """
     metres = metres_per_pixel(grid)
     smooth = antialias and style.antialias
-    shapes = shapes.take(shapes.inside(*box_around(grid, drawing_margin(style, metres, shapes))))
+    margin = drawing_margin(style, metres, shapes) * max(grid.resolution)
+    left, bottom, right, top = grid.bounds
+    shapes = shapes.take(shapes.inside(left - margin, bottom - margin, right + margin, top + margin))
     xy, kinds = _in_pixels(shapes.xy, grid), shapes.kinds
 
     canvas_pixels = np.empty((grid.height, grid.width, 4), np.uint8)
@@ -105,13 +107,6 @@ def drawing_margin(style: Style, metres: float, shapes: Shapes | None = None, wi
         default=0.0,
     )
     return widest + 2
-
-
-def box_around(grid: Grid, margin_px: float) -> tuple[float, float, float, float]:
-    """(left, bottom, right, top) in CRS units around a grid and ``margin_px`` pixels on every side of it."""
-    margin = margin_px * max(grid.resolution)
-    left, bottom, right, top = grid.bounds
-    return left - margin, bottom - margin, right + margin, top + margin
 
 
 def _in_pixels(xy: NDArray[np.float64], grid: Grid) -> NDArray[np.float32]:

@@ -142,31 +142,21 @@ class VectorSource(Source):
             pixel = max(grid.resolution)
             side = 2.0 ** math.ceil(math.log2(max(*grid.shape, _BLOCK_PX) * pixel))
             bounds = grid.bounds
-            first = math.floor(bounds.left / side), math.floor(bounds.bottom / side)
-            last = math.ceil(bounds.right / side), math.ceil(bounds.top / side)
+            left, bottom = math.floor(bounds.left / side) * side, math.floor(bounds.bottom / side) * side
+            right, top = math.ceil(bounds.right / side) * side, math.ceil(bounds.top / side) * side
             store = (str(grid.crs), self._file.level(metres), side, round(math.log2(metres), 1))
             for key, shapes in self._kept.items():
-                if (
-                    key[0] == store
-                    and key[1] <= first[0]
-                    and key[2] <= first[1]
-                    and key[3] >= last[0]
-                    and key[4] >= last[1]
-                ):
+                known, west, south, east, north = key
+                if known == store and west <= left and south <= bottom and east >= right and north >= top:
                     self._kept.move_to_end(key)
                     return shapes
             margin = 1.1 * pixel * drawing_margin(self.style, metres, widest_m=WIDEST_M)
-            around = (
-                first[0] * side - margin,
-                first[1] * side - margin,
-                last[0] * side + margin,
-                last[1] * side + margin,
-            )
+            around = left - margin, bottom - margin, right + margin, top + margin
             shapes = self._file.read(around, grid.crs, metres)
             self.skipped += shapes.skipped
             if self._told_skipped == 0:
                 self._tell_skipped()
-            self._kept[(store, *first, *last)] = shapes
+            self._kept[store, left, bottom, right, top] = shapes
             if len(self._kept) > _KEPT:
                 self._kept.popitem(last=False)
             return shapes

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -12,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from terramorph.cartography.kinds import KINDS
-from terramorph.cartography.tomlfile import Kind, Number, Shape, load_toml
+from terramorph.cartography.kinds import KINDS, Kind, Number, Shape, load_toml
 from terramorph.errors import ConfigError, did_you_mean
 from terramorph.tables import checked
 
@@ -86,28 +84,29 @@ class Assigned(NamedTuple):
     widths_m: NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
+class Table(BaseModel):
     """Entries in the order in which they are tried; the first that knows a feature's value decides.
 
     Attributes:
         name: For people.
-        matches: The entries.
+        match: The entries.
     """
 
-    name: str
-    matches: tuple[Match, ...]
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = ""
+    match: tuple[Match, ...] = Field(min_length=1)
 
     @property
     def keys(self) -> frozenset[str]:
         """All attributes that are asked for."""
-        return frozenset(k for m in self.matches for k in (*m.keys, *m.without))
+        return frozenset(k for m in self.match for k in (*m.keys, *m.without))
 
     @property
     def content(self) -> tuple[Any, ...]:
         """All that decides, in plain values whose text is the same in every process."""
         found = []
-        for m in self.matches:
+        for m in self.match:
             without = sorted((key, sorted(values)) for key, values in m.without.items())
             by_value = (sorted(m.kinds.items()), sorted(m.widths_m.items()))
             found.append((m.layers, m.geometry, m.keys, *by_value, m.kind, m.width_m, without))
@@ -115,12 +114,12 @@ class Table:
 
     def values_of(self, kind: str) -> list[tuple[str, str]]:
         """(attribute, value) pairs that give a kind."""
-        return [(key, value) for m in self.matches for value, k in m.kinds.items() if k == kind for key in m.keys]
+        return [(key, value) for m in self.match for value, k in m.kinds.items() if k == kind for key in m.keys]
 
     def can_match(self, layer: str, fields: Iterable[str]) -> bool:
         """Whether a feature of this layer, with these attributes, may get a kind."""
         fields = tuple(fields)
-        return any(m.can_match(layer, fields) for m in self.matches)
+        return any(m.can_match(layer, fields) for m in self.match)
 
     def assign(self, layer: str, columns: Mapping[str, Column], areas: NDArray[np.bool_]) -> Assigned:
         """Kinds and widths of the features of a layer.
@@ -133,7 +132,7 @@ class Table:
         kinds = np.full(len(areas), NO_KIND, np.int64)
         widths = np.full(len(areas), np.nan)
         open_rows = np.ones(len(areas), np.bool_)
-        for match in self.matches:
+        for match in self.match:
             if not match.can_match(layer, columns):
                 continue
             rows = np.flatnonzero(
@@ -175,16 +174,7 @@ def one_kind(kind: str) -> Table:
     """
     if kind not in KINDS:
         raise ConfigError(f"There is no kind {kind!r}; {did_you_mean(kind, KINDS)}")
-    return Table(kind, (Match(kind=kind),))
-
-
-class _TableFile(BaseModel):
-    """A table as TOML."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    name: str | None = None
-    match: list[Match] = Field(min_length=1)
+    return Table(name=kind, match=(Match(kind=kind),))
 
 
 def load_table(name_or_path: str | Path) -> Table:
@@ -198,5 +188,4 @@ def load_table(name_or_path: str | Path) -> Table:
             value.
     """
     values, where = load_toml(name_or_path, "tables")
-    file = checked(_TableFile, values, f"Table {where}")
-    return Table(file.name or Path(name_or_path).stem, tuple(file.match))
+    return checked(Table, {"name": Path(name_or_path).stem} | values, f"Table {where}")

@@ -81,7 +81,7 @@ class Features(NamedTuple):
     widths_m: NDArray[np.float64]
 
     def shapes(self) -> Shapes:
-        """They, ready to be drawn."""
+        """The features, ready to be drawn."""
         return Shapes.from_geometries(*self)
 
 
@@ -227,7 +227,7 @@ def _crs_of(layer: Layer, given: CRS | None) -> CRS:
 
 
 def _choose(driver: str, layers: Mapping[str, Iterable[str]]) -> Table:
-    """The table that suits layers and their attributes."""
+    """Choose the table by layers and their attributes."""
     fields = {f for each in layers.values() for f in each}
     if driver == "OSM" or fields & _OSM_KEYS:
         return load_table("osm")
@@ -235,7 +235,7 @@ def _choose(driver: str, layers: Mapping[str, Iterable[str]]) -> Table:
 
 
 def no_kind_message(path: Path, table: Table, layers: Mapping[str, Iterable[str]]) -> str:
-    """What is said of a file none of whose features gets a kind."""
+    """Sentence for a file in which no feature gets a kind."""
     seen = "; ".join(f"{name} ({', '.join(sorted(fields)[:12]) or 'no attributes'})" for name, fields in layers.items())
     return (
         f"{path}: the table {table.name!r} gives no feature a kind. Its layers and attributes are {seen}. Give "

@@ -292,7 +292,7 @@ def tag_table() -> list[dict[str, Any]]:
     names = {"geometry", "keys", "kinds", "without"}
     return [
         {**match.model_dump(include=names), "without": {key: sorted(values) for key, values in match.without.items()}}
-        for match in load_table("osm").matches
+        for match in load_table("osm").match
     ]
 
 

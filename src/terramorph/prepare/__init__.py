@@ -1,4 +1,4 @@
-"""From what people have to pairs: planned on a grid, judged, split by place, written with a manifest. No torch.
+"""From rasters, tiles and vectors to pairs: planned on a grid, measured, split by place, with a manifest. No torch.
 
 prepare("data/town", [Inputs("ortho.tif", "streets.gpkg")], Options(scale=Scale(resolution=0.6)))
 inspect("data/town")     # a page about it
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Inputs", "Opening", "Options", "Scale", "SplitRule", "inspect", "prepare", "summary"]
 
-# Translating opens its source here, and needs none of what cuts and judges pairs.
 __getattr__ = lazily(
     __name__,
     {

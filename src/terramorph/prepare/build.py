@@ -35,6 +35,8 @@ from terramorph.sources import open_source
 Progress = Callable[[str, int, int], None]
 """Called with the name of a step, how much of it is done, and of how much."""
 
+Pictures = tuple[Raster, Raster]
+"""Both sides of a tile."""
 _SAMPLES = 64
 """Tiles of an area looked at before it is cut, for its common shift and the colours of its map."""
 
@@ -42,12 +44,12 @@ _SAMPLES = 64
 def prepare(
     out: str | Path, inputs: Sequence[Inputs], options: Options | None = None, progress: Progress | None = None
 ) -> Manifest:
-    """Makes a dataset of pairs, or goes on making it, or adds areas to it.
+    """Make a dataset of pairs, resume one, or add areas to it.
 
     Args:
         out: folder of the dataset: train, val and test, `manifest.json` and `footprints.parquet`.
         inputs: one or more areas.
-        options: how pairs are cut, judged and divided.
+        options: how pairs are cut, measured and divided.
         progress: told how far each step is.
 
     Returns:
@@ -105,37 +107,25 @@ def _plan_grid(one: Inputs, out: Path, options: Options, journal: Journal, opene
     )
     source = opened.enter_context(side(one.source, how.source, crs=how.source_crs))
     target = opened.enter_context(side(str(one.target), how.target, crs=how.target_crs))
-    drawn = source.grid is None or target.grid is None
-    if not drawn and (how.style, how.table, how.kind) != ("classic", None, None):
+    if None not in (source.grid, target.grid) and (how.style, how.table, how.kind) != ("classic", None, None):
         raise ConfigError(f"`style`, `table` and `kind` are for vectors, and {name} has none; leave them out.")
     area = Area(name, source, target, plan_grid(source, target, options.scale, options.tile, options.ground))
     places = area_places(area, options, journal)
-    # On a map that we draw ourselves there is no text.
-    labelled = target.grid is not None and _may_have_labels(np.dtype(target.dtype).name, len(target.bands))
-    samples: list[tuple[Raster, Raster]] = []
+    labelled = target.grid is not None and _may_have_labels(target)  # on a map that we draw there is no text
 
-    def read(place: Place) -> tuple[Raster, Raster]:
+    def read(place: Place) -> Pictures:
         grid = area.grid.crop(place.y, place.x, options.tile, options.tile)
         return source.read(grid), target.read(grid)
 
+    samples: list[Pictures] = []
     if labelled or options.register or any(np.dtype(side.dtype) != np.uint8 for side in (source, target)):
         samples = _sampled(places, read, name, options, tell)
     first = _first(journal, name)
     sides = [
-        _measured(_side(path, side, getattr(first, which, None), bool(picked.bands)), read)
-        for which, path, side, picked, read in (
-            ("source", one.source, source, how.source, [a for a, _ in samples]),
-            ("target", str(one.target), target, how.target, [b for _, b in samples]),
-        )
+        _record(one.source, source.fingerprint(), source, first.source if first else None, bool(how.source.bands)),
+        _record(str(one.target), target.fingerprint(), target, first.target if first else None, bool(how.target.bands)),
     ]
-    samples = [(sides[0].fit(a), sides[1].fit(b)) for a, b in samples]
-    record = AreaRecord(
-        name=name,
-        source=sides[0],
-        target=sides[1],
-        grid=GridRecord.of(area.grid),
-        shift=_common_shift(samples) if options.register else None,
-    )
+    record, samples = _described(name, sides, samples, GridRecord.of(area.grid), options)
     return GridJob(record, places, area, options.tile, _look(samples, options) if labelled else None)
 
 
@@ -157,7 +147,7 @@ def _plan_folder(one: Inputs, out: Path, options: Options, journal: Journal, ope
         for row, pair in enumerate(folder.ids)
     ]
 
-    def read(place: Place) -> tuple[Raster, Raster]:
+    def read(place: Place) -> Pictures:
         pair = folders[str(place.split)].read(place.row)
         return pair.a, pair.b
 
@@ -165,26 +155,19 @@ def _plan_folder(one: Inputs, out: Path, options: Options, journal: Journal, ope
     if not samples:
         raise DatasetError(f"None of the pairs of {root} that were looked at can be read; give another folder.")
     digest = "".join(folder.fingerprint() for folder in folders.values())
-    first = _first(journal, name)
+    first, (a, b) = _first(journal, name), samples[0]
     sides = [
-        _measured(_record(one.source, digest, side[0], getattr(first, which, None), False), side)
-        for which, side in zip(("source", "target"), zip(*samples, strict=True), strict=True)
+        _record(one.source, digest, a, first.source if first else None, False),
+        _record(one.source, digest, b, first.target if first else None, False),
     ]
-    samples = [(sides[0].fit(a), sides[1].fit(b)) for a, b in samples]
-    b = samples[0][1]
-    shift = _common_shift(samples) if options.register else None
-    record = AreaRecord(name=name, source=sides[0], target=sides[1], grid=None, shift=shift)
-    look = _look(samples, options) if _may_have_labels(b.dtype.name, b.count) else None
+    record, samples = _described(name, sides, samples, None, options)
+    look = _look(samples, options) if _may_have_labels(samples[0][1]) else None
     return FolderJob(record, places, folders, look, bool(how.target.categorical))
 
 
 def _first(journal: Journal, name: str) -> AreaRecord | None:
     """The area that the others of a dataset follow; None for that one itself."""
     return next((area for area in journal.areas[:1] if area.name != name), None)
-
-
-def _side(path: str, source: Source, first: SideRecord | None, picked: bool) -> SideRecord:
-    return _record(path, source.fingerprint(), source, first, picked).model_copy(update={"licence": source.licence})
 
 
 def _record(path: str, fingerprint: str, side: Source | Raster, first: SideRecord | None, picked: bool) -> SideRecord:
@@ -203,27 +186,44 @@ def _record(path: str, fingerprint: str, side: Source | Raster, first: SideRecor
                 f"{known} says that its values have {units or first.units}, and {other} says nothing of the kind: "
                 "their stored values are mixed as they are."
             )
-    return SideRecord(path=path, fingerprint=fingerprint, bands=bands, dtype=np.dtype(side.dtype).name, units=units)
+    return SideRecord(
+        path=path,
+        fingerprint=fingerprint,
+        bands=bands,
+        dtype=np.dtype(side.dtype).name,
+        licence=getattr(side, "licence", None),
+        units=units,
+    )
 
 
-def _measured(side: SideRecord, samples: Sequence[Raster]) -> SideRecord:
-    """With the range of some tiles; what looks like undeclared nodata there is told."""
-    fitted = [side.fit(sample) for sample in samples]
-    suspects = Suspects()
-    for sample in samples:
-        suspects.add(sample.pixels[:, sample.mask])
-    tell_suspects(suspects.found(), side.path)
-    return side.model_copy(update={"range": value_range(fitted)})
+def _described(
+    name: str, sides: Sequence[SideRecord], samples: Sequence[Pictures], grid: GridRecord | None, options: Options
+) -> tuple[AreaRecord, list[Pictures]]:
+    """The record of an area, with the ranges of its sides and their shift, and samples with bands and units as there.
+
+    What looks like undeclared nodata in the samples is told.
+    """
+    measured = []
+    for number, side in enumerate(sides):
+        mine, suspects = [pair[number] for pair in samples], Suspects()
+        for sample in mine:
+            suspects.add(sample.pixels[:, sample.mask])
+        tell_suspects(suspects.found(), side.path)
+        measured.append(side.model_copy(update={"range": value_range([side.fit(sample) for sample in mine])}))
+    source, target = measured
+    fitted = [(source.fit(a), target.fit(b)) for a, b in samples]
+    shift = _common_shift(fitted) if options.register else None
+    return AreaRecord(name=name, source=source, target=target, grid=grid, shift=shift), fitted
 
 
-def _may_have_labels(dtype: str, bands: int) -> bool:
+def _may_have_labels(target: Source | Raster) -> bool:
     """Whether a target may be a picture of a map with text on it."""
-    return dtype == "uint8" and bands == 3
+    return np.dtype(target.dtype) == np.uint8 and len(target.bands) == 3
 
 
 def _sampled(
-    places: list[Place], read: Callable[[Place], tuple[Raster, Raster]], name: str, options: Options, tell: Progress
-) -> list[tuple[Raster, Raster]]:
+    places: list[Place], read: Callable[[Place], Pictures], name: str, options: Options, tell: Progress
+) -> list[Pictures]:
     """Both sides of some tiles, evenly over an area, in reading order."""
     chosen = np.unique(np.linspace(0, len(places) - 1, _SAMPLES).astype(int)).tolist()
     samples = []
@@ -234,11 +234,11 @@ def _sampled(
     return samples
 
 
-def _look(samples: list[tuple[Raster, Raster]], options: Options) -> MapLook:
+def _look(samples: list[Pictures], options: Options) -> MapLook:
     return MapLook(map_palette([target.pixels for _, target in samples]), options.clean_labels)
 
 
-def _common_shift(samples: list[tuple[Raster, Raster]]) -> tuple[float, float] | None:
+def _common_shift(samples: list[Pictures]) -> tuple[float, float] | None:
     """The part of the sides' shift, in pixels, that is the same all over; None where there is none to be found."""
     surfaces = [s for s in (correlation(source, target) for source, target in samples) if s is not None]
     # Pairs of a folder may differ in size, and small ones in how far a shift can be looked for.
@@ -250,7 +250,7 @@ def _common_shift(samples: list[tuple[Raster, Raster]]) -> tuple[float, float] |
 
 
 def _cut_area(job: Job, out: Path, options: Options, journal: Journal, tell: Progress) -> None:
-    """Cuts what is not cut yet: one strip is read while the tiles of the one before are judged and written."""
+    """Cuts what is not cut yet: one strip is read while the tiles of the one before are measured and written."""
     name = job.record.name
     rows = journal.rows(name)
     done = {row.id for row in rows}
@@ -275,14 +275,14 @@ def _cut_area(job: Job, out: Path, options: Options, journal: Journal, tell: Pro
             if strip is not None:
                 ahead.append(reader.submit(_load, job, strip, options.skip_bad))
 
-        def judged(part: Part | Cut) -> Cut:
+        def measured(part: Part | Cut) -> Cut:
             return cut(*part, job.record, out, options) if isinstance(part, Part) else part
 
         read_on()
         while ahead:
             parts = ahead.pop(0).result()
             read_on()
-            cuts = add_block_shifts(list(workers.map(judged, parts)))
+            cuts = add_block_shifts(list(workers.map(measured, parts)))
             journal.add_rows(name, cuts)
             finished += len(cuts)
             tell(f"cutting {name}", finished, total)
@@ -291,7 +291,7 @@ def _cut_area(job: Job, out: Path, options: Options, journal: Journal, tell: Pro
 
 
 def _load(job: Job, strip: list[Place], skip_bad: bool) -> list[Part | Cut]:
-    """The parts of a strip; in the place of those that cannot be read, if such are skipped, what became of them."""
+    """The parts of a strip; where unreadable ones are skipped, their results in their place."""
     try:
         return list(job.load(strip))
     except InputError as error:

@@ -1,4 +1,4 @@
-"""Cutting one tile: judged, and written unless it is left out."""
+"""Cutting one tile: measured, and written unless it is left out."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def side_by_side(source: Raster, target: Raster) -> bool:
 
 
 class Cut(NamedTuple):
-    """What became of a tile.
+    """Result of cutting a tile.
 
     Attributes:
         row: for the journal.
@@ -88,7 +88,7 @@ def cut(
 
 
 def _rounded(values: dict[str, Any]) -> dict[str, Any]:
-    """Measures to four decimals, which is what they are good for."""
+    """Measures rounded to four decimals."""
     return {name: round(value, 4) if isinstance(value, float) else value for name, value in values.items()}
 
 
@@ -148,7 +148,7 @@ def write_pair(place: Place, source: Raster, target: Raster, out: Path) -> None:
 
 
 def _unwanted(row: Row, options: Options) -> str | None:
-    """Why a judged pair is left out; None if it stays."""
+    """Reason to leave out a measured pair; None if it stays."""
     if row.nodata > options.max_nodata:
         return "nodata"
     limit = options.drop_blank
@@ -158,7 +158,7 @@ def _unwanted(row: Row, options: Options) -> str | None:
 
 
 def unread(place: Place, why: str) -> Cut:
-    """What becomes of a tile that could not be read and is skipped."""
+    """Result for a tile that cannot be read and is skipped."""
     measures = {name: 0 if name == "hash" else math.nan for name in MEASURE_NAMES}
     left_out = {**place.model_dump(), "split": None, "dropped": "unreadable", "note": why}
     return Cut(Row(**left_out, **measures, block_confidence=math.nan), None)

@@ -21,13 +21,15 @@ from terramorph.geo import Grid, project_shapes
 from terramorph.geo.period import cut_at_line
 from terramorph.pairs import warn_if_few
 from terramorph.pairs.manifest import FOOTPRINTS, SPLITS, AreaRecord, Manifest
-from terramorph.prepare.journal import Journal, Row
+from terramorph.prepare.journal import Journal, Place, Row
 from terramorph.prepare.measure import MEASURE_NAMES, near_duplicates
 from terramorph.prepare.options import Options
 from terramorph.prepare.plan import Tiles, tile_boxes
 
 _BLANK = 0.98
 """Share of one colour over which a tile resembles every other blank one, and is no duplicate of it."""
+
+_BLOCK = ("block_dx", "block_dy", "block_confidence")
 
 
 def finish(out: Path, journal: Journal, options: Options, tell: Callable[[str, int, int], None]) -> Manifest:
@@ -79,7 +81,7 @@ def finish(out: Path, journal: Journal, options: Options, tell: Callable[[str, i
 
 
 def _more(options: Options, placed: bool) -> str:
-    """What would give more pairs."""
+    """Advice on what gives more pairs."""
     if not placed:
         return "Some hundred are usual; put more of them into the folder."
     finer = "a finer `resolution`" if options.scale.zoom is None else f"`zoom` {options.scale.zoom + 1}"
@@ -100,7 +102,7 @@ _ADVICE = {
 
 
 def _nothing_kept(counts: Counter[str]) -> str:
-    """What is said where every tile was left out."""
+    """Message for a dataset in which every tile was left out."""
     reasons = ", ".join(f"{count} {name}" for name, count in counts.items())
     commonest = counts.most_common(1)[0][0].removeprefix("left out: ") if counts else ""
     return f"No pair was kept ({reasons}); {_ADVICE.get(commonest, 'look at what was left out')}."
@@ -153,30 +155,23 @@ def _write_footprints(out: Path, rows: list[Row], areas: Sequence[AreaRecord], t
 
 def _frame(area: AreaRecord, rows: list[Row], tile: int, common: str | None) -> geopandas.GeoDataFrame:
     """The table of one area, in the common CRS."""
-
-    def column(key: str) -> list[Any]:
-        return [getattr(row, key) for row in rows]
-
-    columns: dict[str, Any] = {key: column(key) for key in ("id", "area", "split", "dropped")}
-    columns |= {key: np.array(column(key), np.int32) for key in ("row", "col", "y", "x")}
-    for key in MEASURE_NAMES:
-        columns[key] = [f"{v:016x}" for v in column(key)] if key == "hash" else np.array(column(key), np.float64)
-    for key in ("block_dx", "block_dy", "block_confidence"):
-        columns[key] = np.array(column(key), np.float64)
-    columns["duplicates"] = pandas.array(column("duplicates"), dtype="Int32")
-    columns["note"] = column("note")
+    columns = [*Place.model_fields, *MEASURE_NAMES, *_BLOCK, "duplicates", "note"]
+    table = pandas.DataFrame([[getattr(row, key) for key in columns] for row in rows], columns=columns)
+    numbers = {key: np.float64 for key in (*MEASURE_NAMES, *_BLOCK) if key != "hash"}
+    table = table.astype({**dict.fromkeys(Tiles._fields, np.int32), **numbers, "duplicates": "Int32"})
+    table["hash"] = [f"{row.hash:016x}" for row in rows]
     grid = None if area.grid is None else area.grid.grid()
     metres = np.nan if grid is None or grid.ground_resolution is None else grid.ground_resolution
-    columns["dx_m"], columns["dy_m"] = columns["dx"] * metres, columns["dy"] * metres
+    table["dx_m"], table["dy_m"] = table["dx"] * metres, table["dy"] * metres
     if grid is None:
         geometry: Any = geopandas.GeoSeries([None] * len(rows), crs=common)
-        return geopandas.GeoDataFrame(columns, geometry=geometry, crs=common)
+        return geopandas.GeoDataFrame(table, geometry=geometry, crs=common)
     if not grid.is_georeferenced:
         grid = Grid(grid.height, grid.width, Affine.scale(1, -1), None)  # rows of a plain image run down
-    tiles = Tiles(*(columns[key] for key in ("row", "col", "y", "x")))
+    tiles = Tiles(*(table[key].to_numpy() for key in Tiles._fields))
     shapes = tile_boxes(grid, tiles, tile)
     if grid.crs is not None and common is not None:
         shapes = cut_at_line(project_shapes(shapes, grid.crs, CRS(common)), CRS(common))
     elif grid.crs is not None or common is not None:
         shapes = np.full(len(rows), None, dtype=object)
-    return geopandas.GeoDataFrame(columns, geometry=shapes, crs=common)
+    return geopandas.GeoDataFrame(table, geometry=shapes, crs=common)

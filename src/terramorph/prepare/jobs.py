@@ -46,7 +46,7 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class MapLook:
-    """What is done about text and icons on a target.
+    """Treatment of text and icons on a target.
 
     Attributes:
         palette: uint8 (K, 3), the flat colours of the map.
@@ -126,13 +126,13 @@ class GridJob:
 
 
 def _blocks(tiles: int) -> int:
-    """So many tiles or less, but at least one: whole blocks whose shift is told together, if one fits."""
+    """Number of tiles, at least one, rounded down to whole blocks whose shift is measured together if one fits."""
     return max(1, tiles - tiles % SHIFT_BLOCK if tiles >= SHIFT_BLOCK else tiles)
 
 
 @dataclass(frozen=True, eq=False)
 class FolderJob:
-    """Pairs that came as pairs; they keep their split and their size.
+    """Pairs of a folder that is paired already; they keep their split and their size.
 
     Attributes:
         record: what the journal knows of the area.

@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from terramorph.atomic import atomic, locked, make_folder
-from terramorph.documents import parse_json
+from terramorph.documents import flat, parse_json
 from terramorph.errors import DatasetError, StorageError
 from terramorph.geo import Grid
 from terramorph.pairs.manifest import AreaRecord
@@ -96,7 +96,7 @@ class Journal:
 
     Args:
         out: the dataset's folder; made if missing.
-        settings: plain data; must be what the dataset was begun with.
+        settings: plain data, see `Options.plain`; must be what the dataset was begun with.
 
     Raises:
         DatasetError: if the dataset was begun with other settings, or the folder holds something else.
@@ -110,14 +110,17 @@ class Journal:
         begun = self._json("settings.json")
         if not isinstance(begun, dict | None):
             raise self._damaged("settings.json", "it does not hold settings")
-        settings = parse_json(json.dumps(settings))
         if begun is None:
             self._save("settings.json", settings)
-        elif changed := _difference(_completed(begun), settings):
-            raise DatasetError(
-                f"{out} was begun with other settings ({changed}); give the same ones to go "
-                "on, or choose another folder."
-            )
+        else:
+            # Settings that there were not yet had their defaults.
+            was, now = flat(Options().plain()) | flat(begun), flat(settings)
+            for name in sorted({*was, *now}):
+                if was.get(name) != now.get(name):
+                    raise DatasetError(
+                        f"{out} was begun with other settings ({name}: {was.get(name)!r}, now {now.get(name)!r}); give "
+                        "the same ones to go on, or choose another folder."
+                    )
         try:
             self.areas: list[AreaRecord] = [AreaRecord.model_validate(a) for a in self._json("areas.json") or ()]
         except (ValidationError, TypeError) as error:
@@ -226,17 +229,6 @@ class Journal:
             )
 
 
-def _completed(begun: Any) -> Any:
-    """What a dataset was begun with, and the defaults of options that there were not yet."""
-    return _over(json.loads(json.dumps(Options().plain())), begun) if isinstance(begun, dict) else begun
-
-
-def _over(under: dict[str, Any], upper: dict[str, Any]) -> dict[str, Any]:
-    both = under.keys() & upper.keys()
-    within = {k: _over(under[k], upper[k]) for k in both if isinstance(under[k], dict) and isinstance(upper[k], dict)}
-    return {**under, **upper, **within}
-
-
 def held(out: Path) -> AbstractContextManager[None]:
     """Holds the dataset for this process.
 
@@ -245,18 +237,6 @@ def held(out: Path) -> AbstractContextManager[None]:
     """
     busy = DatasetError(f"Another process is preparing {out}; wait for it or choose another folder.")
     return locked(out / FOLDER / "lock", busy)
-
-
-def _difference(begun: dict[str, Any], now: dict[str, Any]) -> str:
-    """The first setting that differs: its name, what it was, what it is; "" for none. A missing one is None."""
-    for name in sorted({*begun, *now}):
-        was, is_now = begun.get(name), now.get(name)
-        if isinstance(was, dict) and isinstance(is_now, dict):
-            if inner := _difference(was, is_now):
-                return inner
-        elif was != is_now:
-            return f"{name}: {was!r}, now {is_now!r}"
-    return ""
 
 
 def _refuse_other_kind(first: AreaRecord, area: AreaRecord) -> None:

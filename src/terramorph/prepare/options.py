@@ -1,7 +1,8 @@
-"""What a preparation is asked for."""
+"""Options of a preparation."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,7 @@ class Opening:
 
 @dataclass(frozen=True)
 class Options:
-    """How pairs are cut, judged and divided.
+    """How pairs are cut, measured and divided.
 
     Attributes:
         tile: side of a pair's image in pixels.
@@ -119,14 +120,6 @@ class Options:
         return box(west, south, east if west < east else east + 360, north, "EPSG:4326")
 
     def plain(self) -> dict[str, Any]:
-        """Everything as plain data."""
-
-        def simple(value: Any) -> Any:
-            if isinstance(value, dict):
-                return {k: simple(v) for k, v in value.items()}
-            if isinstance(value, Path):
-                return str(value)
-            return list(value) if isinstance(value, tuple) else value
-
-        plain: dict[str, Any] = simple(asdict(self))
+        """Everything as plain data, as JSON gives it back."""
+        plain: dict[str, Any] = json.loads(json.dumps(asdict(self), default=str))
         return plain

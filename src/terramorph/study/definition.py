@@ -27,9 +27,10 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
+from terramorph.documents import flat
 from terramorph.errors import ConfigError, did_you_mean
 from terramorph.metrics import FROZEN, MAIN, METRICS, added_metrics
-from terramorph.study.run import flat, flat_settings
+from terramorph.study.run import flat_settings
 from terramorph.tables import Table, checked, read_toml
 from terramorph.training import TrainConfig, load_config
 

@@ -16,7 +16,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from terramorph.atomic import atomic
-from terramorph.documents import parse_json
+from terramorph.documents import flat, parse_json
 from terramorph.errors import BundleError, CheckpointError, ConfigError
 from terramorph.evaluation import evaluate
 from terramorph.header import read_header
@@ -251,14 +251,6 @@ def _train(out: Path, dataset: Path, config: TrainConfig, steps: int | None, how
 def flat_settings(config: TrainConfig) -> dict[str, Any]:
     """Every setting by its dotted key, as plain data."""
     return flat(config.model_dump(mode="json"))
-
-
-def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested tables by dotted keys."""
-    found: dict[str, Any] = {}
-    for name, value in values.items():
-        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return found
 
 
 def finished_steps(out: Path) -> int | None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from terramorph._version import __version__
 from terramorph.atomic import atomic
+from terramorph.documents import flat
 from terramorph.pairs.manifest import SPLITS, SideRecord
 from terramorph.prepare.page.figures import figures_of, findings, offsets_in_words
 from terramorph.prepare.page.footprints import Footprints, read_footprints
@@ -82,7 +83,7 @@ def inspect(dataset: str | Path, out: Path | None = None) -> Path:
         opened=[(f"{name}: {card['id']}", card["pictures"]) for name, card in opened if card is not None],
         colours=COLOURS,
         splits=SPLITS,
-        settings=_flat(found.manifest.settings),
+        settings=[(name, _text(value)) for name, value in flat(found.manifest.settings).items()],
         findings=findings(found, figures, unreadable),
         sides=_sides(found),
         maps=area_maps(found, _tips(found), marks),
@@ -135,18 +136,11 @@ def _cards(figures: dict[str, Any]) -> list[tuple[str, str, str]]:
     ]  # fmt: skip
 
 
-def _flat(settings: dict[str, Any], before: str = "") -> list[tuple[str, str]]:
-    """Nested settings as (name, text)."""
-    flat: list[tuple[str, str]] = []
-    for name, value in settings.items():
-        if isinstance(value, dict):
-            flat += _flat(value, f"{before}{name}.")
-        elif isinstance(value, list):
-            flat.append((before + name, ", ".join(str(v) for v in value)))
-        else:
-            plain = "–" if value is None else ("no", "yes")[value] if isinstance(value, bool) else str(value)
-            flat.append((before + name, plain))
-    return flat
+def _text(setting: Any) -> str:
+    """A setting as people read it."""
+    if isinstance(setting, list):
+        return ", ".join(str(v) for v in setting)
+    return "–" if setting is None else ("no", "yes")[setting] if isinstance(setting, bool) else str(setting)
 
 
 def _sides(found: Footprints) -> Table:

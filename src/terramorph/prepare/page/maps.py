@@ -29,7 +29,7 @@ _FOOT, _LARGEST_TILE = 44.0, 60.0
 
 
 class AreaMap(NamedTuple):
-    """What is drawn of an area: its name, how many tiles it has, and the tiles by split."""
+    """Map of an area: its name, number of tiles, and the tiles by split as SVG."""
 
     title: str
     tiles: int

@@ -63,7 +63,7 @@ def parts_of(table: Any) -> Any:
 
 
 def suspicion_of(parts: Any) -> Any:
-    """The sum of the parts, a Series (N)."""
+    """Sum of the parts, float64 Series (N)."""
     return sum(parts[name].fillna(0) for name in parts)
 
 
