@@ -14,6 +14,7 @@ from dataclasses import replace
 from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import cloudpickle
 import numpy as np
@@ -138,14 +139,14 @@ def test_a_window_that_hangs_is_done_by_another_worker(cluster: Cluster, model, 
         translator = model()
         predict = translator.predict
 
-        def once(rasters: list[Raster], sample: int = 0) -> np.ndarray:
+        def once(rasters: list[Raster], *how: Any) -> np.ndarray:
             try:
                 taken.touch(exist_ok=False)
             except FileExistsError:
-                return predict(rasters, sample)
+                return predict(rasters, *how)
             while not release.exists():
                 time.sleep(0.05)
-            return predict(rasters, sample)
+            return predict(rasters, *how)
 
         translator.predict = once  # type: ignore[method-assign]
         return translator

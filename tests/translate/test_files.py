@@ -212,9 +212,7 @@ def test_an_interrupted_folder_goes_on_without_overwriting(
         Model(make_bundle(gain=0.3)).translate_to(folder, out)
     seen: list[int] = []
     predict = model.predict
-    monkeypatch.setattr(
-        model, "predict", lambda rasters, sample=0: seen.append(len(rasters)) or predict(rasters, sample)
-    )
+    monkeypatch.setattr(model, "predict", lambda rasters, *how: seen.append(len(rasters)) or predict(rasters, *how))
     written = model.translate_to(folder, out)
     assert len(written) == 6
     assert sum(seen) <= 6 - len(finished)

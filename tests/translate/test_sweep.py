@@ -116,7 +116,7 @@ def test_empty_windows_cost_nothing(bundle: Bundle, ortho: Path, tmp_path: Path,
     seen = []
     translator = Model(bundle, precision="fp32")
     run = translator.predict
-    monkeypatch.setattr(translator, "predict", lambda r, s=0: seen.append(r[0].grid) or run(r, s))
+    monkeypatch.setattr(translator, "predict", lambda r, *how: seen.append(r[0].grid) or run(r, *how))
     corner = box(400000, 5799936, 400064, 5800000, UTM)
     options = {"window": 128, "overlap": 32, "area": corner}
     translator.translate_to(ortho, tmp_path / "map.tif", **options)
@@ -152,7 +152,7 @@ def test_kill_and_go_on_gives_the_same_pixels(bundle: Bundle, ortho: Path, tmp_p
         assert not target.exists()
     seen = []
     run = translator.predict
-    monkeypatch.setattr(translator, "predict", lambda r, s=0: seen.append(r[0].grid) or run(r, s))
+    monkeypatch.setattr(translator, "predict", lambda r, *how: seen.append(r[0].grid) or run(r, *how))
     translator.translate_to(ortho, target, window=128, overlap=32)
     assert not seen  # all was done before the last kills
     assert np.array_equal(made(target).pixels, made(tmp_path / "whole.tif").pixels)
