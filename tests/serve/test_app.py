@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import shutil
 import signal
 import socket
@@ -14,7 +15,8 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from types import SimpleNamespace
+from urllib.parse import unquote, urljoin, urlsplit
 
 import numpy as np
 import pytest
@@ -165,6 +167,46 @@ def test_links_do_not_repeat_a_host_that_a_client_makes_up(client: Client, setti
             assert connection.getresponse().status == 200
         links = client.get("/layers/town.json").data
         assert b"maps.example" not in links
+
+
+@pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is not here")
+def test_behind_nginx(settings: Callable[..., Settings], tmp_path: Path) -> None:
+    """As docs/serve.md sets it up: the page, all that it loads, tiles and links of documents."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as free:
+        port = free.getsockname()[1]
+    public = f"http://127.0.0.1:{port}/maps"
+    documented = Path(__file__).parents[2] / "docs" / "serve.md"
+    (location,) = re.findall(
+        r"^    location /maps/ \{\n.*?^    \}\n", documented.read_text("utf-8"), re.DOTALL | re.MULTILINE
+    )
+    with serving(settings(root_path="/maps", public_url=public)) as behind:
+        location = location.replace("8765", str(behind.server.socket.getsockname()[1]))
+        (tmp_path / "nginx.conf").write_text(
+            f"daemon off; pid {tmp_path}/pid; error_log stderr; events {{}} "
+            f"http {{ access_log off; client_body_temp_path {tmp_path}/body; proxy_temp_path {tmp_path}/proxy; "
+            f"server {{ listen 127.0.0.1:{port};\n{location} }} }}"
+        )
+        line = ["nginx", "-p", str(tmp_path), "-c", str(tmp_path / "nginx.conf")]
+        with subprocess.Popen(line, stderr=subprocess.PIPE) as nginx:
+            try:
+                outside = Client(SimpleNamespace(address=f"{public}/"), None)
+                urllib3.request("GET", f"{public}/healthz", retries=urllib3.Retry(20, backoff_factor=0.02), timeout=60)
+                tile = a_tile(behind)
+                links = re.findall(r'(?:src|href)="(?!data:)([^"#]+)"', outside.get("/").data.decode())
+                assert len(links) > 2
+                tiles = [layer_of(outside)["views"][1]["tiles"], outside.json("/layers/town.json")["tiles"][0]]
+                for name, number in zip("zxy", tile, strict=True):
+                    tiles = [one.replace(f"{{{name}}}", str(number)) for one in tiles]
+                for link in (*links, *tiles):
+                    address = urljoin(f"{public}/", link)
+                    answer = outside.get(address.removeprefix(public))
+                    assert answer.status == 200, address
+                assert answer.data == behind.tile("output", *tile).data
+                with rasterio.open(f"WMTS:{public}/wmts/1.0.0/WMTSCapabilities.xml,layer=town") as dataset:
+                    assert dataset.read(1, out_shape=(64, 64)).any()
+                assert f"{public}/t/town/" in unquote(outside.get("/qgis.qlr").data.decode())
+            finally:
+                nginx.terminate()
 
 
 def test_every_answer_forbids_what_the_page_does_not_need(client: Client) -> None:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -253,12 +257,43 @@ def test_a_large_export_says_what_to_run(settings: Callable[..., Settings]) -> N
 
 
 def test_servers_share_a_folder(settings: Callable[..., Settings], batch: dict[Tile, bytes], tmp_path: Path) -> None:
-    numbers = [number for number in batch if number[0] == max(batch)[0]][:6]
-    with serving(settings(cache=tmp_path)) as first:
-        bodies = [first.tile("output", *number).data for number in numbers]
-    with serving(settings(cache=tmp_path)) as second:
-        assert [second.tile("output", *number).data for number in numbers] == bodies
-        assert second.json("/status")["computed"] == 0
+    """Two processes predict each window once, and one that is killed leaves nothing that is not whole."""
+    shared = settings(cache=tmp_path / "cache", window=192)
+    (layer,) = shared.layers
+    lines = [f'port = 0\nwindow = 192\ncache = "{shared.cache}"\n[[layers]]']
+    lines += [f'{key} = "{getattr(layer, key)}"' for key in ("name", "model", "source", "truth")]
+    (tmp_path / "serve.toml").write_text("\n".join(lines), encoding="utf-8")
+    words = ["-c", "from terramorph.cli.app import main; main()", "serve", str(tmp_path / "serve.toml")]
+    fine = [number for number in batch if number[0] == max(batch)[0]]
+    left = [(z, x, y) for z, x, y in fine if x <= np.median([x for _, x, _ in fine])]
+    rest = [(z + 1, 2 * x + i, 2 * y) for z, x, y in sorted(set(fine) - set(left)) for i in (0, 1)]
+    with (
+        subprocess.Popen([sys.executable, *words], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process,
+        serving(shared) as own,
+        ThreadPoolExecutor(8) as pool,
+    ):
+        try:
+            assert process.stdout is not None
+            other = Client(SimpleNamespace(address=process.stdout.readline().split()[-1].decode()), None)
+            tiles = [left[number // 2 % len(left)] for number in range(500)]
+            bodies = pool.map(lambda one, tile: one.tile("output", *tile).data, [own, other] * 250, tiles)
+            assert len(set(zip(tiles, bodies, strict=True))) == len(left)
+            predicted = own.json("/status")["windows"], other.json("/status")["windows"]
+            distinct = sum(path.read_bytes().startswith(b"\x93NUMPY") for path in (tmp_path / "cache").glob("*/[!.]*"))
+            assert distinct > 5
+            assert distinct <= sum(predicted) <= 1.05 * distinct
+            asked = [pool.submit(other.tile, "output", *tile) for tile in rest]
+            time.sleep(0.05)
+        finally:
+            process.kill()
+        assert any(one.exception() for one in asked)  # it was not through
+        for path in (tmp_path / "cache").glob("*/[!.]*"):
+            data = path.read_bytes()
+            if data.startswith(b"\x93NUMPY"):
+                np.load(io.BytesIO(data))
+            elif data:
+                pixels(data)
+        assert {own.tile("output", *tile).status for tile in rest} <= {200, 204}  # no lock was left
 
 
 def test_write_tiles_of_the_lazy_source_is_the_batch(

@@ -1,22 +1,29 @@
-"""Caches bounded in bytes: one in memory, and one in a folder that several servers may share."""
+"""Caches bounded in bytes: one in memory, and one in a folder that several servers may share; and predicted windows."""
 
 from __future__ import annotations
 
 import hashlib
+import io
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from cachetools import LRUCache
+from filelock import FileLock, Timeout
 
 from terramorph.atomic import atomic, make_folder
 from terramorph.errors import StorageError
+from terramorph.translate.tiled import Part
 
 _ENTRY = 256
 """Bytes that an entry in memory takes besides its value: empty tiles are bounded too."""
 _SWEEP = 256
 """Files written between two looks at the size of the folder."""
+_PATIENCE = 60.0
+"""Seconds to wait for what another server makes before it is made here too."""
 _KEEP = 0.9
 """Share of its bound that a folder has after a sweep."""
 
@@ -102,6 +109,24 @@ class FolderCache:
         if due:
             self._sweep()
 
+    def once(self, key: str, make: Callable[[], bytes]) -> bytes:
+        """The value; what is missing is made by one of the servers, and the others wait for it."""
+        value = self.get(key)
+        if value is not None:
+            return value
+        # Few locks for all keys, as lock files cannot be removed; the system lets go of those of a process that ends.
+        lock = FileLock(self._folder / f".{self._path(key).parent.name}.lock")
+        with suppress(OSError, NotImplementedError, Timeout):
+            lock.acquire(timeout=_PATIENCE, poll_interval=0.02)
+        try:
+            value = self.get(key) if lock.is_locked else None
+            if value is None:
+                value = make()
+                self.put(key, value)
+            return value
+        finally:
+            lock.release()
+
     def _path(self, key: str) -> Path:
         name = hashlib.blake2b(key.encode(), digest_size=16).hexdigest()
         return self._folder / name[:2] / name[2:]
@@ -121,3 +146,39 @@ class FolderCache:
             total -= size
             if total <= _KEEP * self._most:
                 return
+
+
+class Windows:
+    """Predicted windows: counted and, with a folder, predicted by one of the servers that share it.
+
+    Attributes:
+        predicted: how many were predicted here.
+
+    Args:
+        folder: where they are kept; None: nowhere.
+    """
+
+    def __init__(self, folder: FolderCache | None) -> None:
+        self.predicted, self._folder = 0, folder
+
+    def get(self, key: str | None, predict: Callable[[], Part | None]) -> Part | None:
+        """A window.
+
+        Args:
+            key: of all that decides its pixels; None: it is not kept.
+            predict: makes it, of one draw.
+        """
+
+        def predicted() -> Part | None:
+            self.predicted += 1
+            return predict()
+
+        def encoded() -> bytes:
+            part, file = predicted(), io.BytesIO()
+            np.save(file, np.empty(0) if part is None else part.pixels, allow_pickle=False)
+            return file.getvalue()
+
+        if self._folder is None or key is None:
+            return predicted()
+        pixels = np.load(io.BytesIO(self._folder.once(key, encoded)), allow_pickle=False)
+        return Part(pixels) if pixels.size else None

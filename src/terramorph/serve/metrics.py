@@ -40,6 +40,9 @@ class Metrics(Collector):  # type: ignore[misc]
             for outcome in ("computed", "joined", "dropped"):
                 jobs.add_metric([name, outcome], getattr(queue, outcome))
         yield jobs
+        windows = CounterMetricFamily("terramorph_windows", "Windows that the models predicted here")
+        windows.add_metric([], tiles.windows.predicted)
+        yield windows
         seconds = GaugeMetricFamily("terramorph_queue_seconds", "Seconds of queued work that the model has")
         seconds.add_metric([], tiles.computing.seconds)
         yield seconds

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,12 @@ from terramorph.errors import BundleError, InputError
 from terramorph.header import find_bundle
 from terramorph.raster import ReadOptions, Source
 from terramorph.raster.mosaic import MosaicSource
+from terramorph.serve.cache import FolderCache, Windows
 from terramorph.serve.layers import Layer
 from terramorph.serve.settings import LayerSettings, Settings
 from terramorph.sources import open_source
 from terramorph.translate import Model, load
+from terramorph.translate.tiled import Part
 
 _MB = 1_000_000
 UPLOADS = 8
@@ -29,6 +31,10 @@ _END = 1 << 16
 class Opener:
     """Opens layers, and knows when their files have changed. A model that several layers name is loaded once.
 
+    Attributes:
+        folder: of tiles and windows, shared with other servers; None for none.
+        windows: of all outputs.
+
     Args:
         settings: of the server.
         models: those that are loaded already, by what the settings call them; they do not change.
@@ -38,6 +44,8 @@ class Opener:
         self._settings, self._given = settings, dict(models or {})
         self._loaded: dict[str, tuple[str, Model]] = {}
         self._bundles: dict[str, str] = {}
+        self.folder = FolderCache(settings.cache, settings.cache_mb * _MB) if settings.cache is not None else None
+        self.windows = Windows(self.folder)
 
     def state(self, one: LayerSettings) -> str:
         """What tells whether a layer is to be opened again; it changes with the files behind it."""
@@ -64,14 +72,20 @@ class Opener:
                 raise InputError(f"{side.name} has no CRS, so nobody knows where its tiles lie; georeference it.")
         memory = self._settings.window_cache_mb * _MB // (UPLOADS if upload else len(self._settings.layers))
         how: dict[str, Any] = {"resolution": one.resolution, "window": self._settings.window, "memory": memory}
-        output = model.lazy(source, **how)
+        identity: str  # known once the grid of the output is
+
+        def kept(number: int, predict: Callable[[], Part | None]) -> Part | None:
+            return self.windows.get(None if upload else f"{identity} window {number}", predict)
+
+        output = model.lazy(source, kept=kept, **how)
         map_made = header.direction == "AtoB" and header.target.count == 3 and header.target.dtype == "uint8"
         decides = [__version__, model.digest, model.backend.name, model.mode, self._settings.window, output.grid, style]
         decides += [_identity(one.source, source), _identity(one.truth, truth)]
+        identity = hashlib.blake2b(repr(decides).encode(), digest_size=8).hexdigest()
         return Layer(
             name=one.name,
             title=one.title or one.name,
-            identity=hashlib.blake2b(repr(decides).encode(), digest_size=8).hexdigest(),
+            identity=identity,
             source=source,
             output=output,
             truth=truth,

@@ -13,7 +13,7 @@ from typing import Any
 from terramorph.errors import TerramorphError
 from terramorph.geo import Grid
 from terramorph.redaction import redact_text
-from terramorph.serve.cache import FolderCache, MemoryCache
+from terramorph.serve.cache import MemoryCache
 from terramorph.serve.layers import Layer, View
 from terramorph.serve.opening import Opener
 from terramorph.serve.pictures import encode
@@ -45,6 +45,7 @@ class TileServer:
         faults: sentences about layers whose files have changed to what cannot be opened, by name.
         computing, reading: the queues of what the model makes, and of what is only read.
         memory: encoded tiles.
+        windows: those that the models predict.
         uploads: layers that clients have sent.
 
     Args:
@@ -66,8 +67,9 @@ class TileServer:
         self.computing: Queue[Any] = Queue(settings.max_wait)
         self.reading: Queue[Any] = Queue(settings.max_wait)
         self.memory = MemoryCache(settings.tile_cache_mb * _MB)
-        self._folder = FolderCache(settings.cache, settings.cache_mb * _MB) if settings.cache is not None else None
+        self._folder = opener.folder
         self._probed: set[str] = set()
+        self.windows = opener.windows
         self.uploads = Uploads(settings, opener)
 
     def start(self) -> None:
@@ -166,6 +168,7 @@ class TileServer:
             "computed": self.computing.computed,
             "joined": self.computing.joined,
             "dropped": self.computing.dropped,
+            "windows": self.windows.predicted,
             "queue_seconds": round(self.computing.seconds, 2),
         }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from threading import Condition
 from typing import Any
@@ -23,6 +24,9 @@ from terramorph.translate.tiled import Part, Tiled
 MEMORY = 2**28
 """Bytes of predicted windows that are kept: some 45 Mpx of a map in colours."""
 
+Keep = Callable[[int, Callable[[], Part | None]], Part | None]
+"""Gives a window by its number: one that is kept elsewhere, or what is predicted now."""
+
 MAX_READ = 2**26
 """Pixels of the translation behind one read."""
 
@@ -41,14 +45,20 @@ class LazySource(Source):
         source: what is translated.
         memory: bytes of predicted windows that are kept.
         opened: what is left when this one is closed.
+        kept: asked for windows that are not in memory; None: they are predicted.
     """
 
     sequential = False
 
     def __init__(
-        self, tiled: Tiled, source: Source, memory: int = MEMORY, opened: AbstractContextManager[Any] | None = None
+        self,
+        tiled: Tiled,
+        source: Source,
+        memory: int = MEMORY,
+        opened: AbstractContextManager[Any] | None = None,
+        kept: Keep | None = None,
     ) -> None:
-        self._tiled, self._source, self._opened = tiled, source, opened or nullcontext()
+        self._tiled, self._source, self._opened, self._kept = tiled, source, opened or nullcontext(), kept
         held = LRUCache(memory, getsizeof=_bytes)
         # The first that asks predicts a window, and the others wait for it.
         self._window: Any = cached(held, key=lambda window: window.number, condition=Condition())(self._predict)
@@ -97,8 +107,11 @@ class LazySource(Source):
         return None if part is None else part.pixels
 
     def _predict(self, window: Window) -> Part | None:
-        (raster,) = self._tiled.read(self._source, (window,))
-        return self._tiled.predict(raster, window)
+        def predicted() -> Part | None:
+            (raster,) = self._tiled.read(self._source, (window,))
+            return self._tiled.predict(raster, window)
+
+        return predicted() if self._kept is None else self._kept(window.number, predicted)
 
 
 def _bytes(part: Part | None) -> int:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from terramorph.raster import Source
     from terramorph.translate.engine import Engine, Stages
-    from terramorph.translate.lazy import LazySource
+    from terramorph.translate.lazy import Keep, LazySource
     from terramorph.translate.outputs import Kind, Progress, Written
 
 
@@ -214,6 +214,7 @@ class Model(Predictor):
         window: int | None = None,
         overlap: int | None = None,
         memory: int = 2**28,
+        kept: Keep | None = None,
         **opening: Any,
     ) -> LazySource:
         """The raster that `translate_to` would write, as a `Source`: a window is predicted when it is first read.
@@ -225,6 +226,7 @@ class Model(Predictor):
             source: what `translate` takes; it is closed with the result if it was opened here.
             resolution, area, window, overlap, opening: see `translate`.
             memory: bytes of predicted windows that are kept.
+            kept: asked for those that are not there, by number, with what predicts one; default: they are predicted.
 
         Raises:
             InputError: if bands, dtype or ground resolution do not fit the bundle.
@@ -235,7 +237,7 @@ class Model(Predictor):
         with ExitStack() as stack:
             seen = stack.enter_context(opened(self, source, area, opening))
             tiled = plan(self, seen, resolution=resolution, window=window, overlap=overlap)
-            return LazySource(tiled, seen, memory, stack.pop_all())
+            return LazySource(tiled, seen, memory, stack.pop_all(), kept)
 
 
 def load(
