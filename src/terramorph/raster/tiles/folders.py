@@ -80,7 +80,7 @@ class FolderTiles(TileReader):
             layout = "tms"
         told = layout is None
         self.layout, self._paths = _recognise(self._folder, listed, layout)
-        self._bounds = metadata.get("bounds")
+        self.bounds = metadata.get("bounds")
         if told and self.layout == "xyz":
             self._find_north()
         self.zooms = tuple(sorted(self._paths))
@@ -99,11 +99,6 @@ class FolderTiles(TileReader):
                 zoom: {(x, (1 << zoom) - 1 - y): path for (x, y), path in paths.items()}
                 for zoom, paths in self._paths.items()
             }
-
-    @property
-    def bounds(self) -> object:
-        """As the metadata has them."""
-        return self._bounds
 
     def parents(self, zoom: int, coarser: int) -> int:
         """Number of tiles of a coarser zoom that lie over tiles of a zoom."""

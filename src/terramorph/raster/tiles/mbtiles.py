@@ -53,6 +53,7 @@ class MBTiles(TileReader):
         except BaseException:
             self.close()
             raise
+        self.bounds = self.metadata.get("bounds")
         self.licence = plain_text(self.metadata.get("attribution") or self.metadata.get("license"))
         try:
             self.about = parse_json_object(self.metadata.get("json") or "{}")
@@ -68,11 +69,6 @@ class MBTiles(TileReader):
             data = b""
         said = self.metadata.get("format", "").lower() in ("pbf", "mvt")
         return not is_picture(data) and (said or looks_like_vectors(data))
-
-    @property
-    def bounds(self) -> str | None:
-        """West, south, east, north in degrees, as the metadata has them."""
-        return self.metadata.get("bounds")
 
     def _open(self) -> dict[str, str]:
         """Looks for everything that reading relies on; the metadata."""

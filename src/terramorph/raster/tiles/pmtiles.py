@@ -64,6 +64,7 @@ class PMTiles(TileReader):
             nor MVT.
     """
 
+    bounds: tuple[float, ...]
     stated_in = "the header"
 
     def __init__(self, path: str | Path | Remote) -> None:
@@ -73,6 +74,8 @@ class PMTiles(TileReader):
         with self._errors():
             self._bytes: Callable[[int, int], bytes] | None = _ranges(self._path)
             self.header: dict[str, Any] = deserialize_header(self._get(0, 127))
+            ends = ("min_lon", "min_lat", "max_lon", "max_lat")
+            self.bounds = tuple(self.header[f"{end}_e7"] / 1e7 for end in ends)
             self.about = self._metadata()
             self._check()
             self._listed = self._list() if self.header["leaf_directory_length"] <= _SCANNED else None
@@ -83,11 +86,6 @@ class PMTiles(TileReader):
         if not self.zooms:
             raise RasterError(f"{self.name} holds no tiles; give another file.")
         self.licence = plain_text(self.about.get("attribution") or self.about.get("license"))
-
-    @property
-    def bounds(self) -> tuple[float, ...]:
-        """West, south, east, north in degrees, as the header has them."""
-        return tuple(self.header[f"{key}_e7"] / 1e7 for key in ("min_lon", "min_lat", "max_lon", "max_lat"))
 
     @property
     def vectors(self) -> bool:

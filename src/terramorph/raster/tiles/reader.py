@@ -36,19 +36,16 @@ class TileReader(Closing, ABC):
         licence: What is known of the terms of use, or None.
         zooms: The zooms that there are tiles of, ascending; at least one.
         counts: Number of tiles by zoom; empty where it is not known.
-        stated_in: What of it states the bounds, for messages.
+        bounds: West, south, east, north in degrees as it states them, as numbers or as text; None where it does not.
+        stated_in: What of it states them, for messages.
     """
 
     name: str
     licence: str | None = None
     zooms: tuple[int, ...]
     counts: Mapping[int, int] = MappingProxyType({})
+    bounds: object = None
     stated_in = "the metadata"
-
-    @property
-    def bounds(self) -> object:
-        """West, south, east, north in degrees as it states them, as numbers or as text; None where it does not."""
-        return None
 
     @property
     def vectors(self) -> bool:

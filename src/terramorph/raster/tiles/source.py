@@ -56,6 +56,8 @@ class TileSource(Source):
             reader is closed then.
     """
 
+    grid: Grid
+
     def __init__(
         self,
         reader: TileReader,
@@ -90,9 +92,8 @@ class TileSource(Source):
         except BaseException:
             reader.close()
             raise
-        self._grid = pixel_grid(self.zoom, self._box, self.tile_size, self._crs)
-        self.grid = self._grid
-        self.extent = box(*self._grid.bounds, crs=self._crs)
+        self.grid = pixel_grid(self.zoom, self._box, self.tile_size, self._crs)
+        self.extent = box(*self.grid.bounds, crs=self._crs)
 
     def read(self, grid: Grid) -> Raster:
         """The pixels on a grid; see `Source.read`.
@@ -100,11 +101,11 @@ class TileSource(Source):
         Raises:
             RasterError: If the grid has no CRS, or a tile is damaged, of another size, or cannot be had.
         """
-        offset = window_offset(self._grid, grid)
+        offset = window_offset(self.grid, grid)
         if offset is not None:
             y, x = offset[0] + self._box.top * self.tile_size, offset[1] + self._box.left * self.tile_size
             return self._window(self.zoom, 1, y, x, grid)
-        place = footprint(self._grid, grid)
+        place = footprint(self.grid, grid)
         if place is None:
             return self._nothing(grid)
         halvings = math.floor(math.log2(max(min(place.step_x, place.step_y), 1)) + 1e-6)
@@ -120,7 +121,7 @@ class TileSource(Source):
             return self._nothing(grid)
         reach = kernel_reach(place)
         # Pixels outside the tiles there are would only be masked ones: they need not be made.
-        held = footprint(world, self._grid)
+        held = footprint(world, self.grid)
         assert held is not None
         left = math.floor(max(place.left - reach, held.left - reach))
         top = math.floor(max(place.top - reach, held.top - reach))
