@@ -59,7 +59,7 @@ class LazySource(Source):
         kept: Keep | None = None,
     ) -> None:
         self._tiled, self._source, self._opened, self._kept = tiled, source, opened or nullcontext(), kept
-        held = LRUCache(memory, getsizeof=_bytes)
+        held: LRUCache[int, Part | None] = LRUCache(memory, getsizeof=_bytes)
         # The first that asks predicts a window, and the others wait for it.
         self._window: Any = cached(held, key=lambda window: window.number, condition=Condition())(self._predict)
         self.name, self.licence = source.name, source.licence
