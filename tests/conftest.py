@@ -6,18 +6,15 @@ import multiprocessing
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-import torch
-
-from terramorph.metrics import BACKBONE_FILE, HEADS_FILE, Lpips
-from terramorph.processor import native_bf16
-from terramorph.town import Town, make_town, write_town_pairs
-from terramorph.training import TrainConfig, load_config
-from terramorph.translate import tuning
 
 from . import processes
+
+if TYPE_CHECKING:  # the process that hands out tests reads this file, and begins sooner without torch
+    from terramorph.town import Town
+    from terramorph.training import TrainConfig
 
 TINY = {
     "batch_size": 2,
@@ -33,12 +30,10 @@ TINY = {
 """Settings of a model that trains in a moment."""
 
 
-needs_bf16 = pytest.mark.skipif(not native_bf16("cpu"), reason="bf16 is emulated on this processor")
-"""For tests of bf16 where there is nothing to learn from emulating it."""
-
-
 def make_tiny(**changes: Any) -> TrainConfig:
     """The preset pix2pix made tiny; changes are given with __ for the dot of a key."""
+    from terramorph.training import load_config
+
     return load_config("pix2pix", {**TINY, **{key.replace("__", "."): value for key, value in changes.items()}})
 
 
@@ -52,7 +47,7 @@ def tiny_settings(**changes: Any) -> list[str]:
 def _notes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What is measured in the suite stays out of the notes of whoever runs it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tuning, "TUNED", tmp_path_factory.mktemp("notes") / "tuned.json")
+        patch.setattr("terramorph.translate.tuning.TUNED", tmp_path_factory.mktemp("notes") / "tuned.json")
         yield
 
 
@@ -70,6 +65,8 @@ def _copies() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _threads() -> Iterator[None]:
     """Commands choose a number of threads for their process; the next test begins with the machine's own again."""
+    import torch
+
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
@@ -78,12 +75,16 @@ def _threads() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def small_town() -> Town:
     """A town of 512 x 512 px at 1 m/px."""
+    from terramorph.town import make_town
+
     return make_town(size_px=512, seed=0)
 
 
 @pytest.fixture(scope="session")
 def town_pairs(small_town: Town, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A classic folder: train/ with 12 and val/ with 4 PNG pairs of 256 x 128 px, aerial left, map right."""
+    from terramorph.town import write_town_pairs
+
     folder = tmp_path_factory.mktemp("town_pairs")
     write_town_pairs(small_town, folder, tile=128)
     return folder
@@ -98,6 +99,10 @@ def tiny() -> Callable[..., TrainConfig]:
 @pytest.fixture(scope="session")
 def feature_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the SqueezeNet and LPIPS weights that `--weights` takes, of random numbers."""
+    import torch
+
+    from terramorph.metrics import BACKBONE_FILE, HEADS_FILE, Lpips
+
     folder = tmp_path_factory.mktemp("feature_weights")
     generator = torch.Generator().manual_seed(0)
     state = Lpips().layers.state_dict()

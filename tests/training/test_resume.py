@@ -21,7 +21,7 @@ from terramorph.training import resume, train
 from terramorph.training.pix2pix import Pix2Pix
 from terramorph.training.state import read_position
 
-from ..conftest import needs_bf16
+from ..bf16 import needs_bf16
 from ..processes import start_python
 from .conftest import Tiny, losses_of, same_weights
 

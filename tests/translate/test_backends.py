@@ -23,7 +23,7 @@ from terramorph.translate.backends import openvino as openvino_backend
 from terramorph.translate.bench import Way, measure, ways_of_bundle, ways_of_exported
 from terramorph.translate.tuning import Tuning, best_form, notes_of_this_machine, remember, remembered
 
-from ..conftest import needs_bf16
+from ..bf16 import needs_bf16
 from .conftest import make_bundle
 
 

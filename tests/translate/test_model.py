@@ -24,7 +24,7 @@ from terramorph.pixels import image_to_unit, unit_to_image
 from terramorph.raster import Raster, write_image
 from terramorph.translate import Model, plan
 
-from ..conftest import needs_bf16
+from ..bf16 import needs_bf16
 from .conftest import RGB, make_bundle
 
 Picture = Callable[..., NDArray[np.uint8]]
