@@ -53,7 +53,14 @@ def tune(
 ) -> TuneResult:
     """Begin a study, or go on with it; several processes and machines may do so at once.
 
-        result = terramorph.tune("data/maps", "studies/maps", options=StudyOptions(objectives=("miou",), budget=7200))
+        >>> import terramorph
+        >>> from terramorph.study import StudyOptions
+        >>> from terramorph.training import load_config
+        >>> small = {"generator.network": "unet64", "generator.width": 4, "discriminator.width": 4, "recalibrate": 2}
+        >>> preset = load_config("pix2pix", {**small, "data.load_size": 64, "data.crop_size": 64})
+        >>> found = terramorph.tune("town", "study", preset, StudyOptions(trials=1, images=8, rungs=1))
+        >>> found.best.number, found.plan.objectives, found.finished
+        (0, ('miou',), True)
 
     Args:
         dataset: folder of pairs with a train split, and val or test or both.
