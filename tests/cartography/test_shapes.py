@@ -18,7 +18,6 @@ from terramorph.cartography import (
     load_style,
     paths,
     render,
-    render_shapes,
 )
 from terramorph.geo import Grid
 
@@ -49,7 +48,7 @@ def test_odd_geometries_are_drawn_or_counted():
     shapes = Shapes.from_geometries(geometries, np.full(6, KINDS.index("park")), np.full(6, np.nan))
     assert (len(shapes), shapes.skipped) == (3, 3)
     grid = Grid(64, 64, Affine(1, 0, 0, 0, -1, 64))
-    assert is_park(render_shapes(shapes, grid, classic(), antialias=False)).sum() == pytest.approx(200 + 200, abs=20)
+    assert is_park(render(shapes, grid, classic(), antialias=False)).sum() == pytest.approx(200 + 200, abs=20)
 
 
 def test_what_is_not_finite_is_left_out_alone_and_counted():
@@ -58,7 +57,7 @@ def test_what_is_not_finite_is_left_out_alone_and_counted():
     xy[0] = np.inf
     moved = shapes.moved(xy)
     assert (len(moved), moved.skipped) == (1, 1)
-    assert is_park(render_shapes(moved, GRID, classic())).sum() == 100
+    assert is_park(render(moved, GRID, classic())).sum() == 100
 
 
 def test_taking_and_joining_keep_rows_whole():
@@ -77,8 +76,8 @@ def test_windows_of_a_map_are_the_map():
     features += [Feature(LineString(rng.random((4, 2)) * 64 + (500_000, 4_000_000)), "road") for _ in range(10)]
     shapes = Shapes.from_features(features)
     for style in (classic(), load_style("osm")):
-        whole = render_shapes(shapes, GRID, style).pixels.astype(int)
-        part = render_shapes(shapes, GRID.crop(16, 24, 32, 32), style).pixels
+        whole = render(shapes, GRID, style).pixels.astype(int)
+        part = render(shapes, GRID.crop(16, 24, 32, 32), style).pixels
         difference = np.abs(whole[:, 16:48, 24:56] - part)
         assert difference.max() <= 40
         assert (difference > 8).mean() < 0.01

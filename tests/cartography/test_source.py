@@ -297,8 +297,6 @@ def test_one_kind_tables_and_what_has_no_kind(tmp_path):
         VectorSource(path, classic(), kind="buildings")
     with pytest.raises(RasterError, match="one of them"):
         VectorSource(path, classic(), kind="building", table="osm")
-    with pytest.raises(RasterError, match="no layer 'other'"):
-        VectorSource(path, classic(), kind="building", layer="other")
     named = tmp_path / "named.gpkg"
     polygons()[["geometry"]].to_file(named, layer="Building_Footprints")
     assert VectorSource(named, classic()).table.name == "plain"

@@ -15,7 +15,7 @@ from terramorph.cartography.palette import (
     classify,
     measure_palette,
 )
-from terramorph.cartography.render import render, render_shapes
+from terramorph.cartography.render import render
 from terramorph.cartography.shapes import Feature, Shapes
 from terramorph.cartography.source import VectorSource
 from terramorph.cartography.style import Style, StyleRule, classic, load_style, palette_of
@@ -46,5 +46,4 @@ __all__ = [
     "palette_of",
     "read_polygons",
     "render",
-    "render_shapes",
 ]

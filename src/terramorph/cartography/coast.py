@@ -46,10 +46,6 @@ class Coast:
         ]
         self._tree = shapely.STRtree(pieces)
 
-    def __len__(self) -> int:
-        """Number of pieces of coastline."""
-        return len(self._tree)
-
     def sea(self, box: Box) -> tuple[list[Any], list[Any]]:
         """The sea in a box.
 

@@ -116,7 +116,7 @@ def library_errors(path: Path) -> AbstractContextManager[None]:
     return raised_as(damaged, *LIBRARY_ERRORS)
 
 
-def open_layers(path: Path, only: str | None = None) -> list[Layer]:
+def open_layers(path: Path) -> list[Layer]:
     """The layers of a file that may hold lines or polygons.
 
     Raises:
@@ -129,15 +129,9 @@ def open_layers(path: Path, only: str | None = None) -> list[Layer]:
         try:
             opened, names = _listed(source)
         except GeometryError:  # a layer of surfaces only, which pyogrio has no name for
-            return [_as_unknown(path, source, name) for name in _names_of(path) if only in (None, name)]
-    if only is not None and only not in (name for name, _ in names):
-        raise RasterError(f"{path} has no layer {only!r}; it has {', '.join(str(name) for name, _ in names)}.")
-    found = []
-    for name, kind in names:
-        if kind is None or "Point" in kind or only not in (None, name):
-            continue
-        with library_errors(path):
-            found.append(layer_of(path, opened, name))
+            return [_as_unknown(path, source, name) for name in _names_of(path)]
+    with library_errors(path):
+        found = [layer_of(path, opened, name) for name, kind in names if kind is not None and "Point" not in kind]
     if not found:
         held = ", ".join(str(name) for name, _ in names) or "none"
         raise RasterError(f"{path} holds no lines or polygons; its layers are {held}.")
@@ -154,21 +148,18 @@ def read_polygons(path: Path) -> tuple[Any, CRS | None]:
     """
     found: list[Any] = []
     first: CRS | None = None
-    for layer in open_layers(path):
-        geometries = layer.read([])[1]
-        with library_errors(path):
-            parts = simple_parts(shapely.make_valid(simple_parts(geometries)[0]))[0]
+    with library_errors(path):
+        for layer in open_layers(path):
+            parts = simple_parts(shapely.make_valid(simple_parts(layer.read([])[1])[0]))[0]
             parts = parts[shapely.area(parts) > 0]
-        if len(parts) == 0:
-            continue
-        with library_errors(path):
+            if len(parts) == 0:
+                continue
             first = first if found else layer.crs
             if (layer.crs is None) != (first is None):
                 raise RasterError(f"{path} has layers with a CRS and others without; give a file with one CRS.")
             if first is not None and layer.crs != first:
                 parts = project_shapes(parts, layer.crs, first)
             found.extend(parts)
-    with library_errors(path):
         return shapely.union_all(found), first
 
 

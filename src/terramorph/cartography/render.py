@@ -20,11 +20,14 @@ from terramorph.geo.mercator import zoom_of
 from terramorph.raster.raster import Raster
 
 
-def render(features: Iterable[Feature], grid: Grid, style: Style | None = None, antialias: bool = True) -> Raster:
+def render(
+    features: Iterable[Feature] | Shapes, grid: Grid, style: Style | None = None, antialias: bool = True
+) -> Raster:
     """Draw features as a map.
 
     Args:
-        features: In the CRS of ``grid``. What lies outside the grid is cut off.
+        features: In the CRS of ``grid``; as `Shapes` where many are drawn again and again. What lies outside the grid
+            is cut off.
         grid: Where and how finely to draw; projected, or a pixel grid (its units are then taken for metres).
         style: Order and look of the kinds; default `classic`.
         antialias: Smooth edges, unless the style forbids it. Without it every pixel has exactly a colour of the style.
@@ -35,24 +38,8 @@ def render(features: Iterable[Feature], grid: Grid, style: Style | None = None, 
     Raises:
         RasterError: If the grid is in degrees, where widths in metres have no meaning.
     """
-    return render_shapes(Shapes.from_features(features), grid, classic() if style is None else style, antialias)
-
-
-def render_shapes(shapes: Shapes, grid: Grid, style: Style, antialias: bool = True) -> Raster:
-    """Draw shapes as a map: as `render`, for many features at once and again and again.
-
-    Args:
-        shapes: In the CRS of ``grid``.
-        grid: As for `render`.
-        style: Order and look of the kinds.
-        antialias: As for `render`.
-
-    Returns:
-        uint8 (3, H, W) RGB on ``grid``, no pixel masked.
-
-    Raises:
-        RasterError: If the grid is in degrees.
-    """
+    shapes = features if isinstance(features, Shapes) else Shapes.from_features(features)
+    style = style or classic()
     metres = metres_per_pixel(grid)
     smooth = antialias and style.antialias
     margin = drawing_margin(style, metres, shapes) * max(grid.resolution)

@@ -15,7 +15,7 @@ from odc.geo.geom import Geometry, box
 
 from terramorph.cartography.detect import ARCHIVES, is_vector
 from terramorph.cartography.kinds import COASTLINE
-from terramorph.cartography.render import drawing_margin, metres_per_pixel, render_shapes
+from terramorph.cartography.render import drawing_margin, metres_per_pixel, render
 from terramorph.cartography.shapes import Shapes
 from terramorph.cartography.style import Style
 from terramorph.cartography.table import Table, load_table, one_kind
@@ -61,7 +61,6 @@ class VectorSource(Source):
         *,
         crs: CRS | str | int | None = None,
         table: str | Path | None = None,
-        layer: str | None = None,
         kind: str | None = None,
     ) -> None:
         """Open a file.
@@ -74,7 +73,6 @@ class VectorSource(Source):
             crs: Takes the place of the file's own CRS.
             table: Name or file of the table that gives features their kinds: `load_table`. Chosen by layers and
                 attributes if None.
-            layer: Read this layer only.
             kind: All of the file is of this kind; no table is asked.
 
         Raises:
@@ -102,13 +100,13 @@ class VectorSource(Source):
         self.sequential = False
         self.units = None
         own = None if crs is None else CRS(crs)
-        self._file: VectorFile = TileFile(path, chosen, layer) if tiles else GdalFile(path, chosen, layer, own)
+        self._file: VectorFile = TileFile(path, chosen) if tiles else GdalFile(path, chosen, own)
         self.table = self._file.table
         self.licence: str | None = self._file.licence
         self.extent: Geometry = box(*self._file.bounds, self._file.crs)
         self.skipped = self._file.skipped
         self._told_gap = False
-        self._own_crs, self._layer = own, layer
+        self._own_crs = own
         self._kept: OrderedDict[tuple[Any, ...], Shapes] = OrderedDict()
         self._lock = threading.Lock()
         self._closed = False
@@ -132,7 +130,7 @@ class VectorSource(Source):
         metres = metres_per_pixel(grid)
         shapes = self._shapes(grid, metres)
         self._tell_gap(shapes, grid)
-        return render_shapes(shapes, grid, self.style)
+        return render(shapes, grid, self.style)
 
     def _shapes(self, grid: Grid, metres: float) -> Shapes:
         """The features around the blocks that a grid touches."""
@@ -187,7 +185,7 @@ class VectorSource(Source):
             with part.open("rb") as file:
                 while chunk := file.read(1 << 20):
                     digest.update(chunk)
-        digest.update(repr((self.style, self.table.content, str(self._own_crs), self._layer)).encode())
+        digest.update(repr((self.style, self.table.content, str(self._own_crs), None)).encode())
         return digest.hexdigest()
 
     def close(self) -> None:

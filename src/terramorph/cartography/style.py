@@ -113,10 +113,6 @@ class Style:
     name: str = "custom"
     antialias: bool = True
 
-    def rule(self, kind: str) -> StyleRule | None:
-        """The first rule of a kind, or None."""
-        return next((r for r in self.rules if r.kind == kind), None)
-
 
 @lru_cache(maxsize=1)
 def classic() -> Style:

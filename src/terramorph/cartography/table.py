@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,25 +63,10 @@ class Match(BaseModel):
             raise ValueError("it must have either kind, or keys and [match.kinds]")
         return self
 
-    def fits_layer(self, layer: str) -> bool:
-        """Whether it speaks of this layer."""
-        return not self.layers or any(fnmatchcase(layer.lower(), pattern) for pattern in self.layers)
-
     def can_match(self, layer: str, fields: Iterable[str]) -> bool:
         """Whether a feature of this layer, with these attributes, may get a kind here."""
-        return self.fits_layer(layer) and (self.kind is not None or bool(set(self.keys) & set(fields)))
-
-
-class Assigned(NamedTuple):
-    """What a table says of N features.
-
-    Attributes:
-        kinds: int64 (N,), places in `KINDS`, or `NO_KIND`.
-        widths_m: float64 (N,), NaN where the table has none.
-    """
-
-    kinds: NDArray[np.int64]
-    widths_m: NDArray[np.float64]
+        named = not self.layers or any(fnmatchcase(layer.lower(), pattern) for pattern in self.layers)
+        return named and (self.kind is not None or bool(set(self.keys) & set(fields)))
 
 
 class Table(BaseModel):
@@ -121,13 +106,18 @@ class Table(BaseModel):
         fields = tuple(fields)
         return any(m.can_match(layer, fields) for m in self.match)
 
-    def assign(self, layer: str, columns: Mapping[str, Column], areas: NDArray[np.bool_]) -> Assigned:
+    def assign(
+        self, layer: str, columns: Mapping[str, Column], areas: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Kinds and widths of the features of a layer.
 
         Args:
             layer: Name of the layer.
             columns: Values by attribute, N each: text or None.
             areas: bool (N,): True for polygons, False for lines.
+
+        Returns:
+            int64 (N,), places in `KINDS`, or `NO_KIND`; float64 (N,), widths in metres, NaN where the table has none.
         """
         kinds = np.full(len(areas), NO_KIND, np.int64)
         widths = np.full(len(areas), np.nan)
@@ -143,7 +133,7 @@ class Table(BaseModel):
                 if found is not None:
                     open_rows[row] = False
                     kinds[row], widths[row] = found
-        return Assigned(kinds, widths)
+        return kinds, widths
 
 
 def _kind_of(match: Match, columns: Mapping[str, Column], row: int) -> tuple[int, float] | None:

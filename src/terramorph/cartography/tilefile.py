@@ -38,13 +38,12 @@ _PROTOMAPS = frozenset(
 class TileFile(VectorFile):
     """An archive of vector tiles, in EPSG:3857."""
 
-    def __init__(self, path: Path, table: Table | None, layer: str | None) -> None:
+    def __init__(self, path: Path, table: Table | None) -> None:
         """Open the archive and look at one tile.
 
         Args:
             path: PMTiles or MBTiles.
             table: None: chosen by the names of the layers.
-            layer: Read this layer only.
 
         Raises:
             RasterError: If it is no such archive, or the table knows none of its layers.
@@ -54,7 +53,6 @@ class TileFile(VectorFile):
         if not self._archive.vectors:
             raise RasterError(f"{path} holds images, not vector tiles; read it as an image source.")
         self._zoom = self._archive.default_zoom()
-        self._only = layer
         self._tile = lru_cache(maxsize=_KEPT)(self._read_tile)
         self.licence = self._archive.licence
         west, south, east, north = _ground(self._archive, self._zoom)
@@ -62,7 +60,7 @@ class TileFile(VectorFile):
         fields = self._probe((west + east) / 2, self._latitude)
         names = tuple(dict.fromkeys([*_stated_layers(self._archive), *fields]))
         self.table = table or load_table("protomaps" if len(_PROTOMAPS.intersection(names)) > 1 else "plain")
-        if not any(self.table.can_match(n, fields.get(n, self.table.keys)) for n in names if layer in (None, n)):
+        if not any(self.table.can_match(n, fields.get(n, self.table.keys)) for n in names):
             raise RasterError(no_kind_message(path, self.table, {n: fields.get(n, ()) for n in names}))
         limit = 85.0511287798066
         self.bounds = project_box((west, max(south, -limit), east, min(north, limit)), CRS("EPSG:4326"), self.crs)
@@ -121,8 +119,7 @@ class TileFile(VectorFile):
             file.parent.mkdir(parents=True)
             file.write_bytes(data or b"")
             listed = pyogrio.list_layers(f"MVT:{file}").tolist() if data else []
-            kinds = {name: kind or "" for name, kind in listed if self._only in (None, name)}
-            yield f"MVT:{file}", [name for name, kind in kinds.items() if "Point" not in kind]
+            yield f"MVT:{file}", [name for name, kind in listed if "Point" not in (kind or "")]
 
 
 def _ground(archive: MBTiles | PMTiles, zoom: int) -> Box:

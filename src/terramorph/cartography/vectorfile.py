@@ -107,13 +107,12 @@ class GdalFile(VectorFile):
     DXF, GeoParquet ...) is read whole, once, and stays in memory as columns. Coastlines are read at once in any case.
     """
 
-    def __init__(self, path: Path, table: Table | None, layer: str | None, crs: CRS | None) -> None:
+    def __init__(self, path: Path, table: Table | None, crs: CRS | None) -> None:
         """Look at the layers.
 
         Args:
             path: The file, a FileGDB, or a .zip with one of them.
             table: None: chosen by layers and attributes.
-            layer: Read this layer only.
             crs: Takes the place of the file's own.
 
         Raises:
@@ -122,15 +121,16 @@ class GdalFile(VectorFile):
         self.path = path
         if path.suffix.lower() == ".shp" and not _beside(path, ".shx"):
             raise RasterError(f"{path} has no .shx beside it; copy all parts of it (.shp .shx .dbf .prj) together.")
-        self._layers = [(each, _crs_of(each, crs)) for each in open_layers(path, layer)]
-        self.driver = self._layers[0][0].driver
-        if not any(each.features for each, _ in self._layers):
+        layers = [(each, _crs_of(each, crs)) for each in open_layers(path)]
+        self.driver = layers[0][0].driver
+        if not any(each.features for each, _ in layers):
             raise RasterError(f"{path} has no features; give a file with some.")
-        seen = {each.name: each.fields for each, _ in self._layers}
+        seen = {each.name: each.fields for each, _ in layers}
         self.table = table or _choose(self.driver, seen)
         if path.suffix.lower() == ".shp" and table is None and not _beside(path, ".dbf"):
             raise RasterError(f"{path} has no .dbf beside it, which holds its attributes; copy it too, or give a kind.")
-        self._used = [(each, own) for each, own in self._layers if self.table.can_match(each.name, self._known(each))]
+        known = {name: self.table.keys if _PACKED in fields else fields for name, fields in seen.items()}
+        self._used = [(each, own) for each, own in layers if self.table.can_match(each.name, known[each.name])]
         no_kind = RasterError(no_kind_message(path, self.table, seen))
         if not self._used:
             raise no_kind
@@ -174,10 +174,6 @@ class GdalFile(VectorFile):
             part = Features(np.array([*sea, *gaps], object), kinds, np.full(len(kinds), np.nan)).shapes()
             parts.append(part.moved(project(part.xy, self.crs, crs)))
         return Shapes.join(parts)
-
-    def _known(self, layer: Layer) -> frozenset[str]:
-        """Attributes that may be found in a layer."""
-        return self.table.keys if _PACKED in layer.fields else frozenset(layer.fields)
 
     def _coastlines(self, layer: Layer) -> Features:
         """The coastlines of a layer, wherever they lie."""
