@@ -159,9 +159,9 @@ def test_pmtiles_with_leaf_directories_and_repeated_tiles(tmp_path):
         ({"drop": "tiles"}, "has no table of tiles"),
         (
             {"metadata": {"format": "pbf"}, "tiles": {(3, 1, 1): b"mvt"}},
-            "tile 3/1/1 is damaged .*not a vector tile",
+            "tile 3/1/1 is damaged",
         ),
-        ({"tiles": {(3, 1, 1): gzip.compress(b"\x1a\x03mvt")}}, "tile 3/1/1 is damaged .*not a vector tile"),
+        ({"tiles": {(3, 1, 1): gzip.compress(b"\x1a\x03mvt")}}, "tile 3/1/1 is damaged"),
         ({"tiles": {}}, "holds no tiles"),
         ({"tiles": {(31, 9, 1): b"x"}}, r"zooms \[31\], not all of 0 to 30"),
         ({"tiles": {(3, 9, 1): b"x"}}, "tile x=9 y=1 of zoom 3, and there is no such tile"),
