@@ -60,8 +60,8 @@ def test_what_nobody_waits_for_is_dropped_and_what_somebody_waits_for_is_not() -
 
 def test_too_much_work_is_refused_with_the_time_it_takes() -> None:
     async def run() -> float:
-        queue = Queue[str](0.25)
-        await queue.get("known", "a", lambda: threading.Event().wait(0.1) or "known")
+        queue = Queue[str](2.0)
+        await queue.get("known", "a", lambda: threading.Event().wait(0.8) or "known")
         release, wait = gate()
         held = [asyncio.ensure_future(queue.get(f"k{i}", "a", wait)) for i in range(2)]
         held.append(asyncio.ensure_future(queue.get("k2", "b", wait)))
@@ -74,6 +74,23 @@ def test_too_much_work_is_refused_with_the_time_it_takes() -> None:
         return caught.value.seconds
 
     assert asyncio.run(run()) >= 1
+
+
+def test_what_has_not_begun_in_time_is_refused() -> None:
+    async def run() -> str:
+        queue = Queue[str](0.1)  # how long its work takes is not known yet
+        release, wait = gate()
+        running = asyncio.ensure_future(queue.get("gate", "a", wait))
+        await asyncio.sleep(0.05)
+        with pytest.raises(BusyError):
+            await queue.get("late", "b", lambda: "late")
+        assert queue.dropped == 1
+        release.set()
+        ended = await running  # what has begun is waited for
+        await queue.close(1)
+        return ended
+
+    assert asyncio.run(run()) == "gate"
 
 
 async def _soon(release: threading.Event) -> bool:

@@ -46,7 +46,7 @@ class Queue(Generic[_T]):
         computed, joined, dropped: numbers of jobs so far: made, found already asked for, left by all.
 
     Args:
-        max_wait: seconds of queued work over which new jobs are refused.
+        max_wait: seconds of queued work over which new jobs are refused, and after which one that has not begun is.
     """
 
     def __init__(self, max_wait: float) -> None:
@@ -93,6 +93,9 @@ class Queue(Generic[_T]):
             self._more.set()
         job.waiting += 1
         try:
+            await asyncio.wait({job.future}, timeout=self._max_wait)
+            if not job.running and not job.future.done():  # more came before it than was foreseen
+                raise BusyError(max(1.0, self.seconds))
             return await asyncio.shield(job.future)
         finally:
             job.waiting -= 1
