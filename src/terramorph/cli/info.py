@@ -35,6 +35,8 @@ def run(
 
 
 def _rows(path: Path, parameters: int, header: Header) -> list[tuple[str, Any]]:
+    from terramorph.documents import flat
+
     settings = ", ".join(f"{key} {value}" for key, value in header.architecture.settings.items())
     metres, name = header.ground_resolution, header.architecture.name
     rows: list[tuple[str, Any]] = [
@@ -57,17 +59,9 @@ def _rows(path: Path, parameters: int, header: Header) -> list[tuple[str, Any]]:
     ]
     rows += [(f"data: {key}", _short(value)) for key, value in header.data.items()]
     rows += [(f"score: {key}", value) for key, value in header.scores.items()]
-    rows += [(f"recipe: {key}", value) for key, value in flatten(header.recipe)]
+    rows += [(f"recipe: {key}", value) for key, value in flat(header.recipe).items()]
     if header.note:
         rows.append(("note", header.note))
-    return rows
-
-
-def flatten(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Nested settings as dotted names and values, in order."""
-    rows: list[tuple[str, Any]] = []
-    for key, value in values.items():
-        rows += flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else [(prefix + key, value)]
     return rows
 
 

@@ -6,8 +6,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from terramorph.cli.console import Meter, say, show_table, warn
-from terramorph.cli.info import flatten
 from terramorph.cli.interrupt import StopFlag, StoppedBefore
+from terramorph.documents import flat
 from terramorph.extensions import is_outside
 from terramorph.report import duration
 
@@ -174,7 +174,7 @@ def show_plan(plan: Plan, verbose: bool = False, nowhere: bool = False) -> None:
     time_needed = _time_needed(plan)
     show_table("plan", [*rows, *([("time", time_needed)] if time_needed else [])])
     if verbose:
-        show_table("configuration", flatten(plan.config.model_dump()))
+        show_table("configuration", flat(plan.config.model_dump()).items())
 
 
 def _time_needed(plan: Plan) -> str:

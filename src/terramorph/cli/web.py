@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from terramorph.cli.console import Meter, say, warn
+from terramorph.errors import ConfigError
 
 if TYPE_CHECKING:
     from terramorph.bundle import Bundle
@@ -16,6 +17,10 @@ SCORED = 64
 """Pairs on which the loss is measured."""
 TOWN_SEEDS = 100, 101
 """Towns that no published model was trained on."""
+
+
+class RefusedLossError(ConfigError):
+    """Small weights cost more quality than is allowed."""
 
 
 def write_web(
@@ -41,10 +46,9 @@ def write_web(
         The loss; None if there were no pairs.
 
     Raises:
-        ConfigError: if the loss is more than `MAX_LOSS` and it is not forced.
+        RefusedLossError: if the loss is more than `MAX_LOSS` and it is not forced.
     """
     from terramorph.atomic import atomic
-    from terramorph.errors import ConfigError
     from terramorph.interop import MAX_LOSS, export_web, note_storage_loss
 
     with tempfile.TemporaryDirectory() as folder:
@@ -53,7 +57,7 @@ def write_web(
         if loss is not None:
             note_storage_loss(made, loss)
             if loss.refused and not force:
-                raise ConfigError(
+                raise RefusedLossError(
                     f"Weights in {store} cost too much: {loss}, and the limit is {MAX_LOSS}; "
                     f"{'use `store` fp16, or ' if store == 'int8' else ''}accept the loss with `force`."
                 )
@@ -68,14 +72,10 @@ def write_web(
 
 def smallest(bundle: Bundle, output: Path, *, data: Path | None, weights: Path | None) -> StorageLoss | None:
     """Writes a network in 8 bits where pairs show that this costs little, else in fp16; what `write_web` returns."""
-    from terramorph.errors import ConfigError
-
     if data is not None or _is_of_towns(bundle):
         try:
             return write_web(bundle, output, "int8", data=data, weights=weights)
-        except ConfigError as error:
-            if "cost too much" not in str(error):
-                raise
+        except RefusedLossError:
             say("Weights in int8 cost too much quality, so they are stored in fp16.")
     return write_web(bundle, output, "fp16", data=data, weights=weights)
 
