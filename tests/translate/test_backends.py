@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from terramorph import processor
 from terramorph.bundle import Bundle
@@ -252,3 +252,14 @@ def test_a_way_that_is_not_installed_is_listed(bundle: Bundle) -> None:
 
     (speed,) = measure([Way("abacus", "fp32", make)], bundle.header, 0.0)
     assert (speed.backend, speed.missing, speed.tiles) == ("abacus", "It is not installed.", 0.0)
+
+
+def test_a_generator_may_call_its_noise_as_it_likes() -> None:
+    class Sum(nn.Module):
+        stride, halo, noise = 1, 0, 3
+
+        def forward(self, source: Tensor, z: Tensor | None = None) -> Tensor:
+            return source if z is None else source + z
+
+    source, noise = torch.zeros(1, 3, 8, 8), torch.full((1, 3, 8, 8), 0.25)
+    assert torch.equal(TorchBackend(Sum(), device="cpu", precision="fp32").run(source, noise=noise), noise)

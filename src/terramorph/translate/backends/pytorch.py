@@ -133,8 +133,8 @@ class TorchBackend:
             if self.noise_bands and self._generator is not None:
                 shape = (len(x), self.noise_bands, *x.shape[2:])
                 noise = torch.randn(shape, generator=self._generator, device=self.device)
-            more = {} if noise is None else {"noise": noise.to(self.device, self.dtype)}
-            y: Tensor = self._network(x, **more, **({} if core is None else {"core": core}))
+            inputs = [x] if noise is None else [x, noise.to(self.device, self.dtype)]
+            y: Tensor = self._network(*inputs, **({} if core is None else {"core": core}))
             return y.float().contiguous().to(source.device)
 
     def release(self) -> None:
