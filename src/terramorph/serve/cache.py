@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 
 from terramorph.atomic import atomic, make_folder
 from terramorph.errors import StorageError
+from terramorph.translate.parts import npy_bytes
 from terramorph.translate.tiled import Part
 
 _ENTRY = 256
@@ -174,9 +175,8 @@ class Windows:
             return predict()
 
         def encoded() -> bytes:
-            part, file = predicted(), io.BytesIO()
-            np.save(file, np.empty(0) if part is None else part.pixels, allow_pickle=False)
-            return file.getvalue()
+            part = predicted()
+            return npy_bytes(np.empty(0) if part is None else part.pixels)
 
         if self._folder is None or key is None:
             return predicted()

@@ -125,8 +125,8 @@ class Parts:
             self._write(f"{number:06d}.none", b"")
             return
         if part.spread is not None:
-            self._write(f"{number:06d}.spread.npy", _bytes(part.spread))
-        self._write(f"{number:06d}.npy", _bytes(part.pixels))  # last: it says that the window is done
+            self._write(f"{number:06d}.spread.npy", npy_bytes(part.spread))
+        self._write(f"{number:06d}.npy", npy_bytes(part.pixels))  # last: it says that the window is done
 
     def load(self, number: int, shape: tuple[int, int, int], dtype: str, spread: bool = False) -> NDArray[Any] | None:
         """A window's pixels or their spread, memory-mapped, as in `Part`; None for a window without data.
@@ -227,7 +227,7 @@ class Parts:
         return mapped
 
 
-def _bytes(array: NDArray[Any]) -> bytes:
+def npy_bytes(array: NDArray[Any]) -> bytes:
     """An array as a .npy file."""
     stream = io.BytesIO()
     np.save(stream, array, allow_pickle=False)
