@@ -261,6 +261,20 @@ def test_without_webassembly_one_sentence_says_so(browser: playwright.Browser, i
 
 @pytest.mark.browser
 @needs_chromium
+def test_too_little_memory_is_one_sentence(start_chromium: Callable[..., Any], isolated: str) -> None:
+    browser = start_chromium("--disable-gpu", "--js-flags=--wasm-max-mem-pages=800")  # 50 MiB
+    page = browser.new_page()
+    page.goto(isolated)
+    page.locator("#load").click()
+    sentence = (
+        "There is not enough memory for this picture; choose a smaller one, or close other tabs. Your drawing is kept."
+    )
+    playwright.expect(page.locator("#card-text")).to_have_text(sentence, timeout=30_000)
+    page.close()
+
+
+@pytest.mark.browser
+@needs_chromium
 def test_webgpu_is_tried_before_it_is_trusted(start_chromium: Callable[..., Any], isolated: str) -> None:
     """On a graphics card in software, which takes long for a network and not for one convolution."""
     browser = start_chromium("--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--enable-features=Vulkan")
