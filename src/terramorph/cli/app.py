@@ -131,12 +131,7 @@ def sentence(error: BaseException) -> str:
 
 
 def with_options(text: str, words: Sequence[str]) -> str:
-    """A message of the library, whose parameters in backticks (`max_nodata`, `split.file`) become the verb's options.
-
-    Args:
-        text: the message.
-        words: the command line; its first word that is a verb counts.
-    """
+    """A message of the library, whose parameters in backticks (`max_nodata`) become options of the verb in `words`."""
     if not _PARAMETER.search(text):
         return text
     commands: dict[str, Any] = getattr(typer.main.get_command(app), "commands", {})

@@ -17,52 +17,38 @@ if TYPE_CHECKING:
 
 
 class Stored(StrEnum):
-    """How a file for browsers keeps weights."""
-
     fp16 = "fp16"
     int8 = "int8"
 
 
 class Mode(StrEnum):
-    """How a network is run; see docs/glossary.md."""
-
     paper = "paper"
     raster = "raster"
 
 
 class Direction(StrEnum):
-    """Which side of a pair is the source."""
-
     AtoB = "AtoB"
     BtoA = "BtoA"
 
 
 class Precision(StrEnum):
-    """What numbers a network is computed in."""
-
     auto = "auto"
     fp32 = "fp32"
     bf16 = "bf16"
 
 
 class Device(StrEnum):
-    """Where the work is done."""
-
     auto = "auto"
     cpu = "cpu"
     cuda = "cuda"
 
 
 class Progress(StrEnum):
-    """How progress is told."""
-
     text = "text"
     json = "json"
 
 
 class Backend(StrEnum):
-    """What runs a network."""
-
     torch = "torch"
     onnxruntime = "onnxruntime"
     openvino = "openvino"

@@ -28,7 +28,6 @@ def console() -> Console:
 
 
 def say(text: str) -> None:
-    """Prints one line."""
     console().print(text)
 
 
@@ -113,7 +112,6 @@ class Meter:
         return self
 
     def update(self, done: int, total: int | None = None, detail: str = "") -> None:
-        """Shows how far the work is."""
         self._done, self._detail = done, detail
         self._total = total if total is not None else self._total
         if self._bar is not None:
@@ -123,7 +121,6 @@ class Meter:
             self._line()
 
     def say(self, text: str) -> None:
-        """Prints a line above the bar."""
         if self._bar is not None:
             self._bar.console.print(text)
         else:
@@ -182,7 +179,6 @@ class JsonSteps(Steps):
         self._told: tuple[str, float] | None = None
 
     def update(self, step: str, done: int, total: int) -> None:
-        """Tells how far a step is."""
         now = time.monotonic()
         if self._told is None or self._told[0] != step or done == total or now - self._told[1] >= JSON_SECONDS:
             self._told = step, now
@@ -190,7 +186,6 @@ class JsonSteps(Steps):
 
 
 def say_json(**values: Any) -> None:
-    """Prints a JSON object as one line."""
     print(json.dumps(values), flush=True)
 
 

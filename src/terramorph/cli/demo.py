@@ -139,11 +139,7 @@ def run(
 
 
 def _claim(out: Path) -> None:
-    """Makes the folder, or empties one that an earlier demo made.
-
-    Raises:
-        InputError: if the folder holds something else.
-    """
+    """Makes the folder, or empties one that an earlier demo made."""
     if out.is_dir() and any(out.iterdir()) and not (out / MARKER).is_file():
         raise InputError(f"The folder {out} is not empty and was not made by an earlier demo; choose another --out.")
     if out.exists() and not out.is_dir():
@@ -220,11 +216,7 @@ def _write_draw_page(out: Path) -> bool:
 
 
 def _train(out: Path, config: TrainConfig, limit: float) -> tuple[TrainResult, int]:
-    """Trains; after `limit` seconds the run is made shorter and finished where it is.
-
-    Returns:
-        How it ended, and the steps it should have had if it was cut short, else 0.
-    """
+    """Trains; a run that is cut short after `limit` seconds has its steps told as planned, else 0."""
     from terramorph.cli.reporting import TrainingReporter
     from terramorph.training import resume, train
 

@@ -140,7 +140,6 @@ def _processor() -> list[tuple[str, str]]:
 
 
 def _tuned() -> list[tuple[str, str]]:
-    """A row for each network that was measured on this machine."""
     from terramorph.translate.tuning import notes_of_this_machine
 
     forms = {True: "rearranged, with matrix products", False: "plain torch"}

@@ -109,7 +109,6 @@ def run(
 
 
 def show_metrics(metrics: Mapping[str, Any], own: Sequence[Metric] = ()) -> None:
-    """Prints the scores beside those of the constant-colour floor."""
     from terramorph.metrics import with_own
 
     known = with_own(own)

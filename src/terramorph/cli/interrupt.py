@@ -63,11 +63,7 @@ class StopFlag:
 
 @contextmanager
 def stop_after_step(notice: str = "") -> Iterator[StopFlag]:
-    """Turns the first SIGINT or SIGTERM into a flag; the second does what it did before, at once.
-
-    Args:
-        notice: a line for standard error when the first signal arrives while steps are being taken.
-    """
+    """Turns the first SIGINT or SIGTERM into a flag; the second does what it did before, at once."""
     flag = StopFlag()
 
     def note(number: int, frame: FrameType | None) -> None:

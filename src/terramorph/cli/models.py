@@ -22,8 +22,6 @@ EXAMPLE = "Example: terramorph models pull sat2map | terramorph models card sat2
 
 
 class Action(StrEnum):
-    """What to do with the published models."""
-
     list = "list"
     pull = "pull"
     verify = "verify"

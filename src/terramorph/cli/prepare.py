@@ -24,8 +24,6 @@ EXAMPLE = (
 
 
 class Split(StrEnum):
-    """How pairs are divided."""
-
     blocks = "blocks"
     by_list = "by-list"
     by_area = "by-area"
@@ -160,7 +158,6 @@ def run(
 def _areas(
     sources: list[str], targets: list[str], pairs: list[str], names: list[str], inputs: type[Inputs]
 ) -> list[Inputs]:
-    """The areas that the options name, in their order."""
     if len(sources) != len(targets):
         raise ConfigError(f"There are {len(sources)} --source and {len(targets)} --target; each needs the other.")
     sides: list[tuple[str, str | None]] = [*zip(sources, targets, strict=True), *((folder, None) for folder in pairs)]
@@ -191,7 +188,6 @@ def _inspect(dataset: Path) -> None:
 
 
 def show_manifest(out: Path, manifest: Manifest) -> None:
-    """Prints what a dataset holds."""
     show_table(str(out), manifest.counts.items())
     for area in manifest.areas:
         if area.shift is None and manifest.settings["register"]:

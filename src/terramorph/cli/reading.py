@@ -23,8 +23,6 @@ Asset = Annotated[
 
 
 class Classes(StrEnum):
-    """Which sides hold classes."""
-
     source = "source"
     target = "target"
     both = "both"
@@ -40,11 +38,7 @@ def read_options(
     dem: str | None = None,
     asset: str | None = None,
 ) -> ReadOptions:
-    """The options of one image, from their words; what signs addresses of STAC items is named by the environment.
-
-    Raises:
-        InputError: if a word is no number.
-    """
+    """The options of one image, from their words; what signs addresses of STAC items is named by the environment."""
     from terramorph.raster import ReadOptions
 
     try:

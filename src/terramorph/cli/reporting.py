@@ -31,9 +31,6 @@ class TrainingReporter:
         nowhere: the run's folder is not kept, and so not told.
         verbose: print the whole configuration, every loss, and every validation.
         stop: asked while the run is made ready; the loop asks it after each step.
-
-    Raises:
-        StoppedBefore: from `decoding` and `started`, if asked to stop before there is a step.
     """
 
     def __init__(
@@ -61,7 +58,6 @@ class TrainingReporter:
         self._end()
 
     def started(self, plan: Plan) -> None:
-        """Prints what is about to be done."""
         self._stop_before(f"; the checkpoint of step {plan.first_step} is unchanged." if plan.first_step else ".")
         self._stop.stepping = True
         self._end()
@@ -76,7 +72,6 @@ class TrainingReporter:
             warn(f"{count} pair{'s' * (count > 1)} skipped, {plan.pairs} used.")
 
     def step(self, report: StepReport) -> None:
-        """Moves the bar."""
         if self._quiet:
             return
         shown = report.losses if self._verbose else {k: v for k, v in report.losses.items() if k == "l1"}
@@ -85,13 +80,11 @@ class TrainingReporter:
         self._at("training").update(report.step, report.total, f"{pace}{losses}{self._scores}")
 
     def validated(self, validation: Validation) -> None:
-        """Shows the scores of held-out pairs beside the bar."""
         self._scores = f"  held-out {validation.said}" if validation.said else ""
         if self._verbose:
             self.message(f"step {validation.step}:{self._scores}")
 
     def message(self, text: str) -> None:
-        """Prints a sentence above the bar."""
         if self._quiet:
             return
         if self._meter is not None:
@@ -100,7 +93,6 @@ class TrainingReporter:
             say(text)
 
     def decoding(self, done: int, total: int) -> None:
-        """Moves the bar of the pairs that are decoded."""
         self._stop_before("; an earlier run is unchanged.")
         if not self._quiet:
             self._at("decoding pairs").update(done, total)

@@ -31,8 +31,6 @@ EXAMPLE = (
 
 
 class Kind(StrEnum):
-    """What the output is."""
-
     cog = "cog"
     classes = "classes"
     probability = "probability"

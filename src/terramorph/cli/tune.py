@@ -115,11 +115,7 @@ def run(
 
 
 def parse_duration(text: str) -> float:
-    """`90s`, `30m`, `2h`, `1h30m` or `1d` in seconds.
-
-    Raises:
-        ConfigError: if it is none of these.
-    """
+    """`90s`, `30m`, `2h`, `1h30m` or `1d` in seconds."""
     parts = re.findall(r"(\d+(?:\.\d+)?)\s*(min|[smhd])", text)
     if not parts or re.sub(r"\s", "", text) != "".join(number + unit for number, unit in parts):
         raise ConfigError(f"budget must be a duration such as 90s, 30m, 2h or 1h30m, got {text!r}.")
@@ -127,7 +123,6 @@ def parse_duration(text: str) -> float:
 
 
 def _show_study(result: TuneResult) -> None:
-    """Says where the study stands and how to go on."""
     from terramorph.metrics import METRICS
 
     plan, best = result.plan, result.best
@@ -149,7 +144,6 @@ def _show_study(result: TuneResult) -> None:
 
 
 def _show_confirmation(result: TuneResult) -> None:
-    """Prints what the best trial is worth."""
     from terramorph.study import conclude
 
     if result.confirmation is None:

@@ -32,18 +32,7 @@ def write_web(
     weights: Path | None = None,
     force: bool = False,
 ) -> StorageLoss | None:
-    """Writes a network with small weights, after its loss of quality is measured and noted in it.
-
-    Args:
-        bundle: what is exported.
-        output: the file.
-        store: how weights are kept.
-        data: pairs; None: the procedural town's, for a model of towns.
-        weights: folder with those of LPIPS.
-        force: write it although it loses too much.
-
-    Returns:
-        The loss; None if there were no pairs.
+    """Writes a network with small weights, after its loss of quality on pairs is measured and noted in it.
 
     Raises:
         RefusedLossError: if the loss is more than `MAX_LOSS` and it is not forced.
@@ -105,7 +94,6 @@ def _loss(
 
 
 def _town_pairs(folder: Path, size: int) -> Path:
-    """Pairs of towns that the model has not seen."""
     from terramorph.town import make_town, write_town_pairs
 
     with Meter("making towns", len(TOWN_SEEDS)) as meter:

@@ -35,14 +35,6 @@ class Classes:
 def find_classes(images: list[Image], declared: str | None = None, asked: str | None = None) -> Classes:
     """The first palette that fits: that of the style asked for and no other; or that of the style of the data set, the
     classic one, or one measured on the images.
-
-    Args:
-        images: A sample, best of the training split.
-        declared: Style in the manifest of the data set: a name, or a path that may no longer exist.
-        asked: Style that the user names.
-
-    Raises:
-        ConfigError: There is no style ``asked``.
     """
     if not images or images[0][0].shape[0] != 3:
         return Classes(None, None, "Map classes are colours, and this side does not have three bands.")

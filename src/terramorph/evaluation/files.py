@@ -20,30 +20,18 @@ from terramorph.errors import StorageError, raised_as
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text; the file appears whole or not at all.
-
-    Raises:
-        StorageError: The file cannot be written.
-    """
+    """Write UTF-8 text; the file appears whole or not at all."""
     with atomic(path) as part:
         part.write_text(text, encoding="utf-8", newline="")
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
-    """Write plain data and dataclasses as strict JSON (no NaN), whole or not at all.
-
-    Raises:
-        StorageError: The file cannot be written.
-    """
+    """Write plain data and dataclasses as strict JSON (no NaN), whole or not at all."""
     write_text(path, json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False, default=asdict) + "\n")
 
 
 def write_csv(path: Path, ids: Sequence[str], columns: Mapping[str, Sequence[float]]) -> None:
-    """Write one row per image; columns without values are left out.
-
-    Raises:
-        StorageError: The file cannot be written.
-    """
+    """Write one row per image; columns without values are left out."""
     filled = {key: values for key, values in columns.items() if values}
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -62,9 +50,6 @@ class Spool:
         Args:
             folder: On a disk with room for all images.
             shape: Of each uint8 image.
-
-        Raises:
-            StorageError: The folder cannot be written.
         """
         self._folder, self._shape = folder, shape
         with raised_as(self._refused, OSError):
@@ -76,11 +61,7 @@ class Spool:
         )
 
     def append(self, images: NDArray[np.uint8]) -> None:
-        """Put images aside: uint8 ``(N, *shape)``.
-
-        Raises:
-            StorageError: The disk is full.
-        """
+        """Put images aside: uint8 ``(N, *shape)``."""
         with raised_as(self._refused, OSError):
             self._file.seek(0, os.SEEK_END)
             self._file.write(np.ascontiguousarray(images).tobytes())
@@ -93,5 +74,4 @@ class Spool:
         return np.frombuffer(self._file.read(count), np.uint8).reshape(self._shape)
 
     def close(self) -> None:
-        """Let go of the file, which is then gone."""
         self._file.close()

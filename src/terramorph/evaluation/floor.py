@@ -53,11 +53,6 @@ def choose_floor(targets: list[Image], where: str, palette: Palette | None = Non
 
     For a map these are the colours of its palette, so that it is that of the ground, for a blank sheet in it is what a
     map is easily mistaken for; otherwise the mean, the median of each band, and the most frequent colour.
-
-    Args:
-        targets: A sample, best of the training split, which a model could know.
-        where: What they are, for the sentence.
-        palette: That the targets are drawn in, if they are.
     """
     if not targets:
         return Floor((128,), "the middle of the range, as no target can be read")

@@ -27,16 +27,6 @@ def look_at(samples: Samples, dataset: str | Path, total: int, style: str | None
     """Look at the training pairs, which a model could know, or where there are none at those that are scored.
 
     What cannot be read is reported when its turn comes; here it is stepped over.
-
-    Args:
-        samples: The pairs that are scored.
-        dataset: Where they are from.
-        total: How many of them are scored.
-        style: Of the map side, as the user names it.
-        draws: Of each image, for a discussion; 0 without one.
-
-    Raises:
-        ConfigError: There is no such style.
     """
     seen, count, where = samples.peek(), total, "truths themselves (there is no training split)"
     if samples.pairs.split == "train":

@@ -41,14 +41,7 @@ def pick_examples(errors: Sequence[float], each: int = 3) -> list[tuple[str, int
 def render_report(
     document: Mapping[str, Any], columns: Mapping[str, Sequence[float]], look: Look, metrics: Mapping[str, Metric]
 ) -> str:
-    """The page as one string of HTML, without any reference to the network.
-
-    Args:
-        document: What ``metrics.json`` holds; see `terramorph.evaluation.evaluate`.
-        columns: Score key -> one value a pair.
-        look: Shows a pair.
-        metrics: That were scored, by key.
-    """
+    """The page as one string of HTML, without any reference to the network."""
     by = leading(columns)
     groups: dict[str, list[tuple[str, Pictures]]] = {}
     for group, row in pick_examples([-value for value in columns[by.key]] if by.higher_is_better else columns[by.key]):

@@ -123,10 +123,6 @@ def evaluate(
 def own_bundle(path: str | Path, allowed: Collection[str] = ()) -> Bundle:
     """A bundle that scores can be recorded in.
 
-    Args:
-        path: Where it is.
-        allowed: As `load_bundle`.
-
     Raises:
         BundleError: It cannot be read, or is a published model.
         ConfigError: It is an exported network.
@@ -139,16 +135,7 @@ def own_bundle(path: str | Path, allowed: Collection[str] = ()) -> Bundle:
 
 
 def record_scores(bundle: Bundle, split: str, scores: Mapping[str, float | None]) -> None:
-    """Write scores into a bundle's own file, where `terramorph info` shows them.
-
-    Args:
-        bundle: From `own_bundle`.
-        split: That was scored.
-        scores: By key of metric.
-
-    Raises:
-        StorageError: The file cannot be written.
-    """
+    """Write scores into a bundle's own file, where `terramorph info` shows them."""
     assert bundle.path is not None
     header = bundle.header.model_copy(update={"scores": {f"{split} {key}": value for key, value in scores.items()}})
     replace(bundle, header=header).save(bundle.path)
@@ -169,7 +156,6 @@ def _opened(model: Model | Bundle | str | Path) -> Model:
 
 
 def _write(folder: Path, work: Work, document: Mapping[str, Any], spool: Spool) -> None:
-    """Everything but the predictions."""
     model, dataset, per_image, evidence = work.model, document["dataset"], work.own.per_image, work.look.evidence
     write_csv(folder / "per_image.csv", work.ids, per_image)
 

@@ -69,11 +69,7 @@ class Samples:
         return isinstance(data, dict) and data.get("load_size") == 0
 
     def read(self, index: int) -> Sample:
-        """Read one pair.
-
-        Raises:
-            DatasetError: It cannot be read, or its bands or dtype are not the bundle's.
-        """
+        """Read one pair."""
         pair = self.pairs.read(index)
         source, target = pair.sides(self.header.direction)
         what = f"The pair {pair.id} of {self.pairs.split}"
@@ -96,11 +92,7 @@ class Samples:
         return replace(self, skip_bad=True, skipped=[], enlarged=set())
 
     def usable(self, index: int) -> Sample | None:
-        """The pair, or ``None`` and a line in `skipped` where it cannot count.
-
-        Raises:
-            DatasetError: It cannot be read or does not fit, and bad pairs are not to be skipped.
-        """
+        """The pair, or ``None`` and a line in `skipped` where it cannot count."""
         try:
             sample = self.read(index)
         except InputError as error:

@@ -65,10 +65,6 @@ class Instruments:
             bands: Of the target; deep features exist for 3, and for 1 shown as grey.
             size: Side of the compared images in pixels.
             device: Where the networks run.
-
-        Raises:
-            InputError: The folder was given and a SqueezeNet or LPIPS file is missing or damaged, or the Inception
-                weights are there and damaged.
         """
         made = cls()
         made._open_classes(classes)
@@ -118,13 +114,7 @@ class Instruments:
         return seen
 
     def view_constant(self, seen: View, plain: Tensor, truth: Tensor, mask: Tensor | None) -> View:
-        """`view` of one image that stands for the predictions of a whole batch.
-
-        Args:
-            seen: `view` of the image.
-            plain: The image, uint8 ``(1, C, H, W)``.
-            truth, mask: Of the batch.
-        """
+        """`view` of one image, uint8 ``(1, C, H, W)``, that stands for the predictions of a whole batch."""
         if mask is not None and set(FROZEN) & set(self.look):
             return self.view(plain.expand_as(truth), truth, mask)
         return {need: _repeated(one, len(truth)) for need, one in seen.items()}
@@ -150,13 +140,7 @@ class Tally:
 
     @torch.inference_mode()
     def add(self, prediction: View, truth: View, mask: Tensor | None) -> None:
-        """Count one batch in.
-
-        Args:
-            prediction: What `Instruments.view` says of uint8 ``(N, C, H, W)``.
-            truth: The same of the truths.
-            mask: bool ``(N, 1, H, W)``, or ``None``.
-        """
+        """Count one batch in: what `Instruments.view` says of both, and a mask, bool ``(N, 1, H, W)``, or ``None``."""
         count = len(truth["pixels"])
         for compute, metric in {one.compute: one for one in self._computed.values()}.items():
             with running(f"The metric {metric.key}"):

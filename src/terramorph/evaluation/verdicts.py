@@ -21,10 +21,6 @@ def against_floor(model: Tally, floor: Tally, seed: int = 0) -> dict[str, dict[s
 
     Distances between sets of features have none: their bias depends on the number of images.
 
-    Args:
-        model, floor: Scores of the same images.
-        seed: Of the resampling.
-
     Returns:
         Score key -> ``difference``, ``low``, ``high`` and ``verdict``: better, worse or not shown (as it is with fewer
         than six images).

@@ -53,17 +53,7 @@ class Work:
     def through(
         self, total: int, progress: Progress | None, spool: Spool | None = None, keep: Path | None = None
     ) -> None:
-        """Score so many pairs.
-
-        Args:
-            total: Of the first ones.
-            progress: Told after each batch.
-            spool: Where predictions are put aside.
-            keep: Folder for predictions as images.
-
-        Raises:
-            DatasetError: A pair cannot be used and is not to be skipped, or none can.
-        """
+        """Score so many pairs."""
         step = self.model.batch_size
         for first in range(0, total, step):
             self._batch(range(first, min(first + step, total)), spool, keep)
@@ -122,12 +112,7 @@ class Work:
         return View(sample.id, source, sample.truth, spool.read(row), sample.mask, palette)
 
     def document(self, data: str, started: float) -> dict[str, Any]:
-        """Scores and `FACTS` as plain data.
-
-        Args:
-            data: What the pairs are called: their folder.
-            started: By the monotonic clock.
-        """
+        """Scores and `FACTS` as plain data."""
         own, pairs, floor = self.own, self.samples.pairs, self.look.floor
         scores, reasons = own.scores()
         counts, palette = own.confusion(), self.look.classes.palette

@@ -55,18 +55,9 @@ def cut(
     out: Path,
     options: Options,
 ) -> Cut:
-    """Measures a pair and writes it.
+    """Measures a pair, both sides (C, H, W) on one grid, and writes it unless the options leave it out.
 
-    Args:
-        place: which tile.
-        source, target: its two sides on one grid, (C, H, W).
-        labels: bool (H, W), True where the target shows text or icons, before any cleaning; None if not looked for.
-        area: the tile's; its ranges of values make deep images comparable.
-        out: the dataset.
-        options: what to leave out.
-
-    Raises:
-        StorageError: if an image cannot be written.
+    ``labels`` is bool (H, W), True where the target showed text or icons before cleaning; None if not looked for.
     """
     surface = correlation(source, target)
     measures = measure_pair(
@@ -119,21 +110,13 @@ def add_block_shifts(cuts: Sequence[Cut]) -> list[Row]:
 
 
 def make_folders(places: Sequence[Place], out: Path) -> None:
-    """Makes the folders that pairs will be written into.
-
-    Raises:
-        StorageError: if one cannot be made.
-    """
+    """Makes the folders that pairs will be written into."""
     for split in {place.split for place in places if place.split is not None}:
         make_folder(out / split)
 
 
 def write_pair(place: Place, source: Raster, target: Raster, out: Path) -> None:
-    """Writes a pair's images: A|B as PNG, or GeoTIFF twins where one image cannot hold both.
-
-    Raises:
-        StorageError: if an image cannot be written.
-    """
+    """Writes a pair's images: A|B as PNG, or GeoTIFF twins where one image cannot hold both."""
     twins = not side_by_side(source, target)
     files = place.files(out, twins)
     for file in files:

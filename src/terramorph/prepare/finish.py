@@ -33,21 +33,7 @@ _BLOCK = ("block_dx", "block_dy", "block_confidence")
 
 
 def finish(out: Path, journal: Journal, options: Options, tell: Callable[[str, int, int], None]) -> Manifest:
-    """Writes `footprints.parquet` and `manifest.json` of all areas of a journal.
-
-    Args:
-        out: the dataset.
-        journal: every area in it is cut.
-        options: whether look-alikes are left out.
-        tell: told how far it is.
-
-    Returns:
-        The manifest.
-
-    Raises:
-        DatasetError: if not one pair was kept.
-        StorageError: if a file cannot be written.
-    """
+    """Writes `footprints.parquet` and `manifest.json` of all areas of a journal."""
     tell("writing the manifest", 0, 1)
     rows = [row for area in journal.areas for row in journal.rows(area.name)]
     _mark_duplicates(rows)

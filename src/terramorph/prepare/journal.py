@@ -97,10 +97,6 @@ class Journal:
     Args:
         out: the dataset's folder; made if missing.
         settings: plain data, see `Options.plain`; must be what the dataset was begun with.
-
-    Raises:
-        DatasetError: if the dataset was begun with other settings, or the folder holds something else.
-        StorageError: if it cannot be written.
     """
 
     def __init__(self, out: Path, settings: dict[str, Any]) -> None:
@@ -129,12 +125,7 @@ class Journal:
             self._save("areas.json", self._areas())
 
     def add_area(self, area: AreaRecord) -> None:
-        """Notes an area, before any of its tiles.
-
-        Raises:
-            DatasetError: if an area of that name was made from other files, or its pairs would be of another kind than
-                those of the areas before it.
-        """
+        """Notes an area, before any of its tiles."""
         for known in self.areas:
             if known.name == area.name:
                 if known != area:
@@ -168,22 +159,14 @@ class Journal:
         return list(found.values())
 
     def replace_rows(self, area: str, rows: Sequence[Row]) -> None:
-        """Writes the finished tiles of an area anew, where the file does not say just that.
-
-        Raises:
-            StorageError: if they cannot be written.
-        """
+        """Writes the finished tiles of an area anew, where the file does not say just that."""
         path, text = self.folder / f"{area}.jsonl", _lines(rows)
         if path.exists() and path.read_bytes() != text:
             with atomic(path) as part:
                 part.write_bytes(text)
 
     def add_rows(self, area: str, rows: Iterable[Row]) -> None:
-        """Appends finished tiles; on the disk when it returns.
-
-        Raises:
-            StorageError: if they cannot be written.
-        """
+        """Appends finished tiles; on the disk when it returns."""
         path = self.folder / f"{area}.jsonl"
         try:
             with path.open("ab") as file:
@@ -230,11 +213,7 @@ class Journal:
 
 
 def held(out: Path) -> AbstractContextManager[None]:
-    """Holds the dataset for this process.
-
-    Raises:
-        DatasetError: on entering, if another process prepares into the same folder.
-    """
+    """Holds the dataset for this process."""
     busy = DatasetError(f"Another process is preparing {out}; wait for it or choose another folder.")
     return locked(out / FOLDER / "lock", busy)
 

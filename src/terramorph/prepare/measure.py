@@ -94,9 +94,6 @@ def measure_pair(
             whole source: the default, the tile's own 1st and 99th percentiles, makes noise in a blank tile look like
             detail.
         target_range: The same for the target.
-
-    Raises:
-        RasterError: If the sizes differ.
     """
     if source.grid.shape != target.grid.shape:
         raise RasterError(

@@ -29,16 +29,7 @@ from terramorph.prepare.split import (
 
 
 def area_places(area: Area, options: Options, journal: Journal) -> list[Place]:
-    """The tiles of an area with their splits, row by row.
-
-    Args:
-        area: planned, not yet cut or partly cut.
-        options: tile, overlap and the rule.
-        journal: its areas before this one are finished; their tiles stay as they are, and this area's keep away.
-
-    Raises:
-        DatasetError: if a list or polygons cannot be used.
-    """
+    """The tiles of an area with their splits, row by row."""
     rule, tile = options.split, options.tile
     tiles = plan_tiles(area.grid, tile, options.overlap)
     digits = max(2, len(str(max(int(tiles.row.max()), int(tiles.col.max())) + 1)))

@@ -110,13 +110,6 @@ def plan_tiles(grid: Grid, tile: int, overlap: int) -> Tiles:
 def plan_grid(source: Source, target: Source, scale: Scale, tile: int, bounds: Geometry | None = None) -> Grid:
     """The grid on which both sides of an area are read: the ground they share.
 
-    Args:
-        source: the imagery; without a `scale` its own pixels are the grid.
-        target: the other side.
-        scale: how finely.
-        tile: pixels; at a zoom, the grid begins at a multiple of it from the corner of the world.
-        bounds: limits the area; any CRS.
-
     Raises:
         DatasetError: if the sides share no ground, one has no place while the other has, or neither a scale nor
             pixels of a source are there to begin from.

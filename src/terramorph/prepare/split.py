@@ -109,11 +109,7 @@ def _block_size(count: int, fractions: tuple[float, float, float]) -> int:
 
 
 def read_list(path: Path) -> Mapping[str, int]:
-    """The ids of a list and their splits.
-
-    Raises:
-        DatasetError: if the file cannot be read, has other columns, or names another split.
-    """
+    """The ids of a list and their splits."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = [[cell.strip() for cell in row] for row in csv.reader(file) if row]
@@ -139,9 +135,6 @@ def read_polygons(path: Path) -> tuple[NDArray[np.object_], NDArray[np.int8], CR
 
     Returns:
         shapely polygons (N,), int8 (N,) places in `SPLITS`, and their CRS.
-
-    Raises:
-        DatasetError: if the file cannot be read, has no attribute split, names another split, or gives ground to two.
     """
     import geopandas
 

@@ -55,7 +55,6 @@ class Table:
 
     @property
     def rows(self) -> list[list[Cell]]:
-        """The body as cells alone."""
         return [[_cell(value) for value in row] for row in self.body]
 
 

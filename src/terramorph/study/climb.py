@@ -39,7 +39,6 @@ class Work:
 
     @property
     def is_late(self) -> bool:
-        """Whether the time is over."""
         return self.deadline is not None and time.time() >= self.deadline
 
 
@@ -190,7 +189,6 @@ class _Climb:
         return None
 
     def failed(self, reason: str) -> _Failed:
-        """Keep why the trial came to nothing."""
         self._tell("failed", reason)
         self.tracked.fail(reason)
         return _Failed()

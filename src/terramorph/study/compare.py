@@ -170,13 +170,7 @@ def _claim(out: Path, study: Study, dataset: Path, jobs: Sequence[Job]) -> None:
 
 @dataclass
 class _Worker:
-    """Brings one run after another to its end.
-
-    Attributes:
-        weights: folder of feature weights, absolute.
-        how: cache and allowed.
-        records: of every run of the study, as they stand.
-    """
+    """Brings one run after another to its end."""
 
     study: Study
     dataset: Path
@@ -194,7 +188,6 @@ class _Worker:
         return record.state == "diverged" or (scored and record.weights == self.weights)
 
     def keep(self, job: Job, **changes: Any) -> Record:
-        """Change a run's record, here and on the disk."""
         record = self.records[job] = self.records[job].having(**changes)
         write_record(job.folder, record)
         return record

@@ -39,12 +39,6 @@ _COLOURS = {"better": charts.GOOD, "worse": charts.BAD}
 
 
 def render_comparison(document: Mapping[str, Any], out: Path) -> str:
-    """Render the page, complete in itself.
-
-    Args:
-        document: from `make_comparison`.
-        out: the study's folder, for pictures and logs.
-    """
     said = conclude(document)
     shown = [metric["key"] for metric in document["metrics"] if metric["missing"] is None]
     return render_page(
@@ -79,7 +73,6 @@ def _about(document: Mapping[str, Any]) -> str:
 
 
 def _lead(document: Mapping[str, Any], said: Sequence[Conclusion]) -> str:
-    """The result in one sentence."""
     if not document["effects"]:
         none = "Nothing is compared yet: the base and a change must both have a run that is done."
         return said[0].text if said else none
@@ -165,18 +158,7 @@ def _curve(run: Path) -> list[tuple[float, float]]:
 
 
 def keep_examples(run: Path, dataset: Path, split: str, device: str, allowed: Collection[str] = ()) -> None:
-    """Write RUN/examples/NUMBER-SIDE.png of a few pairs, evenly spread over the split, for the page.
-
-    Args:
-        run: folder of a run that has a model.
-        dataset, split: pairs.
-        device: where the network runs.
-        allowed: as in `load_bundle`.
-
-    Raises:
-        DatasetError: a pair cannot be read or does not fit the model.
-        StorageError: a picture cannot be written.
-    """
+    """Write RUN/examples/NUMBER-SIDE.png of a few pairs, evenly spread over the split, for the page."""
     bundle = load_bundle(run / MODEL, allowed)
     samples, model = Samples(open_pairs(dataset, split), bundle.header), Model(bundle, device=device)
     scaling, folder = bundle.header.source.scaling, run / "examples"

@@ -31,11 +31,6 @@ _ORDER: tuple[Kind, ...] = ("better", "mixed", "worse", "none", "open")
 def make_comparison(study: Study, dataset: Path, records: Mapping[Job, Record]) -> dict[str, Any]:
     """Compare the runs of a study that are done.
 
-    Args:
-        study: resolved.
-        dataset: named in the result.
-        records: of every run, in the order they are made.
-
     Returns:
         study, dataset, split, budget, seeds, level, finished, left_out; `runs` with state, scores and cost of each;
         `variants` with their settings and means; `metrics` with what is missing and why; `effects`, one for each change
@@ -185,7 +180,6 @@ class Conclusion:
 
     @property
     def text(self) -> str:
-        """The sentence without links."""
         return self.html.striptags()
 
 
@@ -193,9 +187,6 @@ def conclude(document: Mapping[str, Any]) -> list[Conclusion]:
     """A sentence for every change that has runs which are over: the better ones first, those left open last.
 
     If every run of the base that is over diverged, a sentence on that stands first.
-
-    Args:
-        document: from `make_comparison`.
     """
     base, *changes = document["variants"]
     first, found = [], []
@@ -265,7 +256,6 @@ def difference_of(row: Mapping[str, Any], key: str = "difference") -> str:
 
 
 def interval_of(row: Mapping[str, Any]) -> str:
-    """The interval of an effect."""
     return f"{difference_of(row, 'low')} to {difference_of(row, 'high')}"
 
 

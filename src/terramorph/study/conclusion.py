@@ -61,12 +61,10 @@ class TuneResult:
 
     @property
     def finished(self) -> bool:
-        """Whether every trial has ended."""
         return len(self.trials) >= self.wanted and self.ended == len(self.trials)
 
     @property
     def ended(self) -> int:
-        """How many trials have ended, however they did."""
         return sum(trial.state != "running" for trial in self.trials)
 
     @property
@@ -85,7 +83,6 @@ class TuneResult:
 
     @property
     def default(self) -> Trial | None:
-        """The preset's own trial."""
         return next((trial for trial in self.trials if trial.is_preset), None)
 
 
@@ -112,11 +109,7 @@ def _variant_name(best: Trial) -> str:
 
 
 def conclude(result: TuneResult) -> TuneResult:
-    """Write `best.toml`, `best.safetensors` and `report.html` of a study, and return it.
-
-    Raises:
-        StorageError: they cannot be written, or the best trial's bundle is gone.
-    """
+    """Write `best.toml`, `best.safetensors` and `report.html` of a study, and return it."""
     from terramorph.study.tune_page import render_study
 
     out, best = result.out, result.best

@@ -151,7 +151,6 @@ class Study:
 
     @property
     def budget(self) -> str:
-        """In words."""
         return f"{self.images:,} images" if self.images is not None else f"{self.minutes:g} minutes"
 
     def jobs(self, out: Path) -> list[Job]:
@@ -173,12 +172,10 @@ class Job:
 
     @property
     def name(self) -> str:
-        """Name of the folder."""
         return self.folder.name
 
     @property
     def config(self) -> TrainConfig:
-        """Configuration with the seed of this run."""
         config = self.variant.config
         return config.model_copy(update={"seed": config.seed + self.seed})
 

@@ -32,13 +32,6 @@ def choose_objectives(
 ) -> tuple[str, ...]:
     """Validate objectives, or choose the best that can be computed, by scoring an untrained network.
 
-    Args:
-        asked: metrics; empty to choose one.
-        dataset, split: pairs that are scored.
-        preset: says direction, size and network.
-        weights: folder with the weights of deep features.
-        allowed: modules from outside that the network may be of.
-
     Raises:
         ConfigError: a metric is unknown, named twice, or cannot be computed here.
         InputError: the weights are damaged.

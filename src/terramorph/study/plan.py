@@ -108,19 +108,13 @@ class StudyPlan(BaseModel):
         return stretched(config, -(-self.rungs[-1] // (config.batch_size * config.accumulate)))
 
     def identity(self) -> dict[str, Any]:
-        """What makes it this study, as plain data."""
         return self.model_dump(mode="json", by_alias=True, exclude={"weights"})
 
 
 def make_plan(
     dataset: Path, out: Path, preset: TrainConfig, options: StudyOptions, allowed: Collection[str] = ()
 ) -> StudyPlan:
-    """Plan a new study, or validate that the one in OUT is the same; nothing is written.
-
-    Raises:
-        ConfigError: the space, an objective or the number of images cannot be used, or OUT is another study.
-        DatasetError: there are no pairs to tune or to confirm on.
-    """
+    """Plan a new study, or validate that the one in OUT is the same; nothing is written."""
     space = load_space(options.space)
     if options.space is None:
         space = space.fitted(preset)
@@ -164,12 +158,7 @@ def rungs_of(images: int, count: int) -> tuple[int, ...]:
 
 
 def keep_plan(out: Path, plan: StudyPlan) -> None:
-    """Bind OUT to a plan: link its pairs and write study.json, as far as that is not done.
-
-    Raises:
-        ConfigError: OUT holds another study.
-        StorageError: OUT cannot be written.
-    """
+    """Bind OUT to a plan: link its pairs and write study.json, as far as that is not done."""
     splits = choose_splits(plan.dataset, plan.preset.seed)
     with in_turn(out):
         begun = load_plan(out) if (out / PLAN).is_file() else None
@@ -199,12 +188,7 @@ def in_turn(out: Path) -> Iterator[None]:
 
 
 def load_plan(out: Path) -> StudyPlan:
-    """Read the plan of a study.
-
-    Raises:
-        ConfigError: there is none, or its objective is a metric from outside that was not added by `add_metrics`.
-        StorageError: it cannot be understood.
-    """
+    """Read the plan of a study."""
     path = out / PLAN
     if not path.is_file():
         raise ConfigError(f"{out} holds no study ({PLAN} is missing); begin one with terramorph tune DATASET.")

@@ -86,11 +86,9 @@ class Record(BaseModel):
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing is left to do."""
         return self.state in ("done", "diverged", "refused")
 
     def having(self, **changes: Any) -> Record:
-        """A copy with some fields changed."""
         return self.model_copy(update=changes)
 
 
@@ -114,18 +112,6 @@ def train_to(out: Path, dataset: Path, config: TrainConfig, *, images: int, **ho
     """Train a run, or resume it, until it has seen a number of images.
 
     A run that has come that far is left as it is. A shorter one goes on from its checkpoint, and its model is replaced.
-
-    Args:
-        out: the run's folder.
-        dataset: folder of pairs.
-        config: resolved; its `max_steps` is ignored.
-        images: seen since the start, repetitions counted; rounded up to whole steps.
-        how: reporter, should_stop, cache and allowed of `terramorph.training.train`.
-
-    Raises:
-        ConfigError: the folder holds another run, or a shorter one without checkpoint; the budget is less than a step
-            or more than the schedule.
-        TrainingDivergedError, DatasetError, CheckpointError, StorageError: as `train` and `resume`.
     """
     per_step = config.batch_size * config.accumulate
     if images < per_step:
@@ -174,17 +160,7 @@ def train_for(out: Path, dataset: Path, config: TrainConfig, *, minutes: float, 
 
 
 def score(run: Path, dataset: Path, split: str, out: Path, **how: Any) -> Scores:
-    """Score a finished run by protocol maps-256.
-
-    Args:
-        run: its folder.
-        dataset, split: pairs it is scored on.
-        out: folder for `metrics.json`, `per_image.csv` and `report.html`.
-        how: device and allowed of `terramorph.load`; weights, limit and progress of `terramorph.evaluate`.
-
-    Raises:
-        BundleError, ConfigError, DatasetError, InputError, StorageError: as `evaluate`.
-    """
+    """Score a finished run by protocol maps-256."""
     model = load(run / MODEL, device=how.pop("device", "auto"), allowed=how.pop("allowed", ()))
     found = evaluate(model, dataset, out, split=split, **how)
     columns = {key: column for key, column in found["per_image"].items() if column}
@@ -195,12 +171,7 @@ def score(run: Path, dataset: Path, split: str, out: Path, **how: Any) -> Scores
 
 
 def require_same_run(out: Path, dataset: Path, config: TrainConfig) -> None:
-    """Validate that a run's folder holds a run of this configuration and dataset, whatever its length.
-
-    Raises:
-        ConfigError: naming the first setting that differs; where feature weights lie may.
-        CheckpointError: its config.json cannot be read.
-    """
+    """Validate that a run's folder holds a run of this configuration and dataset, whatever its length."""
     try:
         saved: dict[str, Any] = parse_json((out / CONFIG).read_text(encoding="utf-8"))
         theirs = flat_settings(parse_config(saved["config"])) | {"dataset": str(saved["dataset"])}

@@ -69,7 +69,6 @@ class Parameter(Table):
 
     @property
     def ends(self) -> tuple[float, float]:
-        """Low and high of a range."""
         assert self.low is not None
         assert self.high is not None
         return self.low, self.high
@@ -80,7 +79,6 @@ class Parameter(Table):
         return isinstance(self.low, int) and isinstance(self.high, int)
 
     def applies(self, settings: Mapping[str, Any]) -> bool:
-        """Whether its condition holds."""
         return all(settings.get(key) in allowed for key, allowed in self.when.items())
 
     def suggest(self, trial: Trial, key: str) -> Any:
@@ -126,7 +124,6 @@ class Parameter(Table):
         return self.model_copy(update={"low": fitting[0], "high": fitting[-1]}) if len(fitting) > 1 else None
 
     def plain(self) -> dict[str, Any]:
-        """As a space's file has it."""
         return self.model_dump(exclude_none=True, exclude=None if self.choices is None else {"log"})
 
 
@@ -229,12 +226,7 @@ def _refusal(preset: TrainConfig, ways: Sequence[Mapping[str, Any]], values: Map
 
 
 def load_space(path: str | Path | None = None) -> Space:
-    """Read a space, or the default one.
-
-    Raises:
-        ConfigError: the file cannot be read, holds nothing, names an unknown key, or a range or condition makes no
-            sense.
-    """
+    """Read a space, or the default one."""
     where = "The default space" if path is None else f"The space {path}"
     default = Path(str(resources.files("terramorph.study"))) / "space.toml"
     return space_of(_entries(read_toml(default if path is None else Path(path), where), ""), where)

@@ -47,11 +47,7 @@ class Splits:
 
 
 def choose_splits(dataset: Path, seed: int) -> Splits:
-    """Choose by the table above; of a prepared dataset the held-out part is one piece of ground in each area.
-
-    Raises:
-        DatasetError: there is no split besides train, or train has fewer than 4 pairs.
-    """
+    """Choose by the table above; of a prepared dataset the held-out part is one piece of ground in each area."""
     train = open_pairs(dataset, "train")
     has_val, has_test = (has_split(dataset, name) for name in ("val", "test"))
     if not has_val and not has_test:
@@ -71,17 +67,7 @@ def choose_splits(dataset: Path, seed: int) -> Splits:
 
 
 def link_pairs(dataset: Path, splits: Splits, folder: Path, *, anew: bool = False) -> None:
-    """Make a dataset of links, `folder`/train and `folder`/val, with the pairs of tuning.
-
-    Args:
-        dataset: where the pairs are.
-        splits: which they are.
-        folder: left as it is if it is there.
-        anew: made again if it is there.
-
-    Raises:
-        StorageError: links cannot be made.
-    """
+    """Make a dataset of links, `folder`/train and `folder`/val, with the pairs of tuning."""
     if folder.is_dir() and not anew:
         return
 

@@ -44,14 +44,6 @@ class MlflowTracking(NoTracking):
     """Runs in the MLflow store OUT/mlflow.db, files in OUT/mlflow-artifacts; several processes may write at once.
 
     A process has one run open at a time.
-
-    Args:
-        out: folder of the study.
-        experiment: name that its runs stand under.
-
-    Raises:
-        MissingPackageError: MLflow is not installed.
-        StorageError: from here and every method, if the store cannot be read or written.
     """
 
     def __init__(self, out: Path, experiment: str) -> None:

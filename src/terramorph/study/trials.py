@@ -60,12 +60,10 @@ class Trial:
 
     @property
     def is_preset(self) -> bool:
-        """Whether it is the preset itself."""
         return self.number == 0
 
     @property
     def folder(self) -> str:
-        """Name of its folder in STUDY/trials."""
         return f"{self.number:04d}"
 
     @property
@@ -79,21 +77,7 @@ class Trial:
 
 
 class Trials:
-    """Trials of one study, in a storage of their own or one that machines share.
-
-    Args:
-        out: the study's folder.
-        plan: what it is about; a storage of another study is refused.
-        url: of a database; None for STUDY/trials.db.
-
-    Attributes:
-        study: Optuna's.
-
-    Raises:
-        MissingPackageError: Optuna is not installed.
-        ConfigError: the URL cannot be used, or the storage is of another study.
-        StorageError: from here and every method, if the storage cannot be read or written.
-    """
+    """Trials of one study, in a storage of their own or one that machines share."""
 
     def __init__(self, out: Path, plan: StudyPlan, url: str | None = None) -> None:
         require_optuna()

@@ -30,7 +30,6 @@ _KINDS = {"best": charts.ACCENT, "preset": charts.SERIES[1], "complete": charts.
 
 
 def render_study(result: TuneResult) -> str:
-    """Render the page, complete in itself."""
     plan, document, sheets = result.plan, result.confirmation, _sheets(result)
     legend = {"best": "best", "preset": "the preset", "complete": "scored at the last rung",
               "pruned": "left before, at its last rung"}  # fmt: skip

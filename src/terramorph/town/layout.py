@@ -111,11 +111,9 @@ class Rects:
     use: NDArray[np.int64]
 
     def __len__(self) -> int:
-        """How many."""
         return len(self.x)
 
     def take(self, keep: NDArray[Any]) -> Rects:
-        """The chosen ones (a boolean mask or indices)."""
         return Rects(*(getattr(self, n)[keep] for n in self.__dataclass_fields__))
 
     def corners(self, grow: float = 0.0) -> Array:
@@ -139,7 +137,6 @@ class Rects:
 
     @staticmethod
     def join(parts: list[Rects]) -> Rects:
-        """All of them, in order."""
         parts = [*parts, Rects.flat(*[np.zeros(0)] * 5)]
         return Rects(*(np.concatenate([getattr(p, n) for p in parts]) for n in Rects.__dataclass_fields__))
 

@@ -30,7 +30,6 @@ class Painter:
             canvas.scale(1 / resolution, 1 / resolution)
 
     def clear(self, colour: Tone, texture: Tone) -> None:
-        """Fill everything."""
         self.canvas.clear(skia.Color(*colour))
         self.texture.clear(skia.Color(*texture))
 
@@ -63,7 +62,6 @@ class Painter:
             canvas.drawPath(path, brush)
 
     def circles(self, x: Array, y: Array, r: Array, colours: NDArray[Any], texture: Tone | None) -> None:
-        """Many circles."""
         mark = None if texture is None else ink(texture)
         rows = zip(x.tolist(), y.tolist(), r.tolist(), colours.tolist(), strict=True)
         for cx, cy, radius, colour in rows:

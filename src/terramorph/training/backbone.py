@@ -52,7 +52,6 @@ class Backbone:
         return self._seen[id(image)][1]
 
     def forget(self) -> None:
-        """Forgets the images of a step."""
         self._seen.clear()
 
 

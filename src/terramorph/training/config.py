@@ -75,7 +75,6 @@ class DataConfig(_Section):
 
     @property
     def diffaugments(self) -> tuple[str, ...]:
-        """The names in `diffaugment`."""
         return _listed(self.diffaugment)
 
 

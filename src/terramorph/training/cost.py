@@ -32,12 +32,7 @@ class Cost:
 
 
 class Meter:
-    """Measures a `Cost` while steps are taken.
-
-    Args:
-        device: where.
-        networks: what is trained, by name.
-    """
+    """Measures a `Cost` while steps are taken."""
 
     def __init__(self, device: torch.device, networks: Mapping[str, nn.Module]) -> None:
         self._device = device
@@ -58,7 +53,6 @@ class Meter:
             self._images += images
 
     def cost(self) -> Cost:
-        """Of all steps so far."""
         if self._device.type == "cuda":
             peak = torch.cuda.max_memory_allocated(self._device)
         elif sys.platform == "win32":

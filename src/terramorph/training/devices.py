@@ -21,11 +21,7 @@ if TYPE_CHECKING:
 
 
 def make_fabric(config: TrainConfig) -> Fabric:
-    """Device, precision and, under torchrun, the group of processes.
-
-    Raises:
-        ConfigError: if a CUDA device is asked for where there is none, or a CUDA graph without one.
-    """
+    """Device, precision and, under torchrun, the group of processes."""
     import_without("lightning_fabric", "torchmetrics")  # of which it asks the version only
     from lightning_fabric import Fabric
     from lightning_fabric.strategies.ddp import DDPStrategy

@@ -58,28 +58,13 @@ class Discriminator(Protocol):
     def regularize(
         self, number: int, real: tuple[Any, ...], mask: Tensor | None, share: float, fabric: Fabric
     ) -> dict[str, Tensor]:
-        """Adds the gradients of a penalty at the steps that have one.
-
-        Args:
-            number: of the step.
-            real: what it is shown of real pairs.
-            mask: of that.
-            share: of this batch in the step.
-            fabric: the processes whose mean it is.
-
-        Returns:
-            What is logged.
-        """
+        """Adds the gradients of a penalty at the steps that have one, times the batch's share; what is logged of it."""
 
 
 def make_discriminators(
     config: TrainConfig, source_bands: int, target_bands: int, backbone: Backbone | None
 ) -> list[Discriminator]:
-    """Those that a configuration asks for; none with loss.adversarial=none.
-
-    Raises:
-        ConfigError: if one is asked for sides that it cannot look at.
-    """
+    """Those that a configuration asks for; none with loss.adversarial=none."""
     made: list[Discriminator] = []
     if config.loss.adversarial != "none":
         made.append(PatchDiscriminator(config, source_bands, target_bands))
@@ -147,7 +132,6 @@ class Projected(Discriminator):
         self.features = lambda *shown: [[logits] for logits in self.network(*shown)]
 
     def shown(self, batch: Batch, image: Tensor, change: PairChange) -> tuple[list[Tensor], list[Tensor]]:
-        """Features of the image and of the source."""
         sides = (self._backbone(change(side, batch.mask))[:_STRIDES] for side in (image, batch.source))
         return next(sides), next(sides)
 
@@ -156,7 +140,6 @@ class Projected(Discriminator):
         return {"projected discriminator": loss.detach() * (0.5 / len(by_scale(real)))}
 
     def regularize(self, *_: Any) -> dict[str, Tensor]:
-        """There is no penalty."""
         return {}
 
 

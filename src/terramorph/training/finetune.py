@@ -23,16 +23,7 @@ _SHOWN = 3
 
 
 def config_of(model: str | Path, changes: Mapping[str, Any] | None = None) -> TrainConfig:
-    """The configuration that a model goes on with: its recipe, or the preset pix2pix with its network.
-
-    Args:
-        model: a bundle, a run's folder, or a name in the folder `models`.
-        changes: dotted keys and values, as `load_config` takes them.
-
-    Raises:
-        BundleError: if the model cannot be read.
-        ConfigError: if its network is none that is trained, or a change does not fit.
-    """
+    """The configuration that a model goes on with: its recipe, or the preset pix2pix with its network."""
     header = read_header(model)
     values: dict[str, Any] = {
         "direction": header.direction,
@@ -58,12 +49,6 @@ def load_start(
     The generator comes from the bundle; discriminators from the checkpoint beside it, where there is one. A first
     convolution for another number of source bands is adapted with `partial`: bands in common keep their weights, a new
     one starts as their mean.
-
-    Args:
-        networks: by name; changed in place.
-        start: what to start from.
-        source_bands: of the generator.
-        allowed: modules from outside that the model's generator may be of.
 
     Returns:
         Names of the tensors that start afresh, with the network before them.

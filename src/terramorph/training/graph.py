@@ -16,9 +16,6 @@ class GraphedStep:
 
     Capture needs a few warm-up steps on a side stream; what they change is put back, so that a graphed run takes
     exactly the steps an eager one takes.
-
-    Args:
-        recipe: whose step it is; reseeding its noise between replays works as in an eager run.
     """
 
     _WARM_UP = 3

@@ -33,11 +33,9 @@ class Health:
         self.verdict: str | None = None
 
     def state(self) -> dict[str, Any]:
-        """What `restore` needs."""
         return {"steps_won": self.steps_won, "warned": list(self.warned), "verdict": self.verdict}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Goes on from an earlier `state`."""
         self.steps_won = int(state.get("steps_won", 0))
         self.warned = list(state.get("warned", []))
         self.verdict = state.get("verdict")
@@ -46,15 +44,6 @@ class Health:
         self, step: int, losses: Mapping[str, float], steps: int, networks: Mapping[str, nn.Module]
     ) -> list[str]:
         """Looks at the losses of one step.
-
-        Args:
-            step: its number.
-            losses: by name.
-            steps: steps since the last look.
-            networks: searched for the tensor to blame if a loss is not finite.
-
-        Returns:
-            Warnings that were not given before.
 
         Raises:
             TrainingDivergedError: naming the loss and the first tensor that is not finite.
@@ -81,12 +70,6 @@ class Health:
         Args:
             step: its number.
             translated, truth: float (N, C, H, W) in [-1, 1].
-
-        Returns:
-            Warnings that were not given before.
-
-        Raises:
-            TrainingDivergedError: if a translation holds a value that is not finite.
         """
         if not bool(torch.isfinite(translated).all()):
             raise TrainingDivergedError(

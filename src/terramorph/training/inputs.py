@@ -26,24 +26,12 @@ _FITTED = 256
 class Inputs:
     """The pairs of a run.
 
-    Args:
-        dataset: folder with a train split.
-        config: the run's.
-        fabric: device and processes.
-        skip_bad: leave out pairs that cannot be read.
-        cache: folder of the decoded pairs.
-        metric: what early stopping looks at.
-        progress: called with (pairs decoded, pairs).
-
     Attributes:
         pairs: decoded.
         source, target: their sides.
         bands: of source and target, as a bundle states them.
         validator: of held-out pairs; None without any.
         per_step: pairs of a step, of all processes together.
-
-    Raises:
-        DatasetError: if the pairs cannot be used.
     """
 
     def __init__(

@@ -149,11 +149,7 @@ def resume(
 
 
 def require_new_run(out: Path) -> None:
-    """Validate that a folder holds no run.
-
-    Raises:
-        ConfigError: if it does.
-    """
+    """Validate that a folder holds no run."""
     for name in (CHECKPOINT, MODEL):
         if (out / name).is_file():
             raise ConfigError(f"{out} already holds a run ({name}); `resume` it, or choose another `out`.")
@@ -193,7 +189,6 @@ class _Run:
         self.saved = -1
 
     def restore(self) -> None:
-        """Goes back to the checkpoint."""
         path = self.out / CHECKPOINT
         position = read_position(path)
         require_same(position, self.config, self.pairs.fingerprint, self.fabric.world_size, self.out / CONFIG)

@@ -35,11 +35,9 @@ class NotebookReporter(Reporter):
         self._told = 0.0
 
     def started(self, plan: Plan) -> None:
-        """Say what is trained."""
         self._show(0.0, f"{plan.pairs} pairs, {plan.total_steps} steps on {plan.device}, {plan.out}")
 
     def step(self, report: StepReport) -> None:
-        """Move the bar."""
         last = report.step == report.total
         if last or time.monotonic() - self._told >= _EVERY:
             losses = ", ".join(f"{name} {value:.3f}" for name, value in report.losses.items())
@@ -50,7 +48,6 @@ class NotebookReporter(Reporter):
             )
 
     def validated(self, validation: Validation) -> None:
-        """Show the newest sheet."""
         from IPython.display import Image as Picture
         from IPython.display import display
 
@@ -66,11 +63,9 @@ class NotebookReporter(Reporter):
             self._sheet.update(picture)
 
     def message(self, text: str) -> None:
-        """Print a warning above the displays."""
         print(text)
 
     def decoding(self, done: int, total: int) -> None:
-        """Move the bar of the pairs that are decoded."""
         if done == total or time.monotonic() - self._told >= _EVERY:
             self._show(done / max(total, 1), f"decoding pairs: {done} of {total}")
 

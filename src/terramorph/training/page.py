@@ -53,14 +53,7 @@ def _is_event(line: dict[str, Any]) -> bool:
 
 
 def write_page(folder: Path) -> None:
-    """Write a run's page anew.
-
-    Args:
-        folder: of the run, with log.jsonl.
-
-    Raises:
-        OSError: if it cannot be read or written.
-    """
+    """Write a run's page anew."""
     events = read_log(folder)
     sheets = sorted(path.name for path in (folder / "samples").glob("step_*.png"))
     # The last, and up to two earlier ones.

@@ -38,13 +38,6 @@ _SEARCHED = 64
 class Pix2Pix:
     """Generator, discriminators if any, their optimizers, and the update of one step.
 
-    Args:
-        config: the run's.
-        source_bands, target_bands: counts.
-        fabric: device, precision and processes.
-        terms: those of `loss.terms` that are at hand.
-        allowed: modules from outside whose code may run.
-
     Attributes:
         networks: by name; `generator` is the one that is bundled.
         optimizers: by the same names.
@@ -102,11 +95,7 @@ class Pix2Pix:
         self._augmented = config.data.diffaugments
 
     def fit(self, targets: Callable[[], Iterable[Tensor]]) -> None:
-        """Lets generator and terms learn what they need of the training targets, such as the colours of a palette.
-
-        Args:
-            targets: gives float (N, C, H, W) in [-1, 1] each, the same at every call.
-        """
+        """Lets generator and terms learn what they need of the training targets, such as the colours of a palette."""
         for part in (self.networks["generator"], *(term.value for term in self.terms)):
             if isinstance(part, Fitted):
                 part.fit(targets())

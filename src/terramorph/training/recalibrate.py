@@ -51,12 +51,7 @@ def recalibrate_network(network: nn.Module, sources: Iterable[Tensor]) -> bool:
 
 @contextmanager
 def recalibrated(network: nn.Module, sources: Iterable[Tensor]) -> Iterator[None]:
-    """The network as `recalibrate_network` makes it, and afterwards as it was.
-
-    Args:
-        network: its statistics are put back to the last bit.
-        sources: as there.
-    """
+    """The network as `recalibrate_network` makes it, and afterwards as it was."""
     norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
     before = [{name: buffer.clone() for name, buffer in norm.named_buffers()} for norm in norms]
     recalibrate_network(network, sources)

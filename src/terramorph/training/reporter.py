@@ -69,19 +69,13 @@ class StepReport:
 
 
 class Stopwatch:
-    """How fast the last steps were.
-
-    Args:
-        step: the one it starts after.
-        images: a step.
-    """
+    """How fast the last steps were."""
 
     def __init__(self, step: int, images: int) -> None:
         self._images = images
         self.restart(step)
 
     def restart(self, step: int) -> None:
-        """Forgets the steps up to this one."""
         self._begun, self._waited, self._since = time.perf_counter(), 0.0, step
 
     @contextmanager

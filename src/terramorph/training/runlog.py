@@ -27,9 +27,6 @@ class RunLog:
     Args:
         folder: the run's, or None to write nothing.
         step: steps already done; later lines of an interrupted run are taken out, for they will be written again.
-
-    Raises:
-        StorageError: from every method, if something cannot be written.
     """
 
     def __init__(self, folder: Path | None, step: int = 0) -> None:

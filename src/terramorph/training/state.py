@@ -64,11 +64,7 @@ def save_settings(
     total_steps: int,
     config: TrainConfig,
 ) -> None:
-    """Writes what `resume` needs to find its pairs again, and the resolved configuration.
-
-    Raises:
-        StorageError: if it cannot be written.
-    """
+    """Writes what `resume` needs to find its pairs again, and the resolved configuration."""
     settings = {
         "dataset": str(dataset.resolve()),
         "skip_bad": skip_bad,
@@ -84,11 +80,7 @@ def save_settings(
 
 
 def read_settings(out: Path) -> dict[str, Any]:
-    """What `save_settings` wrote: dataset, config and skip_bad.
-
-    Raises:
-        CheckpointError: if it cannot be read.
-    """
+    """What `save_settings` wrote: dataset, config and skip_bad."""
     try:
         settings: dict[str, Any] = parse_json((out / CONFIG).read_text(encoding="utf-8"))
         return {key: settings[key] for key in ("dataset", "config", "skip_bad")}
@@ -101,11 +93,7 @@ def read_settings(out: Path) -> dict[str, Any]:
 
 
 def save_state(path: Path, position: Position, recipe: Pix2Pix, average: AveragedNetwork | None) -> None:
-    """Writes a checkpoint. The one before it stays until the new one is whole and on the disk.
-
-    Raises:
-        StorageError: if it cannot be written; the one before it is untouched.
-    """
+    """Writes a checkpoint. The one before it stays until the new one is whole and on the disk."""
     tensors: dict[str, Tensor] = {}
     for name, network in recipe.networks.items():
         for key, value in network.state_dict().items():
@@ -132,11 +120,7 @@ def save_state(path: Path, position: Position, recipe: Pix2Pix, average: Average
 
 
 def read_position(path: Path) -> Position:
-    """Where the run of a checkpoint stands.
-
-    Raises:
-        CheckpointError: if there is no checkpoint or it is damaged.
-    """
+    """Where the run of a checkpoint stands."""
     if not path.is_file():
         raise CheckpointError(f"There is no checkpoint {path}; give the folder of a run that was interrupted.")
     try:
@@ -150,16 +134,7 @@ def read_position(path: Path) -> Position:
 
 
 def require_same(position: Position, config: TrainConfig, fingerprint: str, processes: int, settings: Path) -> None:
-    """Checks that a run goes on as it was begun, but for how long and from where it reads feature weights.
-
-    Args:
-        position: of its checkpoint.
-        config, fingerprint, processes: what it would go on with.
-        settings: the file that the configuration was read from.
-
-    Raises:
-        CheckpointError: naming what has changed.
-    """
+    """Checks that a run goes on as it was begun, but for how long and from where it reads feature weights."""
     if position.fingerprint != fingerprint:
         raise CheckpointError(
             f"The training pairs that {settings} names are not those that the run was started with; restore them, or "
@@ -180,11 +155,7 @@ def require_same(position: Position, config: TrainConfig, fingerprint: str, proc
 
 
 def load_state(path: Path, recipe: Pix2Pix, average: AveragedNetwork | None) -> None:
-    """Puts a checkpoint's tensors where they belong.
-
-    Raises:
-        CheckpointError: if a tensor is missing or does not fit.
-    """
+    """Puts a checkpoint's tensors where they belong."""
     try:
         with safe_open(path, framework="pt") as file:
             names = list(file.keys())

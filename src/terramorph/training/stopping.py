@@ -13,15 +13,7 @@ from terramorph.training.config import StopConfig
 
 
 def stopping_metric(name: str, allowed: Collection[str] = ()) -> Metric:
-    """The metric of `stop.metric`.
-
-    Args:
-        name: a key of the catalogue, or `package.module:NAME`.
-        allowed: modules that it may be imported from.
-
-    Raises:
-        ConfigError: if its module is not allowed, or it is no metric that compares the pixels of each image.
-    """
+    """The metric of `stop.metric`."""
     if not is_outside(name):
         return METRICS[name]
     found = resolve(name, allowed)
@@ -58,13 +50,10 @@ class EarlyStopping:
 
     @property
     def over(self) -> bool:
-        """Whether the run should end."""
         return 0 < self._config.patience <= self.waited
 
     def state(self) -> dict[str, Any]:
-        """What `restore` needs."""
         return {"best": self.best, "waited": self.waited} if self._config.patience and self.best > -math.inf else {}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from an earlier `state`."""
         self.best, self.waited = float(state.get("best", -math.inf)), int(state.get("waited", 0))

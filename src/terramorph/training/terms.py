@@ -83,11 +83,7 @@ class Term:
 
 
 def with_terms(config: TrainConfig, terms: Sequence[Term]) -> TrainConfig:
-    """A configuration that names further terms, as a run records them.
-
-    Raises:
-        ConfigError: if a weight is not a number, or something is no term.
-    """
+    """A configuration that names further terms, as a run records them."""
     if not terms:
         return config
     values = config.model_dump()
@@ -110,16 +106,6 @@ def generator_terms(
     allowed: Collection[str] = (),
 ) -> list[Term]:
     """The terms that a configuration asks for.
-
-    Args:
-        config: the run's.
-        target_bands: count.
-        generator: of class scores, a term has its palette.
-        discriminators: what they say is a term.
-        backbone: what features are compared in; None if none are.
-        device: of the training.
-        given: those of `loss.terms` that are at hand.
-        allowed: modules that the others may be imported from.
 
     Raises:
         ConfigError: if a term is asked for a target that it cannot look at, has the name of another, or is from a

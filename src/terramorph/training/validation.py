@@ -67,12 +67,7 @@ class Validator:
 
     @torch.no_grad()
     def validate(self, network: nn.Module, step: int) -> Validation:
-        """Translate and score the pairs; the network's mode is put back afterwards.
-
-        Args:
-            network: the generator, with the statistics that a bundle would have.
-            step: optimizer steps done.
-        """
+        """Translate and score the pairs; the network's mode is put back afterwards."""
         was = network.training
         network.eval()
         random = torch.Generator(self.source.device).manual_seed(0)
@@ -106,9 +101,6 @@ def open_validation(
 
     Returns:
         None if both are 0 or there is no split to take them from.
-
-    Raises:
-        DatasetError: if a pair cannot be read, or the split is of another kind than the training pairs.
     """
     split = next((name for name in ("val", "test") if has_split(dataset, name)), None)
     wanted = max(config.log.validation, config.log.sheet)

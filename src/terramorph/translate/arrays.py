@@ -23,12 +23,6 @@ def translate_array(tiled: Tiled, source: ArraySource, array: xarray.DataArray, 
     Of a lazy array each chunk of the result depends on the windows that meet it, and each window on the chunks it
     reads, so any scheduler of dask computes it in bounded memory.
 
-    Args:
-        tiled: the model and its windows; sent to dask's workers once each.
-        source: the array as a source.
-        array: as it was given, whose dimensions the result has.
-        match_source: bring the result back to the array's own grid.
-
     Returns:
         The bundle's target dtype, dimensions in the array's order, with coordinates, CRS and band names. Where pixels
         without data are possible the result has a nodata value: NaN for floats; for integers the lowest of the bundle's

@@ -76,11 +76,7 @@ def ways_of_bundle(bundle: Bundle) -> list[Way]:
 
 
 def remember_fastest(bundle: Bundle, speeds: Sequence[Speed]) -> None:
-    """Notes the faster form of a network that has one for the CPU, and its batch, for each precision that was measured.
-
-    Raises:
-        StorageError: if the note cannot be written.
-    """
+    """Notes the faster form of a network that has one for the CPU, and its batch, for each measured precision."""
     if not cpu_form(bundle.network):
         return
     for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
@@ -91,12 +87,7 @@ def remember_fastest(bundle: Bundle, speeds: Sequence[Speed]) -> None:
 
 
 def ways_of_exported(path: Path, precision: str = "fp32") -> list[Way]:
-    """ONNX Runtime and OpenVINO. A file whose quality was refused is measured all the same.
-
-    Args:
-        path: the .onnx file.
-        precision: what it is in; only one in fp32 can be computed in bf16.
-    """
+    """ONNX Runtime and OpenVINO. A file whose quality was refused is measured all the same."""
     ways = [
         Way("onnxruntime", precision, partial(_onnxruntime, path)),
         Way("openvino", precision, partial(_openvino, path, "fp32")),
@@ -120,12 +111,6 @@ def _openvino(path: Path, precision: str) -> Run:
 
 def measure(ways: Sequence[Way], header: Header, seconds: float, *, thorough: bool = False) -> Iterator[Speed]:
     """Measures one way after another.
-
-    Args:
-        ways: of one network.
-        header: says the training size and the bands.
-        seconds: about how long all of it may take. Everything is tried once at least, so a slow machine takes longer.
-        thorough: try all of them on a window, not only those that are fast on tiles.
 
     Yields:
         A speed for each, as soon as it is known.

@@ -78,7 +78,6 @@ class Cluster:
 
     @property
     def name(self) -> str:
-        """What messages call it."""
         return self._address or "of this machine"
 
     @property
@@ -100,11 +99,7 @@ class Cluster:
         return self._client
 
     def __enter__(self) -> Self:
-        """Starts nothing yet.
-
-        Raises:
-            MissingPackageError: if dask is not installed.
-        """
+        """Starts nothing yet."""
         if find_spec("dask") is None or find_spec("distributed") is None:
             raise MissingPackageError("Dask is not installed; install it with pip install 'terramorph[cluster]'.")
         self._opened = ExitStack()
@@ -136,17 +131,12 @@ class Cluster:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stops local workers, or leaves the scheduler."""
         if self._opened is not None:
             self._opened.close()
         self._opened = None
 
     def reconnect(self) -> None:
-        """Looks for a scheduler that was lost.
-
-        Raises:
-            RunError: if it does not come back.
-        """
+        """Looks for a scheduler that was lost."""
         self._disconnect()
         try:
             self._client = self._connect(PATIENCE)
@@ -156,7 +146,6 @@ class Cluster:
             ) from error
 
     def deserted(self) -> RunError:
-        """The error of a cluster without workers."""
         return RunError(
             f"The scheduler {self.name} has had no worker for {PATIENCE:.0f} s; start some with `dask worker "
             f"{self.name}` and {_GO_ON}."
@@ -201,12 +190,7 @@ class DaskEngine:
 
     @cached_property
     def backend(self) -> str:
-        """What runs the network on the workers, by name.
-
-        Raises:
-            RunError: if there is no worker.
-            InputError: if a worker cannot open the bundle.
-        """
+        """What runs the network on the workers, by name."""
         client = self.cluster.client
         try:
             with _listening():
@@ -327,11 +311,7 @@ class _Round:
         self._tell(self._count, len(self._job.tiled.cover))
 
     def _wait_for_parts(self, worker: str, unit: Unit) -> None:
-        """Makes sure that what a worker writes is seen here.
-
-        Raises:
-            InputError: if it is not.
-        """
+        """Makes sure that what a worker writes is seen here."""
         deadline = time.monotonic() + PATIENCE
         while not {window.number for window in unit} <= self._job.parts.done():
             if time.monotonic() > deadline:
@@ -343,12 +323,7 @@ class _Round:
 
 
 def _result(future: Any) -> Any:
-    """What a task gave.
-
-    Raises:
-        TerramorphError: what the task raised.
-        RunError: if it failed in another way.
-    """
+    """What a task gave, or the TerramorphError that it raised; RunError if it failed in another way."""
     from distributed import KilledWorker, wait
 
     with future.client.as_current():

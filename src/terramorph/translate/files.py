@@ -64,22 +64,6 @@ def translate_images(
     Every input is read and checked before the first output is written. Neighbours in the list that have the same size
     share passes in raster mode. Reading and writing run beside the computation, a few images ahead. Which images are
     done is noted beside the output until all are, so that a translation that was stopped goes on.
-
-    Args:
-        model: translates.
-        source: a folder (its images and those of folders in it, in the order of their names), a list, or an image.
-        output: a folder, made if missing, or a name for a single image. The name of each image is kept, and below a
-            folder its path.
-        request: what is asked for.
-        suffix: of the outputs in a folder: .png, .jpg or .tif. Default: .tif for inputs that are TIFF and for targets
-            that PNG cannot hold, otherwise .png.
-        skip_bad: leave out inputs that cannot be read or do not fit the bundle, instead of stopping.
-        opening: how each is opened.
-        tell: told how many images are done.
-
-    Raises:
-        InputError: if there is no image, an input does not fit the bundle, two outputs would have one name, or one is
-            there already and may not be replaced.
     """
     if request.stac:
         raise ConfigError(f"{output} is a folder of images, and a STAC item is of one GeoTIFF; leave `stac` out.")
@@ -202,11 +186,7 @@ def _plan(
     suffix: str | None,
     pairs: bool | None,
 ) -> dict[Path, list[Path]]:
-    """Every input, and the outputs it gives.
-
-    Raises:
-        InputError: if there is none, names collide, or a format cannot hold the bundle's target.
-    """
+    """Every input, and the outputs it gives."""
     if suffix is not None and suffix.lower() not in WRITABLE:
         raise InputError(f"Images are not written as {suffix!r}; use .png, .jpg or .tif.")
     inputs, single = _inputs(source, output)

@@ -101,11 +101,9 @@ class Joined:
 
     @property
     def grid(self) -> Grid:
-        """Of the raster."""
         return self.back or self.tiled.grid
 
     def strips(self) -> Iterator[Strip]:
-        """The rows of the raster."""
         if self.back is None:
             yield from self._told("joining", self.tiled.strips, self.tiled.target.count, self.tiled.dtype, False)
             return
@@ -129,7 +127,6 @@ class Joined:
             yield made
 
     def spread(self) -> Iterator[Strip]:
-        """The rows of the draws' standard deviation."""
         return self._told("joining the spread", self.tiled.spread, 1, np.dtype("float32"), True)
 
     def write_cog(
@@ -247,12 +244,7 @@ class Output(ABC):
 
     @abstractmethod
     def write(self, path: Path, joined: Joined) -> None:
-        """Writes it.
-
-        Args:
-            path: its place, or one on this machine from which it is uploaded.
-            joined: the pixels.
-        """
+        """Writes it."""
 
 
 class Cog(Output):
@@ -263,7 +255,6 @@ class Cog(Output):
     has_item = True
 
     def write(self, path: Path, joined: Joined) -> None:
-        """Writes it row by row."""
         joined.write_cog(path, joined.grid, joined.strips())
 
 
@@ -287,7 +278,6 @@ class Picture(Output):
                 raise
 
     def write(self, path: Path, joined: Joined) -> None:
-        """Writes it whole."""
         pixels = np.empty((joined.tiled.target.count, *joined.grid.shape), joined.tiled.target.dtype)
         mask = np.empty(joined.grid.shape, np.bool_)
         for rows, values, real in joined.strips():
@@ -303,7 +293,6 @@ class Tiles(Output):
     kind: Literal["xyz", "mbtiles", "pmtiles"] = "pmtiles"
 
     def check(self, source: Source, header: Header, grid: Grid, match_source: bool) -> None:
-        """Refuses what web-map tiles cannot hold, and a folder that is not empty."""
         suffix = self.place.suffix.lower()
         if self.kind != "xyz" and suffix != f".{self.kind}":
             raise InputError(f"An archive of tiles is called .{self.kind}, and {self.place} is not; give such a name.")
@@ -316,7 +305,6 @@ class Tiles(Output):
             raise InputError(f"{self.place} is there already and not empty; remove it or name another folder.")
 
     def write(self, path: Path, joined: Joined) -> None:
-        """Writes them from a GeoTIFF among the parts."""
         with joined.whole() as made, joined.stages.timed("finish_s"):
             write_tiles(
                 made,
@@ -329,12 +317,7 @@ class Tiles(Output):
 
 
 def output_of(output: str | Path, kind: Kind | None) -> Output | None:
-    """The output that a name or a kind means; None for a folder of images.
-
-    Raises:
-        InputError: if its name says no kind: it ends in something else, or is on object storage.
-        ConfigError: if there is no such kind.
-    """
+    """The output that a name or a kind means; None for a folder of images."""
     if kind is not None and kind not in get_args(Kind):
         raise ConfigError(f"There is no kind of output {kind!r}; use {', '.join(get_args(Kind))}.")
     place = location(output)
@@ -360,18 +343,7 @@ def output_of(output: str | Path, kind: Kind | None) -> Output | None:
 def check_places(
     output: Output, spread: Path | None, source: Source, overwrite: bool, beside: Sequence[Path | Remote] = ()
 ) -> None:
-    """Refuses places that hold what is translated, each other, or what may not be replaced.
-
-    Args:
-        output: its place is checked.
-        spread: likewise.
-        source: what is translated.
-        overwrite: whether what is there may be replaced.
-        beside: further files that are written.
-
-    Raises:
-        InputError: if it is so.
-    """
+    """Refuses places that hold what is translated, each other, or what may not be replaced."""
     given = {_real(file) for file in (source.name, *getattr(source, "files", ()))}
     places = [output.place, *([] if spread is None else [location(spread)]), *beside]
     for place in places:
@@ -386,11 +358,7 @@ def check_places(
 
 
 def refuse_present(outputs: Sequence[Path | Remote]) -> None:
-    """Refuses outputs that are there already.
-
-    Raises:
-        InputError: naming the first, and how many there are.
-    """
+    """Refuses outputs that are there already."""
     there = [output for output in outputs if output.exists()]
     if there:
         others = f" and {len(there) - 1} other{'s' * (len(there) > 2)}" if len(there) > 1 else ""
@@ -404,7 +372,6 @@ def _holds_something(folder: Path | Remote) -> bool:
 
 
 def _real(place: str | Path | Remote) -> str:
-    """One name for what may have several."""
     text = str(place)
     if isinstance(place, Remote) or "://" in text:
         return text

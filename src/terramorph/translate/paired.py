@@ -28,11 +28,7 @@ agree with confidence in 1 % of cases, and then anywhere within 16 px."""
 
 
 def source_half(raster: Raster, path: Path, header: Header) -> Raster:
-    """The half of an A|B image (C, H, 2 W) that a model takes, (C, H, W).
-
-    Raises:
-        DatasetError: if the width is odd.
-    """
+    """The half of an A|B image (C, H, 2 W) that a model takes, (C, H, W)."""
     return halves(raster, path)[header.direction == "BtoA"]
 
 
@@ -52,18 +48,7 @@ def without_targets(images: Sequence[Path], folder: Path, header: Header) -> lis
 
 
 def pairs_among(images: Sequence[Path], source: object, header: Header, wanted: bool | None) -> frozenset[Path]:
-    """The A|B images among some.
-
-    Args:
-        images: the inputs.
-        source: what they are called in messages.
-        header: of the bundle.
-        wanted: True: all of them are; False: none is; None: those are that a prepared dataset names, and all where each
-            is twice as wide as high and its halves show the same ground.
-
-    Raises:
-        InputError: if it cannot be told of images that look like pairs.
-    """
+    """The A|B images among some."""
     if wanted is not None:
         return frozenset(images if wanted else ())
     found = _recognised(images, header)
@@ -76,16 +61,7 @@ def pairs_among(images: Sequence[Path], source: object, header: Header, wanted: 
 
 
 def half_of_pair(source: Source, header: Header, wanted: bool | None) -> Source:
-    """Of an image that is an A|B pair, the side that a model takes; any other source as it is.
-
-    Args:
-        source: what is to be translated.
-        header: of the bundle.
-        wanted: see `pairs_among`.
-
-    Raises:
-        InputError: if it cannot be told.
-    """
+    """Of an image that is an A|B pair, the side that a model takes; any other source as it is."""
     grid = source.grid
     image = next((file for file in getattr(source, "files", ()) if isinstance(file, Path)), None)
     if wanted is False or image is None or grid is None:

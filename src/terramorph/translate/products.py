@@ -33,16 +33,13 @@ class Classes(Cog):
     called = "A raster of classes"
 
     def check(self, source: Source, header: Header, grid: Grid, match_source: bool) -> None:
-        """Refuses a target that holds no colours."""
         super().check(source, header, grid, match_source)
         _check_colours(header)
 
     def palette(self, joined: Joined) -> Palette:
-        """Those of the style."""
         return palette_of(load_style(joined.style))
 
     def write(self, path: Path, joined: Joined) -> None:
-        """Writes it row by row."""
         palette = self.palette(joined)
         rows = ((rows, palette.classify(pixels)[None], mask) for rows, pixels, mask in joined.strips())
         joined.write_cog(path, joined.grid, rows, ("class",), np.uint8, palette)
@@ -67,7 +64,6 @@ class Entropy(Cog):
     of_probabilities = True
 
     def write(self, path: Path, joined: Joined) -> None:
-        """Writes it row by row."""
         rows = ((rows, entropy(pixels)[None], mask) for rows, pixels, mask in joined.strips())
         joined.write_cog(path, joined.grid, rows, ("entropy",), np.float32)
 
@@ -102,7 +98,6 @@ class Polygons(Output):
         _check_colours(header)
 
     def write(self, path: Path, joined: Joined) -> None:
-        """Writes it from two rasters among the parts."""
         palette = palette_of(load_style(joined.style))
         scratch = joined.parts.scratch
         classes, sure = scratch / "classes.tif", scratch / "confidence.tif"

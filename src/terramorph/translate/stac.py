@@ -59,20 +59,7 @@ def describe(
     palette: Palette | None = None,
     spread: Place | None = None,
 ) -> list[str]:
-    """The texts of the files at `places`; of the output's only, if the model is in no file.
-
-    Args:
-        path: the GeoTIFF, on this machine.
-        output: where it will stand.
-        source: what was translated.
-        ground: of it, cut to the area.
-        model: what made it.
-        palette: the classes that the GeoTIFF's values are; None: they are none.
-        spread: where the standard deviation of the draws stands.
-
-    Raises:
-        InputError: if the GeoTIFF has no place on Earth.
-    """
+    """The texts of the files at `places`; of the output's only, if the model is in no file."""
     beside = places(output)
     of_model = None if model.path is None else _model_item(model, model.path, beside[1])
     with ImageSource(path) as image:
@@ -91,11 +78,7 @@ def describe(
 
 
 def write(texts: list[str], output: Place) -> None:
-    """Writes the files at `places`.
-
-    Raises:
-        StorageError: if one cannot be written.
-    """
+    """Writes the files at `places`."""
     for place, text in reversed(list(zip(places(output), texts, strict=False))):  # what is linked comes first
         if isinstance(place, Remote):
             place.write_bytes(text.encode())
@@ -288,7 +271,6 @@ def _times(layers: list[Layer], now: str) -> dict[str, Any]:
 
 
 def _moment(at: datetime) -> str:
-    """A moment as STAC writes it (RFC 3339, UTC)."""
     return at.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 

@@ -48,13 +48,7 @@ class Tuning:
 
 
 def best_form(network: nn.Module, dtype: torch.dtype, make: Callable[[bool], Run]) -> Tuning:
-    """What is remembered for a network; if nothing is, its two forms are timed on one image and the result is noted.
-
-    Args:
-        network: to be run on the CPU in raster mode.
-        dtype: that it is to be run in.
-        make: prepares one form, given `Tuning.rearranged`.
-    """
+    """What is remembered for a network; if nothing is, its two forms are timed on one image and the result is noted."""
     if dtype == torch.bfloat16 and not processor.native_bf16("cpu"):
         return Tuning(rearranged=False)  # emulated products are slower still than emulated convolutions
     found = remembered(network, dtype)
@@ -96,11 +90,7 @@ def remembered(network: nn.Module, dtype: torch.dtype) -> Tuning | None:
 
 
 def remember(network: nn.Module, dtype: torch.dtype, tuning: Tuning) -> None:
-    """Notes what is fastest for such a network on this machine.
-
-    Raises:
-        StorageError: if the file cannot be written.
-    """
+    """Notes what is fastest for such a network on this machine."""
     here = notes_of_this_machine() | {_called(network, dtype): tuning}
     notes = _read() | {_machine(): {called: asdict(one) for called, one in here.items()}}
     with atomic(TUNED, make_folder=True) as part:
@@ -108,7 +98,6 @@ def remember(network: nn.Module, dtype: torch.dtype, tuning: Tuning) -> None:
 
 
 def notes_of_this_machine() -> dict[str, Tuning]:
-    """What was measured here, by network and precision."""
     here = _read().get(_machine())
     found = {}
     for called, note in here.items() if isinstance(here, dict) else ():

@@ -57,11 +57,7 @@ class Task:
 
 
 def translate_unit(task: Task, unit: Unit) -> tuple[str, Stages]:
-    """Translates windows on a worker.
-
-    Returns:
-        The worker's address, and the seconds it took.
-    """
+    """Translates windows on a worker."""
     from distributed import get_worker
 
     worker, stages = get_worker(), Stages()
@@ -84,7 +80,6 @@ def dask_setup(worker: Any) -> None:
 
 
 def forget(key: str) -> None:
-    """Lets a worker go of a sweep."""
     opened = _opened.pop(key, None)
     if opened is not None:
         opened[1].close()
@@ -97,11 +92,7 @@ def backend_name(model: Callable[[], Model]) -> str:
 
 
 def open_task(task: Task, worker: str) -> tuple[Tiled, Source]:
-    """Opens bundle and source, and makes sure that they are those of the sweep.
-
-    Raises:
-        InputError: if they are not, or the folder for the parts is not there.
-    """
+    """Opens bundle and source, and makes sure that they are those of the sweep."""
     try:
         task.parts.done()
     except (OSError, TerramorphError) as error:

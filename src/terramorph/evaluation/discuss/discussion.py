@@ -45,18 +45,6 @@ def write_discussion(
 ) -> None:
     """Write ``discussion.html``, and ``discussion.json``: ``about``, ``sentences``, ``facts``, ``limits``, and the data
     of each subject.
-
-    Args:
-        folder: Of the evaluation.
-        evidence: Gathered from all images.
-        per_image: Score key -> one value an image, in the same order.
-        look: Shows a pair again.
-        about: For the head of the page: n, size, network, direction, dataset, split, mode, seed (of the resamplings),
-            ground_resolution, evaluated_by, evaluation_seconds, drawing_seconds.
-
-    Raises:
-        DatasetError: A pair that was scored can no longer be read.
-        StorageError: The folder cannot be written.
     """
     started, columns = time.perf_counter(), evidence.columns
     contents = {one.key for one in COVARIATES}

@@ -48,7 +48,6 @@ class Evidence:
 
     @property
     def columns(self) -> Columns:
-        """The rows, stacked."""
         return {key: np.stack(values) for key, values in self.rows.items()}
 
     def add(

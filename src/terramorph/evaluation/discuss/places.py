@@ -52,15 +52,8 @@ def ring_of(size: int) -> int:
 def places_section(
     columns: Columns, blocks: NDArray[np.float64], size: int, side: str | None, generator: np.random.Generator
 ) -> Section:
-    """Error by class of the map side, if there is one, and by place in the image.
-
-    Args:
-        columns: `errors_by_place` of each image.
-        blocks: Sums of errors and pixels over cells of the image, float64 ``(2, cells, cells)``.
-        size: Side of the images.
-        side: Which is the map.
-        generator: Draws the resamplings.
-    """
+    """Error by class of the map side, if there is one, from `errors_by_place` of each image; and by place in the image,
+    from sums of errors and pixels over its cells, float64 ``(2, cells, cells)``."""
     rims = columns["rim"][np.isfinite(columns["rim"])]
     data: dict[str, Any] = {"ring_px": ring_of(size), "n": len(rims)}
     ring, facts, table = f"the outer ring of {ring_of(size)} px", [], None

@@ -80,13 +80,7 @@ def near(mask: NDArray[np.bool_], reach: int = TOLERANCE) -> NDArray[np.bool_]:
 
 
 def roads_section(counts: NDArray[np.int64], metres: float | None, generator: np.random.Generator) -> Section:
-    """Recall and precision by width.
-
-    Args:
-        counts: `count_roads` of each image, int64 ``(N, 4, 5)``.
-        metres: Per pixel, where they are known.
-        generator: Draws the resamplings.
-    """
+    """Recall and precision by width, from `count_roads` of each image, int64 ``(N, 4, 5)``; ``metres`` per pixel."""
     title = "Roads by width"
     true, found, drawn, right = counts.astype(np.float64).transpose(1, 0, 2)
     if not true.sum():

@@ -42,7 +42,6 @@ class Finding:
 
     @property
     def shown(self) -> bool:
-        """Whether the corrected p is under `ALPHA`."""
         return self.corrected < ALPHA
 
     @property
@@ -96,14 +95,7 @@ def cell(interval: Interval | None, write: Callable[[float], str] = percent) -> 
 def extremes(
     what: str, whole: float, known: Sequence[tuple[str, Interval]], write: Callable[[float], str] = percent
 ) -> str:
-    """Sentence on a figure of the set, and on the groups where it is largest and smallest.
-
-    Args:
-        what: The figure.
-        whole: Of the set.
-        known: Names of groups, and the figure of each.
-        write: A figure as text.
-    """
+    """Sentence on a figure of the set, and on the groups where it is largest and smallest."""
     text = f"{what} is {write(whole)}"
     if len({one.mean for _, one in known}) > 1:
         (most, high), (least, low) = (choose(known, key=lambda item: item[1].mean) for choose in (max, min))

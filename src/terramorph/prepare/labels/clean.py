@@ -100,9 +100,6 @@ def remove_labels(rgb: NDArray[np.uint8], palette: NDArray[np.uint8] | None = No
     Args:
         rgb: uint8 (3, H, W).
         palette: uint8 (K, 3), as `map_palette` gives it. Default: that of the image itself.
-
-    Raises:
-        RasterError: If the map is not uint8 (3, H, W), or the palette not uint8 (K, 3).
     """
     colours = _colours(rgb, palette)
     image = _interleaved(rgb)

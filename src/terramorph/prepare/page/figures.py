@@ -16,13 +16,7 @@ from terramorph.report.numbers import distance, percent
 
 
 def figures_of(found: Footprints, images: Images, parts: Any) -> dict[str, Any]:
-    """The figures that `terramorph.prepare.page.inspect.summary` gives.
-
-    Args:
-        found: the dataset.
-        images: its images.
-        parts: of the suspicion of its tiles, see `parts_of`.
-    """
+    """The figures that `terramorph.prepare.page.inspect.summary` gives."""
     table = found.table
     kept, doubts = table[table["kept"]], parts[table["kept"]]
     grounds = ("misregistered", "labelled", "blank", "hazy", "nodata", "unmatched")
@@ -85,11 +79,6 @@ def offsets_in_words(found: Footprints) -> list[str]:
 
 def findings(found: Footprints, figures: dict[str, Any], unreadable: list[str]) -> list[tuple[str, str]]:
     """What stands out, the bad first.
-
-    Args:
-        found: the dataset.
-        figures: of `figures_of`.
-        unreadable: sentences about pairs that were to be shown and could not be read.
 
     Returns:
         (``bad`` for what spoils the dataset, else ``calm``; sentence).

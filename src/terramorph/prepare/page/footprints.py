@@ -39,11 +39,7 @@ class Footprints:
 
 
 def read_footprints(root: str | Path) -> Footprints:
-    """Reads the manifest and the table of a prepared dataset.
-
-    Raises:
-        DatasetError: if it is none, or one of the two is missing, damaged or of another kind.
-    """
+    """Reads the manifest and the table of a prepared dataset."""
     root = Path(root)
     if not root.is_dir():
         raise DatasetError(f"There is no dataset folder {root}; give a folder that prepare has made.")

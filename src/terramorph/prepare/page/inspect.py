@@ -123,7 +123,6 @@ def summary(dataset: str | Path) -> dict[str, Any]:
 
 
 def _cards(figures: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """The main figures: name, value, what it is."""
     total, shift, metres = sum(figures["pairs"].values()), figures["median_shift"], figures["median_shift_m"]
     splits = ", ".join(f"{split} {count:,}" for split, count in figures["pairs"].items())
     told = "no pair tells a shift" if shift is None else f"over 1.5 px, of {percent(figures['confident'])} that tell"
@@ -137,7 +136,6 @@ def _cards(figures: dict[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def _text(setting: Any) -> str:
-    """A setting as people read it."""
     if isinstance(setting, list):
         return ", ".join(str(v) for v in setting)
     return "–" if setting is None else ("no", "yes")[setting] if isinstance(setting, bool) else str(setting)
@@ -163,7 +161,6 @@ def _sides(found: Footprints) -> Table:
 
 
 def _notes(found: Footprints) -> Table:
-    """Why tiles could not be read."""
     noted = found.table.loc[found.table["note"] != "", ["id", "note"]][:_NAMES].to_numpy().tolist()
     return Table(["Tile", "Why it could not be read"], [[i, Cell(n, n, "note")] for i, n in noted])
 

@@ -64,13 +64,7 @@ def area_maps(found: Footprints, tips: Sequence[str], marks: Mapping[int, str]) 
 
 
 def _split_map(tiles: Any, room: tuple[float, float], unit: str) -> Markup:
-    """Footprints (columns geometry, kind, tip, mark) coloured by kind, above a scale bar.
-
-    Args:
-        tiles: GeoDataFrame.
-        room: most CSS pixels across and along.
-        unit: of coordinates without a CRS.
-    """
+    """Footprints (columns geometry, kind, tip, mark) coloured by kind, above a scale bar."""
     from matplotlib.collections import PolyCollection
 
     left, bottom, right, top = tiles.total_bounds.tolist()

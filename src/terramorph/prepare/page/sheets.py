@@ -100,25 +100,14 @@ def choose(table: Any, parts: Any, best: int, worst: int) -> tuple[list[int], li
 
 
 def viewable(raster: Raster, limits: tuple[float, float] | None) -> NDArray[np.uint8]:
-    """A raster as a small picture: uint8 (h, w, 3), h and w at most 256; pixels without data are light grey.
-
-    Args:
-        raster: (C, H, W), any dtype.
-        limits: as for `terramorph.raster.export.preview`.
-    """
+    """A raster as a small picture: uint8 (h, w, 3), h and w at most 256; pixels without data are light grey."""
     layers = np.array(preview(raster, _SIDE, limits).convert("RGBA"))
     layers[layers[..., 3] < 128, :3] = _EMPTY
     return layers[..., :3]
 
 
 def edges_over(source: NDArray[np.uint8], target: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """The edges of one picture drawn on another, uint8 (h, w, 3) both: a target out of place shows at once.
-
-    Args:
-        source: drawn on.
-        target: whose edges are drawn.
-        mask: bool (H, W), of any size, True where the target holds data.
-    """
+    """The edges of one picture drawn on another, uint8 (h, w, 3) both: a target out of place shows at once."""
     strength = np.zeros(target.shape[:2], np.float32)
     smooth = cv2.GaussianBlur(target, (3, 3), 0)
     for band in cv2.split(smooth):

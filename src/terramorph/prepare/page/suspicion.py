@@ -68,13 +68,7 @@ def suspicion_of(parts: Any) -> Any:
 
 
 def in_words(table: Any, parts: Any, index: int, cleaned: bool) -> list[str]:
-    """Why a pair is doubted, the strongest reason first; empty if it is not.
-
-    Args:
-        table, parts: as for `parts_of`.
-        index: of the tile.
-        cleaned: whether labels were painted over after they were measured.
-    """
+    """Why a pair is doubted, the strongest reason first; empty if it is not."""
     one, mine = table.loc[index], parts.loc[index].fillna(0)
     dx, dy = one["dx"], one["dy"]
     side, blank = max(("source", one["source_blank"]), ("target", one["target_blank"]), key=lambda s: s[1])

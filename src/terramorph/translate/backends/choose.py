@@ -24,14 +24,6 @@ def open_exported(
 ) -> OnnxBackend | OpenVinoBackend:
     """The backend for an exported .onnx file.
 
-    Args:
-        path: the file.
-        name: default onnxruntime.
-        device: `auto` or `cpu`, for that is where they compute.
-        precision: `auto`; OpenVINO takes `fp32` and `bf16`, ONNX Runtime has what the file has.
-        batch_size: how many images `Model` gives it at once.
-        accept_quality_loss: take an 8-bit file whose quality was refused when it was made.
-
     Raises:
         ConfigError: if the name is unknown, or the backend does not do what is asked of it.
         MissingPackageError: if it is not installed.

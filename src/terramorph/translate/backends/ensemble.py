@@ -31,7 +31,6 @@ class Ensemble:
         self.dtype = getattr(backend, "dtype", torch.float32)
 
     def run(self, source: Tensor, seed: int = 0, noise: Tensor | None = None) -> Tensor:
-        """As `Backend.run`."""
         if noise is None:
             return on_stride(lambda x: self._mean(x, seed, None), source, self.stride)
         joined = torch.cat([source, noise.to(source)], dim=1)
@@ -39,7 +38,6 @@ class Ensemble:
         return on_stride(lambda x: self._mean(x[:, :bands], seed, x[:, bands:]), joined, self.stride)
 
     def release(self) -> None:
-        """As `Backend.release`."""
         self.backend.release()
 
     def _mean(self, source: Tensor, seed: int, noise: Tensor | None) -> Tensor:

@@ -13,11 +13,7 @@ from terramorph.errors import BundleError
 
 
 def check_file(path: Path) -> None:
-    """Refuses a file that is not there.
-
-    Raises:
-        BundleError: if there is none.
-    """
+    """Refuses a file that is not there."""
     if not path.is_file():
         raise BundleError(f"There is no file {path}; export one with `terramorph export`.")
 
@@ -30,16 +26,7 @@ def damaged(path: Path, error: Exception) -> BundleError:
 
 
 def read_header(path: Path, properties: Mapping[str, str], *, accept_quality_loss: bool) -> Header:
-    """The header in an exported file's metadata.
-
-    Args:
-        path: of the file, for what is raised.
-        properties: its metadata. `quality` is there in 8-bit files: kept, refused or unmeasured.
-        accept_quality_loss: take a file whose quality was refused when it was made.
-
-    Raises:
-        BundleError: if there is no header in it, or its quality was refused.
-    """
+    """The header in an exported file's metadata."""
     try:
         header = Header.model_validate_json(properties["terramorph"])
     except (KeyError, ValidationError) as error:

@@ -25,10 +25,6 @@ class OnnxBackend:
         threads: of ONNX Runtime within one operation; 0 lets it choose.
         batch_size: how many images `Model` gives it at once; 1 in paper mode.
         accept_quality_loss: take an 8-bit file whose quality was refused when it was made.
-
-    Raises:
-        MissingPackageError: if onnxruntime is not installed.
-        BundleError: if the file is missing or damaged, has no terramorph header, or its quality was refused.
     """
 
     noisy = False

@@ -35,11 +35,6 @@ class OpenVinoBackend:
         threads: 0 lets it choose.
         batch_size: how many images `Model` gives it at once; 1 in paper mode.
         accept_quality_loss: take an 8-bit file whose quality was refused when it was made.
-
-    Raises:
-        MissingPackageError: if openvino is not installed.
-        BundleError: if the file is missing or damaged, has no terramorph header, or its quality was refused.
-        ConfigError: if the precision is unknown, bf16 is asked of an 8-bit file, or the file takes a noise image.
     """
 
     noisy = False
@@ -94,7 +89,6 @@ class OpenVinoBackend:
         return y.to(source.device)
 
     def release(self) -> None:
-        """Lets go of the compiled networks."""
         with self._lock:
             self._compiled.clear()
 

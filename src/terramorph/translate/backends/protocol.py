@@ -50,11 +50,7 @@ class Backend(Protocol):
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
-    """The device a name means; `auto` is CUDA if there is one.
-
-    Raises:
-        ConfigError: if the name is unknown or there is no such device.
-    """
+    """The device a name means; `auto` is CUDA if there is one."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -69,11 +65,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
 
 
 def resolve_precision(precision: str, device: torch.device, mode: Mode) -> torch.dtype:
-    """float32 or bfloat16, by name or by what the hardware is good at. bfloat16 that is emulated gives a warning.
-
-    Raises:
-        ConfigError: if the name is unknown.
-    """
+    """float32 or bfloat16, by name or by what the hardware is good at. bfloat16 that is emulated gives a warning."""
     if precision in ("fp32", "float32"):
         return torch.float32
     if precision in ("bf16", "bfloat16"):

@@ -34,9 +34,6 @@ class TorchBackend:
         batch_size: default in raster mode what was measured on this CPU, or 4; 16 on CUDA. Always 1 in paper mode.
         dropout: whether dropout is live in paper mode. It never is in raster mode.
         rearranged: whether it runs in its own form for the CPU; default what is faster here.
-
-    Raises:
-        ConfigError: if the device or precision is unknown or not there, or the batch size is under 1.
     """
 
     def __init__(
@@ -138,6 +135,5 @@ class TorchBackend:
             return y.float().contiguous().to(source.device)
 
     def release(self) -> None:
-        """Lets go of the buffers."""
         if self._cpu_form is not None:
             self._cpu_form.release()
