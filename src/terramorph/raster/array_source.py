@@ -1,4 +1,4 @@
-"""Pixels that are held already, as sources: a Raster, or an xarray DataArray in memory or lazy."""
+"""Sources in memory: a Raster, or an xarray DataArray, computed or lazy."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ArrayLayout:
-    """Where the pixels of an array lie and what they mean, without the pixels.
+    """Grid and meaning of an array, without its pixels.
 
     Attributes:
         grid: of the array.
@@ -46,7 +46,7 @@ class ArrayLayout:
     resampling: Resampling = "bicubic"
 
     def needed(self, grid: Grid) -> tuple[slice, slice] | None:
-        """(rows, columns) of the array on which the pixels of a grid depend; None where it lies outside."""
+        """Return (rows, columns) of the array on which the pixels of a grid depend; None where they miss it."""
         window = needed(self.grid, grid, self.resampling)
         if window is None:
             return None
@@ -54,7 +54,7 @@ class ArrayLayout:
         return slice(y, y + height), slice(x, x + width)
 
     def placed(self, stored: NDArray[Any] | None, where: tuple[slice, slice] | None, grid: Grid) -> Raster:
-        """The pixels on a grid.
+        """Return stored pixels on a grid.
 
         Args:
             stored: (C, h, w), the array's pixels there.
@@ -68,13 +68,13 @@ class ArrayLayout:
         return self.laid(Raster(*settle(stored, self._valid(stored)), own, self.bands, self.units), grid)
 
     def laid(self, raster: Raster | None, grid: Grid) -> Raster:
-        """What is `needed` of the array, as a raster, on a grid; None: nothing."""
+        """Return a raster of what is `needed`, on a grid; a masked one for None."""
         if raster is None:
             return Raster.empty(grid, self.bands, self.dtype, self.units)
         return placed(raster, grid, self.resampling)
 
     def _valid(self, stored: NDArray[Any]) -> NDArray[np.bool_]:
-        """Where bands hold data, bool (C, H, W)."""
+        """Return where bands hold data, bool (C, H, W)."""
         valid: NDArray[np.bool_] = np.isfinite(stored)
         for value in self.nodata:
             valid &= ~is_value(stored, value)
@@ -82,7 +82,7 @@ class ArrayLayout:
 
 
 class _Held(Source):
-    """What the sources of this file share.
+    """Base of the sources of this module.
 
     Attributes:
         layout: what is known without the pixels.
@@ -98,7 +98,7 @@ class _Held(Source):
 
 
 class RasterSource(_Held):
-    """The pixels of a Raster.
+    """A Raster as a source.
 
     Args:
         raster: with a place or without. What is not finite is masked.
@@ -122,12 +122,12 @@ class RasterSource(_Held):
         super().__init__(ArrayLayout(raster.grid, names, pixels.dtype, units=units, resampling=method))
 
     def read(self, grid: Grid) -> Raster:
-        """The pixels on a grid, as `Source` says."""
+        """Read the pixels on a grid; see `Source.read`."""
         window = needed(self.grid, grid, self.layout.resampling)
         return self.layout.laid(None if window is None else self._raster.crop(*window), grid)
 
     def fingerprint(self) -> str:
-        """Hex digest (blake2b, 16 bytes) of the pixels, the mask and their place."""
+        """Return a hex digest (blake2b, 16 bytes) of pixels, mask and grid."""
         digest = hashlib.blake2b(repr(self.layout).encode(), digest_size=16)
         for part in (self._raster.pixels, self._raster.mask):
             digest.update(np.ascontiguousarray(part).data)
@@ -135,7 +135,7 @@ class RasterSource(_Held):
 
 
 class ArraySource(_Held):
-    """The pixels of a DataArray that has a CRS.
+    """A DataArray with a CRS as a source.
 
     The place comes from its coordinates and its CRS as odc-geo or rioxarray keep them. Pixels without data are those
     that have the nodata value (``nodata`` or ``_FillValue``) or NaN in every band. Where the values are still stored
@@ -198,11 +198,11 @@ class ArraySource(_Held):
 
     @property
     def lazy(self) -> bool:
-        """Whether the pixels are still to be computed, by dask."""
+        """Whether dask still has to compute the pixels."""
         return self.array.chunks is not None
 
     def read(self, grid: Grid) -> Raster:
-        """The pixels on a grid, as `Source` says; what is lazy is computed.
+        """Read the pixels on a grid, computing lazy ones; see `Source.read`.
 
         Raises:
             RasterError: If the grid has no CRS.
@@ -212,7 +212,7 @@ class ArraySource(_Held):
         return self.layout.placed(stored, where, grid)
 
     def fingerprint(self) -> str:
-        """Hex digest (blake2b, 16 bytes) of the pixels and their place; of a lazy array, of how it is computed."""
+        """Return a hex digest (blake2b, 16 bytes) of pixels and grid; of a lazy array, of its task names."""
         digest = hashlib.blake2b(repr(self.layout).encode(), digest_size=16)
         if self.lazy:
             digest.update(str(self.array.data.name).encode())
@@ -222,7 +222,7 @@ class ArraySource(_Held):
 
 
 def load_odc_xarray() -> None:
-    """Give every DataArray its `.odc`.
+    """Register `.odc` on every DataArray.
 
     Raises:
         MissingPackageError: If dask, which odc-geo imports for it, is not installed.
@@ -236,14 +236,14 @@ def load_odc_xarray() -> None:
 
 
 def _holds_classes(array: xarray.DataArray, options: ReadOptions) -> bool:
-    """Whether the values are classes: as said, or as whole numbers whose attributes say so."""
+    """Return whether the values are classes: by the options, else integers whose attributes say so."""
     if options.categorical is not None:
         return options.categorical
     return array.dtype.kind in "ui" and not array.attrs.keys().isdisjoint(("flag_values", "flag_meanings"))
 
 
 def _band_names(array: xarray.DataArray, dimension: str) -> tuple[str, ...]:
-    """Names from the band coordinate, from rioxarray's long_name, or the usual ones."""
+    """Return names from the band coordinate, else from rioxarray's long_name, else the default names."""
     count = array.sizes[dimension]
     if dimension in array.coords and array.coords[dimension].dtype.kind in "UO":
         return tuple(str(name) for name in array.coords[dimension].values)
@@ -254,7 +254,7 @@ def _band_names(array: xarray.DataArray, dimension: str) -> tuple[str, ...]:
 
 
 def _units(array: xarray.DataArray) -> Units | None:
-    """From the attributes that CF conventions name, which rioxarray keeps; one for all bands or one each."""
+    """Read units from the CF attributes that rioxarray keeps, one for all bands or one each."""
     count = len(array)
     scale, offset = (
         np.ravel(array.attrs.get(name, default)) for name, default in (("scale_factor", 1.0), ("add_offset", 0.0))

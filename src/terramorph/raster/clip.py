@@ -1,4 +1,4 @@
-"""A source cut to an area."""
+"""Clipping of a source to an area."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ from terramorph.raster.source import Source
 
 
 class ClippedSource(Source):
-    """A source of which only an area is shown; pixels whose centre lies outside are masked, and not read at all where
-    a whole window does.
+    """A source clipped to an area: pixels whose centre lies outside are masked; windows wholly outside are not read.
 
     Attributes:
         extent: what source and area share, in the source's CRS. All else is the source's, its whole grid included.
@@ -44,7 +43,7 @@ class ClippedSource(Source):
             raise RasterError(f"The area lies outside {source.name}; give one on its ground.")
 
     def read(self, grid: Grid) -> Raster:
-        """The source on a grid, masked outside the area."""
+        """Read the source on a grid, masked outside the area."""
         local = self._area.geom if grid.crs is None else project_extent(self._area, grid.crs).geom
         ground = grid.geobox.extent
         box, local = ground.geom, local if grid.crs is None else beside(np.array([local], dtype=object), ground)[0]
@@ -56,10 +55,10 @@ class ClippedSource(Source):
         return replace(raster, mask=raster.mask & geometry_mask([local], grid.shape, grid.affine, invert=True))
 
     def fingerprint(self) -> str:
-        """Of the source and the area."""
+        """Return the digests of source and area."""
         area = f"{self._area.crs}{shapely.to_wkb(self._area.geom, hex=True)}"
         return f"{self._source.fingerprint()}-{hashlib.blake2b(area.encode(), digest_size=8).hexdigest()}"
 
     def close(self) -> None:
-        """Closes the source."""
+        """Close the source."""
         self._source.close()

@@ -1,4 +1,4 @@
-"""Coordinate systems as files name them."""
+"""Coordinate reference systems as files write them."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ _EQUAL = 1e-7
 
 
 def to_odc_crs(crs: RasterioCRS) -> CRS:
-    """odc-geo's CRS of rasterio's, without a vertical part: by EPSG code where one is equal, so that equal CRSs
-    compare equal, else as it is.
+    """Convert rasterio's CRS to odc-geo's, without a vertical part; by EPSG code where one is equal.
 
     GDAL finds codes by name and projection alone. Datum parameters of a file (TOWGS84, BOUNDCRS) count, and a code
     stands only where it puts every point in the same place.
@@ -45,7 +44,7 @@ def to_odc_crs(crs: RasterioCRS) -> CRS:
 
 
 def to_rasterio_crs(crs: CRS) -> RasterioCRS:
-    """rasterio's CRS of odc-geo's, by EPSG code where one is equal.
+    """Convert odc-geo's CRS to rasterio's, by EPSG code where one is equal.
 
     One with datum parameters of its own goes without its names: where GDAL knows the datum's name, it reads the file
     back without the parameters.
@@ -58,7 +57,7 @@ def to_rasterio_crs(crs: CRS) -> RasterioCRS:
 
 @lru_cache(maxsize=64)
 def _equal_code(wkt: str, code: int | None) -> int | None:
-    """The EPSG code if it names the same CRS as a WKT: the same plane, and the same place on Earth for each point."""
+    """Return the EPSG code if it is the same CRS as a WKT: same plane, same place on Earth for each point."""
     if code is None:
         return None
     own, named = pyproj.CRS.from_wkt(wkt), pyproj.CRS.from_epsg(code)

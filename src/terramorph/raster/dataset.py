@@ -1,4 +1,4 @@
-"""What GDAL opens, where it lies, and its handles, shared out among threads; `layout` says what of it is read."""
+"""GDAL datasets: opening them, their georeference, and handles that threads share."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ _PLACELESS = frozenset({"PNG", "JPEG", "BMP", "GIF", "WEBP"})
 
 @contextmanager
 def named_errors(path: Path | Remote) -> Iterator[None]:
-    """Turn whatever a decoder raises into a RasterError that names the file."""
+    """Convert errors of decoders to a RasterError that names the file."""
 
     def told(reason: str) -> RasterError:
         if "supported file format" in reason:
@@ -90,21 +90,20 @@ def named_errors(path: Path | Remote) -> Iterator[None]:
 
 @contextmanager
 def gdal_session(options: Mapping[str, Any] | None = None) -> Iterator[None]:
-    """GDAL with our settings and more, for this thread and while it reads; two of rasterio's warnings are silenced here
-    only: a missing georeference is no fault, and `Layout.read` takes nodata and alpha together."""
+    """Run GDAL with our settings in this thread."""
     with quiet(), rasterio.Env(**GDAL_OPTIONS, **(options or {})):
         yield
 
 
 @contextmanager
 def open_dataset(path: Path) -> Iterator[Any]:
-    """Open a dataset with rasterio."""
+    """Open a dataset with rasterio, with our GDAL settings."""
     with gdal_session(), rasterio.open(path) as dataset:
         yield dataset
 
 
 def dataset_place(dataset: Any, path: Path | Remote) -> tuple[Affine, CRS | None] | None:
-    """Affine and CRS of a dataset: what it says itself, what lies beside its file, or what the texts of a PNG say.
+    """Return affine and CRS of a dataset: its own, else those of files beside it, else of a PNG's text chunks.
 
     Raises:
         RasterError: If a file beside it is damaged.
@@ -123,7 +122,7 @@ DEM = "dem"
 
 
 class Handles:
-    """Datasets of one file, each lent to one reader at a time and used again.
+    """Dataset handles of one file, each lent to one reader at a time and reused.
 
     A handle of GDAL must not be used by two threads at once, but may go from one to the next. So readers of a tiled
     file get one each, as many as read at the same time. A file that is decoded from the top has a single one, for which
@@ -140,7 +139,7 @@ class Handles:
         driver: str | None = None,
         name: str | None = None,
     ) -> None:
-        """Nothing is opened yet.
+        """Set up without opening the file.
 
         Args:
             path: of the file.
@@ -163,7 +162,7 @@ class Handles:
 
     @contextmanager
     def lend(self) -> Iterator[Any]:
-        """A dataset, for this reader alone, with GDAL's settings in place.
+        """Lend a dataset to one reader, with GDAL's settings in place.
 
         Raises:
             RasterError: If the file cannot be used, or the handles were closed.
@@ -192,7 +191,7 @@ class Handles:
             held.close()
 
     def close(self) -> None:
-        """Closes the handles; those that are lent are closed as they come back."""
+        """Close idle handles; lent ones are closed when they come back."""
         with self._lock:
             self._closed = True
             idle, self._idle = self._idle, []
@@ -200,7 +199,7 @@ class Handles:
             held.close()
 
     def _opened(self) -> tuple[Any, ExitStack]:
-        """A dataset, warped if asked, and what closes it."""
+        """Open a dataset, warped if asked, and return it with what closes it."""
         with ExitStack() as stack:
             dataset = stack.enter_context(rasterio.open(self._name, **self._how))
             if self._warping is not None:
@@ -213,7 +212,7 @@ class Handles:
 
 
 def _on_heights(warped: WarpedVRT, name: str | Path, dem: str) -> str:
-    """A scene that is warped by RPCs at one height, warped at the heights of a raster instead: the text of a VRT.
+    """Return the text of a VRT that warps a scene by RPCs at the heights of a DEM.
 
     `WarpedVRT` would do it alone, but for writing the raster's path in capitals.
     """

@@ -1,4 +1,4 @@
-"""Rasters shown and handed on: a small PNG for notebooks, an xarray DataArray for everything else."""
+"""Previews of rasters as PNG, and conversion to xarray."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PREVIEW_PX = 1024
 
 
 def preview(raster: Raster, side: int = PREVIEW_PX, limits: tuple[float, float] | None = None) -> Image.Image:
-    """A picture of at most so many pixels a side.
+    """Return a preview of at most ``side`` pixels a side.
 
     Three bands and more show red, green and blue (the first three where none are named so), fewer the first as grey.
     uint8 is shown as it is. Pixels without data are transparent.
@@ -43,7 +43,7 @@ def preview(raster: Raster, side: int = PREVIEW_PX, limits: tuple[float, float] 
 
 
 def as_xarray(raster: Raster) -> xarray.DataArray:
-    """A DataArray (band, y, x), as `Raster.to_xarray` says."""
+    """Convert a raster to a DataArray (band, y, x); see `Raster.to_xarray`."""
     load_odc_xarray()
     from odc.geo.xr import wrap_xr
 
@@ -62,7 +62,7 @@ def as_xarray(raster: Raster) -> xarray.DataArray:
 
 
 def _as_bytes(pixels: NDArray[Any], mask: NDArray[np.bool_], limits: tuple[float, float] | None) -> NDArray[np.uint8]:
-    """Pixels (C, H, W) as uint8; stretched if they were of another type."""
+    """Convert pixels (C, H, W) to uint8, stretching other dtypes."""
     if pixels.dtype == np.uint8:
         return pixels
     values = pixels.astype(np.float64)
@@ -74,7 +74,7 @@ def _as_bytes(pixels: NDArray[Any], mask: NDArray[np.bool_], limits: tuple[float
 
 
 def _with_nodata(pixels: NDArray[Any], mask: NDArray[np.bool_]) -> tuple[NDArray[Any], float | None]:
-    """Pixels that hold a value of their own where the mask is False, and that value; None where it is True all over."""
+    """Return pixels with an unused value where the mask is False, and that value; None where nothing is masked."""
     if mask.all():
         return pixels, None
     free: float | None = None

@@ -1,4 +1,4 @@
-"""Reading images: PNG, JPEG, BMP and WebP through PIL, TIFF and all the rest through GDAL.
+"""Reading whole images: PNG, JPEG, BMP and WebP through PIL, everything else through GDAL.
 
 Kinds are told by a file's first bytes, not by its name. An image without a place is turned as its EXIF says, as
 every viewer shows it; one with a place keeps the order of its pixels, which its place is of.
@@ -55,7 +55,8 @@ _PIL_MODES = {
 
 
 def files_below(folder: Path) -> list[Path]:
-    """The files of a folder and of those in it, hidden ones left out, a folder before those in it, by their names.
+    """List the files of a folder and its sub-folders, sorted by name, a folder's own files first; hidden ones are left
+    out.
 
     Folders that are links are followed, each once.
 
@@ -114,7 +115,7 @@ def read_image(path: str | Path, options: ReadOptions | None = None) -> Raster:
 
 
 def probe_image(path: str | Path) -> tuple[int, int, int, str]:
-    """Size and kind of an image from its header, without decoding it.
+    """Read size, bands and dtype of an image from its header, without decoding pixels.
 
     Args:
         path: As for `read_image`.
@@ -145,7 +146,7 @@ def probe_image(path: str | Path) -> tuple[int, int, int, str]:
 
 
 def pil_plugin(path: Path) -> type[ImageFile] | None:
-    """PIL's reader for a file, by its first bytes; None where GDAL should read it.
+    """Return PIL's reader for a file, chosen by the file's first bytes; None where GDAL reads it.
 
     The reader's class is called directly: `Image.open` would apply PIL's pixel limit, a global not ours to
     set.
@@ -177,7 +178,7 @@ def pil_plugin(path: Path) -> type[ImageFile] | None:
 
 
 def exif_orientation(path: Path) -> int:
-    """The orientation that a JPEG, PNG, WebP or TIFF says in its EXIF (or in its TIFF tag); 1 where it says none."""
+    """Read the EXIF orientation (1 to 8) of a JPEG, PNG, WebP or TIFF; 1 where there is none."""
     try:
         with path.open("rb") as file:
             is_png = file.read(4) == b"\x89PNG"
@@ -192,7 +193,7 @@ def exif_orientation(path: Path) -> int:
 
 
 def _of_png(path: Path) -> int | None:
-    """The orientation in a PNG's eXIf, which may stand behind its pixels, where PIL would decode them to find it."""
+    """Read the orientation of a PNG's eXIf chunk. It may follow the pixels, which PIL would decode on the way."""
     with path.open("rb") as file:
         file.seek(8)
         while len(head := file.read(8)) == 8:
@@ -207,7 +208,7 @@ def _of_png(path: Path) -> int | None:
 
 
 def webp_shape(head: bytes) -> tuple[int, int] | None:
-    """(height, width) that the first 30 bytes of a WebP claim; None where they claim nothing."""
+    """Read (height, width) from the first 30 bytes of a WebP; None where they hold no size."""
     if head[12:16] == b"VP8X":
         width, height = (int.from_bytes(head[at : at + 3], "little") + 1 for at in (24, 27))
     elif head[12:16] == b"VP8L":
@@ -230,7 +231,7 @@ def _check_size(path: Path, height: int, width: int) -> None:
 
 
 def _decode_pil(image: ImageFile) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Pixels (C, H, W) and mask (H, W) of an opened PIL image."""
+    """Decode an opened PIL image: pixels (C, H, W) and mask (H, W)."""
     image.load()
     decoded: Image.Image = image
     if image.mode in ("P", "PA"):
@@ -265,7 +266,7 @@ def _read_gdal(path: Path, options: ReadOptions) -> Raster:
 
 
 def _placed(raster: Raster, path: Path, place: tuple[Affine, CRS | None] | None) -> Raster:
-    """A raster of a file's pixels at its place, or upright where there is none."""
+    """Return a raster on the grid of its file; upright on a pixel grid where the file has no georeference."""
     if place is not None:
         return replace(raster, grid=Grid(raster.height, raster.width, *place))
     orientation = exif_orientation(path)

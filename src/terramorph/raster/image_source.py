@@ -1,4 +1,4 @@
-"""ImageSource: one image file as a source of pixels, read in windows and never whole.
+"""ImageSource: one image file as a source, read in windows and never whole.
 
 Memory. What is held is GDAL's cache of decoded blocks (64 MiB for the process) and the pixels asked for. Exceptions are
 kinds that cannot be decoded in parts: a progressive JPEG (its coefficients, 3 to 6 bytes a pixel), WebP (3 or 4 bytes),
@@ -53,7 +53,7 @@ another image."""
 
 
 class ImageSource(Source):
-    """A GeoTIFF, COG, VRT, JPEG, PNG, BMP or whatever else GDAL reads, by grid.
+    """An image file that GDAL reads (GeoTIFF, COG, VRT, JPEG, PNG, BMP ...), by grid.
 
     The place is what the file says itself, else what lies beside it (`worldfile` says in which order). Ground control
     points become an affine where one meets them to within half a pixel; otherwise the image is warped by them and that
@@ -137,7 +137,7 @@ class ImageSource(Source):
 
     @property
     def files(self) -> tuple[Path | Remote, ...]:
-        """The file, and those that it refers to (a VRT)."""
+        """The file, and the files that it refers to (a VRT)."""
         return tuple(self._file.files)
 
     def read(self, grid: Grid) -> Raster:
@@ -162,7 +162,7 @@ class ImageSource(Source):
         return placed(Raster(*self._file.read(*window), self.grid.crop(*window), self.bands, self.units), grid)
 
     def fingerprint(self) -> str:
-        """Hex digest (blake2b, 16 bytes) of the file, of those it refers to, and of those beside it that place it.
+        """Return a hex digest (blake2b, 16 bytes) of the file, the files it refers to, and its georeference files.
 
         Of what is on a server, of the checksum that the server gives: nothing is downloaded.
         """
@@ -187,7 +187,7 @@ class ImageSource(Source):
         self._file.close()
 
     def _look_for_classes(self) -> None:
-        """Before pixels are moved for the first time: whether they are classes, which must not be mixed."""
+        """Switch to nearest neighbour if the pixels are classes; tested once, before the first warp."""
         with self._lock:
             if self._kind_known:
                 return
@@ -202,7 +202,7 @@ class ImageSource(Source):
             )
 
     def _level(self, grid: Grid) -> Level:
-        """What to warp to a grid: the image, or an overview."""
+        """Choose what to warp to a grid: the image, or one of its overviews."""
         place, full = footprint(self.grid, grid), Level(self.grid, self._file.read)
         step = min(place.step_x, place.step_y) if place else 1.0
         if not self._file.overview_count or self.resampling == "nearest" or step < LEFT:
@@ -216,7 +216,7 @@ class ImageSource(Source):
         return next((level for level in self._levels[:0:-1] if reduction(level) * LEFT <= step), full)
 
     def _warp_into(self, pixels: NDArray[Any], mask: NDArray[np.bool_], grid: Grid, level: Level) -> None:
-        """Warp to a grid, in halves where that takes too many source pixels at once, the top ones first."""
+        """Warp to a grid; in halves, top first, where too many source pixels would be held at once."""
         place = footprint(level.grid, grid)
         if place is None:
             return
@@ -248,7 +248,7 @@ class ImageSource(Source):
         pixels[...], mask[...] = warped.pixels, warped.mask
 
     def _crs_advice(self, grid: Grid) -> str:
-        """Why pixels of this image cannot be had on a grid, where only one of the two has a CRS."""
+        """Return the error sentence where only one of image and grid has a CRS."""
         if grid.crs is None:
             return f"{self.name} is in {self.grid.crs} and the grid asked for has no CRS; give the other image one too."
         if self.grid.is_georeferenced:

@@ -1,4 +1,4 @@
-"""Which bands of a dataset are read, as what, and how: told by the dataset itself unless it is said otherwise."""
+"""Band layout of a dataset: which bands are read, under which names, with which nodata and units."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _PLACES, _SIDE = 3, 64
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """How an image is read where it does not say it itself, or wrongly.
+    """Options of reading an image, where the file does not say it or is wrong.
 
     Attributes:
         bands: numbers, from 1, of the bands that are read, in this order; None: all but alpha, in their own.
@@ -64,7 +64,7 @@ class ReadOptions:
             raise RasterError(f"`bands` must be numbers from 1, each once, got {self.bands}.")
 
     def chosen(self, count: int, path: Path | Remote | str) -> tuple[int, ...]:
-        """The numbers of the bands, of a file that has ``count``.
+        """Return the numbers of the bands to read from a file of ``count`` bands.
 
         Raises:
             RasterError: if it has no band of such a number.
@@ -77,7 +77,7 @@ class ReadOptions:
 
 @dataclass(frozen=True)
 class Layout:
-    """What of a dataset is read.
+    """Bands of a dataset that are read, and how.
 
     Attributes:
         numbers: of the bands, from 1, in the order in which they are given.
@@ -118,7 +118,7 @@ class Layout:
         return pixels, mask
 
     def _valid(self, dataset: Any, pixels: NDArray[Any], window: Window | None) -> NDArray[np.bool_] | None:
-        """Where bands hold data, bool (C, H, W), without a look at alpha; None: everywhere."""
+        """Return where bands hold data, bool (C, H, W), alpha aside; None: everywhere."""
         flags = [dataset.mask_flag_enums[number - 1] for number in self.numbers]
         valid: NDArray[np.bool_] | None = None
         shared = None
@@ -142,7 +142,7 @@ class Layout:
 
 
 def layout_of(dataset: Any, path: Path | Remote, options: ReadOptions) -> Layout:
-    """What of a dataset is read. An alpha of a format in which it may be anything is looked at in nine places.
+    """Return the layout of a dataset. Alpha of formats in which it may be anything is tested in nine places.
 
     Raises:
         RasterError: If it has no bands, nothing but alpha, complex numbers, bands of several types, or not those that
@@ -192,7 +192,7 @@ def layout_of(dataset: Any, path: Path | Remote, options: ReadOptions) -> Layout
 
 
 def sample_blocks(dataset: Any, band: int) -> list[NDArray[Any]]:
-    """Values of a band in up to nine places; all of a small one."""
+    """Read values of a band in up to nine places; a small band whole."""
     high, wide = (side if side <= _PLACES * _SIDE else _SIDE for side in dataset.shape)
     tops, lefts = (
         sorted({(side - size) * (2 * i + 1) // (2 * _PLACES) for i in range(_PLACES)})
@@ -208,7 +208,7 @@ def picked(
     options: ReadOptions,
     names: Sequence[str] | None = None,
 ) -> tuple[NDArray[Any], NDArray[np.bool_], tuple[str, ...]]:
-    """Bands and nodata as asked for, of an image (C, H, W) that was decoded whole; and the bands' names."""
+    """Select bands, apply nodata and name the bands of a decoded image (C, H, W)."""
     numbers = options.chosen(len(pixels), path)
     names = names or default_bands(len(pixels))
     if options.bands:
@@ -220,7 +220,7 @@ def picked(
 
 
 def checked_names(names: Sequence[str] | None, path: Path | Remote | str, count: int) -> tuple[str, ...] | None:
-    """Names that are asked for; None where none are.
+    """Return the requested band names; None where none are requested.
 
     Raises:
         RasterError: if they are not as many as the bands.
@@ -234,7 +234,7 @@ def checked_names(names: Sequence[str] | None, path: Path | Remote | str, count:
 
 
 def _is_alpha(dataset: Any, number: int) -> bool:
-    """Whether a band that is tagged as alpha is one: by its name, its format, or its values."""
+    """Return whether a band tagged as alpha is one, by its name, its format or its values."""
     said = dataset.descriptions[number - 1]
     if said and (colour_of(said) or "alpha" in said.lower()):
         return colour_of(said) is None
@@ -242,7 +242,7 @@ def _is_alpha(dataset: Any, number: int) -> bool:
 
 
 def _names(dataset: Any, numbers: Sequence[int], palette: bool) -> tuple[str, ...]:
-    """Descriptions, else the colours that bands are tagged as; where there is neither, the usual names."""
+    """Return band names: descriptions, else colour tags, else the default names."""
     if palette:
         return default_bands(3)
     kinds = dataset.colorinterp
@@ -258,7 +258,7 @@ def _names(dataset: Any, numbers: Sequence[int], palette: bool) -> tuple[str, ..
 def _expand_palette(
     index: NDArray[Any], colormap: dict[int, tuple[int, int, int, int]]
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """RGB (3, H, W) and opacity (H, W) of palette indices (H, W)."""
+    """Convert palette indices (H, W) to RGB (3, H, W) and opacity (H, W)."""
     table = np.zeros((max(int(index.max(initial=0)), *colormap) + 1, 4), np.uint8)
     for key, colour in colormap.items():
         table[key] = colour

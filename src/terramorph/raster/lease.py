@@ -1,4 +1,4 @@
-"""A lock on object storage, where no system lets go of what a killed process held."""
+"""Locks on object storage, where no system releases what a killed process held."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _held: set[str] = set()
 
 @contextmanager
 def leased(lock: Remote, name: str) -> Iterator[None]:
-    """Holds an object for this process while the block runs, or until it is taken for dead.
+    """Hold an object for this process while the block runs, renewing it.
 
     The object is made by a conditional request, which one of several succeeds in (see `Remote.create`). It is taken
     over from a holder that has not renewed it for `STALE` seconds by the server's clock, and at once from one on this
@@ -70,7 +70,7 @@ def _busy(name: str) -> InputError:
 
 
 def _is_abandoned(lock: Remote, content: bytes) -> bool:
-    """Whether nobody holds a lock any more."""
+    """Return whether nobody holds the lock any more."""
     said = lock.find_bytes()
     if said is None:
         return True
@@ -91,7 +91,7 @@ def _is_abandoned(lock: Remote, content: bytes) -> bool:
 
 
 def _renew(lock: Remote, content: bytes, over: threading.Event) -> None:
-    """Writes it again and again."""
+    """Rewrite the lock at intervals until ``over`` is set."""
     while not over.wait(RENEWED):
         with suppress(StorageError):  # tried again before it is stale
             lock.write_bytes(content)

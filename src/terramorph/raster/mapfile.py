@@ -1,4 +1,4 @@
-"""Calibration files: OziExplorer's .map and MapInfo's .tab, which place an image by a few points.
+"""Calibration files: OziExplorer's .map and MapInfo's .tab, which georeference an image by a few points.
 
 Points are given in degrees or in the units of a projection, at pixel corners: (0, 0) is the outer corner of the first
 pixel, as SAS.Planet writes them and GDAL reads them. An affine is fitted to them by least squares, and must meet them
@@ -58,7 +58,7 @@ _SQUARE = 1e-3
 
 @dataclass(frozen=True, slots=True)
 class _Calibration:
-    """What a calibration file says.
+    """Content of a calibration file.
 
     Attributes:
         points: (N, 4) of column, row, x, y.
@@ -76,7 +76,7 @@ class _Calibration:
 
 
 def find_map_file(path: Path) -> Path | None:
-    """The .tab, or else the .map, beside an image that calibrates it, or None.
+    """Find the .tab, else the .map, that calibrates an image; None without one.
 
     Files of other programs with these suffixes, and those of another image that lies beside it, are passed over.
     """
@@ -93,12 +93,12 @@ def find_map_file(path: Path) -> Path | None:
 
 
 def is_calibration(path: Path) -> bool:
-    """Whether a .map or .tab places an image."""
+    """Return whether a .map or .tab calibrates an image."""
     return _calibration_text(path) is not None
 
 
 def calibrated_image(path: Path) -> Path | None:
-    """The image that a .map or .tab is of; None where ``path`` is no calibration file.
+    """Find the image that a .map or .tab calibrates; None where ``path`` is no calibration file.
 
     Raises:
         RasterError: If that image is not beside it.
@@ -117,7 +117,7 @@ def calibrated_image(path: Path) -> Path | None:
 
 
 def read_map_file(file: Path, shape: tuple[int, int] | None = None) -> tuple[Affine, CRS]:
-    """The affine and the CRS of a calibration file.
+    """Read affine and CRS of a calibration file.
 
     Args:
         file: .map or .tab.
@@ -158,7 +158,7 @@ def read_map_file(file: Path, shape: tuple[int, int] | None = None) -> tuple[Aff
 
 
 def fit_affine(points: NDArray[np.float64]) -> tuple[Affine | None, float]:
-    """The affine that meets points best.
+    """Fit an affine to points by least squares.
 
     Args:
         points: (N, 4) of column, row, x, y; two points make an upright grid, three or more any affine.
@@ -188,7 +188,7 @@ def fit_affine(points: NDArray[np.float64]) -> tuple[Affine | None, float]:
 
 
 def read_text(file: Path) -> str:
-    """The text of a small file: UTF-8, with or without a mark, or UTF-16 with one; anything else as Latin-1.
+    """Read the text of a small file: UTF-8, UTF-16 with a byte order mark, else Latin-1.
 
     Raises:
         RasterError: If it cannot be read.
@@ -203,7 +203,7 @@ def read_text(file: Path) -> str:
 
 
 def _calibration_text(file: Path) -> str | None:
-    """The text of a file, if it calibrates an image."""
+    """Read the text of a calibration file; None for other files."""
     with file.open("rb") as opened:
         head = opened.read(256).lstrip(b"\xef\xbb\xbf \r\n\t").lower()
     if not head.startswith((_OZI.lower().encode(), b"!table")):
@@ -214,7 +214,7 @@ def _calibration_text(file: Path) -> str | None:
 
 
 def _image_names(text: str) -> list[str]:
-    """The name of the image in a calibration file, without folders: as UTF-8, else in each code page it may be in."""
+    """Return the image's file name from a calibration text: as UTF-8, else in each code page it may be in."""
     if text.startswith(_OZI):
         lines = text.splitlines()
         name = lines[2].strip() if len(lines) > 2 else ""
@@ -231,12 +231,12 @@ def _image_names(text: str) -> list[str]:
 
 
 def _alike(name: str) -> str:
-    """A file's name as it is compared: neither case nor the way an accent is written counts."""
+    """Fold a file name for comparison: case and Unicode normalization do not count."""
     return unicodedata.normalize("NFC", name).casefold()
 
 
 def _read_ozi(file: Path, text: str) -> _Calibration:
-    """What a .map says."""
+    """Parse a .map."""
     lines = [[field.strip() for field in line.split(",")] for line in text.splitlines()]
     datum = lines[4][0]
     projection = next((line[1] for line in lines if line[0] == "Map Projection" and len(line) > 1), "")
@@ -265,13 +265,13 @@ def _read_ozi(file: Path, text: str) -> _Calibration:
 
 
 def _degrees(fields: list[str]) -> float:
-    """Degrees, minutes and a letter as one number."""
+    """Convert degrees, minutes and a letter to a number."""
     value = float(fields[0]) + float(fields[1]) / 60
     return -value if fields[2].upper() in ("S", "W") else value
 
 
 def _gdal_crs(file: Path, datum: str, projection: str, setup: list[str], points: list[list[str]]) -> CRS:
-    """The CRS that GDAL understands of a .map.
+    """Return the CRS that GDAL reads from a .map.
 
     GDAL is given a .map of one pixel that is whole: a damaged one ends the process. It finds a UTM zone in the points.
     """
@@ -303,7 +303,7 @@ def _gdal_crs(file: Path, datum: str, projection: str, setup: list[str], points:
 
 
 def _read_tab(file: Path, text: str) -> _Calibration:
-    """What a .tab says."""
+    """Parse a .tab."""
     points = [[float(number) for number in found] for found in _TAB_POINT.findall(text)]
     found = re.search(r"CoordSys\s+Earth\s+Projection\s+(\d+)\s*,\s*(\d+)", text, re.IGNORECASE)
     names = _TAB_SYSTEMS.get(found.groups()) if found else None  # type: ignore[arg-type]
@@ -321,7 +321,7 @@ def _read_tab(file: Path, text: str) -> _Calibration:
 
 
 def _projected(said: _Calibration, crs: CRS) -> NDArray[np.float64]:
-    """The points of a calibration, with places in a CRS."""
+    """Return the points of a calibration with their coordinates in a CRS."""
     if not said.degrees or crs.geographic:
         return said.points
     base = crs.proj.geodetic_crs
@@ -330,6 +330,6 @@ def _projected(said: _Calibration, crs: CRS) -> NDArray[np.float64]:
 
 
 def _rounding_pixels(said: _Calibration) -> float:
-    """What a calibration loses because of how its places are written, in pixels."""
+    """Return the error of a calibration's written coordinates, in pixels."""
     spans = np.ptp(said.points, axis=0)
     return float(said.rounding * np.max(spans[:2] / np.maximum(spans[2:], 1e-12)))

@@ -1,4 +1,4 @@
-"""Many images as one source: the newest on top, what it lacks filled by older ones."""
+"""Mosaics: many images as one source, the newest on top, gaps filled by older ones."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _SEAM = 0.49
 
 @dataclass(frozen=True)
 class Part:
-    """An image, or some of its bands.
+    """An image of a mosaic, or some of its bands.
 
     Attributes:
         file: what is opened.
@@ -58,18 +58,18 @@ class Part:
     checksum: str | None = None
 
     def signed(self) -> Path | Remote:
-        """What is opened; a signature may have ended since the last time, and is made each time."""
+        """Return the address to open; signatures expire, so it is signed each time."""
         return self.signer(self.file) if self.signer and isinstance(self.file, Remote) else self.file
 
     def identity(self) -> str:
-        """What changes with the content; of what is on a server it is asked for, and nothing is downloaded."""
+        """Return a text that changes with the content; for a server its checksum, without a download."""
         place = self.signed()
         return (isinstance(place, Remote) and self.checksum) or file_fingerprint(place)
 
 
 @dataclass(frozen=True)
 class Layer:
-    """Images of one place and time, whose bands stand behind each other.
+    """Images of one place and time, their bands stacked.
 
     Attributes:
         parts: at least one.
@@ -86,7 +86,7 @@ class Layer:
 
 
 class MosaicSource(Source):
-    """Layers that lie over each other. Bands, dtype and units are those of the first.
+    """Layers over each other. Bands, dtype and units are those of the first.
 
     Its grid has the CRS of most layers, and the finest pixels of those, in whose place all pixels of such layers are
     stored ones. Where a layer's pixels lie otherwise they are moved as `ImageSource` does, each layer by itself. An
@@ -125,7 +125,7 @@ class MosaicSource(Source):
         self._tree = shapely.STRtree(shapes)
 
     def read(self, grid: Grid) -> Raster:
-        """The pixels on a grid, as `Source` says.
+        """Read the pixels on a grid; see `Source.read`.
 
         Raises:
             RasterError: If an image cannot be read, or holds other bands or another dtype than the first layer.
@@ -141,11 +141,11 @@ class MosaicSource(Source):
         return Raster(pixels, mask, grid, self.bands, self.units)
 
     def under(self, ground: Geometry) -> list[Layer]:
-        """The layers that lie under a piece of ground, from the top down."""
+        """Return the layers that meet a geometry, top first."""
         return [self.layers[number] for number in self._numbers(ground)]
 
     def fingerprint(self) -> str:
-        """Hex digest (blake2b, 16 bytes) of which images these are, and of their content as `Part.identity` says."""
+        """Return a hex digest (blake2b, 16 bytes) of the images and their content; see `Part.identity`."""
         digest = hashlib.blake2b(digest_size=16)
         for layer in self.layers:
             for part in layer.parts:
@@ -158,7 +158,7 @@ class MosaicSource(Source):
         self._image.cache_clear()  # an image that nobody reads is closed as it goes
 
     def _opened(self, part: Part) -> ImageSource:
-        """An image, of which `_image` keeps the last ones."""
+        """Open an image; `_image` caches it."""
         if self._closed:
             raise RasterError(f"{part.file} was closed; open it again.")
         image = ImageSource(part.signed(), crs=part.crs, options=part.options, least=self._least)
@@ -166,7 +166,7 @@ class MosaicSource(Source):
         return image
 
     def _grid_of(self, layer: Layer) -> Grid:
-        """The finest grid of a layer's parts."""
+        """Return the finest grid of a layer's parts."""
         grids = []
         for part in layer.parts:
             first = layer is self.layers[0]  # whose images are open
@@ -177,7 +177,7 @@ class MosaicSource(Source):
         return min(grids, key=lambda grid: grid.ground_resolution or math.inf)
 
     def _meeting(self, grid: Grid) -> list[int]:
-        """The layers that lie under a grid, from the top down."""
+        """Return the numbers of the layers that meet a grid, top first."""
         if grid.crs is None:
             raise RasterError(f"{self.name} is in {self.grid.crs} and the grid asked for has no CRS; give one.")
         assert self.grid.crs is not None
@@ -194,7 +194,7 @@ class MosaicSource(Source):
         return sorted(self._tree.query(inside, "intersects").tolist())
 
     def _read(self, layer: Layer, grid: Grid) -> Raster:
-        """The pixels of a layer, in the units of the first; a pixel is real where every part has one."""
+        """Read a layer in the units of the first; a pixel is valid where every part has data."""
         found = [self._image(part).read(grid) for part in layer.parts]
         pixels = found[0].pixels if len(found) == 1 else np.concatenate([raster.pixels for raster in found])
         if len(pixels) != len(self.bands) or pixels.dtype != self.dtype:
@@ -209,7 +209,7 @@ class MosaicSource(Source):
 
 
 def _compare(part: Part, own: Grid) -> None:
-    """Warns where a catalogue said another grid than the image has."""
+    """Warn where a catalogue states another grid than the image has."""
     said = part.grid
     if said is None or own.crs is None:
         return
@@ -224,7 +224,7 @@ def _names(part: Part, image: ImageSource) -> tuple[str, ...]:
 
 
 def _joined(units: Sequence[Units | None], counts: Sequence[int]) -> Units | None:
-    """The units of images whose bands stand behind each other."""
+    """Join the units of images whose bands are stacked."""
     if len(units) == 1 or not any(units):
         return units[0]
     each = [one or Units((1.0,) * count, (0.0,) * count) for one, count in zip(units, counts, strict=True)]
@@ -232,7 +232,7 @@ def _joined(units: Sequence[Units | None], counts: Sequence[int]) -> Units | Non
 
 
 def _common(grids: Sequence[Grid], names: Sequence[str]) -> tuple[Grid, NDArray[np.object_]]:
-    """The grid that holds all grids, and the place of each in its CRS, shapely geometries (N,)."""
+    """Return the grid that holds all grids, and the footprint of each in its CRS, shapely geometries (N,)."""
     (crs, _) = Counter(grid.crs for grid in grids).most_common(1)[0]
     assert crs is not None
     lattice = min((grid for grid in grids if grid.crs == crs), key=lambda grid: min(grid.resolution))

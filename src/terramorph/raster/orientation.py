@@ -1,4 +1,4 @@
-"""The eight ways in which a rectangle of pixels may lie: EXIF's orientations, 1 to 8, of arrays, windows and grids.
+"""EXIF orientations, 1 to 8, of arrays, windows and grids.
 
 An orientation says how stored pixels lie to upright ones. 1: as stored; 2: mirrored left to right; 3: turned by 180
 degrees; 4: mirrored top to bottom; 5: transposed; 6: to be turned clockwise; 7: transposed and turned by 180 degrees;
@@ -31,12 +31,12 @@ _Value = TypeVar("_Value", bound=np.generic)
 
 
 def upright_shape(shape: tuple[int, int], orientation: int) -> tuple[int, int]:
-    """(height, width) once a rectangle of such a shape stands upright, and back."""
+    """Return (height, width) of an upright image from that of the stored one, and back."""
     return shape if orientation < 5 else (shape[1], shape[0])
 
 
 def upright(array: NDArray[_Value], orientation: int) -> NDArray[_Value]:
-    """An array (..., H, W) in an orientation, as it looks upright."""
+    """Turn an array (..., H, W) upright."""
     if orientation >= 5:
         array = np.swapaxes(array, -1, -2)
     if orientation in (2, 3, 6, 7):
@@ -47,7 +47,7 @@ def upright(array: NDArray[_Value], orientation: int) -> NDArray[_Value]:
 
 
 def upright_grid(grid: Grid, orientation: int) -> Grid:
-    """The grid of the same pixels once their array is `upright`."""
+    """Return the grid of an array once it is `upright`."""
     a, b, d, e = _STEPS[orientation]
     x, y = (grid.width if a + b < 0 else 0), (grid.height if d + e < 0 else 0)
     height, width = upright_shape(grid.shape, orientation)
@@ -55,12 +55,12 @@ def upright_grid(grid: Grid, orientation: int) -> Grid:
 
 
 def north_up(grid: Grid) -> Grid:
-    """The grid of the same pixels with north up and east to the right; itself where its rows run askew."""
+    """Return the grid of the same pixels with north up and east right; unchanged where its rows run askew."""
     return next((g for g in (upright_grid(grid, k) for k in _STEPS) if _is_north_up(g.affine)), grid)
 
 
 def orientation_between(own: Grid, grid: Grid) -> int:
-    """The orientation in which pixels of ``own`` are stored, seen from a grid of the same pixel size; 1 if unknown."""
+    """Return the EXIF orientation of ``own``'s pixels as seen from a grid of the same pixel size; 1 if unknown."""
     step = ~own.affine @ grid.affine
     found = (step.a, step.b, step.d, step.e)
     return next((k for k, of in _STEPS.items() if np.allclose(found, of, atol=1e-6)), 1)
@@ -69,7 +69,7 @@ def orientation_between(own: Grid, grid: Grid) -> int:
 def stored_window(
     shape: tuple[int, int], orientation: int, window: tuple[int, int, int, int]
 ) -> tuple[int, int, int, int]:
-    """The window (y, x, height, width) of a stored image of a shape that becomes a window of the upright one."""
+    """Convert a window (y, x, height, width) of the upright image to one of the stored image."""
     y, x, height, width = window
     full = upright_shape(shape, orientation)
     if orientation in (2, 3, 6, 7):
@@ -80,6 +80,6 @@ def stored_window(
 
 
 def _is_north_up(affine: Affine) -> bool:
-    """Whether columns run east and rows south, to a ten-thousandth of a pixel each."""
+    """Return whether columns run east and rows south, to a ten-thousandth of a pixel."""
     straight = abs(affine.d) < 1e-4 * abs(affine.a) and abs(affine.b) < 1e-4 * abs(affine.e)
     return bool(straight and affine.a > 0 > affine.e)

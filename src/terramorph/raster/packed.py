@@ -1,4 +1,4 @@
-"""Images inside other files: in ZIP archives, and parts of NetCDF, HDF and TIFF files by GDAL's names of them.
+"""Images inside other files: members of ZIP archives, and GDAL sub-datasets of NetCDF, HDF and TIFF files.
 
 Each becomes a file in a temporary folder, a member of an archive together with what lies beside it, and is read there.
 """
@@ -28,19 +28,19 @@ _SUBDATASET = re.compile(r"(?i)(?:netcdf|hdf4(?:_\w+)?|hdf5|gtiff_dir|nitf_im|za
 
 
 def is_subdataset(spec: str | Path) -> bool:
-    """Whether a name is one that GDAL gives a part of a file, such as NETCDF:"scene.nc":B4."""
+    """Return whether a name is GDAL's name of a sub-dataset, such as NETCDF:"scene.nc":B4."""
     return _SUBDATASET.fullmatch(str(spec)) is not None
 
 
 def is_packed(spec: str | Path) -> bool:
-    """Whether a name is of an image inside another file: of a sub-dataset, an archive (a.zip), or a member of one
-    (zip://a.zip!b.tif, /vsizip/a.zip/b.tif, /vsizip/{a.zip}/b.tif)."""
+    """Return whether a name is of a sub-dataset, a ZIP archive (a.zip), or a member of one (zip://a.zip!b.tif,
+    /vsizip/a.zip/b.tif, /vsizip/{a.zip}/b.tif)."""
     return is_subdataset(spec) or _zipped(spec) is not None
 
 
 @contextmanager
 def unpacked(spec: str | Path) -> Iterator[tuple[Path, str, list[Path]]]:
-    """An image inside another file, in a temporary folder that is gone after the block.
+    """Extract an image from another file to a temporary folder, which the block's end removes.
 
     Args:
         spec: as `is_packed` says; an archive without a member's name must hold one image.
@@ -62,7 +62,7 @@ def unpacked(spec: str | Path) -> Iterator[tuple[Path, str, list[Path]]]:
 
 
 def _zipped(spec: str | Path) -> tuple[Path, str | None] | None:
-    """An archive, and the name of a member if one is meant; None where a name is of another kind."""
+    """Split a name into archive and member (None: the only image); None for other names."""
     match = _ZIPPED.fullmatch(str(spec))
     if match is None:
         return (Path(spec), None) if Path(spec).suffix.lower() == ".zip" and Path(spec).is_file() else None
@@ -75,7 +75,7 @@ def _zipped(spec: str | Path) -> tuple[Path, str | None] | None:
 
 
 def _write_vrt(name: str, path: Path) -> list[Path]:
-    """Writes a VRT of a sub-dataset; the files that hold it."""
+    """Write a VRT of a sub-dataset; return the files that hold it."""
 
     def none(reason: str) -> RasterError:
         return RasterError(f"{name} cannot be opened ({reason}); gdalinfo lists the parts of a file.")
@@ -87,7 +87,7 @@ def _write_vrt(name: str, path: Path) -> list[Path]:
 
 
 def _unzip(archive: Path, name: str | None, folder: Path) -> tuple[Path, str]:
-    """Writes a member, or the only image, and what lies beside it under its stem (world file, .prj, .aux.xml)."""
+    """Extract a member, or the only image, and its companions of the same stem (world file, .prj, .aux.xml)."""
     if not archive.is_file():
         raise RasterError(f"{archive} does not exist; check the path of the archive.")
 

@@ -1,4 +1,4 @@
-"""rasterio's remarks about files without a place or with several masks, which are no news here, kept silent."""
+"""Filter of two rasterio warnings that are no faults here: missing georeference, several masks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _silence = warnings.catch_warnings()
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silences them for a while, in whatever threads.
+    """Silence them while the block runs, in all threads.
 
     Python's list of warning filters belongs to all threads, and two that save and restore it at the same time undo each
     other. So the first one in saves it and the last one out restores it.

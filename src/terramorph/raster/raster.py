@@ -1,4 +1,4 @@
-"""Raster: pixels that never travel without their mask and their grid."""
+"""Rasters: pixels with their mask, grid and band names."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Raster:
         mask: NDArray[np.bool_] | None = None,
         bands: Sequence[str] | None = None,
     ) -> Self:
-        """A raster of an array, with defaults for the rest.
+        """Make a raster from an array, with defaults for mask, grid and names.
 
         Args:
             pixels: (C, H, W).
@@ -84,7 +84,7 @@ class Raster:
 
     @classmethod
     def empty(cls, grid: Grid, bands: tuple[str, ...], dtype: np.dtype[Any], units: Units | None = None) -> Self:
-        """A raster without data: 0, and masked, throughout."""
+        """Make a raster of masked zeros."""
         return cls(np.zeros((len(bands), *grid.shape), dtype), np.zeros(grid.shape, np.bool_), grid, bands, units)
 
     def __repr__(self) -> str:
@@ -113,7 +113,7 @@ class Raster:
         return self.pixels.dtype
 
     def crop(self, y: int, x: int, height: int, width: int) -> Self:
-        """A view of the window whose first pixel is row ``y``, column ``x``; no pixel is copied.
+        """Return the window whose first pixel is row ``y``, column ``x``, as a view without a copy.
 
         Raises:
             RasterError: If the window is empty or reaches outside the raster.
@@ -133,7 +133,7 @@ class Raster:
         )
 
     def save(self, path: str | Path) -> None:
-        """Write a GeoTIFF, PNG or JPEG, by the suffix of ``path``; the place goes along. As `write_image`.
+        """Write a GeoTIFF, PNG or JPEG, chosen by the suffix of ``path``; see `write_image`.
 
         Raises:
             RasterError: If the format cannot hold this raster, or the suffix is not known.
@@ -144,7 +144,7 @@ class Raster:
         write_image(self, path)
 
     def to_xarray(self) -> xarray.DataArray:
-        """A DataArray (band, y, x) with coordinates, CRS (as odc-geo and rioxarray keep it) and band names.
+        """Return a DataArray (band, y, x) with coordinates, CRS (as odc-geo and rioxarray keep it) and band names.
 
         Where pixels hold no data it has a nodata value: NaN of floats; of integers 0, or the highest or lowest value of
         the dtype, whichever no real pixel has. Integers that have them all become floats. Scale and offset stand in
@@ -158,7 +158,7 @@ class Raster:
         return as_xarray(self)
 
     def _repr_png_(self) -> bytes:
-        """A preview, which notebooks show."""
+        """Return a PNG preview, which notebooks show."""
         from terramorph.raster.export import preview
 
         packed = BytesIO()
@@ -166,7 +166,7 @@ class Raster:
         return packed.getvalue()
 
     def arranged(self, order: Sequence[int], units: Units | None = None) -> Self:
-        """Bands in another order, or some of them.
+        """Return the raster with its bands reordered or selected.
 
         Args:
             order: the index of each band.

@@ -1,4 +1,4 @@
-"""Resizing pixels on the same ground."""
+"""Resizing of pixels on the same ground."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PIL = {
 
 
 def resize_pixels(pixels: np.ndarray, height: int, width: int, method: Resampling = "bicubic") -> np.ndarray:
-    """Resizes as PIL does (anti-aliased when shrinking), which is what the published protocols use.
+    """Resize as PIL does (anti-aliased when shrinking), which is what the published protocols use.
 
     Args:
         pixels: (C, H, W), any dtype.
@@ -49,7 +49,7 @@ MIN_WEIGHT = 0.99
 def resize_masked(
     pixels: np.ndarray, mask: np.ndarray, height: int, width: int, method: Resampling = "bicubic"
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Resizes pixels of which some hold no data, so that nothing of those reaches the others.
+    """Resize pixels with a mask, so that masked values do not reach the others.
 
     Normalised convolution (Knutsson and Westin 1993, doi:10.1109/CVPR.1993.341081): the filter sums over real pixels
     only, and is divided by the sum of its weights there.

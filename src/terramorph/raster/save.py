@@ -1,4 +1,4 @@
-"""Writing images: each file appears whole under its final name, or not at all."""
+"""Writing of images: each file appears whole under its final name, or not at all."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def write_image(raster: Raster, path: str | Path) -> None:
 
 
 def check_format(path: str | Path, *, bands: int, dtype: str, masked: bool = False, side: int = 1) -> None:
-    """Refuse a file name whose format cannot hold an image: what `write_image` would say, before there is one.
+    """Refuse a file name whose format cannot hold an image, as `write_image` would, before the image exists.
 
     Args:
         path: Its suffix tells the format.
@@ -112,7 +112,7 @@ def check_format(path: str | Path, *, bands: int, dtype: str, masked: bool = Fal
 
 
 def _pil_image(raster: Raster) -> Image.Image:
-    """The PIL image of a raster that a PNG or JPEG can hold."""
+    """Convert a raster that fits a PNG or JPEG to a PIL image, its mask as alpha."""
     pixels = raster.pixels
     if not raster.mask.all():
         pixels = np.concatenate([pixels, np.where(raster.mask, 255, 0).astype(np.uint8)[None]])
@@ -120,12 +120,12 @@ def _pil_image(raster: Raster) -> Image.Image:
 
 
 def image_of(bands: NDArray[Any]) -> Image.Image:
-    """The PIL image of (C, H, W) of a dtype that PIL has: grey of one band, otherwise colours, with opacity last."""
+    """Convert bands (C, H, W) to a PIL image: grey for one band, else colours, opacity last."""
     return Image.fromarray(np.ascontiguousarray(bands[0] if len(bands) == 1 else bands.transpose(1, 2, 0)))
 
 
 def tiff_profile(grid: Grid, count: int, dtype: np.dtype[Any], block: int) -> dict[str, Any]:
-    """What rasterio creates a GeoTIFF in blocks of so many pixels a side with."""
+    """Return rasterio's profile of a GeoTIFF with square blocks."""
     profile: dict[str, Any] = {
         "driver": "GTiff",
         "height": grid.height,
@@ -146,7 +146,7 @@ def tiff_profile(grid: Grid, count: int, dtype: np.dtype[Any], block: int) -> di
 
 
 def describe_bands(dataset: Any, bands: Sequence[str], units: Units | None) -> None:
-    """Write the names of bands, where they are not the usual ones, and what stored values mean."""
+    """Write band names other than the default ones, scales and offsets."""
     if tuple(bands) != default_bands(len(bands)):
         for number, name in enumerate(bands, start=1):
             dataset.set_band_description(number, name)

@@ -1,4 +1,4 @@
-"""Source: pixels of a place, read by grid. One base of images, tile archives and drawn maps."""
+"""Source: the base of everything that is read by grid (images, tiles, vectors, arrays)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from terramorph.raster.raster import Raster
 
 
 class Closing:
-    """What is closed at the end of a `with` block."""
+    """A resource that a `with` block closes at its end."""
 
     def close(self) -> None:
         """Close files. Reading afterwards is an error."""
@@ -27,7 +27,7 @@ class Closing:
 
 
 class Source(Closing, ABC):
-    """Something that gives pixels for any grid. May be read from several threads at once.
+    """A source of pixels for any grid. May be read from several threads at once.
 
     Attributes:
         name: Path or URL, as given; what messages and the manifest call it.
@@ -52,7 +52,7 @@ class Source(Closing, ABC):
 
     @abstractmethod
     def read(self, grid: Grid) -> Raster:
-        """The pixels on a grid.
+        """Read the pixels on a grid.
 
         Where ``grid`` is a window of the source's own (same CRS and pixel size, offset by whole pixels to within
         0.001), stored pixels are given unchanged. Otherwise they are warped. Pixels outside the source, nodata and
@@ -65,4 +65,4 @@ class Source(Closing, ABC):
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """Hex digest (blake2b, 16 bytes) of the content, for the manifest."""
+        """Return a hex digest (blake2b, 16 bytes) of the content, for the manifest."""

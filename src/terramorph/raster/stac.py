@@ -34,7 +34,7 @@ _HEAD = 2**22
 def open_stac(
     spec: str | Path, options: ReadOptions | None = None, *, wanted: Sequence[str] = RGB, crs: CRS | None = None
 ) -> MosaicSource | None:
-    """The images of STAC Items, mosaicked with the newest on top; None if there are no items in a file or at a URL.
+    """Open the images of STAC Items as a mosaic, the newest on top; None if the file or URL holds no items.
 
     Relative addresses are resolved against the item. The grid comes from the projection extension where it agrees with
     the item's bbox; otherwise an image is opened for it. What the raster extension says of nodata, scale and offset
@@ -76,7 +76,7 @@ def open_stac(
 
 
 def _place_of(spec: str | Path) -> Place | None:
-    """Where items may lie; None where a name is of something else."""
+    """Return where items may be; None for names of other things."""
     text = str(spec)
     remote = None if "{" in text else as_remote(spec)
     if remote is not None:
@@ -90,7 +90,7 @@ def _place_of(spec: str | Path) -> Place | None:
 
 
 def _read(place: Place) -> dict[str, Any] | None:
-    """A STAC document; None if it is another one."""
+    """Read a STAC document; None for another document."""
     with unreadable(place):
         data = place.read_bytes()
     try:
@@ -107,7 +107,7 @@ def _read(place: Place) -> dict[str, Any] | None:
 def _items(
     document: dict[str, Any], place: Place, seen: set[Place] | None = None
 ) -> Iterator[tuple[Mapping[str, Any], Place]]:
-    """The items of a document, of those that it links, and of its further pages; and where each lies."""
+    """Yield the items of a document, of its links and of its further pages, each with its location."""
     seen = {place} if seen is None else seen
     yield from _features(document, place)
     if document.get("type") == "Catalog":
@@ -125,7 +125,7 @@ def _items(
 
 
 def _features(document: Mapping[str, Any], place: Place) -> Iterator[tuple[Mapping[str, Any], Place]]:
-    """The items in a document; one of a collection lies where it says itself."""
+    """Yield the items in a document; an item of a collection may state its own location."""
     if document.get("type") == "Feature":
         yield document, place
     for item in objects(document.get("features")):
@@ -134,7 +134,7 @@ def _features(document: Mapping[str, Any], place: Place) -> Iterator[tuple[Mappi
 
 
 def _signed(name: str, file: Remote) -> Remote:
-    """The address that a function makes of another, signed for a while."""
+    """Return a signed address from the user's function."""
     sign = resolve(name, [module_of(name)])
     with running(f"The function {name}, which signs addresses,"):
         found = as_remote(str(sign(file.url)))
@@ -144,7 +144,7 @@ def _signed(name: str, file: Remote) -> Remote:
 
 
 def _times(item: Item) -> tuple[datetime | None, datetime | None]:
-    """The first and the last moment of an item."""
+    """Return the first and last moment of an item."""
     at, start, end = (_time(properties(item).get(key)) for key in ("datetime", "start_datetime", "end_datetime"))
     return start or at, end or at
 

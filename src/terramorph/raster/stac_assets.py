@@ -1,4 +1,4 @@
-"""Which assets of a STAC Item are read, and what the Item says of them (projection, raster, eo and file extensions)."""
+"""Assets of a STAC Item: which are read, and their metadata (projection, raster, eo and file extensions)."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Asset:
 
     @property
     def is_image(self) -> bool:
-        """Whether it is an image of data, by its roles and its media type or suffix."""
+        """Whether it is image data, by its roles and its media type or suffix."""
         roles, kind = {str(role) for role in listed(self.data.get("roles"))}, str(self.data.get("type") or "")
         suffix = PurePosixPath(urlsplit(self.href).path).suffix.lower()
         image = kind.startswith("image/") if kind else suffix in IMAGE_SUFFIXES | {".vrt", ".jp2"}
@@ -62,14 +62,14 @@ class Asset:
 
     @property
     def size(self) -> float:
-        """Metres a pixel, where it is said."""
+        """Metres per pixel, where stated; else infinite."""
         bands = objects(self.data.get("raster:bands")) + objects(self.data.get("bands"))
         said = [self.data.get("gsd"), self.data.get("raster:spatial_resolution")]
         said += [band.get(key) for band in bands for key in ("spatial_resolution", "raster:spatial_resolution", "gsd")]
         return min((float(value) for value in said if isinstance(value, int | float)), default=math.inf)
 
     def __str__(self) -> str:
-        """Its name, and those of its bands."""
+        """Return its key, and its band names."""
         return f"{self.key} ({', '.join(self.bands)})" if self.bands else self.key
 
 
@@ -78,7 +78,7 @@ Chosen = tuple[Asset, tuple[int, ...] | None]
 
 
 def choose(item: Item, asset: str | None, wanted: Sequence[str]) -> list[Chosen]:
-    """The assets of an item that are read, with their bands behind each other.
+    """Choose the assets of an item to read, their bands to be stacked.
 
     Args:
         item: as STAC says.
@@ -114,7 +114,7 @@ def choose(item: Item, asset: str | None, wanted: Sequence[str]) -> list[Chosen]
 
 
 def _named(word: str, assets: Sequence[Asset], images: Sequence[Asset]) -> Chosen | None:
-    """What a word means: an asset's key, the role of one, or a band."""
+    """Find what a word means: an asset's key, a role, or a band."""
     for asset in assets:
         if asset.key == word:
             return asset, None
@@ -123,7 +123,7 @@ def _named(word: str, assets: Sequence[Asset], images: Sequence[Asset]) -> Chose
 
 
 def _band(name: str, images: Sequence[Asset]) -> Chosen | None:
-    """The finest image that has a band of that name, and the band's number."""
+    """Find the finest image that has a band of that name, and the band's number."""
     found = []
     for asset in images:
         bands = [_key(band) for band in asset.bands]
@@ -145,7 +145,7 @@ def _told(assets: Sequence[Asset]) -> str:
 
 
 def _asset(key: str, data: Any, item: Item) -> Asset | None:
-    """An asset with the item's properties of extensions beneath its own; None of what has no address."""
+    """Return an asset, with the item's extension properties as defaults; None without an address."""
     if not isinstance(data, Mapping) or not isinstance(data.get("href"), str) or not data["href"]:
         return None
     beneath = {name: value for name, value in properties(item).items() if ":" in name}
@@ -153,7 +153,7 @@ def _asset(key: str, data: Any, item: Item) -> Asset | None:
 
 
 def _band_objects(data: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """What is said of each band: STAC 1.1's `bands`, else the eo extension's."""
+    """Return the band objects: STAC 1.1's `bands`, else the eo extension's."""
     return objects(data.get("bands")) or objects(data.get("eo:bands"))
 
 
@@ -170,7 +170,7 @@ def part_of(
     signer: Callable[[Remote], Remote] | None,
     base: Place,
 ) -> Part:
-    """What is opened of an asset."""
+    """Return the part of a mosaic that an asset is."""
     said = objects(asset.data.get("raster:bands")) or objects(asset.data.get("bands")) or [{}]
     names = asset.bands if all(asset.bands) else ()
     picked = numbers or options.bands
@@ -199,7 +199,7 @@ def part_of(
 
 
 def _number(band: Mapping[str, Any], asset: Mapping[str, Any], key: str) -> float | None:
-    """What the raster extension says of a band, or of the whole asset; "nan" is no number."""
+    """Read a number of the raster extension, of a band or of the whole asset; "nan" counts as none."""
     for value in (band.get(key), band.get(f"raster:{key}"), asset.get(f"raster:{key}"), asset.get(key)):
         if isinstance(value, int | float) and math.isfinite(value):
             return float(value)
@@ -207,7 +207,7 @@ def _number(band: Mapping[str, Any], asset: Mapping[str, Any], key: str) -> floa
 
 
 def _grid(data: Mapping[str, Any], item: Item) -> Grid | None:
-    """The grid that the projection extension says; None where it is not whole, or elsewhere than the item's bbox."""
+    """Return the grid of the projection extension; None where it is incomplete or does not fit the item's bbox."""
     try:
         code, epsg, wkt, projjson = (data.get(f"proj:{key}") for key in ("code", "epsg", "wkt2", "projjson"))
         said = code or (epsg and f"EPSG:{epsg}") or pyproj.CRS.from_user_input(wkt or projjson).to_wkt()
@@ -229,7 +229,7 @@ def _grid(data: Mapping[str, Any], item: Item) -> Grid | None:
 
 
 def resolved(href: str, base: Place, item: Item) -> Place:
-    """The place of an address that may be relative.
+    """Resolve an address that may be relative.
 
     Raises:
         RasterError: if it is of a kind that is not read, or something on a server names a file here.
@@ -254,21 +254,21 @@ def resolved(href: str, base: Place, item: Item) -> Place:
 
 
 def name_of(item: Item) -> str:
-    """The id of an item."""
+    """Return the id of an item."""
     return str(item.get("id", "?"))
 
 
 def properties(item: Item) -> Mapping[str, Any]:
-    """The properties of an item."""
+    """Return the properties of an item."""
     found = item.get("properties")
     return found if isinstance(found, Mapping) else {}
 
 
 def listed(value: Any) -> list[Any]:
-    """A list; none where there is another value, for strangers write anything."""
+    """Return a list; an empty one in place of other values."""
     return value if isinstance(value, list) else []
 
 
 def objects(value: Any) -> list[Mapping[str, Any]]:
-    """The JSON objects in a list."""
+    """Return the JSON objects in a list."""
     return [one for one in listed(value) if isinstance(one, Mapping)]

@@ -1,4 +1,4 @@
-"""Files on object storage (S3 and its like) and on web servers, named by their URLs.
+"""Files on object storage (S3 and its like) and on web servers, by URL.
 
 Pixels are read by GDAL, in ranges of bytes; everything else goes through fsspec. Both find credentials by themselves,
 in the same places. Where a server of one's own stands in for Amazon's, GDAL is told what botocore has found out
@@ -39,7 +39,7 @@ _GDAL_OPTIONS = {
 
 @dataclass(frozen=True)
 class Remote:
-    """A file behind a URL, or a folder: what such names begin with. Its methods are named as those of `Path`.
+    """A file behind a URL, or a folder (a prefix of names). Methods are named as those of `Path`.
 
     What cannot be done there is a StorageError; of `identity` and `read_bytes`, which read an input, a RasterError.
 
@@ -65,12 +65,12 @@ class Remote:
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
     def __truediv__(self, name: str) -> Self:
-        """A file of this folder."""
+        """Return a file of this folder."""
         return type(self)(f"{self.url.rstrip('/')}/{name}")
 
     @property
     def name(self) -> str:
-        """The last part of the URL's path; `stem` and `suffix` are its own."""
+        """The last part of the URL's path."""
         return PurePosixPath(urlsplit(self.url).path).name
 
     @property
@@ -80,55 +80,55 @@ class Remote:
 
     @property
     def suffix(self) -> str:
-        """What the name ends in, with its point."""
+        """The suffix of the name, with its dot."""
         return PurePosixPath(self.name).suffix
 
     def with_name(self, name: str) -> Self:
-        """What lies beside it."""
+        """Return a file beside it."""
         return type(self)(f"{str(self).rstrip('/').rpartition('/')[0]}/{name}")
 
     @property
     def gdal_name(self) -> str:
-        """What GDAL calls it."""
+        """GDAL's name of it."""
         scheme = urlsplit(self.url).scheme
         return _GDAL[scheme] + (self.url if scheme.startswith("http") else self.url.partition("://")[2])
 
     @cached_property
     def gdal_options(self) -> dict[str, Any]:
-        """GDAL's settings while it reads there."""
+        """GDAL's settings for reading it."""
         return _GDAL_OPTIONS | (_s3_endpoint() if self.url.startswith("s3:") else {})
 
     def identity(self) -> str:
-        """The server's checksum or else date of it, and its size in bytes: another content has another."""
+        """Return the server's checksum, else its date, and the size in bytes: they change with the content."""
         with self._told("read", RasterError):
             info = self._system.info(self._key)
             mark = next((info[key] for key in ("ETag", "etag", "Last-Modified") if info.get(key)), "")
             return f"{mark} {info.get('size')}"
 
     def read_bytes(self, start: int | None = None, end: int | None = None) -> bytes:
-        """The content, or its bytes from ``start`` to before ``end``."""
+        """Read the content, or its bytes from ``start`` to before ``end``."""
         with self._told("read", RasterError):
             return bytes(self._system.cat_file(self._key, start=start, end=end))
 
     def find_bytes(self) -> bytes | None:
-        """The content; None if there is no such file."""
+        """Read the content; None if there is no such file."""
         with self._told("read", StorageError), suppress(FileNotFoundError):
             return bytes(self._system.cat_file(self._key))
         return None
 
     def exists(self) -> bool:
-        """Whether there is such a file."""
+        """Return whether there is such a file."""
         with self._told("read", StorageError), suppress(FileNotFoundError):
             return bool(self._system.info(self._key)["type"] == "file")
         return False
 
     def write_bytes(self, data: bytes) -> None:
-        """Writes or replaces it, in one request."""
+        """Write or replace it in one request."""
         with self._told("written", StorageError):
             self._system.pipe_file(self._key, data)
 
     def create(self, data: bytes) -> bool:
-        """Writes it unless it is there; whether it was written.
+        """Write it unless it exists; return whether it was written.
 
         One of several that try at once succeeds, on servers that know conditional requests (If-None-Match), as all of
         the large ones do. One that ignores the condition lets all of them.
@@ -139,31 +139,31 @@ class Remote:
         return False
 
     def modified(self) -> datetime:
-        """When it was written, by the server's clock."""
+        """Return its time of writing by the server's clock."""
         with self._told("read", StorageError):
             at: datetime = self._system.modified(self._key)
             return at
 
     def unlink(self) -> None:
-        """Removes it, if it is there."""
+        """Remove it, if it exists."""
         with self._told("removed", StorageError), suppress(FileNotFoundError):
             self._system.rm_file(self._key)
 
     def names(self) -> list[str]:
-        """The names of what lies in this folder; none if there is no such folder."""
+        """List the names in this folder; empty if there is no such folder."""
         with self._told("listed", StorageError), suppress(FileNotFoundError):
             return [PurePosixPath(key).name for key in self._system.ls(self._key, detail=False)]
         return []
 
     def remove_all(self, but: str | None = None) -> None:
-        """Removes what lies in this folder, except what is called ``but``."""
+        """Remove the folder's content, except the name ``but``."""
         keys = [f"{self._key}/{name}" for name in self.names() if name != but]
         with self._told("removed", StorageError):
             if keys:
                 self._system.rm(keys)
 
     def upload(self, path: Path) -> None:
-        """Makes it the copy of a file, which appears when all of it is there; or of a folder, file by file."""
+        """Upload a file, which appears whole, or a folder, file by file."""
         with self._told("written", StorageError):
             if path.is_dir():
                 files = sorted(file for file in path.rglob("*") if file.is_file())
@@ -174,12 +174,12 @@ class Remote:
 
     @property
     def _key(self) -> str:
-        """What fsspec calls it."""
+        """fsspec's name of it."""
         return self.url if self.url.startswith("http") else self.url.partition("://")[2]
 
     @property
     def _system(self) -> Any:
-        """fsspec's file system, of which it keeps one for each set of arguments, and for each process."""
+        """fsspec's file system, which fsspec caches by arguments and process."""
         scheme = urlsplit(self.url).scheme
         tries = {"total_max_attempts": _TRIES, "mode": "standard"}
         config = {"connect_timeout": _CONNECT, "read_timeout": _SILENCE, "retries": tries}
@@ -197,12 +197,12 @@ class Remote:
             ) from error
 
     def _told(self, doing: str, kind: type[TerramorphError]) -> AbstractContextManager[None]:
-        """Turns whatever a file system raises into one sentence; classes of botocore and aiohttp share no base."""
+        """Convert any error of a file system to one sentence; classes of botocore and aiohttp share no base."""
         return raised_as(lambda reason: kind(sentence(self, doing, reason)))
 
 
 def sentence(remote: Remote, doing: str, reason: str) -> str:
-    """Why something cannot be read or written."""
+    """Return the error sentence for a file that cannot be read or written."""
     return (
         f"{remote} cannot be {doing} ({reason.rstrip('.')}); check the name, the credentials and the network, and run "
         "again."
@@ -210,7 +210,7 @@ def sentence(remote: Remote, doing: str, reason: str) -> str:
 
 
 def as_remote(spec: str | Path) -> Remote | None:
-    """A URL; None for a path. A `Path` made of a URL has lost one of its slashes, which is given back.
+    """Return a URL as a `Remote`; None for a path. The slash that `Path` removes from a URL is restored.
 
     Raises:
         InputError: If the URL names no file.
@@ -220,7 +220,7 @@ def as_remote(spec: str | Path) -> Remote | None:
 
 
 def from_gdal(name: str) -> Path | Remote:
-    """What GDAL calls by a name: a path, or `Remote.gdal_name` read backwards."""
+    """Return the path or `Remote` of a GDAL name, the inverse of `Remote.gdal_name`."""
     for scheme, prefix in _GDAL.items():
         rest = name.removeprefix(prefix)
         if rest != name:
@@ -229,7 +229,7 @@ def from_gdal(name: str) -> Path | Remote:
 
 
 def location(output: str | Path) -> Path | Remote:
-    """Where an output goes: a path, or an object (s3://bucket/map.tif) as text or as the `Path` that was made of it.
+    """Return where an output goes: a path, or an object (s3://bucket/map.tif), given as text or `Path`.
 
     Raises:
         InputError: If it is on a web server, or only a bucket is named.
@@ -242,7 +242,7 @@ def location(output: str | Path) -> Path | Remote:
 
 @contextmanager
 def placed(output: Path | Remote, scratch: Path) -> Iterator[Path]:
-    """Where to write an output: at its own place, or in a folder here from which it is uploaded after the block.
+    """Yield the path to write an output to: its own, or one in ``scratch`` that is uploaded after the block.
 
     Args:
         output: of `location`.
@@ -263,7 +263,7 @@ def placed(output: Path | Remote, scratch: Path) -> Iterator[Path]:
 
 
 def _s3_endpoint() -> dict[str, str]:
-    """GDAL's settings for the server and region that botocore would ask."""
+    """Return GDAL's settings for botocore's server and region."""
     try:
         from botocore.session import get_session
     except ImportError as error:

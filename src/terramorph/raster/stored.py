@@ -1,4 +1,4 @@
-"""Image files as they are stored, read in windows by GDAL; those that it cannot read in parts are decoded first.
+"""Image files as stored: windows and overviews read by GDAL; kinds that GDAL cannot read in parts are decoded whole.
 
 They are upright: an image without a place is turned as its EXIF says. One whose place is given by ground control
 points that no affine meets, by RPCs or by geolocation arrays is warped by them, and that is what is stored, as far as
@@ -59,7 +59,7 @@ _LICENCE_TAGS = ("TIFFTAG_COPYRIGHT", "EXIF_Copyright", "Copyright", "copyright"
 
 
 class Level(NamedTuple):
-    """An image, or an overview of it.
+    """An image, or one of its overviews.
 
     Attributes:
         grid: of its pixels.
@@ -88,7 +88,7 @@ class StoredImage(Closing):
     _has_crs: bool
 
     def __init__(self, path: Path | Remote, options: ReadOptions, resampling: Resampling, *, placed: bool) -> None:
-        """Read the header; no pixel is decoded, unless the kind can only be decoded whole.
+        """Open the file and read its header; pixels are decoded only where the kind can only be decoded whole.
 
         Args:
             path: of the image.
@@ -122,7 +122,7 @@ class StoredImage(Closing):
             self.overview_count = 0
 
     def _look(self, handles: Handles, placed: bool) -> dict[str, Any] | None:
-        """Read the header; how GDAL's warper gives the image a place, where it has none otherwise."""
+        """Read the header; return the warp options where only GDAL's warper can georeference the image."""
         path, options = self._path, self._options
         with closing(handles), handles.lend() as dataset:
             self.sequential = dataset.driver in _SEQUENTIAL
@@ -139,7 +139,7 @@ class StoredImage(Closing):
             return None if placed or self.place else self._place_otherwise(dataset)
 
     def read(self, y: int, x: int, height: int, width: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """Stored pixels (C, h, w) and mask (h, w) of a window that lies inside.
+        """Read pixels (C, h, w) and mask (h, w) of a window inside the image.
 
         Raises:
             RasterError: if the file is damaged there.
@@ -155,7 +155,7 @@ class StoredImage(Closing):
             return self.layout.read(dataset, Window(x, y, width, height))
 
     def levels(self, grid: Grid) -> list[Level]:
-        """The image on its grid, and its overviews, GDAL's, from the finest.
+        """Return the image and GDAL's overviews of it, finest first.
 
         Many files have overviews of every second pixel, gdaladdo's default, from which thin lines are missing and edges
         are steps. So the first overview is compared with the image in a few places, and if it does not hold means, none
@@ -174,7 +174,7 @@ class StoredImage(Closing):
         return [full, *overviews] if overviews and _holds_means(full, overviews[0]) else [full]
 
     def sample(self) -> list[NDArray[Any]]:
-        """Values of the only band in some places; none where there are several bands, or floats."""
+        """Read values of a single band in some places; empty for several bands or floats."""
         if len(self.layout.numbers) > 1 or self.layout.dtype.kind == "f":
             return []
         with named_errors(self._path), self._handles.lend() as dataset:
@@ -192,7 +192,7 @@ class StoredImage(Closing):
         self.bands, self.dtype, self.units = layout.names, layout.dtype, layout.units
 
     def _place_otherwise(self, dataset: Any) -> dict[str, Any] | None:
-        """The place by control points that an affine meets; else how GDAL's warper gives the image one; else None."""
+        """Set the georeference from control points if an affine fits them; else return options for GDAL's warper."""
         gcps, gcp_crs = dataset.gcps
         crs: Any
         if gcps:
@@ -215,7 +215,7 @@ class StoredImage(Closing):
         return how | {"tolerance": 0, "add_alpha": not with_alpha and dataset.nodata is None}
 
     def _by_rpcs(self, rpcs: Any) -> dict[str, Any]:
-        """How to lay a scene on the ground by rational polynomial coefficients, in metres where there is a UTM zone.
+        """Return warp options of a scene with rational polynomial coefficients, in metres where there is a UTM zone.
 
         They say where a place of a known height is seen. Without heights of the terrain, all of it is taken to lie at
         one.
@@ -239,7 +239,7 @@ class StoredImage(Closing):
 
 
 def _check_claims(path: Path | Remote, dataset: Any, sequential: bool) -> None:
-    """Refuse an image that cannot be what it claims, or not be read in parts, before a pixel of it is decoded."""
+    """Refuse an image that cannot be what its header claims, or cannot be read in parts, before decoding a pixel."""
     pixel = sum(np.dtype(name).itemsize for name in dataset.dtypes)
     if sequential:
         if isinstance(path, Remote):
@@ -261,7 +261,7 @@ def _check_claims(path: Path | Remote, dataset: Any, sequential: bool) -> None:
 
 
 def _decoded(path: Path) -> MemoryFile:
-    """An image that GDAL cannot read in parts, as a GeoTIFF in memory."""
+    """Decode an image that GDAL cannot read in parts, to a GeoTIFF in memory."""
     height, width, _, _ = probe_image(path)
     if height * width > MAX_WHOLE:
         raise RasterError(
@@ -278,7 +278,7 @@ def _decoded(path: Path) -> MemoryFile:
 
 
 def _is_whole_kind(path: Path) -> bool:
-    """Whether an image is of a kind that GDAL cannot read in parts, or not as `read_image` does."""
+    """Return whether GDAL cannot read this kind in parts, or reads it otherwise than `read_image`."""
     plugin = pil_plugin(path)
     with path.open("rb") as file:
         head = file.read(34).ljust(34, b"\0")
@@ -291,7 +291,7 @@ def _is_whole_kind(path: Path) -> bool:
 
 
 def _holds_means(full: Level, overview: Level) -> bool:
-    """Whether an overview is nearer to means of the image's pixels than some of these pixels are."""
+    """Return whether an overview is nearer to means of the image's pixels than to single pixels."""
     off = spread = 0.0
     high, wide = min(_SIDE, overview.grid.height), min(_SIDE, overview.grid.width)
     for down in range(_PLACES):
@@ -307,7 +307,7 @@ def _holds_means(full: Level, overview: Level) -> bool:
 
 
 def _both_ways(full: Level, grid: Grid) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
-    """An image on a grid: means, and chosen pixels, (C, h, w); and where there are both, (h, w)."""
+    """Warp an image to a grid by means and by nearest neighbour: both (C, h, w), and where both have data (h, w)."""
     place = footprint(full.grid, grid)
     assert place is not None
     window = reached(place, full.grid)

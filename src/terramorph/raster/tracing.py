@@ -1,4 +1,4 @@
-"""From pixels to polygons: the outlines of equal values, and means of a raster over polygons, in bounded memory."""
+"""Polygons of equal pixel values, and raster means over polygons, in bounded memory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ROWS = 512
 
 
 def trace(path: str | Path, values: Collection[int]) -> tuple[NDArray[np.object_], NDArray[np.uint8], Grid]:
-    """Outlines the connected pixels of equal value (GDAL's Polygonize, which streams), along the edges of pixels.
+    """Trace connected pixels of equal value (GDAL's Polygonize, which streams), along the edges of pixels.
 
     Pixels are connected over their sides. What is without data belongs to nothing.
 
@@ -55,7 +55,7 @@ def trace(path: str | Path, values: Collection[int]) -> tuple[NDArray[np.object_
 
 
 def zonal_means(path: str | Path, polygons: NDArray[np.object_]) -> NDArray[np.float64]:
-    """The mean of a raster's first band over the pixels whose centres each polygon holds.
+    """Compute the mean of a raster's first band over the pixels whose centres each polygon holds.
 
     Args:
         path: of the raster.

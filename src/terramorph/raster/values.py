@@ -1,4 +1,4 @@
-"""What stored values tell of themselves: which hold no data, and whether a band is an alpha or one of classes."""
+"""Tests of stored values: nodata, alpha, and bands that hold classes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _FLAT = 0.6
 
 
 def settle(pixels: NDArray[Any], valid: NDArray[np.bool_]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Pixels of which some bands hold no data. A pixel holds data where any band does, as GDAL's dataset mask says.
+    """Fill single bands without data, in pixels where another band has data, as GDAL's dataset mask has it.
 
     In such a pixel, 0 and whatever 8 bits hold are measurements (near infrared of water). Any other nodata value, and
     what is not finite, would reach far beyond all others: the mean of the pixel's other bands stands for it.
@@ -46,7 +46,8 @@ def settle(pixels: NDArray[Any], valid: NDArray[np.bool_]) -> tuple[NDArray[Any]
 
 
 def is_value(pixels: NDArray[Any], value: float) -> NDArray[np.bool_]:
-    """Where pixels hold a value; of floats to 6 digits, of huge ones to 3, for few write out -3.4028235e38."""
+    """Return where pixels equal a value; floats to 6 digits, huge ones to 3, since few programs write -3.4028235e38 in
+    full."""
     if pixels.dtype.kind != "f":
         found: NDArray[np.bool_] = pixels == value
         return found
@@ -55,14 +56,14 @@ def is_value(pixels: NDArray[Any], value: float) -> NDArray[np.bool_]:
 
 
 class Suspects:
-    """Looks for values that are likely to mean no data and are not declared: the usual ones, far from all others."""
+    """Finds undeclared nodata: the usual nodata values, where they lie far from all other values."""
 
     def __init__(self) -> None:
         self._usual: set[float] = set()
         self._low, self._high = np.inf, -np.inf
 
     def add(self, values: NDArray[Any]) -> None:
-        """Values of pixels with data, of any shape."""
+        """Add values of pixels with data, of any shape."""
         while values.size and values.dtype != np.uint8:
             ends = float(values.min()), float(values.max())
             usual = [v for v in ends if v in _USUAL or abs(v) >= _HUGE]
@@ -73,14 +74,14 @@ class Suspects:
             values = values[~np.isin(values, usual)]
 
     def found(self) -> list[float]:
-        """Values farther from all others than these are from each other."""
+        """Return usual nodata values that are farther from all others than these are from each other."""
         far = self._high - self._low
         near = (v for v in sorted(self._usual) if max(self._low - v, v - self._high) > far)
         return [] if far < 0 else list(near)
 
 
 def tell_suspects(values: Sequence[float], where: str) -> None:
-    """Warns of values that `Suspects` found."""
+    """Warn of values that `Suspects` found."""
     for value in values:
         warn(
             f"Some values of {where} are {value:g}, far from all others, and likely mean no data; declare it "
@@ -89,7 +90,7 @@ def tell_suspects(values: Sequence[float], where: str) -> None:
 
 
 def is_alpha(blocks: Sequence[NDArray[Any]]) -> bool:
-    """Whether a band that is tagged as alpha is one, by blocks of its values.
+    """Return whether a band tagged as alpha is one, from blocks of its values.
 
     Most of what an alpha lets show has a single opacity, or a fifth the highest where edges are faded widely. Near
     infrared, which many programs store as a fourth band that GDAL calls alpha, has no value that so many pixels share.
@@ -103,7 +104,7 @@ def is_alpha(blocks: Sequence[NDArray[Any]]) -> bool:
 
 
 def count_classes(blocks: Sequence[NDArray[Any]]) -> int | None:
-    """How many classes a band holds, by blocks (h, w) of its values; None where these are measurements.
+    """Count the classes in blocks (h, w) of a band; None where the values are measurements.
 
     Classes are few, neighbours mostly of the same, and from one to the next it is not always a single step, as it is
     where something is measured in few steps.

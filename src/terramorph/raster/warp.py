@@ -1,4 +1,4 @@
-"""Warping: pixels moved from one grid to another, in whatever CRS, with nothing of what is masked reaching the rest."""
+"""Warping: pixels moved to another grid, in any CRS; masked pixels do not reach the others."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _LATTICE = 21
 
 
 class Footprint(NamedTuple):
-    """Where a grid lies on another one, in that one's pixels.
+    """Box and pixel size of a grid on another grid, in the other's pixels.
 
     Attributes:
         left, top, right, bottom: The box around it; 0 is the outer corner of the first pixel.
@@ -52,7 +52,7 @@ class Footprint(NamedTuple):
 
 
 def window_offset(own: Grid, grid: Grid) -> tuple[int, int] | None:
-    """(y, x) of the first pixel of ``grid`` on ``own`` if it is a window of it, else None.
+    """Return (y, x) of the first pixel of ``grid`` on ``own`` if it is a window of it, else None.
 
     A window has the same CRS and pixel size and is offset by whole pixels to within 0.001. It may reach outside.
     """
@@ -71,7 +71,7 @@ def window_offset(own: Grid, grid: Grid) -> tuple[int, int] | None:
 
 
 def turned_to(grid: Grid, own: Grid) -> Grid:
-    """A grid moved by whole turns around the Earth to where another of its CRS lies."""
+    """Move a grid by whole turns around the Earth to the turn of another grid of its CRS."""
     turn = period(grid.crs)
     if turn is None:
         return grid
@@ -82,7 +82,7 @@ def turned_to(grid: Grid, own: Grid) -> Grid:
 
 
 def footprint(own: Grid, grid: Grid) -> Footprint | None:
-    """Where ``grid`` lies on ``own``, to a few thousandths; None where no point of it has a place there.
+    """Compute the footprint of ``grid`` on ``own``, to a few thousandths; None where no point of it has a place there.
 
     A grid across 180 degrees has one place, which may reach beyond the end of ``own``.
 
@@ -109,19 +109,20 @@ def footprint(own: Grid, grid: Grid) -> Footprint | None:
 
 
 def kernel_reach(place: Footprint, method: Resampling = "bicubic") -> int:
-    """Source pixels beyond a footprint that warping to it looks at."""
+    """Return how many source pixels beyond a footprint the warp reads."""
     return math.ceil(_RADIUS[method] * max(place.step_x, place.step_y, 1.0)) + 2
 
 
 def reached(place: Footprint, own: Grid, method: Resampling = "bicubic") -> tuple[int, int, int, int] | None:
-    """The window (y, x, height, width) of a grid that warping to a footprint on it looks at; None where it misses."""
+    """Return the window (y, x, height, width) that warping to a footprint reads; None where it misses the grid."""
     around = kernel_reach(place, method) + 1
     top, left = math.floor(place.top) - around, math.floor(place.left) - around
     return _inside(own, top, left, math.ceil(place.bottom) + around, math.ceil(place.right) + around)
 
 
 def needed(own: Grid, grid: Grid, method: Resampling = "bicubic") -> tuple[int, int, int, int] | None:
-    """The window (y, x, height, width) of a grid on which the pixels of another depend; None where they miss it."""
+    """Return the window (y, x, height, width) of ``own`` on which the pixels of ``grid`` depend; None where they miss
+    it."""
     offset = window_offset(own, grid)
     if offset is not None:
         return _inside(own, *offset, offset[0] + grid.height, offset[1] + grid.width)
@@ -130,13 +131,13 @@ def needed(own: Grid, grid: Grid, method: Resampling = "bicubic") -> tuple[int, 
 
 
 def _inside(own: Grid, top: int, left: int, bottom: int, right: int) -> tuple[int, int, int, int] | None:
-    """What of a window lies in a grid, as (y, x, height, width)."""
+    """Clip a window to a grid: (y, x, height, width); None where it lies outside."""
     top, left, bottom, right = max(top, 0), max(left, 0), min(bottom, own.height), min(right, own.width)
     return (top, left, bottom - top, right - left) if bottom > top and right > left else None
 
 
 def stored_on(own: Grid, grid: Grid) -> int | None:
-    """In which EXIF orientation pixels of ``own`` are those of ``grid``, unchanged; None where they must be warped."""
+    """Return the EXIF orientation in which ``own``'s pixels are those of ``grid``; None where they must be warped."""
     for orientation in dict.fromkeys((1, orientation_between(own, grid))):
         if window_offset(upright_grid(own, orientation), grid) is not None:
             return orientation
@@ -144,7 +145,7 @@ def stored_on(own: Grid, grid: Grid) -> int | None:
 
 
 def placed(raster: Raster, grid: Grid, method: Resampling = "bicubic") -> Raster:
-    """A raster on a grid: stored pixels where they lie on it, mirrored or turned if need be, else warped."""
+    """Put a raster on a grid: stored pixels where they fit it, mirrored or turned if need be, else warped ones."""
     orientation = stored_on(raster.grid, grid)
     if orientation is None:
         return warp(raster, grid, method)
@@ -165,7 +166,7 @@ def placed(raster: Raster, grid: Grid, method: Resampling = "bicubic") -> Raster
 
 
 def warp(raster: Raster, grid: Grid, method: Resampling = "bicubic", least: float = MIN_WEIGHT) -> Raster:
-    """The pixels on another grid. Anti-aliased where that is coarser.
+    """Warp a raster to another grid, anti-aliased where that is coarser.
 
     Normalised convolution, as in `resize_masked`: the filter sums over real pixels only. The filter's width depends
     on the two grids' pixel sizes and not on the windows, so that windows warped one by one fit together. GDAL may
@@ -202,7 +203,7 @@ def warp(raster: Raster, grid: Grid, method: Resampling = "bicubic", least: floa
 
 
 def _touches(place: Footprint, grid: Grid, reach: int) -> bool:
-    """Whether a footprint and a little more meets a grid."""
+    """Return whether a footprint, widened by ``reach``, meets a grid."""
     return (
         place.right > -reach
         and place.bottom > -reach
@@ -214,7 +215,7 @@ def _touches(place: Footprint, grid: Grid, reach: int) -> bool:
 def _warp_masked(
     raster: Raster, grid: Grid, place: Footprint, method: Resampling, reach: int, least: float
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Pixels and mask of a raster of which some pixels, or all around it, are not real."""
+    """Warp a raster with masked pixels, or with its border in view: pixels and mask."""
     exact = raster.dtype.itemsize > 2
     float_type = np.float64 if exact else np.float32
     means = raster.pixels[:, raster.mask].mean(axis=1, dtype=np.float64)[:, None, None]
@@ -237,7 +238,7 @@ def _warp_masked(
 
 
 def _reproject(pixels: NDArray[Any], own: Grid, grid: Grid, place: Footprint, method: Resampling) -> NDArray[Any]:
-    """GDAL's warp, (C, H, W) of the same dtype."""
+    """Warp with GDAL: (C, H, W) of the same dtype."""
     if own.crs == grid.crs:
         # Two grids without a CRS, or of the same one, differ by an affine alone; any projected CRS says so.
         return _gdal_warp(pixels, turned_to(own, grid), grid, "EPSG:3857", "EPSG:3857", place, method)
@@ -251,7 +252,7 @@ def _reproject(pixels: NDArray[Any], own: Grid, grid: Grid, place: Footprint, me
 
 
 def _turns(own: Grid, grid: Grid) -> list[float]:
-    """By how much, whole turns, the source's x differs from what PROJ gives for the pixels of a grid."""
+    """Return the whole turns, in CRS units, between the source's x and PROJ's for the pixels of a grid."""
     turn = period(own.crs)
     if turn is None:
         return [0.0]
@@ -266,7 +267,7 @@ def _turns(own: Grid, grid: Grid) -> list[float]:
 def _gdal_warp(
     pixels: NDArray[Any], own: Grid, grid: Grid, source_crs: str, target_crs: str, place: Footprint, method: Resampling
 ) -> NDArray[Any]:
-    """One call of GDAL; what it does not reach is 0."""
+    """Call GDAL once; pixels that it does not reach are 0."""
     target = np.zeros((len(pixels), *grid.shape), pixels.dtype)
 
     def told(reason: str) -> RasterError:
@@ -288,13 +289,13 @@ def _gdal_warp(
 
 
 def _wkt(crs: CRS | None) -> str:
-    """The text of a CRS that GDAL is given."""
+    """Return a CRS as text for GDAL."""
     assert crs is not None
     return f"EPSG:{crs.epsg}" if crs.epsg else str(crs.to_wkt())
 
 
 def _transform(own: Grid, grid: Grid, columns: NDArray[Any], rows: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Pixel coordinates on ``own`` of pixel coordinates on ``grid``."""
+    """Convert pixel coordinates on ``grid`` to pixel coordinates on ``own``."""
     turn = period(own.crs)
     x, y = _apply(grid.affine, columns, rows)
     middle, at = grid.affine @ (grid.width / 2, grid.height / 2)
@@ -320,5 +321,5 @@ def _apply(affine: Any, x: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[Any],
 
 @lru_cache(maxsize=64)
 def _transformer(source: str, target: str) -> Transformer:
-    """PROJ's way from one CRS to another, east first; it keeps a context for each thread itself."""
+    """Return PROJ's transformer, east first; PROJ keeps a context for each thread."""
     return Transformer.from_crs(source, target, always_xy=True)

@@ -1,4 +1,4 @@
-"""The place of an image from the files beside it: .aux.xml, world file and .prj, MapInfo's .tab, OziExplorer's .map.
+"""Georeference files beside an image: .aux.xml, world file and .prj, MapInfo's .tab, OziExplorer's .map.
 
 The first of these that gives an affine is taken, in this order:
 
@@ -50,19 +50,19 @@ WORLD_SUFFIXES = frozenset({".wld", ".w"}.union(*_SHORT.values()))
 
 
 def find_world_file(path: Path) -> Path | None:
-    """The world file beside an image, or None. Lower and upper case suffixes are both seen."""
+    """Find the world file beside an image, with a lower or upper case suffix; None without one."""
     suffix = path.suffix.lower()
     return _beside(path, *_SHORT.get(suffix, (f"{suffix}w",)), ".wld", ".w")
 
 
 def place_files(path: Path) -> list[Path]:
-    """The files beside an image that may say its place, in the order of their names."""
+    """List the georeference files beside an image, sorted by name."""
     found = (find_world_file(path), _beside(path, ".prj"), _aux_file(path), find_map_file(path))
     return sorted(file for file in found if file is not None)
 
 
 def read_place(path: Path, shape: tuple[int, int] | None = None) -> tuple[Affine, CRS | None] | None:
-    """Affine and CRS of an image from the files beside it, or None where none of them says its place.
+    """Read affine and CRS of an image from the files beside it; None where they hold no georeference.
 
     Args:
         path: of the image.
@@ -82,7 +82,7 @@ def read_place(path: Path, shape: tuple[int, int] | None = None) -> tuple[Affine
 
 
 def text_place(path: Path | Remote, texts: Mapping[Any, Any]) -> tuple[Affine, CRS | None] | None:
-    """Affine and CRS that the texts of a PNG give under the names that an .aux.xml has for them, or None.
+    """Read affine and CRS from the text chunks of a PNG (GeoTransform and SRS, as in an .aux.xml); None without them.
 
     Raises:
         RasterError: If they cannot be understood.
@@ -92,7 +92,7 @@ def text_place(path: Path | Remote, texts: Mapping[Any, Any]) -> tuple[Affine, C
 
 
 def read_crs(path: Path) -> CRS | None:
-    """The CRS that a .prj or an .aux.xml beside an image gives, or None.
+    """Read the CRS of a .prj or an .aux.xml beside an image; None without one.
 
     Raises:
         RasterError: If it cannot be understood.
@@ -106,7 +106,7 @@ def read_crs(path: Path) -> CRS | None:
 
 
 def _beside(path: Path, *suffixes: str) -> Path | None:
-    """The first file of the same name with one of these suffixes, in lower or upper case."""
+    """Return the first existing file of the same stem with one of the suffixes, in lower or upper case."""
     for suffix in suffixes:
         for cased in (suffix, suffix.upper()):
             if path.stem and path.with_suffix(cased).is_file():
@@ -115,7 +115,7 @@ def _beside(path: Path, *suffixes: str) -> Path | None:
 
 
 def _aux_file(path: Path) -> Path | None:
-    """The .aux.xml of an image."""
+    """Return the .aux.xml of an image; None without one."""
     aux = path.with_name(f"{path.name}.aux.xml")
     return aux if aux.is_file() else None
 
@@ -129,19 +129,19 @@ def _aux_root(aux: Path) -> ElementTree.Element:
 
 
 def _aux_affine(aux: Path) -> Affine | None:
-    """The affine of an .aux.xml, or None if it holds none."""
+    """Read the affine of an .aux.xml; None without one."""
     text = _aux_root(aux).findtext("GeoTransform")
     return None if text is None else _geo_transform(aux, text)
 
 
 def _geo_transform(file: Path | Remote, text: str) -> Affine:
-    """The affine of six numbers in GDAL's order."""
+    """Parse an affine from six numbers in GDAL's order."""
     numbers = _six(text.split(","), f"{file}: the GeoTransform must hold six numbers")
     return _invertible(file, Affine.from_gdal(*numbers))
 
 
 def _read_affine(world: Path) -> Affine:
-    """The affine of a world file, in CRS units, from pixel corners."""
+    """Read the affine of a world file, in CRS units, from pixel corners."""
     words = [word if "." in word else word.replace(",", ".") for word in read_text(world).split()]
     a, d, b, e, c, f = _six(words, f"{world}: a world file must hold six numbers, one a line")
     return _invertible(world, Affine(a, b, c - (a + b) / 2, d, e, f - (d + e) / 2))
@@ -158,14 +158,14 @@ def _six(words: list[str], wrong: str) -> list[float]:
 
 
 def _invertible(file: Path | Remote, affine: Affine) -> Affine:
-    """The affine, if its pixels have a size."""
+    """Return the affine; refuse a pixel size of 0."""
     if affine.determinant == 0:
         raise RasterError(f"{file}: the pixel size in this file is 0; correct or remove it.")
     return affine
 
 
 def _crs_of_map(path: Path, affine: Affine, shape: tuple[int, int] | None) -> CRS | None:
-    """The CRS of a .tab or .map, if in it an affine from elsewhere means the same place to within a pixel."""
+    """Read the CRS of a .tab or .map that georeferences the image like the given affine, to within a pixel."""
     beside = find_map_file(path)
     if beside is None:
         return None
@@ -182,7 +182,7 @@ def _crs_of_map(path: Path, affine: Affine, shape: tuple[int, int] | None) -> CR
 
 
 def _parse_crs(file: Path | Remote, text: str) -> CRS:
-    """The CRS of a text: WKT, ESRI's dialect too, or an authority's code or a PROJ string, as some programs write."""
+    """Parse a CRS: WKT (ESRI's dialect too), an authority code or a PROJ string."""
     text = text.strip().strip("\0").strip()
     wkt = "[" in text
     try:
@@ -196,16 +196,15 @@ def _parse_crs(file: Path | Remote, text: str) -> CRS:
 
 
 def world_text(affine: Affine) -> str:
-    """The text of a world file for an affine that starts at the outer corner of the first pixel."""
+    """Format a world file for an affine that starts at the outer corner of the first pixel."""
     centre_x, centre_y = affine @ (0.5, 0.5)
     numbers = (affine.a, affine.d, affine.b, affine.e, centre_x, centre_y)
     return "".join(f"{float(n)!r}\n" for n in numbers)
 
 
 def prj_text(crs: CRS) -> str:
-    """The text of a .prj file: ESRI's WKT; GDAL's for a CRS with datum parameters of its own, which ESRI's leaves out;
-    WKT 2 for one which neither can express.
-    """
+    """Format a .prj file: ESRI's WKT; GDAL's where datum parameters must be kept; WKT 2 where neither can express the
+    CRS."""
     try:
         if crs.proj.is_bound:
             return str(to_rasterio_crs(crs).to_wkt(version="WKT1_GDAL"))

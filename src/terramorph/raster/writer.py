@@ -116,7 +116,7 @@ def write_cog(
 
 
 def rows_of(source: Source, grid: Grid) -> Iterator[Strip]:
-    """The rows of a source on a grid, from the top, some 4 million pixels at a time."""
+    """Yield the rows of a source on a grid, from the top, some 4 million pixels at a time."""
     high = max(16, STRIP_PIXELS // grid.width)
     for top in range(0, grid.height, high):
         rows = slice(top, min(top + high, grid.height))
@@ -127,7 +127,7 @@ def rows_of(source: Source, grid: Grid) -> Iterator[Strip]:
 def _block_rows(
     path: Path, grid: Grid, count: int, dtype: np.dtype[Any], strips: Iterable[Strip], masked: bool
 ) -> Iterator[tuple[int, NDArray[Any], NDArray[np.bool_]]]:
-    """Strips of any heights as rows of whole blocks.
+    """Regroup strips of any heights into rows of whole blocks.
 
     Yields:
         First row; pixels (C, h, W), 0 where masked; mask, bool (h, W); h is `BLOCK` but for the last. The arrays are
@@ -173,7 +173,7 @@ def _write_raw(
     masked: bool,
     tell: Progress,
 ) -> list[bytes]:
-    """Writes full resolution, uncompressed; blocks without data are passed over. A digest of each row of blocks."""
+    """Write full resolution, uncompressed and without empty blocks; return a digest of each row of blocks."""
     digests = []
     with rasterio.open(raw, "w", **profile) as dataset:
         if masked:  # there is a mask even where every block is passed over
@@ -200,7 +200,7 @@ def _finish_raw(
     tags: Mapping[str, str],
     colours: Sequence[tuple[int, int, int]] | None,
 ) -> None:
-    """Adds overviews, band names, units, colours and metadata."""
+    """Add overviews, band names, units, colours and metadata."""
     factors: list[int] = []
     while max(grid.height, grid.width) / (1 << len(factors)) > BLOCK:
         factors.append(2 << len(factors))
@@ -214,7 +214,7 @@ def _finish_raw(
 
 
 def _verify(part: Path, digests: Sequence[bytes], masked: bool, tell: Progress) -> None:
-    """Reads everything once: GDAL does not report a disk that fills up while a dataset is closed."""
+    """Read everything once: GDAL does not report a disk that fills up while a dataset is closed."""
     with rasterio.open(part) as dataset:
         levels = len(dataset.overviews(1))
         height = int(dataset.height)
@@ -232,7 +232,7 @@ def _verify(part: Path, digests: Sequence[bytes], masked: bool, tell: Progress) 
 
 
 def _digest(pixels: NDArray[Any], mask: NDArray[np.bool_]) -> bytes:
-    """Of pixels (C, h, W) and mask (h, W)."""
+    """Digest pixels (C, h, W) and mask (h, W)."""
     digest = hashlib.blake2b(digest_size=16)
     for band in pixels:
         digest.update(np.ascontiguousarray(band).data)

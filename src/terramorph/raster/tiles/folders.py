@@ -48,7 +48,7 @@ _TOLD = tuple(name for name in LAYOUTS if name not in ("tms", "zyx"))
 
 
 class FolderTiles(TileReader):
-    """The tiles of a folder, listed once when it is opened.
+    """Tiles of a folder, listed once when it is opened.
 
     Files that are no images, and images whose path names no tile (a preview, a legend), are no tiles and are passed
     over.
@@ -88,7 +88,7 @@ class FolderTiles(TileReader):
         self.licence = plain_text(metadata.get("attribution") or metadata.get("license"))
 
     def _find_north(self) -> None:
-        """Counts rows from the south where only that lies in the bounds of the metadata."""
+        """Count rows from the south where only that fits the bounds of the metadata."""
         zoom = max(self._paths)
         if lies_flipped(self.box(zoom), self.bounds, zoom):
             warn(
@@ -101,25 +101,20 @@ class FolderTiles(TileReader):
             }
 
     def parents(self, zoom: int, coarser: int) -> int:
-        """Number of tiles of a coarser zoom that lie over tiles of a zoom."""
         steps = zoom - coarser
         return len({(x >> steps, y >> steps) for x, y in self._paths[zoom]})
 
     def box(self, zoom: int) -> TileBox:
-        """The box around the tiles there are."""
         x, y = np.array(list(self._paths[zoom])).T
         return box_around(zoom, x, y)
 
     def first(self, zoom: int) -> tuple[int, int]:
-        """Some tile that there is."""
         return next(iter(self._paths[zoom]))
 
     def has(self, zoom: int, x: int, y: int) -> bool:
-        """Whether the tile was listed."""
         return (x, y) in self._paths.get(zoom, {})
 
     def read(self, zoom: int, x: int, y: int) -> bytes | None:
-        """The file's bytes."""
         path = self._paths.get(zoom, {}).get((x, y))
         if path is None:
             return None
@@ -127,7 +122,7 @@ class FolderTiles(TileReader):
             return (self._folder / path).read_bytes()
 
     def fingerprint(self) -> str:
-        """Of the tiles' names, sizes and bytes, in the order of their names."""
+        """Digest the tiles' names, sizes and bytes, sorted by name."""
         digest = hashlib.blake2b(digest_size=16)
         tiles = [(path, zoom, *number) for zoom, paths in self._paths.items() for number, path in paths.items()]
         for path, zoom, x, y in sorted(tiles):
@@ -138,7 +133,7 @@ class FolderTiles(TileReader):
 
 
 def _stem(path: str) -> str | None:
-    """The path of a tile without suffixes, or None for a file that is no image."""
+    """Return the path of a tile without suffixes; None for a file that is no image."""
     match = _IMAGE.fullmatch(path)
     return match[1] if match else None
 
@@ -146,7 +141,7 @@ def _stem(path: str) -> str | None:
 def _recognise(
     folder: Path, listed: list[str], layout: str | None
 ) -> tuple[str, dict[int, dict[tuple[int, int], str]]]:
-    """The layout, and the path of every tile by zoom and (x, y)."""
+    """Return the layout, and the path of every tile by zoom and (x, y)."""
     images = [(path, stem) for path in listed if (stem := _stem(path)) is not None]
     names = _TOLD if layout is None else (layout,)
     found = {name: [m for path, stem in images if (m := _match(name, path, stem))] for name in names}
@@ -166,7 +161,7 @@ def _recognise(
 
 
 def _match(name: str, path: str, stem: str) -> tuple[str, Number] | None:
-    """A path and the tile it names in a layout, or None."""
+    """Return a path and the tile it names in a layout; None where it names none."""
     match = LAYOUTS[name].fullmatch(stem)
     if match is None:
         return None
@@ -196,7 +191,7 @@ def _no_tiles(folder: Path, listed: list[str], images: bool, layout: str | None)
 
 
 def _inner(path: str) -> bool:
-    """Whether a path without its first part is that of a tile."""
+    """Return whether a path without its first part is that of a tile."""
     stem = _stem(path.partition("/")[2])
     return stem is not None and any(LAYOUTS[name].fullmatch(stem) for name in _TOLD)
 
@@ -210,7 +205,7 @@ _EXAMPLES = {
 
 
 def _metadata(folder: Path) -> dict[str, Any]:
-    """A tilejson.json beside the tiles, or metadata.json as mb-util and tippecanoe write it; empty without one."""
+    """Read a tilejson.json, or a metadata.json as mb-util and tippecanoe write it; empty without one."""
     for path in (folder / "metadata.json", folder / "tilejson.json"):
         if not path.is_file():
             continue
@@ -223,7 +218,7 @@ def _metadata(folder: Path) -> dict[str, Any]:
 
 
 def _check_srs(path: Path) -> None:
-    """Refuses a tilemapresource.xml of another tiling than web mercator's."""
+    """Refuse a tilemapresource.xml of a tiling other than web mercator's."""
     with unreadable(path):
         text = path.read_text(encoding="utf-8", errors="replace")
     match = re.search(r"<SRS>\s*([^<]*?)\s*</SRS>", text)

@@ -1,4 +1,4 @@
-"""MBTiles: tiles as rows of an SQLite database (https://github.com/mapbox/mbtiles-spec/blob/master/1.3/spec.md)."""
+"""MBTiles: tiles in an SQLite database (https://github.com/mapbox/mbtiles-spec/blob/master/1.3/spec.md)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from terramorph.raster.tiles.reader import (
 
 
 class MBTiles(TileReader):
-    """Images or vectors. Opened for reading only; threads take turns.
+    """Tiles of images or vectors. Opened read-only; threads take turns.
 
     Rows are counted from the south, as the format says. Where that lies off the bounds in the metadata, and rows from
     the north lie on them, they are counted from the north, with a warning.
@@ -62,7 +62,7 @@ class MBTiles(TileReader):
 
     @property
     def vectors(self) -> bool:
-        """Whether some tile of the finest zoom is no picture and looks like a vector tile, or is said to be one."""
+        """Whether a tile of the finest zoom is a vector tile, by its content or the metadata."""
         try:
             data = self.read(self.zooms[-1], *self.first(self.zooms[-1])) or b""
         except RasterError:  # it cannot be unpacked
@@ -71,7 +71,7 @@ class MBTiles(TileReader):
         return not is_picture(data) and (said or looks_like_vectors(data))
 
     def _open(self) -> dict[str, str]:
-        """Looks for everything that reading relies on; the metadata."""
+        """Check the tables that reading relies on; return the metadata."""
         tables = {row[0] for row in self._ask("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')")}
         if "tiles" not in tables:
             raise RasterError(f"{self.name} has no table of tiles, so it is no MBTiles file; give another.")
@@ -100,7 +100,7 @@ class MBTiles(TileReader):
         return metadata
 
     def _find_north(self, metadata: dict[str, str]) -> None:
-        """From which side rows are counted."""
+        """Decide from which side rows are counted."""
         zoom = max(self.counts, key=lambda zoom: self.counts[zoom])
         if stated_box(metadata.get("bounds"), zoom) is not None:
             self._from_north = lies_flipped(self.box(zoom), metadata.get("bounds"), zoom)
@@ -114,13 +114,12 @@ class MBTiles(TileReader):
             )
 
     def parents(self, zoom: int, coarser: int) -> int:
-        """Number of tiles of a coarser zoom that lie over tiles of a zoom."""
         places = f"SELECT DISTINCT {self._column} >> ?, {self._row} >> ? FROM tiles WHERE {self._zoom} = ?"
         steps = zoom - coarser
         return int(self._ask(f"SELECT COUNT(*) FROM ({places})", steps, steps, zoom)[0][0])
 
     def box(self, zoom: int) -> TileBox:
-        """The box around the tiles there are; the metadata's bounds may be anything."""
+        """Return the box around the tiles present; the metadata's bounds are not trusted."""
         half = (1 << zoom) // 2
         west, east = self._box_between(zoom, -(1 << 62), half - 1), self._box_between(zoom, half, 1 << 62)
         if west is None and east is None:
@@ -128,7 +127,7 @@ class MBTiles(TileReader):
         return box_of_halves(zoom, west, east)
 
     def _box_between(self, zoom: int, first: int, last: int) -> TileBox | None:
-        """The box around tiles of some columns."""
+        """Return the box around the tiles of some columns; None without any."""
         ends = self._ask(
             f"SELECT min({self._column}), max({self._column}), min({self._row}), max({self._row}) FROM tiles "
             f"WHERE {self._zoom} = ? AND NOT ({self._column} < ? OR {self._column} > ?)",
@@ -145,43 +144,38 @@ class MBTiles(TileReader):
         return TileBox(left, top, right + 1, bottom + 1)
 
     def first(self, zoom: int) -> tuple[int, int]:
-        """Some tile that there is."""
         rows = self._ask(f"SELECT {self._column}, {self._row} FROM tiles WHERE {self._zoom} = ? LIMIT 1", zoom)
         if not rows or not all(isinstance(number, int) for number in rows[0]):
             raise RasterError(f"{self.name} has tile numbers that are not integers ({rows}); write it again.")
         return rows[0][0], self._turned(zoom, rows[0][1])
 
     def has(self, zoom: int, x: int, y: int) -> bool:
-        """Whether there is such a row."""
         return bool(self._ask(f"SELECT 1 {self._one}", zoom, x, self._turned(zoom, y)))
 
     def read(self, zoom: int, x: int, y: int) -> bytes | None:
-        """The row's bytes, not compressed."""
         found = self._ask(f"SELECT CAST(tile_data AS BLOB) {self._one}", zoom, x, self._turned(zoom, y))
         if not found or found[0][0] is None:
             return None
         return self.unpacked(bytes(found[0][0]), zoom, x, y)
 
     def fingerprint(self) -> str:
-        """Of the file's bytes."""
         return file_fingerprint(self._path)
 
     def close(self) -> None:
-        """Closes the file."""
         with self._lock:
             self._connection.close()
 
     def _turned(self, zoom: int, row: int) -> int:
-        """The row from the north of one as the file counts, and the other way round."""
+        """Convert a row as the file counts it to one from the north, and back."""
         return row if self._from_north else (1 << zoom) - 1 - row
 
     def _ask(self, question: str, *values: int) -> list[Any]:
-        """All rows of an answer."""
+        """Return all rows of a query."""
         with self._errors(), self._lock:
             return self._connection.execute(question, values).fetchall()
 
     def _errors(self) -> AbstractContextManager[None]:
-        """Turns what SQLite says, or makes of text that is not UTF-8, into a RasterError."""
+        """Convert errors of SQLite, and of text that is not UTF-8, to a RasterError."""
 
         def damaged(reason: str) -> RasterError:
             return RasterError(

@@ -39,7 +39,7 @@ Numbers = NDArray[np.int64]
 
 
 class _Directory(NamedTuple):
-    """Entries of the index, int64 (N,) each: first tile, tiles from there on (0: another directory), place."""
+    """Entries of the index, int64 (N,) each: first tile, run length (0: a leaf directory), offset, length."""
 
     tile: Numbers
     run: Numbers
@@ -48,7 +48,7 @@ class _Directory(NamedTuple):
 
 
 class PMTiles(TileReader):
-    """Images or vectors in a file that is mapped into memory, or on a server that gives ranges of it.
+    """Tiles of images or vectors, in a memory-mapped file or on a server that serves byte ranges.
 
     The zooms and places of tiles are those in the index, whatever the header says, unless the index is huge.
 
@@ -89,13 +89,13 @@ class PMTiles(TileReader):
 
     @property
     def vectors(self) -> bool:
-        """What the header says, or where it says nothing, what the first tile of the finest zoom looks like."""
+        """Whether tiles are vectors: by the header, else by the first tile of the finest zoom."""
         if self.header["tile_type"] != TileType.UNKNOWN:
             return bool(self.header["tile_type"] == TileType.MVT)
         return looks_like_vectors(self.read(self.zooms[-1], *self.first(self.zooms[-1])) or b"")
 
     def _check(self) -> None:
-        """Refuses kinds of tiles and compression that are not read."""
+        """Refuse kinds of tiles and compression that are not read."""
         if self.header["tile_type"] in (TileType.AVIF, TileType.MLT):
             kind = self.header["tile_type"].name
             raise RasterError(f"{self.name} holds {kind} tiles; PNG, JPEG, WebP and MVT are read: convert it.")
@@ -105,13 +105,13 @@ class PMTiles(TileReader):
             raise RasterError(f"{self.name} has a compressed index that is not gzip; write it with gzip.")
 
     def box(self, zoom: int) -> TileBox:
-        """The box around the tiles there are; of a huge index, the tiles that the header's bounds touch."""
+        """Return the box around the tiles present; of a huge index, the tiles that the header's bounds touch."""
         if self._listed is None:
             return tiles_of_degrees(zoom, *self.bounds)
         return box_around(zoom, *_hilbert(zoom, self._listed[zoom]))
 
     def first(self, zoom: int) -> tuple[int, int]:
-        """The first tile of the zoom along the file's Hilbert curve."""
+        """Return the first tile of the zoom along the Hilbert curve."""
         number = self._first_id(zoom)
         if number is None:
             raise RasterError(f"{self.name} has no tile of zoom {zoom}; copy it again.")
@@ -119,11 +119,9 @@ class PMTiles(TileReader):
         return x, y
 
     def has(self, zoom: int, x: int, y: int) -> bool:
-        """Whether the index has it."""
         return self._find(zoom, x, y) is not None
 
     def read(self, zoom: int, x: int, y: int) -> bytes | None:
-        """The bytes that the index points at, not compressed."""
         place = self._find(zoom, x, y)
         if place is None:
             return None
@@ -133,28 +131,26 @@ class PMTiles(TileReader):
         return self.unpacked(data, zoom, x, y)
 
     def fingerprint(self) -> str:
-        """Of the file's bytes."""
         return file_fingerprint(self._path)
 
     def close(self) -> None:
-        """Lets go of the map."""
         self._bytes = None
         self._directory.cache_clear()
 
     def _get(self, offset: int, length: int) -> bytes:
-        """Bytes of the file."""
+        """Read bytes of the file."""
         if self._bytes is None:
             raise RasterError(f"{self.name} was closed; open it again.")
         return self._bytes(offset, length)
 
     def _metadata(self) -> dict[str, Any]:
-        """What the file says of itself."""
+        """Read the JSON metadata."""
         text = unpacked(self._get(self.header["metadata_offset"], self.header["metadata_length"]))
         found = parse_json(text) if text else {}
         return found if isinstance(found, dict) else {}
 
     def _parse_directory(self, offset: int, length: int) -> _Directory:
-        """One directory of the index: columns of variable-length integers, one after the other."""
+        """Parse a directory of the index: columns of variable-length integers, one after the other."""
         values = varints(np.frombuffer(unpacked(self._get(offset, length)), np.uint8))
         count = int(values[0]) if len(values) else -1
         if len(values) != 4 * count + 1:
@@ -170,7 +166,7 @@ class PMTiles(TileReader):
         return _Directory(tile, run, offsets, size)
 
     def _find(self, zoom: int, x: int, y: int) -> tuple[int, int] | None:
-        """Offset and length of a tile's bytes, or None."""
+        """Return offset and length of a tile's bytes; None without it."""
         if not (0 <= x < 1 << zoom and 0 <= y < 1 << zoom):
             return None
         number = zxy_to_tileid(zoom, x, y)
@@ -182,7 +178,7 @@ class PMTiles(TileReader):
         return None
 
     def _directories(self, low: int = 0, end: int = 1 << 62) -> Iterator[_Directory]:
-        """The directories with tiles from a number to before another, and others around them, in their order."""
+        """Yield the directories that may hold tiles from ``low`` to before ``end``, in order."""
 
         def below(directory: _Directory, level: int) -> Iterator[_Directory]:
             yield directory
@@ -197,7 +193,7 @@ class PMTiles(TileReader):
         return below(self._directory(self.header["root_offset"], self.header["root_length"]), 1)
 
     def _list(self) -> dict[int, Numbers] | None:
-        """The tiles by zoom, int64 (N,) each, counted along the zoom's curve; None where there are too many to list."""
+        """List the tiles by zoom, int64 (N,) each, counted along the zoom's curve; None where there are too many."""
         found: list[tuple[Numbers, Numbers]] = []
         total = 0
         for number, directory in enumerate(self._directories()):
@@ -215,12 +211,11 @@ class PMTiles(TileReader):
         return {zoom: held for zoom, held in by_zoom.items() if len(held)}
 
     def parents(self, zoom: int, coarser: int) -> int:
-        """Number of tiles of a coarser zoom that lie over tiles of a zoom."""
         assert self._listed is not None
         return len(np.unique(self._listed[zoom] >> 2 * (zoom - coarser)))
 
     def _first_id(self, zoom: int) -> int | None:
-        """The smallest tile id of a zoom."""
+        """Return the smallest tile id of a zoom; None without tiles."""
         low, end = _ids(zoom)
         with self._errors():
             for directory in self._directories(low, end):
@@ -231,19 +226,19 @@ class PMTiles(TileReader):
         return None
 
     def _errors(self) -> AbstractContextManager[None]:
-        """Turns what the package, numpy and zlib raise of damaged bytes, which may be anything, into a RasterError."""
+        """Convert what the package, numpy and zlib raise at damaged bytes to a RasterError."""
         return raised_as(
             lambda reason: RasterError(f"{self.name} cannot be read as PMTiles version 3 ({reason}); copy it again.")
         )
 
 
 def _ids(zoom: int) -> tuple[int, int]:
-    """The number of a zoom's first tile, and that of the next zoom's."""
+    """Return the id of a zoom's first tile, and that of the next zoom's."""
     return ((1 << 2 * zoom) - 1) // 3, ((1 << 2 * zoom + 2) - 1) // 3
 
 
 def _hilbert(zoom: int, number: Numbers) -> tuple[Numbers, Numbers]:
-    """x and y of places on the Hilbert curve of 2^zoom x 2^zoom."""
+    """Convert positions on the Hilbert curve of 2^zoom x 2^zoom to x and y."""
     x, y, rest = np.zeros_like(number), np.zeros_like(number), number.copy()
     for level in range(zoom):
         side = 1 << level
@@ -258,7 +253,7 @@ def _hilbert(zoom: int, number: Numbers) -> tuple[Numbers, Numbers]:
 
 
 def _ranges(path: Path | Remote) -> Callable[[int, int], bytes]:
-    """What gives so many bytes from an offset on."""
+    """Return a reader of byte ranges: (offset, length) -> bytes."""
     if isinstance(path, Remote):
         return lambda offset, length: path.read_bytes(offset, offset + length) if length else b""
     with path.open("rb") as file:

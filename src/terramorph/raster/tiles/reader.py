@@ -1,4 +1,4 @@
-"""TileReader: where the bytes of tiles come from."""
+"""TileReader: the base of everything that gives the bytes of tiles."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class TileReader(Closing, ABC):
         return False
 
     def default_zoom(self) -> int:
-        """The finest zoom that covers half of what any coarser zoom with more tiles does, or more.
+        """Return the finest zoom that covers half of what any coarser zoom with more tiles does, or more.
 
         Warns of finer ones, which are strays, and of stated bounds that tiles do not lie in.
         """
@@ -76,31 +76,31 @@ class TileReader(Closing, ABC):
         return zoom
 
     def parents(self, zoom: int, coarser: int) -> int:
-        """Number of tiles of a coarser zoom that lie over tiles of a zoom; asked only where there are `counts`."""
+        """Count the tiles of a coarser zoom over the tiles of a zoom; asked only where there are `counts`."""
         raise NotImplementedError
 
     @abstractmethod
     def box(self, zoom: int) -> TileBox:
-        """The tiles of one of the zooms, or a box around them."""
+        """Return the box around the tiles of one of the zooms."""
 
     @abstractmethod
     def first(self, zoom: int) -> tuple[int, int] | None:
-        """(x, y) of some tile of one of the zooms; None where that is not known without asking a server."""
+        """Return (x, y) of some tile of one of the zooms; None where only a server knows."""
 
     @abstractmethod
     def has(self, zoom: int, x: int, y: int) -> bool:
-        """Whether there may be such a tile."""
+        """Return whether there may be such a tile."""
 
     @abstractmethod
     def read(self, zoom: int, x: int, y: int) -> bytes | None:
-        """The bytes of a tile, not compressed, or None where there is none.
+        """Read the bytes of a tile, decompressed; None where there is none.
 
         Raises:
             RasterError: If it is there and cannot be had.
         """
 
     def unpacked(self, data: bytes, zoom: int, x: int, y: int) -> bytes:
-        """The bytes of a tile without their compression.
+        """Decompress the bytes of a tile.
 
         Raises:
             RasterError: If they are damaged.
@@ -111,21 +111,21 @@ class TileReader(Closing, ABC):
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """Hex digest (blake2b, 16 bytes) of the content."""
+        """Return a hex digest (blake2b, 16 bytes) of the content."""
 
 
 def is_picture(data: bytes) -> bool:
-    """Whether a tile begins as PNG, JPEG or WebP do."""
+    """Return whether a tile begins as PNG, JPEG or WebP do."""
     return data.startswith((b"\x89PNG", b"\xff\xd8\xff")) or (data[:4] == b"RIFF" and data[8:12] == b"WEBP")
 
 
 def looks_like_vectors(tile: bytes) -> bool:
-    """Whether a tile, not compressed, starts as a Mapbox vector tile does: with a layer."""
+    """Return whether a decompressed tile begins with a layer, as Mapbox vector tiles do."""
     return tile[:1] == b"\x1a"
 
 
 def file_fingerprint(path: Path | Remote) -> str:
-    """Hex digest (blake2b, 16 bytes) of a file's bytes, or of what a server says of them.
+    """Return a hex digest (blake2b, 16 bytes) of a file's bytes, or of a server's checksum.
 
     Raises:
         RasterError: If the file cannot be read.
@@ -137,7 +137,7 @@ def file_fingerprint(path: Path | Remote) -> str:
 
 
 def check_tile(where: str, zoom: int, x: int, y: int) -> None:
-    """Refuses numbers that no tile has.
+    """Refuse tile numbers outside the world of a zoom.
 
     Raises:
         RasterError: If the zoom is not in 0 ... `MAX_ZOOM`, or the world of that zoom has no such tile.
@@ -150,13 +150,13 @@ def check_tile(where: str, zoom: int, x: int, y: int) -> None:
 
 
 def likeness(a: TileBox, b: TileBox) -> float:
-    """The share, 0 to 1, that two boxes have in common of what they cover together."""
+    """Return the intersection over union of two boxes, 0 to 1."""
     common = a.meet(b).size
     return common / (a.size + b.size - common)
 
 
 def stated_degrees(bounds: object) -> tuple[float, float, float, float] | None:
-    """Bounds as `stated_box` takes them, as numbers; None where they are no such thing, or have no extent."""
+    """Parse bounds in degrees, given as numbers or text; None where they are invalid or empty."""
     try:
         values = bounds.split(",") if isinstance(bounds, str) else list(bounds)  # type: ignore[call-overload]
         west, south, east, north = (float(value) for value in values)
@@ -168,7 +168,7 @@ def stated_degrees(bounds: object) -> tuple[float, float, float, float] | None:
 
 
 def stated_box(bounds: object, zoom: int) -> TileBox | None:
-    """The tiles in bounds as an archive states them: west, south, east, north in degrees, as numbers or as text.
+    """Return the tiles in stated bounds (west, south, east, north in degrees, as numbers or text).
 
     None where they are no such thing, or have no extent. West may be greater than east: ground across 180 degrees.
     """
@@ -183,14 +183,14 @@ def stated_box(bounds: object, zoom: int) -> TileBox | None:
 
 
 def lies_flipped(box: TileBox, bounds: object, zoom: int) -> bool:
-    """Whether tiles lie in the stated bounds only if rows are counted from the other side."""
+    """Return whether tiles fit the stated bounds only with rows counted from the other side."""
     stated, side = stated_box(bounds, zoom), 1 << zoom
     flipped = TileBox(box.left, side - box.bottom, box.right, side - box.top)
     return stated is not None and likeness(flipped, stated) > 2 * likeness(box, stated)
 
 
 def tell_bounds(name: str, bounds: object, zoom: int, box: TileBox) -> None:
-    """Warns where the bounds that an archive states are not those of its tiles.
+    """Warn where stated bounds are not those of the tiles.
 
     Args:
         name: what states them.
@@ -209,7 +209,7 @@ def tell_bounds(name: str, bounds: object, zoom: int, box: TileBox) -> None:
 
 
 def unpacked(data: bytes) -> bytes:
-    """Data without their compression (gzip or zlib), which is told by the first bytes; others are given back.
+    """Decompress gzip or zlib data, recognised by the first bytes; other data is returned as it is.
 
     Raises:
         OSError: If they are damaged, or hold more than `MOST_BYTES`.
@@ -227,7 +227,7 @@ def unpacked(data: bytes) -> bytes:
 
 
 def varints(data: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """The variable-length integers of Protocol Buffers, int64, one after the other in bytes; the last must be whole.
+    """Parse Protocol Buffers' variable-length integers, one after the other, to int64; the last must be whole.
 
     Raises:
         ValueError: If the bytes end within one.
@@ -243,6 +243,6 @@ def varints(data: NDArray[np.uint8]) -> NDArray[np.int64]:
 
 
 def plain_text(markup: Any) -> str | None:
-    """Text without HTML tags; None where there is none."""
+    """Return text without HTML tags; None without text."""
     text = " ".join(html.unescape(re.sub(r"<[^>]*>", "", str(markup or ""))).split())
     return text or None

@@ -1,4 +1,4 @@
-"""Tiles from a server, asked politely: slowly, one at a time, by name, and never twice for the same tile."""
+"""Tiles of a server, fetched with a rate limit, one at a time, with a User-Agent, and each tile once."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ class _Patience(urllib3.Retry):
     """Retries that wait before the first repetition too; urllib3's own does not."""
 
     def get_backoff_time(self) -> float:
-        """Seconds before the next repetition."""
+        """Return seconds before the next repetition."""
         waited = float(self.backoff_factor) * 2.0 ** (len(self.history) - 1)
         return min(waited, float(self.backoff_max))
 
 
 class ServerTiles(TileReader):
-    """The tiles of a URL with {z}, {x} and {y}, or {-y} for rows from the south; {r} stands for @2x, 512 pixels.
+    """Tiles of a URL with {z}, {x} and {y}, or {-y} for rows from the south; {r} stands for @2x, 512 pixels.
 
     What was fetched stays in a folder, as z/x/y of its kind, so that a later run asks for nothing again; that there is
     no tile (404, 204, 410 or nothing in the answer) is kept too. The folder can be read as `FolderTiles`. A user and
@@ -114,19 +114,16 @@ class ServerTiles(TileReader):
             part.write_text(json.dumps(about, indent=1, ensure_ascii=False), encoding="utf-8")
 
     def box(self, zoom: int) -> TileBox:
-        """The whole world."""
         return whole_world(zoom)
 
     def first(self, zoom: int) -> None:
-        """Not known without asking."""
         return
 
     def has(self, zoom: int, x: int, y: int) -> bool:
-        """True: the server may have it."""
         return True
 
     def read(self, zoom: int, x: int, y: int) -> bytes | None:
-        """The tile from the cache, or else from the server, which is asked for one tile at a time.
+        """Read a tile from the cache, else fetch it from the server, one at a time.
 
         Raises:
             RasterError: If the server refuses, fails after all repetitions, or answers with something else.
@@ -147,16 +144,15 @@ class ServerTiles(TileReader):
         return data or None
 
     def fingerprint(self) -> str:
-        """Of the template without keys, the zoom and the terms: what a server holds is not known."""
+        """Digest the template without keys, zoom and terms; the server's content is unknown."""
         text = json.dumps([self.name, self.zooms[0], self.licence])
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
     def close(self) -> None:
-        """Closes the connections."""
         self._pool.clear()
 
     def _fetch(self, zoom: int, x: int, y: int) -> bytes:
-        """The body of a tile, empty where there is none. Called by one thread at a time."""
+        """Fetch the body of a tile, empty where there is none. Called by one thread at a time."""
         row = (1 << zoom) - 1 - y
         url = self._template.replace("{z}", str(zoom)).replace("{x}", str(x))
         url = url.replace("{y}", str(y)).replace("{-y}", str(row))
@@ -180,7 +176,7 @@ class ServerTiles(TileReader):
 
 
 def _with_login(template: str) -> tuple[str, dict[str, str]]:
-    """The URL without user and password, and the header that they become."""
+    """Split user and password off a URL; return the URL and the header they become."""
     scheme, slashes, rest = template.partition("://")
     login, at, host = rest.partition("/")[0].rpartition("@")
     if not at:
@@ -190,7 +186,7 @@ def _with_login(template: str) -> tuple[str, dict[str, str]]:
 
 
 def _check_template(template: str) -> None:
-    """Refuses a URL without places for a tile's number, or with others than those."""
+    """Refuse a URL without placeholders for a tile's numbers, or with unknown ones."""
     named = set(re.findall(r"\{([^{}]*)\}", template))
     if not {"z", "x"} <= named or not named & {"y", "-y"}:
         raise RasterError(f"{template} names no tiles; write {{z}}, {{x}} and {{y}} where a tile's numbers belong.")
@@ -203,7 +199,7 @@ def _check_template(template: str) -> None:
 
 
 def _cached(stem: Path) -> bytes | None:
-    """A kept tile, empty where it is known that there is none, or None where nothing is known."""
+    """Return a cached tile, empty where it is known not to exist, None where nothing is known."""
     for suffix in (*_KINDS.values(), _NONE):
         path = stem.with_name(stem.name + suffix)
         if path.exists():
@@ -213,7 +209,7 @@ def _cached(stem: Path) -> bytes | None:
 
 
 def _suffix(data: bytes, where: str) -> str:
-    """The suffix of a kind of image."""
+    """Return the suffix of an image's kind."""
     for start, suffix in _KINDS.items():
         if data.startswith(start):
             return suffix
@@ -223,7 +219,7 @@ def _suffix(data: bytes, where: str) -> str:
 
 
 def _refusal(status: int) -> str:
-    """The end of a sentence about an answer."""
+    """Return the end of a sentence about a refused request."""
     if status in (401, 403):
         return f"is refused by the server ({status}); check the key in the address and that its terms allow this."
     if status == 429:

@@ -1,4 +1,4 @@
-"""Where encoded tiles go: a folder z/x/y, MBTiles 1.3, PMTiles 3. Each appears whole under its name, or not at all."""
+"""Writers of tiles: a folder z/x/y, MBTiles 1.3, PMTiles 3. Each appears whole under its name, or not at all."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _PMTILES_TYPES = {"png": TileType.PNG, "jpg": TileType.JPEG, "webp": TileType.WE
 
 @dataclass(frozen=True)
 class About:
-    """What an archive says of its tiles.
+    """Metadata of an archive.
 
     Attributes:
         name: for people.
@@ -52,25 +52,25 @@ class About:
 
     @property
     def terms(self) -> dict[str, str]:
-        """The attribution, if there is one, as every format has it."""
+        """The attribution as a table, empty without one."""
         return {} if self.attribution is None else {"attribution": self.attribution}
 
 
 class TileSink(ABC):
-    """Takes encoded tiles in any order, each once, from one thread."""
+    """A writer of encoded tiles, which takes them in any order, each once, from one thread."""
 
     @abstractmethod
     def put(self, zoom: int, x: int, y: int, data: bytes) -> None:
-        """One tile; rows are counted from the north."""
+        """Write a tile; rows are counted from the north."""
 
     @abstractmethod
     def finish(self, about: About) -> None:
-        """After the last tile."""
+        """Write the metadata, after the last tile."""
 
 
 @contextmanager
 def open_sink(kind: Kind, path: Path, format: Format) -> Iterator[TileSink]:
-    """A new archive, which takes its place at the end of the block. Whatever the block raises leaves nothing behind.
+    """Open a new archive, which appears at the end of the block; an error in the block leaves nothing behind.
 
     Raises:
         RasterError: If a folder of tiles is asked for where there is something already.
@@ -150,7 +150,7 @@ class _MBTiles(TileSink):
 
 
 class _PMTiles(TileSink):
-    """Tiles wait in a file without a name until all are there: PMTiles stores them along a curve, coarse zooms first.
+    """PMTiles stores tiles along a curve, coarse zooms first, so they wait in a temporary file until all are there.
 
     Args:
         file: where the archive goes.

@@ -1,4 +1,4 @@
-"""TileSource: a pyramid of tiles as one raster, and what a tile's bytes are as pixels."""
+"""TileSource: a pyramid of tiles as one raster; decoding of tiles."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _KEPT_TILES = 128
 
 
 class TileSource(Source):
-    """The tiles of one zoom: uint8 red, green, blue; no tile, or alpha 0, is masked.
+    """Tiles of one zoom: uint8 red, green, blue; missing tiles and alpha 0 are masked.
 
     Where pixels are asked for that are at least twice as large, a coarser zoom of the reader is used if it has every
     tile there, and averages of the tiles otherwise, so that memory is in proportion to what is asked for.
@@ -96,7 +96,7 @@ class TileSource(Source):
         self.extent = box(*self.grid.bounds, crs=self._crs)
 
     def read(self, grid: Grid) -> Raster:
-        """The pixels on a grid; see `Source.read`.
+        """Read the pixels on a grid; see `Source.read`.
 
         Raises:
             RasterError: If the grid has no CRS, or a tile is damaged, of another size, or cannot be had.
@@ -134,11 +134,9 @@ class TileSource(Source):
         return warp(self._window(zoom, 1 << (halvings - (self.zoom - zoom)), top, left + across, around), grid)
 
     def fingerprint(self) -> str:
-        """Of the content of the reader, of all zooms."""
         return self._reader.fingerprint()
 
     def close(self) -> None:
-        """Closes the reader."""
         self._decoded.cache_clear()
         self._reader.close()
 
@@ -146,7 +144,7 @@ class TileSource(Source):
         return Raster.empty(grid, self.bands, self.dtype)
 
     def _complete_zoom(self, halvings: int, top: int, left: int, grid: Grid) -> int:
-        """The coarsest zoom from which pixels 2^halvings times the own can be had and that has every tile there."""
+        """Return the coarsest zoom that has every tile there and pixels at most 2^halvings times the own."""
         for finer in range(halvings):
             zoom, size = self.zoom - halvings + finer, self.tile_size >> finer
             if zoom not in self._reader.zooms:
@@ -165,7 +163,7 @@ class TileSource(Source):
         return self.zoom
 
     def _window(self, zoom: int, shrink: int, top: int, left: int, grid: Grid) -> Raster:
-        """Tiles of a zoom, each made ``shrink`` times smaller, put together.
+        """Assemble tiles of a zoom, each made ``shrink`` times smaller.
 
         Args:
             zoom: of the tiles.
@@ -196,12 +194,12 @@ class TileSource(Source):
         return raster
 
     def _decode(self, zoom: int, x: int, y: int) -> Tile | None:
-        """One tile's pixels."""
+        """Decode a tile; None without it."""
         data = self._reader.read(zoom, x, y)
         return None if data is None else decode_tile(data, f"{self.name}: tile {zoom}/{x}/{y}", self.tile_size)
 
     def _size_of_some_tile(self) -> int:
-        """Side of the first tile, pixels."""
+        """Return the side of the first tile, pixels."""
         number = self._reader.first(self.zoom)
         if number is None:
             return TILE_SIZES[0]
@@ -213,12 +211,12 @@ class TileSource(Source):
 
 
 def _tiles_under(top: int, left: int, grid: Grid, size: int) -> TileBox:
-    """The tiles of ``size`` pixels a side that a grid touches whose first pixel is at row ``top``, column ``left``."""
+    """Return the tiles of ``size`` pixels a side under a grid whose first pixel is row ``top``, column ``left``."""
     return TileBox(left // size, top // size, -(-(left + grid.width) // size), -(-(top + grid.height) // size))
 
 
 def _shrink(colours: NDArray[np.uint8], opaque: NDArray[np.bool_] | None, factor: int) -> Tile:
-    """Means of factor x factor pixels of a tile; real where all of them are."""
+    """Average factor x factor pixels of a tile; valid where all of them are."""
     means = np.asarray(Image.fromarray(colours).reduce(factor))
     if opaque is None:
         return means, None
@@ -228,7 +226,7 @@ def _shrink(colours: NDArray[np.uint8], opaque: NDArray[np.bool_] | None, factor
 
 
 def decode_tile(data: bytes, where: str, size: int | None = None) -> Tile:
-    """Decodes a PNG, JPEG or WebP tile. Grey and palettes become red, green, blue; alpha 0 becomes the mask.
+    """Decode a PNG, JPEG or WebP tile. Grey and palettes become red, green, blue; alpha 0 becomes the mask.
 
     Args:
         data: the encoded tile.
@@ -258,7 +256,7 @@ def decode_tile(data: bytes, where: str, size: int | None = None) -> Tile:
 
 
 def _check_shape(image: Any, data: bytes, where: str, size: int | None) -> None:
-    """Refuses a tile by its header."""
+    """Refuse a tile by its header: more than 8 bits a band, or another size."""
     if image.mode in _DEEP or (image.format == "PNG" and data[24:25] == b"\x10"):
         raise RasterError(f"{where} has more than 8 bits a band; tiles of 8 bits are read: convert it.")
     if size is None and image.width == image.height and image.width in TILE_SIZES:

@@ -104,7 +104,7 @@ def write_tiles(
 
 
 def check_tiles(name: str, crs: CRS | None, bands: int, dtype: np.dtype[Any]) -> None:
-    """Refuses what is no picture with a place: what `write_tiles` would say, before there is a source.
+    """Refuse a source that `write_tiles` would refuse, before it is opened.
 
     Raises:
         RasterError: If there is no CRS, or other bands or another dtype than tiles hold.
@@ -118,7 +118,7 @@ def check_tiles(name: str, crs: CRS | None, bands: int, dtype: np.dtype[Any]) ->
 
 
 def native_zoom(source: Source) -> int:
-    """The zoom whose pixels are nearest to the source's own, within a factor of 1.42.
+    """Return the zoom whose pixels are nearest to the source's own, within a factor of 1.42.
 
     Raises:
         RasterError: If the source lies nowhere on web maps, or is drawn at any scale.
@@ -127,7 +127,7 @@ def native_zoom(source: Source) -> int:
 
 
 def _ground(source: Source) -> Grid:
-    """A grid around the source: its own, or one laid around what it may cover."""
+    """Return the source's grid, or one pixel around its extent."""
     if source.grid is not None:
         return source.grid
     left, bottom, right, top = source.extent.boundingbox
@@ -136,12 +136,12 @@ def _ground(source: Source) -> Grid:
 
 
 def _place(ground: Grid, zoom: int) -> Any:
-    """Where it lies among the pixels of a zoom."""
+    """Return the footprint on the pixels of a zoom."""
     return footprint(pixel_grid(zoom, whole_world(zoom), SIZE), ground)
 
 
 def _zooms(source: Source, ground: Grid, low: int | None, high: int | None) -> tuple[int, int]:
-    """The coarsest zoom and the finest."""
+    """Return the coarsest and the finest zoom to write."""
     place = _place(ground, 0)
     if place is None:
         raise RasterError(f"{source.name} lies nowhere on web maps, which end at 85 degrees of latitude.")
@@ -158,7 +158,7 @@ def _zooms(source: Source, ground: Grid, low: int | None, high: int | None) -> t
 
 
 def _tile_box(ground: Grid, zoom: int) -> TileBox:
-    """The tiles that a source may touch; at least one. Columns of one across 180 degrees go on beyond the last."""
+    """Return the tiles that a source may touch, at least one. Across 180 degrees columns continue beyond the last."""
     place = _place(ground, zoom)
     wide, high = _MARGIN * (place.right - place.left) + 1, _MARGIN * (place.bottom - place.top) + 1
     count = 1 << zoom
@@ -175,7 +175,7 @@ def _tile_box(ground: Grid, zoom: int) -> TileBox:
 
 
 def _feed(pyramid: _Pyramid, source: Source, zoom: int, box: TileBox, tell: Progress) -> None:
-    """Reads the finest zoom."""
+    """Read the finest zoom, tile by tile, into the pyramid."""
     done, total = 0, (box.right - box.left) * (box.bottom - box.top)
     # One by one, for the last bits of a warped pixel depend on the window, and a tile is the same whoever asks
     # for it. What is decoded from the top is read in whole rows, or every window would begin at the top again.
@@ -220,7 +220,7 @@ class _Pyramid:
         self._held: tuple[int, int, int, int] | None = None
 
     def add(self, zoom: int, x: int, y: int, pixels: Pixels, mask: Mask) -> None:
-        """A tile: pixels (C, 256, 256) and mask (256, 256)."""
+        """Add a tile: pixels (C, 256, 256) and mask (256, 256)."""
         if not mask.any():
             return
         if self._format == "jpg" and not mask.all():
@@ -235,7 +235,7 @@ class _Pyramid:
             self._put()
 
     def row_done(self, zoom: int, y: int) -> None:
-        """No tile of this row will come any more: its parents may be whole, and theirs."""
+        """Finish a row of tiles: its parents may be complete, and theirs."""
         last = (self._box.bottom - 1) >> (self._high - zoom)
         if zoom == self._low or (y % 2 == 0 and y != last):
             return
@@ -244,7 +244,7 @@ class _Pyramid:
         self.row_done(zoom - 1, y // 2)
 
     def finish(self) -> tuple[float, float, float, float]:
-        """After the last row: hands over what is left. The bounds of the pixels with data, degrees."""
+        """Write what is left, after the last row; return the bounds of the pixels with data, degrees."""
         while self._encoding:
             self._put()
         if self._held is None:
@@ -257,7 +257,7 @@ class _Pyramid:
         return round(west, 7), round(south, 7), round(east, 7), round(north, 7)
 
     def _lay(self, zoom: int, x: int, y: int, pixels: Pixels, mask: Mask) -> None:
-        """A halved tile into its quarter of the parent."""
+        """Put a halved tile into its quarter of the parent."""
         row = self._parents.setdefault((zoom, y // 2), {})
         if x // 2 not in row:
             row[x // 2] = np.zeros((len(pixels), SIZE, SIZE), np.uint8), np.zeros((SIZE, SIZE), np.bool_)
@@ -268,7 +268,7 @@ class _Pyramid:
         real[quarter][:half, :half] = mask
 
     def widen(self, x: int, y: int, mask: Mask) -> None:
-        """Takes the pixels with data of a tile of the finest zoom into the box around all of them."""
+        """Widen the box of pixels with data by those of a tile of the finest zoom."""
         if not mask.any():
             return
         columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
@@ -278,13 +278,13 @@ class _Pyramid:
         self._held = min(held[0], left), min(held[1], top), max(held[2], right), max(held[3], bottom)
 
     def _put(self) -> None:
-        """The oldest tile into the archive."""
+        """Write the oldest tile to the archive."""
         zoom, x, y, data = self._encoding.popleft()
         self._sink.put(zoom, x, y, data.result())
 
 
 def halve(pixels: Pixels, mask: Mask) -> tuple[Pixels, Mask]:
-    """A tile of the next coarser zoom, from the four below it.
+    """Halve a tile, for the next coarser zoom.
 
     Args:
         pixels: uint8 (C, H, W), H and W even.
@@ -300,13 +300,13 @@ def halve(pixels: Pixels, mask: Mask) -> tuple[Pixels, Mask]:
 
 
 def _of_four(values: NDArray[np.uint16]) -> NDArray[np.uint16]:
-    """Sums of 2 x 2."""
+    """Sum 2 x 2 values."""
     rows = values[..., ::2, :] + values[..., 1::2, :]
     return np.asarray(rows[..., ::2] + rows[..., 1::2])
 
 
 def _encode(pixels: Pixels, mask: Mask, format: Format) -> bytes:
-    """One tile, with alpha where pixels have no data."""
+    """Encode a tile, with alpha where pixels have no data."""
     bands = pixels
     if not mask.all():
         bands = np.concatenate([np.where(mask, pixels, 0), np.where(mask, 255, 0).astype(np.uint8)[None]])
