@@ -1,4 +1,4 @@
-"""Vectors -> styled map pixels; the palette and the classes of a map. No torch."""
+"""Vectors drawn as styled map pixels; palette and classes of a map. No torch."""
 
 from terramorph.cartography.detect import is_vector
 from terramorph.cartography.kinds import KINDS

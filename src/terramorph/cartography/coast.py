@@ -19,7 +19,7 @@ _HALVINGS = 5
 
 
 class Coast:
-    """Coastlines that say of every place whether it is sea."""
+    """Coastlines that tell sea from land."""
 
     def __init__(self, lines: NDArray[Any], bounds: Box) -> None:
         """Index coastlines.
@@ -47,7 +47,7 @@ class Coast:
         self._tree = shapely.STRtree(pieces)
 
     def sea(self, box: Box) -> tuple[list[Any], list[Any]]:
-        """The sea in a box.
+        """Return the sea in a box.
 
         Returns:
             Polygons of sea, and boxes in which a coastline breaks off, so that the sea cannot be told from the land.
@@ -81,13 +81,13 @@ class Coast:
         return ([shapely.union_all(found)] if found else []), gaps
 
     def _inside(self, box: Box) -> NDArray[Any]:
-        """object (N,): LineStrings in a box, that run as they did."""
+        """Clip the lines to a box: LineStrings in their direction, object (N,)."""
         pieces = self._tree.geometries[np.sort(self._tree.query(shapely.box(*box)))]
         parts = shapely.get_parts(shapely.clip_by_rect(pieces, *box))
         return np.asarray(parts[(shapely.get_type_id(parts) == 1) & (shapely.length(parts) > 0)], object)
 
     def _is_sea(self, point: Any) -> bool:
-        """Whether a point lies on the right of the coastline that is nearest to it."""
+        """Return whether a point lies right of the coastline nearest to it."""
         place = shapely.get_coordinates(point)[0]
         pieces = self._tree.query_nearest(point)
         near = np.concatenate([self._segments[self._starts[i] : self._starts[i + 1]] for i in np.atleast_1d(pieces)])
@@ -102,7 +102,7 @@ class Coast:
 
 
 def _beyond(points: NDArray[np.float64], row: NDArray[np.int64], bounds: Box) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Lines, as points and their rows, on from ends at the border of the data, far beyond it."""
+    """Extend lines that end at the border of the data far beyond it; return points and rows of the extensions."""
     first = np.flatnonzero(np.concatenate([[True], row[1:] != row[:-1]]))
     last = np.append(first[1:], len(row)) - 1
     starts = {tuple(p) for p in points[first].tolist()}
@@ -130,7 +130,7 @@ def _beyond(points: NDArray[np.float64], row: NDArray[np.int64], bounds: Box) ->
 
 
 def _votes(lines: NDArray[Any], faces: NDArray[Any], step: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Length of coast that has each face on its left (land), and on its right (sea)."""
+    """Measure the length of coast that has each face on its left (land) and on its right (sea)."""
     points, row = shapely.get_coordinates(lines, return_index=True)
     begin = np.flatnonzero(row[1:] == row[:-1])
     along = points[begin + 1] - points[begin]

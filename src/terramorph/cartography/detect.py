@@ -1,4 +1,4 @@
-"""Which files hold vectors, told by their names and by a look inside."""
+"""Detection of vector files, by name and content."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _RASTER = re.compile(rb'type\s+"raster"', re.IGNORECASE)
 
 
 def is_vector(path: str | Path) -> bool:
-    """Whether a file is a vector file that `VectorSource` reads.
+    """Return whether a file is a vector file that `VectorSource` reads.
 
     It is told by its suffix, and by its content where a suffix is shared with images (.pmtiles, .mbtiles, .gpkg, .tab,
     .vrt) or with anything (.json, .xml, .sqlite, .zip, .pbf).
@@ -52,7 +52,7 @@ def is_vector(path: str | Path) -> bool:
 
 
 def _holds_vectors(path: Path, suffix: str) -> bool:
-    """Whether the content of a file is vectors."""
+    """Return whether a file's content is vectors."""
     with path.open("rb") as file:
         head = file.read(1 << 16)
     if suffix == ".gpkg":
@@ -77,7 +77,7 @@ def _holds_vectors(path: Path, suffix: str) -> bool:
 
 
 def open_archive(path: Path) -> MBTiles | PMTiles:
-    """What gives the tiles of a file.
+    """Open the tiles of a PMTiles or MBTiles file.
 
     Raises:
         RasterError: If it is damaged.
@@ -86,7 +86,7 @@ def open_archive(path: Path) -> MBTiles | PMTiles:
 
 
 def refuse_vectors(spec: str | Path) -> None:
-    """Say what to do with vectors in a form that is not read: on a server, several files, a folder of tiles.
+    """Refuse vectors in a form that is not read: on a server, in several files, as a folder of tiles.
 
     Raises:
         RasterError: If they are that.
@@ -110,7 +110,7 @@ def refuse_vectors(spec: str | Path) -> None:
 
 
 def zipped_vectors(path: Path) -> list[str]:
-    """Names of the vector files in a zip; a FileGDB is one. None where what it holds are images with their metadata.
+    """List the vector files in a ZIP, a FileGDB as one; empty where it holds images with their metadata.
 
     Raises:
         OSError: If it cannot be read.
@@ -127,7 +127,7 @@ def zipped_vectors(path: Path) -> list[str]:
 
 
 def query(path: Path, sql: str) -> list[Any]:
-    """All rows that an SQLite file gives, through a connection of its own: SQLite's belong to one thread.
+    """Return all rows of a query on an SQLite file, through a connection of its own: SQLite's belong to one thread.
 
     Raises:
         RasterError: If it gives none, being damaged or of another kind.

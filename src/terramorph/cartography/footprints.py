@@ -1,4 +1,4 @@
-"""Surfaces with heights (3D buildings) as what they cover on the ground.
+"""Footprints of surfaces with heights (3D buildings).
 
 GEOS, and so shapely, has no PolyhedralSurface, TIN and Triangle. They are read here from well-known binary (OGC
 06-103r4). Arcs are straightened by pyogrio, unless they lie in a collection, which then is not read.
@@ -20,7 +20,7 @@ _DEEPEST = 32
 
 
 def read_wkb(wkb: NDArray[Any]) -> NDArray[Any]:
-    """Geometries of well-known binary in two dimensions.
+    """Read geometries from well-known binary, in two dimensions.
 
     Args:
         wkb: object (N,), bytes or None.
@@ -45,7 +45,7 @@ def read_wkb(wkb: NDArray[Any]) -> NDArray[Any]:
 
 
 def simple_parts(geometries: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """Single geometries that are not empty, object (M,), and the input that each is of; collections are taken apart."""
+    """Split geometries into single, non-empty ones, object (M,), and the index of the input of each."""
     owner = np.flatnonzero(~(shapely.is_missing(geometries) | shapely.is_empty(geometries)))
     parts = np.asarray(geometries[owner], object)
     while np.isin(shapely.get_type_id(parts), _COLLECTIONS[:4]).any():
@@ -56,7 +56,7 @@ def simple_parts(geometries: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int
 
 
 def _parts(data: bytes, at: int, depth: int) -> tuple[list[Any], int]:
-    """Lines and polygons of the geometry at a place, and the place after it."""
+    """Read the lines and polygons of the geometry at an offset, and the offset after it."""
     order = "<" if data[at] == 1 else ">"
     kind, count = struct.unpack_from(f"{order}II", data, at + 1)
     if kind == _POINT:
@@ -82,14 +82,14 @@ def _parts(data: bytes, at: int, depth: int) -> tuple[list[Any], int]:
 
 
 def _points(data: bytes, at: int, order: str, count: int) -> tuple[NDArray[np.float64], int]:
-    """float64 (count, 2), and the place after them."""
+    """Read points, float64 (count, 2), and the offset after them."""
     if at + 16 * count > len(data):
         raise ValueError("it ends early")
     return np.frombuffer(data, f"{order}f8", 2 * count, at).reshape(-1, 2), at + 16 * count
 
 
 def _flat(parts: list[Any]) -> Any:
-    """The polygons of parts as one area, beside the lines. Upright faces cover nothing and are left out."""
+    """Union the polygons of parts to one area, beside the lines. Upright faces cover nothing and are left out."""
     each = np.array(parts, object)
     faces = shapely.get_type_id(each) == _POLYGON
     area = shapely.union_all(shapely.make_valid(each[faces & (shapely.area(each) > 0)]))

@@ -1,5 +1,4 @@
-"""The words for what a feature is, and the TOML files that use them: tables give kinds to features, styles say how each
-kind is drawn."""
+"""Kinds of features, and the TOML files that use them: tables assign kinds, styles say how a kind is drawn."""
 
 from __future__ import annotations
 
@@ -62,7 +61,7 @@ Shape = Literal["any", "line", "area"]
 
 
 def load_toml(name_or_path: str | Path, folder: str) -> tuple[dict[str, Any], str]:
-    """Read a file that comes with the package, by name, or a user's own, by path.
+    """Read a TOML file of the package, by name, or a user's own, by path.
 
     Args:
         name_or_path: ``classic``, or the path of a .toml file.

@@ -1,4 +1,4 @@
-"""Vector files as GDAL (through pyogrio) and GeoParquet hold them: layers, attributes as text, flat geometries."""
+"""Vector files through GDAL (pyogrio) and GeoParquet: layers, attributes as text, flat geometries."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Layer:
     stated: Box | None
 
     def bounds(self) -> Box | None:
-        """What it covers in its CRS, if need be by reading all of it; None where that is nothing."""
+        """Return its bounds in its CRS, reading all of it if need be; None for an empty layer."""
         if self.stated is not None:
             return self.stated
         with library_errors(self.path):
@@ -82,7 +82,7 @@ class Layer:
     def read(
         self, fields: Iterable[str], box: Box | None = None, where: str | None = None, most: int | None = None
     ) -> tuple[Columns, NDArray[Any]]:
-        """Attributes as text, and geometries in its CRS. GeoParquet is read whole in any case.
+        """Read attributes as text, and geometries in its CRS. GeoParquet is read whole in any case.
 
         Args:
             fields: Attributes to read.
@@ -106,7 +106,7 @@ class Layer:
 
 
 def library_errors(path: Path) -> AbstractContextManager[None]:
-    """Turns what pyogrio, shapely, pyproj and pyarrow say of a file that they cannot read into a RasterError."""
+    """Convert errors of pyogrio, shapely, pyproj and pyarrow to a RasterError that names the file."""
 
     def damaged(reason: str) -> RasterError:
         return RasterError(
@@ -117,7 +117,7 @@ def library_errors(path: Path) -> AbstractContextManager[None]:
 
 
 def open_layers(path: Path) -> list[Layer]:
-    """The layers of a file that may hold lines or polygons.
+    """Open the layers of a file that may hold lines or polygons.
 
     Raises:
         RasterError: If the file cannot be read or has no such layer.
@@ -139,7 +139,7 @@ def open_layers(path: Path) -> list[Layer]:
 
 
 def read_polygons(path: Path) -> tuple[Any, CRS | None]:
-    """All polygons of a file in two dimensions, as one shapely geometry (empty where there is none), and its CRS.
+    """Read all polygons of a file in two dimensions, as one shapely geometry (empty without any), and its CRS.
 
     Layers of other CRS are projected to that of the first one. Rings of lines are no polygons.
 
@@ -164,7 +164,7 @@ def read_polygons(path: Path) -> tuple[Any, CRS | None]:
 
 
 def _listed(source: str) -> tuple[str | bytes, list[list[Any]]]:
-    """What GDAL opens, and (name, type of geometry) of its layers."""
+    """Return what GDAL opens, and (name, type of geometry) of its layers."""
     try:
         return source, pyogrio.list_layers(source).tolist()
     except DataSourceError:
@@ -178,7 +178,7 @@ def _listed(source: str) -> tuple[str | bytes, list[list[Any]]]:
 
 
 def layer_of(path: Path, source: str | bytes, name: str) -> Layer:
-    """What GDAL says of a layer."""
+    """Read GDAL's description of a layer."""
     info = pyogrio.read_info(source, layer=name)
     crs = None if info["crs"] is None else CRS(info["crs"])
     fields, count = tuple(map(str, info["fields"])), int(info["features"])
@@ -186,7 +186,7 @@ def layer_of(path: Path, source: str | bytes, name: str) -> Layer:
 
 
 def _box(stated: Any) -> Box | None:
-    """Bounds as GDAL gives them, or None where they are none."""
+    """Convert GDAL's bounds; None where they are not finite."""
     if stated is None or not np.isfinite(stated).all():
         return None
     left, bottom, right, top = (float(v) for v in stated)
@@ -194,7 +194,7 @@ def _box(stated: Any) -> Box | None:
 
 
 def _as_unknown(path: Path, source: str, name: str) -> Layer:
-    """A layer whose type of geometry pyogrio does not know, through a virtual one that does not state it."""
+    """Open a layer whose geometry type pyogrio does not know, through a VRT that does not state it."""
     virtual = (
         f"<OGRVRTDataSource><OGRVRTLayer name={quoteattr(name)}><SrcDataSource>{escape(source)}</SrcDataSource>"
         f"<SrcLayer>{escape(name)}</SrcLayer><GeometryType>wkbUnknown</GeometryType></OGRVRTLayer></OGRVRTDataSource>"
@@ -203,14 +203,14 @@ def _as_unknown(path: Path, source: str, name: str) -> Layer:
 
 
 def _names_of(path: Path) -> list[str]:
-    """Names of layers, where pyogrio does not list them."""
+    """Return names of layers that pyogrio does not list."""
     if path.suffix.lower() == ".gpkg":
         return [str(row[0]) for row in query(path, "SELECT table_name FROM gpkg_geometry_columns")]
     return [path.stem]
 
 
 def _source_of(path: Path) -> str:
-    """What GDAL opens for a path: a file inside of a zip has a name of its own.
+    """Return what GDAL opens for a path; a file inside a ZIP has a name of its own.
 
     Raises:
         RasterError: If a zip holds several vector files.
@@ -230,7 +230,7 @@ def _source_of(path: Path) -> str:
 
 
 def _texts(fields: Iterable[Any], values: Iterable[NDArray[Any]]) -> Columns:
-    """Columns as text; None where there is no value."""
+    """Convert columns to text; None where there is no value."""
     return {
         str(field): [None if v is None or (isinstance(v, float) and v != v) else str(v) for v in column.tolist()]
         for field, column in zip(fields, values, strict=True)
@@ -238,7 +238,7 @@ def _texts(fields: Iterable[Any], values: Iterable[NDArray[Any]]) -> Columns:
 
 
 def _as_written(column: NDArray[Any], subtype: str) -> NDArray[Any]:
-    """Numbers of a tile as their writer wrote them: GDAL makes them floating point where a feature has none."""
+    """Format numbers of a tile as they were written: GDAL makes them floats where a feature has none."""
     if column.dtype.kind not in "biuf":
         return column
     logical = subtype == "OFSTBoolean"
@@ -249,7 +249,7 @@ def _as_written(column: NDArray[Any], subtype: str) -> NDArray[Any]:
 
 
 def _parquet_layer(path: Path) -> Layer:
-    """The one layer of a GeoParquet file (https://geoparquet.org, version 1.1)."""
+    """Open the layer of a GeoParquet file (https://geoparquet.org, version 1.1)."""
     from pyarrow import parquet
 
     with library_errors(path):
@@ -268,7 +268,7 @@ def _parquet_layer(path: Path) -> Layer:
 
 
 def _read_parquet(path: Path, fields: list[str]) -> tuple[Columns, NDArray[Any]]:
-    """`Layer.read` of a GeoParquet file."""
+    """Read a GeoParquet file; see `Layer.read`."""
     import geopandas
     from pyarrow import ArrowException
 

@@ -1,4 +1,4 @@
-"""The classes of a map and their colours, and which class a pixel is.
+"""Map classes and their colours; classification of pixels.
 
 Colours are those of protocol maps-256 (docs/protocols.md): the flat fills of the Google maps in the "maps"
 pairs of Isola et al., "Image-to-Image Translation with Conditional Adversarial Networks" (arXiv:1611.07004),
@@ -83,16 +83,18 @@ class Palette:
 
     @property
     def named(self) -> bool:
-        """Whether the classes are the seven of protocol maps-256, and not just colours."""
+        """Whether the classes are the seven of protocol maps-256, not just colours."""
         return self.names == CLASSES
 
     def classify(self, rgb: NDArray[Any]) -> NDArray[np.uint8]:
-        """The class of the colour nearest to each pixel: uint8 ``(3, H, W)`` or ``(H, W, 3)`` -> uint8 ``(H, W)``."""
+        """Return the class of the colour nearest to each pixel: uint8 ``(3, H, W)`` or ``(H, W, 3)`` -> uint8 ``(H,
+        W)``."""
         found: NDArray[np.uint8] = self.index[classify(rgb, self.colours)]
         return found
 
     def margin(self, rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """How much nearer each pixel is to its class than to the next one: uint8 ``(3, H, W)`` -> float32 ``(H, W)``.
+        """Return how much nearer each pixel is to its class than to the next: uint8 ``(3, H, W)`` -> float32 ``(H,
+        W)``.
 
         Of the distances a and b to the nearest colour and to that of the next class it is (b - a) / (b + a): 1 at the
         colour itself, 0 halfway between two.
@@ -110,7 +112,7 @@ class Palette:
         return out
 
     def near(self, pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
-        """Whether each of uint8 ``(N, 3)`` is within `NEAR` of a colour, bool ``(N,)``."""
+        """Return whether each of uint8 ``(N, 3)`` is within `NEAR` of a colour, bool ``(N,)``."""
         like = np.zeros(len(pixels), np.bool_)
         for colour in self.colours:
             like |= _within(pixels, colour, NEAR)
@@ -122,7 +124,7 @@ CLASSIC = Palette("classic", MAP_CLASSES, PALETTE, np.arange(len(MAP_CLASSES), d
 
 
 def measure_palette(images: Sequence[tuple[NDArray[np.uint8], NDArray[np.bool_]]]) -> tuple[Palette | None, float]:
-    """The flat colours that maps are drawn in, most frequent first; what they stand for is not known.
+    """Measure the flat colours that maps are drawn in, most frequent first; their meaning is unknown.
 
     Only pixels like their lower and right neighbour count, which are many in a drawing and few in a photograph.
 
@@ -155,7 +157,7 @@ def measure_palette(images: Sequence[tuple[NDArray[np.uint8], NDArray[np.bool_]]
 
 
 def _flat(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Where uint8 ``(3, H, W)`` is like its lower and its right neighbour."""
+    """Return where uint8 ``(3, H, W)`` equals its lower and right neighbours."""
     values = image.astype(np.int16)
     flat = np.zeros(image.shape[1:], np.bool_)
     here = values[:, :-1, :-1]
@@ -165,13 +167,13 @@ def _flat(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 
 def _within(pixels: NDArray[np.uint8], colour: NDArray[np.uint8], levels: int) -> NDArray[np.bool_]:
-    """Whether every channel of uint8 ``(N, 3)`` is within so many levels of a colour."""
+    """Return whether every channel of uint8 ``(N, 3)`` is within so many levels of a colour."""
     near: NDArray[np.bool_] = np.abs(pixels.astype(np.int16) - colour.astype(np.int16)).max(axis=1) <= levels
     return near
 
 
 def classify(rgb: NDArray[Any], palette: NDArray[np.uint8] = PALETTE) -> NDArray[np.uint8]:
-    """The class of every pixel: the palette colour nearest in RGB (Euclidean; the first of equals).
+    """Return the class of every pixel: the palette colour nearest in RGB (Euclidean; the first of equals).
 
     Args:
         rgb: uint8 (H, W, 3) or (3, H, W). Where both could be meant (3, W, 3), height first is taken.
@@ -201,7 +203,8 @@ def classify(rgb: NDArray[Any], palette: NDArray[np.uint8] = PALETTE) -> NDArray
 
 
 def _argmin(scores: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Index of the smallest score of each row; faster than np.argmin over a short axis.
+    """Return the index of the smallest score of each row, float32 (N, K) -> uint8 (N,); faster than np.argmin over a
+    short axis.
 
     Args:
         scores: float32 (N, K).

@@ -18,7 +18,7 @@ _MOVE, _LINE = 0, 1
 
 
 def make_path(xy: NDArray[np.float32], starts: NDArray[np.int64]) -> Any:
-    """A Skia path, filled by the winding rule.
+    """Make a Skia path, filled by the winding rule.
 
     Args:
         xy: float32 (P, 2), finite, pixels.
@@ -29,7 +29,7 @@ def make_path(xy: NDArray[np.float32], starts: NDArray[np.int64]) -> Any:
 
 
 def _from_bytes(xy: NDArray[np.float32], starts: NDArray[np.int64], version: int) -> Any:
-    """A path through its serial form: a header, the points, and a verb a point."""
+    """Make a path from its serial form: a header, the points, and a verb per point."""
     verbs = np.full(len(xy), _LINE, np.uint8)
     verbs[starts[:-1]] = _MOVE
     header = np.array([version, len(xy), 0, len(verbs)], np.int32)
@@ -49,7 +49,7 @@ def _by_points(xy: NDArray[np.float32], starts: NDArray[np.int64]) -> Any:
 
 @lru_cache(maxsize=1)
 def _serial_version() -> int | None:
-    """The first word of this Skia's serial form of a path, or None where the form is not the one known here."""
+    """Return the first word of this Skia's serial form of a path; None where the form is not the known one."""
     xy = np.array([[1, 2], [3, 4], [5, 7], [10, 20], [30, 40]], np.float32)
     starts = np.array([0, 3, 5])
     known = _by_points(xy, starts)

@@ -1,4 +1,4 @@
-"""Maps that can be queried: the areas of a raster of classes as polygons in a vector file."""
+"""Polygons of a class raster, written to a vector file."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def write_polygons(
     simplify_px: float = 1.0,
     least_px: float = 9.0,
 ) -> int:
-    """Writes the areas of a raster of classes as polygons, one layer with the columns class, confidence and area_m2.
+    """Write the areas of a class raster as polygons, one layer with columns class, confidence and area_m2.
 
     Ground area is in square metres (in square units of the grid without a CRS).
 
@@ -97,7 +97,7 @@ def _write(frame: geopandas.GeoDataFrame, out: Path, driver: str) -> None:
 
 
 def _without_small_holes(polygons: NDArray[np.object_], least: float) -> NDArray[np.object_]:
-    """Polygons without the holes of a smaller area."""
+    """Fill holes of a smaller area."""
     if not len(polygons) or not shapely.get_num_interior_rings(polygons).any():
         return polygons
 

@@ -1,4 +1,4 @@
-"""Drawing features on a grid with Skia's raster backend: no GPU, no window, the same pixels everywhere."""
+"""Rendering of features on a grid with Skia's raster backend: no GPU, no window, the same pixels everywhere."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def render(
 
 
 def metres_per_pixel(grid: Grid) -> float:
-    """Side of a pixel on the ground in metres; of a pixel grid, in its units.
+    """Return the side of a pixel on the ground in metres; of a pixel grid, in its units.
 
     Raises:
         RasterError: If the grid is in degrees.
@@ -79,7 +79,7 @@ def metres_per_pixel(grid: Grid) -> float:
 
 
 def drawing_margin(style: Style, metres: float, shapes: Shapes | None = None, widest_m: float = 0.0) -> float:
-    """How far outside a grid a feature may lie and still reach into it, in pixels.
+    """Return how far outside a grid, in pixels, a feature may lie and still reach into it.
 
     Args:
         style: What is drawn.
@@ -97,7 +97,7 @@ def drawing_margin(style: Style, metres: float, shapes: Shapes | None = None, wi
 
 
 def _in_pixels(xy: NDArray[np.float64], grid: Grid) -> NDArray[np.float32]:
-    """float32 (P, 2) in pixels of ``grid`` of CRS coordinates (P, 2)."""
+    """Convert CRS coordinates (P, 2) to pixels of ``grid``, float32 (P, 2)."""
     inverse = ~grid.affine
     pixels = np.empty(xy.shape, np.float32)
     pixels[:, 0] = inverse.a * xy[:, 0] + inverse.b * xy[:, 1] + inverse.c
@@ -106,7 +106,7 @@ def _in_pixels(xy: NDArray[np.float64], grid: Grid) -> NDArray[np.float32]:
 
 
 def _line_width(rule: StyleRule, width_m: float, metres: float) -> float:
-    """Width in pixels of a line that is ``width_m`` metres wide."""
+    """Return the width in pixels of a line of ``width_m`` metres."""
     if rule.width_px:
         zooms, pixels = zip(*rule.width_px, strict=True)
         return max(float(np.interp(zoom_of(metres), zooms, pixels)), rule.min_width_px)
@@ -114,14 +114,14 @@ def _line_width(rule: StyleRule, width_m: float, metres: float) -> float:
 
 
 def _casing_px(rule: StyleRule, metres: float) -> float:
-    """Width in pixels of a rule's casing on each side; 0 without one."""
+    """Return the width in pixels of a rule's casing on each side; 0 without one."""
     return 0.0 if rule.casing is None else max(rule.casing_m / metres, rule.min_casing_px)
 
 
 def _groups(
     shapes: Shapes, xy: NDArray[np.float32], rows: NDArray[np.int64], rule: StyleRule, metres: float
 ) -> list[tuple[Any, float | None]]:
-    """(path, width in pixels, None for areas): one path for all areas, and one for all lines of a width."""
+    """Group shapes to (path, width in pixels; None for areas): one path for all areas, one for all lines of a width."""
     found: list[tuple[Any, float | None]] = []
     areas = rows[shapes.areas[rows]]
     if len(areas):
@@ -137,7 +137,7 @@ def _groups(
 
 
 def _path(shapes: Shapes, xy: NDArray[np.float32], rows: NDArray[np.int64]) -> Any:
-    """One Skia path of rows of shapes, with their points already in pixels."""
+    """Make one Skia path of rows of shapes, their points in pixels."""
     counts = np.diff(shapes.starts)[rows]
     starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     points = np.arange(starts[-1]) + np.repeat(shapes.starts[:-1][rows] - starts[:-1], counts)
@@ -155,7 +155,7 @@ def _draw(canvas: Any, groups: list[tuple[Any, float | None]], rule: StyleRule, 
 
 
 def _paint(colour: RGB, stroke_px: float | None, antialias: bool) -> Any:
-    """A Skia paint: a stroke of that many pixels, round at ends and joins, or a fill."""
+    """Make a Skia paint: a stroke of ``stroke_px`` pixels, round at ends and joins, or a fill."""
     paint = skia.Paint(Color=skia.Color(*colour), AntiAlias=antialias)
     if stroke_px is None:
         paint.setStyle(skia.Paint.kFill_Style)

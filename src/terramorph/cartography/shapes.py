@@ -1,4 +1,4 @@
-"""Features with a kind, one by one, and as columns of numbers, one row a line or a ring, ready to be drawn."""
+"""Features with a kind, and their coordinates as columns, one row per line or ring, ready to be drawn."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Shapes:
         widths_m: NDArray[np.float64],
         skipped: int = 0,
     ) -> Self:
-        """Shapes with their bounds. Every row must hold at least one point; rows that are not finite are left out."""
+        """Make shapes with their bounds. Each row holds at least one point; rows that are not finite are left out."""
         if len(kinds) == 0:
             bounds = np.zeros((0, 4))
         else:
@@ -86,7 +86,7 @@ class Shapes:
 
     @classmethod
     def from_features(cls, features: Iterable[Feature]) -> Self:
-        """The shapes of features."""
+        """Make shapes from features."""
         listed = list(features)
         geometries = np.empty(len(listed), object)
         geometries[:] = [f.geometry for f in listed]
@@ -96,7 +96,7 @@ class Shapes:
 
     @classmethod
     def from_geometries(cls, geometries: NDArray[Any], kinds: NDArray[np.int64], widths_m: NDArray[np.float64]) -> Self:
-        """The shapes of shapely geometries. Z and M are dropped; points, None and what is empty count as skipped.
+        """Make shapes from shapely geometries. Z and M are dropped; points, None and empty geometries count as skipped.
 
         Args:
             geometries: object (N,).
@@ -116,7 +116,7 @@ class Shapes:
         return cls.of(shapely.get_coordinates(rows), starts, kinds[owners], areas, widths_m[owners], skipped)
 
     def take(self, rows: NDArray[np.int64]) -> Self:
-        """The chosen rows, in that order."""
+        """Select rows, in the given order."""
         counts = np.diff(self.starts)[rows]
         starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         points = np.arange(starts[-1]) + np.repeat(self.starts[:-1][rows] - starts[:-1], counts)
@@ -131,17 +131,17 @@ class Shapes:
         )
 
     def inside(self, left: float, bottom: float, right: float, top: float) -> NDArray[np.int64]:
-        """int64 (K,): rows whose bounds touch a box in CRS units."""
+        """Return the rows whose bounds touch a box in CRS units, int64 (K,)."""
         b = self.bounds
         return np.flatnonzero((b[:, 0] <= right) & (b[:, 2] >= left) & (b[:, 1] <= top) & (b[:, 3] >= bottom))
 
     def moved(self, xy: NDArray[np.float64]) -> Self:
-        """The same rows with other coordinates (P, 2); rows that are no longer finite are left out and counted."""
+        """Replace the coordinates (P, 2); rows that are no longer finite are left out and counted."""
         return type(self).of(xy, self.starts, self.kinds, self.areas, self.widths_m, self.skipped)
 
     @classmethod
     def join(cls, parts: Sequence[Shapes]) -> Self:
-        """All rows, in order."""
+        """Concatenate shapes."""
         if not parts:
             return cls.from_features([])
         offsets = np.cumsum([0, *(len(p.xy) for p in parts)])

@@ -35,7 +35,7 @@ _PARTS = {".shp": (".shx", ".dbf", ".prj", ".cpg"), ".tab": (".dat", ".map", ".i
 
 
 class VectorSource(Source):
-    """A vector file, drawn where it is asked for; threads may share it.
+    """A vector file, rendered on any projected grid; threads may share it.
 
     What is read for a window is kept for its neighbours: features of at most four blocks of some windows each.
     GeoJSON and OpenStreetMap files have no index; they are read whole, once, and stay in memory.
@@ -133,7 +133,7 @@ class VectorSource(Source):
         return render(shapes, grid, self.style)
 
     def _shapes(self, grid: Grid, metres: float) -> Shapes:
-        """The features around the blocks that a grid touches."""
+        """Read the features around the blocks that a grid touches, or take those of an earlier window."""
         with self._lock:
             if self._closed:
                 raise RasterError(f"{self.name} was closed; open it again.")
@@ -160,14 +160,14 @@ class VectorSource(Source):
             return shapes
 
     def _tell_skipped(self) -> None:
-        """Say how many features were not drawn, where that was not said."""
+        """Warn of features that were not drawn, where that was not said."""
         if self.skipped > self._told_skipped:
             self._told_skipped = self.skipped
             noun = "feature has" if self.skipped == 1 else "features have"
             warn(f"{self.name}: {self.skipped} {noun} a geometry that cannot be drawn; the map lacks them.")
 
     def _tell_gap(self, shapes: Shapes, grid: Grid) -> None:
-        """Say that a coastline breaks off on a grid; once."""
+        """Warn once where a coastline breaks off on a grid."""
         if self._told_gap:
             return
         rows = shapes.inside(*grid.bounds)
@@ -179,7 +179,7 @@ class VectorSource(Source):
             warn(f"{self.name}: a coastline breaks off near {place}, and the sea around it is not drawn.")
 
     def fingerprint(self) -> str:
-        """Hex digest (blake2b, 16 bytes) of the file (all parts of a Shapefile), of style, table and CRS."""
+        """Return a hex digest (blake2b, 16 bytes) of the file (all parts of a Shapefile), style, table and CRS."""
         digest = hashlib.blake2b(digest_size=16)
         for part in _files(self.path):
             with part.open("rb") as file:
@@ -189,7 +189,7 @@ class VectorSource(Source):
         return digest.hexdigest()
 
     def close(self) -> None:
-        """Forget what was read. Reading afterwards is an error."""
+        """Release what was read. Reading afterwards is an error."""
         with self._lock:
             if not self._closed:
                 self._tell_skipped()
@@ -199,7 +199,7 @@ class VectorSource(Source):
 
 
 def _files(path: Path) -> list[Path]:
-    """The files that a vector file consists of."""
+    """List the files of a vector file."""
     if path.is_dir():
         return sorted(p for p in path.rglob("*") if p.is_file() and p.suffix != ".lock")
     others = _PARTS.get(path.suffix.lower(), ())

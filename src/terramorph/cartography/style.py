@@ -1,4 +1,4 @@
-"""Styles: in which order kinds of features are drawn, and how. Plain values, and the TOML files that hold them."""
+"""Styles: the draw order of kinds and their look, as values and as TOML files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from terramorph.tables import checked
 
 
 def _colour(value: Any) -> Any:
-    """RGB of "#rrggbb"; what is no text stays as it is."""
+    """Parse "#rrggbb" to RGB; other values are returned as they are."""
     if not isinstance(value, str):
         return value
     if not re.fullmatch(r"#[0-9a-fA-F]{6}", value):
@@ -27,7 +27,7 @@ def _colour(value: Any) -> Any:
 
 
 def _by_zoom(value: Any) -> Any:
-    """(zoom, pixels) in rising order, of a table or of one number for all zooms."""
+    """Parse (zoom, pixels) in rising order, from a table or from one number for all zooms."""
     if isinstance(value, dict):
         try:
             pairs = sorted((float(zoom), pixels) for zoom, pixels in value.items())
@@ -72,7 +72,7 @@ class StyleRule:
 
 
 def _rules_of(entry: Any) -> Any:
-    """The rules of one table [[rule]]: one for each of its kinds."""
+    """Expand a table [[rule]] to one rule for each of its kinds."""
     if not isinstance(entry, dict):
         return entry
     values = {key: value for key, value in entry.items() if key != "kinds"}
@@ -116,12 +116,12 @@ class Style:
 
 @lru_cache(maxsize=1)
 def classic() -> Style:
-    """The look of the "maps" pairs: flat fills in the palette's colours."""
+    """Return the style of the "maps" pairs: flat fills in the palette's colours."""
     return load_style("classic")
 
 
 def palette_of(style: Style) -> Palette:
-    """The palette of the maps that a style draws: its colours, each of the class that classic draws that kind as.
+    """Return the palette of a style: its colours, each with the class that classic draws the kind as.
 
     What classic leaves out (paths, ground of special use) is land. Where kinds of two classes have one colour, the
     classes' own kinds come first, and then the order of the style.
@@ -147,7 +147,7 @@ def palette_of(style: Style) -> Palette:
 
 
 def load_style(name_or_path: str | Path) -> Style:
-    """A style that comes with the package, or a user's own.
+    """Load a style of the package, or a user's own.
 
     Args:
         name_or_path: ``classic``, ``osm``, ``classes``, or the path of a .toml file: ``background``, ``name``,

@@ -1,4 +1,4 @@
-"""Tables: from the tags and layers of a file to kinds and widths. The words are in TOML files, not here."""
+"""Tables that assign kinds and widths to features by their tags and layers, read from TOML files."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Match(BaseModel):
         return self
 
     def can_match(self, layer: str, fields: Iterable[str]) -> bool:
-        """Whether a feature of this layer, with these attributes, may get a kind here."""
+        """Return whether a feature of this layer, with these attributes, may get a kind here."""
         named = not self.layers or any(fnmatchcase(layer.lower(), pattern) for pattern in self.layers)
         return named and (self.kind is not None or bool(set(self.keys) & set(fields)))
 
@@ -84,12 +84,12 @@ class Table(BaseModel):
 
     @property
     def keys(self) -> frozenset[str]:
-        """All attributes that are asked for."""
+        """All attributes that the entries read."""
         return frozenset(k for m in self.match for k in (*m.keys, *m.without))
 
     @property
     def content(self) -> tuple[Any, ...]:
-        """All that decides, in plain values whose text is the same in every process."""
+        """All that decides, as plain values whose text is the same in every process."""
         found = []
         for m in self.match:
             without = sorted((key, sorted(values)) for key, values in m.without.items())
@@ -98,18 +98,18 @@ class Table(BaseModel):
         return tuple(found)
 
     def values_of(self, kind: str) -> list[tuple[str, str]]:
-        """(attribute, value) pairs that give a kind."""
+        """Return the (attribute, value) pairs that give a kind."""
         return [(key, value) for m in self.match for value, k in m.kinds.items() if k == kind for key in m.keys]
 
     def can_match(self, layer: str, fields: Iterable[str]) -> bool:
-        """Whether a feature of this layer, with these attributes, may get a kind."""
+        """Return whether a feature of this layer, with these attributes, may get a kind."""
         fields = tuple(fields)
         return any(m.can_match(layer, fields) for m in self.match)
 
     def assign(
         self, layer: str, columns: Mapping[str, Column], areas: NDArray[np.bool_]
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Kinds and widths of the features of a layer.
+        """Assign kinds and widths to the features of a layer.
 
         Args:
             layer: Name of the layer.
@@ -137,7 +137,8 @@ class Table(BaseModel):
 
 
 def _kind_of(match: Match, columns: Mapping[str, Column], row: int) -> tuple[int, float] | None:
-    """(place in KINDS or NO_KIND, width in metres or NaN) of one feature; None where the entry does not know it."""
+    """Return (index in KINDS or NO_KIND, width in metres or NaN) of a feature; None where the entry does not know
+    it."""
     kind, width = match.kind, match.width_m
     if kind is None:
         for key in match.keys:
@@ -157,7 +158,7 @@ def _kind_of(match: Match, columns: Mapping[str, Column], row: int) -> tuple[int
 
 
 def one_kind(kind: str) -> Table:
-    """The table of a file whose whole content is one kind.
+    """Return the table that gives all features one kind.
 
     Raises:
         ConfigError: If the kind is unknown.
@@ -168,7 +169,7 @@ def one_kind(kind: str) -> Table:
 
 
 def load_table(name_or_path: str | Path) -> Table:
-    """A table that comes with the package, or a user's own.
+    """Load a table of the package, or a user's own.
 
     Args:
         name_or_path: ``osm``, ``protomaps``, ``plain``, or the path of a .toml file of the same form.

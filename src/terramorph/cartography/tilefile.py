@@ -1,4 +1,4 @@
-"""Vector tiles as shapes: the tiles around a box, read by GDAL one by one, with kinds, at a zoom that suits.
+"""Vector tiles as shapes: the tiles around a box, read one by one with GDAL, at the zoom that suits.
 
 GDAL's drivers of whole archives list the layers that the metadata name, which some archives name wrongly, and read an
 archive once for every layer. Of a single tile GDAL lists the layers that there are.
@@ -66,17 +66,16 @@ class TileFile(VectorFile):
         self.bounds = project_box((west, max(south, -limit), east, min(north, limit)), CRS("EPSG:4326"), self.crs)
 
     def close(self) -> None:
-        """Close the archive."""
         self._tile.cache_clear()
         self._archive.close()
 
     def level(self, metres: float) -> int:
-        """The zoom that suits so many metres a pixel, the same all over the archive."""
+        """Return the zoom that suits a resolution in metres per pixel, the same all over the archive."""
         wanted = zoom_of(metres / math.cos(math.radians(self._latitude)))
         return min((z for z in self._archive.zooms if z <= self._zoom), key=lambda zoom: abs(zoom - wanted))
 
     def read(self, box: Box, crs: CRS, metres: float) -> Shapes:
-        """The shapes around a box, in its CRS. As `VectorFile.read`."""
+        """Read the shapes around a box, in its CRS; see `VectorFile.read`."""
         zoom = self.level(metres)
         left, bottom, right, top = project_box(box, crs, self.crs)
         tiles = tiles_of_metres(zoom, left, bottom, right, top)
@@ -90,7 +89,7 @@ class TileFile(VectorFile):
         return found.moved(project(found.xy, self.crs, crs))
 
     def _read_tile(self, zoom: int, x: int, y: int) -> Shapes:
-        """The shapes of a tile, in web mercator."""
+        """Read the shapes of a tile, in web mercator."""
         keys = tuple(self.table.keys)
         with self._tile_file(zoom, x, y) as (source, names):
             layers = [Layer(self.path, source, "MVT", name, self.crs, keys, -1, None) for name in names]
@@ -98,7 +97,7 @@ class TileFile(VectorFile):
             return Shapes.join([features_of(layer, self.table).shapes() for layer in known])
 
     def _probe(self, longitude: float, latitude: float) -> dict[str, tuple[str, ...]]:
-        """Layers with their attributes, of the tile of a place at the last zoom, or of another tile."""
+        """Return layers with their attributes, of the finest zoom's tile at a place, or of another tile."""
         box = tiles_of_degrees(self._zoom, longitude, latitude, longitude, latitude)
         for x, y in ((box.left, box.top), self._archive.first(self._zoom)):
             with self._tile_file(self._zoom, x, y) as (source, names):
@@ -108,7 +107,7 @@ class TileFile(VectorFile):
 
     @contextmanager
     def _tile_file(self, zoom: int, x: int, y: int) -> Iterator[tuple[str, list[str]]]:
-        """What GDAL opens for a tile, for as long as the block lasts, and its layers of lines or polygons."""
+        """Yield what GDAL opens for a tile, and its layers of lines or polygons."""
 
         def damaged(reason: str) -> RasterError:
             return RasterError(f"{self.path}: tile {zoom}/{x}/{y} is damaged ({reason}); copy the file again.")
@@ -123,7 +122,7 @@ class TileFile(VectorFile):
 
 
 def _ground(archive: MBTiles | PMTiles, zoom: int) -> Box:
-    """West, south, east, north of the tiles of a zoom, within the stated bounds where these lie there."""
+    """Return west, south, east, north of the tiles of a zoom, clipped to the stated bounds where these meet them."""
     box, side = archive.box(zoom), 1 << zoom
     if box.right > side:  # across 180 degrees
         box = box._replace(left=0, right=side)
@@ -137,6 +136,6 @@ def _ground(archive: MBTiles | PMTiles, zoom: int) -> Box:
 
 
 def _stated_layers(archive: MBTiles | PMTiles) -> list[str]:
-    """Names of layers that the archive states; they may be wrong."""
+    """Return the layer names that the archive states; they may be wrong."""
     layers = archive.about.get("vector_layers")
     return [str(e.get("id")) for e in layers if isinstance(e, dict)] if isinstance(layers, list) else []

@@ -31,7 +31,7 @@ _OTHER_TAGS = re.compile(r'"((?:[^"\\]|\\.)*)"=>"((?:[^"\\]|\\.)*)"')
 
 
 class VectorFile(Closing, ABC):
-    """Shapes around a box.
+    """Base of vector files: gives the shapes around a box.
 
     Attributes:
         path: The file.
@@ -50,12 +50,12 @@ class VectorFile(Closing, ABC):
     skipped: int = 0
 
     def level(self, metres: float) -> int:
-        """Which of several stores of features is read for so many metres a pixel; 0 where there is one."""
+        """Return which store of features suits a resolution in metres per pixel; 0 where there is one store."""
         return 0
 
     @abstractmethod
     def read(self, box: Box, crs: CRS, metres: float) -> Shapes:
-        """The shapes whose bounds touch a box.
+        """Read the shapes whose bounds touch a box.
 
         Args:
             box: In ``crs``.
@@ -81,14 +81,15 @@ class Features(NamedTuple):
     widths_m: NDArray[np.float64]
 
     def shapes(self) -> Shapes:
-        """The features, ready to be drawn."""
+        """Convert the features to shapes."""
         return Shapes.from_geometries(*self)
 
 
 def features_of(
     layer: Layer, table: Table, *, box: Box | None = None, where: str | None = None, most: int | None = None
 ) -> Features:
-    """The features of a layer that have a kind, in its CRS; ``box``, ``where`` and ``most`` as for `Layer.read`."""
+    """Read the features of a layer that have a kind, in its CRS; ``box``, ``where`` and ``most`` as for
+    `Layer.read`."""
     columns, geometries = layer.read([f for f in layer.fields if f in table.keys or f == _PACKED], box, where, most)
     if _PACKED in columns:
         columns |= _unpacked(columns.pop(_PACKED), table.keys - columns.keys())
@@ -157,7 +158,7 @@ class GdalFile(VectorFile):
         self._coast = Coast(lines, self.bounds) if len(lines) else None
 
     def read(self, box: Box, crs: CRS, metres: float) -> Shapes:
-        """The shapes whose bounds touch a box, with the sea. As `VectorFile.read`."""
+        """Read the shapes whose bounds touch a box, with the sea; see `VectorFile.read`."""
         parts = []
         for layer, own in self._used:
             local = project_box(box, crs, own)
@@ -176,7 +177,7 @@ class GdalFile(VectorFile):
         return Shapes.join(parts)
 
     def _coastlines(self, layer: Layer) -> Features:
-        """The coastlines of a layer, wherever they lie."""
+        """Read all coastlines of a layer."""
         tests = []
         for key, value in self.table.values_of(KINDS[COASTLINE]):
             if key in layer.fields:
@@ -186,7 +187,7 @@ class GdalFile(VectorFile):
         return features_of(layer, self.table, where=" OR ".join(tests) or "1 = 0")
 
     def _lines(self, features: Features, crs: CRS) -> NDArray[Any]:
-        """object (N,): the coastlines among features in the file's CRS, with land on their left.
+        """Return the coastlines among features, in the file's CRS, with land on their left, object (N,).
 
         The rings of areas run as their writer likes them, and only an OpenStreetMap file has kept them as they were;
         elsewhere an area is an island.
@@ -200,11 +201,11 @@ class GdalFile(VectorFile):
         return np.asarray(shapely.transform(lines, lambda xy: project(xy, crs, self.crs)))
 
     def _has_kinds(self) -> bool:
-        """Whether a feature gets a kind; most files show one among the first."""
+        """Return whether a feature gets a kind; most files show one among the first."""
         return any(len(features_of(each, self.table, most=m).kinds) for m in (2000, None) for each, _ in self._used)
 
     def _around(self, boxes: list[tuple[Box, CRS]]) -> Box:
-        """The box around boxes, in the file's CRS."""
+        """Return the box around boxes, in the file's CRS."""
         if not boxes:
             raise RasterError(f"{self.path} has no features; give a file with some.")
         for box, own in boxes:
@@ -231,7 +232,7 @@ def _choose(driver: str, layers: Mapping[str, Iterable[str]]) -> Table:
 
 
 def no_kind_message(path: Path, table: Table, layers: Mapping[str, Iterable[str]]) -> str:
-    """Sentence for a file in which no feature gets a kind."""
+    """Return the error sentence for a file in which no feature gets a kind."""
     seen = "; ".join(f"{name} ({', '.join(sorted(fields)[:12]) or 'no attributes'})" for name, fields in layers.items())
     return (
         f"{path}: the table {table.name!r} gives no feature a kind. Its layers and attributes are {seen}. Give "
@@ -240,12 +241,12 @@ def no_kind_message(path: Path, table: Table, layers: Mapping[str, Iterable[str]
 
 
 def _beside(path: Path, suffix: str) -> bool:
-    """Whether a part of a Shapefile is there."""
+    """Return whether a part of a Shapefile exists."""
     return path.with_suffix(suffix).exists() or path.with_suffix(suffix.upper()).exists()
 
 
 def _unpacked(column: list[str | None], wanted: Iterable[str]) -> dict[str, list[str | None]]:
-    """Columns of the wanted tags that GDAL packs into one field: "key"=>"value" ..."""
+    """Unpack the wanted tags from the field into which GDAL packs tags: "key"=>"value" ..."""
     found: dict[str, list[str | None]] = {key: [None] * len(column) for key in wanted}
     for row, text in enumerate(column):
         for key, value in _OTHER_TAGS.findall(text or ""):
@@ -266,20 +267,20 @@ def _check_degrees(path: Path, crs: CRS, box: Iterable[float]) -> None:
 
 
 def _hull(shapes: Shapes) -> Box:
-    """The box around all shapes."""
+    """Return the box around all shapes."""
     low, high = shapes.bounds[:, :2].min(0), shapes.bounds[:, 2:].max(0)
     return float(low[0]), float(low[1]), float(high[0]), float(high[1])
 
 
 def project(xy: NDArray[np.float64], source: CRS, target: CRS) -> NDArray[np.float64]:
-    """Coordinates (P, 2) in another CRS; infinite where it has none for them. Longitude or easting comes first."""
+    """Project coordinates (P, 2); infinite where the target has none. Longitude or easting comes first."""
     if source == target or len(xy) == 0:
         return xy
     return np.stack(_transformer(source, target).transform(xy[:, 0], xy[:, 1]), axis=1)
 
 
 def _transformer(source: CRS, target: CRS) -> pyproj.Transformer:
-    """From one CRS to another.
+    """Return the transformer from one CRS to another.
 
     Raises:
         RasterError: If there is no way, as from the Moon to the Earth.
@@ -291,7 +292,7 @@ def _transformer(source: CRS, target: CRS) -> pyproj.Transformer:
 
 
 def project_box(box: Box, source: CRS, target: CRS) -> Box:
-    """The box around a box in another CRS.
+    """Return the box around a box in another CRS.
 
     Raises:
         RasterError: If the other CRS has no coordinates there.

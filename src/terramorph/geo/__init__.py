@@ -1,4 +1,4 @@
-"""Where: grids and windows. No pixels, no torch."""
+"""Grids, windows and projections. No pixels, no torch."""
 
 from terramorph.imports import import_without
 

@@ -147,13 +147,13 @@ class Cover:
         return len(self.rows) * len(self.columns)
 
     def windows(self) -> Iterator[Window]:
-        """Every window, row by row."""
+        """Yield every window, row by row."""
         for row in range(len(self.rows)):
             for column in range(len(self.columns)):
                 yield self._window(row, column)
 
     def meeting(self, rows: slice, columns: slice) -> list[Window]:
-        """The windows whose cores meet a piece of the grid, row by row."""
+        """Return the windows whose cores meet a piece of the grid, row by row."""
         down = [n for n, span in enumerate(self.rows) if span.first < rows.stop and span.last > rows.start]
         across = [n for n, span in enumerate(self.columns) if span.first < columns.stop and span.last > columns.start]
         return [self._window(row, column) for row in down for column in across]
@@ -177,7 +177,7 @@ class Cover:
     def join(
         self, parts: Callable[[Window], NDArray[Any] | None], bands: int, rows: int = 256
     ) -> Iterator[tuple[slice, NDArray[np.float32], NDArray[np.float32]]]:
-        """The outputs of all windows as one image: rows from top to bottom, as soon as they are final.
+        """Blend the outputs of all windows to one image: rows from top to bottom, as soon as they are final.
 
         Each window is asked for once, in the order of `windows`, not before the rows above it have been taken, and is
         let go of after its last row. What is added up is a few rows of the whole width; parts may be memory-mapped.
@@ -210,7 +210,7 @@ class Cover:
     def blend(
         self, parts: Iterable[tuple[Window, NDArray[Any]]], rows: slice, columns: slice, bands: int
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """One piece of the image from the windows whose cores meet it.
+        """Blend one piece of the image from the windows whose cores meet it.
 
         Args:
             parts: Windows with their outputs, as `join` takes them; others than those that meet do nothing.
@@ -241,7 +241,7 @@ class Cover:
             yield window, part
 
     def _add(self, piece: NDArray[np.float32], rows: slice, columns: slice, window: Window, part: NDArray[Any]) -> None:
-        """Adds a window's part, and its weight as one more plane, to a piece, float32 (bands + 1, h, w)."""
+        """Add a window's part, and its weight as one more plane, to a piece, float32 (bands + 1, h, w)."""
         top, bottom = max(window.core_y, rows.start), min(window.core_y + window.core_height, rows.stop)
         left, right = max(window.core_x, columns.start), min(window.core_x + window.core_width, columns.stop)
         if top >= bottom or left >= right:

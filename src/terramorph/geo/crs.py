@@ -1,4 +1,4 @@
-"""What a CRS says of its plane, whatever is wrapped around it: a vertical part, datum parameters of its own."""
+"""Properties of a CRS's plane, whatever wraps it: a vertical part, datum parameters."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pyproj.exceptions import ProjError
 
 
 class PointScale(NamedTuple):
-    """How a projection enlarges the ground at a point: lengths in the CRS to those on the ground (Tissot's indicatrix).
+    """Scale of a projection at a point: lengths in the CRS to those on the ground (Tissot's indicatrix).
 
     Attributes:
         largest, smallest: in the direction of most and of least enlargement.
@@ -24,7 +24,7 @@ class PointScale(NamedTuple):
 
 
 def plane(crs: pyproj.CRS) -> pyproj.CRS:
-    """The horizontal CRS without a vertical part and without the transformation that it is bound to."""
+    """Return the horizontal CRS without vertical part and bound transformation."""
     while crs.is_bound or crs.is_compound:
         inner = crs.source_crs if crs.is_bound else crs.sub_crs_list[0]
         if inner is None:
@@ -34,7 +34,7 @@ def plane(crs: pyproj.CRS) -> pyproj.CRS:
 
 
 def horizontal(crs: pyproj.CRS) -> pyproj.CRS:
-    """The CRS without a vertical part; datum parameters of its own (TOWGS84, BOUNDCRS) stay."""
+    """Return the CRS without a vertical part; its datum parameters (TOWGS84, BOUNDCRS) stay."""
     if crs.is_compound:
         return horizontal(crs.sub_crs_list[0])
     if crs.is_bound and crs.source_crs is not None and crs.source_crs.is_compound:
@@ -47,20 +47,20 @@ def horizontal(crs: pyproj.CRS) -> pyproj.CRS:
 
 
 def is_mercator(crs: CRS) -> bool:
-    """Whether a CRS is a Mercator about the equator, of whatever ellipsoid: its metres shrink towards the poles."""
+    """Return whether a CRS is a Mercator about the equator, of any ellipsoid: its metres shrink towards the poles."""
     operation = plane(crs.proj).coordinate_operation
     name = operation.method_name if operation is not None else ""
     return "Mercator" in name and "Transverse" not in name and "Oblique" not in name
 
 
 def unit_in_metres(crs: CRS) -> float:
-    """Metres to one unit of a projected CRS."""
+    """Return metres per unit of a projected CRS."""
     axes = plane(crs.proj).axis_info
     return float(axes[0].unit_conversion_factor) if axes else 1.0
 
 
 def point_scale(crs: CRS, x: float, y: float) -> PointScale | None:
-    """The scale of a projected CRS at a point, in its units; None where the projection is not defined.
+    """Return the scale of a projected CRS at a point, in its units; None where the projection is not defined.
 
     Web mercator's is that of its sphere.
     """
@@ -78,7 +78,7 @@ def point_scale(crs: CRS, x: float, y: float) -> PointScale | None:
 
 @lru_cache(maxsize=64)
 def _projection(crs: pyproj.CRS) -> pyproj.Proj | None:
-    """PROJ's projection of a CRS; None where PROJ has no formula of it (a local CRS of a building site)."""
+    """Return PROJ's projection of a CRS; None where PROJ has no formula of it (a local CRS of a building site)."""
     try:
         return pyproj.Proj(crs) if crs.is_projected else None
     except ProjError:

@@ -1,4 +1,4 @@
-"""Grid: where a raster's pixels lie. An immutable value around odc-geo's GeoBox.
+"""Grid: the place of a raster's pixels, as an immutable value around odc-geo's GeoBox.
 
 GeoBox knows places on Earth. A Grid adds what it lacks: pixel grids of plain images, which have no CRS, and
 the ground resolution in metres whatever the CRS.
@@ -32,7 +32,7 @@ class Bounds(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """The place of ``height`` x ``width`` pixels.
+    """Shape, affine transform and CRS of ``height`` x ``width`` pixels.
 
     Attributes:
         height: Rows, at least 1.
@@ -59,12 +59,12 @@ class Grid:
 
     @classmethod
     def pixels(cls, height: int, width: int) -> Self:
-        """A grid without a place on Earth: identity affine, no CRS."""
+        """Make a grid without a place on Earth: identity affine, no CRS."""
         return cls(int(height), int(width), Affine.identity(), None)
 
     @classmethod
     def from_geobox(cls, geobox: GeoBox) -> Self:
-        """The grid of an odc-geo GeoBox."""
+        """Make the grid of an odc-geo GeoBox."""
         return cls(int(geobox.shape[0]), int(geobox.shape[1]), geobox.affine, geobox.crs)
 
     @property
@@ -125,7 +125,7 @@ class Grid:
         return math.sqrt(area) * unit_in_metres(self.crs)
 
     def _geographic_resolution(self) -> float:
-        """Ground resolution in metres of a grid in degrees, along the ellipsoid at the centre."""
+        """Return the ground resolution in metres of a grid in degrees, along the ellipsoid at the centre."""
         assert self.crs is not None
         geod = self.crs.proj.get_geod()
         x, y = self.affine @ (self.width / 2, self.height / 2)
@@ -137,7 +137,7 @@ class Grid:
         return math.sqrt(abs(self.affine.determinant) * per_degree_squared)
 
     def crop(self, y: int, x: int, height: int, width: int) -> Self:
-        """The window of ``height`` x ``width`` pixels whose first pixel is row ``y``, column ``x``.
+        """Return the window of ``height`` x ``width`` pixels whose first pixel is row ``y``, column ``x``.
 
         The window may reach outside the grid (a halo does).
 
@@ -147,7 +147,7 @@ class Grid:
         return type(self)(height, width, self.affine @ Affine.translation(x, y), self.crs)
 
     def resized(self, height: int, width: int) -> Self:
-        """The same ground on another number of pixels.
+        """Return the grid of the same ground with another number of pixels.
 
         Raises:
             RasterError: If a side is under 1.

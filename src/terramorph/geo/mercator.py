@@ -43,7 +43,7 @@ class TileBox(NamedTuple):
     bottom: int
 
     def meet(self, other: TileBox) -> TileBox:
-        """The tiles in both; empty where ``right <= left`` or ``bottom <= top``."""
+        """Return the intersection; empty where ``right <= left`` or ``bottom <= top``."""
         return TileBox(
             max(self.left, other.left),
             max(self.top, other.top),
@@ -52,7 +52,7 @@ class TileBox(NamedTuple):
         )
 
     def around(self, other: TileBox) -> TileBox:
-        """The box around both."""
+        """Return the box around both."""
         return TileBox(
             min(self.left, other.left),
             min(self.top, other.top),
@@ -61,7 +61,7 @@ class TileBox(NamedTuple):
         )
 
     def numbers(self) -> Iterator[tuple[int, int]]:
-        """(x, y) of each, row by row."""
+        """Yield (x, y) of each tile, row by row."""
         return ((x, y) for y in range(self.top, self.bottom) for x in range(self.left, self.right))
 
     @property
@@ -71,7 +71,7 @@ class TileBox(NamedTuple):
 
 
 def box_of_halves(zoom: int, west: TileBox | None, east: TileBox | None) -> TileBox:
-    """The box around tiles, from those around them on either side of longitude 0; one of them may be None.
+    """Return the box around tiles, given those around them on either side of longitude 0; one may be None.
 
     Where they lie together around 180 degrees, columns go on beyond the last one.
     """
@@ -87,7 +87,7 @@ def box_of_halves(zoom: int, west: TileBox | None, east: TileBox | None) -> Tile
 
 
 def box_around(zoom: int, x: NDArray[np.int64], y: NDArray[np.int64]) -> TileBox:
-    """The box around tiles, int64 (N,) each and at least one, as `box_of_halves` says."""
+    """Return the box around tiles, x and y int64 (N,), at least one; see `box_of_halves`."""
     east = x >= (1 << zoom) / 2
 
     def around(half: NDArray[np.bool_]) -> TileBox | None:
@@ -99,22 +99,22 @@ def box_around(zoom: int, x: NDArray[np.int64], y: NDArray[np.int64]) -> TileBox
 
 
 def whole_world(zoom: int) -> TileBox:
-    """Every tile of a zoom."""
+    """Return every tile of a zoom."""
     return TileBox(0, 0, 1 << zoom, 1 << zoom)
 
 
 def pixel_size(zoom: float) -> float:
-    """Metres of EPSG:3857 to a pixel of tiles of 256 pixels."""
+    """Return metres of EPSG:3857 per pixel of tiles of 256 pixels."""
     return 2 * HALF_WORLD / 256 / float(2.0**zoom)
 
 
 def zoom_of(metres: float) -> float:
-    """The zoom, any number, at which pixels of tiles of 256 pixels have a size: the inverse of `pixel_size`."""
+    """Return the zoom, any number, at which pixels of tiles of 256 pixels have a size: the inverse of `pixel_size`."""
     return math.log2(pixel_size(0) / metres)
 
 
 def pixel_grid(zoom: int, box: TileBox, size: int, crs: CRS = WEB_MERCATOR) -> Grid:
-    """The grid of the pixels of some tiles.
+    """Return the grid of the pixels of some tiles.
 
     Args:
         zoom: of the tiles.
@@ -129,7 +129,7 @@ def pixel_grid(zoom: int, box: TileBox, size: int, crs: CRS = WEB_MERCATOR) -> G
 
 
 def tiles_of_degrees(zoom: int, west: float, south: float, east: float, north: float) -> TileBox:
-    """The tiles of EPSG:3857 that a box of degrees (EPSG:4326) touches; at least one."""
+    """Return the tiles of EPSG:3857 that a box of degrees (EPSG:4326) touches; at least one."""
     count = 1 << zoom
     edge = min(_EDGE / 360 * count, 0.5)
 
@@ -150,7 +150,7 @@ def tiles_of_degrees(zoom: int, west: float, south: float, east: float, north: f
 
 
 def tiles_of_metres(zoom: int, left: float, bottom: float, right: float, top: float) -> TileBox:
-    """The tiles of EPSG:3857 that a box in its metres touches, edges included; empty outside of the world."""
+    """Return the tiles of EPSG:3857 that a box in its metres touches, edges included; empty outside the world."""
     count = 1 << zoom
     first, last = ((x + HALF_WORLD) / (2 * HALF_WORLD) * count for x in (left, right))
     upper, lower = ((HALF_WORLD - y) / (2 * HALF_WORLD) * count for y in (top, bottom))
@@ -163,6 +163,6 @@ def tiles_of_metres(zoom: int, left: float, bottom: float, right: float, top: fl
 
 
 def degrees_of_corner(zoom: int, x: float, y: float) -> tuple[float, float]:
-    """Longitude and latitude (EPSG:4326) of the north-west corner of a tile of EPSG:3857."""
+    """Return longitude and latitude (EPSG:4326) of the north-west corner of a tile of EPSG:3857."""
     side = 1 << zoom
     return x / side * 360 - 180, math.degrees(math.atan(math.sinh(math.pi * (1 - 2 * y / side))))

@@ -1,4 +1,4 @@
-"""The line of 180 degrees: coordinates that go on beyond it, and those that begin again on its other side.
+"""Coordinates across the 180 degree line.
 
 A geographic or cylindrical CRS gives the same ground again after one turn around the Earth. What crosses the line is
 kept in one piece, with coordinates that go on; places are compared, and pixels found, up to whole turns.
@@ -19,7 +19,7 @@ from terramorph.geo.crs import plane
 
 
 def period(crs: CRS | None) -> float | None:
-    """CRS units of x in one turn around the Earth; None for a CRS without a turn."""
+    """Return CRS units of x in one turn around the Earth; None for a CRS without a turn."""
     return None if crs is None else _period(str(crs))
 
 
@@ -38,12 +38,12 @@ def _period(name: str) -> float | None:
 
 
 def nearest(x: NDArray[Any], to: float, turn: float | None) -> NDArray[Any]:
-    """Coordinates moved by whole turns to within half a turn of another; as they are without a turn."""
+    """Move coordinates by whole turns to within half a turn of another; unchanged without a turn."""
     return x if turn is None else x + turn * np.round((to - x) / turn)
 
 
 def beside(shapes: NDArray[np.object_], other: Geometry) -> NDArray[np.object_]:
-    """Shapely geometries (N,) in another's CRS, each of their parts moved by whole turns to where the other lies."""
+    """Move each part of shapely geometries (N,) by whole turns to the turn of another geometry of the same CRS."""
     turn = period(other.crs)
     if turn is None or other.is_empty or not len(shapes):
         return shapes
@@ -69,12 +69,12 @@ def beside(shapes: NDArray[np.object_], other: Geometry) -> NDArray[np.object_]:
 
 
 def meet(a: Geometry, b: Geometry) -> Geometry:
-    """What two geometries of one CRS have in common, where the first lies."""
+    """Return the intersection of two geometries of one CRS, in the turn of the first."""
     return Geometry(shapely.intersection(a.geom, beside(np.array([b.geom], dtype=object), a)[0]), a.crs)
 
 
 def cut_at_line(shapes: NDArray[np.object_], crs: CRS | None) -> NDArray[np.object_]:
-    """Shapely geometries (N,) within one turn: what lies beyond the line is a part of its own on its other side."""
+    """Cut shapely geometries (N,) at the 180 degree line; a part beyond it moves to its other side."""
     turn = period(crs)
     if turn is None or not len(shapes):
         return shapes

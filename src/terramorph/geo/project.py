@@ -1,4 +1,4 @@
-"""Geometries from one CRS to another."""
+"""Projection of geometries."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from terramorph.geo.period import nearest, period
 
 
 def project(geometry: Geometry, crs: CRS | str) -> Geometry:
-    """A geometry with each of its points in another CRS; itself if it is in that CRS already.
+    """Project each point of a geometry to another CRS.
 
     Args:
         geometry: with a CRS. Long edges that bend should be given more points first (`Geometry.segmented`).
@@ -28,7 +28,7 @@ def project(geometry: Geometry, crs: CRS | str) -> Geometry:
 
 
 def project_shapes(shapes: NDArray[np.object_] | list[shapely.Geometry], of: CRS, to: CRS) -> NDArray[np.object_]:
-    """Shapely geometries (N,) in another CRS, as `project` does. What crosses 180 degrees stays in one piece."""
+    """Project shapely geometries (N,) as `project` does. What crosses 180 degrees stays in one piece."""
     transformer, turn = of.transformer_to_crs(to, always_xy=True), period(to)
     given = np.asarray(shapes, dtype=object)
 
@@ -47,7 +47,7 @@ def project_shapes(shapes: NDArray[np.object_] | list[shapely.Geometry], of: CRS
 
 
 def project_extent(geometry: Geometry, crs: CRS | str) -> Geometry:
-    """An extent in another CRS, with points along its long edges, which bend, so that it keeps its shape."""
+    """Project an extent, with points added along its long edges, which bend, so that it keeps its shape."""
     if geometry.is_empty or geometry.crs == CRS(crs):
         return Geometry(geometry.geom, CRS(crs))
     return project(geometry.segmented(max(geometry.boundingbox.span_x, geometry.boundingbox.span_y) / 16), crs)

@@ -1,4 +1,4 @@
-"""Grids of a wanted ground resolution."""
+"""Grids of a given ground resolution."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from terramorph.geo.project import project, project_extent
 
 
 def grid_at(ground: Geometry, resolution: float) -> Grid:
-    """The grid of square pixels that covers a piece of ground.
+    """Return the grid of square pixels that covers a geometry.
 
     Its pixels lie at multiples of the resolution: areas side by side, cut on different days, share one lattice.
 
@@ -39,7 +39,7 @@ def grid_at(ground: Geometry, resolution: float) -> Grid:
 
 
 def metric_crs(ground: Geometry) -> CRS:
-    """The CRS in which metres are metres on the ground: the one at hand, or the UTM zone of the middle.
+    """Return the CRS in which metres are metres on the ground: the geometry's own, or the UTM zone of its middle.
 
     The one at hand is taken if it is projected, in metres, no Mercator (whose scale at one place is not that of the
     next), and enlarges the ground at the middle by less than a tenth in every direction.

@@ -1,4 +1,4 @@
-"""Models by name: what is published, where its file lies on this machine, and how it gets there."""
+"""Models by name: the published ones, their files on this machine, and fetching them."""
 
 from terramorph.models.pull import pull
 from terramorph.models.registry import Entry, registry, require_entry

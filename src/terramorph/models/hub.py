@@ -28,12 +28,12 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def is_on_hub(spec: str | Path) -> bool:
-    """Whether a name is one of the Hub."""
+    """Return whether a name is a model's name on the Hub."""
     return str(spec).startswith("hf:/")
 
 
 def fetch(spec: str | Path) -> Path:
-    """The file of a model on the Hub, fetched unless its content is on this machine.
+    """Return the file of a model on the Hub, fetched unless its content is on this machine.
 
     A branch is asked for its newest commit each time; without a network its last known content is taken. A commit is
     asked for once.
@@ -74,7 +74,7 @@ def fetch(spec: str | Path) -> Path:
 
 
 def upload(repo: str, files: Mapping[str, Path | bytes], *, private: bool = False) -> str:
-    """Puts files into a repository of models, which is made if it is not there, in one commit.
+    """Upload files to a model repository in one commit; the repository is made if it does not exist.
 
     Args:
         repo: owner/name.
@@ -107,7 +107,7 @@ def upload(repo: str, files: Mapping[str, Path | bytes], *, private: bool = Fals
 
 
 def _download(api: Any, repo: str, revision: str, sha256: str) -> None:
-    """Brings the file here; it appears whole under the digest of its content."""
+    """Download the file; it appears whole under the digest of its content."""
     with fetching(sha256, repo) as target:
         if holds(target, sha256):
             return  # another process has brought it
@@ -122,7 +122,7 @@ def _download(api: Any, repo: str, revision: str, sha256: str) -> None:
 
 
 def _pointed(pointer: Path) -> Path | None:
-    """The content that a revision had when it was last asked for, if it is here and whole."""
+    """Return the content that a revision had when last asked for, if it is here and whole."""
     if not pointer.is_file():
         return None
     sha256 = pointer.read_text(encoding="utf-8").strip()
@@ -130,7 +130,7 @@ def _pointed(pointer: Path) -> Path | None:
 
 
 def _api() -> Any:
-    """huggingface_hub's client; it knows address and token by itself."""
+    """Return huggingface_hub's client, which finds address and token by itself."""
     try:
         from huggingface_hub import HfApi
     except ImportError as error:
@@ -141,7 +141,7 @@ def _api() -> Any:
 
 
 def _status(error: Exception) -> int | None:
-    """The code with which the Hub has refused, in an error or one that it comes from; None: it did not answer."""
+    """Return the HTTP status with which the Hub refused, from an error or its causes; None without an answer."""
     for one in _chain(error):
         code = getattr(getattr(one, "response", None), "status_code", None)
         if isinstance(code, int):
@@ -150,7 +150,7 @@ def _status(error: Exception) -> int | None:
 
 
 def _is_out_of_reach(error: Exception) -> bool:
-    """Whether the network, or the Hub as a whole, is the reason."""
+    """Return whether the network, or the Hub as a whole, is the reason."""
     status = _status(error)
     if status is not None:
         return status >= 500
@@ -159,14 +159,14 @@ def _is_out_of_reach(error: Exception) -> bool:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and what it comes from."""
+    """Yield an error and its causes."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
 
 
 def _refused(error: Exception, repo: str, revision: str = "") -> BundleError | RunError:
-    """One sentence of what the Hub or the way to it says, in words of ours alone."""
+    """Convert an error of the Hub to one of ours, in our words alone."""
     if isinstance(error, BundleError | RunError):
         return error
     if isinstance(error, OSError) and error.errno and error.filename:

@@ -1,4 +1,4 @@
-"""A published model fetched: the download goes on where it was cut, appears whole, and is refused if it is another."""
+"""Download of published models: resumed after a break, appearing whole, checked by digest."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class _AddressError(Exception):
 
 
 def pull(entry: Entry | str, urls: Sequence[str] = (), *, progress: Progress | None = None, pause: float = 1.0) -> Path:
-    """Fetches a model into the cache, unless it is on this machine.
+    """Fetch a model into the cache, unless it is on this machine.
 
         >>> import terramorph
         >>> terramorph.models.pull("town-sat2map").suffix
@@ -64,7 +64,7 @@ def pull(entry: Entry | str, urls: Sequence[str] = (), *, progress: Progress | N
 
 
 def _fetch(entry: Entry, addresses: Sequence[str], target: Path, progress: Progress | None, pause: float) -> None:
-    """Try each address; what one began the next one goes on with."""
+    """Try each address; each resumes what the one before it began."""
     part, reasons = target.with_suffix(".part"), []
     for url in addresses:
         for _ in range(2):  # once more from the beginning, where what was there before was of another file
@@ -87,7 +87,7 @@ def _fetch(entry: Entry, addresses: Sequence[str], target: Path, progress: Progr
 
 
 def _download(url: str, entry: Entry, part: Path, progress: Progress | None, pause: float) -> None:
-    """Bring a part to the size of the whole, over as many connections as it takes.
+    """Download a part to the size of the whole, over as many connections as it takes.
 
     Raises:
         _AddressError: if the address refuses, gives more, or breaks off too often.
@@ -118,7 +118,7 @@ def _download(url: str, entry: Entry, part: Path, progress: Progress | None, pau
 def _append(
     pool: urllib3.PoolManager, url: str, entry: Entry, part: Path, have: int, progress: Progress | None
 ) -> None:
-    """One connection: ask for what is missing, and keep what comes."""
+    """Make one connection: request what is missing, and append what comes."""
     headers = {"User-Agent": f"terramorph/{__version__}", **({"Range": f"bytes={have}-"} if have else {})}
     answer = pool.request("GET", url, headers=headers, preload_content=False)
     try:

@@ -1,4 +1,4 @@
-"""The published models: what `registry.toml` beside this file says of each."""
+"""Registry of the published models, from `registry.toml`."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ class Entry(BaseModel):
 
 @cache
 def registry() -> dict[str, Entry]:
-    """Name -> entry, in the order of the file."""
+    """Return the entries by name, in the order of the file."""
     document = parse_toml(REGISTRY.read_text(encoding="utf-8"))
     return {name: Entry.model_validate({"name": name, **values}) for name, values in document.items()}
 
 
 def require_entry(name: str) -> Entry:
-    """The entry of a name.
+    """Return the entry of a name.
 
     Raises:
         BundleError: if there is none.

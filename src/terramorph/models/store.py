@@ -1,4 +1,4 @@
-"""Where a named model lies on this machine.
+"""Files of named models on this machine.
 
 A published model is kept under the digest of its content, so that a file can never be taken for another: its name is
 only a pointer, and what does not have the digest is refused.
@@ -26,13 +26,13 @@ _PATIENCE = 600.0
 
 
 def stored(sha256: str) -> Path:
-    """Where the cache keeps a model of this digest, whether it is there or not."""
+    """Return the cache path of a model of this digest, whether it exists or not."""
     return cache_folder() / "models" / "sha256" / f"{sha256}{_SUFFIX}"
 
 
 @contextmanager
 def fetching(sha256: str, name: str) -> Iterator[Path]:
-    """Where a model is to be put, by this process alone; others wait.
+    """Yield the cache path of a model, to be written by this process alone; others wait.
 
     Args:
         sha256: of its content.
@@ -50,7 +50,7 @@ def fetching(sha256: str, name: str) -> Iterator[Path]:
 
 
 def not_written(reason: str) -> StorageError:
-    """What is told where the cache cannot be written."""
+    """Return the error for a cache that cannot be written."""
     return StorageError(
         f"The cache {cache_folder()} cannot be written ({reason}); mend its rights, free some space, or set "
         "TERRAMORPH_CACHE to another folder."
@@ -58,18 +58,19 @@ def not_written(reason: str) -> StorageError:
 
 
 def places(entry: Entry) -> list[Path]:
-    """The files of a published model on this machine: in the cache, in this package, in the repository around it."""
+    """List the files of a published model on this machine: in the cache, in this package, in the repository around
+    it."""
     candidates = stored(entry.sha256), _PACKAGE / Path(entry.file).name, _REPOSITORY / entry.file
     return [path for path in dict.fromkeys(candidates) if path.is_file()]
 
 
 def known() -> list[str]:
-    """The names that mean a model: of the folder `models`, and of the registry."""
+    """List the names of models: of the folder `models`, and of the registry."""
     return sorted({path.stem for path in MODELS_FOLDER.glob(f"*{_SUFFIX}")} | set(registry()))
 
 
 def named(name: str) -> Path | None:
-    """The file that a bare name means: in the folder `models`, or a published model; None if the name is unknown.
+    """Return the file of a bare name: in the folder `models`, or a published model; None if the name is unknown.
 
     Raises:
         BundleError: if a published model is not on this machine, or its file is not the one that was published.
@@ -96,7 +97,7 @@ def named(name: str) -> Path | None:
 
 
 def where_to(entry: Entry) -> str:
-    """What to do by hand, as the end of a sentence."""
+    """Return the end of a sentence on placing the file by hand."""
     return (
         f"put its file ({entry.file} of the project's repository, {entry.bytes / 1e6:.1f} MB, sha256 "
         f"{entry.sha256[:12]}...) at {stored(entry.sha256)}"
@@ -104,7 +105,7 @@ def where_to(entry: Entry) -> str:
 
 
 def verify(path: Path, entry: Entry) -> bool:
-    """Whether a file is the published one, byte for byte.
+    """Return whether a file is the published one, byte for byte.
 
     Raises:
         BundleError: if it cannot be read.
@@ -113,7 +114,7 @@ def verify(path: Path, entry: Entry) -> bool:
 
 
 def holds(path: Path, sha256: str, size: int | None = None) -> bool:
-    """Whether there is a file of this content.
+    """Return whether a file has this content.
 
     Args:
         path: of the file.
@@ -135,7 +136,7 @@ def holds(path: Path, sha256: str, size: int | None = None) -> bool:
 
 
 def require_own(path: str | Path) -> None:
-    """Refuses to write over a published model.
+    """Refuse to write over a published model.
 
     Raises:
         BundleError: if the path is that of one.

@@ -44,7 +44,7 @@ has 91, and those of facades and maps 400 and 1,096."""
 
 
 def warn_if_few(count: int, advice: str) -> None:
-    """Tells of a training split that is too small.
+    """Warn of a training split that is too small.
 
     Args:
         count: its pairs.
@@ -87,7 +87,7 @@ class PairFolder:
         return self.read(index)
 
     def read(self, index: int) -> Pair:
-        """Reads one pair.
+        """Read one pair.
 
         Raises:
             DatasetError: if a file cannot be read, its width is odd, or twins differ in size or ground.
@@ -114,7 +114,7 @@ class PairFolder:
         return Pair(self.ids[index], a, b)
 
     def fingerprint(self) -> str:
-        """Hex digest of every file's name and content: changes when any pixel, name, place or mask does.
+        """Return a hex digest of every file's name and content: it changes with any pixel, name, place or mask.
 
         World files, .prj, .aux.xml and .msk beside an image count as part of it. A file that cannot be read counts as
         such, and is reported by `read`.
@@ -134,7 +134,7 @@ class PairFolder:
         return digest.hexdigest()
 
     def only(self, indices: Sequence[int], skipped: Sequence[str]) -> PairFolder:
-        """The same split with some pairs left out, and why."""
+        """Return the split with only the pairs at ``indices``."""
         return replace(
             self,
             ids=tuple(self.ids[i] for i in indices),
@@ -144,7 +144,7 @@ class PairFolder:
 
 
 def open_pairs(root: str | Path, split: str, *, skip_bad: bool = False, nodata: float | None = None) -> PairFolder:
-    """Finds the pairs of a split without decoding them.
+    """Find the pairs of a split without decoding them.
 
     Args:
         root: the dataset's folder, in one of the layouts at the head of this module.
@@ -186,7 +186,7 @@ def open_pairs(root: str | Path, split: str, *, skip_bad: bool = False, nodata: 
 
 
 def _beside(folder: Path) -> defaultdict[str, list[Path]]:
-    """Sidecars in a folder by the name or the stem of their image, from one listing."""
+    """Map names and stems of images to their sidecars in a folder, from one listing."""
     found: defaultdict[str, list[Path]] = defaultdict(list)
     try:
         files = list(folder.iterdir())
@@ -202,7 +202,7 @@ def _beside(folder: Path) -> defaultdict[str, list[Path]]:
 
 
 def _content(file: Path) -> bytes:
-    """Digest of a file's bytes, or a mark in its place where they cannot be read."""
+    """Digest a file's bytes; a file that cannot be read gets a mark instead."""
     try:
         return hashlib.blake2b(file.read_bytes(), digest_size=16).digest()
     except OSError:
@@ -210,13 +210,13 @@ def _content(file: Path) -> bytes:
 
 
 def has_split(root: str | Path, split: str) -> bool:
-    """Whether the dataset has a folder for the split, in any layout."""
+    """Return whether the dataset has a folder for the split, in any layout."""
     root = Path(root)
     return any((root / name).is_dir() for name in (split, f"A/{split}", f"{split}A"))
 
 
 def _in_split(folder: Path, skip_bad: bool, skipped: list[str]) -> dict[str, tuple[Path, ...]]:
-    """The pairs of ROOT/S: A|B images at any depth, and twins in folders A and B at any depth."""
+    """Find the pairs of ROOT/S: A|B images at any depth, and twins in folders A and B at any depth."""
     whole: list[Path] = []
     twins: dict[tuple[Path, Path], tuple[list[Path], list[Path]]] = {}
     for file in _images(folder, skip_bad, skipped):
@@ -243,7 +243,7 @@ def _in_split(folder: Path, skip_bad: bool, skipped: list[str]) -> dict[str, tup
 
 
 def _refuse_unnamed_twins(files: Sequence[Path]) -> None:
-    """Two folders of images of the same names that are not wide are twins, which halves would tear apart."""
+    """Refuse two folders with the same names of narrow images: they are twins, not A|B images."""
     folders: defaultdict[Path, dict[str, Path]] = defaultdict(dict)
     for file in files:
         folders[file.parent][file.stem] = file
@@ -260,13 +260,13 @@ def _refuse_unnamed_twins(files: Sequence[Path]) -> None:
 
 
 def _is_narrow(file: Path) -> bool:
-    """Whether its halves would be less than three quarters as wide as high."""
+    """Return whether the halves of an A|B image would be less than three quarters as wide as high."""
     height, width, _, _ = probe_image(file)
     return width < 1.5 * height
 
 
 def _images(folder: Path, skip_bad: bool, skipped: list[str]) -> list[Path]:
-    """The images of a folder and of those in it.
+    """List the images of a folder and its sub-folders.
 
     Raises:
         DatasetError: if one cannot be listed, or something else lies among the images.
@@ -288,7 +288,7 @@ def _images(folder: Path, skip_bad: bool, skipped: list[str]) -> list[Path]:
 
 
 def _named(files: Sequence[Path], folder: Path, skip_bad: bool, skipped: list[str]) -> dict[str, Path]:
-    """Images by their paths below a folder, without suffix."""
+    """Map paths below a folder, without suffix, to images."""
     found: dict[str, Path] = {}
     for file in files:
         name = (file.parent.relative_to(folder) / file.stem).as_posix()
@@ -322,7 +322,7 @@ def _match(
 
 
 def _one_grid(a: Grid, b: Grid, files: Sequence[Path]) -> Grid:
-    """The grid of twins of one size: that of the one whose place is known, or of the first where both agree."""
+    """Return the grid of twins of one size: the known one, or the first where both agree."""
     if a.crs is None or b.crs is None:
         return b if (b.crs is not None, b.is_georeferenced) > (a.crs is not None, a.is_georeferenced) else a
     if a.crs != b.crs and not a.crs.proj.equals(b.crs.proj, ignore_axis_order=True):
@@ -343,7 +343,7 @@ def _one_grid(a: Grid, b: Grid, files: Sequence[Path]) -> Grid:
 
 
 def halves(whole: Raster, file: Path) -> tuple[Raster, Raster]:
-    """The sides (C, H, W) of an A|B image (C, H, 2 W); only the left one may have a place.
+    """Split an A|B image (C, H, 2 W) into its sides (C, H, W); only the left one may have a place.
 
     Raises:
         DatasetError: if the width is odd.
@@ -364,7 +364,7 @@ def halves(whole: Raster, file: Path) -> tuple[Raster, Raster]:
 
 
 def _natural(name: str) -> tuple[tuple[int, int | str], ...]:
-    """Sorts 2 before 10."""
+    """Return a sort key that puts 2 before 10."""
     parts: list[tuple[int, int | str]] = []
     word = ""
     for char in name + "\0":

@@ -1,4 +1,4 @@
-"""Pairs that are held in memory, or yielded by a torch Dataset, written as a dataset folder."""
+"""Pairs in memory, or from a torch Dataset, written as a dataset folder."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def write_pairs(splits: Mapping[str, GivenPairs], folder: str | Path) -> Path:
 
 @contextmanager
 def as_folder(data: str | Path | GivenPairs, split: str) -> Iterator[Path]:
-    """The folder of a dataset: `data` itself, or for a while one with the pairs that `data` holds.
+    """Yield a dataset's folder: `data` itself, or a temporary one with the pairs that `data` holds.
 
     Raises:
         DatasetError, StorageError: As `write_pairs`.

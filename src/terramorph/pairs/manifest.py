@@ -1,4 +1,4 @@
-"""The manifest: what a prepared dataset is, from what it was made, and where each of its pairs lies.
+"""Manifest of a prepared dataset: inputs, settings, grid, and the place of every pair.
 
 `manifest.json` stands at the head of a prepared dataset; the measurements of every pair, and of those that were left
 out, are in `footprints.parquet` beside it (GeoParquet 1.1, one row a tile, which QGIS opens).
@@ -54,7 +54,7 @@ class GridRecord(_Record):
 
     @classmethod
     def of(cls, grid: Grid) -> Self:
-        """The record of a grid."""
+        """Make the record of a grid."""
         a = grid.affine
         return cls(
             height=grid.height,
@@ -64,7 +64,7 @@ class GridRecord(_Record):
         )
 
     def grid(self) -> Grid:
-        """The grid of the record."""
+        """Return the grid of the record."""
         return Grid(self.height, self.width, Affine(*self.affine), None if self.crs is None else CRS(self.crs))
 
 
@@ -90,12 +90,12 @@ class SideRecord(_Record):
     units: Units | None = None
 
     def fit(self, raster: Raster) -> Raster:
-        """A raster's bands in this order, and its values in these units."""
+        """Reorder a raster's bands to these, and convert its values to these units."""
         return raster.arranged(band_order(raster.bands, self.bands) or range(raster.count), self.units)
 
 
 class AreaRecord(_Record):
-    """A source and a target over one piece of ground, cut on one grid.
+    """A source and a target on the same ground, cut on one grid.
 
     Attributes:
         name: begins the ids of its pairs.
@@ -112,7 +112,7 @@ class AreaRecord(_Record):
 
 
 class Manifest(_Record):
-    """What a prepared dataset is.
+    """Manifest of a prepared dataset.
 
     Attributes:
         format, version: of this file.
@@ -142,7 +142,7 @@ class Manifest(_Record):
         return self
 
     def grid_of(self, split: str, pair: str) -> Grid | None:
-        """The grid of a pair; None where it is not known to the manifest or has no place."""
+        """Return the grid of a pair; None where the manifest does not know it."""
         place = self.pairs.get(split, {}).get(pair)
         if place is None or self.tile is None:
             return None
@@ -151,7 +151,7 @@ class Manifest(_Record):
         return None if record is None else record.grid().crop(y, x, self.tile, self.tile)
 
     def save(self, root: Path) -> None:
-        """Writes `manifest.json` into a dataset.
+        """Write `manifest.json` into a dataset.
 
         Raises:
             StorageError: if it cannot be written.
@@ -161,7 +161,7 @@ class Manifest(_Record):
 
 
 def load_manifest(root: str | Path) -> Manifest | None:
-    """The manifest of a dataset; None if it has none, as folders of pairs from elsewhere.
+    """Read the manifest of a dataset; None without one.
 
     Raises:
         DatasetError: if there is one that cannot be understood.

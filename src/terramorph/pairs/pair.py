@@ -29,5 +29,5 @@ class Pair:
         return self.a.mask & self.b.mask
 
     def sides(self, direction: str) -> tuple[Raster, Raster]:
-        """(source, target) for the direction AtoB or BtoA."""
+        """Return (source, target) for the direction AtoB or BtoA."""
         return (self.a, self.b) if direction == "AtoB" else (self.b, self.a)
