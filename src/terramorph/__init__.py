@@ -113,7 +113,7 @@ class _Package(ModuleType):
 
 
 class _Root(ModuleType):
-    """This package, on which importing binds its packages as attributes."""
+    """This package; importing a package sets it as an attribute here."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in _FUNCTIONS and isinstance(value, ModuleType):

@@ -42,7 +42,7 @@ def atomic(
     failures: tuple[type[Exception], ...] = (),
     make_folder: bool = False,
 ) -> Iterator[Path]:
-    """A place to write a file at; at the end of the block it becomes `path`.
+    """Yield the path of a part to write a file to; at the end of the block it becomes `path`.
 
         with atomic(path) as part:
             part.write_text(text)
@@ -83,7 +83,7 @@ def atomic(
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """A new folder to fill; at the end of the block it becomes `path`, where there is nothing or an empty folder.
+    """Yield a new folder to fill; at the end of the block it becomes `path`, which may be missing or an empty folder.
 
     Raises:
         StorageError: as `atomic`.
@@ -104,7 +104,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def locked(path: Path, busy: Exception, wait: float = 0.0) -> Iterator[None]:
-    """Holds a lock file for this process; the system lets go of it when the process ends, however it ends.
+    """Hold a lock file for this process; the system releases it when the process ends, however it ends.
 
     Args:
         path: the file, in a folder that exists.
@@ -126,7 +126,7 @@ def locked(path: Path, busy: Exception, wait: float = 0.0) -> Iterator[None]:
 
 
 def make_folder(path: Path) -> Path:
-    """Makes a folder, and those above it, if it is not there.
+    """Make a folder and its parents, unless it exists.
 
     Raises:
         StorageError: if it cannot be made.
@@ -142,7 +142,7 @@ def make_folder(path: Path) -> Path:
 
 @contextmanager
 def _part(path: Path) -> Iterator[Path]:
-    """The name of a part beside a target. What is still there after the block is removed."""
+    """Yield the path of a part beside a target; what is left of it after the block is removed."""
     number = next(_number)
     part = path.with_name(f".{path.name}.{os.getpid()}-{HOST}-{number}.part")
     _writing.add((os.getpid(), number))
@@ -155,7 +155,7 @@ def _part(path: Path) -> Iterator[Path]:
 
 
 def _remove(part: Path) -> None:
-    """Removes a file or a folder, as far as that is possible."""
+    """Remove a file or folder as far as possible."""
     if part.is_dir() and not part.is_symlink():
         shutil.rmtree(part, ignore_errors=True)
     else:
@@ -164,7 +164,7 @@ def _remove(part: Path) -> None:
 
 
 def _sweep(folder: Path) -> None:
-    """Removes the parts in a folder whose process is gone; once a folder, or many files would be many listings."""
+    """Remove the parts in a folder whose process is gone, once per folder."""
     if folder in _swept:
         return
     _swept.add(folder)
@@ -176,14 +176,14 @@ def _sweep(folder: Path) -> None:
 
 
 def _is_written(process: int, number: int) -> bool:
-    """Whether a part of this machine may still be growing."""
+    """Return whether a part of this machine may still be growing."""
     if process == os.getpid():
         return (process, number) in _writing  # else it is of an earlier process that had our number
     return is_running(process)
 
 
 def is_running(process: int) -> bool:
-    """Whether there is a process of this number on this machine."""
+    """Return whether a process of this number runs on this machine."""
     if sys.platform == "win32":  # where os.kill(process, 0) ends it
         return _is_running_on_windows(process)
     try:

@@ -1,4 +1,4 @@
-"""What bands are: the colour that a name says, the order in which a model takes them, the units of their values."""
+"""Bands: colours by name, the order in which a model takes them, units of their values."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ RGB = ("red", "green", "blue")
 
 
 def default_bands(count: int) -> tuple[str, ...]:
-    """Names for ``count`` bands: red, green, blue for three, otherwise band1, band2, ..."""
+    """Return names for ``count`` bands: red, green, blue for three, otherwise band1, band2, ..."""
     return RGB if count == 3 else tuple(f"band{i + 1}" for i in range(count))
 
 
 def colour_of(name: str) -> str | None:
-    """red, green, blue or nir where a name says one of them (`B4 (Red)`, `Near Infrared`), else None."""
+    """Return red, green, blue or nir if a name says one of them (`B4 (Red)`, `Near Infrared`), else None."""
     words = set(re.findall("[a-z]+", re.sub("infra[ -]red", "infrared", name.lower())))
     if words & {"edge", "rededge"}:
         return None
@@ -30,7 +30,7 @@ def colour_of(name: str) -> str | None:
 
 
 def band_order(have: Sequence[str], wanted: Sequence[str]) -> list[int] | None:
-    """Where the wanted bands are among those that there are.
+    """Return the indices of the wanted bands among those present.
 
     Names decide, colours by what they say. Of as many bands, those without a name that is known keep their order; of
     more bands, the wanted ones are picked if each is named.
@@ -53,7 +53,7 @@ def band_order(have: Sequence[str], wanted: Sequence[str]) -> list[int] | None:
 
 
 def colours_first(names: Sequence[str]) -> list[int]:
-    """The order in which red, green and blue, if bands are named so, come first; the others stay as they are."""
+    """Return indices that put bands named red, green and blue first; the others keep their order."""
     colours = [colour_of(name) for name in names]
     if any(colours.count(colour) != 1 for colour in RGB):
         return list(range(len(names)))
@@ -62,7 +62,7 @@ def colours_first(names: Sequence[str]) -> list[int]:
 
 
 def same_bands(one: Sequence[str], other: Sequence[str]) -> bool:
-    """Whether two sides have bands of the same names, in the same order."""
+    """Return whether two sides have bands of the same names, in the same order."""
     return [_key(name) for name in one] == [_key(name) for name in other]
 
 
@@ -72,7 +72,7 @@ def _key(name: str) -> str:
 
 @dataclass(frozen=True)
 class Units:
-    """What stored values mean: value = stored x scale + offset, band by band.
+    """Scale and offset of stored values, per band: value = stored x scale + offset.
 
     Attributes:
         scales, offsets: one a band, finite; no scale is 0.
@@ -85,7 +85,6 @@ class Units:
     offsets: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        """Check the fields."""
         if not np.isfinite([*self.scales, *self.offsets]).all() or 0 in self.scales:
             raise ValueError("scales and offsets must be finite, and no scale 0")
         if len(self.scales) != len(self.offsets):
@@ -93,7 +92,7 @@ class Units:
 
     @classmethod
     def of(cls, scales: Sequence[float], offsets: Sequence[float]) -> Self | None:
-        """None where stored values are what they mean, or what is said of them is no number."""
+        """Make units; None where stored values are the values themselves, or scale and offset are invalid."""
         if not np.isfinite([*scales, *offsets]).all() or 0 in scales:
             return None
         if all(s == 1 for s in scales) and all(o == 0 for o in offsets):
@@ -101,11 +100,11 @@ class Units:
         return cls(tuple(map(float, scales)), tuple(map(float, offsets)))
 
     def pick(self, order: Sequence[int]) -> Self:
-        """The units of some bands."""
+        """Select the units of some bands."""
         return type(self)(tuple(self.scales[i] for i in order), tuple(self.offsets[i] for i in order))
 
     def convert(self, stored: NDArray[Any], wanted: Units) -> NDArray[Any]:
-        """Stored values (C, ...) that mean the same in other units, of the same dtype.
+        """Convert stored values (C, ...) to other units, in the same dtype.
 
         Integers are rounded and clipped to their type. Where only offsets differ, and by whole steps, as between two
         processing baselines of Sentinel-2, nothing is lost.
@@ -123,7 +122,7 @@ class Units:
         return converted
 
     def __str__(self) -> str:
-        """`scale 0.0001, offset -0.1`; where bands differ, of each."""
+        """Return `scale 0.0001, offset -0.1`, with all values where bands differ."""
         scales, offsets = (
             f"{values[0]:g}" if len(set(values)) == 1 else " ".join(f"{v:g}" for v in values)
             for values in (self.scales, self.offsets)

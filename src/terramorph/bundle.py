@@ -41,7 +41,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Bundle:
-    """A generator and what it says of itself.
+    """A generator and its header.
 
     Attributes:
         network: the generator in evaluation mode, float32, on the CPU.
@@ -55,7 +55,7 @@ class Bundle:
 
     @staticmethod
     def of(network: nn.Module, name: str, *, source: Bands, target: Bands, **header: Any) -> Bundle:
-        """Makes a bundle of a network built from the catalogue under `name`."""
+        """Make a bundle of a network that was built from the catalogue under `name`."""
         return Bundle(
             network.eval(),
             Header(
@@ -69,7 +69,7 @@ class Bundle:
         )
 
     def save(self, path: str | Path, *, half: bool = False) -> Path:
-        """Writes the file; it appears whole or not at all.
+        """Write the file; it appears whole or not at all.
 
         Args:
             path: of the file.
@@ -96,7 +96,7 @@ class Bundle:
 
 
 def _described_network(path: Path, header: Header, allowed: Collection[str]) -> nn.Module:
-    """The network that a header describes, without memory for its weights (on torch's device `meta`).
+    """Build the network that a header describes, without memory for its weights (torch's device `meta`).
 
     Raises:
         BundleError: if there can be none, or its stride and halo are not those of the header.
@@ -132,7 +132,7 @@ def _described_network(path: Path, header: Header, allowed: Collection[str]) -> 
 
 
 def load_bundle(path: str | Path, allowed: Collection[str] = ()) -> Bundle:
-    """Reads a bundle.
+    """Read a bundle.
 
     Args:
         path: a file, a run's folder, or a model's name; see `find_bundle`.

@@ -1,4 +1,4 @@
-"""Where this user's machine keeps what can be made or fetched again."""
+"""The user's cache folder."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """`TERRAMORPH_CACHE`, else `terramorph` in `XDG_CACHE_HOME` (an absolute path), else in `~/.cache`."""
+    """Return `TERRAMORPH_CACHE`, else `terramorph` in `XDG_CACHE_HOME` (an absolute path), else in `~/.cache`."""
     own, shared = os.environ.get("TERRAMORPH_CACHE"), os.environ.get("XDG_CACHE_HOME", "")
     if own:
         return Path(own).expanduser().absolute()

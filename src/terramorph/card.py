@@ -1,4 +1,4 @@
-"""A model card (Mitchell et al. 2019, arXiv:1810.03993) in Markdown, made of what a bundle and the registry say."""
+"""Model cards (Mitchell et al. 2019, arXiv:1810.03993) in Markdown, from a bundle and the registry."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PICTURED = "*A procedural town: what the model is given, what it makes of it, a
 
 
 def model_card(model: str | Path, picture: str = "", name: str | None = None) -> str:
-    """The card of a bundle.
+    """Return the card of a bundle.
 
     Args:
         model: as `find_bundle` takes.
@@ -48,7 +48,7 @@ def model_card(model: str | Path, picture: str = "", name: str | None = None) ->
 
 
 def push(model: str | Path, repo: str, *, private: bool = False, licence: str | None = None) -> str:
-    """Puts a bundle on the Hugging Face Hub, with its card as README.md; `load("hf://owner/name")` then loads it.
+    """Upload a bundle to the Hugging Face Hub, its card as README.md; `load("hf://owner/name")` then loads it.
 
     Args:
         model: as `find_bundle` takes.
@@ -70,7 +70,7 @@ def push(model: str | Path, repo: str, *, private: bool = False, licence: str | 
 
 
 def _front_matter(header: Header, licence: str) -> str:
-    """What the Hub reads of a card: YAML, of which JSON is a part."""
+    """Return the card's metadata for the Hub: YAML, of which JSON is a part."""
     sides = ["satellite-to-map" if header.direction == "AtoB" else "map-to-satellite"]
     said = {
         "license": licence,
@@ -116,7 +116,7 @@ def _scores(header: Header, entry: Entry | None) -> list[str]:
 
 
 def _named(key: str) -> str:
-    """What people call a score; a recorded one has its split before it."""
+    """Return the name of a score; a recorded score is prefixed with its split."""
     split, _, figure = key.rpartition(" ")
     metric = METRICS.get(figure)
     if metric is None:

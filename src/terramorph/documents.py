@@ -1,4 +1,4 @@
-"""JSON and TOML as text from a file that anybody may have written or damaged.
+"""Parsing of JSON and TOML files that may be damaged.
 
 Every reader parses here. Whatever is wrong with a text is a `DocumentError`, whose message its caller completes to a
 sentence with the name of the file.
@@ -23,7 +23,7 @@ class DocumentError(ValueError):
 
 
 def parse_json(text: str | bytes) -> Any:
-    """The value of a JSON text.
+    """Parse a JSON text.
 
     Raises:
         DocumentError: if it is not JSON, or nested more than `MAX_DEPTH` levels deep.
@@ -32,7 +32,7 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def parse_json_object(text: str | bytes) -> dict[str, Any]:
-    """The object of a JSON text.
+    """Parse a JSON text that holds an object.
 
     Raises:
         DocumentError: as `parse_json`; if the text holds another kind of value.
@@ -44,7 +44,7 @@ def parse_json_object(text: str | bytes) -> dict[str, Any]:
 
 
 def parse_toml(text: str) -> dict[str, Any]:
-    """The table of a TOML text.
+    """Parse a TOML text.
 
     Raises:
         DocumentError: if it is not TOML, or nested more than `MAX_DEPTH` levels deep.
@@ -53,7 +53,7 @@ def parse_toml(text: str) -> dict[str, Any]:
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested tables by dotted keys, in order."""
+    """Flatten nested tables to dotted keys, in order."""
     found: dict[str, Any] = {}
     for name, value in values.items():
         found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
@@ -61,7 +61,7 @@ def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def first_fault(error: ValidationError) -> str:
-    """The first thing that pydantic found wrong, as `source.low: what`."""
+    """Return pydantic's first finding, as `source.low: what`."""
     wrong = error.errors()[0]
     where = ".".join(str(part) for part in wrong["loc"])
     what = wrong["msg"].removeprefix("Value error, ").rstrip(".")
@@ -75,7 +75,7 @@ _NAMES: dict[type, str] = {list: "a list", str: "a string", bool: "true or false
 
 
 def _parsed(loads: Callable[[_Text], _T], text: _Text) -> _T:
-    """What a library makes of a text, with one kind of error."""
+    """Parse a text with a library, converting its errors."""
     try:
         return _bounded(loads(text))
     except RecursionError:
@@ -85,7 +85,7 @@ def _parsed(loads: Callable[[_Text], _T], text: _Text) -> _T:
 
 
 def _bounded(value: _T) -> _T:
-    """The value, unless it is too deep. Without recursion: dotted keys of TOML nest without limit."""
+    """Return the value, unless it is too deep. Without recursion: dotted keys of TOML nest without limit."""
     level: list[Any] = [value]
     for _ in range(MAX_DEPTH):
         level = [

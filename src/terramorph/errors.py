@@ -1,4 +1,4 @@
-"""Every error that terramorph raises on purpose.
+"""Errors that terramorph raises on purpose.
 
     TerramorphError
     ├── InputError (ValueError)          something given to us is wrong: the command line exits with 2
@@ -31,11 +31,11 @@ class TerramorphError(Exception):
     """The root of all errors raised on purpose."""
 
     def __init__(self, *args: object) -> None:
-        """Take keys and passwords out of the message: what a library says of an address may end with one."""
+        """Redact the message: what a library says of an address may end with a key."""
         super().__init__(*(redact_text(arg) if isinstance(arg, str) else arg for arg in args))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Make it again from its message: a worker's error comes back, though `StorageError` has two layouts."""
+        """Pickle by message: a worker's error comes back, though `StorageError` has two layouts."""
         return type(self), self.args, self.__dict__ or None
 
 
@@ -81,7 +81,7 @@ class MissingPackageError(RunError, ImportError):
 
 @contextmanager
 def raised_as(make: Callable[[str], TerramorphError], *kinds: type[Exception]) -> Iterator[None]:
-    """Turns what a library raises in a block into an error of ours; ours pass as they are.
+    """Convert a library's errors in a block to an error of ours; ours pass as they are.
 
         with raised_as(lambda reason: RasterError(f"{path} cannot be read ({reason}); copy it again."), OSError):
 
@@ -103,12 +103,12 @@ def raised_as(make: Callable[[str], TerramorphError], *kinds: type[Exception]) -
 
 
 def unreadable(path: object) -> AbstractContextManager[None]:
-    """Turns what the system says of a file that it cannot read into a `RasterError` that names it."""
+    """Convert OSErrors of reading a file to a `RasterError` that names it."""
     return raised_as(lambda reason: RasterError(f"{path} cannot be read ({reason}); check its permissions."), OSError)
 
 
 def did_you_mean(word: object, known: Iterable[str], others: str = "") -> str:
-    """The end of a sentence about an unknown word: the known one that is most like it, or all that there are.
+    """Return the end of a sentence about an unknown word: the nearest known one, or all known ones.
 
     Args:
         word: the unknown one.

@@ -16,12 +16,12 @@ from terramorph.errors import ConfigError, TerramorphError
 
 
 def is_outside(name: str) -> bool:
-    """Whether a name is one of this kind, and not of a catalogue here."""
+    """Return whether a name is of the form `package.module:Name`."""
     return ":" in name
 
 
 def module_of(name: str) -> str:
-    """The module of `package.module:Name`.
+    """Return the module of `package.module:Name`.
 
     Raises:
         ConfigError: if the name is not written so.
@@ -33,7 +33,7 @@ def module_of(name: str) -> str:
 
 
 def name_of(thing: Any) -> str:
-    """The name under which `resolve` finds a class or function again.
+    """Return the name under which `resolve` finds a class or function again.
 
     Raises:
         ConfigError: if there is none, because it was made inside a function.
@@ -46,7 +46,7 @@ def name_of(thing: Any) -> str:
 
 
 def resolve(name: str, allowed: Collection[str]) -> Any:
-    """Imports a class or function from outside the package.
+    """Import a class or function from outside the package.
 
     Args:
         name: `package.module:Name`.
@@ -77,7 +77,7 @@ def resolve(name: str, allowed: Collection[str]) -> Any:
 
 @contextmanager
 def running(what: str) -> Iterator[None]:
-    """Around code from outside: what it raises becomes one sentence, and its traceback is the cause.
+    """Run code from outside: its errors become one sentence, with the traceback as the cause.
 
     Args:
         what: what runs, as the subject of the sentence.

@@ -1,4 +1,4 @@
-"""What a bundle says of itself: everything needed to use its weights. Read without torch.
+"""Header of a bundle: everything needed to use its weights. Read without torch.
 
 A bundle's metadata holds one JSON document under the key `terramorph`; `Header` is that document.
 """
@@ -39,7 +39,7 @@ class _Frozen(BaseModel):
 
 
 class Bands(_Frozen):
-    """What one side of the translation holds.
+    """Bands of one side of the translation.
 
     Attributes:
         names: one per band, in order.
@@ -65,7 +65,7 @@ class Bands(_Frozen):
 
     @classmethod
     def of(cls, names: Sequence[str], scaling: Scaling, units: Units | None = None) -> Self:
-        """Bands by names, range and units."""
+        """Make bands from names, range and units."""
         return cls(names=tuple(names), dtype=scaling.dtype, low=scaling.low, high=scaling.high, units=units)
 
     @property
@@ -87,13 +87,14 @@ class Bands(_Frozen):
         return low, high
 
     def fit(self, raster: Raster) -> Raster | None:
-        """A raster's bands in this order, by name, and its stored values in these units; None where bands differ."""
+        """Reorder a raster's bands to this order, by name, and convert its values to these units; None where bands
+        differ."""
         order = band_order(raster.bands, self.names)
         return None if order is None else raster.arranged(order, self.units)
 
 
 class Architecture(_Frozen):
-    """The name of a generator (see `terramorph.networks.build_network`) and what builds it again."""
+    """Name of a generator (see `terramorph.networks.build_network`) and the settings to build it again."""
 
     name: str
     settings: dict[str, Any]
@@ -108,7 +109,7 @@ class Architecture(_Frozen):
 
 
 class Header(_Frozen):
-    """What a bundle says of itself.
+    """Header of a bundle: its JSON document.
 
     Attributes:
         format: version of this document, `FORMAT`.
@@ -160,7 +161,7 @@ class Header(_Frozen):
 
 
 def read_header(path: str | Path) -> Header:
-    """Reads what a bundle says of itself without its weights.
+    """Read the header of a bundle, without its weights.
 
     Raises:
         BundleError: if the file is missing, truncated, too new, or not a bundle, or a value is out of range. Whether
@@ -194,15 +195,15 @@ def read_header(path: str | Path) -> Header:
 
 
 def parameter_count(path: str | Path) -> int:
-    """Number of values that training changes in a bundle's network: all tensors but those that are only kept."""
+    """Count the trainable values of a bundle's network: all tensors but buffers."""
     with safe_open(path, framework="numpy") as file:
         shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118  (no mapping)
     return sum(math.prod(shape) for name, shape in shapes.items() if name.rpartition(".")[2] not in _KEPT)
 
 
 def find_bundle(path: str | Path) -> Path:
-    """The file that a path, a run's folder or a model's name means: of the folder `models`, a published one, or one on
-    the Hugging Face Hub (hf://owner/name), which is fetched.
+    """Find the file of a bundle: a path, a run's folder, a model's name (in the folder `models` or published), or
+    hf://owner/name, which is fetched.
 
     Raises:
         BundleError: if there is none; the sentence lists the names that are known, or says how an unfinished run goes

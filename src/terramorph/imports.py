@@ -1,4 +1,4 @@
-"""What is imported late, and what not at all: a command's start is mostly imports."""
+"""Lazy imports: a command's start is mostly imports."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def lazily(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
-    """A package's `__getattr__` that imports the home of a public name when it is first asked for.
+    """Return a package's `__getattr__` that imports the home of a public name on first use.
 
     Args:
         package: its `__name__`.
@@ -25,7 +25,7 @@ def lazily(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
 
 
 def import_without(library: str, *optional: str) -> None:
-    """Imports a library without packages that it imports whenever they are installed, and works without.
+    """Import a library without optional packages that it imports whenever they are installed.
 
     Args:
         library: if it is imported already, nothing happens.

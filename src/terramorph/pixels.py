@@ -1,4 +1,4 @@
-"""The one place where stored values become float32 in [-1, 1], and back.
+"""Conversion between stored values and float32 in [-1, 1], in this one place.
 
 Stored values are what files hold: uint8, uint16, float32 and so on, in any range. Networks see float32 in
 [-1, 1]. A `Scaling` says how one becomes the other, and travels in the bundle so that a network is never fed
@@ -23,7 +23,7 @@ DTYPES = ("uint8", "uint16", "int16", "float32")
 
 @dataclass(frozen=True)
 class Scaling:
-    """A straight line from stored values to [-1, 1].
+    """Linear map from stored values to [-1, 1].
 
     Attributes:
         dtype: numpy name of the stored dtype, one of `DTYPES`.
@@ -47,7 +47,7 @@ class Scaling:
             raise InputError(f"The value range {self.low}..{self.high} is empty; give a low that is under the high.")
 
     def to_unit(self, stored: Tensor, out: Tensor | None = None) -> Tensor:
-        """Stored values of any shape and dtype -> float32 in [-1, 1], same shape and memory format.
+        """Convert stored values of any shape and dtype to float32 in [-1, 1], same shape and memory format.
 
         Args:
             stored: the values; left as they are.
@@ -63,7 +63,7 @@ class Scaling:
         return unit if self == BYTE else unit.clamp_(-1.0, 1.0)
 
     def from_unit(self, unit: Tensor) -> Tensor:
-        """Floating values in [-1, 1] of any shape -> stored values, rounded to nearest for integer dtypes."""
+        """Convert floating values in [-1, 1] of any shape to stored values, rounded for integer dtypes."""
         import torch
 
         stored = (unit.to(torch.float32).clamp(-1.0, 1.0) + 1.0) * ((self.high - self.low) / 2.0) + self.low
@@ -78,7 +78,7 @@ BYTE = Scaling()
 
 @dataclass(frozen=True)
 class Batch:
-    """What a training or evaluation step sees.
+    """A batch of a training or evaluation step.
 
     Attributes:
         source: float32 (N, C_source, H, W) in [-1, 1]; 0, the middle of the range, where the mask is 0.
@@ -95,7 +95,7 @@ class Batch:
 
 
 def image_to_unit(pixels: np.ndarray, scaling: Scaling = BYTE) -> Tensor:
-    """Stored pixels (C, H, W) -> float32 (1, C, H, W) in [-1, 1].
+    """Convert stored pixels (C, H, W) to float32 (1, C, H, W) in [-1, 1].
 
     Raises:
         InputError: if the dtype is not the scaling's.
@@ -111,7 +111,7 @@ def image_to_unit(pixels: np.ndarray, scaling: Scaling = BYTE) -> Tensor:
 
 
 def unit_to_image(unit: Tensor, scaling: Scaling = BYTE) -> np.ndarray:
-    """Floating (C, H, W) or (1, C, H, W) in [-1, 1] -> stored pixels (C, H, W)."""
+    """Convert floating (C, H, W) or (1, C, H, W) in [-1, 1] to stored pixels (C, H, W)."""
     if unit.ndim == 4:
         unit = unit[0]
     pixels: np.ndarray = scaling.from_unit(unit.detach().cpu()).contiguous().numpy()

@@ -1,4 +1,4 @@
-"""What this processor can do: asked here, once a process, by trying it.
+"""Abilities of this processor, found once per process by trying.
 
 Whether something is fast depends on the processor, on this build of torch and on the limits that the environment puts
 on both (`ATEN_CPU_CAPABILITY`, `ONEDNN_MAX_CPU_ISA`). A trial sees all three, a list of flags none.
@@ -20,7 +20,7 @@ from terramorph.errors import warn
 
 
 def native_bf16(device: str | torch.device) -> bool:
-    """Whether a device computes bfloat16 faster than float32; where it only emulates it, it is up to 50 times slower.
+    """Return whether a device computes bfloat16 faster than float32; emulated, it is up to 50 times slower.
 
     Args:
         device: `cpu`, `cuda`, or one of several, as `cuda:1`.
@@ -35,14 +35,14 @@ def native_bf16(device: str | torch.device) -> bool:
 
 
 def warn_of_emulation(device: str | torch.device) -> None:
-    """Says that bfloat16, which was asked for, is emulated on a device, if it is."""
+    """Warn if a device only emulates bfloat16."""
     if not native_bf16(device):
         warn(f"bf16 is emulated on this {torch.device(device).type} and slower than fp32; use precision fp32.")
 
 
 @cache
 def _bf16_on_cpu() -> bool:
-    """Times a small convolution in both dtypes: native bfloat16 takes about half of float32, emulated more."""
+    """Time a small convolution in both dtypes: native bfloat16 takes about half of float32, emulated more."""
     source = torch.linspace(-1.0, 1.0, 64 * 64 * 64).view(1, 64, 64, 64)
     weight = torch.linspace(-0.1, 0.1, 128 * 64 * 16).view(128, 64, 4, 4)
     fastest = dict.fromkeys((torch.float32, torch.bfloat16), float("inf"))
@@ -61,12 +61,12 @@ def _bf16_on_cpu() -> bool:
 
 
 def vector_units() -> str:
-    """The instructions that torch's own loops use here, such as AVX2 or AVX512."""
+    """Return the instructions that torch's own loops use here, such as AVX2 or AVX512."""
     return torch.backends.cpu.get_cpu_capability()
 
 
 def name() -> str:
-    """The processor's name."""
+    """Return the processor's name."""
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
@@ -75,5 +75,5 @@ def name() -> str:
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """Count the cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

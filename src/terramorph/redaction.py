@@ -1,4 +1,4 @@
-"""Keys, tokens and passwords taken out of addresses before these reach a name, a file, a message or a log."""
+"""Redaction of keys, tokens and passwords in addresses, for names, files, messages and logs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _PLACE = re.compile(r"\{[^{}]*\}")
 
 
 def redact(url: str) -> str:
-    """A URL or URL template without what may be a secret; anything else, such as a path, as it is.
+    """Return a URL or URL template without possible secrets; other texts, such as a path, unchanged.
 
     User and password before the host are left out. In place of the value of a parameter whose name says that it is
     secret stand three points, whatever the value: two addresses that differ in nothing else are then equal. In place of
@@ -43,7 +43,7 @@ def redact(url: str) -> str:
 
 
 def redact_text(text: str) -> str:
-    """A text with every URL in it redacted, and every parameter of a URL of which only the end is there."""
+    """Redact every URL in a text, and every parameter of a URL of which only the end is there."""
     return _IN_TEXT.sub(_without_value, _URL.sub(lambda match: redact(match[0]), text))
 
 
@@ -58,7 +58,7 @@ def _without_value(match: re.Match[str]) -> str:
 
 
 def _digested(value: str) -> str:
-    """A value, unless it looks like a key."""
+    """Return a value, or its digest if it looks like a key."""
     words = re.split(r"[^A-Za-z0-9]", value)
     drawn = any(
         len(word) >= 16 and sum(c.isdigit() for c in word) >= 3 <= sum(map(str.isalpha, word)) for word in words
@@ -69,7 +69,7 @@ def _digested(value: str) -> str:
 
 
 class RedactedLog(logging.Filter):
-    """Of a library's logger: takes the secrets out of what it tells."""
+    """Filter of a library's logger that redacts its messages."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Keep every record."""

@@ -1,4 +1,4 @@
-"""The one door to pixels: whatever is named or held, as a `Source`."""
+"""`open_source`: the source of a path, a URL or an array."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def open_source(
     kind: str | None = None,
     wanted: Sequence[str] = RGB,
 ) -> Source:
-    """Opens an image, tiles, vectors to be drawn, or an array, as a source of pixels for any grid.
+    """Open an image, tiles, vectors or an array as a source of pixels for any grid.
 
         open_source("ortho.tif")                       # a GeoTIFF, COG, VRT, JPEG with a world file, ...
         open_source("s3://bucket/ortho.tif")           # read in parts; likewise gs://, az://, https://
@@ -136,7 +136,7 @@ def open_source(
 
 
 def _of_memory(data: Any, options: ReadOptions | None, crs: CRS | None) -> Source:
-    """A source of pixels that are held already."""
+    """Open an array or raster in memory."""
     if isinstance(data, Raster):
         return RasterSource(data, options)
     if isinstance(data, np.ndarray):
@@ -155,7 +155,7 @@ def _of_memory(data: Any, options: ReadOptions | None, crs: CRS | None) -> Sourc
 
 
 def _archive(spec: str | Path) -> MBTiles | PMTiles | None:
-    """The archive of tiles in a file here or on a server; None where a path or URL is of something else.
+    """Open the tile archive in a file here or on a server; None for other paths and URLs.
 
     Raises:
         RasterError: If it cannot be read in parts where it lies.
@@ -173,7 +173,7 @@ def _archive(spec: str | Path) -> MBTiles | PMTiles | None:
 
 
 def _holds_vectors(spec: str | Path) -> bool:
-    """Whether a path or URL is of vectors.
+    """Return whether a path or URL is of vectors.
 
     Raises:
         RasterError: If it is of vectors in a form that is not read.
@@ -195,7 +195,7 @@ def _of_pixels(
     server: Callable[[str], ServerTiles],
     layout: str | None,
 ) -> Source:
-    """An image or tiles that are in no archive, by their path or URL."""
+    """Open an image, or tiles that are in no archive, by path or URL."""
     if isinstance(spec, str) and spec.lower().startswith(("http://", "https://")) and not _is_file(spec):
         return as_tiles(server(spec), tile_size=512 if re.search(r"@2x|\{r\}", spec) else None)
     remote = as_remote(spec)
@@ -222,7 +222,7 @@ def _of_pixels(
 
 
 def _is_file(url: str) -> bool:
-    """Whether a URL is of one file, and not of the tiles of a server."""
+    """Return whether a URL is of one file, not of a server's tiles."""
     return "{" not in url and PurePosixPath(urlsplit(url).path).suffix.lower() in _FILES
 
 

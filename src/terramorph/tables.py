@@ -1,4 +1,4 @@
-"""TOML and JSON files as pydantic models, and what is wrong with them as one sentence."""
+"""TOML files as pydantic models, with errors in one sentence."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _Model = TypeVar("_Model", bound=BaseModel)
 
 
 def read_toml(path: Path, where: str) -> dict[str, Any]:
-    """What a TOML file holds.
+    """Read a TOML file.
 
     Args:
         path: the file.
@@ -41,7 +41,7 @@ def read_toml(path: Path, where: str) -> dict[str, Any]:
 
 
 def checked(model: type[_Model], values: object, where: str) -> _Model:
-    """Values as a model.
+    """Validate values as a model.
 
     Args:
         model: what they should be.
@@ -75,14 +75,14 @@ _UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
 
 
 def _fields(model: Any, place: Iterable[str]) -> list[str]:
-    """The keys of a table within a model."""
+    """Return the keys of a table within a model."""
     for name in place:
         model = next(_models(model.__pydantic_fields__[name].annotation))
     return list(model.__pydantic_fields__)
 
 
 def _models(annotation: Any) -> Iterator[Any]:
-    """The models and pydantic dataclasses that a type is made of."""
+    """Yield the models and pydantic dataclasses in a type."""
     if hasattr(annotation, "__pydantic_fields__"):
         yield annotation
     for part in get_args(annotation):

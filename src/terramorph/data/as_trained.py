@@ -1,4 +1,4 @@
-"""The training pairs of a finished model once more, as its recipe resized and cut them."""
+"""Training pairs of a finished model, resized and cut as its recipe did."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def batches_as_trained(
     cache: Path,
     skip_bad: bool,
 ) -> TrainingBatches:
-    """Batches of the source side (their target is the source too), for measuring what a model sees.
+    """Return batches of the source side (as target too), for measuring what a model sees.
 
     Args:
         dataset: folder with a train split.

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Which changes are made.
+    """Settings of the augmentation.
 
     Attributes:
         crop: side of the square that is cut out at a random place, pixels.
@@ -39,7 +39,7 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class Draw:
-    """What was drawn for one sample.
+    """Random choices for one sample.
 
     Attributes:
         y, x: upper left corner of the crop, pixels.
@@ -68,7 +68,7 @@ _CASTS = 16
 
 
 def generator_for(seed: int, stream: int, number: int) -> np.random.Generator:
-    """A generator that depends on its three arguments alone (Philox, Salmon et al. 2011).
+    """Return a generator that depends on its three arguments alone (Philox, Salmon et al. 2011).
 
     Args:
         seed: the run's.
@@ -79,7 +79,7 @@ def generator_for(seed: int, stream: int, number: int) -> np.random.Generator:
 
 
 def draw(augmentation: Augmentation, shape: tuple[int, int], seed: int, number: int) -> Draw:
-    """Draws the changes for the sample with this number, of an image of (height, width) pixels."""
+    """Draw the changes for the sample with this number, of an image of (height, width) pixels."""
     height, width = shape
     values, scale, casts = np.split(generator_for(seed, 1, number).random(9 + _CASTS), [8, 9])
     shrunk = 1.0 - float(scale[0]) * (1.0 - augmentation.shrink)
@@ -102,7 +102,7 @@ def draw(augmentation: Augmentation, shape: tuple[int, int], seed: int, number: 
 
 
 def cut(image: Tensor, drawn: Draw, crop: int, mask: bool = False) -> Tensor:
-    """(H, W, C) pixels as drawn: (crop, crop, C); a view where nothing is flipped or resized."""
+    """Cut (H, W, C) pixels as drawn: (crop, crop, C); a view where nothing is flipped or resized."""
     side = drawn.side or crop
     window = image[drawn.y : drawn.y + side, drawn.x : drawn.x + side]
     if side != crop:
@@ -114,7 +114,7 @@ def cut(image: Tensor, drawn: Draw, crop: int, mask: bool = False) -> Tensor:
 
 
 def _resized(window: Tensor, crop: int, mask: bool) -> Tensor:
-    """(H, W, C) -> (crop, crop, C) of the same dtype, bicubic; a mask is 1 where all that goes into a pixel is."""
+    """Resize (H, W, C) to (crop, crop, C) of the same dtype, bicubic; a mask stays 1 where all pixels below are."""
     planes = window.movedim(-1, 0)[None].float()
     resized = functional.interpolate(planes, (crop, crop), mode="bicubic", antialias=True)[0].movedim(0, -1)
     if mask:
@@ -126,7 +126,7 @@ def _resized(window: Tensor, crop: int, mask: bool) -> Tensor:
 
 
 def gather(images: Tensor, index: Sequence[int], drawn: list[Draw], crop: int, mask: bool = False) -> Tensor:
-    """The same as `cut` for many images at once, where the images live (for accelerators).
+    """Do the same as `cut` for many images at once, on their device.
 
     Args:
         images: (M, H, W, C), any dtype.
@@ -160,7 +160,7 @@ def gather(images: Tensor, index: Sequence[int], drawn: list[Draw], crop: int, m
 
 
 def jitter_colours(unit: Tensor, drawn: list[Draw]) -> Tensor:
-    """Brightness, contrast, saturation and cast of float (N, C, H, W) in [-1, 1], clipped to the same range.
+    """Change brightness, contrast, saturation and cast of float (N, C, H, W) in [-1, 1], clipped to the same range.
 
     The first three are linear in the colours once the mean is known, so they are one small matrix per image:
     with light x = unit + 1, b x is brighter, c b x + (1 - c) mean(b x) has less contrast, and s y + (1 - s) grey(y)

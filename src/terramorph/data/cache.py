@@ -1,4 +1,4 @@
-"""The cache: every pair decoded and resized once, into files of plain bytes that are memory-mapped."""
+"""Cache of decoded pairs: each decoded and resized once, into memory-mapped files of plain bytes."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Side:
     suspects: tuple[float, ...] = ()
 
     def like(self, other: Side) -> list[np.ndarray]:
-        """The images with bands in the order of another side, and values in its units."""
+        """Return the images with bands in the order of another side, and values in its units."""
         order = band_order(self.bands, other.bands) or list(range(len(self.bands)))
         images = [image[..., order] for image in self.images]
         if self.units and other.units:
@@ -68,7 +68,7 @@ class Side:
         return images
 
     def scaling(self, wanted: tuple[float, float] | None = None, *, robust: bool = False) -> Scaling:
-        """Stored values <-> [-1, 1]: the whole dtype for uint8, else the wanted or the measured range."""
+        """Return the scaling to [-1, 1]: the whole dtype for uint8, else the wanted or the measured range."""
         if wanted is not None:
             return Scaling(self.dtype, *wanted)
         if self.dtype == "uint8":
@@ -113,7 +113,7 @@ def decode(
     skip_bad: bool = False,
     progress: Progress | None = None,
 ) -> DecodedPairs:
-    """Decodes every pair once and keeps the result in the cache.
+    """Decode every pair once and keep the result in the cache.
 
     The cache entry is named by the content of the files and the arguments, and appears whole: two processes that
     build it at once do the work twice and agree. A damaged entry is built again.
@@ -150,7 +150,7 @@ def decode(
 
 
 def _make(entry: Path, builder: Builder, progress: Progress | None) -> None:
-    """Builds an entry, and puts it in the place of a missing or damaged one."""
+    """Build an entry in the place of a missing or damaged one."""
     cache = entry.parent
     try:
         cache.mkdir(parents=True, exist_ok=True)
@@ -170,7 +170,7 @@ def _make(entry: Path, builder: Builder, progress: Progress | None) -> None:
 
 
 def _publish(building: Path, entry: Path) -> None:
-    """Gives a finished entry its name, unless another process was first with a whole one: its bytes are ours."""
+    """Rename a finished entry to its name, unless another process was first with a whole one of the same bytes."""
     for last in (False, False, True):
         try:
             building.rename(entry)
@@ -194,7 +194,7 @@ def _publish(building: Path, entry: Path) -> None:
 
 
 def _sweep(cache: Path) -> None:
-    """Removes what processes that were killed left half built."""
+    """Remove what killed processes left half built."""
     for folder in cache.glob(f"{_BUILDING}*"):
         try:
             last = max(file.stat().st_mtime for file in (folder, *folder.iterdir()))
@@ -205,7 +205,7 @@ def _sweep(cache: Path) -> None:
 
 
 def _open(entry: Path, fingerprint: str, skipped_before: tuple[str, ...]) -> DecodedPairs:
-    """Maps an entry's files.
+    """Map an entry's files.
 
     Raises:
         _DamagedError: it is missing, a file has not the size that the index says, or the index is not what was written.

@@ -1,4 +1,4 @@
-"""Decoded pairs -> batches: cut, augmented and scaled at memory speed."""
+"""Batches of decoded pairs: cut, augmented and scaled at memory speed."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class TrainingBatches:
         self.resident = self._move() if self.device.type != "cpu" else None
 
     def batch(self, first: int, count: int) -> Batch:
-        """Samples first to first + count - 1 of the run, as a batch on the device (channels_last)."""
+        """Return samples first to first + count - 1 of the run as a batch on the device (channels_last)."""
         numbers = range(first, first + count)
         index = [self._pair(number) for number in numbers]
         drawn = [
@@ -115,7 +115,7 @@ class TrainingBatches:
 
 
 def _memory(like: Tensor) -> Tensor | None:
-    """float32 memory of a tensor's shape, on huge pages.
+    """Allocate float32 memory of a tensor's shape on huge pages.
 
     numpy asks the system for huge pages and torch does not; with small ones, more time goes into mapping fresh
     memory than into filling it.

@@ -31,7 +31,7 @@ Kind = tuple[tuple[int, str], ...]
 
 
 def digest_of(index: str) -> str:
-    """What the last line of an index says of the lines before, so that a damaged one is known."""
+    """Digest the lines of an index; its last line, so that damage is found."""
     return hashlib.blake2b(index.encode(), digest_size=12).hexdigest()
 
 
@@ -46,7 +46,7 @@ class _Decoded:
 
 
 class _Statistics:
-    """The range of one side's valid values, and its percentiles from a sample of them; its bands and their units."""
+    """Range and percentiles of one side's valid values, the latter from a sample; bands and their units."""
 
     def __init__(self) -> None:
         self.names: tuple[str, ...] = ()
@@ -55,7 +55,7 @@ class _Statistics:
         self.sample: list[np.ndarray] = []
 
     def fit(self, side: Raster) -> Raster:
-        """A side with its bands in the order of the first pair's, and its values in that one's units."""
+        """Reorder a side's bands to those of the first pair, and convert its values to that pair's units."""
         if not self.names:
             self.names, self.units = side.bands, side.units
             return side
@@ -70,13 +70,13 @@ class _Statistics:
         return fitted
 
     def add(self, valid: np.ndarray) -> None:
-        """Valid pixels (N, C) of one pair."""
+        """Add the valid pixels (N, C) of one pair."""
         if valid.size:
             self.low, self.high = min(self.low, float(valid.min())), max(self.high, float(valid.max()))
             self.sample.append(valid[:: max(1, len(valid) // 256)].astype(np.float32).ravel())
 
     def document(self) -> dict[str, Any]:
-        """For the index; a side without a valid pixel gets the range 0..1."""
+        """Return the entry of the index; a side without a valid pixel gets the range 0..1."""
         units = (self.units.scales, self.units.offsets) if self.units else None
         about: dict[str, Any] = {"bands": self.names, "units": units}
         if not self.sample:
@@ -98,7 +98,7 @@ class Builder:
         self.lock = Lock()
 
     def build(self, folder: Path, progress: Progress | None) -> None:
-        """Writes a.bin, b.bin, mask.bin and index.json.
+        """Write a.bin, b.bin, mask.bin and index.json.
 
         Args:
             folder: that of the entry, empty.
@@ -161,13 +161,13 @@ class Builder:
             to_disk(folder / name)
 
     def _usual_kind(self) -> Kind | None:
-        """The kind of most pairs, by their headers: the one that is kept when others are left out."""
+        """Return the kind of most pairs, by their headers: it is kept where others are left out."""
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
             kinds = Counter(kind for kind in pool.map(_probed, self.pairs.files) if kind is not None)
         return kinds.most_common(1)[0][0] if kinds else None
 
     def _ahead(self) -> Iterator[Future[_Decoded]]:
-        """Every pair's future in order, with a bounded number of them at work or waiting to be written."""
+        """Yield every pair's future in order, with a bounded number of them at work or waiting to be written."""
         workers = min(8, os.cpu_count() or 1)
         waiting: deque[Future[_Decoded]] = deque()
         with ThreadPoolExecutor(workers) as pool:
@@ -232,7 +232,7 @@ class Builder:
 
 
 def _probed(files: tuple[Path, ...]) -> Kind | None:
-    """The kind of a pair by the headers of its files; None where they cannot be used."""
+    """Return the kind of a pair by the headers of its files; None where they cannot be used."""
     try:
         probes = [probe_image(file) for file in files]
     except InputError:
@@ -246,7 +246,7 @@ def _describe(kind: Kind) -> str:
 
 
 def to_disk(path: Path) -> None:
-    """Waits until a file, or what a folder lists, is on the disk."""
+    """Wait until a file, or the listing of a folder, is on the disk."""
     descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)  # Windows syncs no file opened to be read
     try:
         os.fsync(descriptor)

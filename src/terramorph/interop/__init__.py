@@ -1,4 +1,4 @@
-"""Other people's checkpoints in, ONNX out."""
+"""Import of other people's checkpoints; export to ONNX."""
 
 from terramorph.interop.deepness import export_deepness
 from terramorph.interop.int8 import QualityLoss, export_int8, note_quality

@@ -1,4 +1,4 @@
-"""A map-making bundle as a file for Deepness, the QGIS plug-in that runs ONNX networks on a raster layer.
+"""Export for Deepness, the QGIS plug-in that runs ONNX networks on a raster layer.
 
 Deepness (https://github.com/PUTvision/qgis-plugin-deepness) reads its settings from the file: metadata properties, each
 a JSON document. It takes square tiles of one fixed size, divides their values by 255 and standardizes them; of a model
@@ -38,7 +38,7 @@ _SPREAD = 10.0
 def export_deepness(
     bundle: Bundle, path: str | Path, *, palette: Palette = CLASSIC, tile: int | None = None, overlap: int | None = None
 ) -> Path:
-    """Writes a bundle as an ONNX file that Deepness loads as it is; the file appears whole or not at all.
+    """Write a map-making bundle as an ONNX file for Deepness; the file appears whole or not at all.
 
     The input `source` is float32 (1, C, tile, tile) in [-1, 1], the output `classes` float32 (1, K, tile, tile): the
     probabilities of the palette's classes, which add up to 1. The most probable class of a pixel is that of
@@ -87,7 +87,7 @@ def export_deepness(
 
 
 def _check(header: Header) -> None:
-    """Refuses what Deepness has no use for.
+    """Refuse bundles that Deepness has no use for.
 
     Raises:
         ConfigError: if it is so.
@@ -104,7 +104,7 @@ def _check(header: Header) -> None:
 
 
 def _tiles(header: Header, tile: int | None, overlap: int | None) -> tuple[int, int]:
-    """Side of the tiles in pixels, and their overlap in per cent.
+    """Return the side of the tiles in pixels, and their overlap in per cent.
 
     Raises:
         ConfigError: if they do not fit the network.
@@ -122,7 +122,7 @@ def _tiles(header: Header, tile: int | None, overlap: int | None) -> tuple[int, 
 
 
 def _fix_size(model: Any, tile: int) -> None:
-    """Writes one batch size, height and width into the graph's input and output."""
+    """Fix batch size, height and width in the graph's input and output."""
     for value in (model.graph.input[0], model.graph.output[0]):
         dimensions = value.type.tensor_type.shape.dim
         for axis, size in ((0, 1), (2, tile), (3, tile)):
@@ -131,7 +131,7 @@ def _fix_size(model: Any, tile: int) -> None:
 
 
 def _append_palette(model: Any, palette: Palette) -> None:
-    """Appends the palette: pixels in [-1, 1] become class probabilities."""
+    """Append the palette: pixels in [-1, 1] become class probabilities."""
     from onnx import helper, numpy_helper
 
     graph, (output,) = model.graph, model.graph.output
@@ -170,7 +170,7 @@ def _append_palette(model: Any, palette: Palette) -> None:
 
 
 def _colours_of_classes(palette: Palette) -> list[NDArray[np.float32]]:
-    """float32 (K, 3) each, a colour of every class: as many as the class with the most colours has.
+    """Return a colour of every class, float32 (K, 3) each, as often as the class with the most colours needs.
 
     A class with fewer colours repeats its first; one without is as far away as nothing else is.
     """

@@ -1,4 +1,4 @@
-"""A bundle's network as ONNX in 8 bits: quantised after training, on calibration pairs.
+"""Export to ONNX in 8 bits: quantised after training, on calibration pairs.
 
 Weights are int8, one scale an output channel; what flows between the layers is uint8, one scale a tensor, measured on
 training images (Jacob et al. 2018, arXiv:1712.05877, equation 1: real = scale * (stored - zero point)). The range of a
@@ -37,7 +37,7 @@ MAX_PSNR_LOSS = 0.2
 
 @dataclass(frozen=True)
 class QualityLoss:
-    """What 8 bits cost, on pairs that neither was made from.
+    """Quality lost in 8 bits, on pairs outside training and calibration.
 
     Attributes:
         split, pairs: what was scored.
@@ -76,7 +76,7 @@ def export_int8(
     skip_bad: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Writes a bundle's network in 8 bits, for raster mode; the file appears whole or not at all.
+    """Write a bundle's network in 8 bits, for raster mode; the file appears whole or not at all.
 
     Inputs, outputs and metadata are those of `export_onnx`, and the property `quality` is `unmeasured` until
     `note_quality` says more. ONNX Runtime and OpenVINO run it.
@@ -132,7 +132,7 @@ def export_int8(
 
 
 def note_quality(path: str | Path, loss: QualityLoss) -> None:
-    """Writes into an 8-bit file what it cost, and whether it is kept or refused.
+    """Write into an 8-bit file what it cost, and whether it is kept or refused.
 
     Raises:
         StorageError: if the file cannot be written.
@@ -148,7 +148,7 @@ def note_quality(path: str | Path, loss: QualityLoss) -> None:
 
 
 def _kept_in_float(model: Any) -> list[str]:
-    """Names of the nodes before the first convolution and from the last layer on.
+    """Return the names of the nodes before the first convolution and from the last layer on.
 
     The last layer is all convolutions that the last activation feeds: four where it is a doubled one.
     """
@@ -193,11 +193,11 @@ class _Sources:
         return self._count
 
     def set_range(self, start_index: int, end_index: int) -> None:
-        """Which images come next."""
+        """Set which images come next."""
         self._numbers = iter(range(start_index, min(end_index, self._count)))
 
     def get_next(self) -> dict[str, NDArray[np.float32]] | None:
-        """float32 (1, C, H, W) in [-1, 1] by the input's name, or None at the end."""
+        """Return float32 (1, C, H, W) in [-1, 1] by the input's name; None at the end."""
         number = next(self._numbers, None)
         if number is None:
             return None
@@ -209,7 +209,7 @@ class _Sources:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what ONNX Runtime's quantisation prints and the advice that it logs to the root logger."""
+    """Silence what ONNX Runtime's quantisation prints, and the advice that it logs to the root logger."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,4 +1,4 @@
-"""A bundle's network as ONNX, for any batch, height and width, by torch's exporter.
+"""Export to ONNX, for any batch, height and width, by torch's exporter.
 
 The exporter is the one that traces (`dynamo=False`): the one on torch.export fixes sizes where a network extends its
 input to a multiple of its stride, and needs another package. What it writes is compared with the network at other sizes
@@ -34,7 +34,7 @@ _TOLERANCE = 1e-2
 
 
 def export_onnx(bundle: Bundle, path: str | Path, *, mode: Mode | None = None) -> Path:
-    """Writes a bundle's network as ONNX; the file appears whole or not at all.
+    """Write a bundle's network as ONNX; the file appears whole or not at all.
 
     The input `source` is float32 (N, C, H, W) and the output `target` float32 (N, D, H, W), both in [-1, 1],
     for any N, H and W from 1. The metadata property `terramorph` holds the bundle's header as JSON, with the
@@ -57,7 +57,7 @@ def export_onnx(bundle: Bundle, path: str | Path, *, mode: Mode | None = None) -
 
 
 def build_model(bundle: Bundle, mode: Mode, *, noise: bool = False) -> Any:
-    """The ModelProto of `export_onnx`.
+    """Return the ModelProto of `export_onnx`.
 
     Args:
         bundle, mode: as there.
@@ -93,12 +93,12 @@ def build_model(bundle: Bundle, mode: Mode, *, noise: bool = False) -> Any:
 
 
 def noise_bands(bundle: Bundle) -> int:
-    """Bands of the noise image that a bundle's generator takes; 0: it takes none."""
+    """Return the bands of the noise image that a bundle's generator takes; 0 for none."""
     return int(getattr(bundle.network, "noise", 0))
 
 
 def write_model(model: Any, path: str | Path) -> Path:
-    """Checks a ModelProto and writes it; the file appears whole or not at all.
+    """Check a ModelProto and write it; the file appears whole or not at all.
 
     Raises:
         StorageError: if the file cannot be written.
@@ -112,7 +112,7 @@ def write_model(model: Any, path: str | Path) -> Path:
 
 
 def _images(bundle: Bundle, number: int, noise: int) -> dict[str, Tensor]:
-    """Inputs by name, float32 (number, C, H, W): of another size for each number, none of them a multiple of the
+    """Return inputs by name, float32 (number, C, H, W), their size another for each number and no multiple of the
     stride."""
     generator = torch.Generator().manual_seed(number)
     side = max(bundle.header.stride, 16)
@@ -125,7 +125,7 @@ def _images(bundle: Bundle, number: int, noise: int) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def _traced(network: nn.Module, inputs: dict[str, Tensor]) -> bytes:
-    """The file's bytes."""
+    """Return the bytes of the traced network's file."""
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that it traces, and is old
@@ -143,7 +143,7 @@ def _traced(network: nn.Module, inputs: dict[str, Tensor]) -> bytes:
 
 
 def _require_equal(model: Any, network: nn.Module, inputs: dict[str, Tensor], what: str) -> None:
-    """Compares the graph with the network on images of another size than the traced one, where a runtime is here.
+    """Compare the graph with the network on images of another size than the traced one, if onnxruntime is installed.
 
     Raises:
         ConfigError: if they differ.

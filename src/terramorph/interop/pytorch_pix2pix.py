@@ -40,7 +40,7 @@ def import_checkpoint(
     dropout: float | None = None,
     note: str | None = None,
 ) -> Bundle:
-    """Makes a bundle of a generator checkpoint, such as `latest_net_G.pth`.
+    """Make a bundle of a generator checkpoint, such as `latest_net_G.pth`.
 
     Width, depth or blocks, bands and norm come from the names and shapes. Both sides are taken as uint8
     0..255, as the public loader does.
@@ -96,7 +96,7 @@ def import_checkpoint(
 
 
 def _read(path: Path) -> State:
-    """The state dict of a file, without the prefixes that DataParallel and torch.compile add.
+    """Read the state dict of a file, without the prefixes of DataParallel and torch.compile.
 
     Raises:
         CheckpointError: if it cannot be read, or holds anything but tensors by name.
@@ -146,7 +146,7 @@ def _kind_of(state: State, path: Path) -> Kind:
 
 
 def _unet(state: State, path: Path) -> tuple[str, dict[str, Any], State]:
-    """Name, settings and renamed tensors of a U-Net."""
+    """Return name, settings and renamed tensors of a U-Net."""
     prefixes = ["model.model."]
     while f"{prefixes[-1]}{'1' if len(prefixes) == 1 else '3'}.model.1.weight" in state:
         prefixes.append(f"{prefixes[-1]}{'1' if len(prefixes) == 1 else '3'}.model.")
@@ -181,7 +181,7 @@ def _unet(state: State, path: Path) -> tuple[str, dict[str, Any], State]:
 
 
 def _resnet(state: State, path: Path) -> tuple[str, dict[str, Any], State]:
-    """Name, settings and renamed tensors of a ResNet."""
+    """Return name, settings and renamed tensors of a ResNet."""
     block = re.compile(r"model\.(\d+)\.conv_block\.(\d+)\.")
     found = [(int(m[1]), int(m[2])) for m in map(block.match, state) if m]
     blocks = sorted({number for number, _ in found})
@@ -219,7 +219,7 @@ def _resnet(state: State, path: Path) -> tuple[str, dict[str, Any], State]:
 
 
 def _renamed(state: State, places: Mapping[str, str], norm: str, path: Path) -> State:
-    """The tensors under our names.
+    """Rename the tensors to our names.
 
     Raises:
         CheckpointError: if one has no place.
@@ -238,7 +238,7 @@ def _renamed(state: State, places: Mapping[str, str], norm: str, path: Path) -> 
 
 
 def _filled(name: str, network: nn.Module, state: State, path: Path) -> nn.Module:
-    """The network with the tensors in it.
+    """Load the tensors into the network.
 
     Raises:
         CheckpointError: if one is missing, left over, of another shape, or not finite.

@@ -1,4 +1,4 @@
-"""A bundle's network as ONNX for browsers: weights are stored small and widened once, when the file is loaded.
+"""Export to ONNX for browsers: weights are stored small and widened once, when the file is loaded.
 
 Arithmetic stays float32: a weight is followed by a `Cast`, and by a `Mul` with the scale of each output channel where
 it is stored in 8 bits (symmetric, as Jacob et al. 2018, arXiv:1712.05877, section 2.1 with zero point 0). Runtimes fold
@@ -32,7 +32,7 @@ most quality and hardly any bytes (docs/results.md)."""
 
 @dataclass(frozen=True)
 class StorageLoss:
-    """What small weights cost, on pairs of source and truth.
+    """Quality lost by small weights, on pairs of source and truth.
 
     Attributes:
         metric: key of `terramorph.metrics.METRICS`: `lpips`, `miou` or `ssim`.
@@ -49,13 +49,13 @@ class StorageLoss:
 
     @property
     def value(self) -> float:
-        """By how much it is worse; negative where it is better."""
+        """The loss; negative where the file is better."""
         change = self.before - self.after
         return change if METRICS[self.metric].higher_is_better else -change
 
     @property
     def refused(self) -> bool:
-        """Whether that is more than `MAX_LOSS`."""
+        """Whether the loss is more than `MAX_LOSS`."""
         return not self.value <= MAX_LOSS
 
     def __str__(self) -> str:
@@ -64,7 +64,7 @@ class StorageLoss:
 
 
 def export_web(bundle: Bundle, path: str | Path, *, store: Store = "fp16") -> Path:
-    """Writes a bundle's network for browsers, in raster mode; the file appears whole or not at all.
+    """Write a bundle's network for browsers, in raster mode; the file appears whole or not at all.
 
     Inputs and outputs are those of `export_onnx`, and `noise`, float32 (N, bands, H, W), normal, where the generator
     has a noise image. The metadata says `store`, `noise_bands`, `overlap` and `quality`: `unmeasured` until
@@ -94,7 +94,7 @@ def export_web(bundle: Bundle, path: str | Path, *, store: Store = "fp16") -> Pa
 
 
 def note_storage_loss(path: str | Path, loss: StorageLoss) -> None:
-    """Writes into a file for browsers what its weights cost, and whether it is kept or refused.
+    """Write into a file for browsers what its weights cost, and whether it is kept or refused.
 
     Raises:
         StorageError: if the file cannot be written.
@@ -113,7 +113,7 @@ def note_storage_loss(path: str | Path, loss: StorageLoss) -> None:
 
 
 def store_small(model: Any, store: Literal["fp16", "int8"]) -> None:
-    """Stores a ModelProto's float32 weights small, and puts what widens them before the nodes that use them.
+    """Store a ModelProto's float32 weights small, with nodes that widen them before use.
 
     Raises:
         ConfigError: if a weight does not fit into fp16.
@@ -148,12 +148,12 @@ def store_small(model: Any, store: Literal["fp16", "int8"]) -> None:
 
 
 def _output_axes(model: Any) -> dict[str, int]:
-    """The axis of a weight's output channels, where it is not the first."""
+    """Return the axis of the output channels of weights where it is not the first."""
     return {node.input[1]: 1 for node in model.graph.node if node.op_type == "ConvTranspose"}
 
 
 def _in_8_bits(values: NDArray[np.float32], axis: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Weights as int8 and the scale of each channel of an axis, shaped to be multiplied with them."""
+    """Return weights as int8, and the scale of each channel of an axis, shaped to be multiplied with them."""
     others = tuple(number for number in range(values.ndim) if number != axis)
     largest = np.abs(values).max(axis=others, keepdims=True)
     scale = np.where(largest > 0.0, largest / 127.0, 1.0).astype(np.float32)
@@ -161,7 +161,7 @@ def _in_8_bits(values: NDArray[np.float32], axis: int) -> tuple[NDArray[np.int8]
 
 
 def _note(model: Any, **properties: str) -> None:
-    """Adds to a ModelProto's metadata."""
+    """Add to a ModelProto's metadata."""
     import onnx
 
     there = {entry.key: entry.value for entry in model.metadata_props}

@@ -30,7 +30,7 @@ UNDECIDED: dict[AdversarialLoss, float] = {"bce": 0.0, "lsgan": 0.5, "hinge": 0.
 
 
 def discriminator_loss(kind: AdversarialLoss, real: Logits, fake: Logits, mask: Tensor | None = None) -> Tensor:
-    """Sum of the loss on real and on made pairs, over all scales.
+    """Sum the loss on real and on fake pairs, over all scales.
 
     Args:
         kind: which loss; see the module's text.
@@ -47,7 +47,7 @@ def discriminator_loss(kind: AdversarialLoss, real: Logits, fake: Logits, mask: 
 
 
 def generator_loss(kind: AdversarialLoss, fake: Logits, mask: Tensor | None = None) -> Tensor:
-    """How far the discriminator is from taking the made pairs for real, over all scales.
+    """Sum the loss of fake pairs that the discriminator tells from real ones, over all scales.
 
     Args:
         kind: which loss; see the module's text.
@@ -61,7 +61,7 @@ def generator_loss(kind: AdversarialLoss, fake: Logits, mask: Tensor | None = No
 
 
 def share_accepted(kind: AdversarialLoss, logits: Logits) -> Tensor:
-    """Share of the patches that are taken for real, the mean over scales; without a gradient.
+    """Return the share of patches taken for real, the mean over scales; without a gradient.
 
     Args:
         kind: says from which logit on that is so, `UNDECIDED`.
@@ -76,7 +76,7 @@ def share_accepted(kind: AdversarialLoss, logits: Logits) -> Tensor:
 
 
 def by_scale(logits: Logits) -> Sequence[Tensor]:
-    """The maps of logits, float (N, 1, h, w) each, as a sequence: of one if there is one scale."""
+    """Return the maps of logits, float (N, 1, h, w) each, as a sequence, also for one scale."""
     return (logits,) if isinstance(logits, Tensor) else logits
 
 

@@ -22,7 +22,7 @@ _SHIFT, _HOLE = 1 / 8, 1 / 2
 
 @dataclass(frozen=True)
 class PairChange:
-    """One change a pair, the same wherever it is applied. What is None is left as it is.
+    """One change per pair, the same wherever it is applied. A field that is None changes nothing.
 
     Attributes:
         colour: brightness added (of a range of 2), and factors of saturation and contrast: float32 (N, 1, 1, 1) each.
@@ -35,7 +35,7 @@ class PairChange:
     visible: Tensor | None = None
 
     def __call__(self, image: Tensor, mask: Tensor | None = None) -> Tensor:
-        """float (N, C, H, W) -> the same shape, changed; 0 where the mask (N, 1, H, W) of the input is."""
+        """Change float (N, C, H, W), same shape; 0 where the mask (N, 1, H, W) of the input is 0."""
         if self.colour is not None:
             brightness, saturation, contrast = self.colour
             image = image + brightness
@@ -48,12 +48,13 @@ class PairChange:
         return image if self.visible is None else image * self.visible
 
     def moved_mask(self, mask: Tensor | None) -> Tensor | None:
-        """The mask (N, 1, H, W) of a changed pair. A hole stays in it: a discriminator may judge what it cannot see."""
+        """Return the mask (N, 1, H, W) of a changed pair. A hole stays in it: a discriminator may score what it cannot
+        see."""
         return mask if mask is None or self.shift is None else _moved(mask, *self.shift)
 
 
 def draw_change(kinds: Collection[str], like: Tensor, generator: torch.Generator) -> PairChange:
-    """Draws a change of some of `DIFFAUGMENTS` for each of N pairs.
+    """Draw a change of the given `DIFFAUGMENTS` for each of N pairs.
 
     Args:
         kinds: which.
@@ -84,14 +85,14 @@ def draw_change(kinds: Collection[str], like: Tensor, generator: torch.Generator
 
 
 def _within(centre: Tensor, length: int, side: int) -> Tensor:
-    """Whether each of `side` places is within a stretch of some length around its centre: bool (N, side)."""
+    """Return whether each of `side` positions is within a stretch of some length around its centre: bool (N, side)."""
     places = torch.arange(side, device=centre.device)
     start = (centre - length // 2)[:, None]
     return (places >= start) & (places < start + length)
 
 
 def _moved(image: Tensor, down: Tensor, right: Tensor) -> Tensor:
-    """(N, C, H, W) with each image moved by its own number of pixels; 0 comes in."""
+    """Move each image of (N, C, H, W) by its own number of pixels; 0 comes in."""
     count, _, height, width = image.shape
     row = torch.arange(height, device=image.device) - down[:, None]
     column = torch.arange(width, device=image.device) - right[:, None]

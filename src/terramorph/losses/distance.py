@@ -1,4 +1,4 @@
-"""How far two pictures are apart to a frozen network."""
+"""Feature distance of two images, in a frozen network."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _STAGE = 0.2
 
 
 def feature_distance(output: Sequence[Tensor], target: Sequence[Tensor], mask: Tensor | None = None) -> Tensor:
-    """Absolute difference of features whose vectors at each place are scaled to length 1, a float32 scalar.
+    """Return the absolute difference of features, scaled to length 1 at each place; a float32 scalar.
 
     Summed over channels and strides (times 0.2), the mean over places. The idea of Johnson et al. 2016
     (arXiv:1603.08155), with the unit vectors of Zhang et al. 2018 (arXiv:1801.03924), equation 1.

@@ -15,7 +15,7 @@ from terramorph.losses.reconstruction import masked_mean, pooled_mask
 def feature_matching_loss(
     real: Sequence[Sequence[Tensor]], made: Sequence[Sequence[Tensor]], mask: Tensor | None = None
 ) -> Tensor:
-    """Mean absolute difference of features, added up over layers and scales; a float32 scalar.
+    """Return the mean absolute difference of features, summed over layers and scales; a float32 scalar.
 
     Wang et al. 2018 (pix2pixHD, arXiv:1711.11585), equation 4, which equation 5 weighs by 10; over the layers before
     the logits, as in their code.

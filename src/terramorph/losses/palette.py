@@ -1,4 +1,4 @@
-"""A map as classes: its target's pixels are of the nearest colour of a palette."""
+"""Losses of a map's classes: the class of a target pixel is the nearest colour of a palette."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _HEAVIEST = 12.0
 
 
 def palette_shares(images: Iterable[Tensor], palette: Tensor) -> Tensor:
-    """Which part of the pixels is nearest to each colour: float32 (K,), its sum is 1.
+    """Return the share of pixels nearest to each colour: float32 (K,), its sum is 1.
 
     Args:
         images: float (N, C, H, W) in [-1, 1] each, one or more.
@@ -27,7 +27,7 @@ def palette_shares(images: Iterable[Tensor], palette: Tensor) -> Tensor:
 
 
 def palette_weights(shares: Tensor) -> Tensor:
-    """Weights of classes by their shares (K,): share^-0.5, at most 12, scaled so that the mean over pixels is 1."""
+    """Return class weights for shares (K,): share^-0.5, at most 12, scaled so that the mean over pixels is 1."""
     weights = (shares + 1e-4).rsqrt().clamp_max(_HEAVIEST)
     return weights / (weights * shares).sum()
 
@@ -35,7 +35,7 @@ def palette_weights(shares: Tensor) -> Tensor:
 def palette_cross_entropy(
     scores: Tensor, target: Tensor, palette: Tensor, weights: Tensor, mask: Tensor | None = None
 ) -> Tensor:
-    """Cross-entropy of class scores with the target's classes, weighed, the mean over pixels near a colour; float32.
+    """Return the weighted cross-entropy of class scores, the mean over pixels near a colour; a float32 scalar.
 
     Args:
         scores: float (N, K, H, W), before the softmax.
@@ -53,7 +53,7 @@ def palette_cross_entropy(
 
 
 def _nearest(image: Tensor, palette: Tensor) -> tuple[Tensor, Tensor]:
-    """Distance to the nearest colour, float32 (N, H, W), and its number."""
+    """Return the distance to the nearest colour, float32 (N, H, W), and its number."""
     pixels = image.float().movedim(1, -1)
     exact = "donot_use_mm_for_euclid_dist"
     distance = torch.cdist(pixels.flatten(1, 2), palette.expand(len(image), -1, -1), compute_mode=exact)

@@ -14,7 +14,7 @@ from terramorph.losses.reconstruction import pooled_mask
 
 
 def r1_penalty(discriminator: Callable[[Tensor], Logits], real: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Half the squared length of the gradient of D at real pairs, the mean over them; a float32 scalar.
+    """Return half the squared length of the gradient of D at real pairs, the mean over them; a float32 scalar.
 
     Mescheder et al. 2018 (arXiv:1801.04406), equation 9, to be multiplied by its gamma. D is one number a pair: the
     mean of its logits, as in the losses, added up over scales. All of it is float32, inside of autocast too, for a
@@ -35,7 +35,7 @@ def r1_penalty(discriminator: Callable[[Tensor], Logits], real: Tensor, mask: Te
 
 
 def _mean_of_each(logits: Tensor, weight: Tensor | None) -> Tensor:
-    """Mean logit of each image, (N,), 0 for one without a real pixel."""
+    """Return the mean logit of each image, (N,); 0 for an image without a real pixel."""
     if weight is None:
         return logits.mean(dim=(1, 2, 3))
     return (logits * weight).sum(dim=(1, 2, 3)) / weight.sum(dim=(1, 2, 3)).clamp_min(1e-6)

@@ -1,4 +1,4 @@
-"""How far a translation is from the truth, pixel by pixel."""
+"""Pixel losses of an output against the truth."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from torch.nn import functional
 
 
 def masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:
-    """Mean of (N, C, H, W) over the pixels where mask (N, 1, H, W) is 1; 0 if there are none. A scalar."""
+    """Return the mean of (N, C, H, W) over the pixels where mask (N, 1, H, W) is 1; 0 if there are none. A scalar."""
     if mask is None:
         return values.mean()
     return (values * mask).sum() / (mask.sum() * values.shape[1]).clamp_min(1.0)
 
 
 def pooled_mask(mask: Tensor | None, maps: Tensor) -> Tensor | None:
-    """The share of real pixels under each place of maps (N, C, h, w) of the image: (N, 1, h, w)."""
+    """Return the share of real pixels under each place of maps (N, C, h, w): (N, 1, h, w)."""
     return None if mask is None else functional.adaptive_avg_pool2d(mask, (maps.shape[-2], maps.shape[-1]))
 
 
 def l1_loss(translated: Tensor, truth: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Mean absolute error in float32, a scalar; Isola et al. 2017 (arXiv:1611.07004), equation 3.
+    """Return the mean absolute error in float32, a scalar; Isola et al. 2017 (arXiv:1611.07004), equation 3.
 
     Args:
         translated, truth: float (N, C, H, W) in [-1, 1].
@@ -30,5 +30,5 @@ def l1_loss(translated: Tensor, truth: Tensor, mask: Tensor | None = None) -> Te
 
 
 def l2_loss(translated: Tensor, truth: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Mean squared error in float32, a scalar, of the arguments of `l1_loss`; blurs more than it does."""
+    """Return the mean squared error in float32, a scalar, with the arguments of `l1_loss`; it blurs more."""
     return masked_mean((translated.float() - truth.float()).square(), mask)
