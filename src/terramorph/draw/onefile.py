@@ -22,7 +22,7 @@ _POLICY = (
 
 
 def write_one_file(models: list[WebModel], out: str | Path, *, style: Style | None = None) -> Path:
-    """Writes the page as one HTML file.
+    """Write the page as one HTML file.
 
     Scripts stand in it as they are; networks and runtime compressed and as base64, a third more than their bytes.
 
@@ -64,7 +64,7 @@ def write_one_file(models: list[WebModel], out: str | Path, *, style: Style | No
 
 
 def _ordered(texts: dict[str, str]) -> list[str]:
-    """Names of modules, each after those that it imports."""
+    """Return names of modules, each after those that it imports."""
     order: list[str] = []
 
     def visit(name: str, above: tuple[str, ...] = ()) -> None:
@@ -85,5 +85,5 @@ def _block(name: str, kind: str, text: str) -> str:
 
 
 def _escaped(value: object) -> str:
-    """JSON that ends no script element."""
+    """Return JSON that ends no script element."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")

@@ -78,7 +78,7 @@ _ONE_FILE = "inside.js"
 
 @dataclass(frozen=True)
 class WebModel:
-    """A network for browsers, and what people are told of it.
+    """A network for browsers, and texts about it.
 
     Attributes:
         network: a file of `terramorph.interop.export_web`.
@@ -102,7 +102,7 @@ class WebModel:
 
     @classmethod
     def of(cls, bundle: Bundle, network: Path, name: str) -> WebModel:
-        """What the registry says of a published model, and the bundle of any other."""
+        """Describe a published model by the registry, any other by its bundle."""
         path = bundle.path
         entry = next((one for one in registry().values() if path is not None and verify(path, one)), None)
         if entry is not None:
@@ -111,7 +111,7 @@ class WebModel:
 
     @classmethod
     def of_file(cls, network: Path) -> WebModel:
-        """A file of `terramorph.interop.export_web`, called by its name.
+        """Describe a file of `terramorph.interop.export_web`, named by its file name.
 
         Raises:
             ConfigError: if it is none, or its quality was refused.
@@ -122,7 +122,7 @@ class WebModel:
         return cls(network, network.stem, _trained_on(header), "", header.note)
 
     def described(self, content: bytes) -> dict[str, Any]:
-        """Its entry in `draw.json`; `url` is that of a file beside it, whose name holds its digest.
+        """Return its entry in `draw.json`; `url` is that of a file beside it, whose name holds its digest.
 
         Args:
             content: of that file.
@@ -156,12 +156,12 @@ class WebModel:
 
 
 def direction(header: Header) -> str:
-    """What a model makes of what: of pairs A|B, A is the photograph and B the map."""
+    """Return the direction of a model; in pairs A|B, A is the photograph and B the map."""
     return "map2sat" if header.direction == "BtoA" else "sat2map"
 
 
 def check_network(header: Header, name: str) -> None:
-    """Refuses models of other bands than red, green and blue.
+    """Refuse models of other bands than red, green and blue.
 
     Raises:
         ConfigError: if it is one.
@@ -175,7 +175,7 @@ def check_network(header: Header, name: str) -> None:
 
 
 def check_models(models: list[WebModel]) -> None:
-    """Refuses what makes no page.
+    """Refuse models that make no page.
 
     Raises:
         ConfigError: if no model makes photographs of maps, or two have one direction.
@@ -191,7 +191,7 @@ def check_models(models: list[WebModel]) -> None:
 
 
 def write_site(models: list[WebModel], out: str | Path, *, style: Style | None = None) -> Path:
-    """Writes the page as a folder for any web server: `index.html` and what it loads; `draw.json` last.
+    """Write the page as a folder for any web server: `index.html` and what it loads; `draw.json` last.
 
     Args:
         models: one that makes photographs of maps, and perhaps one of the other direction.
@@ -220,7 +220,7 @@ def write_site(models: list[WebModel], out: str | Path, *, style: Style | None =
 
 
 def check_folder(out: Path) -> Path:
-    """A folder that a page may be written to; it may not be there yet.
+    """Return a folder that a page may be written to; it may not exist yet.
 
     Raises:
         InputError: if it holds something other than an earlier page.
@@ -237,7 +237,7 @@ def site_files(
     server: dict[str, str] | None = None,
     embedded: bool = False,
 ) -> tuple[dict[str, bytes], dict[str, Any]]:
-    """The page's files by name, without `draw.json`, and what that holds.
+    """Return the page's files by name, without `draw.json`, and the content of that.
 
     Args:
         models: see `write_site`.
@@ -278,7 +278,7 @@ def site_files(
 
 
 def style_table(style: Style) -> dict[str, Any]:
-    """A style as plain data; see the module's text."""
+    """Return a style as plain data; see the module's text."""
     rules = []
     for rule in style.rules:
         values = asdict(rule)
@@ -288,7 +288,7 @@ def style_table(style: Style) -> dict[str, Any]:
 
 
 def tag_table() -> list[dict[str, Any]]:
-    """The table osm as plain data; see the module's text."""
+    """Return the table osm as plain data; see the module's text."""
     names = {"geometry", "keys", "kinds", "without"}
     return [
         {**match.model_dump(include=names), "without": {key: sorted(values) for key, values in match.without.items()}}
@@ -297,7 +297,7 @@ def tag_table() -> list[dict[str, Any]]:
 
 
 def town_rules() -> dict[str, Any]:
-    """What the page lays out random towns by; see the module's text."""
+    """Return the rules of random towns; see the module's text."""
     return {
         "widths": {
             "highway": layout.HIGHWAY_M,
@@ -327,7 +327,7 @@ def _trained_on(header: Header) -> str:
 
 
 def _read(network: Path) -> tuple[Header, dict[str, str]]:
-    """The header of a network for browsers, and all its metadata.
+    """Read the header and all metadata of a network for browsers.
 
     Raises:
         ConfigError: if the file is none.

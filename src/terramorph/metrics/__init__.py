@@ -1,4 +1,4 @@
-"""Figures that say how good a translation is. Tensors in, numbers out; `catalog` lists them."""
+"""Metrics of a translation's quality. Tensors in, numbers out; `catalog` lists them."""
 
 from terramorph.metrics.catalog import FROZEN, MAIN, METRICS, Metric, Needs, add_metrics, added_metrics, with_own
 from terramorph.metrics.distribution import frechet_distance, kernel_distance

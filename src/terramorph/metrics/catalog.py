@@ -29,7 +29,7 @@ _NEEDS: tuple[Needs, ...] = ("pixels", "classes", "roads", *FROZEN)
 
 @dataclass(frozen=True)
 class Metric:
-    """A figure that says how good translations are.
+    """A metric of translations.
 
     Attributes:
         key: In files and settings, a Python name.
@@ -94,19 +94,20 @@ class Metric:
         return "↑" if self.higher_is_better else "↓"
 
     def said(self, value: float | None) -> str:
-        """A value as text, without its unit; a dash for none."""
+        """Format a value without its unit; a dash for none."""
         if value is None:
             return "–"
         text = format(value, self.format)
         return f"{text[:-1]} %" if text.endswith("%") else text
 
     def told(self, value: float | None) -> str:
-        """Name, value and unit, as `PSNR 26.02 dB`."""
+        """Format name, value and unit, as `PSNR 26.02 dB`."""
         return f"{self.name} {self.said(value)} {self.unit}".rstrip()
 
 
 def _stacked(prediction: Features | Tensor, truth: Features | Tensor, mask: Tensor | None) -> Tensor:
-    """What distances between sets compare, float32 ``(N, 2, D)``: D of 512 of SqueezeNet, of 2048 of Inception."""
+    """Stack the features that distances between sets compare, float32 ``(N, 2, D)``: D is 512 for SqueezeNet, 2048 for
+    Inception."""
     return torch.stack([side.pooled if isinstance(side, Features) else side for side in (prediction, truth)], dim=1)
 
 
@@ -168,7 +169,7 @@ MAIN: tuple[str, ...] = tuple(metric.key for metric in _ALL if metric.main)
 
 
 def add_metrics(metrics: Iterable[Metric]) -> None:
-    """Add one's own to `METRICS` of this process, for studies to compare and rank by.
+    """Add metrics to `METRICS` of this process, for studies to compare and rank by.
 
     Raises:
         ConfigError: As `with_own`.
@@ -177,12 +178,12 @@ def add_metrics(metrics: Iterable[Metric]) -> None:
 
 
 def added_metrics() -> tuple[Metric, ...]:
-    """Metrics of `METRICS` that are from outside."""
+    """Return the metrics of `METRICS` that are from outside."""
     return tuple(metric for metric in METRICS.values() if metric not in _ALL)
 
 
 def with_own(metrics: Iterable[Metric]) -> dict[str, Metric]:
-    """`METRICS` and one's own, by key.
+    """Return `METRICS` and the given ones, by key.
 
     Raises:
         ConfigError: One of them is no `Metric`, or has the key of a different one.

@@ -13,7 +13,7 @@ from terramorph.errors import InputError
 
 
 def frechet_distance(a: Tensor, b: Tensor) -> float:
-    """Frechet distance between the normal distributions fitted to two sets of features.
+    """Return the Frechet distance between normal distributions fitted to two sets of features.
 
     ``|mu_a - mu_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2))`` (Dowson and Landau 1982; as FID: Heusel et al.,
     arXiv:1706.08500, eq. 6), with unbiased covariances. The trace of the root is exact and needs no general
@@ -44,7 +44,7 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
 
 
 def kernel_distance(a: Tensor, b: Tensor) -> float:
-    """Unbiased squared maximum mean discrepancy under the cubic kernel ``k(x, y) = (x.y / D + 1)^3``.
+    """Return the unbiased squared maximum mean discrepancy under the cubic kernel ``k(x, y) = (x.y / D + 1)^3``.
 
     The estimator of KID (Binkowski et al., arXiv:1801.01401, eq. 4) on every image once, without random subsets.
     Unbiased whatever the size of the sets, so it can be slightly negative.
@@ -79,7 +79,7 @@ def _features(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _kernel_sum(a: Tensor, b: Tensor) -> float:
-    """Sum of k over all pairs, a thousand rows at a time so that memory stays bounded."""
+    """Sum k over all pairs, a thousand rows at a time so that memory stays bounded."""
     blocks = (a[start : start + 1024] for start in range(0, len(a), 1024))
     return sum((float(_cubic(rows @ b.T, a.shape[1]).sum()) for rows in blocks), 0.0)
 

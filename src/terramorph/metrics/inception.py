@@ -48,22 +48,22 @@ Branch = tuple[Conv | tuple[Conv, Conv] | Pool, ...]
 
 
 def average(x: Tensor) -> Tensor:
-    """3x3 means, of the pixels that are there: at the border padding is not counted."""
+    """Average 3x3 pixels; at the border padding is not counted."""
     return F.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False)
 
 
 def maximum(x: Tensor) -> Tensor:
-    """3x3 maxima, of the same size."""
+    """Take 3x3 maxima, of the same size."""
     return F.max_pool2d(x, 3, stride=1, padding=1)
 
 
 def halve(x: Tensor) -> Tensor:
-    """3x3 maxima of every second pixel."""
+    """Take 3x3 maxima of every second pixel."""
     return F.max_pool2d(x, 3, stride=2)
 
 
 def _chain(name: str, *shapes: tuple[int, ...]) -> tuple[Conv, ...]:
-    """Numbered convolutions after each other, by channels, height, width and stride."""
+    """Number convolutions after each other, by channels, height, width and stride."""
     return tuple(Conv(f"{name}_{number}", *shape) for number, shape in enumerate(shapes, start=1))
 
 
@@ -204,7 +204,7 @@ class InceptionFeatures(nn.Module):
         return network
 
     def forward(self, images: Tensor) -> Tensor:
-        """Look at images.
+        """Return the features of images.
 
         Args:
             images: uint8 ``(N, 3, H, W)``, red, green, blue, of any size.
@@ -225,7 +225,7 @@ class InceptionFeatures(nn.Module):
 
 
 def resize(images: Tensor, side: int) -> Tensor:
-    """Bilinear resizing as TensorFlow 1 did it, when FID was defined.
+    """Resize bilinearly as TensorFlow 1 did when FID was defined.
 
     Pixel ``i`` of the result is taken at ``i * n / side`` of the ``n`` pixels there were (`resize_bilinear` with
     neither ``align_corners`` nor ``half_pixel_centers``), and nothing is averaged where an image gets smaller. Other

@@ -39,13 +39,13 @@ def confusions(prediction: Tensor, truth: Tensor, mask: Tensor | None = None) ->
 
 
 def class_accuracy(confusion: Tensor) -> Tensor:
-    """Share of pixels whose class was found, float64 ``(...)``, 0 to 1; ``nan`` for an empty matrix."""
+    """Return the share of pixels whose class was found, float64 ``(...)``, 0 to 1; ``nan`` for an empty matrix."""
     matrix = _matrix(confusion)
     return matrix.diagonal(dim1=-2, dim2=-1).sum(-1) / matrix.sum((-2, -1))
 
 
 def class_iou(confusion: Tensor) -> Tensor:
-    """Intersection over union of each class, ``TP / (TP + FP + FN)``, float64 ``(..., K)``, 0 to 1.
+    """Return intersection over union of each class, ``TP / (TP + FP + FN)``, float64 ``(..., K)``, 0 to 1.
 
     ``nan`` for a class that occurs neither in the truth nor in a prediction.
     """
@@ -55,7 +55,7 @@ def class_iou(confusion: Tensor) -> Tensor:
 
 
 def mean_iou(confusion: Tensor) -> Tensor:
-    """Mean of the IoU over the classes that occur in the truth or in a prediction, float64 ``(...)``, 0 to 1.
+    """Return the mean IoU over classes that occur in the truth or in a prediction, float64 ``(...)``, 0 to 1.
 
     A class absent from both says nothing and is left out, ``nan`` if all are; a class that is only predicted, or only
     true, counts as 0. So one constant colour over a set in which all seven map classes occur scores its class accuracy
@@ -65,7 +65,7 @@ def mean_iou(confusion: Tensor) -> Tensor:
 
 
 def named_iou(confusion: Tensor, names: Sequence[str]) -> dict[str, float | None]:
-    """`class_iou` of one matrix ``(K, K)`` by class name; ``None`` for a class that does not occur.
+    """Return `class_iou` of one matrix ``(K, K)`` by class name; ``None`` for a class that does not occur.
 
     Raises:
         InputError: The matrix is not square or does not have a row for each name.
@@ -77,7 +77,7 @@ def named_iou(confusion: Tensor, names: Sequence[str]) -> dict[str, float | None
 
 
 def _index(planes: Tensor) -> Tensor:
-    """Class of each pixel: uint8 ``(N, H, W)``. Some ten times as fast as `argmax` over planes."""
+    """Return the class of each pixel: uint8 ``(N, H, W)``. Some ten times as fast as `argmax` over planes."""
     index = torch.zeros_like(planes[:, 0], dtype=torch.uint8)
     for place in range(1, planes.shape[1]):
         index += planes[:, place].to(torch.uint8) * place

@@ -58,7 +58,7 @@ class Features(NamedTuple):
     """Seven float32 tensors ``(1, C_k, 1, 1)``, the weights of LPIPS."""
 
     def repeated(self, count: int) -> Features:
-        """Features of a single image repeated for so many, without a copy."""
+        """Repeat the features of a single image, without a copy."""
         slices = tuple(one.expand(count, -1, -1, -1) for one in self.slices)
         return Features(slices, self.pooled.expand(count, -1), self.heads)
 
@@ -121,7 +121,7 @@ class Lpips(nn.Module):
         return made
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        """Distance of each image in ``a`` from its partner in ``b``.
+        """Return the distance of each image in ``a`` from its partner in ``b``.
 
         Args:
             a: float32 ``(N, 3, H, W)`` in [-1, 1].
@@ -138,7 +138,7 @@ class Lpips(nn.Module):
         return lpips(self.look(a), self.look(b))
 
     def look(self, images: Tensor) -> Features:
-        """Features of images, as `lpips` compares them.
+        """Return the features of images that `lpips` compares.
 
         Args:
             images: float32 ``(N, 3, H, W)`` in [-1, 1], red, green, blue; each side 17 or more.
@@ -160,7 +160,7 @@ class Lpips(nn.Module):
 
 
 def lpips(a: Features, b: Features, mask: Tensor | None = None) -> Tensor:
-    """The distance of `Lpips` from features; one side may hold a single image that is compared with all.
+    """Return the distance of `Lpips` from features; one side may hold a single image that is compared with all.
 
     Args:
         a, b: From `Lpips.look`, of N images or of one.

@@ -1,4 +1,4 @@
-"""Figures that compare two images pixel by pixel, one figure per image.
+"""Metrics that compare two images pixel by pixel, one value per image.
 
 All functions take prediction and truth, uint8 tensors ``(N, C, H, W)`` in [0, 255], and an optional bool mask
 ``(N, 1, H, W)`` that is True where a pixel counts; another shape or dtype is an InputError. They return float64
@@ -31,7 +31,7 @@ _SSIM_C2 = (0.03 * PEAK) ** 2
 
 
 def rmse(prediction: Tensor, truth: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Root of the mean squared error over valid pixels and all channels, in grey levels.
+    """Return the root of the mean squared error over valid pixels and all channels, in grey levels.
 
     Returns:
         float64 ``(N,)`` in [0, 255].
@@ -40,7 +40,7 @@ def rmse(prediction: Tensor, truth: Tensor, mask: Tensor | None = None) -> Tenso
 
 
 def psnr(prediction: Tensor, truth: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Peak signal-to-noise ratio ``10 log10(255^2 / MSE)``, MSE over valid pixels and all channels.
+    """Return the peak signal-to-noise ratio ``10 log10(255^2 / MSE)``, MSE over valid pixels and all channels.
 
     Values above `PSNR_CAP` (100 dB), infinity for identical images among them, are returned as `PSNR_CAP`.
 
@@ -52,7 +52,7 @@ def psnr(prediction: Tensor, truth: Tensor, mask: Tensor | None = None) -> Tenso
 
 
 def accuracy_within(prediction: Tensor, truth: Tensor, mask: Tensor | None = None, *, threshold: int) -> Tensor:
-    """Share of valid pixels whose largest channel error is strictly under ``threshold`` grey levels.
+    """Return the share of valid pixels whose largest channel error is strictly under ``threshold`` grey levels.
 
     With thresholds of 5 and 10 these are the published "pixel accuracy" figures, acc5 and acc10.
 
@@ -73,7 +73,7 @@ def accuracy_within(prediction: Tensor, truth: Tensor, mask: Tensor | None = Non
 
 
 def ssim(prediction: Tensor, truth: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Structural similarity (Wang et al., "Image Quality Assessment", IEEE TIP 2004, eq. 13), mean over
+    """Return structural similarity (Wang et al., "Image Quality Assessment", IEEE TIP 2004, eq. 13), mean over
     channels.
 
     ``SSIM = (2 mu_p mu_t + C1)(2 s_pt + C2) / ((mu_p^2 + mu_t^2 + C1)(s_p^2 + s_t^2 + C2))`` with a Gaussian
@@ -124,7 +124,7 @@ def _ssim_one(prediction: Tensor, truth: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def _blur(images: Tensor) -> Tensor:
-    """Gaussian of 11, sigma 1.5, reflected borders, as two one-dimensional passes; float64 ``(N, C, H,
+    """Blur with a Gaussian of 11, sigma 1.5, reflected borders, in two one-dimensional passes; float64 ``(N, C, H,
     W)``."""
     h, w = images.shape[-2:]
     weights = [math.exp(-((d / _SSIM_SIGMA) ** 2) / 2) for d in range(-_SSIM_RADIUS, _SSIM_RADIUS + 1)]
@@ -147,8 +147,7 @@ def _mean_squared_error(prediction: Tensor, truth: Tensor, mask: Tensor | None) 
 
 
 def _masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:
-    """Mean of float64 ``(N, 1, H, W)`` over the valid pixels of each image: ``(N,)``, nan where there are
-    none."""
+    """Return the mean of float64 ``(N, 1, H, W)`` over the valid pixels of each image: ``(N,)``, nan without any."""
     if mask is None:
         return values.flatten(1).mean(dim=1)
     valid = mask.flatten(1)

@@ -1,4 +1,4 @@
-"""Figures for the shapes on maps: whether borders lie where they should, and whether roads hang together.
+"""Metrics of the shapes on maps: position of borders, connectedness of roads.
 
 Both count pixels of thin lines, per image, and are read from the sums over a set. Where a pixel does not count, the
 prediction is taken to be the truth, so that the edge of a mask is no border.
@@ -68,7 +68,7 @@ def centre_line_hits(prediction: Tensor, truth: Tensor, mask: Tensor | None = No
 
 
 def boundary_f1(hits: Tensor) -> Tensor:
-    """Mean over classes of the F1 of their borders.
+    """Return the mean over classes of the F1 of their borders.
 
     Args:
         hits: Counts ``(..., K, 4)`` of `boundary_hits`.
@@ -80,7 +80,7 @@ def boundary_f1(hits: Tensor) -> Tensor:
 
 
 def line_f1(hits: Tensor) -> Tensor:
-    """Harmonic mean of precision and recall, ``2 P R / (P + R)``; of `centre_line_hits` this is clDice.
+    """Return the harmonic mean of precision and recall, ``2 P R / (P + R)``; of `centre_line_hits` this is clDice.
 
     Args:
         hits: Counts ``(..., 4)``: right, all predicted, found, all true.
@@ -95,7 +95,7 @@ def line_f1(hits: Tensor) -> Tensor:
 
 
 def thinned(plane: _Plane) -> _Plane:
-    """Lines a pixel wide in the middle of what is 1, connected as it is.
+    """Thin what is 1 to connected lines a pixel wide.
 
     Guo and Hall, "Parallel thinning with two-subiteration algorithms", CACM 1989, algorithm A1. Whether a pixel may go
     depends on its eight neighbours alone, so it is looked up in a table of 256.
@@ -122,7 +122,7 @@ def thinned(plane: _Plane) -> _Plane:
 
 @cache
 def _removable() -> tuple[_Plane, _Plane]:
-    """For each of the two subiterations: 0 for neighbourhoods whose pixel goes, 1 for the others, uint8 ``(256,)``."""
+    """Return, for both subiterations, 0 for neighbourhoods whose pixel goes and 1 for others, uint8 ``(256,)``."""
     n, ne, e, se, s, sw, w, nw = (np.arange(256) >> bit & 1 for bit in range(8))
     crossings = (1 - n & (ne | e)) + (1 - e & (se | s)) + (1 - s & (sw | w)) + (1 - w & (nw | n))
     pairs = np.minimum((nw | n) + (ne | e) + (se | s) + (sw | w), (n | ne) + (e | se) + (s | sw) + (w | nw))

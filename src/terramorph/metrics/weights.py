@@ -1,4 +1,4 @@
-"""Weights of frozen networks, from files that PyTorch saved."""
+"""Weights of frozen networks, read from files that PyTorch saved."""
 
 from __future__ import annotations
 

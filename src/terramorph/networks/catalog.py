@@ -20,7 +20,7 @@ DEFAULT = "unet256"
 
 
 def _kind(values: Any) -> str | None:
-    """The configuration that a name asks for, by the name of its class."""
+    """Return the class name of the configuration that a name asks for."""
     name = values.get("network", DEFAULT) if isinstance(values, Mapping) else getattr(values, "network", None)
     if not isinstance(name, str):
         return None
@@ -48,7 +48,7 @@ NETWORKS: tuple[str, ...] = tuple(_CLASSES)
 
 
 def config_class(name: str) -> type[GeneratorConfig]:
-    """The configuration of a generator by its name.
+    """Return the configuration class of a generator by its name.
 
     Raises:
         ConfigError: if there is none.
@@ -62,7 +62,7 @@ def config_class(name: str) -> type[GeneratorConfig]:
 
 
 def generator_config(name: str, settings: Mapping[str, Any]) -> GeneratorConfig:
-    """A configuration from a name and the settings that a bundle states beside the bands.
+    """Make a configuration from a name and the settings that a bundle states beside the bands.
 
     Raises:
         ConfigError: if the name or a setting is unknown, or a value does not fit.
@@ -84,7 +84,7 @@ def generator_config(name: str, settings: Mapping[str, Any]) -> GeneratorConfig:
 
 
 def build_generator(config: GeneratorConfig, in_bands: int, out_bands: int, allowed: Collection[str] = ()) -> nn.Module:
-    """A generator that knows what it was made from.
+    """Build a generator that knows its name and settings.
 
     Args:
         config: its settings.
@@ -102,7 +102,7 @@ def build_generator(config: GeneratorConfig, in_bands: int, out_bands: int, allo
 def build_network(
     name: str, *, in_bands: int = 3, out_bands: int = 3, allowed: Collection[str] = (), **settings: Any
 ) -> nn.Module:
-    """A generator from its name and settings; see `build_generator`.
+    """Build a generator from its name and settings; see `build_generator`.
 
     Raises:
         ConfigError: as there; if the name or a setting is unknown, or a value does not fit.
@@ -111,17 +111,17 @@ def build_network(
 
 
 def describe_network(network: nn.Module) -> dict[str, Any]:
-    """What `build_network` takes beside the name to build a generator again, as plain data."""
+    """Return what `build_network` takes beside the name to build a generator again, as plain data."""
     made_from: Any = network.made_from
     return dict(made_from[1])
 
 
 def network_name(network: nn.Module) -> str:
-    """The name under which a generator was built."""
+    """Return the name under which a generator was built."""
     made_from: Any = network.made_from
     return str(made_from[0])
 
 
 def parameter_count(network: nn.Module) -> int:
-    """Number of trainable values."""
+    """Count the trainable values."""
     return sum(p.numel() for p in network.parameters() if p.requires_grad)

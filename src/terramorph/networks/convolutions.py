@@ -64,7 +64,7 @@ class DoublingConv2d(nn.ConvTranspose2d):
 
 
 def join(one: Tensor, other: Tensor) -> Tensor:
-    """Two maps (N, C, H, W) and (N, D, H, W) one behind the other: (N, C + D, H, W)."""
+    """Concatenate maps (N, C, H, W) and (N, D, H, W) to (N, C + D, H, W)."""
     if one.device.type == "cpu" and torch.is_grad_enabled() and (one.requires_grad or other.requires_grad):
         joined: Tensor = _Join.apply(one, other)  # type: ignore[no-untyped-call]
         return joined
@@ -72,7 +72,7 @@ def join(one: Tensor, other: Tensor) -> Tensor:
 
 
 def _by_product(x: Tensor, weight: Tensor, pixels: int) -> bool:
-    """Whether the product is the faster form: on the CPU, in training, and with 4,096 weights or more a pixel.
+    """Return whether a matrix product is faster: on the CPU, in training, with 4,096 weights or more per pixel.
 
     Measured with weights in channels_last and the paper's widths, in bf16 with AVX512-BF16 and in fp32 with AVX2 alone;
     about where the two are level.
@@ -123,7 +123,7 @@ class _Fold(Function):
 
 
 def neighbourhoods(x: Tensor, kernel: int, stride: int) -> Tensor:
-    """What a convolution with padding 1 looks at: (N, H, W, C) -> (N * h * w, kernel * kernel * C)."""
+    """Return what a convolution with padding 1 reads: (N, H, W, C) -> (N * h * w, kernel * kernel * C)."""
     windows = functional.pad(x, (0, 0, 1, 1, 1, 1)).unfold(1, kernel, stride).unfold(2, kernel, stride)
     count, height, width, channels = windows.shape[:4]
     return windows.permute(0, 1, 2, 4, 5, 3).reshape(count * height * width, kernel * kernel * channels)

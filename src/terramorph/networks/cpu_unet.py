@@ -60,7 +60,7 @@ class _Convolution:
 
 
 def _interleave(parts: Tensor, out: Tensor) -> None:
-    """Puts the four positions (N, 4 * C, h + 1, w + 1) in place: out (N, C, 2 h, 2 w)."""
+    """Put the four positions (N, 4 * C, h + 1, w + 1) in place: out (N, C, 2 h, 2 w)."""
     height, width = out.shape[-2] // 2, out.shape[-1] // 2
     four = parts.view(parts.shape[0], 4, parts.shape[1] // 4, *parts.shape[2:])
     for row in range(2):
@@ -70,8 +70,7 @@ def _interleave(parts: Tensor, out: Tensor) -> None:
 
 
 class CpuUNet:
-    """Raster mode of a U-Net with batch norm or none, on the CPU; see the module's text for what it does
-    differently.
+    """Raster mode of a U-Net with batch norm or none, on the CPU; see the module's text.
 
     Equal to the network to rounding in float32. Calls from several threads wait for each other.
 
@@ -115,7 +114,7 @@ class CpuUNet:
             return on_stride(self._run, source, self.stride)
 
     def release(self) -> None:
-        """Lets go of the buffers, some 200 MB for windows of 1280 px."""
+        """Free the buffers, some 200 MB for windows of 1280 px."""
         with self._lock:
             self._shared_shape, self._shared_buffers = None, []
 
@@ -138,7 +137,7 @@ class CpuUNet:
         return target.tanh_()
 
     def _shared(self, count: int, height: int, width: int) -> list[Tensor]:
-        """One buffer a level for skip and decoder output together: (N, 2 C, H / 2**(level + 1), ...)."""
+        """Return a buffer per level for skip and decoder output together: (N, 2 C, H / 2**(level + 1), ...)."""
         if (count, height, width) != self._shared_shape:
             self._shared_buffers = []  # gone before the new ones come
             self._shared_buffers = [

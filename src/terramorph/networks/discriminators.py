@@ -1,4 +1,4 @@
-"""What judges a pair: one patch discriminator, or several that look at it at different sizes."""
+"""Discriminators: one PatchGAN, or several that see the pair at different scales."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class MultiScale(nn.Module):
         return [scale[-1] for scale in self.features(pair)]
 
     def features(self, pair: Tensor) -> list[list[Tensor]]:
-        """What every scale sees on the way: its activations and, last, its logits."""
+        """Return the activations and, last, the logits of every scale."""
         seen = []
         for number, discriminator in enumerate(self.scales):
             pair = functional.avg_pool2d(pair, 2) if number else pair
@@ -43,7 +43,7 @@ class MultiScale(nn.Module):
 
 
 def build_discriminator(name: str, *, scales: int = 1, **values: Any) -> PatchGAN | MultiScale:
-    """A discriminator by name, `patchgan` or `pixelgan` (for single pixels), or as many of them as there are scales.
+    """Build a discriminator by name, `patchgan` or `pixelgan` (for single pixels), or one for each scale.
 
     Raises:
         ConfigError: if the name is unknown, or a value does not fit.

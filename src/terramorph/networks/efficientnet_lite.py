@@ -76,7 +76,7 @@ class EfficientNetLite(nn.Module):
 
 
 def load_imagenet(encoder: EfficientNetLite, without: str) -> None:
-    """Fills it with the weights that were trained on ImageNet (Google, Apache-2.0).
+    """Load the weights that were trained on ImageNet (Google, Apache-2.0).
 
     For other than three bands the first convolution takes the mean of its three, as strong as before in all.
 
@@ -135,7 +135,7 @@ class _InvertedResidual(nn.Module):
 def _conv_norm(
     inner: int, out: int, kernel: int, stride: int = 1, groups: int = 1, *, activation: bool
 ) -> nn.Sequential:
-    """A convolution, its batch norm, and ReLU6."""
+    """Make a convolution, its batch norm, and ReLU6."""
     # TensorFlow's padding SAME at even sizes: a stride of 2 has one pixel more after than before.
     total = kernel - stride
     padding = [nn.ZeroPad2d((total // 2, total - total // 2) * 2)] if stride > 1 else []
@@ -145,6 +145,6 @@ def _conv_norm(
 
 
 def _rounded(channels: float) -> int:
-    """To a multiple of 8, and not under nine tenths."""
+    """Round to a multiple of 8, but not under nine tenths."""
     nearest = max(8, int(channels + 4) // 8 * 8)
     return nearest + 8 if nearest < 0.9 * channels else nearest

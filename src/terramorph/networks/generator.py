@@ -1,4 +1,4 @@
-"""What a generator is: its configuration, and how a network is made of it.
+"""Generators: their configuration, and what their modules offer.
 
 A generator of this package is a file with a configuration (a `GeneratorConfig`) and a module, and a line in
 `catalog.py`. The module has:
@@ -41,7 +41,7 @@ Core = tuple[slice, slice]
 
 
 class GeneratorConfig(BaseModel, ABC):
-    """Settings of a generator; `network` is its name.
+    """Base of the settings of a generator; `network` is its name.
 
     Attributes:
         fixed: settings that the name decides. Files from before state them, and they are not read.
@@ -53,12 +53,12 @@ class GeneratorConfig(BaseModel, ABC):
     network: str
 
     def arguments(self) -> dict[str, Any]:
-        """The settings without the name."""
+        """Return the settings without the name."""
         return self.model_dump(exclude={"network"})
 
     @abstractmethod
     def build(self, in_bands: int, out_bands: int, allowed: Collection[str] = ()) -> nn.Module:
-        """The network, with whatever weights its layers start with.
+        """Build the network, with the initial weights of its layers.
 
         Args:
             in_bands, out_bands: of source and target.
@@ -66,7 +66,7 @@ class GeneratorConfig(BaseModel, ABC):
         """
 
     def start(self, network: nn.Module, random: torch.Generator, published: bool = True) -> None:
-        """Gives a network that was built the weights that training starts from.
+        """Set the weights that training starts from.
 
         Args:
             network: changed in place.
@@ -78,5 +78,5 @@ class GeneratorConfig(BaseModel, ABC):
 
 
 def has_palette(generator: nn.Module) -> bool:
-    """Whether a generator mixes its image of the colours of a palette, by class scores."""
+    """Return whether a generator mixes its image from a palette's colours, by class scores."""
     return isinstance(getattr(generator, "palette", None), torch.Tensor)

@@ -1,4 +1,4 @@
-"""Networks made ready for inference: copies whose normalisation is folded away, or measured on each image alone.
+"""Networks made ready for inference: copies with normalisation folded away, or measured on each image alone.
 
 What differs between networks they say themselves; see `generator.py`.
 """
@@ -39,7 +39,7 @@ class PerImageNorm(nn.Module):
 
 
 def per_image_statistics(network: nn.Module, *, dropout: bool) -> nn.Module:
-    """A copy for paper mode: the statistics of each image alone, and dropout live or not.
+    """Return a copy for paper mode: the statistics of each image alone, and dropout live or not.
 
     Args:
         network: a generator; it is not changed.
@@ -56,7 +56,7 @@ def per_image_statistics(network: nn.Module, *, dropout: bool) -> nn.Module:
 
 
 def norm_as_scale(conv: nn.Conv2d | nn.ConvTranspose2d, norm: nn.Module) -> tuple[Tensor | None, Tensor | None]:
-    """What a norm makes of the convolution before it: a scale of each output's weights, and another bias.
+    """Return a norm as a scale of the weights of the convolution before it, and another bias.
 
     Args:
         conv: ungrouped.
@@ -80,7 +80,7 @@ def norm_as_scale(conv: nn.Conv2d | nn.ConvTranspose2d, norm: nn.Module) -> tupl
 
 
 def doubling_kernels(weight: Tensor, scale: Tensor | None = None, dtype: torch.dtype = torch.float32) -> Tensor:
-    """The plain convolutions that a 4x4 transposed one is: one for each pixel of the 2x2 block it makes of a pixel.
+    """Return a 4x4 transposed convolution as plain ones: one for each pixel of the 2x2 block made of a pixel.
 
     Output row 2 i + a sees the input rows i - 1 + a and i + a, through the kernel rows 3 - a and 1 - a; columns alike.
 
@@ -103,7 +103,7 @@ def doubling_kernels(weight: Tensor, scale: Tensor | None = None, dtype: torch.d
 
 
 def fold_batchnorm(network: nn.Module) -> nn.Module:
-    """A copy for raster mode in which batch norms are folded into the convolutions before them, and dropout is off.
+    """Return a copy for raster mode: batch norms are folded into the convolutions before them, and dropout is off.
 
     Which norm follows which convolution the network says by `norms()`; one that does not say it is only copied.
     """
@@ -119,7 +119,7 @@ def fold_batchnorm(network: nn.Module) -> nn.Module:
 
 
 def sequential_norms(network: nn.Module) -> Iterator[tuple[str, str]]:
-    """The `norms()` of a network whose norms stand behind their convolutions in sequences."""
+    """Yield the `norms()` of a network whose norms follow their convolutions in sequences."""
     for name, parent in network.named_modules():
         if isinstance(parent, nn.Sequential):
             for index in range(1, len(parent)):
@@ -128,7 +128,7 @@ def sequential_norms(network: nn.Module) -> Iterator[tuple[str, str]]:
 
 
 def plain(network: nn.Module) -> nn.Module:
-    """A frozen copy in evaluation mode, every layer that has another form `for_inference` in that form."""
+    """Return a frozen copy in evaluation mode, with layers in their form `for_inference`."""
     copied = copy.deepcopy(network).eval().requires_grad_(False)
     for parent in list(copied.modules()):
         for name, child in list(parent.named_children()):
@@ -143,11 +143,11 @@ class CpuForm(Protocol):
         """float32 (N, C, H, W) in [-1, 1] -> float32 (N, D, H, W) in [-1, 1], any H and W."""
 
     def release(self) -> None:
-        """Lets go of buffers."""
+        """Free buffers."""
 
 
 def cpu_form(network: nn.Module) -> Callable[[torch.dtype], CpuForm] | None:
-    """What makes the form for a CPU, its weights of a dtype; None if a network has none."""
+    """Return what makes the form for a CPU, its weights of a dtype; None if a network has none."""
     made: Callable[[torch.dtype], CpuForm] | None = getattr(network, "rearranged", None)
     return made
 

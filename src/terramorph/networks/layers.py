@@ -17,7 +17,7 @@ Norm = Literal["batch", "instance", "none"]
 
 
 def make_norm(norm: Norm, channels: int) -> nn.Module:
-    """The normalisation after a convolution: (N, channels, H, W) -> the same shape.
+    """Make the normalisation after a convolution: (N, channels, H, W) -> the same shape.
 
     Args:
         norm: batch (affine, with running statistics), instance (neither) or none, which changes nothing.
@@ -83,14 +83,14 @@ class NoiseDropout(nn.Module):
 
 
 def set_noise(network: nn.Module, generator: torch.Generator | None) -> None:
-    """Makes every dropout of the network draw from the generator (which must live on the network's device)."""
+    """Let every dropout of the network draw from the generator, which lives on the network's device."""
     for module in network.modules():
         if isinstance(module, NoiseDropout):
             module.generator = generator
 
 
 def reflected(length: int, before: int, after: int, device: torch.device | None = None) -> Tensor:
-    """Indices that extend [0, length) by reflection, as often as needed: int64 (before + length + after,).
+    """Return indices that extend [0, length) by reflection, as often as needed: int64 (before + length + after,).
 
     torch's own reflection pad cannot reach further than the image is long; this one can.
     """
@@ -100,7 +100,7 @@ def reflected(length: int, before: int, after: int, device: torch.device | None 
 
 
 def on_stride(run: Callable[[Tensor], Tensor], x: Tensor, stride: int, least: int = 1) -> Tensor:
-    """Runs a network that needs multiples of `stride` on any size.
+    """Run a network that needs multiples of `stride` on any size.
 
     The image is extended by reflection at the bottom and right, and the result is cropped back. Traced, the graph does
     so for any size too.
@@ -132,7 +132,7 @@ def _at_least(value: int, least: int) -> int:
 
 
 def initialize(network: nn.Module, generator: torch.Generator, gain: float = 0.02) -> None:
-    """Weights from N(0, gain), as the pix2pix paper's appendix 6.2: norm scales around 1, every bias 0.
+    """Draw weights from N(0, gain), as the pix2pix paper's appendix 6.2: norm scales around 1, every bias 0.
 
     The four pixels of a `SubpixelConv` start alike, and the singular vectors that spectral normalisation follows
     come from the generator too.

@@ -47,7 +47,8 @@ class LiteUNetConfig(GeneratorConfig):
         return LiteUNet(self, in_bands, out_bands)
 
     def start(self, network: nn.Module, random: torch.Generator, published: bool = True) -> None:
-        """He's initialisation (He et al. 2015, arXiv:1502.01852), as torch's own; then the encoder's weights."""
+        """Draw by He's initialisation (He et al. 2015, arXiv:1502.01852), as torch's own; then load the encoder's
+        weights."""
         assert isinstance(network, LiteUNet)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(int(torch.randint(2**62, (), generator=random)))
@@ -106,7 +107,7 @@ class LiteUNet(nn.Module):
             self.register_buffer("palette", torch.zeros(config.colours, out_bands))
 
     def forward(self, source: Tensor, noise: Tensor | None = None, core: Core | None = None) -> Tensor:
-        """Translates.
+        """Translate.
 
         Args:
             source: float (N, in_bands, H, W) in [-1, 1], any H and W.
@@ -119,7 +120,7 @@ class LiteUNet(nn.Module):
         return self._image(self._features(source, noise, core))
 
     def scores(self, source: Tensor, noise: Tensor | None = None, core: Core | None = None) -> Tensor:
-        """Class scores before the softmax: float (N, colours, h, w), as `forward` takes its arguments.
+        """Return class scores before the softmax: float (N, colours, h, w), with the arguments of `forward`.
 
         Raises:
             ConfigError: if there is no palette.
@@ -129,25 +130,25 @@ class LiteUNet(nn.Module):
         return self._features(source, noise, core)[:, : self.config.colours]
 
     def with_scores(self, source: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """What `forward` and `scores` give, in one pass."""
+        """Return what `forward` and `scores` do, in one pass."""
         head = self._features(source, noise)
         return self._image(head), head[:, : self.config.colours]
 
     def norms(self) -> Iterator[tuple[str, str]]:
-        """Names of the convolutions, and of the norms after them."""
+        """Yield the names of each convolution and the norm after it."""
         return sequential_norms(self)
 
     def encoder_parameters(self) -> list[nn.Parameter]:
-        """Those of the encoder, for a learning rate of their own."""
+        """Return the encoder's parameters, for a learning rate of their own."""
         return list(self.encoder.parameters())
 
     def fit(self, targets: Iterable[Tensor]) -> None:
-        """Finds the palette in training targets, float (N, out_bands, H, W) in [-1, 1] each, unless it has one."""
+        """Find the palette in training targets, float (N, out_bands, H, W) in [-1, 1] each, unless it is set."""
         if self.config.colours and not bool(self.palette.any()):
             self.palette.copy_(find_palette(targets, self.config.colours))
 
     def _features(self, source: Tensor, noise: Tensor | None, core: Core | None = None) -> Tensor:
-        """What the head gives."""
+        """Return the head's output."""
         bands = self.config.noise
         if bands:
             if noise is None:
@@ -173,7 +174,7 @@ class LiteUNet(nn.Module):
         return _cut(self.head(self.last(x)), core, here)
 
     def _image(self, head: Tensor) -> Tensor:
-        """The picture that the head's output stands for."""
+        """Convert the head's output to the image."""
         colours = self.config.colours
         if not colours:
             return torch.tanh(head)
@@ -183,7 +184,7 @@ class LiteUNet(nn.Module):
 
 
 def _around(core: Core | None, stride: int, source: Tensor) -> Core | None:
-    """Of what is computed at a stride for the core of a source (..., H, W), the rows and columns; None: all."""
+    """Return the rows and columns computed at a stride for the core of a source (..., H, W); None: all."""
     if core is None:
         return None
     y, x = (
@@ -194,7 +195,7 @@ def _around(core: Core | None, stride: int, source: Tensor) -> Core | None:
 
 
 def _cut(x: Tensor, box: Core | None, within: Core | None = None, times: int = 1) -> Tensor:
-    """Rows and columns of (..., H, W), which begins where `within` does, so many times as large; None: all."""
+    """Crop rows and columns of (..., H, W), which starts at `within`, `times` as large; None: all."""
     if box is None:
         return x
     top, left = (0, 0) if within is None else (times * within[0].start, times * within[1].start)
@@ -202,7 +203,7 @@ def _cut(x: Tensor, box: Core | None, within: Core | None = None, times: int = 1
 
 
 def _conv(inner: int, out: int, kernel: int = 3) -> nn.Sequential:
-    """A convolution, batch norm and ReLU."""
+    """Make a convolution, batch norm and ReLU."""
     return nn.Sequential(
         nn.Conv2d(inner, out, kernel, padding=kernel // 2, bias=False),
         nn.BatchNorm2d(out, momentum=0.05),

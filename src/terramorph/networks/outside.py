@@ -1,4 +1,4 @@
-"""Generators from outside the package: any module class that takes in_bands and out_bands, and has stride and halo."""
+"""Generators from outside the package: module classes that take in_bands and out_bands, and have stride and halo."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _well_formed(name: str) -> str:
 
 
 class OnStride:
-    """Before a class of one's own: any height and width, by `on_stride`, whatever its forward takes.
+    """Base put before a class from outside: any height and width, by `on_stride`.
 
     A base class, and not a module around it, so that its weights keep their names.
     """
@@ -42,7 +42,7 @@ class OnStride:
 
 
 class OutsideConfig(GeneratorConfig):
-    """A class by name.
+    """Settings of a class from outside.
 
     Attributes:
         network: `package.module:Name`.
@@ -57,7 +57,7 @@ class OutsideConfig(GeneratorConfig):
         return dict(self.settings)
 
     def build(self, in_bands: int, out_bands: int, allowed: Collection[str] = ()) -> nn.Module:
-        """Builds the class with weights that are always the same; its dropout becomes ours, which can be repeated.
+        """Build the class with weights that are always the same; its dropout becomes ours, which can be repeated.
 
         Raises:
             ConfigError: if the class is not allowed or not found, cannot be built, or is no generator.
@@ -91,7 +91,7 @@ class OutsideConfig(GeneratorConfig):
         return network
 
     def _try(self, network: nn.Module, in_bands: int, out_bands: int) -> None:
-        """Asks for one small image, so that what is no generator is told before there is data or a run."""
+        """Run it on a small image, so that a wrong class is refused before there is data or a run."""
         noise, side, training = getattr(network, "noise", 0), TRIED, network.training
         images = [torch.zeros(1, bands, side, side) for bands in (in_bands, noise) if bands]
         with running(f"The generator {self.network}"), torch.no_grad():
@@ -105,4 +105,4 @@ class OutsideConfig(GeneratorConfig):
             )
 
     def start(self, network: nn.Module, random: torch.Generator, published: bool = True) -> None:
-        """Nothing: the class has chosen its weights."""
+        """Do nothing: the class has chosen its weights."""

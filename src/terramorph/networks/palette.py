@@ -1,4 +1,4 @@
-"""The colours of a map, found in its pictures."""
+"""Search of a map's colours in training targets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _ROUNDS = 50
 
 
 def find_palette(images: Iterable[Tensor], colours: int) -> Tensor:
-    """Colours by k-medians: each is the median of the pixels that are nearest to it.
+    """Find colours by k-medians: each is the median of the pixels nearest to it.
 
     Starts from the pixels that are farthest from the colours before them (Gonzalez 1985), weighed by how many are like
     them, so that small classes of a colour of their own are found. Pixels are taken at equal distances; nothing is
@@ -43,7 +43,7 @@ def find_palette(images: Iterable[Tensor], colours: int) -> Tensor:
 
 
 def _start(pixels: Tensor, colours: int) -> Tensor:
-    """Colours to start from: (colours, bands)."""
+    """Return colours to start from: (colours, bands)."""
     # Bins of 1/16 of the range, so that one odd pixel is not taken for a class.
     bins, where, counts = torch.unique(((pixels + 1) * 8).floor(), dim=0, return_inverse=True, return_counts=True)
     means = torch.zeros_like(bins).index_add_(0, where, pixels) / counts[:, None]

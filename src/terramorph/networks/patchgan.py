@@ -10,7 +10,7 @@ from terramorph.networks.layers import Norm, make_norm
 
 
 class PatchGAN(nn.Module):
-    """A convolutional discriminator whose every output judges one patch; 2.769 M parameters for 70x70 on 6 bands.
+    """A convolutional discriminator with one logit per patch; 2.769 M parameters for 70x70 on 6 bands.
 
     4x4 convolutions with zero padding; 256x256 in gives 30x30 logits at three layers.
 
@@ -64,7 +64,7 @@ class PatchGAN(nn.Module):
         return logits
 
     def features(self, pair: Tensor) -> list[list[Tensor]]:
-        """What it sees on the way: one list, for its one scale, of every activation and, last, the logits."""
+        """Return every activation and, last, the logits, in a list of one scale."""
         seen = []
         for layer in self.layers:
             pair = layer(pair)

@@ -1,4 +1,4 @@
-"""Probabilities of map classes in place of a map's colours."""
+"""Probabilities of map classes, in place of colours."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class ClassProbabilities(nn.Module):
-    """A generator with class scores, whose output is the probability of each map class.
+    """A generator with class scores, made to output the probability of each map class.
 
     The softmax of the scores gives a share to each colour of the generator's palette; the probability of a class is the
     sum of the shares of its colours.
@@ -30,7 +30,7 @@ class ClassProbabilities(nn.Module):
                 setattr(self, name, getattr(generator, name))
 
     def forward(self, source: Tensor, noise: Tensor | None = None, **core: Any) -> Tensor:
-        """Gives probabilities p as 2 p - 1.
+        """Return probabilities p as 2 p - 1.
 
         Args:
             source: float (N, in_bands, H, W) in [-1, 1], any H and W.
@@ -45,6 +45,6 @@ class ClassProbabilities(nn.Module):
         return torch.einsum("nkhw,ck->nchw", shares, members).clamp(0.0, 1.0) * 2.0 - 1.0
 
     def norms(self) -> Iterator[tuple[str, str]]:
-        """Those of the generator."""
+        """Yield the generator's norms."""
         pairs: Any = getattr(self.generator, "norms", tuple)
         return ((f"generator.{before}", f"generator.{after}") for before, after in pairs())

@@ -42,7 +42,7 @@ class ResNetConfig(GeneratorConfig):
     @model_validator(mode="before")
     @classmethod
     def _without_skips(cls, values: Any) -> Any:
-        """Configurations from before state skips=true for every generator."""
+        """Drop skips=true, which earlier configurations state for every generator."""
         if isinstance(values, Mapping) and values.get("skips") is True:
             return {key: value for key, value in values.items() if key != "skips"}
         return values
@@ -123,5 +123,5 @@ class ResNet(nn.Module):
         return on_stride(self.layers, source, self.stride, least=8)
 
     def norms(self) -> Iterator[tuple[str, str]]:
-        """Names of the convolutions, and of the norms after them."""
+        """Yield the names of each convolution and the norm after it."""
         return sequential_norms(self)

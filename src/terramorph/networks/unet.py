@@ -50,7 +50,7 @@ class UNetConfig(GeneratorConfig):
         return _DEPTHS[self.network]
 
     def build(self, in_bands: int, out_bands: int, allowed: Collection[str] = ()) -> EncoderDecoder:
-        """A `UNet` where the settings are the paper's, so that its type says what its layers are."""
+        """Build a `UNet` where the settings are the paper's, else an `EncoderDecoder`."""
         kind = UNet if self.skips and self.upsampling == "transposed" else EncoderDecoder
         return kind(self, in_bands, out_bands)
 
@@ -111,14 +111,14 @@ class EncoderDecoder(nn.Module):
         return torch.tanh(self.head(functional.relu(x)))
 
     def norms(self) -> Iterator[tuple[str, str]]:
-        """Names of the convolutions, and of the norms after them."""
+        """Yield the names of each convolution and the norm after it."""
         for side in ("down", "up"):
             yield from (
                 (f"{side}.{level}", f"{side}_norm.{level}") for level in range(self.config.depth - (side == "up"))
             )
 
     def for_inference(self) -> UNet:
-        """A `UNet` that computes the same, its layers those of this network: it must be of transposed convolutions."""
+        """Return an equal `UNet` of this network's layers, which must be transposed convolutions."""
         layers = dict(self.named_children())
         if not self.config.skips:  # a decoder that does not see the encoder is one whose weights for it are 0
             assert isinstance(self.up, nn.ModuleList)
@@ -135,7 +135,7 @@ class EncoderDecoder(nn.Module):
 
     @property
     def rearranged(self) -> Callable[[torch.dtype], CpuUNet] | None:
-        """Makes the fast form for a CPU; None where layers do not double by 4x4 kernels or norms are not fixed."""
+        """Maker of the fast form for a CPU; None where layers do not double by 4x4 kernels or norms are not fixed."""
         if self.config.norm == "instance" or self.config.upsampling == "pixelshuffle":
             return None
         return lambda dtype: CpuUNet(self if isinstance(self, UNet) else cast(UNet, plain(self)), dtype)
@@ -149,16 +149,16 @@ class UNet(EncoderDecoder):
     """
 
     def for_inference(self) -> UNet:
-        """Itself."""
+        """Return itself."""
         return self
 
     def for_export(self) -> nn.Module:
-        """The same function with the layers that runtimes have fast kernels for; see `_ExportedUNet`."""
+        """Return the same function in layers that runtimes have fast kernels for; see `_ExportedUNet`."""
         return _ExportedUNet(self)
 
 
 class _ExportedUNet(nn.Module):
-    """A U-Net made ready for inference, for other runtimes.
+    """A U-Net for other runtimes, made ready for inference.
 
     What the decoder sees of the encoder is made positive before it is joined: relu(leaky_relu(x)) is relu(x), and
     values of one sign lose less in 8 bits.
@@ -190,7 +190,7 @@ class _ExportedUNet(nn.Module):
 
 
 def _doubled(conv: nn.Module, norm: nn.Module, *, relu: bool = True) -> nn.Module:
-    """A transposed convolution, norm and ReLU; one of 4x4 as a `_Doubled`."""
+    """Join a transposed convolution, norm and ReLU; one of 4x4 as a `_Doubled`."""
     assert isinstance(conv, nn.ConvTranspose2d)
     if conv.kernel_size == (KERNEL, KERNEL):
         return _Doubled(conv, norm, relu)

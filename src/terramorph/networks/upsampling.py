@@ -28,7 +28,7 @@ _TWICE = ((0.0, 0.0, 1.0), (0.0, 1.0, 1.0), (1.0, 1.0, 0.0), (1.0, 0.0, 0.0))
 
 
 def make_upsampling(kind: Upsampling, inner: int, out: int, *, kernel: int, bias: bool) -> nn.Module:
-    """A layer (N, inner, H, W) -> (N, out, 2 H, 2 W).
+    """Make a layer (N, inner, H, W) -> (N, out, 2 H, 2 W).
 
     Args:
         kind: see the module's text.
@@ -63,7 +63,7 @@ class ResizeConv(nn.Module):
         return doubled
 
     def for_inference(self) -> nn.ConvTranspose2d:
-        """The 4x4 transposed convolution that does the same to rounding, with less than half the arithmetic."""
+        """Return the 4x4 transposed convolution that is equal to rounding, with less than half the arithmetic."""
         weight = self.conv.weight.detach()
         twice = weight.new_tensor(_TWICE)
         return _transposed(torch.einsum("ar,bc,oirc->ioab", twice, twice, weight), self.conv.bias, padding=1)
@@ -87,19 +87,19 @@ class SubpixelConv(nn.Module):
 
     @torch.no_grad()
     def tie(self) -> None:
-        """ICNR: the four pixels of a block start with the weights of the first, so there is no pattern to unlearn."""
+        """Start the four pixels of a block with the weights of the first (ICNR), so there is no pattern to unlearn."""
         four = self.conv.weight.view(-1, 4, *self.conv.weight.shape[1:])
         four.copy_(four[:, :1].expand_as(four).clone())
 
     def for_inference(self) -> nn.ConvTranspose2d:
-        """The 6x6 transposed convolution that does the same to rounding."""
+        """Return the 6x6 transposed convolution that is equal to rounding."""
         weight = self.conv.weight.detach()
         four = weight.view(-1, 2, 2, *weight.shape[1:]).flip(-2, -1)  # (out, row, column, inner, 3, 3)
         return _transposed(four.permute(3, 0, 4, 1, 5, 2).flatten(4, 5).flatten(2, 3), self.bias, padding=2)
 
 
 def _transposed(weight: Tensor, bias: Tensor | None, *, padding: int) -> nn.ConvTranspose2d:
-    """A transposed convolution of stride 2 around a weight (inner, out, k, k) and a bias (out,)."""
+    """Make a transposed convolution of stride 2 from a weight (inner, out, k, k) and a bias (out,)."""
     inner, out, kernel, _ = weight.shape
     with torch.device("meta"):
         conv = nn.ConvTranspose2d(inner, out, kernel, stride=2, padding=padding, bias=bias is not None)

@@ -38,6 +38,6 @@ def write_plugin(path: str | Path) -> Path:
 
 
 def _content(file: Traversable) -> bytes:
-    """A file of the plug-in, with the version of terramorph in its metadata."""
+    """Read a file of the plug-in, with the version of terramorph in its metadata."""
     content = file.read_bytes()
     return content.replace(b"{version}", __version__.encode()) if file.name == "metadata.txt" else content

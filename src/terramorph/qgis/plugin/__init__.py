@@ -2,7 +2,7 @@
 
 
 def classFactory(iface):
-    """The plug-in; QGIS calls this once."""
+    """Return the plug-in; QGIS calls this once."""
     from .plugin import TerramorphPlugin
 
     return TerramorphPlugin(iface)

@@ -1,4 +1,4 @@
-"""Processing algorithms: whole rasters, translated by the program terramorph."""
+"""Processing algorithms: rasters translated by the program terramorph."""
 
 from qgis.core import (
     QgsCoordinateReferenceSystem,
@@ -30,7 +30,7 @@ with the same output. The result is generated, not observed; its tags say by whi
 
 
 class _Algorithm(QgsProcessingAlgorithm):
-    """What both algorithms take, and how they run."""
+    """Base of both algorithms: their parameters, and how they run."""
 
     def createInstance(self):
         return type(self)()
@@ -126,7 +126,7 @@ class AreasAlgorithm(_Algorithm):
 
 
 def file_of(layer):
-    """The file behind a raster layer.
+    """Return the file of a raster layer.
 
     Raises:
         CommandError: if it is of a server.

@@ -1,4 +1,4 @@
-"""The program terramorph: where it is, how it is started, and what it tells."""
+"""The program terramorph as a process: finding, starting and reading it."""
 
 import json
 import os
@@ -23,17 +23,17 @@ class CommandError(Exception):
 
 
 def saved(key, default=""):
-    """A setting of the user's profile."""
+    """Return a setting of the user's profile."""
     return QgsSettings().value(key, default) or default
 
 
 def save(key, value):
-    """Remembers a setting in the user's profile."""
+    """Write a setting of the user's profile."""
     QgsSettings().setValue(key, value)
 
 
 def program():
-    """Words that a command line of terramorph begins with: the program, or a Python that has the package.
+    """Return the words that a command line of terramorph begins with: the program, or a Python that has the package.
 
     Raises:
         CommandError: if none is chosen and none is on the PATH.
@@ -50,7 +50,7 @@ def program():
 
 
 def new_process(words, parent=None):
-    """A QProcess of a command line of terramorph, not started yet.
+    """Return a QProcess of a command line of terramorph, not started yet.
 
     Args:
         words: after the program; each is passed as it is, with its spaces.
@@ -71,7 +71,7 @@ def new_process(words, parent=None):
 
 
 def end(process):
-    """Ends a process: it is asked to, and after a while made to."""
+    """End a process: ask it to, then kill it."""
     if process.state() == QProcess.ProcessState.NotRunning:
         return
     # On Windows a program without a window cannot be asked. What it has made stays, and it goes on from there.
@@ -83,23 +83,23 @@ def end(process):
 
 
 class Lines:
-    """Whole lines of bytes that come in pieces."""
+    """Splits bytes that arrive in pieces into lines."""
 
     def __init__(self):
         self._rest = b""
 
     def add(self, data):
-        """The lines that are whole now."""
+        """Add bytes; return the lines that are complete."""
         *whole, self._rest = (self._rest + bytes(data)).split(b"\n")
         return [line.decode("utf-8", "replace").rstrip("\r") for line in whole]
 
     def last(self):
-        """What is left at the end."""
+        """Return what is left at the end."""
         return [line for line in self.add(b"\n") if line]
 
 
 class Told:
-    """What the program says on standard error: warnings, and at the end a sentence.
+    """The program's standard error: warnings, and at the end a sentence.
 
     Attributes:
         sentence: why it failed; empty if it did not say.
@@ -110,7 +110,7 @@ class Told:
         self._own = False
 
     def add(self, line):
-        """A line; its text if it is a warning, otherwise None."""
+        """Add a line; return its text if it is a warning, otherwise None."""
         own = line.startswith(_OWN)
         text = line[len(_OWN) :] if own else line
         if own and text.startswith(_WARNING):
@@ -121,7 +121,7 @@ class Told:
 
 
 def run(words, feedback):
-    """Runs a command line that tells its progress with --progress json, until it ends.
+    """Run a command line with --progress json until it ends.
 
     Args:
         words: after the program.
@@ -164,7 +164,7 @@ def run(words, feedback):
 
 
 def _show(line, feedback):
-    """A line of standard output: progress, or text."""
+    """Show a line of standard output: progress, or text."""
     try:
         values = json.loads(line)
         share = 100 * values["done"] / values["total"]

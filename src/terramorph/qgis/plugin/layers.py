@@ -1,4 +1,4 @@
-"""What a server offers, and how QGIS names it. Nothing here knows QGIS."""
+"""Layers of a server, and their addresses in QGIS. Nothing here knows QGIS."""
 
 import json
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from urllib.parse import quote, urljoin, urlsplit
 
 
 class ServerError(Exception):
-    """What answers is not a terramorph server, in one sentence."""
+    """The address is not a terramorph server's, in one sentence."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Tiles:
 
 
 def base_address(text):
-    """What somebody typed as an address that ends in a slash.
+    """Return a typed address as one that ends in a slash.
 
     Raises:
         ServerError: if it is none.
@@ -50,7 +50,7 @@ def base_address(text):
 
 
 def read_listing(address, data):
-    """The views that a server lists at /layers.
+    """Read the views that a server lists at /layers.
 
     Args:
         address: of the server, as `base_address` gives it.

@@ -1,4 +1,4 @@
-"""The panel: a server's layers, a server of one's own, and where the program is."""
+"""The panel: a server's layers, starting a server, and the program's path."""
 
 from qgis.core import (
     Qgis,
@@ -111,19 +111,19 @@ class Panel(QDockWidget):
         return group
 
     def tell(self, text, level=None):
-        """Shows a sentence in the panel; with a level in QGIS' message bar too."""
+        """Show a sentence in the panel; with a level in QGIS' message bar too."""
         self.status.setText(text)
         if level is not None:
             self.iface.messageBar().pushMessage("terramorph", text, level, 8)
 
     def fail(self, error):
-        """Shows why something did not work."""
+        """Show an error."""
         self.tell(str(error), Qgis.MessageLevel.Warning)
 
     # Layers of a server.
 
     def connect_server(self):
-        """Asks the server at the address for its layers."""
+        """Request the layers of the server at the address."""
         try:
             address = base_address(self.address.text())
         except ServerError as error:
@@ -163,7 +163,7 @@ class Panel(QDockWidget):
             item.setCheckState(0, Qt.CheckState.Checked if chosen else Qt.CheckState.Unchecked)
 
     def add_checked(self):
-        """Adds the views that are checked to the map, in a group, and looks at them."""
+        """Add the checked views to the map, in a group, and zoom to them."""
         chosen = []
         for row in range(self.tree.topLevelItemCount()):
             parent = self.tree.topLevelItem(row)
@@ -178,7 +178,7 @@ class Panel(QDockWidget):
         self._look_at(tiles[-1].bounds)
 
     def add(self, tiles):
-        """Adds a view to the map, above what is there of the server.
+        """Add a view to the map, above the server's other layers.
 
         Returns:
             The layer; None if QGIS cannot open it.
@@ -204,7 +204,7 @@ class Panel(QDockWidget):
     # A server of one's own.
 
     def start_server(self):
-        """Starts a server of the chosen raster, and connects to it once it has said its address."""
+        """Start a server of the chosen raster, and connect to it once it has printed its address."""
         self.end_server()
         layer = self.raster.currentLayer()
         words = ["serve", "--port", "0"]
@@ -248,7 +248,7 @@ class Panel(QDockWidget):
         self.fail(self._told.sentence or f"The server ended with code {code} and said nothing.")
 
     def end_server(self):
-        """Ends the server that was started here, if there is one."""
+        """End the server that was started here, if there is one."""
         process, self.server = self.server, None
         if process is None:
             return
@@ -261,7 +261,7 @@ class Panel(QDockWidget):
 
 
 def _in(crs, bounds):
-    """A rectangle of degrees (west, south, east, north) in a CRS; in degrees where there is no CRS yet."""
+    """Return a rectangle of degrees (west, south, east, north) in a CRS; in degrees where there is no CRS yet."""
     degrees, box = QgsCoordinateReferenceSystem("EPSG:4326"), QgsRectangle(*bounds)
     if not crs.isValid():
         return box

@@ -1,4 +1,4 @@
-"""What QGIS loads: a panel, its action, and a provider of Processing algorithms."""
+"""The plug-in as QGIS loads it: a panel, its action, and a provider of Processing algorithms."""
 
 from pathlib import Path
 
@@ -26,12 +26,12 @@ class TerramorphPlugin:
         self.actions = []
 
     def initProcessing(self):
-        """Registers the algorithms."""
+        """Register the algorithms."""
         self.provider = TerramorphProvider()
         QgsApplication.processingRegistry().addProvider(self.provider)
 
     def initGui(self):
-        """Adds the panel and its actions."""
+        """Add the panel and its actions."""
         self.initProcessing()
         self.panel = Panel(self.iface)
         self.iface.addDockWidget(Qt.DockWidgetArea.RightDockWidgetArea, self.panel)
@@ -47,7 +47,7 @@ class TerramorphPlugin:
             self.iface.addPluginToRasterMenu("terramorph", action)
 
     def unload(self):
-        """Takes all of it away, and ends a server that the panel has started."""
+        """Remove all of it, and end a server that the panel has started."""
         if self.panel is not None:
             self.panel.end_server()
             self.iface.removeRasterToolBarIcon(self.actions[0])
@@ -61,10 +61,10 @@ class TerramorphPlugin:
         self.actions = []
 
     def show_panel(self):
-        """Shows the panel, and what its server has."""
+        """Show the panel and its server's layers."""
         self.panel.show()
         self.panel.raise_()
 
     def show_help(self):
-        """Opens the help in a browser."""
+        """Open the help in a browser."""
         QDesktopServices.openUrl(QUrl.fromLocalFile(str(HERE / "help.html")))

@@ -12,26 +12,26 @@ class TerramorphProvider(QgsProcessingProvider):
     """The group terramorph in the Processing toolbox."""
 
     def id(self):
-        """In names of algorithms: terramorph:translate."""
+        """Return the prefix of algorithm names: terramorph:translate."""
         return "terramorph"
 
     def name(self):
-        """For people."""
+        """Return the name for people."""
         return "terramorph"
 
     def icon(self):
-        """Of the group."""
+        """Return the group's icon."""
         return QIcon(str(Path(__file__).parent / "icon.svg"))
 
     def supportedOutputRasterLayerExtensions(self):
-        """What the program writes."""
+        """Return the raster formats that the program writes."""
         return ["tif"]
 
     def supportedOutputVectorLayerExtensions(self):
-        """What the program writes."""
+        """Return the vector formats that the program writes."""
         return ["gpkg", "fgb", "geojson"]
 
     def loadAlgorithms(self):
-        """Adds the algorithms."""
+        """Add the algorithms."""
         for algorithm in (TranslateAlgorithm(), AreasAlgorithm()):
             self.addAlgorithm(algorithm)
