@@ -195,7 +195,16 @@ def test_tab_in_metres_and_in_other_systems(tmp_path):
     assert crs == MERCATOR
     assert off(found, PLACE) < 1e-6
     (tmp_path / "a.tab").write_text(tab_text(metres, "8, 1001, 7, 39, 0, 1, 7500000, 0", "m"))
-    with pytest.raises(RasterError, match=r"a\.tab.*8, 1001"):
+    assert read_place(tmp_path / "a.jpg")[1] == CRS("EPSG:28407")
+    own = "25, -141, -80, 0, 0, 0, 0, 0"  # a datum's parameters in the file itself
+    (tmp_path / "a.tab").write_text(tab_text(metres, f'8, 9999, 3, {own}, "m", 39, 0, 1, 7500000, 0', "m"))
+    shift = "+towgs84=25,-141,-80"
+    said = CRS(f"+proj=tmerc +lat_0=0 +lon_0=39 +k=1 +x_0=7500000 +y_0=0 +ellps=krass {shift} +units=m")
+    places = [Transformer.from_crs(crs.proj, 4326, always_xy=True).transform(7_400_000, 6_200_000)
+              for crs in (read_place(tmp_path / "a.jpg")[1], said)]  # fmt: skip
+    assert places[0] == pytest.approx(places[1], abs=1e-9)
+    (tmp_path / "a.tab").write_text(tab_text(metres, "99, 104", "m"))
+    with pytest.raises(RasterError, match=r"a\.tab.*99, 104"):
         read_place(tmp_path / "a.jpg")
 
 

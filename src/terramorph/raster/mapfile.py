@@ -19,14 +19,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+import pyogrio
 import rasterio
 from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.crs import CRS
 from PIL import Image
+from pyogrio.errors import DataSourceError
 from pyproj import Transformer
 from pyproj.exceptions import ProjError
 from rasterio._err import CPLE_BaseError
+from rasterio.crs import CRS as RasterioCRS
 from rasterio.errors import RasterioError
 
 from terramorph.errors import RasterError, unreadable
@@ -35,11 +38,6 @@ from terramorph.raster.quiet import quiet
 
 _OZI = "OziExplorer Map Data File"
 _MERCATORS = ("EPSG:3857", "EPSG:3395", "EPSG:4326")
-_TAB_SYSTEMS = {
-    ("10", "157"): ("EPSG:3857",),
-    ("10", "104"): ("EPSG:3395",),
-    ("1", "104"): ("EPSG:4326", "EPSG:3857", "EPSG:3395"),  # what SAS.Planet once wrote for all three
-}
 _NUMBER = r"\s*(-?[\d.]+(?:[eE][-+]?\d+)?)\s*"
 _TAB_POINT = re.compile(rf"^\s*\({_NUMBER},{_NUMBER}\)\s*\({_NUMBER},{_NUMBER}\)", re.MULTILINE)
 _MAX_OFF = 0.5
@@ -305,19 +303,32 @@ def _gdal_crs(file: Path, datum: str, projection: str, setup: list[str], points:
 def _read_tab(file: Path, text: str) -> _Calibration:
     """Parse a .tab."""
     points = [[float(number) for number in found] for found in _TAB_POINT.findall(text)]
-    found = re.search(r"CoordSys\s+Earth\s+Projection\s+(\d+)\s*,\s*(\d+)", text, re.IGNORECASE)
-    names = _TAB_SYSTEMS.get(found.groups()) if found else None  # type: ignore[arg-type]
-    if names is None:
-        line = next((line.strip() for line in text.splitlines() if "coordsys" in line.lower()), "no CoordSys")
+    line = next((line.strip() for line in text.splitlines() if "coordsys" in line.lower()), "no CoordSys")
+    crs = _mapinfo_crs(line)
+    if crs is None:
         raise RasterError(
             f"{file}: its coordinate system ({line}) is not one that is read; save the image as a GeoTIFF instead."
         )
-    degrees = names[0] == "EPSG:4326" or re.search(r'Units\s+"degree"', text, re.IGNORECASE) is not None
+    # SAS.Planet once wrote WGS 84 for both Mercators too.
+    systems = (crs, *map(CRS, _MERCATORS[:2])) if crs == "EPSG:4326" else (crs,)
     return _Calibration(
         points=np.array(points, np.float64).reshape(-1, 4)[:, [2, 3, 0, 1]],
-        degrees=degrees,
-        systems=tuple(CRS(name) for name in names),
+        degrees=crs.geographic or re.search(r'Units\s+"degree"', text, re.IGNORECASE) is not None,
+        systems=systems,
     )
+
+
+def _mapinfo_crs(line: str) -> CRS | None:
+    """The CRS of a CoordSys clause, which GDAL reads in a MapInfo file of no feature; None if it knows none."""
+    if not re.fullmatch(r"CoordSys Earth Projection [\w\s.,\"()+-]+", line, re.IGNORECASE | re.ASCII):
+        return None
+    with TemporaryDirectory() as folder, suppress(DataSourceError, ProjError, RasterioError), quiet():
+        table = Path(folder) / "empty.mif"
+        table.write_text(f"Version 300\n{line}\nColumns 1\n  id Integer\nData\n", "ascii")
+        table.with_suffix(".mid").touch()
+        found = pyogrio.read_info(table)["crs"]
+        return to_odc_crs(RasterioCRS.from_user_input(found)) if found else None
+    return None
 
 
 def _projected(said: _Calibration, crs: CRS) -> NDArray[np.float64]:
