@@ -15,29 +15,13 @@ import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Annotated, Any, NoReturn
 
 import typer
 
 from terramorph._version import __version__
-from terramorph.cli import (
-    compare,
-    demo,
-    doctor,
-    draw,
-    evaluate,
-    export,
-    import_,
-    info,
-    models,
-    prepare,
-    qgis,
-    recalibrate,
-    serve,
-    train,
-    translate,
-    tune,
-)
+from terramorph.cli.choices import option
 from terramorph.cli.console import warn
 from terramorph.cli.interrupt import StoppedBefore, Terminated, terminate_as_exception
 from terramorph.errors import InputError, InputWarning, TerramorphError
@@ -46,6 +30,12 @@ from terramorph.redaction import redact_text
 BAD_INPUT, FAILURE, INTERRUPTED, TERMINATED = 2, 1, 130, 143
 _AGAIN = "run again with --debug for the traceback"
 _PARAMETER = re.compile(r"`([a-z_]+(?:\.[a-z_]+)*)`")
+
+_VERBS = (
+    *("prepare", "train", "evaluate", "tune", "compare", "translate", "serve", "draw", "qgis"),
+    *("info", "models", "recalibrate", "export", "import_", "demo", "doctor"),
+)
+"""Modules, in the order of the help."""
 
 app = typer.Typer(
     name="terramorph",
@@ -56,24 +46,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _verb in (
-    prepare,
-    train,
-    evaluate,
-    tune,
-    compare,
-    translate,
-    serve,
-    draw,
-    qgis,
-    info,
-    models,
-    recalibrate,
-    export,
-    import_,
-    demo,
-    doctor,
-):
+for _name in _VERBS:
+    _verb = import_module(f"terramorph.cli.{_name}")
     app.command(_verb.NAME, epilog=_verb.EXAMPLE)(_verb.run)
 
 
@@ -86,10 +60,10 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
+        bool, option("Print the version and exit.", "--version", callback=_show_version, is_eager=True)
     ] = False,
     debug: Annotated[
-        bool, typer.Option("--debug", help="Show the traceback of an error; allowed anywhere in the command line.")
+        bool, option("Show the traceback of an error; allowed anywhere in the command line.", "--debug")
     ] = False,
 ) -> None:
     """Translate between satellite or aerial imagery and maps, both ways."""

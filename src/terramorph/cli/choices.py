@@ -1,4 +1,4 @@
-"""The words an option takes where it takes one of a few."""
+"""Options that verbs share, and the words of those that take one of a few."""
 
 from __future__ import annotations
 
@@ -14,6 +14,15 @@ from terramorph.extensions import is_outside, module_of, resolve
 
 if TYPE_CHECKING:
     from terramorph.metrics import Metric
+
+
+def option(help: str, *names: str, **how: Any) -> Any:
+    """An option of a verb: what it says of itself, then its names, where the parameter's is not it."""
+    return typer.Option(*names, help=help, **how)
+
+
+def argument(help: str, **how: Any) -> Any:
+    return typer.Argument(help=help, **how)
 
 
 class Stored(StrEnum):
@@ -75,23 +84,39 @@ def allowed_modules(allow: Collection[str] | None, assigned: Mapping[str, Any]) 
     return from_here([*(allow or ()), *(module_of(value) for value in typed if is_outside(value))])
 
 
-Allow = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--allow",
-        metavar="MODULE",
-        help="Allow code of this module to run, for models and settings that name it; repeatable.",
-    ),
-]
-"""Modules from outside; see `terramorph.extensions`."""
-
-
 def named_metrics(names: Collection[str] | None) -> list[Metric]:
     """Metrics that --metric names; who types a name asks for its code to run."""
     return [resolve(name, from_here([module_of(name)])) for name in names or ()]
 
 
-Metrics = Annotated[
-    list[str] | None,
-    typer.Option("--metric", metavar="MODULE:NAME", help="Own metric to score too; repeatable."),
+# What several verbs take, each said once.
+BundlePath = Annotated[str, argument("Model: a .safetensors bundle, a run's folder, or a published name.")]
+ModelPath = Annotated[
+    str, argument("Model: a .safetensors bundle, a run's folder, a published name, or an .onnx file.")
 ]
+Pairs = Annotated[Path, argument("Folder of pairs.")]
+ModeOption = Annotated[
+    Mode | None, option("raster: fixed statistics; paper: batch statistics and dropout. Default: the model's own.")
+]
+PrecisionOption = Annotated[
+    Precision, option("Number format. auto: bf16 in mode raster where the hardware has it, otherwise fp32.")
+]
+Ensemble = Annotated[
+    bool, option("Average eight flips and rotations of each image; takes 8 times as long.", "--ensemble")
+]
+SkipBad = Annotated[bool, option("Skip and list pairs that cannot be read.", "--skip-bad")]
+Cache = Annotated[Path | None, option("Cache folder for decoded pairs. Default: ~/.cache/terramorph.")]
+TrainingSeed = Annotated[int | None, option("Random seed.", min=0, max=MAX_SEED)]
+Settings = Annotated[
+    list[str] | None, option("Change a setting of the recipe; repeatable.", "--set", metavar="KEY=VALUE")
+]
+QualityPairs = Annotated[
+    Path | None, option("Folder of pairs whose val measures the quality loss. Default for town models: the town.")
+]
+QualityWeights = Annotated[Path | None, option("Folder with the network weights for LPIPS; without them SSIM decides.")]
+Metrics = Annotated[list[str] | None, option("Own metric to score too; repeatable.", "--metric", metavar="MODULE:NAME")]
+Allow = Annotated[
+    list[str] | None,
+    option("Module whose code may run, for models and settings that name it; repeatable.", "--allow", metavar="MODULE"),
+]
+"""Modules from outside; see `terramorph.extensions`."""

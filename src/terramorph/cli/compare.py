@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from terramorph.cli.choices import Allow, Metrics, allowed_modules, named_metrics
+from terramorph.cli.choices import Allow, Cache, Metrics, Pairs, Settings, allowed_modules, named_metrics, option
 from terramorph.cli.console import say
 from terramorph.cli.interrupt import stop_after_step
 from terramorph.cli.reporting import StudyProgress
@@ -25,24 +25,17 @@ EXAMPLE = (
 
 
 def run(
-    dataset: Annotated[Path, typer.Argument(help="Folder of pairs.")],
-    study: Annotated[str, typer.Option(help="pix2pix-paper, improvements, or a TOML file of your own.")],
-    out: Annotated[Path, typer.Option(help="Output folder of the study; the same command resumes it.")],
-    seeds: Annotated[int | None, typer.Option(min=1, help="Runs of each variant. Default: the study's.")] = None,
-    images: Annotated[int | None, typer.Option(min=1, help="Budget of each run, in training images.")] = None,
-    minutes: Annotated[float | None, typer.Option(help="Budget of each run, in minutes (not reproducible).")] = None,
-    split: Annotated[
-        str | None, typer.Option(help="Split to score on. Default: the study's, else val, else test.")
-    ] = None,
-    assignments: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change one setting of all variants; repeatable."),
-    ] = None,
-    weights: Annotated[Path | None, typer.Option(help="Folder with the network weights for LPIPS, FD and FID.")] = None,
-    mlflow: Annotated[bool, typer.Option("--mlflow", help="Also log the runs to OUT/mlflow.db.")] = False,
-    cache: Annotated[
-        Path | None, typer.Option(help="Cache folder for decoded pairs. Default: ~/.cache/terramorph.")
-    ] = None,
+    dataset: Pairs,
+    study: Annotated[str, option("pix2pix-paper, improvements, or a TOML file of your own.")],
+    out: Annotated[Path, option("Output folder of the study; the same command resumes it.")],
+    seeds: Annotated[int | None, option("Runs of each variant. Default: the study's.", min=1)] = None,
+    images: Annotated[int | None, option("Budget of each run, in training images.", min=1)] = None,
+    minutes: Annotated[float | None, option("Budget of each run, in minutes (not reproducible).")] = None,
+    split: Annotated[str | None, option("Split to score on. Default: the study's, else val, else test.")] = None,
+    assignments: Settings = None,
+    weights: Annotated[Path | None, option("Folder with the network weights for LPIPS, FD and FID.")] = None,
+    mlflow: Annotated[bool, option("Also log the runs to OUT/mlflow.db.", "--mlflow")] = False,
+    cache: Cache = None,
     metric: Metrics = None,
     allow: Allow = None,
 ) -> None:

@@ -6,8 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -38,44 +37,31 @@ def warn(text: str) -> None:
 
 def show_table(title: str, rows: Iterable[tuple[str, Any]]) -> None:
     """Prints names and values as a table of two columns; in a log file, as plain aligned lines."""
-    cells = [(name, _cell(value)) for name, value in rows]
-    target = console()
-    if not target.is_terminal:
-        width = max((len(name) for name, _ in cells), default=0)
-        print(title)
-        for name, value in cells:
-            print(f"  {name.ljust(width)}  {value}")
-        sys.stdout.flush()
-        return
-    table = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=True)
-    table.add_column(style="cyan", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in cells:
-        table.add_row(name, value)
-    target.print(table, soft_wrap=False)
+    _show(title, (), rows, "left")
 
 
 def show_columns(title: str, names: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Prints a table with a heading for each column, the first one left and the others right."""
-    cells = [[_cell(value) for value in row] for row in rows]
-    target = console()
-    if not target.is_terminal:
-        widths = [max(len(row[i]) for row in [list(names), *cells]) for i in range(len(names))]
-        print(title)
-        for row in [list(names), *cells]:
-            print(
-                "  " + row[0].ljust(widths[0]),
-                *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True)),
-                sep="  ",
-            )
-        sys.stdout.flush()
+    _show(title, names, rows, "right")
+
+
+def _show(title: str, names: Sequence[str], rows: Iterable[Sequence[Any]], side: Literal["left", "right"]) -> None:
+    cells, target = [[_cell(value) for value in row] for row in rows], console()
+    if target.is_terminal:
+        table = Table(title=title, title_justify="left", show_header=bool(names), box=None)
+        for index, name in enumerate(names or ("", "")):
+            table.add_column(name, style=None if index else "cyan", justify=side if index else "left", overflow="fold")
+        for row in cells:
+            table.add_row(*row)
+        target.print(table, soft_wrap=False)
         return
-    table = Table(title=title, title_justify="left", box=None)
-    for index, name in enumerate(names):
-        table.add_column(name, justify="right" if index else "left", style=None if index else "cyan")
-    for row in cells:
-        table.add_row(*row)
-    target.print(table, soft_wrap=False)
+    lines = [*([list(names)] if names else []), *cells]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    print(title)
+    for first, *rest in lines:
+        aligned = [c.rjust(w) if side == "right" else c for c, w in zip(rest, widths[1:], strict=True)]
+        print(f"  {first.ljust(widths[0])}", *aligned, sep="  ")
+    sys.stdout.flush()
 
 
 class Meter:
@@ -126,9 +112,7 @@ class Meter:
         else:
             print(text, flush=True)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._bar is not None:
             self._bar.stop()
         elif self._done and self._done != self._told_done and time.monotonic() - self._started >= PLAIN_SECONDS:
@@ -152,20 +136,21 @@ class Steps:
     def __enter__(self) -> Self:
         return self
 
-    def update(self, step: str, done: int, total: int) -> None:
+    def __exit__(self, *_: object) -> None:
+        if self._meter is not None:
+            self._meter.__exit__()
+            self._meter = None
+
+    def update(self, step: str, done: int, total: int, detail: str = "") -> None:
         """Shows how far a step is; another name begins another meter."""
         if self._meter is None or self._meter.label != step:
-            self.__exit__(None, None, None)
-            self._meter = Meter(step, total)
-            self._meter.__enter__()
-        self._meter.update(done, total)
+            self.__exit__()
+            self._meter = Meter(step, total).__enter__()
+        self._meter.update(done, total, detail)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._meter is not None:
-            self._meter.__exit__(kind, error, trace)
-            self._meter = None
+    def say(self, text: str) -> None:
+        """Prints a line, above the bar if there is one."""
+        (self._meter.say if self._meter is not None else say)(text)
 
 
 class JsonSteps(Steps):
@@ -178,7 +163,7 @@ class JsonSteps(Steps):
         super().__init__()
         self._told: tuple[str, float] | None = None
 
-    def update(self, step: str, done: int, total: int) -> None:
+    def update(self, step: str, done: int, total: int, detail: str = "") -> None:
         now = time.monotonic()
         if self._told is None or self._told[0] != step or done == total or now - self._told[1] >= JSON_SECONDS:
             self._told = step, now

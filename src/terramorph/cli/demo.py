@@ -10,10 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from terramorph.atomic import atomic
-from terramorph.cli.choices import MAX_SEED, Device
+from terramorph.cli.choices import MAX_SEED, Device, option
 from terramorph.cli.console import Meter, say
 from terramorph.cli.evaluate import show_metrics
 from terramorph.errors import InputError, StorageError
@@ -62,12 +60,12 @@ class Ground:
 
 
 def run(
-    out: Annotated[Path, typer.Option(help="Output folder.")],
-    size: Annotated[int, typer.Option(min=512, help="Size of the town in pixels of 1 m.")] = 2048,
-    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seed of the town.")] = 0,
-    steps: Annotated[int | None, typer.Option(min=1, help="Training steps. Default: the preset's.")] = None,
-    limit: Annotated[float, typer.Option(min=1, help="Time limit of training in seconds.")] = 180.0,
-    device: Annotated[Device, typer.Option(help="Device to compute on.")] = Device.auto,
+    out: Annotated[Path, option("Output folder.")],
+    size: Annotated[int, option("Size of the town in pixels of 1 m.", min=512)] = 2048,
+    seed: Annotated[int, option("Seed of the town.", min=0, max=MAX_SEED)] = 0,
+    steps: Annotated[int | None, option("Training steps. Default: the preset's.", min=1)] = None,
+    limit: Annotated[float, option("Time limit of training in seconds.", min=1)] = 180.0,
+    device: Annotated[Device, option("Device to compute on.")] = Device.auto,
 ) -> None:
     """Generate a town, train on three quarters of it, translate and score the last quarter: one HTML page.
 

@@ -11,10 +11,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from terramorph._version import __version__
-from terramorph.cli.choices import Allow, from_here
+from terramorph.cli.choices import Allow, from_here, option
 from terramorph.cli.console import Meter, say, show_columns, show_table
 
 if TYPE_CHECKING:
@@ -28,10 +26,9 @@ REFUSED = "int8, refused"
 
 def run(
     bench: Annotated[
-        list[str] | None,
-        typer.Option(metavar="MODEL", help="Measure the speed of a bundle or .onnx file; repeatable."),
+        list[str] | None, option("Measure the speed of a bundle or .onnx file; repeatable.", metavar="MODEL")
     ] = None,
-    seconds: Annotated[float, typer.Option(min=0.0, help="Approximate measuring time per model in seconds.")] = 20.0,
+    seconds: Annotated[float, option("Approximate measuring time per model in seconds.", min=0.0)] = 20.0,
     allow: Allow = None,
 ) -> None:
     """Print versions, processor, devices, backends and disk of this machine; or measure the fastest backend."""

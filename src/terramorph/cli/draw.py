@@ -6,9 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
-from terramorph.cli.choices import Allow, Stored, from_here
+from terramorph.cli.choices import Allow, QualityPairs, QualityWeights, Stored, argument, from_here, option
 from terramorph.cli.console import say
 
 if TYPE_CHECKING:
@@ -22,29 +20,18 @@ EXAMPLE = (
 
 
 def run(
-    model: Annotated[
-        str, typer.Argument(help="Map-to-photograph model: a bundle, a run, a name or a file of `export --web`.")
-    ],
-    back: Annotated[str | None, typer.Argument(help="Photograph-to-map model, for images dropped on the page.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Output folder of the page, for any web server.")] = None,
-    one_file: Annotated[
-        Path | None, typer.Option(help="Output .html file that holds the whole page and needs no server.")
-    ] = None,
+    model: Annotated[str, argument("Map-to-photograph model: a bundle, a run, a name or a file of `export --web`.")],
+    back: Annotated[str | None, argument("Photograph-to-map model, for images dropped on the page.")] = None,
+    out: Annotated[Path | None, option("Output folder of the page, for any web server.")] = None,
+    one_file: Annotated[Path | None, option("Output .html file that holds the whole page and needs no server.")] = None,
     store: Annotated[
-        Stored | None,
-        typer.Option(help="Weight format. Default: int8 where the loss of quality is small, else fp16."),
+        Stored | None, option("Weight format. Default: int8 where the loss of quality is small, else fp16.")
     ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(help="Folder of pairs whose val measures the quality loss. Default for town models: the town."),
-    ] = None,
-    weights: Annotated[
-        Path | None, typer.Option(help="Folder with the network weights for LPIPS; without them SSIM decides.")
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Accept a --store that loses too much quality.")] = False,
+    data: QualityPairs = None,
+    weights: QualityWeights = None,
+    force: Annotated[bool, option("Accept a --store that loses too much quality.", "--force")] = False,
     style: Annotated[
-        str,
-        typer.Option(help="Style of the drawn map, that of the training maps: classic, osm, classes, or a TOML file."),
+        str, option("Style of the drawn map, that of the training maps: classic, osm, classes, or a TOML file.")
     ] = "classic",
     allow: Allow = None,
 ) -> None:

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
-from terramorph.cli.choices import Allow, Device, Metrics, Mode, Precision, from_here, named_metrics
+from terramorph.cli import choices
+from terramorph.cli.choices import from_here, option
 from terramorph.cli.console import Meter, say, show_columns
 from terramorph.errors import ConfigError
 
@@ -20,51 +19,33 @@ EXAMPLE = "Example: terramorph evaluate runs/maps/model.safetensors data/maps --
 
 
 def run(
-    bundle: Annotated[
-        str, typer.Argument(help="Model: a .safetensors bundle, a run's folder, a published name, or an .onnx file.")
-    ],
-    dataset: Annotated[Path, typer.Argument(help="Folder of pairs.")],
+    bundle: choices.ModelPath,
+    dataset: choices.Pairs,
     out: Annotated[
-        Path | None,
-        typer.Option(help="Output folder for metrics.json, report.html and predictions/. Default: write no files."),
+        Path | None, option("Output folder for metrics.json, report.html and predictions/. Default: write no files.")
     ] = None,
-    split: Annotated[str, typer.Option(help="Split to score: val, test or train.")] = "val",
-    weights: Annotated[
-        Path | None, typer.Option(help="Folder with the network weights for LPIPS, FD, KD and FID.")
-    ] = None,
-    metric: Metrics = None,
+    split: Annotated[str, option("Split to score: val, test or train.")] = "val",
+    weights: Annotated[Path | None, option("Folder with the network weights for LPIPS, FD, KD and FID.")] = None,
+    metric: choices.Metrics = None,
     style: Annotated[
         str | None,
-        typer.Option(
-            help="Style that defines the map classes: classic, osm or a TOML file. Default: the one that fits."
-        ),
+        option("Style that defines the map classes: classic, osm or a TOML file. Default: the one that fits."),
     ] = None,
-    mode: Annotated[
-        Mode | None,
-        typer.Option(help="raster: fixed statistics; paper: batch statistics and dropout. Default: the model's own."),
-    ] = None,
+    mode: choices.ModeOption = None,
     save_predictions: Annotated[
-        bool, typer.Option("--save-predictions", help="Write each prediction to predictions/ID.png.")
+        bool, option("Write each prediction to predictions/ID.png.", "--save-predictions")
     ] = False,
-    device: Annotated[Device, typer.Option(help="Device to compute on.")] = Device.auto,
-    precision: Annotated[
-        Precision,
-        typer.Option(help="Number format. auto: bf16 in mode raster where the hardware has it, otherwise fp32."),
-    ] = Precision.auto,
-    ensemble: Annotated[
-        bool,
-        typer.Option("--ensemble", help="Average eight flips and rotations of each image; takes 8 times as long."),
-    ] = False,
-    limit: Annotated[int | None, typer.Option(min=1, help="Score only the first pairs, this many.")] = None,
-    record: Annotated[
-        bool, typer.Option("--record", help="Store the scores in the bundle, where `info` shows them.")
-    ] = False,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Skip and list pairs that cannot be read.")] = False,
-    discuss: Annotated[bool, typer.Option("--discuss", help="Write discussion.html, an error analysis.")] = False,
+    device: Annotated[choices.Device, option("Device to compute on.")] = choices.Device.auto,
+    precision: choices.PrecisionOption = choices.Precision.auto,
+    ensemble: choices.Ensemble = False,
+    limit: Annotated[int | None, option("Score only the first pairs, this many.", min=1)] = None,
+    record: Annotated[bool, option("Store the scores in the bundle, where `info` shows them.", "--record")] = False,
+    skip_bad: choices.SkipBad = False,
+    discuss: Annotated[bool, option("Write discussion.html, an error analysis.", "--discuss")] = False,
     samples: Annotated[
-        int, typer.Option(min=1, help="With --discuss and --mode paper: number of outputs drawn for each image.")
+        int, option("With --discuss and --mode paper: number of outputs drawn for each image.", min=1)
     ] = 1,
-    allow: Allow = None,
+    allow: choices.Allow = None,
 ) -> None:
     """Score a model on held-out pairs, beside the floor of one constant colour."""
     from terramorph.evaluation import evaluate, own_bundle, record_scores
@@ -73,7 +54,7 @@ def run(
 
     if samples > 1 and not discuss:
         raise ConfigError(f"--samples {samples} needs --discuss; add it or leave out --samples.")
-    own, allowed = named_metrics(metric), from_here(allow)
+    own, allowed = choices.named_metrics(metric), from_here(allow)
     held = own_bundle(bundle, allowed) if record else None
     model = load(
         bundle,

@@ -6,9 +6,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
-from terramorph.cli.choices import Allow, Mode, Stored, from_here
+from terramorph.cli import choices
+from terramorph.cli.choices import argument, from_here, option
 from terramorph.cli.console import Meter, say, warn
 
 if TYPE_CHECKING:
@@ -27,44 +26,27 @@ SCORED = 500
 
 
 def run(
-    bundle: Annotated[str, typer.Argument(help="Model: a .safetensors bundle, a run's folder, or a published name.")],
-    output: Annotated[Path, typer.Argument(help="Output file, ending in .onnx.")],
-    mode: Annotated[
-        Mode | None,
-        typer.Option(help="raster: fixed statistics; paper: batch statistics and dropout. Default: the model's own."),
-    ] = None,
-    int8: Annotated[bool, typer.Option("--int8", help="Quantize to 8 bits (mode raster); needs --calibrate.")] = False,
+    bundle: choices.BundlePath,
+    output: Annotated[Path, argument("Output file, ending in .onnx.")],
+    mode: choices.ModeOption = None,
+    int8: Annotated[bool, option("Quantize to 8 bits (mode raster); needs --calibrate.", "--int8")] = False,
     calibrate: Annotated[
-        Path | None, typer.Option(help="Folder of pairs: train calibrates, val measures the loss of quality.")
+        Path | None, option("Folder of pairs: train calibrates, val measures the loss of quality.")
     ] = None,
-    images: Annotated[int, typer.Option(min=1, help="Number of training pairs to calibrate on.")] = 100,
-    cache: Annotated[
-        Path | None, typer.Option(help="Cache folder for decoded pairs. Default: ~/.cache/terramorph.")
-    ] = None,
+    images: Annotated[int, option("Number of training pairs to calibrate on.", min=1)] = 100,
+    cache: choices.Cache = None,
     deepness: Annotated[
-        bool, typer.Option("--deepness", help="Write class probabilities and settings for the QGIS plug-in Deepness.")
+        bool, option("Write class probabilities and settings for the QGIS plug-in Deepness.", "--deepness")
     ] = False,
     style: Annotated[
-        str,
-        typer.Option(
-            help="Style of the map whose classes --deepness separates: classic, osm, classes, or a TOML file."
-        ),
+        str, option("Style of the map whose classes --deepness separates: classic, osm, classes, or a TOML file.")
     ] = "classic",
-    web: Annotated[
-        bool, typer.Option("--web", help="Write a small network for browsers, with noise as an input.")
-    ] = False,
-    store: Annotated[Stored, typer.Option(help="Weight format of --web; arithmetic stays float32.")] = Stored.fp16,
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder of pairs whose val measures the quality loss of --web. Default for town models: the town."
-        ),
-    ] = None,
-    weights: Annotated[
-        Path | None, typer.Option(help="Folder with the network weights for LPIPS; without them SSIM decides.")
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Accept a --web file that loses too much quality.")] = False,
-    allow: Allow = None,
+    web: Annotated[bool, option("Write a small network for browsers, with noise as an input.", "--web")] = False,
+    store: Annotated[choices.Stored, option("Weight format of --web; arithmetic stays float32.")] = choices.Stored.fp16,
+    data: choices.QualityPairs = None,
+    weights: choices.QualityWeights = None,
+    force: Annotated[bool, option("Accept a --web file that loses too much quality.", "--force")] = False,
+    allow: choices.Allow = None,
 ) -> None:
     """Write a bundle's network as ONNX, with free height and width and the bundle's header as metadata."""
     from terramorph.bundle import load_bundle
@@ -76,14 +58,14 @@ def run(
     if int8 != (calibrate is not None):
         raise ConfigError("--int8 and --calibrate DATASET belong together; give both or neither.")
     if web:
-        if int8 or deepness or mode == Mode.paper:
+        if int8 or deepness or mode == choices.Mode.paper:
             raise ConfigError("--web is for mode raster; leave out --int8, --deepness and --mode paper.")
         from terramorph.cli.web import write_web
 
         loaded = load_bundle(bundle, from_here(allow))
         write_web(loaded, output, store.value, data=data, weights=weights, force=force)
     elif deepness:
-        if int8 or mode == Mode.paper:
+        if int8 or mode == choices.Mode.paper:
             raise ConfigError("--deepness is for mode raster in float32; leave out --int8 and --mode paper.")
         from terramorph.cartography import load_style, palette_of
         from terramorph.interop import export_deepness
@@ -91,7 +73,7 @@ def run(
         export_deepness(load_bundle(bundle, from_here(allow)), output, palette=palette_of(load_style(style)))
     elif not int8:
         export_onnx(load_bundle(bundle, from_here(allow)), output, mode=mode.value if mode else None)
-    elif mode == Mode.paper:
+    elif mode == choices.Mode.paper:
         raise ConfigError("--int8 needs mode raster; leave out --mode paper.")
     else:
         assert calibrate is not None

@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
-from terramorph.cli.choices import Direction, Mode
+from terramorph.cli.choices import Direction, Mode, argument, option
 from terramorph.cli.console import say
 
 NAME = "import"
@@ -16,15 +14,13 @@ EXAMPLE = "Example: terramorph import latest_net_G.pth models/edges.safetensors"
 
 def run(
     checkpoint: Annotated[
-        Path, typer.Argument(help="Generator checkpoint of the public PyTorch pix2pix, such as latest_net_G.pth.")
+        Path, argument("Generator checkpoint of the public PyTorch pix2pix, such as latest_net_G.pth.")
     ],
-    output: Annotated[Path, typer.Argument(help="Output bundle, ending in .safetensors.")],
+    output: Annotated[Path, argument("Output bundle, ending in .safetensors.")],
     mode: Annotated[
-        Mode, typer.Option(help="Default mode of the bundle: paper as the public test script, raster as its --eval.")
+        Mode, option("Default mode of the bundle: paper as the public test script, raster as its --eval.")
     ] = Mode.raster,
-    direction: Annotated[
-        Direction, typer.Option(help="AtoB: it was trained with the left half as the source.")
-    ] = Direction.AtoB,
+    direction: Annotated[Direction, option("AtoB: it was trained with the left half as the source.")] = Direction.AtoB,
 ) -> None:
     """Convert a checkpoint of the public PyTorch pix2pix (U-Net or ResNet) to a bundle."""
     from terramorph.errors import InputError

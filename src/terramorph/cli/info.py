@@ -6,8 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
+from terramorph.cli.choices import BundlePath, option
 from terramorph.cli.console import show_table
 from terramorph.extensions import is_outside, module_of
 
@@ -19,8 +18,8 @@ EXAMPLE = "Example: terramorph info runs/maps/model.safetensors --json"
 
 
 def run(
-    bundle: Annotated[str, typer.Argument(help="Model: a .safetensors bundle, a run's folder, or a published name.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print the whole header as JSON.")] = False,
+    bundle: BundlePath,
+    as_json: Annotated[bool, option("Print the whole header as JSON.", "--json")] = False,
 ) -> None:
     """Print a model's network, direction, bands, resolution, training and scores."""
     from terramorph.header import find_bundle, parameter_count, read_header

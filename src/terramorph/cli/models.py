@@ -6,8 +6,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
+from terramorph.cli.choices import argument, option
 from terramorph.cli.console import Meter, say, show_columns
 from terramorph.errors import BundleError, ConfigError
 
@@ -30,25 +29,20 @@ class Action(StrEnum):
 
 
 def run(
-    action: Annotated[
-        Action, typer.Argument(help="list them, pull or verify one, print a card, or push one.")
-    ] = Action.list,
+    action: Annotated[Action, argument("list them, pull or verify one, print a card, or push one.")] = Action.list,
     name: Annotated[
-        str | None,
-        typer.Argument(help="Of a model, or hf://OWNER/NAME; verify without it takes all, card and push any bundle."),
+        str | None, argument("Of a model, or hf://OWNER/NAME; verify without it takes all, card and push any bundle.")
     ] = None,
-    repo: Annotated[str | None, typer.Argument(help="push: OWNER/NAME on the Hugging Face Hub.")] = None,
+    repo: Annotated[str | None, argument("push: OWNER/NAME on the Hugging Face Hub.")] = None,
     out: Annotated[
-        Path | None,
-        typer.Option(help="card: output folder for card.md and town.png, the model on a procedural town."),
+        Path | None, option("card: output folder for card.md and town.png, the model on a procedural town.")
     ] = None,
     url: Annotated[
-        list[str] | None, typer.Option(help="pull: URL of the file, tried before the published ones; repeatable.")
+        list[str] | None, option("pull: URL of the file, tried before the published ones; repeatable.")
     ] = None,
-    private: Annotated[bool, typer.Option("--private", help="push: only you, or your organisation, sees it.")] = False,
+    private: Annotated[bool, option("push: only you, or your organisation, sees it.", "--private")] = False,
     licence: Annotated[
-        str | None,
-        typer.Option(help="push: of the weights, as the Hub calls it: mit, cc-by-4.0. Default: other."),
+        str | None, option("push: of the weights, as the Hub calls it: mit, cc-by-4.0. Default: other.")
     ] = None,
 ) -> None:
     """List the published models, fetch one, check its bytes, print its card, or push one to the Hugging Face Hub."""

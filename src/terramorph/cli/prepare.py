@@ -6,10 +6,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
+from terramorph.cli.choices import argument, option
 from terramorph.cli.console import Steps, say, show_table, warn
-from terramorph.cli.reading import Asset, Classes, sides
+from terramorph.cli.reading import Asset, Classes, Dem, Height, Raw, Terms, sides
 from terramorph.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -32,87 +31,67 @@ class Split(StrEnum):
 def run(
     words: Annotated[
         list[str],
-        typer.Argument(
-            metavar="OUT | inspect DATASET", help="Output folder; or the word inspect and a dataset's folder."
-        ),
+        argument("Output folder; or the word inspect and a dataset's folder.", metavar="OUT | inspect DATASET"),
     ],
     source: Annotated[
-        list[str] | None,
-        typer.Option(help="Imagery: GeoTIFF, VRT, mosaic, tile folder, MBTiles, PMTiles, URL with {z}/{x}/{y}."),
+        list[str] | None, option("Imagery: GeoTIFF, VRT, mosaic, tile folder, MBTiles, PMTiles, URL with {z}/{x}/{y}.")
     ] = None,
     target: Annotated[
-        list[str] | None,
-        typer.Option(help="Map: as --source, or vectors, which are rasterized. One for each --source."),
+        list[str] | None, option("Map: as --source, or vectors, which are rasterized. One for each --source.")
     ] = None,
-    pairs: Annotated[
-        list[str] | None, typer.Option(help="Folder of existing pairs, instead of --source and --target.")
-    ] = None,
-    name: Annotated[
-        list[str] | None, typer.Option(help="Prefix of the pair ids of an area. Default: the file's name.")
-    ] = None,
-    tile: Annotated[int, typer.Option(help="Tile size in pixels.")] = 256,
-    resolution: Annotated[float | None, typer.Option(help="Ground resolution in metres per pixel.")] = None,
-    zoom: Annotated[int | None, typer.Option(help="Web Mercator zoom (256 px tiles), instead of --resolution.")] = None,
+    pairs: Annotated[list[str] | None, option("Folder of existing pairs, instead of --source and --target.")] = None,
+    name: Annotated[list[str] | None, option("Prefix of the pair ids of an area. Default: the file's name.")] = None,
+    tile: Annotated[int, option("Tile size in pixels.")] = 256,
+    resolution: Annotated[float | None, option("Ground resolution in metres per pixel.")] = None,
+    zoom: Annotated[int | None, option("Web Mercator zoom (256 px tiles), instead of --resolution.")] = None,
     pixel_grid: Annotated[
-        bool, typer.Option("--pixel-grid", help="Keep the source's pixels without resampling (the default).")
+        bool, option("Keep the source's pixels without resampling (the default).", "--pixel-grid")
     ] = False,
-    overlap: Annotated[int, typer.Option(help="Overlap of neighbouring tiles in pixels.")] = 0,
-    bounds: Annotated[str | None, typer.Option(help="Limit to west,south,east,north in degrees.")] = None,
-    split: Annotated[
-        Split, typer.Option(help="How to split: by blocks of ground, a list of ids, or polygons.")
-    ] = Split.blocks,
+    overlap: Annotated[int, option("Overlap of neighbouring tiles in pixels.")] = 0,
+    bounds: Annotated[str | None, option("Limit to west,south,east,north in degrees.")] = None,
+    split: Annotated[Split, option("How to split: by blocks of ground, a list of ids, or polygons.")] = Split.blocks,
     split_file: Annotated[
         Path | None,
-        typer.Option(help="For by-list: CSV with the columns id,split. For by-area: polygons with an attribute split."),
+        option("For by-list: CSV with the columns id,split. For by-area: polygons with an attribute split."),
     ] = None,
-    fractions: Annotated[str, typer.Option(help="Shares of train,val,test, for blocks.")] = "0.8,0.1,0.1",
-    block: Annotated[int | None, typer.Option(help="Side of a block in tiles.")] = None,
+    fractions: Annotated[str, option("Shares of train,val,test, for blocks.")] = "0.8,0.1,0.1",
+    block: Annotated[int | None, option("Side of a block in tiles.")] = None,
     buffer: Annotated[
-        float | None,
-        typer.Option(help="Distance in metres between tiles of different splits. Default: they do not touch."),
+        float | None, option("Distance in metres between tiles of different splits. Default: they do not touch.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed for drawing blocks.")] = 0,
-    style: Annotated[
-        str, typer.Option(help="Style of rasterized vectors: classic, osm, classes, or a TOML file.")
-    ] = "classic",
+    seed: Annotated[int, option("Seed for drawing blocks.")] = 0,
+    style: Annotated[str, option("Style of rasterized vectors: classic, osm, classes, or a TOML file.")] = "classic",
     table: Annotated[
         str | None,
-        typer.Option(
-            help="Table from tags and layers to classes: osm, protomaps, plain, or a TOML file. Default: by content."
-        ),
+        option("Table from tags and layers to classes: osm, protomaps, plain, or a TOML file. Default: by content."),
     ] = None,
-    kind: Annotated[str | None, typer.Option(help="Class of all vectors of a file that does not tell.")] = None,
-    register: Annotated[bool, typer.Option("--register", help="Move the map by its consistent shift.")] = False,
-    clean_labels: Annotated[bool, typer.Option("--clean-labels", help="Paint over text on the map.")] = False,
-    max_nodata: Annotated[float, typer.Option(help="Leave out pairs with more pixels without data.")] = 0.1,
+    kind: Annotated[str | None, option("Class of all vectors of a file that does not tell.")] = None,
+    register: Annotated[bool, option("Move the map by its consistent shift.", "--register")] = False,
+    clean_labels: Annotated[bool, option("Paint over text on the map.", "--clean-labels")] = False,
+    max_nodata: Annotated[float, option("Leave out pairs with more pixels without data.")] = 0.1,
     drop_blank: Annotated[
-        float | None, typer.Option(help="Leave out pairs of which a side is one colour on more than this share.")
+        float | None, option("Leave out pairs of which a side is one colour on more than this share.")
     ] = None,
-    drop_duplicates: Annotated[
-        bool, typer.Option("--drop-duplicates", help="Keep one of pairs that look alike.")
-    ] = False,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="List and leave out tiles that cannot be read.")] = False,
-    source_crs: Annotated[str | None, typer.Option(help="EPSG:n of sources that do not say it.")] = None,
-    target_crs: Annotated[str | None, typer.Option(help="EPSG:n of targets that do not say it.")] = None,
+    drop_duplicates: Annotated[bool, option("Keep one of pairs that look alike.", "--drop-duplicates")] = False,
+    skip_bad: Annotated[bool, option("List and leave out tiles that cannot be read.", "--skip-bad")] = False,
+    source_crs: Annotated[str | None, option("EPSG:n of sources that do not say it.")] = None,
+    target_crs: Annotated[str | None, option("EPSG:n of targets that do not say it.")] = None,
     bands: Annotated[
-        list[str] | None, typer.Option(help="Bands of sources by number, in order, such as 3,2,1; or target=1,2,3.")
+        list[str] | None, option("Bands of sources by number, in order, such as 3,2,1; or target=1,2,3.")
     ] = None,
     nodata: Annotated[
-        list[str] | None, typer.Option(help="Nodata value that files do not declare; target=0 for one side.")
+        list[str] | None, option("Nodata value that files do not declare; target=0 for one side.")
     ] = None,
-    raw: Annotated[bool, typer.Option("--raw", help="Use stored values; ignore the files' scale and offset.")] = False,
+    raw: Raw = False,
     categorical: Annotated[
-        Classes | None,
-        typer.Option(help="Sides that hold class values (resampled by nearest neighbour). Default: by content."),
+        Classes | None, option("Sides that hold class values (resampled by nearest neighbour). Default: by content.")
     ] = None,
-    height: Annotated[
-        float | None, typer.Option(help="Ground height in metres for scenes placed by RPCs. Default: their mean.")
-    ] = None,
-    dem: Annotated[str | None, typer.Option(help="Raster of ground heights for scenes placed by RPCs.")] = None,
+    height: Height = None,
+    dem: Dem = None,
     asset: Asset = None,
-    layout: Annotated[str | None, typer.Option(help="Layout of tile folders. Default: by content.")] = None,
-    terms: Annotated[str | None, typer.Option(help="Licence or terms of use; required for tile servers.")] = None,
-    cache: Annotated[Path | None, typer.Option(help="Cache folder for tiles from a server. Default: in OUT.")] = None,
+    layout: Annotated[str | None, option("Layout of tile folders. Default: by content.")] = None,
+    terms: Terms = None,
+    cache: Annotated[Path | None, option("Cache folder for tiles from a server. Default: in OUT.")] = None,
 ) -> None:
     """Cut imagery and maps into training pairs, split by place. Run again to resume, or to add areas."""
     if words[0] == "inspect" and len(words) == 2:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
+from terramorph.cli.choices import option
 from terramorph.cli.console import say
 from terramorph.errors import InputError
 
@@ -15,7 +14,7 @@ EXAMPLE = "Example: terramorph qgis --out terramorph-qgis.zip"
 
 
 def run(
-    out: Annotated[Path, typer.Option(help="Output file, ending in .zip; an existing one is replaced.")] = Path(
+    out: Annotated[Path, option("Output file, ending in .zip; an existing one is replaced.")] = Path(
         "terramorph-qgis.zip"
     ),
 ) -> None:

@@ -7,19 +7,22 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
-from terramorph.cli.choices import from_here
+from terramorph.cli.choices import from_here, option
 from terramorph.errors import ConfigError
 
 if TYPE_CHECKING:
     from terramorph.raster import ReadOptions
 
 
-Asset = Annotated[
-    str | None,
-    typer.Option(help="Asset of STAC items, by name or role (visual), or bands (red,green,blue)."),
+Asset = Annotated[str | None, option("Asset of STAC items, by name or role (visual), or bands (red,green,blue).")]
+Resolution = Annotated[
+    float | None,
+    option("Metres per pixel at which the model sees the input; needed if the input's own differ too much."),
 ]
+Raw = Annotated[bool, option("Use stored values; ignore the file's scale and offset.", "--raw")]
+Height = Annotated[float | None, option("Ground height in metres for scenes placed by RPCs. Default: their mean.")]
+Dem = Annotated[str | None, option("Raster of ground heights for scenes placed by RPCs.")]
+Terms = Annotated[str | None, option("Licence or terms of use; required for tile servers.")]
 
 
 class Classes(StrEnum):

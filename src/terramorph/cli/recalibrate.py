@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
-from terramorph.cli.choices import Allow, from_here
+from terramorph.cli.choices import Allow, BundlePath, Cache, SkipBad, argument, from_here, option
 from terramorph.cli.console import Meter, say
 
 NAME = "recalibrate"
@@ -15,14 +13,12 @@ EXAMPLE = "Example: terramorph recalibrate runs/maps/model.safetensors data/maps
 
 
 def run(
-    bundle: Annotated[str, typer.Argument(help="Model: a .safetensors bundle, a run's folder, or a published name.")],
-    dataset: Annotated[Path, typer.Argument(help="Folder of the training pairs; its train split is read.")],
-    out: Annotated[Path | None, typer.Option(help="Output bundle. Default: in place.")] = None,
-    images: Annotated[int, typer.Option(min=1, help="Number of training pairs to average over.")] = 400,
-    cache: Annotated[
-        Path | None, typer.Option(help="Cache folder for decoded pairs. Default: ~/.cache/terramorph.")
-    ] = None,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Skip and list pairs that cannot be read.")] = False,
+    bundle: BundlePath,
+    dataset: Annotated[Path, argument("Folder of the training pairs; its train split is read.")],
+    out: Annotated[Path | None, option("Output bundle. Default: in place.")] = None,
+    images: Annotated[int, option("Number of training pairs to average over.", min=1)] = 400,
+    cache: Cache = None,
+    skip_bad: SkipBad = False,
     allow: Allow = None,
 ) -> None:
     """Average a model's normalisation statistics over its training pairs (mode raster uses them)."""

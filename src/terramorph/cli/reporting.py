@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from terramorph.cli.console import Meter, say, show_table, warn
+from terramorph.cli.console import Meter, Steps, show_table, warn
 from terramorph.cli.interrupt import StopFlag, StoppedBefore
 from terramorph.documents import flat
 from terramorph.extensions import is_outside
@@ -22,7 +21,7 @@ LONG, SHORTER = 3600.0, ("medium", "small")
 """Seconds from which on shorter presets are named, and those presets; their schedules are in steps."""
 
 
-class TrainingReporter:
+class TrainingReporter(Steps):
     """Prints the plan, then progress. A context manager: leaving it puts the terminal right.
 
     Args:
@@ -42,25 +41,15 @@ class TrainingReporter:
         verbose: bool = False,
         stop: StopFlag | None = None,
     ) -> None:
+        super().__init__()
+        self._quiet, self._compact, self._nowhere, self._verbose = quiet, compact, nowhere, verbose
         self._stop = stop or StopFlag()
-        self._quiet = quiet
-        self._compact, self._nowhere, self._verbose = compact, nowhere, verbose
         self._scores = ""
-        self._meter: Meter | None = None
-        self._phase = ""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._end()
 
     def started(self, plan: Plan) -> None:
         self._stop_before(f"; the checkpoint of step {plan.first_step} is unchanged." if plan.first_step else ".")
         self._stop.stepping = True
-        self._end()
+        self.__exit__()
         if self._quiet:
             return
         if not self._compact:
@@ -77,7 +66,7 @@ class TrainingReporter:
         shown = report.losses if self._verbose else {k: v for k, v in report.losses.items() if k == "l1"}
         losses = "".join(f"  {name} {value:.3f}" for name, value in shown.items())
         pace = f"{report.images_per_second:.1f} images/s  {duration(report.eta_seconds)} to go"
-        self._at("training").update(report.step, report.total, f"{pace}{losses}{self._scores}")
+        self.update("training", report.step, report.total, f"{pace}{losses}{self._scores}")
 
     def validated(self, validation: Validation) -> None:
         self._scores = f"  held-out {validation.said}" if validation.said else ""
@@ -85,17 +74,13 @@ class TrainingReporter:
             self.message(f"step {validation.step}:{self._scores}")
 
     def message(self, text: str) -> None:
-        if self._quiet:
-            return
-        if self._meter is not None:
-            self._meter.say(text)
-        else:
-            say(text)
+        if not self._quiet:
+            self.say(text)
 
     def decoding(self, done: int, total: int) -> None:
         self._stop_before("; an earlier run is unchanged.")
         if not self._quiet:
-            self._at("decoding pairs").update(done, total)
+            self.update("decoding pairs", done, total)
 
     def _stop_before(self, rest: str) -> None:
         if self._stop():
@@ -103,46 +88,19 @@ class TrainingReporter:
                 f"Stopped before the first step: nothing was trained{rest}", self._stop.exit_code, self._quiet
             )
 
-    def _at(self, phase: str) -> Meter:
-        if self._meter is None or self._phase != phase:
-            self._end()
-            self._meter, self._phase = Meter(phase).__enter__(), phase
-        return self._meter
 
-    def _end(self) -> None:
-        if self._meter is not None:
-            self._meter.__exit__(None, None, None)
-            self._meter = None
-
-
-class StudyProgress:
-    """Shows how a study goes: a `terramorph.study.reporter.StudyReporter`, and a context manager.
-
-    Args:
-        label: what the bar counts.
-        stop: told that steps are being taken.
-    """
+class StudyProgress(Meter):
+    """Shows how a study goes: a `terramorph.study.reporter.StudyReporter` that tells `stop` that steps are taken."""
 
     def __init__(self, label: str, stop: StopFlag) -> None:
-        self._meter, self._stop = Meter(label), stop
+        super().__init__(label)
+        self._stop = stop
 
     def __enter__(self) -> Self:
-        self._meter.__enter__()
         self._stop.stepping = True
-        return self
+        return super().__enter__()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._meter.__exit__(kind, error, trace)
-
-    def progress(self, done: int, total: int, detail: str) -> None:
-        """Moves the bar."""
-        self._meter.update(done, total, detail)
-
-    def message(self, text: str) -> None:
-        """Prints a sentence above the bar."""
-        self._meter.say(text)
+    progress, message = Meter.update, Meter.say
 
 
 def show_plan(plan: Plan, verbose: bool = False, nowhere: bool = False) -> None:

@@ -7,11 +7,9 @@ import webbrowser
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
-from terramorph.cli.choices import Allow, from_here
+from terramorph.cli.choices import Allow, argument, from_here, option
 from terramorph.cli.console import say
-from terramorph.cli.reading import Asset, stac_signer
+from terramorph.cli.reading import Asset, Resolution, stac_signer
 from terramorph.errors import ConfigError, MissingPackageError
 
 NAME = "serve"
@@ -26,46 +24,30 @@ def _env(name: str) -> str:
 
 def run(
     model: Annotated[
-        str | None,
-        typer.Argument(help="Model: a bundle or a published name; or a serve.toml. Default: the procedural town."),
+        str | None, argument("Model: a bundle or a published name; or a serve.toml. Default: the procedural town.")
     ] = None,
-    source: Annotated[str | None, typer.Argument(help="Raster, tiles or vectors that the model translates.")] = None,
-    truth: Annotated[
-        str | None, typer.Option(help="Raster, tiles or vectors of the true output, to compare with.")
-    ] = None,
+    source: Annotated[str | None, argument("Raster, tiles or vectors that the model translates.")] = None,
+    truth: Annotated[str | None, option("Raster, tiles or vectors of the true output, to compare with.")] = None,
     asset: Asset = None,
-    resolution: Annotated[
-        float | None,
-        typer.Option(
-            help="Metres per pixel at which the model sees the input; needed if the input's own differ too much."
-        ),
-    ] = None,
-    host: Annotated[
-        str | None, typer.Option(help="Address to listen on. Default: 127.0.0.1.", envvar=_env("HOST"))
-    ] = None,
+    resolution: Resolution = None,
+    host: Annotated[str | None, option("Address to listen on. Default: 127.0.0.1.", envvar=_env("HOST"))] = None,
     port: Annotated[
-        int | None, typer.Option(help="Port to listen on; 0 takes a free one. Default: 8765.", envvar=_env("PORT"))
+        int | None, option("Port to listen on; 0 takes a free one. Default: 8765.", envvar=_env("PORT"))
     ] = None,
     root_path: Annotated[
-        str | None, typer.Option(help="Path prefix behind a proxy, such as /maps.", envvar=_env("ROOT_PATH"))
+        str | None, option("Path prefix behind a proxy, such as /maps.", envvar=_env("ROOT_PATH"))
     ] = None,
     public_url: Annotated[
-        str | None, typer.Option(help="Public URL of the server, used in links.", envvar=_env("PUBLIC_URL"))
+        str | None, option("Public URL of the server, used in links.", envvar=_env("PUBLIC_URL"))
     ] = None,
-    window: Annotated[
-        int | None, typer.Option(help="Size of the model's windows in pixels.", envvar=_env("WINDOW"))
-    ] = None,
-    cache: Annotated[
-        Path | None, typer.Option(help="Cache folder for tiles; servers may share it.", envvar=_env("CACHE"))
-    ] = None,
+    window: Annotated[int | None, option("Size of the model's windows in pixels.", envvar=_env("WINDOW"))] = None,
+    cache: Annotated[Path | None, option("Cache folder for tiles; servers may share it.", envvar=_env("CACHE"))] = None,
     max_wait: Annotated[
-        float | None, typer.Option(help="Answer 503 above this many seconds of queued work.", envvar=_env("MAX_WAIT"))
+        float | None, option("Answer 503 above this many seconds of queued work.", envvar=_env("MAX_WAIT"))
     ] = None,
-    uploads: Annotated[
-        bool, typer.Option("--uploads", help="Accept GeoTIFFs from clients.", envvar=_env("UPLOADS"))
-    ] = False,
-    browse: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the settings and stop.")] = False,
+    uploads: Annotated[bool, option("Accept GeoTIFFs from clients.", "--uploads", envvar=_env("UPLOADS"))] = False,
+    browse: Annotated[bool, option("Open the page in a browser.", "--open")] = False,
+    dry_run: Annotated[bool, option("Print the settings and stop.", "--dry-run")] = False,
     allow: Allow = None,
 ) -> None:
     """Serve a translation as map layers: a page, TileJSON, XYZ, WMTS and QGIS, the same pixels as `translate`."""

@@ -12,7 +12,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from terramorph.cli.choices import MAX_SEED, Allow, Device, Direction, allowed_modules, from_here
+from terramorph.cli.choices import (
+    Allow,
+    Cache,
+    Device,
+    Direction,
+    Settings,
+    SkipBad,
+    TrainingSeed,
+    allowed_modules,
+    argument,
+    from_here,
+    option,
+)
 from terramorph.cli.console import say
 from terramorph.cli.interrupt import stop_after_step
 from terramorph.errors import ConfigError
@@ -29,44 +41,29 @@ EXAMPLE = (
 
 def run(
     dataset: Annotated[
-        Path | None, typer.Argument(help="Folder of pairs: train/ and val/, A|B images or A/ and B/ twins.")
+        Path | None, argument("Folder of pairs: train/ and val/, A|B images or A/ and B/ twins.")
     ] = None,
     preset: Annotated[
-        str | None, typer.Option(help="A preset's name, a TOML file, or a run's config.json. Default: pix2pix.")
+        str | None, option("A preset's name, a TOML file, or a run's config.json. Default: pix2pix.")
     ] = None,
-    direction: Annotated[Direction | None, typer.Option(help="AtoB: the left half (or A/) is the source.")] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Output folder of the run; the trained model is OUT/model.safetensors.")
-    ] = None,
-    resume: Annotated[
-        Path | None, typer.Option(help="Resume the run in this folder; give DATASET only if it was moved.")
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option("--from", help="Fine-tune this model; its recipe is the default preset.")
-    ] = None,
-    partial: Annotated[
-        bool, typer.Option("--partial", help="With --from: initialize weights that do not fit.")
-    ] = False,
+    direction: Annotated[Direction | None, option("AtoB: the left half (or A/) is the source.")] = None,
+    out: Annotated[Path | None, option("Output folder of the run; the trained model is OUT/model.safetensors.")] = None,
+    resume: Annotated[Path | None, option("Resume the run in this folder; give DATASET only if it was moved.")] = None,
+    model: Annotated[str | None, option("Fine-tune this model; its recipe is the default preset.", "--from")] = None,
+    partial: Annotated[bool, option("With --from: initialize weights that do not fit.", "--partial")] = False,
     freeze: Annotated[
-        list[str] | None,
-        typer.Option(metavar="PATTERN", help="Generator weights to freeze, such as 'down.*'; repeatable."),
+        list[str] | None, option("Generator weights to freeze, such as 'down.*'; repeatable.", metavar="PATTERN")
     ] = None,
-    max_steps: Annotated[int | None, typer.Option(min=1, help="Stop after this many steps.")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Pairs per step and process.")] = None,
-    device: Annotated[Device | None, typer.Option(help="Device to compute on.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, max=MAX_SEED, help="Random seed.")] = None,
-    assignments: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; repeatable.")
-    ] = None,
+    max_steps: Annotated[int | None, option("Stop after this many steps.", min=1)] = None,
+    batch_size: Annotated[int | None, option("Pairs per step and process.", min=1)] = None,
+    device: Annotated[Device | None, option("Device to compute on.")] = None,
+    seed: TrainingSeed = None,
+    assignments: Settings = None,
     allow: Allow = None,
-    cache: Annotated[
-        Path | None, typer.Option(help="Cache folder for decoded pairs. Default: ~/.cache/terramorph.")
-    ] = None,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Skip and list pairs that cannot be read.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved configuration and stop.")] = False,
-    verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Print the configuration, every loss and score.")
-    ] = False,
+    cache: Cache = None,
+    skip_bad: SkipBad = False,
+    dry_run: Annotated[bool, option("Print the resolved configuration and stop.", "--dry-run")] = False,
+    verbose: Annotated[bool, option("Print the configuration, every loss and score.", "--verbose", "-v")] = False,
 ) -> None:
     """Train a model on pairs."""
     changes = {

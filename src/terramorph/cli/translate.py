@@ -10,12 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
-from terramorph.cli.choices import MAX_SEED, Allow, Backend, Device, Mode, Precision, Progress, from_here
+from terramorph.cli import choices
+from terramorph.cli.choices import argument, from_here, option
 from terramorph.cli.console import JsonSteps, Steps, say, say_json, warn
 from terramorph.cli.interrupt import StoppedBefore
-from terramorph.cli.reading import Asset, read_options
+from terramorph.cli.reading import Asset, Dem, Height, Raw, Resolution, Terms, read_options
 
 if TYPE_CHECKING:
     from terramorph.translate import Model
@@ -42,107 +41,68 @@ class Kind(StrEnum):
 
 
 def run(
-    bundle: Annotated[
-        str, typer.Argument(help="Model: a .safetensors bundle, a run's folder, a published name, or an .onnx file.")
-    ],
-    source: Annotated[
-        str,
-        typer.Argument(metavar="INPUT", help="Raster of any size, tiles or vectors; or a folder of images."),
-    ],
+    bundle: choices.ModelPath,
+    source: Annotated[str, argument("Raster of any size, tiles or vectors; or a folder of images.", metavar="INPUT")],
     output: Annotated[
         Path,
-        typer.Argument(
-            help="Output: .tif, .mbtiles or .pmtiles (also s3://BUCKET/NAME), .gpkg, an image, or a folder of images."
-        ),
+        argument("Output: .tif, .mbtiles or .pmtiles (also s3://BUCKET/NAME), .gpkg, an image, or a folder of images."),
     ],
-    mode: Annotated[
-        Mode | None,
-        typer.Option(help="raster: fixed statistics; paper: batch statistics and dropout. Default: the model's own."),
-    ] = None,
-    samples: Annotated[int, typer.Option(min=1, help="Number of outputs drawn for each image (mode paper).")] = 1,
-    uncertainty: Annotated[
-        Path | None, typer.Option(help="GeoTIFF for the standard deviation over the samples.")
-    ] = None,
-    resolution: Annotated[
-        float | None,
-        typer.Option(
-            help="Metres per pixel at which the model sees the input; needed if the input's own differ too much."
-        ),
-    ] = None,
-    match_source: Annotated[
-        bool, typer.Option("--match-source", help="Resample the output to the input's grid.")
-    ] = False,
+    mode: choices.ModeOption = None,
+    samples: Annotated[int, option("Number of outputs drawn for each image (mode paper).", min=1)] = 1,
+    uncertainty: Annotated[Path | None, option("GeoTIFF for the standard deviation over the samples.")] = None,
+    resolution: Resolution = None,
+    match_source: Annotated[bool, option("Resample the output to the input's grid.", "--match-source")] = False,
     area: Annotated[
         Path | None,
-        typer.Option(
-            help="Translate only this area: polygons (GeoJSON, GeoPackage) or west,south,east,north in degrees."
-        ),
+        option("Translate only this area: polygons (GeoJSON, GeoPackage) or west,south,east,north in degrees."),
     ] = None,
-    to: Annotated[Kind | None, typer.Option(help="Kind of output. Default: by the suffix of OUTPUT.")] = None,
+    to: Annotated[Kind | None, option("Kind of output. Default: by the suffix of OUTPUT.")] = None,
     stac: Annotated[
-        bool, typer.Option("--stac", help="Write a STAC item beside the GeoTIFF (.json), and one of the model.")
+        bool, option("Write a STAC item beside the GeoTIFF (.json), and one of the model.", "--stac")
     ] = False,
-    crs: Annotated[str | None, typer.Option(help="CRS of an input that does not state it, such as EPSG:32633.")] = None,
-    bands: Annotated[
-        str | None, typer.Option(help="Input bands by number, in the model's order, such as 3,2,1.")
-    ] = None,
-    nodata: Annotated[str | None, typer.Option(help="Nodata value that the input does not declare.")] = None,
-    raw: Annotated[bool, typer.Option("--raw", help="Use stored values; ignore the file's scale and offset.")] = False,
-    height: Annotated[
-        float | None, typer.Option(help="Ground height in metres for scenes placed by RPCs. Default: their mean.")
-    ] = None,
-    dem: Annotated[str | None, typer.Option(help="Raster of ground heights for scenes placed by RPCs.")] = None,
+    crs: Annotated[str | None, option("CRS of an input that does not state it, such as EPSG:32633.")] = None,
+    bands: Annotated[str | None, option("Input bands by number, in the model's order, such as 3,2,1.")] = None,
+    nodata: Annotated[str | None, option("Nodata value that the input does not declare.")] = None,
+    raw: Raw = False,
+    height: Height = None,
+    dem: Dem = None,
     asset: Asset = None,
-    zoom: Annotated[
-        int | None, typer.Option(help="Zoom of input tiles. Default: the finest that covers the ground.")
-    ] = None,
-    terms: Annotated[str | None, typer.Option(help="Licence or terms of use; required for tile servers.")] = None,
+    zoom: Annotated[int | None, option("Zoom of input tiles. Default: the finest that covers the ground.")] = None,
+    terms: Terms = None,
     style: Annotated[
-        str, typer.Option(help="Style of the map, as input or output: classic, osm, classes, or a TOML file.")
+        str, option("Style of the map, as input or output: classic, osm, classes, or a TOML file.")
     ] = "classic",
-    device: Annotated[Device, typer.Option(help="Device to compute on.")] = Device.auto,
-    precision: Annotated[
-        Precision,
-        typer.Option(help="Number format. auto: bf16 in mode raster where the hardware has it, otherwise fp32."),
-    ] = Precision.auto,
-    ensemble: Annotated[
-        bool,
-        typer.Option("--ensemble", help="Average eight flips and rotations of each image; takes 8 times as long."),
-    ] = False,
+    device: Annotated[choices.Device, option("Device to compute on.")] = choices.Device.auto,
+    precision: choices.PrecisionOption = choices.Precision.auto,
+    ensemble: choices.Ensemble = False,
     backend: Annotated[
-        Backend | None,
-        typer.Option(help="Backend: torch for bundles; onnxruntime (default) or openvino for .onnx files."),
+        choices.Backend | None,
+        option("Backend: torch for bundles; onnxruntime (default) or openvino for .onnx files."),
     ] = None,
     accept_quality_loss: Annotated[
-        bool,
-        typer.Option("--accept-quality-loss", help="Accept an 8-bit .onnx file that lost too much quality at export."),
+        bool, option("Accept an 8-bit .onnx file that lost too much quality at export.", "--accept-quality-loss")
     ] = False,
-    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seed of the noise in mode paper.")] = 0,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Skip and list images that cannot be read.")] = False,
+    seed: Annotated[int, option("Seed of the noise in mode paper.", min=0, max=choices.MAX_SEED)] = 0,
+    skip_bad: Annotated[bool, option("Skip and list images that cannot be read.", "--skip-bad")] = False,
     any_resolution: Annotated[
-        bool, typer.Option("--any-resolution", help="Accept an input whose ground resolution differs from the model's.")
+        bool, option("Accept an input whose ground resolution differs from the model's.", "--any-resolution")
     ] = False,
     restart: Annotated[
-        bool, typer.Option("--restart", help="Discard the parts of another, unfinished translation to OUTPUT.")
+        bool, option("Discard the parts of another, unfinished translation to OUTPUT.", "--restart")
     ] = False,
     pairs: Annotated[
         bool | None,
-        typer.Option(
-            "--pairs/--no-pairs", help="Treat images as A|B pairs and translate one half. Default: recognised."
-        ),
+        option("Treat images as A|B pairs and translate one half. Default: recognised.", "--pairs/--no-pairs"),
     ] = None,
     overwrite: Annotated[
-        bool,
-        typer.Option("--overwrite", envvar="TERRAMORPH_OVERWRITE", help="Replace existing outputs."),
+        bool, option("Replace existing outputs.", "--overwrite", envvar="TERRAMORPH_OVERWRITE")
     ] = False,
-    scheduler: Annotated[
-        str | None, typer.Option(help="Compute on the workers of a Dask scheduler: tcp://HOST:PORT.")
-    ] = None,
-    workers: Annotated[int | None, typer.Option(help="Compute in this many processes on this machine.")] = None,
+    scheduler: Annotated[str | None, option("Compute on the workers of a Dask scheduler: tcp://HOST:PORT.")] = None,
+    workers: Annotated[int | None, option("Compute in this many processes on this machine.")] = None,
     progress: Annotated[
-        Progress, typer.Option(help="Progress as text for people, or as lines of JSON for programs.")
-    ] = Progress.text,
-    allow: Allow = None,
+        choices.Progress, option("Progress as text for people, or as lines of JSON for programs.")
+    ] = choices.Progress.text,
+    allow: choices.Allow = None,
 ) -> None:
     """Translate a raster of any size, an image, or a folder of images; every pixel's place is kept."""
     from terramorph.translate import load
@@ -167,7 +127,7 @@ def run(
         "style": style,
         "cache": _tile_cache(output),
     }
-    steps = Steps() if progress == Progress.text else JsonSteps()
+    steps = Steps() if progress == choices.Progress.text else JsonSteps()
     with ExitStack() as stack:
         if scheduler is None and workers is None:
             model, engine = load(bundle, **settings), None
@@ -196,7 +156,7 @@ def run(
             raise StoppedBefore(f"Stopped: {output} is not finished; {_GO_ON}.", 128 + signal.SIGINT) from None
     for sentence in written.skipped:
         warn(f"skipped: {sentence}")
-    if progress == Progress.json:
+    if progress == choices.Progress.json:
         say_json(output=str(output), images=len(written.files))
     else:
         say(f"{output} written." if len(written.files) == 1 else f"{output}: {len(written.files)} files written.")

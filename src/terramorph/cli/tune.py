@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from terramorph.cli.choices import MAX_SEED, Allow, Device, Direction, Metrics, allowed_modules, named_metrics
+from terramorph.cli.choices import (
+    Allow,
+    Cache,
+    Device,
+    Direction,
+    Metrics,
+    Settings,
+    TrainingSeed,
+    allowed_modules,
+    argument,
+    named_metrics,
+    option,
+)
 from terramorph.cli.console import say, show_columns, warn
 from terramorph.cli.interrupt import stop_after_step
 from terramorph.cli.reporting import StudyProgress
@@ -27,46 +39,34 @@ _UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def run(
-    out: Annotated[Path, typer.Option(help="Output folder of the study; best.toml and report.html are written there.")],
+    out: Annotated[Path, option("Output folder of the study; best.toml and report.html are written there.")],
     dataset: Annotated[
-        Path | None,
-        typer.Argument(help="Folder of pairs: train/, and val/ or test/ for the confirmation."),
+        Path | None, argument("Folder of pairs: train/, and val/ or test/ for the confirmation.")
     ] = None,
-    preset: Annotated[str, typer.Option(help="Preset to improve: a name or a TOML file.")] = "pix2pix",
-    direction: Annotated[Direction | None, typer.Option(help="AtoB: the left half (or A/) is the source.")] = None,
-    trials: Annotated[int, typer.Option(help="Total number of trials, earlier calls included.")] = 40,
-    budget: Annotated[str | None, typer.Option(help="Time limit of this call, such as 90m or 2h.")] = None,
-    images: Annotated[
-        int | None, typer.Option(help="Training images of a full trial. Default: the preset's schedule.")
-    ] = None,
+    preset: Annotated[str, option("Preset to improve: a name or a TOML file.")] = "pix2pix",
+    direction: Annotated[Direction | None, option("AtoB: the left half (or A/) is the source.")] = None,
+    trials: Annotated[int, option("Total number of trials, earlier calls included.")] = 40,
+    budget: Annotated[str | None, option("Time limit of this call, such as 90m or 2h.")] = None,
+    images: Annotated[int | None, option("Training images of a full trial. Default: the preset's schedule.")] = None,
     rungs: Annotated[
-        int,
-        typer.Option(help="Number of evaluations of a trial, after each of which it may be pruned; 1 prunes nothing."),
+        int, option("Number of evaluations of a trial, after each of which it may be pruned; 1 prunes nothing.")
     ] = 3,
     objective: Annotated[
-        list[str] | None,
-        typer.Option(help="Metric to optimize, such as lpips, fd or miou; repeat for a Pareto front."),
+        list[str] | None, option("Metric to optimize, such as lpips, fd or miou; repeat for a Pareto front.")
     ] = None,
-    space: Annotated[Path | None, typer.Option(help="TOML file with the search space.")] = None,
-    jobs: Annotated[int, typer.Option(help="Number of processes on this machine.")] = 1,
+    space: Annotated[Path | None, option("TOML file with the search space.")] = None,
+    jobs: Annotated[int, option("Number of processes on this machine.")] = 1,
     storage: Annotated[
-        str | None, typer.Option(help="URL of a database shared by several machines. Default: a file in OUT.")
+        str | None, option("URL of a database shared by several machines. Default: a file in OUT.")
     ] = None,
-    weights: Annotated[
-        Path | None, typer.Option(help="Folder with the network weights for LPIPS and FD; remembered.")
-    ] = None,
-    mlflow: Annotated[bool, typer.Option("--mlflow", help="Also log every trial to OUT/mlflow.db.")] = False,
-    device: Annotated[Device | None, typer.Option(help="Device to compute on.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, max=MAX_SEED, help="Random seed.")] = None,
-    assignments: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting of the preset.")
-    ] = None,
-    cache: Annotated[
-        Path | None, typer.Option(help="Cache folder for decoded pairs. Default: ~/.cache/terramorph.")
-    ] = None,
+    weights: Annotated[Path | None, option("Folder with the network weights for LPIPS and FD; remembered.")] = None,
+    mlflow: Annotated[bool, option("Also log every trial to OUT/mlflow.db.", "--mlflow")] = False,
+    device: Annotated[Device | None, option("Device to compute on.")] = None,
+    seed: TrainingSeed = None,
+    assignments: Settings = None,
+    cache: Cache = None,
     report: Annotated[
-        bool,
-        typer.Option("--report", help="Start no trial: confirm the best one over three seeds and write the report."),
+        bool, option("Start no trial: confirm the best one over three seeds and write the report.", "--report")
     ] = False,
     metric: Metrics = None,
     allow: Allow = None,

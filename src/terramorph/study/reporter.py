@@ -13,23 +13,19 @@ _TELL_EVERY = 0.5  # seconds
 
 
 class StudyReporter(Protocol):
-    """Told how a study goes."""
+    """Told how a study goes. What a subclass leaves out says nothing."""
 
     def progress(self, done: int, total: int, detail: str) -> None:
         """Runs or trials that are over, of how many, and what is being done."""
+        return
 
     def message(self, text: str) -> None:
         """A sentence: which run begins, or how one ended."""
+        return
 
 
-class SilentStudy:
+class SilentStudy(StudyReporter):
     """A reporter that says nothing."""
-
-    def progress(self, done: int, total: int, detail: str) -> None:
-        """Nothing."""
-
-    def message(self, text: str) -> None:
-        """Nothing."""
 
 
 class Watch(Silent):

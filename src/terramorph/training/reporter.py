@@ -125,38 +125,28 @@ class TrainResult:
 
 
 class Reporter(Protocol):
-    """Who is told how it goes."""
+    """Who is told how it goes. What a subclass leaves out says nothing."""
 
     def started(self, plan: Plan) -> None:
         """The configuration is resolved and saved; nothing is trained yet."""
+        return
 
     def step(self, report: StepReport) -> None:
         """A step is done."""
+        return
 
     def validated(self, validation: Validation) -> None:
         """Held-out pairs were translated and scored."""
+        return
 
     def message(self, text: str) -> None:
         """A sentence: a warning, or something that was written."""
+        return
 
     def decoding(self, done: int, total: int) -> None:
         """Pairs are being decoded into the cache."""
+        return
 
 
 class Silent(Reporter):
-    """A reporter that says nothing; a base for those that say little."""
-
-    def started(self, plan: Plan) -> None:
-        """Nothing."""
-
-    def step(self, report: StepReport) -> None:
-        """Nothing."""
-
-    def validated(self, validation: Validation) -> None:
-        """Nothing."""
-
-    def message(self, text: str) -> None:
-        """Nothing."""
-
-    def decoding(self, done: int, total: int) -> None:
-        """Nothing."""
+    """A reporter that says nothing."""
