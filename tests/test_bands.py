@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from terramorph.bands import Units, band_order, colour_of, colours_first
+from terramorph.bands import Units, band_order, colour_of, colours_first, unknown_bands
 
 
 @pytest.mark.parametrize(
@@ -36,6 +36,22 @@ def test_the_colour_that_a_name_says(name, colour):
 )
 def test_names_decide_which_band_is_which(have, wanted, order):
     assert band_order(have.split(), wanted.split()) == order
+
+
+@pytest.mark.parametrize(
+    ("have", "wanted", "unknown"),
+    [
+        ("B02 B03 B04", "red green blue", "B02 B03 B04"),  # blue, green and red of Sentinel-2
+        ("B3 B2 B1", "red green blue", "B3 B2 B1"),
+        ("Band_1 Layer2 3", "red green blue", ""),
+        ("band2 band1 band3", "red green blue", "band2 band1"),
+        ("Blue Green Red VH", "red green blue vh", ""),
+        ("B02 B03 B04", "b04 b03 b02", ""),
+        ("B02 B03 B04 B08", "band1 band2 band3 band4", ""),
+    ],
+)
+def test_names_that_say_nothing_of_the_bands_wanted(have, wanted, unknown):
+    assert unknown_bands(have.split(), wanted.split()) == unknown.split()
 
 
 def test_colours_come_first_in_pairs():

@@ -52,6 +52,17 @@ def band_order(have: Sequence[str], wanted: Sequence[str]) -> list[int] | None:
     return [mine.index(name) for name in theirs]
 
 
+def unknown_bands(have: Sequence[str], wanted: Sequence[str]) -> list[str]:
+    """Return the names, such as `B02`, by which bands cannot be told to be those wanted.
+
+    None are where only numbers are given (`Band_2` as the second), or are wanted.
+    """
+    known = {*map(_key, wanted), *RGB, "nir"}
+    if all(_is_number(name, place) for place, name in enumerate(wanted, 1)):
+        return []
+    return [name for place, name in enumerate(have, 1) if _key(name) not in known and not _is_number(name, place)]
+
+
 def colours_first(names: Sequence[str]) -> list[int]:
     """Return indices that put bands named red, green and blue first; the others keep their order."""
     colours = [colour_of(name) for name in names]
@@ -64,6 +75,10 @@ def colours_first(names: Sequence[str]) -> list[int]:
 def same_bands(one: Sequence[str], other: Sequence[str]) -> bool:
     """Return whether two sides have bands of the same names, in the same order."""
     return [_key(name) for name in one] == [_key(name) for name in other]
+
+
+def _is_number(name: str, place: int) -> bool:
+    return re.fullmatch(rf"(band|layer|channel)?[ _-]?0*{place}", name.strip(), re.IGNORECASE) is not None
 
 
 def _key(name: str) -> str:

@@ -83,6 +83,23 @@ def test_bands_that_are_not_there_are_refused_with_both_orders(bundle: Bundle, t
     assert np.array_equal(read_image(tmp_path / "b.tif").pixels, want), "who picks them decides what they are"
 
 
+def test_bands_of_unknown_names_are_taken_in_their_order_and_said(bundle: Bundle) -> None:
+    model = Model(bundle)
+    with pytest.warns(InputWarning, match="B02, B03, B04, .* red, green, blue"):
+        found = model.translate(named(PIXELS, "B02", "B03", "B04")).pixels
+    assert np.array_equal(found, model.translate(PIXELS))
+
+
+def test_a_grey_image_stands_for_every_band(bundle: Bundle, tmp_path: Path) -> None:
+    write_image(named(PIXELS[:1], "band1"), tmp_path / "grey.tif")
+    model = Model(bundle)
+    with pytest.raises(InputError, match="such as 1,1,1"):
+        model.translate(tmp_path / "grey.tif")
+    model.translate_to(tmp_path / "grey.tif", tmp_path / "out.tif", options=ReadOptions(bands=(1, 1, 1)))
+    want = model.translate(np.repeat(PIXELS[:1], 3, axis=0))
+    assert np.array_equal(read_image(tmp_path / "out.tif").pixels, want)
+
+
 def test_units_of_another_baseline_are_converted() -> None:
     model = Model(deep_bundle(OLD))
     want = model.translate(named(DEEP, "red", "green", "blue", units=OLD)).pixels

@@ -60,8 +60,8 @@ class ReadOptions:
     sign: str | None = None
 
     def __post_init__(self) -> None:
-        if self.bands is not None and (not self.bands or min(self.bands) < 1 or len(set(self.bands)) < len(self.bands)):
-            raise RasterError(f"`bands` must be numbers from 1, each once, got {self.bands}.")
+        if self.bands is not None and (not self.bands or min(self.bands) < 1):
+            raise RasterError(f"`bands` must be numbers from 1, got {self.bands}.")
 
     def chosen(self, count: int, path: Path | Remote | str) -> tuple[int, ...]:
         """Return the numbers of the bands to read from a file of ``count`` bands.

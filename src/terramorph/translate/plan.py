@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geom import Geometry, box
 
-from terramorph.bands import band_order
+from terramorph.bands import band_order, unknown_bands
 from terramorph.bundle import Bands
 from terramorph.errors import InputError, warn
 from terramorph.geo import Cover, Grid, grid_at
@@ -125,10 +125,16 @@ def check_source(source: Source, model: Model) -> None:
         have = (
             f"the bands {', '.join(source.bands)}" if len(source.bands) == wanted.count else _bands(len(source.bands))
         )
+        picked = ",".join("1" if len(source.bands) == 1 else str(n + 1) for n in range(wanted.count))
         raise InputError(
             f"The image has {have} and the model takes {_bands(wanted.count)} "
-            f"({', '.join(wanted.names)}); pick those that the model takes, in its order (bands=1,2,3 as it is "
-            "opened)."
+            f"({', '.join(wanted.names)}); pick those it takes, in its order, with `bands`, such as {picked}."
+        )
+    unknown = unknown_bands(source.bands, wanted.names)
+    if unknown:
+        warn(
+            f"The image calls bands {', '.join(unknown)}, which the model does not know: its bands are taken as "
+            f"{', '.join(wanted.names)}, in their order; pick others with `bands`."
         )
     if np.dtype(source.dtype) != wanted.dtype:
         raise InputError(
