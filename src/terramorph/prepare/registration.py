@@ -83,7 +83,7 @@ def estimate_shift(
         The shift of b against a. A peak at the rim of the range has confidence 0.
 
     Raises:
-        RasterError: If the sizes differ or the range does not fit them.
+        RasterError: if the sizes differ or the range does not fit them.
     """
     return locate(correlate(a, b, mask, max_shift))
 
@@ -102,7 +102,7 @@ def correlate(
         All 0 where a side is constant or nothing is valid.
 
     Raises:
-        RasterError: If the sizes differ or the range does not fit them.
+        RasterError: if the sizes differ or the range does not fit them.
     """
     height, width = a.shape[1:]
     radius = math.ceil(max_shift)
@@ -146,7 +146,7 @@ def locate_common(surfaces: Iterable[NDArray[np.float32]]) -> Shift:
         The shift, with the confidence of a surface of so many pairs.
 
     Raises:
-        RasterError: If there are none.
+        RasterError: if there are none.
     """
     total: NDArray[np.float32] | None = None
     count = 0

@@ -87,7 +87,7 @@ def one_layer(
         settings: Other fields of `Settings`.
 
     Raises:
-        TerramorphError: If the source cannot be opened or does not fit the model, or is held in memory.
+        TerramorphError: if the source cannot be opened or does not fit the model, or is held in memory.
     """
     model = model if isinstance(model, Model) else load(model)
     for held in (source, truth):

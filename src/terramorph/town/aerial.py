@@ -1,8 +1,7 @@
-"""The town from above.
+"""The aerial image of a town.
 
-Two canvases are painted with the same shapes: one with colours, one with how strongly each kind of texture
-shows (red: plants, green: mineral surfaces, blue: tree crowns). Noise is then added where its strength says,
-and a camera's blur, haze and sensor noise follow.
+The same shapes are painted on two canvases: one of colours, one of texture strengths (red: plants, green: mineral
+surfaces, blue: tree crowns). Noise of these strengths is added, then haze, the blur of a lens and sensor noise.
 """
 
 from __future__ import annotations
@@ -18,8 +17,7 @@ from terramorph.town.layout import ARTERIAL_M, HIGHWAY_M, RAIL_M, STREET_M, Arra
 from terramorph.town.painter import Painter, beside, ink, lines_of, path_of, ring_of
 
 SHADOW = (-0.62, -0.70)
-"""Metres of shadow (east, south) for each metre of height: the sun stands in the south-east, 47 degrees
-high."""
+"""Metres of shadow (east, south) per metre of height: the sun stands in the south-east, 47 degrees high."""
 
 _SATURATION = 0.86
 _PLANTS, _MINERAL, _CROWN, _STILL, _FIELD = (140, 20, 0), (0, 120, 0), (40, 0, 220), (0, 14, 0), (105, 50, 0)
@@ -31,13 +29,13 @@ _CARS = ((236, 236, 238), (40, 42, 46), (150, 154, 160), (160, 40, 38), (46, 70,
 
 
 def paint_aerial(plan: Plan, size: int, resolution: float, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Paint a town as a camera in an aeroplane would see it.
+    """Paint the aerial image of a town.
 
     Args:
         plan: The town.
         size: Side in pixels.
         resolution: Metres per pixel.
-        rng: Where chance comes from.
+        rng: Random generator.
 
     Returns:
         uint8 (3, size, size) RGB.
@@ -57,7 +55,7 @@ def paint_aerial(plan: Plan, size: int, resolution: float, rng: np.random.Genera
 
 
 def _paint_ground(painter: Painter, plan: Plan, rng: np.random.Generator) -> None:
-    """Districts: dull lawns and yards in town, crops outside."""
+    """Paint districts: dull lawns and yards in town, crops outside."""
     tones = {
         "downtown": (142, 138, 128),
         "houses": (128, 130, 100),
@@ -73,7 +71,7 @@ def _paint_ground(painter: Painter, plan: Plan, rng: np.random.Generator) -> Non
 
 
 def _paint_crops(painter: Painter, district: District, rng: np.random.Generator) -> None:
-    """Strips of crops with furrows, clipped to a district."""
+    """Paint strips of crops with furrows, clipped to a district."""
     outline = path_of([ring_of(district.area)])
     for canvas in (painter.canvas, painter.texture):
         canvas.save()
@@ -96,7 +94,7 @@ def _paint_crops(painter: Painter, district: District, rng: np.random.Generator)
 
 
 def _paint_lots(painter: Painter, plan: Plan, rng: np.random.Generator) -> None:
-    """Plots: each garden a little different, yards paved, a driveway beside each house."""
+    """Paint lots: gardens that differ a little, paved yards, a driveway beside most houses."""
     lots = plan.lots
     gardens = np.array([(122, 128, 92), (134, 132, 98), (112, 122, 84), (146, 140, 112), (128, 124, 94)])
     yards = np.array([(152, 146, 134), (138, 134, 126), (160, 154, 142)])
@@ -114,7 +112,7 @@ def _paint_lots(painter: Painter, plan: Plan, rng: np.random.Generator) -> None:
 
 
 def _paint_parks_and_water(painter: Painter, plan: Plan, rng: np.random.Generator) -> None:
-    """Parks in fresh green with paths and pitches; water with a sandy edge and depth."""
+    """Paint parks in fresh green with paths and pitches, and water with a sandy edge and depth."""
     for park in plan.parks:
         tone = np.array([88, 126, 62]) + rng.normal(0, 5, 3)
         rings = [ring_of(park), *(np.asarray(i.coords) for i in park.interiors)]
@@ -142,7 +140,7 @@ def _paint_parks_and_water(painter: Painter, plan: Plan, rng: np.random.Generato
 
 
 def _paint_ways(painter: Painter, plan: Plan) -> None:
-    """Streets with pavements, rail, arterials with lanes, highways with two carriageways."""
+    """Paint streets with pavements, rail, arterials with lanes, highways with two carriageways."""
     s = plan.scale
     streets, arterials = [[lines_of(way) for way in ways] for ways in (plan.streets, plan.arterials)]
     for path in streets:
@@ -176,7 +174,7 @@ def _paint_ways(painter: Painter, plan: Plan) -> None:
 
 
 def _paint_cars(painter: Painter, plan: Plan, rng: np.random.Generator) -> None:
-    """Cars along their lanes: parked by streets, driving on arterials and highways."""
+    """Paint cars along their lanes: parked by streets, driving on arterials and highways."""
     s = plan.scale
     lanes = [(plan.streets, 55.0, 2.7), (plan.arterials, 42.0, 6.4), (plan.arterials, 42.0, 2.2),
              (plan.highways, 38.0, 5.9), (plan.highways, 46.0, 9.7)]  # fmt: skip
@@ -197,7 +195,7 @@ def _paint_cars(painter: Painter, plan: Plan, rng: np.random.Generator) -> None:
 
 
 def _plant_trees(plan: Plan, rng: np.random.Generator) -> Array:
-    """Trees in parks and gardens, none on roofs, water or roads: float64 (N, 3), x, y, radius in metres."""
+    """Place trees in parks and gardens, none on roofs, water or roads: float64 (N, 3), x, y, radius in metres."""
     s = max(plan.scale, 0.6)
     found = []
     for park in plan.parks:
@@ -227,7 +225,7 @@ def _plant_trees(plan: Plan, rng: np.random.Generator) -> Array:
 
 
 def _paint_shadows(painter: Painter, plan: Plan, trees: Array) -> None:
-    """All shadows at one darkness: they are drawn solid into a layer that is laid over once."""
+    """Paint all shadows equally dark: solid, into one layer that is blended once."""
     canvas = painter.canvas
     canvas.saveLayerAlpha(None, 116)
     dark = ink((18, 22, 40))
@@ -243,7 +241,7 @@ def _paint_shadows(painter: Painter, plan: Plan, trees: Array) -> None:
 
 
 def _paint_roofs(painter: Painter, buildings: Rects, scale: float, rng: np.random.Generator) -> None:
-    """Gabled roofs on houses, one side lit; flat roofs with a parapet and machines on the rest."""
+    """Paint roofs: gabled on houses, one side lit; flat with a parapet and machines on other buildings."""
     n = len(buildings)
     gable = _ROOFS[rng.integers(len(_ROOFS), size=n)] + rng.normal(0, 6, (n, 1))
     flat = _FLAT_ROOFS[rng.integers(len(_FLAT_ROOFS), size=n)] + rng.normal(0, 6, (n, 1))
@@ -252,7 +250,7 @@ def _paint_roofs(painter: Painter, buildings: Rects, scale: float, rng: np.rando
     along = np.stack([-half_l, half_l, half_l, -half_l], 1)
     upper = buildings.points(along, np.stack([-half_d, -half_d, zero, zero], 1))
     lower = buildings.points(along, np.stack([zero, zero, half_d, half_d], 1))
-    # How much a slope that falls towards (east, south) faces the sun, which stands against the shadows.
+    # How much a slope that falls towards (east, south) faces the sun, which stands opposite the shadows.
     faces = -(SHADOW[0] * -np.sin(buildings.angle) + SHADOW[1] * np.cos(buildings.angle))
     light = 1.0 + 0.20 * faces / float(np.hypot(*SHADOW))
     outline, inner = buildings.corners(), buildings.corners(-1.1 * scale)
@@ -272,7 +270,7 @@ def _paint_roofs(painter: Painter, buildings: Rects, scale: float, rng: np.rando
 
 
 def _paint_trees(painter: Painter, trees: Array, rng: np.random.Generator) -> None:
-    """Crowns: a dark rim and a lit top."""
+    """Paint crowns with a dark rim and a lit top."""
     greens = np.array([(52, 78, 40), (60, 86, 44), (46, 70, 42), (70, 90, 46)])
     tone = greens[rng.integers(len(greens), size=len(trees))] + rng.normal(0, 5, (len(trees), 1))
     x, y, r = trees.T
@@ -281,7 +279,7 @@ def _paint_trees(painter: Painter, trees: Array, rng: np.random.Generator) -> No
 
 
 def _expose(painter: Painter, size: int, resolution: float, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Texture, light, haze, optics and sensor: uint8 (3, size, size)."""
+    """Add texture, light, haze, lens and sensor: uint8 (3, size, size)."""
     for surface in painter.surfaces:
         surface.flushAndSubmit()
     px = 1.0 / resolution
@@ -315,12 +313,12 @@ def _expose(painter: Painter, size: int, resolution: float, rng: np.random.Gener
 
 
 def _noise(size: int, scales: dict[float, float], rng: np.random.Generator) -> NDArray[np.float32]:
-    """Smooth noise summed over scales.
+    """Sum smooth noise over scales.
 
     Args:
         size: Side of the square, pixels.
-        scales: Grain in pixels -> weight (standard deviation of that scale).
-        rng: Where chance comes from.
+        scales: Grain in pixels -> standard deviation of that scale.
+        rng: Random generator.
 
     Returns:
         float32 (size, size), mean about 0.
@@ -341,7 +339,7 @@ def _noise(size: int, scales: dict[float, float], rng: np.random.Generator) -> N
 
 
 def _soften(plane: NDArray[np.float32], edge: float) -> None:
-    """A slight blur in place, [edge, 1 - 2 edge, edge] along both axes: the optics of a camera.
+    """Blur in place by [edge, 1 - 2 edge, edge] along both axes, as a lens does.
 
     Args:
         plane: float32 (H, W).

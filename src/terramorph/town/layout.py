@@ -1,7 +1,7 @@
-"""The plan of a town: streets, blocks, buildings, parks and water, as geometry.
+"""The plan of a town: geometry of streets, blocks, buildings, parks and water.
 
-Plan coordinates are metres from the north-west corner, x to the east and y to the south. Everything is drawn
-from one generator of randomness, so a seed is a town.
+Plan coordinates are metres from the north-west corner, x to the east and y to the south. All random numbers come from
+one generator, so a seed determines the town.
 """
 
 from __future__ import annotations
@@ -16,45 +16,45 @@ from shapely.geometry import LineString, MultiLineString, Polygon
 
 Array = NDArray[np.float64]
 HIGHWAY_M, ARTERIAL_M, STREET_M, RIVER_M, RAIL_M = 30.0, 18.0, 9.0, 44.0, 7.0
-"""Widths in metres, of a town of a kilometre and more; smaller towns are drawn narrower."""
+"""Widths in metres in a town of at least a kilometre; in smaller towns they are less."""
 
 SCALES = 0.45, 1.0
-"""Widths are multiplied by the root of the town's side in kilometres, within these."""
+"""Least and largest factor on widths: the root of the town's side in kilometres, clipped to this range."""
 ARTERIAL_STEP_M = 560
 """Metres from one arterial to the next."""
 WOBBLE, RAIL_WOBBLE = 0.018, 0.01
-"""Standard deviation by which waypoints are moved; places, as all below, are fractions of the side."""
+"""Standard deviation of the random shift of waypoints; as all places below, a fraction of the side."""
 RIVER = [(0.10, -0.05), (0.21, 0.22), (0.16, 0.48), (0.30, 0.74), (0.56, 0.86), (0.80, 0.80), (1.05, 0.88)]
 RAIL = [(0.93, -0.05), (0.87, 0.30), (0.62, 0.60), (0.38, 0.66), (-0.05, 0.58)]
 HIGHWAYS = [
     [(-0.06, 0.24), (0.22, 0.27), (0.50, 0.47), (0.76, 0.68), (1.06, 0.72)],
     [(0.30, 1.06), (0.36, 0.80), (0.47, 0.52), (0.66, 0.26), (0.74, -0.06)],
 ]
-"""They cross near the centre and between them visit every quarter."""
+"""Waypoints of highways, which cross near the centre and together visit every quarter."""
 PARKS = [
     [(0.34, 0.12), (0.06, 0.42)],
     [(0.87, 0.13), (0.80, 0.42)],
     [(0.15, 0.86), (0.40, 0.93)],
     [(0.72, 0.92), (0.64, 0.71)],
 ]
-"""Centres, by quarter; the first of each is the larger one and has a pond."""
+"""Centres of parks, by quarter; the first of each is the larger one and has a pond."""
 PARK_RADIUS = 135.0, 0.085
-"""Metres at most, and share of the side at most."""
+"""Largest radius of a park in metres, and as a share of the side."""
 SQUARE_PARKS = 0.06
 """Share of the blocks that are parks."""
 BLOCKS = {"downtown": (96.0, 72.0), "houses": (150.0, 74.0), "industry": (170.0, 120.0), "field": (330.0, 260.0)}
-"""Metres (along, across) from one street to the next."""
+"""Spacing of streets by use of the district, metres (along, across)."""
 
 
 class Lot(NamedTuple):
-    """What is built on a plot.
+    """Rules of a lot and its building.
 
     Attributes:
         frontage: Metres along the street.
         setback: Metres between street and building.
-        length, depth: Of the building, shares of the plot, from and to.
-        height: Metres, from and to.
-        kept: Share of the plots that are built on.
+        length, depth: Sides of the building as shares of the lot (least, largest).
+        height: Height of the building in metres (least, largest).
+        kept: Share of the lots that are built on.
     """
 
     frontage: float
@@ -91,7 +91,7 @@ class District:
 
 @dataclass(frozen=True, eq=False)
 class Rects:
-    """Rotated rectangles as columns of float64 (N,): buildings, lots.
+    """Rotated rectangles (buildings, lots) as columns of float64 (N,).
 
     Attributes:
         x, y: Centre, plan metres.
@@ -117,14 +117,14 @@ class Rects:
         return Rects(*(getattr(self, n)[keep] for n in self.__dataclass_fields__))
 
     def corners(self, grow: float = 0.0) -> Array:
-        """float64 (N, 4, 2): corners in order, each side moved out by ``grow`` metres."""
+        """Return corners in order, float64 (N, 4, 2), with each side moved out by ``grow`` metres."""
         half_l, half_d = self.length / 2 + grow, self.depth / 2 + grow
         along = np.stack([-half_l, half_l, half_l, -half_l], 1)
         across = np.stack([-half_d, -half_d, half_d, half_d], 1)
         return self.points(along, across)
 
     def points(self, along: Array, across: Array) -> Array:
-        """Plan coordinates (N, K, 2) of offsets (N, K) in metres along and across each rectangle."""
+        """Convert offsets (N, K) in metres along and across each rectangle to plan coordinates (N, K, 2)."""
         cos, sin = np.cos(self.angle)[:, None], np.sin(self.angle)[:, None]
         px = self.x[:, None] + along * cos - across * sin
         py = self.y[:, None] + along * sin + across * cos
@@ -132,7 +132,7 @@ class Rects:
 
     @staticmethod
     def flat(x: Array, y: Array, length: Array, depth: Array, angle: Array) -> Rects:
-        """Rectangles on the ground, of no use."""
+        """Make rectangles of height 0, without a use."""
         return Rects(x, y, length, depth, angle, np.zeros(len(x)), np.zeros(len(x), np.int64))
 
     @staticmethod
@@ -149,12 +149,12 @@ class Plan:
         extent: Side of the square town, metres.
         scale: Factor on widths: 1 for a kilometre and more, less for small towns.
         highways, arterials, rail: Centre lines.
-        streets: Centre lines, cut where they may not go.
+        streets: Centre lines, cut at highways, parks and water.
         water: River and ponds.
         parks: Parks without their ponds.
-        districts: What lies between the main roads.
+        districts: Land between main roads.
         buildings: Footprints.
-        lots: The plots of the houses.
+        lots: Lots of buildings.
     """
 
     extent: float
@@ -175,7 +175,7 @@ def make_plan(extent: float, rng: np.random.Generator) -> Plan:
 
     Args:
         extent: Side of the square, metres.
-        rng: Where all chance comes from.
+        rng: Random generator.
     """
     scale = float(np.clip(np.sqrt(extent / 1000.0), *SCALES))
     highways = [_curve(points, extent) for points in [_wobble(points, rng) for points in HIGHWAYS]]
@@ -217,13 +217,13 @@ def make_plan(extent: float, rng: np.random.Generator) -> Plan:
 def _wobble(
     points: list[tuple[float, float]], rng: np.random.Generator, amount: float = WOBBLE
 ) -> list[tuple[float, float]]:
-    """Waypoints (fractions of the extent) moved a little."""
+    """Shift waypoints (fractions of the extent) at random."""
     moved = np.asarray(points) + rng.normal(0, amount, (len(points), 2))
     return [(float(x), float(y)) for x, y in moved]
 
 
 def _curve(points: list[tuple[float, float]], extent: float, steps: int = 24) -> LineString:
-    """A smooth line (Catmull-Rom) through waypoints given as fractions of the extent."""
+    """Return a smooth line (Catmull-Rom) through waypoints, which are fractions of the extent."""
     p = np.asarray(points, np.float64)
     p = np.concatenate([[2 * p[0] - p[1]], p, [2 * p[-1] - p[-2]]])
     t = np.linspace(0, 1, steps, endpoint=False)[None, :, None]
@@ -233,7 +233,7 @@ def _curve(points: list[tuple[float, float]], extent: float, steps: int = 24) ->
 
 
 def _arterials(extent: float, rng: np.random.Generator) -> list[LineString]:
-    """Arterials that span the town in both directions, gently curved, about 560 m apart."""
+    """Return gently curved arterials that span the town in both directions, about `ARTERIAL_STEP_M` apart."""
     count = max(1, round(extent / ARTERIAL_STEP_M))
     lines = []
     for across in (False, True):
@@ -249,7 +249,7 @@ def _arterials(extent: float, rng: np.random.Generator) -> list[LineString]:
 
 
 def _blob(x: float, y: float, radius: float, stretch: float, rng: np.random.Generator) -> Polygon:
-    """A smooth round shape, plan metres."""
+    """Return a smooth round shape, plan metres."""
     t = np.linspace(0, 2 * np.pi, 56, endpoint=False)
     r = np.ones_like(t)
     for k in (2, 3, 4):
@@ -261,7 +261,7 @@ def _blob(x: float, y: float, radius: float, stretch: float, rng: np.random.Gene
 
 
 def _parks_with_ponds(extent: float, rng: np.random.Generator) -> tuple[list[Polygon], list[Polygon]]:
-    """One or two large parks in every quarter, with a pond in the first."""
+    """Return one or two large parks in every quarter, and the ponds of the first ones."""
     greens, ponds = [], []
     most, share = PARK_RADIUS
     for quarter in PARKS:
@@ -275,7 +275,7 @@ def _parks_with_ponds(extent: float, rng: np.random.Generator) -> tuple[list[Pol
 
 
 def _districts(extent: float, scale: float, lines: list[LineString], rng: np.random.Generator) -> list[District]:
-    """The faces between main roads, each with a use and a street direction of its own."""
+    """Return the faces between main roads, each with its own use and street direction."""
     frame = shapely.box(-20, -20, extent + 20, extent + 20)
     noded = shapely.union_all([*(line.intersection(frame) for line in lines), frame.exterior])
     faces = shapely.polygonize(list(noded.geoms))
@@ -302,7 +302,7 @@ def _districts(extent: float, scale: float, lines: list[LineString], rng: np.ran
 
 
 def _street_grid(district: District) -> tuple[Rects, MultiLineString]:
-    """Blocks and street lines of a district: a rotated grid over it, not yet cut to its area."""
+    """Return blocks and street lines of a district: a rotated grid, not yet cut to its area."""
     centre = district.area.centroid
     xy = shapely.get_coordinates(district.area) - [centre.x, centre.y]
     cos, sin = np.cos(district.angle), np.sin(district.angle)
@@ -322,7 +322,7 @@ def _street_grid(district: District) -> tuple[Rects, MultiLineString]:
 
 
 def _buildings(cells: Rects, district: District, scale: float, rng: np.random.Generator) -> tuple[Rects, Rects]:
-    """Buildings of all blocks of a district, and the lots they stand on; not yet cut to its area."""
+    """Return buildings of all blocks of a district, and their lots; not yet cut to its area."""
     margin = STREET_M * scale / 2 + 2.5 * scale
     length, depth = district.block[0] - 2 * margin, district.block[1] - 2 * margin
     lot = LOTS[district.use]
@@ -354,7 +354,7 @@ def _buildings(cells: Rects, district: District, scale: float, rng: np.random.Ge
 
 
 def _inside(rects: Rects, area: Any) -> Rects:
-    """The rectangles that lie wholly in an area."""
+    """Return the rectangles that lie wholly in an area."""
     if len(rects) == 0 or area.is_empty:
         return rects.take(np.zeros(len(rects), np.bool_))
     shapely.prepare(area)
@@ -362,7 +362,7 @@ def _inside(rects: Rects, area: Any) -> Rects:
 
 
 def _square_parks(cells: Rects, district: District, free: Any, scale: float) -> list[Polygon]:
-    """Blocks that are parks, cut to the free area."""
+    """Return blocks that are parks, cut to the free area."""
     inset = STREET_M * scale / 2 + 2.0 * scale
     found = []
     for corners in cells.corners(-inset):
@@ -371,11 +371,11 @@ def _square_parks(cells: Rects, district: District, free: Any, scale: float) -> 
 
 
 def _polygons(geometry: Any) -> list[Polygon]:
-    """The polygons of any geometry."""
+    """Return the polygons of any geometry."""
     return [g for g in shapely.get_parts(geometry).tolist() if g.geom_type == "Polygon" and not g.is_empty]
 
 
 def _line_parts(geometry: Any, shortest: float) -> list[LineString]:
-    """The lines of any geometry that are at least so long, metres."""
+    """Return the lines of any geometry that have at least a length in metres."""
     parts = shapely.get_parts(geometry)
     return [g for g in parts.tolist() if g.geom_type == "LineString" and g.length >= shortest]

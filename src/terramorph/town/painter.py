@@ -1,4 +1,4 @@
-"""The canvases on which the aerial image is painted, and paths in plan metres for them."""
+"""Canvases of the aerial image, and paths in plan metres."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from shapely.geometry import LineString, Polygon
 from terramorph.town.layout import Array
 
 Tone = Sequence[float] | NDArray[Any]
-"""Red, green, blue, 0-255; what lies outside is clipped."""
+"""Red, green, blue, clipped to 0-255."""
 
 
 class Painter:
-    """The two canvases, in plan metres."""
+    """The two canvases (colour, texture), drawn on in plan metres."""
 
     def __init__(self, size: int, resolution: float) -> None:
         self.colour_pixels = np.zeros((size, size, 4), np.uint8)
@@ -34,7 +34,7 @@ class Painter:
         self.texture.clear(skia.Color(*texture))
 
     def fill(self, path: Any, colour: Tone, texture: Tone | None) -> None:
-        """Fill a path; the texture stays as it is where None is given."""
+        """Fill a path; None keeps the texture."""
         self.canvas.drawPath(path, ink(colour))
         if texture is not None:
             self.texture.drawPath(path, ink(texture))
@@ -71,18 +71,18 @@ class Painter:
 
 
 def ink(colour: Tone) -> Any:
-    """An anti-aliased fill paint."""
+    """Return an anti-aliased fill paint."""
     red, green, blue = (min(255, max(0, int(c))) for c in colour)
     return skia.Paint(Color=skia.Color(red, green, blue), AntiAlias=True)
 
 
 def ring_of(polygon: Polygon) -> Array:
-    """Outer corners (N, 2) of a polygon."""
+    """Return the outer corners (N, 2) of a polygon."""
     return np.asarray(shapely.get_coordinates(polygon.exterior))
 
 
 def path_of(rings: Sequence[NDArray[Any]], closed: bool = True) -> Any:
-    """A path of rings or lines of points (N, 2), plan metres."""
+    """Make a path of rings or lines of points (N, 2), plan metres."""
     path = skia.Path()
     path.setFillType(skia.PathFillType.kEvenOdd)
     for ring in rings:
@@ -91,10 +91,10 @@ def path_of(rings: Sequence[NDArray[Any]], closed: bool = True) -> Any:
 
 
 def lines_of(geometry: Any) -> Any:
-    """A path of a line or of several."""
+    """Make a path of one or several lines."""
     return path_of([shapely.get_coordinates(part) for part in shapely.get_parts(geometry)], closed=False)
 
 
 def beside(line: LineString, distance: float) -> Any:
-    """A line beside another, metres to its side."""
+    """Return the parallel of a line at a distance in metres."""
     return shapely.offset_curve(line, distance, join_style="round", quad_segs=4)

@@ -1,4 +1,4 @@
-"""Cutting a town into the classic A|B folder, split by place."""
+"""Cutting of a town into a folder of A|B pairs, split by place."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from terramorph.town.town import Town
 
 
 class PairCounts(NamedTuple):
-    """How many pairs were written."""
+    """Number of pairs per split."""
 
     train: int
     val: int
@@ -28,34 +28,33 @@ def write_town_pairs(
     aerial: Raster | None = None,
     drawn: Raster | None = None,
 ) -> PairCounts:
-    """Write ``out/train`` and ``out/val``: PNG tiles, aerial left and map right, named by row and column in
-    pixels.
+    """Write ``out/train`` and ``out/val``: PNG tiles, aerial left and map right, named by row and column in pixels.
 
-    The south-east quarter is held out: val tiles lie wholly inside it and do not overlap, train tiles lie
-    wholly outside it, so the two never share ground.
+    The south-east quarter is held out: val tiles lie wholly inside it and do not overlap; train tiles lie wholly
+    outside it. No ground is shared.
 
     Args:
         town: The town.
         out: A folder, made if missing.
         tile: Side of a tile in pixels; an image is ``2 * tile`` wide.
         stride: Step between train tiles in pixels; less than ``tile`` makes them overlap. Default ``tile``.
-        limit: At most (train, val) pairs, spread evenly over the town. Default: all.
-        aerial: The town's aerial image, when it has been made already.
-        drawn: The town's map, when it has been drawn already.
+        limit: Largest number of (train, val) pairs, spread evenly over the town. Default: all.
+        aerial: The town's aerial image, if it exists already.
+        drawn: The town's map, if it exists already.
 
     Returns:
         Numbers of train and val pairs.
 
     Raises:
-        DatasetError: If the tile does not fit into a quarter of the town, or the stride is under 1.
-        StorageError: If a tile cannot be written.
+        DatasetError: if the tile does not fit into a quarter of the town, or the stride is under 1.
+        StorageError: if a tile cannot be written.
     """
     top, left, height, width = town.heldout_window
     stride = tile if stride is None else stride
     if tile < 1 or tile > min(top, left) or stride < 1:
         raise DatasetError(
-            f"Tiles of {tile} px with a stride of {stride} do not fit into a quarter of this town "
-            f"({height} x {width} px); make a larger town or smaller tiles."
+            f"Tiles must fit into a quarter of the town ({height} x {width} px), and their stride must be >= 1 px, "
+            f"got tiles of {tile} px at a stride of {stride} px; make a larger town or smaller tiles."
         )
     aerial = town.aerial() if aerial is None else aerial
     drawn = town.map() if drawn is None else drawn
@@ -77,5 +76,5 @@ def write_town_pairs(
 
 
 def _spread(places: list[tuple[int, int]], most: int) -> list[tuple[int, int]]:
-    """``most`` of the places, evenly spread over the list."""
+    """Return ``most`` of the places, evenly spread over the list."""
     return [places[i] for i in np.linspace(0, len(places) - 1, most).round().astype(int)]

@@ -1,4 +1,4 @@
-"""Town: a plan with a place on Earth, seen from above and drawn as a map."""
+"""Town: a plan with a georeference, as aerial image and as map."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _ORIGIN = (392_000.0, 5_820_000.0)
 
 @dataclass(frozen=True, eq=False)
 class Town:
-    """A town made from a seed.
+    """A town from a seed.
 
     Attributes:
         grid: Square, in UTM metres.
         features: Everything that the map shows, in the CRS of ``grid``: building, road, arterial, highway, park, water,
             rail.
-        seed: What it was made from.
+        seed: Seed of the random generator.
         plan: The geometry behind both sides, in metres from the north-west corner.
     """
 
@@ -39,13 +39,13 @@ class Town:
     plan: Plan = field(repr=False)
 
     def aerial(self) -> Raster:
-        """The town from above: uint8 (3, H, W) RGB on ``grid``, made anew at every call, always the same."""
+        """Paint the aerial image: uint8 (3, H, W) RGB on ``grid``, the same at every call."""
         rng = np.random.default_rng([self.seed, 1])
         pixels = paint_aerial(self.plan, self.grid.height, self.grid.resolution[0], rng)
         return Raster.from_pixels(pixels, self.grid)
 
     def map(self, style: Style | None = None, antialias: bool = True) -> Raster:
-        """The town as a map: uint8 (3, H, W) RGB on ``grid``.
+        """Draw the map: uint8 (3, H, W) RGB on ``grid``.
 
         Args:
             style: Default: the classic style, in the palette's colours.
@@ -55,15 +55,15 @@ class Town:
 
     @property
     def heldout_window(self) -> tuple[int, int, int, int]:
-        """(y, x, height, width) in pixels of the south-east quarter, which is held out of training."""
+        """Window (y, x, height, width) in pixels of the south-east quarter, which is held out of training."""
         top, left = self.grid.height // 2, self.grid.width // 2
         return top, left, self.grid.height - top, self.grid.width - left
 
     def heldout(self, raster: Raster) -> Raster:
-        """The held-out quarter of a raster on the town's grid.
+        """Return the held-out quarter of a raster on the town's grid.
 
         Raises:
-            RasterError: If the raster is not on the town's grid.
+            RasterError: if the raster is not on the town's grid.
         """
         if raster.grid != self.grid:
             raise RasterError("The raster is not on the town's grid; give one from town.aerial() or town.map().")
@@ -80,23 +80,22 @@ def make_town(size_px: int = 2048, seed: int = 0, resolution: float = 1.0, epsg:
         epsg: A projected CRS in metres (UTM).
 
     Raises:
-        RasterError: If the size or resolution is too small, or the CRS is not in metres.
+        RasterError: if the size or resolution is too small, or the CRS is not in metres.
     """
     if size_px < 64 or not resolution > 0:
         raise RasterError(
-            f"A town of {size_px} pixels at {resolution} m/px cannot be made; "
-            "give at least 64 pixels and a resolution over 0."
+            f"The size of a town must be >= 64 px and its resolution > 0 m/px, got {size_px} px at {resolution} m/px."
         )
     crs = CRS(f"EPSG:{epsg}")
     if crs.geographic or crs.units[0] not in ("metre", "meter", "m"):
-        raise RasterError(f"EPSG:{epsg} is not in metres; give a UTM zone such as 32633.")
+        raise RasterError(f"The CRS of a town must be in metres, got EPSG:{epsg}; give a UTM zone such as 32633.")
     affine = Affine(resolution, 0.0, _ORIGIN[0], 0.0, -resolution, _ORIGIN[1])
     plan = make_plan(size_px * resolution, np.random.default_rng([seed, 0]))
     return Town(Grid(size_px, size_px, affine, crs), _features(plan), seed, plan)
 
 
 def _features(plan: Plan) -> tuple[Feature, ...]:
-    """What the map shows, moved from plan metres to the CRS."""
+    """Return what the map shows, in the CRS."""
     scale = plan.scale
     found: list[Feature] = []
 
@@ -115,5 +114,5 @@ def _features(plan: Plan) -> tuple[Feature, ...]:
 
 
 def _to_crs(xy: NDArray[np.float64]) -> NDArray[np.float64]:
-    """CRS coordinates (N, 2) of plan coordinates (N, 2)."""
+    """Convert plan coordinates (N, 2) to CRS coordinates (N, 2)."""
     return np.stack([_ORIGIN[0] + xy[:, 0], _ORIGIN[1] - xy[:, 1]], 1)
