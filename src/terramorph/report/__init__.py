@@ -1,4 +1,4 @@
-"""What the HTML pages of every verb are made of: base.html.j2 and kit.html.j2 (templates), charts, tables, numbers."""
+"""Parts of all HTML pages: templates (base.html.j2, kit.html.j2), charts, tables and numbers."""
 
 from terramorph.report.numbers import duration
 

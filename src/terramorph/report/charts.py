@@ -1,10 +1,10 @@
-"""Charts as SVG that stands in a page: matplotlib in one style, whose colours are those of the page, light or dark.
+"""SVG charts for pages: matplotlib in one style, with the page's colours, light or dark.
 
     figure, axes = chart(x="width, px", y="share")
-    axes.plot(...)                      # whatever matplotlib can draw, in colours of this module
-    chart_svg(figure, "share by width") # into the page
+    axes.plot(...)                      # anything that matplotlib draws, in colours of this module
+    chart_svg(figure, "share by width") # Markup for a template
 
-Texts that are added to axes stand in colours of the page when they are added within `style`.
+Texts take the page's colours where they are added within `style`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 INK, SOFT, LINE, CARD = "#1d2327", "#5f6b73", "#e2ded5", "#fefefe"
 ACCENT, GOOD, BAD = "#1f6f5d", "#1f6f5c", "#b3402e"
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#7f7f7f")
-"""Of the series in order: colours that differ for the colour-blind too (Okabe and Ito, 2008)."""
+"""Colours of series, in order; colour-blind people can tell them apart (Okabe and Ito, 2008)."""
 _VARIABLES = {
     INK: "ink", SOFT: "soft", LINE: "line", CARD: "card", ACCENT: "accent", GOOD: "good", BAD: "bad",
     **{colour: f"series-{place}" for place, colour in enumerate(SERIES, start=1)},
@@ -66,12 +66,12 @@ _STYLE: dict[str, Any] = {
 
 
 def css(colour: str) -> str:
-    """A colour of this module as a page writes it, for legends."""
+    """Return the CSS variable of a colour of this module, for legends."""
     return f"var(--{_VARIABLES[colour]})"
 
 
 def chart(width: float = 340, height: float = 200, *, x: str = "", y: str = "") -> tuple[Figure, Axes]:
-    """An empty chart.
+    """Make an empty chart.
 
     Args:
         width, height: In CSS pixels; it shrinks where the page is narrower.
@@ -87,16 +87,18 @@ def chart(width: float = 340, height: float = 200, *, x: str = "", y: str = "") 
 
 
 def chart_svg(figure: Figure, name: str, tips: Sequence[str] = ()) -> Markup:
-    """A figure as an SVG element without scripts, links or anything from outside.
+    """Convert a figure to an SVG element without scripts, links or external resources.
 
     Args:
         figure: From `chart`.
-        name: What it shows, for those who do not see it.
-        tips: What parts say under the pointer: ``set_urls`` of a collection with ``tip:0``, ``tip:1`` and so on.
+        name: Text for screen readers.
+        tips: Tooltips of parts; a collection refers to them by ``set_urls`` with ``tip:0``, ``tip:1`` and so on.
     """
     file = io.StringIO()
     with style(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph")  # the page's typefaces write it, not the one that measures
+        warnings.filterwarnings(
+            "ignore", message="Glyph"
+        )  # the page's typefaces have it, the one that measures has not
         figure.savefig(file, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     text = file.getvalue()
     text = text[text.index("<svg") :]
@@ -125,7 +127,7 @@ def chart_svg(figure: Figure, name: str, tips: Sequence[str] = ()) -> Markup:
 
 
 def errorbars(axes: Axes, x: Sequence[float], intervals: Sequence[Interval], colour: str = SERIES[0]) -> None:
-    """Points joined by a line, each with the bar of its interval, if it has one."""
+    """Plot means joined by a line, with error bars where an interval has ends."""
     for place, one in zip(x, intervals, strict=True):
         if one.low is not None and one.high is not None:
             axes.plot([place, place], [one.low, one.high], color=colour, alpha=0.5)
@@ -133,11 +135,11 @@ def errorbars(axes: Axes, x: Sequence[float], intervals: Sequence[Interval], col
 
 
 def heat_map(values: NDArray[np.float64], name: str) -> Markup:
-    """Numbers over the place within an image, with their scale.
+    """Draw an array as an image with a colour bar.
 
     Args:
         values: ``(H, W)``; NaN is left empty.
-        name: What they are, with the unit.
+        name: Quantity and unit, for the colour bar and screen readers.
     """
     figure, axes = chart(300, 240)
     with style():
@@ -147,11 +149,11 @@ def heat_map(values: NDArray[np.float64], name: str) -> Markup:
 
 
 def colours(values: NDArray[Any], name: str = "magma") -> NDArray[np.uint8]:
-    """Numbers from 0 to 1 and more as colours; grey where NaN.
+    """Map values to colours, clipped to 0 to 1; grey where NaN.
 
     Args:
-        values: floating ``(H, W)``.
-        name: Of matplotlib's colour map.
+        values: Floating ``(H, W)``.
+        name: Matplotlib's colour map.
 
     Returns:
         uint8 ``(3, H, W)``.
@@ -164,7 +166,7 @@ def colours(values: NDArray[Any], name: str = "magma") -> NDArray[np.uint8]:
 
 
 def gradient(name: str = "magma") -> str:
-    """The colours of `colours` from 0 to 1 as a CSS gradient."""
+    """Return the colour map of `colours`, from 0 to 1, as a CSS gradient."""
     from matplotlib import colormaps
     from matplotlib.colors import to_hex
 
@@ -173,7 +175,7 @@ def gradient(name: str = "magma") -> str:
 
 @contextmanager
 def style() -> Iterator[None]:
-    """A context in which what is drawn looks like the page, whatever style the user has chosen."""
+    """Draw in the page's style while the block runs, whatever style the user has set."""
     import matplotlib
 
     with matplotlib.rc_context():

@@ -1,4 +1,4 @@
-"""Numbers as people read them, the same on all pages and on the command line."""
+"""Formats of numbers, the same on all pages and on the command line."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 DASH = "–"
-"""Stands for a value that there is not."""
+"""Text of a missing value."""
 
 
 def number(value: float | None) -> str:
-    """A count with separators, another number with three significant digits; a dash for none."""
+    """Format integers and numbers from 1,000 with separators, others with three significant digits; None as a dash."""
     if value is None or math.isnan(value):
         return DASH
     if isinstance(value, int) or (abs(value) >= 1000 and math.isfinite(value)):
@@ -20,7 +20,7 @@ def number(value: float | None) -> str:
 
 
 def percent(share: float | None) -> str:
-    """A share 0 to 1, with a decimal at both ends: what is nearly nothing or all does not read so."""
+    """Format a share of 0 to 1; near both ends with a decimal, so that only 0 and 1 read as nothing and all."""
     if share is None or not math.isfinite(share):
         return DASH
     value = 100 * share
@@ -31,22 +31,22 @@ def percent(share: float | None) -> str:
 
 
 def signed(value: float) -> str:
-    """A correlation or a difference with its sign, as ``+0.31`` and ``−0.31``."""
+    """Format a correlation or a difference with its sign: ``+0.31``, ``−0.31``."""
     return minus(f"{value:+.2f}")
 
 
 def p_value(p: float) -> str:
-    """``p = 0.012``, or ``p < 0.001``."""
+    """Format a p-value: ``p = 0.012``, ``p < 0.001``."""
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A figure and what is left open by chance.
+    """A mean and its confidence interval.
 
     Attributes:
-        mean: The figure.
-        low, high: The ends of its interval; ``None`` where there is none.
+        mean: The value.
+        low, high: Ends of the interval; ``None`` where there is none.
     """
 
     mean: float
@@ -54,25 +54,25 @@ class Interval:
     high: float | None
 
     def said(self, write: Callable[[float], str] = number) -> str:
-        """``0.31 [0.28, 0.34]``; the mean alone where there is no interval."""
+        """Format as ``0.31 [0.28, 0.34]``; the mean alone where there is no interval."""
         if self.low is None or self.high is None:
             return write(self.mean)
         return f"{write(self.mean)} [{write(self.low)}, {write(self.high)}]"
 
     def beyond_zero(self) -> bool:
-        """Whether it excludes 0."""
+        """Return whether the interval excludes 0."""
         return self.low is not None and self.high is not None and not self.low <= 0 <= self.high
 
 
 def distance(metres: float) -> str:
-    """Metres: centimetres under one, kilometres from a thousand."""
+    """Format metres; under one as centimetres, from a thousand as kilometres."""
     if metres >= 1000:
         return f"{metres / 1000:.3g} km"
     return f"{metres:.3g} m" if metres >= 1 else f"{100 * metres:.0f} cm"
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them: 48 s, 3 min 20 s, 5 h 02 min."""
+    """Format seconds: ``48 s``, ``3 min 20 s``, ``5 h 02 min``."""
     whole = round(seconds)
     if whole < 100:
         return f"{whole} s"
@@ -82,17 +82,17 @@ def duration(seconds: float) -> str:
 
 
 def counted(count: int, thing: str) -> str:
-    """``1 image``, ``2,000 images``."""
+    """Format a count of things: ``1 image``, ``2,000 images``."""
     return f"{count:,} {thing}{'s' * (count != 1)}"
 
 
 def listed(names: Sequence[str], most: int | None = None) -> str:
-    """``a``, ``a and b``, ``a, b and c``; of more than so many, ``a, b and 3 more``."""
+    """Join names: ``a``, ``a and b``, ``a, b and c``; more than ``most`` as ``a, b and 3 more``."""
     if most is not None and len(names) > most:
         names = [*names[:most], f"{len(names) - most} more"]
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def minus(text: str) -> str:
-    """The sign of a negative number as printers set it."""
+    """Replace hyphens by minus signs."""
     return text.replace("-", "−")

@@ -1,4 +1,4 @@
-"""HTML pages: one file with everything inside, readable in light and dark, narrow and wide, offline."""
+"""HTML pages: one self-contained file each, for light and dark, narrow and wide screens."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 @cache
 def page_environment(package: str) -> Environment:
-    """Environment of templates: those of a package first, then those of `terramorph.report`.
+    """Return the environment of templates: those of a package first, then those of `terramorph.report`.
 
     A page extends base.html.j2 and imports macros from kit.html.j2. Functions of `terramorph.report.numbers` are
     filters.
 
     Args:
-        package: where the templates lie, such as terramorph.evaluation.
+        package: package of the templates, such as terramorph.evaluation.
     """
     from jinja2 import Environment, FunctionLoader, StrictUndefined
 
@@ -50,16 +50,16 @@ def page_environment(package: str) -> Environment:
 
 
 def render_page(package: str, template: str, **values: Any) -> str:
-    """Fill a template of a package; a name without a value is an error."""
+    """Render a template of a package; a name without a value is an error."""
     return page_environment(package).get_template(template).render(**values)
 
 
 def picture_uri(image: NDArray[np.uint8], kind: str = "WEBP", quality: int = 90) -> str:
-    """An image as a data URI, which needs nothing else to be shown.
+    """Encode an image as a data URI.
 
     Args:
         image: uint8 ``(3, H, W)``.
-        kind: WEBP (4 to 30 kB for 256 px), JPEG, or PNG where flat colours must stay what they are.
+        kind: WEBP (4 to 30 kB for 256 px), JPEG, or PNG where flat colours must stay exact.
         quality: of WEBP and JPEG, 1 to 100.
     """
     from PIL import Image

@@ -1,4 +1,4 @@
-"""Tables as data: the macro ``table`` of kit.html.j2 writes them, and a click on a heading sorts them."""
+"""Tables as data; the macro ``table`` of kit.html.j2 renders them, and a click on a heading sorts them."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from terramorph.report.numbers import DASH, number
 
 @dataclass(frozen=True)
 class Cell:
-    """A table's cell.
+    """A cell of a table.
 
     Attributes:
-        text: As read.
-        order: What the column is sorted by; ``None`` for unknown, which goes last. Numbers stand at the right.
+        text: Text that is shown.
+        order: Sort key; ``None`` sorts last. Cells with a number are aligned right.
         kind: CSS class: strong, better, worse, note (a sentence that wraps), soft.
         colour: CSS colour of a swatch before the text.
-        shade: 0 to 1, how strongly the cell is coloured, as in a matrix.
+        shade: Strength of the cell's colour, 0 to 1, as in a matrix.
         below: A second, smaller line.
-        link: Where a click leads.
-        title: Shown under the pointer.
+        link: Target of a click.
+        title: Tooltip.
     """
 
     text: str
@@ -34,7 +34,7 @@ class Cell:
 
 
 Row = list[Cell | str | float | None]
-"""Texts, numbers and ``None`` stand for cells that show them plainly."""
+"""Cells of a row; a text, a number or ``None`` stands for a plain cell."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Table:
         head: Names of the columns.
         body: Rows.
         caption: What is shown and how it was measured.
-        anchors: An id a row, for links to it; empty for none.
+        anchors: Id of each row, for links; empty for none.
     """
 
     head: Sequence[str]
