@@ -307,13 +307,13 @@ def test_what_a_generator_must_be(name: str, settings: dict[str, int], said: str
 
 def test_what_a_term_must_be(town_pairs: Path, tmp_path: Path, found: None) -> None:
     config = make_tiny(loss__terms={"patches": "my_mistakes:patches"})
-    with pytest.raises(ConfigError, match=r"patches returned a tensor of shape \(2, 3, 64, 64\)"):
+    with pytest.raises(ConfigError, match=r"patches must return a 0-d tensor, got a tensor of shape \(2, 3, 64, 64\)"):
         train(town_pairs, tmp_path / "run", config, cache=tmp_path, allowed=["my_mistakes"])
     term = Term("l1", 1.0, resolve("my_losses:edges", OWN))
-    with pytest.raises(ConfigError, match=r"loss\.terms\.l1 is that of a term"):
+    with pytest.raises(ConfigError, match=r"loss\.terms\.l1 has the name of a built-in term"):
         train(town_pairs, tmp_path / "other", make_tiny(), cache=tmp_path, terms=[term])
     for wrong in (term.value, Term("three", 1.0, 3)):  # type: ignore[arg-type]
-        with pytest.raises(ConfigError, match="is no loss term; give terramorph"):
+        with pytest.raises(ConfigError, match="A loss term must be a terramorph"):
             train(town_pairs, tmp_path / "wrong", make_tiny(), cache=tmp_path, terms=[wrong])  # type: ignore[list-item]
     with pytest.raises(ConfigError, match="The loss term fails failed: TypeError"):
         train(town_pairs, tmp_path / "fails", make_tiny(), cache=tmp_path, terms=[Term("fails", 1.0, len)])  # type: ignore[arg-type]

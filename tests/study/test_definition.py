@@ -97,14 +97,14 @@ def test_changes_of_a_study_that_comes_along_are_left_out_where_they_do_not_fit(
     paper = load_study("pix2pix-paper", settings=small)
     assert "patch-286" not in {variant.name for variant in paper.variants}
     assert [sentence.split(": ", 1)[0] for sentence in paper.left_out] == ["patch-286 is left out"]
-    assert "needs images of 96 px" in paper.left_out[0]
+    assert "crop_size must be >= 96" in paper.left_out[0]
     better = load_study("improvements", settings={**small, "loss.adversarial": "lsgan"}, weights=tmp_path)
     assert better.left_out == (
         "lsgan is left out: it is the same configuration as base.",
         "added-4-lsgan is left out: it is the same configuration as added-3-resize.",
     )
     own = '[[change]]\nname = "patch-286"\nsettings.discriminator.layers = 5\n'
-    with pytest.raises(ConfigError, match=r"change 'patch-286': .* needs images of 96 px"):
+    with pytest.raises(ConfigError, match=r"change 'patch-286': .*crop_size must be >= 96"):
         load_study(write_study(own))
     needing = '[[change]]\nname = "seen"\nsettings.loss = { perceptual = 1.0, perceptual_weights = "{weights}" }\n'
     more = '[[change]]\nname = "more"\nadds_to = "seen"\nsettings.ema = 0.9\n'

@@ -211,7 +211,7 @@ def test_a_graph_and_a_gpu_need_one(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ConfigError, match="no CUDA device here"):
         train(town_pairs, tmp_path / "run", tiny(device="cuda"), cache=tmp_path)
-    with pytest.raises(ConfigError, match="launch=graph is a CUDA graph"):
+    with pytest.raises(ConfigError, match="launch=graph needs a CUDA device"):
         train(town_pairs, tmp_path / "run", tiny(launch="graph"), cache=tmp_path)
 
 

@@ -201,6 +201,6 @@ def test_a_perceptual_loss_without_weights_or_colours(
     (tmp_path / "grey" / "train").mkdir(parents=True)
     Image.fromarray(np.zeros((128, 256), np.uint8)).save(tmp_path / "grey" / "train" / "1.png")
     config = tiny(loss__perceptual=1.0, loss__perceptual_weights=str(feature_weights))
-    with pytest.raises(ConfigError, match="looks at red, green and blue, and the target has 1 band"):
+    with pytest.raises(ConfigError, match="needs a target of red, green and blue, got 1 band"):
         train(tmp_path / "grey", tmp_path / "run", config, cache=tmp_path)
     assert not (tmp_path / "run").exists()

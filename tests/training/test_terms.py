@@ -80,10 +80,10 @@ def test_fine_tuning_takes_all_networks_and_needs_no_published_encoder(
 def test_what_terms_ask_of_sides_and_generators(tiny: Tiny) -> None:
     fabric = Fabric(accelerator="cpu", devices=1)
     for settings, bands, sentence in (
-        ({"loss__backbone_features": 1.0}, (3, 1), "looks at red, green and blue, and the target has 1 band"),
-        ({"loss__projected": 1.0}, (4, 3), "looks at red, green and blue, and the source has 4 band"),
+        ({"loss__backbone_features": 1.0}, (3, 1), "needs a target of red, green and blue, got 1 band"),
+        ({"loss__projected": 1.0}, (4, 3), "needs a source of red, green and blue, got 4 band"),
         ({"loss__palette": 1.0}, (3, 3), "needs a generator with class scores"),
-        ({"optimizer__encoder_rate": 0.5}, (3, 3), "encoder_rate is for generators with an encoder"),
+        ({"optimizer__encoder_rate": 0.5}, (3, 3), "encoder_rate needs a generator with a pretrained encoder"),
     ):
         with pytest.raises(ConfigError, match=sentence):
             Pix2Pix(tiny(loss__backbone="none", **settings), *bands, fabric)

@@ -1,4 +1,4 @@
-"""Training: configuration, recipes and the loop that runs them."""
+"""Training: configuration, the pix2pix update, and the training loop."""
 
 from terramorph.training.config import TrainConfig
 from terramorph.training.cost import Cost

@@ -1,4 +1,4 @@
-"""The frozen network that losses look through: an EfficientNet-Lite0, which scores no evaluation."""
+"""The frozen network of feature losses, an EfficientNet-Lite0; no metric uses it."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
 
 class Backbone:
-    """Features of images at strides 2, 4, 8, 16 and 32, each computed once a step.
+    """Features of images at strides 2, 4, 8, 16 and 32, computed once per step.
 
     Args:
-        loss: says whether its weights are those of ImageNet, or random ones.
-        fabric: device and precision.
+        loss: whether the weights are those of ImageNet or random.
+        fabric: the device and precision.
 
     Attributes:
-        channels: of the features.
+        channels: channels of the features at each stride.
 
     Raises:
-        MissingPackageError: if the package that carries the weights is not installed.
+        MissingPackageError: if the package with the weights is not installed.
     """
 
     def __init__(self, loss: LossConfig, fabric: Fabric) -> None:
@@ -45,7 +45,7 @@ class Backbone:
         self._seen: dict[int, tuple[Tensor, list[Tensor]]] = {}
 
     def __call__(self, image: Tensor) -> list[Tensor]:
-        """Features of float (N, 3, H, W) in [-1, 1], finest first; with its gradient, if it has one."""
+        """Return the features of float (N, 3, H, W) in [-1, 1], finest first; differentiable where the images are."""
         if id(image) not in self._seen:
             with self._fabric.autocast():
                 self._seen[id(image)] = image, self.network(image.contiguous(memory_format=torch.channels_last))
@@ -56,6 +56,6 @@ class Backbone:
 
 
 def require_colours(setting: str, bands: int, side: str) -> None:
-    """Raises ConfigError, naming a setting, if a side is not of red, green and blue."""
+    """Raise ConfigError, naming the setting, unless a side has three bands."""
     if bands != 3:
-        raise ConfigError(f"{setting} looks at red, green and blue, and the {side} has {bands} band(s); set it to 0.")
+        raise ConfigError(f"{setting} needs a {side} of red, green and blue, got {bands} band(s); set it to 0.")

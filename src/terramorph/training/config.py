@@ -1,4 +1,4 @@
-"""The training configuration: every setting, frozen and typed. See `settings.py` for how one is read."""
+"""The training configuration: every setting, frozen and typed; `settings.py` reads one."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ class DataConfig(_Section):
     """How pairs become batches.
 
     Attributes:
-        load_size: side that both halves are resized to, pixels; 0 keeps their own size.
-        crop_size: side of the random square that is cut from it, pixels; the same as load_size takes the whole.
-        resampling: filter of the resize.
-        mirror: swap left and right half the time.
-        eightfold: one of the eight symmetries of the square instead.
-        shrink: images are shrunk by a factor from [shrink, 1], drawn for each, before they are cut; 1 is off.
-        jitter: strength of the jitter of the source's brightness, contrast and saturation, 0 is off.
-        cast: strength of a colour cast of the source, a factor for each band, 0 is off.
-        diffaugment: differentiable augmentation of real and of made pairs before the discriminator, a comma list of
-            color, translation and cutout (Zhao et al. 2020, arXiv:2006.10738); one change for both sides of a pair.
-        source_range, target_range: stored values that become -1 and 1, for dtypes other than uint8; measured from
-            the training pairs if not given.
-        nodata: stored value of pixels without data, where files do not declare it.
+        load_size: side to which both images of a pair are resized, pixels; 0 keeps their size.
+        crop_size: side of the random crop, pixels; equal to load_size, the whole image is taken.
+        resampling: filter for resizing.
+        mirror: flip left and right with probability 0.5.
+        eightfold: instead of `mirror`, a random one of the eight symmetries of the square.
+        shrink: before cropping, images are shrunk by a random factor from [shrink, 1]; 1 is off.
+        jitter: strength of random brightness, contrast and saturation of the source; 0 is off.
+        cast: strength of a random colour cast of the source, a factor per band; 0 is off.
+        diffaugment: differentiable augmentation of the discriminator's real and fake pairs, a comma list of
+            color, translation and cutout (Zhao et al. 2020, arXiv:2006.10738); the same for both sides of a pair.
+        source_range, target_range: stored values that become -1 and 1, for dtypes other than uint8; by default
+            measured from the training pairs.
+        nodata: stored value of pixels without data, where files do not declare one.
     """
 
     load_size: int = Field(286, ge=0)
@@ -55,14 +55,14 @@ class DataConfig(_Section):
     @model_validator(mode="after")
     def _crop_fits(self) -> DataConfig:
         if 0 < self.load_size < self.crop_size:
-            raise ValueError(f"a crop of {self.crop_size} px does not fit in images of {self.load_size} px")
+            raise ValueError(f"crop_size must be <= load_size, got {self.crop_size} px and {self.load_size} px")
         return self
 
     @field_validator("source_range", "target_range")
     @classmethod
     def _rises(cls, ends: tuple[float, float] | None) -> tuple[float, float] | None:
         if ends is not None and ends[0] >= ends[1]:
-            raise ValueError("the first value becomes -1 and the second 1; give a lower and a higher one")
+            raise ValueError("the first value must be less than the second; they become -1 and 1")
         return ends
 
     @field_validator("diffaugment")
@@ -70,7 +70,7 @@ class DataConfig(_Section):
     def _known(cls, names: str) -> str:
         for name in _listed(names):
             if name not in DIFFAUGMENTS:
-                raise ValueError(f"there is no {name!r}; give a comma list of {', '.join(DIFFAUGMENTS)}")
+                raise ValueError(f"{name!r} is unknown; give a comma list of {', '.join(DIFFAUGMENTS)}")
         return names
 
     @property
@@ -79,20 +79,19 @@ class DataConfig(_Section):
 
 
 class DiscriminatorConfig(_Section):
-    """What judges.
+    """Settings of the discriminator.
 
     Attributes:
-        network: patchgan, or pixelgan for single pixels.
-        width: channels after its first convolution.
-        layers: its stride-2 convolutions: 0 judges single pixels, 1 patches of 16x16, 3 of 70x70, 5 of 286x286 (Isola
-            et al. 2017, section 4.4).
+        network: patchgan, or pixelgan (1 x 1 pixel).
+        width: channels after the first convolution.
+        layers: number of stride-2 convolutions; the receptive field is 1 x 1 pixel with 0, 16 x 16 with 1, 70 x 70
+            with 3, 286 x 286 with 5 (Isola et al. 2017, section 4.4).
         norm: batch, instance or none.
-        conditional: whether it sees the source beside the image; false: the image alone (Isola et al. 2017, section
-            4.2).
-        spectral_norm: spectral normalisation of its weights (Miyato et al. 2018, arXiv:1802.05957); norm=none goes well
-            with it.
-        scales: how many of them there are, each on the pair halved once more; 2 is a two-scale form of pix2pixHD's
-            (Wang et al. 2018, arXiv:1711.11585, section 3.2).
+        conditional: whether the input is source and image, or the image alone (Isola et al. 2017, section 4.2).
+        spectral_norm: spectral normalisation of the weights (Miyato et al. 2018, arXiv:1802.05957), best with
+            norm=none.
+        scales: number of discriminators, each on a pair of half the size of the one before; pix2pixHD has 3 (Wang et
+            al. 2018, arXiv:1711.11585, section 3.2).
     """
 
     network: Literal["patchgan", "pixelgan"] = "patchgan"
@@ -105,12 +104,12 @@ class DiscriminatorConfig(_Section):
 
     @property
     def least_size(self) -> int:
-        """Side of the smallest image it gives a logit for, at every scale, pixels."""
+        """Side of the smallest image with a logit at every scale, pixels."""
         layers = 0 if self.network == "pixelgan" else self.layers
         return int((3 * 2**layers if layers else 1) * 2 ** (self.scales - 1))
 
     def settings(self) -> dict[str, Any]:
-        """What `terramorph.networks.build_discriminator` takes beside the name and the bands."""
+        """Return the arguments of `terramorph.networks.build_discriminator` besides name and bands."""
         return self.model_dump(exclude={"network", "conditional"})
 
 
@@ -118,8 +117,8 @@ class OutsideTerm(_Section):
     """A term of the generator's loss from outside the package.
 
     Attributes:
-        function: its value, by the name `package.module:function`; see `terramorph.training.Term`.
-        weight: of it.
+        function: `package.module:function` that computes its value; see `terramorph.training.Term`.
+        weight: factor on the value.
     """
 
     function: str
@@ -132,29 +131,29 @@ class OutsideTerm(_Section):
 
 
 class LossConfig(_Section):
-    """What is minimised.
+    """Settings of the losses.
 
     Attributes:
-        adversarial: bce, lsgan or hinge; `none` trains no discriminator, and none is built.
-        l1_weight, l2_weight: of the mean absolute and the mean squared error; 0 is off.
-        feature_matching: weight of the distance between a discriminator's features of the made and of the real pair,
-            0 is off and 10 is the paper's (Wang et al. 2018, arXiv:1711.11585, equations 4 and 5).
-        r1: gamma of the penalty on the discriminator's slope at real pairs, 0 is off (Mescheder et al. 2018,
-            arXiv:1801.04406, equation 9); discriminator_scale does not scale it.
-        r1_every: steps from one such penalty to the next; it then weighs as many times more (Karras et al. 2020,
+        adversarial: bce, lsgan or hinge; with `none` there is no discriminator.
+        l1_weight, l2_weight: weights of the mean absolute and the mean squared error; 0 is off.
+        feature_matching: weight of the distance between a discriminator's features of the fake and of the real pair;
+            0 is off, the paper has 10 (Wang et al. 2018, arXiv:1711.11585, equations 4 and 5).
+        r1: gamma of the penalty on the discriminator's gradient at real pairs, 0 is off (Mescheder et al. 2018,
+            arXiv:1801.04406, equation 9); discriminator_scale does not apply to it.
+        r1_every: steps between two such penalties, which weigh as many times more (Karras et al. 2020,
             arXiv:1912.04958, section 3.1).
         perceptual: weight of the LPIPS distance to the truth, 0 is off (Johnson et al. 2016, arXiv:1603.08155; in the
             form of Zhang et al. 2018, arXiv:1801.03924, equation 1).
-        perceptual_weights: folder of its features, squeeze.backbone.pth and lpips_squeeze_v01.pth, which are not
-            brought along.
+        perceptual_weights: folder with squeeze.backbone.pth and lpips_squeeze_v01.pth, which are not part of the
+            package.
         backbone_features: weight of the distance to the truth in features of a frozen EfficientNet-Lite0 at five
-            strides, 0 is off (the idea of Johnson et al. 2016; `terramorph.losses.feature_distance`).
-        projected: weight, for the generator, of projected discriminators on four strides of the same network, 0 is off
-            (Sauer et al. 2021, arXiv:2111.01007).
-        palette: weight of the cross-entropy of a generator's class scores with the nearest colour of its palette, 0 is
-            off (`terramorph.losses.palette_cross_entropy`).
-        backbone: weights of that network: `imagenet` (the extra `pretrained`), or `none`, random ones.
-        terms: further terms of the generator's loss by name, from outside the package.
+            strides, 0 is off (after Johnson et al. 2016; `terramorph.losses.feature_distance`).
+        projected: weight, in the generator's loss, of projected discriminators on four strides of the same network;
+            0 is off (Sauer et al. 2021, arXiv:2111.01007).
+        palette: weight of the cross-entropy of a generator's class scores with the nearest colour of its palette;
+            0 is off (`terramorph.losses.palette_cross_entropy`).
+        backbone: weights of the EfficientNet-Lite0: `imagenet` (the extra `pretrained`), or `none` for random ones.
+        terms: further terms of the generator's loss from outside the package, by name.
         discriminator_scale: factor on the discriminator's loss.
     """
 
@@ -176,13 +175,13 @@ class LossConfig(_Section):
     @model_validator(mode="after")
     def _fits(self) -> LossConfig:
         if self.perceptual and not self.perceptual_weights:
-            raise ValueError("loss.perceptual needs a folder of feature weights; give it by loss.perceptual_weights")
+            raise ValueError("loss.perceptual needs a folder of feature weights; set loss.perceptual_weights")
         if self.adversarial == "none":
             for key in ("feature_matching", "r1", "projected"):
                 if getattr(self, key):
-                    raise ValueError(f"loss.{key} is of a discriminator, and loss.adversarial=none has none")
+                    raise ValueError(f"loss.{key} needs a discriminator, and loss.adversarial=none has none")
             if not (self.l1_weight or self.l2_weight or self.perceptual or self.backbone_features or self.terms):
-                raise ValueError("nothing is left to learn from; give loss.l1_weight or another loss.adversarial")
+                raise ValueError("the loss has no terms; set loss.l1_weight or another loss.adversarial")
         return self
 
 
@@ -190,9 +189,9 @@ class OptimizerConfig(_Section):
     """Adam (Kingma and Ba 2015, arXiv:1412.6980).
 
     Attributes:
-        learning_rate: of the generator.
-        discriminator_learning_rate: of discriminators, if it is another.
-        encoder_rate: factor on that of a generator's encoder which is trained already.
+        learning_rate: learning rate of the generator, and of discriminators without one of their own.
+        discriminator_learning_rate: learning rate of discriminators.
+        encoder_rate: factor on the learning rate of a generator's pretrained encoder.
         betas: decay rates of the moments.
     """
 
@@ -203,10 +202,10 @@ class OptimizerConfig(_Section):
 
 
 class ScheduleConfig(_Section):
-    """How long: `constant` epochs or steps at the full rate, then `decay` more linearly to 0.
+    """Length and learning rate: `constant` epochs or steps at the full rate, then `decay` more falling linearly to 0.
 
     Attributes:
-        warmup: steps over which the rate rises linearly to the full one (Goyal et al. 2017, arXiv:1706.02677).
+        warmup: steps over which the rate rises linearly to the full rate (Goyal et al. 2017, arXiv:1706.02677).
     """
 
     unit: Literal["epochs", "steps"] = "epochs"
@@ -217,18 +216,18 @@ class ScheduleConfig(_Section):
     @model_validator(mode="after")
     def _some(self) -> ScheduleConfig:
         if self.constant + self.decay < 1:
-            raise ValueError("constant + decay must be at least 1")
+            raise ValueError(f"constant + decay must be >= 1, got {self.constant} + {self.decay}")
         return self
 
 
 class StartConfig(_Section):
-    """What a run starts from; see `terramorph.training.finetune`.
+    """The model that a run starts from; see `terramorph.training.finetune`.
 
     Attributes:
-        model: a bundle, a run's folder or a name in the folder `models`; empty for random weights.
-        partial: start layers that do not fit afresh, instead of refusing them.
-        freeze: patterns (as of file names) of the generator's weights that are not trained, such as "down.*". Their
-            normalisation statistics are measured all the same.
+        model: bundle, folder of a run, or name in the folder `models`; empty for random weights.
+        partial: initialize layers that do not fit, instead of refusing the model.
+        freeze: glob patterns of the generator's weights that are not trained, such as "down.*". Normalisation
+            statistics of frozen layers are still measured.
     """
 
     model: str = ""
@@ -237,13 +236,13 @@ class StartConfig(_Section):
 
 
 class StopConfig(_Section):
-    """Early stopping: a run ends when a held-out score no longer rises, and the bundle holds the best weights.
+    """Early stopping: a run ends when a held-out score no longer improves, and the bundle holds the best weights.
 
     Attributes:
         patience: validations in a row (one every log.samples steps) without a better score; 0 is off.
-        metric: ssim, psnr or another that compares pixels, mean over log.validation held-out pairs; one from outside as
-            `package.module:NAME`. Those of the catalogue prefer a blur to a texture: for maps they are a fair guide,
-            for photographs they stop an adversarial run too early.
+        metric: ssim, psnr or another pixel metric, mean over log.validation held-out pairs; `package.module:NAME` for
+            one from outside. Pixel metrics prefer a blur to a texture: they are fair for maps, and stop an adversarial
+            run on photographs too early.
     """
 
     patience: int = Field(0, ge=0)
@@ -254,18 +253,18 @@ class StopConfig(_Section):
     def _compares_pixels(cls, key: str) -> str:
         known = [metric.key for metric in METRICS.values() if metric.per_image and metric.needs == "pixels"]
         if key not in known and not is_outside(key):
-            raise ValueError(f"it is a metric that needs pixels alone: {', '.join(known)}, or package.module:NAME")
+            raise ValueError(f"it must be a pixel metric: {', '.join(known)}, or package.module:NAME")
         return key
 
 
 class LogConfig(_Section):
-    """How often things are written.
+    """Intervals and sizes of what a run writes.
 
     Attributes:
-        scalars, checkpoint: steps from one to the next.
-        samples: steps from one validation, with its sample sheet, to the next.
-        sheet: held-out pairs on a sheet.
-        validation: held-out pairs that are scored; 0 scores those on the sheet.
+        scalars, checkpoint: steps between two logged lines, and between two checkpoints.
+        samples: steps between two validations with their sample sheets.
+        sheet: number of held-out pairs on a sheet.
+        validation: number of held-out pairs that are scored; 0 scores those on the sheet.
     """
 
     scalars: int = Field(50, ge=1)
@@ -276,25 +275,25 @@ class LogConfig(_Section):
 
 
 PLACES = frozenset({"loss.perceptual_weights"})
-"""Settings that say where a file lies and nothing of what is trained: a run goes on with others."""
+"""Settings that are paths; a run resumes with others."""
 
 
 class TrainConfig(_Section):
-    """Everything a run depends on besides its pairs.
+    """All settings of a run.
 
     Attributes:
         direction: which side is the source.
-        seed: of everything random.
+        seed: seed of all random numbers.
         batch_size: pairs per step and process.
-        accumulate: batches whose gradients are added up before an update.
-        max_steps: stop there although the schedule is longer; 0 runs the whole schedule.
+        accumulate: batches whose gradients are averaged per update.
+        max_steps: last step, where the schedule is longer; 0 runs the whole schedule.
         device: auto, cpu or cuda.
-        precision: bf16 (mixed) or fp32; auto takes bf16 where the hardware computes it natively.
-        ema: decay of the running average of the generator's weights, which then is what the bundle holds; 0 is off.
-        launch: `eager`, `graph` (the whole step as one CUDA graph, without the overhead of launching its kernels one by
-            one) or `compile`; `auto` is graph in one process on a CUDA device where the losses allow it, else eager.
-        recalibrate: images to average the normalisation statistics over at the end; 0 keeps the running ones.
-        generator: what translates: the settings of the generator that `network` names.
+        precision: bf16 (mixed) or fp32; auto is bf16 where the hardware has it natively.
+        ema: decay of the exponential moving average of the generator's weights, which the bundle then holds; 0 is off.
+        launch: `eager`, `graph` (the whole step as one CUDA graph, which saves launching kernels one by one) or
+            `compile`; `auto` is graph in one process on a CUDA device where the losses allow it, else eager.
+        recalibrate: images over which normalisation statistics are averaged at the end; 0 keeps the running ones.
+        generator: settings of the generator that `network` names.
     """
 
     direction: Direction = "AtoB"
@@ -319,17 +318,17 @@ class TrainConfig(_Section):
 
     @property
     def without_graph(self) -> str:
-        """Why a step cannot be a CUDA graph; "" if it can."""
+        """Reason why a step cannot be a CUDA graph; "" if it can."""
         if self.loss.r1:
             return "launch=graph repeats one step and loss.r1 changes some"
         if self.loss.perceptual:
-            return "launch=graph never waits for the device and loss.perceptual does"
+            return "launch=graph cannot wait for the device, and loss.perceptual does"
         return ""
 
     @model_validator(mode="before")
     @classmethod
     def _without_method(cls, values: Any) -> Any:
-        """Runs and bundles once named a method, of which there is one."""
+        """Drop the key `method` of older runs and bundles; pix2pix is the only one."""
         if isinstance(values, Mapping) and values.get("method") == "pix2pix":
             return {key: value for key, value in values.items() if key != "method"}
         return values
@@ -337,16 +336,17 @@ class TrainConfig(_Section):
     @model_validator(mode="after")
     def _fits_together(self) -> TrainConfig:
         if self.stop.patience and not max(self.log.validation, self.log.sheet):
-            raise ValueError("stop.patience needs held-out pairs; give log.validation of 1 or more")
+            raise ValueError("stop.patience needs held-out pairs; set log.validation to 1 or more")
         if self.launch == "graph" and self.without_graph:
-            raise ValueError(f"{self.without_graph}; take launch=auto")
+            raise ValueError(f"{self.without_graph}; set launch=auto")
         if self.loss.adversarial == "none":
             if self.data.diffaugments:
-                raise ValueError("data.diffaugment is for a discriminator, and loss.adversarial=none has none")
+                raise ValueError("data.diffaugment needs a discriminator, and loss.adversarial=none has none")
         elif self.data.crop_size < self.discriminator.least_size:
             raise ValueError(
-                f"a discriminator of {self.discriminator.layers} layers and {self.discriminator.scales} scale(s) needs "
-                f"images of {self.discriminator.least_size} px, and data.crop_size is {self.data.crop_size}"
+                f"data.crop_size must be >= {self.discriminator.least_size} px for a discriminator of "
+                f"{self.discriminator.layers} layers and {self.discriminator.scales} scale(s), "
+                f"got {self.data.crop_size} px"
             )
         return self
 

@@ -1,4 +1,4 @@
-"""What training costs: time an image, memory, parameters."""
+"""Cost of training: time per image, memory, parameters."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from terramorph.networks import parameter_count
 
 @dataclass(frozen=True)
 class Cost:
-    """What a run, or the part of it that one call did, has cost.
+    """Cost of a run, or of the part that one call trained.
 
     Attributes:
-        seconds_per_image: of the steps with their batches, without sheets, checkpoints and the first step, which warms
-            up; all processes together. None if there was no second step.
-        peak_memory: bytes; on CUDA the most that tensors took during the call, on a CPU the most that this process has
-            ever held (0 on Windows, which does not tell).
-        parameters: trainable values of each network.
+        seconds_per_image: seconds of steps and their batches, without sheets, checkpoints and the first step (warm-up);
+            all processes together. None if there was no second step.
+        peak_memory: bytes; on CUDA the peak of tensors during the call, on a CPU that of this process since its start
+            (0 on Windows).
+        parameters: number of trainable values of each network.
     """
 
     seconds_per_image: float | None
@@ -44,7 +44,7 @@ class Meter:
 
     @contextmanager
     def step(self, images: int) -> Iterator[None]:
-        """Around a step of so many images."""
+        """Measure a step, which the block runs."""
         first = self._begun is None
         begun = self._begun = time.perf_counter()
         yield
@@ -57,7 +57,7 @@ class Meter:
             peak = torch.cuda.max_memory_allocated(self._device)
         elif sys.platform == "win32":
             peak = 0
-        else:  # macOS counts bytes where Linux counts KiB
+        else:  # macOS counts bytes, Linux KiB
             import resource
 
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -1,4 +1,4 @@
-"""Where a run computes: device, precision, processes."""
+"""Device, precision and processes of a run."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ if TYPE_CHECKING:
 
 
 def make_fabric(config: TrainConfig) -> Fabric:
-    """Device, precision and, under torchrun, the group of processes."""
-    import_without("lightning_fabric", "torchmetrics")  # of which it asks the version only
+    """Choose device and precision and, under torchrun, join the group of processes."""
+    import_without("lightning_fabric", "torchmetrics")  # it only asks for the version
     from lightning_fabric import Fabric
     from lightning_fabric.strategies.ddp import DDPStrategy
 
     has_gpu = torch.cuda.is_available()
     if config.device == "cuda" and not has_gpu:
-        raise ConfigError("There is no CUDA device here; use device cpu, or install a CUDA build of torch.")
+        raise ConfigError("There is no CUDA device here; set device=cpu, or install a CUDA build of torch.")
     device = "cuda" if has_gpu and config.device != "cpu" else "cpu"
     if config.launch == "graph" and device == "cpu":
-        raise ConfigError("launch=graph is a CUDA graph and there is no CUDA device in use; take launch=auto.")
+        raise ConfigError("launch=graph needs a CUDA device; set launch=auto.")
     precision = config.precision
     if precision == "auto":
         precision = "bf16" if native_bf16(device) else "fp32"
     elif precision == "bf16":
         warn_of_emulation(device)
     processes = nodes = 1
-    if torch.distributed.is_torchelastic_launched():  # torchrun speaks through the environment and nothing else
+    if torch.distributed.is_torchelastic_launched():  # torchrun passes its settings in the environment alone
         processes = int(os.environ["LOCAL_WORLD_SIZE"])
         nodes = int(os.environ["WORLD_SIZE"]) // processes
     if config.launch == "graph" and processes * nodes > 1:
-        raise ConfigError("launch=graph is for one process; take launch=auto under torchrun.")
-    # Fabric tells about its precision on a logger of its own; the plan that a run reports says the same. Who gives that
+        raise ConfigError("launch=graph trains in one process only; set launch=auto under torchrun.")
+    # Fabric logs its precision on its own logger; the plan that a run reports says the same. Whoever gives that
     # logger a level wants to read it.
     log = logging.getLogger("lightning_fabric.utilities.rank_zero")
     log.setLevel(log.level or logging.WARNING)
@@ -62,9 +62,9 @@ def make_fabric(config: TrainConfig) -> Fabric:
 
 
 def launch_of(config: TrainConfig, fabric: Fabric) -> Literal["eager", "graph", "compile"]:
-    """How steps are launched where `config.launch` leaves it open.
+    """Resolve `launch=auto`.
 
-    Terms from outside may wait for the device, which a graph cannot; who knows that they do not sets launch=graph.
+    Terms from outside may wait for the device, which a graph cannot; for those that do not, set launch=graph.
     """
     if config.launch != "auto":
         return config.launch
@@ -73,7 +73,7 @@ def launch_of(config: TrainConfig, fabric: Fabric) -> Literal["eager", "graph", 
 
 
 def averaged(fabric: Fabric, losses: Mapping[str, Tensor]) -> dict[str, float]:
-    """The losses of all processes together, 0-d each."""
+    """Average losses, 0-d each, over all processes."""
     if fabric.world_size == 1:
         return {name: float(value) for name, value in losses.items()}
     together = fabric.all_reduce(torch.stack(list(losses.values())), reduce_op="mean")
@@ -82,7 +82,7 @@ def averaged(fabric: Fabric, losses: Mapping[str, Tensor]) -> dict[str, float]:
 
 
 def any_process(fabric: Fabric, answer: bool) -> bool:
-    """Whether a process of the group says True: all of them stop after the same step."""
+    """Return whether the answer of any process is True, so that all stop after the same step."""
     if fabric.world_size == 1:
         return answer
     votes = fabric.all_reduce(torch.tensor(float(answer), device=fabric.device), reduce_op="sum")
@@ -91,6 +91,6 @@ def any_process(fabric: Fabric, answer: bool) -> bool:
 
 
 def _leave_group() -> None:
-    """Ends the group's threads: where the interpreter ends before them, the process may be aborted."""
+    """End the threads of the process group; where the interpreter ends before them, the process may be aborted."""
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()

@@ -1,4 +1,4 @@
-"""Discriminators in training: what each is shown, what it minimises and what is logged of it."""
+"""Discriminators in training: their inputs, losses and logged values."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 _STRIDES = 4
-"""Strides of the backbone that projected discriminators look at: 2, 4, 8 and 16."""
+"""Number of strides of the backbone with a projected discriminator: 2, 4, 8 and 16."""
 
 
 class Discriminator(Protocol):
     """A discriminator in training.
 
     Attributes:
-        name: of its network in checkpoints.
-        network: what is trained.
-        kind: of its loss.
-        weight: of its own loss.
-        counts: its weight in the generator's loss.
-        term: the name of that term.
-        features: of what it is shown: a list for each scale, of its activations, if it tells them, and, last, logits.
+        name: name of the network in checkpoints.
+        network: the trained network.
+        kind: the adversarial loss.
+        weight: weight of the discriminator's loss.
+        counts: weight of the term in the generator's loss.
+        term: name of that term.
+        features: function of the input that returns a list per scale: activations, if any, and logits last.
     """
 
     name: str
@@ -50,21 +50,21 @@ class Discriminator(Protocol):
     features: Callable[..., list[list[Tensor]]]
 
     def shown(self, batch: Batch, image: Tensor, change: PairChange) -> tuple[Any, ...]:
-        """What its network is given of a source and an image of its target."""
+        """Return the network's input for a batch's source and a real or fake image."""
 
     def figures(self, real: Logits, fake: Logits, loss: Tensor) -> dict[str, Tensor]:
-        """What is logged."""
+        """Return the logged values."""
 
     def regularize(
         self, number: int, real: tuple[Any, ...], mask: Tensor | None, share: float, fabric: Fabric
     ) -> dict[str, Tensor]:
-        """Adds the gradients of a penalty at the steps that have one, times the batch's share; what is logged of it."""
+        """Add the gradients of a penalty, times the batch's share, at steps that have one; return the logged values."""
 
 
 def make_discriminators(
     config: TrainConfig, source_bands: int, target_bands: int, backbone: Backbone | None
 ) -> list[Discriminator]:
-    """Those that a configuration asks for; none with loss.adversarial=none."""
+    """Make the discriminators of a configuration; none with loss.adversarial=none."""
     made: list[Discriminator] = []
     if config.loss.adversarial != "none":
         made.append(PatchDiscriminator(config, source_bands, target_bands))
@@ -92,12 +92,12 @@ class PatchDiscriminator(Discriminator):
         self._penalty: Tensor | None = None
 
     def shown(self, batch: Batch, image: Tensor, change: PairChange) -> tuple[Tensor]:
-        """The pair, stacked."""
+        """Return the pair, stacked; the image alone if not conditional."""
         sides = (batch.source, image) if self.conditional else (image,)
         return (torch.cat([change(side, batch.mask) for side in sides], dim=1),)
 
     def figures(self, real: Logits, fake: Logits, loss: Tensor) -> dict[str, Tensor]:
-        """What is logged: the mean over scales and sides, so that a guess with bce is log 2, and what it accepts."""
+        """Return the mean loss over scales and sides (log 2 for a guess with bce), and the shares taken for real."""
         return {
             "discriminator": loss.detach() * (0.5 / len(by_scale(real))),
             "real accepted": share_accepted(self.kind, real),
@@ -107,7 +107,7 @@ class PatchDiscriminator(Discriminator):
     def regularize(
         self, number: int, real: tuple[Any, ...], mask: Tensor | None, share: float, fabric: Fabric
     ) -> dict[str, Tensor]:
-        """The R1 penalty; between its steps the last one is logged."""
+        """Add the R1 penalty; between its steps the last value is logged."""
         if not self._r1:
             return {}
         if number % self._every == 0:
@@ -136,7 +136,7 @@ class Projected(Discriminator):
         return next(sides), next(sides)
 
     def figures(self, real: Logits, fake: Logits, loss: Tensor) -> dict[str, Tensor]:
-        """The mean over strides and sides."""
+        """Return the mean loss over strides and sides."""
         return {"projected discriminator": loss.detach() * (0.5 / len(by_scale(real)))}
 
     def regularize(self, *_: Any) -> dict[str, Tensor]:
@@ -144,7 +144,7 @@ class Projected(Discriminator):
 
 
 def _add_gradients(network: nn.Module, loss: Tensor, fabric: Fabric) -> None:
-    """Adds a loss's gradients, the mean of all processes: only the wrapped network's own backward shares them."""
+    """Add a loss's gradients, averaged over processes: DDP does so only in the wrapped network's own backward."""
     parameters = list(network.parameters())
     gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
     for parameter, gradient in zip(parameters, gradients, strict=True):

@@ -1,4 +1,4 @@
-"""A running average of weights."""
+"""Exponential moving average (EMA) of weights."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import nn
 
 
 class AveragedNetwork:
-    """An exponential moving average of a network's weights (Polyak and Juditsky 1992); buffers are copied.
+    """Exponential moving average of a network's weights (Polyak and Juditsky 1992); buffers are copied.
 
     The decay grows as (1 + step) / (10 + step) up to its value, so that the start is forgotten.
 
@@ -23,7 +23,7 @@ class AveragedNetwork:
 
     @torch.no_grad()
     def update(self, network: nn.Module, step: int) -> None:
-        """Moves the average towards the network after the step with this number, counted from 0."""
+        """Update the average after a step, counted from 0."""
         decay = min(self.decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(list(self.network.parameters()), list(network.parameters()), 1.0 - decay)
         for count in (False, True):  # tensors of one type are copied together

@@ -1,4 +1,4 @@
-"""Fine-tuning: a run that starts from the weights of a model instead of random ones."""
+"""Fine-tuning: starting a run from the weights of a model."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from terramorph.training.settings import load_config
 from terramorph.training.state import CHECKPOINT
 
 _SHOWN = 3
-"""Layers that a sentence names."""
+"""Most layers that a message names."""
 
 
 def config_of(model: str | Path, changes: Mapping[str, Any] | None = None) -> TrainConfig:
-    """The configuration that a model goes on with: its recipe, or the preset pix2pix with its network."""
+    """Return the configuration for fine-tuning a model: its recipe, or the preset pix2pix with its network."""
     header = read_header(model)
     values: dict[str, Any] = {
         "direction": header.direction,
@@ -44,14 +44,14 @@ def config_of(model: str | Path, changes: Mapping[str, Any] | None = None) -> Tr
 def load_start(
     networks: Mapping[str, nn.Module], start: StartConfig, source_bands: int, allowed: Collection[str] = ()
 ) -> tuple[str, ...]:
-    """Fill networks with the weights that a run starts from, and freeze what is not trained.
+    """Load the weights that a run starts from, and freeze those that are not trained.
 
-    The generator comes from the bundle; discriminators from the checkpoint beside it, where there is one. A first
-    convolution for another number of source bands is adapted with `partial`: bands in common keep their weights, a new
-    one starts as their mean.
+    The generator's weights are in the bundle, those of discriminators in the checkpoint beside it, if there is one.
+    With `partial`, a first convolution of another number of source bands is adapted: common bands keep their weights,
+    a new band starts from their mean.
 
     Returns:
-        Names of the tensors that start afresh, with the network before them.
+        Names of the tensors that the model does not fill, as `network.tensor`.
 
     Raises:
         BundleError: if the model cannot be read.
@@ -72,16 +72,18 @@ def load_start(
         frozen = [weight for key, weight in generator.named_parameters() if fnmatchcase(key, pattern)]
         if not frozen:
             names = ", ".join(key for key, _ in list(generator.named_parameters())[:_SHOWN])
-            raise ConfigError(f"start.freeze names no weight of the generator by {pattern!r}; they are {names}, ...")
+            raise ConfigError(
+                f"start.freeze has a pattern {pattern!r} that no weight of the generator matches; they are {names}, ..."
+            )
         for weight in frozen:
             weight.requires_grad_(False)
     if not any(weight.requires_grad for weight in generator.parameters()):
-        raise ConfigError("start.freeze leaves nothing of the generator to train; freeze less.")
+        raise ConfigError("start.freeze leaves no weight of the generator to train; freeze fewer.")
     return tuple(afresh)
 
 
 def inherited_note(start: StartConfig) -> str:
-    """What the model that a run starts from says of itself, such as the rights in what it was trained on."""
+    """Return the note in the header of the model that a run starts from, such as rights in its training data."""
     if not start.model:
         return ""
     try:
@@ -91,7 +93,7 @@ def inherited_note(start: StartConfig) -> str:
 
 
 def _fill(name: str, network: nn.Module, weights: Mapping[str, Tensor], start: StartConfig) -> list[str]:
-    """Copy what fits; the names of what does not."""
+    """Copy the tensors that fit, and return the names of the others."""
     own = network.state_dict()
     fits = {key for key, value in own.items() if key in weights and weights[key].shape == value.shape}
     missing = [key for key in own if key not in fits]
@@ -101,7 +103,7 @@ def _fill(name: str, network: nn.Module, weights: Mapping[str, Tensor], start: S
         more = f" and {len(told) - _SHOWN} more" if len(told) > _SHOWN else ""
         raise CheckpointError(
             f"{start.model} does not fit the {name}: {'; '.join(told[:_SHOWN])}{more}. Train with the settings of that "
-            "model, or set start.partial=true, which starts such layers afresh."
+            "model, or set start.partial=true, which initializes such layers."
         )
     with torch.no_grad():
         for key in fits:
@@ -114,7 +116,7 @@ def _shape(state: Mapping[str, Tensor], key: str) -> str:
 
 
 def _adapted(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], source_bands: int) -> dict[str, Tensor]:
-    """Weights whose first convolutions take another number of source bands."""
+    """Return weights whose first convolutions are adapted to another number of source bands."""
     adapted = dict(weights)
     for key, value in weights.items():
         wanted = own[key].shape if key in own else value.shape
@@ -126,7 +128,7 @@ def _adapted(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], source_ba
 
 
 def _discriminators(model: str, networks: Mapping[str, nn.Module]) -> dict[str, dict[str, Tensor]]:
-    """The discriminators in the checkpoint beside a bundle, of those that are wanted."""
+    """Read the weights of the given discriminators from the checkpoint beside a bundle."""
     path = find_bundle(model).parent / CHECKPOINT
     found: dict[str, dict[str, Tensor]] = {}
     if not path.is_file():

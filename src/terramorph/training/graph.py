@@ -1,4 +1,4 @@
-"""A whole training step as one CUDA graph: no launch overhead, which is most of the time at batch 1."""
+"""A training step as one CUDA graph, without launch overhead, which is most of the time at batch 1."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from terramorph.training.pix2pix import Pix2Pix
 
 
 class GraphedStep:
-    """Captures a recipe's step on its first batches and replays it on all others (shapes must not change).
+    """A step that is captured on the first batches and replayed on all others, which must have the same shapes.
 
-    Capture needs a few warm-up steps on a side stream; what they change is put back, so that a graphed run takes
-    exactly the steps an eager one takes.
+    Capture needs a few warm-up steps on a side stream; what they change is restored, so that a graphed run takes
+    exactly the steps of an eager one.
     """
 
     _WARM_UP = 3
@@ -27,7 +27,7 @@ class GraphedStep:
         self._losses: dict[str, Tensor] = {}
 
     def __call__(self, batches: Sequence[Batch], number: int = 0) -> dict[str, Tensor]:
-        """One step, the same whatever its number; the losses are overwritten by the next one."""
+        """Take a step and return its losses, which the next step overwrites; the number is ignored."""
         if self._graph is None:
             self._capture(batches)
         for held, new in zip(self._inputs, batches, strict=True):

@@ -1,4 +1,4 @@
-"""A watch for what kills GANs: a discriminator that has won, one picture for every input, numbers that are none."""
+"""Detection of failed training: a discriminator that has won, mode collapse, values that are not finite."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from terramorph.errors import TrainingDivergedError
 # A discriminator that guesses has a loss of log 2 = 0.69; under this for so many steps, the generator learns
 # nothing from it any more.
 _WON, _PATIENCE = 0.02, 500
-# Share of the truths' mean distance from each other, under which translations of different inputs are one picture.
+# Share of the truths' mean distance from each other, under which the outputs count as one picture (mode collapse).
 _ONE_PICTURE = 0.02
-# Before this step every generator paints one picture; that is no illness.
+# Before this step the outputs of every generator are alike; that is no failure.
 _YOUNG = 200
 
 
 class Health:
-    """Warnings, each given once, and one error. Plain state, so that it survives in checkpoints.
+    """Warnings, each given once, and errors; its state is plain data for checkpoints.
 
     Attributes:
-        verdict: the first warning, which is why the run is thought dead; None if there was none.
+        verdict: the first warning, the reason why the run has probably failed; None without one.
     """
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class Health:
     def check_losses(
         self, step: int, losses: Mapping[str, float], steps: int, networks: Mapping[str, nn.Module]
     ) -> list[str]:
-        """Looks at the losses of one step.
+        """Check the losses of a step, and return new warnings.
 
         Raises:
             TrainingDivergedError: naming the loss and the first tensor that is not finite.
@@ -65,15 +65,15 @@ class Health:
         return []
 
     def check_outputs(self, step: int, translated: Tensor, truth: Tensor) -> list[str]:
-        """Looks at translations of N different inputs beside their truths.
+        """Compare outputs for N different inputs with their truths, and return new warnings.
 
         Args:
-            step: its number.
+            step: number of the step.
             translated, truth: float (N, C, H, W) in [-1, 1].
         """
         if not bool(torch.isfinite(translated).all()):
             raise TrainingDivergedError(
-                f"At step {step} a translation holds values that are not finite; go on from the last good checkpoint "
+                f"At step {step} an output holds values that are not finite; go on from the last good checkpoint "
                 "with a lower optimizer.learning_rate, or with precision=fp32."
             )
         if len(translated) < 2 or step < _YOUNG:
@@ -97,7 +97,7 @@ class Health:
 
 
 def blame(networks: Mapping[str, nn.Module]) -> str:
-    """Names the first tensor that is not finite: a weight, a gradient or a statistic."""
+    """Name the first tensor that is not finite: a weight, a gradient or a statistic."""
     for name, network in networks.items():
         gradients = ((key, weight.grad) for key, weight in network.named_parameters() if weight.grad is not None)
         kinds = {"weight": network.named_parameters(), "gradient of": gradients, "statistic": network.named_buffers()}
@@ -108,7 +108,7 @@ def blame(networks: Mapping[str, nn.Module]) -> str:
 
 
 def require_finite(step: int, networks: Mapping[str, nn.Module]) -> None:
-    """Raises TrainingDivergedError, naming the tensor, if a network holds a value that is not finite."""
+    """Raise TrainingDivergedError, naming the tensor, if a network holds a value that is not finite."""
     for name, network in networks.items():
         if key := _not_finite(network.state_dict().items()):
             raise TrainingDivergedError(
@@ -118,6 +118,6 @@ def require_finite(step: int, networks: Mapping[str, nn.Module]) -> None:
 
 
 def _not_finite(tensors: Iterable[tuple[str, Tensor]]) -> str:
-    """The name of the first that holds a value that is not finite; "" if none does."""
+    """Return the name of the first tensor with a value that is not finite; "" if there is none."""
     floats = (one for one in tensors if one[1].is_floating_point())
     return next((key for key, value in floats if not bool(torch.isfinite(value).all())), "")

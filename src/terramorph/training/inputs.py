@@ -1,4 +1,4 @@
-"""What a run trains on: decoded pairs, how they become batches, and the held-out pairs that are scored."""
+"""Inputs of a run: decoded training pairs, their batches, and the held-out pairs that are scored."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 _FITTED = 256
-"""Training pairs in which the colours of a palette are found."""
+"""Number of training pairs from which the colours of a palette are fitted."""
 
 
 class Inputs:
     """The pairs of a run.
 
     Attributes:
-        pairs: decoded.
-        source, target: their sides.
-        bands: of source and target, as a bundle states them.
-        validator: of held-out pairs; None without any.
-        per_step: pairs of a step, of all processes together.
+        pairs: decoded training pairs.
+        source, target: sides of the pairs.
+        bands: bands of source and target, as a bundle states them.
+        validator: validator of held-out pairs; None without any.
+        per_step: pairs per step, all processes together.
     """
 
     def __init__(
@@ -72,17 +72,17 @@ class Inputs:
         self.per_step = config.batch_size * config.accumulate * fabric.world_size
 
     def of_step(self, step: int) -> list[Batch]:
-        """The batches of a step that are this process's."""
+        """Return this process's batches of a step."""
         size, processes = self._config.batch_size, self._fabric.world_size
         first = step * self.per_step + self._fabric.global_rank * size
         return [self._batches.batch(first + n * size * processes, size) for n in range(self._config.accumulate)]
 
     def targets(self) -> Iterator[Tensor]:
-        """Some targets of training, float (1, C, H, W) in [-1, 1] each, the same at every call."""
+        """Yield some training targets, float (1, C, H, W) in [-1, 1] each, the same at every call."""
         return (self._batches.batch(n, 1).target for n in range(min(len(self.pairs), _FITTED)))
 
     def calibration(self, most: int | None = None) -> Iterator[Tensor]:
-        """Sources that statistics are averaged over: `recalibrate` of them in batches, `most` at most."""
+        """Yield batches of `recalibrate` sources, at most ``most``, over which statistics are averaged."""
         size, wanted = self._config.batch_size, self._config.recalibrate
         images = min(wanted, len(self.pairs), most or wanted)
         return (self._batches.batch(n * size, size).source for n in range(max(1, images // size)))

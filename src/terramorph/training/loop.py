@@ -1,4 +1,4 @@
-"""The training loop: `Pix2Pix` takes the steps, this file counts, logs, saves and resumes."""
+"""The training loop: counts, logs, saves and resumes the steps of `Pix2Pix`."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ MODEL = "model.safetensors"
 BEST = "best.safetensors"
 """The bundle of the best validation of a run with early stopping."""
 _VALIDATION_IMAGES = 32
-"""Training pairs that a validation's statistics are averaged over: enough to see, and a second at batch 1 on a CPU."""
+"""Training pairs over which a validation averages statistics: enough for a sheet, a second at batch 1 on a CPU."""
 
 
 def train(
@@ -64,29 +64,29 @@ def train(
     terms: Sequence[Term] = (),
     allowed: Collection[str] = (),
 ) -> TrainResult:
-    """Trains from the start.
+    """Train a model from pairs.
 
     Args:
         dataset: folder with a train split, and a val or test split for the sample sheets.
-        out: the run's folder; must not hold a run already.
+        out: folder of the run; must not hold a run already.
         config: resolved configuration; the preset pix2pix if None.
-        reporter: told how it goes; None shows it in a notebook, and says nothing elsewhere.
-        should_stop: asked after every step; if it says True a checkpoint is written and the run ends unfinished.
+        reporter: receives the progress; None shows it in a notebook, and nothing elsewhere.
+        should_stop: called after every step; if it returns True, a checkpoint is written and the run ends unfinished.
         skip_bad: leave out pairs that cannot be read, and list them.
         cache: folder of the decoded pairs.
         dry_run: stop after the configuration is resolved, reported and saved.
-        generator: a class of one's own in place of the configured generator; it takes in_bands, out_bands and
+        generator: a class that replaces the configured generator; it takes in_bands, out_bands and
             `config.generator.settings`, and has `stride` and `halo` (see `terramorph.networks.generator`).
-        terms: further terms of the generator's loss, beside those that the configuration names.
-        allowed: modules whose code may run where the configuration names it as `package.module:name`.
+        terms: further terms of the generator's loss, besides those of the configuration.
+        allowed: modules whose code the configuration may name as `package.module:name`.
 
     Returns:
-        How it ended. A finished run holds `model.safetensors`.
+        The result. A finished run holds `model.safetensors`.
 
     Raises:
         ConfigError, DatasetError: before anything is trained.
         TrainingDivergedError: if a loss is no longer finite; the last good checkpoint stays.
-        StorageError: if something cannot be written; the last good checkpoint stays.
+        StorageError: if a file cannot be written; the last good checkpoint stays.
     """
     out = Path(out)
     require_new_run(out)
@@ -109,19 +109,18 @@ def resume(
     terms: Sequence[Term] = (),
     allowed: Collection[str] = (),
 ) -> TrainResult:
-    """Goes on with a run from its last checkpoint, to the same weights as if it had never been interrupted.
+    """Resume a run from its last checkpoint, to the same weights as without the interruption.
 
     Args:
-        run: its folder.
-        dataset: where its data set lies now, if it was moved; the pairs must be the same.
+        run: folder of the run.
+        dataset: new folder of the dataset, if it was moved; the pairs must be the same.
         reporter, should_stop, cache, terms, allowed: as in `train`.
-        max_steps: another length than the run was started with. A finished run goes on to a longer one as if it had
-            never stopped, and keeps its model until the new one is written; steps done already finish it where it is.
+        max_steps: new last step. A finished run continues to a later one as if it had never stopped, and keeps its
+            model until the new one is written; a run that is past it finishes where it is.
 
     Raises:
-        CheckpointError: if there is no checkpoint, it is damaged, the pairs have changed since, or are not where they
-            were.
-        ConfigError: if max_steps is negative.
+        CheckpointError: if there is no checkpoint, it is damaged, or the pairs have changed or are missing.
+        ConfigError: if `max_steps` is negative.
     """
     out = Path(run)
     settings = read_settings(out)
@@ -132,7 +131,7 @@ def resume(
     pairs = Path(dataset or settings["dataset"])
     if dataset is None and not pairs.is_dir():
         raise CheckpointError(
-            f"The data set {pairs} of the run {out} is not there; name its new folder beside `resume` {out}."
+            f"The dataset {pairs} of the run {out} does not exist; name its new folder beside `resume` {out}."
         )
     again = _Run(
         pairs,
@@ -198,7 +197,7 @@ class _Run:
         self.done = self.saved = position.step
 
     def go(self, should_stop: Callable[[], bool] | None, dry_run: bool) -> TrainResult:
-        """Steps until the end or until asked to stop."""
+        """Take steps until the end, or until `should_stop` returns True."""
         plan = self._plan()
         if self.fabric.is_global_zero:
             save_settings(
@@ -230,7 +229,7 @@ class _Run:
     def _steps(self, log: RunLog, should_stop: Callable[[], bool]) -> bool:
         config, device = self.config, self.fabric.device
         step = GraphedStep(self.recipe) if self.launch == "graph" else self.recipe.step
-        # Reading a loss waits for the device, so on an accelerator it is done now and then.
+        # Reading a loss waits for the device, so on an accelerator only some steps are read.
         look_every = 1 if device.type == "cpu" else config.log.scalars
         watch = Stopwatch(self.done, self.per_step)
         patient = bool(config.stop.patience)
@@ -274,7 +273,7 @@ class _Run:
         if self.inputs.validator is None or not self.fabric.is_global_zero:
             return
         network = self.average.network if self.average is not None else self.generator
-        # Running statistics trail behind weights that move; a validation is of what a bundle made now would do.
+        # Running statistics lag behind the weights; a validation scores what a bundle of this step would give.
         sources = self.inputs.calibration(_VALIDATION_IMAGES)
         fitting = recalibrated(network, sources) if self.config.recalibrate else nullcontext()
         with self.fabric.autocast(), fitting:
@@ -359,5 +358,5 @@ class _Run:
 
 
 def _mixed(seed: int, step: int, rank: int) -> int:
-    """One seed from three numbers, well spread (numpy's SeedSequence)."""
+    """Mix three numbers into one seed (numpy's SeedSequence)."""
     return int(np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)[0] >> 1)

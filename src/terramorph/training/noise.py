@@ -1,4 +1,4 @@
-"""The noise image of a generator that takes one."""
+"""Noise images of generators that take one."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from torch import Tensor, nn
 
 
 def draw_noise(network: nn.Module, source: Tensor, generator: torch.Generator) -> Tensor | None:
-    """Normal noise for a generator's sources, drawn anew.
+    """Draw normal noise for a batch of sources.
 
     Args:
         network: the generator; its attribute `noise` is the number of bands, 0 or missing for none.
         source: (N, C, H, W).
-        generator: on the device of the source.
+        generator: random generator on the device of the source.
 
     Returns:
-        float32 (N, bands, H, W); None if it takes none.
+        float32 (N, bands, H, W); None if the network takes none.
     """
     bands = int(getattr(network, "noise", 0))
     if not bands:

@@ -1,4 +1,4 @@
-"""A run shown in a notebook: its progress, the held-out scores, and the newest sample sheet."""
+"""Display of a run in a notebook: progress, held-out scores, and the newest sample sheet."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _EVERY = 0.5
 
 
 def default_reporter() -> Reporter:
-    """Who is told where a caller names nobody: the notebook, where this is one."""
+    """Return the reporter of callers that name none: the notebook's in a notebook, else a silent one."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
     return NotebookReporter() if getattr(shell, "kernel", None) is not None else Silent()
 
 
 class NotebookReporter(Reporter):
-    """Shows a run in the output of a notebook's cell; both displays are updated in place."""
+    """Shows a run in the output of a notebook's cell; progress and sheet are updated in place."""
 
     def __init__(self) -> None:
         self._progress: Any = None

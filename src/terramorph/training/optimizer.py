@@ -1,4 +1,4 @@
-"""Adam (Kingma and Ba 2015, arXiv:1412.6980), as fast as it can be had for weights in channels_last on a CPU."""
+"""Adam (Kingma and Ba 2015, arXiv:1412.6980), made fast for channels_last weights on a CPU."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from torch import Tensor
 
 
 class Adam(torch.optim.Adam):
-    """torch's Adam, whose fused CPU kernel is shown channels_last tensors in the order they lie in memory.
+    """torch's Adam, whose fused CPU kernel gets channels_last tensors as plain ones in the order of memory.
 
     For channels_last tensors the kernel (torch 2.13) makes copies at each step, which take several times as long as the
-    step itself; and it pairs elements by their place in memory, so that tensors of one parameter which lie differently
-    give a wrong step without a word. Adam is the same for every element: here all four are laid out as the weight is,
-    and shown as the plain tensors that they are in that order.
+    step itself. It also pairs elements by their place in memory: where the tensors of a parameter are laid out
+    differently, the step is silently wrong. Adam treats every element alike, so here weight, gradient and moments get
+    the layout of the weight and are passed as plain tensors in that order.
 
     State and state_dict keep the shapes of the parameters.
     """
 
-    # Not public, and the one place where torch gathers what a step works on.
+    # Not public, and the only place where torch gathers the tensors of a step.
     def _init_group(self, group: dict[str, Any], *lists: list[Tensor]) -> bool:
         has_complex: bool = super()._init_group(group, *lists)  # type: ignore[no-untyped-call]
         weights, gradients, means, squares, *_ = lists

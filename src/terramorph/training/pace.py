@@ -1,4 +1,4 @@
-"""How fast a configuration trains on this machine, measured before it is started."""
+"""Speed of training on this machine, measured before a run starts."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from terramorph.training.devices import make_fabric
 from terramorph.training.pix2pix import Pix2Pix
 
 _SECONDS = 1.5
-"""How long steps are taken for, after one to warm up."""
+"""Seconds of measured steps, after one warm-up step."""
 
 
 def images_per_second(config: TrainConfig, bands: tuple[int, int] = (3, 3), threads: int | None = None) -> float:
-    """Train on noise for a moment, without data, sheets and checkpoints.
+    """Measure images per second by training on noise, without data, sheets and checkpoints.
 
     Args:
-        config: what would be trained; launch=compile and launch=graph are measured as launch=eager.
-        bands: of source and target.
-        threads: of torch on the CPU, while this measures; None leaves them as they are.
+        config: configuration; launch=compile and launch=graph are measured as launch=eager.
+        bands: bands of source and target.
+        threads: torch's CPU threads while measuring; None keeps their number.
     """
     config = config.model_copy(update={"launch": "eager", "accumulate": 1})
     fabric = make_fabric(config)
@@ -44,6 +44,6 @@ def images_per_second(config: TrainConfig, bands: tuple[int, int] = (3, 3), thre
 
 
 def _wait(losses: dict[str, torch.Tensor]) -> None:
-    """Read a loss, which is there when the step is done."""
+    """Wait for the end of a step by reading a loss."""
     for loss in losses.values():
         loss.item()

@@ -1,4 +1,4 @@
-"""run.html: a run's page. It is made from log.jsonl and samples/ alone, whenever the run writes something."""
+"""run.html, the page of a run, made from log.jsonl and samples/ alone whenever the run writes there."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from terramorph.report.pages import render_page
 
 PAGE = "run.html"
 _POINTS = 160
-"""Points of a curve; more are averaged."""
+"""Most points of a curve; more are averaged."""
 _LOSSES = {"l1": "L1", "l2": "L2"}
 _MOST = 1e15
-"""Magnitude of numbers that a log may hold."""
+"""Largest magnitude of numbers in a log."""
 _ENDS = {"finished": "finished", "stopped": "stopped; it can be resumed"}
 
 
 def read_log(run: Path) -> list[dict[str, Any]]:
-    """The lines of a run's log.jsonl. Half a line, from a run that was killed, and damaged ones are left out."""
+    """Read the lines of a run's log.jsonl, without damaged ones and half lines of killed runs."""
     try:
         text = (run / "log.jsonl").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -39,7 +39,7 @@ def read_log(run: Path) -> list[dict[str, Any]]:
 
 
 def _is_event(line: dict[str, Any]) -> bool:
-    """Whether a line of the log says what lines of its kind say, and a step has numbers alone."""
+    """Return whether a line of the log has the keys of its kind, and a step has only numbers."""
     kind, wanted = line.get("event"), {"started": "total", "resumed": "total", "step": "step", "validation": "step"}
     numbers = [
         line[key] for key in line if key != "event" and (kind in ("step", "validation") or key in ("step", "time"))
@@ -53,10 +53,10 @@ def _is_event(line: dict[str, Any]) -> bool:
 
 
 def write_page(folder: Path) -> None:
-    """Write a run's page anew."""
+    """Write the page of a run."""
     events = read_log(folder)
     sheets = sorted(path.name for path in (folder / "samples").glob("step_*.png"))
-    # The last, and up to two earlier ones.
+    # The last sheet, and up to two earlier ones.
     shown = [sheets[k] for k in dict.fromkeys((len(sheets) - 1, len(sheets) // 2, 0))] if sheets else []
     pictures = [(f"step {int(name[5:-4]):,}", f"samples/{name}") for name in shown]
     page = render_page(
@@ -67,15 +67,15 @@ def write_page(folder: Path) -> None:
 
 
 def _facts(events: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What the page says."""
+    """Return the values of the page's template."""
     steps = [event for event in events if event["event"] == "step"]
     validations = [event for event in events if event["event"] == "validation"]
     last = events[-1] if events else {}
     total = max((event["total"] for event in events if event["event"] in ("started", "resumed")), default=0)
-    # Steps are logged now and then; how a run stopped or ended says where.
+    # Only some steps are logged; the event of a stop or an end has the last one.
     done = next((event["step"] for event in reversed(events) if type(event.get("step")) is int), 0)
     running = last.get("event") not in _ENDS
-    # A gap before a resumption is no training.
+    # Time before a resumption is no training.
     spent = sum(
         b.get("time", 0.0) - a.get("time", b.get("time", 0.0)) for a, b in pairwise(events) if b["event"] != "resumed"
     )
@@ -99,12 +99,12 @@ def _facts(events: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _quantities(events: Sequence[dict[str, Any]]) -> list[str]:
-    """What events tell of beside themselves."""
+    """Return the names of the logged quantities."""
     return list(dict.fromkeys(key for event in events for key in event if key not in ("event", "step", "time")))
 
 
 def _name(key: str) -> str:
-    """Of a loss or metric; one from outside has its key."""
+    """Return the name of a loss or metric; the key for one from outside."""
     return METRICS[key].label if key in METRICS else _LOSSES.get(key, key)
 
 
@@ -113,7 +113,7 @@ def _said(key: str, value: float) -> str:
 
 
 def _curve(events: Sequence[dict[str, Any]], key: str) -> dict[str, str]:
-    """A quantity over the steps, as text for the template, which draws it: matplotlib would take longer than a step.
+    """Return a quantity over the steps as text that the template draws; matplotlib would take longer than a step.
 
     Returns:
         ``name``, ``now``, ``path`` through a box of 100 x 40, and the ends of both axes: ``low``, ``high``, ``first``,
@@ -133,7 +133,7 @@ def _curve(events: Sequence[dict[str, Any]], key: str) -> dict[str, str]:
 
 
 def _steps_per_second(steps: Sequence[dict[str, Any]]) -> float | None:
-    """Of the last steps that were logged."""
+    """Return the speed over the last logged steps."""
     first, last = steps[max(len(steps) - 5, 0)], steps[-1]
     seconds = last.get("time", 0.0) - first.get("time", 0.0)
     return (last["step"] - first["step"]) / seconds if seconds > 0 else None

@@ -3,8 +3,8 @@ arXiv:1611.07004.
 
     G* = arg min_G max_D  E[log D(x, y)] + E[log(1 - D(x, G(x, z)))] + lambda E[|y - G(x, z)|]      (equations 1 to 4)
 
-with the noise z given by dropout, and D updated first, then G against the updated D. What D minimises is in
-`discriminators.py`, what G minimises is the sum of `terms.py`.
+The noise z is dropout. D is updated first, then G against the updated D. The loss of D is in `discriminators.py`, the
+loss of G is the sum of the terms in `terms.py`.
 """
 
 from __future__ import annotations
@@ -32,22 +32,23 @@ from terramorph.training.terms import Features, Fitted, Term, generator_terms
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 _SEARCHED = 64
-"""Convolutions from which on cuDNN's search for the fastest algorithms takes longer than it saves: half a minute."""
+"""Number of convolutions from which cuDNN's search for the fastest algorithms (half a minute) costs more than it
+saves."""
 
 
 class Pix2Pix:
-    """Generator, discriminators if any, their optimizers, and the update of one step.
+    """Generator, discriminators, their optimizers, and the update of one step.
 
     Attributes:
-        networks: by name; `generator` is the one that is bundled.
-        optimizers: by the same names.
-        terms: of the generator's loss.
-        noise: what everything random in a step is drawn from; seeded before each.
-        afresh: names of the tensors that do not come from the model that the run starts from; empty without one.
+        networks: networks by name; `generator` is the one in the bundle.
+        optimizers: optimizers by the same names.
+        terms: terms of the generator's loss.
+        noise: random generator of a step, seeded before each.
+        afresh: names of the tensors that the model the run starts from does not fill; empty without one.
 
     Raises:
-        ConfigError: if a term is asked for a target that it cannot look at, or is from a module that is not allowed.
-        InputError: if the weights of one cannot be read.
+        ConfigError: if a term cannot take the target's bands, or is from a module that is not allowed.
+        InputError: if the weights of a term cannot be read.
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class Pix2Pix:
         self.afresh = load_start(self.networks, config.start, source_bands, allowed)
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self._wrapped: dict[str, nn.Module] = {}
-        # Batches of a run have one shape, so the search pays for itself, unless there are many convolutions to search.
+        # All batches of a run have one shape, so the search pays off, unless there are many convolutions.
         layers = sum(isinstance(m, nn.Conv2d) for network in self.networks.values() for m in network.modules())
         torch.backends.cudnn.benchmark = layers < _SEARCHED
         for name, network in self.networks.items():
@@ -95,21 +96,21 @@ class Pix2Pix:
         self._augmented = config.data.diffaugments
 
     def fit(self, targets: Callable[[], Iterable[Tensor]]) -> None:
-        """Lets generator and terms learn what they need of the training targets, such as the colours of a palette."""
+        """Fit generator and terms to training targets, such as the colours of a palette."""
         for part in (self.networks["generator"], *(term.value for term in self.terms)):
             if isinstance(part, Fitted):
                 part.fit(targets())
 
     def step(self, batches: Sequence[Batch], number: int = 0) -> dict[str, Tensor]:
-        """One update of each network.
+        """Update each network once.
 
         Args:
             batches: one or more, whose gradients are averaged; outputs of several are computed again for the
-                generator's turn rather than kept, so that memory stays that of one batch.
-            number: of the step, counted from 0, for what is not done at every one.
+                generator's update, so that memory stays that of one batch.
+            number: number of the step, counted from 0, for penalties that not every step has.
 
         Returns:
-            Losses and shares by readable names, 0-d and detached, the mean over batches.
+            Losses and shares by their names in logs, 0-d and detached, averaged over batches.
         """
         figures: dict[str, Tensor] = {}
         output = self._discriminator_step(batches, number, figures) if self.discriminators else None
@@ -119,7 +120,7 @@ class Pix2Pix:
         return figures
 
     def _discriminator_step(self, batches: Sequence[Batch], number: int, figures: dict[str, Tensor]) -> Output | None:
-        """max_D: D learns to tell real pairs from fake ones. Returns the output if it is all of one batch."""
+        """Update D to tell real pairs from fake ones (max_D). Return the output if there is one batch, else None."""
         share, one_batch = 1.0 / len(batches), len(batches) == 1
         self._turn([one.name for one in self.discriminators])
         for batch in batches:
@@ -140,7 +141,7 @@ class Pix2Pix:
         return output if one_batch else None
 
     def _generator_step(self, batches: Sequence[Batch], output: Output | None, figures: dict[str, Tensor]) -> None:
-        """min_G: G learns to fool D and to be near the truth."""
+        """Update G to fool D and to be near the truth (min_G)."""
         share = 1.0 / len(batches)
         self._turn(["generator"])
         for batch in batches:
@@ -153,25 +154,25 @@ class Pix2Pix:
         self.optimizers["generator"].step()
 
     def _generate(self, batch: Batch) -> Output:
-        """G(x, z), under the mask the same nothing that the target is."""
+        """Compute G(x, z), masked to 0 as the target is."""
         noise = draw_noise(self.networks["generator"], batch.source, self.noise)
         image, scores = self._wrapped["generator"](batch.source, noise)
         return Output(image if batch.mask is None else image * batch.mask, scores)
 
     def _change(self, batch: Batch) -> PairChange:
-        """The differentiable augmentation of a turn; none unless data.diffaugment says so."""
+        """Draw the differentiable augmentation of data.diffaugment for an update; the identity without one."""
         drawn = self._augmented and self.discriminators
         return draw_change(self._augmented, batch.target, self.noise) if drawn else PairChange()
 
     def _turn(self, names: Sequence[str]) -> None:
-        """It is these networks' turn to learn: discriminators are frozen while the generator does."""
+        """Let only these networks learn: discriminators are frozen during the generator's update."""
         for one in self.discriminators:
             one.network.requires_grad_(one.name in names)
         for name in names:
             self.optimizers[name].zero_grad(set_to_none=True)
 
     def set_rate(self, factor: float) -> None:
-        """Sets every learning rate to its first value times the factor."""
+        """Set every learning rate to its initial value times the factor."""
         for optimizer in self.optimizers.values():
             for group in optimizer.param_groups:
                 if isinstance(group["lr"], Tensor):
@@ -181,21 +182,21 @@ class Pix2Pix:
 
 
 class Output(NamedTuple):
-    """An image, float (N, C, H, W), and the class scores (N, K, H, W) that it is made of, if it is."""
+    """An output image, float (N, C, H, W), and its class scores (N, K, H, W), if the generator has some."""
 
     image: Tensor
     scores: Tensor | None
 
 
 class Scored(nn.Module):
-    """A generator that gives its class scores, if it has some, beside its image: one pass through all of it."""
+    """A generator that returns image and class scores, if it has some, in one pass."""
 
     def __init__(self, generator: nn.Module) -> None:
         super().__init__()
         self.generator = generator
 
     def forward(self, source: Tensor, noise: Tensor | None) -> Output:
-        """float (N, in_bands, H, W) in [-1, 1], and the noise image that the generator takes."""
+        """Translate float (N, in_bands, H, W) in [-1, 1]; ``noise`` is the noise image of generators that take one."""
         arguments = (source,) if noise is None else (source, noise)
         if has_palette(self.generator):
             return Output(*self.generator.with_scores(*arguments))  # type: ignore[operator]
@@ -203,7 +204,7 @@ class Scored(nn.Module):
 
 
 def _optimizer(name: str, network: nn.Module, config: TrainConfig, device: torch.device) -> torch.optim.Optimizer:
-    """Adam for the weights of a network that are trained."""
+    """Make Adam for the trained weights of a network."""
     settings = config.optimizer
     rates = [settings.learning_rate]
     weights = [[weight for weight in network.parameters() if weight.requires_grad]]
@@ -211,13 +212,13 @@ def _optimizer(name: str, network: nn.Module, config: TrainConfig, device: torch
         rates = [settings.discriminator_learning_rate or settings.learning_rate]
     elif settings.encoder_rate != 1.0:
         if not hasattr(network, "encoder_parameters"):
-            raise ConfigError("optimizer.encoder_rate is for generators with an encoder of their own; set it to 1.")
+            raise ConfigError("optimizer.encoder_rate needs a generator with a pretrained encoder; set it to 1.")
         encoder = {id(weight) for weight in network.encoder_parameters()}  # type: ignore[operator]
         weights = [[w for w in weights[0] if (id(w) in encoder) == inside] for inside in (False, True)]
         rates = [rates[0], rates[0] * settings.encoder_rate]
     on_gpu = device.type == "cuda"
     groups = [
-        # A CUDA graph reads the rate from memory at each replay, so it must be a tensor there.
+        # A CUDA graph reads the rate from device memory at each replay, so there it must be a tensor.
         {"params": params, "lr": torch.tensor(rate, device=device) if on_gpu else rate, "initial_lr": rate}
         for params, rate in zip(weights, rates, strict=True)
         if params
@@ -226,7 +227,7 @@ def _optimizer(name: str, network: nn.Module, config: TrainConfig, device: torch
 
 
 def _add(figures: dict[str, Tensor], values: Mapping[str, Tensor], share: float) -> None:
-    """Adds a batch's share of a step's mean."""
+    """Add a batch's share to a step's means."""
     for name, value in values.items():
         part = value.detach() * share
         figures[name] = figures[name] + part if name in figures else part

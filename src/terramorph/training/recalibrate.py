@@ -1,4 +1,4 @@
-"""Normalisation statistics averaged over the training pairs, for raster mode."""
+"""Recalibration: normalisation statistics averaged over training pairs, for raster mode."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from terramorph.training.noise import draw_noise
 
 
 def recalibrate_network(network: nn.Module, sources: Iterable[Tensor]) -> bool:
-    """Replaces every batch norm's running statistics by the average over the batches given, without dropout.
+    """Replace every batch norm's running statistics by the average over batches, without dropout.
 
-    Running statistics of a run at batch 1 remember the last twenty images or so; these know all of them.
+    At batch 1, running statistics cover about the last twenty images; these cover all that are given.
 
     Args:
-        network: changed in place; its modes are left as they were.
-        sources: float (N, C, H, W) in [-1, 1] each, with the N of training: the variance of a batch of one leaves out
-            how images differ, and a network that was trained on larger ones does not fit it.
+        network: changed in place; its training modes are kept.
+        sources: float (N, C, H, W) in [-1, 1] each, with the N of training: the variance within a batch of one lacks
+            the differences between images, with which a network of larger batches was trained.
 
     Returns:
-        Whether the network has such statistics at all.
+        Whether the network has such statistics.
     """
     norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
     if not norms:
@@ -36,7 +36,7 @@ def recalibrate_network(network: nn.Module, sources: Iterable[Tensor]) -> bool:
     for norm in norms:
         norm.train()
         norm.reset_running_stats()
-        norm.momentum = None  # torch's word for the plain average over all batches
+        norm.momentum = None  # in torch: the plain average over all batches
     random = torch.Generator(norms[0].weight.device).manual_seed(0)
     with torch.no_grad():
         for source in sources:
@@ -51,7 +51,7 @@ def recalibrate_network(network: nn.Module, sources: Iterable[Tensor]) -> bool:
 
 @contextmanager
 def recalibrated(network: nn.Module, sources: Iterable[Tensor]) -> Iterator[None]:
-    """The network as `recalibrate_network` makes it, and afterwards as it was."""
+    """Recalibrate a network while the block runs, and restore it afterwards."""
     norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
     before = [{name: buffer.clone() for name, buffer in norm.named_buffers()} for norm in norms]
     recalibrate_network(network, sources)
@@ -74,23 +74,23 @@ def recalibrate(
     progress: Callable[[int, int], None] | None = None,
     allowed: Collection[str] = (),
 ) -> Path:
-    """Averages a bundle's normalisation statistics over training pairs and writes it again.
+    """Recalibrate a bundle: average its normalisation statistics over training pairs, and write it again.
 
-    The pairs are resized and cut as the bundle's recipe says they were in training; without a recipe, whole pairs are
-    resized to the bundle's size.
+    Pairs are resized and cropped as in the bundle's recipe; without a recipe, whole pairs are resized to the bundle's
+    size.
 
     Args:
-        bundle: path or bare name.
+        bundle: path or name.
         dataset: folder with a train split of the same bands.
-        out: where to write; the bundle's own path if None.
-        images: how many training pairs, drawn without replacement, are averaged over (all if there are fewer).
+        out: path to write to; the bundle's own if None.
+        images: number of training pairs, drawn without replacement (all if there are fewer).
         cache: folder of the decoded pairs.
         skip_bad: leave out pairs that cannot be read.
         progress: called with (batches done, batches).
-        allowed: modules from outside that the bundle's generator may be of.
+        allowed: modules from outside whose generators may be loaded.
 
     Returns:
-        The path written. Recorded scores are gone from it: they were another network's.
+        The path written. It holds no scores: those of the old statistics are removed.
 
     Raises:
         BundleError, DatasetError: if either cannot be used, or the bands differ.
@@ -118,6 +118,6 @@ def recalibrate(
                 progress(number + 1, count)
 
     done = recalibrate_network(loaded.network, sources())
-    # What was scored was the network with its old statistics.
+    # The scores are those of the old statistics.
     renewed = Bundle(loaded.network, header.model_copy(update={"recalibrated": done, "scores": {}}), loaded.path)
     return renewed.save(out or loaded.path or find_bundle(bundle))

@@ -1,4 +1,4 @@
-"""What a run tells while it goes: its plan, its steps, its end."""
+"""Reports of a run: its plan, its steps, its result."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from terramorph.training.validation import Validation
 
 @dataclass(frozen=True)
 class Plan:
-    """What is about to be done.
+    """Plan of a run, reported before the first step.
 
     Attributes:
-        config: resolved.
-        dataset, out: folders.
-        pairs: training pairs that are used.
-        skipped: sentences about those that are not.
+        config: resolved configuration.
+        dataset, out: folders of the dataset and of the run.
+        pairs: number of training pairs.
+        skipped: a sentence about each pair that is left out.
         first_step, total_steps: optimizer steps done before, and in all.
-        parameters: of each network.
-        device, precision: as resolved.
-        bands: of source and target.
-        afresh: tensors that the model it starts from does not fill.
-        processes: how many train together.
+        parameters: number of trainable values of each network.
+        device, precision: resolved device and precision.
+        bands: bands of source and target.
+        afresh: tensors that the model the run starts from does not fill.
+        processes: number of processes that train together.
     """
 
     config: TrainConfig
@@ -48,15 +48,15 @@ class Plan:
 
 @dataclass(frozen=True)
 class StepReport:
-    """One step, or on an accelerator the last of a few.
+    """Report of a step; on an accelerator, of the last of several.
 
     Attributes:
         step, total: optimizer steps done, and in all.
-        losses: by readable names.
-        images_per_second: over the last steps, all processes together.
-        eta_seconds: until the end at that pace.
-        wait_share: part of the time that was spent making batches.
-        verdict: why the run is thought dead, as in `TrainResult`; None while it is not.
+        losses: losses by their names in logs.
+        images_per_second: speed over the last steps, all processes together.
+        eta_seconds: seconds to the end at that speed.
+        wait_share: share of the time spent on making batches, 0 to 1.
+        verdict: reason why the run has probably failed, as in `TrainResult`; None without one.
     """
 
     step: int
@@ -69,7 +69,7 @@ class StepReport:
 
 
 class Stopwatch:
-    """How fast the last steps were."""
+    """Measures the speed of the last steps."""
 
     def __init__(self, step: int, images: int) -> None:
         self._images = images
@@ -80,13 +80,13 @@ class Stopwatch:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Time in here went into making batches."""
+        """Count the time of the block as spent on making batches."""
         begun = time.perf_counter()
         yield
         self._waited += time.perf_counter() - begun
 
     def report(self, step: int, total: int, losses: dict[str, float], verdict: str | None) -> StepReport:
-        """What is told of a step."""
+        """Make the report of a step."""
         elapsed = max(time.perf_counter() - self._begun, 1e-9)
         pace = (step - self._since) / elapsed
         return StepReport(
@@ -102,17 +102,17 @@ class Stopwatch:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """How a run ended: finished with a model, or stopped with a checkpoint to go on from.
+    """Result of a run: finished with a model, or stopped with a checkpoint.
 
     Attributes:
         finished: whether all steps are done, or early stopping ended the run.
-        model: the bundle of a finished run.
-        checkpoint: what to go on from.
+        model: the bundle of a finished run; None for a stopped one.
+        checkpoint: the checkpoint to resume from.
         step, total: optimizer steps done, and in all.
-        verdict: the first warning of `Health`: why the run is thought dead, although it was let go on. A caller that
-            wants to end such a run looks for it in the `StepReport`s and says so in `should_stop`. A run whose numbers
-            are no longer finite has no result: it raises TrainingDivergedError.
-        cost: of what this call did.
+        verdict: the first warning of `Health`, the reason why the run has probably failed; it goes on all the same. To
+            end such a run, read it from a `StepReport` and return True in `should_stop`. A run with values that are
+            not finite has no result but raises TrainingDivergedError.
+        cost: cost of this call.
     """
 
     finished: bool
@@ -125,28 +125,28 @@ class TrainResult:
 
 
 class Reporter(Protocol):
-    """Who is told how it goes. What a subclass leaves out says nothing."""
+    """Receives the reports of a run; methods that a subclass leaves out do nothing."""
 
     def started(self, plan: Plan) -> None:
-        """The configuration is resolved and saved; nothing is trained yet."""
+        """Receive the plan, before the first step; the configuration is saved."""
         return
 
     def step(self, report: StepReport) -> None:
-        """A step is done."""
+        """Receive the report of a step."""
         return
 
     def validated(self, validation: Validation) -> None:
-        """Held-out pairs were translated and scored."""
+        """Receive outputs and scores of held-out pairs."""
         return
 
     def message(self, text: str) -> None:
-        """A sentence: a warning, or something that was written."""
+        """Receive a sentence: a warning, or the name of a written file."""
         return
 
     def decoding(self, done: int, total: int) -> None:
-        """Pairs are being decoded into the cache."""
+        """Receive the number of pairs decoded into the cache, and of all pairs."""
         return
 
 
 class Silent(Reporter):
-    """A reporter that says nothing."""
+    """A reporter that shows nothing."""

@@ -1,4 +1,4 @@
-"""What a run leaves behind to look at: log.jsonl, TensorBoard scalars, sample sheets, and run.html."""
+"""Log of a run: log.jsonl, TensorBoard scalars, sample sheets, and run.html."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from terramorph.errors import StorageError
 from terramorph.training.page import PAGE, write_page
 
 _PAGE_EVERY = 30.0
-"""Seconds from one writing of the page to the next, between validations."""
+"""Seconds between two writings of the page, unless there is a validation."""
 
 
 class RunLog:
-    """Writes into a run's folder; on a process that is not the first it writes nothing.
+    """Writes the log into a run's folder; in processes other than the first it writes nothing.
 
     Args:
-        folder: the run's, or None to write nothing.
-        step: steps already done; later lines of an interrupted run are taken out, for they will be written again.
+        folder: folder of the run; None writes nothing.
+        step: steps done already; later lines of an interrupted run are removed, as they will be written again.
     """
 
     def __init__(self, folder: Path | None, step: int = 0) -> None:
@@ -44,7 +44,7 @@ class RunLog:
                     part.write_text("".join(line + "\n" for line in lines if _step_of(line) <= step), encoding="utf-8")
             self._lines = path.open("a", encoding="utf-8")
             try:
-                # TensorBoard drops what it has from this step on; scalars of the last one done are not written again.
+                # TensorBoard drops its values from this step on; those of the last step done are not written again.
                 self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
             except BaseException:
                 self._lines.close()
@@ -52,7 +52,7 @@ class RunLog:
 
     @contextmanager
     def _storing(self, what: str) -> Iterator[None]:
-        """Says how to go on when the disk is full."""
+        """Convert errors of writing to a StorageError that says how to resume."""
         try:
             yield
         except OSError as error:
@@ -63,7 +63,7 @@ class RunLog:
             ) from error
 
     def event(self, kind: str, **values: Any) -> None:
-        """One line of log.jsonl, with the time (seconds since 1970)."""
+        """Write a line of log.jsonl, with the time (seconds since 1970)."""
         if self.folder is None:
             return
         with self._storing(f"The log {self.folder / 'log.jsonl'}"):
@@ -71,14 +71,14 @@ class RunLog:
             self._lines.flush()
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Losses and rates of a step, by readable names."""
+        """Write losses and rates of a step, by name."""
         self.event("step", step=step, **values)
         self._plot(step, values)
         if time.monotonic() - self._page_written > _PAGE_EVERY:
             self._page()
 
     def validation(self, step: int, scores: Mapping[str, float], sheet: np.ndarray | None) -> None:
-        """Scores of held-out pairs, and a sample sheet, uint8 (H, W, 3)."""
+        """Write scores of held-out pairs, and a sample sheet, uint8 (H, W, 3)."""
         if scores:
             self.event("validation", step=step, **scores)
             self._plot(step, {f"held-out {name}": value for name, value in scores.items()})
@@ -91,7 +91,7 @@ class RunLog:
         self._page()
 
     def _plot(self, step: int, values: Mapping[str, float]) -> None:
-        """Points of TensorBoard's curves."""
+        """Write values to TensorBoard."""
         if self.folder is None:
             return
         with self._storing(f"The TensorBoard scalars of step {step}"):
@@ -99,7 +99,7 @@ class RunLog:
                 self._board.add_scalar(name, value, step)
 
     def close(self) -> None:
-        """Flushes and closes both; what was on its way out of a full disk is said again."""
+        """Flush and close the files; a full disk raises StorageError here too."""
         if self.folder is None:
             return
         with self._storing(f"The log of {self.folder}"):

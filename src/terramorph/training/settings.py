@@ -1,4 +1,4 @@
-"""How a training configuration is read: presets, TOML and JSON in; an unknown key is an error with a hint."""
+"""Reading of training configurations from presets, TOML and JSON; an unknown key is an error with a hint."""
 
 from __future__ import annotations
 
@@ -26,12 +26,11 @@ PRESETS: tuple[str, ...] = tuple(
 def load_config(
     preset: str | Path | Mapping[str, Any] = "pix2pix", overrides: Mapping[str, Any] | None = None
 ) -> TrainConfig:
-    """Resolves a preset and what is changed of it.
+    """Resolve a preset and overrides to a configuration.
 
     Args:
-        preset: a name in `PRESETS`, the path of a TOML file of one's own, or that of the config.json in a run's folder;
-            or what such a file holds.
-        overrides: dotted keys and values, such as {"optimizer.learning_rate": 1e-4}.
+        preset: name in `PRESETS`, path of a TOML file or of a run's config.json, or the content of such a file.
+        overrides: values by dotted key, such as {"optimizer.learning_rate": 1e-4}.
 
     Raises:
         ConfigError: if the preset is unknown, a key is unknown (the nearest is named), or a value does not fit.
@@ -50,7 +49,7 @@ def load_config(
 
 
 def _change_generator(values: dict[str, Any], network: Any) -> None:
-    """Takes out a preset's settings of a generator where another kind of generator is asked for."""
+    """Remove a preset's generator settings where another kind of generator is asked for."""
     given = values.get("generator", {})
     if isinstance(network, str) and isinstance(given, dict):
         before = given.get("network", DEFAULT)
@@ -60,7 +59,7 @@ def _change_generator(values: dict[str, Any], network: Any) -> None:
 
 
 def _preset(where: str) -> dict[str, Any]:
-    """What a preset says, before it is checked."""
+    """Read a preset as plain data, unchecked."""
     if where in PRESETS:
         return parse_toml((_FOLDER / f"{where}.toml").read_text(encoding="utf-8"))
     if not where.endswith((".toml", ".json")) or not Path(where).is_file():
@@ -87,16 +86,16 @@ def _preset(where: str) -> dict[str, Any]:
 
 
 def parse_config(values: Mapping[str, Any]) -> TrainConfig:
-    """Checks plain data, such as a saved config.json, and makes the configuration of it.
+    """Validate plain data, such as a saved config.json, as a configuration.
 
     Raises:
-        ConfigError: one sentence about the first thing that is wrong.
+        ConfigError: if a key is unknown or a value does not fit; names the first one.
     """
     try:
         return TrainConfig.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        # Of a union pydantic names the member too.
+        # For a union pydantic adds the name of the member.
         kinds = {kind.__name__ for kind in KINDS}
         key = ".".join(str(part) for part in first["loc"] if part not in kinds)
         network = _network(values)
@@ -106,13 +105,13 @@ def parse_config(values: Mapping[str, Any]) -> TrainConfig:
             of = f" for the generator {network}" if key.startswith("generator.") else ""
             raise ConfigError(f"There is no setting {key!r}{of}; {did_you_mean(key, known_keys(network))}") from error
         reason = first["msg"].removeprefix("Value error, ")
-        if isinstance(first["input"], Mapping):  # a whole section: its settings do not go together
+        if isinstance(first["input"], Mapping):  # a whole section: its settings do not fit together
             raise ConfigError(f"The settings of {key or 'the configuration'} cannot be used: {reason}.") from error
         raise ConfigError(f"The setting {key or 'configuration'} cannot be {first['input']!r}: {reason}.") from error
 
 
 def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
-    """`["loss.l1_weight=10"]` -> `{"loss.l1_weight": 10}`; values are JSON, or else text.
+    """Parse `["loss.l1_weight=10"]` to `{"loss.l1_weight": 10}`; values are JSON, else text.
 
     Raises:
         ConfigError: if there is no equals sign.
@@ -130,14 +129,14 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
 
 
 def with_generator(config: TrainConfig, generator: type) -> TrainConfig:
-    """A configuration with a class from outside as its generator, with the settings that it names for one."""
+    """Return a configuration with a class from outside as its generator, keeping settings for one from outside."""
     before = config.generator
     settings = before.settings if isinstance(before, OutsideConfig) else {}
     return config.model_copy(update={"generator": OutsideConfig(network=name_of(generator), settings=settings)})
 
 
 def known_keys(network: str = "") -> list[str]:
-    """Every setting by its dotted key; of one generator by its name, or of all."""
+    """List every setting by its dotted key, with those of one generator, or of all."""
 
     def walk(values: Mapping[str, Any], prefix: str) -> Iterable[str]:
         for name, value in values.items():
@@ -152,6 +151,6 @@ def known_keys(network: str = "") -> list[str]:
 
 
 def _network(values: Mapping[str, Any]) -> str:
-    """The generator that plain data names."""
+    """Return the name of the generator in plain data."""
     given = values.get("generator", {})
     return str(given.get("network", DEFAULT)) if isinstance(given, Mapping) else DEFAULT

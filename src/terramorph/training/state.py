@@ -1,8 +1,8 @@
-"""Everything that is needed to go on after an interruption, in one file that appears whole or not at all.
+"""Checkpoints: the state of a run in one file, from which it resumes.
 
-A checkpoint is a .safetensors file: both networks, both optimizers' moments, the running average, and in its header
-the step, the seed, the configuration and the fingerprint of the pairs. There are no states of random generators in
-it, because there are none to keep: permutation, augmentation and dropout of a step are functions of seed and step.
+A checkpoint is a .safetensors file, written atomically: networks, moments of the optimizers, EMA, and in its header
+the step, the seed, the configuration and the fingerprint of the pairs. It needs no states of random generators:
+permutation, augmentation and dropout of a step are functions of seed and step.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ _MOMENTS = {"step", "exp_avg", "exp_avg_sq"}
 
 @dataclass(frozen=True)
 class Position:
-    """Where a run stands.
+    """Position of a run: what a checkpoint holds besides tensors.
 
     Attributes:
         step: optimizer steps done.
-        config: the resolved configuration, plain data.
-        fingerprint: of the training pairs.
-        processes: how many trained together.
-        health: what the watch over the training remembers.
-        stopping: what early stopping remembers; empty without it.
+        config: the resolved configuration as plain data.
+        fingerprint: digest of the training pairs.
+        processes: number of processes that train together.
+        health: state of `Health`.
+        stopping: state of `EarlyStopping`; empty without it.
     """
 
     step: int
@@ -64,7 +64,7 @@ def save_settings(
     total_steps: int,
     config: TrainConfig,
 ) -> None:
-    """Writes what `resume` needs to find its pairs again, and the resolved configuration."""
+    """Write the folder of the pairs and the resolved configuration, for `resume`."""
     settings = {
         "dataset": str(dataset.resolve()),
         "skip_bad": skip_bad,
@@ -80,7 +80,7 @@ def save_settings(
 
 
 def read_settings(out: Path) -> dict[str, Any]:
-    """What `save_settings` wrote: dataset, config and skip_bad."""
+    """Read what `save_settings` wrote: dataset, config and skip_bad."""
     try:
         settings: dict[str, Any] = parse_json((out / CONFIG).read_text(encoding="utf-8"))
         return {key: settings[key] for key in ("dataset", "config", "skip_bad")}
@@ -93,7 +93,7 @@ def read_settings(out: Path) -> dict[str, Any]:
 
 
 def save_state(path: Path, position: Position, recipe: Pix2Pix, average: AveragedNetwork | None) -> None:
-    """Writes a checkpoint. The one before it stays until the new one is whole and on the disk."""
+    """Write a checkpoint; the previous one stays until the new one is complete on disk."""
     tensors: dict[str, Tensor] = {}
     for name, network in recipe.networks.items():
         for key, value in network.state_dict().items():
@@ -120,7 +120,7 @@ def save_state(path: Path, position: Position, recipe: Pix2Pix, average: Average
 
 
 def read_position(path: Path) -> Position:
-    """Where the run of a checkpoint stands."""
+    """Read the position of a run from its checkpoint."""
     if not path.is_file():
         raise CheckpointError(f"There is no checkpoint {path}; give the folder of a run that was interrupted.")
     try:
@@ -134,18 +134,18 @@ def read_position(path: Path) -> Position:
 
 
 def require_same(position: Position, config: TrainConfig, fingerprint: str, processes: int, settings: Path) -> None:
-    """Checks that a run goes on as it was begun, but for how long and from where it reads feature weights."""
+    """Raise CheckpointError if pairs, processes or settings of a run have changed, `max_steps` and paths aside."""
     if position.fingerprint != fingerprint:
         raise CheckpointError(
-            f"The training pairs that {settings} names are not those that the run was started with; restore them, or "
+            f"The training pairs that {settings} names are not those with which the run was started; restore them, or "
             "start a new run."
         )
     if position.processes != processes:
         raise CheckpointError(
-            f"{settings.parent} was trained by {position.processes} process(es) and this is {processes}; resume it "
-            "with as many."
+            f"{settings.parent} must be resumed by {position.processes} process(es), as it was trained, "
+            f"got {processes}."
         )
-    # Parsed first: a setting that is younger than the checkpoint had its default in it.
+    # Parsed first: a setting that is newer than the checkpoint had its default there.
     changed = _difference(parse_config(position.config).model_dump(mode="json"), config.model_dump(mode="json"))
     if changed:
         raise CheckpointError(
@@ -155,7 +155,7 @@ def require_same(position: Position, config: TrainConfig, fingerprint: str, proc
 
 
 def load_state(path: Path, recipe: Pix2Pix, average: AveragedNetwork | None) -> None:
-    """Puts a checkpoint's tensors where they belong."""
+    """Load a checkpoint's tensors into networks, optimizers and EMA."""
     try:
         with safe_open(path, framework="pt") as file:
             names = list(file.keys())
@@ -175,14 +175,14 @@ def load_state(path: Path, recipe: Pix2Pix, average: AveragedNetwork | None) -> 
                         # A copy: the optimizer keeps it, and Windows replaces no file that is mapped.
                         state.setdefault(int(index), {})[slot] = file.get_tensor(key).clone()
                 if state.keys() != set(range(count)) or any(_MOMENTS - slots.keys() for slots in state.values()):
-                    raise RuntimeError(f"the moments of the {name}'s optimizer are not all there")
+                    raise RuntimeError(f"moments of the {name}'s optimizer are missing")
                 optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     except (SafetensorError, OSError, RuntimeError, IndexError, ValueError) as error:
         raise CheckpointError(f"The checkpoint {path} does not fit the run ({error}); start the run again.") from error
 
 
 def _difference(one: dict[str, Any], other: dict[str, Any], section: str = "") -> str:
-    """The first setting, by its dotted key, that two configurations disagree on; "" if there is none."""
+    """Return the dotted key of the first setting that differs between two configurations; "" if none does."""
     for name in {**one, **other}:
         key, value, there = section + name, one.get(name), other.get(name)
         if isinstance(value, dict) and isinstance(there, dict):

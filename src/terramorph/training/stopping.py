@@ -1,4 +1,4 @@
-"""Early stopping: a run ends once a held-out score has not got better for a while."""
+"""Early stopping: a run ends when a held-out score has not improved for some validations."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from terramorph.training.config import StopConfig
 
 
 def stopping_metric(name: str, allowed: Collection[str] = ()) -> Metric:
-    """The metric of `stop.metric`."""
+    """Return the metric that `stop.metric` names."""
     if not is_outside(name):
         return METRICS[name]
     found = resolve(name, allowed)
     with_own([found])
     if not found.per_image or found.needs != "pixels":
-        raise ConfigError(f"The metric {found.key} cannot stop a run: that takes a value an image, from pixels alone.")
+        raise ConfigError(f"stop.metric must be a metric with one value per image, from pixels alone, got {found.key}.")
     metric: Metric = found
     return metric
 
 
 class EarlyStopping:
-    """Counts validations without a better score. Plain state, so that it survives in checkpoints.
+    """Counts validations without a better score; its state is plain data for checkpoints.
 
     Args:
-        config: patience, and the metric where it is one of the catalogue.
-        metric: from `stopping_metric`.
+        config: patience, and a metric of the catalogue.
+        metric: from `stopping_metric`; by default the one that `config` names.
 
     Attributes:
-        best: the best score so far; of a metric that is better when lower, with its sign turned.
-        waited: validations since.
+        best: the best score so far; negated for a metric of which lower is better.
+        waited: validations since the best one.
     """
 
     def __init__(self, config: StopConfig, metric: Metric | None = None) -> None:
@@ -41,7 +41,7 @@ class EarlyStopping:
         self.best, self.waited = -math.inf, 0
 
     def improved(self, scores: Mapping[str, float]) -> bool:
-        """Count a validation in; whether it is the best so far."""
+        """Count a validation, and return whether it is the best so far."""
         value = scores.get(self._metric.key, math.nan)
         score = -math.inf if math.isnan(value) else value if self._metric.higher_is_better else -value
         better = score > self.best

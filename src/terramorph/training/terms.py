@@ -1,4 +1,4 @@
-"""What a generator minimises: a sum of terms, each a name, a weight and a function of (batch, output, features)."""
+"""The generator's loss: a sum of terms, each a name, a weight and a function of (batch, output, features)."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ from terramorph.training.settings import parse_config
 
 
 class Features:
-    """What networks see in a batch and in its output; computed when a term first asks for it.
+    """Features of a batch and its output in other networks, computed when a term first asks for them.
 
     Args:
         batch: source, target and mask.
-        output: of the generator, float (N, C, H, W), 0 where the mask is.
-        change: the differentiable augmentation that discriminators are shown real and fake pairs under.
+        output: output of the generator, float (N, C, H, W), 0 where the mask is 0.
+        change: the differentiable augmentation of the discriminators' real and fake pairs.
 
     Attributes:
         scores: the generator's class scores before the softmax, float (N, K, H, W); None if it has none.
-        mask: of the changed pairs, (N, 1, H, W), or None.
+        mask: mask of the augmented pairs, (N, 1, H, W), or None.
     """
 
     def __init__(self, batch: Batch, output: Tensor, scores: Tensor | None, change: PairChange) -> None:
@@ -51,7 +51,7 @@ class Features:
         self.mask = change.moved_mask(batch.mask)
 
     def fake(self, discriminator: Discriminator) -> list[list[Tensor]]:
-        """Of the output: a list for each scale, of its activations and, last, its logits."""
+        """Return a discriminator's features of the output: a list per scale, of activations and, last, logits."""
         if discriminator.name not in self._fake:
             shown = discriminator.shown(self._batch, self._output, self._change)
             self._fake[discriminator.name] = discriminator.features(*shown)
@@ -59,7 +59,7 @@ class Features:
 
     @torch.no_grad()
     def real(self, discriminator: Discriminator) -> list[list[Tensor]]:
-        """The same of the target, without gradients."""
+        """Return a discriminator's features of the target, without gradients."""
         return discriminator.features(*discriminator.shown(self._batch, self._batch.target, self._change))
 
 
@@ -71,10 +71,10 @@ class Term:
     """One term of the generator's loss.
 
     Attributes:
-        name: in logs.
-        weight: the value counts this many times; the log shows it without.
-        value: (batch, output, features) -> a 0-d tensor that the output can be learnt from. Images are float
-            (N, C, H, W) in [-1, 1], output and target 0 where `batch.mask` (N, 1, H, W) is.
+        name: name in logs.
+        weight: factor on the value; logs show the value without it.
+        value: function (batch, output, features) -> 0-d tensor, differentiable by the output. Images are float
+            (N, C, H, W) in [-1, 1]; output and target are 0 where `batch.mask` (N, 1, H, W) is 0.
     """
 
     name: str
@@ -83,13 +83,13 @@ class Term:
 
 
 def with_terms(config: TrainConfig, terms: Sequence[Term]) -> TrainConfig:
-    """A configuration that names further terms, as a run records them."""
+    """Return a configuration that names further terms, as a run records them."""
     if not terms:
         return config
     values = config.model_dump()
     for term in terms:
         if not isinstance(term, Term) or not callable(term.value):
-            raise ConfigError(f"{term!r} is no loss term; give terramorph.training.Term(name, weight, function).")
+            raise ConfigError(f"A loss term must be a terramorph.training.Term(name, weight, function), got {term!r}.")
         function = f"{term.value.__module__}:{getattr(term.value, '__qualname__', type(term.value).__qualname__)}"
         values["loss"]["terms"][term.name] = {"function": function, "weight": term.weight}
     return parse_config(values)
@@ -105,12 +105,12 @@ def generator_terms(
     given: Sequence[Term] = (),
     allowed: Collection[str] = (),
 ) -> list[Term]:
-    """The terms that a configuration asks for.
+    """Make the terms that a configuration names.
 
     Raises:
-        ConfigError: if a term is asked for a target that it cannot look at, has the name of another, or is from a
-            module that is not allowed or cannot be imported.
-        InputError: if the weights of one cannot be read.
+        ConfigError: if a term cannot take the target's bands, has the name of another, or is from a module that is
+            not allowed or cannot be imported.
+        InputError: if the weights of a term cannot be read.
     """
     loss = config.loss
     terms = [*_adversarial(loss, discriminators), *_distances(loss, target_bands, device)]
@@ -122,14 +122,14 @@ def generator_terms(
     at_hand = {term.name: term.value for term in given}
     for name, setting in config.loss.terms.items():
         if any(term.name == name for term in terms):
-            raise ConfigError(f"The name of loss.terms.{name} is that of a term of terramorph; choose another.")
+            raise ConfigError(f"loss.terms.{name} has the name of a built-in term; choose another.")
         value = at_hand[name] if name in at_hand else resolve(setting.function, allowed)
         terms.append(Term(name, setting.weight, _checked(name, value)))
     return terms
 
 
 def _checked(name: str, value: Value) -> Value:
-    """A function from outside, whose value is known to be a number."""
+    """Wrap a function from outside; raise ConfigError unless its value is a 0-d tensor."""
 
     def checked(batch: Batch, output: Tensor, features: Features) -> Tensor:
         with running(f"The loss term {name}"):
@@ -138,16 +138,16 @@ def _checked(name: str, value: Value) -> Value:
             given = (
                 f"a tensor of shape {tuple(found.shape)}" if isinstance(found, Tensor) else f"{type(found).__name__}"
             )
-            raise ConfigError(f"The loss term {name} returned {given}; return a tensor of one number, 0-d.")
+            raise ConfigError(f"The loss term {name} must return a 0-d tensor, got {given}.")
         return found
 
     return checked
 
 
 def _adversarial(loss: LossConfig, discriminators: Sequence[Discriminator]) -> Iterator[Term]:
-    """How far each discriminator is from taking the output for real, and from seeing in it what it sees in the target.
+    """Yield the adversarial and the feature matching term of each discriminator.
 
-    Goodfellow et al. 2014 (arXiv:1406.2661) and the losses of `terramorph.losses.adversarial`; Wang et al. 2018
+    Goodfellow et al. 2014 (arXiv:1406.2661), with the losses of `terramorph.losses.adversarial`; Wang et al. 2018
     (arXiv:1711.11585), equation 4.
     """
     for one in discriminators:
@@ -165,7 +165,7 @@ def _adversarial(loss: LossConfig, discriminators: Sequence[Discriminator]) -> I
 
 
 def _distances(loss: LossConfig, target_bands: int, device: torch.device) -> Iterator[Term]:
-    """How far the output is from the target. L1 is logged at any weight."""
+    """Yield the terms of distance between output and target; L1 at any weight, for the log."""
     yield Term("l1", loss.l1_weight, lambda batch, output, _: l1_loss(output, batch.target, batch.mask))
     if loss.l2_weight:
         yield Term("l2", loss.l2_weight, lambda batch, output, _: l2_loss(output, batch.target, batch.mask))
@@ -174,26 +174,26 @@ def _distances(loss: LossConfig, target_bands: int, device: torch.device) -> Ite
 
 
 def _seen_by(backbone: Backbone) -> Value:
-    """The distance to the target in a backbone's features."""
+    """Return the function of the distance to the target in a backbone's features."""
     return lambda batch, output, _: feature_distance(backbone(output), backbone(batch.target), batch.mask)
 
 
 @runtime_checkable
 class Fitted(Protocol):
-    """What learns of the training targets before the first step."""
+    """A term or generator that is fitted to training targets before the first step."""
 
     def fit(self, targets: Iterable[Tensor]) -> None:
-        """Takes float (N, C, H, W) in [-1, 1] each."""
+        """Fit to targets, float (N, C, H, W) in [-1, 1] each."""
 
 
 class PaletteClasses:
-    """The cross-entropy of the class scores with the nearest colours of the target.
+    """Cross-entropy of class scores with the palette colours nearest to the target.
 
     Args:
-        generator: with a palette, a buffer (K, C).
+        generator: a generator with a palette, a buffer (K, C).
 
     Raises:
-        ConfigError: if it has none.
+        ConfigError: if the generator has none.
     """
 
     def __init__(self, generator: nn.Module) -> None:
@@ -206,7 +206,7 @@ class PaletteClasses:
         self._weights: Tensor | None = None
 
     def fit(self, targets: Iterable[Tensor]) -> None:
-        """Weighs classes by their shares in training targets."""
+        """Weight classes by their shares in training targets."""
         self._weights = palette_weights(palette_shares(targets, self._palette))
 
     @property
@@ -215,15 +215,15 @@ class PaletteClasses:
         return palette
 
     def __call__(self, batch: Batch, _output: Tensor, features: Features) -> Tensor:
-        """The value of the term."""
+        """Return the value of the term, 0-d."""
         if features.scores is None:
-            raise ConfigError("loss.palette needs class scores, and the generator gives none beside its image.")
+            raise ConfigError("loss.palette needs class scores, and the generator returns none.")
         weights = torch.ones_like(self._palette[:, 0]) if self._weights is None else self._weights
         return palette_cross_entropy(features.scores, batch.target, self._palette, weights, batch.mask)
 
 
 def _lpips(folder: str, bands: int, device: torch.device) -> Value:
-    """LPIPS as a loss: the idea of Johnson et al. 2016 (arXiv:1603.08155), with the distance of Zhang et al. 2018
+    """Return the LPIPS loss: after Johnson et al. 2016 (arXiv:1603.08155), with the distance of Zhang et al. 2018
     (arXiv:1801.03924), equation 1, on SqueezeNet's features; the mean over pairs, float32."""
     require_colours("loss.perceptual", bands, "target")
     lpips = Lpips.from_folder(folder).to(device)

@@ -1,4 +1,4 @@
-"""How a run does on held-out pairs while it trains: scores, and sample sheets of the same pairs every time."""
+"""Validation of a run on held-out pairs: scores, and sample sheets of the same pairs every time."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from terramorph.training.config import TrainConfig
 from terramorph.training.noise import draw_noise
 
 _BATCH = 8
-"""Pairs that are translated at once."""
+"""Pairs per batch."""
 SCORED = tuple(one for one in METRICS.values() if one.main and one.per_image and one.needs == "pixels")
-"""Metrics that need nothing but the pixels."""
+"""Main metrics that need only pixels."""
 
 
 @dataclass(frozen=True)
 class Validation:
-    """What held-out pairs say of a network.
+    """Outputs and scores of a network on held-out pairs.
 
     Attributes:
         step: optimizer steps done.
-        metrics: what was scored.
-        scores: by key of metric, means over the pairs, on 256 levels of the target's range.
+        metrics: the metrics that were computed.
+        scores: means over the pairs by key of metric, on 256 levels of the target's range.
         translated, truth: float32 (N, C, H, W) in [-1, 1].
-        sheet: uint8 (N * H, 3 * W, 3), rows of input | output | truth; None if none was asked for.
+        sheet: uint8 (N * H, 3 * W, 3), rows of source | output | truth; None without one.
     """
 
     step: int
@@ -45,7 +45,7 @@ class Validation:
 
     @property
     def said(self) -> str:
-        """The scores as text, such as `SSIM 0.512, PSNR 18.20 dB`."""
+        """Format the scores, as `SSIM 0.512, PSNR 18.20 dB`."""
         return ", ".join(one.told(self.scores[one.key]) for one in self.metrics if one.key in self.scores)
 
 
@@ -55,8 +55,8 @@ class Validator:
     Attributes:
         source, target: float32 (N, C, H, W) in [-1, 1].
         mask: bool (N, 1, H, W), True where both sides hold data; None where all do.
-        sheet: indices of the pairs that a sheet shows.
-        metrics: what is scored, of pixels alone.
+        sheet: indices of the pairs on the sample sheet.
+        metrics: metrics to compute, which need only pixels.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Validator:
 
     @torch.no_grad()
     def validate(self, network: nn.Module, step: int) -> Validation:
-        """Translate and score the pairs; the network's mode is put back afterwards."""
+        """Translate and score the pairs; the network's training mode is restored."""
         was = network.training
         network.eval()
         random = torch.Generator(self.source.device).manual_seed(0)
@@ -95,12 +95,12 @@ def open_validation(
     device: torch.device,
     metric: Metric = METRICS["ssim"],
 ) -> Validator | None:
-    """The held-out pairs of a run: config.log.validation of them, and at least config.log.sheet.
+    """Open the held-out pairs of a run: config.log.validation of them, and at least config.log.sheet.
 
     The metric that stops the run is scored beside `SCORED`.
 
     Returns:
-        None if both are 0 or there is no split to take them from.
+        The validator; None if both are 0 or there is no held-out split.
     """
     split = next((name for name in ("val", "test") if has_split(dataset, name)), None)
     wanted = max(config.log.validation, config.log.sheet)
@@ -112,8 +112,8 @@ def open_validation(
     for name, ours, theirs in (("A", training.a, pairs.a), ("B", training.b, pairs.b)):
         if (len(ours.bands), ours.dtype) != (len(theirs.bands), theirs.dtype):
             raise DatasetError(
-                f"Side {name} of the split {split} of {dataset} has {len(theirs.bands)} bands of {theirs.dtype} and "
-                f"that of train has {len(ours.bands)} of {ours.dtype}; both splits must be of one kind."
+                f"Side {name} of {dataset} must have the same bands and dtype in the splits train and {split}, got "
+                f"{len(ours.bands)} bands of {ours.dtype} and {len(theirs.bands)} bands of {theirs.dtype}."
             )
     sides = [pairs.a.like(training.a), pairs.b.like(training.b)]
     sides = sides if config.direction == "AtoB" else sides[::-1]
@@ -133,7 +133,7 @@ def _output(network: nn.Module, source: Tensor, random: torch.Generator) -> Tens
 
 
 def sample_sheet(source: Tensor, translated: Tensor, truth: Tensor) -> np.ndarray:
-    """Rows of input | output | truth.
+    """Make a sample sheet: rows of source | output | truth.
 
     Args:
         source, translated, truth: float (N, C, H, W) in [-1, 1]; the first three bands are shown, or the first as grey.
@@ -149,5 +149,5 @@ def sample_sheet(source: Tensor, translated: Tensor, truth: Tensor) -> np.ndarra
 
 
 def _spread(length: int, count: int) -> list[int]:
-    """At most `count` indices, evenly over a length."""
+    """Return at most `count` indices, evenly spread over a length."""
     return [int(i) for i in np.unique(np.linspace(0, length - 1, count).astype(int))] if count else []
