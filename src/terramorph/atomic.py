@@ -54,7 +54,7 @@ def atomic(
         path: the file to write or replace.
         failed: how the sentence of an error begins; default: "PATH cannot be written".
         advice: how it ends, without the full stop.
-        failures: what else than OSError means that the file could not be written, in a library's own terms.
+        failures: A library's own errors, beside OSError, that mean the file could not be written.
         make_folder: make the folder if it is missing.
 
     Yields:
@@ -109,7 +109,7 @@ def locked(path: Path, busy: Exception, wait: float = 0.0) -> Iterator[None]:
     Args:
         path: the file, in a folder that exists.
         busy: raised if another process holds it.
-        wait: for so many seconds it is waited for.
+        wait: Seconds to wait for it.
 
     Raises:
         OSError: if it cannot be written.

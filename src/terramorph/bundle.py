@@ -72,7 +72,7 @@ class Bundle:
         """Write the file; it appears whole or not at all.
 
         Args:
-            path: of the file.
+            path: The file.
             half: keep the weights as float16, in half the bytes; they are float32 again once loaded.
 
         Raises:

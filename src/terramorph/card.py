@@ -19,8 +19,8 @@ def model_card(model: str | Path, picture: str = "", name: str | None = None) ->
     """Return the card of a bundle.
 
     Args:
-        model: as `find_bundle` takes.
-        name: what it is called; None: its name in the registry, else as given.
+        model: See `find_bundle`.
+        name: Its name; None: its name in the registry, else as given.
         picture: address of a picture of a procedural town: source, output, target.
 
     Returns:
@@ -51,10 +51,11 @@ def push(model: str | Path, repo: str, *, private: bool = False, licence: str | 
     """Upload a bundle to the Hugging Face Hub, its card as README.md; `load("hf://owner/name")` then loads it.
 
     Args:
-        model: as `find_bundle` takes.
+        model: See `find_bundle`.
         repo: owner/name; the repository is made if it is not there.
-        private: of a repository that is made; of one that is there it must be so already.
-        licence: of the weights, as the Hub abbreviates it, such as mit or cc-by-4.0; None: other, as the card says.
+        private: Make a new repository private; an existing one must be private already.
+        licence: Licence of the weights, as the Hub abbreviates it, such as mit or cc-by-4.0; None: other, as in the
+            card.
 
     Returns:
         The address of the repository.

@@ -112,8 +112,8 @@ def did_you_mean(word: object, known: Iterable[str], others: str = "") -> str:
 
     Args:
         word: the unknown one.
-        known: what it could have been.
-        others: what else could have been given, as ", or a .toml file".
+        known: Known words.
+        others: Other values that are accepted, as ", or a .toml file".
     """
     known = list(known)
     close = get_close_matches(str(word), known, n=1, cutoff=0.4)

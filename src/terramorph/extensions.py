@@ -80,7 +80,7 @@ def running(what: str) -> Iterator[None]:
     """Run code from outside: its errors become one sentence, with the traceback as the cause.
 
     Args:
-        what: what runs, as the subject of the sentence.
+        what: Subject of the sentence, for the code that runs.
 
     Raises:
         ConfigError: if the code raises; errors of terramorph and a lack of memory pass as they are.

@@ -44,7 +44,7 @@ class Bands(_Frozen):
     Attributes:
         names: one per band, in order.
         dtype, low, high: how stored values become [-1, 1]; see `terramorph.pixels.Scaling`.
-        units: what stored values mean, scale and offset of each band; None: themselves, or it is not known.
+        units: Scale and offset of stored values, per band; None: 1 and 0, or not known.
 
     Raises:
         ValidationError: if there is no name, the dtype is unknown, low is not under high, or units are not one a band.
@@ -115,7 +115,7 @@ class Header(_Frozen):
         format: version of this document, `FORMAT`.
         made_by: the terramorph version that wrote it.
         architecture: the generator.
-        direction: which side of the training pairs was the source.
+        direction: AtoB (of the training pairs, A is the source) or BtoA.
         source, target: the bands and value ranges of both sides.
         size: side in pixels of the square crops it was trained on, and that evaluation resizes to.
         stride: input sizes are extended to a multiple of this many pixels.
@@ -125,7 +125,7 @@ class Header(_Frozen):
         recalibrated: whether the normalisation statistics were averaged over the training set after training.
         ground_resolution: metres per pixel of the training crops, None if not known.
         recipe: the resolved training configuration, empty if the weights came from elsewhere.
-        data: where the training pairs came from: a fingerprint and counts.
+        data: Origin of the training pairs: a fingerprint and counts.
         scores: figures of the last evaluation that was recorded (`evaluate --record`), by split and name.
         note: free text, such as a licence or where the weights came from.
 

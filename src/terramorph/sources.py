@@ -84,17 +84,17 @@ def open_source(
 
     Args:
         data: a path or a URL; a Raster; a DataArray with a CRS, lazy or not; or an array (C, H, W) without a place.
-        options: of an image or array: which bands, and what their values mean.
+        options: Bands, nodata and units of an image or array, where it does not state them.
         crs: such as EPSG:32633, of what has a place and does not say its CRS; of tiles EPSG:3857 (default) or
             EPSG:3395; it takes the place of the CRS of vectors.
-        zoom: of tiles; default: the finest that covers the ground. A server needs one. Nothing to others.
+        zoom: Zoom of tiles; default: the finest that covers the ground. Required for a server; ignored elsewhere.
         any_zoom: take the default where a folder or an archive has no tiles of that zoom.
-        layout: of a folder of tiles, one of `raster.tiles.LAYOUTS`; default: told by the folder's content.
+        layout: Layout of a folder of tiles, one of `raster.tiles.LAYOUTS`; default: recognised from its content.
         terms: licence or terms of use; a server needs them, and elsewhere they stand for what the source says itself.
         cache: folder for what is fetched from a server, which needs one.
         style: how vectors are drawn: classic, osm, classes, or a TOML file.
-        table: which tags and layers of vectors are which class: osm, protomaps, plain, or a TOML file; default: told by
-            their content.
+        table: Table of the classes of vectors' tags and layers: osm, protomaps, plain, or a TOML file; default: chosen
+            from their content.
         kind: class of all vectors of a file without tags.
         wanted: names of the bands for which the assets of STAC items are chosen, where ``options`` name none.
 

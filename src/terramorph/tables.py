@@ -26,7 +26,7 @@ def read_toml(path: Path, where: str) -> dict[str, Any]:
 
     Args:
         path: the file.
-        where: what it is, for the beginning of an error's sentence.
+        where: Name of the file, for the beginning of an error's sentence.
 
     Raises:
         ConfigError: if it cannot be read, or is not TOML.
@@ -44,9 +44,9 @@ def checked(model: type[_Model], values: object, where: str) -> _Model:
     """Validate values as a model.
 
     Args:
-        model: what they should be.
+        model: Class of the model.
         values: plain data.
-        where: for the beginning of an error's sentence.
+        where: Beginning of an error's sentence.
 
     Raises:
         ConfigError: one sentence about the first thing that is wrong; for an unknown key it names the nearest.

@@ -31,10 +31,10 @@ def batches_as_trained(
 
     Args:
         dataset: folder with a train split.
-        recipe: what the bundle's header says of its training; without one, whole pairs are resized to ``size``.
+        recipe: The header's recipe; if it is empty, whole pairs are resized to ``size``.
         size: the bundle's.
         direction: AtoB or BtoA.
-        bands, dtype, scaling: of the bundle's source; bands by name.
+        bands, dtype, scaling: Those of the bundle's source; bands by name.
         cache: folder of the decoded pairs.
         skip_bad: leave out pairs that cannot be read.
 

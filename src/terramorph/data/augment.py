@@ -48,7 +48,7 @@ class Draw:
         transpose: rows and columns are swapped, first of all.
         brightness, contrast, saturation: factors, 1 is no change.
         cast: a factor for each band, used from the first on again where there are more.
-        side: of the square that is cut and resized to the crop, pixels; 0 is the crop's.
+        side: Side of the square that is cut and resized to the crop, pixels; 0: the crop's.
     """
 
     y: int
@@ -72,8 +72,8 @@ def generator_for(seed: int, stream: int, number: int) -> np.random.Generator:
 
     Args:
         seed: the run's.
-        stream: what the numbers are for, so that two uses never share them.
-        number: which sample, epoch or step.
+        stream: Use of the numbers, so that two uses never share them.
+        number: Number of the sample, epoch or step.
     """
     return np.random.Generator(np.random.Philox(key=[seed, stream], counter=[0, 0, 0, number]))
 
@@ -130,7 +130,7 @@ def gather(images: Tensor, index: Sequence[int], drawn: list[Draw], crop: int, m
 
     Args:
         images: (M, H, W, C), any dtype.
-        index: which N of the images.
+        index: Indices of N of the images.
         drawn: N draws.
         crop: pixels.
         mask: whether they are masks, of 0 and 1.

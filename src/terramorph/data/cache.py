@@ -44,7 +44,7 @@ class Side:
         dtype: numpy name.
         low, high: smallest and largest stored value.
         robust_low, robust_high: the 0.1 and 99.9 percentiles, from a sample of the pixels.
-        units: what stored values mean; None: themselves.
+        units: Scale and offset of stored values; None: 1 and 0.
         suspects: values that are likely to mean no data; see `raster.values.Suspects`.
     """
 
@@ -86,7 +86,7 @@ class DecodedPairs:
         ids: one a pair.
         a, b: the sides.
         masks: uint8 (H, W) a pair, 1 where both sides hold real pixels; None if all do.
-        fingerprint: of the files that were decoded.
+        fingerprint: Digest of the decoded files.
         skipped: sentences about pairs that were left out.
         ground_resolution: median metres per pixel after resizing; None if the pairs have no place on Earth.
     """
@@ -119,7 +119,7 @@ def decode(
     build it at once do the work twice and agree. A damaged entry is built again.
 
     Args:
-        pairs: what `open_pairs` found.
+        pairs: Pairs from `open_pairs`.
         size: side in pixels that both halves are resized to; None keeps their size.
         resampling: the filter of that resize.
         at_least: pairs with a side under this many pixels after resizing are bad.

@@ -25,11 +25,11 @@ class TrainingBatches:
     Args:
         pairs: decoded pairs.
         source, target: their sides for the direction of training.
-        scalings: of source and target.
-        augmentation: what is done to every sample.
-        seed: of the permutations and the augmentation.
-        device: where batches are made. On an accelerator the whole set moves there if it fits in half of its free
-            memory and all pairs have one size; then it is cut and augmented there.
+        scalings: Scalings of source and target.
+        augmentation: Augmentation of every sample.
+        seed: Seed of the permutations and the augmentation.
+        device: Device of the batches. On an accelerator the whole set moves there if it fits in half of its free memory
+            and all pairs have one size; then it is cut and augmented there.
     """
 
     def __init__(

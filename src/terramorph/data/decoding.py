@@ -101,7 +101,7 @@ class Builder:
         """Write a.bin, b.bin, mask.bin and index.json.
 
         Args:
-            folder: that of the entry, empty.
+            folder: Folder of the entry, empty.
             progress: called with (pairs done, pairs in all).
 
         Raises:

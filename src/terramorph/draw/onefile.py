@@ -27,7 +27,7 @@ def write_one_file(models: list[WebModel], out: str | Path, *, style: Style | No
     Scripts stand in it as they are; networks and runtime compressed and as base64, a third more than their bytes.
 
     Args:
-        models, style: see `write_site`.
+        models, style: See `write_site`.
         out: the file.
 
     Raises:

@@ -125,7 +125,7 @@ class WebModel:
         """Return its entry in `draw.json`; `url` is that of a file beside it, whose name holds its digest.
 
         Args:
-            content: of that file.
+            content: Content of that file.
 
         Raises:
             ConfigError: if the page cannot use it.
@@ -196,7 +196,7 @@ def write_site(models: list[WebModel], out: str | Path, *, style: Style | None =
     Args:
         models: one that makes photographs of maps, and perhaps one of the other direction.
         out: a folder, made if missing; it may hold an earlier page, and nothing else.
-        style: of the maps that the model knows; default classic.
+        style: Style of the maps that the model knows; default classic.
 
     Returns:
         The folder.
@@ -240,9 +240,9 @@ def site_files(
     """Return the page's files by name, without `draw.json`, and the content of that.
 
     Args:
-        models: see `write_site`.
-        style: likewise.
-        server: as `draw.json` has it; addresses are relative to the page.
+        models: See `write_site`.
+        style: See `write_site`.
+        server: The entry of `draw.json`; addresses are relative to the page.
         embedded: whether it becomes one file, which is kept small: without WebGPU.
 
     Raises:

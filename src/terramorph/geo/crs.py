@@ -14,8 +14,8 @@ class PointScale(NamedTuple):
     """Scale of a projection at a point: lengths in the CRS to those on the ground (Tissot's indicatrix).
 
     Attributes:
-        largest, smallest: in the direction of most and of least enlargement.
-        areal: of areas.
+        largest, smallest: Largest and smallest scale over all directions.
+        areal: Scale of areas.
     """
 
     largest: float

@@ -15,7 +15,7 @@ def project(geometry: Geometry, crs: CRS | str) -> Geometry:
     """Project each point of a geometry to another CRS.
 
     Args:
-        geometry: with a CRS. Long edges that bend should be given more points first (`Geometry.segmented`).
+        geometry: Geometry with a CRS. Add points to long edges that bend first (`Geometry.segmented`).
         crs: the other CRS; longitude or easting comes first in both.
 
     Raises:

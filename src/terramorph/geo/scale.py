@@ -20,7 +20,7 @@ def grid_at(ground: Geometry, resolution: float) -> Grid:
     Its pixels lie at multiples of the resolution: areas side by side, cut on different days, share one lattice.
 
     Args:
-        ground: with a CRS.
+        ground: Geometry with a CRS.
         resolution: metres on the ground per pixel.
 
     Returns:

@@ -47,7 +47,7 @@ def export_deepness(
     Args:
         bundle: one that makes a map in three bands of uint8 from bands of uint8.
         path: the file to write.
-        palette: of the map that it makes.
+        palette: Palette of the map that the bundle makes.
         tile: side of Deepness' tiles, pixels, a multiple of the network's stride; default: 512, or what training size
             and halo need.
         overlap: per cent of a tile's side that neighbours share, 0 to 50; default: what the halo needs, 25 without one.

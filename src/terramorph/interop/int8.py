@@ -40,7 +40,7 @@ class QualityLoss:
     """Quality lost in 8 bits, on pairs outside training and calibration.
 
     Attributes:
-        split, pairs: what was scored.
+        split, pairs: Split and number of the scored pairs.
         before, after: figures of the float32 and of the 8-bit network, by name: miou, class_accuracy, psnr; None where
             the target has no classes.
     """

@@ -60,7 +60,7 @@ def build_model(bundle: Bundle, mode: Mode, *, noise: bool = False) -> Any:
     """Return the ModelProto of `export_onnx`.
 
     Args:
-        bundle, mode: as there.
+        bundle, mode: See `export_onnx`.
         noise: give a generator that has a noise image a second input for it: `noise`, float32 (N, bands, H, W).
 
     Raises:

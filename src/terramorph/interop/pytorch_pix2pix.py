@@ -47,13 +47,13 @@ def import_checkpoint(
 
     Args:
         path: a file that torch.save wrote. It is read with weights_only: code in it is never run.
-        kind: what it must be; None: whatever it is.
-        direction: which side of the training pairs was the source.
+        kind: Required kind of network; None: any.
+        direction: AtoB (of the training pairs, A is the source) or BtoA.
         mode: the bundle's default mode. The public test script runs as our `paper` mode unless told `--eval`.
         dropout: share dropped in paper mode. A file does not say: None is 0.5 for a U-Net (the public
             default for pix2pix), and for a ResNet 0.5 where its numbering leaves room for dropout layers,
             otherwise 0.
-        note: for the bundle's header; None says which file it came from.
+        note: Note for the bundle's header; None names the file.
 
     Returns:
         The bundle, not yet saved.

@@ -38,7 +38,7 @@ class StorageLoss:
         metric: key of `terramorph.metrics.METRICS`: `lpips`, `miou` or `ssim`.
         before, after: its value with float32 weights, and with those of the file.
         pairs: how many.
-        of: which pairs, for people.
+        of: Name of the pairs, for people.
     """
 
     metric: str

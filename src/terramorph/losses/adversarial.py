@@ -33,9 +33,9 @@ def discriminator_loss(kind: AdversarialLoss, real: Logits, fake: Logits, mask: 
     """Sum the loss on real and on fake pairs, over all scales.
 
     Args:
-        kind: which loss; see the module's text.
+        kind: The loss; see the module's text.
         real, fake: logits of as many scales, those of a scale alike in shape.
-        mask: of the image; None counts all patches.
+        mask: Mask of the image; None counts all patches.
 
     Returns:
         float32 scalar, 0 or more.
@@ -50,9 +50,9 @@ def generator_loss(kind: AdversarialLoss, fake: Logits, mask: Tensor | None = No
     """Sum the loss of fake pairs that the discriminator tells from real ones, over all scales.
 
     Args:
-        kind: which loss; see the module's text.
+        kind: The loss; see the module's text.
         fake: logits of the made pairs.
-        mask: of the image; None counts all patches.
+        mask: Mask of the image; None counts all patches.
 
     Returns:
         float32 scalar, 0 or more; with `hinge`, minus the mean logit, of any sign.

@@ -57,7 +57,7 @@ def draw_change(kinds: Collection[str], like: Tensor, generator: torch.Generator
     """Draw a change of the given `DIFFAUGMENTS` for each of N pairs.
 
     Args:
-        kinds: which.
+        kinds: Some of `DIFFAUGMENTS`.
         like: an image of the pairs, (N, C, H, W).
         generator: all that it depends on; on the images' device.
     """

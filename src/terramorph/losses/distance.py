@@ -22,7 +22,7 @@ def feature_distance(output: Sequence[Tensor], target: Sequence[Tensor], mask: T
 
     Args:
         output, target: features (N, C, h, w) at as many strides.
-        mask: of the image, (N, 1, H, W); a place counts by the share of real pixels under it.
+        mask: Mask of the image, (N, 1, H, W); a place counts by the share of real pixels under it.
     """
     return reduce(
         add,

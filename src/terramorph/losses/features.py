@@ -23,7 +23,7 @@ def feature_matching_loss(
     Args:
         real, made: one list a scale of a discriminator's activations (N, C, h, w) and, last and not compared, its
             logits.
-        mask: of the image, (N, 1, H, W), 1 where pixels count; a place of a feature counts by the share under it.
+        mask: Mask of the image, (N, 1, H, W), 1 where pixels count; a place of a feature counts by the share under it.
     """
     layers = [pair for r, m in zip(real, made, strict=True) for pair in zip(r[:-1], m[:-1], strict=True)]
     return reduce(

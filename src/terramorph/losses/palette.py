@@ -41,7 +41,7 @@ def palette_cross_entropy(
         scores: float (N, K, H, W), before the softmax.
         target: float (N, C, H, W) in [-1, 1].
         palette: float32 (K, C).
-        weights: of the classes, float32 (K,); see `palette_weights`.
+        weights: Class weights, float32 (K,); see `palette_weights`.
         mask: (N, 1, H, W), 1 where pixels count; None counts all.
     """
     distance, classes = _nearest(target, palette)

@@ -22,8 +22,8 @@ def r1_penalty(discriminator: Callable[[Tensor], Logits], real: Tensor, mask: Te
 
     Args:
         discriminator: float (N, C, H, W) -> logits.
-        real: what it is shown of real pairs, (N, C, H, W).
-        mask: of the image, (N, 1, H, W); a patch counts by the share of real pixels under its centre.
+        real: Real pairs as the discriminator sees them, (N, C, H, W).
+        mask: Mask of the image, (N, 1, H, W); a patch counts by the share of real pixels under its centre.
     """
     with torch.autocast(real.device.type, enabled=False):
         pair = real.detach().float().requires_grad_()

@@ -79,7 +79,7 @@ def upload(repo: str, files: Mapping[str, Path | bytes], *, private: bool = Fals
     Args:
         repo: owner/name.
         files: name there -> file or content.
-        private: of a repository that is made; of one that is there it must be so already.
+        private: Make a new repository private; an existing one must be private already.
 
     Returns:
         The address of the repository.

@@ -37,7 +37,7 @@ def pull(entry: Entry | str, urls: Sequence[str] = (), *, progress: Progress | N
     Several processes may ask at once: one fetches, the others wait for it.
 
     Args:
-        entry: of the registry, or its name.
+        entry: An entry of the registry, or its name.
         urls: http or https addresses of the file, tried before those of the registry.
         progress: called with (bytes there, bytes in all).
         pause: seconds before a broken connection is made again; it doubles each time.

@@ -18,17 +18,17 @@ class Entry(BaseModel):
     """A published model.
 
     Attributes:
-        name: what it is asked for by; only a pointer to the file of this digest.
+        name: Its name, which only points to the file of this digest.
         about: one line on what it does.
-        file: where it lies in the project's repository.
+        file: Path in the project's repository.
         sha256: of its file, hexadecimal.
         bytes: size of its file.
-        urls: where its file can be fetched; empty if it is not published yet.
-        licence: of the weights.
+        urls: Addresses of its file; empty if it is not published yet.
+        licence: Licence of the weights.
         trained_on: the data.
         rights: whose rights lie in the data.
         ground_resolution: metres a pixel.
-        date: of the training.
+        date: Date of the training.
         scores: figures by name, `n` and `protocol` among them.
     """
 

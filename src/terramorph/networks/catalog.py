@@ -88,7 +88,7 @@ def build_generator(config: GeneratorConfig, in_bands: int, out_bands: int, allo
 
     Args:
         config: its settings.
-        in_bands, out_bands: of source and target.
+        in_bands, out_bands: Bands of source and target.
         allowed: modules from outside that may be imported.
 
     Raises:

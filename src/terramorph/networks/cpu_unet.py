@@ -75,7 +75,7 @@ class CpuUNet:
     Equal to the network to rounding in float32. Calls from several threads wait for each other.
 
     Args:
-        network: with batch norm or none; it is not changed.
+        network: U-Net with batch norm or none; it is not changed.
         dtype: float32 or bfloat16, of weights and activations; sums are float32 in both.
     """
 

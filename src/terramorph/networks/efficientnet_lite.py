@@ -40,8 +40,8 @@ class EfficientNetLite(nn.Module):
     """The convolutional trunk, with its features at five strides.
 
     Attributes:
-        variant: which one.
-        channels: of the features, finest first.
+        variant: The variant.
+        channels: Channels of the features, finest first.
     """
 
     def __init__(self, variant: Variant = "lite2", in_bands: int = 3) -> None:

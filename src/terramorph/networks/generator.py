@@ -61,7 +61,7 @@ class GeneratorConfig(BaseModel, ABC):
         """Build the network, with the initial weights of its layers.
 
         Args:
-            in_bands, out_bands: of source and target.
+            in_bands, out_bands: Bands of source and target.
             allowed: modules from outside that may be imported; see `terramorph.extensions`.
         """
 

@@ -87,7 +87,7 @@ def doubling_kernels(weight: Tensor, scale: Tensor | None = None, dtype: torch.d
     Args:
         weight: (inner, out, 4, 4) of a transposed convolution of stride 2 and padding 1.
         scale: (out,), of the weights of each output.
-        dtype: of the result.
+        dtype: Dtype of the result.
 
     Returns:
         (4, out, inner, 2, 2), for the pixels (0, 0), (0, 1), (1, 0) and (1, 1) of a block.

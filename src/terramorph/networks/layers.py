@@ -21,7 +21,7 @@ def make_norm(norm: Norm, channels: int) -> nn.Module:
 
     Args:
         norm: batch (affine, with running statistics), instance (neither) or none, which changes nothing.
-        channels: of the convolution's output.
+        channels: Channels of the convolution's output.
 
     Raises:
         ConfigError: if the norm is unknown.

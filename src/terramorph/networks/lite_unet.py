@@ -28,12 +28,11 @@ class LiteUNetConfig(GeneratorConfig):
     """Settings of a LiteUNet.
 
     Attributes:
-        width: of the decoder in percent; 100 has 256 channels at stride 32 and 24 at full resolution.
-        colours: of the palette that a map is mixed of; 0 for photographs, which have none. They are found in the
-            training targets.
+        width: Width of the decoder in percent; 100 has 256 channels at stride 32 and 24 at full resolution.
+        colours: Number of palette colours that a map is mixed from, found in the training targets; 0 for photographs.
         noise: bands of the noise image that every step of the decoder sees; 0 for none.
-        encoder: what the encoder's training starts from: `imagenet`, the published weights (the extra `pretrained`), or
-            `none`, random ones.
+        encoder: Initial weights of the encoder: `imagenet`, the published ones (the extra `pretrained`), or `none`,
+            random ones.
     """
 
     network: Literal["lite-unet"] = "lite-unet"
@@ -68,7 +67,7 @@ class LiteUNet(nn.Module):
 
     Attributes:
         stride: the input is extended to a multiple of this.
-        takes_core: of a core, the decoder computes no more than it depends on.
+        takes_core: Of a core, the decoder computes no more than it depends on.
         channels_last: measured on a CPU with AVX2 in float32, a tile of 256 px is a quarter faster so.
         halo: None, the receptive field is not bounded by less than the image.
         overlap: pixels that windows should share: 256 px from its border an output is off by 1.5 of 255 at most in 99
@@ -112,7 +111,7 @@ class LiteUNet(nn.Module):
         Args:
             source: float (N, in_bands, H, W) in [-1, 1], any H and W.
             noise: float (N, config.noise, H, W), normal; None is 0 everywhere, the mean.
-            core: of the H x W pixels, those that are wanted; None: all.
+            core: Wanted part of the H x W pixels; None: all.
 
         Returns:
             float (N, out_bands, h, w) in [-1, 1], of the core.

@@ -46,7 +46,7 @@ class OutsideConfig(GeneratorConfig):
 
     Attributes:
         network: `package.module:Name`.
-        settings: what it takes beside in_bands and out_bands.
+        settings: Its arguments beside in_bands and out_bands.
     """
 
     network: Annotated[str, AfterValidator(_well_formed)]

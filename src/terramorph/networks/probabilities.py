@@ -34,7 +34,7 @@ class ClassProbabilities(nn.Module):
 
         Args:
             source: float (N, in_bands, H, W) in [-1, 1], any H and W.
-            noise, core: as the generator takes them.
+            noise, core: See the generator.
 
         Returns:
             float32 (N, classes, h, w) in [-1, 1], of the core.

@@ -21,7 +21,7 @@ class ProjectedDiscriminator(nn.Module):
     channels). 3x3, 4x4 at stride 2 and 3x3 convolutions with spectral normalisation follow.
 
     Args:
-        channels: of the features, finest first.
+        channels: Channels of the features, finest first.
         width: channels after the first convolution.
     """
 

@@ -31,7 +31,7 @@ def make_upsampling(kind: Upsampling, inner: int, out: int, *, kernel: int, bias
     """Make a layer (N, inner, H, W) -> (N, out, 2 H, 2 W).
 
     Args:
-        kind: see the module's text.
+        kind: See the module's text.
         inner, out: channels.
         kernel: side of the kernel of a transposed convolution, 3 or 4.
         bias: whether there is one; a value a channel.

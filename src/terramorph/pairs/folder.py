@@ -63,9 +63,9 @@ class PairFolder:
         root: the dataset's folder.
         split: train, val or test.
         ids: one a pair, sorted: the path of its file below the split (or the side), without suffix.
-        files: for each pair the one file that holds both halves, or the two twins.
+        files: Files of each pair: one that holds both halves, or the two twins.
         skipped: sentences about what was left out, when bad files are skipped.
-        manifest: of a prepared dataset, which knows where its pairs lie; None for others.
+        manifest: Manifest of a prepared dataset, which knows where its pairs lie; None for others.
         nodata: stored value of pixels without data, beside what files declare.
     """
 
@@ -150,7 +150,7 @@ def open_pairs(root: str | Path, split: str, *, skip_bad: bool = False, nodata: 
         root: the dataset's folder, in one of the layouts at the head of this module.
         split: train, val or test.
         skip_bad: leave out files that are no images or have no twin, and list them in `skipped`.
-        nodata: see `PairFolder`.
+        nodata: See `PairFolder`.
 
     Raises:
         DatasetError: if there is no such split, it is empty, a file is not an image, or a twin is missing.

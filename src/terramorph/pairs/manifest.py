@@ -72,13 +72,13 @@ class SideRecord(_Record):
     """One input of an area.
 
     Attributes:
-        path: as it was given, without keys and passwords: a file, a folder or a URL template.
+        path: The input as given, without keys and passwords: a file, a folder or a URL template.
         fingerprint: blake2b of its content, hexadecimal.
         bands: names.
         dtype: numpy name.
         range: 1st and 99th percentile of its values, medians over the pairs; for the scaling of deep images.
-        licence: what the file says of its terms, or what the user named.
-        units: what stored values mean; None: themselves. Pairs are stored in the units of the first area.
+        licence: Terms of use, as the file or the user states them.
+        units: Scale and offset of stored values; None: 1 and 0. Pairs are stored in the units of the first area.
     """
 
     path: Annotated[str, AfterValidator(redact)]
@@ -99,7 +99,7 @@ class AreaRecord(_Record):
 
     Attributes:
         name: begins the ids of its pairs.
-        source, target: what it was cut from; equal for pairs that came as pairs.
+        source, target: The inputs; equal for pairs that came as pairs.
         grid: the grid that tiles are windows of; None for pairs that came as pairs.
         shift: (dx, dy) in pixels by which the target was found to lie off the source, and was moved back.
     """
@@ -115,7 +115,7 @@ class Manifest(_Record):
     """Manifest of a prepared dataset.
 
     Attributes:
-        format, version: of this file.
+        format, version: Format and version of this file.
         terramorph: version of the program.
         settings: everything that was asked for, defaults included, as plain data.
         ground_resolution: metres per pixel, the median over areas; None without a place on Earth.

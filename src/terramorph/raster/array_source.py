@@ -30,11 +30,11 @@ class ArrayLayout:
     """Grid and meaning of an array, without its pixels.
 
     Attributes:
-        grid: of the array.
+        grid: Grid of the array.
         bands: names.
-        dtype: of the pixels.
+        dtype: Dtype of the pixels.
         nodata: values of pixels without data.
-        units: what stored values mean; None: themselves.
+        units: Scale and offset of stored values; None: 1 and 0.
         resampling: how pixels are moved to other grids.
     """
 
@@ -58,8 +58,8 @@ class ArrayLayout:
 
         Args:
             stored: (C, h, w), the array's pixels there.
-            where: what of the array is `needed`.
-            grid: to read.
+            where: The part of the array that is `needed`.
+            grid: Grid to read.
         """
         if stored is None or where is None:
             return self.laid(None, grid)
@@ -85,7 +85,7 @@ class _Held(Source):
     """Base of the sources of this module.
 
     Attributes:
-        layout: what is known without the pixels.
+        layout: Grid and meaning of the pixels.
     """
 
     grid: Grid
@@ -101,8 +101,8 @@ class RasterSource(_Held):
     """A Raster as a source.
 
     Args:
-        raster: with a place or without. What is not finite is masked.
-        options: as of an image.
+        raster: Raster with a place or without. Values that are not finite are masked.
+        options: Options as of an image.
 
     Raises:
         RasterError: If it lacks bands that are picked.
@@ -147,8 +147,8 @@ class ArraySource(_Held):
 
     Args:
         array: (band, y, x), (y, x, band) or (y, x), whatever the dimensions are called.
-        options: as of an image.
-        crs: where the array has none.
+        options: Options as of an image.
+        crs: CRS of an array that has none.
 
     Raises:
         RasterError: If it has no CRS, or its coordinates are not those of a grid, or it has more dimensions, or lacks

@@ -21,11 +21,11 @@ class ClippedSource(Source):
     """A source clipped to an area: pixels whose centre lies outside are masked; windows wholly outside are not read.
 
     Attributes:
-        extent: what source and area share, in the source's CRS. All else is the source's, its whole grid included.
+        extent: Intersection of source and area, in the source's CRS. All else is the source's, also its whole grid.
 
     Args:
-        source: with a place on Earth; it is closed with this one.
-        area: with a CRS, or without one if the source has none either.
+        source: Source with a place on Earth; closed with this one.
+        area: Geometry with a CRS, or without one if the source has none either.
 
     Raises:
         RasterError: If the area does not touch the source.

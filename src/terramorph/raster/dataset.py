@@ -142,13 +142,13 @@ class Handles:
         """Set up without opening the file.
 
         Args:
-            path: of the file.
+            path: The file.
             single: whether there is one handle for all.
-            warping: what `WarpedVRT` is given, where the file is warped as it is read, and a `DEM`; None: it is read as
+            warping: Options of `WarpedVRT`, and a `DEM`, where the file is warped while it is read; None: it is read as
                 stored.
             overview: number of the overview that is read, from 0; None reads the image itself.
-            driver: see `ReadOptions`.
-            name: what GDAL opens, if not the file itself.
+            driver: See `ReadOptions`.
+            name: GDAL's name, if it is not the file's path.
         """
         self._path = path
         self._name = name or (path.gdal_name if isinstance(path, Remote) else path)

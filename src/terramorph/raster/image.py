@@ -88,7 +88,7 @@ def read_image(path: str | Path, options: ReadOptions | None = None) -> Raster:
 
     Args:
         path: PNG, JPEG, BMP, WebP, TIFF or anything else that GDAL reads, or one inside another file (`packed`).
-        options: which bands, and what is no data, where the file does not say it.
+        options: Bands and nodata, where the file does not say it.
 
     Returns:
         Pixels (C, H, W) in the dtype of the file (uint8, uint16, int16, float32 ...).

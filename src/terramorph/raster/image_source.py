@@ -73,8 +73,8 @@ class ImageSource(Source):
 
     Attributes:
         resampling: the filter of the warp; "nearest" for palettes and what else holds classes.
-        options: as given.
-        least: see `warp`.
+        options: The options given.
+        least: See `warp`.
     """
 
     grid: Grid
@@ -92,12 +92,12 @@ class ImageSource(Source):
         """Open the file and read its header; no pixel is decoded.
 
         Args:
-            path: of the image, or of the .map (OziExplorer) or .tab (MapInfo) beside it, which then says the place; or
-                its URL (`storage.Remote`).
+            path: The image, or the .map (OziExplorer) or .tab (MapInfo) beside it, which then georeferences it; or a
+                URL (`storage.Remote`).
             crs: used where the file has a place but does not say in which CRS. A CRS that the file gives comes first.
             resampling: "nearest" keeps the colours of a map in classes.
-            least: of the filter's weights that must fall on real pixels for a warped pixel to be one.
-            options: which bands, and what their values mean, where the file does not say it.
+            least: Share of the filter's weights that must fall on real pixels for a warped pixel to be real.
+            options: Bands, nodata and units, where the file does not say it.
             made_of: files that the image is made of, beside those that it names.
 
         Raises:

@@ -30,7 +30,7 @@ class ReadOptions:
 
     Attributes:
         bands: numbers, from 1, of the bands that are read, in this order; None: all but alpha, in their own.
-        names: what these bands are called; None: as the file calls them.
+        names: Names of these bands; None: those of the file.
         nodata: stored value of pixels without data, beside the one that the file declares.
         raw: scale and offset of the file are left aside.
         categorical: values are classes, and are never mixed: pixels are moved by nearest neighbour. None: palettes are,
@@ -38,8 +38,8 @@ class ReadOptions:
         height: metres above the ellipsoid of the ground of a scene placed by RPCs; None: their mean.
         dem: raster of the heights of the ground of such a scene, in metres.
         driver: the one driver of GDAL that may open it, such as GTiff, where the file comes from strangers; None: any.
-        default_nodata, default_units: of a file that declares none.
-        asset: which of a STAC item are read; see `stac_assets.choose`.
+        default_nodata, default_units: Nodata and units of a file that declares none.
+        asset: Assets of a STAC item to read; see `stac_assets.choose`.
         sign: a function, as module:name, that is given the address of a STAC item's asset and gives the one to open.
 
     Raises:
@@ -80,13 +80,13 @@ class Layout:
     """Bands of a dataset that are read, and how.
 
     Attributes:
-        numbers: of the bands, from 1, in the order in which they are given.
-        names: of what is given.
+        numbers: Numbers of the bands, from 1, in the order in which they are returned.
+        names: Names of the returned bands.
         alpha: numbers of the bands that are one.
         palette: whether the only band is of indices, which become red, green and blue.
-        dtype: of what is given.
-        units: what stored values mean; None: themselves.
-        nodata: see `ReadOptions`.
+        dtype: Dtype of the returned pixels.
+        units: Scale and offset of stored values; None: 1 and 0.
+        nodata: See `ReadOptions`.
     """
 
     numbers: tuple[int, ...]

@@ -33,7 +33,7 @@ def leased(lock: Remote, name: str) -> Iterator[None]:
 
     Args:
         lock: the object.
-        name: what is being made, for people.
+        name: Name of the guarded output, for messages.
 
     Raises:
         InputError: If another process holds it.

@@ -63,7 +63,7 @@ class _Calibration:
         degrees: whether x and y are longitude and latitude, in degrees.
         systems: CRSs that the image may be in.
         size: (height, width) of the image in pixels, or None if it is not said.
-        rounding: what x and y may be off because of how they are written, in their units.
+        rounding: Error of x and y from the precision they are written with, in their units.
     """
 
     points: NDArray[np.float64]

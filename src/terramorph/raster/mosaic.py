@@ -40,13 +40,13 @@ class Part:
     """An image of a mosaic, or some of its bands.
 
     Attributes:
-        file: what is opened.
-        names: of the bands; None, or another number than the image has: as the image names them.
-        grid: as a catalogue says it; None: as the image does, which is opened at once.
-        options: see `ImageSource`.
-        crs: likewise.
+        file: File to open.
+        names: Band names; None, or another number than the image has: those of the image.
+        grid: Grid stated by a catalogue; None: that of the image, which is opened at once.
+        options: See `ImageSource`.
+        crs: See `ImageSource`.
         signer: makes the address that is opened of the one that is published; None: they are the same.
-        checksum: of the content, as a catalogue says it.
+        checksum: Checksum of the content stated by a catalogue.
     """
 
     file: Path | Remote
@@ -73,7 +73,7 @@ class Layer:
 
     Attributes:
         parts: at least one.
-        name: what it is called, such as the id of an item.
+        name: A name, such as the id of an item.
         href: address of what describes it.
         start, end: when it was taken; None where nobody says.
     """
@@ -93,7 +93,7 @@ class MosaicSource(Source):
     image is opened when it is first read, and of the first layer at once; `_HELD_OPEN` of them stay open.
 
     Attributes:
-        layers: from the top down.
+        layers: The layers, top first.
         files: the images, whether they are open or not.
 
     Raises:

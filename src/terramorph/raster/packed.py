@@ -43,7 +43,7 @@ def unpacked(spec: str | Path) -> Iterator[tuple[Path, str, list[Path]]]:
     """Extract an image from another file to a temporary folder, which the block's end removes.
 
     Args:
-        spec: as `is_packed` says; an archive without a member's name must hold one image.
+        spec: A name as in `is_packed`; an archive without a member's name must hold one image.
 
     Yields:
         The image's path, alone with its companions in its folder; its name; and files that it is made of beside it.

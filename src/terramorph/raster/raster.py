@@ -28,7 +28,7 @@ class Raster:
         mask: bool (H, W), True where the pixel holds data.
         grid: The place of the H x W pixels.
         bands: C names. Transparency is never a band: it is in the mask.
-        units: what stored values mean, where the file says so; None: themselves.
+        units: Scale and offset of stored values, where stated; None: 1 and 0.
 
     Raises:
         RasterError: If shapes, dtypes or the number of names do not agree.
@@ -170,7 +170,7 @@ class Raster:
 
         Args:
             order: the index of each band.
-            units: to which stored values are converted; None, or where they say nothing of their own: as they are.
+            units: Units to convert stored values to; None, or a raster without units: values stay as they are.
         """
         own = self.units.pick(order) if self.units else None
         if list(order) == list(range(self.count)) and (None in (own, units) or own == units):

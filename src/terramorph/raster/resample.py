@@ -20,7 +20,7 @@ def resize_pixels(pixels: np.ndarray, height: int, width: int, method: Resamplin
 
     Args:
         pixels: (C, H, W), any dtype.
-        height, width: of the result, pixels.
+        height, width: Size of the result, pixels.
         method: the filter. Bicubic overshoot is clipped to the dtype's range for integers.
 
     Returns:
@@ -57,7 +57,7 @@ def resize_masked(
     Args:
         pixels: (C, H, W), any dtype; finite where the mask is True, anything elsewhere.
         mask: bool (H, W), True where the pixel holds data.
-        height, width: of the result, pixels.
+        height, width: Size of the result, pixels.
         method: the filter.
 
     Returns:

@@ -41,10 +41,10 @@ def open_stac(
     counts where the file says nothing.
 
     Args:
-        spec: of an Item, an ItemCollection (all its pages), or a Collection.
+        spec: An Item, an ItemCollection (all its pages), or a Collection.
         options: how the assets are read; its ``asset`` says which: see `choose`.
         wanted: names of the bands for which assets are chosen where none is named.
-        crs: of images that have a place and do not say it.
+        crs: CRS of georeferenced images that do not state it.
 
     Raises:
         RasterError: if an item is damaged, has no such asset, or an image cannot be opened.

@@ -245,7 +245,7 @@ def placed(output: Path | Remote, scratch: Path) -> Iterator[Path]:
     """Yield the path to write an output to: its own, or one in ``scratch`` that is uploaded after the block.
 
     Args:
-        output: of `location`.
+        output: Returned by `location`.
         scratch: a folder with room for it.
 
     Raises:

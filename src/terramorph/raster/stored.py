@@ -62,7 +62,7 @@ class Level(NamedTuple):
     """An image, or one of its overviews.
 
     Attributes:
-        grid: of its pixels.
+        grid: Grid of its pixels.
         read: gives stored pixels (C, h, w) and mask (h, w) of a window (y, x, height, width) that lies inside.
     """
 
@@ -76,8 +76,8 @@ class StoredImage(Closing):
     Attributes:
         shape: (height, width).
         place: affine and CRS; None where the file does not say it.
-        bands, dtype, units, sequential, licence: as `Source` says.
-        layout: what GDAL reads of it.
+        bands, dtype, units, sequential, licence: See `Source`.
+        layout: Layout of the bands that GDAL reads.
         files: the file, and those that it refers to.
         overview_count: overviews that GDAL may read in its place.
     """
@@ -91,9 +91,9 @@ class StoredImage(Closing):
         """Open the file and read its header; pixels are decoded only where the kind can only be decoded whole.
 
         Args:
-            path: of the image.
-            options: which bands, what their values mean, and the height of the ground where RPCs place it.
-            resampling: of what is warped by control points and the like.
+            path: The image.
+            options: Bands, units, and the height of the ground where RPCs georeference the image.
+            resampling: Filter of an image warped by control points and the like.
             placed: whether the place is known from elsewhere, so that the file is not asked.
 
         Raises:

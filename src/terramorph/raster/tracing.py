@@ -27,8 +27,8 @@ def trace(path: str | Path, values: Collection[int]) -> tuple[NDArray[np.object_
     Pixels are connected over their sides. What is without data belongs to nothing.
 
     Args:
-        path: of a raster whose first band is uint8.
-        values: those to outline.
+        path: A raster whose first band is uint8.
+        values: Pixel values to outline.
 
     Returns:
         Polygons (N,) in the raster's CRS, the value of each, uint8 (N,), and the raster's grid.
@@ -58,7 +58,7 @@ def zonal_means(path: str | Path, polygons: NDArray[np.object_]) -> NDArray[np.f
     """Compute the mean of a raster's first band over the pixels whose centres each polygon holds.
 
     Args:
-        path: of the raster.
+        path: The raster.
         polygons: (N,) in its CRS, which do not overlap.
 
     Returns:

@@ -176,7 +176,7 @@ def warp(raster: Raster, grid: Grid, method: Resampling = "bicubic", least: floa
         raster: the source; outside it there are no real pixels.
         grid: the target; with a CRS where the source has one.
         method: the filter.
-        least: of the filter's weights that must fall on real pixels, 0 to 1.
+        least: Share of the filter's weights that must fall on real pixels, 0 to 1.
 
     Returns:
         Pixels of the same dtype, masked where not more than ``least`` of the filter's weights fall on real pixels;

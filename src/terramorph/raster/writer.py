@@ -63,17 +63,17 @@ def write_cog(
     compared, because GDAL does not tell of a disk that fills up late.
 
     Args:
-        path: of the file, .tif or .tiff; it is replaced.
-        grid: where the pixels are.
+        path: The file, .tif or .tiff; it is replaced.
+        grid: Grid of the pixels.
         bands: their C names.
-        dtype: of the pixels; a type that GeoTIFF has.
-        strips: from the top, without gaps, of any heights, each of the full width. They are asked for one by one, and
-            an array may be used again once the next strip is asked for.
-        units: what stored values mean; None: themselves.
+        dtype: Dtype of the pixels; a type that GeoTIFF has.
+        strips: Rows from the top, without gaps, of any heights and full width. They are requested one by one, and an
+            array may be reused once the next strip is requested.
+        units: Scale and offset of stored values; None: 1 and 0.
         tags: metadata of the file, beside TIFFTAG_SOFTWARE.
         colours: RGB of each value of one band of uint8, which are classes then: overviews keep them.
         masked: whether pixels may be without data.
-        progress: told of rows written and rows read back: (done, 2 x height).
+        progress: Called with rows written and rows read back: (done, 2 x height).
 
     Raises:
         RasterError: If strips and grid do not agree, or a GeoTIFF cannot hold such pixels.

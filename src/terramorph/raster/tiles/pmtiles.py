@@ -56,7 +56,7 @@ class PMTiles(TileReader):
         path: the file.
 
     Attributes:
-        header: as the package `pmtiles` names what is in it.
+        header: The header, with the names of the package `pmtiles`.
         about: the JSON object in it.
 
     Raises:

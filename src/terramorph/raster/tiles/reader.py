@@ -193,8 +193,8 @@ def tell_bounds(name: str, bounds: object, zoom: int, box: TileBox) -> None:
     """Warn where stated bounds are not those of the tiles.
 
     Args:
-        name: what states them.
-        bounds: as `stated_box` takes them.
+        name: What states them, for messages.
+        bounds: Bounds as in `stated_box`.
         zoom, box: the tiles that there are.
     """
     stated = stated_box(bounds, zoom)

@@ -55,7 +55,7 @@ class ServerTiles(TileReader):
 
     Args:
         template: the URL.
-        zoom: of the tiles to ask for.
+        zoom: Zoom of the tiles.
         terms: the licence or terms of use that allow it; a text for people.
         cache: folder for what was fetched; each template has a folder of its own in it.
         rate: requests a second, at most.
@@ -64,7 +64,7 @@ class ServerTiles(TileReader):
         backoff: seconds before the first repetition where there is no Retry-After; it doubles with each.
 
     Attributes:
-        folder: where the tiles are kept.
+        folder: Folder of the cached tiles.
 
     Raises:
         RasterError: If the template, zoom, terms or cache are missing or cannot be used.

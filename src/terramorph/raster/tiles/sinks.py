@@ -30,8 +30,8 @@ class About:
     """Metadata of an archive.
 
     Attributes:
-        name: for people.
-        format: of the tiles.
+        name: A name for people.
+        format: Format of the tiles.
         min_zoom, max_zoom: the zooms there are.
         bounds: (west, south, east, north), degrees (EPSG:4326).
         attribution: terms of use, or None.
@@ -153,9 +153,9 @@ class _PMTiles(TileSink):
     """PMTiles stores tiles along a curve, coarse zooms first, so they wait in a temporary file until all are there.
 
     Args:
-        file: where the archive goes.
-        waiting: where the tiles wait; closed as soon as none does.
-        folder: where there is room for them once more.
+        file: File of the archive.
+        waiting: File of the waiting tiles; closed as soon as none waits.
+        folder: Folder with room for the tiles once more.
     """
 
     def __init__(self, file: IO[bytes], waiting: IO[bytes], folder: Path) -> None:

@@ -41,7 +41,7 @@ class TileSource(Source):
     tile there, and averages of the tiles otherwise, so that memory is in proportion to what is asked for.
 
     Args:
-        reader: where the tiles come from; closed with the source.
+        reader: Reader of the tiles; closed with the source.
         zoom: default: the finest that covers the ground.
         any_zoom: take the default where there is no such zoom.
         tile_size: side of a tile in pixels, 256 or 512; default: that of some tile, or 256 where a server has them.
@@ -166,10 +166,10 @@ class TileSource(Source):
         """Assemble tiles of a zoom, each made ``shrink`` times smaller.
 
         Args:
-            zoom: of the tiles.
+            zoom: Zoom of the tiles.
             shrink: a power of 2, at most the tile size.
             top, left: first pixel, counted from the north-west corner of the world in shrunk pixels.
-            grid: of the result.
+            grid: Grid of the result.
         """
         raster = self._nothing(grid)
         pixels, mask = raster.pixels, raster.mask

@@ -69,15 +69,15 @@ def write_tiles(
 
     Args:
         source: 1 or 3 bands of uint8, in any CRS.
-        path: of the file (it is replaced), or of the folder (it must be new, or empty).
+        path: The file, which is replaced, or the folder, which must be new or empty.
         kind: "xyz" is a folder z/x/y with a tilejson.json.
-        name: what the archive calls itself.
+        name: Name of the archive, for people.
         min_zoom: default: where the whole source fits on a tile.
         max_zoom: default: whose pixels are nearest to the source's own, within a factor of 1.42.
         format: PNG keeps every value; JPEG and WebP are of quality 90. A JPEG has no alpha.
         attribution: terms of use, for people.
-        threads: that encode; default: one a core.
-        progress: told of tiles of the finest zoom: (done, in all); those that are empty count.
+        threads: Number of encoding threads; default: one per core.
+        progress: Called with tiles of the finest zoom: (done, total), empty ones included.
 
     Raises:
         RasterError: If the source has no CRS, other bands or another dtype; cannot be read; has no data; or pixels
@@ -202,10 +202,10 @@ class _Pyramid:
     """Tiles of the finest zoom in, encoded tiles of all zooms out.
 
     Args:
-        name: of the source, for messages.
+        name: Name of the source, for messages.
         sink: takes the tiles, in the same order each time.
         pool: encodes them.
-        format: of the tiles.
+        format: Format of the tiles.
         low, high: the coarsest and the finest zoom.
         box: the tiles of the finest.
     """
