@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from terramorph.atomic import atomic
-from terramorph.errors import BundleError
+from terramorph.errors import BundleError, reason_of
 from terramorph.extensions import is_outside
 from terramorph.header import FORMAT, Architecture, Bands, Direction, Header, Mode, find_bundle, read_header
 from terramorph.models import require_own
@@ -107,11 +107,10 @@ def _described_network(path: Path, header: Header, allowed: Collection[str]) -> 
         with nullcontext() if is_outside(name) else torch.device("meta"):
             network = build_network(name, allowed=allowed, **header.architecture.settings)
     except (RuntimeError, ValueError, TypeError, ArithmeticError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         if is_outside(name):
-            raise BundleError(f"The generator of {path} cannot be used: {reason}.") from error
+            raise BundleError(f"The generator of {path} cannot be used: {reason_of(error)}.") from error
         raise BundleError(
-            f"{path} describes a network that cannot be built ({reason}); make the bundle again."
+            f"{path} describes a network that cannot be built ({reason_of(error)}); make the bundle again."
         ) from error
     for key in ("stride", "halo"):
         said, true = getattr(header, key), getattr(network, key, math.nan)

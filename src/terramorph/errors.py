@@ -107,6 +107,11 @@ def unreadable(path: object) -> AbstractContextManager[None]:
     return raised_as(lambda reason: RasterError(f"{path} cannot be read ({reason}); check its permissions."), OSError)
 
 
+def reason_of(error: BaseException) -> str:
+    """Return the first line of an error's message, or else its class, without a full stop."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+
+
 def did_you_mean(word: object, known: Iterable[str], others: str = "") -> str:
     """Return the end of a sentence about an unknown word: the nearest known one, or all known ones.
 

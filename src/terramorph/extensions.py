@@ -12,7 +12,7 @@ from functools import reduce
 from importlib import import_module
 from typing import Any
 
-from terramorph.errors import ConfigError, TerramorphError
+from terramorph.errors import ConfigError, TerramorphError, reason_of
 
 
 def is_outside(name: str) -> bool:
@@ -65,9 +65,8 @@ def resolve(name: str, allowed: Collection[str]) -> Any:
     try:
         found: Any = import_module(module)
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise ConfigError(
-            f"The module {module} cannot be imported ({reason}); mend it, or add its folder to PYTHONPATH."
+            f"The module {module} cannot be imported ({reason_of(error)}); mend it, or add its folder to PYTHONPATH."
         ) from error
     try:
         return reduce(getattr, name.partition(":")[2].split("."), found)
@@ -92,5 +91,4 @@ def running(what: str) -> Iterator[None]:
     except Exception as error:
         if type(error).__name__ == "OutOfMemoryError":  # torch's, which is no MemoryError
             raise
-        reason = (str(error).strip() or "no message").splitlines()[0].rstrip(".")
-        raise ConfigError(f"{what} failed: {type(error).__name__}, {reason}; mend its code.") from error
+        raise ConfigError(f"{what} failed: {type(error).__name__}, {reason_of(error)}; mend its code.") from error

@@ -14,7 +14,7 @@ from torch import Tensor
 from terramorph.bundle import Bands, Bundle
 from terramorph.data import TrainingBatches, decode
 from terramorph.errors import BundleError, DatasetError, InputError, MissingPackageError
-from terramorph.interop import QualityLoss, export_int8, note_quality
+from terramorph.interop import QualityLoss, export_int8, note_loss
 from terramorph.networks import build_network, initialize
 from terramorph.pairs import open_pairs
 from terramorph.training.recalibrate import recalibrate_network
@@ -127,9 +127,9 @@ def test_what_is_refused() -> None:
 def test_the_loss_is_written_into_the_file(eight: tuple[Bundle, Path], tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(eight[1].read_bytes())
-    note_quality(path, loss({"miou": 0.4}, {"miou": 0.395}))
+    note_loss(path, loss({"miou": 0.4}, {"miou": 0.395}))
     assert OnnxBackend(path).quality == "kept"
-    note_quality(path, loss({"miou": 0.4}, {"miou": 0.1}))
+    note_loss(path, loss({"miou": 0.4}, {"miou": 0.1}))
     with pytest.raises(BundleError, match=r"lost too much in 8 bits \(mean IoU of classes 40.0 % to 10.0 % on 9 pairs"):
         load(path)
     assert load(path, accept_quality_loss=True).header == load(eight[1]).header

@@ -13,6 +13,7 @@ import numpy as np
 from odc.geo.crs import CRS
 from odc.geo.geom import Geometry, box
 
+from terramorph.bands import RGB
 from terramorph.cartography.detect import ARCHIVES, is_vector
 from terramorph.cartography.kinds import COASTLINE
 from terramorph.cartography.render import drawing_margin, metres_per_pixel, render
@@ -41,18 +42,16 @@ class VectorSource(Source):
     GeoJSON and OpenStreetMap files have no index; they are read whole, once, and stay in memory.
 
     Attributes:
-        name: The path.
-        extent: The box around its features, in its own CRS.
-        grid: None: any projected grid is as good.
-        bands: red, green, blue.
-        dtype: uint8.
-        sequential: False.
         style: How it is drawn.
         table: What gives features their kinds.
         skipped: Features that were read, have a kind, and could not be drawn: of an unknown or an empty geometry, or
             without coordinates in the CRS of a grid. One that is read twice counts twice.
         licence: The attribution of an archive of tiles, or that of OpenStreetMap.
     """
+
+    grid = None
+    bands = RGB
+    dtype = np.dtype(np.uint8)
 
     def __init__(
         self,
@@ -94,11 +93,6 @@ class VectorSource(Source):
         chosen = load_table(table) if table is not None else chosen
         self.name = str(path)
         self.path, self.style = path, style
-        self.grid: Grid | None = None
-        self.bands: tuple[str, ...] = ("red", "green", "blue")
-        self.dtype: np.dtype[Any] = np.dtype(np.uint8)
-        self.sequential = False
-        self.units = None
         own = None if crs is None else CRS(crs)
         self._file: VectorFile = TileFile(path, chosen) if tiles else GdalFile(path, chosen, own)
         self.table = self._file.table

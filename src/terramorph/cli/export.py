@@ -85,7 +85,7 @@ def _eight_bits(bundle: Bundle, output: Path, dataset: Path, images: int, cache:
     """Quantises, measures the loss and notes it. A file of that name is replaced only when all of this is done."""
     from terramorph.atomic import atomic
     from terramorph.data import DEFAULT_CACHE
-    from terramorph.interop import export_int8, note_quality
+    from terramorph.interop import export_int8, note_loss
     from terramorph.pairs import has_split
 
     with tempfile.TemporaryDirectory() as folder:
@@ -94,7 +94,7 @@ def _eight_bits(bundle: Bundle, output: Path, dataset: Path, images: int, cache:
             export_int8(bundle, made, dataset, images=images, cache=cache or DEFAULT_CACHE, progress=meter.update)
         if has_split(dataset, "val"):
             loss = _loss(bundle, made, dataset, Path(folder))
-            note_quality(made, loss)
+            note_loss(made, loss)
             say(f"Loss of quality by 8 bits: {loss}.")
             if loss.refused:
                 warn(f"{output} lost too much quality; translate takes it only with --accept-quality-loss.")

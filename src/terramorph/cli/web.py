@@ -38,13 +38,13 @@ def write_web(
         RefusedLossError: if the loss is more than `MAX_LOSS` and it is not forced.
     """
     from terramorph.atomic import atomic
-    from terramorph.interop import MAX_LOSS, export_web, note_storage_loss
+    from terramorph.interop import MAX_LOSS, export_web, note_loss
 
     with tempfile.TemporaryDirectory() as folder:
         made = export_web(bundle, Path(folder) / "web.onnx", store=store)
         loss = _loss(bundle, made, store, data, weights, Path(folder))
         if loss is not None:
-            note_storage_loss(made, loss)
+            note_loss(made, loss)
             if loss.refused and not force:
                 raise RefusedLossError(
                     f"Weights in {store} cost too much: {loss}, and the limit is {MAX_LOSS}; "

@@ -9,7 +9,6 @@ decides what is seen at all, the other makes the pixels, and together they are a
 from __future__ import annotations
 
 import io
-import json
 import logging
 import sys
 import tempfile
@@ -25,7 +24,7 @@ from numpy.typing import NDArray
 from terramorph.bundle import Bundle, Header
 from terramorph.data import DEFAULT_CACHE, batches_as_trained
 from terramorph.errors import ConfigError, InputError, MissingPackageError
-from terramorph.interop.onnx import build_model, write_model
+from terramorph.interop.onnx import add_properties, build_model, write_model
 from terramorph.metrics import METRICS
 
 QUANTISED = ("Conv", "Relu", "LeakyRelu", "Concat", "DepthToSpace", "Slice", "Add")
@@ -57,6 +56,11 @@ class QualityLoss:
         before, after = self.before.get(name), self.after.get(name)
         return before is None or after is None or not before - after <= limit
 
+    @property
+    def scores(self) -> dict[str, Any]:
+        """The figures, as the file's metadata has them."""
+        return {"split": self.split, "pairs": self.pairs, "float32": self.before, "int8": self.after}
+
     def __str__(self) -> str:
         changes = [
             f"{METRICS[name].name} {METRICS[name].said(before)} to {METRICS[name].said(after)}"
@@ -79,7 +83,7 @@ def export_int8(
     """Write a bundle's network in 8 bits, for raster mode; the file appears whole or not at all.
 
     Inputs, outputs and metadata are those of `export_onnx`, and the property `quality` is `unmeasured` until
-    `note_quality` says more. ONNX Runtime and OpenVINO run it.
+    `note_loss` says more. ONNX Runtime and OpenVINO run it.
 
     Args:
         bundle: its network must have convolutions.
@@ -127,24 +131,8 @@ def export_int8(
         )
         quantised = onnx.load(str(made))
     properties = {entry.key: entry.value for entry in model.metadata_props}
-    onnx.helper.set_model_props(quantised, {**properties, "quality": "unmeasured"})
+    add_properties(quantised, **{**properties, "quality": "unmeasured"})
     return write_model(quantised, path)
-
-
-def note_quality(path: str | Path, loss: QualityLoss) -> None:
-    """Write into an 8-bit file what it cost, and whether it is kept or refused.
-
-    Raises:
-        StorageError: if the file cannot be written.
-    """
-    import onnx
-
-    model = onnx.load(str(path))
-    properties = {entry.key: entry.value for entry in model.metadata_props}
-    scores = json.dumps({"split": loss.split, "pairs": loss.pairs, "float32": loss.before, "int8": loss.after})
-    marks = {"quality": "refused" if loss.refused else "kept", "quality_loss": str(loss), "quality_scores": scores}
-    onnx.helper.set_model_props(model, {**properties, **marks})
-    write_model(model, path)
 
 
 def _kept_in_float(model: Any) -> list[str]:

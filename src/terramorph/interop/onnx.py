@@ -13,9 +13,10 @@ whose output is random could not be compared with anything; for samples use `ter
 from __future__ import annotations
 
 import io
+import json
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -24,13 +25,25 @@ from torch import Tensor, nn
 from terramorph._version import __version__
 from terramorph.atomic import atomic
 from terramorph.bundle import Bundle, Mode
-from terramorph.errors import ConfigError, MissingPackageError
+from terramorph.errors import ConfigError, MissingPackageError, reason_of
 from terramorph.networks.inference import fold_batchnorm, per_image_statistics
 
 OPSET = 17
 IR_VERSION = 8
 _TOLERANCE = 1e-2
 """Of the largest difference from torch, in [-1, 1]: a graph with a size written into it is off by far more."""
+
+
+class Loss(Protocol):
+    """Quality that an exported file has lost, as measured; its text says it to people."""
+
+    @property
+    def refused(self) -> bool:
+        """Whether it is too much."""
+
+    @property
+    def scores(self) -> dict[str, Any]:
+        """What was measured, as JSON has it."""
 
 
 def export_onnx(bundle: Bundle, path: str | Path, *, mode: Mode | None = None) -> Path:
@@ -82,12 +95,11 @@ def build_model(bundle: Bundle, mode: Mode, *, noise: bool = False) -> Any:
     try:
         model = onnx.load_from_string(_traced(network, _images(bundle, 1, bands)))
     except Exception as error:  # torch's and the network's own
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        raise ConfigError(f"The generator {what} cannot be exported to ONNX ({reason}).") from error
+        raise ConfigError(f"The generator {what} cannot be exported to ONNX ({reason_of(error)}).") from error
     model.ir_version = IR_VERSION
     model.producer_name, model.producer_version = "terramorph", __version__
     properties = header.model_copy(update={"mode": mode}).model_dump_json()
-    onnx.helper.set_model_props(model, {"terramorph": properties, "mode": mode, "dropout": "off"})
+    add_properties(model, terramorph=properties, mode=mode, dropout="off")
     _require_equal(model, ready, _images(bundle, 2, bands), what)
     return model
 
@@ -109,6 +121,28 @@ def write_model(model: Any, path: str | Path) -> Path:
     with atomic(Path(path), make_folder=True) as part:
         part.write_bytes(model.SerializeToString())
     return Path(path)
+
+
+def add_properties(model: Any, **properties: str) -> None:
+    """Add to a ModelProto's metadata."""
+    import onnx
+
+    there = {entry.key: entry.value for entry in model.metadata_props}
+    onnx.helper.set_model_props(model, {**there, **properties})
+
+
+def note_loss(path: str | Path, loss: Loss) -> None:
+    """Write into an exported file what its small weights cost, and whether it is kept or refused.
+
+    Raises:
+        StorageError: if the file cannot be written.
+    """
+    import onnx
+
+    model = onnx.load(str(path))
+    quality = "refused" if loss.refused else "kept"
+    add_properties(model, quality=quality, quality_loss=str(loss), quality_scores=json.dumps(loss.scores))
+    write_model(model, path)
 
 
 def _images(bundle: Bundle, number: int, noise: int) -> dict[str, Tensor]:

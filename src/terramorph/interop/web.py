@@ -7,8 +7,7 @@ both as they load. A noise image is the second input, so that it can be fixed to
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 
 from terramorph.bundle import Bundle
 from terramorph.errors import ConfigError
-from terramorph.interop.onnx import build_model, noise_bands, write_model
+from terramorph.interop.onnx import add_properties, build_model, noise_bands, write_model
 from terramorph.metrics import METRICS
 
 Store = Literal["fp16", "int8", "fp32"]
@@ -58,6 +57,11 @@ class StorageLoss:
         """Whether the loss is more than `MAX_LOSS`."""
         return not self.value <= MAX_LOSS
 
+    @property
+    def scores(self) -> dict[str, Any]:
+        """The figures, as the file's metadata has them."""
+        return {**asdict(self), "value": self.value}
+
     def __str__(self) -> str:
         name = METRICS[self.metric].name
         return f"{name} {self.before:.4f} to {self.after:.4f}, a loss of {self.value:.4f}, on {self.pairs} {self.of}"
@@ -68,7 +72,7 @@ def export_web(bundle: Bundle, path: str | Path, *, store: Store = "fp16") -> Pa
 
     Inputs and outputs are those of `export_onnx`, and `noise`, float32 (N, bands, H, W), normal, where the generator
     has a noise image. The metadata says `store`, `noise_bands`, `overlap` and `quality`: `unmeasured` until
-    `note_storage_loss` says more.
+    `note_loss` says more.
 
     Args:
         bundle: any.
@@ -83,7 +87,7 @@ def export_web(bundle: Bundle, path: str | Path, *, store: Store = "fp16") -> Pa
     model = build_model(bundle, "raster", noise=True)
     if store != "fp32":
         store_small(model, store)
-    _note(
+    add_properties(
         model,
         store=store,
         noise_bands=str(noise_bands(bundle)),
@@ -91,25 +95,6 @@ def export_web(bundle: Bundle, path: str | Path, *, store: Store = "fp16") -> Pa
         **({} if store == "fp32" else {"quality": "unmeasured"}),
     )
     return write_model(model, path)
-
-
-def note_storage_loss(path: str | Path, loss: StorageLoss) -> None:
-    """Write into a file for browsers what its weights cost, and whether it is kept or refused.
-
-    Raises:
-        StorageError: if the file cannot be written.
-    """
-    import onnx
-
-    model = onnx.load(str(path))
-    scores = {"metric": loss.metric, "before": loss.before, "after": loss.after, "pairs": loss.pairs, "of": loss.of}
-    _note(
-        model,
-        quality="refused" if loss.refused else "kept",
-        quality_loss=str(loss),
-        quality_scores=json.dumps({**scores, "value": loss.value}),
-    )
-    write_model(model, path)
 
 
 def store_small(model: Any, store: Literal["fp16", "int8"]) -> None:
@@ -158,11 +143,3 @@ def _in_8_bits(values: NDArray[np.float32], axis: int) -> tuple[NDArray[np.int8]
     largest = np.abs(values).max(axis=others, keepdims=True)
     scale = np.where(largest > 0.0, largest / 127.0, 1.0).astype(np.float32)
     return np.rint(values / scale).astype(np.int8), scale
-
-
-def _note(model: Any, **properties: str) -> None:
-    """Add to a ModelProto's metadata."""
-    import onnx
-
-    there = {entry.key: entry.value for entry in model.metadata_props}
-    onnx.helper.set_model_props(model, {**there, **properties})

@@ -9,7 +9,7 @@ import torch
 from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 
-from terramorph.errors import ConfigError
+from terramorph.errors import ConfigError, reason_of
 from terramorph.extensions import module_of, resolve, running
 from terramorph.networks.generator import GeneratorConfig
 from terramorph.networks.layers import NoiseDropout, on_stride
@@ -68,11 +68,10 @@ class OutsideConfig(GeneratorConfig):
                 torch.default_generator.manual_seed(0)
                 network = made(in_bands=in_bands, out_bands=out_bands, **self.settings)
         except Exception as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
             given = ", ".join(f"{key}={value!r}" for key, value in self.settings.items())
             raise ConfigError(
                 f"{self.network} cannot be built with in_bands={in_bands}, out_bands={out_bands}"
-                f"{', ' * bool(given)}{given} ({reason})."
+                f"{', ' * bool(given)}{given} ({reason_of(error)})."
             ) from error
         if not isinstance(network, nn.Module):
             raise ConfigError(f"{self.network} is no generator: it makes a {type(network).__name__}, not an nn.Module.")

@@ -299,9 +299,9 @@ def _named(files: Sequence[Path], folder: Path, skip_bad: bool, skipped: list[st
     return found
 
 
-def _leave_out(problem: str, skip_bad: bool, skipped: list[str]) -> None:
+def _leave_out(problem: str, skip_bad: bool, skipped: list[str], remedy: str = "remove") -> None:
     if not skip_bad:
-        raise DatasetError(f"{problem}; remove it, or skip such files (`skip_bad`).")
+        raise DatasetError(f"{problem}; {remedy} it, or skip such files (`skip_bad`).")
     skipped.append(f"{problem}.")
 
 
@@ -313,10 +313,7 @@ def _match(
             raise DatasetError(f"The folder {side} is missing while its twin exists; every image needs both sides.")
     for name in sorted(a.keys() ^ b.keys()):
         here, missing = (a[name], folders[1]) if name in a else (b[name], folders[0])
-        problem = f"{here} has no twin in {(missing / name).parent}"
-        if not skip_bad:
-            raise DatasetError(f"{problem}; add it, or skip such files (`skip_bad`).")
-        skipped.append(f"{problem}.")
+        _leave_out(f"{here} has no twin in {(missing / name).parent}", skip_bad, skipped, "add")
     # In the order of the files: that of a set would differ from one process to the next.
     return {name: (a[name], b[name]) for name in a if name in b}
 

@@ -16,6 +16,7 @@ from pyproj.exceptions import CRSError
 
 from terramorph.atomic import atomic
 from terramorph.bands import Units, band_order
+from terramorph.documents import first_fault
 from terramorph.errors import DatasetError
 from terramorph.geo import Grid
 from terramorph.raster.raster import Raster
@@ -176,8 +177,6 @@ def load_manifest(root: str | Path) -> Manifest | None:
     try:
         return Manifest.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
         raise DatasetError(
-            f"{path} is not a manifest this version understands ({where}: {first['msg']}); restore it or remove it."
+            f"{path} is not a manifest this version understands ({first_fault(error)}); restore it or remove it."
         ) from error

@@ -20,8 +20,8 @@ from terramorph.raster.values import is_alpha, is_value, settle
 _TRANSPARENT = frozenset({"PNG", "WEBP", "GIF"})
 """Drivers of formats of which alpha is always one."""
 _NAMED = {kind: kind.name for kind in (ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.nir)}
-_PLACES, _SIDE = 3, 64
-"""Places along each side where values are looked at, and their size, pixels."""
+PLACES, _SIDE = 3, 64
+"""Places along each side where values are sampled, and their size, pixels."""
 
 
 @dataclass(frozen=True)
@@ -193,12 +193,14 @@ def layout_of(dataset: Any, path: Path | Remote, options: ReadOptions) -> Layout
 
 def sample_blocks(dataset: Any, band: int) -> list[NDArray[Any]]:
     """Read values of a band in up to nine places; a small band whole."""
-    high, wide = (side if side <= _PLACES * _SIDE else _SIDE for side in dataset.shape)
-    tops, lefts = (
-        sorted({(side - size) * (2 * i + 1) // (2 * _PLACES) for i in range(_PLACES)})
-        for side, size in zip(dataset.shape, (high, wide), strict=True)
-    )
-    return [dataset.read(band, window=Window(left, top, wide, high)) for top in tops for left in lefts]
+    high, wide = (side if side <= PLACES * _SIDE else _SIDE for side in dataset.shape)
+    windows = [(y, x) for y in piece_starts(dataset.height, high) for x in piece_starts(dataset.width, wide)]
+    return [dataset.read(band, window=Window(x, y, wide, high)) for y, x in windows]
+
+
+def piece_starts(side: int, size: int) -> list[int]:
+    """Return the starts of up to `PLACES` pieces of ``size`` pixels, evenly spread over ``side`` pixels."""
+    return sorted({(side - size) * (2 * i + 1) // (2 * PLACES) for i in range(PLACES)})
 
 
 def picked(

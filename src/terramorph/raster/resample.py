@@ -35,11 +35,15 @@ def resize_pixels(pixels: np.ndarray, height: int, width: int, method: Resamplin
     if pixels.dtype == np.uint8:
         return np.stack([np.asarray(Image.fromarray(band).resize(size, resample)) for band in pixels])
     bands = [np.asarray(Image.fromarray(band.astype(np.float32)).resize(size, resample)) for band in pixels]
-    resized = np.stack(bands)
-    if np.issubdtype(pixels.dtype, np.integer):
-        limits = np.iinfo(pixels.dtype)
-        resized = np.clip(np.rint(resized), limits.min, limits.max)
-    return resized.astype(pixels.dtype)
+    return rounded(np.stack(bands), pixels.dtype)
+
+
+def rounded(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Convert floating values to a dtype: integers are rounded, and clipped to the dtype's range."""
+    if np.issubdtype(dtype, np.integer):
+        limits = np.iinfo(dtype)
+        values = np.clip(np.rint(values), limits.min, limits.max)
+    return values.astype(dtype)
 
 
 MIN_WEIGHT = 0.99
@@ -80,7 +84,4 @@ def resize_masked(
     # About the mean, so that what is masked adds 0 to the sum, and a constant stays exactly itself.
     deviation = resize_pixels((filled - means[:, None, None]).astype(np.float32), height, width, method)
     values = means[:, None, None] + deviation / np.where(resized_mask, weight, 1.0)
-    if np.issubdtype(pixels.dtype, np.integer):
-        limits = np.iinfo(pixels.dtype)
-        values = np.clip(np.rint(values), limits.min, limits.max)
-    return np.where(resized_mask, values.astype(pixels.dtype), fill), resized_mask
+    return np.where(resized_mask, rounded(values, pixels.dtype), fill), resized_mask

@@ -100,31 +100,31 @@ class Remote:
 
     def identity(self) -> str:
         """Return the server's checksum, else its date, and the size in bytes: they change with the content."""
-        with self._told("read", RasterError):
+        with self._errors("read", RasterError):
             info = self._system.info(self._key)
             mark = next((info[key] for key in ("ETag", "etag", "Last-Modified") if info.get(key)), "")
             return f"{mark} {info.get('size')}"
 
     def read_bytes(self, start: int | None = None, end: int | None = None) -> bytes:
         """Read the content, or its bytes from ``start`` to before ``end``."""
-        with self._told("read", RasterError):
+        with self._errors("read", RasterError):
             return bytes(self._system.cat_file(self._key, start=start, end=end))
 
     def find_bytes(self) -> bytes | None:
         """Read the content; None if there is no such file."""
-        with self._told("read", StorageError), suppress(FileNotFoundError):
+        with self._errors("read", StorageError), suppress(FileNotFoundError):
             return bytes(self._system.cat_file(self._key))
         return None
 
     def exists(self) -> bool:
         """Return whether there is such a file."""
-        with self._told("read", StorageError), suppress(FileNotFoundError):
+        with self._errors("read", StorageError), suppress(FileNotFoundError):
             return bool(self._system.info(self._key)["type"] == "file")
         return False
 
     def write_bytes(self, data: bytes) -> None:
         """Write or replace it in one request."""
-        with self._told("written", StorageError):
+        with self._errors("written", StorageError):
             self._system.pipe_file(self._key, data)
 
     def create(self, data: bytes) -> bool:
@@ -133,38 +133,38 @@ class Remote:
         One of several that try at once succeeds, on servers that know conditional requests (If-None-Match), as all of
         the large ones do. One that ignores the condition lets all of them.
         """
-        with self._told("written", StorageError), suppress(FileExistsError):
+        with self._errors("written", StorageError), suppress(FileExistsError):
             self._system.pipe_file(self._key, data, mode="create")
             return True
         return False
 
     def modified(self) -> datetime:
         """Return its time of writing by the server's clock."""
-        with self._told("read", StorageError):
+        with self._errors("read", StorageError):
             at: datetime = self._system.modified(self._key)
             return at
 
     def unlink(self) -> None:
         """Remove it, if it exists."""
-        with self._told("removed", StorageError), suppress(FileNotFoundError):
+        with self._errors("removed", StorageError), suppress(FileNotFoundError):
             self._system.rm_file(self._key)
 
     def names(self) -> list[str]:
         """List the names in this folder; empty if there is no such folder."""
-        with self._told("listed", StorageError), suppress(FileNotFoundError):
+        with self._errors("listed", StorageError), suppress(FileNotFoundError):
             return [PurePosixPath(key).name for key in self._system.ls(self._key, detail=False)]
         return []
 
     def remove_all(self, but: str | None = None) -> None:
         """Remove the folder's content, except the name ``but``."""
         keys = [f"{self._key}/{name}" for name in self.names() if name != but]
-        with self._told("removed", StorageError):
+        with self._errors("removed", StorageError):
             if keys:
                 self._system.rm(keys)
 
     def upload(self, path: Path) -> None:
         """Upload a file, which appears whole, or a folder, file by file."""
-        with self._told("written", StorageError):
+        with self._errors("written", StorageError):
             if path.is_dir():
                 files = sorted(file for file in path.rglob("*") if file.is_file())
                 keys = [f"{self._key}/{file.relative_to(path).as_posix()}" for file in files]
@@ -196,7 +196,7 @@ class Remote:
                 f"What {scheme}:// URLs are read and written with is not installed; install it with {advice}."
             ) from error
 
-    def _told(self, doing: str, kind: type[TerramorphError]) -> AbstractContextManager[None]:
+    def _errors(self, doing: str, kind: type[TerramorphError]) -> AbstractContextManager[None]:
         """Convert any error of a file system to one sentence; classes of botocore and aiohttp share no base."""
         return raised_as(lambda reason: kind(sentence(self, doing, reason)))
 

@@ -32,7 +32,7 @@ from terramorph.geo.scale import metric_crs
 from terramorph.raster.crs import to_odc_crs, to_rasterio_crs
 from terramorph.raster.dataset import DEM, Handles, dataset_place, gdal_session, named_errors
 from terramorph.raster.image import MAX_PIXELS, exif_orientation, pil_plugin, probe_image, read_image
-from terramorph.raster.layout import Layout, ReadOptions, layout_of, sample_blocks
+from terramorph.raster.layout import Layout, ReadOptions, layout_of, piece_starts, sample_blocks
 from terramorph.raster.mapfile import fit_affine
 from terramorph.raster.orientation import stored_window, upright, upright_shape
 from terramorph.raster.raster import Raster
@@ -51,8 +51,8 @@ MAX_BLOCK = 2**28
 """Most bytes of one block, the least that can be decoded."""
 
 _SEQUENTIAL = frozenset({"JPEG", "PNG", "BMP", "GIF", "WEBP"})
-_PLACES, _SIDE = 3, 32
-"""Places along each side where an overview is looked at, and their size, pixels."""
+_SIDE = 32
+"""Side of the places where an overview is compared, pixels."""
 _ALIKE = 0.25
 """Share of the variance of chosen pixels about their means by which an overview may miss these means."""
 _LICENCE_TAGS = ("TIFFTAG_COPYRIGHT", "EXIF_Copyright", "Copyright", "copyright", "LICENSE", "license")
@@ -294,10 +294,8 @@ def _holds_means(full: Level, overview: Level) -> bool:
     """Return whether an overview is nearer to means of the image's pixels than to single pixels."""
     off = spread = 0.0
     high, wide = min(_SIDE, overview.grid.height), min(_SIDE, overview.grid.width)
-    for down in range(_PLACES):
-        for right in range(_PLACES):
-            y = (overview.grid.height - high) * (2 * down + 1) // (2 * _PLACES)
-            x = (overview.grid.width - wide) * (2 * right + 1) // (2 * _PLACES)
+    for y in piece_starts(overview.grid.height, high):
+        for x in piece_starts(overview.grid.width, wide):
             stored, real = overview.read(y, x, high, wide)
             means, chosen, known = _both_ways(full, overview.grid.crop(y, x, high, wide))
             known &= real

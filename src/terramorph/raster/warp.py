@@ -21,7 +21,7 @@ from terramorph.geo.period import nearest, period
 from terramorph.raster.orientation import orientation_between, upright, upright_grid
 from terramorph.raster.quiet import quiet
 from terramorph.raster.raster import Raster
-from terramorph.raster.resample import MIN_WEIGHT, Resampling
+from terramorph.raster.resample import MIN_WEIGHT, Resampling, rounded
 
 GDAL_RESAMPLING = {
     "bicubic": GdalResampling.cubic,
@@ -231,10 +231,7 @@ def _warp_masked(
     weight = warped[-1]
     mask = np.abs(weight - 1) < 1 - least
     values = means + warped[:-1] / np.where(mask, weight, 1)
-    if np.issubdtype(raster.dtype, np.integer):
-        limits = np.iinfo(raster.dtype)
-        values = np.clip(np.rint(values), limits.min, limits.max)
-    return np.where(mask, values, 0).astype(raster.dtype), mask
+    return rounded(np.where(mask, values, 0), raster.dtype), mask
 
 
 def _reproject(pixels: NDArray[Any], own: Grid, grid: Grid, place: Footprint, method: Resampling) -> NDArray[Any]:

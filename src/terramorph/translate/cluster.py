@@ -21,7 +21,7 @@ from typing import Any, Self
 
 import torch
 
-from terramorph.errors import ConfigError, InputError, MissingPackageError, RunError, TerramorphError
+from terramorph.errors import ConfigError, InputError, MissingPackageError, RunError, TerramorphError, reason_of
 from terramorph.raster import Source
 from terramorph.translate.engine import Job, Stages
 from terramorph.translate.model import Model
@@ -340,7 +340,7 @@ def _result(future: Any) -> Any:
             f"Several workers died over the same window, probably for want of memory; give them more, or fewer of them "
             f"to a machine, and {_GO_ON}."
         ) from error
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    reason = reason_of(error)
     raise RunError(
         f"A worker failed with {type(error).__name__} ({reason}); see that scheduler and workers have the same "
         f"terramorph and dask as this machine, and {_GO_ON}."
