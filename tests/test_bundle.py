@@ -195,7 +195,7 @@ def test_folder_of_a_run(path: Path) -> None:
     with pytest.raises(BundleError, match=r"is a folder without model\.safetensors; give a \.safetensors file"):
         find_bundle(folder)
     (folder / "checkpoint.safetensors").touch()
-    with pytest.raises(BundleError, match=r"no model\.safetensors yet; go on with `.* train --resume '.*not yet'`"):
+    with pytest.raises(BundleError, match=r"not yet is not finished, it has no model\.safetensors yet; resume"):
         find_bundle(folder)
 
 

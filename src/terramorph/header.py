@@ -6,7 +6,6 @@ A bundle's metadata holds one JSON document under the key `terramorph`; `Header`
 from __future__ import annotations
 
 import math
-import shlex
 import struct
 from collections.abc import Sequence
 from pathlib import Path
@@ -126,7 +125,7 @@ class Header(_Frozen):
         ground_resolution: metres per pixel of the training crops, None if not known.
         recipe: the resolved training configuration, empty if the weights came from elsewhere.
         data: Origin of the training pairs: a fingerprint and counts.
-        scores: figures of the last evaluation that was recorded (`evaluate --record`), by split and name.
+        scores: figures of the last evaluation that was recorded by split and name.
         note: free text, such as a licence or where the weights came from.
 
     Raises:
@@ -174,9 +173,7 @@ def read_header(path: str | Path) -> Header:
     except (SafetensorError, OSError, struct.error) as error:
         raise BundleError(f"{path} is damaged or not a .safetensors file ({error}); copy or make it again.") from error
     if "terramorph" not in metadata:
-        raise BundleError(
-            f"{path} holds weights but no terramorph header; use `terramorph import` to make a bundle of it."
-        )
+        raise BundleError(f"{path} holds weights but no terramorph header; import it to make a bundle of it.")
     try:
         document = parse_json_object(metadata["terramorph"])
         version = document.get("format")
@@ -217,9 +214,7 @@ def find_bundle(path: str | Path) -> Path:
     if given.is_file():
         return given
     if (given / _CHECKPOINT).is_file():
-        raise BundleError(
-            f"The run in {given} has no {_MODEL} yet; go on with `terramorph train --resume {shlex.quote(str(given))}`."
-        )
+        raise BundleError(f"The run in {given} is not finished, it has no {_MODEL} yet; resume its training first.")
     if given.name == str(path) and (file := named(given.name)) is not None:
         return file
     what = f"it is a folder without {_MODEL}" if given.is_dir() else "it is not a file"

@@ -44,7 +44,7 @@ class Scaling:
                 f"Pixels of dtype {self.dtype} are not supported; convert them to one of {', '.join(DTYPES)}."
             )
         if not (np.isfinite(self.low) and np.isfinite(self.high) and self.high > self.low):
-            raise InputError(f"The value range {self.low}..{self.high} is empty; give a low that is under the high.")
+            raise InputError(f"low must be under high and both finite, got {self.low} and {self.high}.")
 
     def to_unit(self, stored: Tensor, out: Tensor | None = None) -> Tensor:
         """Convert stored values of any shape and dtype to float32 in [-1, 1], same shape and memory format.

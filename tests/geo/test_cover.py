@@ -162,7 +162,7 @@ def test_refusals() -> None:
     Cover(100, 10, 100, halo=50, align=4)  # one window needs no step
     with pytest.raises(ConfigError, match="multiples of 4 pixels"):
         Cover(1000, 1000, 256, align=4, offset=(2, 0))
-    with pytest.raises(ConfigError, match="a side under 1"):
+    with pytest.raises(ConfigError, match="must be >= 1 pixel"):
         Cover(0, 10, 100)
     with pytest.raises(ValueError, match=r"window 0 is \(1, 3, 3\), but its core is \(1, 5, 5\)"):
         next(Cover(5, 5, 8).join(lambda w: np.zeros((1, 3, 3)), 1))

@@ -98,7 +98,7 @@ def test_plain_discriminators_keep_their_names() -> None:
 
 
 def test_what_is_no_discriminator() -> None:
-    with pytest.raises(ConfigError, match="no discriminator; use patchgan or pixelgan"):
+    with pytest.raises(ConfigError, match=r"no discriminator .*; use patchgan or pixelgan"):
         build_discriminator("unet64", width=4)
-    with pytest.raises(ConfigError, match="0 scale"):
+    with pytest.raises(ConfigError, match="scales must be >= 1"):
         build_discriminator("patchgan", scales=0)

@@ -337,10 +337,10 @@ def _read(network: Path) -> tuple[Header, dict[str, str]]:
     try:
         model = onnx.load(str(network))
     except Exception as error:  # its errors share no base but Exception
-        raise ConfigError(f"{network} is damaged or not an ONNX file; export it again with `export --web`.") from error
+        raise ConfigError(f"{network} is damaged or not an ONNX file; export it again for browsers.") from error
     found = {entry.key: entry.value for entry in model.metadata_props}
     if not {"terramorph", "store", "noise_bands"} <= found.keys():
-        raise ConfigError(f"{network} was not exported for browsers; export it with `terramorph export --web`.")
+        raise ConfigError(f"{network} was not exported for browsers; export it for them first.")
     return Header.model_validate_json(found["terramorph"]), found
 
 

@@ -113,7 +113,7 @@ class Cover:
 
     def __post_init__(self) -> None:
         if min(self.height, self.width, self.window, self.align) < 1 or min(self.overlap, self.halo or 0) < 0:
-            raise ConfigError(f"{self} has a side under 1 or a share under 0; give sizes in pixels.")
+            raise ConfigError(f"Sizes of a cover must be >= 1 pixel, halo and overlap >= 0, got {self}.")
         if max(self.height, self.width) > self.window and self.step < self.align:
             raise ConfigError(
                 f"A window of {self.window} pixels is too small for {self._shared} shared with its neighbour in "

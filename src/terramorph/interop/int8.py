@@ -102,7 +102,7 @@ def export_int8(
         StorageError: if the file cannot be written.
     """
     if images < 1:
-        raise InputError(f"{images} images measure no range; calibrate on 1 or more.")
+        raise InputError(f"`images` must be >= 1, got {images}: ranges are measured on them.")
     try:
         import onnx
         from onnxruntime import quantization

@@ -67,7 +67,7 @@ class Metric:
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z_]\w*", self.key):
-            raise ConfigError(f"The key of a metric is a Python name, not {self.key!r}; say the rest in its name.")
+            raise ConfigError(f"The key of a metric must be a Python name, got {self.key!r}; the rest is its name.")
         if self.needs not in _NEEDS:
             raise ConfigError(f"The metric {self.key} needs {self.needs!r}; known are {', '.join(_NEEDS)}.")
 

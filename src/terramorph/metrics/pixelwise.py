@@ -66,7 +66,7 @@ def accuracy_within(prediction: Tensor, truth: Tensor, mask: Tensor | None = Non
         InputError: A shape or dtype is not as above, or the threshold is under 1.
     """
     if threshold < 1:
-        raise InputError(f"The accuracy threshold is {threshold}; it must be 1 grey level or more.")
+        raise InputError(f"threshold must be >= 1 grey level, got {threshold}.")
     check(prediction, truth, mask)
     largest = (prediction.to(torch.int16) - truth.to(torch.int16)).abs().amax(dim=1, keepdim=True)
     return _masked_mean((largest < threshold).to(torch.float64), mask)

@@ -48,7 +48,9 @@ def build_discriminator(name: str, *, scales: int = 1, **values: Any) -> PatchGA
     Raises:
         ConfigError: if the name is unknown, or a value does not fit.
     """
-    if name not in _FIXED or scales < 1:
-        raise ConfigError(f"{scales} scale(s) of {name} are no discriminator; use patchgan or pixelgan, and 1 or more.")
+    if name not in _FIXED:
+        raise ConfigError(f"There is no discriminator {name!r}; use patchgan or pixelgan.")
+    if scales < 1:
+        raise ConfigError(f"scales must be >= 1, got {scales}.")
     discriminators = [PatchGAN(**{**values, **_FIXED[name]}) for _ in range(scales)]
     return discriminators[0] if scales == 1 else MultiScale(discriminators)

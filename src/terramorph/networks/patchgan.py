@@ -33,7 +33,7 @@ class PatchGAN(nn.Module):
     ) -> None:
         super().__init__()
         if not 0 <= layers <= 6:
-            raise ConfigError(f"A PatchGAN of {layers} layers is not possible; use 0 (single pixels) to 6.")
+            raise ConfigError(f"layers must be 0 (single pixels) to 6, got {layers}.")
         # As in the public networks, but that those of spectral normalisation alone need one to be shifted at all.
         bias = norm == "instance" or (spectral_norm and norm == "none")
         if layers == 0:

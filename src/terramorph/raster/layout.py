@@ -164,7 +164,7 @@ def layout_of(dataset: Any, path: Path | Remote, options: ReadOptions) -> Layout
                 f"infrared. If it is, tag it so (gdal_edit.py -colorinterp_{number} undefined); else pick the others."
             )
     if not numbers:
-        raise RasterError(f"{path} holds nothing but an alpha band; give an image with colours.")
+        raise RasterError(f"{path} holds only an alpha band; give an image with colours.")
     types = sorted({dataset.dtypes[n - 1] for n in numbers})
     if any("complex" in name for name in types):
         raise RasterError(f"{path} holds complex numbers; take their magnitude first.")

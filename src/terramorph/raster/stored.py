@@ -249,8 +249,8 @@ def _check_claims(path: Path | Remote, dataset: Any, sequential: bool) -> None:
         claimed, stored = dataset.height * dataset.width * pixel, path.stat().st_size
         if dataset.height * dataset.width > MAX_PIXELS and claimed > MAX_RATIO * stored:
             raise RasterError(
-                f"{path} claims {dataset.height} x {dataset.width} pixels in {stored:,} bytes, which no image worth "
-                "reading does; cut it into smaller pieces if it is meant."
+                f"{path} claims {dataset.height} x {dataset.width} pixels in {stored:,} bytes, far more than any "
+                "real image; cut it into smaller pieces if it is meant."
             )
     rows, columns = dataset.block_shapes[0]
     if rows * columns * pixel > MAX_BLOCK and dataset.driver != "VRT":
