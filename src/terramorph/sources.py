@@ -120,6 +120,8 @@ def open_source(
     elif (archive.vectors and as_remote(data) is None) if archive else _holds_vectors(data):
         from terramorph.cartography import VectorSource, load_style  # half a second
 
+        if archive:
+            archive.close()
         source = VectorSource(data, load_style(style), crs=place, table=table, kind=kind)
     elif archive is not None:
         source = as_tiles(archive)

@@ -196,5 +196,8 @@ def _files(path: Path) -> list[Path]:
     """List the files of a vector file."""
     if path.is_dir():
         return sorted(p for p in path.rglob("*") if p.is_file() and p.suffix != ".lock")
-    others = _PARTS.get(path.suffix.lower(), ())
-    return [path, *(p for s in others for p in (path.with_suffix(s), path.with_suffix(s.upper())) if p.exists())]
+    found = [path]
+    for suffix in _PARTS.get(path.suffix.lower(), ()):
+        cases = (path.with_suffix(suffix), path.with_suffix(suffix.upper()))
+        found += [part for part in cases if part.exists()][:1]  # both exist where names have no case
+    return found

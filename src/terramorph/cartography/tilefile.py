@@ -50,10 +50,19 @@ class TileFile(VectorFile):
         """
         self.path, self.crs = path, CRS("EPSG:3857")
         self._archive = open_archive(path)
+        self._tile = lru_cache(maxsize=_KEPT)(self._read_tile)
+        try:
+            self._look(table)
+        except BaseException:
+            self.close()
+            raise
+
+    def _look(self, table: Table | None) -> None:
+        """Choose zoom and table, by one tile and what the archive states."""
+        path = self.path
         if not self._archive.vectors:
             raise RasterError(f"{path} holds images, not vector tiles; read it as an image source.")
         self._zoom = self._archive.default_zoom()
-        self._tile = lru_cache(maxsize=_KEPT)(self._read_tile)
         self.licence = self._archive.licence
         west, south, east, north = _ground(self._archive, self._zoom)
         self._latitude = (south + north) / 2

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urljoin, urlsplit
+from urllib.request import url2pathname
 
 import numpy as np
 import pyproj
@@ -248,7 +249,7 @@ def resolved(href: str, base: Place, item: Item) -> Place:
         bucket = "{0.scheme}://{0.netloc}".format(urlsplit(base.url))
         folder = posixpath.dirname(urlsplit(base.url).path)
         return Remote(bucket + posixpath.normpath(posixpath.join(folder, href)))
-    text = unquote(urlsplit(href).path) if scheme == "file" else href
+    text = url2pathname(urlsplit(href).path) if scheme == "file" else href
     path = base.parent / text
     return path if path.exists() else base.parent / unquote(text)
 
