@@ -137,7 +137,7 @@ def test_the_loss_is_written_into_the_file(eight: tuple[Bundle, Path], tmp_path:
 
 def test_refusals(town_pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle, out = make("unet64", town_pairs), tmp_path / "m.onnx"
-    with pytest.raises(InputError, match="0 images"):
+    with pytest.raises(InputError, match="must be >= 1, got 0"):
         export_int8(bundle, out, town_pairs, images=0)
     with pytest.raises(DatasetError):
         export_int8(bundle, out, tmp_path / "nowhere", cache=tmp_path / "cache")
