@@ -230,7 +230,7 @@ def test_bad_pairs_are_named_or_skipped_and_listed(tmp_path: Path) -> None:
 
 def test_what_does_not_fit_is_refused(pairs: Path, tmp_path: Path) -> None:
     four = Bands(names=("red", "green", "blue", "nir"))
-    with pytest.raises(DatasetError, match="made for 4 of uint8"):
+    with pytest.raises(DatasetError, match="must have 4 bands of uint8"):
         evaluate(Model(bundle(target=four), device="cpu"), pairs, out=tmp_path)
     with pytest.raises(DatasetError, match="no split 'test'"):
         evaluate(Model(bundle(), device="cpu"), pairs, split="test", out=tmp_path)

@@ -71,12 +71,12 @@ def test_what_is_no_metric_is_refused(pairs: Path, bundle: Path) -> None:
 
     for metrics, sentence in (
         ([Metric("ssim", "another", True, flat)], "metric 'ssim' already"),
-        ([Metric("floor", "floor", True, flat)], "'floor' of a metric means something else"),
+        ([Metric("floor", "floor", True, flat)], "'floor' of a metric has another meaning"),
         ([flat], "is not a metric"),
     ):
         with pytest.raises(ConfigError, match=sentence):
             evaluate(bundle, pairs, metrics=metrics)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="flat gives"):
+    with pytest.raises(InputError, match="metric flat must return a tensor"):
         evaluate(bundle, pairs, metrics=[Metric("flat", "flat", True, flat)])
     with pytest.raises(ConfigError, match="The metric fails failed: TypeError"):
         evaluate(bundle, pairs, metrics=[Metric("fails", "fails", True, len)])  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""A bundle and held-out pairs in; numbers, pictures and one HTML page out."""
+"""Evaluation of a model on held-out pairs: scores, pictures, one HTML page."""
 
 from terramorph.evaluation.run import evaluate, own_bundle, record_scores
 

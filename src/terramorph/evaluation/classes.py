@@ -1,4 +1,4 @@
-"""Map classes of a side: those of its style, or of the flat colours it is drawn in, or none."""
+"""Map classes of a side: those of its style, of its flat colours, or none."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from terramorph.errors import ConfigError, warn
 from terramorph.evaluation.floor import Image
 
 FITS = 0.5
-"""A palette fits images when this share of their valid pixels lies within `NEAR` levels of its colours."""
+"""Least share of valid pixels within `NEAR` levels of a palette's colours for the palette to fit."""
 _OF_CLASSIC = ("classic", "classes")
 
 
 @dataclass(frozen=True)
 class Classes:
-    """The palette of a side, or why there is none.
+    """The palette of a side, or the reason why there is none.
 
     Attributes:
         palette: Colours and classes; ``None`` where none fits.
-        share: Of pixels that lie near its colours, or near those of the palette that fits best and not enough, 0 to 1;
-            ``None`` where the images do not have three bands.
-        why: A sentence.
+        share: Share of pixels near the colours of the palette, or of the best one if none fits, 0 to 1; ``None`` where
+            the images do not have three bands.
+        why: The reason, one sentence.
     """
 
     palette: Palette | None
@@ -33,8 +33,8 @@ class Classes:
 
 
 def find_classes(images: list[Image], declared: str | None = None, asked: str | None = None) -> Classes:
-    """The first palette that fits: that of the style asked for and no other; or that of the style of the data set, the
-    classic one, or one measured on the images.
+    """Return the first palette that fits. With ``asked`` that is the style's or none, else the style's that the dataset
+    declares, the classic one, or one measured on the images.
     """
     if not images or images[0][0].shape[0] != 3:
         return Classes(None, None, "Map classes are colours, and this side does not have three bands.")
@@ -58,21 +58,21 @@ def find_classes(images: list[Image], declared: str | None = None, asked: str | 
             return Classes(measured, share, why)
     best = max(tried, key=lambda one: one.share or 0.0)
     why = (
-        f"No palette of map classes fits: of the pixels {best.why}; {FITS:.0%} would have to. A map in a style of its "
-        "own has classes when its style is named."
+        f"No palette of map classes fits: of the pixels {best.why}; {FITS:.0%} are needed. For a map in another style, "
+        "name the style."
     )
     return Classes(None, best.share, why)
 
 
 def _ground_is_land(palette: Palette, pixels: NDArray[np.uint8]) -> bool:
-    """Whether land is not far rarer than buildings and roads, whose colours the ground of other styles has."""
+    """Return whether land is common enough; in other styles the ground has the colours of buildings or roads."""
     counts = np.bincount(palette.classify(pixels[None])[0], minlength=len(CLASSES))
     land, building, road = (int(counts[CLASSES.index(name)]) for name in ("land", "building", "road"))
     return 2 * land >= max(building, road)
 
 
 def _palettes(declared: str | None, asked: str | None) -> list[Palette]:
-    """Palettes of styles, in the order in which they are tried."""
+    """Return palettes of styles, in the order in which they are tried."""
     if asked is not None:
         return [CLASSIC if asked in _OF_CLASSIC else palette_of(load_style(asked))]
     if declared is None or declared in _OF_CLASSIC:
@@ -80,5 +80,5 @@ def _palettes(declared: str | None, asked: str | None) -> list[Palette]:
     try:
         return [palette_of(load_style(declared)), CLASSIC]
     except ConfigError as error:
-        warn(f"The style of the data set cannot be used ({error}); map classes are found without it.")
+        warn(f"The style of the dataset cannot be used ({error}); map classes are found without it.")
         return [CLASSIC]

@@ -1,4 +1,4 @@
-"""Files of an evaluation, written whole, and predictions kept on disk until the report needs a few."""
+"""Files of an evaluation, written atomically, and predictions on disk for the report."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
-    """Write plain data and dataclasses as strict JSON (no NaN), whole or not at all."""
+    """Write plain data and dataclasses as strict JSON (no NaN), atomically."""
     write_text(path, json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False, default=asdict) + "\n")
 
 
 def write_csv(path: Path, ids: Sequence[str], columns: Mapping[str, Sequence[float]]) -> None:
-    """Write one row per image; columns without values are left out."""
+    """Write one row per image, atomically; columns without values are left out."""
     filled = {key: values for key, values in columns.items() if values}
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -42,14 +42,14 @@ def write_csv(path: Path, ids: Sequence[str], columns: Mapping[str, Sequence[flo
 
 
 class Spool:
-    """Images of one shape in a nameless file: constant memory, gone when closed."""
+    """Images of one shape in a temporary file, which is deleted when closed."""
 
     def __init__(self, folder: Path, shape: tuple[int, ...]) -> None:
-        """Open the file in a folder.
+        """Create the file.
 
         Args:
-            folder: On a disk with room for all images.
-            shape: Of each uint8 image.
+            folder: Folder on a disk with room for all images.
+            shape: Shape of each uint8 image.
         """
         self._folder, self._shape = folder, shape
         with raised_as(self._refused, OSError):
@@ -57,18 +57,18 @@ class Spool:
 
     def _refused(self, reason: str) -> StorageError:
         return StorageError(
-            f"Predictions cannot be put aside in {self._folder} ({reason}); choose another `out` or free some space."
+            f"Predictions cannot be stored in {self._folder} ({reason}); choose another `out` or free some space."
         )
 
     def append(self, images: NDArray[np.uint8]) -> None:
-        """Put images aside: uint8 ``(N, *shape)``."""
+        """Append images, uint8 ``(N, *shape)``."""
         with raised_as(self._refused, OSError):
             self._file.seek(0, os.SEEK_END)
             self._file.write(np.ascontiguousarray(images).tobytes())
             self._file.flush()
 
     def read(self, index: int) -> NDArray[np.uint8]:
-        """Image number ``index``, uint8 of the shape."""
+        """Read an image, uint8 ``shape``."""
         count = int(np.prod(self._shape))
         self._file.seek(index * count)
         return np.frombuffer(self._file.read(count), np.uint8).reshape(self._shape)

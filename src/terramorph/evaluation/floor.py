@@ -1,4 +1,4 @@
-"""Floor of the scores: the best constant colour for every image. A result means something only beside it."""
+"""Floor of the scores: what the best constant colour reaches. Every score is shown beside it."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from numpy.typing import NDArray
 from terramorph.cartography import Palette
 
 SAMPLE = 64
-"""Images, spread evenly over the split, that are looked at."""
+"""Number of images, spread evenly over the split, in a sample."""
 _PSNR_CAP = 1e-3  # mean squared error under which an image counts as exact
 
 Image = tuple[NDArray[np.uint8], NDArray[np.bool_]]
 """uint8 ``(C, H, W)`` and its bool mask ``(H, W)``, True where valid."""
 Read = Callable[[int], Image | None]
-"""Reads image number i of a side; ``None`` where there is nothing usable."""
+"""Reads image number i of a side; ``None`` where it cannot be used."""
 
 
 @dataclass(frozen=True)
 class Floor:
-    """Constant colour.
+    """A constant colour.
 
     Attributes:
         colour: 8-bit value per band of the target.
-        why: Where it comes from.
+        why: Origin of the colour, as text.
     """
 
     colour: tuple[int, ...]
@@ -34,7 +34,7 @@ class Floor:
 
 
 def sampled(read: Read, count: int) -> list[Image]:
-    """Sample of at most `SAMPLE` images, spread evenly; the first usable one of the rest if none of them is.
+    """Read at most `SAMPLE` images, spread evenly; if none of them is usable, the first usable one of the rest.
 
     Args:
         read: Reads one image.
@@ -49,10 +49,10 @@ def sampled(read: Read, count: int) -> list[Image]:
 
 
 def choose_floor(targets: list[Image], where: str, palette: Palette | None = None) -> Floor:
-    """The constant colour that comes nearest to targets: of several, the one with the highest mean PSNR.
+    """Choose the constant colour nearest to targets: the candidate with the highest mean PSNR.
 
-    For a map these are the colours of its palette, so that it is that of the ground, for a blank sheet in it is what a
-    map is easily mistaken for; otherwise the mean, the median of each band, and the most frequent colour.
+    For a map, candidates are the colours of its palette, so that the floor is a blank sheet in the colour of the
+    ground. Otherwise they are the mean, the median of each band, and the most frequent colour.
     """
     if not targets:
         return Floor((128,), "the middle of the range, as no target can be read")
@@ -73,6 +73,6 @@ def choose_floor(targets: list[Image], where: str, palette: Palette | None = Non
 
 
 def _mean_psnr(pixels: list[NDArray[np.uint8]], colour: NDArray[np.float64]) -> float:
-    """Mean over images of minus the logarithm of the mean squared error: PSNR but for scale."""
+    """Return the mean over images of minus the logarithm of the mean squared error: PSNR up to scale."""
     errors = [float(((one - colour[:, None].astype(np.float32)) ** 2).mean()) for one in pixels]
     return -float(np.log(np.maximum(errors, _PSNR_CAP)).mean())

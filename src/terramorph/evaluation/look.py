@@ -1,4 +1,4 @@
-"""Look at the pairs before anything is scored: map classes, floor, and the evidence a discussion needs."""
+"""Look at pairs before scoring: map classes, floor, and evidence for a discussion."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from terramorph.pairs import has_split, load_manifest, open_pairs
 
 
 class Look(NamedTuple):
-    """Classes of the targets, the constant colour that everything is compared with, and the evidence of a discussion,
-    by the classes of the side that shows the seven known ones; ``None`` without a discussion."""
+    """Classes and floor of the targets, and the evidence of a discussion; ``None`` without a discussion."""
 
     classes: Classes
     floor: Floor
@@ -24,9 +23,9 @@ class Look(NamedTuple):
 
 
 def look_at(samples: Samples, dataset: str | Path, total: int, style: str | None, draws: int) -> Look:
-    """Look at the training pairs, which a model could know, or where there are none at those that are scored.
+    """Look at a sample of the training pairs; where there are none, of the pairs that are scored.
 
-    What cannot be read is reported when its turn comes; here it is stepped over.
+    Pairs that cannot be read are skipped here, and reported when they are scored.
     """
     seen, count, where = samples.peek(), total, "truths themselves (there is no training split)"
     if samples.pairs.split == "train":

@@ -14,7 +14,7 @@ from terramorph.report.charts import colours
 from terramorph.report.pages import picture_uri
 
 ERROR_TOP = 80
-"""Grey levels at which the error colours saturate; one scale for all, so that error maps can be compared."""
+"""Grey levels at which error colours saturate; the same in all error maps."""
 KEPT, MISSED, MADE_UP = (86, 180, 233), (240, 130, 0), (214, 0, 130)
 
 Pictures = list[tuple[str, str]]
@@ -31,7 +31,7 @@ class View:
         truth: uint8 ``(D, S, S)``.
         prediction: uint8 ``(D, S, S)``.
         mask: bool ``(S, S)``, True where valid.
-        palette: Of the target, where it is a map.
+        palette: Palette of the target, where it is a map.
     """
 
     id: str
@@ -43,17 +43,17 @@ class View:
 
     @property
     def classes(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Class indices of truth and prediction of a map, uint8 ``(S, S)`` each."""
+        """Return class indices of truth and prediction of a map, uint8 ``(S, S)`` each."""
         assert self.palette is not None
         return self.palette.classify(self.truth), self.palette.classify(self.prediction)
 
     def pictures(self, last: str = "error", picture: NDArray[np.uint8] | None = None, crop: Any = ...) -> Pictures:
-        """Input, output, truth and one more: the error, or a picture uint8 ``(3, S, S)``.
+        """Return pictures of input, output and truth, and a last one: the error, or ``picture``.
 
         Args:
             last: Caption of the last picture.
-            picture: The last picture.
-            crop: Index of the part that is shown, enlarged without smoothing.
+            picture: The last picture, uint8 ``(3, S, S)``.
+            crop: Index of the part that is shown, enlarged by nearest neighbour.
         """
         if picture is None:
             picture = error_map(self.prediction, self.truth, self.mask)
@@ -65,13 +65,13 @@ class View:
 
 
 Look = Callable[[int], View]
-"""Shows the pair of a row: reads it and its prediction again, so that none is kept in memory."""
+"""Returns the view of a row: reads the pair and its prediction again, so that none stays in memory."""
 
 
 def error_map(
     prediction: NDArray[np.uint8], truth: NDArray[np.uint8], mask: NDArray[np.bool_] | None = None
 ) -> NDArray[np.uint8]:
-    """Absolute error of uint8 ``(C, H, W)``, mean over bands, as colours uint8 ``(3, H, W)``; grey where masked."""
+    """Colour the absolute error of uint8 ``(C, H, W)``, mean over bands: uint8 ``(3, H, W)``; grey where masked."""
     error = np.abs(prediction.astype(np.float32) - truth.astype(np.float32)).mean(axis=0)
     if mask is not None:
         error[~mask] = np.nan
@@ -79,7 +79,7 @@ def error_map(
 
 
 def viewable(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Three bands of uint8 ``(C, H, W)``: the first three, or the first as grey."""
+    """Return three bands of uint8 ``(C, H, W)``: the first three, or the first as grey."""
     shown: NDArray[np.uint8] = image[:3] if image.shape[0] >= 3 else np.repeat(image[:1], 3, axis=0)
     return shown
 
@@ -87,11 +87,11 @@ def viewable(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def blended(
     image: NDArray[np.uint8], layers: Sequence[tuple[NDArray[np.bool_], tuple[int, int, int]]]
 ) -> NDArray[np.uint8]:
-    """Colours over a pale grey version of an image.
+    """Draw colours over a pale grey version of an image.
 
     Args:
         image: uint8 ``(C, H, W)``.
-        layers: bool ``(H, W)`` and its colour; later ones lie on top.
+        layers: Mask, bool ``(H, W)``, and its colour; later ones lie on top.
 
     Returns:
         uint8 ``(3, H, W)``.
@@ -104,6 +104,6 @@ def blended(
 
 
 def css(colour: Sequence[int]) -> str:
-    """A colour as a page writes it; the first band as grey where there are under three."""
+    """Format a colour for CSS; with fewer than three bands, the first as grey."""
     bands = (list(colour) if len(colour) >= 3 else [colour[0]] * 3)[:3]
     return f"rgb({bands[0]}, {bands[1]}, {bands[2]})"

@@ -1,4 +1,4 @@
-"""The page of an evaluation: one HTML file with everything inside, readable in light and dark, offline."""
+"""The page of an evaluation, report.html."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ GROUPS = ("best", "median", "worst")
 
 
 def pick_examples(errors: Sequence[float], each: int = 3) -> list[tuple[str, int]]:
-    """Choose pairs by an error that is better when lower.
+    """Choose the pairs with the best, median and worst error.
 
     Args:
-        errors: One per pair.
-        each: Pairs per group; fewer when there are not enough for three groups without repeats.
+        errors: Error of each pair, lower is better.
+        each: Pairs per group; fewer where there are not enough for three groups.
 
     Returns:
         (group, index) for best (best first), median (around the middle) and worst (worst first); no index twice.
@@ -41,7 +41,7 @@ def pick_examples(errors: Sequence[float], each: int = 3) -> list[tuple[str, int
 def render_report(
     document: Mapping[str, Any], columns: Mapping[str, Sequence[float]], look: Look, metrics: Mapping[str, Metric]
 ) -> str:
-    """The page as one string of HTML, without any reference to the network."""
+    """Render the page as HTML without external resources."""
     by = leading(columns)
     groups: dict[str, list[tuple[str, Pictures]]] = {}
     for group, row in pick_examples([-value for value in columns[by.key]] if by.higher_is_better else columns[by.key]):
@@ -71,7 +71,7 @@ def render_report(
 
 
 def _sentence(document: Mapping[str, Any]) -> str:
-    """The result in one sentence."""
+    """Return the result in one sentence."""
     verdicts = [one["verdict"] for one in document["against_floor"].values()]
     better, worse = verdicts.count("better"), verdicts.count("worse")
     if not better + worse:
@@ -81,7 +81,7 @@ def _sentence(document: Mapping[str, Any]) -> str:
 
 
 def _pairs(metric: Metric, document: Mapping[str, Any]) -> str:
-    """Number of pairs behind a distance between sets, which depends on it; empty for other scores."""
+    """Return the number of pairs of a distance between sets, which depends on it; "" for other scores."""
     return counted(document["n"], "pair") if metric.needs in FROZEN and not metric.per_image else ""
 
 
@@ -91,7 +91,7 @@ def _verdict(document: Mapping[str, Any], key: str) -> str:
 
 
 def _cards(document: Mapping[str, Any], metrics: Mapping[str, Metric]) -> list[tuple[str, str, str, str]]:
-    """The main figures: name, value, floor and verdict, CSS class."""
+    """Return the main scores: name, value, floor and verdict, CSS class."""
     cards = []
     for key, metric in metrics.items():
         if metric.main and document[key] is not None:
@@ -151,7 +151,7 @@ def _facts(document: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _classes(document: Mapping[str, Any]) -> Table | None:
-    """Share of the truth, IoU and confusions of each class."""
+    """Return share of the truth, IoU and confusions of each class."""
     if document["confusion"] is None:
         return None
     kinds = document["palette"]["classes"]
@@ -175,7 +175,7 @@ def _classes(document: Mapping[str, Any]) -> Table | None:
 
 
 def _reasons(reasons: Mapping[str, str], metrics: Mapping[str, Metric]) -> list[tuple[str, str]]:
-    """Sentences, each once, with the names of what it explains."""
+    """Return the sentences, each once, with the names of the metrics they are about."""
     merged: dict[str, list[str]] = {}
     for key, sentence in reasons.items():
         merged.setdefault(sentence, []).append(metrics[key].name)

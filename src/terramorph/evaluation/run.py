@@ -1,4 +1,4 @@
-"""Evaluate a model on held-out pairs by protocol maps-256 (docs/protocols.md): numbers, pictures, one page."""
+"""Evaluation of a model on held-out pairs by protocol maps-256 (docs/protocols.md): scores, pictures, one page."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FACTS = (
     "n", "floor", "against_floor", "spread", "reasons", "class_iou", "confusion", "palette", "floor_colour", "protocol",
     "bundle", "dataset", "seconds",
 )  # fmt: skip
-"""What ``metrics.json`` holds beside the scores."""
+"""Keys of ``metrics.json`` besides the scores."""
 
 
 def evaluate(
@@ -47,17 +47,16 @@ def evaluate(
     discuss: int = 0,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Translate the source side of a split and compare with the truth, by protocol maps-256.
+    """Score a model on the pairs of a split by protocol maps-256.
 
-    Both sides are resized to the model's training size by PIL's bicubic filter in their stored dtype; for a model that
-    was trained on crops at the scale of the files (``data.load_size = 0``) the centre of that size is cut out instead,
-    and only smaller pairs are resized. Predictions and truths are compared as uint8 (a target of another dtype is
-    brought to 0..255 by the model's scaling). Beside every score stands the floor: what one constant colour reaches.
+    Both sides are resized to the model's training size by PIL's bicubic filter in their stored dtype. For a model that
+    was trained on crops at the scale of the files (``data.load_size = 0``) the centre of that size is cropped instead,
+    and only smaller pairs are resized. Outputs and truths are compared as uint8; targets of other dtypes are scaled to
+    0..255 by the model's scaling. Every score has a floor beside it: the score of the best constant colour.
 
-    Written to ``out``, if it is given, each file whole or not at all: ``metrics.json`` (what is returned),
-    ``per_image.csv``, ``report.html`` (one self-contained page) and, if asked for, ``predictions/ID.png`` (``.tif``
-    where the target is not 1 or 3 bands of uint8), ``discussion.html`` and ``discussion.json``. Memory does not grow
-    with the set, but for a few numbers an image.
+    Files in ``out``, each written atomically: ``metrics.json`` (the returned dict), ``per_image.csv``, ``report.html``
+    (one self-contained page) and, on request, ``predictions/ID.png`` (``.tif`` where the target is not 1 or 3 bands of
+    uint8), ``discussion.html`` and ``discussion.json``. Memory grows by a few numbers per image only.
 
         >>> import terramorph
         >>> scores = terramorph.evaluate("town-sat2map", "town", split="val")
@@ -65,40 +64,41 @@ def evaluate(
         (2, True)
 
     Args:
-        model: From `terramorph.load` (which says mode, device and seed), a bundle, or where one is: a bundle, a run's
-            folder, a name, an exported .onnx file.
-        data: A folder of pairs, as `terramorph.pairs.open_pairs` takes; or a sequence of pairs, such as a list of
+        model: A model of `terramorph.load` (which sets mode, device and seed), a bundle, or where one is: a bundle, a
+            run's folder, a name, an exported .onnx file.
+        data: A folder of pairs, as in `terramorph.pairs.open_pairs`; or a sequence of pairs, such as a list of
             ``(A, B)`` or a torch ``Dataset`` (see `terramorph.pairs.GivenPairs`).
         out: A folder, made if missing; ``None`` writes nothing.
-        split: Which split to evaluate.
-        limit: Only the first so many pairs.
-        skip_bad: Leave out pairs that cannot be read and list them, instead of stopping.
-        style: In which the map side is drawn, a name or a .toml file, for its classes. Default: the data set's own, the
-            classic one, or the flat colours of the training targets, whichever fits (see `find_classes`).
+        split: Name of the split.
+        limit: Largest number of pairs, the first ones; ``None`` for all.
+        skip_bad: Leave out pairs that cannot be read and list them, instead of raising.
+        style: Style of the map side, a name or a .toml file, for its classes. Default: the dataset's own, the classic
+            one, or the flat colours of the training targets, the first that fits (see `find_classes`).
         weights: A folder with the SqueezeNet and LPIPS weights (and the Inception weights, for FID).
-        metrics: One's own, scored beside those of `terramorph.metrics.METRICS`.
-        save_predictions: Keep every prediction as an image.
-        discuss: Explain the scores by what the images hold (see `terramorph.evaluation.discuss`); more than 1 draws so
-            many samples of each image in ``paper`` mode, whose disagreement is discussed. The first is the one scored.
-        progress: Called with (pairs done, pairs in all).
+        metrics: Further metrics, beside those of `terramorph.metrics.METRICS`.
+        save_predictions: Keep every output as an image.
+        discuss: 0 for no discussion; 1 explains the scores by the content of the images (see
+            `terramorph.evaluation.discuss`); N > 1 also draws N samples of each image in ``paper`` mode and discusses
+            their disagreement. The first sample is scored.
+        progress: Function of (pairs done, all pairs).
 
     Returns:
-        What ``metrics.json`` holds: a score or ``None`` by key of metric; ``floor`` with the same keys;
+        The content of ``metrics.json``: a score or ``None`` by key of metric; ``floor`` with the same keys;
         ``against_floor`` with intervals and verdicts; ``reasons`` with a sentence for each ``None``; and the rest of
-        `FACTS`. And, beside that, ``per_image``: the columns of ``per_image.csv``.
+        `FACTS`. Besides, ``per_image``: the columns of ``per_image.csv``.
 
     Raises:
-        BundleError: The bundle or exported network cannot be read.
-        ConfigError: The style is not there, a metric has the key of another, files are asked for without ``out``, or
-            several samples where they would be equal.
-        DatasetError: A pair cannot be read or does not fit the model, or none is left.
-        InputError: A weights file is missing or damaged, or an argument is out of range.
-        StorageError: The results cannot be written.
+        BundleError: if the bundle or exported network cannot be read.
+        ConfigError: if the style does not exist, a metric has the key of another, `save_predictions` or `discuss` is
+            set without `out`, or several samples would be equal.
+        DatasetError: if a pair cannot be read or does not fit the model, or none is left.
+        InputError: if a weights file is missing or damaged, or an argument is out of range.
+        StorageError: if the results cannot be written.
     """
     if limit is not None and limit < 1:
-        raise InputError(f"The limit must be 1 pair or more, got {limit}.")
+        raise InputError(f"`limit` must be >= 1, got {limit}.")
     if out is None and (save_predictions or discuss):
-        raise ConfigError("Predictions and discussion are files; give a folder out to write them to.")
+        raise ConfigError("`save_predictions` and `discuss` write files; give a folder as `out`.")
     started = time.monotonic()
     known = _known(metrics)
     model = _opened(model)
@@ -121,11 +121,11 @@ def evaluate(
 
 
 def own_bundle(path: str | Path, allowed: Collection[str] = ()) -> Bundle:
-    """A bundle that scores can be recorded in.
+    """Open a bundle in which scores can be recorded.
 
     Raises:
-        BundleError: It cannot be read, or is a published model.
-        ConfigError: It is an exported network.
+        BundleError: if it cannot be read, or is a published model.
+        ConfigError: if it is an exported network.
     """
     if Path(path).suffix == ".onnx":
         raise ConfigError(f"{path} is an exported network and cannot hold scores; evaluate it without recording them.")
@@ -145,7 +145,7 @@ def _known(own: Sequence[Metric]) -> dict[str, Metric]:
     known = with_own(own)
     taken = next((metric for metric in own if metric.key in FACTS), None)
     if taken is not None:
-        raise ConfigError(f"The key {taken.key!r} of a metric means something else in metrics.json; choose another.")
+        raise ConfigError(f"The key {taken.key!r} of a metric has another meaning in metrics.json; choose another key.")
     return known
 
 

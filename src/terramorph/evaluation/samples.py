@@ -1,4 +1,4 @@
-"""Samples of the protocol: pairs with both sides resized or cut, the truth as uint8, validated against a bundle."""
+"""Samples of the protocol: pairs that fit a bundle, both sides resized or cropped, the truth as uint8."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from terramorph.raster.resample import resize_masked
 
 @dataclass(frozen=True)
 class Sample:
-    """One pair of the protocol.
+    """A pair as the protocol compares it.
 
     Attributes:
-        id: The pair's name.
+        id: Name of the pair.
         source: Stored values ``(C, S, S)`` of the bundle's source dtype.
-        truth: uint8 ``(D, S, S)``, the target brought to 0..255 by the bundle's target scaling.
+        truth: uint8 ``(D, S, S)``, the target scaled to 0..255 by the bundle's target scaling.
         mask: bool ``(S, S)``, True where both sides hold pixels.
     """
 
@@ -36,14 +36,14 @@ class Sample:
 
 @dataclass
 class Samples:
-    """The pairs of a split, read when asked for.
+    """The pairs of a split, read on demand.
 
     Attributes:
-        pairs: Where they come from.
-        header: Says the direction, the size, and what bands and dtypes both sides must have.
+        pairs: The stored pairs.
+        header: Header of the bundle: direction, size, bands and dtypes of both sides.
         skip_bad: Leave out pairs that cannot be read instead of raising.
-        skipped: A sentence for each pair that `usable` left out.
-        enlarged: Ids of the pairs that were too small to be cut at their own scale (see `native`).
+        skipped: A sentence about each pair that `usable` left out.
+        enlarged: Ids of the pairs that were too small to be cropped (see `native`).
     """
 
     pairs: PairFolder
@@ -53,7 +53,7 @@ class Samples:
     enlarged: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        # Nodata of training is nodata here.
+        # Nodata of the training is nodata here too.
         data = self.header.recipe.get("data")
         if isinstance(data, dict) and data.get("nodata") is not None:
             self.pairs = replace(self.pairs, nodata=data["nodata"])
@@ -62,8 +62,8 @@ class Samples:
     def native(self) -> bool:
         """Whether the bundle was trained on crops at the scale of the files (``data.load_size = 0``).
 
-        Then the centre of ``size`` x ``size`` px is cut out and nothing is rescaled; only a pair with a side under that
-        is resized as in the protocol.
+        Then the centre of ``size`` x ``size`` px is cropped without resizing; only a pair with a smaller side is
+        resized, as in the protocol.
         """
         data = self.header.recipe.get("data")
         return isinstance(data, dict) and data.get("load_size") == 0
@@ -88,11 +88,11 @@ class Samples:
         return Sample(pair.id, np.ascontiguousarray(stored), truth, valid & shown_valid)
 
     def peek(self) -> Samples:
-        """The same pairs for a look ahead, where unusable ones are skipped and not listed."""
+        """Return the same pairs for a look ahead: unusable ones are skipped and not listed."""
         return replace(self, skip_bad=True, skipped=[], enlarged=set())
 
     def usable(self, index: int) -> Sample | None:
-        """The pair, or ``None`` and a line in `skipped` where it cannot count."""
+        """Read a pair; ``None`` and a line in `skipped` where it cannot be used."""
         try:
             sample = self.read(index)
         except InputError as error:
@@ -107,7 +107,7 @@ class Samples:
 
 
 def as_bytes(stored: NDArray[Any], scaling: Scaling) -> NDArray[np.uint8]:
-    """Stored values of any shape -> uint8 over the scaling's range; uint8 over 0..255 stays as it is."""
+    """Convert stored values of any shape to uint8 over the scaling's range; uint8 over 0..255 stays unchanged."""
     if scaling == BYTE:
         return stored
     shown: NDArray[np.uint8] = BYTE.from_unit(scaling.to_unit(torch.from_numpy(stored))).numpy()
@@ -115,12 +115,12 @@ def as_bytes(stored: NDArray[Any], scaling: Scaling) -> NDArray[np.uint8]:
 
 
 def _fitted(raster: Raster, wanted: Bands, what: str) -> Raster:
-    """A side's bands in the bundle's order, and its values in the bundle's units."""
+    """Return a side with its bands in the bundle's order and its values in the bundle's units."""
     fitted = wanted.fit(raster)
     if fitted is None or raster.dtype.name != wanted.dtype:
         raise DatasetError(
-            f"{what} has {raster.count} bands of {raster.dtype.name} ({', '.join(raster.bands)}), and the bundle was "
-            f"made for {wanted.count} of {wanted.dtype} ({', '.join(wanted.names)}); evaluate on pairs of the kind it "
-            "was trained on."
+            f"{what} must have {wanted.count} bands of {wanted.dtype} ({', '.join(wanted.names)}) for this bundle, got "
+            f"{raster.count} of {raster.dtype.name} ({', '.join(raster.bands)}); evaluate on pairs like those of its "
+            "training."
         )
     return fitted

@@ -1,7 +1,7 @@
-"""Scores of protocol maps-256 from images, for predictions and for the floor alike.
+"""Scores of protocol maps-256 from images, for predictions and floor alike.
 
-A `Tally` takes 8-bit images batch by batch and gives one set of scores at the end. What it keeps per image
-is a few numbers and features, so memory does not grow with the pixels of the set.
+A `Tally` takes 8-bit images batch by batch and returns their scores at the end. It keeps a few numbers and features per
+image, no pixels.
 """
 
 from __future__ import annotations
@@ -32,20 +32,19 @@ from terramorph.metrics import (
 )
 from terramorph.pixels import BYTE
 
-_SMALLEST = 17  # pixels a side that SqueezeNet can look at
+_SMALLEST = 17  # least side in pixels that SqueezeNet takes
 
 View = dict[str, Any]
-"""A batch of images as metrics see them: by what they need."""
+"""Views of a batch of images, by the need of metrics (`Metric.needs`)."""
 
 
 @dataclass
 class Instruments:
-    """Views that metrics need, and why some are missing.
+    """Functions that make the views that metrics need, and reasons for missing ones.
 
     Attributes:
-        look: By what metrics need: uint8 images ``(N, C, H, W)``, and what was seen of them so far -> what
-            `Metric.compute` is given.
-        missing: By the same: a sentence, where there is nothing to look with.
+        look: Functions by need: uint8 images ``(N, C, H, W)`` and their views so far -> argument of `Metric.compute`.
+        missing: Sentences by need, for views that cannot be made.
         palette: Class names of the targets; empty where they are no map.
     """
 
@@ -57,23 +56,23 @@ class Instruments:
     def open(
         cls, weights: str | Path | None, classes: Classes, *, bands: int, size: int, device: torch.device
     ) -> Instruments:
-        """Load what the weights folder offers for images of so many bands and pixels.
+        """Load the networks whose weights are given and that take images of these bands and pixels.
 
         Args:
-            weights: Folder with the SqueezeNet and LPIPS weights, and the Inception weights if there are any.
-            classes: Of the target.
-            bands: Of the target; deep features exist for 3, and for 1 shown as grey.
+            weights: Folder with the SqueezeNet and LPIPS weights, and optionally the Inception weights.
+            classes: Classes of the target.
+            bands: Bands of the target; networks take 3, or 1 as grey.
             size: Side of the compared images in pixels.
-            device: Where the networks run.
+            device: Device of the networks.
         """
         made = cls()
         made._open_classes(classes)
         if bands not in (1, 3):
-            reason = f"SqueezeNet and Inception look at 1 or 3 bands, and the target has {bands}."
+            reason = f"SqueezeNet and Inception need a target of 1 or 3 bands, got {bands}."
             made.missing |= dict.fromkeys(FROZEN, reason)
             return made
         if size < _SMALLEST:
-            made.missing["features"] = f"SqueezeNet needs images of {_SMALLEST} px or more, and these are {size} px."
+            made.missing["features"] = f"SqueezeNet needs images of {_SMALLEST} px or more, got {size} px."
         elif weights is None:
             made.missing["features"] = "It needs the SqueezeNet and LPIPS weights; give the folder that holds them."
         else:
@@ -102,11 +101,12 @@ class Instruments:
         if palette.named:
             self.look["roads"] = lambda _, seen: seen["classes"][:, list(ROADS)].any(dim=1, keepdim=True)
         else:
-            self.missing["roads"] = f"Which colours of the palette {palette.name} are roads is not known."
+            self.missing["roads"] = f"The palette {palette.name} does not say which colours are roads."
 
     @torch.inference_mode()
     def view(self, images: Tensor, truth: Tensor | None = None, mask: Tensor | None = None) -> View:
-        """Look at a batch, uint8 ``(N, C, H, W)``; of predictions, networks see the truth where the mask is False."""
+        """Make the views of a batch, uint8 ``(N, C, H, W)``; in predictions, networks get the truth where the mask is
+        False."""
         shown = images if mask is None or truth is None else torch.where(mask, images, truth)
         seen: View = {}
         for need, look in self.look.items():
@@ -114,33 +114,33 @@ class Instruments:
         return seen
 
     def view_constant(self, seen: View, plain: Tensor, truth: Tensor, mask: Tensor | None) -> View:
-        """`view` of one image, uint8 ``(1, C, H, W)``, that stands for the predictions of a whole batch."""
+        """Make the views of one image, uint8 ``(1, C, H, W)``, as the prediction of all images of a batch."""
         if mask is not None and set(FROZEN) & set(self.look):
             return self.view(plain.expand_as(truth), truth, mask)
         return {need: _repeated(one, len(truth)) for need, one in seen.items()}
 
 
 class Tally:
-    """Scores of one set of predictions, gathered batch by batch.
+    """Scores of a set of predictions, added batch by batch.
 
     Args:
-        instruments: Shared between tallies of the same truths.
-        metrics: That are scored, by key; those that lack an instrument have no score.
+        instruments: Shared by tallies of the same truths.
+        metrics: Metrics by key; those without an instrument have no score.
 
     Attributes:
-        count: Images so far.
+        count: Number of images so far.
     """
 
     def __init__(self, instruments: Instruments, metrics: Mapping[str, Metric] = METRICS) -> None:
         self.instruments, self.metrics = instruments, metrics
         self.count = 0
         self._computed = {key: one for key, one in metrics.items() if one.needs in instruments.look}
-        # Metrics that are made from the same numbers share them.
+        # Metrics of the same values share them.
         self._kept: dict[Any, list[Tensor]] = {one.compute: [] for one in self._computed.values()}
 
     @torch.inference_mode()
     def add(self, prediction: View, truth: View, mask: Tensor | None) -> None:
-        """Count one batch in: what `Instruments.view` says of both, and a mask, bool ``(N, 1, H, W)``, or ``None``."""
+        """Add a batch: `Instruments.view` of both sides, and a mask, bool ``(N, 1, H, W)``, or ``None``."""
         count = len(truth["pixels"])
         for compute, metric in {one.compute: one for one in self._computed.values()}.items():
             with running(f"The metric {metric.key}"):
@@ -148,30 +148,30 @@ class Tally:
             if not isinstance(found, Tensor) or not found.ndim or len(found) != count:
                 shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
                 raise InputError(
-                    f"The metric {metric.key} gives {shape} for {count} images; compute returns a tensor with a row "
-                    "for each."
+                    f"compute of the metric {metric.key} must return a tensor with a row per image, got {shape} for "
+                    f"{count} images."
                 )
             if metric.per_image and found.ndim > 1:
                 raise InputError(
-                    f"The metric {metric.key} gives {tuple(found.shape)} for {count} images; without a figure of the "
-                    "set, compute returns one value an image."
+                    f"compute of the metric {metric.key} must return one value per image, got {tuple(found.shape)} "
+                    f"for {count} images; give the metric a figure for other shapes."
                 )
             self._kept[compute].append(found.cpu())
         self.count += count
 
     def kept(self, metric: Metric) -> Tensor | None:
-        """Values of a metric of each image, ``(N, ...)``; ``None`` where it is not computed."""
+        """Return the values of a metric, ``(N, ...)``; ``None`` where it is not computed."""
         parts = self._kept.get(metric.compute)
         return torch.cat(parts) if parts else None
 
     @property
     def per_image(self) -> dict[str, list[float]]:
-        """Key -> one value an image in the order of arrival, of the metrics that have them."""
+        """Values of each image in the order of arrival, by key of the metrics that have them."""
         columns = {key: self.kept(one) for key, one in self._computed.items() if one.per_image}
         return {key: values.tolist() for key, values in columns.items() if values is not None}
 
     def scores(self) -> tuple[dict[str, float | None], dict[str, str]]:
-        """The means over images and the figures of the set, and why the missing ones are missing.
+        """Return all scores, and the reasons for missing ones.
 
         Returns:
             Key -> value or ``None``, of all metrics, and key -> sentence for each ``None``.
@@ -191,7 +191,7 @@ class Tally:
             if math.isfinite(value):
                 found[key] = value
             else:
-                reasons[key] = "No image has what it measures."
+                reasons[key] = "No image has a value."
         return found, reasons
 
     def _score(self, metric: Metric) -> float:
@@ -204,12 +204,13 @@ class Tally:
         return math.fsum(values) / len(values) if values else math.nan
 
     def confusion(self) -> Tensor | None:
-        """int64 ``(K, K)`` over the set, rows truth, columns prediction; ``None`` without classes."""
+        """Return the confusion matrix of the set, int64 ``(K, K)``, rows truth, columns prediction; ``None`` without
+        classes."""
         parts = self._kept.get(confusions)
         return torch.cat(parts).sum(dim=0) if parts else None
 
     def iou(self) -> dict[str, float | None] | None:
-        """IoU of each class; ``None`` for a class that does not occur, and altogether without classes."""
+        """Return the IoU of each class, ``None`` for a class that does not occur; ``None`` without classes."""
         confusion = self.confusion()
         return None if confusion is None else named_iou(confusion, self.instruments.palette)
 

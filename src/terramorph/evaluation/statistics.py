@@ -1,4 +1,4 @@
-"""Tests of SciPy, Holm's correction, and bootstrap intervals over images."""
+"""Statistical tests (SciPy), Holm's correction, and bootstrap intervals over images."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from numpy.typing import NDArray
 from terramorph.report.numbers import Interval
 
 ALPHA = 0.05
-"""A difference is shown when its p value, corrected for the number of tests, is under this."""
+"""Level of significance for p values that are corrected for the number of tests."""
 FEW = 30
-"""Images; with fewer no test is made: the approximations below and a decile both want more."""
+"""Least number of images for a test: the approximations below and a decile need as many."""
 SURE = 6
-"""Images for a verdict: with fewer, even one sign in all of them may be chance at 5 %."""
+"""Least number of images for a verdict: with fewer, even the same sign in all of them may be chance at 5 %."""
 REPEATS = 1000
-"""Resamplings behind an interval."""
+"""Resamplings per interval."""
 _CELLS = 2**22  # weights held at once while resampling
 
 
 def rank_correlation(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[float, float] | None:
-    """Spearman's rho, -1 to 1, and its two-sided p value; ``None`` where one side is constant.
+    """Return Spearman's rho, -1 to 1, and its two-sided p value; ``None`` where one side is constant.
 
     Args:
         x, y: float64 ``(N,)``.
@@ -36,7 +36,7 @@ def rank_correlation(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[fl
 
 
 def mann_whitney(a: NDArray[np.float64], b: NDArray[np.float64]) -> tuple[float, float]:
-    """Mann-Whitney test of two groups.
+    """Test two groups by Mann and Whitney.
 
     Args:
         a, b: float64 ``(N,)`` and ``(M,)``, neither empty, not all equal.
@@ -52,10 +52,10 @@ def mann_whitney(a: NDArray[np.float64], b: NDArray[np.float64]) -> tuple[float,
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """p values corrected for their number (Holm, "A simple sequentially rejective multiple test procedure", 1979).
+    """Correct p values for their number (Holm, "A simple sequentially rejective multiple test procedure", 1979).
 
-    Under a corrected value of 0.05, the chance that any of the tests is a coincidence is at most 5 %, however the tests
-    depend on one another.
+    If tests with a corrected value under 0.05 are taken for significant, the probability of any false one is at most
+    5 %, however the tests depend on one another.
     """
     order = np.argsort(p, kind="stable")
     stepped = np.minimum(1.0, np.arange(len(p), 0, -1) * np.asarray(p)[order])
@@ -65,7 +65,7 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def smallest_shown(count: int, tests: int) -> float:
-    """The size of Spearman's rho that ``count`` pairs, 3 or more, can just show when ``tests`` are made."""
+    """Return the smallest significant size of Spearman's rho for ``count`` pairs, 3 or more, in ``tests`` tests."""
     from scipy import stats
 
     t = float(stats.t.ppf(1 - ALPHA / tests / 2, count - 2))
@@ -75,17 +75,18 @@ def smallest_shown(count: int, tests: int) -> float:
 def bootstrap(
     figures: Callable[[NDArray[np.int64]], NDArray[np.float64]], count: int, generator: np.random.Generator
 ) -> list[Interval | None]:
-    """Figures of a set of images and the middle 95 % of those of its resamplings (Efron, 1979; percentiles).
+    """Return statistics of a set of images with 95 % intervals (percentile bootstrap, Efron 1979).
 
-    Pixels of one image resemble each other, so it is the images that are drawn anew.
+    Images are resampled, not pixels, as pixels of one image are not independent.
 
     Args:
-        figures: How often each image counts, int64 ``(R, count)`` -> K figures of each of R resamplings, ``(R, K)``.
-        count: Images, 1 or more; one has no interval.
-        generator: Draws the resamplings.
+        figures: Function of how often each image counts, int64 ``(R, count)``, that returns K statistics of each of R
+            resamplings, ``(R, K)``.
+        count: Number of images, 1 or more; one has no interval.
+        generator: Random generator of the resamplings.
 
     Returns:
-        K intervals; ``None`` where the set has no finite figure.
+        K intervals; ``None`` where a statistic of the set is not finite.
     """
     mean, drawn = figures(np.ones((1, count), np.int64))[0], []
     at_once = max(1, _CELLS // count)
@@ -104,14 +105,14 @@ def bootstrap(
 def ratio_intervals(
     part: NDArray[np.float64], whole: NDArray[np.float64], generator: np.random.Generator
 ) -> list[Interval | None]:
-    """``sum part / sum whole`` over images for each of K columns.
+    """Return ``sum part / sum whole`` over images for each of K columns, with intervals.
 
     Args:
         part, whole: float64 ``(N, K)``, ``whole`` 0 or more.
-        generator: Draws the resamplings.
+        generator: Random generator of the resamplings.
 
     Returns:
-        K intervals; ``None`` where a column of ``whole`` is all 0, without ends where it is in all images but one.
+        K intervals; ``None`` where a column of ``whole`` is all 0, without ends where only one image is not 0.
     """
 
     def ratios(often: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -125,7 +126,7 @@ def ratio_intervals(
 
 
 def mean_interval(values: NDArray[np.float64], generator: np.random.Generator) -> Interval:
-    """The mean of float64 ``(N,)``, N >= 1, all finite, with its interval."""
+    """Return the mean of float64 ``(N,)``, N >= 1, all finite, with its interval."""
     found = ratio_intervals(values[:, None], np.ones((len(values), 1)), generator)[0]
     assert found is not None
     return found

@@ -1,4 +1,4 @@
-"""Verdicts against the floor: better or worse where the interval of the difference, over images, excludes zero."""
+"""Verdicts against the floor: better or worse where the interval of the difference excludes zero."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ NOT_SHOWN = "not shown"
 
 
 def against_floor(model: Tally, floor: Tally, seed: int = 0) -> dict[str, dict[str, Any]]:
-    """Model minus floor of every score that has an interval: paired by image, images resampled (bootstrap, 95 %).
+    """Compare model and floor in every score: the difference, paired by image, with its 95 % interval (bootstrap).
 
-    Distances between sets of features have none: their bias depends on the number of images.
+    Distances between sets of features are left out: their bias depends on the number of images.
 
     Returns:
-        Score key -> ``difference``, ``low``, ``high`` and ``verdict``: better, worse or not shown (as it is with fewer
-        than six images).
+        By key of score: ``difference`` (model minus floor), ``low``, ``high`` and ``verdict``: better, worse or not
+        shown (always with fewer than six images).
     """
     generator = np.random.default_rng(seed)
     found: dict[str, dict[str, Any]] = {}
@@ -40,7 +40,7 @@ def against_floor(model: Tally, floor: Tally, seed: int = 0) -> dict[str, dict[s
 def _interval(
     metric: Metric, own: torch.Tensor | None, other: torch.Tensor | None, generator: np.random.Generator
 ) -> Interval | None:
-    """Interval of the difference; ``None`` where there is no figure or no interval."""
+    """Return the interval of the difference; ``None`` where there is no score or no interval."""
     figure = metric.figure
     if own is None or other is None or not (metric.per_image or metric.summed):
         return None

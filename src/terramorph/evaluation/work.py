@@ -1,4 +1,4 @@
-"""Pairs at work: translated and counted batch by batch, and what is known of them as plain data."""
+"""Translation and scoring of pairs, batch by batch, and the results as plain data."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Progress = Callable[[int, int], None]
 
 
 class Work:
-    """Counts of an evaluation, batch by batch."""
+    """State of an evaluation: the pairs done, and their tallies."""
 
     def __init__(
         self, model: Model, samples: Samples, look: Look, metrics: Mapping[str, Metric], weights: str | Path | None
@@ -53,7 +53,7 @@ class Work:
     def through(
         self, total: int, progress: Progress | None, spool: Spool | None = None, keep: Path | None = None
     ) -> None:
-        """Score so many pairs."""
+        """Translate and score the first ``total`` pairs."""
         step = self.model.batch_size
         for first in range(0, total, step):
             self._batch(range(first, min(first + step, total)), spool, keep)
@@ -61,12 +61,12 @@ class Work:
                 progress(min(first + step, total), total)
         if not self.ids:
             raise DatasetError(
-                f"No pair of the split {self.samples.pairs.split} can be scored; mend them or choose another split. "
+                f"No pair of the split {self.samples.pairs.split} can be scored; repair them or choose another split. "
                 f"The first: {self.samples.skipped[0]}"
             )
 
     def _batch(self, places: range, spool: Spool | None, keep: Path | None) -> None:
-        """Translate some pairs and count them in."""
+        """Translate and score some pairs."""
         found = [(place, self.samples.usable(place)) for place in places]
         samples = [sample for _, sample in found if sample is not None]
         if not samples:
@@ -76,7 +76,7 @@ class Work:
         header = self.samples.header
         stored = torch.from_numpy(np.stack([sample.source for sample in samples]))
         masks = torch.from_numpy(np.stack([sample.mask for sample in samples]))[:, None]
-        # Under the mask the network sees what it saw there in training: the middle of the range.
+        # Masked pixels hold what they held in training: the middle of the range.
         source = header.source.scaling.to_unit(stored) * masks
         unit = self.model.translate_batch(source).float().cpu()
         prediction = BYTE.from_unit(unit).to(self.device)
@@ -93,7 +93,7 @@ class Work:
             _save(keep, samples, unit, header.target)
 
     def _discuss(self, evidence: Evidence, samples: list[Sample], source: Tensor, prediction: Tensor) -> None:
-        """Draw the other samples, and count all in."""
+        """Draw the other samples, and add all to the evidence."""
         started = time.monotonic()
         others = [
             BYTE.from_unit(self.model.translate_batch(source, sample=number).float().cpu())
@@ -106,13 +106,13 @@ class Work:
             evidence.add(stored, sample.truth, drawn, sample.mask)
 
     def view(self, row: int, spool: Spool) -> View:
-        """A pair that was scored, read again, with its prediction."""
+        """Read a scored pair and its prediction again."""
         sample, palette = self.samples.read(self.places[row]), self.look.classes.palette
         source = as_bytes(sample.source, self.samples.header.source.scaling)
         return View(sample.id, source, sample.truth, spool.read(row), sample.mask, palette)
 
     def document(self, data: str, started: float) -> dict[str, Any]:
-        """Scores and `FACTS` as plain data."""
+        """Return scores and `FACTS` as plain data."""
         own, pairs, floor = self.own, self.samples.pairs, self.look.floor
         scores, reasons = own.scores()
         counts, palette = own.confusion(), self.look.classes.palette
@@ -151,7 +151,7 @@ class Work:
 
 
 def _protocol(samples: Samples, ids: list[str], model: Model) -> dict[str, Any]:
-    """Protocol of an evaluation of the pairs ``ids``."""
+    """Describe the protocol of an evaluation of the pairs ``ids``."""
     size = samples.header.size
     name, resize = "maps-256" if size == 256 else f"maps-256 at {size} px", "PIL bicubic, stored dtype"
     if samples.native:
@@ -176,7 +176,7 @@ def _protocol(samples: Samples, ids: list[str], model: Model) -> dict[str, Any]:
 
 
 def _bundle(model: Model) -> dict[str, Any]:
-    """Bundle that was evaluated; its path is ``None`` for one in memory."""
+    """Describe the bundle; its path is ``None`` for one in memory."""
     header = model.header
     return {
         "path": None if model.path is None else str(model.path),

@@ -1,6 +1,6 @@
-"""What a model gets right and wrong: tables, figures and a dozen sentences, from the images of one evaluation.
+"""Discussion of what a model gets right and wrong: tables, charts and a dozen sentences on one evaluation.
 
-`Evidence` counts while the pairs go through; `write_discussion` writes sections of one subject each.
+`Evidence` counts while pairs are scored; `write_discussion` writes a section per subject.
 """
 
 from terramorph.evaluation.discuss.content import leading

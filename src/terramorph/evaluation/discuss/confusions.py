@@ -1,4 +1,4 @@
-"""Confusions: which class is taken for which, and what that looks like."""
+"""Confusions of classes: table, and crops of the commonest."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from terramorph.report.numbers import percent
 from terramorph.report.tables import Cell, Row, Table
 
 COMMONEST = 5
-"""Confusions that are shown."""
-_CROPS, _CROP = 2, 96  # crops of each, pixels a side
+"""Number of confusions with crops."""
+_CROPS, _CROP = 2, 96  # crops of each, side in pixels
 
 
 def count_confusions(
     truth: NDArray[np.uint8], prediction: NDArray[np.uint8], mask: NDArray[np.bool_]
 ) -> dict[str, NDArray[np.int64]]:
-    """Pixels of an image by true and drawn class, int64 ``(7, 7)`` each, rows truth: all of them, and those of the
-    truth's borders.
+    """Count pixels of an image by true and predicted class, int64 ``(7, 7)`` each, rows truth: all pixels, and those on
+    borders of the truth.
 
     Args:
         truth, prediction: Class indices, uint8 ``(H, W)``.
@@ -35,7 +35,7 @@ def count_confusions(
 
 
 def confusions_section(columns: Columns, look: Look) -> Section:
-    """All confusions, and crops of the commonest; from `count_confusions` of each image."""
+    """Make the section of confusions, from `count_confusions` of each image."""
     title, images = "Which class is taken for which", columns["confusion"]
     whole, at_border = images.sum(axis=0), columns["confusion_at_border"].sum(axis=0)
     wrong = whole.copy()
@@ -79,7 +79,7 @@ def confusions_section(columns: Columns, look: Look) -> Section:
 
 
 def _crop(look: Look, row: int, a: int, b: int) -> tuple[str, Pictures]:
-    """The window of an image that holds most pixels of class ``a`` drawn as ``b``."""
+    """Return the window of an image with most pixels of class ``a`` predicted as ``b``."""
     view = look(row)
     truth, drawn = view.classes
     confused = (truth == a) & (drawn == b) & view.mask

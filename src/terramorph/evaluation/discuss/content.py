@@ -1,4 +1,4 @@
-"""Scores by content: which images are easy and which are hard, and what the worst tenth has in common."""
+"""Scores by content of the images, and what the worst tenth has in common."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from terramorph.report.numbers import Interval, counted, p_value, percent, signe
 from terramorph.report.tables import Cell, Row, Table
 
 SCORES: tuple[Metric, ...] = tuple(METRICS[key] for key in ("lpips", "rmse", "psnr", "class_accuracy", "miou"))
-"""In the order in which they are preferred for ordering images by quality."""
+"""Scores that are tested; the first that exists orders images by quality."""
 NOT_TESTED = METRICS["psnr"]
-"""It orders images as RMSE does, in reverse, so the tests of one would repeat those of the other."""
+"""Orders images as RMSE does, in reverse, so its tests would be the same."""
 BINS = 5
-_PER_BIN = 6  # images, at least
-_CHARTED, _PICTURED = 6, 8  # covariates, images
+_PER_BIN = 6  # least number of images
+_CHARTED, _PICTURED = 6, 8  # covariates with a chart, worst images with pictures
 
 
 @dataclass(frozen=True)
 class Bin:
-    """Images with similar covariates: least and largest, number, and mean score."""
+    """Images with similar values of a covariate: least and largest value, number, and mean score."""
 
     low: float
     high: float
@@ -39,11 +39,11 @@ class Bin:
 
 
 Bins = Mapping[str, Mapping[str, Sequence[Bin]]]
-"""By the keys of covariate and score."""
+"""Bins by key of covariate and key of score."""
 
 
 def score_columns(per_image: Mapping[str, Sequence[float]], confusions: NDArray[np.int64] | None) -> Columns:
-    """Scores of each image by key of `SCORES`: columns of the evaluation, and figures of its confusions."""
+    """Return the scores of each image by key of `SCORES`, from the evaluation's columns and from confusions."""
     columns: Columns = {}
     for score in SCORES:
         if score.figure is None and per_image.get(score.key):
@@ -54,12 +54,12 @@ def score_columns(per_image: Mapping[str, Sequence[float]], confusions: NDArray[
 
 
 def leading(scores: Mapping[str, object]) -> Metric:
-    """The score that orders images from good to bad: LPIPS where there is one, else RMSE."""
+    """Return the score that orders images by quality: LPIPS where there is one, else RMSE."""
     return next(score for score in SCORES if score.key in scores)
 
 
 def worst_first(scores: Columns) -> tuple[NDArray[np.int64], int]:
-    """The images by the leading score, the worst first, int64 ``(N,)``, and how many are the worst tenth."""
+    """Return the images by the leading score, the worst first, int64 ``(N,)``, and the size of the worst tenth."""
     values = scores[leading(scores).key]
     order = np.argsort(values if leading(scores).higher_is_better else -values, kind="stable")
     return order, max(1, round(len(values) / 10))
@@ -68,14 +68,14 @@ def worst_first(scores: Columns) -> tuple[NDArray[np.int64], int]:
 def binned(
     covariate: NDArray[np.float64], score: NDArray[np.float64], generator: np.random.Generator, bins: int = BINS
 ) -> list[Bin]:
-    """Means of a score over groups of about equal size, the covariate rising.
+    """Average a score over groups of about equal size, in order of the covariate.
 
-    Many images hold none of a class: where a fifth of them share the least value, they are the first group.
+    Where a fifth of the images share the least value, as images without a class do, they are the first group.
 
     Args:
         covariate, score: float64 ``(N,)``.
-        generator: Draws the resamplings.
-        bins: Groups, at most; equal values are never parted.
+        generator: Random generator of the resamplings.
+        bins: Largest number of groups; equal values share a group.
     """
     bins = max(1, min(bins, len(covariate) // _PER_BIN))
     least = covariate == covariate.min()
@@ -92,7 +92,7 @@ def binned(
 
 
 def content_tests(covariates: Columns, scores: Columns, generator: np.random.Generator) -> tuple[list[Finding], Bins]:
-    """Every score's rank correlation with every covariate, where both vary, and means over bins."""
+    """Test the rank correlation of every score with every covariate, where both vary; return bins too."""
     bins = {
         name: {key: binned(content, values, generator) for key, values in scores.items()}
         for name, content in covariates.items()
@@ -116,7 +116,7 @@ def content_tests(covariates: Columns, scores: Columns, generator: np.random.Gen
 
 
 def content_section(tests: Sequence[Finding], bins: Bins, count: int, lead: Metric) -> Section:
-    """Correlations of `content_tests`, corrected, as a table, and charts of the strongest with the leading score."""
+    """Make the section of `content_tests`: a table, and charts of the strongest with the leading score."""
     title, by_subject = "The score by content", {test.subject: test for test in tests}
     if not tests:
         why = f"under {FEW}" if count < FEW else "all alike in what they hold or how they score"
@@ -161,7 +161,7 @@ def _chart(covariate: Covariate, score: Metric, bins: Bins) -> Markup:
 
 
 def worst_tests(covariates: Columns, scores: Columns) -> list[Finding]:
-    """Each covariate of the worst tenth against the rest."""
+    """Test each covariate of the worst tenth against the rest."""
     order, size = worst_first(scores)
     worst = np.isin(np.arange(len(order)), order[:size])
     tests = []
@@ -179,7 +179,7 @@ def worst_tests(covariates: Columns, scores: Columns) -> list[Finding]:
 
 
 def worst_section(tests: Sequence[Finding], scores: Columns, look: Look) -> Section:
-    """The worst tenth beside the rest by `worst_tests`, corrected, and the worst images."""
+    """Make the section of `worst_tests`: a table, and the worst images."""
     score, (order, size) = leading(scores), worst_first(scores)
     values, gallery = scores[score.key], []
     for row in order[: min(size, _PICTURED)].tolist():

@@ -1,4 +1,4 @@
-"""What an image holds, in numbers that a score may depend on."""
+"""Covariates: numbers on the content of an image, with which scores may correlate."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from terramorph.cartography import CLASSES
 from terramorph.report.numbers import percent
 
 EDGE = 24.0
-"""Grey levels per pixel: a gradient steeper than this is an edge."""
+"""Gradient of an edge, grey levels per pixel."""
 THIN = 2
-"""Roads of the first so many `GROUPS` of widths, 1 to 4 px, are thin."""
+"""Number of `GROUPS` of widths that are thin roads, 1 to 4 px."""
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,10 @@ class Covariate:
     """A property of an image.
 
     Attributes:
-        key: In ``discussion.json``.
-        name: In tables.
-        more: Images that have much of it are images with ...
-        write: A value as text.
+        key: Key in ``discussion.json``.
+        name: Name in tables.
+        more: End of the phrase "images with ..." for images with much of it.
+        write: Format of a value.
     """
 
     key: str
@@ -36,7 +36,7 @@ class Covariate:
 
     @property
     def short(self) -> str:
-        """Its name within a sentence."""
+        """Name within a sentence."""
         return self.name.removeprefix("Share of ").removeprefix("Density of ").lower()
 
 
@@ -55,7 +55,7 @@ COVARIATES: tuple[Covariate, ...] = (
 
 
 def source_covariates(source: NDArray[np.uint8], mask: NDArray[np.bool_]) -> dict[str, float]:
-    """Covariates of a source image.
+    """Compute the covariates of a source image.
 
     Args:
         source: uint8 ``(C, H, W)``.
@@ -76,15 +76,15 @@ def source_covariates(source: NDArray[np.uint8], mask: NDArray[np.bool_]) -> dic
 
 
 def map_covariates(classes: NDArray[np.uint8], mask: NDArray[np.bool_], roads: NDArray[np.int64]) -> dict[str, float]:
-    """Covariates of a map's classes.
+    """Compute the covariates of a map's classes.
 
     Args:
         classes: uint8 ``(H, W)``, indices into `CLASSES`.
         mask: bool ``(H, W)``, True where valid, somewhere.
-        roads: Their `road_widths`, int64 ``(H, W)``.
+        roads: `road_widths` of the classes, int64 ``(H, W)``.
 
     Returns:
-        Shares of the valid pixels: one a class; ``thin_roads``; ``borders``, pixels on a border of classes.
+        Shares of the valid pixels: of each class; of ``thin_roads``; of ``borders``, pixels on a border of classes.
     """
     shares = np.bincount(classes[mask], minlength=len(CLASSES)) / mask.sum()
     return {
@@ -95,7 +95,7 @@ def map_covariates(classes: NDArray[np.uint8], mask: NDArray[np.bool_], roads: N
 
 
 def on_border(classes: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Pixels with another class among their eight neighbours: bool ``(H, W)``."""
+    """Return the pixels with another class among their eight neighbours, bool ``(H, W)``."""
     near = np.ones((3, 3), np.uint8)
     border: NDArray[np.bool_] = cv2.dilate(classes, near) != cv2.erode(classes, near)
     return border

@@ -1,4 +1,4 @@
-"""Discussion of an evaluation: all subjects, the strongest findings, and the files that hold them."""
+"""Discussion of an evaluation: all sections, the strongest findings, and the files."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from terramorph.report.pages import render_page
 
 PAGE, DATA = "discussion.html", "discussion.json"
 MOST_SAID = 12
-"""Sentences at the top of the page, at most."""
+"""Most sentences at the top of the page."""
 
 
 def write_discussion(
@@ -83,7 +83,7 @@ def write_discussion(
 def _sections(
     evidence: Evidence, columns: Columns, covariates: Columns, scores: Columns, look: Look, about: Mapping[str, Any]
 ) -> tuple[list[Section], list[Finding]]:
-    """Subject by subject, and all tests, corrected together."""
+    """Make all sections, and all tests, corrected together."""
     generator, count, side = np.random.default_rng(about["seed"]), about["n"], evidence.map_side
     content, bins = content_tests(covariates, scores, generator) if count >= FEW else ([], {})
     worst = worst_tests(covariates, scores) if count >= FEW else []
@@ -108,7 +108,7 @@ def _sections(
 
 
 def _findings(sections: Sequence[Section], tests: Sequence[Finding]) -> list[tuple[str, str]]:
-    """(section, sentence): the tests that hold, the strongest first and one a content, and a fact of each subject."""
+    """Return (section, sentence): significant tests, strongest first and one per content, and a fact per section."""
     facts = [(section.key, section.facts[0]) for section in sections if section.facts and section.data]
     strongest: dict[tuple[str, str], Finding] = {}
     for test in sorted((test for test in tests if test.shown), key=lambda test: (test.p, -abs(test.effect))):
@@ -120,7 +120,7 @@ def _findings(sections: Sequence[Section], tests: Sequence[Finding]) -> list[tup
 
 
 def _limits(evidence: Evidence, covariates: Columns, count: int, tests: int) -> list[str]:
-    """Sentences on what the discussion cannot tell."""
+    """Return sentences on the limits of the discussion."""
     said = [
         f"All of this rests on {counted(count, 'image')} of one split. What goes together need not be cause "
         "and effect, and images side by side on the ground are less independent than the tests take them to be.",

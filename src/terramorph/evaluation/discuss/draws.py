@@ -1,8 +1,8 @@
-"""Where draws of paper mode disagree, whether that says where they are wrong, and whether they are too sure.
+"""Disagreement between draws (samples of paper mode): its correlation with the error, and its calibration.
 
-Were the truth one more draw, it would be to all draws but one what the draw left out is to them, whatever their number
-and however they are distributed: each draw stands in for the truth in turn. A standard deviation of a few draws is no
-such measure, for it is too small on average (by 20 % for two, 6 % for five).
+Calibration leaves out each draw in turn. If the truth were one more draw, its distance from the mean of the others
+would on average be that of the draw left out, whatever the number and distribution of draws. The standard deviation of
+a few draws is no such reference: it is too small on average (by 20 % for two, 6 % for five).
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from terramorph.report.pages import picture_uri
 
 TITLE = "Where draws disagree"
 REMOVED = tuple(k / 20 for k in range(20))
-"""Shares of the pixels that the sparsification curve leaves out."""
+"""Shares of pixels removed along the sparsification curve."""
 _PICTURED = 3
-_EXCHANGES = 4000  # behind a p value
+_EXCHANGES = 4000  # per p value
 
 
 Disagreement = tuple[float, int, NDArray[np.float32], NDArray[np.float32]]
-"""Of an image: the mean over its pixels, its row, and float32 ``(H, W)`` of disagreement and error."""
+"""Mean disagreement of an image, its row, and maps of disagreement and error, float32 ``(H, W)``."""
 
 
 def compare_draws(
     draws: NDArray[np.uint8], truth: NDArray[np.uint8], mask: NDArray[np.bool_]
 ) -> tuple[dict[str, Any], tuple[NDArray[np.float32], NDArray[np.float32]]]:
-    """Disagreement and error of an image, grey levels.
+    """Compute disagreement and error of an image, grey levels.
 
     Args:
         draws: uint8 ``(N, C, H, W)``, N >= 2.
@@ -42,12 +42,11 @@ def compare_draws(
         mask: bool ``(H, W)``, True where pixels count.
 
     Returns:
-        Numbers and maps. The maps: of every pixel, float32 ``(H, W)`` each, the disagreement, which is the standard
-        deviation of the draws (``ddof = 1``, mean over bands), and the absolute error of their mean (mean over bands).
-        The numbers: ``pixels`` that count; ``spread`` and ``error``, means over them; ``off``, from `changing_places`;
-        ``rho``, Spearman's correlation over pixels, NaN where one side is the same everywhere; ``curves``, float64
-        ``(2, 20)``, the mean error of what is left where the most disagreeing pixels, and where the most wrong ones,
-        are left out.
+        Numbers and maps. The maps, float32 ``(H, W)``: the disagreement, which is the standard deviation of the draws
+        (``ddof = 1``, mean over bands), and the absolute error of their mean (mean over bands). The numbers:
+        ``pixels`` that count; ``spread`` and ``error``, means over these; ``off``, from `changing_places`; ``rho``,
+        Spearman's correlation over pixels, NaN where one side is constant; ``curves``, float64 ``(2, 20)``, the mean
+        error after removing the pixels with most disagreement, and those with the largest error.
     """
     values = draws.astype(np.float32)
     maps = values.std(axis=0, ddof=1).mean(axis=0), np.abs(values.mean(axis=0) - truth).mean(axis=0)
@@ -65,12 +64,12 @@ def compare_draws(
 
 
 def most_disagreeing(images: list[Disagreement]) -> list[Disagreement]:
-    """Those that are shown, the first one first."""
+    """Return the images to show, those that disagree most first."""
     return sorted(images, key=lambda one: -one[0])[:_PICTURED]
 
 
 def changing_places(draws: NDArray[np.uint8], truth: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Distance of truth and draws from the mean of the others.
+    """Compute the distance of truth and draws from the mean of the others.
 
     Args:
         draws: uint8 ``(N, C, H, W)``, N >= 2.
@@ -78,8 +77,8 @@ def changing_places(draws: NDArray[np.uint8], truth: NDArray[np.uint8], mask: ND
         mask: bool ``(H, W)``, True where pixels count.
 
     Returns:
-        float64 ``(N + 1, N + 1)``, the truth first: from a to the mean of all but a and b, grey levels, mean over
-        bands, summed over pixels.
+        float64 ``(N + 1, N + 1)``, the truth first: distance (a, b) is from a to the mean of all but a and b, grey
+        levels, mean over bands, summed over pixels.
     """
     values = np.concatenate((truth[None], draws))[:, :, mask].astype(np.float32)
     count, total = len(draws), values.sum(axis=0)
@@ -97,18 +96,18 @@ def calibration(
 ) -> dict[str, Any]:
     """Test whether the truth is farther from the draws than they are from one another.
 
-    A truth that is one more draw may change places with any of them in any image. That holds however the differences
-    are distributed, where an interval from a few images is too narrow, the more so as one truth varies more than the
-    mean of several draws.
+    The test is a permutation test: if the truth is one more draw, it can be exchanged with any draw in any image,
+    however the differences are distributed. An interval from a few images would be too narrow, as one truth varies
+    more than the mean of several draws.
 
     Args:
-        off: float64 ``(I, N + 1, N + 1)``, from `changing_places`, of each image.
-        pixels: float64 ``(I,)``, that count in each image.
-        generator: Draws the resamplings and the places.
+        off: `changing_places` of each image, float64 ``(I, N + 1, N + 1)``.
+        pixels: Number of pixels that count in each image, float64 ``(I,)``.
+        generator: Random generator of resamplings and exchanges.
 
     Returns:
-        ``error`` of the truth and ``reference``, that of the draw left out, means over pixels; the interval of their
-        ``difference``; and ``p``, two-sided, by exchange of truth and draws.
+        ``error`` of the truth and ``reference``, the error of the draw left out, means over pixels; the interval of
+        their ``difference``; and ``p``, two-sided.
     """
     images, places = off.shape[:2]
     error, reference = (off.sum(axis=axis) / (places - 1) for axis in (2, 1))
@@ -127,8 +126,8 @@ def calibration(
 
 
 def sparsified(error: NDArray[np.float64], by: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mean error of what is left when the pixels with the largest ``by`` are left out, for each of `REMOVED` (the
-    sparsification curve of Ilg et al., arXiv:1802.07095).
+    """Return the sparsification curve (Ilg et al., arXiv:1802.07095): the mean error after removing each share of
+    `REMOVED` of the pixels, those with the largest ``by`` first.
 
     Args:
         error, by: float64 ``(N,)``, N >= 1.
@@ -143,7 +142,7 @@ def sparsified(error: NDArray[np.float64], by: NDArray[np.float64]) -> NDArray[n
 
 
 def draw_data(columns: Columns, draws: int, generator: np.random.Generator) -> dict[str, Any]:
-    """Disagreement and error over all images, from the numbers of `compare_draws` of each."""
+    """Sum up disagreement and error over all images, from the numbers of `compare_draws`."""
     pixels, spread, error = (columns[key].astype(np.float64) for key in ("pixels", "spread", "error"))
     calibrated = calibration(columns["off"], pixels, generator)
     rho, curves = columns["rho"][np.isfinite(columns["rho"])], columns["curves"].mean(axis=0)
@@ -163,18 +162,18 @@ def draw_data(columns: Columns, draws: int, generator: np.random.Generator) -> d
             "removed": list(REMOVED),
             "by_disagreement": curves[0].tolist(),
             "by_error": curves[1].tolist(),
-            # Of what the order of the errors gains over a random one.
+            # As a share of the gain of ordering by error over a random order.
             "gain": float(areas[0] / areas[1]) if areas[1] > 1e-9 else None,
         },
     }
 
 
 def draw_tests(data: dict[str, Any]) -> list[Finding]:
-    """Tests of calibration, and of disagreement against error across images."""
+    """Test calibration, and disagreement against error across images."""
     tests, calibrated = [], data["calibration"]
     if data["images"] >= SURE:
         way, sign = ("sure", 1.0) if calibrated["difference"].mean > 0 else ("unsure", -1.0)
-        # Both must say so: the interval, and the exchange of truth and draws.
+        # Both must agree: the interval, and the permutation test.
         p = calibrated["p"] if calibrated["difference"].beyond_zero() else 1.0
         size = min(1.0, abs(calibrated["difference"].mean) / max(calibrated["reference"], 1e-9))
         text = (
@@ -189,7 +188,7 @@ def draw_tests(data: dict[str, Any]) -> list[Finding]:
 
 
 def draws_section(data: dict[str, Any], tests: list[Finding], most: list[Disagreement], look: Look) -> Section:
-    """Calibration by `draw_tests`, corrected; sparsification; and the images whose draws disagree most."""
+    """Make the section of draws: calibration, sparsification, and the images whose draws disagree most."""
     images, curve, rho = data["images"], data["sparsification"]["by_disagreement"], data["rho"]
     verdict = next((test for test in tests if test.subject == ("calibration",)), None)
     if verdict is None:

@@ -1,4 +1,4 @@
-"""What a discussion gathers while the pairs of an evaluation go through."""
+"""Evidence for a discussion, gathered while pairs are scored."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ MapSide = Literal["truth", "source"]
 
 @dataclass
 class Evidence:
-    """Rows of numbers for each image, and sums over the set; no image is kept but three pairs of disagreement maps.
+    """Numbers of each image, and sums over the set; the only images kept are three pairs of disagreement maps.
 
-    An image leaves 2 kB behind, one with several draws 4 kB.
+    An image takes 2 kB, one with several draws 4 kB.
 
     Attributes:
-        map_side: Which side is a map and supplies the seven classes; ``None`` where neither is.
-        classes: Of that side.
-        draws: How many draws there are of each image.
-        rows: One value or array an image: covariates, and what the functions that count return.
+        map_side: Side that is a map of the seven classes; ``None`` where neither is.
+        classes: Classes of that side.
+        draws: Number of draws of each image.
+        rows: Values or arrays of each image by key: covariates and counts.
         blocks: Sums over images of errors and of valid pixels in `BLOCKS`, float64 ``(2, cells, cells)``.
         most: The images whose draws disagree most.
-        seconds: Spent here.
+        seconds: Time spent here.
     """
 
     map_side: MapSide | None = None
@@ -53,7 +53,7 @@ class Evidence:
     def add(
         self, source: NDArray[np.uint8], truth: NDArray[np.uint8], draws: NDArray[np.uint8], mask: NDArray[np.bool_]
     ) -> None:
-        """Count one image.
+        """Add an image.
 
         Args:
             source: uint8 ``(C, S, S)``.

@@ -1,4 +1,4 @@
-"""Omissions and hallucinations: pieces of roads, buildings and water that only one side has."""
+"""Omissions and hallucinations: pieces of roads, buildings and water on one side only."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from terramorph.report.numbers import listed, percent
 from terramorph.report.tables import Table
 
 LEAST = 12
-"""Pixels of the smallest piece that counts."""
+"""Smallest size of a piece, pixels."""
 MARGIN = 2
-"""Pixels: what lies this near to the same kind on the other side is no piece."""
+"""Distance in pixels from the same kind on the other side, within which pixels are no part of a piece."""
 _EXAMPLES = 2
 
 
@@ -28,10 +28,10 @@ class Kind:
     """Kind of pieces.
 
     Attributes:
-        name: In sentences.
+        name: Name in sentences.
         classes: Indices into `CLASSES`.
-        areal: Whether lines a pixel or two wide are no part of it. The blurred rim of a white road on land has the
-            colour of buildings.
+        areal: Whether lines of one or two pixels are ignored, as the blurred rim of a white road on land has the colour
+            of buildings.
     """
 
     name: str
@@ -52,9 +52,9 @@ class Pieces:
     """Pieces of one kind in one image, each bool ``(H, W)``.
 
     Attributes:
-        true, drawn: Where it is on either side.
-        omitted, made_up: Pieces of the truth with nothing like them drawn near, and the reverse.
-        counts: By `_COLUMNS`: pixels and numbers of pieces.
+        true, drawn: Pixels of the kind in truth and prediction.
+        omitted, made_up: Pieces that only the truth has, and that only the prediction has.
+        counts: Pixels and numbers of pieces, by `_COLUMNS`.
     """
 
     true: NDArray[np.bool_]
@@ -92,7 +92,7 @@ def _solid(mask: NDArray[np.bool_], areal: bool) -> NDArray[np.bool_]:
 
 
 def _components(mask: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], int]:
-    """The components that are large enough, and their number."""
+    """Return the components that are large enough, and their number."""
     _, label, facts, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     large = facts[:, cv2.CC_STAT_AREA] >= LEAST
     large[0] = False
@@ -100,7 +100,7 @@ def _components(mask: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], int]:
 
 
 def pieces_section(counts: NDArray[np.int64], look: Look, generator: np.random.Generator) -> Section:
-    """Omissions and hallucinations, from `Pieces.counts` of each of `KINDS`, int64 ``(N, 3, 6)``."""
+    """Make the section of omissions and hallucinations, from `Pieces.counts` of all `KINDS`, int64 ``(N, 3, 6)``."""
     body, data, left, extra = [], {}, [], []
     for number, kind in enumerate(KINDS):
         true, missing, _, shown, invented, _ = counts[:, number].T.astype(np.float64)[..., None]
@@ -134,7 +134,7 @@ def pieces_section(counts: NDArray[np.int64], look: Look, generator: np.random.G
 
 
 def _examples(counts: NDArray[np.int64], look: Look) -> list[tuple[str, Pictures]]:
-    """For each kind the images with most of it wrong."""
+    """Return, for each kind, the images with most of it wrong."""
     shown = []
     wrong = counts[:, :, _COLUMNS.index("omitted_px")] + counts[:, :, _COLUMNS.index("made_up_px")]
     for number, kind in enumerate(KINDS):

@@ -1,4 +1,4 @@
-"""Places of the error: over the kinds of ground, and within the image."""
+"""Places of the error: by map class, and within the image."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from terramorph.report.numbers import counted, percent, signed
 from terramorph.report.tables import Cell, Row, Table
 
 BLOCKS = 32
-"""Cells a side of maps over the place within the image, at most."""
-_LEAST = 0.001  # share of the pixels of a class, for a sentence about it
+"""Largest number of cells per side of error maps."""
+_LEAST = 0.001  # least share of pixels of a class for a sentence about it
 
 
 def errors_by_place(
     error: NDArray[np.float32], mask: NDArray[np.bool_], classes: NDArray[np.uint8] | None
 ) -> dict[str, Any]:
-    """Absolute errors of an image (mean over bands, grey levels).
+    """Sum up the absolute error of an image (mean over bands, grey levels).
 
     Args:
         error: float32 ``(S, S)``.
         mask: bool ``(S, S)``, True where valid.
-        classes: Of the map side, uint8 ``(S, S)``.
+        classes: Class indices of the map side, uint8 ``(S, S)``.
 
     Returns:
-        ``rim``, the mean in the outer ring less that inside it, NaN where one is without pixels; with classes
-        ``class_error`` and ``class_pixels``, float64 ``(7,)``: the sum over the pixels of each class, and their number.
+        ``rim``, the mean in the outer ring minus the mean inside it, NaN where one has no pixels; with classes
+        ``class_error`` and ``class_pixels``, float64 ``(7,)``: sum over the pixels of each class, and their number.
     """
     ring, inside = ring_of(len(error)), np.zeros_like(mask)
     inside[ring:-ring, ring:-ring] = True
@@ -45,14 +45,14 @@ def errors_by_place(
 
 
 def ring_of(size: int) -> int:
-    """Width in pixels of the outer ring of an image, a sixteenth of its side."""
+    """Return the width in pixels of an image's outer ring, a sixteenth of its side."""
     return max(1, size // 16)
 
 
 def places_section(
     columns: Columns, blocks: NDArray[np.float64], size: int, side: str | None, generator: np.random.Generator
 ) -> Section:
-    """Error by class of the map side, if there is one, from `errors_by_place` of each image; and by place in the image,
+    """Make the section of places: error by class of the map side, from `errors_by_place`; and error within the image,
     from sums of errors and pixels over its cells, float64 ``(2, cells, cells)``."""
     rims = columns["rim"][np.isfinite(columns["rim"])]
     data: dict[str, Any] = {"ring_px": ring_of(size), "n": len(rims)}
@@ -96,7 +96,7 @@ def _by_class(
 
 
 def in_blocks(values: NDArray[Any], blocks: int) -> NDArray[np.float64]:
-    """Sums over a grid of at most so many cells a side: ``(S, S)`` -> float64 ``(cells, cells)``."""
+    """Sum over a grid of at most ``blocks`` cells per side: ``(S, S)`` -> float64 ``(cells, cells)``."""
     starts = range(0, len(values), -(-len(values) // blocks))
     rows = np.add.reduceat(values.astype(np.float64), starts, axis=0)
     summed: NDArray[np.float64] = np.add.reduceat(rows, starts, axis=1)

@@ -1,4 +1,4 @@
-"""Roads by their width: are narrow ones found as well as wide ones?"""
+"""Recall and precision of roads by their width."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from terramorph.report.numbers import Interval, percent
 from terramorph.report.tables import Cell, Row, Table
 
 TOLERANCE = 2
-"""Pixels: a road counts as found when one was drawn this near."""
+"""Distance in pixels within which a road counts as found."""
 BOUNDS = (2.5, 4.5, 6.5, 9.5)
-"""Pixels: where one group of widths ends and the next begins."""
+"""Bounds between groups of widths, pixels."""
 GROUPS = ("1–2", "3–4", "5–6", "7–9", "10+")
-_LEAST = 200  # pixels of a group, for a sentence about it
+_LEAST = 200  # least number of pixels of a group for a sentence about it
 
 
 def count_roads(truth: NDArray[np.int64], prediction: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Road pixels of an image by width, and how many of them the other side has near.
+    """Count road pixels of an image by width, and those with a road of the other side near.
 
     Args:
-        truth, prediction: `road_widths`, int64 ``(H, W)``.
+        truth, prediction: `road_widths` of each side, int64 ``(H, W)``.
 
     Returns:
-        int64 ``(4, 5)``: true, true and found, drawn, drawn and right, by `GROUPS`.
+        int64 ``(4, 5)``: true, true and found, predicted, predicted and right; by `GROUPS`.
     """
     rows = []
     for roads, others in ((truth, prediction), (prediction, truth)):
@@ -41,23 +41,23 @@ def count_roads(truth: NDArray[np.int64], prediction: NDArray[np.int64]) -> NDAr
 
 
 def road_widths(classes: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """The `widths` of roads: class indices uint8 ``(H, W)``, and where they count, bool ``(H, W)``."""
+    """Return `widths` of roads, from class indices, uint8 ``(H, W)``, and a mask, bool ``(H, W)``."""
     return widths(np.isin(classes, ROADS) & mask)
 
 
 def widths(mask: NDArray[np.bool_], bounds: Sequence[float] = BOUNDS) -> NDArray[np.int64]:
-    """The width of what a pixel belongs to: the largest disc inside the mask that covers it (local thickness,
-    Hildebrand and Rüegsegger, "A new method for the model-independent assessment of thickness", 1997).
+    """Compute the local thickness of a mask: at each pixel, the diameter of the largest disc in the mask that covers it
+    (Hildebrand and Rüegsegger, "A new method for the model-independent assessment of thickness", 1997).
 
-    The distance transform gives each pixel the disc around it. It is taken at twice the size, where the middle of a
-    stroke of any whole width is a pixel; a straight stroke of w px is then w wide to the pixel.
+    The distance transform gives the disc around each pixel. It is taken at twice the size, where the middle of a
+    stroke of any whole width is a pixel; a straight stroke of w px then has exactly width w.
 
     Args:
         mask: bool ``(H, W)``.
         bounds: Widths in pixels, rising.
 
     Returns:
-        int64 ``(H, W)``: how many of the bounds the width exceeds; -1 outside the mask.
+        int64 ``(H, W)``: number of bounds that the width exceeds; -1 outside the mask.
     """
     fine = mask.repeat(2, axis=0).repeat(2, axis=1).astype(np.uint8)
     radius = cv2.distanceTransform(fine, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
@@ -73,14 +73,14 @@ def widths(mask: NDArray[np.bool_], bounds: Sequence[float] = BOUNDS) -> NDArray
 
 
 def near(mask: NDArray[np.bool_], reach: int = TOLERANCE) -> NDArray[np.bool_]:
-    """Pixels at most ``reach`` from one of the mask: bool ``(H, W)``."""
+    """Return the pixels at most ``reach`` from the mask, bool ``(H, W)``."""
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
     wide: NDArray[np.bool_] = cv2.dilate(mask.astype(np.uint8), disc).astype(np.bool_)
     return wide
 
 
 def roads_section(counts: NDArray[np.int64], metres: float | None, generator: np.random.Generator) -> Section:
-    """Recall and precision by width, from `count_roads` of each image, int64 ``(N, 4, 5)``; ``metres`` per pixel."""
+    """Make the section of roads, from `count_roads` of each image, int64 ``(N, 4, 5)``, and metres per pixel."""
     title = "Roads by width"
     true, found, drawn, right = counts.astype(np.float64).transpose(1, 0, 2)
     if not true.sum():
@@ -120,7 +120,7 @@ def _chart(recall: list[Interval | None], precision: list[Interval | None]) -> M
 
 
 def _named(group: str, metres: float | None) -> str:
-    """``3–4 px``, with metres where they are known."""
+    """Format a group as ``3–4 px``, with metres where they are known."""
     if metres is None:
         return f"{group} px"
     ends = [f"{float(end.rstrip('+')) * metres:.3g}" for end in group.split("–")]

@@ -1,4 +1,4 @@
-"""Sections of a discussion, one subject each, and tests that are corrected together."""
+"""Sections of a discussion, and tests that are corrected together."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from terramorph.report.numbers import Interval, p_value, percent
 from terramorph.report.tables import Cell, Table
 
 Columns = dict[str, NDArray[Any]]
-"""What is known of each image: ``(N,)`` or ``(N, ...)``."""
+"""Values of each image by key, ``(N, ...)``."""
 
 
 @dataclass
 class Finding:
-    """Result of one test.
+    """Result of a test.
 
     Attributes:
-        section: Key of the subject.
+        section: Key of the section.
         subject: What was tested, such as the keys of a covariate and a score.
-        effect: From -1 to 1, 0 for none: rho, or how far the chance of exceeding lies from a half, doubled.
-        p: Two-sided.
-        text: The sentence if it holds, without a full stop.
-        data: More of it, for ``discussion.json``.
-        corrected: p by Holm for all tests of the discussion.
+        effect: Effect size, -1 to 1: rho, or ``2 P - 1`` of the probability P that one group exceeds the other.
+        p: Two-sided p value.
+        text: The sentence if it is significant, without a full stop.
+        data: Further values for ``discussion.json``.
+        corrected: p value after Holm's correction for all tests of the discussion.
     """
 
     section: str
@@ -46,12 +46,12 @@ class Finding:
 
     @property
     def kind(self) -> str:
-        """CSS class of its cell in a table."""
+        """CSS class of the cell in a table."""
         return "strong" if self.shown else ""
 
     @property
     def sentence(self) -> str:
-        """The text with its corrected p."""
+        """Text with the corrected p value."""
         return f"{self.text} ({p_value(self.corrected)})."
 
 
@@ -63,15 +63,15 @@ def correct(tests: Sequence[Finding]) -> None:
 
 @dataclass(frozen=True)
 class Section:
-    """A subject of a discussion.
+    """A section of a discussion, about one subject.
 
     Attributes:
-        key: In ``discussion.json``.
-        title: Its heading.
-        facts: Sentences with figures, the most important first.
-        data: Plain data and intervals behind it, for ``discussion.json``.
-        table, charts, gallery: Charts are (title, SVG), rows of the gallery (title, pictures).
-        legend: (name, CSS colour).
+        key: Key in ``discussion.json``.
+        title: Heading.
+        facts: Sentences with numbers, the most important first.
+        data: Plain data and intervals for ``discussion.json``.
+        table, charts, gallery: Contents; charts are (title, SVG), rows of the gallery (title, pictures).
+        legend: (name, CSS colour) of each entry.
         chart_caption, gallery_caption: What is shown and how it was measured.
     """
 
@@ -88,14 +88,14 @@ class Section:
 
 
 def cell(interval: Interval | None, write: Callable[[float], str] = percent) -> Cell | None:
-    """A mean with its interval in a table."""
+    """Format a mean and its interval for a table."""
     return None if interval is None else Cell(interval.said(write), interval.mean)
 
 
 def extremes(
     what: str, whole: float, known: Sequence[tuple[str, Interval]], write: Callable[[float], str] = percent
 ) -> str:
-    """Sentence on a figure of the set, and on the groups where it is largest and smallest."""
+    """Return a sentence on a value of the set, and on the groups where it is largest and smallest."""
     text = f"{what} is {write(whole)}"
     if len({one.mean for _, one in known}) > 1:
         (most, high), (least, low) = (choose(known, key=lambda item: item[1].mean) for choose in (max, min))
