@@ -19,13 +19,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-import pyogrio
 import rasterio
 from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.crs import CRS
 from PIL import Image
-from pyogrio.errors import DataSourceError
 from pyproj import Transformer
 from pyproj.exceptions import ProjError
 from rasterio._err import CPLE_BaseError
@@ -320,6 +318,9 @@ def _read_tab(file: Path, text: str) -> _Calibration:
 
 def _mapinfo_crs(line: str) -> CRS | None:
     """The CRS of a CoordSys clause, which GDAL reads in a MapInfo file of no feature; None if it knows none."""
+    import pyogrio  # brings pyarrow, which other images need not wait for
+    from pyogrio.errors import DataSourceError
+
     if not re.fullmatch(r"CoordSys Earth Projection [\w\s.,\"()+-]+", line, re.IGNORECASE | re.ASCII):
         return None
     with TemporaryDirectory() as folder, suppress(DataSourceError, ProjError, RasterioError), quiet():
