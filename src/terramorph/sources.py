@@ -26,8 +26,8 @@ from terramorph.raster.mapfile import is_calibration
 from terramorph.raster.mosaic import MosaicSource
 from terramorph.raster.packed import is_packed, is_subdataset, unpacked
 from terramorph.raster.stac import open_stac
-from terramorph.raster.storage import as_remote
-from terramorph.raster.tiles import FolderTiles, MBTiles, PMTiles, ServerTiles
+from terramorph.raster.storage import Remote, as_remote
+from terramorph.raster.tiles import ARCHIVES, FolderTiles, MBTiles, PMTiles, ServerTiles, open_archive
 
 if TYPE_CHECKING:
     import xarray
@@ -157,21 +157,10 @@ def _of_memory(data: Any, options: ReadOptions | None, crs: CRS | None) -> Sourc
 
 
 def _archive(spec: str | Path) -> MBTiles | PMTiles | None:
-    """Open the tile archive in a file here or on a server; None for other paths and URLs.
-
-    Raises:
-        RasterError: If it cannot be read in parts where it lies.
-    """
-    remote = None if "{" in str(spec) else as_remote(spec)
-    place = remote or Path(spec)
-    suffix = place.suffix.lower()
-    if suffix not in (".mbtiles", ".pmtiles") or (isinstance(place, Path) and not place.is_file()):
-        return None
-    if suffix == ".pmtiles":
-        return PMTiles(place)
-    if isinstance(place, Path):
-        return MBTiles(place)
-    raise RasterError(f"{remote} is a database, which cannot be read in parts; copy it here, or make it PMTiles.")
+    """Open the tile archive in a file here or on a server; None for other paths and URLs."""
+    place = (None if "{" in str(spec) else as_remote(spec)) or Path(spec)
+    is_archive = place.suffix.lower() in ARCHIVES and (isinstance(place, Remote) or place.is_file())
+    return open_archive(place) if is_archive else None
 
 
 def _holds_vectors(spec: str | Path) -> bool:

@@ -91,12 +91,12 @@ def test_errors_name_the_nearest() -> None:
         build_network("unet256", drop_out=0.1)
     with pytest.raises(ConfigError, match="known are"):
         build_network("zzz")
-    with pytest.raises(ConfigError, match="norm of the generator unet64 cannot be 'layer'"):
+    with pytest.raises(ConfigError, match="The generator unet64: norm cannot be 'layer'"):
         build_network("unet64", norm="layer")
     for name in ("unet64", "resnet6"):
-        with pytest.raises(ConfigError, match=r"upsampling of .* cannot be 'bilinear'"):
+        with pytest.raises(ConfigError, match="upsampling cannot be 'bilinear'"):
             build_network(name, upsampling="bilinear")
-    with pytest.raises(ConfigError, match="resnet6 has no setting 'skips'"):
+    with pytest.raises(ConfigError, match="The generator resnet6: there is no key 'skips'"):
         build_network("resnet6", skips=False)
     with pytest.raises(ConfigError, match="0 \\(single pixels\\) to 6"):
         build_discriminator("patchgan", layers=9)

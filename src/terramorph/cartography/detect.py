@@ -12,15 +12,12 @@ from typing import Any
 
 from terramorph.errors import InputError, RasterError, raised_as
 from terramorph.raster.storage import as_remote
-from terramorph.raster.tiles import MBTiles, PMTiles
+from terramorph.raster.tiles import ARCHIVES, open_archive
 
 _ON_THE_WEB = frozenset({".geojson", ".geojsonl", ".geojsons", ".ndjson", ".topojson", ".kml", ".kmz", ".gml", ".gpx"})
 _IN_GIS = frozenset({".shp", ".fgb", ".gdb", ".parquet", ".geoparquet", ".mif", ".dxf", ".dgn", ".jml", ".e00"})
 VECTOR_SUFFIXES = _ON_THE_WEB | _IN_GIS | {".osm", ".pbf"}
 """Suffixes of files that hold vectors and never an image."""
-
-ARCHIVES = frozenset({".mbtiles", ".pmtiles"})
-"""Suffixes of files that hold many tiles."""
 
 _SHARED = frozenset({".gpkg", ".json", ".zip", ".pbf", ".pmtiles", ".mbtiles", ".tab", ".vrt", ".xml", ".sqlite"})
 _GEOJSON = re.compile(
@@ -74,15 +71,6 @@ def _holds_vectors(path: Path, suffix: str) -> bool:
     if suffix == ".vrt":
         return b"<OGRVRTDataSource" in head
     return b"OSMHeader" in head[:32]
-
-
-def open_archive(path: Path) -> MBTiles | PMTiles:
-    """Open the tiles of a PMTiles or MBTiles file.
-
-    Raises:
-        RasterError: If it is damaged.
-    """
-    return PMTiles(path) if path.suffix.lower() == ".pmtiles" else MBTiles(path)
 
 
 def refuse_vectors(spec: str | Path) -> None:

@@ -14,7 +14,7 @@ from odc.geo.crs import CRS
 from odc.geo.geom import Geometry, box
 
 from terramorph.bands import RGB
-from terramorph.cartography.detect import ARCHIVES, is_vector
+from terramorph.cartography.detect import is_vector
 from terramorph.cartography.kinds import COASTLINE
 from terramorph.cartography.render import drawing_margin, metres_per_pixel, render
 from terramorph.cartography.shapes import Shapes
@@ -26,6 +26,7 @@ from terramorph.errors import RasterError, warn
 from terramorph.geo.grid import Grid
 from terramorph.raster.raster import Raster
 from terramorph.raster.source import Source
+from terramorph.raster.tiles import ARCHIVES
 
 WIDEST_M = 100.0
 """Lines that are wider than this, in metres, may be missed where they only reach into a window."""

@@ -16,14 +16,13 @@ from tempfile import TemporaryDirectory
 import pyogrio
 from odc.geo.crs import CRS
 
-from terramorph.cartography.detect import open_archive
 from terramorph.cartography.ogr import LIBRARY_ERRORS, Box, Layer, layer_of
 from terramorph.cartography.shapes import Shapes
 from terramorph.cartography.table import Table, load_table
 from terramorph.cartography.vectorfile import VectorFile, features_of, no_kind_message, project, project_box
 from terramorph.errors import RasterError, raised_as
 from terramorph.geo.mercator import degrees_of_corner, tiles_of_degrees, tiles_of_metres, zoom_of
-from terramorph.raster.tiles import MBTiles, PMTiles
+from terramorph.raster.tiles import MBTiles, PMTiles, open_archive
 from terramorph.raster.tiles.reader import stated_degrees
 
 MOST_TILES = 1024

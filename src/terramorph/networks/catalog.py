@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Annotated, Any, get_args
 
-from pydantic import Discriminator, Tag, ValidationError
+from pydantic import Discriminator, Tag
 from torch import nn
 
 from terramorph.errors import ConfigError, did_you_mean
@@ -15,6 +15,7 @@ from terramorph.networks.lite_unet import LiteUNetConfig
 from terramorph.networks.outside import OutsideConfig
 from terramorph.networks.resnet import ResNetConfig
 from terramorph.networks.unet import UNetConfig
+from terramorph.tables import checked
 
 DEFAULT = "unet256"
 
@@ -70,17 +71,7 @@ def generator_config(name: str, settings: Mapping[str, Any]) -> GeneratorConfig:
     kind = config_class(name)
     own = {key: value for key, value in settings.items() if key not in kind.fixed}
     values = {"settings": own} if kind is OutsideConfig else own
-    try:
-        return kind.model_validate({"network": name, **values})
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "extra_forbidden":
-            raise ConfigError(
-                f"The generator {name} has no setting {key!r}; {did_you_mean(key, kind.model_fields)}"
-            ) from error
-        reason = first["msg"].removeprefix("Value error, ")
-        raise ConfigError(f"{key} of the generator {name} cannot be {first['input']!r}: {reason}.") from error
+    return checked(kind, {"network": name, **values}, f"The generator {name}")
 
 
 def build_generator(config: GeneratorConfig, in_bands: int, out_bands: int, allowed: Collection[str] = ()) -> nn.Module:
