@@ -17,7 +17,7 @@ from terramorph.bands import Units, band_order
 from terramorph.cachefolder import cache_folder
 from terramorph.data.decoding import Builder, Progress, digest_of, to_disk
 from terramorph.documents import parse_json
-from terramorph.errors import StorageError
+from terramorph.errors import StorageError, raised_as
 from terramorph.pairs.folder import PairFolder
 from terramorph.pixels import Scaling
 from terramorph.raster.resample import Resampling
@@ -152,21 +152,21 @@ def decode(
 def _make(entry: Path, builder: Builder, progress: Progress | None) -> None:
     """Build an entry in the place of a missing or damaged one."""
     cache = entry.parent
-    try:
+
+    def refused(reason: str) -> StorageError:
+        return StorageError(
+            f"The cache {cache} cannot be written ({reason}); free some space or choose another `cache`."
+        )
+
+    with raised_as(refused, OSError):
         cache.mkdir(parents=True, exist_ok=True)
         _sweep(cache)
         building = Path(tempfile.mkdtemp(prefix=_BUILDING, dir=cache))
-    except OSError as error:
-        raise StorageError(f"The cache {cache} cannot be written ({error}); choose another `cache`.") from error
-    try:
-        builder.build(building, progress)
-        _publish(building, entry)
-    except OSError as error:
-        raise StorageError(
-            f"The cache {cache} cannot be written ({error}); free some space or choose another `cache`."
-        ) from error
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
+        try:
+            builder.build(building, progress)
+            _publish(building, entry)
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
 
 
 def _publish(building: Path, entry: Path) -> None:

@@ -54,31 +54,21 @@ class ArrayLayout:
         return slice(y, y + height), slice(x, x + width)
 
     def placed(self, stored: NDArray[Any] | None, where: tuple[slice, slice] | None, grid: Grid) -> Raster:
-        """Return stored pixels on a grid.
-
-        Args:
-            stored: (C, h, w), the array's pixels there.
-            where: The part of the array that is `needed`.
-            grid: Grid to read.
-        """
+        """Return the array's pixels (C, h, w) of what is `needed` on a grid; masked ones for None."""
         if stored is None or where is None:
             return self.laid(None, grid)
         rows, columns = where
         own = self.grid.crop(rows.start, columns.start, rows.stop - rows.start, columns.stop - columns.start)
-        return self.laid(Raster(*settle(stored, self._valid(stored)), own, self.bands, self.units), grid)
-
-    def laid(self, raster: Raster | None, grid: Grid) -> Raster:
-        """Return a raster of what is `needed`, on a grid; a masked one for None."""
-        if raster is None:
-            return Raster.empty(grid, self.bands, self.dtype, self.units)
-        return placed(raster, grid, self.resampling)
-
-    def _valid(self, stored: NDArray[Any]) -> NDArray[np.bool_]:
-        """Return where bands hold data, bool (C, H, W)."""
         valid: NDArray[np.bool_] = np.isfinite(stored)
         for value in self.nodata:
             valid &= ~is_value(stored, value)
-        return valid
+        return self.laid(Raster(*settle(stored, valid), own, self.bands, self.units), grid)
+
+    def laid(self, raster: Raster | None, grid: Grid) -> Raster:
+        """Return a raster of what is `needed` on a grid; a masked one for None."""
+        if raster is None:
+            return Raster.empty(grid, self.bands, self.dtype, self.units)
+        return placed(raster, grid, self.resampling)
 
 
 class _Held(Source):

@@ -1,13 +1,11 @@
 """ImageSource: one image file as a source, read in windows and never whole.
 
-Memory. What is held is GDAL's cache of decoded blocks (64 MiB for the process) and the pixels asked for. Exceptions are
-kinds that cannot be decoded in parts: a progressive JPEG (its coefficients, 3 to 6 bytes a pixel), WebP (3 or 4 bytes),
-and the rare ones that are read as `read_image` does (BMP that is not plain 24 bit, PNG under 8 bits of grey), of which
-images over `stored.MAX_WHOLE` pixels are refused.
+Memory: GDAL's cache of decoded blocks (64 MiB for the process) and the requested pixels. Some kinds cannot be decoded
+in parts: progressive JPEG (3 to 6 bytes a pixel), WebP (3 or 4), BMP other than 24 bit and PNG under 8 bits of grey
+(up to `stored.MAX_WHOLE` pixels).
 
-Decoders. Everything is decoded by GDAL, so that it can be read in parts, and is bit for bit what `read_image` gives,
-but for colour JPEG. GDAL's libjpeg interpolates subsampled colour (4:2:0) more smoothly than the one that `read_image`
-uses and does not hold to its bits otherwise: brightness is the same, colour differs along edges.
+Pixels are those of `read_image`, bit for bit, but for colour JPEG: GDAL's libjpeg interpolates subsampled colour
+(4:2:0) more smoothly, so colour differs along edges.
 """
 
 from __future__ import annotations
@@ -55,21 +53,18 @@ another image."""
 class ImageSource(Source):
     """An image file that GDAL reads (GeoTIFF, COG, VRT, JPEG, PNG, BMP ...), by grid.
 
-    The place is what the file says itself, else what lies beside it (`worldfile` says in which order). Ground control
-    points become an affine where one meets them to within half a pixel; otherwise the image is warped by them and that
-    is what is stored, as far as this source goes. So is a scene placed by RPCs (orthorectified, at the height or by the
-    heights of ``options``) or by geolocation arrays. A file without a place has a pixel grid, turned as its EXIF says.
+    The georeference is the file's own, else that of the files beside it (`worldfile` has their order). Ground control
+    points become an affine that fits them to within half a pixel; otherwise GDAL warps the image by them, as by RPCs
+    (at the height or DEM of ``options``) or geolocation arrays, and the warped image counts as stored. A file without a
+    georeference has a pixel grid, turned as its EXIF says.
 
-    Where a grid is not a window of the source's own, pixels are moved by `warp`: with ``resampling``, its kernel
-    widened where pixels become larger, so that nothing aliases. Where they become several times larger, the file's
-    overviews are read in place of full resolution if they hold means (`overviews`); not for "nearest", nor palettes.
-    A pixel made from masked ones, or from beyond the edge, is masked.
+    A grid that is not a window of the source's own is read by `warp`, anti-aliased; from an overview where pixels are
+    several times larger and the overviews hold means (not for "nearest" and palettes). A pixel made from masked pixels,
+    or from beyond the edge, is masked.
 
-    On object storage and web servers images are read that can be read in parts, and nothing that lies beside them: no
-    world file, .aux.xml, .ovr or .msk.
-
-    May be read from several threads at once: each has a handle of its own while it reads, but images that can only be
-    decoded from the top (``sequential``) have one, for which threads queue.
+    On object storage and web servers only images that can be read in parts are read, without files beside them (world
+    file, .aux.xml, .ovr, .msk). Images that can only be decoded from the top (``sequential``) have one handle, for
+    which threads queue; others one per thread.
 
     Attributes:
         resampling: the filter of the warp; "nearest" for palettes and what else holds classes.
