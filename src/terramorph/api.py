@@ -1,7 +1,7 @@
 """The functions of the public API that join several packages: `translate`, `train`, `prepare` and `serve`.
 
-They are offered as `terramorph.translate` and so on, beside `load`, `evaluate`, `compare`, `tune`, `open_source` and
-`show`, which are those of their packages.
+They are `terramorph.translate` and so on, beside `load`, `evaluate`, `compare`, `tune`, `open_source` and `show` of
+other packages.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Files that appear whole under their final name, or not at all.
 
-Whatever is written goes to a part beside its target, `.NAME.PID-HOST-NUMBER.part`, which is brought to the disk and
-then takes the target's place. What stood there before stays until that moment. Parts that killed processes left
-behind are swept when another process first writes into their folder. Folders are made in the same way.
+Output goes to a part beside its target, `.NAME.PID-HOST-NUMBER.part`, which is synced to the disk and then replaces the
+target; until then the old file stays. Parts of killed processes are removed when another process first writes into
+their folder. Folders are made in the same way.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Parsing of JSON and TOML files that may be damaged.
 
-Every reader parses here. Whatever is wrong with a text is a `DocumentError`, whose message its caller completes to a
-sentence with the name of the file.
+Every reader parses here. Any fault of a text is a `DocumentError`; its caller completes the message with the file's
+name.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@
         ├── StorageError (OSError)       the disk is full or cannot be written
         └── MissingPackageError (ImportError)   an optional package is not installed
 
-A message is one sentence or two that say what is wrong, where, and what to do. What is doubtful but can be used is no
-error: it is told by `warn` and the work goes on. Keys and passwords in the addresses that a message names are left out.
+A message is one sentence or two that say what is wrong, where, and what to do. Input that is doubtful but usable is
+reported by `warn`. Keys and passwords in addresses are left out of messages.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Abilities of this processor, found once per process by trying.
 
-Whether something is fast depends on the processor, on this build of torch and on the limits that the environment puts
-on both (`ATEN_CPU_CAPABILITY`, `ONEDNN_MAX_CPU_ISA`). A trial sees all three, a list of flags none.
+Speed depends on the processor, on this build of torch and on limits in the environment (`ATEN_CPU_CAPABILITY`,
+`ONEDNN_MAX_CPU_ISA`); a trial sees all three.
 """
 
 from __future__ import annotations

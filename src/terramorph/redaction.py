@@ -28,10 +28,9 @@ _PLACE = re.compile(r"\{[^{}]*\}")
 def redact(url: str) -> str:
     """Return a URL or URL template without possible secrets; other texts, such as a path, unchanged.
 
-    User and password before the host are left out. In place of the value of a parameter whose name says that it is
-    secret stand three points, whatever the value: two addresses that differ in nothing else are then equal. In place of
-    another value, or in a template a part of the path, that looks drawn by lot stand three points and a digest of it,
-    so that two addresses stay two.
+    User and password before the host are left out. Three points replace the value of a parameter whose name marks a
+    secret: addresses that differ only there become equal. Three points and a digest replace other values that look
+    random (in templates also parts of the path), so that two addresses stay two.
     """
     parts = _PARTS.fullmatch(url)
     if parts is None:

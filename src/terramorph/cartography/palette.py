@@ -126,7 +126,7 @@ CLASSIC = Palette("classic", MAP_CLASSES, PALETTE, np.arange(len(MAP_CLASSES), d
 def measure_palette(images: Sequence[tuple[NDArray[np.uint8], NDArray[np.bool_]]]) -> tuple[Palette | None, float]:
     """Measure the flat colours that maps are drawn in, most frequent first; their meaning is unknown.
 
-    Only pixels like their lower and right neighbour count, which are many in a drawing and few in a photograph.
+    Only pixels equal to their lower and right neighbours count: many in a drawing, few in a photograph.
 
     Args:
         images: uint8 ``(3, H, W)`` and bool ``(H, W)``, True where valid; all together a sample of a set.

@@ -1,8 +1,8 @@
 """Skia paths from arrays of coordinates.
 
-skia-python builds a path from one Python object a point, which takes longer than drawing it. A path in Skia's own
-serial form is made from arrays in one step. That form may change between versions, so it is tried once on a known path,
-and left alone where it does not give the same one.
+skia-python builds a path from one Python object per point, which takes longer than drawing it; a path in Skia's serial
+form is made from arrays in one step. That form may change between versions, so it is tried once on a known path, and
+not used where the result differs.
 """
 
 from __future__ import annotations

@@ -39,8 +39,8 @@ _PARTS = {".shp": (".shx", ".dbf", ".prj", ".cpg"), ".tab": (".dat", ".map", ".i
 class VectorSource(Source):
     """A vector file, rendered on any projected grid; threads may share it.
 
-    What is read for a window is kept for its neighbours: features of at most four blocks of some windows each.
-    GeoJSON and OpenStreetMap files have no index; they are read whole, once, and stay in memory.
+    Features read for a window are kept for its neighbours, at most four blocks of windows. GeoJSON and OpenStreetMap
+    files have no index; they are read whole, once, and stay in memory.
 
     Attributes:
         style: How it is drawn.

@@ -123,8 +123,8 @@ def classic() -> Style:
 def palette_of(style: Style) -> Palette:
     """Return the palette of a style: its colours, each with the class that classic draws the kind as.
 
-    What classic leaves out (paths, ground of special use) is land. Where kinds of two classes have one colour, the
-    classes' own kinds come first, and then the order of the style.
+    Kinds that classic leaves out (paths, ground of special use) are land. Where kinds of two classes have one colour,
+    the classes' own kinds come first, then the order of the style.
     """
     like = {rule.fill: rule.kind for rule in reversed(classic().rules) if rule.kind in CLASSES}
     class_of = {rule.kind: like.get(rule.fill, "land") for rule in classic().rules}

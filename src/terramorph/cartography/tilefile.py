@@ -1,7 +1,7 @@
 """Vector tiles as shapes: the tiles around a box, read one by one with GDAL, at the zoom that suits.
 
-GDAL's drivers of whole archives list the layers that the metadata name, which some archives name wrongly, and read an
-archive once for every layer. Of a single tile GDAL lists the layers that there are.
+GDAL's drivers of whole archives list the layers of the metadata, which may be wrong, and read an archive once per
+layer. For a single tile GDAL lists the layers present.
 """
 
 from __future__ import annotations

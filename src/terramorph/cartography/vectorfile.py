@@ -104,8 +104,8 @@ def features_of(
 class GdalFile(VectorFile):
     """A file that GDAL or pyarrow reads.
 
-    What has an index of places is read around the box that is asked for. All else (GeoJSON, OpenStreetMap, KML, GML,
-    DXF, GeoParquet ...) is read whole, once, and stays in memory as columns. Coastlines are read at once in any case.
+    Files with a spatial index are read around the requested box. Others (GeoJSON, OpenStreetMap, KML, GML, DXF,
+    GeoParquet ...) are read whole, once, and stay in memory as columns. Coastlines are always read at once.
     """
 
     def __init__(self, path: Path, table: Table | None, crs: CRS | None) -> None:
@@ -189,8 +189,7 @@ class GdalFile(VectorFile):
     def _lines(self, features: Features, crs: CRS) -> NDArray[Any]:
         """Return the coastlines among features, in the file's CRS, with land on their left, object (N,).
 
-        The rings of areas run as their writer likes them, and only an OpenStreetMap file has kept them as they were;
-        elsewhere an area is an island.
+        Rings of areas have any direction, except in OpenStreetMap files, which keep it; elsewhere an area is an island.
         """
         parts = simple_parts(features.geometries[features.kinds == COASTLINE])[0]
         areas = shapely.get_type_id(parts) == 3

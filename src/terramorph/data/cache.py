@@ -115,8 +115,8 @@ def decode(
 ) -> DecodedPairs:
     """Decode every pair once and keep the result in the cache.
 
-    The cache entry is named by the content of the files and the arguments, and appears whole: two processes that
-    build it at once do the work twice and agree. A damaged entry is built again.
+    The entry is named by the content of the files and the arguments, and appears whole: two processes that build it at
+    once get the same bytes. A damaged entry is built again.
 
     Args:
         pairs: Pairs from `open_pairs`.

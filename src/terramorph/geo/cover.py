@@ -1,8 +1,7 @@
 """Cover: windows that cover a grid too large for one pass, and how their outputs become one image again.
 
-A network whose receptive field is bounded gives, away from the border of a window, what it would give on the
-whole; each output pixel is then taken from one window. Any other gives each window pixels of its own, and where
-windows overlap they are blended.
+With a bounded receptive field, each output pixel is taken from one window, equal to that of the whole image. Otherwise
+each window gives other pixels, and overlapping windows are blended.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ def unit_in_metres(crs: CRS) -> float:
 def point_scale(crs: CRS, x: float, y: float) -> PointScale | None:
     """Return the scale of a projected CRS at a point, in its units; None where the projection is not defined.
 
-    Web mercator's is that of its sphere.
+    For web mercator it is the scale of its sphere.
     """
     projection = _projection(plane(crs.proj))
     if projection is None:

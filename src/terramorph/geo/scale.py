@@ -17,7 +17,7 @@ from terramorph.geo.project import project, project_extent
 def grid_at(ground: Geometry, resolution: float) -> Grid:
     """Return the grid of square pixels that covers a geometry.
 
-    Its pixels lie at multiples of the resolution: areas side by side, cut on different days, share one lattice.
+    Pixels lie at multiples of the resolution, so that areas side by side share one lattice.
 
     Args:
         ground: Geometry with a CRS.
@@ -41,8 +41,8 @@ def grid_at(ground: Geometry, resolution: float) -> Grid:
 def metric_crs(ground: Geometry) -> CRS:
     """Return the CRS in which metres are metres on the ground: the geometry's own, or the UTM zone of its middle.
 
-    The one at hand is taken if it is projected, in metres, no Mercator (whose scale at one place is not that of the
-    next), and enlarges the ground at the middle by less than a tenth in every direction.
+    The geometry's own CRS is taken if it is projected, in metres, no Mercator (whose scale changes from place to
+    place), and enlarges the ground at the middle by less than a tenth in every direction.
 
     Raises:
         RasterError: if the middle lies where there is no UTM zone.

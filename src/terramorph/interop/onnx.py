@@ -1,13 +1,12 @@
 """Export to ONNX, for any batch, height and width, by torch's exporter.
 
-The exporter is the one that traces (`dynamo=False`): the one on torch.export fixes sizes where a network extends its
-input to a multiple of its stride, and needs another package. What it writes is compared with the network at other sizes
-than the traced one before a file appears.
+The tracing exporter is used (`dynamo=False`): the one on torch.export fixes sizes where a network extends its input to
+a multiple of its stride, and needs another package. The graph is compared with the network at other sizes than the
+traced one before a file appears.
 
 In raster mode batch norm is folded into the convolutions. In paper mode every image is normalised by its own
-statistics. **Dropout is off in both**, and a noise image is its mean, 0, unless it is asked for as an input: a file
-whose output is random could not be compared with anything; for samples use `terramorph translate --mode paper
---samples`.
+statistics. **Dropout is off in both**, and a noise image is its mean, 0, unless it is an input: a file with random
+output could not be compared with anything. For samples, translate in mode paper.
 """
 
 from __future__ import annotations

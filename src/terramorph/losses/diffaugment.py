@@ -1,9 +1,9 @@
 """Differentiable augmentation of what the discriminator is shown: Zhao et al. 2020 (arXiv:2006.10738), section 3.2.
 
-The same random change goes over real and over made pairs, and gradients go through it, so the discriminator cannot
-learn the pairs by heart and the generator is not taught the changes. On a pair it is one change for both sides. Moved
-or cut apart, a source and a target would be of different ground, and to see whether they fit is what a conditional
-discriminator is for; and with colours of its own on each side, their relation would be noise to it.
+The same random change is applied to real and to fake pairs, with gradients through it, so the discriminator cannot
+memorise the pairs and the generator does not learn the changes. Both sides of a pair get one change: moved apart they
+would show different ground, and their fit is what a conditional discriminator checks; with colours changed apart, their
+relation would be noise.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Models on the Hugging Face Hub: `hf://owner/name`, or `hf://owner/name@revision`.
 
 A model is the file `model.safetensors` of a repository. It is kept under the digest of its content, beside the
-published ones; which digest a revision has is noted, so that what was fetched once is there without a network. The
-token is huggingface_hub's own affair (`HF_TOKEN`, `hf auth login`): it is in nothing that is written or told here.
+published ones, with the digest of each revision, so that a fetched model works without a network. The token is
+huggingface_hub's (`HF_TOKEN`, `hf auth login`) and is never written or shown here.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ def is_on_hub(spec: str | Path) -> bool:
 def fetch(spec: str | Path) -> Path:
     """Return the file of a model on the Hub, fetched unless its content is on this machine.
 
-    A branch is asked for its newest commit each time; without a network its last known content is taken. A commit is
-    asked for once.
+    The newest commit of a branch is requested each time; without a network its last known content is used. A commit is
+    requested once.
 
     Args:
         spec: hf://owner/name, hf://owner/name@revision.

@@ -1,7 +1,6 @@
 """Files of named models on this machine.
 
-A published model is kept under the digest of its content, so that a file can never be taken for another: its name is
-only a pointer, and what does not have the digest is refused.
+A published model is kept under the digest of its content and checked against it; its name is only a pointer.
 """
 
 from __future__ import annotations

@@ -19,8 +19,8 @@ from terramorph.networks.layers import NoiseDropout, instance_norm
 class PerImageNorm(nn.Module):
     """Batch normalisation with the statistics of a batch of one: each image its own, whatever the batch.
 
-    That is what a batch norm in training mode does to a single image, and instance norm with the batch
-    norm's scale and shift does the same for every image of a batch. Nothing is remembered between calls.
+    A batch norm in training mode does this to a single image; instance norm with its scale and shift does it to every
+    image of a batch. Nothing is remembered between calls.
     """
 
     weight: Tensor | None
@@ -105,7 +105,7 @@ def doubling_kernels(weight: Tensor, scale: Tensor | None = None, dtype: torch.d
 def fold_batchnorm(network: nn.Module) -> nn.Module:
     """Return a copy for raster mode: batch norms are folded into the convolutions before them, and dropout is off.
 
-    Which norm follows which convolution the network says by `norms()`; one that does not say it is only copied.
+    The network's `norms()` say which norm follows which convolution; a network without it is only copied.
     """
     ready = plain(network)
     pairs: Any = getattr(ready, "norms", tuple)

@@ -60,8 +60,8 @@ class NoiseDropout(nn.Module):
     """Dropout as the noise input of a conditional GAN (Isola et al. 2017, section 3.2).
 
     It draws from `generator`, never from the global state, so that a run can be repeated and resumed; without a
-    generator it uses torch's default one. It follows train() and eval(), and can be set on its own: paper mode samples
-    with dropout in a network that is otherwise being evaluated.
+    generator, from torch's default one. It follows train() and eval(), and can be set by itself: paper mode samples
+    with dropout in a network that is otherwise in evaluation mode.
 
     Args:
         p: share that is dropped.
@@ -102,8 +102,8 @@ def reflected(length: int, before: int, after: int, device: torch.device | None 
 def on_stride(run: Callable[[Tensor], Tensor], x: Tensor, stride: int, least: int = 1) -> Tensor:
     """Run a network that needs multiples of `stride` on any size.
 
-    The image is extended by reflection at the bottom and right, and the result is cropped back. Traced, the graph does
-    so for any size too.
+    The image is extended by reflection at the bottom and right, and the result cropped back; also in a traced graph,
+    for any size.
 
     Args:
         run: the network; (N, C, H, W) -> (N, D, H, W) for H and W that are multiples of the stride.

@@ -160,8 +160,8 @@ class UNet(EncoderDecoder):
 class _ExportedUNet(nn.Module):
     """A U-Net for other runtimes, made ready for inference.
 
-    What the decoder sees of the encoder is made positive before it is joined: relu(leaky_relu(x)) is relu(x), and
-    values of one sign lose less in 8 bits.
+    Skip connections are made positive before they are joined: relu(leaky_relu(x)) is relu(x), and values of one sign
+    lose less in 8 bits.
     """
 
     def __init__(self, network: UNet) -> None:

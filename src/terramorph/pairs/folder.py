@@ -117,7 +117,7 @@ class PairFolder:
         """Return a hex digest of every file's name and content: it changes with any pixel, name, place or mask.
 
         World files, .prj, .aux.xml and .msk beside an image count as part of it. A file that cannot be read counts as
-        such, and is reported by `read`.
+        unreadable, and `read` reports it.
         """
         digest = hashlib.blake2b(digest_size=16)
         beside = {folder: _beside(folder) for folder in {file.parent for files in self.files for file in files}}

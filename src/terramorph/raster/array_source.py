@@ -127,10 +127,9 @@ class RasterSource(_Held):
 class ArraySource(_Held):
     """A DataArray with a CRS as a source.
 
-    The place comes from its coordinates and its CRS as odc-geo or rioxarray keep them. Pixels without data are those
-    that have the nodata value (``nodata`` or ``_FillValue``) or NaN in every band. Where the values are still stored
-    ones, ``scale_factor`` and ``add_offset`` say what they mean. Whole numbers with ``flag_values`` or
-    ``flag_meanings`` (CF conventions) are classes, which are never mixed.
+    The grid comes from coordinates and CRS as odc-geo or rioxarray keep them. Pixels without data have the nodata value
+    (``nodata`` or ``_FillValue``) or NaN in every band. For stored values, ``scale_factor`` and ``add_offset`` are the
+    units. Integers with ``flag_values`` or ``flag_meanings`` (CF conventions) are classes, which are never mixed.
 
     Attributes:
         array: the DataArray, with its bands in front: (band, y, x). Lazy if it was.

@@ -21,8 +21,8 @@ _EQUAL = 1e-7
 def to_odc_crs(crs: RasterioCRS) -> CRS:
     """Convert rasterio's CRS to odc-geo's, without a vertical part; by EPSG code where one is equal.
 
-    GDAL finds codes by name and projection alone. Datum parameters of a file (TOWGS84, BOUNDCRS) count, and a code
-    stands only where it puts every point in the same place.
+    GDAL finds codes by name and projection alone. Datum parameters of a file (TOWGS84, BOUNDCRS) count: a code is used
+    only where it puts every point in the same place.
 
     Mercator on the sphere of web mercator is EPSG:3857 by whatever name. SAS.Planet writes it as the retired
     EPSG:3785, whose latitudes are those of the sphere: taken at its word, places are up to 21 km off in northing.
@@ -46,8 +46,8 @@ def to_odc_crs(crs: RasterioCRS) -> CRS:
 def to_rasterio_crs(crs: CRS) -> RasterioCRS:
     """Convert odc-geo's CRS to rasterio's, by EPSG code where one is equal.
 
-    One with datum parameters of its own goes without its names: where GDAL knows the datum's name, it reads the file
-    back without the parameters.
+    A CRS with datum parameters of its own is written without names: where GDAL knows the datum's name, it reads the
+    file back without the parameters.
     """
     code = _equal_code(crs.to_wkt(), crs.to_epsg())
     found = RasterioCRS.from_epsg(code) if code else RasterioCRS.from_wkt(crs.to_wkt())

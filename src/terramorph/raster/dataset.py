@@ -214,7 +214,7 @@ class Handles:
 def _on_heights(warped: WarpedVRT, name: str | Path, dem: str) -> str:
     """Return the text of a VRT that warps a scene by RPCs at the heights of a DEM.
 
-    `WarpedVRT` would do it alone, but for writing the raster's path in capitals.
+    `WarpedVRT` could do this, but writes the DEM's path in capitals.
     """
     with TemporaryDirectory() as folder:
         file = Path(folder) / "scene.vrt"

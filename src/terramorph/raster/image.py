@@ -1,7 +1,7 @@
 """Reading whole images: PNG, JPEG, BMP and WebP through PIL, everything else through GDAL.
 
-Kinds are told by a file's first bytes, not by its name. An image without a place is turned as its EXIF says, as
-every viewer shows it; one with a place keeps the order of its pixels, which its place is of.
+The kind is recognised from a file's first bytes, not its name. An image without a georeference is turned upright by its
+EXIF orientation; a georeferenced one keeps its pixel order.
 """
 
 from __future__ import annotations

@@ -26,10 +26,10 @@ _held: set[str] = set()
 def leased(lock: Remote, name: str) -> Iterator[None]:
     """Hold an object for this process while the block runs, renewing it.
 
-    The object is made by a conditional request, which one of several succeeds in (see `Remote.create`). It is taken
-    over from a holder that has not renewed it for `STALE` seconds by the server's clock, and at once from one on this
-    machine whose process is gone. A machine that was asleep for longer may so find that another goes on beside it: what
-    is guarded must bear that, as files do that are written whole and equal by both.
+    The object is made by a conditional request, in which one of several processes succeeds (see `Remote.create`). It is
+    taken over from a holder that has not renewed it for `STALE` seconds by the server's clock, and at once from a dead
+    process of this machine. A machine that slept for longer may find another beside it: what is guarded must bear that,
+    as files do that are written whole and equal by both.
 
     Args:
         lock: the object.

@@ -88,9 +88,9 @@ class Layer:
 class MosaicSource(Source):
     """Layers over each other. Bands, dtype and units are those of the first.
 
-    Its grid has the CRS of most layers, and the finest pixels of those, in whose place all pixels of such layers are
-    stored ones. Where a layer's pixels lie otherwise they are moved as `ImageSource` does, each layer by itself. An
-    image is opened when it is first read, and of the first layer at once; `_HELD_OPEN` of them stay open.
+    The grid has the most common CRS, and the finest pixels of the layers in it. A layer whose pixels lie on that grid
+    is returned unchanged, others are warped as by `ImageSource`, each by itself. Images are opened on first read, those
+    of the first layer at once; `_HELD_OPEN` of them stay open.
 
     Attributes:
         layers: The layers, top first.

@@ -18,8 +18,8 @@ _silence = warnings.catch_warnings()
 def quiet() -> Iterator[None]:
     """Silence them while the block runs, in all threads.
 
-    Python's list of warning filters belongs to all threads, and two that save and restore it at the same time undo each
-    other. So the first one in saves it and the last one out restores it.
+    Python's warning filters are shared by all threads, and two that save and restore them at the same time undo each
+    other. So the first one in saves them and the last one out restores them.
     """
     global _inside, _silence
     with _lock:

@@ -146,8 +146,8 @@ class Raster:
     def to_xarray(self) -> xarray.DataArray:
         """Return a DataArray (band, y, x) with coordinates, CRS (as odc-geo and rioxarray keep it) and band names.
 
-        Where pixels hold no data it has a nodata value: NaN of floats; of integers 0, or the highest or lowest value of
-        the dtype, whichever no real pixel has. Integers that have them all become floats. Scale and offset stand in
+        Pixels without data get a nodata value: NaN for floats; for integers 0, or the highest or lowest value of the
+        dtype, whichever no real pixel has. Integers that use them all become floats. Scale and offset are in
         ``scale_factor`` and ``add_offset``.
 
         Raises:

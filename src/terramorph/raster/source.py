@@ -54,8 +54,8 @@ class Source(Closing, ABC):
     def read(self, grid: Grid) -> Raster:
         """Read the pixels on a grid.
 
-        Where ``grid`` is a window of the source's own (same CRS and pixel size, offset by whole pixels to within
-        0.001), stored pixels are given unchanged. Otherwise they are warped. Pixels outside the source, nodata and
+        Where ``grid`` is a window of the source's own grid (same CRS and pixel size, offset by whole pixels to within
+        0.001), stored pixels are returned unchanged; otherwise they are warped. Pixels outside the source, nodata and
         transparent ones are masked. The window may reach outside the source or lie wholly outside it.
 
         Raises:

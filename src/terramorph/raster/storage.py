@@ -41,7 +41,7 @@ _GDAL_OPTIONS = {
 class Remote:
     """A file behind a URL, or a folder (a prefix of names). Methods are named as those of `Path`.
 
-    What cannot be done there is a StorageError; of `identity` and `read_bytes`, which read an input, a RasterError.
+    Failures are StorageErrors; those of `identity` and `read_bytes`, which read an input, RasterErrors.
 
     Attributes:
         url: s3://bucket/key, gs://bucket/key, az://container/key or https://host/path, with its query.
@@ -130,8 +130,8 @@ class Remote:
     def create(self, data: bytes) -> bool:
         """Write it unless it exists; return whether it was written.
 
-        One of several that try at once succeeds, on servers that know conditional requests (If-None-Match), as all of
-        the large ones do. One that ignores the condition lets all of them.
+        One of several concurrent attempts succeeds, on servers that know conditional requests (If-None-Match), as all
+        large ones do. On others all of them may.
         """
         with self._errors("written", StorageError), suppress(FileExistsError):
             self._system.pipe_file(self._key, data, mode="create")

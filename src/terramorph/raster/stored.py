@@ -1,8 +1,7 @@
 """Image files as stored: windows and overviews read by GDAL; kinds that GDAL cannot read in parts are decoded whole.
 
-They are upright: an image without a place is turned as its EXIF says. One whose place is given by ground control
-points that no affine meets, by RPCs or by geolocation arrays is warped by them, and that is what is stored, as far as
-its users go.
+Images are upright: one without a georeference is turned by its EXIF orientation. One that is georeferenced by control
+points that no affine fits, by RPCs or by geolocation arrays is warped, and the warped image counts as stored.
 """
 
 from __future__ import annotations
@@ -157,8 +156,8 @@ class StoredImage(Closing):
     def levels(self, grid: Grid) -> list[Level]:
         """Return the image and GDAL's overviews of it, finest first.
 
-        Many files have overviews of every second pixel, gdaladdo's default, from which thin lines are missing and edges
-        are steps. So the first overview is compared with the image in a few places, and if it does not hold means, none
+        Many files have overviews of every second pixel, gdaladdo's default, which lack thin lines and have stepped
+        edges. So the first overview is compared with the image in a few places; if it does not hold means, no overview
         is used.
 
         Raises:
@@ -217,8 +216,7 @@ class StoredImage(Closing):
     def _by_rpcs(self, rpcs: Any) -> dict[str, Any]:
         """Return warp options of a scene with rational polynomial coefficients, in metres where there is a UTM zone.
 
-        They say where a place of a known height is seen. Without heights of the terrain, all of it is taken to lie at
-        one.
+        They give the pixel of a point of known height. Without a DEM, all terrain is taken to have one height.
         """
         options = self._options
         height = rpcs.height_off if options.height is None else options.height

@@ -21,8 +21,8 @@ _FLAT = 0.6
 def settle(pixels: NDArray[Any], valid: NDArray[np.bool_]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """Fill single bands without data, in pixels where another band has data, as GDAL's dataset mask has it.
 
-    In such a pixel, 0 and whatever 8 bits hold are measurements (near infrared of water). Any other nodata value, and
-    what is not finite, would reach far beyond all others: the mean of the pixel's other bands stands for it.
+    There, 0 and all values of 8 bits count as measurements (near infrared of water). Other nodata values, and values
+    that are not finite, would be far outside the range: they become the mean of the pixel's other bands.
 
     Args:
         pixels: (C, H, W).
@@ -92,8 +92,8 @@ def tell_suspects(values: Sequence[float], where: str) -> None:
 def is_alpha(blocks: Sequence[NDArray[Any]]) -> bool:
     """Return whether a band tagged as alpha is one, from blocks of its values.
 
-    Most of what an alpha lets show has a single opacity, or a fifth the highest where edges are faded widely. Near
-    infrared, which many programs store as a fourth band that GDAL calls alpha, has no value that so many pixels share.
+    Over half of the pixels that an alpha shows share one opacity, or a fifth have the highest where edges fade widely.
+    No value of near infrared, which many programs store as a fourth band that GDAL tags as alpha, is so common.
     """
     values = np.concatenate([block.ravel() for block in blocks])
     shown = values[values != 0]
@@ -106,8 +106,7 @@ def is_alpha(blocks: Sequence[NDArray[Any]]) -> bool:
 def count_classes(blocks: Sequence[NDArray[Any]]) -> int | None:
     """Count the classes in blocks (h, w) of a band; None where the values are measurements.
 
-    Classes are few, neighbours mostly of the same, and from one to the next it is not always a single step, as it is
-    where something is measured in few steps.
+    Classes are few, most neighbours are equal, and changes often skip values; measurements in few steps change by one.
     """
     values = np.unique(np.concatenate([block.ravel() for block in blocks]))
     if not 2 <= len(values) <= _MOST_CLASSES:

@@ -26,8 +26,8 @@ from terramorph.raster.tiles.reader import (
 class MBTiles(TileReader):
     """Tiles of images or vectors. Opened read-only; threads take turns.
 
-    Rows are counted from the south, as the format says. Where that lies off the bounds in the metadata, and rows from
-    the north lie on them, they are counted from the north, with a warning.
+    Rows are counted from the south, as the format says; from the north, with a warning, where only that fits the bounds
+    in the metadata.
 
     Args:
         path: the file.

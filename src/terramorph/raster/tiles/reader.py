@@ -55,7 +55,7 @@ class TileReader(Closing, ABC):
     def default_zoom(self) -> int:
         """Return the finest zoom that covers half of what any coarser zoom with more tiles does, or more.
 
-        Warns of finer ones, which are strays, and of stated bounds that tiles do not lie in.
+        Warn of finer zooms, which are strays, and of stated bounds that do not fit the tiles.
         """
         if not self.counts:
             return self.zooms[-1]

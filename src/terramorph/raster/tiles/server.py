@@ -48,10 +48,10 @@ class _Patience(urllib3.Retry):
 class ServerTiles(TileReader):
     """Tiles of a URL with {z}, {x} and {y}, or {-y} for rows from the south; {r} stands for @2x, 512 pixels.
 
-    What was fetched stays in a folder, as z/x/y of its kind, so that a later run asks for nothing again; that there is
-    no tile (404, 204, 410 or nothing in the answer) is kept too. The folder can be read as `FolderTiles`. A user and
-    password before the host (https://user:password@host) are sent as HTTP Basic. Secrets of the URL are in no message,
-    name, fingerprint or file (see `redact`).
+    Fetched tiles stay in a folder, as z/x/y of their kind, and are never requested again; missing tiles (404, 204, 410
+    or an empty answer) are recorded too. `FolderTiles` reads that folder. User and password before the host
+    (https://user:password@host) are sent as HTTP Basic. Secrets of the URL are in no message, name, fingerprint or file
+    (see `redact`).
 
     Args:
         template: the URL.

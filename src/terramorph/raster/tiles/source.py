@@ -37,8 +37,8 @@ _KEPT_TILES = 128
 class TileSource(Source):
     """Tiles of one zoom: uint8 red, green, blue; missing tiles and alpha 0 are masked.
 
-    Where pixels are asked for that are at least twice as large, a coarser zoom of the reader is used if it has every
-    tile there, and averages of the tiles otherwise, so that memory is in proportion to what is asked for.
+    Where requested pixels are at least twice as large, a coarser zoom of the reader is used if it has every tile there,
+    else averages of tiles: memory is in proportion to the request.
 
     Args:
         reader: Reader of the tiles; closed with the source.
