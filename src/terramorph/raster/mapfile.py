@@ -28,7 +28,7 @@ from pyproj import Transformer
 from pyproj.exceptions import ProjError
 from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS as RasterioCRS
-from rasterio.errors import RasterioError
+from rasterio.errors import CRSError, RasterioError
 
 from terramorph.errors import RasterError, unreadable
 from terramorph.raster.crs import to_odc_crs
@@ -323,7 +323,7 @@ def _mapinfo_crs(line: str) -> CRS | None:
 
     if not re.fullmatch(r"CoordSys Earth Projection [\w\s.,\"()+-]+", line, re.IGNORECASE | re.ASCII):
         return None
-    with TemporaryDirectory() as folder, suppress(DataSourceError, ProjError, RasterioError), quiet():
+    with TemporaryDirectory() as folder, suppress(DataSourceError, ProjError, CRSError), quiet():
         table = Path(folder) / "empty.mif"
         table.write_text(f"Version 300\n{line}\nColumns 1\n  id Integer\nData\n", "ascii")
         table.with_suffix(".mid").touch()
