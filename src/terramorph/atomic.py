@@ -81,6 +81,16 @@ def atomic(
             part.replace(path)
 
 
+def write_text(path: Path, text: str, *, make_folder: bool = False) -> None:
+    """Write a file of UTF-8 text whole or not at all, line ends as they are.
+
+    Raises:
+        StorageError: as `atomic`.
+    """
+    with atomic(path, make_folder=make_folder) as part:
+        part.write_text(text, encoding="utf-8", newline="")
+
+
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield a new folder to fill; at the end of the block it becomes `path`, which may be missing or an empty folder.

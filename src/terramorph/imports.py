@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
+
+from terramorph.errors import MissingPackageError
+
+
+@contextmanager
+def needs(package: str, extra: str) -> Iterator[None]:
+    """Import an optional package in a block; where it is not installed, a MissingPackageError names the extra."""
+    try:
+        yield
+    except ImportError as error:
+        raise MissingPackageError(
+            f"{package} is not installed; install it with pip install 'terramorph[{extra}]'."
+        ) from error
 
 
 def lazily(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:

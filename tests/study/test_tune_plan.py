@@ -13,7 +13,7 @@ import pytest
 
 from terramorph.errors import ConfigError, StorageError
 from terramorph.pairs import open_pairs
-from terramorph.study import StudyOptions, objectives, tune
+from terramorph.study import StudyOptions, tune
 from terramorph.study.plan import keep_plan, load_plan, make_plan
 from terramorph.study.splits import choose_splits, link_pairs
 from terramorph.town import Town, write_town_pairs
@@ -109,7 +109,7 @@ def test_the_weights_that_were_given_last_are_remembered(
         seen.append(named["weights"])
         return {"lpips": 0.1 if named["weights"] else None, "miou": 0.1, "reasons": {"lpips": "Give --weights."}}
 
-    monkeypatch.setattr(objectives, "evaluate", look)
+    monkeypatch.setattr("terramorph.study.plan.evaluate", look)
     plan = make_plan(town_pairs, tmp_path, tiny(), replace(options, weights=tmp_path / "weights"))
     keep_plan(tmp_path, plan)
     assert plan.objectives == ("lpips",)

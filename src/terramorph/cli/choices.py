@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Collection, Mapping
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -25,43 +24,15 @@ def argument(help: str, **how: Any) -> Any:
     return typer.Argument(help=help, **how)
 
 
-class Stored(StrEnum):
-    fp16 = "fp16"
-    int8 = "int8"
-
-
-class Mode(StrEnum):
-    paper = "paper"
-    raster = "raster"
-
-
-class Direction(StrEnum):
-    AtoB = "AtoB"
-    BtoA = "BtoA"
-
-
-class Precision(StrEnum):
-    auto = "auto"
-    fp32 = "fp32"
-    bf16 = "bf16"
-
-
-class Device(StrEnum):
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-
-
-class Progress(StrEnum):
-    text = "text"
-    json = "json"
-
-
-class Backend(StrEnum):
-    torch = "torch"
-    onnxruntime = "onnxruntime"
-    openvino = "openvino"
-
+Stored = Literal["fp16", "int8"]
+"""How a file for browsers keeps weights."""
+Mode = Literal["paper", "raster"]
+"""How a network is run; see docs/glossary.md."""
+Direction = Literal["AtoB", "BtoA"]
+Precision = Literal["auto", "fp32", "bf16"]
+Device = Literal["auto", "cpu", "cuda"]
+Progress = Literal["text", "json"]
+Backend = Literal["torch", "onnxruntime", "openvino"]
 
 MAX_SEED = 2**63 - 1
 """The largest seed that every generator takes."""

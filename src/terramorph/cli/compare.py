@@ -58,7 +58,7 @@ def run(
     for sentence in resolved.left_out:
         say(sentence)
     with (
-        stop_after_step("Stopping after this step; press again to stop at once.") as stop,
+        stop_after_step() as stop,
         StudyProgress("runs", stop) as reporter,
     ):
         document = compare(

@@ -6,16 +6,17 @@ import json
 import shutil
 import tempfile
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from terramorph.atomic import atomic
+from terramorph.atomic import atomic, write_text
 from terramorph.cli.choices import MAX_SEED, Device, option
 from terramorph.cli.console import Meter, say
 from terramorph.cli.evaluate import show_metrics
 from terramorph.errors import InputError, StorageError
 from terramorph.report import duration
+from terramorph.report.numbers import counted
 
 if TYPE_CHECKING:
     from terramorph.raster import Raster
@@ -42,30 +43,13 @@ SEEN_SEEDS = range(1, 9)
 """Seeds of the towns that `PUBLISHED` was trained on; with one of them its map is not shown."""
 
 
-@dataclass(frozen=True)
-class Ground:
-    """The held-out quarter of the town: uint8 RGB rasters on one grid."""
-
-    aerial: Raster
-    made: Raster
-    truth: Raster
-    published: Raster | None = None
-    """What the published model makes of it."""
-
-    @property
-    def pictures(self) -> list[tuple[str, Raster]]:
-        """Rasters to show, each with its caption; the page lays each on the next one, the last on the first."""
-        shown = [("input", self.aerial), ("output", self.made), ("truth", self.truth), (PUBLISHED, self.published)]
-        return [(caption, raster) for caption, raster in shown if raster is not None]
-
-
 def run(
     out: Annotated[Path, option("Output folder.")],
     size: Annotated[int, option("Size of the town in pixels of 1 m.", min=512)] = 2048,
     seed: Annotated[int, option("Seed of the town.", min=0, max=MAX_SEED)] = 0,
     steps: Annotated[int | None, option("Training steps. Default: the preset's.", min=1)] = None,
     limit: Annotated[float, option("Time limit of training in seconds.", min=1)] = 180.0,
-    device: Annotated[Device, option("Device to compute on.")] = Device.auto,
+    device: Annotated[Device, option("Device to compute on.")] = "auto",
 ) -> None:
     """Generate a town, train on three quarters of it, translate and score the last quarter: one HTML page.
 
@@ -80,16 +64,14 @@ def run(
     from terramorph.training import load_config
     from terramorph.translate import load
 
-    changes: dict[str, Any] = {"seed": seed, "device": device.value}
+    changes: dict[str, Any] = {"seed": seed, "device": device}
     if steps is not None:
         changes |= {"max_steps": steps}
     config = load_config("demo", changes)
     paces = _use_fastest_threads(config)
     if paces:
-        shown = ", ".join(
-            f"{pace:.1f} images/s with {count} thread{'s' * (count > 1)}" for count, pace in paces.items()
-        )
-        say(f"Training speed: {shown}; using the faster.")
+        told = ", ".join(f"{pace:.1f} images/s with {counted(count, 'thread')}" for count, pace in paces.items())
+        say(f"Training speed: {told}; using the faster.")
     begun = time.monotonic()
     result, shortened = _train(out, config, limit)
     training = time.monotonic() - begun
@@ -98,19 +80,18 @@ def run(
             f"Training stopped at the time limit of {duration(limit)}, after {result.step} of {shortened} steps; a "
             "faster machine scores better."
         )
-    made, model = out / "map.tif", load(str(result.model), device=device.value)
+    made, model = out / "map.tif", load(str(result.model), device=device)
     model.translate_to(heldout_aerial, made, overwrite=True)
     with Meter("evaluating") as meter:
         metrics = evaluate(model, out / "pairs", out / "evaluation", progress=meter.update)
-    ground = Ground(read_image(heldout_aerial), read_image(made), read_image(heldout_truth))
-    miou, classes = _map_scores(ground.made, ground.truth)
-    published = None
+    pictures = {"input": heldout_aerial, "output": made, "truth": heldout_truth}
     if (path := _published(seed)) is not None:
-        drawn = out / PUBLISHED_MAP
-        load(path, device=device.value).translate_to(heldout_aerial, drawn, overwrite=True)
-        ground = replace(ground, published=read_image(drawn))
-        published = _map_scores(read_image(drawn), ground.truth)
-    _write_strip(ground, out / "demo.png")
+        pictures[PUBLISHED] = out / PUBLISHED_MAP
+        load(path, device=device).translate_to(heldout_aerial, pictures[PUBLISHED], overwrite=True)
+    shown = {caption: read_image(picture) for caption, picture in pictures.items()}
+    miou, classes = _map_scores(shown["output"], shown["truth"])
+    published = _map_scores(shown[PUBLISHED], shown["truth"]) if PUBLISHED in shown else None
+    _write_strip(shown.values(), out / "demo.png")
     facts = {
         "miou": miou,
         "classes": classes,
@@ -122,11 +103,11 @@ def run(
         "total": duration(time.monotonic() - started),
         "size": size,
         "seed": seed,
-        "grid": str(ground.made.grid.crs),
-        "side": ground.made.width,
+        "grid": str(shown["output"].grid.crs),
+        "side": shown["output"].width,
+        "draw_page": DRAW_PAGE if _write_draw_page(out) else None,
     }
-    facts["draw_page"] = DRAW_PAGE if _write_draw_page(out) else None
-    _write_page(out, ground, facts)
+    _write_page(out, shown, facts)
     show_metrics(metrics)
     verdict = "" if miou >= WANTED or steps is not None else f" (expected {WANTED} or more; was training cut short?)"
     say(f"mean IoU of classes on the held-out map: {miou:.3f}{verdict}")
@@ -144,8 +125,7 @@ def _claim(out: Path) -> None:
         raise InputError(f"{out} is a file; choose another --out.")
     try:
         out.mkdir(parents=True, exist_ok=True)
-        with atomic(out / MARKER) as part:
-            part.write_text(json.dumps({"made by": "terramorph demo"}) + "\n", encoding="utf-8")
+        write_text(out / MARKER, json.dumps({"made by": "terramorph demo"}) + "\n")
         for folder in ("pairs", "run", "cache", "evaluation"):
             shutil.rmtree(out / folder, ignore_errors=True)
         for name in (PUBLISHED_MAP, DRAW_PAGE):
@@ -269,36 +249,32 @@ def _map_scores(made: Raster, truth: Raster) -> tuple[float, list[tuple[str, str
     return float(mean_iou(confusion)), [(name, colours[name], value) for name, value in values.items()]
 
 
-def _write_strip(ground: Ground, path: Path) -> None:
+def _write_strip(shown: Iterable[Raster], path: Path) -> None:
     """The pictures side by side: the middle of the ground, in one PNG of 256 colours."""
     import numpy as np
     from PIL import Image
 
-    side = min(STRIP, ground.truth.height)
-    start = (ground.truth.height - side) // 2
-    middle = slice(start, start + side)
-    parts = [raster.pixels[:, middle, middle].transpose(1, 2, 0) for _, raster in ground.pictures]
-    strip = np.concatenate([np.pad(part, ((0, 0), (0, 8), (0, 0)), constant_values=255) for part in parts], axis=1)
-    strip = strip[:, :-8]  # no gap after the last
+    parts = []
+    for raster in shown:
+        side = min(STRIP, raster.height)
+        start = (raster.height - side) // 2
+        middle = raster.crop(start, start, side, side).pixels.transpose(1, 2, 0)
+        parts += [middle, np.full((side, 8, 3), 255, np.uint8)]
+    strip = np.concatenate(parts[:-1], axis=1)  # no gap after the last
     with atomic(path) as part:
         Image.fromarray(strip).quantize(256, dither=Image.Dither.NONE).save(part, format="PNG", optimize=True)
 
 
-def _write_page(out: Path, ground: Ground, facts: dict[str, Any]) -> None:
+def _write_page(out: Path, shown: Mapping[str, Raster], facts: dict[str, Any]) -> None:
     """Writes index.html; it needs no other file but for its link to the evaluation."""
     from terramorph._version import __version__
     from terramorph.metrics import METRICS
-    from terramorph.report.numbers import counted, percent
+    from terramorph.report.numbers import percent
     from terramorph.report.pages import picture_uri, render_page
     from terramorph.report.tables import Cell, Row, Table
 
-    pictures = [
-        (
-            caption,
-            picture_uri(raster.pixels, "JPEG", quality=85) if caption == "input" else picture_uri(raster.pixels, "PNG"),
-        )
-        for caption, raster in ground.pictures
-    ]
+    kinds = {caption: "JPEG" if caption == "input" else "PNG" for caption in shown}
+    pictures = [(name, picture_uri(shown[name].pixels, kind, quality=85)) for name, kind in kinds.items()]
     scores, floor, published = facts["metrics"], facts["metrics"]["floor"], facts["published"]
     scored = [metric for key, metric in METRICS.items() if scores[key] is not None]
     chief = [one for one in scored if one.main and one.key != "miou"][:3]
@@ -331,5 +307,4 @@ def _write_page(out: Path, ground: Ground, facts: dict[str, Any]) -> None:
         version=__version__,
         **facts,
     )
-    with atomic(out / "index.html") as part:
-        part.write_text(page, encoding="utf-8")
+    write_text(out / "index.html", page)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
 import shutil
@@ -9,7 +10,7 @@ import sys
 import tempfile
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from terramorph._version import __version__
 from terramorph.cli.choices import Allow, from_here, option
@@ -35,7 +36,8 @@ def run(
     if bench:
         _bench(bench, seconds, from_here(allow))
         return
-    show_table("terramorph doctor", [*_versions(), *_processor(), *_devices(), *_backends(), *_disk()])
+    free = (f"free at {Path.cwd()}", f"{shutil.disk_usage(Path.cwd()).free / 2**30:.1f} GiB")
+    show_table("terramorph doctor", [*_versions(), *_processor(), *_devices(), *_backends(), free])
 
 
 def _bench(models: list[str], seconds: float, allowed: list[str]) -> None:
@@ -109,13 +111,17 @@ def _advice(measured: list[tuple[str, Speed]]) -> list[str]:
 def _versions() -> list[tuple[str, str]]:
     import torch
 
+    # Its home is terramorph.raster; once that is imported, the module can be asked which GDAL it carries.
+    import terramorph.raster  # noqa: F401
+
+    gdal = getattr(sys.modules.get("rasterio"), "__gdal_version__", "unknown")
     return [
         ("terramorph", __version__),
         ("python", f"{platform.python_version()} ({sys.executable})"),
         ("system", f"{platform.system()} {platform.release()}, {platform.machine()}"),
         ("torch", torch.__version__),
         ("numpy", _version("numpy")),
-        ("rasterio", _rasterio()),
+        ("rasterio", f"{_version('rasterio')}, GDAL {gdal}"),
         ("lightning-fabric", _version("lightning-fabric")),
     ]
 
@@ -124,26 +130,21 @@ def _processor() -> list[tuple[str, str]]:
     import torch
 
     from terramorph import processor
+    from terramorph.translate.tuning import notes_of_this_machine
 
     native = processor.native_bf16("cpu")
+    forms = {True: "rearranged, with matrix products", False: "plain torch"}
+    tuned = [
+        (name, f"{forms[one.rearranged]}, batches of {one.batch_size}") for name, one in notes_of_this_machine().items()
+    ]
     return [
         ("processor", processor.name()),
         ("processor cores", f"{processor.cores()} usable of {os.cpu_count()}, torch uses {torch.get_num_threads()}"),
         ("vector units", processor.vector_units()),
         ("bf16 on the processor", "native, used by precision=auto" if native else "emulated, precision=auto is fp32"),
         ("memory", _memory()),
-        *_tuned(),
+        *(tuned or [("U-Nets", "not measured yet; measured on first use")]),
     ]
-
-
-def _tuned() -> list[tuple[str, str]]:
-    from terramorph.translate.tuning import notes_of_this_machine
-
-    forms = {True: "rearranged, with matrix products", False: "plain torch"}
-    rows = [
-        (name, f"{forms[one.rearranged]}, batches of {one.batch_size}") for name, one in notes_of_this_machine().items()
-    ]
-    return rows or [("U-Nets", "not measured yet; measured on first use")]
 
 
 def _devices() -> list[tuple[str, str]]:
@@ -151,58 +152,39 @@ def _devices() -> list[tuple[str, str]]:
 
     from terramorph.processor import native_bf16
 
+    rows = []
     if not torch.cuda.is_available():
         built = "torch was built without it" if torch.version.cuda is None else "no device or driver found"
         rows = [("CUDA", f"no ({built})")]
-    else:
-        rows = []
-        for index in range(torch.cuda.device_count()):
-            device = torch.cuda.get_device_properties(index)
-            bf16 = "bf16" if native_bf16(torch.device("cuda", index)) else "no bf16"
-            rows.append((f"CUDA {index}", f"{device.name}, {device.total_memory / 2**30:.0f} GiB, {bf16}"))
+    for index in range(torch.cuda.device_count()):
+        device = torch.cuda.get_device_properties(index)
+        bf16 = "bf16" if native_bf16(torch.device("cuda", index)) else "no bf16"
+        rows.append((f"CUDA {index}", f"{device.name}, {device.total_memory / 2**30:.0f} GiB, {bf16}"))
     present = torch.backends.mps.is_available()
-    rows.append(("MPS", "present, not used by terramorph" if present else "no"))
-    return rows
+    return [*rows, ("MPS", "present, not used by terramorph" if present else "no")]
 
 
 def _backends() -> list[tuple[str, str]]:
-    rows = [("backend torch", "yes")]
-    try:
+    onnx = _version("onnxruntime", "onnx")
+    if importlib.util.find_spec("onnxruntime") is not None:
         import onnxruntime
 
         providers = ", ".join(p.removesuffix("ExecutionProvider") for p in onnxruntime.get_available_providers())
-        rows.append(("backend onnxruntime", f"{onnxruntime.__version__} ({providers})"))
-    except ImportError:
-        rows.append(("backend onnxruntime", "not installed: pip install 'terramorph[onnx]'"))
-    openvino = _version("openvino")
-    missing = "not installed: pip install 'terramorph[openvino]'"
-    rows.append(("backend openvino", missing if openvino == "not installed" else openvino))
-    rows.append(
-        (
-            "ONNX export",
-            "yes" if _version("onnx") != "not installed" else "not installed: pip install 'terramorph[onnx]'",
-        )
-    )
-    return rows
+        onnx = f"{onnxruntime.__version__} ({providers})"
+    return [
+        ("backend torch", "yes"),
+        ("backend onnxruntime", onnx),
+        ("backend openvino", _version("openvino", "openvino")),
+        ("ONNX export", _version("onnx", "onnx")),
+    ]
 
 
-def _disk() -> list[tuple[str, str]]:
-    return [(f"free at {Path.cwd()}", f"{shutil.disk_usage(Path.cwd()).free / 2**30:.1f} GiB")]
-
-
-def _rasterio() -> str:
-    # Its home is terramorph.raster; once that is imported, the module can be asked which GDAL it carries.
-    import terramorph.raster  # noqa: F401
-
-    module: Any = sys.modules.get("rasterio")
-    return f"{_version('rasterio')}, GDAL {getattr(module, '__gdal_version__', 'unknown')}"
-
-
-def _version(package: str) -> str:
+def _version(package: str, extra: str = "") -> str:
+    """Of an installed package; else the extra that brings it."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
-        return "not installed"
+        return "not installed" + (f": pip install 'terramorph[{extra}]'" if extra else "")
 
 
 def _memory() -> str:

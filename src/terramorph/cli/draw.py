@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from terramorph.cli.choices import Allow, QualityPairs, QualityWeights, Stored, argument, from_here, option
 from terramorph.cli.console import say
-
-if TYPE_CHECKING:
-    from terramorph.draw import WebModel
 
 NAME = "draw"
 EXAMPLE = (
@@ -36,8 +33,10 @@ def run(
     allow: Allow = None,
 ) -> None:
     """Write a page on which a map is drawn and the photograph of that place appears, computed in the browser."""
+    from terramorph.bundle import load_bundle
     from terramorph.cartography import load_style
-    from terramorph.draw import check_folder, write_one_file, write_site
+    from terramorph.cli.web import smallest, write_web
+    from terramorph.draw import WebModel, check_folder, check_network, write_one_file, write_site
     from terramorph.errors import InputError
 
     if out is None and one_file is None:
@@ -47,11 +46,19 @@ def run(
     if out is not None:
         check_folder(out)
     looks = load_style(style)
+    models = []
     with tempfile.TemporaryDirectory() as folder:
-        models = [
-            _exported(name, Path(folder) / f"{number}.onnx", store, data, weights, force, from_here(allow))
-            for number, name in enumerate([model, *([back] if back else [])])
-        ]
+        for number, name in enumerate([model, *([back] if back else [])]):
+            if Path(name).suffix == ".onnx":  # of `export --web`, as it is
+                models.append(WebModel.of_file(Path(name)))
+                continue
+            network, bundle = Path(folder) / f"{number}.onnx", load_bundle(name, from_here(allow))
+            check_network(bundle.header, name)
+            if store is None:
+                smallest(bundle, network, data=data, weights=weights)
+            else:
+                write_web(bundle, network, store, data=data, weights=weights, force=force)
+            models.append(WebModel.of(bundle, network, name))
         if out is not None:
             write_site(models, out, style=looks)
             size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
@@ -59,28 +66,3 @@ def run(
         if one_file is not None:
             write_one_file(models, one_file, style=looks)
             say(f"{one_file}: {one_file.stat().st_size / 1e6:.1f} MB; open it in a browser, from anywhere.")
-
-
-def _exported(
-    name: str,
-    network: Path,
-    store: Stored | None,
-    data: Path | None,
-    weights: Path | None,
-    force: bool,
-    allowed: list[str],
-) -> WebModel:
-    """A model for the page; a file of `export --web` as it is."""
-    from terramorph.bundle import load_bundle
-    from terramorph.cli.web import smallest, write_web
-    from terramorph.draw import WebModel, check_network
-
-    if Path(name).suffix == ".onnx":
-        return WebModel.of_file(Path(name))
-    bundle = load_bundle(name, allowed)
-    check_network(bundle.header, name)
-    if store is None:
-        smallest(bundle, network, data=data, weights=weights)
-    else:
-        write_web(bundle, network, store.value, data=data, weights=weights, force=force)
-    return WebModel.of(bundle, network, name)

@@ -35,8 +35,8 @@ def run(
     save_predictions: Annotated[
         bool, option("Write each prediction to predictions/ID.png.", "--save-predictions")
     ] = False,
-    device: Annotated[choices.Device, option("Device to compute on.")] = choices.Device.auto,
-    precision: choices.PrecisionOption = choices.Precision.auto,
+    device: Annotated[choices.Device, option("Device to compute on.")] = "auto",
+    precision: choices.PrecisionOption = "auto",
     ensemble: choices.Ensemble = False,
     limit: Annotated[int | None, option("Score only the first pairs, this many.", min=1)] = None,
     record: Annotated[bool, option("Store the scores in the bundle, where `info` shows them.", "--record")] = False,
@@ -58,9 +58,9 @@ def run(
     held = own_bundle(bundle, allowed) if record else None
     model = load(
         bundle,
-        mode=mode.value if mode else None,
-        device=device.value,
-        precision=precision.value,
+        mode=mode,
+        device=device,
+        precision=precision,
         allowed=allowed,
         ensemble=ensemble,
     )

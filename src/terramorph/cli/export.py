@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from terramorph.cli import choices
 from terramorph.cli.choices import argument, from_here, option
@@ -12,7 +12,6 @@ from terramorph.cli.console import Meter, say, warn
 
 if TYPE_CHECKING:
     from terramorph.bundle import Bundle
-    from terramorph.interop import QualityLoss
 
 NAME = "export"
 EXAMPLE = (
@@ -42,7 +41,7 @@ def run(
         str, option("Style of the map whose classes --deepness separates: classic, osm, classes, or a TOML file.")
     ] = "classic",
     web: Annotated[bool, option("Write a small network for browsers, with noise as an input.", "--web")] = False,
-    store: Annotated[choices.Stored, option("Weight format of --web; arithmetic stays float32.")] = choices.Stored.fp16,
+    store: Annotated[choices.Stored, option("Weight format of --web; arithmetic stays float32.")] = "fp16",
     data: choices.QualityPairs = None,
     weights: choices.QualityWeights = None,
     force: Annotated[bool, option("Accept a --web file that loses too much quality.", "--force")] = False,
@@ -58,22 +57,22 @@ def run(
     if int8 != (calibrate is not None):
         raise ConfigError("--int8 and --calibrate DATASET belong together; give both or neither.")
     if web:
-        if int8 or deepness or mode == choices.Mode.paper:
+        if int8 or deepness or mode == "paper":
             raise ConfigError("--web is for mode raster; leave out --int8, --deepness and --mode paper.")
         from terramorph.cli.web import write_web
 
         loaded = load_bundle(bundle, from_here(allow))
-        write_web(loaded, output, store.value, data=data, weights=weights, force=force)
+        write_web(loaded, output, store, data=data, weights=weights, force=force)
     elif deepness:
-        if int8 or mode == choices.Mode.paper:
+        if int8 or mode == "paper":
             raise ConfigError("--deepness is for mode raster in float32; leave out --int8 and --mode paper.")
         from terramorph.cartography import load_style, palette_of
         from terramorph.interop import export_deepness
 
         export_deepness(load_bundle(bundle, from_here(allow)), output, palette=palette_of(load_style(style)))
     elif not int8:
-        export_onnx(load_bundle(bundle, from_here(allow)), output, mode=mode.value if mode else None)
-    elif mode == choices.Mode.paper:
+        export_onnx(load_bundle(bundle, from_here(allow)), output, mode=mode)
+    elif mode == "paper":
         raise ConfigError("--int8 needs mode raster; leave out --mode paper.")
     else:
         assert calibrate is not None
@@ -84,8 +83,9 @@ def run(
 def _eight_bits(bundle: Bundle, output: Path, dataset: Path, images: int, cache: Path | None) -> None:
     """Quantises, measures the loss and notes it. A file of that name is replaced only when all of this is done."""
     from terramorph.atomic import atomic
+    from terramorph.cli.web import compared
     from terramorph.data import DEFAULT_CACHE
-    from terramorph.interop import export_int8, note_loss
+    from terramorph.interop import QualityLoss, export_int8, export_onnx, note_loss
     from terramorph.pairs import has_split
 
     with tempfile.TemporaryDirectory() as folder:
@@ -93,7 +93,12 @@ def _eight_bits(bundle: Bundle, output: Path, dataset: Path, images: int, cache:
         with Meter("calibrating") as meter:
             export_int8(bundle, made, dataset, images=images, cache=cache or DEFAULT_CACHE, progress=meter.update)
         if has_split(dataset, "val"):
-            loss = _loss(bundle, made, dataset, Path(folder))
+            plain = export_onnx(bundle, Path(folder) / "float32.onnx", mode="raster")
+            before, after = compared(plain, made, "int8", dataset, SCORED)
+            figures = (
+                {name: scores[name] for name in ("miou", "class_accuracy", "psnr")} for scores in (before, after)
+            )
+            loss = QualityLoss("val", after["n"], *figures)
             note_loss(made, loss)
             say(f"Loss of quality by 8 bits: {loss}.")
             if loss.refused:
@@ -102,20 +107,3 @@ def _eight_bits(bundle: Bundle, output: Path, dataset: Path, images: int, cache:
             warn(f"{dataset} has no split val; the loss of quality was not measured.")
         with atomic(output, make_folder=True) as part:
             part.write_bytes(made.read_bytes())
-
-
-def _loss(bundle: Bundle, made: Path, dataset: Path, folder: Path) -> QualityLoss:
-    """Scores the float32 export and the 8-bit one on the same pairs, in the same runtime."""
-    from terramorph.interop import QualityLoss, export_onnx
-
-    before = _scores(export_onnx(bundle, folder / "float32.onnx", mode="raster"), dataset, "scoring float32")
-    after = _scores(made, dataset, "scoring int8")
-    names = ("miou", "class_accuracy", "psnr")
-    return QualityLoss("val", after["n"], {name: before[name] for name in names}, {name: after[name] for name in names})
-
-
-def _scores(network: Path, dataset: Path, label: str) -> dict[str, Any]:
-    from terramorph.evaluation import evaluate
-
-    with Meter(label) as meter:
-        return evaluate(network, dataset, split="val", limit=SCORED, progress=meter.update)

@@ -19,8 +19,8 @@ def run(
     output: Annotated[Path, argument("Output bundle, ending in .safetensors.")],
     mode: Annotated[
         Mode, option("Default mode of the bundle: paper as the public test script, raster as its --eval.")
-    ] = Mode.raster,
-    direction: Annotated[Direction, option("AtoB: it was trained with the left half as the source.")] = Direction.AtoB,
+    ] = "raster",
+    direction: Annotated[Direction, option("AtoB: it was trained with the left half as the source.")] = "AtoB",
 ) -> None:
     """Convert a checkpoint of the public PyTorch pix2pix (U-Net or ResNet) to a bundle."""
     from terramorph.errors import InputError
@@ -28,10 +28,10 @@ def run(
 
     if output.suffix != ".safetensors":
         raise InputError(f"output must end in .safetensors, got {output}.")
-    bundle = import_checkpoint(checkpoint, mode=mode.value, direction=direction.value)
+    bundle = import_checkpoint(checkpoint, mode=mode, direction=direction)
     bundle.save(output)
     say(f"{output} written: {bundle.header.architecture.name}. Details: terramorph info {output}")
-    if mode is Mode.paper:
+    if mode == "paper":
         say("Default mode: paper, as the public test script. Mode raster is its --eval.")
     else:
         say(

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+NOTICE = "Stopping after this step; press again to stop at once."
+
 
 class Terminated(BaseException):
     """SIGTERM arrived. No Exception, like KeyboardInterrupt: only cleaning up should see it on its way."""
@@ -41,12 +43,7 @@ class StoppedBefore(BaseException):
 
 
 class StopFlag:
-    """What a long run polls after each step.
-
-    Attributes:
-        signal: the first signal that arrived, None so far.
-        stepping: whether steps are being taken. Before, whoever asks can stop at once.
-    """
+    """What a long run polls after each step, the first signal; while not `stepping`, who asks stops at once."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
@@ -62,8 +59,8 @@ class StopFlag:
 
 
 @contextmanager
-def stop_after_step(notice: str = "") -> Iterator[StopFlag]:
-    """Turns the first SIGINT or SIGTERM into a flag; the second does what it did before, at once."""
+def stop_after_step(notice: str = NOTICE) -> Iterator[StopFlag]:
+    """Turns the first SIGINT or SIGTERM into a flag, with a notice; the second does what it did before, at once."""
     flag = StopFlag()
 
     def note(number: int, frame: FrameType | None) -> None:

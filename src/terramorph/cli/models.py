@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from terramorph.cli.choices import argument, option
 from terramorph.cli.console import Meter, say, show_columns
@@ -20,16 +19,11 @@ NAME = "models"
 EXAMPLE = "Example: terramorph models pull sat2map | terramorph models card sat2map > card.md"
 
 
-class Action(StrEnum):
-    list = "list"
-    pull = "pull"
-    verify = "verify"
-    card = "card"
-    push = "push"
+Action = Literal["list", "pull", "verify", "card", "push"]
 
 
 def run(
-    action: Annotated[Action, argument("list them, pull or verify one, print a card, or push one.")] = Action.list,
+    action: Annotated[Action, argument("list them, pull or verify one, print a card, or push one.")] = "list",
     name: Annotated[
         str | None, argument("Of a model, or hf://OWNER/NAME; verify without it takes all, card and push any bundle.")
     ] = None,
@@ -46,21 +40,21 @@ def run(
     ] = None,
 ) -> None:
     """List the published models, fetch one, check its bytes, print its card, or push one to the Hugging Face Hub."""
-    if action is not Action.list and action is not Action.verify and name is None:
+    if action not in ("list", "verify") and name is None:
         raise ConfigError(f"`models {action}` needs the name of a model; `terramorph models` lists them.")
-    if url and action is not Action.pull:
+    if url and action != "pull":
         raise ConfigError("--url belongs to `models pull`.")
-    if out and action is not Action.card:
+    if out and action != "card":
         raise ConfigError("--out belongs to `models card`.")
-    if (repo or private or licence) and action is not Action.push:
+    if (repo or private or licence) and action != "push":
         raise ConfigError("A repository, --private and --licence belong to `models push`.")
-    if action is Action.push:
+    if action == "push":
         _push(str(name), repo, private, licence)
-    elif action is Action.pull:
+    elif action == "pull":
         _pull(str(name), url or [])
-    elif action is Action.verify:
+    elif action == "verify":
         _verify(name)
-    elif action is Action.card:
+    elif action == "card":
         _card(str(name), out)
     else:
         _list()
@@ -85,13 +79,12 @@ def _card(name: str, out: Path | None) -> None:
     if out is None:
         print(model_card(name), end="")
         return
-    from terramorph.atomic import atomic
+    from terramorph.atomic import atomic, write_text
 
     picture = _town(name)
     with atomic(out / "town.png", make_folder=True) as part:
         picture.save(part, "PNG")
-    with atomic(out / "card.md") as part:
-        part.write_text(model_card(name, "town.png"), encoding="utf-8")
+    write_text(out / "card.md", model_card(name, "town.png"))
     say(f"Card: {out / 'card.md'}. Picture: {out / 'town.png'}.")
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from terramorph.cli.choices import argument, option
 from terramorph.cli.console import Steps, say, show_table, warn
@@ -22,10 +21,7 @@ EXAMPLE = (
 )
 
 
-class Split(StrEnum):
-    blocks = "blocks"
-    by_list = "by-list"
-    by_area = "by-area"
+Split = Literal["blocks", "by-list", "by-area"]
 
 
 def run(
@@ -49,7 +45,7 @@ def run(
     ] = False,
     overlap: Annotated[int, option("Overlap of neighbouring tiles in pixels.")] = 0,
     bounds: Annotated[str | None, option("Limit to west,south,east,north in degrees.")] = None,
-    split: Annotated[Split, option("How to split: by blocks of ground, a list of ids, or polygons.")] = Split.blocks,
+    split: Annotated[Split, option("How to split: by blocks of ground, a list of ids, or polygons.")] = "blocks",
     split_file: Annotated[
         Path | None,
         option("For by-list: CSV with the columns id,split. For by-area: polygons with an attribute split."),
@@ -112,7 +108,7 @@ def run(
         overlap=overlap,
         scale=Scale(resolution, zoom),
         bounds=None if box is None else (box[0], box[1], box[2], box[3]),
-        split=SplitRule(split.value, (shares[0], shares[1], shares[2]), block, buffer, split_file, seed),
+        split=SplitRule(split, (shares[0], shares[1], shares[2]), block, buffer, split_file, seed),
         register=register,
         clean_labels=clean_labels,
         max_nodata=max_nodata,

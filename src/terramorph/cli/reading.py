@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from terramorph.cli.choices import from_here, option
 from terramorph.errors import ConfigError
@@ -25,11 +24,8 @@ Dem = Annotated[str | None, option("Raster of ground heights for scenes placed b
 Terms = Annotated[str | None, option("Licence or terms of use; required for tile servers.")]
 
 
-class Classes(StrEnum):
-    source = "source"
-    target = "target"
-    both = "both"
-    none = "none"
+Classes = Literal["source", "target", "both", "none"]
+"""Which sides hold classes."""
 
 
 def read_options(
@@ -80,10 +76,7 @@ def sides(
     picked = _by_side("--bands", bands, ("source",))
     named = _by_side("--asset", [asset] if asset else [], ("source",))
     values = _by_side("--nodata", nodata, ("source", "target"))
-    kinds = {
-        side: None if categorical is None else categorical in (Classes.both, Classes(side))
-        for side in ("source", "target")
-    }
+    kinds = {side: None if categorical is None else categorical in ("both", side) for side in ("source", "target")}
     source, target = (
         read_options(picked.get(s), values.get(s), raw, kinds[s], height, dem, named.get(s))
         for s in ("source", "target")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shlex
 import signal
@@ -26,7 +27,7 @@ from terramorph.cli.choices import (
     option,
 )
 from terramorph.cli.console import say
-from terramorph.cli.interrupt import stop_after_step
+from terramorph.cli.interrupt import NOTICE, stop_after_step
 from terramorph.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -67,64 +68,43 @@ def run(
 ) -> None:
     """Train a model on pairs."""
     changes = {
-        "direction": direction.value if direction else None,
+        "direction": direction,
         "max_steps": max_steps,
         "batch_size": batch_size,
-        "device": device.value if device else None,
+        "device": device,
         "seed": seed,
         "start.partial": partial or None,
         "start.freeze": freeze,
     }
     given = {key: value for key, value in changes.items() if value is not None}
-    if resume is not None:
-        others = given.keys() - {"max_steps"}
-        if out is not None or model is not None or others or assignments or dry_run or skip_bad:
-            raise ConfigError(
-                "--resume keeps the settings of the run; it takes only --max-steps, --allow, --cache and DATASET."
-            )
-        again = resume
-        how_far = {"max_steps": max_steps, "allowed": from_here(allow)}
-        _run(lambda **how: _resume(again, dataset, cache, **how_far, **how), again, cache, verbose=verbose)
-        return
-    if dataset is None or (out is None and not dry_run):
+    others = out is not None or model is not None or given.keys() - {"max_steps"} or assignments or dry_run or skip_bad
+    if resume is not None and others:
+        raise ConfigError(
+            "--resume keeps the settings of the run; it takes only --max-steps, --allow, --cache and DATASET."
+        )
+    if resume is None and (dataset is None or (out is None and not dry_run)):
         missing = "DATASET" if dataset is None else "--out RUN"
         raise ConfigError(f"{missing} is missing: give DATASET and --out RUN to start, or --resume RUN to resume.")
-    pairs = dataset
 
-    def begin(folder: Path, **how: Any) -> TrainResult:
-        from terramorph.data import DEFAULT_CACHE
-        from terramorph.training import config_of, load_config, parse_assignments, train
-
-        assigned = parse_assignments(assignments or [])
-        changed = {**assigned, **given}
-        allowed = allowed_modules(allow, assigned)
-        if model is not None and preset is None:
-            config = config_of(model, changed)
-        else:
-            config = load_config(preset or "pix2pix", {**changed, "start.model": model or ""})
-        return train(
-            pairs,
-            folder,
-            config,
-            skip_bad=skip_bad,
-            cache=cache or DEFAULT_CACHE,
-            dry_run=dry_run,
-            allowed=allowed,
-            **how,
-        )
-
-    if out is not None:
-        _run(lambda **how: begin(out, **how), out, cache, dry_run, verbose)
-        return
-    with TemporaryDirectory(prefix="terramorph-") as made:  # a dry run, of which nothing is kept
-        _run(lambda **how: begin(Path(made), **how), None, cache, dry_run, verbose)
-
-
-def _resume(run_folder: Path, dataset: Path | None, cache: Path | None, **how: Any) -> TrainResult:
     from terramorph.data import DEFAULT_CACHE
-    from terramorph.training import resume
+    from terramorph.training import config_of, load_config, parse_assignments, train
+    from terramorph.training import resume as go_on
 
-    return resume(run_folder, dataset, cache=cache or DEFAULT_CACHE, **how)
+    how: dict[str, Any] = {"cache": cache or DEFAULT_CACHE}
+    if resume is not None:
+        how |= {"max_steps": max_steps, "allowed": from_here(allow)}
+        _run(functools.partial(go_on, resume, dataset, **how), resume, cache, verbose=verbose)
+        return
+    assert dataset is not None
+    assigned = parse_assignments(assignments or [])
+    changed = {**assigned, **given}
+    how |= {"skip_bad": skip_bad, "dry_run": dry_run, "allowed": allowed_modules(allow, assigned)}
+    if model is not None and preset is None:
+        config = config_of(model, changed)
+    else:
+        config = load_config(preset or "pix2pix", {**changed, "start.model": model or ""})
+    with TemporaryDirectory(prefix="terramorph-") as made:  # of a dry run nothing is kept
+        _run(functools.partial(train, dataset, out or Path(made), config, **how), out, cache, dry_run, verbose)
 
 
 def _run(
@@ -135,9 +115,8 @@ def _run(
 
     # Under torchrun every process runs this; the first one speaks for all.
     first = os.environ.get("RANK", "0") == "0"
-    notice = "Stopping after this step; press again to stop at once." if first else ""
     with (
-        stop_after_step(notice) as stop,
+        stop_after_step(NOTICE if first else "") as stop,
         TrainingReporter(quiet=not first, nowhere=out is None, verbose=verbose or dry_run, stop=stop) as reporter,
     ):
         result = work(reporter=reporter, should_stop=stop)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import signal
 from contextlib import ExitStack
 from dataclasses import replace
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from terramorph.cli import choices
 from terramorph.cli.choices import argument, from_here, option
@@ -29,15 +28,7 @@ EXAMPLE = (
 )
 
 
-class Kind(StrEnum):
-    cog = "cog"
-    classes = "classes"
-    probability = "probability"
-    entropy = "entropy"
-    polygons = "polygons"
-    xyz = "xyz"
-    mbtiles = "mbtiles"
-    pmtiles = "pmtiles"
+Kind = Literal["cog", "classes", "probability", "entropy", "polygons", "xyz", "mbtiles", "pmtiles"]
 
 
 def run(
@@ -72,8 +63,8 @@ def run(
     style: Annotated[
         str, option("Style of the map, as input or output: classic, osm, classes, or a TOML file.")
     ] = "classic",
-    device: Annotated[choices.Device, option("Device to compute on.")] = choices.Device.auto,
-    precision: choices.PrecisionOption = choices.Precision.auto,
+    device: Annotated[choices.Device, option("Device to compute on.")] = "auto",
+    precision: choices.PrecisionOption = "auto",
     ensemble: choices.Ensemble = False,
     backend: Annotated[
         choices.Backend | None,
@@ -101,23 +92,23 @@ def run(
     workers: Annotated[int | None, option("Compute in this many processes on this machine.")] = None,
     progress: Annotated[
         choices.Progress, option("Progress as text for people, or as lines of JSON for programs.")
-    ] = choices.Progress.text,
+    ] = "text",
     allow: choices.Allow = None,
 ) -> None:
     """Translate a raster of any size, an image, or a folder of images; every pixel's place is kept."""
     from terramorph.translate import load
 
     settings: dict[str, Any] = {
-        "mode": mode.value if mode else None,
-        "device": device.value,
-        "precision": precision.value,
-        "backend": backend.value if backend else None,
+        "mode": mode,
+        "device": device,
+        "precision": precision,
+        "backend": backend,
         "accept_quality_loss": accept_quality_loss,
         "seed": seed,
         "any_resolution": any_resolution,
         "allowed": from_here(allow),
         "ensemble": ensemble,
-        "classes": style if to in (Kind.probability, Kind.entropy) else None,
+        "classes": style if to in ("probability", "entropy") else None,
     }
     opening: dict[str, Any] = {
         "options": read_options(bands, nodata, raw, height=height, dem=dem, asset=asset),
@@ -127,7 +118,7 @@ def run(
         "style": style,
         "cache": _tile_cache(output),
     }
-    steps = Steps() if progress == choices.Progress.text else JsonSteps()
+    steps = Steps() if progress == "text" else JsonSteps()
     with ExitStack() as stack:
         if scheduler is None and workers is None:
             model, engine = load(bundle, **settings), None
@@ -142,7 +133,7 @@ def run(
                 area=area,
                 samples=samples,
                 uncertainty=uncertainty,
-                kind=to.value if to else None,
+                kind=to,
                 skip_bad=skip_bad,
                 pairs=pairs,
                 overwrite=overwrite,
@@ -156,7 +147,7 @@ def run(
             raise StoppedBefore(f"Stopped: {output} is not finished; {_GO_ON}.", 128 + signal.SIGINT) from None
     for sentence in written.skipped:
         warn(f"skipped: {sentence}")
-    if progress == choices.Progress.json:
+    if progress == "json":
         say_json(output=str(output), images=len(written.files))
     else:
         say(f"{output} written." if len(written.files) == 1 else f"{output}: {len(written.files)} files written.")

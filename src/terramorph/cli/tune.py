@@ -82,9 +82,8 @@ def run(
     add_metrics(named_metrics(metric))
     assigned = parse_assignments(assignments or [])
     how: dict[str, Any] = {"cache": cache or DEFAULT_CACHE, "allowed": allowed_modules(allow, assigned)}
-    notice = "Stopping after this step; press again to stop at once."
     if report:
-        with stop_after_step(notice) as stop, StudyProgress("confirmation", stop) as shown:
+        with stop_after_step() as stop, StudyProgress("confirmation", stop) as shown:
             result = confirm_study(out, storage=storage, weights=weights, reporter=shown, should_stop=stop, **how)
         _show_confirmation(result)
     else:
@@ -102,10 +101,10 @@ def run(
             weights=weights,
             mlflow=mlflow,
         )
-        changes = {"direction": direction and direction.value, "device": device and device.value, "seed": seed}
+        changes = {"direction": direction, "device": device, "seed": seed}
         given = {key: value for key, value in changes.items() if value is not None}
         config = load_config(preset, {**assigned, **given})
-        with stop_after_step(notice) as stop, StudyProgress("trials", stop) as shown:
+        with stop_after_step() as stop, StudyProgress("trials", stop) as shown:
             result = tune(dataset, out, config, options, reporter=shown, should_stop=stop, **how)
         _show_study(result)
     if stop():

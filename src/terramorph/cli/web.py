@@ -76,7 +76,7 @@ def _is_of_towns(bundle: Bundle) -> bool:
 def _loss(
     bundle: Bundle, made: Path, store: Store, data: Path | None, weights: Path | None, folder: Path
 ) -> StorageLoss | None:
-    """Scores the file and the same network with float32 weights on the same pairs, in the same runtime."""
+    """What the weights of the file cost; None where there are no pairs to tell."""
     from terramorph.interop import StorageLoss, export_web
     from terramorph.pairs import has_split
 
@@ -87,8 +87,8 @@ def _loss(
         data, of = _town_pairs(folder / "town", bundle.header.size), "pairs of procedural towns"
     elif not has_split(data, "val"):
         return None
-    before = _scores(export_web(bundle, folder / "float32.onnx", store="fp32"), data, weights, "scoring float32")
-    after = _scores(made, data, weights, f"scoring {store}")
+    plain = export_web(bundle, folder / "float32.onnx", store="fp32")
+    before, after = compared(plain, made, store, data, SCORED, weights)
     metric = next(key for key in ("miou", "lpips", "ssim") if before[key] is not None)
     return StorageLoss(metric, before[metric], after[metric], after["n"], of)
 
@@ -109,8 +109,14 @@ def _town_pairs(folder: Path, size: int) -> Path:
     return folder
 
 
-def _scores(network: Path, data: Path, weights: Path | None, label: str) -> dict[str, Any]:
+def compared(
+    plain: Path, made: Path, called: str, data: Path, limit: int, weights: Path | None = None
+) -> list[dict[str, Any]]:
+    """Scores of a float32 export and of one in fewer bits on the same pairs of val, in the same runtime."""
     from terramorph.evaluation import evaluate
 
-    with Meter(label) as meter:
-        return evaluate(network, data, split="val", limit=SCORED, weights=weights, progress=meter.update)
+    found = []
+    for network, label in ((plain, "scoring float32"), (made, f"scoring {called}")):
+        with Meter(label) as meter:
+            found.append(evaluate(network, data, split="val", limit=limit, weights=weights, progress=meter.update))
+    return found

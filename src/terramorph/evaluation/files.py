@@ -15,14 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from terramorph.atomic import atomic
+from terramorph.atomic import write_text
 from terramorph.errors import StorageError, raised_as
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text; the file appears whole or not at all."""
-    with atomic(path) as part:
-        part.write_text(text, encoding="utf-8", newline="")
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:

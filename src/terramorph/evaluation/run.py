@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from terramorph._version import __version__
-from terramorph.atomic import make_folder
+from terramorph.atomic import make_folder, write_text
 from terramorph.bundle import Bundle, load_bundle
 from terramorph.errors import ConfigError, InputError
 from terramorph.evaluation.discuss import write_discussion
-from terramorph.evaluation.files import Spool, write_csv, write_json, write_text
+from terramorph.evaluation.files import Spool, write_csv, write_json
 from terramorph.evaluation.look import look_at
 from terramorph.evaluation.pictures import View
 from terramorph.evaluation.report import render_report

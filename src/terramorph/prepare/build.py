@@ -17,7 +17,7 @@ from terramorph.bands import colours_first
 from terramorph.errors import ConfigError, DatasetError, InputError, warn
 from terramorph.pairs import has_split, open_pairs
 from terramorph.pairs.manifest import SPLITS, AreaRecord, GridRecord, Manifest, SideRecord
-from terramorph.prepare.cut import Cut, add_block_shifts, correlation, cut, make_folders, unread, value_range
+from terramorph.prepare.cut import Cut, add_block_shifts, correlation, cut, unread, value_range
 from terramorph.prepare.finish import finish
 from terramorph.prepare.jobs import FolderJob, GridJob, Job, MapLook, Part
 from terramorph.prepare.journal import FOLDER, Journal, Place, held
@@ -265,7 +265,6 @@ def _cut_area(job: Job, out: Path, options: Options, journal: Journal, tell: Pro
     journal.replace_rows(name, rows)
     finished, total = len(job.places) - len(left), len(job.places)
     tell(f"cutting {name}", finished, total)
-    make_folders(left, out)
     following = iter(strips)
     with ThreadPoolExecutor(os.cpu_count()) as workers, ThreadPoolExecutor(1) as reader:
         ahead: list[Future[list[Part | Cut]]] = []

@@ -109,12 +109,6 @@ def add_block_shifts(cuts: Sequence[Cut]) -> list[Row]:
     return [one.row for one in cuts]
 
 
-def make_folders(places: Sequence[Place], out: Path) -> None:
-    """Makes the folders that pairs will be written into."""
-    for split in {place.split for place in places if place.split is not None}:
-        make_folder(out / split)
-
-
 def write_pair(place: Place, source: Raster, target: Raster, out: Path) -> None:
     """Writes a pair's images: A|B as PNG, or GeoTIFF twins where one image cannot hold both."""
     twins = not side_by_side(source, target)

@@ -30,13 +30,7 @@ strips on their way stay small."""
 
 
 class Part(NamedTuple):
-    """A pair as it was read.
-
-    Attributes:
-        place: which tile.
-        source, target: on one grid, (C, H, W).
-        labels: bool (H, W), True where the target showed text or icons; None if not looked for.
-    """
+    """A pair as it was read: sides (C, H, W) on one grid, and where the target showed text, bool (H, W), if known."""
 
     place: Place
     source: Raster
@@ -70,15 +64,7 @@ class MapLook:
 
 @dataclass(frozen=True, eq=False)
 class GridJob:
-    """Two sides that are cut on one grid.
-
-    Attributes:
-        record: what the journal knows of the area.
-        places: all its tiles, in reading order.
-        area: the sides and their grid.
-        tile: side in pixels.
-        look: None for a target on which no labels are looked for.
-    """
+    """Two sides that are cut on one grid, tile by tile in reading order; no labels are looked for without a `look`."""
 
     record: AreaRecord
     places: list[Place]

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from terramorph.atomic import atomic, locked, make_folder
+from terramorph.atomic import atomic, locked, make_folder, write_text
 from terramorph.documents import flat, parse_json
 from terramorph.errors import DatasetError, StorageError
 from terramorph.geo import Grid
@@ -92,12 +92,7 @@ class Row(Measures, Place):
 
 
 class Journal:
-    """The record of one dataset's preparation. Used from one thread.
-
-    Args:
-        out: the dataset's folder; made if missing.
-        settings: plain data, see `Options.plain`; must be what the dataset was begun with.
-    """
+    """The record of one dataset's preparation. Used from one thread."""
 
     def __init__(self, out: Path, settings: dict[str, Any]) -> None:
         self.folder = out / FOLDER
@@ -195,8 +190,7 @@ class Journal:
         return DatasetError(f"{self.folder / name} is damaged ({why}); remove {self.folder.parent} and begin anew.")
 
     def _save(self, name: str, value: Any) -> None:
-        with atomic(self.folder / name) as part:
-            part.write_text(json.dumps(value, indent=1), encoding="utf-8")
+        write_text(self.folder / name, json.dumps(value, indent=1))
 
     def _refuse_foreign(self, out: Path) -> None:
         """A folder that holds something else must not be mixed with."""

@@ -52,13 +52,7 @@ class Scale:
 
 @dataclass(frozen=True, eq=False)
 class Area:
-    """A source and a target on one grid.
-
-    Attributes:
-        name: begins the ids of its pairs.
-        source, target: where pixels come from.
-        grid: what tiles are windows of.
-    """
+    """A source and a target on one grid; the name begins the ids of its pairs."""
 
     name: str
     source: Source
@@ -82,11 +76,6 @@ class Tiles(NamedTuple):
 
 def plan_tiles(grid: Grid, tile: int, overlap: int) -> Tiles:
     """All whole tiles of a grid; what is left over at the right and at the bottom is not cut.
-
-    Args:
-        grid: of the area.
-        tile: side in pixels.
-        overlap: pixels that neighbours share, 0 <= overlap < tile.
 
     Raises:
         DatasetError: if not one tile fits, or more than `MAX_TILES` do.
@@ -251,10 +240,6 @@ def _zoom_grid(shared: Geometry, zoom: int, tile: int) -> Grid:
 def covered_share(area: Area, boxes: NDArray[np.object_]) -> NDArray[np.float64]:
     """How much of each tile lies on ground that both sides may cover.
 
-    Args:
-        area: its sides say what they cover; holes in that are not known before pixels are read.
-        boxes: N footprints, in the CRS of the area's grid.
-
     Returns:
         shares 0 to 1, float64 (N,); 1 for an area without a place.
     """
@@ -269,16 +254,7 @@ def covered_share(area: Area, boxes: NDArray[np.object_]) -> NDArray[np.float64]
 
 
 def tile_boxes(grid: Grid, tiles: Tiles, tile: int) -> NDArray[np.object_]:
-    """The footprints of tiles.
-
-    Args:
-        grid: the area's.
-        tiles: N tiles on it.
-        tile: side in pixels.
-
-    Returns:
-        shapely polygons (N,), in the grid's CRS.
-    """
+    """The footprints of tiles of a side in pixels, as shapely polygons (N,) in the grid's CRS."""
     corners = np.array([(0, 0), (1, 0), (1, 1), (0, 1), (0, 0)], np.float64) * tile
     x = tiles.x[:, None] + corners[None, :, 0]
     y = tiles.y[:, None] + corners[None, :, 1]

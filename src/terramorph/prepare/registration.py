@@ -139,9 +139,6 @@ def locate(surface: NDArray[np.float32]) -> Shift:
 def locate_common(surfaces: Iterable[NDArray[np.float32]]) -> Shift:
     """The one shift that fits several pairs best, such as all of a block.
 
-    Args:
-        surfaces: Of `correlate`, all of one size. They are read one by one; those that are 0 throughout do not count.
-
     Returns:
         The shift, with the confidence of a surface of so many pairs.
 

@@ -71,11 +71,6 @@ def draw_blocks(tiles: Tiles, rule: SplitRule, name: str) -> NDArray[np.int8]:
 
     Blocks are drawn in an order of the seed and the area's name alone, so areas that are added later change nothing.
 
-    Args:
-        tiles: of one area, N.
-        rule: shares, block size, seed.
-        name: of the area.
-
     Returns:
         int8 (N,), places in `SPLITS`.
     """

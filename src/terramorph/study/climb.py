@@ -184,8 +184,7 @@ class _Climb:
             self.trial.report(value, ETA**place)
         self.trial.set_user_attr(SCORES, self.scores)
         self.tracked.log_metrics(scores, images)
-        for sheet in sorted((run / "samples").glob("*.png"))[-1:]:
-            self.tracked.log_artifact(sheet, "samples")
+        self.tracked.log_sheet(run)
         return None
 
     def failed(self, reason: str) -> _Failed:

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from terramorph.atomic import atomic, locked, make_folder
+from terramorph.atomic import locked, make_folder, write_text
 from terramorph.data import DEFAULT_CACHE
 from terramorph.documents import parse_json
 from terramorph.errors import ConfigError, StorageError, TrainingDivergedError, raised_as
@@ -136,10 +136,8 @@ def compare(
 def _publish(worker: _Worker, out: Path) -> dict[str, Any]:
     """Write comparison.json and comparison.html, and return the former."""
     document = make_comparison(worker.study, worker.dataset, worker.records)
-    with atomic(out / FIGURES) as part:
-        part.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    with atomic(out / PAGE) as part:
-        part.write_text(render_comparison(document, out), encoding="utf-8")
+    write_text(out / FIGURES, json.dumps(document, indent=2, allow_nan=False) + "\n")
+    write_text(out / PAGE, render_comparison(document, out))
     return document
 
 
@@ -164,8 +162,7 @@ def _claim(out: Path, study: Study, dataset: Path, jobs: Sequence[Job]) -> None:
     for job in jobs:
         if (job.folder / CONFIG).is_file():
             require_same_run(job.folder, dataset, job.config)
-    with atomic(out / STUDY) as part:
-        part.write_text(json.dumps(mine, indent=2) + "\n", encoding="utf-8")
+    write_text(out / STUDY, json.dumps(mine, indent=2) + "\n")
 
 
 @dataclass
@@ -208,8 +205,7 @@ class _Worker:
                 tracked.log_artifact(job.folder / MODEL)
             elif record.is_over:
                 tracked.fail(record.reason)
-            for sheet in sorted((job.folder / "samples").glob("*.png"))[-1:]:
-                tracked.log_artifact(sheet, "samples")
+            tracked.log_sheet(job.folder)
         if record.reason:
             self.reporter.message(f"{job.name} {record.state}: {record.reason}")
         elif record.is_over and record.verdict:
@@ -265,14 +261,10 @@ class _Worker:
 
     def drop_checkpoint(self, job: Job) -> None:
         """Delete the checkpoint of a run that is done; that of a diverged run stays, to find out why."""
-        if self.records[job].state != "done":
-            return
-
-        def refused(reason: str) -> StorageError:
-            return StorageError(f"The checkpoint of {job.folder} cannot be deleted ({reason}); make it writable.")
-
-        with raised_as(refused, OSError):
-            (job.folder / CHECKPOINT).unlink(missing_ok=True)
+        if self.records[job].state == "done":
+            failed = f"The checkpoint of {job.folder} cannot be deleted"
+            with raised_as(lambda reason: StorageError(f"{failed} ({reason}); make it writable."), OSError):
+                (job.folder / CHECKPOINT).unlink(missing_ok=True)
 
 
 def _refusal(job: Job, error: Exception) -> str:

@@ -16,15 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from terramorph.atomic import atomic
+from terramorph.atomic import atomic, write_text
 from terramorph.data import DEFAULT_CACHE
 from terramorph.documents import parse_json
 from terramorph.errors import StorageError
 from terramorph.metrics import METRICS
 from terramorph.study.compare import FIGURES, compare
 from terramorph.study.definition import BASE, Study, Variant
-from terramorph.study.objectives import choose_objectives
-from terramorph.study.plan import StudyPlan, keep_plan, load_plan
+from terramorph.study.plan import StudyPlan, choose_objectives, keep_plan, load_plan
 from terramorph.study.reporter import StudyReporter
 from terramorph.study.trials import Trial, Trials
 from terramorph.training.loop import MODEL
@@ -61,10 +60,12 @@ class TuneResult:
 
     @property
     def finished(self) -> bool:
+        """Whether every trial has ended."""
         return len(self.trials) >= self.wanted and self.ended == len(self.trials)
 
     @property
     def ended(self) -> int:
+        """How many trials have ended, however they did."""
         return sum(trial.state != "running" for trial in self.trials)
 
     @property
@@ -83,6 +84,7 @@ class TuneResult:
 
     @property
     def default(self) -> Trial | None:
+        """The preset's own trial."""
         return next((trial for trial in self.trials if trial.is_preset), None)
 
 
@@ -114,8 +116,7 @@ def conclude(result: TuneResult) -> TuneResult:
 
     out, best = result.out, result.best
     if best is not None:
-        with atomic(out / PRESET) as part:
-            part.write_text(_as_toml(result, best), encoding="utf-8")
+        write_text(out / PRESET, _as_toml(result, best))
         model = out / "trials" / best.folder / "run" / MODEL
         if not model.is_file():
             raise StorageError(
@@ -124,8 +125,7 @@ def conclude(result: TuneResult) -> TuneResult:
             )
         with atomic(out / BUNDLE) as part:
             shutil.copyfile(model, part)
-    with atomic(out / PAGE) as part:
-        part.write_text(render_study(result), encoding="utf-8")
+    write_text(out / PAGE, render_study(result))
     return result
 
 

@@ -151,6 +151,7 @@ class Study:
 
     @property
     def budget(self) -> str:
+        """In words."""
         return f"{self.images:,} images" if self.images is not None else f"{self.minutes:g} minutes"
 
     def jobs(self, out: Path) -> list[Job]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,17 +11,22 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
-from terramorph.atomic import atomic, locked
+from terramorph.atomic import locked, write_text
+from terramorph.bundle import Bands, Bundle
 from terramorph.documents import parse_json
-from terramorph.errors import ConfigError, StorageError, raised_as
-from terramorph.metrics import METRICS
+from terramorph.errors import ConfigError, StorageError, did_you_mean, raised_as
+from terramorph.evaluation import evaluate
+from terramorph.metrics import MAIN, METRICS
+from terramorph.networks import build_generator
+from terramorph.pairs import open_pairs
+from terramorph.pixels import Scaling
 from terramorph.study.definition import stretched
-from terramorph.study.objectives import choose_objectives
 from terramorph.study.run import require_same
 from terramorph.study.space import Space, changed, load_space, space_of
 from terramorph.study.splits import choose_splits, link_pairs
 from terramorph.training import TrainConfig, parse_config
 from terramorph.training.schedule import total_steps
+from terramorph.translate import Model
 
 PLAN = "study.json"
 TUNING = "tuning"
@@ -30,6 +35,7 @@ IN_FOLDER = "a file of its own"
 ETA = 3
 """Factor from one rung to the next; one trial in so many goes on."""
 _FORMAT = 2
+_LOOK = 8  # pairs that an untrained network is scored on, to see which metrics can be computed
 _MOMENT = 120.0  # seconds that another process is waited for while it writes study.json
 
 
@@ -169,19 +175,14 @@ def keep_plan(out: Path, plan: StudyPlan) -> None:
         link_pairs(plan.dataset, splits, out / TUNING, anew=begun is None or begun.dataset != plan.dataset)
         if plan != begun:
             document = plan.model_dump(mode="json", by_alias=True) | {"format": _FORMAT}
-            with atomic(out / PLAN) as part:
-                part.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+            write_text(out / PLAN, json.dumps(document, indent=1) + "\n")
 
 
 @contextmanager
 def in_turn(out: Path) -> Iterator[None]:
     """Hold the study's lock for a moment; other processes wait."""
-
-    def refused(reason: str) -> StorageError:
-        return StorageError(f"{out} cannot be written ({reason}); check the folder.")
-
     busy = StorageError(f"Another process holds {out / 'lock'}; end it if it hangs.")
-    with raised_as(refused, OSError):
+    with raised_as(lambda reason: StorageError(f"{out} cannot be written ({reason}); check the folder."), OSError):
         out.mkdir(parents=True, exist_ok=True)
         with locked(out / "lock", busy, _MOMENT):
             yield
@@ -205,3 +206,54 @@ def load_plan(out: Path) -> StudyPlan:
     if unknown is not None:
         raise ConfigError(f"Trials of {out} are ranked by {unknown}, and there is no metric {unknown!r} here; add it.")
     return plan
+
+
+def choose_objectives(
+    asked: Sequence[str],
+    dataset: Path,
+    split: str,
+    preset: TrainConfig,
+    weights: Path | None,
+    allowed: Collection[str] = (),
+) -> tuple[str, ...]:
+    """Validate objectives, or choose the best that can be computed, by scoring an untrained network.
+
+    They are metrics, for losses do not rank GANs: the discriminator's says how the two networks stand to each other,
+    and the generator's is measured by a discriminator that differs from trial to trial.
+
+    Raises:
+        ConfigError: a metric is unknown, named twice, or cannot be computed here.
+        InputError: the weights are damaged.
+        DatasetError: the pairs do not fit the network.
+    """
+    for name in asked:
+        if name not in METRICS:
+            raise ConfigError(f"There is no metric {name!r}; {did_you_mean(name, METRICS)}")
+    if len(set(asked)) < len(asked):
+        raise ConfigError(f"The objectives {', '.join(asked)} name a metric twice; name each once.")
+    model = Model(_untrained(dataset, split, preset, allowed), device=preset.device)
+    document = evaluate(model, dataset, split=split, weights=weights, limit=_LOOK)
+    for name in asked:
+        if document[name] is None:
+            raise ConfigError(f"The objective {name} cannot be computed here: {document['reasons'][name]}")
+    return tuple(asked) or (next(name for name in MAIN if document[name] is not None),)
+
+
+def _untrained(dataset: Path, split: str, preset: TrainConfig, allowed: Collection[str]) -> Bundle:
+    """A trial's bundle but for its weights."""
+    data, pair = preset.data, open_pairs(dataset, split, nodata=preset.data.nodata).read(0)
+    bands = []
+    for side, given in zip(pair.sides(preset.direction), (data.source_range, data.target_range), strict=True):
+        whole = (0.0, 255.0) if side.pixels.dtype == "uint8" else (float(side.pixels.min()), float(side.pixels.max()))
+        low, high = given or whole
+        bands.append(Bands.of(side.bands, Scaling(side.dtype.name, low, max(high, low + 1e-6)), side.units))
+    source, target = bands
+    return Bundle.of(
+        build_generator(preset.generator, source.count, target.count, allowed),
+        preset.generator.network,
+        source=source,
+        target=target,
+        direction=preset.direction,
+        size=data.crop_size,
+        recipe=preset.model_dump(mode="json"),
+    )

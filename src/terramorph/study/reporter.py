@@ -29,13 +29,7 @@ class SilentStudy(StudyReporter):
 
 
 class Watch(Silent):
-    """Listens to the training of a run, and tells now and then where it is.
-
-    Attributes:
-        plan: of the training; None before it begins.
-        step_now: the last step that was reported.
-        warning: the first of the health checks, or "".
-    """
+    """Listens to the training of a run, and tells now and then where it is; `warning` is the first health check's."""
 
     def __init__(self, tell: Callable[[str], None]) -> None:
         self._tell, self._told = tell, time.monotonic()

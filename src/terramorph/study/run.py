@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from pydantic import BaseModel, ConfigDict
 
-from terramorph.atomic import atomic
+from terramorph.atomic import write_text
 from terramorph.documents import flat, parse_json
 from terramorph.errors import BundleError, CheckpointError, ConfigError
 from terramorph.evaluation import evaluate
@@ -104,8 +104,7 @@ def read_record(run: Path) -> Record:
 
 def write_record(run: Path, record: Record) -> None:
     """Write a run's record, or raise StorageError."""
-    with atomic(run / RECORD, make_folder=True) as part:
-        part.write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    write_text(run / RECORD, record.model_dump_json(indent=1) + "\n", make_folder=True)
 
 
 def train_to(out: Path, dataset: Path, config: TrainConfig, *, images: int, **how: Any) -> TrainResult:
@@ -214,8 +213,7 @@ def _train(out: Path, dataset: Path, config: TrainConfig, steps: int | None, how
         return train(dataset, out, wanted, **how)
     saved = parse_json((out / CONFIG).read_text(encoding="utf-8"))
     saved["config"] = wanted.model_dump(mode="json")  # feature weights may lie elsewhere now
-    with atomic(out / CONFIG) as part:
-        part.write_text(json.dumps(saved, indent=2) + "\n", encoding="utf-8")
+    write_text(out / CONFIG, json.dumps(saved, indent=2) + "\n")
     return resume(out, dataset, **how)
 
 

@@ -32,13 +32,7 @@ MOST = 200
 
 @dataclass(frozen=True)
 class Splits:
-    """Ids of the pairs of a study.
-
-    Attributes:
-        train: that trials train on.
-        tuning: that they are scored on, of the split `tuning_split`: train or val.
-        confirmation: split that the confirmation alone is scored on.
-    """
+    """Ids of the pairs that trials train on and are scored on (of `tuning_split`); the split of the confirmation."""
 
     train: tuple[str, ...]
     tuning: tuple[str, ...]
@@ -70,12 +64,8 @@ def link_pairs(dataset: Path, splits: Splits, folder: Path, *, anew: bool = Fals
     """Make a dataset of links, `folder`/train and `folder`/val, with the pairs of tuning."""
     if folder.is_dir() and not anew:
         return
-
-    def refused(reason: str) -> StorageError:
-        return StorageError(f"The pairs of tuning cannot be linked into {folder} ({reason}); choose another `out`.")
-
-    part = folder.with_name(f".{folder.name}.part")
-    with raised_as(refused, OSError):
+    part, failed = folder.with_name(f".{folder.name}.part"), f"The pairs of tuning cannot be linked into {folder}"
+    with raised_as(lambda reason: StorageError(f"{failed} ({reason}); choose another `out`."), OSError):
         shutil.rmtree(part, ignore_errors=True)
         manifest = load_manifest(dataset)
         places: dict[str, dict[str, tuple[int, int, int]]] = {}

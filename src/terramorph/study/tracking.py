@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from terramorph.atomic import locked
-from terramorph.errors import MissingPackageError, StorageError, raised_as
+from terramorph.errors import StorageError, raised_as
+from terramorph.imports import needs
 
 _PARAMETERS_AT_ONCE = 100  # MLflow takes no more in one call
 
@@ -36,6 +37,11 @@ class NoTracking:
     def log_artifact(self, path: Path, folder: str = "") -> None:
         """Keep a file of the run; `folder` groups files."""
 
+    def log_sheet(self, run: Path) -> None:
+        """Keep the newest sample sheet of a run's folder."""
+        for sheet in sorted((run / "samples").glob("*.png"))[-1:]:
+            self.log_artifact(sheet, "samples")
+
     def fail(self, reason: str) -> None:
         """Keep why the run came to nothing."""
 
@@ -51,12 +57,8 @@ class MlflowTracking(NoTracking):
         self.store = out / "mlflow.db"
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # MLflow looks there, and only while it is imported
         with _quiet():
-            try:
+            with needs("MLflow", "mlflow"):
                 from mlflow import MlflowClient
-            except ImportError as error:
-                raise MissingPackageError(
-                    "MLflow is not installed; install it with pip install 'terramorph[mlflow]'."
-                ) from error
             for name in ("mlflow", "alembic"):  # after the import, which sets levels of its own
                 logging.getLogger(name).setLevel(logging.WARNING)
             # Two processes that make the tables of a new store at once get in each other's way.

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from terramorph.errors import ConfigError, MissingPackageError, StorageError, raised_as
+from terramorph.errors import ConfigError, StorageError, raised_as
+from terramorph.imports import needs
 from terramorph.metrics import METRICS
 from terramorph.study.plan import ETA, IN_FOLDER, StudyPlan, in_turn
 
@@ -217,12 +218,8 @@ def make_sampler(plan: StudyPlan, wanted: int) -> optuna.samplers.BaseSampler:
 
 def require_optuna() -> None:
     """Raise MissingPackageError if Optuna is not installed; make it and what is beneath it quiet."""
-    try:
+    with needs("Optuna", "study"):
         import optuna
-    except ImportError as error:
-        raise MissingPackageError(
-            "Optuna is not installed; install it with pip install 'terramorph[study]'."
-        ) from error
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     logging.getLogger("alembic").setLevel(logging.WARNING)
 

@@ -23,7 +23,16 @@ _SHOWN = 3
 
 
 def config_of(model: str | Path, changes: Mapping[str, Any] | None = None) -> TrainConfig:
-    """Return the configuration for fine-tuning a model: its recipe, or the preset pix2pix with its network."""
+    """Return the configuration for fine-tuning a model: its recipe, or the preset pix2pix with its network.
+
+    Args:
+        model: a bundle, a run's folder or a name in the folder `models`.
+        changes: as the overrides of `load_config`.
+
+    Raises:
+        BundleError: if the model cannot be read.
+        ConfigError: if a change does not fit.
+    """
     header = read_header(model)
     values: dict[str, Any] = {
         "direction": header.direction,

@@ -200,15 +200,7 @@ class _Run:
         """Take steps until the end, or until `should_stop` returns True."""
         plan = self._plan()
         if self.fabric.is_global_zero:
-            save_settings(
-                self.out,
-                dataset=self.dataset,
-                skip_bad=self.skip_bad,
-                pairs=len(self.pairs),
-                skipped=self.pairs.skipped,
-                total_steps=self.total,
-                config=self.config,
-            )
+            save_settings(plan, self.skip_bad)
         self.reporter.started(plan)
         if dry_run:
             return self._result(False, None)

@@ -10,7 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from terramorph.atomic import atomic
+from terramorph.atomic import write_text
 from terramorph.documents import parse_json
 from terramorph.metrics import METRICS
 from terramorph.report import duration
@@ -62,8 +62,7 @@ def write_page(folder: Path) -> None:
     page = render_page(
         "terramorph.training", "run.html.j2", name=folder.resolve().name, pictures=pictures, **_facts(events)
     )
-    with atomic(folder / PAGE) as part:
-        part.write_text(page, encoding="utf-8")
+    write_text(folder / PAGE, page)
 
 
 def _facts(events: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from terramorph.atomic import atomic
+from terramorph.atomic import atomic, write_text
 from terramorph.documents import parse_json
 from terramorph.errors import StorageError
 from terramorph.training.page import PAGE, write_page
@@ -40,8 +40,7 @@ class RunLog:
         with self._storing(f"The log {path}"):
             if path.is_file():
                 lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-                with atomic(path) as part:
-                    part.write_text("".join(line + "\n" for line in lines if _step_of(line) <= step), encoding="utf-8")
+                write_text(path, "".join(line + "\n" for line in lines if _step_of(line) <= step))
             self._lines = path.open("a", encoding="utf-8")
             try:
                 # TensorBoard drops its values from this step on; those of the last step done are not written again.

@@ -10,11 +10,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from terramorph.documents import parse_json, parse_toml
+from terramorph.documents import flat, parse_json, parse_toml
 from terramorph.errors import ConfigError, did_you_mean
 from terramorph.extensions import is_outside, name_of
 from terramorph.networks.catalog import DEFAULT, KINDS, config_class
 from terramorph.networks.outside import OutsideConfig
+from terramorph.tables import read_toml
 from terramorph.training.config import TrainConfig
 
 _FOLDER = resources.files("terramorph.training") / "presets"
@@ -65,18 +66,11 @@ def _preset(where: str) -> dict[str, Any]:
     if not where.endswith((".toml", ".json")) or not Path(where).is_file():
         others = ", or give a .toml file or a run's config.json"
         raise ConfigError(f"There is no preset {where!r}; {did_you_mean(where, PRESETS, others)}")
-    try:
-        text = Path(where).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"The preset {where} cannot be read as text ({error}); save it as UTF-8.") from error
     if where.endswith(".toml"):
-        try:
-            return parse_toml(text)
-        except ValueError as error:
-            raise ConfigError(f"The preset {where} is not valid TOML ({error}); correct it there.") from error
+        return read_toml(Path(where), f"The preset {where}")
     try:
-        config = parse_json(text)["config"]
-    except (ValueError, KeyError, TypeError) as error:
+        config = parse_json(Path(where).read_text(encoding="utf-8"))["config"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             f"The preset {where} is not the config.json of a run; give that, a .toml file or a preset's name."
         ) from error
@@ -137,17 +131,9 @@ def with_generator(config: TrainConfig, generator: type) -> TrainConfig:
 
 def known_keys(network: str = "") -> list[str]:
     """List every setting by its dotted key, with those of one generator, or of all."""
-
-    def walk(values: Mapping[str, Any], prefix: str) -> Iterable[str]:
-        for name, value in values.items():
-            if isinstance(value, dict):
-                yield from walk(value, f"{prefix}{name}.")
-            else:
-                yield prefix + name
-
     kinds = [config_class(network)] if network else KINDS
     generator = dict.fromkeys(f"generator.{name}" for kind in kinds for name in kind.model_fields)
-    return [*walk(TrainConfig().model_dump(exclude={"generator"}), ""), *generator]
+    return [*flat(TrainConfig().model_dump(exclude={"generator"})), *generator]
 
 
 def _network(values: Mapping[str, Any]) -> str:

@@ -8,7 +8,6 @@ permutation, augmentation and dropout of a step are functions of seed and step.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from terramorph.atomic import atomic
-from terramorph.documents import DocumentError, parse_json, parse_json_object
+from terramorph.documents import DocumentError, flat, parse_json, parse_json_object
 from terramorph.errors import CheckpointError
 from terramorph.training.config import PLACES, TrainConfig
 from terramorph.training.ema import AveragedNetwork
@@ -26,6 +25,7 @@ from terramorph.training.settings import parse_config
 
 if TYPE_CHECKING:
     from terramorph.training.pix2pix import Pix2Pix
+    from terramorph.training.reporter import Plan
 
 CHECKPOINT = "checkpoint.safetensors"
 CONFIG = "config.json"
@@ -54,28 +54,18 @@ class Position:
     stopping: dict[str, Any] = field(default_factory=dict)
 
 
-def save_settings(
-    out: Path,
-    *,
-    dataset: Path,
-    skip_bad: bool,
-    pairs: int,
-    skipped: Sequence[str],
-    total_steps: int,
-    config: TrainConfig,
-) -> None:
+def save_settings(plan: Plan, skip_bad: bool) -> None:
     """Write the folder of the pairs and the resolved configuration, for `resume`."""
     settings = {
-        "dataset": str(dataset.resolve()),
+        "dataset": str(plan.dataset.resolve()),
         "skip_bad": skip_bad,
-        "pairs": pairs,
-        "skipped": list(skipped),
-        "total_steps": total_steps,
-        "config": config.model_dump(mode="json"),
+        "pairs": plan.pairs,
+        "skipped": list(plan.skipped),
+        "total_steps": plan.total_steps,
+        "config": plan.config.model_dump(mode="json"),
     }
-    with atomic(
-        out / CONFIG, f"The run's folder {out} cannot be written", "choose another `out`", make_folder=True
-    ) as part:
+    failed = f"The run's folder {plan.out} cannot be written"
+    with atomic(plan.out / CONFIG, failed, "choose another `out`", make_folder=True) as part:
         part.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
@@ -146,8 +136,9 @@ def require_same(position: Position, config: TrainConfig, fingerprint: str, proc
             f"got {processes}."
         )
     # Parsed first: a setting that is newer than the checkpoint had its default there.
-    changed = _difference(parse_config(position.config).model_dump(mode="json"), config.model_dump(mode="json"))
-    if changed:
+    begun, now = (flat(one.model_dump(mode="json")) for one in (parse_config(position.config), config))
+    differing = (key for key in begun | now if begun.get(key) != now.get(key) and key not in ("max_steps", *PLACES))
+    if changed := next(differing, ""):
         raise CheckpointError(
             f"The setting {changed} in {settings} is not what the checkpoint was trained with; put it back, or start a "
             "new run."
@@ -179,15 +170,3 @@ def load_state(path: Path, recipe: Pix2Pix, average: AveragedNetwork | None) -> 
                 optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     except (SafetensorError, OSError, RuntimeError, IndexError, ValueError) as error:
         raise CheckpointError(f"The checkpoint {path} does not fit the run ({error}); start the run again.") from error
-
-
-def _difference(one: dict[str, Any], other: dict[str, Any], section: str = "") -> str:
-    """Return the dotted key of the first setting that differs between two configurations; "" if none does."""
-    for name in {**one, **other}:
-        key, value, there = section + name, one.get(name), other.get(name)
-        if isinstance(value, dict) and isinstance(there, dict):
-            if inner := _difference(value, there, f"{key}."):
-                return inner
-        elif value != there and key != "max_steps" and key not in PLACES:
-            return key
-    return ""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,15 +26,7 @@ WORTH_A_WINDOW = 1.5
 
 @dataclass(frozen=True)
 class Way:
-    """One way to run a network.
-
-    Attributes:
-        backend: torch eager (the plain network, nothing prepared), torch folded (batch norm folded), torch (rearranged
-            too), onnxruntime or openvino.
-        precision: fp32, bf16, or what an exported file is called.
-        make: prepares it.
-        batches: images at once to try.
-    """
+    """One way to run a network; `make` prepares it, `batches` are tried."""
 
     backend: str
     precision: str
@@ -88,25 +81,18 @@ def remember_fastest(bundle: Bundle, speeds: Sequence[Speed]) -> None:
 
 def ways_of_exported(path: Path, precision: str = "fp32") -> list[Way]:
     """ONNX Runtime and OpenVINO. A file whose quality was refused is measured all the same."""
+    how: dict[str, Any] = {"threads": torch.get_num_threads(), "accept_quality_loss": True}
     ways = [
-        Way("onnxruntime", precision, partial(_onnxruntime, path)),
-        Way("openvino", precision, partial(_openvino, path, "fp32")),
+        Way("onnxruntime", precision, lambda: OnnxBackend(path, **how).run),
+        Way("openvino", precision, lambda: OpenVinoBackend(path, precision="fp32", **how).run),
     ]
     if native_bf16("cpu") and precision == "fp32":
-        ways.append(Way("openvino", "bf16", partial(_openvino, path, "bf16")))
+        ways.append(Way("openvino", "bf16", lambda: OpenVinoBackend(path, precision="bf16", **how).run))
     return ways
 
 
 def _torch(bundle: Bundle, precision: str, rearranged: bool) -> Run:
     return TorchBackend(bundle.network, device="cpu", precision=precision, rearranged=rearranged).run
-
-
-def _onnxruntime(path: Path) -> Run:
-    return OnnxBackend(path, threads=torch.get_num_threads(), accept_quality_loss=True).run
-
-
-def _openvino(path: Path, precision: str) -> Run:
-    return OpenVinoBackend(path, precision=precision, threads=torch.get_num_threads(), accept_quality_loss=True).run
 
 
 def measure(ways: Sequence[Way], header: Header, seconds: float, *, thorough: bool = False) -> Iterator[Speed]:

@@ -14,14 +14,13 @@ from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
-from importlib.util import find_spec
 from itertools import islice
-from types import TracebackType
 from typing import Any, Self
 
 import torch
 
-from terramorph.errors import ConfigError, InputError, MissingPackageError, RunError, TerramorphError, reason_of
+from terramorph.errors import ConfigError, InputError, RunError, TerramorphError, reason_of
+from terramorph.imports import needs
 from terramorph.raster import Source
 from terramorph.translate.engine import Job, Stages
 from terramorph.translate.model import Model
@@ -59,6 +58,9 @@ class Cluster:
         scheduler: address of a scheduler, such as tcp://10.0.0.1:8786. It and its workers need the same terramorph.
         workers: or so many processes here, which share the cores among them.
 
+    Attributes:
+        threads: that each worker computes with; None: as many as it was started with.
+
     Raises:
         ConfigError: if neither or both are given, or there are under 1 workers.
     """
@@ -72,18 +74,13 @@ class Cluster:
             raise ConfigError(f"{workers} workers do nothing; give workers 1 or more.")
         self._address, self._count = scheduler, workers
         # Of the machine, before anything else in this process takes fewer.
-        self._threads = None if workers is None else max(1, torch.get_num_threads() // workers)
+        self.threads = None if workers is None else max(1, torch.get_num_threads() // workers)
         self._opened: ExitStack | None = None
         self._client: Any = None
 
     @property
     def name(self) -> str:
         return self._address or "of this machine"
-
-    @property
-    def threads(self) -> int | None:
-        """Threads that each worker computes with; None: as many as it was started with."""
-        return self._threads
 
     @property
     def client(self) -> Any:
@@ -100,8 +97,8 @@ class Cluster:
 
     def __enter__(self) -> Self:
         """Starts nothing yet."""
-        if find_spec("dask") is None or find_spec("distributed") is None:
-            raise MissingPackageError("Dask is not installed; install it with pip install 'terramorph[cluster]'.")
+        with needs("Dask", "cluster"):
+            import distributed  # noqa: F401
         self._opened = ExitStack()
         return self
 
@@ -128,9 +125,7 @@ class Cluster:
             opened.callback(self._disconnect)
             held.enter_context(opened.pop_all())
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._opened is not None:
             self._opened.close()
         self._opened = None
@@ -190,7 +185,7 @@ class DaskEngine:
 
     @cached_property
     def backend(self) -> str:
-        """What runs the network on the workers, by name."""
+        """What runs the network on the workers, by name; a RunError without workers."""
         client = self.cluster.client
         try:
             with _listening():

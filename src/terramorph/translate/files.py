@@ -18,7 +18,7 @@ from terramorph.raster import IMAGE_SUFFIXES, Raster, write_image
 from terramorph.raster.array_source import RasterSource
 from terramorph.raster.image import files_below
 from terramorph.raster.save import check_format
-from terramorph.translate.outputs import Cog, Picture, Progress, Request, Written, refuse_present
+from terramorph.translate.outputs import Cog, Picture, Request, Written, refuse_present
 from terramorph.translate.paired import pairs_among, source_half, without_targets
 from terramorph.translate.parts import Parts, is_begun
 from terramorph.translate.plan import WHOLE_PIXELS, opened, plan
@@ -49,15 +49,7 @@ class _Image(NamedTuple):
 
 
 def translate_images(
-    model: Model,
-    source: str | Path | Sequence[str | Path],
-    output: Path,
-    request: Request,
-    *,
-    suffix: str | None,
-    skip_bad: bool,
-    opening: dict[str, Any],
-    tell: Progress,
+    model: Model, source: str | Path | Sequence[str | Path], output: Path, request: Request
 ) -> Written:
     """Translates a list of images, or every image of a folder, into a folder.
 
@@ -72,12 +64,12 @@ def translate_images(
             f"{output} is a folder of images, each translated whole: an area and an uncertainty are of one GeoTIFF or "
             "archive of tiles; name the output .tif, .mbtiles or .pmtiles, or leave them out."
         )
-    jobs = _plan(model, source, output, request.samples, suffix, request.pairs)
+    jobs = _plan(model, source, output, request)
     name = source if isinstance(source, str | Path) else "The list"
     halved = pairs_among(list(jobs), name, model.header, request.pairs)
 
     def read(path: Path) -> _Image:
-        with opened(model, path, None, opening) as image:
+        with opened(model, path, None, request.opening) as image:
             assert image.grid is not None
             raster = image.read(image.grid)
         if path in halved:
@@ -93,7 +85,7 @@ def translate_images(
         refuse_present([name for names in jobs.values() for name in names])
     written = Written()
     with ThreadPoolExecutor(2, "terramorph-images") as pool:
-        good = _checked(model, jobs, pool, read, written.skipped if skip_bad else None)
+        good = _checked(model, jobs, pool, read, written.skipped if request.skip_bad else None)
         if not good:
             raise InputError(f"No image of {source} can be translated: {written.skipped[0]}")
         for folder in {jobs[path][0].parent for path in good}:
@@ -107,16 +99,8 @@ def translate_images(
                     write_image(raster, place)
                 parts.save(inputs[path], None)
 
-            _translate(
-                model,
-                [path for path in good if inputs[path] not in finished],
-                request,
-                pool,
-                read,
-                keep,
-                len(good),
-                tell,
-            )
+            left = [path for path in good if inputs[path] not in finished]
+            _translate(model, left, request, pool, read, keep, len(good))
         parts.remove()
     written.files.extend(place for path in good for place in jobs[path])
     return written
@@ -130,12 +114,11 @@ def _translate(
     read: Callable[[Path], _Image],
     keep: Callable[[Path, Sequence[Raster]], None],
     total: int,
-    tell: Progress,
 ) -> None:
     """Images through the network, as they are read; a few are written meanwhile."""
     pending: deque[Future[None]] = deque()
     done = total - len(paths)
-    tell("translating", done, total)
+    request.tell("translating", done, total)
     try:
         for images in _batches(model, _ahead(pool, read, paths, model.batch_size + 2)):
             draws = [_translated(model, images, sample, request.match_source) for sample in range(request.samples)]
@@ -144,7 +127,7 @@ def _translate(
             while len(pending) > 2 * model.batch_size:
                 pending.popleft().result()
             done += len(images)
-            tell("translating", done, total)
+            request.tell("translating", done, total)
         while pending:
             pending.popleft().result()
     except BaseException:
@@ -182,16 +165,15 @@ def _plan(
     model: Model,
     source: str | Path | Sequence[str | Path],
     output: Path,
-    samples: int,
-    suffix: str | None,
-    pairs: bool | None,
+    request: Request,
 ) -> dict[Path, list[Path]]:
     """Every input, and the outputs it gives."""
+    suffix = request.suffix
     if suffix is not None and suffix.lower() not in WRITABLE:
         raise InputError(f"Images are not written as {suffix!r}; use .png, .jpg or .tif.")
     inputs, single = _inputs(source, output)
     above = Path(source) if isinstance(source, str | Path) and not single else None
-    if above is not None and pairs is not False:
+    if above is not None and request.pairs is not False:
         inputs = without_targets(inputs, above, model.header)
     to_file = output.suffix.lower() in IMAGE_LIKE and not output.is_dir()
     if to_file and not single:
@@ -214,8 +196,8 @@ def _plan(
         first = output if to_file else into / f"{path.stem}{suffix or _default_suffix(model, path)}"
         check_format(first, bands=target.count, dtype=target.dtype)
         names = [first]
-        if samples > 1:
-            names = [first.with_name(f"{first.stem}_{n}{first.suffix}") for n in range(1, samples + 1)]
+        if request.samples > 1:
+            names = [first.with_name(f"{first.stem}_{n}{first.suffix}") for n in range(1, request.samples + 1)]
         for name in names:
             if name in owner:
                 raise InputError(f"{owner[name]} and {path} would both become {name}; rename one of them.")

@@ -184,26 +184,15 @@ class Model(Predictor):
             StorageError: if something cannot be written; what is done stays, and the same call goes on from it.
             RunError: if a cluster fails for good; likewise.
         """
+        from terramorph.translate.engine import Stages
         from terramorph.translate.outputs import Request
         from terramorph.translate.writing import translate_to
 
         request = Request(
-            resolution,
-            match_source,
-            area,
-            samples,
-            uncertainty,
-            pairs,
-            overwrite,
-            restart,
-            window,
-            overlap,
-            offset,
-            stac,
-            style=opening.get("style", "classic"),
+            *(resolution, match_source, area, samples, uncertainty, kind, suffix, skip_bad, pairs, overwrite, restart),
+            *(stac, window, overlap, offset, engine, progress, stages or Stages(), opening),
         )
-        how: dict[str, Any] = {"kind": kind, "suffix": suffix, "skip_bad": skip_bad, "engine": engine}
-        return translate_to(self, source, output, request, opening, progress=progress, stages=stages, **how)
+        return translate_to(self, source, output, request)
 
     def lazy(
         self,

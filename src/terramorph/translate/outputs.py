@@ -25,7 +25,7 @@ from terramorph.raster.storage import Remote, location
 from terramorph.raster.tiles.write import check_tiles, write_tiles
 from terramorph.raster.tracing import DRIVERS
 from terramorph.raster.writer import Strip, rows_of, write_cog
-from terramorph.translate.engine import Stages
+from terramorph.translate.engine import Engine, Stages
 from terramorph.translate.memory import release_pages
 from terramorph.translate.parts import Parts
 from terramorph.translate.tiled import Load, Tiled
@@ -59,22 +59,39 @@ class Written:
 
 @dataclass(frozen=True)
 class Request:
-    """What `Model.translate_to` is asked for; it describes the fields."""
+    """What `Model.translate_to` is asked for, in the order of its parameters; it describes them."""
 
     resolution: float | None = None
     match_source: bool = False
     area: Geometry | str | Path | None = None
     samples: int = 1
     uncertainty: str | Path | None = None
+    kind: Kind | None = None
+    suffix: str | None = None
+    skip_bad: bool = False
     pairs: bool | None = None
     overwrite: bool = False
     restart: bool = False
+    stac: bool = False
     window: int | None = None
     overlap: int | None = None
     offset: tuple[int, int] = (0, 0)
-    stac: bool = False
-    style: str | Path = "classic"
+    engine: Engine | None = None
+    progress: Progress | None = None
+    stages: Stages = field(default_factory=Stages)
+    opening: dict[str, Any] = field(default_factory=dict)
     sample: int = 0
+
+    @property
+    def style(self) -> str | Path:
+        """Of the map side."""
+        style: str | Path = self.opening.get("style", "classic")
+        return style
+
+    def tell(self, step: str, done: int, total: int) -> None:
+        """How far a step is."""
+        if self.progress is not None:
+            self.progress(step, done, total)
 
 
 @dataclass(frozen=True)
@@ -86,18 +103,14 @@ class Joined:
         source: what the output says it is from.
         parts: the pixels.
         back: the grid that the raster is brought to; None: that of the parts.
-        tell: told how far each step is.
-        stages: the seconds of joining and finishing are added to it.
-        style: of the map that the model makes, where its classes are wanted.
+        request: is told how far each step is, and how long joining and finishing took.
     """
 
     tiled: Tiled
     source: Source
     parts: Parts
     back: Grid | None
-    tell: Progress
-    stages: Stages
-    style: str | Path = "classic"
+    request: Request
 
     @property
     def grid(self) -> Grid:
@@ -110,16 +123,12 @@ class Joined:
         # On the way back half a filter of real pixels is enough: each way would lose two more at every border.
         with self.whole(least=0.5) as made:
             for strip in rows_of(made, self.back):
-                self.tell("bringing it to the source's grid", strip[0].stop, self.back.height)
+                self.request.tell("bringing it to the source's grid", strip[0].stop, self.back.height)
                 yield strip
 
     @contextmanager
     def whole(self, least: float | None = None) -> Iterator[Source]:
-        """The raster on the grid of the parts, as a file among them.
-
-        Args:
-            least: see `ImageSource`.
-        """
+        """The raster on the grid of the parts, as a file among them; `least` as of `ImageSource`."""
         path = self.parts.scratch / "whole.tif"
         strips = self._told("joining", self.tiled.strips, self.tiled.target.count, self.tiled.dtype, False)
         self.write_cog(path, self.tiled.grid, strips)
@@ -147,7 +156,7 @@ class Joined:
             if done == grid.height:
                 joined = time.perf_counter()
             if done >= grid.height:  # what follows the last row: overviews, compression, reading back
-                self.tell("writing", done - grid.height, total - grid.height)
+                self.request.tell("writing", done - grid.height, total - grid.height)
 
         write_cog(
             path,
@@ -161,8 +170,8 @@ class Joined:
             masked=True,
             progress=progress,
         )
-        self.stages.join_s += joined - begun
-        self.stages.finish_s += time.perf_counter() - joined
+        self.request.stages.join_s += joined - begun
+        self.request.stages.finish_s += time.perf_counter() - joined
 
     def _tags(self, palette: Palette | None) -> dict[str, str]:
         model = self.tiled.model
@@ -198,9 +207,9 @@ class Joined:
                 opened.append(part)
             return part
 
-        self.tell(step, 0, cover.height)
+        self.request.tell(step, 0, cover.height)
         for strip in rows(load):
-            self.tell(step, strip[0].stop, cover.height)
+            self.request.tell(step, strip[0].stop, cover.height)
             yield strip
             for part in opened:
                 release_pages(part)
@@ -282,7 +291,7 @@ class Picture(Output):
         mask = np.empty(joined.grid.shape, np.bool_)
         for rows, values, real in joined.strips():
             pixels[:, rows], mask[rows] = values, real
-        with joined.stages.timed("finish_s"):
+        with joined.request.stages.timed("finish_s"):
             write_image(joined.tiled.placed(pixels, mask, joined.grid), path)
 
 
@@ -305,14 +314,14 @@ class Tiles(Output):
             raise InputError(f"{self.place} is there already and not empty; remove it or name another folder.")
 
     def write(self, path: Path, joined: Joined) -> None:
-        with joined.whole() as made, joined.stages.timed("finish_s"):
+        with joined.whole() as made, joined.request.stages.timed("finish_s"):
             write_tiles(
                 made,
                 path,
                 kind=self.kind,
                 name=path.stem,
                 attribution=joined.source.licence,
-                progress=lambda done, total: joined.tell("writing tiles", done, total),
+                progress=lambda done, total: joined.request.tell("writing tiles", done, total),
             )
 
 

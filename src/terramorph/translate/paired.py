@@ -84,7 +84,9 @@ def _recognised(images: Sequence[Path], header: Header) -> set[Path] | None:
     """The A|B images among some; None where it cannot be told."""
     found = _named(images)
     rest = [image for image in images if image not in found]
-    sizes = [size for size in map(_size, rest) if size is not None] if all(map(_may_be_double, rest)) else []
+    sizes = [size for size in map(_size, rest) if size is not None]
+    if any(width != 2 * height for height, width in sizes):
+        return found
     if sizes and _show_the_same(rest):
         return found | set(rest)
     below_split = any(part in SPLITS for image in rest for part in image.absolute().parts[-3:-1])
@@ -121,12 +123,6 @@ def _size(image: Path) -> tuple[int, int] | None:
     with suppress(RasterError):
         return probe_image(image)[:2]
     return None
-
-
-def _may_be_double(image: Path) -> bool:
-    """Whether an image is exactly twice as wide as high, or cannot be read."""
-    size = _size(image)
-    return size is None or size[1] == 2 * size[0]
 
 
 def _training_sizes(header: Header) -> set[int]:

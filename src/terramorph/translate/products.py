@@ -8,7 +8,7 @@ from xml.sax.saxutils import escape
 import numpy as np
 from numpy.typing import NDArray
 
-from terramorph.atomic import atomic
+from terramorph.atomic import write_text
 from terramorph.bundle import Header
 from terramorph.cartography import Palette, load_style, palette_of
 from terramorph.cartography.polygonize import write_polygons
@@ -37,7 +37,7 @@ class Classes(Cog):
         _check_colours(header)
 
     def palette(self, joined: Joined) -> Palette:
-        return palette_of(load_style(joined.style))
+        return palette_of(load_style(joined.request.style))
 
     def write(self, path: Path, joined: Joined) -> None:
         palette = self.palette(joined)
@@ -98,7 +98,7 @@ class Polygons(Output):
         _check_colours(header)
 
     def write(self, path: Path, joined: Joined) -> None:
-        palette = palette_of(load_style(joined.style))
+        palette = palette_of(load_style(joined.request.style))
         scratch = joined.parts.scratch
         classes, sure = scratch / "classes.tif", scratch / "confidence.tif"
         with joined.whole() as made:
@@ -108,7 +108,7 @@ class Polygons(Output):
             margins = ((rows, palette.margin(pixels)[None], mask) for rows, pixels, mask in rows_of(made, grid))
             joined.write_cog(sure, grid, margins, ("confidence",), np.float32)
         names = {number: name for number, name in enumerate(palette.names) if name != GROUND}
-        with joined.stages.timed("finish_s"):
+        with joined.request.stages.timed("finish_s"):
             write_polygons(classes, path, names, confidence=sure)
 
 
@@ -124,5 +124,4 @@ def _write_names(place: Path, palette: Palette) -> None:
     """Names of classes where GDAL looks for them (PAM); a GeoTIFF has no room of its own for them."""
     names = "".join(f"<Category>{escape(name)}</Category>" for name in palette.names)
     text = f'<PAMDataset><PAMRasterBand band="1"><CategoryNames>{names}</CategoryNames></PAMRasterBand></PAMDataset>\n'
-    with atomic(place.with_name(f"{place.name}.aux.xml")) as part:
-        part.write_text(text, encoding="utf-8")
+    write_text(place.with_name(f"{place.name}.aux.xml"), text)

@@ -20,7 +20,7 @@ from odc.geo.crs import CRS
 from odc.geo.geom import Geometry
 
 from terramorph._version import __version__
-from terramorph.atomic import atomic
+from terramorph.atomic import write_text
 from terramorph.bundle import Bands
 from terramorph.errors import InputError
 from terramorph.geo import Grid, project_extent
@@ -83,8 +83,7 @@ def write(texts: list[str], output: Place) -> None:
         if isinstance(place, Remote):
             place.write_bytes(text.encode())
         else:
-            with atomic(place) as part:
-                part.write_text(text, encoding="utf-8")
+            write_text(place, text)
 
 
 def _output_item(

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from terramorph import processor
-from terramorph.atomic import atomic
+from terramorph.atomic import write_text
 from terramorph.data import DEFAULT_CACHE
 from terramorph.documents import parse_json
 from terramorph.errors import StorageError
@@ -36,12 +36,7 @@ Run = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Tuning:
-    """What is fastest.
-
-    Attributes:
-        rearranged: whether a network runs in its own form for the CPU, not as the plain network with batch norm folded.
-        batch_size: images of the training size per pass.
-    """
+    """What is fastest: a form rearranged for the CPU, or the plain one with norms folded; and images a pass."""
 
     rearranged: bool = True
     batch_size: int = DEFAULT_BATCH
@@ -93,8 +88,7 @@ def remember(network: nn.Module, dtype: torch.dtype, tuning: Tuning) -> None:
     """Notes what is fastest for such a network on this machine."""
     here = notes_of_this_machine() | {_called(network, dtype): tuning}
     notes = _read() | {_machine(): {called: asdict(one) for called, one in here.items()}}
-    with atomic(TUNED, make_folder=True) as part:
-        part.write_text(json.dumps(notes, indent=1), encoding="utf-8")
+    write_text(TUNED, json.dumps(notes, indent=1), make_folder=True)
 
 
 def notes_of_this_machine() -> dict[str, Tuning]:

@@ -29,15 +29,7 @@ _opening = threading.Lock()
 
 @dataclass(frozen=True)
 class Task:
-    """What a worker needs to know of a sweep. Small: it travels with every window.
-
-    Attributes:
-        model: opens the bundle there.
-        source: opens the source there.
-        area, parts, plan: of the `Job`.
-        grid, cover, samples, sample: of its `Tiled`.
-        threads: that the network computes with; None: as many as the worker was started with.
-    """
+    """What a worker needs to know of a sweep; `model` and `source` open both there. Small: it travels with windows."""
 
     model: Callable[[], Model]
     source: Callable[[], Source] = field(repr=False)  # a URL may have a key in it, and Dask logs what fails

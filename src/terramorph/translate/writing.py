@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,14 +20,12 @@ from terramorph.errors import ConfigError, InputError, RasterError
 from terramorph.raster import Source
 from terramorph.raster.storage import Remote, location, placed
 from terramorph.translate import stac
-from terramorph.translate.engine import Engine, Job, LocalEngine, Stages, identity
+from terramorph.translate.engine import Job, LocalEngine, identity
 from terramorph.translate.files import translate_images
 from terramorph.translate.outputs import (
     Joined,
-    Kind,
     Output,
     Picture,
-    Progress,
     Request,
     Written,
     check_places,
@@ -41,59 +40,35 @@ if TYPE_CHECKING:
     from terramorph.translate.model import Model
 
 
-def translate_to(
-    model: Model,
-    source: Any,
-    output: str | Path,
-    request: Request,
-    opening: dict[str, Any],
-    *,
-    kind: Kind | None = None,
-    suffix: str | None = None,
-    skip_bad: bool = False,
-    engine: Engine | None = None,
-    progress: Progress | None = None,
-    stages: Stages | None = None,
-) -> Written:
+def translate_to(model: Model, source: Any, output: str | Path, request: Request) -> Written:
     """See `Model.translate_to`."""
-    tell, place = progress or (lambda step, done, total: None), output_of(output, kind)
-    named = isinstance(source, str | Path)
+    place, named = output_of(output, request.kind), isinstance(source, str | Path)
     if place is not None and place.of_probabilities and model.classes is None:
         model = model.probabilities(request.style)
     folder = named and isinstance(place, Picture) and Path(source).is_dir()
     if place is None or folder or isinstance(source, list | tuple):
-        if engine is not None:
+        if request.engine is not None:
             raise ConfigError(f"Workers are for one raster, and {output} is for images; name it .tif or .png.")
         if not (named or isinstance(source, list | tuple)) or "{z}" in str(source):
             raise InputError(f"{output} does not tell what to make of {source}; name it .tif, .mbtiles or .pmtiles.")
-        how: dict[str, Any] = {"suffix": suffix, "skip_bad": skip_bad, "opening": opening, "tell": tell}
-        return translate_images(model, source, Path(output), request, **how)
-    if skip_bad or suffix is not None:
+        return translate_images(model, source, Path(output), request)
+    if request.skip_bad or request.suffix is not None:
         raise ConfigError(f"{output} is one output, made whole or not at all; skip_bad and suffix are for folders.")
-    return Written(_translate_raster(model, source, place, request, opening, engine, tell, stages or Stages()))
+    return Written(_translate_raster(model, source, place, request))
 
 
-def _translate_raster(
-    model: Model,
-    source: Any,
-    output: Output,
-    request: Request,
-    opening: dict[str, Any],
-    engine: Engine | None,
-    tell: Progress,
-    stages: Stages,
-) -> list[Path | Remote]:
+def _translate_raster(model: Model, source: Any, output: Output, request: Request) -> list[Path | Remote]:
     """Translates one source to one output; to several of them, for as many draws whose spread is not asked for."""
     if request.uncertainty is not None and request.samples < 2:
         raise ConfigError("A spread needs several draws; give samples of 2 or more, in mode paper.")
-    if engine is not None and isinstance(output.place, Path):
+    if request.engine is not None and isinstance(output.place, Path):
         output = replace(output, place=output.place.absolute())  # workers may stand in another folder
     area = request.area
     if area is not None and not isinstance(area, Geometry):
         request = replace(request, area=read_area(Path(area)))
     with ExitStack() as stack:
         try:
-            whole = stack.enter_context(opened(model, source, None, opening))
+            whole = stack.enter_context(opened(model, source, None, request.opening))
         except RasterError as error:
             if not (isinstance(source, str | Path) and Path(source).is_dir()):
                 raise
@@ -102,7 +77,7 @@ def _translate_raster(
         seen = half_of_pair(whole, model.header, request.pairs)
         model.check_samples(request.samples)
         if request.uncertainty is not None or request.samples == 1:
-            return [_translate(model, seen, output, request, engine, tell, stages)]
+            return [_translate(model, seen, output, request)]
         name, numbers = output.place, range(request.samples)
         places = [name.with_name(f"{name.stem}_{number + 1}{name.suffix}") for number in numbers]
         begun = [place for place in places if is_begun(place)]
@@ -111,19 +86,11 @@ def _translate_raster(
         for number, place in zip(numbers, places, strict=True):
             if not begun or place in begun or not place.exists():  # else it is done: a later one was begun
                 draw = replace(request, samples=1, sample=number)
-                _translate(model, seen, replace(output, place=place), draw, engine, tell, stages)
+                _translate(model, seen, replace(output, place=place), draw)
     return list(places)
 
 
-def _translate(
-    model: Model,
-    whole: Source,
-    output: Output,
-    request: Request,
-    engine: Engine | None,
-    tell: Progress,
-    stages: Stages,
-) -> Path | Remote:
+def _translate(model: Model, whole: Source, output: Output, request: Request) -> Path | Remote:
     area = request.area if isinstance(request.area, Geometry) else None
     uncertainty = None if request.uncertainty is None else Path(request.uncertainty)
     with ExitStack() as stack:
@@ -146,8 +113,8 @@ def _translate(
         if request.stac and tiled.grid.crs is None:
             raise InputError(f"{whole.name} has no place on Earth, and a STAC item needs one; leave `stac` out.")
         check_places(output, uncertainty, whole, overwrite, stac.places(output.place) if request.stac else ())
-        engine = engine or LocalEngine(model)
-        tell("looking at the source", 0, 1)  # all of it, for the fingerprint
+        engine = request.engine or LocalEngine(model)
+        request.tell("looking at the source", 0, 1)  # all of it, for the fingerprint
         what = {
             **identity(model, seen, engine.backend),
             "grid": [tiled.grid.height, tiled.grid.width, *tiled.grid.affine[:6], str(tiled.grid.crs)],
@@ -155,14 +122,14 @@ def _translate(
             "samples": [request.sample, request.samples],
             "parts": tiled.dtype.name,
         }
-        tell("looking at the source", 1, 1)
+        request.tell("looking at the source", 1, 1)
         parts = Parts(output.place, what, request.restart)
         with parts.locked():
             job = Job(what, tiled, seen, area, parts)
-            engine.compute(job, stages, lambda done, total: tell("translating", done, total))
+            engine.compute(job, request.stages, partial(request.tell, "translating"))
             back = own_grid(seen, model) if request.match_source else None
             back = None if back == tiled.grid else back
-            joined = Joined(tiled, whole, parts, back, tell, stages, request.style)
+            joined = Joined(tiled, whole, parts, back, request)
             with placed(output.place, parts.scratch) as path:
                 output.write(path, joined)
                 spread = None if uncertainty is None else location(uncertainty)

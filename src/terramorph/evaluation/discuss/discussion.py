@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from terramorph.atomic import write_text
 from terramorph.cartography import CLASSES, NEAR
 from terramorph.evaluation.discuss.confusions import confusions_section
 from terramorph.evaluation.discuss.content import (
@@ -29,7 +30,7 @@ from terramorph.evaluation.discuss.pieces import pieces_section
 from terramorph.evaluation.discuss.places import places_section
 from terramorph.evaluation.discuss.roads import roads_section
 from terramorph.evaluation.discuss.section import Columns, Finding, Section, correct
-from terramorph.evaluation.files import write_json, write_text
+from terramorph.evaluation.files import write_json
 from terramorph.evaluation.pictures import Look
 from terramorph.evaluation.statistics import FEW, rank_correlation, smallest_shown
 from terramorph.report.numbers import counted, percent, signed

@@ -45,12 +45,7 @@ _BLOCK = 2048  # columns at a time
 
 
 class Cleaned(NamedTuple):
-    """A map without labels.
-
-    Attributes:
-        rgb: uint8 (3, H, W).
-        mask: bool (H, W), True where a label was painted over.
-    """
+    """A map without labels, uint8 (3, H, W), and where one was painted over, bool (H, W)."""
 
     rgb: NDArray[np.uint8]
     mask: NDArray[np.bool_]

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from terramorph._version import __version__
-from terramorph.atomic import atomic
+from terramorph.atomic import write_text
 from terramorph.documents import flat
 from terramorph.pairs.manifest import SPLITS, SideRecord
 from terramorph.prepare.page.figures import figures_of, findings, offsets_in_words
@@ -96,8 +96,7 @@ def inspect(dataset: str | Path, out: Path | None = None) -> Path:
         missing=[(split, names[:_NAMES], len(names)) for split, names in images.missing.items() if names],
     )
     page = found.root / PAGE if out is None else Path(out)
-    with atomic(page) as part:
-        part.write_text(text, encoding="utf-8")
+    write_text(page, text)
     return page
 
 

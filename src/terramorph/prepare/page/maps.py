@@ -39,11 +39,6 @@ class AreaMap(NamedTuple):
 def area_maps(found: Footprints, tips: Sequence[str], marks: Mapping[int, str]) -> tuple[list[AreaMap], int, int]:
     """The maps of a dataset, one an area, the largest first.
 
-    Args:
-        found: the dataset, N tiles.
-        tips: what a tile says under the pointer, (N,).
-        marks: place in the table -> text to mark it with.
-
     Returns:
         At most 12 maps, the number of maps that were left out, and of tiles that have no place on one.
     """

@@ -24,16 +24,7 @@ _LINE = (233, 30, 99)
 
 
 class Images:
-    """The images of a dataset: which are there, and pictures of those that are asked for.
-
-    Args:
-        root: of the dataset.
-        manifest: names its pairs.
-
-    Attributes:
-        missing: split -> ids that the manifest names and that have no image.
-        strangers: split -> ids of images that the manifest does not name.
-    """
+    """The images of a dataset: which are there, and pictures of those that are asked for."""
 
     def __init__(self, root: Path, manifest: Manifest) -> None:
         self._manifest = manifest

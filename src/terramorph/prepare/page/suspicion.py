@@ -37,9 +37,6 @@ _UNMATCHED, _LEAK, _TWIN = 0.5, 1.0, 0.25
 def parts_of(table: Any) -> Any:
     """The parts of the suspicion of N tiles.
 
-    Args:
-        table: DataFrame (N) of `Footprints`.
-
     Returns:
         DataFrame (N) of float64, 0 to 1, a column a ground; NaN where it was not measured. Tiles that were not kept
         have parts too, but for look-alikes.

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from terramorph.errors import MissingPackageError
+from terramorph.imports import needs
 from terramorph.translate.backends.exported import check_file, damaged, digest, read_header
 
 
@@ -32,12 +32,8 @@ class OnnxBackend:
     def __init__(
         self, path: str | Path, *, threads: int = 0, batch_size: int | None = None, accept_quality_loss: bool = False
     ) -> None:
-        try:
+        with needs("ONNX Runtime", "onnx"):
             import onnxruntime
-        except ImportError as error:
-            raise MissingPackageError(
-                "ONNX Runtime is not installed; install it with pip install 'terramorph[onnx]'."
-            ) from error
         path = Path(path)
         check_file(path)
         options = onnxruntime.SessionOptions()

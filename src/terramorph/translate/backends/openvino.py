@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from terramorph.bundle import Mode
-from terramorph.errors import ConfigError, MissingPackageError
+from terramorph.errors import ConfigError
+from terramorph.imports import needs
 from terramorph.translate.backends.exported import check_file, damaged, digest, read_header
 from terramorph.translate.backends.protocol import resolve_precision
 
@@ -49,12 +50,8 @@ class OpenVinoBackend:
         batch_size: int | None = None,
         accept_quality_loss: bool = False,
     ) -> None:
-        try:
+        with needs("OpenVINO", "openvino"):
             import openvino
-        except ImportError as error:
-            raise MissingPackageError(
-                "OpenVINO is not installed; install it with pip install 'terramorph[openvino]'."
-            ) from error
         path = Path(path)
         check_file(path)
         self._core: Any = openvino.Core()
