@@ -1,4 +1,4 @@
-"""From rasters, tiles and vectors to pairs: planned on a grid, measured, split by place, with a manifest. No torch.
+"""Preparation of datasets: pairs cut from rasters, tiles and vectors on one grid, measured and split by place.
 
 prepare("data/town", [Inputs("ortho.tif", "streets.gpkg")], Options(scale=Scale(resolution=0.6)))
 inspect("data/town")     # a page about it

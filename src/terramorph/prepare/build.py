@@ -1,4 +1,4 @@
-"""From inputs to a dataset: planned, divided, read in strips, cut on all cores, and gone on with after any stop."""
+"""Preparation of a dataset: planned, split, read in strips and cut on all cores; it resumes after any stop."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ from terramorph.redaction import redact
 from terramorph.sources import open_source
 
 Progress = Callable[[str, int, int], None]
-"""Called with the name of a step, how much of it is done, and of how much."""
+"""Function of (name of the step, amount done, whole amount)."""
 
 Pictures = tuple[Raster, Raster]
-"""Both sides of a tile."""
+"""Source and target of a tile."""
 _SAMPLES = 64
-"""Tiles of an area looked at before it is cut, for its common shift and the colours of its map."""
+"""Number of sampled tiles of an area, for its common shift and the colours of its map."""
 
 
 def prepare(
@@ -49,15 +49,15 @@ def prepare(
     Args:
         out: folder of the dataset: train, val and test, `manifest.json` and `footprints.parquet`.
         inputs: one or more areas.
-        options: how pairs are cut, measured and divided.
-        progress: told how far each step is.
+        options: options of cutting, measuring and splitting.
+        progress: receives the progress of each step.
 
     Returns:
-        The manifest, which is also written.
+        The manifest, as written to `manifest.json`.
 
     Raises:
-        InputError: if an input cannot be used, or the dataset was begun otherwise.
-        StorageError: if something cannot be written; what is there already stays, and the same call goes on from it.
+        InputError: if an input cannot be used, or the dataset was begun with other options.
+        StorageError: if a file cannot be written; written ones stay, and the same call resumes.
     """
     out, options = Path(out), options or Options()
     tell = progress or (lambda step, done, total: None)
@@ -86,13 +86,13 @@ def _named(inputs: Sequence[Inputs]) -> list[Inputs]:
 
 
 def _stem(source: str) -> str:
-    """A name for an area from the name of its source."""
+    """Derive the name of an area from the name of its source."""
     last = re.split(r"[?#]", redact(source))[0].rstrip("/").rsplit("/", 1)[-1].split(".")[0]
     return "".join(c if c.isalnum() or c in "-_" else "-" for c in last).strip("-") or "area"
 
 
 def _plan_grid(one: Inputs, out: Path, options: Options, journal: Journal, opened: ExitStack, tell: Progress) -> Job:
-    """Opens an area's sides, lays its grid and divides its tiles."""
+    """Open the sides of an area, plan its grid and split its tiles."""
     name, how = str(one.name), options.opening
     side = partial(
         open_source,
@@ -111,7 +111,7 @@ def _plan_grid(one: Inputs, out: Path, options: Options, journal: Journal, opene
         raise ConfigError(f"`style`, `table` and `kind` are for vectors, and {name} has none; leave them out.")
     area = Area(name, source, target, plan_grid(source, target, options.scale, options.tile, options.ground))
     places = area_places(area, options, journal)
-    labelled = target.grid is not None and _may_have_labels(target)  # on a map that we draw there is no text
+    labelled = target.grid is not None and _may_have_labels(target)  # rasterized vectors have no text
 
     def read(place: Place) -> Pictures:
         grid = area.grid.crop(place.y, place.x, options.tile, options.tile)
@@ -130,17 +130,19 @@ def _plan_grid(one: Inputs, out: Path, options: Options, journal: Journal, opene
 
 
 def _plan_folder(one: Inputs, out: Path, options: Options, journal: Journal, opened: ExitStack, tell: Progress) -> Job:
-    """Finds the pairs of a folder that is paired already."""
+    """Find the pairs of a folder that is paired already."""
     root, name, how = Path(one.source), str(one.name), options.opening
     if how.source.bands or how.target.bands or how.source.raw:
-        raise ConfigError(f"Bands and raw values are of rasters, and {root} is a folder of pairs; leave them out.")
+        raise ConfigError(
+            f"Bands and raw values are options of rasters, and {root} is a folder of pairs; leave them out."
+        )
     folders = {
         split: open_pairs(root, split, skip_bad=options.skip_bad, nodata=how.source.nodata)
         for split in SPLITS
         if has_split(root, split)
     }
     if not folders:
-        open_pairs(root, "train")  # says what is wrong
+        open_pairs(root, "train")  # raises with the reason
     places = [
         Place(id=f"{name}_{split}_{pair}", area=name, split=split, dropped=None, row=row, col=0, y=0, x=0)
         for split, folder in folders.items()
@@ -153,7 +155,7 @@ def _plan_folder(one: Inputs, out: Path, options: Options, journal: Journal, ope
 
     samples = _sampled(places, read, name, options, tell)
     if not samples:
-        raise DatasetError(f"None of the pairs of {root} that were looked at can be read; give another folder.")
+        raise DatasetError(f"None of the sampled pairs of {root} can be read; give another folder.")
     digest = "".join(folder.fingerprint() for folder in folders.values())
     first, (a, b) = _first(journal, name), samples[0]
     sides = [
@@ -166,13 +168,13 @@ def _plan_folder(one: Inputs, out: Path, options: Options, journal: Journal, ope
 
 
 def _first(journal: Journal, name: str) -> AreaRecord | None:
-    """The area that the others of a dataset follow; None for that one itself."""
+    """Return the first area of a dataset, which sets bands and units; None for that area itself."""
     return next((area for area in journal.areas[:1] if area.name != name), None)
 
 
 def _record(path: str, fingerprint: str, side: Source | Raster, first: SideRecord | None, picked: bool) -> SideRecord:
-    """What is known of a side: red, green and blue come first, unless bands were picked; and what holds for the first
-    area of a dataset, order and units, holds for all."""
+    """Describe a side. Red, green and blue come first, unless bands were picked; order and units are those of the first
+    area of a dataset."""
     order = list(range(len(side.bands))) if picked else colours_first(side.bands)
     bands, units = tuple(side.bands[i] for i in order), side.units.pick(order) if side.units else None
     if first and not picked and set(first.bands) == set(bands):
@@ -183,8 +185,8 @@ def _record(path: str, fingerprint: str, side: Source | Raster, first: SideRecor
         else:
             known, other = (path, first.path) if units else (first.path, path)
             warn(
-                f"{known} says that its values have {units or first.units}, and {other} says nothing of the kind: "
-                "their stored values are mixed as they are."
+                f"{known} says that its values have {units or first.units}, and {other} states no units: their stored "
+                "values are mixed unchanged."
             )
     return SideRecord(
         path=path,
@@ -199,9 +201,9 @@ def _record(path: str, fingerprint: str, side: Source | Raster, first: SideRecor
 def _described(
     name: str, sides: Sequence[SideRecord], samples: Sequence[Pictures], grid: GridRecord | None, options: Options
 ) -> tuple[AreaRecord, list[Pictures]]:
-    """The record of an area, with the ranges of its sides and their shift, and samples with bands and units as there.
+    """Make the record of an area, with ranges and shift of its sides, and samples with bands and units of the record.
 
-    What looks like undeclared nodata in the samples is told.
+    Warn of values in the samples that look like undeclared nodata.
     """
     measured = []
     for number, side in enumerate(sides):
@@ -217,14 +219,14 @@ def _described(
 
 
 def _may_have_labels(target: Source | Raster) -> bool:
-    """Whether a target may be a picture of a map with text on it."""
+    """Return whether a target may be a picture of a map with text on it."""
     return np.dtype(target.dtype) == np.uint8 and len(target.bands) == 3
 
 
 def _sampled(
     places: list[Place], read: Callable[[Place], Pictures], name: str, options: Options, tell: Progress
 ) -> list[Pictures]:
-    """Both sides of some tiles, evenly over an area, in reading order."""
+    """Read both sides of some tiles, evenly over an area, in reading order."""
     chosen = np.unique(np.linspace(0, len(places) - 1, _SAMPLES).astype(int)).tolist()
     samples = []
     for done, number in enumerate(chosen, start=1):
@@ -239,9 +241,9 @@ def _look(samples: list[Pictures], options: Options) -> MapLook:
 
 
 def _common_shift(samples: list[Pictures]) -> tuple[float, float] | None:
-    """The part of the sides' shift, in pixels, that is the same all over; None where there is none to be found."""
+    """Return the shift of the sides, in pixels, that is common to the whole area; None where there is none."""
     surfaces = [s for s in (correlation(source, target) for source, target in samples) if s is not None]
-    # Pairs of a folder may differ in size, and small ones in how far a shift can be looked for.
+    # Pairs of a folder may differ in size, and small ones in the range of shifts.
     surfaces = [s for s in surfaces if s.shape == surfaces[0].shape]
     if not surfaces:
         return None
@@ -250,12 +252,12 @@ def _common_shift(samples: list[Pictures]) -> tuple[float, float] | None:
 
 
 def _cut_area(job: Job, out: Path, options: Options, journal: Journal, tell: Progress) -> None:
-    """Cuts what is not cut yet: one strip is read while the tiles of the one before are measured and written."""
+    """Cut the remaining tiles; a strip is read while the tiles of the previous one are measured and written."""
     name = job.record.name
     rows = journal.rows(name)
     done = {row.id for row in rows}
-    # A strip is cut whole or again: what is found on a tile may depend a little on its neighbours in the strip, and a
-    # preparation that was stopped must end as one that was not, its journal included.
+    # A strip is always cut whole: measures of a tile may depend a little on its neighbours in the strip, and a resumed
+    # preparation must give the same dataset and journal as an uninterrupted one.
     every = list(job.strips())
     order = {place.id: number for number, place in enumerate(place for strip in every for place in strip)}
     strips = [strip for strip in every if not all(place.id in done for place in strip)]
@@ -290,7 +292,7 @@ def _cut_area(job: Job, out: Path, options: Options, journal: Journal, tell: Pro
 
 
 def _load(job: Job, strip: list[Place], skip_bad: bool) -> list[Part | Cut]:
-    """The parts of a strip; where unreadable ones are skipped, their results in their place."""
+    """Read the parts of a strip; skipped unreadable ones are replaced by their results."""
     try:
         return list(job.load(strip))
     except InputError as error:

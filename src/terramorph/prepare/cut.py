@@ -1,4 +1,4 @@
-"""Cutting one tile: measured, and written unless it is left out."""
+"""Cutting of one tile: it is measured, and written unless it is left out."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from terramorph.prepare.registration import LEAST_SHIFT, UNKNOWN, correlate, loc
 from terramorph.raster import Raster, write_image
 
 SHIFT_BLOCK = 4
-"""Tiles along the side of a block whose common shift is told."""
+"""Tiles along the side of a block with a common shift."""
 
 
 def side_by_side(source: Raster, target: Raster) -> bool:
-    """Whether both sides fit into one A|B image: uint8, of 1 or 3 bands, which are grey or red, green, blue."""
+    """Return whether both sides fit into one A|B image: uint8, of 1 band (grey) or 3 (red, green, blue)."""
     same = source.dtype == target.dtype == np.uint8 and source.count == target.count and source.count in (1, 3)
     return same and all(
         side.units is None and band_order(side.bands, default_bands(side.count)) == list(range(side.count))
@@ -38,8 +38,8 @@ class Cut(NamedTuple):
     """Result of cutting a tile.
 
     Attributes:
-        row: for the journal.
-        surface: the correlation of its sides, see `correlate`; None where there is nothing to correlate.
+        row: row of the journal.
+        surface: correlation of the sides, see `correlate`; None where there is nothing to correlate.
     """
 
     row: Row
@@ -55,7 +55,7 @@ def cut(
     out: Path,
     options: Options,
 ) -> Cut:
-    """Measures a pair, both sides (C, H, W) on one grid, and writes it unless the options leave it out.
+    """Measure a pair, both sides (C, H, W) on one grid, and write it unless the options leave it out.
 
     ``labels`` is bool (H, W), True where the target showed text or icons before cleaning; None if not looked for.
     """
@@ -79,12 +79,12 @@ def cut(
 
 
 def _rounded(values: dict[str, Any]) -> dict[str, Any]:
-    """Measures rounded to four decimals."""
+    """Round measures to four decimals."""
     return {name: round(value, 4) if isinstance(value, float) else value for name, value in values.items()}
 
 
 def correlation(source: Raster, target: Raster) -> NDArray[np.float32] | None:
-    """`correlate` of two sides; None where they are too small or mostly without data."""
+    """Correlate two sides; None where they are too small or mostly without data."""
     mask = source.mask & target.mask
     reach = min(16, min(mask.shape) // 4)
     if reach < LEAST_SHIFT or mask.mean() < 0.5:
@@ -93,9 +93,9 @@ def correlation(source: Raster, target: Raster) -> NDArray[np.float32] | None:
 
 
 def add_block_shifts(cuts: Sequence[Cut]) -> list[Row]:
-    """The rows of tiles that were read together, with the common shift of the tiles of each block, in pixels.
+    """Return the rows of tiles that were read together, with the common shift of each block, in pixels.
 
-    What single tiles do not show, the sum of their correlations may. A block is `SHIFT_BLOCK` tiles wide and high.
+    The sum of correlations may show a shift that single tiles do not. A block is `SHIFT_BLOCK` tiles wide and high.
     """
     blocks: defaultdict[tuple[int, int], list[Cut]] = defaultdict(list)
     for one in cuts:
@@ -110,7 +110,7 @@ def add_block_shifts(cuts: Sequence[Cut]) -> list[Row]:
 
 
 def write_pair(place: Place, source: Raster, target: Raster, out: Path) -> None:
-    """Writes a pair's images: A|B as PNG, or GeoTIFF twins where one image cannot hold both."""
+    """Write a pair's images: A|B as PNG, or two GeoTIFFs where one image cannot hold both."""
     twins = not side_by_side(source, target)
     files = place.files(out, twins)
     for file in files:
@@ -125,7 +125,7 @@ def write_pair(place: Place, source: Raster, target: Raster, out: Path) -> None:
 
 
 def _unwanted(row: Row, options: Options) -> str | None:
-    """Reason to leave out a measured pair; None if it stays."""
+    """Return the reason to leave out a measured pair; None if it is kept."""
     if row.nodata > options.max_nodata:
         return "nodata"
     limit = options.drop_blank
@@ -135,14 +135,14 @@ def _unwanted(row: Row, options: Options) -> str | None:
 
 
 def unread(place: Place, why: str) -> Cut:
-    """Result for a tile that cannot be read and is skipped."""
+    """Return the result of a tile that cannot be read and is skipped."""
     measures = {name: 0 if name == "hash" else math.nan for name in MEASURE_NAMES}
     left_out = {**place.model_dump(), "split": None, "dropped": "unreadable", "note": why}
     return Cut(Row(**left_out, **measures, block_confidence=math.nan), None)
 
 
 def value_range(sides: Sequence[Raster]) -> tuple[float, float] | None:
-    """1st and 99th percentile of the real values of deep images; None for 8 bits, whose range is known."""
+    """Return the 1st and 99th percentile of valid values; None for uint8, whose range is known."""
     values = [side.pixels[:, side.mask].ravel() for side in sides if side.dtype != np.uint8]
     if not values or not sum(v.size for v in values):
         return None

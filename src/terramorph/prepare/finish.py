@@ -1,4 +1,4 @@
-"""The end of a preparation: look-alikes found, footprints and manifest written."""
+"""End of a preparation: duplicates, footprints and manifest."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from terramorph.prepare.options import Options
 from terramorph.prepare.plan import Tiles, tile_boxes
 
 _BLANK = 0.98
-"""Share of one colour over which a tile resembles every other blank one, and is no duplicate of it."""
+"""Share of one colour above which a tile counts as blank: all blank tiles look alike and are no duplicates."""
 
 _BLOCK = ("block_dx", "block_dy", "block_confidence")
 
 
 def finish(out: Path, journal: Journal, options: Options, tell: Callable[[str, int, int], None]) -> Manifest:
-    """Writes `footprints.parquet` and `manifest.json` of all areas of a journal."""
+    """Write `footprints.parquet` and `manifest.json` of all areas of a journal."""
     tell("writing the manifest", 0, 1)
     rows = [row for area in journal.areas for row in journal.rows(area.name)]
     _mark_duplicates(rows)
@@ -67,7 +67,7 @@ def finish(out: Path, journal: Journal, options: Options, tell: Callable[[str, i
 
 
 def _more(options: Options, placed: bool) -> str:
-    """Advice on what gives more pairs."""
+    """Return advice on how to get more pairs."""
     if not placed:
         return "Some hundred are usual; put more of them into the folder."
     finer = "a finer `resolution`" if options.scale.zoom is None else f"`zoom` {options.scale.zoom + 1}"
@@ -88,21 +88,21 @@ _ADVICE = {
 
 
 def _nothing_kept(counts: Counter[str]) -> str:
-    """Message for a dataset in which every tile was left out."""
+    """Return the message for a dataset without pairs."""
     reasons = ", ".join(f"{count} {name}" for name, count in counts.items())
     commonest = counts.most_common(1)[0][0].removeprefix("left out: ") if counts else ""
     return f"No pair was kept ({reasons}); {_ADVICE.get(commonest, 'look at what was left out')}."
 
 
 def _ground_resolution(areas: Sequence[AreaRecord]) -> float | None:
-    """Median metres per pixel over the areas that have a place."""
+    """Return the median metres per pixel over georeferenced areas."""
     found = [area.grid.grid().ground_resolution for area in areas if area.grid is not None]
     known = [value for value in found if value is not None]
     return float(np.median(known)) if known else None
 
 
 def _mark_duplicates(rows: list[Row]) -> None:
-    """Numbers the groups of pairs whose sources look alike, from 1; None for those that stand alone."""
+    """Number the groups of pairs whose sources look alike, from 1; None for pairs without a look-alike."""
     candidates = [row for row in rows if row.split is not None and row.source_blank < _BLANK]
     groups = near_duplicates(np.array([row.hash for row in candidates], np.uint64))
     members = np.bincount(groups, minlength=1) if len(groups) else np.zeros(1, np.int64)
@@ -113,7 +113,7 @@ def _mark_duplicates(rows: list[Row]) -> None:
 
 
 def _drop_duplicates(rows: list[Row], out: Path) -> None:
-    """Keeps one of each group: of test before val before train, so that what is scored is not trained on."""
+    """Keep one pair per group, of test before val before train, so that scored pairs are not trained on."""
     groups: defaultdict[int, list[Row]] = defaultdict(list)
     for row in rows:
         if row.duplicates is not None:
@@ -126,7 +126,7 @@ def _drop_duplicates(rows: list[Row], out: Path) -> None:
 
 
 def _write_footprints(out: Path, rows: list[Row], areas: Sequence[AreaRecord], tile: int) -> None:
-    """One row a tile, kept or not, with its polygon and its measurements."""
+    """Write one row per tile, kept or not, with its polygon and its measures."""
     by_area: defaultdict[str, list[Row]] = defaultdict(list)
     for row in rows:
         by_area[row.area].append(row)
@@ -140,7 +140,7 @@ def _write_footprints(out: Path, rows: list[Row], areas: Sequence[AreaRecord], t
 
 
 def _frame(area: AreaRecord, rows: list[Row], tile: int, common: str | None) -> geopandas.GeoDataFrame:
-    """The table of one area, in the common CRS."""
+    """Make the table of an area, in the common CRS."""
     columns = [*Place.model_fields, *MEASURE_NAMES, *_BLOCK, "duplicates", "note"]
     table = pandas.DataFrame([[getattr(row, key) for key in columns] for row in rows], columns=columns)
     numbers = {key: np.float64 for key in (*MEASURE_NAMES, *_BLOCK) if key != "hash"}
@@ -153,7 +153,9 @@ def _frame(area: AreaRecord, rows: list[Row], tile: int, common: str | None) -> 
         geometry: Any = geopandas.GeoSeries([None] * len(rows), crs=common)
         return geopandas.GeoDataFrame(table, geometry=geometry, crs=common)
     if not grid.is_georeferenced:
-        grid = Grid(grid.height, grid.width, Affine.scale(1, -1), None)  # rows of a plain image run down
+        grid = Grid(
+            grid.height, grid.width, Affine.scale(1, -1), None
+        )  # rows of an image without a georeference run down
     tiles = Tiles(*(table[key].to_numpy() for key in Tiles._fields))
     shapes = tile_boxes(grid, tiles, tile)
     if grid.crs is not None and common is not None:

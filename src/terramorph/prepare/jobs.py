@@ -1,4 +1,4 @@
-"""Where the pairs of an area come from: two sides on a grid, or a folder that is paired already."""
+"""Jobs: the pairs of an area, from two sides on a grid or from a folder that is paired already."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from terramorph.raster import Raster
 from terramorph.raster.source import Source
 
 STRIP_PIXELS = 1 << 23
-"""About how many pixels of each side are read at once: 24 MB of RGB. Several rows of tiles share one margin, and a few
-strips on their way stay small."""
+"""Approximate number of pixels of each side that are read at once: 24 MB of RGB. Several rows of tiles share one
+margin, and a few strips in flight take little memory."""
 
 
 class Part(NamedTuple):
-    """A pair as it was read: sides (C, H, W) on one grid, and where the target showed text, bool (H, W), if known."""
+    """A pair as read: sides (C, H, W) on one grid, and where the target showed labels, bool (H, W), if looked for."""
 
     place: Place
     source: Raster
@@ -43,16 +43,16 @@ class MapLook:
     """Treatment of text and icons on a target.
 
     Attributes:
-        palette: uint8 (K, 3), the flat colours of the map.
-        clean: whether they are painted over.
+        palette: flat colours of the map, uint8 (K, 3).
+        clean: whether text and icons are painted over.
     """
 
     palette: NDArray[np.uint8]
     clean: bool
 
     def apply(self, target: Raster) -> tuple[Raster, NDArray[np.bool_]]:
-        """A target (3, H, W), painted over if asked, and where it showed labels, bool (H, W)."""
-        # What is masked holds any value, often black, and must not be painted over what is beside it.
+        """Return a target (3, H, W), painted over if `clean`, and where it showed labels, bool (H, W)."""
+        # Masked pixels hold any value, often black, which must not be painted over their neighbours.
         ground = self.palette[0] if len(self.palette) else np.zeros(3, np.uint8)
         shown = np.where(target.mask, target.pixels, ground[:, None, None])
         found = remove_labels(shown, self.palette)
@@ -64,7 +64,7 @@ class MapLook:
 
 @dataclass(frozen=True, eq=False)
 class GridJob:
-    """Two sides that are cut on one grid, tile by tile in reading order; no labels are looked for without a `look`."""
+    """Two sides that are cut on one grid, in reading order; without a `look` no labels are looked for."""
 
     record: AreaRecord
     places: list[Place]
@@ -73,7 +73,7 @@ class GridJob:
     look: MapLook | None
 
     def strips(self) -> Iterator[list[Place]]:
-        """Whole rows of tiles where a side must be decoded from the top, else about squares of tiles."""
+        """Yield whole rows of tiles where a side must be decoded from the top, else near-square groups of tiles."""
         sequential = self.area.source.sequential or self.area.target.sequential
         square = _blocks(math.isqrt(STRIP_PIXELS) // self.tile)
         across = self.area.grid.width if sequential else square * self.tile
@@ -84,7 +84,7 @@ class GridJob:
             yield from (list(strip) for _, strip in groupby(members, key=lambda place: place.col // wide))
 
     def load(self, strip: list[Place]) -> list[Part]:
-        """Reads both sides of a strip at once, each in a thread of its own."""
+        """Read both sides of a strip at once, each in its own thread."""
         y, x = min(place.y for place in strip), min(place.x for place in strip)
         height = max(place.y for place in strip) + self.tile - y
         width = max(place.x for place in strip) + self.tile - x
@@ -112,20 +112,20 @@ class GridJob:
 
 
 def _blocks(tiles: int) -> int:
-    """Number of tiles, at least one, rounded down to whole blocks whose shift is measured together if one fits."""
+    """Round a number of tiles, at least one, down to whole blocks, if one fits."""
     return max(1, tiles - tiles % SHIFT_BLOCK if tiles >= SHIFT_BLOCK else tiles)
 
 
 @dataclass(frozen=True, eq=False)
 class FolderJob:
-    """Pairs of a folder that is paired already; they keep their split and their size.
+    """Pairs of a folder that is paired already; they keep split and size.
 
     Attributes:
-        record: what the journal knows of the area.
-        places: all its pairs, in reading order.
-        folders: split -> its pairs.
-        look: None for targets on which no labels are looked for.
-        categorical: whether targets hold classes, and are moved by whole pixels.
+        record: the journal's record of the area.
+        places: all pairs, in reading order.
+        folders: pairs by split.
+        look: treatment of labels; None for targets on which no labels are looked for.
+        categorical: whether targets hold classes, which are shifted by whole pixels.
     """
 
     record: AreaRecord
@@ -135,11 +135,11 @@ class FolderJob:
     categorical: bool = False
 
     def strips(self) -> Iterator[list[Place]]:
-        """A few pairs at a time."""
+        """Yield a few pairs at a time."""
         yield from (self.places[begin : begin + 16] for begin in range(0, len(self.places), 16))
 
     def load(self, strip: list[Place]) -> list[Part]:
-        """Reads pairs, with all cores."""
+        """Read pairs, on all cores."""
         with ThreadPoolExecutor() as pool:
             return list(pool.map(self._load, strip))
 
@@ -156,11 +156,11 @@ class FolderJob:
 
 
 Job = GridJob | FolderJob
-"""An area that is being prepared. `strips` gives tiles that are best read together, and `load` reads one."""
+"""An area that is being prepared; `strips` yields tiles that are best read together, `load` reads one strip."""
 
 
 def read_shifted(target: Source, grid: Grid, shift: tuple[float, float] | None) -> Raster:
-    """What a target shows of the ground of a grid, when it is known to lie off by a shift in pixels."""
+    """Read a target on a grid, corrected by its known shift in pixels."""
     if shift is None:
         return target.read(grid)
     moved = Grid(grid.height, grid.width, grid.affine @ Affine.translation(*shift), grid.crs)

@@ -1,9 +1,9 @@
-"""What has been done so far: a folder `.prepare` in the dataset, from which an interrupted preparation goes on.
+"""The journal of a preparation, a folder `.prepare` in the dataset, from which an interrupted one resumes.
 
-.prepare/settings.json   what was asked for
-.prepare/areas.json      the areas in the order in which they were first named
-.prepare/NAME.jsonl      one line a finished tile of an area: its place, split and measurements
-.prepare/lock            held by the process at work
+.prepare/settings.json   options
+.prepare/areas.json      areas in the order in which they were first named
+.prepare/NAME.jsonl      one line per finished tile of an area: place, split and measures
+.prepare/lock            held by the process that prepares
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from terramorph.prepare.options import Options
 
 FOLDER = ".prepare"
 MOST_APART = 1.1
-"""Ground resolutions of areas may differ by this ratio: that of web mercator changes with latitude."""
+"""Largest ratio of the areas' ground resolutions; that of web mercator changes with latitude."""
 MOST_TURNED = 5.0
-"""Degrees by which the rows of two areas may run apart."""
+"""Largest angle between the rows of two areas, degrees."""
 _Pixels = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 def _inside(name: str) -> str:
-    """The id of a pair, which names files of the dataset and none elsewhere."""
+    """Validate that the id of a pair names files inside the dataset."""
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\0" in name or not path.name:
-        raise ValueError("it is no name of a pair")
+        raise ValueError("it is not a name of a pair")
     return name
 
 
@@ -46,11 +46,11 @@ class Place(BaseModel):
     """A tile to be cut.
 
     Attributes:
-        id: of the pair.
-        area: name of its area.
+        id: id of the pair.
+        area: name of the area.
         split: train, val or test; None for a tile that is measured and not written.
-        dropped: why it is not written: `buffer`, `unlisted`, `outside`; in a `Row` also what was found out later.
-        row, col: in the lattice.
+        dropped: reason why it is not written: `buffer`, `unlisted`, `outside`; in a `Row` also later ones.
+        row, col: position in the lattice of tiles.
         y, x: first pixel on the area's grid.
     """
 
@@ -64,7 +64,7 @@ class Place(BaseModel):
     x: _Pixels
 
     def files(self, out: Path, twins: bool) -> tuple[Path, ...]:
-        """Where the pair's images go."""
+        """Return the paths of the pair's images."""
         if self.split is None:
             return ()
         folder = out / self.split
@@ -74,12 +74,12 @@ class Place(BaseModel):
 
 
 class Row(Measures, Place):
-    """A finished tile: its place, its measures (NaN for none), and what is told of it later.
+    """A finished tile: its place, its measures (NaN for none), and later findings.
 
     Attributes:
-        block_dx, block_dy, block_confidence: the common `Shift` of the tiles of its block.
-        note: why it could not be read.
-        duplicates: number of its group of look-alikes from 1, None for none; not in the journal.
+        block_dx, block_dy, block_confidence: common `Shift` of the tiles of its block.
+        note: reason why it could not be read.
+        duplicates: number of its group of look-alikes, from 1; None without one; not in the journal.
     """
 
     model_config = ConfigDict(ser_json_inf_nan="constants")
@@ -92,7 +92,7 @@ class Row(Measures, Place):
 
 
 class Journal:
-    """The record of one dataset's preparation. Used from one thread."""
+    """The journal of a dataset's preparation; for use in one thread."""
 
     def __init__(self, out: Path, settings: dict[str, Any]) -> None:
         self.folder = out / FOLDER
@@ -104,7 +104,7 @@ class Journal:
         if begun is None:
             self._save("settings.json", settings)
         else:
-            # Settings that there were not yet had their defaults.
+            # Settings that did not exist yet had their defaults.
             was, now = flat(Options().plain()) | flat(begun), flat(settings)
             for name in sorted({*was, *now}):
                 if was.get(name) != now.get(name):
@@ -116,11 +116,11 @@ class Journal:
             self.areas: list[AreaRecord] = [AreaRecord.model_validate(a) for a in self._json("areas.json") or ()]
         except (ValidationError, TypeError) as error:
             raise self._damaged("areas.json", "it does not list areas") from error
-        if self.areas and self._json("areas.json") != self._areas():  # an earlier version kept keys in addresses
+        if self.areas and self._json("areas.json") != self._areas():  # an earlier version kept keys in URLs
             self._save("areas.json", self._areas())
 
     def add_area(self, area: AreaRecord) -> None:
-        """Notes an area, before any of its tiles."""
+        """Record an area, before any of its tiles."""
         for known in self.areas:
             if known.name == area.name:
                 if known != area:
@@ -135,9 +135,9 @@ class Journal:
         self._save("areas.json", self._areas())
 
     def rows(self, area: str) -> list[Row]:
-        """The finished tiles of an area, each once, in the order they were finished.
+        """Read the finished tiles of an area, each once, in the order in which they were finished.
 
-        A line that a crash cut short, or that is none of a tile of the area, is left out: its tile is cut again.
+        Lines that a crash cut short, or that are not of a tile of the area, are left out: such tiles are cut again.
         """
         try:
             text = (self.folder / f"{area}.jsonl").read_bytes()
@@ -154,14 +154,14 @@ class Journal:
         return list(found.values())
 
     def replace_rows(self, area: str, rows: Sequence[Row]) -> None:
-        """Writes the finished tiles of an area anew, where the file does not say just that."""
+        """Rewrite the finished tiles of an area, if the file differs."""
         path, text = self.folder / f"{area}.jsonl", _lines(rows)
         if path.exists() and path.read_bytes() != text:
             with atomic(path) as part:
                 part.write_bytes(text)
 
     def add_rows(self, area: str, rows: Iterable[Row]) -> None:
-        """Appends finished tiles; on the disk when it returns."""
+        """Append finished tiles; they are on disk when it returns."""
         path = self.folder / f"{area}.jsonl"
         try:
             with path.open("ab") as file:
@@ -170,8 +170,8 @@ class Journal:
                 os.fsync(file.fileno())
         except OSError as error:
             raise StorageError(
-                f"{path} cannot be written ({error.strerror}); free some space and run the same command again, it goes "
-                "on from here."
+                f"{path} cannot be written ({error.strerror}); free some space and run the same again, which resumes "
+                "from here."
             ) from error
 
     def _areas(self) -> list[dict[str, Any]]:
@@ -187,13 +187,13 @@ class Journal:
             raise self._damaged(name, error) from error
 
     def _damaged(self, name: str, why: object) -> DatasetError:
-        return DatasetError(f"{self.folder / name} is damaged ({why}); remove {self.folder.parent} and begin anew.")
+        return DatasetError(f"{self.folder / name} is damaged ({why}); remove {self.folder.parent} and start again.")
 
     def _save(self, name: str, value: Any) -> None:
         write_text(self.folder / name, json.dumps(value, indent=1))
 
     def _refuse_foreign(self, out: Path) -> None:
-        """A folder that holds something else must not be mixed with."""
+        """Refuse a folder that holds other files."""
         try:
             strangers = [] if self.folder.is_dir() else [p.name for p in out.iterdir() if not p.name.startswith(".")]
         except FileNotFoundError:
@@ -207,18 +207,18 @@ class Journal:
 
 
 def held(out: Path) -> AbstractContextManager[None]:
-    """Holds the dataset for this process."""
+    """Lock the dataset for this process."""
     busy = DatasetError(f"Another process is preparing {out}; wait for it or choose another folder.")
     return locked(out / FOLDER / "lock", busy)
 
 
 def _refuse_other_kind(first: AreaRecord, area: AreaRecord) -> None:
-    """All pairs of a dataset have the same bands, of the same dtypes, at about the same ground resolution."""
+    """Refuse an area whose bands, dtypes, rows or ground resolution differ from those of the first one."""
     for which, a, b in (("source", first.source, area.source), ("target", first.target, area.target)):
         if (len(a.bands), a.dtype) != (len(b.bands), b.dtype):
             raise DatasetError(
                 f"The {which} of {area.name} ({b.path}) has {len(b.bands)} bands of {b.dtype} and that of {first.name} "
-                f"{len(a.bands)} of {a.dtype}; pairs of different kinds do not train together, make a dataset of each."
+                f"{len(a.bands)} of {a.dtype}; all pairs of a dataset must be alike, make a dataset of each."
             )
     if first.grid is not None and area.grid is not None:
         apart = _turned_apart(first.grid.grid(), area.grid.grid())
@@ -237,7 +237,7 @@ def _refuse_other_kind(first: AreaRecord, area: AreaRecord) -> None:
 
 
 def _turned_apart(a: Grid, b: Grid) -> float | None:
-    """Degrees between the rows of two grids with a CRS; None where one is mirrored, 0 where there is no CRS."""
+    """Return the angle between the rows of two grids in degrees; None where one is mirrored, 0 without a CRS."""
     if a.crs is None or b.crs is None:
         return 0.0
     if (a.affine.determinant < 0) != (b.affine.determinant < 0):

@@ -1,6 +1,6 @@
-"""What can be said of a pair by looking at its pixels: numbers that are written down whether or not a pair is kept.
+"""Measures of a pair from its pixels, which are recorded whether or not the pair is kept.
 
-All measures but the shift are taken on 8 bits: uint8 as it is, anything else stretched between given or robust limits.
+All measures but the shift are taken on 8 bits: uint8 unchanged, other dtypes stretched between given or robust limits.
 """
 
 from __future__ import annotations
@@ -22,38 +22,38 @@ from terramorph.prepare.registration import UNKNOWN, Shift
 from terramorph.raster.raster import Raster
 
 _SAME = 8
-"""Levels of 255 by which every band of a pixel may differ from the commonest colour and still be of it: JPEG noise."""
+"""Largest difference per band, of 255 levels, between pixels of one colour: JPEG noise."""
 
 _VEIL = 140
-"""Level of 255 that cloud and thick haze exceed in red, green and blue. Bright ground exceeds it too, but seldom over a
-patch without a shadow, a joint or a car."""
+"""Level of 255 that cloud and thick haze exceed in red, green and blue. Bright ground exceeds it too, but seldom in a
+whole patch, without a shadow, a joint or a car."""
 
 _PATCH = 15
-"""Side in pixels of the patches that must be bright throughout to count as veiled."""
+"""Side in pixels of the patches that are hazy where they are bright throughout."""
 
 
 _ALIKE = 3
-"""Bits of 64 by which the hashes of look-alikes may differ."""
+"""Largest number of different bits, of 64, in the hashes of look-alikes."""
 
 
 class Measures(BaseModel):
-    """The numbers of one pair; `MEASURE_NAMES` are its columns.
+    """Measures of a pair; `MEASURE_NAMES` are its columns.
 
     Attributes:
         nodata: Share 0 to 1 of the pixels that hold no data on the source's or the target's side.
         source_blank: Share 0 to 1 of the source's valid pixels within 8 of 255 levels of its commonest colour, in its
             first four bands. 1 where nothing is valid.
-        target_blank: The same of the target.
+        target_blank: As `source_blank`, of the target.
         source_detail: Mean gradient of the source's mean band, in levels of 255 per pixel: 0 a plain area, about
             2 a built-up map, about 8 a built-up photograph. 0 where nothing is valid.
-        target_detail: The same of the target.
+        target_detail: As `source_detail`, of the target.
         haze: Share 0 to 1 of the source's valid pixels in patches of 15 px that are bright throughout in red, green
             and blue: cloud, thick haze, and also snow, bright sand and large white roofs. A rough estimate. NaN where
-            the source has no bands named so.
-        labels: Share 0 to 1 of the target under lettering and icons, as given. NaN where it was not.
-        dx: Columns in pixels that the target lies to the right of the source. NaN for tiles too small to tell.
-        dy: Rows in pixels that the target lies below the source. NaN for tiles too small to tell.
-        confidence: 0 to 1, of dx and dy; see `Shift`.
+            the source has no bands of these names.
+        labels: Share 0 to 1 of the target under text and icons, as given, else NaN.
+        dx: Shift of the target against the source to the right, in pixels. NaN for tiles that are too small.
+        dy: Shift of the target against the source downwards, in pixels. NaN for tiles that are too small.
+        confidence: Confidence of dx and dy, 0 to 1; see `Shift`.
         hash: Difference hash of the source, 64 bits; see `near_duplicates`.
     """
 
@@ -71,7 +71,7 @@ class Measures(BaseModel):
 
 
 MEASURE_NAMES: tuple[str, ...] = tuple(Measures.model_fields)
-"""Names of the measures in the order in which tables list them."""
+"""Names of the measures in the order of tables."""
 
 
 def measure_pair(
@@ -83,22 +83,20 @@ def measure_pair(
     source_range: tuple[float, float] | None = None,
     target_range: tuple[float, float] | None = None,
 ) -> Measures:
-    """Measure one pair.
+    """Measure a pair.
 
     Args:
         source: Imagery, any dtype and number of bands.
-        target: The map on the same pixels, any dtype and number of bands.
-        shift: Of the target, if it was looked for.
-        labels: Share 0 to 1 of the target under lettering and icons.
+        target: Map on the same grid, any dtype and number of bands.
+        shift: Shift of the target, if it was estimated.
+        labels: Share 0 to 1 of the target under text and icons.
         source_range: Stored values (low, high) that become 0 and 255 where the dtype is not uint8. Give that of the
-            whole source: the default, the tile's own 1st and 99th percentiles, makes noise in a blank tile look like
+            whole source: with the default, the tile's own 1st and 99th percentiles, noise in a blank tile counts as
             detail.
-        target_range: The same for the target.
+        target_range: As `source_range`, of the target.
     """
     if source.grid.shape != target.grid.shape:
-        raise RasterError(
-            f"Sides of {source.grid.shape} and {target.grid.shape} pixels cannot be compared; read both on one grid."
-        )
+        raise RasterError(f"Both sides must be on one grid, got {source.grid.shape} and {target.grid.shape} pixels.")
     valid = source.mask & target.mask
     photo = _to_levels(source, source_range)
     drawn = _to_levels(target, target_range)
@@ -119,14 +117,14 @@ def measure_pair(
 
 
 def near_duplicates(hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """Group pictures whose hashes differ in at most 3 bits. Groups chain: where a is near b and b near c, all are one.
+    """Group images whose hashes differ in at most 3 bits. Groups chain: where a is near b and b near c, all are one.
 
     Args:
-        hashes: uint64 (N,), of `Measures`.
+        hashes: `Measures.hash` of N images, uint64 (N,).
 
     Returns:
-        int64 (N,): the group of each picture, numbered from 0 in order of first appearance. A picture without a
-        near duplicate has a group of its own.
+        int64 (N,): the group of each image, numbered from 0 in order of first appearance. An image without a near
+        duplicate has its own group.
     """
     distinct, member = np.unique(hashes, return_inverse=True)
     near = _close_pairs(distinct)
@@ -136,9 +134,9 @@ def near_duplicates(hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
 
 
 def _close_pairs(distinct: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """Pairs (P, 2) of indices of distinct hashes at most `_ALIKE` bits apart; some are listed twice.
+    """Return pairs (P, 2) of indices of distinct hashes at most `_ALIKE` bits apart; some occur twice.
 
-    Two such hashes agree in at least one of `_ALIKE` + 1 pieces, so only those that share a piece are compared.
+    Two such hashes agree in at least one of `_ALIKE` + 1 parts, so only those that share a part are compared.
     """
     edges = np.linspace(0, 64, _ALIKE + 2).astype(np.int64)
     found = [np.empty((0, 2), np.int64)]
@@ -158,7 +156,7 @@ def _close_pairs(distinct: NDArray[np.uint64]) -> NDArray[np.int64]:
 
 
 def _to_levels(raster: Raster, limits: tuple[float, float] | None) -> NDArray[np.uint8]:
-    """Pixels as 8 bits, uint8 (C, H, W), 0 where there is no data."""
+    """Convert pixels to uint8 (C, H, W), 0 where there is no data."""
     if raster.dtype == np.uint8:
         pixels: NDArray[np.uint8] = raster.pixels
         return pixels if raster.mask.all() else np.where(raster.mask, pixels, np.uint8(0))
@@ -173,7 +171,7 @@ def _to_levels(raster: Raster, limits: tuple[float, float] | None) -> NDArray[np
 
 
 def _mean_band(levels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The mean over bands, uint8 (H, W)."""
+    """Return the mean over bands, uint8 (H, W)."""
     if len(levels) == 1:
         only: NDArray[np.uint8] = levels[0]
         return only
@@ -185,10 +183,10 @@ def _mean_band(levels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _blank(levels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> float:
-    """Share of the valid pixels that are of the commonest colour.
+    """Return the share of valid pixels that have the commonest colour.
 
-    The commonest of 16 levels a band is found first; then pixels are counted around the mean of its own, because noise
-    may lie across a border between levels.
+    First the commonest colour at 16 levels per band is found. Then pixels near the mean of its pixels are counted, as
+    noise may cross a border between levels.
     """
     bands = levels[:4] if mask.all() else levels[:4, mask]
     if bands.size == 0:
@@ -205,17 +203,17 @@ def _blank(levels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> float:
 
 
 def _detail(grey: NDArray[np.uint8], mask: NDArray[np.bool_]) -> float:
-    """Mean gradient over the valid pixels whose neighbours are valid, in levels per pixel."""
+    """Return the mean gradient over valid pixels with valid neighbours, in levels per pixel."""
     inner = cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8))
     gx, gy = cv2.Sobel(grey, cv2.CV_32F, 1, 0, scale=1 / 8), cv2.Sobel(grey, cv2.CV_32F, 0, 1, scale=1 / 8)
     return float(cv2.mean(cv2.magnitude(gx, gy), inner)[0])
 
 
 def _haze(levels: NDArray[np.uint8], raster: Raster) -> float:
-    """Share of the valid pixels in patches without any dark pixel in any colour.
+    """Return the share of valid pixels in patches without a dark pixel in any colour.
 
-    Over open ground some pixel near any other is dark in some colour, but not through a veil: the dark channel of He,
-    Sun and Tang, Single Image Haze Removal Using Dark Channel Prior, 2009.
+    Without haze, some pixel of every patch is dark in some colour: the dark channel of He, Sun and Tang, Single Image
+    Haze Removal Using Dark Channel Prior, 2009.
     """
     names = [colour_of(name) for name in raster.bands]
     if not {"red", "green", "blue"} <= set(names) or not raster.mask.any():
@@ -229,6 +227,6 @@ def _haze(levels: NDArray[np.uint8], raster: Raster) -> float:
 
 
 def _difference_hash(grey: NDArray[Any]) -> int:
-    """64 bits: whether each of 8 x 8 cells is darker than its right neighbour. 0 for a constant picture."""
+    """Return 64 bits: whether each of 8 x 8 cells is darker than its right neighbour; 0 for a constant image."""
     cells = cv2.resize(grey, (9, 8), interpolation=cv2.INTER_AREA).astype(np.int16)
     return int.from_bytes(np.packbits(cells[:, 1:] > cells[:, :-1]).tobytes(), "big")

@@ -17,12 +17,13 @@ from terramorph.raster.layout import ReadOptions
 
 @dataclass(frozen=True)
 class Inputs:
-    """One area's two sides, as they are named by the user.
+    """The two sides of an area, as the user names them.
 
     Attributes:
         source: file, tile folder, archive or URL template of the imagery; or a folder of pairs.
-        target: likewise of the map; vectors are drawn. None if the source is a folder of pairs.
-        name: begins the ids of the area's pairs; None: the stem of the source.
+        target: file, tile folder, archive or URL template of the map; vectors are rasterized. None if the source is a
+            folder of pairs.
+        name: name of the area, with which the ids of its pairs begin; None: the stem of the source.
     """
 
     source: str
@@ -32,18 +33,18 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Opening:
-    """How sides are opened.
+    """Options of opening the sides.
 
     Attributes:
-        source_crs, target_crs: `EPSG:n` for a side that has a place and no CRS.
-        style: of drawn vectors: classic, osm, classes, or a TOML file.
-        table: of drawn vectors, which tags and layers are which class: osm, protomaps, plain, or a TOML file; None: by
+        source_crs, target_crs: CRS, `EPSG:n`, of a side with a georeference that lacks one.
+        style: style of vectors: classic, osm, classes, or a TOML file.
+        table: table from tags and layers of vectors to classes: osm, protomaps, plain, or a TOML file; None: by
             their content.
         kind: class of all vectors of a file without tags.
-        layout: of a folder of tiles; None: by its content.
-        terms: licence or terms of use under which tiles are taken from a server.
+        layout: layout of a folder of tiles; None: by its content.
+        terms: licence or terms of use of tiles from a server.
         cache: folder for tiles from a server; None: inside the dataset.
-        source, target: which bands of images are read, and what their values mean.
+        source, target: bands of images to read, and the meaning of their values.
     """
 
     source_crs: str | None = None
@@ -60,21 +61,21 @@ class Opening:
 
 @dataclass(frozen=True)
 class Options:
-    """How pairs are cut, measured and divided.
+    """Options of a preparation: how pairs are cut, measured and split.
 
     Attributes:
         tile: side of a pair's image in pixels.
         overlap: pixels that neighbouring tiles share.
         scale: resolution or zoom; neither: the source's own pixels.
-        bounds: west, south, east, north in degrees, to which areas are limited; across 180 degrees west is the greater.
-        split: how pairs are divided.
-        register: move the target by the consistent part of its shift against the source.
+        bounds: limits of the areas: west, south, east, north in degrees; across 180 degrees, west > east.
+        split: rule of the splits.
+        register: correct the consistent part of the target's shift against the source.
         clean_labels: paint over text and icons on the target.
-        max_nodata: pairs with a larger share of pixels without data are left out.
-        drop_blank: pairs of which one side shows a single colour on more than this share are left out; None: none.
-        drop_duplicates: of pairs that look alike, only one is kept.
-        skip_bad: leave out, and list, tiles that cannot be read, instead of stopping.
-        opening: how sides are opened.
+        max_nodata: largest share of pixels without data of a pair, 0 to 1.
+        drop_blank: largest share of one colour on a side of a pair, 0 to 1; None keeps all pairs.
+        drop_duplicates: keep only one of pairs that look alike.
+        skip_bad: leave out tiles that cannot be read and list them, instead of raising.
+        opening: options of opening the sides.
 
     Raises:
         ConfigError: if a value is out of range.
@@ -103,7 +104,7 @@ class Options:
                 raise ConfigError(f"`{name}` must be a share from 0 to 1, got {value}.")
         if self.bounds is not None:
             west, south, east, north = self.bounds
-            # Across 180 degrees, unless that is more than half the Earth: then west and east were exchanged.
+            # Across 180 degrees, unless that is more than half the Earth: then west and east were swapped.
             wide = east - west if west < east else (east + 360 - west) * 2
             if not (-180 <= west <= 180 and -180 <= east <= 360 and 0 < wide <= 360 and -90 <= south < north <= 90):
                 raise ConfigError(
@@ -113,13 +114,13 @@ class Options:
 
     @property
     def ground(self) -> Geometry | None:
-        """The bounds as a geometry in longitude and latitude."""
+        """Return the bounds as a geometry in longitude and latitude."""
         if self.bounds is None:
             return None
         west, south, east, north = self.bounds
         return box(west, south, east if west < east else east + 360, north, "EPSG:4326")
 
     def plain(self) -> dict[str, Any]:
-        """Everything as plain data, as JSON gives it back."""
+        """Return all options as plain JSON data."""
         plain: dict[str, Any] = json.loads(json.dumps(asdict(self), default=str))
         return plain

@@ -1,4 +1,4 @@
-"""Which tiles an area has, which split each belongs to, and which must be left out to keep splits apart."""
+"""Places of an area's tiles: their splits, and the tiles that are left out to keep splits apart."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from terramorph.prepare.split import (
 
 
 def area_places(area: Area, options: Options, journal: Journal) -> list[Place]:
-    """The tiles of an area with their splits, row by row."""
+    """Return the tiles of an area with their splits, row by row."""
     rule, tile = options.split, options.tile
     tiles = plan_tiles(area.grid, tile, options.overlap)
     digits = max(2, len(str(max(int(tiles.row.max()), int(tiles.col.max())) + 1)))
@@ -38,7 +38,7 @@ def area_places(area: Area, options: Options, journal: Journal) -> list[Place]:
         for row, col in zip(tiles.row.tolist(), tiles.col.tolist(), strict=True)
     ]
     boxes = tile_boxes(area.grid, tiles, tile)
-    # A block that lies off the ground would be a split without pairs.
+    # A block without ground would be a split without pairs.
     on_ground = covered_share(area, boxes) >= 1 - options.max_nodata - 1e-3
     codes, reasons = np.full(len(ids), NONE, np.int8), np.full(len(ids), "nodata", dtype=object)
     if on_ground.any():
@@ -48,7 +48,7 @@ def area_places(area: Area, options: Options, journal: Journal) -> list[Place]:
     names = [record.name for record in journal.areas]
     before = journal.areas[: names.index(area.name)] if area.name in names else journal.areas
     earlier, earlier_codes = _earlier(area.grid, before, journal, tile)
-    # Tiles of a list may touch, whoever wrote it wants those; they never overlap.
+    # Tiles of a list may touch, as its author chose them; they never overlap.
     buffer = 0.0 if rule.method == "by-list" and rule.buffer is None else rule.buffer
     close = keep_apart(
         np.concatenate([earlier, boxes]),
@@ -78,7 +78,7 @@ def area_places(area: Area, options: Options, journal: Journal) -> list[Place]:
 def _divided(
     area: Area, ids: list[str], tiles: Tiles, boxes: NDArray[np.object_], rule: SplitRule
 ) -> tuple[NDArray[np.int8], NDArray[np.object_]]:
-    """The split of every tile by the rule alone, and why a tile has none ('' where it has one)."""
+    """Return the split of every tile by the rule alone, and the reason where a tile has none (else '')."""
     reasons = np.full(len(ids), "", dtype=object)
     if rule.file is None:
         return draw_blocks(tiles, rule, area.name), reasons
@@ -99,13 +99,13 @@ def _divided(
 
 
 def _units_per_metre(grid: Grid) -> float:
-    """CRS units in a metre on the ground; 1 without a CRS, where a buffer is in the grid's own units."""
+    """Return CRS units per metre on the ground; 1 without a CRS, where a buffer is in the grid's units."""
     ground = grid.ground_resolution
     return 1.0 if ground is None else float(np.sqrt(abs(grid.affine.determinant))) / ground
 
 
 def _projected(polygons: NDArray[np.object_], crs: CRS | None, to: Grid) -> NDArray[np.object_]:
-    """Polygons in a grid's CRS, and there on its side of 180 degrees; as they are where either has no CRS."""
+    """Project polygons to a grid's CRS, on its side of 180 degrees; unchanged where either has no CRS."""
     if crs is None or to.crs is None:
         return polygons
     return beside(polygons if crs == to.crs else project_shapes(polygons, crs, to.crs), to.geobox.extent)
@@ -114,7 +114,7 @@ def _projected(polygons: NDArray[np.object_], crs: CRS | None, to: Grid) -> NDAr
 def _earlier(
     grid: Grid, before: Sequence[AreaRecord], journal: Journal, tile: int
 ) -> tuple[NDArray[np.object_], NDArray[np.int8]]:
-    """Footprints (N,) in a grid's CRS, and splits (N,), of the tiles of earlier areas that may share its ground."""
+    """Return footprints (N,) in a grid's CRS and splits (N,) of tiles of earlier areas that may share its ground."""
     boxes: list[NDArray[np.object_]] = []
     codes: list[int] = []
     for record in before:
@@ -134,9 +134,9 @@ def _earlier(
 
 
 def _one_plane(a: Grid, b: Grid) -> bool:
-    """Whether two grids can share ground: near each other on Earth, or both in the same unnamed plane."""
+    """Return whether two grids may share ground: near each other on Earth, or in the same plane without a CRS."""
     if a.crs is None or b.crs is None:
-        # World files without a CRS tell of one plane; plain images each have their own.
+        # World files without a CRS share one plane; images without a georeference each have their own.
         return a.crs is None and b.crs is None and a.is_georeferenced and b.is_georeferenced
     places = [project(g.geobox.extent, "EPSG:4326") for g in (a, b)]
     near = [places[0].boundingbox, Geometry(beside(np.array([places[1].geom]), places[0])[0], "EPSG:4326").boundingbox]

@@ -1,4 +1,4 @@
-"""Where tiles will lie: one grid for both sides of an area, and the tiles on it."""
+"""Planning of tiles: one grid for both sides of an area, and the tiles on it."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from terramorph.raster.orientation import north_up
 from terramorph.raster.source import Source
 
 MAX_TILES = 5_000_000
-"""Most tiles of one area: over that the zoom or the resolution is more likely a slip than a wish."""
+"""Most tiles of one area; with more, zoom or resolution is probably a mistake."""
 _MERCATOR, _DEGREES = "EPSG:3857", "EPSG:4326"
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How finely the ground is cut; with neither, on the source's own pixels.
+    """Scale of the pairs; with neither, the source's own pixels.
 
     Attributes:
         resolution: metres on the ground per pixel, in the source's CRS if that is in metres (and not web mercator,
             whose metres shrink towards the poles), else in the UTM zone of the area.
-        zoom: web-mercator zoom, counted for tiles of 256 px, in EPSG:3857 and aligned to its tiles.
+        zoom: web-mercator zoom for tiles of 256 px; the grid is in EPSG:3857, aligned to its tiles.
 
     Raises:
         ConfigError: if both are given, or one is out of range.
@@ -52,7 +52,7 @@ class Scale:
 
 @dataclass(frozen=True, eq=False)
 class Area:
-    """A source and a target on one grid; the name begins the ids of its pairs."""
+    """A source and a target on one grid; the ids of its pairs begin with its name."""
 
     name: str
     source: Source
@@ -64,7 +64,7 @@ class Tiles(NamedTuple):
     """The tiles of a grid, row by row; int32 arrays (N,).
 
     Attributes:
-        row, col: place in the lattice.
+        row, col: position in the lattice of tiles.
         y, x: first pixel on the grid.
     """
 
@@ -75,10 +75,10 @@ class Tiles(NamedTuple):
 
 
 def plan_tiles(grid: Grid, tile: int, overlap: int) -> Tiles:
-    """All whole tiles of a grid; what is left over at the right and at the bottom is not cut.
+    """Return all whole tiles of a grid; the rest at the right and at the bottom is not cut.
 
     Raises:
-        DatasetError: if not one tile fits, or more than `MAX_TILES` do.
+        DatasetError: if no tile fits, or more than `MAX_TILES` do.
     """
     step = tile - overlap
     rows, columns = ((side - tile) // step + 1 if side >= tile else 0 for side in grid.shape)
@@ -97,11 +97,11 @@ def plan_tiles(grid: Grid, tile: int, overlap: int) -> Tiles:
 
 
 def plan_grid(source: Source, target: Source, scale: Scale, tile: int, bounds: Geometry | None = None) -> Grid:
-    """The grid on which both sides of an area are read: the ground they share.
+    """Return the grid on which both sides of an area are read, of the ground that they share.
 
     Raises:
-        DatasetError: if the sides share no ground, one has no place while the other has, or neither a scale nor
-            pixels of a source are there to begin from.
+        DatasetError: if the sides share no ground, only one has a georeference, or there is neither a scale nor a
+            source with pixels of its own.
     """
     _check_places(source, target, scale)
     if scale.resolution is None and scale.zoom is None:
@@ -114,7 +114,7 @@ def plan_grid(source: Source, target: Source, scale: Scale, tile: int, bounds: G
 
 
 def _check_places(source: Source, target: Source, scale: Scale) -> None:
-    """Refuses sides that cannot be laid on each other."""
+    """Refuse sides that cannot be laid on each other."""
     for side, other, option in ((source, target, "source_crs"), (target, source, "target_crs")):
         if side.extent.crs is None and (other.extent.crs is not None or scale != Scale()):
             if side.grid is not None and not side.grid.is_georeferenced:
@@ -133,7 +133,7 @@ def _check_places(source: Source, target: Source, scale: Scale) -> None:
 
 
 def _shared_ground(source: Source, target: Source, bounds: Geometry | None) -> Geometry:
-    """What both extents (and the bounds) cover, in the source's CRS."""
+    """Return the ground that both extents (and the bounds) cover, in the source's CRS."""
     shared = _intersection(source.extent, target.extent)
     if shared is None:
         raise DatasetError(_apart(source, target))
@@ -148,9 +148,9 @@ def _shared_ground(source: Source, target: Source, bounds: Geometry | None) -> G
 
 
 def _intersection(a: Geometry, b: Geometry) -> Geometry | None:
-    """What two extents share, in the CRS of the first; None where that is nothing.
+    """Return the intersection of two extents, in the CRS of the first; None where it is empty.
 
-    The smaller is moved to the CRS of the larger: a whole world has no shape in a UTM zone.
+    The smaller is projected to the CRS of the larger: the whole Earth has no shape in a UTM zone.
     """
     if a.crs is None or b.crs is None or a.crs == b.crs:
         shared = a & b if a.crs is None or b.crs is None else meet(a, b)
@@ -163,7 +163,7 @@ def _intersection(a: Geometry, b: Geometry) -> Geometry | None:
 
 
 def _apart(source: Source, target: Source) -> str:
-    """The sentence for sides that share no ground, with the likely reason where one can be told."""
+    """Return the message for sides that share no ground, with the likely reason if there is one."""
     placed = source.extent.crs is not None and target.extent.crs is not None
     boxes = [side.extent for side in (source, target)]
     ours, theirs = (project(b, _DEGREES).boundingbox if placed else b.boundingbox for b in boxes)
@@ -182,7 +182,7 @@ def _apart(source: Source, target: Source) -> str:
 
 
 def _touches_swapped(moved: Geometry, fixed: Geometry) -> bool:
-    """Whether a box in degrees meets another extent once its axes are exchanged."""
+    """Return whether a box in degrees meets another extent once its axes are swapped."""
     b = moved.boundingbox
     if max(abs(b.left), abs(b.right)) > 90:
         return False
@@ -191,9 +191,9 @@ def _touches_swapped(moved: Geometry, fixed: Geometry) -> bool:
 
 
 def _pixel_grid(source: Source, target: Source, bounds: Geometry | None) -> Grid:
-    """The window of the source's own pixels that the target covers too.
+    """Return the window of the source's own pixels that the target covers too.
 
-    Pixels that are stored mirrored or turned by right angles are taken with north up, which leaves each as it is.
+    Pixels that are stored mirrored or turned by right angles are read north up, which moves them and changes none.
     """
     assert source.grid is not None
     own = source.grid if source.grid.crs is None else north_up(source.grid)
@@ -207,15 +207,15 @@ def _pixel_grid(source: Source, target: Source, bounds: Geometry | None) -> Grid
         return own
     if own.crs is None:
         warn(
-            f"{source.name} and {target.name} have a place but no CRS: their coordinates are taken to be in the same, "
-            "and the ground resolution stays unknown; give their CRS."
+            f"{source.name} and {target.name} have a place but no CRS: their coordinates are assumed to be in the same "
+            "one, and the ground resolution stays unknown; give their CRS."
         )
     shared = _shared_ground(source, target, bounds)
     inverse = ~own.affine
     corners = shapely.get_coordinates(shared.geom)
     columns = inverse.a * corners[:, 0] + inverse.b * corners[:, 1] + inverse.c
     rows = inverse.d * corners[:, 0] + inverse.e * corners[:, 1] + inverse.f
-    # Whole pixels inside; a thousandth of a pixel is rounding and not ground.
+    # Whole pixels inside; a thousandth of a pixel is rounding, not ground.
     left, top = (max(0, math.ceil(v.min() - 1e-3)) for v in (columns, rows))
     right = min(own.width, math.floor(columns.max() + 1e-3))
     bottom = min(own.height, math.floor(rows.max() + 1e-3))
@@ -225,7 +225,7 @@ def _pixel_grid(source: Source, target: Source, bounds: Geometry | None) -> Grid
 
 
 def _zoom_grid(shared: Geometry, zoom: int, tile: int) -> Grid:
-    """The web-mercator pixels that cover a piece of ground, out to multiples of a tile from the world's corner."""
+    """Return the web-mercator grid that covers an area, extended to multiples of a tile from the world's corner."""
     size, edge = pixel_size(zoom), HALF_WORLD
     b, side = shared.boundingbox, 256 << zoom
     left, top = (math.floor((v + edge) / size / tile + 1e-6) * tile for v in (b.left, -b.top))
@@ -238,10 +238,10 @@ def _zoom_grid(shared: Geometry, zoom: int, tile: int) -> Grid:
 
 
 def covered_share(area: Area, boxes: NDArray[np.object_]) -> NDArray[np.float64]:
-    """How much of each tile lies on ground that both sides may cover.
+    """Return the share of each tile on ground that both sides may cover.
 
     Returns:
-        shares 0 to 1, float64 (N,); 1 for an area without a place.
+        Shares 0 to 1, float64 (N,); 1 for an area without a georeference.
     """
     shared = _intersection(area.source.extent, area.target.extent)
     crs = area.grid.crs
@@ -254,7 +254,7 @@ def covered_share(area: Area, boxes: NDArray[np.object_]) -> NDArray[np.float64]
 
 
 def tile_boxes(grid: Grid, tiles: Tiles, tile: int) -> NDArray[np.object_]:
-    """The footprints of tiles of a side in pixels, as shapely polygons (N,) in the grid's CRS."""
+    """Return the footprints of tiles, of side ``tile`` in pixels: shapely polygons (N,) in the grid's CRS."""
     corners = np.array([(0, 0), (1, 0), (1, 1), (0, 1), (0, 0)], np.float64) * tile
     x = tiles.x[:, None] + corners[None, :, 0]
     y = tiles.y[:, None] + corners[None, :, 1]

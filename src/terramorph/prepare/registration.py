@@ -1,4 +1,4 @@
-"""How far apart the two sides of a pair lie, told from their edges.
+"""Registration: the shift between the two sides of a pair, from their edges.
 
 A photograph and a map of the same ground agree in where edges run and in little else: a road may be brighter than its
 surroundings on one side and darker on the other, a tree has no edge on the map and a label none on the ground.
@@ -26,18 +26,18 @@ from terramorph.errors import RasterError
 from terramorph.raster.raster import Raster
 
 MIN_CONFIDENCE = 0.5
-"""Shifts under this confidence are not to be relied on: one of the sides shows too little structure, or they are
-unrelated. Of 240 tiles of towns all are above it, of pairs of unrelated tiles 1 %."""
+"""Least confidence of a reliable shift. Below it, a side shows too little structure, or the sides are unrelated. Of 240
+tiles of towns all are above it, of pairs of unrelated tiles 1 %."""
 
 MIN_AGREEMENT = 0.25
-"""Least share of confident tiles within 1 px of a consistent shift. Shifts drawn by chance from a range of 16 px would
-agree in 0.3 % of tiles."""
+"""Least share of confident tiles within 1 px of a consistent shift. Random shifts in a range of 16 px would agree in
+0.3 % of tiles."""
 
 LEAST_SHIFT = 8
-"""Least range in pixels in which shifts can be looked for: the peak must be told from its surroundings."""
+"""Least range of shifts in pixels: the peak must be told from its surroundings."""
 
 _WHITENING = 0.5
-"""Exponent of its magnitude that the cross spectrum is divided by: 0 is plain correlation, 1 phase correlation."""
+"""Exponent of the magnitude by which the cross spectrum is divided: 0 is plain correlation, 1 phase correlation."""
 
 _BLUR = 1.2
 """Standard deviation in pixels of the smoothing of a surface: edges of the two sides never coincide exactly."""
@@ -48,15 +48,15 @@ _PEAK = 4
 
 @dataclass(frozen=True, slots=True)
 class Shift:
-    """How far b lies from a: what a shows at (column, row), b shows at (column + dx, row + dy).
+    """Shift of b against a: what a shows at (column, row), b shows at (column + dx, row + dy).
 
     Attributes:
         dx: Columns, in pixels; positive where b lies to the right of a.
         dy: Rows, in pixels; positive where b lies below a.
-        confidence: 0 to 1: m / (1 + m), where m is by how much the correlation at the peak exceeds the best one more
-            than 4 px away from it, in units of the noise of unrelated sides. On real pairs of a photograph and a map it
-            comes close to the share of shifts that are right. A repeating or straight pattern has several equal
-            peaks and so a confidence near 0, as have pairs without structure.
+        confidence: 0 to 1, m / (1 + m), where m is the height of the peak over the highest correlation more than 4 px
+            away, in units of the noise of unrelated sides. On real pairs of a photograph and a map it is close to the
+            share of right shifts. Repeating or straight patterns have several equal peaks and so a confidence near 0,
+            as have pairs without structure.
     """
 
     dx: float
@@ -65,19 +65,19 @@ class Shift:
 
 
 UNKNOWN = Shift(math.nan, math.nan, 0.0)
-"""The shift of sides too small, or with too little data, to tell one."""
+"""Shift of sides that are too small or have too little data."""
 
 
 def estimate_shift(
     a: NDArray[Any], b: NDArray[Any], mask: NDArray[np.bool_] | None = None, max_shift: float = 16
 ) -> Shift:
-    """How far apart the two sides of one pair lie.
+    """Estimate the shift between the two sides of a pair.
 
     Args:
         a: (C, H, W), any numeric dtype and range.
         b: (D, H, W) on the same pixels, any numeric dtype and range.
         mask: bool (H, W), True where both sides hold data. Default: everywhere.
-        max_shift: Range in pixels in each direction, from `LEAST_SHIFT` to a quarter of the shorter side.
+        max_shift: Range of shifts in pixels in each direction, from `LEAST_SHIFT` to a quarter of the shorter side.
 
     Returns:
         The shift of b against a. A peak at the rim of the range has confidence 0.
@@ -91,10 +91,10 @@ def estimate_shift(
 def correlate(
     a: NDArray[Any], b: NDArray[Any], mask: NDArray[np.bool_] | None = None, max_shift: float = 16
 ) -> NDArray[np.float32]:
-    """The correlation of the edges of two sides under every whole-pixel shift.
+    """Correlate the edges of two sides under every whole-pixel shift.
 
     Args:
-        a: As for `estimate_shift`, and so are ``b``, ``mask`` and ``max_shift``.
+        a, b, mask, max_shift: As for `estimate_shift`.
 
     Returns:
         float32 (2 r + 1, 2 r + 1) with r = ``max_shift`` rounded up. Row i, column j hold the correlation under
@@ -122,7 +122,7 @@ def correlate(
 
 
 def locate(surface: NDArray[np.float32]) -> Shift:
-    """The shift at the highest point of a surface of `correlate`, to a part of a pixel (a parabola along each axis)."""
+    """Return the shift at the peak of a surface of `correlate`, with subpixel accuracy (a parabola along each axis)."""
     radius = surface.shape[0] // 2
     row, column = divmod(int(surface.argmax()), surface.shape[1])
     peak = float(surface[row, column])
@@ -137,10 +137,10 @@ def locate(surface: NDArray[np.float32]) -> Shift:
 
 
 def locate_common(surfaces: Iterable[NDArray[np.float32]]) -> Shift:
-    """The one shift that fits several pairs best, such as all of a block.
+    """Return the common shift of several pairs, such as all of a block.
 
     Returns:
-        The shift, with the confidence of a surface of so many pairs.
+        The shift, with the confidence of the summed surface.
 
     Raises:
         RasterError: if there are none.
@@ -156,14 +156,14 @@ def locate_common(surfaces: Iterable[NDArray[np.float32]]) -> Shift:
 
 
 def consistent_shift(shifts: Sequence[Shift]) -> Shift | None:
-    """The shift that most confident tiles of a block or dataset agree on.
+    """Return the shift on which most confident tiles of a block or dataset agree.
 
     Args:
-        shifts: One per tile. Those under `MIN_CONFIDENCE` are left out.
+        shifts: Shift of each tile. Those under `MIN_CONFIDENCE` are left out.
 
     Returns:
-        Confidence-weighted mean of the shifts within 1 px of the commonest one; its ``confidence`` is the share that
-        these are of the confident tiles. None with fewer than 3 of them or a share under `MIN_AGREEMENT`.
+        Confidence-weighted mean of the shifts within 1 px of the commonest one; its ``confidence`` is their share of
+        the confident tiles. None if they are fewer than 3 or their share is under `MIN_AGREEMENT`.
     """
     table = np.array([(s.dx, s.dy, s.confidence) for s in shifts if s.confidence >= MIN_CONFIDENCE]).reshape(-1, 3)
     if len(table) == 0:
@@ -184,7 +184,7 @@ def consistent_shift(shifts: Sequence[Shift]) -> Shift | None:
 
 
 def shift_raster(raster: Raster, dx: float, dy: float) -> Raster:
-    """Move what a raster shows by (-dx, -dy), so that the b of a `Shift` comes to lie on its a.
+    """Shift a raster's content by (-dx, -dy), which puts b of a `Shift` on a.
 
     Whole pixels are copied exactly; otherwise the values are interpolated (cubic) and rounded to the dtype.
 
@@ -194,8 +194,7 @@ def shift_raster(raster: Raster, dx: float, dy: float) -> Raster:
         dy: Rows, in pixels.
 
     Returns:
-        A raster on the same grid. Pixels that come, wholly or partly, from outside or from pixels without data are
-        masked.
+        A raster on the same grid. Pixels that come, wholly or partly, from outside or from masked pixels are masked.
     """
     size = (raster.width, raster.height)
     move = np.array([[1, 0, -dx], [0, 1, -dy]], np.float64)
@@ -218,7 +217,7 @@ def shift_raster(raster: Raster, dx: float, dy: float) -> Raster:
 
 
 def _to_dtype(values: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Values in a dtype, rounded and clipped to its range where it is an integer."""
+    """Convert values to a dtype; for an integer one, rounded and clipped to its range."""
     if dtype.kind == "f":
         return values.astype(dtype)
     limits = np.iinfo(dtype)
@@ -230,18 +229,18 @@ def _check(a: NDArray[Any], b: NDArray[Any], mask: NDArray[np.bool_] | None, rad
     size = a.shape[1:]
     if b.shape[1:] != size or (mask is not None and mask.shape != size):
         raise RasterError(
-            f"Sides of {size} and {b.shape[1:]} pixels (mask: {size if mask is None else mask.shape}) cannot be "
-            "compared; read both on one grid."
+            f"Both sides and the mask must be on one grid, got {size}, {b.shape[1:]} and "
+            f"{size if mask is None else mask.shape} pixels."
         )
     if not LEAST_SHIFT <= radius <= min(size) // 4:
         raise RasterError(
-            f"Shifts of up to {radius} px cannot be looked for in {size[0]} x {size[1]} pixels; give a range between "
-            f"{LEAST_SHIFT} and a quarter of the shorter side."
+            f"The range of shifts must be between {LEAST_SHIFT} px and a quarter of the shorter side of "
+            f"{size[0]} x {size[1]} px, got {radius} px."
         )
 
 
 def _spectrum(side: NDArray[Any], mask: NDArray[np.bool_] | None, weight: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Fourier transform, float32 (H', W', 2), of the weighted edge field of (C, H, W) without its mean."""
+    """Return the Fourier transform, float32 (H', W', 2), of the weighted edge field of (C, H, W) without its mean."""
     field = cv2.multiply(_edge_field(side, mask), weight)
     mean = np.array(cv2.sumElems(field)[:2]) / max(float(weight[..., 0].sum(dtype=np.float64)), 1e-12)
     field = cv2.subtract(field, cv2.multiply(weight, (*mean.tolist(), 0.0, 0.0)))
@@ -252,10 +251,10 @@ def _spectrum(side: NDArray[Any], mask: NDArray[np.bool_] | None, weight: NDArra
 
 
 def _edge_field(side: NDArray[Any], mask: NDArray[np.bool_] | None) -> NDArray[np.float32]:
-    """Edge directions at doubled angle as cosine and sine, float32 (H, W, 2), length 0 to 1.
+    """Return edge directions at doubled angle as cosine and sine, float32 (H, W, 2), length 0 to 1.
 
-    The tensors of all bands are added, so that a step in any of them counts. Lengths are compressed to
-    g / (g + 2 mean g): the strong edges of a few cars or roofs must not outweigh the many faint ones of streets.
+    The structure tensors of all bands are added, so that a step in any band counts. Lengths are compressed to
+    g / (g + 2 mean g), so that the strong edges of a few cars or roofs do not outweigh the many faint ones of streets.
     """
     shape = side.shape[1:]
     valid = side if mask is None else side[:, mask]
@@ -280,21 +279,21 @@ def _edge_field(side: NDArray[Any], mask: NDArray[np.bool_] | None) -> NDArray[n
 
 
 def _length(x: NDArray[np.float32], y: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Lengths of vectors. The last bits of cv2.magnitude change with where its arrays lie in memory."""
+    """Return lengths of vectors. The last bits of cv2.magnitude depend on the addresses of its arrays."""
     length: NDArray[np.float32] = np.sqrt(x * x + y * y)
     return length
 
 
 @lru_cache(maxsize=4)
 def _full_weight(height: int, width: int) -> NDArray[np.float32]:
-    """`_weight` of a tile that is valid throughout."""
+    """Return `_weight` of a tile that is valid throughout."""
     weight = _weight(np.ones((height, width), np.bool_))
     weight.setflags(write=False)
     return weight
 
 
 def _weight(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Weights float32 (H, W, 2), both the same: 0 at the rim of the valid part, rising to 1 within 1/8 of a side."""
+    """Return weights, float32 (H, W, 2), both equal: 0 at the rim of the valid part, 1 from 1/8 of a side inwards."""
     rim = cv2.copyMakeBorder(mask.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
     distance = cv2.distanceTransform(rim, cv2.DIST_L2, 3)[1:-1, 1:-1]
     ramp = np.clip((distance - 1) / (min(mask.shape) // 8), 0, 1)
@@ -304,7 +303,7 @@ def _weight(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
 
 
 def _vertex(three: NDArray[np.float32]) -> float:
-    """Where the parabola through three values at -1, 0, 1 has its top, given that the middle one is the highest."""
+    """Return the vertex of the parabola through three values at -1, 0, 1, of which the middle one is the highest."""
     before, here, after = (float(v) for v in three)
     bend = before - 2 * here + after
     return 0.5 * (before - after) / bend if bend < 0 else 0.0

@@ -1,4 +1,4 @@
-"""Splits by place: train, val and test share no ground, and keep a distance from each other."""
+"""Splits by place: train, val and test share no ground and lie a distance apart."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ from terramorph.pairs.manifest import SPLITS
 from terramorph.prepare.plan import Tiles
 
 NONE = -1
-"""The code of a tile that belongs to no split."""
+"""Code of a tile without a split."""
 _CODE = {name: code for code, name in enumerate(SPLITS)}
 _LARGEST_BLOCK = 8
 
 
 @dataclass(frozen=True)
 class SplitRule:
-    """How tiles are divided.
+    """Rule by which tiles are split.
 
     Attributes:
-        method: `blocks` of ground drawn by the seed; `by-list`, a file of ids; `by-area`, a file of polygons.
+        method: `blocks` of ground, drawn at random; `by-list`, a file of ids; `by-area`, a file of polygons.
         fractions: shares of train, val and test for `blocks`.
-        block: tiles along the side of a block; None: one block makes the smaller of val and
-            test, and at most 8, for every block loses the tiles around it.
-        buffer: metres (CRS units where there is no CRS) that tiles of two splits must lie apart; None: any distance
-            over 0 for blocks and polygons, while tiles of a list may touch. They never overlap.
+        block: tiles along the side of a block; None: one block makes the smaller of val and test, at most 8, as every
+            block costs the tiles around it.
+        buffer: least distance between tiles of two splits in metres (CRS units where there is no CRS); None: any
+            distance over 0 for blocks and polygons, while tiles of a list may touch. They never overlap.
         file: the list (CSV with the columns id and split) or the polygons (any vector file with an attribute split).
-        seed: of the drawing.
+        seed: seed of the random blocks.
 
     Raises:
-        ConfigError: if the parts do not fit together.
+        ConfigError: if a value is out of range, or `file` does not go with the method.
     """
 
     method: Literal["blocks", "by-list", "by-area"] = "blocks"
@@ -67,12 +67,12 @@ class SplitRule:
 
 
 def draw_blocks(tiles: Tiles, rule: SplitRule, name: str) -> NDArray[np.int8]:
-    """Gives whole blocks of tiles to test, val and train.
+    """Assign whole blocks of tiles to test, val and train.
 
-    Blocks are drawn in an order of the seed and the area's name alone, so areas that are added later change nothing.
+    The order of the blocks depends on the seed and the area's name only, so areas that are added later change nothing.
 
     Returns:
-        int8 (N,), places in `SPLITS`.
+        int8 (N,), indices into `SPLITS`.
     """
     count = len(tiles.row)
     block = rule.block or _block_size(count, rule.fractions)
@@ -84,27 +84,27 @@ def draw_blocks(tiles: Tiles, rule: SplitRule, name: str) -> NDArray[np.int8]:
         share = rule.fractions[_CODE[split]]
         if share <= 0 or len(left) == 0:
             continue
-        # Blocks beside one of another held-out split would lose a side to the distance between them: they come last.
+        # Blocks beside a block of another held-out split would lose a side to the buffer: they come last.
         taken = places[:, codes != _CODE["train"]]
         beside = (np.abs(places[:, left, None] - taken[:, None, :]).max(axis=0) <= 1).any(axis=1)
         left = left[np.argsort(beside, kind="stable")]
         filled = np.cumsum(sizes[left])
         count_of = max(1, int(np.searchsorted(filled, share * count - 0.5 * sizes.mean())) + 1)
         if rule.fractions[_CODE["train"]] > 0:
-            count_of = min(count_of, len(left) - 1)  # train goes last, and not without
+            count_of = min(count_of, len(left) - 1)  # train comes last, and gets at least one
         codes[left[:count_of]] = _CODE[split]
         left = left[count_of:]
     return codes[member]
 
 
 def _block_size(count: int, fractions: tuple[float, float, float]) -> int:
-    """Tiles along the side of a block, where none is named."""
+    """Return the default number of tiles along the side of a block."""
     held_out = [share for share in fractions[1:] if share > 0]
     return int(np.clip(round(float(np.sqrt(min(held_out, default=1.0) * count))), 1, _LARGEST_BLOCK))
 
 
 def read_list(path: Path) -> Mapping[str, int]:
-    """The ids of a list and their splits."""
+    """Read the ids of a list and their splits."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = [[cell.strip() for cell in row] for row in csv.reader(file) if row]
@@ -121,15 +121,15 @@ def read_list(path: Path) -> Mapping[str, int]:
         if found.setdefault(row[0], _CODE[row[1]]) != _CODE[row[1]]:
             raise DatasetError(f"The list {path} gives {row[0]} to two splits; keep one of the lines.")
     if not found:
-        raise DatasetError(f"The list {path} is empty; write one id,split a line.")
+        raise DatasetError(f"The list {path} is empty; write one id,split per line.")
     return found
 
 
 def read_polygons(path: Path) -> tuple[NDArray[np.object_], NDArray[np.int8], CRS | None]:
-    """Polygons and their splits.
+    """Read polygons and their splits.
 
     Returns:
-        shapely polygons (N,), int8 (N,) places in `SPLITS`, and their CRS.
+        Shapely polygons (N,), int8 (N,) indices into `SPLITS`, and their CRS.
     """
     import geopandas
 
@@ -146,7 +146,7 @@ def read_polygons(path: Path) -> tuple[NDArray[np.object_], NDArray[np.int8], CR
         shared = frame[frame["split"] == a].union_all().intersection(frame[frame["split"] == b].union_all())
         if shared.area > 0:
             raise DatasetError(
-                f"{path}: polygons of {a} and of {b} overlap; ground belongs to one split, cut them apart."
+                f"{path}: polygons of {a} and of {b} overlap; separate them, as ground belongs to one split."
             )
     crs = None if frame.crs is None else CRS(frame.crs.to_wkt())
     codes = np.array([_CODE[s] for s in frame["split"]], np.int8)
@@ -156,18 +156,18 @@ def read_polygons(path: Path) -> tuple[NDArray[np.object_], NDArray[np.int8], CR
 def assign_polygons(
     boxes: NDArray[np.object_], polygons: NDArray[np.object_], codes: NDArray[np.int8]
 ) -> tuple[NDArray[np.int8], NDArray[np.bool_]]:
-    """Gives tiles to the polygons that hold them whole.
+    """Assign tiles to the polygons that contain them.
 
-    Tiles that touch no polygon go to train if no polygon is named train, else to none. Tiles that lie partly in a
-    polygon belong to none.
+    Tiles that touch no polygon go to train if no polygon is named train, else to no split. Tiles that lie partly in a
+    polygon go to no split.
 
     Args:
         boxes: N footprints.
-        polygons: M, in the same CRS.
-        codes: of the polygons, int8 (M,).
+        polygons: M polygons in the same CRS.
+        codes: splits of the polygons, int8 (M,).
 
     Returns:
-        int8 (N,) places in `SPLITS` or `NONE`, and bool (N,), True where a tile lies across the edge of a polygon.
+        int8 (N,), indices into `SPLITS` or `NONE`; and bool (N,), True where a tile lies across the edge of a polygon.
     """
     fallback = NONE if (codes == _CODE["train"]).any() else _CODE["train"]
     found = np.full(len(boxes), fallback, np.int8)
@@ -192,23 +192,23 @@ def keep_apart(
     buffer: float | None,
     fixed: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.bool_]:
-    """Which tiles must be left out so that no two splits come within a buffer of each other.
+    """Return the tiles to leave out so that no two splits lie closer than a buffer.
 
-    Test stands before val, and val before train: of two tiles too close together the latter is left out. Tiles that are
-    `fixed` stand before all others.
+    Of two tiles that are too close, the one of train is left out before one of val, and of val before one of test.
+    Tiles that are `fixed` stay.
 
     Args:
         boxes: N footprints in one plane; metres, or CRS units.
-        codes: places in `SPLITS`, or `NONE`, int8 (N,).
-        buffer: least distance; at 0, tiles may touch and not overlap; None: they may not even touch.
-        fixed: bool (N,), tiles that stay whatever the others do.
+        codes: indices into `SPLITS`, or `NONE`, int8 (N,).
+        buffer: least distance; with 0, tiles may touch and not overlap; with None, they may not touch.
+        fixed: bool (N,), tiles that are never left out.
 
     Returns:
         bool (N,), True for tiles to be left out.
     """
     fixed = np.zeros(len(boxes), np.bool_) if fixed is None else fixed
     close = np.zeros(len(boxes), np.bool_)
-    # A hair off each side, or neighbours whose edges are equal but for rounding would overlap.
+    # A margin off each side: neighbours whose edges differ by rounding would overlap.
     side = np.sqrt(shapely.area(boxes))
     shrunk = shapely.buffer(boxes, -1e-6 * side, join_style="mitre")
     reach = 1e-5 * float(side.max(initial=0.0)) if buffer is None else buffer

@@ -399,7 +399,7 @@ def test_far_areas_have_maps_of_their_own(tmp_path: Path) -> None:
 def test_folders_that_are_no_prepared_dataset_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="no dataset folder"):
         inspect(tmp_path / "nowhere")
-    with pytest.raises(DatasetError, match=r"holds no manifest\.json, so it is no prepared dataset"):
+    with pytest.raises(DatasetError, match=r"holds no manifest\.json, so it is not a prepared dataset"):
         inspect(tmp_path)
 
 

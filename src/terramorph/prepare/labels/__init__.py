@@ -1,4 +1,4 @@
-"""Text and icons on maps, found and painted over from their surroundings; classic image processing, no model."""
+"""Removal of text and icons from maps, by classic image processing without a model."""
 
 from terramorph.prepare.labels.clean import MARGIN, Cleaned, map_palette, remove_labels
 

@@ -1,9 +1,8 @@
-"""Finding the text and icons on a map and painting them over from their surroundings. No model.
+"""Finding the text and icons on a map, and painting them over from their surroundings.
 
-A map is made of flat areas; writing is what stands out against the flat areas beside it. Every pixel is compared
-with the nearest of them: where it is much darker or more colourful in parts the size of letters or signs, it is ink.
-What lies within a halo's width of ink is then painted with the flat colour nearest to it, roads are led on under
-names along them, and the pixels that changed by this are the label.
+A map has flat areas, against which text stands out. Every pixel is compared with the nearest flat areas: parts of the
+size of letters or signs that are much darker or more colourful are ink. Ink and its halo are painted with the nearest
+flat colour, roads are continued under their names, and the pixels that this changes are the label.
 
     palette = map_palette(samples)
     cleaned, mask = remove_labels(rgb, palette)
@@ -24,7 +23,7 @@ from terramorph.prepare.labels.colours import Colours
 from terramorph.prepare.labels.roads import lead_on
 
 MARGIN = 128
-"""Pixels around a window that must be given with it for its labels to be found and painted as in the whole map."""
+"""Pixels around a window that are needed to find and paint its labels as in the whole map."""
 
 _FLAT = 8  # grey levels across 3 x 3 pixels of a flat area; JPEG moves them by a few
 _INK = 45  # grey levels below the nearest flat areas, in red or green, from which a pixel is ink
@@ -38,25 +37,25 @@ _PLATE = 44  # px: flat areas shorter than this may be the inside of an icon or 
 _WORD = 96  # px: ink longer than this is no label
 _STROKE = 3.0  # px of ink for each px of length, below which long ink is a line and not a word
 _HALO = 3  # px around ink that a halo may reach
-_EDGE = 11  # px across: edges of flat areas are mixed with what is that near
+_EDGE = 11  # px across: edges of flat areas are mixed with colours that near
 _SNAP = 14  # grey levels from a palette colour within which a flat colour is taken for it
-_CHANGED = 6  # grey levels; what painting moves less is left as it was
+_CHANGED = 6  # grey levels; pixels that painting changes less keep their colour
 _BLOCK = 2048  # columns at a time
 
 
 class Cleaned(NamedTuple):
-    """A map without labels, uint8 (3, H, W), and where one was painted over, bool (H, W)."""
+    """A map without labels, uint8 (3, H, W), and where they were painted over, bool (H, W)."""
 
     rgb: NDArray[np.uint8]
     mask: NDArray[np.bool_]
 
 
 def map_palette(samples: Iterable[NDArray[np.uint8]], most: int = 24) -> NDArray[np.uint8]:
-    """The flat colours of a map style, from samples of it.
+    """Return the flat colours of a map style, from samples of it.
 
     Args:
-        samples: uint8 (3, H, W) each; a few dozen tiles tell more than one.
-        most: At most this many colours.
+        samples: uint8 (3, H, W) each; a few dozen tiles are better than one.
+        most: Largest number of colours.
 
     Returns:
         uint8 (K, 3), the most frequent first: colours of areas at least seven pixels across, more than 6 grey levels
@@ -90,11 +89,11 @@ def map_palette(samples: Iterable[NDArray[np.uint8]], most: int = 24) -> NDArray
 
 
 def remove_labels(rgb: NDArray[np.uint8], palette: NDArray[np.uint8] | None = None) -> Cleaned:
-    """Find labels and paint them over, in one go; wide images are worked on in blocks.
+    """Find labels and paint them over; wide images are processed in blocks.
 
     Args:
         rgb: uint8 (3, H, W).
-        palette: uint8 (K, 3), as `map_palette` gives it. Default: that of the image itself.
+        palette: uint8 (K, 3), from `map_palette`. Default: that of the image itself.
     """
     colours = _colours(rgb, palette)
     image = _interleaved(rgb)
@@ -111,7 +110,7 @@ def remove_labels(rgb: NDArray[np.uint8], palette: NDArray[np.uint8] | None = No
 
 
 def _remove(image: NDArray[np.uint8], colours: Colours) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """The map (H, W, 3) without labels, and where it changed (H, W)."""
+    """Return the map (H, W, 3) without labels, and where it changed (H, W)."""
     flat = _flat(image)
     sure = _large(image, flat, colours)
     below = _below(image, sure)
@@ -127,30 +126,32 @@ def _remove(image: NDArray[np.uint8], colours: Colours) -> tuple[NDArray[np.uint
 
 
 def _colours(rgb: NDArray[np.uint8], palette: NDArray[np.uint8] | None) -> Colours:
-    """The palette with its table; that of the map itself where none is given."""
+    """Return the palette with its table; without a palette, that of the map."""
     if palette is None:
         return Colours(map_palette([rgb]))
     if palette.dtype != np.uint8 or palette.ndim != 2 or palette.shape[1] != 3:
-        raise RasterError(f"A palette is uint8 (colours, 3), not {palette.dtype} {palette.shape}; take map_palette's.")
+        raise RasterError(
+            f"A palette must be uint8 (K, 3), as map_palette returns it, got {palette.dtype} {palette.shape}."
+        )
     return Colours(palette)
 
 
 def _interleaved(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The map as (H, W, 3), a copy."""
+    """Copy the map to (H, W, 3)."""
     if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[0] != 3:
-        raise RasterError(f"Labels are found on uint8 (3, H, W) maps, not on {rgb.dtype} {rgb.shape}; convert it.")
+        raise RasterError(f"A map must be uint8 (3, H, W), got {rgb.dtype} {rgb.shape}; convert it.")
     return np.ascontiguousarray(rgb.transpose(1, 2, 0))
 
 
 def _flat(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """bool (H, W): where the 3 x 3 pixels around are one colour."""
+    """Return where the 3 x 3 pixels around have one colour, bool (H, W)."""
     square = np.ones((3, 3), np.uint8)
     spread = cv2.subtract(cv2.dilate(image, square), cv2.erode(image, square))
     return np.asarray(cv2.inRange(spread, (0, 0, 0), (_FLAT, _FLAT, _FLAT)) > 0)
 
 
 def _large(image: NDArray[np.uint8], flat: NDArray[np.bool_], colours: Colours) -> NDArray[np.bool_]:
-    """Flat areas too large to be part of a letter, an icon or, where their colour is not the map's, a shield."""
+    """Return flat areas too large for a part of a letter, an icon or (in a colour not of the map) a shield."""
     _, parts, stats, _ = cv2.connectedComponentsWithStats(flat.astype(np.uint8), connectivity=4)
     longest = np.maximum(stats[:, cv2.CC_STAT_WIDTH], stats[:, cv2.CC_STAT_HEIGHT])
     large = longest >= _PLATE
@@ -164,7 +165,7 @@ def _large(image: NDArray[np.uint8], flat: NDArray[np.bool_], colours: Colours) 
 
 
 def _nearest(image: NDArray[np.uint8], known: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Every pixel (H, W, 3) with the colour of the nearest known one; the image itself where none is known."""
+    """Give every pixel (H, W, 3) the colour of the nearest known one; without known ones the image is unchanged."""
     if not known.any():
         return image
     _, numbers = cv2.distanceTransformWithLabels(
@@ -177,12 +178,13 @@ def _nearest(image: NDArray[np.uint8], known: NDArray[np.bool_]) -> NDArray[np.u
 
 
 def _highest(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(H, W): the highest band of each pixel (H, W, 3); much faster than a maximum over a short axis."""
+    """Return the largest band of each pixel, (H, W, 3) -> (H, W); much faster than a maximum over a short axis."""
     return np.maximum(np.maximum(image[..., 0], image[..., 1]), image[..., 2])
 
 
 def _below(image: NDArray[np.uint8], sure: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """(H, W, 3): by how much each band lies below the flat areas beside it; away from them, below the lightest around.
+    """Return by how much each band is darker than the flat areas beside it, or away from them than the lightest pixels
+    around, (H, W, 3).
 
     Between a dark road and light land, letters are compared with the land, and mixed edges of the road with the road.
     """
@@ -195,7 +197,8 @@ def _below(image: NDArray[np.uint8], sure: NDArray[np.bool_]) -> NDArray[np.uint
 
 
 def _ink(image: NDArray[np.uint8], below: NDArray[np.uint8], colours: Colours) -> NDArray[np.bool_]:
-    """bool (H, W): what lies far below the flat areas beside it, in parts of a label's size that are no map colour."""
+    """Return ink, bool (H, W): pixels much darker than the flat areas beside them, in parts of a label's size that have
+    no map colour."""
     dark = (np.maximum(below[..., 0], below[..., 1]) >= _INK) | (below[..., 2] >= _INK_BLUE)
     drawn = np.zeros_like(dark)
     drawn[dark] = colours.number(image[dark], _NEAR) >= 0
@@ -205,13 +208,13 @@ def _ink(image: NDArray[np.uint8], below: NDArray[np.uint8], colours: Colours) -
     good = (longest <= _LETTER) | (longest <= _WORD) & (area >= _STROKE * longest)
     good &= area >= 3
     beside = cv2.dilate(parts.astype(np.float32), np.ones((3, 3), np.uint8))[drawn].astype(np.int32)
-    good &= np.bincount(beside, minlength=len(good)) <= _DRAWN * area  # not the rim of something small on the map
+    good &= np.bincount(beside, minlength=len(good)) <= _DRAWN * area  # not the rim of a small thing on the map
     good[0] = False
     return np.asarray(good[parts])
 
 
 def _around(ink: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Ink with its halo and what it encloses."""
+    """Return ink with its halo and the pixels that it encloses."""
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * _HALO + 1, 2 * _HALO + 1))
     area = cv2.dilate(ink.astype(np.uint8), disc)
     return np.asarray(cv2.morphologyEx(area, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8)) > 0)
@@ -220,7 +223,7 @@ def _around(ink: NDArray[np.bool_]) -> NDArray[np.bool_]:
 def _paint(
     image: NDArray[np.uint8], area: NDArray[np.bool_], known: NDArray[np.bool_], colours: Colours
 ) -> NDArray[np.uint8]:
-    """The map (H, W, 3) with an area painted from the known pixels around it."""
+    """Return the map (H, W, 3) with an area painted from the known pixels around it."""
     painted = image.copy()
     near = _nearest(image, known & ~area)
     painted[area] = colours.snapped(near[area], _SNAP)

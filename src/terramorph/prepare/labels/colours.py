@@ -1,4 +1,4 @@
-"""Which colour of a map's palette a pixel has, looked up in a table."""
+"""Palette colours of pixels, looked up in a table."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _ALIKE = 16
-"""Grey levels between palette colours up to which they are one group, as houses and the land around them are."""
+"""Largest distance in grey levels between palette colours of one group, such as houses and the land around them."""
 
 
 class Colours:
@@ -17,7 +17,7 @@ class Colours:
 
     Attributes:
         palette: uint8 (K, 3), the most frequent first, K < 255.
-        group: int16 (K,): the number of the most frequent colour that each is alike.
+        group: int16 (K,): index of the most frequent colour of each colour's group.
     """
 
     def __init__(self, palette: NDArray[np.uint8]) -> None:
@@ -29,17 +29,17 @@ class Colours:
         self._nearest, self._distance = _table(palette.tobytes())
 
     def number(self, pixels: NDArray[np.uint8], within: int) -> NDArray[np.int16]:
-        """The palette colour of pixels (..., 3) as int16 (...); -1 where none is within so many grey levels."""
+        """Return palette indices of pixels (..., 3), int16 (...); -1 where none is within ``within`` grey levels."""
         six = pixels >> 2
         place = (six[..., 0].astype(np.int32) << 12) | (six[..., 1].astype(np.int32) << 6) | six[..., 2]
         return np.where(self._distance[place] <= within, self._nearest[place], np.int16(-1))
 
     def groups(self, pixels: NDArray[np.uint8], within: int) -> NDArray[np.int16]:
-        """The group of pixels (..., 3) as int16 (...); -1 where no colour is within so many grey levels."""
+        """Return the group of pixels (..., 3), int16 (...); -1 where none is within ``within`` grey levels."""
         return np.append(self.group, np.int16(-1))[self.number(pixels, within)]
 
     def snapped(self, pixels: NDArray[np.uint8], within: int) -> NDArray[np.uint8]:
-        """Pixels (..., 3), each replaced by the palette colour within so many grey levels of it."""
+        """Replace pixels (..., 3) by the palette colour within ``within`` grey levels."""
         number = self.number(pixels, within)
         if not len(self.palette):
             return pixels
@@ -48,7 +48,7 @@ class Colours:
 
 @lru_cache(maxsize=8)
 def _table(palette: bytes) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
-    """For every colour of 6 bits a band, the nearest of a palette and the largest difference of a band from it."""
+    """Return, for every colour of 6 bits per band, the nearest palette colour and its largest difference in a band."""
     levels = np.arange(64, dtype=np.int16) * 4 + 2
     nearest = np.full((64, 64, 64), -1, np.int16)
     distance = np.full((64, 64, 64), 256, np.int16)

@@ -1,4 +1,4 @@
-"""The road that a label names: it leaves a long label at its ends, in the label's own direction."""
+"""The road that a label names: it leaves a long label at its ends, in the direction of the label."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 _LONG = 2.0  # times its height, from which a label is a line of text
-_BEYOND = (2, 5, 8, 11, 14, 17)  # px past the ends of a label at which the map is looked at
-_SIDE = 16  # px beside a label to which it is looked at
+_BEYOND = (2, 5, 8, 11, 14, 17)  # px past the ends of a label at which the map is sampled
+_SIDE = 16  # px beside a label to which it is sampled
 _OFF = 3.5  # px that the middle of the road may lie off the middle of its name
-_STEADY = 4  # places of those beyond an end, at least, that must be of one colour
+_STEADY = 4  # least number of samples past an end that must have one colour
 _WIDEST = 26  # px
 
 
 class Profile(NamedTuple):
-    """What passes an end of a label: from ``low`` to ``high`` px across the label's direction, in one colour."""
+    """A stretch of one colour past an end of a label, from ``low`` to ``high`` px across the label's direction."""
 
     low: float
     high: float
@@ -25,14 +25,14 @@ class Profile(NamedTuple):
 
 
 def named_road(label: NDArray[np.bool_], groups: NDArray[np.int16]) -> tuple[NDArray[np.bool_], int] | None:
-    """The road under a label that runs along it.
+    """Find the road under a label that runs along it.
 
     Args:
         label: bool (H, W), a label with the map around it.
-        groups: int16 (H, W), the colour of every pixel by number, -1 where it is not known.
+        groups: int16 (H, W), colour index of every pixel, -1 where it is not known.
 
     Returns:
-        bool (H, W), the road between the ends of the label, and its colour; None where no road leaves the label.
+        bool (H, W), the road between the ends of the label, and its colour index; None where no road leaves the label.
     """
     yx = np.argwhere(label).astype(np.float64)
     centre = yx.mean(axis=0)
@@ -75,7 +75,7 @@ def _beyond(
     middle: float,
     reach: float,
 ) -> NDArray[np.int16]:
-    """The colours (R, T) past an end of a label, across it in steps of a pixel; -2 outside the image."""
+    """Return the colour indices (R, T) past an end of a label, across it in steps of a pixel; -2 outside the image."""
     t = _places(middle, reach)
     spots = end + np.array(_BEYOND, np.float64)[:, None, None] * outward + t[None, :, None] * across
     y, x = np.rint(spots).astype(int).transpose(2, 0, 1)
@@ -85,19 +85,19 @@ def _beyond(
 
 
 def _places(middle: float, reach: float) -> NDArray[np.float64]:
-    """The places across a label that are looked at, px from its middle."""
+    """Return the positions of samples across a label, px from its middle."""
     return np.arange(np.floor(middle - reach), np.ceil(middle + reach) + 1)
 
 
 def _arrives(view: NDArray[np.int16], road: Profile, middle: float, reach: float) -> bool:
-    """Whether a road known from the other end of a label comes out at this one: at a crossing, or outside the image."""
+    """Return whether a road known from the other end of a label leaves this end: at a crossing or outside the image."""
     t = _places(middle, reach)
     near = view[:2, (t >= road.low) & (t <= road.high)]
     return bool(((near == road.colour) | (near == -2)).mean() >= 0.5)
 
 
 def _profile(found: NDArray[np.int16], middle: float, reach: float) -> Profile | None:
-    """The road that leaves an end of a label by the colours past it; None where there is none."""
+    """Return the road that leaves an end of a label, by the colours past it; None where there is none."""
     t = _places(middle, reach)
     colour = _steady(found)
     best: Profile | None = None
@@ -114,7 +114,8 @@ def _profile(found: NDArray[np.int16], middle: float, reach: float) -> Profile |
 
 
 def _steady(found: NDArray[Any]) -> NDArray[np.int64]:
-    """The value that at least `_STEADY` rows of (R, T) share in each column, else -1; gaps of -1 go to both sides."""
+    """Return the value that at least `_STEADY` rows of (R, T) share in each column, else -1; gaps are filled from both
+    sides."""
     value = np.full(found.shape[1], -1, np.int64)
     for k in np.unique(found[found >= 0]).tolist():
         value[(found == k).sum(axis=0) >= _STEADY] = k

@@ -1,8 +1,7 @@
-"""The outline of a label: which colours meet it, and which of the edges between them run on under the label.
+"""The outline of a label: the colours along it, and the edges between them that continue under the label.
 
-Where one colour changes to another, an edge runs under the label, and it comes out again on another side: two such
-places belong together where the same colour lies on the same side and the straight line between them goes on as an edge
-at both.
+Where one colour changes to another, an edge runs under the label and comes out elsewhere. Two such points are ends of
+one edge where the same colour lies on the same side, and the straight line between them continues as an edge at both.
 """
 
 from __future__ import annotations
@@ -15,17 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 OUTSIDE = -2
-"""Stands for the colour of what lies outside the image."""
+"""Colour index of pixels outside the image."""
 
 REACH = 12
-"""Pixels outside an outline that are looked at."""
+"""Distance in pixels outside an outline that is sampled."""
 
-_STEPS = (1, 3, 5, 7, 9, 11)  # px from the outline at which a line is looked at
+_STEPS = (1, 3, 5, 7, 9, 11)  # px from the outline at which a line is sampled
 _BESIDE = 2  # px to both sides of it
 _SHORTEST = 4  # px of outline of the shortest stretch of one colour
-_NAMED = 1.5  # worth of running along a label, as the edges of the road do that it names
-_NAME = 0.6  # from which it makes up for a crossing at one end
-_WEAK = 0.3  # share of pixels there of the right colours at the worse end of an edge
+_NAMED = 1.5  # bonus for running along a label, as the edges of a named road do
+_NAME = 0.6  # share along the label from which it outweighs a crossing at one end
+_WEAK = 0.3  # least share of samples with the right colours, at the worse end of an edge
 _STRONG = 0.6  # and at the better end
 
 
@@ -34,8 +33,8 @@ class Ring(NamedTuple):
 
     Attributes:
         points: int32 (N, 2), x and y.
-        groups: int64 (N,), the colour at each, `OUTSIDE` along the border of the image.
-        edges: int64 (M,), the places where another colour begins.
+        groups: int64 (N,), colour index of each point, `OUTSIDE` along the border of the image.
+        edges: int64 (M,), indices of points at which another colour begins.
     """
 
     points: NDArray[np.int32]
@@ -43,17 +42,17 @@ class Ring(NamedTuple):
     edges: NDArray[np.int64]
 
     def pair(self, edge: int) -> tuple[int, int]:
-        """The colours before and behind an edge."""
+        """Return the colours before and behind an edge."""
         return int(self.groups[edge - 1]), int(self.groups[edge])
 
 
 def ring_around(body: NDArray[np.uint8], away: int, colours: NDArray[np.int16]) -> Ring | None:
-    """The outline some pixels away from a label; None where too little of it is known."""
+    """Return the outline ``away`` pixels from a label; None where too little of it is known."""
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * away + 1, 2 * away + 1))
     points = cv2.findContours(cv2.dilate(body, disc), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0][0][:, 0]
     groups = colours[points[:, 1], points[:, 0]].astype(np.int64)
     groups[((points == 0) | (points == np.array(body.shape[::-1]) - 1)).any(axis=1)] = OUTSIDE
-    for _ in range(2):  # the second time without the stretches that were too short
+    for _ in range(2):  # the second time without stretches that are too short
         sure = np.flatnonzero(groups != -1)
         if len(sure) < 8:
             return None
@@ -66,7 +65,7 @@ def ring_around(body: NDArray[np.uint8], away: int, colours: NDArray[np.int16]) 
 
 
 def _closest(count: int, chosen: NDArray[np.int64]) -> NDArray[np.int64]:
-    """For each of ``count`` places on a ring, the closest of the chosen ones (sorted)."""
+    """Return, for each of ``count`` points on a ring, the closest of the chosen ones (sorted)."""
     around = np.concatenate([chosen[-1:] - count, chosen, chosen[:1] + count])
     after = np.searchsorted(around, np.arange(count)).clip(1, len(around) - 1)
     first = np.arange(count) - around[after - 1] <= around[after] - np.arange(count)
@@ -74,15 +73,15 @@ def _closest(count: int, chosen: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def matches(ring: Ring, colours: NDArray[np.int16], axis: NDArray[np.float64]) -> list[tuple[int, int]]:
-    """Pairs of edges that are two ends of one edge, the best first, none of their lines crossing another.
+    """Return pairs of points that are two ends of one edge, the best first; their lines do not cross.
 
     Args:
         ring: The outline.
-        colours: int16 (H, W), the map around it, -1 where a colour is not known.
-        axis: float64 (2,), x and y, the direction of the label, 1 long for a line and 0 for what is round.
+        colours: int16 (H, W), colour indices of the map around it, -1 where a colour is not known.
+        axis: float64 (2,), x and y, direction of the label, of length 1 for a line and 0 for a round label.
 
     Returns:
-        Places on the ring; an edge that leaves the image is paired with a place on its border.
+        Indices of points on the ring; an edge that leaves the image is paired with a point on its border.
     """
     edges = [e for e in ring.edges.tolist() if OUTSIDE not in ring.pair(e)]
     pairs = [(a, b, k) for a, b in combinations(edges, 2) for k in (0, 1) if ring.pair(a)[k] == ring.pair(b)[1 - k]]
@@ -113,7 +112,7 @@ def matches(ring: Ring, colours: NDArray[np.int16], axis: NDArray[np.float64]) -
 def _along(
     ring: Ring, ones: NDArray[np.int64], others: NDArray[np.int64], axis: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """How far lines between places on a ring run along an axis, from 0 to the length of the axis."""
+    """Return how far lines between points on a ring run along an axis, from 0 to the length of the axis."""
     step = (ring.points[others] - ring.points[ones]).astype(np.float64)
     return np.asarray(np.abs(step @ axis) / np.maximum(np.hypot(step[:, 0], step[:, 1]), 1.0))
 
@@ -121,19 +120,18 @@ def _along(
 def _straight(
     ring: Ring, edges: NDArray[np.int64], ends: NDArray[np.int64], own: NDArray[np.int64], colours: NDArray[np.int16]
 ) -> NDArray[np.float64]:
-    """How well lines from an end to an edge go on as that edge outside, each from 0 to 1.
+    """Return how well lines from an end to an edge continue as that edge outside, each from 0 to 1.
 
     Args:
         ring: The outline.
         edges: int64 (N,), edges.
-        ends: int64 (N,), other places on the outline.
-        own: int64 (N,), 0 for the colour before the edge, 1 for the one behind: it has to go on at its side and not at
-            the other.
-        colours: int16 (H, W).
+        ends: int64 (N,), other points on the outline.
+        own: int64 (N,), 0 for the colour before the edge, 1 for the one behind, which must continue on its side only.
+        colours: int16 (H, W), colour indices.
     """
     outward = (ring.points[edges] - ring.points[ends]).astype(np.float64)
     outward /= np.maximum(np.hypot(outward[:, 0], outward[:, 1]), 1.0)[:, None]
-    left = np.stack([outward[:, 1], -outward[:, 0]], axis=1)  # of the way outward, y down
+    left = np.stack([outward[:, 1], -outward[:, 0]], axis=1)  # left of the way outward, y down
     line = ring.points[edges][:, None] + outward[:, None] * np.array(_STEPS, np.float64)[:, None]
     wanted = np.where(own == 0, ring.groups[edges - 1], ring.groups[edges])[:, None]
     shares = []
@@ -147,7 +145,7 @@ def _straight(
 
 
 def _cross(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
-    """Whether two lines between places on a ring cross or meet."""
+    """Return whether two lines between points on a ring cross or meet."""
     if set(one) & set(other):
         return True
     low, high = sorted(one)
@@ -155,7 +153,7 @@ def _cross(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
 
 
 def closed(ring: Ring, kept: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Lines that cut off the stretches which end under the label, the narrowest first."""
+    """Return lines that cut off the stretches that end under the label, the narrowest first."""
     taken = list(kept)
     while True:
         loose = [e for e in ring.edges.tolist() if all(e not in pair for pair in taken)]

@@ -1,7 +1,7 @@
-"""Leading roads, water and parks on under the labels that hide them.
+"""Continuation of roads, water and parks under labels.
 
-The edges that run under a label divide what it hides; each part has the colour that it has at the label's outline. The
-road that a label names is led on from end to end.
+The edges that run under a label divide the area that it hides; each part gets its colour at the label's outline. The
+road that a label names is continued from end to end.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from terramorph.prepare.labels.colours import Colours
 from terramorph.prepare.labels.named import named_road
 from terramorph.prepare.labels.outline import REACH, Ring, closed, matches, ring_around
 
-_LONGEST = 230  # px: labels beyond this are left to their nearest colours
-_SMALLEST = 4  # px: and so are those under this
-_AWAY = (1, 2, 4)  # px from a label at which its outline is followed, until all edges go on
+_LONGEST = 230  # px: longer labels keep the nearest colours
+_SMALLEST = 4  # px: and narrower ones too
+_AWAY = (1, 2, 4)  # px from a label at which its outline is tried, until all edges continue
 _NEAR = 10  # grey levels from a palette colour
-_TRIM = 7  # px across: a road that is led on by name is cleared of other guesses at its width
+_TRIM = 7  # px across: width around a named road that is cleared of other guesses
 
 
 def lead_on(
@@ -28,14 +28,14 @@ def lead_on(
     free: NDArray[np.bool_],
     colours: Colours,
 ) -> None:
-    """Correct what labels were painted over with, in place.
+    """Correct the colours with which labels were painted over, in place.
 
     Args:
         painted: uint8 (H, W, 3), the map with its labels painted over from the nearest colours.
         image: uint8 (H, W, 3), the map with its labels.
         area: bool (H, W), the labels.
-        free: bool (H, W), those of its pixels that may be painted.
-        colours: The map's.
+        free: bool (H, W), pixels of labels that may be painted.
+        colours: Colours of the map.
     """
     if len(np.unique(colours.group)) < 2:
         return
@@ -58,7 +58,7 @@ def lead_on(
 
 
 def _divide(label: NDArray[np.bool_], colours: NDArray[np.int16]) -> NDArray[np.int16] | None:
-    """The colour (H, W) that each pixel of a label hides, by number; None where all around it is one colour."""
+    """Return the colour index that each pixel of a label hides, (H, W); None where one colour surrounds the label."""
     contours, _ = cv2.findContours(label.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     body = np.zeros(label.shape, np.uint8)
     cv2.fillConvexPoly(body, cv2.convexHull(np.concatenate(contours)), 1)
@@ -72,7 +72,7 @@ def _divide(label: NDArray[np.bool_], colours: NDArray[np.int16]) -> NDArray[np.
         cv2.line(walls, ring.points[one].tolist(), ring.points[other].tolist(), 0, 1, cv2.LINE_4)
     wanted = _fill(walls, ring)
     road = named_road(label, colours)
-    if road is not None and road[1] not in (0, np.bincount(ring.groups[ring.groups >= 0]).argmax()):  # no ground
+    if road is not None and road[1] not in (0, np.bincount(ring.groups[ring.groups >= 0]).argmax()):  # not the ground
         strip = road[0].astype(np.uint8)
         wanted[(cv2.dilate(strip, np.ones((_TRIM, _TRIM), np.uint8)) > 0) & (wanted == road[1])] = -1
         wanted = _spread(wanted)
@@ -83,9 +83,9 @@ def _divide(label: NDArray[np.bool_], colours: NDArray[np.int16]) -> NDArray[np.
 def _best_outline(
     label: NDArray[np.bool_], body: NDArray[np.uint8], colours: NDArray[np.int16]
 ) -> tuple[Ring, list[tuple[int, int]]] | None:
-    """The outline with the fewest edges that lead nowhere, and its pairs; None where all around is one colour."""
+    """Return the outline with the fewest unpaired edges, and its pairs; None where one colour surrounds the label."""
     spread, axes = np.linalg.eigh(np.cov(np.argwhere(label)[:, ::-1].T))
-    axis = axes[:, 1] * (1 - np.sqrt(max(spread[0], 0.0) / max(spread[1], 1e-9)))  # long where the label is
+    axis = axes[:, 1] * (1 - np.sqrt(max(spread[0], 0.0) / max(spread[1], 1e-9)))  # long for a long label
     best: tuple[int, Ring, list[tuple[int, int]]] | None = None
     for away in _AWAY:
         ring = ring_around(body, away, colours)
@@ -101,7 +101,7 @@ def _best_outline(
 
 
 def _fill(walls: NDArray[np.uint8], ring: Ring) -> NDArray[np.int16]:
-    """Every pixel with the colour of the nearest piece of outline around its own part, walls like what is beside."""
+    """Give every pixel the colour of the nearest outline of its part; walls get the colour beside them."""
     _, parts = cv2.connectedComponents(walls, connectivity=4)
     x, y = ring.points.T
     owner = np.where(ring.groups >= 0, parts[y, x], 0)
@@ -118,7 +118,7 @@ def _fill(walls: NDArray[np.uint8], ring: Ring) -> NDArray[np.int16]:
 
 
 def _spread(seeds: NDArray[np.int16]) -> NDArray[np.int16]:
-    """Every pixel with the value of the nearest seed, which are those from 0 on."""
+    """Give every pixel the value of the nearest seed; seeds are pixels with values of 0 or more."""
     if not (seeds >= 0).any():
         return seeds
     _, numbers = cv2.distanceTransformWithLabels(

@@ -1,4 +1,4 @@
-"""One HTML page about a prepared dataset: where its pairs lie, the best, the most suspicious, the shifts."""
+"""HTML page about a prepared dataset: maps of its pairs, the best, the most suspicious, their shifts."""
 
 from terramorph.prepare.page.inspect import inspect, summary
 

@@ -1,4 +1,4 @@
-"""The figures of a prepared dataset, and what stands out among them in sentences."""
+"""Statistics of a prepared dataset, and findings in sentences."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from terramorph.report.numbers import distance, percent
 
 
 def figures_of(found: Footprints, images: Images, parts: Any) -> dict[str, Any]:
-    """The figures that `terramorph.prepare.page.inspect.summary` gives."""
+    """Return the statistics of `terramorph.prepare.page.inspect.summary`."""
     table = found.table
     kept, doubts = table[table["kept"]], parts[table["kept"]]
     grounds = ("misregistered", "labelled", "blank", "hazy", "nodata", "unmatched")
@@ -42,18 +42,18 @@ def figures_of(found: Footprints, images: Images, parts: Any) -> dict[str, Any]:
 
 
 def _known(value: float) -> float | None:
-    """A figure; None for NaN, that of no tiles."""
+    """Return a value; None for NaN, which is that of no tiles."""
     return None if np.isnan(value) else float(value)
 
 
 def common_shift(table: Any) -> Shift | None:
-    """The shift that most of some tiles agree on."""
+    """Return the shift on which most tiles agree."""
     sure = table.loc[table["shift"].notna(), ["dx", "dy", "confidence"]]
     return consistent_shift([Shift(*values) for values in sure.to_numpy().tolist()])
 
 
 def offsets_in_words(found: Footprints) -> list[str]:
-    """A sentence an area about how its target lies."""
+    """Return a sentence per area on the shift of its target."""
     sentences = []
     for area in found.manifest.areas:
         mine = found.table[found.table["area"] == area.name]
@@ -78,10 +78,10 @@ def offsets_in_words(found: Footprints) -> list[str]:
 
 
 def findings(found: Footprints, figures: dict[str, Any], unreadable: list[str]) -> list[tuple[str, str]]:
-    """What stands out, the bad first.
+    """Return findings, the bad ones first.
 
     Returns:
-        (``bad`` for what spoils the dataset, else ``calm``; sentence).
+        (kind, sentence): ``bad`` for findings that spoil the dataset, else ``calm``.
     """
     manifest, offset = found.manifest, figures["offset"]
     named = {name for pairs in manifest.pairs.values() for name in pairs}

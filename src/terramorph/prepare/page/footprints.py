@@ -1,4 +1,4 @@
-"""The table of a prepared dataset, `footprints.parquet`, read back."""
+"""Reading of the table of a prepared dataset, `footprints.parquet`."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _NUMBERS = [*(name for name in MEASURE_NAMES if name != "hash"), "block_dx", "bl
 
 @dataclass(frozen=True, eq=False)
 class Footprints:
-    """A dataset's manifest and one row a tile, kept or not.
+    """Manifest of a dataset, and a table of its tiles, kept or not.
 
     Attributes:
-        root: the dataset.
-        manifest: its manifest.
-        table: GeoDataFrame of the columns of `footprints.parquet`, where texts are '' for none, measures float64 (NaN
-            for none) and `duplicates` int64 (0 for none). And of these: `shift`, its length in pixels, NaN where it
-            cannot be told; bool `kept`; bool `leak`, kept with a look-alike kept in another split; bool `twin`, kept
-            with look-alikes in its own split alone.
+        root: folder of the dataset.
+        manifest: manifest of the dataset.
+        table: GeoDataFrame with the columns of `footprints.parquet`; texts are '' for none, measures float64 (NaN for
+            none), `duplicates` int64 (0 for none). Further columns: `shift`, its length in pixels, NaN where it is
+            unknown; bool `kept`; bool `leak`, kept with a look-alike kept in another split; bool `twin`, kept with
+            look-alikes in its own split only.
     """
 
     root: Path
@@ -39,13 +39,13 @@ class Footprints:
 
 
 def read_footprints(root: str | Path) -> Footprints:
-    """Reads the manifest and the table of a prepared dataset."""
+    """Read manifest and table of a prepared dataset."""
     root = Path(root)
     if not root.is_dir():
-        raise DatasetError(f"There is no dataset folder {root}; give a folder that prepare has made.")
+        raise DatasetError(f"There is no dataset folder {root}; give a prepared dataset.")
     manifest = load_manifest(root)
     if manifest is None:
-        raise DatasetError(f"{root} holds no manifest.json, so it is no prepared dataset; make one with prepare.")
+        raise DatasetError(f"{root} holds no manifest.json, so it is not a prepared dataset; prepare one.")
     path = root / FOOTPRINTS
     try:
         table = geopandas.read_parquet(path).reset_index(drop=True)
@@ -54,10 +54,10 @@ def read_footprints(root: str | Path) -> Footprints:
         table[_NUMBERS] = table[_NUMBERS].astype(np.float64)
         table["duplicates"] = table["duplicates"].fillna(0).astype(np.int64)
     except FileNotFoundError:
-        raise DatasetError(f"{path} is missing; run the same prepare command again, which writes it anew.") from None
+        raise DatasetError(f"{path} is missing; run the same preparation again, which writes it anew.") from None
     except (OSError, ArrowException, CRSError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise DatasetError(
-            f"{path} cannot be read ({str(error).strip().splitlines()[0]}); run the same prepare command again, which "
+            f"{path} cannot be read ({str(error).strip().splitlines()[0]}); run the same preparation again, which "
             "writes it anew."
         ) from error
     table["shift"] = np.hypot(table["dx"], table["dy"]).where(table["confidence"] >= MIN_CONFIDENCE)

@@ -1,4 +1,4 @@
-"""One page about a prepared dataset: where its pairs lie, which to look at, how its measures are spread."""
+"""Page about a prepared dataset: maps of its pairs, pairs to look at, distributions of measures."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from terramorph.report.tables import Cell, Row, Table
 
 PAGE = "inspect.html"
 BEST, WORST = 8, 12
-"""Pairs on the two sheets."""
+"""Number of pairs on the two sheets."""
 _LEAKS = 12
-"""Groups of look-alikes over several splits that are listed."""
+"""Most groups of look-alikes over several splits that are listed."""
 _NAMES = 50
 _BINS = 36
 
-# column, name, what it says, whether it is a share of 1
+# column, name, explanation, whether it is a share of 1
 _MEASURES: tuple[tuple[str, str, str, bool], ...] = (
     ("shift", "Shift, px", "how far the target lies off the source, where it can be told", False),
     ("confidence", "Confidence of the shift", f"a shift under {MIN_CONFIDENCE} is a guess", False),
@@ -48,17 +48,16 @@ _MEASURES: tuple[tuple[str, str, str, bool], ...] = (
 
 
 def inspect(dataset: str | Path, out: Path | None = None) -> Path:
-    """Writes a page about a prepared dataset, complete in one file.
+    """Write a self-contained page about a prepared dataset.
 
-    Pairs are shown by their suspicion, the highest and the lowest; `suspicion.py` says what that is.
-    Only the pairs on the page are read.
+    It shows the pairs of highest and of lowest suspicion (`suspicion.py` defines it). Only these pairs are read.
 
     Args:
-        dataset: folder made by `prepare`.
-        out: the page; None: `inspect.html` in the dataset.
+        dataset: folder of a prepared dataset.
+        out: path of the page; None: `inspect.html` in the dataset.
 
     Returns:
-        Where the page is.
+        Path of the page.
 
     Raises:
         DatasetError: if the folder is no prepared dataset, or its manifest or table cannot be read.
@@ -101,21 +100,21 @@ def inspect(dataset: str | Path, out: Path | None = None) -> Path:
 
 
 def summary(dataset: str | Path) -> dict[str, Any]:
-    """The figures of a prepared dataset in brief.
+    """Return statistics of a prepared dataset.
 
     Args:
-        dataset: folder made by `prepare`.
+        dataset: folder of a prepared dataset.
 
     Returns:
-        Plain data: `tiles` in all; `pairs`, split -> count; `left_out`, reason -> count; `missing`, pairs without an
-        image, and `strangers`, images that the manifest does not name; then over the kept pairs `misregistered` (share
-        of those whose shift can be told), `confident` (share of those), `labelled`, `blank`, `hazy`, `nodata`,
-        `unmatched` (shares 0 to 1; None where nothing was measured), `median_shift` (pixels) and `median_shift_m`,
-        `offset` ((dx, dy) in pixels that most agree on, or None) and `offset_agreement`, `duplicates` and `leaks`
-        (groups of look-alikes, and those over several splits), `suspicious` (pairs with any ground for doubt).
+        Plain data: `tiles` in all; `pairs`, count by split; `left_out`, count by reason; `missing`, pairs without an
+        image, and `strangers`, images that the manifest does not name. Over the kept pairs: `confident` (share with a
+        confident shift), `misregistered` (share of these), `labelled`, `blank`, `hazy`, `nodata`, `unmatched` (shares
+        0 to 1; None where nothing was measured), `median_shift` (pixels) and `median_shift_m` (metres), `offset`
+        (common shift (dx, dy) in pixels, or None) and `offset_agreement`, `duplicates` and `leaks` (groups of
+        look-alikes, and those over several splits), `suspicious` (pairs with a suspicion over 0).
 
     Raises:
-        DatasetError: as `inspect`.
+        DatasetError: as for `inspect`.
     """
     found = read_footprints(dataset)
     return figures_of(found, Images(found.root, found.manifest), parts_of(found.table))
@@ -141,7 +140,7 @@ def _text(setting: Any) -> str:
 
 
 def _sides(found: Footprints) -> Table:
-    """A row a side of an area; one where both came from the same place."""
+    """Return a row per side of an area; one row where both are from the same files."""
 
     def row(area: str, name: str, side: SideRecord) -> Row:
         limits = "" if side.range is None else f", {side.range[0]:.4g} to {side.range[1]:.4g}"
@@ -165,7 +164,7 @@ def _notes(found: Footprints) -> Table:
 
 
 def _tips(found: Footprints) -> list[str]:
-    """What every tile says under the pointer; nothing where they are painted."""
+    """Return the tooltip of every tile; none where tiles are painted as a picture."""
     if len(found.table) > MOST_SHAPES:
         return [""] * len(found.table)
     tips = []
@@ -179,7 +178,7 @@ def _tips(found: Footprints) -> list[str]:
 
 
 def _sheets(found: Footprints, images: Images, parts: Any) -> tuple[dict[str, list[dict[str, Any]]], list[str]]:
-    """The cards of both sheets, and why some have no pictures."""
+    """Return the cards of both sheets, and the reasons why some have no pictures."""
     table, suspicion, problems = found.table, suspicion_of(parts), []
     cleaned = bool(found.manifest.settings.get("clean_labels"))
     sheets: dict[str, list[dict[str, Any]]] = {}
@@ -209,7 +208,7 @@ def _sheets(found: Footprints, images: Images, parts: Any) -> tuple[dict[str, li
 
 
 def _charts(found: Footprints) -> list[tuple[str, Any]]:
-    """A histogram a measure, or a sentence in its place where there is nothing to draw."""
+    """Return a histogram per measure, or a sentence where there is nothing to draw."""
     charts, kept = [], found.table["kept"].to_numpy()
     for key, name, note, share in _MEASURES:
         values, write = found.table[key].to_numpy(), percent if share else number
@@ -221,14 +220,14 @@ def _charts(found: Footprints) -> list[tuple[str, Any]]:
 
 
 def histogram(values: NDArray[np.float64], kept: NDArray[np.bool_], write: Callable[[float], str]) -> Markup | None:
-    """How a measure is spread: what was kept, on top what was left out, and the median of what was kept.
+    """Draw the histogram of a measure: kept tiles, tiles that were left out on top, and the median of kept ones.
 
     Heights are square roots of counts, so that a few odd tiles show beside thousands of good ones.
 
     Args:
         values: float64 (N,), 0 or more, NaN where unknown.
         kept: bool (N,).
-        write: a value as text.
+        write: format of a value.
 
     Returns:
         An SVG element, or None if nothing is known or all values are equal.
@@ -257,7 +256,7 @@ def histogram(values: NDArray[np.float64], kept: NDArray[np.bool_], write: Calla
 
 
 def _leaks(found: Footprints) -> Table:
-    """Groups of look-alikes over several splits."""
+    """Return groups of look-alikes over several splits."""
     groups = [members for _, members in found.table[found.table["leak"]].groupby("duplicates")]
     body: list[Row] = []
     for members in groups[:_LEAKS]:

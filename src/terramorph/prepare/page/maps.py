@@ -1,4 +1,4 @@
-"""Footprints drawn as maps, coloured by split."""
+"""Maps of footprints, coloured by split."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from terramorph.report.charts import BAD, CARD, SOFT, chart, chart_svg, style
 from terramorph.report.numbers import distance
 
 MOST_SHAPES = 5000
-"""Over so many tiles on a map they are painted as a picture, without a shape and a tooltip each."""
+"""Most tiles on a map with a shape and a tooltip each; more are painted as a picture."""
 COLOURS = {"apart": "#e3dfd6", "unfit": "#a8a297", "train": "#2f8570", "val": "#e0a030", "test": "#6d56a8"}
-"""Fill by kind of tile, in the order of drawing: left out by the division (`apart`) or for what it shows (`unfit`), or
-a split."""
+"""Fill by kind of tile, in the order of drawing: left out by the split (`apart`) or for its content (`unfit`), or the
+name of its split."""
 _APART = ("buffer", "outside", "unlisted")
-"""Reasons of the division; all others say something of the tile itself."""
+"""Reasons of the split; all others are about the content of the tile."""
 _MOST_MAPS = 12
 _FOOT, _LARGEST_TILE = 44.0, 60.0
 
@@ -37,10 +37,10 @@ class AreaMap(NamedTuple):
 
 
 def area_maps(found: Footprints, tips: Sequence[str], marks: Mapping[int, str]) -> tuple[list[AreaMap], int, int]:
-    """The maps of a dataset, one an area, the largest first.
+    """Return the maps of a dataset, one per area, the largest first.
 
     Returns:
-        At most 12 maps, the number of maps that were left out, and of tiles that have no place on one.
+        At most 12 maps, the number of maps that were left out, and of tiles without a place on a map.
     """
     apart = found.table["dropped"].isin(_APART).map({True: "apart", False: "unfit"})
     table = found.table.assign(tip=list(tips), kind=found.table["split"].where(found.table["kept"], apart))
@@ -59,7 +59,7 @@ def area_maps(found: Footprints, tips: Sequence[str], marks: Mapping[int, str]) 
 
 
 def _split_map(tiles: Any, room: tuple[float, float], unit: str) -> Markup:
-    """Footprints (columns geometry, kind, tip, mark) coloured by kind, above a scale bar."""
+    """Draw footprints (columns geometry, kind, tip, mark) coloured by kind, above a scale bar."""
     from matplotlib.collections import PolyCollection
 
     left, bottom, right, top = tiles.total_bounds.tolist()
@@ -70,7 +70,7 @@ def _split_map(tiles: Any, room: tuple[float, float], unit: str) -> Markup:
         middle = Affine(1e-4, 0, (left + right) / 2, 0, -1e-4, (bottom + top) / 2)
         side = Grid(1, 1, middle, CRS(tiles.crs.to_wkt())).ground_resolution
         if side is not None:
-            # A degree is shorter along a parallel; bars are drawn along one.
+            # Bars are drawn along a parallel, on which a degree is shorter.
             per_unit, unit = side * 1e4 * np.sqrt(squeeze), "m"
     tile = float(np.sqrt(np.median(shapely.area(tiles.geometry)) * squeeze))
     across, along = (right - left) * squeeze, top - bottom
@@ -109,6 +109,6 @@ def _split_map(tiles: Any, room: tuple[float, float], unit: str) -> Markup:
 
 
 def _rounded(value: float) -> float:
-    """The largest of 1, 2, 5 times a power of ten that is no larger than a positive value."""
+    """Round a positive value down to 1, 2 or 5 times a power of ten."""
     power = 10.0 ** np.floor(np.log10(value))
     return float(max(m * power for m in (0.5, 1, 2, 5) if m * power <= value * (1 + 1e-9)))

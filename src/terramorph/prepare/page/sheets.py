@@ -1,4 +1,4 @@
-"""Sheets of pairs: which ones are shown, and their pictures as data that stands in a page."""
+"""Sheets of pairs: the choice of pairs, and their pictures as data URIs."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from terramorph.raster.export import preview
 from terramorph.report.pages import picture_uri
 
 _SIDE = 256
-"""Most pixels along a side of a picture."""
+"""Largest side of a picture, pixels."""
 _EMPTY = (226, 222, 213)
 _LINE = (233, 30, 99)
 
 
 class Images:
-    """The images of a dataset: which are there, and pictures of those that are asked for."""
+    """The images of a dataset: an index of their files, and pictures of some."""
 
     def __init__(self, root: Path, manifest: Manifest) -> None:
         self._manifest = manifest
@@ -38,16 +38,16 @@ class Images:
                 self._folders[split] = open_pairs(root, split, skip_bad=True)
                 present = {name: i for i, name in enumerate(self._folders[split].ids)}
             except DatasetError:
-                pass  # no folder, or nothing in it: all its pairs are missing, which is said
+                pass  # no folder, or an empty one: all its pairs are listed as missing
             self._index[split] = present
             self.missing[split] = [name for name in pairs if name not in present]
             self.strangers[split] = [name for name in present if name not in pairs]
 
     def pictures(self, split: str, name: str) -> list[tuple[str, str]] | str:
-        """Source, target, and the edges of the target on the source.
+        """Return pictures of source, target, and the edges of the target on the source.
 
         Returns:
-            (caption, data URI) of each, or a sentence why there are none.
+            (caption, data URI) of each, or a sentence with the reason why there are none.
         """
         if name not in self._index.get(split, {}):
             return f"The image of {name} is missing."
@@ -67,18 +67,19 @@ class Images:
 
 
 def choose(table: Any, parts: Any, best: int, worst: int) -> tuple[list[int], list[int]]:
-    """The pairs to be shown.
+    """Choose the pairs to show.
 
-    Of the suspicious ones at most a third have the same chief ground, as long as there are others: a dozen blank maps
-    tell no more than four. The best are the least suspicious, in steps of 0.1, and of equals those that lie surest.
+    At most a third of the suspicious ones have the same main reason, as long as there are others: a dozen blank maps
+    say no more than four. The best are the least suspicious, in steps of 0.1, and of equals those with the most
+    confident shift.
 
     Args:
         table: DataFrame of `Footprints`.
-        parts: of the suspicion, see `parts_of`.
-        best, worst: how many of each at most; none is both.
+        parts: parts of the suspicion, see `parts_of`.
+        best, worst: largest number of each; no pair is both.
 
     Returns:
-        Places in the table of the best and of the most suspicious, each in order.
+        Rows of the table of the best and of the most suspicious pairs, each in order.
     """
     suspicion = suspicion_of(parts)[table["kept"]]
     doubted = suspicion[suspicion > 0].sort_values(ascending=False, kind="stable")
@@ -91,20 +92,20 @@ def choose(table: Any, parts: Any, best: int, worst: int) -> tuple[list[int], li
 
 
 def viewable(raster: Raster, limits: tuple[float, float] | None) -> NDArray[np.uint8]:
-    """A raster as a small picture: uint8 (h, w, 3), h and w at most 256; pixels without data are light grey."""
+    """Convert a raster to a small picture: uint8 (h, w, 3), h and w at most 256; masked pixels are light grey."""
     layers = np.array(preview(raster, _SIDE, limits).convert("RGBA"))
     layers[layers[..., 3] < 128, :3] = _EMPTY
     return layers[..., :3]
 
 
 def edges_over(source: NDArray[np.uint8], target: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """The edges of one picture drawn on another, uint8 (h, w, 3) both: a target out of place shows at once."""
+    """Draw the edges of a target on a source, uint8 (h, w, 3) both, to show a shift."""
     strength = np.zeros(target.shape[:2], np.float32)
     smooth = cv2.GaussianBlur(target, (3, 3), 0)
     for band in cv2.split(smooth):
         gx, gy = cv2.Sobel(band, cv2.CV_32F, 1, 0, scale=1 / 8), cv2.Sobel(band, cv2.CV_32F, 0, 1, scale=1 / 8)
         strength = np.maximum(strength, cv2.magnitude(gx, gy))
-    # Where it is nearly as strong as anything around it; the faintest edges are traces of compression.
+    # Edges nearly as strong as any around them; the faintest ones are traces of compression.
     ridge = strength >= cv2.dilate(strength, np.ones((3, 3), np.uint8)) * 0.8
     height, width = target.shape[:2]
     valid = cv2.resize(mask.astype(np.uint8) * 255, (width, height), interpolation=cv2.INTER_AREA) == 255

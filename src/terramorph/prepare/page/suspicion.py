@@ -1,8 +1,8 @@
-"""Which pairs of a prepared dataset deserve a look, and why, in words.
+"""Suspicion: which pairs of a prepared dataset deserve a look, and the reasons.
 
-A pair is doubted on seven grounds. Each gives a part from 0 to 1, and the suspicion of a pair is the sum of its parts:
+There are seven reasons. Each has a part from 0 to 1, and the suspicion of a pair is the sum of its parts:
 
-    misregistered   its shift, where one can be told, from 1.5 px (0) to 6 px (1)
+    misregistered   length of a confident shift, from 1.5 px (0) to 6 px (1)
     unmatched       0.5 where the sides share no structure although both show more of it than the median pair
     labelled        share of the target under text and icons, from 2 % (0) to 20 % (1)
     blank           share of the commonest colour on the plainer side, from 90 % (0) to 100 % (1)
@@ -10,7 +10,7 @@ A pair is doubted on seven grounds. Each gives a part from 0 to 1, and the suspi
     nodata          share without data, from 0 to 10 % (1)
     duplicate       1 with a look-alike in another split, 0.25 with one in its own
 
-What cannot be measured is not doubted. A pair counts as misregistered, labelled and so on where that part is over 0.
+Measures that are missing do not count. A pair counts as misregistered, labelled and so on where that part is over 0.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ _RAMPS: dict[str, tuple[float, float]] = {
     "hazy": (0.1, 0.6),
     "nodata": (0.0, 0.1),
 }
-"""Ground -> the values at which its part begins to rise and at which it is 1; pixels for the first, else shares."""
+"""Values by reason at which its part begins to rise and at which it is 1; pixels for the first, else shares."""
 _UNMATCHED_BELOW = 0.1
 _UNMATCHED, _LEAK, _TWIN = 0.5, 1.0, 0.25
 
 
 def parts_of(table: Any) -> Any:
-    """The parts of the suspicion of N tiles.
+    """Return the parts of the suspicion of N tiles.
 
     Returns:
-        DataFrame (N) of float64, 0 to 1, a column a ground; NaN where it was not measured. Tiles that were not kept
-        have parts too, but for look-alikes.
+        DataFrame (N) of float64, 0 to 1, a column per reason; NaN where it was not measured. Tiles that were not kept
+        have parts too, except for look-alikes.
     """
     values = {
         "misregistered": table["shift"],
@@ -60,12 +60,12 @@ def parts_of(table: Any) -> Any:
 
 
 def suspicion_of(parts: Any) -> Any:
-    """Sum of the parts, float64 Series (N)."""
+    """Sum the parts, float64 Series (N)."""
     return sum(parts[name].fillna(0) for name in parts)
 
 
 def in_words(table: Any, parts: Any, index: int, cleaned: bool) -> list[str]:
-    """Why a pair is doubted, the strongest reason first; empty if it is not."""
+    """Return the reasons for suspicion of a pair, the strongest first; empty without one."""
     one, mine = table.loc[index], parts.loc[index].fillna(0)
     dx, dy = one["dx"], one["dy"]
     side, blank = max(("source", one["source_blank"]), ("target", one["target_blank"]), key=lambda s: s[1])
@@ -82,7 +82,7 @@ def in_words(table: Any, parts: Any, index: int, cleaned: bool) -> list[str]:
 
 
 def _look_alikes(table: Any, index: int) -> str:
-    """The pairs that a pair looks like, those of other splits first; '' for none."""
+    """Return the look-alikes of a pair, those of other splits first; '' for none."""
     group, split = table.loc[index, ["duplicates", "split"]]
     others = table[(table["duplicates"] == group) & (table["leak"] | table["twin"]) & (table.index != index)]
     others = others.sort_values("split", key=lambda splits: splits == split, kind="stable")
@@ -90,7 +90,7 @@ def _look_alikes(table: Any, index: int) -> str:
 
 
 def direction(dx: float, dy: float, metres: float | None = None) -> str:
-    """A shift as words, such as `2.1 px right, 0.4 px down`; with metres per pixel, those too."""
+    """Format a shift, such as `2.1 px right, 0.4 px down`; with metres per pixel, in metres too."""
 
     def one(value: float, ways: tuple[str, str]) -> str:
         ground = "" if metres is None else f" ({distance(abs(value) * metres)})"
