@@ -96,11 +96,7 @@ class Bundle:
 
 
 def _described_network(path: Path, header: Header, allowed: Collection[str]) -> nn.Module:
-    """Build the network that a header describes, without memory for its weights (torch's device `meta`).
-
-    Raises:
-        BundleError: if there can be none, or its stride and halo are not those of the header.
-    """
+    """Build the network that a header describes, without memory for its weights (torch's device `meta`)."""
     name = header.architecture.name
     try:
         # A class from outside may keep tensors that are in no file.

@@ -164,11 +164,7 @@ def _archive(spec: str | Path) -> MBTiles | PMTiles | None:
 
 
 def _holds_vectors(spec: str | Path) -> bool:
-    """Return whether a path or URL is of vectors.
-
-    Raises:
-        RasterError: If it is of vectors in a form that is not read.
-    """
+    """Return whether a path or URL is of vectors."""
     if Path(spec).suffix.lower() in IMAGE_SUFFIXES or is_subdataset(spec):
         return False
     from terramorph.cartography.detect import is_vector, refuse_vectors  # half a second

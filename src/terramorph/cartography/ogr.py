@@ -210,11 +210,7 @@ def _names_of(path: Path) -> list[str]:
 
 
 def _source_of(path: Path) -> str:
-    """Return what GDAL opens for a path; a file inside a ZIP has a name of its own.
-
-    Raises:
-        RasterError: If a zip holds several vector files.
-    """
+    """Return what GDAL opens for a path; a file inside a ZIP has a name of its own."""
     whole = str(path.absolute())
     if path.suffix.lower() != ".zip":
         return whole

@@ -279,11 +279,7 @@ def project(xy: NDArray[np.float64], source: CRS, target: CRS) -> NDArray[np.flo
 
 
 def _transformer(source: CRS, target: CRS) -> pyproj.Transformer:
-    """Return the transformer from one CRS to another.
-
-    Raises:
-        RasterError: If there is no way, as from the Moon to the Earth.
-    """
+    """Return the transformer from one CRS to another."""
     try:
         return pyproj.Transformer.from_crs(source.proj, target.proj, always_xy=True)
     except pyproj.exceptions.ProjError as error:

@@ -205,11 +205,7 @@ def _sweep(cache: Path) -> None:
 
 
 def _open(entry: Path, fingerprint: str, skipped_before: tuple[str, ...]) -> DecodedPairs:
-    """Map an entry's files.
-
-    Raises:
-        _DamagedError: it is missing, a file has not the size that the index says, or the index is not what was written.
-    """
+    """Map an entry's files."""
     try:
         text, _, digest = (entry / "index.json").read_text(encoding="utf-8").rpartition("\n")
         if digest != digest_of(text):

@@ -327,11 +327,7 @@ def _trained_on(header: Header) -> str:
 
 
 def _read(network: Path) -> tuple[Header, dict[str, str]]:
-    """Read the header and all metadata of a network for browsers.
-
-    Raises:
-        ConfigError: if the file is none.
-    """
+    """Read the header and all metadata of a network for browsers."""
     import onnx
 
     try:

@@ -87,11 +87,7 @@ def export_deepness(
 
 
 def _check(header: Header) -> None:
-    """Refuse bundles that Deepness has no use for.
-
-    Raises:
-        ConfigError: if it is so.
-    """
+    """Refuse bundles that Deepness has no use for."""
     source, target = header.source, header.target
     if header.direction != "AtoB" or target.count != 3 or target.dtype != "uint8":
         made = "photographs" if header.direction == "BtoA" else f"{target.count} bands of {target.dtype}"
@@ -104,11 +100,7 @@ def _check(header: Header) -> None:
 
 
 def _tiles(header: Header, tile: int | None, overlap: int | None) -> tuple[int, int]:
-    """Return the side of the tiles in pixels, and their overlap in per cent.
-
-    Raises:
-        ConfigError: if they do not fit the network.
-    """
+    """Return the side of the tiles in pixels, and their overlap in per cent."""
     stride, halo = header.stride, header.halo or 0
     if tile is None:
         tile = math.ceil(max(TILE, header.size, 4 * halo) / stride) * stride

@@ -176,11 +176,7 @@ def _traced(network: nn.Module, inputs: dict[str, Tensor]) -> bytes:
 
 
 def _require_equal(model: Any, network: nn.Module, inputs: dict[str, Tensor], what: str) -> None:
-    """Compare the graph with the network on images of another size than the traced one, if onnxruntime is installed.
-
-    Raises:
-        ConfigError: if they differ.
-    """
+    """Compare the graph with the network on images of another size than the traced one, if onnxruntime is installed."""
     try:
         import onnxruntime
     except ImportError:

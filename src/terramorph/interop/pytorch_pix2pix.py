@@ -96,11 +96,7 @@ def import_checkpoint(
 
 
 def _read(path: Path) -> State:
-    """Read the state dict of a file, without the prefixes of DataParallel and torch.compile.
-
-    Raises:
-        CheckpointError: if it cannot be read, or holds anything but tensors by name.
-    """
+    """Read the state dict of a file, without the prefixes of DataParallel and torch.compile."""
     if not path.is_file():
         raise CheckpointError(f"There is no checkpoint {path}; check the path.")
     try:
@@ -219,11 +215,7 @@ def _resnet(state: State, path: Path) -> tuple[str, dict[str, Any], State]:
 
 
 def _renamed(state: State, places: Mapping[str, str], norm: str, path: Path) -> State:
-    """Rename the tensors to our names.
-
-    Raises:
-        CheckpointError: if one has no place.
-    """
+    """Rename the tensors to our names."""
     renamed = {}
     for key, tensor in state.items():
         module, _, leaf = key.rpartition(".")
@@ -238,11 +230,7 @@ def _renamed(state: State, places: Mapping[str, str], norm: str, path: Path) -> 
 
 
 def _filled(name: str, network: nn.Module, state: State, path: Path) -> nn.Module:
-    """Load the tensors into the network.
-
-    Raises:
-        CheckpointError: if one is missing, left over, of another shape, or not finite.
-    """
+    """Load the tensors into the network."""
     expected = network.state_dict()
     for key, place in expected.items():
         if key.endswith("num_batches_tracked"):  # old files lack it, and nothing here uses it

@@ -87,11 +87,7 @@ def _fetch(entry: Entry, addresses: Sequence[str], target: Path, progress: Progr
 
 
 def _download(url: str, entry: Entry, part: Path, progress: Progress | None, pause: float) -> None:
-    """Download a part to the size of the whole, over as many connections as it takes.
-
-    Raises:
-        _AddressError: if the address refuses, gives more, or breaks off too often.
-    """
+    """Download a part to the size of the whole, over as many connections as it takes."""
     if not url.startswith(("https://", "http://")):
         raise _AddressError("is no http or https address")
     reason, broken = "ends early", 0

@@ -266,11 +266,7 @@ def _is_narrow(file: Path) -> bool:
 
 
 def _images(folder: Path, skip_bad: bool, skipped: list[str]) -> list[Path]:
-    """List the images of a folder and its sub-folders.
-
-    Raises:
-        DatasetError: if one cannot be listed, or something else lies among the images.
-    """
+    """List the images of a folder and its sub-folders."""
     if not folder.is_dir():
         raise DatasetError(f"The folder {folder} is missing while its twin exists; every image needs both sides.")
     try:
