@@ -159,7 +159,6 @@ def train(
 def _config(
     config: TrainConfig | str | Path | None, settings: Mapping[str, Any], start: str | Path | None
 ) -> TrainConfig:
-    """Resolve the configuration of a run."""
     from terramorph.training import TrainConfig, config_of, load_config
 
     if start is not None and config is None:

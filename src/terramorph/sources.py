@@ -138,7 +138,6 @@ def open_source(
 
 
 def _of_memory(data: Any, options: ReadOptions | None, crs: CRS | None) -> Source:
-    """Open an array or raster in memory."""
     if isinstance(data, Raster):
         return RasterSource(data, options)
     if isinstance(data, np.ndarray):
@@ -164,7 +163,6 @@ def _archive(spec: str | Path) -> MBTiles | PMTiles | None:
 
 
 def _holds_vectors(spec: str | Path) -> bool:
-    """Return whether a path or URL is of vectors."""
     if Path(spec).suffix.lower() in IMAGE_SUFFIXES or is_subdataset(spec):
         return False
     from terramorph.cartography.detect import is_vector, refuse_vectors  # half a second

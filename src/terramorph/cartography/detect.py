@@ -49,7 +49,6 @@ def is_vector(path: str | Path) -> bool:
 
 
 def _holds_vectors(path: Path, suffix: str) -> bool:
-    """Return whether a file's content is vectors."""
     with path.open("rb") as file:
         head = file.read(1 << 16)
     if suffix == ".gpkg":

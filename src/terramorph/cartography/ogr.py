@@ -264,7 +264,6 @@ def _parquet_layer(path: Path) -> Layer:
 
 
 def _read_parquet(path: Path, fields: list[str]) -> tuple[Columns, NDArray[Any]]:
-    """Read a GeoParquet file; see `Layer.read`."""
     import geopandas
     from pyarrow import ArrowException
 

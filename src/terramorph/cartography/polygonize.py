@@ -97,7 +97,6 @@ def _write(frame: geopandas.GeoDataFrame, out: Path, driver: str) -> None:
 
 
 def _without_small_holes(polygons: NDArray[np.object_], least: float) -> NDArray[np.object_]:
-    """Fill holes of a smaller area."""
     if not len(polygons) or not shapely.get_num_interior_rings(polygons).any():
         return polygons
 

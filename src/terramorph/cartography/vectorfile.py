@@ -223,7 +223,6 @@ def _crs_of(layer: Layer, given: CRS | None) -> CRS:
 
 
 def _choose(driver: str, layers: Mapping[str, Iterable[str]]) -> Table:
-    """Choose the table by layers and their attributes."""
     fields = {f for each in layers.values() for f in each}
     if driver == "OSM" or fields & _OSM_KEYS:
         return load_table("osm")
@@ -266,7 +265,6 @@ def _check_degrees(path: Path, crs: CRS, box: Iterable[float]) -> None:
 
 
 def _hull(shapes: Shapes) -> Box:
-    """Return the box around all shapes."""
     low, high = shapes.bounds[:, :2].min(0), shapes.bounds[:, 2:].max(0)
     return float(low[0]), float(low[1]), float(high[0]), float(high[1])
 
@@ -279,7 +277,6 @@ def project(xy: NDArray[np.float64], source: CRS, target: CRS) -> NDArray[np.flo
 
 
 def _transformer(source: CRS, target: CRS) -> pyproj.Transformer:
-    """Return the transformer from one CRS to another."""
     try:
         return pyproj.Transformer.from_crs(source.proj, target.proj, always_xy=True)
     except pyproj.exceptions.ProjError as error:

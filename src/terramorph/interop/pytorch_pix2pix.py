@@ -215,7 +215,6 @@ def _resnet(state: State, path: Path) -> tuple[str, dict[str, Any], State]:
 
 
 def _renamed(state: State, places: Mapping[str, str], norm: str, path: Path) -> State:
-    """Rename the tensors to our names."""
     renamed = {}
     for key, tensor in state.items():
         module, _, leaf = key.rpartition(".")
@@ -230,7 +229,6 @@ def _renamed(state: State, places: Mapping[str, str], norm: str, path: Path) -> 
 
 
 def _filled(name: str, network: nn.Module, state: State, path: Path) -> nn.Module:
-    """Load the tensors into the network."""
     expected = network.state_dict()
     for key, place in expected.items():
         if key.endswith("num_batches_tracked"):  # old files lack it, and nothing here uses it

@@ -147,7 +147,6 @@ class LiteUNet(nn.Module):
             self.palette.copy_(find_palette(targets, self.config.colours))
 
     def _features(self, source: Tensor, noise: Tensor | None, core: Core | None = None) -> Tensor:
-        """Return the head's output."""
         bands = self.config.noise
         if bands:
             if noise is None:

@@ -222,7 +222,6 @@ def webp_shape(head: bytes) -> tuple[int, int] | None:
 
 
 def _check_size(path: Path, height: int, width: int) -> None:
-    """Refuse an image over `MAX_PIXELS`."""
     if height * width > MAX_PIXELS:
         raise RasterError(
             f"{path} claims {height} x {width} pixels, over the limit of {MAX_PIXELS:,} for one image; "

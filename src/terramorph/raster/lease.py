@@ -70,7 +70,6 @@ def _busy(name: str) -> InputError:
 
 
 def _is_abandoned(lock: Remote, content: bytes) -> bool:
-    """Return whether nobody holds the lock any more."""
     said = lock.find_bytes()
     if said is None:
         return True

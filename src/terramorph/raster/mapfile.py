@@ -232,7 +232,6 @@ def _alike(name: str) -> str:
 
 
 def _read_ozi(file: Path, text: str) -> _Calibration:
-    """Parse a .map."""
     lines = [[field.strip() for field in line.split(",")] for line in text.splitlines()]
     datum = lines[4][0]
     projection = next((line[1] for line in lines if line[0] == "Map Projection" and len(line) > 1), "")
@@ -261,7 +260,6 @@ def _read_ozi(file: Path, text: str) -> _Calibration:
 
 
 def _degrees(fields: list[str]) -> float:
-    """Convert degrees, minutes and a letter to a number."""
     value = float(fields[0]) + float(fields[1]) / 60
     return -value if fields[2].upper() in ("S", "W") else value
 

@@ -158,7 +158,6 @@ class MosaicSource(Source):
         self._image.cache_clear()  # an image that nobody reads is closed as it goes
 
     def _opened(self, part: Part) -> ImageSource:
-        """Open an image; `_image` caches it."""
         if self._closed:
             raise RasterError(f"{part.file} was closed; open it again.")
         image = ImageSource(part.signed(), crs=part.crs, options=part.options, least=self._least)

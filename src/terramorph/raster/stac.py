@@ -90,7 +90,6 @@ def _place_of(spec: str | Path) -> Place | None:
 
 
 def _read(place: Place) -> dict[str, Any] | None:
-    """Read a STAC document; None for another document."""
     with unreadable(place):
         data = place.read_bytes()
     try:
@@ -144,7 +143,6 @@ def _signed(name: str, file: Remote) -> Remote:
 
 
 def _times(item: Item) -> tuple[datetime | None, datetime | None]:
-    """Return the first and last moment of an item."""
     at, start, end = (_time(properties(item).get(key)) for key in ("datetime", "start_datetime", "end_datetime"))
     return start or at, end or at
 

@@ -263,7 +263,6 @@ def placed(output: Path | Remote, scratch: Path) -> Iterator[Path]:
 
 
 def _s3_endpoint() -> dict[str, str]:
-    """Return GDAL's settings for botocore's server and region."""
     try:
         from botocore.session import get_session
     except ImportError as error:

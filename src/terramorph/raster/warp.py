@@ -286,7 +286,6 @@ def _gdal_warp(
 
 
 def _wkt(crs: CRS | None) -> str:
-    """Return a CRS as text for GDAL."""
     assert crs is not None
     return f"EPSG:{crs.epsg}" if crs.epsg else str(crs.to_wkt())
 

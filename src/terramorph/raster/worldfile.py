@@ -115,7 +115,6 @@ def _beside(path: Path, *suffixes: str) -> Path | None:
 
 
 def _aux_file(path: Path) -> Path | None:
-    """Return the .aux.xml of an image; None without one."""
     aux = path.with_name(f"{path.name}.aux.xml")
     return aux if aux.is_file() else None
 
@@ -129,7 +128,6 @@ def _aux_root(aux: Path) -> ElementTree.Element:
 
 
 def _aux_affine(aux: Path) -> Affine | None:
-    """Read the affine of an .aux.xml; None without one."""
     text = _aux_root(aux).findtext("GeoTransform")
     return None if text is None else _geo_transform(aux, text)
 
@@ -158,7 +156,6 @@ def _six(words: list[str], wrong: str) -> list[float]:
 
 
 def _invertible(file: Path | Remote, affine: Affine) -> Affine:
-    """Return the affine; refuse a pixel size of 0."""
     if affine.determinant == 0:
         raise RasterError(f"{file}: the pixel size in this file is 0; correct or remove it.")
     return affine

@@ -232,7 +232,6 @@ def _verify(part: Path, digests: Sequence[bytes], masked: bool, tell: Progress) 
 
 
 def _digest(pixels: NDArray[Any], mask: NDArray[np.bool_]) -> bytes:
-    """Digest pixels (C, h, W) and mask (h, W)."""
     digest = hashlib.blake2b(digest_size=16)
     for band in pixels:
         digest.update(np.ascontiguousarray(band).data)

@@ -170,7 +170,6 @@ class MBTiles(TileReader):
         return row if self._from_north else (1 << zoom) - 1 - row
 
     def _ask(self, question: str, *values: int) -> list[Any]:
-        """Return all rows of a query."""
         with self._errors(), self._lock:
             return self._connection.execute(question, values).fetchall()
 

@@ -138,13 +138,11 @@ class PMTiles(TileReader):
         self._directory.cache_clear()
 
     def _get(self, offset: int, length: int) -> bytes:
-        """Read bytes of the file."""
         if self._bytes is None:
             raise RasterError(f"{self.name} was closed; open it again.")
         return self._bytes(offset, length)
 
     def _metadata(self) -> dict[str, Any]:
-        """Read the JSON metadata."""
         text = unpacked(self._get(self.header["metadata_offset"], self.header["metadata_length"]))
         found = parse_json(text) if text else {}
         return found if isinstance(found, dict) else {}

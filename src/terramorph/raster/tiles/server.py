@@ -209,7 +209,6 @@ def _cached(stem: Path) -> bytes | None:
 
 
 def _suffix(data: bytes, where: str) -> str:
-    """Return the suffix of an image's kind."""
     for start, suffix in _KINDS.items():
         if data.startswith(start):
             return suffix

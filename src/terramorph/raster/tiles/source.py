@@ -194,12 +194,10 @@ class TileSource(Source):
         return raster
 
     def _decode(self, zoom: int, x: int, y: int) -> Tile | None:
-        """Decode a tile; None without it."""
         data = self._reader.read(zoom, x, y)
         return None if data is None else decode_tile(data, f"{self.name}: tile {zoom}/{x}/{y}", self.tile_size)
 
     def _size_of_some_tile(self) -> int:
-        """Return the side of the first tile, pixels."""
         number = self._reader.first(self.zoom)
         if number is None:
             return TILE_SIZES[0]

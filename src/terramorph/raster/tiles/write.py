@@ -278,7 +278,6 @@ class _Pyramid:
         self._held = min(held[0], left), min(held[1], top), max(held[2], right), max(held[3], bottom)
 
     def _put(self) -> None:
-        """Write the oldest tile to the archive."""
         zoom, x, y, data = self._encoding.popleft()
         self._sink.put(zoom, x, y, data.result())
 
@@ -300,7 +299,6 @@ def halve(pixels: Pixels, mask: Mask) -> tuple[Pixels, Mask]:
 
 
 def _of_four(values: NDArray[np.uint16]) -> NDArray[np.uint16]:
-    """Sum 2 x 2 values."""
     rows = values[..., ::2, :] + values[..., 1::2, :]
     return np.asarray(rows[..., ::2] + rows[..., 1::2])
 
