@@ -57,7 +57,7 @@ Number = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
 """A finite number from 0 on."""
 
 Shape = Literal["any", "line", "area"]
-"""Which geometries a rule or an entry speaks of."""
+"""Geometries that a rule or an entry applies to."""
 
 
 def load_toml(name_or_path: str | Path, folder: str) -> tuple[dict[str, Any], str]:

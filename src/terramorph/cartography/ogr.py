@@ -41,7 +41,7 @@ LIBRARY_ERRORS = (
     *(shapely.errors.ShapelyError, pyproj.exceptions.ProjError),
     UnboundLocalError,  # pyogrio's, of a CRS that is not UTF-8
 )
-"""What GDAL, pyarrow and shapely raise of files that they cannot read."""
+"""Errors of GDAL, pyarrow and shapely on files that they cannot read."""
 
 # What GDAL remarks about a file goes to a log of ours or nowhere: on the terminal it stands beside no file's name.
 pyogrio.set_gdal_config_options({"CPL_LOG": os.devnull})

@@ -26,7 +26,7 @@ from terramorph.raster.tiles import MBTiles, PMTiles, open_archive
 from terramorph.raster.tiles.reader import stated_degrees
 
 MOST_TILES = 1024
-"""Most tiles that are read for one box."""
+"""Limit on tiles read for one box."""
 
 _KEPT = 64
 _PROTOMAPS = frozenset(

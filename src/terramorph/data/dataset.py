@@ -13,7 +13,7 @@ from terramorph.data.cache import DecodedPairs, Side
 from terramorph.pixels import Batch, Scaling
 
 _MASK = 2
-"""Where the masks are beside source and target."""
+"""Index of the masks, after source and target."""
 
 
 class TrainingBatches:

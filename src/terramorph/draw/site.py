@@ -73,7 +73,7 @@ _BACKENDS = {
 """Files of the runtime that each backend loads."""
 PAGE, CONFIG = "index.html", "draw.json"
 _ONE_FILE = "inside.js"
-"""Of the static files the one that only the one-file form has."""
+"""Static file of the one-file form alone."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from terramorph.errors import RasterError
 from terramorph.geo.crs import point_scale, unit_in_metres
 
 SQUARE = 1.1
-"""A pixel whose sides differ by less than this factor is square."""
+"""Ratio of a pixel's sides below which it counts as square."""
 
 
 class Bounds(NamedTuple):

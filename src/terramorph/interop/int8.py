@@ -29,9 +29,9 @@ from terramorph.metrics import METRICS
 
 QUANTISED = ("Conv", "Relu", "LeakyRelu", "Concat", "DepthToSpace", "Slice", "Add")
 MAX_MIOU_LOSS = 0.01
-"""Of mIoU, 0 to 1; an 8-bit network that loses more is refused as a default."""
+"""Largest loss of mIoU, 0 to 1, of an 8-bit network that may become a default."""
 MAX_PSNR_LOSS = 0.2
-"""In dB, where the target is no map and has no classes."""
+"""Largest loss of PSNR in dB, where the target has no classes."""
 
 
 @dataclass(frozen=True)

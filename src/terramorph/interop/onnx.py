@@ -30,7 +30,7 @@ from terramorph.networks.inference import fold_batchnorm, per_image_statistics
 OPSET = 17
 IR_VERSION = 8
 _TOLERANCE = 1e-2
-"""Of the largest difference from torch, in [-1, 1]: a graph with a size written into it is off by far more."""
+"""Largest difference from torch, in [-1, 1]; a graph with a size written into it is off by far more."""
 
 
 class Loss(Protocol):

@@ -21,7 +21,7 @@ from terramorph.metrics import METRICS
 
 Store = Literal["fp16", "int8", "fp32"]
 MAX_LOSS = 0.005
-"""Of LPIPS, mIoU or SSIM; a file that costs more is refused."""
+"""Largest loss of LPIPS, mIoU or SSIM; a file that loses more is refused."""
 _SMALL = 64
 """Tensors of fewer values stay as they are: biases, palettes, scales."""
 _SENSITIVE = 2**13

@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.nn import functional
 
 _NEAR = 0.12
-"""How far a pixel may be from a colour to be of its class, in [-1, 1] units: what is between colours is an edge."""
+"""Largest distance from a colour, in [-1, 1] units, of a pixel of its class; pixels between colours are edges."""
 _HEAVIEST = 12.0
-"""Most that a class weighs."""
+"""Largest class weight."""
 
 
 def palette_shares(images: Iterable[Tensor], palette: Tensor) -> Tensor:

@@ -164,7 +164,7 @@ _ALL: tuple[Metric, ...] = (
     ),
 )  # fmt: skip
 METRICS: dict[str, Metric] = {metric.key: metric for metric in _ALL}
-"""By key, in the order in which they are shown: first what tells most of a translation."""
+"""Metrics by key, in the order in which they are shown: the most telling first."""
 MAIN: tuple[str, ...] = tuple(metric.key for metric in _ALL if metric.main)
 
 

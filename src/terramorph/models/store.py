@@ -16,7 +16,7 @@ from terramorph.errors import BundleError, RunError, StorageError
 from terramorph.models.registry import Entry, registry
 
 MODELS_FOLDER = Path("models")
-"""In the folder where one works: a user's own models."""
+"""Folder of a user's own models, in the working folder."""
 _PACKAGE = Path(__file__).parent  # has the models of the town
 _REPOSITORY = Path(__file__).parents[3]  # where terramorph runs from a clone of it
 _SUFFIX = ".safetensors"

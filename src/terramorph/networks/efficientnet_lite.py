@@ -18,7 +18,7 @@ from terramorph.errors import ConfigError, MissingPackageError
 Variant = Literal["lite0", "lite2"]
 
 STRIDES = (2, 4, 8, 16, 32)
-"""Of the features, in pixels of the input."""
+"""Strides of the features, in pixels of the input."""
 
 _SCALE: dict[Variant, tuple[float, float]] = {"lite0": (1.0, 1.0), "lite2": (1.1, 1.2)}
 """Width and depth of a variant, times those of the table."""

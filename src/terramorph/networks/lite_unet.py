@@ -21,7 +21,7 @@ _AROUND = 4
 """Pixels of its stride that a step of the decoder sees beside the core: its two convolutions take one each, and the two
 that are left are four of the next step's, which has twice the resolution."""
 _RESIDUAL = 0.25
-"""How far a pixel may leave the mixture of the palette's colours, in [-1, 1] units."""
+"""Largest difference of a pixel from its mixture of palette colours, in [-1, 1] units."""
 
 
 class LiteUNetConfig(GeneratorConfig):

@@ -39,8 +39,8 @@ _SIDECARS = _PLACES | {".xml", ".msk", ".aux", ".ovr", ".map", ".json", ".txt", 
 
 
 FEW = 50
-"""Training pairs under which a model learns little but them. The smallest set of the pix2pix paper (Isola et al. 2017)
-has 91, and those of facades and maps 400 and 1,096."""
+"""Number of training pairs under which a model mostly memorises them. The smallest set of the pix2pix paper (Isola
+et al. 2017) has 91, those of facades and maps 400 and 1,096."""
 
 
 def warn_if_few(count: int, advice: str) -> None:

@@ -54,7 +54,7 @@ _DECODERS = (
     CPLE_BaseError,
     ProjError,
 )
-"""What PIL, GDAL and PROJ raise of a damaged file."""
+"""Errors of PIL, GDAL and PROJ on damaged files."""
 
 _PLACELESS = frozenset({"PNG", "JPEG", "BMP", "GIF", "WEBP"})
 
@@ -63,7 +63,7 @@ _PLACELESS = frozenset({"PNG", "JPEG", "BMP", "GIF", "WEBP"})
 def named_errors(path: Path | Remote) -> Iterator[None]:
     """Convert errors of decoders to a RasterError that names the file."""
 
-    def told(reason: str) -> RasterError:
+    def unreadable(reason: str) -> RasterError:
         if "supported file format" in reason:
             return RasterError(
                 f"{path} is not an image of a kind that is read; if it is one (ECW, MrSID, OZF), convert it to GeoTIFF "
@@ -84,7 +84,7 @@ def named_errors(path: Path | Remote) -> Iterator[None]:
     def too_large(_: str) -> RasterError:
         return RasterError(f"{path} does not fit into memory; cut it into smaller pieces.")
 
-    with raised_as(told, *_DECODERS), raised_as(too_large, MemoryError):
+    with raised_as(unreadable, *_DECODERS), raised_as(too_large, MemoryError):
         yield
 
 
@@ -118,7 +118,7 @@ def dataset_place(dataset: Any, path: Path | Remote) -> tuple[Affine, CRS | None
 
 
 DEM = "dem"
-"""Of what a file is warped by: the raster of heights; all other keys are for `WarpedVRT`."""
+"""Key of the DEM among warp options; all other keys are `WarpedVRT`'s."""
 
 
 class Handles:

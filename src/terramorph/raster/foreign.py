@@ -16,9 +16,9 @@ from terramorph.raster.image_source import ImageSource
 from terramorph.raster.layout import ReadOptions
 
 FOREIGN_PIXELS, FOREIGN_BLOCK, FOREIGN_BLOCKS = 2 * 10**9, 64 * 10**6, 500_000
-"""Most pixels (height x width) of a stranger's image and of one block of it, and most blocks."""
+"""Limits on pixels (height x width) of an uploaded image, on pixels of one block, and on blocks."""
 _SECONDS, _BYTES = 10, 2 << 30
-"""Of a processor and of address space that the process may use."""
+"""Limits on processor time in seconds and on address space in bytes."""
 _REFUSED = 3
 _PROBE = 16
 _UNSPLIT = {"GDAL_ENABLE_TIFF_SPLIT": "NO"}

@@ -36,12 +36,11 @@ IMAGE_SUFFIXES: frozenset[str] = frozenset({".png", ".jpg", ".jpeg", ".tif", ".t
 """File suffixes, in lower case, that folders are searched for."""
 
 MAX_PIXELS = 1_500_000_000
-"""Most pixels (height x width) that `read_image` takes into memory at once. PIL's own limit, 89 million, is
-far under a legitimate mosaic (10^9); a small file that claims more than this is refused before it is
-decoded."""
+"""Limit on pixels (height x width) that `read_image` reads. PIL's own limit, 89 million, is far under a real mosaic
+(10^9). A small file that claims more is refused before it is decoded."""
 
 MAX_WEBP = 2**27
-"""Most pixels of a WebP: PIL, unlike for other kinds, makes room for them (4 bytes each) as it opens the file."""
+"""Limit on pixels of a WebP: PIL allocates them (4 bytes each) when it opens the file."""
 
 _ORIENTATION = 0x112
 """EXIF's tag."""

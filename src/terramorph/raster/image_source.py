@@ -37,16 +37,16 @@ from terramorph.raster.warp import footprint, needed, placed, reached, stored_on
 from terramorph.raster.worldfile import place_files
 
 LEFT = 1.98
-"""By how much an overview is reduced further at least: the filter is then wide enough that what made the overview
-hardly shows. It is under 2, so that windows of a grid of a factor of 4 or 8 are all read from the same overview."""
+"""Least factor by which an overview is reduced further, so that the filter that made it hardly shows. Under 2, so
+that windows of a grid of a factor of 4 or 8 are all read from the same overview."""
 MAX_SHRINK = 400
-"""Most pixels of the image along one pixel of a grid that is read."""
+"""Limit on pixels of the image along one pixel of a requested grid."""
 
 _WARP_PIXELS = 2**19
-"""Source pixels that are warped at once. Small, because only pieces without masked pixels and away from the edge are
+"""Limit on source pixels warped at once. Small, since only pieces without masked pixels and away from the edge are
 warped as they are; the others take 16 bytes and more a pixel."""
 _CACHED_BYTES = 24 * 2**20
-"""Decoded rows of a sequential image that may be asked for piece by piece: GDAL's cache holds them, and those of
+"""Bytes of decoded rows of a sequential image that may be read piece by piece: GDAL's cache holds them, and those of
 another image."""
 
 

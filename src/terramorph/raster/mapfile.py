@@ -46,7 +46,7 @@ _CODE_PAGES = (
     *("cp1251", "cp1252", "cp1250", "cp1253", "cp1254", "cp1257", "cp1255", "cp1256", "cp1258", "cp874"),
     *("cp866", "cp932", "gb18030", "cp949", "cp950"),
 )
-"""In which a name may be written; a .tab says it (!charset), a .map does not, and the files that there are tell it."""
+"""Code pages that a file name may be in; a .tab states it (!charset), a .map does not: the existing files decide."""
 _IMAGES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".jp2"})
 _SQUARE = 1e-3
 """Shares of a pixel's side by which two candidates must differ to be told apart."""

@@ -32,7 +32,7 @@ from terramorph.raster.tiles.reader import file_fingerprint
 _HELD_OPEN = 128
 """Images that stay open between two reads."""
 _SEAM = 0.49
-"""Of the filter's weights that must fall on real pixels of an image: of two that meet, one has half."""
+"""Share of the filter's weights that must fall on real pixels of an image: where two images meet, each has half."""
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,8 @@ _STEPS = {
     7: (0, -1, -1, 0),
     8: (0, -1, 1, 0),
 }
-"""By orientation: stored column and row that one column, then one row, of the upright image steps, as (column by
-column, column by row, row by column, row by row)."""
+"""Steps by orientation: stored column and row per column, then per row, of the upright image, as (column by column,
+column by row, row by column, row by row)."""
 _Value = TypeVar("_Value", bound=np.generic)
 
 

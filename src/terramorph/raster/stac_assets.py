@@ -29,7 +29,7 @@ from terramorph.raster.storage import Remote, as_remote
 
 Place = Path | Remote
 Item = Mapping[str, Any]
-"""As STAC says."""
+"""A STAC Item."""
 _NO_PIXELS = frozenset({"thumbnail", "overview", "metadata"})
 """Roles of assets that are no data."""
 _DEGREES = CRS("EPSG:4326")

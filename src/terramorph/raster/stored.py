@@ -41,13 +41,13 @@ from terramorph.raster.storage import Remote, from_gdal
 from terramorph.raster.warp import GDAL_RESAMPLING, footprint, reached, warp
 
 MAX_WHOLE = 16_000_000
-"""Most pixels of an image of a kind that has to be decoded whole."""
+"""Limit on pixels of an image that must be decoded whole."""
 
 MAX_RATIO = 300
 """Decoded bytes to one stored, above which an image of more than `MAX_PIXELS` pixels in one stream is taken for a bomb.
 Photographs reach 20 and maps in flat colours 200; deflate reaches 1032."""
 MAX_BLOCK = 2**28
-"""Most bytes of one block, the least that can be decoded."""
+"""Limit on bytes of one block, the least that can be decoded."""
 
 _SEQUENTIAL = frozenset({"JPEG", "PNG", "BMP", "GIF", "WEBP"})
 _SIDE = 32

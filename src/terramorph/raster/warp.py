@@ -267,10 +267,10 @@ def _gdal_warp(
     """Call GDAL once; pixels that it does not reach are 0."""
     target = np.zeros((len(pixels), *grid.shape), pixels.dtype)
 
-    def told(reason: str) -> RasterError:
+    def refused(reason: str) -> RasterError:
         return RasterError(f"The pixels cannot be moved from {own.crs} to {grid.crs} ({reason}); choose another CRS.")
 
-    with raised_as(told), quiet():
+    with raised_as(refused), quiet():
         reproject(
             pixels,
             target,

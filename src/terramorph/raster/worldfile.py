@@ -120,10 +120,10 @@ def _aux_file(path: Path) -> Path | None:
 
 
 def _aux_root(aux: Path) -> ElementTree.Element:
-    def told(reason: str) -> RasterError:
+    def damaged(reason: str) -> RasterError:
         return RasterError(f"{aux}: this is no XML ({reason}); correct or remove it.")
 
-    with raised_as(told, OSError, ElementTree.ParseError, LookupError, ValueError):
+    with raised_as(damaged, OSError, ElementTree.ParseError, LookupError, ValueError):
         return ElementTree.parse(aux).getroot()
 
 

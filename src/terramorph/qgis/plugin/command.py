@@ -9,9 +9,9 @@ from qgis.PyQt.QtCore import QProcess, QProcessEnvironment, QStandardPaths
 
 COMMAND, SERVER = "terramorph/command", "terramorph/server"
 _OURS = ("PYTHONHOME", "PYTHONPATH", "PROJ_LIB", "PROJ_DATA", "GDAL_DATA", "GDAL_DRIVER_PATH")
-"""What QGIS sets for its own Python and libraries, which are not those of the program."""
+"""Variables that QGIS sets for its own Python and libraries, which are not the program's."""
 _OWN, _WARNING = "terramorph: ", "warning: "
-"""What the program's own sentences begin with."""
+"""Prefixes of the program's own sentences."""
 _STEP = 100
 """Milliseconds between two looks at a running program."""
 _GRACE = 10_000

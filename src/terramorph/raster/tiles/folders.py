@@ -41,7 +41,7 @@ LAYOUTS: dict[str, re.Pattern[str]] = {
     "zyx": re.compile(r"(?P<z>\d{1,2})/(?P<y>\d+)/(?P<x>\d+)"),
     "sas": re.compile(r"z(?P<z>\d{1,2})/\d+/x(?P<x>\d+)/\d+/y(?P<y>\d+)", re.IGNORECASE),
 }
-"""By the name that ``layout`` takes: patterns of paths below the folder, without suffix, with / between their parts."""
+"""Patterns by layout: paths below the folder, without suffix, with / between their parts."""
 
 _TOLD = tuple(name for name in LAYOUTS if name not in ("tms", "zyx"))
 """Layouts that paths alone tell apart; of those that look like xyz, others have to be asked for."""

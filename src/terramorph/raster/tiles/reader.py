@@ -21,11 +21,11 @@ from terramorph.raster.source import Closing
 from terramorph.raster.storage import Remote
 
 VECTOR_ADVICE = "holds vector tiles, which are drawn from an .mbtiles or .pmtiles file here; make one of them."
-"""How the sentence ends that refuses vector tiles."""
+"""End of the sentence that refuses vector tiles."""
 
 
 MOST_BYTES = 64 << 20
-"""The most that one tile or directory may hold when it is unpacked; the largest of real archives hold some MiB."""
+"""Limit on decompressed bytes of one tile or directory; the largest in real archives have some MiB."""
 
 
 class TileReader(Closing, ABC):

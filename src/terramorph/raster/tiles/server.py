@@ -21,7 +21,7 @@ from terramorph.raster.tiles.reader import VECTOR_ADVICE, TileReader
 from terramorph.redaction import RedactedLog, redact
 
 USER_AGENT = f"terramorph/{__version__}"
-"""What servers are told about who asks."""
+"""The User-Agent sent to servers."""
 
 REQUESTS_PER_SECOND = 2.0
 """The pace at which a server is asked unless told otherwise."""
