@@ -1,5 +1,15 @@
 """Vectors drawn as styled map pixels; palette and classes of a map. No torch."""
 
+from terramorph.errors import MissingPackageError
+
+try:
+    import skia  # noqa: F401
+except ImportError as error:  # its wheel needs libraries of the system, which a bare container lacks
+    raise MissingPackageError(
+        f"The package skia-python cannot be loaded ({error}); install its libraries, on Debian and Ubuntu: "
+        "apt-get install libegl1 libgl1"
+    ) from error
+
 from terramorph.cartography.detect import is_vector
 from terramorph.cartography.kinds import KINDS
 from terramorph.cartography.ogr import read_polygons
