@@ -326,7 +326,7 @@ def test_a_notebook_shows_the_viewer(model_path: Path, sides: tuple[Path, Path])
     named = show(model_path, sides[0])
     assert urllib3.request("GET", named.address + "layers", retries=10).status == 200
     named.server.should_exit = True
-    with pytest.raises(InputError, match=r"a Raster is none; save it"):
+    with pytest.raises(InputError, match=r"got a Raster; save it"):
         show(model_path, read_image(sides[0]))  # type: ignore[arg-type]
     with pytest.raises(BundleError, match="There is no bundle"):
         show("nowhere", sides[0])

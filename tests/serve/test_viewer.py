@@ -192,7 +192,7 @@ def test_a_geotiff_that_is_dropped_becomes_a_layer(
         said = page.locator("#upload-said")
         assert "Not sent anywhere else; deleted in an hour." in page.locator("#upload").inner_text()
         page.evaluate(DROP, ["page.tif", base64.b64encode(b"<html>").decode()])
-        playwright.expect(said).to_have_text("The upload is no TIFF; send a GeoTIFF.")
+        playwright.expect(said).to_have_text("The upload is not a TIFF; send a GeoTIFF.")
         sent: list[str] = []
         page.on("request", lambda request: sent.append(request.method))
         page.evaluate(DROP, ["large.tif", base64.b64encode(bytes(2_100_000)).decode()])

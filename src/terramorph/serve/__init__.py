@@ -1,4 +1,4 @@
-"""The living map: a raster and a model as map layers that are computed where somebody looks."""
+"""The living map: a raster and a model as map layers, whose tiles are computed on request."""
 
 from terramorph.serve.notebook import Shown, show
 from terramorph.serve.server import Server, open_server

@@ -1,4 +1,4 @@
-"""The server: routes, and what an answer carries."""
+"""The web application: routes, and headers of responses."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from terramorph.serve.uploads import RefusedError, check_sender, drained
 from terramorph.serve.views import export_view, values_at
 
 STATIC = Path(__file__).parent / "static"
-for suffix in (".js", ".mjs"):  # Windows takes types from its registry, where scripts may be plain text
+for suffix in (".js", ".mjs"):  # Windows takes types from its registry, where those of scripts may be text/plain
     mimetypes.add_type("text/javascript", suffix)
 _HEADERS = {
     "Content-Security-Policy": (
@@ -57,17 +57,17 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 class _AbsentError(Exception):
-    """What is asked for is not here. One text for all that is absent, so that nobody learns what there is."""
+    """The requested thing does not exist. All absent things have one text, so that clients learn nothing from it."""
 
 
 class App:
     """The routes over a `TileServer`.
 
     Attributes:
-        draining: whether it is about to end: readiness says no.
+        draining: whether the server is shutting down, so that readiness says no.
 
     Args:
-        tiles: what is served.
+        tiles: the layers and their tiles.
     """
 
     def __init__(self, tiles: TileServer) -> None:
@@ -99,7 +99,7 @@ class App:
         self._routes = Starlette(routes=routes, lifespan=self._lifespan)
 
     async def asgi(self, scope: Any, receive: Any, send: Any) -> None:
-        """The application: behind a proxy that leaves the root path in requests, and behind one that takes it off."""
+        """Answer requests, behind proxies that keep the root path in requests and behind those that strip it."""
         root = self.settings.root_path
         if root and str(scope.get("path", "")).startswith(f"{root}/"):
             scope = {**scope, "path": scope["path"][len(root) :], "raw_path": None}
@@ -113,7 +113,7 @@ class App:
         await self.tiles.close()
 
     def _guarded(self, handler: Handler) -> Handler:
-        """A handler with its errors as answers, its headers, its line in the log and its place in the metrics."""
+        """Wrap a handler: errors become responses, headers are added, and the request is logged and counted."""
 
         async def handle(request: Request) -> Response:
             begun = time.monotonic()
@@ -127,7 +127,7 @@ class App:
                     f"Busy: {error}.", 503, {"Retry-After": seconds, "Cache-Control": "no-store"}
                 )
             except RefusedError as error:
-                # Whoever sends on is not listened to.
+                # The rest of the body is not read.
                 response = PlainTextResponse(str(error), error.status, {"Connection": "close"})
             except InputError as error:
                 response = PlainTextResponse(str(error), 400)
@@ -157,7 +157,7 @@ class App:
         _LOG.info(json.dumps({key: value for key, value in line.items() if value is not None}))
 
     def _base(self, request: Request) -> str:
-        """What links begin with. A host that a client makes up is not repeated."""
+        """Return the base of links. A host that a client made up is not repeated."""
         if self.settings.public_url is not None:
             return self.settings.public_url.rstrip("/")
         named = request.headers.get("host", "")
@@ -196,7 +196,7 @@ class App:
             return {
                 "name": one.name,
                 "title": TITLES[one.name],
-                # Relative, so that they hold behind any proxy.
+                # Relative, so that they are right behind any proxy.
                 "tiles": tile_path(layer, one, one.format).lstrip("/"),
                 "minzoom": low,
                 "maxzoom": high,
@@ -270,7 +270,7 @@ class App:
     async def _answer(
         self, request: Request, layer: Layer, view: View, zoom: int, x: int, y: int, size: int, format: str, keep: str
     ) -> Response:
-        """One tile, and what lets a client keep it."""
+        """Answer with a tile and its caching headers."""
         if format not in FORMATS or zoom > MAX_ZOOM or not (0 <= x < 1 << zoom and 0 <= y < 1 << zoom):
             raise _AbsentError
         headers = {
@@ -287,7 +287,7 @@ class App:
         client = _client(request)
         found = await _unless_gone(request, self.tiles.tile(layer, view, zoom, x, y, size, format, client))
         if found is None:
-            return Response(status_code=499)  # nobody is there to read it
+            return Response(status_code=499)  # the client has left
         data, how = found
         headers["X-Terramorph"] = how
         if not data:
@@ -321,7 +321,7 @@ class App:
         )
 
     async def _upload(self, request: Request) -> Response:
-        """Takes a GeoTIFF, and answers with the name of the layer that it has become."""
+        """Receive a GeoTIFF, and answer with the name of its layer."""
         own = {request.headers.get("host", ""), urlsplit(self.settings.public_url or "").netloc}
         body = request.stream()
         name = request.query_params.get("layer", "")
@@ -356,12 +356,12 @@ class App:
 
 
 def _client(request: Request) -> str:
-    """Who asks, as the queue tells clients apart."""
+    """Return the key by which the queue tells clients apart."""
     return request.client.host if request.client else ""
 
 
 def _numbers(request: Request, key: str) -> list[float]:
-    """Finite numbers of a query, separated by commas; none where one of them is no number."""
+    """Parse finite numbers of a query, separated by commas; an empty list where one is not a number."""
     try:
         found = [float(part) for part in request.query_params.get(key, "")[:200].split(",")]
     except ValueError:
@@ -370,7 +370,7 @@ def _numbers(request: Request, key: str) -> list[float]:
 
 
 async def _unless_gone(request: Request, work: Awaitable[Any]) -> Any:
-    """The result of some work, or None as soon as the client has left; the work is cancelled then."""
+    """Return the result of work; None as soon as the client has left, and the work is cancelled."""
 
     async def gone() -> None:
         while (await request.receive())["type"] != "http.disconnect":

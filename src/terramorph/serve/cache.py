@@ -1,4 +1,4 @@
-"""Caches bounded in bytes: one in memory, and one in a folder that several servers may share; and predicted windows."""
+"""Caches bounded in bytes: in memory, and in a folder that several servers may share; and predicted windows."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from terramorph.translate.parts import npy_bytes
 from terramorph.translate.tiled import Part
 
 _ENTRY = 256
-"""Bytes that an entry in memory takes besides its value: empty tiles are bounded too."""
+"""Bytes that an entry in memory takes besides its value, so that empty tiles are bounded too."""
 _SWEEP = 256
-"""Files written between two looks at the size of the folder."""
+"""Number of files written between two checks of the folder's size."""
 _PATIENCE = 60.0
-"""Seconds to wait for what another server makes before it is made here too."""
+"""Seconds to wait for a value that another server makes, before making it here too."""
 _KEEP = 0.9
-"""Share of its bound that a folder has after a sweep."""
+"""Size of a folder after a sweep, as a share of its bound."""
 
 
 class Stats(NamedTuple):
-    """What a cache holds, and how it did: entries, bytes, hits, misses."""
+    """Statistics of a cache: entries, bytes, hits, misses."""
 
     entries: int
     bytes: int
@@ -39,10 +39,10 @@ class Stats(NamedTuple):
 
 
 class MemoryCache:
-    """The most recently used values, by key. Thread safe.
+    """The most recently used values by key; thread-safe.
 
     Args:
-        most: bytes of values together, each with `_ENTRY` more.
+        most: largest number of bytes of all values, each with `_ENTRY` more.
     """
 
     def __init__(self, most: int) -> None:
@@ -51,7 +51,7 @@ class MemoryCache:
         self._lock = threading.Lock()
 
     def get(self, key: str) -> bytes | None:
-        """The value, or None."""
+        """Return a value; None for a missing one."""
         with self._lock:
             value: bytes | None = self._values.get(key)
             if value is None:
@@ -61,25 +61,25 @@ class MemoryCache:
             return value
 
     def put(self, key: str, value: bytes) -> None:
-        """Keeps a value, and lets the least recently used go."""
-        with self._lock, suppress(ValueError):  # of a value larger than the cache
+        """Store a value; the least recently used ones are dropped."""
+        with self._lock, suppress(ValueError):  # raised for a value larger than the cache
             self._values[key] = value
 
     @property
     def stats(self) -> Stats:
-        """What it holds, and how it did."""
+        """Return the statistics."""
         with self._lock:
             return Stats(len(self._values), int(self._values.currsize), self._hits, self._misses)
 
 
 class FolderCache:
-    """Values as files that appear whole; the least recently used go. Several processes may share a folder.
+    """Values in files, written atomically, of which the least recently used are removed. Processes may share a folder.
 
-    What cannot be read or written counts as not there: a full disk makes a server slower, and stops it never.
+    Files that cannot be read or written count as missing: a full disk makes a server slower and never stops it.
 
     Args:
-        folder: of the files; it is made if it is missing.
-        most: bytes of files together, roughly.
+        folder: folder of the files, made if missing.
+        most: approximate largest number of bytes of all files.
 
     Raises:
         StorageError: if the folder cannot be made.
@@ -91,17 +91,17 @@ class FolderCache:
         make_folder(folder)
 
     def get(self, key: str) -> bytes | None:
-        """The value, or None."""
+        """Return a value; None for a missing one."""
         path = self._path(key)
         try:
             value = path.read_bytes()
-            path.touch()  # used now
+            path.touch()  # its time of last use
         except OSError:
             return None
         return value
 
     def put(self, key: str, value: bytes) -> None:
-        """Keeps a value."""
+        """Store a value."""
         with suppress(StorageError), atomic(self._path(key), make_folder=True) as part:
             part.write_bytes(value)
         with self._lock:
@@ -111,11 +111,11 @@ class FolderCache:
             self._sweep()
 
     def once(self, key: str, make: Callable[[], bytes]) -> bytes:
-        """The value; what is missing is made by one of the servers, and the others wait for it."""
+        """Return a value; a missing one is made by one of the servers, and the others wait for it."""
         value = self.get(key)
         if value is not None:
             return value
-        # Few locks for all keys, as lock files cannot be removed; the system lets go of those of a process that ends.
+        # Few locks for all keys, as lock files cannot be removed; the system releases those of a process that ends.
         lock = FileLock(self._folder / f".{self._path(key).parent.name}.lock")
         with suppress(OSError, NotImplementedError, Timeout):
             lock.acquire(timeout=_PATIENCE, poll_interval=0.02)
@@ -150,24 +150,24 @@ class FolderCache:
 
 
 class Windows:
-    """Predicted windows: counted and, with a folder, predicted by one of the servers that share it.
+    """Predicted windows: counted and, with a folder, predicted by only one of the servers that share it.
 
     Attributes:
-        predicted: how many were predicted here.
+        predicted: number of windows predicted here.
 
     Args:
-        folder: where they are kept; None: nowhere.
+        folder: cache of the windows; None keeps none.
     """
 
     def __init__(self, folder: FolderCache | None) -> None:
         self.predicted, self._folder = 0, folder
 
     def get(self, key: str | None, predict: Callable[[], Part | None]) -> Part | None:
-        """A window.
+        """Return a window.
 
         Args:
-            key: of all that decides its pixels; None: it is not kept.
-            predict: makes it, of one draw.
+            key: digest of all that determines its pixels; None: it is not kept.
+            predict: function that makes it, with one sample.
         """
 
         def predicted() -> Part | None:

@@ -1,4 +1,4 @@
-"""What clients read before they ask for tiles: TileJSON 3, WMTS 1.0.0 capabilities, QGIS layer definitions."""
+"""Descriptions of layers for clients: TileJSON 3, WMTS 1.0.0 capabilities, QGIS layer definitions."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from terramorph.serve.layers import ENLARGED, TITLES, Layer, View
 SCALE = 559082264.0287178
 """Scale denominator of zoom 0 in WebMercatorQuad (OGC 17-083r4, annex D)."""
 INPUT_ZOOMS = 3
-"""Zooms beyond its own at which a raster that is not translated is offered."""
+"""Zooms below and above the native one at which an untranslated raster is offered."""
 _PAGE = "image/png"
 
 
 def zooms(layer: Layer, view: View) -> tuple[int, int]:
-    """The zooms at which a view has tiles of its own."""
+    """Return the least and the largest zoom at which a view has tiles."""
     return (layer.min_zoom, layer.max_zoom) if view.computed else (0, layer.max_zoom)
 
 
 def tilejson(layer: Layer, view: View, base: str, format: str) -> dict[str, Any]:
-    """TileJSON 3.0.0 of a view.
+    """Return the TileJSON 3.0.0 of a view.
 
     Args:
-        layer, view: which.
-        base: what links begin with, without a slash at the end.
+        layer, view: the view.
+        base: base of links, without a slash at the end.
         format: suffix of the tiles.
     """
     west, south, east, north = (round(value, 7) for value in layer.bounds)
@@ -49,12 +49,12 @@ def tilejson(layer: Layer, view: View, base: str, format: str) -> dict[str, Any]
 
 
 def tile_path(layer: Layer, view: View, format: str, z: str = "{z}", x: str = "{x}", y: str = "{y}") -> str:
-    """Path of a view's tiles, with the identity of the layer in it, so that what is cached is never wrong."""
+    """Return the path of a view's tiles, with the identity of the layer, so that cached tiles are never outdated."""
     return f"/t/{layer.name}/{view.name}/{layer.identity}/{z}/{x}/{y}.{format}"
 
 
 def wmts(layers: Iterable[Layer], base: str) -> str:
-    """A WMTS capabilities document, RESTful and KVP, of all views of all layers on the matrix set WebMercatorQuad."""
+    """Return the WMTS capabilities, RESTful and KVP, of all views of all layers on the matrix set WebMercatorQuad."""
     listed = list(layers)
     top = max(layer.max_zoom for layer in listed) + ENLARGED
     parts = [_wmts_layer(layer, view, base) for layer in listed for view in layer.views.values()]
@@ -93,7 +93,7 @@ def wmts(layers: Iterable[Layer], base: str) -> str:
 
 
 def wmts_name(layer: Layer, view: View) -> str:
-    """What a view is called in WMTS: the layer for its output, and LAYER.VIEW for the others."""
+    """Return the name of a view in WMTS: LAYER for the output, LAYER.VIEW for the others."""
     return layer.name if view.name == "output" else f"{layer.name}.{view.name}"
 
 
@@ -122,11 +122,11 @@ def _wmts_layer(layer: Layer, view: View, base: str) -> str:
 
 
 def qlr(layers: Iterable[Layer], base: str, only: str | None = None) -> str:
-    """A QGIS layer definition: drag it into QGIS, and the views lie in a group, the output on top.
+    """Return a QGIS layer definition; dragged into QGIS it adds a group of the views, the output on top.
 
     Args:
-        layers: to offer.
-        base: what links begin with.
+        layers: layers to offer.
+        base: base of links.
         only: name of one view; default: input and output, and the truth where there is one.
     """
     tree, maps = [], []
@@ -162,7 +162,7 @@ def qlr(layers: Iterable[Layer], base: str, only: str | None = None) -> str:
 
 
 def _mercator(bounds: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
-    """Degrees as metres of EPSG:3857."""
+    """Convert degrees to metres of EPSG:3857."""
     west, south, east, north = bounds
 
     def y(latitude: float) -> float:

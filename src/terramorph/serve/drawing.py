@@ -1,4 +1,4 @@
-"""The draw page at `/draw/`, with the models of the layers, or those of the town."""
+"""The draw page at `/draw/`, with the models of the layers or those of the town."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from terramorph.header import read_header
 from terramorph.serve.settings import Settings
 
 TOWN = "town-map2sat"
-"""The model of a server whose layers have none that makes photographs of maps."""
+"""The model from maps to photographs of a server whose layers have none."""
 _HEADERS = {
     "Content-Security-Policy": (
         "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self' 'unsafe-inline'; "
@@ -28,7 +28,7 @@ _HEADERS = {
     ),
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",
-    # With these two a page may use threads.
+    # These two allow threads in the page.
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Embedder-Policy": "require-corp",
     "Cross-Origin-Resource-Policy": "cross-origin",
@@ -36,10 +36,10 @@ _HEADERS = {
 
 
 class DrawPage:
-    """The page's files: made when somebody first asks for one, and kept in memory.
+    """The files of the page, made on the first request and kept in memory.
 
     Args:
-        settings: of the server.
+        settings: settings of the server.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -49,7 +49,7 @@ class DrawPage:
 
     @property
     def routes(self) -> list[Route]:
-        """`/draw/` and what is below it."""
+        """Return the routes at and below `/draw/`."""
         return [
             Route("/draw", lambda _: RedirectResponse("draw/")),
             Route("/draw/{name:path}", self._answer),
@@ -66,17 +66,17 @@ class DrawPage:
         if name not in self._files:
             return PlainTextResponse("There is no such thing here.", 404)
         content, tag = self._files[name]
-        # The name of a network holds its digest.
+        # The name of a network has its digest.
         keep = "public, max-age=31536000, immutable" if name.endswith(".onnx.gz") else "no-cache"
         headers = {**_HEADERS, "ETag": tag, "Cache-Control": keep}
         if request.headers.get("if-none-match") == tag:
             return Response(status_code=304, headers=headers)
-        # The page unpacks what is compressed, so the type is not that of what is inside.
+        # The page decompresses files itself, so the type is not that of their content.
         kind = "application/gzip" if name.endswith(".gz") else mimetypes.guess_type(name)[0]
         return Response(content, media_type=kind or "application/octet-stream", headers=headers)
 
     def _make(self) -> dict[str, tuple[bytes, str]]:
-        """Files by name, and the tag of each.
+        """Make the files: content and ETag by name.
 
         Raises:
             TerramorphError: if a network cannot be exported.
@@ -96,7 +96,7 @@ class DrawPage:
         return {name: (content, f'"{hashlib.sha256(content).hexdigest()[:16]}"') for name, content in files.items()}
 
     def _models(self) -> list[str]:
-        """The first model of each direction that the page can use; one that makes photographs is always there."""
+        """Return the first model of each direction that the page can use, and always one from maps to photographs."""
         found: dict[str, str] = {}
         for layer in self._settings.layers:
             try:

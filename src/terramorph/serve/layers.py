@@ -1,4 +1,4 @@
-"""Layers: a raster, its translation and what else is seen of it, as sources of which tiles are cut."""
+"""Layers: a raster, its translation and further views, as sources of tiles."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from terramorph.translate.products import entropy
 Read = Callable[[Grid], Raster]
 
 COARSER, FINER, ENLARGED = 3, 1, 2
-"""Zooms of a translation: so many coarser than its own are made of its tiles, so many finer are read from the same
-windows, and so many beyond are enlarged."""
+"""Numbers of zooms besides the native one: coarser ones are made of finer tiles, finer ones are read from the same
+windows, and those beyond are enlarged."""
 
 TITLES = {
     "input": "Input",
@@ -34,22 +34,22 @@ TITLES = {
     "classes": "Classes",
     "entropy": "Entropy",
 }
-"""Views in the order in which they are offered."""
+"""Titles of views, in the order in which they are offered."""
 
 _HEAT = ((0, (0, 0, 0, 0)), (24, (254, 224, 144, 150)), (64, (244, 109, 67, 220)), (255, (165, 0, 38, 255)))
-"""Grey levels of difference, or parts in 255 of entropy, and the colour and opacity that shows them."""
+"""Colours and opacities by difference in grey levels, or by entropy in parts of 255."""
 
 
 @dataclass(frozen=True)
 class View:
-    """One picture of a layer.
+    """A view of a layer.
 
     Attributes:
-        name: as in `TITLES`.
-        read: gives uint8 (1, 3 or 4 bands, H, W) on a grid; a fourth band is opacity.
-        computed: whether the model makes it, so that coarse zooms are made of fine tiles.
-        flat: whether its colours are few and flat.
-        overlay: whether it is laid over others, with an opacity of its own.
+        name: name, a key of `TITLES`.
+        read: function that reads uint8 (1, 3 or 4 bands, H, W) on a grid; a fourth band is opacity.
+        computed: whether the model computes it, so that coarse zooms are made of fine tiles.
+        flat: whether it has a few flat colours.
+        overlay: whether it is drawn over other views, with its own opacity.
     """
 
     name: str
@@ -60,7 +60,7 @@ class View:
 
     @property
     def format(self) -> str:
-        """What suits its tiles."""
+        """Suffix of its tiles, a key of `FORMATS`."""
         return "png" if self.flat or self.overlay else "webp"
 
 
@@ -69,15 +69,15 @@ class Layer:
     """A raster and its translation.
 
     Attributes:
-        name, title, attribution: of the settings.
-        identity: 16 hexadecimal digits of all that decides the pixels; they stand in URLs.
-        source, output, truth: the raster, its translation (`Model.lazy`) and what that should look like.
-        palette: map classes of the output; None for photographs.
-        probabilities: opens those of the classes (`Model.probabilities`), once somebody asks for how unsure the model
-            is; None where there are none.
+        name, title, attribution: as in the settings.
+        identity: 16 hexadecimal digits, digest of all that determines the pixels; part of URLs.
+        source, output, truth: the raster, its translation (`Model.lazy`) and the true map or photograph.
+        palette: palette of the output; None for photographs.
+        probabilities: function that opens the class probabilities (`Model.probabilities`) for the view of entropy;
+            None where there are none.
         low, high: stored values of the source that are shown as black and as white.
-        about: facts of the model for people.
-        private: whether it is only for who knows its name, and is kept nowhere.
+        about: facts about the model, for people.
+        private: whether the layer is not listed, and its tiles are not cached.
     """
 
     name: str
@@ -96,28 +96,28 @@ class Layer:
 
     @cached_property
     def grid(self) -> Grid:
-        """The grid of the translation."""
+        """Grid of the translation."""
         assert self.output.grid is not None
         return self.output.grid
 
     @cached_property
     def native(self) -> int:
-        """The zoom whose pixels are nearest to those of the translation."""
+        """Zoom whose pixels are nearest in size to those of the translation."""
         return native_zoom(self.output)
 
     @property
     def min_zoom(self) -> int:
-        """The coarsest zoom at which the translation is made."""
+        """Coarsest zoom of the translation."""
         return max(self.native - COARSER, 0)
 
     @property
     def max_zoom(self) -> int:
-        """The finest zoom that holds detail of its own."""
+        """Finest zoom with more detail than the one before."""
         return self.native + FINER
 
     @cached_property
     def bounds(self) -> tuple[float, float, float, float]:
-        """(west, south, east, north), degrees (EPSG:4326)."""
+        """Bounds (west, south, east, north), degrees (EPSG:4326)."""
         assert self.grid.crs is not None
         to_degrees = Transformer.from_crs(self.grid.crs.proj, "EPSG:4326", always_xy=True)
         west, south, east, north = to_degrees.transform_bounds(*self.grid.bounds)
@@ -125,7 +125,7 @@ class Layer:
 
     @cached_property
     def views(self) -> dict[str, View]:
-        """What is seen, by name, in the order in which it is offered."""
+        """Views by name, in the order in which they are offered."""
         flat = self.palette is not None
         found = {
             "input": View("input", self._input, computed=False, flat=False),
@@ -141,12 +141,12 @@ class Layer:
         return found
 
     def tile(self, view: View, zoom: int, x: int, y: int, size: int = SIZE) -> Raster | None:
-        """A tile of web mercator, as `write_tiles` makes it of the translation as a whole.
+        """Return a web-mercator tile, the same as that of `write_tiles` for the whole translation.
 
         Args:
-            view: of `views`.
-            zoom, x, y: which.
-            size: side in pixels, 256 or 512. One of 512 is the four tiles of the next zoom.
+            view: one of `views`.
+            zoom, x, y: zoom, column and row of the tile.
+            size: side in pixels, 256 or 512. A tile of 512 px is the four tiles of the next zoom.
 
         Returns:
             uint8 (C, size, size), or None where there is no data or the zoom is not offered.
@@ -168,13 +168,13 @@ class Layer:
         return raster if raster.mask.any() else None
 
     def close(self) -> None:
-        """Closes the sources."""
+        """Close the sources."""
         for source in (self.__dict__.get("_opened_probabilities"), self.output, self.source, self.truth):
             if source is not None:
                 source.close()
 
     def touches(self, zoom: int, x: int, y: int) -> bool:
-        """Whether a tile may show something of the layer."""
+        """Return whether a tile may show something of the layer."""
         west, south, east, north = self.bounds
         left, top = degrees_of_corner(zoom, x, y)
         right, bottom = degrees_of_corner(zoom, x + 1, y + 1)
@@ -182,7 +182,7 @@ class Layer:
         return around and bottom < north and top > south
 
     def _finer(self, view: View, zoom: int, x: int, y: int) -> Raster | None:
-        """The four tiles of the next zoom on the ground of one."""
+        """Join the four tiles of the next zoom on the ground of a tile."""
         return _joined([[self.tile(view, zoom + 1, 2 * x + i, 2 * y + j) for i in (0, 1)] for j in (0, 1)])
 
     def _enlarged(self, view: View, zoom: int, x: int, y: int) -> Raster | None:
@@ -229,10 +229,10 @@ class Layer:
 
 
 def display(raster: Raster, low: float, high: float) -> Raster:
-    """A raster as people see it: its red, green and blue band, or its first, with low as black and high as white.
+    """Convert a raster for display: its red, green and blue band, or its first, with low as black and high as white.
 
     Args:
-        raster: any bands and dtype.
+        raster: raster of any bands and dtype.
         low, high: stored values.
 
     Returns:
@@ -264,7 +264,7 @@ def _tile_grid(zoom: int, x: int, y: int) -> Grid:
 
 
 def _joined(tiles: list[list[Raster | None]]) -> Raster | None:
-    """Four tiles as one of twice the side; None where all are."""
+    """Join four tiles to one of twice the side; None where all are None."""
     there = next((tile for row in tiles for tile in row if tile is not None), None)
     if there is None:
         return None
@@ -280,7 +280,7 @@ def _joined(tiles: list[list[Raster | None]]) -> Raster | None:
 
 @lru_cache(maxsize=1)
 def _heat_colours() -> NDArray[np.uint8]:
-    """uint8 (256, 4): colour and opacity by level of `_HEAT`."""
+    """Return colour and opacity by level of `_HEAT`, uint8 (256, 4)."""
     levels = np.arange(256)
     stops, colours = [level for level, _ in _HEAT], np.array([colour for _, colour in _HEAT])
     return np.stack([np.interp(levels, stops, colours[:, band]) for band in range(4)], axis=1).round().astype(np.uint8)

@@ -1,4 +1,4 @@
-"""What a server counts, for Prometheus."""
+"""Metrics of a server for Prometheus."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from terramorph.serve.tiles import TileServer
 
 
 class Metrics(Collector):  # type: ignore[misc]
-    """Requests as they are answered, and the queues and caches as they are when somebody asks.
+    """Counts of answered requests, and the state of queues and caches at each scrape.
 
     Attributes:
-        registry: of this server alone.
+        registry: registry of this server only.
 
     Args:
-        tiles: what is served.
+        tiles: the layers and their tiles.
     """
 
     def __init__(self, tiles: TileServer) -> None:
@@ -28,12 +28,12 @@ class Metrics(Collector):  # type: ignore[misc]
         self.registry.register(self)
 
     def answered(self, route: str, status: int, seconds: float) -> None:
-        """Counts a request."""
+        """Count a request."""
         self._requests.labels(route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
 
     def collect(self) -> Iterator[Metric]:
-        """What the registry asks for."""
+        """Yield the metrics of queues and caches; called by the registry."""
         tiles = self._tiles
         jobs = CounterMetricFamily("terramorph_jobs", "Jobs of the queues", labels=["queue", "outcome"])
         for name, queue in (("compute", tiles.computing), ("read", tiles.reading)):

@@ -1,4 +1,4 @@
-"""The viewer within a notebook."""
+"""The viewer in a notebook."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Shown:
     """A viewer that a notebook draws.
 
     Attributes:
-        address: of the page.
-        height: of the frame, pixels.
-        server: that answers; `server.should_exit = True` ends it.
+        address: URL of the page.
+        height: height of the frame, pixels.
+        server: the server; `server.should_exit = True` stops it.
     """
 
     address: str
@@ -40,16 +40,16 @@ def show(
     port: int = 0,
     **more: Any,
 ) -> Shown:
-    """Shows a translation in a notebook, computed where one looks. The server ends with the process.
+    """Show a translation in a notebook, computed as one looks at it. The server ends with the process.
 
         terramorph.show(model, "ortho.tif")
 
     Args:
-        model: from `load`, or what `load` takes.
-        source: path or URL of what it translates.
-        truth: what the output should look like.
-        height: of the frame, pixels.
-        port: of the server; 0 takes a free one.
+        model: a model of `load`, or an argument of `load`.
+        source: path or URL of the raster or vectors to translate.
+        truth: path or URL of the true map or photograph, if there is one.
+        height: height of the frame, pixels.
+        port: port of the server; 0 for a free one.
         more: other fields of `Settings`. With `public_url` the frame has that address, as behind JupyterHub's proxy.
 
     Raises:

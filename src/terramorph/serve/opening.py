@@ -1,4 +1,4 @@
-"""Opening the layers that the settings name, and opening them again when their files change."""
+"""Opening of the layers in the settings, again when their files change."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from terramorph.translate.tiled import Part
 
 _MB = 1_000_000
 UPLOADS = 8
-"""Most uploads at once; together they may keep windows of as many bytes as all other layers."""
+"""Most uploads at once; together they may cache windows of as many bytes as all other layers."""
 _END = 1 << 16
-"""Bytes at either end of a file that tell it from another of its size and time."""
+"""Bytes at each end of a file that tell it from another of the same size and time."""
 
 
 class Opener:
-    """Opens layers, and knows when their files have changed. A model that several layers name is loaded once.
+    """Opens layers, and finds out whether their files have changed. A model of several layers is loaded once.
 
     Attributes:
-        folder: of tiles and windows, shared with other servers; None for none.
-        windows: of all outputs.
+        folder: cache of tiles and windows, shared with other servers; None for none.
+        windows: windows of all outputs.
 
     Args:
-        settings: of the server.
-        models: those that are loaded already, by what the settings call them; they do not change.
+        settings: settings of the server.
+        models: loaded models by their names in the settings; they do not change.
     """
 
     def __init__(self, settings: Settings, models: Mapping[str, Model] | None = None) -> None:
@@ -48,16 +48,16 @@ class Opener:
         self.windows = Windows(self.folder)
 
     def state(self, one: LayerSettings) -> str:
-        """What tells whether a layer is to be opened again; it changes with the files behind it."""
+        """Return a text that changes with the files of a layer, so that it must be opened again."""
         bundle = "" if one.model in self._given else _stamp(self._bundle(one.model))
         return f"{bundle} {_stamp(one.source)} {_stamp(one.truth)}"
 
     def open(self, one: LayerSettings, *, upload: bool = False) -> Layer:
-        """Opens a layer.
+        """Open a layer.
 
         Args:
-            one: of the settings.
-            upload: whether its source comes from a stranger: a checked GeoTIFF, which no other driver may open.
+            one: settings of the layer.
+            upload: whether the source is an upload: a checked GeoTIFF, which no other driver may open.
 
         Raises:
             TerramorphError: if the model or a source cannot be opened, or they do not fit.
@@ -69,7 +69,7 @@ class Opener:
         truth = open_source(one.truth, style=one.style) if one.truth is not None else None
         for side in (source, truth):
             if side is not None and side.extent.crs is None:
-                raise InputError(f"{side.name} has no CRS, so nobody knows where its tiles lie; georeference it.")
+                raise InputError(f"{side.name} has no CRS, so the place of its tiles is unknown; georeference it.")
         memory = self._settings.window_cache_mb * _MB // (UPLOADS if upload else len(self._settings.layers))
         how: dict[str, Any] = {"resolution": one.resolution, "window": self._settings.window, "memory": memory}
         identity: str  # known once the grid of the output is
@@ -117,17 +117,17 @@ class Opener:
         return self._loaded[name][1]
 
     def _bundle(self, name: str) -> str:
-        """The file that a name means, found once: files are looked at often, and a published one is read to know it."""
+        """Return the file of a model's name; kept, as files are checked often and a published one must be read."""
         if name not in self._bundles:
             try:
                 self._bundles[name] = str(find_bundle(name))
             except BundleError:
-                return name  # an exported network; what is none is refused when it is loaded
+                return name  # an exported network; other files are refused when loaded
         return self._bundles[name]
 
 
 def _stamp(path: str | None) -> str:
-    """Size, time and number of a file; of what is no file here, that it is none."""
+    """Return size, time and inode of a file; a constant where there is no local file."""
     try:
         found = Path(path or "").stat()
     except (OSError, ValueError):
@@ -136,7 +136,7 @@ def _stamp(path: str | None) -> str:
 
 
 def _identity(path: str | None, source: Source | None) -> str:
-    """What tells the content of a source from another, without reading all of a large file."""
+    """Return a digest of a source's content, without reading all of a large file."""
     if source is None or path is None or isinstance(source, MosaicSource) or not Path(path).is_file():
         return source.fingerprint() if source is not None else ""
     with Path(path).open("rb") as file:

@@ -1,4 +1,4 @@
-"""Tiles as files that browsers show."""
+"""Encoding of tiles for browsers."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from terramorph.raster.save import image_of
 from terramorph.raster.tiles.write import SAVING
 
 FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
-    # Level 1 takes a third of the time of level 6, and makes photographs no larger.
+    # Level 1 takes a third of the time of level 6, and files of photographs are no larger.
     "png": ("image/png", {**SAVING["png"], "compress_level": 1}),
     "webp": ("image/webp", SAVING["webp"]),
     "jpg": ("image/jpeg", SAVING["jpg"]),
 }
-"""Media type and settings by suffix. PNG keeps every value; JPEG has no opacity and shows white instead."""
+"""Media type and settings by suffix. PNG is lossless; JPEG has no opacity and shows white instead."""
 
 
 def encode(raster: Raster, format: str) -> bytes:
-    """A tile as a file.
+    """Encode a tile.
 
     Args:
-        raster: uint8 (1, 3 or 4 bands, H, W); a fourth band is opacity. Pixels without data are transparent.
+        raster: uint8 (1, 3 or 4 bands, H, W); a fourth band is opacity. Masked pixels are transparent.
         format: a key of `FORMATS`.
     """
     opacity = raster.pixels[3] if raster.count == 4 else np.full(raster.mask.shape, 255, np.uint8)

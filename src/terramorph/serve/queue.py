@@ -1,4 +1,4 @@
-"""One queue of work: what is asked for twice is made once, what nobody waits for is dropped, nobody is starved."""
+"""Queue of jobs: equal jobs run once, jobs that nobody waits for are dropped, and clients take turns."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import Generic, TypeVar
 
 _T = TypeVar("_T")
 _SHARE = 0.2
-"""Weight of the latest job in the running mean of seconds a job."""
+"""Weight of the latest job in the moving average of seconds per job."""
 
 
 class BusyError(Exception):
     """More work is queued than a request may wait for.
 
     Attributes:
-        seconds: until it is worth asking again.
+        seconds: seconds after which to ask again.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -37,13 +37,13 @@ class _Job(Generic[_T]):
 
 
 class Queue(Generic[_T]):
-    """Jobs by key, computed one after another on a thread of their own.
+    """Jobs by key, run one after another on another thread.
 
-    The newest job of a client comes first, for it is what the client looks at now; clients take turns. A job that
-    nobody waits for any more is dropped, unless it runs already.
+    The newest job of a client runs first, as the client looks at it now; clients take turns. A job that nobody waits
+    for any more is dropped, unless it runs already.
 
     Attributes:
-        computed, joined, dropped: numbers of jobs so far: made, found already asked for, left by all.
+        computed, joined, dropped: numbers of jobs so far that were run, joined by a further request, dropped.
 
     Args:
         max_wait: seconds of queued work over which new jobs are refused, and after which one that has not begun is.
@@ -63,20 +63,20 @@ class Queue(Generic[_T]):
 
     @property
     def seconds(self) -> float:
-        """How long the work that is queued will take, as far as past jobs tell."""
+        """Estimated seconds of queued work, by the durations of past jobs."""
         return (sum(len(keys) for keys in self._turns.values()) + self._busy) * self._mean
 
     async def get(self, key: Hashable, client: str, work: Callable[[], _T]) -> _T:
-        """The result of a job, which is queued if nobody else has asked for it.
+        """Return the result of a job, which is queued unless it is already.
 
         Args:
-            key: two jobs with one key are one.
-            client: who asks.
-            work: what makes the result; it runs on another thread.
+            key: key of the job; requests with the same key share a job.
+            client: key of the client.
+            work: function that makes the result, called on another thread.
 
         Raises:
             BusyError: if too much is queued, or the queue is closing.
-            Exception: what the work raises.
+            Exception: any exception of `work`.
         """
         if self._runner is None:
             self._runner = asyncio.get_running_loop().create_task(self._run())
@@ -94,7 +94,7 @@ class Queue(Generic[_T]):
         job.waiting += 1
         try:
             await asyncio.wait({job.future}, timeout=self._max_wait)
-            if not job.running and not job.future.done():  # more came before it than was foreseen
+            if not job.running and not job.future.done():  # the jobs before it took longer than estimated
                 raise BusyError(max(1.0, self.seconds))
             return await asyncio.shield(job.future)
         finally:
@@ -103,13 +103,13 @@ class Queue(Generic[_T]):
                 self._drop(key, job)
 
     async def close(self, seconds: float) -> None:
-        """Drops what has not begun, and waits for what runs, so many seconds at most."""
+        """Drop jobs that have not begun, and wait at most ``seconds`` for the running one."""
         self._closing = True
         for key, job in list(self._jobs.items()):
             if not job.running:
                 self._drop(key, job)
                 job.future.set_exception(BusyError(1.0))
-                job.future.exception()  # nobody may be left to hear it
+                job.future.exception()  # maybe nobody waits for it any more
         running = [job.future for job in self._jobs.values()]
         if running:
             await asyncio.wait(running, timeout=seconds)

@@ -1,4 +1,4 @@
-"""Opening what the settings name, and running the server."""
+"""Opening and running a server."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from terramorph.translate import Model, load
 
 
 def open_server(settings: Settings, models: dict[str, Model] | None = None) -> App:
-    """Loads the models and opens the layers.
+    """Load the models and open the layers.
 
     Args:
-        settings: of the server.
-        models: those that are loaded already, by what the settings call them.
+        settings: settings of the server.
+        models: loaded models by their names in the settings.
 
     Raises:
-        TerramorphError: if a model or a source cannot be opened, or they do not fit; the sentence says what to do.
+        TerramorphError: if a model or a source cannot be opened, or they do not fit.
     """
     return App(TileServer(settings, Opener(settings, models)))
 
 
 class Server(uvicorn.Server):
-    """Serves an app until it is told to end: readiness says no at once, running work ends, and then the process."""
+    """Serves an app until a signal: readiness says no at once, running work ends, then the process."""
 
     def __init__(self, app: App) -> None:
         settings = app.settings
@@ -54,21 +54,21 @@ class Server(uvicorn.Server):
 
     @property
     def address(self) -> str:
-        """Where it is reached."""
+        """URL of the server."""
         host, port = self.socket.getsockname()[:2]
         host = "127.0.0.1" if host == "0.0.0.0" else f"[{host}]" if ":" in host else host
         return f"http://{host}:{port}{self._app.settings.root_path}/"
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Of SIGTERM and SIGINT: being told to end is no failure, and being told twice means at once."""
+        """Handle SIGTERM and SIGINT: the first ends the server without failure, the second at once."""
         self._app.draining = True
         self.should_exit, self.force_exit = True, self.should_exit
 
     def serve_until_told(self, ready: Callable[[str], None]) -> None:
-        """Serves.
+        """Serve until a signal.
 
         Args:
-            ready: told the address once it is bound.
+            ready: function of the URL, called once the port is bound.
         """
         logging.getLogger("uvicorn").setLevel(logging.WARNING)
         ready(self.address)
@@ -78,12 +78,12 @@ class Server(uvicorn.Server):
 def one_layer(
     model: Model | str | Path, source: str | Path, *, truth: str | Path | None = None, **settings: Any
 ) -> Server:
-    """A server of one translation.
+    """Make a server of one translation.
 
     Args:
-        model: From `load`, or what `load` takes.
-        source: Path or URL of what it translates.
-        truth: What the output should look like.
+        model: A model of `load`, or an argument of `load`.
+        source: Path or URL of the raster or vectors to translate.
+        truth: Path or URL of the true map or photograph, if there is one.
         settings: Other fields of `Settings`.
 
     Raises:
@@ -93,8 +93,8 @@ def one_layer(
     for held in (source, truth):
         if not isinstance(held, str | Path | None):
             raise InputError(
-                f"A viewer reads files, and a {type(held).__name__} is none; save it (such as Raster.save), and give "
-                "its path."
+                f"The source and truth of a viewer must be paths or URLs, got a {type(held).__name__}; save it "
+                "(Raster.save), and give its path."
             )
     sides = {"source": str(source), "truth": None if truth is None else str(truth)}
     layer = LayerSettings(name="layer", title=Path(source).stem, model="model", **sides)
@@ -102,21 +102,21 @@ def one_layer(
 
 
 def _bound(host: str, port: int) -> socket.socket:
-    """A socket that listens.
+    """Return a socket that listens.
 
     Raises:
-        ConfigError: if the host is none of this machine.
+        ConfigError: if the host is not an address of this machine.
         StorageError: if the port is taken.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     bound = socket.socket(family, socket.SOCK_STREAM)
-    if os.name == "posix":  # on Windows it would let two servers take one port
+    if os.name == "posix":  # on Windows it would allow two servers on one port
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         bound.bind((host, port))
-        bound.listen(2048)  # whoever is told the address may ask at once
+        bound.listen(2048)  # clients may connect as soon as they know the address
     except socket.gaierror as error:
-        raise ConfigError(f"host {host} is no address of this machine ({error.strerror}).") from error
+        raise ConfigError(f"`host` must be an address of this machine, got {host} ({error.strerror}).") from error
     except OSError as error:
         bound.close()
         raise StorageError(f"Port {port} of {host} cannot be taken ({error.strerror}); choose another.") from error

@@ -1,4 +1,4 @@
-"""Settings of a server: its layers, where it listens, and what bounds it."""
+"""Settings of a server: layers, addresses, and bounds."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from terramorph.documents import DocumentError, first_fault, parse_toml
 from terramorph.errors import ConfigError
 
 NAME = r"^[a-z0-9][a-z0-9-]{0,63}$"
-"""Names of layers; they stand in URLs."""
+"""Pattern of the names of layers, which are part of URLs."""
 
 _PATTERNS = {
     "name": "use lower-case letters, digits and hyphens",
     "root_path": "give a path that begins with /, such as /maps",
     "public_url": "give an address that begins with http:// or https://, such as https://example.org/maps",
 }
-"""What to write where a pattern does not match."""
+"""Advice by setting, where its pattern does not match."""
 
 
 class _Frozen(BaseModel):
@@ -29,15 +29,15 @@ class LayerSettings(_Frozen):
     """A raster and the model that translates it.
 
     Attributes:
-        name: in URLs; lower-case letters, digits and hyphens.
+        name: name in URLs; lower-case letters, digits and hyphens.
         model: path or name of a bundle.
-        source: path or URL of anything that opens as a raster or as vectors.
-        truth: the same for what the output should look like; None if there is none.
-        asset: which assets of the source are read, if it is of STAC items.
-        resolution: metres a pixel at which the model sees the ground; default: the source's own, which must be near the
-            model's.
-        style: of sources and truths that are vectors.
-        title: for people; default: the name.
+        source: path or URL of a raster or of vectors.
+        truth: path or URL of the true map or photograph; None if there is none.
+        asset: assets of the source that are read, if it is of STAC items.
+        resolution: metres per pixel at which the model reads the source; default: the source's own, which must be near
+            the model's.
+        style: style of sources and truths that are vectors.
+        title: title for people; default: the name.
         attribution: terms of use of the source, for people.
     """
 
@@ -53,25 +53,25 @@ class LayerSettings(_Frozen):
 
 
 class Settings(_Frozen):
-    """A server.
+    """Settings of a server.
 
     Attributes:
-        layers: at least one, with names that differ.
-        allow: modules from outside whose code may run, where a model is of one of their classes.
-        sign: a function, as module:name, that signs the addresses of STAC items' assets.
-        host, port: where it listens; port 0 takes a free one.
-        root_path: the path under which a proxy offers it, such as /maps.
-        public_url: scheme, host and path that links begin with, for clients behind a proxy; default: those of the
-            request, if its host is the server's own.
-        window: side in pixels of the windows in which the model computes; default: that of `translate`, so that tiles
-            are those that it writes. Smaller ones answer sooner and cost more for each tile.
+        layers: at least one, with different names.
+        allow: modules from outside whose code may run, for models of their classes.
+        sign: function, as module:name, that signs the URLs of STAC assets.
+        host, port: address and port to listen on; port 0 for a free one.
+        root_path: path at which a proxy offers the server, such as /maps.
+        public_url: scheme, host and path of links, for clients behind a proxy; default: those of the request, if its
+            host is the server's own.
+        window: side of the model's windows in pixels; default: that of `translate`, so that tiles are equal to its
+            tiles. Smaller windows answer sooner and cost more per tile.
         window_cache_mb, tile_cache_mb: bounds of the two caches in memory, MB.
         cache: folder of encoded tiles that several servers may share; None for none.
-        cache_mb: its bound, MB.
+        cache_mb: bound of the folder, MB.
         max_wait: seconds of queued work over which a request is answered 503.
-        export_pixels: the most pixels of one exported view.
-        uploads: whether clients may send GeoTIFFs of theirs.
-        upload_mb: the most that one of them may hold, MB; all together hold four times that.
+        export_pixels: largest number of pixels of an exported view.
+        uploads: whether clients may send GeoTIFFs.
+        upload_mb: largest size of an upload, MB; all uploads together may have four times that.
     """
 
     layers: tuple[LayerSettings, ...] = Field(min_length=1)
@@ -96,15 +96,15 @@ class Settings(_Frozen):
         names = [layer.name for layer in self.layers]
         for name in names:
             if names.count(name) > 1:
-                raise ValueError(f"two layers are called {name}")
+                raise ValueError(f"names of layers must differ, got {name} twice")
         return self
 
 
 def load_settings(path: str | Path | None = None, values: dict[str, Any] | None = None) -> Settings:
-    """Settings from a TOML file (tables `[[layers]]`, other settings above them), and values that win over it.
+    """Read settings from a TOML file (tables `[[layers]]`, other settings above them); ``values`` override it.
 
     Raises:
-        ConfigError: if the file cannot be read, or a setting is unknown or impossible.
+        ConfigError: if the file cannot be read, or a setting is unknown or out of range.
     """
     read: dict[str, Any] = {}
     if path is not None:

@@ -1,4 +1,4 @@
-"""Encoded tiles of layers, from the caches or from the queue."""
+"""Encoded tiles of layers, from the caches or the queue."""
 
 from __future__ import annotations
 
@@ -22,35 +22,35 @@ from terramorph.serve.settings import Settings
 from terramorph.serve.uploads import Uploads
 
 _PROBE = 16
-"""Side in pixels of what is read of every layer to know that it can be."""
+"""Side in pixels of the window that is read of every layer as a test."""
 _DRAIN = 10.0
-"""Seconds that running work may take once the server is to end."""
+"""Seconds that running work may take when the server shuts down."""
 _MB = 1_000_000
 LOOK = 2.0
-"""Seconds between two looks at the files of layers."""
+"""Seconds between two checks of the files of layers."""
 _BEFORE = 2
-"""Layers of one name that still answer after others have taken their place."""
+"""Number of replaced layers that still answer."""
 _LOG = logging.getLogger("terramorph.serve")
 
 
 class TileServer:
     """Layers, their caches and the queue of their work.
 
-    Files are looked at every `LOOK` seconds. A layer whose model or source was replaced is opened beside the old one
-    and takes its place; the old one answers for addresses that clients still have. What cannot be opened is left alone.
+    Files are checked every `LOOK` seconds. A layer whose model or source was replaced is opened beside the old one and
+    takes its place; the old one still answers its URLs. Where the new files cannot be opened, the old layer stays.
 
     Attributes:
-        settings: of the server.
-        layers: by name, as they are offered.
-        faults: sentences about layers whose files have changed to what cannot be opened, by name.
-        computing, reading: the queues of what the model makes, and of what is only read.
-        memory: encoded tiles.
-        windows: those that the models predict.
+        settings: settings of the server.
+        layers: layers by name, in the order in which they are offered.
+        faults: sentences by name about layers whose changed files cannot be opened.
+        computing, reading: queues of jobs that run the model, and of jobs that only read.
+        memory: cache of encoded tiles.
+        windows: windows that the models predict.
         uploads: layers that clients have sent.
 
     Args:
-        settings: of the server.
-        opener: of the layers.
+        settings: settings of the server.
+        opener: opener of the layers.
 
     Raises:
         TerramorphError: if a layer cannot be opened.
@@ -73,11 +73,11 @@ class TileServer:
         self.uploads = Uploads(settings, opener)
 
     def start(self) -> None:
-        """Begins to look at files."""
+        """Start to check files."""
         self._watch = asyncio.get_running_loop().create_task(self._look())
 
     def find(self, name: str, identity: str | None = None) -> Layer | None:
-        """A layer by its name, or the one before it that a client's addresses still name."""
+        """Return a layer by name, or with an identity a replaced one that clients' URLs still name."""
         layer = self.layers.get(name) or self.uploads.find(name)
         if layer is None or identity in (None, layer.identity):
             return layer
@@ -107,11 +107,11 @@ class TileServer:
     async def tile(
         self, layer: Layer, view: View, zoom: int, x: int, y: int, size: int, format: str, client: str
     ) -> tuple[bytes, str]:
-        """An encoded tile, empty where there is no data, and where it came from: memory, folder or made.
+        """Return an encoded tile, empty where there is no data, and its origin: memory, folder or made.
 
         Raises:
             BusyError: if too much work is queued.
-            TerramorphError: if it cannot be made.
+            TerramorphError: if the tile cannot be made.
         """
         key = f"{layer.identity} {view.name} {zoom} {x} {y} {size} {format}"
         queue = self.computing if view.computed else self.reading
@@ -141,7 +141,7 @@ class TileServer:
         return await queue.get(key, client, make), "made"
 
     async def run(self, key: Hashable, client: str, work: Callable[[], Any]) -> Any:
-        """The result of work that needs the model, in its turn.
+        """Return the result of work that needs the model, run in its turn.
 
         Raises:
             BusyError: if too much work is queued.
@@ -149,7 +149,7 @@ class TileServer:
         return await self.computing.get(key, client, work)
 
     async def problem(self) -> str | None:
-        """Why the server cannot serve, in one sentence, or None: a piece of every layer is read once."""
+        """Return a sentence on why the server cannot serve, or None. A window of every layer is read once as a test."""
         for layer in self.layers.values():
             if layer.name in self.faults:
                 return f"The files of {layer.name} have changed and cannot be opened; the old ones are served."
@@ -163,7 +163,7 @@ class TileServer:
         return None
 
     def status(self) -> dict[str, Any]:
-        """Figures of the work, for the page."""
+        """Return numbers on queues and caches, for the page."""
         return {
             "computed": self.computing.computed,
             "joined": self.computing.joined,
@@ -173,7 +173,7 @@ class TileServer:
         }
 
     async def close(self) -> None:
-        """Ends the work and closes the layers."""
+        """End the work and close the layers."""
         if self._watch is not None:
             self._watch.cancel()
         await asyncio.gather(self.computing.close(_DRAIN), self.reading.close(_DRAIN))

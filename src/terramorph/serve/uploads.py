@@ -1,4 +1,4 @@
-"""GeoTIFFs that clients send: received, checked, translated as layers for an hour, and deleted."""
+"""Uploads: GeoTIFFs that clients send are checked, served as layers for an hour, and deleted."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from terramorph.serve.opening import UPLOADS, Opener
 from terramorph.serve.settings import LayerSettings, Settings
 
 HEADER = "X-Terramorph"
-"""Header without which nothing is taken: no page of another site can send it."""
+"""Header that uploads need: no page of another site can send it."""
 LIFE = 3600.0
 """Seconds after which an upload is deleted."""
 STALL = 60.0
-"""Seconds without a byte after which one that is being sent is given up."""
+"""Seconds without a byte after which an upload is refused."""
 _PREFIX, _LOCK = "terramorph-uploads-", "lock"
-"""What folders of uploads are called, and the file in each that its server holds locked."""
+"""Prefix of folders of uploads, and the file in each that its server holds locked."""
 _NEW = 60.0
-"""Seconds for which a folder may have no lock yet."""
+"""Seconds after which a new folder must have a lock."""
 _QUOTA = 4
 _MB = 1_000_000
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -40,10 +40,10 @@ _HEAD = 4
 
 
 class RefusedError(Exception):
-    """An upload is not taken, for a reason that a client is told in a sentence.
+    """An upload is refused, with a sentence for the client.
 
     Attributes:
-        status: of the answer.
+        status: HTTP status of the response.
     """
 
     def __init__(self, status: int, sentence: str) -> None:
@@ -61,13 +61,13 @@ class _Upload:
 
 
 class Uploads:
-    """Layers that clients have sent, by name. The files have names of ours, in a folder of ours that goes at the end.
+    """Layers that clients have sent, by name. Files have generated names in a temporary folder, deleted at the end.
 
-    What servers that were killed have left goes when the next one starts.
+    Folders that killed servers have left are deleted when the next one starts.
 
     Args:
-        settings: of the server; nothing is made where they allow no uploads.
-        opener: of the layers.
+        settings: settings of the server; without `uploads` there is no folder.
+        opener: opener of the layers.
     """
 
     def __init__(self, settings: Settings, opener: Opener) -> None:
@@ -83,19 +83,19 @@ class Uploads:
         self._turn = asyncio.Lock()
 
     def find(self, name: str) -> Layer | None:
-        """A layer by its name, until its hour is over."""
+        """Return a layer by name, until its hour is over."""
         upload = self._held.get(name)
         return upload.layer if upload is not None and time.monotonic() < upload.until else None
 
     def like(self, name: str) -> LayerSettings | None:
-        """Settings of the layer whose model an upload has."""
+        """Return the settings of the layer whose model an upload has."""
         return self._held[name].like if self.find(name) is not None else None
 
     async def receive(self, body: AsyncIterator[bytes], like: LayerSettings) -> Layer:
-        """Makes a layer of what a client sends, translated by the model of another.
+        """Make a layer of a client's GeoTIFF, translated by the model of another layer.
 
         Raises:
-            RefusedError: if it is not taken; then nothing of it is left.
+            RefusedError: if the upload is refused; its file is deleted.
         """
         assert self._folder is not None
         self.sweep()
@@ -119,17 +119,17 @@ class Uploads:
         return upload.layer
 
     def sweep(self) -> None:
-        """Deletes uploads whose hour is over."""
+        """Delete uploads whose hour is over."""
         for name, upload in list(self._held.items()):
             if time.monotonic() >= upload.until:
                 self._delete(self._held.pop(name))
 
     def close(self) -> None:
-        """Deletes all uploads."""
+        """Delete all uploads."""
         while self._held:
             self._delete(self._held.popitem()[1])
         if self._folder is not None and self._lock is not None:
-            self._lock.release()  # Windows removes nothing that is open
+            self._lock.release()  # Windows removes no open files
             self._folder.cleanup()
 
     def _delete(self, upload: _Upload) -> None:
@@ -140,14 +140,14 @@ class Uploads:
             upload.path.unlink(missing_ok=True)
 
     async def _store(self, body: AsyncIterator[bytes], upload: _Upload) -> None:
-        """Writes what comes, as far as it may."""
+        """Write a body to the file, within the limits."""
         head = b""
         with upload.path.open("xb") as file:
             while True:
                 try:
                     chunk = await asyncio.wait_for(anext(body, None), STALL)
                 except TimeoutError:
-                    raise RefusedError(408, f"Nothing of the upload came for {STALL:.0f} s; send it again.") from None
+                    raise RefusedError(408, f"No byte of the upload came for {STALL:.0f} s; send it again.") from None
                 if chunk is None:
                     break
                 if len(head) < _HEAD:
@@ -180,9 +180,9 @@ class Uploads:
 
 
 def remove_left_over() -> None:
-    """Deletes folders of uploads whose server is gone without having deleted them: nobody holds their lock."""
+    """Delete folders of uploads that killed servers have left: nobody holds their lock."""
     for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        # Of another user, or just made, or gone meanwhile: not ours to delete.
+        # Folders of another user, new ones and ones deleted meanwhile are left alone.
         with suppress(OSError, Timeout):
             if folder.is_symlink() or time.time() - folder.stat().st_mtime < _NEW:
                 continue
@@ -192,26 +192,27 @@ def remove_left_over() -> None:
 
 
 def check_sender(headers: Mapping[str, str], own: Collection[str], most: int) -> None:
-    """Refuses what another site makes a browser send, and what says itself that it is too large.
+    """Refuse requests that another site makes a browser send, and those that declare too large a size.
 
     Args:
-        headers: of the request, found whatever the case of their names.
-        own: hosts, with ports, at which the server is reached.
-        most: MB that an upload may hold.
+        headers: headers of the request; names in any case.
+        own: hosts, with ports, of the server.
+        most: largest size of an upload, MB.
 
     Raises:
-        RefusedError: if it is refused.
+        RefusedError: if the request is refused.
     """
     origin = headers.get("origin")
     if headers.get(HEADER) != "upload" or (origin is not None and urlsplit(origin).netloc not in set(own) - {""}):
-        raise RefusedError(403, f"Uploads come from the server's own page, or with the header {HEADER}: upload.")
+        raise RefusedError(403, f"Uploads must come from the server's own page, or with the header {HEADER}: upload.")
     length = headers.get("content-length", "0")
     if not length.isdecimal() or int(length[:20]) > most * _MB:
         raise _too_large(most)
 
 
 async def drained(body: AsyncIterator[bytes], most: int) -> None:
-    """Lets a client finish what is thrown away, for so many MB and a second at most: many read no answer before."""
+    """Discard the rest of a body, up to ``most`` MB and a second: many clients read no response before they have sent
+    all."""
     gone = 0
     with suppress(TimeoutError):
         async with asyncio.timeout(1):
@@ -226,7 +227,7 @@ def _too_large(most: int) -> RefusedError:
 
 
 def _check_kind(head: bytes) -> None:
-    """Refuses by its first bytes what is no TIFF, so that no other decoder ever sees it."""
+    """Refuse files that are not TIFF by their first bytes, so that no other decoder opens them."""
     if head[:_HEAD] in _TIFF:
         return
     kind = next((kind for start, kind in _PLACELESS.items() if head.startswith(start)), None)
@@ -234,4 +235,4 @@ def _check_kind(head: bytes) -> None:
         raise RefusedError(
             415, f"The upload is a {kind}, which does not say where on Earth it is; georeference it as a GeoTIFF."
         )
-    raise RefusedError(415, "The upload is no TIFF; send a GeoTIFF.")
+    raise RefusedError(415, "The upload is not a TIFF; send a GeoTIFF.")

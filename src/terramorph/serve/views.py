@@ -1,4 +1,4 @@
-"""What is asked of a view beside its tiles: the values at a point, and a piece as a GeoTIFF."""
+"""Values of a layer at a point, and export of a view as a GeoTIFF."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from terramorph.serve.layers import Layer, View
 
 
 def values_at(layer: Layer, longitude: float, latitude: float) -> dict[str, Any]:
-    """The stored values of input, output and truth at a place, and the map class of the output.
+    """Return the stored values of input, output and truth at a point, and the map class of the output.
 
     Args:
-        layer: which.
+        layer: the layer.
         longitude, latitude: degrees (EPSG:4326).
 
     Returns:
@@ -35,7 +35,7 @@ def values_at(layer: Layer, longitude: float, latitude: float) -> dict[str, Any]
     x, y = to_crs.transform(longitude, latitude)
     found: dict[str, Any] = {"lon": longitude, "lat": latitude, "crs": str(layer.grid.crs), "x": x, "y": y}
     if not (math.isfinite(x) and math.isfinite(y)):
-        raise InputError("lon and lat lie outside of the layer's CRS.")
+        raise InputError("lon and lat lie outside the layer's CRS.")
     column, row = (math.floor(value) for value in ~layer.grid.affine @ (x, y))
     pixel = layer.grid.crop(row, column, 1, 1)
     inside = 0 <= row < layer.grid.height and 0 <= column < layer.grid.width
@@ -52,19 +52,19 @@ def values_at(layer: Layer, longitude: float, latitude: float) -> dict[str, Any]
 
 
 def export_view(layer: Layer, view: View, bounds: Sequence[float], most: int) -> bytes:
-    """A piece of a view as a Cloud Optimized GeoTIFF, on the grid of the translation.
+    """Export a window of a view as a Cloud Optimized GeoTIFF, on the grid of the translation.
 
     Args:
-        layer, view: which.
+        layer, view: the view.
         bounds: (west, south, east, north), degrees (EPSG:4326).
-        most: pixels that it may have.
+        most: largest number of pixels.
 
     Raises:
-        InputError: if it does not meet the layer, or has more pixels.
+        InputError: if the bounds do not meet the layer, or hold more pixels.
     """
     grid = _window(layer.grid, bounds)
     if grid is None:
-        raise InputError("bbox lies outside of the layer.")
+        raise InputError("bbox lies outside the layer.")
     pixels = grid.height * grid.width
     if pixels > most:
         west, south, east, north = bounds
@@ -92,10 +92,10 @@ def export_view(layer: Layer, view: View, bounds: Sequence[float], most: int) ->
 
 
 def _window(grid: Grid, bounds: Sequence[float]) -> Grid | None:
-    """The window of a grid around bounds in degrees; None where they do not meet.
+    """Return the window of a grid around bounds in degrees; None where they do not meet.
 
     Raises:
-        InputError: if the bounds hold nothing.
+        InputError: if the bounds are empty.
     """
     west, south, east, north = bounds
     if not (west < east and south < north):
