@@ -13,7 +13,7 @@ from terramorph.errors import StorageError
 from terramorph.training import runlog
 from terramorph.training.runlog import RunLog
 
-GO_ON = r"could not be written \(.*No space left on device.*go on with `resume` .*run\.$"
+GO_ON = r"could not be written \(.*No space left on device.*continue with `resume` .*run\.$"
 
 
 @pytest.fixture

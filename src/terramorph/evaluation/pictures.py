@@ -43,7 +43,7 @@ class View:
 
     @property
     def classes(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Return class indices of truth and prediction of a map, uint8 ``(S, S)`` each."""
+        """Class indices of truth and prediction of a map, uint8 ``(S, S)`` each."""
         assert self.palette is not None
         return self.palette.classify(self.truth), self.palette.classify(self.prediction)
 

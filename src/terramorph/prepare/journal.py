@@ -110,7 +110,7 @@ class Journal:
                 if was.get(name) != now.get(name):
                     raise DatasetError(
                         f"{out} was begun with other settings ({name}: {was.get(name)!r}, now {now.get(name)!r}); give "
-                        "the same ones to go on, or choose another folder."
+                        "the same ones to resume, or choose another folder."
                     )
         try:
             self.areas: list[AreaRecord] = [AreaRecord.model_validate(a) for a in self._json("areas.json") or ()]

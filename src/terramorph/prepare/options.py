@@ -114,7 +114,7 @@ class Options:
 
     @property
     def ground(self) -> Geometry | None:
-        """Return the bounds as a geometry in longitude and latitude."""
+        """Bounds as a geometry in longitude and latitude; None without bounds."""
         if self.bounds is None:
             return None
         west, south, east, north = self.bounds

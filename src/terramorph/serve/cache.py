@@ -67,7 +67,7 @@ class MemoryCache:
 
     @property
     def stats(self) -> Stats:
-        """Return the statistics."""
+        """Statistics so far."""
         with self._lock:
             return Stats(len(self._values), int(self._values.currsize), self._hits, self._misses)
 

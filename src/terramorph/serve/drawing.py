@@ -49,7 +49,7 @@ class DrawPage:
 
     @property
     def routes(self) -> list[Route]:
-        """Return the routes at and below `/draw/`."""
+        """Routes at and below `/draw/`."""
         return [
             Route("/draw", lambda _: RedirectResponse("draw/")),
             Route("/draw/{name:path}", self._answer),

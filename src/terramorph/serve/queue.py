@@ -46,7 +46,8 @@ class Queue(Generic[_T]):
         computed, joined, dropped: numbers of jobs so far that were run, joined by a further request, dropped.
 
     Args:
-        max_wait: seconds of queued work over which new jobs are refused, and after which one that has not begun is.
+        max_wait: seconds of queued work over which new jobs are refused, and after which a job that has not begun is
+            refused too.
     """
 
     def __init__(self, max_wait: float) -> None:

@@ -51,7 +51,7 @@ class Health:
         for name, value in losses.items():
             if not math.isfinite(value):
                 raise TrainingDivergedError(
-                    f"At step {step} the loss {name!r} became {value} ({blame(networks)}); go on from the last good "
+                    f"At step {step} the loss {name!r} became {value} ({blame(networks)}); resume from the last good "
                     "checkpoint with a lower optimizer.learning_rate, or with precision=fp32."
                 )
         self.steps_won = self.steps_won + steps if losses.get("discriminator", 1.0) < _WON else 0
@@ -73,7 +73,7 @@ class Health:
         """
         if not bool(torch.isfinite(translated).all()):
             raise TrainingDivergedError(
-                f"At step {step} an output holds values that are not finite; go on from the last good checkpoint "
+                f"At step {step} an output holds values that are not finite; resume from the last good checkpoint "
                 "with a lower optimizer.learning_rate, or with precision=fp32."
             )
         if len(translated) < 2 or step < _YOUNG:
@@ -112,7 +112,7 @@ def require_finite(step: int, networks: Mapping[str, nn.Module]) -> None:
     for name, network in networks.items():
         if key := _not_finite(network.state_dict().items()):
             raise TrainingDivergedError(
-                f"At step {step} the tensor {name}.{key} is not finite; the last good checkpoint was kept. Go on from "
+                f"At step {step} the tensor {name}.{key} is not finite; the last good checkpoint was kept. Resume from "
                 "it with a lower optimizer.learning_rate, or with precision=fp32."
             )
 

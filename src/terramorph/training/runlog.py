@@ -57,8 +57,8 @@ class RunLog:
         except OSError as error:
             reason = error.__cause__ or error
             raise StorageError(
-                f"{what} could not be written ({getattr(reason, 'strerror', None) or reason}); free some space and go "
-                f"on with `resume` {self.folder}."
+                f"{what} could not be written ({getattr(reason, 'strerror', None) or reason}); free some space and "
+                f"continue with `resume` {self.folder}."
             ) from error
 
     def event(self, kind: str, **values: Any) -> None:

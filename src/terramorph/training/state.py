@@ -99,7 +99,7 @@ def save_state(path: Path, position: Position, recipe: Pix2Pix, average: Average
     with atomic(
         path,
         f"The checkpoint of step {position.step} could not be written",
-        f"{kept}, so free some space and go on with `resume` {path.parent}",
+        f"{kept}, so free some space and continue with `resume` {path.parent}",
         failures=(SafetensorError,),
     ) as part:
         save_file(
@@ -117,7 +117,7 @@ def read_position(path: Path) -> Position:
         with safe_open(path, framework="pt") as file:
             document = parse_json_object((file.metadata() or {})["terramorph-checkpoint"])
         if document.pop("format") > _FORMAT:
-            raise CheckpointError(f"The checkpoint {path} was written by a newer terramorph; upgrade to go on with it.")
+            raise CheckpointError(f"The checkpoint {path} was written by a newer terramorph; upgrade to resume it.")
         return Position(**document)
     except (SafetensorError, OSError, KeyError, TypeError, DocumentError) as error:
         raise CheckpointError(f"{path} is damaged or not a checkpoint ({error}); start the run again.") from error
