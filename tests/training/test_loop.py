@@ -332,7 +332,7 @@ def test_a_validation_split_of_another_kind_is_refused_before_training(
     (tmp_path / "set" / "val").mkdir(parents=True)
     (tmp_path / "set" / "train").symlink_to(town_pairs / "train")
     Image.fromarray(np.zeros((128, 256), np.uint8)).save(tmp_path / "set" / "val" / "grey.png")
-    with pytest.raises(DatasetError, match=r"split val of .* has 1 bands of uint8 and that of train has 3"):
+    with pytest.raises(DatasetError, match="splits train and val, got 3 bands of uint8 and 1 bands of uint8"):
         train(tmp_path / "set", tmp_path / "run", tiny(), cache=tmp_path)
     assert not (tmp_path / "run").exists()
 
