@@ -101,7 +101,7 @@ def test_values_that_do_not_fit(key: str, value: object, sentence: str) -> None:
         ({"loss.adversarial": "none", "loss.feature_matching": 10}, r"loss\.feature_matching needs a discriminator"),
         ({"loss.adversarial": "none", "loss.l1_weight": 0}, "the loss has no terms"),
         ({"loss.adversarial": "none", "data.diffaugment": "color"}, "diffaugment needs a discriminator"),
-        ({"launch": "graph", "loss.r1": 1.0}, r"loss\.r1 changes some; set launch=auto"),
+        ({"launch": "graph", "loss.r1": 1.0}, r"loss\.r1 changes some steps; set launch=auto"),
         ({"launch": "graph", "loss.perceptual": 1.0, "loss.perceptual_weights": "w"}, "set launch=auto"),
         (
             {"discriminator.layers": 6, "discriminator.scales": 2},

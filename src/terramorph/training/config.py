@@ -320,7 +320,7 @@ class TrainConfig(_Section):
     def without_graph(self) -> str:
         """Reason why a step cannot be a CUDA graph; "" if it can."""
         if self.loss.r1:
-            return "launch=graph repeats one step and loss.r1 changes some"
+            return "launch=graph replays one step, and loss.r1 changes some steps"
         if self.loss.perceptual:
             return "launch=graph cannot wait for the device, and loss.perceptual does"
         return ""

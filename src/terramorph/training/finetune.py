@@ -98,7 +98,7 @@ def inherited_note(start: StartConfig) -> str:
     try:
         return read_header(start.model).note
     except BundleError:
-        return f"Started from {start.model}, which is gone: what it said of its rights is not known."
+        return f"Started from {start.model}, which is gone: its note on rights is not known."
 
 
 def _fill(name: str, network: nn.Module, weights: Mapping[str, Tensor], start: StartConfig) -> list[str]:

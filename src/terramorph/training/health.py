@@ -59,8 +59,8 @@ class Health:
             return self._once(
                 "won",
                 f"The discriminator's loss has been under {_WON} for {self.steps_won} steps: it tells every picture "
-                "apart and teaches nothing. Try a lower optimizer.discriminator_learning_rate, more augmentation "
-                "(data.eightfold=true, data.jitter=0.2), or loss.adversarial=lsgan.",
+                "apart, and the generator learns nothing from it. Try a lower optimizer.discriminator_learning_rate, "
+                "more augmentation (data.eightfold=true, data.jitter=0.2), or loss.adversarial=lsgan.",
             )
         return []
 
@@ -82,7 +82,7 @@ class Health:
         if spread < _ONE_PICTURE * wanted:
             return self._once(
                 "one picture",
-                f"At step {step} the translations of {len(translated)} different inputs are nearly one picture (they "
+                f"At step {step} the outputs for {len(translated)} different inputs are nearly one picture (they "
                 f"differ by {spread:.4f}, their truths by {wanted:.4f}). Try a higher loss.l1_weight, a lower "
                 "optimizer.learning_rate, or check that the pairs are of the same ground.",
             )
