@@ -7,7 +7,7 @@ import json
 import re
 from pathlib import Path
 
-from terramorph.atomic import atomic
+from terramorph.atomic import write_text
 from terramorph.cartography import Style
 from terramorph.draw.site import PAGE, RUNTIME, STATIC, WebModel, check_models, site_files
 
@@ -58,8 +58,7 @@ def write_one_file(models: list[WebModel], out: str | Path, *, style: Style | No
     policy = f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
     page = page.replace(_STYLE, f"{policy}\n<style>{css}</style>")
     page = page.replace(_START, "").replace("</body>", "\n".join([*inside, "</body>"]))
-    with atomic(Path(out), make_folder=True) as part:
-        part.write_text(page, encoding="utf-8")
+    write_text(Path(out), page, make_folder=True)
     return Path(out)
 
 

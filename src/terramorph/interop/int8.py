@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 
 from terramorph.bundle import Bundle, Header
 from terramorph.data import DEFAULT_CACHE, batches_as_trained
-from terramorph.errors import ConfigError, InputError, MissingPackageError
+from terramorph.errors import ConfigError, InputError
+from terramorph.imports import needs
 from terramorph.interop.onnx import add_properties, build_model, write_model
 from terramorph.metrics import METRICS
 
@@ -103,13 +104,9 @@ def export_int8(
     """
     if images < 1:
         raise InputError(f"`images` must be >= 1, got {images}: ranges are measured on them.")
-    try:
+    with needs("ONNX Runtime", "onnx"):
         import onnx
         from onnxruntime import quantization
-    except ImportError as error:
-        raise MissingPackageError(
-            "Quantising needs the packages onnx and onnxruntime; install them with pip install 'terramorph[onnx]'."
-        ) from error
     model = build_model(bundle, "raster")
     sources = _Sources(bundle.header, dataset, images, cache, skip_bad, progress)
     with tempfile.TemporaryDirectory() as folder, _quiet():

@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from terramorph._version import __version__
 from terramorph.atomic import atomic
 from terramorph.bundle import Bundle, Mode
-from terramorph.errors import ConfigError, MissingPackageError, reason_of
+from terramorph.errors import ConfigError, reason_of
+from terramorph.imports import needs
 from terramorph.networks.inference import fold_batchnorm, per_image_statistics
 
 OPSET = 17
@@ -79,12 +80,8 @@ def build_model(bundle: Bundle, mode: Mode, *, noise: bool = False) -> Any:
         MissingPackageError: if the package onnx is not installed.
         ConfigError: if the network cannot be exported.
     """
-    try:
+    with needs("ONNX", "onnx"):
         import onnx
-    except ImportError as error:
-        raise MissingPackageError(
-            "Writing ONNX needs the package onnx; install it with pip install 'terramorph[onnx]'."
-        ) from error
     paper, header = mode == "paper", bundle.header
     ready = per_image_statistics(bundle.network, dropout=False) if paper else fold_batchnorm(bundle.network)
     form = getattr(ready, "for_export", None)

@@ -15,9 +15,10 @@ from typing import Any
 from urllib.parse import quote
 
 from terramorph._version import __version__
-from terramorph.atomic import atomic
+from terramorph.atomic import write_text
 from terramorph.cachefolder import cache_folder
-from terramorph.errors import BundleError, MissingPackageError, RunError, warn
+from terramorph.errors import BundleError, RunError, warn
+from terramorph.imports import needs
 from terramorph.models.store import fetching, holds, not_written, stored
 
 FILE = "model.safetensors"
@@ -68,8 +69,7 @@ def fetch(spec: str | Path) -> Path:
             warn(f"The Hub cannot be reached; the copy of {repo} that was fetched before is used.")
             return known
         raise _refused(error, repo, revision) from None  # the library's words may hold more than they should
-    with atomic(pointer, make_folder=True) as part:
-        part.write_text(sha256, encoding="utf-8")
+    write_text(pointer, sha256, make_folder=True)
     return stored(sha256)
 
 
@@ -131,12 +131,8 @@ def _pointed(pointer: Path) -> Path | None:
 
 def _api() -> Any:
     """Return huggingface_hub's client, which finds address and token by itself."""
-    try:
+    with needs("huggingface_hub", "hub"):
         from huggingface_hub import HfApi
-    except ImportError as error:
-        raise MissingPackageError(
-            "The Hub needs huggingface_hub, which is not installed; install it with pip install 'terramorph[hub]'."
-        ) from error
     return HfApi(library_name="terramorph", library_version=__version__)
 
 

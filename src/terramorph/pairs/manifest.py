@@ -14,7 +14,7 @@ from odc.geo.crs import CRS
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pyproj.exceptions import CRSError
 
-from terramorph.atomic import atomic
+from terramorph.atomic import write_text
 from terramorph.bands import Units, band_order
 from terramorph.documents import first_fault
 from terramorph.errors import DatasetError
@@ -157,8 +157,7 @@ class Manifest(_Record):
         Raises:
             StorageError: if it cannot be written.
         """
-        with atomic(root / MANIFEST) as part:
-            part.write_text(self.model_dump_json(indent=1), encoding="utf-8")
+        write_text(root / MANIFEST, self.model_dump_json(indent=1))
 
 
 def load_manifest(root: str | Path) -> Manifest | None:

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from odc.geo.crs import CRS
 
 from terramorph.bands import Units, default_bands
-from terramorph.errors import MissingPackageError, RasterError
+from terramorph.errors import RasterError
 from terramorph.geo.grid import Grid
+from terramorph.imports import needs
 from terramorph.raster.layout import ReadOptions, checked_names, picked
 from terramorph.raster.raster import Raster
 from terramorph.raster.resample import Resampling
@@ -216,12 +217,8 @@ def load_odc_xarray() -> None:
     Raises:
         MissingPackageError: If dask, which odc-geo imports for it, is not installed.
     """
-    try:
+    with needs("dask, which DataArrays need,", "cluster"):
         import odc.geo.xr  # noqa: F401
-    except ImportError as error:
-        raise MissingPackageError(
-            "DataArrays need dask, which is not installed; install it with pip install 'terramorph[cluster]'."
-        ) from error
 
 
 def _holds_classes(array: xarray.DataArray, options: ReadOptions) -> bool:

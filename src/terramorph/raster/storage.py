@@ -18,6 +18,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from terramorph.errors import InputError, MissingPackageError, RasterError, StorageError, TerramorphError, raised_as
+from terramorph.imports import needs
 
 _URL = re.compile(r"(?i)(s3|gs|az|https?)://?([^/].*)")
 _GDAL = {"s3": "/vsis3/", "gs": "/vsigs/", "az": "/vsiaz/", "http": "/vsicurl/", "https": "/vsicurl/"}
@@ -263,12 +264,8 @@ def placed(output: Path | Remote, scratch: Path) -> Iterator[Path]:
 
 
 def _s3_endpoint() -> dict[str, str]:
-    try:
+    with needs("What s3:// URLs are read with", "s3"):
         from botocore.session import get_session
-    except ImportError as error:
-        raise MissingPackageError(
-            "s3:// URLs need more than is installed; install it with pip install 'terramorph[s3]'."
-        ) from error
     meta = get_session().create_client("s3").meta
     server = urlsplit(meta.endpoint_url)
     options = {"AWS_REGION": str(meta.region_name)}

@@ -14,7 +14,7 @@ from urllib.parse import unquote
 import urllib3
 
 from terramorph._version import __version__
-from terramorph.atomic import atomic
+from terramorph.atomic import atomic, write_text
 from terramorph.errors import RasterError, unreadable
 from terramorph.geo.mercator import MAX_ZOOM, TileBox, whole_world
 from terramorph.raster.tiles.reader import VECTOR_ADVICE, TileReader
@@ -110,8 +110,7 @@ class ServerTiles(TileReader):
         self._pool = urllib3.PoolManager(headers={"User-Agent": USER_AGENT, **headers}, retries=retry, timeout=timeout)
         self.folder = Path(cache) / hashlib.blake2b(self.name.encode(), digest_size=8).hexdigest()
         about = {"source": self.name, "attribution": self.licence, "scheme": "xyz"}
-        with atomic(self.folder / "metadata.json", make_folder=True) as part:
-            part.write_text(json.dumps(about, indent=1, ensure_ascii=False), encoding="utf-8")
+        write_text(self.folder / "metadata.json", json.dumps(about, indent=1, ensure_ascii=False), make_folder=True)
 
     def box(self, zoom: int) -> TileBox:
         return whole_world(zoom)
