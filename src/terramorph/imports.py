@@ -26,7 +26,6 @@ def lazily(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
     """Return a package's `__getattr__` that imports the home of a public name on first use.
 
     Args:
-        package: its `__name__`.
         homes: name -> module.
     """
 

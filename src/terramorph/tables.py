@@ -25,7 +25,6 @@ def read_toml(path: Path, where: str) -> dict[str, Any]:
     """Read a TOML file.
 
     Args:
-        path: the file.
         where: Name of the file, for the beginning of an error's sentence.
 
     Raises:
@@ -44,8 +43,6 @@ def checked(model: type[_Model], values: object, where: str) -> _Model:
     """Validate values as a model.
 
     Args:
-        model: Class of the model.
-        values: plain data.
         where: Beginning of an error's sentence.
 
     Raises:

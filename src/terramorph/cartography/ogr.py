@@ -56,9 +56,6 @@ class Layer:
         path: The file, for people.
         source: What GDAL opens.
         driver: GDAL's name of the format.
-        name: Its name.
-        crs: Its CRS, or None.
-        fields: Names of attributes.
         features: How many features it holds; -1 where the format does not say.
         stated: What it covers in its CRS, where the file says so.
     """
@@ -85,7 +82,6 @@ class Layer:
         """Read attributes as text, and geometries in its CRS. GeoParquet is read whole in any case.
 
         Args:
-            fields: Attributes to read.
             box: Only what touches left, bottom, right, top.
             where: Only what meets a condition in SQL.
             most: The first features only, at most so many.

@@ -21,7 +21,7 @@ class MapClass(NamedTuple):
     """A class of map content.
 
     Attributes:
-        name: For people and for JSON.
+        name: Name for people and for JSON.
         rgb: Its fill colour, 0-255.
     """
 
@@ -65,7 +65,7 @@ class Palette:
     """Colours, and the map class that each stands for.
 
     Attributes:
-        name: Of the style, or ``measured``.
+        name: Name of the style, or ``measured``.
         classes: The classes, each with the colour it is shown in.
         colours: uint8 ``(K, 3)``, RGB.
         index: uint8 ``(K,)``, the class of each colour.

@@ -43,8 +43,7 @@ class VectorSource(Source):
     files have no index; they are read whole, once, and stay in memory.
 
     Attributes:
-        style: How it is drawn.
-        table: What gives features their kinds.
+        table: Table of kinds.
         skipped: Features that were read, have a kind, and could not be drawn: of an unknown or an empty geometry, or
             without coordinates in the CRS of a grid. One that is read twice counts twice.
         licence: The attribution of an archive of tiles, or that of OpenStreetMap.
@@ -69,7 +68,7 @@ class VectorSource(Source):
             path: GeoPackage, GeoJSON, FlatGeobuf, Shapefile, FileGDB (a folder), GeoParquet, KML, GML, DXF, MapInfo
                 (.tab, .mif), GPX, a .zip with one of them, OpenStreetMap (.osm.pbf, .osm), or vector tiles (.pmtiles,
                 .mbtiles).
-            style: How to draw it: `load_style`.
+            style: A style; see `load_style`.
             crs: Takes the place of the file's own CRS.
             table: Name or file of the table that gives features their kinds: `load_table`. Chosen by layers and
                 attributes if None.
@@ -112,7 +111,7 @@ class VectorSource(Source):
         """Draw the features on a grid.
 
         Args:
-            grid: In a projected CRS.
+            grid: Grid in a projected CRS.
 
         Returns:
             uint8 (3, H, W) RGB, no pixel masked; the background of the style where there is no feature.

@@ -104,7 +104,7 @@ class Style:
         background: Colour where no feature is.
         rules: Draw order. Kinds without a rule are not drawn. A kind may have one rule for its areas and one for its
             lines, at different places of the order.
-        name: For people.
+        name: Name for people.
         antialias: Smooth edges. Without it every pixel has exactly a colour of the style.
     """
 

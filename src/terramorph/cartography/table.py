@@ -73,8 +73,7 @@ class Table(BaseModel):
     """Entries in the order in which they are tried; the first that knows a feature's value decides.
 
     Attributes:
-        name: For people.
-        match: The entries.
+        name: Name for people.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -112,7 +111,6 @@ class Table(BaseModel):
         """Assign kinds and widths to the features of a layer.
 
         Args:
-            layer: Name of the layer.
             columns: Values by attribute, N each: text or None.
             areas: bool (N,): True for polygons, False for lines.
 

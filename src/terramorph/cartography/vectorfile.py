@@ -34,10 +34,9 @@ class VectorFile(Closing, ABC):
     """Base of vector files: gives the shapes around a box.
 
     Attributes:
-        path: The file.
-        crs: Of ``bounds``.
+        crs: CRS of ``bounds``.
         bounds: What it covers; the box around its features.
-        table: What gives features their kinds.
+        table: Table of kinds.
         licence: What is known of the terms of use.
         skipped: Features with a kind that could not be drawn, of those read when it was opened.
     """
@@ -58,7 +57,7 @@ class VectorFile(Closing, ABC):
         """Read the shapes whose bounds touch a box.
 
         Args:
-            box: In ``crs``.
+            box: Box in ``crs``.
             crs: Of the box and of the shapes that are given.
             metres: Metres a pixel on the ground.
 

@@ -30,12 +30,10 @@ def batches_as_trained(
     """Return batches of the source side (as target too), for measuring what a model sees.
 
     Args:
-        dataset: folder with a train split.
+        dataset: Folder with a train split.
         recipe: The header's recipe; if it is empty, whole pairs are resized to ``size``.
-        size: the bundle's.
-        direction: AtoB or BtoA.
+        size: Side of the bundle's images, pixels.
         bands, dtype, scaling: Those of the bundle's source; bands by name.
-        cache: folder of the decoded pairs.
         skip_bad: leave out pairs that cannot be read.
 
     Raises:

@@ -71,7 +71,6 @@ def generator_for(seed: int, stream: int, number: int) -> np.random.Generator:
     """Return a generator that depends on its three arguments alone (Philox, Salmon et al. 2011).
 
     Args:
-        seed: the run's.
         stream: Use of the numbers, so that two uses never share them.
         number: Number of the sample, epoch or step.
     """
@@ -131,8 +130,8 @@ def gather(images: Tensor, index: Sequence[int], drawn: list[Draw], crop: int, m
     Args:
         images: (M, H, W, C), any dtype.
         index: Indices of N of the images.
-        drawn: N draws.
-        crop: pixels.
+        drawn: Draws of N samples.
+        crop: Side of the crops, pixels.
         mask: whether they are masks, of 0 and 1.
 
     Returns:

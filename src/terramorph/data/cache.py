@@ -40,7 +40,6 @@ class Side:
 
     Attributes:
         images: one (H, W, C) array a pair, views of the memory map.
-        bands: names.
         dtype: numpy name.
         low, high: smallest and largest stored value.
         robust_low, robust_high: the 0.1 and 99.9 percentiles, from a sample of the pixels.
@@ -84,7 +83,6 @@ class DecodedPairs:
 
     Attributes:
         ids: one a pair.
-        a, b: the sides.
         masks: uint8 (H, W) a pair, 1 where both sides hold real pixels; None if all do.
         fingerprint: Digest of the decoded files.
         skipped: sentences about pairs that were left out.
@@ -119,11 +117,8 @@ def decode(
     once get the same bytes. A damaged entry is built again.
 
     Args:
-        pairs: Pairs from `open_pairs`.
         size: side in pixels that both halves are resized to; None keeps their size.
-        resampling: the filter of that resize.
         at_least: pairs with a side under this many pixels after resizing are bad.
-        cache: folder of the cache.
         skip_bad: leave out pairs that cannot be read or are not of the kind (bands, dtypes) that most are, and list
             them.
         progress: called with (pairs done, pairs).

@@ -23,10 +23,7 @@ class TrainingBatches:
     the end of one into the next.
 
     Args:
-        pairs: decoded pairs.
         source, target: their sides for the direction of training.
-        scalings: Scalings of source and target.
-        augmentation: Augmentation of every sample.
         seed: Seed of the permutations and the augmentation.
         device: Device of the batches. On an accelerator the whole set moves there if it fits in half of its free memory
             and all pairs have one size; then it is cut and augmented there.

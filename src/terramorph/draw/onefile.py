@@ -26,10 +26,6 @@ def write_one_file(models: list[WebModel], out: str | Path, *, style: Style | No
 
     Scripts stand in it as they are; networks and runtime compressed and as base64, a third more than their bytes.
 
-    Args:
-        models, style: See `write_site`.
-        out: the file.
-
     Raises:
         ConfigError: if a model cannot be used.
         StorageError: if the file cannot be written.

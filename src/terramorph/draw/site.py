@@ -124,9 +124,6 @@ class WebModel:
     def described(self, content: bytes) -> dict[str, Any]:
         """Return its entry in `draw.json`; `url` is that of a file beside it, whose name holds its digest.
 
-        Args:
-            content: Content of that file.
-
         Raises:
             ConfigError: if the page cannot use it.
         """

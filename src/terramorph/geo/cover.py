@@ -184,7 +184,7 @@ class Cover:
         Args:
             parts: Gives a window's output on its core, any real dtype (bands, core_height, core_width), or
                 None for a window without one. Its share then goes to the windows that overlap it.
-            bands: Of the output.
+            bands: Bands of the output.
             rows: At most so many at a time.
 
         Yields:
@@ -214,7 +214,7 @@ class Cover:
         Args:
             parts: Windows with their outputs, as `join` takes them; others than those that meet do nothing.
             rows, columns: The piece, in pixels of the grid.
-            bands: Of the output.
+            bands: Bands of the output.
 
         Returns:
             (values, weight) as `join` yields them.

@@ -15,7 +15,6 @@ class PointScale(NamedTuple):
 
     Attributes:
         largest, smallest: Largest and smallest scale over all directions.
-        areal: Scale of areas.
     """
 
     largest: float

@@ -117,8 +117,7 @@ def pixel_grid(zoom: int, box: TileBox, size: int, crs: CRS = WEB_MERCATOR) -> G
     """Return the grid of the pixels of some tiles.
 
     Args:
-        zoom: Zoom of the tiles.
-        box: The tiles; not empty.
+        box: Tiles of the zoom; not empty.
         size: side of a tile, pixels.
         crs: EPSG:3857, or EPSG:3395.
     """

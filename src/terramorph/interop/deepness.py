@@ -46,7 +46,6 @@ def export_deepness(
 
     Args:
         bundle: one that makes a map in three bands of uint8 from bands of uint8.
-        path: the file to write.
         palette: Palette of the map that the bundle makes.
         tile: side of Deepness' tiles, pixels, a multiple of the network's stride; default: 512, or what training size
             and halo need.

@@ -88,10 +88,8 @@ def export_int8(
 
     Args:
         bundle: its network must have convolutions.
-        path: the file to write.
         dataset: folder of pairs; its train split is resized and cut as it was in training.
         images: how many pairs of it the ranges are measured on (all if there are fewer).
-        cache: folder of the decoded pairs.
         skip_bad: leave out pairs that cannot be read.
         progress: called with (images done, images).
 

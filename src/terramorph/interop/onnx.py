@@ -55,7 +55,6 @@ def export_onnx(bundle: Bundle, path: str | Path, *, mode: Mode | None = None) -
 
     Args:
         bundle: any; a generator of one's own must be traceable.
-        path: the file to write.
         mode: default: the bundle's own. Dropout is off in both; see the module's text.
 
     Returns:

@@ -36,7 +36,7 @@ class StorageLoss:
     Attributes:
         metric: key of `terramorph.metrics.METRICS`: `lpips`, `miou` or `ssim`.
         before, after: its value with float32 weights, and with those of the file.
-        pairs: how many.
+        pairs: Number of pairs.
         of: Name of the pairs, for people.
     """
 
@@ -75,8 +75,6 @@ def export_web(bundle: Bundle, path: str | Path, *, store: Store = "fp16") -> Pa
     `note_loss` says more.
 
     Args:
-        bundle: any.
-        path: the file to write.
         store: `fp16`, half of float32; `int8`, a quarter; or `fp32`, for comparing with.
 
     Raises:

@@ -51,7 +51,7 @@ def generator_loss(kind: AdversarialLoss, fake: Logits, mask: Tensor | None = No
 
     Args:
         kind: The loss; see the module's text.
-        fake: logits of the made pairs.
+        fake: Logits of the fake pairs.
         mask: Mask of the image; None counts all patches.
 
     Returns:

@@ -34,7 +34,7 @@ class Metric:
     Attributes:
         key: In files and settings, a Python name.
         name: What people say, in the middle of a sentence.
-        higher_is_better: Or lower.
+        higher_is_better: Whether higher values are better, or lower ones.
         compute: ``(prediction, truth, mask) -> Tensor (N, ...)``: of each image of a batch its value ``(N,)``, ``nan``
             where it has none, or what the figure of the set is made from. What it is given:
 
@@ -47,8 +47,8 @@ class Metric:
             and of all of them the mask, bool ``(N, 1, H, W)``, True where a pixel counts; ``None`` where all do.
         figure: Of the set. ``None``: the mean of the values. Else made from the sums over images of what `compute`
             gives, ``(..., counts) -> (...)``; where a frozen network is needed, from all of it, ``(N, ...) -> ()``.
-        needs: What `compute` is given.
-        unit: Or empty.
+        needs: Input of `compute`.
+        unit: Unit; empty for none.
         format: As of `format`; with ``%`` for shares.
         note: What it is, for a table.
         main: Whether it is among the few that are shown first and that studies compare by default.

@@ -21,7 +21,7 @@ def confusions(prediction: Tensor, truth: Tensor, mask: Tensor | None = None) ->
 
     Args:
         prediction: Bool planes ``(N, K, H, W)``.
-        truth: The same.
+        truth: Bool planes ``(N, K, H, W)``.
         mask: bool ``(N, 1, H, W)``, True where a pixel counts; ``None`` counts all.
 
     Returns:

@@ -33,7 +33,7 @@ def boundary_hits(prediction: Tensor, truth: Tensor, mask: Tensor | None = None)
 
     Args:
         prediction: Bool planes ``(N, K, H, W)``.
-        truth: The same.
+        truth: Bool planes ``(N, K, H, W)``.
         mask: bool ``(N, 1, H, W)``, True where a pixel counts; ``None`` counts all.
 
     Returns:
@@ -54,7 +54,7 @@ def centre_line_hits(prediction: Tensor, truth: Tensor, mask: Tensor | None = No
 
     Args:
         prediction: bool ``(N, 1, H, W)``, True on roads.
-        truth: The same.
+        truth: bool ``(N, 1, H, W)``.
         mask: bool ``(N, 1, H, W)``, True where a pixel counts; ``None`` counts all.
 
     Returns:

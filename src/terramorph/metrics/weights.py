@@ -17,7 +17,6 @@ def read_weights(
     """Read a state dict with ``weights_only``.
 
     Args:
-        path: The file.
         expected: Tensors of the names and shapes that it must have, and no others.
         needed: What needs it, for the error.
         what: Weights that it should hold, for the error.

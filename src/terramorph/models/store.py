@@ -35,7 +35,6 @@ def fetching(sha256: str, name: str) -> Iterator[Path]:
 
     Args:
         sha256: of its content.
-        name: Name in messages.
 
     Raises:
         RunError: if another process has been at it for ten minutes.
@@ -116,7 +115,6 @@ def holds(path: Path, sha256: str, size: int | None = None) -> bool:
     """Return whether a file has this content.
 
     Args:
-        path: The file.
         sha256: of the content, hexadecimal.
         size: bytes, if they are known: a file of another size is not read.
 

@@ -78,8 +78,6 @@ def build_generator(config: GeneratorConfig, in_bands: int, out_bands: int, allo
     """Build a generator that knows its name and settings.
 
     Args:
-        config: its settings.
-        in_bands, out_bands: Bands of source and target.
         allowed: modules from outside that may be imported.
 
     Raises:

@@ -20,12 +20,7 @@ KERNEL = 4
 
 
 class HalvingConv2d(nn.Conv2d):
-    """A 4x4 convolution of stride 2 and padding 1.
-
-    Args:
-        inner, out: channels.
-        bias: whether there is one.
-    """
+    """A 4x4 convolution of stride 2 and padding 1."""
 
     def __init__(self, inner: int, out: int, *, bias: bool) -> None:
         super().__init__(inner, out, KERNEL, stride=2, padding=1, bias=bias)
@@ -41,12 +36,7 @@ class HalvingConv2d(nn.Conv2d):
 
 
 class DoublingConv2d(nn.ConvTranspose2d):
-    """A 4x4 transposed convolution of stride 2 and padding 1.
-
-    Args:
-        inner, out: channels.
-        bias: whether there is one.
-    """
+    """A 4x4 transposed convolution of stride 2 and padding 1."""
 
     def __init__(self, inner: int, out: int, *, bias: bool) -> None:
         super().__init__(inner, out, KERNEL, stride=2, padding=1, bias=bias)

@@ -40,7 +40,6 @@ class EfficientNetLite(nn.Module):
     """The convolutional trunk, with its features at five strides.
 
     Attributes:
-        variant: The variant.
         channels: Channels of the features, finest first.
     """
 

@@ -59,7 +59,7 @@ def norm_as_scale(conv: nn.Conv2d | nn.ConvTranspose2d, norm: nn.Module) -> tupl
     """Return a norm as a scale of the weights of the convolution before it, and another bias.
 
     Args:
-        conv: ungrouped.
+        conv: Ungrouped convolution.
         norm: a BatchNorm2d with fixed statistics, or an Identity.
 
     Returns:
@@ -87,7 +87,6 @@ def doubling_kernels(weight: Tensor, scale: Tensor | None = None, dtype: torch.d
     Args:
         weight: (inner, out, 4, 4) of a transposed convolution of stride 2 and padding 1.
         scale: (out,), of the weights of each output.
-        dtype: Dtype of the result.
 
     Returns:
         (4, out, inner, 2, 2), for the pixels (0, 0), (0, 1), (1, 0) and (1, 1) of a block.

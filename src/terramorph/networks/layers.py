@@ -21,7 +21,6 @@ def make_norm(norm: Norm, channels: int) -> nn.Module:
 
     Args:
         norm: batch (affine, with running statistics), instance (neither) or none, which changes nothing.
-        channels: Channels of the convolution's output.
 
     Raises:
         ConfigError: if the norm is unknown.
@@ -108,7 +107,7 @@ def on_stride(run: Callable[[Tensor], Tensor], x: Tensor, stride: int, least: in
     Args:
         run: the network; (N, C, H, W) -> (N, D, H, W) for H and W that are multiples of the stride.
         x: (N, C, H, W), any H and W from 1.
-        stride: pixels.
+        stride: Stride of the network, pixels.
         least: pixels that the network needs on a side.
 
     Returns:

@@ -21,7 +21,7 @@ def find_palette(images: Iterable[Tensor], colours: int) -> Tensor:
 
     Args:
         images: float (N, bands, H, W) in [-1, 1] each, on any device.
-        colours: how many.
+        colours: Number of colours.
 
     Returns:
         float32 (colours, bands) on the CPU, the most frequent first.

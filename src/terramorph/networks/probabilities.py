@@ -18,7 +18,7 @@ class ClassProbabilities(nn.Module):
     Args:
         generator: has `scores` and `palette` (see `generator.py`).
         classes: int64 (colours,), the class of each colour of the palette, from 0.
-        count: number of classes.
+        count: Number of classes.
     """
 
     def __init__(self, generator: nn.Module, classes: Tensor, count: int) -> None:
@@ -34,7 +34,6 @@ class ClassProbabilities(nn.Module):
 
         Args:
             source: float (N, in_bands, H, W) in [-1, 1], any H and W.
-            noise, core: See the generator.
 
         Returns:
             float32 (N, classes, h, w) in [-1, 1], of the core.

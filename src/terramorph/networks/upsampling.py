@@ -32,7 +32,6 @@ def make_upsampling(kind: Upsampling, inner: int, out: int, *, kernel: int, bias
 
     Args:
         kind: See the module's text.
-        inner, out: channels.
         kernel: side of the kernel of a transposed convolution, 3 or 4.
         bias: whether there is one; a value a channel.
 

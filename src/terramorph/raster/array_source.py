@@ -31,9 +31,6 @@ class ArrayLayout:
     """Grid and meaning of an array, without its pixels.
 
     Attributes:
-        grid: Grid of the array.
-        bands: names.
-        dtype: Dtype of the pixels.
         nodata: values of pixels without data.
         units: Scale and offset of stored values; None: 1 and 0.
         resampling: how pixels are moved to other grids.
@@ -93,7 +90,6 @@ class RasterSource(_Held):
 
     Args:
         raster: Raster with a place or without. Values that are not finite are masked.
-        options: Options as of an image.
 
     Raises:
         RasterError: If it lacks bands that are picked.
@@ -137,7 +133,6 @@ class ArraySource(_Held):
 
     Args:
         array: (band, y, x), (y, x, band) or (y, x), whatever the dimensions are called.
-        options: Options as of an image.
         crs: CRS of an array that has none.
 
     Raises:

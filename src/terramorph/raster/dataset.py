@@ -142,7 +142,6 @@ class Handles:
         """Set up without opening the file.
 
         Args:
-            path: The file.
             single: whether there is one handle for all.
             warping: Options of `WarpedVRT`, and a `DEM`, where the file is warped while it is read; None: it is read as
                 stored.

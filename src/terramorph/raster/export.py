@@ -27,7 +27,6 @@ def preview(raster: Raster, side: int = PREVIEW_PX, limits: tuple[float, float] 
     uint8 is shown as it is. Pixels without data are transparent.
 
     Args:
-        raster: Raster of any dtype.
         side: longest side in pixels.
         limits: values of another dtype that become black and white; None: their 2nd and 98th percentile.
     """

@@ -68,7 +68,6 @@ class ImageSource(Source):
 
     Attributes:
         resampling: the filter of the warp; "nearest" for palettes and what else holds classes.
-        options: The options given.
         least: See `warp`.
     """
 

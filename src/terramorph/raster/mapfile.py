@@ -116,7 +116,7 @@ def read_map_file(file: Path, shape: tuple[int, int] | None = None) -> tuple[Aff
     """Read affine and CRS of a calibration file.
 
     Args:
-        file: .map or .tab.
+        file: A .map or .tab.
         shape: (height, width) of the image, to be compared with what the file says.
 
     Raises:

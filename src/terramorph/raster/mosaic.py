@@ -72,9 +72,9 @@ class Layer:
     """Images of one place and time, their bands stacked.
 
     Attributes:
-        parts: at least one.
+        parts: Images, at least one.
         name: A name, such as the id of an item.
-        href: address of what describes it.
+        href: Address of the document that describes it.
         start, end: when it was taken; None where nobody says.
     """
 

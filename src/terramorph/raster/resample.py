@@ -62,7 +62,6 @@ def resize_masked(
         pixels: (C, H, W), any dtype; finite where the mask is True, anything elsewhere.
         mask: bool (H, W), True where the pixel holds data.
         height, width: Size of the result, pixels.
-        method: the filter.
 
     Returns:
         (C, height, width) of the same dtype, and its mask, bool (height, width), True where more than `MIN_WEIGHT` of

@@ -84,8 +84,8 @@ def check_format(path: str | Path, *, bands: int, dtype: str, masked: bool = Fal
 
     Args:
         path: Its suffix tells the format.
-        bands: Of the image.
-        dtype: Its numpy name.
+        bands: Bands of the image.
+        dtype: Numpy name of the dtype.
         masked: Whether some pixels have no data.
         side: Pixels along the longer side.
 

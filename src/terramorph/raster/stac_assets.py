@@ -43,7 +43,6 @@ class Asset:
 
     Attributes:
         key: its name in the item.
-        href: its address.
         data: Its metadata, with the item's properties as defaults.
         bands: common name (red, nir) or else name of each band; empty where they are not said.
     """
@@ -82,7 +81,6 @@ def choose(item: Item, asset: str | None, wanted: Sequence[str]) -> list[Chosen]
     """Choose the assets of an item to read, their bands to be stacked.
 
     Args:
-        item: A STAC Item.
         asset: the key of an asset, the role that one has, or bands by common name or name; several with commas
             between them, such as B04,B03,B02 or red,green,blue. None: the only image; else the image that has the
             wanted bands; else single images that have one each.

@@ -61,7 +61,6 @@ class Level(NamedTuple):
     """An image, or one of its overviews.
 
     Attributes:
-        grid: Grid of its pixels.
         read: gives stored pixels (C, h, w) and mask (h, w) of a window (y, x, height, width) that lies inside.
     """
 
@@ -90,7 +89,6 @@ class StoredImage(Closing):
         """Open the file and read its header; pixels are decoded only where the kind can only be decoded whole.
 
         Args:
-            path: The image.
             options: Bands, units, and the height of the ground where RPCs georeference the image.
             resampling: Filter of an image warped by control points and the like.
             placed: whether the place is known from elsewhere, so that the file is not asked.

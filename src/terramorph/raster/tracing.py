@@ -58,7 +58,6 @@ def zonal_means(path: str | Path, polygons: NDArray[np.object_]) -> NDArray[np.f
     """Compute the mean of a raster's first band over the pixels whose centres each polygon holds.
 
     Args:
-        path: The raster.
         polygons: (N,) in its CRS, which do not overlap.
 
     Returns:

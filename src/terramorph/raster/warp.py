@@ -175,7 +175,6 @@ def warp(raster: Raster, grid: Grid, method: Resampling = "bicubic", least: floa
     Args:
         raster: the source; outside it there are no real pixels.
         grid: the target; with a CRS where the source has one.
-        method: the filter.
         least: Share of the filter's weights that must fall on real pixels, 0 to 1.
 
     Returns:

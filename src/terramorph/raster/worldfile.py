@@ -65,7 +65,6 @@ def read_place(path: Path, shape: tuple[int, int] | None = None) -> tuple[Affine
     """Read affine and CRS of an image from the files beside it; None where they hold no georeference.
 
     Args:
-        path: The image.
         shape: (height, width) of the image, pixels; a .map made for an image of another size is refused.
 
     Raises:

@@ -64,8 +64,6 @@ def write_cog(
 
     Args:
         path: The file, .tif or .tiff; it is replaced.
-        grid: Grid of the pixels.
-        bands: their C names.
         dtype: Dtype of the pixels; a type that GeoTIFF has.
         strips: Rows from the top, without gaps, of any heights and full width. They are requested one by one, and an
             array may be reused once the next strip is requested.

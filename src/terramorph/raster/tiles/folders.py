@@ -54,7 +54,6 @@ class FolderTiles(TileReader):
     over.
 
     Args:
-        folder: Folder of the tiles.
         layout: a key of `LAYOUTS`; default: told by the paths. Paths z/x/y are taken for xyz, or for tms where a
             tilemapresource.xml or the "scheme" of a metadata.json says so.
 

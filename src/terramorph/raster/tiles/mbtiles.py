@@ -29,9 +29,6 @@ class MBTiles(TileReader):
     Rows are counted from the south, as the format says; from the north, with a warning, where only that fits the bounds
     in the metadata.
 
-    Args:
-        path: the file.
-
     Attributes:
         metadata: its names and values; empty where there is none.
         about: the JSON object among them, which describes vectors.

@@ -52,9 +52,6 @@ class PMTiles(TileReader):
 
     The zooms and places of tiles are those in the index, whatever the header says, unless the index is huge.
 
-    Args:
-        path: the file.
-
     Attributes:
         header: The header, with the names of the package `pmtiles`.
         about: the JSON object in it.

@@ -195,7 +195,7 @@ def tell_bounds(name: str, bounds: object, zoom: int, box: TileBox) -> None:
     Args:
         name: What states them, for messages.
         bounds: Bounds as in `stated_box`.
-        zoom, box: the tiles that there are.
+        zoom, box: Tiles of the archive.
     """
     stated = stated_box(bounds, zoom)
     # Bounds that may not wrap around are the whole world's where ground lies across 180 degrees.

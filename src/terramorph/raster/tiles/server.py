@@ -54,8 +54,6 @@ class ServerTiles(TileReader):
     (see `redact`).
 
     Args:
-        template: the URL.
-        zoom: Zoom of the tiles.
         terms: the licence or terms of use that allow it; a text for people.
         cache: folder for what was fetched; each template has a folder of its own in it.
         rate: requests a second, at most.

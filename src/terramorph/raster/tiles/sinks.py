@@ -31,8 +31,7 @@ class About:
 
     Attributes:
         name: A name for people.
-        format: Format of the tiles.
-        min_zoom, max_zoom: the zooms there are.
+        min_zoom, max_zoom: Coarsest and finest zoom.
         bounds: (west, south, east, north), degrees (EPSG:4326).
         attribution: terms of use, or None.
     """

@@ -48,7 +48,6 @@ class TileSource(Source):
         crs: EPSG:3857 (default), or EPSG:3395 for tiles of Yandex.
 
     Attributes:
-        zoom: the zoom.
         tile_size: side of a tile, pixels.
 
     Raises:
@@ -166,10 +165,8 @@ class TileSource(Source):
         """Assemble tiles of a zoom, each made ``shrink`` times smaller.
 
         Args:
-            zoom: Zoom of the tiles.
             shrink: a power of 2, at most the tile size.
             top, left: first pixel, counted from the north-west corner of the world in shrunk pixels.
-            grid: Grid of the result.
         """
         raster = self._nothing(grid)
         pixels, mask = raster.pixels, raster.mask
@@ -227,7 +224,6 @@ def decode_tile(data: bytes, where: str, size: int | None = None) -> Tile:
     """Decode a PNG, JPEG or WebP tile. Grey and palettes become red, green, blue; alpha 0 becomes the mask.
 
     Args:
-        data: the encoded tile.
         where: the archive and the tile's number, for messages.
         size: side in pixels that it must have; default: either of `TILE_SIZES`.
 

@@ -205,9 +205,8 @@ class _Pyramid:
         name: Name of the source, for messages.
         sink: takes the tiles, in the same order each time.
         pool: encodes them.
-        format: Format of the tiles.
         low, high: the coarsest and the finest zoom.
-        box: the tiles of the finest.
+        box: Tiles of the finest zoom.
     """
 
     def __init__(
