@@ -157,17 +157,7 @@ class _Sources:
         skip_bad: bool,
         progress: Callable[[int, int], None] | None,
     ) -> None:
-        self._batches = batches_as_trained(
-            dataset,
-            header.recipe,
-            size=header.size,
-            direction=header.direction,
-            bands=header.source.names,
-            dtype=header.source.dtype,
-            scaling=header.source.scaling,
-            cache=cache,
-            skip_bad=skip_bad,
-        )
+        self._batches = batches_as_trained(dataset, header, cache=cache, skip_bad=skip_bad)
         self._count = min(images, len(self._batches.pairs))
         self._progress, self._stdout = progress, sys.stdout
         self._numbers = iter(range(self._count))

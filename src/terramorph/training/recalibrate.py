@@ -97,17 +97,7 @@ def recalibrate(
     """
     loaded = load_bundle(bundle, allowed)
     header = loaded.header
-    batches = batches_as_trained(
-        dataset,
-        header.recipe,
-        size=header.size,
-        direction=header.direction,
-        bands=header.source.names,
-        dtype=header.source.dtype,
-        scaling=header.source.scaling,
-        cache=cache,
-        skip_bad=skip_bad,
-    )
+    batches = batches_as_trained(dataset, header, cache=cache, skip_bad=skip_bad)
     size = int(header.recipe.get("batch_size", 1))
     count = max(1, min(images, len(batches.pairs)) // size)
 
