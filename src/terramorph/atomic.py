@@ -51,17 +51,17 @@ def atomic(
     before is untouched. Of several that are nested, none takes its place before the innermost block is through.
 
     Args:
-        path: the file to write or replace.
-        failed: how the sentence of an error begins; default: "PATH cannot be written".
-        advice: how it ends, without the full stop.
+        path: The file to write or replace.
+        failed: How the sentence of an error begins; default: "PATH cannot be written".
+        advice: How it ends, without the full stop.
         failures: A library's own errors, beside OSError, that mean the file could not be written.
-        make_folder: make the folder if it is missing.
+        make_folder: Make the folder if it is missing.
 
     Yields:
         A path in the same folder, at which there is no file yet.
 
     Raises:
-        StorageError: if the block, or bringing the file to the disk, ends in an OSError or one of `failures`. Errors of
+        StorageError: If the block, or bringing the file to the disk, ends in an OSError or one of `failures`. Errors of
             terramorph's own pass as they are.
     """
     path = Path(path)
@@ -85,7 +85,7 @@ def write_text(path: Path, text: str, *, make_folder: bool = False) -> None:
     """Write a file of UTF-8 text whole or not at all, line ends as they are.
 
     Raises:
-        StorageError: as `atomic`.
+        StorageError: As `atomic`.
     """
     with atomic(path, make_folder=make_folder) as part:
         part.write_text(text, encoding="utf-8", newline="")
@@ -96,7 +96,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield a new folder to fill; at the end of the block it becomes `path`, which may be missing or an empty folder.
 
     Raises:
-        StorageError: as `atomic`.
+        StorageError: As `atomic`.
     """
 
     def refused(reason: str) -> StorageError:
@@ -117,12 +117,12 @@ def locked(path: Path, busy: Exception, wait: float = 0.0) -> Iterator[None]:
     """Hold a lock file for this process; the system releases it when the process ends, however it ends.
 
     Args:
-        path: the file, in a folder that exists.
-        busy: raised if another process holds it.
+        path: The file, in a folder that exists.
+        busy: Raised if another process holds it.
         wait: Seconds to wait for it.
 
     Raises:
-        OSError: if it cannot be written.
+        OSError: If it cannot be written.
     """
     lock = FileLock(path)
     try:
@@ -139,7 +139,7 @@ def make_folder(path: Path) -> Path:
     """Make a folder and its parents, unless it exists.
 
     Raises:
-        StorageError: if it cannot be made.
+        StorageError: If it cannot be made.
     """
 
     def refused(reason: str) -> StorageError:

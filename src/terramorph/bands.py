@@ -90,10 +90,10 @@ class Units:
     """Scale and offset of stored values, per band: value = stored x scale + offset.
 
     Attributes:
-        scales, offsets: one a band, finite; no scale is 0.
+        scales, offsets: One a band, finite; no scale is 0.
 
     Raises:
-        ValueError: if they are not.
+        ValueError: If they are not.
     """
 
     scales: tuple[float, ...]

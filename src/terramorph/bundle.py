@@ -44,9 +44,9 @@ class Bundle:
     """A generator and its header.
 
     Attributes:
-        network: the generator in evaluation mode, float32, on the CPU.
-        header: everything needed to use it.
-        path: the file it was loaded from, None if it was not.
+        network: The generator in evaluation mode, float32, on the CPU.
+        header: Everything needed to use it.
+        path: The file it was loaded from, None if it was not.
     """
 
     network: nn.Module
@@ -73,11 +73,11 @@ class Bundle:
 
         Args:
             path: The file.
-            half: keep the weights as float16, in half the bytes; they are float32 again once loaded.
+            half: Keep the weights as float16, in half the bytes; they are float32 again once loaded.
 
         Raises:
-            StorageError: if it cannot be written.
-            BundleError: if a value is too large for float16, or the path is that of a published model.
+            StorageError: If it cannot be written.
+            BundleError: If a value is too large for float16, or the path is that of a published model.
         """
         path = Path(path)
         require_own(path)
@@ -130,11 +130,11 @@ def load_bundle(path: str | Path, allowed: Collection[str] = ()) -> Bundle:
     """Read a bundle.
 
     Args:
-        path: a file, a run's folder, or a model's name; see `find_bundle`.
-        allowed: modules from outside whose code may run, where the bundle's generator is one of theirs.
+        path: A file, a run's folder, or a model's name; see `find_bundle`.
+        allowed: Modules from outside whose code may run, where the bundle's generator is one of theirs.
 
     Raises:
-        BundleError: as for `read_header`, or if a tensor does not fit its network, or its generator is from a module
+        BundleError: As for `read_header`, or if a tensor does not fit its network, or its generator is from a module
             that is not allowed.
     """
     path = find_bundle(path)

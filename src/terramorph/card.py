@@ -21,13 +21,13 @@ def model_card(model: str | Path, picture: str = "", name: str | None = None) ->
     Args:
         model: See `find_bundle`.
         name: Its name; None: its name in the registry, else as given.
-        picture: address of a picture of a procedural town: source, output, target.
+        picture: Address of a picture of a procedural town: source, output, target.
 
     Returns:
         Markdown. A published model's licence, rights and scores are those of the registry.
 
     Raises:
-        BundleError: as for `read_header`.
+        BundleError: As for `read_header`.
     """
     path = find_bundle(model)
     header = read_header(path)
@@ -61,9 +61,9 @@ def push(model: str | Path, repo: str, *, private: bool = False, licence: str | 
         The address of the repository.
 
     Raises:
-        BundleError: if the model is no bundle, or the Hub does not let one write there.
-        RunError: if the Hub cannot be reached, or refuses the files.
-        MissingPackageError: if huggingface_hub is not installed.
+        BundleError: If the model is no bundle, or the Hub does not let one write there.
+        RunError: If the Hub cannot be reached, or refuses the files.
+        MissingPackageError: If huggingface_hub is not installed.
     """
     path = find_bundle(model)
     card = _front_matter(read_header(path), licence or "other") + model_card(path, name=f"hf://{repo}")

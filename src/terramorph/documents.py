@@ -26,7 +26,7 @@ def parse_json(text: str | bytes) -> Any:
     """Parse a JSON text.
 
     Raises:
-        DocumentError: if it is not JSON, or nested more than `MAX_DEPTH` levels deep.
+        DocumentError: If it is not JSON, or nested more than `MAX_DEPTH` levels deep.
     """
     return _parsed(json.loads, text)
 
@@ -35,7 +35,7 @@ def parse_json_object(text: str | bytes) -> dict[str, Any]:
     """Parse a JSON text that holds an object.
 
     Raises:
-        DocumentError: as `parse_json`; if the text holds another kind of value.
+        DocumentError: As `parse_json`; if the text holds another kind of value.
     """
     value = parse_json(text)
     if not isinstance(value, dict):
@@ -47,7 +47,7 @@ def parse_toml(text: str) -> dict[str, Any]:
     """Parse a TOML text.
 
     Raises:
-        DocumentError: if it is not TOML, or nested more than `MAX_DEPTH` levels deep.
+        DocumentError: If it is not TOML, or nested more than `MAX_DEPTH` levels deep.
     """
     return _parsed(tomllib.loads, text)
 

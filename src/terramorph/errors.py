@@ -86,8 +86,8 @@ def raised_as(make: Callable[[str], TerramorphError], *kinds: type[Exception]) -
         with raised_as(lambda reason: RasterError(f"{path} cannot be read ({reason}); copy it again."), OSError):
 
     Args:
-        make: the error, from the library's reason.
-        kinds: classes of the library's errors; none: all, for libraries whose classes share no base.
+        make: The error, from the library's reason.
+        kinds: Classes of the library's errors; none: all, for libraries whose classes share no base.
     """
     try:
         yield
@@ -116,7 +116,7 @@ def did_you_mean(word: object, known: Iterable[str], others: str = "") -> str:
     """Return the end of a sentence about an unknown word: the nearest known one, or all known ones.
 
     Args:
-        word: the unknown one.
+        word: The unknown one.
         known: Known words.
         others: Other values that are accepted, as ", or a .toml file".
     """

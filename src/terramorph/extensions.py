@@ -24,7 +24,7 @@ def module_of(name: str) -> str:
     """Return the module of `package.module:Name`.
 
     Raises:
-        ConfigError: if the name is not written so.
+        ConfigError: If the name is not written so.
     """
     module, _, attribute = name.partition(":")
     if not all(part.isidentifier() for part in (*module.split("."), *attribute.split("."))):
@@ -36,7 +36,7 @@ def name_of(thing: Any) -> str:
     """Return the name under which `resolve` finds a class or function again.
 
     Raises:
-        ConfigError: if there is none, because it was made inside a function.
+        ConfigError: If there is none, because it was made inside a function.
     """
     module, name = getattr(thing, "__module__", None), getattr(thing, "__qualname__", None)
     if not module or not name or "<" in name:
@@ -50,10 +50,10 @@ def resolve(name: str, allowed: Collection[str]) -> Any:
 
     Args:
         name: `package.module:Name`.
-        allowed: modules whose code the caller lets run; a package allows those within it.
+        allowed: Modules whose code the caller lets run; a package allows those within it.
 
     Raises:
-        ConfigError: if the name is not written so, its module is not allowed or cannot be imported, or holds no such
+        ConfigError: If the name is not written so, its module is not allowed or cannot be imported, or holds no such
             name.
     """
     module = module_of(name)
@@ -82,7 +82,7 @@ def running(what: str) -> Iterator[None]:
         what: Subject of the sentence, for the code that runs.
 
     Raises:
-        ConfigError: if the code raises; errors of terramorph and a lack of memory pass as they are.
+        ConfigError: If the code raises; errors of terramorph and a lack of memory pass as they are.
     """
     try:
         yield

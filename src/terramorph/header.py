@@ -41,12 +41,12 @@ class Bands(_Frozen):
     """Bands of one side of the translation.
 
     Attributes:
-        names: one per band, in order.
-        dtype, low, high: how stored values become [-1, 1]; see `terramorph.pixels.Scaling`.
+        names: One per band, in order.
+        dtype, low, high: How stored values become [-1, 1]; see `terramorph.pixels.Scaling`.
         units: Scale and offset of stored values, per band; None: 1 and 0, or not known.
 
     Raises:
-        ValidationError: if there is no name, the dtype is unknown, low is not under high, or units are not one a band.
+        ValidationError: If there is no name, the dtype is unknown, low is not under high, or units are not one a band.
     """
 
     names: tuple[str, ...] = Field(min_length=1)
@@ -111,25 +111,25 @@ class Header(_Frozen):
     """Header of a bundle: its JSON document.
 
     Attributes:
-        format: version of this document, `FORMAT`.
-        made_by: the terramorph version that wrote it.
-        architecture: the generator.
+        format: Version of this document, `FORMAT`.
+        made_by: The terramorph version that wrote it.
+        architecture: The generator.
         direction: AtoB (of the training pairs, A is the source) or BtoA.
-        source, target: the bands and value ranges of both sides.
-        size: side in pixels of the square crops it was trained on, and that evaluation resizes to.
-        stride: input sizes are extended to a multiple of this many pixels.
-        halo: pixels on each side that an output pixel depends on; None if not bounded.
-        mode: the mode used unless another is asked for. `paper`: batch statistics and live dropout;
+        source, target: The bands and value ranges of both sides.
+        size: Side in pixels of the square crops it was trained on, and that evaluation resizes to.
+        stride: Input sizes are extended to a multiple of this many pixels.
+        halo: Pixels on each side that an output pixel depends on; None if not bounded.
+        mode: The mode used unless another is asked for. `paper`: batch statistics and live dropout;
             `raster`: fixed statistics, no dropout.
-        recalibrated: whether the normalisation statistics were averaged over the training set after training.
-        ground_resolution: metres per pixel of the training crops, None if not known.
-        recipe: the resolved training configuration, empty if the weights came from elsewhere.
+        recalibrated: Whether the normalisation statistics were averaged over the training set after training.
+        ground_resolution: Metres per pixel of the training crops, None if not known.
+        recipe: The resolved training configuration, empty if the weights came from elsewhere.
         data: Origin of the training pairs: a fingerprint and counts.
-        scores: figures of the last evaluation that was recorded by split and name.
-        note: free text, such as a licence or where the weights came from.
+        scores: Figures of the last evaluation that was recorded by split and name.
+        note: Free text, such as a licence or where the weights came from.
 
     Raises:
-        ValidationError: if a value is out of range, or the bands are not as many as the generator takes and gives.
+        ValidationError: If a value is out of range, or the bands are not as many as the generator takes and gives.
     """
 
     format: int = FORMAT
@@ -163,7 +163,7 @@ def read_header(path: str | Path) -> Header:
     """Read the header of a bundle, without its weights.
 
     Raises:
-        BundleError: if the file is missing, truncated, too new, or not a bundle, or a value is out of range. Whether
+        BundleError: If the file is missing, truncated, too new, or not a bundle, or a value is out of range. Whether
             its network can be built is known once the bundle is loaded.
     """
     path = find_bundle(path)
@@ -203,7 +203,7 @@ def find_bundle(path: str | Path) -> Path:
     hf://owner/name, which is fetched.
 
     Raises:
-        BundleError: if there is none; the sentence lists the names that are known, or says how an unfinished run goes
+        BundleError: If there is none; the sentence lists the names that are known, or says how an unfinished run goes
             on, or how a published model gets to this machine.
     """
     if is_on_hub(path):

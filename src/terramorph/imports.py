@@ -41,8 +41,8 @@ def import_without(library: str, *optional: str) -> None:
     """Import a library without optional packages that it imports whenever they are installed.
 
     Args:
-        library: if it is imported already, nothing happens.
-        optional: packages that cost more than they give; those that are imported already stay.
+        library: If it is imported already, nothing happens.
+        optional: Packages that cost more than they give; those that are imported already stay.
     """
     hidden = [name for name in optional if name not in sys.modules] if library not in sys.modules else []
     for name in hidden:

@@ -26,12 +26,12 @@ class Scaling:
     """Linear map from stored values to [-1, 1].
 
     Attributes:
-        dtype: numpy name of the stored dtype, one of `DTYPES`.
-        low: stored value that becomes -1.
-        high: stored value that becomes +1. Values outside [low, high] are clipped.
+        dtype: Numpy name of the stored dtype, one of `DTYPES`.
+        low: Stored value that becomes -1.
+        high: Stored value that becomes +1. Values outside [low, high] are clipped.
 
     Raises:
-        InputError: if the dtype is unknown or the range is empty.
+        InputError: If the dtype is unknown or the range is empty.
     """
 
     dtype: str = "uint8"
@@ -50,7 +50,7 @@ class Scaling:
         """Convert stored values of any shape and dtype to float32 in [-1, 1], same shape and memory format.
 
         Args:
-            stored: the values; left as they are.
+            stored: The values; left as they are.
             out: float32 memory for the result, if there is some already.
         """
         import torch
@@ -98,7 +98,7 @@ def image_to_unit(pixels: np.ndarray, scaling: Scaling = BYTE) -> Tensor:
     """Convert stored pixels (C, H, W) to float32 (1, C, H, W) in [-1, 1].
 
     Raises:
-        InputError: if the dtype is not the scaling's.
+        InputError: If the dtype is not the scaling's.
     """
     if pixels.dtype.name != scaling.dtype:
         raise InputError(

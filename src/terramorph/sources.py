@@ -83,20 +83,20 @@ def open_source(
         ((128, 128), (3, 32, 32))
 
     Args:
-        data: a path or a URL; a Raster; a DataArray with a CRS, lazy or not; or an array (C, H, W) without a place.
+        data: A path or a URL; a Raster; a DataArray with a CRS, lazy or not; or an array (C, H, W) without a place.
         options: Bands, nodata and units of an image or array, where it does not state them.
-        crs: such as EPSG:32633, of what has a place and does not say its CRS; of tiles EPSG:3857 (default) or
+        crs: Such as EPSG:32633, of what has a place and does not say its CRS; of tiles EPSG:3857 (default) or
             EPSG:3395; it takes the place of the CRS of vectors.
         zoom: Zoom of tiles; default: the finest that covers the ground. Required for a server; ignored elsewhere.
-        any_zoom: take the default where a folder or an archive has no tiles of that zoom.
+        any_zoom: Take the default where a folder or an archive has no tiles of that zoom.
         layout: Layout of a folder of tiles, one of `raster.tiles.LAYOUTS`; default: recognised from its content.
-        terms: licence or terms of use; a server needs them, and elsewhere they stand for what the source says itself.
-        cache: folder for what is fetched from a server, which needs one.
-        style: how vectors are drawn: classic, osm, classes, or a TOML file.
+        terms: Licence or terms of use; a server needs them, and elsewhere they stand for what the source says itself.
+        cache: Folder for what is fetched from a server, which needs one.
+        style: How vectors are drawn: classic, osm, classes, or a TOML file.
         table: Table of the classes of vectors' tags and layers: osm, protomaps, plain, or a TOML file; default: chosen
             from their content.
-        kind: class of all vectors of a file without tags.
-        wanted: names of the bands for which the assets of STAC items are chosen, where ``options`` name none.
+        kind: Class of all vectors of a file without tags.
+        wanted: Names of the bands for which the assets of STAC items are chosen, where ``options`` name none.
 
     Raises:
         RasterError: If there is nothing there, or nothing that is read, or something is missing to read it.

@@ -28,7 +28,7 @@ def read_toml(path: Path, where: str) -> dict[str, Any]:
         where: Name of the file, for the beginning of an error's sentence.
 
     Raises:
-        ConfigError: if it cannot be read, or is not TOML.
+        ConfigError: If it cannot be read, or is not TOML.
     """
     try:
         return parse_toml(path.read_text(encoding="utf-8-sig"))
@@ -46,7 +46,7 @@ def checked(model: type[_Model], values: object, where: str) -> _Model:
         where: Beginning of an error's sentence.
 
     Raises:
-        ConfigError: one sentence about the first thing that is wrong; for an unknown key it names the nearest.
+        ConfigError: One sentence about the first thing that is wrong; for an unknown key it names the nearest.
     """
     try:
         return model.model_validate(values)

@@ -34,21 +34,21 @@ def write_polygons(
     Ground area is in square metres (in square units of the grid without a CRS).
 
     Args:
-        classes: path of a raster whose first band is uint8 class indices.
+        classes: Path of a raster whose first band is uint8 class indices.
         out: .gpkg or .fgb in the raster's CRS, or .geojson in degrees (RFC 7946); it appears whole or not at all.
         names: class index -> name, of the classes to write.
-        confidence: path of a raster on the same grid, 0 to 1, of which each polygon gets the mean; without it, NULL.
-        simplify_px: tolerance in pixels by which outlines are simplified (Visvalingam & Whyatt 1993, as a coverage:
+        confidence: Path of a raster on the same grid, 0 to 1, of which each polygon gets the mean; without it, NULL.
+        simplify_px: Tolerance in pixels by which outlines are simplified (Visvalingam & Whyatt 1993, as a coverage:
             neighbours keep a common edge); 0 keeps the edges of pixels.
-        least_px: areas and holes of fewer pixels are left out.
+        least_px: Areas and holes of fewer pixels are left out.
 
     Returns:
         The number of polygons.
 
     Raises:
-        InputError: if the suffix is of another format, or a .geojson is asked for and the raster has no CRS.
-        RasterError: if a raster cannot be read.
-        StorageError: if the file cannot be written.
+        InputError: If the suffix is of another format, or a .geojson is asked for and the raster has no CRS.
+        RasterError: If a raster cannot be read.
+        StorageError: If the file cannot be written.
     """
     out = Path(out)
     driver = DRIVERS.get(out.suffix.lower())

@@ -23,7 +23,7 @@ def batches_as_trained(dataset: str | Path, header: Header, *, cache: Path, skip
         skip_bad: Leave out pairs that cannot be read.
 
     Raises:
-        DatasetError: if the pairs cannot be used, or are not of the bundle's bands and dtype.
+        DatasetError: If the pairs cannot be used, or are not of the bundle's bands and dtype.
     """
     data, taken = header.recipe.get("data", {}), header.source
     crop = int(data.get("crop_size", header.size))

@@ -20,13 +20,13 @@ class Augmentation:
     """Settings of the augmentation.
 
     Attributes:
-        crop: side of the square that is cut out at a random place, pixels.
-        mirror: swap left and right half the time.
-        eightfold: one of the eight symmetries of the square, instead of the mirror alone.
-        jitter: brightness, contrast and (for three bands) saturation of the source are each multiplied by a factor
+        crop: Side of the square that is cut out at a random place, pixels.
+        mirror: Swap left and right half the time.
+        eightfold: One of the eight symmetries of the square, instead of the mirror alone.
+        jitter: Brightness, contrast and (for three bands) saturation of the source are each multiplied by a factor
             from [1 - jitter, 1 + jitter]; 0 is off.
-        cast: the light of each band of the source is multiplied by a factor of its own from [1 - cast, 1 + cast].
-        shrink: images are shrunk by a factor from [shrink, 1] before the crop; 1 is off.
+        cast: The light of each band of the source is multiplied by a factor of its own from [1 - cast, 1 + cast].
+        shrink: Images are shrunk by a factor from [shrink, 1] before the crop; 1 is off.
     """
 
     crop: int
@@ -42,12 +42,12 @@ class Draw:
     """Random choices for one sample.
 
     Attributes:
-        y, x: upper left corner of the crop, pixels.
-        mirror: left and right are swapped.
-        flip: top and bottom are swapped.
-        transpose: rows and columns are swapped, first of all.
-        brightness, contrast, saturation: factors, 1 is no change.
-        cast: a factor for each band, used from the first on again where there are more.
+        y, x: Upper left corner of the crop, pixels.
+        mirror: Left and right are swapped.
+        flip: Top and bottom are swapped.
+        transpose: Rows and columns are swapped, first of all.
+        brightness, contrast, saturation: Factors, 1 is no change.
+        cast: A factor for each band, used from the first on again where there are more.
         side: Side of the square that is cut and resized to the crop, pixels; 0: the crop's.
     """
 
@@ -132,7 +132,7 @@ def gather(images: Tensor, index: Sequence[int], drawn: list[Draw], crop: int, m
         index: Indices of N of the images.
         drawn: Draws of N samples.
         crop: Side of the crops, pixels.
-        mask: whether they are masks, of 0 and 1.
+        mask: Whether they are masks, of 0 and 1.
 
     Returns:
         (N, crop, crop, C).

@@ -39,12 +39,12 @@ class Side:
     """One side of all pairs, decoded.
 
     Attributes:
-        images: one (H, W, C) array a pair, views of the memory map.
-        dtype: numpy name.
-        low, high: smallest and largest stored value.
-        robust_low, robust_high: the 0.1 and 99.9 percentiles, from a sample of the pixels.
+        images: One (H, W, C) array a pair, views of the memory map.
+        dtype: Numpy name.
+        low, high: Smallest and largest stored value.
+        robust_low, robust_high: The 0.1 and 99.9 percentiles, from a sample of the pixels.
         units: Scale and offset of stored values; None: 1 and 0.
-        suspects: values that are likely to mean no data; see `raster.values.Suspects`.
+        suspects: Values that are likely to mean no data; see `raster.values.Suspects`.
     """
 
     images: list[np.ndarray]
@@ -82,11 +82,11 @@ class DecodedPairs:
     """All pairs of a split, decoded and resized, as views of files on disk.
 
     Attributes:
-        ids: one a pair.
+        ids: One a pair.
         masks: uint8 (H, W) a pair, 1 where both sides hold real pixels; None if all do.
         fingerprint: Digest of the decoded files.
-        skipped: sentences about pairs that were left out.
-        ground_resolution: median metres per pixel after resizing; None if the pairs have no place on Earth.
+        skipped: Sentences about pairs that were left out.
+        ground_resolution: Median metres per pixel after resizing; None if the pairs have no place on Earth.
     """
 
     ids: tuple[str, ...]
@@ -117,15 +117,15 @@ def decode(
     once get the same bytes. A damaged entry is built again.
 
     Args:
-        size: side in pixels that both halves are resized to; None keeps their size.
-        at_least: pairs with a side under this many pixels after resizing are bad.
-        skip_bad: leave out pairs that cannot be read or are not of the kind (bands, dtypes) that most are, and list
+        size: Side in pixels that both halves are resized to; None keeps their size.
+        at_least: Pairs with a side under this many pixels after resizing are bad.
+        skip_bad: Leave out pairs that cannot be read or are not of the kind (bands, dtypes) that most are, and list
             them.
-        progress: called with (pairs done, pairs).
+        progress: Called with (pairs done, pairs).
 
     Raises:
-        DatasetError: naming the first file that cannot be used, before anything is trained.
-        StorageError: if the cache cannot be written.
+        DatasetError: Naming the first file that cannot be used, before anything is trained.
+        StorageError: If the cache cannot be written.
     """
     fingerprint = pairs.fingerprint()
     asked = f"{CACHE_FORMAT} {fingerprint} {size} {resampling} {at_least} {skip_bad} {len(pairs)} {pairs.nodata}"

@@ -23,7 +23,7 @@ class TrainingBatches:
     the end of one into the next.
 
     Args:
-        source, target: their sides for the direction of training.
+        source, target: Their sides for the direction of training.
         seed: Seed of the permutations and the augmentation.
         device: Device of the batches. On an accelerator the whole set moves there if it fits in half of its free memory
             and all pairs have one size; then it is cut and augmented there.

@@ -102,12 +102,12 @@ class Builder:
 
         Args:
             folder: Folder of the entry, empty.
-            progress: called with (pairs done, pairs in all).
+            progress: Called with (pairs done, pairs in all).
 
         Raises:
-            DatasetError: if a pair cannot be read, is too small, holds values that cannot be used, or is of
+            DatasetError: If a pair cannot be read, is too small, holds values that cannot be used, or is of
                 another kind than the others; or, where bad pairs are left out, if none is left.
-            OSError: if the folder cannot be written; `decode` says what to do then.
+            OSError: If the folder cannot be written; `decode` says what to do then.
         """
         ids: list[str] = []
         shapes: list[tuple[int, ...]] = []

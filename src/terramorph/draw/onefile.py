@@ -27,8 +27,8 @@ def write_one_file(models: list[WebModel], out: str | Path, *, style: Style | No
     Scripts stand in it as they are; networks and runtime compressed and as base64, a third more than their bytes.
 
     Raises:
-        ConfigError: if a model cannot be used.
-        StorageError: if the file cannot be written.
+        ConfigError: If a model cannot be used.
+        StorageError: If the file cannot be written.
     """
     check_models(models)
     files, config = site_files(models, style=style, embedded=True)

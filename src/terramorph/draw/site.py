@@ -81,8 +81,8 @@ class WebModel:
     """A network for browsers, and texts about it.
 
     Attributes:
-        network: a file of `terramorph.interop.export_web`.
-        name, trained_on, licence, note: sentences for people, or empty.
+        network: A file of `terramorph.interop.export_web`.
+        name, trained_on, licence, note: Sentences for people, or empty.
     """
 
     network: Path
@@ -96,7 +96,7 @@ class WebModel:
         """The header of the file, and all its metadata.
 
         Raises:
-            ConfigError: if it was not exported for browsers.
+            ConfigError: If it was not exported for browsers.
         """
         return _read(self.network)
 
@@ -114,7 +114,7 @@ class WebModel:
         """Describe a file of `terramorph.interop.export_web`, named by its file name.
 
         Raises:
-            ConfigError: if it is none, or its quality was refused.
+            ConfigError: If it is none, or its quality was refused.
         """
         header, properties = _read(network)
         if properties.get("quality") == "refused":
@@ -125,7 +125,7 @@ class WebModel:
         """Return its entry in `draw.json`; `url` is that of a file beside it, whose name holds its digest.
 
         Raises:
-            ConfigError: if the page cannot use it.
+            ConfigError: If the page cannot use it.
         """
         header, properties = self.stated
         check_network(header, self.name)
@@ -161,7 +161,7 @@ def check_network(header: Header, name: str) -> None:
     """Refuse models of other bands than red, green and blue.
 
     Raises:
-        ConfigError: if it is one.
+        ConfigError: If it is one.
     """
     for side, bands in (("takes", header.source), ("makes", header.target)):
         if bands.count != 3 or bands.scaling != BYTE:
@@ -175,7 +175,7 @@ def check_models(models: list[WebModel]) -> None:
     """Refuse models that make no page.
 
     Raises:
-        ConfigError: if no model makes photographs of maps, or two have one direction.
+        ConfigError: If no model makes photographs of maps, or two have one direction.
     """
     found = [direction(one.stated[0]) for one in models]
     if "map2sat" not in found:
@@ -191,17 +191,17 @@ def write_site(models: list[WebModel], out: str | Path, *, style: Style | None =
     """Write the page as a folder for any web server: `index.html` and what it loads; `draw.json` last.
 
     Args:
-        models: one that makes photographs of maps, and perhaps one of the other direction.
-        out: a folder, made if missing; it may hold an earlier page, and nothing else.
+        models: One that makes photographs of maps, and perhaps one of the other direction.
+        out: A folder, made if missing; it may hold an earlier page, and nothing else.
         style: Style of the maps that the model knows; default classic.
 
     Returns:
         The folder.
 
     Raises:
-        ConfigError: if a model cannot be used.
-        InputError: if the folder holds something else.
-        StorageError: if it cannot be written.
+        ConfigError: If a model cannot be used.
+        InputError: If the folder holds something else.
+        StorageError: If it cannot be written.
     """
     check_models(models)
     out = check_folder(Path(out))
@@ -220,7 +220,7 @@ def check_folder(out: Path) -> Path:
     """Return a folder that a page may be written to; it may not exist yet.
 
     Raises:
-        InputError: if it holds something other than an earlier page.
+        InputError: If it holds something other than an earlier page.
     """
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / CONFIG).is_file())):
         raise InputError(f"{out} is there and is no earlier page; choose another `out`.")
@@ -240,10 +240,10 @@ def site_files(
         models: See `write_site`.
         style: See `write_site`.
         server: The entry of `draw.json`; addresses are relative to the page.
-        embedded: whether it becomes one file, which is kept small: without WebGPU.
+        embedded: Whether it becomes one file, which is kept small: without WebGPU.
 
     Raises:
-        ConfigError: if a model cannot be used.
+        ConfigError: If a model cannot be used.
     """
     files = {
         path.relative_to(STATIC).as_posix(): path.read_bytes()

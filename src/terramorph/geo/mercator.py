@@ -118,7 +118,7 @@ def pixel_grid(zoom: int, box: TileBox, size: int, crs: CRS = WEB_MERCATOR) -> G
 
     Args:
         box: Tiles of the zoom; not empty.
-        size: side of a tile, pixels.
+        size: Side of a tile, pixels.
         crs: EPSG:3857, or EPSG:3395.
     """
     tile = 2 * HALF_WORLD / (1 << zoom)

@@ -16,10 +16,10 @@ def project(geometry: Geometry, crs: CRS | str) -> Geometry:
 
     Args:
         geometry: Geometry with a CRS. Add points to long edges that bend first (`Geometry.segmented`).
-        crs: the other CRS; longitude or easting comes first in both.
+        crs: The other CRS; longitude or easting comes first in both.
 
     Raises:
-        ValueError: if the geometry has no CRS.
+        ValueError: If the geometry has no CRS.
     """
     if geometry.crs is None:
         raise ValueError("a geometry without a CRS cannot be projected")

@@ -21,14 +21,14 @@ def grid_at(ground: Geometry, resolution: float) -> Grid:
 
     Args:
         ground: Geometry with a CRS.
-        resolution: metres on the ground per pixel.
+        resolution: Metres on the ground per pixel.
 
     Returns:
         A grid in the ground's CRS if its metres are metres on the ground, else in the UTM zone of its middle
         (`metric_crs`).
 
     Raises:
-        RasterError: if the middle lies where there is no UTM zone.
+        RasterError: If the middle lies where there is no UTM zone.
     """
     crs = metric_crs(ground)
     b = project_extent(ground, crs).boundingbox
@@ -45,7 +45,7 @@ def metric_crs(ground: Geometry) -> CRS:
     place), and enlarges the ground at the middle by less than a tenth in every direction.
 
     Raises:
-        RasterError: if the middle lies where there is no UTM zone.
+        RasterError: If the middle lies where there is no UTM zone.
     """
     crs: CRS = ground.crs
     if crs.projected and unit_in_metres(crs) == 1.0 and not is_mercator(crs):

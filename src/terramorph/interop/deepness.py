@@ -45,20 +45,20 @@ def export_deepness(
     `Palette.classify` on the picture that the network makes, rounded to uint8. Mode raster. Opset 17, IR version 8.
 
     Args:
-        bundle: one that makes a map in three bands of uint8 from bands of uint8.
+        bundle: One that makes a map in three bands of uint8 from bands of uint8.
         palette: Palette of the map that the bundle makes.
-        tile: side of Deepness' tiles, pixels, a multiple of the network's stride; default: 512, or what training size
+        tile: Side of Deepness' tiles, pixels, a multiple of the network's stride; default: 512, or what training size
             and halo need.
-        overlap: per cent of a tile's side that neighbours share, 0 to 50; default: what the halo needs, 25 without one.
+        overlap: Per cent of a tile's side that neighbours share, 0 to 50; default: what the halo needs, 25 without one.
 
     Returns:
         The path.
 
     Raises:
-        MissingPackageError: if the package onnx is not installed.
-        ConfigError: if the bundle makes no map or takes no uint8, tile or overlap do not fit, or the network cannot be
+        MissingPackageError: If the package onnx is not installed.
+        ConfigError: If the bundle makes no map or takes no uint8, tile or overlap do not fit, or the network cannot be
             exported.
-        StorageError: if the file cannot be written.
+        StorageError: If the file cannot be written.
     """
     header = bundle.header
     _check(header)

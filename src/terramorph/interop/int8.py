@@ -41,7 +41,7 @@ class QualityLoss:
 
     Attributes:
         split, pairs: Split and number of the scored pairs.
-        before, after: figures of the float32 and of the 8-bit network, by name: miou, class_accuracy, psnr; None where
+        before, after: Figures of the float32 and of the 8-bit network, by name: miou, class_accuracy, psnr; None where
             the target has no classes.
     """
 
@@ -87,18 +87,18 @@ def export_int8(
     `note_loss` says more. ONNX Runtime and OpenVINO run it.
 
     Args:
-        bundle: its network must have convolutions.
-        dataset: folder of pairs; its train split is resized and cut as it was in training.
-        images: how many pairs of it the ranges are measured on (all if there are fewer).
-        skip_bad: leave out pairs that cannot be read.
-        progress: called with (images done, images).
+        bundle: Its network must have convolutions.
+        dataset: Folder of pairs; its train split is resized and cut as it was in training.
+        images: How many pairs of it the ranges are measured on (all if there are fewer).
+        skip_bad: Leave out pairs that cannot be read.
+        progress: Called with (images done, images).
 
     Raises:
-        MissingPackageError: if onnx or onnxruntime is not installed.
-        ConfigError: if the network is of another kind.
-        DatasetError: if the pairs cannot be used, or are not of the bundle's bands and dtype.
-        InputError: if the number of images is under 1.
-        StorageError: if the file cannot be written.
+        MissingPackageError: If onnx or onnxruntime is not installed.
+        ConfigError: If the network is of another kind.
+        DatasetError: If the pairs cannot be used, or are not of the bundle's bands and dtype.
+        InputError: If the number of images is under 1.
+        StorageError: If the file cannot be written.
     """
     if images < 1:
         raise InputError(f"`images` must be >= 1, got {images}: ranges are measured on them.")

@@ -54,16 +54,16 @@ def export_onnx(bundle: Bundle, path: str | Path, *, mode: Mode | None = None) -
     exported mode.
 
     Args:
-        bundle: any; a generator of one's own must be traceable.
-        mode: default: the bundle's own. Dropout is off in both; see the module's text.
+        bundle: Any; a generator of one's own must be traceable.
+        mode: Default: the bundle's own. Dropout is off in both; see the module's text.
 
     Returns:
         The path.
 
     Raises:
-        MissingPackageError: if the package onnx is not installed.
-        ConfigError: if the network cannot be exported.
-        StorageError: if the file cannot be written.
+        MissingPackageError: If the package onnx is not installed.
+        ConfigError: If the network cannot be exported.
+        StorageError: If the file cannot be written.
     """
     return write_model(build_model(bundle, mode or bundle.header.mode), path)
 
@@ -73,11 +73,11 @@ def build_model(bundle: Bundle, mode: Mode, *, noise: bool = False) -> Any:
 
     Args:
         bundle, mode: See `export_onnx`.
-        noise: give a generator that has a noise image a second input for it: `noise`, float32 (N, bands, H, W).
+        noise: Give a generator that has a noise image a second input for it: `noise`, float32 (N, bands, H, W).
 
     Raises:
-        MissingPackageError: if the package onnx is not installed.
-        ConfigError: if the network cannot be exported.
+        MissingPackageError: If the package onnx is not installed.
+        ConfigError: If the network cannot be exported.
     """
     with needs("ONNX", "onnx"):
         import onnx
@@ -108,7 +108,7 @@ def write_model(model: Any, path: str | Path) -> Path:
     """Check a ModelProto and write it; the file appears whole or not at all.
 
     Raises:
-        StorageError: if the file cannot be written.
+        StorageError: If the file cannot be written.
     """
     import onnx
 
@@ -130,7 +130,7 @@ def note_loss(path: str | Path, loss: Loss) -> None:
     """Write into an exported file what its small weights cost, and whether it is kept or refused.
 
     Raises:
-        StorageError: if the file cannot be written.
+        StorageError: If the file cannot be written.
     """
     import onnx
 

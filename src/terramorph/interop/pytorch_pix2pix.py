@@ -46,11 +46,11 @@ def import_checkpoint(
     0..255, as the public loader does.
 
     Args:
-        path: a file that torch.save wrote. It is read with weights_only: code in it is never run.
+        path: A file that torch.save wrote. It is read with weights_only: code in it is never run.
         kind: Required kind of network; None: any.
         direction: AtoB (of the training pairs, A is the source) or BtoA.
-        mode: the bundle's default mode. The public test script runs as our `paper` mode unless told `--eval`.
-        dropout: share dropped in paper mode. A file does not say: None is 0.5 for a U-Net (the public
+        mode: The bundle's default mode. The public test script runs as our `paper` mode unless told `--eval`.
+        dropout: Share dropped in paper mode. A file does not say: None is 0.5 for a U-Net (the public
             default for pix2pix), and for a ResNet 0.5 where its numbering leaves room for dropout layers,
             otherwise 0.
         note: Note for the bundle's header; None names the file.
@@ -59,7 +59,7 @@ def import_checkpoint(
         The bundle, not yet saved.
 
     Raises:
-        CheckpointError: if the file is missing, no checkpoint, holds code, is a discriminator, or does not
+        CheckpointError: If the file is missing, no checkpoint, holds code, is a discriminator, or does not
             fit a network.
     """
     path = Path(path)

@@ -34,8 +34,8 @@ class StorageLoss:
     """Quality lost by small weights, on pairs of source and truth.
 
     Attributes:
-        metric: key of `terramorph.metrics.METRICS`: `lpips`, `miou` or `ssim`.
-        before, after: its value with float32 weights, and with those of the file.
+        metric: Key of `terramorph.metrics.METRICS`: `lpips`, `miou` or `ssim`.
+        before, after: Its value with float32 weights, and with those of the file.
         pairs: Number of pairs.
         of: Name of the pairs, for people.
     """
@@ -78,9 +78,9 @@ def export_web(bundle: Bundle, path: str | Path, *, store: Store = "fp16") -> Pa
         store: `fp16`, half of float32; `int8`, a quarter; or `fp32`, for comparing with.
 
     Raises:
-        MissingPackageError: if the package onnx is not installed.
-        ConfigError: if the network cannot be exported, or its weights do not fit into fp16.
-        StorageError: if the file cannot be written.
+        MissingPackageError: If the package onnx is not installed.
+        ConfigError: If the network cannot be exported, or its weights do not fit into fp16.
+        StorageError: If the file cannot be written.
     """
     model = build_model(bundle, "raster", noise=True)
     if store != "fp32":
@@ -99,7 +99,7 @@ def store_small(model: Any, store: Literal["fp16", "int8"]) -> None:
     """Store a ModelProto's float32 weights small, with nodes that widen them before use.
 
     Raises:
-        ConfigError: if a weight does not fit into fp16.
+        ConfigError: If a weight does not fit into fp16.
     """
     from onnx import TensorProto, helper, numpy_helper
 

@@ -34,14 +34,14 @@ def discriminator_loss(kind: AdversarialLoss, real: Logits, fake: Logits, mask: 
 
     Args:
         kind: The loss; see the module's text.
-        real, fake: logits of as many scales, those of a scale alike in shape.
+        real, fake: Logits of as many scales, those of a scale alike in shape.
         mask: Mask of the image; None counts all patches.
 
     Returns:
         float32 scalar, 0 or more.
 
     Raises:
-        ValueError: if there are more scales of one than of the other.
+        ValueError: If there are more scales of one than of the other.
     """
     return reduce(add, (_told_apart(kind, r, f, mask) for r, f in zip(by_scale(real), by_scale(fake), strict=True)))
 
@@ -64,8 +64,8 @@ def share_accepted(kind: AdversarialLoss, logits: Logits) -> Tensor:
     """Return the share of patches taken for real, the mean over scales; without a gradient.
 
     Args:
-        kind: says from which logit on that is so, `UNDECIDED`.
-        logits: one map, or one a scale.
+        kind: Says from which logit on that is so, `UNDECIDED`.
+        logits: One map, or one a scale.
 
     Returns:
         float32 scalar in [0, 1].

@@ -25,8 +25,8 @@ class PairChange:
     """One change per pair, the same wherever it is applied. A field that is None changes nothing.
 
     Attributes:
-        colour: brightness added (of a range of 2), and factors of saturation and contrast: float32 (N, 1, 1, 1) each.
-        shift: how far down and to the right the content moves, pixels: int64 (N,) each; what comes in is 0.
+        colour: Brightness added (of a range of 2), and factors of saturation and contrast: float32 (N, 1, 1, 1) each.
+        shift: How far down and to the right the content moves, pixels: int64 (N,) each; what comes in is 0.
         visible: 0 in the hole and 1 elsewhere: float32 (N, 1, H, W).
     """
 
@@ -58,8 +58,8 @@ def draw_change(kinds: Collection[str], like: Tensor, generator: torch.Generator
 
     Args:
         kinds: Some of `DIFFAUGMENTS`.
-        like: an image of the pairs, (N, C, H, W).
-        generator: all that it depends on; on the images' device.
+        like: An image of the pairs, (N, C, H, W).
+        generator: All that it depends on; on the images' device.
     """
     count, _, height, width = like.shape
 

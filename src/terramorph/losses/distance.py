@@ -21,7 +21,7 @@ def feature_distance(output: Sequence[Tensor], target: Sequence[Tensor], mask: T
     (arXiv:1603.08155), with the unit vectors of Zhang et al. 2018 (arXiv:1801.03924), equation 1.
 
     Args:
-        output, target: features (N, C, h, w) at as many strides.
+        output, target: Features (N, C, h, w) at as many strides.
         mask: Mask of the image, (N, 1, H, W); a place counts by the share of real pixels under it.
     """
     return reduce(

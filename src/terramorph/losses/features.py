@@ -21,7 +21,7 @@ def feature_matching_loss(
     the logits, as in their code.
 
     Args:
-        real, made: one list a scale of a discriminator's activations (N, C, h, w) and, last and not compared, its
+        real, made: One list a scale of a discriminator's activations (N, C, h, w) and, last and not compared, its
             logits.
         mask: Mask of the image, (N, 1, H, W), 1 where pixels count; a place of a feature counts by the share under it.
     """

@@ -43,10 +43,10 @@ def fetch(spec: str | Path) -> Path:
         spec: hf://owner/name, hf://owner/name@revision.
 
     Raises:
-        BundleError: if there is no such model, it may not be seen, it cannot be reached and is not here, or what came
+        BundleError: If there is no such model, it may not be seen, it cannot be reached and is not here, or what came
             is not what the Hub said.
-        MissingPackageError: if huggingface_hub is not installed.
-        StorageError: if the cache cannot be written.
+        MissingPackageError: If huggingface_hub is not installed.
+        StorageError: If the cache cannot be written.
     """
     match = _SPEC.fullmatch(str(spec))
     if match is None:
@@ -78,17 +78,17 @@ def upload(repo: str, files: Mapping[str, Path | bytes], *, private: bool = Fals
 
     Args:
         repo: owner/name.
-        files: name there -> file or content.
+        files: Name there -> file or content.
         private: Make a new repository private; an existing one must be private already.
 
     Returns:
         The address of the repository.
 
     Raises:
-        BundleError: if there is no token, it may not write there, or the repository is public and a private one is
+        BundleError: If there is no token, it may not write there, or the repository is public and a private one is
             wanted.
-        RunError: if the Hub cannot be reached or refuses the files.
-        MissingPackageError: if huggingface_hub is not installed.
+        RunError: If the Hub cannot be reached or refuses the files.
+        MissingPackageError: If huggingface_hub is not installed.
     """
     if not _REPO.fullmatch(repo):
         raise BundleError(f"{repo} is no name of a model on the Hub; give owner/name, of letters, digits, - _ and .")

@@ -39,16 +39,16 @@ def pull(entry: Entry | str, urls: Sequence[str] = (), *, progress: Progress | N
     Args:
         entry: An entry of the registry, or its name.
         urls: http or https addresses of the file, tried before those of the registry.
-        progress: called with (bytes there, bytes in all).
-        pause: seconds before a broken connection is made again; it doubles each time.
+        progress: Called with (bytes there, bytes in all).
+        pause: Seconds before a broken connection is made again; it doubles each time.
 
     Returns:
         The file, of the right digest.
 
     Raises:
-        BundleError: if no address gives the file with the right digest, or there is no model of that name.
-        StorageError: if the cache cannot be written.
-        RunError: if another process has been fetching it for ten minutes.
+        BundleError: If no address gives the file with the right digest, or there is no model of that name.
+        StorageError: If the cache cannot be written.
+        RunError: If another process has been fetching it for ten minutes.
     """
     entry = require_entry(entry) if isinstance(entry, str) else entry
     for path in places(entry):

@@ -19,17 +19,17 @@ class Entry(BaseModel):
 
     Attributes:
         name: Its name, which only points to the file of this digest.
-        about: one line on what it does.
+        about: One line on what it does.
         file: Path in the project's repository.
-        sha256: of its file, hexadecimal.
-        bytes: size of its file.
+        sha256: Of its file, hexadecimal.
+        bytes: Size of its file.
         urls: Addresses of its file; empty if it is not published yet.
         licence: Licence of the weights.
-        trained_on: the data.
-        rights: whose rights lie in the data.
-        ground_resolution: metres a pixel.
+        trained_on: The data.
+        rights: Whose rights lie in the data.
+        ground_resolution: Metres a pixel.
         date: Date of the training.
-        scores: figures by name, `n` and `protocol` among them.
+        scores: Figures by name, `n` and `protocol` among them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -59,7 +59,7 @@ def require_entry(name: str) -> Entry:
     """Return the entry of a name.
 
     Raises:
-        BundleError: if there is none.
+        BundleError: If there is none.
     """
     if name not in registry():
         raise BundleError(f"There is no published model {name}; there are {', '.join(registry())}.")

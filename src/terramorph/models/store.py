@@ -34,11 +34,11 @@ def fetching(sha256: str, name: str) -> Iterator[Path]:
     """Yield the cache path of a model, to be written by this process alone; others wait.
 
     Args:
-        sha256: of its content.
+        sha256: Of its content.
 
     Raises:
-        RunError: if another process has been at it for ten minutes.
-        OSError: if the cache cannot be written.
+        RunError: If another process has been at it for ten minutes.
+        OSError: If the cache cannot be written.
     """
     target = stored(sha256)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -71,7 +71,7 @@ def named(name: str) -> Path | None:
     """Return the file of a bare name: in the folder `models`, or a published model; None if the name is unknown.
 
     Raises:
-        BundleError: if a published model is not on this machine, or its file is not the one that was published.
+        BundleError: If a published model is not on this machine, or its file is not the one that was published.
     """
     stem = name.removesuffix(_SUFFIX)
     if (own := MODELS_FOLDER / f"{stem}{_SUFFIX}").is_file():
@@ -106,7 +106,7 @@ def verify(path: Path, entry: Entry) -> bool:
     """Return whether a file is the published one, byte for byte.
 
     Raises:
-        BundleError: if it cannot be read.
+        BundleError: If it cannot be read.
     """
     return holds(path, entry.sha256, entry.bytes)
 
@@ -115,11 +115,11 @@ def holds(path: Path, sha256: str, size: int | None = None) -> bool:
     """Return whether a file has this content.
 
     Args:
-        sha256: of the content, hexadecimal.
+        sha256: Of the content, hexadecimal.
         size: bytes, if they are known: a file of another size is not read.
 
     Raises:
-        BundleError: if it cannot be read.
+        BundleError: If it cannot be read.
     """
     try:
         if not path.is_file() or size not in (None, path.stat().st_size):
@@ -136,7 +136,7 @@ def require_own(path: str | Path) -> None:
     """Refuse to write over a published model.
 
     Raises:
-        BundleError: if the path is that of one.
+        BundleError: If the path is that of one.
     """
     if not Path(path).is_file():
         return

@@ -52,7 +52,7 @@ def config_class(name: str) -> type[GeneratorConfig]:
     """Return the configuration class of a generator by its name.
 
     Raises:
-        ConfigError: if there is none.
+        ConfigError: If there is none.
     """
     if is_outside(name):
         return OutsideConfig
@@ -66,7 +66,7 @@ def generator_config(name: str, settings: Mapping[str, Any]) -> GeneratorConfig:
     """Make a configuration from a name and the settings that a bundle states beside the bands.
 
     Raises:
-        ConfigError: if the name or a setting is unknown, or a value does not fit.
+        ConfigError: If the name or a setting is unknown, or a value does not fit.
     """
     kind = config_class(name)
     own = {key: value for key, value in settings.items() if key not in kind.fixed}
@@ -78,10 +78,10 @@ def build_generator(config: GeneratorConfig, in_bands: int, out_bands: int, allo
     """Build a generator that knows its name and settings.
 
     Args:
-        allowed: modules from outside that may be imported.
+        allowed: Modules from outside that may be imported.
 
     Raises:
-        ConfigError: if it is from outside and not allowed, not found, or no generator.
+        ConfigError: If it is from outside and not allowed, not found, or no generator.
     """
     network: Any = config.build(in_bands, out_bands, allowed)
     network.made_from = config.network, {"in_bands": in_bands, "out_bands": out_bands, **config.arguments()}
@@ -94,7 +94,7 @@ def build_network(
     """Build a generator from its name and settings; see `build_generator`.
 
     Raises:
-        ConfigError: as there; if the name or a setting is unknown, or a value does not fit.
+        ConfigError: As there; if the name or a setting is unknown, or a value does not fit.
     """
     return build_generator(generator_config(name, settings), in_bands, out_bands, allowed)
 

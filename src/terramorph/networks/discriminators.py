@@ -21,7 +21,7 @@ class MultiScale(nn.Module):
     Wang et al. 2018 (pix2pixHD, arXiv:1711.11585), section 3.2, equation 3. The coarser ones see more ground at once.
 
     Args:
-        discriminators: the first sees the pair in full.
+        discriminators: The first sees the pair in full.
     """
 
     def __init__(self, discriminators: Sequence[PatchGAN]) -> None:
@@ -46,7 +46,7 @@ def build_discriminator(name: str, *, scales: int = 1, **values: Any) -> PatchGA
     """Build a discriminator by name, `patchgan` or `pixelgan` (for single pixels), or one for each scale.
 
     Raises:
-        ConfigError: if the name is unknown, or a value does not fit.
+        ConfigError: If the name is unknown, or a value does not fit.
     """
     if name not in _FIXED:
         raise ConfigError(f"There is no discriminator {name!r}; use patchgan or pixelgan.")

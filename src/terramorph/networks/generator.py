@@ -44,7 +44,7 @@ class GeneratorConfig(BaseModel, ABC):
     """Base of the settings of a generator; `network` is its name.
 
     Attributes:
-        fixed: settings that the name decides. Files from before state them, and they are not read.
+        fixed: Settings that the name decides. Files from before state them, and they are not read.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -62,16 +62,16 @@ class GeneratorConfig(BaseModel, ABC):
 
         Args:
             in_bands, out_bands: Bands of source and target.
-            allowed: modules from outside that may be imported; see `terramorph.extensions`.
+            allowed: Modules from outside that may be imported; see `terramorph.extensions`.
         """
 
     def start(self, network: nn.Module, random: torch.Generator, published: bool = True) -> None:
         """Set the weights that training starts from.
 
         Args:
-            network: changed in place.
-            random: all that random ones depend on.
-            published: whether those that others trained are wanted, where the settings name some; a model's follow
+            network: Changed in place.
+            random: All that random ones depend on.
+            published: Whether those that others trained are wanted, where the settings name some; a model's follow
                 otherwise.
         """
         initialize(network, random)

@@ -42,8 +42,8 @@ def per_image_statistics(network: nn.Module, *, dropout: bool) -> nn.Module:
     """Return a copy for paper mode: the statistics of each image alone, and dropout live or not.
 
     Args:
-        network: a generator; it is not changed.
-        dropout: whether `NoiseDropout` stays live in the copy although it is in evaluation mode.
+        network: A generator; it is not changed.
+        dropout: Whether `NoiseDropout` stays live in the copy although it is in evaluation mode.
     """
     ready = plain(network)
     for parent in list(ready.modules()):
@@ -60,7 +60,7 @@ def norm_as_scale(conv: nn.Conv2d | nn.ConvTranspose2d, norm: nn.Module) -> tupl
 
     Args:
         conv: Ungrouped convolution.
-        norm: a BatchNorm2d with fixed statistics, or an Identity.
+        norm: A BatchNorm2d with fixed statistics, or an Identity.
 
     Returns:
         Scale and bias, float32 (out,) each; None where there is nothing to scale or to add.

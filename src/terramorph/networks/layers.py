@@ -23,7 +23,7 @@ def make_norm(norm: Norm, channels: int) -> nn.Module:
         norm: batch (affine, with running statistics), instance (neither) or none, which changes nothing.
 
     Raises:
-        ConfigError: if the norm is unknown.
+        ConfigError: If the norm is unknown.
     """
     if norm == "batch":
         return nn.BatchNorm2d(channels)
@@ -63,8 +63,8 @@ class NoiseDropout(nn.Module):
     with dropout in a network that is otherwise in evaluation mode.
 
     Args:
-        p: share that is dropped.
-        planes: drop whole (H, W) planes.
+        p: Share that is dropped.
+        planes: Drop whole (H, W) planes.
     """
 
     def __init__(self, p: float, *, planes: bool = False) -> None:
@@ -105,10 +105,10 @@ def on_stride(run: Callable[[Tensor], Tensor], x: Tensor, stride: int, least: in
     for any size.
 
     Args:
-        run: the network; (N, C, H, W) -> (N, D, H, W) for H and W that are multiples of the stride.
+        run: The network; (N, C, H, W) -> (N, D, H, W) for H and W that are multiples of the stride.
         x: (N, C, H, W), any H and W from 1.
         stride: Stride of the network, pixels.
-        least: pixels that the network needs on a side.
+        least: Pixels that the network needs on a side.
 
     Returns:
         (N, D, H, W) with the input's H and W.

@@ -30,7 +30,7 @@ class LiteUNetConfig(GeneratorConfig):
     Attributes:
         width: Width of the decoder in percent; 100 has 256 channels at stride 32 and 24 at full resolution.
         colours: Number of palette colours that a map is mixed from, found in the training targets; 0 for photographs.
-        noise: bands of the noise image that every step of the decoder sees; 0 for none.
+        noise: Bands of the noise image that every step of the decoder sees; 0 for none.
         encoder: Initial weights of the encoder: `imagenet`, the published ones (the extra `pretrained`), or `none`,
             random ones.
     """
@@ -66,13 +66,13 @@ class LiteUNet(nn.Module):
     areas are flat, and `scores` are class scores. 7.0 M parameters at width 125 with 12 colours.
 
     Attributes:
-        stride: the input is extended to a multiple of this.
+        stride: The input is extended to a multiple of this.
         takes_core: Of a core, the decoder computes no more than it depends on.
-        channels_last: measured on a CPU with AVX2 in float32, a tile of 256 px is a quarter faster so.
+        channels_last: Measured on a CPU with AVX2 in float32, a tile of 256 px is a quarter faster so.
         halo: None, the receptive field is not bounded by less than the image.
-        overlap: pixels that windows should share: 256 px from its border an output is off by 1.5 of 255 at most in 99
+        overlap: Pixels that windows should share: 256 px from its border an output is off by 1.5 of 255 at most in 99
             of 100 pixels.
-        noise: bands of the noise image, 0 for none.
+        noise: Bands of the noise image, 0 for none.
         palette: float32 (colours, out_bands) in [-1, 1]; without colours there is none.
     """
 
@@ -122,7 +122,7 @@ class LiteUNet(nn.Module):
         """Return class scores before the softmax: float (N, colours, h, w), with the arguments of `forward`.
 
         Raises:
-            ConfigError: if there is no palette.
+            ConfigError: If there is no palette.
         """
         if not self.config.colours:
             raise ConfigError("class scores need a palette, and this network has none.")

@@ -60,7 +60,7 @@ class OutsideConfig(GeneratorConfig):
         """Build the class with weights that are always the same; its dropout becomes ours, which can be repeated.
 
         Raises:
-            ConfigError: if the class is not allowed or not found, cannot be built, or is no generator.
+            ConfigError: If the class is not allowed or not found, cannot be built, or is no generator.
         """
         made = resolve(self.network, allowed)
         try:

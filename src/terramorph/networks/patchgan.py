@@ -15,11 +15,11 @@ class PatchGAN(nn.Module):
     4x4 convolutions with zero padding; 256x256 in gives 30x30 logits at three layers.
 
     Args:
-        in_bands: bands of source and target together (the discriminator is conditional).
-        width: channels after the first convolution.
+        in_bands: Bands of source and target together (the discriminator is conditional).
+        width: Channels after the first convolution.
         layers: stride-2 convolutions; 3 judges 70x70 patches, 1 judges 16x16, 5 judges 286x286, 0 single pixels.
         norm: batch, instance or none.
-        spectral_norm: divide every weight by its largest singular value (Miyato et al. 2018, arXiv:1802.05957,
+        spectral_norm: Divide every weight by its largest singular value (Miyato et al. 2018, arXiv:1802.05957,
             equation 8), which bounds how steep the discriminator is; a norm is then not needed.
     """
 

@@ -16,7 +16,7 @@ class ClassProbabilities(nn.Module):
     sum of the shares of its colours.
 
     Args:
-        generator: has `scores` and `palette` (see `generator.py`).
+        generator: Has `scores` and `palette` (see `generator.py`).
         classes: int64 (colours,), the class of each colour of the palette, from 0.
         count: Number of classes.
     """

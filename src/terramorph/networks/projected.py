@@ -22,7 +22,7 @@ class ProjectedDiscriminator(nn.Module):
 
     Args:
         channels: Channels of the features, finest first.
-        width: channels after the first convolution.
+        width: Channels after the first convolution.
     """
 
     def __init__(self, channels: Sequence[int], width: int = 64) -> None:

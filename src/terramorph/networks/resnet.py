@@ -25,10 +25,10 @@ class ResNetConfig(GeneratorConfig):
 
     Attributes:
         network: resnet9 has 9 residual blocks, for 256 px in the paper, and resnet6 has 6, for 128 px.
-        width: channels after the first convolution; four times as many in the blocks.
+        width: Channels after the first convolution; four times as many in the blocks.
         norm: batch, instance or none.
-        dropout: share dropped inside each block.
-        upsampling: how the two doublings are made: transposed, resize or pixelshuffle.
+        dropout: Share dropped inside each block.
+        upsampling: How the two doublings are made: transposed, resize or pixelshuffle.
     """
 
     fixed: ClassVar[tuple[str, ...]] = ("blocks",)
@@ -81,7 +81,7 @@ class ResNet(nn.Module):
 
     Attributes:
         stride: 4.
-        halo: pixels on each side that an output pixel can depend on, if normalisation uses fixed statistics.
+        halo: Pixels on each side that an output pixel can depend on, if normalisation uses fixed statistics.
     """
 
     def __init__(self, config: ResNetConfig, in_bands: int = 3, out_bands: int = 3) -> None:

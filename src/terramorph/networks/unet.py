@@ -25,12 +25,12 @@ class UNetConfig(GeneratorConfig):
 
     Attributes:
         network: unet256 has 8 halvings (the paper's), unet128 7 and unet64 6. The stride is 2**depth pixels.
-        width: channels after the first convolution; they double up to eight times this.
+        width: Channels after the first convolution; they double up to eight times this.
         norm: batch, instance or none. The outermost and innermost convolutions have none.
-        dropout: share dropped in the up layers that have eight times the width (depth - 5 of them).
-        skips: whether the decoder sees the encoder at every resolution; false is the encoder-decoder that the
+        dropout: Share dropped in the up layers that have eight times the width (depth - 5 of them).
+        skips: Whether the decoder sees the encoder at every resolution; false is the encoder-decoder that the
             pix2pix paper compares with (Isola et al. 2017, section 4.3).
-        upsampling: transposed convolutions as in the paper; `resize`, nearest neighbour and a 3x3 convolution (Odena et
+        upsampling: Transposed convolutions as in the paper; `resize`, nearest neighbour and a 3x3 convolution (Odena et
             al. 2016); `pixelshuffle` (Shi et al. 2016, arXiv:1609.05158), started by ICNR (Aitken et al. 2017,
             arXiv:1707.02937).
     """
@@ -59,7 +59,7 @@ class EncoderDecoder(nn.Module):
     """Encoder and decoder, with or without skip connections, and with any upsampling.
 
     Attributes:
-        stride: the input is extended to a multiple of this, 2**depth.
+        stride: The input is extended to a multiple of this, 2**depth.
         halo: None, the receptive field is not bounded by less than the image.
     """
 

@@ -32,11 +32,11 @@ def make_upsampling(kind: Upsampling, inner: int, out: int, *, kernel: int, bias
 
     Args:
         kind: See the module's text.
-        kernel: side of the kernel of a transposed convolution, 3 or 4.
-        bias: whether there is one; a value a channel.
+        kernel: Side of the kernel of a transposed convolution, 3 or 4.
+        bias: Whether there is one; a value a channel.
 
     Raises:
-        ConfigError: if the kind is unknown.
+        ConfigError: If the kind is unknown.
     """
     if kind == "transposed" and kernel == KERNEL:
         return DoublingConv2d(inner, out, bias=bias)

@@ -47,8 +47,8 @@ def warn_if_few(count: int, advice: str) -> None:
     """Warn of a training split that is too small.
 
     Args:
-        count: its pairs.
-        advice: a sentence about what gives more.
+        count: Its pairs.
+        advice: A sentence about what gives more.
     """
     if count < FEW:
         pairs = f"{count} pair{'s' * (count != 1)}"
@@ -60,13 +60,13 @@ class PairFolder:
     """The pairs of one split; a pair is read when it is asked for.
 
     Attributes:
-        root: the dataset's folder.
+        root: The dataset's folder.
         split: train, val or test.
-        ids: one a pair, sorted: the path of its file below the split (or the side), without suffix.
+        ids: One a pair, sorted: the path of its file below the split (or the side), without suffix.
         files: Files of each pair: one that holds both halves, or the two twins.
-        skipped: sentences about what was left out, when bad files are skipped.
+        skipped: Sentences about what was left out, when bad files are skipped.
         manifest: Manifest of a prepared dataset, which knows where its pairs lie; None for others.
-        nodata: stored value of pixels without data, beside what files declare.
+        nodata: Stored value of pixels without data, beside what files declare.
     """
 
     root: Path
@@ -90,7 +90,7 @@ class PairFolder:
         """Read one pair.
 
         Raises:
-            DatasetError: if a file cannot be read, its width is odd, or twins differ in size or ground.
+            DatasetError: If a file cannot be read, its width is odd, or twins differ in size or ground.
         """
         files = self.files[index]
         try:
@@ -147,13 +147,13 @@ def open_pairs(root: str | Path, split: str, *, skip_bad: bool = False, nodata: 
     """Find the pairs of a split without decoding them.
 
     Args:
-        root: the dataset's folder, in one of the layouts at the head of this module.
+        root: The dataset's folder, in one of the layouts at the head of this module.
         split: train, val or test.
-        skip_bad: leave out files that are no images or have no twin, and list them in `skipped`.
+        skip_bad: Leave out files that are no images or have no twin, and list them in `skipped`.
         nodata: See `PairFolder`.
 
     Raises:
-        DatasetError: if there is no such split, it is empty, a file is not an image, or a twin is missing.
+        DatasetError: If there is no such split, it is empty, a file is not an image, or a twin is missing.
     """
     root = Path(root)
     if not root.is_dir():
@@ -339,7 +339,7 @@ def halves(whole: Raster, file: Path) -> tuple[Raster, Raster]:
     """Split an A|B image (C, H, 2 W) into its sides (C, H, W); only the left one may have a place.
 
     Raises:
-        DatasetError: if the width is odd.
+        DatasetError: If the width is odd.
     """
     if whole.width % 2:
         raise DatasetError(

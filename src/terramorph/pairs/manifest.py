@@ -35,7 +35,7 @@ class GridRecord(_Record):
     """A Grid as plain data.
 
     Attributes:
-        height, width: pixels.
+        height, width: Pixels.
         affine: a, b, c, d, e, f of `Grid.affine`, CRS units.
         crs: `EPSG:n` or WKT; None for a grid without one.
     """
@@ -74,9 +74,9 @@ class SideRecord(_Record):
 
     Attributes:
         path: The input as given, without keys and passwords: a file, a folder or a URL template.
-        fingerprint: blake2b of its content, hexadecimal.
-        bands: names.
-        dtype: numpy name.
+        fingerprint: Digest of its content (blake2b, hexadecimal).
+        bands: Names.
+        dtype: Numpy name.
         range: 1st and 99th percentile of its values, medians over the pairs; for the scaling of deep images.
         licence: Terms of use, as the file or the user states them.
         units: Scale and offset of stored values; None: 1 and 0. Pairs are stored in the units of the first area.
@@ -99,9 +99,9 @@ class AreaRecord(_Record):
     """A source and a target on the same ground, cut on one grid.
 
     Attributes:
-        name: begins the ids of its pairs.
+        name: Begins the ids of its pairs.
         source, target: The inputs; equal for pairs that came as pairs.
-        grid: the grid that tiles are windows of; None for pairs that came as pairs.
+        grid: The grid that tiles are windows of; None for pairs that came as pairs.
         shift: (dx, dy) in pixels by which the target was found to lie off the source, and was moved back.
     """
 
@@ -117,13 +117,13 @@ class Manifest(_Record):
 
     Attributes:
         format, version: Format and version of this file.
-        terramorph: version of the program.
-        settings: everything that was asked for, defaults included, as plain data.
-        ground_resolution: metres per pixel, the median over areas; None without a place on Earth.
-        areas: the inputs.
-        counts: pairs a split, tiles left out a reason.
+        terramorph: Version of the program.
+        settings: Everything that was asked for, defaults included, as plain data.
+        ground_resolution: Metres per pixel, the median over areas; None without a place on Earth.
+        areas: The inputs.
+        counts: Pairs a split, tiles left out a reason.
         pairs: split -> id -> (number of its area, y, x of its first pixel on the area's grid).
-        tile: side of a pair's image in pixels; None for pairs that came as pairs.
+        tile: Side of a pair's image in pixels; None for pairs that came as pairs.
     """
 
     format: Literal["terramorph pairs"] = "terramorph pairs"
@@ -155,7 +155,7 @@ class Manifest(_Record):
         """Write `manifest.json` into a dataset.
 
         Raises:
-            StorageError: if it cannot be written.
+            StorageError: If it cannot be written.
         """
         write_text(root / MANIFEST, self.model_dump_json(indent=1))
 
@@ -164,7 +164,7 @@ def load_manifest(root: str | Path) -> Manifest | None:
     """Read the manifest of a dataset; None without one.
 
     Raises:
-        DatasetError: if there is one that cannot be understood.
+        DatasetError: If there is one that cannot be understood.
     """
     path = Path(root) / MANIFEST
     try:

@@ -14,9 +14,9 @@ class Pair:
     """Two sides on one grid.
 
     Attributes:
-        id: the file's stem, unique in its split.
-        a: the first side (left half, or the file in folder A), pixels (C_a, H, W).
-        b: the second side, pixels (C_b, H, W), same H and W.
+        id: The file's stem, unique in its split.
+        a: The first side (left half, or the file in folder A), pixels (C_a, H, W).
+        b: The second side, pixels (C_b, H, W), same H and W.
     """
 
     id: str

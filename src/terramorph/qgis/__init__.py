@@ -19,13 +19,13 @@ def write_plugin(path: str | Path) -> Path:
     """Writes the plug-in's archive; the same version of terramorph writes the same bytes.
 
     Args:
-        path: the file to write, replaced if it is there; it appears whole or not at all.
+        path: The file to write, replaced if it is there; it appears whole or not at all.
 
     Returns:
         The path.
 
     Raises:
-        StorageError: if the file cannot be written.
+        StorageError: If the file cannot be written.
     """
     path, plugin = Path(path), resources.files(__package__) / "plugin"
     files = sorted((file for file in plugin.iterdir() if file.is_file()), key=lambda file: file.name)

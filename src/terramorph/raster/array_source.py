@@ -31,9 +31,9 @@ class ArrayLayout:
     """Grid and meaning of an array, without its pixels.
 
     Attributes:
-        nodata: values of pixels without data.
+        nodata: Values of pixels without data.
         units: Scale and offset of stored values; None: 1 and 0.
-        resampling: how pixels are moved to other grids.
+        resampling: How pixels are moved to other grids.
     """
 
     grid: Grid
@@ -129,7 +129,7 @@ class ArraySource(_Held):
     units. Integers with ``flag_values`` or ``flag_meanings`` (CF conventions) are classes, which are never mixed.
 
     Attributes:
-        array: the DataArray, with its bands in front: (band, y, x). Lazy if it was.
+        array: The DataArray, with its bands in front: (band, y, x). Lazy if it was.
 
     Args:
         array: (band, y, x), (y, x, band) or (y, x), whatever the dimensions are called.

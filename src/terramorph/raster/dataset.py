@@ -142,10 +142,10 @@ class Handles:
         """Set up without opening the file.
 
         Args:
-            single: whether there is one handle for all.
+            single: Whether there is one handle for all.
             warping: Options of `WarpedVRT`, and a `DEM`, where the file is warped while it is read; None: it is read as
                 stored.
-            overview: number of the overview that is read, from 0; None reads the image itself.
+            overview: Number of the overview that is read, from 0; None reads the image itself.
             driver: See `ReadOptions`.
             name: GDAL's name, if it is not the file's path.
         """

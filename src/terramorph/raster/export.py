@@ -27,8 +27,8 @@ def preview(raster: Raster, side: int = PREVIEW_PX, limits: tuple[float, float] 
     uint8 is shown as it is. Pixels without data are transparent.
 
     Args:
-        side: longest side in pixels.
-        limits: values of another dtype that become black and white; None: their 2nd and 98th percentile.
+        side: Longest side in pixels.
+        limits: Values of another dtype that become black and white; None: their 2nd and 98th percentile.
     """
     # Thinned before anything else: what is left is small whatever the raster.
     step = max(1, max(raster.height, raster.width) // (2 * side))

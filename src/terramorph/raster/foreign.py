@@ -32,7 +32,7 @@ def check_foreign(path: Path) -> None:
     off, or takes too much to open. On POSIX it is opened in a process with bounds on time and, but on macOS, memory.
 
     Raises:
-        RasterError: if it is refused.
+        RasterError: If it is refused.
     """
     if os.name != "posix":
         _check(path)

@@ -60,7 +60,7 @@ def files_below(folder: Path) -> list[Path]:
     Folders that are links are followed, each once.
 
     Raises:
-        OSError: if a folder cannot be listed.
+        OSError: If a folder cannot be listed.
     """
     found: list[Path] = []
     seen: set[Path] = set()

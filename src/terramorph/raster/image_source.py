@@ -67,7 +67,7 @@ class ImageSource(Source):
     which threads queue; others one per thread.
 
     Attributes:
-        resampling: the filter of the warp; "nearest" for palettes and what else holds classes.
+        resampling: The filter of the warp; "nearest" for palettes and what else holds classes.
         least: See `warp`.
     """
 
@@ -88,11 +88,11 @@ class ImageSource(Source):
         Args:
             path: The image, or the .map (OziExplorer) or .tab (MapInfo) beside it, which then georeferences it; or a
                 URL (`storage.Remote`).
-            crs: used where the file has a place but does not say in which CRS. A CRS that the file gives comes first.
+            crs: Used where the file has a place but does not say in which CRS. A CRS that the file gives comes first.
             resampling: "nearest" keeps the colours of a map in classes.
             least: Share of the filter's weights that must fall on real pixels for a warped pixel to be real.
             options: Bands, nodata and units, where the file does not say it.
-            made_of: files that the image is made of, beside those that it names.
+            made_of: Files that the image is made of, beside those that it names.
 
         Raises:
             RasterError: If the file is missing, a folder, empty, not an image or of a kind that is not read; holds

@@ -29,21 +29,21 @@ class ReadOptions:
     """Options of reading an image, where the file does not say it or is wrong.
 
     Attributes:
-        bands: numbers, from 1, of the bands that are read, in this order; None: all but alpha, in their own.
+        bands: Numbers, from 1, of the bands that are read, in this order; None: all but alpha, in their own.
         names: Names of these bands; None: those of the file.
-        nodata: stored value of pixels without data, beside the one that the file declares.
-        raw: scale and offset of the file are left aside.
-        categorical: values are classes, and are never mixed: pixels are moved by nearest neighbour. None: palettes are,
+        nodata: Stored value of pixels without data, beside the one that the file declares.
+        raw: Scale and offset of the file are left aside.
+        categorical: Values are classes, and are never mixed: pixels are moved by nearest neighbour. None: palettes are,
             and single bands of few whole values.
-        height: metres above the ellipsoid of the ground of a scene placed by RPCs; None: their mean.
-        dem: raster of the heights of the ground of such a scene, in metres.
-        driver: the one driver of GDAL that may open it, such as GTiff, where the file comes from strangers; None: any.
+        height: Metres above the ellipsoid of the ground of a scene placed by RPCs; None: their mean.
+        dem: Raster of the heights of the ground of such a scene, in metres.
+        driver: The one driver of GDAL that may open it, such as GTiff, where the file comes from strangers; None: any.
         default_nodata, default_units: Nodata and units of a file that declares none.
         asset: Assets of a STAC item to read; see `stac_assets.choose`.
-        sign: a function, as module:name, that is given the address of a STAC item's asset and gives the one to open.
+        sign: A function, as module:name, that is given the address of a STAC item's asset and gives the one to open.
 
     Raises:
-        RasterError: if a band is under 1 or named twice.
+        RasterError: If a band is under 1 or named twice.
     """
 
     bands: tuple[int, ...] | None = None
@@ -67,7 +67,7 @@ class ReadOptions:
         """Return the numbers of the bands to read from a file of ``count`` bands.
 
         Raises:
-            RasterError: if it has no band of such a number.
+            RasterError: If it has no band of such a number.
         """
         chosen = self.bands or tuple(range(1, count + 1))
         if max(chosen) > count:
@@ -82,8 +82,8 @@ class Layout:
     Attributes:
         numbers: Numbers of the bands, from 1, in the order in which they are returned.
         names: Names of the returned bands.
-        alpha: numbers of the bands that are one.
-        palette: whether the only band is of indices, which become red, green and blue.
+        alpha: Numbers of the bands that are one.
+        palette: Whether the only band is of indices, which become red, green and blue.
         dtype: Dtype of the returned pixels.
         units: Scale and offset of stored values; None: 1 and 0.
         nodata: See `ReadOptions`.
@@ -225,7 +225,7 @@ def checked_names(names: Sequence[str] | None, path: Path | Remote | str, count:
     """Return the requested band names; None where none are requested.
 
     Raises:
-        RasterError: if they are not as many as the bands.
+        RasterError: If they are not as many as the bands.
     """
     if names is not None and len(names) != count:
         raise RasterError(

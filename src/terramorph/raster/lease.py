@@ -32,7 +32,7 @@ def leased(lock: Remote, name: str) -> Iterator[None]:
     as files do that are written whole and equal by both.
 
     Args:
-        lock: the object.
+        lock: The object.
         name: Name of the guarded output, for messages.
 
     Raises:

@@ -58,7 +58,7 @@ class _Calibration:
 
     Attributes:
         points: (N, 4) of column, row, x, y.
-        degrees: whether x and y are longitude and latitude, in degrees.
+        degrees: Whether x and y are longitude and latitude, in degrees.
         systems: CRSs that the image may be in.
         size: (height, width) of the image in pixels, or None if it is not said.
         rounding: Error of x and y from the precision they are written with, in their units.

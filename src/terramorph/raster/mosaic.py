@@ -45,7 +45,7 @@ class Part:
         grid: Grid stated by a catalogue; None: that of the image, which is opened at once.
         options: See `ImageSource`.
         crs: See `ImageSource`.
-        signer: makes the address that is opened of the one that is published; None: they are the same.
+        signer: Makes the address that is opened of the one that is published; None: they are the same.
         checksum: Checksum of the content stated by a catalogue.
     """
 
@@ -75,7 +75,7 @@ class Layer:
         parts: Images, at least one.
         name: A name, such as the id of an item.
         href: Address of the document that describes it.
-        start, end: when it was taken; None where nobody says.
+        start, end: When it was taken; None where nobody says.
     """
 
     parts: tuple[Part, ...]
@@ -94,10 +94,10 @@ class MosaicSource(Source):
 
     Attributes:
         layers: The layers, top first.
-        files: the images, whether they are open or not.
+        files: The images, whether they are open or not.
 
     Raises:
-        RasterError: if a layer has no place, or its CRS and that of the others do not go together.
+        RasterError: If a layer has no place, or its CRS and that of the others do not go together.
     """
 
     grid: Grid

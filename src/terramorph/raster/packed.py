@@ -49,7 +49,7 @@ def unpacked(spec: str | Path) -> Iterator[tuple[Path, str, list[Path]]]:
         The image's path, alone with its companions in its folder; its name; and files that it is made of beside it.
 
     Raises:
-        RasterError: if the file cannot be read, or holds no such image, or several of which none is named.
+        RasterError: If the file cannot be read, or holds no such image, or several of which none is named.
     """
     with TemporaryDirectory(prefix="terramorph-packed-", ignore_cleanup_errors=True) as folder:
         zipped = _zipped(spec)

@@ -169,7 +169,7 @@ class Raster:
         """Return the raster with its bands reordered or selected.
 
         Args:
-            order: the index of each band.
+            order: The index of each band.
             units: Units to convert stored values to; None, or a raster without units: values stay as they are.
         """
         own = self.units.pick(order) if self.units else None

@@ -21,7 +21,7 @@ def resize_pixels(pixels: np.ndarray, height: int, width: int, method: Resamplin
     Args:
         pixels: (C, H, W), any dtype.
         height, width: Size of the result, pixels.
-        method: the filter. Bicubic overshoot is clipped to the dtype's range for integers.
+        method: The filter. Bicubic overshoot is clipped to the dtype's range for integers.
 
     Returns:
         (C, height, width) of the same dtype; the argument itself if it already has that size.

@@ -42,14 +42,14 @@ def open_stac(
 
     Args:
         spec: An Item, an ItemCollection (all its pages), or a Collection.
-        options: how the assets are read; its ``asset`` says which: see `choose`.
-        wanted: names of the bands for which assets are chosen where none is named.
+        options: How the assets are read; its ``asset`` says which: see `choose`.
+        wanted: Names of the bands for which assets are chosen where none is named.
         crs: CRS of georeferenced images that do not state it.
 
     Raises:
-        RasterError: if an item is damaged, has no such asset, or an image cannot be opened.
-        StorageError: if a server cannot be asked.
-        ConfigError: if the function that signs is not found or fails.
+        RasterError: If an item is damaged, has no such asset, or an image cannot be opened.
+        StorageError: If a server cannot be asked.
+        ConfigError: If the function that signs is not found or fails.
     """
     options = options or ReadOptions()
     place = _place_of(spec)

@@ -42,9 +42,9 @@ class Asset:
     """A file of an item.
 
     Attributes:
-        key: its name in the item.
+        key: Its name in the item.
         data: Its metadata, with the item's properties as defaults.
-        bands: common name (red, nir) or else name of each band; empty where they are not said.
+        bands: Common name (red, nir) or else name of each band; empty where they are not said.
     """
 
     key: str
@@ -81,13 +81,13 @@ def choose(item: Item, asset: str | None, wanted: Sequence[str]) -> list[Chosen]
     """Choose the assets of an item to read, their bands to be stacked.
 
     Args:
-        asset: the key of an asset, the role that one has, or bands by common name or name; several with commas
+        asset: The key of an asset, the role that one has, or bands by common name or name; several with commas
             between them, such as B04,B03,B02 or red,green,blue. None: the only image; else the image that has the
             wanted bands; else single images that have one each.
-        wanted: names of bands, such as red, green, blue.
+        wanted: Names of bands, such as red, green, blue.
 
     Raises:
-        RasterError: if there is none such; the sentence lists the assets.
+        RasterError: If there is none such; the sentence lists the assets.
     """
     given = item.get("assets")
     found_assets = (_asset(key, data, item) for key, data in (given.items() if isinstance(given, Mapping) else ()))
@@ -231,7 +231,7 @@ def resolved(href: str, base: Place, item: Item) -> Place:
     """Resolve an address that may be relative.
 
     Raises:
-        RasterError: if it is of a kind that is not read, or something on a server names a file here.
+        RasterError: If it is of a kind that is not read, or something on a server names a file here.
     """
     scheme = urlsplit(href).scheme
     remote = as_remote(href)

@@ -247,7 +247,7 @@ def placed(output: Path | Remote, scratch: Path) -> Iterator[Path]:
 
     Args:
         output: Returned by `location`.
-        scratch: a folder with room for it.
+        scratch: A folder with room for it.
 
     Raises:
         RasterError: If there is a folder of that name on object storage.

@@ -61,7 +61,7 @@ class Level(NamedTuple):
     """An image, or one of its overviews.
 
     Attributes:
-        read: gives stored pixels (C, h, w) and mask (h, w) of a window (y, x, height, width) that lies inside.
+        read: Gives stored pixels (C, h, w) and mask (h, w) of a window (y, x, height, width) that lies inside.
     """
 
     grid: Grid
@@ -73,11 +73,11 @@ class StoredImage(Closing):
 
     Attributes:
         shape: (height, width).
-        place: affine and CRS; None where the file does not say it.
+        place: Affine and CRS; None where the file does not say it.
         bands, dtype, units, sequential, licence: See `Source`.
         layout: Layout of the bands that GDAL reads.
-        files: the file, and those that it refers to.
-        overview_count: overviews that GDAL may read in its place.
+        files: The file, and those that it refers to.
+        overview_count: Overviews that GDAL may read in its place.
     """
 
     shape: tuple[int, int]
@@ -91,10 +91,10 @@ class StoredImage(Closing):
         Args:
             options: Bands, units, and the height of the ground where RPCs georeference the image.
             resampling: Filter of an image warped by control points and the like.
-            placed: whether the place is known from elsewhere, so that the file is not asked.
+            placed: Whether the place is known from elsewhere, so that the file is not asked.
 
         Raises:
-            RasterError: see `ImageSource`.
+            RasterError: See `ImageSource`.
         """
         self._path, self._options = path, options
         self._others: list[Handles] = []
@@ -139,7 +139,7 @@ class StoredImage(Closing):
         """Read pixels (C, h, w) and mask (h, w) of a window inside the image.
 
         Raises:
-            RasterError: if the file is damaged there.
+            RasterError: If the file is damaged there.
         """
         window = stored_window(self._stored_shape, self._orientation, (y, x, height, width))
         pixels, mask = self._read(self._handles, *window)
@@ -159,7 +159,7 @@ class StoredImage(Closing):
         is used.
 
         Raises:
-            RasterError: if one cannot be read.
+            RasterError: If one cannot be read.
         """
         full, overviews = Level(grid, self.read), []
         for number in range(self.overview_count):

@@ -34,7 +34,7 @@ def trace(path: str | Path, values: Collection[int]) -> tuple[NDArray[np.object_
         Polygons (N,) in the raster's CRS, the value of each, uint8 (N,), and the raster's grid.
 
     Raises:
-        RasterError: if the raster cannot be read.
+        RasterError: If the raster cannot be read.
     """
     path = Path(path)
     shapes, found = [], []
@@ -64,7 +64,7 @@ def zonal_means(path: str | Path, polygons: NDArray[np.object_]) -> NDArray[np.f
         float64 (N,); NaN where a polygon holds no valid pixel.
 
     Raises:
-        RasterError: if the raster cannot be read.
+        RasterError: If the raster cannot be read.
     """
     path = Path(path)
     sums, counts = np.zeros(len(polygons)), np.zeros(len(polygons))

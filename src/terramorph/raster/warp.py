@@ -173,8 +173,8 @@ def warp(raster: Raster, grid: Grid, method: Resampling = "bicubic", least: floa
     approximate the projection to within 0.125 source pixels.
 
     Args:
-        raster: the source; outside it there are no real pixels.
-        grid: the target; with a CRS where the source has one.
+        raster: The source; outside it there are no real pixels.
+        grid: The target; with a CRS where the source has one.
         least: Share of the filter's weights that must fall on real pixels, 0 to 1.
 
     Returns:

@@ -68,9 +68,9 @@ def write_cog(
         strips: Rows from the top, without gaps, of any heights and full width. They are requested one by one, and an
             array may be reused once the next strip is requested.
         units: Scale and offset of stored values; None: 1 and 0.
-        tags: metadata of the file, beside TIFFTAG_SOFTWARE.
+        tags: Metadata of the file, beside TIFFTAG_SOFTWARE.
         colours: RGB of each value of one band of uint8, which are classes then: overviews keep them.
-        masked: whether pixels may be without data.
+        masked: Whether pixels may be without data.
         progress: Called with rows written and rows read back: (done, 2 x height).
 
     Raises:

@@ -129,7 +129,7 @@ def file_of(layer):
     """Return the file of a raster layer.
 
     Raises:
-        CommandError: if it is of a server.
+        CommandError: If it is of a server.
     """
     provider = layer.dataProvider().name()
     if provider != "gdal":

@@ -36,7 +36,7 @@ def program():
     """Return the words that a command line of terramorph begins with: the program, or a Python that has the package.
 
     Raises:
-        CommandError: if none is chosen and none is on the PATH.
+        CommandError: If none is chosen and none is on the PATH.
     """
     chosen = saved(COMMAND) or QStandardPaths.findExecutable("terramorph")
     if not chosen:
@@ -53,8 +53,8 @@ def new_process(words, parent=None):
     """Return a QProcess of a command line of terramorph, not started yet.
 
     Args:
-        words: after the program; each is passed as it is, with its spaces.
-        parent: of the process.
+        words: After the program; each is passed as it is, with its spaces.
+        parent: Of the process.
     """
     first, *rest = [*program(), *words]
     environment = QProcessEnvironment.systemEnvironment()
@@ -102,7 +102,7 @@ class Told:
     """The program's standard error: warnings, and at the end a sentence.
 
     Attributes:
-        sentence: why it failed; empty if it did not say.
+        sentence: Why it failed; empty if it did not say.
     """
 
     def __init__(self):
@@ -124,14 +124,14 @@ def run(words, feedback):
     """Run a command line with --progress json until it ends.
 
     Args:
-        words: after the program.
-        feedback: a QgsProcessingFeedback: is told, and cancels.
+        words: After the program.
+        feedback: A QgsProcessingFeedback: is told, and cancels.
 
     Returns:
         Whether it ended well; False if it was cancelled.
 
     Raises:
-        CommandError: the program's own sentence, if it failed.
+        CommandError: The program's own sentence, if it failed.
     """
     process, out, errors, told = new_process(words), Lines(), Lines(), Told()
     feedback.pushCommandInfo(" ".join(f'"{word}"' if " " in word else word for word in [*program(), *words]))

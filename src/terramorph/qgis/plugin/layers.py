@@ -14,11 +14,11 @@ class Tiles:
     """A view of a layer, as tiles.
 
     Attributes:
-        layer, title: of the layer: its name in addresses, and the one for people.
-        view: what is seen of it, such as Output.
-        uri: of a raster layer of QGIS' provider wms.
+        layer, title: Of the layer: its name in addresses, and the one for people.
+        view: What is seen of it, such as Output.
+        uri: Of a raster layer of QGIS' provider wms.
         bounds: (west, south, east, north), degrees.
-        attribution: terms of use, or an empty string.
+        attribution: Terms of use, or an empty string.
     """
 
     layer: str
@@ -38,7 +38,7 @@ def base_address(text):
     """Return a typed address as one that ends in a slash.
 
     Raises:
-        ServerError: if it is none.
+        ServerError: If it is none.
     """
     text = text.strip()
     if "://" not in text:
@@ -53,14 +53,14 @@ def read_listing(address, data):
     """Read the views that a server lists at /layers.
 
     Args:
-        address: of the server, as `base_address` gives it.
+        address: Of the server, as `base_address` gives it.
         data: bytes of the listing.
 
     Returns:
         `Tiles`, in the server's order.
 
     Raises:
-        ServerError: if it is no listing.
+        ServerError: If it is no listing.
     """
     try:
         return [_tiles(address, layer, view) for layer in json.loads(data)["layers"] for view in layer["views"]]

@@ -40,7 +40,7 @@ class Panel(QDockWidget):
 
     Attributes:
         offered: `Tiles` that the server lists.
-        server: the process of a server that was started here, or None.
+        server: The process of a server that was started here, or None.
 
     Args:
         iface: QGIS' interface to its main window.

@@ -54,11 +54,11 @@ class FolderTiles(TileReader):
     over.
 
     Args:
-        layout: a key of `LAYOUTS`; default: told by the paths. Paths z/x/y are taken for xyz, or for tms where a
+        layout: A key of `LAYOUTS`; default: told by the paths. Paths z/x/y are taken for xyz, or for tms where a
             tilemapresource.xml or the "scheme" of a metadata.json says so.
 
     Attributes:
-        layout: the layout it is read in.
+        layout: The layout it is read in.
 
     Raises:
         RasterError: If it is no folder of tiles, holds vector tiles or a database, or several layouts.

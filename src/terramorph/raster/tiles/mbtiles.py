@@ -30,8 +30,8 @@ class MBTiles(TileReader):
     in the metadata.
 
     Attributes:
-        metadata: its names and values; empty where there is none.
-        about: the JSON object among them, which describes vectors.
+        metadata: Its names and values; empty where there is none.
+        about: The JSON object among them, which describes vectors.
 
     Raises:
         RasterError: If it is no MBTiles file, or holds no tiles.

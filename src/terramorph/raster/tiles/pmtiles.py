@@ -54,7 +54,7 @@ class PMTiles(TileReader):
 
     Attributes:
         header: The header, with the names of the package `pmtiles`.
-        about: the JSON object in it.
+        about: The JSON object in it.
 
     Raises:
         RasterError: If it is damaged, no PMTiles file, or holds no tiles, or tiles that are neither PNG, JPEG, WebP

@@ -54,12 +54,12 @@ class ServerTiles(TileReader):
     (see `redact`).
 
     Args:
-        terms: the licence or terms of use that allow it; a text for people.
-        cache: folder for what was fetched; each template has a folder of its own in it.
-        rate: requests a second, at most.
-        retries: how often a request is repeated that failed on the way or was answered with 429, 500, 502, 503 or 504.
+        terms: The licence or terms of use that allow it; a text for people.
+        cache: Folder for what was fetched; each template has a folder of its own in it.
+        rate: Requests a second, at most.
+        retries: How often a request is repeated that failed on the way or was answered with 429, 500, 502, 503 or 504.
             It waits for as long as the answer's Retry-After says.
-        backoff: seconds before the first repetition where there is no Retry-After; it doubles with each.
+        backoff: Seconds before the first repetition where there is no Retry-After; it doubles with each.
 
     Attributes:
         folder: Folder of the cached tiles.

@@ -33,7 +33,7 @@ class About:
         name: A name for people.
         min_zoom, max_zoom: Coarsest and finest zoom.
         bounds: (west, south, east, north), degrees (EPSG:4326).
-        attribution: terms of use, or None.
+        attribution: Terms of use, or None.
     """
 
     name: str

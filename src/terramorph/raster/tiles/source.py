@@ -42,13 +42,13 @@ class TileSource(Source):
 
     Args:
         reader: Reader of the tiles; closed with the source.
-        zoom: default: the finest that covers the ground.
-        any_zoom: take the default where there is no such zoom.
-        tile_size: side of a tile in pixels, 256 or 512; default: that of some tile, or 256 where a server has them.
+        zoom: Default: the finest that covers the ground.
+        any_zoom: Take the default where there is no such zoom.
+        tile_size: Side of a tile in pixels, 256 or 512; default: that of some tile, or 256 where a server has them.
         crs: EPSG:3857 (default), or EPSG:3395 for tiles of Yandex.
 
     Attributes:
-        tile_size: side of a tile, pixels.
+        tile_size: Side of a tile, pixels.
 
     Raises:
         RasterError: If there is no such zoom, the CRS is another, or the tile that is looked at cannot be decoded. The
@@ -165,8 +165,8 @@ class TileSource(Source):
         """Assemble tiles of a zoom, each made ``shrink`` times smaller.
 
         Args:
-            shrink: a power of 2, at most the tile size.
-            top, left: first pixel, counted from the north-west corner of the world in shrunk pixels.
+            shrink: A power of 2, at most the tile size.
+            top, left: First pixel, counted from the north-west corner of the world in shrunk pixels.
         """
         raster = self._nothing(grid)
         pixels, mask = raster.pixels, raster.mask
@@ -224,8 +224,8 @@ def decode_tile(data: bytes, where: str, size: int | None = None) -> Tile:
     """Decode a PNG, JPEG or WebP tile. Grey and palettes become red, green, blue; alpha 0 becomes the mask.
 
     Args:
-        where: the archive and the tile's number, for messages.
-        size: side in pixels that it must have; default: either of `TILE_SIZES`.
+        where: The archive and the tile's number, for messages.
+        size: Side in pixels that it must have; default: either of `TILE_SIZES`.
 
     Raises:
         RasterError: If it is damaged, no image of these kinds, of another size, or of more than 8 bits a band.

@@ -72,10 +72,10 @@ def write_tiles(
         path: The file, which is replaced, or the folder, which must be new or empty.
         kind: "xyz" is a folder z/x/y with a tilejson.json.
         name: Name of the archive, for people.
-        min_zoom: default: where the whole source fits on a tile.
-        max_zoom: default: whose pixels are nearest to the source's own, within a factor of 1.42.
+        min_zoom: Default: where the whole source fits on a tile.
+        max_zoom: Default: whose pixels are nearest to the source's own, within a factor of 1.42.
         format: PNG keeps every value; JPEG and WebP are of quality 90. A JPEG has no alpha.
-        attribution: terms of use, for people.
+        attribution: Terms of use, for people.
         threads: Number of encoding threads; default: one per core.
         progress: Called with tiles of the finest zoom: (done, total), empty ones included.
 
@@ -203,9 +203,9 @@ class _Pyramid:
 
     Args:
         name: Name of the source, for messages.
-        sink: takes the tiles, in the same order each time.
-        pool: encodes them.
-        low, high: the coarsest and the finest zoom.
+        sink: Takes the tiles, in the same order each time.
+        pool: Encodes them.
+        low, high: The coarsest and the finest zoom.
         box: Tiles of the finest zoom.
     """
 
