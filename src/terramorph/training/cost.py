@@ -31,26 +31,45 @@ class Cost:
     parameters: dict[str, int]
 
 
-class Meter:
-    """Measures a `Cost` while steps are taken."""
+class Clock:
+    """Measures the speed of the last steps, and the `Cost` of all.
 
-    def __init__(self, device: torch.device, networks: Mapping[str, nn.Module]) -> None:
-        self._device = device
+    Args:
+        device: device of the training.
+        networks: trained networks, by name.
+        images: images of a step, all processes together.
+    """
+
+    def __init__(self, device: torch.device, networks: Mapping[str, nn.Module], images: int) -> None:
+        self._device, self._images, self._steps, self._seconds = device, images, -1, 0.0
         self._parameters = {name: parameter_count(network) for name, network in networks.items()}
-        self._begun: float | None = None
-        self._seconds, self._images = 0.0, 0
+        self.restart(0)
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
 
+    def restart(self, step: int) -> None:
+        """Forget the speed of the steps up to this one."""
+        self._since, self._start, self._waited = step, time.perf_counter(), 0.0
+
     @contextmanager
-    def step(self, images: int) -> Iterator[None]:
-        """Measure a step, which the block runs."""
-        first = self._begun is None
-        begun = self._begun = time.perf_counter()
+    def step(self) -> Iterator[None]:
+        """Measure a step, which the block runs; the first one warms up and does not count."""
+        begun = time.perf_counter()
         yield
-        if not first:
-            self._seconds += time.perf_counter() - begun
-            self._images += images
+        self._seconds += time.perf_counter() - begun if self._steps >= 0 else 0.0
+        self._steps += 1
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Count the time of the block as spent on making batches."""
+        begun = time.perf_counter()
+        yield
+        self._waited += time.perf_counter() - begun
+
+    def speed(self, step: int) -> tuple[float, float]:
+        """Return images per second since the restart, and the share of the time that was spent on making batches."""
+        elapsed = max(time.perf_counter() - self._start, 1e-9)
+        return (step - self._since) * self._images / elapsed, self._waited / elapsed
 
     def cost(self) -> Cost:
         if self._device.type == "cuda":
@@ -61,4 +80,5 @@ class Meter:
             import resource
 
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-        return Cost(self._seconds / self._images if self._images else None, peak, self._parameters)
+        pace = self._seconds / (self._steps * self._images) if self._steps > 0 else None
+        return Cost(pace, peak, self._parameters)

@@ -15,7 +15,7 @@ from terramorph.bundle import Bundle, load_bundle
 from terramorph.data import DEFAULT_CACHE
 from terramorph.errors import CheckpointError, ConfigError
 from terramorph.training.config import TrainConfig
-from terramorph.training.cost import Meter
+from terramorph.training.cost import Clock
 from terramorph.training.devices import any_process, averaged, launch_of, make_fabric
 from terramorph.training.ema import AveragedNetwork
 from terramorph.training.finetune import inherited_note
@@ -25,7 +25,7 @@ from terramorph.training.inputs import Inputs
 from terramorph.training.notebook import default_reporter
 from terramorph.training.pix2pix import Pix2Pix
 from terramorph.training.recalibrate import recalibrate_network, recalibrated
-from terramorph.training.reporter import Plan, Reporter, Stopwatch, TrainResult
+from terramorph.training.reporter import Plan, Reporter, StepReport, TrainResult
 from terramorph.training.runlog import RunLog
 from terramorph.training.schedule import rate_factor, total_steps
 from terramorph.training.settings import parse_config, with_generator
@@ -181,8 +181,8 @@ class _Run:
         self.average = AveragedNetwork(self.generator, config.ema) if config.ema else None
         self.health = Health()
         self.stopping = EarlyStopping(config.stop, metric)
-        self.meter = Meter(self.fabric.device, self.recipe.networks)
         self.per_step = self.inputs.per_step
+        self.clock = Clock(self.fabric.device, self.recipe.networks, self.per_step)
         self.total = total_steps(config.schedule, len(self.pairs), self.per_step, config.max_steps)
         self.done = 0
         self.saved = -1
@@ -215,7 +215,7 @@ class _Run:
         return self._result(finished, model)
 
     def _result(self, finished: bool, model: Path | None) -> TrainResult:
-        checkpoint, cost = self.out / CHECKPOINT, self.meter.cost()
+        checkpoint, cost = self.out / CHECKPOINT, self.clock.cost()
         return TrainResult(finished, model, checkpoint, self.done, self.total, self.health.verdict, cost)
 
     def _steps(self, log: RunLog, should_stop: Callable[[], bool]) -> bool:
@@ -223,11 +223,11 @@ class _Run:
         step = GraphedStep(self.recipe) if self.launch == "graph" else self.recipe.step
         # Reading a loss waits for the device, so on an accelerator only some steps are read.
         look_every = 1 if device.type == "cpu" else config.log.scalars
-        watch = Stopwatch(self.done, self.per_step)
+        self.clock.restart(self.done)
         patient = bool(config.stop.patience)
         while self.done < self.total and not (patient and any_process(self.fabric, self.stopping.over)):
-            with self.meter.step(self.per_step):
-                with watch.waiting():
+            with self.clock.step():
+                with self.clock.waiting():
                     batches = self.inputs.of_step(self.done)
                 self.recipe.set_rate(rate_factor(config.schedule, self.done, len(self.pairs), self.per_step))
                 self.recipe.noise.manual_seed(_mixed(config.seed, self.done, self.fabric.global_rank))
@@ -241,12 +241,14 @@ class _Run:
             if looking:
                 for warning in self.health.check_losses(self.done, values, look_every, self.recipe.networks):
                     self._warn(log, warning)
-                report = watch.report(self.done, self.total, values, self.health.verdict)
+                pace, waited = self.clock.speed(self.done)
+                left = (self.total - self.done) * self.per_step / pace
+                report = StepReport(self.done, self.total, values, pace, left, waited, self.health.verdict)
                 self.reporter.step(report)
                 if self.done % config.log.scalars == 0 or last:
                     rates = {"images per second": report.images_per_second, "wait share": report.wait_share}
                     log.scalars(self.done, {**values, **rates})
-                    watch.restart(self.done)
+                    self.clock.restart(self.done)
             if self.done % config.log.samples == 0 or last:
                 self._validate(log)
             stop = any_process(self.fabric, should_stop())
@@ -306,7 +308,7 @@ class _Run:
             with self.fabric.autocast():
                 measured = bool(self.config.recalibrate) and recalibrate_network(network, self.inputs.calibration())
             (best or self._bundle(network, measured)).save(model)
-            log.event("finished", step=self.done, verdict=self.health.verdict, **asdict(self.meter.cost()))
+            log.event("finished", step=self.done, verdict=self.health.verdict, **asdict(self.clock.cost()))
         self.fabric.barrier()
         return model
 
@@ -340,7 +342,7 @@ class _Run:
             skipped=self.pairs.skipped,
             first_step=self.done,
             total_steps=self.total,
-            parameters=self.meter.cost().parameters,
+            parameters=self.clock.cost().parameters,
             device=str(self.fabric.device),
             precision=str(self.fabric._precision.precision),
             bands=(self.inputs.bands[0].count, self.inputs.bands[1].count),

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -66,38 +63,6 @@ class StepReport:
     eta_seconds: float
     wait_share: float
     verdict: str | None = None
-
-
-class Stopwatch:
-    """Measures the speed of the last steps."""
-
-    def __init__(self, step: int, images: int) -> None:
-        self._images = images
-        self.restart(step)
-
-    def restart(self, step: int) -> None:
-        self._begun, self._waited, self._since = time.perf_counter(), 0.0, step
-
-    @contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Count the time of the block as spent on making batches."""
-        begun = time.perf_counter()
-        yield
-        self._waited += time.perf_counter() - begun
-
-    def report(self, step: int, total: int, losses: dict[str, float], verdict: str | None) -> StepReport:
-        """Make the report of a step."""
-        elapsed = max(time.perf_counter() - self._begun, 1e-9)
-        pace = (step - self._since) / elapsed
-        return StepReport(
-            step,
-            total,
-            losses,
-            images_per_second=pace * self._images,
-            eta_seconds=(total - step) / pace,
-            wait_share=self._waited / elapsed,
-            verdict=verdict,
-        )
 
 
 @dataclass(frozen=True)
