@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import json
 import math
@@ -29,6 +28,7 @@ from terramorph.training.page import read_log
 from terramorph.training.schedule import total_steps
 from terramorph.training.state import CHECKPOINT, CONFIG, read_position
 from terramorph.translate import load
+from terramorph.translate.memory import release_freed_memory
 
 RECORD = "record.json"
 SCORES = "scores"
@@ -263,8 +263,8 @@ class PeakMemory:
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
         gc.collect()
-        with suppress(OSError, AttributeError, TypeError):  # only Linux tells, and not in every sandbox
-            ctypes.CDLL(None).malloc_trim(0)  # freed memory that is still held would be taken again unnoticed
+        release_freed_memory()  # what is still held would be taken again unnoticed
+        with suppress(OSError):  # only Linux tells, and not in every sandbox
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
             self._before = _status("VmRSS")
 
