@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -67,105 +67,156 @@ def translate_images(
     jobs = _plan(model, source, output, request)
     name = source if isinstance(source, str | Path) else "The list"
     halved = pairs_among(list(jobs), name, model.header, request.pairs)
-
-    def read(path: Path) -> _Image:
-        with opened(model, path, None, request.opening) as image:
-            assert image.grid is not None
-            raster = image.read(image.grid)
-        if path in halved:
-            raster = source_half(raster, path, model.header)
-        held = RasterSource(raster)
-        held.name = str(path)
-        tiled = plan(model, held, resolution=request.resolution, window=request.window, overlap=request.overlap)
-        return _Image(path, raster if tiled.grid == raster.grid else held.read(tiled.grid), tiled, raster.grid)
-
-    inputs, beside = {path: number for number, path in enumerate(jobs)}, output.resolve()
+    beside, written = output.resolve(), Written()
     begun = is_begun(beside) and not request.restart
     if not begun and not request.overwrite:
         refuse_present([name for names in jobs.values() for name in names])
-    written = Written()
     with ThreadPoolExecutor(2, "terramorph-images") as pool:
-        good = _checked(model, jobs, pool, read, written.skipped if request.skip_bad else None)
+        images = _Images(model, request, jobs, halved, pool)
+        good = images.checked(written.skipped if request.skip_bad else None)
         if not good:
             raise InputError(f"No image of {source} can be translated: {written.skipped[0]}")
         for folder in {jobs[path][0].parent for path in good}:
             make_folder(folder)
-        parts = Parts(beside, _identity(model, jobs, request), request.restart)
+        parts = Parts(beside, images.identity(), request.restart)
         with parts.locked():
-            finished = parts.done()
-
-            def keep(path: Path, rasters: Sequence[Raster]) -> None:
-                for raster, place in zip(rasters, jobs[path], strict=True):
-                    write_image(raster, place)
-                parts.save(inputs[path], None)
-
-            left = [path for path in good if inputs[path] not in finished]
-            _translate(model, left, request, pool, read, keep, len(good))
+            images.translate(good, parts)
         parts.remove()
     written.files.extend(place for path in good for place in jobs[path])
     return written
 
 
-def _translate(
-    model: Model,
-    paths: Sequence[Path],
-    request: Request,
-    pool: ThreadPoolExecutor,
-    read: Callable[[Path], _Image],
-    keep: Callable[[Path, Sequence[Raster]], None],
-    total: int,
-) -> None:
-    """Images through the network, as they are read; a few are written meanwhile."""
-    pending: deque[Future[None]] = deque()
-    done = total - len(paths)
-    request.tell("translating", done, total)
-    try:
-        for images in _batches(model, _ahead(pool, read, paths, model.batch_size + 2)):
-            draws = [_translated(model, images, sample, request.match_source) for sample in range(request.samples)]
-            for image, rasters in zip(images, zip(*draws, strict=True), strict=True):
-                pending.append(pool.submit(keep, image.path, rasters))
-            while len(pending) > 2 * model.batch_size:
+@dataclass(frozen=True)
+class _Images:
+    """Images on their way through a model.
+
+    Attributes:
+        jobs: every input, and the outputs it gives.
+        halved: inputs that are A|B pairs.
+        pool: reads and writes.
+    """
+
+    model: Model
+    request: Request
+    jobs: dict[Path, list[Path]]
+    halved: frozenset[Path]
+    pool: ThreadPoolExecutor
+
+    def identity(self) -> dict[str, Any]:
+        """What makes two translations of images the same."""
+        names = "\n".join(f"{path.absolute()} {places}" for path, places in self.jobs.items())
+        return {
+            "terramorph": __version__,
+            "bundle": self.model.digest,
+            "mode": self.model.mode,
+            "backend": self.model.backend.name,
+            "seed": self.model.seed,
+            "images": hashlib.blake2b(names.encode(), digest_size=16).hexdigest(),
+            "resolution": [self.request.resolution, self.request.match_source],
+        }
+
+    def checked(self, skipped: list[str] | None) -> list[Path]:
+        """Inputs that can be read, fit, and can be written as named; the others raise, or are listed in `skipped`."""
+        good = []
+        for path, error in zip(self.jobs, self.pool.map(self._fault, self.jobs), strict=True):
+            if error is None:
+                good.append(path)
+            elif skipped is None:
+                raise error
+            else:
+                skipped.append(str(error))
+        return good
+
+    def _fault(self, path: Path) -> InputError | None:
+        target, place = self.model.header.target, self.jobs[path][0]
+        try:
+            mask = self._read(path).raster.mask
+            masked = not bool(mask.all())
+            check_format(place, bands=target.count, dtype=target.dtype, masked=masked, side=max(mask.shape))
+        except InputError as error:
+            told = any(str(one) in str(error) for one in (path, place))
+            return error if told else InputError(f"{path}: {error}")
+        return None
+
+    def translate(self, good: Sequence[Path], parts: Parts) -> None:
+        """Translate those that `parts` does not note as done; a few are written meanwhile."""
+        numbers, finished = {path: number for number, path in enumerate(self.jobs)}, parts.done()
+        left = [path for path in good if numbers[path] not in finished]
+        pending: deque[Future[None]] = deque()
+        done, request = len(good) - len(left), self.request
+
+        def keep(path: Path, rasters: Sequence[Raster]) -> None:
+            for raster, place in zip(rasters, self.jobs[path], strict=True):
+                write_image(raster, place)
+            parts.save(numbers[path], None)
+
+        request.tell("translating", done, len(good))
+        try:
+            for images in self._batches(left):
+                draws = [self._translated(images, sample) for sample in range(request.samples)]
+                for image, rasters in zip(images, zip(*draws, strict=True), strict=True):
+                    pending.append(self.pool.submit(keep, image.path, rasters))
+                while len(pending) > 2 * self.model.batch_size:
+                    pending.popleft().result()
+                done += len(images)
+                request.tell("translating", done, len(good))
+            while pending:
                 pending.popleft().result()
-            done += len(images)
-            request.tell("translating", done, total)
-        while pending:
-            pending.popleft().result()
-    except BaseException:
-        pool.shutdown(wait=False, cancel_futures=True)
-        raise
+        except BaseException:
+            self.pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
+    def _translated(self, images: Sequence[_Image], sample: int) -> list[Raster]:
+        """Images of one size that share a pass, or a single one in as many windows as it needs."""
+        if len(images) == 1:
+            made = [replace(images[0].tiled, sample=sample).whole(RasterSource(images[0].raster))]
+        else:
+            units = self.model.predict([image.raster for image in images], sample)
+            made = [image.tiled.of_one(unit, image.raster.mask) for image, unit in zip(images, units, strict=True)]
+        if not self.request.match_source:
+            return made
+        return [RasterSource(raster).read(image.own) for raster, image in zip(made, images, strict=True)]
 
-def _translated(model: Model, images: Sequence[_Image], sample: int, match_source: bool) -> list[Raster]:
-    """Images of one size that share a pass, or a single one in as many windows as it needs."""
-    if len(images) == 1:
-        made = [replace(images[0].tiled, sample=sample).whole(RasterSource(images[0].raster))]
-    else:
-        units = model.predict([image.raster for image in images], sample)
-        made = [image.tiled.of_one(unit, image.raster.mask) for image, unit in zip(images, units, strict=True)]
-    if not match_source:
-        return made
-    return [RasterSource(raster).read(image.own) for raster, image in zip(made, images, strict=True)]
+    def _read(self, path: Path) -> _Image:
+        request = self.request
+        with opened(self.model, path, None, request.opening) as image:
+            assert image.grid is not None
+            raster = image.read(image.grid)
+        if path in self.halved:
+            raster = source_half(raster, path, self.model.header)
+        held = RasterSource(raster)
+        held.name = str(path)
+        tiled = plan(self.model, held, resolution=request.resolution, window=request.window, overlap=request.overlap)
+        return _Image(path, raster if tiled.grid == raster.grid else held.read(tiled.grid), tiled, raster.grid)
 
+    def _ahead(self, paths: Iterable[Path]) -> Iterator[_Image]:
+        """Read images in other threads, a batch and two ahead; large ones only one ahead."""
+        reading: deque[Future[_Image]] = deque()
+        count = self.model.batch_size + 2
+        for path in paths:
+            reading.append(self.pool.submit(self._read, path))
+            if len(reading) > count:
+                image = reading.popleft().result()
+                count = 1 if image.raster.mask.size > WHOLE_PIXELS else count
+                yield image
+        while reading:
+            yield reading.popleft().result()
 
-def _identity(model: Model, jobs: dict[Path, list[Path]], request: Request) -> dict[str, Any]:
-    """What makes two translations of images the same."""
-    names = "\n".join(f"{path.absolute()} {places}" for path, places in jobs.items())
-    return {
-        "terramorph": __version__,
-        "bundle": model.digest,
-        "mode": model.mode,
-        "backend": model.backend.name,
-        "seed": model.seed,
-        "images": hashlib.blake2b(names.encode(), digest_size=16).hexdigest(),
-        "resolution": [request.resolution, request.match_source],
-    }
+    def _batches(self, paths: Iterable[Path]) -> Iterator[list[_Image]]:
+        """Neighbours of one size that go through in one pass, at most a batch of them; the others one by one."""
+        batch: list[_Image] = []
+        for image in self._ahead(paths):
+            alike = batch and len(image.tiled.cover) == 1 and batch[0].raster.mask.shape == image.raster.mask.shape
+            if batch and (not alike or len(batch) >= self.model.batch_size):
+                yield batch
+                batch = []
+            batch.append(image)
+        if batch:
+            yield batch
 
 
 def _plan(
-    model: Model,
-    source: str | Path | Sequence[str | Path],
-    output: Path,
-    request: Request,
+    model: Model, source: str | Path | Sequence[str | Path], output: Path, request: Request
 ) -> dict[Path, list[Path]]:
     """Every input, and the outputs it gives."""
     suffix = request.suffix
@@ -238,67 +289,3 @@ def _default_suffix(model: Model, path: Path) -> str:
     target = model.header.target
     png = (target.dtype == "uint8" and target.count in (1, 3)) or (target.dtype == "uint16" and target.count == 1)
     return ".tif" if not png or path.suffix.lower() in (".tif", ".tiff") else ".png"
-
-
-def _checked(
-    model: Model,
-    jobs: dict[Path, list[Path]],
-    pool: ThreadPoolExecutor,
-    read: Callable[[Path], _Image],
-    skipped: list[str] | None,
-) -> list[Path]:
-    """The inputs that can be read, fit, and can be written as named; the others raise, or are listed in `skipped`."""
-    target = model.header.target
-
-    def check(path: Path) -> InputError | None:
-        try:
-            raster = read(path).raster
-            check_format(
-                jobs[path][0],
-                bands=target.count,
-                dtype=target.dtype,
-                masked=not bool(raster.mask.all()),
-                side=max(raster.mask.shape),
-            )
-        except InputError as error:
-            told = any(str(place) in str(error) for place in (path, jobs[path][0]))
-            return error if told else InputError(f"{path}: {error}")
-        return None
-
-    good = []
-    for path, error in zip(jobs, pool.map(check, jobs), strict=True):
-        if error is None:
-            good.append(path)
-        elif skipped is None:
-            raise error
-        else:
-            skipped.append(str(error))
-    return good
-
-
-def _ahead(
-    pool: ThreadPoolExecutor, read: Callable[[Path], _Image], paths: Iterable[Path], count: int
-) -> Iterator[_Image]:
-    """Reads images in other threads, so many ahead; large ones only one ahead."""
-    reading: deque[Future[_Image]] = deque()
-    for path in paths:
-        reading.append(pool.submit(read, path))
-        if len(reading) > count:
-            image = reading.popleft().result()
-            count = 1 if image.raster.mask.size > WHOLE_PIXELS else count
-            yield image
-    while reading:
-        yield reading.popleft().result()
-
-
-def _batches(model: Model, images: Iterable[_Image]) -> Iterator[list[_Image]]:
-    """Neighbours of one size that go through in one pass, at most a batch of them; the others one by one."""
-    batch: list[_Image] = []
-    for image in images:
-        alike = bool(batch) and len(image.tiled.cover) == 1 and batch[0].raster.mask.shape == image.raster.mask.shape
-        if batch and (not alike or len(batch) >= model.batch_size):
-            yield batch
-            batch = []
-        batch.append(image)
-    if batch:
-        yield batch
