@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
-from terramorph.errors import MissingPackageError
-
 
 @contextmanager
 def needs(package: str, extra: str) -> Iterator[None]:
@@ -17,6 +15,8 @@ def needs(package: str, extra: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
+        from terramorph.errors import MissingPackageError
+
         raise MissingPackageError(
             f"{package} is not installed; install it with pip install 'terramorph[{extra}]'."
         ) from error
