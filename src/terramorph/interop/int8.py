@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from terramorph.bundle import Bundle, Header
-from terramorph.data import DEFAULT_CACHE, batches_as_trained
+from terramorph.bundle import Bundle
+from terramorph.data import DEFAULT_CACHE, TrainingBatches, batches_as_trained
 from terramorph.errors import ConfigError, InputError
 from terramorph.imports import needs
 from terramorph.interop.onnx import add_properties, build_model, write_model
@@ -106,7 +106,8 @@ def export_int8(
         import onnx
         from onnxruntime import quantization
     model = build_model(bundle, "raster")
-    sources = _Sources(bundle.header, dataset, images, cache, skip_bad, progress)
+    batches = batches_as_trained(dataset, bundle.header, cache=cache, skip_bad=skip_bad)
+    sources = _Sources(batches, images, progress)
     with tempfile.TemporaryDirectory() as folder, _quiet():
         plain, made = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
         plain.write_bytes(model.SerializeToString())
@@ -148,16 +149,8 @@ def _kept_in_float(model: Any) -> list[str]:
 class _Sources:
     """Training images as ONNX Runtime's calibration reads them: one at a time, by number."""
 
-    def __init__(
-        self,
-        header: Header,
-        dataset: str | Path,
-        images: int,
-        cache: Path,
-        skip_bad: bool,
-        progress: Callable[[int, int], None] | None,
-    ) -> None:
-        self._batches = batches_as_trained(dataset, header, cache=cache, skip_bad=skip_bad)
+    def __init__(self, batches: TrainingBatches, images: int, progress: Callable[[int, int], None] | None) -> None:
+        self._batches = batches
         self._count = min(images, len(self._batches.pairs))
         self._progress, self._stdout = progress, sys.stdout
         self._numbers = iter(range(self._count))
