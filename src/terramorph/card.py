@@ -9,7 +9,7 @@ from typing import Any
 
 from terramorph.header import Bands, Header, find_bundle, parameter_count, read_header
 from terramorph.metrics import METRICS
-from terramorph.models import Entry, registry, verify
+from terramorph.models import Entry, published
 from terramorph.models.hub import FILE, upload
 
 _PICTURED = "*A procedural town: what the model is given, what it makes of it, and what would be right.*"
@@ -31,7 +31,7 @@ def model_card(model: str | Path, picture: str = "", name: str | None = None) ->
     """
     path = find_bundle(model)
     header = read_header(path)
-    entry = next((one for one in registry().values() if verify(path, one)), None)
+    entry = published(path)
     name = name or (entry.name if entry else str(model))
     return "\n".join(
         [

@@ -60,7 +60,7 @@ from terramorph.bundle import Bundle, Header
 from terramorph.cartography import Style, classic, load_table
 from terramorph.cartography.style import RGB
 from terramorph.errors import ConfigError, InputError
-from terramorph.models import registry, verify
+from terramorph.models import published
 from terramorph.pixels import BYTE
 from terramorph.town import layout
 
@@ -103,8 +103,7 @@ class WebModel:
     @classmethod
     def of(cls, bundle: Bundle, network: Path, name: str) -> WebModel:
         """Describe a published model by the registry, any other by its bundle."""
-        path = bundle.path
-        entry = next((one for one in registry().values() if path is not None and verify(path, one)), None)
+        entry = published(bundle.path) if bundle.path is not None else None
         if entry is not None:
             return cls(network, entry.name, entry.trained_on, entry.licence, bundle.header.note)
         return cls(network, name, _trained_on(bundle.header), "", bundle.header.note)

@@ -2,7 +2,7 @@
 
 from terramorph.models.pull import pull
 from terramorph.models.registry import Entry, registry, require_entry
-from terramorph.models.store import MODELS_FOLDER, known, named, places, require_own, stored, verify
+from terramorph.models.store import MODELS_FOLDER, known, named, places, published, require_own, stored, verify
 
 __all__ = [
     "MODELS_FOLDER",
@@ -10,6 +10,7 @@ __all__ = [
     "known",
     "named",
     "places",
+    "published",
     "pull",
     "registry",
     "require_entry",

@@ -111,6 +111,11 @@ def verify(path: Path, entry: Entry) -> bool:
     return holds(path, entry.sha256, entry.bytes)
 
 
+def published(path: Path) -> Entry | None:
+    """Return the entry whose published file this is, byte for byte; None for others."""
+    return next((entry for entry in registry().values() if verify(path, entry)), None)
+
+
 def holds(path: Path, sha256: str, size: int | None = None) -> bool:
     """Return whether a file has this content.
 
