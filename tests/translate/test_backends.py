@@ -80,13 +80,13 @@ def test_load_takes_a_backend_by_name(bundle: Bundle, exported: Path, tmp_path: 
     assert float((fast.translate_batch(x) - default.translate_batch(x)).abs().max()) < 1e-4
     assert load(path, backend="torch").backend.name.startswith("torch")
     refused: list[tuple[Path, dict[str, Any], str]] = [
-        (path, {"backend": "openvino"}, "does not run bundles"),
+        (path, {"backend": "openvino"}, "backend of a bundle must be torch, got openvino"),
         (exported, {"backend": "torch"}, "does not run exported files"),
         (exported, {"backend": "abacus"}, "does not run exported files"),
         (exported, {"device": "cuda"}, "runs on the CPU"),
         (exported, {"precision": "bf16"}, "does not compute"),
         (exported, {"backend": "openvino", "precision": "int3"}, "no precision"),
-        (exported, {"backend": "openvino", "mode": "paper"}, "exported in mode raster"),
+        (exported, {"backend": "openvino", "mode": "paper"}, "mode must be raster, in which .* was exported"),
     ]
     for which, settings, sentence in refused:
         with pytest.raises(ConfigError, match=sentence):

@@ -187,7 +187,7 @@ def test_workers_that_see_other_things_say_so(cluster: Cluster, model, ortho: Pa
             r"On the worker tcp.*not\.tif does not",
         ),
         (DaskEngine(cluster, partial(load, tmp_path / "not.safetensors"), opened), "There is no bundle"),
-        (DaskEngine(cluster, model, partial(_same, open_source(ortho))), "cannot be sent to a worker"),
+        (DaskEngine(cluster, model, partial(_same, open_source(ortho))), "must be functions that pickle can send"),
     ):
         with pytest.raises(InputError, match=sentence):
             translator.translate_to(ortho, tmp_path / "no.tif", **OPTIONS, engine=engine)
@@ -225,9 +225,7 @@ def test_a_worker_without_the_folder_says_so(model, ortho: Path, tmp_path: Path)
         open_task(task, "tcp://a:1")
     (tmp_path / ".map.tif.parts").mkdir()
     plan = identity(translator, source, "torch cuda bfloat16")
-    with pytest.raises(
-        InputError, match=r"another backend than this translation \(torch cpu float32 and not torch cuda"
-    ):
+    with pytest.raises(InputError, match=r"another backend than this translation: torch cpu float32, not torch cuda"):
         open_task(replace(task, plan=plan), "tcp://a:1")
 
 
@@ -279,7 +277,7 @@ def test_a_scheduler_that_is_restarted(model, ortho: Path, tmp_path: Path, monke
             monkeypatch.setattr(module, "PATIENCE", 0.1)
             monkeypatch.setattr(module, "_CONNECT", 0.5)
         assert there.read_bytes() == bytes_here(model, ortho)
-    with pytest.raises(InputError, match=rf"Nobody answers at the scheduler's address {address}; start one"):
+    with pytest.raises(InputError, match=rf"The scheduler {address} does not answer; start one"):
         _ = Cluster(address).__enter__().client
 
 
@@ -287,19 +285,19 @@ def test_a_lost_scheduler_is_given_up_at_last(monkeypatch: pytest.MonkeyPatch) -
     lost = Cluster(scheduler=f"tcp://127.0.0.1:{free_port()}")
     monkeypatch.setattr(module, "PATIENCE", 0.1)
     monkeypatch.setattr(module, "_CONNECT", 0.3)
-    with pytest.raises(RunError, match="is gone and has not come back; start it and run the same command again"):
+    with pytest.raises(RunError, match=r"was lost for .* s; start it and run the same command again"):
         lost.reconnect()
 
 
 def test_what_is_no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     for given, sentence in (
-        ({}, "made of something"),
-        ({"scheduler": "tcp://a:1", "workers": 1}, "a scheduler or workers and not both"),
-        ({"workers": 0}, "0 workers do nothing; give workers 1 or more"),
+        ({}, "needs `scheduler`, an address, or `workers`"),
+        ({"scheduler": "tcp://a:1", "workers": 1}, "give `scheduler` or `workers`, not both"),
+        ({"workers": 0}, "`workers` must be >= 1, got 0"),
     ):
         with pytest.raises(ConfigError, match=sentence):
             Cluster(**given)
-    with pytest.raises(InputError, match="Nobody answers at the scheduler's address nonsense://"):
+    with pytest.raises(InputError, match=r"The scheduler nonsense://.* does not answer"):
         _ = Cluster("nonsense://x").__enter__().client
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(MissingPackageError, match=r"terramorph\[cluster\]"):
@@ -309,8 +307,8 @@ def test_what_is_no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["ortho.tif", "images"], "Workers are for one raster"),
-        ([".", "map.png"], "Workers are for one raster"),
+        (["ortho.tif", "images"], "Workers need an output of one raster"),
+        ([".", "map.png"], "Workers need an output of one raster"),
         (["ortho.tif", "there.tif"], "there.tif would be replaced"),
     ],
 )
@@ -344,8 +342,8 @@ def test_the_command_line_stops_and_goes_on(model, ortho: Path, tmp_path: Path, 
     monkeypatch.chdir(tmp_path)
     assert run(words) == 0
     for more, sentence in (
-        (["--workers", "0"], "0 workers do nothing"),
-        (["--workers", "1", "--scheduler", "tcp://a:1"], "and not both"),
+        (["--workers", "0"], "--workers must be >= 1, got 0"),
+        (["--workers", "1", "--scheduler", "tcp://a:1"], "give --scheduler or --workers, not both"),
     ):
         assert run([*words, *more]) == 2
         assert sentence in capfd.readouterr().err

@@ -300,7 +300,7 @@ def test_the_spread_of_draws(ortho: Path, tmp_path: Path) -> None:
     expected = stack.std(axis=0, ddof=1).mean(axis=0)
     assert np.allclose(spread.pixels[0][spread.mask], expected[spread.mask], atol=1e-3)
     assert np.array_equal(made(tmp_path / "map.tif").pixels[:, spread.mask], draws[0].pixels[:, spread.mask])
-    with pytest.raises(ConfigError, match="needs several draws"):
+    with pytest.raises(ConfigError, match="`uncertainty` needs `samples` >= 2"):
         translator.translate_to(ortho, tmp_path / "no.tif", uncertainty=tmp_path / "std.tif")
     with pytest.raises(ConfigError, match="would be equal"):
         Model(bundle, mode="raster").translate_to(ortho, tmp_path / "no.tif", **options)
@@ -357,17 +357,17 @@ def test_what_could_not_be_written_is_refused_before_the_first_window(
     write_image(Raster.from_pixels(read_image(ortho).pixels), plain)
     (tmp_path / "link.tif").symlink_to(ortho)
     for source, output, options, sentence in (
-        (ortho, ortho, {}, r"ortho\.tif is what is translated, and would be replaced"),
-        (tmp_path / "link.tif", ortho, {}, r"ortho\.tif is what is translated, and would be replaced"),
-        (ortho, "map.png", {"kind": "cog"}, r"GeoTIFF is called \.tif, and .*map\.png is not"),
+        (ortho, ortho, {}, r"ortho\.tif would replace the source"),
+        (tmp_path / "link.tif", ortho, {}, r"ortho\.tif would replace the source"),
+        (ortho, "map.png", {"kind": "cog"}, r"GeoTIFF must be named \.tif, got .*map\.png"),
         (ortho, "map.jpg", {}, r"a JPEG cannot hold pixels without data; use \.tif"),
-        (ortho, "map.pmtiles", {"match_source": True}, "leave match_source out"),
-        (ortho, "map.tif", {"skip_bad": True}, "skip_bad and suffix are for folders"),
+        (ortho, "map.pmtiles", {"match_source": True}, "leave `match_source` out"),
+        (ortho, "map.tif", {"skip_bad": True}, "`skip_bad` and `suffix` need a folder of images"),
         (ortho, "drawn", {"area": box(0, 0, 1, 1, UTM)}, "drawn is a folder of images, each translated whole"),
-        (ortho, "map.tif", {"kind": "pmtiles"}, r"archive of tiles is called \.pmtiles, and .*map\.tif is not"),
-        (ortho, "map.pmtiles", {"kind": "mbtiles"}, r"archive of tiles is called \.mbtiles"),
-        (ortho, "map.tif", {"kind": "xyz"}, r"A folder of tiles is not called \.tif"),
-        (ortho, "tiles", {"kind": "xyz"}, "tiles is there already and not empty"),
+        (ortho, "map.tif", {"kind": "pmtiles"}, r"archive of tiles must be named \.pmtiles, got .*map\.tif"),
+        (ortho, "map.pmtiles", {"kind": "mbtiles"}, r"archive of tiles must be named \.mbtiles"),
+        (ortho, "map.tif", {"kind": "xyz"}, r"A folder of tiles must not be named \.tif"),
+        (ortho, "tiles", {"kind": "xyz"}, "tiles exists and is not empty"),
         (plain, "map.pmtiles", {"kind": "pmtiles"}, r"plain\.png has no CRS"),
     ):
         with pytest.raises((InputError, RasterError), match=sentence):
@@ -375,8 +375,8 @@ def test_what_could_not_be_written_is_refused_before_the_first_window(
     noisy = Model(make_bundle(dropout=0.5), precision="fp32", mode="paper")
     monkeypatch.setattr(noisy, "predict", lambda *_: pytest.fail("a window was computed"))
     for spread, sentence in (
-        ("map.tif", "cannot be the output and its uncertainty too"),
-        ("std.png", r"std\.png is not"),
+        ("map.tif", "must be two files, got .* for both"),
+        ("std.png", r"got .*std\.png"),
     ):
         with pytest.raises(InputError, match=sentence):
             noisy.translate_to(ortho, tmp_path / "map.tif", samples=2, uncertainty=tmp_path / spread)

@@ -1,4 +1,4 @@
-"""A model at work: images, whole rasters, and what is translated only where it is read.
+"""Translation of images, of rasters of any size, and lazily of the windows that are read.
 
 model = load("model.safetensors")
 drawn = model.translate("aerial.tif")

@@ -1,4 +1,4 @@
-"""DataArrays in, DataArrays out: at once where the pixels are in memory, lazily where dask holds them."""
+"""Translation of xarray DataArrays: at once where the pixels are in memory, lazily where they are dask arrays."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 
 def translate_array(tiled: Tiled, source: ArraySource, array: xarray.DataArray, match_source: bool) -> xarray.DataArray:
-    """Translates a DataArray.
+    """Translate a DataArray.
 
-    Of a lazy array each chunk of the result depends on the windows that meet it, and each window on the chunks it
-    reads, so any scheduler of dask computes it in bounded memory.
+    A lazy array gives a lazy result: each chunk depends on the windows that meet it, and each window on the chunks
+    that it reads, so any scheduler of dask computes it in bounded memory.
 
     Returns:
-        The bundle's target dtype, dimensions in the array's order, with coordinates, CRS and band names. Where pixels
-        without data are possible the result has a nodata value: NaN for floats; for integers the lowest of the bundle's
-        range, from which real pixels are moved by one.
+        A DataArray of the bundle's target dtype, dimensions in the array's order, with coordinates, CRS and band
+        names. Where pixels without data are possible, its nodata value is NaN for floats; for integers it is the
+        lowest value of the bundle's range, from which pixels with data are moved by one.
     """
     from odc.geo.xr import wrap_xr
 
@@ -47,7 +47,7 @@ def translate_array(tiled: Tiled, source: ArraySource, array: xarray.DataArray, 
 
 @dataclass(frozen=True)
 class _Work:
-    """What every window and every chunk of the result needs to know."""
+    """The translation of one array, which its windows and chunks share."""
 
     tiled: Tiled
     layout: ArrayLayout
@@ -55,14 +55,14 @@ class _Work:
 
     @property
     def nodata(self) -> float | None:
-        """The value of pixels without data; None where there are none."""
+        """Return the nodata value; None where every pixel has data."""
         if not self.gaps:
             return None
         target = self.tiled.target
         return float("nan") if np.dtype(target.dtype).kind == "f" else target.low
 
     def marked(self, raster: Raster) -> NDArray[Any]:
-        """The pixels, with the nodata value where there is no data and nowhere else."""
+        """Return the pixels, with the nodata value where there is no data and nowhere else."""
         if self.nodata is None:
             return raster.pixels
         low = self.tiled.target.low
@@ -72,7 +72,7 @@ class _Work:
 
 
 def _lazily(work: _Work, source: ArraySource) -> Any:
-    """A dask array (C, H, W), one chunk a window."""
+    """Return a dask array (C, H, W) with one chunk per window."""
     import dask
     import dask.array
 

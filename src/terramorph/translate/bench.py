@@ -1,4 +1,4 @@
-"""How fast each backend translates on this machine, in a few seconds: what `terramorph doctor --bench` shows."""
+"""Benchmark of the backends on this machine, a few seconds each; `terramorph doctor --bench` shows it."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from terramorph.translate.tuning import Run, Tuning, fastest_runs, remember
 
 BATCHES = (1, 2, 4, 8)
 WORTH_A_WINDOW = 1.5
-"""A window takes seconds; what is slower on tiles than the best by more than this is not tried on one."""
+"""A backend slower on tiles than the fastest by more than this factor is not timed on a window, which takes seconds."""
 
 
 @dataclass(frozen=True)
 class Way:
-    """One way to run a network; `make` prepares it, `batches` are tried."""
+    """A backend and precision to measure; `make` prepares the network, `batches` are the batch sizes tried."""
 
     backend: str
     precision: str
@@ -36,14 +36,14 @@ class Way:
 
 @dataclass(frozen=True)
 class Speed:
-    """What was measured of one way, with the batch that was fastest.
+    """The measured speed of a `Way`, with its fastest batch size.
 
     Attributes:
-        backend, precision: see `Way`.
-        batch: images at once.
-        tiles: images of the training size a second.
-        megapixels: million pixels a second in one window of a sweep; None if that was not tried.
-        missing: why nothing was measured; empty if something was.
+        backend, precision: See `Way`.
+        batch: Images per pass.
+        tiles: Images of the training size per second.
+        megapixels: Million pixels per second in one window of a raster; None if not measured.
+        missing: Reason why nothing was measured; "" if it was.
     """
 
     backend: str
@@ -55,7 +55,7 @@ class Speed:
 
 
 def ways_of_bundle(bundle: Bundle) -> list[Way]:
-    """PyTorch: the plain network first, which others are compared with."""
+    """Return the ways of PyTorch; the plain network comes first, and the others are compared with it."""
     precisions = ("fp32", "bf16") if native_bf16("cpu") else ("fp32",)
     forms = [("torch folded", False)]
     if cpu_form(bundle.network):
@@ -69,7 +69,7 @@ def ways_of_bundle(bundle: Bundle) -> list[Way]:
 
 
 def remember_fastest(bundle: Bundle, speeds: Sequence[Speed]) -> None:
-    """Notes the faster form of a network that has one for the CPU, and its batch, for each measured precision."""
+    """Note the faster form of a network, where it has one for the CPU, and its batch size for each precision."""
     if not cpu_form(bundle.network):
         return
     for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
@@ -80,7 +80,7 @@ def remember_fastest(bundle: Bundle, speeds: Sequence[Speed]) -> None:
 
 
 def ways_of_exported(path: Path, precision: str = "fp32") -> list[Way]:
-    """ONNX Runtime and OpenVINO. A file whose quality was refused is measured all the same."""
+    """Return the ways of ONNX Runtime and OpenVINO; a file whose quality was refused is measured too."""
     how: dict[str, Any] = {"threads": torch.get_num_threads(), "accept_quality_loss": True}
     ways = [
         Way("onnxruntime", precision, lambda: OnnxBackend(path, **how).run),
@@ -96,10 +96,10 @@ def _torch(bundle: Bundle, precision: str, rearranged: bool) -> Run:
 
 
 def measure(ways: Sequence[Way], header: Header, seconds: float, *, thorough: bool = False) -> Iterator[Speed]:
-    """Measures one way after another.
+    """Measure one way after another.
 
     Yields:
-        A speed for each, as soon as it is known.
+        The speed of each, as soon as it is measured.
     """
     best = 0.0
     for way in ways:
@@ -127,6 +127,6 @@ def _measured(way: Way, header: Header, seconds: float, best: float) -> Speed:
 
 
 def _images(header: Header, count: int, side: int) -> Tensor:
-    """float32 (count, C, side, side) in [-1, 1]: noise, for the time does not depend on what is seen."""
+    """Return noise, float32 (count, C, side, side) in [-1, 1]: times do not depend on the content."""
     generator = torch.Generator().manual_seed(0)
     return torch.rand(count, header.source.count, side, side, generator=generator).mul_(2.0).sub_(1.0)

@@ -1,8 +1,7 @@
-"""Dask as the engine of a sweep: windows are tasks, and the parts they leave are all that counts.
+"""Dask as an engine: windows are tasks, and a window is done when its part exists.
 
-Every task writes its part whole, so it does no harm to do a window twice: when a worker dies, when one is slow, or when
-the scheduler is restarted. What is asked after each of these is which parts are there, and never what the scheduler
-remembers.
+Every task writes its part whole, so a window may be computed twice: when a worker dies or is slow, or when the
+scheduler is restarted. After each of these the parts are listed; the state of the scheduler is never asked.
 """
 
 from __future__ import annotations
@@ -28,52 +27,52 @@ from terramorph.translate.tiled import Unit
 from terramorph.translate.worker import Task, backend_name, forget, translate_unit
 
 IN_FLIGHT = 4
-"""Tasks that the scheduler holds for each worker: enough to keep it busy, and few however many windows there are."""
+"""Tasks per worker at the scheduler: enough to keep workers busy, whatever the number of windows."""
 
 ATTEMPTS = 5
-"""How often a lost scheduler is looked for again before a sweep is given up."""
+"""How often a lost scheduler is reconnected before a translation fails."""
 
 PATIENCE = 120.0
-"""Seconds until a scheduler answers that did before, until a worker joins, and until a part is seen that was written on
-another machine (a shared folder may show it late)."""
+"""Seconds to wait for a lost scheduler, for a first worker, and for a part written on another machine (a shared folder
+may show it late)."""
 
 FIRST_WINDOW = 600.0
-"""Seconds after which something is taken to be stuck before any window has come back to compare it with."""
+"""Seconds after which a window counts as stuck while none has finished to compare it with."""
 
 _CONNECT = 10.0
 _PULSE = 1.0
-_GO_ON = "run the same command again, it goes on from here"
+_GO_ON = "run the same command again, which resumes"
 
 
 class Cluster:
-    """Dask workers: processes of this machine, or those of a scheduler that runs somewhere.
+    """Dask workers: processes on this machine, or those of a running scheduler.
 
         with Cluster(workers=2) as cluster:
             model.translate_to(source, output, engine=DaskEngine(cluster, open_model, open_source))
 
-    The workers start, or are looked for, when they are first needed: what cannot be translated is refused before.
-    Python starts local workers by importing the main module again, so a script needs `if __name__ == "__main__":`.
+    Workers start, or the scheduler is connected, when first needed, after the input was checked. Local workers import
+    the main module again, so a script needs `if __name__ == "__main__":`.
 
     Args:
-        scheduler: address of a scheduler, such as tcp://10.0.0.1:8786. It and its workers need the same terramorph.
-        workers: or so many processes here, which share the cores among them.
+        scheduler: Address of a scheduler, such as tcp://10.0.0.1:8786. It and its workers need the same terramorph.
+        workers: Number of processes on this machine instead, which share its cores.
 
     Attributes:
-        threads: that each worker computes with; None: as many as it was started with.
+        threads: Threads of each worker; None: as many as it was started with.
 
     Raises:
-        ConfigError: if neither or both are given, or there are under 1 workers.
+        ConfigError: If neither or both are given, or workers < 1.
     """
 
     def __init__(self, scheduler: str | None = None, workers: int | None = None) -> None:
         if scheduler is not None and workers is not None:
-            raise ConfigError("A scheduler has workers of its own; give a scheduler or workers and not both.")
+            raise ConfigError("A scheduler has its own workers; give `scheduler` or `workers`, not both.")
         if scheduler is None and workers is None:
-            raise ConfigError("A cluster is made of something; give the address of a scheduler or a number of workers.")
+            raise ConfigError("A cluster needs `scheduler`, an address, or `workers`, a number; give one of them.")
         if workers is not None and workers < 1:
-            raise ConfigError(f"{workers} workers do nothing; give workers 1 or more.")
+            raise ConfigError(f"`workers` must be >= 1, got {workers}.")
         self._address, self._count = scheduler, workers
-        # Of the machine, before anything else in this process takes fewer.
+        # Counted now, before anything in this process lowers the number.
         self.threads = None if workers is None else max(1, torch.get_num_threads() // workers)
         self._opened: ExitStack | None = None
         self._client: Any = None
@@ -84,19 +83,19 @@ class Cluster:
 
     @property
     def client(self) -> Any:
-        """Dask's client, connected: to workers that are started first, if they are of this machine.
+        """Dask's client, connected; local workers are started first.
 
         Raises:
-            InputError: if nobody answers at the scheduler's address.
+            InputError: If the scheduler does not answer.
         """
         if self._opened is None:
-            raise ConfigError("The cluster is not open; use it in a with statement.")
+            raise ConfigError("The cluster must be open; use it in a with statement.")
         if self._client is None:
             self._start(self._opened)
         return self._client
 
     def __enter__(self) -> Self:
-        """Starts nothing yet."""
+        """Open the cluster; workers start when first needed."""
         with needs("Dask", "cluster"):
             import distributed  # noqa: F401
         self._opened = ExitStack()
@@ -109,13 +108,13 @@ class Cluster:
         with ExitStack() as opened:
             opened.enter_context(_quiet())
             if self._count is not None:
-                # By default Dask sets OMP_NUM_THREADS, and leaves it set in this process and for all that it starts.
+                # By default Dask sets OMP_NUM_THREADS, and leaves it set in this process and its children.
                 opened.enter_context(dask.config.set({"distributed.nanny.pre-spawn-environ": {}}))
                 local = LocalCluster(
                     n_workers=self._count,
                     threads_per_worker=2,  # one reads and writes while the other computes
                     processes=True,
-                    memory_limit=0,  # what a window takes is known, and dask counts mapped files as memory
+                    memory_limit=0,  # a window's memory is known, and dask counts mapped files as memory
                     dashboard_address="127.0.0.1:0",
                     silence_logs=logging.CRITICAL,
                     preload=["terramorph.translate.worker"],
@@ -131,13 +130,13 @@ class Cluster:
         self._opened = None
 
     def reconnect(self) -> None:
-        """Looks for a scheduler that was lost."""
+        """Connect to a lost scheduler again."""
         self._disconnect()
         try:
             self._client = self._connect(PATIENCE)
         except InputError as error:
             raise RunError(
-                f"The scheduler {self.name} is gone and has not come back; start it and {_GO_ON}."
+                f"The scheduler {self.name} was lost for {PATIENCE:.0f} s; start it and {_GO_ON}."
             ) from error
 
     def deserted(self) -> RunError:
@@ -152,31 +151,32 @@ class Cluster:
         deadline = time.monotonic() + seconds
         while True:
             try:
-                # Not the default: what a user computes with dask meanwhile, and afterwards, is none of its business.
+                # Not the default client: dask computations of the user must not go to it.
                 return Client(self._address, timeout=_CONNECT, set_as_default=False)
             except (OSError, ValueError) as error:
                 if isinstance(error, ValueError) or time.monotonic() > deadline:
                     raise InputError(
-                        f"Nobody answers at the scheduler's address {self._address}; start one with `dask scheduler`, "
-                        "or check host and port, as in tcp://10.0.0.1:8786."
+                        f"The scheduler {self._address} does not answer; start one with `dask scheduler`, or check "
+                        "host and port, as in tcp://10.0.0.1:8786."
                     ) from error
                 time.sleep(_PULSE)
 
     def _disconnect(self) -> None:
         if self._client is not None:
-            with suppress(Exception):  # there may be nobody to say goodbye to
+            with suppress(Exception):  # the scheduler may be gone
                 self._client.close(timeout=2)
         self._client = None
 
 
 @dataclass(frozen=True)
 class DaskEngine:
-    """The engine that is a cluster.
+    """The engine that computes on a cluster.
 
     Attributes:
-        cluster: in its with statement.
-        model: opens the bundle on a worker, such as `functools.partial(load, path)`; with paths that are right there.
-        source: opens the source on a worker, such as `functools.partial(open_source, path)`.
+        cluster: An open cluster.
+        model: Function that opens the bundle on a worker, such as `functools.partial(load, path)`, with paths as they
+            are there.
+        source: Function that opens the source on a worker, such as `functools.partial(open_source, path)`.
     """
 
     cluster: Cluster
@@ -185,7 +185,7 @@ class DaskEngine:
 
     @cached_property
     def backend(self) -> str:
-        """What runs the network on the workers, by name; a RunError without workers."""
+        """Return the name of the workers' backend; raise RunError without workers."""
         client = self.cluster.client
         try:
             with _listening():
@@ -197,24 +197,24 @@ class DaskEngine:
             raise RunError(f"The scheduler {self.cluster.name} was lost; start it and {_GO_ON}.") from error
 
     def compute(self, job: Job, stages: Stages, tell: Callable[[int, int], None]) -> None:
-        """See `Engine`.
+        """Make every missing part of a job; see `Engine`.
 
         Raises:
-            ConfigError: if the model or the source cannot be sent to a worker.
-            InputError: if a worker sees another bundle or source, or a window cannot be read.
-            RunError: if the scheduler stays away, there are no workers, or their parts are not seen here.
+            ConfigError: If the model or the source cannot be pickled.
+            InputError: If a worker has another bundle or source, a window cannot be read, or its part is not seen here.
+            RunError: If the scheduler stays lost, or has no workers.
         """
         from distributed.protocol.pickle import dumps
 
         threads = self.cluster.threads
-        tiled = replace(job.tiled.cover), job.tiled.samples, job.tiled.sample  # a cover without what it has computed
+        tiled = replace(job.tiled.cover), job.tiled.samples, job.tiled.sample  # a cover without its cached values
         task = Task(self.model, self.source, job.area, job.tiled.grid, *tiled, job.parts, job.plan, threads)
         try:
             dumps(task)
         except Exception as error:  # pickle's errors share no base
             raise ConfigError(
-                f"The model or the source cannot be sent to a worker ({error}); give functions that open them there, "
-                "such as functools.partial(open_source, path)."
+                f"`model` and `source` must be functions that pickle can send ({error}), such as "
+                "functools.partial(open_source, path)."
             ) from error
         for _ in range(ATTEMPTS):
             try:
@@ -224,16 +224,16 @@ class DaskEngine:
             if len(job.parts.done()) == len(job.tiled.cover):
                 return
         raise RunError(
-            f"The scheduler {self.cluster.name} was lost, or parts were, {ATTEMPTS} times; see to it and {_GO_ON}."
+            f"The scheduler {self.cluster.name}, or parts, were lost {ATTEMPTS} times; check both and {_GO_ON}."
         )
 
 
 class _LostError(Exception):
-    """There is no scheduler any more."""
+    """Loss of the connection to the scheduler."""
 
 
 class _Round:
-    """A sweep as far as one connection carries it: windows are handed out as others come back."""
+    """The windows of a translation over one connection; one is submitted when another has finished."""
 
     def __init__(
         self, cluster: Cluster, task: Task, job: Job, stages: Stages, tell: Callable[[int, int], None]
@@ -248,21 +248,21 @@ class _Round:
         self._moved = self._peopled = time.monotonic()
 
     def run(self) -> None:
-        """Ends when every window that had no part has come back."""
+        """Compute every window without a part."""
         self._tell(self._count, len(self._job.tiled.cover))
         try:
             with _listening():
                 while self._hand_out():
                     for future in self._finished():
                         self._take(future)
-            with suppress(Exception):  # a worker that is not there has nothing to forget
+            with suppress(Exception):  # a worker that is gone has nothing to forget
                 self._cluster.client.run(forget, self._task.key)
         finally:
             with suppress(Exception):
                 self._cluster.client.cancel(list(self._running))
 
     def _hand_out(self) -> bool:
-        """Submits as many windows as keep the workers busy; whether any are under way."""
+        """Submit as many windows as keep the workers busy; return whether any are running."""
         now, workers = time.monotonic(), len(self._cluster.client.nthreads())
         if workers:
             self._peopled = now
@@ -271,7 +271,7 @@ class _Round:
         room = IN_FLIGHT * max(workers, 1) - len(self._running)
         fresh = list(islice(self._left, max(room, 0)))
         if room > 0 and not fresh and now - self._moved > (2 * self._slowest or FIRST_WINDOW):
-            # Nothing else is left, and something is slow or stuck: another worker may be faster.
+            # No other window is left, and one is slow or stuck: another worker may be faster.
             fresh = [unit for unit, _ in self._running.values() if unit not in self._doubled]
             self._doubled.update(fresh)
         for unit in fresh:
@@ -280,7 +280,7 @@ class _Round:
         return bool(self._running)
 
     def _finished(self) -> list[Any]:
-        """The tasks that came to an end, within a moment."""
+        """Wait for a moment; return the tasks that have finished."""
         from distributed import wait
 
         with suppress(TimeoutError), self._cluster.client.as_current():
@@ -288,7 +288,7 @@ class _Round:
         return [future for future in self._running if future.status != "pending"]
 
     def _take(self, future: Any) -> None:
-        """Counts the windows of a task, unless its double was first."""
+        """Count the windows of a task, unless its double finished first."""
         if future not in self._running:
             return
         worker, spent = _result(future)
@@ -306,19 +306,19 @@ class _Round:
         self._tell(self._count, len(self._job.tiled.cover))
 
     def _wait_for_parts(self, worker: str, unit: Unit) -> None:
-        """Makes sure that what a worker writes is seen here."""
+        """Wait until the parts of a worker are seen here; raise InputError if they are not."""
         deadline = time.monotonic() + PATIENCE
         while not {window.number for window in unit} <= self._job.parts.done():
             if time.monotonic() > deadline:
                 raise InputError(
-                    f"The worker {worker} has a folder {self._job.parts.folder} of its own, and what it writes there "
-                    "is not seen here; put the output where all machines share a folder, or on object storage."
+                    f"The parts of worker {worker} in {self._job.parts.folder} are not seen on this machine; put the "
+                    "output in a folder that all machines share, or on object storage."
                 )
             time.sleep(_PULSE)
 
 
 def _result(future: Any) -> Any:
-    """What a task gave, or the TerramorphError that it raised; RunError if it failed in another way."""
+    """Return the result of a task; raise its TerramorphError, or RunError for any other failure."""
     from distributed import KilledWorker, wait
 
     with future.client.as_current():
@@ -332,19 +332,19 @@ def _result(future: Any) -> Any:
         raise error
     if isinstance(error, KilledWorker):
         raise RunError(
-            f"Several workers died over the same window, probably for want of memory; give them more, or fewer of them "
-            f"to a machine, and {_GO_ON}."
+            f"Several workers died in the same window, probably out of memory; give them more, or a machine fewer "
+            f"workers, and {_GO_ON}."
         ) from error
     reason = reason_of(error)
     raise RunError(
-        f"A worker failed with {type(error).__name__} ({reason}); see that scheduler and workers have the same "
-        f"terramorph and dask as this machine, and {_GO_ON}."
+        f"A worker failed with {type(error).__name__} ({reason}); install the same terramorph and dask on scheduler, "
+        f"workers and this machine, and {_GO_ON}."
     ) from error
 
 
 @contextmanager
 def _listening() -> Iterator[None]:
-    """Tells a lost scheduler from everything else."""
+    """Raise _LostError for a lost scheduler; let other errors pass."""
     from distributed.client import ClosedClientError
 
     try:
@@ -357,7 +357,7 @@ def _listening() -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps dask's log out of the terminal: what is worth saying of it is said in sentences."""
+    """Keep dask's log out of the terminal; errors are told as sentences."""
     log = logging.getLogger("distributed")
     level = log.level
     log.setLevel(logging.CRITICAL + 1)

@@ -1,4 +1,4 @@
-"""Model: a bundle that takes images and gives images; `load` makes one of a file."""
+"""Model: a bundle ready to translate; `load` opens one from a file."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 
 
 class Model(Predictor):
-    """A bundle that takes images, arrays and rasters of any size: `translate`, `translate_to` and `lazy`.
+    """A bundle ready to translate images, arrays and rasters of any size: `translate`, `translate_to` and `lazy`.
 
-    Attributes and arguments: see `Predictor`; and
-        classes: the style of the map classes whose probabilities it gives; None: it gives images.
-        scores_classes: whether `probabilities` can be asked of it.
+    Attributes and arguments are those of `Predictor`, and:
+        classes: Style of the map classes whose probabilities are the output; None: the output is images.
+        scores_classes: Whether `probabilities` is possible.
     """
 
     classes: str | Path | None = None
@@ -43,16 +43,16 @@ class Model(Predictor):
     _reopened: Callable[..., Model] | None = None
 
     def probabilities(self, style: str | Path = "classic") -> Model:
-        """The same model with probabilities of map classes as its output: one float32 band a class, which sum to 1.
+        """Return this model with probabilities of map classes as output: one float32 band per class, which sum to 1.
 
         Args:
-            style: says which colours are which class.
+            style: Style of the map classes and their colours.
 
         Raises:
-            ConfigError: if its generator has no class scores, or it was made in memory.
+            ConfigError: If the generator has no class scores, or the model was made in memory.
         """
         if self._reopened is None:
-            raise ConfigError("Probabilities of classes are read from a bundle; save the model's and load that.")
+            raise ConfigError("Probabilities of classes need a bundle on disk; save the model's and load that.")
         return self._reopened(classes=style)
 
     @overload
@@ -73,33 +73,32 @@ class Model(Predictor):
         overlap: int | None = None,
         **opening: Any,
     ) -> Any:
-        """Translates one image, in memory: the pixels that `translate_to` would write.
+        """Translate one image, in memory: the pixels that `translate_to` would write.
 
             drawn = model.translate("aerial.tif")                                # a Raster
             drawn = model.translate(rioxarray.open_rasterio("ortho.tif", chunks=2048))   # nothing is computed yet
             drawn.odc.write_cog("map.tif")
 
         Args:
-            x: a path or URL of anything that `terramorph.open_source` opens, vectors included; a `Source`; a Raster; an
-                xarray DataArray with a CRS, lazy where dask holds it; or an array (C, H, W), (H, W, C) or (H, W) of the
-                bundle's stored dtype and range (uint8 0..255 for most), which is taken as (C, H, W) if it could be read
-                both ways.
-            sample: number of the draw, in paper mode: each has noise of its own.
-            resolution: metres per pixel at which the network sees the ground, to which x is brought; None: what it was
-                trained at. Where x has no place, its pixels are taken as they are.
-            match_source: bring the result back to the grid of x.
-            area: only this ground is translated: polygons with a CRS, or a file of them; not of a DataArray.
-            window, overlap: see `plan.plan_cover`.
-            opening: how a path is opened: see `open_source`.
+            x: Path or URL that `terramorph.open_source` opens, vectors included; a `Source`; a Raster; an xarray
+                DataArray with a CRS, lazy if it is a dask array; or an array (C, H, W), (H, W, C) or (H, W) of the
+                bundle's stored dtype and range (uint8 0..255 for most), (C, H, W) where both are possible.
+            sample: Number of the sample, in paper mode; each has its own noise.
+            resolution: Ground resolution to which x is resampled, metres per pixel; None: that of the training. Without
+                a georeference x is not resampled.
+            match_source: Resample the result to the grid of x.
+            area: Ground to translate: polygons with a CRS, or a file of them; not with a DataArray.
+            window, overlap: See `plan.plan_cover`.
+            opening: Options for opening a path; see `open_source`.
 
         Returns:
-            Of an array an array, its bands where those of x are; of a DataArray a DataArray; otherwise a Raster. In the
-            bundle's target dtype. Pixels without data stay without, and hold the lowest value.
+            An array for an array, with bands on the same axis; a DataArray for a DataArray; else a Raster. The dtype is
+            the bundle's target dtype. Pixels without data stay so and hold the lowest value.
 
         Raises:
-            InputError: if bands, dtype or ground resolution do not fit the bundle.
-            RasterError: if a path cannot be read.
-            MissingPackageError: if x is a DataArray and dask is not installed.
+            InputError: If bands, dtype or ground resolution do not fit the bundle.
+            RasterError: If a path cannot be read.
+            MissingPackageError: If x is a DataArray and dask is not installed.
         """
         from terramorph.raster.array_source import ArraySource, RasterSource
         from terramorph.translate.arrays import translate_array
@@ -143,46 +142,46 @@ class Model(Predictor):
         stages: Stages | None = None,
         **opening: Any,
     ) -> Written:
-        """Translates anything of any size to a file, in bounded memory: a Cloud Optimized GeoTIFF, web-map tiles or a
-        picture; or a folder of images to a folder.
+        """Translate a raster of any size to a file in bounded memory (a Cloud Optimized GeoTIFF, web-map tiles or a
+        picture), or a folder of images to a folder.
 
             model.translate_to("ortho.vrt", "map.tif")
             model.translate_to("city.mbtiles", "map.pmtiles", resolution=1)
             model.translate_to("photographs", "drawings")
 
-        Outputs appear whole or not at all. Unfinished work lies beside the output in `.NAME.parts`, and the same call
-        goes on from it and ends with the same pixels.
+        Outputs appear whole or not at all. Unfinished work lies beside the output in `.NAME.parts`; the same call
+        resumes it and ends with the same pixels.
 
         Args:
-            source: what `translate` takes; or a folder of images, or a list of paths.
-            output: .tif, .mbtiles, .pmtiles, .png or .jpg, or a folder; the former three may be s3:// URLs. Of a map
-                the areas of its classes too: .gpkg, .fgb or .geojson.
-            resolution, match_source, area, window, overlap: see `translate`.
-            samples: draws in paper mode; without `uncertainty` each is written, as NAME_1, NAME_2 ...
-            uncertainty: GeoTIFF for the standard deviation of the draws, of which the first is then the output.
-            kind: of the output: cog, xyz, mbtiles or pmtiles; of a map also classes (a GeoTIFF of its classes, with a
-                legend), probability (a band a class), entropy (of these, 0 where the model is sure to 1) or polygons;
-                default: by its name, which does not tell the first five of a map from each other, or a folder of tiles.
-            suffix: of the outputs in a folder of images: .png, .jpg or .tif; default: .png where it can hold them and
-                the input is no TIFF.
-            skip_bad: leave out images of a folder that cannot be read or do not fit, instead of stopping.
-            pairs: whether images are A|B pairs, of which the model's side is translated; None: they are recognised.
-            overwrite: replace outputs that are there already.
-            restart: throw away what an unfinished translation to the same output has made, if it was another one.
-            stac: write a STAC item of a GeoTIFF beside it (NAME.json), and one of the model (NAME.model.json).
-            offset: see `plan.plan_cover`.
-            engine: what schedules the windows of a raster, such as `cluster.DaskEngine`; None: this process.
-            progress: told (step, done, total).
-            stages: filled with the seconds of each step.
-            opening: how a path is opened: see `open_source`. Its `style` is that of the map side: of vectors as input,
-                and of a made map whose classes are wanted.
+            source: As x of `translate`; or a folder of images, or a list of paths.
+            output: .tif, .mbtiles, .pmtiles, .png or .jpg, or a folder; the first three may be s3:// URLs. For
+                polygons of map classes: .gpkg, .fgb or .geojson.
+            resolution, match_source, area, window, overlap: See `translate`.
+            samples: Number of samples in paper mode; without `uncertainty` each is written, as NAME_1, NAME_2 ...
+            uncertainty: GeoTIFF for the standard deviation of the samples; the first sample is then the output.
+            kind: Kind of output: cog, xyz, mbtiles or pmtiles; of a map also classes (a GeoTIFF with a legend),
+                probability (a band per class), entropy (0..1) or polygons. Default: by the name; cog for .tif, and a
+                folder of images for a folder.
+            suffix: Suffix of the outputs of a folder of images: .png, .jpg or .tif. Default: .png where it can hold
+                them and the input is not a TIFF.
+            skip_bad: Skip images of a folder that cannot be read or do not fit, instead of stopping.
+            pairs: Whether images are A|B pairs, whose source side is translated; None: they are recognised.
+            overwrite: Replace existing outputs.
+            restart: Discard the parts of another, unfinished translation to the same output.
+            stac: Write a STAC item beside a GeoTIFF (NAME.json), and one of the model (NAME.model.json).
+            offset: See `plan.plan_cover`.
+            engine: Engine that schedules the windows of a raster, such as `cluster.DaskEngine`; None: this process.
+            progress: Called with (step, done, total).
+            stages: Receives the seconds of each step.
+            opening: Options for opening a path; see `open_source`. Its `style` is also that of a map output whose
+                classes are wanted.
 
         Raises:
-            ConfigError: if the kind of output does not do what is asked of it.
-            InputError: if the source does not fit the bundle or cannot be read, or the output would replace what is
-                there, or the parts of another translation lie beside it.
-            StorageError: if something cannot be written; what is done stays, and the same call goes on from it.
-            RunError: if a cluster fails for good; likewise.
+            ConfigError: If the kind of output does not support an option.
+            InputError: If the source does not fit the bundle or cannot be read, the output exists, or parts of another
+                translation lie beside it.
+            StorageError: If something cannot be written; the same call resumes.
+            RunError: If a cluster fails; the same call resumes.
         """
         from terramorph.translate.engine import Stages
         from terramorph.translate.outputs import Request
@@ -206,19 +205,20 @@ class Model(Predictor):
         kept: Keep | None = None,
         **opening: Any,
     ) -> LazySource:
-        """The raster that `translate_to` would write, as a `Source`: a window is predicted when it is first read.
+        """Return the raster that `translate_to` would write as a `Source`, whose windows are predicted when read.
 
             with model.lazy("ortho.vrt") as drawn:
                 piece = drawn.read(drawn.grid.crop(0, 0, 512, 512))
 
         Args:
-            source: what `translate` takes; it is closed with the result if it was opened here.
-            resolution, area, window, overlap, opening: see `translate`.
-            memory: bytes of predicted windows that are kept.
-            kept: asked for those that are not there, by number, with what predicts one; default: they are predicted.
+            source: As x of `translate`; one that is opened here is closed with the result.
+            resolution, area, window, overlap, opening: See `translate`.
+            memory: Bytes of predicted windows to keep.
+            kept: Called with the number of a window that is not in memory and a function that predicts it; default:
+                windows are predicted.
 
         Raises:
-            InputError: if bands, dtype or ground resolution do not fit the bundle.
+            InputError: If bands, dtype or ground resolution do not fit the bundle.
         """
         from terramorph.translate.lazy import LazySource
         from terramorph.translate.plan import opened, plan
@@ -245,7 +245,7 @@ def load(
     ensemble: bool = False,
     classes: str | Path | None = None,
 ) -> Model:
-    """Reads a bundle, or a network exported to ONNX, ready to translate.
+    """Read a bundle, or a network exported to ONNX, ready to translate.
 
         >>> import terramorph
         >>> model = terramorph.load("town-sat2map")
@@ -253,38 +253,38 @@ def load(
         ('AtoB', 128, 3)
 
     Args:
-        path: a .safetensors bundle, a run's folder, a model's name, or an exported .onnx file
-            (which runs on the CPU, in the mode it was exported in).
-        mode, device, precision, seed, batch_size, dropout, any_resolution, ensemble: see `Model`.
+        path: .safetensors bundle, folder of a run, name of a model, or exported .onnx file (which runs on the CPU, in
+            the mode of its export).
+        mode, device, precision, seed, batch_size, dropout, any_resolution, ensemble: See `Model`.
         backend: `torch` runs bundles; `onnxruntime` (the default for them) and `openvino` run exported files.
-        accept_quality_loss: take an 8-bit file whose quality was refused when it was made.
-        allowed: modules from outside whose code may run, where the bundle's generator is one of theirs.
-        classes: the style of the map classes whose probabilities are the output, in place of colours; see
+        accept_quality_loss: Accept an 8-bit file whose quality was refused at export.
+        allowed: Modules from outside whose code may run, for a bundle with a generator of theirs.
+        classes: Style of the map classes whose probabilities are the output, in place of colours; see
             `Model.probabilities`.
 
     Raises:
-        BundleError: if the file is missing, damaged, too new, or not a bundle, or its quality was refused.
-        ConfigError: if a mode, device, precision or backend is unknown, not there, or does not run such a file; or if
-            probabilities are wanted of what has no class scores.
-        MissingPackageError: if the backend is not installed.
+        BundleError: If the file is missing, damaged, too new or not a bundle, or its quality was refused.
+        ConfigError: If a mode, device, precision or backend is unknown, unavailable, or not for such a file; or if
+            `classes` is given for a generator without class scores.
+        MissingPackageError: If the backend is not installed.
     """
     own: dict[str, Any] = {"seed": seed, "any_resolution": any_resolution, "ensemble": ensemble}
     how: dict[str, Any] = {"device": device, "precision": precision, "batch_size": batch_size}
     if Path(path).suffix == ".onnx":
         if classes is not None:
-            raise ConfigError(f"{path} was exported without class scores; take the bundle it was made of.")
+            raise ConfigError(f"Probabilities need class scores, and {path} was exported without; use its bundle.")
         exported = open_exported(path, backend, accept_quality_loss=accept_quality_loss, **how)
         if mode is not None and mode != exported.header.mode:
             raise ConfigError(
-                f"{path} was exported in mode {exported.header.mode} and has no other; export it again in mode {mode}."
+                f"mode must be {exported.header.mode}, in which {path} was exported, got {mode}; export it again."
             )
         model = Model(exported.header, backend=exported, **own)
         model.path = Path(path)
         how |= {"backend": backend, "accept_quality_loss": accept_quality_loss}
     elif backend not in (None, "torch"):
         raise ConfigError(
-            f"The backend {backend} does not run bundles; use torch, or onnxruntime and openvino on a file that "
-            f"`terramorph export {path} model.onnx` makes."
+            f"The backend of a bundle must be torch, got {backend}; for {backend}, export the bundle: "
+            f"terramorph export {path} model.onnx"
         )
     else:
         how |= {"dropout": dropout}
@@ -292,7 +292,7 @@ def load(
         model = Model(bundle if classes is None else _probabilities(bundle, classes), mode=mode, **own, **how)
         model.classes, model.scores_classes = classes, _scores_classes(bundle)
         how |= {"classes": classes}
-        # The bundle's float32 weights are gone by now, and much of what the prepared ones were made from.
+        # By now the bundle's float32 weights are freed, and most of what the prepared ones were made from.
         release_freed_memory()
     if model.path is not None:
         model._reopened = partial(load, model.path.absolute(), mode=mode, allowed=allowed, **own, **how)
@@ -300,14 +300,13 @@ def load(
 
 
 def _probabilities(bundle: Bundle, style: str | Path) -> Bundle:
-    """A bundle whose output is the probability of each class of a style's map."""
+    """Return a bundle whose output is the probability of each map class of a style."""
     from terramorph.cartography import load_style, palette_of
 
     palette = palette_of(load_style(style))
     if not _scores_classes(bundle):
         raise ConfigError(
-            f"{bundle.path} makes colours without class scores, so classes have no probabilities; use a model with a "
-            "palette, such as sat2map."
+            f"Probabilities need class scores, and {bundle.path} has none; use a model with a palette, such as sat2map."
         )
     colours = unit_to_image(bundle.network.get_buffer("palette").T[:, None], bundle.header.target.scaling)
     index = torch.from_numpy(palette.classify(colours)[0]).long()

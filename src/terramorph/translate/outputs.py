@@ -1,4 +1,4 @@
-"""What a translation is written to. Each kind of output says itself what it cannot do, before the first window."""
+"""Kinds of output of a translation. Each refuses what it cannot do before the first window."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ if TYPE_CHECKING:
 
 Kind = Literal["cog", "classes", "probability", "entropy", "polygons", "xyz", "mbtiles", "pmtiles"]
 Progress = Callable[[str, int, int], None]
-"""Called with the name of a step, how much of it is done, and of how much."""
+"""Function that is called with the name of a step, how much of it is done, and the total."""
 
 
 @dataclass(frozen=True)
 class Written:
-    """What `Model.translate_to` did.
+    """The result of `Model.translate_to`.
 
     Attributes:
-        files: what was written, in order; what this object counts and goes through.
-        skipped: one sentence for each input that was left out.
+        files: The written files, in order; `len` and iteration are over them.
+        skipped: One sentence for each input that was skipped.
     """
 
     files: list[Path | Remote] = field(default_factory=list)
@@ -59,7 +59,7 @@ class Written:
 
 @dataclass(frozen=True)
 class Request:
-    """What `Model.translate_to` is asked for, in the order of its parameters; it describes them."""
+    """The options of `Model.translate_to`, which describes them."""
 
     resolution: float | None = None
     match_source: bool = False
@@ -84,26 +84,26 @@ class Request:
 
     @property
     def style(self) -> str | Path:
-        """Of the map side."""
+        """Style of the map side."""
         style: str | Path = self.opening.get("style", "classic")
         return style
 
     def tell(self, step: str, done: int, total: int) -> None:
-        """How far a step is."""
+        """Call `progress`, if there is one."""
         if self.progress is not None:
             self.progress(step, done, total)
 
 
 @dataclass(frozen=True)
 class Joined:
-    """The parts of a translation as one raster, whose rows are asked for from the top.
+    """The parts of a translation joined to one raster, from the top.
 
     Attributes:
-        tiled: made the parts.
-        source: what the output says it is from.
-        parts: the pixels.
-        back: the grid that the raster is brought to; None: that of the parts.
-        request: is told how far each step is, and how long joining and finishing took.
+        tiled: Model and windows of the parts.
+        source: The source that the output names.
+        parts: The pixels.
+        back: Grid to which the raster is resampled; None: that of the parts.
+        request: Receives progress, and the seconds of joining and finishing.
     """
 
     tiled: Tiled
@@ -120,7 +120,7 @@ class Joined:
         if self.back is None:
             yield from self._told("joining", self.tiled.strips, self.tiled.target.count, self.tiled.dtype, False)
             return
-        # On the way back half a filter of real pixels is enough: each way would lose two more at every border.
+        # On the way back half a filter of pixels with data is enough: each way would lose two more at every border.
         with self.whole(least=0.5) as made:
             for strip in rows_of(made, self.back):
                 self.request.tell("bringing it to the source's grid", strip[0].stop, self.back.height)
@@ -128,7 +128,7 @@ class Joined:
 
     @contextmanager
     def whole(self, least: float | None = None) -> Iterator[Source]:
-        """The raster on the grid of the parts, as a file among them; `least` as of `ImageSource`."""
+        """Yield the raster on the grid of the parts, as a file among them; `least` as in `ImageSource`."""
         path = self.parts.scratch / "whole.tif"
         strips = self._told("joining", self.tiled.strips, self.tiled.target.count, self.tiled.dtype, False)
         self.write_cog(path, self.tiled.grid, strips)
@@ -147,7 +147,7 @@ class Joined:
         dtype: DTypeLike | None = None,
         palette: Palette | None = None,
     ) -> None:
-        """Writes a GeoTIFF; bands and dtype are the bundle's unless given. A palette's classes are one band."""
+        """Write a GeoTIFF; bands and dtype are the bundle's unless given. A palette's classes are one band."""
         target = self.tiled.target
         begun = joined = time.perf_counter()
 
@@ -155,7 +155,7 @@ class Joined:
             nonlocal joined
             if done == grid.height:
                 joined = time.perf_counter()
-            if done >= grid.height:  # what follows the last row: overviews, compression, reading back
+            if done >= grid.height:  # after the last row: overviews, compression, reading back
                 self.request.tell("writing", done - grid.height, total - grid.height)
 
         write_cog(
@@ -196,9 +196,9 @@ class Joined:
     def _told(
         self, step: str, rows: Callable[[Load], Iterator[Strip]], bands: int, dtype: np.dtype[Any], spread: bool
     ) -> Iterator[Strip]:
-        """Strips of parts that are memory-mapped; their pages are let go of after each."""
+        """Yield strips of memory-mapped parts, and release their pages after each."""
         cover = self.tiled.cover
-        opened: deque[NDArray[Any]] = deque(maxlen=2 * len(cover.columns))  # no more are in use at once
+        opened: deque[NDArray[Any]] = deque(maxlen=2 * len(cover.columns))  # most that are in use at once
 
         def load(window: Window) -> NDArray[Any] | None:
             shape = (bands, window.core_height, window.core_width)
@@ -217,43 +217,43 @@ class Joined:
 
 @dataclass(frozen=True)
 class Output(ABC):
-    """One file or folder to write.
+    """A file or folder to write.
 
     Attributes:
-        place: where.
+        place: The file or folder.
     """
 
     place: Path | Remote
     called: ClassVar[str]
-    of_probabilities: ClassVar[bool] = False  # made of a model's probabilities of classes, and not of its images
+    of_probabilities: ClassVar[bool] = False  # of a model's class probabilities, not of its images
     suffixes: ClassVar[tuple[str, ...]]
     has_item: ClassVar[bool] = False  # whether a STAC item may stand beside it
 
     def check(self, source: Source, header: Header, grid: Grid, match_source: bool) -> None:
-        """Refuses what this kind of output cannot do.
+        """Refuse what this kind of output cannot do.
 
         Args:
-            source: what is translated.
-            header: of the bundle.
-            grid: on which the network sees the source.
-            match_source: whether the output is brought back to the source's grid.
+            source: The source.
+            header: Header of the bundle.
+            grid: Grid on which the network sees the source.
+            match_source: Whether the output is resampled to the source's grid.
 
         Raises:
-            ConfigError: if the kind does not do what is asked of it.
-            InputError: if the name does not fit the kind.
-            RasterError: if the kind cannot hold the bundle's target.
+            ConfigError: If the kind does not support an option.
+            InputError: If the name does not fit the kind.
+            RasterError: If the kind cannot hold the bundle's target.
         """
         if self.place.suffix.lower() not in self.suffixes:
-            raise InputError(f"{self.called} is called {self.suffixes[0]}, and {self.place} is not; give such a name.")
+            raise InputError(f"{self.called} must be named {self.suffixes[0]}, got {self.place}.")
         check_format(self.place.name, bands=header.target.count, dtype=header.target.dtype)
 
     def palette(self, joined: Joined) -> Palette | None:
-        """The classes that its values are; None where they are none."""
+        """Return the palette whose classes are the values; None where values are not classes."""
         return None
 
     @abstractmethod
     def write(self, path: Path, joined: Joined) -> None:
-        """Writes it."""
+        """Write the output."""
 
 
 class Cog(Output):
@@ -268,16 +268,16 @@ class Cog(Output):
 
 
 class Picture(Output):
-    """A PNG or JPEG, with a world file where it has a place; it is put together in memory."""
+    """A PNG or JPEG, with a world file if it is georeferenced; it is joined in memory."""
 
     called = "A picture"
     suffixes = (".png", ".jpg", ".jpeg")
 
     def check(self, source: Source, header: Header, grid: Grid, match_source: bool) -> None:
-        """Refuses object storage, and a format that cannot hold the source's gaps: it looks for them."""
+        """Refuse object storage, and a format that cannot hold the pixels without data that the source has."""
         super().check(source, header, grid, match_source)
         if isinstance(self.place, Remote):
-            raise InputError(f"{self.place} would lose its world file on object storage; name it .tif.")
+            raise InputError(f"A picture cannot be on object storage, got {self.place}; name it .tif.")
         holds: dict[str, Any] = {"bands": header.target.count, "dtype": header.target.dtype, "side": max(grid.shape)}
         check_format(self.place, **holds)
         try:
@@ -304,14 +304,14 @@ class Tiles(Output):
     def check(self, source: Source, header: Header, grid: Grid, match_source: bool) -> None:
         suffix = self.place.suffix.lower()
         if self.kind != "xyz" and suffix != f".{self.kind}":
-            raise InputError(f"An archive of tiles is called .{self.kind}, and {self.place} is not; give such a name.")
+            raise InputError(f"An archive of tiles must be named .{self.kind}, got {self.place}.")
         if self.kind == "xyz" and suffix in (*Cog.suffixes, ".mbtiles", ".pmtiles"):
-            raise InputError(f"A folder of tiles is not called {suffix}, as {self.place} is; choose another name.")
+            raise InputError(f"A folder of tiles must not be named {suffix}, got {self.place}; choose another name.")
         if match_source:
-            raise ConfigError(f"Tiles lie on the world's own grid; leave match_source out, or name {self.place} .tif.")
+            raise ConfigError(f"Tiles have a fixed grid; leave `match_source` out, or name {self.place} .tif.")
         check_tiles(source.name, grid.crs, header.target.count, np.dtype(header.target.dtype))
         if self.kind == "xyz" and _holds_something(self.place):
-            raise InputError(f"{self.place} is there already and not empty; remove it or name another folder.")
+            raise InputError(f"The folder {self.place} exists and is not empty; remove it or name another folder.")
 
     def write(self, path: Path, joined: Joined) -> None:
         with joined.whole() as made, joined.request.stages.timed("finish_s"):
@@ -326,9 +326,9 @@ class Tiles(Output):
 
 
 def output_of(output: str | Path, kind: Kind | None) -> Output | None:
-    """The output that a name or a kind means; None for a folder of images."""
+    """Return the output for a name and a kind; None for a folder of images."""
     if kind is not None and kind not in get_args(Kind):
-        raise ConfigError(f"There is no kind of output {kind!r}; use {', '.join(get_args(Kind))}.")
+        raise ConfigError(f"The kind of output {kind!r} is unknown; use {', '.join(get_args(Kind))}.")
     place = location(output)
     suffix, folder = place.suffix.lower(), isinstance(place, Path) and place.is_dir()
     archives: dict[str, Kind] = {".mbtiles": "mbtiles", ".pmtiles": "pmtiles"}
@@ -345,33 +345,33 @@ def output_of(output: str | Path, kind: Kind | None) -> Output | None:
     if suffix in Picture.suffixes and not folder:
         return Picture(place)
     if isinstance(place, Remote):
-        raise InputError(f"{place} is no GeoTIFF or tile archive; name it .tif, .mbtiles or .pmtiles.")
+        raise InputError(f"An output on object storage must be named .tif, .mbtiles or .pmtiles, got {place}.")
     return None
 
 
 def check_places(
     output: Output, spread: Path | None, source: Source, overwrite: bool, beside: Sequence[Path | Remote] = ()
 ) -> None:
-    """Refuses places that hold what is translated, each other, or what may not be replaced."""
+    """Refuse outputs that would replace the source, each other, or existing files without `overwrite`."""
     given = {_real(file) for file in (source.name, *getattr(source, "files", ()))}
     places = [output.place, *([] if spread is None else [location(spread)]), *beside]
     for place in places:
         if _real(place) in given:
-            raise InputError(f"{place} is what is translated, and would be replaced; choose another output.")
+            raise InputError(f"The output {place} would replace the source; choose another output.")
     if len({_real(place) for place in places}) < len(places):
-        raise InputError(f"{output.place} cannot be the output and its uncertainty too; name the latter otherwise.")
+        raise InputError(f"Output and uncertainty must be two files, got {output.place} for both.")
     if spread is not None and places[1].suffix.lower() not in Cog.suffixes:
-        raise InputError(f"{Cog.called} is called .tif, and {spread} is not; give such a name.")
+        raise InputError(f"The uncertainty must be named .tif, got {spread}.")
     if not overwrite and not (isinstance(output, Tiles) and output.kind == "xyz"):
         refuse_present(places)
 
 
 def refuse_present(outputs: Sequence[Path | Remote]) -> None:
-    """Refuses outputs that are there already."""
+    """Raise InputError if outputs exist."""
     there = [output for output in outputs if output.exists()]
     if there:
         others = f" and {len(there) - 1} other{'s' * (len(there) > 2)}" if len(there) > 1 else ""
-        raise InputError(f"{there[0]}{others} would be replaced; choose another output, or allow it with overwrite.")
+        raise InputError(f"{there[0]}{others} would be replaced; choose another output, or allow it with `overwrite`.")
 
 
 def _holds_something(folder: Path | Remote) -> bool:

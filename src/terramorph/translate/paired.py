@@ -1,4 +1,4 @@
-"""Pairs among the images to translate: of A|B images and of twins, only the side is meant that the model takes."""
+"""Pairs among the images to translate: of an A|B image or of folders A and B, only the source side is translated."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from terramorph.raster.array_source import RasterSource
 from terramorph.raster.image import probe_image, read_image
 
 _LOOKED_AT = 8
-"""Images whose halves are laid on each other."""
+"""Number of images whose halves are registered to each other."""
 _SIDE = 512
-"""Pixels along a half at which that is done."""
+"""Side in pixels at which halves are registered."""
 _APART = 2.0
-"""Pixels by which the halves of a pair may lie off each other. Those of a photograph show other ground: their edges
-agree with confidence in 1 % of cases, and then anywhere within 16 px."""
+"""Largest shift between the halves of a pair, pixels. The halves of a photograph show different ground: their edges
+agree with confidence in 1 % of cases, and then at any shift up to 16 px."""
 
 
 def source_half(raster: Raster, path: Path, header: Header) -> Raster:
-    """The half of an A|B image (C, H, 2 W) that a model takes, (C, H, W)."""
+    """Return the source side, (C, H, W), of an A|B image (C, H, 2 W)."""
     return halves(raster, path)[header.direction == "BtoA"]
 
 
 def without_targets(images: Sequence[Path], folder: Path, header: Header) -> list[Path]:
-    """The images of a folder without the target sides of twins, which are in folders B or trainB beside A or trainA."""
+    """Return the images without the target sides of pairs in folders: A and B, or trainA and trainB."""
     sides: defaultdict[tuple[str, ...], dict[str, dict[str, Path]]] = defaultdict(lambda: {"A": {}, "B": {}})
     for image in images:
         parts = image.relative_to(folder).with_suffix("").parts
@@ -43,25 +43,25 @@ def without_targets(images: Sequence[Path], folder: Path, header: Header) -> lis
     target = "B" if header.direction == "AtoB" else "A"
     left = {path for both in sides.values() if both["A"].keys() == both["B"].keys() for path in both[target].values()}
     if left:
-        warn(f"{folder} holds pairs of images: those of side {target}, which the model makes, are left out.")
+        warn(f"{folder} holds pairs of images: those of side {target}, the target of the model, are left out.")
     return [image for image in images if image not in left]
 
 
 def pairs_among(images: Sequence[Path], source: object, header: Header, wanted: bool | None) -> frozenset[Path]:
-    """The A|B images among some."""
+    """Return the A|B images."""
     if wanted is not None:
         return frozenset(images if wanted else ())
     found = _recognised(images, header)
     if found is None:
-        raise InputError(f"{source} may hold A|B pairs, for each image is twice as wide as high; {_SAY}.")
+        raise InputError(f"{source} may hold A|B pairs: each image is twice as wide as high; {_SAY}.")
     if found:
         side = "left" if header.direction == "AtoB" else "right"
-        warn(f"{source} holds A|B pairs: their {side} halves are translated, which is the side that the model takes.")
+        warn(f"{source} holds A|B pairs: their {side} halves are translated, the source of the model.")
     return frozenset(found)
 
 
 def half_of_pair(source: Source, header: Header, wanted: bool | None) -> Source:
-    """Of an image that is an A|B pair, the side that a model takes; any other source as it is."""
+    """Return the source side of an A|B image; any other source unchanged."""
     grid = source.grid
     image = next((file for file in getattr(source, "files", ()) if isinstance(file, Path)), None)
     if wanted is False or image is None or grid is None:
@@ -77,11 +77,11 @@ def half_of_pair(source: Source, header: Header, wanted: bool | None) -> Source:
 
 _SAY = "say whether that is so with pairs=True or pairs=False"
 _LARGEST = 1 << 24
-"""Pixels of an A|B image; what is larger is not looked at."""
+"""Most pixels of an A|B image; a larger image is not examined."""
 
 
 def _recognised(images: Sequence[Path], header: Header) -> set[Path] | None:
-    """The A|B images among some; None where it cannot be told."""
+    """Return the A|B images; None if that cannot be decided."""
     found = _named(images)
     rest = [image for image in images if image not in found]
     sizes = [size for size in map(_size, rest) if size is not None]
@@ -95,7 +95,7 @@ def _recognised(images: Sequence[Path], header: Header) -> set[Path] | None:
 
 
 def _named(images: Sequence[Path]) -> set[Path]:
-    """The A|B images of prepared datasets, by the manifests in the folders above them."""
+    """Return the A|B images of prepared datasets, by the manifests in the folders above them."""
     known: dict[Path, tuple[Path, frozenset[str]] | None] = {}
     found = set()
     for image in images:
@@ -109,7 +109,7 @@ def _named(images: Sequence[Path]) -> set[Path]:
 
 
 def _split_above(folder: Path) -> tuple[Path, frozenset[str]] | None:
-    """The folder of the split of a prepared dataset that a folder is or is in, and the ids of its pairs."""
+    """Return the split folder of a prepared dataset that a folder is or lies in, and the ids of its pairs."""
     for split in (folder, *folder.parents[:-1]):
         if (split.parent / "manifest.json").is_file():
             with suppress(DatasetError):  # some other program's manifest
@@ -119,21 +119,21 @@ def _split_above(folder: Path) -> tuple[Path, frozenset[str]] | None:
 
 
 def _size(image: Path) -> tuple[int, int] | None:
-    """Height and width; None of what cannot be read, which is said when its turn comes."""
+    """Return (height, width); None if the image cannot be read, which is reported when it is translated."""
     with suppress(RasterError):
         return probe_image(image)[:2]
     return None
 
 
 def _training_sizes(header: Header) -> set[int]:
-    """The heights that a model's training pairs may have."""
+    """Return the heights that the model's training pairs may have had."""
     data = header.recipe.get("data")
     given = [data.get(key) for key in ("load_size", "crop_size")] if isinstance(data, dict) else []
     return {header.size, *(size for size in given if isinstance(size, int))}
 
 
 def _show_the_same(images: Sequence[Path]) -> bool:
-    """Whether the halves of most images show the same edges at the same place."""
+    """Return whether the halves of most images have the same edges at the same place."""
     from terramorph.prepare.registration import LEAST_SHIFT, MIN_CONFIDENCE, estimate_shift
 
     alike = seen = 0

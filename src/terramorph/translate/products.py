@@ -1,4 +1,4 @@
-"""Maps that one can query: classes with a legend, their probabilities and entropy, and areas as polygons."""
+"""Outputs of map classes: a raster with a legend, probabilities, entropy, and polygons."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from terramorph.raster.writer import rows_of
 from terramorph.translate.outputs import Cog, Joined, Output
 
 GROUND = "land"
-"""The class around all others, which has no areas of its own."""
+"""The class of the background, which has no polygons."""
 
 
 class Classes(Cog):
-    """A Cloud Optimized GeoTIFF of map classes: uint8, the class of the style's nearest colour, with a colour table.
+    """A Cloud Optimized GeoTIFF of map classes: uint8, the class of the nearest palette colour, with a colour table.
 
     The names of the classes lie in NAME.aux.xml beside it, where GDAL and QGIS look for a legend, and in its metadata.
     """
@@ -55,7 +55,7 @@ class Probability(Cog):
 
 
 class Entropy(Cog):
-    """A Cloud Optimized GeoTIFF of where a model is unsure: the entropy of the classes' probabilities p, float32 0..1.
+    """A Cloud Optimized GeoTIFF of the entropy of the probabilities p of the map classes, float32 0..1.
 
     H = - sum p log p / log K for K classes (Shannon 1948): 0 where one class is certain, 1 where all are as likely.
     """
@@ -69,8 +69,8 @@ class Entropy(Cog):
 
 
 def entropy(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The entropy of probabilities float32 (K, H, W), 0..1: float32 (H, W), 0..1; see `Entropy`."""
-    # A filter on the way to another grid may leave what does not sum to 1.
+    """Return the entropy, float32 (H, W) 0..1, of probabilities float32 (K, H, W) 0..1; see `Entropy`."""
+    # After resampling to another grid, probabilities may not sum to 1.
     p = np.clip(probabilities, np.float32(1e-12), None)
     p /= p.sum(axis=0)
     found: NDArray[np.float32] = -(p * np.log(p)).sum(axis=0) / np.float32(np.log(len(p)))
@@ -78,23 +78,23 @@ def entropy(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 class Polygons(Output):
-    """A vector file of the areas of a map's classes; see `cartography.polygonize`.
+    """A vector file of the polygons of the map classes; see `cartography.polygonize`.
 
-    The confidence of an area is the mean over its pixels of how much nearer their colour is to that of its class than
-    to the next: 1 at the colour itself, 0 halfway between two.
+    The confidence of a polygon is a mean over its pixels: 1 for the colour of its class, 0 for a colour halfway to
+    that of the next class.
     """
 
     called = "A vector file of areas"
     suffixes = tuple(DRIVERS)
 
     def check(self, source: Source, header: Header, grid: Grid, match_source: bool) -> None:
-        """Refuses object storage, a target that holds no colours, and GeoJSON of what has no CRS."""
+        """Refuse object storage, a target that is not colours, and GeoJSON without a CRS."""
         if self.place.suffix.lower() not in self.suffixes:
-            raise InputError(f"{self.called} is called {', '.join(self.suffixes)}, and {self.place} is not.")
+            raise InputError(f"{self.called} must be named {', '.join(self.suffixes)}, got {self.place}.")
         if isinstance(self.place, Remote):
-            raise InputError(f"{self.place} cannot be on object storage; write it here and copy it there.")
+            raise InputError(f"{self.place} cannot be written to object storage; write a local file and copy it there.")
         if self.place.suffix.lower() == ".geojson" and grid.crs is None:
-            raise InputError(f"{source.name} has no CRS and GeoJSON is in degrees; name {self.place} .gpkg or .fgb.")
+            raise InputError(f"GeoJSON needs a CRS, and {source.name} has none; name {self.place} .gpkg or .fgb.")
         _check_colours(header)
 
     def write(self, path: Path, joined: Joined) -> None:
@@ -116,12 +116,13 @@ def _check_colours(header: Header) -> None:
     target = header.target
     if target.count != 3 or target.dtype != "uint8":
         raise ConfigError(
-            f"Map classes are colours, and the model makes {target.count} bands of {target.dtype}; write a .tif."
+            f"Map classes need a target of colours, and the model has {target.count} bands of {target.dtype}; "
+            "write a .tif."
         )
 
 
 def _write_names(place: Path, palette: Palette) -> None:
-    """Names of classes where GDAL looks for them (PAM); a GeoTIFF has no room of its own for them."""
+    """Write the names of classes to NAME.aux.xml (GDAL's PAM); a GeoTIFF itself cannot hold them."""
     names = "".join(f"<Category>{escape(name)}</Category>" for name in palette.names)
     text = f'<PAMDataset><PAMRasterBand band="1"><CategoryNames>{names}</CategoryNames></PAMRasterBand></PAMDataset>\n'
     write_text(place.with_name(f"{place.name}.aux.xml"), text)

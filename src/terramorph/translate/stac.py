@@ -1,6 +1,6 @@
-"""A STAC Item (1.1) of a translation, which stands beside it, and one of the model that made it.
+"""STAC Items (1.1) of a translation and of its model, written beside the output.
 
-Extensions: projection 2.0, raster 1.1, file 2.1, processing 1.1, classification 2.0; of the model Machine Learning
+Extensions: projection 2.0, raster 1.1, file 2.1, processing 1.1, classification 2.0; for the model, Machine Learning
 Model (MLM) 1.4.
 """
 
@@ -40,13 +40,13 @@ _OF_AN_OUTPUT = ("projection/v2.0.0", "raster/v1.1.0", "file/v2.1.0", "processin
 _DEGREES = CRS("EPSG:4326")
 _DATE = re.compile(r"\d{4}-[01]\d-[0-3]\d")
 _SHA256 = "1220"
-"""What a multihash of SHA-256 begins with: its code, and its 32 bytes."""
+"""Prefix of a multihash of SHA-256: its code and its length, 32 bytes."""
 _COG = "image/tiff; application=geotiff; profile=cloud-optimized"
 Place = Path | Remote
 
 
 def places(output: Place) -> list[Place]:
-    """Where the item of an output stands, and that of its model."""
+    """Return the places of the item of an output and of the item of its model."""
     return [output.with_name(f"{output.stem}{end}") for end in (".json", ".model.json")]
 
 
@@ -59,7 +59,7 @@ def describe(
     palette: Palette | None = None,
     spread: Place | None = None,
 ) -> list[str]:
-    """The texts of the files at `places`; of the output's only, if the model is in no file."""
+    """Return the texts of the files at `places`; only the output's if the model is not in a file."""
     beside = places(output)
     of_model = None if model.path is None else _model_item(model, model.path, beside[1])
     with ImageSource(path) as image:
@@ -78,8 +78,8 @@ def describe(
 
 
 def write(texts: list[str], output: Place) -> None:
-    """Writes the files at `places`."""
-    for place, text in reversed(list(zip(places(output), texts, strict=False))):  # what is linked comes first
+    """Write the files at `places`."""
+    for place, text in reversed(list(zip(places(output), texts, strict=False))):  # the linked item first
         if isinstance(place, Remote):
             place.write_bytes(text.encode())
         else:
@@ -97,7 +97,7 @@ def _output_item(
 ) -> dict[str, Any]:
     grid, header = image.grid, model.header
     if grid.crs is None:
-        raise InputError(f"{output} has no place on Earth, and a STAC item needs one; leave `stac` out.")
+        raise InputError(f"A STAC item needs a georeference, and {output} has none; leave `stac` out.")
     units, resolution = image.units, grid.ground_resolution
     bands = [{"name": name} for name in image.bands] if palette is None else [_classes(palette)]
     extensions = [*_OF_AN_OUTPUT, *([] if palette is None else ["classification/v2.0.0"])]
@@ -141,7 +141,7 @@ def _output_item(
 
 
 def _model_item(model: Model, path: Path, place: Place) -> dict[str, Any]:
-    """The model, as the MLM extension describes one."""
+    """Return the item of a model, after the MLM extension."""
     header = model.header
     kind = "onnx" if path.suffix == ".onnx" else "safetensors"
     seen = {"size": header.size, "stride": header.stride, "halo": header.halo, "mode": model.mode}
@@ -180,7 +180,7 @@ def _model_item(model: Model, path: Path, place: Place) -> dict[str, Any]:
 
 
 def _item(name: str, extensions: list[str], properties: dict[str, Any]) -> dict[str, Any]:
-    """What all items begin with."""
+    """Return the fields that all items have."""
     return {
         "type": "Feature",
         "stac_version": "1.1.0",
@@ -191,7 +191,7 @@ def _item(name: str, extensions: list[str], properties: dict[str, Any]) -> dict[
 
 
 def _classes(palette: Palette) -> dict[str, Any]:
-    """A band of classes, with the colours in which they are shown."""
+    """Return the description of a band of classes, with their colours."""
     legend = [
         {"value": value, "name": re.sub(r"[^0-9A-Za-z_-]", "-", one.name), "color_hint": bytes(one.rgb).hex().upper()}
         for value, one in enumerate(palette.classes)
@@ -200,7 +200,7 @@ def _classes(palette: Palette) -> dict[str, Any]:
 
 
 def _side(bands: Bands, name: str) -> dict[str, Any]:
-    """What a model takes or gives: images of any size."""
+    """Return the MLM description of a model's source or target, images of any size."""
     shape = {"shape": [-1, bands.count, -1, -1], "dim_order": ["batch", "bands", "height", "width"]}
     if name == "source":
         return {"name": name, "bands": list(bands.names), "input": {**shape, "data_type": bands.dtype}}
@@ -208,7 +208,7 @@ def _side(bands: Bands, name: str) -> dict[str, Any]:
 
 
 def _scaling(bands: Bands) -> dict[str, str]:
-    """How stored values become what the network sees, -1 to 1."""
+    """Return the MLM description of the scaling from stored values to [-1, 1]."""
     line = f"(x - {bands.low:g}) / ({bands.high:g} - {bands.low:g}) * 2 - 1"
     return {"type": "processing", "format": "python", "expression": line}
 
@@ -226,7 +226,7 @@ def _projection(grid: Grid) -> dict[str, Any]:
 
 
 def _footprint(grid: Grid, seen: Geometry) -> dict[str, Any]:
-    """Footprint and box in degrees; what crosses 180 degrees is in two parts, and its box begins in the east."""
+    """Return footprint and box in degrees; across 180 degrees the footprint has two parts and west > east."""
     ground = project_extent(grid.geobox.extent, _DEGREES)
     if seen.crs is not None:
         common = meet(ground, project_extent(seen, _DEGREES))
@@ -244,21 +244,21 @@ def _footprint(grid: Grid, seen: Geometry) -> dict[str, Any]:
 
 
 def _items(layers: list[Layer], output: Place) -> list[dict[str, str]]:
-    """Links to the items that the output is made of."""
+    """Return links to the items of the source."""
     items = {_href(as_remote(layer.href) or Path(layer.href), output): layer.name for layer in layers}
     common = {"rel": "derived_from", "type": "application/geo+json"}
     return [{**common, "href": href, "title": name} for href, name in items.items()]
 
 
 def _file_link(source: Source, output: Place) -> list[dict[str, str]]:
-    """A link to the file that the output is made of; none for an array, or the tiles of a server."""
+    """Return a link to the file of the source; none for an array or the tiles of a server."""
     place = (as_remote(source.name) if "{" not in source.name else None) or Path(source.name)
     found = isinstance(place, Remote) or place.exists()
     return [{"rel": "derived_from", "href": _href(place, output)}] if found else []
 
 
 def _times(layers: list[Layer], now: str) -> dict[str, Any]:
-    """When the ground was seen; where nobody says, when the output was made."""
+    """Return the acquisition times of the source; where it states none, the time of the translation."""
     starts = [layer.start for layer in layers if layer.start]
     ends = [layer.end for layer in layers if layer.end]
     if not starts or not ends:
@@ -280,12 +280,12 @@ def _file(path: Path) -> dict[str, Any]:
 
 
 def _href(place: Place, output: Place) -> str:
-    """The address of a place as an item beside the output says it: relative where both are here; without secrets."""
+    """Return the address of a place in an item beside the output: relative between local files, without secrets."""
     if isinstance(place, Remote):
         return redact(str(place))
     if isinstance(output, Remote):
         return place.absolute().as_uri()
     try:
         return Path(os.path.relpath(place.absolute(), output.absolute().parent)).as_posix()
-    except ValueError:  # another drive of Windows
+    except ValueError:  # on another drive, in Windows
         return place.absolute().as_uri()

@@ -1,9 +1,8 @@
-"""Which form of a network and which batch PyTorch is fastest with on this CPU: measured once, then remembered.
+"""The form of a network and the batch size that are fastest in PyTorch on this CPU: measured once and noted.
 
-The first time that a U-Net is made ready here, a second is spent on comparing its two forms (`best_form`); `terramorph
-doctor --bench MODEL` measures batches as well. A note holds for one processor, number of cores, version of torch,
-network and precision. It is about time alone: with another form or batch the network's sums are the same to float32
-rounding.
+When a U-Net is first loaded on a machine, its two forms are compared for a second (`best_form`); `terramorph doctor
+--bench MODEL` measures batch sizes as well. A note holds for one processor, number of cores, version of torch, network
+and precision. Outputs with another form or batch size are equal to float32 rounding.
 """
 
 from __future__ import annotations
@@ -29,21 +28,21 @@ TUNED = DEFAULT_CACHE / "tuned.json"
 
 DEFAULT_BATCH = 4
 WORTH_MEASURING = 1_000_000
-"""Weights of a network from which its forms are compared: a smaller one is done in a few milliseconds in either."""
+"""Weights of a network from which its forms are compared: a smaller one takes a few milliseconds in either."""
 
 Run = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """What is fastest: a form rearranged for the CPU, or the plain one with norms folded; and images a pass."""
+    """The fastest form, rearranged for the CPU or plain with folded norms, and the fastest batch size."""
 
     rearranged: bool = True
     batch_size: int = DEFAULT_BATCH
 
 
 def best_form(network: nn.Module, dtype: torch.dtype, make: Callable[[bool], Run]) -> Tuning:
-    """What is remembered for a network; if nothing is, its two forms are timed on one image and the result is noted."""
+    """Return the tuning noted for a network; without a note, time its two forms on one image and note the faster."""
     if dtype == torch.bfloat16 and not processor.native_bf16("cpu"):
         return Tuning(rearranged=False)  # emulated products are slower still than emulated convolutions
     found = remembered(network, dtype)
@@ -54,18 +53,18 @@ def best_form(network: nn.Module, dtype: torch.dtype, make: Callable[[bool], Run
         image = torch.zeros(1, describe_network(network)["in_bands"], side, side)
         plain, rearranged = fastest_runs([make(False), make(True)], image, seconds=1.0)
     tuning = Tuning(rearranged=rearranged < plain)
-    with suppress(StorageError):  # then it is measured again next time
+    with suppress(StorageError):  # it is measured again next time
         remember(network, dtype, tuning)
     return tuning
 
 
 def fastest_runs(runs: Sequence[Run], source: Tensor, seconds: float) -> list[float]:
-    """Seconds of the fastest call of each, taken in turn: what else the machine does only ever adds.
+    """Return the seconds of the fastest call of each; the calls take turns, and other load on the machine only adds.
 
     Args:
-        runs: what is compared.
-        source: what they are called with.
-        seconds: about how long to go on after a first call of each, which does not count.
+        runs: Functions to compare.
+        source: Their argument.
+        seconds: Approximate time to measure for, after a first call of each that is not counted.
     """
     for run in runs:
         run(source)
@@ -80,12 +79,12 @@ def fastest_runs(runs: Sequence[Run], source: Tensor, seconds: float) -> list[fl
 
 
 def remembered(network: nn.Module, dtype: torch.dtype) -> Tuning | None:
-    """What was measured here for such a network; None if nothing was, or the file cannot be read."""
+    """Return the tuning noted for a network on this machine; None if there is none, or the file cannot be read."""
     return notes_of_this_machine().get(_called(network, dtype))
 
 
 def remember(network: nn.Module, dtype: torch.dtype, tuning: Tuning) -> None:
-    """Notes what is fastest for such a network on this machine."""
+    """Note the tuning of a network on this machine."""
     here = notes_of_this_machine() | {_called(network, dtype): tuning}
     notes = _read() | {_machine(): {called: asdict(one) for called, one in here.items()}}
     write_text(TUNED, json.dumps(notes, indent=1), make_folder=True)
@@ -102,14 +101,14 @@ def notes_of_this_machine() -> dict[str, Tuning]:
 
 
 def _called(network: nn.Module, dtype: torch.dtype) -> str:
-    """What of a network its speed depends on."""
+    """Return the key of a network: the properties that its speed depends on."""
     described, precision = describe_network(network), "bf16" if dtype == torch.bfloat16 else "fp32"
     bands = f"{described['in_bands']} to {described['out_bands']} bands"
     return f"{network_name(network)}, width {described.get('width')}, {bands}, {precision}"
 
 
 def _machine() -> str:
-    # A limit on oneDNN's instructions shows in what it makes of bfloat16.
+    # A limit on oneDNN's instructions shows in how it computes bfloat16.
     bf16 = "native" if processor.native_bf16("cpu") else "emulated"
     units = f"{processor.vector_units()}, bf16 {bf16}"
     return f"{processor.name()}, {processor.cores()} cores, {units}, torch {torch.__version__}"

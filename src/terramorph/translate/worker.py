@@ -1,4 +1,4 @@
-"""What a worker of a cluster does: it opens the model and the source once, and then window after window."""
+"""Workers of a cluster: each opens model and source once, and translates the windows that it is given."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _opening = threading.Lock()
 
 @dataclass(frozen=True)
 class Task:
-    """What a worker needs to know of a sweep; `model` and `source` open both there. Small: it travels with windows."""
+    """The translation that windows belong to, sent with each of them; `model` and `source` open both on the worker."""
 
     model: Callable[[], Model]
     source: Callable[[], Source] = field(repr=False)  # a URL may have a key in it, and Dask logs what fails
@@ -44,19 +44,19 @@ class Task:
 
     @property
     def key(self) -> str:
-        """The same for the same sweep."""
+        """Key of the translation, by which its workers find what they have opened."""
         return hashlib.blake2b(f"{self.parts.folder} {self.plan}".encode(), digest_size=16).hexdigest()
 
 
 def translate_unit(task: Task, unit: Unit) -> tuple[str, Stages]:
-    """Translates windows on a worker."""
+    """Translate windows on a worker."""
     from distributed import get_worker
 
     worker, stages = get_worker(), Stages()
     with _sendable_errors():
         with _opening:
             if task.key not in _opened:
-                _opened.clear()  # of a sweep whose client was killed
+                _opened.clear()  # of a translation whose client was killed
                 _opened[task.key] = open_task(task, worker.address)
             tiled, source = _opened[task.key]
         # In each of Dask's threads: OpenMP keeps the number for the thread that set it.
@@ -66,8 +66,7 @@ def translate_unit(task: Task, unit: Unit) -> tuple[str, Stages]:
 
 
 def dask_setup(worker: Any) -> None:
-    """Called by Dask as a local worker starts. Ctrl-C reaches every process of a terminal, and is for the one that was
-    started from there."""
+    """Ignore Ctrl-C in a local worker, for a terminal sends it to all its processes; Dask calls this at the start."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
@@ -78,19 +77,19 @@ def forget(key: str) -> None:
 
 
 def backend_name(model: Callable[[], Model]) -> str:
-    """What runs the network on a worker."""
+    """Return the name of the backend on a worker."""
     with _sendable_errors():
         return model().backend.name
 
 
 def open_task(task: Task, worker: str) -> tuple[Tiled, Source]:
-    """Opens bundle and source, and makes sure that they are those of the sweep."""
+    """Open model and source; raise InputError unless they are those of the translation."""
     try:
         task.parts.done()
     except (OSError, TerramorphError) as error:
         raise InputError(
-            f"The worker {worker} does not see the folder {task.parts.folder}; put the output where all machines share "
-            "a folder, or on object storage."
+            f"The worker {worker} does not see the folder {task.parts.folder}; put the output in a folder that all "
+            "machines share, or on object storage."
         ) from error
     try:
         model, source = task.model(), task.source()
@@ -102,15 +101,15 @@ def open_task(task: Task, worker: str) -> tuple[Tiled, Source]:
     for what, value in mine.items():
         if value != task.plan[what]:
             raise InputError(
-                f"The worker {worker} has another {_WHAT.get(what, what)} than this translation ({value} and not "
-                f"{task.plan[what]}); give all machines the same files, and workers of one kind."
+                f"The worker {worker} has another {_WHAT.get(what, what)} than this translation: {value}, not "
+                f"{task.plan[what]}; give all machines the same files, and use workers of one kind."
             )
     return Tiled(model, task.grid, task.cover, task.samples, task.sample), source
 
 
 @contextmanager
 def _sendable_errors() -> Iterator[None]:
-    """Takes from errors what caused them, for that may be of a kind that cannot be sent: GDAL's is."""
+    """Remove the causes of errors, which may be of a kind that cannot be pickled, as GDAL's are."""
     try:
         yield
     except TerramorphError as error:

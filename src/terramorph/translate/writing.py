@@ -1,8 +1,7 @@
-"""Translations of any size on their way to a file: windows are predicted one by one and kept, then joined.
+"""Translations of any size to a file: windows are predicted one by one and kept as parts, then joined.
 
-Every window's result is a file of its own, so a translation that was stopped goes on where it was, and ends with the
-same pixels; and it does not matter which process made it, here or on a cluster. Memory does not depend on the size of
-the raster.
+Each window is a file, whichever process or machine wrote it, so a translation that was stopped resumes and ends with
+the same pixels. Memory does not depend on the size of the raster.
 """
 
 from __future__ import annotations
@@ -41,28 +40,28 @@ if TYPE_CHECKING:
 
 
 def translate_to(model: Model, source: Any, output: str | Path, request: Request) -> Written:
-    """See `Model.translate_to`."""
+    """Translate a source to an output; see `Model.translate_to`."""
     place, named = output_of(output, request.kind), isinstance(source, str | Path)
     if place is not None and place.of_probabilities and model.classes is None:
         model = model.probabilities(request.style)
     folder = named and isinstance(place, Picture) and Path(source).is_dir()
     if place is None or folder or isinstance(source, list | tuple):
         if request.engine is not None:
-            raise ConfigError(f"Workers are for one raster, and {output} is for images; name it .tif or .png.")
+            raise ConfigError(f"Workers need an output of one raster, got {output} for images; name it .tif or .png.")
         if not (named or isinstance(source, list | tuple)) or "{z}" in str(source):
-            raise InputError(f"{output} does not tell what to make of {source}; name it .tif, .mbtiles or .pmtiles.")
+            raise InputError(f"The name {output} does not say in which format; name it .tif, .mbtiles or .pmtiles.")
         return translate_images(model, source, Path(output), request)
     if request.skip_bad or request.suffix is not None:
-        raise ConfigError(f"{output} is one output, made whole or not at all; skip_bad and suffix are for folders.")
+        raise ConfigError(f"`skip_bad` and `suffix` need a folder of images, got {output}; leave them out.")
     return Written(_translate_raster(model, source, place, request))
 
 
 def _translate_raster(model: Model, source: Any, output: Output, request: Request) -> list[Path | Remote]:
-    """Translates one source to one output; to several of them, for as many draws whose spread is not asked for."""
+    """Translate one source to one output; without uncertainty, several samples are several outputs."""
     if request.uncertainty is not None and request.samples < 2:
-        raise ConfigError("A spread needs several draws; give samples of 2 or more, in mode paper.")
+        raise ConfigError("`uncertainty` needs `samples` >= 2, in mode paper, got 1.")
     if request.engine is not None and isinstance(output.place, Path):
-        output = replace(output, place=output.place.absolute())  # workers may stand in another folder
+        output = replace(output, place=output.place.absolute())  # workers may have another working directory
     area = request.area
     if area is not None and not isinstance(area, Geometry):
         request = replace(request, area=read_area(Path(area)))
@@ -73,7 +72,9 @@ def _translate_raster(model: Model, source: Any, output: Output, request: Reques
             if not (isinstance(source, str | Path) and Path(source).is_dir()):
                 raise
             said = str(error).rstrip(".")
-            raise InputError(f"{said}; a folder of images needs a folder, and not {output.place}.") from error
+            raise InputError(
+                f"{said}; the output of a folder of images must be a folder, got {output.place}."
+            ) from error
         seen = half_of_pair(whole, model.header, request.pairs)
         model.check_samples(request.samples)
         if request.uncertainty is not None or request.samples == 1:
@@ -84,7 +85,7 @@ def _translate_raster(model: Model, source: Any, output: Output, request: Reques
         if not begun and not request.overwrite:
             refuse_present(places)
         for number, place in zip(numbers, places, strict=True):
-            if not begun or place in begun or not place.exists():  # else it is done: a later one was begun
+            if not begun or place in begun or not place.exists():  # else it is finished, for a later one was begun
                 draw = replace(request, samples=1, sample=number)
                 _translate(model, seen, replace(output, place=place), draw)
     return list(places)
@@ -106,12 +107,12 @@ def _translate(model: Model, whole: Source, output: Output, request: Request) ->
             offset=request.offset,
         )
         output.check(seen, model.header, tiled.grid, request.match_source)
-        # Whoever began what lies unfinished beside it has agreed.
+        # Where unfinished parts lie beside it, replacing it was allowed when they were begun.
         overwrite = request.overwrite or (is_begun(output.place) and not request.restart)
         if request.stac and not output.has_item:
-            raise ConfigError(f"{output.place} gets no STAC item, a GeoTIFF does; name it .tif, or leave `stac` out.")
+            raise ConfigError(f"A STAC item needs a GeoTIFF, got {output.place}; name it .tif, or leave `stac` out.")
         if request.stac and tiled.grid.crs is None:
-            raise InputError(f"{whole.name} has no place on Earth, and a STAC item needs one; leave `stac` out.")
+            raise InputError(f"A STAC item needs a georeference, and {whole.name} has none; leave `stac` out.")
         check_places(output, uncertainty, whole, overwrite, stac.places(output.place) if request.stac else ())
         engine = request.engine or LocalEngine(model)
         request.tell("looking at the source", 0, 1)  # all of it, for the fingerprint
