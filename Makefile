@@ -29,7 +29,7 @@ demo: $(STAMP)
 	@$(BIN)/terramorph demo --out $(OUT)
 
 test: $(STAMP)
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
+	@PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -p no:nbmake -n auto --dist worksteal $(ARGS)
 
 notebooks: $(STAMP)
 	@$(BIN)/python -m pytest --nbmake --nbmake-timeout=600 -o timeout=900 notebooks

@@ -57,7 +57,6 @@ def printed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
             except SystemExit as ended:
                 code = ended.code
             gc.set_threshold(*threshold)
-            gc.unfreeze()
         assert not code
         return subprocess.CompletedProcess(words, 0)
 
