@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 import textwrap
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -195,11 +194,16 @@ def test_a_missing_split_is_said_before_anything_is_made(tmp_path: Path, tiny: T
 def test_a_compiled_run_takes_the_steps_of_an_eager_one(
     town_pairs: Path, tmp_path: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The graphs are what is tested, not what Inductor makes of them, which takes it a minute.
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    # Without graphs, which take most of a minute: tests/networks/test_convolutions.py makes some.
+    wrapped, compiled = [], torch.compile
+    monkeypatch.setattr(torch, "compile", lambda module: wrapped.append(module) or compiled(module))
     for launch in ("eager", "compile"):
+        assert not wrapped
         config = tiny(launch=launch, precision="fp32", max_steps=2, log__scalars=1, log__sheet=0)
-        train(town_pairs, tmp_path / launch, config, cache=tmp_path)
+        with torch.compiler.set_stance("force_eager"):
+            train(town_pairs, tmp_path / launch, config, cache=tmp_path)
+    assert len(wrapped) == 3  # the generator, the discriminator, and its features
+    assert load_bundle(tmp_path / "compile").header.data["steps"] == 2
     for eager, compiled in zip(losses_of(tmp_path / "eager"), losses_of(tmp_path / "compile"), strict=True):
         for name in ("discriminator", "generator", "l1"):
             assert compiled[name] == pytest.approx(eager[name], rel=1e-4)

@@ -23,7 +23,7 @@ FLAGSHIP: dict[str, Any] = {
     "max_steps": 2,
     "batch_size": 2,
     "device": "cpu",
-    "recalibrate": 8,
+    "recalibrate": 2,
     "data.load_size": 72,
     "data.crop_size": 64,
     "generator.width": 25,
@@ -32,7 +32,7 @@ FLAGSHIP: dict[str, Any] = {
     "discriminator.width": 8,
     "schedule.warmup": 2,
     "log.scalars": 1,
-    "log.sheet": 2,
+    "log.sheet": 0,
     "log.validation": 0,
 }
 

@@ -40,7 +40,7 @@ class Tracing:
 @pytest.fixture(scope="module")
 def town_map(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The map of a town with a corner without data."""
-    town = make_town(700, seed=3)
+    town = make_town(448, seed=3)
     drawn = town.map(classic(), antialias=False)
     mask = np.ones(drawn.mask.shape, bool)
     mask[:90, :120] = False
