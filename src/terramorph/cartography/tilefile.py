@@ -120,13 +120,17 @@ class TileFile(VectorFile):
         def damaged(reason: str) -> RasterError:
             return RasterError(f"{self.path}: tile {zoom}/{x}/{y} is damaged ({reason}); copy the file again.")
 
-        with raised_as(damaged, *LIBRARY_ERRORS), TemporaryDirectory() as folder:
+        with raised_as(damaged, *LIBRARY_ERRORS):
             data = self._archive.read(zoom, x, y)
-            file = Path(folder, str(zoom), str(x), f"{y}.mvt")  # GDAL takes the tile's place from its path
-            file.parent.mkdir(parents=True)
-            file.write_bytes(data or b"")
-            listed = pyogrio.list_layers(f"MVT:{file}").tolist() if data else []
-            yield f"MVT:{file}", [name for name, kind in listed if "Point" not in (kind or "")]
+            if not data:
+                yield "", []
+                return
+            with TemporaryDirectory() as folder:
+                file = Path(folder, str(zoom), str(x), f"{y}.mvt")  # GDAL takes the tile's place from its path
+                file.parent.mkdir(parents=True)
+                file.write_bytes(data)
+                listed = pyogrio.list_layers(f"MVT:{file}").tolist()
+                yield f"MVT:{file}", [name for name, kind in listed if "Point" not in (kind or "")]
 
 
 def _ground(archive: MBTiles | PMTiles, zoom: int) -> Box:
