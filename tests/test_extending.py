@@ -250,7 +250,7 @@ def test_a_search_ranks_by_them(town_pairs: Path, tmp_path: Path, found: None) -
             )
         ]
     )
-    with pytest.raises(ConfigError, match="brightness cannot be handed to other processes"):
+    with pytest.raises(ConfigError, match="brightness cannot be sent to other processes"):
         tune(town_pairs, out, preset, options, cache=tmp_path, allowed=OWN)
 
 

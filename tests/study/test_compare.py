@@ -168,7 +168,7 @@ def test_a_study_that_changed_is_refused(
     with pytest.raises(ConfigError, match="holds another study: study is small there and other here"):
         compare(town_pairs, load_study(other), finished, cache=study_cache)
     (finished / "study.json").unlink()
-    with pytest.raises(ConfigError, match="holds runs that are not of a study"):
+    with pytest.raises(ConfigError, match="holds runs without a study"):
         compare(town_pairs, load_study(other), finished, cache=study_cache)
 
 

@@ -178,7 +178,7 @@ def test_bad_places(write_study: WriteStudy, town_pairs: Path, tmp_path: Path) -
     (tmp_path / "out").mkdir()
     with (
         locked(tmp_path / "out/.lock", RuntimeError()),
-        pytest.raises(ConfigError, match="Another process is at work"),
+        pytest.raises(ConfigError, match="Another process uses"),
     ):
         compare(town_pairs, study, tmp_path / "out")
 

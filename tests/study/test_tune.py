@@ -261,12 +261,12 @@ def test_a_study_of_an_earlier_version_is_one_sentence(town_pairs: Path, space: 
 
 def test_a_storage_of_another_study_and_a_url_that_is_none_are_refused(plan: StudyPlan, tmp_path: Path) -> None:
     Trials(tmp_path, plan)
-    with pytest.raises(ConfigError, match=r"holds a study .* with another objectives"):
+    with pytest.raises(ConfigError, match=r"holds the study .* with another objectives"):
         Trials(tmp_path, plan.model_copy(update={"objectives": ("rmse",)}))
-    with pytest.raises(ConfigError, match="are in a file of its own; name the `storage`"):
+    with pytest.raises(ConfigError, match="are in a file of its own; give the `storage`"):
         Trials(tmp_path, plan, "sqlite://")
     shared = plan.model_copy(update={"storage": "a database"})
-    with pytest.raises(ConfigError, match="not a URL as SQLAlchemy takes it"):
+    with pytest.raises(ConfigError, match="`storage` must be a URL of SQLAlchemy"):
         Trials(tmp_path, shared, "nonsense")
     with pytest.raises(ConfigError, match=r"The storage oracle\+nothing://.*host/it cannot be opened") as found:
         Trials(tmp_path, shared, "oracle+nothing://me:secret@host/it")
@@ -280,8 +280,8 @@ def test_a_storage_of_another_study_and_a_url_that_is_none_are_refused(plan: Stu
         ({"objectives": ("lpips",)}, r"The objective lpips cannot be computed here: .*SqueezeNet and LPIPS weights"),
         ({"objectives": ("fd", "ssim")}, r"The objective fd cannot be computed here: .*SqueezeNet and LPIPS weights"),
         ({"objectives": ("mious",)}, "There is no metric 'mious'; did you mean 'miou'"),
-        ({"objectives": ("ssim", "ssim")}, "name a metric twice"),
-        ({"images": 12}, "The first rung of 1 images is less than one step of 2"),
+        ({"objectives": ("ssim", "ssim")}, "The objectives must differ, got ssim, ssim"),
+        ({"images": 12}, "The first rung must be >= 2 images, one step, got 1"),
         ({"images": 3}, "3 images are too few for 3 rungs"),
         ({"budget": 1e-3}, "The budget of 0 s ends before the first rung of 2 images"),
         ({"space": Path("nowhere.toml")}, "nowhere.toml cannot be read"),

@@ -171,7 +171,7 @@ def test_a_name_that_says_no_kind_is_no_folder(bundle: Bundle, folder: Path, tmp
     assert not (tmp_path / name).exists()
     (tmp_path / "run.1").mkdir()
     assert Model(bundle).translate_to(folder / "0.png", tmp_path / "run.1").files == [tmp_path / "run.1" / "0.png"]
-    with pytest.raises(ConfigError, match="The kind of output 'clases' is unknown; use cog, classes"):
+    with pytest.raises(ConfigError, match="There is no kind of output 'clases'; use cog, classes"):
         Model(bundle).translate_to(folder / "0.png", tmp_path / "out.tif", kind="clases")  # type: ignore[arg-type]
 
 

@@ -1,4 +1,4 @@
-"""Many runs beside each other: what to change, and what each change is worth."""
+"""Studies of many runs: comparison of changes to a recipe, and search for better settings."""
 
 from terramorph.study.compare import compare
 from terramorph.study.comparison import conclude

@@ -1,4 +1,4 @@
-"""A process at work on a study: Optuna hands out trials, and each climbs from rung to rung until it ends."""
+"""One process of a tuning study: it takes trials from Optuna and trains each from rung to rung until it ends."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Work:
-    """What a process needs to work on a study; `deadline` is a time as of `time.time`."""
+    """The arguments of a process of a study; `deadline` is a time as of `time.time`."""
 
     out: Path
     plan: StudyPlan
@@ -43,15 +43,15 @@ class Work:
 
 
 class _Interrupted(Exception):
-    """A trial is left for another call: asked to stop, or the time is over."""
+    """Interruption of a trial, for another call to resume: stopped, or out of time."""
 
 
 class _Failed(Exception):
-    """A trial came to nothing."""
+    """Failure of a trial."""
 
 
 class Worker:
-    """Works on a study in this process."""
+    """This process's work on a study."""
 
     def __init__(self, work: Work, listener: StudyReporter, asked: Callable[[], bool]) -> None:
         self.work, self.plan, self.listener, self._asked = work, work.plan, listener, asked
@@ -59,11 +59,11 @@ class Worker:
         self.tracker = MlflowTracking(work.out, "tune") if work.options.mlflow else NoTracking()
 
     def over(self) -> bool:
-        """Whether to stop: asked to, or the time is over."""
+        """Return whether to stop: asked to, or out of time."""
         return self._asked() or self.work.is_late
 
     def go(self) -> None:
-        """Take trials until there are no more, and until those of other processes end or their processes are gone."""
+        """Take trials until none is left, and wait for those of other processes to end or be given up."""
         wanted, patience = self.work.options.trials, trials.SILENT + trials.HEARD
         self.trials.study.sampler = trials.make_sampler(self.plan, wanted)
         alive_by = time.monotonic() + patience
@@ -77,7 +77,7 @@ class Worker:
                 time.sleep(0.2)
 
     def _one(self) -> None:
-        """Let Optuna hand out a trial, and bring it to its end."""
+        """Take one trial from Optuna and run it to its end."""
         from optuna.exceptions import UpdateFinishedTrialError
 
         lost: list[int] = []
@@ -103,7 +103,7 @@ class Worker:
 
     def _climb(self, trial: optuna.Trial, number: int) -> list[float]:
         preset, space = self.plan.preset, self.plan.space
-        if number == 0:  # it is itself also where the space does not reach it
+        if number == 0:  # the preset itself, even where its values lie outside the space
             own = space.values_of(preset)
             space = Space({key: one for key, one in space.parameters.items() if key in own})
         values = space.suggest(trial, preset)
@@ -114,11 +114,11 @@ class Worker:
             climb = _Climb(self, trial, number, folder)
             try:
                 climb.config = self.plan.config_of(values if number else {})
-            except ConfigError as error:  # values that are well alone and not together
+            except ConfigError as error:  # values that are valid alone but not together
                 raise climb.failed(str(error)) from error
             with self.tracker.run(f"trial {number}", flat_settings(climb.config)) as climb.tracked:
                 ended = climb.go()
-        if isinstance(ended, Exception):  # raised out here: for a tracker it is no failure
+        if isinstance(ended, Exception):  # raised outside the tracker's block, for which it is no failure
             raise ended
         return ended
 
@@ -133,7 +133,7 @@ class _Climb:
         self.ended = sum(one.state != "running" for one in worker.trials.all())
 
     def go(self) -> list[float] | Exception:
-        """Climb; the values of the objectives at the last rung, or what Optuna is to be told by."""
+        """Return the objectives at the last rung, or the exception by which Optuna ends the trial."""
         for place, images in enumerate(self.plan.rungs):
             ended = self._rung(place, images) if str(images) not in self.scores else None
             if ended is not None:
@@ -148,14 +148,14 @@ class _Climb:
         return [score for name in self.plan.objectives if (score := last[name]) is not None]
 
     def _rung(self, place: int, images: int) -> Exception | None:
-        """Train to a rung and score; why the trial ends there, if it does."""
+        """Train to a rung and score; return the exception that ends the trial there, or None."""
         began, work, run, scores = time.perf_counter(), self.worker.work, self.folder / "run", None
         data, allowed, total = work.out / TUNING, work.allowed, work.options.trials
         watch = Watch(
             lambda at: self.worker.listener.progress(self.ended, total, f"trial {self.number} of {images} images: {at}")
         )
 
-        def stop() -> bool:  # each warning of the health checks says that the trial will come to nothing
+        def stop() -> bool:  # any warning of the health checks means that the trial will fail
             return bool(watch.warning) or self.worker.over()
 
         how: dict[str, Any] = {"reporter": watch, "should_stop": stop, "cache": work.cache, "allowed": allowed}

@@ -1,6 +1,6 @@
-"""Comparison: every variant of a study trained with several seeds and scored; what each change is worth.
+"""Comparison: every variant of a study is trained with several seeds and scored, for the effect of each change.
 
-OUT/study.json           what the study is about
+OUT/study.json           the study
 OUT/runs/NAME-seedN/     a run: its training, record.json, scores/, and examples/ of the first seed
 OUT/comparison.json      the figures (comparison.py), and comparison.html, the page (compare_page.py)
 """
@@ -51,7 +51,7 @@ from terramorph.training.state import CHECKPOINT, CONFIG
 STUDY = "study.json"
 FIGURES = "comparison.json"
 PAGE = "comparison.html"
-_PAGE_EVERY = 30.0  # seconds between two writings: dozens of charts
+_PAGE_EVERY = 30.0  # seconds between two writings of the page, which has dozens of charts
 
 
 def compare(
@@ -68,36 +68,36 @@ def compare(
 ) -> dict[str, Any]:
     """Run a study, or resume it.
 
-    All variants are trained with the first seed, then all with the next, and the page is written again and again, so
-    what is there is comparable at any time. Runs of one seed see the same pairs in the same order. A run that diverges
-    is a row with a reason, and the study goes on.
+    All variants are trained with the first seed, then all with the next, and the page is rewritten meanwhile, so that
+    finished runs are comparable at any time. Runs of one seed see the same pairs in the same order. A run that diverges
+    is a row with a reason, and the study continues.
 
-    A study may gain changes and seeds later; it is refused if a run that was made would be another one now. A scored
-    run keeps its model and loses its checkpoint, which is several times as large: its budget cannot grow.
+    Changes and seeds may be added later; a study that would alter a finished run is refused. A scored run keeps its
+    model, and its checkpoint, several times as large, is deleted: its budget cannot grow.
 
         comparison = terramorph.compare("data/maps", "improvements", "studies/better")
         for conclusion in terramorph.study.conclude(comparison):
             print(conclusion.text)
 
     Args:
-        dataset: folder of pairs with a train split and the one that the study names, or else val or test.
-        study: a study, or its name or file.
-        out: folder for everything.
-        weights: folder of feature weights for LPIPS, FD and FID.
-        cache: folder of the decoded pairs.
-        reporter: told how it goes.
-        should_stop: asked after every step; if it says True the run writes a checkpoint and the study ends unfinished.
-        tracker: keeps the runs elsewhere too.
-        allowed: modules from outside whose code may run, where a setting names it.
+        dataset: Folder of pairs with a train split and the study's split, else val or test.
+        study: A study, its name, or its file.
+        out: Output folder.
+        weights: Folder of feature weights for LPIPS, FD and FID.
+        cache: Folder of the decoded pairs.
+        reporter: Receives progress.
+        should_stop: Called after every step; on True the run writes a checkpoint and the study ends unfinished.
+        tracker: Logs the runs elsewhere too.
+        allowed: Modules from outside whose code may run, where a setting names it.
 
     Returns:
-        What comparison.json holds; its `finished` says whether all runs are over.
+        The content of comparison.json; `finished` is whether all runs are over.
 
     Raises:
-        ConfigError: the study or `out` cannot be used, or the base cannot be trained as configured.
-        DatasetError: a split is missing, or a pair cannot be read.
-        InputError: the feature weights are missing or damaged.
-        StorageError: something cannot be written.
+        ConfigError: If the study or `out` cannot be used, or the base cannot be trained as configured.
+        DatasetError: If a split is missing, or a pair cannot be read.
+        InputError: If the feature weights are missing or damaged.
+        StorageError: If something cannot be written.
     """
     dataset, out = Path(dataset), Path(out)
     study = study if isinstance(study, Study) else load_study(study, weights=weights)
@@ -110,7 +110,7 @@ def compare(
         open_pairs(dataset, split)
     jobs, stop = study.jobs(out), should_stop or (lambda: False)
     make_folder(out)
-    busy = ConfigError(f"Another process is at work on {out}; wait for it, or choose another `out`.")
+    busy = ConfigError(f"Another process uses {out}; wait for it, or choose another `out`.")
     with locked(out / ".lock", busy):
         _claim(out, study, dataset, jobs)
         records = {job: read_record(job.folder) for job in jobs}
@@ -134,7 +134,7 @@ def compare(
 
 
 def _publish(worker: _Worker, out: Path) -> dict[str, Any]:
-    """Write comparison.json and comparison.html, and return the former."""
+    """Write comparison.json and comparison.html; return the content of the former."""
     document = make_comparison(worker.study, worker.dataset, worker.records)
     write_text(out / FIGURES, json.dumps(document, indent=2, allow_nan=False) + "\n")
     write_text(out / PAGE, render_comparison(document, out))
@@ -142,7 +142,7 @@ def _publish(worker: _Worker, out: Path) -> dict[str, Any]:
 
 
 def _claim(out: Path, study: Study, dataset: Path, jobs: Sequence[Job]) -> None:
-    """Write study.json, or validate that what `out` holds is of this study."""
+    """Write study.json, or check that `out` holds this study."""
     mine = {
         "study": study.name,
         "dataset": str(dataset.resolve()),
@@ -158,7 +158,7 @@ def _claim(out: Path, study: Study, dataset: Path, jobs: Sequence[Job]) -> None:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ConfigError(f"{out / STUDY} cannot be read ({error}); choose another `out`.") from error
     elif any(out.joinpath("runs").glob("*")):
-        raise ConfigError(f"{out} holds runs that are not of a study; choose another `out`.")
+        raise ConfigError(f"{out} holds runs without a study; choose another `out`.")
     for job in jobs:
         if (job.folder / CONFIG).is_file():
             require_same_run(job.folder, dataset, job.config)
@@ -167,7 +167,7 @@ def _claim(out: Path, study: Study, dataset: Path, jobs: Sequence[Job]) -> None:
 
 @dataclass
 class _Worker:
-    """Brings one run after another to its end."""
+    """Trains and scores one run after another."""
 
     study: Study
     dataset: Path
@@ -178,7 +178,7 @@ class _Worker:
     records: dict[Job, Record]
 
     def is_through(self, job: Job) -> bool:
-        """Whether a run is done with its scores. A refused one is not: its settings may be others now."""
+        """Return whether a run is done and scored; a refused one is not, for its settings may have changed."""
         record = self.records[job]
         compared = {*self.study.metrics, *self.study.secondary}
         scored = record.scores is not None and compared <= record.scores.overall.keys()
@@ -190,8 +190,8 @@ class _Worker:
         return record
 
     def go(self, job: Job, stop: Callable[[], bool]) -> bool:
-        """Train and score a run; False if it was stopped before its end."""
-        # Runs go on when a folder of weights is moved, and a tracker takes no other value for a parameter.
+        """Train and score a run; return False if it was stopped before its end."""
+        # Left out: runs resume after a folder of weights was moved, but a tracker refuses a changed parameter.
         settings = {key: value for key, value in flat_settings(job.config).items() if key not in PLACES}
         with self.tracker.run(job.name, settings) as tracked:
             try:
@@ -260,7 +260,7 @@ class _Worker:
         return record
 
     def drop_checkpoint(self, job: Job) -> None:
-        """Delete the checkpoint of a run that is done; that of a diverged run stays, to find out why."""
+        """Delete the checkpoint of a run that is done; that of a diverged run is kept for diagnosis."""
         if self.records[job].state == "done":
             failed = f"The checkpoint of {job.folder} cannot be deleted"
             with raised_as(lambda reason: StorageError(f"{failed} ({reason}); make it writable."), OSError):
@@ -268,7 +268,7 @@ class _Worker:
 
 
 def _refusal(job: Job, error: Exception) -> str:
-    """Reason why a run cannot be made; raised for the base, without which there is nothing to compare."""
+    """Return the reason why a run cannot be trained; for the base, without which nothing is compared, raise it."""
     reason = str(error)
     if isinstance(error, torch.OutOfMemoryError):
         said = ". ".join(" ".join(reason.split()).rstrip(".").split(". ")[:2])

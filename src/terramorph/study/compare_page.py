@@ -1,4 +1,4 @@
-"""Page of a comparison: conclusions, pictures, effects and tables in one HTML file."""
+"""The page of a comparison: conclusions, pictures, effects and tables in one HTML file."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from terramorph.training.page import read_log
 from terramorph.translate import Model
 
 EXAMPLES = 6
-"""Pairs that are shown."""
+"""Number of pairs that are shown."""
 CLASSES = {"better": "better", "worse": "worse", "mixed": "", "none": "calm", "open": "bad"}
 """CSS class of each kind of conclusion."""
 _WORDS = {
@@ -64,7 +64,7 @@ def render_comparison(document: Mapping[str, Any], out: Path) -> str:
 
 
 def _about(document: Mapping[str, Any]) -> str:
-    """Study, budget and pairs in a line."""
+    """Return study, budget and pairs in one line."""
     scored = f", scored on {counted(document['pairs'], 'pair')} of {document['split']}" if document["pairs"] else ""
     return (
         f"{counted(len(document['variants']) - 1, 'change')} against the base, each trained on {document['budget']} of "
@@ -87,7 +87,7 @@ def _lead(document: Mapping[str, Any], said: Sequence[Conclusion]) -> str:
 
 
 def _figures(document: Mapping[str, Any], said: Sequence[Conclusion]) -> list[tuple[str, ...]]:
-    """Changes that pay, the surest gain, the score of the base, and runs that are over."""
+    """Return the key figures: better changes, surest gain, score of the base, finished runs."""
     better = [row for row in document["effects"] if row["verdict"] == "better"]
     figures: list[tuple[str, ...]] = []
     for kind in ("better", "worse"):
@@ -105,7 +105,7 @@ def _figures(document: Mapping[str, Any], said: Sequence[Conclusion]) -> list[tu
 
 
 def _effect_chart(rows: Sequence[Mapping[str, Any]], higher_is_better: bool) -> Markup:
-    """Differences from the base on one metric, a row each, with their 95 % intervals; better is on the right."""
+    """Return a chart of the differences from the base on one metric, with 95 % intervals; better is on the right."""
     figure, axes = charts.chart(340, 64 + 22 * len(rows), x="worse ← difference from the base → better")
     names = [row["variant"] if len(row["variant"]) <= 26 else row["variant"][:25] + "…" for row in rows]
     with charts.style():
@@ -127,7 +127,7 @@ def _effect_chart(rows: Sequence[Mapping[str, Any]], higher_is_better: bool) -> 
 
 
 def _curves(document: Mapping[str, Any], out: Path) -> list[tuple[str, Markup]]:
-    """L1 distance to the truth during training, of each variant over the base."""
+    """Return charts of the L1 distance to the truth during training, each variant over the base."""
     by_variant: dict[str, list[list[tuple[float, float]]]] = {}
     for run in document["runs"]:
         curve = _curve(out / run["folder"])
@@ -148,7 +148,7 @@ def _curves(document: Mapping[str, Any], out: Path) -> list[tuple[str, Markup]]:
 
 
 def _curve(run: Path) -> list[tuple[float, float]]:
-    """(images seen, L1) from a run's log."""
+    """Return (images seen, L1) from a run's log."""
     try:
         config = parse_json((run / "config.json").read_text(encoding="utf-8"))["config"]
     except (OSError, ValueError, KeyError):
@@ -173,7 +173,7 @@ def keep_examples(run: Path, dataset: Path, split: str, device: str, allowed: Co
 
 
 def _examples(document: Mapping[str, Any], out: Path) -> list[list[tuple[str, str]]]:
-    """Input, output of every variant and truth of each kept pair, as (caption, URI)."""
+    """Return source, output of every variant and truth of each kept pair, as (caption, URI)."""
     first = {run["variant"]: out / run["folder"] / "examples" for run in document["runs"] if run["seed"] == 0}
 
     def picture(folder: Path, number: int, side: str) -> str | None:
@@ -191,7 +191,7 @@ def _examples(document: Mapping[str, Any], out: Path) -> list[list[tuple[str, st
 
 
 def _variants(document: Mapping[str, Any], shown: Sequence[str]) -> Table:
-    """A row for the base and every change: means over seeds, differences, and costs."""
+    """Return a table with a row for the base and every change: means over seeds, differences, and costs."""
     effects = {(row["variant"], row["metric"]): row for row in document["effects"]}
     body = []
     for variant in document["variants"]:
@@ -228,7 +228,7 @@ def _variants(document: Mapping[str, Any], shown: Sequence[str]) -> Table:
 
 
 def effect_table(document: Mapping[str, Any]) -> Table:
-    """Every change on every metric, with what stands behind each verdict."""
+    """Return a table of every change on every metric, with the figures behind each verdict."""
     means = {variant["name"]: variant["means"] for variant in document["variants"]}
     secondary = {metric["key"] for metric in document["metrics"] if metric["secondary"]}
     body: list[Row] = []
@@ -273,10 +273,10 @@ def _runs(document: Mapping[str, Any], shown: Sequence[str]) -> Table:
 
 
 def _cell(value: float | None, write: Callable[[Any], str]) -> Cell:
-    """A number as text; a dash for None."""
+    """Return a cell with a number as text; a dash for None."""
     return Cell(DASH if value is None else write(value), value)
 
 
 def _setting(value: Any) -> str:
-    """As written after --set."""
+    """Return a setting as written after --set."""
     return str(value).lower() if isinstance(value, bool) else str(value)

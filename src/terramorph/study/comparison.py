@@ -1,5 +1,5 @@
-"""Figures of a comparison as plain data: every run, and the effect and verdict of every change on every metric; and
-one sentence for each change, whose figures link to the rows they are from."""
+"""Figures of a comparison as plain data: runs, and effect and verdict of every change on every metric; and one sentence
+per change, whose figures link to their rows."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ from terramorph.study.run import Record, Scores, flat_settings, seconds_per_imag
 from terramorph.study.statistics import LEVEL, Effect, effects, verdict
 
 TRAINED_ON = "trained on this metric"
-"""In place of a verdict."""
+"""Value in place of a verdict."""
 
 Kind = Literal["better", "mixed", "worse", "none", "open"]
 _ORDER: tuple[Kind, ...] = ("better", "mixed", "worse", "none", "open")
 
 
 def make_comparison(study: Study, dataset: Path, records: Mapping[Job, Record]) -> dict[str, Any]:
-    """Compare the runs of a study that are done.
+    """Return the comparison of a study's finished runs.
 
     Returns:
         study, dataset, split, budget, seeds, level, finished, left_out; `runs` with state, scores and cost of each;
-        `variants` with their settings and means; `metrics` with what is missing and why; `effects`, one for each change
-        and metric that has figures, with its interval, its p before and after Holm's correction, and its verdict.
+        `variants` with their settings and means; `metrics` with reasons for missing values; `effects`, one per change
+        and metric with figures: interval, p before and after Holm's correction, and verdict.
 
     Raises:
-        InputError: a run was scored on other pairs than those of the base.
+        InputError: If a run was scored on other pairs than the base.
     """
     scores = {job: record.scores for job, record in records.items() if record.state == "done" and record.scores}
     for job, one in scores.items():  # differences are paired by image
         if one.ids != next(iter(scores.values())).ids:
             raise InputError(
-                f"{job.folder} was scored on other pairs than the runs before it; delete its record.json, and it is "
-                "scored again."
+                f"The run {job.folder} was scored on other pairs than the runs before it; delete its record.json to "
+                "score it again."
             )
     runs = [_run(job, record) for job, record in records.items()]
     found = [row for family in (study.metrics, study.secondary) for row in _family(family, study, scores)]
@@ -80,7 +80,7 @@ def _run(job: Job, record: Record) -> dict[str, Any]:
 
 
 def _variant(study: Study, variant: Variant, runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """A variant's settings, means over its runs, and costs."""
+    """Return a variant's settings, means over its runs, and costs."""
     own = [run for run in runs if run["variant"] == variant.name]
     done = [run for run in own if run["state"] == "done"]
     diverged = [run for run in own if run["state"] == "diverged"]
@@ -118,9 +118,9 @@ def _metric(key: str, study: Study, scores: Mapping[Job, Scores]) -> dict[str, A
 
 
 def _family(metrics: Sequence[str], study: Study, scores: Mapping[Job, Scores]) -> list[dict[str, Any]]:
-    """Every change on every metric, with p corrected over all rows that can have a verdict."""
+    """Return the effect of every change on every metric, with p corrected over all rows that can have a verdict."""
     weights = {variant.name: variant.config.loss.perceptual for variant in study.variants}
-    # A change whose loss is the metric itself, where that of the base is not, learned for the examination.
+    # A change whose loss is the metric, where that of the base is not, gets no verdict on it.
     learned = {(name, "lpips") for name, weight in weights.items() if weight != weights[BASE]}
     rows: list[tuple[str, str, Effect]] = []
     for metric in metrics:
@@ -144,7 +144,7 @@ def _family(metrics: Sequence[str], study: Study, scores: Mapping[Job, Scores]) 
 
 
 def _arms(study: Study, scores: Mapping[Job, Scores], metric: str) -> dict[str, NDArray[np.float64]]:
-    """Variant -> float64 (seeds, images), or (seeds, 1) for a metric of the set; of images that all runs have."""
+    """Return variant -> float64 (seeds, images), or (seeds, 1) for a metric of the set; only images of all runs."""
     arms: dict[str, NDArray[np.float64]] = {}
     for variant in study.variants:
         own = [found for job, found in scores.items() if job.variant.name == variant.name]
@@ -166,12 +166,12 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 @dataclass(frozen=True)
 class Conclusion:
-    """One sentence about a variant, with links to the rows behind it.
+    """One sentence about a variant, with links to its rows.
 
     Attributes:
-        variant: its name.
-        kind: `mixed` is better on one metric and worse on another, `none` shows no difference, `open` has no verdict.
-        html: the sentence.
+        variant: Name of the variant.
+        kind: `mixed` is better on one metric and worse on another, `none` has no difference, `open` has no verdict.
+        html: The sentence as HTML.
     """
 
     variant: str
@@ -184,9 +184,9 @@ class Conclusion:
 
 
 def conclude(document: Mapping[str, Any]) -> list[Conclusion]:
-    """A sentence for every change that has runs which are over: the better ones first, those left open last.
+    """Return a sentence for every change with runs that are over: better ones first, open ones last.
 
-    If every run of the base that is over diverged, a sentence on that stands first.
+    If every run of the base that is over diverged, a sentence about that comes first.
     """
     base, *changes = document["variants"]
     first, found = [], []
@@ -208,10 +208,10 @@ def conclude(document: Mapping[str, Any]) -> list[Conclusion]:
 
 
 def _with_runs(variant: Mapping[str, Any], rows: Sequence[dict[str, Any]]) -> Conclusion:
-    """The sentence of a change that has figures."""
+    """Return the sentence of a change with figures."""
 
     def on(*verdicts: str) -> Markup:
-        """Metrics with one of some verdicts, with their figures."""
+        """Return the metrics with one of these verdicts, with their figures."""
         return Markup(listed([_figures(row) for row in rows if row["verdict"] in verdicts] or [Markup("")]))
 
     kind: Kind = "open"
@@ -242,7 +242,7 @@ def _link(variant: str) -> Markup:
 
 
 def _figures(row: Mapping[str, Any]) -> Markup:
-    """A metric with its difference and interval, linked to its row."""
+    """Return a metric with its difference and interval, linked to its row."""
     only = " over images alone" if row["over"] == "images" else ""
     interval = "" if row["over"] == "nothing" else f", {interval_of(row)}"
     text = f"{METRICS[row['metric']].name} ({difference_of(row)}{interval}{only})"
@@ -250,7 +250,7 @@ def _figures(row: Mapping[str, Any]) -> Markup:
 
 
 def difference_of(row: Mapping[str, Any], key: str = "difference") -> str:
-    """The difference of an effect with its sign, to three figures; of shares in percentage points."""
+    """Return the difference of an effect with its sign, to three digits; percentage points for shares."""
     share = METRICS[row["metric"]].format.endswith("%")
     return minus(f"{(100 if share else 1) * row[key]:+.3g}{' points' if share and key == 'difference' else ''}")
 
@@ -260,5 +260,5 @@ def interval_of(row: Mapping[str, Any]) -> str:
 
 
 def anchor(variant: str, metric: str = "") -> str:
-    """Id of the row of a variant, or of its effect on a metric."""
+    """Return the id of the row of a variant, or of its effect on a metric."""
     return f"effect-{variant}-{metric}" if metric else f"variant-{variant}"

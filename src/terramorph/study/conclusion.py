@@ -1,8 +1,8 @@
-"""Result of a tuning study: the best trial as a preset and a bundle, its confirmation, and the page.
+"""The result of a tuning study: the best trial as a preset and a bundle, its confirmation, and the page.
 
-The confirmation compares the best trial with the preset, several seeds each, on a split that tuning never looked at.
-Both train on the whole train split, for as long as the best trial did. The objectives are tested by themselves, so that
-no other metric costs them power; the others are secondary, a family of their own.
+The confirmation compares the best trial with the preset, several seeds each, on a split that tuning never saw. Both
+train on the whole train split, for as long as the best trial did. The objectives are tested as one family, so that no
+other metric costs them power; the other metrics are a second family.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ from terramorph.study.trials import Trial, Trials
 from terramorph.training.loop import MODEL
 
 PRESET, BUNDLE, PAGE, CONFIRM = "best.toml", "best.safetensors", "report.html", "confirm"
-"""In the study's folder: the best trial as a preset and its bundle, the page, the folder of the comparison."""
+"""Names in the study's folder: best trial as a preset, its bundle, the page, the folder of the comparison."""
 SEEDS = 3
-"""Runs of each in the confirmation; none has the seed of the trials."""
+"""Runs of each variant in the confirmation; none has the seed of the trials."""
 _NUMBER = re.compile(r"[-+]?\d[\d.]*(e[-+]?\d+)?")
 
 
 @dataclass(frozen=True)
 class TuneResult:
-    """A study as it stands.
+    """The state of a study.
 
     Attributes:
-        out: its folder.
-        plan: what it is about.
-        trials: every trial that was begun.
-        best: the best by the first objective of those that were scored at the last rung; None so far.
-        front: trials that no other is better than in every objective.
-        wanted: trials in all.
-        confirmation: the best against the preset on the split that tuning never saw, as `compare` returns it; None so
-            far.
+        out: Folder of the study.
+        plan: Plan of the study.
+        trials: Every trial that was begun.
+        best: Best trial by the first objective at the last rung; None if none was scored there.
+        front: Pareto front, the trials that no other beats in every objective.
+        wanted: Total number of trials.
+        confirmation: Comparison of the best trial with the preset on held-out pairs, as `compare` returns it; None if
+            there is none.
     """
 
     out: Path
@@ -65,12 +65,12 @@ class TuneResult:
 
     @property
     def ended(self) -> int:
-        """How many trials have ended, however they did."""
+        """Number of trials that have ended, in whatever state."""
         return sum(trial.state != "running" for trial in self.trials)
 
     @property
     def why_none(self) -> str:
-        """The commonest reason of the trials that ended, if none of them came to the last rung."""
+        """Commonest reason of the ended trials, if none reached the last rung."""
         reasons = [trial.reason for trial in self.trials if trial.state != "running"]
         if self.best is not None or not reasons:
             return ""
@@ -84,12 +84,12 @@ class TuneResult:
 
     @property
     def default(self) -> Trial | None:
-        """The preset's own trial."""
+        """Trial of the preset itself."""
         return next((trial for trial in self.trials if trial.is_preset), None)
 
 
 def standing(out: Path, plan: StudyPlan, trials: Trials, wanted: int | None = None) -> TuneResult:
-    """How a study stands; nothing is written."""
+    """Return the state of a study; nothing is written."""
     known, numbers = trials.all(), trials.front()
     complete = [trial for trial in known if trial.state == "complete"]
     best, front = best_of(complete, plan.objectives[0]), tuple(one for one in complete if one.number in numbers)
@@ -97,7 +97,7 @@ def standing(out: Path, plan: StudyPlan, trials: Trials, wanted: int | None = No
 
 
 def _confirmation(out: Path, best: Trial | None) -> dict[str, Any] | None:
-    """The finished comparison of the best trial with the preset; None so far."""
+    """Return the finished comparison of the best trial with the preset; None if there is none."""
     try:
         document: dict[str, Any] = parse_json((out / CONFIRM / FIGURES).read_text(encoding="utf-8"))
         ours = best is not None and document["variants"][1]["name"] == _variant_name(best)
@@ -111,7 +111,7 @@ def _variant_name(best: Trial) -> str:
 
 
 def conclude(result: TuneResult) -> TuneResult:
-    """Write `best.toml`, `best.safetensors` and `report.html` of a study, and return it."""
+    """Write `best.toml`, `best.safetensors` and `report.html` of a study; return its state."""
     from terramorph.study.tune_page import render_study
 
     out, best = result.out, result.best
@@ -120,8 +120,8 @@ def conclude(result: TuneResult) -> TuneResult:
         model = out / "trials" / best.folder / "run" / MODEL
         if not model.is_file():
             raise StorageError(
-                f"The bundle of the best trial, {model}, is not here; run this on the machine that has it, or let the "
-                "machines share the study's folder."
+                f"The bundle {model} of the best trial is missing; run this on the machine that has it, or share the "
+                "study's folder between machines."
             )
         with atomic(out / BUNDLE) as part:
             shutil.copyfile(model, part)
@@ -130,7 +130,7 @@ def conclude(result: TuneResult) -> TuneResult:
 
 
 def best_of(trials: Sequence[Trial], objective: str) -> Trial | None:
-    """The best of those that have a score, the earlier of equals."""
+    """Return the best trial with a score, the earlier of equals."""
     sign = 1 if METRICS[objective].higher_is_better else -1
     known = [(value, trial) for trial in trials if (value := trial.score(objective)) is not None]
     return max(known, key=lambda pair: (sign * pair[0], -pair[1].number))[1] if known else None
@@ -146,19 +146,19 @@ def confirm_study(
     cache: str | Path = DEFAULT_CACHE,
     allowed: Collection[str] = (),
 ) -> TuneResult:
-    """Confirm the best trial of a study on the split that tuning never saw, and write the page again.
+    """Confirm the best trial of a study on held-out pairs, and rewrite the page.
 
     Args:
-        out: the study's folder.
-        storage, cache: as the study was begun with.
-        weights: folder with the weights of LPIPS and FD, which is remembered; None for the one that was given last.
-        reporter: told how it goes.
-        should_stop: asked after every step; what is there then is kept, and the next call goes on.
-        allowed: as in `tune`.
+        out: Folder of the study.
+        storage, cache: As in `tune`.
+        weights: Folder with the weights of LPIPS and FD, which is remembered; None for the one given last.
+        reporter: Receives progress.
+        should_stop: Called after every step; on True the call ends, and the next one resumes.
+        allowed: As in `tune`.
 
     Raises:
-        ConfigError: there is no study, another process confirms it, or an objective cannot be computed.
-        DatasetError, StorageError: as training and evaluation.
+        ConfigError: If there is no study, another process confirms it, or an objective cannot be computed.
+        DatasetError, StorageError: As in training and evaluation.
     """
     out = Path(out)
     plan = load_plan(out)
@@ -184,7 +184,7 @@ def confirm_study(
 
 
 def _comparison(plan: StudyPlan, best: Trial) -> Study:
-    """Two variants: the preset as it is, and the best trial."""
+    """Return the study of two variants, the preset and the best trial."""
     seed = {"seed": (plan.preset.seed + 1) % 2**63}
     variants = [
         Variant(name, plan.config_of(values).model_copy(update=seed), values)
@@ -219,7 +219,7 @@ def _as_toml(result: TuneResult, best: Trial) -> str:
 
 
 def _toml(value: Any) -> str:
-    """A plain value; TOML writes these as JSON does, but for tables."""
+    """Return a plain value as TOML, which is JSON except for tables."""
     if isinstance(value, dict):
         return "{ " + ", ".join(f"{json.dumps(key)} = {_toml(inner)}" for key, inner in value.items()) + " }"
     return json.dumps(value, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""Definition of a study: a base configuration, named changes of it, a budget and seeds; from TOML, or shipped by name.
+"""The definition of a study: a base configuration, named changes of it, a budget and seeds; a TOML file or by name.
 
 seeds = 3                      # optional, as are split (val, or test where there is no val) and metrics
 [base]
@@ -38,9 +38,9 @@ _FOLDER = Path(str(resources.files("terramorph.study"))) / "studies"
 STUDIES: tuple[str, ...] = tuple(sorted(path.stem for path in _FOLDER.glob("*.toml")))
 BASE = "base"
 WEIGHTS = "{weights}"
-"""Placeholder in a setting for the folder of feature weights; without a folder such a change is left out."""
+"""Placeholder for the folder of feature weights in a setting; without a folder such a change is left out."""
 UNENDING = 10**9
-"""Steps in the schedule of a run that the clock ends."""
+"""Steps in the schedule of a run with a budget of time."""
 _LOGGED = 40  # points of a training curve
 
 
@@ -65,7 +65,7 @@ class _Change(Table):
     @classmethod
     def _names_a_folder(cls, name: str) -> str:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", name):
-            raise ValueError("it names a folder; use letters, digits and . _ + - only")
+            raise ValueError("name must have letters, digits and . _ + - only, for it names a folder")
         return name
 
 
@@ -84,7 +84,7 @@ class _File(Table):
             if metric not in METRICS:
                 raise ValueError(f"there is no metric {metric!r}; {did_you_mean(metric, METRICS)}")
         if metrics is not None and len(set(metrics)) < len(metrics):
-            raise ValueError("a metric stands twice")
+            raise ValueError(f"metrics must differ, got {', '.join(metrics)}")
         return metrics
 
     @model_validator(mode="after")
@@ -92,7 +92,7 @@ class _File(Table):
         names = [BASE, *(change.name for change in self.change)]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
-            raise ValueError(f"the name {twice!r} stands twice; every change needs its own, and not 'base'")
+            raise ValueError(f"the name {twice!r} occurs twice; every change needs its own, other than 'base'")
         return self
 
 
@@ -101,12 +101,12 @@ class Variant:
     """The base or a change.
 
     Attributes:
-        name: in the names of its runs' folders too.
-        config: resolved, with the schedule fitted to the budget, and the first seed.
-        settings: what differs from the base, by dotted key.
-        adds_to: the change it is on top of, or "".
-        share: of the budget.
-        source: publication it is from.
+        name: Name of the variant, and part of the names of its runs' folders.
+        config: Resolved configuration, with the schedule fitted to the budget, and the first seed.
+        settings: Settings that differ from the base, by dotted key.
+        adds_to: The change that it is on top of, or "".
+        share: Share of the budget.
+        source: Publication of the change.
     """
 
     name: str
@@ -118,7 +118,7 @@ class Variant:
 
     @property
     def per_step(self) -> int:
-        """Images of an optimizer step."""
+        """Images per optimizer step."""
         return self.config.batch_size * self.config.accumulate
 
 
@@ -127,16 +127,16 @@ class Study:
     """A study, resolved.
 
     Attributes:
-        name: of the shipped study, or of the file.
-        variants: the base first.
-        images: budget of every run in training images, or None.
-        minutes: budget of every run in minutes of training, or None.
-        seeds: runs of every variant; run k has the seed of the configuration plus k.
-        split: that runs are scored on; "" for val, or test of a dataset without val.
-        metrics: compared; their verdicts are corrected together.
-        left_out: a sentence for each change that is not made: it needs weights that are not given, or, in a shipped
-            study, does not go together with the settings of the base.
-        secondary: more metrics, corrected apart, so that they cost the others no power.
+        name: Name of the shipped study, or of the file.
+        variants: All variants, the base first.
+        images: Budget of every run in training images, or None.
+        minutes: Budget of every run in minutes of training, or None.
+        seeds: Number of runs of every variant; run k has the seed of the configuration plus k.
+        split: Split that runs are scored on; "" for val, or test of a dataset without val.
+        metrics: Metrics to compare; their verdicts are corrected together.
+        left_out: A sentence for each change that is left out: it needs weights that are not given, or, in a shipped
+            study, does not fit the settings of the base.
+        secondary: Further metrics, corrected apart, so that they cost the others no power.
     """
 
     name: str
@@ -151,11 +151,11 @@ class Study:
 
     @property
     def budget(self) -> str:
-        """In words."""
+        """Budget in words."""
         return f"{self.images:,} images" if self.images is not None else f"{self.minutes:g} minutes"
 
     def jobs(self, out: Path) -> list[Job]:
-        """All runs in the order they are made: seed by seed, the base first."""
+        """Return all runs in their order: seed by seed, the base first."""
         return [
             Job(variant, seed, out / "runs" / f"{variant.name}-seed{seed}")
             for seed in range(self.seeds)
@@ -163,9 +163,9 @@ class Study:
         ]
 
 
-@dataclass(frozen=True, eq=False)  # a key of dictionaries by identity
+@dataclass(frozen=True, eq=False)  # hashed by identity
 class Job:
-    """One run of a study: its variant, the number of its seed from 0, and its folder OUT/runs/NAME-seedN."""
+    """One run of a study: its variant, the index of its seed, and its folder OUT/runs/NAME-seedN."""
 
     variant: Variant
     seed: int
@@ -194,15 +194,15 @@ def load_study(
     """Read a study and resolve its configurations.
 
     Args:
-        study: a name in `STUDIES`, or the path of a TOML file.
-        settings: dotted keys and values for the base, and so for all variants.
-        images, minutes, seeds, split: in place of those of the file.
-        weights: folder of feature weights, for settings that hold `{weights}`, and for LPIPS and FD.
+        study: A name in `STUDIES`, or the path of a TOML file.
+        settings: Settings of the base by dotted key, and so of all variants.
+        images, minutes, seeds, split: Values in place of those of the file.
+        weights: Folder of feature weights, for settings with `{weights}`, and for LPIPS and FD.
 
-    A change of a shipped study that does not go together with `settings` is left out; one of a file is an error.
+    A change of a shipped study that does not fit `settings` is left out; in a file it is an error.
 
     Raises:
-        ConfigError: about the first thing that is wrong; for an unknown key it names the nearest.
+        ConfigError: If the study is invalid; for an unknown key the message names the nearest.
     """
     where, shipped = f"The study {study}", str(study) in STUDIES
     if not shipped and not str(study).endswith(".toml"):
@@ -236,7 +236,7 @@ def load_study(
 def _variants(
     file: _File, shared: Mapping[str, Any], weights: str | Path | None, where: str, shipped: bool
 ) -> tuple[tuple[Variant, ...], tuple[str, ...]]:
-    """The base and every change that can be made, and a sentence about each that cannot."""
+    """Return the base and every possible change, and a sentence about each change that is left out."""
     given = "" if weights is None else str(Path(weights).resolve())
     base = load_config(file.base.preset, {**flat(file.base.settings), **shared})
     made = {BASE: _fitted(Variant(BASE, base, {}), file.budget.images, where)}
@@ -250,7 +250,7 @@ def _variants(
         if below and below not in made:
             if below not in left_out:
                 raise ConfigError(
-                    f"{where}: {name!r} adds to {below!r}, which does not stand before it; {did_you_mean(below, made)}"
+                    f"{where}: {name!r} must add to an earlier change, got {below!r}; {did_you_mean(below, made)}"
                 )
             left_out[name] = f"it adds to {below}."
             continue
@@ -266,10 +266,10 @@ def _variants(
         variant = Variant(name, config, together, below, change.share or under.share, change.source)
         made[name] = _fitted(variant, file.budget.images, where)
         other = seen.setdefault(_content(made[name]), name)
-        if other != name:  # of one configuration there is nothing to compare
+        if other != name:  # equal configurations cannot be compared
             if not shipped:
                 raise ConfigError(
-                    f"{where}: {name!r} is the same configuration as {other!r}; change a setting of it, or take it out."
+                    f"{where}: {name!r} is the same configuration as {other!r}; change a setting of it, or remove it."
                 )
             left_out[name] = f"it is the same configuration as {other}."
     variants = tuple(variant for name, variant in made.items() if name not in left_out)
@@ -281,9 +281,9 @@ def _content(variant: Variant) -> str:
 
 
 def stretched(config: TrainConfig, steps: int) -> TrainConfig:
-    """A configuration with its schedule fitted to a number of steps, the share of the rate's decay kept.
+    """Return a configuration with its schedule fitted to a number of steps and the same share of decay.
 
-    A run whose rate had not come down at the end of its budget would be compared half done.
+    A run whose learning rate has not decayed at the end of its budget would be at a disadvantage.
     """
     schedule = config.schedule
     decay = round(steps * schedule.decay / (schedule.constant + schedule.decay))
@@ -296,13 +296,13 @@ def _scheduled(config: TrainConfig, constant: int, decay: int) -> TrainConfig:
 
 
 def _fitted(variant: Variant, images: int | None, where: str) -> Variant:
-    """The variant with its schedule fitted to the budget, and logged often enough for a curve."""
-    if images is None:  # a clock cannot be planned for, so the rate stays constant
+    """Return the variant with its schedule fitted to the budget, and logged often enough for a curve."""
+    if images is None:  # the steps are unknown beforehand, so the rate stays constant
         return replace(variant, config=_scheduled(variant.config, UNENDING, 0))
     if images * variant.share < variant.per_step:
         raise ConfigError(
-            f"{where}: the budget of {images * variant.share:g} images is less than one step of {variant.name!r}, "
-            f"which takes {variant.per_step}; give more images."
+            f"{where}: the budget must be >= {variant.per_step} images, one step of {variant.name!r}, got "
+            f"{images * variant.share:g}; give more images."
         )
     steps = math.ceil(images * variant.share / variant.per_step)
     log = variant.config.log.model_copy(update={"scalars": max(1, steps // _LOGGED), "samples": max(1, steps)})

@@ -1,4 +1,4 @@
-"""Plan of a tuning study: settled before its first trial, kept in STUDY/study.json, the same for all who join in."""
+"""The plan of a tuning study: fixed before its first trial, in STUDY/study.json, the same for all processes."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from terramorph.translate import Model
 PLAN = "study.json"
 TUNING = "tuning"
 IN_FOLDER = "a file of its own"
-"""Where trials are kept, in words, if no database is named."""
+"""Value of `StudyPlan.storage` without a database."""
 ETA = 3
-"""Factor from one rung to the next; one trial in so many goes on."""
+"""Factor from one rung to the next; one trial in `ETA` continues."""
 _FORMAT = 2
-_LOOK = 8  # pairs that an untrained network is scored on, to see which metrics can be computed
-_MOMENT = 120.0  # seconds that another process is waited for while it writes study.json
+_LOOK = 8  # pairs that an untrained network is scored on, to find which metrics can be computed
+_MOMENT = 120.0  # seconds to wait for another process that writes study.json
 
 
 @dataclass(frozen=True)
@@ -44,17 +44,17 @@ class StudyOptions:
     """Options of a tuning study.
 
     Attributes:
-        objectives: metrics that rank trials; several give a Pareto front, and no trial is pruned. Empty for the first
-            of the main metrics that can be computed.
-        trials: in all, those of earlier calls and other processes included.
-        budget: seconds of this call; None for no limit.
-        images: that a trial sees if it is never pruned; None for the preset's whole schedule.
-        rungs: times a trial is scored; 1 to prune nothing.
-        jobs: processes of this machine.
-        space: TOML file of what may be changed; None for the default space.
+        objectives: Metrics that rank trials; several give a Pareto front, and no trial is pruned. Empty for the first
+            main metric that can be computed.
+        trials: Total number of trials, those of earlier calls and other processes included.
+        budget: Seconds of this call; None for no limit.
+        images: Training images of a trial that is not pruned; None for the preset's whole schedule.
+        rungs: Number of rungs; with 1 no trial is pruned.
+        jobs: Number of processes on this machine.
+        space: TOML file of the search space; None for the default space.
         storage: URL of a database that machines share; None for an SQLite file in the study's folder.
-        weights: folder with the weights of LPIPS and FD; None for the one that was given last.
-        mlflow: keep every trial in an MLflow store too.
+        weights: Folder with the weights of LPIPS and FD; None for the one given last.
+        mlflow: Log every trial to an MLflow store too.
     """
 
     objectives: tuple[str, ...] = ()
@@ -81,15 +81,15 @@ class StudyPlan(BaseModel):
     """Plan that all trials of a study share: STUDY/study.json.
 
     Attributes:
-        dataset: folder of pairs, absolute.
-        preset: what trials change; its own values are trial 0.
-        objectives: metrics, the first of which ranks.
-        rungs: images seen at which trials are scored, rising; the last is the whole length.
-        space: what may be changed.
-        tuned_on: pairs that trials are scored on, in words.
-        confirmed_on: split that the confirmation alone is scored on.
-        storage: whether the trials are in a file of the study or in a database.
-        weights: folder with the weights of LPIPS and FD, absolute; may change from call to call.
+        dataset: Folder of pairs, absolute.
+        preset: Configuration that trials change; trial 0 is the preset itself.
+        objectives: Metrics; the first ranks trials.
+        rungs: Images seen at each rung, ascending; the last is the whole length.
+        space: Search space.
+        tuned_on: Pairs that trials are scored on, in words.
+        confirmed_on: Split that only the confirmation is scored on.
+        storage: Whether the trials are in a file of the study or in a database.
+        weights: Folder with the weights of LPIPS and FD, absolute; it may change between calls.
     """
 
     model_config = ConfigDict(frozen=True, populate_by_name=True)
@@ -109,7 +109,7 @@ class StudyPlan(BaseModel):
     weights: Path | None = None
 
     def config_of(self, values: Mapping[str, Any]) -> TrainConfig:
-        """The configuration of a trial with these settings; ConfigError if they do not fit together."""
+        """Return the configuration of a trial; raise ConfigError if the settings do not fit together."""
         config = changed(self.preset, values)
         return stretched(config, -(-self.rungs[-1] // (config.batch_size * config.accumulate)))
 
@@ -120,7 +120,7 @@ class StudyPlan(BaseModel):
 def make_plan(
     dataset: Path, out: Path, preset: TrainConfig, options: StudyOptions, allowed: Collection[str] = ()
 ) -> StudyPlan:
-    """Plan a new study, or validate that the one in OUT is the same; nothing is written."""
+    """Plan a new study, or check that the one in OUT is the same; nothing is written."""
     space = load_space(options.space)
     if options.space is None:
         space = space.fitted(preset)
@@ -137,7 +137,7 @@ def make_plan(
     step = preset.accumulate * max([preset.batch_size, *sizes])
     if rungs[0] < step:
         raise ConfigError(
-            f"The first rung of {rungs[0]} images is less than one step of {step}; give more images or fewer rungs."
+            f"The first rung must be >= {step} images, one step, got {rungs[0]}; give more `images` or fewer `rungs`."
         )
     source = "the val split" if splits.tuning_split == "val" else "train, held out from the trials"
     plan = StudyPlan(
@@ -157,21 +157,21 @@ def make_plan(
 
 
 def rungs_of(images: int, count: int) -> tuple[int, ...]:
-    """So many rungs, each `ETA` times the one before, that end at a number of images; ConfigError if one is empty."""
+    """Return `count` rungs, each `ETA` times the one before, up to `images`; raise ConfigError if one is empty."""
     if images // ETA ** (count - 1) < 1:
-        raise ConfigError(f"{images} images are too few for {count} rungs; give more images or fewer rungs.")
+        raise ConfigError(f"{images} images are too few for {count} rungs; give more `images` or fewer `rungs`.")
     return tuple(round(images / ETA**n) for n in reversed(range(count)))
 
 
 def keep_plan(out: Path, plan: StudyPlan) -> None:
-    """Bind OUT to a plan: link its pairs and write study.json, as far as that is not done."""
+    """Bind OUT to a plan: link its pairs and write study.json, unless that is done."""
     splits = choose_splits(plan.dataset, plan.preset.seed)
     with in_turn(out):
         begun = load_plan(out) if (out / PLAN).is_file() else None
         if begun is not None:
             require_same(out, "study", begun.identity(), plan.identity())
             plan = plan.model_copy(update={"weights": plan.weights or begun.weights})
-        # Links without a plan are those of a call that came to nothing, and may be of another dataset.
+        # Links without a plan are from a call that failed, and may be of another dataset.
         link_pairs(plan.dataset, splits, out / TUNING, anew=begun is None or begun.dataset != plan.dataset)
         if plan != begun:
             document = plan.model_dump(mode="json", by_alias=True) | {"format": _FORMAT}
@@ -180,7 +180,7 @@ def keep_plan(out: Path, plan: StudyPlan) -> None:
 
 @contextmanager
 def in_turn(out: Path) -> Iterator[None]:
-    """Hold the study's lock for a moment; other processes wait."""
+    """Hold the study's lock; other processes wait."""
     busy = StorageError(f"Another process holds {out / 'lock'}; end it if it hangs.")
     with raised_as(lambda reason: StorageError(f"{out} cannot be written ({reason}); check the folder."), OSError):
         out.mkdir(parents=True, exist_ok=True)
@@ -192,10 +192,12 @@ def load_plan(out: Path) -> StudyPlan:
     """Read the plan of a study."""
     path = out / PLAN
     if not path.is_file():
-        raise ConfigError(f"{out} holds no study ({PLAN} is missing); begin one with terramorph tune DATASET.")
+        raise ConfigError(
+            f"{out} holds no study ({PLAN} is missing); begin one with: terramorph tune DATASET --out {out}"
+        )
 
     def refused(reason: str) -> StorageError:
-        return StorageError(f"{path} cannot be understood ({reason}); restore it, or choose another `out`.")
+        return StorageError(f"{path} cannot be read ({reason}); restore it, or choose another `out`.")
 
     with raised_as(refused, OSError, ValueError, TypeError, AttributeError):
         values = parse_json(path.read_text(encoding="utf-8"))
@@ -204,7 +206,9 @@ def load_plan(out: Path) -> StudyPlan:
         plan = StudyPlan.model_validate(values)
     unknown = next((name for name in plan.objectives if name not in METRICS), None)
     if unknown is not None:
-        raise ConfigError(f"Trials of {out} are ranked by {unknown}, and there is no metric {unknown!r} here; add it.")
+        raise ConfigError(
+            f"The metric {unknown!r}, which ranks the trials of {out}, is unknown here; give it as `metric`."
+        )
     return plan
 
 
@@ -216,21 +220,21 @@ def choose_objectives(
     weights: Path | None,
     allowed: Collection[str] = (),
 ) -> tuple[str, ...]:
-    """Validate objectives, or choose the best that can be computed, by scoring an untrained network.
+    """Validate objectives, or choose the first that can be computed, by scoring an untrained network.
 
-    They are metrics, for losses do not rank GANs: the discriminator's says how the two networks stand to each other,
-    and the generator's is measured by a discriminator that differs from trial to trial.
+    Objectives are metrics, for losses do not rank GANs: each network's loss depends on the other network, which differs
+    from trial to trial.
 
     Raises:
-        ConfigError: a metric is unknown, named twice, or cannot be computed here.
-        InputError: the weights are damaged.
-        DatasetError: the pairs do not fit the network.
+        ConfigError: If a metric is unknown, named twice, or cannot be computed here.
+        InputError: If the weights are damaged.
+        DatasetError: If the pairs do not fit the network.
     """
     for name in asked:
         if name not in METRICS:
             raise ConfigError(f"There is no metric {name!r}; {did_you_mean(name, METRICS)}")
     if len(set(asked)) < len(asked):
-        raise ConfigError(f"The objectives {', '.join(asked)} name a metric twice; name each once.")
+        raise ConfigError(f"The objectives must differ, got {', '.join(asked)}.")
     model = Model(_untrained(dataset, split, preset, allowed), device=preset.device)
     document = evaluate(model, dataset, split=split, weights=weights, limit=_LOOK)
     for name in asked:
@@ -240,7 +244,7 @@ def choose_objectives(
 
 
 def _untrained(dataset: Path, split: str, preset: TrainConfig, allowed: Collection[str]) -> Bundle:
-    """A trial's bundle but for its weights."""
+    """Return a bundle as that of a trial, with random weights."""
     data, pair = preset.data, open_pairs(dataset, split, nodata=preset.data.nodata).read(0)
     bands = []
     for side, given in zip(pair.sides(preset.direction), (data.source_range, data.target_range), strict=True):

@@ -1,4 +1,4 @@
-"""Reporters of studies, and the watch over one training."""
+"""Reporters of studies, and the reporter of one training of a study."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ _TELL_EVERY = 0.5  # seconds
 
 
 class StudyReporter(Protocol):
-    """Told how a study goes. What a subclass leaves out says nothing."""
+    """Receiver of a study's progress; methods that a subclass leaves out do nothing."""
 
     def progress(self, done: int, total: int, detail: str) -> None:
-        """Runs or trials that are over, of how many, and what is being done."""
+        """Report the runs or trials that are over, their total, and what is in progress."""
         return
 
     def message(self, text: str) -> None:
-        """A sentence: which run begins, or how one ended."""
+        """Report a sentence: which run begins, or how one ended."""
         return
 
 
 class SilentStudy(StudyReporter):
-    """A reporter that says nothing."""
+    """A reporter that reports nothing."""
 
 
 class Watch(Silent):
-    """Listens to the training of a run, and tells now and then where it is; `warning` is the first health check's."""
+    """Reporter of one training that tells its progress every half second; `warning` is the first of a health check."""
 
     def __init__(self, tell: Callable[[str], None]) -> None:
         self._tell, self._told = tell, time.monotonic()
@@ -39,7 +39,7 @@ class Watch(Silent):
 
     @property
     def has_stepped(self) -> bool:
-        """Whether a step was taken."""
+        """Whether the training has taken a step."""
         return self.plan is not None and self.step_now > self.plan.first_step
 
     def started(self, plan: Plan) -> None:

@@ -1,4 +1,4 @@
-"""One run of a study: trained to a budget, resumed where it stopped, scored on held-out pairs, and recorded."""
+"""One run of a study: trained to a budget or resumed, scored on held-out pairs, and recorded."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from terramorph.translate.memory import release_freed_memory
 
 RECORD = "record.json"
 SCORES = "scores"
-"""Folder of the evaluation within a run's folder."""
+"""Folder of the evaluation in a run's folder."""
 _MAY_DIFFER = {"max_steps", *PLACES}
 
 
@@ -40,10 +40,10 @@ class Scores(BaseModel):
     """Scores of one run.
 
     Attributes:
-        ids: pairs, in the order of the split.
-        per_image: metric -> value of each pair, of metrics that have one; None where a pair has none.
-        overall: metric -> mean over the pairs or figure of the set; None where it cannot be computed.
-        reasons: metric -> why it is None.
+        ids: Ids of the pairs, in the order of the split.
+        per_image: Metric -> value of each pair, for metrics per image; None where it is undefined.
+        overall: Metric -> mean over the pairs, or value of the set; None where it cannot be computed.
+        reasons: Metric -> reason why it is None.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -58,16 +58,16 @@ class Record(BaseModel):
     """State, cost and scores of a run: RUN/record.json.
 
     Attributes:
-        state: `done`, `diverged` and `refused` (settings that do not go together) are ends.
-        step: optimizer steps taken; of a diverged run, the last that was reported.
-        reason: why it diverged or was refused.
-        parameters: trainable values of each network.
-        memory: peak bytes while it trained: of tensors on the GPU, or of the process beyond what it held before.
-        seconds_per_image: of training steps.
-        train_seconds, score_seconds: of training steps and of the evaluation.
-        weights: folder of the feature weights it was scored with.
-        verdict: first warning of the health checks, or "".
-        scores: of a run that is done.
+        state: `done`, `diverged` and `refused` (settings that do not fit together) are final.
+        step: Optimizer steps taken; for a diverged run, the last one reported.
+        reason: Reason why it diverged or was refused.
+        parameters: Trainable parameters of each network.
+        memory: Peak bytes in training: of tensors on the GPU, or of the process beyond its memory before.
+        seconds_per_image: Seconds of training per image.
+        train_seconds, score_seconds: Seconds of the training steps and of the evaluation.
+        weights: Folder of the feature weights used for the scores.
+        verdict: First warning of the health checks, or "".
+        scores: Scores of a run that is done.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -98,7 +98,7 @@ def read_record(run: Path) -> Record:
         record = Record.model_validate(parse_json((run / RECORD).read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return Record()
-    # Earlier versions kept no scores in the record: such a run is scored again.
+    # Records of earlier versions have no scores: such a run is scored again.
     return record.having(state="trained") if record.state == "done" and record.scores is None else record
 
 
@@ -110,25 +110,25 @@ def write_record(run: Path, record: Record) -> None:
 def train_to(out: Path, dataset: Path, config: TrainConfig, *, images: int, **how: Any) -> TrainResult:
     """Train a run, or resume it, until it has seen a number of images.
 
-    A run that has come that far is left as it is. A shorter one goes on from its checkpoint, and its model is replaced.
+    A run that has seen as many is unchanged. A shorter one resumes from its checkpoint, and its model is replaced.
     """
     per_step = config.batch_size * config.accumulate
     if images < per_step:
-        raise ConfigError(f"A budget of {images} images is less than one step of {per_step}; give more images.")
+        raise ConfigError(f"The budget must be >= {per_step} images, one step, got {images}; give more `images`.")
     steps = math.ceil(images / per_step)
     longest = total_steps(config.schedule, len(open_pairs(dataset, "train")), per_step)
     if steps > longest:
         raise ConfigError(
-            f"The schedule ends after {longest} steps and {images} images are {steps}; lengthen schedule.constant or "
-            "schedule.decay."
+            f"The schedule of {longest} steps is shorter than {images} images, {steps} steps; lengthen "
+            "schedule.constant or schedule.decay."
         )
     done = _done(out, dataset, config)
     if done is not None and done >= steps:
         return TrainResult(True, out / MODEL, out / CHECKPOINT, done, done)
     if done is not None and not (out / CHECKPOINT).is_file():
         raise ConfigError(
-            f"{out} holds a run that is finished after {done} steps, and its checkpoint was deleted then, so it cannot "
-            f"go on to {steps}; delete the folder, and it is trained from the start."
+            f"The run {out} was finished after {done} steps and its checkpoint deleted, so it cannot be resumed to "
+            f"{steps}; delete the folder to train it from the start."
         )
     return _train(out, dataset, config, steps, how)
 
@@ -136,8 +136,8 @@ def train_to(out: Path, dataset: Path, config: TrainConfig, *, images: int, **ho
 def train_for(out: Path, dataset: Path, config: TrainConfig, *, minutes: float, **how: Any) -> TrainResult:
     """Train a run, or resume it, for a time; arguments and errors as `train_to`.
 
-    Only steps count, not decoding, writing and scoring. How many steps fit depends on the load of the machine, so such
-    a run does not end with the same weights twice.
+    Only steps count, not decoding, writing and scoring. Their number depends on the load of the machine, so such a run
+    is not reproducible.
     """
     done, begun = _done(out, dataset, config), (out / CHECKPOINT).is_file()
     steps = read_position(out / CHECKPOINT).step if begun else 0
@@ -148,7 +148,7 @@ def train_for(out: Path, dataset: Path, config: TrainConfig, *, minutes: float, 
 
     def is_over() -> bool:
         nonlocal end
-        end = min(end, time.monotonic() + left)  # asked first after the first step, so the clock starts there
+        end = min(end, time.monotonic() + left)  # first called after the first step, so the clock starts there
         return time.monotonic() >= end
 
     stop = {"should_stop": lambda: (asked is not None and asked()) or is_over()}
@@ -170,36 +170,36 @@ def score(run: Path, dataset: Path, split: str, out: Path, **how: Any) -> Scores
 
 
 def require_same_run(out: Path, dataset: Path, config: TrainConfig) -> None:
-    """Validate that a run's folder holds a run of this configuration and dataset, whatever its length."""
+    """Raise ConfigError unless a folder holds a run of this configuration and dataset, whatever its length."""
     try:
         saved: dict[str, Any] = parse_json((out / CONFIG).read_text(encoding="utf-8"))
         theirs = flat_settings(parse_config(saved["config"])) | {"dataset": str(saved["dataset"])}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
-            f"{out} is not the folder of a run: its {CONFIG} cannot be read ({error}); choose another folder, or "
-            "delete that one."
+            f"{out} must be the folder of a run, but its {CONFIG} cannot be read ({error}); choose another folder, or "
+            "delete it."
         ) from error
     ours = {key: value for key, value in flat_settings(config).items() if key not in _MAY_DIFFER}
     require_same(out, "run", theirs, ours | {"dataset": str(dataset.resolve())})
 
 
 def require_same(out: Path, what: str, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
-    """Raise ConfigError for the first thing in which what OUT holds and what is wanted differ; `what` names it.
+    """Raise ConfigError for the first difference between the settings in OUT and the wanted ones; `what` names them.
 
-    A dataset may be the same one moved: then the recorded folder is gone.
+    A dataset may have been moved: then the recorded folder is gone.
     """
     for key, value in ours.items():
         if theirs[key] != value and not (key == "dataset" and not Path(theirs[key]).exists()):
             short = isinstance(value, str | int | float | list | None) and len(str(value)) < 200
             said = f"{key} is {theirs[key]} there and {value} here" if short else f"another {key}"
             raise ConfigError(
-                f"{out} holds another {what}: {said}; go on with what it was begun with, choose another folder, or "
-                "delete that one."
+                f"{out} holds another {what}: {said}; resume with the settings it was begun with, choose another "
+                "folder, or delete it."
             )
 
 
 def _done(out: Path, dataset: Path, config: TrainConfig) -> int | None:
-    """Steps behind a run's model, if it has one; a folder that holds a run must hold this one."""
+    """Return the steps of a run's model, None without one; raise ConfigError if the folder holds another run."""
     done = finished_steps(out)
     if done is not None or (out / CHECKPOINT).is_file():
         require_same_run(out, dataset, config)
@@ -207,23 +207,23 @@ def _done(out: Path, dataset: Path, config: TrainConfig) -> int | None:
 
 
 def _train(out: Path, dataset: Path, config: TrainConfig, steps: int | None, how: dict[str, Any]) -> TrainResult:
-    """Train from the start, or resume; to a number of steps, or the end of the schedule."""
+    """Train from the start or resume, to a number of steps or the end of the schedule."""
     wanted = config if steps is None else config.model_copy(update={"max_steps": steps})
     if not (out / CHECKPOINT).is_file():
         return train(dataset, out, wanted, **how)
     saved = parse_json((out / CONFIG).read_text(encoding="utf-8"))
-    saved["config"] = wanted.model_dump(mode="json")  # feature weights may lie elsewhere now
+    saved["config"] = wanted.model_dump(mode="json")  # the folder of feature weights may have moved
     write_text(out / CONFIG, json.dumps(saved, indent=2) + "\n")
     return resume(out, dataset, **how)
 
 
 def flat_settings(config: TrainConfig) -> dict[str, Any]:
-    """Every setting by its dotted key, as plain data."""
+    """Return every setting by its dotted key, as plain data."""
     return flat(config.model_dump(mode="json"))
 
 
 def finished_steps(out: Path) -> int | None:
-    """Steps behind a run's `model.safetensors`; None if there is none that can be read."""
+    """Return the steps of a run's `model.safetensors`; None if it is missing or cannot be read."""
     try:
         return int(read_header(out / MODEL).data["steps"])
     except (BundleError, OSError, KeyError):
@@ -231,10 +231,10 @@ def finished_steps(out: Path) -> int | None:
 
 
 def seconds_per_image(run: Path) -> float | None:
-    """Seconds of training per image, from a run's log; None if nothing was logged yet.
+    """Return the seconds of training per image from a run's log; None if nothing was logged yet.
 
-    Of a run that was trained in one go the first step, which warms up, is left out. Else all logged steps count, with
-    what was written between them.
+    For a run that was trained in one call the first step, the warm-up, is left out. Else all logged steps count,
+    including the writing between them.
     """
     lines = read_log(run)
     if lines and lines[-1]["event"] == "finished" and not any(line["event"] == "resumed" for line in lines):
@@ -250,7 +250,7 @@ def seconds_per_image(run: Path) -> float | None:
 
 
 def first_warning(run: Path) -> str:
-    """First warning of the health checks in a run's log, or ""."""
+    """Return the first warning of the health checks in a run's log, or ""."""
     return next((line["text"] for line in read_log(run) if line["event"] == "warning"), "")
 
 

@@ -4,8 +4,8 @@
     "loss.adversarial"        = { choices = ["bce", "lsgan", "hinge"] }
     "discriminator.layers"    = { low = 1, high = 4, when = { "discriminator.network" = "patchgan" } }
 
-A range of two whole numbers holds whole numbers alone. `when` names another key of the space, or a setting of the
-preset; a parameter's own key stands for the preset's value. The default space is space.toml.
+A range between whole numbers holds whole numbers only. `when` names another key of the space, or a setting of the
+preset; the parameter's own key means the preset's value of it. The default space is space.toml.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ if TYPE_CHECKING:
     from optuna import Trial
 
 RATIO = "optimizer.discriminator_ratio"
-"""The one key that is no setting: the discriminator's learning rate over the generator's. A ratio is searched better
-than two rates, for their proportion makes a GAN unstable (Heusel et al. 2017, two time-scale update rule)."""
+"""Key of the ratio of the discriminator's to the generator's learning rate, the only key that is not a setting. The
+ratio decides whether a GAN is stable (Heusel et al. 2017, two time-scale update rule)."""
 
 _GENERATOR_RATE, _DISCRIMINATOR_RATE = "optimizer.learning_rate", "optimizer.discriminator_learning_rate"
 
 
 class Parameter(Table):
-    """Values of a key: from low to high, both included and evenly in their logarithm if `log`; or choices.
+    """Values of a key: a range from low to high, both included, uniform in the logarithm if `log`; or choices.
 
     Attributes:
-        when: settings that make it matter: key -> allowed values.
+        when: Condition under which the parameter applies: key -> allowed values.
     """
 
     low: int | float | None = None
@@ -56,15 +56,15 @@ class Parameter(Table):
     def _is_one_of_both(self) -> Parameter:
         if self.choices is not None:
             if not {"low", "high", "log"}.isdisjoint(self.model_fields_set):
-                raise ValueError("choices stand alone; leave out low, high and log")
+                raise ValueError("choices exclude a range; leave out low, high and log")
             if len({json.dumps(value) for value in self.choices}) < len(self.choices):
-                raise ValueError(f"a value occurs twice among {self.choices!r}")
+                raise ValueError(f"choices must differ, got {self.choices!r}")
         elif self.low is None or self.high is None:
             raise ValueError("give { low = ..., high = ... } or { choices = [...] }")
         elif not self.low < self.high:
-            raise ValueError(f"low is {self.low} and high is {self.high}; low must be the smaller one")
+            raise ValueError(f"low must be < high, got {self.low} and {self.high}")
         elif self.log and self.low <= 0:
-            raise ValueError(f"a logarithmic range cannot begin at {self.low}; give a low above 0, or log = false")
+            raise ValueError(f"low of a logarithmic range must be > 0, got {self.low}; or set log = false")
         return self
 
     @property
@@ -75,14 +75,14 @@ class Parameter(Table):
 
     @property
     def whole(self) -> bool:
-        """Whether it is a range of whole numbers."""
+        """Whether this is a range of whole numbers."""
         return isinstance(self.low, int) and isinstance(self.high, int)
 
     def applies(self, settings: Mapping[str, Any]) -> bool:
         return all(settings.get(key) in allowed for key, allowed in self.when.items())
 
     def suggest(self, trial: Trial, key: str) -> Any:
-        """Let a trial choose a value."""
+        """Return the value that a trial chooses."""
         if self.choices is not None:
             labels = [self.label(value) for value in self.choices]
             return self.choices[labels.index(trial.suggest_categorical(key, labels))]
@@ -90,7 +90,7 @@ class Parameter(Table):
         return suggest(key, *self.ends, log=self.log)
 
     def distribution(self) -> Any:
-        """Optuna's distribution."""
+        """Return Optuna's distribution."""
         from optuna import distributions
 
         if self.choices is not None:
@@ -99,21 +99,21 @@ class Parameter(Table):
         return kind(*self.ends, log=self.log)
 
     def label(self, value: Any) -> Any:
-        """A value as Optuna stores it (lists as JSON); None if it is not among the values."""
+        """Return a value as Optuna stores it (lists as JSON); None if it is not among the values."""
         if self.choices is not None:
             return None if value not in self.choices else json.dumps(value) if isinstance(value, list) else value
         number = isinstance(value, int | float) and not isinstance(value, bool)
         return value if number and self.ends[0] <= value <= self.ends[1] else None
 
     def samples(self) -> Sequence[Any]:
-        """Values that stand for all where settings are validated: all choices; the ends, and a fraction between."""
+        """Return the values to validate: all choices, or the ends of a range and a fraction between."""
         if self.choices is not None:
             return self.choices
         low, high = self.ends
         return (low, high) if self.whole else (low, low + 0.381966 * (high - low), high)
 
     def kept(self, fits: Callable[[Any], bool]) -> Parameter | None:
-        """The part of it that fits; None if there is nothing left to choose between."""
+        """Return the parameter with the values that fit; None if fewer than two are left."""
         if self.choices is not None:
             fitting = [value for value in self.choices if fits(value)]
             return self.model_copy(update={"choices": fitting}) if len(fitting) > 1 else None
@@ -129,12 +129,12 @@ class Parameter(Table):
 
 @dataclass(frozen=True)
 class Space:
-    """Parameters by key, each after those that its condition names."""
+    """Parameters by key, each after those in its condition."""
 
     parameters: Mapping[str, Parameter]
 
     def suggest(self, trial: Trial, preset: TrainConfig) -> dict[str, Any]:
-        """Let a trial choose the settings that differ from the preset's, by dotted key."""
+        """Return the settings that a trial chooses and that differ from the preset's, by dotted key."""
         settings, values = _settings(preset), dict[str, Any]()
         for key, parameter in self.parameters.items():
             if parameter.applies(settings | values):
@@ -142,7 +142,7 @@ class Space:
         return values
 
     def values_of(self, preset: TrainConfig) -> dict[str, Any]:
-        """The preset's own values, of parameters that matter to it and hold them."""
+        """Return the preset's values of the parameters that apply to it and include them."""
         settings = _settings(preset)
         return {
             key: settings[key]
@@ -151,13 +151,13 @@ class Space:
         }
 
     def labels(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Values as Optuna stores them."""
+        """Return values as Optuna stores them."""
         return {key: one.label(values[key]) for key, one in self.parameters.items() if key in values}
 
     def check(self, preset: TrainConfig, where: str) -> None:
         """Raise ConfigError for the first value that the preset's configuration refuses.
 
-        What the condition of a parameter asks for is set first; one whose condition can never hold is not looked at.
+        The condition of a parameter is set first; a parameter whose condition can never hold is not checked.
         """
         for key, parameter in self.parameters.items():
             ways = self._ways(key, parameter, preset)
@@ -174,7 +174,7 @@ class Space:
                 raise ConfigError(f"{where}, {key}: {error}") from error
 
     def fitted(self, preset: TrainConfig) -> Space:
-        """Without values that a preset's configuration refuses, and parameters of which no choice is left."""
+        """Return the space without values that a preset's configuration refuses, and parameters without a choice."""
         kept: dict[str, Parameter] = {}
         for key, parameter in self.parameters.items():
             ways = Space(kept)._ways(key, parameter, preset)
@@ -188,7 +188,7 @@ class Space:
         return Space(kept)
 
     def _ways(self, key: str, parameter: Parameter, preset: TrainConfig) -> list[dict[str, Any]]:
-        """Each way to change a preset so that the condition of a parameter holds; none if it never can."""
+        """Return the changes of a preset under which the condition of a parameter holds; empty if it never can."""
         settings = _settings(preset)
         ways: list[dict[str, Any]] = [{}]
         for name, allowed in parameter.when.items():
@@ -204,7 +204,7 @@ class Space:
 
 
 def changed(config: TrainConfig, values: Mapping[str, Any]) -> TrainConfig:
-    """A configuration with some settings changed, `RATIO` among them; ConfigError if they do not fit."""
+    """Return a configuration with settings, or `RATIO`, changed; raise ConfigError if they do not fit."""
     settings = {key: value for key, value in values.items() if key != RATIO}
     if RATIO in values:
         rate = settings.get(_GENERATOR_RATE, config.optimizer.learning_rate)
@@ -213,7 +213,7 @@ def changed(config: TrainConfig, values: Mapping[str, Any]) -> TrainConfig:
 
 
 def _refusal(preset: TrainConfig, ways: Sequence[Mapping[str, Any]], values: Mapping[str, Any]) -> ConfigError | None:
-    """Error of a configuration that refuses values in all of some ways; None if it takes them in one."""
+    """Return the first error if a configuration refuses the values in all ways; None if it takes them in one."""
     first: ConfigError | None = None
     for way in ways:
         try:
@@ -233,13 +233,11 @@ def load_space(path: str | Path | None = None) -> Space:
 
 
 def space_of(entries: Mapping[str, Any], where: str) -> Space:
-    """A space from plain data; errors as `load_space`, beginning with `where`."""
+    """Return a space from plain data; errors as in `load_space`, beginning with `where`."""
     if not entries:
-        raise ConfigError(f'{where} is empty; give a key at least, such as "loss.l1_weight" = {{ low = 1, high = 9 }}.')
+        raise ConfigError(f'{where} is empty; give a key, such as "loss.l1_weight" = {{ low = 1, high = 9 }}.')
     if {RATIO, _DISCRIMINATOR_RATE} <= entries.keys():
-        raise ConfigError(
-            f"{where} has both {RATIO} and {_DISCRIMINATOR_RATE}, and one follows from the other; keep one."
-        )
+        raise ConfigError(f"{where} has both {RATIO} and {_DISCRIMINATOR_RATE}, which determine each other; keep one.")
     parameters = {}
     for key, entry in entries.items():
         _require_known(key, where)
@@ -256,7 +254,7 @@ def _settings(config: TrainConfig) -> dict[str, Any]:
 
 
 def _entries(table: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    """Entries by dotted key, whether its dots are quoted or open tables."""
+    """Return the entries by dotted key, whether quoted or nested tables."""
     found: dict[str, Any] = {}
     for name, value in table.items():
         if isinstance(value, dict) and value and all(isinstance(inner, dict) for inner in value.values()):
@@ -273,12 +271,12 @@ def _require_known(key: str, where: str) -> None:
 
 
 def _in_order(waiting: dict[str, Parameter], where: str) -> dict[str, Parameter]:
-    """Each parameter after those that its condition names."""
+    """Return the parameters, each after those in its condition."""
     ordered: dict[str, Parameter] = {}
     while waiting:
         ready = {key: one for key, one in waiting.items() if not waiting.keys() & (one.when.keys() - {key})}
         if not ready:
-            raise ConfigError(f"{where}: the conditions of {' and '.join(sorted(waiting))} wait for each other.")
+            raise ConfigError(f"{where}: the conditions of {' and '.join(sorted(waiting))} are circular; remove one.")
         ordered |= ready
         waiting = {key: one for key, one in waiting.items() if key not in ready}
     return ordered

@@ -1,7 +1,6 @@
-"""Pairs that tuning looks at, and pairs that it never sees.
+"""Splits of a tuning study: pairs for its trials, and held-out pairs for the confirmation.
 
-Scores that a winner was chosen by are too good: it is partly the one that the pairs happened to favour. So it is
-confirmed on other pairs.
+The scores by which the best trial was chosen are biased in its favour, so it is confirmed on other pairs.
 
     the dataset has          trials train on      are scored on        the confirmation is scored on
     train, val and test      train                val                  test
@@ -25,14 +24,14 @@ from terramorph.errors import DatasetError, StorageError, raised_as
 from terramorph.pairs import PairFolder, has_split, load_manifest, open_pairs
 
 SHARE = 0.15
-"""Share of the training pairs that is held out for tuning where no val split can be spared."""
+"""Share of the training pairs that are held out for tuning where no val split is left for it."""
 MOST = 200
-"""Pairs that a trial is scored on at most; scoring more would take longer than a small rung."""
+"""Most pairs that a trial is scored on; scoring more would take longer than a small rung."""
 
 
 @dataclass(frozen=True)
 class Splits:
-    """Ids of the pairs that trials train on and are scored on (of `tuning_split`); the split of the confirmation."""
+    """Ids of the pairs that trials train on and are scored on (of `tuning_split`), and the split of confirmation."""
 
     train: tuple[str, ...]
     tuning: tuple[str, ...]
@@ -41,12 +40,12 @@ class Splits:
 
 
 def choose_splits(dataset: Path, seed: int) -> Splits:
-    """Choose by the table above; of a prepared dataset the held-out part is one piece of ground in each area."""
+    """Choose splits by the table above; in a prepared dataset one piece of ground is held out in each area."""
     train = open_pairs(dataset, "train")
     has_val, has_test = (has_split(dataset, name) for name in ("val", "test"))
     if not has_val and not has_test:
         raise DatasetError(
-            f"{dataset} has no split besides train, so nothing could confirm what tuning finds; add val or test."
+            f"Tuning needs a split besides train for the confirmation, and {dataset} has none; add val or test."
         )
     if has_val and has_test:
         return Splits(train.ids, _drawn(open_pairs(dataset, "val").ids, MOST, seed), "val", "test")
@@ -61,7 +60,7 @@ def choose_splits(dataset: Path, seed: int) -> Splits:
 
 
 def link_pairs(dataset: Path, splits: Splits, folder: Path, *, anew: bool = False) -> None:
-    """Make a dataset of links, `folder`/train and `folder`/val, with the pairs of tuning."""
+    """Link the pairs of tuning into `folder`/train and `folder`/val."""
     if folder.is_dir() and not anew:
         return
     part, failed = folder.with_name(f".{folder.name}.part"), f"The pairs of tuning cannot be linked into {folder}"
@@ -81,7 +80,7 @@ def link_pairs(dataset: Path, splits: Splits, folder: Path, *, anew: bool = Fals
 
 
 def _drawn(ids: Sequence[str], count: int, seed: int) -> tuple[str, ...]:
-    """Random sample of at most so many ids, in their order."""
+    """Return a random selection of at most `count` ids, in their order."""
     if len(ids) <= count:
         return tuple(ids)
     places = np.random.default_rng(seed).choice(len(ids), count, replace=False)
@@ -94,7 +93,7 @@ def _by_chance(train: PairFolder, count: int, seed: int) -> tuple[tuple[str, ...
 
 
 def _by_place(train: PairFolder, count: int) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
-    """Hold out the southern end of each area, and leave out what overlaps it; None where places are not known."""
+    """Hold out the southern end of each area, and leave out pairs that overlap it; None where places are unknown."""
     manifest = train.manifest
     if manifest is None or manifest.tile is None:
         return None
@@ -118,7 +117,7 @@ def _by_place(train: PairFolder, count: int) -> tuple[tuple[str, ...], tuple[str
 
 
 def _link(pairs: PairFolder, ids: set[str], folder: Path) -> None:
-    """Link the files of some pairs, and what lies beside them under their names: world files, masks."""
+    """Link the files of pairs and the files beside them with their names: world files, masks."""
     beside: dict[Path, dict[str, list[Path]]] = {}
     for pair, files in zip(pairs.ids, pairs.files, strict=True):
         for file, side in zip(files, ("A", "B") if len(files) == 2 else ("",), strict=True) if pair in ids else ():
@@ -134,7 +133,7 @@ def _link(pairs: PairFolder, ids: set[str], folder: Path) -> None:
 
 
 def _link_file(link: Path, file: Path) -> None:
-    """Links a file, or copies it where links need a right, as on Windows."""
+    """Link a file, or copy it where links need a privilege, as on Windows."""
     try:
         link.symlink_to(file)
     except OSError:

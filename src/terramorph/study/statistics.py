@@ -1,27 +1,25 @@
-"""Effect of a change with an interval over seeds and images, and its verdict.
+"""The effect of a change, its confidence interval over seeds and images, and its verdict.
 
-A metric has a value for every run (seed) and, most of them, for every image. Two things vary that are not the change:
-a run with another seed ends elsewhere, and other images would be easier for one variant than for another. The noise of
-seeds is as large as many published improvements (Bouthillier et al. 2021, "Accounting for Variance in Machine Learning
-Benchmarks", MLSys 3), so an interval without it is far too narrow. The effect is the mean over images and seeds of
-variant minus base, and its variance has a part for each:
+A metric has a value for every run (seed) and, in most cases, for every image. Seeds vary, and so do images, some of
+which are easier for one variant than for another. The variance of seeds is as large as many published improvements
+(Bouthillier et al. 2021, "Accounting for Variance in Machine Learning Benchmarks", MLSys 3), so an interval without it
+is far too narrow. The effect is the mean over images and seeds of variant minus base. Its variance has two parts:
 
 - *images*: the differences are paired by image and averaged over seeds, and images are resampled 2000 times for all
-  runs together (Efron and Tibshirani 1993, chapter 6), with n/(n-1), the factor that resampling underestimates by.
-- *seeds*: three runs have ten different resamples, with 2/3 of the variance and the tails of a normal distribution;
-  a 95 % interval made of them holds the truth about 80 % of the time. So seeds are not resampled. The variance of the
-  runs' means is pooled over all variants of the study (Dunnett 1955, "A Multiple Comparison Procedure for Comparing
-  Several Treatments with a Control", JASA 50), and the interval is Student's t with the pooled degrees of freedom. A
-  variant that varies more than the pool counts with its own variance: pooling alone would call the noise of an
-  unstable variant an effect.
+  runs together (Efron and Tibshirani 1993, chapter 6), corrected by the factor n/(n-1).
+- *seeds*: seeds are not resampled, for three runs have ten different resamples with 2/3 of the variance, and a 95 %
+  interval made of them would cover about 80 %. The variance of the runs' means is pooled over all variants of the study
+  (Dunnett 1955, "A Multiple Comparison Procedure for Comparing Several Treatments with a Control", JASA 50), and the
+  interval is Student's t with the pooled degrees of freedom. A variant with a larger variance than the pool has its
+  own, or the noise of an unstable variant would count as an effect.
 
-Both parts are added, with degrees of freedom by Satterthwaite (1946). What images and seeds do together is in both and
-so counted twice, which makes the interval a little too wide rather than too narrow. Metrics of the whole set (mIoU,
-FD) have one number a run: their intervals are over seeds alone, on these very images.
+The parts are added, with degrees of freedom by Satterthwaite (1946). The interaction of images and seeds is in both,
+which makes the interval slightly too wide. Metrics of the whole set (mIoU, FD) have one number per run: their intervals
+are over seeds alone, for these images.
 
-A page with many changes and metrics shows a false verdict sooner or later; Holm's correction (1979, "A Simple
-Sequentially Rejective Multiple Test Procedure", Scand. J. Statist. 6) over all of them keeps the chance of even one at
-5 %. `tests/study/test_statistics.py` checks these rates by simulation, for variances that are equal and that are not.
+Holm's correction (1979, "A Simple Sequentially Rejective Multiple Test Procedure", Scand. J. Statist. 6) over all
+changes and metrics keeps the probability of any false verdict at 5 %. `tests/study/test_statistics.py` checks these
+rates by simulation, for equal and unequal variances.
 """
 
 from __future__ import annotations
@@ -36,11 +34,11 @@ from numpy.typing import NDArray
 from scipy import stats
 
 LEVEL = 0.05
-"""Chance of any false verdict in a study, and one minus the coverage of an interval."""
+"""Probability of any false verdict in a study, and one minus the coverage of an interval."""
 DRAWS = 2000
-"""Samples of images."""
+"""Number of resamples of the images."""
 MOST_DEGREES = 1000.0
-"""More degrees of freedom are taken as these: what is left to a normal distribution is nothing."""
+"""Upper bound on degrees of freedom, from which Student's t is practically a normal distribution."""
 
 Verdict = Literal["better", "worse", "no difference shown", "one seed: no verdict"]
 
@@ -50,11 +48,11 @@ class Effect:
     """A variant minus the base, in units of the metric.
 
     Attributes:
-        difference: mean over seeds and images.
-        low, high: the 95 % interval, not corrected for how many there are.
-        p: chance of a difference at least as large if there were none; None with one seed.
-        over: what the interval covers.
-        seeds: runs of the base and of the variant behind it.
+        difference: Mean over seeds and images.
+        low, high: The 95 % confidence interval, without Holm's correction.
+        p: Probability of a difference at least as large without an effect; None with one seed.
+        over: Sources of variance that the interval covers.
+        seeds: Number of runs of the base and of the variant.
     """
 
     difference: float
@@ -68,17 +66,17 @@ class Effect:
 def effects(
     arms: Mapping[str, NDArray[np.float64]], base: str, rng: np.random.Generator, draws: int = DRAWS
 ) -> dict[str, Effect]:
-    """The effect of every variant on one metric.
+    """Return the effect of every variant on one metric.
 
     Args:
         arms: variant -> float64 (S, N): S runs by N images in one order, or (S, 1) for a metric of the whole set. S may
             differ.
-        base: the variant that the others are compared with.
-        rng: of the resampling of images.
-        draws: samples of images.
+        base: Variant that the others are compared with.
+        rng: Random generator for resampling images.
+        draws: Number of resamples of the images.
 
     Returns:
-        Variant -> effect, for all but the base.
+        Variant -> effect, without the base.
     """
     runs = {name: values.mean(axis=1) for name, values in arms.items()}
     repeated = [means for means in runs.values() if len(means) > 1]
@@ -110,7 +108,7 @@ def effects(
 
 
 def verdict(effect: Effect, corrected: float | None, higher_is_better: bool) -> Verdict:
-    """Verdict on an effect, given its corrected p."""
+    """Return the verdict on an effect, given its corrected p."""
     if corrected is None:
         return "one seed: no verdict"
     if corrected > LEVEL:
@@ -119,11 +117,11 @@ def verdict(effect: Effect, corrected: float | None, higher_is_better: bool) -> 
 
 
 def _variance_of_mean(means: NDArray[np.float64], pooled: float) -> float:
-    """Variance of the mean over the seeds of one arm."""
+    """Return the variance of the mean over the seeds of one arm."""
     return max(float(means.var(ddof=1)), pooled) / len(means)
 
 
 def _satterthwaite(*parts: tuple[float, int]) -> float:
-    """Degrees of freedom of a sum of variances, each with its own; 1 if there is nothing to add."""
+    """Return the degrees of freedom of a sum of variances, each with its own; 1 without any."""
     below = sum(value**2 / degrees for value, degrees in parts if value > 0)
     return min(float(sum(value for value, _ in parts) ** 2 / below), MOST_DEGREES) if below > 0 else 1.0

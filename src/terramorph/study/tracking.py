@@ -1,7 +1,7 @@
-"""Tracking of a study's runs elsewhere: nowhere, or in an MLflow store.
+"""Trackers of a study's runs: none, or an MLflow store.
 
-`mlflow ui --backend-store-uri sqlite:///OUT/mlflow.db` sorts all runs of a study and sets them beside each other. No
-server is needed to write the store, and nothing is sent anywhere.
+`mlflow ui --backend-store-uri sqlite:///OUT/mlflow.db` sorts and compares the runs of a study. The store is written
+without a server, and nothing is sent over the network.
 """
 
 from __future__ import annotations
@@ -20,34 +20,34 @@ from terramorph.atomic import locked
 from terramorph.errors import StorageError, raised_as
 from terramorph.imports import needs
 
-_PARAMETERS_AT_ONCE = 100  # MLflow takes no more in one call
+_PARAMETERS_AT_ONCE = 100  # MLflow's limit for one call
 
 
 class NoTracking:
-    """A tracker that keeps nothing; base of all trackers."""
+    """A tracker that logs nothing; base of all trackers."""
 
     @contextmanager
     def run(self, name: str, parameters: Mapping[str, Any]) -> Iterator[NoTracking]:
-        """What is kept in the block is of one run, with settings by dotted key; one of the same name goes on."""
+        """Log the block as one run, with settings by dotted key; a run of the same name is resumed."""
         yield self
 
     def log_metrics(self, values: Mapping[str, float | None], step: int) -> None:
-        """Keep scores after so many images, but those that are None or not finite."""
+        """Log scores after `step` images, without those that are None or not finite."""
 
     def log_artifact(self, path: Path, folder: str = "") -> None:
-        """Keep a file of the run; `folder` groups files."""
+        """Log a file of the run; `folder` groups files."""
 
     def log_sheet(self, run: Path) -> None:
-        """Keep the newest sample sheet of a run's folder."""
+        """Log the newest sample sheet in a run's folder."""
         for sheet in sorted((run / "samples").glob("*.png"))[-1:]:
             self.log_artifact(sheet, "samples")
 
     def fail(self, reason: str) -> None:
-        """Keep why the run came to nothing."""
+        """Log the reason why the run failed."""
 
 
 class MlflowTracking(NoTracking):
-    """Runs in the MLflow store OUT/mlflow.db, files in OUT/mlflow-artifacts; several processes may write at once.
+    """The MLflow store OUT/mlflow.db, with files in OUT/mlflow-artifacts; several processes may write at once.
 
     A process has one run open at a time.
     """
@@ -55,13 +55,13 @@ class MlflowTracking(NoTracking):
     def __init__(self, out: Path, experiment: str) -> None:
         out = out.resolve()
         self.store = out / "mlflow.db"
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # MLflow looks there, and only while it is imported
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # MLflow reads it while it is imported
         with _quiet():
             with needs("MLflow", "mlflow"):
                 from mlflow import MlflowClient
             for name in ("mlflow", "alembic"):  # after the import, which sets levels of its own
                 logging.getLogger(name).setLevel(logging.WARNING)
-            # Two processes that make the tables of a new store at once get in each other's way.
+            # Two processes must not create the tables of a new store at once.
             out.mkdir(parents=True, exist_ok=True)
             busy = StorageError(f"Another process holds {out / 'mlflow.lock'}; end it if it hangs.")
             with locked(out / "mlflow.lock", busy, wait=120), self.storing():
@@ -75,7 +75,7 @@ class MlflowTracking(NoTracking):
 
     @contextmanager
     def run(self, name: str, parameters: Mapping[str, Any]) -> Iterator[NoTracking]:
-        """A run in the store: FINISHED after the block, or FAILED if it came to nothing or the block raises."""
+        """Log the block as a run of the store: FINISHED after the block, FAILED after `fail` or an exception."""
         from mlflow.entities import Param
 
         with self.storing():
@@ -118,7 +118,7 @@ class MlflowTracking(NoTracking):
 
     @contextmanager
     def storing(self) -> Iterator[None]:
-        """Errors of MLflow and of the database as one sentence; warnings of MLflow held back."""
+        """Raise errors of MLflow and of the database as StorageError; suppress warnings of MLflow."""
         from mlflow.exceptions import MlflowException
         from sqlalchemy.exc import SQLAlchemyError
 
@@ -131,7 +131,7 @@ class MlflowTracking(NoTracking):
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Hold back warnings of MLflow and the libraries beneath it about each other's deprecated parts."""
+    """Suppress deprecation warnings of MLflow and its libraries."""
     with warnings.catch_warnings():
         for category in (DeprecationWarning, PendingDeprecationWarning, FutureWarning, ResourceWarning):
             warnings.simplefilter("ignore", category)

@@ -1,9 +1,9 @@
-"""Trials of a study, as Optuna keeps them: in STUDY/trials.db, or in any database by URL.
+"""Trials of a study in Optuna's storage: STUDY/trials.db, or any database by URL.
 
-Trial 0 is the preset itself. A trial that was interrupted has failed in Optuna, and goes on as a retry with its
-settings and scores (RetryHeartbeatStaleTrialCallback): a trial here is Optuna's and its retries. A process that dies
-stops giving signs of life to the storage, and the next that asks puts its trial back into the queue. Optuna hands each
-of the queue to one process; of two that were queued for one trial, the later gives way.
+Trial 0 is the preset itself. An interrupted trial has failed in Optuna and continues as a retry with its settings and
+scores (RetryHeartbeatStaleTrialCallback): a trial here is Optuna's trial and its retries. A process that dies stops
+sending heartbeats to the storage, and the next process that asks queues its trial again. Optuna gives each queued trial
+to one process; of two that were queued for one trial, the later is given back.
 """
 
 from __future__ import annotations
@@ -30,26 +30,26 @@ if TYPE_CHECKING:
     from sqlalchemy import URL
 
 WAIT = 60.0
-"""Seconds that a locked SQLite file is waited for."""
+"""Seconds to wait for a locked SQLite file."""
 HEARD, SILENT = 5, 30
-"""Seconds from one sign of life of a trial to the next, and without any until its process is taken for dead."""
+"""Seconds between two heartbeats of a trial, and without one until its process counts as dead."""
 VALUES, SCORES, REASON, SECONDS, GIVEN_BACK = "values", "scores", "reason", "seconds", "given back"
-"""User attributes of a trial in the storage; `GIVEN_BACK`: it counts for nothing."""
+"""User attributes of a trial in the storage; one with `GIVEN_BACK` does not count."""
 _STARTUP = 10
-"""Trials drawn by chance before the sampler has something to learn from; a quarter of all, if that is fewer."""
+"""Random trials before the sampler models the scores; a quarter of all trials if that is fewer."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A trial as it stands.
+    """The state of a trial.
 
     Attributes:
-        number: from 0; 0 is the preset itself.
-        state: running (or interrupted, to go on), complete (scored at the last rung), pruned or failed.
-        values: settings that were tried, by dotted key.
-        scores: images seen -> metric -> score.
-        reason: why it was pruned or failed.
-        seconds: of training and scoring, all processes together.
+        number: From 0; 0 is the preset itself.
+        state: Running (or interrupted, to be resumed), complete (scored at the last rung), pruned or failed.
+        values: Settings of the trial, by dotted key.
+        scores: Images seen -> metric -> score.
+        reason: Why it was pruned or failed.
+        seconds: Of training and scoring, all processes together.
     """
 
     number: int
@@ -69,24 +69,24 @@ class Trial:
 
     @property
     def at(self) -> int:
-        """Images seen at the last rung it came to; 0 if it was never scored."""
+        """Images seen at the last rung with a score; 0 if there is none."""
         return max(self.scores, default=0)
 
     def score(self, objective: str, images: int | None = None) -> float | None:
-        """Score after so many images, or at the last rung it came to."""
+        """Return the score after `images`, or at the last rung with one."""
         return self.scores.get(self.at if images is None else images, {}).get(objective)
 
 
 class Trials:
-    """Trials of one study, in a storage of their own or one that machines share."""
+    """The trials of one study, in its own storage or a shared one."""
 
     def __init__(self, out: Path, plan: StudyPlan, url: str | None = None) -> None:
         require_optuna()
         self.out, self.plan = out, plan
         if (url is None) != (plan.storage == IN_FOLDER):
-            raise ConfigError(f"The trials of {out} are in {plan.storage}; name the `storage` it was begun with.")
+            raise ConfigError(f"The trials of {out} are in {plan.storage}; give the `storage` it was begun with.")
         self.url = _url(url or f"sqlite:///{out.resolve() / 'trials.db'}")
-        # Machines may see a dataset under different paths; in a study's own folder its study.json has been compared.
+        # Machines may have a dataset under different paths; in a study's own folder study.json was compared.
         identity = plan.identity() | {"dataset": plan.dataset.name}
         with in_turn(out), self.storing():
             self.study = self._open(out.resolve().name)
@@ -100,7 +100,7 @@ class Trials:
         different = next((key for key in compared if known.get(key) != identity[key]), None)
         if different is not None:
             raise ConfigError(
-                f"The storage {self.url} holds a study {self.study.study_name} with another {different}; choose "
+                f"The storage {self.url} holds the study {self.study.study_name} with another {different}; choose "
                 "another `out` or `storage`."
             )
 
@@ -127,12 +127,12 @@ class Trials:
             study_name=name,
             directions=directions,
             load_if_exists=True,
-            # On our rungs: they are told to Optuna as 1, ETA, ETA squared.
+            # Rungs are reported to Optuna as 1, ETA, ETA squared.
             pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=ETA),
         )
 
     def is_open(self, wanted: int) -> bool:
-        """Whether one of so many trials is left to begin or to resume; interrupted ones are queued again."""
+        """Return whether one of `wanted` trials is left to begin or resume; interrupted ones are queued again."""
         import optuna
 
         states = optuna.trial.TrialState
@@ -141,7 +141,7 @@ class Trials:
             for trial in self.study.get_trials(deepcopy=False, states=(states.RUNNING,)):
                 started = trial.datetime_start or datetime.now()
                 if VALUES not in trial.user_attrs and (datetime.now() - started).total_seconds() > SILENT:
-                    self.study.tell(trial.number, state=states.FAIL)  # it died before its first sign
+                    self.study.tell(trial.number, state=states.FAIL)  # its process died before the first heartbeat
             kept = [chain for chain in self._chains() if chain]
             for chain in kept[:wanted]:
                 if _is_interrupted(trial := _counting(chain)):
@@ -149,7 +149,7 @@ class Trials:
             return len(kept) < wanted or bool(self.study.get_trials(deepcopy=False, states=(states.WAITING,)))
 
     def number_of(self, trial: optuna.Trial, wanted: int) -> int | None:
-        """Number of a trial that Optuna has handed out; None if another process has it, or it is beyond so many."""
+        """Return the number of a trial from Optuna; None if another process has it, or it is beyond `wanted`."""
         with quiet():
             chains = self._chains()
         number = next(at for at, chain in enumerate(chains) if any(one.number == trial.number for one in chain))
@@ -157,19 +157,19 @@ class Trials:
         return None if taken or sum(map(bool, chains[:number])) >= wanted else number
 
     def all(self) -> list[Trial]:
-        """Every trial that was begun, by number."""
+        """Return every trial that was begun, by number."""
         with self.storing(), quiet():
             begun = enumerate([one for one in chain if VALUES in one.user_attrs] for chain in self._chains())
         return [_trial(number, _counting(chain)) for number, chain in begun if chain]
 
     def front(self) -> set[int]:
-        """Numbers of the trials that no other is better than in every objective; with one objective, the best."""
+        """Return the numbers of the trials on the Pareto front; with one objective, the best."""
         with self.storing(), quiet():
             best = {trial.number for trial in self.study.best_trials}
             return {at for at, chain in enumerate(self._chains()) if best & {one.number for one in chain}}
 
     def _chains(self) -> list[list[FrozenTrial]]:
-        """Each trial and its retries, by number, but for what was given back."""
+        """Return each trial and its retries, by number, without those given back."""
         found: dict[int, list[FrozenTrial]] = {}
         for trial in self.study.get_trials(deepcopy=False):
             chain = found.setdefault(_first(trial), [])
@@ -179,7 +179,7 @@ class Trials:
 
     @contextmanager
     def storing(self) -> Iterator[None]:
-        """Errors of the storage as one sentence."""
+        """Raise errors of the storage as StorageError."""
         from optuna.exceptions import OptunaError
         from sqlalchemy.exc import SQLAlchemyError
 
@@ -191,8 +191,8 @@ class Trials:
 
 
 def make_sampler(plan: StudyPlan, wanted: int) -> optuna.samplers.BaseSampler:
-    """Optuna's TPE, seeded anew for each trial: what is proposed depends on the seed, the trial's number and what is
-    known, and not on the process."""
+    """Return Optuna's TPE sampler, seeded for each trial: proposals depend on the seed, the trial's number and the
+    scores so far, not on the process."""
     import optuna
 
     class Reseeded(optuna.samplers.TPESampler):  # type: ignore[misc]
@@ -200,8 +200,8 @@ def make_sampler(plan: StudyPlan, wanted: int) -> optuna.samplers.BaseSampler:
             super().__init__(
                 n_startup_trials=min(_STARTUP, max(2, wanted // 4)),
                 multivariate=True,
-                group=True,  # which spaces with conditions need
-                constant_liar=True,  # those that others work on count as poor, or all would try the same
+                group=True,  # needed for spaces with conditions
+                constant_liar=True,  # running trials count as poor, or all processes would try the same
                 seed=int(np.random.SeedSequence((plan.preset.seed, number)).generate_state(1)[0]),
             )
 
@@ -217,7 +217,7 @@ def make_sampler(plan: StudyPlan, wanted: int) -> optuna.samplers.BaseSampler:
 
 
 def require_optuna() -> None:
-    """Raise MissingPackageError if Optuna is not installed; make it and what is beneath it quiet."""
+    """Raise MissingPackageError if Optuna is not installed; suppress its logs and those of its libraries."""
     with needs("Optuna", "study"):
         import optuna
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -226,7 +226,7 @@ def require_optuna() -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Use what Optuna calls experimental without its warnings."""
+    """Suppress Optuna's warnings about experimental features."""
     import optuna
 
     with warnings.catch_warnings():
@@ -235,7 +235,7 @@ def quiet() -> Iterator[None]:
 
 
 def _retry(study: optuna.Study, trial: FrozenTrial) -> None:
-    """Put an interrupted trial back into the queue, with its settings and scores."""
+    """Queue an interrupted trial again, with its settings and scores."""
     import optuna
 
     with quiet():
@@ -243,7 +243,7 @@ def _retry(study: optuna.Study, trial: FrozenTrial) -> None:
 
 
 def _first(trial: FrozenTrial) -> int:
-    """Optuna's number of the trial that one is a retry of, or its own."""
+    """Return Optuna's number of the first try of a trial."""
     import optuna
 
     first = optuna.storages.RetryHeartbeatStaleTrialCallback.retried_trial_number(trial)
@@ -255,7 +255,7 @@ def _is_interrupted(trial: FrozenTrial) -> bool:
 
 
 def _counting(chain: Sequence[FrozenTrial]) -> FrozenTrial:
-    """The one that counts of a trial and its retries: the first that runs or has ended, else the newest."""
+    """Return the try that counts: the first that runs or has ended, else the newest."""
     ends = (one for one in chain if one.state.name != "WAITING" and not _is_interrupted(one))
     return next(ends, chain[-1])
 
@@ -274,7 +274,7 @@ def _trial(number: int, frozen: FrozenTrial) -> Trial:
 
 
 def _url(text: str) -> URL:
-    """A URL, which hides its password when it is printed."""
+    """Return a URL that hides its password in print."""
     from sqlalchemy import make_url
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -282,5 +282,5 @@ def _url(text: str) -> URL:
         return make_url(text)
     except SQLAlchemyError as error:
         raise ConfigError(
-            "The storage is not a URL as SQLAlchemy takes it, such as postgresql+psycopg://user@host/database."
+            "`storage` must be a URL of SQLAlchemy, such as postgresql+psycopg://user@host/database."
         ) from error

@@ -1,16 +1,16 @@
-"""Search for better settings: trials climb rungs, the poor ones are left behind, the best becomes a preset.
+"""Search for better settings: trials are scored at rungs, poor ones are pruned, the best becomes a preset.
 
-STUDY/study.json        what the study is about (plan.py)
-STUDY/tuning/           pairs it looks at (splits.py)
-STUDY/trials.db         its trials, unless a database was named (trials.py)
+STUDY/study.json        the plan (plan.py)
+STUDY/tuning/           links to the pairs of the trials (splits.py)
+STUDY/trials.db         the trials, unless a database is given (trials.py)
 STUDY/trials/0007/      trial 7: run/ its training, scores/ its last evaluation (climb.py)
 STUDY/best.toml         the best trial as a preset, best.safetensors its bundle (conclusion.py)
-STUDY/confirm/          the best trial against the preset on pairs that tuning never saw (a comparison)
-STUDY/report.html       all of it on one page (tune_page.py)
+STUDY/confirm/          comparison of the best trial with the preset on held-out pairs
+STUDY/report.html       the page (tune_page.py)
 
-A trial is scored after 1/9, 1/3 and all of its images (for three rungs), and goes on from its checkpoint if it is among
-the best third of those that have been there, by Optuna's SuccessiveHalvingPruner (ASHA; Li et al. 2020, "A System for
-Massively Parallel Hyperparameter Tuning").
+With three rungs a trial is scored after 1/9, 1/3 and all of its images. It continues from its checkpoint if it is in
+the best third at that rung, by Optuna's SuccessiveHalvingPruner (ASHA; Li et al. 2020, "A System for Massively Parallel
+Hyperparameter Tuning").
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def tune(
     cache: str | Path = DEFAULT_CACHE,
     allowed: Collection[str] = (),
 ) -> TuneResult:
-    """Begin a study, or go on with it; several processes and machines may do so at once.
+    """Begin a study or resume it; several processes and machines may do so at once.
 
         >>> import terramorph
         >>> from terramorph.study import StudyOptions
@@ -63,30 +63,30 @@ def tune(
         (0, ('miou',), True)
 
     Args:
-        dataset: folder of pairs with a train split, and val or test or both.
-        out: the study's folder; machines that work together share it.
-        preset: what is to be improved; the preset pix2pix if None.
-        options: of the study.
-        reporter: told how it goes.
-        should_stop: asked after every step; if it says True a checkpoint is written and the call ends.
-        cache: folder of the decoded pairs.
-        allowed: modules from outside whose code may run, where a setting names it.
+        dataset: Folder of pairs with a train split, and val or test or both.
+        out: The study's folder; machines that work together share it.
+        preset: Configuration to improve; the preset pix2pix if None.
+        options: Options of the study.
+        reporter: Receives progress.
+        should_stop: Called after every step; on True a checkpoint is written and the call ends.
+        cache: Folder of the decoded pairs.
+        allowed: Modules from outside whose code may run, where a setting names it.
 
     Returns:
         The trials so far and the best of them.
 
     Raises:
-        ConfigError: before anything is trained, if the space, an objective or an option cannot be used or the study is
-            another one; and if the budget ends before the first rung of any trial.
-        DatasetError: there are no pairs to tune or to confirm on.
-        StorageError: something cannot be written; finished trials are kept.
-        MissingPackageError: Optuna is not installed, or MLflow is asked for and is not.
+        ConfigError: Before any training, if the space, an objective or an option is invalid or `out` holds another
+            study; later, if the budget ends before the first rung of any trial.
+        DatasetError: If there are no pairs to tune or to confirm on.
+        StorageError: If something cannot be written; finished trials are kept.
+        MissingPackageError: If Optuna, or MLflow where it is asked for, is not installed.
     """
     require_optuna()
     out, options = Path(out), options or StudyOptions()
     deadline = None if options.budget is None else time.time() + options.budget
     plan = make_plan(Path(dataset), out, preset or TrainConfig(), options, allowed)
-    Trials(out, plan, options.storage)  # one that cannot be opened must not bind the folder
+    Trials(out, plan, options.storage)  # opened first, for one that cannot be opened must not bind the folder
     keep_plan(out, plan)
     work = Work(out, plan, options, deadline, Path(cache), allowed)
     asked, listener = should_stop or (lambda: False), reporter or SilentStudy()
@@ -98,15 +98,15 @@ def tune(
     if work.is_late and not any(trial.scores or trial.state != "running" for trial in kept.all()):
         raise ConfigError(
             f"The budget of {options.budget:.0f} s ends before the first rung of {plan.rungs[0]} images; give a larger "
-            "`budget` or fewer `images`. The checkpoint is kept, and the same command goes on."
+            "`budget` or fewer `images`. The checkpoint is kept, and the same command resumes."
         )
     return conclude(standing(out, plan, kept, options.trials))
 
 
 def _work_together(work: Work, listener: StudyReporter, asked: Callable[[], bool]) -> None:
-    """Work on a study with several processes, each with its share of the cores.
+    """Work on a study in several processes, each with its share of the cores.
 
-    They share no lock but those of the files, which the system lets go of: a killed one holds up no other.
+    Their only locks are those of files, which the system releases when a process is killed.
     """
     own = added_metrics()
     for metric in own:
@@ -114,7 +114,7 @@ def _work_together(work: Work, listener: StudyReporter, asked: Callable[[], bool
             pickle.dumps(metric)
         except Exception as error:
             raise ConfigError(
-                f"The metric {metric.key} cannot be handed to other processes; define its functions at the top of a "
+                f"The metric {metric.key} cannot be sent to other processes; define its functions at the top of a "
                 "module, or tune with jobs=1."
             ) from error
     context = multiprocessing.get_context("spawn")
@@ -124,7 +124,7 @@ def _work_together(work: Work, listener: StudyReporter, asked: Callable[[], bool
         ours, theirs = context.Pipe(duplex=False)
         worker = context.Process(target=_worker, args=(work, threads, theirs, own))
         worker.start()
-        theirs.close()  # so that its end is seen here when the worker ends
+        theirs.close()  # so that this end closes when the worker ends
         workers.append(worker)
         open_ends.append(ours)
     failed: list[BaseException] = []
@@ -133,7 +133,7 @@ def _work_together(work: Work, listener: StudyReporter, asked: Callable[[], bool
         if not stopped and (failed or asked()):
             stopped = True
             for worker in workers:
-                worker.terminate()  # which `_worker` takes as a wish to stop
+                worker.terminate()  # SIGTERM, at which `_worker` stops
         for end in wait(open_ends, _LOOK_EVERY):
             assert isinstance(end, Connection)
             try:
@@ -155,7 +155,7 @@ def _work_together(work: Work, listener: StudyReporter, asked: Callable[[], bool
 
 
 class _ToParent:
-    """Sends what a `StudyReporter` is told from a worker to its parent."""
+    """Reporter in a worker that sends everything to its parent."""
 
     def __init__(self, end: Connection) -> None:
         self._end = end
@@ -168,7 +168,7 @@ class _ToParent:
 
 
 def _worker(work: Work, threads: int, end: Connection, metrics: Sequence[Metric]) -> None:
-    """One process of `_work_together`. It ends with its parent, which alone listens to the terminal."""
+    """Work as one process of `_work_together`; it ends with its parent, which alone handles Ctrl-C."""
     stop = threading.Event()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
@@ -178,6 +178,6 @@ def _worker(work: Work, threads: int, end: Connection, metrics: Sequence[Metric]
     try:
         Worker(work, _ToParent(end), lambda: stop.is_set() or parent is None or not parent.is_alive()).go()
     except BrokenPipeError:
-        pass  # the parent is gone; what was trained is in the checkpoint of the last rung
+        pass  # the parent is gone; the checkpoint of the last rung holds what was trained
     except Exception as error:
         end.send(("failed", error))

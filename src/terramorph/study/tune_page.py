@@ -1,4 +1,4 @@
-"""Page of a tuning study: best trial, confirmation, history, importance and slices in one HTML file."""
+"""The page of a tuning study: best trial, confirmation, history, importance and slices in one HTML file."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from terramorph.study.plan import StudyPlan
 from terramorph.study.run import flat_settings
 from terramorph.study.trials import Trial, quiet
 
-_ENOUGH = 8  # trials that tell something of a parameter
-_ROWS = 4  # pairs that are shown of a sample sheet
+_ENOUGH = 8  # fewest trials from which importance is estimated
+_ROWS = 4  # pairs shown from a sample sheet
 _KINDS = {"best": charts.ACCENT, "preset": charts.SERIES[1], "complete": charts.SERIES[0], "pruned": charts.SERIES[3]}
 
 
@@ -68,7 +68,7 @@ def _about(result: TuneResult) -> str:
 
 
 def _lead(result: TuneResult) -> str:
-    """The result in one sentence."""
+    """Return the result in one sentence."""
     best = result.best
     if best is None:
         return result.why_none or "No trial has come to the last rung yet."
@@ -100,18 +100,18 @@ def _figures(result: TuneResult) -> list[tuple[str, ...]]:
 
 
 def _settings(result: TuneResult) -> Table | None:
-    """What the best trial changes of the preset."""
+    """Return the settings in which the best trial differs from the preset."""
     if result.best is None:
         return None
     ours, theirs = (flat_settings(result.plan.config_of(values)) for values in (result.best.values, {}))
-    # The schedule follows from the batch size: all see the same number of images.
+    # The schedule is left out: it follows from the batch size, for all trials see the same number of images.
     changed = [key for key in ours if ours[key] != theirs[key] and not key.startswith("schedule.")]
     body = [(key, _said(theirs[key]), Cell(_said(ours[key]), kind="strong")) for key in changed]
     return Table(("Setting", "Preset", "Best"), body)
 
 
 def _sheets(result: TuneResult) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Input, output and truth of a few pairs by the best trial and the preset, with titles."""
+    """Return source, output and truth of a few pairs, for the best trial and the preset, with titles."""
     metric, found = METRICS[result.plan.objectives[0]], []
     shown = {trial.number: trial for trial in (result.best, result.default) if trial is not None}
     for trial in shown.values():
@@ -123,7 +123,7 @@ def _sheets(result: TuneResult) -> list[tuple[str, list[tuple[str, str]]]]:
 
 
 def _rows(run: Path) -> list[list[tuple[str, str]]]:
-    """The first rows of the last sample sheet of a run, cut into its pictures."""
+    """Return the first rows of the last sample sheet of a run, cut into pictures."""
     sheets = sorted((run / "samples").glob("*.png"))
     if not sheets:
         return []
@@ -145,7 +145,7 @@ def _kind(trial: Trial, result: TuneResult) -> str:
 
 
 def _scatter(result: TuneResult, axes: Any, points: Sequence[tuple[Trial, float, float]], name: str) -> Markup:
-    """Trials at places of a chart, as SVG; each says under the pointer what it is."""
+    """Return the trials as points of a chart, as SVG; each has a tooltip."""
     metric, tips = METRICS[result.plan.objectives[0]], list[str]()
     for trial, x, y in sorted(points, key=lambda point: list(_KINDS)[::-1].index(_kind(point[0], result))):
         dot = axes.scatter([x], [y], color=_KINDS[_kind(trial, result)], s=30, zorder=3)
@@ -156,13 +156,13 @@ def _scatter(result: TuneResult, axes: Any, points: Sequence[tuple[Trial, float,
 
 
 def _scored(result: TuneResult, state: str = "") -> list[tuple[Trial, float]]:
-    """Trials that have a score by the first objective, of any or one state."""
+    """Return the trials with a score by the first objective, of any or one state."""
     known = [(trial, trial.score(result.plan.objectives[0])) for trial in result.trials]
     return [(trial, value) for trial, value in known if value is not None and state in ("", trial.state)]
 
 
 def _history(result: TuneResult) -> Markup | None:
-    """Score of each trial at the last rung it came to, by number, and the best so far at the last rung."""
+    """Return a chart of each trial's score at its last rung, by number, and the best so far at the last rung."""
     metric, scored = METRICS[result.plan.objectives[0]], _scored(result)
     if not scored:
         return None
@@ -177,7 +177,7 @@ def _history(result: TuneResult) -> Markup | None:
 
 
 def _slices(result: TuneResult) -> list[tuple[str, Markup]]:
-    """Scores over the values of each parameter that was tried."""
+    """Return charts of the scores over the values of each parameter."""
     metric, plan, drawn = METRICS[result.plan.objectives[0]], result.plan, []
     for key, parameter in plan.space.parameters.items():
         points = [(trial, value, score) for trial, score in _scored(result)
@@ -200,7 +200,7 @@ def _slices(result: TuneResult) -> list[tuple[str, Markup]]:
 
 
 def _pareto(result: TuneResult) -> Markup | None:
-    """The first two objectives of the trials that came to the last rung; the front is joined."""
+    """Return a chart of the first two objectives of the trials at the last rung; a line joins the front."""
     if len(result.plan.objectives) < 2:
         return None
     one, other = (METRICS[key] for key in result.plan.objectives[:2])
@@ -216,9 +216,9 @@ def _pareto(result: TuneResult) -> Markup | None:
 
 
 def importance(trials: Sequence[Trial], plan: StudyPlan) -> list[tuple[str, float]]:
-    """Share of each parameter in whether a trial was among the better ones at the first rung, greatest first.
+    """Return the importance of each parameter for being among the better trials at the first rung, greatest first.
 
-    PED-ANOVA (Watanabe, Bansal, Hutter 2023, arXiv:2304.10255); fewer than eight trials tell nothing.
+    PED-ANOVA (Watanabe, Bansal, Hutter 2023, arXiv:2304.10255); nothing is returned for fewer than eight trials.
     """
     import optuna
 
@@ -236,7 +236,7 @@ def importance(trials: Sequence[Trial], plan: StudyPlan) -> list[tuple[str, floa
         study.add_trial(optuna.create_trial(params=plan.space.labels(values), distributions=domains, value=score))
     found: dict[str, float] = {}
     with quiet():
-        # Two fifths are "better": with tens of trials a tenth would be a handful.
+        # Two fifths are "better": of tens of trials a tenth would be too few.
         evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=0.4)
         for key, values_of_it in tried.items():
             if len(values_of_it) >= _ENOUGH and len(set(values_of_it)) > 1:
@@ -246,7 +246,7 @@ def importance(trials: Sequence[Trial], plan: StudyPlan) -> list[tuple[str, floa
 
 
 def _tried(trial: Trial, plan: StudyPlan) -> dict[str, Any]:
-    """Values of the parameters that mattered in a trial, where they lie in the space."""
+    """Return the values of the parameters that apply to a trial, where they lie in the space."""
     return plan.space.values_of(plan.preset) if trial.is_preset else trial.values
 
 

@@ -328,7 +328,7 @@ class Tiles(Output):
 def output_of(output: str | Path, kind: Kind | None) -> Output | None:
     """Return the output for a name and a kind; None for a folder of images."""
     if kind is not None and kind not in get_args(Kind):
-        raise ConfigError(f"The kind of output {kind!r} is unknown; use {', '.join(get_args(Kind))}.")
+        raise ConfigError(f"There is no kind of output {kind!r}; use {', '.join(get_args(Kind))}.")
     place = location(output)
     suffix, folder = place.suffix.lower(), isinstance(place, Path) and place.is_dir()
     archives: dict[str, Kind] = {".mbtiles": "mbtiles", ".pmtiles": "pmtiles"}
