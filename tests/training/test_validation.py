@@ -55,7 +55,7 @@ def test_early_stopping_counts_validations_without_a_better_score() -> None:
 def test_early_stopping_by_a_metric_that_is_better_when_lower() -> None:
     stopping = EarlyStopping(StopConfig(patience=1, metric="rmse"))
     assert [stopping.improved({"rmse": score}) for score in (20.0, 12.0, 15.0)] == [True, True, False]
-    with pytest.raises(ValidationError, match="pixels alone"):
+    with pytest.raises(ValidationError, match="pixel metric"):
         StopConfig(metric="lpips")
 
 
