@@ -52,7 +52,7 @@ class Match(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _widths(cls, entry: Any) -> Any:
-        """In a file, ``width_m`` is a number or a table of widths by value."""
+        """Split ``width_m``, which a file gives as a number or as a table of widths by value."""
         if not isinstance(entry, dict) or not isinstance(entry.get("width_m"), dict):
             return entry
         return {key: value for key, value in entry.items() if key != "width_m"} | {"widths_m": entry["width_m"]}

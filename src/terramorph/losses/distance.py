@@ -34,6 +34,6 @@ def feature_distance(output: Sequence[Tensor], target: Sequence[Tensor], mask: T
 
 
 def _unit(features: Tensor) -> Tensor:
-    """Vectors over channels of length 1, float32."""
+    """Scale vectors over channels to length 1, float32."""
     features = features.float()
     return features / (features.square().sum(dim=1, keepdim=True) + 1e-6).sqrt()

@@ -16,7 +16,7 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 def write_plugin(path: str | Path) -> Path:
-    """Writes the plug-in's archive; the same version of terramorph writes the same bytes.
+    """Write the plug-in's archive; the same version of terramorph writes the same bytes.
 
     Args:
         path: The file to write, replaced if it is there; it appears whole or not at all.

@@ -1,4 +1,4 @@
-"""GeoTIFFs of strangers: what is refused before any other code sees them, looked at in a process of its own."""
+"""Checks of uploaded GeoTIFFs, before any other code reads them, in a process of their own."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ _ELSEWHERE = ("OVERVIEWS", "GEOLOCATION")
 
 
 def check_foreign(path: Path) -> None:
-    """Refuses a GeoTIFF that could harm who reads it: one that names other files, claims what it cannot hold, is cut
-    off, or takes too much to open. On POSIX it is opened in a process with bounds on time and, but on macOS, memory.
+    """Refuse a GeoTIFF that could do harm: one that names other files, claims what it cannot hold, is truncated, or
+    takes too much to open. On POSIX it is opened in a process with limits on time and, but on macOS, memory.
 
     Raises:
         RasterError: If it is refused.
@@ -53,7 +53,7 @@ def check_foreign(path: Path) -> None:
 
 
 def _main() -> None:
-    """Of the process: a sentence and `_REFUSED`, or nothing and 0."""
+    """Check the file of this process: exit 0, or print a sentence and exit `_REFUSED`."""
     import resource
 
     bounds = {"CPU": _SECONDS, "FSIZE": 0, "CORE": 0}
@@ -99,7 +99,7 @@ def _check_size(path: Path, dataset: Any) -> None:
 
 
 def _check_whole(path: Path, dataset: Any) -> None:
-    """Refuses what lies beyond the end of the file. Some blocks may be empty and not stored, but not all of them."""
+    """Refuse a file that ends before its pixels. Some blocks may be empty and not stored, but not all of them."""
     size, stored = path.stat().st_size, False
     rows, columns = dataset.block_shapes[0]
     bands = range(1, dataset.count + 1) if dataset.interleaving.value == "BAND" else (1,)

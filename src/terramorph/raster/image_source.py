@@ -135,7 +135,7 @@ class ImageSource(Source):
         return tuple(self._file.files)
 
     def read(self, grid: Grid) -> Raster:
-        """The pixels on a grid, as `Source` says.
+        """Read the pixels on a grid; see `Source.read`.
 
         Raises:
             RasterError: If the file is damaged or truncated there, was closed, has no CRS and the grid has one (or the

@@ -315,7 +315,8 @@ def _read_tab(file: Path, text: str) -> _Calibration:
 
 
 def _mapinfo_crs(line: str) -> CRS | None:
-    """The CRS of a CoordSys clause, which GDAL reads in a MapInfo file of no feature; None if it knows none."""
+    """Return the CRS of a CoordSys clause, which GDAL reads in a MapInfo file without features; None if it knows
+    none."""
     import pyogrio  # brings pyarrow, which other images need not wait for
     from pyogrio.errors import DataSourceError
 

@@ -61,7 +61,7 @@ class Remote:
             raise InputError(f"{self} names no file; give one, such as {str(self).rstrip('/')}/map.tif.")
 
     def __str__(self) -> str:
-        """The URL without its query, which may hold a signature, and without a password."""
+        """Return the URL without its query, which may hold a signature, and without a password."""
         parts = urlsplit(self.url)
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
