@@ -23,6 +23,7 @@ from terramorph.cartography.ogr import INDEXED, Box, Layer, open_layers
 from terramorph.cartography.shapes import Shapes
 from terramorph.cartography.table import Table, load_table
 from terramorph.errors import RasterError
+from terramorph.geo.crs import transformer
 from terramorph.raster.source import Closing
 
 _OSM_KEYS = frozenset({"highway", "building", "landuse", "natural", "waterway", "railway", "leisure"})
@@ -272,14 +273,7 @@ def project(xy: NDArray[np.float64], source: CRS, target: CRS) -> NDArray[np.flo
     """Project coordinates (P, 2); infinite where the target has none. Longitude or easting comes first."""
     if source == target or len(xy) == 0:
         return xy
-    return np.stack(_transformer(source, target).transform(xy[:, 0], xy[:, 1]), axis=1)
-
-
-def _transformer(source: CRS, target: CRS) -> pyproj.Transformer:
-    try:
-        return pyproj.Transformer.from_crs(source.proj, target.proj, always_xy=True)
-    except pyproj.exceptions.ProjError as error:
-        raise RasterError(f"There is no way from the CRS {source} to {target}; give the right one.") from error
+    return np.stack(transformer(source, target).transform(xy[:, 0], xy[:, 1]), axis=1)
 
 
 def project_box(box: Box, source: CRS, target: CRS) -> Box:
@@ -291,7 +285,7 @@ def project_box(box: Box, source: CRS, target: CRS) -> Box:
     if source == target:
         return box
     try:
-        found = _transformer(source, target).transform_bounds(*box, densify_pts=21)
+        found = transformer(source, target).transform_bounds(*box, densify_pts=21)
     except pyproj.exceptions.ProjError:
         found = (math.nan,) * 4
     if not all(math.isfinite(v) for v in found):

@@ -9,6 +9,8 @@ import pyproj
 from odc.geo.crs import CRS
 from pyproj.exceptions import ProjError
 
+from terramorph.errors import RasterError
+
 
 class PointScale(NamedTuple):
     """Scale of a projection at a point: lengths in the CRS to those on the ground (Tissot's indicatrix).
@@ -73,6 +75,19 @@ def point_scale(crs: CRS, x: float, y: float) -> PointScale | None:
         return None
     scale = PointScale(float(factors.tissot_semimajor), float(factors.tissot_semiminor), float(factors.areal_scale))
     return scale if all(0 < value < 1e6 for value in scale) else None
+
+
+@lru_cache(maxsize=64)
+def transformer(source: CRS, target: CRS) -> pyproj.Transformer:
+    """Return PROJ's way from one CRS to another, longitude or easting first. Threads may share it.
+
+    Raises:
+        RasterError: If there is none, as from the Moon to the Earth.
+    """
+    try:
+        return pyproj.Transformer.from_crs(source.proj, target.proj, always_xy=True)
+    except ProjError as error:
+        raise RasterError(f"There is no way from the CRS {source} to {target}; give the right one.") from error
 
 
 @lru_cache(maxsize=64)

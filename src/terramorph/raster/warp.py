@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.crs import CRS
-from pyproj import Transformer
 from rasterio.enums import Resampling as GdalResampling
 from rasterio.warp import reproject
 
 from terramorph.errors import RasterError, raised_as
+from terramorph.geo.crs import transformer
 from terramorph.geo.grid import Grid
 from terramorph.geo.period import nearest, period
 from terramorph.raster.orientation import orientation_between, upright, upright_grid
@@ -255,7 +254,9 @@ def _turns(own: Grid, grid: Grid) -> list[float]:
     lattice = np.meshgrid(np.linspace(0, grid.width, _LATTICE), np.linspace(0, grid.height, _LATTICE))
     columns, rows = _transform(own, grid, *lattice)
     x, _ = _apply(own.affine, columns, rows)
-    plain, _ = _transformer(_wkt(grid.crs), _wkt(own.crs)).transform(*_apply(grid.affine, *lattice))
+    assert own.crs is not None
+    assert grid.crs is not None
+    plain, _ = transformer(grid.crs, own.crs).transform(*_apply(grid.affine, *lattice))
     off = np.round((x - plain) / turn)
     return [float(k) * turn for k in np.unique(off[np.isfinite(off)])] or [0.0]
 
@@ -295,7 +296,9 @@ def _transform(own: Grid, grid: Grid, columns: NDArray[Any], rows: NDArray[Any])
     x, y = _apply(grid.affine, columns, rows)
     middle, at = grid.affine @ (grid.width / 2, grid.height / 2)
     if own.crs != grid.crs:
-        transform = _transformer(_wkt(grid.crs), _wkt(own.crs)).transform
+        assert own.crs is not None
+        assert grid.crs is not None
+        transform = transformer(grid.crs, own.crs).transform
         x, y = transform(x, y)
         middle = float(transform(middle, at)[0])
     if turn is not None and math.isfinite(middle):
@@ -312,9 +315,3 @@ def _transform(own: Grid, grid: Grid, columns: NDArray[Any], rows: NDArray[Any])
 
 def _apply(affine: Any, x: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     return affine.a * x + affine.b * y + affine.c, affine.d * x + affine.e * y + affine.f
-
-
-@lru_cache(maxsize=64)
-def _transformer(source: str, target: str) -> Transformer:
-    """Return PROJ's transformer, east first; PROJ keeps a context for each thread."""
-    return Transformer.from_crs(source, target, always_xy=True)
