@@ -198,7 +198,7 @@ def test_what_holds_no_pixels_is_refused_with_a_sentence(tmp_path, raster):
     for wrong, match in (
         (3, "int holds no pixels"),
         (xarray.Dataset(), "Dataset"),
-        (Image.new("RGB", (4, 4)), "no array of numpy; give numpy.asarray"),
+        (Image.new("RGB", (4, 4)), "not a numpy array; give numpy.asarray"),
         (np.zeros((4, 4)), "bands, height, width"),
         (tmp_path / "nothing.tif", "does not exist"),
     ):

@@ -114,7 +114,7 @@ def _described_network(path: Path, header: Header, allowed: Collection[str]) -> 
             raise BundleError(
                 f"The header of {path} says {key} {said} and that of its {name} is {true}; make the bundle again."
                 if true is not math.nan
-                else f"The network {name} that {path} describes is no generator; make the bundle again."
+                else f"The network {name} that {path} describes is not a generator; make the bundle again."
             )
     settings = describe_network(network)
     for key, side in (("in_bands", header.source), ("out_bands", header.target)):

@@ -37,7 +37,7 @@ _ADVICE = {
     for suffixes, advice in (
         (".dwg", "is an AutoCAD drawing, which is not read; save it as DXF"),
         (".mdb .accdb", "is a database of Microsoft Access, which is not read; export its layers as GeoPackage"),
-        (".json", "is no GeoJSON, TopoJSON or Esri JSON; convert it to GeoPackage with a program that reads it"),
+        (".json", "is not GeoJSON, TopoJSON or Esri JSON; convert it to GeoPackage with a program that reads it"),
         (".csv .tsv .xls .xlsx .ods", "is a table; make a GeoPackage of it with QGIS and give that"),
         (".qgs .qgz .qlr .lyr .lyrx .mxd .aprx", "says where data are and holds none; give the file that it names"),
         (".tab", "places no image and holds no vectors; give the image, or save the vectors as GeoPackage"),
@@ -111,7 +111,7 @@ def open_source(
     items = open_stac(data, options, wanted=wanted, crs=place)
     if options is not None and items is None:
         if options.asset:
-            raise ConfigError(f"{data} is no STAC item, and has no assets; leave the asset out.")
+            raise ConfigError(f"{data} is not a STAC item and has no assets; leave the asset out.")
         options = replace(options, sign=None)
     archive = None if items else _archive(data)
     as_tiles = partial(TileSource, zoom=zoom, any_zoom=any_zoom, crs=place)
@@ -131,7 +131,7 @@ def open_source(
         source = _of_pixels(data, as_image, as_tiles, server, layout)
     if not isinstance(source, ImageSource | MosaicSource) and options and (options.bands or options.categorical):
         source.close()
-        raise ConfigError(f"{source.name} is no image, and bands and categorical are of images; leave them out.")
+        raise ConfigError(f"{source.name} is not an image, and bands and categorical are of images; leave them out.")
     if terms and terms.strip():
         source.licence = terms.strip()
     return source
@@ -148,7 +148,7 @@ def _of_memory(data: Any, options: ReadOptions | None, crs: CRS | None) -> Sourc
     if xarray and isinstance(data, xarray.Dataset):
         raise InputError("A Dataset holds several variables; pick one, or use .to_dataarray().")
     if hasattr(data, "__array_interface__") or hasattr(data, "__array__"):
-        raise InputError(f"A {type(data).__name__} is no array of numpy; give numpy.asarray of it.")
+        raise InputError(f"A {type(data).__name__} is not a numpy array; give numpy.asarray of it.")
     raise InputError(
         f"A {type(data).__name__} holds no pixels; give a path, a URL, a Raster, a DataArray, or an array "
         "(bands, height, width)."
@@ -215,4 +215,4 @@ def _crs(text: str) -> CRS:
     try:
         return CRS(text)
     except Exception as error:  # pyproj's own errors share no base with ours
-        raise ConfigError(f"{text!r} is no coordinate system; give one such as EPSG:32633.") from error
+        raise ConfigError(f"{text!r} is not a coordinate system; give one such as EPSG:32633.") from error

@@ -130,7 +130,7 @@ def test_what_the_hub_refuses_is_one_sentence_without_the_token(
         "hf://someone/none": "The Hub shows no someone/none to you",
         "hf://someone/town@v2": "has no revision v2 on the Hub",
         f"hf://someone/town@{'f' * 40}": "holds no model.safetensors",
-        "hf://town": "is no model of the Hub; write it as hf://owner/name",
+        "hf://town": "is not a model of the Hub; write it as hf://owner/name",
     }
     for name, said in cases.items():
         told = cli("--debug", "info", name)
@@ -142,7 +142,7 @@ def test_what_the_hub_refuses_is_one_sentence_without_the_token(
     with pytest.raises(BundleError, match="is not what the Hub said"):
         find_bundle(f"hf://someone/town@{first}")
     hub.damaged = False
-    with pytest.raises(BundleError, match=r"a b is no name of a model on the Hub"):
+    with pytest.raises(BundleError, match=r"a b is not the name of a model on the Hub"):
         push(MODEL, "a b")
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
     with pytest.raises(BundleError, match="The Hub shows no someone/town to you, or does not let you write"):

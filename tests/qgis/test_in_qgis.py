@@ -62,6 +62,6 @@ def test_the_plugin_works_in_qgis(
     assert found["areas"] == [True, True, True, True]
     assert found["failure"][0] is False
     assert "There is no bundle nowhere" in found["failure"][1]
-    assert "is no file (its provider is wms)" in found["no file"][1]
+    assert "is not a file (its provider is wms)" in found["no file"][1]
     assert found["cancelled"][0] == {}
     assert found["left"] == [0, True]

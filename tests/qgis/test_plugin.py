@@ -128,7 +128,7 @@ def test_a_raster_is_translated(plugin: Module, raster: Path, model: Path, tmp_p
 
 def test_what_cannot_run(plugin: Module, raster: Path, tmp_path: Path) -> None:
     given = {"INPUT": BUILT["QgsRasterLayer"]("type=xyz&url=x", "tiles", "wms"), "OUTPUT": "x.tif"}
-    with pytest.raises(ProcessingError, match=r"tiles is no file \(its provider is wms\)"):
+    with pytest.raises(ProcessingError, match=r"tiles is not a file \(its provider is wms\)"):
         algorithm(plugin).processAlgorithm(given, None, Feedback())
     given["INPUT"] = BUILT["QgsRasterLayer"](f"{raster}|option", "a town", "gdal")
     settings["terramorph/command"] = str(tmp_path / "none")
@@ -242,7 +242,7 @@ def test_a_server_of_ones_own_and_its_layers(plugin: Module, raster: Path, model
     assert "does not answer" in called("QLabel", "setText")[-1][0]
     panel.address.setText("ftp://x")
     panel.connect_server()
-    assert "ftp://x is no address of a server" in called("QLabel", "setText")[-1][0]
+    assert "ftp://x is not the address of a server" in called("QLabel", "setText")[-1][0]
     assert settings["terramorph/server"] == address
 
 
@@ -287,5 +287,5 @@ def test_listings(plugin: Module) -> None:
     assert uri["url"] == ["https://example.org/maps/t/town/input/abc/{z}/{x}/{y}.png"]
     assert one.attribution == ""
     for data in ("<html>", "[]", '{"layers": [{}]}', '{"layers": 3}'):
-        with pytest.raises(layers.ServerError, match="is no terramorph server"):
+        with pytest.raises(layers.ServerError, match="is not a terramorph server"):
             layers.read_listing("http://x/", data)

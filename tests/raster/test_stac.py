@@ -248,7 +248,7 @@ def test_assets_by_name_role_and_number(item: Make, tmp_path: Path) -> None:
     assert read(path, asset="elevation")[0].pixels.max() == read(path, asset="dem")[0].pixels.max() == 9
     assert read(path, asset="blue,B04")[0].pixels[:, 0, 0].tolist() == [3, 1]
     assert read(path, asset="visual", bands=(3, 2))[0].bands == ("blue", "green")
-    with pytest.raises(ConfigError, match=r"scene\.tif is no STAC item, and has no assets"):
+    with pytest.raises(ConfigError, match=r"scene\.tif is not a STAC item and has no assets"):
         open_source(tmp_path / "files" / "scene.tif", ReadOptions(asset="visual"))
 
 

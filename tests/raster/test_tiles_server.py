@@ -128,7 +128,7 @@ def test_a_busy_server_is_asked_again_when_it_says(server, tmp_path):
         ((401, b"no"), r"refused by the server \(401\)"),
         ((429, b"no"), r"too many requests \(429\)"),
         ((400, b"no"), "answered with 400"),
-        ((200, b"<html>no</html>"), "no PNG, JPEG or WebP"),
+        ((200, b"<html>no</html>"), "not a PNG, JPEG or WebP"),
         ((200, b"\x1f\x8b\x08"), "holds vector tiles"),
     ],
 )

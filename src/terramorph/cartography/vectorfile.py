@@ -258,7 +258,7 @@ def _check_degrees(path: Path, crs: CRS, box: Iterable[float]) -> None:
     left, bottom, right, top = box
     if crs.geographic and (max(abs(bottom), abs(top)) > 90.001 or max(abs(left), abs(right)) > 540):
         raise RasterError(
-            f"{path} reaches from x={left:g}, y={bottom:g} to x={right:g}, y={top:g}, which are no longitudes and "
+            f"{path} reaches from x={left:g}, y={bottom:g} to x={right:g}, y={top:g}, which are not longitudes and "
             f"latitudes ({crs}); if they are swapped, write longitude first, if they are metres, name its "
             "CRS."
         )

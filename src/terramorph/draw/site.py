@@ -222,7 +222,7 @@ def check_folder(out: Path) -> Path:
         InputError: If it holds something other than an earlier page.
     """
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / CONFIG).is_file())):
-        raise InputError(f"{out} is there and is no earlier page; choose another `out`.")
+        raise InputError(f"{out} exists and is not an earlier page; choose another `out`.")
     return out
 
 

@@ -50,7 +50,7 @@ def fetch(spec: str | Path) -> Path:
     """
     match = _SPEC.fullmatch(str(spec))
     if match is None:
-        raise BundleError(f"{spec} is no model of the Hub; write it as hf://owner/name or hf://owner/name@revision.")
+        raise BundleError(f"{spec} is not a model of the Hub; write it as hf://owner/name or hf://owner/name@revision.")
     repo, revision = match[1], match[2] or "main"
     pointer = cache_folder() / "models" / "hub" / repo / quote(revision, safe="")
     known = _pointed(pointer)
@@ -61,7 +61,7 @@ def fetch(spec: str | Path) -> Path:
         url = f"{api.endpoint}/{repo}/resolve/{quote(revision, safe='')}/{FILE}"
         sha256 = str(api.get_hf_file_metadata(url=url).etag)
         if not _SHA256.fullmatch(sha256):
-            raise BundleError(f"The {FILE} of {repo} is no large file there, so it is no model; choose another.")
+            raise BundleError(f"The {FILE} of {repo} is not a large file there, so it is not a model; choose another.")
         if not holds(stored(sha256), sha256):
             _download(api, repo, revision, sha256)
     except Exception as error:
@@ -91,7 +91,7 @@ def upload(repo: str, files: Mapping[str, Path | bytes], *, private: bool = Fals
         MissingPackageError: If huggingface_hub is not installed.
     """
     if not _REPO.fullmatch(repo):
-        raise BundleError(f"{repo} is no name of a model on the Hub; give owner/name, of letters, digits, - _ and .")
+        raise BundleError(f"{repo} is not the name of a model on the Hub; give owner/name: letters, digits, - _ and .")
     api = _api()
     from huggingface_hub import CommitOperationAdd
 
@@ -170,7 +170,7 @@ def _refused(error: Exception, repo: str, revision: str = "") -> BundleError | R
     kind, status = type(error).__name__, _status(error)
     login = "log in with `hf auth login`, or set HF_TOKEN"
     if kind == "HFValidationError":
-        return BundleError(f"{repo} is no name of a model on the Hub; give owner/name, of letters, digits, - _ and .")
+        return BundleError(f"{repo} is not the name of a model on the Hub; give owner/name: letters, digits, - _ and .")
     if kind == "RevisionNotFoundError":
         return BundleError(f"The model {repo} has no revision {revision} on the Hub; name a branch, a tag or a commit.")
     if kind == "RemoteEntryNotFoundError":

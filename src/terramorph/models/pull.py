@@ -89,7 +89,7 @@ def _fetch(entry: Entry, addresses: Sequence[str], target: Path, progress: Progr
 def _download(url: str, entry: Entry, part: Path, progress: Progress | None, pause: float) -> None:
     """Download a part to the size of the whole, over as many connections as it takes."""
     if not url.startswith(("https://", "http://")):
-        raise _AddressError("is no http or https address")
+        raise _AddressError("is not an http or https address")
     reason, broken = "ends early", 0
     retries = urllib3.Retry(
         total=4, connect=0, read=0, backoff_factor=pause, status_forcelist=_AGAIN, raise_on_status=False

@@ -60,7 +60,7 @@ class OutsideConfig(GeneratorConfig):
         """Build the class with weights that are always the same; its dropout becomes ours, which can be repeated.
 
         Raises:
-            ConfigError: If the class is not allowed or not found, cannot be built, or is no generator.
+            ConfigError: If the class is not allowed or not found, cannot be built, or is not a generator.
         """
         made = resolve(self.network, allowed)
         try:
@@ -74,12 +74,14 @@ class OutsideConfig(GeneratorConfig):
                 f"{', ' * bool(given)}{given} ({reason_of(error)})."
             ) from error
         if not isinstance(network, nn.Module):
-            raise ConfigError(f"{self.network} is no generator: it makes a {type(network).__name__}, not an nn.Module.")
+            raise ConfigError(
+                f"{self.network} is not a generator but makes a {type(network).__name__}; it must be an nn.Module."
+            )
         stride, halo = getattr(network, "stride", None), getattr(network, "halo", "")
         if type(stride) is not int or stride < 1:
-            raise ConfigError(f"{self.network} is no generator: its stride must be an int >= 1, got {stride!r}.")
+            raise ConfigError(f"{self.network} is not a generator: its stride must be an int >= 1, got {stride!r}.")
         if halo is not None and (type(halo) is not int or halo < 0):
-            raise ConfigError(f"{self.network} is no generator: its halo must be None or an int >= 0, got {halo!r}.")
+            raise ConfigError(f"{self.network} is not a generator: its halo must be None or an int >= 0, got {halo!r}.")
         for parent in list(network.modules()):
             for name, child in list(parent.named_children()):
                 if isinstance(child, nn.Dropout | nn.Dropout2d):
@@ -99,7 +101,7 @@ class OutsideConfig(GeneratorConfig):
         shape = tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__
         if shape != (1, out_bands, side, side):
             raise ConfigError(
-                f"{self.network} is no generator: of an image (1, {in_bands}, {side}, {side}) it makes {shape}, not "
+                f"{self.network} is not a generator: of an image (1, {in_bands}, {side}, {side}) it makes {shape}, not "
                 f"(1, {out_bands}, {side}, {side})."
             )
 

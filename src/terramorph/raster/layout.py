@@ -151,7 +151,7 @@ def layout_of(dataset: Any, path: Path | Remote, options: ReadOptions) -> Layout
     if dataset.count == 0:
         inside = [str(name) for name in dataset.subdatasets]
         names = ", ".join(inside)[:2000]
-        raise RasterError(f"{path} is no image itself and holds {len(inside)} inside; give one by its name: {names}.")
+        raise RasterError(f"{path} is not an image but holds {len(inside)} inside; name one: {names}.")
     kinds = dataset.colorinterp
     tagged = [i + 1 for i, kind in enumerate(kinds) if kind == ColorInterp.alpha]
     alpha = tuple(n for n in tagged if n not in (options.bands or ()) and _is_alpha(dataset, n))

@@ -120,7 +120,7 @@ def _aux_file(path: Path) -> Path | None:
 
 def _aux_root(aux: Path) -> ElementTree.Element:
     def damaged(reason: str) -> RasterError:
-        return RasterError(f"{aux}: this is no XML ({reason}); correct or remove it.")
+        return RasterError(f"{aux}: this is not XML ({reason}); correct or remove it.")
 
     with raised_as(damaged, OSError, ElementTree.ParseError, LookupError, ValueError):
         return ElementTree.parse(aux).getroot()
@@ -186,7 +186,7 @@ def _parse_crs(file: Path | Remote, text: str) -> CRS:
         return to_odc_crs(found)
     except Exception as error:  # GDAL and pyproj raise classes of their own, which share no base
         raise RasterError(
-            f"{file}: this is no coordinate system in WKT, no code such as EPSG:32633 and no PROJ string; correct or "
+            f"{file}: this is not a coordinate system in WKT, a code such as EPSG:32633 or a PROJ string; correct or "
             "remove it."
         ) from error
 

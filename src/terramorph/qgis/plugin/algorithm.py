@@ -133,5 +133,5 @@ def file_of(layer):
     """
     provider = layer.dataProvider().name()
     if provider != "gdal":
-        raise CommandError(f"{layer.name()} is no file (its provider is {provider}); save it as a GeoTIFF first.")
+        raise CommandError(f"{layer.name()} is not a file (its provider is {provider}); save it as a GeoTIFF first.")
     return QgsProviderRegistry.instance().decodeUri(provider, layer.source()).get("path") or layer.source()

@@ -45,7 +45,7 @@ def base_address(text):
         text = f"http://{text}"
     parts = urlsplit(text)
     if parts.scheme not in ("http", "https") or not parts.netloc:
-        raise ServerError(f"{text} is no address of a server; give one such as http://127.0.0.1:8765.")
+        raise ServerError(f"{text} is not the address of a server; give one such as http://127.0.0.1:8765.")
     return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}/"
 
 
@@ -65,7 +65,7 @@ def read_listing(address, data):
     try:
         return [_tiles(address, layer, view) for layer in json.loads(data)["layers"] for view in layer["views"]]
     except (ValueError, KeyError, TypeError) as error:
-        raise ServerError(f"{address} is no terramorph server: what it lists cannot be read.") from error
+        raise ServerError(f"{address} is not a terramorph server: what it lists cannot be read.") from error
 
 
 def _tiles(address, layer, view):

@@ -71,7 +71,7 @@ class MBTiles(TileReader):
         """Check the tables that reading relies on; return the metadata."""
         tables = {row[0] for row in self._ask("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')")}
         if "tiles" not in tables:
-            raise RasterError(f"{self.name} has no table of tiles, so it is no MBTiles file; give another.")
+            raise RasterError(f"{self.name} has no table of tiles, so it is not an MBTiles file; give another.")
         columns = ("zoom_level", "tile_column", "tile_row")
         kinds = self._ask(f"SELECT {', '.join(f'typeof({column})' for column in columns)} FROM tiles LIMIT 1")
         if not kinds:

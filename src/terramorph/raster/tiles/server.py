@@ -211,7 +211,7 @@ def _suffix(data: bytes, where: str) -> str:
             return suffix
     if data.startswith(b"\x1f\x8b") or data[:1] == b"\x1a":
         raise RasterError(f"{where} {VECTOR_ADVICE}")
-    raise RasterError(f"{where} is no PNG, JPEG or WebP; open the address in a browser to see what the server says.")
+    raise RasterError(f"{where} is not a PNG, JPEG or WebP; open the address in a browser to see what the server says.")
 
 
 def _refusal(status: int) -> str:
