@@ -101,7 +101,7 @@ def test_a_core_costs_the_decoder_no_more_than_it_needs() -> None:
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network.encoder(source)
     encoder = counter.get_total_flops()
-    assert flops[1] == flops[0]
+    assert flops[0] <= flops[1] < 1.02 * flops[0]  # neighbouring strips share a few rows
     assert 0.25 < (flops[2] - encoder) / (flops[0] - encoder) < 0.32
 
 

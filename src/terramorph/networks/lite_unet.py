@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Literal
 
 import torch
@@ -19,7 +19,9 @@ from terramorph.networks.palette import find_palette
 
 _AROUND = 4
 """Pixels of its stride that a step of the decoder sees beside the core: its two convolutions take one each, and the two
-that are left are four of the next step's, which has twice the resolution."""
+that are left are four of the next step's, which has twice the resolution. From stride 2 on three are enough."""
+_STRIP = 128
+"""Rows of a core that are computed at once at full resolution, where layers are largest."""
 _RESIDUAL = 0.25
 """Largest difference of a pixel from its mixture of palette colours, in [-1, 1] units."""
 
@@ -116,7 +118,7 @@ class LiteUNet(nn.Module):
         Returns:
             float (N, out_bands, h, w) in [-1, 1], of the core.
         """
-        return self._image(self._features(source, noise, core))
+        return self._features(source, noise, core, self._image)
 
     def scores(self, source: Tensor, noise: Tensor | None = None, core: Core | None = None) -> Tensor:
         """Return class scores before the softmax: float (N, colours, h, w), with the arguments of `forward`.
@@ -126,11 +128,11 @@ class LiteUNet(nn.Module):
         """
         if not self.config.colours:
             raise ConfigError("class scores need a palette, and this network has none.")
-        return self._features(source, noise, core)[:, : self.config.colours]
+        return self._features(source, noise, core, lambda head: head[:, : self.config.colours])
 
     def with_scores(self, source: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return what `forward` and `scores` do, in one pass."""
-        head = self._features(source, noise)
+        head = self._features(source, noise, None, lambda head: head)
         return self._image(head), head[:, : self.config.colours]
 
     def norms(self) -> Iterator[tuple[str, str]]:
@@ -146,15 +148,18 @@ class LiteUNet(nn.Module):
         if self.config.colours and not bool(self.palette.any()):
             self.palette.copy_(find_palette(targets, self.config.colours))
 
-    def _features(self, source: Tensor, noise: Tensor | None, core: Core | None = None) -> Tensor:
+    def _features(
+        self, source: Tensor, noise: Tensor | None, core: Core | None, finish: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        """Return what `finish` makes of the head's output."""
         bands = self.config.noise
         if bands:
             if noise is None:
                 noise = source.new_zeros(source.shape[0], bands, *source.shape[2:])
             source = torch.cat([source, noise.to(source.dtype)], dim=1)
-        return on_stride(lambda joined: self._run(joined, core), source, self.stride)
+        return on_stride(lambda joined: self._run(joined, core, finish), source, self.stride)
 
-    def _run(self, joined: Tensor, core: Core | None) -> Tensor:
+    def _run(self, joined: Tensor, core: Core | None, finish: Callable[[Tensor], Tensor]) -> Tensor:
         source, noise = joined[:, : self.in_bands], joined[:, self.in_bands :]
         features = self.encoder(source)
         here = _around(core, self.stride, source)
@@ -165,8 +170,14 @@ class LiteUNet(nn.Module):
             seen = [functional.avg_pool2d(noise, stride) * stride] if self.noise else []
             above, here = here, _around(core, stride, source)
             x = step(torch.cat([_cut(x, here, above, 2), *(_cut(one, here) for one in (skip, *seen))], dim=1))
-        fine = functional.relu(functional.pixel_shuffle(self.shuffle(x), 2))
-        above, here = here, _around(core, 1, source)
+        if core is None:
+            return finish(self._finest(x, None, source, noise, None))
+        return torch.cat([finish(self._finest(x, here, source, noise, strip)) for strip in _strips(core)], dim=2)
+
+    def _finest(self, x: Tensor, within: Core | None, source: Tensor, noise: Tensor, core: Core | None) -> Tensor:
+        """Return the head's output on a core; x is features of stride 2, which start at `within`."""
+        above, here = (_around(core, stride, source, 3) for stride in (2, 1))
+        fine = functional.relu(functional.pixel_shuffle(self.shuffle(_cut(x, above, within)), 2))
         detail = functional.relu(self.detail(_cut(source, here)))
         x = torch.cat([_cut(fine, here, above, 2), detail, *([_cut(noise, here)] if self.noise else [])], dim=1)
         return _cut(self.head(self.last(x)), core, here)
@@ -181,15 +192,21 @@ class LiteUNet(nn.Module):
         return (mixed + _RESIDUAL * torch.tanh(head[:, colours:].float())).clamp(-1.0, 1.0).to(head.dtype)
 
 
-def _around(core: Core | None, stride: int, source: Tensor) -> Core | None:
+def _around(core: Core | None, stride: int, source: Tensor, rim: int = _AROUND) -> Core | None:
     """Return the rows and columns computed at a stride for the core of a source (..., H, W); None: all."""
     if core is None:
         return None
     y, x = (
-        slice(max(0, wanted.start // stride - _AROUND), min(side // stride, -(-wanted.stop // stride) + _AROUND))
+        slice(max(0, wanted.start // stride - rim), min(side // stride, -(-wanted.stop // stride) + rim))
         for wanted, side in zip(core, source.shape[-2:], strict=True)
     )
     return y, x
+
+
+def _strips(core: Core) -> Iterator[Core]:
+    rows, columns = core
+    for top in range(rows.start, rows.stop, _STRIP):
+        yield slice(top, min(top + _STRIP, rows.stop)), columns
 
 
 def _cut(x: Tensor, box: Core | None, within: Core | None = None, times: int = 1) -> Tensor:
