@@ -76,14 +76,14 @@ class App:
         self._hosts = {"localhost", "127.0.0.1", "[::1]", self.settings.host}
         t = "/t/{layer}/{view}"
         routes = [
+            Route(f"{t}/{{identity}}/{{z:int}}/{{x:int}}/{{y}}.{{format}}", self._guarded(self._tile)),
+            Route(f"{t}/{{z:int}}/{{x:int}}/{{y}}.{{format}}", self._guarded(self._tile)),
             Route("/", self._page),
             Route("/layers", self._guarded(self._layers)),
             Route("/layers/{layer}.json", self._guarded(self._tilejson)),
             Route("/layers/{layer}/{view}.json", self._guarded(self._tilejson)),
             Route("/layers/{layer}.qlr", self._guarded(self._qlr)),
             Route("/qgis.qlr", self._guarded(self._qlr)),
-            Route(f"{t}/{{identity}}/{{z:int}}/{{x:int}}/{{y}}.{{format}}", self._guarded(self._tile)),
-            Route(f"{t}/{{z:int}}/{{x:int}}/{{y}}.{{format}}", self._guarded(self._tile)),
             Route("/wmts/1.0.0/WMTSCapabilities.xml", self._guarded(self._capabilities)),
             Route("/wmts", self._guarded(self._wmts)),
             Route("/point", self._guarded(self._point)),
@@ -144,11 +144,12 @@ class App:
         return handle
 
     def _note(self, request: Request, response: Response, seconds: float) -> None:
-        route = request.url.path.split("/")[1] or "page"
+        path = request.scope["path"]
+        route = path.split("/")[1] or "page"
         self.metrics.answered(route, response.status_code, seconds)
         length = response.headers.get("Content-Length")
         line = {
-            "path": request.url.path,
+            "path": path,
             "status": response.status_code,
             "ms": round(1000 * seconds, 1),
             "bytes": int(length or 0),
@@ -284,12 +285,13 @@ class App:
             return Response(status_code=204, headers={"Cache-Control": _BRIEFLY, "X-Terramorph": "zoom-in"})
         if zoom > high + ENLARGED:
             raise _AbsentError
-        client = _client(request)
-        found = await _unless_gone(request, self.tiles.tile(layer, view, zoom, x, y, size, format, client))
-        if found is None:
-            return Response(status_code=499)  # the client has left
-        data, how = found
-        headers["X-Terramorph"] = how
+        which = layer, view, zoom, x, y, size, format
+        data, headers["X-Terramorph"] = self.tiles.held(*which), "memory"
+        if data is None:
+            found = await _unless_gone(request, self.tiles.tile(*which, _client(request)))
+            if found is None:
+                return Response(status_code=499)  # the client has left
+            data, headers["X-Terramorph"] = found
         if not data:
             return Response(status_code=204, headers=headers)
         return Response(data, media_type=FORMATS[format][0], headers=headers)

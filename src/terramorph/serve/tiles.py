@@ -104,16 +104,20 @@ class TileServer:
                 while len(self._before) > _BEFORE * len(self.settings.layers):
                     self._before.popleft().close()
 
+    def held(self, layer: Layer, view: View, zoom: int, x: int, y: int, size: int, format: str) -> bytes | None:
+        """Return an encoded tile, empty where there is no data; None if it is not in memory."""
+        return None if layer.private else self.memory.get(_key(layer, view, zoom, x, y, size, format))
+
     async def tile(
         self, layer: Layer, view: View, zoom: int, x: int, y: int, size: int, format: str, client: str
     ) -> tuple[bytes, str]:
-        """Return an encoded tile, empty where there is no data, and its origin: memory, folder or made.
+        """Return a tile that is not in memory, empty where there is no data, and its origin: folder or made.
 
         Raises:
             BusyError: if too much work is queued.
             TerramorphError: if the tile cannot be made.
         """
-        key = f"{layer.identity} {view.name} {zoom} {x} {y} {size} {format}"
+        key = _key(layer, view, zoom, x, y, size, format)
         queue = self.computing if view.computed else self.reading
 
         def made() -> bytes:
@@ -122,9 +126,6 @@ class TileServer:
 
         if layer.private:
             return await queue.get(key, client, made), "made"
-        found = self.memory.get(key)
-        if found is not None:
-            return found, "memory"
         if self._folder is not None:
             found = await asyncio.to_thread(self._folder.get, key)
             if found is not None:
@@ -180,6 +181,10 @@ class TileServer:
         for layer in (*self.layers.values(), *self._before):
             layer.close()
         self.uploads.close()
+
+
+def _key(layer: Layer, view: View, *which: object) -> str:
+    return " ".join(map(str, (layer.identity, view.name, *which)))
 
 
 def _probe(layer: Layer) -> None:
