@@ -80,13 +80,16 @@ def test_what_has_not_begun_in_time_is_refused() -> None:
     async def run() -> str:
         queue = Queue[str](0.1)  # how long its work takes is not known yet
         release, wait = gate()
-        running = asyncio.ensure_future(queue.get("gate", "a", wait))
+        running = asyncio.ensure_future(queue.get("gate", "a", wait, patient=True))
         await asyncio.sleep(0.05)
         with pytest.raises(BusyError):
             await queue.get("late", "b", lambda: "late")
         assert queue.dropped == 1
+        with pytest.raises(BusyError):
+            await queue.get("gate", "b", wait)  # has begun, and takes too long
+        assert queue.dropped == 1
         release.set()
-        ended = await running  # what has begun is waited for
+        ended = await running
         await queue.close(1)
         return ended
 

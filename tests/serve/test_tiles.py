@@ -212,11 +212,15 @@ def test_entropy_is_drawn_where_the_model_is_unsure(
     bundle = Bundle.of(network, "lite-unet", source=RGB, target=RGB, size=64, ground_resolution=RESOLUTION)
     path = bundle.save(tmp_path / "mapper.safetensors")
     layer = LayerSettings(name="town", model=str(path), source=str(sides[0]))
-    with serving(settings(layers=(layer,))) as mapper:
+    shared = settings(layers=(layer,), cache=tmp_path / "cache")
+    with serving(shared) as mapper:
         (about,) = mapper.json("/layers")["layers"]
         assert [view["name"] for view in about["views"]] == ["input", "output", "classes", "entropy"]
         z, x, y = whole_block(batch)
         shown = pixels(mapper.tile("entropy", z, x, y).data)
+    with serving(shared) as another:
+        assert another.tile("entropy", z + 1, 2 * x, 2 * y).status == 200
+        assert another.json("/status")["windows"] == 0  # those of the first serve it too
     probabilities = terramorph.load(path).probabilities().lazy(sides[0])
     with probabilities:
         found = entropy(probabilities.read(pixel_grid(z, TileBox(x, y, x + 1, y + 1), 256)).pixels)

@@ -170,9 +170,12 @@ class Windows:
             predict: function that makes it, with one sample.
         """
 
+        made: list[Part | None] = []
+
         def predicted() -> Part | None:
             self.predicted += 1
-            return predict()
+            made.append(predict())
+            return made[0]
 
         def encoded() -> bytes:
             part = predicted()
@@ -180,5 +183,8 @@ class Windows:
 
         if self._folder is None or key is None:
             return predicted()
-        pixels = np.load(io.BytesIO(self._folder.once(key, encoded)), allow_pickle=False)
+        data = self._folder.once(key, encoded)
+        if made:
+            return made[0]
+        pixels = np.load(io.BytesIO(data), allow_pickle=False)
         return Part(pixels) if pixels.size else None

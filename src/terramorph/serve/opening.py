@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,10 +75,14 @@ class Opener:
         how: dict[str, Any] = {"resolution": one.resolution, "window": self._settings.window, "memory": memory}
         identity: str  # known once the grid of the output is
 
-        def kept(number: int, predict: Callable[[], Part | None]) -> Part | None:
-            return self.windows.get(None if upload else f"{identity} window {number}", predict)
+        def kept(what: str, number: int, predict: Callable[[], Part | None]) -> Part | None:
+            return self.windows.get(None if upload else f"{identity} {what} {number}", predict)
 
-        output = model.lazy(source, kept=kept, **how)
+        output = model.lazy(source, kept=partial(kept, "window"), **how)
+
+        def probabilities() -> Source:
+            return model.probabilities(one.style).lazy(source, kept=partial(kept, "probabilities"), **how)
+
         map_made = header.direction == "AtoB" and header.target.count == 3 and header.target.dtype == "uint8"
         decides = [__version__, model.digest, model.backend.name, model.mode, self._settings.window, output.grid, style]
         decides += [_identity(one.source, source), _identity(one.truth, truth)]
@@ -90,9 +95,7 @@ class Opener:
             output=output,
             truth=truth,
             palette=palette_of(style) if map_made else None,
-            probabilities=(lambda: model.probabilities(one.style).lazy(source, **how))
-            if model.scores_classes
-            else None,
+            probabilities=probabilities if model.scores_classes else None,
             low=header.source.low,
             high=header.source.high,
             attribution=one.attribution or source.licence,

@@ -46,8 +46,7 @@ class Queue(Generic[_T]):
         computed, joined, dropped: numbers of jobs so far that were run, joined by a further request, dropped.
 
     Args:
-        max_wait: seconds of queued work over which new jobs are refused, and after which a job that has not begun is
-            refused too.
+        max_wait: seconds of queued work over which new jobs are refused, and after which a request is refused.
     """
 
     def __init__(self, max_wait: float) -> None:
@@ -67,16 +66,17 @@ class Queue(Generic[_T]):
         """Estimated seconds of queued work, by the durations of past jobs."""
         return (sum(len(keys) for keys in self._turns.values()) + self._busy) * self._mean
 
-    async def get(self, key: Hashable, client: str, work: Callable[[], _T]) -> _T:
+    async def get(self, key: Hashable, client: str, work: Callable[[], _T], *, patient: bool = False) -> _T:
         """Return the result of a job, which is queued unless it is already.
 
         Args:
             key: key of the job; requests with the same key share a job.
             client: key of the client.
             work: function that makes the result, called on another thread.
+            patient: whether to wait for work that has begun, however long it takes.
 
         Raises:
-            BusyError: if too much is queued, or the queue is closing.
+            BusyError: if too much is queued, the result takes longer than `max_wait`, or the queue is closing.
             Exception: any exception of `work`.
         """
         if self._runner is None:
@@ -95,8 +95,8 @@ class Queue(Generic[_T]):
         job.waiting += 1
         try:
             await asyncio.wait({job.future}, timeout=self._max_wait)
-            if not job.running and not job.future.done():  # the jobs before it took longer than estimated
-                raise BusyError(max(1.0, self.seconds))
+            if not job.future.done() and not (patient and job.running):
+                raise BusyError(max(1.0, self.seconds))  # what has begun goes on, for the next request
             return await asyncio.shield(job.future)
         finally:
             job.waiting -= 1

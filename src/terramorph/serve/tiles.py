@@ -17,9 +17,10 @@ from terramorph.serve.cache import MemoryCache
 from terramorph.serve.layers import Layer, View
 from terramorph.serve.opening import Opener
 from terramorph.serve.pictures import encode
-from terramorph.serve.queue import Queue
+from terramorph.serve.queue import BusyError, Queue
 from terramorph.serve.settings import Settings
 from terramorph.serve.uploads import Uploads
+from terramorph.translate.memory import release_freed_memory
 
 _PROBE = 16
 """Side in pixels of the window that is read of every layer as a test."""
@@ -84,8 +85,12 @@ class TileServer:
         return next((one for one in self._before if (one.name, one.identity) == (name, identity)), None)
 
     async def _look(self) -> None:
+        done = 0
         while True:
             await asyncio.sleep(LOOK)
+            if self.computing.computed > done and not self.computing.seconds:  # idle
+                done = self.computing.computed
+                await asyncio.to_thread(release_freed_memory)
             self.uploads.sweep()
             for one in self.settings.layers:
                 state = self._opener.state(one)
@@ -147,7 +152,7 @@ class TileServer:
         Raises:
             BusyError: if too much work is queued.
         """
-        return await self.computing.get(key, client, work)
+        return await self.computing.get(key, client, work, patient=True)
 
     async def problem(self) -> str | None:
         """Return a sentence on why the server cannot serve, or None. A window of every layer is read once as a test."""
@@ -157,7 +162,9 @@ class TileServer:
             if layer.identity in self._probed:
                 continue
             try:
-                await self.reading.get(("probe", layer.identity), "probe", partial(_probe, layer))
+                await self.reading.get(("probe", layer.identity), "probe", partial(_probe, layer), patient=True)
+            except BusyError as error:
+                return f"{layer.name} was not read yet: {error}."
             except TerramorphError:
                 return f"The source of {layer.name} cannot be read; the log says why."
             self._probed.add(layer.identity)
