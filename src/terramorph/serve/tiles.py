@@ -85,12 +85,14 @@ class TileServer:
         return next((one for one in self._before if (one.name, one.identity) == (name, identity)), None)
 
     async def _look(self) -> None:
-        done = 0
+        before = released = 0
         while True:
             await asyncio.sleep(LOOK)
-            if self.computing.computed > done and not self.computing.seconds:  # idle
-                done = self.computing.computed
+            computed = self.computing.computed
+            if released < computed == before and not self.computing.seconds:  # idle since the last look
+                released = computed
                 await asyncio.to_thread(release_freed_memory)
+            before = computed
             self.uploads.sweep()
             for one in self.settings.layers:
                 state = self._opener.state(one)
