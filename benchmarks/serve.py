@@ -168,7 +168,8 @@ def main() -> None:
                 if wanted("pan"):
                     pan(client, pid, model, arithmetic(client, model, source, asked.window), table)
                 if wanted("load"):
-                    alone = [client.tile(*number)[2] for number in client.tiles[:100]]
+                    for _ in range(2):  # cold, and warm
+                        alone = [client.tile(*number)[2] for number in client.tiles[:100]]
                     for pause in (0.0, 0.2):
                         load(client, asked.seconds, pid, pause, statistics.median(alone), table)
                 if wanted("soak"):

@@ -15,8 +15,6 @@ from terramorph.serve.layers import ENLARGED, TITLES, Layer, View
 
 SCALE = 559082264.0287178
 """Scale denominator of zoom 0 in WebMercatorQuad (OGC 17-083r4, annex D)."""
-INPUT_ZOOMS = 3
-"""Zooms below and above the native one at which an untranslated raster is offered."""
 _PAGE = "image/png"
 
 
