@@ -72,15 +72,15 @@ VRT = (
     b'<SourceFilename relativeToVRT="0">/etc/passwd</SourceFilename></VRTRasterBand></VRTDataset>'
 )
 HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
-    "a VRT of /etc/passwd": (lambda: VRT, "no TIFF"),
+    "a VRT of /etc/passwd": (lambda: VRT, "not a TIFF"),
     "a VRT behind the first bytes of a PNG": (lambda: b"\x89PNG\r\n\x1a\n" + VRT, "PNG"),
     "a VRT behind the first bytes of a JPEG": (lambda: b"\xff\xd8\xff\xe0" + VRT, "JPEG"),
     "a VRT behind the first bytes of a TIFF": (lambda: b"II*\0\x08\0\0\0" + VRT, "upload"),
-    "a WMS": (lambda: b"<GDAL_WMS><Service name='WMS'><ServerUrl>http://169.254.169.254/", "no TIFF"),
-    "a zip": (zipped, "no TIFF"),
-    "HTML": (lambda: b"<html><script>alert(1)</script></html>", "no TIFF"),
-    "nothing": (lambda: b"", "no TIFF"),
-    "three bytes": (lambda: b"II*", "no TIFF"),
+    "a WMS": (lambda: b"<GDAL_WMS><Service name='WMS'><ServerUrl>http://169.254.169.254/", "not a TIFF"),
+    "a zip": (zipped, "not a TIFF"),
+    "HTML": (lambda: b"<html><script>alert(1)</script></html>", "not a TIFF"),
+    "nothing": (lambda: b"", "not a TIFF"),
+    "three bytes": (lambda: b"II*", "not a TIFF"),
     "1e6 x 1e6 pixels": (
         lambda: geotiff(1_000_000, 1, sparse_ok=True, tiled=True, blockxsize=32768, blockysize=32768, bigtiff="YES"),
         "1000000 x 1000000",
