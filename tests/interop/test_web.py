@@ -128,8 +128,12 @@ def test_loss_is_measured_refused_and_forced(
     assert scores["value"] == pytest.approx(scores["before"] - scores["after"])
 
     out.unlink()
-    honest = cli_web._scores
-    monkeypatch.setattr(cli_web, "_scores", lambda *a: {**honest(*a), "ssim": 0.5 if "float32" in a[3] else 0.4949})
+    honest = cli_web.compared
+
+    def worse(*given: Any) -> tuple[dict[str, Any], ...]:
+        return tuple({**scores, "ssim": ssim} for scores, ssim in zip(honest(*given), (0.5, 0.4949), strict=True))
+
+    monkeypatch.setattr(cli_web, "compared", worse)
     assert app.run(command) == 2
     told = capsys.readouterr().err
     assert "a loss of 0.0051" in told
