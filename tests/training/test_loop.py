@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import subprocess
-import sys
-import textwrap
+import socket
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +23,7 @@ from terramorph.training.health import Health
 from terramorph.training.reporter import Silent
 from terramorph.training.validation import open_validation
 
+from ..processes import start_python
 from .conftest import Tiny, losses_of, same_weights
 
 # Without batch statistics and noise, a batch is the sum of its parts.
@@ -123,40 +121,38 @@ def test_accumulated_batches_are_one_larger_batch(town_pairs: Path, tmp_path: Pa
     _assert_same_losses(tmp_path / "one", tmp_path / "two", steps=3)
 
 
-def test_two_processes_are_one_with_twice_the_batch(town_pairs: Path, tmp_path: Path, tiny: Tiny) -> None:
+@pytest.mark.kills
+def test_two_processes_are_one_with_twice_the_batch(
+    town_pairs: Path, tmp_path: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Processes that are told what torchrun tells, in the environment, which is all that it does for them."""
     settings = {**NO_STATISTICS, "loss__r1": 0.5, "loss__r1_every": 2}
     train(town_pairs, tmp_path / "one", tiny(batch_size=4, **settings), cache=tmp_path)
-    script = tmp_path / "worker.py"
-    script.write_text(
-        textwrap.dedent(
-            f"""
-            import json
-            from terramorph.training import parse_config, train
-            config = parse_config(json.loads({tiny(batch_size=2, **settings).model_dump_json()!r}))
-            class Reporter:
-                def started(self, plan): assert plan.processes == 2, plan
-                def step(self, report): pass
-                def message(self, text): pass
-                def validated(self, validation): pass
-                def decoding(self, done, total): pass
-            train({str(town_pairs)!r}, {str(tmp_path / "two")!r}, config, reporter=Reporter(), cache={str(tmp_path)!r})
-            """
-        )
-    )
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-        str(script),
-    ]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=240, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-
+    script = f"""
+        import json
+        from terramorph.training import parse_config, train
+        from terramorph.training.reporter import Silent
+        class Reporter(Silent):
+            def started(self, plan): assert plan.processes == 2, plan
+        config = parse_config(json.loads({tiny(batch_size=2, **settings).model_dump_json()!r}))
+        train({str(town_pairs)!r}, {str(tmp_path / "two")!r}, config, reporter=Reporter(), cache={str(tmp_path)!r})
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    for name, value in {
+        "TORCHELASTIC_RUN_ID": "town", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": 2,
+        "LOCAL_WORLD_SIZE": 2, "GROUP_RANK": 0,
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, str(value))
+    group = []
+    for rank in "01":
+        monkeypatch.setenv("RANK", rank)
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        group.append(start_python(script))
+    for process in group:
+        process.join(240)
+    assert [process.exitcode for process in group] == [0, 0]
     _assert_same_losses(tmp_path / "one", tmp_path / "two", steps=3)
 
 
