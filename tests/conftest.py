@@ -82,6 +82,13 @@ def _threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.fixture
+def without_charts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Charts of pages are empty: drawing them takes longer than a small training."""
+    empty = '<svg viewBox="0 0 9 9"></svg>'
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, file, **how: file.write(empty))
+
+
 @pytest.fixture(scope="session")
 def small_town() -> Town:
     """A town of 512 x 512 px at 1 m/px."""

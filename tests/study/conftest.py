@@ -6,9 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from markupsafe import Markup
-
-from terramorph.report import charts
 
 BASE = """
 [base]
@@ -54,9 +51,8 @@ def tune_space(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _charts_are_not_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing them takes longer than the trainings here; the studies that modules share have real ones."""
-    monkeypatch.setattr(charts, "chart_svg", lambda figure, name, tips=(): Markup('<svg class="chart"></svg>'))
+def _charts_are_not_drawn(without_charts: None) -> None:
+    """But in the studies that modules share."""
 
 
 @pytest.fixture(scope="session")

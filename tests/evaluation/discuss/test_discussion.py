@@ -20,6 +20,7 @@ from terramorph.networks import build_network
 from terramorph.raster import Raster, write_image
 from terramorph.translate import Model
 
+pytestmark = pytest.mark.usefixtures("without_charts")  # but those of `whole`
 SIDE = 64
 RGB = Bands(names=("red", "green", "blue"))
 GREY = Bands(names=("grey",))
