@@ -123,7 +123,9 @@ def _town() -> dict[str, Any]:
 
 def _serve(settings: Any, browse: bool) -> None:
     from terramorph.serve import Server, open_server
+    from terramorph.translate.memory import keep_freed_memory
 
+    keep_freed_memory()  # not where a notebook has a server: it holds for the whole process
     server = Server(open_server(settings))
     log = logging.getLogger("terramorph.serve")
     log.setLevel(logging.INFO)

@@ -18,7 +18,6 @@ from terramorph.serve.opening import Opener
 from terramorph.serve.settings import LayerSettings, Settings, load_settings
 from terramorph.serve.tiles import TileServer
 from terramorph.translate import Model, load
-from terramorph.translate.memory import keep_freed_memory
 
 
 def open_server(settings: Settings, models: dict[str, Model] | None = None) -> App:
@@ -31,7 +30,6 @@ def open_server(settings: Settings, models: dict[str, Model] | None = None) -> A
     Raises:
         TerramorphError: if a model or a source cannot be opened, or they do not fit.
     """
-    keep_freed_memory()
     return App(TileServer(settings, Opener(settings, models)))
 
 
