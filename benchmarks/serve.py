@@ -275,17 +275,18 @@ def soak(client: Client, pid: int, table: Table, requests: int = 5000, seconds: 
     another place, zoom or view, and mostly at what somebody has seen before."""
     begun, memory, statuses = time.monotonic(), [], []
     views = [view["name"] for view in client.layer["views"]]
-    zoom = client.tiles[0][0]
+    zoom, inside = client.tiles[0][0], set(client.tiles)
 
     def look(user: int) -> None:
         chance = random.Random(user)
         for number in range(user, requests, 8):
             time.sleep(max(0.0, begun + number * seconds / requests - time.monotonic()))
             if number < 8 or chance.random() < 0.02:
-                (_, x, y), up = chance.choice(client.tiles), chance.choice((-2, -1, 0, 0, 0, 1))
-                x, y = (x >> -up, y >> -up) if up < 0 else (x << up, y << up)
+                (_, *place), up = chance.choice(client.tiles), chance.choice((-2, -1, 0, 0, 0, 1))
                 view = chance.choice(["output", "output", *views])
-            x, y = x + chance.choice((-1, 0, 1)), y + chance.choice((-1, 0, 1))
+            beside = [at + chance.choice((-1, 0, 1)) for at in place]
+            place = beside if (zoom, *beside) in inside else place
+            x, y = (at >> -up if up < 0 else at << up for at in place)
             statuses.append(client.tile(zoom + up, x, y, view)[0])
             memory.append((time.monotonic() - begun, resident(pid)))
 
