@@ -241,7 +241,7 @@ def test_a_search_ranks_by_them(town_pairs: Path, tmp_path: Path, found: None) -
         confirm_study(out, cache=tmp_path)
     assert confirm_study(out, cache=tmp_path, allowed=OWN, should_stop=lambda: True).best == made.best
     METRICS.pop("brightness")
-    with pytest.raises(ConfigError, match="no metric 'brightness' here"):
+    with pytest.raises(ConfigError, match="'brightness', which ranks the trials of "):
         confirm_study(out, cache=tmp_path, allowed=OWN)
     add_metrics(
         [

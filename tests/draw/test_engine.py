@@ -192,7 +192,7 @@ def test_a_folder_is_a_page_and_nothing_else(town_model: WebModel, folder: Path,
     written = write_site([town_model], folder)  # again, over the earlier one
     assert len(list(written.glob("*.onnx.gz"))) == 1
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(InputError, match="no earlier page"):
+    with pytest.raises(InputError, match="is not an earlier page"):
         write_site([town_model], tmp_path)
     with pytest.raises(ConfigError, match="one model of each direction"):
         write_site([town_model, town_model], tmp_path / "two")

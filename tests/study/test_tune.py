@@ -137,7 +137,7 @@ def test_several_objectives_one_of_them_from_outside_give_a_front(
     assert "Pareto front" in page
     assert "error of the brightness" in page
     monkeypatch.undo()
-    with pytest.raises(ConfigError, match="no metric 'brightness' here"):
+    with pytest.raises(ConfigError, match="'brightness', which ranks the trials of "):
         load_plan(tmp_path)
 
 
