@@ -1,4 +1,4 @@
-"""Generators with other upsamplings and without skip connections: alike in training, for inference, and exported."""
+"""Generators with other upsamplings and without skip connections: alike in training and for inference."""
 
 from __future__ import annotations
 
