@@ -115,3 +115,9 @@ def test_both_ways_of_making_a_path_agree(monkeypatch):
     monkeypatch.setattr(paths, "_serial_version", lambda: None)
     assert paths.make_path(xy, starts) == fast
     assert fast.getFillType() == skia.PathFillType.kWinding
+
+
+def test_a_polygon_that_is_not_finite_is_skipped():
+    good, bad = box(0, 0, 9, 9), Polygon([(0, 0), (9, 0), (9, 9), (0, -np.inf)])
+    found = Shapes.from_geometries(np.array([bad, good], object), np.zeros(2, np.int64), np.full(2, np.nan))
+    assert (len(found), found.skipped) == (1, 1)

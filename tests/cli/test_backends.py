@@ -60,7 +60,7 @@ def test_backends_are_asked_for_by_name(cli: Cli, trained: Path, town_pairs: Pat
     assert np.ptp(made[0]) > 10
     outcome = cli("translate", trained, image, tmp_path / "out.png", "--backend", "openvino")
     assert outcome.code == 2
-    assert "The backend openvino does not run bundles" in outcome.err
+    assert "for openvino, export the bundle" in outcome.err
     outcome = cli("translate", exported, image, tmp_path / "out.png", "--backend", "torch")
     assert outcome.code == 2
     assert "use onnxruntime or openvino" in outcome.err

@@ -55,6 +55,16 @@ def simple_parts(geometries: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int
     return np.asarray(parts[keep], object), owner[keep]
 
 
+def oriented(polygons: NDArray[Any]) -> NDArray[Any]:
+    """Orient polygons, object (N,), exteriors counterclockwise; those with infinite coordinates stay as they are."""
+    xy, owner = shapely.get_coordinates(polygons, return_index=True)
+    finite = np.ones(len(polygons), np.bool_)
+    finite[owner[~np.isfinite(xy).all(axis=1)]] = False
+    turned = polygons.copy()
+    turned[finite] = shapely.orient_polygons(polygons[finite])
+    return turned
+
+
 def _parts(data: bytes, at: int, depth: int) -> tuple[list[Any], int]:
     """Read the lines and polygons of the geometry at an offset, and the offset after it."""
     order = "<" if data[at] == 1 else ">"

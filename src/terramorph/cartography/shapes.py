@@ -11,7 +11,7 @@ import shapely
 from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
-from terramorph.cartography.footprints import simple_parts
+from terramorph.cartography.footprints import oriented, simple_parts
 from terramorph.cartography.kinds import KINDS
 
 _LINES = (1, 2)  # shapely's type numbers: line, linear ring
@@ -106,7 +106,7 @@ class Shapes:
         simple, owner = simple_parts(geometries)
         types = shapely.get_type_id(simple)
         is_line, is_polygon = np.isin(types, _LINES), types == _POLYGON
-        rings, ring_owner = shapely.get_rings(shapely.orient_polygons(simple[is_polygon]), return_index=True)
+        rings, ring_owner = shapely.get_rings(oriented(simple[is_polygon]), return_index=True)
         rows = np.concatenate([simple[is_line], rings])
         owners = np.concatenate([owner[is_line], owner[is_polygon][ring_owner]]).astype(np.int64)
         areas = np.repeat([False, True], [int(is_line.sum()), len(rings)])

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from odc.geo.crs import CRS
 
 from terramorph.cartography.coast import Coast
-from terramorph.cartography.footprints import simple_parts
+from terramorph.cartography.footprints import oriented, simple_parts
 from terramorph.cartography.kinds import COASTLINE, KINDS
 from terramorph.cartography.ogr import INDEXED, Box, Layer, open_layers
 from terramorph.cartography.shapes import Shapes
@@ -193,7 +193,7 @@ class GdalFile(VectorFile):
         """
         parts = simple_parts(features.geometries[features.kinds == COASTLINE])[0]
         areas = shapely.get_type_id(parts) == 3
-        islands = parts[areas] if self.driver == "OSM" else shapely.orient_polygons(parts[areas])
+        islands = parts[areas] if self.driver == "OSM" else oriented(parts[areas])
         lines = np.concatenate([parts[shapely.get_type_id(parts) == 1], shapely.get_exterior_ring(islands)])
         if crs == self.crs or len(lines) == 0:
             return lines
