@@ -107,13 +107,16 @@ class Trials:
     def _open(self, name: str) -> optuna.Study:
         import optuna
         from sqlalchemy.exc import ArgumentError
+        from sqlalchemy.pool import NullPool
 
-        timeout = {"connect_args": {"timeout": WAIT}} if self.url.drivername.startswith("sqlite") else {}
+        # SQLite's connections are closed after each use: nobody would close those of a pool.
+        in_file = {"connect_args": {"timeout": WAIT}, "poolclass": NullPool}
+        how = in_file if self.url.drivername.startswith("sqlite") else {}
         try:
             with quiet():
                 storage = optuna.storages.RDBStorage(
                     self.url.render_as_string(hide_password=False),
-                    engine_kwargs=timeout,
+                    engine_kwargs=how,
                     heartbeat_interval=HEARD,
                     grace_period=SILENT,
                     heartbeat_stale_trial_callback=_retry,
