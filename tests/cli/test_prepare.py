@@ -70,13 +70,16 @@ def test_a_style_of_ones_own_and_a_list(cli: Cli, exports: tuple[Path, Path], tm
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["a", "b"], r"'a b' is not one folder"),
-        (["OUT", "--source", "SAT"], r"1 --source and 0 --target"),
+        (["a", "b"], r"OUT must be one folder, got 'a b'"),
+        (["OUT", "--source", "SAT"], r"--source needs a --target, got 1 and 0"),
         (["OUT"], r"nothing to prepare"),
         (["OUT", "--source", "SAT", "--target", "MAP", "--zoom", "40"], r": --zoom must be 0 to 24, got 40\."),
         (["OUT", "--source", "SAT", "--target", "MAP", "--zoom", "17"], r"has a place but no CRS.*--source-crs"),
         (["OUT", "--source", "SAT", "--target", "MAP", "--pixel-grid", "--zoom", "17"], r"leave out --resolution"),
-        (["OUT", "--source", "SAT", "--target", "MAP", "--bounds", "1,2,3"], r"--bounds '1,2,3': give 4 numbers"),
+        (
+            ["OUT", "--source", "SAT", "--target", "MAP", "--bounds", "1,2,3"],
+            r"--bounds must be 4 numbers .*, got '1,2,3'",
+        ),
         (
             ["OUT", "--source", "SAT", "--target", "http://localhost:1/{z}/{x}/{y}.png", "--zoom", "9"],
             r"licence or terms",

@@ -1,1 +1,1 @@
-"""The command line: argv, printing, progress bars, exit codes. One file a verb; see `terramorph.cli.app`."""
+"""The command line: arguments, output, progress bars, exit codes. One file per verb; see `terramorph.cli.app`."""

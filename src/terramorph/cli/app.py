@@ -1,6 +1,6 @@
-"""`terramorph`: the verbs, and the one table from errors to exit codes.
+"""`terramorph`: the verbs, and the table from errors to exit codes.
 
-Nothing here imports torch: `terramorph --help` answers at once. Each verb imports what it needs when it runs.
+Nothing here imports torch, so that `terramorph --help` is fast. Each verb imports what it needs when it runs.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _VERBS = (
     *("prepare", "train", "evaluate", "tune", "compare", "translate", "serve", "draw", "qgis"),
     *("info", "models", "recalibrate", "export", "import_", "demo", "doctor"),
 )
-"""Modules, in the order of the help."""
+"""Modules of the verbs, in the order of the help."""
 
 app = typer.Typer(
     name="terramorph",
@@ -70,7 +70,7 @@ def _options(
 
 
 def exit_code(error: BaseException) -> int:
-    """The exit code an error ends the program with."""
+    """Return the exit code for an error."""
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED
     if isinstance(error, Terminated):
@@ -83,7 +83,7 @@ def exit_code(error: BaseException) -> int:
 
 
 def sentence(error: BaseException) -> str:
-    """What to tell about an error: one line without a traceback."""
+    """Return the message of an error in one line, without a traceback."""
     if isinstance(error, KeyboardInterrupt | Terminated):
         return "Stopped."
     if _is_usage(error):
@@ -105,7 +105,7 @@ def sentence(error: BaseException) -> str:
 
 
 def with_options(text: str, words: Sequence[str]) -> str:
-    """A message of the library, whose parameters in backticks (`max_nodata`) become options of the verb in `words`."""
+    """Return a message with its parameters in backticks (`max_nodata`) as options of the verb in `words`."""
     if not _PARAMETER.search(text):
         return text
     commands: dict[str, Any] = getattr(typer.main.get_command(app), "commands", {})
@@ -120,11 +120,11 @@ def with_options(text: str, words: Sequence[str]) -> str:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Runs one command line (without the program's name) and returns its exit code."""
+    """Run one command line (without the program's name); return its exit code."""
     words = list(arguments)
     end = words.index("--") if "--" in words else len(words)
     debug = "--debug" in words[:end]
-    # What Fabric tells there, training silences unless a level was given.
+    # Training silences these messages of Fabric unless a level was set.
     logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.DEBUG if debug else logging.NOTSET)
     words = [word for i, word in enumerate(words) if i >= end or word != "--debug"]
     try:
@@ -133,7 +133,7 @@ def run(arguments: Sequence[str]) -> int:
             sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except BrokenPipeError:
-        # The reader of our output went away (`terramorph info ... | head -1`): there is no one left to tell.
+        # The reader of the output has gone (`terramorph info ... | head -1`): there is nobody to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILURE
     except BaseException as error:
@@ -166,11 +166,11 @@ def _warnings_printed(words: Sequence[str]) -> Iterator[None]:
 
 
 def main() -> NoReturn:
-    """The program `terramorph`."""
+    """Run the program `terramorph`."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a console or file of Windows has no room for every character
+        if isinstance(stream, io.TextIOWrapper):  # the encoding of a console or file in Windows may lack characters
             stream.reconfigure(errors="replace")
-    # Python's cycle collector would walk all that torch consists of many times while it is imported, and at the end.
+    # Python's cycle collector would traverse all objects of torch many times at its import, and at the end.
     gc.set_threshold(20_000)
     code = run(sys.argv[1:])
     gc.freeze()
@@ -178,7 +178,7 @@ def main() -> NoReturn:
 
 
 def _is_usage(error: BaseException) -> bool:
-    # Typer's usage errors share no public base across its releases; all of them format their own message.
+    # Typer's usage errors have no public base class in all its releases; all of them format their own message.
     return hasattr(error, "format_message") and getattr(error, "exit_code", None) == BAD_INPUT
 
 

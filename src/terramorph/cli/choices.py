@@ -1,4 +1,4 @@
-"""Options that verbs share, and the words of those that take one of a few."""
+"""Options that verbs share, and their choices."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def option(help: str, *names: str, **how: Any) -> Any:
-    """An option of a verb: what it says of itself, then its names, where the parameter's is not it."""
+    """Return an option of a verb: its help, then its names where they are not the parameter's."""
     return typer.Option(*names, help=help, **how)
 
 
@@ -25,9 +25,9 @@ def argument(help: str, **how: Any) -> Any:
 
 
 Stored = Literal["fp16", "int8"]
-"""How a file for browsers keeps weights."""
+"""Weight format of a network for browsers."""
 Mode = Literal["paper", "raster"]
-"""How a network is run; see docs/glossary.md."""
+"""Mode of a network; see docs/glossary.md."""
 Direction = Literal["AtoB", "BtoA"]
 Precision = Literal["auto", "fp32", "bf16"]
 Device = Literal["auto", "cpu", "cuda"]
@@ -35,32 +35,32 @@ Progress = Literal["text", "json"]
 Backend = Literal["torch", "onnxruntime", "openvino"]
 
 MAX_SEED = 2**63 - 1
-"""The largest seed that every generator takes."""
+"""The largest seed that every random generator takes."""
 
 
 def from_here(modules: Collection[str] | None) -> list[str]:
-    """Modules whose code may run, which are looked for in this folder too, after everything that is installed."""
+    """Return the modules whose code may run; they are looked for in the working directory too, after installed ones."""
     if modules and str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))
     return list(modules or ())
 
 
 _OUTSIDE = ("loss.terms.", "stop.metric", "generator.network")
-"""Settings that name functions and classes from outside the package."""
+"""Prefixes of settings that name functions and classes from outside the package."""
 
 
 def allowed_modules(allow: Collection[str] | None, assigned: Mapping[str, Any]) -> list[str]:
-    """Modules that --allow names, and those of what was typed by --set: who types a name asks for its code to run."""
+    """Return the modules of --allow and of names given by --set: a name that the user typed may run its code."""
     typed = [value for key, value in assigned.items() if key.startswith(_OUTSIDE) and isinstance(value, str)]
     return from_here([*(allow or ()), *(module_of(value) for value in typed if is_outside(value))])
 
 
 def named_metrics(names: Collection[str] | None) -> list[Metric]:
-    """Metrics that --metric names; who types a name asks for its code to run."""
+    """Return the metrics of --metric; a name that the user typed may run its code."""
     return [resolve(name, from_here([module_of(name)])) for name in names or ()]
 
 
-# What several verbs take, each said once.
+# Options of several verbs.
 BundlePath = Annotated[str, argument("Model: a .safetensors bundle, a run's folder, or a published name.")]
 ModelPath = Annotated[
     str, argument("Model: a .safetensors bundle, a run's folder, a published name, or an .onnx file.")

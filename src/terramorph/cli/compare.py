@@ -1,4 +1,4 @@
-"""`terramorph compare`: what each change of a recipe is worth, over several seeds."""
+"""`terramorph compare`: the effect of each change of a recipe, over several seeds."""
 
 from __future__ import annotations
 

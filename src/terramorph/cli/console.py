@@ -1,4 +1,4 @@
-"""What is printed: text, tables, and progress that reads well in a terminal and in a log file."""
+"""Printed text, tables and progress, for a terminal and for a log file."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from rich.table import Table
 from terramorph.report import duration
 
 PLAIN_SECONDS, MOST_SECONDS = 5.0, 600.0
-"""Seconds between two progress lines where there is no terminal: at first, and at most. Each gap is twice the one
-before, so an hour is told in ten lines or so."""
+"""Seconds between two progress lines without a terminal: at first, and at most. Each gap is twice the one before, so an
+hour takes about ten lines."""
 JSON_SECONDS = 0.2
-"""Seconds between two lines of progress that a program reads, at least."""
+"""Least seconds between two lines of progress for programs."""
 
 
 def console() -> Console:
-    """A console on the present standard output; no escape codes where that is no terminal or NO_COLOR is set."""
+    """Return a console on standard output, without escape codes if that is not a terminal or NO_COLOR is set."""
     return Console(highlight=False, markup=False, soft_wrap=True)
 
 
@@ -31,17 +31,17 @@ def say(text: str) -> None:
 
 
 def warn(text: str) -> None:
-    """Prints one line of warning on standard error."""
+    """Print one line of warning on standard error."""
     print(f"terramorph: warning: {text}", file=sys.stderr, flush=True)
 
 
 def show_table(title: str, rows: Iterable[tuple[str, Any]]) -> None:
-    """Prints names and values as a table of two columns; in a log file, as plain aligned lines."""
+    """Print names and values as a table of two columns; in a log file, as plain aligned lines."""
     _show(title, (), rows, "left")
 
 
 def show_columns(title: str, names: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Prints a table with a heading for each column, the first one left and the others right."""
+    """Print a table with a heading per column, the first one left-aligned and the others right-aligned."""
     _show(title, names, rows, "right")
 
 
@@ -67,7 +67,7 @@ def _show(title: str, names: Sequence[str], rows: Iterable[Sequence[Any]], side:
 class Meter:
     """Progress of one piece of work: a bar in a terminal, a line now and then elsewhere.
 
-    Use as a context manager. Every update may change the total, and shows a detail beside it.
+    A context manager. Every update may change the total, and shows a detail beside it.
     """
 
     def __init__(self, label: str, total: int | None = None) -> None:
@@ -142,21 +142,21 @@ class Steps:
             self._meter = None
 
     def update(self, step: str, done: int, total: int, detail: str = "") -> None:
-        """Shows how far a step is; another name begins another meter."""
+        """Show the progress of a step; a new name begins a new meter."""
         if self._meter is None or self._meter.label != step:
             self.__exit__()
             self._meter = Meter(step, total).__enter__()
         self._meter.update(done, total, detail)
 
     def say(self, text: str) -> None:
-        """Prints a line, above the bar if there is one."""
+        """Print a line, above the bar if there is one."""
         (self._meter.say if self._meter is not None else say)(text)
 
 
 class JsonSteps(Steps):
-    """The same for programs: a JSON object a line on standard output, with `step`, `done` and `total`.
+    """The same for programs: one JSON object per line on standard output, with `step`, `done` and `total`.
 
-    The first and the last line of a step are always there, those between at most every `JSON_SECONDS`.
+    The first and the last line of a step are always printed, those between at most every `JSON_SECONDS`.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""`terramorph demo`: everything once, on a procedural town, in under five minutes."""
+"""`terramorph demo`: training, translation and evaluation on a procedural town, in under five minutes."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ TILE = 128
 STRIDE = 64
 """Step between training tiles in pixels."""
 WANTED = 0.5
-"""Mean IoU of classes on the held-out map that the default recipe should reach."""
+"""Mean IoU on the held-out map that the default recipe should reach."""
 STRIP = 400
-"""Side in pixels of each picture of the strip."""
+"""Side of each picture of the strip, pixels."""
 PUBLISHED = "town-sat2map"
-"""The published model whose map is shown beside, where its file is on this machine."""
+"""The published model whose map is shown for comparison, if its file is on this machine."""
 PUBLISHED_MAP = f"map_{PUBLISHED}.tif"
 DRAWS, DRAW_PAGE = "town-map2sat", "draw.html"
-"""The published model of the draw page, and that page."""
+"""The published model of the draw page, and the file of that page."""
 SEEN_SEEDS = range(1, 9)
-"""Seeds of the towns that `PUBLISHED` was trained on; with one of them its map is not shown."""
+"""Seeds of the towns that `PUBLISHED` was trained on; for these its map is not shown."""
 
 
 def run(
@@ -118,7 +118,7 @@ def run(
 
 
 def _claim(out: Path) -> None:
-    """Makes the folder, or empties one that an earlier demo made."""
+    """Make the output folder, or empty one of an earlier demo."""
     if out.is_dir() and any(out.iterdir()) and not (out / MARKER).is_file():
         raise InputError(f"The folder {out} is not empty and was not made by an earlier demo; choose another --out.")
     if out.exists() and not out.is_dir():
@@ -137,7 +137,7 @@ def _claim(out: Path) -> None:
 
 
 def _make_pairs(out: Path, size: int, seed: int) -> tuple[Path, Path]:
-    """Makes the town; writes its pairs and the held-out quarter, and returns the aerial image and true map of that."""
+    """Write a town's pairs and its held-out quarter; return the aerial image and true map of the latter."""
     from terramorph.raster import write_image
     from terramorph.town import make_town, write_town_pairs
 
@@ -161,7 +161,7 @@ def _make_pairs(out: Path, size: int, seed: int) -> tuple[Path, Path]:
 
 
 def _published(seed: int) -> Path | None:
-    """The file of the published model; None if it is not on this machine, or was trained on the town of this seed."""
+    """Return the file of the published model; None if it is not here, or was trained on the town of this seed."""
     from terramorph.models import places, require_entry, verify
 
     if seed in SEEN_SEEDS:
@@ -175,7 +175,7 @@ def _published(seed: int) -> Path | None:
 
 
 def _write_draw_page(out: Path) -> bool:
-    """Writes the page on which a map is drawn and the photograph appears; False where it cannot be made here."""
+    """Write the draw page; return False if that is impossible on this machine."""
     from terramorph.bundle import load_bundle
     from terramorph.draw import WebModel, write_one_file
     from terramorph.errors import BundleError, MissingPackageError
@@ -194,7 +194,7 @@ def _write_draw_page(out: Path) -> bool:
 
 
 def _train(out: Path, config: TrainConfig, limit: float) -> tuple[TrainResult, int]:
-    """Trains; a run that is cut short after `limit` seconds has its steps told as planned, else 0."""
+    """Train; return the planned number of steps too, if the run was cut short after `limit` seconds, else 0."""
     from terramorph.cli.reporting import TrainingReporter
     from terramorph.training import resume, train
 
@@ -206,17 +206,17 @@ def _train(out: Path, config: TrainConfig, limit: float) -> tuple[TrainResult, i
         )
     if result.finished:
         return result, 0
-    # With the steps done as its length, only finishing is left.
+    # With its length set to the steps done, the run only has to finish.
     return resume(folder, cache=cache, max_steps=result.step), result.total
 
 
 def _use_fastest_threads(config: TrainConfig) -> dict[int, float]:
-    """Try one thread and all threads, and leave torch with the faster.
+    """Time one thread and all threads, and set torch to the faster.
 
-    Threads that wait for each other at every layer are slower than one when another program holds a core.
+    Threads wait for each other at every layer, so several are slower than one while another program uses a core.
 
     Returns:
-        Images per second by number of threads; empty where there is nothing to choose.
+        Images per second by number of threads; empty with one thread, or with CUDA.
     """
     import torch
 
@@ -235,7 +235,7 @@ def _use_fastest_threads(config: TrainConfig) -> dict[int, float]:
 
 
 def _map_scores(made: Raster, truth: Raster) -> tuple[float, list[tuple[str, str, float | None]]]:
-    """Mean IoU of classes over the whole held-out map, and each class with its colour and IoU."""
+    """Return the mean IoU over the whole held-out map, and each class with its colour and IoU."""
     import torch
 
     from terramorph.cartography import CLASSES, MAP_CLASSES, classify
@@ -250,7 +250,7 @@ def _map_scores(made: Raster, truth: Raster) -> tuple[float, list[tuple[str, str
 
 
 def _write_strip(shown: Iterable[Raster], path: Path) -> None:
-    """The pictures side by side: the middle of the ground, in one PNG of 256 colours."""
+    """Write the pictures side by side, their centres only, to one PNG of 256 colours."""
     import numpy as np
     from PIL import Image
 
@@ -266,7 +266,7 @@ def _write_strip(shown: Iterable[Raster], path: Path) -> None:
 
 
 def _write_page(out: Path, shown: Mapping[str, Raster], facts: dict[str, Any]) -> None:
-    """Writes index.html; it needs no other file but for its link to the evaluation."""
+    """Write index.html, which needs no other file except for its link to the evaluation."""
     from terramorph._version import __version__
     from terramorph.metrics import METRICS
     from terramorph.report.numbers import percent

@@ -1,4 +1,4 @@
-"""`terramorph doctor`: what this machine offers, and what is fastest on it."""
+"""`terramorph doctor`: versions and hardware of this machine, and its fastest backend."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def run(
 
 
 def _bench(models: list[str], seconds: float, allowed: list[str]) -> None:
-    """Measures every model, shows all in one table, and remembers what PyTorch is fastest with."""
+    """Measure every model, print one table, and note the fastest form and batch size for PyTorch."""
     from terramorph import processor
 
     found = [(model, speed) for model in models for speed in _speeds(model, seconds, allowed)]
@@ -86,7 +86,7 @@ def _speeds(model: str, seconds: float, allowed: list[str]) -> list[Speed]:
 
 
 def _advice(measured: list[tuple[str, Speed]]) -> list[str]:
-    """The last sentences: what is fastest here, and how to use it. What was refused is not advised."""
+    """Return sentences on the fastest backend of each model and how to use it; refused files are left out."""
     kept = [one for one in measured if one[1].precision != REFUSED]
     if not kept:
         return ["This 8-bit file lost too much quality at export; use the bundle that it was exported from."]
@@ -111,7 +111,7 @@ def _advice(measured: list[tuple[str, Speed]]) -> list[str]:
 def _versions() -> list[tuple[str, str]]:
     import torch
 
-    # Its home is terramorph.raster; once that is imported, the module can be asked which GDAL it carries.
+    # rasterio is loaded by terramorph.raster; after its import it states its GDAL version.
     import terramorph.raster  # noqa: F401
 
     gdal = getattr(sys.modules.get("rasterio"), "__gdal_version__", "unknown")
@@ -180,7 +180,7 @@ def _backends() -> list[tuple[str, str]]:
 
 
 def _version(package: str, extra: str = "") -> str:
-    """Of an installed package; else the extra that brings it."""
+    """Return the version of an installed package; else the extra that installs it."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

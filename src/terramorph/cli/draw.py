@@ -1,4 +1,4 @@
-"""`terramorph draw`: a page on which people draw a map and see the photograph, computed by their own browser."""
+"""`terramorph draw`: a page on which people draw a map and see the photograph, computed in the browser."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def run(
     models = []
     with tempfile.TemporaryDirectory() as folder:
         for number, name in enumerate([model, *([back] if back else [])]):
-            if Path(name).suffix == ".onnx":  # of `export --web`, as it is
+            if Path(name).suffix == ".onnx":  # of `export --web`, unchanged
                 models.append(WebModel.of_file(Path(name)))
                 continue
             network, bundle = Path(folder) / f"{number}.onnx", load_bundle(name, from_here(allow))

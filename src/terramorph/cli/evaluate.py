@@ -1,4 +1,4 @@
-"""`terramorph evaluate`: a bundle and held-out pairs make numbers, pictures and one HTML page."""
+"""`terramorph evaluate`: scores of a bundle on held-out pairs, and their report."""
 
 from __future__ import annotations
 

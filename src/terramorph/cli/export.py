@@ -1,4 +1,4 @@
-"""`terramorph export`: ONNX out, in float32 or in 8 bits."""
+"""`terramorph export`: conversion of a bundle to ONNX, in float32 or 8 bits."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EXAMPLE = (
     "terramorph export town-map2sat web.onnx --web --store int8"
 )
 SCORED = 500
-"""Pairs of val on which the loss of quality is measured; both networks take minutes for more."""
+"""Most pairs of val on which the loss of quality is measured, for more take minutes."""
 
 
 def run(
@@ -81,7 +81,7 @@ def run(
 
 
 def _eight_bits(bundle: Bundle, output: Path, dataset: Path, images: int, cache: Path | None) -> None:
-    """Quantises, measures the loss and notes it. A file of that name is replaced only when all of this is done."""
+    """Quantize, measure the loss of quality and note it; an existing file is replaced only at the end."""
     from terramorph.atomic import atomic
     from terramorph.cli.web import compared
     from terramorph.data import DEFAULT_CACHE

@@ -1,4 +1,4 @@
-"""`terramorph import`: other people's checkpoints in."""
+"""`terramorph import`: conversion of public pix2pix checkpoints."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def run(
     mode: Annotated[
         Mode, option("Default mode of the bundle: paper as the public test script, raster as its --eval.")
     ] = "raster",
-    direction: Annotated[Direction, option("AtoB: it was trained with the left half as the source.")] = "AtoB",
+    direction: Annotated[Direction, option("AtoB: the left half was the source in training.")] = "AtoB",
 ) -> None:
     """Convert a checkpoint of the public PyTorch pix2pix (U-Net or ResNet) to a bundle."""
     from terramorph.errors import InputError

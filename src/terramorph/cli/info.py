@@ -1,4 +1,4 @@
-"""`terramorph info`: what a bundle says of itself."""
+"""`terramorph info`: the header of a bundle."""
 
 from __future__ import annotations
 

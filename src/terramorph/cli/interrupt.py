@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: at once for short work, after the current step for training."""
+"""SIGINT and SIGTERM: short work stops at once, training after the current step."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ NOTICE = "Stopping after this step; press again to stop at once."
 
 
 class Terminated(BaseException):
-    """SIGTERM arrived. No Exception, like KeyboardInterrupt: only cleaning up should see it on its way."""
+    """Arrival of SIGTERM. Like KeyboardInterrupt it is not an Exception, so that no handler but cleaning up sees it."""
 
 
 @contextmanager
 def terminate_as_exception() -> Iterator[None]:
-    """Makes SIGTERM raise `Terminated`, so that half-written files are removed on the way out."""
+    """Make SIGTERM raise `Terminated`, so that half-written files are removed."""
 
     def raise_terminated(number: int, frame: FrameType | None) -> None:
         raise Terminated
@@ -29,11 +29,11 @@ def terminate_as_exception() -> Iterator[None]:
 
 
 class StoppedBefore(BaseException):
-    """A signal arrived while a run was being made ready. No Exception, for the same reason.
+    """Arrival of a signal while a run was prepared; not an Exception, for the same reason.
 
     Attributes:
         exit_code: 128 + the signal's number.
-        already_told: whether another process says the sentence.
+        already_told: Whether another process prints the sentence.
     """
 
     def __init__(self, sentence: str, exit_code: int, already_told: bool = False) -> None:
@@ -43,7 +43,7 @@ class StoppedBefore(BaseException):
 
 
 class StopFlag:
-    """What a long run polls after each step, the first signal; while not `stepping`, who asks stops at once."""
+    """The first signal, which a long run polls after each step; while not `stepping`, the run stops at once."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
@@ -54,20 +54,20 @@ class StopFlag:
 
     @property
     def exit_code(self) -> int:
-        """128 + the signal's number, the shell's convention."""
+        """Exit code of the signal by the shell's convention, 128 + its number."""
         return 128 + (self.signal or 0)
 
 
 @contextmanager
 def stop_after_step(notice: str = NOTICE) -> Iterator[StopFlag]:
-    """Turns the first SIGINT or SIGTERM into a flag, with a notice; the second does what it did before, at once."""
+    """Turn the first SIGINT or SIGTERM into a flag, with a notice; the second has its usual effect at once."""
     flag = StopFlag()
 
     def note(number: int, frame: FrameType | None) -> None:
         flag.signal = number
         for each, handler in previous.items():
             signal.signal(each, handler)
-        # Not print: the signal may have arrived within one, and buffered files do not take a second writer.
+        # Not print: the signal may interrupt one, and buffered files are not reentrant.
         os.write(2, f"{notice}\n".encode() if notice and flag.stepping else b"")
 
     with _handlers({signal.SIGINT: note, signal.SIGTERM: note}) as previous:
@@ -76,7 +76,7 @@ def stop_after_step(notice: str = NOTICE) -> Iterator[StopFlag]:
 
 @contextmanager
 def _handlers(wanted: dict[int, Any]) -> Iterator[dict[int, Any]]:
-    """Installs signal handlers for a while; yields what they replace. Only the main thread can do that."""
+    """Install signal handlers for the block, in the main thread only; yield the ones they replace."""
     if threading.current_thread() is not threading.main_thread():
         yield {}
         return

@@ -1,4 +1,4 @@
-"""`terramorph models`: the published models by name: list, pull, verify, card; and push to the Hugging Face Hub."""
+"""`terramorph models`: published models: list, pull, verify, card, and push to the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 _TOWN = 512
-"""Pixels a side of a card's picture."""
+"""Side of the town in a card's picture, pixels."""
 
 NAME = "models"
 EXAMPLE = "Example: terramorph models pull sat2map | terramorph models card sat2map > card.md"
@@ -23,9 +23,9 @@ Action = Literal["list", "pull", "verify", "card", "push"]
 
 
 def run(
-    action: Annotated[Action, argument("list them, pull or verify one, print a card, or push one.")] = "list",
+    action: Annotated[Action, argument("list all; pull or verify one, print its card, or push it.")] = "list",
     name: Annotated[
-        str | None, argument("Of a model, or hf://OWNER/NAME; verify without it takes all, card and push any bundle.")
+        str | None, argument("Name of a model, or hf://OWNER/NAME. verify: default all. card, push: also any bundle.")
     ] = None,
     repo: Annotated[str | None, argument("push: OWNER/NAME on the Hugging Face Hub.")] = None,
     out: Annotated[
@@ -34,9 +34,9 @@ def run(
     url: Annotated[
         list[str] | None, option("pull: URL of the file, tried before the published ones; repeatable.")
     ] = None,
-    private: Annotated[bool, option("push: only you, or your organisation, sees it.", "--private")] = False,
+    private: Annotated[bool, option("push: visible only to you or your organisation.", "--private")] = False,
     licence: Annotated[
-        str | None, option("push: of the weights, as the Hub calls it: mit, cc-by-4.0. Default: other.")
+        str | None, option("push: licence of the weights by its name on the Hub: mit, cc-by-4.0. Default: other.")
     ] = None,
 ) -> None:
     """List the published models, fetch one, check its bytes, print its card, or push one to the Hugging Face Hub."""
@@ -47,7 +47,7 @@ def run(
     if out and action != "card":
         raise ConfigError("--out belongs to `models card`.")
     if (repo or private or licence) and action != "push":
-        raise ConfigError("A repository, --private and --licence belong to `models push`.")
+        raise ConfigError("REPO, --private and --licence belong to `models push`.")
     if action == "push":
         _push(str(name), repo, private, licence)
     elif action == "pull":
@@ -89,7 +89,7 @@ def _card(name: str, out: Path | None) -> None:
 
 
 def _town(name: str) -> Image.Image:
-    """A town: source, what the model makes of it, and target, beside each other."""
+    """Return source, output and target of a town beside each other."""
     import numpy as np
     from PIL import Image
 
@@ -102,7 +102,7 @@ def _town(name: str) -> Image.Image:
     shown = [raster.pixels.transpose(1, 2, 0) for raster in (source, model.translate(source), target)]
     if any(pixels.shape != shown[0].shape or pixels.dtype != np.uint8 for pixels in shown):
         raise ConfigError(
-            f"{name} does not translate three bands of uint8; leave out --out for a card without picture."
+            f"The picture needs a model of three uint8 bands, and {name} is not; leave out --out for the card alone."
         )
     return Image.fromarray(np.concatenate(shown, axis=1))
 
@@ -121,7 +121,7 @@ def _pull(name: str, urls: list[str]) -> None:
 
     if is_on_hub(name):
         if urls:
-            raise ConfigError("--url is for published models, and not for those of the Hub.")
+            raise ConfigError("--url is for published models, not for those of the Hub; leave it out.")
         say(f"{fetch(name)}: {name}, its sha256 is right.")
         return
     entry = require_entry(name)

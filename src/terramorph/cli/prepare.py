@@ -1,4 +1,4 @@
-"""`terramorph prepare`: rasters, tiles and vectors make a dataset of pairs; `prepare inspect`, a page about one."""
+"""`terramorph prepare`: a dataset of pairs from rasters, tiles and vectors; `prepare inspect`, its report."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def run(
         str | None,
         option("Table from tags and layers to classes: osm, protomaps, plain, or a TOML file. Default: by content."),
     ] = None,
-    kind: Annotated[str | None, option("Class of all vectors of a file that does not tell.")] = None,
+    kind: Annotated[str | None, option("Class of all vectors of a file that does not state it.")] = None,
     register: Annotated[bool, option("Move the map by its consistent shift.", "--register")] = False,
     clean_labels: Annotated[bool, option("Paint over text on the map.", "--clean-labels")] = False,
     max_nodata: Annotated[float, option("Leave out pairs with more pixels without data.")] = 0.1,
@@ -70,8 +70,8 @@ def run(
     ] = None,
     drop_duplicates: Annotated[bool, option("Keep one of pairs that look alike.", "--drop-duplicates")] = False,
     skip_bad: Annotated[bool, option("List and leave out tiles that cannot be read.", "--skip-bad")] = False,
-    source_crs: Annotated[str | None, option("EPSG:n of sources that do not say it.")] = None,
-    target_crs: Annotated[str | None, option("EPSG:n of targets that do not say it.")] = None,
+    source_crs: Annotated[str | None, option("EPSG:n of sources that do not state it.")] = None,
+    target_crs: Annotated[str | None, option("EPSG:n of targets that do not state it.")] = None,
     bands: Annotated[
         list[str] | None, option("Bands of sources by number, in order, such as 3,2,1; or target=1,2,3.")
     ] = None,
@@ -94,8 +94,8 @@ def run(
         return _inspect(Path(words[1]))
     if len(words) != 1:
         raise ConfigError(
-            f"{' '.join(words)!r} is not one folder; write `terramorph prepare OUT --source ... --target ...` or "
-            "`terramorph prepare inspect DATASET`."
+            f"OUT must be one folder, got {' '.join(words)!r}; write `terramorph prepare OUT --source ... --target "
+            "...` or `terramorph prepare inspect DATASET`."
         )
     from terramorph.prepare import Inputs, Opening, Options, Scale, SplitRule
 
@@ -134,10 +134,10 @@ def _areas(
     sources: list[str], targets: list[str], pairs: list[str], names: list[str], inputs: type[Inputs]
 ) -> list[Inputs]:
     if len(sources) != len(targets):
-        raise ConfigError(f"There are {len(sources)} --source and {len(targets)} --target; each needs the other.")
+        raise ConfigError(f"Every --source needs a --target, got {len(sources)} and {len(targets)}.")
     sides: list[tuple[str, str | None]] = [*zip(sources, targets, strict=True), *((folder, None) for folder in pairs)]
     if names and len(names) != len(sides):
-        raise ConfigError(f"There are {len(names)} --name for {len(sides)} areas; name all of them or none.")
+        raise ConfigError(f"All areas or none need a --name, got {len(names)} for {len(sides)} areas.")
     given: list[str | None] = [*names] if names else [None] * len(sides)
     return [inputs(a, b, called) for (a, b), called in zip(sides, given, strict=True)]
 
@@ -178,5 +178,5 @@ def _numbers(option: str, text: str, count: int) -> list[float]:
     except ValueError:
         found = []
     if len(found) != count:
-        raise ConfigError(f"{option} {text!r}: give {count} numbers with commas between them.")
+        raise ConfigError(f"{option} must be {count} numbers with commas between them, got {text!r}.")
     return found

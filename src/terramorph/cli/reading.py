@@ -1,4 +1,4 @@
-"""Options that say how an image is read where its file does not say it."""
+"""Options for reading images whose files do not state something."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Terms = Annotated[str | None, option("Licence or terms of use; required for tile
 
 
 Classes = Literal["source", "target", "both", "none"]
-"""Which sides hold classes."""
+"""Sides that hold class values."""
 
 
 def read_options(
@@ -37,7 +37,7 @@ def read_options(
     dem: str | None = None,
     asset: str | None = None,
 ) -> ReadOptions:
-    """The options of one image, from their words; what signs addresses of STAC items is named by the environment."""
+    """Return the options of one image; the signer of STAC items is named by the environment."""
     from terramorph.raster import ReadOptions
 
     try:
@@ -54,7 +54,8 @@ def read_options(
 
 
 def stac_signer() -> str | None:
-    """The function, as module:name, that signs addresses of STAC items' assets; its module may lie in this folder."""
+    """Return the function, as module:name, that signs addresses of STAC assets; its module may be in the working
+    directory."""
     name = os.environ.get("TERRAMORPH_STAC_SIGN") or None
     from_here([name] if name else None)
     return name
@@ -69,9 +70,9 @@ def sides(
     dem: str | None = None,
     asset: str | None = None,
 ) -> tuple[ReadOptions, ReadOptions]:
-    """The options of a source and a target, from words such as `3,2,1` and `target=-9999`.
+    """Return the options of source and target, from words such as `3,2,1` and `target=-9999`.
 
-    Without a side, bands and asset are the source's, and nodata is both sides'.
+    Without a side, bands and asset are for the source, and nodata is for both sides.
     """
     picked = _by_side("--bands", bands, ("source",))
     named = _by_side("--asset", [asset] if asset else [], ("source",))

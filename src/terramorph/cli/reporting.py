@@ -1,4 +1,4 @@
-"""How training is shown: implements `terramorph.training.Reporter`."""
+"""Progress of training and of studies in the terminal; implements `terramorph.training.Reporter`."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ if TYPE_CHECKING:
     from terramorph.training import Plan, StepReport, TrainConfig, Validation
 
 AFRESH = 4
-"""Tensors that start afresh and are named."""
+"""Most newly initialized tensors that are named."""
 MEASURED_STEPS = 500
-"""Runs of fewer steps are not measured before they start."""
+"""Steps of a run from which its duration is estimated before it starts."""
 LONG, SHORTER = 3600.0, ("medium", "small")
-"""Seconds from which on shorter presets are named, and those presets; their schedules are in steps."""
+"""Seconds of a run from which shorter presets are suggested, and those presets; their schedules are in steps."""
 
 
 class TrainingReporter(Steps):
-    """Prints the plan, then progress. A context manager: leaving it puts the terminal right.
+    """Prints the plan, then progress; a context manager that restores the terminal.
 
     Args:
-        quiet: say nothing at all; for the other processes of a group.
-        compact: leave the plan out.
-        nowhere: the run's folder is not kept, and so not told.
-        verbose: print the whole configuration, every loss, and every validation.
-        stop: asked while the run is made ready; the loop asks it after each step.
+        quiet: Print nothing, for the other processes of a group.
+        compact: Leave out the plan.
+        nowhere: Leave out the run's folder, which is not kept.
+        verbose: Print the whole configuration, every loss, and every validation.
+        stop: Polled while the run is prepared; the loop polls it after each step.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class TrainingReporter(Steps):
 
 
 class StudyProgress(Meter):
-    """Shows how a study goes: a `terramorph.study.reporter.StudyReporter` that tells `stop` that steps are taken."""
+    """Progress of a study: a `terramorph.study.reporter.StudyReporter` that tells `stop` when steps begin."""
 
     def __init__(self, label: str, stop: StopFlag) -> None:
         super().__init__(label)
@@ -104,7 +104,7 @@ class StudyProgress(Meter):
 
 
 def show_plan(plan: Plan, verbose: bool = False, nowhere: bool = False) -> None:
-    """Prints a training plan: counts, where to look, how long it will take; the resolved configuration if asked."""
+    """Print a training plan: counts, paths, estimated time; with `verbose` the resolved configuration."""
     steps = f"{plan.total_steps}" + (f", {plan.first_step} of them done" if plan.first_step else "")
     networks = ", ".join(f"{name} {count / 1e6:.3f} million" for name, count in plan.parameters.items())
     together = f", {plan.processes} processes" if plan.processes > 1 else ""
@@ -128,11 +128,11 @@ def show_plan(plan: Plan, verbose: bool = False, nowhere: bool = False) -> None:
 
 
 def _time_needed(plan: Plan) -> str:
-    """About how long a run takes here, and shorter presets where that is long; empty for a short run."""
+    """Return the estimated time of a run, and shorter presets where it is long; "" for a short run."""
     from terramorph.training import PRESETS, load_config
     from terramorph.training.pace import images_per_second
 
-    outside = plan.config.loss.terms or is_outside(plan.config.generator.network)  # which runs where it is allowed only
+    outside = plan.config.loss.terms or is_outside(plan.config.generator.network)  # whose code may not be allowed here
     if plan.total_steps < MEASURED_STEPS or plan.first_step or plan.processes > 1 or outside:
         return ""
 

@@ -1,4 +1,4 @@
-"""`terramorph serve`: a raster and a model as map layers, computed where somebody looks."""
+"""`terramorph serve`: a raster and a model as map layers, computed when tiles are requested."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def run(
     values: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     file = model if model is not None and model.endswith(".toml") else None
     if file is not None and any(value is not None for value in (source, truth, asset, resolution)):
-        raise ConfigError(f"{file} names its layers itself; give no source, truth, asset or resolution beside it.")
+        raise ConfigError(f"{file} defines the layers; leave out SOURCE, --truth, --asset and --resolution.")
     if file is None:
         values["layers"] = [{**_layer(model, source, truth), "resolution": resolution, "asset": asset}]
     settings = load_settings(file, values)
@@ -84,20 +84,18 @@ def run(
 
 
 def _layer(model: str | None, source: str | None, truth: str | None) -> dict[str, Any]:
-    """The one layer that the command line names; the town where it names none."""
+    """Return the layer of the command line; the town if it names none."""
     if model is None:
         return _town()
     if source is None:
-        raise ConfigError(
-            f"{model} has nothing to translate; give a raster too, such as: terramorph serve {model} ortho.tif"
-        )
+        raise ConfigError(f"SOURCE is missing: give a raster for {model}, such as: terramorph serve {model} ortho.tif")
     stem = "".join(c if c.isalnum() else "-" for c in Path(source.rstrip("/")).stem.lower()).strip("-")
     name = stem[:64] if stem.isascii() and stem else "layer"
     return {"name": name, "title": Path(source).stem or name, "model": model, "source": source, "truth": truth}
 
 
 def _town() -> dict[str, Any]:
-    """The procedural town, from above and as a map, in the cache."""
+    """Return the layer of the procedural town, whose image and map are in the cache."""
     from terramorph.data.cache import DEFAULT_CACHE
     from terramorph.header import read_header
     from terramorph.raster import write_image

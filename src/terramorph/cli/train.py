@@ -1,4 +1,4 @@
-"""`terramorph train`: pairs and a recipe make a bundle."""
+"""`terramorph train`: training of a bundle from pairs and a recipe."""
 
 from __future__ import annotations
 
@@ -103,17 +103,17 @@ def run(
         config = config_of(model, changed)
     else:
         config = load_config(preset or "pix2pix", {**changed, "start.model": model or ""})
-    with TemporaryDirectory(prefix="terramorph-") as made:  # of a dry run nothing is kept
+    with TemporaryDirectory(prefix="terramorph-") as made:  # a dry run keeps nothing
         _run(functools.partial(train, dataset, out or Path(made), config, **how), out, cache, dry_run, verbose)
 
 
 def _run(
     work: Callable[..., TrainResult], out: Path | None, cache: Path | None, dry_run: bool = False, verbose: bool = False
 ) -> None:
-    """Trains until the end or a signal, and says how it went."""
+    """Train until the end or a signal, and print the result."""
     from terramorph.cli.reporting import TrainingReporter
 
-    # Under torchrun every process runs this; the first one speaks for all.
+    # Under torchrun every process runs this; the first one prints for all.
     first = os.environ.get("RANK", "0") == "0"
     with (
         stop_after_step(NOTICE if first else "") as stop,
@@ -132,5 +132,5 @@ def _run(
             command += f" --cache {shlex.quote(str(cache))}" if cache else ""
             say(f"Stopped after step {result.step} of {result.total}. Checkpoint: {result.checkpoint}")
             say(f"Resume with: {command}")
-        # Another process of the group may have been the one that got the signal.
+        # The signal may have reached another process of the group.
         raise typer.Exit(stop.exit_code if stop() else 128 + signal.SIGTERM)

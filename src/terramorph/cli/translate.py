@@ -1,4 +1,4 @@
-"""`terramorph translate`: images in, images out; or one raster of any size, with its place kept."""
+"""`terramorph translate`: translation of images, or of one raster of any size with its georeference."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def run(
 
 
 def _tile_cache(output: Path) -> Path:
-    """Where tiles of a server are kept until the output stands: beside it, if that is on this machine."""
+    """Return the folder for tiles of a server until the output is finished: beside it if it is a local file."""
     from terramorph.data import DEFAULT_CACHE
     from terramorph.raster.storage import as_remote
 
@@ -171,17 +171,17 @@ def _on_cluster(
     scheduler: str | None,
     workers: int | None,
 ) -> tuple[Model, DaskEngine]:
-    """The model, and workers that open it and the source for themselves, in whatever folder they stand."""
+    """Return the model, and an engine whose workers open model and source themselves, by absolute paths."""
     from terramorph.bundle import find_bundle
     from terramorph.sources import open_source
     from terramorph.translate import load
     from terramorph.translate.cluster import Cluster, DaskEngine
 
     cluster = Cluster(scheduler, workers)
-    # Here the model is only asked what it is; a machine that hands out windows may have no GPU.
+    # Here only the model's header is used; a machine that hands out windows may have no GPU.
     model = load(bundle, **{**settings, "device": "cpu", "precision": "fp32"})
     options = opening["options"]
-    if options.bands:  # as this process names them
+    if options.bands:  # by the names that they have in this process
         options = replace(options, names=model.header.source.names)
     opening |= {"wanted": model.header.source.names}
     there = {"options": options, "style": _absolute(opening["style"]), "cache": opening["cache"].absolute()}
@@ -191,5 +191,5 @@ def _on_cluster(
 
 
 def _absolute(spec: str) -> str:
-    """A path that is there, from the root; what is no path stays as it is."""
+    """Return an existing path as an absolute one; anything else unchanged."""
     return str(Path(spec).absolute()) if Path(spec).exists() else spec

@@ -1,4 +1,4 @@
-"""`terramorph tune`: many trainings beside each other find better settings than a preset's."""
+"""`terramorph tune`: search for better settings than a preset's."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def run(
     from terramorph.study import StudyOptions, confirm_study, tune
     from terramorph.training import load_config, parse_assignments
 
-    if dataset == Path("report") and not dataset.exists():  # `tune report --out STUDY`, as one may say it
+    if dataset == Path("report") and not dataset.exists():  # `tune report --out STUDY` means --report
         report, dataset = True, None
     add_metrics(named_metrics(metric))
     assigned = parse_assignments(assignments or [])
@@ -114,10 +114,10 @@ def run(
 
 
 def parse_duration(text: str) -> float:
-    """`90s`, `30m`, `2h`, `1h30m` or `1d` in seconds."""
+    """Return the seconds of `90s`, `30m`, `2h`, `1h30m` or `1d`."""
     parts = re.findall(r"(\d+(?:\.\d+)?)\s*(min|[smhd])", text)
     if not parts or re.sub(r"\s", "", text) != "".join(number + unit for number, unit in parts):
-        raise ConfigError(f"budget must be a duration such as 90s, 30m, 2h or 1h30m, got {text!r}.")
+        raise ConfigError(f"--budget must be a duration such as 90s, 30m, 2h or 1h30m, got {text!r}.")
     return sum(float(number) * _UNITS[unit] for number, unit in parts)
 
 

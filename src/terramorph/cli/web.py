@@ -1,4 +1,4 @@
-"""Networks written for browsers, with what their small weights cost: for `export --web`, `draw` and `demo`."""
+"""Networks for browsers and the loss of quality of their small weights: for `export --web`, `draw` and `demo`."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from terramorph.interop import StorageLoss, Store
 
 SCORED = 64
-"""Pairs on which the loss is measured."""
+"""Number of pairs on which the loss of quality is measured."""
 TOWN_SEEDS = 100, 101
-"""Towns that no published model was trained on."""
+"""Seeds of towns that no published model was trained on."""
 
 
 class RefusedLossError(ConfigError):
-    """Small weights cost more quality than is allowed."""
+    """Loss of quality by small weights above the limit."""
 
 
 def write_web(
@@ -32,10 +32,10 @@ def write_web(
     weights: Path | None = None,
     force: bool = False,
 ) -> StorageLoss | None:
-    """Writes a network with small weights, after its loss of quality on pairs is measured and noted in it.
+    """Write a network with small weights, with its measured loss of quality as metadata.
 
     Raises:
-        RefusedLossError: if the loss is more than `MAX_LOSS` and it is not forced.
+        RefusedLossError: If the loss is above `MAX_LOSS`, without `force`.
     """
     from terramorph.atomic import atomic
     from terramorph.interop import MAX_LOSS, export_web, note_loss
@@ -60,7 +60,7 @@ def write_web(
 
 
 def smallest(bundle: Bundle, output: Path, *, data: Path | None, weights: Path | None) -> StorageLoss | None:
-    """Writes a network in 8 bits where pairs show that this costs little, else in fp16; what `write_web` returns."""
+    """Write a network in 8 bits where the measured loss of quality is small, else in fp16; return as `write_web`."""
     if data is not None or _is_of_towns(bundle):
         try:
             return write_web(bundle, output, "int8", data=data, weights=weights)
@@ -76,7 +76,7 @@ def _is_of_towns(bundle: Bundle) -> bool:
 def _loss(
     bundle: Bundle, made: Path, store: Store, data: Path | None, weights: Path | None, folder: Path
 ) -> StorageLoss | None:
-    """What the weights of the file cost; None where there are no pairs to tell."""
+    """Return the loss of quality of the file's weights; None without pairs."""
     from terramorph.interop import StorageLoss, export_web
     from terramorph.pairs import has_split
 
@@ -112,7 +112,7 @@ def _town_pairs(folder: Path, size: int) -> Path:
 def compared(
     plain: Path, made: Path, called: str, data: Path, limit: int, weights: Path | None = None
 ) -> list[dict[str, Any]]:
-    """Scores of a float32 export and of one in fewer bits on the same pairs of val, in the same runtime."""
+    """Return the scores of a float32 export and of a smaller one on the same pairs of val, in the same runtime."""
     from terramorph.evaluation import evaluate
 
     found = []
