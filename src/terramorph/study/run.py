@@ -269,7 +269,7 @@ class PeakMemory:
             self._before = _status("VmRSS")
 
     def bytes(self) -> int | None:
-        """None where it is not known."""
+        """Return the peak memory in bytes; None where the system does not state it."""
         if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
             return int(torch.cuda.max_memory_allocated())
         peak = None if self._before is None else _status("VmHWM")
@@ -277,6 +277,6 @@ class PeakMemory:
 
 
 def _status(key: str) -> int | None:
-    """A field of /proc/self/status in bytes."""
+    """Return a field of /proc/self/status in bytes; None if it does not exist."""
     lines = Path("/proc/self/status").read_text(encoding="utf-8", errors="replace").splitlines()
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:")), None)

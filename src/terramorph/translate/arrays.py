@@ -55,7 +55,7 @@ class _Work:
 
     @property
     def nodata(self) -> float | None:
-        """Return the nodata value; None where every pixel has data."""
+        """Nodata value; None where every pixel has data."""
         if not self.gaps:
             return None
         target = self.tiled.target

@@ -185,7 +185,11 @@ class DaskEngine:
 
     @cached_property
     def backend(self) -> str:
-        """Return the name of the workers' backend; raise RunError without workers."""
+        """Name of the workers' backend.
+
+        Raises:
+            RunError: If there are no workers, or the scheduler is lost.
+        """
         client = self.cluster.client
         try:
             with _listening():

@@ -1,4 +1,4 @@
-"""Engines: what schedules the windows of a translation, whose parts are kept on disk. This process, or a cluster."""
+"""Engines, which schedule the windows of a translation with parts on disk: in this process, or on a cluster."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from terramorph.translate.parts import Parts
 from terramorph.translate.tiled import Part, Tiled, Unit
 
 TRIMMED = 4
-"""Windows after which freed memory is given back: their layers' outputs leave gaps, which grow to hundreds of MB."""
+"""Windows between releases of freed memory, whose fragments grow to hundreds of MB otherwise."""
 
 
 @dataclass
 class Stages:
-    """Seconds at work, by what was done. Reading, computing and keeping run beside each other, and on a cluster on many
-    machines at once, so these add up to more than the time that went by.
+    """Seconds of each step. Steps run in parallel, and on a cluster on many machines, so the sum exceeds the elapsed
+    time.
 
     Attributes:
-        read_s: pixels of the source.
-        compute_s: the network.
-        write_s: parts.
-        join_s: parts to rows, and the rows to an uncompressed file.
-        finish_s: overviews, compression, reading back; tiles, and the way back to the source's grid.
+        read_s: Reading the source.
+        compute_s: Running the network.
+        write_s: Writing parts.
+        join_s: Joining parts to rows, and writing them to an uncompressed file.
+        finish_s: Overviews, compression, reading back; tiles, and resampling to the source's grid.
     """
 
     read_s: float = 0.0
@@ -46,7 +46,7 @@ class Stages:
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
-        """Adds the seconds of a block to one of the attributes."""
+        """Add the seconds of a block to one of the attributes."""
         begun = time.perf_counter()
         try:
             yield
@@ -54,21 +54,21 @@ class Stages:
             setattr(self, name, getattr(self, name) + time.perf_counter() - begun)
 
     def add(self, other: Stages) -> None:
-        """Adds another's seconds."""
+        """Add the seconds of other stages."""
         for each in fields(self):
             setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
 
 
 @dataclass(frozen=True)
 class Job:
-    """Windows to be predicted, and where their parts go.
+    """Windows to predict, and the folder of their parts.
 
     Attributes:
-        plan: what makes two jobs the same, to the last pixel; plain data.
-        tiled: the windows.
-        source: what is read, cut to the area.
-        area: outside of which the source is not looked at; None: nowhere.
-        parts: a file for each window.
+        plan: Identity of the job, plain data; equal plans give equal pixels.
+        tiled: The windows.
+        source: The source, cut to the area.
+        area: Area to which the source is cut; None if it is not cut.
+        parts: Parts of the output, one file per window.
     """
 
     plan: dict[str, Any]
@@ -79,37 +79,37 @@ class Job:
 
 
 class Engine(Protocol):
-    """Has the windows of a job predicted: `LocalEngine`, or `cluster.DaskEngine`."""
+    """Scheduler of the windows of a job: `LocalEngine`, or `cluster.DaskEngine`."""
 
     @property
     def backend(self) -> str:
-        """Name of what runs the network; with as many threads, results of one name are equal."""
+        """Name of the backend; with equal numbers of threads, results of one name are equal."""
         ...
 
     def compute(self, job: Job, stages: Stages, tell: Callable[[int, int], None]) -> None:
-        """Makes every part of a job that is not there.
+        """Make every missing part of a job.
 
         Args:
-            job: the windows, and where their parts go.
-            stages: the seconds of each step are added to it.
-            tell: called with the number of windows that are done, and of all.
+            job: The windows, and the folder of their parts.
+            stages: Receives the seconds of each step.
+            tell: Called with (finished windows, all windows).
         """
         ...
 
 
 @dataclass(frozen=True)
 class LocalEngine:
-    """The engine that is this process."""
+    """The engine that computes in this process."""
 
     model: Model
 
     @property
     def backend(self) -> str:
-        """Name of what runs the network."""
+        """Name of the backend."""
         return self.model.backend.name
 
     def compute(self, job: Job, stages: Stages, tell: Callable[[int, int], None]) -> None:
-        """Makes every part of a job that is not there."""
+        """Make every missing part of a job."""
         done = job.parts.done()
         count, total = len(done), len(job.tiled.cover)
         tell(count, total)
@@ -120,13 +120,13 @@ class LocalEngine:
             tell(count, total)
 
         predict_windows(job.tiled, job.source, job.parts, job.tiled.units(job.source, done), stages, computed)
-        # Joining wants memory too, and comes after.
+        # Joining, which comes next, needs memory too.
         self.model.backend.release()
         release_freed_memory()
 
 
 def identity(model: Model, source: Source, backend: str) -> dict[str, Any]:
-    """What decides the pixels of a window, apart from its place: processes that agree on it give the same bytes."""
+    """Return what decides the pixels of a window besides its place; processes with equal values give equal bytes."""
     return {
         "terramorph": __version__,
         "bundle": model.digest,
@@ -140,19 +140,19 @@ def identity(model: Model, source: Source, backend: str) -> dict[str, Any]:
 def predict_windows(
     tiled: Tiled, source: Source, parts: Parts, units: Iterable[Unit], stages: Stages, tell: Callable[[int], None]
 ) -> None:
-    """Predicts windows and keeps them: one is computed while the next are read and the last are written.
+    """Predict windows and save them: one is computed while the next are read and the last are written.
 
     Args:
-        tiled: what predicts them.
-        source: what is read.
-        parts: where they are kept.
-        units: the windows, in the order in which they are read.
-        stages: the seconds of each step are added to it.
-        tell: called with the number of windows that are computed.
+        tiled: The model and its windows.
+        source: The source.
+        parts: Parts of the output, in which results are saved.
+        units: The windows, in the order in which they are read.
+        stages: Receives the seconds of each step.
+        tell: Called with the number of windows computed since the last call.
 
     Raises:
-        RasterError: if a part of the source cannot be read.
-        StorageError: if a part cannot be written.
+        RasterError: If a window of the source cannot be read.
+        StorageError: If a part cannot be written.
     """
 
     def read(unit: Unit) -> tuple[Unit, list[Raster]]:
@@ -164,7 +164,7 @@ def predict_windows(
             parts.save(window.number, part)
 
     coming, computed = iter(units), 0
-    # No more than is needed to stay ahead: a row of windows takes as much memory as all of them.
+    # Few are read ahead: a unit may be a whole row of windows, which takes much memory.
     depth = 1 if source.sequential else 2
     with ThreadPoolExecutor(1, "terramorph-read") as reader, ThreadPoolExecutor(1, "terramorph-write") as writer:
         ahead = deque(reader.submit(read, unit) for unit in islice(coming, depth))
@@ -174,7 +174,7 @@ def predict_windows(
                 unit, rasters = ahead.popleft().result()
                 ahead.extend(reader.submit(read, unit) for unit in islice(coming, 1))
                 for window, raster in zip(unit, rasters, strict=True):
-                    # Where a process has several threads, the others read and write meanwhile.
+                    # Other threads of the process read and write meanwhile.
                     with tiled.model.turn, stages.timed("compute_s"):
                         part = tiled.predict(raster, window)
                     writing.append(writer.submit(keep, window, part))

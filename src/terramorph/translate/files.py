@@ -1,4 +1,4 @@
-"""Images on disk to images on disk: reading, translating and writing at the same time."""
+"""Translation of image files to image files; reading, computing and writing run in parallel."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ IMAGE_LIKE = IMAGE_SUFFIXES | {
     ".svg", ".tga", ".vrt",
 }
 # fmt: on
-"""Suffixes, in lower case, with which a name means an image, not a folder."""
+"""Suffixes, in lower case, of names that mean an image, not a folder."""
 
 
 class _Image(NamedTuple):
-    """One image that is read."""
+    """An image that has been read."""
 
     path: Path
     raster: Raster
@@ -51,11 +51,11 @@ class _Image(NamedTuple):
 def translate_images(
     model: Model, source: str | Path | Sequence[str | Path], output: Path, request: Request
 ) -> Written:
-    """Translates a list of images, or every image of a folder, into a folder.
+    """Translate a list of images, or every image of a folder, into a folder.
 
-    Every input is read and checked before the first output is written. Neighbours in the list that have the same size
-    share passes in raster mode. Reading and writing run beside the computation, a few images ahead. Which images are
-    done is noted beside the output until all are, so that a translation that was stopped goes on.
+    Every input is read and checked before the first output is written. Consecutive images of the same size share
+    passes in raster mode. Images are read a few ahead and written while others are computed. Finished images are
+    noted beside the output until all are finished, so that an interrupted translation resumes.
     """
     if request.stac:
         raise ConfigError(f"{output} is a folder of images, and a STAC item is of one GeoTIFF; leave `stac` out.")
@@ -88,12 +88,12 @@ def translate_images(
 
 @dataclass(frozen=True)
 class _Images:
-    """Images on their way through a model.
+    """The images of a translation and their outputs.
 
     Attributes:
-        jobs: every input, and the outputs it gives.
-        halved: inputs that are A|B pairs.
-        pool: reads and writes.
+        jobs: Outputs by input.
+        halved: Inputs that are A|B pairs.
+        pool: Threads that read and write.
     """
 
     model: Model
@@ -103,7 +103,7 @@ class _Images:
     pool: ThreadPoolExecutor
 
     def identity(self) -> dict[str, Any]:
-        """What makes two translations of images the same."""
+        """Return the identity of the translation, plain data; parts of another identity are not resumed."""
         names = "\n".join(f"{path.absolute()} {places}" for path, places in self.jobs.items())
         return {
             "terramorph": __version__,
@@ -116,7 +116,7 @@ class _Images:
         }
 
     def checked(self, skipped: list[str] | None) -> list[Path]:
-        """Inputs that can be read, fit, and can be written as named; the others raise, or are listed in `skipped`."""
+        """Return the inputs that can be read, fit and can be written; others raise, or are added to `skipped`."""
         good = []
         for path, error in zip(self.jobs, self.pool.map(self._fault, self.jobs), strict=True):
             if error is None:
@@ -139,7 +139,7 @@ class _Images:
         return None
 
     def translate(self, good: Sequence[Path], parts: Parts) -> None:
-        """Translate those that `parts` does not note as done; a few are written meanwhile."""
+        """Translate the images that `parts` does not note as finished; a few are written meanwhile."""
         numbers, finished = {path: number for number, path in enumerate(self.jobs)}, parts.done()
         left = [path for path in good if numbers[path] not in finished]
         pending: deque[Future[None]] = deque()
@@ -167,7 +167,7 @@ class _Images:
             raise
 
     def _translated(self, images: Sequence[_Image], sample: int) -> list[Raster]:
-        """Images of one size that share a pass, or a single one in as many windows as it needs."""
+        """Return the translations of images of one size in one pass, or of a single image in windows."""
         if len(images) == 1:
             made = [replace(images[0].tiled, sample=sample).whole(RasterSource(images[0].raster))]
         else:
@@ -203,7 +203,7 @@ class _Images:
             yield reading.popleft().result()
 
     def _batches(self, paths: Iterable[Path]) -> Iterator[list[_Image]]:
-        """Neighbours of one size that go through in one pass, at most a batch of them; the others one by one."""
+        """Yield consecutive images of one size for one pass, at most a batch of them; others one by one."""
         batch: list[_Image] = []
         for image in self._ahead(paths):
             alike = batch and len(image.tiled.cover) == 1 and batch[0].raster.mask.shape == image.raster.mask.shape
@@ -218,7 +218,7 @@ class _Images:
 def _plan(
     model: Model, source: str | Path | Sequence[str | Path], output: Path, request: Request
 ) -> dict[Path, list[Path]]:
-    """Every input, and the outputs it gives."""
+    """Return the outputs by input."""
     suffix = request.suffix
     if suffix is not None and suffix.lower() not in WRITABLE:
         raise InputError(f"Images are not written as {suffix!r}; use .png, .jpg or .tif.")
@@ -262,7 +262,7 @@ def _plan(
 
 
 def _inputs(source: str | Path | Sequence[str | Path], output: Path) -> tuple[list[Path], bool]:
-    """The images meant, and whether it is a single one that was named."""
+    """Return the images, and whether `source` names a single one."""
     if not isinstance(source, str | Path):
         paths = list(dict.fromkeys(Path(path) for path in source))
         if not paths:

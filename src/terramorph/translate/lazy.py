@@ -1,4 +1,4 @@
-"""A translation as a source of pixels, of which only the windows that somebody reads are predicted."""
+"""A translation as a source of pixels, whose windows are predicted when they are read."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ from terramorph.translate.engine import identity
 from terramorph.translate.tiled import Part, Tiled
 
 MEMORY = 2**28
-"""Bytes of predicted windows that are kept: some 45 Mpx of a map in colours."""
+"""Bytes of predicted windows to keep: about 45 Mpx of a map in colours."""
 
 Keep = Callable[[int, Callable[[], Part | None]], Part | None]
-"""Gives a window by its number: one that is kept elsewhere, or what is predicted now."""
+"""Function that returns a window by its number: one that is kept elsewhere, or predicted by the given function."""
 
 MAX_READ = 2**26
-"""Pixels of the translation behind one read."""
+"""Most pixels of the translation for one read."""
 
 
 class LazySource(Source):
-    """The raster that `Model.translate_to` would write, as a `Source`; made by `Model.lazy`.
+    """The raster that `Model.translate_to` would write, as a `Source`; from `Model.lazy`.
 
-    A window is predicted when a pixel of it is first read, and kept until others have been read since that take more
-    than the bound. May be read from several threads: they wait for each other's windows and predict none twice.
+    A window is predicted when a pixel of it is first read, and kept until windows read since exceed `memory`. Several
+    threads may read: they wait for each other's windows and predict none twice.
 
     Attributes:
-        name, grid, extent, bands, dtype, units, sequential, licence: as `Source` says.
+        name, grid, extent, bands, dtype, units, sequential, licence: As in `Source`.
 
     Args:
-        tiled: the model and its windows.
-        source: what is translated.
-        memory: bytes of predicted windows that are kept.
-        opened: what is left when this one is closed.
-        kept: asked for windows that are not in memory; None: they are predicted.
+        tiled: The model and its windows.
+        source: The source.
+        memory: Bytes of predicted windows to keep.
+        opened: Context that is left when this source is closed.
+        kept: Called for windows that are not in memory; None: they are predicted.
     """
 
     sequential = False
@@ -60,7 +60,7 @@ class LazySource(Source):
     ) -> None:
         self._tiled, self._source, self._opened, self._kept = tiled, source, opened or nullcontext(), kept
         held: LRUCache[int, Part | None] = LRUCache(memory, getsizeof=_bytes)
-        # The first that asks predicts a window, and the others wait for it.
+        # The first thread that asks predicts a window; the others wait for it.
         self._window: Any = cached(held, key=lambda window: window.number, condition=Condition())(self._predict)
         self.name, self.licence = source.name, source.licence
         self.grid: Grid = tiled.grid
@@ -73,11 +73,11 @@ class LazySource(Source):
         return f"LazySource({self.name}, {self.grid.height} x {self.grid.width} {self.dtype}, {', '.join(self.bands)})"
 
     def read(self, grid: Grid) -> Raster:
-        """The translation on a grid: its pixels as they are on a window of its own grid, otherwise warped.
+        """Read the translation on a grid: exact pixels on a window of its own grid, else warped.
 
         Raises:
-            InputError: if more than `MAX_READ` pixels of the translation lie behind it.
-            RasterError: if the source cannot be read there.
+            InputError: If the read needs more than `MAX_READ` pixels of the translation.
+            RasterError: If the source cannot be read there.
         """
         where = self._layout.needed(grid)
         if where is None:
@@ -92,13 +92,13 @@ class LazySource(Source):
         return self._layout.laid(self._tiled.piece(self._load, rows, columns), grid)
 
     def fingerprint(self) -> str:
-        """Hex digest (blake2b, 16 bytes) of what decides the pixels."""
+        """Return a hex digest (blake2b, 16 bytes) of everything that decides the pixels."""
         plan = identity(self._tiled.model, self._source, self._tiled.model.backend.name)
         text = json.dumps([plan, str(self.grid), str(self._tiled.cover), self._tiled.sample])
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
     def close(self) -> None:
-        """Lets go of the windows, and closes the source if it was opened for this one."""
+        """Release the windows, and close the source if it was opened for this one."""
         self._window.cache_clear()
         self._opened.__exit__(None, None, None)
 

@@ -1,4 +1,4 @@
-"""The noise image of a generator, fixed in ground coordinates: the same ground sees the same noise in any window."""
+"""The noise image of a generator, fixed in ground coordinates: the same ground has the same noise in any window."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from numpy.typing import NDArray
 from terramorph.geo import Grid
 
 BANDS_A_HASH = 4
-# Origins of grids lie at fractions of a pixel such as 0, 1/2 or 1/3 of it. None rounds near this one, so that windows
-# of one raster, whose origins differ in their last bits, agree.
+# Origins of grids lie at fractions of a pixel such as 0, 1/2 or 1/3. None of them rounds near this one, so that windows
+# of one raster agree, although their origins differ in the last bits.
 _ROUNDING = 0.3819660112501051
 
 
 def ground_noise(grid: Grid, bands: int, seed: int = 0) -> NDArray[np.float32]:
-    """Draws normal noise as a function of ground cell, band and seed alone.
+    """Return normal noise that depends on ground cell, band and seed alone.
 
     A cell is a pixel of the lattice on which the grid lies, numbered from the origin of the CRS. The noise of a window
     is therefore the window of the noise, whatever the windows and their order. Hash: pcg4d (Jarzynski & Olano 2020,
     "Hash Functions for GPU Rendering", JCGT 9(3)), made normal by Box & Muller (1958).
 
     Args:
-        grid: of the pixels, with or without a CRS.
-        bands: number of bands.
-        seed: another seed gives independent noise.
+        grid: Grid of the pixels, with or without a CRS.
+        bands: Number of bands.
+        seed: Seed; another one gives independent noise.
 
     Returns:
         float32 (bands, H, W), mean 0, standard deviation 1, absolute values under 5.8.
@@ -46,7 +46,7 @@ def ground_noise(grid: Grid, bands: int, seed: int = 0) -> NDArray[np.float32]:
 
 
 def _pcg4d(x: NDArray[np.int64], y: NDArray[np.int64], z: int, w: int) -> list[NDArray[np.uint32]]:
-    """Four uint32 words (H, W) hashed from columns (1, W), rows (H, 1), a number of bands and a seed."""
+    """Return four uint32 words (H, W), hashed from columns (1, W), rows (H, 1), a group of bands and a seed."""
     shape = (y.shape[0], x.shape[1])
     v = [np.broadcast_to(np.asarray(part).astype(np.uint32), shape) * np.uint32(1664525) for part in (x, y)]
     v += [np.full(shape, part & 0xFFFFFFFF, np.uint32) * np.uint32(1664525) for part in (z, w)]
@@ -65,5 +65,5 @@ def _stir(v: list[NDArray[np.uint32]]) -> None:
 
 
 def _uniform(word: NDArray[np.uint32]) -> NDArray[np.float32]:
-    """Values inside (0, 1), of which float32 holds each exactly."""
+    """Return values in (0, 1), exact in float32."""
     return ((word >> np.uint32(9)).astype(np.float32) + np.float32(0.5)) * np.float32(2.0**-23)

@@ -1,12 +1,12 @@
-"""What a translation has done so far: one file a window, in a folder beside the output, from which it goes on.
+"""The parts of an unfinished translation, one file per window in a folder beside the output, from which it resumes.
 
-.NAME.parts/plan.json           what is being made, of what, with what
-.NAME.parts/000012.npy          a window's pixels before they are rounded (`tiled.Part`)
-.NAME.parts/000012.spread.npy   the spread of its draws, if there are several
-.NAME.parts/000013.none         a window without data; of a folder of images, one that is written
-.NAME.parts/lock                held by the process at work
+.NAME.parts/plan.json           the plan: output, source, model, settings
+.NAME.parts/000012.npy          a window's pixels before rounding (`tiled.Part`)
+.NAME.parts/000012.spread.npy   the spread of its samples, if there are several
+.NAME.parts/000013.none         a window without data; for a folder of images, one that is written
+.NAME.parts/lock                held by the process that translates
 
-Beside an output on object storage the folder lies there too, so that several machines fill it together.
+For an output on object storage the folder is there too, so that several machines can fill it.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from terramorph.raster.storage import Remote
 from terramorph.translate.tiled import Part
 
 _DAMAGE = (OSError, ValueError, EOFError, SyntaxError, TokenError, OverflowError, MemoryError, TypeError)
-"""What numpy raises at a .npy file that is not one."""
+"""Exceptions that numpy raises for a damaged .npy file."""
 
 
 def is_begun(output: Path | Remote) -> bool:
-    """Whether unfinished work of an output lies beside it."""
+    """Return whether an output has unfinished parts."""
     return (_folder(output) / "plan.json").exists()
 
 
@@ -45,19 +45,19 @@ def _folder(output: Path | Remote) -> Path | Remote:
 
 
 class Parts:
-    """The parts of one output. May be pickled, and used by several processes at once, of which one holds the lock.
+    """The parts of one output. They can be pickled and used by several processes at once, one of which holds the lock.
 
     Args:
-        output: what is being made (`raster.storage.location`); the folder lies beside it.
-        plan: plain data.
-        restart: throw away the parts of another plan.
+        output: The output (`raster.storage.location`); the folder lies beside it.
+        plan: The plan as plain data.
+        restart: Discard the parts of another plan.
 
     Attributes:
-        folder: where the parts lie.
+        folder: Folder of the parts.
 
     Raises:
-        InputError: if the folder holds parts of another plan, or another process makes the same output.
-        StorageError: if the folder cannot be made.
+        InputError: If the folder holds parts of another plan, or another process writes the same output.
+        StorageError: If the folder cannot be made.
     """
 
     def __init__(self, output: Path | Remote, plan: dict[str, Any], restart: bool = False) -> None:
@@ -79,8 +79,8 @@ class Parts:
 
     @property
     def scratch(self) -> Path:
-        """A folder on this machine for what the output is joined in: that of the parts, or one for as long as `locked`
-        holds (in the system's temporary folder, which TMPDIR names)."""
+        """Local folder in which the output is joined: that of the parts, or a temporary one (see TMPDIR) while `locked`
+        holds."""
         if isinstance(self.folder, Path):
             return self.folder
         if self._scratch is None:
@@ -88,19 +88,19 @@ class Parts:
         return self._scratch
 
     def done(self) -> set[int]:
-        """Numbers of the windows that are finished.
+        """Return the numbers of the finished windows.
 
         Raises:
-            StorageError: if the folder cannot be listed.
+            StorageError: If the folder cannot be listed.
         """
         names = (name.split(".") for name in self._names())
         return {int(name[0]) for name in names if name[0].isdigit() and name[1:] in (["npy"], ["none"])}
 
     def _require_none(self, there: bytes, plan: dict[str, Any]) -> None:
-        """Refuses to throw away what somebody may still want.
+        """Refuse to discard the parts of another plan.
 
         Raises:
-            InputError: if there are parts.
+            InputError: If there are any.
         """
         count = len(self.done())
         if not count:
@@ -116,28 +116,28 @@ class Parts:
         )
 
     def save(self, number: int, part: Part | None) -> None:
-        """Keeps a window's result; None for a window without data.
+        """Save a window's result; None for a window without data.
 
         Raises:
-            StorageError: if it cannot be written.
+            StorageError: If it cannot be written.
         """
         if part is None:
             self._write(f"{number:06d}.none", b"")
             return
         if part.spread is not None:
             self._write(f"{number:06d}.spread.npy", npy_bytes(part.spread))
-        self._write(f"{number:06d}.npy", npy_bytes(part.pixels))  # last: it says that the window is done
+        self._write(f"{number:06d}.npy", npy_bytes(part.pixels))  # last, because it marks the window as done
 
     def load(self, number: int, shape: tuple[int, int, int], dtype: str, spread: bool = False) -> NDArray[Any] | None:
-        """A window's pixels or their spread, memory-mapped, as in `Part`; None for a window without data.
+        """Return a window's pixels or their spread, memory-mapped, as in `Part`; None for a window without data.
 
         Args:
-            number: of the window.
-            shape, dtype: that the array must have.
-            spread: whether the spread is wanted.
+            number: Number of the window.
+            shape, dtype: Required shape and dtype of the array.
+            spread: Return the spread instead of the pixels.
 
         Raises:
-            InputError: if it is damaged; it is removed, so that it is made again.
+            InputError: If the file is damaged; it is removed, so that the window is computed again.
         """
         name = f"{number:06d}.spread.npy" if spread else f"{number:06d}.npy"
         try:
@@ -157,7 +157,7 @@ class Parts:
         return array
 
     def remove(self) -> None:
-        """Removes the folder, once the output stands."""
+        """Remove the folder, when the output is finished."""
         with suppress(OSError):
             if isinstance(self.folder, Path):
                 shutil.rmtree(self.folder)
@@ -166,10 +166,10 @@ class Parts:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Holds the folder for this process; on object storage as `raster.lease` does.
+        """Hold the lock of the folder; on object storage as a `raster.lease`.
 
         Raises:
-            InputError: on entering, if another process makes the same output.
+            InputError: On entry, if another process writes the same output.
         """
         if isinstance(self.folder, Path):
             busy = InputError(f"Another process is making {self._name}; wait for it or choose another output.")
@@ -185,13 +185,13 @@ class Parts:
                 self._scratch = None
 
     def _names(self) -> Iterable[str]:
-        """Of the files in the folder."""
+        """Return the names of the files in the folder."""
         if isinstance(self.folder, Path):
             return [file.name for file in self.folder.iterdir()]
         return self.folder.names()
 
     def _find(self, name: str) -> bytes | None:
-        """The content of a file, if there is one."""
+        """Return the content of a file; None if it does not exist."""
         file = self.folder / name
         if isinstance(file, Remote):
             return file.find_bytes()
@@ -200,7 +200,7 @@ class Parts:
         return None
 
     def _write(self, name: str, data: bytes) -> None:
-        """A file, whole or not at all."""
+        """Write a file whole or not at all."""
         file = self.folder / name
         if isinstance(file, Remote):
             file.write_bytes(data)
@@ -209,7 +209,7 @@ class Parts:
                 part.write_bytes(data)
 
     def _array(self, name: str) -> NDArray[Any]:
-        """A file's array, memory-mapped; from object storage, of a copy that goes when the array does."""
+        """Return a file's array, memory-mapped; from object storage, of a copy that is removed with the array."""
         mapped: NDArray[Any]
         if isinstance(self.folder, Path):
             mapped = np.load(self.folder / name, mmap_mode="r", allow_pickle=False)
@@ -222,13 +222,13 @@ class Parts:
         try:
             mapped = np.load(copy, mmap_mode="r", allow_pickle=False)
         finally:
-            with suppress(PermissionError):  # of Windows, where it goes with the scratch
-                copy.unlink()  # what is mapped stays on the disk until it is let go of
+            with suppress(PermissionError):  # on Windows, where it is removed with the scratch folder
+                copy.unlink()  # a mapped file stays on the disk until it is unmapped
         return mapped
 
 
 def npy_bytes(array: NDArray[Any]) -> bytes:
-    """An array as a .npy file."""
+    """Return the bytes of an array as a .npy file."""
     stream = io.BytesIO()
     np.save(stream, array, allow_pickle=False)
     return stream.getvalue()

@@ -1,4 +1,4 @@
-"""On which grid, and in which windows, a model goes over a source."""
+"""The plan of a translation: the grid on which a model sees a source, and its windows."""
 
 from __future__ import annotations
 
@@ -29,37 +29,36 @@ if TYPE_CHECKING:
     from terramorph.translate.model import Model
 
 WHOLE_PIXELS = 2**21
-"""Grids of up to this many pixels go through in one pass (about 0.5 GB for a U-Net 256 in bfloat16); others
-in windows."""
+"""Most pixels of a grid for one pass (about 0.5 GB for a U-Net 256 in bfloat16); larger ones take windows."""
 
 WINDOW_SIDES = 5
-"""Side of a window, in training sizes. Measured on a U-Net 256 (docs/results.md): six are 3 % faster and take 230 MB
-more, and fewer cost more arithmetic; two tilings of the same ground agree as well with any of them."""
+"""Side of a window in training sizes. Measured on a U-Net 256 (docs/results.md): six are 3 % faster and take 230 MB
+more; fewer take more arithmetic. Two tilings of the same ground agree equally well with any of them."""
 
 MAX_SCALE_RATIO = 1.5
-"""Ground resolutions further apart than this are refused: a network knows things at the size it was shown."""
+"""Largest accepted ratio of ground resolutions: a network recognises objects at the sizes of its training."""
 
 SAME_SCALE = 1.02
-"""Ground resolutions this close count as equal: the source is not resampled."""
+"""Ratio of ground resolutions up to which they count as equal, and the source is not resampled."""
 
 MAX_REFINEMENT = 16.0
-"""A source's pixels are made smaller by no more than this."""
+"""Largest factor by which a source's pixels are refined."""
 
 _BOX = re.compile(",".join([r"\s*([-+]?\d+(?:\.\d+)?)\s*"] * 4))
 
 MAX_PIXELS = 10**13
-"""Of a grid to translate: thirty countries of the size of Germany at 1 m."""
+"""Most pixels of a grid to translate: thirty countries of the size of Germany at 1 m."""
 
 
 @contextmanager
 def opened(model: Model, source: Any, area: Geometry | str | Path | None, opening: dict[str, Any]) -> Iterator[Source]:
-    """A source of pixels, cut to an area.
+    """Open a source of pixels, cut to an area.
 
     Args:
-        model: bands that are picked get its names, for their order is the caller's.
-        source: a `Source`, which stays open, or what `open_source` takes.
-        area: polygons with a CRS, or a file of them.
-        opening: how it is opened (`open_source`); of no effect on a `Source`.
+        model: The model, whose band names the picked bands get, in the caller's order.
+        source: A `Source`, which stays open, or an argument of `open_source`.
+        area: Polygons with a CRS, or a file of them.
+        opening: Options of `open_source`; without effect on a `Source`.
     """
     with ExitStack() as stack:
         if not hasattr(source, "fingerprint"):
@@ -85,18 +84,16 @@ def plan(
     overlap: int | None = None,
     offset: tuple[int, int] = (0, 0),
 ) -> Tiled:
-    """Which windows of which grid a model translates of a source.
+    """Return the grid and windows by which a model translates a source.
 
     Args:
-        model: see `work_grid`.
-        source: likewise.
-        resolution: likewise.
-        samples, sample: see `Tiled`.
-        window, overlap, offset: see `plan_cover`.
+        model, source, resolution: See `work_grid`.
+        samples, sample: See `Tiled`.
+        window, overlap, offset: See `plan_cover`.
 
     Raises:
-        ConfigError: if the samples would be equal, or there is no room for the windows.
-        InputError: if bands, dtype or ground resolution do not fit the bundle.
+        ConfigError: If the samples would be equal, or `plan_cover` refuses the windows.
+        InputError: If bands, dtype or ground resolution do not fit the bundle.
     """
     model.check_samples(samples)
     check_source(source, model)
@@ -113,12 +110,12 @@ def plan(
 
 
 def check_source(source: Source, model: Model) -> None:
-    """Refuses images of other bands or another dtype than the bundle's, and warns where one's units only are known.
+    """Refuse images of other bands or another dtype than the bundle's, and warn if only one of both states units.
 
-    Bands that the bundle takes are picked and ordered by their names.
+    Bands are picked and ordered by their names.
 
     Raises:
-        InputError: if they do not fit; the sentence says what to do.
+        InputError: If bands or dtype do not fit.
     """
     wanted = model.header.source
     if band_order(source.bands, wanted.names) is None:
@@ -154,10 +151,10 @@ def check_source(source: Source, model: Model) -> None:
 
 
 def as_raster(pixels: NDArray[Any], source: Bands) -> Raster:
-    """An array (C, H, W), (H, W, C) or (H, W) as a Raster without a place.
+    """Return an array (C, H, W), (H, W, C) or (H, W) as a Raster without a georeference.
 
     Raises:
-        InputError: if it has no axis of the bundle's bands.
+        InputError: If no axis has the bundle's bands.
     """
     bands = source.count
     if pixels.ndim == 2:
@@ -186,21 +183,20 @@ def plan_cover(
     overlap: int | None = None,
     offset: tuple[int, int] = (0, 0),
 ) -> Cover:
-    """The windows of a grid; one for all of it up to `WHOLE_PIXELS`.
+    """Return the windows of a grid; a single one up to `WHOLE_PIXELS`.
 
     Args:
-        model: knows stride, halo and training size.
-        grid: what is covered.
-        window: side of the windows in pixels; default five training sizes. It is made large enough for the halo.
-        overlap: pixels that windows share at least, where they are blended; default what the network asks for, or a
-            training size.
-        offset: (y, x) by which the lattice of windows is moved, multiples of the stride: another tiling.
+        model: The model, with stride, halo and training size.
+        grid: The grid to cover.
+        window: Side of the windows in pixels; default five training sizes. It is enlarged for the halo if needed.
+        overlap: Least overlap in pixels of windows that are blended; default the network's, or a training size.
+        offset: (y, x) by which the lattice of windows is shifted, multiples of the stride.
 
     Raises:
-        ConfigError: if a window leaves no room for a step, or the offset does not fit.
+        ConfigError: If a window is not larger than its overlap, or the offset does not fit.
     """
     header = model.header
-    # The statistics of each image alone know no halo.
+    # Statistics of each image alone depend on all its pixels, beyond any halo.
     halo = header.halo if model.mode == "raster" else None
     shared = model.overlap if overlap is None else overlap
     if window is None and grid.height * grid.width <= WHOLE_PIXELS:
@@ -212,23 +208,22 @@ def plan_cover(
         window=-(-side // header.stride) * header.stride,
         halo=halo,
         overlap=shared,
-        align=header.stride,  # so that windows see every layer in the same phase
+        align=header.stride,  # so that windows have every layer in the same phase
         offset=offset,
     )
 
 
 def work_grid(source: Source, model: Model, resolution: float | None) -> Grid:
-    """The grid on which the network sees a source: the source's own where that is of the right scale and its pixels
-    are square.
+    """Return the grid on which the network sees a source: the source's own if its scale fits and its pixels are square.
 
     Args:
-        source: with or without a place; of one that is cut to an area, no more than that is covered.
-        model: knows the ground resolution it was trained at, or does not.
-        resolution: metres per pixel, in place of that.
+        source: A source with or without a georeference; of one that is cut to an area, only that is covered.
+        model: The model, with or without a ground resolution of its training.
+        resolution: Ground resolution in place of that, metres per pixel.
 
     Raises:
-        InputError: if the source's scale is more than `MAX_SCALE_RATIO` off and no resolution is given, or it has no
-            pixels and there is nothing to tell their size, or the grid would be out of all reason.
+        InputError: If the ground resolutions differ by more than `MAX_SCALE_RATIO` and no resolution is given, nothing
+            states the size of pixels, or the grid would have more than `MAX_PIXELS`.
     """
     grid = _work_grid(source, model, resolution)
     if grid.height * grid.width > MAX_PIXELS:
@@ -239,14 +234,14 @@ def work_grid(source: Source, model: Model, resolution: float | None) -> Grid:
 
 
 def own_grid(source: Source, model: Model, upright: bool = False) -> Grid | None:
-    """The grid of a source's own pixels, cut to where it has any; it starts at a multiple of the network's stride.
+    """Return the grid of a source's own pixels, cut to its data; it starts at a multiple of the network's stride.
 
-    So the network sees every layer in the same phase as without the cut.
+    So every layer of the network has the same phase as without the cut.
 
     Args:
-        source: what is translated.
-        model: knows its stride.
-        upright: see pixels that are stored mirrored (south up) with north up; sources read them so exactly.
+        source: The source.
+        model: The model, with its stride.
+        upright: Turn pixels that are stored mirrored (south up) north up, which sources read exactly.
     """
     own, stride = source.grid, model.header.stride
     if upright and own is not None and own.crs is not None and own.affine.determinant > 0:
@@ -294,10 +289,10 @@ def _work_grid(source: Source, model: Model, resolution: float | None) -> Grid:
 
 
 def read_area(path: Path) -> Geometry:
-    """The polygons of a file as one geometry; heights are dropped. WEST,SOUTH,EAST,NORTH in degrees is a box.
+    """Read the polygons of a file as one geometry without heights; WEST,SOUTH,EAST,NORTH in degrees is a box.
 
     Raises:
-        InputError: if the file cannot be read or holds no polygon.
+        InputError: If the file cannot be read or holds no polygon.
     """
     if not path.exists() and (sides := _BOX.fullmatch(str(path))):
         west, south, east, north = map(float, sides.groups())
@@ -306,7 +301,7 @@ def read_area(path: Path) -> Geometry:
         return box(west, south, east, north, "EPSG:4326")
     if not path.exists():
         raise InputError(f"The area {path} cannot be read, it does not exist; check the path.")
-    from terramorph.cartography import read_polygons  # GDAL's vectors are read for few commands
+    from terramorph.cartography import read_polygons  # imported here because few commands read vectors
 
     polygons, crs = read_polygons(path)
     if polygons.is_empty:

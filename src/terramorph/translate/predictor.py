@@ -1,4 +1,4 @@
-"""A bundle's network at work: tensors in, tensors out, in either mode."""
+"""Prediction with a bundle's network: on tensors, and on rasters small enough for one pass, in either mode."""
 
 from __future__ import annotations
 
@@ -26,34 +26,34 @@ from terramorph.translate.noise import ground_noise
 
 
 class Predictor:
-    """A bundle's network at work on tensors, and on rasters small enough for one pass.
+    """A bundle's network for tensors, and for rasters small enough for one pass.
 
-    Two modes (see docs/design.md). `raster`: fixed statistics, no dropout; the same pixels whatever the
-    batch. `paper`: the statistics of each image alone and live dropout. Its noise comes from the seed, the
-    number of the sample and the image's own values: a result can be repeated, alone or in any company, and
-    two images do not share their noise.
+    It has two modes (see docs/design.md). `raster`: fixed statistics and no dropout; pixels do not depend on the batch.
+    `paper`: statistics of each image alone and live dropout. The noise depends on the seed, the number of the sample
+    and the values of the image: results are reproducible in any batch, and two images have different noise.
 
     Attributes:
-        header: what the bundle says of itself.
-        path: the file it was loaded from, None if it was not.
+        header: Header of the bundle.
+        path: File of the bundle; None if it was made in memory.
         mode: `raster` or `paper`.
-        device: where it computes.
-        batch_size: images of the training size per pass.
-        digest: blake2b of the weights and the header, hexadecimal.
-        turn: held to compute; one thread computes at a time.
-        overlap: pixels that windows share at least, where the receptive field is not bounded.
+        device: Device of the computation.
+        batch_size: Images of the training size per pass.
+        digest: First 32 hexadecimal digits of the SHA-256 of header and weights.
+        turn: Lock of the computation; one thread computes at a time.
+        overlap: Least overlap of windows in pixels, where the receptive field is not bounded.
 
     Args:
-        bundle: from `load_bundle`, `import_checkpoint` or a training run.
-        mode: default: the bundle's own.
-        seed: of the noise.
-        any_resolution: True takes images whose ground resolution is far from the bundle's.
-        backend: what runs the network, instead of PyTorch.
-        settings: device, precision, batch_size and dropout of `TorchBackend`.
-        ensemble: give the mean over the eight flips and turns of each image, at eight times the time.
+        bundle: Bundle from `load_bundle`, `import_checkpoint` or a training run.
+        mode: `raster` or `paper`; default: the bundle's own.
+        seed: Seed of the noise.
+        any_resolution: Accept images whose ground resolution is far from the bundle's.
+        backend: Backend that runs the network; default: PyTorch.
+        settings: Arguments device, precision, batch_size and dropout of `TorchBackend`.
+        ensemble: Average the outputs of the eight flips and rotations of each image, which takes eight times as long.
 
     Raises:
-        ConfigError: if a mode, device or precision is unknown or not there, or the seed is no whole number >= 0.
+        ConfigError: If a mode, device or precision is unknown or unavailable, or the seed is not a whole number in
+            [0, 2**63).
     """
 
     _reopened: Callable[..., Predictor] | None = None
@@ -98,7 +98,7 @@ class Predictor:
         )
 
     def __reduce__(self) -> tuple[Callable[[], Predictor], tuple[()]]:
-        """Another process loads the same file."""
+        """Pickle the model as a function that loads the same file."""
         if self._reopened is None:
             raise ConfigError("A model that was made in memory cannot be sent to another process; save its bundle.")
         return self._reopened, ()
@@ -106,20 +106,20 @@ class Predictor:
     def translate_batch(
         self, source: Tensor, *, sample: int = 0, grids: Sequence[Grid] | None = None, core: Core | None = None
     ) -> Tensor:
-        """Translates images of one size.
+        """Translate images of one size.
 
         Args:
             source: float32 (N, C, H, W) in [-1, 1], any H and W, on any device.
-            sample: which draw of the noise, in paper mode.
-            grids: places of the N images, on which the noise image of a generator that has one depends in raster mode;
+            sample: Number of the sample, in paper mode.
+            grids: Grids of the N images, which in raster mode decide the noise image of a generator that has one;
                 None: they have none.
-            core: of the H x W pixels, those that are wanted; None: all.
+            core: Window of the H x W pixels to return; None: all.
 
         Returns:
-            float32 (N, D, h, w) in [-1, 1], of the core, on the source's device.
+            The core, float32 (N, D, h, w) in [-1, 1], on the source's device.
 
         Raises:
-            InputError: if the shape is not that or the bands are not the bundle's.
+            InputError: If the shape does not fit, or the bands are not the bundle's.
         """
         bands = self.header.source.count
         if source.ndim != 4 or source.shape[1] != bands or 0 in source.shape:
@@ -144,15 +144,15 @@ class Predictor:
         return made if core is None else made[..., *core]
 
     def predict(self, rasters: Sequence[Raster], sample: int = 0, core: Core | None = None) -> NDArray[np.float32]:
-        """Pieces of one size through the network, as they are; they share passes in raster mode.
+        """Predict rasters of one size without resampling; they share passes in raster mode.
 
         Args:
-            rasters: (C, H, W) each, that `check_kind` lets pass, small enough for one pass.
-            sample: number of the draw, in paper mode.
-            core: of their pixels, those that are wanted; None: all.
+            rasters: Rasters (C, H, W) that `check_source` accepts, small enough for one pass.
+            sample: Number of the sample, in paper mode.
+            core: Window of their pixels to return; None: all.
 
         Returns:
-            float32 (N, D, h, w) in [-1, 1], of the core.
+            The core, float32 (N, D, h, w) in [-1, 1].
         """
         units = torch.cat([self._unit(raster) for raster in rasters])
         predicted: NDArray[np.float32] = (
@@ -163,10 +163,10 @@ class Predictor:
         return predicted
 
     def check_samples(self, samples: int) -> None:
-        """Refuses a number of samples that makes no sense.
+        """Validate a number of samples.
 
         Raises:
-            ConfigError: if it is under 1, or over 1 where every sample would be the same.
+            ConfigError: If it is < 1, or > 1 where all samples would be equal.
         """
         if samples < 1:
             raise ConfigError(f"{samples} samples cannot be drawn; ask for 1 or more.")
@@ -180,26 +180,26 @@ class Predictor:
             )
 
     def _unit(self, raster: Raster) -> Tensor:
-        """A raster as float32 (1, C, H, W) in [-1, 1]; pixels without data are 0, the middle of the range."""
+        """Return a raster as float32 (1, C, H, W) in [-1, 1]; pixels without data are 0, the middle of the range."""
         source, mask = self.header.source, raster.mask
         if source.dtype != "uint8":
             suspects = Suspects()
             suspects.add(raster.pixels[:, mask])
             tell_suspects(suspects.found(), "the image")
         fitted = source.fit(raster)
-        assert fitted is not None  # `check_kind` has refused it
+        assert fitted is not None  # refused by `check_source`
         unit = image_to_unit(fitted.pixels, source.scaling)
         return unit if mask.all() else unit.masked_fill(torch.from_numpy(~mask), 0.0)
 
     def _noise(self, grids: Sequence[Grid]) -> Tensor | None:
-        """The noise image of each grid, float32 (N, noise_bands, H, W): the same ground sees the same noise."""
+        """Return the noise image of each grid, float32 (N, noise_bands, H, W); the same ground has the same noise."""
         bands, seed = self.backend.noise_bands, self.seed
         if not bands:
             return None
         return torch.from_numpy(np.stack([ground_noise(grid, bands, seed) for grid in grids]))
 
     def _images_at_once(self, source: Tensor) -> int:
-        """Fewer images at once when they are larger than those of training."""
+        """Return the number of images per pass: fewer if they are larger than those of training."""
         tiles = max(1, source.shape[2] * source.shape[3] // max(self.header.size, 1) ** 2)
         return max(1, self.batch_size // tiles)
 
@@ -211,9 +211,9 @@ class Predictor:
 
 
 def _digest(bundle: Bundle | Header) -> str:
-    """Of what a bundle says of itself, and of its weights."""
+    """Return the digest of a bundle's header and weights."""
     header = bundle.header if isinstance(bundle, Bundle) else bundle
-    digest = hashlib.sha256(header.model_dump_json().encode())  # processors have instructions for it
+    digest = hashlib.sha256(header.model_dump_json().encode())  # processors have instructions for SHA-256
     if isinstance(bundle, Bundle):
         for name, value in sorted(bundle.network.state_dict().items()):
             digest.update(name.encode())

@@ -1,7 +1,6 @@
-"""A raster in windows: each is read, predicted, blended with its neighbours and rounded once.
+"""Translation of a raster in windows: each is read, predicted, blended with its neighbours and rounded once.
 
-Whatever a translation becomes (a Raster, a DataArray, a file, the pieces that somebody looks at), its pixels are made
-here, so they are the same pixels.
+Every form of a translation (Raster, DataArray, file, lazy source) gets its pixels from here, so they are equal.
 """
 
 from __future__ import annotations
@@ -24,17 +23,17 @@ if TYPE_CHECKING:
     from terramorph.translate.model import Model
 
 Unit = tuple[Window, ...]
-"""Windows that are read at once: one, or a row of them where a source can only be decoded from the top."""
+"""Windows that are read together: one, or a row of them where a source can only be decoded from the top."""
 
 
 class Part(NamedTuple):
-    """A predicted window, on its core.
+    """The core of a predicted window.
 
     Attributes:
         pixels: (D, h, w) in stored units from the middle of their range, NaN without data; float16 for targets of 8
             bits, else float32.
-        spread: float32 (1, h, w), standard deviation of several draws in stored units, NaN without data; None for one
-            draw.
+        spread: Standard deviation of the samples, float32 (1, h, w) in stored units, NaN without data; None for one
+            sample.
     """
 
     pixels: NDArray[Any]
@@ -42,19 +41,19 @@ class Part(NamedTuple):
 
 
 Load = Callable[[Window], NDArray[Any] | None]
-"""Gives the pixels (or the spread) of a window's part; None for a window without data."""
+"""Function that returns the pixels (or the spread) of a window's part; None for a window without data."""
 
 
 @dataclass(frozen=True)
 class Tiled:
-    """A model, and the windows in which it goes over a grid. It can be sent to another process if the model can.
+    """A model and the windows of a grid. It can be pickled if the model can.
 
     Attributes:
-        model: what predicts.
-        grid: on which it sees the source.
-        cover: the windows over the grid.
-        samples: draws for each pixel, of which the spread is kept.
-        sample: number of the first draw, which gives the pixels.
+        model: The model.
+        grid: Grid on which it sees the source.
+        cover: The windows of the grid.
+        samples: Number of samples, whose spread is kept.
+        sample: Number of the first sample, which gives the pixels.
     """
 
     model: Model = field(repr=False)
@@ -65,20 +64,20 @@ class Tiled:
 
     @property
     def target(self) -> Bands:
-        """What the model makes."""
+        """Bands of the target."""
         return self.model.header.target
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of the pixels of parts."""
+        """Data type of the pixels of parts."""
         return np.dtype("float16" if np.dtype(self.target.dtype).itemsize == 1 else "float32")
 
     def units(self, source: Source, done: Collection[int] = ()) -> Iterator[Unit]:
-        """The windows, from the top; made one by one, for a country has very many.
+        """Yield the windows from the top.
 
         Args:
-            source: what is read.
-            done: numbers of windows that are left out.
+            source: The source.
+            done: Numbers of windows to leave out.
         """
         left = (window for window in self.cover.windows() if window.number not in done)
         if source.sequential:
@@ -86,18 +85,18 @@ class Tiled:
         return ((window,) for window in left)
 
     def read(self, source: Source, unit: Unit) -> list[Raster]:
-        """What the network sees of each window."""
+        """Read what the network sees of each window."""
         if not source.sequential:
             return [source.read(self.seen(window)) for window in unit]
         rows = source.read(self.grid.crop(unit[0].y, 0, unit[0].height, self.grid.width))
         return [rows.crop(0, w.x, w.height, w.width) for w in unit]
 
     def seen(self, window: Window) -> Grid:
-        """The grid of what the network sees of a window."""
+        """Return the grid of what the network sees of a window."""
         return self.grid.crop(window.y, window.x, window.height, window.width)
 
     def predict(self, raster: Raster, window: Window) -> Part | None:
-        """A window through the network, as often as there are draws; None where there is no data."""
+        """Predict a window, once per sample; None if it has no data."""
         core = window.inner
         if not raster.mask[core].any():
             return None
@@ -105,12 +104,12 @@ class Tiled:
         return self.part([self.model.predict([raster], draw, core)[0] for draw in draws], raster.mask[core], window)
 
     def part(self, draws: Sequence[NDArray[np.float32]], mask: NDArray[np.bool_], window: Window) -> Part:
-        """What is kept of a window.
+        """Return the part of a window.
 
         Args:
-            draws: float32 (D, h, w) in [-1, 1] each, of its core.
-            mask: bool (h, w).
-            window: its place.
+            draws: Samples of its core, float32 (D, h, w) in [-1, 1] each.
+            mask: bool (h, w), True where there is data.
+            window: The window.
         """
         none = ~mask
         pixels, *others = (self._stored_as_floats(draw) for draw in draws)
@@ -119,7 +118,7 @@ class Tiled:
             spread = np.stack([pixels, *others]).std(axis=0, ddof=1).mean(axis=0, keepdims=True)
             spread[:, none] = np.nan
         if self._is_integer:
-            # What is not blended is rounded here, so that parts of few bits lose nothing of it.
+            # Pixels that are not blended are rounded here, so that parts of few bits keep them exactly.
             alone = pixels[:, *self._alone(window)]
             np.rint(alone, out=alone)
         pixels -= self._middle
@@ -128,27 +127,27 @@ class Tiled:
         return Part(halved, spread)
 
     def strips(self, load: Load) -> Iterator[Strip]:
-        """The whole raster, rows from the top: (rows, pixels (D, h, W) in the target's dtype, mask bool (h, W)).
+        """Yield the raster in rows from the top: (rows, pixels (D, h, W) in the target's dtype, mask bool (h, W)).
 
         Args:
-            load: asked for each window once, in their order.
+            load: Called once for each window, in their order.
         """
         for rows, values, weight in self.cover.join(load, self.target.count, self.rows_at_once):
             yield rows, *self._finished(values, weight)
 
     def spread(self, load: Load) -> Iterator[Strip]:
-        """Likewise the spread of the draws, float32 (1, h, W)."""
+        """Yield the spread of the samples likewise, float32 (1, h, W)."""
         for rows, values, weight in self.cover.join(load, 1, self.rows_at_once):
             mask = (weight > 0.0) & ~np.isnan(values[0])
             values[:, ~mask] = 0.0
             yield rows, values, mask
 
     def piece(self, load: Load, rows: slice, columns: slice) -> Raster:
-        """A piece of the raster.
+        """Return a piece of the raster.
 
         Args:
-            load: asked for each window whose core meets the piece.
-            rows, columns: in pixels of the grid.
+            load: Called for each window whose core meets the piece.
+            rows, columns: Ranges in pixels of the grid.
         """
         parts = ((window, load(window)) for window in self.cover.meeting(rows, columns))
         there = [(window, part) for window, part in parts if part is not None]
@@ -157,7 +156,7 @@ class Tiled:
         return self.placed(*self._finished(values, weight), grid)
 
     def whole(self, source: Source) -> Raster:
-        """The whole raster, in memory."""
+        """Return the whole raster, in memory."""
         made = (
             self.predict(raster, window)
             for unit in self.units(source)
@@ -175,13 +174,13 @@ class Tiled:
         return self.placed(pixels, mask, self.grid)
 
     def of_one(self, unit: NDArray[np.float32], mask: NDArray[np.bool_]) -> Raster:
-        """The whole raster of what its only window was predicted as, float32 (D, H, W) in [-1, 1]."""
+        """Return the whole raster from the prediction of its only window, float32 (D, H, W) in [-1, 1]."""
         (window,) = self.cover.windows()
         pixels = self.part([unit], mask, window).pixels.astype(np.float32)
         return self.placed(*self._finished(pixels, np.ones(mask.shape, np.float32)), self.grid)
 
     def placed(self, pixels: NDArray[Any], mask: NDArray[np.bool_], grid: Grid) -> Raster:
-        """Pixels of the target as a Raster."""
+        """Return pixels of the target as a Raster."""
         return Raster(pixels, mask, grid, self.bands, self.target.units)
 
     @property
@@ -192,11 +191,11 @@ class Tiled:
 
     @property
     def rows_at_once(self) -> int:
-        """Fewer rows of a wider raster, so that memory does not grow with it."""
+        """Rows of a strip; fewer for a wider raster, so that memory does not grow with it."""
         return max(16, min(256, (1 << 21) // self.cover.width))
 
     def _alone(self, window: Window) -> tuple[slice, slice]:
-        """(rows, columns) of a core in which no neighbour has a share."""
+        """Return (rows, columns) of a core that are not blended with a neighbour."""
         rows, columns = window.inner
         down, across = self.cover.rows[window.row].weights[rows], self.cover.columns[window.column].weights[columns]
         alone = [np.flatnonzero(weights == 1.0) for weights in (down, across)]
@@ -205,7 +204,7 @@ class Tiled:
 
     @property
     def _middle(self) -> float:
-        """Of the stored range: floats of few bits are finest around 0."""
+        """Middle of the stored range, which is subtracted because floats of few bits are finest around 0."""
         return (self.target.high + self.target.low) / 2.0
 
     @property
@@ -213,7 +212,7 @@ class Tiled:
         return np.dtype(self.target.dtype).kind in "iu"
 
     def _stored_as_floats(self, unit: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Values in [-1, 1] as float32 in stored units, not rounded yet; a copy."""
+        """Return values in [-1, 1] as float32 in stored units, not rounded; a copy."""
         values = np.clip(unit, np.float32(-1.0), np.float32(1.0), out=np.empty(unit.shape, np.float32))
         values *= np.float32((self.target.high - self.target.low) / 2.0)
         values += np.float32(self._middle)
@@ -222,7 +221,7 @@ class Tiled:
     def _finished(
         self, values: NDArray[np.float32], weight: NDArray[np.float32]
     ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """Blended values as pixels of the target's dtype, its lowest value where there is no data, and their mask."""
+        """Return blended values as pixels of the target's dtype, lowest value without data, and their mask."""
         mask = (weight > 0.0) & ~np.isnan(values[0])
         values += np.float32(self._middle)
         if self._is_integer:
