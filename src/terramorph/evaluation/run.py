@@ -88,12 +88,12 @@ def evaluate(
         `FACTS`. Besides, ``per_image``: the columns of ``per_image.csv``.
 
     Raises:
-        BundleError: if the bundle or exported network cannot be read.
-        ConfigError: if the style does not exist, a metric has the key of another, `save_predictions` or `discuss` is
+        BundleError: If the bundle or exported network cannot be read.
+        ConfigError: If the style does not exist, a metric has the key of another, `save_predictions` or `discuss` is
             set without `out`, or several samples would be equal.
-        DatasetError: if a pair cannot be read or does not fit the model, or none is left.
-        InputError: if a weights file is missing or damaged, or an argument is out of range.
-        StorageError: if the results cannot be written.
+        DatasetError: If a pair cannot be read or does not fit the model, or none is left.
+        InputError: If a weights file is missing or damaged, or an argument is out of range.
+        StorageError: If the results cannot be written.
     """
     if limit is not None and limit < 1:
         raise InputError(f"`limit` must be >= 1, got {limit}.")
@@ -124,8 +124,8 @@ def own_bundle(path: str | Path, allowed: Collection[str] = ()) -> Bundle:
     """Open a bundle in which scores can be recorded.
 
     Raises:
-        BundleError: if it cannot be read, or is a published model.
-        ConfigError: if it is an exported network.
+        BundleError: If it cannot be read, or is a published model.
+        ConfigError: If it is an exported network.
     """
     if Path(path).suffix == ".onnx":
         raise ConfigError(f"{path} is an exported network and cannot hold scores; evaluate it without recording them.")

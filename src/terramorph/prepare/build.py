@@ -47,17 +47,17 @@ def prepare(
     """Make a dataset of pairs, resume one, or add areas to it.
 
     Args:
-        out: folder of the dataset: train, val and test, `manifest.json` and `footprints.parquet`.
-        inputs: one or more areas.
-        options: options of cutting, measuring and splitting.
-        progress: receives the progress of each step.
+        out: Folder of the dataset: train, val and test, `manifest.json` and `footprints.parquet`.
+        inputs: One or more areas.
+        options: Options of cutting, measuring and splitting.
+        progress: Receives the progress of each step.
 
     Returns:
         The manifest, as written to `manifest.json`.
 
     Raises:
-        InputError: if an input cannot be used, or the dataset was begun with other options.
-        StorageError: if a file cannot be written; written ones stay, and the same call resumes.
+        InputError: If an input cannot be used, or the dataset was begun with other options.
+        StorageError: If a file cannot be written; written ones stay, and the same call resumes.
     """
     out, options = Path(out), options or Options()
     tell = progress or (lambda step, done, total: None)

@@ -38,8 +38,8 @@ class Cut(NamedTuple):
     """Result of cutting a tile.
 
     Attributes:
-        row: row of the journal.
-        surface: correlation of the sides, see `correlate`; None where there is nothing to correlate.
+        row: Row of the journal.
+        surface: Correlation of the sides, see `correlate`; None where there is nothing to correlate.
     """
 
     row: Row

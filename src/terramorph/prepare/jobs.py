@@ -43,8 +43,8 @@ class MapLook:
     """Treatment of text and icons on a target.
 
     Attributes:
-        palette: flat colours of the map, uint8 (K, 3).
-        clean: whether text and icons are painted over.
+        palette: Flat colours of the map, uint8 (K, 3).
+        clean: Whether text and icons are painted over.
     """
 
     palette: NDArray[np.uint8]
@@ -121,11 +121,11 @@ class FolderJob:
     """Pairs of a folder that is paired already; they keep split and size.
 
     Attributes:
-        record: the journal's record of the area.
-        places: all pairs, in reading order.
-        folders: pairs by split.
-        look: treatment of labels; None for targets on which no labels are looked for.
-        categorical: whether targets hold classes, which are shifted by whole pixels.
+        record: The journal's record of the area.
+        places: All pairs, in reading order.
+        folders: Pairs by split.
+        look: Treatment of labels; None for targets on which no labels are looked for.
+        categorical: Whether targets hold classes, which are shifted by whole pixels.
     """
 
     record: AreaRecord

@@ -46,12 +46,12 @@ class Place(BaseModel):
     """A tile to be cut.
 
     Attributes:
-        id: id of the pair.
-        area: name of the area.
-        split: train, val or test; None for a tile that is measured and not written.
-        dropped: reason why it is not written: `buffer`, `unlisted`, `outside`; in a `Row` also later ones.
-        row, col: position in the lattice of tiles.
-        y, x: first pixel on the area's grid.
+        id: Id of the pair.
+        area: Name of the area.
+        split: `train`, `val` or `test`; None for a tile that is measured and not written.
+        dropped: Reason why it is not written: `buffer`, `unlisted`, `outside`; in a `Row` also later ones.
+        row, col: Position in the lattice of tiles.
+        y, x: First pixel on the area's grid.
     """
 
     id: Annotated[str, AfterValidator(_inside)]
@@ -77,9 +77,9 @@ class Row(Measures, Place):
     """A finished tile: its place, its measures (NaN for none), and later findings.
 
     Attributes:
-        block_dx, block_dy, block_confidence: common `Shift` of the tiles of its block.
-        note: reason why it could not be read.
-        duplicates: number of its group of look-alikes, from 1; None without one; not in the journal.
+        block_dx, block_dy, block_confidence: Common `Shift` of the tiles of its block.
+        note: Reason why it could not be read.
+        duplicates: Number of its group of look-alikes, from 1; None without one; not in the journal.
     """
 
     model_config = ConfigDict(ser_json_inf_nan="constants")

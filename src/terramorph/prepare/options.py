@@ -20,10 +20,10 @@ class Inputs:
     """The two sides of an area, as the user names them.
 
     Attributes:
-        source: file, tile folder, archive or URL template of the imagery; or a folder of pairs.
-        target: file, tile folder, archive or URL template of the map; vectors are rasterized. None if the source is a
+        source: File, tile folder, archive or URL template of the imagery; or a folder of pairs.
+        target: File, tile folder, archive or URL template of the map; vectors are rasterized. None if the source is a
             folder of pairs.
-        name: name of the area, with which the ids of its pairs begin; None: the stem of the source.
+        name: Name of the area, with which the ids of its pairs begin; None: the stem of the source.
     """
 
     source: str
@@ -37,14 +37,14 @@ class Opening:
 
     Attributes:
         source_crs, target_crs: CRS, `EPSG:n`, of a side with a georeference that lacks one.
-        style: style of vectors: classic, osm, classes, or a TOML file.
-        table: table from tags and layers of vectors to classes: osm, protomaps, plain, or a TOML file; None: by
+        style: Style of vectors: classic, osm, classes, or a TOML file.
+        table: Table from tags and layers of vectors to classes: osm, protomaps, plain, or a TOML file; None: by
             their content.
-        kind: class of all vectors of a file without tags.
-        layout: layout of a folder of tiles; None: by its content.
-        terms: licence or terms of use of tiles from a server.
-        cache: folder for tiles from a server; None: inside the dataset.
-        source, target: bands of images to read, and the meaning of their values.
+        kind: Class of all vectors of a file without tags.
+        layout: Layout of a folder of tiles; None: by its content.
+        terms: Licence or terms of use of tiles from a server.
+        cache: Folder for tiles from a server; None: inside the dataset.
+        source, target: Bands of images to read, and the meaning of their values.
     """
 
     source_crs: str | None = None
@@ -64,21 +64,21 @@ class Options:
     """Options of a preparation: how pairs are cut, measured and split.
 
     Attributes:
-        tile: side of a pair's image in pixels.
-        overlap: pixels that neighbouring tiles share.
-        scale: resolution or zoom; neither: the source's own pixels.
-        bounds: limits of the areas: west, south, east, north in degrees; across 180 degrees, west > east.
-        split: rule of the splits.
-        register: correct the consistent part of the target's shift against the source.
-        clean_labels: paint over text and icons on the target.
-        max_nodata: largest share of pixels without data of a pair, 0 to 1.
-        drop_blank: largest share of one colour on a side of a pair, 0 to 1; None keeps all pairs.
-        drop_duplicates: keep only one of pairs that look alike.
-        skip_bad: leave out tiles that cannot be read and list them, instead of raising.
-        opening: options of opening the sides.
+        tile: Side of a pair's image in pixels.
+        overlap: Pixels that neighbouring tiles share.
+        scale: Resolution or zoom; neither: the source's own pixels.
+        bounds: Limits of the areas: west, south, east, north in degrees; across 180 degrees, west > east.
+        split: Rule of the splits.
+        register: Correct the consistent part of the target's shift against the source.
+        clean_labels: Paint over text and icons on the target.
+        max_nodata: Largest share of pixels without data of a pair, 0 to 1.
+        drop_blank: Largest share of one colour on a side of a pair, 0 to 1; None keeps all pairs.
+        drop_duplicates: Keep only one of pairs that look alike.
+        skip_bad: Leave out tiles that cannot be read and list them, instead of raising.
+        opening: Options of opening the sides.
 
     Raises:
-        ConfigError: if a value is out of range.
+        ConfigError: If a value is out of range.
     """
 
     tile: int = 256

@@ -30,12 +30,12 @@ class Scale:
     """Scale of the pairs; with neither, the source's own pixels.
 
     Attributes:
-        resolution: metres on the ground per pixel, in the source's CRS if that is in metres (and not web mercator,
+        resolution: Metres on the ground per pixel, in the source's CRS if that is in metres (and not web mercator,
             whose metres shrink towards the poles), else in the UTM zone of the area.
-        zoom: web-mercator zoom for tiles of 256 px; the grid is in EPSG:3857, aligned to its tiles.
+        zoom: Web-mercator zoom for tiles of 256 px; the grid is in EPSG:3857, aligned to its tiles.
 
     Raises:
-        ConfigError: if both are given, or one is out of range.
+        ConfigError: If both are given, or one is out of range.
     """
 
     resolution: float | None = None
@@ -64,8 +64,8 @@ class Tiles(NamedTuple):
     """The tiles of a grid, row by row; int32 arrays (N,).
 
     Attributes:
-        row, col: position in the lattice of tiles.
-        y, x: first pixel on the grid.
+        row, col: Position in the lattice of tiles.
+        y, x: First pixel on the grid.
     """
 
     row: NDArray[np.int32]
@@ -78,7 +78,7 @@ def plan_tiles(grid: Grid, tile: int, overlap: int) -> Tiles:
     """Return all whole tiles of a grid; the rest at the right and at the bottom is not cut.
 
     Raises:
-        DatasetError: if no tile fits, or more than `MAX_TILES` do.
+        DatasetError: If no tile fits, or more than `MAX_TILES` do.
     """
     step = tile - overlap
     rows, columns = ((side - tile) // step + 1 if side >= tile else 0 for side in grid.shape)
@@ -100,7 +100,7 @@ def plan_grid(source: Source, target: Source, scale: Scale, tile: int, bounds: G
     """Return the grid on which both sides of an area are read, of the ground that they share.
 
     Raises:
-        DatasetError: if the sides share no ground, only one has a georeference, or there is neither a scale nor a
+        DatasetError: If the sides share no ground, only one has a georeference, or there is neither a scale nor a
             source with pixels of its own.
     """
     _check_places(source, target, scale)

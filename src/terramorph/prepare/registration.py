@@ -83,7 +83,7 @@ def estimate_shift(
         The shift of b against a. A peak at the rim of the range has confidence 0.
 
     Raises:
-        RasterError: if the sizes differ or the range does not fit them.
+        RasterError: If the sizes differ or the range does not fit them.
     """
     return locate(correlate(a, b, mask, max_shift))
 
@@ -102,7 +102,7 @@ def correlate(
         All 0 where a side is constant or nothing is valid.
 
     Raises:
-        RasterError: if the sizes differ or the range does not fit them.
+        RasterError: If the sizes differ or the range does not fit them.
     """
     height, width = a.shape[1:]
     radius = math.ceil(max_shift)
@@ -143,7 +143,7 @@ def locate_common(surfaces: Iterable[NDArray[np.float32]]) -> Shift:
         The shift, with the confidence of the summed surface.
 
     Raises:
-        RasterError: if there are none.
+        RasterError: If there are none.
     """
     total: NDArray[np.float32] | None = None
     count = 0

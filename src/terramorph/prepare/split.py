@@ -31,16 +31,16 @@ class SplitRule:
 
     Attributes:
         method: `blocks` of ground, drawn at random; `by-list`, a file of ids; `by-area`, a file of polygons.
-        fractions: shares of train, val and test for `blocks`.
-        block: tiles along the side of a block; None: one block makes the smaller of val and test, at most 8, as every
+        fractions: Shares of train, val and test for `blocks`.
+        block: Tiles along the side of a block; None: one block makes the smaller of val and test, at most 8, as every
             block costs the tiles around it.
-        buffer: least distance between tiles of two splits in metres (CRS units where there is no CRS); None: any
+        buffer: Least distance between tiles of two splits in metres (CRS units where there is no CRS); None: any
             distance over 0 for blocks and polygons, while tiles of a list may touch. They never overlap.
-        file: the list (CSV with the columns id and split) or the polygons (any vector file with an attribute split).
-        seed: seed of the random blocks.
+        file: The list (CSV with the columns id and split) or the polygons (any vector file with an attribute split).
+        seed: Seed of the random blocks.
 
     Raises:
-        ConfigError: if a value is out of range, or `file` does not go with the method.
+        ConfigError: If a value is out of range, or `file` does not go with the method.
     """
 
     method: Literal["blocks", "by-list", "by-area"] = "blocks"
@@ -164,7 +164,7 @@ def assign_polygons(
     Args:
         boxes: N footprints.
         polygons: M polygons in the same CRS.
-        codes: splits of the polygons, int8 (M,).
+        codes: Splits of the polygons, int8 (M,).
 
     Returns:
         int8 (N,), indices into `SPLITS` or `NONE`; and bool (N,), True where a tile lies across the edge of a polygon.
@@ -199,8 +199,8 @@ def keep_apart(
 
     Args:
         boxes: N footprints in one plane; metres, or CRS units.
-        codes: indices into `SPLITS`, or `NONE`, int8 (N,).
-        buffer: least distance; with 0, tiles may touch and not overlap; with None, they may not touch.
+        codes: Indices into `SPLITS`, or `NONE`, int8 (N,).
+        buffer: Least distance; with 0, tiles may touch and not overlap; with None, they may not touch.
         fixed: bool (N,), tiles that are never left out.
 
     Returns:

@@ -64,10 +64,10 @@ class App:
     """The routes over a `TileServer`.
 
     Attributes:
-        draining: whether the server is shutting down, so that readiness says no.
+        draining: Whether the server is shutting down, so that readiness says no.
 
     Args:
-        tiles: the layers and their tiles.
+        tiles: The layers and their tiles.
     """
 
     def __init__(self, tiles: TileServer) -> None:

@@ -42,7 +42,7 @@ class MemoryCache:
     """The most recently used values by key; thread-safe.
 
     Args:
-        most: largest number of bytes of all values, each with `_ENTRY` more.
+        most: Largest number of bytes of all values, each with `_ENTRY` more.
     """
 
     def __init__(self, most: int) -> None:
@@ -78,11 +78,11 @@ class FolderCache:
     Files that cannot be read or written count as missing: a full disk makes a server slower and never stops it.
 
     Args:
-        folder: folder of the files, made if missing.
-        most: approximate largest number of bytes of all files.
+        folder: Folder of the files, made if missing.
+        most: Approximate largest number of bytes of all files.
 
     Raises:
-        StorageError: if the folder cannot be made.
+        StorageError: If the folder cannot be made.
     """
 
     def __init__(self, folder: Path, most: int) -> None:
@@ -153,10 +153,10 @@ class Windows:
     """Predicted windows: counted and, with a folder, predicted by only one of the servers that share it.
 
     Attributes:
-        predicted: number of windows predicted here.
+        predicted: Number of windows predicted here.
 
     Args:
-        folder: cache of the windows; None keeps none.
+        folder: Cache of the windows; None keeps none.
     """
 
     def __init__(self, folder: FolderCache | None) -> None:
@@ -166,8 +166,8 @@ class Windows:
         """Return a window.
 
         Args:
-            key: digest of all that determines its pixels; None: it is not kept.
-            predict: function that makes it, with one sample.
+            key: Digest of all that determines its pixels; None: it is not kept.
+            predict: Function that makes it, with one sample.
         """
 
         made: list[Part | None] = []

@@ -27,9 +27,9 @@ def tilejson(layer: Layer, view: View, base: str, format: str) -> dict[str, Any]
     """Return the TileJSON 3.0.0 of a view.
 
     Args:
-        layer, view: the view.
-        base: base of links, without a slash at the end.
-        format: suffix of the tiles.
+        layer, view: The view.
+        base: Base of links, without a slash at the end.
+        format: Suffix of the tiles.
     """
     west, south, east, north = (round(value, 7) for value in layer.bounds)
     low, high = zooms(layer, view)
@@ -123,9 +123,9 @@ def qlr(layers: Iterable[Layer], base: str, only: str | None = None) -> str:
     """Return a QGIS layer definition; dragged into QGIS it adds a group of the views, the output on top.
 
     Args:
-        layers: layers to offer.
-        base: base of links.
-        only: name of one view; default: input and output, and the truth where there is one.
+        layers: Layers to offer.
+        base: Base of links.
+        only: Name of one view; default: input and output, and the truth where there is one.
     """
     tree, maps = [], []
     for layer in layers:

@@ -39,7 +39,7 @@ class DrawPage:
     """The files of the page, made on the first request and kept in memory.
 
     Args:
-        settings: settings of the server.
+        settings: Settings of the server.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -79,7 +79,7 @@ class DrawPage:
         """Make the files: content and ETag by name.
 
         Raises:
-            TerramorphError: if a network cannot be exported.
+            TerramorphError: If a network cannot be exported.
         """
         from terramorph.bundle import load_bundle
         from terramorph.interop import export_web

@@ -45,11 +45,11 @@ class View:
     """A view of a layer.
 
     Attributes:
-        name: name, a key of `TITLES`.
-        read: function that reads uint8 (1, 3 or 4 bands, H, W) on a grid; a fourth band is opacity.
-        computed: whether the model computes it, so that coarse zooms are made of fine tiles.
-        flat: whether it has a few flat colours.
-        overlay: whether it is drawn over other views, with its own opacity.
+        name: Name, a key of `TITLES`.
+        read: Function that reads uint8 (1, 3 or 4 bands, H, W) on a grid; a fourth band is opacity.
+        computed: Whether the model computes it, so that coarse zooms are made of fine tiles.
+        flat: Whether it has a few flat colours.
+        overlay: Whether it is drawn over other views, with its own opacity.
     """
 
     name: str
@@ -69,15 +69,15 @@ class Layer:
     """A raster and its translation.
 
     Attributes:
-        name, title, attribution: as in the settings.
+        name, title, attribution: As in the settings.
         identity: 16 hexadecimal digits, digest of all that determines the pixels; part of URLs.
-        source, output, truth: the raster, its translation (`Model.lazy`) and the true map or photograph.
-        palette: palette of the output; None for photographs.
-        probabilities: function that opens the class probabilities (`Model.probabilities`) for the view of entropy;
+        source, output, truth: The raster, its translation (`Model.lazy`) and the true map or photograph.
+        palette: Palette of the output; None for photographs.
+        probabilities: Function that opens the class probabilities (`Model.probabilities`) for the view of entropy;
             None where there are none.
-        low, high: stored values of the source that are shown as black and as white.
-        about: facts about the model, for people.
-        private: whether the layer is not listed, and its tiles are not cached.
+        low, high: Stored values of the source that are shown as black and as white.
+        about: Facts about the model, for people.
+        private: Whether the layer is not listed, and its tiles are not cached.
     """
 
     name: str
@@ -144,9 +144,9 @@ class Layer:
         """Return a web-mercator tile, the same as that of `write_tiles` for the whole translation.
 
         Args:
-            view: one of `views`.
-            zoom, x, y: zoom, column and row of the tile.
-            size: side in pixels, 256 or 512. A tile of 512 px is the four tiles of the next zoom.
+            view: One of `views`.
+            zoom, x, y: Zoom, column and row of the tile.
+            size: Side in pixels, 256 or 512. A tile of 512 px is the four tiles of the next zoom.
 
         Returns:
             uint8 (C, size, size), or None where there is no data or the zoom is not offered.
@@ -232,8 +232,8 @@ def display(raster: Raster, low: float, high: float) -> Raster:
     """Convert a raster for display: its red, green and blue band, or its first, with low as black and high as white.
 
     Args:
-        raster: raster of any bands and dtype.
-        low, high: stored values.
+        raster: Raster of any bands and dtype.
+        low, high: Stored values.
 
     Returns:
         uint8 (1 or 3, H, W).

@@ -15,10 +15,10 @@ class Metrics(Collector):  # type: ignore[misc]
     """Counts of answered requests, and the state of queues and caches at each scrape.
 
     Attributes:
-        registry: registry of this server only.
+        registry: Registry of this server only.
 
     Args:
-        tiles: the layers and their tiles.
+        tiles: The layers and their tiles.
     """
 
     def __init__(self, tiles: TileServer) -> None:

@@ -18,8 +18,8 @@ class Shown:
 
     Attributes:
         address: URL of the page.
-        height: height of the frame, pixels.
-        server: the server; `server.should_exit = True` stops it.
+        height: Height of the frame, pixels.
+        server: The server; `server.should_exit = True` stops it.
     """
 
     address: str
@@ -45,15 +45,15 @@ def show(
         terramorph.show(model, "ortho.tif")
 
     Args:
-        model: a model of `load`, or an argument of `load`.
-        source: path or URL of the raster or vectors to translate.
-        truth: path or URL of the true map or photograph, if there is one.
-        height: height of the frame, pixels.
-        port: port of the server; 0 for a free one.
-        more: other fields of `Settings`. With `public_url` the frame has that address, as behind JupyterHub's proxy.
+        model: A model of `load`, or an argument of `load`.
+        source: Path or URL of the raster or vectors to translate.
+        truth: Path or URL of the true map or photograph, if there is one.
+        height: Height of the frame, pixels.
+        port: Port of the server; 0 for a free one.
+        more: Other fields of `Settings`. With `public_url` the frame has that address, as behind JupyterHub's proxy.
 
     Raises:
-        TerramorphError: if the source cannot be opened or does not fit the model, or is held in memory.
+        TerramorphError: If the source cannot be opened or does not fit the model, or is held in memory.
     """
     server = one_layer(model, source, truth=truth, port=port, **more)
     threading.Thread(target=server.serve_until_told, args=(lambda address: None,), daemon=True).start()

@@ -33,12 +33,12 @@ class Opener:
     """Opens layers, and finds out whether their files have changed. A model of several layers is loaded once.
 
     Attributes:
-        folder: cache of tiles and windows, shared with other servers; None for none.
-        windows: windows of all outputs.
+        folder: Cache of tiles and windows, shared with other servers; None for none.
+        windows: Windows of all outputs.
 
     Args:
-        settings: settings of the server.
-        models: loaded models by their names in the settings; they do not change.
+        settings: Settings of the server.
+        models: Loaded models by their names in the settings; they do not change.
     """
 
     def __init__(self, settings: Settings, models: Mapping[str, Model] | None = None) -> None:
@@ -57,11 +57,11 @@ class Opener:
         """Open a layer.
 
         Args:
-            one: settings of the layer.
-            upload: whether the source is an upload: a checked GeoTIFF, which no other driver may open.
+            one: Settings of the layer.
+            upload: Whether the source is an upload: a checked GeoTIFF, which no other driver may open.
 
         Raises:
-            TerramorphError: if the model or a source cannot be opened, or they do not fit.
+            TerramorphError: If the model or a source cannot be opened, or they do not fit.
         """
         model = self._model(one.model)
         header, style = model.header, load_style(one.style)

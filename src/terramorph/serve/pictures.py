@@ -25,7 +25,7 @@ def encode(raster: Raster, format: str) -> bytes:
 
     Args:
         raster: uint8 (1, 3 or 4 bands, H, W); a fourth band is opacity. Masked pixels are transparent.
-        format: a key of `FORMATS`.
+        format: A key of `FORMATS`.
     """
     opacity = raster.pixels[3] if raster.count == 4 else np.full(raster.mask.shape, 255, np.uint8)
     opacity = np.where(raster.mask, opacity, 0).astype(np.uint8)

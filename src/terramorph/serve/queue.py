@@ -19,7 +19,7 @@ class BusyError(Exception):
     """More work is queued than a request may wait for.
 
     Attributes:
-        seconds: seconds after which to ask again.
+        seconds: Seconds after which to ask again.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -43,10 +43,10 @@ class Queue(Generic[_T]):
     for any more is dropped, unless it runs already.
 
     Attributes:
-        computed, joined, dropped: numbers of jobs so far that were run, joined by a further request, dropped.
+        computed, joined, dropped: Numbers of jobs so far that were run, joined by a further request, dropped.
 
     Args:
-        max_wait: seconds of queued work over which new jobs are refused, and after which a request is refused.
+        max_wait: Seconds of queued work over which new jobs are refused, and after which a request is refused.
     """
 
     def __init__(self, max_wait: float) -> None:
@@ -70,14 +70,14 @@ class Queue(Generic[_T]):
         """Return the result of a job, which is queued unless it is already.
 
         Args:
-            key: key of the job; requests with the same key share a job.
-            client: key of the client.
-            work: function that makes the result, called on another thread.
-            patient: whether to wait for work that has begun, however long it takes.
+            key: Key of the job; requests with the same key share a job.
+            client: Key of the client.
+            work: Function that makes the result, called on another thread.
+            patient: Whether to wait for work that has begun, however long it takes.
 
         Raises:
-            BusyError: if too much is queued, the result takes longer than `max_wait`, or the queue is closing.
-            Exception: any exception of `work`.
+            BusyError: If too much is queued, the result takes longer than `max_wait`, or the queue is closing.
+            Exception: Any exception of `work`.
         """
         if self._runner is None:
             self._runner = asyncio.get_running_loop().create_task(self._run())

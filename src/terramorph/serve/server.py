@@ -24,11 +24,11 @@ def open_server(settings: Settings, models: dict[str, Model] | None = None) -> A
     """Load the models and open the layers.
 
     Args:
-        settings: settings of the server.
-        models: loaded models by their names in the settings.
+        settings: Settings of the server.
+        models: Loaded models by their names in the settings.
 
     Raises:
-        TerramorphError: if a model or a source cannot be opened, or they do not fit.
+        TerramorphError: If a model or a source cannot be opened, or they do not fit.
     """
     return App(TileServer(settings, Opener(settings, models)))
 
@@ -68,7 +68,7 @@ class Server(uvicorn.Server):
         """Serve until a signal.
 
         Args:
-            ready: function of the URL, called once the port is bound.
+            ready: Function of the URL, called once the port is bound.
         """
         logging.getLogger("uvicorn").setLevel(logging.WARNING)
         ready(self.address)
@@ -87,7 +87,7 @@ def one_layer(
         settings: Other fields of `Settings`.
 
     Raises:
-        TerramorphError: if the source cannot be opened or does not fit the model, or is held in memory.
+        TerramorphError: If the source cannot be opened or does not fit the model, or is held in memory.
     """
     model = model if isinstance(model, Model) else load(model)
     for held in (source, truth):
@@ -105,8 +105,8 @@ def _bound(host: str, port: int) -> socket.socket:
     """Return a socket that listens.
 
     Raises:
-        ConfigError: if the host is not an address of this machine.
-        StorageError: if the port is taken.
+        ConfigError: If the host is not an address of this machine.
+        StorageError: If the port is taken.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # named, or asyncio sets no TCP_NODELAY

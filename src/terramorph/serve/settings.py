@@ -29,16 +29,16 @@ class LayerSettings(_Frozen):
     """A raster and the model that translates it.
 
     Attributes:
-        name: name in URLs; lower-case letters, digits and hyphens.
-        model: path or name of a bundle.
-        source: path or URL of a raster or of vectors.
-        truth: path or URL of the true map or photograph; None if there is none.
-        asset: assets of the source that are read, if it is of STAC items.
-        resolution: metres per pixel at which the model reads the source; default: the source's own, which must be near
+        name: Name in URLs; lower-case letters, digits and hyphens.
+        model: Path or name of a bundle.
+        source: Path or URL of a raster or of vectors.
+        truth: Path or URL of the true map or photograph; None if there is none.
+        asset: Assets of the source that are read, if it is of STAC items.
+        resolution: Metres per pixel at which the model reads the source; default: the source's own, which must be near
             the model's.
-        style: style of sources and truths that are vectors.
-        title: title for people; default: the name.
-        attribution: terms of use of the source, for people.
+        style: Style of sources and truths that are vectors.
+        title: Title for people; default: the name.
+        attribution: Terms of use of the source, for people.
     """
 
     name: str = Field(pattern=NAME)
@@ -56,22 +56,22 @@ class Settings(_Frozen):
     """Settings of a server.
 
     Attributes:
-        layers: at least one, with different names.
-        allow: modules from outside whose code may run, for models of their classes.
-        sign: function, as module:name, that signs the URLs of STAC assets.
-        host, port: address and port to listen on; port 0 for a free one.
-        root_path: path at which a proxy offers the server, such as /maps.
-        public_url: scheme, host and path of links, for clients behind a proxy; default: those of the request, if its
+        layers: At least one, with different names.
+        allow: Modules from outside whose code may run, for models of their classes.
+        sign: Function, as module:name, that signs the URLs of STAC assets.
+        host, port: Address and port to listen on; port 0 for a free one.
+        root_path: Path at which a proxy offers the server, such as /maps.
+        public_url: Scheme, host and path of links, for clients behind a proxy; default: those of the request, if its
             host is the server's own.
-        window: side of the model's windows in pixels; default: that of `translate`, so that tiles are equal to its
+        window: Side of the model's windows in pixels; default: that of `translate`, so that tiles are equal to its
             tiles. Smaller windows answer sooner and cost more per tile.
-        window_cache_mb, tile_cache_mb: bounds of the two caches in memory, MB.
-        cache: folder of encoded tiles that several servers may share; None for none.
-        cache_mb: bound of the folder, MB.
-        max_wait: seconds of queued work over which a request is answered 503.
-        export_pixels: largest number of pixels of an exported view.
-        uploads: whether clients may send GeoTIFFs.
-        upload_mb: largest size of an upload, MB; all uploads together may have four times that.
+        window_cache_mb, tile_cache_mb: Bounds of the two caches in memory, MB.
+        cache: Folder of encoded tiles that several servers may share; None for none.
+        cache_mb: Bound of the folder, MB.
+        max_wait: Seconds of queued work over which a request is answered 503.
+        export_pixels: Largest number of pixels of an exported view.
+        uploads: Whether clients may send GeoTIFFs.
+        upload_mb: Largest size of an upload, MB; all uploads together may have four times that.
     """
 
     layers: tuple[LayerSettings, ...] = Field(min_length=1)
@@ -104,7 +104,7 @@ def load_settings(path: str | Path | None = None, values: dict[str, Any] | None 
     """Read settings from a TOML file (tables `[[layers]]`, other settings above them); ``values`` override it.
 
     Raises:
-        ConfigError: if the file cannot be read, or a setting is unknown or out of range.
+        ConfigError: If the file cannot be read, or a setting is unknown or out of range.
     """
     read: dict[str, Any] = {}
     if path is not None:

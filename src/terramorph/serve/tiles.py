@@ -41,21 +41,21 @@ class TileServer:
     takes its place; the old one still answers its URLs. Where the new files cannot be opened, the old layer stays.
 
     Attributes:
-        settings: settings of the server.
-        layers: layers by name, in the order in which they are offered.
-        faults: sentences by name about layers whose changed files cannot be opened.
-        computing, reading: queues of jobs that run the model, and of jobs that only read.
-        memory: cache of encoded tiles.
-        windows: windows that the models predict.
-        uploads: layers that clients have sent.
+        settings: Settings of the server.
+        layers: Layers by name, in the order in which they are offered.
+        faults: Sentences by name about layers whose changed files cannot be opened.
+        computing, reading: Queues of jobs that run the model, and of jobs that only read.
+        memory: Cache of encoded tiles.
+        windows: Windows that the models predict.
+        uploads: Layers that clients have sent.
 
     Args:
-        settings: settings of the server.
-        opener: opener of the layers.
+        settings: Settings of the server.
+        opener: Opener of the layers.
 
     Raises:
-        TerramorphError: if a layer cannot be opened.
-        StorageError: if the folder of the cache cannot be made.
+        TerramorphError: If a layer cannot be opened.
+        StorageError: If the folder of the cache cannot be made.
     """
 
     def __init__(self, settings: Settings, opener: Opener) -> None:
@@ -121,8 +121,8 @@ class TileServer:
         """Return a tile that is not in memory, empty where there is no data, and its origin: folder or made.
 
         Raises:
-            BusyError: if too much work is queued.
-            TerramorphError: if the tile cannot be made.
+            BusyError: If too much work is queued.
+            TerramorphError: If the tile cannot be made.
         """
         key = _key(layer, view, zoom, x, y, size, format)
         queue = self.computing if view.computed else self.reading
@@ -152,7 +152,7 @@ class TileServer:
         """Return the result of work that needs the model, run in its turn.
 
         Raises:
-            BusyError: if too much work is queued.
+            BusyError: If too much work is queued.
         """
         return await self.computing.get(key, client, work, patient=True)
 

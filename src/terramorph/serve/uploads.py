@@ -66,8 +66,8 @@ class Uploads:
     Folders that killed servers have left are deleted when the next one starts.
 
     Args:
-        settings: settings of the server; without `uploads` there is no folder.
-        opener: opener of the layers.
+        settings: Settings of the server; without `uploads` there is no folder.
+        opener: Opener of the layers.
     """
 
     def __init__(self, settings: Settings, opener: Opener) -> None:
@@ -95,7 +95,7 @@ class Uploads:
         """Make a layer of a client's GeoTIFF, translated by the model of another layer.
 
         Raises:
-            RefusedError: if the upload is refused; its file is deleted.
+            RefusedError: If the upload is refused; its file is deleted.
         """
         assert self._folder is not None
         self.sweep()
@@ -195,12 +195,12 @@ def check_sender(headers: Mapping[str, str], own: Collection[str], most: int) ->
     """Refuse requests that another site makes a browser send, and those that declare too large a size.
 
     Args:
-        headers: headers of the request; names in any case.
-        own: hosts, with ports, of the server.
-        most: largest size of an upload, MB.
+        headers: Headers of the request; names in any case.
+        own: Hosts, with ports, of the server.
+        most: Largest size of an upload, MB.
 
     Raises:
-        RefusedError: if the request is refused.
+        RefusedError: If the request is refused.
     """
     origin = headers.get("origin")
     if headers.get(HEADER) != "upload" or (origin is not None and urlsplit(origin).netloc not in set(own) - {""}):

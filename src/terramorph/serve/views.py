@@ -24,8 +24,8 @@ def values_at(layer: Layer, longitude: float, latitude: float) -> dict[str, Any]
     """Return the stored values of input, output and truth at a point, and the map class of the output.
 
     Args:
-        layer: the layer.
-        longitude, latitude: degrees (EPSG:4326).
+        layer: The layer.
+        longitude, latitude: Degrees (EPSG:4326).
 
     Returns:
         x and y in the CRS of the translation, and for each side a list of values, or None where there is no data.
@@ -55,12 +55,12 @@ def export_view(layer: Layer, view: View, bounds: Sequence[float], most: int) ->
     """Export a window of a view as a Cloud Optimized GeoTIFF, on the grid of the translation.
 
     Args:
-        layer, view: the view.
+        layer, view: The view.
         bounds: (west, south, east, north), degrees (EPSG:4326).
-        most: largest number of pixels.
+        most: Largest number of pixels.
 
     Raises:
-        InputError: if the bounds do not meet the layer, or hold more pixels.
+        InputError: If the bounds do not meet the layer, or hold more pixels.
     """
     grid = _window(layer.grid, bounds)
     if grid is None:
@@ -95,7 +95,7 @@ def _window(grid: Grid, bounds: Sequence[float]) -> Grid | None:
     """Return the window of a grid around bounds in degrees; None where they do not meet.
 
     Raises:
-        InputError: if the bounds are empty.
+        InputError: If the bounds are empty.
     """
     west, south, east, north = bounds
     if not (west < east and south < north):

@@ -19,14 +19,14 @@ class Backbone:
     """Features of images at strides 2, 4, 8, 16 and 32, computed once per step.
 
     Args:
-        loss: whether the weights are those of ImageNet or random.
-        fabric: the device and precision.
+        loss: Whether the weights are those of ImageNet or random.
+        fabric: The device and precision.
 
     Attributes:
-        channels: channels of the features at each stride.
+        channels: Channels of the features at each stride.
 
     Raises:
-        MissingPackageError: if the package with the weights is not installed.
+        MissingPackageError: If the package with the weights is not installed.
     """
 
     def __init__(self, loss: LossConfig, fabric: Fabric) -> None:

@@ -24,19 +24,19 @@ class DataConfig(_Section):
     """How pairs become batches.
 
     Attributes:
-        load_size: side to which both images of a pair are resized, pixels; 0 keeps their size.
-        crop_size: side of the random crop, pixels; equal to load_size, the whole image is taken.
-        resampling: filter for resizing.
-        mirror: flip left and right with probability 0.5.
-        eightfold: instead of `mirror`, a random one of the eight symmetries of the square.
-        shrink: before cropping, images are shrunk by a random factor from [shrink, 1]; 1 is off.
-        jitter: strength of random brightness, contrast and saturation of the source; 0 is off.
-        cast: strength of a random colour cast of the source, a factor per band; 0 is off.
-        diffaugment: differentiable augmentation of the discriminator's real and fake pairs, a comma list of
+        load_size: Side to which both images of a pair are resized, pixels; 0 keeps their size.
+        crop_size: Side of the random crop, pixels; equal to load_size, the whole image is taken.
+        resampling: Filter for resizing.
+        mirror: Flip left and right with probability 0.5.
+        eightfold: Instead of `mirror`, a random one of the eight symmetries of the square.
+        shrink: Before cropping, images are shrunk by a random factor from [shrink, 1]; 1 is off.
+        jitter: Strength of random brightness, contrast and saturation of the source; 0 is off.
+        cast: Strength of a random colour cast of the source, a factor per band; 0 is off.
+        diffaugment: Differentiable augmentation of the discriminator's real and fake pairs, a comma list of
             color, translation and cutout (Zhao et al. 2020, arXiv:2006.10738); the same for both sides of a pair.
-        source_range, target_range: stored values that become -1 and 1, for dtypes other than uint8; by default
+        source_range, target_range: Stored values that become -1 and 1, for dtypes other than uint8; by default
             measured from the training pairs.
-        nodata: stored value of pixels without data, where files do not declare one.
+        nodata: Stored value of pixels without data, where files do not declare one.
     """
 
     load_size: int = Field(286, ge=0)
@@ -82,15 +82,15 @@ class DiscriminatorConfig(_Section):
     """Settings of the discriminator.
 
     Attributes:
-        network: patchgan, or pixelgan (1 x 1 pixel).
-        width: channels after the first convolution.
-        layers: number of stride-2 convolutions; the receptive field is 1 x 1 pixel with 0, 16 x 16 with 1, 70 x 70
+        network: `patchgan`, or `pixelgan` (1 x 1 pixel).
+        width: Channels after the first convolution.
+        layers: Number of stride-2 convolutions; the receptive field is 1 x 1 pixel with 0, 16 x 16 with 1, 70 x 70
             with 3, 286 x 286 with 5 (Isola et al. 2017, section 4.4).
-        norm: batch, instance or none.
-        conditional: whether the input is source and image, or the image alone (Isola et al. 2017, section 4.2).
-        spectral_norm: spectral normalisation of the weights (Miyato et al. 2018, arXiv:1802.05957), best with
+        norm: `batch`, `instance` or `none`.
+        conditional: Whether the input is source and image, or the image alone (Isola et al. 2017, section 4.2).
+        spectral_norm: Spectral normalisation of the weights (Miyato et al. 2018, arXiv:1802.05957), best with
             norm=none.
-        scales: number of discriminators, each on a pair of half the size of the one before; pix2pixHD has 3 (Wang et
+        scales: Number of discriminators, each on a pair of half the size of the one before; pix2pixHD has 3 (Wang et
             al. 2018, arXiv:1711.11585, section 3.2).
     """
 
@@ -118,7 +118,7 @@ class OutsideTerm(_Section):
 
     Attributes:
         function: `package.module:function` that computes its value; see `terramorph.training.Term`.
-        weight: factor on the value.
+        weight: Factor on the value.
     """
 
     function: str
@@ -134,27 +134,27 @@ class LossConfig(_Section):
     """Settings of the losses.
 
     Attributes:
-        adversarial: bce, lsgan or hinge; with `none` there is no discriminator.
-        l1_weight, l2_weight: weights of the mean absolute and the mean squared error; 0 is off.
-        feature_matching: weight of the distance between a discriminator's features of the fake and of the real pair;
+        adversarial: `bce`, `lsgan` or `hinge`; with `none` there is no discriminator.
+        l1_weight, l2_weight: Weights of the mean absolute and the mean squared error; 0 is off.
+        feature_matching: Weight of the distance between a discriminator's features of the fake and of the real pair;
             0 is off, the paper has 10 (Wang et al. 2018, arXiv:1711.11585, equations 4 and 5).
-        r1: gamma of the penalty on the discriminator's gradient at real pairs, 0 is off (Mescheder et al. 2018,
+        r1: Gamma of the penalty on the discriminator's gradient at real pairs, 0 is off (Mescheder et al. 2018,
             arXiv:1801.04406, equation 9); discriminator_scale does not apply to it.
-        r1_every: steps between two such penalties, which weigh as many times more (Karras et al. 2020,
+        r1_every: Steps between two such penalties, which weigh as many times more (Karras et al. 2020,
             arXiv:1912.04958, section 3.1).
-        perceptual: weight of the LPIPS distance to the truth, 0 is off (Johnson et al. 2016, arXiv:1603.08155; in the
+        perceptual: Weight of the LPIPS distance to the truth, 0 is off (Johnson et al. 2016, arXiv:1603.08155; in the
             form of Zhang et al. 2018, arXiv:1801.03924, equation 1).
-        perceptual_weights: folder with squeeze.backbone.pth and lpips_squeeze_v01.pth, which are not part of the
+        perceptual_weights: Folder with squeeze.backbone.pth and lpips_squeeze_v01.pth, which are not part of the
             package.
-        backbone_features: weight of the distance to the truth in features of a frozen EfficientNet-Lite0 at five
+        backbone_features: Weight of the distance to the truth in features of a frozen EfficientNet-Lite0 at five
             strides, 0 is off (after Johnson et al. 2016; `terramorph.losses.feature_distance`).
-        projected: weight, in the generator's loss, of projected discriminators on four strides of the same network;
+        projected: Weight, in the generator's loss, of projected discriminators on four strides of the same network;
             0 is off (Sauer et al. 2021, arXiv:2111.01007).
-        palette: weight of the cross-entropy of a generator's class scores with the nearest colour of its palette;
+        palette: Weight of the cross-entropy of a generator's class scores with the nearest colour of its palette;
             0 is off (`terramorph.losses.palette_cross_entropy`).
-        backbone: weights of the EfficientNet-Lite0: `imagenet` (the extra `pretrained`), or `none` for random ones.
-        terms: further terms of the generator's loss from outside the package, by name.
-        discriminator_scale: factor on the discriminator's loss.
+        backbone: Weights of the EfficientNet-Lite0: `imagenet` (the extra `pretrained`), or `none` for random ones.
+        terms: Further terms of the generator's loss from outside the package, by name.
+        discriminator_scale: Factor on the discriminator's loss.
     """
 
     adversarial: Literal["bce", "lsgan", "hinge", "none"] = "bce"
@@ -189,10 +189,10 @@ class OptimizerConfig(_Section):
     """Adam (Kingma and Ba 2015, arXiv:1412.6980).
 
     Attributes:
-        learning_rate: learning rate of the generator, and of discriminators without one of their own.
-        discriminator_learning_rate: learning rate of discriminators.
-        encoder_rate: factor on the learning rate of a generator's pretrained encoder.
-        betas: decay rates of the moments.
+        learning_rate: Learning rate of the generator, and of discriminators without one of their own.
+        discriminator_learning_rate: Learning rate of discriminators.
+        encoder_rate: Factor on the learning rate of a generator's pretrained encoder.
+        betas: Decay rates of the moments.
     """
 
     learning_rate: float = Field(2e-4, gt=0.0)
@@ -205,7 +205,7 @@ class ScheduleConfig(_Section):
     """Length and learning rate: `constant` epochs or steps at the full rate, then `decay` more falling linearly to 0.
 
     Attributes:
-        warmup: steps over which the rate rises linearly to the full rate (Goyal et al. 2017, arXiv:1706.02677).
+        warmup: Steps over which the rate rises linearly to the full rate (Goyal et al. 2017, arXiv:1706.02677).
     """
 
     unit: Literal["epochs", "steps"] = "epochs"
@@ -224,9 +224,9 @@ class StartConfig(_Section):
     """The model that a run starts from; see `terramorph.training.finetune`.
 
     Attributes:
-        model: bundle, folder of a run, or name in the folder `models`; empty for random weights.
-        partial: initialize layers that do not fit, instead of refusing the model.
-        freeze: glob patterns of the generator's weights that are not trained, such as "down.*". Normalisation
+        model: Bundle, folder of a run, or name in the folder `models`; empty for random weights.
+        partial: Initialize layers that do not fit, instead of refusing the model.
+        freeze: Glob patterns of the generator's weights that are not trained, such as "down.*". Normalisation
             statistics of frozen layers are still measured.
     """
 
@@ -239,10 +239,10 @@ class StopConfig(_Section):
     """Early stopping: a run ends when a held-out score no longer improves, and the bundle holds the best weights.
 
     Attributes:
-        patience: validations in a row (one every log.samples steps) without a better score; 0 is off.
-        metric: ssim, psnr or another pixel metric, mean over log.validation held-out pairs; `package.module:NAME` for
-            one from outside. Pixel metrics prefer a blur to a texture: they are fair for maps, and stop an adversarial
-            run on photographs too early.
+        patience: Validations in a row (one every log.samples steps) without a better score; 0 is off.
+        metric: `ssim`, `psnr` or another pixel metric, mean over log.validation held-out pairs; `package.module:NAME`
+            for one from outside. Pixel metrics prefer a blur to a texture: they are fair for maps, and stop an
+            adversarial run on photographs too early.
     """
 
     patience: int = Field(0, ge=0)
@@ -261,10 +261,10 @@ class LogConfig(_Section):
     """Intervals and sizes of what a run writes.
 
     Attributes:
-        scalars, checkpoint: steps between two logged lines, and between two checkpoints.
-        samples: steps between two validations with their sample sheets.
-        sheet: number of held-out pairs on a sheet.
-        validation: number of held-out pairs that are scored; 0 scores those on the sheet.
+        scalars, checkpoint: Steps between two logged lines, and between two checkpoints.
+        samples: Steps between two validations with their sample sheets.
+        sheet: Number of held-out pairs on a sheet.
+        validation: Number of held-out pairs that are scored; 0 scores those on the sheet.
     """
 
     scalars: int = Field(50, ge=1)
@@ -282,18 +282,18 @@ class TrainConfig(_Section):
     """All settings of a run.
 
     Attributes:
-        direction: which side is the source.
-        seed: seed of all random numbers.
-        batch_size: pairs per step and process.
-        accumulate: batches whose gradients are averaged per update.
-        max_steps: last step, where the schedule is longer; 0 runs the whole schedule.
+        direction: Which side is the source.
+        seed: Seed of all random numbers.
+        batch_size: Pairs per step and process.
+        accumulate: Batches whose gradients are averaged per update.
+        max_steps: Last step, where the schedule is longer; 0 runs the whole schedule.
         device: auto, cpu or cuda.
         precision: bf16 (mixed) or fp32; auto is bf16 where the hardware has it natively.
-        ema: decay of the exponential moving average of the generator's weights, which the bundle then holds; 0 is off.
+        ema: Decay of the exponential moving average of the generator's weights, which the bundle then holds; 0 is off.
         launch: `eager`, `graph` (the whole step as one CUDA graph, which saves launching kernels one by one) or
             `compile`; `auto` is graph in one process on a CUDA device where the losses allow it, else eager.
-        recalibrate: images over which normalisation statistics are averaged at the end; 0 keeps the running ones.
-        generator: settings of the generator that `network` names.
+        recalibrate: Images over which normalisation statistics are averaged at the end; 0 keeps the running ones.
+        generator: Settings of the generator that `network` names.
     """
 
     direction: Direction = "AtoB"

@@ -19,11 +19,11 @@ class Cost:
     """Cost of a run, or of the part that one call trained.
 
     Attributes:
-        seconds_per_image: seconds of steps and their batches, without sheets, checkpoints and the first step (warm-up);
+        seconds_per_image: Seconds of steps and their batches, without sheets, checkpoints and the first step (warm-up);
             all processes together. None if there was no second step.
-        peak_memory: bytes; on CUDA the peak of tensors during the call, on a CPU that of this process since its start
+        peak_memory: Bytes; on CUDA the peak of tensors during the call, on a CPU that of this process since its start
             (0 on Windows).
-        parameters: number of trainable values of each network.
+        parameters: Number of trainable values of each network.
     """
 
     seconds_per_image: float | None
@@ -35,9 +35,9 @@ class Clock:
     """Measures the speed of the last steps, and the `Cost` of all.
 
     Args:
-        device: device of the training.
-        networks: trained networks, by name.
-        images: images of a step, all processes together.
+        device: Device of the training.
+        networks: Trained networks, by name.
+        images: Images of a step, all processes together.
     """
 
     def __init__(self, device: torch.device, networks: Mapping[str, nn.Module], images: int) -> None:

@@ -32,13 +32,13 @@ class Discriminator(Protocol):
     """A discriminator in training.
 
     Attributes:
-        name: name of the network in checkpoints.
-        network: the trained network.
-        kind: the adversarial loss.
-        weight: weight of the discriminator's loss.
-        counts: weight of the term in the generator's loss.
-        term: name of that term.
-        features: function of the input that returns a list per scale: activations, if any, and logits last.
+        name: Name of the network in checkpoints.
+        network: The trained network.
+        kind: The adversarial loss.
+        weight: Weight of the discriminator's loss.
+        counts: Weight of the term in the generator's loss.
+        term: Name of that term.
+        features: Function of the input that returns a list per scale: activations, if any, and logits last.
     """
 
     name: str

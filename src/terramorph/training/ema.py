@@ -14,7 +14,7 @@ class AveragedNetwork:
     The decay grows as (1 + step) / (10 + step) up to its value, so that the start is forgotten.
 
     Attributes:
-        network: the average, in evaluation mode, without gradients.
+        network: The average, in evaluation mode, without gradients.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:

@@ -26,12 +26,12 @@ def config_of(model: str | Path, changes: Mapping[str, Any] | None = None) -> Tr
     """Return the configuration for fine-tuning a model: its recipe, or the preset pix2pix with its network.
 
     Args:
-        model: a bundle, a run's folder or a name in the folder `models`.
-        changes: as the overrides of `load_config`.
+        model: A bundle, a run's folder or a name in the folder `models`.
+        changes: As the overrides of `load_config`.
 
     Raises:
-        BundleError: if the model cannot be read.
-        ConfigError: if a change does not fit.
+        BundleError: If the model cannot be read.
+        ConfigError: If a change does not fit.
     """
     header = read_header(model)
     values: dict[str, Any] = {
@@ -63,9 +63,9 @@ def load_start(
         Names of the tensors that the model does not fill, as `network.tensor`.
 
     Raises:
-        BundleError: if the model cannot be read.
-        CheckpointError: if layers do not fit and `partial` is not set.
-        ConfigError: if a pattern of `freeze` fits no layer.
+        BundleError: If the model cannot be read.
+        CheckpointError: If layers do not fit and `partial` is not set.
+        ConfigError: If a pattern of `freeze` fits no layer.
     """
     afresh: list[str] = []
     if start.model:

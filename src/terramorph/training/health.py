@@ -24,7 +24,7 @@ class Health:
     """Warnings, each given once, and errors; its state is plain data for checkpoints.
 
     Attributes:
-        verdict: the first warning, the reason why the run has probably failed; None without one.
+        verdict: The first warning, the reason why the run has probably failed; None without one.
     """
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class Health:
         """Check the losses of a step, and return new warnings.
 
         Raises:
-            TrainingDivergedError: naming the loss and the first tensor that is not finite.
+            TrainingDivergedError: If a loss is not finite; names it and the first tensor that is not finite.
         """
         for name, value in losses.items():
             if not math.isfinite(value):
@@ -68,7 +68,7 @@ class Health:
         """Compare outputs for N different inputs with their truths, and return new warnings.
 
         Args:
-            step: number of the step.
+            step: Number of the step.
             translated, truth: float (N, C, H, W) in [-1, 1].
         """
         if not bool(torch.isfinite(translated).all()):

@@ -27,11 +27,11 @@ class Inputs:
     """The pairs of a run.
 
     Attributes:
-        pairs: decoded training pairs.
-        source, target: sides of the pairs.
-        bands: bands of source and target, as a bundle states them.
-        validator: validator of held-out pairs; None without any.
-        per_step: pairs per step, all processes together.
+        pairs: Decoded training pairs.
+        source, target: Sides of the pairs.
+        bands: Bands of source and target, as a bundle states them.
+        validator: Validator of held-out pairs; None without any.
+        per_step: Pairs per step, all processes together.
     """
 
     def __init__(

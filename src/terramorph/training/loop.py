@@ -67,26 +67,26 @@ def train(
     """Train a model from pairs.
 
     Args:
-        dataset: folder with a train split, and a val or test split for the sample sheets.
-        out: folder of the run; must not hold a run already.
-        config: resolved configuration; the preset pix2pix if None.
-        reporter: receives the progress; None shows it in a notebook, and nothing elsewhere.
-        should_stop: called after every step; if it returns True, a checkpoint is written and the run ends unfinished.
-        skip_bad: leave out pairs that cannot be read, and list them.
-        cache: folder of the decoded pairs.
-        dry_run: stop after the configuration is resolved, reported and saved.
-        generator: a class that replaces the configured generator; it takes in_bands, out_bands and
+        dataset: Folder with a train split, and a val or test split for the sample sheets.
+        out: Folder of the run; must not hold a run already.
+        config: Resolved configuration; the preset pix2pix if None.
+        reporter: Receives the progress; None shows it in a notebook, and nothing elsewhere.
+        should_stop: Called after every step; if it returns True, a checkpoint is written and the run ends unfinished.
+        skip_bad: Leave out pairs that cannot be read, and list them.
+        cache: Folder of the decoded pairs.
+        dry_run: Stop after the configuration is resolved, reported and saved.
+        generator: A class that replaces the configured generator; it takes in_bands, out_bands and
             `config.generator.settings`, and has `stride` and `halo` (see `terramorph.networks.generator`).
-        terms: further terms of the generator's loss, besides those of the configuration.
-        allowed: modules whose code the configuration may name as `package.module:name`.
+        terms: Further terms of the generator's loss, besides those of the configuration.
+        allowed: Modules whose code the configuration may name as `package.module:name`.
 
     Returns:
         The result. A finished run holds `model.safetensors`.
 
     Raises:
-        ConfigError, DatasetError: before anything is trained.
-        TrainingDivergedError: if a loss is no longer finite; the last good checkpoint stays.
-        StorageError: if a file cannot be written; the last good checkpoint stays.
+        ConfigError, DatasetError: If the configuration or the dataset cannot be used, before anything is trained.
+        TrainingDivergedError: If a loss is no longer finite; the last good checkpoint stays.
+        StorageError: If a file cannot be written; the last good checkpoint stays.
     """
     out = Path(out)
     require_new_run(out)
@@ -112,15 +112,15 @@ def resume(
     """Resume a run from its last checkpoint, to the same weights as without the interruption.
 
     Args:
-        run: folder of the run.
-        dataset: new folder of the dataset, if it was moved; the pairs must be the same.
-        reporter, should_stop, cache, terms, allowed: as in `train`.
-        max_steps: new last step. A finished run continues to a later one as if it had never stopped, and keeps its
+        run: Folder of the run.
+        dataset: New folder of the dataset, if it was moved; the pairs must be the same.
+        reporter, should_stop, cache, terms, allowed: As in `train`.
+        max_steps: New last step. A finished run continues to a later one as if it had never stopped, and keeps its
             model until the new one is written; a run that is past it finishes where it is.
 
     Raises:
-        CheckpointError: if there is no checkpoint, it is damaged, or the pairs have changed or are missing.
-        ConfigError: if `max_steps` is negative.
+        CheckpointError: If there is no checkpoint, it is damaged, or the pairs have changed or are missing.
+        ConfigError: If `max_steps` is negative.
     """
     out = Path(run)
     settings = read_settings(out)

@@ -10,9 +10,9 @@ def draw_noise(network: nn.Module, source: Tensor, generator: torch.Generator) -
     """Draw normal noise for a batch of sources.
 
     Args:
-        network: the generator; its attribute `noise` is the number of bands, 0 or missing for none.
+        network: The generator; its attribute `noise` is the number of bands, 0 or missing for none.
         source: (N, C, H, W).
-        generator: random generator on the device of the source.
+        generator: Random generator on the device of the source.
 
     Returns:
         float32 (N, bands, H, W); None if the network takes none.

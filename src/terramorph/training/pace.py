@@ -19,8 +19,8 @@ def images_per_second(config: TrainConfig, bands: tuple[int, int] = (3, 3), thre
     """Measure images per second by training on noise, without data, sheets and checkpoints.
 
     Args:
-        config: configuration; launch=compile and launch=graph are measured as launch=eager.
-        bands: bands of source and target.
+        config: Configuration; launch=compile and launch=graph are measured as launch=eager.
+        bands: Bands of source and target.
         threads: torch's CPU threads while measuring; None keeps their number.
     """
     config = config.model_copy(update={"launch": "eager", "accumulate": 1})

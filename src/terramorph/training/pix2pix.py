@@ -40,15 +40,15 @@ class Pix2Pix:
     """Generator, discriminators, their optimizers, and the update of one step.
 
     Attributes:
-        networks: networks by name; `generator` is the one in the bundle.
-        optimizers: optimizers by the same names.
-        terms: terms of the generator's loss.
-        noise: random generator of a step, seeded before each.
-        afresh: names of the tensors that the model the run starts from does not fill; empty without one.
+        networks: Networks by name; `generator` is the one in the bundle.
+        optimizers: Optimizers by the same names.
+        terms: Terms of the generator's loss.
+        noise: Random generator of a step, seeded before each.
+        afresh: Names of the tensors that the model the run starts from does not fill; empty without one.
 
     Raises:
-        ConfigError: if a term cannot take the target's bands, or is from a module that is not allowed.
-        InputError: if the weights of a term cannot be read.
+        ConfigError: If a term cannot take the target's bands, or is from a module that is not allowed.
+        InputError: If the weights of a term cannot be read.
     """
 
     def __init__(
@@ -105,9 +105,9 @@ class Pix2Pix:
         """Update each network once.
 
         Args:
-            batches: one or more, whose gradients are averaged; outputs of several are computed again for the
+            batches: One or more, whose gradients are averaged; outputs of several are computed again for the
                 generator's update, so that memory stays that of one batch.
-            number: number of the step, counted from 0, for penalties that not every step has.
+            number: Number of the step, counted from 0, for penalties that not every step has.
 
         Returns:
             Losses and shares by their names in logs, 0-d and detached, averaged over batches.

@@ -20,7 +20,7 @@ def recalibrate_network(network: nn.Module, sources: Iterable[Tensor]) -> bool:
     At batch 1, running statistics cover about the last twenty images; these cover all that are given.
 
     Args:
-        network: changed in place; its training modes are kept.
+        network: Changed in place; its training modes are kept.
         sources: float (N, C, H, W) in [-1, 1] each, with the N of training: the variance within a batch of one lacks
             the differences between images, with which a network of larger batches was trained.
 
@@ -80,20 +80,20 @@ def recalibrate(
     size.
 
     Args:
-        bundle: path or name.
-        dataset: folder with a train split of the same bands.
-        out: path to write to; the bundle's own if None.
-        images: number of training pairs, drawn without replacement (all if there are fewer).
-        cache: folder of the decoded pairs.
-        skip_bad: leave out pairs that cannot be read.
-        progress: called with (batches done, batches).
-        allowed: modules from outside whose generators may be loaded.
+        bundle: Path or name.
+        dataset: Folder with a train split of the same bands.
+        out: Path to write to; the bundle's own if None.
+        images: Number of training pairs, drawn without replacement (all if there are fewer).
+        cache: Folder of the decoded pairs.
+        skip_bad: Leave out pairs that cannot be read.
+        progress: Called with (batches done, batches).
+        allowed: Modules from outside whose generators may be loaded.
 
     Returns:
         The path written. It holds no scores: those of the old statistics are removed.
 
     Raises:
-        BundleError, DatasetError: if either cannot be used, or the bands differ.
+        BundleError, DatasetError: If either cannot be used, or the bands differ.
     """
     loaded = load_bundle(bundle, allowed)
     header = loaded.header

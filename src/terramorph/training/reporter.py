@@ -16,16 +16,16 @@ class Plan:
     """Plan of a run, reported before the first step.
 
     Attributes:
-        config: resolved configuration.
-        dataset, out: folders of the dataset and of the run.
-        pairs: number of training pairs.
-        skipped: a sentence about each pair that is left out.
-        first_step, total_steps: optimizer steps done before, and in all.
-        parameters: number of trainable values of each network.
-        device, precision: resolved device and precision.
-        bands: bands of source and target.
-        afresh: tensors that the model the run starts from does not fill.
-        processes: number of processes that train together.
+        config: Resolved configuration.
+        dataset, out: Folders of the dataset and of the run.
+        pairs: Number of training pairs.
+        skipped: A sentence about each pair that is left out.
+        first_step, total_steps: Optimizer steps done before, and in all.
+        parameters: Number of trainable values of each network.
+        device, precision: Resolved device and precision.
+        bands: Bands of source and target.
+        afresh: Tensors that the model the run starts from does not fill.
+        processes: Number of processes that train together.
     """
 
     config: TrainConfig
@@ -48,12 +48,12 @@ class StepReport:
     """Report of a step; on an accelerator, of the last of several.
 
     Attributes:
-        step, total: optimizer steps done, and in all.
-        losses: losses by their names in logs.
-        images_per_second: speed over the last steps, all processes together.
-        eta_seconds: seconds to the end at that speed.
-        wait_share: share of the time spent on making batches, 0 to 1.
-        verdict: reason why the run has probably failed, as in `TrainResult`; None without one.
+        step, total: Optimizer steps done, and in all.
+        losses: Losses by their names in logs.
+        images_per_second: Speed over the last steps, all processes together.
+        eta_seconds: Seconds to the end at that speed.
+        wait_share: Share of the time spent on making batches, 0 to 1.
+        verdict: Reason why the run has probably failed, as in `TrainResult`; None without one.
     """
 
     step: int
@@ -70,14 +70,14 @@ class TrainResult:
     """Result of a run: finished with a model, or stopped with a checkpoint.
 
     Attributes:
-        finished: whether all steps are done, or early stopping ended the run.
-        model: the bundle of a finished run; None for a stopped one.
-        checkpoint: the checkpoint to resume from.
-        step, total: optimizer steps done, and in all.
-        verdict: the first warning of `Health`, the reason why the run has probably failed; it goes on all the same. To
+        finished: Whether all steps are done, or early stopping ended the run.
+        model: The bundle of a finished run; None for a stopped one.
+        checkpoint: The checkpoint to resume from.
+        step, total: Optimizer steps done, and in all.
+        verdict: The first warning of `Health`, the reason why the run has probably failed; it goes on all the same. To
             end such a run, read it from a `StepReport` and return True in `should_stop`. A run with values that are
             not finite has no result but raises TrainingDivergedError.
-        cost: cost of this call.
+        cost: Cost of this call.
     """
 
     finished: bool

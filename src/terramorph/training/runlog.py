@@ -25,8 +25,8 @@ class RunLog:
     """Writes the log into a run's folder; in processes other than the first it writes nothing.
 
     Args:
-        folder: folder of the run; None writes nothing.
-        step: steps done already; later lines of an interrupted run are removed, as they will be written again.
+        folder: Folder of the run; None writes nothing.
+        step: Steps done already; later lines of an interrupted run are removed, as they will be written again.
     """
 
     def __init__(self, folder: Path | None, step: int = 0) -> None:

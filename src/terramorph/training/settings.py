@@ -30,11 +30,11 @@ def load_config(
     """Resolve a preset and overrides to a configuration.
 
     Args:
-        preset: name in `PRESETS`, path of a TOML file or of a run's config.json, or the content of such a file.
-        overrides: values by dotted key, such as {"optimizer.learning_rate": 1e-4}.
+        preset: Name in `PRESETS`, path of a TOML file or of a run's config.json, or the content of such a file.
+        overrides: Values by dotted key, such as {"optimizer.learning_rate": 1e-4}.
 
     Raises:
-        ConfigError: if the preset is unknown, a key is unknown (the nearest is named), or a value does not fit.
+        ConfigError: If the preset is unknown, a key is unknown (the nearest is named), or a value does not fit.
     """
     values = copy.deepcopy(dict(preset)) if isinstance(preset, Mapping) else _preset(str(preset))
     _change_generator(values, (overrides or {}).get("generator.network"))
@@ -83,7 +83,7 @@ def parse_config(values: Mapping[str, Any]) -> TrainConfig:
     """Validate plain data, such as a saved config.json, as a configuration.
 
     Raises:
-        ConfigError: if a key is unknown or a value does not fit; names the first one.
+        ConfigError: If a key is unknown or a value does not fit; names the first one.
     """
     try:
         return TrainConfig.model_validate(values)
@@ -108,7 +108,7 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
     """Parse `["loss.l1_weight=10"]` to `{"loss.l1_weight": 10}`; values are JSON, else text.
 
     Raises:
-        ConfigError: if there is no equals sign.
+        ConfigError: If there is no equals sign.
     """
     values: dict[str, Any] = {}
     for assignment in assignments:

@@ -38,12 +38,12 @@ class Position:
     """Position of a run: what a checkpoint holds besides tensors.
 
     Attributes:
-        step: optimizer steps done.
-        config: the resolved configuration as plain data.
-        fingerprint: digest of the training pairs.
-        processes: number of processes that train together.
-        health: state of `Health`.
-        stopping: state of `EarlyStopping`; empty without it.
+        step: Optimizer steps done.
+        config: The resolved configuration as plain data.
+        fingerprint: Digest of the training pairs.
+        processes: Number of processes that train together.
+        health: State of `Health`.
+        stopping: State of `EarlyStopping`; empty without it.
     """
 
     step: int

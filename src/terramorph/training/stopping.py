@@ -28,12 +28,12 @@ class EarlyStopping:
     """Counts validations without a better score; its state is plain data for checkpoints.
 
     Args:
-        config: patience, and a metric of the catalogue.
-        metric: from `stopping_metric`; by default the one that `config` names.
+        config: Patience, and a metric of the catalogue.
+        metric: From `stopping_metric`; by default the one that `config` names.
 
     Attributes:
-        best: the best score so far; negated for a metric of which lower is better.
-        waited: validations since the best one.
+        best: The best score so far; negated for a metric of which lower is better.
+        waited: Validations since the best one.
     """
 
     def __init__(self, config: StopConfig, metric: Metric | None = None) -> None:

@@ -35,13 +35,13 @@ class Features:
     """Features of a batch and its output in other networks, computed when a term first asks for them.
 
     Args:
-        batch: source, target and mask.
-        output: output of the generator, float (N, C, H, W), 0 where the mask is 0.
-        change: the differentiable augmentation of the discriminators' real and fake pairs.
+        batch: Source, target and mask.
+        output: Output of the generator, float (N, C, H, W), 0 where the mask is 0.
+        change: The differentiable augmentation of the discriminators' real and fake pairs.
 
     Attributes:
-        scores: the generator's class scores before the softmax, float (N, K, H, W); None if it has none.
-        mask: mask of the augmented pairs, (N, 1, H, W), or None.
+        scores: The generator's class scores before the softmax, float (N, K, H, W); None if it has none.
+        mask: Mask of the augmented pairs, (N, 1, H, W), or None.
     """
 
     def __init__(self, batch: Batch, output: Tensor, scores: Tensor | None, change: PairChange) -> None:
@@ -71,9 +71,9 @@ class Term:
     """One term of the generator's loss.
 
     Attributes:
-        name: name in logs.
-        weight: factor on the value; logs show the value without it.
-        value: function (batch, output, features) -> 0-d tensor, differentiable by the output. Images are float
+        name: Name in logs.
+        weight: Factor on the value; logs show the value without it.
+        value: Function (batch, output, features) -> 0-d tensor, differentiable by the output. Images are float
             (N, C, H, W) in [-1, 1]; output and target are 0 where `batch.mask` (N, 1, H, W) is 0.
     """
 
@@ -108,9 +108,9 @@ def generator_terms(
     """Make the terms that a configuration names.
 
     Raises:
-        ConfigError: if a term cannot take the target's bands, has the name of another, or is from a module that is
+        ConfigError: If a term cannot take the target's bands, has the name of another, or is from a module that is
             not allowed or cannot be imported.
-        InputError: if the weights of a term cannot be read.
+        InputError: If the weights of a term cannot be read.
     """
     loss = config.loss
     terms = [*_adversarial(loss, discriminators), *_distances(loss, target_bands, device)]
@@ -190,10 +190,10 @@ class PaletteClasses:
     """Cross-entropy of class scores with the palette colours nearest to the target.
 
     Args:
-        generator: a generator with a palette, a buffer (K, C).
+        generator: A generator with a palette, a buffer (K, C).
 
     Raises:
-        ConfigError: if the generator has none.
+        ConfigError: If the generator has none.
     """
 
     def __init__(self, generator: nn.Module) -> None:

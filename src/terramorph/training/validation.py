@@ -29,9 +29,9 @@ class Validation:
     """Outputs and scores of a network on held-out pairs.
 
     Attributes:
-        step: optimizer steps done.
-        metrics: the metrics that were computed.
-        scores: means over the pairs by key of metric, on 256 levels of the target's range.
+        step: Optimizer steps done.
+        metrics: The metrics that were computed.
+        scores: Means over the pairs by key of metric, on 256 levels of the target's range.
         translated, truth: float32 (N, C, H, W) in [-1, 1].
         sheet: uint8 (N * H, 3 * W, 3), rows of source | output | truth; None without one.
     """
@@ -55,8 +55,8 @@ class Validator:
     Attributes:
         source, target: float32 (N, C, H, W) in [-1, 1].
         mask: bool (N, 1, H, W), True where both sides hold data; None where all do.
-        sheet: indices of the pairs on the sample sheet.
-        metrics: metrics to compute, which need only pixels.
+        sheet: Indices of the pairs on the sample sheet.
+        metrics: Metrics to compute, which need only pixels.
     """
 
     def __init__(

@@ -29,7 +29,7 @@ class Finding:
         p: Two-sided p value.
         text: The sentence if it is significant, without a full stop.
         data: Further values for ``discussion.json``.
-        corrected: p value after Holm's correction for all tests of the discussion.
+        corrected: P value after Holm's correction for all tests of the discussion.
     """
 
     section: str

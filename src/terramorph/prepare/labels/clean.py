@@ -62,7 +62,7 @@ def map_palette(samples: Iterable[NDArray[np.uint8]], most: int = 24) -> NDArray
         apart, each at least 0.1 % of such areas.
 
     Raises:
-        RasterError: if a sample is not uint8 (3, H, W).
+        RasterError: If a sample is not uint8 (3, H, W).
     """
     counts, sums = np.zeros(1 << 18), np.zeros((3, 1 << 18))
     for sample in samples:

@@ -53,15 +53,15 @@ def inspect(dataset: str | Path, out: Path | None = None) -> Path:
     It shows the pairs of highest and of lowest suspicion (`suspicion.py` defines it). Only these pairs are read.
 
     Args:
-        dataset: folder of a prepared dataset.
-        out: path of the page; None: `inspect.html` in the dataset.
+        dataset: Folder of a prepared dataset.
+        out: Path of the page; None: `inspect.html` in the dataset.
 
     Returns:
         Path of the page.
 
     Raises:
-        DatasetError: if the folder is no prepared dataset, or its manifest or table cannot be read.
-        StorageError: if the page cannot be written.
+        DatasetError: If the folder is no prepared dataset, or its manifest or table cannot be read.
+        StorageError: If the page cannot be written.
     """
     found = read_footprints(dataset)
     images = Images(found.root, found.manifest)
@@ -103,7 +103,7 @@ def summary(dataset: str | Path) -> dict[str, Any]:
     """Return statistics of a prepared dataset.
 
     Args:
-        dataset: folder of a prepared dataset.
+        dataset: Folder of a prepared dataset.
 
     Returns:
         Plain data: `tiles` in all; `pairs`, count by split; `left_out`, count by reason; `missing`, pairs without an
@@ -114,7 +114,7 @@ def summary(dataset: str | Path) -> dict[str, Any]:
         look-alikes, and those over several splits), `suspicious` (pairs with a suspicion over 0).
 
     Raises:
-        DatasetError: as for `inspect`.
+        DatasetError: As for `inspect`.
     """
     found = read_footprints(dataset)
     return figures_of(found, Images(found.root, found.manifest), parts_of(found.table))
@@ -227,7 +227,7 @@ def histogram(values: NDArray[np.float64], kept: NDArray[np.bool_], write: Calla
     Args:
         values: float64 (N,), 0 or more, NaN where unknown.
         kept: bool (N,).
-        write: format of a value.
+        write: Format of a value.
 
     Returns:
         An SVG element, or None if nothing is known or all values are equal.

@@ -75,8 +75,8 @@ def choose(table: Any, parts: Any, best: int, worst: int) -> tuple[list[int], li
 
     Args:
         table: DataFrame of `Footprints`.
-        parts: parts of the suspicion, see `parts_of`.
-        best, worst: largest number of each; no pair is both.
+        parts: Parts of the suspicion, see `parts_of`.
+        best, worst: Largest number of each; no pair is both.
 
     Returns:
         Rows of the table of the best and of the most suspicious pairs, each in order.

@@ -25,9 +25,9 @@ def open_exported(
     """The backend for an exported .onnx file.
 
     Raises:
-        ConfigError: if the name is unknown, or the backend does not do what is asked of it.
-        MissingPackageError: if it is not installed.
-        BundleError: see `OnnxBackend`.
+        ConfigError: If the name is unknown, or the backend does not support a setting.
+        MissingPackageError: If the backend is not installed.
+        BundleError: See `OnnxBackend`.
     """
     if name not in (None, "onnxruntime", "openvino"):
         raise ConfigError(

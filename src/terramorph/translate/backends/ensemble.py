@@ -19,8 +19,8 @@ class Ensemble:
     noise. It takes eight times as long.
 
     Args:
-        backend: what runs the network.
-        stride: of the network; images are extended to multiples of it first, so that all eight are in phase.
+        backend: Backend that runs the network.
+        stride: Stride of the network; images are extended to multiples of it first, so that all eight are in phase.
     """
 
     def __init__(self, backend: Backend, stride: int) -> None:

@@ -16,15 +16,15 @@ class OnnxBackend:
     """ONNX Runtime on a file that `terramorph.interop` wrote.
 
     Attributes:
-        header: what the bundle said of itself; its mode is the exported one.
-        noise_bands: of the noise image; 0 where the generator sees its mean, as in all files but those for the web.
-        quality: of an 8-bit file: kept, refused or unmeasured; None in float32.
+        header: Header of the bundle; its mode is the exported one.
+        noise_bands: Bands of the noise image; 0 where the generator takes its mean, as in all files except for the web.
+        quality: Quality of an 8-bit file: kept, refused or unmeasured; None in float32.
 
     Args:
-        path: the .onnx file.
-        threads: of ONNX Runtime within one operation; 0 lets it choose.
-        batch_size: how many images `Model` gives it at once; 1 in paper mode.
-        accept_quality_loss: take an 8-bit file whose quality was refused when it was made.
+        path: The .onnx file.
+        threads: Threads of ONNX Runtime within one operation; 0 lets it choose.
+        batch_size: Images per pass of `Model`; 1 in paper mode.
+        accept_quality_loss: Take an 8-bit file whose quality was refused when it was made.
     """
 
     noisy = False

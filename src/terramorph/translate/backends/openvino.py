@@ -28,14 +28,14 @@ class OpenVinoBackend:
     float32.
 
     Attributes:
-        header: what the bundle said of itself; its mode is the exported one.
+        header: Header of the bundle; its mode is the exported one.
 
     Args:
-        path: the .onnx file.
+        path: The .onnx file.
         precision: `fp32`, `bf16`, or `auto`: as for `TorchBackend`.
-        threads: 0 lets it choose.
-        batch_size: how many images `Model` gives it at once; 1 in paper mode.
-        accept_quality_loss: take an 8-bit file whose quality was refused when it was made.
+        threads: Number of threads; 0 lets OpenVINO choose.
+        batch_size: Images per pass of `Model`; 1 in paper mode.
+        accept_quality_loss: Take an 8-bit file whose quality was refused when it was made.
     """
 
     noisy = False

@@ -19,12 +19,11 @@ class Backend(Protocol):
     `run` takes (rows, columns) as `core`, and gives these.
 
     Attributes:
-        name: which it is and in what precision; results of one name are equal.
-        device: where it computes.
-        batch_size: how many images of the training size it is fastest with; 1 where each image has its own
-            noise.
-        noisy: whether the output depends on the seed.
-        noise_bands: of the noise image that the generator takes; 0: it takes none.
+        name: Name of backend and precision; results of one name are equal.
+        device: Device of the computation.
+        batch_size: Images of the training size per pass that are fastest; 1 where each image has its own noise.
+        noisy: Whether the output depends on the seed.
+        noise_bands: Bands of the noise image that the generator takes; 0 if it takes none.
     """
 
     name: str
@@ -38,8 +37,8 @@ class Backend(Protocol):
         device.
 
         Args:
-            source: on any device.
-            seed: of what is drawn, where `noisy`.
+            source: Images, on any device.
+            seed: Seed of the noise, where `noisy`.
             noise: float32 (N, bands, H, W), the noise image of a generator that has one; None: drawn where `noisy`.
         """
         ...

@@ -25,15 +25,16 @@ class TorchBackend:
     alone.
 
     Args:
-        network: a generator; a copy is used.
+        network: A generator; a copy is used.
         mode: `raster` or `paper`.
         device: `auto` (CUDA if there is one), `cpu`, `cuda` or `cuda:1`.
         precision: `fp32`, `bf16`, or `auto`: bf16 in raster mode where the hardware multiplies it natively
             (AVX512_BF16, AMX, CUDA from Ampere on), otherwise fp32. Paper mode is for comparison with
             published figures, and its `auto` is fp32. Asked for where it is emulated, bf16 works, slowly.
-        batch_size: default in raster mode what was measured on this CPU, or 4; 16 on CUDA. Always 1 in paper mode.
-        dropout: whether dropout is live in paper mode. It never is in raster mode.
-        rearranged: whether it runs in its own form for the CPU; default what is faster here.
+        batch_size: Images per pass; default in raster mode: as measured on this CPU, or 4; 16 on CUDA. Always 1 in
+            paper mode.
+        dropout: Whether dropout is live in paper mode. It never is in raster mode.
+        rearranged: Whether it runs in its own form for the CPU; default: the faster one here.
     """
 
     def __init__(
@@ -115,8 +116,8 @@ class TorchBackend:
         device.
 
         Args:
-            source: on any device.
-            seed: of dropout and noise image in paper mode; every image of the batch gets fields of its own.
+            source: Images, on any device.
+            seed: Seed of dropout and noise image in paper mode, which differ between images of a batch.
             noise: float32 (N, noise_bands, H, W) in raster mode; None: the mean of the noise, 0.
             core: (rows, columns) that are wanted, if the backend takes it; None: all.
         """
