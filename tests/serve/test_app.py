@@ -318,7 +318,7 @@ def test_files_that_are_replaced_are_opened_again(
 
 
 def test_a_notebook_shows_the_viewer(model_path: Path, sides: tuple[Path, Path]) -> None:
-    shown = show(terramorph.load(model_path), sides[0], truth=sides[1], height=300)
+    shown = terramorph.load(model_path).show(sides[0], truth=sides[1], height=300)
     assert f'src="{shown.address}"' in shown._repr_html_()
     answer = urllib3.request("GET", shown.address + "layers", retries=10)
     assert [view["name"] for view in answer.json()["layers"][0]["views"]][:3] == ["input", "output", "truth"]

@@ -46,8 +46,8 @@ def write_town_pairs(
         Numbers of train and val pairs.
 
     Raises:
-        DatasetError: if the tile does not fit into a quarter of the town, or the stride is under 1.
-        StorageError: if a tile cannot be written.
+        DatasetError: If the tile does not fit into a quarter of the town, or the stride is under 1.
+        StorageError: If a tile cannot be written.
     """
     top, left, height, width = town.heldout_window
     stride = tile if stride is None else stride

@@ -63,7 +63,7 @@ class Town:
         """Return the held-out quarter of a raster on the town's grid.
 
         Raises:
-            RasterError: if the raster is not on the town's grid.
+            RasterError: If the raster is not on the town's grid.
         """
         if raster.grid != self.grid:
             raise RasterError("The raster is not on the town's grid; give one from town.aerial() or town.map().")
@@ -80,7 +80,7 @@ def make_town(size_px: int = 2048, seed: int = 0, resolution: float = 1.0, epsg:
         epsg: A projected CRS in metres (UTM).
 
     Raises:
-        RasterError: if the size or resolution is too small, or the CRS is not in metres.
+        RasterError: If the size or resolution is too small, or the CRS is not in metres.
     """
     if size_px < 64 or not resolution > 0:
         raise RasterError(

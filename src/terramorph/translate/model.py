@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -227,6 +228,11 @@ class Model(Predictor):
             seen = stack.enter_context(opened(self, source, area, opening))
             tiled = plan(self, seen, resolution=resolution, window=window, overlap=overlap)
             return LazySource(tiled, seen, memory, stack.pop_all(), kept)
+
+    def show(self, source: str | Path, **how: Any) -> Any:
+        """Show the translation of a raster in a notebook, computed as one looks at it: see `terramorph.show`."""
+        # The viewer is an extra, on a floor above, which nothing here imports before somebody asks.
+        return import_module("terramorph").show(self, source, **how)
 
 
 def load(
