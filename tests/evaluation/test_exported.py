@@ -54,7 +54,7 @@ def test_it_scores_as_its_bundle_does(bundle: Bundle, exported: Path, pairs: Pat
 
 
 def test_what_it_cannot_do_is_said_before_any_work(exported: Path, pairs: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="exported in mode raster and has no other"):
+    with pytest.raises(ConfigError, match=r"mode must be raster, .*got paper"):
         load(exported, mode="paper")
     with pytest.raises(ConfigError, match="cannot hold scores"):
         own_bundle(exported)

@@ -96,7 +96,7 @@ def test_a_translator_on_an_exported_file(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (2, 50, 90), np.uint8)
     expected = Model(bundle, precision="fp32", device="cpu").translate(pixels)
     assert np.abs(model.translate(pixels).astype(int) - expected).max() <= 1
-    with pytest.raises(ConfigError, match="exported in mode raster"):
+    with pytest.raises(ConfigError, match=r"mode must be raster, .*got paper"):
         load(path, mode="paper")
 
 

@@ -111,7 +111,7 @@ def test_the_next_address_is_tried_and_reasons_are_told(server: Server) -> None:
         addresses = [f"{refusing.url}?token=secret", "ftp://example.org/town", server.url]
         assert pull(entry(), addresses, pause=0.0).read_bytes() == BODY
         stored(entry().sha256).unlink()
-        with pytest.raises(BundleError, match=r"403.*no http.*put its file") as caught:
+        with pytest.raises(BundleError, match=r"403.*not an http.*put its file") as caught:
             pull(entry(), addresses[:2], pause=0.0)
     assert "secret" not in str(caught.value)
 

@@ -395,7 +395,7 @@ def test_inputs_that_cannot_be_used(sides: tuple[str, str], tmp_path: Path) -> N
         prepare(out, [Inputs(*sides), Inputs(*sides)])
     with pytest.raises(RasterError, match=r"missing\.tif does not exist"):
         prepare(out, [Inputs(str(tmp_path / "missing.tif"), sides[1])])
-    with pytest.raises(ConfigError, match="no coordinate system"):
+    with pytest.raises(ConfigError, match="not a coordinate system"):
         prepare(tmp_path / "b", [Inputs(*sides)], Options(opening=Opening(source_crs="EPSG:banana")))
     for wrong in ({"tile": 4}, {"overlap": 256}, {"max_nodata": 2.0}, {"bounds": (1, 1, 0, 2)}):
         with pytest.raises(ConfigError):

@@ -211,7 +211,7 @@ def test_parts_that_are_written_elsewhere_are_missed(
     monkeypatch.setattr(sys.modules["terramorph.translate.writing"], "Parts", Unseen)
     monkeypatch.setattr(module, "PATIENCE", 0.0)
     engine = DaskEngine(cluster, model, partial(open_source, ortho))
-    with pytest.raises(InputError, match=r"has a folder .*\.map\.tif\.parts of its own"):
+    with pytest.raises(InputError, match=r"parts of worker tcp.*\.map\.tif\.parts are not seen"):
         model().translate_to(ortho, tmp_path / "map.tif", **OPTIONS, engine=engine)
     cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
 

@@ -145,7 +145,7 @@ def test_names_that_make_no_sense(bundle: Bundle, folder: Path, tmp_path: Path) 
         Model(bundle).translate_to(empty, tmp_path / "out")
     with pytest.raises(InputError, match="at least one"):
         Model(bundle).translate_to([], tmp_path / "out")
-    with pytest.raises(InputError, match="would be replaced"):
+    with pytest.raises(InputError, match="would replace the source"):
         Model(bundle).translate_to(folder / "0.png", folder / "0.png")
     with pytest.raises(InputError, match="would be replaced"):
         Model(bundle).translate_to(folder, folder)

@@ -185,7 +185,7 @@ def test_archives_there(s3: Any, ortho: Path, translator: Model, tmp_path: Path)
         assert len(there.fingerprint()) == len(here.fingerprint()) == 32
     translator.translate_to(ortho, "s3://town/tiles", kind="xyz")
     assert json.loads(s3.cat_file("town/tiles/tilejson.json"))["minzoom"] > 0
-    with pytest.raises(InputError, match=r"s3://town/tiles is there already and not empty; remove it"):
+    with pytest.raises(InputError, match=r"s3://town/tiles exists and is not empty; remove it"):
         translator.translate_to(ortho, "s3://town/tiles", kind="xyz")
     with pytest.raises(RasterError, match=r"map\.mbtiles is a database, .* copy it here"):
         open_source("s3://town/map.mbtiles")
