@@ -22,7 +22,7 @@ def open_exported(
     batch_size: int | None,
     accept_quality_loss: bool,
 ) -> OnnxBackend | OpenVinoBackend:
-    """The backend for an exported .onnx file.
+    """Return the backend for an exported .onnx file.
 
     Raises:
         ConfigError: If the name is unknown, or the backend does not support a setting.

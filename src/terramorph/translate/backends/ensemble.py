@@ -51,7 +51,7 @@ class Ensemble:
 
 
 def view(image: Tensor, number: int, *, back: bool = False) -> Tensor:
-    """The orientation of a number from 0 to 7 of (..., H, W): mirrored if odd, then turned; `back` undoes that."""
+    """Mirror (..., H, W) if the number, 0 to 7, is odd, then turn it; `back` undoes that."""
     turns, mirrored = divmod(number, 2)
     if back:
         image = torch.rot90(image, -turns, (-2, -1))

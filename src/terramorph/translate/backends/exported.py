@@ -13,20 +13,20 @@ from terramorph.errors import BundleError
 
 
 def check_file(path: Path) -> None:
-    """Refuses a file that is not there."""
+    """Refuse a file that is not there."""
     if not path.is_file():
         raise BundleError(f"There is no file {path}; export one with `terramorph export`.")
 
 
 def damaged(path: Path, error: Exception) -> BundleError:
-    """What to raise where a runtime cannot read a file."""
+    """Return the error to raise where a runtime cannot read a file."""
     lines = [line for line in str(error).splitlines() if line.strip()]
     detail = lines[-1].strip().rstrip(".") if lines else type(error).__name__
     return BundleError(f"{path} is damaged or not an ONNX file ({detail}); export it again.")
 
 
 def read_header(path: Path, properties: Mapping[str, str], *, accept_quality_loss: bool) -> Header:
-    """The header in an exported file's metadata."""
+    """Read the header in an exported file's metadata."""
     try:
         header = Header.model_validate_json(properties["terramorph"])
     except (KeyError, ValidationError) as error:
@@ -42,6 +42,6 @@ def read_header(path: Path, properties: Mapping[str, str], *, accept_quality_los
 
 
 def digest(path: Path) -> str:
-    """Of a file's content, for the name of a backend: 16 hexadecimal digits."""
+    """Return a digest of a file's content, for the name of a backend: 16 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).hexdigest()

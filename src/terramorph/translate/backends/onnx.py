@@ -56,7 +56,7 @@ class OnnxBackend:
         self.batch_size = 1 if self.header.mode == "paper" else batch_size or 4
 
     def run(self, source: Tensor, seed: int = 0, noise: Tensor | None = None) -> Tensor:
-        """float32 (N, C, H, W) in [-1, 1], any H and W -> float32 (N, D, H, W) in [-1, 1], on the same device."""
+        """Translate float32 (N, C, H, W) in [-1, 1], any H and W, to (N, D, H, W), on the same device."""
         x = source.to("cpu", torch.float32).contiguous().numpy()
         inputs = {"source": x}
         if self.noise_bands:
@@ -66,4 +66,4 @@ class OnnxBackend:
         return torch.from_numpy(y).to(source.device)
 
     def release(self) -> None:
-        """Nothing is kept between calls."""
+        """Do nothing, for nothing is kept between calls."""

@@ -76,7 +76,7 @@ class OpenVinoBackend:
         self._lock = threading.Lock()
 
     def run(self, source: Tensor, seed: int = 0, noise: Tensor | None = None) -> Tensor:
-        """float32 (N, C, H, W) in [-1, 1], any H and W -> float32 (N, D, H, W) in [-1, 1], on the same device."""
+        """Translate float32 (N, C, H, W) in [-1, 1], any H and W, to (N, D, H, W), on the same device."""
         x = source.to("cpu", torch.float32).contiguous()
         with self._lock:
             request = self._request(tuple(x.shape))
@@ -90,7 +90,7 @@ class OpenVinoBackend:
             self._compiled.clear()
 
     def _request(self, shape: tuple[int, ...]) -> Any:
-        """What runs inputs of a shape."""
+        """Return the request that runs inputs of a shape."""
         if shape not in self._compiled:
             while len(self._compiled) >= KEPT_SHAPES:
                 self._compiled.popitem(last=False)
@@ -102,12 +102,12 @@ class OpenVinoBackend:
 
 
 def _properties(model: Any) -> dict[str, str]:
-    """The metadata of an ONNX file, which OpenVINO keeps under the name of its framework."""
+    """Read the metadata of an ONNX file, which OpenVINO keeps under the name of its framework."""
     return dict(model.get_rt_info("framework").value) if model.has_rt_info("framework") else {}
 
 
 def _resolve(path: Path, precision: str, mode: Mode, eight_bit: bool) -> torch.dtype:
-    """float32 or bfloat16; float32 beside 8 bits."""
+    """Return float32 or bfloat16; float32 beside 8 bits."""
     if eight_bit and precision in ("bf16", "bfloat16"):
         raise ConfigError(f"{path} is in 8 bits, and the rest of it in float32; leave out `precision` {precision}.")
     dtype = resolve_precision(precision, torch.device("cpu"), mode)

@@ -33,8 +33,7 @@ class Backend(Protocol):
     noise_bands: int
 
     def run(self, source: Tensor, seed: int = 0, noise: Tensor | None = None) -> Tensor:
-        """float32 (N, C, H, W) in [-1, 1], any H and W -> float32 (N, D, H, W) in [-1, 1], on the same
-        device.
+        """Translate float32 (N, C, H, W) in [-1, 1], any H and W, to (N, D, H, W), on the same device.
 
         Args:
             source: Images, on any device.
@@ -44,12 +43,12 @@ class Backend(Protocol):
         ...
 
     def release(self) -> None:
-        """Lets go of what is kept between calls to be faster; the next call makes it again."""
+        """Release what is kept between calls to be faster; the next call makes it again."""
         ...
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
-    """The device a name means; `auto` is CUDA if there is one."""
+    """Return the device of a name; `auto` is CUDA if there is one."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -64,7 +63,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
 
 
 def resolve_precision(precision: str, device: torch.device, mode: Mode) -> torch.dtype:
-    """float32 or bfloat16, by name or by what the hardware is good at. bfloat16 that is emulated gives a warning."""
+    """Return float32 or bfloat16, by name or by what the hardware is good at; emulated bfloat16 gives a warning."""
     if precision in ("fp32", "float32"):
         return torch.float32
     if precision in ("bf16", "bfloat16"):

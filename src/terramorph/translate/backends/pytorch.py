@@ -108,12 +108,11 @@ class TorchBackend:
 
     @property
     def _memory_format(self) -> torch.memory_format:
-        """What cuDNN's tensor cores and oneDNN's bfloat16 want; most networks do without in float32 on a CPU."""
+        """Memory format that cuDNN's tensor cores and oneDNN's bfloat16 want; float32 on a CPU mostly does without."""
         return torch.channels_last if self._channels_last else torch.contiguous_format
 
     def run(self, source: Tensor, seed: int = 0, noise: Tensor | None = None, core: Core | None = None) -> Tensor:
-        """float32 (N, C, H, W) in [-1, 1], any H and W -> float32 (N, D, h, w) in [-1, 1], on the same
-        device.
+        """Translate float32 (N, C, H, W) in [-1, 1], any H and W, to (N, D, h, w), on the same device.
 
         Args:
             source: Images, on any device.
