@@ -166,7 +166,9 @@ def test_a_town_is_served_until_told(trained: terramorph.Model, small_town: Town
     assert addresses[0].startswith("http://127.0.0.1:")
 
 
-@pytest.mark.parametrize("name", ["api", "evaluation.run", "models.pull", "sources", "study.tune", "translate.model"])
+@pytest.mark.parametrize(
+    "name", ["api", "evaluation.run", "models.pull", "sources", "study.compare", "study.tune", "translate.model"]
+)
 @pytest.mark.filterwarnings("ignore")
 def test_examples_run(name: str, small_town: Town, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

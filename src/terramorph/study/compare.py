@@ -75,9 +75,16 @@ def compare(
     Changes and seeds may be added later; a study that would alter a finished run is refused. A scored run keeps its
     model, and its checkpoint, several times as large, is deleted: its budget cannot grow.
 
-        comparison = terramorph.compare("data/maps", "improvements", "studies/better")
-        for conclusion in terramorph.study.conclude(comparison):
-            print(conclusion.text)
+        >>> import terramorph
+        >>> from pathlib import Path
+        >>> from terramorph.study import load_study
+        >>> change = "[[change]]\\nname = 'less-l1'\\nsettings.loss.l1_weight = 10.0\\n"
+        >>> written = Path("less.toml").write_text("seeds = 1\\nbudget.images = 8\\n" + change)
+        >>> small = {"generator.network": "unet64", "generator.width": 4, "discriminator.width": 4, "recalibrate": 2}
+        >>> study = load_study("less.toml", settings={**small, "data.load_size": 64, "data.crop_size": 64})
+        >>> comparison = terramorph.compare("town", study, "compared")
+        >>> [variant["name"] for variant in comparison["variants"]], comparison["finished"]
+        (['base', 'less-l1'], True)
 
     Args:
         dataset: Folder of pairs with a train split and the study's split, else val or test.
