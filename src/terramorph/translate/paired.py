@@ -84,9 +84,11 @@ def _recognised(images: Sequence[Path], header: Header) -> set[Path] | None:
     """Return the A|B images; None if that cannot be decided."""
     found = _named(images)
     rest = [image for image in images if image not in found]
-    sizes = [size for size in map(_size, rest) if size is not None]
-    if any(width != 2 * height for height, width in sizes):
-        return found
+    sizes = []
+    for size in filter(None, map(_size, rest)):  # one image that is no pair settles it: the others are not opened
+        if size[1] != 2 * size[0]:
+            return found
+        sizes.append(size)
     if sizes and _show_the_same(rest):
         return found | set(rest)
     below_split = any(part in SPLITS for image in rest for part in image.absolute().parts[-3:-1])

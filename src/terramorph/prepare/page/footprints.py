@@ -11,7 +11,7 @@ import numpy as np
 from pyarrow import ArrowException
 from pyproj.exceptions import CRSError
 
-from terramorph.errors import DatasetError
+from terramorph.errors import DatasetError, reason_of
 from terramorph.pairs.manifest import FOOTPRINTS, SPLITS, Manifest, load_manifest
 from terramorph.prepare.measure import MEASURE_NAMES
 from terramorph.prepare.registration import MIN_CONFIDENCE
@@ -57,8 +57,7 @@ def read_footprints(root: str | Path) -> Footprints:
         raise DatasetError(f"{path} is missing; run the same preparation again, which writes it anew.") from None
     except (OSError, ArrowException, CRSError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise DatasetError(
-            f"{path} cannot be read ({str(error).strip().splitlines()[0]}); run the same preparation again, which "
-            "writes it anew."
+            f"{path} cannot be read ({reason_of(error)}); run the same preparation again, which writes it anew."
         ) from error
     table["shift"] = np.hypot(table["dx"], table["dy"]).where(table["confidence"] >= MIN_CONFIDENCE)
     table["kept"] = table["split"].isin(SPLITS)
