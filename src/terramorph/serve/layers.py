@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from odc.geo.crs import CRS
 from PIL import Image
-from pyproj import Transformer
 
 from terramorph.bands import colours_first
 from terramorph.cartography import Palette
 from terramorph.geo import Grid
+from terramorph.geo.crs import transformer
 from terramorph.geo.mercator import TileBox, degrees_of_corner, pixel_grid
 from terramorph.raster import Raster, Source
 from terramorph.raster.tiles.write import SIZE, halve, native_zoom
@@ -119,7 +120,7 @@ class Layer:
     def bounds(self) -> tuple[float, float, float, float]:
         """Bounds (west, south, east, north), degrees (EPSG:4326)."""
         assert self.grid.crs is not None
-        to_degrees = Transformer.from_crs(self.grid.crs.proj, "EPSG:4326", always_xy=True)
+        to_degrees = transformer(self.grid.crs, CRS("EPSG:4326"))
         west, south, east, north = to_degrees.transform_bounds(*self.grid.bounds)
         return west, south, east, north
 

@@ -10,10 +10,10 @@ from typing import Any
 
 from affine import Affine
 from odc.geo.crs import CRS
-from pyproj import Transformer
 
 from terramorph.errors import InputError
 from terramorph.geo import Grid
+from terramorph.geo.crs import transformer
 from terramorph.raster import Source
 from terramorph.raster.warp import footprint
 from terramorph.raster.writer import write_cog
@@ -31,8 +31,7 @@ def values_at(layer: Layer, longitude: float, latitude: float) -> dict[str, Any]
         x and y in the CRS of the translation, and for each side a list of values, or None where there is no data.
     """
     assert layer.grid.crs is not None
-    to_crs = Transformer.from_crs("EPSG:4326", layer.grid.crs.proj, always_xy=True)
-    x, y = to_crs.transform(longitude, latitude)
+    x, y = transformer(CRS("EPSG:4326"), layer.grid.crs).transform(longitude, latitude)
     found: dict[str, Any] = {"lon": longitude, "lat": latitude, "crs": str(layer.grid.crs), "x": x, "y": y}
     if not (math.isfinite(x) and math.isfinite(y)):
         raise InputError("lon and lat lie outside the layer's CRS.")
