@@ -7,6 +7,7 @@ import os
 import shlex
 import signal
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
@@ -103,8 +104,9 @@ def run(
         config = config_of(model, changed)
     else:
         config = load_config(preset or "pix2pix", {**changed, "start.model": model or ""})
-    with TemporaryDirectory(prefix="terramorph-") as made:  # a dry run keeps nothing
-        _run(functools.partial(train, dataset, out or Path(made), config, **how), out, cache, dry_run, verbose)
+    # A dry run keeps nothing.
+    with TemporaryDirectory(prefix="terramorph-") if out is None else nullcontext(out) as folder:
+        _run(functools.partial(train, dataset, Path(folder), config, **how), out, cache, dry_run, verbose)
 
 
 def _run(

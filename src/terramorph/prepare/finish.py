@@ -153,9 +153,8 @@ def _frame(area: AreaRecord, rows: list[Row], tile: int, common: str | None) -> 
         geometry: Any = geopandas.GeoSeries([None] * len(rows), crs=common)
         return geopandas.GeoDataFrame(table, geometry=geometry, crs=common)
     if not grid.is_georeferenced:
-        grid = Grid(
-            grid.height, grid.width, Affine.scale(1, -1), None
-        )  # rows of an image without a georeference run down
+        # Rows of an image without a georeference run down.
+        grid = Grid(grid.height, grid.width, Affine.scale(1, -1), None)
     tiles = Tiles(*(table[key].to_numpy() for key in Tiles._fields))
     shapes = tile_boxes(grid, tiles, tile)
     if grid.crs is not None and common is not None:

@@ -96,9 +96,8 @@ def chart_svg(figure: Figure, name: str, tips: Sequence[str] = ()) -> Markup:
     """
     file = io.StringIO()
     with style(), warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", message="Glyph"
-        )  # the page's typefaces have it, the one that measures has not
+        # The page's typefaces have the character, the one that measures has not.
+        warnings.filterwarnings("ignore", message="Glyph")
         figure.savefig(file, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     text = file.getvalue()
     text = text[text.index("<svg") :]

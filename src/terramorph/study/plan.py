@@ -192,9 +192,7 @@ def load_plan(out: Path) -> StudyPlan:
     """Read the plan of a study."""
     path = out / PLAN
     if not path.is_file():
-        raise ConfigError(
-            f"{out} holds no study ({PLAN} is missing); begin one with: terramorph tune DATASET --out {out}"
-        )
+        raise ConfigError(f"{out} holds no study ({PLAN} is missing); tune a dataset into it first.")
 
     def refused(reason: str) -> StorageError:
         return StorageError(f"{path} cannot be read ({reason}); restore it, or choose another `out`.")

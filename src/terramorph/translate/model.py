@@ -189,8 +189,25 @@ class Model(Predictor):
         from terramorph.translate.writing import translate_to
 
         request = Request(
-            *(resolution, match_source, area, samples, uncertainty, kind, suffix, skip_bad, pairs, overwrite, restart),
-            *(stac, window, overlap, offset, engine, progress, stages or Stages(), opening),
+            resolution=resolution,
+            match_source=match_source,
+            area=area,
+            samples=samples,
+            uncertainty=uncertainty,
+            kind=kind,
+            suffix=suffix,
+            skip_bad=skip_bad,
+            pairs=pairs,
+            overwrite=overwrite,
+            restart=restart,
+            stac=stac,
+            window=window,
+            overlap=overlap,
+            offset=offset,
+            engine=engine,
+            progress=progress,
+            stages=stages or Stages(),
+            opening=opening,
         )
         return translate_to(self, source, output, request)
 
