@@ -29,9 +29,10 @@ RGB = Bands(names=("red", "green", "blue"))
 GENERATORS: list[tuple[str, dict[str, Any]]] = [
     ("unet64", {"width": 32}),
     ("unet64", {"width": 16, "upsampling": "pixelshuffle", "norm": "instance"}),
-    ("unet64", {"width": 16, "upsampling": "resize", "skips": False}),
+    ("unet128", {"width": 16, "upsampling": "resize", "skips": False}),
     ("resnet6", {"width": 24, "upsampling": "transposed"}),
     ("lite-unet", {"width": 20, "noise": 4}),
+    ("lite-unet", {"width": 20, "colours": 5}),
 ]
 
 

@@ -104,18 +104,8 @@ def test_weights_in_any_order_and_copies_for_inference(products: list[str]) -> N
 
 @pytest.mark.filterwarnings("ignore")  # torch.compile warns of what it does itself
 def test_it_can_be_compiled() -> None:
-    class Small(torch.nn.Module):
-        """One level of a U-Net, with all that is this module's own."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.down, self.up = HalvingConv2d(64, 64, bias=False), DoublingConv2d(64, 64, bias=True)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return join(x, self.up(self.down(x)))
-
-    network = Small()
-    x = torch.rand((2, 64, 4, 4), generator=torch.Generator().manual_seed(0))
+    network = build_network("unet64", width=64, dropout=0.0)
+    x = torch.rand((2, 3, 64, 64), generator=torch.Generator().manual_seed(0))
     compiled = torch.compile(network, backend="aot_eager", fullgraph=True)
     gradients = []
     for run in (network, compiled):

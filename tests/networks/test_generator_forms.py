@@ -1,4 +1,4 @@
-"""Generators with other upsamplings and without skip connections: alike in training and for inference."""
+"""Generators with other upsamplings and without skip connections: alike in training, for inference, and exported."""
 
 from __future__ import annotations
 
@@ -152,3 +152,20 @@ def test_bundles_from_before_there_were_forms(name: str, tmp_path: Path) -> None
     header = bundle.header.model_copy(update={"architecture": architecture})
     again = load_bundle(Bundle(network, header).save(tmp_path / "old.safetensors"))
     assert torch.equal(again.network(images(1, 3, 64, 64)), network(images(1, 3, 64, 64)))
+
+
+@pytest.mark.parametrize("mode", ["raster", "paper"])
+@pytest.mark.parametrize(("name", "settings"), FORMS)
+def test_exported_and_translated_the_same(name: str, settings: dict[str, Any], mode: Any, tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    from terramorph.interop import export_onnx
+    from terramorph.translate import Model, OnnxBackend
+
+    network, rgb = trained(name, **settings), Bands(names=("red", "green", "blue"))
+    bundle = Bundle.of(network, name, source=rgb, target=rgb, size=64)
+    exported = OnnxBackend(export_onnx(bundle, tmp_path / "model.onnx", mode=mode), threads=1)
+    model = Model(bundle, mode=mode, precision="fp32", device="cpu", dropout=False)
+    for shape in ((2, 3, 64, 64), (1, 3, 40, 70)):
+        x = images(*shape)
+        assert float((exported.run(x) - model.translate_batch(x)).abs().max()) < 1e-3
