@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
@@ -44,14 +45,16 @@ from .conftest import make_bundle
 UTM = CRS("EPSG:32633")
 OPTIONS = {"window": 128, "overlap": 32}
 
-# Asyncio's transports are closed by the collector where a process at their other end was killed.
+# Sockets are closed by the collector where a process at their other end was killed: here, and not in a later test.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 
 
 @pytest.fixture(autouse=True)
-def _one_thread() -> None:
+def _one_thread() -> Iterator[None]:
     """As each of the workers has: oneDNN adds in another order with another number of threads."""
     torch.set_num_threads(1)
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +62,7 @@ def cluster() -> Iterator[Cluster]:
     """Three workers here, used by all tests: one that was killed is started again."""
     with Cluster(workers=3) as cluster:
         yield cluster
+    gc.collect()
 
 
 @pytest.fixture
