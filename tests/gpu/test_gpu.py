@@ -5,13 +5,21 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from terramorph.bundle import Bands, Bundle
+from terramorph.geo import Grid
+from terramorph.networks import build_network, initialize
+from terramorph.raster import Raster
 from terramorph.training import load_config, train
+from terramorph.translate import Model
 
 from ..conftest import TINY
 
@@ -109,6 +117,24 @@ def test_bf16_training_with_a_graph_learns(town_pairs: Path, tmp_path: Path) -> 
         {**_TINY, "launch": "graph", "precision": "bf16", "max_steps": 60, "optimizer.learning_rate": 2e-3},
     )
     assert train(town_pairs, tmp_path / "run", config, cache=tmp_path).finished
+
+
+def test_windows_of_several_threads_share_passes() -> None:
+    network = build_network("unet64", width=8)
+    initialize(network, torch.Generator().manual_seed(3))
+    side = Bands(names=("red", "green", "blue"))
+    model = Model(Bundle.of(network, "unet64", source=side, target=side, size=64, ground_resolution=1.0), device="cuda")
+    grid, values = Grid.pixels(64, 64), np.random.default_rng(0).integers(0, 256, (12, 3, 64, 64), np.uint8)
+    rasters = [Raster(one, np.ones((64, 64), bool), grid, side.names) for one in values]
+    expected = model.predict(rasters)
+    before = model.gather.passes
+    with ThreadPoolExecutor(12) as pool:
+        with model.turn:
+            asked = [pool.submit(model.predict_one, raster) for raster in rasters]
+            time.sleep(1.0)
+        found = np.stack([one.result() for one in asked])
+    assert model.gather.passes - before < 6
+    np.testing.assert_allclose(found, expected, atol=0.05)
 
 
 def test_the_benchmark_runs() -> None:

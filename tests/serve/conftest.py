@@ -21,6 +21,7 @@ from terramorph.networks import build_network, initialize
 from terramorph.raster import Raster, write_image
 from terramorph.serve import LayerSettings, Server, Settings, open_server
 from terramorph.town import make_town
+from terramorph.translate import Model
 
 RGB = Bands(names=("red", "green", "blue"))
 RESOLUTION = 2.0
@@ -82,9 +83,9 @@ class Client:
 
 
 @contextmanager
-def serving(settings: Settings) -> Iterator[Client]:
+def serving(settings: Settings, models: dict[str, Model] | None = None) -> Iterator[Client]:
     """A server on a free port, in a thread."""
-    app = open_server(settings)
+    app = open_server(settings, models)
     server = Server(app)
     thread = threading.Thread(target=server.serve_until_told, args=(lambda address: None,))
     thread.start()

@@ -13,6 +13,7 @@ import sys
 import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,13 +29,15 @@ from pyproj import Transformer
 
 import terramorph
 from terramorph.cli.app import run
-from terramorph.errors import BundleError, ConfigError, InputError
+from terramorph.errors import BundleError, ConfigError, InputError, StorageError
 from terramorph.geo import Grid
 from terramorph.raster import Raster, read_image, write_image
 from terramorph.raster.tiles.write import native_zoom
-from terramorph.serve import LayerSettings, Settings, load_settings, show
+from terramorph.serve import LayerSettings, Server, Settings, load_settings, open_server, show
 from terramorph.serve.opening import Opener
 from terramorph.town import make_town
+from terramorph.translate import load
+from terramorph.translate.gather import Gather
 
 from .conftest import Client, pixels, serving
 
@@ -255,6 +258,51 @@ def test_a_busy_server_says_when_to_ask_again(settings: Callable[..., Settings])
         assert all(b"retry-after: " in head.lower() for head in busy)
         assert all(b" 200 " in head.splitlines()[0] or head in busy for head in heads)
         assert client.get("/readyz").status == 200
+
+
+def test_a_client_over_its_rate_is_answered_429_and_cached_tiles_are_free(settings: Callable[..., Settings]) -> None:
+    with serving(settings(rate_limit=1, window=192)) as client:
+        z, x, y = a_tile(client, layer_of(client)["native"] + 1)
+        assert client.tile("output", z, x, y).status == 200
+        refused = client.tile("output", z, x + 1, y)
+        assert refused.status == 429
+        assert 0 < int(refused.headers["Retry-After"]) <= 600
+        assert refused.headers["Cache-Control"] == "no-store"
+        assert client.get("/export?layer=town&bbox=11.24,43.76,11.25,43.77").status == 429
+        assert client.tile("output", z, x, y).status == 200
+        assert client.tile("input", z, x + 1, y).status == 200
+        assert client.json("/status")["windows"] >= 1
+
+
+def test_on_a_gpu_windows_of_several_tiles_share_passes(
+    settings: Callable[..., Settings], model_path: Path, client: Client
+) -> None:
+    model = load(model_path)
+    model.gather = Gather(model.predict, lambda height, width: 4, model.turn)  # as if it ran on one
+    z, x, y = a_tile(client, layer_of(client)["native"] + 1)
+    tiles = [(z, x + i - 2, y + j - 2) for i in range(4) for j in range(4)]
+    with serving(settings(window=192), {str(model_path): model}) as gathering, serving(settings(window=192)) as alone:
+        with ThreadPoolExecutor(16) as pool:
+            found = list(pool.map(lambda tile: gathering.tile("output", *tile), tiles))
+        windows = gathering.json("/status")["windows"]
+        for tile, answer in zip(tiles, found, strict=True):
+            expected = alone.tile("output", *tile)
+            assert (answer.status, answer.data) == (expected.status, expected.data)
+        assert windows == alone.json("/status")["windows"]
+    assert model.gather.passes < windows
+
+
+def test_metrics_have_a_port_of_their_own(settings: Callable[..., Settings]) -> None:
+    with serving(settings(metrics_port=0)) as client:
+        assert client.get("/metrics").status == 404
+        client.get("/layers")
+        host, port = client.server.metrics.server_address
+        text = urllib3.request("GET", f"http://{host}:{port}/metrics").data.decode()
+        assert 'terramorph_requests_total{route="layers",status="200"} 1.0' in text
+        with pytest.raises(StorageError, match=f"Port {port} "):
+            Server(open_server(settings(metrics_port=port)))
+    with closing(socket.socket()) as free, pytest.raises(ConnectionRefusedError):
+        free.connect((host, port))
 
 
 def test_the_identity_follows_what_decides_the_pixels(

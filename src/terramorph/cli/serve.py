@@ -45,6 +45,13 @@ def run(
     max_wait: Annotated[
         float | None, option("Answer 503 above this many seconds of queued work.", envvar=_env("MAX_WAIT"))
     ] = None,
+    rate_limit: Annotated[
+        float | None,
+        option("Answer 429 to a client above this many new windows per minute.", envvar=_env("RATE_LIMIT")),
+    ] = None,
+    metrics_port: Annotated[
+        int | None, option("Port of /metrics, instead of with the layers.", envvar=_env("METRICS_PORT"))
+    ] = None,
     uploads: Annotated[bool, option("Accept GeoTIFFs from clients.", "--uploads", envvar=_env("UPLOADS"))] = False,
     browse: Annotated[bool, option("Open the page in a browser.", "--open")] = False,
     dry_run: Annotated[bool, option("Print the settings and stop.", "--dry-run")] = False,
@@ -65,6 +72,8 @@ def run(
         "window": window,
         "cache": cache,
         "max_wait": max_wait,
+        "rate_limit": rate_limit,
+        "metrics_port": metrics_port,
         "uploads": uploads or None,
         "allow": allow,
         "sign": stac_signer(),

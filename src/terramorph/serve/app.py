@@ -91,7 +91,7 @@ class App:
             Route("/status", self._guarded(self._status)),
             Route("/healthz", self._health),
             Route("/readyz", self._ready),
-            Route("/metrics", self._metrics),
+            *([Route("/metrics", self._metrics)] if self.settings.metrics_port is None else []),
             *([Route("/uploads", self._guarded(self._upload), methods=["PUT"])] if self.settings.uploads else []),
             *DrawPage(self.settings).routes,
             Mount("/static", StaticFiles(directory=STATIC)),
@@ -123,9 +123,8 @@ class App:
                 response = PlainTextResponse(_ABSENT, 404)
             except BusyError as error:
                 seconds = str(max(1, round(error.seconds)))
-                response = PlainTextResponse(
-                    f"Busy: {error}.", 503, {"Retry-After": seconds, "Cache-Control": "no-store"}
-                )
+                headers = {"Retry-After": seconds, "Cache-Control": "no-store"}
+                response = PlainTextResponse(f"Busy: {error}.", error.status, headers)
             except RefusedError as error:
                 # The rest of the body is not read.
                 response = PlainTextResponse(str(error), error.status, {"Connection": "close"})

@@ -161,6 +161,12 @@ class Windows:
 
     def __init__(self, folder: FolderCache | None) -> None:
         self.predicted, self._folder = 0, folder
+        self._lock, self._mine = threading.Lock(), threading.local()
+
+    @property
+    def mine(self) -> int:
+        """Number of windows predicted here by the thread that asks."""
+        return int(getattr(self._mine, "predicted", 0))
 
     def get(self, key: str | None, predict: Callable[[], Part | None]) -> Part | None:
         """Return a window.
@@ -173,7 +179,9 @@ class Windows:
         made: list[Part | None] = []
 
         def predicted() -> Part | None:
-            self.predicted += 1
+            with self._lock:
+                self.predicted += 1
+            self._mine.predicted = self.mine + 1
             made.append(predict())
             return made[0]
 

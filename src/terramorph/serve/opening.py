@@ -48,6 +48,11 @@ class Opener:
         self.folder = FolderCache(settings.cache, settings.cache_mb * _MB) if settings.cache is not None else None
         self.windows = Windows(self.folder)
 
+    @property
+    def gathers(self) -> bool:
+        """Whether a model gathers the windows of several threads into one pass."""
+        return any(model.gather for model in (*self._given.values(), *(model for _, model in self._loaded.values())))
+
     def state(self, one: LayerSettings) -> str:
         """Return a text that changes with the files of a layer, so that it must be opened again."""
         bundle = "" if one.model in self._given else _stamp(self._bundle(one.model))

@@ -19,8 +19,11 @@ class BusyError(Exception):
     """More work is queued than a request may wait for.
 
     Attributes:
+        status: Status of the HTTP response.
         seconds: Seconds after which to ask again.
     """
+
+    status = 503
 
     def __init__(self, seconds: float) -> None:
         super().__init__(f"{seconds:.0f} s of work are queued")
@@ -37,7 +40,7 @@ class _Job(Generic[_T]):
 
 
 class Queue(Generic[_T]):
-    """Jobs by key, run one after another on another thread.
+    """Jobs by key, run on other threads.
 
     The newest job of a client runs first, as the client looks at it now; clients take turns. A job that nobody waits
     for any more is dropped, unless it runs already.
@@ -47,9 +50,10 @@ class Queue(Generic[_T]):
 
     Args:
         max_wait: Seconds of queued work over which new jobs are refused, and after which a request is refused.
+        at_once: Number of jobs that run at once.
     """
 
-    def __init__(self, max_wait: float) -> None:
+    def __init__(self, max_wait: float, at_once: int = 1) -> None:
         self.computed = self.joined = self.dropped = 0
         self._max_wait = max_wait
         self._jobs: dict[Hashable, _Job[_T]] = {}
@@ -57,14 +61,15 @@ class Queue(Generic[_T]):
         self._mean = 0.0
         self._busy = 0
         self._closing = False
-        self._pool = ThreadPoolExecutor(1, "terramorph-compute")
-        self._runner: asyncio.Task[None] | None = None
+        self._at_once = at_once
+        self._pool = ThreadPoolExecutor(at_once, "terramorph-compute")
+        self._runners: list[asyncio.Task[None]] = []
         self._more = asyncio.Event()
 
     @property
     def seconds(self) -> float:
         """Estimated seconds of queued work, by the durations of past jobs."""
-        return (sum(len(keys) for keys in self._turns.values()) + self._busy) * self._mean
+        return (sum(len(keys) for keys in self._turns.values()) + self._busy) * self._mean / self._at_once
 
     async def get(self, key: Hashable, client: str, work: Callable[[], _T], *, patient: bool = False) -> _T:
         """Return the result of a job, which is queued unless it is already.
@@ -79,8 +84,9 @@ class Queue(Generic[_T]):
             BusyError: If too much is queued, the result takes longer than `max_wait`, or the queue is closing.
             Exception: Any exception of `work`.
         """
-        if self._runner is None:
-            self._runner = asyncio.get_running_loop().create_task(self._run())
+        if not self._runners:
+            loop = asyncio.get_running_loop()
+            self._runners = [loop.create_task(self._run()) for _ in range(self._at_once)]
         job = self._jobs.get(key)
         if job is not None:
             self.joined += 1
@@ -104,7 +110,7 @@ class Queue(Generic[_T]):
                 self._drop(key, job)
 
     async def close(self, seconds: float) -> None:
-        """Drop jobs that have not begun, and wait at most ``seconds`` for the running one."""
+        """Drop jobs that have not begun, and wait at most ``seconds`` for the running ones."""
         self._closing = True
         for key, job in list(self._jobs.items()):
             if not job.running:
@@ -114,8 +120,8 @@ class Queue(Generic[_T]):
         running = [job.future for job in self._jobs.values()]
         if running:
             await asyncio.wait(running, timeout=seconds)
-        if self._runner is not None:
-            self._runner.cancel()
+        for runner in self._runners:
+            runner.cancel()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _drop(self, key: Hashable, job: _Job[_T]) -> None:
@@ -152,7 +158,8 @@ class Queue(Generic[_T]):
                 await self._more.wait()
                 continue
             key, job = found
-            job.running, self._busy = True, 1
+            job.running = True
+            self._busy += 1
             begun = time.monotonic()
             try:
                 result = await loop.run_in_executor(self._pool, job.work)
@@ -164,5 +171,5 @@ class Queue(Generic[_T]):
             self.computed += 1
             spent = time.monotonic() - begun
             self._mean = spent if not self._mean else (1 - _SHARE) * self._mean + _SHARE * spent
-            self._busy = 0
+            self._busy -= 1
             del self._jobs[key]

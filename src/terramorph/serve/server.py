@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
+from wsgiref.simple_server import WSGIServer
 
 import uvicorn
+from prometheus_client import start_http_server
 
 from terramorph.errors import ConfigError, InputError, StorageError
 from terramorph.serve.app import App
@@ -51,6 +54,12 @@ class Server(uvicorn.Server):
         )
         self._app = app
         self.socket = _bound(settings.host, settings.port)
+        self.metrics: WSGIServer | None = None
+        if settings.metrics_port is not None:
+            with _taking(settings.host, settings.metrics_port), ExitStack() as unless:
+                unless.callback(self.socket.close)
+                self.metrics, _ = start_http_server(settings.metrics_port, settings.host, app.metrics.registry)
+                unless.pop_all()
 
     @property
     def address(self) -> str:
@@ -63,6 +72,13 @@ class Server(uvicorn.Server):
         """Handle SIGTERM and SIGINT: the first ends the server without failure, the second at once."""
         self._app.draining = True
         self.should_exit, self.force_exit = True, self.should_exit
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End what runs, then the metrics, which tell of it until then."""
+        await super().shutdown(sockets)
+        if self.metrics is not None:
+            self.metrics.shutdown()
+            self.metrics.server_close()
 
     def serve_until_told(self, ready: Callable[[str], None]) -> None:
         """Serve until a signal.
@@ -102,22 +118,30 @@ def one_layer(
 
 
 def _bound(host: str, port: int) -> socket.socket:
-    """Return a socket that listens.
+    """Return a socket that listens."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # named, or asyncio sets no TCP_NODELAY
+    if os.name == "posix":  # on Windows it would allow two servers on one port
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    with _taking(host, port), ExitStack() as unless:
+        unless.callback(bound.close)
+        bound.bind((host, port))
+        bound.listen(2048)  # clients may connect as soon as they know the address
+        unless.pop_all()
+    return bound
+
+
+@contextmanager
+def _taking(host: str, port: int) -> Iterator[None]:
+    """Turn errors of a block that takes a port into ours.
 
     Raises:
         ConfigError: If the host is not an address of this machine.
         StorageError: If the port is taken.
     """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # named, or asyncio sets no TCP_NODELAY
-    if os.name == "posix":  # on Windows it would allow two servers on one port
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        bound.bind((host, port))
-        bound.listen(2048)  # clients may connect as soon as they know the address
+        yield
     except socket.gaierror as error:
         raise ConfigError(f"`host` must be an address of this machine, got {host} ({error.strerror}).") from error
     except OSError as error:
-        bound.close()
         raise StorageError(f"Port {port} of {host} cannot be taken ({error.strerror}); choose another.") from error
-    return bound

@@ -69,6 +69,9 @@ class Settings(_Frozen):
         cache: Folder of encoded tiles that several servers may share; None for none.
         cache_mb: Bound of the folder, MB.
         max_wait: Seconds of queued work over which a request is answered 503.
+        rate_limit: Windows per minute that the model predicts for a client, over which its requests are answered 429;
+            None for no limit. Tiles that are cached do not count.
+        metrics_port: Port on which `/metrics` is offered, instead of with the layers; 0 for a free one.
         export_pixels: Largest number of pixels of an exported view.
         uploads: Whether clients may send GeoTIFFs.
         upload_mb: Largest size of an upload, MB; all uploads together may have four times that.
@@ -87,6 +90,8 @@ class Settings(_Frozen):
     cache: Path | None = None
     cache_mb: int = Field(default=4096, ge=1)
     max_wait: float = Field(default=20.0, gt=0)
+    rate_limit: float | None = Field(default=None, ge=1, allow_inf_nan=False)
+    metrics_port: int | None = Field(default=None, ge=0, le=65535)
     export_pixels: int = Field(default=16_000_000, ge=1)
     uploads: bool = False
     upload_mb: int = Field(default=512, ge=1)

@@ -18,6 +18,7 @@ from terramorph.serve.layers import Layer, View
 from terramorph.serve.opening import Opener
 from terramorph.serve.pictures import encode
 from terramorph.serve.queue import BusyError, Queue
+from terramorph.serve.rates import RateLimit
 from terramorph.serve.settings import Settings
 from terramorph.serve.uploads import Uploads
 from terramorph.translate.memory import release_freed_memory
@@ -27,6 +28,8 @@ _PROBE = 16
 _DRAIN = 10.0
 """Seconds that running work may take when the server shuts down."""
 _MB = 1_000_000
+_GATHERED = 8
+"""Jobs that run at once on a GPU."""
 LOOK = 2.0
 """Seconds between two checks of the files of layers."""
 _BEFORE = 2
@@ -65,12 +68,13 @@ class TileServer:
         self.faults: dict[str, str] = {}
         self._before: deque[Layer] = deque()
         self._watch: asyncio.Task[None] | None = None
-        self.computing: Queue[Any] = Queue(settings.max_wait)
+        # On a GPU jobs run at once, as windows of several share a pass; a CPU is busy with one.
+        self.computing: Queue[Any] = Queue(settings.max_wait, _GATHERED if opener.gathers else 1)
         self.reading: Queue[Any] = Queue(settings.max_wait)
         self.memory = MemoryCache(settings.tile_cache_mb * _MB)
         self._folder = opener.folder
         self._probed: set[str] = set()
-        self.windows = opener.windows
+        self.windows, self._rates = opener.windows, RateLimit(settings.rate_limit)
         self.uploads = Uploads(settings, opener)
 
     def start(self) -> None:
@@ -121,18 +125,22 @@ class TileServer:
         """Return a tile that is not in memory, empty where there is no data, and its origin: folder or made.
 
         Raises:
-            BusyError: If too much work is queued.
+            BusyError: If too much work is queued, or the client has had its share.
             TerramorphError: If the tile cannot be made.
         """
         key = _key(layer, view, zoom, x, y, size, format)
-        queue = self.computing if view.computed else self.reading
+
+        async def queued(work: Callable[[], bytes]) -> bytes:
+            if view.computed:
+                return bytes(await self._compute(key, client, work))
+            return bytes(await self.reading.get(key, client, work))
 
         def made() -> bytes:
             raster = layer.tile(view, zoom, x, y, size)
             return encode(raster, format) if raster is not None else b""
 
         if layer.private:
-            return await queue.get(key, client, made), "made"
+            return await queued(made), "made"
         if self._folder is not None:
             found = await asyncio.to_thread(self._folder.get, key)
             if found is not None:
@@ -146,15 +154,26 @@ class TileServer:
                 self._folder.put(key, data)
             return data
 
-        return await queue.get(key, client, make), "made"
+        return await queued(make), "made"
 
     async def run(self, key: Hashable, client: str, work: Callable[[], Any]) -> Any:
         """Return the result of work that needs the model, run in its turn.
 
         Raises:
-            BusyError: If too much work is queued.
+            BusyError: If too much work is queued, or the client has had its share.
         """
-        return await self.computing.get(key, client, work, patient=True)
+        return await self._compute(key, client, work, patient=True)
+
+    async def _compute(self, key: Hashable, client: str, work: Callable[[], Any], *, patient: bool = False) -> Any:
+        def counted() -> Any:
+            before = self.windows.mine
+            try:
+                return work()
+            finally:
+                self._rates.spend(client, self.windows.mine - before)
+
+        self._rates.check(client)
+        return await self.computing.get(key, client, counted, patient=patient)
 
     async def problem(self) -> str | None:
         """Return a sentence on why the server cannot serve, or None. A window of every layer is read once as a test."""

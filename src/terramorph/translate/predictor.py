@@ -22,6 +22,7 @@ from terramorph.pixels import image_to_unit
 from terramorph.raster import Raster
 from terramorph.raster.values import Suspects, tell_suspects
 from terramorph.translate.backends import Backend, Ensemble, TorchBackend
+from terramorph.translate.gather import Gather
 from terramorph.translate.noise import ground_noise
 
 
@@ -40,6 +41,7 @@ class Predictor:
         batch_size: Images of the training size per pass.
         digest: First 32 hexadecimal digits of the SHA-256 of header and weights.
         turn: Lock of the computation; one thread computes at a time.
+        gather: Predictions of several threads, which share passes; None on a CPU, where larger passes gain nothing.
         overlap: Least overlap of windows in pixels, where the receptive field is not bounded.
 
     Args:
@@ -88,6 +90,9 @@ class Predictor:
         self.turn = threading.RLock()
         self.device = backend.device
         self.batch_size = backend.batch_size
+        self.gather: Gather | None = None
+        if self.device.type == "cuda" and self.mode == "raster":
+            self.gather = Gather(self.predict, self._images_at_once, self.turn)
         network = bundle.network if isinstance(bundle, Bundle) else None
         self.overlap = int(getattr(network, "overlap", None) or self.header.size)
 
@@ -126,7 +131,7 @@ class Predictor:
             raise InputError(
                 f"A batch of shape {tuple(source.shape)} does not fit; the model takes (N, {bands}, height, width)."
             )
-        at_once = self._images_at_once(source)
+        at_once = self._images_at_once(*source.shape[2:])
         with self.turn:
             if self.mode == "raster":
                 places = grids or [Grid.pixels(*source.shape[2:])] * len(source)
@@ -161,6 +166,12 @@ class Predictor:
             .numpy()
         )
         return predicted
+
+    def predict_one(self, raster: Raster, sample: int = 0, core: Core | None = None) -> NDArray[np.float32]:
+        """Predict a raster likewise, float32 (D, h, w); several threads share passes on a GPU."""
+        if self.gather is not None:
+            return self.gather.one(raster, sample, core)
+        return self.predict([raster], sample, core)[0]  # type: ignore[no-any-return]
 
     def check_samples(self, samples: int) -> None:
         """Validate a number of samples.
@@ -198,9 +209,9 @@ class Predictor:
             return None
         return torch.from_numpy(np.stack([ground_noise(grid, bands, seed) for grid in grids]))
 
-    def _images_at_once(self, source: Tensor) -> int:
+    def _images_at_once(self, height: int, width: int) -> int:
         """Return the number of images per pass: fewer if they are larger than those of training."""
-        tiles = max(1, source.shape[2] * source.shape[3] // max(self.header.size, 1) ** 2)
+        tiles = max(1, height * width // max(self.header.size, 1) ** 2)
         return max(1, self.batch_size // tiles)
 
     def _seed(self, image: Tensor, sample: int) -> int:

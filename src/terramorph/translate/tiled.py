@@ -101,7 +101,7 @@ class Tiled:
         if not raster.mask[core].any():
             return None
         draws = range(self.sample, self.sample + self.samples)
-        return self.part([self.model.predict([raster], draw, core)[0] for draw in draws], raster.mask[core], window)
+        return self.part([self.model.predict_one(raster, draw, core) for draw in draws], raster.mask[core], window)
 
     def part(self, draws: Sequence[NDArray[np.float32]], mask: NDArray[np.bool_], window: Window) -> Part:
         """Return the part of a window.

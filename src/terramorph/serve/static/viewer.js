@@ -25,7 +25,7 @@ maplibregl.addProtocol("tm", async ({ url }, abort) => {
         await pause(2000, abort.signal);
         continue;
       }
-      if (answer.status === 503) {
+      if (answer.status === 503 || answer.status === 429) {
         busy = Number(answer.headers.get("Retry-After") || 2); told();
         await pause(1000 * busy * (0.5 + Math.random()), abort.signal);
         continue;
