@@ -65,15 +65,12 @@ def atomic(
             terramorph's own pass as they are.
     """
     path = Path(path)
-
-    def refused(reason: str) -> StorageError:
-        return StorageError(f"{failed or f'{path} cannot be written'} ({reason}); {advice}.")
-
-    with raised_as(refused, OSError, *failures):
+    failed = failed or f"{path} cannot be written"
+    with raised_as(StorageError, failed, advice, OSError, *failures):
         if make_folder:
             path.parent.mkdir(parents=True, exist_ok=True)
         elif not path.parent.is_dir():  # before a library says it in its own terms, of the part
-            raise refused(f"there is no folder {path.parent}")
+            raise StorageError(f"{failed} (there is no folder {path.parent}); {advice}.")
         with _part(path) as part:
             yield part
             with part.open("rb+") as file:
@@ -98,11 +95,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     Raises:
         StorageError: As `atomic`.
     """
-
-    def refused(reason: str) -> StorageError:
-        return StorageError(f"{path} cannot be written ({reason}); free some space or choose another folder.")
-
-    with raised_as(refused, OSError), _part(path) as part:
+    advice = "free some space or choose another folder"
+    with raised_as(StorageError, f"{path} cannot be written", advice, OSError), _part(path) as part:
         part.mkdir()
         yield part
         if sys.platform != "win32":
@@ -141,11 +135,8 @@ def make_folder(path: Path) -> Path:
     Raises:
         StorageError: If it cannot be made.
     """
-
-    def refused(reason: str) -> StorageError:
-        return StorageError(f"The folder {path} cannot be made ({reason}); choose another folder or free some space.")
-
-    with raised_as(refused, OSError):
+    advice = "choose another folder or free some space"
+    with raised_as(StorageError, f"The folder {path} cannot be made", advice, OSError):
         path.mkdir(parents=True, exist_ok=True)
     return path
 

@@ -79,22 +79,31 @@ class MissingPackageError(RunError, ImportError):
     """An optional package is needed and not installed."""
 
 
-@contextmanager
-def raised_as(make: Callable[[str], TerramorphError], *kinds: type[Exception]) -> Iterator[None]:
-    """Convert a library's errors in a block to an error of ours; ours pass as they are.
+def raised_as(
+    kind: type[TerramorphError], what: str, advice: str, *libraries: type[Exception]
+) -> AbstractContextManager[None]:
+    """Convert a library's errors in a block to one of ours: what is wrong, the library's reason, what to do.
 
-        with raised_as(lambda reason: RasterError(f"{path} cannot be read ({reason}); copy it again."), OSError):
+        with raised_as(RasterError, f"{path} cannot be read", "copy it again", OSError):
 
     Args:
-        make: The error, from the library's reason.
-        kinds: Classes of the library's errors; none: all, for libraries whose classes share no base.
+        kind: Class of our error.
+        what: Beginning of its sentence.
+        advice: End of its sentence, without the full stop.
+        libraries: Classes of the library's errors; none: all, for libraries whose classes share no base.
     """
+    return converted(lambda reason: kind(f"{what} ({reason}); {advice}."), *libraries)
+
+
+@contextmanager
+def converted(make: Callable[[str], TerramorphError], *libraries: type[Exception]) -> Iterator[None]:
+    """Convert a library's errors in a block to the error that is made of its reason; ours pass as they are."""
     try:
         yield
     except TerramorphError:
         raise
     except Exception as error:
-        if kinds and not isinstance(error, kinds):
+        if libraries and not isinstance(error, libraries):
             raise
         reason = getattr(error, "strerror", None) or error.__cause__ or error
         text = " ".join(str(reason).split())[:300].rstrip(".") or type(error).__name__
@@ -104,7 +113,7 @@ def raised_as(make: Callable[[str], TerramorphError], *kinds: type[Exception]) -
 
 def unreadable(path: object) -> AbstractContextManager[None]:
     """Convert OSErrors of reading a file to a `RasterError` that names it."""
-    return raised_as(lambda reason: RasterError(f"{path} cannot be read ({reason}); check its permissions."), OSError)
+    return raised_as(RasterError, f"{path} cannot be read", "check its permissions", OSError)
 
 
 def reason_of(error: BaseException) -> str:

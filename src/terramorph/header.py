@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from terramorph._version import __version__
 from terramorph.bands import Units, band_order
 from terramorph.documents import DocumentError, first_fault, parse_json_object
-from terramorph.errors import BundleError
+from terramorph.errors import BundleError, raised_as
 from terramorph.models import MODELS_FOLDER, known, named
 from terramorph.models.hub import fetch, is_on_hub
 from terramorph.pixels import Scaling
@@ -167,11 +167,12 @@ def read_header(path: str | Path) -> Header:
             its network can be built is known once the bundle is loaded.
     """
     path = find_bundle(path)
-    try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-    except (SafetensorError, OSError, struct.error) as error:
-        raise BundleError(f"{path} is damaged or not a .safetensors file ({error}); copy or make it again.") from error
+    kinds = (SafetensorError, OSError, struct.error)
+    with (
+        raised_as(BundleError, f"{path} is damaged or not a .safetensors file", "copy or make it again", *kinds),
+        safe_open(path, framework="numpy") as file,
+    ):
+        metadata = file.metadata() or {}
     if "terramorph" not in metadata:
         raise BundleError(f"{path} holds weights but no terramorph header; import it to make a bundle of it.")
     try:

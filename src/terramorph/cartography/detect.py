@@ -119,12 +119,9 @@ def query(path: Path, sql: str) -> list[Any]:
     Raises:
         RasterError: If it gives none, being damaged or of another kind.
     """
-
-    def damaged(reason: str) -> RasterError:
-        return RasterError(f"{path} is not a whole SQLite file ({reason}); copy it again.")
-
+    kinds = (sqlite3.Error, ValueError, OverflowError)  # also text that is not UTF-8
     with (
-        raised_as(damaged, sqlite3.Error, ValueError, OverflowError),  # also text that is not UTF-8
+        raised_as(RasterError, f"{path} is not a whole SQLite file", "copy it again", *kinds),
         closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection,
     ):
         return connection.execute(sql).fetchall()

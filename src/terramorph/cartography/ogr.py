@@ -103,13 +103,8 @@ class Layer:
 
 def library_errors(path: Path) -> AbstractContextManager[None]:
     """Convert errors of pyogrio, shapely, pyproj and pyarrow to a RasterError that names the file."""
-
-    def damaged(reason: str) -> RasterError:
-        return RasterError(
-            f"{path} cannot be read as a vector file, it is damaged or of an unknown kind ({reason}); copy it again."
-        )
-
-    return raised_as(damaged, *LIBRARY_ERRORS)
+    damaged = f"{path} cannot be read as a vector file, it is damaged or of an unknown kind"
+    return raised_as(RasterError, damaged, "copy it again", *LIBRARY_ERRORS)
 
 
 def open_layers(path: Path) -> list[Layer]:

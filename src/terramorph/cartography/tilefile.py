@@ -116,11 +116,8 @@ class TileFile(VectorFile):
     @contextmanager
     def _tile_file(self, zoom: int, x: int, y: int) -> Iterator[tuple[str, list[str]]]:
         """Yield what GDAL opens for a tile, and its layers of lines or polygons."""
-
-        def damaged(reason: str) -> RasterError:
-            return RasterError(f"{self.path}: tile {zoom}/{x}/{y} is damaged ({reason}); copy the file again.")
-
-        with raised_as(damaged, *LIBRARY_ERRORS):
+        damaged = f"{self.path}: tile {zoom}/{x}/{y} is damaged"
+        with raised_as(RasterError, damaged, "copy the file again", *LIBRARY_ERRORS):
             data = self._archive.read(zoom, x, y)
             if not data:
                 yield "", []

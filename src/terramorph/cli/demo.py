@@ -14,7 +14,7 @@ from terramorph.atomic import atomic, write_text
 from terramorph.cli.choices import MAX_SEED, Device, option
 from terramorph.cli.console import Meter, say
 from terramorph.cli.evaluate import show_metrics
-from terramorph.errors import InputError, StorageError
+from terramorph.errors import InputError, StorageError, raised_as
 from terramorph.report import duration
 from terramorph.report.numbers import counted
 
@@ -123,17 +123,13 @@ def _claim(out: Path) -> None:
         raise InputError(f"The folder {out} is not empty and was not made by an earlier demo; choose another --out.")
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; choose another --out.")
-    try:
+    with raised_as(StorageError, f"The folder {out} cannot be written", "choose another --out", OSError):
         out.mkdir(parents=True, exist_ok=True)
         write_text(out / MARKER, json.dumps({"made by": "terramorph demo"}) + "\n")
         for folder in ("pairs", "run", "cache", "evaluation"):
             shutil.rmtree(out / folder, ignore_errors=True)
         for name in (PUBLISHED_MAP, DRAW_PAGE):
             (out / name).unlink(missing_ok=True)
-    except StorageError:
-        raise
-    except OSError as error:
-        raise StorageError(f"The folder {out} cannot be written ({error}); choose another --out.") from error
 
 
 def _make_pairs(out: Path, size: int, seed: int) -> tuple[Path, Path]:

@@ -146,14 +146,8 @@ def decode(
 
 def _make(entry: Path, builder: Builder, progress: Progress | None) -> None:
     """Build an entry in the place of a missing or damaged one."""
-    cache = entry.parent
-
-    def refused(reason: str) -> StorageError:
-        return StorageError(
-            f"The cache {cache} cannot be written ({reason}); free some space or choose another `cache`."
-        )
-
-    with raised_as(refused, OSError):
+    cache, advice = entry.parent, "free some space or choose another `cache`"
+    with raised_as(StorageError, f"The cache {cache} cannot be written", advice, OSError):
         cache.mkdir(parents=True, exist_ok=True)
         _sweep(cache)
         building = Path(tempfile.mkdtemp(prefix=_BUILDING, dir=cache))

@@ -8,6 +8,7 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -46,17 +47,16 @@ class Spool:
             shape: Shape of each uint8 image.
         """
         self._folder, self._shape = folder, shape
-        with raised_as(self._refused, OSError):
+        with self._storing():
             self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (closed by close)
 
-    def _refused(self, reason: str) -> StorageError:
-        return StorageError(
-            f"Predictions cannot be stored in {self._folder} ({reason}); choose another `out` or free some space."
-        )
+    def _storing(self) -> AbstractContextManager[None]:
+        what = f"Predictions cannot be stored in {self._folder}"
+        return raised_as(StorageError, what, "choose another `out` or free some space", OSError)
 
     def append(self, images: NDArray[np.uint8]) -> None:
         """Append images, uint8 ``(N, *shape)``."""
-        with raised_as(self._refused, OSError):
+        with self._storing():
             self._file.seek(0, os.SEEK_END)
             self._file.write(np.ascontiguousarray(images).tobytes())
             self._file.flush()

@@ -11,7 +11,7 @@ from pathlib import Path
 import urllib3
 
 from terramorph._version import __version__
-from terramorph.errors import BundleError, raised_as
+from terramorph.errors import BundleError, converted
 from terramorph.models.registry import Entry, require_entry
 from terramorph.models.store import fetching, not_written, places, verify, where_to
 from terramorph.redaction import redact
@@ -57,7 +57,7 @@ def pull(entry: Entry | str, urls: Sequence[str] = (), *, progress: Progress | N
     addresses = [*urls, *entry.urls]
     if not addresses:
         raise BundleError(f"No address of the model {entry.name} is published yet; {where_to(entry)}.")
-    with raised_as(not_written, OSError), fetching(entry.sha256, entry.name) as target:
+    with converted(not_written, OSError), fetching(entry.sha256, entry.name) as target:
         if not verify(target, entry):
             _fetch(entry, addresses, target, progress, pause)
         return target

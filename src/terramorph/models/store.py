@@ -12,7 +12,7 @@ from pathlib import Path
 
 from terramorph.atomic import locked
 from terramorph.cachefolder import cache_folder
-from terramorph.errors import BundleError, RunError, StorageError
+from terramorph.errors import BundleError, RunError, StorageError, raised_as
 from terramorph.models.registry import Entry, registry
 
 MODELS_FOLDER = Path("models")
@@ -126,15 +126,11 @@ def holds(path: Path, sha256: str, size: int | None = None) -> bool:
     Raises:
         BundleError: If it cannot be read.
     """
-    try:
+    with raised_as(BundleError, f"{path} cannot be read", "mend its rights or remove it", OSError):
         if not path.is_file() or size not in (None, path.stat().st_size):
             return False
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest() == sha256
-    except OSError as error:
-        raise BundleError(
-            f"{path} cannot be read ({error.strerror or error}); mend its rights or remove it."
-        ) from error
 
 
 def require_own(path: str | Path) -> None:

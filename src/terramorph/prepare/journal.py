@@ -20,7 +20,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from terramorph.atomic import atomic, locked, make_folder, write_text
 from terramorph.documents import flat, parse_json
-from terramorph.errors import DatasetError, StorageError
+from terramorph.errors import DatasetError, StorageError, raised_as
 from terramorph.geo import Grid
 from terramorph.pairs.manifest import AreaRecord
 from terramorph.prepare.measure import Measures
@@ -163,16 +163,11 @@ class Journal:
     def add_rows(self, area: str, rows: Iterable[Row]) -> None:
         """Append finished tiles; they are on disk when it returns."""
         path = self.folder / f"{area}.jsonl"
-        try:
-            with path.open("ab") as file:
-                file.write(_lines(rows))
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise StorageError(
-                f"{path} cannot be written ({error.strerror}); free some space and run the same again, which resumes "
-                "from here."
-            ) from error
+        advice = "free some space and run the same again, which resumes from here"
+        with raised_as(StorageError, f"{path} cannot be written", advice, OSError), path.open("ab") as file:
+            file.write(_lines(rows))
+            file.flush()
+            os.fsync(file.fileno())
 
     def _areas(self) -> list[dict[str, Any]]:
         return [area.model_dump(mode="json") for area in self.areas]

@@ -15,7 +15,7 @@ import shapely
 from numpy.typing import NDArray
 from odc.geo.crs import CRS
 
-from terramorph.errors import ConfigError, DatasetError
+from terramorph.errors import ConfigError, DatasetError, raised_as
 from terramorph.pairs.manifest import SPLITS
 from terramorph.prepare.plan import Tiles
 
@@ -105,11 +105,12 @@ def _block_size(count: int, fractions: tuple[float, float, float]) -> int:
 
 def read_list(path: Path) -> Mapping[str, int]:
     """Read the ids of a list and their splits."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = [[cell.strip() for cell in row] for row in csv.reader(file) if row]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DatasetError(f"The list {path} cannot be read ({error}); give a CSV of id,split.") from error
+    kinds = (OSError, UnicodeDecodeError, csv.Error)
+    with (
+        raised_as(DatasetError, f"The list {path} cannot be read", "give a CSV of id,split", *kinds),
+        path.open(newline="", encoding="utf-8-sig") as file,
+    ):
+        rows = [[cell.strip() for cell in row] for row in csv.reader(file) if row]
     if rows and rows[0][:2] == ["id", "split"]:
         rows = rows[1:]
     found: dict[str, int] = {}
@@ -133,10 +134,9 @@ def read_polygons(path: Path) -> tuple[NDArray[np.object_], NDArray[np.int8], CR
     """
     import geopandas
 
-    try:
+    # Of any class: pyogrio's and fiona's errors share no base.
+    with raised_as(DatasetError, f"The polygons {path} cannot be read", "give GeoJSON or GeoPackage"):
         frame = geopandas.read_file(path)
-    except Exception as error:  # pyogrio's and fiona's errors share no base
-        raise DatasetError(f"The polygons {path} cannot be read ({error}); give GeoJSON or GeoPackage.") from error
     if "split" not in frame.columns or frame.empty:
         raise DatasetError(f"{path} has no polygons with an attribute split; add it, one of {', '.join(SPLITS)}.")
     wrong = [str(s) for s in frame["split"] if s not in _CODE]

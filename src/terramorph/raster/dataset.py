@@ -21,7 +21,7 @@ from rasterio.errors import RasterioError
 from rasterio.shutil import copy
 from rasterio.vrt import WarpedVRT
 
-from terramorph.errors import RasterError, raised_as
+from terramorph.errors import RasterError, converted
 from terramorph.raster.crs import to_odc_crs
 from terramorph.raster.quiet import quiet
 from terramorph.raster.storage import Remote, sentence
@@ -84,7 +84,7 @@ def named_errors(path: Path | Remote) -> Iterator[None]:
     def too_large(_: str) -> RasterError:
         return RasterError(f"{path} does not fit into memory; cut it into smaller pieces.")
 
-    with raised_as(unreadable, *_DECODERS), raised_as(too_large, MemoryError):
+    with converted(unreadable, *_DECODERS), converted(too_large, MemoryError):
         yield
 
 

@@ -31,7 +31,7 @@ from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS as RasterioCRS
 from rasterio.errors import CRSError, RasterioError
 
-from terramorph.errors import RasterError, unreadable
+from terramorph.errors import RasterError, raised_as, unreadable
 from terramorph.raster.crs import to_odc_crs
 from terramorph.raster.quiet import quiet
 
@@ -124,13 +124,9 @@ def read_map_file(file: Path, shape: tuple[int, int] | None = None) -> tuple[Aff
         RasterError: If the file is damaged, is of an image of another size, is in a coordinate system that is not
             read, or no affine meets its points to within half a pixel.
     """
-    text = _calibration_text(file) or ""
-    try:
+    text, damaged = _calibration_text(file) or "", f"{file}: this calibration file is damaged"
+    with raised_as(RasterError, damaged, "correct or remove it", ValueError, IndexError):
         said = _read_ozi(file, text) if text.startswith(_OZI) else _read_tab(file, text)
-    except (ValueError, IndexError) as error:
-        if isinstance(error, RasterError):
-            raise
-        raise RasterError(f"{file}: this calibration file is damaged ({error}); correct or remove it.") from error
     if shape is not None and said.size is not None and said.size != shape:
         raise RasterError(
             f"{file} is of an image of {said.size[0]} x {said.size[1]} pixels and the image has {shape[0]} x "
@@ -138,10 +134,8 @@ def read_map_file(file: Path, shape: tuple[int, int] | None = None) -> tuple[Aff
         )
     fits = []
     for crs in said.systems:
-        try:
+        with raised_as(RasterError, f"{file}: its coordinate system is damaged", "correct or remove it", ProjError):
             affine, off = fit_affine(_projected(said, crs))
-        except ProjError as error:
-            raise RasterError(f"{file}: its coordinate system is damaged ({error}); correct or remove it.") from error
         if affine is not None and off <= _MAX_OFF + _rounding_pixels(said):
             squareness = abs(math.log(math.hypot(affine.a, affine.d) / math.hypot(affine.b, affine.e)))
             fits.append((squareness, affine, crs))

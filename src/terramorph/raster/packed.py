@@ -76,12 +76,9 @@ def _zipped(spec: str | Path) -> tuple[Path, str | None] | None:
 
 def _write_vrt(name: str, path: Path) -> list[Path]:
     """Write a VRT of a sub-dataset; return the files that hold it."""
-
-    def none(reason: str) -> RasterError:
-        return RasterError(f"{name} cannot be opened ({reason}); gdalinfo lists the parts of a file.")
-
     kinds = (RasterioError, CPLE_BaseError, OSError, ValueError)
-    with raised_as(none, *kinds), gdal_session(), rasterio.open(name) as dataset:
+    failed = raised_as(RasterError, f"{name} cannot be opened", "gdalinfo lists the parts of a file", *kinds)
+    with failed, gdal_session(), rasterio.open(name) as dataset:
         rasterio.shutil.copy(dataset, path, driver="VRT")
         return [Path(file) for file in dataset.files]
 
@@ -90,13 +87,10 @@ def _unzip(archive: Path, name: str | None, folder: Path) -> tuple[Path, str]:
     """Extract a member, or the only image, and its companions of the same stem (world file, .prj, .aux.xml)."""
     if not archive.is_file():
         raise RasterError(f"{archive} does not exist; check the path of the archive.")
-
-    def damaged(reason: str) -> RasterError:
-        return RasterError(f"{archive} cannot be unpacked ({reason}); copy it again, or unpack it yourself.")
-
     # RuntimeError: a password, or a method of packing that zipfile does not know.
     kinds = (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, ValueError)
-    with raised_as(damaged, *kinds), zipfile.ZipFile(archive) as content:
+    damaged = raised_as(RasterError, f"{archive} cannot be unpacked", "copy it again, or unpack it yourself", *kinds)
+    with damaged, zipfile.ZipFile(archive) as content:
         name = name or _only_image(archive, content.namelist())
         wanted, beside = PurePosixPath(name), {}
         for info in content.infolist():

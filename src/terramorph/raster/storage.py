@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-from terramorph.errors import InputError, MissingPackageError, RasterError, StorageError, TerramorphError, raised_as
+from terramorph.errors import InputError, MissingPackageError, RasterError, StorageError, TerramorphError, converted
 from terramorph.imports import needs
 
 _URL = re.compile(r"(?i)(s3|gs|az|https?)://?([^/].*)")
@@ -199,7 +199,7 @@ class Remote:
 
     def _errors(self, doing: str, kind: type[TerramorphError]) -> AbstractContextManager[None]:
         """Convert any error of a file system to one sentence; classes of botocore and aiohttp share no base."""
-        return raised_as(lambda reason: kind(sentence(self, doing, reason)))
+        return converted(lambda reason: kind(sentence(self, doing, reason)))
 
 
 def sentence(remote: Remote, doing: str, reason: str) -> str:

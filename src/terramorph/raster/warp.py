@@ -266,11 +266,8 @@ def _gdal_warp(
 ) -> NDArray[Any]:
     """Call GDAL once; pixels that it does not reach are 0."""
     target = np.zeros((len(pixels), *grid.shape), pixels.dtype)
-
-    def refused(reason: str) -> RasterError:
-        return RasterError(f"The pixels cannot be moved from {own.crs} to {grid.crs} ({reason}); choose another CRS.")
-
-    with raised_as(refused), quiet():
+    failed = f"The pixels cannot be moved from {own.crs} to {grid.crs}"
+    with raised_as(RasterError, failed, "choose another CRS"), quiet():
         reproject(
             pixels,
             target,

@@ -119,10 +119,8 @@ def _aux_file(path: Path) -> Path | None:
 
 
 def _aux_root(aux: Path) -> ElementTree.Element:
-    def damaged(reason: str) -> RasterError:
-        return RasterError(f"{aux}: this is not XML ({reason}); correct or remove it.")
-
-    with raised_as(damaged, OSError, ElementTree.ParseError, LookupError, ValueError):
+    kinds = (OSError, ElementTree.ParseError, LookupError, ValueError)
+    with raised_as(RasterError, f"{aux}: this is not XML", "correct or remove it", *kinds):
         return ElementTree.parse(aux).getroot()
 
 

@@ -158,12 +158,9 @@ def _claim(out: Path, study: Study, dataset: Path, jobs: Sequence[Job]) -> None:
         "minutes": study.minutes,
     }
     if (out / STUDY).is_file():
-        try:
+        kinds = (OSError, ValueError, KeyError, TypeError)
+        with raised_as(ConfigError, f"{out / STUDY} cannot be read", "choose another `out`", *kinds):
             require_same(out, "study", parse_json((out / STUDY).read_text(encoding="utf-8")), mine)
-        except ConfigError:
-            raise
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ConfigError(f"{out / STUDY} cannot be read ({error}); choose another `out`.") from error
     elif any(out.joinpath("runs").glob("*")):
         raise ConfigError(f"{out} holds runs without a study; choose another `out`.")
     for job in jobs:
@@ -270,7 +267,7 @@ class _Worker:
         """Delete the checkpoint of a run that is done; that of a diverged run is kept for diagnosis."""
         if self.records[job].state == "done":
             failed = f"The checkpoint of {job.folder} cannot be deleted"
-            with raised_as(lambda reason: StorageError(f"{failed} ({reason}); make it writable."), OSError):
+            with raised_as(StorageError, failed, "make it writable", OSError):
                 (job.folder / CHECKPOINT).unlink(missing_ok=True)
 
 

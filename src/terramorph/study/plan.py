@@ -182,7 +182,7 @@ def keep_plan(out: Path, plan: StudyPlan) -> None:
 def in_turn(out: Path) -> Iterator[None]:
     """Hold the study's lock; other processes wait."""
     busy = StorageError(f"Another process holds {out / 'lock'}; end it if it hangs.")
-    with raised_as(lambda reason: StorageError(f"{out} cannot be written ({reason}); check the folder."), OSError):
+    with raised_as(StorageError, f"{out} cannot be written", "check the folder", OSError):
         out.mkdir(parents=True, exist_ok=True)
         with locked(out / "lock", busy, _MOMENT):
             yield
@@ -193,11 +193,8 @@ def load_plan(out: Path) -> StudyPlan:
     path = out / PLAN
     if not path.is_file():
         raise ConfigError(f"{out} holds no study ({PLAN} is missing); tune a dataset into it first.")
-
-    def refused(reason: str) -> StorageError:
-        return StorageError(f"{path} cannot be read ({reason}); restore it, or choose another `out`.")
-
-    with raised_as(refused, OSError, ValueError, TypeError, AttributeError):
+    kinds = (OSError, ValueError, TypeError, AttributeError)
+    with raised_as(StorageError, f"{path} cannot be read", "restore it, or choose another `out`", *kinds):
         values = parse_json(path.read_text(encoding="utf-8"))
         if values.pop("format", None) != _FORMAT:
             raise ConfigError(f"{out} was made by another version of terramorph tune; choose another `out`.")

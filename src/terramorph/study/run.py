@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from terramorph.atomic import write_text
 from terramorph.documents import flat, parse_json
-from terramorph.errors import BundleError, CheckpointError, ConfigError
+from terramorph.errors import BundleError, CheckpointError, ConfigError, raised_as
 from terramorph.evaluation import evaluate
 from terramorph.header import read_header
 from terramorph.metrics import METRICS
@@ -171,14 +171,11 @@ def score(run: Path, dataset: Path, split: str, out: Path, **how: Any) -> Scores
 
 def require_same_run(out: Path, dataset: Path, config: TrainConfig) -> None:
     """Raise ConfigError unless a folder holds a run of this configuration and dataset, whatever its length."""
-    try:
+    failed = f"{out} must be the folder of a run, but its {CONFIG} cannot be read"
+    kinds = (OSError, ValueError, KeyError, TypeError)
+    with raised_as(CheckpointError, failed, "choose another folder, or delete it", *kinds):
         saved: dict[str, Any] = parse_json((out / CONFIG).read_text(encoding="utf-8"))
         theirs = flat_settings(parse_config(saved["config"])) | {"dataset": str(saved["dataset"])}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"{out} must be the folder of a run, but its {CONFIG} cannot be read ({error}); choose another folder, or "
-            "delete it."
-        ) from error
     ours = {key: value for key, value in flat_settings(config).items() if key not in _MAY_DIFFER}
     require_same(out, "run", theirs, ours | {"dataset": str(dataset.resolve())})
 

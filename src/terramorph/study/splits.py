@@ -64,7 +64,7 @@ def link_pairs(dataset: Path, splits: Splits, folder: Path, *, anew: bool = Fals
     if folder.is_dir() and not anew:
         return
     part, failed = folder.with_name(f".{folder.name}.part"), f"The pairs of tuning cannot be linked into {folder}"
-    with raised_as(lambda reason: StorageError(f"{failed} ({reason}); choose another `out`."), OSError):
+    with raised_as(StorageError, failed, "choose another `out`", OSError):
         shutil.rmtree(part, ignore_errors=True)
         manifest = load_manifest(dataset)
         places: dict[str, dict[str, tuple[int, int, int]]] = {}

@@ -122,10 +122,9 @@ class MlflowTracking(NoTracking):
         from mlflow.exceptions import MlflowException
         from sqlalchemy.exc import SQLAlchemyError
 
-        def refused(reason: str) -> StorageError:
-            return StorageError(f"The MLflow store {self.store} cannot be used ({reason}); make it writable.")
-
-        with _quiet(), raised_as(refused, MlflowException, SQLAlchemyError, OSError):
+        kinds = (MlflowException, SQLAlchemyError, OSError)
+        failed = f"The MLflow store {self.store} cannot be used"
+        with _quiet(), raised_as(StorageError, failed, "make it writable", *kinds):
             yield
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -180,17 +180,13 @@ class Trials:
                 chain.append(trial)
         return list(found.values())
 
-    @contextmanager
-    def storing(self) -> Iterator[None]:
+    def storing(self) -> AbstractContextManager[None]:
         """Raise errors of the storage as StorageError."""
         from optuna.exceptions import OptunaError
         from sqlalchemy.exc import SQLAlchemyError
 
-        def refused(reason: str) -> StorageError:
-            return StorageError(f"The study's storage {self.url} cannot be used ({reason}); free or restore it.")
-
-        with raised_as(refused, OptunaError, SQLAlchemyError, OSError):
-            yield
+        kinds = (OptunaError, SQLAlchemyError, OSError)
+        return raised_as(StorageError, f"The study's storage {self.url} cannot be used", "free or restore it", *kinds)
 
 
 def make_sampler(plan: StudyPlan, wanted: int) -> optuna.samplers.BaseSampler:

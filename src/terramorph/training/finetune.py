@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from terramorph.bundle import find_bundle, load_bundle, read_header
-from terramorph.errors import BundleError, CheckpointError, ConfigError
+from terramorph.errors import BundleError, CheckpointError, ConfigError, raised_as
 from terramorph.networks import generator_config
 from terramorph.training.config import StartConfig, TrainConfig
 from terramorph.training.settings import load_config
@@ -142,13 +142,14 @@ def _discriminators(model: str, networks: Mapping[str, nn.Module]) -> dict[str, 
     found: dict[str, dict[str, Tensor]] = {}
     if not path.is_file():
         return found
-    try:
-        with safe_open(path, framework="pt") as file:
-            for name in networks.keys() - {"generator"}:
-                prefix = f"network.{name}."
-                keys = [key for key in file.keys() if key.startswith(prefix)]  # noqa: SIM118
-                if keys:
-                    found[name] = {key.removeprefix(prefix): file.get_tensor(key) for key in keys}
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} cannot be read ({error}); remove it to start without it.") from error
+    advice = "remove it to start without it"
+    with (
+        raised_as(CheckpointError, f"{path} cannot be read", advice, SafetensorError, OSError),
+        safe_open(path, framework="pt") as file,
+    ):
+        for name in networks.keys() - {"generator"}:
+            prefix = f"network.{name}."
+            keys = [key for key in file.keys() if key.startswith(prefix)]  # noqa: SIM118
+            if keys:
+                found[name] = {key.removeprefix(prefix): file.get_tensor(key) for key in keys}
     return found

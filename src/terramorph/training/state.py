@@ -18,7 +18,7 @@ from torch import Tensor
 
 from terramorph.atomic import atomic
 from terramorph.documents import DocumentError, flat, parse_json, parse_json_object
-from terramorph.errors import CheckpointError
+from terramorph.errors import CheckpointError, raised_as
 from terramorph.training.config import PLACES, TrainConfig
 from terramorph.training.ema import AveragedNetwork
 from terramorph.training.settings import parse_config
@@ -71,15 +71,11 @@ def save_settings(plan: Plan, skip_bad: bool) -> None:
 
 def read_settings(out: Path) -> dict[str, Any]:
     """Read what `save_settings` wrote: dataset, config and skip_bad."""
-    try:
+    failed = f"{out} is not the folder of a run: its {CONFIG} cannot be read"
+    advice = "give the `out` of a run that was started"
+    with raised_as(CheckpointError, failed, advice, OSError, KeyError, TypeError, ValueError):
         settings: dict[str, Any] = parse_json((out / CONFIG).read_text(encoding="utf-8"))
         return {key: settings[key] for key in ("dataset", "config", "skip_bad")}
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise CheckpointError(
-            f"{out} is not the folder of a run: its {CONFIG} cannot be read ({reason}); give the `out` of a run that "
-            "was started."
-        ) from error
 
 
 def save_state(path: Path, position: Position, recipe: Pix2Pix, average: AveragedNetwork | None) -> None:
@@ -113,14 +109,13 @@ def read_position(path: Path) -> Position:
     """Read the position of a run from its checkpoint."""
     if not path.is_file():
         raise CheckpointError(f"There is no checkpoint {path}; give the folder of a run that was interrupted.")
-    try:
+    kinds = (SafetensorError, OSError, KeyError, TypeError, DocumentError)
+    with raised_as(CheckpointError, f"{path} is damaged or not a checkpoint", "start the run again", *kinds):
         with safe_open(path, framework="pt") as file:
             document = parse_json_object((file.metadata() or {})["terramorph-checkpoint"])
         if document.pop("format") > _FORMAT:
             raise CheckpointError(f"The checkpoint {path} was written by a newer terramorph; upgrade to resume it.")
         return Position(**document)
-    except (SafetensorError, OSError, KeyError, TypeError, DocumentError) as error:
-        raise CheckpointError(f"{path} is damaged or not a checkpoint ({error}); start the run again.") from error
 
 
 def require_same(position: Position, config: TrainConfig, fingerprint: str, processes: int, settings: Path) -> None:
@@ -147,26 +142,27 @@ def require_same(position: Position, config: TrainConfig, fingerprint: str, proc
 
 def load_state(path: Path, recipe: Pix2Pix, average: AveragedNetwork | None) -> None:
     """Load a checkpoint's tensors into networks, optimizers and EMA."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            names = list(file.keys())
-            for name, network in recipe.networks.items():
-                network.load_state_dict({key: file.get_tensor(f"network.{name}.{key}") for key in network.state_dict()})
-            if average is not None:
-                average.network.load_state_dict(
-                    {key: file.get_tensor(f"average.{key}") for key in average.network.state_dict()}
-                )
-            for name, optimizer in recipe.optimizers.items():
-                count = sum(len(group["params"]) for group in optimizer.param_groups)
-                state: dict[int, dict[str, Tensor]] = {}
-                prefix = f"optimizer.{name}."
-                for key in names:
-                    if key.startswith(prefix):
-                        index, slot = key.removeprefix(prefix).split(".")
-                        # A copy: the optimizer keeps it, and Windows replaces no file that is mapped.
-                        state.setdefault(int(index), {})[slot] = file.get_tensor(key).clone()
-                if state.keys() != set(range(count)) or any(_MOMENTS - slots.keys() for slots in state.values()):
-                    raise RuntimeError(f"moments of the {name}'s optimizer are missing")
-                optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    except (SafetensorError, OSError, RuntimeError, IndexError, ValueError) as error:
-        raise CheckpointError(f"The checkpoint {path} does not fit the run ({error}); start the run again.") from error
+    kinds = (SafetensorError, OSError, RuntimeError, IndexError, ValueError)
+    with (
+        raised_as(CheckpointError, f"The checkpoint {path} does not fit the run", "start the run again", *kinds),
+        safe_open(path, framework="pt") as file,
+    ):
+        names = list(file.keys())
+        for name, network in recipe.networks.items():
+            network.load_state_dict({key: file.get_tensor(f"network.{name}.{key}") for key in network.state_dict()})
+        if average is not None:
+            average.network.load_state_dict(
+                {key: file.get_tensor(f"average.{key}") for key in average.network.state_dict()}
+            )
+        for name, optimizer in recipe.optimizers.items():
+            count = sum(len(group["params"]) for group in optimizer.param_groups)
+            state: dict[int, dict[str, Tensor]] = {}
+            prefix = f"optimizer.{name}."
+            for key in names:
+                if key.startswith(prefix):
+                    index, slot = key.removeprefix(prefix).split(".")
+                    # A copy: the optimizer keeps it, and Windows replaces no file that is mapped.
+                    state.setdefault(int(index), {})[slot] = file.get_tensor(key).clone()
+            if state.keys() != set(range(count)) or any(_MOMENTS - slots.keys() for slots in state.values()):
+                raise RuntimeError(f"moments of the {name}'s optimizer are missing")
+            optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from terramorph.documents import parse_json
-from terramorph.errors import RasterError, unreadable, warn
+from terramorph.errors import RasterError, raised_as, unreadable, warn
 from terramorph.geo.mercator import TileBox, box_around
 from terramorph.raster.image import files_below
 from terramorph.raster.tiles.reader import VECTOR_ADVICE, TileReader, check_tile, lies_flipped, plain_text
@@ -208,10 +208,8 @@ def _metadata(folder: Path) -> dict[str, Any]:
     for path in (folder / "metadata.json", folder / "tilejson.json"):
         if not path.is_file():
             continue
-        try:
+        with raised_as(RasterError, f"{path} is not JSON", "correct or remove it", OSError, ValueError):
             found = parse_json(path.read_text(encoding="utf-8-sig"))
-        except (OSError, ValueError) as error:
-            raise RasterError(f"{path} is not JSON ({error}); correct or remove it.") from error
         return found if isinstance(found, dict) else {}
     return {}
 

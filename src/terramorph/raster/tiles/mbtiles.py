@@ -172,10 +172,6 @@ class MBTiles(TileReader):
 
     def _errors(self) -> AbstractContextManager[None]:
         """Convert errors of SQLite, and of text that is not UTF-8, to a RasterError."""
-
-        def damaged(reason: str) -> RasterError:
-            return RasterError(
-                f"{self.name} cannot be read as MBTiles ({reason}); it is damaged or of another kind: copy it again."
-            )
-
-        return raised_as(damaged, sqlite3.Error, ValueError, OverflowError)
+        advice = "it is damaged or of another kind: copy it again"
+        kinds = (sqlite3.Error, ValueError, OverflowError)
+        return raised_as(RasterError, f"{self.name} cannot be read as MBTiles", advice, *kinds)

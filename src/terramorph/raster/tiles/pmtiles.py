@@ -222,9 +222,7 @@ class PMTiles(TileReader):
 
     def _errors(self) -> AbstractContextManager[None]:
         """Convert what the package, numpy and zlib raise at damaged bytes to a RasterError."""
-        return raised_as(
-            lambda reason: RasterError(f"{self.name} cannot be read as PMTiles version 3 ({reason}); copy it again.")
-        )
+        return raised_as(RasterError, f"{self.name} cannot be read as PMTiles version 3", "copy it again")
 
 
 def _ids(zoom: int) -> tuple[int, int]:

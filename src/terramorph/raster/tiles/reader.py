@@ -105,8 +105,7 @@ class TileReader(Closing, ABC):
         Raises:
             RasterError: If they are damaged.
         """
-        told = f"{self.name}: tile {zoom}/{x}/{y} is damaged"
-        with raised_as(lambda reason: RasterError(f"{told} ({reason}); copy it again."), OSError):
+        with raised_as(RasterError, f"{self.name}: tile {zoom}/{x}/{y} is damaged", "copy it again", OSError):
             return unpacked(data)
 
     @abstractmethod
