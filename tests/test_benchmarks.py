@@ -16,6 +16,8 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import torch
 
+from terramorph.study import load_study
+
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -96,3 +98,21 @@ def test_a_table_has_its_rows(words: list[str], rows: list[str], printed: Callab
     found = printed(*words)
     for row in rows:
         assert row in found
+
+
+@pytest.mark.parametrize("name", ["sat2map", "map2sat"])
+def test_studies_of_the_recipes_can_be_run(name: str) -> None:
+    study = load_study(str(BENCHMARKS / f"{name}.toml"))
+    assert len({str(variant.config) for variant in study.variants}) == len(study.variants) > 10
+
+
+def test_road_lines_grow_with_what_is_missed() -> None:
+    loss = _module(BENCHMARKS / "road_lines.py").loss
+    land, road = torch.tensor([232, 228, 220]), torch.tensor([254, 254, 253])
+    target = land.view(1, 3, 1, 1).repeat(1, 1, 64, 64)
+    blank = target / 127.5 - 1
+    target[..., 28:36, :] = road.view(3, 1, 1)
+    target = target / 127.5 - 1
+    broken = torch.where(torch.arange(64) < 40, target, blank)
+    whole, less, none = (float(loss(SimpleNamespace(target=target), image, None)) for image in (target, broken, blank))
+    assert whole < 0.01 < 0.15 < less < 0.4 < 0.9 < none

@@ -229,6 +229,14 @@ def test_a_change_that_is_trained_on_a_metric_gets_no_verdict_on_it(
     assert conclude(document)[0].text.startswith("lsgan has no verdict; on LPIPS (")
 
 
+def test_a_loss_from_outside_is_a_change(write_study: WriteStudy, town_pairs: Path, tmp_path: Path) -> None:
+    own = '[[change]]\nname = "own"\nsettings.loss.terms.own = { function = "mine:own", weight = 2.0 }\n'
+    study = load_study(write_study(own))
+    records = {job: read_record(job.folder) for job in study.jobs(tmp_path)}
+    variant = make_comparison(study, town_pairs, records)["variants"][1]
+    assert variant["settings"] == {"loss.terms.own.function": "mine:own", "loss.terms.own.weight": 2.0}
+
+
 def test_metrics_that_are_secondary_cost_the_others_nothing(
     finished: Path, write_study: WriteStudy, town_pairs: Path
 ) -> None:

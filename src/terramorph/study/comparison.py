@@ -87,7 +87,7 @@ def _variant(study: Study, variant: Variant, runs: Sequence[dict[str, Any]]) -> 
     base, settings = flat_settings(study.variants[0].config), flat_settings(variant.config)
     return {
         "name": variant.name,
-        "settings": {k: v for k, v in settings.items() if k in variant.settings and v != base[k]},
+        "settings": {k: v for k, v in settings.items() if k in variant.settings and v != base.get(k)},
         "adds_to": variant.adds_to or None,
         "share": variant.share,
         "source": variant.source or None,
