@@ -163,7 +163,7 @@ function told() {
   const low = [state.left, state.right].map((name) => view(name)?.minzoom ?? 0);  // 0 of what is not computed
   const far = Math.round(maps.left.getZoom()) + 1 < Math.max(...low);
   const text = offline ? "The server does not answer; trying again." : far ? "Zoom in to translate."
-    : busy ? `The server is busy: about ${busy} s of work before yours.` : "";
+    : busy ? `The server is busy; asking again in ${busy} s.` : "";
   $("notice").hidden = !text;
   $("notice").textContent = text;
   $("work").textContent = waiting ? `${waiting} tiles to come` : "";
