@@ -8,7 +8,10 @@ import textwrap
 from multiprocessing import context
 from multiprocessing.process import BaseProcess
 
-PRELOADED = ["distributed", "optuna", "terramorph.evaluation", "terramorph.study", "terramorph.translate.worker"]
+PRELOADED = [
+    "distributed", "optuna", "terramorph.evaluation", "terramorph.study", "terramorph.translate.worker",
+    "torch._dynamo",  # every training imports it
+]  # fmt: skip
 
 if hasattr(context, "ForkServerContext"):  # not on Windows
 
