@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -48,6 +50,15 @@ def tune_space(tmp_path_factory: pytest.TempPathFactory) -> Path:
         '"optimizer.learning_rate" = { low = 1e-5, high = 1e-2, log = true }\n"batch_size" = { choices = [1, 2] }\n'
     )
     return path
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _libraries_are_not_collected() -> None:
+    """Every run of a study collects garbage, and would look through all that is imported."""
+    for name in ("matplotlib.figure", "terramorph.evaluation.run", "torch._dynamo"):
+        import_module(name)
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
