@@ -71,10 +71,10 @@ def test_the_models_in_the_package_are_small(name: str) -> None:
 
 @pytest.mark.shared
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the shared models are not here")
-@pytest.mark.parametrize(("name", "key"), [("sat2map", "s2m"), ("map2sat", "m2s")])
-def test_output_on_a_real_image(name: str, key: str) -> None:
-    known = {k: torch.from_numpy(v).float() for k, v in np.load(SHARED / f"parity_{key}.npz").items()}
-    made = _made(load_bundle(MODELS / f"{name}.safetensors"), known["x"], known["z"])
+def test_output_on_a_real_image() -> None:
+    """Of map2sat; sat2map has been trained further since, and tests/networks has the weights that it began with."""
+    known = {k: torch.from_numpy(v).float() for k, v in np.load(SHARED / "parity_m2s.npz").items()}
+    made = _made(load_bundle(MODELS / "map2sat.safetensors"), known["x"], known["z"])
     assert float((made - known["y"].clamp(-1, 1)).abs().max()) < 2e-3
 
 
