@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import multiprocessing
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -32,6 +33,11 @@ TINY = {
 
 
 gc.disable()  # until all tests are collected: an import makes much and leaves little to collect
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """More than processors: a test that waits for a process, a browser or a time limit leaves its own idle."""
+    return 3 * (os.cpu_count() or 2) // 2
 
 
 def pytest_collection_finish() -> None:

@@ -329,7 +329,7 @@ def test_what_is_refused_starts_no_worker(
 @pytest.mark.kills
 def test_the_command_line_stops_and_goes_on(model, ortho: Path, tmp_path: Path, capfd, monkeypatch) -> None:
     words = ["translate", "model.safetensors", "ortho.tif", "map.tif", "--mode", "raster", "--precision", "fp32"]
-    big = Image.fromarray(np.tile(read_image(ortho).pixels.transpose(1, 2, 0), (6, 4, 1)))
+    big = Image.fromarray(np.tile(read_image(ortho).pixels.transpose(1, 2, 0), (12, 4, 1)))
     big.save(tmp_path / "ortho.tif")
     started = subprocess.Popen(
         [sys.executable, "-m", "terramorph.cli.app", *words, "--workers", "1"],
