@@ -166,7 +166,8 @@ def test_a_stretched_schedule_keeps_the_share_of_its_decay() -> None:
     for steps in (1, 333, 999):
         schedule = stretched(PRESET, steps).schedule
         assert schedule.constant + schedule.decay == steps
-        assert abs(schedule.constant - schedule.decay) <= 1
+        before = PRESET.schedule
+        assert schedule.decay == pytest.approx(steps * before.decay / (before.constant + before.decay), abs=1)
     epochs = stretched(load_config("pix2pix"), 1000)
     assert (epochs.schedule.constant, epochs.schedule.decay) == (500, 500)
 
