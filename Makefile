@@ -32,7 +32,7 @@ test: $(STAMP)
 	@PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -p no:nbmake -n auto --dist worksteal $(ARGS)
 
 notebooks: $(STAMP)
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbmake --nbmake-timeout=600 -o timeout=900 -n 2 notebooks
+	@$(BIN)/python -m pytest --nbmake --nbmake-timeout=600 -o timeout=900 notebooks
 
 docs: $(STAMP)
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
