@@ -15,7 +15,7 @@ from wsgiref.simple_server import WSGIServer
 import uvicorn
 from prometheus_client import start_http_server
 
-from terramorph.errors import ConfigError, InputError, StorageError
+from terramorph.errors import ConfigError, InputError, StorageError, converted, raised_as
 from terramorph.serve.app import App
 from terramorph.serve.opening import Opener
 from terramorph.serve.settings import LayerSettings, Settings, load_settings
@@ -139,9 +139,12 @@ def _taking(host: str, port: int) -> Iterator[None]:
         ConfigError: If the host is not an address of this machine.
         StorageError: If the port is taken.
     """
-    try:
+
+    def not_here(reason: str) -> ConfigError:
+        return ConfigError(f"`host` must be an address of this machine, got {host} ({reason}).")
+
+    with (
+        raised_as(StorageError, f"Port {port} of {host} cannot be taken", "choose another", OSError),
+        converted(not_here, socket.gaierror),
+    ):
         yield
-    except socket.gaierror as error:
-        raise ConfigError(f"`host` must be an address of this machine, got {host} ({error.strerror}).") from error
-    except OSError as error:
-        raise StorageError(f"Port {port} of {host} cannot be taken ({error.strerror}); choose another.") from error

@@ -129,18 +129,14 @@ class TileServer:
             TerramorphError: If the tile cannot be made.
         """
         key = _key(layer, view, zoom, x, y, size, format)
-
-        async def queued(work: Callable[[], bytes]) -> bytes:
-            if view.computed:
-                return bytes(await self._compute(key, client, work))
-            return bytes(await self.reading.get(key, client, work))
+        queued = partial(self.run, patient=False) if view.computed else self.reading.get
 
         def made() -> bytes:
             raster = layer.tile(view, zoom, x, y, size)
             return encode(raster, format) if raster is not None else b""
 
         if layer.private:
-            return await queued(made), "made"
+            return await queued(key, client, made), "made"
         if self._folder is not None:
             found = await asyncio.to_thread(self._folder.get, key)
             if found is not None:
@@ -154,17 +150,15 @@ class TileServer:
                 self._folder.put(key, data)
             return data
 
-        return await queued(make), "made"
+        return await queued(key, client, make), "made"
 
-    async def run(self, key: Hashable, client: str, work: Callable[[], Any]) -> Any:
+    async def run(self, key: Hashable, client: str, work: Callable[[], Any], *, patient: bool = True) -> Any:
         """Return the result of work that needs the model, run in its turn.
 
         Raises:
             BusyError: If too much work is queued, or the client has had its share.
         """
-        return await self._compute(key, client, work, patient=True)
 
-    async def _compute(self, key: Hashable, client: str, work: Callable[[], Any], *, patient: bool = False) -> Any:
         def counted() -> Any:
             before = self.windows.mine
             try:

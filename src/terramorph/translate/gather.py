@@ -37,9 +37,6 @@ class Gather:
 
     No request waits for others to come, so a thread alone loses nothing.
 
-    Attributes:
-        passes: Number of passes so far.
-
     Args:
         predict: Function that predicts rasters in one pass.
         at_once: Function of (height, width) in pixels that returns the most rasters per pass.
@@ -47,7 +44,6 @@ class Gather:
     """
 
     def __init__(self, predict: Predict, at_once: Callable[[int, int], int], turn: AbstractContextManager[Any]) -> None:
-        self.passes = 0
         self._predict, self._at_once, self._turn = predict, at_once, turn
         self._waiting: list[_Request] = []
         self._lock = threading.Lock()
@@ -75,7 +71,6 @@ class Gather:
         return taken
 
     def _run(self, requests: list[_Request]) -> None:
-        self.passes += 1
         first = requests[0]
         try:
             made = self._predict([request.raster for request in requests], first.sample, first.core)
