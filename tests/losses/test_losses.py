@@ -67,3 +67,13 @@ def test_masked_patches_do_not_judge() -> None:
     mask = torch.zeros(1, 1, 8, 8)
     mask[..., :4] = 1.0
     assert discriminator_loss("bce", real, fake, mask).item() == pytest.approx(2 * math.log(2))
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_gradients_lie_in_memory_as_the_images_do(masked: bool) -> None:
+    made, truth = (torch.rand(2, 3, 4, 6).contiguous(memory_format=torch.channels_last) for _ in range(2))
+    made.requires_grad_()
+    l1_loss(made, truth, torch.ones(2, 1, 4, 6) if masked else None).backward()
+    assert made.grad is not None
+    assert made.grad.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(made.grad, torch.sign(made.detach() - truth) / made.numel())

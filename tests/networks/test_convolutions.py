@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 from terramorph.networks import build_network, convolutions
-from terramorph.networks.convolutions import DoublingConv2d, HalvingConv2d, join
+from terramorph.networks.convolutions import DepthwiseConv2d, DoublingConv2d, HalvingConv2d, join
 from terramorph.networks.inference import fold_batchnorm
 
 
@@ -116,18 +116,45 @@ def test_it_can_be_compiled() -> None:
         torch.testing.assert_close(eager, graph, atol=1e-3, rtol=1e-3)
 
 
+@pytest.mark.parametrize(("kernel", "stride", "padding"), [(3, 1, 1), (3, 2, 0), (5, 1, 2), (5, 2, 0)])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_gradients_of_a_depthwise_convolution_are_those_of_fp32(
+    kernel: int, stride: int, padding: int, frozen: bool
+) -> None:
+    random = torch.Generator().manual_seed(0)
+    layer = DepthwiseConv2d(24, kernel, stride, padding).requires_grad_(not frozen)
+    # Values of bf16, so that both forms see the same.
+    with torch.no_grad():
+        layer.weight.copy_(torch.randn(layer.weight.shape, generator=random).bfloat16())
+    source = torch.randn((2, 24, 19, 15), generator=random).bfloat16().float()
+    found = []
+    for autocast in (False, True):
+        x = source.clone(memory_format=torch.channels_last).requires_grad_()
+        layer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            y = layer(x)
+        y.sum().backward()
+        found.append((y.float(), x.grad, layer.weight.grad))
+        assert y.dtype == (torch.bfloat16 if autocast else torch.float32)
+    for fine, ours in zip(*found, strict=True):
+        # Rounded once: half a unit in the last of eight binary places.
+        assert (fine is None and ours is None) or bool((fine - ours).abs().le(fine.abs() * 2**-8).all())
+    assert (found[1][2] is None) == frozen
+    torch.testing.assert_close(functional.conv2d(source, layer.weight, None, stride, padding, groups=24), found[0][0])
+
+
 def test_what_is_joined_has_whole_gradients() -> None:
     random = torch.Generator().manual_seed(0)
-    one, other = (torch.randn((2, c, 6, 4), generator=random).to(memory_format=torch.channels_last) for c in (3, 5))
+    maps = [torch.randn((2, c, 6, 4), generator=random).to(memory_format=torch.channels_last) for c in (3, 5, 2)]
     seen = []
-    for way in (join, lambda *parts: torch.cat(parts, dim=1)):
-        parts = [part.clone().requires_grad_() for part in (one, other)]
-        for part in parts:
+    for way in (join, lambda maps: torch.cat(maps, dim=1)):
+        parts = [part.clone().requires_grad_(number < 2) for number, part in enumerate(maps)]
+        for part in parts[:2]:
             part.register_hook(seen.append)
-        joined = way(*parts)
+        joined = way(parts)
         (joined * torch.arange(joined.numel(), dtype=torch.float32).view(joined.shape)).sum().backward()
         seen.append(joined)
     for ours, torchs in zip(seen[:3], seen[3:], strict=True):
         assert torch.equal(ours, torchs)
     assert all(gradient.is_contiguous(memory_format=torch.channels_last) for gradient in seen[:2])
-    assert torch.equal(join(one, other), seen[-1].detach()), "without gradients too"
+    assert torch.equal(join(maps), seen[-1].detach()), "without gradients too"

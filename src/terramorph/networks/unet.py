@@ -107,7 +107,7 @@ class EncoderDecoder(nn.Module):
         for conv, norm, dropout in zip(self.up, self.up_norm, self.up_dropout, strict=True):
             x = dropout(norm(conv(functional.relu(x))))
             if self.config.skips:
-                x = join(skips.pop(), x)
+                x = join([skips.pop(), x])
         return torch.tanh(self.head(functional.relu(x)))
 
     def norms(self) -> Iterator[tuple[str, str]]:

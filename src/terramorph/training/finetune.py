@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from terramorph.bundle import find_bundle, load_bundle, read_header
 from terramorph.errors import BundleError, CheckpointError, ConfigError, raised_as
-from terramorph.networks import generator_config
+from terramorph.networks import find_imagenet, generator_config
 from terramorph.training.config import StartConfig, TrainConfig
 from terramorph.training.settings import load_config
 from terramorph.training.state import CHECKPOINT
@@ -48,6 +48,21 @@ def config_of(model: str | Path, changes: Mapping[str, Any] | None = None) -> Tr
     settings = {k: v for k, v in header.architecture.settings.items() if k not in ("in_bands", "out_bands")}
     generator = generator_config(header.architecture.name, settings).model_dump()
     return load_config("pix2pix", {"generator": generator, **values})
+
+
+def require_weights(config: TrainConfig) -> None:
+    """Validate that this machine has the weights that a run needs, which is known before its pairs are decoded.
+
+    Raises:
+        BundleError: If the model it starts from cannot be read.
+        MissingPackageError: If the package with weights of ImageNet is not installed.
+    """
+    if config.start.model:
+        read_header(config.start.model)
+    elif getattr(config.generator, "encoder", "none") == "imagenet":
+        find_imagenet("lite2", "generator.encoder=none")
+    if config.loss.backbone == "imagenet" and (config.loss.backbone_features or config.loss.projected):
+        find_imagenet("lite0", "loss.backbone=none")
 
 
 def load_start(

@@ -18,7 +18,7 @@ from terramorph.training.config import TrainConfig
 from terramorph.training.cost import Clock
 from terramorph.training.devices import any_process, averaged, launch_of, make_fabric
 from terramorph.training.ema import AveragedNetwork
-from terramorph.training.finetune import inherited_note
+from terramorph.training.finetune import inherited_note, require_weights
 from terramorph.training.graph import GraphedStep
 from terramorph.training.health import Health, require_finite
 from terramorph.training.inputs import Inputs
@@ -170,6 +170,7 @@ class _Run:
         self.dataset, self.out, self.config, self.reporter = dataset, out, config, reporter
         self.skip_bad, self.allowed = skip_bad, outside[1]
         metric = stopping_metric(config.stop.metric, self.allowed)
+        require_weights(config)
         self.fabric = make_fabric(config)
         self.launch = launch_of(config, self.fabric)
         self.inputs = Inputs(dataset, config, self.fabric, skip_bad, cache, metric, reporter.decoding)
