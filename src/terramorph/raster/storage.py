@@ -156,9 +156,9 @@ class Remote:
             return [PurePosixPath(key).name for key in self._system.ls(self._key, detail=False)]
         return []
 
-    def remove_all(self, but: str | None = None) -> None:
-        """Remove the folder's content, except the name ``but``."""
-        keys = [f"{self._key}/{name}" for name in self.names() if name != but]
+    def remove_all(self) -> None:
+        """Remove the folder's content."""
+        keys = [f"{self._key}/{name}" for name in self.names()]
         with self._errors("removed", StorageError):
             if keys:
                 self._system.rm(keys)

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 INK, SOFT, LINE, CARD = "#1d2327", "#5f6b73", "#e2ded5", "#fefefe"
 ACCENT, GOOD, BAD = "#1f6f5d", "#1f6f5c", "#b3402e"
+_MAP = "magma"
+"""Matplotlib's colour map of values in pictures."""
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#7f7f7f")
 """Colours of series, in order; colour-blind people can tell them apart (Okabe and Ito, 2008)."""
 _VARIABLES = {
@@ -147,12 +149,11 @@ def heat_map(values: NDArray[np.float64], name: str) -> Markup:
     return chart_svg(figure, name)
 
 
-def colours(values: NDArray[Any], name: str = "magma") -> NDArray[np.uint8]:
+def colours(values: NDArray[Any]) -> NDArray[np.uint8]:
     """Map values to colours, clipped to 0 to 1; grey where NaN.
 
     Args:
         values: Floating ``(H, W)``.
-        name: Matplotlib's colour map.
 
     Returns:
         uint8 ``(3, H, W)``.
@@ -160,16 +161,16 @@ def colours(values: NDArray[Any], name: str = "magma") -> NDArray[np.uint8]:
     import numpy as np
     from matplotlib import colormaps
 
-    drawn: NDArray[np.uint8] = colormaps[name].with_extremes(bad="#808080")(np.ma.masked_invalid(values), bytes=True)
+    drawn: NDArray[np.uint8] = colormaps[_MAP].with_extremes(bad="#808080")(np.ma.masked_invalid(values), bytes=True)
     return np.ascontiguousarray(drawn[..., :3].transpose(2, 0, 1))
 
 
-def gradient(name: str = "magma") -> str:
+def gradient() -> str:
     """Return the colour map of `colours`, from 0 to 1, as a CSS gradient."""
     from matplotlib import colormaps
     from matplotlib.colors import to_hex
 
-    return f"linear-gradient(to right, {', '.join(to_hex(colormaps[name](step / 8)) for step in range(9))})"
+    return f"linear-gradient(to right, {', '.join(to_hex(colormaps[_MAP](step / 8)) for step in range(9))})"
 
 
 @contextmanager

@@ -222,11 +222,11 @@ def _wobble(
     return [(float(x), float(y)) for x, y in moved]
 
 
-def _curve(points: list[tuple[float, float]], extent: float, steps: int = 24) -> LineString:
+def _curve(points: list[tuple[float, float]], extent: float) -> LineString:
     """Return a smooth line (Catmull-Rom) through waypoints, which are fractions of the extent."""
     p = np.asarray(points, np.float64)
     p = np.concatenate([[2 * p[0] - p[1]], p, [2 * p[-1] - p[-2]]])
-    t = np.linspace(0, 1, steps, endpoint=False)[None, :, None]
+    t = np.linspace(0, 1, 24, endpoint=False)[None, :, None]
     a, b, c, d = (p[i : len(p) - 3 + i][:, None, :] for i in range(4))
     xy = 0.5 * (2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * b - a - 3 * c + d) * t**3)
     return LineString(np.concatenate([xy.reshape(-1, 2), p[-2:-1]]) * extent)

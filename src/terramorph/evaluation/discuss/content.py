@@ -65,19 +65,16 @@ def worst_first(scores: Columns) -> tuple[NDArray[np.int64], int]:
     return order, max(1, round(len(values) / 10))
 
 
-def binned(
-    covariate: NDArray[np.float64], score: NDArray[np.float64], generator: np.random.Generator, bins: int = BINS
-) -> list[Bin]:
-    """Average a score over groups of about equal size, in order of the covariate.
+def binned(covariate: NDArray[np.float64], score: NDArray[np.float64], generator: np.random.Generator) -> list[Bin]:
+    """Average a score over up to five groups of about equal size, in order of the covariate; equal values share one.
 
     Where a fifth of the images share the least value, as images without a class do, they are the first group.
 
     Args:
         covariate, score: float64 ``(N,)``.
         generator: Random generator of the resamplings.
-        bins: Largest number of groups; equal values share a group.
     """
-    bins = max(1, min(bins, len(covariate) // _PER_BIN))
+    bins = max(1, min(BINS, len(covariate) // _PER_BIN))
     least = covariate == covariate.min()
     apart = len(covariate) / bins <= least.sum() < len(covariate)
     rest = covariate[~least] if apart else covariate

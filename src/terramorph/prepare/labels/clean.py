@@ -25,6 +25,7 @@ from terramorph.prepare.labels.roads import lead_on
 MARGIN = 128
 """Pixels around a window that are needed to find and paint its labels as in the whole map."""
 
+_MOST = 24  # colours of a style
 _FLAT = 8  # grey levels across 3 x 3 pixels of a flat area; JPEG moves them by a few
 _INK = 45  # grey levels below the nearest flat areas, in red or green, from which a pixel is ink
 _INK_BLUE = 130  # and in blue, where yellow outlines are dark too
@@ -50,12 +51,11 @@ class Cleaned(NamedTuple):
     mask: NDArray[np.bool_]
 
 
-def map_palette(samples: Iterable[NDArray[np.uint8]], most: int = 24) -> NDArray[np.uint8]:
-    """Return the flat colours of a map style, from samples of it.
+def map_palette(samples: Iterable[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Return the flat colours of a map style, 24 at most, from samples of it.
 
     Args:
         samples: uint8 (3, H, W) each; a few dozen tiles are better than one.
-        most: Largest number of colours.
 
     Returns:
         uint8 (K, 3), the most frequent first: colours of areas at least seven pixels across, more than 6 grey levels
@@ -82,9 +82,9 @@ def map_palette(samples: Iterable[NDArray[np.uint8]], most: int = 24) -> NDArray
         near = [j for j in leaders if np.abs(colours[k] - colours[j]).max() <= 6]
         if near:
             share[near[0]] += share[k]
-        elif len(leaders) < 4 * most:
+        elif len(leaders) < 4 * _MOST:
             leaders.append(k)
-    kept = sorted((j for j in leaders if share[j] >= 1e-3), key=lambda j: -share[j])[:most]
+    kept = sorted((j for j in leaders if share[j] >= 1e-3), key=lambda j: -share[j])[:_MOST]
     return np.asarray(colours[kept].astype(np.uint8).reshape(-1, 3))
 
 
