@@ -26,7 +26,7 @@ from ..conftest import TINY
 SHARED = Path(__file__).parents[3] / "shared" / "models"
 
 
-def _network(**settings: int) -> LiteUNet:
+def _network(**settings: float) -> LiteUNet:
     torch.manual_seed(0)
     network = build_network("lite-unet", **{"width": 10, **settings})
     assert isinstance(network, LiteUNet)
@@ -64,6 +64,17 @@ def test_a_map_is_a_mixture_of_the_palette_and_scores_say_of_what() -> None:
     assert torch.allclose(torch.where(sure, made - chosen, 0.0), torch.zeros(()), atol=1e-4)
     with pytest.raises(ConfigError, match="palette"):
         _network().scores(source)
+
+
+@pytest.mark.parametrize("residual", [0.0, 0.25])
+def test_a_pixel_differs_from_its_mixture_by_the_residual_at_most(residual: float) -> None:
+    network = _network(colours=5, residual=residual)
+    network.palette.copy_(torch.linspace(-0.5, 0.5, 15).view(5, 3))
+    with torch.no_grad():
+        network.head.weight[5:] *= 1e4  # the residual is as large as it may be
+        made, scores = network.with_scores(_image(1, 3, 64, 64))
+        mixed = torch.einsum("nkhw,kc->nchw", scores.softmax(dim=1), network.palette)
+    assert (made - mixed).abs().max().item() == pytest.approx(residual, abs=1e-5)
 
 
 def test_noise_changes_the_picture_and_none_is_zero() -> None:

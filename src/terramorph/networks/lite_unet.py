@@ -23,8 +23,6 @@ _AROUND = 4
 that are left are four of the next step's, which has twice the resolution. From stride 2 on three are enough."""
 _STRIP = 128
 """Rows of a core that are computed at once at full resolution, where layers are largest."""
-_RESIDUAL = 0.25
-"""Largest difference of a pixel from its mixture of palette colours, in [-1, 1] units."""
 
 
 class LiteUNetConfig(GeneratorConfig):
@@ -33,6 +31,7 @@ class LiteUNetConfig(GeneratorConfig):
     Attributes:
         width: Width of the decoder in percent; 100 has 256 channels at stride 32 and 24 at full resolution.
         colours: Number of palette colours that a map is mixed from, found in the training targets; 0 for photographs.
+        residual: Largest difference of a pixel from its mixture of palette colours, in [-1, 1] units.
         noise: Bands of the noise image that every step of the decoder sees; 0 for none.
         encoder: Initial weights of the encoder: `imagenet`, the published ones (the extra `pretrained`), or `none`,
             random ones.
@@ -41,6 +40,7 @@ class LiteUNetConfig(GeneratorConfig):
     network: Literal["lite-unet"] = "lite-unet"
     width: int = Field(100, ge=1)
     colours: int = Field(0, ge=0)
+    residual: float = Field(0.25, ge=0.0, le=1.0)
     noise: int = Field(0, ge=0)
     encoder: Literal["imagenet", "none"] = "imagenet"
 
@@ -191,7 +191,7 @@ class LiteUNet(nn.Module):
             return torch.tanh(head)
         shares = head[:, :colours].float().softmax(dim=1)
         mixed = torch.einsum("nkhw,kc->nchw", shares, self.palette.float())
-        return (mixed + _RESIDUAL * torch.tanh(head[:, colours:].float())).clamp(-1.0, 1.0).to(head.dtype)
+        return (mixed + self.config.residual * torch.tanh(head[:, colours:].float())).clamp(-1.0, 1.0).to(head.dtype)
 
 
 def _around(core: Core | None, stride: int, source: Tensor, rim: int = _AROUND) -> Core | None:
