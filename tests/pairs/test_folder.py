@@ -124,7 +124,7 @@ def test_the_fingerprint_follows_the_files_beside_an_image(tmp_path: Path) -> No
         _picture(tmp_path / "train" / name)
     pairs = open_pairs(tmp_path, "train")
     seen = [pairs.fingerprint()]
-    for name in ("x.pgw", "x.prj", "x.png.aux.xml", "x.png.msk", "xx.wld"):
+    for name in ("x.pgw", "x.prj", "x.png.aux.xml", "x.png.msk", "xx.wld", "x.map"):
         (tmp_path / "train" / name).write_text(f"1 0 0 -1 5 5 {name}")
         seen.append(pairs.fingerprint())
     (tmp_path / "train" / "x.pgw").write_text("2 0 0 -2 5 5")

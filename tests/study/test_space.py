@@ -12,7 +12,7 @@ from terramorph.pairs.manifest import AreaRecord, Manifest, SideRecord
 from terramorph.study.definition import stretched
 from terramorph.study.plan import rungs_of
 from terramorph.study.space import RATIO, Space, changed, load_space
-from terramorph.study.splits import choose_splits, link_pairs
+from terramorph.study.splits import Splits, choose_splits, link_pairs
 from terramorph.training import PRESETS, load_config
 
 optuna = pytest.importorskip("optuna")
@@ -208,6 +208,17 @@ def test_twins_are_linked_as_twins(tmp_path: Path) -> None:
     found = open_pairs(tmp_path / "tuning", "train")
     assert found.ids == splits.train
     assert all(len(files) == 2 for files in found.files)
+
+
+def test_a_pair_brings_no_files_of_one_whose_name_begins_alike(tmp_path: Path) -> None:
+    (tmp_path / "pairs" / "train").mkdir(parents=True)
+    for name in ("a.png", "a.pgw", "a.png.aux.xml", "a.1.png", "a.1.pgw", "b.png"):
+        (tmp_path / "pairs" / "train" / name).write_bytes(b"")
+    for train, tuning in ((("a",), ("a.1",)), (("a", "a.1"), ("b",))):
+        link_pairs(tmp_path / "pairs", Splits(train, tuning, "train", "val"), tmp_path / "tuning", anew=True)
+        assert open_pairs(tmp_path / "tuning", "train").ids == train
+        assert open_pairs(tmp_path / "tuning", "val").ids == tuning
+        assert len(list((tmp_path / "tuning" / "train").glob("a.p*"))) == 3
 
 
 def test_of_a_prepared_dataset_the_southern_end_is_held_out(tmp_path: Path) -> None:

@@ -29,13 +29,13 @@ from terramorph.raster.layout import ReadOptions
 from terramorph.raster.raster import Raster
 from terramorph.raster.worldfile import WORLD_SUFFIXES
 
-# What changes how the image of the same stem is read: world files, projections, MapInfo's place ...
-_PLACES = WORLD_SUFFIXES | {".prj", ".tab"}
+# What changes how the image of the same stem is read: world files, projections, calibrations ...
+_PLACES = WORLD_SUFFIXES | {".prj", ".tab", ".map"}
 # ... and the image whose whole name they extend: nodata, CRS and band names by GDAL, and masks.
 _EXTENSIONS = (".aux.xml", ".msk")
 # Files that lie beside images and are no pairs: those, statistics, and what desktops leave behind.
 _SIDES = ("A", "B")
-_SIDECARS = _PLACES | {".xml", ".msk", ".aux", ".ovr", ".map", ".json", ".txt", ".csv", ".md", ".db", ".ini"}
+_SIDECARS = _PLACES | {".xml", ".msk", ".aux", ".ovr", ".json", ".txt", ".csv", ".md", ".db", ".ini"}
 
 
 FEW = 50
@@ -120,7 +120,7 @@ class PairFolder:
         unreadable, and `read` reports it.
         """
         digest = hashlib.blake2b(digest_size=16)
-        beside = {folder: _beside(folder) for folder in {file.parent for files in self.files for file in files}}
+        beside = {folder: find_sidecars(folder) for folder in {file.parent for files in self.files for file in files}}
         for pair, files in zip(self.ids, self.files, strict=True):
             if "/" in pair:
                 digest.update(pair.encode(errors="surrogateescape"))
@@ -185,7 +185,7 @@ def open_pairs(root: str | Path, split: str, *, skip_bad: bool = False, nodata: 
     return PairFolder(root, split, ids, tuple(pairs[i] for i in ids), tuple(skipped), load_manifest(root), nodata)
 
 
-def _beside(folder: Path) -> defaultdict[str, list[Path]]:
+def find_sidecars(folder: Path) -> defaultdict[str, list[Path]]:
     """Map names and stems of images to their sidecars in a folder, from one listing."""
     found: defaultdict[str, list[Path]] = defaultdict(list)
     try:

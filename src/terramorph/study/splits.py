@@ -22,6 +22,7 @@ import numpy as np
 
 from terramorph.errors import DatasetError, StorageError, raised_as
 from terramorph.pairs import PairFolder, has_split, load_manifest, open_pairs
+from terramorph.pairs.folder import find_sidecars
 
 SHARE = 0.15
 """Share of the training pairs that are held out for tuning where no val split is left for it."""
@@ -117,19 +118,15 @@ def _by_place(train: PairFolder, count: int) -> tuple[tuple[str, ...], tuple[str
 
 
 def _link(pairs: PairFolder, ids: set[str], folder: Path) -> None:
-    """Link the files of pairs and the files beside them with their names: world files, masks."""
-    beside: dict[Path, dict[str, list[Path]]] = {}
-    for pair, files in zip(pairs.ids, pairs.files, strict=True):
-        for file, side in zip(files, ("A", "B") if len(files) == 2 else ("",), strict=True) if pair in ids else ():
-            if file.parent not in beside:
-                found = beside[file.parent] = {}
-                for other in file.parent.iterdir():
-                    found.setdefault(other.name.split(".")[0], []).append(other)
-            into = folder / side / Path(pair).parent
+    """Link the files of pairs and their sidecars: world files, masks."""
+    chosen = [(pair, files) for pair, files in zip(pairs.ids, pairs.files, strict=True) if pair in ids]
+    beside = {at: find_sidecars(at) for at in {file.parent for _, files in chosen for file in files}}
+    for pair, files in chosen:
+        for file, side in zip(files, ("A", "B") if len(files) == 2 else ("",), strict=True):
+            into, names = folder / side / Path(pair).parent, beside[file.parent]
             into.mkdir(parents=True, exist_ok=True)
-            for other in beside[file.parent][file.name.split(".")[0]]:
-                if other == file or other.name.startswith((f"{file.name}.", f"{file.stem}.")):
-                    _link_file(into / other.name, other.resolve())
+            for one in {file, *names[file.name], *names[file.stem]}:
+                _link_file(into / one.name, one.resolve())
 
 
 def _link_file(link: Path, file: Path) -> None:
