@@ -32,7 +32,7 @@ from terramorph.study.plan import IN_FOLDER, StudyPlan, load_plan
 from terramorph.study.space import load_space
 from terramorph.study.tracking import NoTracking
 from terramorph.study.trials import Trial, Trials
-from terramorph.study.tune_page import importance
+from terramorph.study.tune_page import importance, render_study
 from terramorph.training import health, load_config
 
 from ..conftest import make_tiny as tiny
@@ -350,6 +350,19 @@ def test_what_decides_is_found_to_matter(plan: StudyPlan) -> None:
     assert sum(share for _, share in found) == pytest.approx(1.0)
     assert found[0][1] > 0.6
     assert importance(tried[:7], plan) == []
+
+
+def test_a_whole_number_among_the_choices_may_be_the_preset_s_fraction(plan: StudyPlan, tmp_path: Path) -> None:
+    path = tmp_path / "space.toml"
+    path.write_text('"loss.feature_matching" = { choices = [0, 10] }\n')
+    preset = tiny(loss__feature_matching=10.0)
+    plan = plan.model_copy(update={"space": load_space(path), "preset": preset})
+    tried = tuple(
+        Trial(n, "complete", {"loss.feature_matching": 10 * (n % 3 > 0)} if n else {}, {2: {"ssim": n / 10}}, "", 1.0)
+        for n in range(9)
+    )
+    page = render_study(TuneResult(tmp_path, plan, tried, tried[0], tried[:1], 9, None))
+    assert "over loss.feature_matching" in page
 
 
 def _cli(*words: object) -> Any:

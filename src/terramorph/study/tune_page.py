@@ -187,10 +187,10 @@ def _slices(result: TuneResult) -> list[tuple[str, Markup]]:
         _, axes = charts.chart(310, 190, y=metric.label)
         with charts.style():
             if parameter.choices is not None:
-                places = [repr(value) for value in parameter.choices]
-                axes.set_xticks(range(len(places)), [_said(value) for value in parameter.choices])
-                axes.set_xlim(-0.6, len(places) - 0.4)
-                points = [(trial, places.index(repr(value)), score) for trial, value, score in points]
+                choices = parameter.choices  # 10 among them is the preset's 10.0
+                axes.set_xticks(range(len(choices)), [_said(value) for value in choices])
+                axes.set_xlim(-0.6, len(choices) - 0.4)
+                points = [(trial, choices.index(value), score) for trial, value, score in points]
             elif parameter.log:
                 axes.set_xscale("log")
                 axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
@@ -224,16 +224,17 @@ def importance(trials: Sequence[Trial], plan: StudyPlan) -> list[tuple[str, floa
 
     objective, first = plan.objectives[0], plan.rungs[0]
     study = optuna.create_study(direction="maximize" if METRICS[objective].higher_is_better else "minimize")
-    tried: dict[str, list[str]] = {}
+    tried: dict[str, list[Any]] = {}
     for trial in trials:
         score = trial.score(objective, first)
         if score is None:
             continue
         values = _tried(trial, plan)
-        for key, value in values.items():
-            tried.setdefault(key, []).append(repr(value))
+        labels = plan.space.labels(values)
+        for key, label in labels.items():
+            tried.setdefault(key, []).append(label)
         domains = {key: one.distribution() for key, one in plan.space.parameters.items() if key in values}
-        study.add_trial(optuna.create_trial(params=plan.space.labels(values), distributions=domains, value=score))
+        study.add_trial(optuna.create_trial(params=labels, distributions=domains, value=score))
     found: dict[str, float] = {}
     with quiet():
         # Two fifths are "better": of tens of trials a tenth would be too few.
