@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.utils.data import Dataset
 
 import terramorph
@@ -111,6 +112,23 @@ def test_pairs_may_be_paths_rasters_and_arrays_of_either_order(small_town: Town,
         np.testing.assert_array_equal(pair.b.pixels, sides[1].pixels)
     assert written[0].a.grid == sides[0].grid
     assert [pair.id for pair in written] == ["0", "1", "2", "3"]
+
+
+@pytest.mark.parametrize("mode", ["1", "P", "L", "RGBA", "I;16", "F", "turned"])
+def test_a_pil_image_is_read_as_its_file(mode: str, tmp_path: Path) -> None:
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (24, 24, 3), dtype=np.uint8))
+    file, exif = tmp_path / ("a.tif" if mode == "F" else "a.png"), Image.Exif()
+    if mode == "turned":
+        exif[0x112] = 6
+    elif mode == "RGBA":
+        image.putalpha(image.getchannel(0).point(lambda value: 255 * (value > 90)))
+    else:
+        image = image.convert("L").convert(mode) if mode in ("I;16", "F") else image.convert(mode)
+    image.save(file, exif=exif)
+    with Image.open(file) as opened:
+        written = open_pairs(write_pairs({"train": [(opened, file)]}, tmp_path / "pairs"), "train")[0]
+    np.testing.assert_array_equal(written.a.pixels, written.b.pixels)
+    np.testing.assert_array_equal(written.a.mask, written.b.mask)
 
 
 @pytest.mark.parametrize(

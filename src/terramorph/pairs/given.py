@@ -10,11 +10,12 @@ from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 import numpy as np
+from PIL import Image
 
 from terramorph.atomic import atomic_folder, make_folder
 from terramorph.errors import DatasetError, InputError
 from terramorph.pairs.pair import Pair
-from terramorph.raster.image import read_image
+from terramorph.raster.image import from_pil, read_image
 from terramorph.raster.raster import Raster
 from terramorph.raster.save import write_image
 
@@ -97,11 +98,13 @@ def _raster(side: Any, what: str) -> Raster:
     try:
         if isinstance(side, str | Path):
             return read_image(Path(side))
+        if isinstance(side, Image.Image):
+            return from_pil(side)
         held = np.asarray(side.detach().cpu() if hasattr(side, "detach") else side)
         if held.ndim == 2:
             held = held[None]
         elif held.ndim == 3 and held.shape[2] < min(held.shape[:2]):
             held = held.transpose(2, 0, 1)
         return Raster.from_pixels(held)
-    except InputError as error:
+    except (InputError, OSError, ValueError) as error:  # PIL's of damaged files, numpy's of lists
         raise DatasetError(f"{what} cannot be read: {error}") from error

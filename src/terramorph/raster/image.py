@@ -15,7 +15,7 @@ import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.crs import CRS
-from PIL import Image
+from PIL import Image, ImageOps
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
@@ -111,6 +111,12 @@ def read_image(path: str | Path, options: ReadOptions | None = None) -> Raster:
     pixels, mask, bands = picked(pixels, mask, path, options)
     place = read_place(path, mask.shape) or text_place(path, texts)
     return _placed(Raster.from_pixels(pixels, mask=mask, bands=bands), path, place)
+
+
+def from_pil(image: Image.Image) -> Raster:
+    """Return an image that PIL holds as `read_image` returns a file: palettes expanded, alpha as mask, upright."""
+    pixels, mask = _decode_pil(ImageOps.exif_transpose(image))
+    return Raster.from_pixels(pixels, mask=mask)
 
 
 def probe_image(path: str | Path) -> tuple[int, int, int, str]:
@@ -228,17 +234,17 @@ def _check_size(path: Path, height: int, width: int) -> None:
         )
 
 
-def _decode_pil(image: ImageFile) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+def _decode_pil(image: Image.Image) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """Decode an opened PIL image: pixels (C, H, W) and mask (H, W)."""
     image.load()
-    decoded: Image.Image = image
+    decoded = image
     if image.mode in ("P", "PA"):
         decoded = image.convert("RGBA" if image.mode == "PA" or "transparency" in image.info else "RGB")
     elif image.mode == "1":
         decoded = image.convert("L")
     elif image.mode in ("L", "RGB") and "transparency" in image.info:
         decoded = image.convert("LA" if image.mode == "L" else "RGBA")
-    elif image.mode not in ("L", "LA", "RGB", "RGBA", "I;16", "I;16B"):
+    elif image.mode not in ("L", "LA", "RGB", "RGBA", "I", "I;16", "I;16B", "F"):
         decoded = image.convert("RGB")  # CMYK, YCbCr, RGBX ...
     array = np.asarray(decoded)
     if decoded.mode == "I;16B":
