@@ -8,7 +8,7 @@ import pickle
 import pytest
 
 from terramorph.errors import InputWarning, RasterError, StorageError, warn
-from terramorph.redaction import RedactedLog, redact, redact_text
+from terramorph.redaction import RedactedLog, redact, redact_text, stem_of
 
 SECRET = "s3cr3tS3CR3T99abc"
 
@@ -43,6 +43,7 @@ def test_secrets_are_left_out(url, left):
     assert left is None or redact(url) == found == left
     assert redact_text(f"no answer ('{url}', 403): /a?key={SECRET} failed").count(SECRET) == 0
     assert redact(redact(url)) == redact(url)
+    assert SECRET not in stem_of(url)
 
 
 @pytest.mark.parametrize("part", [SECRET, "0f8fad5b-d9cb-469f-a165-70867728950e"])
@@ -65,6 +66,14 @@ def test_what_looks_drawn_by_lot_becomes_a_digest_so_that_two_stay_two(part):
 )
 def test_other_addresses_and_paths_stay_as_they_are(spec):
     assert redact(spec) == redact_text(spec) == spec
+
+
+@pytest.mark.parametrize(
+    ("spec", "stem"),
+    [("https://b.example/a.tif?sv=2020.01", "a"), ("s3://bucket/b.c.tif", "b.c"), ("data/a#1?.tif", "a#1?")],
+)
+def test_titles_are_the_names_of_files(spec, stem):
+    assert stem_of(spec) == stem
 
 
 def test_errors_warnings_and_logs_are_redacted():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
+from pathlib import Path
 from urllib.parse import quote, unquote
 
 _PARTS = re.compile(
@@ -44,6 +45,13 @@ def redact(url: str) -> str:
 def redact_text(text: str) -> str:
     """Redact every URL in a text, and every parameter of a URL of which only the end is there."""
     return _IN_TEXT.sub(_without_value, _URL.sub(lambda match: redact(match[0]), text))
+
+
+def stem_of(source: str) -> str:
+    """Return the name without suffix of the file that a path or a URL names, for titles: no part of a URL's query."""
+    if _URL.search(source):
+        source = re.split(r"[?#]", redact(source))[0]
+    return Path(source).stem
 
 
 def _without_value(match: re.Match[str]) -> str:

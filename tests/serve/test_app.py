@@ -35,6 +35,7 @@ from terramorph.geo import Grid
 from terramorph.raster import Raster, read_image, write_image
 from terramorph.raster.tiles.write import native_zoom
 from terramorph.serve import LayerSettings, Server, Settings, load_settings, open_server, show
+from terramorph.serve.documents import tilejson, wmts
 from terramorph.serve.opening import Opener
 from terramorph.town import make_town
 from terramorph.translate import load
@@ -56,8 +57,12 @@ def a_tile(client: Client, zoom: int | None = None) -> tuple[int, int, int]:
     z = layer["native"] if zoom is None else zoom
     lon, lat = np.radians((west + east) / 2), np.radians((south + north) / 2)
     x = int((lon / np.pi + 1) / 2 * 2**z)
-    y = int((1 - np.arcsinh(np.tan(lat)) / np.pi) / 2 * 2**z)
-    return z, x, y
+    return z, x, a_row(z, np.degrees(lat))
+
+
+def a_row(zoom: int, latitude: float) -> int:
+    """The row of tiles at a latitude."""
+    return int((1 - np.arcsinh(np.tan(np.radians(latitude))) / np.pi) / 2 * 2**zoom)
 
 
 def test_tilejson(client: Client) -> None:
@@ -144,6 +149,7 @@ def test_health_and_figures(client: Client) -> None:
         "/t/town/output/99/0/0.png", "/t/town/output/3/-1/0.png", "/t/town/output/3/0/9.png",
         "/t/town/output/3/0/0.tif", "/t/town/secret/3/0/0.png", "/t/..%2f..%2fetc/output/3/0/0.png",
         "/t/town/output/3/0/0@9x.png",
+        "/t/town/output/" + "9" * 5000 + "/0/0.png", "/t/town/output/3/" + "9" * 5000 + "/0.png",
         "/t/town/output/3/0/" + "9" * 4000 + ".png", "/layers/other.qlr", "/uploads", "/t/town/output/3/0/0.png.png",
     ],
 )  # fmt: skip
@@ -313,16 +319,18 @@ def test_metrics_have_a_port_of_their_own(settings: Callable[..., Settings]) -> 
 
 
 def test_the_identity_follows_what_decides_the_pixels(
-    settings: Callable[..., Settings], sides: tuple[Path, Path]
+    settings: Callable[..., Settings], model_path: Path, sides: tuple[Path, Path]
 ) -> None:
     (one,) = settings().layers
 
-    def identity(window: int | None = None, **changes: str) -> str:
+    def identity(window: int | None = None, seed: int = 0, **changes: str) -> str:
         layer = one.model_copy(update=changes)
-        return Opener(settings(window=window, layers=(layer,))).open(layer).identity
+        models = {str(model_path): load(model_path, seed=seed)}
+        return Opener(settings(window=window, layers=(layer,)), models).open(layer).identity
 
     assert identity() == identity(title="another")
-    assert len({identity(), identity(192), identity(source=str(sides[1])), identity(truth=str(sides[0]))}) == 4
+    others = [identity(192), identity(seed=1), identity(source=str(sides[1])), identity(truth=str(sides[0]))]
+    assert len({identity(), *others}) == 5
 
 
 def test_files_that_are_replaced_are_opened_again(
@@ -433,6 +441,9 @@ def test_settings_of_a_file_and_of_flags(tmp_path: Path, capsys: pytest.CaptureF
     assert run(["serve", str(path), "--port", "9000", "--dry-run"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert (shown["port"], shown["max_wait"], shown["layers"][0]["name"]) == (9000, 5, "a")
+    assert run(["serve", "m", "https://h.example/ortho.tif?token=a.secret", "--dry-run"]) == 0
+    (layer,) = json.loads(capsys.readouterr().out)["layers"]
+    assert (layer["name"], layer["title"]) == ("ortho", "ortho")
     path.write_text('prot = 1\n[[layers]]\nname = "a b"\nmodel = "m"\nsource = "s.tif"\n')
     with pytest.raises(ConfigError, match=r"serve\.toml"):
         load_settings(path)
@@ -447,6 +458,29 @@ def test_native_zooms_of_2_12_metres(epsg: int, latitude: float, native: int) ->
     _, northing = Transformer.from_crs(4326, epsg, always_xy=True).transform(utm.proj.area_of_use.west + 3, latitude)
     grid = Grid(64, 64, Affine(2.12, 0, 500_000, 0, -2.12, northing), utm)
     assert native_zoom(terramorph.open_source(Raster.from_pixels(np.zeros((3, 64, 64), np.uint8), grid))) == native
+
+
+def test_a_layer_across_180_degrees(settings: Callable[..., Settings], model_path: Path, tmp_path: Path) -> None:
+    grid = Grid(64, 128, Affine(2, 0, 166_021 - 128, 0, -2, 1000), CRS("EPSG:32601"))
+    image = np.random.default_rng(1).integers(0, 255, (3, 64, 128), dtype=np.uint8)
+    write_image(Raster.from_pixels(image, grid), tmp_path / "line.tif")
+    one = LayerSettings(name="line", model=str(model_path), source=str(tmp_path / "line.tif"))
+    layer = Opener(settings(layers=(one,))).open(one)
+    west, south, east, north = layer.bounds
+    assert 179.99 < west < 180 < east < 180.01
+    last, row = 2**layer.native - 1, a_row(layer.native, (south + north) / 2)
+    for view in ("input", "output"):
+        assert layer.tile(layer.views[view], layer.native, 0, row) is not None
+        assert layer.tile(layer.views[view], layer.native, last, row) is not None
+    assert not layer.touches(layer.native, 1 << (layer.native - 1), row)
+    document = tilejson(layer, layer.views["output"], "", "png")
+    assert document["bounds"][::2] == [-180, 180]
+    assert abs(document["center"][0]) > 179.99
+    root = ElementTree.fromstring(wmts([layer], ""))
+    for limits in root.findall("w:Contents/w:Layer//w:TileMatrixLimits", WMTS):
+        zoom, *ends = (int(node.text or "") for node in limits)
+        assert ends[2:] == [0, 2**zoom - 1]
+    layer.close()
 
 
 def test_settings_that_do_not_fit_say_what_to_write(tmp_path: Path) -> None:

@@ -23,7 +23,10 @@ def test_the_page_is_served(
     bundle = load_bundle(model_path)
     bundle = type(bundle)(bundle.network, bundle.header.model_copy(update={"direction": "BtoA"}))
     back = bundle.save(tmp_path / "back.safetensors")
-    layers = tuple(LayerSettings(name=path.stem, model=str(path), source=str(sides[1])) for path in (back, model_path))
+    layers = tuple(
+        LayerSettings(name=path.stem, model=str(path), source=str(sides[1]), style=style)
+        for path, style in ((back, "osm"), (model_path, "classic"))
+    )
     with serving(settings(layers=layers, uploads=True)) as client:
         sent = client.get("draw")
         assert (sent.status, sent.headers["location"]) == (307, "draw/")
@@ -36,6 +39,7 @@ def test_the_page_is_served(
         config = client.json("draw/draw.json")
         assert [one["direction"] for one in config["models"]] == ["map2sat", "sat2map"]
         assert config["server"] == {"viewer": "../", "layer": "back"}
+        assert config["style"]["name"] == "osm"
         for one in config["models"]:
             network = client.get("draw/" + one["url"])
             assert hashlib.sha256(network.data).hexdigest() == one["sha256"]

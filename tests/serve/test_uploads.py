@@ -217,6 +217,14 @@ def test_all_together_are_bounded(settings: Callable[..., Settings], monkeypatch
         assert put(client, geotiff(64)).status == 503
 
 
+def test_they_are_seen_at_the_resolution_of_the_layer(settings: Callable[..., Settings]) -> None:
+    (one,) = settings().layers
+    layers = (one.model_copy(update={"resolution": 2.0}),)
+    with serving(settings(uploads=True, layers=layers)) as client:
+        answer = put(client, geotiff(transform=from_origin(500_000, 5_200_000, 0.5, 0.5)))
+    assert answer.status == 201, answer.data
+
+
 def test_other_sites_cannot_send(taking: Client) -> None:
     body, own = geotiff(), taking.server.address.rstrip("/")
     for headers in ({"X-Terramorph": "no"}, {"Origin": "https://evil.example"}, {"Origin": "null"}):

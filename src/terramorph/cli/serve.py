@@ -11,6 +11,7 @@ from terramorph.cli.choices import Allow, argument, from_here, option
 from terramorph.cli.console import say
 from terramorph.cli.reading import Asset, Resolution, stac_signer
 from terramorph.errors import ConfigError, MissingPackageError
+from terramorph.redaction import stem_of
 
 NAME = "serve"
 EXAMPLE = "Example: terramorph serve sat2map ortho.tif --open"
@@ -98,9 +99,10 @@ def _layer(model: str | None, source: str | None, truth: str | None) -> dict[str
         return _town()
     if source is None:
         raise ConfigError(f"SOURCE is missing: give a raster for {model}, such as: terramorph serve {model} ortho.tif")
-    stem = "".join(c if c.isalnum() else "-" for c in Path(source.rstrip("/")).stem.lower()).strip("-")
+    title = stem_of(source.rstrip("/"))
+    stem = "".join(c if c.isalnum() else "-" for c in title.lower()).strip("-")
     name = stem[:64] if stem.isascii() and stem else "layer"
-    return {"name": name, "title": Path(source).stem or name, "model": model, "source": source, "truth": truth}
+    return {"name": name, "title": title or name, "model": model, "source": source, "truth": truth}
 
 
 def _town() -> dict[str, Any]:

@@ -27,7 +27,6 @@ The page reads `draw.json`, or the same document inside of the one file:
                 "area"), `keys`, `kinds` {value or "*": kind}, `without` {key: values of what is left out}
     town        what a random town is laid out by; lengths in metres, places as fractions of its side
         widths     {highway, arterial, road, river, rail}
-        scale      [lowest, highest]: widths are multiplied by sqrt(side / 1000 m), within these
         river, rail, highways   waypoints [[x, y], ...] of smooth lines (Catmull-Rom); highways is a list of such lines
         wobble     standard deviation by which waypoints of [rivers and highways, rail] are moved
         arterials  metres from one to the next
@@ -302,7 +301,6 @@ def town_rules() -> dict[str, Any]:
             "river": layout.RIVER_M,
             "rail": layout.RAIL_M,
         },
-        "scale": layout.SCALES,
         "river": layout.RIVER,
         "rail": layout.RAIL,
         "highways": layout.HIGHWAYS,

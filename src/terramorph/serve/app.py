@@ -76,8 +76,8 @@ class App:
         self._hosts = {"localhost", "127.0.0.1", "[::1]", self.settings.host}
         t = "/t/{layer}/{view}"
         routes = [
-            Route(f"{t}/{{identity}}/{{z:int}}/{{x:int}}/{{y}}.{{format}}", self._guarded(self._tile)),
-            Route(f"{t}/{{z:int}}/{{x:int}}/{{y}}.{{format}}", self._guarded(self._tile)),
+            Route(f"{t}/{{identity}}/{{z}}/{{x}}/{{y}}.{{format}}", self._guarded(self._tile)),
+            Route(f"{t}/{{z}}/{{x}}/{{y}}.{{format}}", self._guarded(self._tile)),
             Route("/", self._page),
             Route("/layers", self._guarded(self._layers)),
             Route("/layers/{layer}.json", self._guarded(self._tilejson)),
@@ -250,7 +250,7 @@ class App:
         if values.get("layer") not in named:
             raise _AbsentError
         numbers = [values.get(key, "") for key in ("tilematrix", "tilecol", "tilerow")]
-        if not all(number.isdecimal() and len(number) < 12 for number in numbers):
+        if not _are_whole(numbers):
             raise InputError("TILEMATRIX, TILECOL and TILEROW must be whole numbers.")
         format = values.get("format", "image/png").removeprefix("image/").replace("jpeg", "jpg")
         layer, view = named[values["layer"]]
@@ -261,11 +261,13 @@ class App:
         layer = self._layer(request)
         view, parts = self._view(request, layer), request.path_params
         row, at, twice = parts["y"].partition("@")
-        if not row.isdecimal() or len(row) > 12 or (at and twice != "2x"):
+        numbers = [parts["z"], parts["x"], row]
+        if not _are_whole(numbers) or (at and twice != "2x"):
             raise _AbsentError
+        zoom, x, y = map(int, numbers)
         size = 2 * SIZE if twice else SIZE
         keep = _FOREVER if "identity" in parts else _BRIEFLY
-        return await self._answer(request, layer, view, parts["z"], parts["x"], int(row), size, parts["format"], keep)
+        return await self._answer(request, layer, view, zoom, x, y, size, parts["format"], keep)
 
     async def _answer(
         self, request: Request, layer: Layer, view: View, zoom: int, x: int, y: int, size: int, format: str, keep: str
@@ -368,6 +370,11 @@ def _numbers(request: Request, key: str) -> list[float]:
     except ValueError:
         return []
     return found if all(abs(number) < 1e6 for number in found) else []
+
+
+def _are_whole(numbers: list[str]) -> bool:
+    """Return whether texts are whole numbers, short enough for Python to read."""
+    return all(number.isdecimal() and len(number) < 12 for number in numbers)
 
 
 async def _unless_gone(request: Request, work: Awaitable[Any]) -> Any:

@@ -30,14 +30,15 @@ def tilejson(layer: Layer, view: View, base: str, format: str) -> dict[str, Any]
         base: Base of links, without a slash at the end.
         format: Suffix of the tiles.
     """
-    west, south, east, north = (round(value, 7) for value in layer.bounds)
+    west, south, east, north = (round(value, 7) for value in _listed(layer))
+    middle = ((layer.bounds[0] + layer.bounds[2]) / 2 + 180) % 360 - 180
     low, high = zooms(layer, view)
     return {
         "tilejson": "3.0.0",
         "name": _title(layer, view),
         "tiles": [f"{base}{tile_path(layer, view, format)}"],
         "bounds": [west, south, east, north],
-        "center": [round((west + east) / 2, 7), round((south + north) / 2, 7), layer.native],
+        "center": [round(middle, 7), round((south + north) / 2, 7), layer.native],
         "minzoom": low,
         "maxzoom": high,
         "scheme": "xyz",
@@ -61,8 +62,8 @@ def wmts(layers: Iterable[Layer], base: str) -> str:
                 {
                     "name": wmts_name(layer, view),
                     "title": _title(layer, view),
-                    "bounds": layer.bounds,
-                    "tiles": [(z, tiles_of_degrees(z, *layer.bounds)) for z in range(low, high + ENLARGED + 1)],
+                    "bounds": _listed(layer),
+                    "tiles": [(z, tiles_of_degrees(z, *_listed(layer))) for z in range(low, high + ENLARGED + 1)],
                     "template": base + tile_path(layer, view, "png", "{TileMatrix}", "{TileCol}", "{TileRow}"),
                 }
             )
@@ -90,11 +91,17 @@ def qlr(layers: Iterable[Layer], base: str) -> str:
                     "title": _title(layer, view),
                     "source": f"type=xyz&url={quote(url, safe='')}&zmin={low}&zmax={high + ENLARGED}&tilePixelRatio=1",
                     "checked": view.name == "output",
-                    "extent": _mercator(layer.bounds),
+                    "extent": _mercator(_listed(layer)),
                     "attribution": layer.attribution,
                 }
             )
     return render_page("terramorph.serve", "layers.qlr.j2", views=views)
+
+
+def _listed(layer: Layer) -> tuple[float, float, float, float]:
+    """Return the bounds of a layer for documents, in which they do not wrap around."""
+    west, south, east, north = layer.bounds
+    return (-180.0, south, 180.0, north) if west < -180 or east > 180 else layer.bounds
 
 
 def _title(layer: Layer, view: View) -> str:

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from terramorph.cartography import load_style
 from terramorph.draw import WebModel, check_network, site_files
 from terramorph.draw.site import CONFIG, PAGE, direction
 from terramorph.errors import TerramorphError
@@ -89,9 +90,10 @@ class DrawPage:
             for number, name in enumerate(names):
                 bundle = load_bundle(name, self._settings.allow)
                 models.append(WebModel.of(bundle, export_web(bundle, Path(folder) / f"{number}.onnx"), name))
-            layer = next((one.name for one in self._settings.layers if one.model == names[0]), None)
-            server = None if layer is None or not self._settings.uploads else {"viewer": "../", "layer": layer}
-            files, config = site_files(models, server=server)
+            layer = next((one for one in self._settings.layers if one.model == names[0]), None)
+            style = load_style(layer.style) if layer is not None else None
+            server = {"viewer": "../", "layer": layer.name} if layer is not None and self._settings.uploads else None
+            files, config = site_files(models, style=style, server=server)
         files[CONFIG] = json.dumps(config).encode()
         return {name: (content, f'"{hashlib.sha256(content).hexdigest()[:16]}"') for name, content in files.items()}
 

@@ -118,11 +118,11 @@ class Layer:
 
     @cached_property
     def bounds(self) -> tuple[float, float, float, float]:
-        """Bounds (west, south, east, north), degrees (EPSG:4326)."""
+        """Bounds (west, south, east, north), degrees (EPSG:4326); east is over 180 where it crosses that line."""
         assert self.grid.crs is not None
         to_degrees = transformer(self.grid.crs, CRS("EPSG:4326"))
         west, south, east, north = to_degrees.transform_bounds(*self.grid.bounds)
-        return west, south, east, north
+        return west, south, east + 360 if east < west else east, north
 
     @cached_property
     def views(self) -> dict[str, View]:

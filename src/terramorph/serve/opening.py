@@ -89,7 +89,8 @@ class Opener:
             return model.probabilities(one.style).lazy(source, kept=partial(kept, "probabilities"), **how)
 
         map_made = header.direction == "AtoB" and header.target.count == 3 and header.target.dtype == "uint8"
-        decides = [__version__, model.digest, model.backend.name, model.mode, self._settings.window, output.grid, style]
+        decides = [__version__, model.digest, model.backend.name, model.mode, model.seed]
+        decides += [self._settings.window, output.grid, style]
         decides += [_identity(one.source, source), _identity(one.truth, truth)]
         identity = hashlib.blake2b(repr(decides).encode(), digest_size=8).hexdigest()
         return Layer(

@@ -16,6 +16,7 @@ import uvicorn
 from prometheus_client import start_http_server
 
 from terramorph.errors import ConfigError, InputError, StorageError, converted, raised_as
+from terramorph.redaction import stem_of
 from terramorph.serve.app import App
 from terramorph.serve.opening import Opener
 from terramorph.serve.settings import LayerSettings, Settings, load_settings
@@ -113,7 +114,7 @@ def one_layer(
                 "(Raster.save), and give its path."
             )
     sides = {"source": str(source), "truth": None if truth is None else str(truth)}
-    layer = LayerSettings(name="layer", title=Path(source).stem, model="model", **sides)
+    layer = LayerSettings(name="layer", title=stem_of(str(source)), model="model", **sides)
     return Server(open_server(load_settings(values={**settings, "layers": [layer]}), {"model": model}))
 
 

@@ -168,7 +168,14 @@ class Uploads:
 
     def _opened(self, path: Path, like: LayerSettings) -> Layer:
         name = f"upload-{secrets.token_hex(6)}"
-        one = LayerSettings(name=name, title="Your upload", model=like.model, source=str(path), style=like.style)
+        one = LayerSettings(
+            name=name,
+            title="Your upload",
+            model=like.model,
+            source=str(path),
+            resolution=like.resolution,
+            style=like.style,
+        )
         try:
             check_foreign(path)
             return self._opener.open(one, upload=True)

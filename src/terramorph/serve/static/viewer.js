@@ -49,11 +49,13 @@ function view(name) { return state.layer.views.find((one) => one.name === name);
 // The input lies under everything, so that there is something to see while the model computes.
 function style(name) {
   const sources = {}, layers = [{ id: "ground", type: "background", paint: { "background-color": color("--ground") } }];
+  const [west, south, east, north] = state.layer.bounds;
+  const bounds = west < -180 || east > 180 ? [-180, south, 180, north] : state.layer.bounds;  // MapLibre's do not wrap
   for (const one of new Set(["input", name])) {
     const found = view(one);
     if (!found) continue;
     sources[one] = { type: "raster", tiles: [`tm://${found.tiles}`], tileSize: 256, minzoom: found.minzoom,
-      maxzoom: found.maxzoom, bounds: state.layer.bounds };
+      maxzoom: found.maxzoom, bounds };
     layers.push({ id: one, type: "raster", source: one,
       paint: { "raster-fade-duration": still ? 0 : 250, "raster-resampling": "linear" } });
   }
