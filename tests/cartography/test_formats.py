@@ -73,6 +73,25 @@ def test_formats_are_drawn(tmp_path, name):
     assert VectorSource(path, STYLE, **options).fingerprint() == VectorSource(path, STYLE, **options).fingerprint()
 
 
+@pytest.mark.parametrize("name", ["a.geojson", "a.gpkg", "a.parquet"])
+def test_numbers_and_truths_are_matched_as_files_write_them(tmp_path, name):
+    """Also where a feature has none, and libraries make floats of the others."""
+    for key, value, kind, written in (
+        ("code", 3, "Int64", "3"),
+        ("code", 2.5, "Float64", "2.5"),
+        ("flag", True, "boolean", "true"),
+    ):
+        table = tmp_path / "own.toml"
+        table.write_text(f'[[match]]\nkeys = ["{key}"]\n[match.kinds]\n"{written}" = "building"\n')
+        for others in ([], [None]):
+            data = geopandas.GeoDataFrame({key: [value, *others]}, geometry=[HOUSE] * (1 + len(others)), crs=32633)
+            data[key] = data[key].astype(kind)
+            path = tmp_path / name
+            path.unlink(missing_ok=True)
+            data.to_parquet(path) if name == "a.parquet" else data.to_file(path, engine="pyogrio")
+            assert share_of_house(path, table=table) > 0.98
+
+
 @pytest.mark.parametrize("name", ["a.gdb", "a.fgb", "a.gml", "a.parquet"])
 def test_zipped_formats_are_drawn(tmp_path, name):
     path = tmp_path / name

@@ -6,7 +6,7 @@ import json
 import os
 import warnings
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -93,11 +93,10 @@ class Layer:
             if self.driver == "Parquet":
                 return _read_parquet(self.path, list(fields))
             options: dict[str, Any] = {"columns": list(fields), "bbox": box, "where": where, "max_features": most}
-            tile = self.driver == "MVT"
-            options |= {"CLIP": "NO"} if tile else {}
+            options |= {"CLIP": "NO"} if self.driver == "MVT" else {}
             meta, _, wkb, values = pyogrio.raw.read(self.source, layer=self.name, force_2d=True, **options)
-            if tile:
-                values = [_as_written(*each) for each in zip(values, meta["ogr_subtypes"], strict=True)]
+            kinds = zip(values, meta["ogr_types"], meta["ogr_subtypes"], strict=True)
+            values = [_as_written(column, kind, subtype, self.driver) for column, kind, subtype in kinds]
             return _texts(meta["fields"], values), read_wkb(wkb)
 
 
@@ -218,20 +217,30 @@ def _source_of(path: Path) -> str:
 
 def _texts(fields: Iterable[Any], values: Iterable[NDArray[Any]]) -> Columns:
     """Convert columns to text; None where there is no value."""
-    return {
-        str(field): [None if v is None or (isinstance(v, float) and v != v) else str(v) for v in column.tolist()]
-        for field, column in zip(fields, values, strict=True)
-    }
+    return {str(field): list(map(_text, column.tolist())) for field, column in zip(fields, values, strict=True)}
 
 
-def _as_written(column: NDArray[Any], subtype: str) -> NDArray[Any]:
-    """Format numbers of a tile as they were written: GDAL makes them floats where a feature has none."""
-    if column.dtype.kind not in "biuf":
+def _text(value: Any) -> str | None:
+    if value is None or (isinstance(value, float) and value != value):
+        return None
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _as_written(column: NDArray[Any], kind: str, subtype: str, driver: str) -> NDArray[Any]:
+    """Return whole numbers and truth values as what they are: GDAL's are floats where a feature has none.
+
+    The numbers of tiles, of which an attribute may be whole in one tile and not in another, become text without ".0".
+    """
+    if column.dtype.kind == "f" and driver == "MVT" and kind == "OFTReal":
+        convert: Callable[[float], Any] = "{:.15g}".format
+    elif column.dtype.kind in "iuf" and subtype == "OFSTBoolean":
+        convert = bool
+    elif column.dtype.kind == "f" and kind in ("OFTInteger", "OFTInteger64"):
+        convert = int
+    else:
         return column
-    logical = subtype == "OFSTBoolean"
-    texts = [("true" if v else "false") if logical else f"{v:.15g}" for v in column.tolist()]
-    found = np.array(texts, object)
-    found[column != column] = None
+    found = np.empty(len(column), object)
+    found[:] = [None if value != value else convert(value) for value in column.tolist()]
     return found
 
 
