@@ -301,6 +301,15 @@ def test_pages_and_collections_are_followed(item: Make, tmp_path: Path) -> None:
         open_source(tmp_path / "roads.json")
 
 
+def test_pages_may_be_more_than_calls_in_each_other(item: Make, tmp_path: Path) -> None:
+    pages = sys.getrecursionlimit() + 100
+    for number in range(pages):
+        more = {"features": [], "links": [{"rel": "next", "href": f"p{number + 1}.json"}]}
+        save(tmp_path, {"type": "FeatureCollection", "stac_version": "1.1.0"} | more, name=f"p{number}.json")
+    save(tmp_path, item("last", GRID, 1), name=f"p{pages}.json")
+    assert len(read(tmp_path / "p0.json")[1].layers) == 1
+
+
 def test_what_strangers_write_is_an_error_of_one_sentence(item: Make, tmp_path: Path) -> None:
     rng = random.Random(4)
     junk = [None, True, -1, 1e400, "", "x", [], {}, ["x"], {"x": 1}, [[]], "EPSG:0", "../..", "2026-13-99"]
@@ -345,6 +354,19 @@ def test_items_of_other_bands_or_types_are_refused(item: Make, tmp_path: Path) -
         pytest.raises(RasterError, match="b has 3 bands of uint16 and a 3 of uint8"),
     ):
         source.read(source.grid)
+
+
+def test_bands_in_another_order_are_laid_by_their_names(item: Make, tmp_path: Path) -> None:
+    new = item("a", GRID, [[[10]], [[20]], [[30]]])
+    beside = GRID.crop(0, 80, *GRID.shape)
+    old = item("b", beside, [[[30]], [[20]], [[10]]], "2020-01-01T00:00:00Z", bands=RGB_1_1[::-1])
+    found, source = read(save(tmp_path, new, old))
+    assert source.bands == ("red", "green", "blue")
+    assert found.pixels[:, 30, [10, 100]].tolist() == [[10, 10], [20, 20], [30, 30]]
+    infrared = [{"name": "B08", "eo:common_name": "nir"}, *RGB_1_1[:2]]
+    old = item("b", beside, 1, "2020-01-01T00:00:00Z", bands=infrared)
+    with pytest.raises(RasterError, match="b has the bands nir, red, green and a red, green, blue"):
+        read(save(tmp_path, new, old))
 
 
 def test_the_extent_is_the_ground_of_all(item: Make, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from odc.geo.crs import CRS
 from odc.geo.geom import Geometry
 
-from terramorph.bands import Units
+from terramorph.bands import Units, band_order
 from terramorph.errors import RasterError, warn
 from terramorph.geo import Grid, project_extent
 from terramorph.geo.period import beside
@@ -193,18 +193,25 @@ class MosaicSource(Source):
         return sorted(self._tree.query(inside, "intersects").tolist())
 
     def _read(self, layer: Layer, grid: Grid) -> Raster:
-        """Read a layer in the units of the first; a pixel is valid where every part has data."""
-        found = [self._image(part).read(grid) for part in layer.parts]
+        """Read a layer in the order of bands and the units of the first; a pixel is valid where every part has data."""
+        images = [self._image(part) for part in layer.parts]
+        names = sum(map(_names, layer.parts, images), ())
+        found = [image.read(grid) for image in images]
         pixels = found[0].pixels if len(found) == 1 else np.concatenate([raster.pixels for raster in found])
         if len(pixels) != len(self.bands) or pixels.dtype != self.dtype:
             raise RasterError(
                 f"{layer.name} has {len(pixels)} bands of {pixels.dtype} and {self.layers[0].name} "
                 f"{len(self.bands)} of {self.dtype}; leave one of them out."
             )
+        order = band_order(names, self.bands)
+        if order is None:
+            raise RasterError(
+                f"{layer.name} has the bands {', '.join(names)} and {self.layers[0].name} {', '.join(self.bands)}; "
+                "leave one of them out."
+            )
         mask: NDArray[np.bool_] = np.logical_and.reduce([raster.mask for raster in found])
         units = _joined([raster.units for raster in found], [raster.count for raster in found])
-        raster = Raster(pixels, mask, grid, self.bands, units)
-        return raster.arranged(range(len(self.bands)), self.units)
+        return Raster(pixels, mask, grid, names, units).arranged(order, self.units)
 
 
 def _compare(part: Part, own: Grid) -> None:

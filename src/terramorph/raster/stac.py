@@ -103,24 +103,27 @@ def _read(place: Place) -> dict[str, Any] | None:
     return document if is_stac or _links(document, "next") else None
 
 
-def _items(
-    document: dict[str, Any], place: Place, seen: set[Place] | None = None
-) -> Iterator[tuple[Mapping[str, Any], Place]]:
+def _items(document: dict[str, Any], place: Place) -> Iterator[tuple[Mapping[str, Any], Place]]:
     """Yield the items of a document, of its links and of its further pages, each with its location."""
-    seen = {place} if seen is None else seen
-    yield from _features(document, place)
-    if document.get("type") == "Catalog":
-        raise RasterError(f"{place} is a Catalog; give one of its Collections or Items.")
-    linked = [*_links(document, "item"), *_links(document, "items")] if document.get("type") == "Collection" else []
-    for link in [*linked, *_links(document, "next")]:
-        at = resolved(str(link.get("href", "")), place, document)
+    seen = {place}
+    ahead: list[tuple[Mapping[str, Any], dict[str, Any], Place]] = []  # links, the next one last, and who has them
+    while True:
+        yield from _features(document, place)
+        if document.get("type") == "Catalog":
+            raise RasterError(f"{place} is a Catalog; give one of its Collections or Items.")
+        linked = [*_links(document, "item"), *_links(document, "items")] if document.get("type") == "Collection" else []
+        ahead += [(link, document, place) for link in reversed([*linked, *_links(document, "next")])]
+        if not ahead:
+            return
+        link, parent, base = ahead.pop()
+        at = resolved(str(link.get("href", "")), base, parent)
         if str(link.get("method", "GET")).upper() != "GET" or at in seen or len(seen) > MAX_ITEMS:
-            raise RasterError(f"{at}, where {place} goes on, cannot be fetched by address; save all items in one file.")
+            raise RasterError(f"{at}, where {base} goes on, cannot be fetched by address; save all items in one file.")
         seen.add(at)
         found = _read(at)
         if found is None:
-            raise RasterError(f"{at}, where {place} goes on, holds no items; save all items in one file.")
-        yield from _items(found, at, seen)
+            raise RasterError(f"{at}, where {base} goes on, holds no items; save all items in one file.")
+        document, place = found, at
 
 
 def _features(document: Mapping[str, Any], place: Place) -> Iterator[tuple[Mapping[str, Any], Place]]:
