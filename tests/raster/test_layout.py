@@ -191,6 +191,17 @@ def test_classes_are_never_mixed(tmp_path):
         assert len(np.unique(source.read(FINER).pixels)) > 3
 
 
+def test_fields_larger_than_the_places_that_are_looked_at_are_classes(tmp_path):
+    fields = np.kron(np.arange(1, 10).reshape(3, 3), np.ones((200, 200))).astype(np.uint8)[None] * 10
+    with (
+        ImageSource(written(tmp_path / "a.tif", fields)) as source,
+        pytest.warns(InputWarning, match="9 values") as told,
+    ):
+        moved = source.read(source.grid.crop(150, 150, 100, 100).resized(260, 260))
+    assert set(np.unique(moved.pixels)) == {10, 20, 40, 50}
+    assert len(told) == 1
+
+
 def test_palettes_are_of_classes(tmp_path):
     path = written(tmp_path / "a.tif", labels(), photometric="palette")
     with rasterio.open(path, "r+") as dataset:

@@ -107,6 +107,7 @@ def count_classes(blocks: Sequence[NDArray[Any]]) -> int | None:
     """Count the classes in blocks (h, w) of a band; None where the values are measurements.
 
     Classes are few, most neighbours are equal, and changes often skip values; measurements in few steps change by one.
+    So blocks that each lie in one of several large fields are of classes.
     """
     values = np.unique(np.concatenate([block.ravel() for block in blocks]))
     if not 2 <= len(values) <= _MOST_CLASSES:
@@ -117,4 +118,5 @@ def count_classes(blocks: Sequence[NDArray[Any]]) -> int | None:
         [np.abs(np.diff(np.searchsorted(values, block), axis=axis)).ravel() for block in blocks for axis in (0, 1)]
     )
     changed = steps[steps > 0]
-    return len(values) if changed.size < (1 - _FLAT) * steps.size and (changed > 1).mean() > 0.05 else None
+    skips = changed.size == 0 or (changed > 1).mean() > 0.05
+    return len(values) if changed.size < (1 - _FLAT) * steps.size and skips else None
