@@ -40,6 +40,13 @@ def test_rgb_is_read_exactly(tmp_path, suffix):
 def test_kind_is_told_by_content_not_by_name(tmp_path):
     Image.fromarray(HWC).save(tmp_path / "a.jpg", format="PNG")
     assert np.array_equal(read_image(tmp_path / "a.jpg").pixels, RGB)
+    (tmp_path / "a.jpg").rename(tmp_path / "a")
+    (tmp_path / "a.w").write_text("2\n0\n0\n-2\n101\n99\n")
+    raster = read_image(tmp_path / "a")
+    assert np.array_equal(raster.pixels, RGB)
+    assert raster.grid.affine == Affine(2, 0, 100, 0, -2, 100)
+    with ImageSource(tmp_path / "a") as source:
+        assert source.grid == raster.grid
 
 
 def test_modes_of_png(tmp_path):

@@ -52,7 +52,7 @@ WORLD_SUFFIXES = frozenset({".wld", ".w"}.union(*_SHORT.values()))
 def find_world_file(path: Path) -> Path | None:
     """Find the world file beside an image, with a lower or upper case suffix; None without one."""
     suffix = path.suffix.lower()
-    return _beside(path, *_SHORT.get(suffix, (f"{suffix}w",)), ".wld", ".w")
+    return _beside(path, *_SHORT.get(suffix, (f"{suffix}w",) if suffix else ()), ".wld", ".w")
 
 
 def place_files(path: Path) -> list[Path]:
