@@ -62,6 +62,18 @@ class Fails(Halves):
     def forward(self, source):
         raise KeyError("key")
 
+class Tied(nn.Module):
+    stride, halo = 1, 0
+
+    def __init__(self, in_bands, out_bands):
+        super().__init__()
+        self.one, self.other = nn.Conv2d(in_bands, out_bands, 1), nn.Conv2d(out_bands, out_bands, 1)
+        self.other.bias = self.one.bias
+        self.unused = nn.Conv2d(in_bands, out_bands, 1)
+
+    def forward(self, source):
+        return self.other(self.one(source)).tanh()
+
 def patches(batch, output, features):
     return (output - batch.target).abs()
 """
@@ -303,6 +315,18 @@ def test_dropout_can_be_repeated_and_is_live_in_paper_mode(outside: Path, found:
 def test_what_a_generator_must_be(name: str, settings: dict[str, int], said: str, found: None) -> None:
     with pytest.raises(ConfigError, match=said):
         build_network(name, allowed=[*OWN, "my_mistakes"], **settings)
+
+
+def test_weights_that_are_shared_or_unused_are_kept_and_resumed(town_pairs: Path, tmp_path: Path, found: None) -> None:
+    settings = {key: value for key, value in TINY.items() if not key.startswith("generator.")}
+    config = load_config("pix2pix", {**settings, "generator.network": "my_mistakes:Tied", "max_steps": 2})
+    allowed = ["my_mistakes"]
+    whole = train(town_pairs, tmp_path / "whole", config, cache=tmp_path, allowed=allowed)
+    train(town_pairs, tmp_path / "parts", config, cache=tmp_path, allowed=allowed, should_stop=lambda: True)
+    parts = resume(tmp_path / "parts", cache=tmp_path, allowed=allowed)
+    assert whole.model is not None
+    assert parts.model is not None
+    assert same_weights(whole.model, parts.model)
 
 
 def test_what_a_term_must_be(town_pairs: Path, tmp_path: Path, found: None) -> None:

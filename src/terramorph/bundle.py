@@ -7,7 +7,7 @@ No pickle is written or read.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,11 +47,13 @@ class Bundle:
         network: The generator in evaluation mode, float32, on the CPU.
         header: Everything needed to use it.
         path: The file it was loaded from, None if it was not.
+        half: Whether the file keeps weights as float16, in half the bytes.
     """
 
     network: nn.Module
     header: Header
     path: Path | None = None
+    half: bool = False
 
     @staticmethod
     def of(network: nn.Module, name: str, *, source: Bands, target: Bands, **header: Any) -> Bundle:
@@ -68,12 +70,8 @@ class Bundle:
             ),
         )
 
-    def save(self, path: str | Path, *, half: bool = False) -> Path:
+    def save(self, path: str | Path) -> Path:
         """Write the file; it appears whole or not at all.
-
-        Args:
-            path: The file.
-            half: Keep the weights as float16, in half the bytes; they are float32 again once loaded.
 
         Raises:
             StorageError: If it cannot be written.
@@ -81,8 +79,8 @@ class Bundle:
         """
         path = Path(path)
         require_own(path)
-        tensors = {name: t.detach().cpu().contiguous() for name, t in self.network.state_dict().items()}
-        if half:
+        tensors = storable(self.network.state_dict())
+        if self.half:
             tensors = {name: t.half() if t.dtype == torch.float32 else t for name, t in tensors.items()}
             for name, tensor in tensors.items():
                 if not _is_finite(tensor):
@@ -93,6 +91,18 @@ class Bundle:
             part.touch()  # with the rights that files get here; safetensors alone would make it private
             save_file(tensors, part, metadata={"terramorph": self.header.model_dump_json()})
         return path
+
+
+def storable(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors as a .safetensors file takes them: on the CPU, contiguous, no two of them in the same memory."""
+    kept: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        stored = tensor.detach().cpu().contiguous()
+        place = stored.untyped_storage().data_ptr()
+        kept[name] = stored.clone() if place in seen else stored
+        seen.add(place)
+    return kept
 
 
 def _described_network(path: Path, header: Header, allowed: Collection[str]) -> nn.Module:
@@ -142,6 +152,7 @@ def load_bundle(path: str | Path, allowed: Collection[str] = ()) -> Bundle:
     network = _described_network(path, header, allowed)
     expected = network.state_dict()
     state: dict[str, Tensor] = {}
+    half = False
     with safe_open(path, framework="pt") as file:
         names = set(file.keys())
         for name in sorted(expected.keys() | names):
@@ -154,7 +165,7 @@ def load_bundle(path: str | Path, allowed: Collection[str] = ()) -> Bundle:
                 )
             tensor = file.get_tensor(name)
             if tensor.dtype == torch.float16:
-                tensor = tensor.float()
+                tensor, half = tensor.float(), True
             if tensor.shape != expected[name].shape or tensor.dtype != expected[name].dtype:
                 raise BundleError(
                     f"The tensor {name} in {path} is {tensor.dtype} {tuple(tensor.shape)} and "
@@ -167,7 +178,7 @@ def load_bundle(path: str | Path, allowed: Collection[str] = ()) -> Bundle:
                 )
             state[name] = tensor.clone()  # the file may be changed while the network is used
     network.load_state_dict(state, assign=True)
-    return Bundle(network.eval().requires_grad_(False), header, path)
+    return Bundle(network.eval().requires_grad_(False), header, path, half)
 
 
 def _is_finite(tensor: Tensor) -> bool:

@@ -149,6 +149,12 @@ class Header(_Frozen):
     scores: dict[str, float | None] = {}
     note: str = ""
 
+    @property
+    def pairs_read(self) -> dict[str, Any]:
+        """How pairs were read in training: the recipe's settings `data`; empty if the weights came from elsewhere."""
+        data = self.recipe.get("data")
+        return data if isinstance(data, dict) else {}
+
     @model_validator(mode="after")
     def _bands_fit(self) -> Self:
         for side, key in ((self.source, "in_bands"), (self.target, "out_bands")):

@@ -73,6 +73,8 @@ def test_bad_pairs_are_an_error_or_listed(town_pairs: Path, tmp_path: Path) -> N
     pairs = decode(open_pairs(root, "train"), size=64, cache=tmp_path / "cache", skip_bad=True)
     assert len(pairs) == 3
     assert len(pairs.skipped) == 1
+    with pytest.raises(DatasetError, match=r"None of the 4 pairs .* can be used; the first: "):
+        decode(open_pairs(root, "train"), size=None, at_least=200, cache=tmp_path / "small", skip_bad=True)
 
 
 def test_a_pair_too_small_for_the_crop(town_pairs: Path, tmp_path: Path) -> None:
@@ -144,6 +146,16 @@ def test_the_accelerator_path_cuts_what_the_cpu_path_cuts(decoded: DecodedPairs,
     gathered = gather(images, index, draws, 64).numpy()
     for number, drawn in enumerate(draws):
         assert np.array_equal(gathered[number], cut(images[index[number]], drawn, 64).numpy())
+
+
+@pytest.mark.parametrize("bands", [1, 4])
+@pytest.mark.parametrize("shrink", [1.0, 0.8])
+def test_values_of_16_bits_are_cut_as_others_are(bands: int, shrink: float) -> None:
+    values = torch.randint(0, 32768, (1, 90, 90, bands), generator=torch.Generator().manual_seed(0))
+    draws = [draw(Augmentation(64, eightfold=True, shrink=shrink), (90, 90), 5, n) for n in range(8)]
+    unsigned, floats = (gather(values.to(dtype), [0] * 8, draws, 64) for dtype in (torch.uint16, torch.float32))
+    assert unsigned.dtype == torch.uint16
+    assert torch.equal(unsigned.int(), floats.round().clamp(0, 65535).int())
 
 
 def test_mirror_happens_half_the_time_and_crops_reach_everywhere() -> None:

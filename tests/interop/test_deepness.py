@@ -96,6 +96,14 @@ def test_palettes_of_several_colours_a_class(name: str, tmp_path: Path) -> None:
     assert (classes_of(session, settings, pixels) == wanted).mean() >= 0.995
 
 
+def test_classes_of_a_bundle_with_a_range_of_its_own(tmp_path: Path) -> None:
+    bundle = small(target=Bands(names=RGB.names, low=100.0, high=250.0))
+    session, settings = open_as_deepness(export_deepness(bundle, tmp_path / "d.onnx", tile=64))
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 64, 64), np.uint8)
+    wanted = CLASSIC.classify(Model(bundle, device="cpu", precision="fp32").translate(pixels))
+    assert (classes_of(session, settings, pixels) == wanted).mean() >= 0.995
+
+
 def test_tiles_leave_room_for_a_halo(tmp_path: Path) -> None:
     bundle = small("resnet6")
     assert bundle.header.halo

@@ -148,6 +148,7 @@ def test_what_does_not_fit(tmp_path: Path) -> None:
 
     refuse("not named as in the public", model__model__0__weight=None)
     refuse("lacks the tensor", model__model__3__weight=None)
+    refuse("lacks the tensor", model__model__0__weight=torch.zeros(4))
     refuse("lacks the tensor that becomes head.bias", model__model__3__bias=None)
     refuse("that its network does not have", model__model__9__weight=torch.zeros(1))
     refuse(r"down_norm.1.weight has shape \(5,\)", **{inner: torch.zeros(5)})

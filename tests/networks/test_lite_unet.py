@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from terramorph.networks import LiteUNet, build_network, generator_config
 from terramorph.networks.inference import fold_batchnorm
 from terramorph.networks.palette import find_palette
 from terramorph.pairs import open_pairs
+from terramorph.raster import Raster, write_image
 from terramorph.training import config_of, load_config, train
 
 from ..conftest import TINY
@@ -133,8 +135,10 @@ def test_a_bundle_of_half_the_size_says_the_same(tmp_path: Path) -> None:
     bands = Bands(names=("red", "green", "blue"))
     bundle = Bundle.of(network, "lite-unet", source=bands, target=bands)
     whole = bundle.save(tmp_path / "whole.safetensors")
-    half = bundle.save(tmp_path / "half.safetensors", half=True)
+    half = replace(bundle, half=True).save(tmp_path / "half.safetensors")
     assert half.stat().st_size < 0.55 * whole.stat().st_size
+    again = load_bundle(half).save(tmp_path / "again.safetensors")
+    assert again.stat().st_size == half.stat().st_size, "what is changed in a file leaves it as small"
     with torch.no_grad():
         made = [load_bundle(path).network(_image(1, 3, 64, 64)) for path in (whole, half)]
     assert made[1].dtype == torch.float32
@@ -169,6 +173,22 @@ def test_the_palette_is_the_colours_of_the_training_targets() -> None:
     assert torch.allclose(network.palette, COLOURS, atol=1e-6)
     network.fit([torch.zeros(1, 3, 8, 8)])
     assert torch.allclose(network.palette, COLOURS, atol=1e-6), "colours of a model that it goes on from stay"
+
+
+def test_the_palette_has_no_colour_of_nodata(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for side in "AB":
+            (tmp_path / split / side).mkdir(parents=True)
+            for number in range(2):
+                pixels = np.where(random.random((1, 64, 64)) < 0.5, 0, 255).astype(np.uint8).repeat(3, axis=0)
+                mask = np.broadcast_to(np.arange(64) >= 40, (64, 64))  # most of it is nodata
+                write_image(Raster.from_pixels(pixels, mask=mask), tmp_path / split / side / f"{number}.tif")
+    settings = {**LITE, "generator.colours": 2, "data.load_size": 64, "data.crop_size": 64, "max_steps": 1}
+    train(tmp_path, tmp_path / "run", load_config("pix2pix", settings), cache=tmp_path / "cache")
+    network = load_bundle(tmp_path / "run").network
+    assert isinstance(network, LiteUNet)
+    assert sorted(network.palette.mean(dim=1).tolist()) == [-1.0, 1.0]
 
 
 def test_more_colours_than_the_map_has_are_still_colours() -> None:

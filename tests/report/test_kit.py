@@ -116,13 +116,15 @@ def test_numbers_as_people_read_them() -> None:
         "12,346",
         "–",
     ]
-    shares = [percent(v) for v in (0, 0.0001, 0.5, 0.0312, 0.998, 0.9999, 1, None, -0.02)]
-    assert shares == ["0 %", "< 0.1 %", "50 %", "3.1 %", "99.8 %", "99.9 %", "100 %", "–", "−2 %"]
+    assert [number(v) for v in (999.4, 999.7)] == ["999", "1,000"]
+    shares = [percent(v) for v in (0, 0.0001, 0.5, 0.0312, 0.998, 0.9999, 1, None, -0.02, -0.0002)]
+    assert shares == ["0 %", "< 0.1 %", "50 %", "3.1 %", "99.8 %", "99.9 %", "100 %", "–", "−2 %", "0 %"]
     assert [signed(v) for v in (0.314, -0.314)] == ["+0.31", "−0.31"]
     assert [p_value(v) for v in (1e-9, 0.0123, 0.5)] == ["p < 0.001", "p = 0.012", "p = 0.50"]
     assert Interval(0.5, 0.25, 1).said(percent) == "50 % [25 %, 100 %]"
     assert Interval(0.5, None, None).said(percent) == "50 %"
-    assert [distance(v) for v in (0.5, 1.24, 2500)] == ["50 cm", "1.24 m", "2.5 km"]
+    distances = [distance(v) for v in (0.5, 1.24, 999.7, 2500, 999_999)]
+    assert distances == ["50 cm", "1.24 m", "1 km", "2.5 km", "1,000 km"]
     assert [duration(v) for v in (48, 200, 18_120)] == ["48 s", "3 min 20 s", "5 h 02 min"]
     assert listed(["a", "b", "c", "d"], 2) == "a, b and 2 more"
     assert listed(["a"]) == "a"

@@ -104,6 +104,11 @@ def test_values_that_do_not_fit(key: str, value: object, sentence: str) -> None:
         ({"launch": "graph", "loss.r1": 1.0}, r"loss\.r1 changes some steps; set launch=auto"),
         ({"launch": "graph", "loss.perceptual": 1.0, "loss.perceptual_weights": "w"}, "set launch=auto"),
         (
+            {"generator.network": "lite-unet", "generator.encoder": "none", "data.crop_size": 32, "batch_size": 1},
+            r"crop_size must be over 32 px for lite-unet at batch_size=1.*got 32",
+        ),
+        ({"loss.projected": 1.0, "data.crop_size": 24}, r"crop_size must be >= 32 px with loss\.projected, got 24"),
+        (
             {"discriminator.layers": 6, "discriminator.scales": 2},
             "crop_size must be >= 384 px for a discriminator of 6 layers and 2 scale.*got 256",
         ),

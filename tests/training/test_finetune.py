@@ -105,6 +105,20 @@ def test_rights_go_along_with_the_weights(model: Path, town_pairs: Path, cache: 
     assert "not known" in inherited_note(config.start)
 
 
+def test_a_checkpoint_goes_on_where_the_model_is_gone(
+    model: Path, town_pairs: Path, cache: Path, tmp_path: Path
+) -> None:
+    whole = train(town_pairs, tmp_path / "whole", config_of(model, {"max_steps": 2}), cache=cache)
+    shutil.copytree(model, tmp_path / "moved")
+    begun = config_of(tmp_path / "moved", {"max_steps": 2})
+    train(town_pairs, tmp_path / "parts", begun, cache=cache, should_stop=lambda: True)
+    shutil.rmtree(tmp_path / "moved")
+    parts = resume(tmp_path / "parts", cache=cache)
+    assert whole.model is not None
+    assert parts.model is not None
+    assert same_weights(whole.model, parts.model)
+
+
 def test_frozen_weights_stay(model: Path, town_pairs: Path, cache: Path, tmp_path: Path) -> None:
     frozen = config_of(model, {"max_steps": 2, "start.freeze": ["down.*", "down_norm.*"]})
     result = train(town_pairs, tmp_path / "run", frozen, cache=cache)

@@ -14,10 +14,12 @@ from pydantic import ValidationError
 from torch import nn
 
 from terramorph.bundle import load_bundle
-from terramorph.errors import ConfigError
-from terramorph.metrics import psnr
+from terramorph.errors import ConfigError, DatasetError
+from terramorph.metrics import METRICS, psnr
 from terramorph.training import resume, train
 from terramorph.training.config import StopConfig
+from terramorph.training.devices import make_fabric
+from terramorph.training.inputs import Inputs
 from terramorph.training.notebook import NotebookReporter, default_reporter
 from terramorph.training.page import write_page
 from terramorph.training.reporter import Silent
@@ -97,9 +99,47 @@ def test_early_stopping_is_kept_in_the_checkpoint(town_pairs: Path, tmp_path: Pa
     assert same_weights(whole.model, again.model)
 
 
-def test_early_stopping_without_held_out_pairs_is_refused() -> None:
+def test_early_stopping_without_held_out_pairs_is_refused(town_pairs: Path, tmp_path: Path, tiny: Tiny) -> None:
     with pytest.raises(ConfigError, match="held-out"):
         parse_config({"stop": {"patience": 3}, "log": {"sheet": 0, "validation": 0}})
+    (tmp_path / "pairs").mkdir()
+    (tmp_path / "pairs" / "train").symlink_to(town_pairs / "train")
+    with pytest.raises(DatasetError, match=r"stop\.patience needs held-out pairs.* no val and no test split"):
+        train(tmp_path / "pairs", tmp_path / "run", tiny(stop__patience=3), cache=tmp_path)
+
+
+def test_a_run_whose_held_out_score_is_never_a_number_ends_with_its_last_weights(
+    town_pairs: Path, tmp_path: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = {"log__samples": 1, "recalibrate": 4}
+    plain = train(town_pairs, tmp_path / "plain", tiny(**config), cache=tmp_path)
+    validate = Validator.validate
+
+    def without(self: Validator, network: nn.Module, step: int) -> Any:
+        found = validate(self, network, step)
+        found.scores.pop("ssim")
+        return found
+
+    monkeypatch.setattr(Validator, "validate", without)
+    result = train(town_pairs, tmp_path / "run", tiny(**config, stop__patience=9), cache=tmp_path)
+    assert plain.model is not None
+    assert result.model is not None
+    assert same_weights(plain.model, result.model)
+
+
+def test_crops_of_whole_files_are_validated_at_their_scale(tmp_path: Path, tiny: Tiny) -> None:
+    stripes = np.tile(np.array([0, 255], np.uint8), 64)
+    for split, height in (("train", 128), ("val", 128)):
+        (tmp_path / split).mkdir()
+        for number in range(2):
+            whole = np.repeat(np.broadcast_to(np.tile(stripes, 2), (height, 256))[..., None], 3, axis=2)
+            Image.fromarray(np.ascontiguousarray(whole)).save(tmp_path / split / f"{number}.png")
+    config = tiny(data__load_size=0, data__crop_size=64)
+    inputs = Inputs(tmp_path, config, make_fabric(config), False, tmp_path / "cache", METRICS["ssim"], lambda *_: None)
+    assert inputs.validator is not None
+    for images in (inputs.validator.source, inputs.validator.target):
+        assert images.shape == (2, 3, 64, 64)
+        assert images.unique().tolist() == [-1.0, 1.0]
 
 
 def test_a_run_has_a_page_from_its_first_sheet_on(town_pairs: Path, tmp_path: Path, tiny: Tiny) -> None:

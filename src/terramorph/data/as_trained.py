@@ -8,7 +8,7 @@ from terramorph.bands import band_order
 from terramorph.data.augment import Augmentation
 from terramorph.data.cache import decode
 from terramorph.data.dataset import TrainingBatches
-from terramorph.errors import DatasetError
+from terramorph.errors import BundleError, DatasetError
 from terramorph.header import Header
 from terramorph.pairs import open_pairs
 
@@ -23,13 +23,20 @@ def batches_as_trained(dataset: str | Path, header: Header, *, cache: Path, skip
         skip_bad: Leave out pairs that cannot be read.
 
     Raises:
+        BundleError: If the recipe's sizes are no numbers.
         DatasetError: If the pairs cannot be used, or are not of the bundle's bands and dtype.
     """
-    data, taken = header.recipe.get("data", {}), header.source
-    crop = int(data.get("crop_size", header.size))
+    data, taken = header.pairs_read, header.source
+    try:
+        crop, size = (int(data.get(key, header.size)) for key in ("crop_size", "load_size"))
+        shrink = float(data.get("shrink", 1.0))
+    except (TypeError, ValueError) as error:
+        raise BundleError(
+            f"The bundle's recipe has sizes of pairs that are no numbers ({error}); make it again."
+        ) from error
     pairs = decode(
         open_pairs(dataset, "train", skip_bad=skip_bad, nodata=data.get("nodata")),
-        size=int(data.get("load_size", header.size)) or None,
+        size=size or None,
         resampling=data.get("resampling", "bicubic"),
         at_least=crop,
         cache=cache,
@@ -42,5 +49,5 @@ def batches_as_trained(dataset: str | Path, header: Header, *, cache: Path, skip
             f"({', '.join(side.bands)}) and the model takes {taken.count} of {taken.dtype} ({', '.join(taken.names)}); "
             "give the dataset that it was trained on."
         )
-    augmentation = Augmentation(crop, mirror=False, shrink=float(data.get("shrink", 1.0)))
+    augmentation = Augmentation(crop, mirror=False, shrink=shrink)
     return TrainingBatches(pairs, side, side, (taken.scaling, taken.scaling), augmentation, seed=0)

@@ -109,7 +109,11 @@ def cut(image: Tensor, drawn: Draw, crop: int, mask: bool = False) -> Tensor:
     if drawn.transpose:
         window = window.transpose(0, 1)
     flips = [axis for axis, wanted in enumerate((drawn.flip, drawn.mirror)) if wanted]
-    return window.flip(flips) if flips else window
+    if not flips:
+        return window
+    if window.dtype == torch.uint16:  # which torch does not flip in every layout; its bits do not mind another name
+        return window.view(torch.int16).flip(flips).view(torch.uint16)
+    return window.flip(flips)
 
 
 def _resized(window: Tensor, crop: int, mask: bool) -> Tensor:

@@ -140,7 +140,7 @@ class Builder:
                 shapes.append(decoded.mask.shape)
                 if decoded.resolution:
                     resolutions.append(decoded.resolution)
-        if self.kind is None:
+        if not ids or self.kind is None:
             where = self.pairs.root / self.pairs.split
             raise DatasetError(f"None of the {len(self.pairs)} pairs of {where} can be used; the first: {skipped[0]}")
         document = {

@@ -54,9 +54,9 @@ class Samples:
 
     def __post_init__(self) -> None:
         # Nodata of the training is nodata here too.
-        data = self.header.recipe.get("data")
-        if isinstance(data, dict) and data.get("nodata") is not None:
-            self.pairs = replace(self.pairs, nodata=data["nodata"])
+        nodata = self.header.pairs_read.get("nodata")
+        if nodata is not None:
+            self.pairs = replace(self.pairs, nodata=nodata)
 
     @property
     def native(self) -> bool:
@@ -65,8 +65,7 @@ class Samples:
         Then the centre of ``size`` x ``size`` px is cropped without resizing; only a pair with a smaller side is
         resized, as in the protocol.
         """
-        data = self.header.recipe.get("data")
-        return isinstance(data, dict) and data.get("load_size") == 0
+        return bool(self.header.pairs_read.get("load_size") == 0)
 
     def read(self, index: int) -> Sample:
         """Read one pair."""

@@ -199,7 +199,8 @@ class Tally:
         if kept is None:
             return math.nan
         if metric.figure is not None:
-            return float(metric.figure(kept.sum(dim=0) if metric.summed else kept))
+            with running(f"The metric {metric.key}"):
+                return float(metric.figure(kept.sum(dim=0) if metric.summed else kept))
         values = [value for value in kept.tolist() if not math.isnan(value)]
         return math.fsum(values) / len(values) if values else math.nan
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from terramorph.bundle import Bundle, Header
+from terramorph.bundle import Bands, Bundle, Header
 from terramorph.cartography import CLASSIC, Palette
 from terramorph.errors import ConfigError
 from terramorph.interop.onnx import build_model, write_model
@@ -65,7 +65,7 @@ def export_deepness(
     tile, overlap = _tiles(header, tile, overlap)
     model = build_model(bundle, "raster")
     _fix_size(model, tile)
-    _append_palette(model, palette)
+    _append_palette(model, palette, header.target)
     middle, half = (header.source.high + header.source.low) / 2, (header.source.high - header.source.low) / 2
     settings: dict[str, Any] = {
         "model_type": "Segmentor",
@@ -121,16 +121,16 @@ def _fix_size(model: Any, tile: int) -> None:
     del model.graph.value_info[:]  # what they said of free sizes
 
 
-def _append_palette(model: Any, palette: Palette) -> None:
+def _append_palette(model: Any, palette: Palette, target: Bands) -> None:
     """Append the palette: pixels in [-1, 1] become class probabilities."""
     from onnx import helper, numpy_helper
 
     graph, (output,) = model.graph, model.graph.output
     constants: dict[str, Any] = {
-        "palette.half": np.float32(127.5),
-        "palette.middle": np.float32(127.5),
-        "palette.low": np.float32(0),
-        "palette.high": np.float32(255),
+        "palette.half": np.float32((target.high - target.low) / 2),
+        "palette.middle": np.float32((target.high + target.low) / 2),
+        "palette.low": np.float32(target.low),
+        "palette.high": np.float32(target.high),
         "palette.scale": np.float32(0.5 / _SPREAD**2),
     }
     nodes = [

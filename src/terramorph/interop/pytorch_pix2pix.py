@@ -162,7 +162,7 @@ def _unet(state: State, path: Path) -> tuple[str, dict[str, Any], State]:
         else:
             places |= {f"{prefix}3": f"up.{up}", f"{prefix}4": f"up_norm.{up}"}
     first, head = state[f"{prefixes[0]}0.weight"], state.get(f"{prefixes[0]}3.weight")
-    if head is None:
+    if head is None or (first.ndim, head.ndim) != (4, 4):
         raise CheckpointError(f"{path} lacks the tensor {prefixes[0]}3.weight of its U-Net; copy it again.")
     biased = f"{prefixes[0]}0.bias" in state
     norm = "instance" if biased else "batch" if f"{prefixes[1]}2.weight" in state else "none"
@@ -201,7 +201,7 @@ def _resnet(state: State, path: Path) -> tuple[str, dict[str, Any], State]:
     for number in (1, 2, 4, 5, 7, 8, after, after + 1, after + 3, after + 4, after + 7):
         places[f"model.{number}"] = f"layers.{number}"
     first, head = state["model.1.weight"], state.get(f"model.{after + 7}.weight")
-    if head is None or first.ndim != 4:
+    if head is None or (first.ndim, head.ndim) != (4, 4):
         raise CheckpointError(f"{path} lacks the tensor model.{after + 7}.weight of its ResNet; copy it again.")
     norm = "instance" if "model.1.bias" in state else "batch" if "model.2.weight" in state else "none"
     settings = {

@@ -14,7 +14,7 @@ def number(value: float | None) -> str:
     """Format integers and numbers from 1,000 with separators, others with three significant digits; None as a dash."""
     if value is None or math.isnan(value):
         return DASH
-    if isinstance(value, int) or (abs(value) >= 1000 and math.isfinite(value)):
+    if isinstance(value, int) or (abs(value) >= 999.5 and math.isfinite(value)):
         return minus(f"{value:,.0f}")
     return minus(f"{value:.3g}")
 
@@ -26,7 +26,7 @@ def percent(share: float | None) -> str:
     value = 100 * share
     if 0 < value < 0.05:
         return "< 0.1 %"
-    text = f"{min(value, 99.9):.1f}" if abs(value) < 9.95 or 99.5 <= value < 100 else f"{value:.0f}"
+    text = f"{round(min(value, 99.9), 1) + 0.0:.1f}" if abs(value) < 9.95 or 99.5 <= value < 100 else f"{value:.0f}"
     return minus(f"{text.removesuffix('.0')} %")
 
 
@@ -66,8 +66,8 @@ class Interval:
 
 def distance(metres: float) -> str:
     """Format metres; under one as centimetres, from a thousand as kilometres."""
-    if metres >= 1000:
-        return f"{metres / 1000:.3g} km"
+    if metres >= 999.5:
+        return f"{number(metres / 1000)} km"
     return f"{metres:.3g} m" if metres >= 1 else f"{100 * metres:.0f} cm"
 
 

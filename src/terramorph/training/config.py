@@ -274,7 +274,7 @@ class LogConfig(_Section):
     validation: int = Field(24, ge=0)
 
 
-PLACES = frozenset({"loss.perceptual_weights"})
+PLACES = frozenset({"loss.perceptual_weights", "start.model"})
 """Settings that are paths; a run resumes with others."""
 
 
@@ -339,6 +339,14 @@ class TrainConfig(_Section):
             raise ValueError("stop.patience needs held-out pairs; set log.validation to 1 or more")
         if self.launch == "graph" and self.without_graph:
             raise ValueError(f"{self.without_graph}; set launch=auto")
+        across = -(-self.data.crop_size // 32)
+        if self.generator.network == "lite-unet" and across**2 * self.batch_size < 2:
+            raise ValueError(
+                "data.crop_size must be over 32 px for lite-unet at batch_size=1, whose batch norm at stride 32 needs "
+                f"two pixels, got {self.data.crop_size} px"
+            )
+        if self.loss.projected and self.data.crop_size < 32:
+            raise ValueError(f"data.crop_size must be >= 32 px with loss.projected, got {self.data.crop_size} px")
         if self.loss.adversarial == "none":
             if self.data.diffaugments:
                 raise ValueError("data.diffaugment needs a discriminator, and loss.adversarial=none has none")

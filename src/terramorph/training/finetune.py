@@ -50,16 +50,18 @@ def config_of(model: str | Path, changes: Mapping[str, Any] | None = None) -> Tr
     return load_config("pix2pix", {"generator": generator, **values})
 
 
-def require_weights(config: TrainConfig) -> None:
+def require_weights(config: TrainConfig, restored: bool) -> None:
     """Validate that this machine has the weights that a run needs, which is known before its pairs are decoded.
+
+    A run that is restored from its checkpoint needs those of frozen networks only.
 
     Raises:
         BundleError: If the model it starts from cannot be read.
         MissingPackageError: If the package with weights of ImageNet is not installed.
     """
-    if config.start.model:
+    if config.start.model and not restored:
         read_header(config.start.model)
-    elif getattr(config.generator, "encoder", "none") == "imagenet":
+    elif not restored and getattr(config.generator, "encoder", "none") == "imagenet":
         find_imagenet("lite2", "generator.encoder=none")
     if config.loss.backbone == "imagenet" and (config.loss.backbone_features or config.loss.projected):
         find_imagenet("lite0", "loss.backbone=none")

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from terramorph.bundle import Bands
 from terramorph.data import Augmentation, TrainingBatches, decode
+from terramorph.errors import DatasetError
 from terramorph.metrics import Metric
 from terramorph.pairs import open_pairs, warn_if_few
 from terramorph.pixels import Batch
@@ -65,6 +66,11 @@ class Inputs:
             Bands.of(self.target.bands, scalings[1], self.target.units),
         )
         self.validator = open_validation(dataset, config, self.pairs, scalings, skip_bad, cache, fabric.device, metric)
+        if config.stop.patience and self.validator is None:
+            raise DatasetError(
+                f"stop.patience needs held-out pairs, and {dataset} has no val and no test split; add one, or set "
+                "stop.patience=0."
+            )
         augmentation = Augmentation(data.crop_size, data.mirror, data.eightfold, data.jitter, data.cast, data.shrink)
         self._batches = TrainingBatches(
             self.pairs, self.source, self.target, scalings, augmentation, config.seed, fabric.device
@@ -78,8 +84,11 @@ class Inputs:
         return [self._batches.batch(first + n * size * processes, size) for n in range(self._config.accumulate)]
 
     def targets(self) -> Iterator[Tensor]:
-        """Yield some training targets, float (1, C, H, W) in [-1, 1] each, the same at every call."""
-        return (self._batches.batch(n, 1).target for n in range(min(len(self.pairs), _FITTED)))
+        """Yield the valid pixels of some training targets, float (1, C, 1, P) in [-1, 1]; the same at every call."""
+        for number in range(min(len(self.pairs), _FITTED)):
+            batch = self._batches.batch(number, 1)
+            valid = slice(None) if batch.mask is None else batch.mask.flatten().bool()
+            yield batch.target.flatten(2)[:, :, None, valid]
 
     def calibration(self, most: int | None = None) -> Iterator[Tensor]:
         """Yield batches of `recalibrate` sources, at most ``most``, over which statistics are averaged."""

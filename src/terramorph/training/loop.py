@@ -109,7 +109,7 @@ def resume(
     terms: Sequence[Term] = (),
     allowed: Collection[str] = (),
 ) -> TrainResult:
-    """Resume a run from its last checkpoint, to the same weights as without the interruption.
+    """Resume a run from its last checkpoint, or its beginning, to the same weights as without the interruption.
 
     Args:
         run: Folder of the run.
@@ -119,7 +119,7 @@ def resume(
             model until the new one is written; a run that is past it finishes where it is.
 
     Raises:
-        CheckpointError: If there is no checkpoint, it is damaged, or the pairs have changed or are missing.
+        CheckpointError: If the folder holds no run, its checkpoint is damaged, or pairs have changed or are missing.
         ConfigError: If `max_steps` is negative.
     """
     out = Path(run)
@@ -170,13 +170,14 @@ class _Run:
         self.dataset, self.out, self.config, self.reporter = dataset, out, config, reporter
         self.skip_bad, self.allowed = skip_bad, outside[1]
         metric = stopping_metric(config.stop.metric, self.allowed)
-        require_weights(config)
+        restored = (out / CHECKPOINT).is_file()
+        require_weights(config, restored)
         self.fabric = make_fabric(config)
         self.launch = launch_of(config, self.fabric)
         self.inputs = Inputs(dataset, config, self.fabric, skip_bad, cache, metric, reporter.decoding)
         self.pairs = self.inputs.pairs
         source, target = (side.count for side in self.inputs.bands)
-        self.recipe = Pix2Pix(config, source, target, self.fabric, *outside)
+        self.recipe = Pix2Pix(config, source, target, self.fabric, *outside, restored)
         self.recipe.fit(self.inputs.targets)
         self.generator: nn.Module = self.recipe.networks["generator"]
         self.average = AveragedNetwork(self.generator, config.ema) if config.ema else None
@@ -301,7 +302,9 @@ class _Run:
         model = self.out / MODEL
         if self.fabric.is_global_zero:
             self._save()
-            best = load_bundle(self.out / BEST, self.allowed) if self.config.stop.patience else None
+            best = None
+            if self.config.stop.patience and (self.out / BEST).is_file():  # no validation may have had a finite score
+                best = load_bundle(self.out / BEST, self.allowed)
             if best is not None:
                 network = best.network.to(self.fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
             else:

@@ -55,7 +55,7 @@ def _is_event(line: dict[str, Any]) -> bool:
 def write_page(folder: Path) -> None:
     """Write the page of a run."""
     events = read_log(folder)
-    sheets = sorted(path.name for path in (folder / "samples").glob("step_*.png"))
+    sheets = sorted(path.name for path in (folder / "samples").glob("step_*.png") if path.stem[5:].isdecimal())
     # The last sheet, and up to two earlier ones.
     shown = [sheets[k] for k in dict.fromkeys((len(sheets) - 1, len(sheets) // 2, 0))] if sheets else []
     pictures = [(f"step {int(name[5:-4]):,}", f"samples/{name}") for name in shown]

@@ -39,6 +39,9 @@ saves."""
 class Pix2Pix:
     """Generator, discriminators, their optimizers, and the update of one step.
 
+    Args:
+        restored: Whether a checkpoint fills the networks, so that no weights are read to start from.
+
     Attributes:
         networks: Networks by name; `generator` is the one in the bundle.
         optimizers: Optimizers by the same names.
@@ -59,6 +62,7 @@ class Pix2Pix:
         fabric: Fabric,
         terms: Sequence[Term] = (),
         allowed: Collection[str] = (),
+        restored: bool = False,
     ) -> None:
         self.fabric = fabric
         self.noise = torch.Generator(fabric.device)
@@ -75,10 +79,11 @@ class Pix2Pix:
         )
         set_noise(generator, self.noise)
         random = torch.Generator().manual_seed(config.seed)
-        config.generator.start(generator, random, published=not config.start.model)
+        start = config.start.model_copy(update={"model": ""}) if restored else config.start
+        config.generator.start(generator, random, published=not (restored or start.model))
         for one in self.discriminators:
             initialize(one.network, random)
-        self.afresh = load_start(self.networks, config.start, source_bands, allowed)
+        self.afresh = load_start(self.networks, start, source_bands, allowed)
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self._wrapped: dict[str, nn.Module] = {}
         # All batches of a run have one shape, so the search pays off, unless there are many convolutions.
@@ -115,8 +120,7 @@ class Pix2Pix:
         figures: dict[str, Tensor] = {}
         output = self._discriminator_step(batches, number, figures) if self.discriminators else None
         self._generator_step(batches, output, figures)
-        if self._backbone is not None:
-            self._backbone.forget()
+        self._forget()
         return figures
 
     def _discriminator_step(self, batches: Sequence[Batch], number: int, figures: dict[str, Tensor]) -> Output | None:
@@ -136,6 +140,8 @@ class Pix2Pix:
                 self.fabric.backward(loss * (one.weight * share))
                 _add(figures, one.figures(real, fake, loss), share)
                 _add(figures, one.regularize(number, truth, mask, share, self.fabric), share)
+            if not one_batch:
+                self._forget()
         for one in self.discriminators:
             self.optimizers[one.name].step()
         return output if one_batch else None
@@ -151,7 +157,14 @@ class Pix2Pix:
                 values = {term.name: term.value(batch, made.image, features) for term in self.terms}
             self.fabric.backward(reduce(add, (term.weight * values[term.name] for term in self.terms)) * share)
             _add(figures, values, share)
+            if output is None:
+                self._forget()
         self.optimizers["generator"].step()
+
+    def _forget(self) -> None:
+        """Let go of the features of a batch's images."""
+        if self._backbone is not None:
+            self._backbone.forget()
 
     def _generate(self, batch: Batch) -> Output:
         """Compute G(x, z), masked to 0 as the target is."""

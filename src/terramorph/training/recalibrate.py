@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from terramorph.bundle import Bundle, find_bundle, load_bundle
+from terramorph.bundle import find_bundle, load_bundle
 from terramorph.data import DEFAULT_CACHE, batches_as_trained
 from terramorph.training.noise import draw_noise
 
@@ -109,5 +110,5 @@ def recalibrate(
 
     done = recalibrate_network(loaded.network, sources())
     # The scores are those of the old statistics.
-    renewed = Bundle(loaded.network, header.model_copy(update={"recalibrated": done, "scores": {}}), loaded.path)
+    renewed = replace(loaded, header=header.model_copy(update={"recalibrated": done, "scores": {}}))
     return renewed.save(out or loaded.path or find_bundle(bundle))

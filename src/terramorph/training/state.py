@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from terramorph.atomic import atomic
+from terramorph.bundle import storable
 from terramorph.documents import DocumentError, flat, parse_json, parse_json_object
 from terramorph.errors import CheckpointError, raised_as
 from terramorph.training.config import PLACES, TrainConfig
@@ -31,6 +32,8 @@ CHECKPOINT = "checkpoint.safetensors"
 CONFIG = "config.json"
 _FORMAT = 1
 _MOMENTS = {"step", "exp_avg", "exp_avg_sq"}
+_MOVED = "terramorph-moments"
+"""Key of the weights with moments, by optimizer; without it all weights have some."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +87,10 @@ def save_state(path: Path, position: Position, recipe: Pix2Pix, average: Average
     for name, network in recipe.networks.items():
         for key, value in network.state_dict().items():
             tensors[f"network.{name}.{key}"] = value
-    for name, optimizer in recipe.optimizers.items():
-        for index, slots in optimizer.state_dict()["state"].items():
+    # A weight without a gradient has no moments.
+    moments = {name: optimizer.state_dict()["state"] for name, optimizer in recipe.optimizers.items()}
+    for name, state in moments.items():
+        for index, slots in state.items():
             for slot, value in slots.items():
                 tensors[f"optimizer.{name}.{index}.{slot}"] = value
     if average is not None:
@@ -99,9 +104,12 @@ def save_state(path: Path, position: Position, recipe: Pix2Pix, average: Average
         failures=(SafetensorError,),
     ) as part:
         save_file(
-            {name: value.detach().cpu().contiguous() for name, value in tensors.items()},
+            storable(tensors),
             part,
-            metadata={"terramorph-checkpoint": json.dumps({"format": _FORMAT, **vars(position)})},
+            metadata={
+                "terramorph-checkpoint": json.dumps({"format": _FORMAT, **vars(position)}),
+                _MOVED: json.dumps({name: sorted(state) for name, state in moments.items()}),
+            },
         )
 
 
@@ -147,7 +155,7 @@ def load_state(path: Path, recipe: Pix2Pix, average: AveragedNetwork | None) -> 
         raised_as(CheckpointError, f"The checkpoint {path} does not fit the run", "start the run again", *kinds),
         safe_open(path, framework="pt") as file,
     ):
-        names = list(file.keys())
+        names, moved = list(file.keys()), parse_json_object((file.metadata() or {}).get(_MOVED, "{}"))
         for name, network in recipe.networks.items():
             network.load_state_dict({key: file.get_tensor(f"network.{name}.{key}") for key in network.state_dict()})
         if average is not None:
@@ -163,6 +171,8 @@ def load_state(path: Path, recipe: Pix2Pix, average: AveragedNetwork | None) -> 
                     index, slot = key.removeprefix(prefix).split(".")
                     # A copy: the optimizer keeps it, and Windows replaces no file that is mapped.
                     state.setdefault(int(index), {})[slot] = file.get_tensor(key).clone()
-            if state.keys() != set(range(count)) or any(_MOMENTS - slots.keys() for slots in state.values()):
+            if state.keys() != set(moved.get(name, range(count))) or any(
+                _MOMENTS - slots.keys() for slots in state.values()
+            ):
                 raise RuntimeError(f"moments of the {name}'s optimizer are missing")
             optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

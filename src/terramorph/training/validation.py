@@ -12,9 +12,11 @@ from torch import Tensor, nn
 
 from terramorph.data import DecodedPairs, decode
 from terramorph.errors import DatasetError
+from terramorph.extensions import running
 from terramorph.metrics import METRICS, Metric
 from terramorph.pairs import has_split, open_pairs
 from terramorph.pixels import BYTE, Scaling, unit_to_image
+from terramorph.raster.resample import resize_masked
 from terramorph.training.config import TrainConfig
 from terramorph.training.noise import draw_noise
 
@@ -76,7 +78,8 @@ class Validator:
         made, truth = (BYTE.from_unit(images) for images in (translated, self.target))
         scores = {}
         for metric in self.metrics:
-            values = [value for value in metric.compute(made, truth, self.mask).tolist() if math.isfinite(value)]
+            with running(f"The metric {metric.key}"):
+                values = [value for value in metric.compute(made, truth, self.mask).tolist() if math.isfinite(value)]
             if values:
                 scores[metric.key] = math.fsum(values) / len(values)
         shown = self.source[self.sheet], translated[self.sheet], self.target[self.sheet]
@@ -108,7 +111,9 @@ def open_validation(
         return None
     found = open_pairs(dataset, split, skip_bad=skip_bad, nodata=config.data.nodata)
     size = config.data.crop_size
-    pairs = decode(found.only(_spread(len(found), wanted), []), size=size, cache=cache, skip_bad=skip_bad)
+    # At the scale of training: crops of whole files are not seen resized.
+    fitted = size if config.data.load_size else None
+    pairs = decode(found.only(_spread(len(found), wanted), []), size=fitted, cache=cache, skip_bad=skip_bad)
     for name, ours, theirs in (("A", training.a, pairs.a), ("B", training.b, pairs.b)):
         if (len(ours.bands), ours.dtype) != (len(theirs.bands), theirs.dtype):
             raise DatasetError(
@@ -117,13 +122,25 @@ def open_validation(
             )
     sides = [pairs.a.like(training.a), pairs.b.like(training.b)]
     sides = sides if config.direction == "AtoB" else sides[::-1]
-    stored = [torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2) for images in sides]
+    masks = pairs.masks or [np.ones(image.shape[:2], np.uint8) for image in sides[0]]
+    cut = [[_centre(image, mask, size) for image, mask in zip(side, masks, strict=True)] for side in sides]
+    stored = [torch.from_numpy(np.stack([image for image, _ in side])) for side in cut]
     source, target = (scaling.to_unit(images).to(device) for scaling, images in zip(scalings, stored, strict=True))
     metrics = SCORED if metric in SCORED else (*SCORED, metric)
     if pairs.masks is None:
         return Validator(source, target, None, config.log.sheet, metrics)
-    mask = torch.from_numpy(np.stack(pairs.masks))[:, None].bool().to(device)
+    mask = torch.from_numpy(np.stack([mask for _, mask in cut[0]]))[:, None].to(device)
     return Validator(source * mask, target, mask, config.log.sheet, metrics)
+
+
+def _centre(image: np.ndarray, mask: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Cut the centre of (H, W, C) and its mask (H, W) as `evaluate` does: (C, size, size) and bool (size, size)."""
+    pixels, valid = image.transpose(2, 0, 1), mask.astype(bool)
+    height, width = mask.shape
+    if min(height, width) < size:
+        return resize_masked(pixels, valid, size, size)
+    y, x = (height - size) // 2, (width - size) // 2
+    return pixels[:, y : y + size, x : x + size], valid[y : y + size, x : x + size]
 
 
 def _output(network: nn.Module, source: Tensor, random: torch.Generator) -> Tensor:

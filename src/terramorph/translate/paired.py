@@ -129,8 +129,7 @@ def _size(image: Path) -> tuple[int, int] | None:
 
 def _training_sizes(header: Header) -> set[int]:
     """Return the heights that the model's training pairs may have had."""
-    data = header.recipe.get("data")
-    given = [data.get(key) for key in ("load_size", "crop_size")] if isinstance(data, dict) else []
+    given = [header.pairs_read.get(key) for key in ("load_size", "crop_size")]
     return {header.size, *(size for size in given if isinstance(size, int))}
 
 
