@@ -38,6 +38,11 @@ def model(town_pairs: Path, cache: Path, tiny: Tiny, tmp_path_factory: pytest.Te
 
 
 def test_it_starts_where_the_model_is(model: Path, town_pairs: Path, cache: Path, tmp_path: Path) -> None:
+    bundle = load_bundle(model)
+    recipe = {**bundle.header.recipe, "device": "cuda", "precision": "bf16"}
+    elsewhere = replace(bundle, header=bundle.header.model_copy(update={"recipe": recipe}))
+    config = config_of(elsewhere.save(tmp_path / "elsewhere.safetensors"))
+    assert (config.device, config.precision) == ("auto", "auto"), "those of this machine"
     config = config_of(model, {"max_steps": 2})
     assert config.batch_size == 4  # its own recipe
     assert config.max_steps == 2

@@ -18,12 +18,16 @@ from terramorph.training.config import StartConfig, TrainConfig
 from terramorph.training.settings import load_config
 from terramorph.training.state import CHECKPOINT
 
+_NOT_TAKEN = ("start", "device", "precision", "launch")
+"""Settings of a model's recipe that say where it began and on which machine it was trained."""
 _SHOWN = 3
 """Most layers that a message names."""
 
 
 def config_of(model: str | Path, changes: Mapping[str, Any] | None = None) -> TrainConfig:
     """Return the configuration for fine-tuning a model: its recipe, or the preset pix2pix with its network.
+
+    Device and precision are those of this machine.
 
     Args:
         model: A bundle, a run's folder or a name in the folder `models`.
@@ -43,7 +47,7 @@ def config_of(model: str | Path, changes: Mapping[str, Any] | None = None) -> Tr
         if side.dtype != "uint8":
             values.setdefault(key, (side.low, side.high))
     if header.recipe:
-        recipe = {key: value for key, value in header.recipe.items() if key != "start"}
+        recipe = {key: value for key, value in header.recipe.items() if key not in _NOT_TAKEN}
         return load_config(recipe, {"max_steps": 0, **values})
     settings = {k: v for k, v in header.architecture.settings.items() if k not in ("in_bands", "out_bands")}
     generator = generator_config(header.architecture.name, settings).model_dump()
