@@ -20,9 +20,12 @@ from types import SimpleNamespace
 from typing import Any
 from urllib.parse import unquote, urljoin, urlsplit
 
+import geopandas
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
+import shapely
 import urllib3
 from affine import Affine
 from odc.geo.crs import CRS
@@ -30,12 +33,14 @@ from pyproj import Transformer
 
 import terramorph
 from terramorph.cli.app import run
-from terramorph.errors import BundleError, ConfigError, InputError, StorageError
+from terramorph.errors import BundleError, ConfigError, InputError, RasterError, StorageError
 from terramorph.geo import Grid
 from terramorph.raster import Raster, read_image, write_image
+from terramorph.raster.storage import Remote
 from terramorph.raster.tiles.write import native_zoom
 from terramorph.serve import LayerSettings, Server, Settings, load_settings, open_server, show
 from terramorph.serve.documents import tilejson, wmts
+from terramorph.serve.layers import Layer
 from terramorph.serve.opening import Opener
 from terramorph.town import make_town
 from terramorph.translate import load
@@ -331,6 +336,62 @@ def test_the_identity_follows_what_decides_the_pixels(
     assert identity() == identity(title="another")
     others = [identity(192), identity(seed=1), identity(source=str(sides[1])), identity(truth=str(sides[0]))]
     assert len({identity(), *others}) == 5
+
+
+def test_a_layer_follows_all_files_that_it_is_read_from(
+    settings: Callable[..., Settings], model_path: Path, sides: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """The file behind a VRT, and what a Shapefile says of its features."""
+    shutil.copy(sides[0], tmp_path / "a.tif")
+    with rasterio.Env(), rasterio.open(tmp_path / "a.tif") as dataset:
+        rasterio.shutil.copy(dataset, tmp_path / "a.vrt", driver="VRT")
+    place = shapely.box(*terramorph.open_source(sides[0]).grid.bounds).buffer(-100)
+    crs = terramorph.open_source(sides[0]).grid.crs
+
+    def write(kind: str) -> None:
+        geopandas.GeoDataFrame({"kind": [kind]}, geometry=[place], crs=str(crs)).to_file(tmp_path / "b.shp")
+
+    write("park")
+    layer = LayerSettings(
+        name="town", model=str(model_path), source=str(tmp_path / "a.vrt"), truth=str(tmp_path / "b.shp")
+    )
+    opener = Opener(settings(layers=(layer,)))
+
+    def opened() -> Layer:
+        with closing(opener.open(layer)) as found:
+            assert found.state == opener.state(layer, found.files)
+            return found
+
+    first = opened()
+    (tmp_path / "new").write_text("")  # beside the files, it is nothing to them
+    assert opened().identity == first.identity
+    shutil.copy(sides[1], tmp_path / "a.tif")
+    assert opener.state(layer, first.files) != first.state
+    second = opened()
+    assert second.identity != first.identity
+    write("water")
+    assert opener.state(layer, second.files) != second.state
+    assert opened().identity not in (first.identity, second.identity)
+
+
+def test_a_server_is_asked_now_and_then_whether_a_file_has_changed(
+    settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (one,) = settings().layers
+    opener, files, answers = Opener(settings()), (Remote("s3://bucket/a.tif"),), ["1", "2", None, "2", "3"]
+
+    def identity(_: Remote) -> str:
+        answer = answers.pop(0)
+        if answer is None:
+            raise RasterError("It does not answer.")
+        return answer
+
+    monkeypatch.setattr(Remote, "identity", identity)
+    first = opener.state(one, files)
+    assert opener.state(one, files) == first
+    monkeypatch.setattr("terramorph.serve.opening.ASK", 0.0)
+    second, silent, same, third = (opener.state(one, files) for _ in range(4))
+    assert first != second == silent == same != third
 
 
 def test_files_that_are_replaced_are_opened_again(

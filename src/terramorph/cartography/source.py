@@ -172,10 +172,15 @@ class VectorSource(Source):
             place = f"x={(left + right) / 2:.0f}, y={(bottom + top) / 2:.0f} ({grid.crs})"
             warn(f"{self.name}: a coastline breaks off near {place}, and the sea around it is not drawn.")
 
+    @property
+    def files(self) -> list[Path]:
+        """The file, or all parts of a Shapefile and the like."""
+        return _files(self.path)
+
     def fingerprint(self) -> str:
         """Return a hex digest (blake2b, 16 bytes) of the file (all parts of a Shapefile), style, table and CRS."""
         digest = hashlib.blake2b(digest_size=16)
-        for part in _files(self.path):
+        for part in self.files:
             with part.open("rb") as file:
                 while chunk := file.read(1 << 20):
                     digest.update(chunk)

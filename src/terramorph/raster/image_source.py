@@ -131,8 +131,11 @@ class ImageSource(Source):
 
     @property
     def files(self) -> tuple[Path | Remote, ...]:
-        """The file, and the files that it refers to (a VRT)."""
-        return tuple(self._file.files)
+        """The file, the files that it refers to (a VRT), and its georeference files."""
+        beside: list[Path] = []
+        if isinstance(self._path, Path):
+            beside = [self._calibration] if self._calibration else place_files(self._path)
+        return tuple(dict.fromkeys([*self._file.files, *beside]))
 
     def read(self, grid: Grid) -> Raster:
         """Read the pixels on a grid; see `Source.read`.
@@ -160,10 +163,7 @@ class ImageSource(Source):
 
         Of what is on a server, of the checksum that the server gives: nothing is downloaded.
         """
-        beside: list[Path] = []
-        if isinstance(self._path, Path):
-            beside = [self._calibration] if self._calibration else place_files(self._path)
-        others = sorted({*self._file.files, *beside} - {self._path}, key=str)
+        others = sorted({*self.files} - {self._path}, key=str)
         whole = hashlib.blake2b(digest_size=16)
         if self.options != ReadOptions():
             whole.update(repr(self.options).encode())

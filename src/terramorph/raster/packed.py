@@ -35,7 +35,7 @@ def is_subdataset(spec: str | Path) -> bool:
 def is_packed(spec: str | Path) -> bool:
     """Return whether a name is of a sub-dataset, a ZIP archive (a.zip), or a member of one (zip://a.zip!b.tif,
     /vsizip/a.zip/b.tif, /vsizip/{a.zip}/b.tif)."""
-    return is_subdataset(spec) or _zipped(spec) is not None
+    return is_subdataset(spec) or zipped(spec) is not None
 
 
 @contextmanager
@@ -52,16 +52,16 @@ def unpacked(spec: str | Path) -> Iterator[tuple[Path, str, list[Path]]]:
         RasterError: If the file cannot be read, or holds no such image, or several of which none is named.
     """
     with TemporaryDirectory(prefix="terramorph-packed-", ignore_cleanup_errors=True) as folder:
-        zipped = _zipped(spec)
-        if zipped is None:
+        found = zipped(spec)
+        if found is None:
             yield Path(folder, "part.vrt"), str(spec), _write_vrt(str(spec), Path(folder, "part.vrt"))
         else:
-            archive, name = zipped
+            archive, name = found
             image, name = _unzip(archive, name, Path(folder))
             yield image, f"zip://{archive}!{name}", []
 
 
-def _zipped(spec: str | Path) -> tuple[Path, str | None] | None:
+def zipped(spec: str | Path) -> tuple[Path, str | None] | None:
     """Split a name into archive and member (None: the only image); None for other names."""
     match = _ZIPPED.fullmatch(str(spec))
     if match is None:

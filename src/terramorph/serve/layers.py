@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from terramorph.geo import Grid
 from terramorph.geo.crs import transformer
 from terramorph.geo.mercator import TileBox, degrees_of_corner, pixel_grid
 from terramorph.raster import Raster, Source
+from terramorph.raster.storage import Remote
 from terramorph.raster.tiles.write import SIZE, halve, native_zoom
 from terramorph.translate.products import entropy
 
@@ -79,6 +81,8 @@ class Layer:
         low, high: Stored values of the source that are shown as black and as white.
         about: Facts about the model, for people.
         private: Whether the layer is not listed, and its tiles are not cached.
+        files: What source and truth are read from, as far as it is looked at again.
+        state: `Opener.state` of them when they were opened.
     """
 
     name: str
@@ -94,6 +98,8 @@ class Layer:
     attribution: str | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
     private: bool = False
+    files: tuple[Path | Remote, ...] = ()
+    state: tuple[str, ...] = ()
 
     @cached_property
     def grid(self) -> Grid:

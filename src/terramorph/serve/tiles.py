@@ -63,8 +63,8 @@ class TileServer:
 
     def __init__(self, settings: Settings, opener: Opener) -> None:
         self.settings, self._opener = settings, opener
-        self._states = {one.name: opener.state(one) for one in settings.layers}
         self.layers = {one.name: opener.open(one) for one in settings.layers}
+        self._states = {name: layer.state for name, layer in self.layers.items()}
         self.faults: dict[str, str] = {}
         self._before: deque[Layer] = deque()
         self._watch: asyncio.Task[None] | None = None
@@ -99,7 +99,7 @@ class TileServer:
             before = computed
             self.uploads.sweep()
             for one in self.settings.layers:
-                state = self._opener.state(one)
+                state = await asyncio.to_thread(self._opener.state, one, self.layers[one.name].files)
                 if state == self._states[one.name]:
                     continue
                 self._states[one.name] = state
@@ -111,7 +111,7 @@ class TileServer:
                     continue
                 self.faults.pop(one.name, None)
                 self._before.append(self.layers[one.name])
-                self.layers[one.name] = layer
+                self.layers[one.name], self._states[one.name] = layer, layer.state
                 while len(self._before) > _BEFORE * len(self.settings.layers):
                     self._before.popleft().close()
 
