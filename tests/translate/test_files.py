@@ -14,7 +14,7 @@ from odc.geo.crs import CRS
 from terramorph.bundle import Bands, Bundle
 from terramorph.errors import ConfigError, InputError, RasterError
 from terramorph.geo import Grid
-from terramorph.raster import Raster, read_image, write_image
+from terramorph.raster import Raster, ReadOptions, read_image, write_image
 from terramorph.translate import Model, load
 
 from .conftest import make_bundle
@@ -210,6 +210,15 @@ def test_an_interrupted_folder_goes_on_without_overwriting(
     assert 2 <= len(finished) < 6
     with pytest.raises(InputError, match=r"another bundle; .* restart"):
         Model(make_bundle(gain=0.3)).translate_to(folder, out)
+    with pytest.raises(InputError, match=r"another window and overlap; .* restart"):
+        model.translate_to(folder, out, window=128, overlap=32)
+    with pytest.raises(InputError, match=r"another images; .* restart"):
+        model.translate_to(folder, out, options=ReadOptions(bands=(3, 2, 1)))
+    before = (folder / "0.png").read_bytes()
+    (folder / "0.png").write_bytes((folder / "1.png").read_bytes())
+    with pytest.raises(InputError, match=r"another images; .* restart"):
+        model.translate_to(folder, out)
+    (folder / "0.png").write_bytes(before)
     seen: list[int] = []
     predict = model.predict
     monkeypatch.setattr(model, "predict", lambda rasters, *how: seen.append(len(rasters)) or predict(rasters, *how))

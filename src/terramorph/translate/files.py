@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -78,7 +78,7 @@ def translate_images(
             raise InputError(f"No image of {source} can be translated: {written.skipped[0]}")
         for folder in {jobs[path][0].parent for path in good}:
             make_folder(folder)
-        parts = Parts(beside, images.identity(), request.restart)
+        parts = Parts(beside, images.identity(good), request.restart)
         with parts.locked():
             images.translate(good, parts)
         parts.remove()
@@ -102,9 +102,9 @@ class _Images:
     halved: frozenset[Path]
     pool: ThreadPoolExecutor
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self, good: Mapping[Path, str]) -> dict[str, Any]:
         """Return the identity of the translation, plain data; parts of another identity are not resumed."""
-        names = "\n".join(f"{path.absolute()} {places}" for path, places in self.jobs.items())
+        names = "\n".join(f"{path.absolute()} {places} {good.get(path)}" for path, places in self.jobs.items())
         return {
             "terramorph": __version__,
             "bundle": self.model.digest,
@@ -113,32 +113,38 @@ class _Images:
             "seed": self.model.seed,
             "images": hashlib.blake2b(names.encode(), digest_size=16).hexdigest(),
             "resolution": [self.request.resolution, self.request.match_source],
+            "pairs": sum(path in self.halved for path in self.jobs),
+            "window": self.request.window,
+            "overlap": self.request.overlap,
         }
 
-    def checked(self, skipped: list[str] | None) -> list[Path]:
-        """Return the inputs that can be read, fit and can be written; others raise, or are added to `skipped`."""
-        good = []
-        for path, error in zip(self.jobs, self.pool.map(self._fault, self.jobs), strict=True):
-            if error is None:
-                good.append(path)
+    def checked(self, skipped: list[str] | None) -> dict[Path, str]:
+        """Return the inputs that can be read, fit and can be written, each with a digest of what is translated of it;
+        others raise, or are added to `skipped`."""
+        good = {}
+        for path, found in zip(self.jobs, self.pool.map(self._digest, self.jobs), strict=True):
+            if isinstance(found, str):
+                good[path] = found
             elif skipped is None:
-                raise error
+                raise found
             else:
-                skipped.append(str(error))
+                skipped.append(str(found))
         return good
 
-    def _fault(self, path: Path) -> InputError | None:
+    def _digest(self, path: Path) -> str | InputError:
+        """Return a digest of an image as it is read and where it lies, or what is wrong with it."""
         target, place = self.model.header.target, self.jobs[path][0]
         try:
-            mask = self._read(path).raster.mask
+            image = self._read(path)
+            mask = image.raster.mask
             masked = not bool(mask.all())
             check_format(place, bands=target.count, dtype=target.dtype, masked=masked, side=max(mask.shape))
         except InputError as error:
             told = any(str(one) in str(error) for one in (path, place))
             return error if told else InputError(f"{path}: {error}")
-        return None
+        return f"{RasterSource(image.raster).fingerprint()} {image.own}"
 
-    def translate(self, good: Sequence[Path], parts: Parts) -> None:
+    def translate(self, good: Collection[Path], parts: Parts) -> None:
         """Translate the images that `parts` does not note as finished; a few are written meanwhile."""
         numbers, finished = {path: number for number, path in enumerate(self.jobs)}, parts.done()
         left = [path for path in good if numbers[path] not in finished]
