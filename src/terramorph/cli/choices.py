@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from terramorph.errors import ConfigError
 from terramorph.extensions import is_outside, module_of, resolve
 
 if TYPE_CHECKING:
@@ -22,6 +23,29 @@ def option(help: str, *names: str, **how: Any) -> Any:
 
 def argument(help: str, **how: Any) -> Any:
     return typer.Argument(help=help, **how)
+
+
+def refuse_without_effect(context: typer.Context, names: Collection[str], where: str) -> None:
+    """Refuse options of the command line that would have no effect.
+
+    Args:
+        context: That of the verb.
+        names: Parameters of the verb.
+        where: Why not, such as `without --web`.
+
+    Raises:
+        ConfigError: If one of them was given.
+    """
+    given = []
+    for parameter in context.command.params:
+        source = context.get_parameter_source(str(parameter.name)) if parameter.name in names else None
+        if source is not None and source.name == "COMMANDLINE":  # not a default, nor the environment
+            given.append(max(parameter.opts, key=len))
+    if given:
+        one = len(given) == 1
+        raise ConfigError(
+            f"{' and '.join(given)} {'has' if one else 'have'} no effect {where}; leave {'it' if one else 'them'} out."
+        )
 
 
 Stored = Literal["fp16", "int8"]

@@ -6,7 +6,18 @@ import tempfile
 from pathlib import Path
 from typing import Annotated
 
-from terramorph.cli.choices import Allow, QualityPairs, QualityWeights, Stored, argument, from_here, option
+import typer
+
+from terramorph.cli.choices import (
+    Allow,
+    QualityPairs,
+    QualityWeights,
+    Stored,
+    argument,
+    from_here,
+    option,
+    refuse_without_effect,
+)
 from terramorph.cli.console import say
 
 NAME = "draw"
@@ -17,6 +28,7 @@ EXAMPLE = (
 
 
 def run(
+    context: typer.Context,
     model: Annotated[str, argument("Map-to-photograph model: a bundle, a run, a name or a file of `export --web`.")],
     back: Annotated[str | None, argument("Photograph-to-map model, for images dropped on the page.")] = None,
     out: Annotated[Path | None, option("Output folder of the page, for any web server.")] = None,
@@ -43,12 +55,21 @@ def run(
         raise InputError("The output is missing; give --out FOLDER, --one-file FILE.html, or both.")
     if one_file is not None and one_file.suffix != ".html":
         raise InputError(f"--one-file must end in .html, got {one_file}.")
+    names = [model, *([back] if back else [])]
+    if all(Path(name).suffix == ".onnx" for name in names):
+        refuse_without_effect(
+            context,
+            ("store", "data", "weights", "force", "allow"),
+            "on files of `export --web`, which stay as they are",
+        )
+    if store is None:
+        refuse_without_effect(context, ("force",), "without --store")
     if out is not None:
         check_folder(out)
     looks = load_style(style)
     models = []
     with tempfile.TemporaryDirectory() as folder:
-        for number, name in enumerate([model, *([back] if back else [])]):
+        for number, name in enumerate(names):
             if Path(name).suffix == ".onnx":  # of `export --web`, unchanged
                 models.append(WebModel.of_file(Path(name)))
                 continue

@@ -6,6 +6,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import typer
+
 from terramorph.cli import choices
 from terramorph.cli.choices import argument, from_here, option
 from terramorph.cli.console import Meter, say, warn
@@ -25,6 +27,7 @@ SCORED = 500
 
 
 def run(
+    context: typer.Context,
     bundle: choices.BundlePath,
     output: Annotated[Path, argument("Output file, ending in .onnx.")],
     mode: choices.ModeOption = None,
@@ -56,6 +59,13 @@ def run(
         raise InputError(f"output must end in .onnx, got {output}.")
     if int8 != (calibrate is not None):
         raise ConfigError("--int8 and --calibrate DATASET belong together; give both or neither.")
+    for meant, option_, names in (
+        (web, "--web", ("store", "data", "weights", "force")),
+        (int8, "--int8", ("images", "cache")),
+        (deepness, "--deepness", ("style",)),
+    ):
+        if not meant:
+            choices.refuse_without_effect(context, names, f"without {option_}")
     if web:
         if int8 or deepness or mode == "paper":
             raise ConfigError("--web is for mode raster; leave out --int8, --deepness and --mode paper.")

@@ -42,6 +42,8 @@ def run(
     """List the published models, fetch one, check its bytes, print its card, or push one to the Hugging Face Hub."""
     if action not in ("list", "verify") and name is None:
         raise ConfigError(f"`models {action}` needs the name of a model; `terramorph models` lists them.")
+    if name is not None and action == "list":
+        raise ConfigError(f"`models list` lists all of them; leave {name} out, or see `models card {name}`.")
     if url and action != "pull":
         raise ConfigError("--url belongs to `models pull`.")
     if out and action != "card":

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from terramorph.cli.choices import argument, option
+import typer
+
+from terramorph.cli.choices import argument, option, refuse_without_effect
 from terramorph.cli.console import Steps, say, show_table, warn
 from terramorph.cli.reading import Asset, Classes, Dem, Height, Raw, Terms, sides
 from terramorph.errors import ConfigError
@@ -25,6 +27,7 @@ Split = Literal["blocks", "by-list", "by-area"]
 
 
 def run(
+    context: typer.Context,
     words: Annotated[
         list[str],
         argument("Output folder; or the word inspect and a dataset's folder.", metavar="OUT | inspect DATASET"),
@@ -91,6 +94,8 @@ def run(
 ) -> None:
     """Cut imagery and maps into training pairs, split by place. Run again to resume, or to add areas."""
     if words[0] == "inspect" and len(words) == 2:
+        others = [str(parameter.name) for parameter in context.command.params if parameter.name != "words"]
+        refuse_without_effect(context, others, "on `prepare inspect`")
         return _inspect(Path(words[1]))
     if len(words) != 1:
         raise ConfigError(
