@@ -120,6 +120,30 @@ def test_interrupted_samples_go_on(bundle: Bundle, folder: Path, tmp_path: Path)
         model.translate_to(folder / "0.png", tmp_path / "s.png", samples=3)
 
 
+@pytest.mark.parametrize("restart", [False, True])
+def test_an_interrupted_overwrite_of_samples_replaces_all(
+    bundle: Bundle, folder: Path, tmp_path: Path, restart: bool
+) -> None:
+    model, out, seen = Model(bundle, mode="paper"), tmp_path / "s.tif", []
+    model.translate_to(folder / "1.png", out, samples=3)
+
+    def stop(step: str, done: int, total: int) -> None:
+        seen.append(step)
+        if seen.count("joining") > 2:  # in the second
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        model.translate_to(folder / "0.png", out, samples=3, overwrite=True, progress=stop)
+    with pytest.raises(InputError, match=r"s_\d\.tif.* would be replaced"):
+        model.translate_to(folder / "0.png", out, samples=3, restart=restart)
+    source = folder / ("2.png" if restart else "0.png")  # another one discards what is begun
+    made = model.translate_to(source, out, samples=3, overwrite=True, restart=restart)
+    assert {read_image(path).grid for path in made} == {read_image(source).grid}
+    assert [read_image(path).pixels.tolist() for path in made] == [
+        model.translate(source, sample=number).pixels.tolist() for number in range(3)
+    ]
+
+
 def test_bad_inputs_stop_before_anything_is_written(bundle: Bundle, folder: Path, tmp_path: Path) -> None:
     whole = (folder / "3.png").read_bytes()
     (folder / "3.png").write_bytes(whole[: len(whole) // 2])

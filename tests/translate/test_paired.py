@@ -10,12 +10,13 @@ import pytest
 from PIL import Image
 
 from terramorph.bundle import Bundle
-from terramorph.errors import InputError, InputWarning
+from terramorph.errors import ConfigError, InputError, InputWarning
 from terramorph.pairs import open_pairs
 from terramorph.prepare import Inputs, Options, prepare
 from terramorph.raster import Raster, read_image, write_image
 from terramorph.town import make_town
 from terramorph.translate import Model
+from terramorph.translate.engine import LocalEngine
 
 from .conftest import make_bundle
 
@@ -105,6 +106,8 @@ def test_of_a_pair_the_models_side_becomes_a_raster(bundle: Bundle, dataset: Pat
         with pytest.warns(InputWarning, match=r"holds A\|B pairs: their left halves"):
             Model(bundle).translate_to(pair, tmp_path / name)
         assert read_image(tmp_path / name).width == 96
+    with pytest.raises(ConfigError, match=r"Workers open all of .* an A\|B pair"):
+        Model(bundle).translate_to(pair, tmp_path / "there.tif", pairs=True, engine=LocalEngine(Model(bundle)))
     Model(bundle).translate_to(pair, tmp_path / "whole.tif", pairs=False)
     assert read_image(tmp_path / "whole.tif").width == 192
 

@@ -21,6 +21,7 @@ from terramorph.errors import ConfigError, InputError
 from terramorph.raster import Raster, read_image, write_image
 from terramorph.town import make_town
 from terramorph.translate import Model, load
+from terramorph.translate.engine import LocalEngine
 from terramorph.translate.products import entropy
 
 from .conftest import make_bundle
@@ -137,6 +138,8 @@ def test_probabilities_are_the_shares_of_the_colours_of_a_class(mapper: Path, to
     with rasterio.open(out) as made:
         assert made.descriptions == CLASSES
         assert np.array_equal(made.read()[:, raster.mask], raster.pixels[:, raster.mask])
+    with pytest.raises(ConfigError, match="on workers need a model loaded with `classes`"):
+        model.translate_to(town_map, tmp_path / "p.tif", kind="probability", engine=LocalEngine(model))
     sent = pickle.loads(pickle.dumps(model.probabilities()))
     assert sent.digest == model.probabilities().digest != model.digest
 

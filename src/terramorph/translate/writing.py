@@ -43,6 +43,8 @@ def translate_to(model: Model, source: Any, output: str | Path, request: Request
     """Translate a source to an output; see `Model.translate_to`."""
     place, named = output_of(output, request.kind), isinstance(source, str | Path)
     if place is not None and place.of_probabilities and model.classes is None:
+        if request.engine is not None:
+            raise ConfigError("Probabilities on workers need a model loaded with `classes`, here and on each of them.")
         model = model.probabilities(request.style)
     folder = named and isinstance(place, Picture) and Path(source).is_dir()
     if place is None or folder or isinstance(source, list | tuple):
@@ -76,16 +78,20 @@ def _translate_raster(model: Model, source: Any, output: Output, request: Reques
                 f"{said}; the output of a folder of images must be a folder, got {output.place}."
             ) from error
         seen = half_of_pair(whole, model.header, request.pairs)
+        if seen is not whole and request.engine is not None:
+            raise ConfigError(f"Workers open all of {whole.name}, an A|B pair; translate its half without them.")
         model.check_samples(request.samples)
         if request.uncertainty is not None or request.samples == 1:
             return [_translate(model, seen, output, request)]
         name, numbers = output.place, range(request.samples)
         places = [name.with_name(f"{name.stem}_{number + 1}{name.suffix}") for number in numbers]
-        begun = [place for place in places if is_begun(place)]
-        if not begun and not request.overwrite:
-            refuse_present(places)
-        for number, place in zip(numbers, places, strict=True):
-            if not begun or place in begun or not place.exists():  # else it is finished, for a later one was begun
+        begun = [] if request.restart else [number for number in numbers if is_begun(places[number])]
+        # One after the other: those before the first that is begun are finished, those after it may be of another call.
+        first = begun[0] if begun else 0
+        if not request.overwrite:
+            refuse_present([places[number] for number in numbers[first:] if number not in begun])
+        for number, place in enumerate(places):
+            if number >= first or not place.exists():
                 draw = replace(request, samples=1, sample=number)
                 _translate(model, seen, replace(output, place=place), draw)
     return list(places)

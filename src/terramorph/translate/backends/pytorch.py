@@ -55,6 +55,8 @@ class TorchBackend:
         self.device = resolve_device(device)
         self.dtype = resolve_precision(precision, self.device, mode)
         self.name = f"torch {self.device.type} {str(self.dtype).removeprefix('torch.')}"
+        if mode == "paper" and not dropout:
+            self.name += " without dropout"  # which makes other pixels
         self.noise_bands = int(getattr(network, "noise", 0))
         drops = dropout and any(isinstance(m, NoiseDropout) and m.p > 0.0 for m in network.modules())
         self.noisy = mode == "paper" and (drops or self.noise_bands > 0)
