@@ -13,10 +13,11 @@ import xarray
 from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
+from odc.geo.geom import box
 from odc.geo.xr import wrap_xr
 
 from terramorph.bundle import Bundle
-from terramorph.errors import InputError, RasterError
+from terramorph.errors import ConfigError, InputError, RasterError
 from terramorph.sources import open_source
 from terramorph.translate import Model
 
@@ -49,6 +50,14 @@ def test_the_pixels_are_those_of_a_sweep(model: Model, array: xarray.DataArray, 
     assert made.odc.geobox == UTM
     assert made.dims == ("band", "y", "x")
     assert list(made.band.values) == ["red", "green", "blue"]
+
+
+@pytest.mark.filterwarnings("ignore:The 'shapely.ops.transform")
+def test_an_area_of_an_array_is_cut_by_its_owner(model: Model, array: xarray.DataArray) -> None:
+    area = box(392000, 5819800, 392200, 5820000, UTM.crs)
+    with pytest.raises(ConfigError, match=r"area is not cut from a DataArray; give x\.odc\.crop"):
+        model.translate(array, area=area)
+    assert model.translate(array.odc.crop(area, apply_mask=False)).shape == (3, 200, 200)
 
 
 def test_a_lazy_array_stays_lazy_and_ends_the_same(model: Model, array: xarray.DataArray) -> None:

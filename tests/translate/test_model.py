@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -152,6 +153,10 @@ def test_refusals(bundle: Bundle, picture: Picture) -> None:
         Model(bundle, mode="paper", dropout=False).check_samples(2)
     with pytest.raises(ConfigError, match="0 samples"):
         model.check_samples(0)
+    impossible: tuple[dict[str, int], ...] = ({"window": 0}, {"window": -5}, {"overlap": -1}, {"sample": -1})
+    for how in impossible:
+        with pytest.raises(ConfigError, match=rf"`{next(iter(how))}` must be >= \d.*, got {next(iter(how.values()))}"):
+            model.translate(picture(64, 64), **how)
     for wrong in ({"mode": "fast"}, {"device": "abacus"}, {"device": "mps"}, {"precision": "int3"}, {"batch_size": 0}):
         with pytest.raises(ConfigError):
             Model(bundle, **wrong)  # type: ignore[arg-type]
@@ -172,6 +177,11 @@ def test_ground_resolution(picture: Picture) -> None:
         model.translate(placed(pixels, 5.0))
     with pytest.raises(InputError, match="at resolution 1"):
         model.translate(placed(pixels, 0.5))
+    for impossible in (0.0, math.inf, math.nan):
+        with pytest.raises(InputError, match="must be > 0 metres per pixel and finite"):
+            model.translate(placed(pixels, 1.0), resolution=impossible)
+    with pytest.raises(RasterError, match=r"One pixel of the grid asked for is .* over the limit of 400"):
+        model.translate(placed(pixels, 1.0), resolution=1e9)
     Model(bundle, any_resolution=True).translate(placed(pixels, 5.0))
 
 

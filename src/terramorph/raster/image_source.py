@@ -33,14 +33,12 @@ from terramorph.raster.source import Source
 from terramorph.raster.storage import Remote, as_remote
 from terramorph.raster.stored import Level, StoredImage
 from terramorph.raster.values import count_classes
-from terramorph.raster.warp import footprint, needed, placed, reached, stored_on, warp
+from terramorph.raster.warp import MAX_SHRINK, footprint, needed, placed, reached, stored_on, warp
 from terramorph.raster.worldfile import place_files
 
 LEFT = 1.98
 """Least factor by which an overview is reduced further, so that the filter that made it hardly shows. Under 2, so
 that windows of a grid of a factor of 4 or 8 are all read from the same overview."""
-MAX_SHRINK = 400
-"""Limit on pixels of the image along one pixel of a requested grid."""
 
 _WARP_PIXELS = 2**19
 """Limit on source pixels warped at once. Small, since only pieces without masked pixels and away from the edge are

@@ -27,6 +27,8 @@ GDAL_RESAMPLING = {
     "bilinear": GdalResampling.bilinear,
     "nearest": GdalResampling.nearest,
 }
+MAX_SHRINK = 400
+"""Limit on pixels of the source along one pixel of a requested grid."""
 _RADIUS = {"bicubic": 2, "bilinear": 1, "nearest": 1}
 _WHOLE = 1e-3
 """Pixels by which a window may miss whole pixels and still be one."""
@@ -181,12 +183,18 @@ def warp(raster: Raster, grid: Grid, method: Resampling = "bicubic", least: floa
         masked pixels hold 0.
 
     Raises:
-        RasterError: If one grid has a CRS and the other has none, or GDAL cannot transform between them.
+        RasterError: If one grid has a CRS and the other has none, or GDAL cannot transform between them, or the source
+            is over `MAX_SHRINK` times finer.
     """
     place = footprint(raster.grid, grid)
     reach = kernel_reach(place, method) if place else 0
     if place is None or not _touches(place, raster.grid, reach) or not raster.mask.any():
         return Raster.empty(grid, raster.bands, raster.dtype, raster.units)
+    if max(place.step_x, place.step_y) > MAX_SHRINK:
+        raise RasterError(
+            f"One pixel of the grid asked for is {max(place.step_x, place.step_y):.0f} of the raster's wide, over the "
+            f"limit of {MAX_SHRINK}; ask for a finer grid."
+        )
     inside = (
         place.left >= reach
         and place.top >= reach

@@ -97,6 +97,7 @@ class Model(Predictor):
             the bundle's target dtype. Pixels without data stay so and hold the lowest value.
 
         Raises:
+            ConfigError: If `sample`, `window` or `overlap` is impossible, or an area is given of a DataArray.
             InputError: If bands, dtype or ground resolution do not fit the bundle.
             RasterError: If a path cannot be read.
             MissingPackageError: If x is a DataArray and dask is not installed.
@@ -106,6 +107,10 @@ class Model(Predictor):
         from terramorph.translate.plan import opened, own_grid, plan
 
         last = isinstance(x, np.ndarray) and x.ndim == 3 and x.shape[0] != self.header.source.count
+        if area is not None and hasattr(x, "coords"):  # a DataArray, which may be lazy
+            raise ConfigError(
+                "An area is not cut from a DataArray; give x.odc.crop(area, apply_mask=False) without area."
+            )
         with opened(self, x, area, opening) as source:
             tiled = plan(self, source, resolution=resolution, sample=sample, window=window, overlap=overlap)
             if isinstance(source, ArraySource) and not isinstance(x, ArraySource):

@@ -16,7 +16,7 @@ from odc.geo.geom import Geometry, box
 
 from terramorph.bands import band_order, unknown_bands
 from terramorph.bundle import Bands
-from terramorph.errors import InputError, warn
+from terramorph.errors import ConfigError, InputError, warn
 from terramorph.geo import Cover, Grid, grid_at
 from terramorph.raster import Raster, Source
 from terramorph.raster.clip import ClippedSource
@@ -96,6 +96,8 @@ def plan(
         InputError: If bands, dtype or ground resolution do not fit the bundle.
     """
     model.check_samples(samples)
+    if sample < 0:
+        raise ConfigError(f"`sample` must be >= 0, got {sample}; samples are numbered from 0.")
     check_source(source, model)
     if source.extent.crs is None and source.grid is not None and source.grid.is_georeferenced:
         warn(f"{source.name} has a place but no CRS: it is translated as it is, at any resolution; give its CRS.")
@@ -195,13 +197,19 @@ def plan_cover(
     Raises:
         ConfigError: If a window is not larger than its overlap, or the offset does not fit.
     """
+    if window is not None and window < 1:
+        raise ConfigError(f"`window` must be >= 1 pixel, got {window}.")
+    if overlap is not None and overlap < 0:
+        raise ConfigError(f"`overlap` must be >= 0 pixels, got {overlap}.")
     header = model.header
     # Statistics of each image alone depend on all its pixels, beyond any halo.
     halo = header.halo if model.mode == "raster" else None
     shared = model.overlap if overlap is None else overlap
     if window is None and grid.height * grid.width <= WHOLE_PIXELS:
         window = max(grid.height, grid.width)
-    side = max(window or WINDOW_SIDES * max(header.size, model.overlap // 2), 4 * (halo or 0))
+    if window is None:
+        window = WINDOW_SIDES * max(header.size, model.overlap // 2)
+    side = max(window, 4 * (halo or 0))
     return Cover(
         grid.height,
         grid.width,
@@ -260,8 +268,8 @@ def _work_grid(source: Source, model: Model, resolution: float | None) -> Grid:
     own = own_grid(source, model, upright=True)
     have = None if own is None else own.ground_resolution
     need = resolution if resolution is not None else model.header.ground_resolution
-    if resolution is not None and not resolution > 0:
-        raise InputError(f"resolution must be > 0 metres per pixel, got {resolution}.")
+    if resolution is not None and not 0 < resolution < math.inf:
+        raise InputError(f"resolution must be > 0 metres per pixel and finite, got {resolution}.")
     if own is None and need is None:
         raise InputError(f"{source.name} has no pixels of its own and the model knows no scale; give a resolution.")
     if resolution is not None and own is not None and have is None:
