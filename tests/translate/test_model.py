@@ -83,6 +83,7 @@ def test_paper_mode_is_a_batch_of_one_with_noise(picture: Picture) -> None:
     set_noise(network, torch.Generator().manual_seed(model._seed(unit, 0)))
     assert torch.equal(model.translate_batch(unit), network(unit))
     still = Model(bundle, mode="paper", precision="fp32", dropout=False)
+    assert still.backend.name != model.backend.name, "parts of one are not those of the other"
     assert torch.equal(still.translate_batch(unit), per_image_statistics(bundle.network, dropout=False)(unit))
 
 
