@@ -6,6 +6,7 @@ import errno
 import os
 import signal
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from rasterio.enums import ColorInterp
 
 from terramorph.bundle import Bundle
 from terramorph.errors import ConfigError, InputError, InputWarning, RasterError, StorageError
-from terramorph.geo import Grid
+from terramorph.geo import Cover, Grid
 from terramorph.raster import Raster, TileSource, read_image, write_image
 from terramorph.sources import open_source
 from terramorph.translate import Model
@@ -81,19 +82,16 @@ def test_a_raster_that_is_stored_south_up_is_seen_with_north_up(bundle: Bundle, 
     assert np.array_equal(back.pixels, expected.pixels[:, ::-1])
 
 
-def test_bounded_networks_do_not_see_the_windows(ortho: Path, tmp_path: Path) -> None:
+def test_bounded_networks_do_not_see_the_windows(ortho: Path, tmp_path: Path, monkeypatch) -> None:
     translator = Model(bounded(), precision="fp32")
     halo = translator.header.halo
     assert halo is not None
     whole = translator.translate(ortho)
-    for number, options in enumerate(
-        (
-            {"window": 4 * halo},
-            {"window": 4 * halo + 40, "offset": (12, 28)},
-            {"window": 6 * halo},
-        )
+    for number, (window, offset) in enumerate(
+        ((4 * halo, (0, 0)), (4 * halo + 40, (12, 28)), (6 * halo, (0, 0))),
     ):
-        translator.translate_to(ortho, tmp_path / f"{number}.tif", **options)
+        monkeypatch.setattr("terramorph.translate.plan.Cover", partial(Cover, offset=offset))
+        translator.translate_to(ortho, tmp_path / f"{number}.tif", window=window)
         got = made(tmp_path / f"{number}.tif")
         # The same numbers added up in another order: a level where one lay at a half.
         off = np.abs(got.pixels.astype(int) - whole.pixels)[:, got.mask]
@@ -101,11 +99,12 @@ def test_bounded_networks_do_not_see_the_windows(ortho: Path, tmp_path: Path) ->
         assert (off > 0).mean() < 1e-3
 
 
-def test_blended_windows_agree_with_another_tiling(ortho: Path, tmp_path: Path) -> None:
+def test_blended_windows_agree_with_another_tiling(ortho: Path, tmp_path: Path, monkeypatch) -> None:
     translator = Model(make_bundle(gain=0.02), precision="fp32")
     results = []
     for number, offset in enumerate(((0, 0), (64, 64))):
-        translator.translate_to(ortho, tmp_path / f"{number}.tif", window=192, overlap=64, offset=offset)
+        monkeypatch.setattr("terramorph.translate.plan.Cover", partial(Cover, offset=offset))
+        translator.translate_to(ortho, tmp_path / f"{number}.tif", window=192, overlap=64)
         results.append(made(tmp_path / f"{number}.tif"))
     assert np.array_equal(results[0].mask, results[1].mask)
     off = np.abs(results[0].pixels.astype(int) - results[1].pixels)[:, results[0].mask]

@@ -59,7 +59,7 @@ def translate_images(
     """
     if request.stac:
         raise ConfigError(f"{output} is a folder of images, and a STAC item is of one GeoTIFF; leave `stac` out.")
-    if request.area is not None or request.uncertainty is not None or request.offset != (0, 0):
+    if request.area is not None or request.uncertainty is not None:
         raise ConfigError(
             f"{output} is a folder of images, each translated whole: an area and an uncertainty are of one GeoTIFF or "
             "archive of tiles; name the output .tif, .mbtiles or .pmtiles, or leave them out."

@@ -142,7 +142,6 @@ class Model(Predictor):
         stac: bool = False,
         window: int | None = None,
         overlap: int | None = None,
-        offset: tuple[int, int] = (0, 0),
         engine: Engine | None = None,
         progress: Progress | None = None,
         stages: Stages | None = None,
@@ -175,7 +174,6 @@ class Model(Predictor):
             overwrite: Replace existing outputs.
             restart: Discard the parts of another, unfinished translation to the same output.
             stac: Write a STAC item beside a GeoTIFF (NAME.json), and one of the model (NAME.model.json).
-            offset: See `plan.plan_cover`.
             engine: Engine that schedules the windows of a raster, such as `cluster.DaskEngine`; None: this process.
             progress: Called with (step, done, total).
             stages: Receives the seconds of each step.
@@ -208,7 +206,6 @@ class Model(Predictor):
             stac=stac,
             window=window,
             overlap=overlap,
-            offset=offset,
             engine=engine,
             progress=progress,
             stages=stages or Stages(),

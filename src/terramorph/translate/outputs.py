@@ -75,7 +75,6 @@ class Request:
     stac: bool = False
     window: int | None = None
     overlap: int | None = None
-    offset: tuple[int, int] = (0, 0)
     engine: Engine | None = None
     progress: Progress | None = None
     stages: Stages = field(default_factory=Stages)

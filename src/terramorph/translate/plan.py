@@ -82,14 +82,13 @@ def plan(
     sample: int = 0,
     window: int | None = None,
     overlap: int | None = None,
-    offset: tuple[int, int] = (0, 0),
 ) -> Tiled:
     """Return the grid and windows by which a model translates a source.
 
     Args:
         model, source, resolution: See `work_grid`.
         samples, sample: See `Tiled`.
-        window, overlap, offset: See `plan_cover`.
+        window, overlap: See `plan_cover`.
 
     Raises:
         ConfigError: If the samples would be equal, or `plan_cover` refuses the windows.
@@ -102,7 +101,7 @@ def plan(
     if source.extent.crs is None and source.grid is not None and source.grid.is_georeferenced:
         warn(f"{source.name} has a place but no CRS: it is translated as it is, at any resolution; give its CRS.")
     grid = work_grid(source, model, resolution)
-    cover = plan_cover(model, grid, window, overlap, offset)
+    cover = plan_cover(model, grid, window, overlap)
     if len(cover) > 1 and model.header.architecture.settings.get("norm") == "instance":
         warn(
             "This network has instance norm, which looks at the statistics of each window: where windows differ in "
@@ -183,7 +182,6 @@ def plan_cover(
     grid: Grid,
     window: int | None = None,
     overlap: int | None = None,
-    offset: tuple[int, int] = (0, 0),
 ) -> Cover:
     """Return the windows of a grid; a single one up to `WHOLE_PIXELS`.
 
@@ -192,10 +190,9 @@ def plan_cover(
         grid: The grid to cover.
         window: Side of the windows in pixels; default five training sizes. It is enlarged for the halo if needed.
         overlap: Least overlap in pixels of windows that are blended; default the network's, or a training size.
-        offset: (y, x) by which the lattice of windows is shifted, multiples of the stride.
 
     Raises:
-        ConfigError: If a window is not larger than its overlap, or the offset does not fit.
+        ConfigError: If a window is under 1 pixel or not larger than its overlap, or the overlap is under 0.
     """
     if window is not None and window < 1:
         raise ConfigError(f"`window` must be >= 1 pixel, got {window}.")
@@ -217,7 +214,6 @@ def plan_cover(
         halo=halo,
         overlap=shared,
         align=header.stride,  # so that windows have every layer in the same phase
-        offset=offset,
     )
 
 

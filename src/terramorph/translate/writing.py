@@ -110,7 +110,6 @@ def _translate(model: Model, whole: Source, output: Output, request: Request) ->
             sample=request.sample,
             window=request.window,
             overlap=request.overlap,
-            offset=request.offset,
         )
         output.check(seen, model.header, tiled.grid, request.match_source)
         # Where unfinished parts lie beside it, replacing it was allowed when they were begun.
