@@ -35,10 +35,18 @@ def planted():
     return [labelled_town(seed) for seed in range(61, 64)]
 
 
-def test_planted_labels_are_found_and_what_they_hide_comes_back(planted):
+@pytest.fixture(scope="module")
+def cleaned(planted):
+    """(palette, cleaned) of each."""
+    palettes = [map_palette([labelled]) for _, labelled, _ in planted]
+    return [(palette, remove_labels(town[1], palette)) for palette, town in zip(palettes, planted, strict=True)]
+
+
+def test_planted_labels_are_found_and_what_they_hide_comes_back(planted, cleaned):
     right, missed, touched, before = [], [], [], []
-    for clean, labelled, covered in (*planted, labelled_town(64)):
-        cleaned, mask = remove_labels(labelled)
+    last = labelled_town(64)
+    found = [*(result for _, result in cleaned), remove_labels(last[1])]
+    for (clean, labelled, covered), (cleaned, mask) in zip((*planted, last), found, strict=True):
         truth = classify(clean)
         right.append((classify(cleaned) == truth)[covered].mean())
         before.append((classify(labelled) == truth)[covered].mean())
@@ -56,12 +64,11 @@ def test_a_map_without_labels_stays_as_it_is():
     assert remove_labels(drawn).mask.mean() < 5e-4
 
 
-def test_pixels_outside_the_mask_are_untouched_and_those_inside_take_flat_colours(planted):
+def test_pixels_outside_the_mask_are_untouched_and_those_inside_take_flat_colours(planted, cleaned):
     _, labelled, _ = planted[0]
-    palette = map_palette([labelled])
-    cleaned, mask = remove_labels(labelled, palette)
-    assert np.array_equal(cleaned[:, ~mask], labelled[:, ~mask])
-    inside = cleaned[:, mask].T.astype(int)
+    palette, (rgb, mask) = cleaned[0]
+    assert np.array_equal(rgb[:, ~mask], labelled[:, ~mask])
+    inside = rgb[:, mask].T.astype(int)
     near = np.abs(inside[:, None] - palette.astype(int)).max(axis=2).min(axis=1)
     assert (near == 0).mean() > 0.98
 
@@ -96,10 +103,9 @@ def test_thin_lines_and_the_smooth_edges_of_areas_are_no_labels():
     assert not remove_labels(image.transpose(2, 0, 1).copy()).mask.any()
 
 
-def test_a_window_with_its_margin_is_cleaned_as_in_the_whole(planted):
+def test_a_window_with_its_margin_is_cleaned_as_in_the_whole(planted, cleaned):
     _, labelled, _ = planted[1]
-    palette = map_palette([labelled])
-    whole = remove_labels(labelled, palette)
+    palette, whole = cleaned[1]
     part = remove_labels(np.ascontiguousarray(labelled[:, :, 256 - MARGIN : 512 + MARGIN]), palette)
     inner = slice(MARGIN, MARGIN + 256)
     assert whole.mask[:, 256:512].any()
@@ -107,10 +113,10 @@ def test_a_window_with_its_margin_is_cleaned_as_in_the_whole(planted):
     assert np.array_equal(part.rgb[:, :, inner], whole.rgb[:, :, 256:512])
 
 
-def test_blocks_of_a_wide_strip_leave_no_seams(planted, monkeypatch):
+def test_blocks_of_a_wide_strip_leave_no_seams(planted, cleaned, monkeypatch):
     _, labelled, _ = planted[2]
     strip = np.ascontiguousarray(labelled[:, :256])
-    palette = map_palette([labelled])
+    palette, _ = cleaned[2]
     whole = remove_labels(strip, palette)
     monkeypatch.setattr(labels, "_BLOCK", 200)
     assert np.array_equal(remove_labels(strip, palette).rgb, whole.rgb)
