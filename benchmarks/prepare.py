@@ -26,6 +26,7 @@ from terramorph.cartography import Feature, load_style, render
 from terramorph.cartography.source import VectorSource
 from terramorph.geo import Grid
 from terramorph.prepare import Inputs, Options, prepare
+from terramorph.raster.image import probe_image
 from terramorph.sources import open_source
 from terramorph.town import make_town
 
@@ -48,7 +49,8 @@ def main() -> None:
         root = Path(folder)
         given = options.satellite and options.map
         sides = (options.satellite, options.map) if given else _mosaics(root, options.mosaic)
-        _show("mosaics to pairs", _mosaic_rows(root, sides, options.rounds), options.mosaic // 256)
+        height, width, *_ = probe_image(sides[0])
+        _show("mosaics to pairs", _mosaic_rows(root, sides, options.rounds), (height // 256) * (width // 256))
         _show_rates("a cache of tiles", _tile_rows(root, options.tiles))
         _show_rates(f"{options.features} features in view of 256 px", _vector_rows(root, options.features))
 
@@ -160,14 +162,12 @@ def _rate(work, seconds: float = 3.0) -> float:
     return done / (time.thread_time() - begun)
 
 
-def _show(title: str, rows: list[tuple[str, float, float]], side: int) -> None:
-    table = Table(title=f"{title}: {side * side} pairs, {os.cpu_count()} cores")
+def _show(title: str, rows: list[tuple[str, float, float]], pairs: int) -> None:
+    table = Table(title=f"{title}: {pairs} pairs, {os.cpu_count()} cores")
     for column in ("", "s", "pairs / s", "ratio", "peak MB"):
         table.add_column(column, justify="left" if not column else "right")
     for way, seconds, peak in rows:
-        table.add_row(
-            way, f"{seconds:.1f}", f"{side * side / seconds:.0f}", f"{rows[0][1] / seconds:.2f}x", f"{peak:.0f}"
-        )
+        table.add_row(way, f"{seconds:.1f}", f"{pairs / seconds:.0f}", f"{rows[0][1] / seconds:.2f}x", f"{peak:.0f}")
     Console().print(table)
 
 
