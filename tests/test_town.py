@@ -35,7 +35,7 @@ def test_a_small_town_is_quick_and_whole():
     start = time.process_time()
     town = make_town(256)
     aerial, drawn = town.aerial(), town.map()
-    assert time.process_time() - start < 3.0
+    assert time.process_time() - start < 1.0
     assert aerial.pixels.shape == drawn.pixels.shape == (3, 256, 256)
     assert aerial.grid == drawn.grid == town.grid
     assert {f.kind for f in town.features} >= {"building", "road", "highway", "arterial", "park", "water", "rail"}
@@ -94,11 +94,6 @@ def test_number_of_pairs_can_be_limited(small_town, tmp_path):
     assert write_town_pairs(small_town, tmp_path, 64, limit=(5, 2), aerial=aerial, drawn=drawn) == (5, 2)
 
 
-def test_town_pairs_fixture(town_pairs):
-    assert [len(list((town_pairs / s).glob("*.png"))) for s in ("train", "val")] == [12, 4]
-    assert read_image(next((town_pairs / "val").iterdir())).pixels.shape == (3, 128, 256)
-
-
 def test_heldout_quarter_goes_to_a_georeferenced_tiff(small_town, tmp_path):
     part = small_town.heldout(small_town.map())
     write_image(part, tmp_path / "map.tif")
@@ -115,5 +110,9 @@ def test_impossible_wishes_are_refused(small_town, tmp_path):
         make_town(16)
     with pytest.raises(RasterError, match="4326"):
         make_town(128, epsg=4326)
+    with pytest.raises(RasterError, match="no CRS EPSG:999999"):
+        make_town(128, epsg=999999)
+    with pytest.raises(RasterError, match="seed of a town must be >= 0"):
+        make_town(128, seed=-1)
     with pytest.raises(DatasetError, match="300"):
         write_town_pairs(small_town, tmp_path, tile=300)

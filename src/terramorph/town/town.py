@@ -9,9 +9,10 @@ import shapely
 from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.crs import CRS
+from pyproj.exceptions import CRSError
 
 from terramorph.cartography import Feature, Style, classic, render
-from terramorph.errors import RasterError
+from terramorph.errors import RasterError, raised_as
 from terramorph.geo.grid import Grid
 from terramorph.raster.raster import Raster
 from terramorph.town.aerial import paint_aerial
@@ -80,13 +81,16 @@ def make_town(size_px: int = 2048, seed: int = 0, resolution: float = 1.0, epsg:
         epsg: A projected CRS in metres (UTM).
 
     Raises:
-        RasterError: If the size or resolution is too small, or the CRS is not in metres.
+        RasterError: If the size or resolution is too small, the seed negative, or the CRS unknown or not in metres.
     """
     if size_px < 64 or not resolution > 0:
         raise RasterError(
             f"The size of a town must be >= 64 px and its resolution > 0 m/px, got {size_px} px at {resolution} m/px."
         )
-    crs = CRS(f"EPSG:{epsg}")
+    if seed < 0:
+        raise RasterError(f"The seed of a town must be >= 0, got {seed}.")
+    with raised_as(RasterError, f"There is no CRS EPSG:{epsg}", "give a UTM zone such as 32633", CRSError):
+        crs = CRS(f"EPSG:{epsg}")
     if crs.geographic or crs.units[0] not in ("metre", "meter", "m"):
         raise RasterError(f"The CRS of a town must be in metres, got EPSG:{epsg}; give a UTM zone such as 32633.")
     affine = Affine(resolution, 0.0, _ORIGIN[0], 0.0, -resolution, _ORIGIN[1])
