@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,10 @@ from odc.geo.geom import Geometry, box
 
 from terramorph.errors import ConfigError, DatasetError, InputWarning
 from terramorph.geo import Grid, project
-from terramorph.prepare.plan import Scale, plan_grid, plan_tiles
+from terramorph.prepare import Options, SplitRule
+from terramorph.prepare.journal import Journal
+from terramorph.prepare.places import area_places
+from terramorph.prepare.plan import Area, Scale, plan_grid, plan_tiles
 from terramorph.raster.orientation import upright_grid
 
 UTM = CRS("EPSG:32633")
@@ -110,6 +114,10 @@ def test_a_side_without_crs_or_place() -> None:
         plan_grid(Side("a.tif", utm(0, 0)), Side("m.jpg", placed), Scale(), 256)
     with pytest.raises(DatasetError, match=r"m\.jpg has no place on Earth.*`source_crs`"):
         plan_grid(Side("m.jpg", Grid.pixels(5, 5)), Side("a.tif", utm(0, 0)), Scale(resolution=1), 256)
+    bounds = box(1, 1, 2, 2, "EPSG:4326")
+    for side, told in ((Side("m.jpg", placed), "no CRS.*`source_crs`"), (Side("m.jpg", Grid.pixels(5, 5)), "no place")):
+        with pytest.raises(DatasetError, match=told):
+            plan_grid(side, side, Scale(), 256, bounds)
     with pytest.warns(InputWarning, match="no CRS"):
         assert plan_grid(Side("m.jpg", placed), Side("n.jpg", placed), Scale(), 256) == placed
 
@@ -137,6 +145,22 @@ def test_tiles_cover_and_overlap() -> None:
         plan_tiles(grid, 1001, 0)
     with pytest.raises(DatasetError, match="over the limit"):
         plan_tiles(Grid(10**6, 10**6, grid.affine, UTM), 16, 0)
+
+
+def test_a_buffer_is_in_metres_where_degrees_are_short(tmp_path: Path) -> None:
+    grid = Grid(1280, 2560, Affine(1e-4, 0, 10, 0, -1e-4, 60), CRS("EPSG:4326"))
+    side = Side("a.tif", grid)
+    listed = tmp_path / "list.csv"
+    ids = [f"a_{row:02d}_{column:02d}" for row in range(1, 21) for column in range(1, 41)]
+    listed.write_text("".join(f"{i},{'test' if i == ids[0] else 'train'}\n" for i in ids))
+    options = Options(tile=64, split=SplitRule("by-list", file=listed, buffer=1200.0))
+    places = area_places(Area("a", side, side, grid), options, Journal(tmp_path / "ds", options.plain()))
+    kept = [place for place in places if place.split == "train"]
+    geod = grid.crs.proj.get_geod()
+    east = [geod.inv(10 + 64e-4, 60, 10 + p.x * 1e-4, 60)[2] for p in kept if p.row == 0]
+    south = [geod.inv(10, 60 - 64e-4, 10, 60 - p.y * 1e-4)[2] for p in kept if p.col == 0]
+    assert 1200 <= min(east) < 1200 + 64 * 5.6
+    assert 1200 <= min(south) < 1200 + 64 * 11.2
 
 
 def test_scales_that_are_none() -> None:

@@ -71,6 +71,14 @@ def test_shares_are_met_to_about_a_block() -> None:
         assert np.abs(shares - (0.7, 0.1, 0.2)).max() <= 0.75 * 16 / 1600 + 1e-9
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_a_split_without_a_share_gets_nothing(seed: int) -> None:
+    _, tiles, _ = lattice(9, 9)
+    for fractions in ((0.0, 0.0, 1.0), (0.0, 0.5, 0.5), (0.0, 1.0, 0.0)):
+        counts = np.bincount(draw_blocks(tiles, SplitRule(fractions=fractions, seed=seed), "a"), minlength=3)
+        assert ((counts > 0) == (np.array(fractions) > 0)).all()
+
+
 def test_blocks_depend_on_seed_and_name_alone() -> None:
     _, tiles, _ = lattice(20, 24)
     same = [draw_blocks(tiles, SplitRule(seed=s), n) for s, n in ((0, "a"), (0, "a"), (1, "a"), (0, "b"))]
@@ -118,6 +126,20 @@ def test_lists_and_polygons_that_cannot_be_used(tmp_path: Path) -> None:
     areas = tmp_path / "areas.geojson"
     areas.write_text(json.dumps({"type": "FeatureCollection", "features": [polygon]}))
     with pytest.raises(DatasetError, match="attribute split"):
+        read_polygons(areas)
+    bad.write_text("id,split\na,train\n")
+    with pytest.raises(DatasetError, match="no polygons with an attribute split"):
+        read_polygons(bad)
+    crossed = [
+        {
+            "type": "Feature",
+            "properties": {"split": split},
+            "geometry": {"type": "Polygon", "coordinates": [[[x, 0], [x + 2, 2], [x + 2, 0], [x, 2], [x, 0]]]},
+        }
+        for x, split in ((0, "train"), (1, "test"))
+    ]
+    areas.write_text(json.dumps({"type": "FeatureCollection", "features": crossed}))
+    with pytest.raises(DatasetError, match="overlap"):
         read_polygons(areas)
     for wrong in ({"method": "by-list"}, {"fractions": (0.5, 0.1, 0.1)}, {"block": 0}, {"buffer": -1.0}):
         with pytest.raises(ConfigError):

@@ -118,6 +118,15 @@ def test_undeclared_nodata_is_told_and_can_be_named(tmp_path: Path, target: str)
     assert np.array_equal(pairs[0][0].mask, cut(manifest, pixels)[0][0] != -9999)
 
 
+def test_a_pair_of_which_little_is_missing_is_not_whole(tmp_path: Path, target: str) -> None:
+    pixels = noise(3)
+    pixels[:, 5, 5] = 0
+    source = written(tmp_path / "a.tif", pixels, nodata=0)
+    options = Options(tile=256, split=SplitRule(fractions=(1.0, 0.0, 0.0)), max_nodata=0.0)
+    with pytest.raises(DatasetError, match="1 left out: nodata"):
+        prepare(tmp_path / "ds", [Inputs(source, target)], options)
+
+
 @pytest.mark.parametrize("side", ["source", "target"])
 def test_classes_of_either_side_stay_classes(tmp_path: Path, side: str) -> None:
     many = (np.add.outer(np.arange(64), np.arange(64)) // 2 % 60 * 4).astype(np.uint8)[None]
@@ -139,5 +148,6 @@ def test_a_dataset_begun_before_there_was_an_option_goes_on(tmp_path: Path) -> N
     del old["drop_duplicates"], old["opening"]["source"]
     path.write_text(json.dumps(old))
     Journal(tmp_path / "ds", settings)
+    Journal(tmp_path / "ds", settings | {"skip_bad": True})
     with pytest.raises(DatasetError, match="nodata"):
         Journal(tmp_path / "ds", Options(tile=64, opening=Opening(source=ReadOptions(nodata=0))).plain())

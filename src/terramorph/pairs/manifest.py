@@ -77,7 +77,7 @@ class SideRecord(_Record):
         fingerprint: Digest of its content (blake2b, hexadecimal).
         bands: Names.
         dtype: Numpy name.
-        range: 1st and 99th percentile of its values, medians over the pairs; for the scaling of deep images.
+        range: 1st and 99th percentile of the values of some pairs; for the scaling of deep images.
         licence: Terms of use, as the file or the user states them.
         units: Scale and offset of stored values; None: 1 and 0. Pairs are stored in the units of the first area.
     """

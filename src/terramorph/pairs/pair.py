@@ -14,7 +14,7 @@ class Pair:
     """Two sides on one grid.
 
     Attributes:
-        id: The file's stem, unique in its split.
+        id: The file's path below the split (or the side), without suffix.
         a: The first side (left half, or the file in folder A), pixels (C_a, H, W).
         b: The second side, pixels (C_b, H, W), same H and W.
     """

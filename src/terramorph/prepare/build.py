@@ -10,10 +10,12 @@ from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from terramorph.bands import colours_first
+from terramorph.documents import flat
 from terramorph.errors import ConfigError, DatasetError, InputError, warn
 from terramorph.pairs import has_split, open_pairs
 from terramorph.pairs.manifest import SPLITS, AreaRecord, GridRecord, Manifest, SideRecord
@@ -28,7 +30,7 @@ from terramorph.prepare.plan import Area, plan_grid
 from terramorph.prepare.registration import MIN_CONFIDENCE, locate_common
 from terramorph.raster import Raster
 from terramorph.raster.source import Source
-from terramorph.raster.values import Suspects, tell_suspects
+from terramorph.raster.values import Suspects, count_classes, tell_suspects
 from terramorph.redaction import redact
 from terramorph.sources import open_source
 
@@ -37,8 +39,13 @@ Progress = Callable[[str, int, int], None]
 
 Pictures = tuple[Raster, Raster]
 """Source and target of a tile."""
-_SAMPLES = 64
-"""Number of sampled tiles of an area, for its common shift and the colours of its map."""
+_SAMPLES, _SAMPLED_PIXELS = 64, 1 << 26
+"""Most sampled tiles of an area, for its common shift and the colours of its map; fewer, at least 4, of large ones."""
+
+_OF_PAIRS = {"register", "clean_labels", "max_nodata", "drop_blank", "drop_duplicates", "skip_bad"} | {
+    f"opening.{side}.{name}" for side in ("source", "target") for name in ("nodata", "categorical")
+}
+"""Options that say something about a folder of pairs."""
 
 
 def prepare(
@@ -62,12 +69,17 @@ def prepare(
     out, options = Path(out), options or Options()
     tell = progress or (lambda step, done, total: None)
     named = _named(inputs)
-    journal = Journal(out, options.plain())
+    settings = options.plain()
+    settings["split"]["content"] = options.split.content()
+    journal = Journal(out, settings)
     with held(out), ExitStack() as opened:
+        opened.callback(journal.forget_unused)
+        if all(one.target is None for one in named) and all(area.grid is None for area in journal.areas):
+            _refuse_options_of_rasters(named[0].source, options)
         for one in named:
             plan = _plan_folder if one.target is None else _plan_grid
             job = plan(one, out, options, journal, opened, tell)
-            journal.add_area(job.record)
+            journal.add_area(job.record, [place.id for place in job.places])
             _cut_area(job, out, options, journal, tell)
         return finish(out, journal, options, tell)
 
@@ -83,6 +95,17 @@ def _named(inputs: Sequence[Inputs]) -> list[Inputs]:
         if not name.replace("-", "").replace("_", "").isalnum():
             raise ConfigError(f"An area cannot be called {name!r}; use letters, digits, - and _.")
     return named
+
+
+def _refuse_options_of_rasters(root: str, options: Options) -> None:
+    """Refuse options that would do nothing where all areas are folders of pairs."""
+    given, default = flat(options.plain()), flat(Options().plain())
+    idle = [name for name, value in given.items() if value != default[name] and name not in _OF_PAIRS]
+    if idle:
+        names = ", ".join(f"`{'split' if name == 'split.method' else name}`" for name in idle)
+        raise ConfigError(
+            f"{redact(root)} is a folder of pairs, which keep split and size; leave out {names}, for rasters."
+        )
 
 
 def _stem(source: str) -> str:
@@ -132,9 +155,10 @@ def _plan_grid(one: Inputs, out: Path, options: Options, journal: Journal, opene
 def _plan_folder(one: Inputs, out: Path, options: Options, journal: Journal, opened: ExitStack, tell: Progress) -> Job:
     """Find the pairs of a folder that is paired already."""
     root, name, how = Path(one.source), str(one.name), options.opening
-    if how.source.bands or how.target.bands or how.source.raw:
+    if how.source.bands or how.target.bands or how.source.raw or how.source.nodata != how.target.nodata:
         raise ConfigError(
-            f"Bands and raw values are options of rasters, and {root} is a folder of pairs; leave them out."
+            f"Bands, raw values and nodata of one side are options of rasters, and {root} is a folder of pairs; leave "
+            "them out."
         )
     folders = {
         split: open_pairs(root, split, skip_bad=options.skip_bad, nodata=how.source.nodata)
@@ -143,17 +167,20 @@ def _plan_folder(one: Inputs, out: Path, options: Options, journal: Journal, ope
     }
     if not folders:
         open_pairs(root, "train")  # raises with the reason
-    places = [
-        Place(id=f"{name}_{split}_{pair}", area=name, split=split, dropped=None, row=row, col=0, y=0, x=0)
-        for split, folder in folders.items()
-        for row, pair in enumerate(folder.ids)
-    ]
+    places: list[Place] = []
+    skipped: dict[str, str] = {}
+    for split, folder in folders.items():
+        for row, pair in enumerate(folder.ids):
+            places.append(_folder_place(name, f"{split}_{pair}", row, split))
+        for row, why in enumerate(folder.skipped, start=len(folder)):
+            places.append(_folder_place(name, f"{split}_skipped-{row - len(folder) + 1}", row, None))
+            skipped[places[-1].id] = why
 
     def read(place: Place) -> Pictures:
         pair = folders[str(place.split)].read(place.row)
         return pair.a, pair.b
 
-    samples = _sampled(places, read, name, options, tell)
+    samples = _sampled([place for place in places if place.split], read, name, options, tell)
     if not samples:
         raise DatasetError(f"None of the sampled pairs of {root} can be read; give another folder.")
     digest = "".join(folder.fingerprint() for folder in folders.values())
@@ -164,7 +191,28 @@ def _plan_folder(one: Inputs, out: Path, options: Options, journal: Journal, ope
     ]
     record, samples = _described(name, sides, samples, None, options)
     look = _look(samples, options) if _may_have_labels(samples[0][1]) else None
-    return FolderJob(record, places, folders, look, bool(how.target.categorical))
+    categorical = how.target.categorical
+    if categorical is None and record.shift is not None:
+        categorical = _holds_classes([target for _, target in samples], root)
+    return FolderJob(record, places, folders, skipped, look, bool(categorical))
+
+
+def _folder_place(area: str, name: str, row: int, split: Literal["train", "val", "test"] | None) -> Place:
+    dropped = "unreadable" if split is None else None
+    return Place(id=f"{area}_{name}", area=area, split=split, dropped=dropped, row=row, col=0, y=0, x=0)
+
+
+def _holds_classes(targets: Sequence[Raster], root: Path) -> bool:
+    """Return whether targets hold classes by their values, as sources of rasters decide it."""
+    if targets[0].count > 1 or targets[0].dtype.kind not in "ui":
+        return False
+    found = count_classes([target.pixels[0] for target in targets])
+    if found is not None:
+        warn(
+            f"The targets of {root} hold {found} values, as rasters of classes do: they are moved by whole pixels; say "
+            "categorical=False if they are measurements."
+        )
+    return found is not None
 
 
 def _first(journal: Journal, name: str) -> AreaRecord | None:
@@ -227,7 +275,8 @@ def _sampled(
     places: list[Place], read: Callable[[Place], Pictures], name: str, options: Options, tell: Progress
 ) -> list[Pictures]:
     """Read both sides of some tiles, evenly over an area, in reading order."""
-    chosen = np.unique(np.linspace(0, len(places) - 1, _SAMPLES).astype(int)).tolist()
+    most = int(np.clip(_SAMPLED_PIXELS // options.tile**2, 4, _SAMPLES))
+    chosen = np.unique(np.linspace(0, len(places) - 1, most).astype(int)).tolist()
     samples = []
     for done, number in enumerate(chosen, start=1):
         with suppress(InputError) if options.skip_bad else nullcontext():
@@ -243,8 +292,6 @@ def _look(samples: list[Pictures], options: Options) -> MapLook:
 def _common_shift(samples: list[Pictures]) -> tuple[float, float] | None:
     """Return the shift of the sides, in pixels, that is common to the whole area; None where there is none."""
     surfaces = [s for s in (correlation(source, target) for source, target in samples) if s is not None]
-    # Pairs of a folder may differ in size, and small ones in the range of shifts.
-    surfaces = [s for s in surfaces if s.shape == surfaces[0].shape]
     if not surfaces:
         return None
     common = locate_common(surfaces)

@@ -16,7 +16,7 @@ from terramorph.atomic import make_folder
 from terramorph.bands import band_order, default_bands
 from terramorph.pairs.manifest import AreaRecord
 from terramorph.prepare.journal import Place, Row
-from terramorph.prepare.measure import MEASURE_NAMES, measure_pair
+from terramorph.prepare.measure import MEASURE_NAMES, Measures, measure_pair
 from terramorph.prepare.options import Options
 from terramorph.prepare.registration import LEAST_SHIFT, UNKNOWN, correlate, locate, locate_common
 from terramorph.raster import Raster, write_image
@@ -70,7 +70,7 @@ def cut(
     )
     row = Row(**place.model_dump(), **_rounded(measures.model_dump()))
     if place.dropped is None:
-        row.dropped = _unwanted(row, options)
+        row.dropped = _unwanted(measures, options)
     if row.dropped is None:
         write_pair(place, source, target, out)
     else:
@@ -124,12 +124,12 @@ def write_pair(place: Place, source: Raster, target: Raster, out: Path) -> None:
     write_image(Raster.from_pixels(pixels, mask=mask), files[0])
 
 
-def _unwanted(row: Row, options: Options) -> str | None:
+def _unwanted(measures: Measures, options: Options) -> str | None:
     """Return the reason to leave out a measured pair; None if it is kept."""
-    if row.nodata > options.max_nodata:
+    if measures.nodata > options.max_nodata:
         return "nodata"
     limit = options.drop_blank
-    if limit is not None and max(row.source_blank, row.target_blank) > limit:
+    if limit is not None and max(measures.source_blank, measures.target_blank) > limit:
         return "blank"
     return None
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from terramorph.geo import Grid
 from terramorph.pairs import PairFolder
 from terramorph.pairs.manifest import AreaRecord
-from terramorph.prepare.cut import SHIFT_BLOCK
+from terramorph.prepare.cut import SHIFT_BLOCK, Cut, unread
 from terramorph.prepare.journal import Place
 from terramorph.prepare.labels import MARGIN, remove_labels
 from terramorph.prepare.plan import Area
@@ -124,6 +124,7 @@ class FolderJob:
         record: The journal's record of the area.
         places: All pairs, in reading order.
         folders: Pairs by split.
+        skipped: Id of a place without a split -> why its file is no pair.
         look: Treatment of labels; None for targets on which no labels are looked for.
         categorical: Whether targets hold classes, which are shifted by whole pixels.
     """
@@ -131,20 +132,24 @@ class FolderJob:
     record: AreaRecord
     places: list[Place]
     folders: dict[str, PairFolder]
+    skipped: dict[str, str]
     look: MapLook | None
     categorical: bool = False
 
     def strips(self) -> Iterator[list[Place]]:
-        """Yield a few pairs at a time."""
-        yield from (self.places[begin : begin + 16] for begin in range(0, len(self.places), 16))
+        """Yield a few pairs of a split at a time."""
+        for _, members in groupby(self.places, key=lambda place: place.split):
+            pairs = list(members)
+            yield from (pairs[begin : begin + 16] for begin in range(0, len(pairs), 16))
 
-    def load(self, strip: list[Place]) -> list[Part]:
+    def load(self, strip: list[Place]) -> list[Part | Cut]:
         """Read pairs, on all cores."""
         with ThreadPoolExecutor() as pool:
             return list(pool.map(self._load, strip))
 
-    def _load(self, place: Place) -> Part:
-        assert place.split is not None
+    def _load(self, place: Place) -> Part | Cut:
+        if place.split is None:
+            return unread(place, self.skipped[place.id])
         pair = self.folders[place.split].read(place.row)
         target, labels = self.record.target.fit(pair.b), None
         if self.record.shift is not None:

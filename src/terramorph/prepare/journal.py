@@ -31,6 +31,8 @@ MOST_APART = 1.1
 """Largest ratio of the areas' ground resolutions; that of web mercator changes with latitude."""
 MOST_TURNED = 5.0
 """Largest angle between the rows of two areas, degrees."""
+_CONTENT = "split.content"
+"""Setting that holds a digest of the file of the split; earlier versions kept none."""
 _Pixels = Annotated[int, Field(ge=0, lt=2**31)]
 
 
@@ -105,8 +107,14 @@ class Journal:
             self._save("settings.json", settings)
         else:
             # Settings that did not exist yet had their defaults.
-            was, now = flat(Options().plain()) | flat(begun), flat(settings)
-            for name in sorted({*was, *now}):
+            now = flat(settings)
+            was = flat(Options().plain()) | {_CONTENT: now.get(_CONTENT)} | flat(begun)
+            file = now.get("split.file")
+            if was.get("split.file") == file and was[_CONTENT] != now.get(_CONTENT):
+                raise DatasetError(
+                    f"{out} was begun with another content of {file}; restore it or choose another folder."
+                )
+            for name in sorted({*was, *now} - {_CONTENT, "skip_bad"}):  # what could be cut stays as it is
                 if was.get(name) != now.get(name):
                     raise DatasetError(
                         f"{out} was begun with other settings ({name}: {was.get(name)!r}, now {now.get(name)!r}); give "
@@ -119,8 +127,24 @@ class Journal:
         if self.areas and self._json("areas.json") != self._areas():  # an earlier version kept keys in URLs
             self._save("areas.json", self._areas())
 
-    def add_area(self, area: AreaRecord) -> None:
-        """Record an area, before any of its tiles."""
+    def forget_unused(self) -> None:
+        """Forget the settings of a dataset without an area: they may be what kept it from beginning."""
+        if not self.areas:
+            (self.folder / "settings.json").unlink(missing_ok=True)
+
+    def add_area(self, area: AreaRecord, ids: Iterable[str]) -> None:
+        """Record an area, before any of its tiles.
+
+        Raises:
+            DatasetError: If its files have changed, another area holds one of its ids, or the areas do not go together.
+        """
+        for known in self.areas:
+            short, long = sorted((known.name, area.name), key=len)
+            if long.startswith(f"{short}_") and (shared := {r.id for r in self.rows(known.name)}.intersection(ids)):
+                raise DatasetError(
+                    f"The areas {known.name} and {area.name} would both have a pair {min(shared)}; give one of them "
+                    "another `name`."
+                )
         for known in self.areas:
             if known.name == area.name:
                 if known != area:

@@ -12,6 +12,7 @@ from odc.geo.geom import Geometry
 
 from terramorph.errors import DatasetError
 from terramorph.geo import Grid, project, project_shapes
+from terramorph.geo.crs import point_scale, unit_in_metres
 from terramorph.geo.period import beside
 from terramorph.pairs.manifest import SPLITS, AreaRecord
 from terramorph.prepare.journal import Journal, Place
@@ -50,10 +51,11 @@ def area_places(area: Area, options: Options, journal: Journal) -> list[Place]:
     earlier, earlier_codes = _earlier(area.grid, before, journal, tile)
     # Tiles of a list may touch, as its author chose them; they never overlap.
     buffer = 0.0 if rule.method == "by-list" and rule.buffer is None else rule.buffer
+    laid, metre = _measurable(np.concatenate([earlier, boxes]), area.grid)
     close = keep_apart(
-        np.concatenate([earlier, boxes]),
+        laid,
         np.concatenate([earlier_codes, codes]),
-        None if buffer is None else buffer * _units_per_metre(area.grid),
+        None if buffer is None else buffer * metre,
         np.arange(len(earlier) + len(boxes)) < len(earlier),
     )[len(earlier) :]
     reasons[close & (codes != NONE)] = "buffer"
@@ -98,10 +100,23 @@ def _divided(
     return codes, reasons
 
 
-def _units_per_metre(grid: Grid) -> float:
-    """Return CRS units per metre on the ground; 1 without a CRS, where a buffer is in the grid's units."""
-    ground = grid.ground_resolution
-    return 1.0 if ground is None else float(np.sqrt(abs(grid.affine.determinant))) / ground
+def _measurable(boxes: NDArray[np.object_], grid: Grid) -> tuple[NDArray[np.object_], float]:
+    """Return footprints in a plane that never makes a distance look longer, and its units per metre on the ground.
+
+    Without a CRS a buffer is in the grid's units.
+    """
+    if grid.crs is None:
+        return boxes, 1.0
+    if not grid.crs.proj.is_geographic:
+        scale = point_scale(grid.crs, *(grid.affine @ (grid.width / 2, grid.height / 2)))
+        return boxes, (scale.largest if scale else 1.0) / unit_in_metres(grid.crs)
+    # A degree of longitude is shortest at the end towards the pole, one of latitude at the equator.
+    extent, geod, step = grid.geobox.extent.boundingbox, grid.crs.proj.get_geod(), 1e-4
+    latitude = min(max(abs(extent.bottom), abs(extent.top)), 89.999999)
+    _, _, east = geod.inv(-step, latitude, step, latitude)
+    _, _, north = geod.inv(0, -step, 0, step)
+    squeezed: NDArray[np.object_] = shapely.transform(boxes, lambda xy: xy * (east / north, 1.0))
+    return squeezed, 2 * step / north
 
 
 def _projected(polygons: NDArray[np.object_], crs: CRS | None, to: Grid) -> NDArray[np.object_]:

@@ -103,7 +103,7 @@ def plan_grid(source: Source, target: Source, scale: Scale, tile: int, bounds: G
         DatasetError: If the sides share no ground, only one has a georeference, or there is neither a scale nor a
             source with pixels of its own.
     """
-    _check_places(source, target, scale)
+    _check_places(source, target, scale, bounds)
     if scale.resolution is None and scale.zoom is None:
         return _pixel_grid(source, target, bounds)
     shared = _shared_ground(source, target, bounds)
@@ -113,10 +113,11 @@ def plan_grid(source: Source, target: Source, scale: Scale, tile: int, bounds: G
     return grid_at(shared, scale.resolution)
 
 
-def _check_places(source: Source, target: Source, scale: Scale) -> None:
+def _check_places(source: Source, target: Source, scale: Scale, bounds: Geometry | None) -> None:
     """Refuse sides that cannot be laid on each other."""
     for side, other, option in ((source, target, "source_crs"), (target, source, "target_crs")):
-        if side.extent.crs is None and (other.extent.crs is not None or scale != Scale()):
+        needed = other.extent.crs is not None or scale != Scale() or bounds is not None
+        if side.extent.crs is None and needed:
             if side.grid is not None and not side.grid.is_georeferenced:
                 raise DatasetError(
                     f"{side.name} has no place on Earth, so it cannot be laid on the ground; put its world file "

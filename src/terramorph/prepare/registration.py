@@ -139,6 +139,9 @@ def locate(surface: NDArray[np.float32]) -> Shift:
 def locate_common(surfaces: Iterable[NDArray[np.float32]]) -> Shift:
     """Return the common shift of several pairs, such as all of a block.
 
+    Pairs of a folder may differ in size, and small ones in the range of shifts: only those of the range of the first
+    count.
+
     Returns:
         The shift, with the confidence of the summed surface.
 
@@ -148,6 +151,8 @@ def locate_common(surfaces: Iterable[NDArray[np.float32]]) -> Shift:
     total: NDArray[np.float32] | None = None
     count = 0
     for surface in surfaces:
+        if total is not None and surface.shape != total.shape:
+            continue
         total = surface.copy() if total is None else total + surface
         count += bool(surface.any())
     if total is None:

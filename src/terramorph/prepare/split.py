@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -65,6 +66,22 @@ class SplitRule:
         if self.buffer is not None and not self.buffer >= 0:
             raise ConfigError(f"`buffer` must be >= 0 m, got {self.buffer}.")
 
+    def content(self) -> str | None:
+        """Return a hex digest of what `file` says; None without one.
+
+        Raises:
+            DatasetError: If it cannot be read.
+        """
+        if self.file is None:
+            return None
+        said: object
+        if self.method == "by-list":
+            said = sorted(read_list(self.file).items())
+        else:
+            polygons, codes, crs = read_polygons(self.file)
+            said = (shapely.to_wkb(polygons).tolist(), codes.tolist(), None if crs is None else crs.to_wkt())
+        return hashlib.blake2b(repr(said).encode(), digest_size=16).hexdigest()
+
 
 def draw_blocks(tiles: Tiles, rule: SplitRule, name: str) -> NDArray[np.int8]:
     """Assign whole blocks of tiles to test, val and train.
@@ -80,6 +97,7 @@ def draw_blocks(tiles: Tiles, rule: SplitRule, name: str) -> NDArray[np.int8]:
     sizes = np.bincount(member)
     left = np.random.default_rng([rule.seed, zlib.crc32(name.encode())]).permutation(len(sizes))
     codes = np.full(len(sizes), _CODE["train"], np.int8)
+    last = next(name for name in SPLITS if rule.fractions[_CODE[name]] > 0)  # of test, val, train
     for split in ("test", "val"):
         share = rule.fractions[_CODE[split]]
         if share <= 0 or len(left) == 0:
@@ -90,8 +108,7 @@ def draw_blocks(tiles: Tiles, rule: SplitRule, name: str) -> NDArray[np.int8]:
         left = left[np.argsort(beside, kind="stable")]
         filled = np.cumsum(sizes[left])
         count_of = max(1, int(np.searchsorted(filled, share * count - 0.5 * sizes.mean())) + 1)
-        if rule.fractions[_CODE["train"]] > 0:
-            count_of = min(count_of, len(left) - 1)  # train comes last, and gets at least one
+        count_of = len(left) if split == last else min(count_of, len(left) - 1)  # the last gets at least one
         codes[left[:count_of]] = _CODE[split]
         left = left[count_of:]
     return codes[member]
@@ -137,11 +154,12 @@ def read_polygons(path: Path) -> tuple[NDArray[np.object_], NDArray[np.int8], CR
     # Of any class: pyogrio's and fiona's errors share no base.
     with raised_as(DatasetError, f"The polygons {path} cannot be read", "give GeoJSON or GeoPackage"):
         frame = geopandas.read_file(path)
-    if "split" not in frame.columns or frame.empty:
+    if not isinstance(frame, geopandas.GeoDataFrame) or "split" not in frame.columns or frame.empty:
         raise DatasetError(f"{path} has no polygons with an attribute split; add it, one of {', '.join(SPLITS)}.")
     wrong = [str(s) for s in frame["split"] if s not in _CODE]
     if wrong:
         raise DatasetError(f"{path} gives a polygon to the split {wrong[0]!r}; use one of {', '.join(SPLITS)}.")
+    frame = frame.set_geometry(frame.make_valid())  # GEOS joins no polygons that cross themselves
     for a, b in combinations(frame["split"].unique(), 2):
         shared = frame[frame["split"] == a].union_all().intersection(frame[frame["split"] == b].union_all())
         if shared.area > 0:
