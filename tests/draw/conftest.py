@@ -31,7 +31,7 @@ export async function openEngine(config, { onProgress = () => {}, direction = "m
     async translate(image, { seed, origin }) {
       const turn = ++latest;
       window.calls.push({ direction, seed, origin });
-      await new Promise((resolve) => setTimeout(resolve, 5));
+      await new Promise((resolve) => setTimeout(resolve, direction === "map2sat" ? window.wait ?? 5 : 5));
       if (turn !== latest) throw new DOMException("A newer drawing came.", "AbortError");
       if (window.broken) throw new Error(window.broken);
       const data = image.data.map((value, i) => (i % 4 === 3 ? 255 : (255 - value + seed) % 256));

@@ -36,6 +36,8 @@ DROP = """([name, data, type]) => {
     document.body.dispatchEvent(new DragEvent(kind, { dataTransfer: transfer, bubbles: true, cancelable: true }));
 }"""
 
+SAYS = """(text) => document.querySelector("#words").textContent.replaceAll("\u00a0", " ") === text"""
+
 
 def answered(page: playwright.Page) -> None:
     """Waits until the photograph is that of the drawing."""
@@ -203,6 +205,27 @@ def test_the_drawing_survives(opened: Opened) -> None:
     link = page.evaluate("navigator.clipboard.readText()")
     other = opened(hash=link[link.index("#") :])
     assert words(other) == said
+    assert other.locator("#undo").is_disabled()
+    page.keyboard.press("x")
+    page.keyboard.press("p")
+    drag(page, *((0.3 + 0.08 * np.cos(t), 0.25 + 0.08 * np.sin(t)) for t in np.linspace(0, 6, 7)))
+    own = words(page)
+    assert own.startswith("1 park on")
+    page.evaluate("(hash) => { location.hash = hash; }", link[link.index("#") :])
+    page.wait_for_function(SAYS, arg=said)
+    page.keyboard.press("Control+z")
+    assert words(page) == own
+    page.keyboard.press("Control+y")
+    assert words(page) == said
+    page.reload()
+    page.wait_for_selector("body[data-ready]")
+    assert words(page) == own  # the link's was only looked at
+    page.goto("about:blank")
+    page.goto(link)
+    page.wait_for_selector("body[data-ready]")
+    assert words(page) == said
+    page.keyboard.press("Control+z")
+    assert words(page) == own
     broken = opened(hash="#d=AAAA")
     assert broken.locator("#notice").inner_text().startswith("The link is damaged")
     assert "arterial" in words(broken)
@@ -264,6 +287,24 @@ def test_a_picture_goes_the_other_way(opened: Opened, tmp_path: Path) -> None:
     page.evaluate(DROP, ["air.png", base64.b64encode(b"none").decode(), "image/png"])
     page.wait_for_selector("#notice", state="visible")
     assert page.locator("#notice").inner_text() == "air.png is no picture that this browser reads; give a PNG or JPEG."
+
+
+def test_an_answer_for_the_drawing_does_not_replace_a_picture(opened: Opened, tmp_path: Path) -> None:
+    page = opened()
+    answered(page)
+    held = io.BytesIO()
+    Image.new("RGB", (256, 256), (10, 20, 30)).save(held, "PNG")
+    page.evaluate("window.wait = 2000")
+    before = page.evaluate("window.calls.length")
+    page.keyboard.press("n")
+    page.wait_for_function("(before) => window.calls.length > before", arg=before)
+    page.evaluate(DROP, ["air.png", base64.b64encode(held.getvalue()).decode(), "image/png"])
+    page.wait_for_selector("#read", state="visible")
+    answered(page)
+    assert (rgb(taken(page, "photo", tmp_path)) == (10, 20, 30)).all()
+    page.locator("#unread").click()
+    answered(page)
+    assert not (rgb(taken(page, "photo", tmp_path)) == (10, 20, 30)).all()
 
 
 def test_files_lie_where_the_drawing_is_placed(opened: Opened, tmp_path: Path) -> None:

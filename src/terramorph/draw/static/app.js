@@ -30,14 +30,16 @@ async function main() {
   if (!model) throw new Error("This page has no model that makes photographs of maps; make it with one.");
   const metres = model.metres_per_pixel || 1, renderer = new Renderer(config.style, metres);
   const drawing = new Drawing(renderer);
-  // made: how something ready-made is made, and its features; photo, read: canvases; image, readImage: ImageData.
-  const state = { config, model, px: 256, seed: 0, place: new Place(metres), made: null, image: null, photo: null, read: null, answered: [] };
+  // made: how something ready-made is made, and its features; photo, read: canvases; image, readImage: ImageData; linked: the
+  // features of a link, which do not take the place of the drawing that the browser keeps until somebody draws on them.
+  const state = { config, model, px: 256, seed: 0, place: new Place(metres), made: null, image: null, photo: null, read: null, linked: null, answered: [] };
 
   let pen = null;
   const panes = new Panes($("map"), $("photo"), renderer, () => ({ ...state, features: drawing.features, ink: pen?.ink ?? {} }));
   const follower = new Follower(renderer, {
     wanted: () => ({ features: pen.ink.features ?? drawing.features, side: state.px, seed: state.seed, origin: state.place.origin(state.px) }),
     shown: (image, ms, features) => {
+      if (state.read) return;  // a picture was read meanwhile; after it the drawing is asked for again
       const before = ms > 300 && !still && state.photo;
       Object.assign(state, { image, before, since: performance.now(), answered: features, photo: asCanvas(image), about: follower.engine.describe() });
       panes.paint();
@@ -109,7 +111,8 @@ async function main() {
       $("words").textContent = `${words[0].toUpperCase()}${words.slice(1)} on ${Math.round(panes.ground)} × ${Math.round(panes.ground)} m: ` +
         `${seen.map(([name, share]) => `${Math.round(100 * share)}\u00a0%\u00a0${name}`).join(", ")}.`;
       tools.update();
-      if (!remember(drawing.features, app.settings())) notice("This browser keeps nothing of this page: save the drawing before you leave.");
+      const kept = drawing.features === state.linked || remember(drawing.features, app.settings());
+      if (!kept) notice("This browser keeps nothing of this page: save the drawing before you leave.");
     },
   };
 
@@ -124,9 +127,9 @@ async function main() {
   const tools = toolbar(app);
   takeAlong(app);
   takeFiles(app, openEngine);
-  await begin(app);
+  await begin(app, true);
   honest(model);
-  addEventListener("hashchange", () => begin(app));
+  addEventListener("hashchange", () => begin(app, false));
   loading.offer(await backendOf(config));
   document.body.dataset.ready = "yes";
 
@@ -139,23 +142,28 @@ async function main() {
   }
 }
 
-// What the page begins with: a link's drawing, that of the last visit, or a sample.
-async function begin(app) {
-  const { drawing, state, panes, renderer } = app;
-  let kept = null;
-  try { kept = await fromLink(location.hash); } catch (error) { notice(error.message); }
-  if (kept) history.replaceState(null, "", location.pathname + location.search);
-  else if (document.body.dataset.ready) return;
-  kept ??= recall();
-  if (kept) {
+// What the page begins with: the drawing of the last visit, or a sample. A link's drawing is a step from there.
+async function begin(app, first) {
+  const { drawing, state, panes, renderer } = app, own = first ? recall() : null;
+  let link = null;
+  try { link = await fromLink(location.hash); } catch (error) { notice(error.message); }
+  const take = (kept, said) => {
     if (SIZES.includes(kept.px)) state.px = kept.px;
     if (Number.isInteger(kept.seed) && kept.seed >= 0) state.seed = kept.seed;
     try { state.place = new Place(renderer.metres, kept.at ?? null); } catch { /* no place on Earth: where all begin */ }
+    panes.show(state.px);
+    drawing.change(kept.features, said);
+  };
+  if (own) take(own);
+  if (link) {
+    history.replaceState(null, "", location.pathname + location.search);
+    state.linked = link.features;
+    take(link, "The drawing of a link.");
+  } else if (first && !own) {
+    panes.show(state.px);
+    app.sample("Crossroads");
   }
-  panes.show(state.px);
-  if (kept) drawing.change(kept.features);
-  else app.sample("Crossroads");
-  if (drawing.past.length === 1) drawing.past = [];
+  if (first) drawing.past = own && link ? [own.features] : [];
   app.refresh();
 }
 
