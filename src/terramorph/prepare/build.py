@@ -10,7 +10,6 @@ from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -197,7 +196,7 @@ def _plan_folder(one: Inputs, out: Path, options: Options, journal: Journal, ope
     return FolderJob(record, places, folders, skipped, look, bool(categorical))
 
 
-def _folder_place(area: str, name: str, row: int, split: Literal["train", "val", "test"] | None) -> Place:
+def _folder_place(area: str, name: str, row: int, split: str | None) -> Place:
     dropped = "unreadable" if split is None else None
     return Place(id=f"{area}_{name}", area=area, split=split, dropped=dropped, row=row, col=0, y=0, x=0)
 
