@@ -100,6 +100,20 @@ def test_values_holes_and_confidence(tmp_path: Path) -> None:
     assert found["confidence"].isna().all()
 
 
+@pytest.mark.parametrize(("crs", "pixel", "top"), [("EPSG:3857", 15_000, 9e6), ("EPSG:4326", 0.1, 63)])
+def test_areas_are_measured_where_they_lie(tmp_path: Path, crs: str, pixel: float, top: float) -> None:
+    classes = np.zeros((600, 64), np.uint8)
+    classes[10:40, 10:40] = classes[570:590, 10:20] = 5
+    classes[20:25, 20:25] = 0
+    grid = Grid(*classes.shape, Affine(pixel, 0, 0, 0, -pixel, top), CRS(crs))
+    write_image(Raster.from_pixels(classes[None], grid), tmp_path / "c.tif")
+    write_polygons(tmp_path / "c.tif", tmp_path / "a.gpkg", {5: "park"}, **EDGES)
+    found = geopandas.read_file(tmp_path / "a.gpkg")
+    true = found.to_crs("EPSG:6933").area  # equal area
+    assert len(found) == 2
+    assert found["area_m2"].tolist() == pytest.approx(true.tolist(), rel=2e-3)
+
+
 def test_geojson_is_in_degrees_and_needs_a_crs(tmp_path: Path) -> None:
     classes = np.zeros((40, 60), np.uint8)
     classes[5:25, 5:35] = 5

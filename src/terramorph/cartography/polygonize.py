@@ -13,11 +13,17 @@ import numpy as np
 import pyogrio
 import shapely
 from numpy.typing import NDArray
+from odc.geo.crs import CRS
 from pyogrio.errors import DataLayerError, DataSourceError
 
 from terramorph.atomic import atomic
 from terramorph.errors import InputError, warn
+from terramorph.geo import Grid, project_shapes
+from terramorph.geo.crs import plane
 from terramorph.raster.tracing import DRIVERS, trace, zonal_means
+
+_GEODESIC_PX = 16
+"""Pixels of an outline that are measured as one geodesic."""
 
 
 def write_polygons(
@@ -31,7 +37,7 @@ def write_polygons(
 ) -> int:
     """Write the areas of a class raster as polygons, one layer with columns class, confidence and area_m2.
 
-    Ground area is in square metres (in square units of the grid without a CRS).
+    Ground area is in square metres on the ellipsoid (in square units of the grid without a CRS).
 
     Args:
         classes: Path of a raster whose first band is uint8 class indices.
@@ -67,12 +73,11 @@ def write_polygons(
         # The tolerance is the side of a triangle's area (shapely.coverage_simplify).
         polygons = shapely.coverage_simplify(polygons, simplify_px * math.sqrt(pixel))
     polygons = _without_small_holes(polygons, least_px * pixel)
-    ground = (grid.ground_resolution or 1.0) ** 2 / pixel
     frame = geopandas.GeoDataFrame(
         {
             "class": [names[int(value)] for value in values],
             "confidence": means.round(4),
-            "area_m2": (shapely.area(polygons) * ground).round(2),
+            "area_m2": _ground_areas(polygons, grid).round(2),
         },
         geometry=polygons,
         crs=grid.crs.proj if grid.crs is not None else None,
@@ -81,6 +86,21 @@ def write_polygons(
         frame = frame.to_crs(4326)
     _write(frame, out, driver)
     return len(frame)
+
+
+def _ground_areas(polygons: NDArray[np.object_], grid: Grid) -> NDArray[np.float64]:
+    """Return ground areas in square metres, each by the scale of the projection where it lies."""
+    pixel = abs(grid.affine.determinant)
+    areas: NDArray[np.float64] = shapely.area(polygons) * (grid.ground_resolution or 1.0) ** 2 / pixel
+    geod = None if grid.crs is None else plane(grid.crs.proj).get_geod()
+    if grid.crs is None or geod is None or not len(polygons):
+        return areas
+    # Between their corners the sides of pixels are no geodesics, and over many pixels that shows.
+    fine = shapely.segmentize(polygons, _GEODESIC_PX * math.sqrt(pixel))
+    shapes = shapely.orient_polygons(project_shapes(fine, grid.crs, CRS("EPSG:4326")))
+    inside = np.isfinite(shapely.bounds(shapes)).all(axis=1)  # elsewhere the projection is not defined
+    areas[inside] = [abs(geod.geometry_area_perimeter(shape)[0]) for shape in shapes[inside]]
+    return areas
 
 
 def _write(frame: geopandas.GeoDataFrame, out: Path, driver: str) -> None:
