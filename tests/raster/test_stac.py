@@ -272,6 +272,13 @@ def test_scale_offset_and_nodata_count_where_the_file_has_none(item: Make, tmp_p
     assert found.mask.all()
 
 
+def test_what_is_said_of_a_whole_asset_is_of_all_its_bands(item: Make, tmp_path: Path) -> None:
+    said = {"bands": None, "raster:scale": 0.5, "raster:offset": -1.0, "nodata": 10**400, "gsd": 10**400}
+    path = save(tmp_path, item("a", GRID, [[[1]], [[2]], [[3]]], dtype=np.uint16, **said))
+    assert read(path)[1].units == Units((0.5,) * 3, (-1.0,) * 3)
+    assert read(path, bands=(3, 1))[1].units == Units((0.5,) * 2, (-1.0,) * 2)
+
+
 def test_pages_and_collections_are_followed(item: Make, tmp_path: Path) -> None:
     grids = [GRID.crop(0, 80 * number, *GRID.shape) for number in range(3)]
     items = [item(f"i{n}", grid, 10 + n) for n, grid in enumerate(grids)]
@@ -289,6 +296,7 @@ def test_pages_and_collections_are_followed(item: Make, tmp_path: Path) -> None:
         (collection | {"links": []}, "has no items"),
         (items[0] | {"assets": {}}, "The item i0 has no assets"),
         (items[0] | {"assets": {"a": {"href": "ftp://x/a.tif"}}}, "ftp:// is not read; download it"),
+        (items[0] | {"assets": {"a": {"href": "https://[x/a.tif"}}}, "which is no URL"),
         (items[0] | {"assets": {"a": {"type": "image/tiff"}}}, "The item i0 has no assets"),
     ):
         with pytest.raises(RasterError, match=told):

@@ -49,6 +49,9 @@ def test_secrets_in_a_url_are_not_told() -> None:
 def test_what_is_no_place_for_an_output_is_a_sentence() -> None:
     with pytest.raises(InputError, match=r"^s3://town/ names no file; give one, such as s3://town/map\.tif"):
         location("s3://town/")
+    for place in ("s3://[town/map.tif", "https://[town/map.tif"):
+        with pytest.raises(InputError, match="is no URL"):
+            open_source(place)
     with pytest.raises(InputError, match="is on a web server, which takes no files"):
         location("https://maps.example/map.tif")
 

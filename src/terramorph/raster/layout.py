@@ -38,12 +38,12 @@ class ReadOptions:
         height: Metres above the ellipsoid of the ground of a scene placed by RPCs; None: their mean.
         dem: Raster of the heights of the ground of such a scene, in metres.
         driver: The one driver of GDAL that may open it, such as GTiff, where the file comes from strangers; None: any.
-        default_nodata, default_units: Nodata and units of a file that declares none.
+        default_nodata, default_units: Nodata and units of a file that declares none; units of one band are of all.
         asset: Assets of a STAC item to read; see `stac_assets.choose`.
         sign: A function, as module:name, that is given the address of a STAC item's asset and gives the one to open.
 
     Raises:
-        RasterError: If a band is under 1 or named twice.
+        RasterError: If a band is under 1.
     """
 
     bands: tuple[int, ...] | None = None
@@ -174,8 +174,8 @@ def layout_of(dataset: Any, path: Path | Remote, options: ReadOptions) -> Layout
     called = checked_names(options.names, path, 3 if palette else len(numbers)) or _names(dataset, numbers, palette)
     scales, offsets = ([values[n - 1] for n in numbers] for values in (dataset.scales, dataset.offsets))
     units, default = Units.of(scales, offsets), options.default_units
-    if units is None and default and len(default.scales) == len(numbers):
-        units = default
+    if units is None and default and len(default.scales) in (1, len(numbers)):
+        units = default if len(default.scales) == len(numbers) else default.pick([0] * len(numbers))
     nodata = options.nodata
     # Last, for what GDAL has to say of damaged tags as it looks for masks is raised at the question after.
     if nodata is None and all(MaskFlags.all_valid in dataset.mask_flag_enums[n - 1] for n in numbers):

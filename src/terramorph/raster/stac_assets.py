@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import posixpath
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -56,7 +57,7 @@ class Asset:
     def is_image(self) -> bool:
         """Whether it is image data, by its roles and its media type or suffix."""
         roles, kind = {str(role) for role in listed(self.data.get("roles"))}, str(self.data.get("type") or "")
-        suffix = PurePosixPath(urlsplit(self.href).path).suffix.lower()
+        suffix = PurePosixPath(re.split(r"[?#]", self.href)[0]).suffix.lower()
         image = kind.startswith("image/") if kind else suffix in IMAGE_SUFFIXES | {".vrt", ".jp2"}
         return image and not roles & _NO_PIXELS
 
@@ -66,7 +67,7 @@ class Asset:
         bands = objects(self.data.get("raster:bands")) + objects(self.data.get("bands"))
         said = [self.data.get("gsd"), self.data.get("raster:spatial_resolution")]
         said += [band.get(key) for band in bands for key in ("spatial_resolution", "raster:spatial_resolution", "gsd")]
-        return min((float(value) for value in said if isinstance(value, int | float)), default=math.inf)
+        return min((size for size in map(_finite, said) if size is not None), default=math.inf)
 
     def __str__(self) -> str:
         """Return its key, and its band names."""
@@ -170,12 +171,13 @@ def part_of(
     base: Place,
 ) -> Part:
     """Return the part of a mosaic that an asset is."""
-    said = objects(asset.data.get("raster:bands")) or objects(asset.data.get("bands")) or [{}]
+    said = objects(asset.data.get("raster:bands")) or objects(asset.data.get("bands"))
     names = asset.bands if all(asset.bands) else ()
     picked = numbers or options.bands
     if picked:
         said = [said[number - 1] for number in picked if number <= len(said)]
         names = tuple(names[number - 1] for number in picked if number <= len(names))
+    said = said or [{}]  # what is said of the whole asset
     nodata = {_number(band, asset.data, "nodata") for band in said} - {None}
     pairs = [(_number(band, asset.data, "scale"), _number(band, asset.data, "offset")) for band in said]
     units = Units.of([1.0 if s is None else s for s, _ in pairs], [o or 0.0 for _, o in pairs])
@@ -199,10 +201,17 @@ def part_of(
 
 def _number(band: Mapping[str, Any], asset: Mapping[str, Any], key: str) -> float | None:
     """Read a number of the raster extension, of a band or of the whole asset; "nan" counts as none."""
-    for value in (band.get(key), band.get(f"raster:{key}"), asset.get(f"raster:{key}"), asset.get(key)):
-        if isinstance(value, int | float) and math.isfinite(value):
-            return float(value)
-    return None
+    said = (band.get(key), band.get(f"raster:{key}"), asset.get(f"raster:{key}"), asset.get(key))
+    return next((number for number in map(_finite, said) if number is not None), None)
+
+
+def _finite(value: Any) -> float | None:
+    """Return a number of JSON; None for other values, and for what no float holds."""
+    try:
+        number = float(value) if isinstance(value, int | float) else math.nan
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _grid(data: Mapping[str, Any], item: Item) -> Grid | None:
@@ -231,9 +240,12 @@ def resolved(href: str, base: Place, item: Item) -> Place:
     """Resolve an address that may be relative.
 
     Raises:
-        RasterError: If it is of a kind that is not read, or something on a server names a file here.
+        RasterError: If it is no URL or of a kind that is not read, or something on a server names a file here.
     """
-    scheme = urlsplit(href).scheme
+    try:
+        scheme = urlsplit(href).scheme
+    except ValueError as error:
+        raise RasterError(f"A file of {name_of(item)} is at {href}, which is no URL ({error}); correct it.") from error
     remote = as_remote(href)
     if remote is not None:
         return remote

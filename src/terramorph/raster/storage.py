@@ -48,7 +48,7 @@ class Remote:
         url: s3://bucket/key, gs://bucket/key, az://container/key or https://host/path, with its query.
 
     Raises:
-        InputError: If the URL names nothing inside its bucket or on its host.
+        InputError: If it is no URL, or names nothing inside its bucket or on its host.
         RasterError: By `identity` and `read_bytes`, if it is not there or cannot be asked for.
         StorageError: By all others, if the server does not do it.
         MissingPackageError: By all, if the package for such URLs is not installed.
@@ -57,7 +57,11 @@ class Remote:
     url: str
 
     def __post_init__(self) -> None:
-        if not urlsplit(self.url).path.strip("/"):
+        try:
+            path = urlsplit(self.url).path
+        except ValueError as error:
+            raise InputError(f"{self.url} is no URL ({error}); correct it.") from error
+        if not path.strip("/"):
             raise InputError(f"{self} names no file; give one, such as {str(self).rstrip('/')}/map.tif.")
 
     def __str__(self) -> str:
@@ -214,7 +218,7 @@ def as_remote(spec: str | Path) -> Remote | None:
     """Return a URL as a `Remote`; None for a path. The slash that `Path` removes from a URL is restored.
 
     Raises:
-        InputError: If the URL names no file.
+        InputError: If it is no URL, or names no file.
     """
     match = _URL.fullmatch(str(spec))
     return Remote(f"{match[1].lower()}://{match[2]}") if match else None
