@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -196,6 +197,16 @@ def test_a_part_of_a_file_is_opened_by_its_name(tmp_path, monkeypatch):
         assert source.fingerprint() != before
     with pytest.raises(RasterError, match="blue cannot be opened"):
         open_source('NETCDF:"scene.nc":blue')
+
+
+def test_terms_and_crs_are_of_arrays_too(raster):
+    with open_source(raster, terms="CC0") as source:
+        assert source.licence == "CC0"
+    bare = replace(raster, grid=replace(raster.grid, crs=None))
+    with open_source(bare, crs="EPSG:32634") as source:
+        assert source.grid == replace(raster.grid, crs=CRS("EPSG:32634"))
+    with open_source(raster.pixels, crs="EPSG:32634") as source:
+        assert source.grid.crs is None  # it has no place
 
 
 def test_what_holds_no_pixels_is_refused_with_a_sentence(tmp_path, raster):

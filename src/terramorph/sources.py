@@ -19,12 +19,13 @@ from odc.geo.crs import CRS
 
 from terramorph.bands import RGB
 from terramorph.errors import ConfigError, InputError, RasterError
+from terramorph.geo import Grid
 from terramorph.raster import ImageSource, Raster, ReadOptions, Source, TileSource
 from terramorph.raster.array_source import ArraySource, RasterSource
 from terramorph.raster.image import IMAGE_SUFFIXES
 from terramorph.raster.mapfile import is_calibration
 from terramorph.raster.mosaic import MosaicSource
-from terramorph.raster.packed import is_packed, is_subdataset, unpacked
+from terramorph.raster.packed import is_packed, is_subdataset, named_as, unpacked
 from terramorph.raster.stac import open_stac
 from terramorph.raster.storage import Remote, as_remote
 from terramorph.raster.tiles import ARCHIVES, FolderTiles, MBTiles, PMTiles, ServerTiles, open_archive
@@ -84,7 +85,8 @@ def open_source(
 
     Args:
         data: A path or a URL; a Raster; a DataArray with a CRS, lazy or not; or an array (C, H, W) without a place.
-        options: Bands, nodata and units of an image or array, where it does not state them.
+        options: Bands, nodata and units of an image or array, where it does not state them. Tiles and vectors have no
+            bands and classes to name, and no use for the rest.
         crs: Such as EPSG:32633, of what has a place and does not say its CRS; of tiles EPSG:3857 (default) or
             EPSG:3395; it takes the place of the CRS of vectors.
         zoom: Zoom of tiles; default: the finest that covers the ground. Required for a server; ignored elsewhere.
@@ -100,14 +102,14 @@ def open_source(
 
     Raises:
         RasterError: If there is nothing there, or nothing that is read, or something is missing to read it.
-        ConfigError: If the CRS, style, table or kind is none, or options are given of what has none.
+        ConfigError: If the CRS, style, table or kind is none, or bands or classes are named of what has none.
         InputError: If ``data`` is of a type that holds no pixels.
         StorageError: If the cache cannot be written.
         MissingPackageError: If the package for such a URL, or for DataArrays, is not installed.
     """
     place = crs if crs is None or isinstance(crs, CRS) else _crs(crs)
     if not isinstance(data, str | Path):
-        return _of_memory(data, options, place)
+        return _under(_of_memory(data, options, place), terms)
     items = open_stac(data, options, wanted=wanted, crs=place)
     if options is not None and items is None:
         if options.asset:
@@ -132,6 +134,11 @@ def open_source(
     if not isinstance(source, ImageSource | MosaicSource) and options and (options.bands or options.categorical):
         source.close()
         raise ConfigError(f"{source.name} is not an image, and bands and categorical are of images; leave them out.")
+    return _under(source, terms)
+
+
+def _under(source: Source, terms: str | None) -> Source:
+    """Give a source a licence in place of its own."""
     if terms and terms.strip():
         source.licence = terms.strip()
     return source
@@ -139,6 +146,8 @@ def open_source(
 
 def _of_memory(data: Any, options: ReadOptions | None, crs: CRS | None) -> Source:
     if isinstance(data, Raster):
+        if data.grid.crs is None and data.grid.is_georeferenced:
+            data = replace(data, grid=replace(data.grid, crs=crs))
         return RasterSource(data, options)
     if isinstance(data, np.ndarray):
         return RasterSource(Raster.from_pixels(data), options)
@@ -175,7 +184,7 @@ def _holds_vectors(spec: str | Path) -> bool:
 
 def _of_pixels(
     spec: str | Path,
-    as_image: Callable[..., ImageSource],
+    as_image: partial[ImageSource],
     as_tiles: Callable[..., TileSource],
     server: Callable[[str], ServerTiles],
     layout: str | None,
@@ -189,7 +198,8 @@ def _of_pixels(
     if is_packed(spec):
         with ExitStack() as stack:
             image, name, files = stack.enter_context(unpacked(spec))
-            source = as_image(image, made_of=files)
+            with named_as(name, image):
+                source = _PackedImage(image, **as_image.keywords, made_of=files)
             source.name = name
             weakref.finalize(source, stack.pop_all().close)  # the temporary file is gone with it
             return source
@@ -204,6 +214,16 @@ def _of_pixels(
     if suffix in _ADVICE and not (suffix == ".tab" and is_calibration(path)):
         raise RasterError(f"{path} {_ADVICE[suffix]}.")
     return as_image(path)
+
+
+class _PackedImage(ImageSource):
+    """An image inside another file, which its errors name."""
+
+    def read(self, grid: Grid) -> Raster:
+        """Read the pixels on a grid; see `ImageSource.read`."""
+        assert isinstance(self._path, Path)
+        with named_as(self.name, self._path):
+            return super().read(grid)
 
 
 def _is_file(url: str) -> bool:

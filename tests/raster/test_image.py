@@ -13,7 +13,7 @@ from PIL import Image
 
 from terramorph.errors import RasterError
 from terramorph.geo import Grid
-from terramorph.raster import ImageSource, Raster, image, probe_image, read_image, write_image
+from terramorph.raster import ImageSource, Raster, ReadOptions, image, probe_image, read_image, write_image
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (3, 20, 30), dtype=np.uint8)
@@ -71,11 +71,17 @@ def test_modes_of_png(tmp_path):
     assert probed(path, raster)
     palette.save(path, transparency=1)
     assert np.array_equal(read_image(path).mask, gray % 3 != 1)
+    palette.save(path)
+    assert np.array_equal(read_image(path, ReadOptions(nodata=2)).mask, gray % 3 != 2)  # an index
     Image.fromarray(gray > 99).save(path)
     raster = read_image(path)
     assert np.array_equal(raster.pixels[0], np.where(gray > 99, 255, 0))
     assert raster.dtype == np.uint8
     assert probed(path, raster)
+    Image.fromarray(gray > 99).save(path, transparency=0)
+    assert np.array_equal(read_image(path).mask, gray > 99)
+    Image.fromarray(gray.astype(np.uint16) * 99).save(path, transparency=99 * int(gray[0, 0]))
+    assert np.array_equal(read_image(path).mask, gray != gray[0, 0])
 
 
 def test_sixteen_bit_png_keeps_its_bits(tmp_path):

@@ -13,7 +13,7 @@ from PIL import Image
 
 from terramorph.errors import RasterError
 from terramorph.geo import Grid
-from terramorph.raster import Raster, read_image, write_image
+from terramorph.raster import Raster, probe_image, read_image, write_image
 from terramorph.sources import open_source
 
 PIXELS = np.random.default_rng(0).integers(0, 255, (3, 20, 30), np.uint8)
@@ -60,6 +60,17 @@ def test_what_lies_beside_it_places_it_and_nothing_is_left(tmp_path: Path, monke
         with pytest.raises(RasterError):
             read(tmp_path / "d.zip")
     assert not list((tmp_path / "tmp").iterdir())
+
+
+def test_errors_name_the_archive(archive: Path, tmp_path: Path) -> None:
+    assert probe_image(archive) == (*GRID.shape, 3, "uint8")
+    write_image(Raster.from_pixels(PIXELS, GRID), tmp_path / "b.tif")
+    data = (tmp_path / "b.tif").read_bytes()
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("b.tif", data[: len(data) // 2])
+    for read in (lambda: read_image(archive), lambda: open_source(archive).read(GRID)):
+        with pytest.raises(RasterError, match=r"^zip://.*a\.zip!b\.tif cannot be read"):
+            read()
 
 
 def test_what_cannot_be_opened(archive: Path, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from terramorph.geo.grid import Grid
 from terramorph.raster.dataset import dataset_place, named_errors, open_dataset
 from terramorph.raster.layout import ReadOptions, layout_of, picked
 from terramorph.raster.orientation import upright, upright_shape
-from terramorph.raster.packed import is_packed, unpacked
+from terramorph.raster.packed import is_packed, named_as, unpacked
 from terramorph.raster.raster import Raster
 from terramorph.raster.worldfile import read_place, text_place
 
@@ -97,7 +97,7 @@ def read_image(path: str | Path, options: ReadOptions | None = None) -> Raster:
             `MAX_PIXELS` pixels, or has a damaged world file beside it.
     """
     if is_packed(path):
-        with unpacked(path) as (inner, _, _):
+        with unpacked(path) as (inner, name, _), named_as(name, inner):
             return read_image(inner, options)
     path, options = Path(path), options or ReadOptions()
     plugin = pil_plugin(path)
@@ -106,8 +106,11 @@ def read_image(path: str | Path, options: ReadOptions | None = None) -> Raster:
             return _read_gdal(path, options)
         with plugin(path) as image:
             _check_size(path, image.height, image.width)
-            pixels, mask = _decode_pil(image)
+            indexed = image.mode == "P"  # whose nodata is an index, as GDAL has it
+            pixels, mask = _decode_pil(image, options.nodata if indexed else None)
             texts = image.info
+    if indexed:
+        options = replace(options, nodata=None)
     pixels, mask, bands = picked(pixels, mask, path, options)
     place = read_place(path, mask.shape) or text_place(path, texts)
     return _placed(Raster.from_pixels(pixels, mask=mask, bands=bands), path, place)
@@ -131,6 +134,9 @@ def probe_image(path: str | Path) -> tuple[int, int, int, str]:
     Raises:
         RasterError: If the file is missing, empty or not an image. A file that is damaged further on passes.
     """
+    if is_packed(path):
+        with unpacked(path) as (inner, name, _), named_as(name, inner):
+            return probe_image(inner)
     path = Path(path)
     plugin = pil_plugin(path)
     with named_errors(path):
@@ -144,8 +150,9 @@ def probe_image(path: str | Path) -> tuple[int, int, int, str]:
         else:
             with plugin(path) as image:
                 shape, (bands, dtype) = (image.height, image.width), _PIL_MODES.get(image.mode, (3, "uint8"))
+                texts = image.info
             orientation = exif_orientation(path)
-            if orientation != 1 and read_place(path, shape):
+            if orientation != 1 and (read_place(path, shape) or text_place(path, texts)):
                 orientation = 1
     return *upright_shape(shape, orientation), bands, dtype
 
@@ -234,9 +241,14 @@ def _check_size(path: Path, height: int, width: int) -> None:
         )
 
 
-def _decode_pil(image: Image.Image) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Decode an opened PIL image: pixels (C, H, W) and mask (H, W)."""
+def _decode_pil(image: Image.Image, nodata: float | None = None) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Decode an opened PIL image: pixels (C, H, W) and mask (H, W), False where stored values are nodata."""
     image.load()
+    if image.mode in ("1", "I;16"):  # of which PIL makes no alpha
+        nodata = image.info.get("transparency", nodata)
+    mask: NDArray[np.bool_] = np.ones((image.height, image.width), np.bool_)
+    if nodata is not None:
+        mask = np.asarray(image) != nodata
     decoded = image
     if image.mode in ("P", "PA"):
         decoded = image.convert("RGBA" if image.mode == "PA" or "transparency" in image.info else "RGB")
@@ -250,12 +262,10 @@ def _decode_pil(image: Image.Image) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     if decoded.mode == "I;16B":
         array = array.astype(np.uint16)
     if array.ndim == 2:
-        return array[None].copy(), np.ones(array.shape, np.bool_)
+        return array[None].copy(), mask
     if decoded.mode in ("LA", "RGBA"):
-        mask = array[..., -1] != 0
+        mask = mask & (array[..., -1] != 0)
         array = array[..., :-1]
-    else:
-        mask = np.ones(array.shape[:2], np.bool_)
     return np.ascontiguousarray(array.transpose(2, 0, 1)), mask
 
 

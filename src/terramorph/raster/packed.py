@@ -61,6 +61,15 @@ def unpacked(spec: str | Path) -> Iterator[tuple[Path, str, list[Path]]]:
             yield image, f"zip://{archive}!{name}", []
 
 
+@contextmanager
+def named_as(name: str, path: Path) -> Iterator[None]:
+    """Name the image inside another file in errors, in place of the temporary file at ``path``."""
+    try:
+        yield
+    except RasterError as error:
+        raise RasterError(str(error).replace(str(path), name)) from error
+
+
 def zipped(spec: str | Path) -> tuple[Path, str | None] | None:
     """Split a name into archive and member (None: the only image); None for other names."""
     match = _ZIPPED.fullmatch(str(spec))
