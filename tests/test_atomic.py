@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from terramorph import atomic as atomic_module
-from terramorph.atomic import HOST, _swept, atomic, atomic_folder
+from terramorph.atomic import HOST, _host, _swept, atomic, atomic_folder
 from terramorph.errors import ConfigError, StorageError
 
 
@@ -133,6 +133,12 @@ def test_folders_appear_whole_and_those_of_dead_processes_are_swept(tmp_path: Pa
     assert (tmp_path / "map" / "a.txt").read_text() == "whole"
     with pytest.raises(StorageError, match="cannot be written"), atomic_folder(tmp_path / "map"):
         pass
+
+
+def test_containers_of_one_name_are_different_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _host() == HOST
+    monkeypatch.setattr(Path, "readlink", lambda _: Path("pid:[1]"))
+    assert _host() != HOST
 
 
 class Kernel:

@@ -24,8 +24,18 @@ from filelock import FileLock, Timeout
 
 from terramorph.errors import StorageError, raised_as
 
-HOST = f"{zlib.crc32(platform.node().encode()):08x}"
-"""This machine: a process id means nothing on another one that shares the folder."""
+
+def _host() -> str:
+    """Return a digest of where process ids count: the machine, and the container or other namespace of Linux."""
+    try:
+        namespace = str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        namespace = ""
+    return f"{zlib.crc32(f'{platform.node()} {namespace}'.encode()):08x}"
+
+
+HOST = _host()
+"""This machine or container: a process id means nothing on another one that shares the folder."""
 
 _PART = re.compile(rf"\..+\.(\d+)-{HOST}-(\d+)\.part")
 _number = itertools.count()
