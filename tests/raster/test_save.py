@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from affine import Affine
+from odc.geo.crs import CRS
 from PIL import Image
 
 from terramorph.errors import RasterError, StorageError
+from terramorph.geo import Grid
 from terramorph.raster import Raster, read_image, save, write_image
+from terramorph.raster.writer import write_cog
 
 RGB = np.random.default_rng(1).integers(0, 256, (3, 16, 24), dtype=np.uint8)
 
@@ -18,6 +24,34 @@ def test_png_mask_is_alpha(tmp_path):
         raster = read_image(tmp_path / "a.png")
         assert np.array_equal(raster.mask, mask)
         assert np.array_equal(raster.pixels, pixels)
+
+
+PLACED = Grid(4, 5, Affine(10, 0, 500_000, 0, -10, 5_000_000), CRS("EPSG:32633"))
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif", "cog.tif"])
+def test_the_place_of_an_earlier_image_does_not_stay(tmp_path, name):
+    path, raster = tmp_path / name, Raster.from_pixels(np.ones((3, 4, 5), np.uint8), PLACED)
+    path.with_name(f"{name}.aux.xml").write_text(
+        "<PAMDataset><SRS>EPSG:3857</SRS><GeoTransform>1,2,0,100,0,-2</GeoTransform></PAMDataset>"
+    )
+    if name == "cog.tif":
+        write_cog(path, PLACED, raster.bands, np.uint8, [(slice(0, 4), raster.pixels, raster.mask)], masked=False)
+    else:
+        write_image(raster, path)
+    assert read_image(path).grid == PLACED
+
+
+def test_the_prj_of_a_shapefile_stays(tmp_path):
+    (tmp_path / "city.shp").touch()
+    (tmp_path / "city.prj").write_text("EPSG:4326")
+    raster = Raster.from_pixels(np.ones((3, 4, 5), np.uint8), PLACED)
+    with pytest.raises(RasterError, match=r"replace that of .*city\.shp; choose another name"):
+        write_image(raster, tmp_path / "city.png")
+    write_image(Raster.from_pixels(raster.pixels, replace(PLACED, crs=None)), tmp_path / "city.png")
+    write_image(Raster.from_pixels(raster.pixels), tmp_path / "city.png")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["city.png", "city.prj", "city.shp"]
+    assert (tmp_path / "city.prj").read_text() == "EPSG:4326"
 
 
 def test_jpeg_is_close_and_rgb(tmp_path):

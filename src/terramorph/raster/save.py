@@ -20,7 +20,7 @@ from terramorph.geo.grid import Grid
 from terramorph.raster.crs import to_rasterio_crs
 from terramorph.raster.quiet import quiet
 from terramorph.raster.raster import Raster
-from terramorph.raster.worldfile import prj_text, world_text
+from terramorph.raster.worldfile import beside, prj_text, world_text
 
 _TIFF_DTYPES = frozenset({"uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64"})
 _JPEG_SIDE = 65500
@@ -34,11 +34,11 @@ def write_image(raster: Raster, path: str | Path) -> None:
     A GeoTIFF (.tif, .tiff; deflate, tiled) takes any number of bands and keeps CRS, transform, band names and
     mask, scale and offset. A PNG takes 1 or 3 bands of uint8, or 1 of uint16; a mask becomes its alpha channel. A JPEG
     (quality 95, full colour resolution) takes 1 or 3 bands of uint8 and no mask. Beside a PNG or JPEG with a
-    georeferenced grid a world file (.pgw, .jgw) and, if there is a CRS, a .prj (WKT) are written; a world
-    file left there by an earlier image of that name is removed when the new one has no place.
+    georeferenced grid a world file (.pgw, .jgw) and, if there is a CRS, a .prj (WKT) are written. What an earlier
+    image of that name left there is removed: an .aux.xml, and a world file when the new one has no place.
 
     Raises:
-        RasterError: If the format cannot hold this raster, or the suffix is not known.
+        RasterError: If the format cannot hold this raster, the suffix is not known, or the .prj is a Shapefile's.
         StorageError: If the file cannot be written. No partial file is left.
     """
     path = Path(path)
@@ -52,7 +52,11 @@ def write_image(raster: Raster, path: str | Path) -> None:
     suffix, grid = path.suffix.lower(), raster.grid
     world, prj = path.with_suffix(_WORLD_SUFFIX.get(suffix, ".tfw")), path.with_suffix(".prj")
     placed = suffix in _WORLD_SUFFIX and grid.is_georeferenced
-    stale = [world, prj] if suffix in _WORLD_SUFFIX and world.is_file() else []
+    shapefile = beside(path, ".shp")
+    if placed and grid.crs is not None and shapefile is not None:
+        raise RasterError(f"{path}: its .prj would replace that of {shapefile}; choose another name, or use .tif.")
+    stale = [world] if suffix in _WORLD_SUFFIX and world.is_file() else []
+    stale += [prj] if stale and shapefile is None else []
     advice = "check that its folder exists, is writable and has free space"
     with ExitStack() as whole:
 
@@ -66,11 +70,20 @@ def write_image(raster: Raster, path: str | Path) -> None:
         else:
             _pil_image(raster).save(part(path), format="JPEG", quality=95, subsampling=0)
         if placed:
-            stale = [prj] if stale and grid.crs is None else []
+            stale = [prj] if prj in stale and grid.crs is None else []
             part(world).write_text(world_text(grid.affine), encoding="ascii")
             if grid.crs is not None:
                 part(prj).write_text(prj_text(grid.crs), encoding="utf-8")
-    for leftover in stale:
+    remove_leftovers(path, stale)
+
+
+def remove_leftovers(path: Path, more: Sequence[Path] = ()) -> None:
+    """Remove what an earlier image left beside a new one: its .aux.xml, whose place comes before the new one's own.
+
+    Raises:
+        StorageError: If a file cannot be removed.
+    """
+    for leftover in [*more, path.with_name(f"{path.name}.aux.xml")]:
         try:
             leftover.unlink(missing_ok=True)
         except OSError as error:

@@ -52,12 +52,12 @@ WORLD_SUFFIXES = frozenset({".wld", ".w"}.union(*_SHORT.values()))
 def find_world_file(path: Path) -> Path | None:
     """Find the world file beside an image, with a lower or upper case suffix; None without one."""
     suffix = path.suffix.lower()
-    return _beside(path, *_SHORT.get(suffix, (f"{suffix}w",) if suffix else ()), ".wld", ".w")
+    return beside(path, *_SHORT.get(suffix, (f"{suffix}w",) if suffix else ()), ".wld", ".w")
 
 
 def place_files(path: Path) -> list[Path]:
     """List the georeference files beside an image, sorted by name."""
-    found = (find_world_file(path), _beside(path, ".prj"), _aux_file(path), find_map_file(path))
+    found = (find_world_file(path), beside(path, ".prj"), _aux_file(path), find_map_file(path))
     return sorted(file for file in found if file is not None)
 
 
@@ -76,8 +76,8 @@ def read_place(path: Path, shape: tuple[int, int] | None = None) -> tuple[Affine
         affine = _read_affine(world)
     if affine is not None:
         return affine, read_crs(path) or _crs_of_map(path, affine, shape)
-    beside = find_map_file(path)
-    return None if beside is None else read_map_file(beside, shape)
+    map_file = find_map_file(path)
+    return None if map_file is None else read_map_file(map_file, shape)
 
 
 def text_place(path: Path | Remote, texts: Mapping[Any, Any]) -> tuple[Affine, CRS | None] | None:
@@ -96,7 +96,7 @@ def read_crs(path: Path) -> CRS | None:
     Raises:
         RasterError: If it cannot be understood.
     """
-    prj = _beside(path, ".prj")
+    prj = beside(path, ".prj")
     if prj is not None:
         return _parse_crs(prj, read_text(prj))
     aux = _aux_file(path)
@@ -104,7 +104,7 @@ def read_crs(path: Path) -> CRS | None:
     return _parse_crs(aux, text) if aux is not None and text and text.strip() else None
 
 
-def _beside(path: Path, *suffixes: str) -> Path | None:
+def beside(path: Path, *suffixes: str) -> Path | None:
     """Return the first existing file of the same stem with one of the suffixes, in lower or upper case."""
     for suffix in suffixes:
         for cased in (suffix, suffix.upper()):
@@ -160,11 +160,11 @@ def _invertible(file: Path | Remote, affine: Affine) -> Affine:
 
 def _crs_of_map(path: Path, affine: Affine, shape: tuple[int, int] | None) -> CRS | None:
     """Read the CRS of a .tab or .map that georeferences the image like the given affine, to within a pixel."""
-    beside = find_map_file(path)
-    if beside is None:
+    map_file = find_map_file(path)
+    if map_file is None:
         return None
     try:
-        other, crs = read_map_file(beside, shape)
+        other, crs = read_map_file(map_file, shape)
     except RasterError:
         return None  # the place is known without it
     height, width = shape or (256, 256)

@@ -28,7 +28,7 @@ from terramorph.bands import Units
 from terramorph.errors import RasterError
 from terramorph.geo.grid import Grid
 from terramorph.raster.dataset import gdal_session
-from terramorph.raster.save import check_format, describe_bands, tiff_profile
+from terramorph.raster.save import check_format, describe_bands, remove_leftovers, tiff_profile
 from terramorph.raster.source import Source
 
 Strip = tuple[slice, NDArray[Any], NDArray[np.bool_]]
@@ -63,7 +63,7 @@ def write_cog(
     compared, because GDAL does not tell of a disk that fills up late.
 
     Args:
-        path: The file, .tif or .tiff; it is replaced.
+        path: The file, .tif or .tiff; it is replaced, and an .aux.xml beside it removed.
         dtype: Dtype of the pixels; a type that GeoTIFF has.
         strips: Rows from the top, without gaps, of any heights and full width. They are requested one by one, and an
             array may be reused once the next strip is requested.
@@ -111,6 +111,7 @@ def write_cog(
             with suppress(OSError):
                 raw.unlink(missing_ok=True)
         _verify(part, digests, masked, tell)
+    remove_leftovers(path)
 
 
 def rows_of(source: Source, grid: Grid) -> Iterator[Strip]:
