@@ -63,6 +63,10 @@ def test_ground_resolution_by_crs():
     # One degree of latitude at 60 N is 111,412 m, of longitude 55,800 m (WGS 84).
     degrees = Grid(100, 100, Affine(1e-5, 0, 10 - 5e-4, 0, -1e-5, 60 + 5e-4), CRS("EPSG:4326"))
     assert degrees.ground_resolution == pytest.approx(1e-5 * math.sqrt(111_412 * 55_800), rel=1e-4)
+    grads = Grid(100, 100, Affine(1e-5 / 0.9, 0, 10, 0, -1e-5 / 0.9, 60 / 0.9 + 5e-4), CRS("EPSG:4807"))
+    assert grads.ground_resolution == pytest.approx(degrees.ground_resolution, rel=1e-3)  # another ellipsoid
+    assert not grads.is_square
+    assert Grid(100, 100, grads.affine @ Affine.scale(2, 1), grads.crs).is_square
     feet = Grid(10, 10, Affine(1, 0, 984_250, 0, -1, 200_000), CRS("EPSG:2263"))
     assert feet.ground_resolution == pytest.approx(0.3048006, rel=1e-3)
 

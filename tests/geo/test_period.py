@@ -41,6 +41,11 @@ def test_shapes_stay_whole_and_are_cut_for_files(crs):
     assert np.abs(shapely.bounds(cut)[::2]).max() <= 180
 
 
+def test_a_shape_without_area_stays_as_it_is():
+    line = shapely.LineString([(179, 0), (181, 0)])
+    assert cut_at_line(np.array([line], dtype=object), CRS("EPSG:4326"))[0] == line
+
+
 def test_what_two_extents_share_is_found_whatever_the_turn():
     here = box(180.9, -18, 181.1, -17, "EPSG:4326")
     assert meet(here, box(-179.05, -18, -178, -17, "EPSG:4326")).area == pytest.approx(0.15)

@@ -69,6 +69,12 @@ def test_of_the_same_size_only_the_hole_changes():
         assert np.allclose(resized[band, ~mask], pixels[band, mask].mean(dtype=np.float64))
 
 
+@pytest.mark.parametrize("dtype", ["uint32", "int32"])
+def test_the_highest_integer_does_not_turn_over(dtype):
+    full = np.full((1, 4, 4), np.iinfo(dtype).max, dtype)
+    assert (resize_pixels(full, 8, 8) == full[0, 0, 0]).all()
+
+
 def test_nothing_real_is_zeros_and_no_warning():
     resized, valid = resize_masked(np.full((1, 8, 8), np.nan, np.float32), np.zeros((8, 8), bool), 5, 5)
     assert not valid.any()

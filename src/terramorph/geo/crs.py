@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -58,6 +59,12 @@ def unit_in_metres(crs: CRS) -> float:
     """Return metres per unit of a projected CRS."""
     axes = plane(crs.proj).axis_info
     return float(axes[0].unit_conversion_factor) if axes else 1.0
+
+
+def unit_in_degrees(crs: CRS) -> float:
+    """Return degrees per unit of a geographic CRS: 0.9 of grads."""
+    axes = plane(crs.proj).axis_info
+    return round(math.degrees(axes[0].unit_conversion_factor), 12) if axes else 1.0
 
 
 def point_scale(crs: CRS, x: float, y: float) -> PointScale | None:

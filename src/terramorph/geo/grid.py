@@ -15,7 +15,7 @@ from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 
 from terramorph.errors import RasterError
-from terramorph.geo.crs import point_scale, unit_in_metres
+from terramorph.geo.crs import point_scale, unit_in_degrees, unit_in_metres
 
 SQUARE = 1.1
 """Ratio of a pixel's sides below which it counts as square."""
@@ -105,6 +105,7 @@ class Grid:
         x, y = self.resolution
         if self.crs.proj.is_geographic:
             _, latitude = self.affine @ (self.width / 2, self.height / 2)
+            latitude *= unit_in_degrees(self.crs)
             x *= math.cos(math.radians(min(max(latitude, -89.9), 89.9)))
         return max(x / y, y / x) < SQUARE and self.affine.determinant < 0
 
@@ -125,16 +126,16 @@ class Grid:
         return math.sqrt(area) * unit_in_metres(self.crs)
 
     def _geographic_resolution(self) -> float:
-        """Return the ground resolution in metres of a grid in degrees, along the ellipsoid at the centre."""
+        """Return the ground resolution in metres of a grid in degrees or grads, along the ellipsoid at the centre."""
         assert self.crs is not None
-        geod = self.crs.proj.get_geod()
-        x, y = self.affine @ (self.width / 2, self.height / 2)
+        geod, unit = self.crs.proj.get_geod(), unit_in_degrees(self.crs)
+        x, y = (unit * each for each in self.affine @ (self.width / 2, self.height / 2))
         y = min(max(y, -89.999999), 89.999999)
         step = 1e-4
         _, _, east = geod.inv(x - step, y, x + step, y)
         _, _, north = geod.inv(x, y - step, x, y + step)
         per_degree_squared = (east / (2 * step)) * (north / (2 * step))
-        return math.sqrt(abs(self.affine.determinant) * per_degree_squared)
+        return unit * math.sqrt(abs(self.affine.determinant) * per_degree_squared)
 
     def crop(self, y: int, x: int, height: int, width: int) -> Self:
         """Return the window of ``height`` x ``width`` pixels whose first pixel is row ``y``, column ``x``.

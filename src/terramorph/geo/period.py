@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from odc.geo.crs import CRS
 from odc.geo.geom import Geometry
 
-from terramorph.geo.crs import plane
+from terramorph.geo.crs import plane, unit_in_degrees
 
 
 def period(crs: CRS | None) -> float | None:
@@ -27,8 +27,7 @@ def period(crs: CRS | None) -> float | None:
 def _period(name: str) -> float | None:
     crs = CRS(name)
     if crs.geographic:
-        factor = float(crs.proj.axis_info[0].unit_conversion_factor) if crs.proj.axis_info else np.pi / 180
-        return round(2 * np.pi / factor, 9)
+        return round(360 / unit_in_degrees(crs), 9)
     operation = plane(crs.proj).coordinate_operation
     method = operation.method_name if operation is not None else ""
     if "Transverse" in method or "Oblique" in method or not ("Mercator" in method or "Cylindrical" in method):
@@ -74,7 +73,8 @@ def meet(a: Geometry, b: Geometry) -> Geometry:
 
 
 def cut_at_line(shapes: NDArray[np.object_], crs: CRS | None) -> NDArray[np.object_]:
-    """Cut shapely geometries (N,) at the 180 degree line; a part beyond it moves to its other side."""
+    """Cut shapely polygons (N,) at the 180 degree line; a part beyond it moves to its other side. One without area
+    stays as it is."""
     turn = period(crs)
     if turn is None or not len(shapes):
         return shapes
@@ -89,5 +89,6 @@ def cut_at_line(shapes: NDArray[np.object_], crs: CRS | None) -> NDArray[np.obje
             if piece.area > 0:
                 pieces.append(shapely.transform(piece, lambda xy, k=k: xy - np.array([k * turn, 0])))
         polygons = shapely.get_parts(np.array(pieces, dtype=object))
-        found[at] = shapely.multipolygons(polygons) if len(polygons) > 1 else polygons[0]
+        if len(polygons):
+            found[at] = shapely.multipolygons(polygons) if len(polygons) > 1 else polygons[0]
     return found

@@ -19,7 +19,7 @@ def resize_pixels(pixels: np.ndarray, height: int, width: int, method: Resamplin
     """Resize as PIL does (anti-aliased when shrinking), which is what the published protocols use.
 
     Args:
-        pixels: (C, H, W), any dtype.
+        pixels: (C, H, W), any dtype; all but uint8 go through float32, which holds whole numbers to 2**24.
         height, width: Size of the result, pixels.
         method: The filter. Bicubic overshoot is clipped to the dtype's range for integers.
 
@@ -42,7 +42,9 @@ def rounded(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """Convert floating values to a dtype: integers are rounded, and clipped to the dtype's range."""
     if np.issubdtype(dtype, np.integer):
         limits = np.iinfo(dtype)
-        values = np.clip(np.rint(values), limits.min, limits.max)
+        # A float32 may lie beyond the highest integer of 32 bits, as what it is clipped to.
+        exact = np.rint(values, dtype=np.float64 if limits.bits > 16 else values.dtype)
+        values = np.clip(exact, limits.min, limits.max)
     return values.astype(dtype)
 
 
