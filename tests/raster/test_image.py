@@ -10,6 +10,7 @@ import rasterio
 from affine import Affine
 from odc.geo.crs import CRS
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from terramorph.errors import RasterError
 from terramorph.geo import Grid
@@ -82,6 +83,16 @@ def test_modes_of_png(tmp_path):
     assert np.array_equal(read_image(path).mask, gray > 99)
     Image.fromarray(gray.astype(np.uint16) * 99).save(path, transparency=99 * int(gray[0, 0]))
     assert np.array_equal(read_image(path).mask, gray != gray[0, 0])
+
+
+def test_a_png_that_its_texts_place_is_not_turned(tmp_path):
+    path, texts, exif = tmp_path / "a.png", PngInfo(), Image.Exif()
+    texts.add_text("GeoTransform", "1,2,0,5,0,-2")
+    exif[0x112] = 6
+    Image.fromarray(HWC).save(path, pnginfo=texts, exif=exif)
+    raster = read_image(path)
+    assert np.array_equal(raster.pixels, RGB)
+    assert probed(path, raster)
 
 
 def test_sixteen_bit_png_keeps_its_bits(tmp_path):
