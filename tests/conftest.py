@@ -15,6 +15,7 @@ import pytest
 from . import processes
 
 if TYPE_CHECKING:  # the process that hands out tests reads this file, and begins sooner without torch
+    from terramorph.raster import Raster
     from terramorph.town import Town
     from terramorph.training import TrainConfig
 
@@ -104,12 +105,20 @@ def small_town() -> Town:
 
 
 @pytest.fixture(scope="session")
-def town_pairs(small_town: Town, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def small_town_sides(small_town: Town) -> tuple[Raster, Raster]:
+    """Its aerial and its map, painted once; copy what is written to."""
+    return small_town.aerial(), small_town.map()
+
+
+@pytest.fixture(scope="session")
+def town_pairs(
+    small_town: Town, small_town_sides: tuple[Raster, Raster], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """A classic folder: train/ with 12 and val/ with 4 PNG pairs of 256 x 128 px, aerial left, map right."""
     from terramorph.town import write_town_pairs
 
     folder = tmp_path_factory.mktemp("town_pairs")
-    write_town_pairs(small_town, folder, tile=128)
+    write_town_pairs(small_town, folder, tile=128, aerial=small_town_sides[0], drawn=small_town_sides[1])
     return folder
 
 

@@ -24,6 +24,7 @@ import terramorph
 import terramorph.api
 from terramorph.errors import ConfigError, DatasetError
 from terramorph.pairs import open_pairs, write_pairs
+from terramorph.raster import Raster
 from terramorph.town import Town, write_town_pairs
 
 from .conftest import TINY
@@ -90,18 +91,22 @@ def test_importing_takes_under_a_third_of_a_second() -> None:
     assert float(done.stdout) < 0.3
 
 
-def test_a_run_of_a_torch_dataset_is_a_run_of_a_folder(trained: terramorph.Model, small_town: Town) -> None:
+def test_a_run_of_a_torch_dataset_is_a_run_of_a_folder(
+    trained: terramorph.Model, small_town_sides: tuple[Raster, Raster]
+) -> None:
     run = trained.path.parent  # type: ignore[union-attr]
     assert len(open_pairs(run / "pairs", "train")) == 4
     assert len(open_pairs(run / "pairs", "val")) == 2
     again = terramorph.train(run / "pairs", run.parent / "again", settings=SETTINGS, cache=run.parent / "cache")
-    x = small_town.aerial().crop(0, 0, 64, 64).pixels
+    x = small_town_sides[0].crop(0, 0, 64, 64).pixels
     np.testing.assert_array_equal(again.translate(x), trained.translate(x))
     assert terramorph.training.resume(run).finished  # type: ignore[attr-defined]
 
 
-def test_pairs_may_be_paths_rasters_and_arrays_of_either_order(small_town: Town, tmp_path: Path) -> None:
-    sides = [side.crop(0, 0, 48, 64) for side in (small_town.aerial(), small_town.map())]
+def test_pairs_may_be_paths_rasters_and_arrays_of_either_order(
+    small_town_sides: tuple[Raster, Raster], tmp_path: Path
+) -> None:
+    sides = [side.crop(0, 0, 48, 64) for side in small_town_sides]
     for side, raster in zip("ab", sides, strict=True):
         raster.save(tmp_path / f"{side}.tif")
     arrays = [side.pixels.transpose(1, 2, 0) for side in sides]
@@ -188,12 +193,20 @@ def test_a_town_is_served_until_told(trained: terramorph.Model, small_town: Town
     "name", ["api", "evaluation.run", "models.pull", "sources", "study.compare", "study.tune", "translate.model"]
 )
 @pytest.mark.filterwarnings("ignore")
-def test_examples_run(name: str, small_town: Town, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_examples_run(
+    name: str,
+    small_town: Town,
+    small_town_sides: tuple[Raster, Raster],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("terramorph.data.DEFAULT_CACHE", tmp_path / "cache")
-    for side, raster in (("aerial", small_town.aerial()), ("drawn", small_town.map())):
+    for side, raster in zip(("aerial", "drawn"), small_town_sides, strict=True):
         raster.crop(0, 0, 128, 128).save(tmp_path / f"{side}.tif")
-    write_town_pairs(small_town, tmp_path / "town", tile=64, limit=(4, 2))
+    write_town_pairs(
+        small_town, tmp_path / "town", tile=64, limit=(4, 2), aerial=small_town_sides[0], drawn=small_town_sides[1]
+    )
     found = doctest.testmod(import_module(f"terramorph.{name}"), optionflags=doctest.NORMALIZE_WHITESPACE)
     assert found.attempted
     assert not found.failed

@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from terramorph.town import Town
+from terramorph.raster import Raster
 
 from .conftest import TINY, Cli
 
 
 @pytest.fixture
-def exports(small_town: Town, tmp_path: Path) -> tuple[Path, Path]:
+def exports(small_town_sides: tuple[Raster, Raster], tmp_path: Path) -> tuple[Path, Path]:
     """Two mosaics as SAS.Planet exports them: an image and a world file, no CRS."""
     found = []
-    for name, raster in (("satellite", small_town.aerial()), ("map", small_town.map())):
+    for name, raster in zip(("satellite", "map"), small_town_sides, strict=True):
         file = tmp_path / f"{name}.bmp"
         Image.fromarray(raster.pixels.transpose(1, 2, 0)).save(file)
         file.with_suffix(".bpw").write_text("1\n0\n0\n-1\n392000.5\n5819999.5\n")

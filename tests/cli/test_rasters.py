@@ -10,17 +10,16 @@ from odc.geo.crs import CRS
 from odc.geo.geom import box
 
 from terramorph.geo import project_extent
-from terramorph.raster import read_image, write_image
+from terramorph.raster import Raster, read_image, write_image
 from terramorph.sources import open_source
-from terramorph.town import Town
 
 from .conftest import Cli
 
 
 @pytest.fixture
-def ortho(small_town: Town, tmp_path: Path) -> Path:
+def ortho(small_town_sides: tuple[Raster, Raster], tmp_path: Path) -> Path:
     """512 x 512 px at 1 m, UTM."""
-    write_image(small_town.aerial(), tmp_path / "ortho.tif")
+    write_image(small_town_sides[0], tmp_path / "ortho.tif")
     return tmp_path / "ortho.tif"
 
 

@@ -12,15 +12,14 @@ from terramorph.bands import Units
 from terramorph.bundle import Bands, load_bundle
 from terramorph.pairs import load_manifest
 from terramorph.raster import Raster, read_image, write_image
-from terramorph.town import Town
 
 from .conftest import Cli
 
 
 @pytest.fixture
-def bgr(small_town: Town, tmp_path: Path) -> Path:
+def bgr(small_town_sides: tuple[Raster, Raster], tmp_path: Path) -> Path:
     """The aerial of a town, blue, green, red, with nothing that says so."""
-    aerial = small_town.aerial()
+    aerial = small_town_sides[0]
     write_image(replace(aerial, pixels=aerial.pixels[::-1].copy()), tmp_path / "bgr.tif")
     write_image(aerial, tmp_path / "rgb.tif")
     return tmp_path / "bgr.tif"
@@ -54,8 +53,10 @@ def test_translate_takes_a_value_without_data(cli: Cli, trained: Path, bgr: Path
     assert "--nodata" in cli("translate", trained, bgr, tmp_path / "a.tif", "--nodata", "none").err
 
 
-def test_prepare_takes_bands_and_values_of_either_side(cli: Cli, bgr: Path, small_town: Town, tmp_path: Path) -> None:
-    drawn = small_town.map()
+def test_prepare_takes_bands_and_values_of_either_side(
+    cli: Cli, bgr: Path, small_town_sides: tuple[Raster, Raster], tmp_path: Path
+) -> None:
+    drawn = small_town_sides[1]
     pixels = np.concatenate([drawn.pixels, drawn.pixels[:1]])
     write_image(replace(drawn, pixels=pixels, bands=tuple("abcd")), bgr.parent / "m.tif")
     words = ["--source", bgr, "--target", bgr.parent / "m.tif", "--tile", 128, "--bands", "3,2,1", "--bands"]

@@ -13,13 +13,13 @@ from terramorph.errors import RasterError
 from terramorph.prepare.measure import MEASURE_NAMES, Measures, measure_pair, near_duplicates
 from terramorph.prepare.registration import Shift
 from terramorph.raster import Raster
-from terramorph.town import Town
 
 
 @pytest.fixture(scope="module")
-def pair(small_town: Town) -> tuple[Raster, Raster]:
+def pair(small_town_sides: tuple[Raster, Raster]) -> tuple[Raster, Raster]:
     """Aerial and map of 256 x 256 px."""
-    return small_town.aerial().crop(128, 128, 256, 256), small_town.map().crop(128, 128, 256, 256)
+    aerial, drawn = (side.crop(128, 128, 256, 256) for side in small_town_sides)
+    return aerial, drawn
 
 
 def jpeg(pixels: np.ndarray, quality: int = 60) -> np.ndarray:
@@ -121,8 +121,8 @@ def test_constant_and_small_tiles_have_measures():
         measure_pair(flat, small)
 
 
-def test_hashes_tell_near_duplicates_from_other_places(small_town):
-    aerial = small_town.aerial()
+def test_hashes_tell_near_duplicates_from_other_places(small_town_sides):
+    aerial = small_town_sides[0]
     tiles = [aerial.crop(y, x, 128, 128) for y in range(0, 512, 128) for x in range(0, 512, 128)]
     again = [Raster.from_pixels(jpeg(t.pixels, 80)) for t in tiles]
     groups = near_duplicates(np.array([measured(t).hash for t in tiles + again], np.uint64))

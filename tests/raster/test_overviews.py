@@ -12,13 +12,12 @@ from rasterio.enums import Resampling
 
 from terramorph.geo import Grid
 from terramorph.raster import ImageSource, Raster, write_image
-from terramorph.town import Town
 
 
 @pytest.fixture
-def town(small_town: Town, tmp_path: Path) -> tuple[Path, Raster]:
+def town(small_town_sides: tuple[Raster, Raster], tmp_path: Path) -> tuple[Path, Raster]:
     """509 x 501 px with a hole, without overviews."""
-    aerial = small_town.aerial().crop(0, 0, 509, 501)
+    aerial = small_town_sides[0].crop(0, 0, 509, 501)
     mask = aerial.mask.copy()
     mask[200:300, 100:260] = False
     raster = Raster.from_pixels(aerial.pixels, aerial.grid, mask)
