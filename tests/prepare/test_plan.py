@@ -147,8 +147,10 @@ def test_tiles_cover_and_overlap() -> None:
         plan_tiles(Grid(10**6, 10**6, grid.affine, UTM), 16, 0)
 
 
-def test_a_buffer_is_in_metres_where_degrees_are_short(tmp_path: Path) -> None:
-    grid = Grid(1280, 2560, Affine(1e-4, 0, 10, 0, -1e-4, 60), CRS("EPSG:4326"))
+@pytest.mark.parametrize(("crs", "unit"), [("EPSG:4326", 1.0), ("EPSG:4807", 0.9)])  # degrees, grads
+def test_a_buffer_is_in_metres_where_degrees_are_short(tmp_path: Path, crs: str, unit: float) -> None:
+    affine = Affine.scale(1 / unit) @ Affine(1e-4, 0, 10, 0, -1e-4, 60)
+    grid = Grid(1280, 2560, affine, CRS(crs))
     side = Side("a.tif", grid)
     listed = tmp_path / "list.csv"
     ids = [f"a_{row:02d}_{column:02d}" for row in range(1, 21) for column in range(1, 41)]
