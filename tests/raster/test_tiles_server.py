@@ -8,6 +8,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -75,8 +76,9 @@ def server():
 
 
 def tiles(server, cache, path="/{z}/{x}/{y}.png", zoom=Z, **options):
-    fast = {"rate": 1e6, "backoff": 0.0, "retries": 3} | options
-    return ServerTiles(server.url + path, zoom, "CC BY 4.0, Town of A", cache, **fast)
+    fast = {"REQUESTS_PER_SECOND": 1e6, "BACKOFF": 0.0, "RETRIES": 3} | options
+    with mock.patch.multiple("terramorph.raster.tiles.server", **fast):
+        return ServerTiles(server.url + path, zoom, "CC BY 4.0, Town of A", cache)
 
 
 def test_tiles_are_asked_once_and_kept(server, tmp_path):
@@ -103,7 +105,7 @@ def test_an_interrupted_run_is_resumed(server, tmp_path):
     server.put(f"/{Z}/{X + 1}/{Y}.png", (500, b"", {}))
     grid = pixel_grid(Z, TileBox(X, Y, X + 2, Y + 1), 256)
     with (
-        TileSource(tiles(server, tmp_path, retries=0)) as source,
+        TileSource(tiles(server, tmp_path, RETRIES=0)) as source,
         pytest.raises(RasterError, match="answered with 500"),
     ):
         source.read(grid)
@@ -134,7 +136,7 @@ def test_a_busy_server_is_asked_again_when_it_says(server, tmp_path):
 )
 def test_answers_that_end_it_are_not_kept(server, tmp_path, answer, sentence):
     server.put("/0/0/0.png?key=SECRET", answer)
-    reader = tiles(server, tmp_path, "/{z}/{x}/{y}.png?key=SECRET", zoom=0, retries=1)
+    reader = tiles(server, tmp_path, "/{z}/{x}/{y}.png?key=SECRET", zoom=0, RETRIES=1)
     with pytest.raises(RasterError, match=sentence) as raised:
         reader.read(0, 0, 0)
     assert "SECRET" not in str(raised.value)
@@ -145,7 +147,7 @@ def test_answers_that_end_it_are_not_kept(server, tmp_path, answer, sentence):
 
 
 def test_a_server_that_is_not_there(server, tmp_path):
-    reader = tiles(server, tmp_path, retries=1)
+    reader = tiles(server, tmp_path, RETRIES=1)
     server.close()
     with pytest.raises(RasterError, match="cannot be reached"):
         reader.read(Z, X, Y)
@@ -160,7 +162,7 @@ def test_rows_from_the_south(server, tmp_path):
 def test_the_pace_is_kept_and_threads_ask_for_a_tile_once(server, tmp_path):
     for x in range(4):
         server.put(f"/3/{x}/0.png", (200, png(x)))
-    reader = tiles(server, tmp_path, zoom=3, rate=20.0)
+    reader = tiles(server, tmp_path, zoom=3, REQUESTS_PER_SECOND=20.0)
     start = time.monotonic()
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda i: reader.read(3, i % 4, 0), range(16)))
@@ -211,7 +213,7 @@ def test_a_login_before_the_host_is_sent_and_not_told(server, tmp_path):
 
 
 def test_repetitions_are_logged_without_the_key(server, tmp_path, caplog):
-    reader = tiles(server, tmp_path, "/{z}/{x}/{y}.png?key=SECRET", retries=1)
+    reader = tiles(server, tmp_path, "/{z}/{x}/{y}.png?key=SECRET", RETRIES=1)
     server.close()
     with pytest.raises(RasterError, match="cannot be reached"):
         reader.read(Z, X, Y)

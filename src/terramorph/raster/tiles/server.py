@@ -24,7 +24,14 @@ USER_AGENT = f"terramorph/{__version__}"
 """The User-Agent sent to servers."""
 
 REQUESTS_PER_SECOND = 2.0
-"""The pace at which a server is asked unless told otherwise."""
+"""The pace at which a server is asked, at most."""
+
+RETRIES = 5
+"""How often a request is repeated that failed on the way or was answered with 429, 500, 502, 503 or 504. It waits for
+as long as the answer's Retry-After says."""
+
+BACKOFF = 1.0
+"""Seconds before the first repetition where there is no Retry-After; it doubles with each."""
 
 _ABSENT = (204, 404, 410)
 _AGAIN = (429, 500, 502, 503, 504)
@@ -56,10 +63,6 @@ class ServerTiles(TileReader):
     Args:
         terms: The licence or terms of use that allow it; a text for people.
         cache: Folder for what was fetched; each template has a folder of its own in it.
-        rate: Requests a second, at most.
-        retries: How often a request is repeated that failed on the way or was answered with 429, 500, 502, 503 or 504.
-            It waits for as long as the answer's Retry-After says.
-        backoff: Seconds before the first repetition where there is no Retry-After; it doubles with each.
 
     Attributes:
         folder: Folder of the cached tiles.
@@ -69,17 +72,7 @@ class ServerTiles(TileReader):
         StorageError: If the cache cannot be written.
     """
 
-    def __init__(
-        self,
-        template: str,
-        zoom: int | None,
-        terms: str | None,
-        cache: str | Path | None,
-        *,
-        rate: float = REQUESTS_PER_SECOND,
-        retries: int = 5,
-        backoff: float = 1.0,
-    ) -> None:
+    def __init__(self, template: str, zoom: int | None, terms: str | None, cache: str | Path | None) -> None:
         self.name = redact(template)
         _check_template(self.name)
         if not (terms and terms.strip()):
@@ -88,18 +81,16 @@ class ServerTiles(TileReader):
             raise RasterError(f"{self.name}: name the `zoom` of the tiles, 0 to {MAX_ZOOM}.")
         if cache is None:
             raise RasterError(f"{self.name}: name a folder (cache) that keeps the fetched tiles.")
-        if not rate > 0:
-            raise RasterError(f"{self.name}: rate must be > 0 requests per second, got {rate}.")
         self.licence = terms.strip()
         self.zooms = (zoom,)
         self._template, headers = _with_login(template.replace("{r}", "@2x"))
-        self._interval = 1 / rate
+        self._interval = 1 / REQUESTS_PER_SECOND
         self._lock = threading.Lock()
         self._next = 0.0
         retry = _Patience(
-            total=retries,
+            total=RETRIES,
             redirect=3,
-            backoff_factor=backoff,
+            backoff_factor=BACKOFF,
             status_forcelist=_AGAIN,
             allowed_methods=("GET",),
             raise_on_status=False,
