@@ -72,7 +72,7 @@ def test_a_raster_with_every_option(cli: Cli, trained: Path, ortho: Path, tmp_pa
         (["ORTHO", "folder", "--area", "nowhere.geojson"], "folder is a folder of images, each translated whole"),
         (["ORTHO", "folder", "--workers", "1"], "Workers need an output of one raster"),
         (["ORTHO", "map.tif", "--resolution", "0.00001"], "nothing is to be seen at 1e-05 m"),
-        (["ORTHO", "map.tif", "--resolution", "0"], "resolution must be > 0 metres per pixel, got 0.0"),
+        (["ORTHO", "map.tif", "--resolution", "0"], "resolution must be > 0 metres per pixel and finite, got 0.0"),
         (["ORTHO", "map.tif", "--area", "nowhere.geojson"], "nowhere.geojson cannot be read"),
         (["ORTHO", "map.tif", "--samples", "2"], "2 samples would be equal"),
         (["ORTHO", "map.tif", "--skip-bad"], "--skip-bad and `suffix` need a folder of images"),
