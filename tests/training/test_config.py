@@ -195,7 +195,7 @@ def test_a_generator_of_another_kind_leaves_the_settings_of_the_preset_behind() 
     assert load_config("demo", {"generator.network": "unet128"}).generator.model_dump()["width"] == 32
     assert load_config(
         "demo", {**small, "generator.network": "lite-unet", "generator.width": 50}
-    ).generator.arguments() == {"width": 50, "colours": 0, "noise": 0, "encoder": "imagenet"}
+    ).generator.arguments() == {"width": 50, "colours": 0, "residual": 0.25, "noise": 0, "encoder": "imagenet"}
     with pytest.raises(ConfigError, match=r"no setting 'generator\.norm' for the generator lite-unet"):
         load_config("demo", {"generator.network": "lite-unet", "generator.norm": "batch"})
     with pytest.raises(ConfigError, match=r"did you mean 'lite-unet'"):
