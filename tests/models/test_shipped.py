@@ -13,6 +13,7 @@ from terramorph.bundle import Bundle, load_bundle
 from terramorph.cartography import CLASSES, classify
 from terramorph.models import named
 from terramorph.town import make_town
+from terramorph.training import config_of
 from terramorph.translate import load
 
 HERE = Path(__file__).parent
@@ -88,5 +89,9 @@ def test_bundle_is_small_and_says_what_it_is(name: str) -> None:
     assert (header.size, header.stride, header.halo, header.mode) == (256, 32, None, "raster")
     assert header.recalibrated
     assert header.ground_resolution == pytest.approx(2.12)
+    config = config_of(path)
+    assert config.generator.arguments()["width"] == header.architecture.settings["width"]
+    assert config.loss.palette if name == "sat2map" else config.loss.projected, "what is fine-tuned keeps its losses"
+    assert (config.precision, config.start.model) == ("auto", str(path.resolve()))
     assert header.data["pairs"] == 1096
     assert header.note == "Research and demonstration: trained on images of a map provider."
