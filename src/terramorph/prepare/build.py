@@ -103,7 +103,7 @@ def _refuse_options_of_rasters(root: str, options: Options) -> None:
     if idle:
         names = ", ".join(f"`{'split' if name == 'split.method' else name}`" for name in idle)
         raise ConfigError(
-            f"{redact(root)} is a folder of pairs, which keep split and size; leave out {names}, for rasters."
+            f"{redact(root)} is a folder of pairs, which keep split and size; leave out {names}: options of rasters."
         )
 
 
