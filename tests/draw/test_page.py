@@ -350,10 +350,10 @@ def test_the_map_opens_in_the_viewer_of_a_server(opened: Opened, tmp_path: Path)
     page.route("http://localhost/uploads?layer=maps", take)
     page.route("http://localhost/", lambda route: route.fulfill(body="<title>viewer</title>", content_type="text/html"))
     drawn = rgb(taken(page, "map", tmp_path))
-    for _ in range(2):
+    for first in (True, False):
         page.locator("#take summary").click()
         page.locator("[data-take=viewer]").click()
-        if len(sent) == 1:
+        if first:  # the request may not be here yet
             playwright.expect(page.locator("#notice")).to_have_text("A pixel is 1 m and the model wants 2.")
     page.wait_for_url("http://localhost/#layer=upload-1")
     assert [(one.method, one.headers["x-terramorph"]) for one in sent] == 2 * [("PUT", "upload")]
