@@ -46,6 +46,16 @@ class Scaling:
         if not (np.isfinite(self.low) and np.isfinite(self.high) and self.high > self.low):
             raise InputError(f"low must be under high and both finite, got {self.low} and {self.high}.")
 
+    @property
+    def middle(self) -> float:
+        """Stored value that becomes 0."""
+        return (self.high + self.low) / 2.0
+
+    @property
+    def half(self) -> float:
+        """Stored values along 1."""
+        return (self.high - self.low) / 2.0
+
     def to_unit(self, stored: Tensor, out: Tensor | None = None) -> Tensor:
         """Convert stored values of any shape and dtype to float32 in [-1, 1], same shape and memory format.
 
@@ -55,10 +65,9 @@ class Scaling:
         """
         import torch
 
-        middle, half = (self.high + self.low) / 2.0, (self.high - self.low) / 2.0
         # A uint8 tensor minus a number is float32 at once; other dtypes are converted first.
         values = stored if stored.dtype == torch.uint8 else stored.to(torch.float32)
-        unit = torch.sub(values, middle, out=out).mul_(1.0 / half)
+        unit = torch.sub(values, self.middle, out=out).mul_(1.0 / self.half)
         # uint8 over its own range cannot leave [-1, 1]; the clamp is a pass over memory worth saving.
         return unit if self == BYTE else unit.clamp_(-1.0, 1.0)
 
@@ -66,7 +75,7 @@ class Scaling:
         """Convert floating values in [-1, 1] of any shape to stored values, rounded for integer dtypes."""
         import torch
 
-        stored = (unit.to(torch.float32).clamp(-1.0, 1.0) + 1.0) * ((self.high - self.low) / 2.0) + self.low
+        stored = (unit.to(torch.float32).clamp(-1.0, 1.0) + 1.0) * self.half + self.low
         dtype: torch.dtype = getattr(torch, self.dtype)
         if dtype.is_floating_point:
             return stored

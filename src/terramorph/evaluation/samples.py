@@ -14,7 +14,7 @@ from terramorph.errors import DatasetError, InputError
 from terramorph.pairs import PairFolder
 from terramorph.pixels import BYTE, Scaling
 from terramorph.raster import Raster
-from terramorph.raster.resample import resize_masked
+from terramorph.raster.resample import centred, resize_masked
 
 
 @dataclass(frozen=True)
@@ -75,13 +75,11 @@ class Samples:
         source = _fitted(source, self.header.source, f"{what}: its source side")
         target = _fitted(target, self.header.target, f"{what}: its target side")
         size = self.header.size
-        if self.native and min(source.height, source.width) >= size:
-            y, x = (source.height - size) // 2, (source.width - size) // 2
-            source, target = source.crop(y, x, size, size), target.crop(y, x, size, size)
-        elif self.native:
+        if self.native and min(source.height, source.width) < size:
             self.enlarged.add(pair.id)
         (stored, valid), (shown, shown_valid) = (
-            resize_masked(side.pixels, side.mask, size, size) for side in (source, target)
+            centred(side.pixels, side.mask, size) if self.native else resize_masked(side.pixels, side.mask, size, size)
+            for side in (source, target)
         )
         truth = as_bytes(np.ascontiguousarray(shown), self.header.target.scaling)
         return Sample(pair.id, np.ascontiguousarray(stored), truth, valid & shown_valid)

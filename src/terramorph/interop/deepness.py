@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from terramorph.bundle import Bands, Bundle, Header
+from terramorph.bundle import Bundle, Header
 from terramorph.cartography import CLASSIC, Palette
 from terramorph.errors import ConfigError
 from terramorph.interop.onnx import build_model, write_model
+from terramorph.pixels import Scaling
 
 TILE = 512
 """Side of a tile in pixels, where the file is not told another and the network asks for no more."""
@@ -65,15 +66,14 @@ def export_deepness(
     tile, overlap = _tiles(header, tile, overlap)
     model = build_model(bundle, "raster")
     _fix_size(model, tile)
-    _append_palette(model, palette, header.target)
-    middle, half = (header.source.high + header.source.low) / 2, (header.source.high - header.source.low) / 2
+    _append_palette(model, palette, header.target.scaling)
     settings: dict[str, Any] = {
         "model_type": "Segmentor",
         "class_names": dict(enumerate(palette.names)),
         "tile_size": tile,
         "tiles_overlap": overlap,
-        "standardization_mean": [middle / 255] * header.source.count,
-        "standardization_std": [half / 255] * header.source.count,
+        "standardization_mean": [header.source.scaling.middle / 255] * header.source.count,
+        "standardization_std": [header.source.scaling.half / 255] * header.source.count,
         # Off: the most probable class of a pixel is its class, and no area is too small.
         "seg_thresh": 0.0,
         "seg_small_segment": 0,
@@ -121,14 +121,14 @@ def _fix_size(model: Any, tile: int) -> None:
     del model.graph.value_info[:]  # what they said of free sizes
 
 
-def _append_palette(model: Any, palette: Palette, target: Bands) -> None:
+def _append_palette(model: Any, palette: Palette, target: Scaling) -> None:
     """Append the palette: pixels in [-1, 1] become class probabilities."""
     from onnx import helper, numpy_helper
 
     graph, (output,) = model.graph, model.graph.output
     constants: dict[str, Any] = {
-        "palette.half": np.float32((target.high - target.low) / 2),
-        "palette.middle": np.float32((target.high + target.low) / 2),
+        "palette.half": np.float32(target.half),
+        "palette.middle": np.float32(target.middle),
         "palette.low": np.float32(target.low),
         "palette.high": np.float32(target.high),
         "palette.scale": np.float32(0.5 / _SPREAD**2),

@@ -52,6 +52,15 @@ MIN_WEIGHT = 0.99
 """Share of real pixels, by the filter's weights, above which a resized pixel is real."""
 
 
+def centred(pixels: np.ndarray, mask: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Cut the centre of pixels (C, H, W) and their mask (H, W): size x size; what has a smaller side is resized."""
+    height, width = mask.shape
+    if min(height, width) < size:
+        return resize_masked(pixels, mask, size, size)
+    y, x = (height - size) // 2, (width - size) // 2
+    return pixels[:, y : y + size, x : x + size], mask[y : y + size, x : x + size]
+
+
 def resize_masked(
     pixels: np.ndarray, mask: np.ndarray, height: int, width: int, method: Resampling = "bicubic"
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -120,7 +120,6 @@ class Pix2Pix:
         figures: dict[str, Tensor] = {}
         output = self._discriminator_step(batches, number, figures) if self.discriminators else None
         self._generator_step(batches, output, figures)
-        self._forget()
         return figures
 
     def _discriminator_step(self, batches: Sequence[Batch], number: int, figures: dict[str, Tensor]) -> Output | None:
@@ -157,8 +156,7 @@ class Pix2Pix:
                 values = {term.name: term.value(batch, made.image, features) for term in self.terms}
             self.fabric.backward(reduce(add, (term.weight * values[term.name] for term in self.terms)) * share)
             _add(figures, values, share)
-            if output is None:
-                self._forget()
+            self._forget()
         self.optimizers["generator"].step()
 
     def _forget(self) -> None:

@@ -16,7 +16,7 @@ from terramorph.extensions import running
 from terramorph.metrics import METRICS, Metric
 from terramorph.pairs import has_split, open_pairs
 from terramorph.pixels import BYTE, Scaling, unit_to_image
-from terramorph.raster.resample import resize_masked
+from terramorph.raster.resample import centred
 from terramorph.training.config import TrainConfig
 from terramorph.training.noise import draw_noise
 
@@ -123,7 +123,10 @@ def open_validation(
     sides = [pairs.a.like(training.a), pairs.b.like(training.b)]
     sides = sides if config.direction == "AtoB" else sides[::-1]
     masks = pairs.masks or [np.ones(image.shape[:2], np.uint8) for image in sides[0]]
-    cut = [[_centre(image, mask, size) for image, mask in zip(side, masks, strict=True)] for side in sides]
+    cut = [
+        [centred(image.transpose(2, 0, 1), mask > 0, size) for image, mask in zip(side, masks, strict=True)]
+        for side in sides
+    ]
     stored = [torch.from_numpy(np.stack([image for image, _ in side])) for side in cut]
     source, target = (scaling.to_unit(images).to(device) for scaling, images in zip(scalings, stored, strict=True))
     metrics = SCORED if metric in SCORED else (*SCORED, metric)
@@ -131,16 +134,6 @@ def open_validation(
         return Validator(source, target, None, config.log.sheet, metrics)
     mask = torch.from_numpy(np.stack([mask for _, mask in cut[0]]))[:, None].to(device)
     return Validator(source * mask, target, mask, config.log.sheet, metrics)
-
-
-def _centre(image: np.ndarray, mask: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Cut the centre of (H, W, C) and its mask (H, W) as `evaluate` does: (C, size, size) and bool (size, size)."""
-    pixels, valid = image.transpose(2, 0, 1), mask.astype(bool)
-    height, width = mask.shape
-    if min(height, width) < size:
-        return resize_masked(pixels, valid, size, size)
-    y, x = (height - size) // 2, (width - size) // 2
-    return pixels[:, y : y + size, x : x + size], valid[y : y + size, x : x + size]
 
 
 def _output(network: nn.Module, source: Tensor, random: torch.Generator) -> Tensor:

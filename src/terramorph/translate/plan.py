@@ -202,10 +202,9 @@ def plan_cover(
     # Statistics of each image alone depend on all its pixels, beyond any halo.
     halo = header.halo if model.mode == "raster" else None
     shared = model.overlap if overlap is None else overlap
-    if window is None and grid.height * grid.width <= WHOLE_PIXELS:
-        window = max(grid.height, grid.width)
     if window is None:
-        window = WINDOW_SIDES * max(header.size, model.overlap // 2)
+        whole = grid.height * grid.width <= WHOLE_PIXELS
+        window = max(grid.height, grid.width) if whole else WINDOW_SIDES * max(header.size, model.overlap // 2)
     side = max(window, 4 * (halo or 0))
     return Cover(
         grid.height,

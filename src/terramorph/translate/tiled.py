@@ -205,7 +205,7 @@ class Tiled:
     @property
     def _middle(self) -> float:
         """Middle of the stored range, which is subtracted because floats of few bits are finest around 0."""
-        return (self.target.high + self.target.low) / 2.0
+        return self.target.scaling.middle
 
     @property
     def _is_integer(self) -> bool:
@@ -214,7 +214,7 @@ class Tiled:
     def _stored_as_floats(self, unit: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return values in [-1, 1] as float32 in stored units, not rounded; a copy."""
         values = np.clip(unit, np.float32(-1.0), np.float32(1.0), out=np.empty(unit.shape, np.float32))
-        values *= np.float32((self.target.high - self.target.low) / 2.0)
+        values *= np.float32(self.target.scaling.half)
         values += np.float32(self._middle)
         return values
 
