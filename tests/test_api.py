@@ -116,6 +116,10 @@ def test_pairs_may_be_paths_rasters_and_arrays_of_either_order(
         np.testing.assert_array_equal(pair.a.pixels, sides[0].pixels)
         np.testing.assert_array_equal(pair.b.pixels, sides[1].pixels)
     assert written[0].a.grid == sides[0].grid
+    hidden = np.ma.masked_array(sides[0].pixels, np.broadcast_to(np.arange(64) < 9, (3, 48, 64)))
+    (masked,) = open_pairs(write_pairs({"train": [(hidden, sides[1])]}, tmp_path / "masked"), "train")
+    assert not masked.a.mask[:, :9].any()
+    assert masked.a.mask[:, 9:].all()
     assert [pair.id for pair in written] == ["0", "1", "2", "3"]
 
 

@@ -9,17 +9,22 @@ from typing import Any
 import numpy as np
 import odc.geo.xr  # noqa: F401
 import pytest
+import rasterio
 import xarray
 from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from odc.geo.geom import box
 from odc.geo.xr import wrap_xr
+from rasterio.control import GroundControlPoint
 
-from terramorph.bundle import Bundle
+from terramorph.bundle import Bands, Bundle
 from terramorph.errors import ConfigError, InputError, RasterError
+from terramorph.raster.array_source import ArraySource
 from terramorph.sources import open_source
 from terramorph.translate import Model
+
+from .conftest import make_bundle
 
 Picture = Callable[..., NDArray[np.uint8]]
 UTM = GeoBox((300, 420), Affine(1, 0, 392000, 0, -1, 5820000), "EPSG:32633")
@@ -144,3 +149,87 @@ def test_rioxarray_reads_and_writes_it(model: Model, array: xarray.DataArray, tm
     with open_source(tmp_path / "out.tif") as written:
         assert written.grid is not None
         assert np.array_equal(written.read(written.grid).pixels, model.translate(array, **WINDOW).values)
+
+
+@pytest.mark.parametrize("resolution", [0.5, 1.6, 2.0])
+def test_every_form_comes_back_to_the_sources_grid_with_the_same_pixels(
+    bundle: Bundle, array: xarray.DataArray, tmp_path: Path, resolution: float
+) -> None:
+    model = Model(bundle, precision="fp32", any_resolution=True)
+    path, how = tmp_path / "in" / "a.tif", {"resolution": resolution, "match_source": True}
+    path.parent.mkdir()
+    array.odc.write_cog(str(path))
+    model.translate_to(path, tmp_path / "out.tif", **how)
+    model.translate_to(path.parent, tmp_path / "images", **how)
+    drawn = model.translate(path, **how)
+    for place in (tmp_path / "out.tif", tmp_path / "images" / "a.tif"):
+        with open_source(place) as source:
+            assert source.grid == drawn.grid
+            written = source.read(source.grid)
+        assert np.array_equal(written.mask, drawn.mask)
+        assert np.array_equal(written.pixels[:, drawn.mask], drawn.pixels[:, drawn.mask])
+    plain = np.where(drawn.mask, np.maximum(drawn.pixels, 1), 0)  # 0 is the nodata value of DataArrays
+    assert np.array_equal(model.translate(array, **how).values, plain)
+    assert np.array_equal(model.translate(array.chunk({"y": 100, "x": 100}), **how).values, plain)
+
+
+def test_resampling_does_not_leave_the_targets_range(tmp_path: Path) -> None:
+    target = Bands(names=("height",), dtype="float32", low=0.0, high=1.0)
+    bundle = make_bundle(gain=3.0, out_bands=1, header={"target": target})
+    steps = np.zeros((3, 300, 420), np.uint8)
+    steps[:, ::32] = steps[:, :, ::32] = 255
+    wrapped(steps).odc.write_cog(str(tmp_path / "in.tif"))
+    model = Model(bundle, precision="fp32", any_resolution=True)
+    model.translate_to(tmp_path / "in.tif", tmp_path / "out.tif", resolution=2.0, match_source=True)
+    with open_source(tmp_path / "out.tif") as source:
+        assert source.grid is not None
+        found = source.read(source.grid)
+    values = found.pixels[:, found.mask]
+    assert np.ptp(values) > 0.5
+    assert values.min() >= 0
+    assert values.max() <= 1
+
+
+@pytest.mark.parametrize("kind", ["float32", "three decimals"])
+def test_the_grid_of_rounded_coordinates_is_of_all_of_them(picture: Picture, kind: str) -> None:
+    step = 1e-5 if kind == "float32" else 1 / 120
+    axes = {"y": 43.1234 - step * np.arange(200), "x": 105.1234 + step * np.arange(260)}
+    rounded = {axis: v.astype(np.float32) if kind == "float32" else v.round(3) for axis, v in axes.items()}
+    array = xarray.DataArray(picture(200, 260), dims=("band", "y", "x"), coords=rounded).odc.assign_crs("EPSG:4326")
+    found, true = ArraySource(array).grid, Affine(step, 0, 105.1234 - step / 2, 0, -step, 43.1234 + step / 2)
+    for corner in ((0, 0), (260, 200)):
+        off = ~true @ (found.affine @ corner)
+        assert off == pytest.approx(corner, abs=0.5)
+
+
+def test_coordinates_with_gaps_are_refused(array: xarray.DataArray) -> None:
+    with pytest.raises(RasterError, match="coordinates x of the array are not evenly spaced"):
+        ArraySource(array.isel(x=[0, 1, 3, 4, 8]))
+    with pytest.raises(RasterError, match="coordinates y of the array are not evenly spaced"):
+        ArraySource(array.isel(y=[*range(100), *range(101, 300)]))
+    assert ArraySource(array.isel(y=slice(None, None, 3))).grid.affine.e == -3
+    degrees = (179.999 + 1e-5 * np.arange(420) + 180) % 360 - 180  # across the line, where they go on
+    west = xarray.DataArray(array.values, dims=("band", "y", "x"), coords={"y": -1e-5 * np.arange(300), "x": degrees})
+    assert ArraySource(west.odc.assign_crs("EPSG:4326")).grid.affine.a == pytest.approx(1e-5)
+
+
+def test_control_points_of_an_array_are_no_grid(array: xarray.DataArray, tmp_path: Path) -> None:
+    rioxarray = pytest.importorskip("rioxarray")
+    corners = [GroundControlPoint(y, x, 392000 + x, 5820000 - y) for y in (0, 300) for x in (0, 420)]
+    with rasterio.open(
+        tmp_path / "a.tif", "w", driver="GTiff", width=420, height=300, count=3, dtype="uint8", crs="EPSG:32633",
+        gcps=corners,
+    ) as made:  # fmt: skip
+        made.write(array.values)
+    with (
+        rioxarray.open_rasterio(tmp_path / "a.tif") as opened,
+        pytest.raises(RasterError, match="placed by ground control points"),
+    ):
+        ArraySource(opened)
+
+
+def test_coordinates_stay_to_the_last_bit(model: Model, array: xarray.DataArray) -> None:
+    array = array.assign_coords(x=array.x + 0.1 + 1e-9 * (array.x % 2))
+    made = model.translate(array)
+    assert np.array_equal(made.x, array.x)
+    assert np.array_equal(made.y, array.y)

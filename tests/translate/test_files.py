@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.crs import CRS
@@ -292,3 +293,19 @@ def test_a_folder_of_images_is_no_raster(bundle: Bundle, folder: Path, tmp_path:
     with pytest.raises(InputError, match=r"output of a folder of images must be a folder, got .*map\.tif"):
         Model(bundle).translate_to(folder, tmp_path / "map.tif")
     assert not (tmp_path / "map.tif").exists()
+
+
+def test_palettes_of_another_resolution_keep_their_colours(bundle: Bundle, tmp_path: Path) -> None:
+    """As they do where a single file is translated."""
+    (tmp_path / "in").mkdir()
+    rng = np.random.default_rng(0)
+    with rasterio.open(
+        tmp_path / "in" / "a.tif", "w", driver="GTiff", width=96, height=96, count=1, dtype="uint8", crs="EPSG:32633",
+        transform=Affine(1, 0, 500000, 0, -1, 5000000),
+    ) as made:  # fmt: skip
+        made.write(rng.integers(0, 4, (96, 96), np.uint8), 1)
+        made.write_colormap(1, {0: (255, 0, 0, 255), 1: (0, 255, 0, 255), 2: (0, 0, 255, 255), 3: (9, 9, 9, 255)})
+    model = Model(bundle, precision="fp32", any_resolution=True)
+    model.translate_to(tmp_path / "in", tmp_path / "out", resolution=1.5)
+    expected = model.translate(tmp_path / "in" / "a.tif", resolution=1.5)
+    assert np.array_equal(read_image(tmp_path / "out" / "a.tif").pixels, expected.pixels)

@@ -256,3 +256,17 @@ def test_a_model_says_what_it_is_and_a_seed_is_a_whole_number(bundle: Bundle, pi
     for seed in (-1, 2**63, 1.5, "1", True):
         with pytest.raises(ConfigError, match="seed must be a whole number"):
             terramorph.load(path, seed=seed)  # type: ignore[arg-type]
+
+
+def test_what_an_array_masks_has_no_data(bundle: Bundle, picture: Picture) -> None:
+    model, pixels = Model(bundle, precision="fp32"), picture(64, 64)
+    hidden = np.zeros(pixels.shape, np.bool_)
+    hidden[:, :20] = True
+    made = model.translate(np.ma.masked_array(pixels, hidden))
+    assert isinstance(made, np.ma.MaskedArray)
+    assert np.array_equal(np.ma.getmaskarray(made), hidden)
+    expected = model.translate(Raster.from_pixels(pixels, mask=~hidden[0])).pixels
+    assert np.array_equal(made.data, expected)
+    assert not np.array_equal(model.translate(pixels)[:, 20:], expected[:, 20:])
+    last = model.translate(np.ma.masked_array(pixels, hidden).transpose(1, 2, 0))
+    assert np.array_equal(last.data, expected.transpose(1, 2, 0))

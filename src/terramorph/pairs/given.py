@@ -100,7 +100,7 @@ def _raster(side: Any, what: str) -> Raster:
             return read_image(Path(side))
         if isinstance(side, Image.Image):
             return from_pil(side)
-        held = np.asarray(side.detach().cpu() if hasattr(side, "detach") else side)
+        held = np.asanyarray(side.detach().cpu() if hasattr(side, "detach") else side)
         if held.ndim == 2:
             held = held[None]
         elif held.ndim == 3 and held.shape[2] < min(held.shape[:2]):

@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.crs import CRS
+from odc.geo.gcp import GCPGeoBox
 
 from terramorph.bands import Units, default_bands
 from terramorph.errors import RasterError
 from terramorph.geo.grid import Grid
+from terramorph.geo.period import period
 from terramorph.imports import needs
 from terramorph.raster.layout import ReadOptions, checked_names, picked
 from terramorph.raster.raster import Raster
@@ -24,6 +27,9 @@ from terramorph.raster.warp import needed, placed
 
 if TYPE_CHECKING:
     import xarray
+
+_UNEVEN = 0.25
+"""Pixels by which coordinates may miss even spacing, beside the rounding of their type."""
 
 
 @dataclass(frozen=True)
@@ -153,6 +159,7 @@ class ArraySource(_Held):
                 f"{self.name} does not say where it is; give it x and y coordinates and a CRS, with "
                 ".rio.write_crs(...) or .odc.assign_crs(...)."
             )
+        grid = _grid_of(array, geobox, self.name)
         others = [str(name) for name in array.dims if name not in spatial]
         if len(others) > 1:
             raise RasterError(
@@ -172,7 +179,7 @@ class ArraySource(_Held):
         values = (array.odc.nodata, options.nodata)
         super().__init__(
             ArrayLayout(
-                grid=Grid.from_geobox(geobox),
+                grid=grid,
                 bands=checked_names(options.names, self.name, len(names)) or names,
                 dtype=array.dtype,
                 nodata=tuple(float(value) for value in values if value is not None and not math.isnan(value)),
@@ -214,6 +221,55 @@ def load_odc_xarray() -> None:
     """
     with needs("dask, which DataArrays need,", "cluster"):
         import odc.geo.xr  # noqa: F401
+
+
+def _grid_of(array: xarray.DataArray, geobox: Any, name: str) -> Grid:
+    """Return the grid of an array from its coordinates.
+
+    odc-geo takes the pixel size of an axis from its first two coordinates; of rounded ones (float32, few decimals) all
+    are needed.
+
+    Raises:
+        RasterError: If they are not evenly spaced, or the place is given by ground control points.
+    """
+    if isinstance(geobox, GCPGeoBox):
+        raise RasterError(
+            f"{name} is placed by ground control points; give the path of its file, or warp it (.rio.reproject)."
+        )
+    affine, crs = geobox.affine, geobox.crs
+    y, x = array.odc.spatial_dims
+    down, across = _axis(array, y, None, name), _axis(array, x, period(crs), name)
+    if affine.b == affine.d == 0:  # else they are pixel numbers of a rotated image
+        y_step, y_start = _where_off(affine.e, affine.f, geobox.shape[0], down)
+        x_step, x_start = _where_off(affine.a, affine.c, geobox.shape[1], across)
+        affine = Affine(x_step, 0, x_start, 0, y_step, y_start)
+    return Grid(int(geobox.shape[0]), int(geobox.shape[1]), affine, crs)
+
+
+def _axis(array: xarray.DataArray, axis: str, turn: float | None, name: str) -> tuple[float, float] | None:
+    """Return pixel size and outer edge of the first pixel that fit all coordinates of an axis best; None for few."""
+    if axis not in array.coords or array.coords[axis].size < 3:
+        return None
+    stored = array.coords[axis].values
+    values = stored.astype(np.float64) if turn is None else np.unwrap(stored.astype(np.float64), period=turn)
+    numbers = np.arange(len(values))
+    step, first = np.polyfit(numbers, values - values[0], 1)
+    off = np.abs(first + step * numbers - (values - values[0])).max()
+    rounding = np.spacing(np.abs(stored).max()) if stored.dtype.kind == "f" else 0.0
+    if step == 0 or not off <= max(_UNEVEN * abs(step), rounding):
+        raise RasterError(
+            f"The coordinates {axis} of {name} are not evenly spaced, and an image has no gaps; choose a part in which "
+            "they are, or interpolate it (.interp)."
+        )
+    return float(step), float(values[0] + first - step / 2)
+
+
+def _where_off(step: float, start: float, count: int, fitted: tuple[float, float] | None) -> tuple[float, float]:
+    """Return what is fitted where a pixel size and start miss it by more than a thousandth of a pixel at either end."""
+    if fitted is None:
+        return step, start
+    ends = [abs(start - fitted[1]), abs(start + count * step - fitted[1] - count * fitted[0])]
+    return fitted if max(ends) > 1e-3 * abs(fitted[0]) else (step, start)
 
 
 def _holds_classes(array: xarray.DataArray, options: ReadOptions) -> bool:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from terramorph.bands import Units, default_bands
 from terramorph.errors import RasterError
 from terramorph.geo.grid import Grid
+from terramorph.raster.values import settle
 
 if TYPE_CHECKING:
     import xarray
@@ -66,7 +67,7 @@ class Raster:
         Args:
             pixels: (C, H, W).
             grid: Default: a pixel grid without a CRS.
-            mask: bool (H, W). Default: every pixel holds data.
+            mask: bool (H, W). Default: every pixel holds data, but for those of a numpy masked array that it masks.
             bands: C names. Default: red, green, blue for three bands, otherwise band1, band2, ...
 
         Raises:
@@ -75,6 +76,9 @@ class Raster:
         if pixels.ndim != 3:
             raise RasterError(f"pixels must have the shape (bands, height, width), got {pixels.shape}.")
         count, height, width = pixels.shape
+        if isinstance(pixels, np.ma.MaskedArray):
+            pixels, shown = settle(np.ma.getdata(pixels), ~np.ma.getmaskarray(pixels))
+            mask = shown if mask is None else mask & shown
         return cls(
             pixels=pixels,
             mask=np.ones((height, width), np.bool_) if mask is None else mask,

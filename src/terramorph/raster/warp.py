@@ -145,11 +145,11 @@ def stored_on(own: Grid, grid: Grid) -> int | None:
     return None
 
 
-def placed(raster: Raster, grid: Grid, method: Resampling = "bicubic") -> Raster:
+def placed(raster: Raster, grid: Grid, method: Resampling = "bicubic", least: float = MIN_WEIGHT) -> Raster:
     """Put a raster on a grid: stored pixels where they fit it, mirrored or turned if need be, else warped ones."""
     orientation = stored_on(raster.grid, grid)
     if orientation is None:
-        return warp(raster, grid, method)
+        return warp(raster, grid, method, least)
     own, pixels, mask = upright_grid(raster.grid, orientation), raster.pixels, raster.mask
     if orientation != 1:
         pixels, mask = upright(pixels, orientation), upright(mask, orientation)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,10 +11,15 @@ from numpy.typing import NDArray
 from terramorph.geo import Grid, Window
 from terramorph.raster import Raster
 from terramorph.raster.array_source import ArrayLayout, ArraySource
+from terramorph.raster.warp import needed, placed
+from terramorph.translate.outputs import LEAST_BACK, brought_back
 from terramorph.translate.tiled import Tiled
 
 if TYPE_CHECKING:
     import xarray
+
+_BACK = 1024
+"""Pixels along a side of the chunks of a lazy result that is resampled to the source's grid."""
 
 
 def translate_array(tiled: Tiled, source: ArraySource, array: xarray.DataArray, match_source: bool) -> xarray.DataArray:
@@ -31,17 +36,23 @@ def translate_array(tiled: Tiled, source: ArraySource, array: xarray.DataArray, 
     from odc.geo.xr import wrap_xr
 
     gaps = bool(source.layout.nodata) or source.dtype.kind == "f" or tiled.grid != source.grid
+    back = source.grid if match_source and tiled.grid != source.grid else None
     work = _Work(tiled, source.layout, gaps)
-    pixels = _lazily(work, source) if source.lazy else work.marked(tiled.whole(source))
+    if source.lazy:
+        pixels = _lazily(work, source, back)
+    else:
+        raster = tiled.whole(source)
+        pixels = work.marked(raster if back is None else brought_back(tiled, raster, back))
     spatial = array.odc.spatial_dims
     band = next((name for name in array.dims if name not in spatial), "band")
-    made = wrap_xr(pixels, tiled.grid.geobox, dims=(band, *spatial), axis=1, nodata=work.nodata)
+    grid = back or tiled.grid
+    made = wrap_xr(pixels, grid.geobox, dims=(band, *spatial), axis=1, nodata=work.nodata)
+    if grid == source.grid:  # to the last bit, by which xarray aligns
+        made = made.assign_coords({axis: array.coords[axis] for axis in spatial if axis in array.coords})
     made = made.assign_coords({band: list(tiled.bands)}).rename(array.name)
     units = tiled.target.units
     if units and len({*units.scales}) == len({*units.offsets}) == 1:
         made = made.assign_attrs(scale_factor=units.scales[0], add_offset=units.offsets[0])
-    if match_source and tiled.grid != source.grid:
-        made = made.odc.reproject(source.grid.geobox, resampling="cubic").assign_coords({band: list(tiled.bands)})
     return made.transpose(*array.dims) if array.ndim == 3 else made
 
 
@@ -71,8 +82,8 @@ class _Work:
         return pixels
 
 
-def _lazily(work: _Work, source: ArraySource) -> Any:
-    """Return a dask array (C, H, W) with one chunk per window."""
+def _lazily(work: _Work, source: ArraySource, back: Grid | None) -> Any:
+    """Return a dask array (C, H, W) with one chunk per window; on the grid `back`, in chunks of its own."""
     import dask
     import dask.array
 
@@ -86,12 +97,29 @@ def _lazily(work: _Work, source: ArraySource) -> Any:
 
     def chunk(down: slice, across: slice) -> Any:
         numbers = [window.number for window in tiled.cover.meeting(down, across)]
-        made = dask.delayed(_lazy_chunk)(shared, numbers, [parts[number] for number in numbers], down, across)
-        shape = (tiled.target.count, down.stop - down.start, across.stop - across.start)
-        return dask.array.from_delayed(made, shape, np.dtype(tiled.target.dtype))
+        there = [parts[number] for number in numbers]
+        made = dask.delayed(_lazy_chunk)(shared, numbers, there, down, across, back is not None)
+        shape = (tiled.target.count + (back is not None), down.stop - down.start, across.stop - across.start)
+        return dask.array.from_delayed(made, shape, dtype)
 
+    dtype = np.dtype(tiled.target.dtype)
     rows, columns = tiled.cover.cells
-    return dask.array.block([[chunk(down, across) for across in columns] for down in rows])
+    made = dask.array.block([[chunk(down, across) for across in columns] for down in rows])
+    if back is None:
+        return made
+
+    def brought(top: int, left: int) -> Any:
+        grid = back.crop(top, left, min(_BACK, back.height - top), min(_BACK, back.width - left))
+        window = needed(tiled.grid, grid)
+        seen = None if window is None else tiled.grid.crop(*window)
+        stack = (
+            None if window is None else made[:, window[0] : window[0] + window[2], window[1] : window[1] + window[3]]
+        )
+        piece = dask.delayed(_lazy_back)(shared, stack, seen, grid)
+        return dask.array.from_delayed(piece, (tiled.target.count, *grid.shape), dtype)
+
+    tops, lefts = range(0, back.height, _BACK), range(0, back.width, _BACK)
+    return dask.array.block([[brought(top, left) for left in lefts] for top in tops])
 
 
 def _lazy_window(
@@ -102,7 +130,17 @@ def _lazy_window(
 
 
 def _lazy_chunk(
-    work: _Work, numbers: list[int], parts: list[NDArray[Any] | None], rows: slice, columns: slice
+    work: _Work, numbers: list[int], parts: list[NDArray[Any] | None], rows: slice, columns: slice, apart: bool
 ) -> NDArray[Any]:
+    """Return marked pixels; with `apart` the pixels as they are, and the mask as a further band."""
     there = dict(zip(numbers, parts, strict=True))
-    return work.marked(work.tiled.piece(lambda window: there[window.number], rows, columns))
+    raster = work.tiled.piece(lambda window: there[window.number], rows, columns)
+    return np.concatenate([raster.pixels, raster.mask[None].astype(raster.dtype)]) if apart else work.marked(raster)
+
+
+def _lazy_back(work: _Work, stack: NDArray[Any] | None, seen: Grid | None, grid: Grid) -> NDArray[Any]:
+    tiled = work.tiled
+    if stack is None or seen is None:
+        return work.marked(Raster.empty(grid, tiled.bands, np.dtype(tiled.target.dtype)))
+    back = placed(Raster(stack[:-1], stack[-1] != 0, seen, tiled.bands), grid, least=LEAST_BACK)
+    return work.marked(replace(back, pixels=tiled.within(back.pixels, back.mask)))

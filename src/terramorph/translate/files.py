@@ -14,11 +14,11 @@ from terramorph._version import __version__
 from terramorph.atomic import make_folder
 from terramorph.errors import ConfigError, InputError
 from terramorph.geo import Grid
-from terramorph.raster import IMAGE_SUFFIXES, Raster, write_image
+from terramorph.raster import IMAGE_SUFFIXES, Raster, Source, write_image
 from terramorph.raster.array_source import RasterSource
 from terramorph.raster.image import files_below
 from terramorph.raster.save import check_format
-from terramorph.translate.outputs import Cog, Picture, Request, Written, refuse_present
+from terramorph.translate.outputs import Cog, Picture, Request, Written, brought_back, refuse_present
 from terramorph.translate.paired import pairs_among, source_half, without_targets
 from terramorph.translate.parts import Parts, is_begun
 from terramorph.translate.plan import WHOLE_PIXELS, opened, plan
@@ -181,19 +181,24 @@ class _Images:
             made = [image.tiled.of_one(unit, image.raster.mask) for image, unit in zip(images, units, strict=True)]
         if not self.request.match_source:
             return made
-        return [RasterSource(raster).read(image.own) for raster, image in zip(made, images, strict=True)]
+        return [
+            raster if raster.grid == image.own else brought_back(image.tiled, raster, image.own)
+            for raster, image in zip(made, images, strict=True)
+        ]
 
     def _read(self, path: Path) -> _Image:
         request = self.request
         with opened(self.model, path, None, request.opening) as image:
             assert image.grid is not None
-            raster = image.read(image.grid)
-        if path in self.halved:
-            raster = source_half(raster, path, self.model.header)
-        held = RasterSource(raster)
-        held.name = str(path)
-        tiled = plan(self.model, held, resolution=request.resolution, window=request.window, overlap=request.overlap)
-        return _Image(path, raster if tiled.grid == raster.grid else held.read(tiled.grid), tiled, raster.grid)
+            held: Source = image
+            if path in self.halved:
+                held = RasterSource(source_half(image.read(image.grid), path, self.model.header))
+                held.name = str(path)
+            assert held.grid is not None
+            tiled = plan(
+                self.model, held, resolution=request.resolution, window=request.window, overlap=request.overlap
+            )
+            return _Image(path, held.read(tiled.grid), tiled, held.grid)
 
     def _ahead(self, paths: Iterable[Path]) -> Iterator[_Image]:
         """Read images in other threads, a batch and two ahead; large ones only one ahead."""

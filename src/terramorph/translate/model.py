@@ -83,7 +83,8 @@ class Model(Predictor):
         Args:
             x: Path or URL that `terramorph.open_source` opens, vectors included; a `Source`; a Raster; an xarray
                 DataArray with a CRS, lazy if it is a dask array; or an array (C, H, W), (H, W, C) or (H, W) of the
-                bundle's stored dtype and range (uint8 0..255 for most), (C, H, W) where both are possible.
+                bundle's stored dtype and range (uint8 0..255 for most), (C, H, W) where both are possible. What a numpy
+                masked array masks has no data.
             sample: Number of the sample, in paper mode; each has its own noise.
             resolution: Ground resolution to which x is resampled, metres per pixel; None: that of the training. Without
                 a georeference x is not resampled.
@@ -93,8 +94,9 @@ class Model(Predictor):
             opening: Options for opening a path; see `open_source`.
 
         Returns:
-            An array for an array, with bands on the same axis; a DataArray for a DataArray; else a Raster. The dtype is
-            the bundle's target dtype. Pixels without data stay so and hold the lowest value.
+            An array for an array, with bands on the same axis; a masked one for a masked one; a DataArray for a
+            DataArray; else a Raster. The dtype is the bundle's target dtype. Pixels without data stay so and hold the
+            lowest value.
 
         Raises:
             ConfigError: If `sample`, `window` or `overlap` is impossible, or an area is given of a DataArray.
@@ -102,8 +104,9 @@ class Model(Predictor):
             RasterError: If a path cannot be read.
             MissingPackageError: If x is a DataArray and dask is not installed.
         """
-        from terramorph.raster.array_source import ArraySource, RasterSource
+        from terramorph.raster.array_source import ArraySource
         from terramorph.translate.arrays import translate_array
+        from terramorph.translate.outputs import brought_back
         from terramorph.translate.plan import opened, own_grid, plan
 
         last = isinstance(x, np.ndarray) and x.ndim == 3 and x.shape[0] != self.header.source.count
@@ -118,9 +121,12 @@ class Model(Predictor):
             raster = tiled.whole(source)
             back = own_grid(source, self) if match_source else None
         if back is not None and back != tiled.grid:
-            raster = RasterSource(raster).read(back)
+            raster = brought_back(tiled, raster, back)
         if isinstance(x, np.ndarray):
-            return raster.pixels.transpose(1, 2, 0) if last else raster.pixels
+            pixels = raster.pixels
+            if isinstance(x, np.ma.MaskedArray):
+                pixels = np.ma.masked_array(pixels, np.broadcast_to(~raster.mask, pixels.shape))
+            return pixels.transpose(1, 2, 0) if last else pixels
         return raster
 
     def translate_to(

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import numpy as np
@@ -19,7 +20,7 @@ from terramorph._version import __version__
 from terramorph.bundle import Header
 from terramorph.errors import ConfigError, InputError, RasterError
 from terramorph.geo import Grid, Window
-from terramorph.raster import ImageSource, Source, write_image
+from terramorph.raster import ImageSource, Raster, Source, write_image
 from terramorph.raster.save import check_format
 from terramorph.raster.storage import Remote, location
 from terramorph.raster.tiles.write import check_tiles, write_tiles
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
 Kind = Literal["cog", "classes", "probability", "entropy", "polygons", "xyz", "mbtiles", "pmtiles"]
 Progress = Callable[[str, int, int], None]
 """Function that is called with the name of a step, how much of it is done, and the total."""
+LEAST_BACK = 0.5
+"""Share of the filter's weights that must fall on pixels with data where a translation is resampled to the grid of its
+source. Half is enough: each way would lose two more pixels at every border."""
 
 
 @dataclass(frozen=True)
@@ -119,11 +123,10 @@ class Joined:
         if self.back is None:
             yield from self._told("joining", self.tiled.strips, self.tiled.target.count, self.tiled.dtype, False)
             return
-        # On the way back half a filter of pixels with data is enough: each way would lose two more at every border.
-        with self.whole(least=0.5) as made:
-            for strip in rows_of(made, self.back):
-                self.request.tell("bringing it to the source's grid", strip[0].stop, self.back.height)
-                yield strip
+        with self.whole(least=LEAST_BACK) as made:
+            for rows, pixels, mask in rows_of(made, self.back):
+                self.request.tell("bringing it to the source's grid", rows.stop, self.back.height)
+                yield rows, self.tiled.within(pixels, mask), mask
 
     @contextmanager
     def whole(self, least: float | None = None) -> Iterator[Source]:
@@ -212,6 +215,17 @@ class Joined:
             yield strip
             for part in opened:
                 release_pages(part)
+
+
+def brought_back(tiled: Tiled, raster: Raster, grid: Grid) -> Raster:
+    """Return a translation, resampled to the grid of its source as in a file of `Joined`."""
+    rows = slice(0, raster.height)
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "whole.tif"
+        write_cog(path, raster.grid, raster.bands, raster.dtype, [(rows, raster.pixels, raster.mask)], masked=True)
+        with ImageSource(path, least=LEAST_BACK) as made:
+            back = made.read(grid)
+    return tiled.placed(tiled.within(back.pixels, back.mask), back.mask, grid)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,6 @@ from terramorph.geo import Cover, Grid, grid_at
 from terramorph.raster import Raster, Source
 from terramorph.raster.clip import ClippedSource
 from terramorph.raster.orientation import north_up
-from terramorph.raster.values import settle
 from terramorph.sources import open_source
 from terramorph.translate.tiled import Tiled
 
@@ -171,10 +170,9 @@ def as_raster(pixels: NDArray[Any], source: Bands) -> Raster:
             f"An array of shape {pixels.shape} holds {pixels.shape[2]} bands along its last axis and the model "
             f"takes {bands} ({', '.join(source.names)}); pick them, such as array[..., :{bands}]."
         )
-    if pixels.dtype.kind != "f":
-        return Raster.from_pixels(pixels)
-    pixels, mask = settle(pixels, np.isfinite(pixels))
-    return Raster.from_pixels(pixels, mask=mask)
+    if pixels.dtype.kind == "f":
+        pixels = np.ma.masked_array(pixels, ~np.isfinite(np.ma.getdata(pixels)))  # beside what is masked already
+    return Raster.from_pixels(pixels)
 
 
 def plan_cover(

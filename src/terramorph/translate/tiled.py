@@ -183,6 +183,14 @@ class Tiled:
         """Return pixels of the target as a Raster."""
         return Raster(pixels, mask, grid, self.bands, self.target.units)
 
+    def within(self, pixels: NDArray[Any], mask: NDArray[np.bool_]) -> NDArray[Any]:
+        """Return pixels after resampling, which may overshoot, within the target's range; its lowest value without
+        data."""
+        ends = np.array([self.target.low, self.target.high])
+        low, high = (np.rint(ends) if self._is_integer else ends).astype(self.target.dtype)
+        found: NDArray[Any] = np.where(mask, np.clip(pixels, low, high), low)
+        return found
+
     @property
     def bands(self) -> tuple[str, ...]:
         """Names of the target's bands."""
