@@ -3,11 +3,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import geopandas
+import numpy as np
 import pytest
 import shapely
+from affine import Affine
 from odc.geo.crs import CRS
+from odc.geo.geom import Geometry, box, line, point
 
-from terramorph.errors import InputError
+from terramorph.errors import InputError, RasterError
+from terramorph.geo import Grid
+from terramorph.raster import Raster
+from terramorph.translate import Model
 from terramorph.translate.plan import read_area
 
 SQUARE = shapely.box(11, 48, 12, 49)
@@ -61,3 +67,19 @@ def test_a_box_of_degrees(tmp_path):
             read_area(Path(wrong))
     with pytest.raises(InputError, match="does not exist"):
         read_area(Path("1,2,3"))
+
+
+def test_what_is_no_area_of_an_image_is_refused(bundle):
+    utm, grid = "EPSG:32633", Grid(64, 64, Affine(1, 0, 500_000, 0, -1, 5_000_000), CRS("EPSG:32633"))
+    image, square = Raster.from_pixels(np.full((3, 64, 64), 90, np.uint8), grid), shapely.box(0, 0, 1, 1)
+    model = Model(bundle, precision="fp32")
+    for none in (point(500_010, 4_999_990, utm), line([(500_010, 4_999_990), (500_020, 4_999_990)], utm)):
+        with pytest.raises(RasterError, match="The area holds no polygon"):
+            model.translate(image, area=none)
+    with pytest.raises(RasterError, match="lies outside"):
+        model.translate(image, area=box(500_064, 4_999_990, 500_070, 4_999_999, utm))  # only an edge in common
+    with pytest.raises(RasterError, match="The area has no CRS"):
+        model.translate(image, area=Geometry(square, None))
+    for wrong in (square, geopandas.GeoDataFrame(geometry=[square], crs=utm)):
+        with pytest.raises(InputError, match=f"The area is a {type(wrong).__name__}; give a file, or polygons"):
+            model.translate(image, area=wrong)

@@ -309,3 +309,16 @@ def test_palettes_of_another_resolution_keep_their_colours(bundle: Bundle, tmp_p
     model.translate_to(tmp_path / "in", tmp_path / "out", resolution=1.5)
     expected = model.translate(tmp_path / "in" / "a.tif", resolution=1.5)
     assert np.array_equal(read_image(tmp_path / "out" / "a.tif").pixels, expected.pixels)
+
+
+def test_a_list_of_images_is_of_paths_of_images(bundle: Bundle, tmp_path: Path) -> None:
+    model = Model(bundle)
+    with pytest.raises(InputError, match="holds a ndarray; give paths"):
+        model.translate_to([np.zeros((3, 64, 64), np.uint8)], tmp_path / "out")
+    square = '{"type": "Polygon", "coordinates": [[[0, 0], [1e-3, 0], [1e-3, 1e-3], [0, 0]]]}'
+    (tmp_path / "a.geojson").write_text(
+        '{"type": "FeatureCollection", "features": [{"type": "Feature", "properties": {"kind": "building"}, '
+        f'"geometry": {square}}}]}}'
+    )
+    with pytest.raises(InputError, match="has no pixels of its own"):
+        model.translate_to([tmp_path / "a.geojson"], tmp_path / "out")

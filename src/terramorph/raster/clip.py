@@ -28,7 +28,7 @@ class ClippedSource(Source):
         area: Geometry with a CRS, or without one if the source has none either.
 
     Raises:
-        RasterError: If the area does not touch the source.
+        RasterError: If the area has no polygons, or none on the source, or only one of them has a CRS.
     """
 
     def __init__(self, source: Source, area: Geometry) -> None:
@@ -36,10 +36,17 @@ class ClippedSource(Source):
         for name in ("name", "licence", "grid", "sequential", "bands", "dtype", "units"):
             setattr(self, name, getattr(source, name))
         own = source.extent
-        if (own.crs is None) != (area.crs is None):
+        if not area.geom.area > 0:
+            raise RasterError(
+                "The area holds no polygon, only points, lines or nothing; draw one around the ground that is wanted, "
+                "or put a buffer around them."
+            )
+        if own.crs is not None and area.crs is None:
+            raise RasterError(f"The area has no CRS, and {source.name} has one; give the area's.")
+        if own.crs is None and area.crs is not None:
             raise RasterError(f"{source.name} has no CRS, so no area can be found on it; give its CRS.")
         self.extent = own & area if own.crs is None else meet(own, project_extent(area, own.crs))
-        if self.extent.is_empty:
+        if not self.extent.geom.area > 0:  # nothing, or only an edge
             raise RasterError(f"The area lies outside {source.name}; give one on its ground.")
 
     def read(self, grid: Grid) -> Raster:

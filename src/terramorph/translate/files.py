@@ -189,7 +189,8 @@ class _Images:
     def _read(self, path: Path) -> _Image:
         request = self.request
         with opened(self.model, path, None, request.opening) as image:
-            assert image.grid is not None
+            if image.grid is None:
+                raise InputError(f"{path} has no pixels of its own; translate it by itself, at a resolution.")
             held: Source = image
             if path in self.halved:
                 held = RasterSource(source_half(image.read(image.grid), path, self.model.header))
@@ -275,6 +276,11 @@ def _plan(
 def _inputs(source: str | Path | Sequence[str | Path], output: Path) -> tuple[list[Path], bool]:
     """Return the images, and whether `source` names a single one."""
     if not isinstance(source, str | Path):
+        for one in source:
+            if not isinstance(one, str | Path):
+                raise InputError(
+                    f"The list of images holds a {type(one).__name__}; give paths, or translate each alone."
+                )
         paths = list(dict.fromkeys(Path(path) for path in source))
         if not paths:
             raise InputError("There is no image to translate; give at least one.")

@@ -68,7 +68,7 @@ def opened(model: Model, source: Any, area: Geometry | str | Path | None, openin
             held = as_raster(source, model.header.source) if isinstance(source, np.ndarray) else source
             source = stack.enter_context(open_source(held, **opening))
         if area is not None:
-            source = ClippedSource(source, area if isinstance(area, Geometry) else read_area(Path(area)))
+            source = ClippedSource(source, as_area(area))
         yield source
 
 
@@ -287,6 +287,22 @@ def _work_grid(source: Source, model: Model, resolution: float | None) -> Grid:
         if max(have / need, need / have) < SAME_SCALE and own.is_square:
             return own
     return grid_at(source.extent, need)
+
+
+def as_area(area: Any) -> Geometry:
+    """Return an area as polygons with a CRS: itself, or those of a file; see `read_area`.
+
+    Raises:
+        InputError: If it is neither, or the file cannot be read or holds no polygon.
+    """
+    if isinstance(area, str | Path):
+        return read_area(Path(area))
+    if not isinstance(area, Geometry):
+        raise InputError(
+            f"The area is a {type(area).__name__}; give a file, or polygons with a CRS: "
+            "odc.geo.geom.Geometry(polygon, 'EPSG:4326')."
+        )
+    return area
 
 
 def read_area(path: Path) -> Geometry:

@@ -33,7 +33,7 @@ from terramorph.translate.outputs import (
 )
 from terramorph.translate.paired import half_of_pair
 from terramorph.translate.parts import Parts, is_begun
-from terramorph.translate.plan import opened, own_grid, plan, read_area
+from terramorph.translate.plan import as_area, opened, own_grid, plan
 
 if TYPE_CHECKING:
     from terramorph.translate.model import Model
@@ -64,9 +64,8 @@ def _translate_raster(model: Model, source: Any, output: Output, request: Reques
         raise ConfigError("`uncertainty` needs `samples` >= 2, in mode paper, got 1.")
     if request.engine is not None and isinstance(output.place, Path):
         output = replace(output, place=output.place.absolute())  # workers may have another working directory
-    area = request.area
-    if area is not None and not isinstance(area, Geometry):
-        request = replace(request, area=read_area(Path(area)))
+    if request.area is not None:
+        request = replace(request, area=as_area(request.area))
     with ExitStack() as stack:
         try:
             whole = stack.enter_context(opened(model, source, None, request.opening))
