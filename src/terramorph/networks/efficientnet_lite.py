@@ -154,9 +154,11 @@ def _conv_norm(
     total = kernel - stride
     padding = [nn.ZeroPad2d((total // 2, total - total // 2) * 2)] if stride > 1 else []
     around = 0 if padding else kernel // 2
-    conv = nn.Conv2d(inner, out, kernel, stride, around, bias=False)
-    if depthwise:
-        conv = DepthwiseConv2d(out, kernel, stride, around)
+    conv = (
+        DepthwiseConv2d(out, kernel, stride, around)
+        if depthwise
+        else nn.Conv2d(inner, out, kernel, stride, around, bias=False)
+    )
     norm = nn.BatchNorm2d(out, eps=_EPS, momentum=_MOMENTUM)
     return nn.Sequential(*padding, conv, norm, *([nn.ReLU6(inplace=True)] if activation else []))
 
