@@ -299,6 +299,13 @@ def test_the_spread_of_draws(ortho: Path, tmp_path: Path) -> None:
     expected = stack.std(axis=0, ddof=1).mean(axis=0)
     assert np.allclose(spread.pixels[0][spread.mask], expected[spread.mask], atol=1e-3)
     assert np.array_equal(made(tmp_path / "map.tif").pixels[:, spread.mask], draws[0].pixels[:, spread.mask])
+    back = {"samples": 2, "uncertainty": tmp_path / "back-std.tif", "resolution": 2.0, "match_source": True}
+    translator.translate_to(ortho, tmp_path / "back.tif", **back)
+    image, beside = made(tmp_path / "back.tif"), made(tmp_path / "back-std.tif")
+    assert image.grid == beside.grid == raster.grid
+    assert np.array_equal(image.mask, beside.mask)
+    assert 0.5 < beside.pixels[0][beside.mask].mean() / spread.pixels[0][spread.mask].mean() < 2
+    assert beside.pixels.min() >= 0
     with pytest.raises(ConfigError, match="`uncertainty` needs `samples` >= 2"):
         translator.translate_to(ortho, tmp_path / "no.tif", uncertainty=tmp_path / "std.tif")
     with pytest.raises(ConfigError, match="would be equal"):

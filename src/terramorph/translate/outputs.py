@@ -42,6 +42,9 @@ LEAST_BACK = 0.5
 source. Half is enough: each way would lose two more pixels at every border."""
 
 
+_SPREAD = ("standard deviation",)
+
+
 @dataclass(frozen=True)
 class Written:
     """The result of `Model.translate_to`.
@@ -137,8 +140,17 @@ class Joined:
         with ImageSource(path) if least is None else ImageSource(path, least=least) as made:
             yield made
 
-    def spread(self) -> Iterator[Strip]:
-        return self._told("joining the spread", self.tiled.spread, 1, np.dtype("float32"), True)
+    def write_spread(self, path: Path) -> None:
+        """Write the standard deviation of the samples, on the grid of the output."""
+        strips = self._told("joining the spread", self.tiled.spread, 1, np.dtype("float32"), True)
+        if self.back is None:
+            self.write_cog(path, self.grid, strips, _SPREAD, np.float32)
+            return
+        whole = self.parts.scratch / "spread.tif"
+        self.write_cog(whole, self.tiled.grid, strips, _SPREAD, np.float32)
+        with ImageSource(whole, least=LEAST_BACK) as made:
+            rows = ((rows, np.maximum(pixels, 0), mask) for rows, pixels, mask in rows_of(made, self.back))
+            self.write_cog(path, self.back, rows, _SPREAD, np.float32)
 
     def write_cog(
         self,

@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from odc.geo.geom import Geometry
 
 from terramorph.errors import ConfigError, InputError, RasterError
@@ -144,7 +143,7 @@ def _translate(model: Model, whole: Source, output: Output, request: Request) ->
                     items = stac.describe(path, output.place, whole, seen.extent, model, legend, spread)
             if uncertainty is not None:
                 with placed(location(uncertainty), parts.scratch) as path:
-                    joined.write_cog(path, tiled.grid, joined.spread(), ("standard deviation",), np.float32)
+                    joined.write_spread(path)
             stac.write(items, output.place)
         parts.remove()
     return output.place
