@@ -362,12 +362,15 @@ def test_what_could_not_be_written_is_refused_before_the_first_window(
     plain = tmp_path / "plain.png"
     write_image(Raster.from_pixels(read_image(ortho).pixels), plain)
     (tmp_path / "link.tif").symlink_to(ortho)
+    pole = Grid(64, 64, Affine(10, 0, -320, 0, -10, 320), CRS("EPSG:3031"))
+    write_image(Raster.from_pixels(np.full((3, 64, 64), 90, np.uint8), pole), tmp_path / "pole.tif")
     for source, output, options, sentence in (
         (ortho, ortho, {}, r"ortho\.tif would replace the source"),
         (tmp_path / "link.tif", ortho, {}, r"ortho\.tif would replace the source"),
         (ortho, "map.png", {"kind": "cog"}, r"GeoTIFF must be named \.tif, got .*map\.png"),
         (ortho, "map.jpg", {}, r"a JPEG cannot hold pixels without data; use \.tif"),
         (ortho, "map.pmtiles", {"match_source": True}, "leave `match_source` out"),
+        (tmp_path / "pole.tif", "map.pmtiles", {}, r"pole\.tif lies nowhere on web maps, which end at 85 degrees"),
         (ortho, "map.tif", {"skip_bad": True}, "`skip_bad` and `suffix` need a folder of images"),
         (ortho, "drawn", {"area": box(0, 0, 1, 1, UTM)}, "drawn is a folder of images, each translated whole"),
         (ortho, "map.tif", {"kind": "pmtiles"}, r"archive of tiles must be named \.pmtiles, got .*map\.tif"),

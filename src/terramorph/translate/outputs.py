@@ -334,12 +334,13 @@ class Tiles(Output):
             raise InputError(f"A folder of tiles must not be named {suffix}, got {self.place}; choose another name.")
         if match_source:
             raise ConfigError(f"Tiles have a fixed grid; leave `match_source` out, or name {self.place} .tif.")
-        check_tiles(source.name, grid.crs, header.target.count, np.dtype(header.target.dtype))
+        check_tiles(source.name, grid, header.target.count, np.dtype(header.target.dtype))
         if self.kind == "xyz" and _holds_something(self.place):
             raise InputError(f"The folder {self.place} exists and is not empty; remove it or name another folder.")
 
     def write(self, path: Path, joined: Joined) -> None:
         with joined.whole() as made, joined.request.stages.timed("finish_s"):
+            made.name = joined.source.name  # in what is said of it
             write_tiles(
                 made,
                 path,

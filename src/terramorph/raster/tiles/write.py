@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
-from odc.geo.crs import CRS
 
 from terramorph.errors import RasterError
 from terramorph.geo.grid import Grid
@@ -26,7 +25,7 @@ from terramorph.geo.mercator import MAX_ZOOM, TileBox, degrees_of_corner, pixel_
 from terramorph.raster.save import image_of
 from terramorph.raster.source import Source
 from terramorph.raster.tiles.sinks import About, Format, Kind, TileSink, open_sink
-from terramorph.raster.warp import footprint
+from terramorph.raster.warp import Footprint, footprint
 from terramorph.raster.writer import Progress
 
 SIZE = 256
@@ -85,8 +84,8 @@ def write_tiles(
         StorageError: If it cannot be written. Nothing is left behind.
     """
     path = Path(path)
-    check_tiles(source.name, source.extent.crs, len(source.bands), source.dtype)
     ground = _ground(source)
+    check_tiles(source.name, ground, len(source.bands), source.dtype)
     low, high = _zooms(source, ground, min_zoom, max_zoom)
     box = _tile_box(ground, high)
     with (
@@ -103,18 +102,19 @@ def write_tiles(
         sink.finish(About(name, format, low, high, bounds, attribution))
 
 
-def check_tiles(name: str, crs: CRS | None, bands: int, dtype: np.dtype[Any]) -> None:
-    """Refuse a source that `write_tiles` would refuse, before it is opened.
+def check_tiles(name: str, ground: Grid, bands: int, dtype: np.dtype[Any]) -> None:
+    """Refuse a source on such a grid that `write_tiles` would refuse, before it is opened.
 
     Raises:
-        RasterError: If there is no CRS, or other bands or another dtype than tiles hold.
+        RasterError: If there is no CRS, no place on web maps, or other bands or another dtype than tiles hold.
     """
-    if crs is None:
+    if ground.crs is None:
         raise RasterError(f"{name} has no CRS, so there is no telling where its tiles lie; georeference it.")
     if bands not in (1, 3):
         raise RasterError(f"{name} has {bands} bands; tiles are made of 1 or 3: choose some.")
     if dtype != np.uint8:
         raise RasterError(f"{name} holds {dtype}; tiles hold uint8: bring it to 0 ... 255 first.")
+    _of_world(name, ground)
 
 
 def native_zoom(source: Source) -> int:
@@ -135,16 +135,26 @@ def _ground(source: Source) -> Grid:
     return Grid(1, 1, affine, source.extent.crs)
 
 
-def _place(ground: Grid, zoom: int) -> Any:
+def _place(ground: Grid, zoom: int) -> Footprint | None:
     """Return the footprint on the pixels of a zoom."""
     return footprint(pixel_grid(zoom, whole_world(zoom), SIZE), ground)
 
 
+def _of_world(name: str, ground: Grid) -> Footprint:
+    """Return the footprint on the only tile of zoom 0.
+
+    Raises:
+        RasterError: If it misses it.
+    """
+    place = _place(ground, 0)
+    if place is None or place.bottom <= 0 or place.top >= SIZE:
+        raise RasterError(f"{name} lies nowhere on web maps, which end at 85 degrees of latitude.")
+    return place
+
+
 def _zooms(source: Source, ground: Grid, low: int | None, high: int | None) -> tuple[int, int]:
     """Return the coarsest and the finest zoom to write."""
-    place = _place(ground, 0)
-    if place is None:
-        raise RasterError(f"{source.name} lies nowhere on web maps, which end at 85 degrees of latitude.")
+    place = _of_world(source.name, ground)
     if high is None:
         if source.grid is None:
             raise RasterError(f"{source.name} is drawn at any scale; say the finest zoom.")
@@ -160,6 +170,7 @@ def _zooms(source: Source, ground: Grid, low: int | None, high: int | None) -> t
 def _tile_box(ground: Grid, zoom: int) -> TileBox:
     """Return the tiles that a source may touch, at least one. Across 180 degrees columns continue beyond the last."""
     place = _place(ground, zoom)
+    assert place is not None  # `check_tiles` has looked
     wide, high = _MARGIN * (place.right - place.left) + 1, _MARGIN * (place.bottom - place.top) + 1
     count = 1 << zoom
 
