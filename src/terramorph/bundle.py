@@ -7,7 +7,7 @@ No pickle is written or read.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
 from terramorph.atomic import atomic
 from terramorph.errors import BundleError, reason_of
@@ -24,6 +24,7 @@ from terramorph.extensions import is_outside
 from terramorph.header import FORMAT, Architecture, Bands, Direction, Header, Mode, find_bundle, read_header
 from terramorph.models import require_own
 from terramorph.networks import build_network, describe_network
+from terramorph.tensors import is_finite, misfit, storable
 
 __all__ = [
     "FORMAT",
@@ -83,7 +84,7 @@ class Bundle:
         if self.half:
             tensors = {name: t.half() if t.dtype == torch.float32 else t for name, t in tensors.items()}
             for name, tensor in tensors.items():
-                if not _is_finite(tensor):
+                if not is_finite(tensor):
                     raise BundleError(f"The tensor {name} has values that float16 cannot hold; save {path} as float32.")
         with atomic(
             path, f"The bundle {path} could not be written", failures=(SafetensorError,), make_folder=True
@@ -91,18 +92,6 @@ class Bundle:
             part.touch()  # with the rights that files get here; safetensors alone would make it private
             save_file(tensors, part, metadata={"terramorph": self.header.model_dump_json()})
         return path
-
-
-def storable(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return tensors as a .safetensors file takes them: on the CPU, contiguous, no two of them in the same memory."""
-    kept: dict[str, Tensor] = {}
-    seen: set[int] = set()
-    for name, tensor in tensors.items():
-        stored = tensor.detach().cpu().contiguous()
-        place = stored.untyped_storage().data_ptr()
-        kept[name] = stored.clone() if place in seen else stored
-        seen.add(place)
-    return kept
 
 
 def _described_network(path: Path, header: Header, allowed: Collection[str]) -> nn.Module:
@@ -150,37 +139,12 @@ def load_bundle(path: str | Path, allowed: Collection[str] = ()) -> Bundle:
     path = find_bundle(path)
     header = read_header(path)
     network = _described_network(path, header, allowed)
-    expected = network.state_dict()
-    state: dict[str, Tensor] = {}
-    half = False
     with safe_open(path, framework="pt") as file:
-        names = set(file.keys())
-        for name in sorted(expected.keys() | names):
-            if name not in names:
-                raise BundleError(f"{path} lacks the tensor {name}; make the bundle again.")
-            if name not in expected:
-                raise BundleError(
-                    f"{path} holds a tensor {name} that {header.architecture.name} does not have; "
-                    f"make the bundle again."
-                )
-            tensor = file.get_tensor(name)
-            if tensor.dtype == torch.float16:
-                tensor, half = tensor.float(), True
-            if tensor.shape != expected[name].shape or tensor.dtype != expected[name].dtype:
-                raise BundleError(
-                    f"The tensor {name} in {path} is {tensor.dtype} {tuple(tensor.shape)} and "
-                    f"{header.architecture.name} "
-                    f"needs {expected[name].dtype} {tuple(expected[name].shape)}; make the bundle again."
-                )
-            if tensor.is_floating_point() and not _is_finite(tensor):
-                raise BundleError(
-                    f"The tensor {name} in {path} holds values that are not finite; use an earlier checkpoint."
-                )
-            state[name] = tensor.clone()  # the file may be changed while the network is used
+        stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
+    half = any(tensor.dtype == torch.float16 for tensor in stored.values())
+    # Copies: the file may be changed while the network is used.
+    state = {name: t.float() if t.dtype == torch.float16 else t.clone() for name, t in stored.items()}
+    if wrong := misfit(state, network.state_dict()):
+        raise BundleError(f"{path}, a {header.architecture.name}, {wrong}; make the bundle again.")
     network.load_state_dict(state, assign=True)
     return Bundle(network.eval().requires_grad_(False), header, path, half)
-
-
-def _is_finite(tensor: Tensor) -> bool:
-    # A sum is not finite if one of its terms is not; the other way round it has to be looked at in detail.
-    return bool(torch.isfinite(tensor.sum())) or bool(torch.isfinite(tensor).all())

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from terramorph.interop import int8
+from terramorph.interop import INT8_LIMITS
 from terramorph.translate import OnnxBackend, tuning
 
 from .conftest import Cli
@@ -32,7 +32,7 @@ def test_eight_bits_say_what_they_cost(cli: Cli, trained: Path, town_pairs: Path
 def test_too_great_a_loss_is_refused(
     cli: Cli, trained: Path, town_pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(int8, "MAX_MIOU_LOSS", -1.0)
+    monkeypatch.setitem(INT8_LIMITS, "miou", -1.0)
     out = tmp_path / "model.onnx"
     outcome = cli("export", trained, out, "--int8", "--calibrate", town_pairs, "--images", 2, "--cache", tmp_path / "c")
     assert outcome.code == 0

@@ -89,17 +89,17 @@ def test_palettes_of_several_colours_a_class(name: str, tmp_path: Path) -> None:
         kept = palette.index != 4
         palette = Palette("less", palette.classes, palette.colours[kept], palette.index[kept])
     bundle = small(ground_resolution=0.5)
-    session, settings = open_as_deepness(export_deepness(bundle, tmp_path / "d.onnx", palette=palette, tile=64))
+    session, settings = open_as_deepness(export_deepness(bundle, tmp_path / "d.onnx", palette=palette))
     assert settings["resolution"] == 50.0
-    pixels = np.random.default_rng(0).integers(0, 256, (3, 64, 64), np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 512, 512), np.uint8)
     wanted = palette.classify(Model(bundle, device="cpu", precision="fp32").translate(pixels))
     assert (classes_of(session, settings, pixels) == wanted).mean() >= 0.995
 
 
 def test_classes_of_a_bundle_with_a_range_of_its_own(tmp_path: Path) -> None:
     bundle = small(target=Bands(names=RGB.names, low=100.0, high=250.0))
-    session, settings = open_as_deepness(export_deepness(bundle, tmp_path / "d.onnx", tile=64))
-    pixels = np.random.default_rng(0).integers(0, 256, (3, 64, 64), np.uint8)
+    session, settings = open_as_deepness(export_deepness(bundle, tmp_path / "d.onnx"))
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 512, 512), np.uint8)
     wanted = CLASSIC.classify(Model(bundle, device="cpu", precision="fp32").translate(pixels))
     assert (classes_of(session, settings, pixels) == wanted).mean() >= 0.995
 
@@ -107,7 +107,7 @@ def test_classes_of_a_bundle_with_a_range_of_its_own(tmp_path: Path) -> None:
 def test_tiles_leave_room_for_a_halo(tmp_path: Path) -> None:
     bundle = small("resnet6")
     assert bundle.header.halo
-    _, settings = open_as_deepness(export_deepness(bundle, tmp_path / "d.onnx", tile=256))
+    _, settings = open_as_deepness(export_deepness(bundle, tmp_path / "d.onnx"))
     tile, overlap = settings["tile_size"], settings["tiles_overlap"]
     assert tile * (overlap - 1) / 100 < 2 * bundle.header.halo <= tile * overlap / 100
     assert settings["resolution"] is None
@@ -123,10 +123,6 @@ def test_what_deepness_has_no_use_for(tmp_path: Path, capsys: pytest.CaptureFixt
     for sentence, bundle in refused.items():
         with pytest.raises(ConfigError, match=sentence):
             export_deepness(bundle, path)
-    with pytest.raises(ConfigError, match="`tile` must be a multiple of 64 pixels, the stride of the network, got 100"):
-        export_deepness(small(), path, tile=100)
-    with pytest.raises(ConfigError, match="`overlap` must be 0 to 50 per cent, got 60"):
-        export_deepness(small(), path, overlap=60)
     small().save(tmp_path / "model.safetensors")
     assert run(["export", str(tmp_path / "model.safetensors"), str(path), "--deepness", "--mode", "paper"]) == 2
     assert "leave out --int8 and --mode paper" in capsys.readouterr().err

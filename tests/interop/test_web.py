@@ -16,7 +16,7 @@ from terramorph.bundle import Bands, Bundle
 from terramorph.cli import app
 from terramorph.cli import web as cli_web
 from terramorph.errors import BundleError, ConfigError
-from terramorph.interop import StorageLoss, export_web
+from terramorph.interop import WEB_LIMITS, QualityLoss, export_web
 from terramorph.interop.onnx import build_model
 from terramorph.interop.web import store_small
 from terramorph.networks import build_network, initialize
@@ -149,7 +149,10 @@ def test_loss_is_measured_refused_and_forced(
 
 
 def test_loss_of_metrics_where_lower_is_better() -> None:
-    assert StorageLoss("lpips", 0.2, 0.206, 3, "pairs").refused
-    assert not StorageLoss("lpips", 0.2, 0.19, 3, "pairs").refused
-    assert not StorageLoss("miou", 0.5, 0.496, 3, "pairs").refused
-    assert StorageLoss("miou", 0.5, float("nan"), 3, "pairs").refused
+    def refused(metric: str, before: float, after: float) -> bool:
+        return QualityLoss.between({"miou": None, metric: before}, {"n": 3, metric: after}, "pairs", WEB_LIMITS).refused
+
+    assert refused("lpips", 0.2, 0.206)
+    assert not refused("lpips", 0.2, 0.19)
+    assert not refused("miou", 0.5, 0.496)
+    assert refused("miou", 0.5, float("nan"))

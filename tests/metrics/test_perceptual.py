@@ -68,7 +68,7 @@ def test_missing_and_wrong_files_are_named(feature_weights: Path, tmp_path: Path
     with pytest.raises(InputError, match="cannot be read"):
         Lpips.from_folder(tmp_path)
     torch.save({"other": torch.zeros(1)}, tmp_path / HEADS_FILE)
-    with pytest.raises(InputError, match="has no 'lin0"):
+    with pytest.raises(InputError, match="lacks the tensor lin0"):
         Lpips.from_folder(tmp_path)
     (tmp_path / HEADS_FILE).write_bytes((feature_weights / HEADS_FILE).read_bytes())
     with pytest.raises(InputError, match=BACKBONE_FILE):

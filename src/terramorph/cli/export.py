@@ -95,7 +95,7 @@ def _eight_bits(bundle: Bundle, output: Path, dataset: Path, images: int, cache:
     from terramorph.atomic import atomic
     from terramorph.cli.web import compared
     from terramorph.data import DEFAULT_CACHE
-    from terramorph.interop import QualityLoss, export_int8, export_onnx, note_loss
+    from terramorph.interop import INT8_LIMITS, QualityLoss, export_int8, export_onnx, note_loss
     from terramorph.pairs import has_split
 
     with tempfile.TemporaryDirectory() as folder:
@@ -105,10 +105,7 @@ def _eight_bits(bundle: Bundle, output: Path, dataset: Path, images: int, cache:
         if has_split(dataset, "val"):
             plain = export_onnx(bundle, Path(folder) / "float32.onnx", mode="raster")
             before, after = compared(plain, made, "int8", dataset, SCORED)
-            figures = (
-                {name: scores[name] for name in ("miou", "class_accuracy", "psnr")} for scores in (before, after)
-            )
-            loss = QualityLoss("val", after["n"], *figures)
+            loss = QualityLoss.between(before, after, "pairs of val", INT8_LIMITS)
             note_loss(made, loss)
             say(f"Loss of quality by 8 bits: {loss}.")
             if loss.refused:

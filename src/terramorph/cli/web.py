@@ -11,7 +11,7 @@ from terramorph.errors import ConfigError
 
 if TYPE_CHECKING:
     from terramorph.bundle import Bundle
-    from terramorph.interop import StorageLoss, Store
+    from terramorph.interop import QualityLoss, Store
 
 SCORED = 64
 """Number of pairs on which the loss of quality is measured."""
@@ -31,14 +31,14 @@ def write_web(
     data: Path | None = None,
     weights: Path | None = None,
     force: bool = False,
-) -> StorageLoss | None:
+) -> QualityLoss | None:
     """Write a network with small weights, with its measured loss of quality as metadata.
 
     Raises:
-        RefusedLossError: If the loss is above `MAX_LOSS`, without `force`.
+        RefusedLossError: If the loss is above its limit, without `force`.
     """
     from terramorph.atomic import atomic
-    from terramorph.interop import MAX_LOSS, export_web, note_loss
+    from terramorph.interop import export_web, note_loss
 
     with tempfile.TemporaryDirectory() as folder:
         made = export_web(bundle, Path(folder) / "web.onnx", store=store)
@@ -47,7 +47,7 @@ def write_web(
             note_loss(made, loss)
             if loss.refused and not force:
                 raise RefusedLossError(
-                    f"Weights in {store} cost too much: {loss}, and the limit is {MAX_LOSS}; "
+                    f"Weights in {store} cost too much: {loss}, and the limit is {loss.limit}; "
                     f"{'use `store` fp16, or ' if store == 'int8' else ''}accept the loss with `force`."
                 )
         with atomic(output, make_folder=True) as part:
@@ -59,7 +59,7 @@ def write_web(
     return loss
 
 
-def smallest(bundle: Bundle, output: Path, *, data: Path | None, weights: Path | None) -> StorageLoss | None:
+def smallest(bundle: Bundle, output: Path, *, data: Path | None, weights: Path | None) -> QualityLoss | None:
     """Write a network in 8 bits where the measured loss of quality is small, else in fp16; return as `write_web`."""
     if data is not None or _is_of_towns(bundle):
         try:
@@ -75,9 +75,9 @@ def _is_of_towns(bundle: Bundle) -> bool:
 
 def _loss(
     bundle: Bundle, made: Path, store: Store, data: Path | None, weights: Path | None, folder: Path
-) -> StorageLoss | None:
+) -> QualityLoss | None:
     """Return the loss of quality of the file's weights; None without pairs."""
-    from terramorph.interop import StorageLoss, export_web
+    from terramorph.interop import WEB_LIMITS, QualityLoss, export_web
     from terramorph.pairs import has_split
 
     if data is None and not _is_of_towns(bundle):
@@ -89,8 +89,7 @@ def _loss(
         return None
     plain = export_web(bundle, folder / "float32.onnx", store="fp32")
     before, after = compared(plain, made, store, data, SCORED, weights)
-    metric = next(key for key in ("miou", "lpips", "ssim") if before[key] is not None)
-    return StorageLoss(metric, before[metric], after[metric], after["n"], of)
+    return QualityLoss.between(before, after, of, WEB_LIMITS)
 
 
 def _town_pairs(folder: Path, size: int) -> Path:

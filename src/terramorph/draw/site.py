@@ -17,8 +17,8 @@ The page reads `draw.json`, or the same document inside of the one file:
         metres_per_pixel  at which it was trained; null: not known
         trained_on, licence, note   sentences for people
         store             "fp16" or "int8": how its weights are kept in the file
-        loss              what that costs: {"metric" (lpips, miou or ssim), "before", "after", "value", "pairs",
-                          "of"}; null: not measured
+        loss              what that costs: {"metric" (lpips, miou or ssim), "before", "after", "value", "limit",
+                          "pairs", "of"}; null: not measured
     style       look of a map: `name`, `background` ("#rrggbb") and `rules`, the first of which is painted first.
                 A rule: `kind`, `geometry` ("any", "line", "area"), `fill`, `width_m`, `min_width_px`,
                 `width_px` ([[zoom, pixels], ...], or [] where metres count), `casing` (a colour or null), `casing_m`,

@@ -1,15 +1,16 @@
 """Import of other people's checkpoints; export to ONNX."""
 
 from terramorph.interop.deepness import export_deepness
-from terramorph.interop.int8 import QualityLoss, export_int8
-from terramorph.interop.onnx import export_onnx, note_loss
+from terramorph.interop.int8 import INT8_LIMITS, export_int8
+from terramorph.interop.onnx import export_onnx
 from terramorph.interop.pytorch_pix2pix import import_checkpoint
-from terramorph.interop.web import MAX_LOSS, StorageLoss, Store, export_web
+from terramorph.interop.quality import QualityLoss, note_loss
+from terramorph.interop.web import WEB_LIMITS, Store, export_web
 
 __all__ = [
-    "MAX_LOSS",
+    "INT8_LIMITS",
+    "WEB_LIMITS",
     "QualityLoss",
-    "StorageLoss",
     "Store",
     "export_deepness",
     "export_int8",

@@ -24,46 +24,40 @@ from terramorph.interop.onnx import build_model, write_model
 from terramorph.pixels import Scaling
 
 TILE = 512
-"""Side of a tile in pixels, where the file is not told another and the network asks for no more."""
+"""Side of a tile in pixels, where the network asks for no more."""
 OVERLAP = 25
 """Per cent of a tile's side that neighbours share, where the receptive field is not bounded. On a town of 1,536 px
 99.8 % of pixels have the class that one pass over all gives; with 50 per cent 99.96 %, at 2.2 times the cost."""
-_MOST_OVERLAP = 50
-"""Per cent; more would compute each pixel over four times."""
 _FAR = 1024.0
 """Grey levels below 0 of a colour that no pixel is near to."""
 _SPREAD = 10.0
 """Grey levels around a palette colour over which its class becomes half as probable or so; classes are not changed."""
 
 
-def export_deepness(
-    bundle: Bundle, path: str | Path, *, palette: Palette = CLASSIC, tile: int | None = None, overlap: int | None = None
-) -> Path:
+def export_deepness(bundle: Bundle, path: str | Path, *, palette: Palette = CLASSIC) -> Path:
     """Write a map-making bundle as an ONNX file for Deepness; the file appears whole or not at all.
 
     The input `source` is float32 (1, C, tile, tile) in [-1, 1], the output `classes` float32 (1, K, tile, tile): the
     probabilities of the palette's classes, which add up to 1. The most probable class of a pixel is that of
     `Palette.classify` on the picture that the network makes, rounded to uint8. Mode raster. Opset 17, IR version 8.
+    Tiles are 512 px, or what training size and halo need; neighbours share what the halo needs, 25 % without one.
 
     Args:
         bundle: One that makes a map in three bands of uint8 from bands of uint8.
         palette: Palette of the map that the bundle makes.
-        tile: Side of Deepness' tiles, pixels, a multiple of the network's stride; default: 512, or what training size
-            and halo need.
-        overlap: Per cent of a tile's side that neighbours share, 0 to 50; default: what the halo needs, 25 without one.
 
     Returns:
         The path.
 
     Raises:
         MissingPackageError: If the package onnx is not installed.
-        ConfigError: If the bundle makes no map or takes no uint8, tile or overlap do not fit, or the network cannot be
-            exported.
+        ConfigError: If the bundle makes no map or takes no uint8, or the network cannot be exported.
         StorageError: If the file cannot be written.
     """
     header = bundle.header
     _check(header)
-    tile, overlap = _tiles(header, tile, overlap)
+    halo = header.halo or 0
+    tile = math.ceil(max(TILE, header.size, 4 * halo) / header.stride) * header.stride
     model = build_model(bundle, "raster")
     _fix_size(model, tile)
     _append_palette(model, palette, header.target.scaling)
@@ -71,7 +65,7 @@ def export_deepness(
         "model_type": "Segmentor",
         "class_names": dict(enumerate(palette.names)),
         "tile_size": tile,
-        "tiles_overlap": overlap,
+        "tiles_overlap": OVERLAP if header.halo is None else math.ceil(200 * halo / tile),
         "standardization_mean": [header.source.scaling.middle / 255] * header.source.count,
         "standardization_std": [header.source.scaling.half / 255] * header.source.count,
         # Off: the most probable class of a pixel is its class, and no area is too small.
@@ -96,20 +90,6 @@ def _check(header: Header) -> None:
         )
     if source.dtype != "uint8":
         raise ConfigError(f"Deepness reads pixels of uint8, and this bundle takes {source.dtype}.")
-
-
-def _tiles(header: Header, tile: int | None, overlap: int | None) -> tuple[int, int]:
-    """Return the side of the tiles in pixels, and their overlap in per cent."""
-    stride, halo = header.stride, header.halo or 0
-    if tile is None:
-        tile = math.ceil(max(TILE, header.size, 4 * halo) / stride) * stride
-    if tile < stride or tile % stride:
-        raise ConfigError(f"`tile` must be a multiple of {stride} pixels, the stride of the network, got {tile}.")
-    if overlap is None:
-        overlap = OVERLAP if header.halo is None else math.ceil(200 * halo / tile)
-    if not 0 <= overlap <= _MOST_OVERLAP:
-        raise ConfigError(f"`overlap` must be 0 to {_MOST_OVERLAP} per cent, got {overlap}.")
-    return tile, overlap
 
 
 def _fix_size(model: Any, tile: int) -> None:

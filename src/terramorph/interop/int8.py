@@ -14,7 +14,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,49 +25,10 @@ from terramorph.data import DEFAULT_CACHE, TrainingBatches, batches_as_trained
 from terramorph.errors import ConfigError, InputError
 from terramorph.imports import needs
 from terramorph.interop.onnx import add_properties, build_model, write_model
-from terramorph.metrics import METRICS
 
 QUANTISED = ("Conv", "Relu", "LeakyRelu", "Concat", "DepthToSpace", "Slice", "Add")
-MAX_MIOU_LOSS = 0.01
-"""Largest loss of mIoU, 0 to 1, of an 8-bit network that may become a default."""
-MAX_PSNR_LOSS = 0.2
-"""Largest loss of PSNR in dB, where the target has no classes."""
-
-
-@dataclass(frozen=True)
-class QualityLoss:
-    """Quality lost in 8 bits, on pairs outside training and calibration.
-
-    Attributes:
-        split, pairs: Split and number of the scored pairs.
-        before, after: Figures of the float32 and of the 8-bit network, by name: miou, class_accuracy, psnr; None where
-            the target has no classes.
-    """
-
-    split: str
-    pairs: int
-    before: dict[str, float | None]
-    after: dict[str, float | None]
-
-    @property
-    def refused(self) -> bool:
-        """Whether mIoU fell by more than `MAX_MIOU_LOSS`; without classes, PSNR by more than `MAX_PSNR_LOSS`."""
-        name, limit = ("miou", MAX_MIOU_LOSS) if self.before.get("miou") is not None else ("psnr", MAX_PSNR_LOSS)
-        before, after = self.before.get(name), self.after.get(name)
-        return before is None or after is None or not before - after <= limit
-
-    @property
-    def scores(self) -> dict[str, Any]:
-        """The figures, as the file's metadata has them."""
-        return {"split": self.split, "pairs": self.pairs, "float32": self.before, "int8": self.after}
-
-    def __str__(self) -> str:
-        changes = [
-            f"{METRICS[name].name} {METRICS[name].said(before)} to {METRICS[name].said(after)}"
-            for name, before in self.before.items()
-            if before is not None and (after := self.after.get(name)) is not None
-        ]
-        return f"{', '.join(changes)} on {self.pairs} pairs of {self.split}"
+INT8_LIMITS = {"miou": 0.01, "psnr": 0.2}
+"""Largest loss of quality of a network in 8 bits by metric; PSNR, in dB, counts where the target has no classes."""
 
 
 def export_int8(

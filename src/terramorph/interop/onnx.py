@@ -12,10 +12,9 @@ output could not be compared with anything. For samples, translate in mode paper
 from __future__ import annotations
 
 import io
-import json
 import warnings
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,18 +31,6 @@ OPSET = 17
 IR_VERSION = 8
 _TOLERANCE = 1e-2
 """Largest difference from torch, in [-1, 1]; a graph with a size written into it is off by far more."""
-
-
-class Loss(Protocol):
-    """Quality that an exported file has lost, as measured; its text says it to people."""
-
-    @property
-    def refused(self) -> bool:
-        """Whether it is too much."""
-
-    @property
-    def scores(self) -> dict[str, Any]:
-        """What was measured, as JSON has it."""
 
 
 def export_onnx(bundle: Bundle, path: str | Path, *, mode: Mode | None = None) -> Path:
@@ -124,20 +111,6 @@ def add_properties(model: Any, **properties: str) -> None:
 
     there = {entry.key: entry.value for entry in model.metadata_props}
     onnx.helper.set_model_props(model, {**there, **properties})
-
-
-def note_loss(path: str | Path, loss: Loss) -> None:
-    """Write into an exported file what its small weights cost, and whether it is kept or refused.
-
-    Raises:
-        StorageError: If the file cannot be written.
-    """
-    import onnx
-
-    model = onnx.load(str(path))
-    quality = "refused" if loss.refused else "kept"
-    add_properties(model, quality=quality, quality_loss=str(loss), quality_scores=json.dumps(loss.scores))
-    write_model(model, path)
 
 
 def _images(bundle: Bundle, number: int, noise: int) -> dict[str, Tensor]:

@@ -13,47 +13,58 @@ import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from terramorph.bundle import Bands, Bundle, Direction, Mode
 from terramorph.errors import CheckpointError, ConfigError
 from terramorph.networks import build_network
 from terramorph.raster import default_bands
+from terramorph.tensors import misfit
 
-Kind = Literal["unet", "resnet", "patchgan"]
 State = dict[str, Tensor]
 
 _SOURCE = "public PyTorch pix2pix"
 _UNETS = {8: "unet256", 7: "unet128", 6: "unet64"}
 _RESNETS = {9: "resnet9", 6: "resnet6"}
+_BLOCK = re.compile(r"model\.(\d+)\.conv_block\.(\d+)\.")
 
 
-def import_checkpoint(
-    path: str | Path,
-    *,
-    kind: Kind | None = None,
-    direction: Direction = "AtoB",
-    mode: Mode = "raster",
-    dropout: float | None = None,
-    note: str | None = None,
-) -> Bundle:
+class _Found(NamedTuple):
+    """A generator in a state dict.
+
+    Attributes:
+        name: Its name here.
+        size: Side of the images that it is for, pixels.
+        dropout: Share dropped in paper mode, of which a file says nothing but where its numbers leave room.
+        places: Names of its modules there -> here.
+        first, norm, head: Names there of the first convolution, the first norm and the last convolution.
+        out_axis: Axis of the output bands in the weight of the last convolution.
+    """
+
+    name: str
+    size: int
+    dropout: float
+    places: dict[str, str]
+    first: str
+    norm: str
+    head: str
+    out_axis: int
+
+
+def import_checkpoint(path: str | Path, *, direction: Direction = "AtoB", mode: Mode = "raster") -> Bundle:
     """Make a bundle of a generator checkpoint, such as `latest_net_G.pth`.
 
     Width, depth or blocks, bands and norm come from the names and shapes. Both sides are taken as uint8
-    0..255, as the public loader does.
+    0..255, as the public loader does. In paper mode a U-Net drops 0.5 (the public default for pix2pix), and a ResNet
+    0.5 where its numbering leaves room for dropout layers, otherwise 0.
 
     Args:
         path: A file that torch.save wrote. It is read with weights_only: code in it is never run.
-        kind: Required kind of network; None: any.
         direction: AtoB (of the training pairs, A is the source) or BtoA.
         mode: The bundle's default mode. The public test script runs as our `paper` mode unless told `--eval`.
-        dropout: Share dropped in paper mode. A file does not say: None is 0.5 for a U-Net (the public
-            default for pix2pix), and for a ResNet 0.5 where its numbering leaves room for dropout layers,
-            otherwise 0.
-        note: Note for the bundle's header; None names the file.
 
     Returns:
         The bundle, not yet saved.
@@ -64,34 +75,37 @@ def import_checkpoint(
     """
     path = Path(path)
     state = _read(path)
-    found = _kind_of(state, path)
-    if found == "patchgan":
-        raise CheckpointError(
-            f"{path} holds a discriminator, which judges pictures and cannot translate; import the generator "
-            "(the file with net_G in its name)."
-        )
-    if kind is not None and kind != found:
-        raise CheckpointError(f"{path} holds a {found}, not a {kind}; leave the kind out, or give another file.")
-    name, settings, renamed = _unet(state, path) if found == "unet" else _resnet(state, path)
-    if dropout is not None:
-        settings["dropout"] = dropout
+    found = _find(state, path)
+    first, head = state[f"{found.first}.weight"], state.get(f"{found.head}.weight")
+    if head is None or (first.ndim, head.ndim) != (4, 4):
+        raise CheckpointError(f"{path} lacks the tensor {found.head}.weight of its {found.name}; copy it again.")
+    norm = "instance" if f"{found.first}.bias" in state else "batch" if f"{found.norm}.weight" in state else "none"
+    bands = first.shape[1], head.shape[found.out_axis]
+    settings: dict[str, Any] = {"width": first.shape[0], "norm": norm, "dropout": found.dropout}
     try:
-        network = _filled(name, build_network(name, **settings), renamed, path)
+        network = build_network(found.name, in_bands=bands[0], out_bands=bands[1], **settings)
     except ConfigError as error:
         raise CheckpointError(
             f"{path} describes a network that cannot be built ({str(error).rstrip('.')}); give a checkpoint of the "
             f"{_SOURCE}."
         ) from error
-    size = 2 ** next(d for d, n in _UNETS.items() if n == name) if found == "unet" else 256
+    wanted = network.state_dict()
+    renamed = _renamed(state, found.places, norm)
+    # Old files lack the counters, and nothing here uses them.
+    counters = {key: value for key, value in wanted.items() if key.endswith("num_batches_tracked")}
+    if wrong := misfit(counters | renamed, wanted):
+        raise CheckpointError(f"{path}, with the names of a {found.name} here, {wrong}; copy or export it again.")
+    network.load_state_dict(counters | renamed)
+    source, target = (Bands(names=default_bands(count)) for count in bands)
     return Bundle.of(
         network.requires_grad_(False),
-        name,
-        source=Bands(names=default_bands(settings["in_bands"])),
-        target=Bands(names=default_bands(settings["out_bands"])),
+        found.name,
+        source=source,
+        target=target,
         direction=direction,
         mode=mode,
-        size=size,
-        note=f"imported from {path.name}, a checkpoint of the {_SOURCE}" if note is None else note,
+        size=found.size,
+        note=f"imported from {path.name}, a checkpoint of the {_SOURCE}",
     )
 
 
@@ -104,9 +118,8 @@ def _read(path: Path) -> State:
     except pickle.UnpicklingError as error:
         if "Unsupported global" in str(error) or "Unsupported class" in str(error) or "GLOBAL" in str(error):
             raise CheckpointError(
-                f"{path} holds Python objects besides tensors, which are not loaded because they could run "
-                "code; "
-                "save the network's state_dict() alone."
+                f"{path} holds Python objects besides tensors, which are not loaded because they could run code; save "
+                "the network's state_dict() alone."
             ) from error
         raise CheckpointError(f"{path} is not a PyTorch checkpoint, or a damaged one; copy it again.") from error
     except Exception as error:  # on a file of another kind the decoder trips in any of a dozen ways
@@ -127,126 +140,67 @@ def _read(path: Path) -> State:
     return state
 
 
-def _kind_of(state: State, path: Path) -> Kind:
+def _find(state: State, path: Path) -> _Found:
+    """Recognize the generator by the names of its tensors."""
     if "model.model.0.weight" in state and "model.model.1.model.1.weight" in state:
-        return "unet"
+        return _unet(state, path)
     if "model.1.weight" in state and any(".conv_block." in key for key in state):
-        return "resnet"
+        return _resnet(state, path)
     if "net.0.weight" in state or ("model.0.weight" in state and "model.2.weight" in state):
-        return "patchgan"
+        raise CheckpointError(
+            f"{path} holds a discriminator, which judges pictures and cannot translate; import the generator "
+            "(the file with net_G in its name)."
+        )
     raise CheckpointError(
-        f"The tensors of {path} are not named as in the {_SOURCE} (the first is {next(iter(state))}); only "
-        "its U-Net and "
-        "ResNet generators are understood."
+        f"The tensors of {path} are not named as in the {_SOURCE} (the first is {next(iter(state))}); only its U-Net "
+        "and ResNet generators are understood."
     )
 
 
-def _unet(state: State, path: Path) -> tuple[str, dict[str, Any], State]:
-    """Return name, settings and renamed tensors of a U-Net."""
-    prefixes = ["model.model."]
-    while f"{prefixes[-1]}{'1' if len(prefixes) == 1 else '3'}.model.1.weight" in state:
-        prefixes.append(f"{prefixes[-1]}{'1' if len(prefixes) == 1 else '3'}.model.")
-    depth, last = len(prefixes), len(prefixes) - 1
+def _unet(state: State, path: Path) -> _Found:
+    levels = ["model.model"]
+    while f"{levels[-1]}.{'1' if len(levels) == 1 else '3'}.model.1.weight" in state:
+        levels.append(f"{levels[-1]}.{'1' if len(levels) == 1 else '3'}.model")
+    depth, last = len(levels), len(levels) - 1
     if depth not in _UNETS:
         raise CheckpointError(f"{path} holds a U-Net of {depth} levels; those of 6, 7 and 8 levels are understood.")
-    places = {f"{prefixes[0]}0": "down.0", f"{prefixes[0]}3": "head"}
-    for level in range(1, depth):
-        prefix, up = prefixes[level], last - level
-        places[f"{prefix}1"] = f"down.{level}"
-        if level < last:
-            places |= {
-                f"{prefix}2": f"down_norm.{level}",
-                f"{prefix}5": f"up.{up}",
-                f"{prefix}6": f"up_norm.{up}",
-            }
-        else:
-            places |= {f"{prefix}3": f"up.{up}", f"{prefix}4": f"up_norm.{up}"}
-    first, head = state[f"{prefixes[0]}0.weight"], state.get(f"{prefixes[0]}3.weight")
-    if head is None or (first.ndim, head.ndim) != (4, 4):
-        raise CheckpointError(f"{path} lacks the tensor {prefixes[0]}3.weight of its U-Net; copy it again.")
-    biased = f"{prefixes[0]}0.bias" in state
-    norm = "instance" if biased else "batch" if f"{prefixes[1]}2.weight" in state else "none"
-    settings = {
-        "in_bands": first.shape[1],
-        "out_bands": head.shape[1],
-        "width": first.shape[0],
-        "norm": norm,
-        "dropout": 0.5,
-    }
-    return _UNETS[depth], settings, _renamed(state, places, norm, path)
+    places = {f"{levels[0]}.0": "down.0", f"{levels[0]}.3": "head"}
+    for level, inside in enumerate(levels[1:], start=1):
+        # The innermost level has no norm on the way down.
+        down, up = [f"down.{level}", f"down_norm.{level}"], [f"up.{last - level}", f"up_norm.{last - level}"]
+        numbers, ours = ((1, 2, 5, 6), down + up) if level < last else ((1, 3, 4), down[:1] + up)
+        places |= {f"{inside}.{number}": name for number, name in zip(numbers, ours, strict=True)}
+    return _Found(_UNETS[depth], 2**depth, 0.5, places, f"{levels[0]}.0", f"{levels[1]}.2", f"{levels[0]}.3", 1)
 
 
-def _resnet(state: State, path: Path) -> tuple[str, dict[str, Any], State]:
-    """Return name, settings and renamed tensors of a ResNet."""
-    block = re.compile(r"model\.(\d+)\.conv_block\.(\d+)\.")
-    found = [(int(m[1]), int(m[2])) for m in map(block.match, state) if m]
-    blocks = sorted({number for number, _ in found})
-    convolutions = sorted(
-        {int(m[2]) for m in map(block.match, state) if m and m.string.endswith("weight") and state[m.string].ndim == 4}
-    )
+def _resnet(state: State, path: Path) -> _Found:
+    inside = [(int(m[1]), int(m[2]), key) for key in state if (m := _BLOCK.match(key))]
+    blocks = sorted({number for number, _, _ in inside})
+    convolutions = sorted({place for _, place, key in inside if key.endswith("weight") and state[key].ndim == 4})
     if convolutions not in ([1, 5], [1, 6]):
         raise CheckpointError(
             f"{path} holds a ResNet whose blocks are not padded by reflection; only the public default is understood."
         )
     if len(blocks) not in _RESNETS or blocks != list(range(10, 10 + len(blocks))):
         raise CheckpointError(f"{path} holds a ResNet of {len(blocks)} blocks; those of 6 and 9 are understood.")
-    noisy = convolutions == [1, 6]
+    noisy, after = convolutions == [1, 6], 10 + len(blocks)
     inner = {1: 1, 2: 2, 6: 6, 7: 7} if noisy else {1: 1, 2: 2, 5: 6, 6: 7}
     places = {
         f"model.{number}.conv_block.{theirs}": f"layers.{number}.layers.{ours}"
         for number in blocks
         for theirs, ours in inner.items()
     }
-    after = 10 + len(blocks)
-    for number in (1, 2, 4, 5, 7, 8, after, after + 1, after + 3, after + 4, after + 7):
-        places[f"model.{number}"] = f"layers.{number}"
-    first, head = state["model.1.weight"], state.get(f"model.{after + 7}.weight")
-    if head is None or (first.ndim, head.ndim) != (4, 4):
-        raise CheckpointError(f"{path} lacks the tensor model.{after + 7}.weight of its ResNet; copy it again.")
-    norm = "instance" if "model.1.bias" in state else "batch" if "model.2.weight" in state else "none"
-    settings = {
-        "in_bands": first.shape[1],
-        "out_bands": head.shape[0],
-        "width": first.shape[0],
-        "norm": norm,
-        "dropout": 0.5 if noisy else 0.0,
-    }
-    return _RESNETS[len(blocks)], settings, _renamed(state, places, norm, path)
+    places |= {f"model.{number}": f"layers.{number}" for number in (*range(10), *range(after, after + 8))}
+    dropout = 0.5 if noisy else 0.0
+    return _Found(_RESNETS[len(blocks)], 256, dropout, places, "model.1", "model.2", f"model.{after + 7}", 0)
 
 
-def _renamed(state: State, places: Mapping[str, str], norm: str, path: Path) -> State:
+def _renamed(state: State, places: Mapping[str, str], norm: str) -> State:
+    """Return tensors under our names; what has no place keeps its name."""
     renamed = {}
     for key, tensor in state.items():
         module, _, leaf = key.rpartition(".")
         if norm == "instance" and leaf in ("running_mean", "running_var", "num_batches_tracked"):
             continue  # files from before PyTorch 0.4 hold them, and instance norm never used them
-        if module not in places:
-            raise CheckpointError(
-                f"{path} holds a tensor {key} that its network does not have; it may be of another program."
-            )
-        renamed[f"{places[module]}.{leaf}"] = tensor
+        renamed[f"{places.get(module, module)}.{leaf}"] = tensor.float() if tensor.is_floating_point() else tensor
     return renamed
-
-
-def _filled(name: str, network: nn.Module, state: State, path: Path) -> nn.Module:
-    expected = network.state_dict()
-    for key, place in expected.items():
-        if key.endswith("num_batches_tracked"):  # old files lack it, and nothing here uses it
-            state.setdefault(key, torch.zeros((), dtype=torch.long))
-        if key not in state:
-            raise CheckpointError(f"{path} lacks the tensor that becomes {key} in {name}; copy or export it again.")
-        tensor = state[key]
-        if tensor.shape != place.shape:
-            raise CheckpointError(
-                f"The tensor that becomes {key} has shape {tuple(tensor.shape)} in {path} and {name} needs "
-                f"{tuple(place.shape)}; the file is of another network."
-            )
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise CheckpointError(f"The tensor that becomes {key} in {path} is not finite; use an earlier checkpoint.")
-        place.copy_(tensor)
-    left = sorted(state.keys() - expected.keys())
-    if left:
-        raise CheckpointError(
-            f"{path} holds a tensor {left[0]} that {name} does not have; the file is of another network."
-        )
-    return network.eval()

@@ -7,7 +7,6 @@ both as they load. A noise image is the second input, so that it can be fixed to
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,54 +16,15 @@ from numpy.typing import NDArray
 from terramorph.bundle import Bundle
 from terramorph.errors import ConfigError
 from terramorph.interop.onnx import add_properties, build_model, noise_bands, write_model
-from terramorph.metrics import METRICS
 
 Store = Literal["fp16", "int8", "fp32"]
-MAX_LOSS = 0.005
-"""Largest loss of LPIPS, mIoU or SSIM; a file that loses more is refused."""
+WEB_LIMITS = dict.fromkeys(("miou", "lpips", "ssim"), 0.005)
+"""Largest loss of quality of a network for browsers by metric; the first that has a score counts."""
 _SMALL = 64
 """Tensors of fewer values stay as they are: biases, palettes, scales."""
 _SENSITIVE = 2**13
 """Tensors of fewer values are never stored in 8 bits: those of the first and last layers and of single planes cost the
 most quality and hardly any bytes (docs/results.md)."""
-
-
-@dataclass(frozen=True)
-class StorageLoss:
-    """Quality lost by small weights, on pairs of source and truth.
-
-    Attributes:
-        metric: Key of `terramorph.metrics.METRICS`: `lpips`, `miou` or `ssim`.
-        before, after: Its value with float32 weights, and with those of the file.
-        pairs: Number of pairs.
-        of: Name of the pairs, for people.
-    """
-
-    metric: str
-    before: float
-    after: float
-    pairs: int
-    of: str
-
-    @property
-    def value(self) -> float:
-        """The loss; negative where the file is better."""
-        change = self.before - self.after
-        return change if METRICS[self.metric].higher_is_better else -change
-
-    @property
-    def refused(self) -> bool:
-        """Whether the loss is more than `MAX_LOSS`."""
-        return not self.value <= MAX_LOSS
-
-    @property
-    def scores(self) -> dict[str, Any]:
-        """The figures, as the file's metadata has them."""
-        return {**asdict(self), "value": self.value}
-
-    def __str__(self) -> str:
-        name = METRICS[self.metric].name
-        return f"{name} {self.before:.4f} to {self.after:.4f}, a loss of {self.value:.4f}, on {self.pairs} {self.of}"
 
 
 def export_web(bundle: Bundle, path: str | Path, *, store: Store = "fp16") -> Path:

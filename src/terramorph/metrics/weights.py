@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from terramorph.errors import InputError
+from terramorph.tensors import misfit
 
 
 def read_weights(
@@ -38,16 +39,7 @@ def read_weights(
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise InputError(f"{path} is not a state dict of tensors; download it again.")
     state = {str(name): value for name, value in state.items() if counts(str(name))}
-    other = f"so it does not hold {what}; put these in its place."
-    for name in filter(counts, expected):
-        wanted = tuple(expected[name].shape)
-        if name not in state:
-            raise InputError(f"{path} has no {name!r}, {other}")
-        if tuple(state[name].shape) != wanted:
-            raise InputError(f"{path} has {name!r} of shape {tuple(state[name].shape)} instead of {wanted}, {other}")
-        if not bool(torch.isfinite(state[name]).all()):
-            raise InputError(f"{path} has a number in {name!r} that is not finite; download it again.")
     # Other weights of one network have the same names and more, such as those of an auxiliary classifier.
-    if more := next((name for name in state if name not in expected), None):
-        raise InputError(f"{path} has {more!r} too, {other}")
+    if wrong := misfit(state, {name: tensor for name, tensor in expected.items() if counts(name)}):
+        raise InputError(f"{path} {wrong}, so it does not hold {what}; put these in its place.")
     return state

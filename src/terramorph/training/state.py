@@ -17,9 +17,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from terramorph.atomic import atomic
-from terramorph.bundle import storable
 from terramorph.documents import DocumentError, flat, parse_json, parse_json_object
 from terramorph.errors import CheckpointError, raised_as
+from terramorph.tensors import storable
 from terramorph.training.config import PLACES, TrainConfig
 from terramorph.training.ema import AveragedNetwork
 from terramorph.training.settings import parse_config
