@@ -104,7 +104,7 @@ def test_header_that_says_something_else(path: Path) -> None:
 
 
 def described(**changes: Any) -> dict[str, Any]:
-    settings = {"in_bands": 2, "out_bands": 3, "width": 4, "depth": 6, "norm": "batch", "dropout": 0.5}
+    settings = {"in_bands": 2, "out_bands": 3, "width": 4, "norm": "batch", "dropout": 0.5}
     settings |= changes
     return {"name": "unet64", "settings": {key: value for key, value in settings.items() if value is not None}}
 

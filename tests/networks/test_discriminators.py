@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from terramorph.errors import ConfigError
 from terramorph.networks import MultiScale, PatchGAN, build_discriminator, initialize
 
 
@@ -95,10 +94,3 @@ def test_plain_discriminators_keep_their_names() -> None:
     """A checkpoint of a run from before there were scales still fits."""
     assert set(made(scales=1).state_dict()) == set(PatchGAN(2, 4, norm="none").state_dict())
     assert "layers.0.weight" in made().state_dict()
-
-
-def test_what_is_no_discriminator() -> None:
-    with pytest.raises(ConfigError, match=r"no discriminator .*; use patchgan or pixelgan"):
-        build_discriminator("unet64", width=4)
-    with pytest.raises(ConfigError, match="scales must be >= 1"):
-        build_discriminator("patchgan", scales=0)

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from terramorph.bundle import Bands, Bundle, load_bundle
 from terramorph.networks import (
-    EncoderDecoder,
     ResizeConv,
     SubpixelConv,
     UNet,
@@ -87,12 +86,6 @@ def test_the_start_of_a_pixel_shuffle_is_a_resize_convolution() -> None:
     initialize(nn.Sequential(layer), seeded(), gain=1.0)
     first = nn.functional.conv2d(resized, layer.conv.weight[::4], padding=1)
     torch.testing.assert_close(layer(resized), nn.functional.interpolate(first, scale_factor=2.0))
-
-
-def test_the_paper_s_form_has_a_type_of_its_own() -> None:
-    assert type(build_network("unet64", width=4)) is UNet
-    for settings in ({"skips": False}, {"upsampling": "resize"}):
-        assert type(build_network("unet64", width=4, **settings)) is EncoderDecoder
 
 
 def test_without_skips_nothing_of_the_source_gets_past_the_bottleneck() -> None:

@@ -16,7 +16,7 @@ from terramorph import processor
 from terramorph.bundle import Bundle
 from terramorph.errors import BundleError, ConfigError, InputWarning, MissingPackageError
 from terramorph.interop import export_onnx
-from terramorph.networks import EncoderDecoder
+from terramorph.networks import UNet
 from terramorph.networks.cpu_unet import CpuUNet
 from terramorph.translate import Model, OpenVinoBackend, TorchBackend, load, tuning
 from terramorph.translate.backends import openvino as openvino_backend
@@ -164,9 +164,9 @@ def notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tuning.TUNED
 
 
-def unet(**settings: Any) -> EncoderDecoder:
+def unet(**settings: Any) -> UNet:
     network = make_bundle(**settings).network
-    assert isinstance(network, EncoderDecoder)
+    assert isinstance(network, UNet)
     return network
 
 
@@ -215,7 +215,7 @@ def test_what_is_remembered_is_used_and_the_process_left_alone(bundle: Bundle, t
     load_fp32 = partial(load, path, device="cpu", precision="fp32")
     threads = torch.get_num_threads()
     assert load_fp32().batch_size == 4
-    assert isinstance(bundle.network, EncoderDecoder)
+    assert isinstance(bundle.network, UNet)
     remember(bundle.network, torch.float32, Tuning(False, 7))
     translator = load_fp32()
     assert translator.batch_size == 7

@@ -19,7 +19,7 @@ from terramorph.networks.patchgan import PatchGAN
 from terramorph.networks.probabilities import ClassProbabilities
 from terramorph.networks.projected import ProjectedDiscriminator
 from terramorph.networks.resnet import ResNet, ResNetConfig
-from terramorph.networks.unet import EncoderDecoder, UNet, UNetConfig
+from terramorph.networks.unet import UNet, UNetConfig
 from terramorph.networks.upsampling import ResizeConv, SubpixelConv, Upsampling
 
 __all__ = [
@@ -28,7 +28,6 @@ __all__ = [
     "ClassProbabilities",
     "Core",
     "EfficientNetLite",
-    "EncoderDecoder",
     "InstanceNorm",
     "LiteUNet",
     "LiteUNetConfig",

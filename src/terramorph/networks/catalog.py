@@ -69,8 +69,7 @@ def generator_config(name: str, settings: Mapping[str, Any]) -> GeneratorConfig:
         ConfigError: If the name or a setting is unknown, or a value does not fit.
     """
     kind = config_class(name)
-    own = {key: value for key, value in settings.items() if key not in kind.fixed}
-    values = {"settings": own} if kind is OutsideConfig else own
+    values = {"settings": settings} if kind is OutsideConfig else settings
     return checked(kind, {"network": name, **values}, f"The generator {name}")
 
 

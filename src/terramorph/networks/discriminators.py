@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 from torch.nn import functional
 
-from terramorph.errors import ConfigError
 from terramorph.networks.patchgan import PatchGAN
 
 _FIXED: dict[str, dict[str, Any]] = {"patchgan": {}, "pixelgan": {"layers": 0}}
@@ -42,15 +41,9 @@ class MultiScale(nn.Module):
         return seen
 
 
-def build_discriminator(name: str, *, scales: int = 1, **values: Any) -> PatchGAN | MultiScale:
-    """Build a discriminator by name, `patchgan` or `pixelgan` (for single pixels), or one for each scale.
-
-    Raises:
-        ConfigError: If the name is unknown, or a value does not fit.
-    """
-    if name not in _FIXED:
-        raise ConfigError(f"There is no discriminator {name!r}; use patchgan or pixelgan.")
-    if scales < 1:
-        raise ConfigError(f"scales must be >= 1, got {scales}.")
+def build_discriminator(
+    name: Literal["patchgan", "pixelgan"], *, scales: int = 1, **values: Any
+) -> PatchGAN | MultiScale:
+    """Build a discriminator by name, `patchgan` or `pixelgan` (for single pixels), or one for each scale."""
     discriminators = [PatchGAN(**{**values, **_FIXED[name]}) for _ in range(scales)]
     return discriminators[0] if scales == 1 else MultiScale(discriminators)

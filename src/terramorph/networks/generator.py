@@ -28,7 +28,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -41,14 +41,9 @@ Core = tuple[slice, slice]
 
 
 class GeneratorConfig(BaseModel, ABC):
-    """Base of the settings of a generator; `network` is its name.
-
-    Attributes:
-        fixed: Settings that the name decides. Files from before state them, and they are not read.
-    """
+    """Base of the settings of a generator; `network` is its name."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-    fixed: ClassVar[tuple[str, ...]] = ()
 
     network: str
 

@@ -8,34 +8,15 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from itertools import product
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from terramorph.networks.layers import NoiseDropout, instance_norm
+from terramorph.networks.layers import InstanceNorm, NoiseDropout
 
-
-class PerImageNorm(nn.Module):
-    """Batch normalisation with the statistics of a batch of one: each image its own, whatever the batch.
-
-    A batch norm in training mode does this to a single image; instance norm with its scale and shift does it to every
-    image of a batch. Nothing is remembered between calls.
-    """
-
-    weight: Tensor | None
-    bias: Tensor | None
-
-    def __init__(self, norm: nn.BatchNorm2d) -> None:
-        super().__init__()
-        for name in ("weight", "bias"):
-            value = getattr(norm, name)
-            self.register_buffer(name, None if value is None else value.detach().clone())
-        self.eps = norm.eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> the same shape; a plane of a single pixel becomes the bias."""
-        return instance_norm(x, self.weight, self.bias, self.eps)
+if TYPE_CHECKING:
+    from terramorph.networks.cpu_unet import CpuUNet
 
 
 def per_image_statistics(network: nn.Module, *, dropout: bool) -> nn.Module:
@@ -49,7 +30,7 @@ def per_image_statistics(network: nn.Module, *, dropout: bool) -> nn.Module:
     for parent in list(ready.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.BatchNorm2d):
-                setattr(parent, name, PerImageNorm(child))
+                setattr(parent, name, InstanceNorm(child))
             elif isinstance(child, NoiseDropout):
                 child.train(dropout)
     return ready
@@ -135,19 +116,9 @@ def plain(network: nn.Module) -> nn.Module:
     return _for_inference(copied)
 
 
-class CpuForm(Protocol):
-    """A network in a form of its own for a CPU."""
-
-    def __call__(self, source: Tensor) -> Tensor:
-        """float32 (N, C, H, W) in [-1, 1] -> float32 (N, D, H, W) in [-1, 1], any H and W."""
-
-    def release(self) -> None:
-        """Free buffers."""
-
-
-def cpu_form(network: nn.Module) -> Callable[[torch.dtype], CpuForm] | None:
+def cpu_form(network: nn.Module) -> Callable[[torch.dtype], CpuUNet] | None:
     """Return what makes the form for a CPU, its weights of a dtype; None if a network has none."""
-    made: Callable[[torch.dtype], CpuForm] | None = getattr(network, "rearranged", None)
+    made: Callable[[torch.dtype], CpuUNet] | None = getattr(network, "rearranged", None)
     return made
 
 

@@ -10,10 +10,42 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 from torch.nn.utils.parametrize import is_parametrized, remove_parametrizations
 
-from terramorph.errors import ConfigError
 from terramorph.networks.upsampling import SubpixelConv
 
 Norm = Literal["batch", "instance", "none"]
+
+
+class InstanceNorm(nn.Module):
+    """Normalisation of every plane alone (instance norm: Ulyanov et al. 2016, arXiv:1607.08022); nothing is remembered.
+
+    A plane of a single pixel is its own mean and becomes 0.
+
+    Args:
+        norm: Batch norm whose scale, shift and epsilon it takes. In training mode that one does this to a single image;
+            here it is done to every image of a batch. None: neither scale nor shift.
+    """
+
+    weight: Tensor | None
+    bias: Tensor | None
+
+    def __init__(self, norm: nn.BatchNorm2d | None = None) -> None:
+        super().__init__()
+        self.eps = 1e-5 if norm is None else norm.eps
+        for name in ("weight", "bias"):
+            value = getattr(norm, name, None)
+            self.register_buffer(name, None if value is None else value.detach().clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """float (N, C, H, W) -> the same shape, every (H, W) plane at mean 0 and variance 1 before scale and shift."""
+        # torch.nn.functional.instance_norm refuses planes of a single pixel.
+        return torch.instance_norm(x, self.weight, self.bias, None, None, True, 0.0, self.eps, False)
+
+
+_NORMS: dict[Norm, Callable[[int], nn.Module]] = {
+    "batch": nn.BatchNorm2d,
+    "instance": lambda _: InstanceNorm(),
+    "none": lambda _: nn.Identity(),
+}
 
 
 def make_norm(norm: Norm, channels: int) -> nn.Module:
@@ -21,38 +53,8 @@ def make_norm(norm: Norm, channels: int) -> nn.Module:
 
     Args:
         norm: batch (affine, with running statistics), instance (neither) or none, which changes nothing.
-
-    Raises:
-        ConfigError: If the norm is unknown.
     """
-    if norm == "batch":
-        return nn.BatchNorm2d(channels)
-    if norm == "instance":
-        return InstanceNorm(channels)
-    if norm == "none":
-        return nn.Identity()
-    raise ConfigError(f"The norm {norm!r} is unknown; use batch, instance or none.")
-
-
-class InstanceNorm(nn.Module):
-    """Instance normalisation without affine parameters (Ulyanov et al. 2016, arXiv:1607.08022).
-
-    A plane of a single pixel is its own mean and becomes 0.
-    """
-
-    def __init__(self, channels: int, eps: float = 1e-5) -> None:
-        super().__init__()
-        self.channels = channels
-        self.eps = eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        """float (N, C, H, W) -> the same shape, every (H, W) plane at mean 0 and variance 1."""
-        return instance_norm(x, None, None, self.eps)
-
-
-def instance_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
-    """`torch.nn.functional.instance_norm` that takes planes of a single pixel too: (N, C, H, W) -> the same shape."""
-    return torch.instance_norm(x, weight, bias, None, None, True, 0.0, eps, False)
+    return _NORMS[norm](channels)
 
 
 class NoiseDropout(nn.Module):

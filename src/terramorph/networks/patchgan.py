@@ -5,7 +5,6 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
-from terramorph.errors import ConfigError
 from terramorph.networks.layers import Norm, make_norm
 
 
@@ -32,8 +31,6 @@ class PatchGAN(nn.Module):
         spectral_norm: bool = False,
     ) -> None:
         super().__init__()
-        if not 0 <= layers <= 6:
-            raise ConfigError(f"layers must be 0 (single pixels) to 6, got {layers}.")
         # As in the public networks, but that those of spectral normalisation alone need one to be shifted at all.
         bias = norm == "instance" or (spectral_norm and norm == "none")
         if layers == 0:

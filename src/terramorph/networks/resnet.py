@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
-from typing import Any, ClassVar, Literal
+from collections.abc import Collection, Iterator
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
 from terramorph.networks.generator import GeneratorConfig
@@ -31,21 +31,11 @@ class ResNetConfig(GeneratorConfig):
         upsampling: How the two doublings are made: transposed, resize or pixelshuffle.
     """
 
-    fixed: ClassVar[tuple[str, ...]] = ("blocks",)
-
     network: Literal["resnet9", "resnet6"] = "resnet9"
     width: int = Field(64, ge=1)
     norm: Norm = "batch"
     dropout: float = Field(0.5, ge=0.0, lt=1.0)
     upsampling: Upsampling = "transposed"
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_skips(cls, values: Any) -> Any:
-        """Drop skips=true, which earlier configurations state for every generator."""
-        if isinstance(values, Mapping) and values.get("skips") is True:
-            return {key: value for key, value in values.items() if key != "skips"}
-        return values
 
     @property
     def blocks(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
-from typing import ClassVar, Literal, cast
+from typing import Literal, cast
 
 import torch
 from pydantic import Field
@@ -35,8 +35,6 @@ class UNetConfig(GeneratorConfig):
             arXiv:1707.02937).
     """
 
-    fixed: ClassVar[tuple[str, ...]] = ("depth",)
-
     network: Literal["unet256", "unet128", "unet64"] = "unet256"
     width: int = Field(64, ge=1)
     norm: Norm = "batch"
@@ -49,14 +47,17 @@ class UNetConfig(GeneratorConfig):
         """Number of halvings."""
         return _DEPTHS[self.network]
 
-    def build(self, in_bands: int, out_bands: int, allowed: Collection[str] = ()) -> EncoderDecoder:
-        """Build a `UNet` where the settings are the paper's, else an `EncoderDecoder`."""
-        kind = UNet if self.skips and self.upsampling == "transposed" else EncoderDecoder
-        return kind(self, in_bands, out_bands)
+    def build(self, in_bands: int, out_bands: int, allowed: Collection[str] = ()) -> UNet:
+        """See `GeneratorConfig.build`."""
+        return UNet(self, in_bands, out_bands)
 
 
-class EncoderDecoder(nn.Module):
+class UNet(nn.Module):
     """Encoder and decoder, with or without skip connections, and with any upsampling.
+
+    In the paper's form (transposed convolutions, and a skip connection at every resolution) it has 54.414 M parameters
+    at width 64, depth 8, 3 to 3 bands, and is layer for layer the network of the public PyTorch implementation, so its
+    checkpoints fit (see `terramorph.interop`).
 
     Attributes:
         stride: The input is extended to a multiple of this, 2**depth.
@@ -118,7 +119,9 @@ class EncoderDecoder(nn.Module):
             )
 
     def for_inference(self) -> UNet:
-        """Return an equal `UNet` of this network's layers, which must be transposed convolutions."""
+        """Return an equal network in the paper's form; layers must be transposed convolutions already."""
+        if self._is_the_papers:
+            return self
         layers = dict(self.named_children())
         if not self.config.skips:  # a decoder that does not see the encoder is one whose weights for it are 0
             assert isinstance(self.up, nn.ModuleList)
@@ -138,23 +141,15 @@ class EncoderDecoder(nn.Module):
         """Maker of the fast form for a CPU; None where layers do not double by 4x4 kernels or norms are not fixed."""
         if self.config.norm == "instance" or self.config.upsampling == "pixelshuffle":
             return None
-        return lambda dtype: CpuUNet(self if isinstance(self, UNet) else cast(UNet, plain(self)), dtype)
-
-
-class UNet(EncoderDecoder):
-    """The paper's form: transposed convolutions, and a skip connection at every resolution.
-
-    54.414 M parameters at width 64, depth 8, 3 to 3 bands. Layer for layer the network of the public PyTorch
-    implementation, so its checkpoints fit (see `terramorph.interop`).
-    """
-
-    def for_inference(self) -> UNet:
-        """Return itself."""
-        return self
+        return lambda dtype: CpuUNet(self if self._is_the_papers else cast(UNet, plain(self)), dtype)
 
     def for_export(self) -> nn.Module:
         """Return the same function in layers that runtimes have fast kernels for; see `_ExportedUNet`."""
         return _ExportedUNet(self)
+
+    @property
+    def _is_the_papers(self) -> bool:
+        return self.config.skips and self.config.upsampling == "transposed"
 
 
 class _ExportedUNet(nn.Module):
@@ -172,7 +167,7 @@ class _ExportedUNet(nn.Module):
         self.head = _doubled(network.head, nn.Identity(), relu=False)
 
     def forward(self, source: Tensor) -> Tensor:
-        """As `EncoderDecoder`."""
+        """As `UNet`."""
         return on_stride(self._run, source, self.stride)
 
     def _run(self, x: Tensor) -> Tensor:

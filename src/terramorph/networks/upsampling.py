@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from terramorph.errors import ConfigError
 from terramorph.networks.convolutions import KERNEL, DoublingConv2d
 
 Upsampling = Literal["transposed", "resize", "pixelshuffle"]
@@ -34,9 +33,6 @@ def make_upsampling(kind: Upsampling, inner: int, out: int, *, kernel: int, bias
         kind: See the module's text.
         kernel: Side of the kernel of a transposed convolution, 3 or 4.
         bias: Whether there is one; a value a channel.
-
-    Raises:
-        ConfigError: If the kind is unknown.
     """
     if kind == "transposed" and kernel == KERNEL:
         return DoublingConv2d(inner, out, bias=bias)
@@ -44,9 +40,7 @@ def make_upsampling(kind: Upsampling, inner: int, out: int, *, kernel: int, bias
         return nn.ConvTranspose2d(inner, out, kernel, stride=2, padding=1, output_padding=kernel % 2, bias=bias)
     if kind == "resize":
         return ResizeConv(inner, out, bias=bias)
-    if kind == "pixelshuffle":
-        return SubpixelConv(inner, out, bias=bias)
-    raise ConfigError(f"The upsampling {kind!r} is unknown; use transposed, resize or pixelshuffle.")
+    return SubpixelConv(inner, out, bias=bias)
 
 
 class ResizeConv(nn.Module):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -324,14 +323,6 @@ class TrainConfig(_Section):
         if self.loss.perceptual:
             return "launch=graph cannot wait for the device, and loss.perceptual does"
         return ""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_method(cls, values: Any) -> Any:
-        """Drop the key `method` of older runs and bundles; pix2pix is the only one."""
-        if isinstance(values, Mapping) and values.get("method") == "pix2pix":
-            return {key: value for key, value in values.items() if key != "method"}
-        return values
 
     @model_validator(mode="after")
     def _fits_together(self) -> TrainConfig:

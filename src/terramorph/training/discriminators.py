@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -28,39 +27,6 @@ _STRIDES = 4
 """Number of strides of the backbone with a projected discriminator: 2, 4, 8 and 16."""
 
 
-class Discriminator(Protocol):
-    """A discriminator in training.
-
-    Attributes:
-        name: Name of the network in checkpoints.
-        network: The trained network.
-        kind: The adversarial loss.
-        weight: Weight of the discriminator's loss.
-        counts: Weight of the term in the generator's loss.
-        term: Name of that term.
-        features: Function of the input that returns a list per scale: activations, if any, and logits last.
-    """
-
-    name: str
-    network: nn.Module
-    kind: AdversarialLoss
-    weight: float
-    counts: float
-    term: str
-    features: Callable[..., list[list[Tensor]]]
-
-    def shown(self, batch: Batch, image: Tensor, change: PairChange) -> tuple[Any, ...]:
-        """Return the network's input for a batch's source and a real or fake image."""
-
-    def figures(self, real: Logits, fake: Logits, loss: Tensor) -> dict[str, Tensor]:
-        """Return the logged values."""
-
-    def regularize(
-        self, number: int, real: tuple[Any, ...], mask: Tensor | None, share: float, fabric: Fabric
-    ) -> dict[str, Tensor]:
-        """Add the gradients of a penalty, times the batch's share, at steps that have one; return the logged values."""
-
-
 def make_discriminators(
     config: TrainConfig, source_bands: int, target_bands: int, backbone: Backbone | None
 ) -> list[Discriminator]:
@@ -75,8 +41,18 @@ def make_discriminators(
     return made
 
 
-class PatchDiscriminator(Discriminator):
-    """Patch discriminators on pairs, or on images alone if not conditional (Isola et al. 2017, section 4.2)."""
+class PatchDiscriminator:
+    """Patch discriminators on pairs, or on images alone if not conditional (Isola et al. 2017, section 4.2).
+
+    Attributes:
+        name: Name of the network in checkpoints.
+        network: The trained network.
+        kind: The adversarial loss.
+        weight: Weight of the discriminator's loss.
+        counts: Weight of the term in the generator's loss.
+        term: Name of that term.
+        features: Function of the input that returns a list per scale: activations, if any, and logits last.
+    """
 
     name, term, counts = "discriminator", "generator", 1.0
 
@@ -92,12 +68,13 @@ class PatchDiscriminator(Discriminator):
         self._penalty: Tensor | None = None
 
     def shown(self, batch: Batch, image: Tensor, change: PairChange) -> tuple[Tensor]:
-        """Return the pair, stacked; the image alone if not conditional."""
+        """Return the network's input for a batch's source and a real or fake image: both, or the image alone."""
         sides = (batch.source, image) if self.conditional else (image,)
         return (torch.cat([change(side, batch.mask) for side in sides], dim=1),)
 
     def figures(self, real: Logits, fake: Logits, loss: Tensor) -> dict[str, Tensor]:
-        """Return the mean loss over scales and sides (log 2 for a guess with bce), and the shares taken for real."""
+        """Return what is logged: the mean loss over scales and sides (log 2 for a guess with bce), and the shares taken
+        for real."""
         return {
             "discriminator": loss.detach() * (0.5 / len(by_scale(real))),
             "real accepted": share_accepted(self.kind, real),
@@ -107,7 +84,8 @@ class PatchDiscriminator(Discriminator):
     def regularize(
         self, number: int, real: tuple[Any, ...], mask: Tensor | None, share: float, fabric: Fabric
     ) -> dict[str, Tensor]:
-        """Add the R1 penalty; between its steps the last value is logged."""
+        """Add the gradients of the R1 penalty, times the batch's share, at steps that have one; return what is logged,
+        between these steps the last value."""
         if not self._r1:
             return {}
         if number % self._every == 0:
@@ -118,8 +96,8 @@ class PatchDiscriminator(Discriminator):
         return {} if self._penalty is None else {"r1": self._penalty}
 
 
-class Projected(Discriminator):
-    """Discriminators on the frozen features of an image and of its source."""
+class Projected:
+    """Discriminators on the frozen features of an image and of its source; see `PatchDiscriminator`."""
 
     name, term = "projected", "projected"
 
@@ -141,6 +119,9 @@ class Projected(Discriminator):
 
     def regularize(self, *_: Any) -> dict[str, Tensor]:
         return {}
+
+
+Discriminator: TypeAlias = PatchDiscriminator | Projected
 
 
 def _add_gradients(network: nn.Module, loss: Tensor, fabric: Fabric) -> None:

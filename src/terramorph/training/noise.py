@@ -23,3 +23,10 @@ def draw_noise(network: nn.Module, source: Tensor, generator: torch.Generator) -
     shape = (source.shape[0], bands, *source.shape[2:])
     noise = torch.randn(shape, generator=generator, device=source.device)
     return noise.contiguous(memory_format=torch.channels_last)
+
+
+def translated(network: nn.Module, source: Tensor, generator: torch.Generator) -> Tensor:
+    """Translate float (N, C, H, W), with noise from the random generator if the network takes some."""
+    noise = draw_noise(network, source, generator)
+    output: Tensor = network(source) if noise is None else network(source, noise)
+    return output

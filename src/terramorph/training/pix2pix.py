@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import reduce
 from operator import add
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,7 @@ from terramorph.training.discriminators import make_discriminators
 from terramorph.training.finetune import load_start
 from terramorph.training.noise import draw_noise
 from terramorph.training.optimizer import Adam
-from terramorph.training.terms import Features, Fitted, Term, generator_terms
+from terramorph.training.terms import Features, Term, generator_terms
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -102,8 +102,9 @@ class Pix2Pix:
 
     def fit(self, targets: Callable[[], Iterable[Tensor]]) -> None:
         """Fit generator and terms to training targets, such as the colours of a palette."""
+        part: Any
         for part in (self.networks["generator"], *(term.value for term in self.terms)):
-            if isinstance(part, Fitted):
+            if hasattr(part, "fit"):
                 part.fit(targets())
 
     def step(self, batches: Sequence[Batch], number: int = 0) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from terramorph.bundle import find_bundle, load_bundle
 from terramorph.data import DEFAULT_CACHE, batches_as_trained
-from terramorph.training.noise import draw_noise
+from terramorph.training.noise import translated
 
 
 def recalibrate_network(network: nn.Module, sources: Iterable[Tensor]) -> bool:
@@ -41,8 +41,7 @@ def recalibrate_network(network: nn.Module, sources: Iterable[Tensor]) -> bool:
     random = torch.Generator(norms[0].weight.device).manual_seed(0)
     with torch.no_grad():
         for source in sources:
-            noise = draw_noise(network, source, random)
-            network(source) if noise is None else network(source, noise)
+            translated(network, source, random)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     for module, mode in modes.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -176,14 +176,6 @@ def _distances(loss: LossConfig, target_bands: int, device: torch.device) -> Ite
 def _seen_by(backbone: Backbone) -> Value:
     """Return the function of the distance to the target in a backbone's features."""
     return lambda batch, output, _: feature_distance(backbone(output), backbone(batch.target), batch.mask)
-
-
-@runtime_checkable
-class Fitted(Protocol):
-    """A term or generator that is fitted to training targets before the first step."""
-
-    def fit(self, targets: Iterable[Tensor]) -> None:
-        """Fit to targets, float (N, C, H, W) in [-1, 1] each."""
 
 
 class PaletteClasses:

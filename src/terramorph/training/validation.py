@@ -18,7 +18,7 @@ from terramorph.pairs import has_split, open_pairs
 from terramorph.pixels import BYTE, Scaling, unit_to_image
 from terramorph.raster.resample import centred
 from terramorph.training.config import TrainConfig
-from terramorph.training.noise import draw_noise
+from terramorph.training.noise import translated
 
 _BATCH = 8
 """Pairs per batch."""
@@ -73,18 +73,18 @@ class Validator:
         was = network.training
         network.eval()
         random = torch.Generator(self.source.device).manual_seed(0)
-        translated = torch.cat([_output(network, piece, random) for piece in torch.split(self.source, _BATCH)])
+        outputs = torch.cat([translated(network, one, random).float() for one in torch.split(self.source, _BATCH)])
         network.train(was)
-        made, truth = (BYTE.from_unit(images) for images in (translated, self.target))
+        made, truth = (BYTE.from_unit(images) for images in (outputs, self.target))
         scores = {}
         for metric in self.metrics:
             with running(f"The metric {metric.key}"):
                 values = [value for value in metric.compute(made, truth, self.mask).tolist() if math.isfinite(value)]
             if values:
                 scores[metric.key] = math.fsum(values) / len(values)
-        shown = self.source[self.sheet], translated[self.sheet], self.target[self.sheet]
+        shown = self.source[self.sheet], outputs[self.sheet], self.target[self.sheet]
         return Validation(
-            step, self.metrics, scores, translated, self.target, sample_sheet(*shown) if self.sheet else None
+            step, self.metrics, scores, outputs, self.target, sample_sheet(*shown) if self.sheet else None
         )
 
 
@@ -134,12 +134,6 @@ def open_validation(
         return Validator(source, target, None, config.log.sheet, metrics)
     mask = torch.from_numpy(np.stack([mask for _, mask in cut[0]]))[:, None].to(device)
     return Validator(source * mask, target, mask, config.log.sheet, metrics)
-
-
-def _output(network: nn.Module, source: Tensor, random: torch.Generator) -> Tensor:
-    noise = draw_noise(network, source, random)
-    output: Tensor = network(source) if noise is None else network(source, noise)
-    return output.float()
 
 
 def sample_sheet(source: Tensor, translated: Tensor, truth: Tensor) -> np.ndarray:

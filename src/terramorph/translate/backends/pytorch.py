@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from terramorph.bundle import Mode
 from terramorph.errors import ConfigError
 from terramorph.networks import Core, NoiseDropout, set_noise
-from terramorph.networks.inference import CpuForm, cpu_form, fold_batchnorm, per_image_statistics
+from terramorph.networks.cpu_unet import CpuUNet
+from terramorph.networks.inference import cpu_form, fold_batchnorm, per_image_statistics
 from terramorph.translate.backends.protocol import resolve_device, resolve_precision
 from terramorph.translate.tuning import Tuning, best_form
 
@@ -67,7 +68,7 @@ class TorchBackend:
             or (mode == "raster" and bool(getattr(network, "channels_last", False)))
         )
         self._generator: torch.Generator | None = None
-        self._cpu_form: CpuForm | None = None
+        self._cpu_form: CpuUNet | None = None
         self._network: nn.Module | None = None
         if mode == "paper":
             self._network = self._placed(per_image_statistics(network, dropout=drops))
