@@ -98,14 +98,6 @@ class Architecture(_Frozen):
     name: str
     settings: dict[str, Any]
 
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        for key in ("in_bands", "out_bands"):
-            value = self.settings.get(key, 1)
-            if type(value) is not int or value < 1:
-                raise ValueError(f"{key} is {value!r} and must be a whole number from 1")
-        return self
-
 
 class Header(_Frozen):
     """Header of a bundle: its JSON document.

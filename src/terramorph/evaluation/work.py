@@ -24,7 +24,7 @@ from terramorph.evaluation.scoring import Instruments, Tally
 from terramorph.evaluation.verdicts import against_floor
 from terramorph.metrics import PSNR_CAP, Metric
 from terramorph.pixels import BYTE
-from terramorph.raster import Raster, default_bands, write_image
+from terramorph.raster import Raster, write_image
 from terramorph.translate import Model
 
 Progress = Callable[[int, int], None]
@@ -196,8 +196,7 @@ def _bundle(model: Model) -> dict[str, Any]:
 
 def _save(folder: Path, samples: list[Sample], unit: Tensor, target: Bands) -> None:
     suffix = ".png" if target.dtype == "uint8" and target.count in (1, 3) else ".tif"
-    names = target.names if len(target.names) == target.count else default_bands(target.count)
     for sample, image in zip(samples, target.scaling.from_unit(unit).numpy(), strict=True):
         path = folder / f"{sample.id}{suffix}"
         make_folder(path.parent)
-        write_image(Raster.from_pixels(image, bands=names), path)
+        write_image(Raster.from_pixels(image, bands=target.names), path)

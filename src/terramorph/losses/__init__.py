@@ -10,8 +10,7 @@ from terramorph.losses.adversarial import (
     share_accepted,
 )
 from terramorph.losses.diffaugment import DIFFAUGMENTS, PairChange, draw_change
-from terramorph.losses.distance import feature_distance
-from terramorph.losses.features import feature_matching_loss
+from terramorph.losses.features import feature_distance, feature_matching_loss
 from terramorph.losses.palette import palette_cross_entropy, palette_shares, palette_weights
 from terramorph.losses.penalty import r1_penalty
 from terramorph.losses.reconstruction import l1_loss, l2_loss, masked_mean

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -24,7 +24,6 @@ from terramorph.metrics.shapes import TOLERANCE, boundary_f1, boundary_hits, cen
 Needs = Literal["pixels", "classes", "roads", "features", "inception"]
 FROZEN: tuple[Needs, ...] = ("features", "inception")
 """Needs that are networks with frozen weights, from a folder of the user's."""
-_NEEDS: tuple[Needs, ...] = ("pixels", "classes", "roads", *FROZEN)
 
 
 @dataclass(frozen=True)
@@ -68,8 +67,8 @@ class Metric:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z_]\w*", self.key):
             raise ConfigError(f"The key of a metric must be a Python name, got {self.key!r}; the rest is its name.")
-        if self.needs not in _NEEDS:
-            raise ConfigError(f"The metric {self.key} needs {self.needs!r}; known are {', '.join(_NEEDS)}.")
+        if self.needs not in get_args(Needs):
+            raise ConfigError(f"The metric {self.key} needs {self.needs!r}; known are {', '.join(get_args(Needs))}.")
 
     @property
     def per_image(self) -> bool:

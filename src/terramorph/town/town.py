@@ -9,17 +9,16 @@ import shapely
 from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.crs import CRS
-from pyproj.exceptions import CRSError
 
 from terramorph.cartography import Feature, Style, classic, render
-from terramorph.errors import RasterError, raised_as
+from terramorph.errors import RasterError
 from terramorph.geo.grid import Grid
 from terramorph.raster.raster import Raster
 from terramorph.town.aerial import paint_aerial
 from terramorph.town.layout import ARTERIAL_M, HIGHWAY_M, RAIL_M, STREET_M, Plan, make_plan
 
 _ORIGIN = (392_000.0, 5_820_000.0)
-"""Easting and northing in metres of the north-west corner: near Berlin in UTM 33N, the default zone."""
+"""Easting and northing in metres of the north-west corner: near Berlin in UTM 33N."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,17 +70,16 @@ class Town:
         return raster.crop(*self.heldout_window)
 
 
-def make_town(size_px: int = 2048, seed: int = 0, resolution: float = 1.0, epsg: int = 32633) -> Town:
+def make_town(size_px: int = 2048, seed: int = 0, resolution: float = 1.0) -> Town:
     """Make a town.
 
     Args:
         size_px: Side of the square in pixels, at least 64.
         seed: The same seed makes the same town, to the pixel.
         resolution: Metres per pixel.
-        epsg: A projected CRS in metres (UTM).
 
     Raises:
-        RasterError: If the size or resolution is too small, the seed negative, or the CRS unknown or not in metres.
+        RasterError: If the size or resolution is too small, the seed negative.
     """
     if size_px < 64 or not resolution > 0:
         raise RasterError(
@@ -89,13 +87,9 @@ def make_town(size_px: int = 2048, seed: int = 0, resolution: float = 1.0, epsg:
         )
     if seed < 0:
         raise RasterError(f"The seed of a town must be >= 0, got {seed}.")
-    with raised_as(RasterError, f"There is no CRS EPSG:{epsg}", "give a UTM zone such as 32633", CRSError):
-        crs = CRS(f"EPSG:{epsg}")
-    if crs.geographic or crs.units[0] not in ("metre", "meter", "m"):
-        raise RasterError(f"The CRS of a town must be in metres, got EPSG:{epsg}; give a UTM zone such as 32633.")
     affine = Affine(resolution, 0.0, _ORIGIN[0], 0.0, -resolution, _ORIGIN[1])
     plan = make_plan(size_px * resolution, np.random.default_rng([seed, 0]))
-    return Town(Grid(size_px, size_px, affine, crs), _features(plan), seed, plan)
+    return Town(Grid(size_px, size_px, affine, CRS("EPSG:32633")), _features(plan), seed, plan)
 
 
 def _features(plan: Plan) -> tuple[Feature, ...]:

@@ -208,8 +208,7 @@ class PaletteClasses:
 
     def __call__(self, batch: Batch, _output: Tensor, features: Features) -> Tensor:
         """Return the value of the term, 0-d."""
-        if features.scores is None:
-            raise ConfigError("loss.palette needs class scores, and the generator returns none.")
+        assert features.scores is not None  # its generator has a palette
         weights = torch.ones_like(self._palette[:, 0]) if self._weights is None else self._weights
         return palette_cross_entropy(features.scores, batch.target, self._palette, weights, batch.mask)
 
