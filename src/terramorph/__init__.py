@@ -24,13 +24,14 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from importlib import import_module
 from inspect import Signature, signature
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from terramorph._version import __version__
-from terramorph.imports import lazily
+from terramorph.imports import lazily, needs
 
 __all__ = [
     "Model",
@@ -78,16 +79,8 @@ _find = lazily(__name__, _HOMES)
 
 
 def __getattr__(name: str) -> Any:
-    try:
+    with needs("A package of the server", "serve") if name in ("serve", "show") else nullcontext():
         return import_module(f"{__name__}.{name}") if name in _FUNCTIONS or name == "models" else _find(name)
-    except ModuleNotFoundError as error:
-        if name not in ("serve", "show"):
-            raise
-        from terramorph.errors import MissingPackageError
-
-        raise MissingPackageError(
-            f"The server needs {error.name}; install it with: pip install 'terramorph[serve]'"
-        ) from error
 
 
 def __dir__() -> list[str]:

@@ -176,7 +176,7 @@ def test_scores_are_made_again_for_other_weights_but_nothing_is_trained(
     finished: Path, write_study: WriteStudy, town_pairs: Path, study_cache: Path
 ) -> None:
     before = files(finished)
-    write_record(run := finished / "runs/base-seed0", read_record(run).having(weights="/elsewhere"))
+    write_record(run := finished / "runs/base-seed0", read_record(run).model_copy(update={"weights": "/elsewhere"}))
     record = json.loads((finished / "runs/base-seed1/record.json").read_text())
     del record["scores"]  # as earlier versions kept it
     (finished / "runs/base-seed1/record.json").write_text(json.dumps(record))
@@ -192,7 +192,9 @@ def test_scores_of_other_pairs_are_not_compared(
 ) -> None:
     record = read_record(run := finished / "runs/lsgan-seed1")
     assert record.scores is not None
-    write_record(run, record.having(scores=record.scores.model_copy(update={"ids": record.scores.ids[:-1]})))
+    write_record(
+        run, record.model_copy(update={"scores": record.scores.model_copy(update={"ids": record.scores.ids[:-1]})})
+    )
     with pytest.raises(InputError, match="lsgan-seed1 was scored on other pairs"):
         compare(town_pairs, load_study(write_study(LSGAN + BROKEN)), finished, cache=study_cache)
 
@@ -217,7 +219,7 @@ def test_a_change_that_is_trained_on_a_metric_gets_no_verdict_on_it(
     for number, (job, record) in enumerate(records.items()):
         assert record.scores is not None
         overall = record.scores.overall | {"lpips": 0.4 - 0.1 * (number % 2)}
-        records[job] = record.having(scores=record.scores.model_copy(update={"overall": overall}))
+        records[job] = record.model_copy(update={"scores": record.scores.model_copy(update={"overall": overall})})
     document = make_comparison(study, town_pairs, records)
     verdicts = {row["metric"]: (row["corrected"], row["verdict"]) for row in document["effects"]}
     assert verdicts["lpips"] == (None, "trained on this metric")

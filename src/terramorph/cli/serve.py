@@ -10,7 +10,8 @@ from typing import Annotated, Any
 from terramorph.cli.choices import Allow, argument, from_here, option
 from terramorph.cli.console import say
 from terramorph.cli.reading import Asset, Resolution, stac_signer
-from terramorph.errors import ConfigError, MissingPackageError
+from terramorph.errors import ConfigError
+from terramorph.imports import needs
 from terramorph.redaction import stem_of
 
 NAME = "serve"
@@ -59,12 +60,8 @@ def run(
     allow: Allow = None,
 ) -> None:
     """Serve a translation as map layers: a page, TileJSON, XYZ, WMTS and QGIS, the same pixels as `translate`."""
-    try:
+    with needs("A package of the server", "serve"):
         from terramorph.serve import load_settings
-    except ModuleNotFoundError as error:
-        raise MissingPackageError(
-            f"The server needs {error.name}; install it with: pip install 'terramorph[serve]'"
-        ) from error
     given = {
         "host": host,
         "port": port,

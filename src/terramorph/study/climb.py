@@ -93,7 +93,7 @@ class Worker:
                 lost.append(number)
                 raise
 
-        with self.trials.storing(), trials.quiet():
+        with self.trials.storing():
             try:
                 self.trials.study.optimize(objective, n_trials=1, catch=(_Interrupted, _Failed))
             except (UpdateFinishedTrialError, ValueError):

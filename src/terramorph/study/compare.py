@@ -189,7 +189,7 @@ class _Worker:
         return record.state == "diverged" or (scored and record.weights == self.weights)
 
     def keep(self, job: Job, **changes: Any) -> Record:
-        record = self.records[job] = self.records[job].having(**changes)
+        record = self.records[job] = self.records[job].model_copy(update=changes)
         write_record(job.folder, record)
         return record
 

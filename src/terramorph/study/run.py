@@ -88,9 +88,6 @@ class Record(BaseModel):
     def is_over(self) -> bool:
         return self.state in ("done", "diverged", "refused")
 
-    def having(self, **changes: Any) -> Record:
-        return self.model_copy(update=changes)
-
 
 def read_record(run: Path) -> Record:
     """Read a run's record; a new one if there is none or it cannot be read."""
@@ -99,7 +96,9 @@ def read_record(run: Path) -> Record:
     except (OSError, ValueError):
         return Record()
     # Records of earlier versions have no scores: such a run is scored again.
-    return record.having(state="trained") if record.state == "done" and record.scores is None else record
+    return (
+        record.model_copy(update={"state": "trained"}) if record.state == "done" and record.scores is None else record
+    )
 
 
 def write_record(run: Path, record: Record) -> None:

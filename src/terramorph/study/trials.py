@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -27,7 +27,6 @@ from terramorph.study.plan import ETA, IN_FOLDER, StudyPlan, in_turn
 if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
-    from sqlalchemy import URL
 
 WAIT = 60.0
 """Seconds to wait for a locked SQLite file."""
@@ -85,11 +84,10 @@ class Trials:
         self.out, self.plan = out, plan
         if (url is None) != (plan.storage == IN_FOLDER):
             raise ConfigError(f"The trials of {out} are in {plan.storage}; give the `storage` it was begun with.")
-        self.url = _url(url or f"sqlite:///{out.resolve() / 'trials.db'}")
         # Machines may have a dataset under different paths; in a study's own folder study.json was compared.
         identity = plan.identity() | {"dataset": plan.dataset.name}
         with in_turn(out), self.storing():
-            self.study = self._open(out.resolve().name)
+            self.study = self._open(out.resolve().name, url or f"sqlite:///{out.resolve() / 'trials.db'}")
             if not self.study.get_trials(deepcopy=False):
                 self.study.enqueue_trial(plan.space.labels(plan.space.values_of(plan.preset)))
             known = self.study.user_attrs.get("plan")
@@ -104,26 +102,26 @@ class Trials:
                 "another `out` or `storage`."
             )
 
-    def _open(self, name: str) -> optuna.Study:
+    def _open(self, name: str, url: str) -> optuna.Study:
         import optuna
+        from sqlalchemy import make_url
         from sqlalchemy.exc import ArgumentError
         from sqlalchemy.pool import NullPool
 
         # SQLite's connections are closed after each use: nobody would close those of a pool.
         in_file = {"connect_args": {"timeout": WAIT}, "poolclass": NullPool}
-        how = in_file if self.url.drivername.startswith("sqlite") else {}
-        try:
-            with quiet():
-                storage = optuna.storages.RDBStorage(
-                    self.url.render_as_string(hide_password=False),
-                    engine_kwargs=how,
-                    heartbeat_interval=HEARD,
-                    grace_period=SILENT,
-                    heartbeat_stale_trial_callback=_retry,
-                )
-        except (ImportError, ValueError, ArgumentError) as error:
-            reason = " ".join(str(error).split())[:200].rstrip(".")
-            raise ConfigError(f"The storage {self.url} cannot be opened ({reason}); install its driver.") from error
+        advice = "give a URL of SQLAlchemy, such as postgresql+psycopg://user@host/database, and install its driver"
+        with raised_as(
+            ConfigError, f"The storage {url} cannot be opened", advice, ImportError, ValueError, ArgumentError
+        ):
+            self.url = make_url(url)  # which hides its password in print
+            storage = optuna.storages.RDBStorage(
+                url,
+                engine_kwargs=in_file if self.url.drivername.startswith("sqlite") else {},
+                heartbeat_interval=HEARD,
+                grace_period=SILENT,
+                heartbeat_stale_trial_callback=_retry,
+            )
         directions = ["maximize" if METRICS[metric].higher_is_better else "minimize" for metric in self.plan.objectives]
         return optuna.create_study(
             storage=storage,
@@ -139,7 +137,7 @@ class Trials:
         import optuna
 
         states = optuna.trial.TrialState
-        with self.storing(), quiet():
+        with self.storing():
             optuna.storages.fail_stale_trials(self.study)
             for trial in self.study.get_trials(deepcopy=False, states=(states.RUNNING,)):
                 started = trial.datetime_start or datetime.now()
@@ -153,21 +151,20 @@ class Trials:
 
     def number_of(self, trial: optuna.Trial, wanted: int) -> int | None:
         """Return the number of a trial from Optuna; None if another process has it, or it is beyond `wanted`."""
-        with quiet():
-            chains = self._chains()
+        chains = self._chains()
         number = next(at for at, chain in enumerate(chains) if any(one.number == trial.number for one in chain))
         taken = _counting(chains[number]).number != trial.number
         return None if taken or sum(map(bool, chains[:number])) >= wanted else number
 
     def all(self) -> list[Trial]:
         """Return every trial that was begun, by number."""
-        with self.storing(), quiet():
+        with self.storing():
             begun = enumerate([one for one in chain if VALUES in one.user_attrs] for chain in self._chains())
         return [_trial(number, _counting(chain)) for number, chain in begun if chain]
 
     def front(self) -> set[int]:
         """Return the numbers of the trials on the Pareto front; with one objective, the best."""
-        with self.storing(), quiet():
+        with self.storing():
             best = {trial.number for trial in self.study.best_trials}
             return {at for at, chain in enumerate(self._chains()) if best & {one.number for one in chain}}
 
@@ -205,40 +202,28 @@ def make_sampler(plan: StudyPlan, wanted: int) -> optuna.samplers.BaseSampler:
             )
 
         def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
-            with quiet():
-                earlier = [one.number for one in study.get_trials(deepcopy=False) if _first(one) == one.number]
-                number = sorted(earlier).index(_first(trial))
-                self.__init__(number)  # type: ignore[misc]
+            earlier = [one.number for one in study.get_trials(deepcopy=False) if _first(one) == one.number]
+            self.__init__(sorted(earlier).index(_first(trial)))  # type: ignore[misc]
             super().before_trial(study, trial)
 
-    with quiet():
-        return Reseeded()
+    return Reseeded()
 
 
 def require_optuna() -> None:
-    """Raise MissingPackageError if Optuna is not installed; suppress its logs and those of its libraries."""
+    """Raise MissingPackageError if Optuna is not installed; suppress its logs, those of its libraries, and its warnings
+    about experimental features."""
     with needs("Optuna", "study"):
         import optuna
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     logging.getLogger("alembic").setLevel(logging.WARNING)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Suppress Optuna's warnings about experimental features."""
-    import optuna
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        yield
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
 
 
 def _retry(study: optuna.Study, trial: FrozenTrial) -> None:
     """Queue an interrupted trial again, with its settings and scores."""
     import optuna
 
-    with quiet():
-        optuna.storages.RetryHeartbeatStaleTrialCallback(inherit_intermediate_values=True)(study, trial)
+    optuna.storages.RetryHeartbeatStaleTrialCallback(inherit_intermediate_values=True)(study, trial)
 
 
 def _first(trial: FrozenTrial) -> int:
@@ -270,16 +255,3 @@ def _trial(number: int, frozen: FrozenTrial) -> Trial:
         reason=frozen.user_attrs.get(REASON, ""),
         seconds=frozen.user_attrs.get(SECONDS, 0.0),
     )
-
-
-def _url(text: str) -> URL:
-    """Return a URL that hides its password in print."""
-    from sqlalchemy import make_url
-    from sqlalchemy.exc import SQLAlchemyError
-
-    try:
-        return make_url(text)
-    except SQLAlchemyError as error:
-        raise ConfigError(
-            "`storage` must be a URL of SQLAlchemy, such as postgresql+psycopg://user@host/database."
-        ) from error

@@ -22,7 +22,7 @@ from terramorph.study.comparison import conclude, difference_of
 from terramorph.study.conclusion import CONFIRM, SEEDS, TuneResult
 from terramorph.study.plan import StudyPlan
 from terramorph.study.run import flat_settings
-from terramorph.study.trials import Trial, quiet
+from terramorph.study.trials import Trial
 
 _ENOUGH = 8  # fewest trials from which importance is estimated
 _ROWS = 4  # pairs shown from a sample sheet
@@ -236,12 +236,11 @@ def importance(trials: Sequence[Trial], plan: StudyPlan) -> list[tuple[str, floa
         domains = {key: one.distribution() for key, one in plan.space.parameters.items() if key in values}
         study.add_trial(optuna.create_trial(params=labels, distributions=domains, value=score))
     found: dict[str, float] = {}
-    with quiet():
-        # Two fifths are "better": of tens of trials a tenth would be too few.
-        evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=0.4)
-        for key, values_of_it in tried.items():
-            if len(values_of_it) >= _ENOUGH and len(set(values_of_it)) > 1:
-                found |= evaluator.evaluate(study, params=[key])
+    # Two fifths are "better": of tens of trials a tenth would be too few.
+    evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=0.4)
+    for key, values_of_it in tried.items():
+        if len(values_of_it) >= _ENOUGH and len(set(values_of_it)) > 1:
+            found |= evaluator.evaluate(study, params=[key])
     total = sum(found.values())
     return sorted(((key, value / total) for key, value in found.items()), key=lambda row: -row[1]) if total else []
 

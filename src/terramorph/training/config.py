@@ -107,10 +107,6 @@ class DiscriminatorConfig(_Section):
         layers = 0 if self.network == "pixelgan" else self.layers
         return int((3 * 2**layers if layers else 1) * 2 ** (self.scales - 1))
 
-    def settings(self) -> dict[str, Any]:
-        """Return the arguments of `terramorph.networks.build_discriminator` besides name and bands."""
-        return self.model_dump(exclude={"network", "conditional"})
-
 
 class OutsideTerm(_Section):
     """A term of the generator's loss from outside the package.

@@ -62,7 +62,8 @@ class PatchDiscriminator:
         self.weight = config.loss.discriminator_scale
         self.conditional = config.discriminator.conditional
         bands = source_bands + target_bands if self.conditional else target_bands
-        network = build_discriminator(config.discriminator.network, in_bands=bands, **config.discriminator.settings())
+        settings = config.discriminator.model_dump(exclude={"network", "conditional"})
+        network = build_discriminator(config.discriminator.network, in_bands=bands, **settings)
         self.network, self.features = network, network.features
         self._r1, self._every = config.loss.r1, config.loss.r1_every
         self._penalty: Tensor | None = None
