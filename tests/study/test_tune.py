@@ -266,7 +266,7 @@ def test_a_storage_of_another_study_and_a_url_that_is_none_are_refused(plan: Stu
     with pytest.raises(ConfigError, match="are in a file of its own; give the `storage`"):
         Trials(tmp_path, plan, "sqlite://")
     shared = plan.model_copy(update={"storage": "a database"})
-    with pytest.raises(ConfigError, match="The storage nonsense cannot be opened .*give a URL of SQLAlchemy"):
+    with pytest.raises(ConfigError, match=r"The storage nonsense cannot be opened .*give a URL of SQLAlchemy"):
         Trials(tmp_path, shared, "nonsense")
     with pytest.raises(ConfigError, match=r"The storage oracle\+nothing://.*host/it cannot be opened") as found:
         Trials(tmp_path, shared, "oracle+nothing://me:secret@host/it")
