@@ -202,11 +202,6 @@ def test_a_generator_of_another_kind_leaves_the_settings_of_the_preset_behind() 
         load_config("demo", {"generator.network": "lite-net"})
 
 
-def test_settings_written_before_generators_had_their_own_are_read() -> None:
-    written = {"network": "resnet9", "width": 8, "norm": "batch", "dropout": 0.5, "skips": True, "upsampling": "resize"}
-    assert "skips" not in parse_config({"generator": written}).generator.model_dump()
-
-
 def test_the_rate_warms_up() -> None:
     schedule = ScheduleConfig(unit="steps", constant=10, decay=10, warmup=4)
     factors = [rate_factor(schedule, step, 100, 1) for step in (0, 1, 3, 4, 10, 15)]

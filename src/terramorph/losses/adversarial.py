@@ -11,7 +11,7 @@ real pixels under its centre.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import reduce
 from operator import add
 from typing import Literal
@@ -27,6 +27,12 @@ AdversarialLoss = Literal["bce", "lsgan", "hinge"]
 Logits = Tensor | Sequence[Tensor]
 # The logit from which on a discriminator takes a patch for real.
 UNDECIDED: dict[AdversarialLoss, float] = {"bce": 0.0, "lsgan": 0.5, "hinge": 0.0}
+# The discriminator's loss at a real and at a fake logit, and the generator's at a fake one.
+_LOSSES: dict[AdversarialLoss, tuple[Callable[[Tensor], Tensor], ...]] = {
+    "bce": (lambda real: functional.softplus(-real), functional.softplus, lambda fake: functional.softplus(-fake)),
+    "lsgan": (lambda real: (real - 1.0).square(), torch.square, lambda fake: (fake - 1.0).square()),
+    "hinge": (lambda real: functional.relu(1.0 - real), lambda fake: functional.relu(1.0 + fake), torch.neg),
+}
 
 
 def discriminator_loss(kind: AdversarialLoss, real: Logits, fake: Logits, mask: Tensor | None = None) -> Tensor:
@@ -43,7 +49,9 @@ def discriminator_loss(kind: AdversarialLoss, real: Logits, fake: Logits, mask: 
     Raises:
         ValueError: If there are more scales of one than of the other.
     """
-    return reduce(add, (_told_apart(kind, r, f, mask) for r, f in zip(by_scale(real), by_scale(fake), strict=True)))
+    at_real, at_fake, _ = _LOSSES[kind]
+    scales = zip(by_scale(real), by_scale(fake), strict=True)
+    return reduce(add, (masked_mean(at_real(r.float()) + at_fake(f.float()), pooled_mask(mask, r)) for r, f in scales))
 
 
 def generator_loss(kind: AdversarialLoss, fake: Logits, mask: Tensor | None = None) -> Tensor:
@@ -57,7 +65,8 @@ def generator_loss(kind: AdversarialLoss, fake: Logits, mask: Tensor | None = No
     Returns:
         float32 scalar, 0 or more; with `hinge`, minus the mean logit, of any sign.
     """
-    return reduce(add, (_fooled(kind, logits, mask) for logits in by_scale(fake)))
+    *_, fooled = _LOSSES[kind]
+    return reduce(add, (masked_mean(fooled(one.float()), pooled_mask(mask, one)) for one in by_scale(fake)))
 
 
 def share_accepted(kind: AdversarialLoss, logits: Logits) -> Tensor:
@@ -78,27 +87,3 @@ def share_accepted(kind: AdversarialLoss, logits: Logits) -> Tensor:
 def by_scale(logits: Logits) -> Sequence[Tensor]:
     """Return the maps of logits, float (N, 1, h, w) each, as a sequence, also for one scale."""
     return (logits,) if isinstance(logits, Tensor) else logits
-
-
-def _told_apart(kind: AdversarialLoss, real: Tensor, fake: Tensor, mask: Tensor | None) -> Tensor:
-    weight = pooled_mask(mask, real)
-    real, fake = real.float(), fake.float()
-    if kind == "bce":
-        losses = functional.softplus(-real) + functional.softplus(fake)
-    elif kind == "lsgan":
-        losses = (real - 1.0).square() + fake.square()
-    else:
-        losses = functional.relu(1.0 - real) + functional.relu(1.0 + fake)
-    return masked_mean(losses, weight)
-
-
-def _fooled(kind: AdversarialLoss, fake: Tensor, mask: Tensor | None) -> Tensor:
-    weight = pooled_mask(mask, fake)
-    fake = fake.float()
-    if kind == "bce":
-        losses = functional.softplus(-fake)
-    elif kind == "lsgan":
-        losses = (fake - 1.0).square()
-    else:
-        losses = -fake
-    return masked_mean(losses, weight)

@@ -38,7 +38,8 @@ def read_weights(
         raise InputError(f"{path} cannot be read as a PyTorch state dict; download it again.") from error
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise InputError(f"{path} is not a state dict of tensors; download it again.")
-    state = {str(name): value for name, value in state.items() if counts(str(name))}
+    floats = {str(name): value.float() if value.is_floating_point() else value for name, value in state.items()}
+    state = {name: value for name, value in floats.items() if counts(name)}
     # Other weights of one network have the same names and more, such as those of an auxiliary classifier.
     if wrong := misfit(state, {name: tensor for name, tensor in expected.items() if counts(name)}):
         raise InputError(f"{path} {wrong}, so it does not hold {what}; put these in its place.")

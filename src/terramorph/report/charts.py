@@ -121,7 +121,7 @@ def chart_svg(figure: Figure, name: str, tips: Sequence[str] = ()) -> Markup:
     )
     text = re.sub(r"font: (?:[a-z]+ |\d+ )*([\d.]+px)[^;\"]*", r"font-size: \1", text)
     text = re.sub(r"font-family: [^;\"]*;?", "", text)
-    text = re.sub("#[0-9a-f]{6}", lambda found: _variable(found[0]), text)
+    text = re.sub("#[0-9a-f]{6}", lambda found: css(found[0]) if found[0] in _VARIABLES else found[0], text)
     tip = re.compile('<a xlink:href="tip:([0-9]+)"[^>]*>')
     text = tip.sub(lambda found: f"<a><title>{escape(tips[int(found[1])])}</title>", text)
     return Markup(text)
@@ -182,7 +182,3 @@ def style() -> Iterator[None]:
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_STYLE)
         yield
-
-
-def _variable(colour: str) -> str:
-    return css(colour) if colour in _VARIABLES else colour

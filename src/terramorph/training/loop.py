@@ -133,15 +133,8 @@ def resume(
         raise CheckpointError(
             f"The dataset {pairs} of the run {out} does not exist; name its new folder beside `resume` {out}."
         )
-    again = _Run(
-        pairs,
-        out,
-        config,
-        reporter or default_reporter(),
-        settings["skip_bad"],
-        Path(cache),
-        (terms, allowed),
-    )
+    outside = terms, allowed
+    again = _Run(pairs, out, config, reporter or default_reporter(), settings["skip_bad"], Path(cache), outside)
     if (out / CHECKPOINT).is_file():
         again.restore()
     return again.go(should_stop, dry_run=False)

@@ -40,17 +40,13 @@ class Covariate:
         return self.name.removeprefix("Share of ").removeprefix("Density of ").lower()
 
 
-def _levels(value: float) -> str:
-    return f"{value:.0f}"
-
-
 COVARIATES: tuple[Covariate, ...] = (
     *(Covariate(name, f"Share of {name}", f"more {name}", percent) for name in CLASSES),
     Covariate("thin_roads", "Share of thin roads", "more roads of 4 px or narrower", percent),
     Covariate("borders", "Density of class borders", "more class borders", percent),
     Covariate("edges", "Density of edges", "more edges in the source", percent),
-    Covariate("brightness", "Brightness", "a brighter source", _levels),
-    Covariate("contrast", "Contrast", "more contrast in the source", _levels),
+    Covariate("brightness", "Brightness", "a brighter source", "{:.0f}".format),
+    Covariate("contrast", "Contrast", "more contrast in the source", "{:.0f}".format),
 )
 
 
