@@ -12,7 +12,7 @@ from functools import reduce
 from importlib import import_module
 from typing import Any
 
-from terramorph.errors import ConfigError, TerramorphError, reason_of
+from terramorph.errors import ConfigError, TerramorphError, raised_as, reason_of
 
 
 def is_outside(name: str) -> bool:
@@ -62,12 +62,9 @@ def resolve(name: str, allowed: Collection[str]) -> Any:
         raise ConfigError(
             f"{name} is code from outside terramorph and was not asked for; allow the module {module} if you trust it."
         )
-    try:
+    advice = "mend it, or add its folder to PYTHONPATH"
+    with raised_as(ConfigError, f"The module {module} cannot be imported", advice):
         found: Any = import_module(module)
-    except Exception as error:
-        raise ConfigError(
-            f"The module {module} cannot be imported ({reason_of(error)}); mend it, or add its folder to PYTHONPATH."
-        ) from error
     try:
         return reduce(getattr, name.partition(":")[2].split("."), found)
     except AttributeError as error:

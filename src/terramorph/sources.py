@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from odc.geo.crs import CRS
 
 from terramorph.bands import RGB
-from terramorph.errors import ConfigError, InputError, RasterError
+from terramorph.errors import ConfigError, InputError, RasterError, raised_as
 from terramorph.geo import Grid
 from terramorph.raster import ImageSource, Raster, ReadOptions, Source, TileSource
 from terramorph.raster.array_source import ArraySource, RasterSource
@@ -232,7 +232,5 @@ def _is_file(url: str) -> bool:
 
 
 def _crs(text: str) -> CRS:
-    try:
+    with raised_as(ConfigError, f"{text!r} is not a coordinate system", "give one such as EPSG:32633"):
         return CRS(text)
-    except Exception as error:  # pyproj's own errors share no base with ours
-        raise ConfigError(f"{text!r} is not a coordinate system; give one such as EPSG:32633.") from error

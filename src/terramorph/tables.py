@@ -9,7 +9,7 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from terramorph.documents import parse_toml
-from terramorph.errors import ConfigError, did_you_mean
+from terramorph.errors import ConfigError, did_you_mean, raised_as
 
 
 class Table(BaseModel):
@@ -30,13 +30,10 @@ def read_toml(path: Path, where: str) -> dict[str, Any]:
     Raises:
         ConfigError: If it cannot be read, or is not TOML.
     """
-    try:
-        return parse_toml(path.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ConfigError(f"{where} cannot be read ({reason}); give a TOML file in UTF-8.") from error
-    except ValueError as error:
-        raise ConfigError(f"{where} is not valid TOML ({error}); correct it there.") from error
+    with raised_as(ConfigError, f"{where} cannot be read", "give a TOML file in UTF-8", OSError, UnicodeDecodeError):
+        text = path.read_text(encoding="utf-8-sig")
+    with raised_as(ConfigError, f"{where} is not valid TOML", "correct it there", ValueError):
+        return parse_toml(text)
 
 
 def checked(model: type[_Model], values: object, where: str) -> _Model:

@@ -115,14 +115,13 @@ def _read(path: Path) -> State:
         raise CheckpointError(f"There is no checkpoint {path}; check the path.")
     try:
         document: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "Unsupported global" in str(error) or "Unsupported class" in str(error) or "GLOBAL" in str(error):
+    except Exception as error:  # on a file of another kind the decoder trips in any of a dozen ways
+        refused = isinstance(error, pickle.UnpicklingError)
+        if refused and any(word in str(error) for word in ("Unsupported global", "Unsupported class", "GLOBAL")):
             raise CheckpointError(
                 f"{path} holds Python objects besides tensors, which are not loaded because they could run code; save "
                 "the network's state_dict() alone."
             ) from error
-        raise CheckpointError(f"{path} is not a PyTorch checkpoint, or a damaged one; copy it again.") from error
-    except Exception as error:  # on a file of another kind the decoder trips in any of a dozen ways
         raise CheckpointError(f"{path} is not a PyTorch checkpoint, or a damaged one; copy it again.") from error
     if isinstance(document, Mapping) and isinstance(document.get("state_dict"), Mapping):
         document = document["state_dict"]

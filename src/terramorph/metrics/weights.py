@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from terramorph.errors import InputError
+from terramorph.errors import InputError, raised_as
 from terramorph.tensors import misfit
 
 
@@ -32,10 +32,9 @@ def read_weights(
 
     if not path.is_file():
         raise InputError(f"There is no {path.name} in {path.parent}; {needed}.")
-    try:
+    # Of any class: the unpickler answers damage with almost any exception there is.
+    with raised_as(InputError, f"{path} cannot be read as a PyTorch state dict", "download it again"):
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # the unpickler answers damage with almost any exception there is
-        raise InputError(f"{path} cannot be read as a PyTorch state dict; download it again.") from error
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise InputError(f"{path} is not a state dict of tensors; download it again.")
     floats = {str(name): value.float() if value.is_floating_point() else value for name, value in state.items()}

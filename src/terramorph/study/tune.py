@@ -28,7 +28,7 @@ from pathlib import Path
 import torch
 
 from terramorph.data import DEFAULT_CACHE
-from terramorph.errors import ConfigError
+from terramorph.errors import ConfigError, raised_as
 from terramorph.metrics import Metric, add_metrics, added_metrics
 from terramorph.study.climb import Work, Worker
 from terramorph.study.conclusion import TuneResult, conclude, standing
@@ -108,15 +108,10 @@ def _work_together(work: Work, listener: StudyReporter, asked: Callable[[], bool
 
     Their only locks are those of files, which the system releases when a process is killed.
     """
-    own = added_metrics()
+    own, advice = added_metrics(), "define its functions at the top of a module, or tune with jobs=1"
     for metric in own:
-        try:
+        with raised_as(ConfigError, f"The metric {metric.key} cannot be sent to other processes", advice):
             pickle.dumps(metric)
-        except Exception as error:
-            raise ConfigError(
-                f"The metric {metric.key} cannot be sent to other processes; define its functions at the top of a "
-                "module, or tune with jobs=1."
-            ) from error
     context = multiprocessing.get_context("spawn")
     threads = max(1, (os.cpu_count() or 1) // work.options.jobs)
     workers, open_ends = [], []

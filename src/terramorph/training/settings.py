@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from terramorph.documents import flat, parse_json, parse_toml
-from terramorph.errors import ConfigError, did_you_mean
+from terramorph.errors import ConfigError, did_you_mean, raised_as
 from terramorph.extensions import is_outside, name_of
 from terramorph.networks.catalog import DEFAULT, KINDS, config_class
 from terramorph.networks.outside import OutsideConfig
@@ -68,12 +68,9 @@ def _preset(where: str) -> dict[str, Any]:
         raise ConfigError(f"There is no preset {where!r}; {did_you_mean(where, PRESETS, others)}")
     if where.endswith(".toml"):
         return read_toml(Path(where), f"The preset {where}")
-    try:
+    failed, advice = f"The preset {where} is not the config.json of a run", "give that, a .toml file or a preset's name"
+    with raised_as(ConfigError, failed, advice, OSError, ValueError, KeyError, TypeError):
         config = parse_json(Path(where).read_text(encoding="utf-8"))["config"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(
-            f"The preset {where} is not the config.json of a run; give that, a .toml file or a preset's name."
-        ) from error
     if not isinstance(config, dict):
         raise ConfigError(f"The preset {where} holds no settings; give a run's config.json, or a .toml file.")
     return config
