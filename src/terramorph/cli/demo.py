@@ -147,7 +147,7 @@ def _make_pairs(out: Path, size: int, seed: int) -> tuple[Path, Path]:
     paths = out / "aerial.tif", out / "map_true.tif"
     with Meter("writing pairs"):
         for raster, path in zip((aerial, drawn), paths, strict=True):
-            write_image(town.heldout(raster), path)
+            write_image(raster.crop(*town.heldout_window), path)
         counts = write_town_pairs(town, out / "pairs", tile=TILE, stride=STRIDE, aerial=aerial, drawn=drawn)
     say(
         f"A town of {size} x {size} m, seed {seed}: {counts.train} pairs to train on, {counts.val} held out "

@@ -137,7 +137,7 @@ def _time_needed(plan: Plan) -> str:
         return ""
 
     def seconds(config: TrainConfig, steps: int) -> float:
-        return steps * config.batch_size * config.accumulate / images_per_second(config, plan.bands)
+        return steps * config.per_step / images_per_second(config, plan.bands)
 
     needed = seconds(plan.config, plan.total_steps)
     told = f"about {duration(needed)} on this machine"

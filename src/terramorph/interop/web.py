@@ -63,7 +63,8 @@ def store_small(model: Any, store: Literal["fp16", "int8"]) -> None:
     """
     from onnx import TensorProto, helper, numpy_helper
 
-    axes = _output_axes(model)
+    # The output channels of weights are on the first axis, but in transposed convolutions.
+    axes = {node.input[1]: 1 for node in model.graph.node if node.op_type == "ConvTranspose"}
     kept, before = [], []
     for tensor in model.graph.initializer:
         values = numpy_helper.to_array(tensor)
@@ -88,11 +89,6 @@ def store_small(model: Any, store: Literal["fp16", "int8"]) -> None:
     nodes = [*before, *model.graph.node]
     del model.graph.node[:]
     model.graph.node.extend(nodes)
-
-
-def _output_axes(model: Any) -> dict[str, int]:
-    """Return the axis of the output channels of weights where it is not the first."""
-    return {node.input[1]: 1 for node in model.graph.node if node.op_type == "ConvTranspose"}
 
 
 def _in_8_bits(values: NDArray[np.float32], axis: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:

@@ -205,7 +205,7 @@ class _Worker:
             except (ConfigError, torch.OutOfMemoryError) as error:
                 record = self.keep(job, state="refused", reason=_refusal(job, error), scores=None)
             if record.scores is not None:
-                tracked.log_metrics(record.scores.overall, record.step * job.variant.per_step)
+                tracked.log_metrics(record.scores.overall, record.step * job.config.per_step)
                 tracked.log_artifact(job.folder / MODEL)
             elif record.is_over:
                 tracked.fail(record.reason)
@@ -240,7 +240,7 @@ class _Worker:
             found["parameters"] = watch.plan.parameters
         if watch.has_stepped:
             found["memory"] = peak.bytes()
-        spent = None if pace is None else pace * step * job.variant.per_step
+        spent = None if pace is None else pace * step * job.config.per_step
         found |= {"seconds_per_image": pace, "train_seconds": spent, "verdict": first_warning(job.folder)}
         return self.keep(job, state=state, step=step, reason=reason, **found)
 

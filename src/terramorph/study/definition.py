@@ -116,11 +116,6 @@ class Variant:
     share: float = 1.0
     source: str = ""
 
-    @property
-    def per_step(self) -> int:
-        """Images per optimizer step."""
-        return self.config.batch_size * self.config.accumulate
-
 
 @dataclass(frozen=True)
 class Study:
@@ -299,11 +294,12 @@ def _fitted(variant: Variant, images: int | None, where: str) -> Variant:
     """Return the variant with its schedule fitted to the budget, and logged often enough for a curve."""
     if images is None:  # the steps are unknown beforehand, so the rate stays constant
         return replace(variant, config=_scheduled(variant.config, UNENDING, 0))
-    if images * variant.share < variant.per_step:
+    per_step = variant.config.per_step
+    if images * variant.share < per_step:
         raise ConfigError(
-            f"{where}: the budget must be >= {variant.per_step} images, one step of {variant.name!r}, got "
+            f"{where}: the budget must be >= {per_step} images, one step of {variant.name!r}, got "
             f"{images * variant.share:g}; give more images."
         )
-    steps = math.ceil(images * variant.share / variant.per_step)
+    steps = math.ceil(images * variant.share / per_step)
     log = variant.config.log.model_copy(update={"scalars": max(1, steps // _LOGGED), "samples": max(1, steps)})
     return replace(variant, config=stretched(variant.config, steps).model_copy(update={"log": log}))

@@ -111,7 +111,7 @@ class StudyPlan(BaseModel):
     def config_of(self, values: Mapping[str, Any]) -> TrainConfig:
         """Return the configuration of a trial; raise ConfigError if the settings do not fit together."""
         config = changed(self.preset, values)
-        return stretched(config, -(-self.rungs[-1] // (config.batch_size * config.accumulate)))
+        return stretched(config, -(-self.rungs[-1] // config.per_step))
 
     def identity(self) -> dict[str, Any]:
         return self.model_dump(mode="json", by_alias=True, exclude={"weights"})
@@ -130,8 +130,7 @@ def make_plan(
     begun = load_plan(out) if (out / PLAN).is_file() else None
     weights = options.weights.resolve() if options.weights else begun.weights if begun else None
     objectives = choose_objectives(options.objectives, dataset, splits.tuning_split, preset, weights, allowed)
-    per_step = preset.batch_size * preset.accumulate
-    whole = total_steps(preset.schedule, len(splits.train), per_step, preset.max_steps) * per_step
+    whole = total_steps(preset.schedule, len(splits.train), preset.per_step, preset.max_steps) * preset.per_step
     rungs = rungs_of(options.images or whole, options.rungs if len(objectives) == 1 else 1)
     sizes = space.parameters["batch_size"].samples() if "batch_size" in space.parameters else ()
     step = preset.accumulate * max([preset.batch_size, *sizes])

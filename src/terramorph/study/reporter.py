@@ -47,17 +47,14 @@ class Watch(Silent):
 
     def step(self, report: StepReport) -> None:
         self.step_now = report.step
-        self._say(f"{report.step * self._images} images, {report.images_per_second:.1f} images/s")
+        seen = 0 if self.plan is None else report.step * self.plan.config.per_step
+        self._say(f"{seen} images, {report.images_per_second:.1f} images/s")
 
     def decoding(self, done: int, total: int) -> None:
         self._say(f"decoding pair {done} of {total}")
 
     def message(self, text: str) -> None:
         self.warning = self.warning or text
-
-    @property
-    def _images(self) -> int:
-        return 0 if self.plan is None else self.plan.config.batch_size * self.plan.config.accumulate
 
     def _say(self, text: str) -> None:
         if time.monotonic() - self._told >= _TELL_EVERY:

@@ -111,11 +111,12 @@ def train_to(out: Path, dataset: Path, config: TrainConfig, *, images: int, **ho
 
     A run that has seen as many is unchanged. A shorter one resumes from its checkpoint, and its model is replaced.
     """
-    per_step = config.batch_size * config.accumulate
-    if images < per_step:
-        raise ConfigError(f"The budget must be >= {per_step} images, one step, got {images}; give more `images`.")
-    steps = math.ceil(images / per_step)
-    longest = total_steps(config.schedule, len(open_pairs(dataset, "train")), per_step)
+    if images < config.per_step:
+        raise ConfigError(
+            f"The budget must be >= {config.per_step} images, one step, got {images}; give more `images`."
+        )
+    steps = math.ceil(images / config.per_step)
+    longest = total_steps(config.schedule, len(open_pairs(dataset, "train")), config.per_step)
     if steps > longest:
         raise ConfigError(
             f"The schedule of {longest} steps is shorter than {images} images, {steps} steps; lengthen "
@@ -142,7 +143,7 @@ def train_for(out: Path, dataset: Path, config: TrainConfig, *, minutes: float, 
     steps = read_position(out / CHECKPOINT).step if begun else 0
     if done is not None and done >= steps:
         return TrainResult(True, out / MODEL, out / CHECKPOINT, done, done)
-    left = 60 * minutes - steps * config.batch_size * config.accumulate * ((begun and seconds_per_image(out)) or 0.0)
+    left = 60 * minutes - steps * config.per_step * ((begun and seconds_per_image(out)) or 0.0)
     asked, end = how.pop("should_stop", None), math.inf
 
     def is_over() -> bool:

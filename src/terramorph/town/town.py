@@ -59,16 +59,6 @@ class Town:
         top, left = self.grid.height // 2, self.grid.width // 2
         return top, left, self.grid.height - top, self.grid.width - left
 
-    def heldout(self, raster: Raster) -> Raster:
-        """Return the held-out quarter of a raster on the town's grid.
-
-        Raises:
-            RasterError: If the raster is not on the town's grid.
-        """
-        if raster.grid != self.grid:
-            raise RasterError("The raster is not on the town's grid; give one from town.aerial() or town.map().")
-        return raster.crop(*self.heldout_window)
-
 
 def make_town(size_px: int = 2048, seed: int = 0, resolution: float = 1.0) -> Town:
     """Make a town.

@@ -312,6 +312,11 @@ class TrainConfig(_Section):
     log: LogConfig = LogConfig()
 
     @property
+    def per_step(self) -> int:
+        """Images per optimizer step and process."""
+        return self.batch_size * self.accumulate
+
+    @property
     def without_graph(self) -> str:
         """Reason why a step cannot be a CUDA graph; "" if it can."""
         if self.loss.r1:

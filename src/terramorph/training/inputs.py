@@ -75,7 +75,7 @@ class Inputs:
         self._batches = TrainingBatches(
             self.pairs, self.source, self.target, scalings, augmentation, config.seed, fabric.device
         )
-        self.per_step = config.batch_size * config.accumulate * fabric.world_size
+        self.per_step = config.per_step * fabric.world_size
 
     def of_step(self, step: int) -> list[Batch]:
         """Return this process's batches of a step."""
