@@ -183,7 +183,7 @@ def test_other_weights_are_refused(tmp_path: Path) -> None:
         },
         r"\(3, 32, 3, 3\) instead of .*\(32, 3, 3, 3\)": own | {first: torch.zeros(3, 32, 3, 3)},
         "not finite": own | {first: torch.full((32, 3, 3, 3), math.nan)},
-        "has 'AuxLogits.fc.bias' too": own | {"AuxLogits.fc.bias": torch.zeros(1000)},
+        "holds a tensor AuxLogits.fc.bias": own | {"AuxLogits.fc.bias": torch.zeros(1000)},
     }
     for message, content in cases.items():
         torch.save(content, tmp_path / INCEPTION_FILE)
