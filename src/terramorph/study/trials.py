@@ -84,10 +84,11 @@ class Trials:
         self.out, self.plan = out, plan
         if (url is None) != (plan.storage == IN_FOLDER):
             raise ConfigError(f"The trials of {out} are in {plan.storage}; give the `storage` it was begun with.")
+        self.url = url or f"sqlite:///{out.resolve() / 'trials.db'}"
         # Machines may have a dataset under different paths; in a study's own folder study.json was compared.
         identity = plan.identity() | {"dataset": plan.dataset.name}
         with in_turn(out), self.storing():
-            self.study = self._open(out.resolve().name, url or f"sqlite:///{out.resolve() / 'trials.db'}")
+            self.study = self._open(out.resolve().name)
             if not self.study.get_trials(deepcopy=False):
                 self.study.enqueue_trial(plan.space.labels(plan.space.values_of(plan.preset)))
             known = self.study.user_attrs.get("plan")
@@ -102,9 +103,8 @@ class Trials:
                 "another `out` or `storage`."
             )
 
-    def _open(self, name: str, url: str) -> optuna.Study:
+    def _open(self, name: str) -> optuna.Study:
         import optuna
-        from sqlalchemy import make_url
         from sqlalchemy.exc import ArgumentError
         from sqlalchemy.pool import NullPool
 
@@ -112,12 +112,11 @@ class Trials:
         in_file = {"connect_args": {"timeout": WAIT}, "poolclass": NullPool}
         advice = "give a URL of SQLAlchemy, such as postgresql+psycopg://user@host/database, and install its driver"
         with raised_as(
-            ConfigError, f"The storage {url} cannot be opened", advice, ImportError, ValueError, ArgumentError
+            ConfigError, f"The storage {self.url} cannot be opened", advice, ImportError, ValueError, ArgumentError
         ):
-            self.url = make_url(url)  # which hides its password in print
             storage = optuna.storages.RDBStorage(
-                url,
-                engine_kwargs=in_file if self.url.drivername.startswith("sqlite") else {},
+                self.url,
+                engine_kwargs=in_file if self.url.startswith("sqlite") else {},
                 heartbeat_interval=HEARD,
                 grace_period=SILENT,
                 heartbeat_stale_trial_callback=_retry,
