@@ -33,7 +33,7 @@ CONFIG = "config.json"
 _FORMAT = 1
 _MOMENTS = {"step", "exp_avg", "exp_avg_sq"}
 _MOVED = "terramorph-moments"
-"""Key of the weights with moments, by optimizer."""
+"""Key of the weights with moments, by optimizer; without it all weights have some."""
 
 
 @dataclass(frozen=True)
@@ -148,12 +148,12 @@ def require_same(position: Position, config: TrainConfig, fingerprint: str, proc
 
 def load_state(path: Path, recipe: Pix2Pix, average: AveragedNetwork | None) -> None:
     """Load a checkpoint's tensors into networks, optimizers and EMA."""
-    kinds = (SafetensorError, OSError, RuntimeError, LookupError, ValueError)
+    kinds = (SafetensorError, OSError, RuntimeError, IndexError, ValueError)
     with (
         raised_as(CheckpointError, f"The checkpoint {path} does not fit the run", "start the run again", *kinds),
         safe_open(path, framework="pt") as file,
     ):
-        names, moved = list(file.keys()), parse_json_object((file.metadata() or {})[_MOVED])
+        names, moved = list(file.keys()), parse_json_object((file.metadata() or {}).get(_MOVED, "{}"))
         for name, network in recipe.networks.items():
             network.load_state_dict({key: file.get_tensor(f"network.{name}.{key}") for key in network.state_dict()})
         if average is not None:
@@ -161,6 +161,7 @@ def load_state(path: Path, recipe: Pix2Pix, average: AveragedNetwork | None) -> 
                 {key: file.get_tensor(f"average.{key}") for key in average.network.state_dict()}
             )
         for name, optimizer in recipe.optimizers.items():
+            count = sum(len(group["params"]) for group in optimizer.param_groups)
             state: dict[int, dict[str, Tensor]] = {}
             prefix = f"optimizer.{name}."
             for key in names:
@@ -168,6 +169,8 @@ def load_state(path: Path, recipe: Pix2Pix, average: AveragedNetwork | None) -> 
                     index, slot = key.removeprefix(prefix).split(".")
                     # A copy: the optimizer keeps it, and Windows replaces no file that is mapped.
                     state.setdefault(int(index), {})[slot] = file.get_tensor(key).clone()
-            if state.keys() != set(moved[name]) or any(_MOMENTS - slots.keys() for slots in state.values()):
+            if state.keys() != set(moved.get(name, range(count))) or any(
+                _MOMENTS - slots.keys() for slots in state.values()
+            ):
                 raise RuntimeError(f"moments of the {name}'s optimizer are missing")
             optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
