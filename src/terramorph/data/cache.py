@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import tempfile
-import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from terramorph.atomic import atomic_folder, locked
 from terramorph.bands import Units, band_order
 from terramorph.cachefolder import cache_folder
-from terramorph.data.decoding import Builder, Progress, digest_of, to_disk
+from terramorph.data.decoding import Builder, Progress, digest_of
 from terramorph.documents import parse_json
 from terramorph.errors import StorageError, raised_as
 from terramorph.pairs.folder import PairFolder
@@ -25,12 +24,11 @@ from terramorph.raster.values import tell_suspects
 
 CACHE_FORMAT = 5
 DEFAULT_CACHE = cache_folder()
-ABANDONED = 24 * 3600.0
-"""Seconds after which an unfinished entry that nobody writes to is removed."""
-_BUILDING = ".building-"
+PATIENCE = 24 * 3600.0
+"""Seconds that another process may take to decode the same pairs."""
 
 
-class _DamagedError(Exception):
+class _DamagedError(StorageError):
     """A cache entry is missing or not whole."""
 
 
@@ -113,8 +111,8 @@ def decode(
 ) -> DecodedPairs:
     """Decode every pair once and keep the result in the cache.
 
-    The entry is named by the content of the files and the arguments, and appears whole: two processes that build it at
-    once get the same bytes. A damaged entry is built again.
+    The entry is named by the content of the files and the arguments, and appears whole; of several processes that ask
+    for it one builds it, and the others wait. A damaged entry is built again.
 
     Args:
         size: Side in pixels that both halves are resized to; None keeps their size.
@@ -130,67 +128,19 @@ def decode(
     fingerprint = pairs.fingerprint()
     asked = f"{CACHE_FORMAT} {fingerprint} {size} {resampling} {at_least} {skip_bad} {len(pairs)} {pairs.nodata}"
     entry = cache / hashlib.blake2b(asked.encode(), digest_size=12).hexdigest()
-    # More than twice only if other processes replace the same damaged entry at this moment.
-    for _ in range(3):
-        try:
-            return _open(entry, fingerprint, pairs.skipped)
-        except _DamagedError:
-            _make(entry, Builder(pairs, size, resampling, at_least, skip_bad), progress)
-    try:
+    with suppress(_DamagedError):
         return _open(entry, fingerprint, pairs.skipped)
-    except _DamagedError as error:
-        raise StorageError(
-            f"The cache entry {entry} is damaged as soon as it is written ({error}); choose another `cache`."
-        ) from error
-
-
-def _make(entry: Path, builder: Builder, progress: Progress | None) -> None:
-    """Build an entry in the place of a missing or damaged one."""
-    cache, advice = entry.parent, "free some space or choose another `cache`"
-    with raised_as(StorageError, f"The cache {cache} cannot be written", advice, OSError):
+    failed, advice = f"The cache {cache} cannot be written", "free some space or choose another `cache`"
+    busy = StorageError(f"Another process has been decoding the same pairs into {entry} for a day; end it.")
+    with raised_as(StorageError, failed, advice, OSError):
         cache.mkdir(parents=True, exist_ok=True)
-        _sweep(cache)
-        building = Path(tempfile.mkdtemp(prefix=_BUILDING, dir=cache))
-        try:
-            builder.build(building, progress)
-            _publish(building, entry)
-        finally:
-            shutil.rmtree(building, ignore_errors=True)
-
-
-def _publish(building: Path, entry: Path) -> None:
-    """Rename a finished entry to its name, unless another process was first with a whole one of the same bytes."""
-    for last in (False, False, True):
-        try:
-            building.rename(entry)
-            break
-        except OSError:
-            if last:
-                raise
-        try:
-            _open(entry, "", ())
-            return
-        except _DamagedError:
-            aside = Path(tempfile.mkdtemp(prefix=_BUILDING, dir=entry.parent))
-        try:
-            entry.rename(aside / "damaged")
-        except FileNotFoundError:
-            pass  # another process has moved it
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
-    with suppress(OSError):  # some network file systems cannot do this for a folder
-        to_disk(entry.parent)
-
-
-def _sweep(cache: Path) -> None:
-    """Remove what killed processes left half built."""
-    for folder in cache.glob(f"{_BUILDING}*"):
-        try:
-            last = max(file.stat().st_mtime for file in (folder, *folder.iterdir()))
-        except OSError:
-            continue  # another process is just removing it
-        if time.time() - last > ABANDONED:
-            shutil.rmtree(folder, ignore_errors=True)
+        with locked(entry.with_suffix(".lock"), busy, PATIENCE):
+            with suppress(_DamagedError):
+                return _open(entry, fingerprint, pairs.skipped)  # another process has built it meanwhile
+            with atomic_folder(entry) as building:
+                Builder(pairs, size, resampling, at_least, skip_bad).build(building, progress)
+                shutil.rmtree(entry, ignore_errors=True)
+            return _open(entry, fingerprint, pairs.skipped)
 
 
 def _open(entry: Path, fingerprint: str, skipped_before: tuple[str, ...]) -> DecodedPairs:
@@ -198,17 +148,19 @@ def _open(entry: Path, fingerprint: str, skipped_before: tuple[str, ...]) -> Dec
     try:
         text, _, digest = (entry / "index.json").read_text(encoding="utf-8").rpartition("\n")
         if digest != digest_of(text):
-            raise _DamagedError("index.json is not what was written")
+            raise ValueError("index.json is not what was written")
         index = parse_json(text)
         pixels = sum(height * width for height, width in index["shapes"])
         widths = [len(side["bands"]) * np.dtype(side["dtype"]).itemsize for side in index["sides"]]
         for name, width in zip(("a.bin", "b.bin", "mask.bin"), (*widths, 1), strict=True):
             size = (entry / name).stat().st_size
             if size != pixels * width:
-                raise _DamagedError(f"{name} has {size:,} bytes instead of {pixels * width:,}")
+                raise ValueError(f"{name} has {size:,} bytes instead of {pixels * width:,}")
         return _mapped(entry, index, fingerprint, skipped_before)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _DamagedError(f"{type(error).__name__}: {error}") from error
+        raise _DamagedError(
+            f"The cache entry {entry} is damaged ({type(error).__name__}: {error}); choose another `cache`."
+        ) from error
 
 
 def _mapped(entry: Path, index: dict[str, Any], fingerprint: str, skipped_before: tuple[str, ...]) -> DecodedPairs:

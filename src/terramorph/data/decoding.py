@@ -156,9 +156,6 @@ class Builder:
         }
         text = json.dumps(document)
         (folder / "index.json").write_text(f"{text}\n{digest_of(text)}", encoding="utf-8")
-        # Before the entry gets its name: after a power cut a name must not stand for bytes that never arrived.
-        for name in ("a.bin", "b.bin", "mask.bin", "index.json"):
-            to_disk(folder / name)
 
     def _usual_kind(self) -> Kind | None:
         """Return the kind of most pairs, by their headers: it is kept where others are left out."""
@@ -243,12 +240,3 @@ def _probed(files: tuple[Path, ...]) -> Kind | None:
 
 def _describe(kind: Kind) -> str:
     return " | ".join(f"{bands} band{'' if bands == 1 else 's'} of {dtype}" for bands, dtype in kind)
-
-
-def to_disk(path: Path) -> None:
-    """Wait until a file, or the listing of a folder, is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)  # Windows syncs no file opened to be read
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -9,13 +9,12 @@ import numpy as np
 
 from terramorph.raster import Raster
 from terramorph.raster.save import image_of
-from terramorph.raster.tiles.write import SAVING
 
 FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     # Level 1 takes a third of the time of level 6, and files of photographs are no larger.
-    "png": ("image/png", {**SAVING["png"], "compress_level": 1}),
-    "webp": ("image/webp", SAVING["webp"]),
-    "jpg": ("image/jpeg", SAVING["jpg"]),
+    "png": ("image/png", {"format": "PNG", "compress_level": 1}),
+    "webp": ("image/webp", {"format": "WEBP", "quality": 90, "method": 2}),
+    "jpg": ("image/jpeg", {"format": "JPEG", "quality": 90, "subsampling": 0}),
 }
 """Media type and settings by suffix. PNG is lossless; JPEG has no opacity and shows white instead."""
 

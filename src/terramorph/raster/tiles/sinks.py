@@ -19,10 +19,8 @@ from terramorph.atomic import atomic, atomic_folder
 from terramorph.errors import RasterError
 
 Kind = Literal["xyz", "mbtiles", "pmtiles"]
-Format = Literal["png", "jpg", "webp"]
 
 _MBTILES_ID = 0x4D504258
-_PMTILES_TYPES = {"png": TileType.PNG, "jpg": TileType.JPEG, "webp": TileType.WEBP}
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,6 @@ class About:
     """
 
     name: str
-    format: Format
     min_zoom: int
     max_zoom: int
     bounds: tuple[float, float, float, float]
@@ -56,7 +53,7 @@ class About:
 
 
 class TileSink(ABC):
-    """A writer of encoded tiles, which takes them in any order, each once, from one thread."""
+    """A writer of tiles as PNG, which takes them in any order, each once, from one thread."""
 
     @abstractmethod
     def put(self, zoom: int, x: int, y: int, data: bytes) -> None:
@@ -68,7 +65,7 @@ class TileSink(ABC):
 
 
 @contextmanager
-def open_sink(kind: Kind, path: Path, format: Format) -> Iterator[TileSink]:
+def open_sink(kind: Kind, path: Path) -> Iterator[TileSink]:
     """Open a new archive, which appears at the end of the block; an error in the block leaves nothing behind.
 
     Raises:
@@ -79,7 +76,7 @@ def open_sink(kind: Kind, path: Path, format: Format) -> Iterator[TileSink]:
         with atomic_folder(path) as root:
             if path.exists() and (not path.is_dir() or any(path.iterdir())):
                 raise RasterError(f"{path} is there already and not empty; remove it or name another folder.")
-            yield _Folder(root, format)
+            yield _Folder(root)
     elif kind == "mbtiles":
         with atomic(path, failures=(sqlite3.Error,)) as part, closing(sqlite3.connect(part)) as connection:
             yield _MBTiles(connection)
@@ -91,20 +88,19 @@ def open_sink(kind: Kind, path: Path, format: Format) -> Iterator[TileSink]:
 class _Folder(TileSink):
     """Files z/x/y.png and a tilejson.json (TileJSON 3.0.0)."""
 
-    def __init__(self, root: Path, suffix: str) -> None:
+    def __init__(self, root: Path) -> None:
         self._root = root
-        self._suffix = suffix
 
     def put(self, zoom: int, x: int, y: int, data: bytes) -> None:
         folder = self._root / str(zoom) / str(x)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{y}.{self._suffix}").write_bytes(data)
+        (folder / f"{y}.png").write_bytes(data)
 
     def finish(self, about: About) -> None:
         facts: dict[str, Any] = {
             "tilejson": "3.0.0",
             "name": about.name,
-            "tiles": [f"{{z}}/{{x}}/{{y}}.{self._suffix}"],
+            "tiles": ["{z}/{x}/{y}.png"],
             "scheme": "xyz",
             "minzoom": about.min_zoom,
             "maxzoom": about.max_zoom,
@@ -136,7 +132,7 @@ class _MBTiles(TileSink):
     def finish(self, about: About) -> None:
         facts = {
             "name": about.name,
-            "format": about.format,
+            "format": "png",
             "bounds": ",".join(f"{degrees:.7f}" for degrees in about.bounds),
             "center": "{:.7f},{:.7f},{}".format(*about.center),
             "minzoom": str(about.min_zoom),
@@ -180,7 +176,7 @@ class _PMTiles(TileSink):
             self._waiting.close()
             longitude, latitude, zoom = about.center
             header = {
-                "tile_type": _PMTILES_TYPES[about.format],
+                "tile_type": TileType.PNG,
                 "tile_compression": Compression.NONE,
                 "center_lon_e7": round(longitude * 1e7),
                 "center_lat_e7": round(latitude * 1e7),

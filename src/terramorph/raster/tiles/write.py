@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from affine import Affine
 from numpy.typing import NDArray
 
 from terramorph.errors import RasterError
@@ -24,7 +23,7 @@ from terramorph.geo.grid import Grid
 from terramorph.geo.mercator import MAX_ZOOM, TileBox, degrees_of_corner, pixel_grid, whole_world
 from terramorph.raster.save import image_of
 from terramorph.raster.source import Source
-from terramorph.raster.tiles.sinks import About, Format, Kind, TileSink, open_sink
+from terramorph.raster.tiles.sinks import About, Kind, TileSink, open_sink
 from terramorph.raster.warp import Footprint, footprint
 from terramorph.raster.writer import Progress
 
@@ -37,11 +36,6 @@ _MARGIN = 0.005
 """Share of its size by which a source may reach beyond the box measured around it: edges are curved."""
 _EDGE_PIXELS = 1
 """Pixels by which a source may miss the line of 180 degrees and still end at it."""
-SAVING: dict[Format, dict[str, Any]] = {
-    "png": {"format": "PNG", "compress_level": 6},
-    "jpg": {"format": "JPEG", "quality": 90, "subsampling": 0},
-    "webp": {"format": "WEBP", "quality": 90, "method": 2},
-}
 
 Pixels = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
@@ -53,53 +47,43 @@ def write_tiles(
     *,
     kind: Kind,
     name: str,
-    min_zoom: int | None = None,
-    max_zoom: int | None = None,
-    format: Format = "png",
     attribution: str | None = None,
-    threads: int | None = None,
     progress: Progress | None = None,
 ) -> None:
-    """Write a source as tiles of 256 pixels in web mercator (EPSG:3857).
+    """Write a source as tiles of 256 pixels in web mercator (EPSG:3857), as PNG.
 
-    Tiles without data are left out; where pixels of a tile have none it gets alpha. A pixel of a coarser zoom is the
-    mean of those of the four below it that have data, and has none where none has. The same source gives the same
-    bytes.
+    The zooms end where pixels are nearest to the source's own, within a factor of 1.42, and begin where the whole
+    source fits on a tile. Tiles without data are left out; where pixels of a tile have none it gets alpha. A pixel of a
+    coarser zoom is the mean of those of the four below it that have data, and has none where none has. The same source
+    gives the same bytes.
 
     Args:
-        source: 1 or 3 bands of uint8, in any CRS.
+        source: 1 or 3 bands of uint8, in any CRS, with a grid.
         path: The file, which is replaced, or the folder, which must be new or empty.
         kind: "xyz" is a folder z/x/y with a tilejson.json.
         name: Name of the archive, for people.
-        min_zoom: Default: where the whole source fits on a tile.
-        max_zoom: Default: whose pixels are nearest to the source's own, within a factor of 1.42.
-        format: PNG keeps every value; JPEG and WebP are of quality 90. A JPEG has no alpha.
         attribution: Terms of use, for people.
-        threads: Number of encoding threads; default: one per core.
         progress: Called with tiles of the finest zoom: (done, total), empty ones included.
 
     Raises:
-        RasterError: If the source has no CRS, other bands or another dtype; cannot be read; has no data; or pixels
-            without data are to become JPEG. If there is no such zoom, or something lies where the folder is to be.
+        RasterError: If the source has no CRS, other bands or another dtype; cannot be read; has no data; or something
+            lies where the folder is to be.
         StorageError: If it cannot be written. Nothing is left behind.
     """
     path = Path(path)
-    ground = _ground(source)
-    check_tiles(source.name, ground, len(source.bands), source.dtype)
-    low, high = _zooms(source, ground, min_zoom, max_zoom)
-    box = _tile_box(ground, high)
-    with (
-        ThreadPoolExecutor(threads or os.cpu_count() or 1, "terramorph-encode") as pool,
-        open_sink(kind, path, format) as sink,
-    ):
-        pyramid = _Pyramid(source.name, sink, pool, format, low, high, box)
+    assert source.grid is not None
+    check_tiles(source.name, source.grid, len(source.bands), source.dtype)
+    low, high = _zooms(source.name, source.grid)
+    box = _tile_box(source.grid, high)
+    with ThreadPoolExecutor(os.cpu_count(), "terramorph-encode") as pool, open_sink(kind, path) as sink:
+        pyramid = _Pyramid(source.name, sink, pool, low, high, box)
         try:
             _feed(pyramid, source, high, box, progress or (lambda done, total: None))
             bounds = pyramid.finish()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-        sink.finish(About(name, format, low, high, bounds, attribution))
+        sink.finish(About(name, low, high, bounds, attribution))
 
 
 def check_tiles(name: str, ground: Grid, bands: int, dtype: np.dtype[Any]) -> None:
@@ -118,21 +102,13 @@ def check_tiles(name: str, ground: Grid, bands: int, dtype: np.dtype[Any]) -> No
 
 
 def native_zoom(source: Source) -> int:
-    """Return the zoom whose pixels are nearest to the source's own, within a factor of 1.42.
+    """Return the zoom whose pixels are nearest to the own ones of a source with a grid, within a factor of 1.42.
 
     Raises:
-        RasterError: If the source lies nowhere on web maps, or is drawn at any scale.
+        RasterError: If the source lies nowhere on web maps.
     """
-    return _zooms(source, _ground(source), None, None)[1]
-
-
-def _ground(source: Source) -> Grid:
-    """Return the source's grid, or one pixel around its extent."""
-    if source.grid is not None:
-        return source.grid
-    left, bottom, right, top = source.extent.boundingbox
-    affine = Affine(right - left, 0, left, 0, bottom - top, top)
-    return Grid(1, 1, affine, source.extent.crs)
+    assert source.grid is not None
+    return _zooms(source.name, source.grid)[1]
 
 
 def _place(ground: Grid, zoom: int) -> Footprint | None:
@@ -152,19 +128,12 @@ def _of_world(name: str, ground: Grid) -> Footprint:
     return place
 
 
-def _zooms(source: Source, ground: Grid, low: int | None, high: int | None) -> tuple[int, int]:
+def _zooms(name: str, ground: Grid) -> tuple[int, int]:
     """Return the coarsest and the finest zoom to write."""
-    place = _of_world(source.name, ground)
-    if high is None:
-        if source.grid is None:
-            raise RasterError(f"{source.name} is drawn at any scale; say the finest zoom.")
-        high = min(max(round(-math.log2(math.sqrt(place.step_x * place.step_y))), 0), MAX_ZOOM)
-    if low is None:
-        side = max(place.right - place.left, place.bottom - place.top) / SIZE
-        low = min(max(math.floor(-math.log2(side)), 0), high)
-    if not 0 <= low <= high <= MAX_ZOOM:
-        raise RasterError(f"Zooms must be 0 to {MAX_ZOOM}, the coarser one first, got {low} and {high}.")
-    return low, high
+    place = _of_world(name, ground)
+    high = min(max(round(-math.log2(math.sqrt(place.step_x * place.step_y))), 0), MAX_ZOOM)
+    side = max(place.right - place.left, place.bottom - place.top) / SIZE
+    return min(max(math.floor(-math.log2(side)), 0), high), high
 
 
 def _tile_box(ground: Grid, zoom: int) -> TileBox:
@@ -220,10 +189,8 @@ class _Pyramid:
         box: Tiles of the finest zoom.
     """
 
-    def __init__(
-        self, name: str, sink: TileSink, pool: ThreadPoolExecutor, format: Format, low: int, high: int, box: TileBox
-    ) -> None:
-        self._name, self._sink, self._pool, self._format = name, sink, pool, format
+    def __init__(self, name: str, sink: TileSink, pool: ThreadPoolExecutor, low: int, high: int, box: TileBox) -> None:
+        self._name, self._sink, self._pool = name, sink, pool
         self._low, self._high, self._box = low, high, box
         self._parents: dict[tuple[int, int], dict[int, tuple[Pixels, Mask]]] = {}
         self._encoding: deque[tuple[int, int, int, Future[bytes]]] = deque()
@@ -233,14 +200,9 @@ class _Pyramid:
         """Add a tile: pixels (C, 256, 256) and mask (256, 256)."""
         if not mask.any():
             return
-        if self._format == "jpg" and not mask.all():
-            raise RasterError(
-                f"{self._name} has no data for some pixels at tile {zoom}/{x}/{y}, and a JPEG cannot say so; use "
-                "png or webp."
-            )
         if zoom > self._low:
             self._lay(zoom - 1, x, y, *halve(pixels, mask))
-        self._encoding.append((zoom, x, y, self._pool.submit(_encode, pixels, mask, self._format)))
+        self._encoding.append((zoom, x, y, self._pool.submit(_encode, pixels, mask)))
         while len(self._encoding) > _AHEAD:
             self._put()
 
@@ -313,11 +275,11 @@ def _of_four(values: NDArray[np.uint16]) -> NDArray[np.uint16]:
     return np.asarray(rows[..., ::2] + rows[..., 1::2])
 
 
-def _encode(pixels: Pixels, mask: Mask, format: Format) -> bytes:
+def _encode(pixels: Pixels, mask: Mask) -> bytes:
     """Encode a tile, with alpha where pixels have no data."""
     bands = pixels
     if not mask.all():
         bands = np.concatenate([np.where(mask, pixels, 0), np.where(mask, 255, 0).astype(np.uint8)[None]])
     buffer = io.BytesIO()
-    image_of(bands).save(buffer, **SAVING[format])
+    image_of(bands).save(buffer, "PNG", compress_level=6)
     return buffer.getvalue()
