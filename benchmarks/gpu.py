@@ -22,7 +22,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from terramorph.data import Augmentation, DecodedPairs, Side, TrainingBatches
+from terramorph.data import Augmentation, DecodedPairs, TrainingBatches
+from terramorph.data.cache import Side
 from terramorph.pixels import BYTE
 from terramorph.training import load_config
 from terramorph.training.devices import make_fabric

@@ -113,10 +113,6 @@ def test_every_kind_gives_its_pixels_on_a_grid(kind, files, raster):
         assert len(source.fingerprint()) >= 32
 
 
-def test_scripts_find_the_door_where_it_stood() -> None:
-    assert terramorph.raster.open_source is terramorph.open_source
-
-
 def test_vectors_are_drawn_in_a_style(tmp_path):
     import geopandas
     import shapely

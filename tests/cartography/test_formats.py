@@ -14,7 +14,8 @@ import shapely
 from affine import Affine
 from odc.geo.crs import CRS
 
-from terramorph.cartography import CLASSES, VectorSource, classify, is_vector, load_style, read_polygons
+from terramorph.cartography import CLASSES, VectorSource, classify, load_style, read_polygons
+from terramorph.cartography.detect import is_vector
 from terramorph.cartography.footprints import read_wkb
 from terramorph.errors import InputWarning, RasterError
 from terramorph.geo import Grid

@@ -10,7 +10,8 @@ import shapely
 from odc.geo.crs import CRS
 from osmium.osm.mutable import Node, Way
 
-from terramorph.cartography import VectorSource, classify, is_vector, load_style
+from terramorph.cartography import VectorSource, classify, load_style
+from terramorph.cartography.detect import is_vector
 from terramorph.geo import project_shapes
 from terramorph.town import Town
 

@@ -11,7 +11,7 @@ import shapely
 from affine import Affine
 from odc.geo.crs import CRS
 
-from terramorph.cartography import CLASSES, classic, classify
+from terramorph.cartography import CLASSES, classic, classify, polygonize
 from terramorph.cartography.polygonize import write_polygons
 from terramorph.errors import InputError, InputWarning
 from terramorph.geo import Grid
@@ -19,7 +19,6 @@ from terramorph.raster import Raster, write_image
 from terramorph.town import make_town
 
 NAMES = dict(enumerate(CLASSES))
-EDGES = {"simplify_px": 0, "least_px": 0}
 UTM = CRS("EPSG:32633")
 PLACE = Affine(2, 0, 500_000, 0, -2, 5_000_000)
 
@@ -48,7 +47,9 @@ def town(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, geopandas.GeoD
     return path, truth, town.grid
 
 
-def test_a_town_comes_back(town: tuple[Path, geopandas.GeoDataFrame, Grid], tmp_path: Path) -> None:
+def test_a_town_comes_back(
+    town: tuple[Path, geopandas.GeoDataFrame, Grid], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path, truth, grid = town
     out = tmp_path / "town.gpkg"
     count = write_polygons(path, out, NAMES)
@@ -61,7 +62,9 @@ def test_a_town_comes_back(town: tuple[Path, geopandas.GeoDataFrame, Grid], tmp_
     assert len(buildings) == pytest.approx(len(alone), rel=0.1)
     assert _iou(buildings.union_all(), true.union_all()) > 0.85
     # Simplified outlines hold the area that the pixels have.
-    write_polygons(path, tmp_path / "edges.fgb", NAMES, **EDGES)
+    monkeypatch.setattr(polygonize, "SIMPLIFY_PX", 0)
+    monkeypatch.setattr(polygonize, "LEAST_PX", 0)
+    write_polygons(path, tmp_path / "edges.fgb", NAMES)
     exact = geopandas.read_file(tmp_path / "edges.fgb")
     for name in ("building", "road", "highway", "park", "water"):
         areas = [frame[frame["class"] == name].union_all() for frame in (found, exact)]
@@ -72,7 +75,7 @@ def test_a_town_comes_back(town: tuple[Path, geopandas.GeoDataFrame, Grid], tmp_
     assert found.area.sum() == pytest.approx(grid.height * grid.width, rel=0.01)
 
 
-def test_values_holes_and_confidence(tmp_path: Path) -> None:
+def test_values_holes_and_confidence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     classes = np.zeros((40, 60), np.uint8)
     classes[5:25, 5:35] = 5
     classes[10:15, 10:15] = 6
@@ -84,16 +87,17 @@ def test_values_holes_and_confidence(tmp_path: Path) -> None:
     confidence[5:15, 5:35] = np.where(classes[5:15, 5:35] == 5, 0.5, 1.0)
     grid = Grid(*classes.shape, PLACE, UTM)
     write_image(Raster.from_pixels(confidence[None], grid, mask=mask), tmp_path / "p.tif")
-    write_polygons(
-        path, tmp_path / "a.fgb", {1: "building", 5: "park", 6: "water"}, confidence=tmp_path / "p.tif", **EDGES
-    )
+    monkeypatch.setattr(polygonize, "SIMPLIFY_PX", 0)
+    monkeypatch.setattr(polygonize, "LEAST_PX", 0)
+    write_polygons(path, tmp_path / "a.fgb", {1: "building", 5: "park", 6: "water"}, confidence=tmp_path / "p.tif")
     found = geopandas.read_file(tmp_path / "a.fgb").set_index("class")
     assert sorted(found.index) == ["building", "park", "water"]
     assert found.area.to_dict() == {"building": 16.0, "park": 4 * (600 - 25), "water": 100.0}
     assert found["area_m2"].to_dict() == pytest.approx(found.area.to_dict(), rel=2e-3)  # UTM's scale
     assert found["confidence"]["park"] == pytest.approx((0.5 * (300 - 25) + 0.75 * 300) / 575, abs=1e-4)
     assert found["confidence"]["water"] == 1.0
-    write_polygons(path, tmp_path / "b.fgb", {1: "building", 5: "park"}, simplify_px=0, least_px=30)
+    monkeypatch.setattr(polygonize, "LEAST_PX", 30)
+    write_polygons(path, tmp_path / "b.fgb", {1: "building", 5: "park"})
     found = geopandas.read_file(tmp_path / "b.fgb")
     assert found["class"].tolist() == ["park"]
     assert found.area.item() == 4 * 600  # the pond of 25 pixels is too small for a hole
@@ -101,13 +105,16 @@ def test_values_holes_and_confidence(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("crs", "pixel", "top"), [("EPSG:3857", 15_000, 9e6), ("EPSG:4326", 0.1, 63)])
-def test_areas_are_measured_where_they_lie(tmp_path: Path, crs: str, pixel: float, top: float) -> None:
+def test_areas_are_measured_where_they_lie(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crs: str, pixel: float, top: float
+) -> None:
     classes = np.zeros((600, 64), np.uint8)
     classes[10:40, 10:40] = classes[570:590, 10:20] = 5
     classes[20:25, 20:25] = 0
     grid = Grid(*classes.shape, Affine(pixel, 0, 0, 0, -pixel, top), CRS(crs))
     write_image(Raster.from_pixels(classes[None], grid), tmp_path / "c.tif")
-    write_polygons(tmp_path / "c.tif", tmp_path / "a.gpkg", {5: "park"}, **EDGES)
+    monkeypatch.setattr(polygonize, "SIMPLIFY_PX", 0)
+    write_polygons(tmp_path / "c.tif", tmp_path / "a.gpkg", {5: "park"})
     found = geopandas.read_file(tmp_path / "a.gpkg")
     true = found.to_crs("EPSG:6933").area  # equal area
     assert len(found) == 2

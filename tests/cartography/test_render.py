@@ -6,15 +6,8 @@ from affine import Affine
 from odc.geo.crs import CRS
 from shapely.geometry import LineString, MultiPolygon, Point, Polygon, box
 
-from terramorph.cartography import (
-    CLASSES,
-    PALETTE,
-    Feature,
-    Style,
-    StyleRule,
-    classify,
-    render,
-)
+from terramorph.cartography import CLASSES, PALETTE, Feature, Style, classify, render
+from terramorph.cartography.style import StyleRule
 from terramorph.errors import RasterError
 from terramorph.geo import Grid
 

@@ -8,17 +8,9 @@ from affine import Affine
 from odc.geo.crs import CRS
 from shapely.geometry import GeometryCollection, LineString, MultiPolygon, Point, Polygon, box
 
-from terramorph.cartography import (
-    CLASSES,
-    KINDS,
-    Feature,
-    Shapes,
-    classic,
-    classify,
-    load_style,
-    paths,
-    render,
-)
+from terramorph.cartography import CLASSES, Feature, classic, classify, load_style, paths, render
+from terramorph.cartography.kinds import KINDS
+from terramorph.cartography.shapes import Shapes
 from terramorph.geo import Grid
 
 GRID = Grid(64, 64, Affine(1, 0, 500_000, 0, -1, 4_000_064), CRS("EPSG:32633"))

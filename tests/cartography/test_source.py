@@ -18,7 +18,8 @@ from pmtiles.tile import Compression, TileType, zxy_to_tileid
 from pmtiles.writer import Writer
 from shapely.geometry import LineString, MultiPolygon, Point, Polygon, box
 
-from terramorph.cartography import CLASSES, PALETTE, VectorSource, classic, classify, is_vector, load_style
+from terramorph.cartography import CLASSES, PALETTE, VectorSource, classic, classify, load_style
+from terramorph.cartography.detect import is_vector
 from terramorph.cartography.vectorfile import project_box
 from terramorph.errors import ConfigError, InputWarning, RasterError
 from terramorph.geo import Grid

@@ -18,8 +18,7 @@ from rasterio.shutil import copy
 
 from terramorph.errors import RasterError
 from terramorph.geo import Grid
-from terramorph.raster import ImageSource, Raster, Source, image_source, read_image, stored, write_image
-from terramorph.raster.quiet import quiet
+from terramorph.raster import ImageSource, Raster, ReadOptions, Source, image_source, read_image, stored, write_image
 from terramorph.raster.resample import resize_pixels
 
 RNG = np.random.default_rng(0)
@@ -179,7 +178,7 @@ def test_shrinking_does_not_alias(tmp_path):
     with ImageSource(geotiff(tmp_path / "a.tif", checks)) as source:
         small = source.read(Grid(20, 25, GRID.affine @ Affine.translation(10.3, 11.2) @ Affine.scale(3), MERCATOR))
         assert np.abs(small.pixels.astype(int) - 100).max() <= 8
-    with ImageSource(tmp_path / "a.tif", resampling="nearest") as source:
+    with ImageSource(tmp_path / "a.tif", options=ReadOptions(categorical=True)) as source:
         small = source.read(Grid(20, 25, GRID.affine @ Affine.translation(10.3, 11.2) @ Affine.scale(3), MERCATOR))
         assert set(np.unique(small.pixels)) == {0, 200}
 
@@ -243,7 +242,7 @@ def with_points(path: Path, bend: float, pixels: np.ndarray = SMOOTH, **profile:
             x, y = GRID.affine @ (column + bend * row * row / HEIGHT, row)
             points.append(GroundControlPoint(row, column, x, y))
     shape = {"driver": "GTiff", "height": HEIGHT, "width": WIDTH, "count": len(pixels), "dtype": pixels.dtype.name}
-    with quiet(), rasterio.open(path, "w", **shape, **profile) as dataset:
+    with rasterio.open(path, "w", **shape, **profile) as dataset:
         dataset.gcps = (points, RasterioCRS.from_epsg(3857))
         dataset.write(pixels)
     return path
@@ -262,7 +261,7 @@ def test_bent_control_points_are_warped(tmp_path, kind):
     pixels[:, 40:50, 50:70] = 0
     path = with_points(tmp_path / "a.tif", 0.2, pixels, **({"nodata": 0} if kind == "nodata" else {}))
     if kind == "mask":
-        with quiet(), rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as dataset:
+        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as dataset:
             dataset.write_mask((pixels != 0).any(axis=0))
     with ImageSource(path) as source:
         assert source.grid.crs == MERCATOR

@@ -11,7 +11,7 @@ from affine import Affine
 from rasterio.enums import Resampling
 
 from terramorph.geo import Grid
-from terramorph.raster import ImageSource, Raster, write_image
+from terramorph.raster import ImageSource, Raster, ReadOptions, write_image
 
 
 @pytest.fixture
@@ -25,11 +25,11 @@ def town(small_town_sides: tuple[Raster, Raster], tmp_path: Path) -> tuple[Path,
     return tmp_path / "town.tif", raster
 
 
-def reduced(path: Path, grid: Grid, factor: float, **options: str) -> tuple[Raster, list[bool]]:
+def reduced(path: Path, grid: Grid, factor: float, **how: ReadOptions) -> tuple[Raster, list[bool]]:
     """The image reduced, and whether an overview was read."""
     high, wide = int(grid.height // factor), int(grid.width // factor)
     coarse = Grid(high, wide, grid.affine @ Affine.scale(factor), grid.crs)
-    with ImageSource(path, **options) as source:  # type: ignore[arg-type]
+    with ImageSource(path, **how) as source:
         level = source._level(coarse)
         return source.read(coarse), [level.grid != source.grid]
 
@@ -65,11 +65,11 @@ def test_overviews_of_chosen_pixels_are_not_read(town: tuple[Path, Raster]) -> N
 
 def test_small_reductions_and_classes_come_from_full_resolution(town: tuple[Path, Raster]) -> None:
     path, raster = town
-    before = [reduced(path, raster.grid, 3)[0], reduced(path, raster.grid, 8, resampling="nearest")[0]]
+    before = [reduced(path, raster.grid, 3)[0], reduced(path, raster.grid, 8, options=ReadOptions(categorical=True))[0]]
     build(path, Resampling.average)
     with ImageSource(path) as source:
         assert np.array_equal(source.read(raster.grid).pixels[:, raster.mask], raster.pixels[:, raster.mask])
-    after = [reduced(path, raster.grid, 3)[0], reduced(path, raster.grid, 8, resampling="nearest")[0]]
+    after = [reduced(path, raster.grid, 3)[0], reduced(path, raster.grid, 8, options=ReadOptions(categorical=True))[0]]
     for one, other in zip(before, after, strict=True):
         assert np.array_equal(one.pixels, other.pixels)
         assert np.array_equal(one.mask, other.mask)

@@ -10,8 +10,6 @@ except ImportError as error:  # its wheel needs libraries of the system, which a
         "apt-get install libegl1 libgl1"
     ) from error
 
-from terramorph.cartography.detect import is_vector
-from terramorph.cartography.kinds import KINDS
 from terramorph.cartography.ogr import read_polygons
 from terramorph.cartography.palette import (
     CLASSES,
@@ -20,36 +18,29 @@ from terramorph.cartography.palette import (
     NEAR,
     PALETTE,
     ROADS,
-    MapClass,
     Palette,
     classify,
     measure_palette,
 )
 from terramorph.cartography.render import render
-from terramorph.cartography.shapes import Feature, Shapes
+from terramorph.cartography.shapes import Feature
 from terramorph.cartography.source import VectorSource
-from terramorph.cartography.style import Style, StyleRule, classic, load_style, palette_of
-from terramorph.cartography.table import Table, load_table
+from terramorph.cartography.style import Style, classic, load_style, palette_of
+from terramorph.cartography.table import load_table
 
 __all__ = [
     "CLASSES",
     "CLASSIC",
-    "KINDS",
     "MAP_CLASSES",
     "NEAR",
     "PALETTE",
     "ROADS",
     "Feature",
-    "MapClass",
     "Palette",
-    "Shapes",
     "Style",
-    "StyleRule",
-    "Table",
     "VectorSource",
     "classic",
     "classify",
-    "is_vector",
     "load_style",
     "load_table",
     "measure_palette",

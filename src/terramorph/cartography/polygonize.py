@@ -22,6 +22,7 @@ from terramorph.geo import Grid, project_shapes
 from terramorph.geo.crs import plane
 from terramorph.raster.tracing import DRIVERS, trace, zonal_means
 
+SIMPLIFY_PX, LEAST_PX = 1.0, 9.0
 _GEODESIC_PX = 16
 """Pixels of an outline that are measured as one geodesic."""
 
@@ -32,21 +33,18 @@ def write_polygons(
     names: Mapping[int, str],
     *,
     confidence: str | Path | None = None,
-    simplify_px: float = 1.0,
-    least_px: float = 9.0,
 ) -> int:
     """Write the areas of a class raster as polygons, one layer with columns class, confidence and area_m2.
 
-    Ground area is in square metres on the ellipsoid (in square units of the grid without a CRS).
+    Outlines are simplified by `SIMPLIFY_PX` pixels (Visvalingam & Whyatt 1993, as a coverage: neighbours keep a common
+    edge); areas and holes of fewer than `LEAST_PX` pixels are left out. Ground area is in square metres on the
+    ellipsoid (in square units of the grid without a CRS).
 
     Args:
         classes: Path of a raster whose first band is uint8 class indices.
         out: .gpkg or .fgb in the raster's CRS, or .geojson in degrees (RFC 7946); it appears whole or not at all.
         names: class index -> name, of the classes to write.
         confidence: Path of a raster on the same grid, 0 to 1, of which each polygon gets the mean; without it, NULL.
-        simplify_px: Tolerance in pixels by which outlines are simplified (Visvalingam & Whyatt 1993, as a coverage:
-            neighbours keep a common edge); 0 keeps the edges of pixels.
-        least_px: Areas and holes of fewer pixels are left out.
 
     Returns:
         The number of polygons.
@@ -66,13 +64,13 @@ def write_polygons(
             raise InputError(f"{classes} has no CRS and GeoJSON is in degrees; write .gpkg or .fgb instead.")
         warn(f"{classes} has no CRS: {out} is in its own coordinates.")
     pixel = abs(grid.affine.determinant)
-    large = shapely.area(polygons) >= least_px * pixel
+    large = shapely.area(polygons) >= LEAST_PX * pixel
     polygons, values = polygons[large], values[large]
     means = zonal_means(confidence, polygons) if confidence is not None else np.full(len(polygons), np.nan)
-    if simplify_px and len(polygons):
+    if len(polygons):
         # The tolerance is the side of a triangle's area (shapely.coverage_simplify).
-        polygons = shapely.coverage_simplify(polygons, simplify_px * math.sqrt(pixel))
-    polygons = _without_small_holes(polygons, least_px * pixel)
+        polygons = shapely.coverage_simplify(polygons, SIMPLIFY_PX * math.sqrt(pixel))
+    polygons = _without_small_holes(polygons, LEAST_PX * pixel)
     frame = geopandas.GeoDataFrame(
         {
             "class": [names[int(value)] for value in values],

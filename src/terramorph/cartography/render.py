@@ -98,11 +98,7 @@ def drawing_margin(style: Style, metres: float, shapes: Shapes | None = None, wi
 
 def _in_pixels(xy: NDArray[np.float64], grid: Grid) -> NDArray[np.float32]:
     """Convert CRS coordinates (P, 2) to pixels of ``grid``, float32 (P, 2)."""
-    inverse = ~grid.affine
-    pixels = np.empty(xy.shape, np.float32)
-    pixels[:, 0] = inverse.a * xy[:, 0] + inverse.b * xy[:, 1] + inverse.c
-    pixels[:, 1] = inverse.d * xy[:, 0] + inverse.e * xy[:, 1] + inverse.f
-    return pixels
+    return np.stack(~grid.affine @ (xy[:, 0], xy[:, 1]), axis=1, dtype=np.float32)
 
 
 def _line_width(rule: StyleRule, width_m: float, metres: float) -> float:

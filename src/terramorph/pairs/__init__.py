@@ -3,12 +3,10 @@
 from terramorph.pairs.folder import PairFolder, has_split, open_pairs, warn_if_few
 from terramorph.pairs.given import GivenPairs, as_folder, write_pairs
 from terramorph.pairs.manifest import Manifest, load_manifest
-from terramorph.pairs.pair import Pair
 
 __all__ = [
     "GivenPairs",
     "Manifest",
-    "Pair",
     "PairFolder",
     "as_folder",
     "has_split",

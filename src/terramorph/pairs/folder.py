@@ -14,6 +14,7 @@ twins may stand at any depth.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -358,11 +359,4 @@ def halves(whole: Raster, file: Path) -> tuple[Raster, Raster]:
 
 def _natural(name: str) -> tuple[tuple[int, int | str], ...]:
     """Return a sort key that puts 2 before 10."""
-    parts: list[tuple[int, int | str]] = []
-    word = ""
-    for char in name + "\0":
-        if word and char.isdigit() != word[-1].isdigit():
-            parts.append((0, int(word)) if word.isdecimal() else (1, word))
-            word = ""
-        word += char
-    return tuple(parts)
+    return tuple((0, int(part)) if part.isdecimal() else (1, part) for part in re.split(r"(\d+)", name) if part)

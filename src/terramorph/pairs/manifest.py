@@ -6,18 +6,28 @@ out, are in `footprints.parquet` beside it (GeoParquet 1.1, one row a tile, whic
 
 from __future__ import annotations
 
+from operator import index
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from affine import Affine
 from odc.geo.crs import CRS
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    InstanceOf,
+    PlainSerializer,
+    ValidationError,
+    model_validator,
+)
 from pyproj.exceptions import CRSError
 
 from terramorph.atomic import write_text
 from terramorph.bands import Units, band_order
 from terramorph.documents import first_fault
-from terramorph.errors import DatasetError
+from terramorph.errors import DatasetError, reason_of
 from terramorph.geo import Grid
 from terramorph.raster.raster import Raster
 from terramorph.redaction import redact
@@ -31,42 +41,25 @@ class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="null")
 
 
-class GridRecord(_Record):
-    """A Grid as plain data.
+def _from_plain(said: Any) -> Any:
+    """Make a grid of its plain data; a grid stays as it is."""
+    if isinstance(said, Grid):
+        return said
+    try:
+        height, width, numbers, crs = (said[key] for key in ("height", "width", "affine", "crs"))
+        return Grid(index(height), index(width), Affine(*map(float, numbers)), None if crs is None else CRS(crs))
+    except (KeyError, TypeError, CRSError) as error:
+        raise ValueError(f"it is no grid ({reason_of(error)})") from None
 
-    Attributes:
-        height, width: Pixels.
-        affine: a, b, c, d, e, f of `Grid.affine`, CRS units.
-        crs: `EPSG:n` or WKT; None for a grid without one.
-    """
 
-    height: int = Field(ge=1)
-    width: int = Field(ge=1)
-    affine: tuple[float, float, float, float, float, float]
-    crs: str | None
+def _to_plain(grid: Grid) -> dict[str, Any]:
+    crs = None if grid.crs is None else str(grid.crs)
+    return {"height": grid.height, "width": grid.width, "affine": tuple(grid.affine)[:6], "crs": crs}
 
-    @model_validator(mode="after")
-    def _is_a_grid(self) -> Self:
-        try:
-            self.grid()
-        except CRSError:
-            raise ValueError(f"there is no CRS {self.crs!r}") from None
-        return self
 
-    @classmethod
-    def of(cls, grid: Grid) -> Self:
-        """Make the record of a grid."""
-        a = grid.affine
-        return cls(
-            height=grid.height,
-            width=grid.width,
-            affine=(a.a, a.b, a.c, a.d, a.e, a.f),
-            crs=None if grid.crs is None else str(grid.crs),
-        )
-
-    def grid(self) -> Grid:
-        """Return the grid of the record."""
-        return Grid(self.height, self.width, Affine(*self.affine), None if self.crs is None else CRS(self.crs))
+PlainGrid = Annotated[InstanceOf[Grid], BeforeValidator(_from_plain), PlainSerializer(_to_plain)]
+"""A grid, in JSON its height and width in pixels, the numbers a, b, c, d, e, f of its affine, and its CRS: `EPSG:n` or
+WKT, or null."""
 
 
 class SideRecord(_Record):
@@ -108,7 +101,7 @@ class AreaRecord(_Record):
     name: str
     source: SideRecord
     target: SideRecord
-    grid: GridRecord | None
+    grid: PlainGrid | None
     shift: tuple[float, float] | None = None
 
 
@@ -148,8 +141,8 @@ class Manifest(_Record):
         if place is None or self.tile is None:
             return None
         area, y, x = place
-        record = self.areas[area].grid
-        return None if record is None else record.grid().crop(y, x, self.tile, self.tile)
+        grid = self.areas[area].grid
+        return None if grid is None else grid.crop(y, x, self.tile, self.tile)
 
     def save(self, root: Path) -> None:
         """Write `manifest.json` into a dataset.

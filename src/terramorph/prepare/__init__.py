@@ -13,7 +13,7 @@ from terramorph.imports import lazily
 if TYPE_CHECKING:
     from terramorph.prepare.build import prepare
     from terramorph.prepare.options import Inputs, Opening, Options
-    from terramorph.prepare.page import inspect, summary
+    from terramorph.prepare.page.inspect import inspect, summary
     from terramorph.prepare.plan import Scale
     from terramorph.prepare.split import SplitRule
 
@@ -27,8 +27,8 @@ __getattr__ = lazily(
         "Options": "terramorph.prepare.options",
         "Scale": "terramorph.prepare.plan",
         "SplitRule": "terramorph.prepare.split",
-        "inspect": "terramorph.prepare.page",
+        "inspect": "terramorph.prepare.page.inspect",
         "prepare": "terramorph.prepare.build",
-        "summary": "terramorph.prepare.page",
+        "summary": "terramorph.prepare.page.inspect",
     },
 )

@@ -16,8 +16,9 @@ import numpy as np
 from terramorph.bands import colours_first
 from terramorph.documents import flat
 from terramorph.errors import ConfigError, DatasetError, InputError, warn
+from terramorph.geo import Grid
 from terramorph.pairs import has_split, open_pairs
-from terramorph.pairs.manifest import SPLITS, AreaRecord, GridRecord, Manifest, SideRecord
+from terramorph.pairs.manifest import SPLITS, AreaRecord, Manifest, SideRecord
 from terramorph.prepare.cut import Cut, add_block_shifts, correlation, cut, unread, value_range
 from terramorph.prepare.finish import finish
 from terramorph.prepare.jobs import FolderJob, GridJob, Job, MapLook, Part
@@ -147,7 +148,7 @@ def _plan_grid(one: Inputs, out: Path, options: Options, journal: Journal, opene
         _record(one.source, source.fingerprint(), source, first.source if first else None, bool(how.source.bands)),
         _record(str(one.target), target.fingerprint(), target, first.target if first else None, bool(how.target.bands)),
     ]
-    record, samples = _described(name, sides, samples, GridRecord.of(area.grid), options)
+    record, samples = _described(name, sides, samples, area.grid, options)
     return GridJob(record, places, area, options.tile, _look(samples, options) if labelled else None)
 
 
@@ -246,7 +247,7 @@ def _record(path: str, fingerprint: str, side: Source | Raster, first: SideRecor
 
 
 def _described(
-    name: str, sides: Sequence[SideRecord], samples: Sequence[Pictures], grid: GridRecord | None, options: Options
+    name: str, sides: Sequence[SideRecord], samples: Sequence[Pictures], grid: Grid | None, options: Options
 ) -> tuple[AreaRecord, list[Pictures]]:
     """Make the record of an area, with ranges and shift of its sides, and samples with bands and units of the record.
 

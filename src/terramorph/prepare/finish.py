@@ -96,7 +96,7 @@ def _nothing_kept(counts: Counter[str]) -> str:
 
 def _ground_resolution(areas: Sequence[AreaRecord]) -> float | None:
     """Return the median metres per pixel over georeferenced areas."""
-    found = [area.grid.grid().ground_resolution for area in areas if area.grid is not None]
+    found = [area.grid.ground_resolution for area in areas if area.grid is not None]
     known = [value for value in found if value is not None]
     return float(np.median(known)) if known else None
 
@@ -130,7 +130,7 @@ def _write_footprints(out: Path, rows: list[Row], areas: Sequence[AreaRecord], t
     by_area: defaultdict[str, list[Row]] = defaultdict(list)
     for row in rows:
         by_area[row.area].append(row)
-    systems = {None if area.grid is None else area.grid.crs for area in areas}
+    systems = {str(area.grid.crs) if area.grid and area.grid.crs else None for area in areas}
     common = systems.pop() if len(systems) == 1 else "EPSG:4326"
     frames = [_frame(area, by_area[area.name], tile, common) for area in areas if by_area[area.name]]
     frame = geopandas.GeoDataFrame(pandas.concat(frames, ignore_index=True), geometry="geometry", crs=common)
@@ -146,7 +146,7 @@ def _frame(area: AreaRecord, rows: list[Row], tile: int, common: str | None) -> 
     numbers = {key: np.float64 for key in (*MEASURE_NAMES, *_BLOCK) if key != "hash"}
     table = table.astype({**dict.fromkeys(Tiles._fields, np.int32), **numbers, "duplicates": "Int32"})
     table["hash"] = [f"{row.hash:016x}" for row in rows]
-    grid = None if area.grid is None else area.grid.grid()
+    grid = area.grid
     metres = np.nan if grid is None or grid.ground_resolution is None else grid.ground_resolution
     table["dx_m"], table["dy_m"] = table["dx"] * metres, table["dy"] * metres
     if grid is None:

@@ -32,7 +32,7 @@ MOST_APART = 1.1
 MOST_TURNED = 5.0
 """Largest angle between the rows of two areas, degrees."""
 _CONTENT = "split.content"
-"""Setting that holds a digest of the file of the split; earlier versions kept none."""
+"""Setting that holds a digest of the file of the split."""
 _Pixels = Annotated[int, Field(ge=0, lt=2**31)]
 
 
@@ -107,10 +107,9 @@ class Journal:
             self._save("settings.json", settings)
         else:
             # Settings that did not exist yet had their defaults.
-            now = flat(settings)
-            was = flat(Options().plain()) | {_CONTENT: now.get(_CONTENT)} | flat(begun)
+            now, was = flat(settings), flat(Options().plain()) | flat(begun)
             file = now.get("split.file")
-            if was.get("split.file") == file and was[_CONTENT] != now.get(_CONTENT):
+            if was.get("split.file") == file and was.get(_CONTENT) != now.get(_CONTENT):
                 raise DatasetError(
                     f"{out} was begun with another content of {file}; restore it or choose another folder."
                 )
@@ -124,8 +123,6 @@ class Journal:
             self.areas: list[AreaRecord] = [AreaRecord.model_validate(a) for a in self._json("areas.json") or ()]
         except (ValidationError, TypeError) as error:
             raise self._damaged("areas.json", "it does not list areas") from error
-        if self.areas and self._json("areas.json") != self._areas():  # an earlier version kept keys in URLs
-            self._save("areas.json", self._areas())
 
     def forget_unused(self) -> None:
         """Forget the settings of a dataset without an area: they may be what kept it from beginning."""
@@ -156,7 +153,7 @@ class Journal:
         if self.areas:
             _refuse_other_kind(self.areas[0], area)
         self.areas.append(area)
-        self._save("areas.json", self._areas())
+        self._save("areas.json", [known.model_dump(mode="json") for known in self.areas])
 
     def rows(self, area: str) -> list[Row]:
         """Read the finished tiles of an area, each once, in the order in which they were finished.
@@ -192,9 +189,6 @@ class Journal:
             file.write(_lines(rows))
             file.flush()
             os.fsync(file.fileno())
-
-    def _areas(self) -> list[dict[str, Any]]:
-        return [area.model_dump(mode="json") for area in self.areas]
 
     def _json(self, name: str) -> Any:
         path = self.folder / name
@@ -240,14 +234,14 @@ def _refuse_other_kind(first: AreaRecord, area: AreaRecord) -> None:
                 f"{len(a.bands)} of {a.dtype}; all pairs of a dataset must be alike, make a dataset of each."
             )
     if first.grid is not None and area.grid is not None:
-        apart = _turned_apart(first.grid.grid(), area.grid.grid())
+        apart = _turned_apart(first.grid, area.grid)
         if apart is None or apart > MOST_TURNED:
             how = "is mirrored" if apart is None else f"is turned by {apart:.0f} degrees"
             raise DatasetError(
                 f"The pixel grid of {area.name} {how} against that of {first.name}; give one `resolution` for all, "
                 "which lays north up, or make a dataset of each."
             )
-    have, other = (None if r.grid is None else r.grid.grid().ground_resolution for r in (first, area))
+    have, other = (None if r.grid is None else r.grid.ground_resolution for r in (first, area))
     if have and other and max(have / other, other / have) > MOST_APART:
         raise DatasetError(
             f"A pixel of {area.name} is {other:.3g} m and one of {first.name} {have:.3g} m; give one `resolution` "

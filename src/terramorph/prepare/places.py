@@ -134,10 +134,8 @@ def _earlier(
     boxes: list[NDArray[np.object_]] = []
     codes: list[int] = []
     for record in before:
-        if record.grid is None:
-            continue
-        other = record.grid.grid()
-        if not _one_plane(grid, other):
+        other = record.grid
+        if other is None or not _one_plane(grid, other):
             continue
         rows = [row for row in journal.rows(record.name) if row.split is not None]
         if not rows:

@@ -212,10 +212,7 @@ def _pixel_grid(source: Source, target: Source, bounds: Geometry | None) -> Grid
             "one, and the ground resolution stays unknown; give their CRS."
         )
     shared = _shared_ground(source, target, bounds)
-    inverse = ~own.affine
-    corners = shapely.get_coordinates(shared.geom)
-    columns = inverse.a * corners[:, 0] + inverse.b * corners[:, 1] + inverse.c
-    rows = inverse.d * corners[:, 0] + inverse.e * corners[:, 1] + inverse.f
+    columns, rows = ~own.affine @ tuple(shapely.get_coordinates(shared.geom).T)
     # Whole pixels inside; a thousandth of a pixel is rounding, not ground.
     left, top = (max(0, math.ceil(v.min() - 1e-3)) for v in (columns, rows))
     right = min(own.width, math.floor(columns.max() + 1e-3))
@@ -259,7 +256,5 @@ def tile_boxes(grid: Grid, tiles: Tiles, tile: int) -> NDArray[np.object_]:
     corners = np.array([(0, 0), (1, 0), (1, 1), (0, 1), (0, 0)], np.float64) * tile
     x = tiles.x[:, None] + corners[None, :, 0]
     y = tiles.y[:, None] + corners[None, :, 1]
-    a = grid.affine
-    rings = np.stack([a.a * x + a.b * y + a.c, a.d * x + a.e * y + a.f], axis=-1)
-    boxes: NDArray[np.object_] = shapely.polygons(rings)
+    boxes: NDArray[np.object_] = shapely.polygons(np.stack(grid.affine @ (x, y), axis=-1))
     return boxes

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from terramorph.errors import RasterError
 from terramorph.raster.raster import Raster
+from terramorph.raster.resample import rounded
 
 MIN_CONFIDENCE = 0.5
 """Least confidence of a reliable shift. Below it, a side shows too little structure, or the sides are unrelated. Of 240
@@ -218,15 +219,7 @@ def shift_raster(raster: Raster, dx: float, dy: float) -> Raster:
     moved = [
         cv2.warpAffine(np.where(raster.mask, band, 0).astype(np.float64), move, size, **flags) for band in raster.pixels
     ]
-    return Raster(_to_dtype(np.stack(moved), raster.dtype), mask, raster.grid, raster.bands, raster.units)
-
-
-def _to_dtype(values: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Convert values to a dtype; for an integer one, rounded and clipped to its range."""
-    if dtype.kind == "f":
-        return values.astype(dtype)
-    limits = np.iinfo(dtype)
-    return np.rint(values).clip(limits.min, limits.max).astype(dtype)
+    return Raster(rounded(np.stack(moved), raster.dtype), mask, raster.grid, raster.bands, raster.units)
 
 
 def _check(a: NDArray[Any], b: NDArray[Any], mask: NDArray[np.bool_] | None, radius: int) -> None:

@@ -1,13 +1,17 @@
 """Pixels with a place. The only home of rasterio. No torch."""
 
-from terramorph.imports import import_without, lazily
+import warnings
+
+from terramorph.imports import import_without
 
 # rasterio takes credentials from boto3 if it is installed; GDAL finds them itself.
 import_without("rasterio", "boto3")
 import_without("odc.geo", "dask")
 
+from rasterio.errors import NodataShadowWarning, NotGeoreferencedWarning
+
 from terramorph.bands import default_bands
-from terramorph.raster.image import IMAGE_SUFFIXES, MAX_PIXELS, probe_image, read_image
+from terramorph.raster.image import IMAGE_SUFFIXES, probe_image, read_image
 from terramorph.raster.image_source import ImageSource
 from terramorph.raster.layout import ReadOptions
 from terramorph.raster.raster import Raster
@@ -17,7 +21,6 @@ from terramorph.raster.tiles import TileSource
 
 __all__ = [
     "IMAGE_SUFFIXES",
-    "MAX_PIXELS",
     "ImageSource",
     "Raster",
     "ReadOptions",
@@ -29,5 +32,6 @@ __all__ = [
     "write_image",
 ]
 
-# Scripts that ask here for the one door above, which stood here before.
-__getattr__ = lazily(__name__, {"open_source": "terramorph.sources"})
+# An image without a place, or with several masks, is no fault here. Filters that somebody has set come first.
+for _remark in (NotGeoreferencedWarning, NodataShadowWarning):
+    warnings.simplefilter("ignore", _remark, append=True)

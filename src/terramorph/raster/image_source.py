@@ -27,6 +27,7 @@ from terramorph.geo.grid import Grid
 from terramorph.raster.dataset import named_errors
 from terramorph.raster.layout import ReadOptions
 from terramorph.raster.mapfile import calibrated_image, read_map_file
+from terramorph.raster.orientation import INVERSE, upright_grid, upright_shape
 from terramorph.raster.raster import Raster
 from terramorph.raster.resample import MIN_WEIGHT, Resampling
 from terramorph.raster.source import Source
@@ -76,7 +77,6 @@ class ImageSource(Source):
         path: str | Path | Remote,
         *,
         crs: CRS | None = None,
-        resampling: Resampling = "bicubic",
         least: float = MIN_WEIGHT,
         options: ReadOptions | None = None,
         made_of: Sequence[Path] = (),
@@ -87,7 +87,6 @@ class ImageSource(Source):
             path: The image, or the .map (OziExplorer) or .tab (MapInfo) beside it, which then georeferences it; or a
                 URL (`storage.Remote`).
             crs: Used where the file has a place but does not say in which CRS. A CRS that the file gives comes first.
-            resampling: "nearest" keeps the colours of a map in classes.
             least: Share of the filter's weights that must fall on real pixels for a warped pixel to be real.
             options: Bands, nodata and units, where the file does not say it.
             made_of: Files that the image is made of, beside those that it names.
@@ -103,7 +102,7 @@ class ImageSource(Source):
             path = as_remote(path) or Path(path)
         self.name = str(path)
         self.options = options or ReadOptions()
-        self.resampling: Resampling = "nearest" if self.options.categorical else resampling
+        self.resampling: Resampling = "nearest" if self.options.categorical else "bicubic"
         self.least = least
         image = calibrated_image(path) if isinstance(path, Path) else None
         self._path = image or path
@@ -123,8 +122,12 @@ class ImageSource(Source):
         if self._calibration:
             place = read_map_file(self._calibration, shape)
         affine, own_crs = place or (Affine.identity(), None)
-        self.grid = Grid(*shape, affine, own_crs or (crs if place else None))
-        corners = [affine @ corner for corner in ((0, 0), (shape[1], 0), shape[::-1], (0, shape[0]), (0, 0))]
+        self.grid = self._stored = Grid(*shape, affine, own_crs or (crs if place else None))
+        if file.orientation != 1:
+            self.grid = Grid.pixels(*upright_shape(shape, file.orientation))
+            self._stored = upright_grid(self.grid, INVERSE.get(file.orientation, file.orientation))
+        high, wide = self.grid.shape
+        corners = [self.grid.affine @ corner for corner in ((0, 0), (wide, 0), (wide, high), (0, high), (0, 0))]
         self.extent = polygon(corners, self.grid.crs)
 
     @property
@@ -151,10 +154,10 @@ class ImageSource(Source):
             self._look_for_classes()
             self._warp_into(found.pixels, found.mask, grid, self._level(grid))
             return found
-        window = needed(self.grid, grid)
+        window = needed(self._stored, grid)
         if window is None:
             return found
-        return placed(Raster(*self._file.read(*window), self.grid.crop(*window), self.bands, self.units), grid)
+        return placed(Raster(*self._file.read(*window), self._stored.crop(*window), self.bands, self.units), grid)
 
     def fingerprint(self) -> str:
         """Return a hex digest (blake2b, 16 bytes) of the file, the files it refers to, and its georeference files.
@@ -195,7 +198,7 @@ class ImageSource(Source):
 
     def _level(self, grid: Grid) -> Level:
         """Choose what to warp to a grid: the image, or one of its overviews."""
-        place, full = footprint(self.grid, grid), Level(self.grid, self._file.read)
+        place, full = footprint(self.grid, grid), Level(self._stored, self._file.read)
         step = min(place.step_x, place.step_y) if place else 1.0
         if not self._file.overview_count or self.resampling == "nearest" or step < LEFT:
             return full
@@ -223,7 +226,7 @@ class ImageSource(Source):
         _, _, height, width = window
         if height * width > _WARP_PIXELS and grid.height * grid.width > 1:
             # Pieces side by side decode the same rows of a sequential image: they must still be in the cache.
-            row = self.grid.width * len(self.bands) * self.dtype.itemsize
+            row = level.grid.width * len(self.bands) * self.dtype.itemsize
             rows_first = self.sequential and height * row > _CACHED_BYTES
             high, wide = grid.shape
             if high > 1 and (rows_first or high >= wide):

@@ -33,7 +33,6 @@ from rasterio.errors import CRSError, RasterioError
 
 from terramorph.errors import RasterError, raised_as, unreadable
 from terramorph.raster.crs import to_odc_crs
-from terramorph.raster.quiet import quiet
 
 _OZI = "OziExplorer Map Data File"
 _MERCATORS = ("EPSG:3857", "EPSG:3395", "EPSG:4326")
@@ -281,7 +280,7 @@ def _gdal_crs(file: Path, datum: str, projection: str, setup: list[str], points:
             Image.new("L", (1, 1)).save(Path(folder) / "pixel.png")
             whole = Path(folder) / "pixel.map"
             whole.write_bytes("\r\n".join([*lines, ""]).encode("ascii"))
-            with suppress(RasterioError, CPLE_BaseError, ProjError), quiet(), rasterio.open(whole) as dataset:
+            with suppress(RasterioError, CPLE_BaseError, ProjError), rasterio.open(whole) as dataset:
                 crs = dataset.crs or dataset.gcps[1]
                 found = to_odc_crs(crs) if crs else None
     if found is None or not (found.geographic or found.projected):
@@ -320,7 +319,7 @@ def _mapinfo_crs(line: str) -> CRS | None:
 
     if not re.fullmatch(r"CoordSys Earth Projection [\w\s.,\"()+-]+", line, re.IGNORECASE | re.ASCII):
         return None
-    with TemporaryDirectory() as folder, suppress(DataSourceError, ProjError, CRSError), quiet():
+    with TemporaryDirectory() as folder, suppress(DataSourceError, ProjError, CRSError):
         table = Path(folder) / "empty.mif"
         table.write_text(f"Version 300\n{line}\nColumns 1\n  id Integer\nData\n", "ascii")
         table.with_suffix(".mid").touch()

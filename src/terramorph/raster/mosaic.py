@@ -247,9 +247,8 @@ def _common(grids: Sequence[Grid], names: Sequence[str]) -> tuple[Grid, NDArray[
     if lost:
         raise RasterError(f"{lost[0]} lies where {crs}, the CRS of most items, is not defined; translate it alone.")
     shapes = beside(shapes, lattice.geobox.extent)
-    to_pixels = ~lattice.affine
-    corners = np.array([to_pixels @ (x, y) for x, y in shapely.get_coordinates(shapes)])
-    left, top = np.floor(corners.min(0) + 1e-3).astype(int).tolist()
-    right, bottom = np.ceil(corners.max(0) - 1e-3).astype(int).tolist()
+    corners = np.array(~lattice.affine @ tuple(shapely.get_coordinates(shapes).T))
+    left, top = np.floor(corners.min(1) + 1e-3).astype(int).tolist()
+    right, bottom = np.ceil(corners.max(1) - 1e-3).astype(int).tolist()
     whole = lattice.crop(top, left, bottom - top, right - left)
     return replace(whole, crs=crs), shapes

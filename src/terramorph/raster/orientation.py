@@ -27,6 +27,8 @@ _STEPS = {
 }
 """Steps by orientation: stored column and row per column, then per row, of the upright image, as (column by column,
 column by row, row by column, row by row)."""
+INVERSE = {6: 8, 8: 6}
+"""Orientations that undo others; all that are not listed undo themselves."""
 _Value = TypeVar("_Value", bound=np.generic)
 
 
@@ -64,19 +66,6 @@ def orientation_between(own: Grid, grid: Grid) -> int:
     step = ~own.affine @ grid.affine
     found = (step.a, step.b, step.d, step.e)
     return next((k for k, of in _STEPS.items() if np.allclose(found, of, atol=1e-6)), 1)
-
-
-def stored_window(
-    shape: tuple[int, int], orientation: int, window: tuple[int, int, int, int]
-) -> tuple[int, int, int, int]:
-    """Convert a window (y, x, height, width) of the upright image to one of the stored image."""
-    y, x, height, width = window
-    full = upright_shape(shape, orientation)
-    if orientation in (2, 3, 6, 7):
-        x = full[1] - x - width
-    if orientation in (3, 4, 7, 8):
-        y = full[0] - y - height
-    return (y, x, height, width) if orientation < 5 else (x, y, width, height)
 
 
 def _is_north_up(affine: Affine) -> bool:

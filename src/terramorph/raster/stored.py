@@ -1,7 +1,7 @@
 """Image files as stored: windows and overviews read by GDAL; kinds that GDAL cannot read in parts are decoded whole.
 
-Images are upright: one without a georeference is turned by its EXIF orientation. One that is georeferenced by control
-points that no affine fits, by RPCs or by geolocation arrays is warped, and the warped image counts as stored.
+An image that is georeferenced by control points that no affine fits, by RPCs or by geolocation arrays is warped, and
+the warped image counts as stored.
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ from terramorph.raster.dataset import DEM, Handles, dataset_place, gdal_session,
 from terramorph.raster.image import MAX_PIXELS, exif_orientation, pil_plugin, probe_image, read_image
 from terramorph.raster.layout import Layout, ReadOptions, layout_of, piece_starts, sample_blocks
 from terramorph.raster.mapfile import fit_affine
-from terramorph.raster.orientation import stored_window, upright, upright_shape
 from terramorph.raster.raster import Raster
 from terramorph.raster.resample import Resampling
 from terramorph.raster.source import Closing
@@ -72,7 +71,8 @@ class StoredImage(Closing):
     """An image file, open for reading.
 
     Attributes:
-        shape: (height, width).
+        shape: (height, width) as stored.
+        orientation: EXIF orientation of an image without a place.
         place: Affine and CRS; None where the file does not say it.
         bands, dtype, units, sequential, licence: See `Source`.
         layout: Layout of the bands that GDAL reads.
@@ -103,19 +103,18 @@ class StoredImage(Closing):
         name = self._decoded.name if self._decoded else None
         with named_errors(path):
             warping = self._look(Handles(path, name=name, single=False, driver=options.driver), placed)
-            self._orientation = 1
+            self.orientation = 1
             if not (whole or placed or self.place or warping) and isinstance(path, Path):
-                self._orientation = exif_orientation(path)
-            self._stored_shape, self.shape = self.shape, upright_shape(self.shape, self._orientation)
+                self.orientation = exif_orientation(path)
             self._handles = Handles(path, name=name, single=self.sequential, warping=warping, driver=options.driver)
             if warping:
                 indices = self.layout.palette and options.categorical is None
                 warping["resampling"] = GDAL_RESAMPLING["nearest" if indices else resampling]
                 with self._handles.lend() as dataset:
                     self._use(layout_of(dataset, path, options))
-                    self.shape = self._stored_shape = (int(dataset.height), int(dataset.width))
+                    self.shape = (int(dataset.height), int(dataset.width))
                     self.place = dataset.transform, to_odc_crs(dataset.crs) if self._has_crs else None
-        if warping or self._orientation != 1:
+        if warping or self.orientation != 1:
             self.overview_count = 0
 
     def _look(self, handles: Handles, placed: bool) -> dict[str, Any] | None:
@@ -141,9 +140,7 @@ class StoredImage(Closing):
         Raises:
             RasterError: If the file is damaged there.
         """
-        window = stored_window(self._stored_shape, self._orientation, (y, x, height, width))
-        pixels, mask = self._read(self._handles, *window)
-        return upright(pixels, self._orientation), upright(mask, self._orientation)
+        return self._read(self._handles, y, x, height, width)
 
     def _read(
         self, handles: Handles, y: int, x: int, height: int, width: int

@@ -9,6 +9,7 @@ import numpy as np
 import rasterio.features
 import shapely
 from numpy.typing import NDArray
+from rasterio.enums import MaskFlags
 from rasterio.windows import Window
 
 from terramorph.geo.grid import Grid
@@ -41,7 +42,8 @@ def trace(path: str | Path, values: Collection[int]) -> tuple[NDArray[np.object_
     with named_errors(path), open_dataset(path) as dataset:
         band = rasterio.band(dataset, 1)
         # A mask as an array would take a byte a pixel; where there is none, no array is made.
-        mask = None if _all_valid(dataset) else dataset.dataset_mask()
+        whole = all(MaskFlags.all_valid in flags for flags in dataset.mask_flag_enums)
+        mask = None if whole else dataset.dataset_mask()
         crs = to_odc_crs(dataset.crs) if dataset.crs else None
         grid = Grid(dataset.height, dataset.width, dataset.transform, crs)
         for geometry, value in rasterio.features.shapes(band, mask=mask, transform=dataset.transform):
@@ -88,7 +90,3 @@ def zonal_means(path: str | Path, polygons: NDArray[np.object_]) -> NDArray[np.f
     with np.errstate(invalid="ignore"):
         means: NDArray[np.float64] = sums / counts
     return means
-
-
-def _all_valid(dataset: rasterio.DatasetReader) -> bool:
-    return all("all_valid" in {flag.name for flag in flags} for flags in dataset.mask_flag_enums)

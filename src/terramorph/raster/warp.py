@@ -18,7 +18,6 @@ from terramorph.geo.crs import transformer
 from terramorph.geo.grid import Grid
 from terramorph.geo.period import nearest, period
 from terramorph.raster.orientation import orientation_between, upright, upright_grid
-from terramorph.raster.quiet import quiet
 from terramorph.raster.raster import Raster
 from terramorph.raster.resample import MIN_WEIGHT, Resampling, rounded
 
@@ -187,14 +186,14 @@ def warp(raster: Raster, grid: Grid, method: Resampling = "bicubic", least: floa
             is over `MAX_SHRINK` times finer.
     """
     place = footprint(raster.grid, grid)
-    reach = kernel_reach(place, method) if place else 0
-    if place is None or not _touches(place, raster.grid, reach) or not raster.mask.any():
+    if place is None or reached(place, raster.grid, method) is None or not raster.mask.any():
         return Raster.empty(grid, raster.bands, raster.dtype, raster.units)
     if max(place.step_x, place.step_y) > MAX_SHRINK:
         raise RasterError(
             f"One pixel of the grid asked for is {max(place.step_x, place.step_y):.0f} of the raster's wide, over the "
             f"limit of {MAX_SHRINK}; ask for a finer grid."
         )
+    reach = kernel_reach(place, method)
     inside = (
         place.left >= reach
         and place.top >= reach
@@ -206,16 +205,6 @@ def warp(raster: Raster, grid: Grid, method: Resampling = "bicubic", least: floa
         return Raster(pixels, np.ones(grid.shape, np.bool_), grid, raster.bands, raster.units)
     pixels, mask = _warp_masked(raster, grid, place, method, reach, least)
     return Raster(pixels, mask, grid, raster.bands, raster.units)
-
-
-def _touches(place: Footprint, grid: Grid, reach: int) -> bool:
-    """Return whether a footprint, widened by ``reach``, meets a grid."""
-    return (
-        place.right > -reach
-        and place.bottom > -reach
-        and place.left < grid.width + reach
-        and place.top < grid.height + reach
-    )
 
 
 def _warp_masked(
@@ -261,10 +250,10 @@ def _turns(own: Grid, grid: Grid) -> list[float]:
         return [0.0]
     lattice = np.meshgrid(np.linspace(0, grid.width, _LATTICE), np.linspace(0, grid.height, _LATTICE))
     columns, rows = _transform(own, grid, *lattice)
-    x, _ = _apply(own.affine, columns, rows)
+    x, _ = own.affine @ (columns, rows)
     assert own.crs is not None
     assert grid.crs is not None
-    plain, _ = transformer(grid.crs, own.crs).transform(*_apply(grid.affine, *lattice))
+    plain, _ = transformer(grid.crs, own.crs).transform(*(grid.affine @ tuple(lattice)))
     off = np.round((x - plain) / turn)
     return [float(k) * turn for k in np.unique(off[np.isfinite(off)])] or [0.0]
 
@@ -275,7 +264,7 @@ def _gdal_warp(
     """Call GDAL once; pixels that it does not reach are 0."""
     target = np.zeros((len(pixels), *grid.shape), pixels.dtype)
     failed = f"The pixels cannot be moved from {own.crs} to {grid.crs}"
-    with raised_as(RasterError, failed, "choose another CRS"), quiet():
+    with raised_as(RasterError, failed, "choose another CRS"):
         reproject(
             pixels,
             target,
@@ -298,7 +287,7 @@ def _wkt(crs: CRS | None) -> str:
 def _transform(own: Grid, grid: Grid, columns: NDArray[Any], rows: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Convert pixel coordinates on ``grid`` to pixel coordinates on ``own``."""
     turn = period(own.crs)
-    x, y = _apply(grid.affine, columns, rows)
+    x, y = grid.affine @ (columns, rows)
     middle, at = grid.affine @ (grid.width / 2, grid.height / 2)
     if own.crs != grid.crs:
         assert own.crs is not None
@@ -315,8 +304,5 @@ def _transform(own: Grid, grid: Grid, columns: NDArray[Any], rows: NDArray[Any])
         else:
             start, _ = grid.affine @ (grid.width / 2, grid.height / 2)
             x = x + (middle - start)
-    return _apply(~own.affine, np.asarray(x), np.asarray(y))
-
-
-def _apply(affine: Any, x: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    return affine.a * x + affine.b * y + affine.c, affine.d * x + affine.e * y + affine.f
+    x, y = ~own.affine @ (np.asarray(x), np.asarray(y))
+    return x, y

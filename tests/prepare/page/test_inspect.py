@@ -16,10 +16,13 @@ import numpy as np
 import pandas
 import pytest
 import shapely
+from affine import Affine
+from odc.geo.crs import CRS
 from PIL import Image
 
 from terramorph.errors import DatasetError, StorageError
-from terramorph.pairs.manifest import AreaRecord, GridRecord, Manifest, SideRecord
+from terramorph.geo import Grid
+from terramorph.pairs.manifest import AreaRecord, Manifest, SideRecord
 from terramorph.prepare.page.inspect import histogram, inspect, summary
 from terramorph.prepare.page.suspicion import direction
 from terramorph.raster import Raster, write_image
@@ -96,7 +99,7 @@ def _dataset(
     if change is not None:
         change(frame)
     kept = frame[frame["split"].notna()]
-    affine = (1.0, 0.0, LEFT, 0.0, -1.0, TOP)
+    affine = Affine(1.0, 0.0, LEFT, 0.0, -1.0, TOP)
     side = _side("aerial.tif", "CC-BY 4.0", "uint16") if deep else _side("aerial.tif", "CC-BY 4.0")
     manifest = Manifest(
         terramorph="0.0",
@@ -112,7 +115,7 @@ def _dataset(
                 name="town",
                 source=side,
                 target=_side("map <1>.tif"),
-                grid=GridRecord(height=rows * TILE, width=columns * TILE, affine=affine, crs=crs),
+                grid=Grid(rows * TILE, columns * TILE, affine, crs and CRS(crs)),
             ),
         ),
         counts={},

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terramorph.errors import RasterError
-from terramorph.prepare.labels.colours import Colours
+from terramorph.prepare.labels.colours import Colours, spread
 from terramorph.prepare.labels.roads import lead_on
 
 MARGIN = 128
@@ -166,15 +166,8 @@ def _large(image: NDArray[np.uint8], flat: NDArray[np.bool_], colours: Colours) 
 
 def _nearest(image: NDArray[np.uint8], known: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """Give every pixel (H, W, 3) the colour of the nearest known one; without known ones the image is unchanged."""
-    if not known.any():
-        return image
-    _, numbers = cv2.distanceTransformWithLabels(
-        (~known).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
-    )
     packed = cv2.cvtColor(image, cv2.COLOR_RGB2RGBA).view(np.uint32)[..., 0]  # one gather instead of three
-    table = np.zeros(int(numbers.max()) + 1, np.uint32)
-    table[numbers[known]] = packed[known]
-    return np.ascontiguousarray(table[numbers][..., None].view(np.uint8)[..., :3])
+    return np.ascontiguousarray(spread(packed, known)[..., None].view(np.uint8)[..., :3])
 
 
 def _highest(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

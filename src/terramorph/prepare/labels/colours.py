@@ -1,13 +1,17 @@
-"""Palette colours of pixels, looked up in a table."""
+"""Palette colours of pixels, looked up in a table; values spread to the pixels around them."""
 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+OUTSIDE = -2
+"""Colour index of pixels outside the image."""
+_Value = TypeVar("_Value", bound=np.generic)
 _ALIKE = 16
 """Largest distance in grey levels between palette colours of one group, such as houses and the land around them."""
 
@@ -44,6 +48,25 @@ class Colours:
         if not len(self.palette):
             return pixels
         return np.where((number >= 0)[..., None], self.palette[number], pixels)
+
+
+def spread(values: NDArray[_Value], known: NDArray[np.bool_]) -> NDArray[_Value]:
+    """Give every pixel (H, W) the value of the nearest known one; without known ones nothing changes."""
+    if not known.any():
+        return values
+    _, numbers = cv2.distanceTransformWithLabels(
+        (~known).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    table = np.zeros(int(numbers.max()) + 1, values.dtype)
+    table[numbers[known]] = values[known]
+    return np.asarray(table[numbers])
+
+
+def seen_at(groups: NDArray[np.int16], y: NDArray[np.int64], x: NDArray[np.int64]) -> NDArray[np.int16]:
+    """Return the colour indices (H, W) at places; `OUTSIDE` beyond the image."""
+    rows, columns = groups.shape
+    inside = (y >= 0) & (x >= 0) & (y < rows) & (x < columns)
+    return np.where(inside, groups[y.clip(0, rows - 1), x.clip(0, columns - 1)], np.int16(OUTSIDE))
 
 
 @lru_cache(maxsize=8)

@@ -8,6 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from terramorph.prepare.labels.colours import OUTSIDE, seen_at
+
 _LONG = 2.0  # times its height, from which a label is a line of text
 _BEYOND = (2, 5, 8, 11, 14, 17)  # px past the ends of a label at which the map is sampled
 _SIDE = 16  # px beside a label to which it is sampled
@@ -75,13 +77,10 @@ def _beyond(
     middle: float,
     reach: float,
 ) -> NDArray[np.int16]:
-    """Return the colour indices (R, T) past an end of a label, across it in steps of a pixel; -2 outside the image."""
+    """Return the colour indices (R, T) past an end of a label, across it in steps of a pixel."""
     t = _places(middle, reach)
     spots = end + np.array(_BEYOND, np.float64)[:, None, None] * outward + t[None, :, None] * across
-    y, x = np.rint(spots).astype(int).transpose(2, 0, 1)
-    shown = (y >= 0) & (x >= 0) & (y < groups.shape[0]) & (x < groups.shape[1])
-    seen = groups[y.clip(0, groups.shape[0] - 1), x.clip(0, groups.shape[1] - 1)]
-    return np.asarray(np.where(shown, seen, -2))
+    return seen_at(groups, *np.rint(spots).astype(int).transpose(2, 0, 1))
 
 
 def _places(middle: float, reach: float) -> NDArray[np.float64]:
@@ -93,7 +92,7 @@ def _arrives(view: NDArray[np.int16], road: Profile, middle: float, reach: float
     """Return whether a road known from the other end of a label leaves this end: at a crossing or outside the image."""
     t = _places(middle, reach)
     near = view[:2, (t >= road.low) & (t <= road.high)]
-    return bool(((near == road.colour) | (near == -2)).mean() >= 0.5)
+    return bool(((near == road.colour) | (near == OUTSIDE)).mean() >= 0.5)
 
 
 def _profile(found: NDArray[np.int16], middle: float, reach: float) -> Profile | None:

@@ -13,8 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-OUTSIDE = -2
-"""Colour index of pixels outside the image."""
+from terramorph.prepare.labels.colours import OUTSIDE, seen_at
 
 REACH = 12
 """Distance in pixels outside an outline that is sampled."""
@@ -137,10 +136,9 @@ def _straight(
     shares = []
     for k, side in enumerate((-_BESIDE, _BESIDE)):
         x, y = np.rint(line + side * left[:, None]).astype(np.int64).transpose(2, 0, 1)
-        shown = (x >= 0) & (y >= 0) & (x < colours.shape[1]) & (y < colours.shape[0])
-        seen = colours[y.clip(0, colours.shape[0] - 1), x.clip(0, colours.shape[1] - 1)]
+        seen = seen_at(colours, y, x)
         right = (seen == wanted) == (own == k)[:, None]
-        shares.append((shown & right).mean(axis=1))
+        shares.append((right & (seen != OUTSIDE)).mean(axis=1))
     return np.asarray(np.minimum(*shares))
 
 

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from terramorph.prepare.labels.colours import Colours
+from terramorph.prepare.labels.colours import Colours, spread
 from terramorph.prepare.labels.named import named_road
 from terramorph.prepare.labels.outline import REACH, Ring, closed, matches, ring_around
 
@@ -75,7 +75,7 @@ def _divide(label: NDArray[np.bool_], colours: NDArray[np.int16]) -> NDArray[np.
     if road is not None and road[1] not in (0, np.bincount(ring.groups[ring.groups >= 0]).argmax()):  # not the ground
         strip = road[0].astype(np.uint8)
         wanted[(cv2.dilate(strip, np.ones((_TRIM, _TRIM), np.uint8)) > 0) & (wanted == road[1])] = -1
-        wanted = _spread(wanted)
+        wanted = spread(wanted, wanted >= 0)
         wanted[road[0]] = road[1]
     return wanted
 
@@ -113,17 +113,5 @@ def _fill(walls: NDArray[np.uint8], ring: Ring) -> NDArray[np.int16]:
         else:
             seeds = np.full(walls.shape, -1, np.int16)
             seeds[y[owner == part], x[owner == part]] = groups
-            wanted[here] = _spread(seeds)[here]
-    return _spread(wanted)
-
-
-def _spread(seeds: NDArray[np.int16]) -> NDArray[np.int16]:
-    """Give every pixel the value of the nearest seed; seeds are pixels with values of 0 or more."""
-    if not (seeds >= 0).any():
-        return seeds
-    _, numbers = cv2.distanceTransformWithLabels(
-        (seeds < 0).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
-    )
-    table = np.zeros(int(numbers.max()) + 1, np.int16)
-    table[numbers[seeds >= 0]] = seeds[seeds >= 0]
-    return np.asarray(table[numbers])
+            wanted[here] = spread(seeds, seeds >= 0)[here]
+    return spread(wanted, wanted >= 0)

@@ -58,7 +58,7 @@ def offsets_in_words(found: Footprints) -> list[str]:
     for area in found.manifest.areas:
         mine = found.table[found.table["area"] == area.name]
         sure, common = int(mine["shift"].notna().sum()), common_shift(mine)
-        metres = None if area.grid is None else area.grid.grid().ground_resolution
+        metres = None if area.grid is None else area.grid.ground_resolution
         if common is None:
             why = "too few tiles tell a shift" if sure < 3 else "the tiles that tell a shift do not agree on one"
             text = f"{area.name}: no consistent offset; {why} ({sure:,} of {len(mine):,} tell one)."

@@ -53,7 +53,7 @@ def area_maps(found: Footprints, tips: Sequence[str], marks: Mapping[int, str]) 
     for tiles in areas[:_MOST_MAPS]:
         name = tiles["area"].iloc[0]
         record = grids.get(name)
-        plain = record is None or not record.grid().is_georeferenced
+        plain = record is None or not record.is_georeferenced
         drawn.append(AreaMap(name, len(tiles), _split_map(tiles, room, "px" if plain else "units")))
     return drawn, max(0, len(areas) - _MOST_MAPS), len(found.table) - len(table)
 

@@ -7,7 +7,6 @@ from terramorph.raster.storage import Remote
 from terramorph.raster.tiles.folders import LAYOUTS, FolderTiles
 from terramorph.raster.tiles.mbtiles import MBTiles
 from terramorph.raster.tiles.pmtiles import PMTiles
-from terramorph.raster.tiles.reader import TileReader
 from terramorph.raster.tiles.server import ServerTiles
 from terramorph.raster.tiles.source import TileSource
 
@@ -21,7 +20,6 @@ __all__ = [
     "MBTiles",
     "PMTiles",
     "ServerTiles",
-    "TileReader",
     "TileSource",
     "open_archive",
 ]
