@@ -84,7 +84,7 @@ def test_windows_are_numbered_row_by_row() -> None:
     cover = Cover(300, 500, 128, halo=10, align=4)
     windows = list(cover.windows())
     assert [window.number for window in windows] == list(range(len(cover)))
-    assert windows == sorted(windows, key=lambda w: (w.y, w.x))
+    assert windows == sorted(windows, key=lambda w: (w.down.start, w.across.start))
     covered = np.zeros((300, 500), np.int64)
     for window in windows:
         covered[window.core] += 1
@@ -113,14 +113,15 @@ def test_rows_come_from_the_top_without_waiting() -> None:
 
     def part(window: Window) -> NDArray[np.float32]:
         asked.append(window)
-        return np.ones((1, window.core_height, window.core_width), np.float32)
+        rows, columns = window.core
+        return np.ones((1, rows.stop - rows.start, columns.stop - columns.start), np.float32)
 
     for rows, values, _ in cover.join(part, 1, rows=32):
         assert rows.start == bottom
         assert values.shape == (1, rows.stop - rows.start, 300)
         # Whole rows of windows have been asked for, and none that these rows do not touch.
         assert len(asked) % len(cover.columns) == 0
-        assert asked[-1].core_y < rows.stop <= asked[-1].core_y + asked[-1].core_height
+        assert asked[-1].down.first < rows.stop <= asked[-1].down.last
         bottom = rows.stop
     assert bottom == 1000
     assert asked == list(cover.windows())

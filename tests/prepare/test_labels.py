@@ -45,7 +45,7 @@ def cleaned(planted):
 def test_planted_labels_are_found_and_what_they_hide_comes_back(planted, cleaned):
     right, missed, touched, before = [], [], [], []
     last = labelled_town(64)
-    found = [*(result for _, result in cleaned), remove_labels(last[1])]
+    found = [*(result for _, result in cleaned), remove_labels(last[1], map_palette([last[1]]))]
     for (clean, labelled, covered), (cleaned, mask) in zip((*planted, last), found, strict=True):
         truth = classify(clean)
         right.append((classify(cleaned) == truth)[covered].mean())
@@ -61,7 +61,7 @@ def test_planted_labels_are_found_and_what_they_hide_comes_back(planted, cleaned
 
 def test_a_map_without_labels_stays_as_it_is():
     drawn = make_town(768, 64).map().pixels
-    assert remove_labels(drawn).mask.mean() < 5e-4
+    assert remove_labels(drawn, map_palette([drawn])).mask.mean() < 5e-4
 
 
 def test_pixels_outside_the_mask_are_untouched_and_those_inside_take_flat_colours(planted, cleaned):
@@ -100,7 +100,8 @@ def test_thin_lines_and_the_smooth_edges_of_areas_are_no_labels():
     cv2.line(image, (0, 200), (255, 150), (252, 164, 44), 20, cv2.LINE_AA)
     cv2.line(image, (200, 0), (150, 255), (120, 120, 120), 1, cv2.LINE_AA)
     cv2.rectangle(image, (170, 30), (230, 100), (150, 150, 150), 1)
-    assert not remove_labels(image.transpose(2, 0, 1).copy()).mask.any()
+    seen = image.transpose(2, 0, 1).copy()
+    assert not remove_labels(seen, map_palette([seen])).mask.any()
 
 
 def test_a_window_with_its_margin_is_cleaned_as_in_the_whole(planted, cleaned):
@@ -131,12 +132,10 @@ def test_the_palette_of_a_map_is_found_through_its_labels(planted):
 
 def test_an_image_that_is_no_map_is_left_alone_or_refused():
     noise = np.random.default_rng(0).integers(0, 256, (3, 64, 64), dtype=np.uint8)
-    assert not remove_labels(noise).mask.any()
-    assert not remove_labels(np.full((3, 1, 1), 7, np.uint8)).mask.any()
+    assert not remove_labels(noise, map_palette([noise])).mask.any()
+    assert not remove_labels(np.full((3, 1, 1), 7, np.uint8), PALETTE).mask.any()
     with pytest.raises(RasterError, match="uint8"):
-        remove_labels(noise.astype(np.float32))
-    with pytest.raises(RasterError, match="palette"):
-        remove_labels(noise, np.zeros((3,), np.uint8))
+        remove_labels(noise.astype(np.float32), PALETTE)
 
 
 def test_planting_is_told_by_the_seed_and_marks_what_changed():

@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 import pytest
 
-from terramorph.errors import RasterError
 from terramorph.geo.grid import Grid
 from terramorph.prepare.registration import (
     MIN_CONFIDENCE,
+    UNKNOWN,
     Shift,
     consistent_shift,
     correlate,
@@ -141,8 +141,7 @@ def test_common_shift_is_found_where_no_tile_shows_it(town):
     assert np.mean(right) < 0.7
     assert common.confidence > np.median([s.confidence for s in alone])
     assert locate_common(surfaces + [np.zeros_like(surfaces[0])] * 50) == common
-    with pytest.raises(RasterError, match="at least one"):
-        locate_common([])
+    assert locate_common([]) is UNKNOWN
 
 
 def test_a_peak_at_the_rim_of_the_range_is_no_peak(town):
@@ -212,17 +211,6 @@ def test_shifting_by_parts_of_pixels_interpolates_and_never_spreads_nodata():
     moved = shift_raster(step, 0.5, 0).pixels[0]  # cubic overshoot must be clipped, not wrap around
     assert not moved[:, :18].any()
     assert (moved[:, 23:36] == 255).all()
-
-
-def test_what_cannot_be_compared_is_refused():
-    side = np.zeros((3, 64, 64), np.uint8)
-    with pytest.raises(RasterError, match="one grid"):
-        estimate_shift(side, side[:, :32])
-    with pytest.raises(RasterError, match="one grid"):
-        estimate_shift(side, side, np.ones((32, 64), np.bool_))
-    for reach in (4, 17):
-        with pytest.raises(RasterError, match="between 8"):
-            estimate_shift(side, side, max_shift=reach)
 
 
 def test_a_tile_takes_milliseconds(town):

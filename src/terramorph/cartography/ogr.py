@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import warnings
-import zipfile
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -35,13 +34,6 @@ _PARQUET = (".parquet", ".geoparquet")
 Box = tuple[float, float, float, float]
 """Left, bottom, right, top."""
 Columns = dict[str, list[str | None]]
-
-LIBRARY_ERRORS = (
-    *(RuntimeError, ValueError, OSError, ArithmeticError, LookupError, TypeError, MemoryError, zipfile.BadZipFile),
-    *(shapely.errors.ShapelyError, pyproj.exceptions.ProjError),
-    UnboundLocalError,  # pyogrio's, of a CRS that is not UTF-8
-)
-"""Errors of GDAL, pyarrow and shapely on files that they cannot read."""
 
 # What GDAL remarks about a file goes to a log of ours or nowhere: on the terminal it stands beside no file's name.
 pyogrio.set_gdal_config_options({"CPL_LOG": os.devnull})
@@ -103,7 +95,7 @@ class Layer:
 def library_errors(path: Path) -> AbstractContextManager[None]:
     """Convert errors of pyogrio, shapely, pyproj and pyarrow to a RasterError that names the file."""
     damaged = f"{path} cannot be read as a vector file, it is damaged or of an unknown kind"
-    return raised_as(RasterError, damaged, "copy it again", *LIBRARY_ERRORS)
+    return raised_as(RasterError, damaged, "copy it again")
 
 
 def open_layers(path: Path) -> list[Layer]:

@@ -118,26 +118,23 @@ def _groups(
     shapes: Shapes, xy: NDArray[np.float32], rows: NDArray[np.int64], rule: StyleRule, metres: float
 ) -> list[tuple[Any, float | None]]:
     """Group shapes to (path, width in pixels; None for areas): one path for all areas, one for all lines of a width."""
+
+    def path(some: NDArray[np.int64]) -> Any:
+        points, starts = shapes.points(some)
+        return make_path(xy[points], starts)
+
     found: list[tuple[Any, float | None]] = []
     areas = rows[shapes.areas[rows]]
     if len(areas):
-        found.append((_path(shapes, xy, areas), None))
+        found.append((path(areas), None))
     lines = rows[~shapes.areas[rows]]
     widths_m = shapes.widths_m[lines]
     widths_m = np.where(np.isnan(widths_m), rule.width_m, widths_m)
     for width_m in np.unique(widths_m).tolist():
         width = _line_width(rule, width_m, metres)
         if width > 0:
-            found.append((_path(shapes, xy, lines[widths_m == width_m]), width))
+            found.append((path(lines[widths_m == width_m]), width))
     return found
-
-
-def _path(shapes: Shapes, xy: NDArray[np.float32], rows: NDArray[np.int64]) -> Any:
-    """Make one Skia path of rows of shapes, their points in pixels."""
-    counts = np.diff(shapes.starts)[rows]
-    starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    points = np.arange(starts[-1]) + np.repeat(shapes.starts[:-1][rows] - starts[:-1], counts)
-    return make_path(xy[points], starts)
 
 
 def _draw(canvas: Any, groups: list[tuple[Any, float | None]], rule: StyleRule, metres: float, antialias: bool) -> None:

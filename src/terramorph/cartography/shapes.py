@@ -115,11 +115,15 @@ class Shapes:
         skipped = len(geometries) - len(np.unique(owners))
         return cls.of(shapely.get_coordinates(rows), starts, kinds[owners], areas, widths_m[owners], skipped)
 
-    def take(self, rows: NDArray[np.int64]) -> Self:
-        """Select rows, in the given order."""
+    def points(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the places in ``xy`` of the points of rows, and where each row starts among them."""
         counts = np.diff(self.starts)[rows]
         starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        points = np.arange(starts[-1]) + np.repeat(self.starts[:-1][rows] - starts[:-1], counts)
+        return np.arange(starts[-1]) + np.repeat(self.starts[:-1][rows] - starts[:-1], counts), starts
+
+    def take(self, rows: NDArray[np.int64]) -> Self:
+        """Select rows, in the given order."""
+        points, starts = self.points(rows)
         return replace(
             self,
             xy=self.xy[points],

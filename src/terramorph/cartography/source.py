@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import math
 import threading
-from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from cachetools import LRUCache
 from odc.geo.crs import CRS
 from odc.geo.geom import Geometry, box
 
@@ -27,6 +27,7 @@ from terramorph.geo.grid import Grid
 from terramorph.raster.raster import Raster
 from terramorph.raster.source import Source
 from terramorph.raster.tiles import ARCHIVES
+from terramorph.raster.tiles.reader import file_fingerprint
 
 WIDEST_M = 100.0
 """Lines that are wider than this, in metres, may be missed where they only reach into a window."""
@@ -101,7 +102,7 @@ class VectorSource(Source):
         self.skipped = self._file.skipped
         self._told_gap = False
         self._own_crs = own
-        self._kept: OrderedDict[tuple[Any, ...], Shapes] = OrderedDict()
+        self._kept: LRUCache[tuple[Any, ...], Shapes] = LRUCache(_KEPT)
         self._lock = threading.Lock()
         self._closed = False
         self._told_skipped = 0
@@ -137,11 +138,10 @@ class VectorSource(Source):
             left, bottom = math.floor(bounds.left / side) * side, math.floor(bounds.bottom / side) * side
             right, top = math.ceil(bounds.right / side) * side, math.ceil(bounds.top / side) * side
             store = (str(grid.crs), self._file.level(metres), side, round(math.log2(metres), 1))
-            for key, shapes in self._kept.items():
+            for key in self._kept:
                 known, west, south, east, north = key
                 if known == store and west <= left and south <= bottom and east >= right and north >= top:
-                    self._kept.move_to_end(key)
-                    return shapes
+                    return self._kept[key]
             margin = 1.1 * pixel * drawing_margin(self.style, metres, widest_m=WIDEST_M)
             around = left - margin, bottom - margin, right + margin, top + margin
             shapes = self._file.read(around, grid.crs, metres)
@@ -149,8 +149,6 @@ class VectorSource(Source):
             if self._told_skipped == 0:
                 self._tell_skipped()
             self._kept[store, left, bottom, right, top] = shapes
-            if len(self._kept) > _KEPT:
-                self._kept.popitem(last=False)
             return shapes
 
     def _tell_skipped(self) -> None:
@@ -181,10 +179,9 @@ class VectorSource(Source):
         """Return a hex digest (blake2b, 16 bytes) of the file (all parts of a Shapefile), style, table and CRS."""
         digest = hashlib.blake2b(digest_size=16)
         for part in self.files:
-            with part.open("rb") as file:
-                while chunk := file.read(1 << 20):
-                    digest.update(chunk)
-        digest.update(repr((self.style, self.table.content, str(self._own_crs), None)).encode())
+            digest.update(file_fingerprint(part).encode())
+        decides = (self.style, self.table.model_dump_json(exclude={"name"}), str(self._own_crs))
+        digest.update(repr(decides).encode())
         return digest.hexdigest()
 
     def close(self) -> None:

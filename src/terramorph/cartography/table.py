@@ -47,7 +47,7 @@ class Match(BaseModel):
     widths_m: dict[str, Number] = {}
     kind: Kind | None = None
     width_m: Number | None = None
-    without: dict[str, frozenset[str]] = {}
+    without: dict[str, tuple[str, ...]] = {}
 
     @model_validator(mode="before")
     @classmethod
@@ -85,16 +85,6 @@ class Table(BaseModel):
     def keys(self) -> frozenset[str]:
         """All attributes that the entries read."""
         return frozenset(k for m in self.match for k in (*m.keys, *m.without))
-
-    @property
-    def content(self) -> tuple[Any, ...]:
-        """All that decides, as plain values whose text is the same in every process."""
-        found = []
-        for m in self.match:
-            without = sorted((key, sorted(values)) for key, values in m.without.items())
-            by_value = (sorted(m.kinds.items()), sorted(m.widths_m.items()))
-            found.append((m.layers, m.geometry, m.keys, *by_value, m.kind, m.width_m, without))
-        return tuple(found)
 
     def values_of(self, kind: str) -> list[tuple[str, str]]:
         """Return the (attribute, value) pairs that give a kind."""

@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 import pyogrio
 from odc.geo.crs import CRS
 
-from terramorph.cartography.ogr import LIBRARY_ERRORS, Box, Layer, layer_of
+from terramorph.cartography.ogr import Box, Layer, layer_of
 from terramorph.cartography.shapes import Shapes
 from terramorph.cartography.table import Table, load_table
 from terramorph.cartography.vectorfile import VectorFile, features_of, no_kind_message, project, project_box
@@ -117,7 +117,7 @@ class TileFile(VectorFile):
     def _tile_file(self, zoom: int, x: int, y: int) -> Iterator[tuple[str, list[str]]]:
         """Yield what GDAL opens for a tile, and its layers of lines or polygons."""
         damaged = f"{self.path}: tile {zoom}/{x}/{y} is damaged"
-        with raised_as(RasterError, damaged, "copy the file again", *LIBRARY_ERRORS):
+        with raised_as(RasterError, damaged, "copy the file again"):
             data = self._archive.read(zoom, x, y)
             if not data:
                 yield "", []

@@ -36,6 +36,16 @@ class Span:
     last: int
     weights: NDArray[np.float32]
 
+    @property
+    def core(self) -> slice:
+        """Pixels that its output is used for."""
+        return slice(self.first, self.last)
+
+    @property
+    def inner(self) -> slice:
+        """The core, counted from the start of the window."""
+        return slice(self.first - self.start, self.last - self.start)
+
 
 @dataclass(frozen=True)
 class Window:
@@ -43,40 +53,37 @@ class Window:
 
     Attributes:
         number: From 0, row by row.
-        row, column: Which of the cover's `rows` and `columns` it is made of.
-        y, x: The first row and column of pixels that the network sees. They lie in the grid.
-        height, width: Pixels that the network sees.
-        core_y, core_x: The first row and column of pixels that its output is used for.
-        core_height, core_width: Pixels that its output is used for.
+        down, across: The rows and the columns that it is made of. They lie in the grid.
     """
 
     number: int
-    row: int
-    column: int
-    y: int
-    x: int
-    height: int
-    width: int
-    core_y: int
-    core_x: int
-    core_height: int
-    core_width: int
+    down: Span
+    across: Span
+
+    @property
+    def height(self) -> int:
+        """Rows that the network sees."""
+        return self.down.stop - self.down.start
+
+    @property
+    def width(self) -> int:
+        """Columns that the network sees."""
+        return self.across.stop - self.across.start
 
     @property
     def seen(self) -> tuple[slice, slice]:
         """(rows, columns) of the grid that the network sees."""
-        return slice(self.y, self.y + self.height), slice(self.x, self.x + self.width)
+        return slice(self.down.start, self.down.stop), slice(self.across.start, self.across.stop)
 
     @property
     def core(self) -> tuple[slice, slice]:
         """(rows, columns) of the grid that the window's output is used for."""
-        return slice(self.core_y, self.core_y + self.core_height), slice(self.core_x, self.core_x + self.core_width)
+        return self.down.core, self.across.core
 
     @property
     def inner(self) -> tuple[slice, slice]:
         """(rows, columns) of the core within the window: ``output[:, *window.inner]`` is what `Cover.join` takes."""
-        top, left = self.core_y - self.y, self.core_x - self.x
-        return slice(top, top + self.core_height), slice(left, left + self.core_width)
+        return self.down.inner, self.across.inner
 
 
 @dataclass(frozen=True)
@@ -158,20 +165,7 @@ class Cover:
         return [self._window(row, column) for row in down for column in across]
 
     def _window(self, row: int, column: int) -> Window:
-        down, across = self.rows[row], self.columns[column]
-        return Window(
-            number=row * len(self.columns) + column,
-            row=row,
-            column=column,
-            y=down.start,
-            x=across.start,
-            height=down.stop - down.start,
-            width=across.stop - across.start,
-            core_y=down.first,
-            core_x=across.first,
-            core_height=down.last - down.first,
-            core_width=across.last - across.first,
-        )
+        return Window(row * len(self.columns) + column, self.rows[row], self.columns[column])
 
     def join(
         self, parts: Callable[[Window], NDArray[Any] | None], bands: int, rows: int = 256
@@ -182,7 +176,7 @@ class Cover:
         let go of after its last row. What is added up is a few rows of the whole width; parts may be memory-mapped.
 
         Args:
-            parts: Gives a window's output on its core, any real dtype (bands, core_height, core_width), or
+            parts: Gives a window's output on its core, any real dtype (bands, height, width), or
                 None for a window without one. Its share then goes to the windows that overlap it.
             bands: Bands of the output.
             rows: At most so many at a time.
@@ -199,7 +193,7 @@ class Cover:
         live: list[tuple[Window, NDArray[Any]]] = []
         for top in range(0, self.height, rows):
             bottom = min(top + rows, self.height)
-            live = [(window, part) for window, part in live if window.core_y + window.core_height > top]
+            live = [(window, part) for window, part in live if window.down.last > top]
             while following and following[0].first < bottom:
                 following.popleft()
                 live += [(w, part) for w, part in self._row(windows, parts, bands) if part is not None]
@@ -234,24 +228,25 @@ class Cover:
         self, windows: Iterator[Window], parts: Callable[[Window], NDArray[Any] | None], bands: int
     ) -> Iterator[tuple[Window, NDArray[Any] | None]]:
         for window in islice(windows, len(self.columns)):
-            part, expected = parts(window), (bands, window.core_height, window.core_width)
+            part, down, across = parts(window), window.down, window.across
+            expected = (bands, down.last - down.first, across.last - across.first)
             if part is not None and part.shape != expected:
                 raise ValueError(f"the part of window {window.number} is {part.shape}, but its core is {expected}")
             yield window, part
 
     def _add(self, piece: NDArray[np.float32], rows: slice, columns: slice, window: Window, part: NDArray[Any]) -> None:
         """Add a window's part, and its weight as one more plane, to a piece, float32 (bands + 1, h, w)."""
-        top, bottom = max(window.core_y, rows.start), min(window.core_y + window.core_height, rows.stop)
-        left, right = max(window.core_x, columns.start), min(window.core_x + window.core_width, columns.stop)
+        down, across = window.down, window.across
+        top, bottom = max(down.first, rows.start), min(down.last, rows.stop)
+        left, right = max(across.first, columns.start), min(across.last, columns.stop)
         if top >= bottom or left >= right:
             return
-        down, across = self.rows[window.row], self.columns[window.column]
         weight = (
             down.weights[top - down.start : bottom - down.start, None]
             * across.weights[left - across.start : right - across.start]
         )
         place = piece[:, top - rows.start : bottom - rows.start, left - columns.start : right - columns.start]
-        own = slice(top - window.core_y, bottom - window.core_y), slice(left - window.core_x, right - window.core_x)
+        own = slice(top - down.first, bottom - down.first), slice(left - across.first, right - across.first)
         place[:-1] += part[:, *own] * weight
         place[-1] += weight
 

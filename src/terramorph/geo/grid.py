@@ -8,26 +8,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import Self
 
 from affine import Affine
 from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
+from odc.geo.geom import BoundingBox
 
 from terramorph.errors import RasterError
 from terramorph.geo.crs import point_scale, unit_in_degrees, unit_in_metres
 
 SQUARE = 1.1
 """Ratio of a pixel's sides below which it counts as square."""
-
-
-class Bounds(NamedTuple):
-    """The box around a grid, in CRS units (in pixels for a grid without a CRS)."""
-
-    left: float
-    bottom: float
-    right: float
-    top: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +80,9 @@ class Grid:
         return math.hypot(self.affine.a, self.affine.d), math.hypot(self.affine.b, self.affine.e)
 
     @property
-    def bounds(self) -> Bounds:
-        """The box around the grid, in CRS units."""
-        corners = [self.affine @ (x, y) for x in (0, self.width) for y in (0, self.height)]
-        xs, ys = [c[0] for c in corners], [c[1] for c in corners]
-        return Bounds(min(xs), min(ys), max(xs), max(ys))
+    def bounds(self) -> BoundingBox:
+        """The box around the grid, left, bottom, right, top in CRS units (in pixels without a CRS)."""
+        return self.geobox.boundingbox
 
     @property
     def is_square(self) -> bool:

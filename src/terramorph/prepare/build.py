@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -143,10 +144,9 @@ def _plan_grid(one: Inputs, out: Path, options: Options, journal: Journal, opene
     samples: list[Pictures] = []
     if labelled or options.register or any(np.dtype(side.dtype) != np.uint8 for side in (source, target)):
         samples = _sampled(places, read, name, options, tell)
-    first = _first(journal, name)
     sides = [
-        _record(one.source, source.fingerprint(), source, first.source if first else None, bool(how.source.bands)),
-        _record(str(one.target), target.fingerprint(), target, first.target if first else None, bool(how.target.bands)),
+        _record(one.source, source.fingerprint(), source, _first(journal, name, "source"), bool(how.source.bands)),
+        _record(str(one.target), target.fingerprint(), target, _first(journal, name, "target"), bool(how.target.bands)),
     ]
     record, samples = _described(name, sides, samples, area.grid, options)
     return GridJob(record, places, area, options.tile, _look(samples, options) if labelled else None)
@@ -184,10 +184,9 @@ def _plan_folder(one: Inputs, out: Path, options: Options, journal: Journal, ope
     if not samples:
         raise DatasetError(f"None of the sampled pairs of {root} can be read; give another folder.")
     digest = "".join(folder.fingerprint() for folder in folders.values())
-    first, (a, b) = _first(journal, name), samples[0]
     sides = [
-        _record(one.source, digest, a, first.source if first else None, False),
-        _record(one.source, digest, b, first.target if first else None, False),
+        _record(one.source, digest, side, _first(journal, name, which), False)
+        for side, which in zip(samples[0], ("source", "target"), strict=True)
     ]
     record, samples = _described(name, sides, samples, None, options)
     look = _look(samples, options) if _may_have_labels(samples[0][1]) else None
@@ -215,9 +214,9 @@ def _holds_classes(targets: Sequence[Raster], root: Path) -> bool:
     return found is not None
 
 
-def _first(journal: Journal, name: str) -> AreaRecord | None:
-    """Return the first area of a dataset, which sets bands and units; None for that area itself."""
-    return next((area for area in journal.areas[:1] if area.name != name), None)
+def _first(journal: Journal, name: str, which: str) -> SideRecord | None:
+    """Return a side of the first area of a dataset, which sets bands and units; None for that area itself."""
+    return next((getattr(area, which) for area in journal.areas[:1] if area.name != name), None)
 
 
 def _record(path: str, fingerprint: str, side: Source | Raster, first: SideRecord | None, picked: bool) -> SideRecord:
@@ -291,51 +290,40 @@ def _look(samples: list[Pictures], options: Options) -> MapLook:
 
 def _common_shift(samples: list[Pictures]) -> tuple[float, float] | None:
     """Return the shift of the sides, in pixels, that is common to the whole area; None where there is none."""
-    surfaces = [s for s in (correlation(source, target) for source, target in samples) if s is not None]
-    if not surfaces:
-        return None
-    common = locate_common(surfaces)
+    surfaces = (correlation(source, target) for source, target in samples)
+    common = locate_common(surface for surface in surfaces if surface is not None)
     return None if common.confidence < MIN_CONFIDENCE else (round(common.dx, 2), round(common.dy, 2))
 
 
 def _cut_area(job: Job, out: Path, options: Options, journal: Journal, tell: Progress) -> None:
     """Cut the remaining tiles; a strip is read while the tiles of the previous one are measured and written."""
     name = job.record.name
-    rows = journal.rows(name)
-    done = {row.id for row in rows}
-    # A strip is always cut whole: measures of a tile may depend a little on its neighbours in the strip, and a resumed
-    # preparation must give the same dataset and journal as an uninterrupted one.
-    every = list(job.strips())
-    order = {place.id: number for number, place in enumerate(place for strip in every for place in strip)}
-    strips = [strip for strip in every if not all(place.id in done for place in strip)]
-    left = [place for strip in strips for place in strip]
-    stay = order.keys() - {place.id for place in left}
-    rows = [row for row in rows if row.id in stay]
-    journal.replace_rows(name, rows)
-    finished, total = len(job.places) - len(left), len(job.places)
+    # A strip is always cut whole, and so is all that comes after one that is not whole: measures of a tile may depend a
+    # little on its neighbours in the strip, and a resumed preparation must give the same dataset and journal as an
+    # uninterrupted one.
+    strips, done = list(job.strips()), {row.id: row for row in journal.rows(name)}
+    whole = list(takewhile(lambda strip: all(place.id in done for place in strip), strips))
+    kept = [done[place.id] for strip in whole for place in strip]
+    journal.replace_rows(name, kept)
+    finished, total = len(kept), len(job.places)
     tell(f"cutting {name}", finished, total)
-    following = iter(strips)
+    following = iter(strips[len(whole) :])
     with ThreadPoolExecutor(os.cpu_count()) as workers, ThreadPoolExecutor(1) as reader:
-        ahead: list[Future[list[Part | Cut]]] = []
 
-        def read_on() -> None:
+        def read_on() -> Future[list[Part | Cut]] | None:
             strip = next(following, None)
-            if strip is not None:
-                ahead.append(reader.submit(_load, job, strip, options.skip_bad))
+            return None if strip is None else reader.submit(_load, job, strip, options.skip_bad)
 
         def measured(part: Part | Cut) -> Cut:
             return cut(*part, job.record, out, options) if isinstance(part, Part) else part
 
-        read_on()
-        while ahead:
-            parts = ahead.pop(0).result()
-            read_on()
+        ahead = read_on()
+        while ahead is not None:
+            parts, ahead = ahead.result(), read_on()
             cuts = add_block_shifts(list(workers.map(measured, parts)))
             journal.add_rows(name, cuts)
             finished += len(cuts)
             tell(f"cutting {name}", finished, total)
-    if left and any(order[row.id] > order[left[0].id] for row in rows):  # a line in the middle was damaged
-        journal.replace_rows(name, sorted(journal.rows(name), key=lambda row: order[row.id]))
 
 
 def _load(job: Job, strip: list[Place], skip_bad: bool) -> list[Part | Cut]:

@@ -102,7 +102,7 @@ def add_block_shifts(cuts: Sequence[Cut]) -> list[Row]:
         blocks[one.row.row // SHIFT_BLOCK, one.row.col // SHIFT_BLOCK].append(one)
     for members in blocks.values():
         surfaces = [one.surface for one in members if one.surface is not None]
-        shift = locate_common(surfaces) if surfaces else UNKNOWN
+        shift = locate_common(surfaces)
         for one in members:
             row, near = one.row, _rounded(asdict(shift))
             row.block_dx, row.block_dy, row.block_confidence = near["dx"], near["dy"], near["confidence"]

@@ -46,10 +46,11 @@ def finish(out: Path, journal: Journal, options: Options, tell: Callable[[str, i
         raise DatasetError(_nothing_kept(counts))
     numbers = {area.name: number for number, area in enumerate(journal.areas)}
     placed = all(area.grid is not None for area in journal.areas)
+    known = [side for area in journal.areas if area.grid and (side := area.grid.ground_resolution)]
     manifest = Manifest(
         terramorph=__version__,
         settings=options.plain(),
-        ground_resolution=_ground_resolution(journal.areas),
+        ground_resolution=float(np.median(known)) if known else None,
         tile=options.tile if placed else None,
         areas=tuple(journal.areas),
         counts=dict(counts),
@@ -92,13 +93,6 @@ def _nothing_kept(counts: Counter[str]) -> str:
     reasons = ", ".join(f"{count} {name}" for name, count in counts.items())
     commonest = counts.most_common(1)[0][0].removeprefix("left out: ") if counts else ""
     return f"No pair was kept ({reasons}); {_ADVICE.get(commonest, 'look at what was left out')}."
-
-
-def _ground_resolution(areas: Sequence[AreaRecord]) -> float | None:
-    """Return the median metres per pixel over georeferenced areas."""
-    found = [area.grid.ground_resolution for area in areas if area.grid is not None]
-    known = [value for value in found if value is not None]
-    return float(np.median(known)) if known else None
 
 
 def _mark_duplicates(rows: list[Row]) -> None:

@@ -11,16 +11,16 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from terramorph.atomic import atomic, locked, make_folder, write_text
-from terramorph.documents import flat, parse_json
-from terramorph.errors import DatasetError, StorageError, raised_as
+from terramorph.documents import flat, parse_json_object
+from terramorph.errors import DatasetError, StorageError, raised_as, reason_of
 from terramorph.geo import Grid
 from terramorph.pairs.manifest import AreaRecord
 from terramorph.prepare.measure import Measures
@@ -33,6 +33,7 @@ MOST_TURNED = 5.0
 """Largest angle between the rows of two areas, degrees."""
 _CONTENT = "split.content"
 """Setting that holds a digest of the file of the split."""
+_T = TypeVar("_T")
 _Pixels = Annotated[int, Field(ge=0, lt=2**31)]
 
 
@@ -100,9 +101,7 @@ class Journal:
         self.folder = out / FOLDER
         self._refuse_foreign(out)
         make_folder(self.folder)
-        begun = self._json("settings.json")
-        if not isinstance(begun, dict | None):
-            raise self._damaged("settings.json", "it does not hold settings")
+        begun = self._read("settings.json", parse_json_object)
         if begun is None:
             self._save("settings.json", settings)
         else:
@@ -119,10 +118,7 @@ class Journal:
                         f"{out} was begun with other settings ({name}: {was.get(name)!r}, now {now.get(name)!r}); give "
                         "the same ones to resume, or choose another folder."
                     )
-        try:
-            self.areas: list[AreaRecord] = [AreaRecord.model_validate(a) for a in self._json("areas.json") or ()]
-        except (ValidationError, TypeError) as error:
-            raise self._damaged("areas.json", "it does not list areas") from error
+        self.areas = self._read("areas.json", TypeAdapter(list[AreaRecord]).validate_json) or []
 
     def forget_unused(self) -> None:
         """Forget the settings of a dataset without an area: they may be what kept it from beginning."""
@@ -190,14 +186,13 @@ class Journal:
             file.flush()
             os.fsync(file.fileno())
 
-    def _json(self, name: str) -> Any:
-        path = self.folder / name
+    def _read(self, name: str, parse: Callable[[bytes], _T]) -> _T | None:
         try:
-            return parse_json(path.read_text(encoding="utf-8"))
+            return parse((self.folder / name).read_bytes())
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
-            raise self._damaged(name, error) from error
+            raise self._damaged(name, reason_of(error)) from error
 
     def _damaged(self, name: str, why: object) -> DatasetError:
         return DatasetError(f"{self.folder / name} is damaged ({why}); remove {self.folder.parent} and start again.")

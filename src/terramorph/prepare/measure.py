@@ -17,7 +17,6 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from terramorph.bands import colour_of
-from terramorph.errors import RasterError
 from terramorph.prepare.registration import UNKNOWN, Shift
 from terramorph.raster.raster import Raster
 
@@ -95,8 +94,6 @@ def measure_pair(
             detail.
         target_range: As `source_range`, of the target.
     """
-    if source.grid.shape != target.grid.shape:
-        raise RasterError(f"Both sides must be on one grid, got {source.grid.shape} and {target.grid.shape} pixels.")
     valid = source.mask & target.mask
     photo = _to_levels(source, source_range)
     drawn = _to_levels(target, target_range)

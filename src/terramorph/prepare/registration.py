@@ -22,7 +22,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from terramorph.errors import RasterError
 from terramorph.raster.raster import Raster
 from terramorph.raster.resample import rounded
 
@@ -82,9 +81,6 @@ def estimate_shift(
 
     Returns:
         The shift of b against a. A peak at the rim of the range has confidence 0.
-
-    Raises:
-        RasterError: If the sizes differ or the range does not fit them.
     """
     return locate(correlate(a, b, mask, max_shift))
 
@@ -101,13 +97,9 @@ def correlate(
         float32 (2 r + 1, 2 r + 1) with r = ``max_shift`` rounded up. Row i, column j hold the correlation under
         dy = i - r, dx = j - r, in units of the standard deviation that fields of random phase have before smoothing.
         All 0 where a side is constant or nothing is valid.
-
-    Raises:
-        RasterError: If the sizes differ or the range does not fit them.
     """
     height, width = a.shape[1:]
     radius = math.ceil(max_shift)
-    _check(a, b, mask, radius)
     weight = _full_weight(height, width) if mask is None else _weight(mask)
     cross = cv2.mulSpectrums(_spectrum(b, mask, weight), _spectrum(a, mask, weight), 0, conjB=True)
     magnitude = _length(cross[..., 0], cross[..., 1])
@@ -144,10 +136,7 @@ def locate_common(surfaces: Iterable[NDArray[np.float32]]) -> Shift:
     count.
 
     Returns:
-        The shift, with the confidence of the summed surface.
-
-    Raises:
-        RasterError: If there are none.
+        The shift, with the confidence of the summed surface; `UNKNOWN` of no pairs.
     """
     total: NDArray[np.float32] | None = None
     count = 0
@@ -157,7 +146,7 @@ def locate_common(surfaces: Iterable[NDArray[np.float32]]) -> Shift:
         total = surface.copy() if total is None else total + surface
         count += bool(surface.any())
     if total is None:
-        raise RasterError("A common shift needs at least one pair, got none.")
+        return UNKNOWN
     return locate(total / np.float32(math.sqrt(max(count, 1))))
 
 
@@ -220,21 +209,6 @@ def shift_raster(raster: Raster, dx: float, dy: float) -> Raster:
         cv2.warpAffine(np.where(raster.mask, band, 0).astype(np.float64), move, size, **flags) for band in raster.pixels
     ]
     return Raster(rounded(np.stack(moved), raster.dtype), mask, raster.grid, raster.bands, raster.units)
-
-
-def _check(a: NDArray[Any], b: NDArray[Any], mask: NDArray[np.bool_] | None, radius: int) -> None:
-    """Refuse sides that do not fit each other, and a range that does not fit them."""
-    size = a.shape[1:]
-    if b.shape[1:] != size or (mask is not None and mask.shape != size):
-        raise RasterError(
-            f"Both sides and the mask must be on one grid, got {size}, {b.shape[1:]} and "
-            f"{size if mask is None else mask.shape} pixels."
-        )
-    if not LEAST_SHIFT <= radius <= min(size) // 4:
-        raise RasterError(
-            f"The range of shifts must be between {LEAST_SHIFT} px and a quarter of the shorter side of "
-            f"{size[0]} x {size[1]} px, got {radius} px."
-        )
 
 
 def _spectrum(side: NDArray[Any], mask: NDArray[np.bool_] | None, weight: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import struct
 import threading
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -15,9 +13,6 @@ from xml.etree import ElementTree
 import rasterio
 from affine import Affine
 from odc.geo.crs import CRS
-from pyproj.exceptions import ProjError
-from rasterio._err import CPLE_BaseError
-from rasterio.errors import RasterioError
 from rasterio.shutil import copy
 from rasterio.vrt import WarpedVRT
 
@@ -39,28 +34,12 @@ GDAL_OPTIONS = {
 """GDAL's settings while we read. Its cache of decoded blocks, bytes, is one for the process and not one for each file;
 left alone it would grow to a twentieth of the machine's memory."""
 
-_DECODERS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    EOFError,
-    LookupError,
-    ArithmeticError,
-    struct.error,
-    zlib.error,
-    RasterioError,
-    CPLE_BaseError,
-    ProjError,
-)
-"""Errors of PIL, GDAL and PROJ on damaged files."""
-
 _PLACELESS = frozenset({"PNG", "JPEG", "BMP", "GIF", "WEBP"})
 
 
 @contextmanager
 def named_errors(path: Path | Remote) -> Iterator[None]:
-    """Convert errors of decoders to a RasterError that names the file."""
+    """Convert errors of PIL, GDAL and PROJ, whose classes share no base, to a RasterError that names the file."""
 
     def unreadable(reason: str) -> RasterError:
         if "supported file format" in reason:
@@ -83,7 +62,7 @@ def named_errors(path: Path | Remote) -> Iterator[None]:
     def too_large(_: str) -> RasterError:
         return RasterError(f"{path} does not fit into memory; cut it into smaller pieces.")
 
-    with converted(unreadable, *_DECODERS), converted(too_large, MemoryError):
+    with converted(unreadable), converted(too_large, MemoryError):
         yield
 
 

@@ -71,7 +71,8 @@ def read_place(path: Path, shape: tuple[int, int] | None = None) -> tuple[Affine
         RasterError: If the file that is taken is damaged, or the .prj cannot be understood.
     """
     aux, world = _aux_file(path), find_world_file(path)
-    affine = _aux_affine(aux) if aux else None
+    text = _aux_text(aux, "GeoTransform")
+    affine = _geo_transform(aux, text) if aux and text is not None else None
     if affine is None and world is not None:
         affine = _read_affine(world)
     if affine is not None:
@@ -100,7 +101,7 @@ def read_crs(path: Path) -> CRS | None:
     if prj is not None:
         return _parse_crs(prj, read_text(prj))
     aux = _aux_file(path)
-    text = None if aux is None else _aux_root(aux).findtext("SRS")
+    text = _aux_text(aux, "SRS")
     return _parse_crs(aux, text) if aux is not None and text and text.strip() else None
 
 
@@ -118,15 +119,12 @@ def _aux_file(path: Path) -> Path | None:
     return aux if aux.is_file() else None
 
 
-def _aux_root(aux: Path) -> ElementTree.Element:
-    kinds = (OSError, ElementTree.ParseError, LookupError, ValueError)
-    with raised_as(RasterError, f"{aux}: this is not XML", "correct or remove it", *kinds):
-        return ElementTree.parse(aux).getroot()
-
-
-def _aux_affine(aux: Path) -> Affine | None:
-    text = _aux_root(aux).findtext("GeoTransform")
-    return None if text is None else _geo_transform(aux, text)
+def _aux_text(aux: Path | None, tag: str) -> str | None:
+    """Read a text of an .aux.xml; None without it."""
+    if aux is None:
+        return None
+    with raised_as(RasterError, f"{aux}: this is not XML", "correct or remove it"):
+        return ElementTree.parse(aux).findtext(tag)
 
 
 def _geo_transform(file: Path | Remote, text: str) -> Affine:

@@ -215,7 +215,8 @@ class Joined:
         opened: deque[NDArray[Any]] = deque(maxlen=2 * len(cover.columns))  # most that are in use at once
 
         def load(window: Window) -> NDArray[Any] | None:
-            shape = (bands, window.core_height, window.core_width)
+            rows, columns = window.core
+            shape = (bands, rows.stop - rows.start, columns.stop - columns.start)
             part = self.parts.load(window.number, shape, dtype.name, spread)
             if part is not None:
                 opened.append(part)

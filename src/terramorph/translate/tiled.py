@@ -81,19 +81,19 @@ class Tiled:
         """
         left = (window for window in self.cover.windows() if window.number not in done)
         if source.sequential:
-            return (tuple(row) for _, row in groupby(left, key=lambda window: window.row))
+            return (tuple(row) for _, row in groupby(left, key=lambda window: window.down))
         return ((window,) for window in left)
 
     def read(self, source: Source, unit: Unit) -> list[Raster]:
         """Read what the network sees of each window."""
         if not source.sequential:
             return [source.read(self.seen(window)) for window in unit]
-        rows = source.read(self.grid.crop(unit[0].y, 0, unit[0].height, self.grid.width))
-        return [rows.crop(0, w.x, w.height, w.width) for w in unit]
+        rows = source.read(self.grid.crop(unit[0].down.start, 0, unit[0].height, self.grid.width))
+        return [rows.crop(0, w.across.start, w.height, w.width) for w in unit]
 
     def seen(self, window: Window) -> Grid:
         """Return the grid of what the network sees of a window."""
-        return self.grid.crop(window.y, window.x, window.height, window.width)
+        return self.grid.crop(window.down.start, window.across.start, window.height, window.width)
 
     def predict(self, raster: Raster, window: Window) -> Part | None:
         """Predict a window, once per sample; None if it has no data."""
@@ -204,9 +204,7 @@ class Tiled:
 
     def _alone(self, window: Window) -> tuple[slice, slice]:
         """Return (rows, columns) of a core that are not blended with a neighbour."""
-        rows, columns = window.inner
-        down, across = self.cover.rows[window.row].weights[rows], self.cover.columns[window.column].weights[columns]
-        alone = [np.flatnonzero(weights == 1.0) for weights in (down, across)]
+        alone = [np.flatnonzero(span.weights[span.inner] == 1.0) for span in (window.down, window.across)]
         y, x = (slice(found[0], found[-1] + 1) if len(found) else slice(0, 0) for found in alone)
         return y, x
 

@@ -88,14 +88,14 @@ def map_palette(samples: Iterable[NDArray[np.uint8]]) -> NDArray[np.uint8]:
     return np.asarray(colours[kept].astype(np.uint8).reshape(-1, 3))
 
 
-def remove_labels(rgb: NDArray[np.uint8], palette: NDArray[np.uint8] | None = None) -> Cleaned:
+def remove_labels(rgb: NDArray[np.uint8], palette: NDArray[np.uint8]) -> Cleaned:
     """Find labels and paint them over; wide images are processed in blocks.
 
     Args:
         rgb: uint8 (3, H, W).
-        palette: uint8 (K, 3), from `map_palette`. Default: that of the image itself.
+        palette: uint8 (K, 3), from `map_palette`.
     """
-    colours = _colours(rgb, palette)
+    colours = Colours(palette)
     image = _interleaved(rgb)
     mask = np.zeros(image.shape[:2], np.bool_)
     cleaned = rgb.copy()
@@ -123,17 +123,6 @@ def _remove(image: NDArray[np.uint8], colours: Colours) -> tuple[NDArray[np.uint
     lead_on(painted, image, area, free, colours)
     moved = _highest(cv2.absdiff(image, painted)) > _CHANGED
     return painted, free & moved
-
-
-def _colours(rgb: NDArray[np.uint8], palette: NDArray[np.uint8] | None) -> Colours:
-    """Return the palette with its table; without a palette, that of the map."""
-    if palette is None:
-        return Colours(map_palette([rgb]))
-    if palette.dtype != np.uint8 or palette.ndim != 2 or palette.shape[1] != 3:
-        raise RasterError(
-            f"A palette must be uint8 (K, 3), as map_palette returns it, got {palette.dtype} {palette.shape}."
-        )
-    return Colours(palette)
 
 
 def _interleaved(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:

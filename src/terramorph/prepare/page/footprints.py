@@ -8,10 +8,8 @@ from typing import Any
 
 import geopandas
 import numpy as np
-from pyarrow import ArrowException
-from pyproj.exceptions import CRSError
 
-from terramorph.errors import DatasetError, reason_of
+from terramorph.errors import DatasetError, raised_as
 from terramorph.pairs.manifest import FOOTPRINTS, SPLITS, Manifest, load_manifest
 from terramorph.prepare.measure import MEASURE_NAMES
 from terramorph.prepare.registration import MIN_CONFIDENCE
@@ -47,18 +45,15 @@ def read_footprints(root: str | Path) -> Footprints:
     if manifest is None:
         raise DatasetError(f"{root} holds no manifest.json, so it is not a prepared dataset; prepare one.")
     path = root / FOOTPRINTS
-    try:
+    if not path.exists():
+        raise DatasetError(f"{path} is missing; run the same preparation again, which writes it anew.")
+    # Of any class: those of pyarrow, pyproj and pandas share no base.
+    with raised_as(DatasetError, f"{path} cannot be read", "run the same preparation again, which writes it anew"):
         table = geopandas.read_parquet(path).reset_index(drop=True)
         texts = table[_TEXTS].astype(object)
         table[_TEXTS] = texts.where(texts.notna(), "")
         table[_NUMBERS] = table[_NUMBERS].astype(np.float64)
         table["duplicates"] = table["duplicates"].fillna(0).astype(np.int64)
-    except FileNotFoundError:
-        raise DatasetError(f"{path} is missing; run the same preparation again, which writes it anew.") from None
-    except (OSError, ArrowException, CRSError, KeyError, ValueError, TypeError, AttributeError) as error:
-        raise DatasetError(
-            f"{path} cannot be read ({reason_of(error)}); run the same preparation again, which writes it anew."
-        ) from error
     table["shift"] = np.hypot(table["dx"], table["dy"]).where(table["confidence"] >= MIN_CONFIDENCE)
     table["kept"] = table["split"].isin(SPLITS)
     splits = table[table["kept"] & (table["duplicates"] > 0)].groupby("duplicates")["split"]

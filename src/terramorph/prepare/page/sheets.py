@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from terramorph.errors import DatasetError, InputError
 from terramorph.pairs import PairFolder, open_pairs
-from terramorph.pairs.manifest import AreaRecord, Manifest
+from terramorph.pairs.manifest import Manifest
 from terramorph.prepare.page.suspicion import suspicion_of
 from terramorph.raster import Raster
 from terramorph.raster.export import preview
@@ -55,15 +55,11 @@ class Images:
             pair = self._folders[split].read(self._index[split][name])
         except InputError as error:
             return str(error)
-        area = self._area(split, name)
-        source = viewable(pair.a, None if area is None else area.source.range)
-        target = viewable(pair.b, None if area is None else area.target.range)
+        area = self._manifest.areas[self._manifest.pairs[split][name][0]]
+        source = viewable(pair.a, area.source.range)
+        target = viewable(pair.b, area.target.range)
         shown = {"source": source, "target": target, "its edges": edges_over(source, target, pair.b.mask)}
         return [(name, picture_uri(image.transpose(2, 0, 1), quality=82)) for name, image in shown.items()]
-
-    def _area(self, split: str, name: str) -> AreaRecord | None:
-        number = self._manifest.pairs[split][name][0]
-        return self._manifest.areas[number] if 0 <= number < len(self._manifest.areas) else None
 
 
 def choose(table: Any, parts: Any, best: int, worst: int) -> tuple[list[int], list[int]]:

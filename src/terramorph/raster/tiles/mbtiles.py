@@ -14,7 +14,6 @@ from terramorph.geo.mercator import MAX_ZOOM, TileBox, box_of_halves
 from terramorph.raster.tiles.reader import (
     TileReader,
     check_tile,
-    file_fingerprint,
     is_picture,
     lies_flipped,
     looks_like_vectors,
@@ -154,9 +153,6 @@ class MBTiles(TileReader):
         if not found or found[0][0] is None:
             return None
         return self.unpacked(bytes(found[0][0]), zoom, x, y)
-
-    def fingerprint(self) -> str:
-        return file_fingerprint(self._path)
 
     def close(self) -> None:
         with self._lock:

@@ -22,7 +22,6 @@ from terramorph.geo.mercator import MAX_ZOOM, TileBox, box_around, tiles_of_degr
 from terramorph.raster.storage import Remote
 from terramorph.raster.tiles.reader import (
     TileReader,
-    file_fingerprint,
     looks_like_vectors,
     plain_text,
     unpacked,
@@ -126,9 +125,6 @@ class PMTiles(TileReader):
         if len(data) != place[1]:
             raise RasterError(f"{self.name} ends before its tile {zoom}/{x}/{y}; copy it again.")
         return self.unpacked(data, zoom, x, y)
-
-    def fingerprint(self) -> str:
-        return file_fingerprint(self._path)
 
     def close(self) -> None:
         self._bytes = None

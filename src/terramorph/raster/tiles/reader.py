@@ -46,6 +46,7 @@ class TileReader(Closing, ABC):
     counts: Mapping[int, int] = MappingProxyType({})
     bounds: object = None
     stated_in = "the metadata"
+    _path: Path | Remote
 
     @property
     def vectors(self) -> bool:
@@ -108,9 +109,9 @@ class TileReader(Closing, ABC):
         with raised_as(RasterError, f"{self.name}: tile {zoom}/{x}/{y} is damaged", "copy it again", OSError):
             return unpacked(data)
 
-    @abstractmethod
     def fingerprint(self) -> str:
         """Return a hex digest (blake2b, 16 bytes) of the content."""
+        return file_fingerprint(self._path)
 
 
 def is_picture(data: bytes) -> bool:
