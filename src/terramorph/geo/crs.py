@@ -48,11 +48,16 @@ def horizontal(crs: pyproj.CRS) -> pyproj.CRS:
     return crs.to_2d()
 
 
+def straight_method(crs: CRS) -> str:
+    """Return the name of a CRS's projection, such as Mercator; '' of transverse and oblique ones, and without one."""
+    operation = plane(crs.proj).coordinate_operation
+    name = str(operation.method_name) if operation is not None else ""
+    return "" if "Transverse" in name or "Oblique" in name else name
+
+
 def is_mercator(crs: CRS) -> bool:
     """Return whether a CRS is a Mercator about the equator, of any ellipsoid: its metres shrink towards the poles."""
-    operation = plane(crs.proj).coordinate_operation
-    name = operation.method_name if operation is not None else ""
-    return "Mercator" in name and "Transverse" not in name and "Oblique" not in name
+    return "Mercator" in straight_method(crs)
 
 
 def unit_in_metres(crs: CRS) -> float:

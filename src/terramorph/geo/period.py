@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from odc.geo.crs import CRS
 from odc.geo.geom import Geometry
 
-from terramorph.geo.crs import plane, unit_in_degrees
+from terramorph.geo.crs import straight_method, unit_in_degrees
 
 
 def period(crs: CRS | None) -> float | None:
@@ -28,9 +28,7 @@ def _period(name: str) -> float | None:
     crs = CRS(name)
     if crs.geographic:
         return round(360 / unit_in_degrees(crs), 9)
-    operation = plane(crs.proj).coordinate_operation
-    method = operation.method_name if operation is not None else ""
-    if "Transverse" in method or "Oblique" in method or not ("Mercator" in method or "Cylindrical" in method):
+    if not any(kind in straight_method(crs) for kind in ("Mercator", "Cylindrical")):
         return None
     x, _ = CRS("EPSG:4326").transformer_to_crs(crs, always_xy=True)(np.array([10.0, 11.0, 12.0]), np.zeros(3))
     return float(360 * np.median(np.diff(x)))

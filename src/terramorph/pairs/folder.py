@@ -16,10 +16,12 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+import numpy as np
 
 from terramorph.errors import DatasetError, InputError, RasterError, warn
 from terramorph.geo import Grid
@@ -160,6 +162,12 @@ def open_pairs(root: str | Path, split: str, *, skip_bad: bool = False, nodata: 
     if not root.is_dir():
         raise DatasetError(f"There is no dataset folder {root}; give the folder that holds train and val.")
     skipped: list[str] = []
+
+    def leave_out(problem: str, remedy: str = "remove") -> None:
+        if not skip_bad:
+            raise DatasetError(f"{problem}; {remedy} it, or skip such files (`skip_bad`).")
+        skipped.append(f"{problem}.")
+
     twins = next(
         (
             (a, b)
@@ -169,10 +177,10 @@ def open_pairs(root: str | Path, split: str, *, skip_bad: bool = False, nodata: 
         None,
     )
     if twins is not None and not any((root / split / side).is_dir() for side in _SIDES):
-        sides = [_named(_images(side, skip_bad, skipped), side, skip_bad, skipped) for side in twins]
-        pairs = _match(sides[0], sides[1], twins, skip_bad, skipped)
+        sides = [_named(_images(side, leave_out), side, leave_out) for side in twins]
+        pairs = _match(sides[0], sides[1], twins, leave_out)
     elif (root / split).is_dir():
-        pairs = _in_split(root / split, skip_bad, skipped)
+        pairs = _in_split(root / split, leave_out)
     else:
         present = sorted(p.name for p in root.iterdir() if p.is_dir())
         raise DatasetError(
@@ -216,11 +224,11 @@ def has_split(root: str | Path, split: str) -> bool:
     return any((root / name).is_dir() for name in (split, f"A/{split}", f"{split}A"))
 
 
-def _in_split(folder: Path, skip_bad: bool, skipped: list[str]) -> dict[str, tuple[Path, ...]]:
+def _in_split(folder: Path, leave_out: Callable[..., None]) -> dict[str, tuple[Path, ...]]:
     """Find the pairs of ROOT/S: A|B images at any depth, and twins in folders A and B at any depth."""
     whole: list[Path] = []
     twins: dict[tuple[Path, Path], tuple[list[Path], list[Path]]] = {}
-    for file in _images(folder, skip_bad, skipped):
+    for file in _images(folder, leave_out):
         at = next((p for p in reversed(file.parents) if p.name in _SIDES and folder in p.parents), None)
         if at is None:
             whole.append(file)
@@ -228,18 +236,16 @@ def _in_split(folder: Path, skip_bad: bool, skipped: list[str]) -> dict[str, tup
             both = at.with_name("A"), at.with_name("B")
             twins.setdefault(both, ([], []))[_SIDES.index(at.name)].append(file)
     _refuse_unnamed_twins(whole)
-    pairs: dict[str, tuple[Path, ...]] = {
-        name: (file,) for name, file in _named(whole, folder, skip_bad, skipped).items()
-    }
+    pairs: dict[str, tuple[Path, ...]] = {name: (file,) for name, file in _named(whole, folder, leave_out).items()}
     for both, found in twins.items():
-        sides = [_named(files, side, skip_bad, skipped) for files, side in zip(found, both, strict=True)]
+        sides = [_named(files, side, leave_out) for files, side in zip(found, both, strict=True)]
         above = both[0].parent.relative_to(folder)
-        for name, files in _match(sides[0], sides[1], both, skip_bad, skipped).items():
+        for name, files in _match(sides[0], sides[1], both, leave_out).items():
             full = (above / name).as_posix()
             if full not in pairs:
                 pairs[full] = files
             else:
-                _leave_out(f"{files[0]} has the same name as {pairs[full][0]}", skip_bad, skipped)
+                leave_out(f"{files[0]} has the same name as {pairs[full][0]}")
     return pairs
 
 
@@ -266,51 +272,44 @@ def _is_narrow(file: Path) -> bool:
     return width < 1.5 * height
 
 
-def _images(folder: Path, skip_bad: bool, skipped: list[str]) -> list[Path]:
-    """List the images of a folder and its sub-folders."""
-    if not folder.is_dir():
-        raise DatasetError(f"The folder {folder} is missing while its twin exists; every image needs both sides.")
+def _images(folder: Path, leave_out: Callable[..., None]) -> list[Path]:
+    """List the images of a folder and its sub-folders; none of a missing one."""
     try:
-        files = [file for file in files_below(folder) if file.suffix.lower() not in _SIDECARS]
+        listed = files_below(folder) if folder.is_dir() else []
     except OSError as error:
         raise DatasetError(
             f"The folder {error.filename or folder} cannot be listed ({error.strerror}); check its permissions."
         ) from error
+    files = [file for file in listed if file.suffix.lower() not in _SIDECARS]
     images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
     among = {folder, *(file.parent for file in images)}
     for file in files:
         if file.suffix.lower() not in IMAGE_SUFFIXES and file.parent in among:
-            _leave_out(f"{file} is not an image that can be read", skip_bad, skipped)
+            leave_out(f"{file} is not an image that can be read")
     return images
 
 
-def _named(files: Sequence[Path], folder: Path, skip_bad: bool, skipped: list[str]) -> dict[str, Path]:
+def _named(files: Sequence[Path], folder: Path, leave_out: Callable[..., None]) -> dict[str, Path]:
     """Map paths below a folder, without suffix, to images."""
     found: dict[str, Path] = {}
     for file in files:
         name = (file.parent.relative_to(folder) / file.stem).as_posix()
         if name in found:
-            _leave_out(f"{file} has the same name as {found[name].name}", skip_bad, skipped)
+            leave_out(f"{file} has the same name as {found[name].name}")
         else:
             found[name] = file
     return found
 
 
-def _leave_out(problem: str, skip_bad: bool, skipped: list[str], remedy: str = "remove") -> None:
-    if not skip_bad:
-        raise DatasetError(f"{problem}; {remedy} it, or skip such files (`skip_bad`).")
-    skipped.append(f"{problem}.")
-
-
 def _match(
-    a: dict[str, Path], b: dict[str, Path], folders: tuple[Path, Path], skip_bad: bool, skipped: list[str]
+    a: dict[str, Path], b: dict[str, Path], folders: tuple[Path, Path], leave_out: Callable[..., None]
 ) -> dict[str, tuple[Path, ...]]:
     for side in folders:
         if not side.is_dir():
             raise DatasetError(f"The folder {side} is missing while its twin exists; every image needs both sides.")
     for name in sorted(a.keys() ^ b.keys()):
         here, missing = (a[name], folders[1]) if name in a else (b[name], folders[0])
-        _leave_out(f"{here} has no twin in {(missing / name).parent}", skip_bad, skipped, "add")
+        leave_out(f"{here} has no twin in {(missing / name).parent}", "add")
     # In the order of the files: that of a set would differ from one process to the next.
     return {name: (a[name], b[name]) for name in a if name in b}
 
@@ -323,11 +322,8 @@ def _one_grid(a: Grid, b: Grid, files: Sequence[Path]) -> Grid:
         raise DatasetError(
             f"The twins {files[0]} and {files[1]} differ in CRS ({a.crs} and {b.crs}); reproject one to the other."
         )
-    corners = [(x, y) for x in (0, a.width) for y in (0, a.height)]
-    moved = [~a.affine @ (b.affine @ corner) for corner in corners]
-    apart = max(
-        abs(p - q) for there, here in zip(moved, corners, strict=True) for p, q in zip(there, here, strict=True)
-    )
+    corners = np.array([(0, 0), (a.width, 0), (0, a.height), (a.width, a.height)]).T
+    apart = np.abs(np.array(~a.affine @ (b.affine @ corners)) - corners).max()
     if apart > 0.5:
         raise DatasetError(
             f"The twins {files[0]} and {files[1]} do not lie on the same ground, their corners are up to {apart:.4g} "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import math
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -92,7 +93,8 @@ def draw_blocks(tiles: Tiles, rule: SplitRule, name: str) -> NDArray[np.int8]:
         int8 (N,), indices into `SPLITS`.
     """
     count = len(tiles.row)
-    block = rule.block or _block_size(count, rule.fractions)
+    held_out = min((share for share in rule.fractions[1:] if share > 0), default=1.0)
+    block = rule.block or int(np.clip(round(math.sqrt(held_out * count)), 1, _LARGEST_BLOCK))
     places, member = np.unique(np.stack([tiles.row // block, tiles.col // block]), axis=1, return_inverse=True)
     sizes = np.bincount(member)
     left = np.random.default_rng([rule.seed, zlib.crc32(name.encode())]).permutation(len(sizes))
@@ -112,12 +114,6 @@ def draw_blocks(tiles: Tiles, rule: SplitRule, name: str) -> NDArray[np.int8]:
         codes[left[:count_of]] = _CODE[split]
         left = left[count_of:]
     return codes[member]
-
-
-def _block_size(count: int, fractions: tuple[float, float, float]) -> int:
-    """Return the default number of tiles along the side of a block."""
-    held_out = [share for share in fractions[1:] if share > 0]
-    return int(np.clip(round(float(np.sqrt(min(held_out, default=1.0) * count))), 1, _LARGEST_BLOCK))
 
 
 def read_list(path: Path) -> Mapping[str, int]:

@@ -12,6 +12,7 @@ import rasterio
 
 from terramorph.errors import RasterError, TerramorphError
 from terramorph.raster.dataset import gdal_session, named_errors
+from terramorph.raster.image import check_pixels
 from terramorph.raster.image_source import ImageSource
 from terramorph.raster.layout import ReadOptions
 
@@ -86,10 +87,7 @@ def _check(path: Path) -> None:
 
 def _check_size(path: Path, dataset: Any) -> None:
     height, width, (rows, columns) = dataset.height, dataset.width, dataset.block_shapes[0]
-    if height * width > FOREIGN_PIXELS:
-        raise RasterError(
-            f"{path} claims {height} x {width} pixels, over the limit of {FOREIGN_PIXELS:,}; cut it into pieces."
-        )
+    check_pixels(path, height, width, FOREIGN_PIXELS, "cut it into pieces")
     count = -(-height // rows) * -(-width // columns) * dataset.count
     if rows * columns > FOREIGN_BLOCK or count > FOREIGN_BLOCKS:
         raise RasterError(

@@ -42,6 +42,7 @@ MAX_PIXELS = 1_500_000_000
 MAX_WEBP = 2**27
 """Limit on pixels of a WebP: PIL allocates them (4 bytes each) when it opens the file."""
 
+_CUT = "cut it into smaller pieces"
 _ORIENTATION = 0x112
 """EXIF's tag."""
 _PIL_MODES = {
@@ -105,7 +106,7 @@ def read_image(path: str | Path, options: ReadOptions | None = None) -> Raster:
         if plugin is None:
             return _read_gdal(path, options)
         with plugin(path) as image:
-            _check_size(path, image.height, image.width)
+            check_pixels(path, image.height, image.width, MAX_PIXELS, _CUT)
             indexed = image.mode == "P"  # whose nodata is an index, as GDAL has it
             pixels, mask = _decode_pil(image, options.nodata if indexed else None)
             texts = image.info
@@ -180,11 +181,7 @@ def pil_plugin(path: Path) -> type[ImageFile] | None:
         return BmpImageFile
     if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
         height, width = webp_shape(head) or (0, 0)
-        if height * width > MAX_WEBP:
-            raise RasterError(
-                f"{path} is a WebP of {height} x {width} pixels, over the limit of {MAX_WEBP:,} for what is decoded "
-                "whole; store it as a GeoTIFF in blocks."
-            )
+        check_pixels(path, height, width, MAX_WEBP, "a WebP is decoded whole: store it as a GeoTIFF in blocks")
         return WebPImageFile
     return None
 
@@ -233,12 +230,10 @@ def webp_shape(head: bytes) -> tuple[int, int] | None:
     return height, width
 
 
-def _check_size(path: Path, height: int, width: int) -> None:
-    if height * width > MAX_PIXELS:
-        raise RasterError(
-            f"{path} claims {height} x {width} pixels, over the limit of {MAX_PIXELS:,} for one image; "
-            "cut it into smaller pieces."
-        )
+def check_pixels(path: Path, height: int, width: int, most: int, advice: str) -> None:
+    """Refuse an image of too many pixels, before it is decoded."""
+    if height * width > most:
+        raise RasterError(f"{path} claims {height} x {width} pixels, over the limit of {most:,}; {advice}.")
 
 
 def _decode_pil(image: Image.Image, nodata: float | None = None) -> tuple[NDArray[Any], NDArray[np.bool_]]:
@@ -271,7 +266,7 @@ def _decode_pil(image: Image.Image, nodata: float | None = None) -> tuple[NDArra
 
 def _read_gdal(path: Path, options: ReadOptions) -> Raster:
     with open_dataset(path) as dataset:
-        _check_size(path, dataset.height, dataset.width)
+        check_pixels(path, dataset.height, dataset.width, MAX_PIXELS, _CUT)
         layout = layout_of(dataset, path, options)
         pixels, mask = layout.read(dataset)
         place, otherwise = dataset_place(dataset, path), dataset.gcps[0] or dataset.rpcs

@@ -110,10 +110,9 @@ class ImageSource(Source):
         self._lock = threading.Lock()
         self._kind_known = self.options.categorical is not None
         self._levels: list[Level] | None = None
-        self._closed = False
         file = StoredImage(self._path, self.options, self.resampling, placed=self._calibration is not None)
         self._file = file
-        self.bands, self.dtype, self.units = file.bands, file.dtype, file.units
+        self.bands, self.dtype, self.units = file.layout.names, file.layout.dtype, file.layout.units
         self.sequential, self.licence = file.sequential, file.licence
         file.files += made_of
         if file.layout.palette and not self._kind_known:
@@ -145,8 +144,6 @@ class ImageSource(Source):
             RasterError: If the file is damaged or truncated there, was closed, has no CRS and the grid has one (or the
                 reverse), or is over `MAX_SHRINK` times finer than the grid.
         """
-        if self._closed:
-            raise RasterError(f"{self.name} was closed; open it again.")
         if (self.grid.crs is None) != (grid.crs is None):
             raise RasterError(self._crs_advice(grid))
         found = Raster.empty(grid, self.bands, self.dtype, self.units)
@@ -178,7 +175,6 @@ class ImageSource(Source):
 
     def close(self) -> None:
         """Close files. Reading afterwards is an error."""
-        self._closed = True
         self._file.close()
 
     def _look_for_classes(self) -> None:

@@ -119,19 +119,11 @@ class Layout:
 
     def _valid(self, dataset: Any, pixels: NDArray[Any], window: Window | None) -> NDArray[np.bool_] | None:
         """Return where bands hold data, bool (C, H, W), alpha aside; None: everywhere."""
-        flags = [dataset.mask_flag_enums[number - 1] for number in self.numbers]
+        whole = [{MaskFlags.all_valid, MaskFlags.alpha} & {*dataset.mask_flag_enums[n - 1]} for n in self.numbers]
         valid: NDArray[np.bool_] | None = None
-        shared = None
-        for i, (number, kinds) in enumerate(zip(self.numbers, flags, strict=True)):
-            if MaskFlags.all_valid in kinds or MaskFlags.alpha in kinds:
-                continue
-            if valid is None:
-                valid = np.ones(pixels.shape, np.bool_)
-            if MaskFlags.per_dataset in kinds:
-                shared = dataset.read_masks(number, window=window) != 0 if shared is None else shared
-                valid[i] = shared
-            else:
-                valid[i] = dataset.read_masks(number, window=window) != 0
+        if not all(whole):
+            valid = dataset.read_masks(list(self.numbers), window=window) != 0
+            valid[[bool(one) for one in whole]] = True
         if self.nodata is not None:
             valid = (True if valid is None else valid) & ~is_value(pixels, self.nodata)
         if pixels.dtype.kind == "f":

@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
@@ -130,15 +130,15 @@ class MosaicSource(Source):
         Raises:
             RasterError: If an image cannot be read, or holds other bands or another dtype than the first layer.
         """
-        pixels, mask = np.zeros((len(self.bands), *grid.shape), self.dtype), np.zeros(grid.shape, np.bool_)
+        found = Raster.empty(grid, self.bands, self.dtype, self.units)
         for number in self._meeting(grid):
             raster = self._read(self.layers[number], grid)
-            new = raster.mask & ~mask
-            pixels[:, new] = raster.pixels[:, new]
-            mask |= new
-            if mask.all():
+            new = raster.mask & ~found.mask
+            found.pixels[:, new] = raster.pixels[:, new]
+            found.mask[new] = True
+            if found.mask.all():
                 break
-        return Raster(pixels, mask, grid, self.bands, self.units)
+        return found
 
     def under(self, ground: Geometry) -> list[Layer]:
         """Return the layers that meet a geometry, top first."""
@@ -250,5 +250,4 @@ def _common(grids: Sequence[Grid], names: Sequence[str]) -> tuple[Grid, NDArray[
     corners = np.array(~lattice.affine @ tuple(shapely.get_coordinates(shapes).T))
     left, top = np.floor(corners.min(1) + 1e-3).astype(int).tolist()
     right, bottom = np.ceil(corners.max(1) - 1e-3).astype(int).tolist()
-    whole = lattice.crop(top, left, bottom - top, right - left)
-    return replace(whole, crs=crs), shapes
+    return lattice.crop(top, left, bottom - top, right - left), shapes

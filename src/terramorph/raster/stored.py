@@ -30,8 +30,8 @@ from terramorph.geo.grid import Grid
 from terramorph.geo.scale import metric_crs
 from terramorph.raster.crs import to_odc_crs, to_rasterio_crs
 from terramorph.raster.dataset import DEM, Handles, dataset_place, gdal_session, named_errors
-from terramorph.raster.image import MAX_PIXELS, exif_orientation, pil_plugin, probe_image, read_image
-from terramorph.raster.layout import Layout, ReadOptions, layout_of, piece_starts, sample_blocks
+from terramorph.raster.image import MAX_PIXELS, check_pixels, exif_orientation, pil_plugin, probe_image, read_image
+from terramorph.raster.layout import ReadOptions, layout_of, piece_starts, sample_blocks
 from terramorph.raster.mapfile import fit_affine
 from terramorph.raster.raster import Raster
 from terramorph.raster.resample import Resampling
@@ -74,7 +74,7 @@ class StoredImage(Closing):
         shape: (height, width) as stored.
         orientation: EXIF orientation of an image without a place.
         place: Affine and CRS; None where the file does not say it.
-        bands, dtype, units, sequential, licence: See `Source`.
+        sequential, licence: See `Source`.
         layout: Layout of the bands that GDAL reads.
         files: The file, and those that it refers to.
         overview_count: Overviews that GDAL may read in its place.
@@ -111,7 +111,7 @@ class StoredImage(Closing):
                 indices = self.layout.palette and options.categorical is None
                 warping["resampling"] = GDAL_RESAMPLING["nearest" if indices else resampling]
                 with self._handles.lend() as dataset:
-                    self._use(layout_of(dataset, path, options))
+                    self.layout = layout_of(dataset, path, options)
                     self.shape = (int(dataset.height), int(dataset.width))
                     self.place = dataset.transform, to_odc_crs(dataset.crs) if self._has_crs else None
         if warping or self.orientation != 1:
@@ -124,7 +124,7 @@ class StoredImage(Closing):
             self.sequential = dataset.driver in _SEQUENTIAL
             if dataset.count:
                 _check_claims(path, dataset, self.sequential)
-            self._use(layout_of(dataset, path, options))
+            self.layout = layout_of(dataset, path, options)
             tags = dataset.tags()
             self.licence = next((tags[key].strip() for key in _LICENCE_TAGS if tags.get(key, "").strip()), None)
             named = [] if self._decoded else dataset.files
@@ -180,10 +180,6 @@ class StoredImage(Closing):
             handles.close()
         if self._decoded:
             self._decoded.close()
-
-    def _use(self, layout: Layout) -> None:
-        self.layout = layout
-        self.bands, self.dtype, self.units = layout.names, layout.dtype, layout.units
 
     def _place_otherwise(self, dataset: Any) -> dict[str, Any] | None:
         """Set the georeference from control points if an affine fits them; else return options for GDAL's warper."""
@@ -256,11 +252,8 @@ def _check_claims(path: Path | Remote, dataset: Any, sequential: bool) -> None:
 def _decoded(path: Path) -> MemoryFile:
     """Decode an image that GDAL cannot read in parts, to a GeoTIFF in memory."""
     height, width, _, _ = probe_image(path)
-    if height * width > MAX_WHOLE:
-        raise RasterError(
-            f"{path} is of a kind that can only be decoded whole and claims {height} x {width} pixels, over "
-            f"the limit of {MAX_WHOLE:,}; convert it to GeoTIFF: gdal_translate -co TILED=YES -co COMPRESS=DEFLATE"
-        )
+    advice = "convert it to GeoTIFF, for its kind is decoded whole: gdal_translate -co TILED=YES -co COMPRESS=DEFLATE"
+    check_pixels(path, height, width, MAX_WHOLE, advice)
     raster, file = read_image(path), MemoryFile()
     profile = {"height": raster.height, "width": raster.width, "count": raster.count, "dtype": raster.dtype.name}
     with gdal_session({"GDAL_TIFF_INTERNAL_MASK": True}), file.open(driver="GTiff", **profile) as dataset:
