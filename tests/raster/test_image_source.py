@@ -19,6 +19,7 @@ from rasterio.shutil import copy
 from terramorph.errors import RasterError
 from terramorph.geo import Grid
 from terramorph.raster import ImageSource, Raster, ReadOptions, Source, image_source, read_image, stored, write_image
+from terramorph.raster.dataset import gdal_session
 from terramorph.raster.resample import resize_pixels
 
 RNG = np.random.default_rng(0)
@@ -242,7 +243,7 @@ def with_points(path: Path, bend: float, pixels: np.ndarray = SMOOTH, **profile:
             x, y = GRID.affine @ (column + bend * row * row / HEIGHT, row)
             points.append(GroundControlPoint(row, column, x, y))
     shape = {"driver": "GTiff", "height": HEIGHT, "width": WIDTH, "count": len(pixels), "dtype": pixels.dtype.name}
-    with rasterio.open(path, "w", **shape, **profile) as dataset:
+    with gdal_session(), rasterio.open(path, "w", **shape, **profile) as dataset:
         dataset.gcps = (points, RasterioCRS.from_epsg(3857))
         dataset.write(pixels)
     return path
@@ -261,7 +262,7 @@ def test_bent_control_points_are_warped(tmp_path, kind):
     pixels[:, 40:50, 50:70] = 0
     path = with_points(tmp_path / "a.tif", 0.2, pixels, **({"nodata": 0} if kind == "nodata" else {}))
     if kind == "mask":
-        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as dataset:
+        with gdal_session({"GDAL_TIFF_INTERNAL_MASK": True}), rasterio.open(path, "r+") as dataset:
             dataset.write_mask((pixels != 0).any(axis=0))
     with ImageSource(path) as source:
         assert source.grid.crs == MERCATOR

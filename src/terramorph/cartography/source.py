@@ -173,7 +173,13 @@ class VectorSource(Source):
     @property
     def files(self) -> list[Path]:
         """The file, or all parts of a Shapefile and the like."""
-        return _files(self.path)
+        if self.path.is_dir():
+            return sorted(p for p in self.path.rglob("*") if p.is_file() and p.suffix != ".lock")
+        found = [self.path]
+        for suffix in _PARTS.get(self.path.suffix.lower(), ()):
+            cases = (self.path.with_suffix(suffix), self.path.with_suffix(suffix.upper()))
+            found += [part for part in cases if part.exists()][:1]  # both exist where names have no case
+        return found
 
     def fingerprint(self) -> str:
         """Return a hex digest (blake2b, 16 bytes) of the file (all parts of a Shapefile), style, table and CRS."""
@@ -192,14 +198,3 @@ class VectorSource(Source):
             self._closed = True
             self._kept.clear()
             self._file.close()
-
-
-def _files(path: Path) -> list[Path]:
-    """List the files of a vector file."""
-    if path.is_dir():
-        return sorted(p for p in path.rglob("*") if p.is_file() and p.suffix != ".lock")
-    found = [path]
-    for suffix in _PARTS.get(path.suffix.lower(), ()):
-        cases = (path.with_suffix(suffix), path.with_suffix(suffix.upper()))
-        found += [part for part in cases if part.exists()][:1]  # both exist where names have no case
-    return found

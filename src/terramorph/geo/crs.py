@@ -72,6 +72,14 @@ def unit_in_degrees(crs: CRS) -> float:
     return round(math.degrees(axes[0].unit_conversion_factor), 12) if axes else 1.0
 
 
+def degrees_in_metres(crs: CRS, longitude: float, latitude: float) -> tuple[float, float]:
+    """Return metres along the ellipsoid of a degree of longitude and of one of latitude, at a place in degrees."""
+    geod, step, latitude = crs.proj.get_geod(), 1e-4, min(max(latitude, -89.999999), 89.999999)
+    _, _, east = geod.inv(longitude - step, latitude, longitude + step, latitude)
+    _, _, north = geod.inv(longitude, latitude - step, longitude, latitude + step)
+    return east / (2 * step), north / (2 * step)
+
+
 def point_scale(crs: CRS, x: float, y: float) -> PointScale | None:
     """Return the scale of a projected CRS at a point, in its units; None where the projection is not defined.
 

@@ -16,7 +16,7 @@ from odc.geo.geobox import GeoBox
 from odc.geo.geom import BoundingBox
 
 from terramorph.errors import RasterError
-from terramorph.geo.crs import point_scale, unit_in_degrees, unit_in_metres
+from terramorph.geo.crs import degrees_in_metres, point_scale, unit_in_degrees, unit_in_metres
 
 SQUARE = 1.1
 """Ratio of a pixel's sides below which it counts as square."""
@@ -110,22 +110,13 @@ class Grid:
         if self.crs is None:
             return None
         if self.crs.proj.is_geographic:
-            return self._geographic_resolution()
+            unit = unit_in_degrees(self.crs)
+            x, y = (unit * each for each in self.affine @ (self.width / 2, self.height / 2))
+            east, north = degrees_in_metres(self.crs, x, y)
+            return unit * math.sqrt(abs(self.affine.determinant) * (east * north))
         scale = point_scale(self.crs, *(self.affine @ (self.width / 2, self.height / 2)))
         area = abs(self.affine.determinant) / (scale.areal if scale else 1.0)
         return math.sqrt(area) * unit_in_metres(self.crs)
-
-    def _geographic_resolution(self) -> float:
-        """Return the ground resolution in metres of a grid in degrees or grads, along the ellipsoid at the centre."""
-        assert self.crs is not None
-        geod, unit = self.crs.proj.get_geod(), unit_in_degrees(self.crs)
-        x, y = (unit * each for each in self.affine @ (self.width / 2, self.height / 2))
-        y = min(max(y, -89.999999), 89.999999)
-        step = 1e-4
-        _, _, east = geod.inv(x - step, y, x + step, y)
-        _, _, north = geod.inv(x, y - step, x, y + step)
-        per_degree_squared = (east / (2 * step)) * (north / (2 * step))
-        return unit * math.sqrt(abs(self.affine.determinant) * per_degree_squared)
 
     def crop(self, y: int, x: int, height: int, width: int) -> Self:
         """Return the window of ``height`` x ``width`` pixels whose first pixel is row ``y``, column ``x``.

@@ -12,7 +12,7 @@ from odc.geo.geom import Geometry
 
 from terramorph.errors import DatasetError
 from terramorph.geo import Grid, project, project_shapes
-from terramorph.geo.crs import point_scale, unit_in_degrees, unit_in_metres
+from terramorph.geo.crs import degrees_in_metres, point_scale, unit_in_degrees, unit_in_metres
 from terramorph.geo.period import beside
 from terramorph.pairs.manifest import SPLITS, AreaRecord
 from terramorph.prepare.journal import Journal, Place
@@ -111,13 +111,11 @@ def _measurable(boxes: NDArray[np.object_], grid: Grid) -> tuple[NDArray[np.obje
         scale = point_scale(grid.crs, *(grid.affine @ (grid.width / 2, grid.height / 2)))
         return boxes, (scale.largest if scale else 1.0) / unit_in_metres(grid.crs)
     # A degree of longitude is shortest at the end towards the pole, one of latitude at the equator.
-    extent, geod, step = grid.geobox.extent.boundingbox, grid.crs.proj.get_geod(), 1e-4
-    unit = unit_in_degrees(grid.crs)
-    latitude = min(max(abs(extent.bottom), abs(extent.top)) * unit, 89.999999)
-    _, _, east = geod.inv(-step, latitude, step, latitude)
-    _, _, north = geod.inv(0, -step, 0, step)
+    extent, unit = grid.geobox.extent.boundingbox, unit_in_degrees(grid.crs)
+    east, _ = degrees_in_metres(grid.crs, 0, max(abs(extent.bottom), abs(extent.top)) * unit)
+    _, north = degrees_in_metres(grid.crs, 0, 0)
     squeezed: NDArray[np.object_] = shapely.transform(boxes, lambda xy: xy * (east / north, 1.0))
-    return squeezed, 2 * step / north / unit
+    return squeezed, 1 / north / unit
 
 
 def _projected(polygons: NDArray[np.object_], crs: CRS | None, to: Grid) -> NDArray[np.object_]:

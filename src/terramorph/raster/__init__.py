@@ -1,14 +1,10 @@
 """Pixels with a place. The only home of rasterio. No torch."""
 
-import warnings
-
 from terramorph.imports import import_without
 
 # rasterio takes credentials from boto3 if it is installed; GDAL finds them itself.
 import_without("rasterio", "boto3")
 import_without("odc.geo", "dask")
-
-from rasterio.errors import NodataShadowWarning, NotGeoreferencedWarning
 
 from terramorph.bands import default_bands
 from terramorph.raster.image import IMAGE_SUFFIXES, probe_image, read_image
@@ -31,7 +27,3 @@ __all__ = [
     "read_image",
     "write_image",
 ]
-
-# An image without a place, or with several masks, is no fault here. Filters that somebody has set come first.
-for _remark in (NotGeoreferencedWarning, NodataShadowWarning):
-    warnings.simplefilter("ignore", _remark, append=True)

@@ -18,6 +18,7 @@ from rasterio.vrt import WarpedVRT
 
 from terramorph.errors import RasterError, converted
 from terramorph.raster.crs import to_odc_crs
+from terramorph.raster.quiet import quiet
 from terramorph.raster.storage import Remote, sentence
 from terramorph.raster.worldfile import read_crs, read_place, text_place
 
@@ -69,6 +70,7 @@ def named_errors(path: Path | Remote) -> Iterator[None]:
 @contextmanager
 def gdal_session(options: Mapping[str, Any] | None = None) -> Iterator[None]:
     """Run GDAL with our settings in this thread."""
+    quiet()
     with rasterio.Env(**GDAL_OPTIONS, **(options or {})):
         yield
 

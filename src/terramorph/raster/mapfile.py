@@ -33,6 +33,7 @@ from rasterio.errors import CRSError, RasterioError
 
 from terramorph.errors import RasterError, raised_as, unreadable
 from terramorph.raster.crs import to_odc_crs
+from terramorph.raster.quiet import quiet
 
 _OZI = "OziExplorer Map Data File"
 _MERCATORS = ("EPSG:3857", "EPSG:3395", "EPSG:4326")
@@ -275,6 +276,7 @@ def _gdal_crs(file: Path, datum: str, projection: str, setup: list[str], points:
         f"Projection Setup,{','.join(numbers)},,,",
     ]
     found = None
+    quiet()
     if datum and projection and all(line.isascii() and line.isprintable() and len(line) < 300 for line in lines):
         with TemporaryDirectory() as folder:
             Image.new("L", (1, 1)).save(Path(folder) / "pixel.png")

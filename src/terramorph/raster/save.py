@@ -18,6 +18,7 @@ from terramorph.bands import Units, default_bands
 from terramorph.errors import RasterError, StorageError
 from terramorph.geo.grid import Grid
 from terramorph.raster.crs import to_rasterio_crs
+from terramorph.raster.quiet import quiet
 from terramorph.raster.raster import Raster
 from terramorph.raster.worldfile import beside, prj_text, world_text
 
@@ -170,6 +171,7 @@ def _save_tiff(raster: Raster, path: Path) -> None:
     """Write a tiled, deflated GeoTIFF and check that it can be read back whole."""
     profile = tiff_profile(raster.grid, raster.count, raster.dtype, 256)
     profile |= {"compress": "deflate", "predictor": 3 if raster.dtype.kind == "f" else 2, "zlevel": 6}
+    quiet()
     with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
         with rasterio.open(path, "w", **profile) as dataset:
             dataset.write(raster.pixels)

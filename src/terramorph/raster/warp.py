@@ -18,6 +18,7 @@ from terramorph.geo.crs import transformer
 from terramorph.geo.grid import Grid
 from terramorph.geo.period import nearest, period
 from terramorph.raster.orientation import orientation_between, upright, upright_grid
+from terramorph.raster.quiet import quiet
 from terramorph.raster.raster import Raster
 from terramorph.raster.resample import MIN_WEIGHT, Resampling, rounded
 
@@ -264,6 +265,7 @@ def _gdal_warp(
     """Call GDAL once; pixels that it does not reach are 0."""
     target = np.zeros((len(pixels), *grid.shape), pixels.dtype)
     failed = f"The pixels cannot be moved from {own.crs} to {grid.crs}"
+    quiet()
     with raised_as(RasterError, failed, "choose another CRS"):
         reproject(
             pixels,
