@@ -31,7 +31,7 @@ from terramorph.geo.scale import metric_crs
 from terramorph.raster.crs import to_odc_crs, to_rasterio_crs
 from terramorph.raster.dataset import DEM, Handles, dataset_place, gdal_session, named_errors
 from terramorph.raster.image import MAX_PIXELS, check_pixels, exif_orientation, pil_plugin, probe_image, read_image
-from terramorph.raster.layout import ReadOptions, layout_of, piece_starts, sample_blocks
+from terramorph.raster.layout import Layout, ReadOptions, layout_of, piece_starts, sample_blocks
 from terramorph.raster.mapfile import fit_affine
 from terramorph.raster.raster import Raster
 from terramorph.raster.resample import Resampling
@@ -83,6 +83,7 @@ class StoredImage(Closing):
     shape: tuple[int, int]
     place: tuple[Affine, CRS | None] | None
     files: list[Path | Remote]
+    layout: Layout
     _has_crs: bool
 
     def __init__(self, path: Path | Remote, options: ReadOptions, resampling: Resampling, *, placed: bool) -> None:
