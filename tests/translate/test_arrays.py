@@ -18,6 +18,7 @@ from odc.geo.geom import box
 from odc.geo.xr import wrap_xr
 from rasterio.control import GroundControlPoint
 
+from terramorph.bands import Units
 from terramorph.bundle import Bands, Bundle
 from terramorph.errors import ConfigError, InputError, RasterError
 from terramorph.raster.array_source import ArraySource
@@ -233,3 +234,10 @@ def test_coordinates_stay_to_the_last_bit(model: Model, array: xarray.DataArray)
     made = model.translate(array)
     assert np.array_equal(made.x, array.x)
     assert np.array_equal(made.y, array.y)
+
+
+def test_scale_and_offset_of_each_band_stay(array: xarray.DataArray) -> None:
+    units = Units((1e-4, 2e-4, 1e-4), (0.0, -0.1, 0.0))
+    target = Bands(names=("a", "b", "c"), dtype="uint16", low=0, high=10000, units=units)
+    made = Model(make_bundle(header={"target": target}), precision="fp32").translate(array)
+    assert ArraySource(made).units == units

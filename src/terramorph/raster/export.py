@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from terramorph.bands import colours_first
+from terramorph.bands import Units, colours_first
 from terramorph.raster.array_source import load_odc_xarray
 from terramorph.raster.raster import Raster
 from terramorph.raster.save import image_of
@@ -51,13 +51,15 @@ def as_xarray(raster: Raster) -> xarray.DataArray:
     if raster.grid.crs is None:
         array.encoding.pop("grid_mapping", None)  # odc-geo warns of one without a CRS
     array = array.assign_coords(band=list(raster.bands))
-    if raster.units is not None:
-        scales, offsets = list(raster.units.scales), list(raster.units.offsets)
-        array = array.assign_attrs(
-            scale_factor=scales[0] if len({*scales}) == 1 else scales,
-            add_offset=offsets[0] if len({*offsets}) == 1 else offsets,
-        )
-    return array
+    return array.assign_attrs(unit_attributes(raster.units))
+
+
+def unit_attributes(units: Units | None) -> dict[str, Any]:
+    """Return units as attributes of a DataArray (CF conventions), one for all bands or a list of one each."""
+    if units is None:
+        return {}
+    named = {"scale_factor": list(units.scales), "add_offset": list(units.offsets)}
+    return {name: values[0] if len({*values}) == 1 else values for name, values in named.items()}
 
 
 def _as_bytes(pixels: NDArray[Any], mask: NDArray[np.bool_], limits: tuple[float, float] | None) -> NDArray[np.uint8]:

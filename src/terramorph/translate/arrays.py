@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from terramorph.geo import Grid, Window
 from terramorph.raster import Raster
 from terramorph.raster.array_source import ArrayLayout, ArraySource
+from terramorph.raster.export import unit_attributes
 from terramorph.raster.warp import needed, placed
 from terramorph.translate.outputs import LEAST_BACK, brought_back
 from terramorph.translate.tiled import Tiled
@@ -50,9 +51,7 @@ def translate_array(tiled: Tiled, source: ArraySource, array: xarray.DataArray, 
     if grid == source.grid:  # to the last bit, by which xarray aligns
         made = made.assign_coords({axis: array.coords[axis] for axis in spatial if axis in array.coords})
     made = made.assign_coords({band: list(tiled.bands)}).rename(array.name)
-    units = tiled.target.units
-    if units and len({*units.scales}) == len({*units.offsets}) == 1:
-        made = made.assign_attrs(scale_factor=units.scales[0], add_offset=units.offsets[0])
+    made = made.assign_attrs(unit_attributes(tiled.target.units))
     return made.transpose(*array.dims) if array.ndim == 3 else made
 
 
