@@ -22,7 +22,7 @@ from torch.utils.data import Dataset
 
 import terramorph
 import terramorph.api
-from terramorph.errors import ConfigError, DatasetError
+from terramorph.errors import ConfigError, DatasetError, InputError
 from terramorph.pairs import open_pairs, write_pairs
 from terramorph.raster import Raster
 from terramorph.town import Town, write_town_pairs
@@ -214,3 +214,10 @@ def test_examples_run(
     found = doctest.testmod(import_module(f"terramorph.{name}"), optionflags=doctest.NORMALIZE_WHITESPACE)
     assert found.attempted
     assert not found.failed
+
+
+def test_sides_of_prepare_are_paths(tmp_path: Path, small_town_sides: tuple[Raster, Raster]) -> None:
+    given: list[Any] = [small_town_sides[0], small_town_sides[0].to_xarray()]
+    for side in given:
+        with pytest.raises(InputError, match=f"got a {type(side).__name__}; save it first"):
+            terramorph.prepare(tmp_path / "pairs", side, "map.tif")

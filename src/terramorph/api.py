@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from numpy.typing import NDArray
 
-from terramorph.errors import ConfigError
+from terramorph.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -211,6 +211,12 @@ def prepare(
     from terramorph.prepare import Inputs, Options, Scale
     from terramorph.prepare.build import prepare
 
+    given: tuple[Any, ...] = (source, target)
+    for side in given:
+        if side is not None and not isinstance(side, str | Path):
+            raise InputError(
+                f"A side of pairs is a file, a folder or a URL, got a {type(side).__name__}; save it first."
+            )
     options = options or Options()
     if resolution is not None or zoom is not None:
         options = replace(options, scale=Scale(resolution=resolution, zoom=zoom))
