@@ -21,6 +21,7 @@ from rasterio.control import GroundControlPoint
 from terramorph.bands import Units
 from terramorph.bundle import Bands, Bundle
 from terramorph.errors import ConfigError, InputError, RasterError
+from terramorph.raster import Raster
 from terramorph.raster.array_source import ArraySource
 from terramorph.sources import open_source
 from terramorph.translate import Model
@@ -241,3 +242,17 @@ def test_scale_and_offset_of_each_band_stay(array: xarray.DataArray) -> None:
     target = Bands(names=("a", "b", "c"), dtype="uint16", low=0, high=10000, units=units)
     made = Model(make_bundle(header={"target": target}), precision="fp32").translate(array)
     assert ArraySource(made).units == units
+
+
+def test_results_have_attributes_that_netcdf_holds(model: Model, array: xarray.DataArray, picture: Picture) -> None:
+    for made in (model.translate(array), Raster.from_pixels(picture(64, 64)).to_xarray()):
+        assert None not in made.attrs.values()
+        assert made.odc.nodata is None
+
+
+@pytest.mark.parametrize("name", ["nodata", "_FillValue", "missing_value"])
+def test_every_name_of_nodata_is_one(array: xarray.DataArray, name: str) -> None:
+    pixels = np.maximum(array.values, 1)
+    pixels[:, :, 200:] = 0
+    source = ArraySource(array.copy(data=pixels).assign_attrs({name: 0}))
+    assert np.array_equal(source.read(source.grid).mask, pixels[0] != 0)

@@ -131,8 +131,9 @@ class ArraySource(_Held):
     """A DataArray with a CRS as a source.
 
     The grid comes from coordinates and CRS as odc-geo or rioxarray keep them. Pixels without data have the nodata value
-    (``nodata`` or ``_FillValue``) or NaN in every band. For stored values, ``scale_factor`` and ``add_offset`` are the
-    units. Integers with ``flag_values`` or ``flag_meanings`` (CF conventions) are classes, which are never mixed.
+    (``nodata``, ``_FillValue`` or ``missing_value``) or NaN in every band. For stored values, ``scale_factor`` and
+    ``add_offset`` are the units. Integers with ``flag_values`` or ``flag_meanings`` (CF conventions) are classes, which
+    are never mixed.
 
     Attributes:
         array: The DataArray, with its bands in front: (band, y, x). Lazy if it was.
@@ -176,7 +177,8 @@ class ArraySource(_Held):
             array, names = array.isel({others[0]: indices}), tuple(names[i] for i in indices)
             units = units and units.pick(indices)
         self.array = array
-        values = (array.odc.nodata, options.nodata)
+        missing = np.ravel(array.attrs.get("missing_value", []))  # of an array that xarray has not decoded
+        values = (array.odc.nodata, options.nodata, *(missing.tolist() if missing.dtype.kind in "uif" else ()))
         super().__init__(
             ArrayLayout(
                 grid=grid,

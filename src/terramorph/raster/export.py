@@ -51,15 +51,19 @@ def as_xarray(raster: Raster) -> xarray.DataArray:
     if raster.grid.crs is None:
         array.encoding.pop("grid_mapping", None)  # odc-geo warns of one without a CRS
     array = array.assign_coords(band=list(raster.bands))
-    return array.assign_attrs(unit_attributes(raster.units))
+    return described(array, raster.units)
 
 
-def unit_attributes(units: Units | None) -> dict[str, Any]:
-    """Return units as attributes of a DataArray (CF conventions), one for all bands or a list of one each."""
-    if units is None:
-        return {}
-    named = {"scale_factor": list(units.scales), "add_offset": list(units.offsets)}
-    return {name: values[0] if len({*values}) == 1 else values for name, values in named.items()}
+def described(array: xarray.DataArray, units: Units | None) -> xarray.DataArray:
+    """Return an array of odc-geo with units as attributes (CF conventions), one for all bands or a list of one each.
+
+    The nodata of an array without is left out: NetCDF holds no None.
+    """
+    named = {} if units is None else {"scale_factor": list(units.scales), "add_offset": list(units.offsets)}
+    made = array.assign_attrs({name: values[0] if len({*values}) == 1 else values for name, values in named.items()})
+    if made.attrs.get("nodata", 0) is None:
+        del made.attrs["nodata"]
+    return made
 
 
 def _as_bytes(pixels: NDArray[Any], mask: NDArray[np.bool_], limits: tuple[float, float] | None) -> NDArray[np.uint8]:

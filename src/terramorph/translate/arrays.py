@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from terramorph.geo import Grid, Window
 from terramorph.raster import Raster
 from terramorph.raster.array_source import ArrayLayout, ArraySource
-from terramorph.raster.export import unit_attributes
+from terramorph.raster.export import described
 from terramorph.raster.warp import needed, placed
 from terramorph.translate.outputs import LEAST_BACK, brought_back
 from terramorph.translate.tiled import Tiled
@@ -51,7 +51,7 @@ def translate_array(tiled: Tiled, source: ArraySource, array: xarray.DataArray, 
     if grid == source.grid:  # to the last bit, by which xarray aligns
         made = made.assign_coords({axis: array.coords[axis] for axis in spatial if axis in array.coords})
     made = made.assign_coords({band: list(tiled.bands)}).rename(array.name)
-    made = made.assign_attrs(unit_attributes(tiled.target.units))
+    made = described(made, tiled.target.units)
     return made.transpose(*array.dims) if array.ndim == 3 else made
 
 
