@@ -8,7 +8,7 @@ from terramorph.bands import band_order
 from terramorph.data.augment import Augmentation
 from terramorph.data.cache import decode
 from terramorph.data.dataset import TrainingBatches
-from terramorph.errors import BundleError, DatasetError
+from terramorph.errors import BundleError, DatasetError, raised_as
 from terramorph.header import Header
 from terramorph.pairs import open_pairs
 
@@ -27,13 +27,10 @@ def batches_as_trained(dataset: str | Path, header: Header, *, cache: Path, skip
         DatasetError: If the pairs cannot be used, or are not of the bundle's bands and dtype.
     """
     data, taken = header.pairs_read, header.source
-    try:
+    wrong = "The bundle's recipe has sizes of pairs that are no numbers"
+    with raised_as(BundleError, wrong, "make it again", TypeError, ValueError):
         crop, size = (int(data.get(key, header.size)) for key in ("crop_size", "load_size"))
         shrink = float(data.get("shrink", 1.0))
-    except (TypeError, ValueError) as error:
-        raise BundleError(
-            f"The bundle's recipe has sizes of pairs that are no numbers ({error}); make it again."
-        ) from error
     pairs = decode(
         open_pairs(dataset, "train", skip_bad=skip_bad, nodata=data.get("nodata")),
         size=size or None,

@@ -145,7 +145,8 @@ def decode(
 
 def _open(entry: Path, fingerprint: str, skipped_before: tuple[str, ...]) -> DecodedPairs:
     """Map an entry's files."""
-    try:
+    kinds = (OSError, ValueError, KeyError, TypeError)
+    with raised_as(_DamagedError, f"The cache entry {entry} is damaged", "choose another `cache`", *kinds):
         text, _, digest = (entry / "index.json").read_text(encoding="utf-8").rpartition("\n")
         if digest != digest_of(text):
             raise ValueError("index.json is not what was written")
@@ -157,10 +158,6 @@ def _open(entry: Path, fingerprint: str, skipped_before: tuple[str, ...]) -> Dec
             if size != pixels * width:
                 raise ValueError(f"{name} has {size:,} bytes instead of {pixels * width:,}")
         return _mapped(entry, index, fingerprint, skipped_before)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _DamagedError(
-            f"The cache entry {entry} is damaged ({type(error).__name__}: {error}); choose another `cache`."
-        ) from error
 
 
 def _mapped(entry: Path, index: dict[str, Any], fingerprint: str, skipped_before: tuple[str, ...]) -> DecodedPairs:

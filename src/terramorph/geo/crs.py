@@ -10,7 +10,7 @@ import pyproj
 from odc.geo.crs import CRS
 from pyproj.exceptions import ProjError
 
-from terramorph.errors import RasterError
+from terramorph.errors import RasterError, raised_as
 
 
 class PointScale(NamedTuple):
@@ -104,10 +104,8 @@ def transformer(source: CRS, target: CRS) -> pyproj.Transformer:
     Raises:
         RasterError: If there is none, as from the Moon to the Earth.
     """
-    try:
+    with raised_as(RasterError, f"There is no way from the CRS {source} to {target}", "give the right one", ProjError):
         return pyproj.Transformer.from_crs(source.proj, target.proj, always_xy=True)
-    except ProjError as error:
-        raise RasterError(f"There is no way from the CRS {source} to {target}; give the right one.") from error
 
 
 @lru_cache(maxsize=64)

@@ -27,7 +27,7 @@ from pyproj.exceptions import CRSError
 from terramorph.atomic import write_text
 from terramorph.bands import Units, band_order
 from terramorph.documents import first_fault
-from terramorph.errors import DatasetError, reason_of
+from terramorph.errors import DatasetError, raised_as, reason_of
 from terramorph.geo import Grid
 from terramorph.raster.raster import Raster
 from terramorph.redaction import redact
@@ -160,12 +160,10 @@ def load_manifest(root: str | Path) -> Manifest | None:
         DatasetError: If there is one that cannot be understood.
     """
     path = Path(root) / MANIFEST
-    try:
+    with raised_as(DatasetError, f"{path} cannot be read", "restore it or remove it", OSError, UnicodeDecodeError):
+        if not path.exists():
+            return None
         text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return None
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{path} cannot be read ({error}); restore it or remove it.") from error
     try:
         return Manifest.model_validate_json(text)
     except ValidationError as error:

@@ -66,14 +66,9 @@ def area_places(area: Area, options: Options, journal: Journal) -> list[Place]:
             area=area.name,
             split=None if code == NONE else SPLITS[code],
             dropped=why or None,
-            row=row,
-            col=col,
-            y=y,
-            x=x,
+            **dict(zip(Tiles._fields, tile, strict=True)),
         )
-        for i, code, why, row, col, y, x in zip(
-            ids, codes.tolist(), reasons.tolist(), *(part.tolist() for part in tiles), strict=True
-        )
+        for i, code, why, tile in zip(ids, codes.tolist(), reasons.tolist(), np.stack(tiles, 1).tolist(), strict=True)
     ]
 
 
@@ -138,7 +133,7 @@ def _earlier(
         rows = [row for row in journal.rows(record.name) if row.split is not None]
         if not rows:
             continue
-        place = [np.array([getattr(row, key) for row in rows], np.int32) for key in ("row", "col", "y", "x")]
+        place = [np.array([getattr(row, key) for row in rows], np.int32) for key in Tiles._fields]
         boxes.append(_projected(tile_boxes(other, Tiles(*place), tile), other.crs, grid))
         codes.extend(SPLITS.index(str(row.split)) for row in rows)
     joined = np.concatenate(boxes) if boxes else np.empty(0, dtype=object)

@@ -15,7 +15,7 @@ from rasterio.errors import RasterioError
 
 from terramorph.atomic import atomic
 from terramorph.bands import Units, default_bands
-from terramorph.errors import RasterError, StorageError
+from terramorph.errors import RasterError, StorageError, raised_as
 from terramorph.geo.grid import Grid
 from terramorph.raster.crs import to_rasterio_crs
 from terramorph.raster.quiet import quiet
@@ -84,12 +84,9 @@ def remove_leftovers(path: Path, more: Sequence[Path] = ()) -> None:
         StorageError: If a file cannot be removed.
     """
     for leftover in [*more, path.with_name(f"{path.name}.aux.xml")]:
-        try:
+        failed = f"{leftover} is of an earlier image and cannot be removed"
+        with raised_as(StorageError, failed, "remove it yourself", OSError):
             leftover.unlink(missing_ok=True)
-        except OSError as error:
-            raise StorageError(
-                f"{leftover} is of an earlier image and cannot be removed ({error.strerror})."
-            ) from error
 
 
 def check_format(path: str | Path, *, bands: int, dtype: str, masked: bool = False, side: int = 1) -> None:

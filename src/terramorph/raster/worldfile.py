@@ -18,7 +18,7 @@ corner.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -129,28 +129,28 @@ def _aux_text(aux: Path | None, tag: str) -> str | None:
 
 def _geo_transform(file: Path | Remote, text: str) -> Affine:
     """Parse an affine from six numbers in GDAL's order."""
-    numbers = _six(text.split(","), f"{file}: the GeoTransform must hold six numbers")
-    return _invertible(file, Affine.from_gdal(*numbers))
+    return _affine(file, text.split(","), "the GeoTransform must hold six numbers", Affine.from_gdal)
 
 
 def _read_affine(world: Path) -> Affine:
     """Read the affine of a world file, in CRS units, from pixel corners."""
     words = [word if "." in word else word.replace(",", ".") for word in read_text(world).split()]
-    a, d, b, e, c, f = _six(words, f"{world}: a world file must hold six numbers, one a line")
-    return _invertible(world, Affine(a, b, c - (a + b) / 2, d, e, f - (d + e) / 2))
+
+    def from_centre(a: float, d: float, b: float, e: float, c: float, f: float) -> Affine:
+        return Affine(a, b, c - (a + b) / 2, d, e, f - (d + e) / 2)
+
+    return _affine(world, words, "a world file must hold six numbers, one a line", from_centre)
 
 
-def _six(words: list[str], wrong: str) -> list[float]:
+def _affine(file: Path | Remote, words: list[str], wrong: str, make: Callable[..., Affine]) -> Affine:
+    """Make an affine of six numbers, unless there are others or it has no inverse."""
     try:
         numbers = [float(word) for word in words]
     except ValueError:
         numbers = []
     if len(numbers) != 6 or not all(map(math.isfinite, numbers)):
-        raise RasterError(f"{wrong}; correct or remove it.")
-    return numbers
-
-
-def _invertible(file: Path | Remote, affine: Affine) -> Affine:
+        raise RasterError(f"{file}: {wrong}; correct or remove it.")
+    affine = make(*numbers)
     if affine.determinant == 0:
         raise RasterError(f"{file}: the pixel size in this file is 0; correct or remove it.")
     return affine
@@ -177,14 +177,11 @@ def _parse_crs(file: Path | Remote, text: str) -> CRS:
     """Parse a CRS: WKT (ESRI's dialect too), an authority code or a PROJ string."""
     text = text.strip().strip("\0").strip()
     wkt = "[" in text
-    try:
-        found = RasterioCRS.from_wkt(text, morph_from_esri_dialect=True) if wkt else RasterioCRS.from_string(text)
-        return to_odc_crs(found)
-    except Exception as error:  # GDAL and pyproj raise classes of their own, which share no base
-        raise RasterError(
-            f"{file}: this is not a coordinate system in WKT, a code such as EPSG:32633 or a PROJ string; correct or "
-            "remove it."
-        ) from error
+    wrong = f"{file}: this is not a coordinate system in WKT, a code such as EPSG:32633 or a PROJ string"
+    with raised_as(RasterError, wrong, "correct or remove it"):
+        return to_odc_crs(
+            RasterioCRS.from_wkt(text, morph_from_esri_dialect=True) if wkt else RasterioCRS.from_string(text)
+        )
 
 
 def world_text(affine: Affine) -> str:

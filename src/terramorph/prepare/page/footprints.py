@@ -45,10 +45,12 @@ def read_footprints(root: str | Path) -> Footprints:
     if manifest is None:
         raise DatasetError(f"{root} holds no manifest.json, so it is not a prepared dataset; prepare one.")
     path = root / FOOTPRINTS
-    if not path.exists():
-        raise DatasetError(f"{path} is missing; run the same preparation again, which writes it anew.")
-    # Of any class: those of pyarrow, pyproj and pandas share no base.
-    with raised_as(DatasetError, f"{path} cannot be read", "run the same preparation again, which writes it anew"):
+    again = "run the same preparation again, which writes it anew"
+    with raised_as(
+        DatasetError, f"{path} cannot be read", again
+    ):  # classes of pyarrow, pyproj and pandas share no base
+        if not path.exists():
+            raise DatasetError(f"{path} is missing; {again}.")
         table = geopandas.read_parquet(path).reset_index(drop=True)
         texts = table[_TEXTS].astype(object)
         table[_TEXTS] = texts.where(texts.notna(), "")
