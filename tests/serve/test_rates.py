@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from terramorph.serve.rates import RateError, RateLimit
+from terramorph.serve.queue import BusyError
+from terramorph.serve.rates import RateLimit
 
 
 class Clock:
@@ -19,19 +20,19 @@ def test_a_bucket_refills_steadily_and_is_one_client_s_own() -> None:
     limit = RateLimit(6, clock)
     limit.check("a")
     limit.spend("a", 6)
-    with pytest.raises(RateError) as refused:
+    with pytest.raises(BusyError) as refused:
         limit.check("a")
     assert refused.value.seconds == pytest.approx(10)
     limit.check("b")
     clock.now += 10
     limit.check("a")
     limit.spend("a", 13)  # a large piece, which it owes
-    with pytest.raises(RateError) as refused:
+    with pytest.raises(BusyError) as refused:
         limit.check("a")
     assert refused.value.seconds == pytest.approx(130)
     clock.now += 10_000
     limit.spend("a", 6)  # it is full again, and no fuller
-    with pytest.raises(RateError):
+    with pytest.raises(BusyError):
         limit.check("a")
 
 

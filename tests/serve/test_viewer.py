@@ -228,3 +228,19 @@ def test_a_geotiff_that_is_dropped_becomes_a_layer(
 
 def test_without_uploads_there_is_no_place_to_drop(opened: Callable[..., playwright.Page]) -> None:
     assert not opened().locator("#upload").is_visible()
+
+
+@pytest.mark.parametrize("width", [1366, 390])
+def test_without_webgl_the_page_says_what_is_missing(browser: playwright.Browser, client: Client, width: int) -> None:
+    page = browser.new_page(viewport={"width": width, "height": 844})
+    page.add_init_script("HTMLCanvasElement.prototype.getContext = () => null")
+    page.goto(client.server.address)
+    playwright.expect(page.locator("#notice")).to_contain_text("this browser has no WebGL")
+    seen = page.evaluate(
+        """() => {
+          const { left, top, width, height } = document.getElementById("notice").getBoundingClientRect();
+          return document.elementFromPoint(left + width / 2, top + height / 2).id;
+        }"""
+    )
+    assert seen == "notice"
+    page.close()

@@ -14,7 +14,6 @@ import pytest
 import torch
 
 from terramorph.atomic import locked
-from terramorph.cli.interrupt import StopFlag
 from terramorph.cli.reporting import StudyProgress
 from terramorph.errors import ConfigError, DatasetError, InputError, StorageError, TrainingDivergedError
 from terramorph.study import compare, load_study
@@ -118,7 +117,7 @@ def test_what_the_health_checks_found_is_kept_and_shown(
     monkeypatch.setattr("terramorph.training.health._YOUNG", 0)
     monkeypatch.setattr("terramorph.training.health._ONE_PICTURE", 10.0)
     study = load_study(write_study(LSGAN), seeds=1)
-    with StudyProgress("runs", StopFlag()) as reporter:
+    with StudyProgress("runs") as reporter:
         document = compare(town_pairs, study, tmp_path, cache=study_cache, reporter=reporter)
     run = document["runs"][1]
     assert "are nearly one picture" in run["verdict"]

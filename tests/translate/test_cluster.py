@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -28,14 +27,15 @@ from PIL import Image
 
 from terramorph.cli.app import run
 from terramorph.errors import ConfigError, InputError, MissingPackageError, RunError
-from terramorph.geo import Cover, Grid
+from terramorph.geo import Grid
 from terramorph.raster import Raster, read_image, write_image
 from terramorph.sources import open_source
 from terramorph.translate import Model, load
 from terramorph.translate import cluster as module
 from terramorph.translate.cluster import Cluster, DaskEngine
-from terramorph.translate.engine import Stages, identity
+from terramorph.translate.engine import Job, Stages, identity
 from terramorph.translate.parts import Parts
+from terramorph.translate.plan import plan
 from terramorph.translate.tiled import Part
 from terramorph.translate.worker import Task, open_task
 
@@ -222,15 +222,15 @@ def test_parts_that_are_written_elsewhere_are_missed(
 
 def test_a_worker_without_the_folder_says_so(model, ortho: Path, tmp_path: Path) -> None:
     translator, source = model(), open_source(ortho)
-    parts = Parts(tmp_path / "map.tif", {})
+    parts = Parts(tmp_path / "map.tif", identity(translator, source.fingerprint(), "torch cuda bfloat16"))
     parts.remove()
-    task = Task(model, partial(open_source, ortho), None, source.grid, Cover(300, 420, 512), 1, 0, parts, {}, None)
+    job = Job(plan(translator, source), source, None, parts)
+    task = Task(model, partial(open_source, ortho), job, None)
     with pytest.raises(InputError, match=r"The worker tcp://a:1 does not see the folder .*\.map\.tif\.parts"):
         open_task(task, "tcp://a:1")
     (tmp_path / ".map.tif.parts").mkdir()
-    plan = identity(translator, source, "torch cuda bfloat16")
     with pytest.raises(InputError, match=r"another backend than this translation: torch cpu float32, not torch cuda"):
-        open_task(replace(task, plan=plan), "tcp://a:1")
+        open_task(task, "tcp://a:1")
 
 
 @contextmanager

@@ -237,11 +237,11 @@ def test_an_interrupted_folder_goes_on_without_overwriting(
         Model(make_bundle(gain=0.3)).translate_to(folder, out)
     with pytest.raises(InputError, match=r"another window and overlap; .* restart"):
         model.translate_to(folder, out, window=128, overlap=32)
-    with pytest.raises(InputError, match=r"another images; .* restart"):
+    with pytest.raises(InputError, match=r"another source; .* restart"):
         model.translate_to(folder, out, options=ReadOptions(bands=(3, 2, 1)))
     before = (folder / "0.png").read_bytes()
     (folder / "0.png").write_bytes((folder / "1.png").read_bytes())
-    with pytest.raises(InputError, match=r"another images; .* restart"):
+    with pytest.raises(InputError, match=r"another source; .* restart"):
         model.translate_to(folder, out)
     (folder / "0.png").write_bytes(before)
     seen: list[int] = []

@@ -57,10 +57,7 @@ def run(
     say(f"{len(resolved.variants)} variants, {resolved.seeds} seeds each: {runs} runs of {resolved.budget}.")
     for sentence in resolved.left_out:
         say(sentence)
-    with (
-        stop_after_step() as stop,
-        StudyProgress("runs", stop) as reporter,
-    ):
+    with stop_after_step() as stop, StudyProgress("runs") as reporter:
         document = compare(
             dataset,
             resolved,

@@ -36,16 +36,17 @@ def warn(text: str) -> None:
 
 
 def show_table(title: str, rows: Iterable[tuple[str, Any]]) -> None:
-    """Print names and values as a table of two columns; in a log file, as plain aligned lines."""
-    _show(title, (), rows, "left")
+    """Print names and values as a table of two columns."""
+    show_columns(title, (), rows, "left")
 
 
-def show_columns(title: str, names: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Print a table with a heading per column, the first one left-aligned and the others right-aligned."""
-    _show(title, names, rows, "right")
+def show_columns(
+    title: str, names: Sequence[str], rows: Iterable[Sequence[Any]], side: Literal["left", "right"] = "right"
+) -> None:
+    """Print a table, with a heading per column if there are `names`; in a log file, as plain aligned lines.
 
-
-def _show(title: str, names: Sequence[str], rows: Iterable[Sequence[Any]], side: Literal["left", "right"]) -> None:
+    The first column is left-aligned, the others to `side`.
+    """
     cells, target = [[_cell(value) for value in row] for row in rows], console()
     if target.is_terminal:
         table = Table(title=title, title_justify="left", show_header=bool(names), box=None)

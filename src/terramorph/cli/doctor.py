@@ -17,7 +17,7 @@ from terramorph.cli.choices import Allow, from_here, option
 from terramorph.cli.console import Meter, say, show_columns, show_table
 
 if TYPE_CHECKING:
-    from terramorph.translate.bench import Speed
+    from terramorph.translate.bench import Way
 
 NAME = "doctor"
 EXAMPLE = "Example: terramorph doctor | terramorph doctor --bench maps.safetensors --bench maps-int8.onnx"
@@ -56,7 +56,7 @@ def _bench(models: list[str], seconds: float, allowed: list[str]) -> None:
         say(sentence)
 
 
-def _speeds(model: str, seconds: float, allowed: list[str]) -> list[Speed]:
+def _speeds(model: str, seconds: float, allowed: list[str]) -> list[Way]:
     from terramorph.bundle import load_bundle
     from terramorph.errors import MissingPackageError
     from terramorph.interop import export_onnx
@@ -85,7 +85,7 @@ def _speeds(model: str, seconds: float, allowed: list[str]) -> list[Speed]:
     return speeds
 
 
-def _advice(measured: list[tuple[str, Speed]]) -> list[str]:
+def _advice(measured: list[tuple[str, Way]]) -> list[str]:
     """Return sentences on the fastest backend of each model and how to use it; refused files are left out."""
     kept = [one for one in measured if one[1].precision != REFUSED]
     if not kept:
@@ -143,7 +143,7 @@ def _processor() -> list[tuple[str, str]]:
         ("vector units", processor.vector_units()),
         ("bf16 on the processor", "native, used by precision=auto" if native else "emulated, precision=auto is fp32"),
         ("memory", _memory()),
-        *(tuned or [("U-Nets", "not measured yet; measured on first use")]),
+        *(tuned or [("U-Nets", "not measured yet; --bench MODEL does")]),
     ]
 
 

@@ -56,14 +56,7 @@ def run(
         raise ConfigError(f"--samples {samples} needs --discuss; add it or leave out --samples.")
     own, allowed = choices.named_metrics(metric), from_here(allow)
     held = own_bundle(bundle, allowed) if record else None
-    model = load(
-        bundle,
-        mode=mode,
-        device=device,
-        precision=precision,
-        allowed=allowed,
-        ensemble=ensemble,
-    )
+    model = load(bundle, mode=mode, device=device, precision=precision, allowed=allowed, ensemble=ensemble)
     with Meter("evaluating") as meter:
         metrics = evaluate(
             model,

@@ -47,7 +47,7 @@ class StopFlag:
 
     def __init__(self) -> None:
         self.signal: int | None = None
-        self.stepping = False
+        self.stepping = True
 
     def __call__(self) -> bool:
         return self.signal is not None

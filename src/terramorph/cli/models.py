@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from terramorph.cli.choices import argument, option
+import typer
+
+from terramorph.cli.choices import argument, option, refuse_without_effect
 from terramorph.cli.console import Meter, say, show_columns
 from terramorph.errors import BundleError, ConfigError
 
@@ -23,6 +25,7 @@ Action = Literal["list", "pull", "verify", "card", "push"]
 
 
 def run(
+    context: typer.Context,
     action: Annotated[Action, argument("list all; pull or verify one, print its card, or push it.")] = "list",
     name: Annotated[
         str | None, argument("Name of a model, or hf://OWNER/NAME. verify: default all. card, push: also any bundle.")
@@ -44,12 +47,9 @@ def run(
         raise ConfigError(f"`models {action}` needs the name of a model; `terramorph models` lists them.")
     if name is not None and action == "list":
         raise ConfigError(f"`models list` lists all of them; leave {name} out, or see `models card {name}`.")
-    if url and action != "pull":
-        raise ConfigError("--url belongs to `models pull`.")
-    if out and action != "card":
-        raise ConfigError("--out belongs to `models card`.")
-    if (repo or private or licence) and action != "push":
-        raise ConfigError("REPO, --private and --licence belong to `models push`.")
+    for of, options in (("pull", ("url",)), ("card", ("out",)), ("push", ("repo", "private", "licence"))):
+        if action != of:
+            refuse_without_effect(context, options, f"on `models {action}`")
     if action == "push":
         _push(str(name), repo, private, licence)
     elif action == "pull":

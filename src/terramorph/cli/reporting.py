@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from terramorph.cli.console import Meter, Steps, show_table, warn
 from terramorph.cli.interrupt import StopFlag, StoppedBefore
@@ -44,6 +44,7 @@ class TrainingReporter(Steps):
         super().__init__()
         self._quiet, self._compact, self._nowhere, self._verbose = quiet, compact, nowhere, verbose
         self._stop = stop or StopFlag()
+        self._stop.stepping = False
         self._scores = ""
 
     def started(self, plan: Plan) -> None:
@@ -90,15 +91,7 @@ class TrainingReporter(Steps):
 
 
 class StudyProgress(Meter):
-    """Progress of a study: a `terramorph.study.reporter.StudyReporter` that tells `stop` when steps begin."""
-
-    def __init__(self, label: str, stop: StopFlag) -> None:
-        super().__init__(label)
-        self._stop = stop
-
-    def __enter__(self) -> Self:
-        self._stop.stepping = True
-        return super().__enter__()
+    """Progress of a study: a `terramorph.study.reporter.StudyReporter`."""
 
     progress, message = Meter.update, Meter.say
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 from contextlib import ExitStack
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -176,16 +175,13 @@ def _on_cluster(
     from terramorph.sources import open_source
     from terramorph.translate import load
     from terramorph.translate.cluster import Cluster, DaskEngine
+    from terramorph.translate.plan import opening_for
 
     cluster = Cluster(scheduler, workers)
     # Here only the model's header is used; a machine that hands out windows may have no GPU.
     model = load(bundle, **{**settings, "device": "cpu", "precision": "fp32"})
-    options = opening["options"]
-    if options.bands:  # by the names that they have in this process
-        options = replace(options, names=model.header.source.names)
-    opening |= {"wanted": model.header.source.names}
-    there = {"options": options, "style": _absolute(opening["style"]), "cache": opening["cache"].absolute()}
-    opened = partial(open_source, _absolute(source), **(opening | there))
+    there = {"style": _absolute(opening["style"]), "cache": opening["cache"].absolute()}
+    opened = partial(open_source, _absolute(source), **(opening_for(model, opening) | there))
     place = bundle if "://" in bundle else str(find_bundle(bundle).absolute())
     return model, DaskEngine(stack.enter_context(cluster), partial(load, place, **settings), opened)
 

@@ -83,7 +83,7 @@ def run(
     assigned = parse_assignments(assignments or [])
     how: dict[str, Any] = {"cache": cache or DEFAULT_CACHE, "allowed": allowed_modules(allow, assigned)}
     if report:
-        with stop_after_step() as stop, StudyProgress("confirmation", stop) as shown:
+        with stop_after_step() as stop, StudyProgress("confirmation") as shown:
             result = confirm_study(out, storage=storage, weights=weights, reporter=shown, should_stop=stop, **how)
         _show_confirmation(result)
     else:
@@ -104,7 +104,7 @@ def run(
         changes = {"direction": direction, "device": device, "seed": seed}
         given = {key: value for key, value in changes.items() if value is not None}
         config = load_config(preset, {**assigned, **given})
-        with stop_after_step() as stop, StudyProgress("trials", stop) as shown:
+        with stop_after_step() as stop, StudyProgress("trials") as shown:
             result = tune(dataset, out, config, options, reporter=shown, should_stop=stop, **how)
         _show_study(result)
     if stop():

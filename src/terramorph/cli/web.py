@@ -31,7 +31,7 @@ def write_web(
     data: Path | None = None,
     weights: Path | None = None,
     force: bool = False,
-) -> QualityLoss | None:
+) -> None:
     """Write a network with small weights, with its measured loss of quality as metadata.
 
     Raises:
@@ -56,17 +56,16 @@ def write_web(
         warn("The quality loss of small weights was not measured; give pairs with --data.")
     else:
         say(f"Weights in {store}: {loss}.")
-    return loss
 
 
-def smallest(bundle: Bundle, output: Path, *, data: Path | None, weights: Path | None) -> QualityLoss | None:
-    """Write a network in 8 bits where the measured loss of quality is small, else in fp16; return as `write_web`."""
+def smallest(bundle: Bundle, output: Path, *, data: Path | None, weights: Path | None) -> None:
+    """Write a network in 8 bits where the measured loss of quality is small, else in fp16."""
     if data is not None or _is_of_towns(bundle):
         try:
             return write_web(bundle, output, "int8", data=data, weights=weights)
         except RefusedLossError:
             say("Weights in int8 cost too much quality, so they are stored in fp16.")
-    return write_web(bundle, output, "fp16", data=data, weights=weights)
+    write_web(bundle, output, "fp16", data=data, weights=weights)
 
 
 def _is_of_towns(bundle: Bundle) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 from terramorph.atomic import write_text
@@ -60,19 +61,8 @@ def write_one_file(models: list[WebModel], out: str | Path, *, style: Style | No
 
 def _ordered(texts: dict[str, str]) -> list[str]:
     """Return names of modules, each after those that it imports."""
-    order: list[str] = []
-
-    def visit(name: str, above: tuple[str, ...] = ()) -> None:
-        if name in above:
-            raise AssertionError(f"the modules {' -> '.join((*above, name))} import each other in a circle")
-        if name not in order:
-            for needed in _IMPORT.findall(texts[name]):
-                visit(needed.removeprefix("./"), (*above, name))
-            order.append(name)
-
-    for name in sorted(texts):
-        visit(name)
-    return order
+    needed = {name: [path.removeprefix("./") for path in _IMPORT.findall(texts[name])] for name in sorted(texts)}
+    return list(TopologicalSorter(needed).static_order())
 
 
 def _block(name: str, kind: str, text: str) -> str:

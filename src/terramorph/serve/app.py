@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route
@@ -25,13 +26,12 @@ from terramorph.errors import InputError, TerramorphError
 from terramorph.geo.mercator import MAX_ZOOM
 from terramorph.raster.tiles.write import SIZE
 from terramorph.redaction import redact_text
-from terramorph.serve.documents import qlr, tile_path, tilejson, wmts, wmts_name, zooms
+from terramorph.serve.documents import qlr, tile_path, tilejson, wmts, zooms
 from terramorph.serve.drawing import DrawPage
 from terramorph.serve.layers import ENLARGED, TITLES, Layer, View
 from terramorph.serve.metrics import Metrics
 from terramorph.serve.pictures import FORMATS
-from terramorph.serve.queue import BusyError
-from terramorph.serve.tiles import TileServer
+from terramorph.serve.tiles import Tile, TileServer
 from terramorph.serve.uploads import RefusedError, check_sender, drained
 from terramorph.serve.views import export_view, values_at
 
@@ -50,14 +50,14 @@ _HEADERS = {
 _FOREVER = "public, max-age=31536000, immutable"
 _BRIEFLY = "public, max-age=60"
 _ONCE = "private, max-age=600"
-_ABSENT = "There is no such thing here."
 _LOG = logging.getLogger("terramorph.serve")
 
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-class _AbsentError(Exception):
-    """The requested thing does not exist. All absent things have one text, so that clients learn nothing from it."""
+def _absent() -> HTTPException:
+    """Return the error of what does not exist. Its text is always the same, so that clients learn nothing from it."""
+    return HTTPException(404, "There is no such thing here.")
 
 
 class App:
@@ -74,21 +74,23 @@ class App:
         self.tiles, self.settings, self.draining = tiles, tiles.settings, False
         self.metrics = Metrics(tiles)
         self._hosts = {"localhost", "127.0.0.1", "[::1]", self.settings.host}
-        t = "/t/{layer}/{view}"
+        guarded = {
+            "/t/{layer}/{view}/{identity}/{z}/{x}/{y}.{format}": self._tile,
+            "/t/{layer}/{view}/{z}/{x}/{y}.{format}": self._tile,
+            "/layers": self._layers,
+            "/layers/{layer}.json": self._tilejson,
+            "/layers/{layer}/{view}.json": self._tilejson,
+            "/layers/{layer}.qlr": self._qlr,
+            "/qgis.qlr": self._qlr,
+            "/wmts/1.0.0/WMTSCapabilities.xml": self._capabilities,
+            "/wmts": self._wmts,
+            "/point": self._point,
+            "/export": self._export,
+            "/status": self._status,
+        }
         routes = [
-            Route(f"{t}/{{identity}}/{{z}}/{{x}}/{{y}}.{{format}}", self._guarded(self._tile)),
-            Route(f"{t}/{{z}}/{{x}}/{{y}}.{{format}}", self._guarded(self._tile)),
+            *(Route(path, self._guarded(handler)) for path, handler in guarded.items()),
             Route("/", self._page),
-            Route("/layers", self._guarded(self._layers)),
-            Route("/layers/{layer}.json", self._guarded(self._tilejson)),
-            Route("/layers/{layer}/{view}.json", self._guarded(self._tilejson)),
-            Route("/layers/{layer}.qlr", self._guarded(self._qlr)),
-            Route("/qgis.qlr", self._guarded(self._qlr)),
-            Route("/wmts/1.0.0/WMTSCapabilities.xml", self._guarded(self._capabilities)),
-            Route("/wmts", self._guarded(self._wmts)),
-            Route("/point", self._guarded(self._point)),
-            Route("/export", self._guarded(self._export)),
-            Route("/status", self._guarded(self._status)),
             Route("/healthz", self._health),
             Route("/readyz", self._ready),
             *([Route("/metrics", self._metrics)] if self.settings.metrics_port is None else []),
@@ -119,15 +121,8 @@ class App:
             begun = time.monotonic()
             try:
                 response = await handler(request)
-            except _AbsentError:
-                response = PlainTextResponse(_ABSENT, 404)
-            except BusyError as error:
-                seconds = str(max(1, round(error.seconds)))
-                headers = {"Retry-After": seconds, "Cache-Control": "no-store"}
-                response = PlainTextResponse(f"Busy: {error}.", error.status, headers)
-            except RefusedError as error:
-                # The rest of the body is not read.
-                response = PlainTextResponse(str(error), error.status, {"Connection": "close"})
+            except HTTPException as error:
+                response = PlainTextResponse(error.detail, error.status_code, error.headers)
             except InputError as error:
                 response = PlainTextResponse(str(error), 400)
             except Exception as error:
@@ -171,13 +166,13 @@ class App:
         name = request.path_params.get("layer") or request.query_params.get("layer", "")
         layer = self.tiles.find(name, request.path_params.get("identity"))
         if layer is None:
-            raise _AbsentError
+            raise _absent()
         return layer
 
     def _view(self, request: Request, layer: Layer) -> View:
         name = request.path_params.get("view") or request.query_params.get("view", "output")
         if name not in layer.views:
-            raise _AbsentError
+            raise _absent()
         return layer.views[name]
 
     async def _page(self, _: Request) -> Response:
@@ -242,20 +237,17 @@ class App:
             return await self._capabilities(request)
         if asked != "gettile":
             raise InputError("REQUEST must be GetCapabilities or GetTile.")
-        named = {
-            wmts_name(layer, view): (layer, view)
-            for layer in self.tiles.layers.values()
-            for view in layer.views.values()
-        }
-        if values.get("layer") not in named:
-            raise _AbsentError
+        name, _, called = values.get("layer", "").partition(".")
+        layer = self.tiles.layers.get(name)
+        view = layer.views.get(called or "output") if layer is not None else None
+        if layer is None or view is None:
+            raise _absent()
         numbers = [values.get(key, "") for key in ("tilematrix", "tilecol", "tilerow")]
         if not _are_whole(numbers):
             raise InputError("TILEMATRIX, TILECOL and TILEROW must be whole numbers.")
         format = values.get("format", "image/png").removeprefix("image/").replace("jpeg", "jpg")
-        layer, view = named[values["layer"]]
         zoom, x, y = map(int, numbers)
-        return await self._answer(request, layer, view, zoom, x, y, SIZE, format, _BRIEFLY)
+        return await self._answer(request, Tile(layer, view, zoom, x, y, SIZE, format), _BRIEFLY)
 
     async def _tile(self, request: Request) -> Response:
         layer = self._layer(request)
@@ -263,33 +255,27 @@ class App:
         row, at, twice = parts["y"].partition("@")
         numbers = [parts["z"], parts["x"], row]
         if not _are_whole(numbers) or (at and twice != "2x"):
-            raise _AbsentError
+            raise _absent()
         zoom, x, y = map(int, numbers)
-        size = 2 * SIZE if twice else SIZE
-        keep = _FOREVER if "identity" in parts else _BRIEFLY
-        return await self._answer(request, layer, view, zoom, x, y, size, parts["format"], keep)
+        tile = Tile(layer, view, zoom, x, y, 2 * SIZE if twice else SIZE, parts["format"])
+        return await self._answer(request, tile, _FOREVER if "identity" in parts else _BRIEFLY)
 
-    async def _answer(
-        self, request: Request, layer: Layer, view: View, zoom: int, x: int, y: int, size: int, format: str, keep: str
-    ) -> Response:
+    async def _answer(self, request: Request, tile: Tile, keep: str) -> Response:
         """Answer with a tile and its caching headers."""
+        layer, view, zoom, x, y, _, format = tile
         if format not in FORMATS or zoom > MAX_ZOOM or not (0 <= x < 1 << zoom and 0 <= y < 1 << zoom):
-            raise _AbsentError
-        headers = {
-            "Cache-Control": _ONCE if layer.private else keep,
-            "ETag": f'"{layer.identity}.{view.name}.{zoom}.{x}.{y}.{size}.{format}"',
-        }
+            raise _absent()
+        headers = {"Cache-Control": _ONCE if layer.private else keep, "ETag": f'"{tile.key}"'}
         if request.headers.get("if-none-match") == headers["ETag"]:
             return Response(status_code=304, headers=headers)
         low, high = zooms(layer, view)
         if view.computed and zoom < low and layer.touches(zoom, x, y):
             return Response(status_code=204, headers={"Cache-Control": _BRIEFLY, "X-Terramorph": "zoom-in"})
         if zoom > high + ENLARGED:
-            raise _AbsentError
-        which = layer, view, zoom, x, y, size, format
-        data, headers["X-Terramorph"] = self.tiles.held(*which), "memory"
+            raise _absent()
+        data, headers["X-Terramorph"] = self.tiles.held(tile), "memory"
         if data is None:
-            found = await _unless_gone(request, self.tiles.tile(*which, _client(request)))
+            found = await _unless_gone(request, self.tiles.tile(tile, _client(request)))
             if found is None:
                 return Response(status_code=499)  # the client has left
             data, headers["X-Terramorph"] = found
@@ -331,7 +317,7 @@ class App:
         named = (one for one in self.settings.layers if one.name == name)
         like = next(named, None) or self.tiles.uploads.like(name)
         if like is None:
-            raise _AbsentError
+            raise _absent()
         try:
             check_sender(request.headers, own, self.settings.upload_mb)
             layer = await self.tiles.uploads.receive(body, like)

@@ -8,7 +8,6 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from cachetools import LRUCache
@@ -29,24 +28,18 @@ _KEEP = 0.9
 """Size of a folder after a sweep, as a share of its bound."""
 
 
-class Stats(NamedTuple):
-    """Statistics of a cache: entries, bytes, hits, misses."""
-
-    entries: int
-    bytes: int
-    hits: int
-    misses: int
-
-
 class MemoryCache:
     """The most recently used values by key; thread-safe.
+
+    Attributes:
+        hits, misses: Numbers of lookups so far.
 
     Args:
         most: Largest number of bytes of all values, each with `_ENTRY` more.
     """
 
     def __init__(self, most: int) -> None:
-        self._hits = self._misses = 0
+        self.hits = self.misses = 0
         self._values: LRUCache[str, bytes] = LRUCache(most, getsizeof=lambda value: len(value) + _ENTRY)
         self._lock = threading.Lock()
 
@@ -54,10 +47,7 @@ class MemoryCache:
         """Return a value; None for a missing one."""
         with self._lock:
             value: bytes | None = self._values.get(key)
-            if value is None:
-                self._misses += 1
-            else:
-                self._hits += 1
+            self.hits, self.misses = self.hits + (value is not None), self.misses + (value is None)
             return value
 
     def put(self, key: str, value: bytes) -> None:
@@ -66,10 +56,9 @@ class MemoryCache:
             self._values[key] = value
 
     @property
-    def stats(self) -> Stats:
-        """Statistics so far."""
-        with self._lock:
-            return Stats(len(self._values), int(self._values.currsize), self._hits, self._misses)
+    def bytes(self) -> int:
+        """Bytes of all values, each with `_ENTRY` more."""
+        return int(self._values.currsize)
 
 
 class FolderCache:

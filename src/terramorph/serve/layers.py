@@ -258,12 +258,9 @@ _RGBA = ("red", "green", "blue", "opacity")
 
 
 def _shown(source: Source) -> Read:
-    limits = (0, 255) if source.dtype == np.uint8 else _limits(source.dtype)
-    return lambda grid: display(source.read(grid), *limits)
-
-
-def _limits(dtype: np.dtype[Any]) -> tuple[float, float]:
-    return (0.0, 1.0) if dtype.kind == "f" else (float(np.iinfo(dtype).min), float(np.iinfo(dtype).max))
+    whole = None if source.dtype.kind == "f" else np.iinfo(source.dtype)
+    low, high = (0.0, 1.0) if whole is None else (float(whole.min), float(whole.max))
+    return lambda grid: display(source.read(grid), low, high)
 
 
 def _tile_grid(zoom: int, x: int, y: int) -> Grid:

@@ -40,19 +40,13 @@ class Metrics(Collector):  # type: ignore[misc]
             for outcome in ("computed", "joined", "dropped"):
                 jobs.add_metric([name, outcome], getattr(queue, outcome))
         yield jobs
-        windows = CounterMetricFamily("terramorph_windows", "Windows that the models predicted here")
-        windows.add_metric([], tiles.windows.predicted)
-        yield windows
-        seconds = GaugeMetricFamily("terramorph_queue_seconds", "Seconds of queued work that the model has")
-        seconds.add_metric([], tiles.computing.seconds)
-        yield seconds
-        stats = tiles.memory.stats
-        held = GaugeMetricFamily("terramorph_cache_bytes", "Bytes of encoded tiles in memory")
-        held.add_metric([], stats.bytes)
-        yield held
+        predicted, seconds = tiles.windows.predicted, tiles.computing.seconds
+        yield CounterMetricFamily("terramorph_windows", "Windows that the models predicted here", predicted)
+        yield GaugeMetricFamily("terramorph_queue_seconds", "Seconds of queued work that the model has", seconds)
+        yield GaugeMetricFamily("terramorph_cache_bytes", "Bytes of encoded tiles in memory", tiles.memory.bytes)
         asked = CounterMetricFamily("terramorph_cache", "Lookups in the cache of encoded tiles", labels=["outcome"])
-        asked.add_metric(["hit"], stats.hits)
-        asked.add_metric(["miss"], stats.misses)
+        asked.add_metric(["hit"], tiles.memory.hits)
+        asked.add_metric(["miss"], tiles.memory.misses)
         yield asked
         about = GaugeMetricFamily(
             "terramorph_layer_info", "Layers and their models", labels=["layer", "model", "digest"]

@@ -10,23 +10,19 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from starlette.exceptions import HTTPException
+
 _T = TypeVar("_T")
 _SHARE = 0.2
 """Weight of the latest job in the moving average of seconds per job."""
 
 
-class BusyError(Exception):
-    """More work is queued than a request may wait for.
+class BusyError(HTTPException):
+    """A request is refused because too much is asked for; `seconds` after which to ask again."""
 
-    Attributes:
-        status: Status of the HTTP response.
-        seconds: Seconds after which to ask again.
-    """
-
-    status = 503
-
-    def __init__(self, seconds: float) -> None:
-        super().__init__(f"{seconds:.0f} s of work are queued")
+    def __init__(self, seconds: float, why: str = "{:.0f} s of work are queued", status: int = 503) -> None:
+        headers = {"Retry-After": str(max(1, round(seconds))), "Cache-Control": "no-store"}
+        super().__init__(status, f"Busy: {why.format(seconds)}.", headers)
         self.seconds = seconds
 
 

@@ -14,15 +14,6 @@ _CLIENTS, _FORGOTTEN = 1 << 16, 3600.0
 """Most clients that are remembered, and seconds without a window after which one is forgotten."""
 
 
-class RateError(BusyError):
-    """A client has had its windows of this minute."""
-
-    status = 429
-
-    def __str__(self) -> str:
-        return f"this client has had its share of the model; ask again in {self.seconds:.0f} s"
-
-
 class RateLimit:
     """A bucket of windows per client, which refills steadily; tiles that need no window are free.
 
@@ -42,14 +33,15 @@ class RateLimit:
         """Check that a client has windows left.
 
         Raises:
-            RateError: If it has none, with the seconds until it has one.
+            BusyError: With status 429 and the seconds until it has one, if it has none.
         """
         if self._most is None:
             return
         with self._lock:
             left = self._now(client, self._most)
         if left < 1.0:
-            raise RateError((1.0 - left) * 60.0 / self._most)
+            why = "this client has had its share of the model; ask again in {:.0f} s"
+            raise BusyError((1.0 - left) * 60.0 / self._most, why, 429)
 
     def spend(self, client: str, windows: int) -> None:
         """Take windows from the bucket of a client."""

@@ -8,10 +8,9 @@ import logging
 from collections import deque
 from collections.abc import Callable, Hashable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from terramorph.errors import TerramorphError
-from terramorph.geo import Grid
 from terramorph.redaction import redact_text
 from terramorph.serve.cache import MemoryCache
 from terramorph.serve.layers import Layer, View
@@ -23,8 +22,6 @@ from terramorph.serve.settings import Settings
 from terramorph.serve.uploads import Uploads
 from terramorph.translate.memory import release_freed_memory
 
-_PROBE = 16
-"""Side in pixels of the window that is read of every layer as a test."""
 _DRAIN = 10.0
 """Seconds that running work may take when the server shuts down."""
 _MB = 1_000_000
@@ -35,6 +32,23 @@ LOOK = 2.0
 _BEFORE = 2
 """Number of replaced layers that still answer."""
 _LOG = logging.getLogger("terramorph.serve")
+
+
+class Tile(NamedTuple):
+    """A tile of a view: zoom, column and row, side in pixels, and its suffix."""
+
+    layer: Layer
+    view: View
+    zoom: int
+    x: int
+    y: int
+    size: int
+    format: str
+
+    @property
+    def key(self) -> str:
+        """Key in caches and in the queue, and the ETag."""
+        return ".".join(map(str, (self.layer.identity, self.view.name, *self[2:])))
 
 
 class TileServer:
@@ -115,42 +129,33 @@ class TileServer:
                 while len(self._before) > _BEFORE * len(self.settings.layers):
                     self._before.popleft().close()
 
-    def held(self, layer: Layer, view: View, zoom: int, x: int, y: int, size: int, format: str) -> bytes | None:
+    def held(self, tile: Tile) -> bytes | None:
         """Return an encoded tile, empty where there is no data; None if it is not in memory."""
-        return None if layer.private else self.memory.get(_key(layer, view, zoom, x, y, size, format))
+        return None if tile.layer.private else self.memory.get(tile.key)
 
-    async def tile(
-        self, layer: Layer, view: View, zoom: int, x: int, y: int, size: int, format: str, client: str
-    ) -> tuple[bytes, str]:
+    async def tile(self, tile: Tile, client: str) -> tuple[bytes, str]:
         """Return a tile that is not in memory, empty where there is no data, and its origin: folder or made.
 
         Raises:
             BusyError: If too much work is queued, or the client has had its share.
             TerramorphError: If the tile cannot be made.
         """
-        key = _key(layer, view, zoom, x, y, size, format)
-        queued = partial(self.run, patient=False) if view.computed else self.reading.get
-
-        def made() -> bytes:
-            raster = layer.tile(view, zoom, x, y, size)
-            return encode(raster, format) if raster is not None else b""
-
-        if layer.private:
-            return await queued(key, client, made), "made"
-        if self._folder is not None:
-            found = await asyncio.to_thread(self._folder.get, key)
-            if found is not None:
-                self.memory.put(key, found)
-                return found, "folder"
+        folder = None if tile.layer.private else self._folder
+        if folder is not None and (found := await asyncio.to_thread(folder.get, tile.key)) is not None:
+            self.memory.put(tile.key, found)
+            return found, "folder"
 
         def make() -> bytes:
-            data = made()
-            self.memory.put(key, data)
-            if self._folder is not None:
-                self._folder.put(key, data)
+            raster = tile.layer.tile(*tile[1:6])
+            data = encode(raster, tile.format) if raster is not None else b""
+            if not tile.layer.private:
+                self.memory.put(tile.key, data)
+            if folder is not None:
+                folder.put(tile.key, data)
             return data
 
-        return await queued(key, client, make), "made"
+        queued = partial(self.run, patient=False) if tile.view.computed else self.reading.get
+        return await queued(tile.key, client, make), "made"
 
     async def run(self, key: Hashable, client: str, work: Callable[[], Any], *, patient: bool = True) -> Any:
         """Return the result of work that needs the model, run in its turn.
@@ -170,16 +175,18 @@ class TileServer:
         return await self.computing.get(key, client, counted, patient=patient)
 
     async def problem(self) -> str | None:
-        """Return a sentence on why the server cannot serve, or None. A window of every layer is read once as a test."""
+        """Return a sentence on why the server cannot serve, or None. A pixel of every layer is read once as a test."""
         for layer in self.layers.values():
             if layer.name in self.faults:
                 return f"The files of {layer.name} have changed and cannot be opened; the old ones are served."
             if layer.identity in self._probed:
                 continue
+            middle = layer.grid.crop(layer.grid.height // 2, layer.grid.width // 2, 1, 1)
+            probe = partial(layer.source.read, middle)
             try:
-                await self.reading.get(("probe", layer.identity), "probe", partial(_probe, layer), patient=True)
+                await self.reading.get(("probe", layer.identity), "probe", probe, patient=True)
             except BusyError as error:
-                return f"{layer.name} was not read yet: {error}."
+                return f"{layer.name} was not read yet. {error.detail}"
             except TerramorphError:
                 return f"The source of {layer.name} cannot be read; the log says why."
             self._probed.add(layer.identity)
@@ -203,14 +210,3 @@ class TileServer:
         for layer in (*self.layers.values(), *self._before):
             layer.close()
         self.uploads.close()
-
-
-def _key(layer: Layer, view: View, *which: object) -> str:
-    return " ".join(map(str, (layer.identity, view.name, *which)))
-
-
-def _probe(layer: Layer) -> None:
-    height, width = layer.grid.shape
-    side_y, side_x = min(_PROBE, height), min(_PROBE, width)
-    grid: Grid = layer.grid.crop((height - side_y) // 2, (width - side_x) // 2, side_y, side_x)
-    layer.source.read(grid)

@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
 
 from filelock import FileLock, Timeout
+from starlette.exceptions import HTTPException
 
 from terramorph.errors import TerramorphError
 from terramorph.raster.foreign import check_foreign
@@ -39,16 +40,11 @@ _PLACELESS = {b"\x89PNG": "PNG", b"\xff\xd8\xff": "JPEG"}
 _HEAD = 4
 
 
-class RefusedError(Exception):
-    """An upload is refused, with a sentence for the client.
-
-    Attributes:
-        status: HTTP status of the response.
-    """
+class RefusedError(HTTPException):
+    """An upload is refused, with a sentence for the client; the rest of its body is not read."""
 
     def __init__(self, status: int, sentence: str) -> None:
-        super().__init__(sentence)
-        self.status = status
+        super().__init__(status, sentence, {"Connection": "close"})
 
 
 @dataclass

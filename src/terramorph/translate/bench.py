@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,8 +18,9 @@ from terramorph.networks.inference import cpu_form
 from terramorph.processor import native_bf16
 from terramorph.translate.backends import OnnxBackend, OpenVinoBackend, TorchBackend
 from terramorph.translate.plan import WINDOW_SIDES
-from terramorph.translate.tuning import Run, Tuning, fastest_runs, remember
+from terramorph.translate.tuning import Tuning, remember
 
+Run = Callable[[Tensor], Tensor]
 BATCHES = (1, 2, 4, 8)
 WORTH_A_WINDOW = 1.5
 """A backend slower on tiles than the fastest by more than this factor is not timed on a window, which takes seconds."""
@@ -26,21 +28,13 @@ WORTH_A_WINDOW = 1.5
 
 @dataclass(frozen=True)
 class Way:
-    """A backend and precision to measure; `make` prepares the network, `batches` are the batch sizes tried."""
-
-    backend: str
-    precision: str
-    make: Callable[[], Run]
-    batches: tuple[int, ...] = BATCHES
-
-
-@dataclass(frozen=True)
-class Speed:
-    """The measured speed of a `Way`, with its fastest batch size.
+    """A backend and precision, and its speed once it is measured.
 
     Attributes:
-        backend, precision: See `Way`.
-        batch: Images per pass.
+        backend, precision: Their names.
+        make: Prepares the network.
+        batches: Batch sizes to try.
+        batch: The fastest of them.
         tiles: Images of the training size per second.
         megapixels: Million pixels per second in one window of a raster; None if not measured.
         missing: Reason why nothing was measured; "" if it was.
@@ -48,8 +42,10 @@ class Speed:
 
     backend: str
     precision: str
-    batch: int
-    tiles: float
+    make: Callable[[], Run]
+    batches: tuple[int, ...] = BATCHES
+    batch: int = 1
+    tiles: float = 0.0
     megapixels: float | None = None
     missing: str = ""
 
@@ -57,18 +53,16 @@ class Speed:
 def ways_of_bundle(bundle: Bundle) -> list[Way]:
     """Return the ways of PyTorch; the plain network comes first, and the others are compared with it."""
     precisions = ("fp32", "bf16") if native_bf16("cpu") else ("fp32",)
-    forms = [("torch folded", False)]
-    if cpu_form(bundle.network):
-        forms.append(("torch", True))
+    forms = {"torch folded": False, **({"torch": True} if cpu_form(bundle.network) else {})}
     prepared = [
         Way(backend, precision, partial(_torch, bundle, precision, rearranged))
         for precision in precisions
-        for backend, rearranged in forms
+        for backend, rearranged in forms.items()
     ]
     return [Way("torch eager", "fp32", lambda: bundle.network, (1,)), *prepared]
 
 
-def remember_fastest(bundle: Bundle, speeds: Sequence[Speed]) -> None:
+def remember_fastest(bundle: Bundle, speeds: Sequence[Way]) -> None:
     """Note the faster form of a network, where it has one for the CPU, and its batch size for each precision."""
     if not cpu_form(bundle.network):
         return
@@ -95,35 +89,47 @@ def _torch(bundle: Bundle, precision: str, rearranged: bool) -> Run:
     return TorchBackend(bundle.network, device="cpu", precision=precision, rearranged=rearranged).run
 
 
-def measure(ways: Sequence[Way], header: Header, seconds: float, *, thorough: bool = False) -> Iterator[Speed]:
+def measure(ways: Sequence[Way], header: Header, seconds: float) -> Iterator[Way]:
     """Measure one way after another.
 
     Yields:
-        The speed of each, as soon as it is measured.
+        Each with its speed, as soon as it is measured.
     """
     best = 0.0
     for way in ways:
-        speed = _measured(way, header, seconds / len(ways), 0.0 if thorough else best)
+        speed = _measured(way, header, seconds / len(ways), best)
         best = max(best, speed.tiles)
         yield speed
 
 
 @torch.no_grad()
-def _measured(way: Way, header: Header, seconds: float, best: float) -> Speed:
+def _measured(way: Way, header: Header, seconds: float, best: float) -> Way:
     try:
         run = way.make()
     except MissingPackageError as error:
-        return Speed(way.backend, way.precision, 1, 0.0, missing=str(error))
+        return replace(way, missing=str(error))
     found = []
     for batch in way.batches:
-        (took,) = fastest_runs([run], _images(header, batch, header.size), seconds / 2 / len(way.batches))
-        found.append(Speed(way.backend, way.precision, batch, batch / took))
+        took = _fastest_call(run, _images(header, batch, header.size), seconds / 2 / len(way.batches))
+        found.append(replace(way, batch=batch, tiles=batch / took))
     speed = max(found, key=lambda one: one.tiles)
     if speed.tiles * WORTH_A_WINDOW < best:
         return speed
     side = WINDOW_SIDES * header.size
-    (took,) = fastest_runs([run], _images(header, 1, side), seconds / 2)
+    took = _fastest_call(run, _images(header, 1, side), seconds / 2)
     return replace(speed, megapixels=side**2 / took / 1e6)
+
+
+def _fastest_call(run: Run, source: Tensor, seconds: float) -> float:
+    """Return the seconds of the fastest call, after one that is not counted; other load on the machine only adds."""
+    run(source)
+    fastest, end = float("inf"), time.perf_counter() + seconds
+    while True:
+        start = time.perf_counter()
+        run(source)
+        fastest = min(fastest, time.perf_counter() - start)
+        if time.perf_counter() > end:
+            return fastest
 
 
 def _images(header: Header, count: int, side: int) -> Tensor:

@@ -101,28 +101,28 @@ class Cluster:
         self._opened = ExitStack()
         return self
 
-    def _start(self, held: ExitStack) -> None:
+    def _start(self, opened: ExitStack) -> None:
         import dask
         from distributed import LocalCluster
 
-        with ExitStack() as opened:
-            opened.enter_context(_quiet())
-            if self._count is not None:
-                # By default Dask sets OMP_NUM_THREADS, and leaves it set in this process and its children.
-                opened.enter_context(dask.config.set({"distributed.nanny.pre-spawn-environ": {}}))
-                local = LocalCluster(
-                    n_workers=self._count,
-                    threads_per_worker=2,  # one reads and writes while the other computes
-                    processes=True,
-                    memory_limit=0,  # a window's memory is known, and dask counts mapped files as memory
-                    dashboard_address="127.0.0.1:0",
-                    silence_logs=logging.CRITICAL,
-                    preload=["terramorph.translate.worker"],
-                )
-                self._address = opened.enter_context(local).scheduler_address
-            self._client = self._connect(_CONNECT)
-            opened.callback(self._disconnect)
-            held.enter_context(opened.pop_all())
+        log = logging.getLogger("distributed")
+        opened.callback(log.setLevel, log.level)
+        log.setLevel(logging.CRITICAL + 1)  # errors are told as sentences
+        if self._count is not None:
+            # By default Dask sets OMP_NUM_THREADS, and leaves it set in this process and its children.
+            opened.enter_context(dask.config.set({"distributed.nanny.pre-spawn-environ": {}}))
+            local = LocalCluster(
+                n_workers=self._count,
+                threads_per_worker=2,  # one reads and writes while the other computes
+                processes=True,
+                memory_limit=0,  # a window's memory is known, and dask counts mapped files as memory
+                dashboard_address="127.0.0.1:0",
+                silence_logs=logging.CRITICAL,
+                preload=["terramorph.translate.worker"],
+            )
+            self._address = opened.enter_context(local).scheduler_address
+        opened.callback(self._disconnect)
+        self._client = self._connect(_CONNECT)
 
     def __exit__(self, *_: object) -> None:
         if self._opened is not None:
@@ -146,20 +146,17 @@ class Cluster:
         )
 
     def _connect(self, seconds: float) -> Any:
+        """Connect; Dask tries again until the seconds are over."""
         from distributed import Client
 
-        deadline = time.monotonic() + seconds
-        while True:
-            try:
-                # Not the default client: dask computations of the user must not go to it.
-                return Client(self._address, timeout=_CONNECT, set_as_default=False)
-            except (OSError, ValueError) as error:
-                if isinstance(error, ValueError) or time.monotonic() > deadline:
-                    raise InputError(
-                        f"The scheduler {self._address} does not answer; start one with `dask scheduler`, or check "
-                        "host and port, as in tcp://10.0.0.1:8786."
-                    ) from error
-                time.sleep(_PULSE)
+        try:
+            # Not the default client: dask computations of the user must not go to it.
+            return Client(self._address, timeout=seconds, set_as_default=False)
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"The scheduler {self._address} does not answer; start one with `dask scheduler`, or check host and "
+                "port, as in tcp://10.0.0.1:8786."
+            ) from error
 
     def _disconnect(self) -> None:
         if self._client is not None:
@@ -210,9 +207,10 @@ class DaskEngine:
         """
         from distributed.protocol.pickle import dumps
 
-        threads = self.cluster.threads
-        tiled = replace(job.tiled.cover), job.tiled.samples, job.tiled.sample  # a cover without its cached values
-        task = Task(self.model, self.source, job.area, job.tiled.grid, *tiled, job.parts, job.plan, threads)
+        # The worker opens its own model and source; and a cover is sent without its cached values.
+        tiled = replace(job.tiled, model=None, cover=replace(job.tiled.cover))  # type: ignore[arg-type]
+        sent = replace(job, tiled=tiled, source=None)  # type: ignore[arg-type]
+        task = Task(self.model, self.source, sent, self.cluster.threads)
         try:
             dumps(task)
         except Exception as error:  # pickle's errors share no base
@@ -357,15 +355,3 @@ def _listening() -> Iterator[None]:
         raise
     except (OSError, CancelledError, ClosedClientError) as error:
         raise _LostError from error
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep dask's log out of the terminal; errors are told as sentences."""
-    log = logging.getLogger("distributed")
-    level = log.level
-    log.setLevel(logging.CRITICAL + 1)
-    try:
-        yield
-    finally:
-        log.setLevel(level)

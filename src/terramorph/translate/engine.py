@@ -64,14 +64,12 @@ class Job:
     """Windows to predict, and the folder of their parts.
 
     Attributes:
-        plan: Identity of the job, plain data; equal plans give equal pixels.
         tiled: The windows.
         source: The source, cut to the area.
         area: Area to which the source is cut; None if it is not cut.
         parts: Parts of the output, one file per window.
     """
 
-    plan: dict[str, Any]
     tiled: Tiled
     source: Source
     area: Geometry | None
@@ -125,12 +123,18 @@ class LocalEngine:
         release_freed_memory()
 
 
-def identity(model: Model, source: Source, backend: str) -> dict[str, Any]:
-    """Return what decides the pixels of a window besides its place; processes with equal values give equal bytes."""
+def identity(model: Model, source: str, backend: str) -> dict[str, Any]:
+    """Return what decides the pixels of a window besides its place; processes with equal values give equal bytes.
+
+    Args:
+        model: The model.
+        source: Digest of the source's pixels.
+        backend: Name of the backend.
+    """
     return {
         "terramorph": __version__,
         "bundle": model.digest,
-        "source": source.fingerprint(),
+        "source": source,
         "mode": model.mode,
         "backend": backend,
         "seed": model.seed,

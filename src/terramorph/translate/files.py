@@ -7,10 +7,10 @@ from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from terramorph._version import __version__
 from terramorph.atomic import make_folder
 from terramorph.errors import ConfigError, InputError
 from terramorph.geo import Grid
@@ -18,6 +18,7 @@ from terramorph.raster import IMAGE_SUFFIXES, Raster, Source, write_image
 from terramorph.raster.array_source import RasterSource
 from terramorph.raster.image import files_below
 from terramorph.raster.save import check_format
+from terramorph.translate.engine import identity
 from terramorph.translate.outputs import Cog, Picture, Request, Written, brought_back, refuse_present
 from terramorph.translate.paired import pairs_among, source_half, without_targets
 from terramorph.translate.parts import Parts, is_begun
@@ -105,13 +106,9 @@ class _Images:
     def identity(self, good: Mapping[Path, str]) -> dict[str, Any]:
         """Return the identity of the translation, plain data; parts of another identity are not resumed."""
         names = "\n".join(f"{path.absolute()} {places} {good.get(path)}" for path, places in self.jobs.items())
+        images = hashlib.blake2b(names.encode(), digest_size=16).hexdigest()
         return {
-            "terramorph": __version__,
-            "bundle": self.model.digest,
-            "mode": self.model.mode,
-            "backend": self.model.backend.name,
-            "seed": self.model.seed,
-            "images": hashlib.blake2b(names.encode(), digest_size=16).hexdigest(),
+            **identity(self.model, images, self.model.backend.name),
             "resolution": [self.request.resolution, self.request.match_source],
             "pairs": sum(path in self.halved for path in self.jobs),
             "window": self.request.window,
@@ -216,15 +213,13 @@ class _Images:
 
     def _batches(self, paths: Iterable[Path]) -> Iterator[list[_Image]]:
         """Yield consecutive images of one size for one pass, at most a batch of them; others one by one."""
-        batch: list[_Image] = []
-        for image in self._ahead(paths):
-            alike = batch and len(image.tiled.cover) == 1 and batch[0].raster.mask.shape == image.raster.mask.shape
-            if batch and (not alike or len(batch) >= self.model.batch_size):
+
+        def shared(image: _Image) -> object:
+            return image.raster.mask.shape if len(image.tiled.cover) == 1 else image.path
+
+        for _, alike in groupby(self._ahead(paths), key=shared):
+            while batch := list(islice(alike, self.model.batch_size)):
                 yield batch
-                batch = []
-            batch.append(image)
-        if batch:
-            yield batch
 
 
 def _plan(

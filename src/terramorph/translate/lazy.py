@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from threading import Condition
 from typing import Any
 
@@ -20,9 +20,6 @@ from terramorph.raster import Raster, Source
 from terramorph.raster.array_source import ArrayLayout
 from terramorph.translate.engine import identity
 from terramorph.translate.tiled import Part, Tiled
-
-MEMORY = 2**28
-"""Bytes of predicted windows to keep: about 45 Mpx of a map in colours."""
 
 Keep = Callable[[int, Callable[[], Part | None]], Part | None]
 """Function that returns a window by its number: one that is kept elsewhere, or predicted by the given function."""
@@ -54,11 +51,11 @@ class LazySource(Source):
         self,
         tiled: Tiled,
         source: Source,
-        memory: int = MEMORY,
-        opened: AbstractContextManager[Any] | None = None,
-        kept: Keep | None = None,
+        memory: int,
+        opened: AbstractContextManager[Any],
+        kept: Keep | None,
     ) -> None:
-        self._tiled, self._source, self._opened, self._kept = tiled, source, opened or nullcontext(), kept
+        self._tiled, self._source, self._opened, self._kept = tiled, source, opened, kept
         held: LRUCache[int, Part | None] = LRUCache(memory, getsizeof=_bytes)
         # The first thread that asks predicts a window; the others wait for it.
         self._window: Any = cached(held, key=lambda window: window.number, condition=Condition())(self._predict)
@@ -93,7 +90,7 @@ class LazySource(Source):
 
     def fingerprint(self) -> str:
         """Return a hex digest (blake2b, 16 bytes) of everything that decides the pixels."""
-        plan = identity(self._tiled.model, self._source, self._tiled.model.backend.name)
+        plan = identity(self._tiled.model, self._source.fingerprint(), self._tiled.model.backend.name)
         text = json.dumps([plan, str(self.grid), str(self._tiled.cover), self._tiled.sample])
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 

@@ -239,7 +239,7 @@ class Model(Predictor):
         Args:
             source: As x of `translate`; one that is opened here is closed with the result.
             resolution, area, window, overlap, opening: See `translate`.
-            memory: Bytes of predicted windows to keep.
+            memory: Bytes of predicted windows to keep; by default about 45 Mpx of a map in colours.
             kept: Called with the number of a window that is not in memory and a function that predicts it; default:
                 windows are predicted.
 

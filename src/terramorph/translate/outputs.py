@@ -29,7 +29,7 @@ from terramorph.raster.writer import Strip, rows_of, write_cog
 from terramorph.translate.engine import Engine, Stages
 from terramorph.translate.memory import release_pages
 from terramorph.translate.parts import Parts
-from terramorph.translate.tiled import Load, Tiled
+from terramorph.translate.tiled import Tiled
 
 if TYPE_CHECKING:
     from terramorph.cartography.palette import Palette
@@ -124,7 +124,7 @@ class Joined:
 
     def strips(self) -> Iterator[Strip]:
         if self.back is None:
-            yield from self._told("joining", self.tiled.strips, self.tiled.target.count, self.tiled.dtype, False)
+            yield from self._told()
             return
         with self.whole(least=LEAST_BACK) as made:
             for rows, pixels, mask in rows_of(made, self.back):
@@ -135,14 +135,13 @@ class Joined:
     def whole(self, least: float | None = None) -> Iterator[Source]:
         """Yield the raster on the grid of the parts, as a file among them; `least` as in `ImageSource`."""
         path = self.parts.scratch / "whole.tif"
-        strips = self._told("joining", self.tiled.strips, self.tiled.target.count, self.tiled.dtype, False)
-        self.write_cog(path, self.tiled.grid, strips)
+        self.write_cog(path, self.tiled.grid, self._told())
         with ImageSource(path) if least is None else ImageSource(path, least=least) as made:
             yield made
 
     def write_spread(self, path: Path) -> None:
         """Write the standard deviation of the samples, on the grid of the output."""
-        strips = self._told("joining the spread", self.tiled.spread, 1, np.dtype("float32"), True)
+        strips = self._told(spread=True)
         if self.back is None:
             self.write_cog(path, self.grid, strips, _SPREAD, np.float32)
             return
@@ -207,23 +206,23 @@ class Joined:
             tags["TERRAMORPH_SOURCE_LICENCE"] = self.source.licence
         return tags
 
-    def _told(
-        self, step: str, rows: Callable[[Load], Iterator[Strip]], bands: int, dtype: np.dtype[Any], spread: bool
-    ) -> Iterator[Strip]:
+    def _told(self, spread: bool = False) -> Iterator[Strip]:
         """Yield strips of memory-mapped parts, and release their pages after each."""
-        cover = self.tiled.cover
+        tiled, cover = self.tiled, self.tiled.cover
+        step, strips = ("joining the spread", tiled.spread) if spread else ("joining", tiled.strips)
+        bands, dtype = (1, "float32") if spread else (tiled.target.count, tiled.dtype.name)
         opened: deque[NDArray[Any]] = deque(maxlen=2 * len(cover.columns))  # most that are in use at once
 
         def load(window: Window) -> NDArray[Any] | None:
             rows, columns = window.core
             shape = (bands, rows.stop - rows.start, columns.stop - columns.start)
-            part = self.parts.load(window.number, shape, dtype.name, spread)
+            part = self.parts.load(window.number, shape, dtype, spread)
             if part is not None:
                 opened.append(part)
             return part
 
         self.request.tell(step, 0, cover.height)
-        for strip in rows(load):
+        for strip in strips(load):
             self.request.tell(step, strip[0].stop, cover.height)
             yield strip
             for part in opened:
@@ -313,12 +312,9 @@ class Picture(Output):
                 raise
 
     def write(self, path: Path, joined: Joined) -> None:
-        pixels = np.empty((joined.tiled.target.count, *joined.grid.shape), joined.tiled.target.dtype)
-        mask = np.empty(joined.grid.shape, np.bool_)
-        for rows, values, real in joined.strips():
-            pixels[:, rows], mask[rows] = values, real
+        raster = joined.tiled.joined(joined.strips(), joined.grid)
         with joined.request.stages.timed("finish_s"):
-            write_image(joined.tiled.placed(pixels, mask, joined.grid), path)
+            write_image(raster, path)
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,7 @@ class Parts:
 
     Attributes:
         folder: Folder of the parts.
+        plan: The plan; equal ones give equal pixels.
 
     Raises:
         InputError: If the folder holds parts of another plan, or another process writes the same output.
@@ -61,7 +62,7 @@ class Parts:
     """
 
     def __init__(self, output: Path | Remote, plan: dict[str, Any], restart: bool = False) -> None:
-        self.folder = _folder(output)
+        self.folder, self.plan = _folder(output), plan
         self._name = output.name
         self._scratch: Path | None = None
         if isinstance(self.folder, Path):
@@ -71,7 +72,7 @@ class Parts:
         if there != document:
             with self.locked():
                 if there is not None and not restart:
-                    self._require_none(there, plan)
+                    self._require_none(there)
                 for name in self._names():
                     if name != "lock":
                         (self.folder / name).unlink()
@@ -96,7 +97,7 @@ class Parts:
         names = (name.split(".") for name in self._names())
         return {int(name[0]) for name in names if name[0].isdigit() and name[1:] in (["npy"], ["none"])}
 
-    def _require_none(self, there: bytes, plan: dict[str, Any]) -> None:
+    def _require_none(self, there: bytes) -> None:
         """Refuse to discard the parts of another plan.
 
         Raises:
@@ -107,7 +108,7 @@ class Parts:
             return
         try:
             other = parse_json(there)
-            changed = [key for key in plan if other.get(key) != plan[key]]
+            changed = [key for key, value in self.plan.items() if other.get(key) != value]
         except (ValueError, AttributeError):
             changed = ["plan"]
         raise InputError(

@@ -61,15 +61,18 @@ def opened(model: Model, source: Any, area: Geometry | str | Path | None, openin
     """
     with ExitStack() as stack:
         if not hasattr(source, "fingerprint"):
-            options = opening.get("options")
-            if options is not None and options.bands:
-                opening = opening | {"options": replace(options, names=model.header.source.names)}
-            opening = {"wanted": model.header.source.names} | opening
             held = as_raster(source, model.header.source) if isinstance(source, np.ndarray) else source
-            source = stack.enter_context(open_source(held, **opening))
+            source = stack.enter_context(open_source(held, **opening_for(model, opening)))
         if area is not None:
             source = ClippedSource(source, as_area(area))
         yield source
+
+
+def opening_for(model: Model, opening: dict[str, Any]) -> dict[str, Any]:
+    """Return options of `open_source` with the model's band names, which the picked bands get."""
+    names, options = model.header.source.names, opening.get("options")
+    picked = {"options": replace(options, names=names)} if options is not None and options.bands else {}
+    return {"wanted": names} | opening | picked
 
 
 def plan(

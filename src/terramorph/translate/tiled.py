@@ -5,7 +5,7 @@ Every form of a translation (Raster, DataArray, file, lazy source) gets its pixe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -167,11 +167,15 @@ class Tiled:
             part = next(made)
             return None if part is None else part.pixels
 
-        pixels = np.empty((self.target.count, *self.grid.shape), self.target.dtype)
-        mask = np.empty(self.grid.shape, np.bool_)
-        for rows, values, real in self.strips(load):
+        return self.joined(self.strips(load), self.grid)
+
+    def joined(self, strips: Iterable[Strip], grid: Grid) -> Raster:
+        """Return strips as one Raster on a grid."""
+        pixels = np.empty((self.target.count, *grid.shape), self.target.dtype)
+        mask = np.empty(grid.shape, np.bool_)
+        for rows, values, real in strips:
             pixels[:, rows], mask[rows] = values, real
-        return self.placed(pixels, mask, self.grid)
+        return self.placed(pixels, mask, grid)
 
     def of_one(self, unit: NDArray[np.float32], mask: NDArray[np.bool_]) -> Raster:
         """Return the whole raster from the prediction of its only window, float32 (D, H, W) in [-1, 1]."""

@@ -7,19 +7,16 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from odc.geo.geom import Geometry
 
 from terramorph.errors import InputError, TerramorphError
-from terramorph.geo import Cover, Grid
 from terramorph.raster import Source
 from terramorph.raster.clip import ClippedSource
-from terramorph.translate.engine import Stages, identity, predict_windows
+from terramorph.translate.engine import Job, Stages, identity, predict_windows
 from terramorph.translate.model import Model
-from terramorph.translate.parts import Parts
 from terramorph.translate.tiled import Tiled, Unit
 
 _WHAT = {"terramorph": "version of terramorph", "source": "content of the source", "bundle": "content of the bundle"}
@@ -33,19 +30,13 @@ class Task:
 
     model: Callable[[], Model]
     source: Callable[[], Source] = field(repr=False)  # a URL may have a key in it, and Dask logs what fails
-    area: Geometry | None
-    grid: Grid
-    cover: Cover
-    samples: int
-    sample: int
-    parts: Parts
-    plan: dict[str, Any]
+    job: Job
     threads: int | None
 
     @property
     def key(self) -> str:
         """Key of the translation, by which its workers find what they have opened."""
-        return hashlib.blake2b(f"{self.parts.folder} {self.plan}".encode(), digest_size=16).hexdigest()
+        return hashlib.blake2b(f"{self.job.parts.folder} {self.job.parts.plan}".encode(), digest_size=16).hexdigest()
 
 
 def translate_unit(task: Task, unit: Unit) -> tuple[str, Stages]:
@@ -61,7 +52,7 @@ def translate_unit(task: Task, unit: Unit) -> tuple[str, Stages]:
             tiled, source = _opened[task.key]
         # In each of Dask's threads: OpenMP keeps the number for the thread that set it.
         torch.set_num_threads(task.threads or worker.state.nthreads)
-        predict_windows(tiled, source, task.parts, [unit], stages, lambda more: None)
+        predict_windows(tiled, source, task.job.parts, [unit], stages, lambda more: None)
     return worker.address, stages
 
 
@@ -84,27 +75,28 @@ def backend_name(model: Callable[[], Model]) -> str:
 
 def open_task(task: Task, worker: str) -> tuple[Tiled, Source]:
     """Open model and source; raise InputError unless they are those of the translation."""
+    job, parts = task.job, task.job.parts
     try:
-        task.parts.done()
+        parts.done()
     except (OSError, TerramorphError) as error:
         raise InputError(
-            f"The worker {worker} does not see the folder {task.parts.folder}; put the output in a folder that all "
+            f"The worker {worker} does not see the folder {parts.folder}; put the output in a folder that all "
             "machines share, or on object storage."
         ) from error
     try:
         model, source = task.model(), task.source()
-        if task.area is not None:
-            source = ClippedSource(source, task.area)
-        mine = identity(model, source, model.backend.name)
+        if job.area is not None:
+            source = ClippedSource(source, job.area)
+        mine = identity(model, source.fingerprint(), model.backend.name)
     except TerramorphError as error:
         raise type(error)(f"On the worker {worker}: {error}") from error
     for what, value in mine.items():
-        if value != task.plan[what]:
+        if value != parts.plan[what]:
             raise InputError(
                 f"The worker {worker} has another {_WHAT.get(what, what)} than this translation: {value}, not "
-                f"{task.plan[what]}; give all machines the same files, and use workers of one kind."
+                f"{parts.plan[what]}; give all machines the same files, and use workers of one kind."
             )
-    return Tiled(model, task.grid, task.cover, task.samples, task.sample), source
+    return replace(job.tiled, model=model), source
 
 
 @contextmanager

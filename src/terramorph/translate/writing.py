@@ -120,7 +120,7 @@ def _translate(model: Model, whole: Source, output: Output, request: Request) ->
         engine = request.engine or LocalEngine(model)
         request.tell("looking at the source", 0, 1)  # all of it, for the fingerprint
         what = {
-            **identity(model, seen, engine.backend),
+            **identity(model, seen.fingerprint(), engine.backend),
             "grid": [tiled.grid.height, tiled.grid.width, *tiled.grid.affine[:6], str(tiled.grid.crs)],
             "cover": str(tiled.cover),
             "samples": [request.sample, request.samples],
@@ -129,8 +129,7 @@ def _translate(model: Model, whole: Source, output: Output, request: Request) ->
         request.tell("looking at the source", 1, 1)
         parts = Parts(output.place, what, request.restart)
         with parts.locked():
-            job = Job(what, tiled, seen, area, parts)
-            engine.compute(job, request.stages, partial(request.tell, "translating"))
+            engine.compute(Job(tiled, seen, area, parts), request.stages, partial(request.tell, "translating"))
             back = own_grid(seen, model) if request.match_source else None
             back = None if back == tiled.grid else back
             joined = Joined(tiled, whole, parts, back, request)

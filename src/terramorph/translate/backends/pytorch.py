@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,10 +10,10 @@ from torch import Tensor, nn
 from terramorph.bundle import Mode
 from terramorph.errors import ConfigError
 from terramorph.networks import Core, NoiseDropout, set_noise
-from terramorph.networks.cpu_unet import CpuUNet
 from terramorph.networks.inference import cpu_form, fold_batchnorm, per_image_statistics
+from terramorph.processor import native_bf16
 from terramorph.translate.backends.protocol import resolve_device, resolve_precision
-from terramorph.translate.tuning import Tuning, best_form
+from terramorph.translate.tuning import Tuning, remembered
 
 
 class TorchBackend:
@@ -22,8 +21,8 @@ class TorchBackend:
 
     In raster mode batch norm is folded into the convolutions, and the weights are float32 or bfloat16 (cast
     once, after folding; autocast would cast in every call). A network that has a form of its own for the CPU runs in
-    it where that is faster (see `tuning`). In paper mode the network runs as it is, with the statistics of each image
-    alone.
+    it, but for emulated bfloat16 and where another form was measured to be faster (see `tuning`). In paper mode the
+    network runs as it is, with the statistics of each image alone.
 
     Args:
         network: A generator; a copy is used.
@@ -35,7 +34,7 @@ class TorchBackend:
         batch_size: Images per pass; default in raster mode: as measured on this CPU, or 4; 16 on CUDA. Always 1 in
             paper mode.
         dropout: Whether dropout is live in paper mode. It never is in raster mode.
-        rearranged: Whether it runs in its own form for the CPU; default: the faster one here.
+        rearranged: Whether it runs in its own form for the CPU, if it has one; default: the faster one here.
     """
 
     def __init__(
@@ -61,45 +60,31 @@ class TorchBackend:
         self.noise_bands = int(getattr(network, "noise", 0))
         drops = dropout and any(isinstance(m, NoiseDropout) and m.p > 0.0 for m in network.modules())
         self.noisy = mode == "paper" and (drops or self.noise_bands > 0)
-        self.batch_size = 1 if mode == "paper" else batch_size or 16
-        self._channels_last = (
-            self.device.type == "cuda"
-            or self.dtype == torch.bfloat16
-            or (mode == "raster" and bool(getattr(network, "channels_last", False)))
-        )
+        on_cuda, bf16 = self.device.type == "cuda", self.dtype == torch.bfloat16
+        asked = mode == "raster" and bool(getattr(network, "channels_last", False))
+        # What cuDNN's tensor cores and oneDNN's bfloat16 want; float32 on a CPU mostly does without.
+        channels_last = on_cuda or bf16 or asked
+        self._memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self._generator: torch.Generator | None = None
-        self._cpu_form: CpuUNet | None = None
-        self._network: nn.Module | None = None
         if mode == "paper":
-            self._network = self._placed(per_image_statistics(network, dropout=drops))
+            self.batch_size = 1
+            self._network: Any = self._placed(per_image_statistics(network, dropout=drops))
             if self.noisy:
                 self._generator = torch.Generator(self.device)
                 set_noise(self._network, self._generator)
-        elif self.device.type == "cpu":
-            self._make_for_cpu(network, batch_size, rearranged)
         else:
-            self._network = self._placed(fold_batchnorm(network))
+            # Emulated products are slower still than emulated convolutions.
+            form = None if on_cuda or (bf16 and not native_bf16("cpu")) else cpu_form(network)
+            tuning = Tuning(batch_size=16 if on_cuda else 1 if asked else 4)
+            if form is not None:
+                tuning = remembered(network, self.dtype) if rearranged is None else Tuning(rearranged)
+            if form is not None and tuning.rearranged:
+                self._network = form(self.dtype)
+            else:
+                self._network = self._placed(fold_batchnorm(network))
+            self.batch_size = batch_size or tuning.batch_size
         # The statistics of each image are those of all of it.
-        self.takes_core = mode == "raster" and self._cpu_form is None and bool(getattr(network, "takes_core", False))
-
-    def _make_for_cpu(self, network: nn.Module, batch_size: int | None, rearranged: bool | None) -> None:
-        tuning = Tuning(False, 1) if getattr(network, "channels_last", False) else Tuning(False)
-        rearrange = cpu_form(network)
-        if rearrange is not None:
-            form = partial(self._form, network)
-            tuning = best_form(network, self.dtype, form) if rearranged is None else Tuning(rearranged)
-        self.batch_size = batch_size or tuning.batch_size
-        if rearrange is not None and tuning.rearranged:
-            self._cpu_form = rearrange(self.dtype)
-        else:
-            self._network = self._placed(fold_batchnorm(network))
-
-    def _form(self, network: nn.Module, rearranged: bool) -> Callable[[Tensor], Tensor]:
-        rearrange = cpu_form(network)
-        if rearranged and rearrange is not None:
-            return rearrange(self.dtype)
-        placed = self._placed(fold_batchnorm(network))
-        return lambda x: placed(x.to(self.dtype, memory_format=self._memory_format))
+        self.takes_core = mode == "raster" and bool(getattr(self._network, "takes_core", False))
 
     def _placed(self, network: nn.Module) -> nn.Module:
         network.to(self.device, self.dtype)
@@ -108,11 +93,6 @@ class TorchBackend:
                 if parameter.ndim == 4:
                     parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
         return network
-
-    @property
-    def _memory_format(self) -> torch.memory_format:
-        """Memory format that cuDNN's tensor cores and oneDNN's bfloat16 want; float32 on a CPU mostly does without."""
-        return torch.channels_last if self._channels_last else torch.contiguous_format
 
     def run(self, source: Tensor, seed: int = 0, noise: Tensor | None = None, core: Core | None = None) -> Tensor:
         """Translate float32 (N, C, H, W) in [-1, 1], any H and W, to (N, D, h, w), on the same device.
@@ -124,9 +104,6 @@ class TorchBackend:
             core: (rows, columns) that are wanted, if the backend takes it; None: all.
         """
         with torch.no_grad():
-            if self._cpu_form is not None:
-                return self._cpu_form(source.to(self.device)).to(source.device)
-            assert self._network is not None
             if self._generator is not None:
                 self._generator.manual_seed(seed)
             x = source.to(self.device, self.dtype).contiguous(memory_format=self._memory_format)
@@ -138,5 +115,4 @@ class TorchBackend:
             return y.float().contiguous().to(source.device)
 
     def release(self) -> None:
-        if self._cpu_form is not None:
-            self._cpu_form.release()
+        getattr(self._network, "release", lambda: None)()
