@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from itertools import islice
+from itertools import count, islice
 from typing import Any, Protocol
 
 from odc.geo.geom import Geometry
@@ -108,16 +108,11 @@ class LocalEngine:
 
     def compute(self, job: Job, stages: Stages, tell: Callable[[int, int], None]) -> None:
         """Make every missing part of a job."""
-        done = job.parts.done()
-        count, total = len(done), len(job.tiled.cover)
-        tell(count, total)
-
-        def computed(more: int) -> None:
-            nonlocal count
-            count += more
-            tell(count, total)
-
-        predict_windows(job.tiled, job.source, job.parts, job.tiled.units(job.source, done), stages, computed)
+        done, total = job.parts.done(), len(job.tiled.cover)
+        numbers = count(len(done))
+        tell(next(numbers), total)
+        left = job.tiled.units(job.source, done)
+        predict_windows(job.tiled, job.source, job.parts, left, stages, lambda: tell(next(numbers), total))
         # Joining, which comes next, needs memory too.
         self.model.backend.release()
         release_freed_memory()
@@ -142,7 +137,7 @@ def identity(model: Model, source: str, backend: str) -> dict[str, Any]:
 
 
 def predict_windows(
-    tiled: Tiled, source: Source, parts: Parts, units: Iterable[Unit], stages: Stages, tell: Callable[[int], None]
+    tiled: Tiled, source: Source, parts: Parts, units: Iterable[Unit], stages: Stages, tell: Callable[[], None]
 ) -> None:
     """Predict windows and save them: one is computed while the next are read and the last are written.
 
@@ -152,7 +147,7 @@ def predict_windows(
         parts: Parts of the output, in which results are saved.
         units: The windows, in the order in which they are read.
         stages: Receives the seconds of each step.
-        tell: Called with the number of windows computed since the last call.
+        tell: Called after each window.
 
     Raises:
         RasterError: If a window of the source cannot be read.
@@ -187,7 +182,7 @@ def predict_windows(
                     computed += 1
                     if computed % TRIMMED == 0:
                         release_freed_memory()
-                    tell(1)
+                    tell()
             for written in writing:
                 written.result()
         except BaseException:

@@ -154,8 +154,15 @@ def _model_item(model: Model, path: Path, place: Place) -> dict[str, Any]:
         "mlm:architecture": header.architecture.name,
         "mlm:framework": "ONNX" if kind == "onnx" else "PyTorch",
         "mlm:tasks": ["generative"],
-        "mlm:input": [{**_side(header.source, "source"), "value_scaling": [_scaling(header.source)]}],
-        "mlm:output": [_side(header.target, "target")],
+        "mlm:input": [
+            {
+                "name": "source",
+                "bands": list(header.source.names),
+                "input": _tensor(header.source),
+                "value_scaling": [_scaling(header.source)],
+            }
+        ],
+        "mlm:output": [{"name": "target", "tasks": ["generative"], "result": _tensor(header.target)}],
         "mlm:hyperparameters": {key: value for key, value in seen.items() if value is not None},
         "bands": [{"name": name} for name in header.source.names],
         "terramorph:bundle": model.digest,
@@ -199,12 +206,10 @@ def _classes(palette: Palette) -> dict[str, Any]:
     return {"name": "class", "classification:classes": legend}
 
 
-def _side(bands: Bands, name: str) -> dict[str, Any]:
-    """Return the MLM description of a model's source or target, images of any size."""
-    shape = {"shape": [-1, bands.count, -1, -1], "dim_order": ["batch", "bands", "height", "width"]}
-    if name == "source":
-        return {"name": name, "bands": list(bands.names), "input": {**shape, "data_type": bands.dtype}}
-    return {"name": name, "tasks": ["generative"], "result": {**shape, "data_type": bands.dtype}}
+def _tensor(bands: Bands) -> dict[str, Any]:
+    """Return the MLM description of a batch of images of any size."""
+    dimensions = {"batch": -1, "bands": bands.count, "height": -1, "width": -1}
+    return {"shape": list(dimensions.values()), "dim_order": list(dimensions), "data_type": bands.dtype}
 
 
 def _scaling(bands: Bands) -> dict[str, str]:

@@ -52,7 +52,7 @@ def translate_unit(task: Task, unit: Unit) -> tuple[str, Stages]:
             tiled, source = _opened[task.key]
         # In each of Dask's threads: OpenMP keeps the number for the thread that set it.
         torch.set_num_threads(task.threads or worker.state.nthreads)
-        predict_windows(tiled, source, task.job.parts, [unit], stages, lambda more: None)
+        predict_windows(tiled, source, task.job.parts, [unit], stages, lambda: None)
     return worker.address, stages
 
 

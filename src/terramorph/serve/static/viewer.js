@@ -135,11 +135,16 @@ function legend() {
   const classes = state.layer.classes;
   $("legend").hidden = !classes.length;
   $("legend").querySelector("ul").replaceChildren(...classes.map((one) => {
-    const item = document.createElement("li"), swatch = document.createElement("i");
-    swatch.style.background = one.colour;
-    item.append(swatch, one.name);
+    const item = document.createElement("li");
+    item.append(swatch(one.colour), one.name);
     return item;
   }));
+}
+
+function swatch(colour) {
+  const box = document.createElement("i");
+  box.style.background = colour;
+  return box;
 }
 
 // Side of a pixel of zoom z, in metres on the ground: MapLibre counts zooms of 512 px.
@@ -177,6 +182,16 @@ setInterval(() => {
   spoken = waiting;
 }, 1500);
 
+// A term and its text, with a swatch of a colour if there is one; nothing where there is no text.
+function row(list, name, value, colour) {
+  if (value === null || value === undefined || value === "") return;
+  const term = document.createElement("dt"), text = document.createElement("dd");
+  term.textContent = name;
+  if (colour) text.append(swatch(colour));
+  text.append(value);
+  list.append(term, text);
+}
+
 async function inspect(place) {
   const query = new URLSearchParams({ layer: state.layer.name, lon: place.lng.toFixed(7), lat: place.lat.toFixed(7) });
   $("point").textContent = "Reading …";
@@ -184,22 +199,15 @@ async function inspect(place) {
     const answer = await fetch(`point?${query}`);
     if (!answer.ok) throw new Error(await answer.text());
     const found = await answer.json(), list = document.createElement("dl");
-    const row = (name, value, colour) => {
-      const term = document.createElement("dt"), text = document.createElement("dd");
-      term.textContent = name;
-      if (colour) { const swatch = document.createElement("i"); swatch.style.background = colour; text.append(swatch); }
-      text.append(value);
-      list.append(term, text);
-    };
-    row("Place", `${found.lat.toFixed(5)}, ${found.lon.toFixed(5)}`);
-    row(found.crs, `${found.x.toFixed(1)}, ${found.y.toFixed(1)}`);
+    row(list, "Place", `${found.lat.toFixed(5)}, ${found.lon.toFixed(5)}`);
+    row(list, found.crs, `${found.x.toFixed(1)}, ${found.y.toFixed(1)}`);
     for (const name of ["input", "output", "truth"]) {
       if (!(name in found)) continue;
       const values = found[name];
       const colour = values?.length === 3 && values.every((v) => v >= 0 && v <= 255) ? `rgb(${values.join(" ")})` : "";
-      row(name[0].toUpperCase() + name.slice(1), values ? values.map((v) => +v.toPrecision(5)).join(", ") : "no data", colour);
+      row(list, name[0].toUpperCase() + name.slice(1), values ? values.map((v) => +v.toPrecision(5)).join(", ") : "no data", colour);
     }
-    if (found.class) row("Class", found.class, state.layer.classes.find((one) => one.name === found.class)?.colour);
+    if (found.class) row(list, "Class", found.class, state.layer.classes.find((one) => one.name === found.class)?.colour);
     $("point").replaceChildren(list);
   } catch (error) { $("point").textContent = error.message; }
 }
@@ -230,15 +238,10 @@ function picture() {
 
 function card() {
   const about = state.layer.about, list = document.createElement("dl"), box = $("card").querySelector("div");
-  const row = (name, value) => {
-    if (value === null || value === undefined || value === "") return;
-    const term = document.createElement("dt"), text = document.createElement("dd");
-    term.textContent = name; text.textContent = value; list.append(term, text);
-  };
-  row("Model", about.model); row("Digest", about.digest); row("Note", about.note);
-  row("Ground resolution", about.ground_resolution ? `${about.ground_resolution.toFixed(2)} m a pixel` : "");
-  for (const [name, value] of Object.entries(about.data ?? {})) row(`Trained: ${name}`, Array.isArray(value) ? value.join(", ") : String(value));
-  for (const [name, value] of Object.entries(about.scores ?? {})) row(name, Number(value).toPrecision(3));
+  row(list, "Model", about.model); row(list, "Digest", about.digest); row(list, "Note", about.note);
+  row(list, "Ground resolution", about.ground_resolution ? `${about.ground_resolution.toFixed(2)} m a pixel` : "");
+  for (const [name, value] of Object.entries(about.data ?? {})) row(list, `Trained: ${name}`, Array.isArray(value) ? value.join(", ") : String(value));
+  for (const [name, value] of Object.entries(about.scores ?? {})) row(list, name, Number(value).toPrecision(3));
   const text = document.createElement("p");
   text.textContent = "A network made this picture from the input. It shows what the model expects there, and nobody has seen it.";
   box.replaceChildren(text, list);
