@@ -146,7 +146,7 @@ class TileServer:
             return found, "folder"
 
         def make() -> bytes:
-            raster = tile.layer.tile(*tile[1:6])
+            raster = tile.layer.tile(tile.view, tile.zoom, tile.x, tile.y, tile.size)
             data = encode(raster, tile.format) if raster is not None else b""
             if not tile.layer.private:
                 self.memory.put(tile.key, data)
