@@ -245,9 +245,6 @@ def test_no_file_of_a_dataset_holds_a_key(server, tmp_path, secret):
         return files
 
     first = once("SECRET")
-    areas = tmp_path / "out" / ".prepare" / "areas.json"
-    assert server.url in areas.read_text()
-    # What an earlier version wrote is read and mended, and another key for the same address is the same source.
-    areas.write_text(areas.read_text().replace("...", "SECRET"))
-    assert once("OTHER") == first
+    assert server.url in (tmp_path / "out" / ".prepare" / "areas.json").read_text()
+    assert once("OTHER") == first  # another key for the same address is the same source
     assert len(server.asked) == 1
