@@ -200,6 +200,19 @@ def test_instance_norm_of_one_pixel_is_zero() -> None:
     assert float(out.mean((2, 3)).abs().max()) < 1e-6
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_gradients_do_not_depend_on_the_memory_format(count: int) -> None:
+    found = []
+    for order in (torch.contiguous_format, torch.channels_last):
+        network = build_network("resnet6", width=4, norm="instance", dropout=0.0)
+        initialize(network, generator(), gain=0.1)
+        network = network.double().to(memory_format=order)  # type: ignore[call-overload]
+        made = network(images(count, 3, 32, 32).double().to(memory_format=order))
+        found.append(torch.autograd.grad((made - 0.3).abs().mean(), list(network.parameters())))
+    largest = max(float(one.norm()) for one in found[0])
+    assert all(torch.allclose(a, b, rtol=0.0, atol=1e-9 * largest) for a, b in zip(*found, strict=True))
+
+
 def test_norms_change_what_is_learned() -> None:
     def keys(norm: str) -> set[str]:
         return set(small("patchgan", norm=norm).state_dict())

@@ -38,7 +38,11 @@ class InstanceNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """float (N, C, H, W) -> the same shape, every (H, W) plane at mean 0 and variance 1 before scale and shift."""
         # torch.nn.functional.instance_norm refuses planes of a single pixel.
-        return torch.instance_norm(x, self.weight, self.bias, None, None, True, 0.0, self.eps, False)
+        made = torch.instance_norm(x, self.weight, self.bias, None, None, True, 0.0, self.eps, False)
+        if made.requires_grad:
+            # torch 2.13 on a CPU reads a channels_last gradient of a single image as if it were a contiguous one.
+            made.register_hook(torch.Tensor.contiguous)
+        return made
 
 
 _NORMS: dict[Norm, Callable[[int], nn.Module]] = {
