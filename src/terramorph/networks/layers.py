@@ -41,7 +41,7 @@ class InstanceNorm(nn.Module):
         made = torch.instance_norm(x, self.weight, self.bias, None, None, True, 0.0, self.eps, False)
         if made.requires_grad:
             # torch 2.13 on a CPU reads a channels_last gradient of a single image as if it were a contiguous one.
-            made.register_hook(torch.Tensor.contiguous)
+            made.register_hook(torch.Tensor.contiguous)  # type: ignore[no-untyped-call]
         return made
 
 
