@@ -70,8 +70,7 @@ def named_errors(path: Path | Remote) -> Iterator[None]:
 @contextmanager
 def gdal_session(options: Mapping[str, Any] | None = None) -> Iterator[None]:
     """Run GDAL with our settings in this thread."""
-    quiet()
-    with rasterio.Env(**GDAL_OPTIONS, **(options or {})):
+    with quiet(), rasterio.Env(**GDAL_OPTIONS, **(options or {})):
         yield
 
 

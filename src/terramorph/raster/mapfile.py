@@ -276,13 +276,12 @@ def _gdal_crs(file: Path, datum: str, projection: str, setup: list[str], points:
         f"Projection Setup,{','.join(numbers)},,,",
     ]
     found = None
-    quiet()
     if datum and projection and all(line.isascii() and line.isprintable() and len(line) < 300 for line in lines):
         with TemporaryDirectory() as folder:
             Image.new("L", (1, 1)).save(Path(folder) / "pixel.png")
             whole = Path(folder) / "pixel.map"
             whole.write_bytes("\r\n".join([*lines, ""]).encode("ascii"))
-            with suppress(RasterioError, CPLE_BaseError, ProjError), rasterio.open(whole) as dataset:
+            with suppress(RasterioError, CPLE_BaseError, ProjError), quiet(), rasterio.open(whole) as dataset:
                 crs = dataset.crs or dataset.gcps[1]
                 found = to_odc_crs(crs) if crs else None
     if found is None or not (found.geographic or found.projected):

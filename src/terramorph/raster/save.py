@@ -168,8 +168,7 @@ def _save_tiff(raster: Raster, path: Path) -> None:
     """Write a tiled, deflated GeoTIFF and check that it can be read back whole."""
     profile = tiff_profile(raster.grid, raster.count, raster.dtype, 256)
     profile |= {"compress": "deflate", "predictor": 3 if raster.dtype.kind == "f" else 2, "zlevel": 6}
-    quiet()
-    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
+    with quiet(), rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
         with rasterio.open(path, "w", **profile) as dataset:
             dataset.write(raster.pixels)
             if not raster.mask.all():

@@ -265,8 +265,7 @@ def _gdal_warp(
     """Call GDAL once; pixels that it does not reach are 0."""
     target = np.zeros((len(pixels), *grid.shape), pixels.dtype)
     failed = f"The pixels cannot be moved from {own.crs} to {grid.crs}"
-    quiet()
-    with raised_as(RasterError, failed, "choose another CRS"):
+    with raised_as(RasterError, failed, "choose another CRS"), quiet():
         reproject(
             pixels,
             target,
