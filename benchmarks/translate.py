@@ -6,7 +6,7 @@
 Every variant runs in a process of its own (its peak memory is then its own), `--rounds` times in turn. In each process
 the variant, the plain way and a matrix product of the variant's precision then take turns: what else the machine does
 falls on all three. Times are medians; read the ratios, not the milliseconds. The bound is the arithmetic of a tile at
-the rate of that product.
+the rate of that product. What was measured for `load` on this machine is not used: it is measured again.
 
 Aims, on every processor: one image in fp32 no slower than plain; many at 1.4 times its pace or more, or within 1.25
 times of the bound.
@@ -42,7 +42,7 @@ from terramorph.errors import MissingPackageError
 from terramorph.interop import export_onnx
 from terramorph.networks import build_network, initialize
 from terramorph.processor import native_bf16, vector_units
-from terramorph.translate import OnnxBackend, TorchBackend
+from terramorph.translate import OnnxBackend, TorchBackend, tuning
 
 Run = Callable[[Tensor], Tensor]
 
@@ -106,6 +106,7 @@ def eager(variant: str, bundle: Bundle, device: str) -> Run:
 def measure(variant: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """Times one variant in this process, the plain way, and a matrix product."""
     torch.set_num_threads(arguments.threads)
+    tuning.TUNED = arguments.bundle.parent / "tuned.json"
     bundle, again = load_bundle(arguments.bundle), partial(load_bundle, arguments.bundle)
     _, precision, batch = VARIANTS[variant]
     source = tiles(max(arguments.tiles, batch))

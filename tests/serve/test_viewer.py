@@ -231,11 +231,34 @@ def test_without_uploads_there_is_no_place_to_drop(opened: Callable[..., playwri
 
 
 @pytest.mark.parametrize("width", [1366, 390])
-def test_without_webgl_the_page_says_what_is_missing(browser: playwright.Browser, client: Client, width: int) -> None:
+def test_without_webgl_two_pictures_stand_side_by_side(browser: playwright.Browser, client: Client, width: int) -> None:
     page = browser.new_page(viewport={"width": width, "height": 844})
     page.add_init_script("HTMLCanvasElement.prototype.getContext = () => null")
     page.goto(client.server.address)
-    playwright.expect(page.locator("#notice")).to_contain_text("this browser has no WebGL")
+    pictures = page.locator("#stage img")
+    playwright.expect(pictures).to_have_count(2)
+    for picture in pictures.all():
+        playwright.expect(picture).not_to_have_js_property("naturalWidth", 0, timeout=60_000)
+    left, right = (picture.bounding_box() for picture in pictures.all())
+    assert left is not None
+    assert right is not None
+    assert left["y"] == right["y"]
+    assert left["x"] + left["width"] <= right["x"]
+    seen = page.evaluate(
+        """() => [...document.querySelectorAll("#stage img")].map((image) => {
+          const { left, top, width, height } = image.getBoundingClientRect();
+          return document.elementFromPoint(left + width / 2, top + height / 2) === image;
+        })"""
+    )
+    assert seen == [True, True], "the panel leaves them in sight"
+    page.close()
+
+
+def test_what_cannot_be_read_is_said_before_the_panel(browser: playwright.Browser, client: Client) -> None:
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    page.route("**/layers*", lambda route: route.fulfill(status=500, body="no layers"))
+    page.goto(client.server.address)
+    playwright.expect(page.locator("#notice")).to_contain_text("The layers cannot be read")
     seen = page.evaluate(
         """() => {
           const { left, top, width, height } = document.getElementById("notice").getBoundingClientRect();

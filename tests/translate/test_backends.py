@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from terramorph.networks.cpu_unet import CpuUNet
 from terramorph.translate import Model, OpenVinoBackend, TorchBackend, load, tuning
 from terramorph.translate.backends.exported import KEPT_SHAPES
 from terramorph.translate.bench import Way, measure, ways_of_bundle, ways_of_exported
-from terramorph.translate.tuning import Tuning, notes_of_this_machine, remember, remembered
+from terramorph.translate.tuning import Tuning, best_form, notes_of_this_machine, remember, remembered
 
 from ..bf16 import needs_bf16
 from .conftest import make_bundle
@@ -169,23 +170,44 @@ def unet(**settings: Any) -> UNet:
     return network
 
 
-def test_what_is_fastest_is_remembered_for_one_network_and_precision(
-    notes: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_fastest_is_remembered_for_one_network_and_precision(notes: Path) -> None:
     network = unet()
-    for units, rearranged in (("DEFAULT", False), ("AVX512", True)):
-        monkeypatch.setattr(processor, "vector_units", lambda units=units: units)
-        assert remembered(network, torch.float32) == Tuning(rearranged, 4)
+    assert remembered(network, torch.float32) is None
     remember(network, torch.float32, Tuning(True, 8))
     remember(network, torch.bfloat16, Tuning(False, 2))
     assert remembered(network, torch.float32) == Tuning(True, 8)
     assert remembered(network, torch.bfloat16) == Tuning(False, 2)
     assert set(notes_of_this_machine()) == {f"unet64, width 4, 3 to 3 bands, {name}" for name in ("fp32", "bf16")}
-    assert remembered(unet(width=8), torch.float32) == Tuning()
+    assert remembered(unet(width=8), torch.float32) is None
     whole = notes.read_text(encoding="utf-8")
     for damaged in ("", "[]", "{", whole.replace('"batch_size": 8', '"batch_size": 0'), whole.replace("true", "1")):
         notes.write_text(damaged, encoding="utf-8")
-        assert remembered(network, torch.float32) == Tuning()
+        assert remembered(network, torch.float32) is None
+
+
+@pytest.mark.parametrize("slow", [False, True])
+def test_the_faster_form_is_found_once(slow: bool, notes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuning, "WORTH_MEASURING", 0)
+    monkeypatch.setattr(tuning, "fastest_runs", partial(tuning.fastest_runs, seconds=0.0))
+    made = []
+
+    def make(rearranged: bool) -> tuning.Run:
+        made.append(rearranged)
+        return lambda x: time.sleep(0.02 if rearranged is slow else 0.0) or x
+
+    for _ in range(2):
+        assert best_form(unet(), torch.float32, make) == Tuning(rearranged=not slow)
+    assert made == [False, True]
+    assert notes.is_file()
+
+
+def test_notes_that_cannot_be_written_stop_nothing(notes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuning, "WORTH_MEASURING", 0)
+    notes.parent.write_text("a file where the folder should be")
+    network = unet()
+    backend = TorchBackend(network, device="cpu", precision="fp32")
+    with torch.no_grad():
+        assert float((backend.run(images(1, 3, 64, 64)) - network(images(1, 3, 64, 64))).abs().max()) < 1e-4
 
 
 def test_what_is_remembered_is_used_and_the_process_left_alone(bundle: Bundle, tmp_path: Path, notes: Path) -> None:

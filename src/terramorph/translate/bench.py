@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,9 +17,8 @@ from terramorph.networks.inference import cpu_form
 from terramorph.processor import native_bf16
 from terramorph.translate.backends import OnnxBackend, OpenVinoBackend, TorchBackend
 from terramorph.translate.plan import WINDOW_SIDES
-from terramorph.translate.tuning import Tuning, remember
+from terramorph.translate.tuning import Run, Tuning, fastest_runs, remember
 
-Run = Callable[[Tensor], Tensor]
 BATCHES = (1, 2, 4, 8)
 WORTH_A_WINDOW = 1.5
 """A backend slower on tiles than the fastest by more than this factor is not timed on a window, which takes seconds."""
@@ -110,26 +108,14 @@ def _measured(way: Way, header: Header, seconds: float, best: float) -> Way:
         return replace(way, missing=str(error))
     found = []
     for batch in way.batches:
-        took = _fastest_call(run, _images(header, batch, header.size), seconds / 2 / len(way.batches))
+        (took,) = fastest_runs([run], _images(header, batch, header.size), seconds / 2 / len(way.batches))
         found.append(replace(way, batch=batch, tiles=batch / took))
     speed = max(found, key=lambda one: one.tiles)
     if speed.tiles * WORTH_A_WINDOW < best:
         return speed
     side = WINDOW_SIDES * header.size
-    took = _fastest_call(run, _images(header, 1, side), seconds / 2)
+    (took,) = fastest_runs([run], _images(header, 1, side), seconds / 2)
     return replace(speed, megapixels=side**2 / took / 1e6)
-
-
-def _fastest_call(run: Run, source: Tensor, seconds: float) -> float:
-    """Return the seconds of the fastest call, after one that is not counted; other load on the machine only adds."""
-    run(source)
-    fastest, end = float("inf"), time.perf_counter() + seconds
-    while True:
-        start = time.perf_counter()
-        run(source)
-        fastest = min(fastest, time.perf_counter() - start)
-        if time.perf_counter() > end:
-            return fastest
 
 
 def _images(header: Header, count: int, side: int) -> Tensor:

@@ -1,25 +1,35 @@
-"""The form of a U-Net and the batch size that are fastest in PyTorch on this CPU, as `terramorph doctor --bench` found.
+"""The form of a network and the batch size that are fastest in PyTorch on this CPU: measured once and noted.
 
-A note of them holds for one processor, number of cores, version of torch, network and precision. Outputs with another
-form or batch size are equal to float32 rounding.
+When a U-Net is first loaded on a machine, its two forms are compared for a second (`best_form`); `terramorph doctor
+--bench MODEL` measures batch sizes as well. A note holds for one processor, number of cores, version of torch, network
+and precision. Outputs with another form or batch size are equal to float32 rounding.
 """
 
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from terramorph import processor
 from terramorph.atomic import write_text
 from terramorph.data import DEFAULT_CACHE
 from terramorph.documents import parse_json
+from terramorph.errors import StorageError
 from terramorph.networks import describe_network, network_name
 
 TUNED = DEFAULT_CACHE / "tuned.json"
+
+WORTH_MEASURING = 1_000_000
+"""Weights of a network from which its forms are compared: a smaller one takes a few milliseconds in either."""
+
+Run = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -30,14 +40,44 @@ class Tuning:
     batch_size: int = 4
 
 
-def remembered(network: nn.Module, dtype: torch.dtype) -> Tuning:
-    """Return the tuning noted for a network on this machine.
+def best_form(network: nn.Module, dtype: torch.dtype, make: Callable[[bool], Run]) -> Tuning:
+    """Return the tuning noted for a network; without a note, time its two forms on one image and note the faster."""
+    found = remembered(network, dtype)
+    if found is not None or sum(weight.numel() for weight in network.parameters()) < WORTH_MEASURING:
+        return found or Tuning()
+    with torch.no_grad():
+        side = max(int(network.stride), 256)  # type: ignore[arg-type]
+        image = torch.zeros(1, describe_network(network)["in_bands"], side, side)
+        plain, rearranged = fastest_runs([make(False), make(True)], image, seconds=1.0)
+    tuning = Tuning(rearranged=rearranged < plain)
+    with suppress(StorageError):  # it is measured again next time
+        remember(network, dtype, tuning)
+    return tuning
 
-    Without a note that can be read: rearranged where torch has AVX, in which that took 0.4 to 0.95 of the time of the
-    plain form in all that was measured; without AVX it took 1.1 to 1.4.
+
+def fastest_runs(runs: Sequence[Run], source: Tensor, seconds: float) -> list[float]:
+    """Return the seconds of the fastest call of each; the calls take turns, and other load on the machine only adds.
+
+    Args:
+        runs: Functions to compare.
+        source: Their argument.
+        seconds: Approximate time to measure for, after a first call of each that is not counted.
     """
-    usual = Tuning(rearranged=processor.vector_units().startswith("AVX"))
-    return notes_of_this_machine().get(_called(network, dtype), usual)
+    for run in runs:
+        run(source)
+    fastest, end = [float("inf")] * len(runs), time.perf_counter() + seconds
+    while True:
+        for number, run in enumerate(runs):
+            start = time.perf_counter()
+            run(source)
+            fastest[number] = min(fastest[number], time.perf_counter() - start)
+        if time.perf_counter() > end:
+            return fastest
+
+
+def remembered(network: nn.Module, dtype: torch.dtype) -> Tuning | None:
+    """Return the tuning noted for a network on this machine; None if there is none, or the file cannot be read."""
+    return notes_of_this_machine().get(_called(network, dtype))
 
 
 def remember(network: nn.Module, dtype: torch.dtype, tuning: Tuning) -> None:

@@ -337,13 +337,31 @@ function mode(name) {
   arrange(); remember();
 }
 
+// Without WebGL there is no map, but there are tiles.
+function stillImages() {
+  const [west, south, east, north] = state.layer.bounds, zoom = state.layer.native, count = 2 ** zoom;
+  const latitude = (south + north) / 2 * Math.PI / 180;
+  const x = Math.floor(((west + east) / 2 + 180) / 360 * count), y = Math.floor((1 - Math.asinh(Math.tan(latitude)) / Math.PI) / 2 * count);
+  const box = document.createElement("div"), text = document.createElement("p");
+  box.className = "still";
+  text.textContent = "This browser has no WebGL, which the map needs: here is its middle.";
+  box.append(text, ...["input", "output"].map((name) => {
+    const image = new Image();
+    image.alt = view(name).title;
+    image.src = view(name).tiles.replace("{z}", zoom).replace("{x}", x).replace("{y}", `${y}@2x`);
+    return image;
+  }));
+  $("stage").replaceChildren(box);
+  $("panel").classList.add("folded");
+}
+
 async function main() {
   const start = fromHash(), uploads = await readLayers(start.layer);
   for (const [key, name] of [["left", "l"], ["right", "r"]]) if (start[name]) state[key] = start[name];
   if (start.s) state.at = Math.min(100, Math.max(0, Number(start.s) || 50));
   choose(start.layer);
   const canvas = document.createElement("canvas");
-  if (!canvas.getContext("webgl2")) throw new Error("this browser has no WebGL, which the map needs");
+  if (!canvas.getContext("webgl2")) { stillImages(); return; }
   makeMaps();
   listen();
   if (uploads) takeUploads(uploads.mb, () => state.layer.name, async (name, file) => {
@@ -361,5 +379,5 @@ async function main() {
 
 main().catch((error) => {
   $("panel").classList.add("folded");  // on a narrow page it lies over the notice
-  $("notice").hidden = false; $("notice").textContent = `The layers cannot be shown: ${error.message}.`;
+  $("notice").hidden = false; $("notice").textContent = `The layers cannot be read: ${error.message}`;
 });

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,7 +15,7 @@ from terramorph.networks import Core, NoiseDropout, set_noise
 from terramorph.networks.inference import cpu_form, fold_batchnorm, per_image_statistics
 from terramorph.processor import native_bf16
 from terramorph.translate.backends.protocol import resolve_device, resolve_precision
-from terramorph.translate.tuning import Tuning, remembered
+from terramorph.translate.tuning import Run, Tuning, best_form
 
 
 class TorchBackend:
@@ -21,8 +23,8 @@ class TorchBackend:
 
     In raster mode batch norm is folded into the convolutions, and the weights are float32 or bfloat16 (cast
     once, after folding; autocast would cast in every call). A network that has a form of its own for the CPU runs in
-    it, but for emulated bfloat16 and where another form was measured to be faster (see `tuning`). In paper mode the
-    network runs as it is, with the statistics of each image alone.
+    it where that is faster (see `tuning`). In paper mode the network runs as it is, with the statistics of each image
+    alone.
 
     Args:
         network: A generator; a copy is used.
@@ -74,17 +76,27 @@ class TorchBackend:
                 set_noise(self._network, self._generator)
         else:
             # Emulated products are slower still than emulated convolutions.
-            form = None if on_cuda or (bf16 and not native_bf16("cpu")) else cpu_form(network)
-            tuning = Tuning(batch_size=16 if on_cuda else 1 if asked else 4)
-            if form is not None:
-                tuning = remembered(network, self.dtype) if rearranged is None else Tuning(rearranged)
-            if form is not None and tuning.rearranged:
-                self._network = form(self.dtype)
+            if on_cuda or cpu_form(network) is None or (bf16 and not native_bf16("cpu")):
+                tuning = Tuning(rearranged=False, batch_size=16 if on_cuda else 1 if asked else 4)
+            elif rearranged is None:
+                tuning = best_form(network, self.dtype, partial(self._timed, network))
             else:
-                self._network = self._placed(fold_batchnorm(network))
+                tuning = Tuning(rearranged)
+            self._network = self._form(network, tuning.rearranged)
             self.batch_size = batch_size or tuning.batch_size
         # The statistics of each image are those of all of it.
         self.takes_core = mode == "raster" and bool(getattr(self._network, "takes_core", False))
+
+    def _form(self, network: nn.Module, rearranged: bool) -> Callable[..., Tensor]:
+        form = cpu_form(network) if rearranged else None
+        return self._placed(fold_batchnorm(network)) if form is None else form(self.dtype)
+
+    def _timed(self, network: nn.Module, rearranged: bool) -> Run:
+        made = self._form(network, rearranged)
+        return lambda source: made(self._given(source))
+
+    def _given(self, source: Tensor) -> Tensor:
+        return source.to(self.device, self.dtype).contiguous(memory_format=self._memory_format)
 
     def _placed(self, network: nn.Module) -> nn.Module:
         network.to(self.device, self.dtype)
@@ -106,7 +118,7 @@ class TorchBackend:
         with torch.no_grad():
             if self._generator is not None:
                 self._generator.manual_seed(seed)
-            x = source.to(self.device, self.dtype).contiguous(memory_format=self._memory_format)
+            x = self._given(source)
             if self.noise_bands and self._generator is not None:
                 shape = (len(x), self.noise_bands, *x.shape[2:])
                 noise = torch.randn(shape, generator=self._generator, device=self.device)
