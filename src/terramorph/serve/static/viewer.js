@@ -284,6 +284,7 @@ function turnTo(name) {
 async function readLayers(also) {
   const names = new Set([...state.layers.map((one) => one.name), also].filter((name) => name?.startsWith("upload-")));
   const answer = await fetch(`layers?${new URLSearchParams([...names].map((name) => ["also", name]))}`);
+  if (!answer.ok) throw new Error(await answer.text());
   const found = await answer.json();
   state.layers = found.layers;
   $("layer").replaceChildren(...state.layers.map((one) => new Option(files.get(one.name) ?? one.title, one.name)));
@@ -352,7 +353,7 @@ function stillImages() {
     return image;
   }));
   $("stage").replaceChildren(box);
-  $("panel").classList.add("folded");
+  $("tools").hidden = $("fold").hidden = true;  // they are the map's
 }
 
 async function main() {
