@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from terramorph.bundle import Bands, Bundle, Header
+from terramorph.bundle import Bands, Bundle, Header, load_bundle
 from terramorph.errors import BundleError, ConfigError, MissingPackageError, StorageError
 from terramorph.interop import export_onnx
 from terramorph.networks import build_network, initialize
@@ -36,6 +36,13 @@ def make(name: str, gain: float = 0.1, **settings: Any) -> Bundle:
 
 def images(*shape: int) -> Tensor:
     return torch.rand(*shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+def test_published_models_are_exported_in_mode_paper(tmp_path: Path) -> None:
+    model = load("town-sat2map", mode="paper", precision="fp32", device="cpu", dropout=False)
+    exported = OnnxBackend(export_onnx(load_bundle("town-sat2map"), tmp_path / "model.onnx", mode="paper"), threads=1)
+    x = images(1, 3, 100, 130)
+    assert np.abs(exported.run(x).numpy() - model.translate_batch(x).numpy()).max() < 1e-3
 
 
 @pytest.mark.parametrize("mode", ["raster", "paper"])
