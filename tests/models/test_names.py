@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from terramorph.bundle import load_bundle
 from terramorph.card import model_card
 from terramorph.cli import models as commands
 from terramorph.data import cache as data_cache
-from terramorph.errors import BundleError
+from terramorph.errors import BundleError, StorageError
 from terramorph.header import find_bundle, read_header
 from terramorph.models import Entry, known, registry, store, stored, verify
 
@@ -163,3 +164,14 @@ def test_the_cache_is_where_the_environment_says(tmp_path: Path, monkeypatch: py
     assert data_cache.cache_folder() == Path.home() / ".cache" / "terramorph"
     monkeypatch.setenv("TERRAMORPH_CACHE", str(tmp_path / "own"))
     assert data_cache.cache_folder() == tmp_path / "own"
+
+
+def test_a_user_without_a_home_is_asked_for_a_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(_uid: int) -> NoReturn:
+        raise KeyError("no such user")
+
+    for name in ("TERRAMORPH_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", none)
+    with pytest.raises(StorageError, match="set TERRAMORPH_CACHE"):
+        data_cache.cache_folder()
