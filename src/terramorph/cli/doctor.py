@@ -143,7 +143,7 @@ def _processor() -> list[tuple[str, str]]:
         ("vector units", processor.vector_units()),
         ("bf16 on the processor", "native, used by precision=auto" if native else "emulated, precision=auto is fp32"),
         ("memory", _memory()),
-        *(tuned or [("U-Nets", "not measured yet; --bench MODEL does")]),
+        *(tuned or [("U-Nets", "not measured yet; measured on first use")]),
     ]
 
 
