@@ -82,7 +82,7 @@ def test_either_use_may_come_first() -> None:
 def test_a_server_without_its_packages_is_a_sentence(name: str) -> None:
     code = f"import sys; sys.modules['uvicorn'] = None\nimport terramorph\nterramorph.{name}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.stderr.endswith("needs uvicorn; install it with: pip install 'terramorph[serve]'\n"), done.stderr
+    assert done.stderr.endswith("is not installed; install it with pip install 'terramorph[serve]'.\n"), done.stderr
 
 
 def test_importing_takes_under_a_third_of_a_second() -> None:
