@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from terramorph.losses import discriminator_loss, generator_loss, l1_loss
+from terramorph.losses import discriminator_loss, feature_matching_loss, generator_loss, l1_loss
 
 
 @pytest.fixture
@@ -67,6 +67,17 @@ def test_masked_patches_do_not_judge() -> None:
     mask = torch.zeros(1, 1, 8, 8)
     mask[..., :4] = 1.0
     assert discriminator_loss("bce", real, fake, mask).item() == pytest.approx(2 * math.log(2))
+
+
+@pytest.mark.parametrize(("logits", "real"), [((1, 1), 12), ((30, 30), 3)])
+def test_few_real_pixels_do_not_make_a_loss_smaller(logits: tuple[int, int], real: int) -> None:
+    mask = torch.zeros(1, 1, 24, 24)
+    mask[..., :real, :real] = 1.0
+    guess = torch.zeros(1, 1, *logits)
+    assert discriminator_loss("bce", guess, guess, mask).item() == pytest.approx(2 * math.log(2))
+    features = [[torch.ones(1, 8, 4, 4), guess]], [[torch.zeros(1, 8, 4, 4), guess]]
+    assert feature_matching_loss(*features, mask).item() == pytest.approx(1.0)
+    assert feature_matching_loss(*features, 0.0 * mask).item() == 0.0
 
 
 @pytest.mark.parametrize("masked", [False, True])

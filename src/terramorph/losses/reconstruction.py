@@ -8,11 +8,14 @@ from torch.nn import functional
 
 
 def masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:
-    """Return the mean of (N, C, H, W) over the pixels where mask (N, 1, H, W) is 1; 0 if there are none. A scalar."""
+    """Return the mean of (N, C, H, W) over the pixels where mask (N, 1, H, W) is 1; 0 if there are none. A scalar.
+
+    A mask of shares in [0, 1] weighs the pixels.
+    """
     if mask is None:
         # As the mean, whose gradient torch lays out band by band whatever the layout of the values.
         return values.sum() / values.numel()
-    return (values * mask).sum() / (mask.sum() * values.shape[1]).clamp_min(1.0)
+    return (values * mask).sum() / (mask.sum() * values.shape[1]).clamp_min(1e-6)
 
 
 def pooled_mask(mask: Tensor | None, maps: Tensor) -> Tensor | None:
