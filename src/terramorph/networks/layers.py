@@ -39,8 +39,8 @@ class InstanceNorm(nn.Module):
         """float (N, C, H, W) -> the same shape, every (H, W) plane at mean 0 and variance 1 before scale and shift."""
         # torch.nn.functional.instance_norm refuses planes of a single pixel.
         made = torch.instance_norm(x, self.weight, self.bias, None, None, True, 0.0, self.eps, False)
-        if made.requires_grad:
-            # torch 2.13 on a CPU reads a channels_last gradient of a single image as if it were a contiguous one.
+        if made.requires_grad and len(made) == 1 and made.device.type == "cpu":
+            # There torch 2.13 reads a channels_last gradient as if it were a contiguous one.
             made.register_hook(torch.Tensor.contiguous)  # type: ignore[no-untyped-call]
         return made
 
