@@ -21,6 +21,7 @@ from terramorph.bundle import Header
 from terramorph.errors import ConfigError, InputError, RasterError
 from terramorph.geo import Grid, Window
 from terramorph.raster import ImageSource, Raster, Source, write_image
+from terramorph.raster.resample import MIN_WEIGHT
 from terramorph.raster.save import check_format
 from terramorph.raster.storage import Remote, location
 from terramorph.raster.tiles.write import check_tiles, write_tiles
@@ -40,9 +41,8 @@ Progress = Callable[[str, int, int], None]
 LEAST_BACK = 0.5
 """Share of the filter's weights that must fall on pixels with data where a translation is resampled to the grid of its
 source. Half is enough: each way would lose two more pixels at every border."""
-
-
-_SPREAD = ("standard deviation",)
+SPREAD = (("standard deviation",), np.dtype("float32"))
+"""Bands and dtype of the spread of samples."""
 
 
 @dataclass(frozen=True)
@@ -122,34 +122,23 @@ class Joined:
     def grid(self) -> Grid:
         return self.back or self.tiled.grid
 
-    def strips(self) -> Iterator[Strip]:
+    def strips(self, spread: bool = False) -> Iterator[Strip]:
+        """Yield the rows on the output's grid; with `spread` the standard deviation of the samples."""
         if self.back is None:
-            yield from self._told()
+            yield from self._told(spread)
             return
-        with self.whole(least=LEAST_BACK) as made:
+        with self.whole(LEAST_BACK, spread) as made:
             for rows, pixels, mask in rows_of(made, self.back):
                 self.request.tell("bringing it to the source's grid", rows.stop, self.back.height)
-                yield rows, self.tiled.within(pixels, mask), mask
+                yield rows, np.maximum(pixels, 0) if spread else self.tiled.within(pixels, mask), mask
 
     @contextmanager
-    def whole(self, least: float | None = None) -> Iterator[Source]:
+    def whole(self, least: float = MIN_WEIGHT, spread: bool = False) -> Iterator[Source]:
         """Yield the raster on the grid of the parts, as a file among them; `least` as in `ImageSource`."""
-        path = self.parts.scratch / "whole.tif"
-        self.write_cog(path, self.tiled.grid, self._told())
-        with ImageSource(path) if least is None else ImageSource(path, least=least) as made:
+        path = self.parts.scratch / ("spread.tif" if spread else "whole.tif")
+        self.write_cog(path, self.tiled.grid, self._told(spread), *(SPREAD if spread else ()))
+        with ImageSource(path, least=least) as made:
             yield made
-
-    def write_spread(self, path: Path) -> None:
-        """Write the standard deviation of the samples, on the grid of the output."""
-        strips = self._told(spread=True)
-        if self.back is None:
-            self.write_cog(path, self.grid, strips, _SPREAD, np.float32)
-            return
-        whole = self.parts.scratch / "spread.tif"
-        self.write_cog(whole, self.tiled.grid, strips, _SPREAD, np.float32)
-        with ImageSource(whole, least=LEAST_BACK) as made:
-            rows = ((rows, np.maximum(pixels, 0), mask) for rows, pixels, mask in rows_of(made, self.back))
-            self.write_cog(path, self.back, rows, _SPREAD, np.float32)
 
     def write_cog(
         self,
@@ -206,7 +195,7 @@ class Joined:
             tags["TERRAMORPH_SOURCE_LICENCE"] = self.source.licence
         return tags
 
-    def _told(self, spread: bool = False) -> Iterator[Strip]:
+    def _told(self, spread: bool) -> Iterator[Strip]:
         """Yield strips of memory-mapped parts, and release their pages after each."""
         tiled, cover = self.tiled, self.tiled.cover
         step, strips = ("joining the spread", tiled.spread) if spread else ("joining", tiled.strips)

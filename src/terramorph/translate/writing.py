@@ -21,6 +21,7 @@ from terramorph.translate import stac
 from terramorph.translate.engine import Job, LocalEngine, identity
 from terramorph.translate.files import translate_images
 from terramorph.translate.outputs import (
+    SPREAD,
     Joined,
     Output,
     Picture,
@@ -142,7 +143,7 @@ def _translate(model: Model, whole: Source, output: Output, request: Request) ->
                     items = stac.describe(path, output.place, whole, seen.extent, model, legend, spread)
             if uncertainty is not None:
                 with placed(location(uncertainty), parts.scratch) as path:
-                    joined.write_spread(path)
+                    joined.write_cog(path, joined.grid, joined.strips(spread=True), *SPREAD)
             stac.write(items, output.place)
         parts.remove()
     return output.place
