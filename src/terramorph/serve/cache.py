@@ -47,7 +47,10 @@ class MemoryCache:
         """Return a value; None for a missing one."""
         with self._lock:
             value: bytes | None = self._values.get(key)
-            self.hits, self.misses = self.hits + (value is not None), self.misses + (value is None)
+            if value is None:
+                self.misses += 1
+            else:
+                self.hits += 1
             return value
 
     def put(self, key: str, value: bytes) -> None:

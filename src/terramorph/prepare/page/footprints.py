@@ -46,9 +46,8 @@ def read_footprints(root: str | Path) -> Footprints:
         raise DatasetError(f"{root} holds no manifest.json, so it is not a prepared dataset; prepare one.")
     path = root / FOOTPRINTS
     again = "run the same preparation again, which writes it anew"
-    with raised_as(
-        DatasetError, f"{path} cannot be read", again
-    ):  # classes of pyarrow, pyproj and pandas share no base
+    # Of any class: those of pyarrow, pyproj and pandas share no base.
+    with raised_as(DatasetError, f"{path} cannot be read", again):
         if not path.exists():
             raise DatasetError(f"{path} is missing; {again}.")
         table = geopandas.read_parquet(path).reset_index(drop=True)

@@ -32,6 +32,7 @@ class ExportedBackend(ABC):
     Attributes:
         header: Header of the bundle; its mode is the exported one.
         noise_bands: Bands of the noise image; 0 where the generator takes its mean, as in all files except for the web.
+        digest: Digest of the file.
         quality: Quality of an 8-bit file: kept, refused or unmeasured; None in float32.
     """
 
@@ -64,8 +65,8 @@ class ExportedBackend(ABC):
                 "`accept_quality_loss`."
             )
         with path.open("rb") as file:
-            digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).hexdigest()
-        self.name = f"{self.runtime} {digest}"
+            self.digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).hexdigest()
+        self.name = f"{self.runtime} {self.digest}"
         self.batch_size = 1 if self.header.mode == "paper" else batch_size or 4
 
     def run(self, source: Tensor, seed: int = 0, noise: Tensor | None = None) -> Tensor:
@@ -167,7 +168,7 @@ class OpenVinoBackend(ExportedBackend):
             raise ConfigError(f"{path} is in 8 bits, and the rest of it in float32; leave out `precision` {precision}.")
         resolved = resolve_precision(precision, self.device, self.header.mode)
         self.dtype = resolved if self.quality is None else torch.float32
-        self.name = self.name.replace(" ", f" {str(self.dtype).removeprefix('torch.')} ")
+        self.name = f"{self.runtime} {str(self.dtype).removeprefix('torch.')} {self.digest}"
         self._options = {
             "INFERENCE_PRECISION_HINT": "bf16" if self.dtype == torch.bfloat16 else "f32",
             "INFERENCE_NUM_THREADS": threads,
