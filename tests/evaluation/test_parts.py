@@ -10,13 +10,11 @@ import torch
 
 from terramorph.cartography import CLASSES, CLASSIC, MAP_CLASSES, PALETTE, load_style
 from terramorph.errors import ConfigError, InputError, InputWarning
-from terramorph.evaluation.classes import Classes, find_classes
+from terramorph.evaluation.classes import Classes, choose_floor, find_classes, sampled
 from terramorph.evaluation.files import Spool, write_csv, write_json
-from terramorph.evaluation.floor import choose_floor, sampled
 from terramorph.evaluation.pictures import error_map
 from terramorph.evaluation.report import pick_examples
-from terramorph.evaluation.scoring import Instruments, Tally
-from terramorph.evaluation.verdicts import against_floor
+from terramorph.evaluation.scoring import Instruments, Tally, against_floor
 from terramorph.metrics import METRICS
 
 CPU = torch.device("cpu")

@@ -103,7 +103,7 @@ def blended(
     return drawn
 
 
-def css(colour: Sequence[int]) -> str:
+def rgb(colour: Sequence[int]) -> str:
     """Format a colour for CSS; with fewer than three bands, the first as grey."""
     bands = (list(colour) if len(colour) >= 3 else [colour[0]] * 3)[:3]
     return f"rgb({bands[0]}, {bands[1]}, {bands[2]})"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from terramorph.evaluation.discuss import leading
-from terramorph.evaluation.pictures import ERROR_TOP, Look, Pictures, css
+from terramorph.evaluation.pictures import ERROR_TOP, Look, Pictures, rgb
 from terramorph.metrics import METRICS, Metric
 from terramorph.metrics.catalog import FROZEN
 from terramorph.report.charts import gradient
@@ -61,7 +61,7 @@ def render_report(
         cards=_cards(document, metrics),
         scores=_scores(document, metrics),
         facts=_facts(document),
-        floor=("colour of the floor", css(document["floor_colour"]["value"])),
+        floor=("colour of the floor", rgb(document["floor_colour"]["value"])),
         groups=[(name, groups[name]) for name in GROUPS if name in groups],
         ordered_by=by.name,
         classes=_classes(document),
@@ -166,7 +166,7 @@ def _classes(document: Mapping[str, Any]) -> Table | None:
             for other, cell in enumerate(line.tolist())
         ]  # fmt: skip
         share = float(whole / counts.sum())
-        first = [Cell(kind["name"], kind["name"], "strong", css(kind["rgb"])), Cell(percent(share), share)]
+        first = [Cell(kind["name"], kind["name"], "strong", rgb(kind["rgb"])), Cell(percent(share), share)]
         rows.append([*first, Cell(METRICS["miou"].said(iou), iou, "strong"), *cells])
     caption = (
         "Rows are the truth, columns what was drawn, in percent of the row. A class is the nearest palette colour."

@@ -15,11 +15,10 @@ from terramorph.bundle import Bundle, load_bundle
 from terramorph.errors import ConfigError, InputError
 from terramorph.evaluation.discuss import write_discussion
 from terramorph.evaluation.files import Spool, write_csv, write_json
-from terramorph.evaluation.look import look_at
 from terramorph.evaluation.pictures import View
 from terramorph.evaluation.report import render_report
 from terramorph.evaluation.samples import Samples
-from terramorph.evaluation.work import Progress, Work
+from terramorph.evaluation.work import Progress, Work, look_at
 from terramorph.metrics import Metric, with_own
 from terramorph.models import require_own
 from terramorph.pairs import GivenPairs, as_folder, open_pairs

@@ -1,11 +1,12 @@
-"""Translation and scoring of pairs, batch by batch, and the results as plain data."""
+"""Translation and scoring of pairs, batch by batch, after a look at what they hold; the results as plain data."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,17 +16,62 @@ from terramorph._version import __version__
 from terramorph.atomic import make_folder
 from terramorph.bundle import Bands
 from terramorph.errors import DatasetError
-from terramorph.evaluation.discuss import Evidence
+from terramorph.evaluation.classes import Classes, Floor, Image, choose_floor, find_classes, sampled
+from terramorph.evaluation.discuss import Evidence, MapSide
 from terramorph.evaluation.files import Spool
-from terramorph.evaluation.look import Look
 from terramorph.evaluation.pictures import View
 from terramorph.evaluation.samples import Sample, Samples, as_bytes
-from terramorph.evaluation.scoring import Instruments, Tally
-from terramorph.evaluation.verdicts import against_floor
+from terramorph.evaluation.scoring import Instruments, Tally, against_floor
 from terramorph.metrics import PSNR_CAP, Metric
+from terramorph.pairs import has_split, load_manifest, open_pairs
 from terramorph.pixels import BYTE
 from terramorph.raster import Raster, write_image
 from terramorph.translate import Model
+
+
+class Look(NamedTuple):
+    """Classes and floor of the targets, and the evidence of a discussion; ``None`` without a discussion."""
+
+    classes: Classes
+    floor: Floor
+    evidence: Evidence | None
+
+
+def look_at(samples: Samples, dataset: str | Path, total: int, style: str | None, draws: int) -> Look:
+    """Look at a sample of the training pairs; where there are none, of the pairs that are scored.
+
+    Pairs that cannot be read are skipped here, and reported when they are scored.
+    """
+    seen, count, where = samples.peek(), total, "truths themselves (there is no training split)"
+    if samples.pairs.split == "train":
+        where = "training targets"
+    elif has_split(dataset, "train"):
+        with suppress(DatasetError):
+            seen = Samples(open_pairs(dataset, "train", skip_bad=True), samples.header, skip_bad=True)
+            count, where = len(seen.pairs), "training targets"
+
+    def images(side: MapSide) -> list[Image]:
+        def read(index: int) -> Image | None:
+            sample = seen.usable(index)
+            if sample is None:
+                return None
+            source = samples.header.source.scaling
+            return (sample.truth if side == "truth" else as_bytes(sample.source, source)), sample.mask
+
+        return sampled(read, count)
+
+    targets, manifest = images("truth"), load_manifest(dataset)
+    declared = None if manifest is None else str(manifest.settings.get("style", "classic"))
+    classes, evidence = find_classes(targets, declared, style), None
+    if draws:
+        sides: list[tuple[MapSide, Classes]] = [("truth", classes)]
+        if classes.palette is None:
+            sides.append(("source", find_classes(images("source"), declared, style)))
+        known = (one for one in sides if one[1].palette is not None and one[1].palette.named)
+        side, shown = next(known, (None, None))
+        evidence = Evidence(side, shown, draws)
+    return Look(classes, choose_floor(targets, f"{len(targets)} {where}", classes.palette), evidence)
+
 
 Progress = Callable[[int, int], None]
 

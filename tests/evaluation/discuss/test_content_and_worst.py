@@ -11,13 +11,15 @@ from terramorph.evaluation.discuss.content import (
     content_section,
     content_tests,
     leading,
+    map_covariates,
+    on_border,
     score_columns,
+    source_covariates,
     worst_section,
     worst_tests,
 )
-from terramorph.evaluation.discuss.covariates import map_covariates, on_border, source_covariates
-from terramorph.evaluation.discuss.roads import road_widths
 from terramorph.evaluation.discuss.section import Columns, Finding, correct
+from terramorph.evaluation.discuss.shapes import road_widths
 from terramorph.evaluation.pictures import View
 
 SIDE = 16

@@ -5,9 +5,16 @@ import numpy as np
 import pytest
 
 from terramorph.cartography import CLASSES
-from terramorph.evaluation.discuss.pieces import KINDS, pieces_of
-from terramorph.evaluation.discuss.places import in_blocks
-from terramorph.evaluation.discuss.roads import GROUPS, count_roads, road_widths, roads_section, widths
+from terramorph.evaluation.discuss.errors import in_blocks
+from terramorph.evaluation.discuss.shapes import (
+    GROUPS,
+    KINDS,
+    count_roads,
+    pieces_of,
+    road_widths,
+    roads_section,
+    widths,
+)
 
 SIDE = 64
 ROAD, BUILDING, WATER = (CLASSES.index(name) for name in ("road", "building", "water"))

@@ -4,7 +4,6 @@
 """
 
 from terramorph.evaluation.discuss.content import leading
-from terramorph.evaluation.discuss.discussion import write_discussion
-from terramorph.evaluation.discuss.evidence import Evidence, MapSide
+from terramorph.evaluation.discuss.discussion import Evidence, MapSide, write_discussion
 
 __all__ = ["Evidence", "MapSide", "leading", "write_discussion"]
