@@ -20,7 +20,7 @@ from terramorph.networks import (
     parameter_count,
 )
 from terramorph.networks.inference import fold_batchnorm, per_image_statistics
-from terramorph.networks.upsampling import make_upsampling
+from terramorph.networks.layers import make_upsampling
 
 FORMS: list[tuple[str, dict[str, Any]]] = [
     ("unet64", {"upsampling": "resize"}),

@@ -18,7 +18,7 @@ from terramorph.bundle import Bands, Bundle, load_bundle
 from terramorph.errors import BundleError, ConfigError, MissingPackageError
 from terramorph.networks import LiteUNet, build_network, generator_config
 from terramorph.networks.inference import fold_batchnorm
-from terramorph.networks.palette import find_palette
+from terramorph.networks.lite_unet import find_palette
 from terramorph.pairs import open_pairs
 from terramorph.raster import Raster, write_image
 from terramorph.training import config_of, load_config, train

@@ -10,17 +10,25 @@ from terramorph.networks.catalog import (
     network_name,
     parameter_count,
 )
-from terramorph.networks.discriminators import MultiScale, build_discriminator
+from terramorph.networks.discriminators import MultiScale, PatchGAN, ProjectedDiscriminator, build_discriminator
 from terramorph.networks.efficientnet_lite import EfficientNetLite, find_imagenet, load_imagenet
 from terramorph.networks.generator import Core, has_palette
-from terramorph.networks.layers import InstanceNorm, NoiseDropout, Norm, initialize, on_stride, reflected, set_noise
+from terramorph.networks.inference import ClassProbabilities
+from terramorph.networks.layers import (
+    InstanceNorm,
+    NoiseDropout,
+    Norm,
+    ResizeConv,
+    SubpixelConv,
+    Upsampling,
+    initialize,
+    on_stride,
+    reflected,
+    set_noise,
+)
 from terramorph.networks.lite_unet import LiteUNet, LiteUNetConfig
-from terramorph.networks.patchgan import PatchGAN
-from terramorph.networks.probabilities import ClassProbabilities
-from terramorph.networks.projected import ProjectedDiscriminator
 from terramorph.networks.resnet import ResNet, ResNetConfig
 from terramorph.networks.unet import UNet, UNetConfig
-from terramorph.networks.upsampling import ResizeConv, SubpixelConv, Upsampling
 
 __all__ = [
     "NETWORKS",

@@ -10,9 +10,8 @@ from torch import nn
 
 from terramorph.errors import ConfigError, did_you_mean
 from terramorph.extensions import is_outside
-from terramorph.networks.generator import GeneratorConfig
+from terramorph.networks.generator import GeneratorConfig, OutsideConfig
 from terramorph.networks.lite_unet import LiteUNetConfig
-from terramorph.networks.outside import OutsideConfig
 from terramorph.networks.resnet import ResNetConfig
 from terramorph.networks.unet import UNetConfig
 from terramorph.tables import checked

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from terramorph.networks.generator import GeneratorConfig
 from terramorph.networks.inference import sequential_norms
-from terramorph.networks.layers import NoiseDropout, Norm, make_norm, on_stride
-from terramorph.networks.upsampling import Upsampling, make_upsampling
+from terramorph.networks.layers import NoiseDropout, Norm, Upsampling, make_norm, make_upsampling, on_stride
 
 # Pixels that an output pixel sees beyond those of the blocks, by upsampling.
 _HALO: dict[Upsampling, int] = {"transposed": 12, "resize": 15, "pixelshuffle": 18}

@@ -14,8 +14,7 @@ from terramorph.networks.convolutions import KERNEL, HalvingConv2d, join
 from terramorph.networks.cpu_unet import CpuUNet
 from terramorph.networks.generator import GeneratorConfig
 from terramorph.networks.inference import doubling_kernels, plain
-from terramorph.networks.layers import NoiseDropout, Norm, make_norm, on_stride
-from terramorph.networks.upsampling import Upsampling, make_upsampling
+from terramorph.networks.layers import NoiseDropout, Norm, Upsampling, make_norm, make_upsampling, on_stride
 
 _DEPTHS = {"unet256": 8, "unet128": 7, "unet64": 6}
 

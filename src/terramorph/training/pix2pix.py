@@ -20,12 +20,12 @@ from torch import Tensor, nn
 from terramorph.errors import ConfigError
 from terramorph.losses import PairChange, discriminator_loss, draw_change
 from terramorph.networks import build_generator, has_palette, initialize, set_noise
+from terramorph.networks.generator import draw_noise
 from terramorph.pixels import Batch
 from terramorph.training.backbone import Backbone
 from terramorph.training.config import TrainConfig
 from terramorph.training.discriminators import make_discriminators
 from terramorph.training.finetune import load_start
-from terramorph.training.noise import draw_noise
 from terramorph.training.optimizer import Adam
 from terramorph.training.terms import Features, Term, generator_terms
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from terramorph.bundle import find_bundle, load_bundle
 from terramorph.data import DEFAULT_CACHE, batches_as_trained
-from terramorph.training.noise import translated
+from terramorph.networks.generator import translated
 
 
 def recalibrate_network(network: nn.Module, sources: Iterable[Tensor]) -> bool:

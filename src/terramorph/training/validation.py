@@ -14,11 +14,11 @@ from terramorph.data import DecodedPairs, decode
 from terramorph.errors import DatasetError
 from terramorph.extensions import running
 from terramorph.metrics import METRICS, Metric
+from terramorph.networks.generator import translated
 from terramorph.pairs import has_split, open_pairs
 from terramorph.pixels import BYTE, Scaling, unit_to_image
 from terramorph.raster.resample import centred
 from terramorph.training.config import TrainConfig
-from terramorph.training.noise import translated
 
 _BATCH = 8
 """Pairs per batch."""
