@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from terramorph.metrics.shapes import (
+from terramorph.metrics.mapwise import (
     TOLERANCE,
     boundary_f1,
     boundary_hits,

@@ -16,10 +16,18 @@ from torch import Tensor
 
 from terramorph.errors import ConfigError
 from terramorph.metrics.distribution import frechet_distance, kernel_distance
-from terramorph.metrics.mapwise import class_accuracy, confusions, mean_iou
+from terramorph.metrics.mapwise import (
+    TOLERANCE,
+    boundary_f1,
+    boundary_hits,
+    centre_line_hits,
+    class_accuracy,
+    confusions,
+    line_f1,
+    mean_iou,
+)
 from terramorph.metrics.perceptual import Features, lpips
 from terramorph.metrics.pixelwise import accuracy_within, psnr, rmse, ssim
-from terramorph.metrics.shapes import TOLERANCE, boundary_f1, boundary_hits, centre_line_hits, line_f1
 
 Needs = Literal["pixels", "classes", "roads", "features", "inception"]
 FROZEN: tuple[Needs, ...] = ("features", "inception")

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from terramorph.errors import InputError
-from terramorph.metrics.weights import read_weights
+from terramorph.tensors import read_weights
 
 INCEPTION_FILE = "pt_inception-2015-12-05-6726825d.pth"
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from terramorph.errors import InputError
-from terramorph.metrics.weights import read_weights
+from terramorph.tensors import read_weights
 
 BACKBONE_FILE = "squeeze.backbone.pth"
 HEADS_FILE = "lpips_squeeze_v01.pth"
