@@ -1,15 +1,20 @@
-"""Batches of decoded pairs: cut, augmented and scaled at memory speed."""
+"""Batches of decoded pairs, cut, augmented and scaled at memory speed: for a run, or as a finished model's recipe says."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from terramorph.bands import band_order
 from terramorph.data.augment import Augmentation, Draw, cut, draw, gather, generator_for, jitter_colours
-from terramorph.data.cache import DecodedPairs, Side
+from terramorph.data.cache import DecodedPairs, Side, decode
+from terramorph.errors import BundleError, DatasetError, raised_as
+from terramorph.header import Header
+from terramorph.pairs import open_pairs
 from terramorph.pixels import Batch, Scaling
 
 _MASK = 2
@@ -40,8 +45,11 @@ class TrainingBatches:
         device: torch.device | None = None,
     ) -> None:
         self.pairs = pairs
-        self.sides = (source, target)
         self.scalings = scalings
+        # By kind, (H, W, C) each: sources, targets and, where some pixels are not real, masks.
+        self._images = [source.images, target.images]
+        if pairs.masks is not None:
+            self._images.append([mask[..., None] for mask in pairs.masks])
         self.augmentation = augmentation
         self.seed = seed
         self.device = device or torch.device("cpu")
@@ -53,23 +61,14 @@ class TrainingBatches:
         numbers = range(first, first + count)
         index = [self._pair(number) for number in numbers]
         drawn = [
-            draw(self.augmentation, self._height_width(i), self.seed, number)
+            draw(self.augmentation, self._images[0][i].shape[:2], self.seed, number)
             for i, number in zip(index, numbers, strict=True)
         ]
         if self.resident is not None:
             crop = self.augmentation.crop
             stored = [gather(images, index, drawn, crop, n == _MASK) for n, images in enumerate(self.resident)]
         else:
-            stored = [self._cut(side.images, index, drawn) for side in self.sides]
-            if self.pairs.masks is not None:
-                stored.append(
-                    self._cut(
-                        [mask[..., None] for mask in (self.pairs.masks[i] for i in index)],
-                        range(count),
-                        drawn,
-                        mask=True,
-                    )
-                )
+            stored = [self._cut(images, index, drawn, n == _MASK) for n, images in enumerate(self._images)]
         source, target = (
             scaling.to_unit(images, _memory(images)).permute(0, 3, 1, 2)
             for scaling, images in zip(self.scalings, stored, strict=False)
@@ -81,17 +80,13 @@ class TrainingBatches:
         mask = stored[2].permute(0, 3, 1, 2).float()
         return Batch(source.mul_(mask), target.mul_(mask), mask)
 
-    def _height_width(self, index: int) -> tuple[int, int]:
-        height, width, _ = self.sides[0].images[index].shape
-        return height, width
-
     def _pair(self, number: int) -> int:
         epoch, position = divmod(number, len(self.pairs))
         if self._order[0] != epoch:
             self._order = (epoch, generator_for(self.seed, 0, epoch).permutation(len(self.pairs)))
         return int(self._order[1][position])
 
-    def _cut(self, images: list[np.ndarray], index: Sequence[int], drawn: list[Draw], mask: bool = False) -> Tensor:
+    def _cut(self, images: list[np.ndarray], index: Sequence[int], drawn: list[Draw], mask: bool) -> Tensor:
         crop = self.augmentation.crop
         stack = np.empty((len(drawn), crop, crop, images[0].shape[-1]), images[0].dtype)
         stacked = torch.from_numpy(stack)
@@ -100,15 +95,13 @@ class TrainingBatches:
         return stacked.to(self.device, non_blocking=True)
 
     def _move(self) -> list[Tensor] | None:
-        stacks = [side.images for side in self.sides]
-        if self.pairs.masks is not None:
-            stacks.append([mask[..., None] for mask in self.pairs.masks])
-        size = sum(image.nbytes for images in stacks for image in images)
-        if len({image.shape[:2] for image in stacks[0]}) > 1:
+        """Return all images on the device, (M, H, W, C) by kind; None if they do not fit or differ in size."""
+        size = sum(image.nbytes for images in self._images for image in images)
+        if len({image.shape[:2] for image in self._images[0]}) > 1:
             return None
         if self.device.type == "cuda" and size > torch.cuda.mem_get_info(self.device)[0] // 2:
             return None
-        return [torch.from_numpy(np.stack(images)).to(self.device) for images in stacks]
+        return [torch.from_numpy(np.stack(images)).to(self.device) for images in self._images]
 
 
 def _memory(like: Tensor) -> Tensor | None:
@@ -118,3 +111,40 @@ def _memory(like: Tensor) -> Tensor | None:
     memory than into filling it.
     """
     return torch.from_numpy(np.empty(like.shape, np.float32)) if like.device.type == "cpu" else None
+
+
+def batches_as_trained(dataset: str | Path, header: Header, *, cache: Path, skip_bad: bool) -> TrainingBatches:
+    """Return batches of the source side (as target too), for measuring what a model sees.
+
+    Args:
+        dataset: Folder with a train split.
+        header: Header of the model's bundle; without a recipe, whole pairs are resized to its ``size``.
+        cache: Folder of the decoded pairs.
+        skip_bad: Leave out pairs that cannot be read.
+
+    Raises:
+        BundleError: If the recipe's sizes are no numbers.
+        DatasetError: If the pairs cannot be used, or are not of the bundle's bands and dtype.
+    """
+    data, taken = header.pairs_read, header.source
+    wrong = "The bundle's recipe has sizes of pairs that are no numbers"
+    with raised_as(BundleError, wrong, "make it again", TypeError, ValueError):
+        crop, size = (int(data.get(key, header.size)) for key in ("crop_size", "load_size"))
+        shrink = float(data.get("shrink", 1.0))
+    pairs = decode(
+        open_pairs(dataset, "train", skip_bad=skip_bad, nodata=data.get("nodata")),
+        size=size or None,
+        resampling=data.get("resampling", "bicubic"),
+        at_least=crop,
+        cache=cache,
+        skip_bad=skip_bad,
+    )
+    side = pairs.a if header.direction == "AtoB" else pairs.b
+    if band_order(side.bands, taken.names) != list(range(len(side.bands))) or side.dtype != taken.dtype:
+        raise DatasetError(
+            f"The pairs of {dataset} have {len(side.bands)} bands of {side.dtype} on the source side "
+            f"({', '.join(side.bands)}) and the model takes {taken.count} of {taken.dtype} ({', '.join(taken.names)}); "
+            "give the dataset that it was trained on."
+        )
+    augmentation = Augmentation(crop, mirror=False, shrink=shrink)
+    return TrainingBatches(pairs, side, side, (taken.scaling, taken.scaling), augmentation, seed=0)

@@ -29,7 +29,7 @@ TOLERANCE = 3
 
 
 def confusions(prediction: Tensor, truth: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Count the pixels of each image by true and predicted class: int64 ``(N, K, K)``, rows truth, columns prediction."""
+    """Count the pixels of each image by class: int64 ``(N, K, K)``, rows truth, columns prediction."""
     check(prediction, truth, mask, torch.bool)
     count, classes = truth.shape[:2]
     cells = _index(truth).long() * classes + _index(prediction)
