@@ -27,8 +27,8 @@ from terramorph.data.cache import Side
 from terramorph.pixels import BYTE
 from terramorph.training import load_config
 from terramorph.training.devices import make_fabric
-from terramorph.training.ema import AveragedNetwork
 from terramorph.training.graph import GraphedStep
+from terramorph.training.optimizer import AveragedNetwork
 from terramorph.training.pix2pix import Pix2Pix
 
 # preset, batch, precision, launch

@@ -22,7 +22,7 @@ from terramorph.study import load_study
 from terramorph.study.run import first_warning, read_record, seconds_per_image
 from terramorph.study.space import load_space
 from terramorph.training import load_config, resume, train
-from terramorph.training.page import read_log, write_page
+from terramorph.training.runlog import read_log, write_page
 from terramorph.training.state import read_position
 from terramorph.translate.parts import Part, Parts
 

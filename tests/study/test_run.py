@@ -26,7 +26,7 @@ from terramorph.study.run import (
     write_record,
 )
 from terramorph.training import TrainConfig, load_config, resume
-from terramorph.training.page import read_log
+from terramorph.training.runlog import read_log
 
 from ..conftest import make_tiny
 

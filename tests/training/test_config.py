@@ -10,7 +10,7 @@ import pytest
 from terramorph.errors import ConfigError
 from terramorph.training import PRESETS, known_keys, load_config, parse_assignments, parse_config
 from terramorph.training.config import ScheduleConfig
-from terramorph.training.schedule import rate_factor, total_steps
+from terramorph.training.optimizer import rate_factor, total_steps
 
 
 @pytest.mark.parametrize("name", PRESETS)

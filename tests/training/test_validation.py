@@ -20,12 +20,10 @@ from terramorph.training import resume, train
 from terramorph.training.config import StopConfig
 from terramorph.training.devices import make_fabric
 from terramorph.training.inputs import Inputs
-from terramorph.training.notebook import NotebookReporter, default_reporter
-from terramorph.training.page import write_page
-from terramorph.training.reporter import Silent
+from terramorph.training.reporter import NotebookReporter, Silent, default_reporter
+from terramorph.training.runlog import write_page
 from terramorph.training.settings import parse_config
-from terramorph.training.stopping import EarlyStopping
-from terramorph.training.validation import Validator
+from terramorph.training.validation import EarlyStopping, Validator
 
 from .conftest import Tiny, same_weights
 

@@ -216,7 +216,7 @@ def _use_fastest_threads(config: TrainConfig) -> dict[int, float]:
     """
     import torch
 
-    from terramorph.training.pace import images_per_second
+    from terramorph.training.cost import images_per_second
 
     every = torch.get_num_threads()
     if config.device == "cuda" or torch.cuda.is_available() or every == 1:

@@ -123,7 +123,7 @@ def show_plan(plan: Plan, verbose: bool = False, nowhere: bool = False) -> None:
 def _time_needed(plan: Plan) -> str:
     """Return the estimated time of a run, and shorter presets where it is long; "" for a short run."""
     from terramorph.training import PRESETS, load_config
-    from terramorph.training.pace import images_per_second
+    from terramorph.training.cost import images_per_second
 
     outside = plan.config.loss.terms or is_outside(plan.config.generator.network)  # whose code may not be allowed here
     if plan.total_steps < MEASURED_STEPS or plan.first_step or plan.processes > 1 or outside:

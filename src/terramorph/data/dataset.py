@@ -1,4 +1,4 @@
-"""Batches of decoded pairs, cut, augmented and scaled at memory speed: for a run, or as a finished model's recipe says."""
+"""Batches of decoded pairs: cut, augmented and scaled at memory speed; for a run, or as the recipe of a model says."""
 
 from __future__ import annotations
 

@@ -125,6 +125,11 @@ class _OnStride:
         return on_stride(lambda both: own(both[:, :bands], both[:, bands:]), joined, self.stride)
 
 
+def _well_formed(name: str) -> str:
+    module_of(name)
+    return name
+
+
 class OutsideConfig(GeneratorConfig):
     """Settings of a class from outside.
 
@@ -133,7 +138,7 @@ class OutsideConfig(GeneratorConfig):
         settings: Its arguments beside in_bands and out_bands.
     """
 
-    network: Annotated[str, AfterValidator(lambda name: module_of(name) and name)]
+    network: Annotated[str, AfterValidator(_well_formed)]
     settings: dict[str, Any] = {}
 
     def arguments(self) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from terramorph.report.tables import Cell, Row, Table
 from terramorph.study.comparison import Conclusion, anchor, conclude, difference_of, interval_of
 from terramorph.study.definition import BASE
 from terramorph.training.loop import MODEL
-from terramorph.training.page import read_log
+from terramorph.training.runlog import read_log
 from terramorph.translate import Model
 
 EXAMPLES = 6

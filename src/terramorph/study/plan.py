@@ -25,7 +25,7 @@ from terramorph.study.run import require_same
 from terramorph.study.space import Space, changed, load_space, space_of
 from terramorph.study.splits import choose_splits, link_pairs
 from terramorph.training import TrainConfig, parse_config
-from terramorph.training.schedule import total_steps
+from terramorph.training.optimizer import total_steps
 from terramorph.translate import Model
 
 PLAN = "study.json"

@@ -24,8 +24,8 @@ from terramorph.pairs import open_pairs
 from terramorph.training import TrainConfig, TrainResult, parse_config, resume, train
 from terramorph.training.config import PLACES
 from terramorph.training.loop import MODEL
-from terramorph.training.page import read_log
-from terramorph.training.schedule import total_steps
+from terramorph.training.optimizer import total_steps
+from terramorph.training.runlog import read_log
 from terramorph.training.state import CHECKPOINT, CONFIG, read_position
 from terramorph.translate import load
 from terramorph.translate.memory import release_freed_memory

@@ -1,4 +1,5 @@
-"""Discriminators in training: their inputs, losses and logged values."""
+"""Discriminators in training: their inputs, losses and logged values; and the frozen network that some of them, and
+losses of features, look through."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from terramorph.errors import ConfigError
 from terramorph.losses import (
     AdversarialLoss,
     Logits,
@@ -15,16 +17,63 @@ from terramorph.losses import (
     r1_penalty,
     share_accepted,
 )
-from terramorph.networks import ProjectedDiscriminator, build_discriminator
+from terramorph.networks import EfficientNetLite, ProjectedDiscriminator, build_discriminator, load_imagenet
 from terramorph.pixels import Batch
-from terramorph.training.backbone import Backbone, require_colours
-from terramorph.training.config import TrainConfig
+from terramorph.training.config import LossConfig, TrainConfig
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 _STRIDES = 4
 """Number of strides of the backbone with a projected discriminator: 2, 4, 8 and 16."""
+
+
+class Backbone:
+    """Features of images in a frozen EfficientNet-Lite0, at strides 2, 4, 8, 16 and 32, computed once per step.
+
+    No metric uses this network.
+
+    Args:
+        loss: Whether the weights are those of ImageNet or random.
+        fabric: The device and precision.
+
+    Attributes:
+        channels: Channels of the features at each stride.
+
+    Raises:
+        MissingPackageError: If the package with the weights is not installed.
+    """
+
+    def __init__(self, loss: LossConfig, fabric: Fabric) -> None:
+        self._fabric = fabric
+        network = EfficientNetLite("lite0")
+        if loss.backbone == "imagenet":
+            load_imagenet(network, "loss.backbone=none")
+        else:
+            random = torch.Generator().manual_seed(0)
+            for module in network.modules():
+                if isinstance(module, nn.Conv2d):
+                    nn.init.kaiming_normal_(module.weight, generator=random)
+        self.channels = network.channels
+        self.network = network.eval().requires_grad_(False)
+        self.network.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._seen: dict[int, tuple[Tensor, list[Tensor]]] = {}
+
+    def __call__(self, image: Tensor) -> list[Tensor]:
+        """Return the features of float (N, 3, H, W) in [-1, 1], finest first; differentiable where the images are."""
+        if id(image) not in self._seen:
+            with self._fabric.autocast():
+                self._seen[id(image)] = image, self.network(image.contiguous(memory_format=torch.channels_last))
+        return self._seen[id(image)][1]
+
+    def forget(self) -> None:
+        self._seen.clear()
+
+
+def require_colours(setting: str, bands: int, side: str) -> None:
+    """Raise ConfigError, naming the setting, unless a side has three bands."""
+    if bands != 3:
+        raise ConfigError(f"{setting} needs a {side} of red, green and blue, got {bands} band(s); set it to 0.")
 
 
 def make_discriminators(

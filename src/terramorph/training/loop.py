@@ -17,17 +17,15 @@ from terramorph.errors import CheckpointError, ConfigError
 from terramorph.training.config import TrainConfig
 from terramorph.training.cost import Clock
 from terramorph.training.devices import any_process, averaged, launch_of, make_fabric
-from terramorph.training.ema import AveragedNetwork
 from terramorph.training.finetune import inherited_note, require_weights
 from terramorph.training.graph import GraphedStep
 from terramorph.training.health import Health, require_finite
 from terramorph.training.inputs import Inputs
-from terramorph.training.notebook import default_reporter
+from terramorph.training.optimizer import AveragedNetwork, rate_factor, total_steps
 from terramorph.training.pix2pix import Pix2Pix
 from terramorph.training.recalibrate import recalibrate_network, recalibrated
-from terramorph.training.reporter import Plan, Reporter, StepReport, TrainResult
+from terramorph.training.reporter import Plan, Reporter, StepReport, TrainResult, default_reporter
 from terramorph.training.runlog import RunLog
-from terramorph.training.schedule import rate_factor, total_steps
 from terramorph.training.settings import parse_config, with_generator
 from terramorph.training.state import (
     CHECKPOINT,
@@ -40,8 +38,8 @@ from terramorph.training.state import (
     save_settings,
     save_state,
 )
-from terramorph.training.stopping import EarlyStopping, stopping_metric
 from terramorph.training.terms import Term, with_terms
+from terramorph.training.validation import EarlyStopping, stopping_metric
 
 MODEL = "model.safetensors"
 BEST = "best.safetensors"
@@ -93,8 +91,7 @@ def train(
     config = with_terms(config or TrainConfig(), terms)
     if generator is not None:
         config, allowed = with_generator(config, generator), [*allowed, generator.__module__]
-    outside = terms, allowed
-    run = _Run(Path(dataset), out, config, reporter or default_reporter(), skip_bad, Path(cache), outside)
+    run = _Run(Path(dataset), out, config, reporter or default_reporter(), skip_bad, Path(cache), terms, allowed)
     return run.go(should_stop, dry_run)
 
 
@@ -133,8 +130,8 @@ def resume(
         raise CheckpointError(
             f"The dataset {pairs} of the run {out} does not exist; name its new folder beside `resume` {out}."
         )
-    outside = terms, allowed
-    again = _Run(pairs, out, config, reporter or default_reporter(), settings["skip_bad"], Path(cache), outside)
+    reporter, skip_bad = reporter or default_reporter(), settings["skip_bad"]
+    again = _Run(pairs, out, config, reporter, skip_bad, Path(cache), terms, allowed)
     if (out / CHECKPOINT).is_file():
         again.restore()
     return again.go(should_stop, dry_run=False)
@@ -158,11 +155,12 @@ class _Run:
         reporter: Reporter,
         skip_bad: bool,
         cache: Path,
-        outside: tuple[Sequence[Term], Collection[str]],
+        terms: Sequence[Term],
+        allowed: Collection[str],
     ) -> None:
         self.dataset, self.out, self.config, self.reporter = dataset, out, config, reporter
-        self.skip_bad, self.allowed = skip_bad, outside[1]
-        metric = stopping_metric(config.stop.metric, self.allowed)
+        self.skip_bad, self.allowed = skip_bad, allowed
+        metric = stopping_metric(config.stop.metric, allowed)
         restored = (out / CHECKPOINT).is_file()
         require_weights(config, restored)
         self.fabric = make_fabric(config)
@@ -170,7 +168,7 @@ class _Run:
         self.inputs = Inputs(dataset, config, self.fabric, skip_bad, cache, metric, reporter.decoding)
         self.pairs = self.inputs.pairs
         source, target = (side.count for side in self.inputs.bands)
-        self.recipe = Pix2Pix(config, source, target, self.fabric, *outside, restored)
+        self.recipe = Pix2Pix(config, source, target, self.fabric, terms, allowed, restored)
         self.recipe.fit(self.inputs.targets)
         self.generator: nn.Module = self.recipe.networks["generator"]
         self.average = AveragedNetwork(self.generator, config.ema) if config.ema else None

@@ -17,16 +17,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from terramorph.errors import ConfigError
 from terramorph.losses import PairChange, discriminator_loss, draw_change
 from terramorph.networks import build_generator, has_palette, initialize, set_noise
 from terramorph.networks.generator import draw_noise
 from terramorph.pixels import Batch
-from terramorph.training.backbone import Backbone
 from terramorph.training.config import TrainConfig
-from terramorph.training.discriminators import make_discriminators
+from terramorph.training.discriminators import Backbone, make_discriminators
 from terramorph.training.finetune import load_start
-from terramorph.training.optimizer import Adam
+from terramorph.training.optimizer import make_optimizer
 from terramorph.training.terms import Features, Term, generator_terms
 
 if TYPE_CHECKING:
@@ -91,7 +89,7 @@ class Pix2Pix:
         torch.backends.cudnn.benchmark = layers < _SEARCHED
         for name, network in self.networks.items():
             network.to(fabric.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-            optimizer = _optimizer(name, network, config, fabric.device)
+            optimizer = make_optimizer(name, network, config, fabric.device)
             run = Scored(network) if name == "generator" else network
             self._wrapped[name], self.optimizers[name] = fabric.setup(run, optimizer, move_to_device=False)
         if config.launch == "compile":
@@ -213,29 +211,6 @@ class Scored(nn.Module):
         if has_palette(self.generator):
             return Output(*self.generator.with_scores(*arguments))  # type: ignore[operator]
         return Output(self.generator(*arguments), None)
-
-
-def _optimizer(name: str, network: nn.Module, config: TrainConfig, device: torch.device) -> torch.optim.Optimizer:
-    """Make Adam for the trained weights of a network."""
-    settings = config.optimizer
-    rates = [settings.learning_rate]
-    weights = [[weight for weight in network.parameters() if weight.requires_grad]]
-    if name != "generator":
-        rates = [settings.discriminator_learning_rate or settings.learning_rate]
-    elif settings.encoder_rate != 1.0:
-        if not hasattr(network, "encoder_parameters"):
-            raise ConfigError("optimizer.encoder_rate needs a generator with a pretrained encoder; set it to 1.")
-        encoder = {id(weight) for weight in network.encoder_parameters()}  # type: ignore[operator]
-        weights = [[w for w in weights[0] if (id(w) in encoder) == inside] for inside in (False, True)]
-        rates = [rates[0], rates[0] * settings.encoder_rate]
-    on_gpu = device.type == "cuda"
-    groups = [
-        # A CUDA graph reads the rate from device memory at each replay, so there it must be a tensor.
-        {"params": params, "lr": torch.tensor(rate, device=device) if on_gpu else rate, "initial_lr": rate}
-        for params, rate in zip(weights, rates, strict=True)
-        if params
-    ]
-    return Adam(groups, betas=settings.betas, fused=True, capturable=on_gpu)
 
 
 def _add(figures: dict[str, Tensor], values: Mapping[str, Tensor], share: float) -> None:

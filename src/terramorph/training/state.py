@@ -21,7 +21,7 @@ from terramorph.documents import DocumentError, flat, parse_json, parse_json_obj
 from terramorph.errors import CheckpointError, raised_as
 from terramorph.tensors import storable
 from terramorph.training.config import PLACES, TrainConfig
-from terramorph.training.ema import AveragedNetwork
+from terramorph.training.optimizer import AveragedNetwork
 from terramorph.training.settings import parse_config
 
 if TYPE_CHECKING:

@@ -25,9 +25,8 @@ from terramorph.losses import (
 from terramorph.metrics import Lpips
 from terramorph.networks import has_palette
 from terramorph.pixels import Batch
-from terramorph.training.backbone import Backbone, require_colours
 from terramorph.training.config import LossConfig, TrainConfig
-from terramorph.training.discriminators import Discriminator, PatchDiscriminator
+from terramorph.training.discriminators import Backbone, Discriminator, PatchDiscriminator, require_colours
 from terramorph.training.settings import parse_config
 
 
@@ -116,7 +115,11 @@ def generator_terms(
     terms = [*_adversarial(loss, discriminators), *_distances(loss, target_bands, device)]
     if loss.backbone_features and backbone is not None:
         require_colours("loss.backbone_features", target_bands, "target")
-        terms.append(Term("backbone features", loss.backbone_features, _seen_by(backbone)))
+
+        def seen(batch: Batch, output: Tensor, _: Features) -> Tensor:
+            return feature_distance(backbone(output), backbone(batch.target), batch.mask)
+
+        terms.append(Term("backbone features", loss.backbone_features, seen))
     if loss.palette:
         terms.append(Term("palette", loss.palette, PaletteClasses(generator)))
     at_hand = {term.name: term.value for term in given}
@@ -135,9 +138,7 @@ def _checked(name: str, value: Value) -> Value:
         with running(f"The loss term {name}"):
             found: Any = value(batch, output, features)
         if not isinstance(found, Tensor) or found.ndim:
-            given = (
-                f"a tensor of shape {tuple(found.shape)}" if isinstance(found, Tensor) else f"{type(found).__name__}"
-            )
+            given = f"a tensor of shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
             raise ConfigError(f"The loss term {name} must return a 0-d tensor, got {given}.")
         return found
 
@@ -171,11 +172,6 @@ def _distances(loss: LossConfig, target_bands: int, device: torch.device) -> Ite
         yield Term("l2", loss.l2_weight, lambda batch, output, _: l2_loss(output, batch.target, batch.mask))
     if loss.perceptual:
         yield Term("perceptual", loss.perceptual, _lpips(loss.perceptual_weights, target_bands, device))
-
-
-def _seen_by(backbone: Backbone) -> Value:
-    """Return the function of the distance to the target in a backbone's features."""
-    return lambda batch, output, _: feature_distance(backbone(output), backbone(batch.target), batch.mask)
 
 
 class PaletteClasses:

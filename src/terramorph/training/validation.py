@@ -1,24 +1,27 @@
-"""Validation of a run on held-out pairs: scores, and sample sheets of the same pairs every time."""
+"""Validation of a run on held-out pairs: scores, sample sheets of the same pairs every time, and early stopping by a
+score that has not improved for some validations."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from terramorph.data import DecodedPairs, decode
-from terramorph.errors import DatasetError
-from terramorph.extensions import running
-from terramorph.metrics import METRICS, Metric
+from terramorph.errors import ConfigError, DatasetError
+from terramorph.extensions import is_outside, resolve, running
+from terramorph.metrics import METRICS, Metric, with_own
 from terramorph.networks.generator import translated
 from terramorph.pairs import has_split, open_pairs
 from terramorph.pixels import BYTE, Scaling, unit_to_image
 from terramorph.raster.resample import centred
-from terramorph.training.config import TrainConfig
+from terramorph.training.config import StopConfig, TrainConfig
 
 _BATCH = 8
 """Pairs per batch."""
@@ -155,3 +158,50 @@ def sample_sheet(source: Tensor, translated: Tensor, truth: Tensor) -> np.ndarra
 def _spread(length: int, count: int) -> list[int]:
     """Return at most `count` indices, evenly spread over a length."""
     return [int(i) for i in np.unique(np.linspace(0, length - 1, count).astype(int))] if count else []
+
+
+def stopping_metric(name: str, allowed: Collection[str] = ()) -> Metric:
+    """Return the metric that `stop.metric` names."""
+    if not is_outside(name):
+        return METRICS[name]
+    found = resolve(name, allowed)
+    with_own([found])
+    if not found.per_image or found.needs != "pixels":
+        raise ConfigError(f"stop.metric must be a metric with one value per image, from pixels alone, got {found.key}.")
+    metric: Metric = found
+    return metric
+
+
+class EarlyStopping:
+    """Counts validations without a better score; its state is plain data for checkpoints.
+
+    Args:
+        config: Patience, and a metric of the catalogue.
+        metric: From `stopping_metric`; by default the one that `config` names.
+
+    Attributes:
+        best: The best score so far; negated for a metric of which lower is better.
+        waited: Validations since the best one.
+    """
+
+    def __init__(self, config: StopConfig, metric: Metric | None = None) -> None:
+        self._config, self._metric = config, metric or METRICS[config.metric]
+        self.best, self.waited = -math.inf, 0
+
+    def improved(self, scores: Mapping[str, float]) -> bool:
+        """Count a validation, and return whether it is the best so far."""
+        value = scores.get(self._metric.key, math.nan)
+        score = -math.inf if math.isnan(value) else value if self._metric.higher_is_better else -value
+        better = score > self.best
+        self.best, self.waited = max(score, self.best), 0 if better else self.waited + 1
+        return better
+
+    @property
+    def over(self) -> bool:
+        return 0 < self._config.patience <= self.waited
+
+    def state(self) -> dict[str, Any]:
+        return {"best": self.best, "waited": self.waited} if self._config.patience and self.best > -math.inf else {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.best, self.waited = float(state.get("best", -math.inf)), int(state.get("waited", 0))
