@@ -335,7 +335,7 @@ def whole(small: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> t
     """A dataset made in one go, of 16 tiles in strips of 8, and how many files it brought to the disk."""
     out, synced = tmp_path_factory.mktemp("whole") / "ds", []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("terramorph.prepare.jobs.STRIP_PIXELS", STRIP)
+        patch.setattr("terramorph.prepare.cut.STRIP_PIXELS", STRIP)
         patch.setattr("terramorph.prepare.journal.os.fsync", synced.append)
         prepare(out, [Inputs(*small)], Options(tile=64, split=ANY))
     return out, len(synced)
@@ -344,7 +344,7 @@ def whole(small: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> t
 SCRIPT = """
     import os, signal, sys
     from terramorph.prepare import *
-    import terramorph.prepare.jobs as jobs
+    import terramorph.prepare.cut as jobs
     jobs.STRIP_PIXELS = 64 * 64 * 8
     killed = int(sys.argv[4])
     def progress(step, done, total):
@@ -359,7 +359,7 @@ SCRIPT = """
 def test_kill_and_go_on_gives_the_same_dataset(
     small: tuple[str, str], whole: tuple[Path, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("terramorph.prepare.jobs.STRIP_PIXELS", STRIP)
+    monkeypatch.setattr("terramorph.prepare.cut.STRIP_PIXELS", STRIP)
     assert exit_code(SCRIPT, tmp_path / "killed", *small, 8) == -signal.SIGKILL
     assert not (tmp_path / "killed" / "manifest.json").exists()
     told: list[tuple[str, int]] = []
@@ -377,7 +377,7 @@ def test_killed_at_any_write_it_goes_on_to_the_same_files(
     small: tuple[str, str], whole: tuple[Path, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected, writes = everything(whole[0]), whole[1]
-    monkeypatch.setattr("terramorph.prepare.jobs.STRIP_PIXELS", STRIP)
+    monkeypatch.setattr("terramorph.prepare.cut.STRIP_PIXELS", STRIP)
     assert writes > 10
     sync, left = os.fsync, 0
 
@@ -402,7 +402,7 @@ def test_a_journal_that_was_cut_or_damaged_anywhere_is_mended(
     small: tuple[str, str], whole: tuple[Path, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = everything(whole[0])
-    monkeypatch.setattr("terramorph.prepare.jobs.STRIP_PIXELS", STRIP)
+    monkeypatch.setattr("terramorph.prepare.cut.STRIP_PIXELS", STRIP)
     out = tmp_path / "ds"
     shutil.copytree(whole[0], out)
     journal = out / ".prepare" / "ortho.jsonl"

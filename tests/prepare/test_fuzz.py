@@ -10,7 +10,7 @@ import pytest
 from terramorph.prepare import Inputs, Options, SplitRule, prepare
 from terramorph.prepare.finish import finish
 from terramorph.prepare.journal import FOLDER, Journal
-from terramorph.prepare.page.footprints import read_footprints
+from terramorph.prepare.page.figures import read_footprints
 from terramorph.raster import write_image
 from terramorph.town import make_town
 

@@ -20,9 +20,20 @@ from terramorph.errors import ConfigError, DatasetError, InputError, warn
 from terramorph.geo import Grid
 from terramorph.pairs import has_split, open_pairs
 from terramorph.pairs.manifest import SPLITS, AreaRecord, Manifest, SideRecord
-from terramorph.prepare.cut import Cut, add_block_shifts, correlation, cut, unread, value_range
+from terramorph.prepare.cut import (
+    Cut,
+    FolderJob,
+    GridJob,
+    Job,
+    MapLook,
+    Part,
+    add_block_shifts,
+    correlation,
+    cut,
+    unread,
+    value_range,
+)
 from terramorph.prepare.finish import finish
-from terramorph.prepare.jobs import FolderJob, GridJob, Job, MapLook, Part
 from terramorph.prepare.journal import FOLDER, Journal, Place, held
 from terramorph.prepare.labels import map_palette
 from terramorph.prepare.options import Inputs, Options

@@ -24,7 +24,7 @@ from terramorph.errors import DatasetError, StorageError
 from terramorph.geo import Grid
 from terramorph.pairs.manifest import AreaRecord, Manifest, SideRecord
 from terramorph.prepare.page.inspect import histogram, inspect, summary
-from terramorph.prepare.page.suspicion import direction
+from terramorph.prepare.page.sheets import direction
 from terramorph.raster import Raster, write_image
 from terramorph.report.numbers import percent
 

@@ -14,11 +14,9 @@ from terramorph._version import __version__
 from terramorph.atomic import write_text
 from terramorph.documents import flat
 from terramorph.pairs.manifest import SPLITS, SideRecord
-from terramorph.prepare.page.figures import figures_of, findings, offsets_in_words
-from terramorph.prepare.page.footprints import Footprints, read_footprints
+from terramorph.prepare.page.figures import Footprints, figures_of, findings, offsets_in_words, read_footprints
 from terramorph.prepare.page.maps import COLOURS, MOST_SHAPES, area_maps
-from terramorph.prepare.page.sheets import Images, choose
-from terramorph.prepare.page.suspicion import direction, in_words, parts_of, suspicion_of
+from terramorph.prepare.page.sheets import Images, choose, direction, in_words, parts_of, suspicion_of
 from terramorph.prepare.registration import MIN_CONFIDENCE
 from terramorph.report.charts import ACCENT, INK, SOFT, chart, chart_svg, style
 from terramorph.report.numbers import counted, distance, listed, number, percent
@@ -50,7 +48,7 @@ _MEASURES: tuple[tuple[str, str, str, bool], ...] = (
 def inspect(dataset: str | Path, out: Path | None = None) -> Path:
     """Write a self-contained page about a prepared dataset.
 
-    It shows the pairs of highest and of lowest suspicion (`suspicion.py` defines it). Only these pairs are read.
+    It shows the pairs of highest and of lowest suspicion (`sheets.py` defines it). Only these pairs are read.
 
     Args:
         dataset: Folder of a prepared dataset.

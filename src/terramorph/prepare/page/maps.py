@@ -13,7 +13,7 @@ from markupsafe import Markup
 from odc.geo.crs import CRS
 
 from terramorph.geo import Grid
-from terramorph.prepare.page.footprints import Footprints
+from terramorph.prepare.page.figures import Footprints
 from terramorph.report.charts import BAD, CARD, SOFT, chart, chart_svg, style
 from terramorph.report.numbers import distance
 
