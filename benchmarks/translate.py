@@ -42,7 +42,8 @@ from terramorph.errors import MissingPackageError
 from terramorph.interop import export_onnx
 from terramorph.networks import build_network, initialize
 from terramorph.processor import native_bf16, vector_units
-from terramorph.translate import OnnxBackend, TorchBackend, tuning
+from terramorph.translate import OnnxBackend, TorchBackend
+from terramorph.translate.backends import pytorch
 
 Run = Callable[[Tensor], Tensor]
 
@@ -106,7 +107,7 @@ def eager(variant: str, bundle: Bundle, device: str) -> Run:
 def measure(variant: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """Times one variant in this process, the plain way, and a matrix product."""
     torch.set_num_threads(arguments.threads)
-    tuning.TUNED = arguments.bundle.parent / "tuned.json"
+    pytorch.TUNED = arguments.bundle.parent / "tuned.json"
     bundle, again = load_bundle(arguments.bundle), partial(load_bundle, arguments.bundle)
     _, precision, batch = VARIANTS[variant]
     source = tiles(max(arguments.tiles, batch))

@@ -64,7 +64,7 @@ def tiny_settings(**changes: Any) -> list[str]:
 def _notes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What is measured in the suite stays out of the notes of whoever runs it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("terramorph.translate.tuning.TUNED", tmp_path_factory.mktemp("notes") / "tuned.json")
+        patch.setattr("terramorph.translate.backends.pytorch.TUNED", tmp_path_factory.mktemp("notes") / "tuned.json")
         yield
 
 

@@ -16,7 +16,7 @@ from odc.geo.crs import CRS
 
 from terramorph.cartography import CLASSES, VectorSource, classify, load_style, read_polygons
 from terramorph.cartography.detect import is_vector
-from terramorph.cartography.footprints import read_wkb
+from terramorph.cartography.shapes import read_wkb
 from terramorph.errors import InputWarning, RasterError
 from terramorph.geo import Grid
 from terramorph.sources import open_source

@@ -21,8 +21,8 @@ from pmtiles.tile import Compression, TileType, zxy_to_tileid
 from pmtiles.writer import Writer
 
 from terramorph.cartography import VectorSource, load_style, load_table, read_polygons
-from terramorph.cartography.footprints import read_wkb
 from terramorph.cartography.ogr import library_errors
+from terramorph.cartography.shapes import read_wkb
 from terramorph.errors import TerramorphError
 from terramorph.geo import Grid
 from terramorph.raster.tiles.reader import unpacked

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 import shapely
@@ -8,9 +10,10 @@ from affine import Affine
 from odc.geo.crs import CRS
 from shapely.geometry import GeometryCollection, LineString, MultiPolygon, Point, Polygon, box
 
-from terramorph.cartography import CLASSES, Feature, classic, classify, load_style, paths, render
-from terramorph.cartography.kinds import KINDS
+from terramorph.cartography import CLASSES, Feature, classic, classify, load_style, render
+from terramorph.cartography.render import _serial_version, make_path
 from terramorph.cartography.shapes import Shapes
+from terramorph.cartography.table import KINDS
 from terramorph.geo import Grid
 
 GRID = Grid(64, 64, Affine(1, 0, 500_000, 0, -1, 4_000_064), CRS("EPSG:32633"))
@@ -102,10 +105,10 @@ def test_casings_can_have_a_least_width_in_pixels(tmp_path):
 def test_both_ways_of_making_a_path_agree(monkeypatch):
     rng = np.random.default_rng(0)
     xy, starts = rng.random((50, 2)).astype(np.float32) * 60, np.array([0, 1, 7, 20, 50])
-    fast = paths.make_path(xy, starts)
-    assert paths._serial_version() is not None
-    monkeypatch.setattr(paths, "_serial_version", lambda: None)
-    assert paths.make_path(xy, starts) == fast
+    fast = make_path(xy, starts)
+    assert _serial_version() is not None
+    monkeypatch.setattr(sys.modules["terramorph.cartography.render"], "_serial_version", lambda: None)
+    assert make_path(xy, starts) == fast
     assert fast.getFillType() == skia.PathFillType.kWinding
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from terramorph.cartography import PALETTE, classic, load_style, load_table
-from terramorph.cartography.kinds import KINDS
 from terramorph.cartography.render import drawing_margin
+from terramorph.cartography.table import KINDS
 from terramorph.errors import ConfigError
 from terramorph.geo.mercator import zoom_of
 

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from terramorph.interop import INT8_LIMITS
-from terramorph.translate import OnnxBackend, tuning
+from terramorph.translate import OnnxBackend
+from terramorph.translate.backends import pytorch
 
 from .conftest import Cli
 
@@ -84,7 +85,7 @@ def test_what_eight_bits_refuse(cli: Cli, trained: Path, tmp_path: Path, words: 
 
 
 def test_what_is_fastest_here(cli: Cli, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tuning, "TUNED", tmp_path / "tuned.json")
+    monkeypatch.setattr(pytorch, "TUNED", tmp_path / "tuned.json")
     outcome = cli("doctor", "--bench", trained, "--seconds", 0)
     assert outcome.code == 0, outcome.err
     for word in (
@@ -96,7 +97,7 @@ def test_what_is_fastest_here(cli: Cli, trained: Path, tmp_path: Path, monkeypat
         "8 bits were not measured",
     ):
         assert word in outcome.out
-    assert all(found.batch_size in (1, 2, 4, 8) for found in tuning.notes_of_this_machine().values())
+    assert all(found.batch_size in (1, 2, 4, 8) for found in pytorch.notes_of_this_machine().values())
     outcome = cli("doctor")
     assert re.search(r"unet64, width \d+, 3 to 3 bands, fp32 +(rearranged|plain torch)", outcome.out)
     assert cli("doctor", "--bench", tmp_path / "none.onnx").code == 2

@@ -5,7 +5,7 @@ import pytest
 from odc.geo.crs import CRS
 from odc.geo.geom import box
 
-from terramorph.geo.scale import grid_at, metric_crs
+from terramorph.geo.grid import grid_at, metric_crs
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ from terramorph.serve.layers import Layer
 from terramorph.serve.opening import Opener
 from terramorph.town import make_town
 from terramorph.translate import load
-from terramorph.translate.gather import Gather
+from terramorph.translate.predictor import Gather
 
 from .conftest import Client, pixels, serving
 

@@ -18,10 +18,11 @@ from terramorph.errors import BundleError, ConfigError, InputWarning, MissingPac
 from terramorph.interop import export_onnx
 from terramorph.networks import UNet
 from terramorph.networks.cpu_unet import CpuUNet
-from terramorph.translate import Model, OpenVinoBackend, TorchBackend, load, tuning
+from terramorph.translate import Model, OpenVinoBackend, TorchBackend, load
+from terramorph.translate.backends import pytorch
 from terramorph.translate.backends.exported import KEPT_SHAPES
+from terramorph.translate.backends.pytorch import Tuning, best_form, notes_of_this_machine, remember, remembered
 from terramorph.translate.bench import Way, measure, ways_of_bundle, ways_of_exported
-from terramorph.translate.tuning import Tuning, best_form, notes_of_this_machine, remember, remembered
 
 from ..bf16 import needs_bf16
 from .conftest import make_bundle
@@ -160,8 +161,8 @@ def test_pixels_do_not_depend_on_what_was_run_before(bundle: Bundle, precision: 
 @pytest.fixture
 def notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where this test's measurements are kept."""
-    monkeypatch.setattr(tuning, "TUNED", tmp_path / "deep" / "tuned.json")
-    return tuning.TUNED
+    monkeypatch.setattr(pytorch, "TUNED", tmp_path / "deep" / "tuned.json")
+    return pytorch.TUNED
 
 
 def unet(**settings: Any) -> UNet:
@@ -187,11 +188,11 @@ def test_what_is_fastest_is_remembered_for_one_network_and_precision(notes: Path
 
 @pytest.mark.parametrize("slow", [False, True])
 def test_the_faster_form_is_found_once(slow: bool, notes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tuning, "WORTH_MEASURING", 0)
-    monkeypatch.setattr(tuning, "fastest_runs", partial(tuning.fastest_runs, seconds=0.0))
+    monkeypatch.setattr(pytorch, "WORTH_MEASURING", 0)
+    monkeypatch.setattr(pytorch, "fastest_runs", partial(pytorch.fastest_runs, seconds=0.0))
     made = []
 
-    def make(rearranged: bool) -> tuning.Run:
+    def make(rearranged: bool) -> pytorch.Run:
         made.append(rearranged)
         return lambda x: time.sleep(0.02 if rearranged is slow else 0.0) or x
 
@@ -202,7 +203,7 @@ def test_the_faster_form_is_found_once(slow: bool, notes: Path, monkeypatch: pyt
 
 
 def test_notes_that_cannot_be_written_stop_nothing(notes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tuning, "WORTH_MEASURING", 0)
+    monkeypatch.setattr(pytorch, "WORTH_MEASURING", 0)
     notes.parent.write_text("a file where the folder should be")
     network = unet()
     backend = TorchBackend(network, device="cpu", precision="fp32")

@@ -15,7 +15,7 @@ from torch import Tensor
 from terramorph.geo import Grid
 from terramorph.raster import Raster, read_image, write_image
 from terramorph.translate import Model
-from terramorph.translate.backends.ensemble import VIEWS, Ensemble, view
+from terramorph.translate.backends.protocol import VIEWS, Ensemble, view
 
 from .conftest import make_bundle
 

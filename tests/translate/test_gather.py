@@ -13,7 +13,7 @@ import pytest
 
 from terramorph.geo import Grid
 from terramorph.raster import Raster, default_bands
-from terramorph.translate.gather import Gather
+from terramorph.translate.predictor import Gather
 
 
 class Passes:

@@ -21,7 +21,7 @@ from odc.geo.crs import CRS
 from pyogrio.errors import DataSourceError, GeometryError
 
 from terramorph.cartography.detect import query, zipped_vectors
-from terramorph.cartography.footprints import read_wkb, simple_parts
+from terramorph.cartography.shapes import read_wkb, simple_parts
 from terramorph.documents import parse_json
 from terramorph.errors import RasterError, raised_as
 from terramorph.geo import project_shapes

@@ -1,19 +1,24 @@
-"""Rendering of features on a grid with Skia's raster backend: no GPU, no window, the same pixels everywhere."""
+"""Rendering of features on a grid with Skia's raster backend: no GPU, no window, the same pixels everywhere.
+
+skia-python builds a path from one Python object per point, which takes longer than drawing it; a path in Skia's serial
+form is made from arrays in one step. That form may change between versions, so it is tried once on a known path, and
+not used where the result differs.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import skia
 from numpy.typing import NDArray
 
-from terramorph.cartography.kinds import KINDS
-from terramorph.cartography.paths import make_path
 from terramorph.cartography.shapes import Feature, Shapes
 from terramorph.cartography.style import RGB, Style, StyleRule, classic
+from terramorph.cartography.table import KINDS
 from terramorph.errors import RasterError
 from terramorph.geo.grid import Grid
 from terramorph.geo.mercator import zoom_of
@@ -158,3 +163,46 @@ def _paint(colour: RGB, stroke_px: float | None, antialias: bool) -> Any:
         paint.setStrokeCap(skia.Paint.kRound_Cap)
         paint.setStrokeJoin(skia.Paint.kRound_Join)
     return paint
+
+
+_MOVE, _LINE = 0, 1
+
+
+def make_path(xy: NDArray[np.float32], starts: NDArray[np.int64]) -> Any:
+    """Make a Skia path, filled by the winding rule.
+
+    Args:
+        xy: float32 (P, 2), finite, pixels.
+        starts: int64 (R + 1,), where each contour starts; each has at least one point.
+    """
+    version = _serial_version()
+    return _by_points(xy, starts) if version is None else _from_bytes(xy, starts, version)
+
+
+def _from_bytes(xy: NDArray[np.float32], starts: NDArray[np.int64], version: int) -> Any:
+    """Make a path from its serial form: a header, the points, and a verb per point."""
+    verbs = np.full(len(xy), _LINE, np.uint8)
+    verbs[starts[:-1]] = _MOVE
+    header = np.array([version, len(xy), 0, len(verbs)], np.int32)
+    data = b"".join([header.tobytes(), np.ascontiguousarray(xy).tobytes(), verbs.tobytes(), bytes(-len(verbs) % 4)])
+    path = skia.Path()
+    path.readFromMemory(data)
+    return path
+
+
+def _by_points(xy: NDArray[np.float32], starts: NDArray[np.int64]) -> Any:
+    path = skia.Path()
+    points = [skia.Point(x, y) for x, y in xy.tolist()]
+    for begin, end in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True):
+        path.addPoly(points[begin:end], False)
+    return path
+
+
+@lru_cache(maxsize=1)
+def _serial_version() -> int | None:
+    """Return the first word of this Skia's serial form of a path; None where the form is not the known one."""
+    xy = np.array([[1, 2], [3, 4], [5, 7], [10, 20], [30, 40]], np.float32)
+    starts = np.array([0, 3, 5])
+    known = _by_points(xy, starts)
+    version = int(np.frombuffer(bytes(known.serialize())[:4], np.int32)[0])
+    return version if _from_bytes(xy, starts, version) == known else None

@@ -15,11 +15,10 @@ from odc.geo.geom import Geometry, box
 
 from terramorph.bands import RGB
 from terramorph.cartography.detect import is_vector
-from terramorph.cartography.kinds import COASTLINE
 from terramorph.cartography.render import drawing_margin, metres_per_pixel, render
 from terramorph.cartography.shapes import Shapes
 from terramorph.cartography.style import Style
-from terramorph.cartography.table import Table, load_table, one_kind
+from terramorph.cartography.table import COASTLINE, Table, load_table, one_kind
 from terramorph.cartography.tilefile import TileFile
 from terramorph.cartography.vectorfile import GdalFile, VectorFile
 from terramorph.errors import RasterError, warn

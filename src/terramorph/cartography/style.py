@@ -12,8 +12,8 @@ import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
 from pydantic.dataclasses import dataclass
 
-from terramorph.cartography.kinds import Kind, Number, Shape, load_toml
 from terramorph.cartography.palette import CLASSES, MapClass, Palette
+from terramorph.cartography.table import Kind, Number, Shape, load_toml
 from terramorph.tables import checked
 
 

@@ -17,11 +17,9 @@ from numpy.typing import NDArray
 from odc.geo.crs import CRS
 
 from terramorph.cartography.coast import Coast
-from terramorph.cartography.footprints import oriented, simple_parts
-from terramorph.cartography.kinds import COASTLINE, KINDS
 from terramorph.cartography.ogr import INDEXED, Box, Layer, open_layers
-from terramorph.cartography.shapes import Shapes
-from terramorph.cartography.table import Table, load_table
+from terramorph.cartography.shapes import Shapes, oriented, simple_parts
+from terramorph.cartography.table import COASTLINE, KINDS, Table, load_table
 from terramorph.errors import RasterError
 from terramorph.geo.crs import transformer
 from terramorph.raster.source import Closing

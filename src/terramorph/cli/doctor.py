@@ -130,7 +130,7 @@ def _processor() -> list[tuple[str, str]]:
     import torch
 
     from terramorph import processor
-    from terramorph.translate.tuning import notes_of_this_machine
+    from terramorph.translate.backends.pytorch import notes_of_this_machine
 
     native = processor.native_bf16("cpu")
     forms = {True: "rearranged, with matrix products", False: "plain torch"}

@@ -13,7 +13,7 @@ from odc.geo.geom import Geometry
 from terramorph.errors import DatasetError
 from terramorph.geo import Grid, project, project_shapes
 from terramorph.geo.crs import degrees_in_metres, point_scale, unit_in_degrees, unit_in_metres
-from terramorph.geo.period import beside
+from terramorph.geo.project import beside
 from terramorph.pairs.manifest import SPLITS, AreaRecord
 from terramorph.prepare.journal import Journal, Place
 from terramorph.prepare.options import Options

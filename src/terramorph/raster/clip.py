@@ -12,7 +12,7 @@ from rasterio.features import geometry_mask
 
 from terramorph.errors import RasterError
 from terramorph.geo import Grid, project_extent
-from terramorph.geo.period import beside, meet
+from terramorph.geo.project import beside, meet
 from terramorph.raster.raster import Raster
 from terramorph.raster.source import Source
 

@@ -26,8 +26,7 @@ from rasterio.windows import Window
 
 from terramorph.bands import default_bands
 from terramorph.errors import RasterError, warn
-from terramorph.geo.grid import Grid
-from terramorph.geo.scale import metric_crs
+from terramorph.geo.grid import Grid, metric_crs
 from terramorph.raster.crs import to_odc_crs, to_rasterio_crs
 from terramorph.raster.dataset import DEM, Handles, dataset_place, gdal_session, named_errors
 from terramorph.raster.image import MAX_PIXELS, check_pixels, exif_orientation, pil_plugin, probe_image, read_image

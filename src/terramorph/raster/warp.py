@@ -16,7 +16,7 @@ from rasterio.warp import reproject
 from terramorph.errors import RasterError, raised_as
 from terramorph.geo.crs import transformer
 from terramorph.geo.grid import Grid
-from terramorph.geo.period import nearest, period
+from terramorph.geo.project import nearest, period
 from terramorph.raster.orientation import orientation_between, upright, upright_grid
 from terramorph.raster.quiet import quiet
 from terramorph.raster.raster import Raster

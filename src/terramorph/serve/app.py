@@ -26,14 +26,12 @@ from terramorph.errors import InputError, TerramorphError
 from terramorph.geo.mercator import MAX_ZOOM
 from terramorph.raster.tiles.write import SIZE
 from terramorph.redaction import redact_text
-from terramorph.serve.documents import qlr, tile_path, tilejson, wmts, zooms
+from terramorph.serve.documents import export_view, qlr, tile_path, tilejson, values_at, wmts, zooms
 from terramorph.serve.drawing import DrawPage
 from terramorph.serve.layers import ENLARGED, TITLES, Layer, View
 from terramorph.serve.metrics import Metrics
-from terramorph.serve.pictures import FORMATS
-from terramorph.serve.tiles import Tile, TileServer
+from terramorph.serve.tiles import FORMATS, Tile, TileServer
 from terramorph.serve.uploads import RefusedError, check_sender, drained
-from terramorph.serve.views import export_view, values_at
 
 STATIC = Path(__file__).parent / "static"
 for suffix in (".js", ".mjs"):  # Windows takes types from its registry, where those of scripts may be text/plain

@@ -16,8 +16,8 @@ from terramorph.errors import MissingPackageError
 from terramorph.networks.inference import cpu_form
 from terramorph.processor import native_bf16
 from terramorph.translate.backends import OnnxBackend, OpenVinoBackend, TorchBackend
+from terramorph.translate.backends.pytorch import Run, Tuning, fastest_runs, remember
 from terramorph.translate.plan import WINDOW_SIDES
-from terramorph.translate.tuning import Run, Tuning, fastest_runs, remember
 
 BATCHES = (1, 2, 4, 8)
 WORTH_A_WINDOW = 1.5
