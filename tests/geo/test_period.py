@@ -16,7 +16,7 @@ from terramorph.geo import Grid, project
 from terramorph.geo.project import cut_at_line, meet, period
 from terramorph.prepare import Inputs, Options, SplitRule, prepare
 from terramorph.raster import Raster, write_image
-from terramorph.raster.clip import ClippedSource
+from terramorph.raster.source import ClippedSource
 from terramorph.sources import open_source
 
 TURN = 40075016.685578488

@@ -17,7 +17,7 @@ from terramorph.prepare import Options, SplitRule
 from terramorph.prepare.journal import Journal
 from terramorph.prepare.places import area_places
 from terramorph.prepare.plan import Area, Scale, plan_grid, plan_tiles
-from terramorph.raster.orientation import upright_grid
+from terramorph.raster.resample import upright_grid
 
 UTM = CRS("EPSG:32633")
 

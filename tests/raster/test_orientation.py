@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 
 from terramorph.geo import Grid
 from terramorph.raster import ImageSource, probe_image, read_image
-from terramorph.raster.orientation import INVERSE, north_up, orientation_between, upright, upright_grid
+from terramorph.raster.resample import INVERSE, north_up, orientation_between, upright, upright_grid
 
 PIXELS = np.random.default_rng(0).integers(0, 255, (7, 5, 3), dtype=np.uint8)
 UTM = CRS("EPSG:32633")

@@ -13,7 +13,7 @@ from terramorph.errors import RasterError
 from terramorph.geo import Grid
 from terramorph.raster import Raster, read_image
 from terramorph.raster.array_source import ArraySource
-from terramorph.raster.export import PREVIEW_PX
+from terramorph.raster.save import PREVIEW_PX
 
 
 def test_defaults():

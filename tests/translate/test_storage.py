@@ -26,11 +26,11 @@ from terramorph.atomic import HOST
 from terramorph.bundle import Bundle
 from terramorph.errors import InputError, RasterError, StorageError
 from terramorph.geo import Grid
-from terramorph.raster import Raster, lease, write_image
+from terramorph.raster import Raster, write_image
 from terramorph.raster.storage import Remote, location
 from terramorph.raster.writer import write_cog
 from terramorph.sources import open_source
-from terramorph.translate import Model, load
+from terramorph.translate import Model, load, parts
 from terramorph.translate.parts import Parts
 from terramorph.translate.tiled import Part
 
@@ -246,7 +246,7 @@ def test_what_was_killed_there_goes_on(
     with pytest.raises((StorageError, InputError), match=r"s3://town/\S+ cannot be \w+ \(.+\); check .* and run again"):
         translator.translate_to(*words[1:], **OPTIONS, progress=lose_the_network)
     close(False)
-    monkeypatch.setattr(lease, "STALE", -1.0)  # the lock could not be removed
+    monkeypatch.setattr(parts, "STALE", -1.0)  # the lock could not be removed
     kept = [name for name in s3.ls("town/.map.tif.parts", detail=False) if name[-4:] in (".npy", "none")]
     assert len(kept) >= 3
     first = []
@@ -299,17 +299,17 @@ def test_parts_there(s3: Any) -> None:
 def test_a_lock_is_held_until_its_holder_is_gone(
     s3: Any, monkeypatch: pytest.MonkeyPatch, holder: dict[str, Any], stale: float, free: bool
 ) -> None:
-    monkeypatch.setattr(lease, "STALE", stale)
-    monkeypatch.setattr(lease, "RENEWED", 0.01)
+    monkeypatch.setattr(parts, "STALE", stale)
+    monkeypatch.setattr(parts, "RENEWED", 0.01)
     s3.pipe_file("town/lock", json.dumps(holder).encode())
     lock = Remote("s3://town/lock")
     if not free:
         with pytest.raises(InputError, match=r"Another process is making map, or was killed less than 5 min"):  # noqa: SIM117
-            with lease.leased(lock, "map"):
+            with parts.leased(lock, "map"):
                 pass
         assert s3.find("town") == ["town/lock"]
         return
-    with lease.leased(lock, "map"):
+    with parts.leased(lock, "map"):
         s3.pipe_file("town/lock", b"gone")
         for _ in range(500):
             if s3.cat_file("town/lock") != b"gone":

@@ -7,9 +7,19 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from terramorph.cli.choices import argument, option, refuse_without_effect
+from terramorph.cli.choices import (
+    Asset,
+    Classes,
+    Dem,
+    Height,
+    Raw,
+    Terms,
+    argument,
+    option,
+    refuse_without_effect,
+    sides,
+)
 from terramorph.cli.console import Steps, say, show_table, warn
-from terramorph.cli.reading import Asset, Classes, Dem, Height, Raw, Terms, sides
 from terramorph.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -7,9 +7,8 @@ import webbrowser
 from pathlib import Path
 from typing import Annotated, Any
 
-from terramorph.cli.choices import Allow, argument, from_here, option
+from terramorph.cli.choices import Allow, Asset, Resolution, argument, from_here, option, stac_signer
 from terramorph.cli.console import say
-from terramorph.cli.reading import Asset, Resolution, stac_signer
 from terramorph.errors import ConfigError
 from terramorph.imports import needs
 from terramorph.redaction import stem_of

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from terramorph.cli import choices
-from terramorph.cli.choices import argument, from_here, option
+from terramorph.cli.choices import Asset, Dem, Height, Raw, Resolution, Terms, argument, from_here, option, read_options
 from terramorph.cli.console import JsonSteps, Steps, say, say_json, warn
 from terramorph.cli.interrupt import StoppedBefore
-from terramorph.cli.reading import Asset, Dem, Height, Raw, Resolution, Terms, read_options
 
 if TYPE_CHECKING:
     from terramorph.translate import Model

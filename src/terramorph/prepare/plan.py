@@ -17,7 +17,7 @@ from terramorph.errors import ConfigError, DatasetError, warn
 from terramorph.geo import Grid, grid_at, project, project_extent
 from terramorph.geo.mercator import HALF_WORLD, pixel_size
 from terramorph.geo.project import beside, meet
-from terramorph.raster.orientation import north_up
+from terramorph.raster.resample import north_up
 from terramorph.raster.source import Source
 
 MAX_TILES = 5_000_000

@@ -1,4 +1,4 @@
-"""Sources in memory: a Raster, or an xarray DataArray, computed or lazy."""
+"""Sources in memory: a Raster, or an xarray DataArray, computed or lazy; and a Raster as a DataArray."""
 
 from __future__ import annotations
 
@@ -301,3 +301,43 @@ def _units(array: xarray.DataArray) -> Units | None:
     if scale.dtype.kind not in "uif" or offset.dtype.kind not in "uif" or {len(scale), len(offset)} - {1, count}:
         return None
     return Units.of(np.broadcast_to(scale, count).tolist(), np.broadcast_to(offset, count).tolist())
+
+
+def as_xarray(raster: Raster) -> xarray.DataArray:
+    """Convert a raster to a DataArray (band, y, x); see `Raster.to_xarray`."""
+    load_odc_xarray()
+    from odc.geo.xr import wrap_xr
+
+    pixels, nodata = _with_nodata(raster.pixels, raster.mask)
+    array = wrap_xr(pixels, raster.grid.geobox, dims=("band", "y", "x"), axis=1, nodata=nodata)
+    if raster.grid.crs is None:
+        array.encoding.pop("grid_mapping", None)  # odc-geo warns of one without a CRS
+    array = array.assign_coords(band=list(raster.bands))
+    return described(array, raster.units)
+
+
+def described(array: xarray.DataArray, units: Units | None) -> xarray.DataArray:
+    """Return an array of odc-geo with units as attributes (CF conventions), one for all bands or a list of one each.
+
+    The nodata of an array without is left out: NetCDF holds no None.
+    """
+    named = {} if units is None else {"scale_factor": list(units.scales), "add_offset": list(units.offsets)}
+    made = array.assign_attrs({name: values[0] if len({*values}) == 1 else values for name, values in named.items()})
+    if made.attrs.get("nodata", 0) is None:
+        del made.attrs["nodata"]
+    return made
+
+
+def _with_nodata(pixels: NDArray[Any], mask: NDArray[np.bool_]) -> tuple[NDArray[Any], float | None]:
+    """Return pixels with an unused value where the mask is False, and that value; None where nothing is masked."""
+    if mask.all():
+        return pixels, None
+    free: float | None = None
+    if pixels.dtype.kind != "f":
+        limits, real = np.iinfo(pixels.dtype), pixels[:, mask]
+        free = next((value for value in (0, limits.max, limits.min) if not (real == value).any()), None)
+    if free is None:  # NaN is the only value that no pixel can have
+        free = float("nan")
+        if pixels.dtype.kind != "f":
+            pixels = pixels.astype(np.float32 if pixels.dtype.itemsize <= 2 else np.float64)
+    return np.where(mask, pixels, np.asarray(free, pixels.dtype)), free

@@ -27,9 +27,9 @@ from terramorph.errors import RasterError, unreadable
 from terramorph.geo.grid import Grid
 from terramorph.raster.dataset import dataset_place, named_errors, open_dataset
 from terramorph.raster.layout import ReadOptions, layout_of, picked
-from terramorph.raster.orientation import upright, upright_shape
 from terramorph.raster.packed import is_packed, named_as, unpacked
 from terramorph.raster.raster import Raster
+from terramorph.raster.resample import upright, upright_shape
 from terramorph.raster.worldfile import read_place, text_place
 
 IMAGE_SUFFIXES: frozenset[str] = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"})

@@ -27,9 +27,8 @@ from terramorph.geo.grid import Grid
 from terramorph.raster.dataset import named_errors
 from terramorph.raster.layout import ReadOptions
 from terramorph.raster.mapfile import calibrated_image, read_map_file
-from terramorph.raster.orientation import INVERSE, upright_grid, upright_shape
 from terramorph.raster.raster import Raster
-from terramorph.raster.resample import MIN_WEIGHT, Resampling
+from terramorph.raster.resample import INVERSE, MIN_WEIGHT, Resampling, upright_grid, upright_shape
 from terramorph.raster.source import Source
 from terramorph.raster.storage import Remote, as_remote
 from terramorph.raster.stored import Level, StoredImage

@@ -157,13 +157,13 @@ class Raster:
         Raises:
             MissingPackageError: If dask, which odc-geo imports for DataArrays, is not installed.
         """
-        from terramorph.raster.export import as_xarray
+        from terramorph.raster.array_source import as_xarray
 
         return as_xarray(self)
 
     def _repr_png_(self) -> bytes:
         """Return a PNG preview, which notebooks show."""
-        from terramorph.raster.export import preview
+        from terramorph.raster.save import preview
 
         packed = BytesIO()
         preview(self).save(packed, "PNG")

@@ -1,4 +1,4 @@
-"""Writing of images: each file appears whole under its final name, or not at all."""
+"""Writing of images, each of which appears whole under its final name or not at all, and previews."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from PIL import Image
 from rasterio.errors import RasterioError
 
 from terramorph.atomic import atomic
-from terramorph.bands import Units, default_bands
+from terramorph.bands import Units, colours_first, default_bands
 from terramorph.errors import RasterError, StorageError, raised_as
 from terramorph.geo.grid import Grid
 from terramorph.raster.crs import to_rasterio_crs
@@ -185,3 +185,40 @@ def _verify_tiff(raster: Raster, path: Path) -> None:
             written = dataset.read(window=window)
             if not np.array_equal(written, raster.pixels[:, rows, columns], equal_nan=raster.dtype.kind == "f"):
                 raise OSError("it did not reach the disk whole")
+
+
+PREVIEW_PX = 1024
+"""Longest side of a preview."""
+
+
+def preview(raster: Raster, side: int = PREVIEW_PX, limits: tuple[float, float] | None = None) -> Image.Image:
+    """Return a preview of at most ``side`` pixels a side.
+
+    Three bands and more show red, green and blue (the first three where none are named so), fewer the first as grey.
+    uint8 is shown as it is. Pixels without data are transparent.
+
+    Args:
+        side: Longest side in pixels.
+        limits: Values of another dtype that become black and white; None: their 2nd and 98th percentile.
+    """
+    # Thinned before anything else: what is left is small whatever the raster.
+    step = max(1, max(raster.height, raster.width) // (2 * side))
+    order = colours_first(raster.bands)[:3] if raster.count > 2 else [0]
+    mask = raster.mask[::step, ::step]
+    shown = _as_bytes(raster.pixels[order, ::step, ::step], mask, limits)
+    layers = np.concatenate([shown, mask[None] * np.uint8(255)]) if not mask.all() else shown
+    image = image_of(layers)
+    image.thumbnail((side, side))
+    return image
+
+
+def _as_bytes(pixels: NDArray[Any], mask: NDArray[np.bool_], limits: tuple[float, float] | None) -> NDArray[np.uint8]:
+    """Convert pixels (C, H, W) to uint8, stretching other dtypes."""
+    if pixels.dtype == np.uint8:
+        return pixels
+    values = pixels.astype(np.float64)
+    real = values[:, mask]
+    real = real[np.isfinite(real)]
+    low, high = limits or (np.percentile(real, [2, 98]) if real.size else (0.0, 1.0))
+    scaled = (np.nan_to_num(values, nan=low) - low) * (255 / max(high - low, np.finfo(np.float64).tiny))
+    return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)

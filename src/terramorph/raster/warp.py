@@ -17,10 +17,9 @@ from terramorph.errors import RasterError, raised_as
 from terramorph.geo.crs import transformer
 from terramorph.geo.grid import Grid
 from terramorph.geo.project import nearest, period
-from terramorph.raster.orientation import orientation_between, upright, upright_grid
 from terramorph.raster.quiet import quiet
 from terramorph.raster.raster import Raster
-from terramorph.raster.resample import MIN_WEIGHT, Resampling, rounded
+from terramorph.raster.resample import MIN_WEIGHT, Resampling, orientation_between, rounded, upright, upright_grid
 
 GDAL_RESAMPLING = {
     "bicubic": GdalResampling.cubic,

@@ -105,7 +105,7 @@ class Model(Predictor):
             MissingPackageError: If x is a DataArray and dask is not installed.
         """
         from terramorph.raster.array_source import ArraySource
-        from terramorph.translate.arrays import translate_array
+        from terramorph.translate.lazy import translate_array
         from terramorph.translate.outputs import brought_back
         from terramorph.translate.plan import opened, own_grid, plan
 

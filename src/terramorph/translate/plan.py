@@ -19,8 +19,8 @@ from terramorph.bundle import Bands
 from terramorph.errors import ConfigError, InputError, warn
 from terramorph.geo import Cover, Grid, grid_at
 from terramorph.raster import Raster, Source
-from terramorph.raster.clip import ClippedSource
-from terramorph.raster.orientation import north_up
+from terramorph.raster.resample import north_up
+from terramorph.raster.source import ClippedSource
 from terramorph.sources import open_source
 from terramorph.translate.tiled import Tiled
 

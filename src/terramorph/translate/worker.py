@@ -14,7 +14,7 @@ import torch
 
 from terramorph.errors import InputError, TerramorphError
 from terramorph.raster import Source
-from terramorph.raster.clip import ClippedSource
+from terramorph.raster.source import ClippedSource
 from terramorph.translate.engine import Job, Stages, identity, predict_windows
 from terramorph.translate.model import Model
 from terramorph.translate.tiled import Tiled, Unit

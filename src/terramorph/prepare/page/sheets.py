@@ -27,7 +27,7 @@ from terramorph.errors import DatasetError, InputError
 from terramorph.pairs import PairFolder, open_pairs
 from terramorph.pairs.manifest import Manifest
 from terramorph.raster import Raster
-from terramorph.raster.export import preview
+from terramorph.raster.save import preview
 from terramorph.report.numbers import distance, listed, percent
 from terramorph.report.pages import picture_uri
 
