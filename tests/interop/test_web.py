@@ -18,7 +18,7 @@ from terramorph.cli import web as cli_web
 from terramorph.errors import BundleError, ConfigError
 from terramorph.interop import WEB_LIMITS, QualityLoss, export_web
 from terramorph.interop.onnx import build_model
-from terramorph.interop.web import store_small
+from terramorph.interop.small import store_small
 from terramorph.networks import build_network, initialize
 from terramorph.translate import Model, load
 

@@ -11,8 +11,7 @@ import pytest
 
 from terramorph.report.charts import BAD, SERIES, chart, chart_svg, colours, css, errorbars, gradient, heat_map
 from terramorph.report.numbers import Interval, distance, duration, listed, number, p_value, percent, signed
-from terramorph.report.pages import page_environment, picture_uri
-from terramorph.report.tables import Cell, Table
+from terramorph.report.pages import Cell, Table, page_environment, picture_uri
 
 
 def page(body: str, **values: object) -> str:

@@ -266,8 +266,7 @@ def _write_page(out: Path, shown: Mapping[str, Raster], facts: dict[str, Any]) -
     from terramorph._version import __version__
     from terramorph.metrics import METRICS
     from terramorph.report.numbers import percent
-    from terramorph.report.pages import picture_uri, render_page
-    from terramorph.report.tables import Cell, Row, Table
+    from terramorph.report.pages import Cell, Row, Table, picture_uri, render_page
 
     kinds = {caption: "JPEG" if caption == "input" else "PNG" for caption in shown}
     pictures = [(name, picture_uri(shown[name].pixels, kind, quality=85)) for name, kind in kinds.items()]

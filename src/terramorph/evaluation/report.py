@@ -14,8 +14,7 @@ from terramorph.metrics import METRICS, Metric
 from terramorph.metrics.catalog import FROZEN
 from terramorph.report.charts import gradient
 from terramorph.report.numbers import counted, percent
-from terramorph.report.pages import render_page
-from terramorph.report.tables import Cell, Table
+from terramorph.report.pages import Cell, Table, render_page
 
 GROUPS = ("best", "median", "worst")
 

@@ -1,11 +1,9 @@
 """Import of other people's checkpoints; export to ONNX."""
 
 from terramorph.interop.deepness import export_deepness
-from terramorph.interop.int8 import INT8_LIMITS, export_int8
 from terramorph.interop.onnx import export_onnx
 from terramorph.interop.pytorch_pix2pix import import_checkpoint
-from terramorph.interop.quality import QualityLoss, note_loss
-from terramorph.interop.web import WEB_LIMITS, Store, export_web
+from terramorph.interop.small import INT8_LIMITS, WEB_LIMITS, QualityLoss, Store, export_int8, export_web, note_loss
 
 __all__ = [
     "INT8_LIMITS",

@@ -12,8 +12,7 @@ import urllib3
 
 from terramorph._version import __version__
 from terramorph.errors import BundleError, converted
-from terramorph.models.registry import Entry, require_entry
-from terramorph.models.store import fetching, not_written, places, verify, where_to
+from terramorph.models.store import Entry, fetching, not_written, places, require_entry, verify, where_to
 from terramorph.redaction import redact
 
 Progress = Callable[[int, int], None]

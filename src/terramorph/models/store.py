@@ -1,20 +1,25 @@
-"""Files of named models on this machine.
+"""Models by name: the published ones (registry.toml), and their files on this machine.
 
 A published model is kept under the digest of its content and checked against it; its name is only a pointer.
 """
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from terramorph.atomic import locked
 from terramorph.cachefolder import cache_folder
+from terramorph.documents import parse_toml
 from terramorph.errors import BundleError, RunError, StorageError, raised_as
-from terramorph.models.registry import Entry, registry
 
+REGISTRY = Path(__file__).with_name("registry.toml")
 MODELS_FOLDER = Path("models")
 """Folder of a user's own models, in the working folder."""
 _PACKAGE = Path(__file__).parent  # has the models of the town
@@ -22,6 +27,58 @@ _REPOSITORY = Path(__file__).parents[3]  # where terramorph runs from a clone of
 _SUFFIX = ".safetensors"
 _PATIENCE = 600.0
 """Seconds that another process may fetch the same model."""
+
+
+class Entry(BaseModel):
+    """A published model.
+
+    Attributes:
+        name: Its name, which only points to the file of this digest.
+        about: One line on what it does.
+        file: Path in the project's repository.
+        sha256: Of its file, hexadecimal.
+        bytes: Size of its file.
+        urls: Addresses of its file; empty if it is not published yet.
+        licence: Licence of the weights.
+        trained_on: The data.
+        rights: Whose rights lie in the data.
+        ground_resolution: Metres a pixel.
+        date: Date of the training.
+        scores: Figures by name, `n` and `protocol` among them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    about: str
+    file: str
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    bytes: int = Field(gt=0)
+    urls: tuple[str, ...] = ()
+    licence: str
+    trained_on: str
+    rights: str
+    ground_resolution: float = Field(gt=0)
+    date: datetime.date
+    scores: dict[str, int | float | str] = {}
+
+
+@cache
+def registry() -> dict[str, Entry]:
+    """Return the entries by name, in the order of the file."""
+    document = parse_toml(REGISTRY.read_text(encoding="utf-8"))
+    return {name: Entry.model_validate({"name": name, **values}) for name, values in document.items()}
+
+
+def require_entry(name: str) -> Entry:
+    """Return the entry of a name.
+
+    Raises:
+        BundleError: If there is none.
+    """
+    if name not in registry():
+        raise BundleError(f"There is no published model {name}; there are {', '.join(registry())}.")
+    return registry()[name]
 
 
 def stored(sha256: str) -> Path:

@@ -18,7 +18,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,6 @@ import numpy as np
 from terramorph.errors import DatasetError, InputError, RasterError, warn
 from terramorph.geo import Grid
 from terramorph.pairs.manifest import Manifest, load_manifest
-from terramorph.pairs.pair import Pair
 from terramorph.raster.image import IMAGE_SUFFIXES, files_below, probe_image, read_image
 from terramorph.raster.layout import ReadOptions
 from terramorph.raster.raster import Raster
@@ -37,10 +36,8 @@ _PLACES = WORLD_SUFFIXES | {".prj", ".tab", ".map"}
 # ... and the image whose whole name they extend: nodata, CRS and band names by GDAL, and masks.
 _EXTENSIONS = (".aux.xml", ".msk")
 # Files that lie beside images and are no pairs: those, statistics, and what desktops leave behind.
-_SIDES = ("A", "B")
 _SIDECARS = _PLACES | {".xml", ".msk", ".aux", ".ovr", ".json", ".txt", ".csv", ".md", ".db", ".ini"}
-
-
+_SIDES = ("A", "B")
 FEW = 50
 """Number of training pairs under which a model mostly memorises them. The smallest set of the pix2pix paper (Isola
 et al. 2017) has 91, those of facades and maps 400 and 1,096."""
@@ -56,6 +53,30 @@ def warn_if_few(count: int, advice: str) -> None:
     if count < FEW:
         pairs = f"{count} pair{'s' * (count != 1)}"
         warn(f"{pairs} to train on: too few, a model learns them by heart and fails elsewhere. {advice}")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two sides on one grid.
+
+    Attributes:
+        id: The file's path below the split (or the side), without suffix.
+        a: The first side (left half, or the file in folder A), pixels (C_a, H, W).
+        b: The second side, pixels (C_b, H, W), same H and W.
+    """
+
+    id: str
+    a: Raster
+    b: Raster
+
+    @property
+    def mask(self) -> np.ndarray:
+        """bool (H, W), True where both sides hold real pixels."""
+        return self.a.mask & self.b.mask
+
+    def sides(self, direction: str) -> tuple[Raster, Raster]:
+        """Return (source, target) for the direction AtoB or BtoA."""
+        return (self.a, self.b) if direction == "AtoB" else (self.b, self.a)
 
 
 @dataclass(frozen=True)
@@ -76,7 +97,7 @@ class PairFolder:
     split: str
     ids: tuple[str, ...]
     files: tuple[tuple[Path, ...], ...]
-    skipped: tuple[str, ...] = field(default=())
+    skipped: tuple[str, ...] = ()
     manifest: Manifest | None = None
     nodata: float | None = None
 

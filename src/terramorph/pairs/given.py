@@ -14,7 +14,7 @@ from PIL import Image
 
 from terramorph.atomic import atomic_folder, make_folder
 from terramorph.errors import DatasetError, InputError
-from terramorph.pairs.pair import Pair
+from terramorph.pairs.folder import Pair
 from terramorph.raster.image import from_pil, read_image
 from terramorph.raster.raster import Raster
 from terramorph.raster.save import write_image

@@ -20,8 +20,7 @@ from terramorph.pixels import BYTE
 from terramorph.raster import Raster, read_image, write_image
 from terramorph.report import charts, duration
 from terramorph.report.numbers import DASH, counted
-from terramorph.report.pages import picture_uri, render_page
-from terramorph.report.tables import Cell, Row, Table
+from terramorph.report.pages import Cell, Row, Table, picture_uri, render_page
 from terramorph.study.comparison import Conclusion, anchor, conclude, difference_of, interval_of
 from terramorph.study.definition import BASE
 from terramorph.training.loop import MODEL

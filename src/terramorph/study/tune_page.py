@@ -15,8 +15,7 @@ from terramorph.metrics import METRICS
 from terramorph.raster import read_image
 from terramorph.report import charts, duration
 from terramorph.report.numbers import DASH, counted
-from terramorph.report.pages import picture_uri, render_page
-from terramorph.report.tables import Cell, Row, Table
+from terramorph.report.pages import Cell, Row, Table, picture_uri, render_page
 from terramorph.study.compare_page import CLASSES, effect_table
 from terramorph.study.comparison import conclude, difference_of
 from terramorph.study.conclusion import CONFIRM, SEEDS, TuneResult

@@ -6,7 +6,6 @@ town.map()         # Raster, uint8 RGB on the same grid, drawn from the same vec
 write_town_pairs(town, "pairs", tile=256)
 """
 
-from terramorph.town.pairs import PairCounts, write_town_pairs
-from terramorph.town.town import Town, make_town
+from terramorph.town.town import PairCounts, Town, make_town, write_town_pairs
 
 __all__ = ["PairCounts", "Town", "make_town", "write_town_pairs"]

@@ -18,7 +18,7 @@ from terramorph.evaluation.statistics import FEW, mann_whitney, mean_interval, r
 from terramorph.metrics import METRICS, Metric
 from terramorph.report.charts import chart, chart_svg, errorbars
 from terramorph.report.numbers import Interval, counted, p_value, percent, signed
-from terramorph.report.tables import Cell, Row, Table
+from terramorph.report.pages import Cell, Row, Table
 
 EDGE = 24.0
 """Gradient of an edge, grey levels per pixel."""

@@ -15,7 +15,7 @@ from terramorph.evaluation.pictures import MADE_UP, Look, Pictures, blended, rgb
 from terramorph.evaluation.statistics import FEW, mean_interval, ratio_intervals
 from terramorph.report.charts import heat_map
 from terramorph.report.numbers import counted, percent, signed
-from terramorph.report.tables import Cell, Row, Table
+from terramorph.report.pages import Cell, Row, Table
 
 COMMONEST = 5
 """Number of confusions with crops."""

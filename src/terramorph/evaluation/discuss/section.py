@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from terramorph.evaluation.pictures import Pictures
 from terramorph.evaluation.statistics import ALPHA, holm
 from terramorph.report.numbers import Interval, p_value, percent
-from terramorph.report.tables import Cell, Table
+from terramorph.report.pages import Cell, Table
 
 Columns = dict[str, NDArray[Any]]
 """Values of each image by key, ``(N, ...)``."""

@@ -16,7 +16,7 @@ from terramorph.evaluation.pictures import KEPT, MADE_UP, MISSED, Look, Pictures
 from terramorph.evaluation.statistics import ratio_intervals
 from terramorph.report.charts import SERIES, chart, chart_svg, css, errorbars
 from terramorph.report.numbers import Interval, listed, percent
-from terramorph.report.tables import Cell, Row, Table
+from terramorph.report.pages import Cell, Row, Table
 
 TOLERANCE = 2
 """Distance in pixels within which a road counts as found."""

@@ -20,8 +20,7 @@ from terramorph.prepare.page.sheets import Images, choose, direction, in_words, 
 from terramorph.prepare.registration import MIN_CONFIDENCE
 from terramorph.report.charts import ACCENT, INK, SOFT, chart, chart_svg, style
 from terramorph.report.numbers import counted, distance, listed, number, percent
-from terramorph.report.pages import render_page
-from terramorph.report.tables import Cell, Row, Table
+from terramorph.report.pages import Cell, Row, Table, render_page
 
 PAGE = "inspect.html"
 BEST, WORST = 8, 12
