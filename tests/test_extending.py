@@ -21,7 +21,7 @@ from terramorph import api
 from terramorph.bundle import load_bundle
 from terramorph.cli.app import run
 from terramorph.errors import BundleError, CheckpointError, ConfigError
-from terramorph.extensions import name_of, resolve
+from terramorph.imports import name_of, resolve
 from terramorph.interop import export_onnx
 from terramorph.metrics import METRICS, Metric, add_metrics
 from terramorph.networks import build_network

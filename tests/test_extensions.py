@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from terramorph.errors import ConfigError
-from terramorph.extensions import module_of, name_of, resolve
+from terramorph.imports import module_of, name_of, resolve
 
 
 @pytest.fixture

@@ -19,8 +19,8 @@ from torch import nn
 
 from terramorph.atomic import atomic
 from terramorph.errors import BundleError, reason_of
-from terramorph.extensions import is_outside
 from terramorph.header import FORMAT, Architecture, Bands, Direction, Header, Mode, find_bundle, read_header
+from terramorph.imports import is_outside
 from terramorph.models import require_own
 from terramorph.networks import build_network, describe_network
 from terramorph.tensors import is_finite, misfit, storable

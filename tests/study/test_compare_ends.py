@@ -18,8 +18,8 @@ from terramorph.cli.reporting import StudyProgress
 from terramorph.errors import ConfigError, DatasetError, InputError, StorageError, TrainingDivergedError
 from terramorph.study import compare, load_study
 from terramorph.study.comparison import conclude
+from terramorph.study.reporter import NoTracking
 from terramorph.study.run import train_to
-from terramorph.study.tracking import NoTracking
 from terramorph.training import TrainConfig, TrainResult
 
 WriteStudy = Callable[..., Path]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from terramorph.errors import MissingPackageError, StorageError
-from terramorph.study.tracking import MlflowTracking, NoTracking
+from terramorph.study.reporter import MlflowTracking, NoTracking
 
 PARAMETERS = {f"section.key{n}": n for n in range(120)}
 

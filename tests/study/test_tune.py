@@ -29,8 +29,8 @@ from terramorph.metrics import METRICS, Metric
 from terramorph.pairs import open_pairs
 from terramorph.study import StudyOptions, TuneResult, climb, confirm_study, trials, tune
 from terramorph.study.plan import IN_FOLDER, StudyPlan, load_plan
+from terramorph.study.reporter import NoTracking
 from terramorph.study.space import load_space
-from terramorph.study.tracking import NoTracking
 from terramorph.study.trials import Trial, Trials
 from terramorph.study.tune_page import importance, render_study
 from terramorph.training import health, load_config

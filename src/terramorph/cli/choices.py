@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from terramorph.errors import ConfigError
-from terramorph.extensions import is_outside, module_of, resolve
+from terramorph.imports import is_outside, module_of, resolve
 
 if TYPE_CHECKING:
     from terramorph.metrics import Metric
@@ -116,7 +116,7 @@ Allow = Annotated[
     list[str] | None,
     option("Module whose code may run, for models and settings that name it; repeatable.", "--allow", metavar="MODULE"),
 ]
-"""Modules from outside; see `terramorph.extensions`."""
+"""Modules from outside; see `terramorph.imports`."""
 
 
 Asset = Annotated[str | None, option("Asset of STAC items, by name or role (visual), or bands (red,green,blue).")]

@@ -43,7 +43,7 @@ def run(
     from terramorph.data import DEFAULT_CACHE
     from terramorph.metrics import add_metrics
     from terramorph.study import compare, conclude, load_study
-    from terramorph.study.tracking import MlflowTracking
+    from terramorph.study.reporter import MlflowTracking
     from terramorph.training import parse_assignments
 
     if images is not None and minutes is not None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from terramorph.cli.choices import BundlePath, option
 from terramorph.cli.console import show_table
-from terramorph.extensions import is_outside, module_of
+from terramorph.imports import is_outside, module_of
 
 if TYPE_CHECKING:
     from terramorph.header import Bands, Header

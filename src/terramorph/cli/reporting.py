@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from terramorph.cli.console import Meter, Steps, show_table, warn
 from terramorph.cli.interrupt import StopFlag, StoppedBefore
 from terramorph.documents import flat
-from terramorph.extensions import is_outside
+from terramorph.imports import is_outside
 from terramorph.report import duration
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from terramorph.cartography import ROADS
 from terramorph.errors import InputError
 from terramorph.evaluation.classes import Classes
 from terramorph.evaluation.statistics import SURE, bootstrap, mean_interval
-from terramorph.extensions import running
+from terramorph.imports import running
 from terramorph.metrics import (
     FROZEN,
     INCEPTION_FILE,

@@ -9,7 +9,7 @@ from pydantic import Discriminator, Tag
 from torch import nn
 
 from terramorph.errors import ConfigError, did_you_mean
-from terramorph.extensions import is_outside
+from terramorph.imports import is_outside
 from terramorph.networks.generator import GeneratorConfig, OutsideConfig
 from terramorph.networks.lite_unet import LiteUNetConfig
 from terramorph.networks.resnet import ResNetConfig

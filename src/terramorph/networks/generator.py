@@ -35,7 +35,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from terramorph.errors import ConfigError, reason_of
-from terramorph.extensions import module_of, resolve, running
+from terramorph.imports import module_of, resolve, running
 from terramorph.networks.layers import NoiseDropout, initialize, on_stride
 
 Core = tuple[slice, slice]
@@ -61,7 +61,7 @@ class GeneratorConfig(BaseModel, ABC):
 
         Args:
             in_bands, out_bands: Bands of source and target.
-            allowed: Modules from outside that may be imported; see `terramorph.extensions`.
+            allowed: Modules from outside that may be imported; see `terramorph.imports`.
         """
 
     def start(self, network: nn.Module, random: torch.Generator, published: bool = True) -> None:

@@ -17,7 +17,7 @@ from odc.geo.crs import CRS
 from terramorph.bands import RGB
 from terramorph.documents import DocumentError, parse_json_object
 from terramorph.errors import ConfigError, RasterError, unreadable
-from terramorph.extensions import module_of, resolve, running
+from terramorph.imports import module_of, resolve, running
 from terramorph.raster.layout import ReadOptions
 from terramorph.raster.mosaic import Layer, MosaicSource
 from terramorph.raster.stac_assets import Item, Place, choose, name_of, objects, part_of, properties, resolved

@@ -15,10 +15,9 @@ from terramorph.errors import ConfigError, TrainingDivergedError
 from terramorph.metrics import METRICS
 from terramorph.study import trials
 from terramorph.study.plan import ETA, TUNING, StudyOptions, StudyPlan
-from terramorph.study.reporter import StudyReporter, Watch
+from terramorph.study.reporter import MlflowTracking, NoTracking, StudyReporter, Watch
 from terramorph.study.run import flat_settings, score, train_to
 from terramorph.study.space import Space
-from terramorph.study.tracking import MlflowTracking, NoTracking
 from terramorph.study.trials import GIVEN_BACK, REASON, SCORES, SECONDS, VALUES, Trials
 from terramorph.training.loop import MODEL
 

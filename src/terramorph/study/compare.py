@@ -27,7 +27,7 @@ from terramorph.pairs import has_split, open_pairs
 from terramorph.study.compare_page import keep_examples, render_comparison
 from terramorph.study.comparison import make_comparison
 from terramorph.study.definition import BASE, Job, Study, load_study
-from terramorph.study.reporter import SilentStudy, StudyReporter, Watch
+from terramorph.study.reporter import NoTracking, SilentStudy, StudyReporter, Watch
 from terramorph.study.run import (
     SCORES,
     PeakMemory,
@@ -43,7 +43,6 @@ from terramorph.study.run import (
     train_to,
     write_record,
 )
-from terramorph.study.tracking import NoTracking
 from terramorph.training.config import PLACES
 from terramorph.training.loop import MODEL
 from terramorph.training.state import CHECKPOINT, CONFIG

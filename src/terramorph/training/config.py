@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from terramorph.extensions import is_outside
 from terramorph.header import Direction
+from terramorph.imports import is_outside
 from terramorph.losses import DIFFAUGMENTS
 from terramorph.metrics import METRICS
 from terramorph.networks import AnyGenerator, Norm, UNetConfig

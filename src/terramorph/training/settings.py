@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from terramorph.documents import flat, parse_json, parse_toml
 from terramorph.errors import ConfigError, did_you_mean, raised_as
-from terramorph.extensions import is_outside, name_of
+from terramorph.imports import is_outside, name_of
 from terramorph.networks.catalog import DEFAULT, KINDS, config_class
 from terramorph.networks.generator import OutsideConfig
 from terramorph.tables import read_toml

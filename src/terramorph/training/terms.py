@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from terramorph.errors import ConfigError
-from terramorph.extensions import resolve, running
+from terramorph.imports import resolve, running
 from terramorph.losses import (
     PairChange,
     feature_distance,

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from terramorph.data import DecodedPairs, decode
 from terramorph.errors import ConfigError, DatasetError
-from terramorph.extensions import is_outside, resolve, running
+from terramorph.imports import is_outside, resolve, running
 from terramorph.metrics import METRICS, Metric, with_own
 from terramorph.networks.generator import translated
 from terramorph.pairs import has_split, open_pairs
