@@ -13,7 +13,7 @@ from pyproj import Transformer
 
 from terramorph.errors import ConfigError
 from terramorph.geo import Grid, project
-from terramorph.geo.project import cut_at_line, meet, period
+from terramorph.geo.crs import cut_at_line, meet, period
 from terramorph.prepare import Inputs, Options, SplitRule, prepare
 from terramorph.raster import Raster, write_image
 from terramorph.raster.source import ClippedSource

@@ -14,7 +14,7 @@ from torch import nn
 
 from terramorph.bundle import Bands, Bundle
 from terramorph.cli import app
-from terramorph.cli import web as cli_web
+from terramorph.cli import export as cli_export
 from terramorph.errors import BundleError, ConfigError
 from terramorph.interop import WEB_LIMITS, QualityLoss, export_web
 from terramorph.interop.onnx import build_model
@@ -129,12 +129,12 @@ def test_loss_is_measured_refused_and_forced(
     assert scores["value"] == pytest.approx(scores["before"] - scores["after"])
 
     out.unlink()
-    honest = cli_web.compared
+    honest = cli_export.compared
 
     def worse(*given: Any) -> tuple[dict[str, Any], ...]:
         return tuple({**scores, "ssim": ssim} for scores, ssim in zip(honest(*given), (0.5, 0.4949), strict=True))
 
-    monkeypatch.setattr(cli_web, "compared", worse)
+    monkeypatch.setattr(cli_export, "compared", worse)
     assert app.run(command) == 2
     told = capsys.readouterr().err
     assert "a loss of 0.0051" in told

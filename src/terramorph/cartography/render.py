@@ -50,7 +50,8 @@ def render(
     margin = drawing_margin(style, metres, shapes) * max(grid.resolution)
     left, bottom, right, top = grid.bounds
     shapes = shapes.take(shapes.inside(left - margin, bottom - margin, right + margin, top + margin))
-    xy, kinds = _in_pixels(shapes.xy, grid), shapes.kinds
+    kinds = shapes.kinds
+    xy = np.stack(~grid.affine @ tuple(shapes.xy.T), axis=1, dtype=np.float32)
 
     canvas_pixels = np.empty((grid.height, grid.width, 4), np.uint8)
     surface = skia.Surface(canvas_pixels, colorType=skia.kRGBA_8888_ColorType)
@@ -99,11 +100,6 @@ def drawing_margin(style: Style, metres: float, shapes: Shapes | None = None, wi
         default=0.0,
     )
     return widest + 2
-
-
-def _in_pixels(xy: NDArray[np.float64], grid: Grid) -> NDArray[np.float32]:
-    """Convert CRS coordinates (P, 2) to pixels of ``grid``, float32 (P, 2)."""
-    return np.stack(~grid.affine @ (xy[:, 0], xy[:, 1]), axis=1, dtype=np.float32)
 
 
 def _line_width(rule: StyleRule, width_m: float, metres: float) -> float:

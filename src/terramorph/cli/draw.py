@@ -47,7 +47,7 @@ def run(
     """Write a page on which a map is drawn and the photograph of that place appears, computed in the browser."""
     from terramorph.bundle import load_bundle
     from terramorph.cartography import load_style
-    from terramorph.cli.web import smallest, write_web
+    from terramorph.cli.export import smallest, write_web
     from terramorph.draw import WebModel, check_folder, check_network, write_one_file, write_site
     from terramorph.errors import InputError
 

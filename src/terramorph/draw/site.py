@@ -208,7 +208,8 @@ def write_site(models: list[WebModel], out: str | Path, *, style: Style | None =
     for old in out.glob("*.onnx.gz"):
         if old.name not in files:
             old.unlink()
-    for name, content in {**files, CONFIG: _json(config)}.items():
+    settings = json.dumps(config, ensure_ascii=False, separators=(",", ":")).encode()
+    for name, content in {**files, CONFIG: settings}.items():
         with atomic(out / name, make_folder=True) as part:
             part.write_bytes(content)
     return out
@@ -336,7 +337,3 @@ def _read(network: Path) -> tuple[Header, dict[str, str]]:
 
 def _hex(colour: RGB) -> str:
     return "#{:02x}{:02x}{:02x}".format(*colour)
-
-
-def _json(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()

@@ -100,7 +100,8 @@ def evaluate(
         raise ConfigError("`save_predictions` and `discuss` write files; give a folder as `out`.")
     started = time.monotonic()
     known = _known(metrics)
-    model = _opened(model)
+    if not isinstance(model, Model):
+        model = Model(model) if isinstance(model, Bundle) else load(model)
     model.check_samples(max(discuss, 1))
     folder, header = None if out is None else make_folder(Path(out)), model.header
     name = str(data) if isinstance(data, str | Path) else f"{len(data)} pairs"
@@ -146,12 +147,6 @@ def _known(own: Sequence[Metric]) -> dict[str, Metric]:
     if taken is not None:
         raise ConfigError(f"The key {taken.key!r} of a metric has another meaning in metrics.json; choose another key.")
     return known
-
-
-def _opened(model: Model | Bundle | str | Path) -> Model:
-    if isinstance(model, Model):
-        return model
-    return Model(model) if isinstance(model, Bundle) else load(model)
 
 
 def _write(folder: Path, work: Work, document: Mapping[str, Any], spool: Spool) -> None:

@@ -121,7 +121,11 @@ class Instruments:
         """Make the views of one image, uint8 ``(1, C, H, W)``, as the prediction of all images of a batch."""
         if mask is not None and set(FROZEN) & set(self.look):
             return self.view(plain.expand_as(truth), truth, mask)
-        return {need: _repeated(one, len(truth)) for need, one in seen.items()}
+        count = len(truth)
+        return {
+            need: one.repeated(count) if isinstance(one, Features) else one.expand(count, *one.shape[1:])
+            for need, one in seen.items()
+        }
 
 
 class Tally:
@@ -222,12 +226,6 @@ class Tally:
 
 def _colour(images: Tensor) -> Tensor:
     return images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
-
-
-def _repeated(view: Any, count: int) -> Any:
-    if isinstance(view, Features):
-        return view.repeated(count)
-    return view.expand(count, *view.shape[1:])
 
 
 NOT_SHOWN = "not shown"

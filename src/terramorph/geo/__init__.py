@@ -6,7 +6,7 @@ from terramorph.imports import import_without
 import_without("odc.geo", "dask")
 
 from terramorph.geo.cover import Cover, Window
+from terramorph.geo.crs import project, project_extent, project_shapes
 from terramorph.geo.grid import Grid, grid_at
-from terramorph.geo.project import project, project_extent, project_shapes
 
 __all__ = ["Cover", "Grid", "Window", "grid_at", "project", "project_extent", "project_shapes"]

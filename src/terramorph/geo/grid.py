@@ -16,8 +16,15 @@ from odc.geo.geobox import GeoBox
 from odc.geo.geom import BoundingBox, Geometry
 
 from terramorph.errors import RasterError
-from terramorph.geo.crs import degrees_in_metres, is_mercator, point_scale, unit_in_degrees, unit_in_metres
-from terramorph.geo.project import project, project_extent
+from terramorph.geo.crs import (
+    degrees_in_metres,
+    is_mercator,
+    point_scale,
+    project,
+    project_extent,
+    unit_in_degrees,
+    unit_in_metres,
+)
 
 SQUARE = 1.1
 """Ratio of a pixel's sides below which it counts as square."""
@@ -86,6 +93,12 @@ class Grid:
         return self.geobox.boundingbox
 
     @property
+    def centre(self) -> tuple[float, float]:
+        """(x, y) of the middle of the grid, in CRS units."""
+        x, y = self.affine @ (self.width / 2, self.height / 2)
+        return x, y
+
+    @property
     def is_square(self) -> bool:
         """Whether a pixel's sides on the ground differ by less than a tenth, and the image is not mirrored (south up).
 
@@ -95,8 +108,7 @@ class Grid:
             return True
         x, y = self.resolution
         if self.crs.proj.is_geographic:
-            _, latitude = self.affine @ (self.width / 2, self.height / 2)
-            latitude *= unit_in_degrees(self.crs)
+            latitude = self.centre[1] * unit_in_degrees(self.crs)
             x *= math.cos(math.radians(min(max(latitude, -89.9), 89.9)))
         return max(x / y, y / x) < SQUARE and self.affine.determinant < 0
 
@@ -112,10 +124,10 @@ class Grid:
             return None
         if self.crs.proj.is_geographic:
             unit = unit_in_degrees(self.crs)
-            x, y = (unit * each for each in self.affine @ (self.width / 2, self.height / 2))
-            east, north = degrees_in_metres(self.crs, x, y)
+            x, y = self.centre
+            east, north = degrees_in_metres(self.crs, unit * x, unit * y)
             return unit * math.sqrt(abs(self.affine.determinant) * (east * north))
-        scale = point_scale(self.crs, *(self.affine @ (self.width / 2, self.height / 2)))
+        scale = point_scale(self.crs, *self.centre)
         area = abs(self.affine.determinant) / (scale.areal if scale else 1.0)
         return math.sqrt(area) * unit_in_metres(self.crs)
 

@@ -18,7 +18,7 @@ from terramorph._version import __version__
 from terramorph.atomic import atomic
 from terramorph.errors import DatasetError
 from terramorph.geo import Grid, project_shapes
-from terramorph.geo.project import cut_at_line
+from terramorph.geo.crs import cut_at_line
 from terramorph.pairs import warn_if_few
 from terramorph.pairs.manifest import FOOTPRINTS, SPLITS, AreaRecord, Manifest
 from terramorph.prepare.journal import Journal, Place, Row

@@ -12,8 +12,7 @@ from odc.geo.geom import Geometry
 
 from terramorph.errors import DatasetError
 from terramorph.geo import Grid, project, project_shapes
-from terramorph.geo.crs import degrees_in_metres, point_scale, unit_in_degrees, unit_in_metres
-from terramorph.geo.project import beside
+from terramorph.geo.crs import beside, degrees_in_metres, point_scale, unit_in_degrees, unit_in_metres
 from terramorph.pairs.manifest import SPLITS, AreaRecord
 from terramorph.prepare.journal import Journal, Place
 from terramorph.prepare.options import Options
@@ -103,7 +102,7 @@ def _measurable(boxes: NDArray[np.object_], grid: Grid) -> tuple[NDArray[np.obje
     if grid.crs is None:
         return boxes, 1.0
     if not grid.crs.proj.is_geographic:
-        scale = point_scale(grid.crs, *(grid.affine @ (grid.width / 2, grid.height / 2)))
+        scale = point_scale(grid.crs, *grid.centre)
         return boxes, (scale.largest if scale else 1.0) / unit_in_metres(grid.crs)
     # A degree of longitude is shortest at the end towards the pole, one of latitude at the equator.
     extent, unit = grid.geobox.extent.boundingbox, unit_in_degrees(grid.crs)

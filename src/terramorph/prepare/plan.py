@@ -15,8 +15,8 @@ from odc.geo.geom import Geometry, box
 
 from terramorph.errors import ConfigError, DatasetError, warn
 from terramorph.geo import Grid, grid_at, project, project_extent
+from terramorph.geo.crs import beside, meet
 from terramorph.geo.mercator import HALF_WORLD, pixel_size
-from terramorph.geo.project import beside, meet
 from terramorph.raster.resample import north_up
 from terramorph.raster.source import Source
 

@@ -15,8 +15,8 @@ from odc.geo.gcp import GCPGeoBox
 
 from terramorph.bands import Units, default_bands
 from terramorph.errors import RasterError
+from terramorph.geo.crs import period
 from terramorph.geo.grid import Grid
-from terramorph.geo.project import period
 from terramorph.imports import needs
 from terramorph.raster.layout import ReadOptions, checked_names, picked
 from terramorph.raster.raster import Raster

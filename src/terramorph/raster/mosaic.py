@@ -20,7 +20,7 @@ from odc.geo.geom import Geometry
 from terramorph.bands import Units, band_order
 from terramorph.errors import RasterError, warn
 from terramorph.geo import Grid, project_extent
-from terramorph.geo.project import beside
+from terramorph.geo.crs import beside
 from terramorph.raster.image_source import ImageSource
 from terramorph.raster.layout import ReadOptions
 from terramorph.raster.raster import Raster

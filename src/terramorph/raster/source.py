@@ -15,7 +15,7 @@ from rasterio.features import geometry_mask
 from terramorph.bands import Units
 from terramorph.errors import RasterError
 from terramorph.geo import Grid, project_extent
-from terramorph.geo.project import beside, meet
+from terramorph.geo.crs import beside, meet
 from terramorph.raster.raster import Raster
 
 

@@ -21,7 +21,7 @@ from rasterio.crs import CRS as RasterioCRS
 from terramorph.bands import Units, band_order, colour_of
 from terramorph.errors import RasterError
 from terramorph.geo import Grid
-from terramorph.geo.project import nearest
+from terramorph.geo.crs import nearest
 from terramorph.raster.crs import to_odc_crs
 from terramorph.raster.image import IMAGE_SUFFIXES
 from terramorph.raster.layout import ReadOptions

@@ -14,9 +14,8 @@ from rasterio.enums import Resampling as GdalResampling
 from rasterio.warp import reproject
 
 from terramorph.errors import RasterError, raised_as
-from terramorph.geo.crs import transformer
+from terramorph.geo.crs import nearest, period, transformer
 from terramorph.geo.grid import Grid
-from terramorph.geo.project import nearest, period
 from terramorph.raster.quiet import quiet
 from terramorph.raster.raster import Raster
 from terramorph.raster.resample import MIN_WEIGHT, Resampling, orientation_between, rounded, upright, upright_grid
@@ -75,9 +74,7 @@ def turned_to(grid: Grid, own: Grid) -> Grid:
     turn = period(grid.crs)
     if turn is None:
         return grid
-    middle, _ = grid.affine @ (grid.width / 2, grid.height / 2)
-    theirs, _ = own.affine @ (own.width / 2, own.height / 2)
-    off = turn * round((theirs - middle) / turn)
+    off = turn * round((own.centre[0] - grid.centre[0]) / turn)
     return grid if off == 0 else replace(grid, affine=Affine.translation(off, 0) @ grid.affine)
 
 
@@ -286,23 +283,16 @@ def _wkt(crs: CRS | None) -> str:
 
 def _transform(own: Grid, grid: Grid, columns: NDArray[Any], rows: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Convert pixel coordinates on ``grid`` to pixel coordinates on ``own``."""
-    turn = period(own.crs)
-    x, y = grid.affine @ (columns, rows)
-    middle, at = grid.affine @ (grid.width / 2, grid.height / 2)
-    if own.crs != grid.crs:
+    if own.crs == grid.crs:
+        x, y = turned_to(grid, own).affine @ (columns, rows)
+    else:
         assert own.crs is not None
         assert grid.crs is not None
         transform = transformer(grid.crs, own.crs).transform
-        x, y = transform(x, y)
-        middle = float(transform(middle, at)[0])
-    if turn is not None and math.isfinite(middle):
-        # The middle where own lies, and all else around the middle.
-        theirs, _ = own.affine @ (own.width / 2, own.height / 2)
-        middle += turn * round((theirs - middle) / turn)
-        if own.crs != grid.crs:
-            x = nearest(np.asarray(x), middle, turn)
-        else:
-            start, _ = grid.affine @ (grid.width / 2, grid.height / 2)
-            x = x + (middle - start)
+        x, y = transform(*(grid.affine @ (columns, rows)))
+        turn, middle = period(own.crs), float(transform(*grid.centre)[0])
+        if turn is not None and math.isfinite(middle):
+            # The middle where own lies, and all else around the middle.
+            x = nearest(np.asarray(x), middle + turn * round((own.centre[0] - middle) / turn), turn)
     x, y = ~own.affine @ (np.asarray(x), np.asarray(y))
     return x, y

@@ -117,10 +117,6 @@ class LazySource(Source):
         return predicted() if self._kept is None else self._kept(window.number, predicted)
 
 
-def _bytes(part: Part | None) -> int:
-    return 1 if part is None else part.pixels.nbytes
-
-
 _BACK = 1024
 """Pixels along a side of the chunks of a lazy result that is resampled to the source's grid."""
 
@@ -155,6 +151,10 @@ def translate_array(tiled: Tiled, source: ArraySource, array: xarray.DataArray, 
     made = made.assign_coords({band: list(tiled.bands)}).rename(array.name)
     made = described(made, tiled.target.units)
     return made.transpose(*array.dims) if array.ndim == 3 else made
+
+
+def _bytes(part: Part | None) -> int:
+    return 1 if part is None else part.pixels.nbytes
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from terramorph.atomic import write_text
 from terramorph.bundle import Bands
 from terramorph.errors import InputError
 from terramorph.geo import Grid, project_extent
-from terramorph.geo.project import cut_at_line, meet
+from terramorph.geo.crs import cut_at_line, meet
 from terramorph.header import parameter_count
 from terramorph.raster import ImageSource, Source
 from terramorph.raster.mosaic import Layer, MosaicSource

@@ -119,7 +119,8 @@ def _remove(image: NDArray[np.uint8], colours: Colours) -> tuple[NDArray[np.uint
         return image, np.zeros(flat.shape, np.bool_)
     area = _around(ink)
     free = area & ~(flat & (_highest(below) < _FAINT) & (_highest(~image) > 255 - _PALE))
-    painted = _paint(image, free, flat & ~free, colours)
+    painted = image.copy()
+    painted[free] = colours.snapped(_nearest(image, flat & ~free)[free], _SNAP)
     lead_on(painted, image, area, free, colours)
     moved = _highest(cv2.absdiff(image, painted)) > _CHANGED
     return painted, free & moved
@@ -200,13 +201,3 @@ def _around(ink: NDArray[np.bool_]) -> NDArray[np.bool_]:
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * _HALO + 1, 2 * _HALO + 1))
     area = cv2.dilate(ink.astype(np.uint8), disc)
     return np.asarray(cv2.morphologyEx(area, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8)) > 0)
-
-
-def _paint(
-    image: NDArray[np.uint8], area: NDArray[np.bool_], known: NDArray[np.bool_], colours: Colours
-) -> NDArray[np.uint8]:
-    """Return the map (H, W, 3) with an area painted from the known pixels around it."""
-    painted = image.copy()
-    near = _nearest(image, known & ~area)
-    painted[area] = colours.snapped(near[area], _SNAP)
-    return painted
