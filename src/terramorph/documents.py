@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -49,7 +49,8 @@ def parse_toml(text: str) -> dict[str, Any]:
     Raises:
         DocumentError: If it is not TOML, or nested more than `MAX_DEPTH` levels deep.
     """
-    return _parsed(tomllib.loads, text)
+    document: dict[str, Any] = _parsed(tomllib.loads, text)
+    return document
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -68,32 +69,22 @@ def first_fault(error: ValidationError) -> str:
     return f"{where}: {what}" if where else what
 
 
-_T = TypeVar("_T")
-_Text = TypeVar("_Text", str, bytes, str | bytes)
 _TOO_DEEP = f"it is nested more than {MAX_DEPTH} levels deep"
 _NAMES: dict[type, str] = {list: "a list", str: "a string", bool: "true or false", type(None): "null"}
 
 
-def _parsed(loads: Callable[[_Text], _T], text: _Text) -> _T:
-    """Parse a text with a library, converting its errors."""
+def _parsed(loads: Callable[[Any], Any], text: str | bytes) -> Any:
+    """Parse a text with a library, converting its errors; refuse what is nested too deep."""
     try:
-        return _bounded(loads(text))
+        value = loads(text)
     except RecursionError:
         raise DocumentError(_TOO_DEEP) from None
     except ValueError as error:
         raise DocumentError(str(error)) from error
-
-
-def _bounded(value: _T) -> _T:
-    """Return the value, unless it is too deep. Without recursion: dotted keys of TOML nest without limit."""
-    level: list[Any] = [value]
+    level = [value]  # one after the other and not by recursion: dotted keys of TOML nest without limit
     for _ in range(MAX_DEPTH):
-        level = [
-            inner
-            for outer in level
-            if isinstance(outer, dict | list)
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-        ]
+        outer = [one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list)]
+        level = [inner for values in outer for inner in values]
         if not level:
             return value
-    raise ValueError(_TOO_DEEP)
+    raise DocumentError(_TOO_DEEP)

@@ -178,9 +178,8 @@ def read_header(path: str | Path) -> Header:
         version = document.get("format")
         if isinstance(version, int) and version > FORMAT:
             raise BundleError(
-                f"{path} was written by terramorph {document.get('made_by', '?')} in bundle format "
-                f"{version}, and this is "
-                f"terramorph {__version__} with format {FORMAT}; upgrade terramorph to use it."
+                f"{path} was written by terramorph {document.get('made_by', '?')} in bundle format {version}, and this "
+                f"is terramorph {__version__} with format {FORMAT}; upgrade terramorph to use it."
             )
         return Header.model_validate(document)
     except (DocumentError, ValidationError) as error:

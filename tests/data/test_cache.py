@@ -40,7 +40,7 @@ def test_nodata_does_not_reach_its_neighbours_or_the_range(tmp_path: Path, dtype
     assert pairs.masks[0][:18, 9:].all()
     for side in (pairs.a, pairs.b):
         assert (side.images[0] == 150).all(), "valid pixels and the fill alike"
-        assert (side.low, side.high, side.robust_low, side.robust_high) == (150, 150, 150, 150)
+        assert (side.limits, side.robust) == ((150, 150), (150, 150))
 
 
 def test_values_that_are_not_finite_are_refused_outside_the_mask_only(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_every_pair_has_the_bands_and_units_of_the_first(tmp_path: Path) -> None
     pairs = decode(open_pairs(tmp_path / "set", "train"), size=16, cache=tmp_path / "cache")
     assert (pairs.a.bands, pairs.a.units) == (("red", "nir", "blue"), Units((1e-4,) * 3, (0.0,) * 3))
     assert np.array_equal(pairs.a.images[0], pairs.a.images[1])
-    assert (pairs.a.low, pairs.a.high) == (0, 767)
+    assert pairs.a.limits == (0, 767)
     second = decode(open_pairs(tmp_path / "set", "train").only([1], []), size=16, cache=tmp_path / "cache")
     assert second.a.bands == ("Blue", "NIR", "Red")
     assert np.array_equal(second.a.like(pairs.a)[0], pairs.a.images[0]), "another split is brought to the first"

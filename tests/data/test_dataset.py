@@ -93,7 +93,7 @@ def test_nodata_becomes_a_mask_and_ranges_ignore_it(tmp_path: Path) -> None:
     pairs = decode(open_pairs(tmp_path, "train"), size=None, cache=tmp_path / "cache")
     assert pairs.masks is not None
     assert np.array_equal(pairs.masks[0] > 0, mask)
-    assert (pairs.a.low, pairs.a.high) == (values[:, mask].min(), values[:, mask].max())
+    assert pairs.a.limits == (values[:, mask].min(), values[:, mask].max())
     scaling = pairs.b.scaling()
     batch = TrainingBatches(pairs, pairs.a, pairs.b, (scaling, scaling), Augmentation(40, mirror=False), seed=0).batch(
         0, 2

@@ -152,10 +152,7 @@ def gather(images: Tensor, index: Sequence[int], drawn: list[Draw], crop: int, m
     y, x, mirror, flip, transpose = table
     ramp = torch.arange(crop, device=device)
     row, column = ramp[None, :, None], ramp[None, None, :]
-    row, column = (
-        torch.where(flip.bool(), crop - 1 - row, row),
-        torch.where(mirror.bool(), crop - 1 - column, column),
-    )
+    row, column = (torch.where(flip.bool(), crop - 1 - row, row), torch.where(mirror.bool(), crop - 1 - column, column))
     swap = transpose.bool()
     row, column = torch.where(swap, column, row), torch.where(swap, row, column)
     which = torch.tensor(index, device=device)[:, None, None]

@@ -39,8 +39,8 @@ class Side:
     Attributes:
         images: One (H, W, C) array a pair, views of the memory map.
         dtype: Numpy name.
-        low, high: Smallest and largest stored value.
-        robust_low, robust_high: The 0.1 and 99.9 percentiles, from a sample of the pixels.
+        limits: Smallest and largest stored value.
+        robust: The 0.1 and 99.9 percentiles, from a sample of the pixels.
         units: Scale and offset of stored values; None: 1 and 0.
         suspects: Values that are likely to mean no data; see `raster.values.Suspects`.
     """
@@ -48,10 +48,8 @@ class Side:
     images: list[np.ndarray]
     bands: tuple[str, ...]
     dtype: str
-    low: float
-    high: float
-    robust_low: float
-    robust_high: float
+    limits: tuple[float, float]
+    robust: tuple[float, float]
     units: Units | None = None
     suspects: tuple[float, ...] = ()
 
@@ -71,7 +69,7 @@ class Side:
         if self.dtype == "uint8":
             return Scaling()
         tell_suspects(self.suspects, "the pairs")
-        low, high = (self.robust_low, self.robust_high) if robust else (self.low, self.high)
+        low, high = self.robust if robust else self.limits
         return Scaling(self.dtype, low, high if high > low else low + 1.0)
 
 
@@ -178,10 +176,8 @@ def _mapped(entry: Path, index: dict[str, Any], fingerprint: str, skipped_before
             views(name, s["dtype"], len(s["bands"])),
             tuple(s["bands"]),
             s["dtype"],
-            low=s["limits"][0],
-            high=s["limits"][1],
-            robust_low=s["robust"][0],
-            robust_high=s["robust"][1],
+            (s["limits"][0], s["limits"][1]),
+            (s["robust"][0], s["robust"][1]),
             units=Units(*map(tuple, s["units"])) if s["units"] else None,
             suspects=tuple(s["suspects"]),
         )

@@ -90,9 +90,8 @@ def share_accepted(kind: AdversarialLoss, logits: Logits) -> Tensor:
     Returns:
         float32 scalar in [0, 1].
     """
-    maps = by_scale(logits)
-    shares = [(one.detach() > UNDECIDED[kind]).float().mean() for one in maps]
-    return shares[0] if len(maps) == 1 else torch.stack(shares).mean()
+    shares = [(one.detach() > UNDECIDED[kind]).float().mean() for one in by_scale(logits)]
+    return torch.stack(shares).mean()
 
 
 def by_scale(logits: Logits) -> Sequence[Tensor]:

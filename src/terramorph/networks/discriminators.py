@@ -34,12 +34,7 @@ class PatchGAN(nn.Module):
     """
 
     def __init__(
-        self,
-        in_bands: int = 6,
-        width: int = 64,
-        layers: int = 3,
-        norm: Norm = "batch",
-        spectral_norm: bool = False,
+        self, in_bands: int = 6, width: int = 64, layers: int = 3, norm: Norm = "batch", spectral_norm: bool = False
     ) -> None:
         super().__init__()
         # As in the public networks, but that those of spectral normalisation alone need one to be shifted at all.

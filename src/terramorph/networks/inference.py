@@ -94,7 +94,12 @@ def fold_batchnorm(network: nn.Module) -> nn.Module:
         conv, norm = ready.get_submodule(before), ready.get_submodule(after)
         if isinstance(norm, nn.BatchNorm2d):
             assert isinstance(conv, nn.Conv2d | nn.ConvTranspose2d)
-            _fold(conv, norm)
+            scale, bias = norm_as_scale(conv, norm)
+            assert scale is not None
+            assert bias is not None
+            shape = (1, -1, 1, 1) if isinstance(conv, nn.ConvTranspose2d) else (-1, 1, 1, 1)
+            conv.weight = nn.Parameter(conv.weight.detach().float() * scale.view(shape), requires_grad=False)
+            conv.bias = nn.Parameter(bias, requires_grad=False)
             ready.set_submodule(after, nn.Identity())
     return ready
 
@@ -126,15 +131,6 @@ def cpu_form(network: nn.Module) -> Callable[[torch.dtype], CpuUNet] | None:
 def _for_inference(module: nn.Module) -> nn.Module:
     other: Callable[[], nn.Module] | None = getattr(module, "for_inference", None)
     return module if other is None else other()
-
-
-def _fold(conv: nn.Conv2d | nn.ConvTranspose2d, norm: nn.BatchNorm2d) -> None:
-    scale, bias = norm_as_scale(conv, norm)
-    assert scale is not None
-    assert bias is not None
-    shape = (1, -1, 1, 1) if isinstance(conv, nn.ConvTranspose2d) else (-1, 1, 1, 1)
-    conv.weight = nn.Parameter(conv.weight.detach().float() * scale.view(shape), requires_grad=False)
-    conv.bias = nn.Parameter(bias, requires_grad=False)
 
 
 class ClassProbabilities(nn.Module):

@@ -176,7 +176,9 @@ class LiteUNet(nn.Module):
             x = step(join([_cut(x, here, above, 2), *(_cut(one, here) for one in (skip, *seen))]))
         if core is None:
             return finish(self._finest(x, None, source, noise, None))
-        return torch.cat([finish(self._finest(x, here, source, noise, strip)) for strip in _strips(core)], dim=2)
+        rows, columns = core
+        strips = ((slice(top, min(top + _STRIP, rows.stop)), columns) for top in range(rows.start, rows.stop, _STRIP))
+        return torch.cat([finish(self._finest(x, here, source, noise, strip)) for strip in strips], dim=2)
 
     def _finest(self, x: Tensor, within: Core | None, source: Tensor, noise: Tensor, core: Core | None) -> Tensor:
         """Return the head's output on a core; x is features of stride 2, which start at `within`."""
@@ -205,12 +207,6 @@ def _around(core: Core | None, stride: int, source: Tensor, rim: int = _AROUND) 
         for wanted, side in zip(core, source.shape[-2:], strict=True)
     )
     return y, x
-
-
-def _strips(core: Core) -> Iterator[Core]:
-    rows, columns = core
-    for top in range(rows.start, rows.stop, _STRIP):
-        yield slice(top, min(top + _STRIP, rows.stop)), columns
 
 
 def _cut(x: Tensor, box: Core | None, within: Core | None = None, times: int = 1) -> Tensor:

@@ -92,7 +92,9 @@ def effects(
         judged = min(seeds) > 1
         by_image = arms[name].mean(axis=0) - arms[base].mean(axis=0)
         images = 0.0 if weights is None else float((weights @ by_image).var()) * count / (count - 1)
-        of_seeds = sum(_variance_of_mean(runs[arm], pooled) for arm in (base, name)) if judged else 0.0
+        of_seeds = 0.0
+        if judged:
+            of_seeds = sum(max(float(runs[arm].var(ddof=1)), pooled) / len(runs[arm]) for arm in (base, name))
         difference = float(by_image.mean())
         error = math.sqrt(images + of_seeds)
         degrees = _satterthwaite((of_seeds, freedom), (images, count - 1))
@@ -114,11 +116,6 @@ def verdict(effect: Effect, corrected: float | None, higher_is_better: bool) -> 
     if corrected > LEVEL:
         return "no difference shown"
     return "better" if (effect.difference > 0) == higher_is_better else "worse"
-
-
-def _variance_of_mean(means: NDArray[np.float64], pooled: float) -> float:
-    """Return the variance of the mean over the seeds of one arm."""
-    return max(float(means.var(ddof=1)), pooled) / len(means)
 
 
 def _satterthwaite(*parts: tuple[float, int]) -> float:

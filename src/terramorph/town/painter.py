@@ -40,12 +40,7 @@ class Painter:
             self.texture.drawPath(path, ink(texture))
 
     def stroke(
-        self,
-        path: Any,
-        width: float,
-        colour: Tone,
-        texture: Tone | None,
-        dash: tuple[float, float] | None = None,
+        self, path: Any, width: float, colour: Tone, texture: Tone | None, dash: tuple[float, float] | None = None
     ) -> None:
         """Stroke a path with a width in metres; ``dash`` is (on, off) in metres."""
         for canvas, value in ((self.canvas, colour), (self.texture, texture)):

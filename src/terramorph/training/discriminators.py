@@ -9,14 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from terramorph.errors import ConfigError
-from terramorph.losses import (
-    AdversarialLoss,
-    Logits,
-    PairChange,
-    by_scale,
-    r1_penalty,
-    share_accepted,
-)
+from terramorph.losses import AdversarialLoss, Logits, PairChange, by_scale, r1_penalty, share_accepted
 from terramorph.networks import EfficientNetLite, ProjectedDiscriminator, build_discriminator, load_imagenet
 from terramorph.pixels import Batch
 from terramorph.training.config import LossConfig, TrainConfig

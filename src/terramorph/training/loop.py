@@ -223,7 +223,8 @@ class _Run:
                 with self.clock.waiting():
                     batches = self.inputs.of_step(self.done)
                 self.recipe.set_rate(rate_factor(config.schedule, self.done, len(self.pairs), self.per_step))
-                self.recipe.noise.manual_seed(_mixed(config.seed, self.done, self.fabric.global_rank))
+                mixed = np.random.SeedSequence((config.seed, self.done, self.fabric.global_rank))
+                self.recipe.noise.manual_seed(int(mixed.generate_state(1, np.uint64)[0] >> 1))
                 losses = step(batches, self.done)
                 if self.average is not None:
                     self.average.update(self.generator, self.done)
@@ -344,8 +345,3 @@ class _Run:
             afresh=self.recipe.afresh,
             processes=self.fabric.world_size,
         )
-
-
-def _mixed(seed: int, step: int, rank: int) -> int:
-    """Mix three numbers into one seed (numpy's SeedSequence)."""
-    return int(np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)[0] >> 1)
