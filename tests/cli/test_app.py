@@ -13,8 +13,7 @@ import pytest
 from terramorph import __version__
 from terramorph.cli import app as app_module
 from terramorph.cli.app import exit_code, run, sentence, with_options
-from terramorph.cli.interrupt import StopFlag, StoppedBefore, Terminated, stop_after_step
-from terramorph.cli.reporting import TrainingReporter
+from terramorph.cli.reporting import StopFlag, StoppedBefore, Terminated, TrainingReporter, stop_after_step
 from terramorph.errors import BundleError, ConfigError, RunError, StorageError, warn
 from terramorph.processor import native_bf16
 

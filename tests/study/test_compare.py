@@ -279,7 +279,7 @@ def test_the_command(
     arguments = [str(town_pairs), "--study", str(write_study()), "--out", str(out), "--cache", str(study_cache)]
     arguments += ["--images", "4", "--seeds", "1", "--set", "loss.l1_weight=50", "--split", "train"]
     with monkeypatch.context() as stopped:
-        stopped.setattr("terramorph.cli.interrupt.StopFlag.__call__", lambda flag: flag.stepping)
+        stopped.setattr("terramorph.cli.reporting.StopFlag.__call__", lambda flag: flag.stepping)
         with pytest.raises(SystemExit) as ended:
             verb(arguments)
     assert ended.value.code != 0

@@ -204,14 +204,7 @@ def classify(rgb: NDArray[Any], palette: NDArray[np.uint8] = PALETTE) -> NDArray
 
 def _argmin(scores: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Return the index of the smallest score of each row, float32 (N, K) -> uint8 (N,); faster than np.argmin over a
-    short axis.
-
-    Args:
-        scores: float32 (N, K).
-
-    Returns:
-        uint8 (N,).
-    """
+    short axis."""
     columns = np.ascontiguousarray(scores.T)
     best, smallest = np.zeros(scores.shape[0], np.uint8), columns[0].copy()
     for k in range(1, columns.shape[0]):

@@ -88,7 +88,6 @@ def drawing_margin(style: Style, metres: float, shapes: Shapes | None = None, wi
     """Return how far outside a grid, in pixels, a feature may lie and still reach into it.
 
     Args:
-        style: The style.
         metres: Metres per pixel.
         shapes: What is drawn with it, where it is known.
         widest_m: The widest line there may be, in metres, where it is not.

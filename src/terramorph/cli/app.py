@@ -23,7 +23,7 @@ import typer
 from terramorph._version import __version__
 from terramorph.cli.choices import option
 from terramorph.cli.console import warn
-from terramorph.cli.interrupt import StoppedBefore, Terminated, terminate_as_exception
+from terramorph.cli.reporting import StoppedBefore, Terminated, terminate_as_exception
 from terramorph.errors import InputError, InputWarning, TerramorphError
 from terramorph.redaction import redact_text
 

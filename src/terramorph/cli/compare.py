@@ -12,8 +12,7 @@ import typer
 
 from terramorph.cli.choices import Allow, Cache, Metrics, Pairs, Settings, allowed_modules, named_metrics, option
 from terramorph.cli.console import say
-from terramorph.cli.interrupt import stop_after_step
-from terramorph.cli.reporting import StudyProgress
+from terramorph.cli.reporting import StudyProgress, stop_after_step
 from terramorph.errors import ConfigError
 
 NAME = "compare"

@@ -28,7 +28,7 @@ from terramorph.cli.choices import (
     option,
 )
 from terramorph.cli.console import say
-from terramorph.cli.interrupt import NOTICE, stop_after_step
+from terramorph.cli.reporting import NOTICE, stop_after_step
 from terramorph.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from terramorph.cli import choices
 from terramorph.cli.choices import Asset, Dem, Height, Raw, Resolution, Terms, argument, from_here, option, read_options
 from terramorph.cli.console import JsonSteps, Steps, say, say_json, warn
-from terramorph.cli.interrupt import StoppedBefore
+from terramorph.cli.reporting import StoppedBefore
 
 if TYPE_CHECKING:
     from terramorph.translate import Model

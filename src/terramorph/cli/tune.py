@@ -22,8 +22,7 @@ from terramorph.cli.choices import (
     option,
 )
 from terramorph.cli.console import say, show_columns, warn
-from terramorph.cli.interrupt import stop_after_step
-from terramorph.cli.reporting import StudyProgress
+from terramorph.cli.reporting import StudyProgress, stop_after_step
 from terramorph.errors import ConfigError, RunError
 
 if TYPE_CHECKING:

@@ -35,12 +35,7 @@ class Floor:
 
 
 def sampled(read: Read, count: int) -> list[Image]:
-    """Read at most `SAMPLE` images, spread evenly; if none of them is usable, the first usable one of the rest.
-
-    Args:
-        read: Reads one image.
-        count: Number of images.
-    """
+    """Read at most `SAMPLE` images, spread evenly; if none of them is usable, the first usable one of the rest."""
     spread = [int(i) for i in np.unique(np.linspace(0, count - 1, min(count, SAMPLE)).round())]
     found = [image for index in spread if (image := read(index)) is not None and image[1].any()]
     if not found:

@@ -26,7 +26,6 @@ class View:
     """One scored pair.
 
     Attributes:
-        id: Its name.
         source: uint8 ``(C, S, S)``.
         truth: uint8 ``(D, S, S)``.
         prediction: uint8 ``(D, S, S)``.

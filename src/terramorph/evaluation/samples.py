@@ -22,7 +22,6 @@ class Sample:
     """A pair as the protocol compares it.
 
     Attributes:
-        id: Name of the pair.
         source: Stored values ``(C, S, S)`` of the bundle's source dtype.
         truth: uint8 ``(D, S, S)``, the target scaled to 0..255 by the bundle's target scaling.
         mask: bool ``(S, S)``, True where both sides hold pixels.
@@ -39,7 +38,6 @@ class Samples:
     """The pairs of a split, read on demand.
 
     Attributes:
-        pairs: The stored pairs.
         header: Header of the bundle: direction, size, bands and dtypes of both sides.
         skip_bad: Leave out pairs that cannot be read instead of raising.
         skipped: A sentence about each pair that `usable` left out.

@@ -50,7 +50,6 @@ class Place(BaseModel):
 
     Attributes:
         id: Id of the pair.
-        area: Name of the area.
         split: `train`, `val` or `test`; None for a tile that is measured and not written.
         dropped: Reason why it is not written: `buffer`, `unlisted`, `outside`; in a `Row` also later ones.
         row, col: Position in the lattice of tiles.

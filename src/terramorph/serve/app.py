@@ -63,9 +63,6 @@ class App:
 
     Attributes:
         draining: Whether the server is shutting down, so that readiness says no.
-
-    Args:
-        tiles: The layers and their tiles.
     """
 
     def __init__(self, tiles: TileServer) -> None:

@@ -41,7 +41,6 @@ def tilejson(layer: Layer, view: View, base: str, format: str) -> dict[str, Any]
     """Return the TileJSON 3.0.0 of a view.
 
     Args:
-        layer, view: The view.
         base: Base of links, without a slash at the end.
         format: Suffix of the tiles.
     """
@@ -137,7 +136,6 @@ def values_at(layer: Layer, longitude: float, latitude: float) -> dict[str, Any]
     """Return the stored values of input, output and truth at a point, and the map class of the output.
 
     Args:
-        layer: The layer.
         longitude, latitude: Degrees (EPSG:4326).
 
     Returns:
@@ -167,7 +165,6 @@ def export_view(layer: Layer, view: View, bounds: Sequence[float], most: int) ->
     """Export a window of a view as a Cloud Optimized GeoTIFF, on the grid of the translation.
 
     Args:
-        layer, view: The view.
         bounds: (west, south, east, north), degrees (EPSG:4326).
         most: Largest number of pixels.
 

@@ -37,11 +37,7 @@ _HEADERS = {
 
 
 class DrawPage:
-    """The files of the page, made on the first request and kept in memory.
-
-    Args:
-        settings: Settings of the server.
-    """
+    """The files of the page, made on the first request and kept in memory."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings

@@ -16,9 +16,6 @@ class Metrics(Collector):  # type: ignore[misc]
 
     Attributes:
         registry: Registry of this server only.
-
-    Args:
-        tiles: The layers and their tiles.
     """
 
     def __init__(self, tiles: TileServer) -> None:

@@ -28,7 +28,6 @@ def open_server(settings: Settings, models: dict[str, Model] | None = None) -> A
     """Load the models and open the layers.
 
     Args:
-        settings: Settings of the server.
         models: Loaded models by their names in the settings.
 
     Raises:

@@ -29,7 +29,6 @@ class Way:
     """A backend and precision, and its speed once it is measured.
 
     Attributes:
-        backend, precision: Their names.
         make: Prepares the network.
         batches: Batch sizes to try.
         batch: The fastest of them.

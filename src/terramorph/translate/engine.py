@@ -64,7 +64,6 @@ class Job:
     """Windows to predict, and the folder of their parts.
 
     Attributes:
-        tiled: The windows.
         source: The source, cut to the area.
         area: Area to which the source is cut; None if it is not cut.
         parts: Parts of the output, one file per window.
@@ -88,7 +87,6 @@ class Engine(Protocol):
         """Make every missing part of a job.
 
         Args:
-            job: The windows, and the folder of their parts.
             stages: Receives the seconds of each step.
             tell: Called with (finished windows, all windows).
         """
@@ -122,9 +120,7 @@ def identity(model: Model, source: str, backend: str) -> dict[str, Any]:
     """Return what decides the pixels of a window besides its place; processes with equal values give equal bytes.
 
     Args:
-        model: The model.
         source: Digest of the source's pixels.
-        backend: Name of the backend.
     """
     return {
         "terramorph": __version__,
@@ -142,8 +138,6 @@ def predict_windows(
     """Predict windows and save them: one is computed while the next are read and the last are written.
 
     Args:
-        tiled: The model and its windows.
-        source: The source.
         parts: Parts of the output, in which results are saved.
         units: The windows, in the order in which they are read.
         stages: Receives the seconds of each step.

@@ -44,8 +44,6 @@ class LazySource(Source):
         name, grid, extent, bands, dtype, units, sequential, licence: As in `Source`.
 
     Args:
-        tiled: The model and its windows.
-        source: The source.
         memory: Bytes of predicted windows to keep.
         opened: Context that is left when this source is closed.
         kept: Called for windows that are not in memory; None: they are predicted.

@@ -231,11 +231,7 @@ def brought_back(tiled: Tiled, raster: Raster, grid: Grid) -> Raster:
 
 @dataclass(frozen=True)
 class Output(ABC):
-    """A file or folder to write.
-
-    Attributes:
-        place: The file or folder.
-    """
+    """A file or folder to write."""
 
     place: Path | Remote
     called: ClassVar[str]
@@ -247,8 +243,6 @@ class Output(ABC):
         """Refuse what this kind of output cannot do.
 
         Args:
-            source: The source.
-            header: Header of the bundle.
             grid: Grid on which the network sees the source.
             match_source: Whether the output is resampled to the source's grid.
 

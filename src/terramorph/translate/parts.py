@@ -135,7 +135,6 @@ class Parts:
         """Return a window's pixels or their spread, memory-mapped, as in `Part`; None for a window without data.
 
         Args:
-            number: Number of the window.
             shape, dtype: Required shape and dtype of the array.
             spread: Return the spread instead of the pixels.
 
@@ -255,7 +254,6 @@ def leased(lock: Remote, name: str) -> Iterator[None]:
     as files do that are written whole and equal by both.
 
     Args:
-        lock: The object.
         name: Name of the guarded output, for messages.
 
     Raises:

@@ -188,7 +188,6 @@ def plan_cover(
 
     Args:
         model: The model, with stride, halo and training size.
-        grid: The grid to cover.
         window: Side of the windows in pixels; default five training sizes. It is enlarged for the halo if needed.
         overlap: Least overlap in pixels of windows that are blended; default the network's, or a training size.
 
@@ -243,7 +242,6 @@ def own_grid(source: Source, model: Model, upright: bool = False) -> Grid | None
     So every layer of the network has the same phase as without the cut.
 
     Args:
-        source: The source.
         model: The model, with its stride.
         upright: Turn pixels that are stored mirrored (south up) north up, which sources read exactly.
     """

@@ -49,9 +49,7 @@ class Tiled:
     """A model and the windows of a grid. It can be pickled if the model can.
 
     Attributes:
-        model: The model.
         grid: Grid on which it sees the source.
-        cover: The windows of the grid.
         samples: Number of samples, whose spread is kept.
         sample: Number of the first sample, which gives the pixels.
     """
@@ -76,7 +74,6 @@ class Tiled:
         """Yield the windows from the top.
 
         Args:
-            source: The source.
             done: Numbers of windows to leave out.
         """
         left = (window for window in self.cover.windows() if window.number not in done)
@@ -109,7 +106,6 @@ class Tiled:
         Args:
             draws: Samples of its core, float32 (D, h, w) in [-1, 1] each.
             mask: bool (h, w), True where there is data.
-            window: The window.
         """
         none = ~mask
         pixels, *others = (self._stored_as_floats(draw) for draw in draws)

@@ -75,7 +75,6 @@ def matches(ring: Ring, colours: NDArray[np.int16], axis: NDArray[np.float64]) -
     """Return pairs of points that are two ends of one edge, the best first; their lines do not cross.
 
     Args:
-        ring: The outline.
         colours: int16 (H, W), colour indices of the map around it, -1 where a colour is not known.
         axis: float64 (2,), x and y, direction of the label, of length 1 for a line and 0 for a round label.
 
@@ -122,7 +121,6 @@ def _straight(
     """Return how well lines from an end to an edge continue as that edge outside, each from 0 to 1.
 
     Args:
-        ring: The outline.
         edges: int64 (N,), edges.
         ends: int64 (N,), other points on the outline.
         own: int64 (N,), 0 for the colour before the edge, 1 for the one behind, which must continue on its side only.

@@ -26,8 +26,6 @@ class Footprints:
     """Manifest of a dataset, and a table of its tiles, kept or not.
 
     Attributes:
-        root: Folder of the dataset.
-        manifest: Manifest of the dataset.
         table: GeoDataFrame with the columns of `footprints.parquet`; texts are '' for none, measures float64 (NaN for
             none), `duplicates` int64 (0 for none). Further columns: `shift`, its length in pixels, NaN where it is
             unknown; bool `kept`; bool `leak`, kept with a look-alike kept in another split; bool `twin`, kept with

@@ -57,9 +57,6 @@ class FolderTiles(TileReader):
         layout: A key of `LAYOUTS`; default: told by the paths. Paths z/x/y are taken for xyz, or for tms where a
             tilemapresource.xml or the "scheme" of a metadata.json says so.
 
-    Attributes:
-        layout: The layout it is read in.
-
     Raises:
         RasterError: If it is no folder of tiles, holds vector tiles or a database, or several layouts.
     """

@@ -182,10 +182,7 @@ class _Pyramid:
     """Tiles of the finest zoom in, encoded tiles of all zooms out.
 
     Args:
-        name: Name of the source, for messages.
         sink: Takes the tiles, in the same order each time.
-        pool: Encodes them.
-        low, high: The coarsest and the finest zoom.
         box: Tiles of the finest zoom.
     """
 

@@ -90,7 +90,6 @@ class OnnxBackend(ExportedBackend):
     """ONNX Runtime.
 
     Args:
-        path: The .onnx file.
         threads: Threads of ONNX Runtime within one operation; 0 lets it choose.
         batch_size: Images per pass of `Model`; 1 in paper mode.
         accept_quality_loss: Take an 8-bit file whose quality was refused when it was made.
@@ -140,7 +139,6 @@ class OpenVinoBackend(ExportedBackend):
     float32.
 
     Args:
-        path: The .onnx file.
         precision: `fp32`, `bf16`, or `auto`: as for `TorchBackend`.
         threads: Number of threads; 0 lets OpenVINO choose.
         batch_size: Images per pass of `Model`; 1 in paper mode.

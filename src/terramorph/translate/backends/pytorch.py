@@ -177,8 +177,6 @@ def fastest_runs(runs: Sequence[Run], source: Tensor, seconds: float) -> list[fl
     """Return the seconds of the fastest call of each; the calls take turns, and other load on the machine only adds.
 
     Args:
-        runs: Functions to compare.
-        source: Their argument.
         seconds: Approximate time to measure for, after a first call of each that is not counted.
     """
     for run in runs:
