@@ -24,6 +24,8 @@ from terramorph.geo.grid import Grid
 from terramorph.geo.mercator import zoom_of
 from terramorph.raster.raster import Raster
 
+_MOVE, _LINE = 0, 1
+
 
 def render(
     features: Iterable[Feature] | Shapes, grid: Grid, style: Style | None = None, antialias: bool = True
@@ -158,9 +160,6 @@ def _paint(colour: RGB, stroke_px: float | None, antialias: bool) -> Any:
         paint.setStrokeCap(skia.Paint.kRound_Cap)
         paint.setStrokeJoin(skia.Paint.kRound_Join)
     return paint
-
-
-_MOVE, _LINE = 0, 1
 
 
 def make_path(xy: NDArray[np.float32], starts: NDArray[np.int64]) -> Any:

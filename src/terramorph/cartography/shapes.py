@@ -19,10 +19,11 @@ from shapely.geometry.base import BaseGeometry
 
 from terramorph.cartography.table import KINDS
 
-_POINT, _LINE, _POLYGON, _TRIANGLE = 1, 2, 3, 17
+_POINT, _LINE, _POLYGON, _TRIANGLE = 1, 2, 3, 17  # types of well-known binary
 _COLLECTION = 7
 _COLLECTIONS = (4, 5, 6, _COLLECTION, 15, 16)
 _DEEPEST = 32
+_LINES = (1, 2)  # shapely's numbers of lines and linear rings; from polygons on they are those of well-known binary
 
 
 def read_wkb(wkb: NDArray[Any]) -> NDArray[Any]:
@@ -110,10 +111,6 @@ def _flat(parts: list[Any]) -> Any:
     faces = shapely.get_type_id(each) == _POLYGON
     area = shapely.union_all(shapely.make_valid(each[faces & (shapely.area(each) > 0)]))
     return shapely.GeometryCollection([area, *each[~faces]]) if (~faces).any() else area
-
-
-_LINES = (1, 2)  # shapely's type numbers: line, linear ring
-_POLYGON = 3
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -16,6 +16,8 @@ from terramorph.cartography.palette import CLASSES, MapClass, Palette
 from terramorph.cartography.table import Kind, Number, Shape, load_toml
 from terramorph.tables import checked
 
+RGB = tuple[int, int, int]
+
 
 def _colour(value: Any) -> Any:
     """Parse "#rrggbb" to RGB; other values are returned as they are."""
@@ -39,7 +41,6 @@ def _by_zoom(value: Any) -> Any:
     return ((0.0, value),) if isinstance(value, int | float) else value
 
 
-RGB = tuple[int, int, int]
 Colour = Annotated[RGB, BeforeValidator(_colour)]
 
 

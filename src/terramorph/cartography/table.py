@@ -21,23 +21,8 @@ from terramorph.errors import ConfigError, did_you_mean
 from terramorph.tables import checked, read_toml
 
 GROUND = (
-    "residential",
-    "commercial",
-    "industrial",
-    "institution",
-    "airport",
-    "parking",
-    "farmland",
-    "grass",
-    "scrub",
-    "forest",
-    "wetland",
-    "sand",
-    "rock",
-    "glacier",
-    "cemetery",
-    "pitch",
-    "pier",
+    *("residential", "commercial", "industrial", "institution", "airport", "parking", "farmland", "grass", "scrub"),
+    *("forest", "wetland", "sand", "rock", "glacier", "cemetery", "pitch", "pier"),
 )
 """Areas that are none of the seven classes."""
 
@@ -49,6 +34,15 @@ KINDS: tuple[str, ...] = (*CLASSES, *GROUND, *WAYS, "coastline")
 coastlines, which make water on their right."""
 
 COASTLINE = KINDS.index("coastline")
+Number = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
+"""A finite number from 0 on."""
+Shape = Literal["any", "line", "area"]
+"""Geometries that a rule or an entry applies to."""
+ANY = "*"
+"""Stands for any value of an attribute."""
+NO_KIND = -1
+Column = Sequence[Any] | NDArray[Any]
+"""Values of an attribute, one a feature: text or None."""
 
 
 def _kind(kind: str) -> str:
@@ -59,12 +53,6 @@ def _kind(kind: str) -> str:
 
 Kind = Annotated[str, AfterValidator(_kind)]
 """A kind that is known."""
-
-Number = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
-"""A finite number from 0 on."""
-
-Shape = Literal["any", "line", "area"]
-"""Geometries that a rule or an entry applies to."""
 
 
 def load_toml(name_or_path: str | Path, folder: str) -> tuple[dict[str, Any], str]:
@@ -89,15 +77,6 @@ def load_toml(name_or_path: str | Path, folder: str) -> tuple[dict[str, Any], st
     if path.suffix.lower() != ".toml" and not path.exists():
         raise ConfigError(f"There is no {word} {text!r}; {did_you_mean(text, names, ', or give a .toml file')}")
     return read_toml(path, f"The {word} {path}"), text
-
-
-ANY = "*"
-"""Stands for any value of an attribute."""
-
-NO_KIND = -1
-
-Column = Sequence[Any] | NDArray[Any]
-"""Values of an attribute, one a feature: text or None."""
 
 
 class Match(BaseModel):

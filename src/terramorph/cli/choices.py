@@ -17,6 +17,22 @@ if TYPE_CHECKING:
     from terramorph.metrics import Metric
     from terramorph.raster import ReadOptions
 
+Stored = Literal["fp16", "int8"]
+"""Weight format of a network for browsers."""
+Mode = Literal["paper", "raster"]
+"""Mode of a network; see docs/glossary.md."""
+Direction = Literal["AtoB", "BtoA"]
+Precision = Literal["auto", "fp32", "bf16"]
+Device = Literal["auto", "cpu", "cuda"]
+Progress = Literal["text", "json"]
+Backend = Literal["torch", "onnxruntime", "openvino"]
+MAX_SEED = 2**63 - 1
+"""The largest seed that every random generator takes."""
+_OUTSIDE = ("loss.terms.", "stop.metric", "generator.network")
+"""Prefixes of settings that name functions and classes from outside the package."""
+Classes = Literal["source", "target", "both", "none"]
+"""Sides that hold class values."""
+
 
 def option(help: str, *names: str, **how: Any) -> Any:
     """Return an option of a verb: its help, then its names where they are not the parameter's."""
@@ -50,29 +66,11 @@ def refuse_without_effect(context: typer.Context, names: Collection[str], where:
         )
 
 
-Stored = Literal["fp16", "int8"]
-"""Weight format of a network for browsers."""
-Mode = Literal["paper", "raster"]
-"""Mode of a network; see docs/glossary.md."""
-Direction = Literal["AtoB", "BtoA"]
-Precision = Literal["auto", "fp32", "bf16"]
-Device = Literal["auto", "cpu", "cuda"]
-Progress = Literal["text", "json"]
-Backend = Literal["torch", "onnxruntime", "openvino"]
-
-MAX_SEED = 2**63 - 1
-"""The largest seed that every random generator takes."""
-
-
 def from_here(modules: Collection[str] | None) -> list[str]:
     """Return the modules whose code may run; they are looked for in the working directory too, after installed ones."""
     if modules and str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))
     return list(modules or ())
-
-
-_OUTSIDE = ("loss.terms.", "stop.metric", "generator.network")
-"""Prefixes of settings that name functions and classes from outside the package."""
 
 
 def allowed_modules(allow: Collection[str] | None, assigned: Mapping[str, Any]) -> list[str]:
@@ -128,10 +126,6 @@ Raw = Annotated[bool, option("Use stored values; ignore the file's scale and off
 Height = Annotated[float | None, option("Ground height in metres for scenes placed by RPCs. Default: their mean.")]
 Dem = Annotated[str | None, option("Raster of ground heights for scenes placed by RPCs.")]
 Terms = Annotated[str | None, option("Licence or terms of use; required for tile servers.")]
-
-
-Classes = Literal["source", "target", "both", "none"]
-"""Sides that hold class values."""
 
 
 def read_options(

@@ -1,7 +1,7 @@
 """Progress of training and of studies in the terminal, and the signals that end them.
 
-`TrainingReporter` implements `terramorph.training.Reporter`. SIGINT and SIGTERM end short work at once, training after the
-current step.
+`TrainingReporter` implements `terramorph.training.Reporter`. SIGINT and SIGTERM end short work at once, and training
+after the current step.
 """
 
 from __future__ import annotations
@@ -23,6 +23,12 @@ if TYPE_CHECKING:
     from terramorph.training import Plan, StepReport, TrainConfig, Validation
 
 NOTICE = "Stopping after this step; press again to stop at once."
+AFRESH = 4
+"""Most newly initialized tensors that are named."""
+MEASURED_STEPS = 500
+"""Steps of a run from which its duration is estimated before it starts."""
+LONG, SHORTER = 3600.0, ("medium", "small")
+"""Seconds of a run from which shorter presets are suggested, and those presets; their schedules are in steps."""
 
 
 class Terminated(BaseException):
@@ -98,14 +104,6 @@ def _handlers(wanted: dict[int, Any]) -> Iterator[dict[int, Any]]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-
-
-AFRESH = 4
-"""Most newly initialized tensors that are named."""
-MEASURED_STEPS = 500
-"""Steps of a run from which its duration is estimated before it starts."""
-LONG, SHORTER = 3600.0, ("medium", "small")
-"""Seconds of a run from which shorter presets are suggested, and those presets; their schedules are in steps."""
 
 
 class TrainingReporter(Steps):

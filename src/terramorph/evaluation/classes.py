@@ -19,6 +19,9 @@ Image = tuple[NDArray[np.uint8], NDArray[np.bool_]]
 """uint8 ``(C, H, W)`` and its bool mask ``(H, W)``, True where valid."""
 Read = Callable[[int], Image | None]
 """Reads image number i of a side; ``None`` where it cannot be used."""
+FITS = 0.5
+"""Least share of valid pixels within `NEAR` levels of a palette's colours for the palette to fit."""
+_OF_CLASSIC = ("classic", "classes")
 
 
 @dataclass(frozen=True)
@@ -72,11 +75,6 @@ def _mean_psnr(pixels: list[NDArray[np.uint8]], colour: NDArray[np.float64]) -> 
     """Return the mean over images of minus the logarithm of the mean squared error: PSNR up to scale."""
     errors = [float(((one - colour[:, None].astype(np.float32)) ** 2).mean()) for one in pixels]
     return -float(np.log(np.maximum(errors, _PSNR_CAP)).mean())
-
-
-FITS = 0.5
-"""Least share of valid pixels within `NEAR` levels of a palette's colours for the palette to fit."""
-_OF_CLASSIC = ("classic", "classes")
 
 
 @dataclass(frozen=True)

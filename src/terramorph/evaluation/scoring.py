@@ -40,6 +40,7 @@ _SMALLEST = 17  # least side in pixels that SqueezeNet takes
 
 View = dict[str, Any]
 """Views of a batch of images, by the need of metrics (`Metric.needs`)."""
+NOT_SHOWN = "not shown"
 
 
 @dataclass
@@ -226,9 +227,6 @@ class Tally:
 
 def _colour(images: Tensor) -> Tensor:
     return images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
-
-
-NOT_SHOWN = "not shown"
 
 
 def against_floor(model: Tally, floor: Tally) -> dict[str, dict[str, Any]]:

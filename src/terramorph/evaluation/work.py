@@ -28,6 +28,8 @@ from terramorph.pixels import BYTE
 from terramorph.raster import Raster, write_image
 from terramorph.translate import Model
 
+Progress = Callable[[int, int], None]
+
 
 class Look(NamedTuple):
     """Classes and floor of the targets, and the evidence of a discussion; ``None`` without a discussion."""
@@ -71,9 +73,6 @@ def look_at(samples: Samples, dataset: str | Path, total: int, style: str | None
         side, shown = next(known, (None, None))
         evidence = Evidence(side, shown, draws)
     return Look(classes, choose_floor(targets, f"{len(targets)} {where}", classes.palette), evidence)
-
-
-Progress = Callable[[int, int], None]
 
 
 class Work:

@@ -34,6 +34,8 @@ from terramorph.raster.source import Source
 STRIP_PIXELS = 1 << 23
 """Approximate number of pixels of each side that are read at once: 24 MB of RGB. Several rows of tiles share one
 margin, and a few strips in flight take little memory."""
+SHIFT_BLOCK = 4
+"""Tiles along the side of a block with a common shift."""
 
 
 class Part(NamedTuple):
@@ -177,10 +179,6 @@ def read_shifted(target: Source, grid: Grid, shift: tuple[float, float] | None) 
         return target.read(grid)
     moved = Grid(grid.height, grid.width, grid.affine @ Affine.translation(*shift), grid.crs)
     return replace(target.read(moved), grid=grid)
-
-
-SHIFT_BLOCK = 4
-"""Tiles along the side of a block with a common shift."""
 
 
 def side_by_side(source: Raster, target: Raster) -> bool:

@@ -30,6 +30,14 @@ _BLANK = 0.98
 """Share of one colour above which a tile counts as blank: all blank tiles look alike and are no duplicates."""
 
 _BLOCK = ("block_dx", "block_dy", "block_confidence")
+_ADVICE = {
+    "nodata": "a side has no data there: check its zoom or URL and `bounds`, or raise `max_nodata`",
+    "blank": "raise `drop_blank`",
+    "buffer": "the ground is too small for its splits: use a smaller `tile`, `buffer` 0, or other `fractions`",
+    "unlisted": "the list of the split names none of them",
+    "outside": "the polygons of the split do not cover this ground",
+    "unreadable": "a file is damaged",
+}
 
 
 def finish(out: Path, journal: Journal, options: Options, tell: Callable[[str, int, int], None]) -> Manifest:
@@ -76,16 +84,6 @@ def _more(options: Options, placed: bool) -> str:
     smaller = f"`tile` {options.tile // 2} about 4 times as many" if options.tile >= 128 else ""
     tiles = f"{smaller}{overlap}".removeprefix(", ")
     return f"Some hundred are usual; more ground gives more, {tiles + ', ' if tiles else ''}and so does {finer}."
-
-
-_ADVICE = {
-    "nodata": "a side has no data there: check its zoom or URL and `bounds`, or raise `max_nodata`",
-    "blank": "raise `drop_blank`",
-    "buffer": "the ground is too small for its splits: use a smaller `tile`, `buffer` 0, or other `fractions`",
-    "unlisted": "the list of the split names none of them",
-    "outside": "the polygons of the split do not cover this ground",
-    "unreadable": "a file is damaged",
-}
 
 
 def _nothing_kept(counts: Counter[str]) -> str:

@@ -36,6 +36,8 @@ GDAL_OPTIONS = {
 left alone it would grow to a twentieth of the machine's memory."""
 
 _PLACELESS = frozenset({"PNG", "JPEG", "BMP", "GIF", "WEBP"})
+DEM = "dem"
+"""Key of the DEM among warp options; all other keys are `WarpedVRT`'s."""
 
 
 @contextmanager
@@ -94,10 +96,6 @@ def dataset_place(dataset: Any, path: Path | Remote) -> tuple[Affine, CRS | None
     if place is None and dataset.driver == "PNG":
         place = text_place(path, dataset.tags())
     return None if place is None else (place[0], place[1] or crs)
-
-
-DEM = "dem"
-"""Key of the DEM among warp options; all other keys are `WarpedVRT`'s."""
 
 
 class Handles:

@@ -22,6 +22,23 @@ _PIL = {
     "bilinear": Image.Resampling.BILINEAR,
     "nearest": Image.Resampling.NEAREST,
 }
+MIN_WEIGHT = 0.99
+"""Share of real pixels, by the filter's weights, above which a resized pixel is real."""
+_STEPS = {
+    1: (1, 0, 0, 1),
+    2: (-1, 0, 0, 1),
+    3: (-1, 0, 0, -1),
+    4: (1, 0, 0, -1),
+    5: (0, 1, 1, 0),
+    6: (0, 1, -1, 0),
+    7: (0, -1, -1, 0),
+    8: (0, -1, 1, 0),
+}
+"""Steps by orientation: stored column and row per column, then per row, of the upright image, as (column by column,
+column by row, row by column, row by row)."""
+INVERSE = {6: 8, 8: 6}
+"""Orientations that undo others; all that are not listed undo themselves."""
+_Value = TypeVar("_Value", bound=np.generic)
 
 
 def resize_pixels(pixels: np.ndarray, height: int, width: int, method: Resampling = "bicubic") -> np.ndarray:
@@ -55,10 +72,6 @@ def rounded(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
         exact = np.rint(values, dtype=np.float64 if limits.bits > 16 else values.dtype)
         values = np.clip(exact, limits.min, limits.max)
     return values.astype(dtype)
-
-
-MIN_WEIGHT = 0.99
-"""Share of real pixels, by the filter's weights, above which a resized pixel is real."""
 
 
 def centred(pixels: np.ndarray, mask: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -104,23 +117,6 @@ def resize_masked(
     deviation = resize_pixels((filled - means[:, None, None]).astype(np.float32), height, width, method)
     values = means[:, None, None] + deviation / np.where(resized_mask, weight, 1.0)
     return np.where(resized_mask, rounded(values, pixels.dtype), fill), resized_mask
-
-
-_STEPS = {
-    1: (1, 0, 0, 1),
-    2: (-1, 0, 0, 1),
-    3: (-1, 0, 0, -1),
-    4: (1, 0, 0, -1),
-    5: (0, 1, 1, 0),
-    6: (0, 1, -1, 0),
-    7: (0, -1, -1, 0),
-    8: (0, -1, 1, 0),
-}
-"""Steps by orientation: stored column and row per column, then per row, of the upright image, as (column by column,
-column by row, row by column, row by row)."""
-INVERSE = {6: 8, 8: 6}
-"""Orientations that undo others; all that are not listed undo themselves."""
-_Value = TypeVar("_Value", bound=np.generic)
 
 
 def upright_shape(shape: tuple[int, int], orientation: int) -> tuple[int, int]:

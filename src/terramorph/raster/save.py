@@ -26,6 +26,8 @@ _TIFF_DTYPES = frozenset({"uint8", "int8", "uint16", "int16", "uint32", "int32",
 _JPEG_SIDE = 65500
 """Pixels along a side that libjpeg writes at most."""
 _WORLD_SUFFIX = {".png": ".pgw", ".jpg": ".jgw", ".jpeg": ".jgw"}
+PREVIEW_PX = 1024
+"""Longest side of a preview."""
 
 
 def write_image(raster: Raster, path: str | Path) -> None:
@@ -185,10 +187,6 @@ def _verify_tiff(raster: Raster, path: Path) -> None:
             written = dataset.read(window=window)
             if not np.array_equal(written, raster.pixels[:, rows, columns], equal_nan=raster.dtype.kind == "f"):
                 raise OSError("it did not reach the disk whole")
-
-
-PREVIEW_PX = 1024
-"""Longest side of a preview."""
 
 
 def preview(raster: Raster, side: int = PREVIEW_PX, limits: tuple[float, float] | None = None) -> Image.Image:

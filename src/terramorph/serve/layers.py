@@ -41,6 +41,7 @@ TITLES = {
 
 _HEAT = ((0, (0, 0, 0, 0)), (24, (254, 224, 144, 150)), (64, (244, 109, 67, 220)), (255, (165, 0, 38, 255)))
 """Colours and opacities by difference in grey levels, or by entropy in parts of 255."""
+_RGBA = ("red", "green", "blue", "opacity")
 
 
 @dataclass(frozen=True)
@@ -252,9 +253,6 @@ def display(raster: Raster, low: float, high: float) -> Raster:
         pixels = np.rint(np.clip(np.nan_to_num(scaled), 0, 255)).astype(np.uint8)
     bands = _RGBA[:3] if len(picked) == 3 else ("grey",)
     return Raster(np.ascontiguousarray(pixels), raster.mask, raster.grid, bands)
-
-
-_RGBA = ("red", "green", "blue", "opacity")
 
 
 def _shown(source: Source) -> Read:

@@ -17,6 +17,8 @@ from starlette.exceptions import HTTPException
 _T = TypeVar("_T")
 _SHARE = 0.2
 """Weight of the latest job in the moving average of seconds per job."""
+_CLIENTS, _FORGOTTEN = 1 << 16, 3600.0
+"""Most clients that are remembered, and seconds without a window after which one is forgotten."""
 
 
 class BusyError(HTTPException):
@@ -171,10 +173,6 @@ class Queue(Generic[_T]):
             self._mean = spent if not self._mean else (1 - _SHARE) * self._mean + _SHARE * spent
             self._busy -= 1
             del self._jobs[key]
-
-
-_CLIENTS, _FORGOTTEN = 1 << 16, 3600.0
-"""Most clients that are remembered, and seconds without a window after which one is forgotten."""
 
 
 class RateLimit:

@@ -32,6 +32,16 @@ FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     "jpg": ("image/jpeg", {"format": "JPEG", "quality": 90, "subsampling": 0}),
 }
 """Media type and settings by suffix. PNG is lossless; JPEG has no opacity and shows white instead."""
+_DRAIN = 10.0
+"""Seconds that running work may take when the server shuts down."""
+_MB = 1_000_000
+_GATHERED = 8
+"""Jobs that run at once on a GPU."""
+LOOK = 2.0
+"""Seconds between two checks of the files of layers."""
+_BEFORE = 2
+"""Number of replaced layers that still answer."""
+_LOG = logging.getLogger("terramorph.serve")
 
 
 def encode(raster: Raster, format: str) -> bytes:
@@ -54,18 +64,6 @@ def encode(raster: Raster, format: str) -> bytes:
     stream = io.BytesIO()
     image.save(stream, **FORMATS[format][1])
     return stream.getvalue()
-
-
-_DRAIN = 10.0
-"""Seconds that running work may take when the server shuts down."""
-_MB = 1_000_000
-_GATHERED = 8
-"""Jobs that run at once on a GPU."""
-LOOK = 2.0
-"""Seconds between two checks of the files of layers."""
-_BEFORE = 2
-"""Number of replaced layers that still answer."""
-_LOG = logging.getLogger("terramorph.serve")
 
 
 class Tile(NamedTuple):

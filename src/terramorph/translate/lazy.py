@@ -32,6 +32,8 @@ Keep = Callable[[int, Callable[[], Part | None]], Part | None]
 
 MAX_READ = 2**26
 """Most pixels of the translation for one read."""
+_BACK = 1024
+"""Pixels along a side of the chunks of a lazy result that is resampled to the source's grid."""
 
 
 class LazySource(Source):
@@ -113,10 +115,6 @@ class LazySource(Source):
             return self._tiled.predict(raster, window)
 
         return predicted() if self._kept is None else self._kept(window.number, predicted)
-
-
-_BACK = 1024
-"""Pixels along a side of the chunks of a lazy result that is resampled to the source's grid."""
 
 
 def translate_array(tiled: Tiled, source: ArraySource, array: xarray.DataArray, match_source: bool) -> xarray.DataArray:

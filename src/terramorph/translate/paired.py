@@ -25,6 +25,9 @@ _SIDE = 512
 _APART = 2.0
 """Largest shift between the halves of a pair, pixels. The halves of a photograph show different ground: their edges
 agree with confidence in 1 % of cases, and then at any shift up to 16 px."""
+_SAY = "say whether that is so with pairs=True or pairs=False"
+_LARGEST = 1 << 24
+"""Most pixels of an A|B image; a larger image is not examined."""
 
 
 def source_half(raster: Raster, path: Path, header: Header) -> Raster:
@@ -73,11 +76,6 @@ def half_of_pair(source: Source, header: Header, wanted: bool | None) -> Source:
     half = RasterSource(source_half(source.read(grid), image, header))
     half.name = source.name
     return half
-
-
-_SAY = "say whether that is so with pairs=True or pairs=False"
-_LARGEST = 1 << 24
-"""Most pixels of an A|B image; a larger image is not examined."""
 
 
 def _recognised(images: Sequence[Path], header: Header) -> set[Path] | None:

@@ -35,6 +35,11 @@ from terramorph.translate.tiled import Part
 
 _DAMAGE = (OSError, ValueError, EOFError, SyntaxError, TokenError, OverflowError, MemoryError, TypeError)
 """Exceptions that numpy raises for a damaged .npy file."""
+RENEWED = 60.0
+"""Seconds after which a holder says again that it is there."""
+STALE = 300.0
+"""Seconds after which one that did not say so counts as gone."""
+_held: set[str] = set()
 
 
 def is_begun(output: Path | Remote) -> bool:
@@ -234,14 +239,6 @@ def npy_bytes(array: NDArray[Any]) -> bytes:
     stream = io.BytesIO()
     np.save(stream, array, allow_pickle=False)
     return stream.getvalue()
-
-
-RENEWED = 60.0
-"""Seconds after which a holder says again that it is there."""
-STALE = 300.0
-"""Seconds after which one that did not say so counts as gone."""
-
-_held: set[str] = set()
 
 
 @contextmanager

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 Unit = tuple[Window, ...]
 """Windows that are read together: one, or a row of them where a source can only be decoded from the top."""
+Load = Callable[[Window], NDArray[Any] | None]
+"""Function that returns the pixels (or the spread) of a window's part; None for a window without data."""
 
 
 class Part(NamedTuple):
@@ -38,10 +40,6 @@ class Part(NamedTuple):
 
     pixels: NDArray[Any]
     spread: NDArray[np.float32] | None = None
-
-
-Load = Callable[[Window], NDArray[Any] | None]
-"""Function that returns the pixels (or the spread) of a window's part; None for a window without data."""
 
 
 @dataclass(frozen=True)

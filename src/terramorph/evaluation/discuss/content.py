@@ -24,6 +24,13 @@ EDGE = 24.0
 """Gradient of an edge, grey levels per pixel."""
 THIN = 2
 """Number of `GROUPS` of widths that are thin roads, 1 to 4 px."""
+SCORES: tuple[Metric, ...] = tuple(METRICS[key] for key in ("lpips", "rmse", "psnr", "class_accuracy", "miou"))
+"""Scores that are tested; the first that exists orders images by quality."""
+NOT_TESTED = METRICS["psnr"]
+"""Orders images as RMSE does, in reverse, so its tests would be the same."""
+BINS = 5
+_PER_BIN = 6  # least number of images
+_CHARTED, _PICTURED = 6, 8  # covariates with a chart, worst images with pictures
 
 
 @dataclass(frozen=True)
@@ -103,15 +110,6 @@ def on_border(classes: NDArray[np.uint8]) -> NDArray[np.bool_]:
     near = np.ones((3, 3), np.uint8)
     border: NDArray[np.bool_] = cv2.dilate(classes, near) != cv2.erode(classes, near)
     return border
-
-
-SCORES: tuple[Metric, ...] = tuple(METRICS[key] for key in ("lpips", "rmse", "psnr", "class_accuracy", "miou"))
-"""Scores that are tested; the first that exists orders images by quality."""
-NOT_TESTED = METRICS["psnr"]
-"""Orders images as RMSE does, in reverse, so its tests would be the same."""
-BINS = 5
-_PER_BIN = 6  # least number of images
-_CHARTED, _PICTURED = 6, 8  # covariates with a chart, worst images with pictures
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,9 @@ from terramorph.report.numbers import counted, percent, signed
 from terramorph.report.pages import render_page
 
 MapSide = Literal["truth", "source"]
+PAGE, DATA = "discussion.html", "discussion.json"
+MOST_SAID = 12
+"""Most sentences at the top of the page."""
 
 
 @dataclass
@@ -126,11 +129,6 @@ class Evidence:
         for key, value in found.items():
             self.rows[key].append(value)
         self.seconds += time.perf_counter() - started
-
-
-PAGE, DATA = "discussion.html", "discussion.json"
-MOST_SAID = 12
-"""Most sentences at the top of the page."""
 
 
 def write_discussion(

@@ -20,6 +20,9 @@ from terramorph.report.pages import Cell, Row, Table
 COMMONEST = 5
 """Number of confusions with crops."""
 _CROPS, _CROP = 2, 96  # crops of each, side in pixels
+BLOCKS = 32
+"""Largest number of cells per side of error maps."""
+_LEAST = 0.001  # least share of pixels of a class for a sentence about it
 
 
 def count_confusions(
@@ -94,11 +97,6 @@ def _crop(look: Look, row: int, a: int, b: int) -> tuple[str, Pictures]:
     window = (slice(None), slice(y, y + side), slice(x, x + side))
     title = f"{CLASSES[a]} drawn as {CLASSES[b]}: {int(inside.max()):,} px of this crop of {view.id}"
     return title, view.pictures("where", blended(view.truth, [(confused, MADE_UP)]), window)
-
-
-BLOCKS = 32
-"""Largest number of cells per side of error maps."""
-_LEAST = 0.001  # least share of pixels of a class for a sentence about it
 
 
 def errors_by_place(

@@ -23,7 +23,13 @@ TOLERANCE = 2
 BOUNDS = (2.5, 4.5, 6.5, 9.5)
 """Bounds between groups of widths, pixels."""
 GROUPS = ("1–2", "3–4", "5–6", "7–9", "10+")
-_LEAST = 200  # least number of pixels of a group for a sentence about it
+_SAID = 200  # least number of pixels of a group for a sentence about it
+LEAST = 12
+"""Smallest size of a piece, pixels."""
+MARGIN = 2
+"""Distance in pixels from the same kind on the other side, within which pixels are no part of a piece."""
+_EXAMPLES = 2
+_COLUMNS = ("true_px", "omitted_px", "omitted_pieces", "drawn_px", "made_up_px", "made_up_pieces")
 
 
 def count_roads(truth: NDArray[np.int64], prediction: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -96,7 +102,7 @@ def roads_section(counts: NDArray[np.int64], metres: float | None, generator: np
         body.append([Cell(names[k], k), pixels[0], cell(share), pixels[1], cell(precision[k])])
         groups.append({"width_px": group, "true_px": pixels[0], "drawn_px": pixels[1],
                        "recall": share, "precision": precision[k]})  # fmt: skip
-        known += [(names[k], share)] if share is not None and pixels[0] >= _LEAST else []
+        known += [(names[k], share)] if share is not None and pixels[0] >= _SAID else []
     what = f"The share of true road pixels with a drawn road within {TOLERANCE} px"
     caption = (
         "Recall: true road pixels with a drawn road near; precision: drawn road pixels with a true one near; near is "
@@ -129,13 +135,6 @@ def _named(group: str, metres: float | None) -> str:
     return f"{group} px ({'–'.join(ends)}{'+' * group.endswith('+')} m)"
 
 
-LEAST = 12
-"""Smallest size of a piece, pixels."""
-MARGIN = 2
-"""Distance in pixels from the same kind on the other side, within which pixels are no part of a piece."""
-_EXAMPLES = 2
-
-
 @dataclass(frozen=True)
 class Kind:
     """Kind of pieces.
@@ -157,7 +156,6 @@ KINDS: tuple[Kind, ...] = (
     Kind("buildings", (CLASSES.index("building"),), areal=True),
     Kind("water", (CLASSES.index("water"),), areal=True),
 )
-_COLUMNS = ("true_px", "omitted_px", "omitted_pieces", "drawn_px", "made_up_px", "made_up_pieces")
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,12 @@ _SMALLEST = 4  # px: and narrower ones too
 _AWAY = (1, 2, 4)  # px from a label at which its outline is tried, until all edges continue
 _NEAR = 10  # grey levels from a palette colour
 _TRIM = 7  # px across: width around a named road that is cleared of other guesses
+_LONG = 2.0  # times its height, from which a label is a line of text
+_BEYOND = (2, 5, 8, 11, 14, 17)  # px past the ends of a label at which the map is sampled
+_SIDE = 16  # px beside a label to which it is sampled
+_OFF = 3.5  # px that the middle of the road may lie off the middle of its name
+_STEADY = 4  # least number of samples past an end that must have one colour
+_WIDEST = 26  # px
 
 
 def lead_on(
@@ -116,14 +122,6 @@ def _fill(walls: NDArray[np.uint8], ring: Ring) -> NDArray[np.int16]:
             seeds[y[owner == part], x[owner == part]] = groups
             wanted[here] = spread(seeds, seeds >= 0)[here]
     return spread(wanted, wanted >= 0)
-
-
-_LONG = 2.0  # times its height, from which a label is a line of text
-_BEYOND = (2, 5, 8, 11, 14, 17)  # px past the ends of a label at which the map is sampled
-_SIDE = 16  # px beside a label to which it is sampled
-_OFF = 3.5  # px that the middle of the road may lie off the middle of its name
-_STEADY = 4  # least number of samples past an end that must have one colour
-_WIDEST = 26  # px
 
 
 class Profile(NamedTuple):

@@ -41,6 +41,10 @@ _RAMPS: dict[str, tuple[float, float]] = {
 """Values by reason at which its part begins to rise and at which it is 1; pixels for the first, else shares."""
 _UNMATCHED_BELOW = 0.1
 _UNMATCHED, _LEAK, _TWIN = 0.5, 1.0, 0.25
+_SIDE = 256
+"""Largest side of a picture, pixels."""
+_EMPTY = (226, 222, 213)
+_LINE = (233, 30, 99)
 
 
 def parts_of(table: Any) -> Any:
@@ -107,12 +111,6 @@ def direction(dx: float, dy: float, metres: float | None = None) -> str:
 
     parts = [one(v, w) for v, w in ((dx, ("left", "right")), (dy, ("up", "down"))) if abs(v) >= 0.05]
     return ", ".join(parts) or "not at all"
-
-
-_SIDE = 256
-"""Largest side of a picture, pixels."""
-_EMPTY = (226, 222, 213)
-_LINE = (233, 30, 99)
 
 
 class Images:

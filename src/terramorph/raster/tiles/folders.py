@@ -45,6 +45,12 @@ LAYOUTS: dict[str, re.Pattern[str]] = {
 
 _TOLD = tuple(name for name in LAYOUTS if name not in ("tms", "zyx"))
 """Layouts that paths alone tell apart; of those that look like xyz, others have to be asked for."""
+_EXAMPLES = {
+    "xyz": "17/70406/42987.png",
+    "tms": "17/70406/88084.png",
+    "zyx": "17/42987/70406.png",
+    "sas": "z18/68/x70406/41/y42987.jpg",
+}
 
 
 class FolderTiles(TileReader):
@@ -190,14 +196,6 @@ def _inner(path: str) -> bool:
     """Return whether a path without its first part is that of a tile."""
     stem = _stem(path.partition("/")[2])
     return stem is not None and any(LAYOUTS[name].fullmatch(stem) for name in _TOLD)
-
-
-_EXAMPLES = {
-    "xyz": "17/70406/42987.png",
-    "tms": "17/70406/88084.png",
-    "zyx": "17/42987/70406.png",
-    "sas": "z18/68/x70406/41/y42987.jpg",
-}
 
 
 def _metadata(folder: Path) -> dict[str, Any]:

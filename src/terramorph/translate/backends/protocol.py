@@ -12,6 +12,8 @@ from terramorph.errors import ConfigError
 from terramorph.networks.layers import on_stride
 from terramorph.processor import native_bf16, warn_of_emulation
 
+VIEWS = 8
+
 
 class Backend(Protocol):
     """Runs a generator on batches.
@@ -73,9 +75,6 @@ def resolve_precision(precision: str, device: torch.device, mode: Mode) -> torch
     if precision != "auto":
         raise ConfigError(f"There is no precision {precision!r}; use auto, fp32 or bf16.")
     return torch.bfloat16 if mode == "raster" and native_bf16(device) else torch.float32
-
-
-VIEWS = 8
 
 
 class Ensemble:

@@ -29,6 +29,11 @@ from terramorph.networks.inference import cpu_form, fold_batchnorm, per_image_st
 from terramorph.processor import native_bf16
 from terramorph.translate.backends.protocol import resolve_device, resolve_precision
 
+TUNED = DEFAULT_CACHE / "tuned.json"
+WORTH_MEASURING = 1_000_000
+"""Weights of a network from which its forms are compared: a smaller one takes a few milliseconds in either."""
+Run = Callable[[Tensor], Tensor]
+
 
 class TorchBackend:
     """PyTorch.
@@ -140,14 +145,6 @@ class TorchBackend:
 
     def release(self) -> None:
         getattr(self._network, "release", lambda: None)()
-
-
-TUNED = DEFAULT_CACHE / "tuned.json"
-
-WORTH_MEASURING = 1_000_000
-"""Weights of a network from which its forms are compared: a smaller one takes a few milliseconds in either."""
-
-Run = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
