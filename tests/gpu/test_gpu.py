@@ -102,7 +102,7 @@ def test_the_whole_set_stays_on_the_device(town_pairs: Path, tmp_path: Path) -> 
 
 
 def test_sixteen_bits_are_cut_on_the_device(town_pairs: Path) -> None:
-    from terramorph.data.augment import Augmentation, draw, gather
+    from terramorph.data.batches import Augmentation, draw, gather
 
     images = torch.arange(2 * 72 * 72 * 3, dtype=torch.int32).remainder(65536).to(torch.uint16).view(2, 72, 72, 3)
     draws = [draw(Augmentation(64, eightfold=True), (72, 72), 0, n) for n in range(8)]

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from terramorph.data import Augmentation, DecodedPairs, TrainingBatches, decode
-from terramorph.data.augment import Draw, cut, draw, gather, jitter_colours
+from terramorph.data.batches import Draw, cut, draw, gather, jitter_colours
 from terramorph.errors import DatasetError
 from terramorph.pairs import open_pairs
 from terramorph.pixels import BYTE
