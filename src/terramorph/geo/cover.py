@@ -270,10 +270,7 @@ class Cover:
         # The middle between two windows is farthest from the border of both; at least a halo where there is one.
         middles = [(start + stop) // 2 for start, stop in zip(starts[1:], stops[:-1], strict=True)]
         half = self._fade // 2
-        firsts, ends = (
-            [0, *(m - half for m in middles)],
-            [*(m + half for m in middles), length],
-        )
+        firsts, ends = [0, *(m - half for m in middles)], [*(m + half for m in middles), length]
         total = np.zeros(length, np.float32)
         raw = []
         for start, stop, first, end in zip(starts, stops, firsts, ends, strict=True):

@@ -326,7 +326,7 @@ def _cut_area(job: Job, out: Path, options: Options, journal: Journal, tell: Pro
             return None if strip is None else reader.submit(_load, job, strip, options.skip_bad)
 
         def measured(part: Part | Cut) -> Cut:
-            return cut(*part, job.record, out, options) if isinstance(part, Part) else part
+            return cut(part, job.record, out, options) if isinstance(part, Part) else part
 
         ahead = read_on()
         while ahead is not None:

@@ -24,7 +24,7 @@ from terramorph.pairs import PairFolder
 from terramorph.pairs.manifest import AreaRecord
 from terramorph.prepare.journal import Place, Row
 from terramorph.prepare.labels import MARGIN, remove_labels
-from terramorph.prepare.measure import MEASURE_NAMES, Measures, measure_pair
+from terramorph.prepare.measure import MEASURE_NAMES, measure_pair
 from terramorph.prepare.options import Options
 from terramorph.prepare.plan import Area
 from terramorph.prepare.registration import LEAST_SHIFT, UNKNOWN, correlate, locate, locate_common, shift_raster
@@ -45,6 +45,18 @@ class Part(NamedTuple):
     source: Raster
     target: Raster
     labels: NDArray[np.bool_] | None
+
+
+class Cut(NamedTuple):
+    """Result of cutting a tile.
+
+    Attributes:
+        row: Row of the journal.
+        surface: Correlation of the sides, see `correlate`; None where there is nothing to correlate.
+    """
+
+    row: Row
+    surface: NDArray[np.float32] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,31 +202,9 @@ def side_by_side(source: Raster, target: Raster) -> bool:
     )
 
 
-class Cut(NamedTuple):
-    """Result of cutting a tile.
-
-    Attributes:
-        row: Row of the journal.
-        surface: Correlation of the sides, see `correlate`; None where there is nothing to correlate.
-    """
-
-    row: Row
-    surface: NDArray[np.float32] | None
-
-
-def cut(
-    place: Place,
-    source: Raster,
-    target: Raster,
-    labels: NDArray[np.bool_] | None,
-    area: AreaRecord,
-    out: Path,
-    options: Options,
-) -> Cut:
-    """Measure a pair, both sides (C, H, W) on one grid, and write it unless the options leave it out.
-
-    ``labels`` is bool (H, W), True where the target showed text or icons before cleaning; None if not looked for.
-    """
+def cut(part: Part, area: AreaRecord, out: Path, options: Options) -> Cut:
+    """Measure a pair, and write it unless the options leave it out."""
+    place, source, target, labels = part
     surface = correlation(source, target)
     measures = measure_pair(
         source,
@@ -225,8 +215,11 @@ def cut(
         target_range=area.target.range,
     )
     row = Row(**place.model_dump(), **_rounded(measures.model_dump()))
-    if place.dropped is None:
-        row.dropped = _unwanted(measures, options)
+    if row.dropped is None:
+        if measures.nodata > options.max_nodata:
+            row.dropped = "nodata"
+        elif options.drop_blank is not None and max(measures.source_blank, measures.target_blank) > options.drop_blank:
+            row.dropped = "blank"
     if row.dropped is None:
         write_pair(place, source, target, out)
     else:
@@ -278,16 +271,6 @@ def write_pair(place: Place, source: Raster, target: Raster, out: Path) -> None:
     pixels = np.concatenate([source.pixels, target.pixels], axis=2)
     mask = np.concatenate([source.mask, target.mask], axis=1)
     write_image(Raster.from_pixels(pixels, mask=mask), files[0])
-
-
-def _unwanted(measures: Measures, options: Options) -> str | None:
-    """Return the reason to leave out a measured pair; None if it is kept."""
-    if measures.nodata > options.max_nodata:
-        return "nodata"
-    limit = options.drop_blank
-    if limit is not None and max(measures.source_blank, measures.target_blank) > limit:
-        return "blank"
-    return None
 
 
 def unread(place: Place, why: str) -> Cut:

@@ -10,7 +10,6 @@ from typing import Any, Self
 import numpy as np
 import shapely
 from odc.geo.geom import Geometry
-from rasterio.features import geometry_mask
 
 from terramorph.bands import Units
 from terramorph.errors import RasterError
@@ -113,6 +112,8 @@ class ClippedSource(Source):
         box, local = ground.geom, local if grid.crs is None else beside(np.array([local], dtype=object), ground)[0]
         if not shapely.intersects(local, box):
             return Raster.empty(grid, self.bands, self.dtype, self.units)
+        from rasterio.features import geometry_mask  # imported here because few sources are clipped
+
         raster = self._source.read(grid)
         if shapely.covers(local, box):
             return raster

@@ -150,19 +150,24 @@ def named_road(label: NDArray[np.bool_], groups: NDArray[np.int16]) -> tuple[NDA
     length, height = float(np.ptp(s)), float(np.ptp(t))
     if length < _LONG * height:
         return None
-    middle = (t.max() + t.min()) / 2
-    reach = height / 2 + _SIDE
-    views = [
-        _beyond(groups, centre + end * along, sign * along, across, middle, reach)
-        for end, sign in ((s.min(), -1.0), (s.max(), 1.0))
-    ]
-    ends = [_profile(view, middle, reach) for view in views]
+    middle, reach = (t.max() + t.min()) / 2, height / 2 + _SIDE
+    places = np.arange(np.floor(middle - reach), np.ceil(middle + reach) + 1)  # of samples across the label, in px
+    past = np.array(_BEYOND, np.float64)[:, None, None]
+    views = []  # colour indices (R, T) past both ends of the label
+    for end, sign in ((s.min(), -1.0), (s.max(), 1.0)):
+        spots = centre + end * along + past * (sign * along) + places[None, :, None] * across
+        views.append(seen_at(groups, *np.rint(spots).astype(int).transpose(2, 0, 1)))
+    ends = [_profile(view, places, middle) for view in views]
     known = [e for e in ends if e is not None]
     if not known or len({e.colour for e in known}) > 1:
         return None
-    if len(known) == 1 and not _arrives(views[ends.index(None)], known[0], middle, reach):
-        return None
-    first, last = (e if e is not None else known[0] for e in ends)
+    road = known[0]
+    if len(known) == 1:
+        # The road must leave the other end too, at a crossing or outside the image.
+        near = views[ends.index(None)][:2, (places >= road.low) & (places <= road.high)]
+        if not ((near == road.colour) | (near == OUTSIDE)).mean() >= 0.5:
+            return None
+    first, last = (e if e is not None else road for e in ends)
     corners = [
         centre + s.min() * along + first.low * across,
         centre + s.min() * along + first.high * across,
@@ -172,38 +177,12 @@ def named_road(label: NDArray[np.bool_], groups: NDArray[np.int16]) -> tuple[NDA
     strip = np.zeros(label.shape, np.uint8)
     points = np.rint(np.array(corners)[:, ::-1] * 16).astype(np.int32)
     cv2.fillConvexPoly(strip, points, 1, cv2.LINE_8, 4)
-    return strip > 0, known[0].colour
+    return strip > 0, road.colour
 
 
-def _beyond(
-    groups: NDArray[np.int16],
-    end: NDArray[np.float64],
-    outward: NDArray[np.float64],
-    across: NDArray[np.float64],
-    middle: float,
-    reach: float,
-) -> NDArray[np.int16]:
-    """Return the colour indices (R, T) past an end of a label, across it in steps of a pixel."""
-    t = _places(middle, reach)
-    spots = end + np.array(_BEYOND, np.float64)[:, None, None] * outward + t[None, :, None] * across
-    return seen_at(groups, *np.rint(spots).astype(int).transpose(2, 0, 1))
-
-
-def _places(middle: float, reach: float) -> NDArray[np.float64]:
-    """Return the positions of samples across a label, px from its middle."""
-    return np.arange(np.floor(middle - reach), np.ceil(middle + reach) + 1)
-
-
-def _arrives(view: NDArray[np.int16], road: Profile, middle: float, reach: float) -> bool:
-    """Return whether a road known from the other end of a label leaves this end: at a crossing or outside the image."""
-    t = _places(middle, reach)
-    near = view[:2, (t >= road.low) & (t <= road.high)]
-    return bool(((near == road.colour) | (near == OUTSIDE)).mean() >= 0.5)
-
-
-def _profile(found: NDArray[np.int16], middle: float, reach: float) -> Profile | None:
-    """Return the road that leaves an end of a label, by the colours past it; None where there is none."""
-    t = _places(middle, reach)
+def _profile(found: NDArray[np.int16], t: NDArray[np.float64], middle: float) -> Profile | None:
+    """Return the road that leaves an end of a label, by the colours (R, T) past it at T places across; None where there
+    is none."""
     colour = _steady(found)
     best: Profile | None = None
     starts = np.flatnonzero(np.diff(colour, prepend=-9))
