@@ -203,7 +203,7 @@ def make_plan(extent: float, rng: np.random.Generator) -> Plan:
             continue
         is_square = rng.random(len(cells)) < SQUARE_PARKS
         free = district.area.difference(blocked)
-        squares += _square_parks(cells.take(is_square), district, free, scale)
+        squares += _square_parks(cells.take(is_square), free, scale)
         built, plots = _buildings(cells.take(~is_square), district, scale, rng)
         parts.append(_inside(built, free))
         lots.append(_inside(plots, free))
@@ -361,7 +361,7 @@ def _inside(rects: Rects, area: Any) -> Rects:
     return rects.take(shapely.contains_properly(area, shapely.polygons(rects.corners())))
 
 
-def _square_parks(cells: Rects, district: District, free: Any, scale: float) -> list[Polygon]:
+def _square_parks(cells: Rects, free: Any, scale: float) -> list[Polygon]:
     """Return blocks that are parks, cut to the free area."""
     inset = STREET_M * scale / 2 + 2.0 * scale
     found = []
