@@ -47,10 +47,7 @@ class DrawPage:
     @property
     def routes(self) -> list[Route]:
         """Routes at and below `/draw/`."""
-        return [
-            Route("/draw", lambda _: RedirectResponse("draw/")),
-            Route("/draw/{name:path}", self._answer),
-        ]
+        return [Route("/draw", lambda _: RedirectResponse("draw/")), Route("/draw/{name:path}", self._answer)]
 
     async def _answer(self, request: Request) -> Response:
         try:

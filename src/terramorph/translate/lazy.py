@@ -22,7 +22,7 @@ from terramorph.raster.array_source import ArrayLayout, ArraySource, described
 from terramorph.raster.warp import needed, placed
 from terramorph.translate.engine import identity
 from terramorph.translate.outputs import LEAST_BACK, brought_back
-from terramorph.translate.tiled import Part, Tiled
+from terramorph.translate.tiled import Part, Tiled, pixels_of
 
 if TYPE_CHECKING:
     import xarray
@@ -54,12 +54,7 @@ class LazySource(Source):
     sequential = False
 
     def __init__(
-        self,
-        tiled: Tiled,
-        source: Source,
-        memory: int,
-        opened: AbstractContextManager[Any],
-        kept: Keep | None,
+        self, tiled: Tiled, source: Source, memory: int, opened: AbstractContextManager[Any], kept: Keep | None
     ) -> None:
         self._tiled, self._source, self._opened, self._kept = tiled, source, opened, kept
         held: LRUCache[int, Part | None] = LRUCache(memory, getsizeof=_bytes)
@@ -92,7 +87,8 @@ class LazySource(Source):
                 f"{behind / 1e6:,.0f} million pixels would be translated for one read of {self.name}; read smaller or "
                 "finer pieces, or write the whole with translate_to."
             )
-        return self._layout.laid(self._tiled.piece(self._load, rows, columns), grid)
+        piece = self._tiled.piece(lambda window: pixels_of(self._window(window)), rows, columns)
+        return self._layout.laid(piece, grid)
 
     def fingerprint(self) -> str:
         """Return a hex digest (blake2b, 16 bytes) of everything that decides the pixels."""
@@ -104,10 +100,6 @@ class LazySource(Source):
         """Release the windows, and close the source if it was opened for this one."""
         self._window.cache_clear()
         self._opened.__exit__(None, None, None)
-
-    def _load(self, window: Window) -> NDArray[Any] | None:
-        part = self._window(window)
-        return None if part is None else part.pixels
 
     def _predict(self, window: Window) -> Part | None:
         def predicted() -> Part | None:
@@ -222,8 +214,7 @@ def _lazily(work: _Work, source: ArraySource, back: Grid | None) -> Any:
 def _lazy_window(
     work: _Work, stored: NDArray[Any] | None, where: tuple[slice, slice] | None, seen: Grid, window: Window
 ) -> NDArray[Any] | None:
-    part = work.tiled.predict(work.layout.placed(stored, where, seen), window)
-    return None if part is None else part.pixels
+    return pixels_of(work.tiled.predict(work.layout.placed(stored, where, seen), window))
 
 
 def _lazy_chunk(

@@ -178,12 +178,7 @@ def as_raster(pixels: NDArray[Any], source: Bands) -> Raster:
     return Raster.from_pixels(pixels)
 
 
-def plan_cover(
-    model: Model,
-    grid: Grid,
-    window: int | None = None,
-    overlap: int | None = None,
-) -> Cover:
+def plan_cover(model: Model, grid: Grid, window: int | None = None, overlap: int | None = None) -> Cover:
     """Return the windows of a grid; a single one up to `WHOLE_PIXELS`.
 
     Args:

@@ -42,6 +42,11 @@ class Part(NamedTuple):
     spread: NDArray[np.float32] | None = None
 
 
+def pixels_of(part: Part | None) -> NDArray[Any] | None:
+    """Return the pixels of a part; None for a window without data."""
+    return None if part is None else part.pixels
+
+
 @dataclass(frozen=True)
 class Tiled:
     """A model and the windows of a grid. It can be pickled if the model can.
@@ -156,12 +161,7 @@ class Tiled:
             for unit in self.units(source)
             for window, raster in zip(unit, self.read(source, unit), strict=True)
         )
-
-        def load(window: Window) -> NDArray[Any] | None:
-            part = next(made)
-            return None if part is None else part.pixels
-
-        return self.joined(self.strips(load), self.grid)
+        return self.joined(self.strips(lambda _: pixels_of(next(made))), self.grid)
 
     def joined(self, strips: Iterable[Strip], grid: Grid) -> Raster:
         """Return strips as one Raster on a grid."""
