@@ -18,6 +18,8 @@ from torch.nn import functional
 
 from terramorph.errors import warn
 
+_clock = time.perf_counter if os.name == "nt" else time.thread_time  # which Windows counts in steps of 16 ms
+
 
 def native_bf16(device: str | torch.device) -> bool:
     """Return whether a device computes bfloat16 faster than float32; emulated, it is up to 50 times slower.
@@ -42,19 +44,32 @@ def warn_of_emulation(device: str | torch.device) -> None:
 
 @cache
 def _bf16_on_cpu() -> bool:
-    """Time a small convolution in both dtypes: native bfloat16 takes about half of float32, emulated more."""
+    """Time a small convolution in both dtypes: native bfloat16 takes about half of float32, emulated more.
+
+    What other processes take of the cores must not decide: the time is the processor's for one thread. Several would
+    wait for each other on a busy machine.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return _bf16_is_faster()
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _bf16_is_faster() -> bool:
     source = torch.linspace(-1.0, 1.0, 64 * 64 * 64).view(1, 64, 64, 64)
     weight = torch.linspace(-0.1, 0.1, 128 * 64 * 16).view(128, 64, 4, 4)
     fastest = dict.fromkeys((torch.float32, torch.bfloat16), float("inf"))
     for _ in range(7):
         for dtype in fastest:
             x, w = (values.to(dtype, memory_format=torch.channels_last) for values in (source, weight))
-            start = time.perf_counter()
+            start = _clock()
             try:
                 functional.conv2d(x, w, stride=2, padding=1)
             except RuntimeError:  # this build or processor has no such convolution
                 return False
-            fastest[dtype] = min(fastest[dtype], time.perf_counter() - start)
+            fastest[dtype] = min(fastest[dtype], _clock() - start)
         if fastest[torch.bfloat16] > 4 * fastest[torch.float32]:
             return False
     return fastest[torch.bfloat16] < 0.8 * fastest[torch.float32]

@@ -15,9 +15,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from terramorph.bundle import load_bundle
-from terramorph.errors import CheckpointError, ConfigError, StorageError, TrainingDivergedError
+from terramorph.errors import CheckpointError, ConfigError, InputWarning, StorageError, TrainingDivergedError
 from terramorph.pixels import Batch
-from terramorph.training import resume, train
+from terramorph.training import devices, resume, train
 from terramorph.training.pix2pix import Pix2Pix
 from terramorph.training.state import read_position
 
@@ -36,6 +36,30 @@ def test_stopping_and_resuming_changes_nothing(town_pairs: Path, tmp_path: Path,
     assert resume(tmp_path / "parts", cache=tmp_path).finished
     for name in ("model.safetensors", "checkpoint.safetensors"):
         assert same_weights(tmp_path / "whole" / name, tmp_path / "parts" / name)
+
+
+def test_a_run_goes_on_in_the_precision_that_it_began_in(
+    town_pairs: Path, tmp_path: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny(max_steps=3)
+    monkeypatch.setattr(devices, "native_bf16", lambda device: False)
+    train(town_pairs, tmp_path / "whole", config, cache=tmp_path)
+    train(town_pairs, tmp_path / "parts", config, should_stop=lambda: True, cache=tmp_path)
+    monkeypatch.setattr(devices, "native_bf16", lambda device: True)
+    assert resume(tmp_path / "parts", cache=tmp_path).finished
+    assert same_weights(tmp_path / "whole" / "model.safetensors", tmp_path / "parts" / "model.safetensors")
+
+
+@needs_bf16
+def test_a_run_in_bf16_goes_on_where_there_is_none_and_says_so(
+    town_pairs: Path, tmp_path: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(town_pairs, tmp_path, tiny(max_steps=3), should_stop=lambda: True, cache=tmp_path)
+    assert read_position(tmp_path / "checkpoint.safetensors").precision == "bf16-mixed"
+    monkeypatch.setattr(devices, "native_bf16", lambda device: False)
+    with pytest.warns(InputWarning, match="continues in fp32"):
+        assert resume(tmp_path, cache=tmp_path).finished
+    assert read_position(tmp_path / "checkpoint.safetensors").precision == "32-true"
 
 
 @pytest.mark.kills

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from terramorph.errors import ConfigError
+from terramorph.errors import ConfigError, warn
 from terramorph.imports import import_without
 from terramorph.processor import native_bf16, warn_of_emulation
 from terramorph.training.config import TrainConfig
@@ -19,9 +19,17 @@ from terramorph.training.config import TrainConfig
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
+_BF16: Literal["bf16-mixed"] = "bf16-mixed"
+_FP32: Literal["32-true"] = "32-true"
+"""Precisions of Fabric."""
 
-def make_fabric(config: TrainConfig) -> Fabric:
-    """Choose device and precision and, under torchrun, join the group of processes."""
+
+def make_fabric(config: TrainConfig, begun_in: str = "") -> Fabric:
+    """Choose device and precision and, under torchrun, join the group of processes.
+
+    Args:
+        begun_in: Precision of a run that is resumed, as in `Plan`; "" if it begins.
+    """
     import_without("lightning_fabric", "torchmetrics")  # it only asks for the version
     from lightning_fabric import Fabric
     from lightning_fabric.strategies.ddp import DDPStrategy
@@ -32,11 +40,13 @@ def make_fabric(config: TrainConfig) -> Fabric:
     device = "cuda" if has_gpu and config.device != "cpu" else "cpu"
     if config.launch == "graph" and device == "cpu":
         raise ConfigError("launch=graph needs a CUDA device; set launch=auto.")
-    precision = config.precision
-    if precision == "auto":
-        precision = "bf16" if native_bf16(device) else "fp32"
-    elif precision == "bf16":
+    bf16 = config.precision == "bf16"
+    if bf16:
         warn_of_emulation(device)
+    elif config.precision == "auto" and begun_in != _FP32:
+        bf16 = native_bf16(device)
+        if begun_in == _BF16 and not bf16:
+            warn(f"bf16, in which the run was trained so far, is emulated on this {device}; the run continues in fp32.")
     processes = nodes = 1
     if torch.distributed.is_torchelastic_launched():  # torchrun passes its settings in the environment alone
         processes = int(os.environ["LOCAL_WORLD_SIZE"])
@@ -53,7 +63,7 @@ def make_fabric(config: TrainConfig) -> Fabric:
         num_nodes=nodes,
         # Batch statistics belong to each process, and broadcasting them would break a second forward pass.
         strategy=DDPStrategy(broadcast_buffers=False) if processes * nodes > 1 else "auto",
-        precision="bf16-mixed" if precision == "bf16" else "32-true",
+        precision=_BF16 if bf16 else _FP32,
     )
     fabric.launch()
     if processes * nodes > 1:

@@ -132,8 +132,7 @@ def resume(
         )
     reporter, skip_bad = reporter or default_reporter(), settings["skip_bad"]
     again = _Run(pairs, out, config, reporter, skip_bad, Path(cache), terms, allowed)
-    if (out / CHECKPOINT).is_file():
-        again.restore()
+    again.restore()
     return again.go(should_stop, dry_run=False)
 
 
@@ -161,9 +160,10 @@ class _Run:
         self.dataset, self.out, self.config, self.reporter = dataset, out, config, reporter
         self.skip_bad, self.allowed = skip_bad, allowed
         metric = stopping_metric(config.stop.metric, allowed)
-        restored = (out / CHECKPOINT).is_file()
+        self.begun = read_position(out / CHECKPOINT) if (out / CHECKPOINT).is_file() else None
+        restored = self.begun is not None
         require_weights(config, restored)
-        self.fabric = make_fabric(config)
+        self.fabric = make_fabric(config, "" if self.begun is None else self.begun.precision)
         self.launch = launch_of(config, self.fabric)
         self.inputs = Inputs(dataset, config, self.fabric, skip_bad, cache, metric, reporter.decoding)
         self.pairs = self.inputs.pairs
@@ -181,10 +181,12 @@ class _Run:
         self.saved = -1
 
     def restore(self) -> None:
-        path = self.out / CHECKPOINT
-        position = read_position(path)
+        """Load the checkpoint; without one the run begins."""
+        position = self.begun
+        if position is None:
+            return
         require_same(position, self.config, self.pairs.fingerprint, self.fabric.world_size, self.out / CONFIG)
-        load_state(path, self.recipe, self.average)
+        load_state(self.out / CHECKPOINT, self.recipe, self.average)
         self.health.restore(position.health)
         self.stopping.restore(position.stopping)
         self.done = self.saved = position.step
@@ -286,6 +288,7 @@ class _Run:
             self.fabric.world_size,
             self.health.state(),
             self.stopping.state(),
+            str(self.fabric._precision.precision),
         )
         save_state(self.out / CHECKPOINT, position, self.recipe, self.average)
         self.saved = self.done

@@ -47,6 +47,7 @@ class Position:
         processes: Number of processes that train together.
         health: State of `Health`.
         stopping: State of `EarlyStopping`; empty without it.
+        precision: Resolved precision, as in `Plan`; empty if it was not recorded.
     """
 
     step: int
@@ -55,6 +56,7 @@ class Position:
     processes: int
     health: dict[str, Any]
     stopping: dict[str, Any] = field(default_factory=dict)
+    precision: str = ""
 
 
 def save_settings(plan: Plan, skip_bad: bool) -> None:
