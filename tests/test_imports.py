@@ -23,6 +23,8 @@ def test_an_import_brings_what_it_needs() -> None:
         ("from terramorph.training import train, resume, load_config, recalibrate", set()),
     ):
         code += f"{line}\nslow = (for_few | {others!r}) & set(sys.modules)\nassert not slow, ({line!r}, slow)\n"
+    code += "import terramorph.evaluation, terramorph.serve\n"
+    code += "slow = (for_few - {'cv2', 'skia'}) & set(sys.modules)\nassert not slow, slow\n"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 

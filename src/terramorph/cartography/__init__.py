@@ -1,6 +1,9 @@
 """Vectors drawn as styled map pixels; palette and classes of a map. No torch."""
 
+from typing import TYPE_CHECKING
+
 from terramorph.errors import MissingPackageError
+from terramorph.imports import lazily
 
 try:
     import skia  # noqa: F401
@@ -10,7 +13,6 @@ except ImportError as error:  # its wheel needs libraries of the system, which a
         "apt-get install libegl1 libgl1"
     ) from error
 
-from terramorph.cartography.ogr import read_polygons
 from terramorph.cartography.palette import (
     CLASSES,
     CLASSIC,
@@ -24,9 +26,18 @@ from terramorph.cartography.palette import (
 )
 from terramorph.cartography.render import render
 from terramorph.cartography.shapes import Feature
-from terramorph.cartography.source import VectorSource
 from terramorph.cartography.style import Style, classic, load_style, palette_of
 from terramorph.cartography.table import load_table
+
+if TYPE_CHECKING:
+    from terramorph.cartography.ogr import read_polygons
+    from terramorph.cartography.source import VectorSource
+
+# pyogrio brings geopandas, pandas and pyarrow, for which a palette need not wait.
+__getattr__ = lazily(
+    __name__,
+    {"VectorSource": "terramorph.cartography.source", "read_polygons": "terramorph.cartography.ogr"},
+)
 
 __all__ = [
     "CLASSES",

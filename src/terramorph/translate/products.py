@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from terramorph.atomic import write_text
 from terramorph.bundle import Header
 from terramorph.cartography import Palette, load_style, palette_of
-from terramorph.cartography.polygonize import write_polygons
 from terramorph.errors import ConfigError, InputError
 from terramorph.geo import Grid
 from terramorph.raster import Source
@@ -98,6 +97,8 @@ class Polygons(Output):
         _check_colours(header)
 
     def write(self, path: Path, joined: Joined) -> None:
+        from terramorph.cartography.polygonize import write_polygons  # brings geopandas, which a server need not have
+
         palette = palette_of(load_style(joined.request.style))
         scratch = joined.parts.scratch
         classes, sure = scratch / "classes.tif", scratch / "confidence.tif"
