@@ -114,6 +114,7 @@ def _run(
 ) -> None:
     """Train until the end or a signal, and print the result."""
     from terramorph.cli.reporting import TrainingReporter
+    from terramorph.report.numbers import counted
 
     # Under torchrun every process runs this; the first one prints for all.
     first = os.environ.get("RANK", "0") == "0"
@@ -127,7 +128,7 @@ def _run(
             say("Dry run: nothing was trained.")
     elif result.finished:
         if first:
-            say(f"{result.model} written after {result.step} steps. Details: terramorph info {result.model}")
+            say(f"{result.model} written after {counted(result.step, 'step')}. Details: terramorph info {result.model}")
     else:
         if first:
             command = f"terramorph train --resume {shlex.quote(str(out))}"
