@@ -116,6 +116,23 @@ def test_the_next_address_is_tried_and_reasons_are_told(server: Server) -> None:
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("", "gives 18 bytes, and the published file has 1048576"),
+        ("http://127.0.0.1:99999/x", "is, or leads to, no valid"),
+    ],
+    ids=["page", "address"],
+)
+def test_what_no_further_try_would_mend_is_said_at_once(server: Server, cache: Path, url: str, said: str) -> None:
+    server.body = b"<html>login</html>"
+    started = time.monotonic()
+    with pytest.raises(BundleError, match=said):
+        pull(entry(), [(url or server.url).replace("http", "HTTP", 1)], pause=2.0)
+    assert time.monotonic() - started < 2
+    assert all((cache / "models" / "sha256" / name).stat().st_size == 0 for name in left(cache))
+
+
 def test_offline_says_where_to_put_the_file(cache: Path) -> None:
     with pytest.raises(BundleError, match=r"No address .*put its file .*at .*sha256"):
         pull(entry())

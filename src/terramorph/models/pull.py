@@ -87,7 +87,7 @@ def _fetch(entry: Entry, addresses: Sequence[str], target: Path, progress: Progr
 
 def _download(url: str, entry: Entry, part: Path, progress: Progress | None, pause: float) -> None:
     """Download a part to the size of the whole, over as many connections as it takes."""
-    if not url.startswith(("https://", "http://")):
+    if not url.lower().startswith(("https://", "http://")):
         raise _AddressError("is not an http or https address")
     reason, broken = "ends early", 0
     retries = urllib3.Retry(
@@ -100,6 +100,8 @@ def _download(url: str, entry: Entry, part: Path, progress: Progress | None, pau
                 return
             try:
                 _append(pool, url, entry, part, before, progress)
+            except urllib3.exceptions.LocationValueError:
+                raise _AddressError("is, or leads to, no valid http or https address") from None
             except urllib3.exceptions.HTTPError as error:
                 reason = f"cannot be reached ({type(error).__name__})"
             now = part.stat().st_size if part.is_file() else 0
@@ -135,5 +137,8 @@ def _append(
                 file.write(chunk)
                 if progress is not None:
                     progress(size, entry.bytes)
+            if size < entry.bytes and not goes_on and "Content-Length" in answer.headers:  # a whole answer
+                file.truncate(0)
+                raise _AddressError(f"gives {size} bytes, and the published file has {entry.bytes}")
     finally:
         answer.close()
