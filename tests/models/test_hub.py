@@ -78,7 +78,10 @@ def test_pushed_and_loaded(hub: Hub, cli: Cli, tmp_path: Path) -> None:  # noqa:
     before = len(hub.asked)
     assert find_bundle(f"hf://someone/town@{commit}") == model.path
     assert len(hub.asked) == before  # a commit does not change
+    pointer = tmp_path / "cache" / "models" / "hub" / "someone" / "town" / "main"
+    written_at = pointer.stat().st_mtime_ns
     assert cli("info", "hf://someone/town").code == 0
+    assert pointer.stat().st_mtime_ns == written_at  # what is known already is not written again
     assert cli("models", "pull", "hf://someone/town").out.startswith(str(model.path))
     assert TOKEN.encode() not in written(tmp_path)
     left = [path for path in (tmp_path / "cache" / "models" / "hub").rglob("*") if path.name.endswith(".part")]

@@ -69,7 +69,8 @@ def fetch(spec: str | Path) -> Path:
             warn(f"The Hub cannot be reached; the copy of {repo} that was fetched before is used.")
             return known
         raise _refused(error, repo, revision) from None  # the library's words may hold more than they should
-    write_text(pointer, sha256, make_folder=True)
+    if known != stored(sha256):  # so that a cache that is only read serves what it holds
+        write_text(pointer, sha256, make_folder=True)
     return stored(sha256)
 
 
