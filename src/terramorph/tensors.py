@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from terramorph.errors import InputError, raised_as
+from terramorph.errors import InputError
 
 
 def storable(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -34,6 +36,8 @@ def misfit(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
         if name not in wanted:
             return f"holds a tensor {name} that does not belong to it"
         tensor, place = given[name], wanted[name]
+        if tensor.layout != place.layout:
+            return f"holds the tensor {name} as {tensor.layout} instead of {place.layout}"
         if tensor.shape != place.shape or tensor.dtype != place.dtype:
             kinds = [f"{one.dtype} {tuple(one.shape)}" for one in (tensor, place)]
             return f"holds the tensor {name} as {kinds[0]} instead of {kinds[1]}"
@@ -46,6 +50,17 @@ def is_finite(tensor: Tensor) -> bool:
     """Return whether all values are finite."""
     # A sum is not finite if one of its terms is not; the other way round it has to be looked at in detail.
     return bool(torch.isfinite(tensor.sum())) or bool(torch.isfinite(tensor).all())
+
+
+def load_pickled(path: Path) -> Any:
+    """Read what torch.save wrote, with ``weights_only`` and without torch's warnings of other kinds of files.
+
+    Raises:
+        Exception: Of any class there is, where the file is damaged, with advice that is not for users.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def read_weights(
@@ -68,9 +83,10 @@ def read_weights(
 
     if not path.is_file():
         raise InputError(f"There is no {path.name} in {path.parent}; {needed}.")
-    # Of any class: the unpickler answers damage with almost any exception there is.
-    with raised_as(InputError, f"{path} cannot be read as a PyTorch state dict", "download it again"):
-        state = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        state = load_pickled(path)
+    except Exception as error:
+        raise InputError(f"{path} is not a PyTorch state dict, or a damaged one; download it again.") from error
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise InputError(f"{path} is not a state dict of tensors; download it again.")
     floats = {str(name): value.float() if value.is_floating_point() else value for name, value in state.items()}

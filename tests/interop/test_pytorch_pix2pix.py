@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -123,9 +125,10 @@ def test_what_is_no_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         path.write_bytes(junk)
         with pytest.raises(CheckpointError, match="not a PyTorch checkpoint"):
             import_checkpoint(path)
-    path.write_bytes(pickle.dumps(Malice()))
-    with pytest.raises(CheckpointError):
+    path.write_bytes(pickle.dumps(Malice(), protocol=4))
+    with warnings.catch_warnings(record=True, action="always") as told, pytest.raises(CheckpointError):
         import_checkpoint(path)
+    assert told == []  # torch warns of the protocol
     saved({"a": Malice()}, tmp_path, "x.pth")
     with pytest.raises(CheckpointError, match="could run code"):
         import_checkpoint(path)
@@ -153,10 +156,15 @@ def test_what_does_not_fit(tmp_path: Path) -> None:
     refuse("holds a tensor model.model.9.weight", model__model__9__weight=torch.zeros(1))
     refuse(r"down_norm.1.weight as torch.float32 \(5,\)", **{inner: torch.zeros(5)})
     refuse("down_norm.1.weight that are not finite", **{inner: torch.full((4,), float("inf"))})
+    refuse("head.bias as torch.sparse_coo instead of", model__model__3__bias=state["model.model.3.bias"].to_sparse())
     with pytest.raises(CheckpointError, match="U-Net of 5 levels"):
         import_checkpoint(saved(PublicUNet(3, 3, 5, 2, "batch").state_dict(), tmp_path))
     with pytest.raises(CheckpointError, match="ResNet of 3 blocks"):
         import_checkpoint(saved(PublicResNet(3, 3, 3, 2, "batch", False).state_dict(), tmp_path))
+    resnet = PublicResNet(3, 3, 9, 2, "batch", False).state_dict()
+    deeper = {re.sub(r"\.(1\d)\.conv", lambda at: f".{int(at[1]) + 6}.conv", key): t for key, t in resnet.items()}
+    with pytest.raises(CheckpointError, match="9 blocks, the first at place 16; those of 6 and 9"):  # pix2pixHD
+        import_checkpoint(saved(deeper, tmp_path))
 
 
 def test_wrapped_and_old_files(tmp_path: Path) -> None:
@@ -166,6 +174,8 @@ def test_wrapped_and_old_files(tmp_path: Path) -> None:
     x = images(1, 3, 64, 64)
     assert furthest(bundle.network(x), public(x)) < 1e-4
     assert "latest_net_G.pth" in bundle.header.note
+    floats = {key: tensor.float() for key, tensor in public.state_dict().items()}
+    assert furthest(import_checkpoint(saved(floats, tmp_path)).network(x), public(x)) < 1e-4
     inner = {key.replace("model.model.1.", "model.model.1._orig_mod."): value for key, value in state.items()}
     assert furthest(import_checkpoint(saved(inner, tmp_path)).network(x), public(x)) < 1e-4
     old = dict(scrambled(PublicUNet(3, 3, 6, 2, "instance")).state_dict())

@@ -65,7 +65,7 @@ def test_missing_and_wrong_files_are_named(feature_weights: Path, tmp_path: Path
     with pytest.raises(InputError, match=HEADS_FILE):
         Lpips.from_folder(tmp_path)
     (tmp_path / HEADS_FILE).write_bytes(b"not a checkpoint")
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="or a damaged one"):
         Lpips.from_folder(tmp_path)
     torch.save({"other": torch.zeros(1)}, tmp_path / HEADS_FILE)
     with pytest.raises(InputError, match="lacks the tensor lin0"):

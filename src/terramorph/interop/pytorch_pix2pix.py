@@ -15,14 +15,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from terramorph.bundle import Bands, Bundle, Direction, Mode
 from terramorph.errors import CheckpointError, ConfigError
 from terramorph.networks import build_network
 from terramorph.raster import default_bands
-from terramorph.tensors import misfit
+from terramorph.tensors import load_pickled, misfit
 
 State = dict[str, Tensor]
 
@@ -91,11 +90,11 @@ def import_checkpoint(path: str | Path, *, direction: Direction = "AtoB", mode: 
         ) from error
     wanted = network.state_dict()
     renamed = _renamed(state, found.places, norm)
-    # Old files lack the counters, and nothing here uses them.
-    counters = {key: value for key, value in wanted.items() if key.endswith("num_batches_tracked")}
-    if wrong := misfit(counters | renamed, wanted):
+    # Old files lack the counters, others hold them as floats, and nothing here uses them.
+    state = renamed | {key: value for key, value in wanted.items() if key.endswith("num_batches_tracked")}
+    if wrong := misfit(state, wanted):
         raise CheckpointError(f"{path}, with the names of a {found.name} here, {wrong}; copy or export it again.")
-    network.load_state_dict(counters | renamed)
+    network.load_state_dict(state)
     source, target = (Bands(names=default_bands(count)) for count in bands)
     return Bundle.of(
         network.requires_grad_(False),
@@ -114,8 +113,8 @@ def _read(path: Path) -> State:
     if not path.is_file():
         raise CheckpointError(f"There is no checkpoint {path}; check the path.")
     try:
-        document: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # on a file of another kind the decoder trips in any of a dozen ways
+        document = load_pickled(path)
+    except Exception as error:
         refused = isinstance(error, pickle.UnpicklingError)
         if refused and any(word in str(error) for word in ("Unsupported global", "Unsupported class", "GLOBAL")):
             raise CheckpointError(
@@ -181,7 +180,10 @@ def _resnet(state: State, path: Path) -> _Found:
             f"{path} holds a ResNet whose blocks are not padded by reflection; only the public default is understood."
         )
     if len(blocks) not in _RESNETS or blocks != list(range(10, 10 + len(blocks))):
-        raise CheckpointError(f"{path} holds a ResNet of {len(blocks)} blocks; those of 6 and 9 are understood.")
+        raise CheckpointError(
+            f"{path} holds a ResNet of {len(blocks)} blocks, the first at place {blocks[0]}; those of 6 and 9 blocks "
+            "from place 10 on are understood."
+        )
     noisy, after = convolutions == [1, 6], 10 + len(blocks)
     inner = {1: 1, 2: 2, 6: 6, 7: 7} if noisy else {1: 1, 2: 2, 5: 6, 6: 7}
     places = {
