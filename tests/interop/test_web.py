@@ -142,6 +142,10 @@ def test_loss_is_measured_refused_and_forced(
     assert "--force" in told
     assert not out.exists()
     assert app.run([*command, "--force"]) == 0
+    whole = out.read_bytes()
+    assert app.run([*command, "--data", str(tmp_path / "nowhere")]) == 2
+    assert "There is no dataset folder" in capsys.readouterr().err
+    assert out.read_bytes() == whole
     with pytest.raises(BundleError, match=r"0\.0051"):
         load(out)
     assert app.run(["export", str(model), str(out), "--web"]) == 0

@@ -179,15 +179,12 @@ def _loss(
 ) -> QualityLoss | None:
     """Return the loss of quality of the file's weights; None without pairs."""
     from terramorph.interop import WEB_LIMITS, QualityLoss, export_web
-    from terramorph.pairs import has_split
 
     if data is None and not _is_of_towns(bundle):
         return None
     of = "pairs of val"
     if data is None:
         data, of = _town_pairs(folder / "town", bundle.header.size), "pairs of procedural towns"
-    elif not has_split(data, "val"):
-        return None
     plain = export_web(bundle, folder / "float32.onnx", store="fp32")
     before, after = compared(plain, made, store, data, SCORED_SMALL, weights)
     return QualityLoss.between(before, after, of, WEB_LIMITS)
