@@ -10,9 +10,10 @@ import torch
 from PIL import Image
 
 from terramorph.bundle import Bands, Bundle
+from terramorph.cli import app
 from terramorph.errors import BundleError, ConfigError
 from terramorph.evaluation import evaluate, own_bundle
-from terramorph.interop import export_onnx
+from terramorph.interop import QualityLoss, export_onnx, note_loss
 from terramorph.networks import build_network
 from terramorph.translate import Model, load
 
@@ -51,6 +52,16 @@ def test_it_scores_as_its_bundle_does(bundle: Bundle, exported: Path, pairs: Pat
     assert found["bundle"]["path"] == str(exported)
     assert found["bundle"]["network"] == "unet64"
     assert (tmp_path / "b" / "discussion.html").is_file()
+
+
+def test_one_that_lost_too_much_is_scored(exported: Path, pairs: Path, tmp_path: Path) -> None:
+    refused = tmp_path / "refused.onnx"
+    refused.write_bytes(exported.read_bytes())
+    note_loss(refused, QualityLoss("psnr", 20.0, 10.0, 3, "pairs of val", 0.2))
+    with pytest.raises(BundleError, match="`translate` takes it all the same"):
+        load(refused)
+    assert evaluate(refused, pairs)["rmse"] == evaluate(exported, pairs)["rmse"]
+    assert app.run(["evaluate", str(refused), str(pairs), "--limit", "1"]) == 0
 
 
 def test_what_it_cannot_do_is_said_before_any_work(exported: Path, pairs: Path, tmp_path: Path) -> None:

@@ -56,7 +56,8 @@ def run(
         raise ConfigError(f"--samples {samples} needs --discuss; add it or leave out --samples.")
     own, allowed = choices.named_metrics(metric), from_here(allow)
     held = own_bundle(bundle, allowed) if record else None
-    model = load(bundle, mode=mode, device=device, precision=precision, allowed=allowed, ensemble=ensemble)
+    how: dict[str, Any] = {"mode": mode, "device": device, "precision": precision, "ensemble": ensemble}
+    model = load(bundle, allowed=allowed, accept_quality_loss=True, **how)
     with Meter("evaluating") as meter:
         metrics = evaluate(
             model,
@@ -84,6 +85,7 @@ def run(
 
 def show_metrics(metrics: Mapping[str, Any], own: Sequence[Metric] = ()) -> None:
     from terramorph.metrics import with_own
+    from terramorph.report.numbers import counted
 
     known = with_own(own)
     floor, verdicts = metrics["floor"], metrics["against_floor"]
@@ -92,7 +94,7 @@ def show_metrics(metrics: Mapping[str, Any], own: Sequence[Metric] = ()) -> None
         for key, one in known.items()
         if metrics[key] is not None
     ]
-    show_columns(f"{metrics['n']} pairs", ("metric", "model", "one colour", "model is"), rows)
+    show_columns(counted(metrics["n"], "pair"), ("metric", "model", "one colour", "model is"), rows)
     missing: dict[str, list[str]] = {}
     for key, one in known.items():
         if metrics[key] is None:

@@ -101,7 +101,7 @@ def evaluate(
     started = time.monotonic()
     known = _known(metrics)
     if not isinstance(model, Model):
-        model = Model(model) if isinstance(model, Bundle) else load(model)
+        model = Model(model) if isinstance(model, Bundle) else load(model, accept_quality_loss=True)  # it is measured
     model.check_samples(max(discuss, 1))
     folder, header = None if out is None else make_folder(Path(out)), model.header
     name = str(data) if isinstance(data, str | Path) else f"{len(data)} pairs"

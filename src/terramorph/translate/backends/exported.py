@@ -61,8 +61,8 @@ class ExportedBackend(ABC):
         if self.quality == "refused" and not accept_quality_loss:
             loss = properties.get("quality_loss", "it does not say how much")
             raise BundleError(
-                f"{path} lost too much in 8 bits ({loss}); export it without `int8`, or use it all the same with "
-                "`accept_quality_loss`."
+                f"{path} lost too much in 8 bits ({loss}); export it without `int8`; `translate` takes it all the same "
+                "with `accept_quality_loss`."
             )
         with path.open("rb") as file:
             self.digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).hexdigest()
