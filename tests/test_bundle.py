@@ -82,6 +82,13 @@ def test_not_a_bundle(tmp_path: Path) -> None:
     text.write_text("not weights at all, but long enough to look like a header length")
     with pytest.raises(BundleError, match="damaged or not"):
         load_bundle(text)
+    for name, advice in (
+        ("maps.onnx", "that it was exported from"),
+        ("net_G.PTH", "`terramorph import` makes a bundle"),
+    ):
+        with pytest.raises(BundleError, match=advice):
+            load_bundle(text.rename(tmp_path / name))
+        (tmp_path / name).rename(text)
     weights = tmp_path / "weights.safetensors"
     save_file({"a": torch.zeros(1)}, weights)
     with pytest.raises(BundleError, match="no terramorph header"):

@@ -29,6 +29,11 @@ FORMAT = 1
 # What a run leaves in its folder: the bundle at its end, and until then what it goes on from.
 _MODEL, _CHECKPOINT = "model.safetensors", "checkpoint.safetensors"
 _KEPT = ("running_mean", "running_var", "num_batches_tracked", "palette")
+_OF_OTHER_KINDS = {
+    ".onnx": "give the bundle that it was exported from",
+    **dict.fromkeys((".pth", ".pt"), "if it is a checkpoint of pix2pix, `terramorph import` makes a bundle of it"),
+}
+"""What to do with a file that is no bundle, by its suffix."""
 Mode = Literal["paper", "raster"]
 Direction = Literal["AtoB", "BtoA"]
 
@@ -166,8 +171,9 @@ def read_header(path: str | Path) -> Header:
     """
     path = find_bundle(path)
     kinds = (SafetensorError, OSError, struct.error)
+    advice = _OF_OTHER_KINDS.get(path.suffix.lower(), "copy or make it again")
     with (
-        raised_as(BundleError, f"{path} is damaged or not a .safetensors file", "copy or make it again", *kinds),
+        raised_as(BundleError, f"{path} is damaged or not a .safetensors file", advice, *kinds),
         safe_open(path, framework="numpy") as file,
     ):
         metadata = file.metadata() or {}
