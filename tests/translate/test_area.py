@@ -11,8 +11,10 @@ from odc.geo.crs import CRS
 from odc.geo.geom import Geometry, box, line, point
 
 from terramorph.errors import InputError, RasterError
-from terramorph.geo import Grid
+from terramorph.geo import Grid, project
 from terramorph.raster import Raster
+from terramorph.raster.array_source import RasterSource
+from terramorph.raster.source import ClippedSource
 from terramorph.translate import Model
 from terramorph.translate.plan import read_area
 
@@ -83,3 +85,19 @@ def test_what_is_no_area_of_an_image_is_refused(bundle):
     for wrong in (square, geopandas.GeoDataFrame(geometry=[square], crs=utm)):
         with pytest.raises(InputError, match=f"The area is a {type(wrong).__name__}; give a file, or polygons"):
             model.translate(image, area=wrong)
+
+
+@pytest.mark.parametrize("crs", ["EPSG:32633", "EPSG:3857", "EPSG:4326", "EPSG:3413"])
+@pytest.mark.parametrize("area", [(-180, -90, 180, 90), (-100, -80, 150, 85)])
+def test_an_area_as_large_as_the_earth_holds_an_image(crs, area):
+    x, y = project(point(15, 48, "EPSG:4326"), crs).coords[0]
+    step = 1e-5 if crs == "EPSG:4326" else 1
+    grid = Grid(64, 96, Affine(step, 0, x, 0, -step, y), CRS(crs))
+    with ClippedSource(
+        RasterSource(Raster.from_pixels(np.full((3, 64, 96), 90, np.uint8), grid)), box(*area, "EPSG:4326")
+    ) as source:
+        assert source.extent.area == pytest.approx(grid.geobox.extent.area)
+        assert source.read(grid).mask.all()
+        utm = Grid(8, 8, Affine(1, 0, 500_010, 0, -1, 5_316_280), CRS("EPSG:32633"))
+        if crs != "EPSG:3413":
+            assert source.read(utm).mask.any()

@@ -234,6 +234,13 @@ def project_shapes(shapes: NDArray[np.object_] | list[shapely.Geometry], of: CRS
     return found
 
 
+def near(area: Geometry, ground: Geometry) -> Geometry:
+    """Return the part of an area around an extent, in the extent's CRS: far from it projections have no values."""
+    around = project_extent(ground, area.crs)
+    around = around.buffer(max(around.boundingbox.span_x, around.boundingbox.span_y))
+    return project_extent(meet(around, area) if np.isfinite(around.geom.bounds).all() else area, ground.crs)
+
+
 def project_extent(geometry: Geometry, crs: CRS | str) -> Geometry:
     """Project an extent, with points added along its long edges, which bend, so that it keeps its shape."""
     if geometry.is_empty or geometry.crs == CRS(crs):

@@ -13,8 +13,8 @@ from odc.geo.geom import Geometry
 
 from terramorph.bands import Units
 from terramorph.errors import RasterError
-from terramorph.geo import Grid, project_extent
-from terramorph.geo.crs import beside, meet
+from terramorph.geo import Grid
+from terramorph.geo.crs import beside, meet, near
 from terramorph.raster.raster import Raster
 
 
@@ -101,14 +101,14 @@ class ClippedSource(Source):
             raise RasterError(f"The area has no CRS, and {source.name} has one; give the area's.")
         if own.crs is None and area.crs is not None:
             raise RasterError(f"{source.name} has no CRS, so no area can be found on it; give its CRS.")
-        self.extent = own & area if own.crs is None else meet(own, project_extent(area, own.crs))
+        self.extent = own & area if own.crs is None else meet(own, near(area, own))
         if not self.extent.geom.area > 0:  # nothing, or only an edge
             raise RasterError(f"The area lies outside {source.name}; give one on its ground.")
 
     def read(self, grid: Grid) -> Raster:
         """Read the source on a grid, masked outside the area."""
-        local = self._area.geom if grid.crs is None else project_extent(self._area, grid.crs).geom
         ground = grid.geobox.extent
+        local = self._area.geom if grid.crs is None else near(self._area, ground).geom
         box, local = ground.geom, local if grid.crs is None else beside(np.array([local], dtype=object), ground)[0]
         if not shapely.intersects(local, box):
             return Raster.empty(grid, self.bands, self.dtype, self.units)
