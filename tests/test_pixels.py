@@ -53,3 +53,13 @@ def test_an_image_of_the_wrong_dtype_is_refused() -> None:
 def test_image_round_trip() -> None:
     image = np.random.default_rng(0).integers(0, 256, (3, 5, 7), dtype=np.uint8)
     assert np.array_equal(unit_to_image(image_to_unit(image)), image)
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_array_that_may_not_be_written_is_read() -> None:
+    pixels = np.frombuffer(bytes(range(12)), np.uint8).reshape(3, 2, 2)
+    torch.set_warn_always(True)
+    try:
+        assert image_to_unit(pixels)[0, 0, 0, 0] == -1.0
+    finally:
+        torch.set_warn_always(False)

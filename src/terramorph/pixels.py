@@ -116,7 +116,7 @@ def image_to_unit(pixels: np.ndarray, scaling: Scaling = BYTE) -> Tensor:
         )
     import torch
 
-    return scaling.to_unit(torch.from_numpy(np.ascontiguousarray(pixels)))[None]
+    return scaling.to_unit(torch.from_numpy(np.require(pixels, requirements=("C", "W"))))[None]
 
 
 def unit_to_image(unit: Tensor, scaling: Scaling = BYTE) -> np.ndarray:
