@@ -118,6 +118,11 @@ def mapper(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return bundle.save(tmp_path_factory.mktemp("model") / "mapper.safetensors")
 
 
+def test_a_kind_that_is_named_goes_before_the_suffix(tmp_path: Path, model: Model, town_map: Path) -> None:
+    with pytest.raises(InputError, match=r"must be named \.tif"):
+        model.translate_to(town_map, tmp_path / "map.gpkg", kind="cog")
+
+
 def test_probabilities_are_the_shares_of_the_colours_of_a_class(mapper: Path, town_map: Path, tmp_path: Path) -> None:
     model = load(mapper, precision="fp32")
     raster = model.probabilities().translate(town_map)

@@ -341,7 +341,7 @@ def output_of(output: str | Path, kind: Kind | None) -> Output | None:
     kind = kind or archives.get(suffix)
     if kind in ("xyz", "mbtiles", "pmtiles"):
         return Tiles(place, kind)
-    if kind in ("classes", "polygons", "probability", "entropy") or suffix in DRIVERS:
+    if kind in ("classes", "polygons", "probability", "entropy") or (kind is None and suffix in DRIVERS):
         from terramorph.translate import products  # vectors take half a second to import
 
         made = {"classes": products.Classes, "probability": products.Probability, "entropy": products.Entropy}
