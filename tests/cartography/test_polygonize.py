@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import geopandas
@@ -142,3 +143,17 @@ def test_no_area_makes_an_empty_file(tmp_path: Path) -> None:
     path = _write(tmp_path / "c.tif", np.zeros((40, 60), np.uint8))
     assert write_polygons(path, tmp_path / "a.gpkg", {5: "park"}) == 0
     assert len(geopandas.read_file(tmp_path / "a.gpkg")) == 0
+
+
+@pytest.mark.parametrize("name", ["gpkg", "sqlite_a", "-a"])
+def test_a_file_may_have_a_name_that_a_layer_may_not(tmp_path: Path, name: str) -> None:
+    assert write_polygons(
+        _write(tmp_path / "c.tif", np.full((40, 60), 5, np.uint8)), tmp_path / f"{name}.gpkg", {5: "park"}
+    )
+    assert geopandas.read_file(tmp_path / f"{name}.gpkg")["class"].tolist() == ["park"]
+
+
+def test_a_map_without_a_place_is_named_as_the_user_named_it(tmp_path: Path) -> None:
+    path = _write(tmp_path / ".scratch.tif", np.full((40, 60), 5, np.uint8), crs=None)
+    with pytest.warns(InputWarning, match=f"^{re.escape(str(tmp_path / 'a.gpkg'))} has no CRS"):
+        write_polygons(path, tmp_path / "a.gpkg", {5: "park"})

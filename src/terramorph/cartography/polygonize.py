@@ -62,7 +62,7 @@ def write_polygons(
     if grid.crs is None:
         if driver == "GeoJSON":
             raise InputError(f"{classes} has no CRS and GeoJSON is in degrees; write .gpkg or .fgb instead.")
-        warn(f"{classes} has no CRS: {out} is in its own coordinates.")
+        warn(f"{out} has no CRS, as its raster has none: it is in the coordinates of the pixels.")
     pixel = abs(grid.affine.determinant)
     large = shapely.area(polygons) >= LEAST_PX * pixel
     polygons, values = polygons[large], values[large]
@@ -107,10 +107,12 @@ def _write(frame: geopandas.GeoDataFrame, out: Path, driver: str) -> None:
         tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=part.parent) as folder,
     ):
         whole = Path(folder) / out.name  # drivers go by the suffix
+        # GeoPackages have no layers with such names.
+        layer = f"_{out.stem}" if out.stem.lower().startswith(("gpkg", "sqlite_", "-")) else out.stem
         more = {"RFC7946": "YES"} if driver == "GeoJSON" else {}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of a missing CRS, which is said already
-            pyogrio.write_dataframe(frame, whole, layer=out.stem, driver=driver, geometry_type="Polygon", **more)
+            pyogrio.write_dataframe(frame, whole, layer=layer, driver=driver, geometry_type="Polygon", **more)
         whole.replace(part)
 
 
