@@ -27,7 +27,7 @@ from terramorph.geo.mercator import MAX_ZOOM
 from terramorph.raster.tiles.write import SIZE
 from terramorph.redaction import redact_text
 from terramorph.serve.documents import export_view, qlr, tile_path, tilejson, values_at, wmts, zooms
-from terramorph.serve.drawing import DrawPage
+from terramorph.serve.drawing import DrawPage, is_held
 from terramorph.serve.layers import ENLARGED, TITLES, Layer, View
 from terramorph.serve.metrics import Metrics
 from terramorph.serve.tiles import FORMATS, Tile, TileServer
@@ -261,7 +261,7 @@ class App:
         if format not in FORMATS or zoom > MAX_ZOOM or not (0 <= x < 1 << zoom and 0 <= y < 1 << zoom):
             raise _absent()
         headers = {"Cache-Control": _ONCE if layer.private else keep, "ETag": f'"{tile.key}"'}
-        if request.headers.get("if-none-match") == headers["ETag"]:
+        if is_held(request, headers["ETag"]):
             return Response(status_code=304, headers=headers)
         low, high = zooms(layer, view)
         if view.computed and zoom < low and layer.touches(zoom, x, y):

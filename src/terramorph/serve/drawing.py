@@ -63,7 +63,7 @@ class DrawPage:
         # The name of a network has its digest.
         keep = "public, max-age=31536000, immutable" if name.endswith(".onnx.gz") else "no-cache"
         headers = {**_HEADERS, "ETag": tag, "Cache-Control": keep}
-        if request.headers.get("if-none-match") == tag:
+        if is_held(request, tag):
             return Response(status_code=304, headers=headers)
         # The page decompresses files itself, so the type is not that of their content.
         kind = "application/gzip" if name.endswith(".gz") else mimetypes.guess_type(name)[0]
@@ -101,3 +101,8 @@ class DrawPage:
                 continue  # an exported network, or one of other bands
             found.setdefault(direction(header), layer.model)
         return [found.pop("map2sat", TOWN), *found.values()]
+
+
+def is_held(request: Request, tag: str) -> bool:
+    """Return whether a client holds the content of an ETag: one of several, or made weak by a proxy that compresses."""
+    return tag in {held.strip().removeprefix("W/") for held in request.headers.get("if-none-match", "").split(",")}
