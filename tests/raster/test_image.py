@@ -290,6 +290,21 @@ def test_more_pixels_than_pil_allows_are_read(tmp_path, monkeypatch):
         read_image(tmp_path / "a.png")
 
 
+def test_a_tiff_of_more_blocks_than_it_lists_is_refused_and_a_sparse_one_is_read(tmp_path):
+    path = tmp_path / "a.tif"
+    profile = {"driver": "GTiff", "height": 6000, "width": 64, "count": 1, "dtype": "uint8", "SPARSE_OK": True}
+    with rasterio.open(path, "w", blockysize=2, **profile):
+        pass
+    assert read_image(path).pixels.shape == (1, 6000, 64)
+    data = path.read_bytes()
+    height = struct.pack("<HHIHH", 257, 3, 1, 6000, 0)  # the tag of the height: a short
+    assert data.count(height) == 1
+    path.write_bytes(data.replace(height, struct.pack("<HHII", 257, 4, 1, 6_000_000)))
+    for read in (read_image, ImageSource):
+        with pytest.raises(RasterError, match=r"a\.tif claims 6000000 x 64 pixels in 3,000,000 blocks"):
+            read(path)
+
+
 @pytest.mark.parametrize(
     ("name", "place", "value"), [("VP8X", 24, b"\xff\x3f\0\xff\x3f\0"), ("VP8L", 21, b"\xff\xff\xff\x0f")]
 )

@@ -83,6 +83,22 @@ def open_dataset(path: Path) -> Iterator[Any]:
         yield dataset
 
 
+def check_blocks(path: Path | Remote, dataset: Any) -> None:
+    """Refuse a TIFF that lists fewer blocks than it claims: GDAL reads those that are missing as 0.
+
+    A file that leaves out blocks without data lists them all the same, each in two bytes at least.
+    """
+    if dataset.driver != "GTiff" or not (isinstance(path, Path) and path.is_file()):
+        return
+    (rows, columns), size = dataset.block_shapes[0], path.stat().st_size
+    blocks = -(-dataset.height // rows) * -(-dataset.width // columns)
+    if 2 * blocks > size:
+        raise RasterError(
+            f"{path} claims {dataset.height} x {dataset.width} pixels in {blocks:,} blocks, more than a file of "
+            f"{size:,} bytes can list; copy it again."
+        )
+
+
 def dataset_place(dataset: Any, path: Path | Remote) -> tuple[Affine, CRS | None] | None:
     """Return affine and CRS of a dataset: its own, else those of files beside it, else of a PNG's text chunks.
 

@@ -25,7 +25,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from terramorph.errors import RasterError, unreadable
 from terramorph.geo.grid import Grid
-from terramorph.raster.dataset import dataset_place, named_errors, open_dataset
+from terramorph.raster.dataset import check_blocks, dataset_place, named_errors, open_dataset
 from terramorph.raster.layout import ReadOptions, layout_of, picked
 from terramorph.raster.packed import is_packed, named_as, unpacked
 from terramorph.raster.raster import Raster
@@ -267,6 +267,7 @@ def _decode_pil(image: Image.Image, nodata: float | None = None) -> tuple[NDArra
 def _read_gdal(path: Path, options: ReadOptions) -> Raster:
     with open_dataset(path) as dataset:
         check_pixels(path, dataset.height, dataset.width, MAX_PIXELS, _CUT)
+        check_blocks(path, dataset)
         layout = layout_of(dataset, path, options)
         pixels, mask = layout.read(dataset)
         place, otherwise = dataset_place(dataset, path), dataset.gcps[0] or dataset.rpcs

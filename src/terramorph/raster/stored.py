@@ -28,7 +28,7 @@ from terramorph.bands import default_bands
 from terramorph.errors import RasterError, warn
 from terramorph.geo.grid import Grid, metric_crs
 from terramorph.raster.crs import to_odc_crs, to_rasterio_crs
-from terramorph.raster.dataset import DEM, Handles, dataset_place, gdal_session, named_errors
+from terramorph.raster.dataset import DEM, Handles, check_blocks, dataset_place, gdal_session, named_errors
 from terramorph.raster.image import MAX_PIXELS, check_pixels, exif_orientation, pil_plugin, probe_image, read_image
 from terramorph.raster.layout import Layout, ReadOptions, layout_of, piece_starts, sample_blocks
 from terramorph.raster.mapfile import fit_affine
@@ -241,6 +241,7 @@ def _check_claims(path: Path | Remote, dataset: Any, sequential: bool) -> None:
                 f"{path} claims {dataset.height} x {dataset.width} pixels in {stored:,} bytes, far more than any "
                 "real image; cut it into smaller pieces if it is meant."
             )
+    check_blocks(path, dataset)
     rows, columns = dataset.block_shapes[0]
     if rows * columns * pixel > MAX_BLOCK and dataset.driver != "VRT":
         raise RasterError(
