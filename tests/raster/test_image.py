@@ -292,8 +292,15 @@ def test_more_pixels_than_pil_allows_are_read(tmp_path, monkeypatch):
 
 def test_a_tiff_of_more_blocks_than_it_lists_is_refused_and_a_sparse_one_is_read(tmp_path):
     path = tmp_path / "a.tif"
-    profile = {"driver": "GTiff", "height": 6000, "width": 64, "count": 1, "dtype": "uint8", "SPARSE_OK": True}
-    with rasterio.open(path, "w", blockysize=2, **profile):
+    profile = {
+        "driver": "GTiff",
+        "height": 6000,
+        "width": 64,
+        "count": 1,
+        "dtype": "uint8",
+        "transform": Affine.scale(2),
+    }
+    with rasterio.open(path, "w", blockysize=2, SPARSE_OK=True, **profile):
         pass
     assert read_image(path).pixels.shape == (1, 6000, 64)
     data = path.read_bytes()
