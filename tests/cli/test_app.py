@@ -105,6 +105,8 @@ def test_version(cli: Cli) -> None:
         (["export", "nothing", "b.onnx", "--style", "osm"], 2, "--style has no effect without --deepness"),
         (["draw", "a.onnx", "--one-file", "a.html", "--data", "pairs"], 2, "--data has no effect on files of"),
         (["draw", "nothing", "--one-file", "a.html", "--force"], 2, "--force has no effect without --store"),
+        (["draw", "town-sat2map", "--one-file", "a.html"], 2, "needs a model that makes photographs of maps"),
+        (["draw", "no.onnx", "--one-file", "a.html"], 2, "There is no file no.onnx"),
         (["models", "list", "sat2map"], 2, "leave sat2map out"),
         (["prepare", "inspect", "pairs", "--tile", "256"], 2, "--tile has no effect on `prepare inspect`"),
         (["import", "nothing.pth", "b.txt"], 2, ".safetensors"),

@@ -13,6 +13,7 @@ from graphlib import CycleError
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from terramorph.bundle import load_bundle
 from terramorph.draw import WebModel, write_site
 from terramorph.draw.onefile import _ordered
 from terramorph.draw.site import STATIC
-from terramorph.errors import ConfigError, InputError
+from terramorph.errors import ConfigError, InputError, StorageError
 from terramorph.geo import Cover, Grid
 from terramorph.interop import export_web
 from terramorph.raster import Raster
@@ -176,6 +177,16 @@ def isolated(folder: Path, quick: WebModel) -> Iterator[str]:
         thread.join()
     for name in ("empty.html", "all.json", "quick.onnx"):
         (folder / name).unlink()
+
+
+def test_a_page_that_cannot_be_replaced_stays(
+    town_model: WebModel, quick: WebModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    earlier = {path.name for path in write_site([town_model], tmp_path / "page").iterdir()}
+    monkeypatch.setattr("terramorph.draw.site.atomic", Mock(side_effect=StorageError("full")))
+    with pytest.raises(StorageError, match="full"):
+        write_site([quick], tmp_path / "page")
+    assert {path.name for path in (tmp_path / "page").iterdir()} == earlier
 
 
 def test_a_folder_is_a_page_and_nothing_else(town_model: WebModel, folder: Path, tmp_path: Path) -> None:

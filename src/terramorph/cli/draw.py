@@ -48,7 +48,7 @@ def run(
     from terramorph.bundle import load_bundle
     from terramorph.cartography import load_style
     from terramorph.cli.export import smallest, write_web
-    from terramorph.draw import WebModel, check_folder, check_network, write_one_file, write_site
+    from terramorph.draw import WebModel, check_folder, check_models, write_one_file, write_site
     from terramorph.errors import InputError
 
     if out is None and one_file is None:
@@ -67,14 +67,19 @@ def run(
     if out is not None:
         check_folder(out)
     looks = load_style(style)
+    opened = [
+        WebModel.of_file(Path(name)) if Path(name).suffix == ".onnx" else load_bundle(name, from_here(allow))
+        for name in names
+    ]
+    headers = [one.stated[0] if isinstance(one, WebModel) else one.header for one in opened]
+    check_models(list(zip(names, headers, strict=True)))
     models = []
     with tempfile.TemporaryDirectory() as folder:
-        for number, name in enumerate(names):
-            if Path(name).suffix == ".onnx":  # of `export --web`, unchanged
-                models.append(WebModel.of_file(Path(name)))
+        for number, (name, bundle) in enumerate(zip(names, opened, strict=True)):
+            if isinstance(bundle, WebModel):  # of `export --web`, unchanged
+                models.append(bundle)
                 continue
-            network, bundle = Path(folder) / f"{number}.onnx", load_bundle(name, from_here(allow))
-            check_network(bundle.header, name)
+            network = Path(folder) / f"{number}.onnx"
             if store is None:
                 smallest(bundle, network, data=data, weights=weights)
             else:

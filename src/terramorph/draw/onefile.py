@@ -31,7 +31,7 @@ def write_one_file(models: list[WebModel], out: str | Path, *, style: Style | No
         ConfigError: If a model cannot be used.
         StorageError: If the file cannot be written.
     """
-    check_models(models)
+    check_models([(one.name, one.stated[0]) for one in models])
     files, config = site_files(models, style=style, embedded=True)
     page = files.pop(PAGE).decode()
     texts = {name: files.pop(name).decode() for name in list(files) if name.endswith((".js", ".mjs"))}

@@ -49,6 +49,7 @@ import hashlib
 import json
 import re
 import tomllib
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -126,7 +127,6 @@ class WebModel:
             ConfigError: If the page cannot use it.
         """
         header, properties = self.stated
-        check_network(header, self.name)
         loss = json.loads(properties["quality_scores"]) if "quality_scores" in properties else None
         slug, digest = re.sub(r"[^\w-]", "-", self.name), hashlib.sha256(content).hexdigest()
         return {
@@ -169,17 +169,19 @@ def check_network(header: Header, name: str) -> None:
             )
 
 
-def check_models(models: list[WebModel]) -> None:
-    """Refuse models that make no page.
+def check_models(models: Sequence[tuple[str, Header]]) -> None:
+    """Refuse models, by name and header, that make no page.
 
     Raises:
-        ConfigError: If no model makes photographs of maps, or two have one direction.
+        ConfigError: If no model makes photographs of maps, two have one direction, or bands are others.
     """
-    found = [direction(one.stated[0]) for one in models]
+    for name, header in models:
+        check_network(header, name)
+    found = [direction(header) for _, header in models]
     if "map2sat" not in found:
         raise ConfigError(
             "The page needs a model that makes photographs of maps (direction BtoA), such as town-map2sat; "
-            f"{' and '.join(one.name for one in models)} makes maps of photographs."
+            f"{' and '.join(name for name, _ in models)} makes maps of photographs."
         )
     if len(set(found)) < len(found):
         raise ConfigError("The page takes one model of each direction; leave out one of them.")
@@ -201,17 +203,17 @@ def write_site(models: list[WebModel], out: str | Path, *, style: Style | None =
         InputError: If the folder holds something else.
         StorageError: If it cannot be written.
     """
-    check_models(models)
+    check_models([(one.name, one.stated[0]) for one in models])
     out = check_folder(Path(out))
     files, config = site_files(models, style=style)
     make_folder(out)
-    for old in out.glob("*.onnx.gz"):
-        if old.name not in files:
-            old.unlink()
     settings = json.dumps(config, ensure_ascii=False, separators=(",", ":")).encode()
     for name, content in {**files, CONFIG: settings}.items():
         with atomic(out / name, make_folder=True) as part:
             part.write_bytes(content)
+    for old in out.glob("*.onnx.gz"):
+        if old.name not in files:
+            old.unlink()
     return out
 
 
@@ -325,6 +327,8 @@ def _read(network: Path) -> tuple[Header, dict[str, str]]:
     """Read the header and all metadata of a network for browsers."""
     import onnx
 
+    if not network.is_file():
+        raise ConfigError(f"There is no file {network}; check the path, or export one for browsers.")
     try:
         model = onnx.load(str(network))
     except Exception as error:  # its errors share no base but Exception
