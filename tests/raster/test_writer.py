@@ -190,6 +190,21 @@ def test_an_error_of_whoever_makes_the_strips_passes(tmp_path):
     assert everything(tmp_path) == []
 
 
+def test_an_uncompressed_file_that_did_not_reach_the_disk(tmp_path, monkeypatch):
+    from terramorph.raster import writer
+
+    finish = writer._finish_raw
+
+    def loses(raw, *rest):
+        raw.write_bytes(bytes(1000))
+        finish(raw, *rest)
+
+    monkeypatch.setattr(writer, "_finish_raw", loses)
+    with pytest.raises(StorageError, match=r"a\.tif cannot be written .*free some space"):
+        write_cog(tmp_path / "a.tif", GRID, RGB, np.uint8, strips(), masked=True)
+    assert everything(tmp_path) == []
+
+
 @pytest.mark.parametrize("limit", [100_000, 3_000_000, 4_300_000, 4_900_000, 5_600_000])
 def test_a_full_disk_is_a_sentence_and_leaves_nothing(tmp_path, limit):
     """The limit on a file's size falls into full resolution, and into the overviews of the uncompressed file."""

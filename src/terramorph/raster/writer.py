@@ -203,7 +203,7 @@ def _finish_raw(
     factors: list[int] = []
     while max(grid.height, grid.width) / (1 << len(factors)) > BLOCK:
         factors.append(2 << len(factors))
-    with rasterio.Env(SPARSE_OK_OVERVIEW="YES"), rasterio.open(raw, "r+") as dataset:
+    with rasterio.Env(SPARSE_OK_OVERVIEW="YES"), rasterio.open(raw, "r+", driver="GTiff") as dataset:
         dataset.update_tags(**{"TIFFTAG_SOFTWARE": f"terramorph {__version__}", **tags})
         describe_bands(dataset, bands, units)
         if colours is not None:
