@@ -187,6 +187,10 @@ def test_a_page_that_cannot_be_replaced_stays(
     with pytest.raises(StorageError, match="full"):
         write_site([quick], tmp_path / "page")
     assert {path.name for path in (tmp_path / "page").iterdir()} == earlier
+    with pytest.raises(StorageError, match="full"):
+        write_site([quick], tmp_path / "new")
+    monkeypatch.undo()
+    assert write_site([quick], tmp_path / "new").is_dir()  # over what was begun
 
 
 def test_a_folder_is_a_page_and_nothing_else(town_model: WebModel, folder: Path, tmp_path: Path) -> None:

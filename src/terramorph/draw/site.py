@@ -55,7 +55,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from terramorph.atomic import atomic, make_folder
+from terramorph.atomic import atomic, write_text
 from terramorph.bundle import Bundle, Header
 from terramorph.cartography import Style, classic, load_table
 from terramorph.cartography.style import RGB
@@ -206,7 +206,8 @@ def write_site(models: list[WebModel], out: str | Path, *, style: Style | None =
     check_models([(one.name, one.stated[0]) for one in models])
     out = check_folder(Path(out))
     files, config = site_files(models, style=style)
-    make_folder(out)
+    if not (out / CONFIG).is_file():  # by which a page is known whose writing ended early
+        write_text(out / CONFIG, "{}", make_folder=True)
     settings = json.dumps(config, ensure_ascii=False, separators=(",", ":")).encode()
     for name, content in {**files, CONFIG: settings}.items():
         with atomic(out / name, make_folder=True) as part:
