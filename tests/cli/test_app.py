@@ -145,7 +145,8 @@ def test_debug_shows_the_traceback_wherever_it_stands(cli: Cli, place: int) -> N
         (BundleError("Two\nlines."), 2, "Two lines."),
         (RunError("It broke."), 1, "It broke."),
         (StorageError("The disk is full."), 1, "The disk is full."),
-        (OSError(28, "No space left on device", "x.png"), 1, "x.png: No space left on device; run again with --debug"),
+        (OSError(28, "No space left on device", "x.png"), 1, "x.png: No space left on device; free some space, or set"),
+        (OSError(5, "Input/output error", "x.png"), 1, "x.png: Input/output error; run again with --debug"),
         (
             ZeroDivisionError("division by zero"),
             1,

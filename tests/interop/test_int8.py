@@ -6,6 +6,7 @@ import builtins
 import math
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from terramorph.bundle import Bands, Bundle
 from terramorph.data import TrainingBatches, decode
-from terramorph.errors import BundleError, DatasetError, InputError, MissingPackageError
+from terramorph.errors import BundleError, DatasetError, InputError, MissingPackageError, StorageError
 from terramorph.interop import INT8_LIMITS, QualityLoss, export_int8, note_loss
 from terramorph.networks import build_network, initialize
 from terramorph.pairs import open_pairs
@@ -21,6 +22,7 @@ from terramorph.training.recalibrate import recalibrate_network
 from terramorph.translate import OnnxBackend, TorchBackend, load
 
 onnx = pytest.importorskip("onnx")
+DecodeError = pytest.importorskip("google.protobuf.message").DecodeError
 pytest.importorskip("onnxruntime")
 
 RGB = Bands(names=("red", "green", "blue"))
@@ -104,6 +106,15 @@ def test_nothing_is_printed(town_pairs: Path, tmp_path: Path, capfd: pytest.Capt
     )
     assert told == [(1, 2), (2, 2)]
     assert capfd.readouterr().out == "told\ntold\n"
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), DecodeError("Wire format was corrupt")])
+def test_a_full_temporary_folder_is_named(
+    town_pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    monkeypatch.setattr("onnxruntime.quantization.quantize_static", Mock(side_effect=error))
+    with pytest.raises(StorageError, match=r"temporary folder .* cannot be written .*TMPDIR"):
+        export_int8(make("unet64", town_pairs), tmp_path / "m.onnx", town_pairs, images=1, cache=tmp_path)
 
 
 def loss(before: dict[str, float | None], after: dict[str, float | None]) -> QualityLoss:

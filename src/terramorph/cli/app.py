@@ -5,6 +5,7 @@ Nothing here imports torch, so that `terramorph --help` is fast. Each verb impor
 
 from __future__ import annotations
 
+import errno
 import gc
 import io
 import logging
@@ -28,6 +29,7 @@ from terramorph.errors import InputError, InputWarning, TerramorphError
 from terramorph.redaction import redact_text
 
 BAD_INPUT, FAILURE, INTERRUPTED, TERMINATED = 2, 1, 130, 143
+_FULL = errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)
 _AGAIN = "run again with --debug for the traceback"
 _PARAMETER = re.compile(r"`([a-z_]+(?:\.[a-z_]+)*)`")
 
@@ -99,6 +101,8 @@ def sentence(error: BaseException) -> str:
         return f"Out of memory; use a smaller --batch-size or smaller images, or {_AGAIN}."
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
+        if error.errno in _FULL:
+            return f"{where}{error.strerror}; free some space, or set TMPDIR to a folder with room for temporary files."
         return f"{where}{error.strerror}; {_AGAIN}."
     detail = _one_line(str(error))[:300].rstrip(".")
     return f"Internal error ({type(error).__name__}{': ' + detail if detail else ''}); {_AGAIN}, and report it."

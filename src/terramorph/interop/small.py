@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from terramorph.bundle import Bundle
 from terramorph.data import DEFAULT_CACHE, TrainingBatches, batches_as_trained
-from terramorph.errors import ConfigError, InputError
+from terramorph.errors import ConfigError, InputError, StorageError, raised_as
 from terramorph.imports import needs
 from terramorph.interop.onnx import add_properties, build_model, noise_bands, write_model
 from terramorph.metrics import METRICS
@@ -81,11 +81,19 @@ def export_int8(
         raise InputError(f"`images` must be >= 1, got {images}: ranges are measured on them.")
     with needs("ONNX Runtime", "onnx"):
         import onnx
+
+        # Of a file that did not reach the disk whole.
+        from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
         from onnxruntime import quantization
     model = build_model(bundle, "raster")
     batches = batches_as_trained(dataset, bundle.header, cache=cache, skip_bad=skip_bad)
     sources = _Sources(batches, images, progress)
-    with tempfile.TemporaryDirectory() as folder, _quiet():
+    failed, advice = f"The temporary folder {tempfile.gettempdir()} cannot be written", "free some space, or set TMPDIR"
+    with (
+        raised_as(StorageError, failed, advice, OSError, DecodeError),
+        tempfile.TemporaryDirectory() as folder,
+        _quiet(),
+    ):
         plain, made = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
         plain.write_bytes(model.SerializeToString())
         quantization.quantize_static(
