@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
+from terramorph.atomic import locked
 from terramorph.bundle import Bundle, load_bundle
 from terramorph.data import Augmentation, TrainingBatches, decode
 from terramorph.errors import ConfigError, DatasetError, InputWarning
@@ -79,6 +80,7 @@ def test_a_run_leaves_all_it_should(town_pairs: Path, tmp_path: Path, tiny: Tiny
     assert {"generator", "discriminator", "l1"} <= listener.reports[0].losses.keys()
     names = {p.name for p in (tmp_path / "run").iterdir()}
     assert names == {
+        ".lock",
         "config.json",
         "checkpoint.safetensors",
         "model.safetensors",
@@ -163,7 +165,19 @@ def test_a_dry_run_stops_after_the_configuration(town_pairs: Path, tmp_path: Pat
     assert not result.finished
     assert listener.plan is not None
     assert listener.reports == []
-    assert [p.name for p in (tmp_path / "run").iterdir()] == ["config.json"]
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == [".lock", "config.json"]
+
+
+def test_a_folder_in_which_another_process_trains(town_pairs: Path, tmp_path: Path, tiny: Tiny) -> None:
+    out = tmp_path / "run"
+    out.mkdir()
+    with (
+        locked(out / ".lock", RuntimeError()),
+        pytest.raises(ConfigError, match=r"Another process trains in .*run; wait for it"),
+    ):
+        train(town_pairs, out, tiny(), cache=tmp_path)
+    assert [path.name for path in out.iterdir()] == [".lock"]
+    assert train(town_pairs, out, tiny(), cache=tmp_path).finished
 
 
 def test_too_few_pairs_are_told(town_pairs: Path, tmp_path: Path, tiny: Tiny) -> None:

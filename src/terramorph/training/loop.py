@@ -31,6 +31,7 @@ from terramorph.training.state import (
     CHECKPOINT,
     CONFIG,
     Position,
+    held,
     load_state,
     read_position,
     read_settings,
@@ -193,6 +194,10 @@ class _Run:
 
     def go(self, should_stop: Callable[[], bool] | None, dry_run: bool) -> TrainResult:
         """Take steps until the end, or until `should_stop` returns True."""
+        with held(self.out) if self.fabric.is_global_zero else nullcontext():
+            return self._go(should_stop, dry_run)
+
+    def _go(self, should_stop: Callable[[], bool] | None, dry_run: bool) -> TrainResult:
         plan = self._plan()
         if self.fabric.is_global_zero:
             save_settings(plan, self.skip_bad)

@@ -8,6 +8,8 @@ permutation, augmentation and dropout of a step are functions of seed and step.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,9 +18,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from terramorph.atomic import atomic
+from terramorph.atomic import atomic, locked
 from terramorph.documents import DocumentError, flat, parse_json, parse_json_object
-from terramorph.errors import CheckpointError, raised_as
+from terramorph.errors import CheckpointError, ConfigError, StorageError, raised_as
 from terramorph.tensors import storable
 from terramorph.training.config import PLACES, TrainConfig
 from terramorph.training.optimizer import AveragedNetwork
@@ -59,6 +61,22 @@ class Position:
     precision: str = ""
 
 
+@contextmanager
+def held(out: Path) -> Iterator[None]:
+    """Make a run's folder, unless it exists, and hold it for this process.
+
+    Raises:
+        ConfigError: If another process trains there.
+        StorageError: If it cannot be written.
+    """
+    busy = ConfigError(f"Another process trains in {out}; wait for it, or choose another `out`.")
+    with ExitStack() as lock:
+        with raised_as(StorageError, f"The run's folder {out} cannot be written", "choose another `out`", OSError):
+            out.mkdir(parents=True, exist_ok=True)
+            lock.enter_context(locked(out / ".lock", busy))
+        yield
+
+
 def save_settings(plan: Plan, skip_bad: bool) -> None:
     """Write the folder of the pairs and the resolved configuration, for `resume`."""
     settings = {
@@ -70,7 +88,7 @@ def save_settings(plan: Plan, skip_bad: bool) -> None:
         "config": plan.config.model_dump(mode="json"),
     }
     failed = f"The run's folder {plan.out} cannot be written"
-    with atomic(plan.out / CONFIG, failed, "choose another `out`", make_folder=True) as part:
+    with atomic(plan.out / CONFIG, failed, "choose another `out`") as part:
         part.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
