@@ -345,6 +345,22 @@ def test_a_full_disk_is_a_sentence_and_leaves_nothing(tmp_path, kind):
     assert list(tmp_path.iterdir()) == []
 
 
+def told_longitudes(made, kind):
+    """The longitudes of the bounds and of the center that an archive states."""
+    if kind == "pmtiles":
+        with made.open("rb") as file:
+            header = Reader(MmapSource(file)).header()
+        return [header[f"{name}_lon_e7"] / 1e7 for name in ("min", "max", "center")]
+    if kind == "mbtiles":
+        with sqlite3.connect(made) as connection:
+            told = dict(connection.execute("SELECT name, value FROM metadata"))
+        bounds, center = ([float(side) for side in told[name].split(",")] for name in ("bounds", "center"))
+    else:
+        told = json.loads((made / "tilejson.json").read_text(encoding="utf-8"))
+        bounds, center = told["bounds"], told["center"]
+    return bounds[0], bounds[2], center[0]
+
+
 def across(tmp_path, crs, name="line.tif"):
     """An image across the line at 17 S, whose rows and columns are those of its CRS."""
     smooth = np.asarray(
@@ -392,6 +408,9 @@ def test_ground_across_180_degrees_is_written_and_read_on_both_sides(tmp_path, c
             rows = range(reader.box(tiles.zoom).top, reader.box(tiles.zoom).bottom)
             assert all(any(reader.has(tiles.zoom, x, y) for y in rows) for x in (0, count - 1))
             reader.close()
+            west, east, middle = told_longitudes(made, kind)
+            assert (west, east) == (-180, 180)
+            assert abs(middle) > 179.9
             # What is read back on the source's own pixels is the source, seen through pixels of another size.
             back = tiles.read(source.grid)
             wanted = source.read(source.grid)

@@ -30,21 +30,27 @@ class About:
     Attributes:
         name: A name for people.
         min_zoom, max_zoom: Coarsest and finest zoom.
-        bounds: (west, south, east, north), degrees (EPSG:4326).
+        ground: (west, south, east, north), degrees (EPSG:4326), beyond 180 where it lies across.
         attribution: Terms of use, or None.
     """
 
     name: str
     min_zoom: int
     max_zoom: int
-    bounds: tuple[float, float, float, float]
+    ground: tuple[float, float, float, float]
     attribution: str | None
 
     @property
     def center(self) -> tuple[float, float, int]:
         """Longitude and latitude in degrees, and the zoom at which to begin."""
-        west, south, east, north = self.bounds
-        return round((west + east) / 2, 7), round((south + north) / 2, 7), self.min_zoom
+        west, south, east, north = self.ground
+        return round(((west + east) / 2 + 180) % 360 - 180, 7), round((south + north) / 2, 7), self.min_zoom
+
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """The ground as TileJSON and MBTiles have it, which do not wrap around."""
+        west, south, east, north = self.ground
+        return (-180.0, south, 180.0, north) if west < -180 or east > 180 else self.ground
 
     @property
     def terms(self) -> dict[str, str]:

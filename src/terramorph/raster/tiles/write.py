@@ -79,11 +79,11 @@ def write_tiles(
         pyramid = _Pyramid(source.name, sink, pool, low, high, box)
         try:
             _feed(pyramid, source, high, box, progress or (lambda done, total: None))
-            bounds = pyramid.finish()
+            ground = pyramid.finish()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-        sink.finish(About(name, low, high, bounds, attribution))
+        sink.finish(About(name, low, high, ground, attribution))
 
 
 def check_tiles(name: str, ground: Grid, bands: int, dtype: np.dtype[Any]) -> None:
@@ -213,7 +213,7 @@ class _Pyramid:
         self.row_done(zoom - 1, y // 2)
 
     def finish(self) -> tuple[float, float, float, float]:
-        """Write what is left, after the last row; return the bounds of the pixels with data, degrees."""
+        """Write what is left, after the last row; return the ground of the pixels with data; see `About`."""
         while self._encoding:
             self._put()
         if self._held is None:
@@ -221,8 +221,6 @@ class _Pyramid:
         left, top, right, bottom = (side / SIZE for side in self._held)
         west, north = degrees_of_corner(self._high, left, top)
         east, south = degrees_of_corner(self._high, right, bottom)
-        if west < -180 or east > 180:  # bounds of TileJSON and MBTiles do not wrap around
-            west, east = -180.0, 180.0
         return round(west, 7), round(south, 7), round(east, 7), round(north, 7)
 
     def _lay(self, zoom: int, x: int, y: int, pixels: Pixels, mask: Mask) -> None:
