@@ -474,7 +474,7 @@ def test_what_is_no_image_is_refused_with_a_sentence_of_its_own(tmp_path):
         "missing.tif": "does not exist",
         "folder": "is a folder",
         "empty.tif": "is empty",
-        "a.ecw": r"convert it to GeoTIFF .* gdal_translate a\.ecw a\.tif",
+        "a.ecw": r"convert it to GeoTIFF .* gdal_translate a\.ecw converted\.tif",
         "a.geojson": "not an image",
         "header.png": "damaged, truncated",
         "zero.png": "damaged, truncated",

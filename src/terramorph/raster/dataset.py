@@ -48,7 +48,7 @@ def named_errors(path: Path | Remote) -> Iterator[None]:
         if "supported file format" in reason:
             return RasterError(
                 f"{path} is not an image of a kind that is read; if it is one (ECW, MrSID, OZF), convert it to GeoTIFF "
-                f"with a program that reads it: gdal_translate {path.name} {path.stem}.tif"
+                f"with a program that reads it: gdal_translate {path.name} converted.tif"
             )
         if "libjpeg to allocate" in reason:
             return RasterError(
