@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
+from terramorph.bundle import load_bundle
 from terramorph.cartography import classify
 from terramorph.cli import demo
 from terramorph.cli.reporting import TrainingReporter
@@ -116,6 +118,15 @@ def test_a_damaged_bundle_is_one_sentence(cli: Cli, trained: Path, tmp_path: Pat
     assert outcome.code == 2
     assert "half.safetensors" in outcome.err
     assert outcome.err.count("\n") == 1
+
+
+def test_what_a_bundle_says_does_not_steer_the_terminal(cli: Cli, trained: Path, tmp_path: Path) -> None:
+    bundle, said = load_bundle(trained), "\x1b[2J\x1b]0;mine\x07\nfree\u202e"
+    for name, change in (("own", {"note": said}), ("newer", {"made_by": said, "format": 99})):
+        replace(bundle, header=bundle.header.model_copy(update=change)).save(tmp_path / f"{name}.safetensors")
+        outcome = cli("info", tmp_path / f"{name}.safetensors")
+        assert re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", outcome.out + outcome.err) is None
+        assert "free" in outcome.out + outcome.err
 
 
 def test_a_second_run_does_not_replace_the_first(cli: Cli, trained: Path, town_pairs: Path) -> None:

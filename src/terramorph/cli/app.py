@@ -23,7 +23,7 @@ import typer
 
 from terramorph._version import __version__
 from terramorph.cli.choices import option
-from terramorph.cli.console import warn
+from terramorph.cli.console import printable, warn
 from terramorph.cli.reporting import StoppedBefore, Terminated, terminate_as_exception
 from terramorph.errors import InputError, InputWarning, TerramorphError
 from terramorph.redaction import redact_text
@@ -187,7 +187,7 @@ def _is_usage(error: BaseException) -> bool:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    return printable(" ".join(text.split()))
 
 
 if __name__ == "__main__":

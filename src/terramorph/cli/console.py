@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -19,6 +20,12 @@ PLAIN_SECONDS, MOST_SECONDS = 5.0, 600.0
 hour takes about ten lines."""
 JSON_SECONDS = 0.2
 """Least seconds between two lines of progress for programs."""
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def printable(text: str) -> str:
+    """Return a text in which nothing steers the terminal: it may be from a file of a stranger."""
+    return _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", " ".join(text.splitlines()))
 
 
 def console() -> Console:
@@ -181,7 +188,7 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, dict):
-        return ", ".join(f"{name} {_cell(item)}" for name, item in value.items()) or "-"
+        return ", ".join(f"{_cell(name)} {_cell(item)}" for name, item in value.items()) or "-"
     if isinstance(value, list | tuple):
         return ", ".join(_cell(item) for item in value) or "-"
-    return str(value)
+    return printable(str(value))
