@@ -64,6 +64,7 @@ def test_a_box_of_degrees(tmp_path):
     area = read_area(Path("-1.5, 48,2,49.25"))
     assert area.crs == CRS("EPSG:4326")
     assert area.geom.bounds == (-1.5, 48, 2, 49.25)
+    assert read_area(Path("179.5,-17,-179.5,-16")).geom.bounds == (179.5, -17, 180.5, -16)  # across 180 degrees
     for wrong in ("2,48,1,49", "1,95,2,99", "1,49,2,48"):
         with pytest.raises(InputError, match="west,south,east,north"):
             read_area(Path(wrong))

@@ -15,7 +15,7 @@ import pyproj
 import shapely
 from numpy.typing import NDArray
 from odc.geo.crs import CRS
-from odc.geo.geom import Geometry
+from odc.geo.geom import Geometry, box
 from pyproj.exceptions import ProjError
 
 from terramorph.errors import RasterError, raised_as
@@ -170,6 +170,17 @@ def beside(shapes: NDArray[np.object_], other: Geometry) -> NDArray[np.object_]:
     found = np.empty(len(shapes), dtype=object)
     found[:] = [moved(shape) if len(shapely.get_parts(shape)) else shape for shape in shapes]
     return found
+
+
+def box_of_degrees(west: float, south: float, east: float, north: float) -> Geometry | None:
+    """Return a box in degrees, across the 180 degree line where west > east; None where it is none.
+
+    A box across the line that is more than half the Earth wide has west and east swapped.
+    """
+    wide = east - west if west < east else (east + 360 - west) * 2
+    if not (-180 <= west <= 180 and -180 <= east <= 360 and 0 < wide <= 360 and -90 <= south < north <= 90):
+        return None
+    return box(west, south, east if west < east else east + 360, north, "EPSG:4326")
 
 
 def meet(a: Geometry, b: Geometry) -> Geometry:

@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from odc.geo.geom import Geometry, box
+from odc.geo.geom import Geometry
 
 from terramorph.errors import ConfigError
+from terramorph.geo.crs import box_of_degrees
 from terramorph.prepare.plan import Scale
 from terramorph.prepare.split import SplitRule
 from terramorph.raster.layout import ReadOptions
@@ -102,23 +103,15 @@ class Options:
         for name, value in (("max_nodata", self.max_nodata), ("drop_blank", self.drop_blank)):
             if value is not None and not 0 <= value <= 1:
                 raise ConfigError(f"`{name}` must be a share from 0 to 1, got {value}.")
-        if self.bounds is not None:
-            west, south, east, north = self.bounds
-            # Across 180 degrees, unless that is more than half the Earth: then west and east were swapped.
-            wide = east - west if west < east else (east + 360 - west) * 2
-            if not (-180 <= west <= 180 and -180 <= east <= 360 and 0 < wide <= 360 and -90 <= south < north <= 90):
-                raise ConfigError(
-                    "`bounds` must be west, south, east, north in degrees, such as 11.2,43.7,11.3,43.8, got "
-                    f"{self.bounds}."
-                )
+        if self.bounds is not None and self.ground is None:
+            raise ConfigError(
+                f"`bounds` must be west, south, east, north in degrees, such as 11.2,43.7,11.3,43.8, got {self.bounds}."
+            )
 
     @property
     def ground(self) -> Geometry | None:
         """Bounds as a geometry in longitude and latitude; None without bounds."""
-        if self.bounds is None:
-            return None
-        west, south, east, north = self.bounds
-        return box(west, south, east if west < east else east + 360, north, "EPSG:4326")
+        return None if self.bounds is None else box_of_degrees(*self.bounds)
 
     def plain(self) -> dict[str, Any]:
         """Return all options as plain JSON data."""

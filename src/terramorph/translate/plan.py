@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from odc.geo.geom import Geometry, box
+from odc.geo.geom import Geometry
 
 from terramorph.bands import band_order, unknown_bands
 from terramorph.bundle import Bands
 from terramorph.errors import ConfigError, InputError, warn
 from terramorph.geo import Cover, Grid, grid_at
+from terramorph.geo.crs import box_of_degrees
 from terramorph.raster import Raster, Source
 from terramorph.raster.resample import north_up
 from terramorph.raster.source import ClippedSource
@@ -308,10 +309,10 @@ def read_area(path: Path) -> Geometry:
         InputError: If the file cannot be read or holds no polygon.
     """
     if not path.exists() and (sides := _BOX.fullmatch(str(path))):
-        west, south, east, north = map(float, sides.groups())
-        if not (-180 <= west < east <= 180 and -90 <= south < north <= 90):
+        area = box_of_degrees(*map(float, sides.groups()))
+        if area is None:
             raise InputError(f"The area {path} is no box; give west,south,east,north in degrees: 15.1,52.4,15.3,52.5.")
-        return box(west, south, east, north, "EPSG:4326")
+        return area
     if not path.exists():
         raise InputError(f"The area {path} cannot be read, it does not exist; check the path.")
     from terramorph.cartography import read_polygons  # imported here because few commands read vectors
