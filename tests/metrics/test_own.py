@@ -82,3 +82,14 @@ def test_what_is_no_metric_is_refused(pairs: Path, bundle: Path) -> None:
         evaluate(bundle, pairs, metrics=[Metric("fails", "fails", True, len)])  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="Python name"):
         Metric("not a name", "name", True, flat)
+    with pytest.raises(ConfigError, match="format 'bad' of the metric flat fits no number"):
+        Metric("flat", "flat", True, flat, format="bad")
+
+
+def test_a_metric_that_writes_into_its_images_changes_no_other(pairs: Path, bundle: Path) -> None:
+    def blacken(prediction: Tensor, truth: Tensor, mask: Tensor | None) -> Tensor:
+        return (prediction.zero_() + truth.zero_()).double().mean(dim=(1, 2, 3))
+
+    plain, found = evaluate(bundle, pairs), evaluate(bundle, pairs, metrics=[Metric("black", "black", True, blacken)])
+    assert found["psnr"] == plain["psnr"]
+    assert found["floor"]["psnr"] == plain["floor"]["psnr"]

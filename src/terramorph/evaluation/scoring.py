@@ -153,7 +153,9 @@ class Tally:
         count = len(truth["pixels"])
         for compute, metric in {one.compute: one for one in self._computed.values()}.items():
             with running(f"The metric {metric.key}"):
-                found = compute(prediction[metric.needs], truth[metric.needs], mask)
+                # Copies, for code that writes into what it is given.
+                given = (prediction[metric.needs], truth[metric.needs], mask)
+                found = compute(*(one.clone() if isinstance(one, Tensor) else one for one in given))
             if not isinstance(found, Tensor) or not found.ndim or len(found) != count:
                 shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
                 raise InputError(

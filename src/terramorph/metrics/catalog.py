@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from terramorph.errors import ConfigError
+from terramorph.errors import ConfigError, raised_as
 from terramorph.metrics.distribution import frechet_distance, kernel_distance
 from terramorph.metrics.mapwise import (
     TOLERANCE,
@@ -77,6 +77,8 @@ class Metric:
             raise ConfigError(f"The key of a metric must be a Python name, got {self.key!r}; the rest is its name.")
         if self.needs not in get_args(Needs):
             raise ConfigError(f"The metric {self.key} needs {self.needs!r}; known are {', '.join(get_args(Needs))}.")
+        with raised_as(ConfigError, f"The format {self.format!r} of the metric {self.key} fits no number", "give .3f"):
+            format(0.0, self.format)
 
     @property
     def per_image(self) -> bool:
