@@ -260,7 +260,7 @@ def test_what_cannot_be_drawn_is_counted_and_said(tmp_path):
     features = [{"type": "Feature", "properties": {"kind": "building"}, "geometry": g} for g in geometries]
     collection = {"type": "FeatureCollection", "features": features}
     geojson.write_text(json.dumps(collection | {"crs": {"type": "name", "properties": {"name": "EPSG:32633"}}}))
-    with pytest.warns(InputWarning, match="1 feature has a geometry that cannot be drawn"):
+    with pytest.warns(InputWarning, match="1 feature has a geometry that cannot be drawn and is not on the map"):
         source = VectorSource(geojson, STYLE)
     source.read(GRID)  # and it is not said again
     source.close()

@@ -155,7 +155,7 @@ class VectorSource(Source):
         if self.skipped > self._told_skipped:
             self._told_skipped = self.skipped
             noun = "feature has" if self.skipped == 1 else "features have"
-            warn(f"{self.name}: {self.skipped} {noun} a geometry that cannot be drawn; the map lacks them.")
+            warn(f"{self.name}: {self.skipped} {noun} a geometry that cannot be drawn and is not on the map.")
 
     def _tell_gap(self, shapes: Shapes, grid: Grid) -> None:
         """Warn once where a coastline breaks off on a grid."""

@@ -166,7 +166,7 @@ def _prepare(out: Path, areas: list[Inputs], options: Options) -> None:
     wanted = zip(("train", "val", "test"), options.split.fractions, strict=True)
     empty = [split for split, share in wanted if share > 0 and not manifest.counts.get(split)]
     if options.split.method == "blocks" and empty and all(area.grid for area in manifest.areas):
-        warn(f"the split {' and '.join(empty)} is empty; use a smaller --block, another --seed or more ground.")
+        warn(f"no pair is in {' or '.join(empty)}; use a smaller --block, another --seed or more ground.")
 
 
 def _inspect(dataset: Path) -> None:
