@@ -13,11 +13,12 @@ import torch
 from terramorph.bundle import Bands, Bundle, load_bundle
 from terramorph.cartography import CLASSIC, Palette, load_style, palette_of
 from terramorph.cli.app import run
-from terramorph.errors import ConfigError
+from terramorph.errors import BundleError, ConfigError
 from terramorph.interop import export_deepness
 from terramorph.networks import build_network, initialize
 from terramorph.town import Town
-from terramorph.translate import Model
+from terramorph.translate import Model, load
+from terramorph.translate.backends import BackendName
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -102,6 +103,13 @@ def test_classes_of_a_bundle_with_a_range_of_its_own(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (3, 512, 512), np.uint8)
     wanted = CLASSIC.classify(Model(bundle, device="cpu", precision="fp32").translate(pixels))
     assert (classes_of(session, settings, pixels) == wanted).mean() >= 0.995
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_it_is_for_deepness_alone(backend: BackendName, tmp_path: Path) -> None:
+    pytest.importorskip(backend)
+    with pytest.raises(BundleError, match="was exported for Deepness"):
+        load(export_deepness(small(), tmp_path / "deep.onnx"), backend=backend)
 
 
 def test_tiles_leave_room_for_a_halo(tmp_path: Path) -> None:

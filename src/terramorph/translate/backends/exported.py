@@ -57,6 +57,11 @@ class ExportedBackend(ABC):
             raise BundleError(
                 f"{path} does not hold the terramorph header; export it again with `terramorph export`."
             ) from error
+        if "model_type" in properties:
+            raise BundleError(
+                f"{path} was exported for Deepness, and gives classes in tiles of one size; export it again without "
+                "`deepness`."
+            )
         self.quality = properties.get("quality")
         if self.quality == "refused" and not accept_quality_loss:
             loss = properties.get("quality_loss", "it does not say how much")
