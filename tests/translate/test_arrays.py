@@ -130,6 +130,11 @@ def test_an_array_of_another_scale_is_brought_to_the_models(bundle: Bundle, arra
 def test_what_does_not_fit_is_refused(model: Model, array: xarray.DataArray) -> None:
     with pytest.raises(RasterError, match="write_crs"):
         model.translate(xarray.DataArray(array.values, dims=("band", "y", "x")))
+    with pytest.raises(RasterError, match="too few for its coordinates to say how large one is"):
+        model.translate(array[:, :1].drop_attrs().drop_encoding())
+    for none in (array[:0], array[:, :, :0]):
+        with pytest.raises(RasterError, match="holds no pixels"):
+            model.translate(none)
     with pytest.raises(InputError, match="2 bands"):
         model.translate(array[:2])
     with pytest.raises(InputError, match="float64"):

@@ -152,9 +152,17 @@ class ArraySource(_Held):
         load_odc_xarray()
         options = options or ReadOptions()
         self.name = str(array.name) if array.name is not None else "the array"
+        if not array.size:
+            raise RasterError(f"{self.name} of shape {array.shape} holds no pixels; choose a part that does.")
         if crs is not None and array.odc.crs is None:
             array = array.odc.assign_crs(crs)
         geobox, spatial = array.odc.geobox, array.odc.spatial_dims
+        if geobox is None and spatial is not None and min(array.sizes[name] for name in spatial) < 2:
+            raise RasterError(
+                f"{self.name} has {' x '.join(str(array.sizes[name]) for name in spatial)} pixels, too few for its "
+                "coordinates to say how large one is; take two rows and columns, or give it a transform, with "
+                ".rio.write_transform(...)."
+            )
         if spatial is None or geobox is None or geobox.crs is None:
             raise RasterError(
                 f"{self.name} does not say where it is; give it x and y coordinates and a CRS, with "
