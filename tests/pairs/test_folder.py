@@ -108,6 +108,14 @@ def test_an_empty_and_an_absent_split(tmp_path: Path) -> None:
         open_pairs(tmp_path / "nowhere", "val")
 
 
+@pytest.mark.parametrize("split", ["", ".", "..", "train/..", "train/"])
+def test_a_split_is_one_folder_and_never_all(tmp_path: Path, split: str) -> None:
+    for name in ("train", "val"):
+        _picture(tmp_path / name / "1.png")
+    with pytest.raises(DatasetError, match="has no split"):
+        open_pairs(tmp_path, split)
+
+
 def test_the_fingerprint_follows_content_and_not_place(tmp_path: Path, town_pairs: Path) -> None:
     shutil.copytree(town_pairs, tmp_path / "copy")
     before = open_pairs(town_pairs, "train").fingerprint()

@@ -182,6 +182,8 @@ def open_pairs(root: str | Path, split: str, *, skip_bad: bool = False, nodata: 
     root = Path(root)
     if not root.is_dir():
         raise DatasetError(f"There is no dataset folder {root}; give the folder that holds train and val.")
+    if split != Path(split).name or not split.strip("."):  # else all splits at once would be one
+        raise DatasetError(f"The dataset {root} has no split {split!r}; give the name of a folder in it, such as val.")
     skipped: list[str] = []
 
     def leave_out(problem: str, remedy: str = "remove") -> None:
