@@ -184,7 +184,7 @@ def use_the_core(folder: Path) -> None:
     for line in lines:
         code = run(line.split())
         assert code == 0, f"exit code {code} of: {line}"
-    left = [path for path in Path().rglob(".*") if path.name not in (".prepare", ".tuned.json")]
+    left = [path for path in Path().rglob(".*") if path.name not in (".prepare", ".tuned.json", ".lock")]
     assert not left, left
 
 
