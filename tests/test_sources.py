@@ -226,3 +226,7 @@ def test_what_holds_no_pixels_is_refused_with_a_sentence(tmp_path, raster):
 def _empty(path: Path) -> Path:
     with zipfile.ZipFile(path, "w"):
         return path
+
+
+def test_scripts_in_use_find_the_door_in_raster_too() -> None:
+    assert terramorph.raster.open_source is open_source

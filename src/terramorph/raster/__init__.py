@@ -1,6 +1,6 @@
 """Pixels with a place. The only home of rasterio. No torch."""
 
-from terramorph.imports import import_without
+from terramorph.imports import import_without, lazily
 
 # rasterio takes credentials from boto3 if it is installed; GDAL finds them itself.
 import_without("rasterio", "boto3")
@@ -27,3 +27,6 @@ __all__ = [
     "read_image",
     "write_image",
 ]
+
+# Scripts in use ask here for the one door above; a test holds it.
+__getattr__ = lazily(__name__, {"open_source": "terramorph.sources"})
