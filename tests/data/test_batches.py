@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from pathlib import Path
 
 import numpy as np
@@ -43,21 +42,6 @@ def test_the_second_time_nothing_is_decoded(town_pairs: Path, tmp_path: Path) ->
     second = decode(pairs, size=64, cache=tmp_path, progress=lambda done, total: calls.append(done))
     assert calls == []
     assert all(np.array_equal(x, y) for x, y in zip(first.a.images, second.a.images, strict=True))
-
-
-def _decode_in_process(root: Path, cache: Path) -> None:
-    decode(open_pairs(root, "train"), size=64, cache=cache)
-
-
-def test_two_processes_build_the_same_entry(town_pairs: Path, tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=_decode_in_process, args=(town_pairs, tmp_path)) for _ in range(2)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(120)
-    assert [worker.exitcode for worker in workers] == [0, 0]
-    assert len([path for path in tmp_path.iterdir() if path.is_dir()]) == 1
 
 
 def test_bad_pairs_are_an_error_or_listed(town_pairs: Path, tmp_path: Path) -> None:

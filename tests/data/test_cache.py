@@ -184,15 +184,24 @@ def _decode_in_process(root: Path, cache: Path) -> None:
     decode(open_pairs(root, "train"), size=64, cache=cache)
 
 
-def test_processes_that_meet_a_damaged_entry_agree(town_pairs: Path, tmp_path: Path) -> None:
-    _decode_in_process(town_pairs, tmp_path)
-    entry = _only_entry(tmp_path)
-    os.truncate(entry / "a.bin", 10)
+def _decode_at_once(processes: int, root: Path, cache: Path) -> None:
     context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=_decode_in_process, args=(town_pairs, tmp_path)) for _ in range(3)]
+    workers = [context.Process(target=_decode_in_process, args=(root, cache)) for _ in range(processes)]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join(120)
-    assert [worker.exitcode for worker in workers] == [0, 0, 0]
+    assert [worker.exitcode for worker in workers] == [0] * processes
+
+
+def test_two_processes_build_the_same_entry(town_pairs: Path, tmp_path: Path) -> None:
+    _decode_at_once(2, town_pairs, tmp_path)
+    assert len([path for path in tmp_path.iterdir() if path.is_dir()]) == 1
+
+
+def test_processes_that_meet_a_damaged_entry_agree(town_pairs: Path, tmp_path: Path) -> None:
+    _decode_in_process(town_pairs, tmp_path)
+    entry = _only_entry(tmp_path)
+    os.truncate(entry / "a.bin", 10)
+    _decode_at_once(3, town_pairs, tmp_path)
     assert _only_entry(tmp_path) == entry
