@@ -83,6 +83,12 @@ def open_dataset(path: Path) -> Iterator[Any]:
         yield dataset
 
 
+def block_count(dataset: Any) -> int:
+    """Return in how many blocks a band is stored."""
+    rows, columns = dataset.block_shapes[0]
+    return int(-(-dataset.height // rows) * -(-dataset.width // columns))
+
+
 def check_blocks(path: Path | Remote, dataset: Any) -> None:
     """Refuse a TIFF that lists fewer blocks than it claims: GDAL reads those that are missing as 0.
 
@@ -90,8 +96,7 @@ def check_blocks(path: Path | Remote, dataset: Any) -> None:
     """
     if dataset.driver != "GTiff" or not (isinstance(path, Path) and path.is_file()):
         return
-    (rows, columns), size = dataset.block_shapes[0], path.stat().st_size
-    blocks = -(-dataset.height // rows) * -(-dataset.width // columns)
+    blocks, size = block_count(dataset), path.stat().st_size
     if 2 * blocks > size:
         raise RasterError(
             f"{path} claims {dataset.height} x {dataset.width} pixels in {blocks:,} blocks, more than a file of "

@@ -11,7 +11,7 @@ from typing import Any
 import rasterio
 
 from terramorph.errors import RasterError, TerramorphError
-from terramorph.raster.dataset import gdal_session, named_errors
+from terramorph.raster.dataset import block_count, gdal_session, named_errors
 from terramorph.raster.image import check_pixels
 from terramorph.raster.image_source import ImageSource
 from terramorph.raster.layout import ReadOptions
@@ -86,9 +86,8 @@ def _check(path: Path) -> None:
 
 
 def _check_size(path: Path, dataset: Any) -> None:
-    height, width, (rows, columns) = dataset.height, dataset.width, dataset.block_shapes[0]
-    check_pixels(path, height, width, FOREIGN_PIXELS, "cut it into pieces")
-    count = -(-height // rows) * -(-width // columns) * dataset.count
+    check_pixels(path, dataset.height, dataset.width, FOREIGN_PIXELS, "cut it into pieces")
+    (rows, columns), count = dataset.block_shapes[0], block_count(dataset) * dataset.count
     if rows * columns > FOREIGN_BLOCK or count > FOREIGN_BLOCKS:
         raise RasterError(
             f"{path} is stored in {count:,} blocks of {rows} x {columns} pixels, which cannot be read in parts; "
