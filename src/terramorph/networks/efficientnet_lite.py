@@ -11,11 +11,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 
 from terramorph.errors import ConfigError, MissingPackageError
 from terramorph.networks.convolutions import DepthwiseConv2d
+from terramorph.tensors import load_pickled
 
 Variant = Literal["lite0", "lite2"]
 
@@ -111,7 +111,7 @@ def load_imagenet(encoder: EfficientNetLite, without: str) -> None:
         ConfigError: If its file does not hold them.
     """
     path = find_imagenet(encoder.variant, without)
-    published = torch.load(path, map_location="cpu", weights_only=True)
+    published = load_pickled(path)
     # The same layers in the same order, but that ours has no head, and torch's counter of batches says nothing here.
     given = [t for n, t in published.items() if not n.startswith(("_conv_head", "_bn1", "_fc")) and t.ndim]
     own = encoder.state_dict()
