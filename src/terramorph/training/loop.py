@@ -132,9 +132,7 @@ def resume(
             f"The dataset {pairs} of the run {out} does not exist; name its new folder beside `resume` {out}."
         )
     reporter, skip_bad = reporter or default_reporter(), settings["skip_bad"]
-    again = _Run(pairs, out, config, reporter, skip_bad, Path(cache), terms, allowed)
-    again.restore()
-    return again.go(should_stop, dry_run=False)
+    return _Run(pairs, out, config, reporter, skip_bad, Path(cache), terms, allowed).go(should_stop, dry_run=False)
 
 
 def require_new_run(out: Path) -> None:
@@ -161,10 +159,10 @@ class _Run:
         self.dataset, self.out, self.config, self.reporter = dataset, out, config, reporter
         self.skip_bad, self.allowed = skip_bad, allowed
         metric = stopping_metric(config.stop.metric, allowed)
-        self.begun = read_position(out / CHECKPOINT) if (out / CHECKPOINT).is_file() else None
-        restored = self.begun is not None
+        begun = read_position(out / CHECKPOINT) if (out / CHECKPOINT).is_file() else None
+        restored = begun is not None
         require_weights(config, restored)
-        self.fabric = make_fabric(config, "" if self.begun is None else self.begun.precision)
+        self.fabric = make_fabric(config, "" if begun is None else begun.precision)
         self.launch = launch_of(config, self.fabric)
         self.inputs = Inputs(dataset, config, self.fabric, skip_bad, cache, metric, reporter.decoding)
         self.pairs = self.inputs.pairs
@@ -180,12 +178,10 @@ class _Run:
         self.total = total_steps(config.schedule, len(self.pairs), self.per_step, config.max_steps)
         self.done = 0
         self.saved = -1
+        if begun is not None:
+            self._restore(begun)
 
-    def restore(self) -> None:
-        """Load the checkpoint; without one the run begins."""
-        position = self.begun
-        if position is None:
-            return
+    def _restore(self, position: Position) -> None:
         require_same(position, self.config, self.pairs.fingerprint, self.fabric.world_size, self.out / CONFIG)
         load_state(self.out / CHECKPOINT, self.recipe, self.average)
         self.health.restore(position.health)
