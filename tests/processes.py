@@ -1,10 +1,12 @@
-"""Processes that tests start: copies of one that has imported what takes seconds to import."""
+"""Processes that tests start, copies of one that has imported what takes seconds to import, and waiting for them."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
 import textwrap
+import time
+from collections.abc import Callable
 from multiprocessing import context
 from multiprocessing.process import BaseProcess
 
@@ -48,3 +50,11 @@ def exit_code(code: str, *words: object) -> int | None:
     started = start_python(code, *words)
     started.join()
     return started.exitcode
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 30) -> None:
+    """Waits for a condition; fails after so many seconds."""
+    last = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < last, f"what a test waits for did not come in {seconds:g} s"
+        time.sleep(0.01)

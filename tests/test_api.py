@@ -8,7 +8,6 @@ import pickle
 import subprocess
 import sys
 import threading
-import time
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -28,6 +27,7 @@ from terramorph.raster import Raster
 from terramorph.town import Town, write_town_pairs
 
 from .conftest import TINY
+from .processes import wait_until
 
 SETTINGS = {**TINY, "max_steps": 2, "seed": 1}
 
@@ -187,9 +187,7 @@ def test_a_town_is_served_until_told(trained: terramorph.Model, small_town: Town
     settings = {"port": 0, "ready": addresses.append}
     where = trained, tmp_path / "aerial.tif"
     threading.Thread(target=terramorph.api.serve, args=where, kwargs=settings, daemon=True).start()
-    until = time.monotonic() + 20
-    while not addresses and time.monotonic() < until:
-        time.sleep(0.02)
+    wait_until(lambda: addresses)
     assert addresses[0].startswith("http://127.0.0.1:")
 
 

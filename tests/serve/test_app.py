@@ -15,6 +15,7 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from itertools import combinations
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -46,6 +47,7 @@ from terramorph.town import make_town
 from terramorph.translate import load
 from terramorph.translate.predictor import Gather
 
+from ..processes import wait_until
 from .conftest import Client, pixels, serving
 
 WMTS = {"w": "http://www.opengis.net/wmts/1.0", "ows": "http://www.opengis.net/ows/1.1"}
@@ -290,10 +292,12 @@ def test_on_a_gpu_windows_of_several_tiles_share_passes(
     settings: Callable[..., Settings], model_path: Path, client: Client
 ) -> None:
     model = load(model_path)
-    passes = []
+    passes: list[Any] = []
 
     def predict(*how: Any) -> np.ndarray:
         passes.append(how)
+        if len(passes) == 1:  # as long as on a slow machine: two that can share the next pass have come
+            wait_until(lambda: any(a.shares(b) for a, b in combinations(tuple(model.gather._waiting), 2)))
         return model.predict(*how)
 
     model.gather = Gather(predict, lambda height, width: 4, model.turn)  # as if it ran on one

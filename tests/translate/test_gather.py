@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -14,6 +12,8 @@ import pytest
 from terramorph.geo import Grid
 from terramorph.raster import Raster, default_bands
 from terramorph.translate.predictor import Gather
+
+from ..processes import wait_until
 
 
 class Passes:
@@ -36,15 +36,8 @@ class Passes:
         with ThreadPoolExecutor(len(asked)) as pool:
             with self.turn:
                 futures = [pool.submit(self.gather.one, *one) for one in asked]
-                _wait(lambda: len(self.gather._waiting) == len(asked))
+                wait_until(lambda: len(self.gather._waiting) == len(asked))
             return futures
-
-
-def _wait(until: Callable[[], bool]) -> None:
-    last = time.monotonic() + 30
-    while not until():
-        assert time.monotonic() < last
-        time.sleep(0.001)
 
 
 def raster(value: int, side: int = 8) -> Raster:
