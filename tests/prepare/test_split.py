@@ -79,6 +79,18 @@ def test_a_split_without_a_share_gets_nothing(seed: int) -> None:
         assert ((counts > 0) == (np.array(fractions) > 0)).all()
 
 
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (2, 2), (3, 3)])
+def test_areas_too_small_for_blocks_go_whole_to_one_split(rows: int, columns: int, seed: int) -> None:
+    _, tiles, _ = lattice(rows, columns)
+    drawn = [draw_blocks(tiles, SplitRule(seed=seed), f"site-{n}", n) for n in range(100)]
+    assert all(len(set(codes.tolist())) == 1 for codes in drawn)
+    counts = np.bincount([codes[0] for codes in drawn], minlength=3)
+    assert np.abs(counts - (80, 10, 10)).max() <= 1
+    assert drawn[0][0] == 0  # one small area alone is trained on
+    assert {codes[0] for codes in drawn[:15]} == {0, 1, 2}
+
+
 def test_blocks_depend_on_seed_and_name_alone() -> None:
     _, tiles, _ = lattice(20, 24)
     same = [draw_blocks(tiles, SplitRule(seed=s), n) for s, n in ((0, "a"), (0, "a"), (1, "a"), (0, "b"))]

@@ -40,13 +40,13 @@ def area_places(area: Area, options: Options, journal: Journal) -> list[Place]:
     boxes = tile_boxes(area.grid, tiles, tile)
     # A block without ground would be a split without pairs.
     on_ground = covered_share(area, boxes) >= 1 - options.max_nodata - 1e-3
+    names = [record.name for record in journal.areas]
+    before = journal.areas[: names.index(area.name)] if area.name in names else journal.areas
     codes, reasons = np.full(len(ids), NONE, np.int8), np.full(len(ids), "nodata", dtype=object)
     if on_ground.any():
         chosen = [i for i, on in zip(ids, on_ground.tolist(), strict=True) if on]
         some = Tiles(*(part[on_ground] for part in tiles))
-        codes[on_ground], reasons[on_ground] = _divided(area, chosen, some, boxes[on_ground], rule)
-    names = [record.name for record in journal.areas]
-    before = journal.areas[: names.index(area.name)] if area.name in names else journal.areas
+        codes[on_ground], reasons[on_ground] = _divided(area, chosen, some, boxes[on_ground], rule, len(before))
     earlier, earlier_codes = _earlier(area.grid, before, journal, tile)
     # Tiles of a list may touch, as its author chose them; they never overlap.
     buffer = 0.0 if rule.method == "by-list" and rule.buffer is None else rule.buffer
@@ -72,12 +72,12 @@ def area_places(area: Area, options: Options, journal: Journal) -> list[Place]:
 
 
 def _divided(
-    area: Area, ids: list[str], tiles: Tiles, boxes: NDArray[np.object_], rule: SplitRule
+    area: Area, ids: list[str], tiles: Tiles, boxes: NDArray[np.object_], rule: SplitRule, number: int
 ) -> tuple[NDArray[np.int8], NDArray[np.object_]]:
     """Return the split of every tile by the rule alone, and the reason where a tile has none (else '')."""
     reasons = np.full(len(ids), "", dtype=object)
     if rule.file is None:
-        return draw_blocks(tiles, rule, area.name), reasons
+        return draw_blocks(tiles, rule, area.name, number), reasons
     if rule.method == "by-list":
         listed = read_list(rule.file)
         codes = np.array([listed.get(i, NONE) for i in ids], np.int8)

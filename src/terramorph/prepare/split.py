@@ -25,6 +25,7 @@ NONE = -1
 """Code of a tile without a split."""
 _CODE = {name: code for code, name in enumerate(SPLITS)}
 _LARGEST_BLOCK = 8
+_GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
 
 
 @dataclass(frozen=True)
@@ -84,16 +85,29 @@ class SplitRule:
         return hashlib.blake2b(repr(said).encode(), digest_size=16).hexdigest()
 
 
-def draw_blocks(tiles: Tiles, rule: SplitRule, name: str) -> NDArray[np.int8]:
+def draw_blocks(tiles: Tiles, rule: SplitRule, name: str, number: int = 0) -> NDArray[np.int8]:
     """Assign whole blocks of tiles to test, val and train.
 
     The order of the blocks depends on the seed and the area's name only, so areas that are added later change nothing.
+    An area of so few tiles that one is more than the share of val or test is given whole to one split.
+
+    Args:
+        tiles: N tiles of one area.
+        rule: Shares, block and seed.
+        name: Name of the area.
+        number: Areas before it.
 
     Returns:
         int8 (N,), indices into `SPLITS`.
     """
     count = len(tiles.row)
     held_out = min((share for share in rule.fractions[1:] if share > 0), default=1.0)
+    if rule.block is None and held_out * count < 1:
+        # Multiples of the golden ratio lie evenly: few areas meet the shares. The first one is trained on.
+        drawn = (number + rule.seed) * _GOLDEN_RATIO % 1 if number else 0.0
+        order = ("train", "test", "val")
+        edges = np.cumsum([rule.fractions[_CODE[split]] for split in order[:2]])
+        return np.full(count, _CODE[order[int(np.searchsorted(edges, drawn, side="right"))]], np.int8)
     block = rule.block or int(np.clip(round(math.sqrt(held_out * count)), 1, _LARGEST_BLOCK))
     places, member = np.unique(np.stack([tiles.row // block, tiles.col // block]), axis=1, return_inverse=True)
     sizes = np.bincount(member)
