@@ -533,6 +533,18 @@ def test_one_block_is_trained_on(sides: tuple[str, str], tmp_path: Path) -> None
     assert manifest.counts == {"train": 64}
 
 
+def test_small_areas_are_trained_on_and_tested_whole(aerial: Raster, drawn: Raster, tmp_path: Path) -> None:
+    areas = []
+    for number in range(5):
+        corner = (0, 96 * number, 64, 64)
+        files = [tmp_path / f"{side}{number}.tif" for side in ("ortho", "map")]
+        for raster, file in zip((aerial, drawn), files, strict=True):
+            write_image(raster.crop(*corner), file)
+        areas.append(Inputs(*map(str, files), f"site{number}"))
+    manifest = prepare(tmp_path / "ds", areas, Options(tile=32))
+    assert manifest.counts == {"train": 16, "test": 4}
+
+
 def test_too_few_pairs_are_told_with_what_would_give_more(sides: tuple[str, str], tmp_path: Path) -> None:
     with pytest.warns(InputWarning, match=r"pairs? to train on: too few.*`tile` 80 about 4 times.*`overlap` 80"):
         prepare(tmp_path / "few", [Inputs(*sides)], Options(tile=160, split=ANY))
