@@ -108,9 +108,9 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
 def test_hostile_ones_are_refused_in_a_sentence_and_leave_nothing(taking: Client, name: str) -> None:
     make, said = HOSTILE[name]
     body = make()
-    begun = time.monotonic()
+    begun = time.process_time()
     answer = put(taking, body)
-    spent = time.monotonic() - begun
+    spent = time.process_time() - begun
     text = answer.data.decode()
     print(f"{name}: {answer.status}, {spent:.2f} s, {text}")
     assert answer.status in (400, 413, 415)
@@ -118,7 +118,7 @@ def test_hostile_ones_are_refused_in_a_sentence_and_leave_nothing(taking: Client
     assert len(text.splitlines()) == 1
     assert "root:" not in text
     assert str(folder_of(taking)) not in text
-    assert spent < 5 * SECONDS  # the machine may be busy
+    assert spent < 2 * SECONDS  # of computation, however busy the machine is
     assert list(folder_of(taking).glob("*.tif")) == []
     assert taking.get("/readyz").status == 200
 
